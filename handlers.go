@@ -1,0 +1,861 @@
+package main
+
+import (
+	"embed"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"realtimehub/internal/sse"
+	"realtimehub/internal/strictjson"
+)
+
+//go:embed web
+var web embed.FS
+
+// APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
+type APIConfig struct {
+	MaxEventBytes int
+	MaxBodyBytes  int
+	Loopback      bool // open mode on loopback: no web page from elsewhere gets in
+	Logger        *slog.Logger
+}
+
+type api struct {
+	hub      *Hub
+	presence *Presence
+	cfg      APIConfig
+	results  *spoolBudget
+}
+
+// NewAPI makes the HTTP side of a hub.
+func NewAPI(hub *Hub, presence *Presence, cfg APIConfig) *api {
+	return &api{hub, presence, cfg, &spoolBudget{left: spoolBytes}}
+}
+
+// Handler serves every route there is.
+func (a *api) Handler() http.Handler {
+	const tenant = "/v1/tenants/{t}"
+	mux := http.NewServeMux()
+	for pattern, handler := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"POST /v1/events":                                a.publish,
+		"POST /v1/events/batch":                          a.publishBatch,
+		"POST " + tenant + "/events":                     a.publishTo(KindTenant),
+		"POST " + tenant + "/profiles/{id}/events":       a.publishTo(KindProfile),
+		"POST " + tenant + "/profiles/events":            a.publishTo(KindProfiles),
+		"POST " + tenant + "/conversations/{id}/events":  a.publishTo(KindConversation),
+		"POST " + tenant + "/groups/{id}/events":         a.publishTo(KindGroup),
+		"POST " + tenant + "/connections/{id}/events":    a.publishTo(KindConnection),
+		"GET /v1/stream":                                 a.stream,
+		"POST /v1/connections/{id}/touch":                a.touch,
+		"PATCH /v1/connections/{id}":                     a.adjust,
+		"PUT /v1/connections/{id}/token":                 a.token,
+		"POST /v1/conversations/{id}/typing":             a.typing,
+		"GET /v1/presence":                               a.clientPresence,
+		"GET " + tenant + "/connections":                 a.connections,
+		"DELETE " + tenant + "/connections":              a.kickProfile,
+		"GET " + tenant + "/connections/{id}":            a.connection,
+		"DELETE " + tenant + "/connections/{id}":         a.kick,
+		"GET " + tenant + "/presence":                    a.tenantPresence,
+		"GET " + tenant + "/presence/{profile}":          a.profilePresence,
+		"GET " + tenant + "/{rooms}/{id}/presence":       a.roomPresence,
+		"GET " + tenant + "/{rooms}/{id}/members":        a.members,
+		"PUT " + tenant + "/{rooms}/{id}/members":        a.setMembers,
+		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    a.addMember,
+		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": a.removeMember,
+		"GET /healthz":                                   a.healthy,
+		"GET /readyz":                                    a.ready,
+		"GET /{$}":                                       a.page,
+		"GET /{file}":                                    a.page,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := handler(w, r); err != nil {
+				a.fail(w, r, err)
+			}
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.fail(w, r, noRoute(mux, w, r)) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if a.cfg.Loopback {
+			if err := fromElsewhere(r); err != nil {
+				a.fail(w, r, err)
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// noRoute tells a wrong method (405, with Allow) from a path that is not there.
+func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
+	var allowed []string
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+		probe := *r
+		probe.Method = method
+		if _, pattern := mux.Handler(&probe); pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
+		return &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return &problem{http.StatusMethodNotAllowed, "MethodNotAllowed", "this path takes " + strings.Join(allowed, ", ")}
+}
+
+// fromElsewhere refuses, in open mode on loopback, a Host that is not this
+// machine's (DNS rebinding) and what a page of another site sends.
+func fromElsewhere(r *http.Request) error {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if !isLoopback(strings.Trim(host, "[]")) {
+		return &problem{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only"}
+	}
+	crossSite := &problem{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages"}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "same-site", "none":
+	case "": // an older browser, or none
+		if origin := r.Header.Get("Origin"); origin != "" {
+			if u, err := url.Parse(origin); err != nil || !isLoopback(u.Hostname()) {
+				return crossSite
+			}
+		}
+	default:
+		return crossSite
+	}
+	return nil
+}
+
+// problem is an answer of RFC 9457 whose cause is not a field.
+type problem struct {
+	status int
+	code   string
+	detail string
+}
+
+func (p *problem) Error() string { return p.code + ": " + p.detail }
+
+type fieldProblem struct {
+	Code   Code   `json:"code"`
+	Field  string `json:"field"`
+	Index  *int   `json:"index,omitempty"`
+	Detail string `json:"detail"`
+}
+
+// fail answers with problem details (RFC 9457); what it does not know is ours,
+// and is logged rather than told.
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	body := struct {
+		Type   string         `json:"type"`
+		Title  string         `json:"title"`
+		Status int            `json:"status"`
+		Detail string         `json:"detail"`
+		Code   string         `json:"code"`
+		Errors []fieldProblem `json:"errors,omitempty"`
+	}{Type: "about:blank"}
+	p := describe(err)
+	if p.status == http.StatusInternalServerError {
+		a.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.status), p.status, p.detail, p.code
+	for _, e := range FieldErrors(err) {
+		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
+		if e.Index >= 0 {
+			field.Index = &e.Index
+		}
+		body.Errors = append(body.Errors, field)
+	}
+	if p.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.status)
+	json.NewEncoder(w).Encode(body)
+}
+
+func describe(err error) *problem {
+	if fields := FieldErrors(err); len(fields) > 0 {
+		p := &problem{http.StatusBadRequest, string(fields[0].Code), fields[0].Detail}
+		if fields[0].Field != "" {
+			p.detail = fields[0].Field + ": " + p.detail
+		}
+		if len(fields) > 1 {
+			p.detail = strconv.Itoa(len(fields)) + " faults, the first: " + p.detail
+		}
+		differs := func(e *FieldError) bool { return string(e.Code) != p.code }
+		switch {
+		case slices.ContainsFunc(fields, differs):
+			p.code = "ValidationFailed"
+		case fields[0].Code == CodePayloadTooLarge:
+			p.status = http.StatusRequestEntityTooLarge
+		}
+		return p
+	}
+	var tooLarge *http.MaxBytesError
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	switch {
+	case errors.As(err, &tooLarge):
+		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
+	case errors.Is(err, ErrMembership):
+		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
+	case errors.Is(err, ErrExternal):
+		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
+	case errors.Is(err, ErrNotMember):
+		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}
+	}
+	return &problem{http.StatusInternalServerError, "Internal", "the hub failed; its log says why"}
+}
+
+func reply(w http.ResponseWriter, status int, body any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body) // a client that left is not our failure
+	return nil
+}
+
+func noContent(w http.ResponseWriter) error {
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// bodyTimeout is how long a client may keep silent in the middle of a body.
+const bodyTimeout = 30 * time.Second
+
+func mediaType(r *http.Request) (string, error) {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return "", errMediaType
+	}
+	return kind, nil
+}
+
+var errMediaType = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must be application/json in UTF-8"}
+
+func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if kind, err := mediaType(r); err != nil || kind != "application/json" {
+		return nil, errMediaType
+	}
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	from := io.Reader(r.Body)
+	if a.cfg.MaxBodyBytes > 0 {
+		from = http.MaxBytesReader(w, r.Body, int64(a.cfg.MaxBodyBytes))
+	}
+	body, err := io.ReadAll(from)
+	var tooLarge *http.MaxBytesError
+	if err != nil && !errors.As(err, &tooLarge) {
+		return nil, &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
+	}
+	return body, err
+}
+
+// receipt is a Receipt on the wire.
+type receipt struct {
+	ID          string `json:"id"`
+	Timestamp   string `json:"timestamp"`
+	Cursor      string `json:"cursor,omitempty"`
+	Connections int    `json:"connections"`
+	Duplicate   bool   `json:"duplicate"`
+}
+
+func (r Receipt) wire() receipt {
+	return receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, r.Duplicate}
+}
+
+func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
+	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
+		return a.publishLines(w, r)
+	}
+	return a.publishOne(w, r, nil)
+}
+
+func (a *api) publishOne(w http.ResponseWriter, r *http.Request, at *Address) error {
+	body, err := a.body(w, r)
+	if err != nil {
+		return err
+	}
+	event, err := DecodeEvent(body, at, a.cfg.MaxEventBytes)
+	if err != nil {
+		return err
+	}
+	receipts, err := a.hub.Publish(r.Context(), []*Event{event})
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusAccepted, receipts[0].wire())
+}
+
+func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {
+	body, err := a.body(w, r)
+	if err != nil {
+		return err
+	}
+	events, err := DecodeBatch(body, a.cfg.MaxEventBytes)
+	if err != nil {
+		return err
+	}
+	receipts, err := a.hub.Publish(r.Context(), events)
+	if err != nil {
+		return err
+	}
+	results := make([]receipt, len(receipts))
+	for i, receipt := range receipts {
+		results[i] = receipt.wire()
+	}
+	return reply(w, http.StatusAccepted, map[string]any{"results": results})
+}
+
+// publishTo publishes to the target that the path names.
+func (a *api) publishTo(kind TargetKind) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var faults Faults
+		at := &Address{TenantID: r.PathValue("t"), Target: Target{Kind: kind}}
+		faults.tenant("tenantId", at.TenantID)
+		switch id := r.PathValue("id"); kind {
+		case KindProfile:
+			at.Target = ToProfile(faults.profile("profile", id))
+		case KindConversation:
+			at.Target = ToConversation(id)
+		case KindGroup:
+			at.Target = ToGroup(id)
+		case KindConnection:
+			at.Target = ToConnection(id)
+		}
+		if err := faults.Err(); err != nil {
+			return err
+		}
+		return a.publishOne(w, r, at)
+	}
+}
+
+// client is who a request of a browser acts for: in open mode it says so itself.
+func client(r *http.Request) (tenant string, p ProfileRef, err error) {
+	var faults Faults
+	query := r.URL.Query()
+	tenant = strings.Clone(either(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
+	faults.tenant("tenant", tenant)
+	p = faults.profile("profile", strings.Clone(either(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
+	return tenant, p, faults.Err()
+}
+
+func either(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
+	tenant, profile, err := client(r)
+	s, err2 := subscription(r.URL.Query())
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	s.Tenant, s.Profile = tenant, profile
+	if r.Method == http.MethodHead {
+		sse.Header(w.Header())
+		return nil
+	}
+	c, err := a.hub.Connect(s)
+	if errors.Is(err, ErrDraining) {
+		// Stock EventSource gives up for good on any other answer than 200.
+		last := a.hub.Engine().NewStream(func(error) {})
+		last.Close(a.hub.Closing(CloseDrain))
+		a.hub.Engine().Serve(w, r, last)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.hub.Engine().Serve(w, r, c.Stream)
+	return nil
+}
+
+func subscription(query url.Values) (s Subscription, err error) {
+	var faults Faults
+	if types := query.Get("types"); types != "" {
+		s.Types = faults.ParseTypes("types", strings.Split(types, ","))
+	}
+	switch query.Get("named") {
+	case "", "true":
+	case "false":
+		s.Unnamed = true
+	default:
+		faults.add(CodeInvalidField, "named", "must be true or false")
+	}
+	if list := query["presence"]; len(list) > 0 && list[0] != "" {
+		s.Watch = faults.watchList("presence", list)
+	}
+	for name, values := range query {
+		key, ok := strings.CutPrefix(name, "meta.")
+		if !ok || len(values) == 0 {
+			continue
+		}
+		if key == "" || len(key) > 256 || len(values[0]) > 256 || checkText(key) != nil || checkText(values[0]) != nil {
+			faults.add(CodeInvalidField, name, "must be text of up to 256 bytes")
+			continue
+		}
+		if s.Metadata == nil {
+			s.Metadata = map[string]string{}
+		}
+		s.Metadata[strings.Clone(key)] = strings.Clone(values[0])
+	}
+	if len(s.Metadata) > 16 {
+		faults.add(CodeInvalidField, "meta", "16 keys at most")
+	}
+	return s, faults.Err()
+}
+
+// checkText is checkName's rule, for text that may be empty.
+func checkText(s string) error { return checkName("x" + s[:min(len(s), 255)]) }
+
+// watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
+func (f *Faults) watchList(field string, list []string) []ProfileRef {
+	if len(list) == 1 && list[0] == "*" {
+		return nil
+	}
+	watch := []ProfileRef{}
+	if len(list) == 1 && list[0] == "none" {
+		return watch
+	}
+	for i, text := range list {
+		p := f.profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
+		if !slices.Contains(watch, p) {
+			watch = append(watch, p)
+		}
+	}
+	if len(list) > MaxAskedProfiles {
+		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
+	}
+	return watch
+}
+
+var errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
+
+// own finds the connection of a client's call: in open mode its id is enough.
+func (a *api) own(r *http.Request) (*Connection, error) {
+	if c := a.hub.Connection(r.PathValue("id")); c != nil {
+		return c, nil
+	}
+	return nil, errNoConnection
+}
+
+func (a *api) touch(w http.ResponseWriter, r *http.Request) error {
+	c, err := a.own(r)
+	if err != nil {
+		return err
+	}
+	a.presence.Touch(c)
+	return noContent(w)
+}
+
+// token prolongs a stream; in open mode there is nothing to prolong.
+func (a *api) token(w http.ResponseWriter, r *http.Request) error {
+	if _, err := a.own(r); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (a *api) adjust(w http.ResponseWriter, r *http.Request) error {
+	c, err := a.own(r)
+	if err != nil {
+		return err
+	}
+	var types **TypeFilter
+	var watch *[]ProfileRef
+	if err := a.object(w, r, func(f *Faults, name string, v []byte) {
+		list := f.texts(CodeInvalidField, name, v)
+		switch {
+		case name != "types" && name != "presence":
+			f.add(CodeUnknownField, name, "is not a field here")
+		case list == nil:
+		case name == "types":
+			filter := f.ParseTypes(name, list)
+			types = &filter
+		default:
+			profiles := f.watchList(name, list)
+			watch = &profiles
+		}
+	}); err != nil {
+		return err
+	}
+	a.hub.Adjust(c, types, watch)
+	return noContent(w)
+}
+
+// object reads a small body strictly, all faults at once.
+func (a *api) object(w http.ResponseWriter, r *http.Request, member func(f *Faults, name string, v []byte)) error {
+	body, err := a.body(w, r)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	if err := strictjson.Object(body, func(name string, v []byte) { member(&faults, name, v) }); err != nil {
+		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+	}
+	return faults.Err()
+}
+
+func (a *api) typing(w http.ResponseWriter, r *http.Request) error {
+	tenant, profile, err := client(r)
+	if err != nil {
+		return err
+	}
+	conversation := r.PathValue("id")
+	state := ""
+	err = a.object(w, r, func(f *Faults, name string, v []byte) {
+		if name != "state" {
+			f.add(CodeUnknownField, name, "is not a field here")
+			return
+		}
+		state = f.text(CodeInvalidField, name, v)
+	})
+	if err == nil && state != "started" && state != "stopped" {
+		err = &FieldError{CodeInvalidField, "state", -1, "must be started or stopped"}
+	}
+	if bad := checkName(conversation); bad != nil {
+		err = errors.Join(err, &FieldError{CodeInvalidField, "conversationId", -1, bad.Error()})
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.presence.Typing(r.Context(), tenant, profile, conversation, state == "started"); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func (f *Faults) askedProfiles(query url.Values) []ProfileRef {
+	asked := query["profile"]
+	if len(asked) > MaxAskedProfiles {
+		f.add(CodeInvalidField, "profile", "%d profiles at most", MaxAskedProfiles)
+		return nil
+	}
+	profiles := make([]ProfileRef, len(asked))
+	for i, text := range asked {
+		profiles[i] = f.profile("profile["+strconv.Itoa(i)+"]", text)
+	}
+	return profiles
+}
+
+func presences(w http.ResponseWriter, list []PresenceOf) error {
+	return reply(w, http.StatusOK, map[string]any{"profiles": list})
+}
+
+// clientPresence: here "profile" in the query is who is asked about, so in open
+// mode the viewer is the header's, or nobody.
+func (a *api) clientPresence(w http.ResponseWriter, r *http.Request) error {
+	var faults Faults
+	query := r.URL.Query()
+	tenant := either(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
+	faults.tenant("tenant", tenant)
+	asked := faults.askedProfiles(query)
+	var viewer ProfileRef
+	if text := r.Header.Get("X-Profile-Id"); text != "" {
+		viewer = faults.profile("X-Profile-Id", text)
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	return presences(w, a.presence.Visible(tenant, viewer, asked))
+}
+
+// pathTenant is the tenant of an administrative call.
+func pathTenant(r *http.Request) (string, error) {
+	var faults Faults
+	tenant := r.PathValue("t")
+	faults.tenant("tenantId", tenant)
+	return tenant, faults.Err()
+}
+
+func (a *api) tenantPresence(w http.ResponseWriter, r *http.Request) error {
+	tenant, err := pathTenant(r)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	query := r.URL.Query()
+	asked := faults.askedProfiles(query)
+	status := Status(query.Get("status"))
+	if status != "" && status != Online && status != Away && status != Offline {
+		faults.add(CodeInvalidField, "status", "must be online, away or offline")
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	if len(asked) == 0 {
+		return presences(w, a.presence.All(tenant, status))
+	}
+	list := a.presence.Of(tenant, asked)
+	if status != "" {
+		list = slices.DeleteFunc(list, func(p PresenceOf) bool { return p.Status != status })
+	}
+	return presences(w, list)
+}
+
+func (a *api) profilePresence(w http.ResponseWriter, r *http.Request) error {
+	tenant, err := pathTenant(r)
+	if err != nil {
+		return err
+	}
+	p, err := ParseProfile(r.PathValue("profile"))
+	if err != nil {
+		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+	}
+	return presences(w, a.presence.Of(tenant, []ProfileRef{p}))
+}
+
+// pathRoom is the tenant and the conversation or group of a path.
+func pathRoom(r *http.Request) (tenant string, room Room, err error) {
+	switch r.PathValue("rooms") {
+	case "conversations":
+		room.Kind = KindConversation
+	case "groups":
+		room.Kind = KindGroup
+	default:
+		return "", room, &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+	}
+	var faults Faults
+	tenant, room.ID = r.PathValue("t"), r.PathValue("id")
+	faults.tenant("tenantId", tenant)
+	if err := checkName(room.ID); err != nil {
+		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
+	}
+	return tenant, room, faults.Err()
+}
+
+func (a *api) roomPresence(w http.ResponseWriter, r *http.Request) error {
+	tenant, room, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	members, err := a.hub.Members(r.Context(), tenant, room)
+	if err != nil {
+		return err
+	}
+	return presences(w, a.presence.Of(tenant, members))
+}
+
+func (a *api) members(w http.ResponseWriter, r *http.Request) error {
+	tenant, room, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	members, err := a.hub.Members(r.Context(), tenant, room)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"members": append([]ProfileRef{}, members...)})
+}
+
+func (a *api) setMembers(w http.ResponseWriter, r *http.Request) error {
+	tenant, room, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	var members []ProfileRef
+	found := false
+	err = a.object(w, r, func(f *Faults, name string, v []byte) {
+		if name != "members" {
+			f.add(CodeUnknownField, name, `the body has "members" only`)
+			return
+		}
+		found = !absent(v)
+		members = f.profiles(name, v)
+	})
+	if err == nil && !found {
+		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
+	}
+	if err == nil {
+		err = a.hub.SetMembers(tenant, room, members)
+	}
+	if err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (a *api) addMember(w http.ResponseWriter, r *http.Request) error {
+	return a.changeMember(w, r, a.hub.AddMember)
+}
+
+func (a *api) removeMember(w http.ResponseWriter, r *http.Request) error {
+	return a.changeMember(w, r, a.hub.RemoveMember)
+}
+
+func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(string, Room, ProfileRef) error) error {
+	tenant, room, err := pathRoom(r)
+	if err != nil {
+		return err
+	}
+	p, err := ParseProfile(r.PathValue("p"))
+	if err != nil {
+		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+	}
+	if err := do(tenant, room, p); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+// connection is a Connection on the wire.
+type connection struct {
+	ID             string            `json:"id"`
+	TenantID       string            `json:"tenantId"`
+	Profile        ProfileRef        `json:"profile"`
+	Transport      string            `json:"transport"`
+	ConnectedAt    string            `json:"connectedAt"`
+	LastActivityAt string            `json:"lastActivityAt"`
+	Metadata       map[string]string `json:"metadata"`
+}
+
+func (c *Connection) wire() connection {
+	metadata := c.Metadata
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
+}
+
+func (a *api) connections(w http.ResponseWriter, r *http.Request) error {
+	tenant, err := pathTenant(r)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	query := r.URL.Query()
+	var of *ProfileRef
+	if text := query.Get("profile"); text != "" {
+		p := faults.profile("profile", text)
+		of = &p
+	}
+	limit := 100
+	if text := query.Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > 1000 {
+			faults.add(CodeInvalidField, "limit", "must be 1–1000")
+		}
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	list := a.hub.Connections(tenant, of)
+	count := len(list)
+	if after := strings.ToLower(query.Get("after")); after != "" {
+		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
+			if c.ID.String() <= id {
+				return -1
+			}
+			return 1
+		})
+		list = list[from:]
+	}
+	var next *string
+	if len(list) > limit {
+		list = list[:limit]
+		id := list[limit-1].ID.String()
+		next = &id
+	}
+	shown := make([]connection, len(list))
+	for i, c := range list {
+		shown[i] = c.wire()
+	}
+	return reply(w, http.StatusOK, map[string]any{"connections": shown, "count": count, "next": next})
+}
+
+// tenantConnection finds a connection of the path's tenant.
+func (a *api) tenantConnection(r *http.Request) (*Connection, error) {
+	tenant, err := pathTenant(r)
+	if err != nil {
+		return nil, err
+	}
+	c := a.hub.Connection(r.PathValue("id"))
+	if c == nil || c.Tenant != tenant {
+		return nil, errNoConnection
+	}
+	return c, nil
+}
+
+func (a *api) connection(w http.ResponseWriter, r *http.Request) error {
+	c, err := a.tenantConnection(r)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, c.wire())
+}
+
+func (a *api) kick(w http.ResponseWriter, r *http.Request) error {
+	c, err := a.tenantConnection(r)
+	if err != nil {
+		return err
+	}
+	a.hub.Kick(c, CloseKicked)
+	return noContent(w)
+}
+
+func (a *api) kickProfile(w http.ResponseWriter, r *http.Request) error {
+	tenant, err := pathTenant(r)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	p := faults.profile("profile", r.URL.Query().Get("profile"))
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	for _, c := range a.hub.Connections(tenant, &p) {
+		a.hub.Kick(c, CloseKicked)
+	}
+	return noContent(w)
+}
+
+func (a *api) healthy(w http.ResponseWriter, r *http.Request) error {
+	return reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
+	if a.hub.Draining() {
+		return &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+	}
+	return reply(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// page serves the console's files.
+func (a *api) page(w http.ResponseWriter, r *http.Request) error {
+	name := path.Join("web", either(r.PathValue("file"), "index.html"))
+	if _, err := fs.Stat(web, name); err != nil {
+		return &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+	}
+	w.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Cache-Control", "no-cache")
+	if strings.HasSuffix(name, ".html") {
+		body, err := web.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Write(body)
+		return nil
+	}
+	http.ServeFileFS(w, r, web, name)
+	return nil
+}

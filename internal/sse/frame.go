@@ -1,0 +1,60 @@
+// Package sse delivers Server-Sent Events (WHATWG HTML §9.2) to many streams:
+// frames are encoded once and shared, each stream owes a bounded list of them,
+// and whoever sends never waits for whoever reads.
+package sse
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrField is returned for an id or event name that would forge a field.
+var ErrField = errors.New("sse: CR, LF or NUL in an id or event name")
+
+// Frame is one or more whole events as they go over the wire. It is immutable,
+// and shared by all streams that owe it.
+type Frame struct {
+	data      []byte
+	ephemeral bool
+}
+
+// NewFrame makes a frame of encoded events. An ephemeral one is the first to be
+// shed when a stream falls behind.
+func NewFrame(data []byte, ephemeral bool) *Frame { return &Frame{data, ephemeral} }
+
+// AppendEvent appends one event; an empty id or name leaves the field out. Data
+// of several lines becomes several data fields (LF, CR and CRLF all end a line).
+func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
+	if strings.ContainsAny(id, "\r\n\x00") || strings.ContainsAny(name, "\r\n\x00") {
+		return b, ErrField
+	}
+	if id != "" {
+		b = append(append(append(b, "id: "...), id...), '\n')
+	}
+	if name != "" {
+		b = append(append(append(b, "event: "...), name...), '\n')
+	}
+	for {
+		end := bytes.IndexAny(data, "\r\n")
+		if end < 0 {
+			b = append(append(append(b, "data: "...), data...), '\n')
+			return append(b, '\n'), nil
+		}
+		b = append(append(append(b, "data: "...), data[:end]...), '\n')
+		if bytes.HasPrefix(data[end:], []byte("\r\n")) {
+			end++
+		}
+		data = data[end+1:]
+	}
+}
+
+// AppendRetry appends the field that tells a client how long to wait before it
+// reconnects; it belongs in front of an event.
+func AppendRetry(b []byte, d time.Duration) []byte {
+	b = append(b, "retry: "...)
+	b = strconv.AppendInt(b, d.Milliseconds(), 10)
+	return append(b, '\n')
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// Bounds of NDJSON publishing.
+const (
+	spoolBytes   = 64 << 20 // answers that publishers have not read yet, all together
+	writeTimeout = 30 * time.Second
+)
+
+// lineProblem is the answer to a line that was refused.
+type lineProblem struct {
+	Line   int            `json:"line"`
+	Code   string         `json:"code"`
+	Detail string         `json:"detail"`
+	Errors []fieldProblem `json:"errors,omitempty"`
+}
+
+// lineReceipt is the answer to a line that was accepted, with results=all.
+type lineReceipt struct {
+	Line int `json:"line"`
+	receipt
+}
+
+// lineSummary ends the answer.
+type lineSummary struct {
+	Accepted   int    `json:"accepted"`
+	Refused    int    `json:"refused"`
+	Duplicates int    `json:"duplicates"`
+	Cursor     string `json:"cursor,omitempty"`
+}
+
+// publishLines publishes one event a line as they come. Answers go through a
+// spool, so that a client may write all it has before it reads anything.
+func (a *api) publishLines(w http.ResponseWriter, r *http.Request) error {
+	rc := http.NewResponseController(w)
+	rc.EnableFullDuplex() // HTTP/2 needs none and says so
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	out := newSpool(w, a.results)
+	defer out.finish()
+
+	all := r.URL.Query().Get("results") == "all"
+	var sum lineSummary
+	lines := lineReader{bufio.NewReaderSize(&patientBody{r.Body, rc}, 64<<10), nil, a.cfg.MaxBodyBytes}
+	for n := 1; ; n++ {
+		line, err := lines.next()
+		if err == nil && len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var receipts []Receipt
+		if err == nil {
+			receipts, err = a.publishLine(r.Context(), line)
+		}
+		switch {
+		case err == io.EOF:
+			return out.put(sum)
+		case err == nil:
+			sum.Accepted++
+			if receipts[0].Cursor != "" {
+				sum.Cursor = receipts[0].Cursor
+			}
+			if receipts[0].Duplicate {
+				sum.Duplicates++
+			}
+			if all {
+				err = out.put(lineReceipt{n, receipts[0].wire()})
+			}
+		default:
+			sum.Refused++
+			_, broken := errors.AsType[*readError](err)
+			if err = out.put(problemOf(n, err)); broken {
+				return out.put(sum)
+			}
+		}
+		if err != nil { // nobody reads the answers
+			a.cfg.Logger.Debug("NDJSON ended", "reason", "answers not read", "err", err)
+			return nil
+		}
+	}
+}
+
+func (a *api) publishLine(ctx context.Context, line []byte) ([]Receipt, error) {
+	event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
+	if err != nil {
+		return nil, err
+	}
+	return a.hub.Publish(ctx, []*Event{event})
+}
+
+func problemOf(line int, err error) lineProblem {
+	p := describe(err)
+	fault := lineProblem{line, p.code, p.detail, nil}
+	for _, e := range FieldErrors(err) {
+		fault.Errors = append(fault.Errors, fieldProblem{e.Code, e.Field, nil, e.Detail})
+	}
+	return fault
+}
+
+// readError is the end of a body that did not end well.
+type readError struct{ problem }
+
+func (e *readError) Unwrap() error { return &e.problem }
+
+// patientBody gives each read its own time.
+type patientBody struct {
+	body io.Reader
+	rc   *http.ResponseController
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	b.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	n, err := b.body.Read(p)
+	switch {
+	case err == nil || err == io.EOF:
+		return n, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return n, &readError{problem{http.StatusRequestTimeout, "BodyTimeout", "30 s without a byte"}}
+	}
+	return n, &readError{problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}}
+}
+
+// lineReader reads lines of at most max bytes (0: any); a longer one is skipped
+// to its end and is an error, and reading can go on.
+type lineReader struct {
+	in   *bufio.Reader
+	line []byte
+	max  int
+}
+
+func (l *lineReader) next() ([]byte, error) {
+	l.line = l.line[:0]
+	tooLong := false
+	for {
+		part, err := l.in.ReadSlice('\n')
+		if tooLong = tooLong || l.max > 0 && len(l.line)+len(bytes.TrimRight(part, "\r\n")) > l.max; !tooLong {
+			l.line = append(l.line, part...)
+		}
+		switch {
+		case err == bufio.ErrBufferFull:
+			continue
+		case err == io.EOF && (len(l.line) > 0 || tooLong):
+		case err != nil:
+			return nil, err
+		}
+		if tooLong {
+			return nil, &http.MaxBytesError{Limit: int64(l.max)}
+		}
+		return l.line, nil
+	}
+}
+
+// spoolBudget bounds what all spools hold together.
+type spoolBudget struct {
+	mu   sync.Mutex
+	left int // guarded by mu
+}
+
+// take takes n bytes if there are as many, or in any case when forced.
+func (b *spoolBudget) take(n int, force bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !force && b.left < n {
+		return false
+	}
+	b.left -= n
+	return true
+}
+
+func (b *spoolBudget) give(n int) { b.take(-n, true) }
+
+// spool writes answers beside the reading of the body; past the budget put waits
+// until the client reads, and gives up after writeTimeout.
+type spool struct {
+	w      http.ResponseWriter
+	budget *spoolBudget
+	ended  chan struct{}
+
+	mu   sync.Mutex
+	cond *sync.Cond
+	// Guarded by mu.
+	pending []byte
+	closed  bool
+	err     error
+}
+
+func newSpool(w http.ResponseWriter, budget *spoolBudget) *spool {
+	s := &spool{w: w, budget: budget, ended: make(chan struct{})}
+	s.cond = sync.NewCond(&s.mu)
+	go s.run()
+	return s
+}
+
+func (s *spool) put(answer any) error {
+	line, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// One line is always taken: others may hold the whole budget.
+	for s.err == nil && !s.budget.take(len(line), len(s.pending) == 0) {
+		s.cond.Wait()
+	}
+	if s.err == nil {
+		s.pending = append(s.pending, line...)
+		s.cond.Broadcast()
+	}
+	return s.err
+}
+
+func (s *spool) run() {
+	defer close(s.ended)
+	rc := http.NewResponseController(s.w)
+	for {
+		s.mu.Lock()
+		for len(s.pending) == 0 && !s.closed {
+			s.cond.Wait()
+		}
+		data := s.pending
+		s.pending = nil
+		s.mu.Unlock()
+		if len(data) == 0 {
+			return
+		}
+		rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_, err := s.w.Write(data)
+		if err == nil {
+			err = rc.Flush()
+		}
+		s.budget.give(len(data))
+		s.mu.Lock()
+		s.err = err
+		s.cond.Broadcast()
+		s.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// finish waits until all answers are written, or cannot be.
+func (s *spool) finish() {
+	s.mu.Lock()
+	s.closed = true
+	s.cond.Broadcast()
+	s.mu.Unlock()
+	<-s.ended
+}

@@ -1,0 +1,657 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"realtimehub/internal/strictjson"
+)
+
+// The well-known event types. The set is open: any name that is not the hub's
+// own may be published.
+const (
+	TypeActivityCreated     = "activity.created"
+	TypeInboxItemCreated    = "inbox.item.created"
+	TypeInboxItemUpdated    = "inbox.item.updated"
+	TypeInboxItemRead       = "inbox.item.read"
+	TypePostCreated         = "post.created"
+	TypePostUpdated         = "post.updated"
+	TypePostDeleted         = "post.deleted"
+	TypeCommentCreated      = "comment.created"
+	TypeCommentUpdated      = "comment.updated"
+	TypeCommentDeleted      = "comment.deleted"
+	TypeReactionAdded       = "reaction.added"
+	TypeReactionRemoved     = "reaction.removed"
+	TypeMessageReceived     = "message.received"
+	TypeMessageEdited       = "message.edited"
+	TypeMessageDeleted      = "message.deleted"
+	TypeConversationCreated = "conversation.created"
+	TypePresenceOnline      = "presence.online"
+	TypePresenceOffline     = "presence.offline"
+	TypePresenceAway        = "presence.away"
+	TypePresenceDigest      = "presence.digest"
+	TypeTypingStarted       = "typing.started"
+	TypeTypingStopped       = "typing.stopped"
+)
+
+// Limits of the contract; those an operator may choose are in Config.
+const (
+	MaxBatchEvents    = 1_000
+	MaxTargetProfiles = 10_000
+	MaxAskedProfiles  = 200
+)
+
+// Code names a fault; the set is closed and part of the contract.
+type Code string
+
+// The codes of invalid requests.
+const (
+	CodeTenantIDRequired       Code = "TenantIdRequired"
+	CodeEventTypeRequired      Code = "EventTypeRequired"
+	CodePayloadRequired        Code = "PayloadRequired"
+	CodeTargetRequired         Code = "TargetRequired"
+	CodeInvalidTarget          Code = "InvalidTarget"
+	CodeProfileRequired        Code = "ProfileRequired"
+	CodeConversationIDRequired Code = "ConversationIdRequired"
+	CodeGroupIDRequired        Code = "GroupIdRequired"
+	CodeConnectionIDRequired   Code = "ConnectionIdRequired"
+	CodeInvalidTenantID        Code = "InvalidTenantId"
+	CodeInvalidProfile         Code = "InvalidProfile"
+	CodeInvalidEventType       Code = "InvalidEventType"
+	CodeReservedType           Code = "ReservedType"
+	CodeInvalidEventID         Code = "InvalidEventId"
+	CodeInvalidCorrelationID   Code = "InvalidCorrelationId"
+	CodeInvalidField           Code = "InvalidField"
+	CodeUnknownField           Code = "UnknownField"
+	CodePayloadTooLarge        Code = "PayloadTooLarge"
+	CodeMalformedJSON          Code = "MalformedJson"
+	CodeBatchSize              Code = "InvalidBatchSize"
+)
+
+// FieldError is one fault of a request: its code, the field as the request
+// names it ("target.profiles[3]"), and in a batch the event's index, else -1.
+type FieldError struct {
+	Code   Code
+	Field  string
+	Index  int
+	Detail string
+}
+
+func (e *FieldError) Error() string {
+	if e.Index >= 0 {
+		return fmt.Sprintf("%s: event %d, %s: %s", e.Code, e.Index, e.Field, e.Detail)
+	}
+	return fmt.Sprintf("%s: %s: %s", e.Code, e.Field, e.Detail)
+}
+
+// Faults gathers all that is wrong with a request, to be told at once.
+type Faults struct{ list []*FieldError }
+
+func (f *Faults) add(code Code, field, format string, args ...any) {
+	f.list = append(f.list, &FieldError{code, field, -1, fmt.Sprintf(format, args...)})
+}
+
+// within says whether field, or what encloses it, is at fault already.
+func (f *Faults) within(field string) bool {
+	for _, e := range f.list {
+		if field == e.Field || strings.HasPrefix(field, e.Field+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// Err joins the faults, nil when there are none.
+func (f *Faults) Err() error {
+	errs := make([]error, len(f.list))
+	for i, e := range f.list {
+		errs[i] = e
+	}
+	return errors.Join(errs...)
+}
+
+// FieldErrors takes a joined error of this file apart; nil for any other.
+func FieldErrors(err error) (list []*FieldError) {
+	if e, ok := err.(*FieldError); ok {
+		return []*FieldError{e}
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			list = append(list, FieldErrors(e)...)
+		}
+	}
+	return list
+}
+
+// ProfileRef names one person or actor of a tenant. It is comparable, a map key
+// as it is: joining it to one string would let "a:b"+"c" meet "a"+"b:c".
+type ProfileRef struct {
+	Type string `json:"type"` // 1–32 of a-z0-9_-
+	ID   string `json:"id"`   // 1–256 bytes of UTF-8 without control characters
+}
+
+// String is the text form, type:id.
+func (p ProfileRef) String() string { return p.Type + ":" + p.ID }
+
+var (
+	tenantID      = regexp.MustCompile(`^[A-Za-z0-9._~@-]{1,128}$`)
+	eventID       = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,128}$`)
+	eventType     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,127}$`)
+	reservedType  = regexp.MustCompile(`^(hub\..*|presence\..*|connection\..*|error|open)$`)
+	profileType   = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
+	correlationID = regexp.MustCompile(`^[\x20-\x7e]{1,128}$`)
+	connectionID  = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,128}$`)
+)
+
+// ParseProfile reads the text form: split at the first colon, type "user" when
+// there is none.
+func ParseProfile(text string) (ProfileRef, error) {
+	p := ProfileRef{Type: "user", ID: text}
+	if kind, id, found := strings.Cut(text, ":"); found {
+		p = ProfileRef{kind, id}
+	}
+	return p, p.check()
+}
+
+func (p ProfileRef) check() error {
+	if !profileType.MatchString(p.Type) {
+		return errors.New("the type must be 1–32 of a-z0-9_-")
+	}
+	return checkName(p.ID)
+}
+
+// checkName is the rule of profile, conversation and group ids.
+func checkName(id string) error {
+	switch {
+	case id == "" || len(id) > 256:
+		return errors.New("the id must have 1–256 bytes")
+	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
+		return errors.New("the id must be UTF-8 without control characters")
+	case id == "." || id == "..":
+		return errors.New(`an id must not be "." or ".."`)
+	}
+	return nil
+}
+
+func (f *Faults) tenant(field, id string) {
+	if id == "" {
+		f.add(CodeTenantIDRequired, field, "a tenant is needed")
+	} else if !tenantID.MatchString(id) || id == "." || id == ".." {
+		f.add(CodeInvalidTenantID, field, "must be 1–128 of A-Za-z0-9._~@-")
+	}
+}
+
+func (f *Faults) profile(field, text string) ProfileRef {
+	if text == "" {
+		f.add(CodeProfileRequired, field, "a profile is needed")
+		return ProfileRef{}
+	}
+	p, err := ParseProfile(text)
+	if err != nil {
+		f.add(CodeInvalidProfile, field, "%v", err)
+	}
+	return p
+}
+
+// TargetKind says how a target is resolved.
+type TargetKind string
+
+// The kinds of targets.
+const (
+	KindProfile      TargetKind = "profile"
+	KindProfiles     TargetKind = "profiles"
+	KindConversation TargetKind = "conversation"
+	KindGroup        TargetKind = "group"
+	KindTenant       TargetKind = "tenant"
+	KindConnection   TargetKind = "connection"
+)
+
+// Target says whom an event is for.
+type Target struct {
+	Kind           TargetKind
+	Profiles       []ProfileRef // profile, profiles
+	ConversationID string
+	GroupID        string
+	ConnectionID   string
+
+	ExcludeProfiles    []ProfileRef
+	ExcludeConnections []string
+}
+
+// ToProfile targets all connections of p.
+func ToProfile(p ProfileRef) Target { return Target{Kind: KindProfile, Profiles: []ProfileRef{p}} }
+
+// ToProfiles targets all connections of each of ps, filled in later or now.
+func ToProfiles(ps ...ProfileRef) Target { return Target{Kind: KindProfiles, Profiles: ps} }
+
+// ToConversation targets a conversation's members.
+func ToConversation(id string) Target { return Target{Kind: KindConversation, ConversationID: id} }
+
+// ToGroup targets a group's members.
+func ToGroup(id string) Target { return Target{Kind: KindGroup, GroupID: id} }
+
+// ToTenant targets every connection of the tenant.
+func ToTenant() Target { return Target{Kind: KindTenant} }
+
+// ToConnection targets one connection.
+func ToConnection(id string) Target { return Target{Kind: KindConnection, ConnectionID: id} }
+
+// Room is the conversation or group that t names.
+func (t *Target) Room() (Room, bool) {
+	switch t.Kind {
+	case KindConversation:
+		return Room{t.Kind, t.ConversationID}, true
+	case KindGroup:
+		return Room{t.Kind, t.GroupID}, true
+	}
+	return Room{}, false
+}
+
+// Room names a conversation or a group of a tenant: a set of profiles.
+type Room struct {
+	Kind TargetKind // KindConversation or KindGroup
+	ID   string
+}
+
+// Event is what is published and delivered. Payload is compact JSON.
+type Event struct {
+	ID            string
+	TenantID      string
+	Type          string
+	Payload       json.RawMessage
+	Target        Target
+	Timestamp     time.Time
+	CorrelationID string
+	Ephemeral     bool
+}
+
+// TimeFormat is RFC 3339 in UTC with exactly three fraction digits.
+const TimeFormat = "2006-01-02T15:04:05.000Z"
+
+// Stored says whether the event gets a place in the history.
+func (e *Event) Stored() bool { return !e.Ephemeral && e.Target.Kind != KindConnection }
+
+// AppendEnvelope appends the event as its recipients see it, one line of compact
+// JSON: of the target only the kind and the room, since one recipient must not
+// learn of the others.
+func (e *Event) AppendEnvelope(b []byte) []byte {
+	text := func(name, value string) {
+		b = append(b, name...)
+		b = strictjson.AppendQuote(b, value)
+	}
+	text(`{"id":`, e.ID)
+	text(`,"tenantId":`, e.TenantID)
+	text(`,"type":`, e.Type)
+	b = append(b, `,"payload":`...)
+	b = append(b, e.Payload...)
+	text(`,"target":{"kind":`, string(e.Target.Kind))
+	switch e.Target.Kind {
+	case KindConversation:
+		text(`,"conversationId":`, e.Target.ConversationID)
+	case KindGroup:
+		text(`,"groupId":`, e.Target.GroupID)
+	}
+	b = append(b, `},"timestamp":"`...)
+	b = e.Timestamp.UTC().AppendFormat(b, TimeFormat)
+	b = append(b, '"')
+	if e.CorrelationID != "" {
+		text(`,"correlationId":`, e.CorrelationID)
+	}
+	if e.Ephemeral {
+		b = append(b, `,"ephemeral":true`...)
+	}
+	return append(b, '}')
+}
+
+// Address is what a call's path says of an event, so that its body must not.
+type Address struct {
+	TenantID string
+	Target   Target // Kind KindProfiles: the body brings "profiles"
+}
+
+// DecodeEvent reads and validates one event; at is nil where the body carries
+// the whole envelope, and maxPayload 0 lifts that limit. The error joins all
+// faults ([FieldErrors]).
+func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
+	d := eventDecoder{Event: new(Event)}
+	if at != nil {
+		d.TenantID, d.Target, d.hasTarget = at.TenantID, at.Target, true
+	}
+	err := strictjson.Object(body, func(name string, v []byte) {
+		if absent(v) && (name != "payload" || strictjson.IsNull(v)) {
+			v = nil
+		}
+		switch {
+		case name == "id":
+			d.ID = d.text(CodeInvalidEventID, name, v)
+		case name == "type":
+			d.Type = d.text(CodeInvalidEventType, name, v)
+		case name == "correlationId":
+			d.CorrelationID = d.text(CodeInvalidCorrelationID, name, v)
+		case name == "timestamp":
+		case name == "ephemeral":
+			d.Ephemeral = string(v) == "true"
+			if v != nil && !d.Ephemeral && string(v) != "false" {
+				d.add(CodeInvalidField, name, "must be true or false")
+			}
+		case name == "payload":
+			if v == nil {
+				return
+			}
+			if maxPayload > 0 && len(v) > maxPayload {
+				d.add(CodePayloadTooLarge, name, "has %d bytes, at most %d are taken", len(v), maxPayload)
+				return
+			}
+			d.Payload = strictjson.Compact(v)
+		case name == "tenantId" && at == nil:
+			d.TenantID = d.text(CodeInvalidTenantID, name, v)
+		case name == "target" && at == nil:
+			if d.hasTarget = v != nil; d.hasTarget {
+				d.target(v)
+			}
+		case name == "profiles" && at != nil && at.Target.Kind == KindProfiles:
+			d.Target.Profiles = d.profiles(name, v)
+		default:
+			d.add(CodeUnknownField, name, "is not a field of an event here")
+		}
+	})
+	if err != nil {
+		return nil, &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+	}
+	d.validate(at == nil)
+	return d.Event, d.Err()
+}
+
+// absent: null and "" mean that a field is not there; a payload may be "".
+func absent(v []byte) bool { return strictjson.IsNull(v) || string(v) == `""` }
+
+type eventDecoder struct {
+	*Event
+	Faults
+	hasTarget bool
+}
+
+func (f *Faults) text(code Code, field string, v []byte) string {
+	if v == nil || absent(v) {
+		return ""
+	}
+	s, ok := strictjson.String(v)
+	if !ok {
+		f.add(code, field, "must be a string")
+	}
+	return s
+}
+
+func (d *eventDecoder) target(v []byte) {
+	if err := strictjson.Object(v, func(name string, v []byte) {
+		field := "target." + name
+		switch name {
+		case "kind":
+			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, field, v)))
+		case "profiles":
+			d.Target.Profiles = d.profiles(field, v)
+		case "conversationId":
+			d.Target.ConversationID = d.text(CodeInvalidTarget, field, v)
+		case "groupId":
+			d.Target.GroupID = d.text(CodeInvalidTarget, field, v)
+		case "connectionId":
+			d.Target.ConnectionID = d.text(CodeInvalidTarget, field, v)
+		case "exclude":
+			if !absent(v) {
+				d.exclude(v)
+			}
+		default:
+			d.add(CodeUnknownField, field, "is not a field of a target")
+		}
+	}); err != nil {
+		d.add(CodeInvalidTarget, "target", "must be an object")
+	}
+}
+
+func (d *eventDecoder) exclude(v []byte) {
+	if err := strictjson.Object(v, func(name string, v []byte) {
+		field := "target.exclude." + name
+		switch name {
+		case "profiles":
+			d.Target.ExcludeProfiles = d.profiles(field, v)
+		case "connectionIds":
+			d.Target.ExcludeConnections = d.texts(CodeInvalidTarget, field, v)
+		default:
+			d.add(CodeUnknownField, field, "is not a field of exclude")
+		}
+	}); err != nil {
+		d.add(CodeInvalidTarget, "target.exclude", "must be an object")
+	}
+}
+
+// texts reads an array of strings; absent is nil, an empty array is not.
+func (f *Faults) texts(code Code, field string, v []byte) []string {
+	if v == nil || absent(v) {
+		return nil
+	}
+	list := []string{}
+	if err := strictjson.Array(v, func(i int, v []byte) {
+		s, ok := strictjson.String(v)
+		if !ok || s == "" {
+			f.add(code, fmt.Sprintf("%s[%d]", field, i), "must be a string that is not empty")
+		}
+		list = append(list, s)
+	}); err != nil {
+		f.add(code, field, "must be an array of strings")
+	}
+	return list
+}
+
+// profiles reads an array of profiles, each in either form, without repeats.
+func (f *Faults) profiles(field string, v []byte) []ProfileRef {
+	if v == nil || absent(v) {
+		return nil
+	}
+	var list []ProfileRef
+	seen := map[ProfileRef]bool{}
+	if err := strictjson.Array(v, func(i int, v []byte) {
+		p, err := decodeProfile(v)
+		if err != nil {
+			f.add(CodeInvalidProfile, fmt.Sprintf("%s[%d]", field, i), "%v", err)
+		} else if !seen[p] {
+			seen[p] = true
+			list = append(list, p)
+		}
+	}); err != nil {
+		f.add(CodeInvalidTarget, field, "must be an array of profiles")
+	}
+	return list
+}
+
+func decodeProfile(v []byte) (ProfileRef, error) {
+	if text, ok := strictjson.String(v); ok {
+		return ParseProfile(text)
+	}
+	p := ProfileRef{Type: "user"}
+	var faults Faults
+	err := strictjson.Object(v, func(name string, v []byte) {
+		switch {
+		case name == "id":
+			p.ID = faults.text(CodeInvalidProfile, name, v)
+		case name == "type":
+			if !absent(v) {
+				p.Type = faults.text(CodeInvalidProfile, name, v)
+			}
+		default:
+			faults.add(CodeUnknownField, name, "is not a field of a profile")
+		}
+	})
+	if err != nil {
+		return p, errors.New(`must be "type:id" or {"type","id"}`)
+	}
+	return p, errors.Join(faults.Err(), p.check())
+}
+
+// validate checks what the decoder understood; a field that it could not read
+// is not named twice.
+func (d *eventDecoder) validate(whole bool) {
+	decoded := d.Faults
+	check := func(bad bool, code Code, field, detail string) {
+		if bad && !decoded.within(field) {
+			d.add(code, field, "%s", detail)
+		}
+	}
+	if whole && !decoded.within("tenantId") {
+		d.tenant("tenantId", d.TenantID)
+	}
+	check(d.ID != "" && (!eventID.MatchString(d.ID) || d.ID == "." || d.ID == ".."),
+		CodeInvalidEventID, "id", "must be 1–128 of A-Za-z0-9._~-")
+	check(d.CorrelationID != "" && !correlationID.MatchString(d.CorrelationID),
+		CodeInvalidCorrelationID, "correlationId", "must be 1–128 printable ASCII characters")
+	check(d.Type == "", CodeEventTypeRequired, "type", "a type is needed")
+	check(d.Type != "" && !eventType.MatchString(d.Type),
+		CodeInvalidEventType, "type", "must be 1–128 of A-Za-z0-9._-, starting with a letter")
+	check(reservedType.MatchString(d.Type), CodeReservedType, "type", "is the hub's own")
+	check(d.Payload == nil, CodePayloadRequired, "payload", "a payload is needed")
+	check(!d.hasTarget, CodeTargetRequired, "target", "a target is needed")
+	if d.hasTarget {
+		d.validateTarget(check, whole)
+	}
+}
+
+func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), whole bool) {
+	t, at := &d.Target, "target."
+	if !whole {
+		at = ""
+	}
+	var need Code
+	switch t.Kind {
+	case KindProfile, KindProfiles:
+		check(len(t.Profiles) == 0, CodeProfileRequired, at+"profiles", "a profile is needed")
+		check(t.Kind == KindProfile && len(t.Profiles) > 1, CodeInvalidTarget, at+"profiles", "one profile exactly, or the kind profiles")
+		check(len(t.Profiles) > MaxTargetProfiles, CodeInvalidTarget, at+"profiles", "10,000 profiles at most")
+	case KindConversation:
+		need = CodeConversationIDRequired
+	case KindGroup:
+		need = CodeGroupIDRequired
+	case KindConnection:
+		need = CodeConnectionIDRequired
+	case KindTenant:
+	default:
+		check(true, CodeInvalidTarget, "target.kind", "must be profile, profiles, conversation, group, tenant or connection")
+		return
+	}
+	for _, f := range []struct {
+		kind        TargetKind
+		field, text string
+		valid       func(string) error
+	}{
+		{KindConversation, "conversationId", t.ConversationID, checkName},
+		{KindGroup, "groupId", t.GroupID, checkName},
+		{KindConnection, "connectionId", t.ConnectionID, checkConnectionID},
+	} {
+		switch {
+		case f.kind != t.Kind:
+			check(f.text != "", CodeInvalidTarget, at+f.field, "belongs to another kind of target")
+		case f.text == "":
+			check(true, need, at+f.field, "is needed for this kind of target")
+		default:
+			err := f.valid(f.text)
+			check(err != nil, CodeInvalidTarget, at+f.field, fmt.Sprint(err))
+		}
+	}
+	if t.Kind != KindProfile && t.Kind != KindProfiles {
+		check(len(t.Profiles) > 0, CodeInvalidTarget, at+"profiles", "belongs to another kind of target")
+	}
+	check(len(t.ExcludeProfiles) > MaxTargetProfiles, CodeInvalidTarget, "target.exclude.profiles", "10,000 profiles at most")
+	check(len(t.ExcludeConnections) > MaxTargetProfiles, CodeInvalidTarget, "target.exclude.connectionIds", "10,000 ids at most")
+}
+
+func checkConnectionID(id string) error {
+	if !connectionID.MatchString(id) {
+		return errors.New("is not a connection's id")
+	}
+	return nil
+}
+
+// DecodeBatch reads {"events":[…]}; the error joins the faults of all events,
+// each with its index.
+func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
+	var events []*Event
+	var faults Faults
+	err := strictjson.Object(body, func(name string, v []byte) {
+		if name != "events" {
+			faults.add(CodeUnknownField, name, `a batch has "events" only`)
+			return
+		}
+		if strictjson.Array(v, func(i int, v []byte) {
+			if i >= MaxBatchEvents {
+				events = append(events, nil) // counted, not read
+				return
+			}
+			e, err := DecodeEvent(v, nil, maxPayload)
+			events = append(events, e)
+			for _, fault := range FieldErrors(err) {
+				fault.Index = i
+				faults.list = append(faults.list, fault)
+			}
+		}) != nil {
+			faults.add(CodeInvalidField, "events", "must be an array of events")
+		}
+	})
+	if err != nil {
+		return nil, &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+	}
+	if len(events) == 0 || len(events) > MaxBatchEvents {
+		if !faults.within("events") {
+			faults.add(CodeBatchSize, "events", "1–%d events, not %d", MaxBatchEvents, len(events))
+		}
+	}
+	return events, faults.Err()
+}
+
+// TypeFilter is the set of types that a stream wants: names, "name.*", or "*".
+type TypeFilter struct {
+	exact    map[string]bool
+	prefixes []string // with their final dot, or ""
+}
+
+// ParseTypes reads patterns; nil patterns mean no filter (nil).
+func (f *Faults) ParseTypes(field string, patterns []string) *TypeFilter {
+	if patterns == nil {
+		return nil
+	}
+	if len(patterns) > MaxAskedProfiles {
+		f.add(CodeInvalidField, field, "%d types at most", MaxAskedProfiles)
+		return nil
+	}
+	filter := &TypeFilter{exact: map[string]bool{}}
+	for _, pattern := range patterns {
+		prefix, star := strings.CutSuffix(pattern, "*")
+		switch {
+		case star && prefix == "":
+			return nil
+		case star && strings.HasSuffix(prefix, ".") && eventType.MatchString(prefix):
+			filter.prefixes = append(filter.prefixes, strings.Clone(prefix))
+		case !star && eventType.MatchString(pattern):
+			filter.exact[strings.Clone(pattern)] = true
+		default:
+			f.add(CodeInvalidField, field, "%q is not a type, or a type's beginning with .*", pattern)
+		}
+	}
+	return filter
+}
+
+// Wants says whether an event of this type passes; a nil filter lets all pass.
+func (f *TypeFilter) Wants(name string) bool {
+	if f == nil || f.exact[name] {
+		return true
+	}
+	for _, prefix := range f.prefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
