@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -81,16 +81,16 @@ func (a *api) Handler() http.Handler {
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := handler(w, r); err != nil {
-				a.fail(w, r, err)
+				fail(w, r, a.cfg.Logger, err)
 			}
 		})
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.fail(w, r, noRoute(mux, w, r)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if a.cfg.Loopback {
 			if err := fromElsewhere(r); err != nil {
-				a.fail(w, r, err)
+				fail(w, r, a.cfg.Logger, err)
 				return
 			}
 		}
@@ -113,6 +113,12 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	return &problem{http.StatusMethodNotAllowed, "MethodNotAllowed", "this path takes " + strings.Join(allowed, ", ")}
+}
+
+// isLoopback says whether a host is this machine and no other.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // fromElsewhere refuses, in open mode on loopback, a Host that is not this
@@ -139,105 +145,6 @@ func fromElsewhere(r *http.Request) error {
 	}
 	return nil
 }
-
-// problem is an answer of RFC 9457 whose cause is not a field.
-type problem struct {
-	status int
-	code   string
-	detail string
-}
-
-func (p *problem) Error() string { return p.code + ": " + p.detail }
-
-type fieldProblem struct {
-	Code   Code   `json:"code"`
-	Field  string `json:"field"`
-	Index  *int   `json:"index,omitempty"`
-	Detail string `json:"detail"`
-}
-
-// fail answers with problem details (RFC 9457); what it does not know is ours,
-// and is logged rather than told.
-func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
-	body := struct {
-		Type   string         `json:"type"`
-		Title  string         `json:"title"`
-		Status int            `json:"status"`
-		Detail string         `json:"detail"`
-		Code   string         `json:"code"`
-		Errors []fieldProblem `json:"errors,omitempty"`
-	}{Type: "about:blank"}
-	p := describe(err)
-	if p.status == http.StatusInternalServerError {
-		a.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
-	}
-	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.status), p.status, p.detail, p.code
-	for _, e := range FieldErrors(err) {
-		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
-		if e.Index >= 0 {
-			field.Index = &e.Index
-		}
-		body.Errors = append(body.Errors, field)
-	}
-	if p.status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(p.status)
-	json.NewEncoder(w).Encode(body)
-}
-
-func describe(err error) *problem {
-	if fields := FieldErrors(err); len(fields) > 0 {
-		p := &problem{http.StatusBadRequest, string(fields[0].Code), fields[0].Detail}
-		if fields[0].Field != "" {
-			p.detail = fields[0].Field + ": " + p.detail
-		}
-		if len(fields) > 1 {
-			p.detail = strconv.Itoa(len(fields)) + " faults, the first: " + p.detail
-		}
-		differs := func(e *FieldError) bool { return string(e.Code) != p.code }
-		switch {
-		case slices.ContainsFunc(fields, differs):
-			p.code = "ValidationFailed"
-		case fields[0].Code == CodePayloadTooLarge:
-			p.status = http.StatusRequestEntityTooLarge
-		}
-		return p
-	}
-	var tooLarge *http.MaxBytesError
-	if p, ok := errors.AsType[*problem](err); ok {
-		return p
-	}
-	switch {
-	case errors.As(err, &tooLarge):
-		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
-	case errors.Is(err, ErrMembership):
-		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
-	case errors.Is(err, ErrExternal):
-		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
-	case errors.Is(err, ErrNotMember):
-		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}
-	}
-	return &problem{http.StatusInternalServerError, "Internal", "the hub failed; its log says why"}
-}
-
-func reply(w http.ResponseWriter, status int, body any) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body) // a client that left is not our failure
-	return nil
-}
-
-func noContent(w http.ResponseWriter) error {
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// bodyTimeout is how long a client may keep silent in the middle of a body.
-const bodyTimeout = 30 * time.Second
 
 func mediaType(r *http.Request) (string, error) {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -266,24 +173,23 @@ func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// receipt is a Receipt on the wire.
-type receipt struct {
-	ID          string `json:"id"`
-	Timestamp   string `json:"timestamp"`
-	Cursor      string `json:"cursor,omitempty"`
-	Connections int    `json:"connections"`
-	Duplicate   bool   `json:"duplicate"`
-}
-
-func (r Receipt) wire() receipt {
-	return receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, r.Duplicate}
-}
-
 func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		return a.publishLines(w, r)
+		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, a.publishLine, a.results})
 	}
 	return a.publishOne(w, r, nil)
+}
+
+func (a *api) publishLine(ctx context.Context, line []byte) (Receipt, error) {
+	event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
+	if err != nil {
+		return Receipt{}, err
+	}
+	receipts, err := a.hub.Publish(ctx, []*Event{event})
+	if err != nil {
+		return Receipt{}, err
+	}
+	return receipts[0], nil
 }
 
 func (a *api) publishOne(w http.ResponseWriter, r *http.Request, at *Address) error {
@@ -299,7 +205,7 @@ func (a *api) publishOne(w http.ResponseWriter, r *http.Request, at *Address) er
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusAccepted, receipts[0].wire())
+	return reply(w, http.StatusAccepted, wireReceipt(receipts[0]))
 }
 
 func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {
@@ -317,7 +223,7 @@ func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {
 	}
 	results := make([]receipt, len(receipts))
 	for i, receipt := range receipts {
-		results[i] = receipt.wire()
+		results[i] = wireReceipt(receipt)
 	}
 	return reply(w, http.StatusAccepted, map[string]any{"results": results})
 }
@@ -401,7 +307,7 @@ func subscription(query url.Values) (s Subscription, err error) {
 		faults.add(CodeInvalidField, "named", "must be true or false")
 	}
 	if list := query["presence"]; len(list) > 0 && list[0] != "" {
-		s.Watch = faults.watchList("presence", list)
+		s.Watch = watchList(&faults, "presence", list)
 	}
 	for name, values := range query {
 		key, ok := strings.CutPrefix(name, "meta.")
@@ -427,7 +333,7 @@ func subscription(query url.Values) (s Subscription, err error) {
 func checkText(s string) error { return checkName("x" + s[:min(len(s), 255)]) }
 
 // watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
-func (f *Faults) watchList(field string, list []string) []ProfileRef {
+func watchList(f *Faults, field string, list []string) []ProfileRef {
 	if len(list) == 1 && list[0] == "*" {
 		return nil
 	}
@@ -491,7 +397,7 @@ func (a *api) adjust(w http.ResponseWriter, r *http.Request) error {
 			filter := f.ParseTypes(name, list)
 			types = &filter
 		default:
-			profiles := f.watchList(name, list)
+			profiles := watchList(f, name, list)
 			watch = &profiles
 		}
 	}); err != nil {
@@ -544,7 +450,7 @@ func (a *api) typing(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (f *Faults) askedProfiles(query url.Values) []ProfileRef {
+func askedProfiles(f *Faults, query url.Values) []ProfileRef {
 	asked := query["profile"]
 	if len(asked) > MaxAskedProfiles {
 		f.add(CodeInvalidField, "profile", "%d profiles at most", MaxAskedProfiles)
@@ -568,7 +474,7 @@ func (a *api) clientPresence(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	tenant := either(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
 	faults.tenant("tenant", tenant)
-	asked := faults.askedProfiles(query)
+	asked := askedProfiles(&faults, query)
 	var viewer ProfileRef
 	if text := r.Header.Get("X-Profile-Id"); text != "" {
 		viewer = faults.profile("X-Profile-Id", text)
@@ -594,7 +500,7 @@ func (a *api) tenantPresence(w http.ResponseWriter, r *http.Request) error {
 	}
 	var faults Faults
 	query := r.URL.Query()
-	asked := faults.askedProfiles(query)
+	asked := askedProfiles(&faults, query)
 	status := Status(query.Get("status"))
 	if status != "" && status != Online && status != Away && status != Offline {
 		faults.add(CodeInvalidField, "status", "must be online, away or offline")
@@ -717,25 +623,6 @@ func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(strin
 	return noContent(w)
 }
 
-// connection is a Connection on the wire.
-type connection struct {
-	ID             string            `json:"id"`
-	TenantID       string            `json:"tenantId"`
-	Profile        ProfileRef        `json:"profile"`
-	Transport      string            `json:"transport"`
-	ConnectedAt    string            `json:"connectedAt"`
-	LastActivityAt string            `json:"lastActivityAt"`
-	Metadata       map[string]string `json:"metadata"`
-}
-
-func (c *Connection) wire() connection {
-	metadata := c.Metadata
-	if metadata == nil {
-		metadata = map[string]string{}
-	}
-	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
-}
-
 func (a *api) connections(w http.ResponseWriter, r *http.Request) error {
 	tenant, err := pathTenant(r)
 	if err != nil {
@@ -776,7 +663,7 @@ func (a *api) connections(w http.ResponseWriter, r *http.Request) error {
 	}
 	shown := make([]connection, len(list))
 	for i, c := range list {
-		shown[i] = c.wire()
+		shown[i] = wireConnection(c)
 	}
 	return reply(w, http.StatusOK, map[string]any{"connections": shown, "count": count, "next": next})
 }
@@ -799,7 +686,7 @@ func (a *api) connection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, c.wire())
+	return reply(w, http.StatusOK, wireConnection(c))
 }
 
 func (a *api) kick(w http.ResponseWriter, r *http.Request) error {

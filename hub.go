@@ -36,10 +36,6 @@ const (
 	CloseSlow   CloseReason = "slow"
 )
 
-// Roster is the membership of one room as its owner gave it. It is immutable:
-// another answer is another pointer.
-type Roster struct{ Members []ProfileRef }
-
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
 // lock held. A nil Roster means that the hub's own rooms are the truth.
 type Resolver interface {
@@ -231,9 +227,6 @@ func (h *Hub) forget(name string, now time.Time) {
 		delete(h.tenants, name)
 	}
 }
-
-// resolvedTTL is how long an unused answer of a Resolver is kept for deliveries.
-const resolvedTTL = time.Hour
 
 // Sweep forgets what nobody needs any more. Called now and then.
 func (h *Hub) Sweep(now time.Time) {

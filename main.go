@@ -130,11 +130,6 @@ func kindName(t reflect.Type) string {
 	return "whole number"
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 // unknownVariables are those with our prefix that mean nothing, such as a misspelt one.
 func unknownVariables(environ []string) (unknown []string) {
 	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})

@@ -41,42 +41,49 @@ type lineSummary struct {
 	Cursor     string `json:"cursor,omitempty"`
 }
 
+// lineIntake is what takes the lines.
+type lineIntake struct {
+	maxLine int // bytes; 0 lifts the limit
+	publish func(ctx context.Context, line []byte) (Receipt, error)
+	budget  *spoolBudget
+}
+
 // publishLines publishes one event a line as they come. Answers go through a
 // spool, so that a client may write all it has before it reads anything.
-func (a *api) publishLines(w http.ResponseWriter, r *http.Request) error {
+func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	rc := http.NewResponseController(w)
 	rc.EnableFullDuplex() // HTTP/2 needs none and says so
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
-	out := newSpool(w, a.results)
+	out := newSpool(w, in.budget)
 	defer out.finish()
 
 	all := r.URL.Query().Get("results") == "all"
 	var sum lineSummary
-	lines := lineReader{bufio.NewReaderSize(&patientBody{r.Body, rc}, 64<<10), nil, a.cfg.MaxBodyBytes}
+	lines := lineReader{bufio.NewReaderSize(&patientBody{r.Body, rc}, 64<<10), nil, in.maxLine}
 	for n := 1; ; n++ {
 		line, err := lines.next()
 		if err == nil && len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		var receipts []Receipt
+		var got Receipt
 		if err == nil {
-			receipts, err = a.publishLine(r.Context(), line)
+			got, err = in.publish(r.Context(), line)
 		}
 		switch {
 		case err == io.EOF:
 			return out.put(sum)
 		case err == nil:
 			sum.Accepted++
-			if receipts[0].Cursor != "" {
-				sum.Cursor = receipts[0].Cursor
+			if got.Cursor != "" {
+				sum.Cursor = got.Cursor
 			}
-			if receipts[0].Duplicate {
+			if got.Duplicate {
 				sum.Duplicates++
 			}
 			if all {
-				err = out.put(lineReceipt{n, receipts[0].wire()})
+				err = out.put(lineReceipt{n, wireReceipt(got)})
 			}
 		default:
 			sum.Refused++
@@ -86,18 +93,9 @@ func (a *api) publishLines(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		if err != nil { // nobody reads the answers
-			a.cfg.Logger.Debug("NDJSON ended", "reason", "answers not read", "err", err)
 			return nil
 		}
 	}
-}
-
-func (a *api) publishLine(ctx context.Context, line []byte) ([]Receipt, error) {
-	event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
-	if err != nil {
-		return nil, err
-	}
-	return a.hub.Publish(ctx, []*Event{event})
 }
 
 func problemOf(line int, err error) lineProblem {

@@ -153,3 +153,10 @@ func (r *Rooms) Share(a, b ProfileRef) bool {
 	}
 	return false
 }
+
+// Roster is the membership of one room as its owner gave it. It is immutable:
+// another answer is another pointer.
+type Roster struct{ Members []ProfileRef }
+
+// resolvedTTL is how long an unused answer of a Resolver is kept for deliveries.
+const resolvedTTL = time.Hour

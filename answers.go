@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// problem is an answer of RFC 9457 whose cause is not a field.
+type problem struct {
+	status int
+	code   string
+	detail string
+}
+
+func (p *problem) Error() string { return p.code + ": " + p.detail }
+
+type fieldProblem struct {
+	Code   Code   `json:"code"`
+	Field  string `json:"field"`
+	Index  *int   `json:"index,omitempty"`
+	Detail string `json:"detail"`
+}
+
+// fail answers with problem details (RFC 9457); what it does not know is ours,
+// and is logged rather than told.
+func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error) {
+	body := struct {
+		Type   string         `json:"type"`
+		Title  string         `json:"title"`
+		Status int            `json:"status"`
+		Detail string         `json:"detail"`
+		Code   string         `json:"code"`
+		Errors []fieldProblem `json:"errors,omitempty"`
+	}{Type: "about:blank"}
+	p := describe(err)
+	if p.status == http.StatusInternalServerError {
+		logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.status), p.status, p.detail, p.code
+	for _, e := range FieldErrors(err) {
+		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
+		if e.Index >= 0 {
+			field.Index = &e.Index
+		}
+		body.Errors = append(body.Errors, field)
+	}
+	if p.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.status)
+	json.NewEncoder(w).Encode(body)
+}
+
+func describe(err error) *problem {
+	if fields := FieldErrors(err); len(fields) > 0 {
+		p := &problem{http.StatusBadRequest, string(fields[0].Code), fields[0].Detail}
+		if fields[0].Field != "" {
+			p.detail = fields[0].Field + ": " + p.detail
+		}
+		if len(fields) > 1 {
+			p.detail = strconv.Itoa(len(fields)) + " faults, the first: " + p.detail
+		}
+		differs := func(e *FieldError) bool { return string(e.Code) != p.code }
+		switch {
+		case slices.ContainsFunc(fields, differs):
+			p.code = "ValidationFailed"
+		case fields[0].Code == CodePayloadTooLarge:
+			p.status = http.StatusRequestEntityTooLarge
+		}
+		return p
+	}
+	var tooLarge *http.MaxBytesError
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	switch {
+	case errors.As(err, &tooLarge):
+		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
+	case errors.Is(err, ErrMembership):
+		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
+	case errors.Is(err, ErrExternal):
+		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
+	case errors.Is(err, ErrNotMember):
+		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}
+	}
+	return &problem{http.StatusInternalServerError, "Internal", "the hub failed; its log says why"}
+}
+
+func reply(w http.ResponseWriter, status int, body any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body) // a client that left is not our failure
+	return nil
+}
+
+func noContent(w http.ResponseWriter) error {
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// receipt is a Receipt on the wire.
+type receipt struct {
+	ID          string `json:"id"`
+	Timestamp   string `json:"timestamp"`
+	Cursor      string `json:"cursor,omitempty"`
+	Connections int    `json:"connections"`
+	Duplicate   bool   `json:"duplicate"`
+}
+
+func wireReceipt(r Receipt) receipt {
+	return receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, r.Duplicate}
+}
+
+// connection is a Connection on the wire.
+type connection struct {
+	ID             string            `json:"id"`
+	TenantID       string            `json:"tenantId"`
+	Profile        ProfileRef        `json:"profile"`
+	Transport      string            `json:"transport"`
+	ConnectedAt    string            `json:"connectedAt"`
+	LastActivityAt string            `json:"lastActivityAt"`
+	Metadata       map[string]string `json:"metadata"`
+}
+
+func wireConnection(c *Connection) connection {
+	metadata := c.Metadata
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
+}
+
+// bodyTimeout is how long a client may keep silent in the middle of a body.
+const bodyTimeout = 30 * time.Second

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows is the architecture: which file may know which. Nothing knows main, and
+// arrows run one way.
+var arrows = map[string][]string{
+	"validate":   {},
+	"store":      {"validate"},
+	"membership": {"store", "validate"},
+	"hub":        {"store", "validate"},
+	"presence":   {"hub", "store", "validate"},
+	"answers":    {"presence", "hub", "store", "validate"},
+	"ndjson":     {"answers", "hub", "store", "validate"},
+	"handlers":   {"ndjson", "answers", "presence", "hub", "store", "validate"},
+	"main":       {"handlers", "membership", "presence", "hub", "store", "validate"},
+}
+
+// rooms is which of our packages a file may import.
+var rooms = map[string][]string{
+	"validate":   {"strictjson"},
+	"membership": {"strictjson"},
+	"hub":        {"sse"},
+	"handlers":   {"sse", "strictjson"},
+}
+
+func TestArrows(t *testing.T) {
+	fset := token.NewFileSet()
+	var files []*ast.File
+	names, _ := filepath.Glob("*.go")
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+		room := strings.TrimSuffix(name, ".go")
+		for _, spec := range file.Imports {
+			if ours, ok := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), "realtimehub/internal/"); ok && !slices.Contains(rooms[room], ours) {
+				t.Errorf("%s imports internal/%s", name, ours)
+			}
+		}
+	}
+	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
+	config := types.Config{Importer: importer.ForCompiler(fset, "source", nil)}
+	pkg, err := config.Check("realtimehub", fset, files, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := func(pos token.Pos) string {
+		return strings.TrimSuffix(filepath.Base(fset.Position(pos).Filename), ".go")
+	}
+	seen := map[[2]string]bool{}
+	for ident, object := range info.Uses {
+		from, to := room(ident.Pos()), ""
+		if object.Pkg() == pkg {
+			to = room(object.Pos())
+		}
+		if to == "" || to == from || seen[[2]string{from, to}] {
+			continue
+		}
+		seen[[2]string{from, to}] = true
+		if !slices.Contains(arrows[from], to) {
+			t.Errorf("%s: %s knows %s (%s)", fset.Position(ident.Pos()), from, to, ident.Name)
+		}
+	}
+	for from, tos := range arrows {
+		if _, err := os.Stat(from + ".go"); err != nil {
+			t.Errorf("%s.go is in the table only", from)
+		}
+		for _, to := range tos {
+			if slices.Contains(arrows[to], from) {
+				t.Errorf("%s and %s know each other", from, to)
+			}
+		}
+	}
+}
