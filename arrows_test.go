@@ -19,12 +19,13 @@ var arrows = map[string][]string{
 	"validate":   {},
 	"store":      {"validate"},
 	"membership": {"store", "validate"},
-	"hub":        {"store", "validate"},
-	"presence":   {"hub", "store", "validate"},
-	"answers":    {"presence", "hub", "store", "validate"},
-	"ndjson":     {"answers", "hub", "store", "validate"},
-	"handlers":   {"ndjson", "answers", "presence", "hub", "store", "validate"},
-	"main":       {"handlers", "membership", "presence", "hub", "store", "validate"},
+	"tenant":     {"store", "validate"},
+	"hub":        {"tenant", "store", "validate"},
+	"presence":   {"hub", "tenant", "store", "validate"},
+	"answers":    {"presence", "hub", "tenant", "store", "validate"},
+	"ndjson":     {"answers", "hub", "tenant", "store", "validate"},
+	"handlers":   {"ndjson", "answers", "presence", "hub", "tenant", "store", "validate"},
+	"main":       {"handlers", "membership", "presence", "hub", "tenant", "store", "validate"},
 }
 
 // rooms is which of our packages a file may import.
@@ -32,6 +33,7 @@ var rooms = map[string][]string{
 	"validate":   {"strictjson"},
 	"membership": {"strictjson"},
 	"hub":        {"sse"},
+	"tenant":     {"sse"},
 	"handlers":   {"sse", "strictjson"},
 }
 

@@ -1,17 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"errors"
 	"io"
-	"io/fs"
 	"log/slog"
 	"mime"
 	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,8 +75,6 @@ func (a *api) Handler() http.Handler {
 		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": a.removeMember,
 		"GET /healthz":                                   a.healthy,
 		"GET /readyz":                                    a.ready,
-		"GET /{$}":                                       a.page,
-		"GET /{file}":                                    a.page,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := handler(w, r); err != nil {
@@ -85,6 +82,11 @@ func (a *api) Handler() http.Handler {
 			}
 		})
 	}
+	files, _ := web.ReadDir("web")
+	for _, file := range files {
+		mux.HandleFunc("GET /"+file.Name(), page(file.Name()))
+	}
+	mux.HandleFunc("GET /{$}", page("index.html"))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -725,24 +727,17 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
-// page serves the console's files.
-func (a *api) page(w http.ResponseWriter, r *http.Request) error {
-	name := path.Join("web", either(r.PathValue("file"), "index.html"))
-	if _, err := fs.Stat(web, name); err != nil {
-		return &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
-	}
-	w.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
-	w.Header().Set("Referrer-Policy", "no-referrer")
-	w.Header().Set("Cache-Control", "no-cache")
-	if strings.HasSuffix(name, ".html") {
-		body, err := web.ReadFile(name)
+// page serves one of the console's files.
+func page(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		w.Header().Set("Cache-Control", "no-cache")
+		body, err := web.ReadFile("web/" + name)
 		if err != nil {
-			return err
+			http.Error(w, "the console is missing", http.StatusInternalServerError)
+			return
 		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Write(body)
-		return nil
+		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
 	}
-	http.ServeFileFS(w, r, web, name)
-	return nil
 }

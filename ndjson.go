@@ -257,4 +257,5 @@ func (s *spool) finish() {
 	s.cond.Broadcast()
 	s.mu.Unlock()
 	<-s.ended
+	http.NewResponseController(s.w).SetWriteDeadline(time.Time{}) // the next request on this connection has its own time
 }

@@ -14,6 +14,7 @@ func Header(h http.Header) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache, no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
+	h.Set("Connection", "close") // the end of a stream is the end of its connection
 }
 
 // Serve writes s as the answer to r until the client leaves, the stream is

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"realtimehub/internal/sse"
+)
+
+// TestMain fails a run that leaves goroutines behind.
+func TestMain(m *testing.M) {
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	if code == 0 && !settled(before) {
+		fmt.Fprintf(os.Stderr, "goroutines left behind: %d, %d at the start\n", runtime.NumGoroutine(), before)
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// settled waits a few seconds for the goroutines to be as few as before.
+func settled(before int) bool {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(5 * time.Second)
+	for runtime.NumGoroutine() > before+1 { // os/signal's, once it was used, stays
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			return false
+		}
+	}
+	return true
+}
+
+const markerType = "test.marker"
+
+// testHub is a whole hub behind a server on loopback.
+type testHub struct {
+	*Hub
+	Presence *Presence
+	API      *api
+	Server   *httptest.Server
+	URL      string
+
+	client *http.Client
+}
+
+// newTestHub starts a hub that announces no presence unless configured to, and
+// ends it with the test.
+func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	hubConfig := HubConfig{
+		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
+		Resolver: OwnMembership{}, Logger: logger,
+	}
+	presenceConfig := PresenceConfig{
+		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
+		TypingTTL: 6 * time.Second, Audience: AudienceNone, Burst: 100,
+	}
+	for _, c := range configure {
+		c(&hubConfig, &presenceConfig)
+	}
+	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
+	h.Presence = NewPresence(h.Hub, presenceConfig)
+	h.API = NewAPI(h.Hub, h.Presence, APIConfig{
+		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
+	})
+	h.Server = httptest.NewServer(h.API.Handler())
+	h.URL = h.Server.URL
+
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		h.Presence.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		h.Drain()
+		h.client.CloseIdleConnections()
+		h.Server.Close()
+		stop()
+		<-stopped
+	})
+	return h
+}
+
+// testClient is one open stream, read as it is asked for.
+type testClient struct {
+	ConnectionID, Cursor string
+	Ready                sse.Event
+
+	reader *sse.Reader
+	body   io.Closer
+	cancel context.CancelFunc
+}
+
+// open opens GET /v1/stream?query and reads hub.ready.
+func (h *testHub) open(t testing.TB, query string) *testClient {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &testClient{cancel: cancel}
+	t.Cleanup(c.close)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/v1/stream?"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := h.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.body, c.reader = res.Body, sse.NewReader(res.Body)
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
+		text, _ := io.ReadAll(res.Body)
+		t.Fatalf("stream %s: %s %s", query, res.Status, text)
+	}
+	c.Ready = c.next(t)
+	if c.Ready.Type != "hub.ready" {
+		t.Fatalf("stream %s began with %+v", query, c.Ready)
+	}
+	var ready struct{ ConnectionID, Cursor string }
+	if err := json.Unmarshal([]byte(c.Ready.Data), &ready); err != nil {
+		t.Fatal(err)
+	}
+	c.ConnectionID, c.Cursor = ready.ConnectionID, ready.Cursor
+	return c
+}
+
+// read is the next event, or how the stream ended; it gives up after 5 s.
+func (c *testClient) read() (sse.Event, error) {
+	timer := time.AfterFunc(5*time.Second, c.cancel)
+	defer timer.Stop()
+	return c.reader.Next()
+}
+
+// next is the next event, whatever it is.
+func (c *testClient) next(t testing.TB) sse.Event {
+	t.Helper()
+	event, err := c.read()
+	if err != nil {
+		t.Fatalf("no next event: %v", err)
+	}
+	return event
+}
+
+// until is the next event of a type; others are skipped.
+func (c *testClient) until(t testing.TB, typ string) sse.Event {
+	t.Helper()
+	for {
+		if event := c.next(t); event.Type == typ {
+			return event
+		}
+	}
+}
+
+// close leaves, as a browser does that closes the page.
+func (c *testClient) close() {
+	c.cancel()
+	if c.body != nil {
+		c.body.Close()
+	}
+}
+
+// post sends JSON and returns the status and the answer, if it is an object.
+func (h *testHub) post(t testing.TB, path, body string) (int, map[string]any) {
+	t.Helper()
+	return h.do(t, http.MethodPost, path, body)
+}
+
+func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, h.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := h.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer map[string]any
+	if len(text) > 0 && strings.Contains(res.Header.Get("Content-Type"), "json") {
+		if err := json.Unmarshal(text, &answer); err != nil {
+			t.Fatalf("%s %s: %v in %s", method, path, err, text)
+		}
+	}
+	return res.StatusCode, answer
+}
