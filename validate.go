@@ -97,10 +97,11 @@ func (f *Faults) add(code Code, field, format string, args ...any) {
 	f.list = append(f.list, &FieldError{code, field, -1, fmt.Sprintf(format, args...)})
 }
 
-// within says whether field, or what encloses it, is at fault already.
+// within says whether field, what encloses it or one of its elements is at fault
+// already.
 func (f *Faults) within(field string) bool {
 	for _, e := range f.list {
-		if field == e.Field || strings.HasPrefix(field, e.Field+".") {
+		if field == e.Field || strings.HasPrefix(field, e.Field+".") || strings.HasPrefix(e.Field, field+"[") {
 			return true
 		}
 	}

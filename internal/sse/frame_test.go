@@ -1,0 +1,109 @@
+package sse
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// FuzzAppendEvent: what is framed is read back as it was, and nothing else is.
+func FuzzAppendEvent(f *testing.F) {
+	f.Add("e-1", "message.received", "{\"a\":1}")
+	f.Add("", "", "a\nid: forged\r\nevent: x\rdata: y\n")
+	f.Add("a\nb", "x", "y")
+	f.Fuzz(func(t *testing.T, id, name, data string) {
+		b, err := AppendEvent(nil, id, name, []byte(data))
+		if forged := strings.ContainsAny(id+name, "\r\n\x00"); forged != (err != nil) {
+			t.Fatalf("id %q, name %q: %v", id, name, err)
+		}
+		if err != nil {
+			if len(b) > 0 {
+				t.Fatalf("refused, and yet wrote %q", b)
+			}
+			return
+		}
+		want := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(data)
+		r := NewReader(bytes.NewReader(b))
+		got, err := r.Next()
+		if want == "" { // no data, no event: the standard's own rule
+			if err == nil && got.Data != "" {
+				t.Fatalf("read %q", got.Data)
+			}
+			return
+		}
+		if name == "" {
+			name = "message"
+		}
+		valid := func(s string) string { return strings.ToValidUTF8(s, "") }
+		strip := func(s string) string { return strings.ReplaceAll(s, "\ufffd", "") }
+		if err != nil || strip(got.Data) != strip(valid(want)) || strip(got.Type) != strip(valid(name)) || strip(got.ID) != strip(valid(id)) {
+			t.Fatalf("%q: read %+v, %v", b, got, err)
+		}
+		if _, err := r.Next(); err == nil {
+			t.Fatalf("%q holds a second event", b)
+		}
+	})
+}
+
+func collect(s *Stream) string {
+	b, _ := s.take(nil, 0)
+	return string(b)
+}
+
+func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
+	is := is.New(t)
+	e := &Engine{Buffer: 10, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
+	s := e.NewStream(func(error) {})
+	send := func(frames ...*Frame) {
+		var d Delivery
+		for _, f := range frames {
+			d.Send(s, f)
+		}
+		d.Flush()
+	}
+	stored := NewFrame([]byte("1234"), false)
+	passing := NewFrame([]byte("abcd"), true)
+
+	send(stored, stored, stored, stored)
+	is.Equal(collect(s), "1234123412341234") // an idle stream takes any amount at once
+	s.take(nil, 16)
+
+	send(stored)
+	send(passing)
+	send(passing)
+	is.Equal(collect(s), "1234S") // shed once, in its place
+	s.take(nil, 5)
+
+	send(stored)
+	send(stored)
+	send(stored)
+	is.Equal(collect(s), "CUT") // the last words alone
+	send(stored)
+	is.Equal(collect(s), "") // nothing follows them
+	is.True(s.wasCut())
+}
+
+func BenchmarkAppendEvent(b *testing.B) {
+	data := []byte(`{"id":"x","payload":"` + strings.Repeat("y", 200) + `"}`)
+	buf := make([]byte, 0, 1024)
+	b.ReportAllocs()
+	for b.Loop() {
+		AppendEvent(buf, "0123456789abcdef-1", "message.received", data)
+	}
+}
+
+func BenchmarkSend(b *testing.B) {
+	e := &Engine{Heartbeat: time.Second}
+	s := e.NewStream(func(error) {})
+	f := NewFrame([]byte("data: x\n\n"), false)
+	b.ReportAllocs()
+	for b.Loop() {
+		var d Delivery
+		d.Send(s, f)
+		d.Flush()
+		s.take(nil, len(f.data))
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+func TestReadmeSettings(t *testing.T) {
+	is := is.New(t)
+	readme, err := os.ReadFile("README.md")
+	is.NoErr(err)
+	var got []string
+	for line := range strings.Lines(string(readme)) {
+		if cells := strings.Split(line, "|"); len(cells) > 4 && strings.HasPrefix(cells[1], " `REALTIME_") {
+			is.True(len(strings.TrimSpace(cells[3])) > 10) // a reason
+			got = append(got, strings.Trim(cells[1], " `")+"="+strings.Trim(cells[2], " `–"))
+		}
+	}
+	params, err := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
+	is.NoErr(err)
+	var want []string
+	for _, p := range params {
+		want = append(want, p.Key+"="+p.DefaultValue)
+	}
+	is.Equal(got, want)
+}
+
+func TestAWrongValueNamesItsVariable(t *testing.T) {
+	for _, line := range []string{
+		"REALTIME_ADDR=8080", "REALTIME_ADDR=:8080", "REALTIME_ADDR=0.0.0.0:8080", "REALTIME_DANGEROUSLY_OPEN=perhaps",
+		"REALTIME_IDLE_TIMEOUT=-1s", "REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_AUDIENCE=all", "REALTIME_RETRY=soon",
+		"REALTIME_STREAM_BUFFER=1MiB", "REALTIME_MAX_BODY_BYTES=-1", "REALTIME_MEMBERSHIP_URL=ftp://secret",
+		"REALTIME_LOG_LEVEL=loud", "REALTIME_LOG_FORMAT=xml",
+	} {
+		t.Run(line, func(t *testing.T) {
+			is := is.New(t)
+			_, err := loadConfig([]string{line})
+			is.True(err != nil)
+			name, value, _ := strings.Cut(line, "=")
+			is.True(strings.Contains(err.Error(), name))
+			is.True(value != "ftp://secret" || !strings.Contains(err.Error(), "secret"))
+		})
+	}
+	is := is.New(t)
+	_, err := loadConfig([]string{"REALTIME_ADDR=:8080", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_IDLE_TIMEOUT=0", "REALTIME_STREAM_BUFFER=0"})
+	is.NoErr(err)
+	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "HOME=/"}), []string{"REALTIME_ADR"})
+}
+
+// syncBuffer is a log that is read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func TestRunServesAndDrains(t *testing.T) {
+	is := is.New(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	addr, done := make(chan net.Addr, 1), make(chan error, 1)
+	var logs syncBuffer
+	go func() {
+		done <- run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_LOG_LEVEL=debug"}, &logs, func(a net.Addr) { addr <- a })
+	}()
+	at := (<-addr).String()
+	is.Equal(checkHealth(at), 0)
+
+	res, err := http.Get("http://" + at + "/v1/stream?tenant=acme&profile=user:1&presence=none")
+	is.NoErr(err)
+	defer res.Body.Close()
+	events := sse.NewReader(res.Body)
+	first, err := events.Next()
+	is.NoErr(err)
+	is.Equal(first.Type, "hub.ready")
+
+	post, err := http.Post("http://"+at+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a","payload":"canary-payload"}`))
+	is.NoErr(err)
+	post.Body.Close()
+	is.Equal(post.StatusCode, http.StatusAccepted)
+	second, err := events.Next()
+	is.NoErr(err)
+	is.Equal(second.Type, "a")
+
+	stop()
+	last, err := events.Next()
+	is.NoErr(err)
+	is.Equal(last.Type, "hub.closing")
+	is.True(strings.Contains(last.Data, `"reason":"drain"`))
+	is.NoErr(<-done) // so the process exits 0
+	is.Equal(checkHealth(at), 1)
+	is.True(!strings.Contains(logs.String(), "canary-payload"))
+}
