@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/matryer/is"
+)
+
+// browser starts a real headless browser; without one the test is skipped, in CI
+// it fails.
+func browser(t *testing.T) context.Context {
+	var path string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("no Chromium is installed, and CI needs one")
+		}
+		t.Skip("no Chromium is installed: the browser test is skipped")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-gpu", true))
+	bounded, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	t.Cleanup(cancel)
+	allocator, cancel := chromedp.NewExecAllocator(bounded, options...)
+	t.Cleanup(cancel)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(func() { chromedp.Cancel(ctx); cancel() })
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return ctx
+}
+
+// serve runs the whole program on a free port.
+func serve(t *testing.T, settings ...string) (url string) {
+	ctx, stop := context.WithCancel(context.Background())
+	addr, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0"), &syncBuffer{}, func(a net.Addr) { addr <- a })
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + (<-addr).String()
+}
+
+// tab opens a page; what the page complains about fails the test.
+func tab(t *testing.T, browser context.Context, url string) (page context.Context, closeTab func()) {
+	page, cancel := chromedp.NewContext(browser)
+	var once sync.Once
+	closeTab = func() { once.Do(func() { chromedp.Cancel(page); cancel() }) }
+	t.Cleanup(closeTab)
+	chromedp.ListenTarget(page, func(event any) {
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			t.Errorf("%s: exception: %v", url, e.ExceptionDetails)
+		case *log.EventEntryAdded:
+			if e.Entry.Level == log.LevelError && !strings.HasSuffix(e.Entry.URL, "/favicon.ico") {
+				t.Errorf("%s: %s", url, e.Entry.Text)
+			}
+		}
+	})
+	do(t, page, log.Enable(), chromedp.Navigate(url))
+	return page, closeTab
+}
+
+func do(t *testing.T, page context.Context, actions ...chromedp.Action) {
+	t.Helper()
+	if err := chromedp.Run(page, actions...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// becomes waits until a JavaScript expression is true on the page.
+func becomes(t *testing.T, page context.Context, expression string) {
+	t.Helper()
+	var ok bool
+	if err := chromedp.Run(page, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(10*time.Second))); err != nil {
+		t.Fatalf("%s: %v", expression, err)
+	}
+}
+
+func TestBrowserEventSource(t *testing.T) {
+	ctx := browser(t)
+	url := serve(t, "REALTIME_PRESENCE_TICK=50ms")
+	listen := func(profile string) context.Context {
+		page, _ := tab(t, ctx, url+"/healthz")
+		do(t, page, chromedp.Evaluate(`globalThis.got = []; globalThis.ready = false;
+			globalThis.source = new EventSource("/v1/stream?tenant=t1&profile=`+profile+`");
+			source.addEventListener("hub.ready", () => ready = true);
+			source.addEventListener("message.received", e => got.push(e.lastEventId + " " + JSON.parse(e.data).payload));
+			source.addEventListener("presence.online", e => got.push("online " + JSON.parse(e.data).payload.profile.id)); 0`, nil))
+		becomes(t, page, `ready`)
+		return page
+	}
+	alice := listen("user:alice")
+	bob := listen("user:bob")
+	becomes(t, alice, `got.includes("online bob")`)
+
+	var cursors [2]string
+	for i, who := range []string{"alice", "bob"} {
+		page := []context.Context{alice, bob}[i]
+		do(t, page, chromedp.Evaluate(`fetch("/v1/tenants/t1/profiles/user:`+who+`/events", {method: "POST",
+			headers: {"Content-Type": "application/json"}, body: JSON.stringify({type: "message.received", payload: "for `+who+`"})})
+			.then(r => r.json()).then(r => r.cursor)`, &cursors[i], func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	}
+	becomes(t, alice, fmt.Sprintf(`got.includes(%q)`, cursors[0]+" for alice"))
+	becomes(t, bob, fmt.Sprintf(`got.includes(%q)`, cursors[1]+" for bob"))
+	var seen []string
+	do(t, bob, chromedp.Evaluate(`got`, &seen))
+	is := is.New(t)
+	is.True(!strings.Contains(strings.Join(seen, "\n"), "for alice")) // nobody else's
+}
+
+func TestBrowserConsole(t *testing.T) {
+	ctx := browser(t)
+	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_PRESENCE_GRACE=200ms")
+	open := func(name string) (context.Context, func()) {
+		page, closeTab := tab(t, ctx, url+"/?tenant=demo&profile=user:"+name)
+		becomes(t, page, `document.querySelector("#status").dataset.state === "live"`)
+		do(t, page, chromedp.Click("#join", chromedp.ByQuery))
+		return page, closeTab
+	}
+	alice, _ := open("alice")
+	bob, closeBob := open("bob")
+	status := func(name, status string) string {
+		return fmt.Sprintf(`document.querySelector('#presence [data-profile="user:%s"][data-status="%s"]') !== null`, name, status)
+	}
+	becomes(t, alice, status("bob", "online"))
+	becomes(t, bob, status("alice", "online"))
+	// Both are members before anybody types.
+	becomes(t, alice, `fetch("/v1/tenants/demo/conversations/lobby/members").then(r => r.json()).then(r => r.members.length === 2)`)
+
+	do(t, bob, chromedp.SendKeys("#message", "<img src=x onerror=alert(1)>", chromedp.ByQuery))
+	becomes(t, alice, `document.querySelector("#typing").textContent.includes("bob")`)
+	do(t, bob, chromedp.Click("#say", chromedp.ByQuery))
+	for _, page := range []context.Context{alice, bob} {
+		becomes(t, page, `document.querySelector("#messages").textContent.includes("<img src=x onerror=alert(1)>")`)
+	}
+	becomes(t, alice, `document.querySelector("#typing").textContent === ""`)
+	becomes(t, alice, `document.querySelector("#messages img") === null`) // text, not markup
+
+	do(t, alice,
+		chromedp.SetValue("#target-kind", "profile", chromedp.ByQuery),
+		chromedp.Evaluate(`document.querySelector("#target-kind").dispatchEvent(new Event("change", {bubbles: true}))`, nil),
+		chromedp.SetValue("#target-value", "user:bob", chromedp.ByQuery),
+		chromedp.SetValue("#type", "post.created", chromedp.ByQuery),
+		chromedp.SetValue("#payload", `{"n":1}`, chromedp.ByQuery),
+		chromedp.Click("#send", chromedp.ByQuery))
+	becomes(t, alice, `document.querySelector("#receipt").textContent.includes("1 connection")`)
+	becomes(t, bob, `document.querySelector('#events [data-type="post.created"]') !== null`)
+
+	closeBob()
+	becomes(t, alice, status("bob", "offline"))
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+var (
+	alice = ProfileRef{"user", "alice"}
+	bob   = ProfileRef{"user", "bob"}
+	carol = ProfileRef{"user", "carol"}
+	talk  = Room{KindConversation, "talk"}
+)
+
+// presenceWorld is a hub in a bubble, where time is the test's own.
+type presenceWorld struct {
+	*Hub
+	*Presence
+	t *testing.T
+}
+
+// inBubble runs test with tick 1 s, grace 5 s, idle 5 m, typing 6 s, burst 3.
+func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is.I)) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := NewHub(HubConfig{Retry: time.Second, Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		p := NewPresence(hub, PresenceConfig{
+			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
+			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go p.Run(ctx)
+		test(presenceWorld{hub, p, t}, is.New(t))
+	})
+}
+
+func (w presenceWorld) connect(ref ProfileRef, watch ...ProfileRef) *Connection {
+	w.t.Helper()
+	c, err := w.Connect(Subscription{Tenant: "acme", Profile: ref, Watch: watch})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w presenceWorld) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (w presenceWorld) status(ref ProfileRef) Status {
+	return w.Of("acme", []ProfileRef{ref})[0].Status
+}
+
+// read ends c and returns what it was sent, as "type who previous>status".
+func (w presenceWorld) read(c *Connection) string {
+	w.t.Helper()
+	c.Stream.Close(w.Closing(CloseKicked))
+	rec := httptest.NewRecorder()
+	w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+	var words []string
+	for reader := sse.NewReader(rec.Body); ; {
+		event, err := reader.Next()
+		if err != nil {
+			return strings.Join(words, ", ")
+		}
+		if strings.HasPrefix(event.Type, "hub.") {
+			continue
+		}
+		var e struct {
+			Payload struct {
+				Profile          ProfileRef
+				Status, Previous string
+				Changed, Online  *int
+			}
+		}
+		if err := json.Unmarshal([]byte(event.Data), &e); err != nil {
+			w.t.Fatal(err)
+		}
+		word := event.Type + " " + e.Payload.Profile.ID
+		if e.Payload.Status != "" {
+			word += " " + e.Payload.Previous + ">" + e.Payload.Status
+		}
+		if e.Payload.Changed != nil {
+			word = fmt.Sprintf("%s %d %t", event.Type, *e.Payload.Changed, e.Payload.Online != nil)
+		}
+		words = append(words, word)
+	}
+}
+
+func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
+	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+		seer := w.connect(bob, alice)
+		is.Equal(w.status(alice), Offline)
+		c := w.connect(alice)
+		is.Equal(w.status(alice), Online) // the first connection
+		w.wait(1500 * time.Millisecond)
+		w.Kick(c, CloseKicked)
+		w.wait(4 * time.Second)
+		is.Equal(w.status(alice), Online) // within the grace
+		w.wait(2 * time.Second)
+		is.Equal(w.status(alice), Offline) // past it
+		is.Equal(w.read(seer), "presence.online alice offline>online, presence.offline alice online>offline")
+	})
+}
+
+func TestPageReloadIsNoEvent(t *testing.T) {
+	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+		c := w.connect(alice)
+		w.wait(1500 * time.Millisecond)
+		seer := w.connect(bob, alice)
+		w.Kick(c, CloseKicked)
+		w.wait(3 * time.Second)
+		w.connect(alice)
+		w.wait(20 * time.Second)
+		is.Equal(w.status(alice), Online)
+		is.Equal(w.read(seer), "")
+	})
+}
+
+func TestIdleAwayAndTouchOnline(t *testing.T) {
+	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+		one, two := w.connect(alice), w.connect(alice)
+		w.wait(1500 * time.Millisecond)
+		seer := w.connect(bob, alice)
+		w.wait(4 * time.Minute)
+		w.Touch(two)
+		w.wait(2 * time.Minute)
+		is.Equal(w.status(alice), Online) // one of several is active
+		w.wait(4 * time.Minute)
+		is.Equal(w.status(alice), Away) // all are idle
+		w.Touch(one)
+		is.Equal(w.status(alice), Online)
+		w.wait(2 * time.Second)
+		is.Equal(w.read(seer), "presence.away alice online>away, presence.online alice away>online")
+	})
+}
+
+func TestFlapSendsNothing(t *testing.T) {
+	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+		c := w.connect(alice)
+		w.wait(1500 * time.Millisecond)
+		seer := w.connect(bob, alice)
+		c.lastActivity.Store(time.Now().Add(-time.Hour).UnixNano())
+		extra := w.connect(carol)
+		w.Kick(extra, CloseKicked)
+		w.Presence.mu.Lock()
+		w.reviseLocked(w.tenantsOf("acme").profiles[alice], time.Now())
+		w.Presence.mu.Unlock()
+		w.Touch(c)
+		w.wait(3 * time.Second)
+		is.Equal(w.read(seer), "") // away and back within one tick
+	})
+}
+
+func (w presenceWorld) typists() int {
+	w.Presence.mu.Lock()
+	defer w.Presence.mu.Unlock()
+	return len(w.tenantsOf("acme").typists)
+}
+
+func (w presenceWorld) tenantsOf(name string) *roll { return w.Presence.tenants[name] }
+
+func TestDigestPastBurst(t *testing.T) {
+	for audience, digest := range map[Audience]string{
+		AudienceTenant: "presence.digest 4 true", AudienceShared: "presence.digest 4 false",
+	} {
+		t.Run(string(audience), func(t *testing.T) {
+			inBubble(t, audience, func(w presenceWorld, is *is.I) {
+				is.NoErr(w.SetMembers("acme", talk, []ProfileRef{bob, carol, alice}))
+				seer, watcher := w.connect(bob), w.connect(carol, alice)
+				w.connect(alice)
+				w.connect(ProfileRef{"user", "dave"})
+				w.wait(1500 * time.Millisecond)
+				is.Equal(w.read(seer), digest)
+				is.Equal(w.read(watcher), "presence.online alice offline>online") // one by one even then
+			})
+		})
+	}
+}
+
+func TestPresenceAudience(t *testing.T) {
+	for audience, want := range map[Audience][2]string{
+		AudienceTenant: {"presence.online alice offline>online", "presence.online alice offline>online"},
+		AudienceShared: {"presence.online alice offline>online", ""},
+		AudienceNone:   {"", ""},
+	} {
+		t.Run(string(audience), func(t *testing.T) {
+			inBubble(t, audience, func(w presenceWorld, is *is.I) {
+				is.NoErr(w.SetMembers("acme", talk, []ProfileRef{bob, alice}))
+				friend, stranger := w.connect(bob), w.connect(carol)
+				blind, err := w.Connect(Subscription{Tenant: "acme", Profile: bob, Watch: []ProfileRef{}})
+				is.NoErr(err)
+				w.wait(1500 * time.Millisecond)
+				before := []*Connection{w.connect(bob), w.connect(carol)}
+				w.connect(alice)
+				w.wait(2 * time.Second)
+				is.Equal(w.read(before[0]), want[0])
+				is.Equal(w.read(before[1]), want[1])
+				is.Equal(w.read(blind), "") // an empty watch list: nobody
+				seen := func(viewer ProfileRef) bool {
+					return w.Visible("acme", viewer, []ProfileRef{alice})[0].Status == Online
+				}
+				is.Equal(seen(bob), want[0] != "")
+				is.Equal(seen(carol), want[1] != "")
+				is.True(friend != stranger)
+			})
+		})
+	}
+}
+
+func TestTyping(t *testing.T) {
+	start := func(w presenceWorld, ref ProfileRef, started bool) error {
+		return w.Typing(context.Background(), "acme", ref, "talk", started)
+	}
+	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
+		is.NoErr(w.SetMembers("acme", talk, []ProfileRef{alice, bob}))
+		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
+		is.True(errors.Is(start(w, carol, true), ErrNotMember))
+		w.wait(6 * time.Minute)
+		is.Equal(w.status(alice), Away)
+		is.NoErr(start(w, alice, true))
+		is.Equal(w.status(alice), Online) // typing is activity
+		w.wait(5 * time.Second)
+		is.NoErr(start(w, alice, true)) // refreshes, and is not told again
+		w.wait(5 * time.Second)
+		is.Equal(w.typists(), 1)
+		w.wait(3 * time.Second) // the TTL is over
+		is.Equal(w.typists(), 0)
+		is.Equal(w.read(other), "typing.started alice, typing.stopped alice")
+		is.Equal(w.read(own), "") // no echo
+		is.Equal(w.read(stranger), "")
+	})
+	t.Run("stops when offline", func(t *testing.T) {
+		inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
+			is.NoErr(w.SetMembers("acme", talk, []ProfileRef{alice, bob}))
+			c, other := w.connect(alice), w.connect(bob)
+			w.Kick(c, CloseKicked)
+			w.wait(4 * time.Second)
+			is.NoErr(start(w, alice, true)) // its TTL ends at 10 s, the grace at 5 s
+			w.wait(3 * time.Second)
+			is.Equal(w.read(other), "typing.started alice, typing.stopped alice")
+		})
+	})
+}
