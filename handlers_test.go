@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
+	h := newTestHub(t)
+	handler := h.API.Handler()
+	for _, tc := range []struct {
+		host, header, value string
+		status              int
+	}{
+		{"localhost:8080", "", "", 200}, {"127.0.0.1:8080", "", "", 200}, {"[::1]:8080", "", "", 200}, {"localhost", "", "", 200},
+		{"evil.example", "", "", 403}, {"localhost.evil.example:8080", "", "", 403}, {"10.0.0.1", "", "", 403}, {"", "", "", 403},
+		{"localhost", "Sec-Fetch-Site", "cross-site", 403}, {"localhost", "Sec-Fetch-Site", "same-origin", 200},
+		{"localhost", "Sec-Fetch-Site", "none", 200}, {"localhost", "Origin", "https://evil.example", 403},
+		{"localhost", "Origin", "null", 403}, {"localhost", "Origin", "http://localhost:3000", 200},
+	} {
+		t.Run(tc.host+tc.value, func(t *testing.T) {
+			is := is.New(t)
+			for _, method := range []string{"GET", "HEAD"} {
+				r := httptest.NewRequest(method, "/healthz", nil)
+				r.Host = tc.host
+				if tc.header != "" {
+					r.Header.Set(tc.header, tc.value)
+				}
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, r)
+				is.Equal(w.Code, tc.status)
+			}
+		})
+	}
+}
+
+func TestErrorsAreProblems(t *testing.T) {
+	h := newTestHub(t)
+	for _, tc := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{"GET", "/nothing", "", 404, "NotFound"},
+		{"DELETE", "/v1/events", "", 405, "MethodNotAllowed"},
+		{"POST", "/v1/events", `{`, 400, "MalformedJson"},
+		{"POST", "/v1/events", `{}x`, 400, "MalformedJson"},
+		{"POST", "/v1/events", `{"type":"a","payload":1,"target":{"kind":"tenant"}}`, 400, "TenantIdRequired"},
+		{"POST", "/v1/events", `{"tenantId":"t","payload":1,"target":{"kind":"tenant"}}`, 400, "EventTypeRequired"},
+		{"POST", "/v1/events", `{"tenantId":"t","type":"a","payload":1,"target":{"kind":"x"}}`, 400, "InvalidTarget"},
+		{"POST", "/v1/events", `{}`, 400, "ValidationFailed"},
+		{"POST", "/v1/tenants/t/events", `{"tenantId":"t","type":"a","payload":1}`, 400, "UnknownField"},
+		{"POST", "/v1/tenants/t/events", `{"type":"a","payload":"` + strings.Repeat("x", 64<<10) + `"}`, 413, "PayloadTooLarge"},
+		{"POST", "/v1/tenants/t/events", `{"type":"a","payload":"` + strings.Repeat("x", 1<<20) + `"}`, 413, "BodyTooLarge"},
+		{"POST", "/v1/events/batch", `{"events":[]}`, 400, "InvalidBatchSize"},
+		{"GET", "/v1/stream", "", 400, "ValidationFailed"},
+		{"POST", "/v1/connections/nope/touch", "", 404, "ConnectionNotFound"},
+		{"POST", "/v1/conversations/c/typing?tenant=t&profile=user:1", `{"state":"started"}`, 403, "NotAMember"},
+		{"GET", "/v1/tenants/../connections", "", 404, ""},
+	} {
+		t.Run(tc.method+tc.path+tc.code, func(t *testing.T) {
+			is := is.New(t)
+			status, body := h.do(t, tc.method, tc.path, tc.body)
+			is.Equal(status, tc.status)
+			if tc.code == "" {
+				return
+			}
+			is.Equal(body["code"], tc.code)
+			is.Equal(body["status"], float64(tc.status))
+			is.True(body["title"] != "" && body["detail"] != "" && body["type"] != "")
+		})
+	}
+	is := is.New(t)
+	res, err := http.Post(h.URL+"/v1/events", "text/plain", strings.NewReader("{}"))
+	is.NoErr(err)
+	res.Body.Close()
+	is.Equal(res.StatusCode, http.StatusUnsupportedMediaType)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	is.Equal(len(h.tenants), 0) // nothing of all this made a tenant
+}
+
+// TestNDJSONOfAClientThatWritesAllBeforeItReads: 10 MB on a raw socket.
+func TestNDJSONOfAClientThatWritesAllBeforeItReads(t *testing.T) {
+	good := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", 100) + `","target":{"kind":"tenant"}}` + "\n"
+	for name, tc := range map[string]struct{ query, line, summary string }{
+		"accepted":  {"", good, `"refused":0`},
+		"results":   {"?results=all", good, `"refused":0`},
+		"refused":   {"", strings.Repeat("y", 200) + "\n", `"accepted":0`},
+		"empty too": {"", good + "\r\n", `"refused":0`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			conn, err := net.Dial("tcp", h.Server.Listener.Addr().String())
+			is.NoErr(err)
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(60 * time.Second))
+			n := 10<<20/len(tc.line) + 1
+			body := strings.Repeat(tc.line, n)
+			fmt.Fprintf(conn, "POST /v1/events%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", tc.query, len(body))
+			_, err = io.WriteString(conn, body)
+			is.NoErr(err) // all of it is taken
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			is.NoErr(err)
+			is.Equal(res.StatusCode, 200)
+			answer, err := io.ReadAll(res.Body)
+			is.NoErr(err)
+			lines := strings.Split(strings.TrimSpace(string(answer)), "\n")
+			last := lines[len(lines)-1]
+			is.True(strings.Contains(last, tc.summary) && strings.Contains(last, fmt.Sprint(n))) // the summary counts them all
+			if name == "results" || name == "refused" {
+				is.Equal(len(lines), n+1)
+				is.True(strings.HasPrefix(lines[n-1], fmt.Sprintf(`{"line":%d,`, n)))
+			}
+		})
+	}
+}
+
+func TestMembershipService(t *testing.T) {
+	is := is.New(t)
+	var asked atomic.Int32
+	var status atomic.Int32
+	status.Store(http.StatusInternalServerError)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.URL.EscapedPath() != "/m/tenants/acme/conversations/a%2Fb/members" || r.Header.Get("Authorization") != "Bearer s3cret" {
+			t.Errorf("asked %s with %q", r.URL.EscapedPath(), r.Header.Get("Authorization"))
+		}
+		w.WriteHeader(int(status.Load()))
+		io.WriteString(w, `{"members":["user:1",{"type":"user","id":"2"}]}`)
+	}))
+	defer service.Close()
+	members := NewMembershipService(service.URL+"/m/", "s3cret")
+	defer members.client.CloseIdleConnections()
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = members })
+	one := h.open(t, "tenant=acme&profile=user:1")
+	other := h.open(t, "tenant=acme&profile=user:3")
+	const path, event = "/v1/tenants/acme/conversations/a%2Fb/events", `{"type":"a.b","payload":1}`
+
+	code, body := h.post(t, path, event)
+	is.Equal(code, 503) // never resolved
+	is.Equal(body["code"], "MembershipUnavailable")
+	room := Room{KindConversation, "a/b"}
+	expire := func() {
+		a := members.answer(tenantRoom{"acme", room})
+		a.turn <- struct{}{}
+		a.until = time.Time{}
+		<-a.turn
+	}
+
+	status.Store(http.StatusOK)
+	expire()
+	code, body = h.post(t, path, event)
+	is.Equal(code, 202)
+	is.Equal(body["connections"], float64(1))
+	is.True(strings.HasSuffix(body["cursor"].(string), "-1")) // the refused one took no place
+	is.Equal(one.until(t, "a.b").Type, "a.b")
+
+	before := asked.Load()
+	h.post(t, path, event)
+	is.Equal(asked.Load(), before) // kept
+
+	status.Store(http.StatusInternalServerError)
+	expire()
+	code, _ = h.post(t, path, event)
+	is.Equal(code, 202) // the last good answer serves
+
+	status.Store(http.StatusNotFound)
+	expire()
+	code, body = h.post(t, path, event)
+	is.Equal(code, 202)
+	is.Equal(body["connections"], float64(0)) // 404 is empty
+
+	code, _ = h.do(t, "PUT", "/v1/tenants/acme/conversations/a%2Fb/members/user:9", "")
+	is.Equal(code, 409)
+	_, err := members.Resolve(context.Background(), "acme", room)
+	is.True(!errors.Is(err, ErrMembership))
+	other.close()
+}
