@@ -255,3 +255,21 @@ func TestTyping(t *testing.T) {
 		})
 	})
 }
+
+func TestPresenceOfManyInTheOrderAsked(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	h.open(t, "tenant=acme&profile=user:1")
+	h.open(t, "tenant=acme&profile=bot:2")
+	for _, path := range []string{"/v1/presence?tenant=acme&", "/v1/tenants/acme/presence?"} {
+		status, body := h.do(t, "GET", path+"profile=bot:2&profile=user:9&profile=1", "")
+		is.Equal(status, 200)
+		var got []string
+		for _, each := range body["profiles"].([]any) {
+			one := each.(map[string]any)
+			got = append(got, one["profile"].(map[string]any)["id"].(string)+" "+one["status"].(string))
+			is.Equal(one["lastActiveAt"] == nil, one["status"] == "offline") // never seen
+		}
+		is.Equal(got, []string{"2 online", "9 offline", "1 online"})
+	}
+}
