@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"hub":        {"sse"},
 	"tenant":     {"sse"},
 	"handlers":   {"sse", "strictjson"},
+	"main":       {"sse"},
 }
 
 func TestArrows(t *testing.T) {

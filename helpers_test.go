@@ -79,7 +79,9 @@ func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *t
 	h.API = NewAPI(h.Hub, h.Presence, APIConfig{
 		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
-	h.Server = httptest.NewServer(h.API.Handler())
+	h.Server = httptest.NewUnstartedServer(h.API.Handler())
+	h.Server.Config.ConnContext = sse.ConnContext
+	h.Server.Start()
 	h.URL = h.Server.URL
 
 	ctx, stop := context.WithCancel(context.Background())
@@ -92,6 +94,11 @@ func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *t
 		h.Drain()
 		h.client.CloseIdleConnections()
 		h.Server.Close()
+		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := h.Engine().Close(last); err != nil {
+			t.Errorf("streams left: %v", err)
+		}
 		stop()
 		<-stopped
 	})

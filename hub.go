@@ -98,7 +98,9 @@ type Receipt struct {
 type HubConfig struct {
 	Retry        time.Duration // how long clients wait before they reconnect
 	Heartbeat    time.Duration
-	StreamBuffer int // bytes
+	StreamBuffer int   // bytes
+	MemoryBudget int64 // bytes that all streams together may owe
+	Plain        bool  // every stream is written by its handler, as on systems without epoll
 	Resolver     Resolver
 	Logger       *slog.Logger
 }
@@ -110,11 +112,11 @@ func NewHub(cfg HubConfig) *Hub {
 		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{},
 	}
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
-	h.engine = &sse.Engine{
-		Buffer: cfg.StreamBuffer, Heartbeat: cfg.Heartbeat,
+	h.engine = sse.NewEngine(sse.Config{
+		Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain,
 		Shed: sse.NewFrame(gap, false),
 		Cut:  func() *sse.Frame { return h.Closing(CloseSlow) },
-	}
+	})
 	return h
 }
 

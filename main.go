@@ -23,6 +23,8 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/google/uuid"
+
+	"realtimehub/internal/sse"
 )
 
 const envPrefix = "REALTIME_"
@@ -207,7 +209,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		TypingTTL: cfg.TypingTTL, Audience: Audience(cfg.PresenceAudience), Burst: cfg.PresenceBurst,
 	})
 
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
+	listener, err := sse.Listen(ctx, cfg.Addr)
 	if err != nil {
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
@@ -218,6 +220,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	})
 	server := &http.Server{
 		Handler:           api.Handler(),
+		ConnContext:       sse.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -247,6 +250,9 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if err := server.Shutdown(last); err != nil {
 		logger.Warn("requests cut", "err", err)
 		server.Close()
+	}
+	if err := hub.Engine().Close(last); err != nil {
+		logger.Warn("streams cut", "err", err)
 	}
 	logger.Info("stopped")
 	return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 )
@@ -48,62 +47,11 @@ func FuzzAppendEvent(f *testing.F) {
 	})
 }
 
-func collect(s *Stream) string {
-	b, _ := s.take(nil, 0)
-	return string(b)
-}
-
-func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
-	is := is.New(t)
-	e := &Engine{Buffer: 10, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
-	s := e.NewStream(func(error) {})
-	send := func(frames ...*Frame) {
-		var d Delivery
-		for _, f := range frames {
-			d.Send(s, f)
-		}
-		d.Flush()
-	}
-	stored := NewFrame([]byte("1234"), false)
-	passing := NewFrame([]byte("abcd"), true)
-
-	send(stored, stored, stored, stored)
-	is.Equal(collect(s), "1234123412341234") // an idle stream takes any amount at once
-	s.take(nil, 16)
-
-	send(stored)
-	send(passing)
-	send(passing)
-	is.Equal(collect(s), "1234S") // shed once, in its place
-	s.take(nil, 5)
-
-	send(stored)
-	send(stored)
-	send(stored)
-	is.Equal(collect(s), "CUT") // the last words alone
-	send(stored)
-	is.Equal(collect(s), "") // nothing follows them
-	is.True(s.wasCut())
-}
-
 func BenchmarkAppendEvent(b *testing.B) {
 	data := []byte(`{"id":"x","payload":"` + strings.Repeat("y", 200) + `"}`)
 	buf := make([]byte, 0, 1024)
 	b.ReportAllocs()
 	for b.Loop() {
 		AppendEvent(buf, "0123456789abcdef-1", "message.received", data)
-	}
-}
-
-func BenchmarkSend(b *testing.B) {
-	e := &Engine{Heartbeat: time.Second}
-	s := e.NewStream(func(error) {})
-	f := NewFrame([]byte("data: x\n\n"), false)
-	b.ReportAllocs()
-	for b.Loop() {
-		var d Delivery
-		d.Send(s, f)
-		d.Flush()
-		s.take(nil, len(f.data))
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// writeTimeout bounds one write to one client; no other client feels it.
+// writeTimeout bounds one write on the plain path; no other client feels it.
 const writeTimeout = 15 * time.Second
 
 // Header sets what an event stream needs to come through: no cache, no proxy
@@ -17,71 +17,72 @@ func Header(h http.Header) {
 	h.Set("Connection", "close") // the end of a stream is the end of its connection
 }
 
-// Serve writes s as the answer to r until the client leaves, the stream is
-// closed or a write fails; then it calls the stream's gone.
+// Serve writes s as the answer to r, a GET, until the client leaves, the stream
+// is closed or a write fails; then s's gone is called. Plain HTTP/1 over TCP on
+// Linux takes the socket from net/http and Serve returns at once, where
+// [ConnContext] is in use; TLS, HTTP/2 and the rest are served until it returns.
 func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
-	s.gone(e.serve(w, r, s))
+	if !e.enter(s) {
+		s.gone(ErrGone)
+		panic(http.ErrAbortHandler)
+	}
+	Header(w.Header())
+	if e.take(w, r, s) {
+		s.mu.Lock()
+		first := NewFrame(head(r, w.Header()), false)
+		s.pending = append([]*Frame{first}, s.pending...)
+		s.oweLocked(len(first.data))
+		s.mu.Unlock()
+		s.write(nil)
+		return
+	}
+	s.mu.Lock()
+	s.wake = make(chan struct{}, 1)
+	s.mu.Unlock()
+	s.end(s.plain(w, r))
 }
 
-func (e *Engine) serve(w http.ResponseWriter, r *http.Request, s *Stream) error {
-	Header(w.Header())
+// plain keeps the handler: it waits for what is pending and writes it.
+func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
-	write := func(p []byte) error {
-		rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not supported: the server's own holds
-		if _, err := w.Write(p); err != nil {
-			return err
-		}
-		return rc.Flush() // a failed write may show here only
-	}
-	var silence *time.Timer
-	var heartbeat <-chan time.Time
-	if e.Heartbeat > 0 {
-		silence = time.NewTimer(e.Heartbeat)
-		defer silence.Stop()
-		heartbeat = silence.C
-	}
 	var buf []byte
+	room := func() []byte {
+		if buf == nil {
+			buf = make([]byte, 0, chunk)
+		}
+		return buf
+	}
 	for {
-		written := len(buf)
-		if cap(buf) > 2*chunk {
-			buf = nil // one large event must not be paid for as long as the stream lives
-		}
-		var done bool
-		if buf, done = s.take(buf[:0], written); len(buf) > 0 {
-			if write(buf) != nil {
-				return s.verdict()
-			}
-			if silence != nil {
-				silence.Reset(e.Heartbeat)
-			}
-			if !done {
-				continue
-			}
-		}
-		if done {
-			if s.wasCut() {
-				return ErrSlow
-			}
+		s.mu.Lock()
+		data := s.peekLocked(room)
+		switch {
+		case s.abrupt || len(data) == 0 && s.closed:
+			s.mu.Unlock()
 			return nil
-		}
-		select {
-		case <-s.wake:
-		case <-heartbeat:
-			if write([]byte(":\n\n")) != nil {
-				return s.verdict()
+		case len(data) == 0:
+			s.state, buf = idle, nil
+			s.mu.Unlock()
+			select {
+			case <-s.wake:
+			case <-r.Context().Done():
+				return ErrGone
 			}
-			silence.Reset(e.Heartbeat)
-		case <-r.Context().Done():
+			continue
+		}
+		s.state = writing
+		s.mu.Unlock()
+
+		rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not supported: the server's own holds
+		_, err := w.Write(data)
+		if err == nil {
+			err = rc.Flush() // a failed write may show here only
+		}
+		s.mu.Lock()
+		s.advanceLocked(len(data))
+		s.mu.Unlock()
+		if err != nil {
 			return ErrGone
 		}
 	}
-}
-
-// verdict tells a client that was cut while it did not read from one that left.
-func (s *Stream) verdict() error {
-	if s.wasCut() {
-		return ErrSlow
-	}
-	return ErrGone
 }

@@ -1,25 +1,20 @@
 package sse
 
-import (
-	"errors"
-	"slices"
-	"sync"
-	"time"
-)
+import "sync"
 
-// Why a stream ended, as its gone callback is told; nil is for [Stream.Close].
-var (
-	ErrGone = errors.New("the client went away")
-	ErrSlow = errors.New("the client reads too slowly")
-)
+// state says who has the claim of a stream: only who has it may touch the
+// socket. It passes from one holder to the next, each under the stream's mu.
+type state uint8
 
-// Engine holds what all streams share. Its fields are static once streams exist.
-type Engine struct {
-	Buffer    int           // bytes that a stream may owe before it is cut; 0 lifts the limit
-	Heartbeat time.Duration // a comment after so long a silence; 0 sends none
-	Shed      *Frame        // tells a client that ephemeral frames were shed
-	Cut       func() *Frame // last words to a client that is cut as slow
-}
+const (
+	starting state = iota // who made it, until its head is written
+	idle                  // nobody; nothing is owed
+	gathered              // a Delivery that is not flushed yet
+	ready                 // the list of its shard; on the plain path its handler, woken
+	writing               // who writes
+	blocked               // epoll: the socket is full
+	ended                 // nobody, for good
+)
 
 // Stream is what one client is owed. It is made before its head is written, so
 // that nothing sent meanwhile is lost; [Engine.Serve] writes it.
@@ -27,32 +22,51 @@ type Stream struct {
 	// Static.
 	engine *Engine
 	gone   func(error)
-	wake   chan struct{} // one token: there is something to write
 
-	mu sync.Mutex
-	// Guarded by mu.
-	pending []*Frame // nil while idle
-	owed    int      // bytes pending or being written
-	touched bool     // in a Delivery that was not flushed yet
-	shed    bool     // engine.Shed is pending
-	closed  bool     // nothing is added any more; what is pending are the last words
-	cut     bool     // closed for slowness
+	// Static once it is served.
+	wake       chan struct{} // plain path: one token, there is something to write
+	shard      *shard        // else
+	fd         int32         // touched by the holder of the claim only
+	place      uint32        // in the engine's table
+	generation uint32        // of that place
+
+	mu    sync.Mutex
+	state state // guarded by mu, as is all that follows
+
+	closed  bool // nothing is added any more; what is pending are the last words
+	cut     bool // closed for slowness
+	shed    bool // the engine's Shed is pending
+	input   bool // epoll saw input or the end of it
+	lingers bool // closed, with a deadline
+	abrupt  bool // to be ended without last words
+
+	received uint32 // bytes that came in after the request
+	taken    int32  // frames at the front that are being written: they stay
+	offset   int32  // bytes of the first frame that are written
+	owed     int    // bytes
+	wroteAt  int64  // the engine's clock
+	pending  []*Frame
+	next     *Stream // in the list that has the claim
 }
 
-// NewStream makes an idle stream. gone is called once, with no lock held, when
+// NewStream makes a stream. gone is called once, with no lock held, when
 // the stream has ended and nothing will be written any more.
 func (e *Engine) NewStream(gone func(error)) *Stream {
-	return &Stream{engine: e, gone: gone, wake: make(chan struct{}, 1)}
+	return &Stream{engine: e, gone: gone, fd: -1}
 }
 
-// Delivery gathers what one publish hands to streams: Send under the lock that
-// orders publishes, Flush after it is released. The zero value is ready.
-type Delivery struct{ touched []touch }
-
-type touch struct {
-	stream *Stream
-	before int // owed when this delivery began: an idle stream may take any amount at once
+// Delivery gathers what one publish hands to streams of one engine: Send under
+// the lock that orders publishes, Flush after it is released. The zero value is ready.
+type Delivery struct {
+	engine *Engine
+	lists  [maxShards]list // of the streams claimed
+	plain  list
+	count  int // streams in lists
+	owed   int
 }
+
+// few streams are written to at once by who publishes; more are for the writers.
+const few = 4
 
 // Send adds f to what s is owed. It never waits.
 func (d *Delivery) Send(s *Stream, f *Frame) {
@@ -61,68 +75,179 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 	if s.closed {
 		return
 	}
-	if !s.touched {
-		s.touched = true
-		d.touched = append(d.touched, touch{s, s.owed})
-	}
+	d.engine = s.engine
 	s.pending = append(s.pending, f)
 	s.owed += len(f.data)
-}
-
-// Flush lets the writers go, and cuts the streams that fell too far behind.
-func (d *Delivery) Flush() {
-	for _, t := range d.touched {
-		t.stream.mu.Lock()
-		t.stream.touched = false
-		if limit := t.stream.engine.Buffer; limit > 0 && t.before > 0 && t.stream.owed > limit {
-			t.stream.relieveLocked(limit)
-		}
-		t.stream.mu.Unlock()
-		t.stream.signal()
+	d.owed += len(f.data)
+	switch {
+	case s.state != idle:
+		s.boundLocked()
+	case s.wake != nil:
+		s.state = gathered
+		d.plain.add(s)
+	default:
+		s.state = gathered
+		d.lists[s.shard.index].add(s)
+		d.count++
 	}
-	d.touched = nil
 }
 
-// relieveLocked sheds the ephemeral frames and says so in their place; when the
-// rest is still too much, the stream ends with the cut's last words.
-func (s *Stream) relieveLocked(limit int) {
-	kept := s.pending[:0]
-	for _, f := range s.pending {
+// Flush lets the writers go, and relieves the streams that are owed too much.
+// It does not wait for a client, but calls gone when it finds one that left: so
+// no lock may be held.
+func (d *Delivery) Flush() {
+	if d.engine == nil {
+		return
+	}
+	if d.count > few {
+		d.hand()
+	} else {
+		d.flushPlain()
+		for i := range d.lists {
+			for s := d.lists[i].take(); s != nil; s = d.lists[i].take() {
+				s.write(nil)
+			}
+		}
+	}
+	d.engine.relieve()
+	*d = Delivery{}
+}
+
+// hand gives all streams to the writers.
+func (d *Delivery) hand() {
+	if d.engine == nil {
+		return
+	}
+	d.flushPlain()
+	for i, sh := range d.engine.shards {
+		sh.push(&d.lists[i])
+	}
+}
+
+func (d *Delivery) flushPlain() {
+	d.engine.owed.Add(int64(d.owed))
+	d.owed = 0
+	for s := d.plain.take(); s != nil; s = d.plain.take() {
+		s.mu.Lock()
+		if s.state == gathered {
+			s.state = ready
+		}
+		s.mu.Unlock()
+		s.signal()
+	}
+}
+
+// blockedLocked says that the client is why something is owed, and not we.
+func (s *Stream) blockedLocked() bool {
+	return s.state == blocked || s.state == writing && s.wake != nil
+}
+
+// boundLocked relieves a stream whose client does not read. One that is healthy
+// may be owed any amount: we have not offered it yet.
+func (s *Stream) boundLocked() {
+	limit := s.engine.cfg.Buffer
+	if limit <= 0 || s.closed || s.owed <= limit || !s.blockedLocked() {
+		return
+	}
+	s.shedLocked()
+	if s.owed > limit {
+		s.cutLocked()
+	}
+}
+
+// oweLocked changes what is owed.
+func (s *Stream) oweLocked(n int) {
+	s.owed += n
+	s.engine.owed.Add(int64(n))
+}
+
+// shedLocked drops the ephemeral frames, and says so in their place.
+func (s *Stream) shedLocked() {
+	kept := s.pending[:s.taken]
+	for _, f := range s.pending[s.taken:] {
 		if !f.ephemeral {
 			kept = append(kept, f)
 			continue
 		}
-		s.owed -= len(f.data)
+		s.oweLocked(-len(f.data))
 		if !s.shed {
 			s.shed = true
-			kept = append(kept, s.engine.Shed)
-			s.owed += len(s.engine.Shed.data)
+			kept = append(kept, s.engine.cfg.Shed)
+			s.oweLocked(len(s.engine.cfg.Shed.data))
 		}
 	}
 	clear(s.pending[len(kept):])
 	s.pending = kept
-	if s.owed > limit {
-		s.cut = true
-		s.endLocked(s.engine.Cut())
+}
+
+// cutLocked ends a slow stream with the cut's last words; the rest can be had
+// by resuming.
+func (s *Stream) cutLocked() {
+	for _, f := range s.pending[s.taken:] {
+		s.oweLocked(-len(f.data))
+	}
+	last := s.engine.cfg.Cut()
+	s.pending = append(append([]*Frame(nil), s.pending[:s.taken]...), last)
+	s.oweLocked(len(last.data))
+	s.closed, s.cut = true, true
+	s.lingerLocked()
+}
+
+// lingerLocked gives a closed stream whose client does not read a last while.
+func (s *Stream) lingerLocked() {
+	if s.closed && s.state == blocked && !s.lingers {
+		s.lingers = true
+		s.engine.lingerFor(s)
 	}
 }
 
-// Close ends the stream after what is pending and one last frame.
+// Close ends the stream after what is pending and one last frame. A client that
+// does not read has a few seconds for that.
 func (s *Stream) Close(last *Frame) {
 	s.mu.Lock()
+	wake := false
 	if !s.closed {
 		s.closed = true
 		s.pending = append(s.pending, last)
+		s.oweLocked(len(last.data))
+		s.lingerLocked()
+		wake = s.claimLocked(idle)
 	}
 	s.mu.Unlock()
-	s.signal()
+	if wake {
+		s.engine.schedule(s)
+	}
 }
 
-// endLocked drops what is pending: it can be resumed from what was read.
-func (s *Stream) endLocked(last *Frame) {
-	s.closed = true
-	s.pending = []*Frame{last}
-	s.owed = len(last.data)
+// abort ends the stream without last words.
+func (s *Stream) abort() {
+	s.mu.Lock()
+	s.abrupt, s.closed = true, true
+	wake := s.claimLocked(idle) || s.claimLocked(blocked)
+	s.mu.Unlock()
+	if wake {
+		s.engine.schedule(s)
+	}
+}
+
+// claimLocked takes the claim from a state in which nobody writes.
+func (s *Stream) claimLocked(from state) bool {
+	if s.state != from {
+		return false
+	}
+	s.state = ready
+	return true
+}
+
+// schedule gives a stream that was claimed to its writer.
+func (e *Engine) schedule(s *Stream) {
+	if s.wake != nil {
+		s.signal()
+		return
+	}
+	var one list
+	one.add(s)
+	s.shard.push(&one)
 }
 
 func (s *Stream) signal() {
@@ -132,31 +257,72 @@ func (s *Stream) signal() {
 	}
 }
 
-// chunk is about how much is written at once, so that a slow client's progress
-// shows and what it is owed is known.
+// chunk is how much is copied together for one write, at most.
 const chunk = 64 << 10
 
-// take moves about a chunk of what is pending to buf; what was taken before is
-// written by now. done says that nothing will follow.
-func (s *Stream) take(buf []byte, written int) (_ []byte, done bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owed = max(s.owed-written, 0)
-	n := 0
-	for n < len(s.pending) && len(buf) < chunk {
-		f := s.pending[n]
-		buf = append(buf, f.data...)
-		s.shed = s.shed && f != s.engine.Shed
-		n++
+// peekLocked is what to write next: one frame as it is, or several copied to buf,
+// which has room for a chunk. They stay pending until advanceLocked.
+func (s *Stream) peekLocked(buf func() []byte) []byte {
+	if len(s.pending) == 0 {
+		return nil
 	}
-	if s.pending = slices.Delete(s.pending, 0, n); len(s.pending) == 0 {
-		s.pending = nil
+	s.taken = 1
+	first := s.pending[0].data[s.offset:]
+	if len(s.pending) == 1 || len(first)+len(s.pending[1].data) > chunk {
+		return first
 	}
-	return buf, s.closed && s.pending == nil
+	b := append(buf()[:0], first...)
+	for _, f := range s.pending[1:] {
+		if len(b)+len(f.data) > chunk {
+			break
+		}
+		b = append(b, f.data...)
+		s.taken++
+	}
+	return b
 }
 
-func (s *Stream) wasCut() bool {
+// advanceLocked takes off what was written.
+func (s *Stream) advanceLocked(n int) {
+	s.oweLocked(-n)
+	if n > 0 {
+		s.wroteAt = s.engine.clock.Load()
+	}
+	n += int(s.offset)
+	whole := 0
+	for _, f := range s.pending {
+		if n < len(f.data) {
+			break
+		}
+		n -= len(f.data)
+		s.shed = s.shed && f != s.engine.cfg.Shed
+		whole++
+	}
+	s.offset, s.taken = int32(n), 0
+	if n > 0 {
+		s.taken = 1
+	}
+	if whole == len(s.pending) {
+		s.pending = nil // an idle stream costs nothing
+		return
+	}
+	clear(s.pending[:whole])
+	s.pending = s.pending[whole:]
+}
+
+// end is the last a stream hears of its holder.
+func (s *Stream) end(why error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cut
+	s.state, s.closed = ended, true
+	s.oweLocked(-s.owed)
+	s.pending = nil
+	if s.cut {
+		why = ErrSlow
+	}
+	s.mu.Unlock()
+	s.engine.leave(s)
+	if s.fd >= 0 {
+		closeSocket(int(s.fd))
+	}
+	s.gone(why)
 }

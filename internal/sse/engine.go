@@ -1,0 +1,354 @@
+package sse
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Why a stream ended, as its gone callback is told; nil is for [Stream.Close].
+var (
+	ErrGone  = errors.New("the client went away")
+	ErrSlow  = errors.New("the client reads too slowly")
+	ErrNoisy = errors.New("the client kept sending")
+)
+
+const (
+	linger      = 5 * time.Second // for the last words to a client that does not read
+	maxTick     = 250 * time.Millisecond
+	stormSize   = 1_000 // connects after which memory is given back once they stop
+	stormQuiet  = time.Second
+	maxShards   = 16
+	budgetShed  = 80 // percent of the budget at which streams are relieved
+	budgetAfter = 70 // and what is left then
+)
+
+// Config is what an engine needs to know; 0 lifts a limit.
+type Config struct {
+	Buffer    int           // bytes that a client who does not read may be owed
+	Budget    int64         // bytes that all clients together may be owed
+	Heartbeat time.Duration // a comment after so long a silence at most
+	Shed      *Frame        // tells a client that ephemeral frames were shed
+	Cut       func() *Frame // last words to a client that is cut as slow
+	Plain     bool          // never takes a socket from net/http
+}
+
+// Engine writes streams. It has a few goroutines however many streams there are,
+// and none before the first.
+//
+// Lock order: a stream's mu → Engine.mu, Engine.lingerMu, a shard's mu: leaves.
+// Callbacks run with no lock held.
+type Engine struct {
+	// Static.
+	cfg       Config
+	shards    []*shard
+	heartbeat *Frame
+	poller    poller
+
+	owed  atomic.Int64 // bytes that all streams owe; may lag behind
+	clock atomic.Int64 // nanoseconds since the start, as of the last tick
+
+	relieving sync.Mutex
+
+	mu sync.Mutex
+	// Guarded by mu.
+	table    []entry // every stream that is served; epoll knows a stream by its place here
+	free     []uint32
+	open     int
+	connects int           // since memory was given back
+	started  bool          // its goroutines run
+	stopped  bool          // no stream is taken any more
+	empty    chan struct{} // not nil: who waits for the last stream to end
+
+	lingerMu sync.Mutex
+	lingers  []lingering // guarded by lingerMu; in the order of their deadlines
+
+	stop       chan struct{}
+	background sync.WaitGroup
+}
+
+// entry is a place in the table. Its generation tells a stale epoll event from
+// one for the stream that has the place now.
+type entry struct {
+	stream     *Stream
+	generation uint32
+}
+
+type lingering struct {
+	stream *Stream
+	until  time.Duration
+}
+
+// NewEngine makes an engine; its goroutines start with its first stream, and end
+// with [Engine.Close].
+func NewEngine(cfg Config) *Engine {
+	e := &Engine{cfg: cfg, heartbeat: NewFrame([]byte(":\n\n"), true), stop: make(chan struct{})}
+	e.shards = make([]*shard, min(runtime.GOMAXPROCS(0), maxShards))
+	for i := range e.shards {
+		e.shards[i] = &shard{index: i, wake: make(chan struct{}, 1)}
+	}
+	return e
+}
+
+// Streams is how many streams are being served.
+func (e *Engine) Streams() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.open
+}
+
+// Owed is how many bytes all streams owe their clients, more or less.
+func (e *Engine) Owed() int64 { return e.owed.Load() }
+
+// enter gives s its place in the table; false once the engine has stopped.
+func (e *Engine) enter(s *Stream) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return false
+	}
+	if !e.started {
+		e.started = true
+		for _, sh := range e.shards {
+			e.background.Go(func() { sh.run(e.stop) })
+		}
+		e.background.Go(e.tick)
+	}
+	if n := len(e.free); n > 0 {
+		s.place = e.free[n-1]
+		e.free = e.free[:n-1]
+	} else {
+		s.place = uint32(len(e.table))
+		e.table = append(e.table, entry{})
+	}
+	e.table[s.place].stream = s
+	e.open++
+	e.connects++
+	return true
+}
+
+func (e *Engine) leave(s *Stream) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.table[s.place].stream = nil
+	e.table[s.place].generation++
+	e.free = append(e.free, s.place)
+	if e.open--; e.open == 0 && e.empty != nil {
+		close(e.empty)
+		e.empty = nil
+	}
+}
+
+func (e *Engine) generation(s *Stream) uint32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.table[s.place].generation
+}
+
+// at finds the stream that an epoll event is for; nil when that one has ended.
+func (e *Engine) at(place, generation uint32) *Stream {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if int(place) >= len(e.table) || e.table[place].generation != generation {
+		return nil
+	}
+	return e.table[place].stream
+}
+
+// part appends the streams in the n-th of so many parts of the table.
+func (e *Engine) part(to []*Stream, n, of int) []*Stream {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, entry := range e.table[n*len(e.table)/of : (n+1)*len(e.table)/of] {
+		if entry.stream != nil {
+			to = append(to, entry.stream)
+		}
+	}
+	return to
+}
+
+// tick sends heartbeats without a timer a stream: the table is walked part by
+// part, four times a heartbeat. It also ends who lingers, and gives memory back.
+func (e *Engine) tick() {
+	period, parts := maxTick, 1
+	if e.cfg.Heartbeat > 0 {
+		period = min(max(e.cfg.Heartbeat/64, time.Millisecond), maxTick)
+		parts = max(int(e.cfg.Heartbeat/4/period), 1)
+	}
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	start := time.Now()
+	var streams []*Stream
+	var storm storm
+	for n := 0; ; n = (n + 1) % parts {
+		select {
+		case <-e.stop:
+			return
+		case <-ticker.C:
+		}
+		now := time.Since(start)
+		e.clock.Store(int64(now))
+		if e.cfg.Heartbeat > 0 {
+			streams = e.part(streams[:0], n, parts)
+			e.beat(streams, now-e.cfg.Heartbeat*3/4)
+			clear(streams)
+		}
+		e.expire(now)
+		if storm.over(e, now) {
+			debug.FreeOSMemory()
+		}
+	}
+}
+
+// beat sends a comment to the streams that were last written to before a time.
+func (e *Engine) beat(streams []*Stream, before time.Duration) {
+	var d Delivery
+	for _, s := range streams {
+		s.mu.Lock()
+		quiet := s.state == idle && time.Duration(s.wroteAt) <= before
+		s.mu.Unlock()
+		if quiet {
+			d.Send(s, e.heartbeat)
+		}
+	}
+	d.hand()
+}
+
+// lingerFor lets a stream that is closed and blocked have its last words, for a while.
+func (e *Engine) lingerFor(s *Stream) {
+	e.lingerMu.Lock()
+	defer e.lingerMu.Unlock()
+	e.lingers = append(e.lingers, lingering{s, time.Duration(e.clock.Load()) + linger})
+}
+
+func (e *Engine) expire(now time.Duration) {
+	e.lingerMu.Lock()
+	n := 0
+	for n < len(e.lingers) && e.lingers[n].until <= now {
+		n++
+	}
+	due := slices.Clone(e.lingers[:n])
+	e.lingers = slices.Delete(e.lingers, 0, n)
+	e.lingerMu.Unlock()
+	for _, l := range due {
+		l.stream.abort()
+	}
+}
+
+// storm notices when many connects have come and no more come: what they left is
+// garbage that Go's runtime would keep for long.
+type storm struct {
+	connects int
+	since    time.Duration
+}
+
+func (s *storm) over(e *Engine, now time.Duration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.connects != s.connects {
+		s.connects, s.since = e.connects, now
+		return false
+	}
+	if e.connects < stormSize || now-s.since < stormQuiet {
+		return false
+	}
+	e.connects, s.connects = 0, 0
+	return true
+}
+
+// relieve brings what all streams owe below the budget: ephemeral frames are
+// shed and then streams cut, the slowest first.
+func (e *Engine) relieve() {
+	if e.cfg.Budget <= 0 || e.owed.Load() <= e.cfg.Budget/100*budgetShed {
+		return
+	}
+	e.relieving.Lock()
+	defer e.relieving.Unlock()
+	enough := func() bool { return e.owed.Load() <= e.cfg.Budget/100*budgetAfter }
+	if enough() {
+		return
+	}
+	type debt struct {
+		stream  *Stream
+		blocked bool
+		owed    int
+	}
+	var debts []debt
+	for _, s := range e.part(nil, 0, 1) {
+		s.mu.Lock()
+		if s.owed > 0 && !s.closed {
+			debts = append(debts, debt{s, s.blockedLocked(), s.owed})
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(debts, func(a, b debt) int {
+		if a.blocked != b.blocked {
+			if a.blocked {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(b.owed, a.owed)
+	})
+	for _, ease := range []func(*Stream){(*Stream).shedLocked, (*Stream).cutLocked} {
+		for _, d := range debts {
+			if enough() {
+				return
+			}
+			d.stream.mu.Lock()
+			if !d.stream.closed {
+				ease(d.stream)
+			}
+			d.stream.mu.Unlock()
+		}
+	}
+}
+
+// Close waits until every stream has ended, which is for their owner to bring
+// about, or ctx has; then it ends those left and the engine's goroutines.
+func (e *Engine) Close(ctx context.Context) error {
+	err := e.wait(ctx)
+	if err != nil {
+		for _, s := range e.part(nil, 0, 1) {
+			s.abort()
+		}
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+		defer cancel()
+		e.wait(last)
+	}
+	e.mu.Lock()
+	first := !e.stopped
+	e.stopped = true
+	e.mu.Unlock()
+	if first {
+		close(e.stop)
+		e.poller.close()
+		e.background.Wait()
+	}
+	return err
+}
+
+func (e *Engine) wait(ctx context.Context) error {
+	e.mu.Lock()
+	if e.open == 0 {
+		e.mu.Unlock()
+		return nil
+	}
+	if e.empty == nil {
+		e.empty = make(chan struct{})
+	}
+	empty := e.empty
+	e.mu.Unlock()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

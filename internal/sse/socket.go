@@ -1,0 +1,199 @@
+package sse
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// maxInput is how many bytes a client may send on its stream: none make sense.
+const maxInput = 64 << 10
+
+// Errors of the socket calls, the same on every system.
+var (
+	errFull     = errors.New("the socket is full, or empty")
+	errTimedOut = errors.New("the peer does not acknowledge")
+)
+
+type connKey struct{}
+
+// ConnContext is for [http.Server].ConnContext: it lets [Engine.Serve] take the
+// socket of a request, where that can be done.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return context.WithValue(ctx, connKey{}, tcp)
+	}
+	return ctx
+}
+
+// buffers are for who publishes and writes inline.
+var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// take takes the request's socket away from net/http, whose goroutines, buffers
+// and poll entry are then free; false leaves the request as it was.
+func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
+	conn, ok := r.Context().Value(connKey{}).(*net.TCPConn)
+	if !ok || e.cfg.Plain || r.Method != http.MethodGet || r.ProtoMajor != 1 || r.TLS != nil || r.Body != http.NoBody {
+		return false
+	}
+	fd, ok := dup(conn)
+	if !ok {
+		return false
+	}
+	s.fd = int32(fd)
+	s.shard = e.shards[int(s.place)%len(e.shards)]
+	if e.poller.add(e, s) == nil {
+		if hijacked, rw, err := http.NewResponseController(w).Hijack(); err == nil {
+			s.received = uint32(rw.Reader.Buffered()) // a pipelined request: nobody will answer it
+			hijacked.Close()
+			return true
+		}
+	}
+	closeSocket(fd)
+	s.fd, s.shard = -1, nil
+	return false
+}
+
+// head is an answer's head as net/http writes it, for a body that ends with the
+// connection: HTTP/1.0 has no other.
+func head(r *http.Request, h http.Header) []byte {
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	var b bytes.Buffer
+	b.Grow(384)
+	if r.ProtoAtLeast(1, 1) {
+		b.WriteString("HTTP/1.1 200 OK\r\n")
+	} else {
+		b.WriteString("HTTP/1.0 200 OK\r\n")
+	}
+	h.Write(&b)
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// write writes all that is pending without waiting. Its caller has the claim,
+// and gives it away: to epoll when the socket is full, to nobody when nothing is
+// owed, or for good. buf has room for a chunk; nil borrows one when it is needed.
+func (s *Stream) write(buf []byte) {
+	var borrowed *[chunk]byte
+	room := func() []byte {
+		if buf == nil {
+			borrowed = buffers.Get().(*[chunk]byte)
+			buf = borrowed[:]
+		}
+		return buf
+	}
+	why := s.writeAll(room)
+	if borrowed != nil {
+		buffers.Put(borrowed)
+	}
+	if why != errHeld {
+		s.end(why)
+	}
+}
+
+// errHeld says that the stream lives on.
+var errHeld = errors.New("held")
+
+func (s *Stream) writeAll(room func() []byte) error {
+	for {
+		s.mu.Lock()
+		if s.abrupt {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.input {
+			s.input = false
+			s.mu.Unlock()
+			if err := s.discard(); err != nil {
+				return err
+			}
+			continue
+		}
+		data := s.peekLocked(room)
+		if len(data) == 0 {
+			if s.closed {
+				s.mu.Unlock()
+				return nil
+			}
+			s.state = idle
+			s.mu.Unlock()
+			return errHeld
+		}
+		s.state = writing
+		s.mu.Unlock()
+
+		n, err := send(int(s.fd), data)
+
+		s.mu.Lock()
+		s.advanceLocked(n)
+		if err == nil && n == len(data) {
+			s.mu.Unlock()
+			continue
+		}
+		if err != nil && err != errFull {
+			s.mu.Unlock()
+			return s.lost(err)
+		}
+		if s.input || s.abrupt {
+			s.mu.Unlock()
+			continue
+		}
+		// Arm, then look again: changing the entry makes epoll do so. Under mu,
+		// since the claim is epoll's at once.
+		s.state = blocked
+		s.boundLocked()
+		s.lingerLocked()
+		err = s.engine.poller.awaitRoom(s)
+		if err != nil {
+			s.state = writing
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return ErrGone
+		}
+		return errHeld
+	}
+}
+
+// lost tells a client that does not read, which the kernel gives up on after a
+// time, from one that left.
+func (s *Stream) lost(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == errTimedOut && s.owed > 0 {
+		return ErrSlow
+	}
+	return ErrGone
+}
+
+// discard reads what came in, which would turn our close into a reset.
+func (s *Stream) discard() error {
+	for {
+		n, err := discard(int(s.fd))
+		if err == errFull {
+			return nil
+		}
+		if err != nil {
+			return s.lost(err)
+		}
+		if n == 0 {
+			return ErrGone // a client that only closes its half is taken as leaving, too
+		}
+		if s.received += uint32(n); s.received > maxInput {
+			return ErrNoisy
+		}
+	}
+}
+
+// signalled is epoll's word that there is input, an end or an error, or else room
+// to write. It returns whether the claim passed to the caller.
+func (s *Stream) signalled(input bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.input = s.input || input
+	return input && s.claimLocked(idle) || s.claimLocked(blocked)
+}

@@ -1,0 +1,21 @@
+//go:build !linux
+
+package sse
+
+import (
+	"errors"
+	"net"
+)
+
+// Elsewhere every stream takes the plain path.
+
+func dup(*net.TCPConn) (fd int, ok bool) { return -1, false }
+func send(int, []byte) (int, error)      { return 0, errors.ErrUnsupported }
+func discard(int) (int, error)           { return 0, errors.ErrUnsupported }
+func closeSocket(int)                    {}
+
+type poller struct{}
+
+func (*poller) add(*Engine, *Stream) error { return errors.ErrUnsupported }
+func (*poller) awaitRoom(*Stream) error    { return errors.ErrUnsupported }
+func (*poller) close()                     {}
