@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-
-	"github.com/matryer/is"
 )
 
 // FuzzAppendEvent: what is framed is read back as it was, and nothing else is.

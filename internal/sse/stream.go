@@ -137,9 +137,9 @@ func (d *Delivery) flushPlain() {
 	}
 }
 
-// blockedLocked says that the client is why something is owed, and not we.
+// blockedLocked says that what is owed waits for the client, and not for us.
 func (s *Stream) blockedLocked() bool {
-	return s.state == blocked || s.state == writing && s.wake != nil
+	return s.state == blocked || s.state == starting || s.state == writing && s.wake != nil
 }
 
 // boundLocked relieves a stream whose client does not read. One that is healthy

@@ -1,0 +1,406 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+)
+
+// row is one thing that is measured.
+type row struct {
+	name, unit, asked string
+	measure           func(*bench) (figures, error)
+}
+
+// figures are the hub's and the one beside it; nil is what was not measured.
+type figures struct {
+	hub, reference *float64
+	beside, note   string
+}
+
+var rows = []row{
+	{"memory", "bytes a stream", "≤ 2048 bytes", (*bench).memory},
+	{"paced", "CPU µs a delivery", "≤ 1.1 × bare", (*bench).paced},
+	{"burst", "deliveries/s", "≥ 15 × nchan", (*bench).burst},
+	{"connect", "CPU µs a connect", "≤ 1.2 × nchan", (*bench).connect},
+	{"post", "CPU µs a POST", "≤ 1.25 × bare", (*bench).post},
+	{"ndjson", "CPU µs a line", "≤ 2 × bare, paced", (*bench).ndjson},
+	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
+	{"room", "CPU µs a publish", "≤ 2 × profiles", (*bench).room},
+}
+
+const (
+	pacedRounds = 30
+	burstRounds = 5
+	burstEvents = 100
+	unicasts    = 20_000
+	unicastOpen = 1_000
+	lines       = 100_000
+	joinTime    = 3 * time.Second
+	joinTail    = 2 * time.Second
+	members     = 10_000
+	present     = 100 // of the members
+	publishes   = 2_000
+)
+
+var errNotRestarted = errors.New("needs the hub restarted, so not with -url")
+
+// bench is one run.
+type bench struct {
+	nursery
+	streams      int
+	binary, base string
+	tenants      int      // used so far
+	frame        int      // bytes of a delivery on the hub's wire, once measured
+	pacedBare    *float64 // the bare server's figure, which two rows need
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+
+// begin starts a server; the hub as set, or takes the one that runs.
+func (b *bench) begin(name string, settings ...string) (*server, error) {
+	switch name {
+	case "bare":
+		return b.bare()
+	case "nchan":
+		return b.nchan()
+	}
+	var s *server
+	var err error
+	if b.base != "" {
+		s, err = running(b.base)
+	} else {
+		s, err = b.hub(b.binary, settings...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.tenants++
+	s.tenant = fmt.Sprintf("load%d-%d", os.Getpid(), b.tenants)
+	return s, nil
+}
+
+// with starts a server, opens streams, delivers one event to each, which also
+// shows the size of the hub's frame, and measures when all is silent.
+func (b *bench) with(row, name string, streams int, measure func(*server, *client, *poster) (float64, error)) (float64, error) {
+	s, err := b.begin(name)
+	if err != nil {
+		return 0, err
+	}
+	defer s.stop()
+	c, err := newClient(s)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	b.say("%s: %s: opening %d streams", row, name, streams)
+	if err := c.open(streams, 0); err != nil {
+		return 0, err
+	}
+	if err := c.settle(s.quiet()); err != nil {
+		return 0, err
+	}
+	p, stop, err := newPoster(s.addr.String())
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	if err := publish(c, p, 1, 1, func(int) []byte { return s.toAll(b.frame) }); err != nil {
+		return 0, err
+	}
+	if name == "hub" {
+		b.frame = c.bytes / streams
+	}
+	if err := c.settle(0); err != nil {
+		return 0, err
+	}
+	return measure(s, c, p)
+}
+
+// publish sends n requests and waits until they are answered and every stream
+// has so many events since it settled.
+func publish(c *client, p *poster, n, each int, request func(i int) []byte) error {
+	answered := p.send(n, request)
+	if err := c.delivered(each); err != nil {
+		select {
+		case failed := <-answered: // the cause
+			return errors.Join(failed, err)
+		default:
+			return err
+		}
+	}
+	return <-answered
+}
+
+// publishEach sends one event n times, each when every stream has the one before.
+func publishEach(c *client, p *poster, n int, request []byte) error {
+	for i := range n {
+		if err := publish(c, p, 1, i+1, func(int) []byte { return request }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lowest keeps each server's lowest figure: the rest is noise of the machine.
+type lowest map[string]float64
+
+func (l lowest) add(name string, figure float64) {
+	if had, ok := l[name]; !ok || figure < had {
+		l[name] = figure
+	}
+}
+
+func (l lowest) get(name string) *float64 {
+	if figure, ok := l[name]; ok {
+		return &figure
+	}
+	return nil
+}
+
+// compare measures all in turn, so many times: a machine's mood then meets all.
+func (b *bench) compare(row string, times int, names []string, measure func(name string) (float64, error)) (lowest, error) {
+	got := lowest{}
+	for range times {
+		for _, name := range names {
+			cost, err := measure(name)
+			if err != nil {
+				return nil, err
+			}
+			got.add(name, cost)
+			b.say("%s: %s: %s", row, name, figure(&cost))
+		}
+	}
+	return got, nil
+}
+
+// beside are the hub and those of the others that are there, and a note on
+// those that are not. The hub is the first: the bare loop needs its frame.
+func beside(others ...string) (names []string, note string) {
+	names = []string{"hub"}
+	for _, name := range others {
+		if name == "nchan" && !hasNchan() {
+			note = needsNchan
+			continue
+		}
+		names = append(names, name)
+	}
+	return names, note
+}
+
+func (b *bench) memory() (figures, error) {
+	names, note := beside("nchan")
+	got, err := b.compare("memory", 1, names, func(name string) (float64, error) {
+		s, err := b.begin(name)
+		if err != nil {
+			return 0, err
+		}
+		defer s.stop()
+		c, err := newClient(s)
+		if err != nil {
+			return 0, err
+		}
+		defer c.close()
+		before, err := pssOf(s.pids)
+		if err != nil {
+			return 0, err
+		}
+		b.say("memory: %s: opening %d streams", name, b.streams)
+		if err := c.open(b.streams, 0); err != nil {
+			return 0, err
+		}
+		after, err := stableMemory(s, c)
+		return float64(after-before) / float64(b.streams), err
+	})
+	return figures{got.get("hub"), got.get("nchan"), "nchan", note}, err
+}
+
+// stableMemory waits until memory has changed by less than a hundredth for 3 s,
+// at most 15 s: a collector gives it back late.
+func stableMemory(s *server, c *client) (int, error) {
+	stable, since := 0, time.Now()
+	for end := since.Add(15 * time.Second); ; {
+		now, err := pssOf(s.pids)
+		if err != nil {
+			return 0, err
+		}
+		if diff := now - stable; max(diff, -diff) > now/100 {
+			stable, since = now, time.Now()
+		}
+		if time.Since(since) >= 3*time.Second || time.Now().After(end) {
+			return now, nil
+		}
+		if err := c.rest(500 * time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// pace measures events to all streams, one at a time.
+func (b *bench) pace(name string) (float64, error) {
+	return b.with("paced", name, b.streams, func(s *server, c *client, p *poster) (float64, error) {
+		return s.spent(pacedRounds*b.streams, func() error { return publishEach(c, p, pacedRounds, s.toAll(b.frame)) })
+	})
+}
+
+func (b *bench) paced() (figures, error) {
+	names, note := beside("bare", "nchan")
+	got, err := b.compare("paced", 2, names, b.pace)
+	b.pacedBare = got.get("bare")
+	if nchan := got.get("nchan"); nchan != nil {
+		note = "nchan " + figure(nchan)
+	}
+	return figures{got.get("hub"), b.pacedBare, "bare", note}, err
+}
+
+func (b *bench) burst() (figures, error) {
+	costs, deliveries := lowest{}, burstEvents*b.streams
+	names, note := beside("nchan")
+	got, err := b.compare("burst, µs a delivery", 1, names, func(name string) (float64, error) {
+		return b.with("burst", name, b.streams, func(s *server, c *client, p *poster) (float64, error) {
+			best, request := math.Inf(1), s.toAll(b.frame)
+			for round := range burstRounds {
+				start := time.Now()
+				cost, err := s.spent(deliveries, func() error {
+					return publish(c, p, burstEvents, (round+1)*burstEvents, func(int) []byte { return request })
+				})
+				if err != nil {
+					return 0, err
+				}
+				took := micros(time.Since(start), deliveries)
+				best = min(best, took)
+				costs.add(name, cost)
+				b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it", name, round+1, burstRounds, 1e6/took, 100*cost/took)
+			}
+			return best, nil
+		})
+	})
+	if err != nil {
+		return figures{}, err
+	}
+	rates := figures{hub: new(1e6 / got["hub"]), beside: "nchan", note: note}
+	if nchan := got.get("nchan"); nchan != nil {
+		rates.reference = new(1e6 / *nchan)
+		rates.note = fmt.Sprintf("CPU µs a delivery: hub %s, nchan %s", figure(costs.get("hub")), figure(costs.get("nchan")))
+	}
+	return rates, nil
+}
+
+func (b *bench) connect() (figures, error) {
+	if b.base != "" {
+		return figures{}, errNotRestarted
+	}
+	names, note := beside("nchan")
+	got, err := b.compare("connect", 2, names, func(name string) (float64, error) {
+		return b.opened(name, b.streams, 0, 0)
+	})
+	return figures{got.get("hub"), got.get("nchan"), "nchan", note}, err
+}
+
+func (b *bench) join() (figures, error) {
+	if b.base != "" {
+		return figures{}, errNotRestarted
+	}
+	got, err := b.compare("join", 2, []string{"tenant", "none"}, func(audience string) (float64, error) {
+		cost, err := b.opened("hub", 1, joinTime, joinTail, "REALTIME_PRESENCE_AUDIENCE="+audience)
+		return cost / 1e6, err
+	})
+	return figures{got.get("tenant"), got.get("none"), "audience none", ""}, err
+}
+
+// opened is what a fresh server spends, divided by n, while all streams open
+// over a time, and after.
+func (b *bench) opened(name string, n int, over, after time.Duration, settings ...string) (float64, error) {
+	s, err := b.begin(name, settings...)
+	if err != nil {
+		return 0, err
+	}
+	defer s.stop()
+	c, err := newClient(s)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	return s.spent(n, func() error {
+		if err := c.open(b.streams, over); err != nil {
+			return err
+		}
+		return c.rest(after)
+	})
+}
+
+func (b *bench) post() (figures, error) {
+	streams := min(b.streams, unicastOpen)
+	each := max(1, unicasts/streams)
+	got, err := b.compare("post", 2, []string{"hub", "bare"}, func(name string) (float64, error) {
+		return b.with("post", name, streams, func(s *server, c *client, p *poster) (float64, error) {
+			return s.spent(each*streams, func() error {
+				return publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, b.frame) })
+			})
+		})
+	})
+	return figures{got.get("hub"), got.get("bare"), "bare", ""}, err
+}
+
+func (b *bench) ndjson() (figures, error) {
+	each := max(1, lines/b.streams)
+	got, err := b.compare("ndjson", 2, []string{"hub"}, func(name string) (float64, error) {
+		return b.with("ndjson", name, b.streams, func(s *server, c *client, p *poster) (float64, error) {
+			var body bytes.Buffer
+			for i := range each * b.streams {
+				body.Write(s.event(toProfile(i % b.streams)))
+				body.WriteByte('\n')
+			}
+			request := s.request("POST", "/v1/events", "application/x-ndjson", body.Bytes())
+			return s.spent(each*b.streams, func() error { return publish(c, p, 1, each, func(int) []byte { return request }) })
+		})
+	})
+	if err == nil && b.pacedBare == nil {
+		var paced lowest
+		paced, err = b.compare("paced", 2, []string{"bare"}, b.pace)
+		b.pacedBare = paced.get("bare")
+	}
+	return figures{got.get("hub"), b.pacedBare, "bare, paced", ""}, err
+}
+
+func (b *bench) room() (figures, error) {
+	streams := min(b.streams, present)
+	var all []string
+	for i := range members {
+		all = append(all, profile(i))
+	}
+	targets := map[string]map[string]any{
+		"conversation": {"kind": "conversation", "conversationId": "room"},
+		"profiles":     {"kind": "profiles", "profiles": all[:streams]},
+	}
+	got, err := b.compare("room", 2, []string{"conversation", "profiles"}, func(kind string) (float64, error) {
+		return b.with("room", "hub", streams, func(s *server, c *client, p *poster) (float64, error) {
+			body, err := json.Marshal(map[string]any{"members": all})
+			if err != nil {
+				return 0, err
+			}
+			join := s.request("PUT", "/v1/tenants/"+s.tenant+"/conversations/room/members", "application/json", body)
+			if err := <-p.send(1, func(int) []byte { return join }); err != nil {
+				return 0, fmt.Errorf("%d members: %w", members, err)
+			}
+			if err := c.settle(s.quiet()); err != nil {
+				return 0, err
+			}
+			return s.spent(publishes, func() error { return publishEach(c, p, publishes, s.publish(targets[kind])) })
+		})
+	})
+	note := fmt.Sprintf("%d members, %d streams", members, streams)
+	return figures{got.get("conversation"), got.get("profiles"), "profiles", note}, err
+}
+
+func micros(d time.Duration, n int) float64 {
+	return float64(d) / float64(time.Microsecond) / float64(n)
+}

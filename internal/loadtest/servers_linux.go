@@ -1,0 +1,314 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	nginxPath  = "/usr/sbin/nginx"
+	nchanPath  = "/usr/lib/nginx/modules/ngx_nchan_module.so"
+	needsNchan = "nchan is missing: install the Debian packages nginx and libnginx-mod-nchan"
+)
+
+func hasNchan() bool {
+	for _, path := range []string{nginxPath, nchanPath} {
+		if _, err := os.Stat(path); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// payload is what every event carries, the same to every server.
+var payload = strings.Repeat("0123456789", 20)
+
+// server is one that is measured, and how to speak to it.
+type server struct {
+	name   string // hub, bare or nchan
+	tenant string // the hub's: another each time, since one hub may serve several rows
+	host   string // as the hub wants it in Host
+	addr   netip.AddrPort
+	pids   []int
+	stop   func()
+}
+
+// quiet is how long a server must be silent until what its streams cause is
+// over: the hub gathers presence for a second.
+func (s *server) quiet() time.Duration {
+	if s.name == "hub" {
+		return 2 * time.Second
+	}
+	return 200 * time.Millisecond
+}
+
+// subscribe is the request for stream i.
+func (s *server) subscribe(i int) []byte {
+	path := "/stream"
+	switch s.name {
+	case "hub":
+		path = fmt.Sprintf("/v1/stream?tenant=%s&profile=%s", s.tenant, profile(i))
+	case "nchan":
+		path = "/sub?id=all"
+	}
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", path, s.host)
+}
+
+// greeted tells whether a stream stands: nchan sends no event of its own.
+func (s *server) greeted(r *reader) bool {
+	return s.name == "nchan" && r.begun() || r.events > 0
+}
+
+// toAll is the request that reaches every stream; frame is how many bytes the
+// bare server shall write to each.
+func (s *server) toAll(frame int) []byte {
+	switch s.name {
+	case "hub":
+		return s.publish(map[string]any{"kind": "tenant"})
+	case "nchan":
+		return s.request("POST", "/pub?id=all", "text/plain", []byte(payload))
+	}
+	return s.request("POST", "/paced", "text/plain", frameOf(frame))
+}
+
+// toOne is the request that reaches stream i.
+func (s *server) toOne(i, frame int) []byte {
+	if s.name == "hub" {
+		return s.publish(toProfile(i))
+	}
+	return s.request("POST", "/one?i="+strconv.Itoa(i), "text/plain", frameOf(frame))
+}
+
+// publish is the request for one event to the hub.
+func (s *server) publish(target map[string]any) []byte {
+	return s.request("POST", "/v1/events", "application/json", s.event(target))
+}
+
+func (s *server) event(target map[string]any) []byte {
+	event, err := json.Marshal(map[string]any{"tenantId": s.tenant, "type": "load.test", "payload": payload, "target": target})
+	if err != nil {
+		panic(err) // of strings alone
+	}
+	return event
+}
+
+func (s *server) request(method, path, kind string, body []byte) []byte {
+	head := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", method, path, s.host, kind, len(body))
+	return append(head, body...)
+}
+
+// spent is the CPU time in µs that the server spends on each of n, while
+// something is done.
+func (s *server) spent(n int, do func() error) (float64, error) {
+	before, err := cpuOf(s.pids)
+	if err != nil {
+		return 0, err
+	}
+	if err := do(); err != nil {
+		return 0, err
+	}
+	after, err := cpuOf(s.pids)
+	return micros(after-before, n), err
+}
+
+func profile(i int) string { return "user:" + strconv.Itoa(i) }
+
+func toProfile(i int) map[string]any {
+	return map[string]any{"kind": "profile", "profiles": []string{profile(i)}}
+}
+
+// frameOf is an event of so many bytes.
+func frameOf(size int) []byte {
+	return fmt.Appendf(nil, "data: %s\n\n", strings.Repeat("x", max(0, size-len("data: \n\n"))))
+}
+
+// nursery starts servers and sees to it that none outlives us.
+type nursery struct {
+	dir    string // ours, of temporary files
+	core   int    // the servers'
+	client int    // our own core
+
+	mu   sync.Mutex
+	live map[int]bool // process groups
+}
+
+// end kills every server and removes the files.
+func (n *nursery) end() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for pid := range n.live {
+		syscall.Kill(-pid, syscall.SIGKILL)
+	}
+	os.RemoveAll(n.dir)
+}
+
+// start starts a server and waits until it takes connections. It is called by
+// the main thread only: the child inherits that thread's core and ends with it.
+func (n *nursery) start(name string, command func(addr string) (*exec.Cmd, error)) (*server, error) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := free.Addr().String()
+	free.Close()
+	cmd, err := command(addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	log, err := os.Create(filepath.Join(n.dir, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := pinThread(0, n.core); err != nil {
+		return nil, err
+	}
+	err = cmd.Start()
+	if err := errors.Join(err, pinThread(0, n.client)); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	pid := cmd.Process.Pid
+	n.live[pid] = true
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	s := &server{name: name, host: addr, addr: netip.MustParseAddrPort(addr), stop: func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		syscall.Kill(-pid, syscall.SIGKILL)
+		<-exited
+		delete(n.live, pid)
+	}}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			break
+		}
+		select {
+		case <-exited:
+			err = errors.New("it ended")
+		default:
+			if time.Now().Before(end) {
+				continue
+			}
+		}
+		said, _ := os.ReadFile(log.Name())
+		syscall.Kill(-pid, syscall.SIGKILL)
+		delete(n.live, pid)
+		return nil, fmt.Errorf("%s did not start: %w: %s", name, err, bytes.TrimSpace(said))
+	}
+	time.Sleep(300 * time.Millisecond) // its start is not to be measured
+	s.pids, err = family(pid)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// hub starts a hub with more settings. It never sees a profile as away, which
+// would be an event in the midst of counting.
+func (n *nursery) hub(binary string, settings ...string) (*server, error) {
+	return n.start("hub", func(addr string) (*exec.Cmd, error) {
+		cmd := exec.Command(binary)
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "REALTIME_ADDR="+addr, "REALTIME_PRESENCE_AUDIENCE=tenant", "REALTIME_IDLE_TIMEOUT=0")
+		cmd.Env = append(cmd.Env, settings...)
+		return cmd, nil
+	})
+}
+
+func (n *nursery) bare() (*server, error) {
+	return n.start("bare", func(addr string) (*exec.Cmd, error) {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1", bareVariable+"="+addr)
+		return cmd, nil
+	})
+}
+
+const nginxConfig = `load_module %s;
+%s
+daemon off;
+pid %[3]s/nginx.pid;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+error_log stderr error;
+events { worker_connections 16384; }
+http {
+	access_log off;
+	client_body_temp_path %[3]s/body;
+	proxy_temp_path %[3]s/proxy;
+	fastcgi_temp_path %[3]s/fastcgi;
+	uwsgi_temp_path %[3]s/uwsgi;
+	scgi_temp_path %[3]s/scgi;
+	keepalive_requests 100000000;
+	nchan_max_reserved_memory 512M;
+	server {
+		listen %[4]s;
+		location /sub { nchan_subscriber eventsource; nchan_channel_id $arg_id; }
+		location /pub {
+			nchan_publisher;
+			nchan_channel_id $arg_id;
+			nchan_message_buffer_length 1000;
+			nchan_message_timeout 1m;
+		}
+	}
+}
+`
+
+func (n *nursery) nchan() (*server, error) {
+	return n.start("nchan", func(addr string) (*exec.Cmd, error) {
+		user := ""
+		if os.Getuid() == 0 {
+			user = "user root;"
+		}
+		path := filepath.Join(n.dir, "nginx.conf")
+		config := fmt.Sprintf(nginxConfig, nchanPath, user, n.dir, addr)
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			return nil, err
+		}
+		return exec.Command(nginxPath, "-p", n.dir, "-e", "stderr", "-c", path), nil
+	})
+}
+
+// running is a hub that somebody else started.
+func running(base string) (*server, error) {
+	at, err := url.Parse(base)
+	if err != nil {
+		return nil, err
+	}
+	if at.Scheme != "http" || at.Port() == "" {
+		return nil, fmt.Errorf("-url %s: want http://host:port", base)
+	}
+	tcp, err := net.ResolveTCPAddr("tcp4", at.Host)
+	if err != nil {
+		return nil, fmt.Errorf("-url: %w", err)
+	}
+	pid, err := listener(tcp.Port)
+	if err != nil {
+		return nil, fmt.Errorf("-url: %w", err)
+	}
+	addr := tcp.AddrPort()
+	return &server{name: "hub", host: at.Host, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), pids: []int{pid}, stop: func() {}}, nil
+}
