@@ -42,6 +42,7 @@ func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
+		defer hub.Engine().Close(ctx)
 		test(presenceWorld{hub, p, t}, is.New(t))
 	})
 }
