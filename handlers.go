@@ -149,7 +149,11 @@ func fromElsewhere(r *http.Request) error {
 }
 
 func mediaType(r *http.Request) (string, error) {
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	header := r.Header.Get("Content-Type")
+	if header == "application/json" {
+		return header, nil
+	}
+	kind, params, err := mime.ParseMediaType(header)
 	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return "", errMediaType
 	}
@@ -254,9 +258,8 @@ func (a *api) publishTo(kind TargetKind) func(http.ResponseWriter, *http.Request
 }
 
 // client is who a request of a browser acts for: in open mode it says so itself.
-func client(r *http.Request) (tenant string, p ProfileRef, err error) {
+func client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
 	var faults Faults
-	query := r.URL.Query()
 	tenant = strings.Clone(either(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
 	faults.tenant("tenant", tenant)
 	p = faults.profile("profile", strings.Clone(either(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
@@ -271,8 +274,9 @@ func either(a, b string) string {
 }
 
 func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
-	tenant, profile, err := client(r)
-	s, err2 := subscription(r.URL.Query())
+	query := r.URL.Query()
+	tenant, profile, err := client(r, query)
+	s, err2 := subscription(query)
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
@@ -423,7 +427,7 @@ func (a *api) object(w http.ResponseWriter, r *http.Request, member func(f *Faul
 }
 
 func (a *api) typing(w http.ResponseWriter, r *http.Request) error {
-	tenant, profile, err := client(r)
+	tenant, profile, err := client(r, r.URL.Query())
 	if err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ type parcel struct {
 }
 
 func pack(e *Event) *parcel {
-	p := &parcel{event: e, data: e.AppendEnvelope(nil)}
+	p := &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
 	if excluded := e.Target.ExcludeProfiles; len(excluded) > 0 {
 		p.notProfiles = make(map[ProfileRef]struct{}, len(excluded))
 		for _, ref := range excluded {

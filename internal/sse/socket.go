@@ -1,11 +1,11 @@
 package sse
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -61,17 +61,22 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
 // head is an answer's head as net/http writes it, for a body that ends with the
 // connection: HTTP/1.0 has no other.
 func head(r *http.Request, h http.Header) []byte {
-	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	var b bytes.Buffer
-	b.Grow(384)
+	b := make([]byte, 0, 320)
 	if r.ProtoAtLeast(1, 1) {
-		b.WriteString("HTTP/1.1 200 OK\r\n")
+		b = append(b, "HTTP/1.1 200 OK\r\nDate: "...)
 	} else {
-		b.WriteString("HTTP/1.0 200 OK\r\n")
+		b = append(b, "HTTP/1.0 200 OK\r\nDate: "...)
 	}
-	h.Write(&b)
-	b.WriteString("\r\n")
-	return b.Bytes()
+	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
+	for name, values := range h {
+		for _, value := range values {
+			if !strings.ContainsAny(value, "\r\n") {
+				b = append(append(b, "\r\n"...), name...)
+				b = append(append(b, ": "...), value...)
+			}
+		}
+	}
+	return append(b, "\r\n\r\n"...)
 }
 
 // write writes all that is pending without waiting. Its caller has the claim,

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -26,12 +27,12 @@ var errTooDeep = fmt.Errorf("nested deeper than %d", MaxDepth)
 // in order. What member is given aliases a buffer and is valid during the call
 // only. An error says what is malformed; members before it were seen already.
 func Object(data []byte, member func(name string, value []byte)) error {
-	return read(data, '{', func(dec *jsontext.Decoder) error {
-		name, err := dec.ReadToken()
+	return read(data, '{', func(dec *decoder) error {
+		name, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		key := name.String()
+		key := dec.name(name)
 		value, err := dec.ReadValue()
 		if err == nil {
 			member(key, value)
@@ -43,7 +44,7 @@ func Object(data []byte, member func(name string, value []byte)) error {
 // Array reads data as one array and calls element for each raw value.
 func Array(data []byte, element func(i int, value []byte)) error {
 	i := 0
-	return read(data, '[', func(dec *jsontext.Decoder) error {
+	return read(data, '[', func(dec *decoder) error {
 		value, err := dec.ReadValue()
 		if err == nil {
 			element(i, value)
@@ -53,11 +54,41 @@ func Array(data []byte, element func(i int, value []byte)) error {
 	})
 }
 
-func read(data []byte, open jsontext.Kind, next func(*jsontext.Decoder) error) error {
+// decoder is one that is used again, with the names it has read, so that those
+// of a contract are made into strings once.
+type decoder struct {
+	jsontext.Decoder
+	names map[string]string
+}
+
+const (
+	maxNames = 64 // that a decoder keeps
+	maxName  = 32 // bytes of one that is kept
+)
+
+var decoders = sync.Pool{New: func() any { return &decoder{names: map[string]string{}} }}
+
+func (d *decoder) name(quoted []byte) string {
+	if name, ok := d.names[string(quoted)]; ok {
+		return name
+	}
+	name, _ := String(quoted)
+	if len(quoted) <= maxName && len(d.names) < maxNames {
+		d.names[string(quoted)] = name
+	}
+	return name
+}
+
+func read(data []byte, open jsontext.Kind, next func(*decoder) error) error {
 	if tooDeep(data) {
 		return errTooDeep
 	}
-	dec := jsontext.NewDecoder(bytes.NewBuffer(data))
+	dec := decoders.Get().(*decoder)
+	dec.Reset(bytes.NewBuffer(data))
+	defer func() {
+		dec.Reset(bytes.NewBuffer(nil)) // keeps nothing of the data
+		decoders.Put(dec)
+	}()
 	if kind := dec.PeekKind(); kind > 0 && kind != open {
 		return fmt.Errorf("must begin with %q", byte(open))
 	}
@@ -91,6 +122,9 @@ func explain(err error) error {
 // tooDeep counts brackets outside strings; that the rest is JSON is not its
 // concern.
 func tooDeep(data []byte) bool {
+	if bytes.Count(data, []byte("{"))+bytes.Count(data, []byte("[")) <= MaxDepth {
+		return false
+	}
 	depth, inString := 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
@@ -118,6 +152,9 @@ func String(value []byte) (s string, ok bool) {
 	if len(value) == 0 || value[0] != '"' {
 		return "", false
 	}
+	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner), true
+	}
 	b, err := jsontext.AppendUnquote(nil, value)
 	return string(b), err == nil
 }
@@ -126,6 +163,9 @@ func String(value []byte) (s string, ok bool) {
 // strings and numbers stay as they were sent.
 func Compact(value []byte) []byte {
 	v := jsontext.Value(value).Clone()
+	if !bytes.ContainsAny(v, " \t\r\n") {
+		return v // there is none, not even in a string
+	}
 	if err := v.Compact(); err != nil {
 		return nil // not reached for what Object and Array hand out
 	}
