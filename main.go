@@ -16,11 +16,13 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/caarlos0/env/v11"
 	"github.com/google/uuid"
 
@@ -42,6 +44,7 @@ type Config struct {
 	Heartbeat        time.Duration `env:"HEARTBEAT" envDefault:"15s"`
 	Retry            time.Duration `env:"RETRY" envDefault:"2s"`
 	StreamBuffer     int           `env:"STREAM_BUFFER" envDefault:"1048576"`
+	MemoryBudget     *int64        `env:"MEMORY_BUDGET"` // nil: a quarter of what there is
 	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"65536"`
 	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
@@ -85,6 +88,7 @@ func loadConfig(environ []string) (Config, error) {
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
+	wrong(cfg.MemoryBudget != nil && *cfg.MemoryBudget < 0, "MEMORY_BUDGET", "is negative; 0 lifts the limit")
 	audiences := []string{string(AudienceTenant), string(AudienceShared), string(AudienceNone)}
 	wrong(!slices.Contains(audiences, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
 	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
@@ -196,12 +200,15 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	uuid.EnableRandPool() // a system call for 16 ids, not for each
 
+	budget := memoryBudget(cfg.MemoryBudget)
+	tuneMemory(budget)
+
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
 	}
 	hub := NewHub(HubConfig{
-		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer,
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: budget,
 		Resolver: resolver, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{
@@ -256,6 +263,33 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// memoryBudget is what is configured, else a quarter of the machine's or the
+// control group's memory, whichever is less.
+func memoryBudget(configured *int64) int64 {
+	if configured != nil {
+		return *configured
+	}
+	total, err := memlimit.FromSystem()
+	if group, err2 := memlimit.FromCgroup(); err2 == nil && (err != nil || group < total) {
+		total, err = group, nil
+	}
+	if err != nil {
+		return 1 << 30
+	}
+	return int64(total / 4)
+}
+
+// tuneMemory trades memory that is there for fewer collections; as the budget
+// comes near they become frequent again. GOGC and GOMEMLIMIT have the last word.
+func tuneMemory(budget int64) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" && budget > 0 {
+		debug.SetMemoryLimit(budget)
+	}
 }
 
 func newLogger(cfg Config, w io.Writer) *slog.Logger {
