@@ -34,6 +34,10 @@ type client struct {
 	ready   int // streams that have what the server greets with
 	events  int // of all streams
 	bytes   int // read from all streams
+	first   int // the number of the first stream's profile
+	receive int // bytes of a socket's receive buffer, 0 for the kernel's choice
+	sentAt  time.Time
+	waits   []time.Duration // since sentAt, of every event, where there is room for it
 	buf     []byte
 	polled  []syscall.EpollEvent
 }
@@ -85,6 +89,11 @@ func (c *client) connect(i int) error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	c.streams = append(c.streams, stream{fd: fd})
+	if c.receive > 0 {
+		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, c.receive); err != nil {
+			return fmt.Errorf("SO_RCVBUF: %w", err)
+		}
+	}
 	to := c.server.addr
 	if to.Addr().IsLoopback() {
 		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, bindAddressNoPort, 1); err != nil {
@@ -97,7 +106,7 @@ func (c *client) connect(i int) error {
 	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	if _, err := syscall.Write(fd, c.server.subscribe(i)); err != nil {
+	if _, err := syscall.Write(fd, c.server.subscribe(c.first+i)); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	if err := syscall.SetNonblock(fd, true); err != nil {
@@ -146,6 +155,9 @@ func (c *client) drain(s *stream) error {
 		}
 		c.bytes += n
 		c.events += s.events - had
+		if s.events > had && len(c.waits) < cap(c.waits) {
+			c.waits = append(c.waits, time.Since(c.sentAt))
+		}
 		if !s.ready && c.server.greeted(&s.reader) {
 			s.ready = true
 			c.ready++

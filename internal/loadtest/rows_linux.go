@@ -32,6 +32,7 @@ var rows = []row{
 	{"post", "CPU µs a POST", "≤ 1.25 × bare", (*bench).post},
 	{"ndjson", "CPU µs a line", "≤ 2 × bare, paced", (*bench).ndjson},
 	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
+	{"stalled", "p99 ms", "≤ 1.1 × alone", (*bench).stalled},
 	{"room", "CPU µs a publish", "≤ 2 × profiles", (*bench).room},
 }
 
@@ -253,7 +254,7 @@ func (b *bench) pace(name string) (float64, error) {
 
 func (b *bench) paced() (figures, error) {
 	names, note := beside("bare", "nchan")
-	got, err := b.compare("paced", 2, names, b.pace)
+	got, err := b.compare("paced", 3, names, b.pace)
 	b.pacedBare = got.get("bare")
 	if nchan := got.get("nchan"); nchan != nil {
 		note = "nchan " + figure(nchan)
@@ -299,7 +300,7 @@ func (b *bench) connect() (figures, error) {
 		return figures{}, errNotRestarted
 	}
 	names, note := beside("nchan")
-	got, err := b.compare("connect", 2, names, func(name string) (float64, error) {
+	got, err := b.compare("connect", 3, names, func(name string) (float64, error) {
 		return b.opened(name, b.streams, 0, 0)
 	})
 	return figures{got.get("hub"), got.get("nchan"), "nchan", note}, err
@@ -340,7 +341,7 @@ func (b *bench) opened(name string, n int, over, after time.Duration, settings .
 func (b *bench) post() (figures, error) {
 	streams := min(b.streams, unicastOpen)
 	each := max(1, unicasts/streams)
-	got, err := b.compare("post", 2, []string{"hub", "bare"}, func(name string) (float64, error) {
+	got, err := b.compare("post", 3, []string{"hub", "bare"}, func(name string) (float64, error) {
 		return b.with("post", name, streams, func(s *server, c *client, p *poster) (float64, error) {
 			return s.spent(each*streams, func() error {
 				return publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, b.frame) })
@@ -352,7 +353,7 @@ func (b *bench) post() (figures, error) {
 
 func (b *bench) ndjson() (figures, error) {
 	each := max(1, lines/b.streams)
-	got, err := b.compare("ndjson", 2, []string{"hub"}, func(name string) (float64, error) {
+	got, err := b.compare("ndjson", 3, []string{"hub"}, func(name string) (float64, error) {
 		return b.with("ndjson", name, b.streams, func(s *server, c *client, p *poster) (float64, error) {
 			var body bytes.Buffer
 			for i := range each * b.streams {

@@ -64,7 +64,7 @@ func (s *server) subscribe(i int) []byte {
 	case "hub":
 		path = fmt.Sprintf("/v1/stream?tenant=%s&profile=%s", s.tenant, profile(i))
 	case "nchan":
-		path = "/sub?id=all"
+		path = "/sub?id=" + strconv.Itoa(i) // reached alone and with all, as a hub's stream is
 	}
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", path, s.host)
 }
@@ -266,7 +266,7 @@ http {
 	nchan_max_reserved_memory 512M;
 	server {
 		listen %[4]s;
-		location /sub { nchan_subscriber eventsource; nchan_channel_id $arg_id; }
+		location /sub { nchan_subscriber eventsource; nchan_channel_id $arg_id all; }
 		location /pub {
 			nchan_publisher;
 			nchan_channel_id $arg_id;
