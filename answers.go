@@ -101,6 +101,24 @@ func reply(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
+// replyReceipt is reply for what is answered most, without reflection: what is
+// in a receipt needs no escaping.
+func replyReceipt(w http.ResponseWriter, r Receipt) error {
+	b := make([]byte, 0, 256)
+	b = append(append(b, `{"id":"`...), r.ID...)
+	b = AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
+	if r.Cursor != "" {
+		b = append(append(b, `","cursor":"`...), r.Cursor...)
+	}
+	b = strconv.AppendInt(append(b, `","connections":`...), int64(r.Connections), 10)
+	b = strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate)
+	w.Header()["Content-Type"] = []string{"application/json"}
+	w.Header()["Cache-Control"] = []string{"no-store"}
+	w.WriteHeader(http.StatusAccepted)
+	w.Write(append(b, "}\n"...))
+	return nil
+}
+
 func noContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -211,7 +211,7 @@ func (a *api) publishOne(w http.ResponseWriter, r *http.Request, at *Address) er
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusAccepted, wireReceipt(receipts[0]))
+	return replyReceipt(w, receipts[0])
 }
 
 func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {

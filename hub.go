@@ -266,7 +266,7 @@ func (h *Hub) ready(c *Connection, head Cursor) *sse.Frame {
 	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
 	data = append(append(data, `","tenantId":"`...), c.Tenant...)
 	data = c.Profile.AppendJSON(append(data, `","profile":`...))
-	data = c.ConnectedAt.UTC().AppendFormat(append(data, `,"connectedAt":"`...), TimeFormat)
+	data = AppendTime(append(data, `,"connectedAt":"`...), c.ConnectedAt)
 	data = append(append(data, `","resume":"fresh","cursor":"`...), cursor...)
 	data = append(data, `"}`...)
 	b := sse.AppendRetry(make([]byte, 0, len(data)+len(cursor)+64), h.retry)

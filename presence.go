@@ -385,7 +385,7 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 	p.hub.Notify(tenant, notices, digest, shared)
 }
 
-func formatTime(t time.Time) string { return t.UTC().Format(TimeFormat) }
+func formatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, len(TimeFormat)), t)) }
 
 // ownEvent is an ephemeral event of the hub's own making.
 func ownEvent(tenant, kind string, to Target, now time.Time, payload any) *Event {

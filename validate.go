@@ -308,6 +308,14 @@ type Event struct {
 // TimeFormat is RFC 3339 in UTC with exactly three fraction digits.
 const TimeFormat = "2006-01-02T15:04:05.000Z"
 
+// AppendTime appends t in TimeFormat, by way of the one layout that package time
+// has a short cut for.
+func AppendTime(b []byte, t time.Time) []byte {
+	b = t.UTC().AppendFormat(b, time.RFC3339)
+	ms := t.Nanosecond() / 1e6
+	return append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+}
+
 // Stored says whether the event gets a place in the history.
 func (e *Event) Stored() bool { return !e.Ephemeral && e.Target.Kind != KindConnection }
 
@@ -332,7 +340,7 @@ func (e *Event) AppendEnvelope(b []byte) []byte {
 		text(`,"groupId":`, e.Target.GroupID)
 	}
 	b = append(b, `},"timestamp":"`...)
-	b = e.Timestamp.UTC().AppendFormat(b, TimeFormat)
+	b = AppendTime(b, e.Timestamp)
 	b = append(b, '"')
 	if e.CorrelationID != "" {
 		text(`,"correlationId":`, e.CorrelationID)
@@ -424,24 +432,23 @@ func (f *Faults) text(code Code, field string, v []byte) string {
 
 func (d *eventDecoder) target(v []byte) {
 	if err := strictjson.Object(v, func(name string, v []byte) {
-		field := "target." + name
 		switch name {
 		case "kind":
-			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, field, v)))
+			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
 		case "profiles":
-			d.Target.Profiles = d.profiles(field, v)
+			d.Target.Profiles = d.profiles("target.profiles", v)
 		case "conversationId":
-			d.Target.ConversationID = d.text(CodeInvalidTarget, field, v)
+			d.Target.ConversationID = d.text(CodeInvalidTarget, "target.conversationId", v)
 		case "groupId":
-			d.Target.GroupID = d.text(CodeInvalidTarget, field, v)
+			d.Target.GroupID = d.text(CodeInvalidTarget, "target.groupId", v)
 		case "connectionId":
-			d.Target.ConnectionID = d.text(CodeInvalidTarget, field, v)
+			d.Target.ConnectionID = d.text(CodeInvalidTarget, "target.connectionId", v)
 		case "exclude":
 			if !absent(v) {
 				d.exclude(v)
 			}
 		default:
-			d.add(CodeUnknownField, field, "is not a field of a target")
+			d.add(CodeUnknownField, "target."+name, "is not a field of a target")
 		}
 	}); err != nil {
 		d.add(CodeInvalidTarget, "target", "must be an object")

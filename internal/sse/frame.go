@@ -38,7 +38,12 @@ func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
 		b = append(append(append(b, "event: "...), name...), '\n')
 	}
 	for {
-		end := bytes.IndexAny(data, "\r\n")
+		end := bytes.IndexByte(data, '\n')
+		if cr := bytes.IndexByte(data[:max(end, 0)], '\r'); end >= 0 && cr >= 0 {
+			end = cr
+		} else if end < 0 {
+			end = bytes.IndexByte(data, '\r')
+		}
 		if end < 0 {
 			b = append(append(append(b, "data: "...), data...), '\n')
 			return append(b, '\n'), nil

@@ -163,8 +163,8 @@ func String(value []byte) (s string, ok bool) {
 // strings and numbers stay as they were sent.
 func Compact(value []byte) []byte {
 	v := jsontext.Value(value).Clone()
-	if !bytes.ContainsAny(v, " \t\r\n") {
-		return v // there is none, not even in a string
+	if v.Kind() == '"' {
+		return v
 	}
 	if err := v.Compact(); err != nil {
 		return nil // not reached for what Object and Array hand out
