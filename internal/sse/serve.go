@@ -44,6 +44,9 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 
 // plain keeps the handler: it waits for what is pending and writes it.
 func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Transfer-Encoding", "identity") // net/http's word for a body that ends with the connection
+	}
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	var buf []byte

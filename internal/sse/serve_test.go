@@ -1,0 +1,693 @@
+package sse
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+const patience = 20 * time.Second
+
+// house is an engine behind a real server, and the streams it has served.
+type house struct {
+	*Engine
+	addr string
+
+	stop func() // ends the server
+
+	mu       sync.Mutex
+	streams  map[string]*guest
+	visitors []net.Conn
+}
+
+// guest is one stream as its owner sees it, by the name its client gave.
+type guest struct {
+	*Stream
+	gone   chan error // one word, once
+	served chan bool  // whether Serve returned while the stream was open
+}
+
+var (
+	testShed = NewFrame([]byte("event: shed\ndata: x\n\n"), false)
+	testLast = NewFrame([]byte("event: last\ndata: x\n\n"), false)
+	testCut  = NewFrame([]byte("event: cut\ndata: x\n\n"), false)
+)
+
+// bothPaths runs a test with sockets taken from net/http, where that can be
+// done, and without; at its end nothing is left of either.
+func bothPaths(t *testing.T, cfg Config, test func(t *testing.T, h *house)) {
+	for _, path := range []string{"taken", "plain"} {
+		if path == "taken" && runtime.GOOS != "linux" {
+			continue
+		}
+		t.Run(path, func(t *testing.T) {
+			goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
+			cfg := cfg
+			cfg.Plain = path == "plain"
+			cfg.Shed, cfg.Cut = testShed, func() *Frame { return testCut }
+			h := openHouse(t, cfg)
+			defer h.stop()
+			test(t, h)
+			h.leave()
+			h.close(t)
+			h.stop()
+			eventually(t, "goroutines and descriptors to be as few as before", func() bool {
+				return runtime.NumGoroutine() <= goroutines && countDescriptors() <= descriptors
+			})
+			if owed := h.Owed(); owed != 0 {
+				t.Errorf("%d bytes are still owed", owed)
+			}
+		})
+	}
+}
+
+func openHouse(t *testing.T, cfg Config) *house {
+	t.Helper()
+	listener, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{Engine: NewEngine(cfg), addr: listener.Addr().String(), streams: map[string]*guest{}}
+	server := &http.Server{Handler: h, ConnContext: ConnContext}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		server.Serve(listener)
+	}()
+	h.stop = func() {
+		h.leave()
+		server.Close()
+		<-ended
+	}
+	return h
+}
+
+func (h *house) close(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := h.Close(ctx); err != nil {
+		t.Errorf("streams are left: %v", err)
+	}
+}
+
+// leave has all visitors leave.
+func (h *house) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, conn := range h.visitors {
+		conn.Close()
+	}
+}
+
+func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g := &guest{gone: make(chan error, 2), served: make(chan bool, 1)}
+	g.Stream = h.NewStream(func(why error) { g.gone <- why })
+	h.mu.Lock()
+	h.streams[r.URL.Query().Get("name")] = g
+	h.mu.Unlock()
+	h.Serve(w, r, g.Stream)
+	g.served <- len(g.gone) == 0
+}
+
+// guest waits until the stream of a name is there.
+func (h *house) guest(t *testing.T, name string) (g *guest) {
+	t.Helper()
+	eventually(t, "stream "+name, func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		g = h.streams[name]
+		return g != nil
+	})
+	return g
+}
+
+// deliver publishes frames to streams, as one delivery.
+func deliver(streams []*Stream, frames ...*Frame) {
+	var d Delivery
+	for _, s := range streams {
+		for _, f := range frames {
+			d.Send(s, f)
+		}
+	}
+	d.Flush()
+}
+
+func eventFrame(data string) *Frame {
+	b, _ := AppendEvent(nil, "", "", []byte(data))
+	return NewFrame(b, false)
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(patience)
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
+func countDescriptors() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+// wait is why the stream has ended.
+func (g *guest) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case why := <-g.gone:
+		return why
+	case <-time.After(patience):
+		t.Fatal("the stream has not ended")
+		return nil
+	}
+}
+
+// visitor is a client on a bare socket.
+type visitor struct {
+	*net.TCPConn
+	*bufio.Reader
+}
+
+func (v *visitor) Read(p []byte) (int, error) { return v.Reader.Read(p) }
+
+// visit sends a request as it stands, "NAME" in it replaced.
+func (h *house) visit(t *testing.T, name, request string) *visitor {
+	t.Helper()
+	conn, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	h.visitors = append(h.visitors, conn)
+	h.mu.Unlock()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, strings.ReplaceAll(request, "NAME", name)); err != nil {
+		t.Fatal(err)
+	}
+	return &visitor{conn.(*net.TCPConn), bufio.NewReader(conn)}
+}
+
+const get = "GET /?name=NAME HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+// head reads the answer's head.
+func (v *visitor) head(t *testing.T) (status string, header http.Header) {
+	t.Helper()
+	var lines []string
+	for {
+		line, err := v.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %q", err, lines)
+		}
+		if line == "\r\n" {
+			break
+		}
+		lines = append(lines, strings.TrimSuffix(line, "\r\n"))
+	}
+	header = http.Header{}
+	for _, line := range lines[1:] {
+		name, value, _ := strings.Cut(line, ": ")
+		header.Add(name, value)
+	}
+	return lines[0], header
+}
+
+// open opens a stream and reads its head, which the plain path may hold back
+// until there is something to say.
+func (h *house) open(t *testing.T, name string) (*visitor, *guest) {
+	t.Helper()
+	v := h.visit(t, name, get)
+	g := h.guest(t, name)
+	deliver([]*Stream{g.Stream}, eventFrame("hello"))
+	status, header := v.head(t)
+	if status != "HTTP/1.1 200 OK" || header.Get("Content-Type") != "text/event-stream" || header.Get("Connection") != "close" || header.Get("Date") == "" {
+		t.Fatalf("%s %v", status, header)
+	}
+	if header.Get("Transfer-Encoding") != "" {
+		t.Fatal("the body must end with the connection")
+	}
+	v.next(t, "hello")
+	if !h.cfg.Plain {
+		select {
+		case open := <-g.served:
+			if !open {
+				t.Fatal("the stream has ended")
+			}
+		case <-time.After(patience):
+			t.Fatal("the handler is still there: the socket was not taken")
+		}
+	}
+	return v, g
+}
+
+// next reads one event as our own frames have it.
+func (v *visitor) next(t *testing.T, data string) {
+	t.Helper()
+	want := "data: " + data + "\n\n"
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(v, got); err != nil || string(got) != want {
+		t.Fatalf("read %.200q, %v instead of %.200q", got[:n], err, want)
+	}
+}
+
+// rest reads to the end.
+func (v *visitor) rest(t *testing.T) string {
+	t.Helper()
+	all, err := io.ReadAll(v)
+	if err != nil {
+		t.Fatalf("%v after %q", err, all)
+	}
+	return string(all)
+}
+
+// What the web platform's tests send arrives as it was sent, over a real socket.
+func TestVectorsOverASocket(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		for i, vector := range vectors {
+			is := is.New(t)
+			name := fmt.Sprint(i)
+			v := h.visit(t, name, get)
+			g := h.guest(t, name)
+			deliver([]*Stream{g.Stream}, NewFrame([]byte(vector.in), false))
+			g.Stream.Close(NewFrame(nil, false))
+			v.head(t)
+			got, err := parseAll(v, 0)
+			is.Equal(err, io.EOF)
+			is.Equal(got, vector.want) // the vector
+			is.NoErr(g.wait(t))
+		}
+	})
+}
+
+// However the sockets fill, each client reads every frame once, whole, in the
+// order of publishing: each frame holds the hash of the one before.
+func TestOrderIsAHashChain(t *testing.T) {
+	const clients, publishers, each = 24, 8, 60
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		var streams []*Stream
+		var visitors []*visitor
+		for i := range clients {
+			v, g := h.open(t, fmt.Sprint(i))
+			if i%3 == 0 {
+				v.SetReadBuffer(16 << 10)
+			}
+			streams, visitors = append(streams, g.Stream), append(visitors, v)
+		}
+		read := make(chan error, clients)
+		for i, v := range visitors {
+			go func() { read <- readChain(v, i%3 == 0, publishers*each) }()
+		}
+		var order sync.Mutex // a tenant's
+		var last [sha256.Size]byte
+		n := 0
+		var wg sync.WaitGroup
+		for range publishers {
+			wg.Go(func() {
+				for range each {
+					var d Delivery
+					order.Lock()
+					size := []int{10, 300, 3_000, 20_000}[n%4]
+					if n%97 == 0 {
+						size = 200_000
+					}
+					f := eventFrame(fmt.Sprintf("%d %s %s", n, hex.EncodeToString(last[:]), strings.Repeat("x", size)))
+					last = sha256.Sum256(f.data)
+					n++
+					for _, s := range streams {
+						d.Send(s, f)
+					}
+					order.Unlock()
+					d.Flush()
+				}
+			})
+		}
+		wg.Wait()
+		for range visitors {
+			if err := <-read; err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, s := range streams {
+			s.Close(testLast)
+			if got := visitors[i].rest(t); got != string(testLast.data) {
+				t.Fatalf("the end is %q", got)
+			}
+		}
+	})
+}
+
+func readChain(v *visitor, slowly bool, frames int) error {
+	var from io.Reader = v
+	if slowly {
+		from = chunker{v, 1000}
+	}
+	lines := bufio.NewReaderSize(from, 512)
+	var last [sha256.Size]byte
+	for n := range frames {
+		var frame bytes.Buffer
+		for frame.Len() < 2 || !bytes.HasSuffix(frame.Bytes(), []byte("\n\n")) {
+			line, err := lines.ReadBytes('\n')
+			if err != nil {
+				return fmt.Errorf("frame %d: %w", n, err)
+			}
+			frame.Write(line)
+		}
+		if want := fmt.Sprintf("data: %d %s x", n, hex.EncodeToString(last[:])); !bytes.HasPrefix(frame.Bytes(), []byte(want)) {
+			return fmt.Errorf("frame %d begins with %.120q instead of %q", n, frame.Bytes(), want)
+		}
+		last = sha256.Sum256(frame.Bytes())
+	}
+	return nil
+}
+
+// fill publishes to a client that does not read until its socket is full.
+func fill(t *testing.T, s *Stream, f *Frame) (sent int) {
+	t.Helper()
+	eventually(t, "the socket to be full", func() bool {
+		deliver([]*Stream{s}, f)
+		sent++
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.blockedLocked() && s.owed > 4*len(f.data)
+	})
+	return sent
+}
+
+// A stream that is closed while its socket is full still ends in order: whole
+// frames, the last words, the end of the stream.
+func TestCloseWhileWriting(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.open(t, "a")
+		data := strings.Repeat("x", 30_000)
+		sent := fill(t, g.Stream, eventFrame(data))
+		g.Stream.Close(testLast)
+		g.Stream.Close(testCut) // has no effect
+		deliver([]*Stream{g.Stream}, eventFrame("late"))
+		for range sent {
+			v.next(t, data)
+		}
+		is.Equal(v.rest(t), string(testLast.data))
+		is.NoErr(g.wait(t))
+		is.Equal(len(g.gone), 0) // told once
+	})
+}
+
+// A client that closes its half is taken as leaving: its stream ends, cleanly.
+func TestHalfClose(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.open(t, "a")
+		is.NoErr(v.CloseWrite())
+		is.Equal(g.wait(t), ErrGone)
+		is.Equal(v.rest(t), "") // and no reset
+		is.Equal(len(g.gone), 0)
+	})
+}
+
+// A client that leaves is noticed without anything being sent, also one that
+// sent a stray byte before; one that keeps sending is cut.
+func TestInputIsNoticed(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.open(t, "leaves")
+		v.TCPConn.Close()
+		is.Equal(g.wait(t), ErrGone)
+		if h.cfg.Plain {
+			return // net/http itself stops listening after a stray byte: the next write finds out
+		}
+		v, g = h.open(t, "stray")
+		io.WriteString(v.TCPConn, "x")
+		v.TCPConn.Close()
+		is.Equal(g.wait(t), ErrGone)
+
+		v, g = h.open(t, "noisy")
+		written, _ := v.TCPConn.Write(make([]byte, maxInput+1))
+		is.Equal(written, maxInput+1)
+		is.Equal(g.wait(t), ErrNoisy)
+	})
+}
+
+// A request behind the first is not answered, a body is not in the way, HTTP/1.0
+// is served as such, and HEAD is net/http's own.
+func TestRequestsOfEveryShape(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		for name, request := range map[string]string{
+			"pipelined": get + get,
+			"length":    "GET /?name=NAME HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+			"chunked":   "GET /?name=NAME HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+			"old":       "GET /?name=NAME HTTP/1.0\r\n\r\n",
+		} {
+			is := is.New(t)
+			v := h.visit(t, name, request)
+			g := h.guest(t, name)
+			deliver([]*Stream{g.Stream}, eventFrame("hello"))
+			status, header := v.head(t)
+			is.Equal(status, map[bool]string{false: "HTTP/1.1 200 OK", true: "HTTP/1.0 200 OK"}[name == "old"])
+			is.Equal(header.Get("Connection"), "close")
+			is.Equal(header.Get("Transfer-Encoding"), "")
+			v.next(t, "hello")
+			g.Stream.Close(testLast)
+			is.Equal(v.rest(t), string(testLast.data))
+			is.NoErr(g.wait(t))
+		}
+	})
+}
+
+// Streams that are closed while others come, as in a drain, all end with their
+// last words, and none is forgotten.
+func TestConnectWhileClosing(t *testing.T) {
+	const clients = 60
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		var wg sync.WaitGroup
+		ends := make(chan string, clients)
+		for i := range clients {
+			v := h.visit(t, fmt.Sprint(i), get)
+			wg.Go(func() {
+				all, err := io.ReadAll(v)
+				if err != nil {
+					all = []byte(err.Error())
+				}
+				ends <- string(all)
+			})
+		}
+		for i := range clients {
+			h.guest(t, fmt.Sprint(i)).Stream.Close(testLast)
+		}
+		h.close(t)
+		wg.Wait()
+		for range clients {
+			if end := <-ends; !strings.HasSuffix(end, "\r\n\r\n"+string(testLast.data)) {
+				t.Errorf("a stream was %q", end)
+			}
+		}
+		for name, g := range h.streams {
+			if why := g.wait(t); why != nil || len(g.gone) > 0 {
+				t.Errorf("%s: %v", name, why)
+			}
+		}
+		res, err := http.Get("http://" + h.addr + "/?name=late") // the engine has stopped
+		if err == nil {
+			res.Body.Close()
+			t.Errorf("answered %s", res.Status)
+		}
+	})
+}
+
+// A client that does not read is cut once it is owed too much, and no other is;
+// what it had begun to read is finished first when it reads again at once.
+func TestSlowIsCut(t *testing.T) {
+	bothPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		slow, g := h.open(t, "slow")
+		healthy, fine := h.open(t, "healthy")
+		f, passing := eventFrame(strings.Repeat("x", 10_000)), NewFrame([]byte("data: passing\n\n"), true)
+		sent := 0
+		eventually(t, "the cut", func() bool {
+			deliver([]*Stream{g.Stream, fine.Stream}, f)
+			deliver([]*Stream{g.Stream}, passing)
+			healthy.next(t, strings.Repeat("x", 10_000))
+			sent++
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.cut
+		})
+		got := slow.rest(t)
+		is.True(strings.HasSuffix(got, "\n\n"+string(testCut.data))) // the last words come after a whole frame
+		whole := strings.TrimSuffix(got, string(testCut.data))
+		whole = strings.ReplaceAll(strings.ReplaceAll(whole, "data: passing\n\n", ""), string(f.data), "")
+		is.Equal(whole, "") // nothing was torn
+		is.Equal(g.wait(t), ErrSlow)
+		is.Equal(len(fine.gone), 0)
+	})
+}
+
+// A client that never reads again does not hold its stream for ever.
+func TestLastWordsDoNotWaitForEver(t *testing.T) {
+	bothPaths(t, Config{Buffer: 64 << 10}, func(t *testing.T, h *house) {
+		v, g := h.open(t, "a")
+		v.SetReadBuffer(4 << 10) // and the kernel makes it no larger
+		fill(t, g.Stream, eventFrame(strings.Repeat("x", 10_000)))
+		g.Stream.Close(testLast)
+		if h.cfg.Plain {
+			return // its write times out after writeTimeout; the house is closed before
+		}
+		if why := g.wait(t); why != nil {
+			t.Fatal(why)
+		}
+	})
+}
+
+// A silent stream gets comments.
+func TestHeartbeat(t *testing.T) {
+	bothPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
+		v, _ := h.open(t, "a")
+		comments := make([]byte, 9)
+		if _, err := io.ReadFull(v, comments); err != nil || string(comments) != ":\n\n:\n\n:\n\n" {
+			t.Fatalf("%q, %v", comments, err)
+		}
+	})
+}
+
+// What all clients are owed stays within the budget: those who do not read are
+// cut, and no other.
+func TestBudget(t *testing.T) {
+	const budget, stalled, healthy, rounds, size = 8 << 20, 20, 5, 40, 64 << 10
+	bothPaths(t, Config{Budget: budget}, func(t *testing.T, h *house) {
+		var stalls, fine []*guest
+		var readers []*visitor
+		for i := range stalled {
+			_, g := h.open(t, fmt.Sprint("stalled-", i))
+			stalls = append(stalls, g)
+		}
+		for i := range healthy {
+			v, g := h.open(t, fmt.Sprint("healthy-", i))
+			fine, readers = append(fine, g), append(readers, v)
+		}
+		data := strings.Repeat("x", size)
+		for range rounds {
+			for _, g := range append(stalls, fine...) {
+				deliver([]*Stream{g.Stream}, eventFrame(data)) // its own
+				if owed := h.Owed(); owed > budget {
+					t.Fatalf("%d bytes are owed", owed)
+				}
+			}
+			for _, v := range readers {
+				v.next(t, data)
+			}
+		}
+		cut := 0
+		for _, g := range stalls {
+			g.mu.Lock()
+			if g.cut {
+				cut++
+			}
+			g.mu.Unlock()
+		}
+		if cut == 0 {
+			t.Error("nobody was cut")
+		}
+		for _, g := range fine {
+			if len(g.gone) > 0 {
+				t.Error("one who reads was cut")
+			}
+		}
+	})
+}
+
+// What a stream may owe, step by step: a client that reads may be owed any
+// amount; one that does not loses ephemeral frames first, then everything.
+func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
+	is := is.New(t)
+	e := NewEngine(Config{Buffer: 10, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }})
+	stored, passing := NewFrame([]byte("1234"), false), NewFrame([]byte("abcd"), true)
+	owes := func(s *Stream) string {
+		var all []byte
+		for _, f := range s.pending {
+			all = append(all, f.data...)
+		}
+		return string(all)
+	}
+	s := e.NewStream(func(error) {})
+	s.state = gathered // somebody is about to write it
+	deliver([]*Stream{s}, stored, stored, stored, stored)
+	is.Equal(owes(s), "1234123412341234")
+
+	s = e.NewStream(func(error) {}) // nobody writes it yet
+	deliver([]*Stream{s}, stored, passing, passing)
+	is.Equal(owes(s), "1234S") // shed once, in its place
+	deliver([]*Stream{s}, stored, stored)
+	is.Equal(owes(s), "CUT") // the last words alone
+	deliver([]*Stream{s}, stored)
+	is.Equal(owes(s), "CUT") // nothing follows them
+
+	s = e.NewStream(func(error) {})
+	s.pending, s.owed, s.offset, s.taken = []*Frame{stored}, 2, 2, 1 // half of it is with the client
+	deliver([]*Stream{s}, passing, passing, stored, stored, stored)
+	is.Equal(owes(s), "1234CUT") // the half is finished first
+}
+
+func BenchmarkDelivery(b *testing.B) {
+	const streams = 1000
+	e := NewEngine(Config{})
+	f := eventFrame(strings.Repeat("x", 200))
+	server := httptest.NewUnstartedServer(nil)
+	var mu sync.Mutex
+	var all []*Stream
+	server.Config.ConnContext = ConnContext
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := e.NewStream(func(error) {})
+		mu.Lock()
+		all = append(all, s)
+		mu.Unlock()
+		e.Serve(w, r, s)
+	})
+	server.Start()
+	defer server.Close()
+	var wg sync.WaitGroup
+	for range streams {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if _, err := conn.Read(make([]byte, 4096)); err != nil {
+			b.Fatal(err)
+		}
+		wg.Go(func() { io.Copy(io.Discard, conn) })
+	}
+	defer wg.Wait()
+	defer func() {
+		for _, s := range all {
+			s.Close(testLast)
+		}
+		e.Close(context.Background())
+	}()
+	b.ReportAllocs()
+	for b.Loop() {
+		deliver(all, f)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/streams, "ns/delivery")
+}
