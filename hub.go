@@ -288,9 +288,12 @@ func (h *Hub) Closing(reason CloseReason) *sse.Frame {
 
 // ended is the stream's own word that it is over.
 func (h *Hub) ended(c *Connection, why error) {
-	if errors.Is(why, sse.ErrSlow) {
+	switch {
+	case errors.Is(why, sse.ErrSlow):
 		h.logger.Warn("stream cut", "reason", string(CloseSlow), "tenant", c.Tenant, "connection", c.ID)
-	} else {
+	case errors.Is(why, sse.ErrNoisy):
+		h.logger.Warn("stream cut", "reason", "noisy", "tenant", c.Tenant, "connection", c.ID)
+	default:
 		h.logger.Debug("stream ended", "tenant", c.Tenant, "connection", c.ID, "by", cmp.Or(why, errHub))
 	}
 	h.remove(c)

@@ -475,6 +475,48 @@ func TestRequestsOfEveryShape(t *testing.T) {
 	})
 }
 
+// Over TLS, with HTTP/1.1 and HTTP/2, a stream says the same.
+func TestOverTLS(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		t.Run(fmt.Sprint("HTTP/", version), func(t *testing.T) {
+			is := is.New(t)
+			e := NewEngine(Config{Heartbeat: 100 * time.Millisecond})
+			streams, gone := make(chan *Stream, 1), make(chan error, 1)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := e.NewStream(func(why error) { gone <- why })
+				streams <- s
+				e.Serve(w, r, s)
+			}))
+			server.Config.ConnContext, server.EnableHTTP2 = ConnContext, version == 2
+			server.StartTLS()
+			defer server.Close()
+			opened := make(chan *http.Response, 1)
+			go func() {
+				res, err := server.Client().Get(server.URL)
+				if err != nil {
+					t.Error(err)
+				}
+				opened <- res
+			}()
+			s := <-streams
+			deliver([]*Stream{s}, eventFrame("hello"))
+			res := <-opened
+			defer res.Body.Close()
+			is.Equal(res.ProtoMajor, version)
+			got := make([]byte, len("data: hello\n\n:\n\n"))
+			_, err := io.ReadFull(res.Body, got)
+			is.NoErr(err)
+			is.Equal(string(got), "data: hello\n\n:\n\n")
+			s.Close(testLast)
+			rest, err := io.ReadAll(res.Body)
+			is.NoErr(err)
+			is.Equal(strings.TrimLeft(string(rest), ":\n"), string(testLast.data))
+			is.NoErr(<-gone)
+			is.NoErr(e.Close(t.Context()))
+		})
+	}
+}
+
 // Streams that are closed while others come, as in a drain, all end with their
 // last words, and none is forgotten.
 func TestConnectWhileClosing(t *testing.T) {
