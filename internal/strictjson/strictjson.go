@@ -58,6 +58,7 @@ func Array(data []byte, element func(i int, value []byte)) error {
 // of a contract are made into strings once.
 type decoder struct {
 	jsontext.Decoder
+	data  bytes.Buffer
 	names map[string]string
 }
 
@@ -84,11 +85,9 @@ func read(data []byte, open jsontext.Kind, next func(*decoder) error) error {
 		return errTooDeep
 	}
 	dec := decoders.Get().(*decoder)
-	dec.Reset(bytes.NewBuffer(data))
-	defer func() {
-		dec.Reset(bytes.NewBuffer(nil)) // keeps nothing of the data
-		decoders.Put(dec)
-	}()
+	defer decoders.Put(dec)
+	dec.data = *bytes.NewBuffer(data)
+	dec.Reset(&dec.data)
 	if kind := dec.PeekKind(); kind > 0 && kind != open {
 		return fmt.Errorf("must begin with %q", byte(open))
 	}
