@@ -393,7 +393,7 @@ func (a *api) adjust(w http.ResponseWriter, r *http.Request) error {
 	}
 	var types **TypeFilter
 	var watch *[]ProfileRef
-	if err := a.object(w, r, func(f *Faults, name string, v []byte) {
+	if err := a.object(w, r, func(f *Faults, name string, v strictjson.Value) {
 		list := f.texts(CodeInvalidField, name, v)
 		switch {
 		case name != "types" && name != "presence":
@@ -414,13 +414,13 @@ func (a *api) adjust(w http.ResponseWriter, r *http.Request) error {
 }
 
 // object reads a small body strictly, all faults at once.
-func (a *api) object(w http.ResponseWriter, r *http.Request, member func(f *Faults, name string, v []byte)) error {
+func (a *api) object(w http.ResponseWriter, r *http.Request, member func(f *Faults, name string, v strictjson.Value)) error {
 	body, err := a.body(w, r)
 	if err != nil {
 		return err
 	}
 	var faults Faults
-	if err := strictjson.Object(body, func(name string, v []byte) { member(&faults, name, v) }); err != nil {
+	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) { member(&faults, string(name), v) }); err != nil {
 		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
 	}
 	return faults.Err()
@@ -433,7 +433,7 @@ func (a *api) typing(w http.ResponseWriter, r *http.Request) error {
 	}
 	conversation := r.PathValue("id")
 	state := ""
-	err = a.object(w, r, func(f *Faults, name string, v []byte) {
+	err = a.object(w, r, func(f *Faults, name string, v strictjson.Value) {
 		if name != "state" {
 			f.add(CodeUnknownField, name, "is not a field here")
 			return
@@ -586,7 +586,7 @@ func (a *api) setMembers(w http.ResponseWriter, r *http.Request) error {
 	}
 	var members []ProfileRef
 	found := false
-	err = a.object(w, r, func(f *Faults, name string, v []byte) {
+	err = a.object(w, r, func(f *Faults, name string, v strictjson.Value) {
 		if name != "members" {
 			f.add(CodeUnknownField, name, `the body has "members" only`)
 			return

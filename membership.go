@@ -148,10 +148,10 @@ func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) (
 	var members []ProfileRef
 	var faults Faults
 	found := false
-	if err := strictjson.Object(body, func(name string, v []byte) {
-		if name == "members" {
+	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if string(name) == "members" {
 			found = true
-			members = faults.profiles(name, v)
+			members = faults.profiles("members", v)
 		}
 	}); err != nil {
 		return nil, err

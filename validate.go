@@ -365,42 +365,51 @@ func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
 	if at != nil {
 		d.TenantID, d.Target, d.hasTarget = at.TenantID, at.Target, true
 	}
-	err := strictjson.Object(body, func(name string, v []byte) {
-		if absent(v) && (name != "payload" || strictjson.IsNull(v)) {
+	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if absent(v) && (string(name) != "payload" || v.IsNull()) {
 			v = nil
 		}
-		switch {
-		case name == "id":
-			d.ID = d.text(CodeInvalidEventID, name, v)
-		case name == "type":
-			d.Type = d.text(CodeInvalidEventType, name, v)
-		case name == "correlationId":
-			d.CorrelationID = d.text(CodeInvalidCorrelationID, name, v)
-		case name == "timestamp":
-		case name == "ephemeral":
+		unknown := false
+		switch string(name) {
+		case "id":
+			d.ID = d.text(CodeInvalidEventID, "id", v)
+		case "type":
+			d.Type = d.text(CodeInvalidEventType, "type", v)
+		case "correlationId":
+			d.CorrelationID = d.text(CodeInvalidCorrelationID, "correlationId", v)
+		case "timestamp":
+		case "ephemeral":
 			d.Ephemeral = string(v) == "true"
 			if v != nil && !d.Ephemeral && string(v) != "false" {
-				d.add(CodeInvalidField, name, "must be true or false")
+				d.add(CodeInvalidField, "ephemeral", "must be true or false")
 			}
-		case name == "payload":
+		case "payload":
 			if v == nil {
 				return
 			}
 			if maxPayload > 0 && len(v) > maxPayload {
-				d.add(CodePayloadTooLarge, name, "has %d bytes, at most %d are taken", len(v), maxPayload)
+				d.add(CodePayloadTooLarge, "payload", "has %d bytes, at most %d are taken", len(v), maxPayload)
 				return
 			}
-			d.Payload = strictjson.Compact(v)
-		case name == "tenantId" && at == nil:
-			d.TenantID = d.text(CodeInvalidTenantID, name, v)
-		case name == "target" && at == nil:
-			if d.hasTarget = v != nil; d.hasTarget {
+			d.Payload = v.Compact()
+		case "tenantId":
+			if unknown = at != nil; !unknown {
+				d.TenantID = d.text(CodeInvalidTenantID, "tenantId", v)
+			}
+		case "target":
+			if unknown = at != nil; !unknown && v != nil {
+				d.hasTarget = true
 				d.target(v)
 			}
-		case name == "profiles" && at != nil && at.Target.Kind == KindProfiles:
-			d.Target.Profiles = d.profiles(name, v)
+		case "profiles":
+			if unknown = at == nil || at.Target.Kind != KindProfiles; !unknown {
+				d.Target.Profiles = d.profiles("profiles", v)
+			}
 		default:
-			d.add(CodeUnknownField, name, "is not a field of an event here")
+			unknown = true
+		}
+		if unknown {
+			d.add(CodeUnknownField, string(name), "is not a field of an event here")
 		}
 	})
 	if err != nil {
@@ -411,7 +420,7 @@ func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
 }
 
 // absent: null and "" mean that a field is not there; a payload may be "".
-func absent(v []byte) bool { return strictjson.IsNull(v) || string(v) == `""` }
+func absent(v strictjson.Value) bool { return v.IsNull() || string(v) == `""` }
 
 type eventDecoder struct {
 	*Event
@@ -419,20 +428,20 @@ type eventDecoder struct {
 	hasTarget bool
 }
 
-func (f *Faults) text(code Code, field string, v []byte) string {
+func (f *Faults) text(code Code, field string, v strictjson.Value) string {
 	if v == nil || absent(v) {
 		return ""
 	}
-	s, ok := strictjson.String(v)
+	s, ok := v.String()
 	if !ok {
 		f.add(code, field, "must be a string")
 	}
 	return s
 }
 
-func (d *eventDecoder) target(v []byte) {
-	if err := strictjson.Object(v, func(name string, v []byte) {
-		switch name {
+func (d *eventDecoder) target(v strictjson.Value) {
+	if !v.Object(func(name []byte, v strictjson.Value) {
+		switch string(name) {
 		case "kind":
 			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
 		case "profiles":
@@ -448,17 +457,17 @@ func (d *eventDecoder) target(v []byte) {
 				d.exclude(v)
 			}
 		default:
-			d.add(CodeUnknownField, "target."+name, "is not a field of a target")
+			d.add(CodeUnknownField, "target."+string(name), "is not a field of a target")
 		}
-	}); err != nil {
+	}) {
 		d.add(CodeInvalidTarget, "target", "must be an object")
 	}
 }
 
-func (d *eventDecoder) exclude(v []byte) {
-	if err := strictjson.Object(v, func(name string, v []byte) {
-		field := "target.exclude." + name
-		switch name {
+func (d *eventDecoder) exclude(v strictjson.Value) {
+	if !v.Object(func(name []byte, v strictjson.Value) {
+		field := "target.exclude." + string(name)
+		switch string(name) {
 		case "profiles":
 			d.Target.ExcludeProfiles = d.profiles(field, v)
 		case "connectionIds":
@@ -466,37 +475,37 @@ func (d *eventDecoder) exclude(v []byte) {
 		default:
 			d.add(CodeUnknownField, field, "is not a field of exclude")
 		}
-	}); err != nil {
+	}) {
 		d.add(CodeInvalidTarget, "target.exclude", "must be an object")
 	}
 }
 
 // texts reads an array of strings; absent is nil, an empty array is not.
-func (f *Faults) texts(code Code, field string, v []byte) []string {
+func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
 	if v == nil || absent(v) {
 		return nil
 	}
 	list := []string{}
-	if err := strictjson.Array(v, func(i int, v []byte) {
-		s, ok := strictjson.String(v)
+	if !v.Array(func(i int, v strictjson.Value) {
+		s, ok := v.String()
 		if !ok || s == "" {
 			f.add(code, fmt.Sprintf("%s[%d]", field, i), "must be a string that is not empty")
 		}
 		list = append(list, s)
-	}); err != nil {
+	}) {
 		f.add(code, field, "must be an array of strings")
 	}
 	return list
 }
 
 // profiles reads an array of profiles, each in either form, without repeats.
-func (f *Faults) profiles(field string, v []byte) []ProfileRef {
+func (f *Faults) profiles(field string, v strictjson.Value) []ProfileRef {
 	if v == nil || absent(v) {
 		return nil
 	}
 	var list []ProfileRef
 	var seen map[ProfileRef]bool // only one profile needs none
-	if err := strictjson.Array(v, func(i int, v []byte) {
+	if !v.Array(func(i int, v strictjson.Value) {
 		p, err := decodeProfile(v)
 		if err != nil {
 			f.add(CodeInvalidProfile, fmt.Sprintf("%s[%d]", field, i), "%v", err)
@@ -511,31 +520,30 @@ func (f *Faults) profiles(field string, v []byte) []ProfileRef {
 		if seen != nil {
 			seen[p] = true
 		}
-	}); err != nil {
+	}) {
 		f.add(CodeInvalidTarget, field, "must be an array of profiles")
 	}
 	return list
 }
 
-func decodeProfile(v []byte) (ProfileRef, error) {
-	if text, ok := strictjson.String(v); ok {
+func decodeProfile(v strictjson.Value) (ProfileRef, error) {
+	if text, ok := v.String(); ok {
 		return ParseProfile(text)
 	}
 	p := ProfileRef{Type: "user"}
 	var faults Faults
-	err := strictjson.Object(v, func(name string, v []byte) {
-		switch {
-		case name == "id":
-			p.ID = faults.text(CodeInvalidProfile, name, v)
-		case name == "type":
+	if !v.Object(func(name []byte, v strictjson.Value) {
+		switch string(name) {
+		case "id":
+			p.ID = faults.text(CodeInvalidProfile, "id", v)
+		case "type":
 			if !absent(v) {
-				p.Type = faults.text(CodeInvalidProfile, name, v)
+				p.Type = faults.text(CodeInvalidProfile, "type", v)
 			}
 		default:
-			faults.add(CodeUnknownField, name, "is not a field of a profile")
+			faults.add(CodeUnknownField, string(name), "is not a field of a profile")
 		}
-	})
-	if err != nil {
+	}) {
 		return p, errors.New(`must be "type:id" or {"type","id"}`)
 	}
 	return p, errors.Join(faults.Err(), p.check())
@@ -628,12 +636,12 @@ func checkConnectionID(id string) error {
 func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
 	var events []*Event
 	var faults Faults
-	err := strictjson.Object(body, func(name string, v []byte) {
-		if name != "events" {
-			faults.add(CodeUnknownField, name, `a batch has "events" only`)
+	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if string(name) != "events" {
+			faults.add(CodeUnknownField, string(name), `a batch has "events" only`)
 			return
 		}
-		if strictjson.Array(v, func(i int, v []byte) {
+		if !v.Array(func(i int, v strictjson.Value) {
 			if i >= MaxBatchEvents {
 				events = append(events, nil) // counted, not read
 				return
@@ -644,7 +652,7 @@ func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
 				fault.Index = i
 				faults.list = append(faults.list, fault)
 			}
-		}) != nil {
+		}) {
 			faults.add(CodeInvalidField, "events", "must be an array of events")
 		}
 	})

@@ -300,7 +300,7 @@ func (b *bench) connect() (figures, error) {
 		return figures{}, errNotRestarted
 	}
 	names, note := beside("nchan")
-	got, err := b.compare("connect", 3, names, func(name string) (float64, error) {
+	got, err := b.compare("connect", 5, names, func(name string) (float64, error) {
 		return b.opened(name, b.streams, 0, 0)
 	})
 	return figures{got.get("hub"), got.get("nchan"), "nchan", note}, err
@@ -341,7 +341,7 @@ func (b *bench) opened(name string, n int, over, after time.Duration, settings .
 func (b *bench) post() (figures, error) {
 	streams := min(b.streams, unicastOpen)
 	each := max(1, unicasts/streams)
-	got, err := b.compare("post", 3, []string{"hub", "bare"}, func(name string) (float64, error) {
+	got, err := b.compare("post", 5, []string{"hub", "bare"}, func(name string) (float64, error) {
 		return b.with("post", name, streams, func(s *server, c *client, p *poster) (float64, error) {
 			return s.spent(each*streams, func() error {
 				return publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, b.frame) })

@@ -23,87 +23,131 @@ const MaxDepth = 64
 
 var errTooDeep = fmt.Errorf("nested deeper than %d", MaxDepth)
 
-// Object reads data as one object and calls member for each name and raw value,
-// in order. What member is given aliases a buffer and is valid during the call
-// only. An error says what is malformed; members before it were seen already.
-func Object(data []byte, member func(name string, value []byte)) error {
-	return read(data, '{', func(dec *decoder) error {
-		name, err := dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		key := dec.name(name)
-		value, err := dec.ReadValue()
-		if err == nil {
-			member(key, value)
-		}
-		return err
-	})
+// Value is a valid value that [Object] or [Array] has handed out: it aliases
+// their data, and can be read further without being checked again.
+type Value []byte
+
+// Object reads data as one object and calls member for each name and value, in
+// order. Both alias data: they are valid during the call only. An error says
+// what is malformed; no member was seen then.
+func Object(data []byte, member func(name []byte, value Value)) error {
+	v, err := check(data, '{')
+	if err == nil {
+		v.Object(member)
+	}
+	return err
 }
 
-// Array reads data as one array and calls element for each raw value.
-func Array(data []byte, element func(i int, value []byte)) error {
-	i := 0
-	return read(data, '[', func(dec *decoder) error {
-		value, err := dec.ReadValue()
-		if err == nil {
-			element(i, value)
-			i++
-		}
-		return err
-	})
+// Array reads data as one array and calls element for each value, as [Object] does.
+func Array(data []byte, element func(i int, value Value)) error {
+	v, err := check(data, '[')
+	if err == nil {
+		v.Array(element)
+	}
+	return err
 }
 
-// decoder is one that is used again, with the names it has read, so that those
-// of a contract are made into strings once.
+// Object calls member for each of v's; false when v is no object.
+func (v Value) Object(member func(name []byte, value Value)) bool {
+	if len(v) == 0 || v[0] != '{' {
+		return false
+	}
+	for i := v.next(1); v[i] != '}'; {
+		end := v.end(i)
+		name := v[i:end]
+		i = v.next(end)
+		end = v.end(i)
+		plain := []byte(name[1 : len(name)-1])
+		if bytes.IndexByte(plain, '\\') >= 0 {
+			plain, _ = jsontext.AppendUnquote(nil, []byte(name))
+		}
+		member(plain, v[i:end:end])
+		i = v.next(end)
+	}
+	return true
+}
+
+// Array calls element for each of v's; false when v is no array.
+func (v Value) Array(element func(i int, value Value)) bool {
+	if len(v) == 0 || v[0] != '[' {
+		return false
+	}
+	i := v.next(1)
+	for n := 0; v[i] != ']'; n++ {
+		end := v.end(i)
+		element(n, v[i:end:end])
+		i = v.next(end)
+	}
+	return true
+}
+
+// next skips what stands between values.
+func (v Value) next(i int) int {
+	for ; ; i++ {
+		switch v[i] {
+		case ' ', '\t', '\r', '\n', ',', ':':
+		default:
+			return i
+		}
+	}
+}
+
+// end is where the value that begins at i ends.
+func (v Value) end(i int) int {
+	for depth := 0; ; i++ {
+		switch v[i] {
+		case '"':
+			for i++; v[i] != '"'; i++ {
+				if v[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			depth--
+		case ' ', '\t', '\r', '\n', ',', ':':
+			continue
+		default: // a number or a word
+			for i+1 < len(v) && v[i+1] > ' ' && v[i+1] != ',' && v[i+1] != ']' && v[i+1] != '}' {
+				i++
+			}
+		}
+		if depth == 0 {
+			return i + 1
+		}
+	}
+}
+
+// decoder is one that is used again.
 type decoder struct {
 	jsontext.Decoder
-	data  bytes.Buffer
-	names map[string]string
+	data bytes.Buffer
 }
 
-const (
-	maxNames = 64 // that a decoder keeps
-	maxName  = 32 // bytes of one that is kept
-)
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-var decoders = sync.Pool{New: func() any { return &decoder{names: map[string]string{}} }}
-
-func (d *decoder) name(quoted []byte) string {
-	if name, ok := d.names[string(quoted)]; ok {
-		return name
-	}
-	name, _ := String(quoted)
-	if len(quoted) <= maxName && len(d.names) < maxNames {
-		d.names[string(quoted)] = name
-	}
-	return name
-}
-
-func read(data []byte, open jsontext.Kind, next func(*decoder) error) error {
+// check says whether data is one valid value that begins with a bracket.
+func check(data []byte, open jsontext.Kind) (Value, error) {
 	if tooDeep(data) {
-		return errTooDeep
+		return nil, errTooDeep
 	}
 	dec := decoders.Get().(*decoder)
 	defer decoders.Put(dec)
 	dec.data = *bytes.NewBuffer(data)
 	dec.Reset(&dec.data)
 	if kind := dec.PeekKind(); kind > 0 && kind != open {
-		return fmt.Errorf("must begin with %q", byte(open))
+		return nil, fmt.Errorf("must begin with %q", byte(open))
 	}
-	if _, err := dec.ReadToken(); err != nil {
-		return explain(err)
+	value, err := dec.ReadValue()
+	if err != nil {
+		return nil, explain(err)
 	}
-	for closing := open + 2; dec.PeekKind() != closing; { // '[' and ']', '{' and '}' are two apart
-		if err := next(dec); err != nil {
-			return explain(err)
-		}
-	}
-	dec.ReadToken() // the closing one just peeked at
 	if _, err := dec.ReadToken(); err != io.EOF {
-		return errors.New("trailing data after the JSON value")
+		return nil, errors.New("trailing data after the JSON value")
 	}
-	return nil
+	return Value(value), nil
 }
 
 // explain drops the library's prefix and says where; it repeats nothing of the
@@ -143,32 +187,32 @@ func tooDeep(data []byte) bool {
 	return false
 }
 
-// IsNull says whether a raw value is the literal null.
-func IsNull(value []byte) bool { return string(value) == "null" }
+// IsNull says whether v is the literal null.
+func (v Value) IsNull() bool { return string(v) == "null" }
 
-// String reads a raw value as a string; ok is false when it is something else.
-func String(value []byte) (s string, ok bool) {
-	if len(value) == 0 || value[0] != '"' {
+// String reads v as a string; ok is false when it is something else.
+func (v Value) String() (s string, ok bool) {
+	if len(v) == 0 || v[0] != '"' {
 		return "", false
 	}
-	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
+	if inner := v[1 : len(v)-1]; bytes.IndexByte(inner, '\\') < 0 {
 		return string(inner), true
 	}
-	b, err := jsontext.AppendUnquote(nil, value)
+	b, err := jsontext.AppendUnquote(nil, []byte(v))
 	return string(b), err == nil
 }
 
-// Compact copies a valid raw value without white space between its tokens;
+// Compact copies v without white space between its tokens;
 // strings and numbers stay as they were sent.
-func Compact(value []byte) []byte {
-	v := jsontext.Value(value).Clone()
-	if v.Kind() == '"' {
-		return v
+func (v Value) Compact() []byte {
+	c := jsontext.Value(v).Clone()
+	if c.Kind() == '"' {
+		return c
 	}
-	if err := v.Compact(); err != nil {
+	if err := c.Compact(); err != nil {
 		return nil // not reached for what Object and Array hand out
 	}
-	return v
+	return c
 }
 
 // AppendQuote appends s as a JSON string; invalid UTF-8 becomes U+FFFD.

@@ -34,7 +34,7 @@ func TestObjectRefusesWhatTwoParsersCouldReadDifferently(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			err := Object([]byte(tc.in), func(string, []byte) {})
+			err := Object([]byte(tc.in), func([]byte, Value) {})
 			if tc.want == "" {
 				is.NoErr(err)
 				return
@@ -48,16 +48,16 @@ func TestObjectRefusesWhatTwoParsersCouldReadDifferently(t *testing.T) {
 func TestMembersAndElementsComeInOrder(t *testing.T) {
 	is := is.New(t)
 	var got []string
-	is.NoErr(Object([]byte(`{"a": "x\ny", "b" : [ 1 , {"c" : 2} ]}`), func(name string, value []byte) {
-		got = append(got, name, string(Compact(value)))
+	is.NoErr(Object([]byte(`{"a": "x\ny", "b" : [ 1 , {"c" : 2} ]}`), func(name []byte, value Value) {
+		got = append(got, string(name), string(value.Compact()))
 	}))
 	is.Equal(got, []string{"a", `"x\ny"`, "b", `[1,{"c":2}]`})
 
 	got = nil
-	is.NoErr(Array([]byte(`["a",null,5]`), func(i int, value []byte) {
-		s, ok := String(value)
+	is.NoErr(Array([]byte(`["a",null,5]`), func(i int, value Value) {
+		s, ok := value.String()
 		is.Equal(ok, i == 0)
-		is.Equal(IsNull(value), i == 1)
+		is.Equal(value.IsNull(), i == 1)
 		got = append(got, s)
 	}))
 	is.Equal(got, []string{"a", "", ""})
@@ -69,7 +69,7 @@ func FuzzObject(f *testing.F) {
 	f.Add([]byte(`{"a":1}x`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got := map[string]json.RawMessage{}
-		if Object(data, func(name string, value []byte) { got[name] = Compact(value) }) != nil {
+		if Object(data, func(name []byte, value Value) { got[string(name)] = json.RawMessage(value.Compact()) }) != nil {
 			return
 		}
 		want := map[string]json.RawMessage{}
@@ -80,7 +80,7 @@ func FuzzObject(f *testing.F) {
 			t.Fatalf("%q: %d members, encoding/json has %d", data, len(got), len(want))
 		}
 		for name := range want {
-			if s, ok := String(got[name]); ok {
+			if s, ok := Value(got[name]).String(); ok {
 				var w string
 				if err := json.Unmarshal(want[name], &w); err != nil || w != s {
 					t.Fatalf("%q: %q, encoding/json has %q", data, s, w)
