@@ -185,6 +185,9 @@ func checkHealth(addr string) int {
 	return 0
 }
 
+// requestTimeout is how long a client has for a request that ends.
+const requestTimeout = 30 * time.Second
+
 // shutdownTimeout is how long requests in flight may take once streams ended.
 const shutdownTimeout = 10 * time.Second
 
@@ -229,6 +232,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Handler:           api.Handler(),
 		ConnContext:       sse.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       requestTimeout, // streams and NDJSON lift it
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),

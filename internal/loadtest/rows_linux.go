@@ -299,10 +299,13 @@ func (b *bench) connect() (figures, error) {
 	if b.base != "" {
 		return figures{}, errNotRestarted
 	}
-	names, note := beside("nchan")
+	names, note := beside("bare", "nchan")
 	got, err := b.compare("connect", 5, names, func(name string) (float64, error) {
 		return b.opened(name, b.streams, 0, 0)
 	})
+	if note == "" {
+		note = "bare " + figure(got.get("bare"))
+	}
 	return figures{got.get("hub"), got.get("nchan"), "nchan", note}, err
 }
 

@@ -128,6 +128,7 @@ func (e *Engine) enter(s *Stream) bool {
 		e.table = append(e.table, entry{})
 	}
 	e.table[s.place].stream = s
+	s.generation = e.table[s.place].generation
 	e.open++
 	e.connects++
 	return true
@@ -143,12 +144,6 @@ func (e *Engine) leave(s *Stream) {
 		close(e.empty)
 		e.empty = nil
 	}
-}
-
-func (e *Engine) generation(s *Stream) uint32 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.table[s.place].generation
 }
 
 // at finds the stream that an epoll event is for; nil when that one has ended.

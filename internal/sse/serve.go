@@ -11,10 +11,10 @@ const writeTimeout = 15 * time.Second
 // Header sets what an event stream needs to come through: no cache, no proxy
 // buffer (nginx reads X-Accel-Buffering), no transformation.
 func Header(h http.Header) {
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-cache, no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no")
-	h.Set("Connection", "close") // the end of a stream is the end of its connection
+	h["Content-Type"] = []string{"text/event-stream"}
+	h["Cache-Control"] = []string{"no-cache, no-store, no-transform"}
+	h["X-Accel-Buffering"] = []string{"no"}
+	h["Connection"] = []string{"close"} // the end of a stream is the end of its connection
 }
 
 // Serve writes s as the answer to r, a GET, until the client leaves, the stream
@@ -49,6 +49,7 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
 	var buf []byte
 	room := func() []byte {
 		if buf == nil {

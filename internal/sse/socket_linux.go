@@ -102,21 +102,20 @@ func (p *poller) start(e *Engine) error {
 	return p.err
 }
 
-func (p *poller) control(op int, events uint32, s *Stream, generation uint32) error {
-	return syscall.EpollCtl(p.fd, op, int(s.fd), &syscall.EpollEvent{Events: events, Fd: int32(s.place), Pad: int32(generation)})
+func (p *poller) control(op int, events uint32, s *Stream) error {
+	return syscall.EpollCtl(p.fd, op, int(s.fd), &syscall.EpollEvent{Events: events, Fd: int32(s.place), Pad: int32(s.generation)})
 }
 
 func (p *poller) add(e *Engine, s *Stream) error {
 	if err := p.start(e); err != nil {
 		return err
 	}
-	s.generation = e.generation(s)
-	return p.control(syscall.EPOLL_CTL_ADD, interest, s, s.generation)
+	return p.control(syscall.EPOLL_CTL_ADD, interest, s)
 }
 
 // awaitRoom has epoll tell when the socket has room again, or has it already.
 func (p *poller) awaitRoom(s *Stream) error {
-	return p.control(syscall.EPOLL_CTL_MOD, interest|syscall.EPOLLOUT, s, s.generation)
+	return p.control(syscall.EPOLL_CTL_MOD, interest|syscall.EPOLLOUT, s)
 }
 
 func (p *poller) run(e *Engine) {
