@@ -685,9 +685,29 @@ func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 	is.Equal(owes(s), "CUT") // nothing follows them
 
 	s = e.NewStream(func(error) {})
-	s.pending, s.owed, s.offset, s.taken = []*Frame{stored}, 2, 2, 1 // half of it is with the client
-	deliver([]*Stream{s}, passing, passing, stored, stored, stored)
-	is.Equal(owes(s), "1234CUT") // the half is finished first
+	s.pending, s.owed, s.offset, s.taken = []*Frame{passing}, 2, 2, 1 // half of it is with the client
+	deliver([]*Stream{s}, passing, passing, stored)
+	is.Equal(owes(s), "abcdS1234") // so it is not shed
+	deliver([]*Stream{s}, stored, stored)
+	is.Equal(owes(s), "abcdCUT") // and finished first
+}
+
+// An epoll event for a stream that has ended does not find the one that has its
+// place in the table now.
+func TestAPlaceIsNotItsNextHoldersPast(t *testing.T) {
+	is := is.New(t)
+	e := NewEngine(Config{})
+	defer e.Close(t.Context())
+	first, second := e.NewStream(nil), e.NewStream(nil)
+	is.True(e.enter(first))
+	is.Equal(e.at(first.place, first.generation), first)
+	e.leave(first)
+	is.Equal(e.at(first.place, first.generation), nil)
+	is.True(e.enter(second))
+	is.Equal(second.place, first.place)
+	is.Equal(e.at(first.place, first.generation), nil)
+	is.Equal(e.at(second.place, second.generation), second)
+	e.leave(second)
 }
 
 func BenchmarkDelivery(b *testing.B) {
