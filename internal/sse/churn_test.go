@@ -48,7 +48,10 @@ func TestChurn(t *testing.T) {
 		clients.Wait()
 		close(stop)
 		beside.Wait()
-		eventually(t, "every stream to end", func() bool { return h.Streams() == 0 })
+		eventually(t, "every stream to end", func() bool {
+			open, _ := h.some()
+			return len(open) == 0 && h.Streams() == 0
+		})
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if !h.cfg.Plain && len(h.table) > 1000 {

@@ -320,9 +320,9 @@ func (s *Stream) end(why error) {
 		why = ErrSlow
 	}
 	s.mu.Unlock()
-	s.engine.leave(s)
 	if s.fd >= 0 {
 		closeSocket(int(s.fd))
 	}
 	s.gone(why)
+	s.engine.leave(s) // last: Engine.Close waits until all has been said
 }
