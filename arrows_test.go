@@ -18,14 +18,17 @@ import (
 var arrows = map[string][]string{
 	"validate":   {},
 	"store":      {"validate"},
-	"membership": {"store", "validate"},
-	"tenant":     {"store", "validate"},
-	"hub":        {"tenant", "store", "validate"},
+	"memory":     {"store", "validate"},
+	"rooms":      {"store", "validate"},
+	"membership": {"rooms", "validate"},
+	"tenant":     {"rooms", "store", "validate"},
+	"resume":     {"tenant", "rooms", "store", "validate"},
+	"hub":        {"resume", "tenant", "rooms", "store", "validate"},
 	"presence":   {"hub", "tenant", "store", "validate"},
 	"answers":    {"presence", "hub", "tenant", "store", "validate"},
 	"ndjson":     {"answers", "hub", "tenant", "store", "validate"},
 	"handlers":   {"ndjson", "answers", "presence", "hub", "tenant", "store", "validate"},
-	"main":       {"handlers", "membership", "presence", "hub", "tenant", "store", "validate"},
+	"main":       {"handlers", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
 }
 
 // rooms is which of our packages a file may import.
@@ -34,6 +37,7 @@ var rooms = map[string][]string{
 	"membership": {"strictjson"},
 	"hub":        {"sse"},
 	"tenant":     {"sse"},
+	"resume":     {"sse"},
 	"handlers":   {"sse", "strictjson"},
 	"main":       {"sse"},
 }

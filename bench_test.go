@@ -15,10 +15,10 @@ import (
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceTenant})
 	for i := range streams {
-		if _, err := hub.Connect(Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}}); err != nil {
+		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -88,7 +88,7 @@ func BenchmarkConnect(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		if _, err := hub.Connect(Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(n)}}); err != nil {
+		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(n)}}); err != nil {
 			b.Fatal(err)
 		}
 	}

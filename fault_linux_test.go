@@ -116,12 +116,12 @@ func ready(t *testing.T, conn net.Conn, addr, profile string) {
 	conn.SetDeadline(time.Time{})
 }
 
-// A flood of events to clients that do not read stays within the memory budget,
-// and a client that reads does not notice.
+// A flood of events to clients that do not read stays within the memory budget
+// and what the history may take, and a client that reads does not notice.
 func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	is := is.New(t)
-	const budget, stalled, events = 128 << 20, 200, 12_000
-	p := startProcess(t, fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget), "REALTIME_STREAM_BUFFER=0")
+	const budget, history, stalled, events = 128 << 20, 32 << 20, 200, 12_000
+	p := startProcess(t, fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget), fmt.Sprint("REALTIME_HISTORY_TOTAL_BYTES=", history), "REALTIME_STREAM_BUFFER=0")
 	for i := range stalled {
 		subscribe(t, p.addr, fmt.Sprint("stalled-", i))
 	}
@@ -163,8 +163,8 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	is.NoErr(<-posted)
 	is.True(strings.Contains(answer.String(), fmt.Sprintf(`{"accepted":%d,"refused":0`, events))) // a publish never fails for it
 	peak := p.peak(t)
-	t.Logf("peak %d MiB of %d", peak>>20, budget>>20)
-	is.True(peak <= budget*115/100) // the budget + 15 %
+	t.Logf("peak %d MiB of %d", peak>>20, (budget+history)>>20)
+	is.True(peak <= (budget+history)*115/100) // both + 15 %
 	http.DefaultClient.CloseIdleConnections()
 	p.end()
 	is.True(strings.Contains(p.logs.String(), "reason=slow")) // each cut says why

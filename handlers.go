@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -67,6 +68,7 @@ func (a *api) Handler() http.Handler {
 		"DELETE " + tenant + "/connections":              a.kickProfile,
 		"GET " + tenant + "/connections/{id}":            a.connection,
 		"DELETE " + tenant + "/connections/{id}":         a.kick,
+		"GET " + tenant + "/events":                      a.history,
 		"GET " + tenant + "/presence":                    a.tenantPresence,
 		"GET " + tenant + "/presence/{profile}":          a.profilePresence,
 		"GET " + tenant + "/{rooms}/{id}/presence":       a.roomPresence,
@@ -92,6 +94,9 @@ func (a *api) Handler() http.Handler {
 	nosniff := []string{"nosniff"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["X-Content-Type-Options"] = nosniff
+		if a.hub.Draining() {
+			w.Header().Set("Connection", "close") // the next request goes to another hub
+		}
 		if a.cfg.Loopback {
 			if err := fromElsewhere(r); err != nil {
 				fail(w, r, a.cfg.Logger, err)
@@ -294,11 +299,12 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.Tenant, s.Profile = tenant, profile
+	s.Cursor = either(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
 	if r.Method == http.MethodHead {
 		sse.Header(w.Header())
 		return nil
 	}
-	c, err := a.hub.Connect(s)
+	c, err := a.hub.Connect(r.Context(), s)
 	if errors.Is(err, ErrDraining) {
 		// Stock EventSource gives up for good on any other answer than 200.
 		last := a.hub.Engine().NewStream(func(error) {})
@@ -611,7 +617,7 @@ func (a *api) setMembers(w http.ResponseWriter, r *http.Request) error {
 		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
 	}
 	if err == nil {
-		err = a.hub.SetMembers(tenant, room, members)
+		err = a.hub.SetMembers(r.Context(), tenant, room, members)
 	}
 	if err != nil {
 		return err
@@ -627,7 +633,7 @@ func (a *api) removeMember(w http.ResponseWriter, r *http.Request) error {
 	return a.changeMember(w, r, a.hub.RemoveMember)
 }
 
-func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(string, Room, ProfileRef) error) error {
+func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(context.Context, string, Room, ProfileRef) error) error {
 	tenant, room, err := pathRoom(r)
 	if err != nil {
 		return err
@@ -636,7 +642,7 @@ func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(strin
 	if err != nil {
 		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
 	}
-	if err := do(tenant, room, p); err != nil {
+	if err := do(r.Context(), tenant, room, p); err != nil {
 		return err
 	}
 	return noContent(w)
@@ -654,12 +660,7 @@ func (a *api) connections(w http.ResponseWriter, r *http.Request) error {
 		p := faults.profile("profile", text)
 		of = &p
 	}
-	limit := 100
-	if text := query.Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > 1000 {
-			faults.add(CodeInvalidField, "limit", "must be 1–1000")
-		}
-	}
+	limit := faults.limit(query)
 	if err := faults.Err(); err != nil {
 		return err
 	}
@@ -685,6 +686,42 @@ func (a *api) connections(w http.ResponseWriter, r *http.Request) error {
 		shown[i] = wireConnection(c)
 	}
 	return reply(w, http.StatusOK, map[string]any{"connections": shown, "count": count, "next": next})
+}
+
+// limit is how many items one answer may have.
+func (f *Faults) limit(query url.Values) int {
+	text := query.Get("limit")
+	if text == "" {
+		return 100
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > 1000 {
+		f.add(CodeInvalidField, "limit", "must be 1–1000")
+	}
+	return limit
+}
+
+// history answers whole envelopes, as they were published.
+func (a *api) history(w http.ResponseWriter, r *http.Request) error {
+	tenant, err := pathTenant(r)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	query := r.URL.Query()
+	limit := faults.limit(query)
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
+	if err != nil {
+		return err
+	}
+	events := make([]json.RawMessage, len(page.Entries))
+	for i, e := range page.Entries {
+		events[i] = e.Event.AppendWhole(nil)
+	}
+	return reply(w, http.StatusOK, map[string]any{"events": events, "cursor": page.Next.String(), "gap": gap})
 }
 
 // tenantConnection finds a connection of the path's tenant.

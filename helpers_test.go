@@ -45,6 +45,9 @@ func settled(before int) bool {
 	return true
 }
 
+// testLimits are the defaults.
+var testLimits = MemoryLimits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
+
 const markerType = "test.marker"
 
 // testHub is a whole hub behind a server on loopback.
@@ -65,7 +68,7 @@ func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *t
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
-		Resolver: OwnMembership{}, Logger: logger,
+		Log: NewMemoryLog(testLimits), Marks: HistoryPart{Events: testLimits.Events / 4}, Resolver: OwnMembership{}, Logger: logger,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -91,7 +94,7 @@ func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *t
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {
-		h.Drain()
+		h.Drain(ctx, 0)
 		h.client.CloseIdleConnections()
 		h.Server.Close()
 		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)

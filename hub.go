@@ -30,9 +30,10 @@ type CloseReason string
 
 // The reasons that occur.
 const (
-	CloseDrain  CloseReason = "drain"
-	CloseKicked CloseReason = "kicked"
-	CloseSlow   CloseReason = "slow"
+	CloseDrain    CloseReason = "drain"
+	CloseKicked   CloseReason = "kicked"
+	CloseSlow     CloseReason = "slow"
+	CloseCapacity CloseReason = "capacity"
 )
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
@@ -62,12 +63,17 @@ type Hub struct {
 	engine   *sse.Engine
 	resolver Resolver
 	observer Observer
-	newLog   func() Log
+	log      Log
 	retry    time.Duration
+	marks    HistoryPart
+	shed     *sse.Frame
+	inline   bool // what a client missed may begin before its head is written
 	logger   *slog.Logger
 
 	mu      sync.RWMutex
 	tenants map[string]*tenant // guarded by mu
+
+	lostIDs int // owned by Sweep
 
 	byIDMu sync.RWMutex
 	// Guarded by byIDMu.
@@ -83,6 +89,7 @@ type Subscription struct {
 	Watch    []ProfileRef // nil: as configured; empty: none
 	Unnamed  bool
 	Metadata map[string]string
+	Cursor   string // where to resume, as the client says; empty: nowhere
 }
 
 // Receipt answers one published event. Cursor is empty where nothing is stored.
@@ -101,20 +108,33 @@ type HubConfig struct {
 	StreamBuffer int   // bytes
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
+	Log          Log
+	Marks        HistoryPart
 	Resolver     Resolver
 	Logger       *slog.Logger
+}
+
+// HistoryPart is how much a tenant's history may grow until its quiet streams
+// are told the place, a part of what is kept; 0 is not looked at.
+type HistoryPart struct {
+	Events int
+	Bytes  int64
+	Time   time.Duration
 }
 
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{
-		resolver: cfg.Resolver, newLog: NewMemoryLog, retry: cfg.Retry, logger: cfg.Logger,
+		resolver: cfg.Resolver, log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger,
+		inline:  cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
 		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{},
 	}
+	h.log.Follow(h)
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
+	h.shed = sse.NewFrame(gap, false)
 	h.engine = sse.NewEngine(sse.Config{
 		Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain,
-		Shed: sse.NewFrame(gap, false),
+		Shed: h.shed,
 		Cut:  func() *sse.Frame { return h.Closing(CloseSlow) },
 	})
 	return h
@@ -133,27 +153,14 @@ func (h *Hub) Draining() bool {
 	return h.draining
 }
 
-// lock returns the tenant locked, making it when create is set; else nil where
-// there is none.
-func (h *Hub) lock(name string, create bool) *tenant {
+// find returns the tenant locked, nil where there is none.
+func (h *Hub) find(name string) *tenant {
 	for {
 		h.mu.RLock()
 		t := h.tenants[name]
 		h.mu.RUnlock()
 		if t == nil {
-			if !create {
-				return nil
-			}
-			h.mu.Lock()
-			if t = h.tenants[name]; t == nil {
-				t = &tenant{
-					name: name, log: h.newLog(),
-					resolved: map[Room]*resolved{}, peers: map[ProfileRef]*peer{},
-					present: map[Room]map[*peer]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
-				}
-				h.tenants[name] = t
-			}
-			h.mu.Unlock()
+			return nil
 		}
 		t.mu.Lock()
 		if !t.forgotten {
@@ -163,8 +170,47 @@ func (h *Hub) lock(name string, create bool) *tenant {
 	}
 }
 
-// forget drops a tenant that has no stream, history or membership.
-func (h *Hub) forget(name string, now time.Time) {
+// open is find, and makes the tenant where there is none; an error is the log's.
+func (h *Hub) open(ctx context.Context, name string) (*tenant, error) {
+	for {
+		t := h.find(name)
+		switch {
+		case t == nil:
+			h.mu.Lock()
+			if h.tenants[name] == nil {
+				h.tenants[name] = &tenant{
+					name: name, resolved: map[Room]*resolved{}, peers: map[ProfileRef]*peer{},
+					present: map[Room]map[*peer]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
+				}
+			}
+			h.mu.Unlock()
+			continue
+		case t.attached:
+			return t, nil
+		}
+		t.mu.Unlock()
+		// It can be found already, so what is appended from now on reaches it.
+		head, err := h.log.Attach(ctx, name)
+		if err != nil {
+			h.forget(name)
+			return nil, err
+		}
+		t.mu.Lock()
+		if t.forgotten || t.attached {
+			t.mu.Unlock()
+			h.log.Detach(name)
+			continue
+		}
+		t.attached = true
+		if t.head.Seq <= head.Seq {
+			t.head = head
+		}
+		return t, nil
+	}
+}
+
+// forget drops a tenant that has no stream and no membership.
+func (h *Hub) forget(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.tenants[name]
@@ -172,39 +218,54 @@ func (h *Hub) forget(name string, now time.Time) {
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	own := !t.rooms.Empty() && len(t.resolved) == 0
-	if len(t.conns) == 0 && !own && t.log.Idle(now) {
-		t.forgotten = true
+	attached := t.attached
+	if t.forgotten = len(t.conns) == 0 && t.rooms.Empty() && len(t.resolved) == 0; t.forgotten {
 		delete(h.tenants, name)
+	}
+	forgotten := t.forgotten
+	t.mu.Unlock()
+	if forgotten && attached {
+		h.log.Detach(name)
 	}
 }
 
 // Sweep forgets what nobody needs any more. Called now and then.
 func (h *Hub) Sweep(now time.Time) {
 	h.mu.RLock()
-	names := make([]string, 0, len(h.tenants))
-	for name := range h.tenants {
-		names = append(names, name)
-	}
+	names := slices.Collect(maps.Keys(h.tenants))
 	h.mu.RUnlock()
 	for _, name := range names {
-		if t := h.lock(name, false); t != nil {
+		oldest, err := h.log.Find(context.Background(), name, "")
+		if t := h.find(name); t != nil {
 			for room, r := range t.resolved {
-				if now.Sub(r.used) > resolvedTTL {
+				// As long as history has events for the room, who resumes must get them.
+				if now.Sub(r.used) > resolvedTTL && err == nil && r.at < oldest.Seq {
 					t.setMembersLocked(room, nil)
 					delete(t.resolved, room)
 				}
 			}
+			if err == nil {
+				t.rooms.Prune(oldest.Seq)
+			}
+			if h.marks.Time > 0 && t.unmarked.events > 0 && now.Sub(t.unmarked.since) >= h.marks.Time {
+				t.markLocked(&t.gathered, now)
+			}
 			t.mu.Unlock()
+			h.Flush(name)
 		}
-		h.forget(name, now)
+		h.forget(name)
+	}
+	h.log.Sweep(now)
+	if lost := h.log.Stats().LostIDs; lost > h.lostIDs {
+		h.logger.Warn("ids forgotten before their window was over", "since the start", lost)
+		h.lostIDs = lost
 	}
 }
 
-// Connect opens a connection and puts hub.ready on its stream: the one door of
-// every transport, which then serves c.Stream. ErrDraining when none is taken.
-func (h *Hub) Connect(s Subscription) (*Connection, error) {
+// Connect opens a connection and puts hub.ready on its stream, and what follows
+// the subscription's cursor: the one door of every transport, which then serves
+// c.Stream. ErrDraining when none is taken; else an error is the log's.
+func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -217,16 +278,39 @@ func (h *Hub) Connect(s Subscription) (*Connection, error) {
 	c.lastActivity.Store(now.UnixNano())
 	c.Stream = h.engine.NewStream(func(why error) { h.ended(c, why) })
 
+	var from Cursor
+	var missed error
+	if s.Cursor != "" {
+		from, missed = h.log.Find(ctx, s.Tenant, s.Cursor)
+		if missed != nil && !errors.Is(missed, ErrExpired) && !errors.Is(missed, ErrUnknownCursor) {
+			return nil, missed
+		}
+	}
 	h.observer.Connected(c)
-	if err := h.register(c, s.Watch); err != nil {
+	t, err := h.register(ctx, c, s.Watch, from, missed)
+	if err != nil {
 		h.observer.Disconnected(c)
 		return nil, err
+	}
+	if t != nil {
+		r := &replay{
+			tenant: t, conn: c, log: h.log, resolve: h.resolve, shed: h.shed, logger: h.logger, told: from.Seq,
+			fail: func() { c.Stream.Close(h.Closing(CloseCapacity)) },
+		}
+		if !h.inline || r.step() {
+			c.Stream.Feed(r.step)
+		}
 	}
 	return c, nil
 }
 
-func (h *Hub) register(c *Connection, watch []ProfileRef) error {
-	t := h.lock(c.Tenant, true)
+// register adds c to its tenant, to be live after a place, or after the head when
+// that is zero. The tenant is returned when c is behind.
+func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, from Cursor, missed error) (*tenant, error) {
+	t, err := h.open(ctx, c.Tenant)
+	if err != nil {
+		return nil, err
+	}
 	defer t.mu.Unlock()
 	h.byIDMu.Lock()
 	draining := h.draining
@@ -235,7 +319,7 @@ func (h *Hub) register(c *Connection, watch []ProfileRef) error {
 	}
 	h.byIDMu.Unlock()
 	if draining {
-		return ErrDraining
+		return nil, ErrDraining
 	}
 	c.Tenant = t.name // one copy of the name for all
 	c.index = len(t.conns)
@@ -252,24 +336,44 @@ func (h *Hub) register(c *Connection, watch []ProfileRef) error {
 	p.conns = append(p.conns, c)
 	t.watchLocked(c, watch)
 
+	resume := "complete"
+	switch {
+	case missed != nil:
+		resume = "partial"
+	case from.Epoch == "":
+		resume, from = "fresh", t.head
+	}
+	c.place = from.Seq
 	var d sse.Delivery
-	d.Send(c.Stream, h.ready(c, t.log.Head()))
+	d.Send(c.Stream, h.ready(c, resume, from))
+	if missed != nil {
+		d.Send(c.Stream, gapFrame(missed, from))
+	}
 	d.Flush()
-	return nil
+	if from.Seq >= t.head.Seq {
+		return nil, nil
+	}
+	c.behind = &behind{}
+	return t, nil
 }
 
 // ready is the first frame of every stream: its id is the place before the
-// first event to come, so that a client cut before that resumes there.
-func (h *Hub) ready(c *Connection, head Cursor) *sse.Frame {
-	cursor := head.String()
+// first event to come, so that a client cut before that resumes there. A partial
+// one has none: its client is to learn of the gap even if it is cut before.
+func (h *Hub) ready(c *Connection, resume string, from Cursor) *sse.Frame {
+	cursor := from.String()
 	data := make([]byte, 0, 320) // by hand: it is part of what a connect costs
 	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
 	data = append(append(data, `","tenantId":"`...), c.Tenant...)
 	data = c.Profile.AppendJSON(append(data, `","profile":`...))
 	data = AppendTime(append(data, `,"connectedAt":"`...), c.ConnectedAt)
-	data = append(append(data, `","resume":"fresh","cursor":"`...), cursor...)
+	data = append(append(data, `","resume":"`...), resume...)
+	data = append(append(data, `","cursor":"`...), cursor...)
 	data = append(data, `"}`...)
 	b := sse.AppendRetry(make([]byte, 0, len(data)+len(cursor)+64), h.retry)
+	if resume == "partial" {
+		cursor = ""
+	}
 	b, _ = sse.AppendEvent(b, cursor, "hub.ready", data)
 	return sse.NewFrame(b, false)
 }
@@ -303,11 +407,11 @@ var errHub = errors.New("the hub")
 
 // remove takes c out of the hub; only the first call does anything.
 func (h *Hub) remove(c *Connection) {
-	t := h.lock(c.Tenant, false)
+	t := h.find(c.Tenant)
 	if t == nil {
 		return
 	}
-	first := !c.removed
+	first := !c.removed // and c.drained is not changed any more
 	if first {
 		t.removeLocked(c)
 		h.byIDMu.Lock()
@@ -316,11 +420,11 @@ func (h *Hub) remove(c *Connection) {
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
-	if first {
+	if first && !c.drained {
 		h.observer.Disconnected(c)
 	}
 	if last {
-		h.forget(c.Tenant, time.Now())
+		h.forget(c.Tenant)
 	}
 }
 
@@ -330,16 +434,34 @@ func (h *Hub) Kick(c *Connection, reason CloseReason) {
 	h.remove(c)
 }
 
-// Drain refuses new streams and ends all that are open.
-func (h *Hub) Drain() {
+// Drain refuses new streams and ends those that are open, spread over a time so
+// that the next hub gets its clients one after the other; at once when ctx ends.
+// Who is sent away is not announced as offline: they will be back.
+func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 	h.byIDMu.Lock()
 	h.draining = true
-	open := slices.Collect(maps.Values(h.byID))
+	open := slices.Collect(maps.Values(h.byID)) // in no order
 	h.byIDMu.Unlock()
-	for _, c := range open {
+	start := time.Now()
+	for i, c := range open {
+		due := over * time.Duration(i) / time.Duration(len(open))
+		if wait := due - time.Since(start); wait > drainStep {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				over = 0
+			}
+		}
+		if t := h.find(c.Tenant); t != nil {
+			c.drained = !c.removed
+			t.mu.Unlock()
+		}
 		c.Stream.Close(h.Closing(CloseDrain))
 	}
 }
+
+// drainStep is how exactly Drain keeps its times.
+const drainStep = 10 * time.Millisecond
 
 // Connection finds an open connection, whichever tenant's; nil when there is none.
 func (h *Hub) Connection(id string) *Connection {
@@ -354,7 +476,7 @@ func (h *Hub) Connection(id string) *Connection {
 
 // Connections are a tenant's, or one profile's, in the order of their ids.
 func (h *Hub) Connections(tenant string, of *ProfileRef) []*Connection {
-	t := h.lock(tenant, false)
+	t := h.find(tenant)
 	if t == nil {
 		return nil
 	}
@@ -373,7 +495,7 @@ func (h *Hub) Connections(tenant string, of *ProfileRef) []*Connection {
 
 // Adjust gives a connection another filter or watch list; nil leaves it.
 func (h *Hub) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) {
-	t := h.lock(c.Tenant, false)
+	t := h.find(c.Tenant)
 	if t == nil {
 		return
 	}
@@ -401,41 +523,47 @@ func (h *Hub) resolve(ctx context.Context, tenant string, room Room) (*Roster, e
 
 // SetMembers replaces a room's members. ErrExternal where the hub does not own
 // membership; so for AddMember and RemoveMember.
-func (h *Hub) SetMembers(name string, room Room, members []ProfileRef) error {
-	return h.change(name, len(members) > 0, func(t *tenant) { t.setMembersLocked(room, members) })
+func (h *Hub) SetMembers(ctx context.Context, name string, room Room, members []ProfileRef) error {
+	return h.change(ctx, name, len(members) > 0, func(t *tenant) { t.setMembersLocked(room, members) })
 }
 
 // AddMember adds one member.
-func (h *Hub) AddMember(name string, room Room, p ProfileRef) error {
-	return h.change(name, true, func(t *tenant) {
-		if t.rooms.Add(room, p) {
+func (h *Hub) AddMember(ctx context.Context, name string, room Room, p ProfileRef) error {
+	return h.change(ctx, name, true, func(t *tenant) {
+		if t.rooms.Add(room, p, t.head.Seq) {
 			t.joinedLocked(room, p)
 		}
 	})
 }
 
 // RemoveMember removes one member.
-func (h *Hub) RemoveMember(name string, room Room, p ProfileRef) error {
-	return h.change(name, false, func(t *tenant) {
-		if t.rooms.Remove(room, p) {
+func (h *Hub) RemoveMember(ctx context.Context, name string, room Room, p ProfileRef) error {
+	return h.change(ctx, name, false, func(t *tenant) {
+		if t.rooms.Remove(room, p, t.head.Seq) {
 			t.leftLocked(room, p)
 		}
 	})
 }
 
-func (h *Hub) change(name string, create bool, do func(*tenant)) error {
+func (h *Hub) change(ctx context.Context, name string, create bool, do func(*tenant)) error {
 	if _, own := h.resolver.(OwnMembership); !own {
 		return ErrExternal
 	}
-	t := h.lock(name, create)
-	if t == nil {
+	t := h.find(name)
+	if t == nil && !create {
 		return nil
+	}
+	if t == nil {
+		var err error
+		if t, err = h.open(ctx, name); err != nil {
+			return err
+		}
 	}
 	do(t)
 	empty := t.rooms.Empty()
 	t.mu.Unlock()
 	if empty {
-		h.forget(name, time.Now())
+		h.forget(name)
 	}
 	return nil
 }
@@ -449,7 +577,7 @@ func (h *Hub) Members(ctx context.Context, tenant string, room Room) ([]ProfileR
 	var list []ProfileRef
 	if roster != nil {
 		list = slices.Clone(roster.Members)
-	} else if t := h.lock(tenant, false); t != nil {
+	} else if t := h.find(tenant); t != nil {
 		list = slices.Collect(t.rooms.Members(room))
 		t.mu.Unlock()
 	}
@@ -470,7 +598,7 @@ func (h *Hub) Member(ctx context.Context, tenant string, room Room, p ProfileRef
 	if roster != nil {
 		return slices.Contains(roster.Members, p), len(roster.Members), nil
 	}
-	t := h.lock(tenant, false)
+	t := h.find(tenant)
 	if t == nil {
 		return false, 0, nil
 	}
@@ -481,7 +609,7 @@ func (h *Hub) Member(ctx context.Context, tenant string, room Room, p ProfileRef
 // Share says of each profile whether it has a room in common with viewer.
 func (h *Hub) Share(tenant string, viewer ProfileRef, profiles []ProfileRef) []bool {
 	share := make([]bool, len(profiles))
-	if t := h.lock(tenant, false); t != nil {
+	if t := h.find(tenant); t != nil {
 		defer t.mu.Unlock()
 		for i, p := range profiles {
 			share[i] = t.rooms.Share(viewer, p)
@@ -496,8 +624,9 @@ func (h *Hub) Share(tenant string, viewer ProfileRef, profiles []ProfileRef) []b
 // timestamps are filled in. ErrMembership: nothing was stored.
 func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	now := time.Now()
-	parcels := make([]*parcel, len(events))
+	entries := make([]*Entry, len(events))
 	for i, e := range events {
+		entries[i] = &Entry{Event: e, Chosen: e.ID != ""}
 		if e.ID == "" {
 			id, err := uuid.NewV7()
 			if err != nil {
@@ -506,67 +635,117 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 			e.ID = id.String()
 		}
 		e.Timestamp = now
-		parcels[i] = pack(e)
-		if room, ok := e.Target.Room(); ok {
-			roster, err := h.resolve(ctx, e.TenantID, room)
-			if err != nil {
-				return nil, err
-			}
-			parcels[i].roster = roster
-		}
-		if e.Target.Kind == KindConnection {
-			parcels[i].only = h.Connection(e.Target.ConnectionID)
+		entries[i].Envelope = e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))
+		if err := h.settle(ctx, e, now); err != nil {
+			return nil, err
 		}
 	}
-	receipts := make([]Receipt, len(events))
-	for i := range parcels {
-		if receipts[i].ID == "" {
-			h.publishTenant(events[i].TenantID, parcels[i:], receipts[i:], now)
+	if err := h.log.Append(ctx, entries); err != nil {
+		return nil, err
+	}
+	receipts := make([]Receipt, len(entries))
+	for i, e := range entries {
+		receipts[i] = Receipt{ID: e.Event.ID, Timestamp: now, Connections: e.Reached, Duplicate: e.Duplicate}
+		if e.Duplicate {
+			receipts[i].Timestamp = e.FirstAt
+		}
+		if e.Cursor.Seq > 0 {
+			receipts[i].Cursor = e.Cursor.String()
 		}
 	}
 	return receipts, nil
 }
 
-// publishTenant publishes those of the parcels that are the tenant's.
-func (h *Hub) publishTenant(name string, parcels []*parcel, receipts []Receipt, now time.Time) {
-	stored := 0
-	for _, p := range parcels {
-		if p.event.TenantID == name && p.event.Stored() {
-			stored++
-		}
+// settle brings the tenant's rooms up to date before an event for one is placed:
+// also where nobody is connected, since who resumes later is to get it.
+func (h *Hub) settle(ctx context.Context, e *Event, now time.Time) error {
+	room, ok := e.Target.Room()
+	if !ok {
+		return nil
 	}
-	var d sse.Delivery
-	t := h.lock(name, stored > 0)
-	var place Cursor
-	if stored > 0 {
-		place = t.log.Append(stored, now)
+	roster, err := h.resolve(ctx, e.TenantID, room)
+	if err != nil || roster == nil {
+		return err
 	}
-	for i, p := range parcels {
-		if p.event.TenantID != name {
-			continue
-		}
-		if p.event.Stored() {
-			p.cursor = place.String()
-			place = place.Plus(1)
-		}
-		n := 0
-		if t != nil {
-			n = t.deliverLocked(&d, p, now)
-		}
-		receipts[i] = Receipt{ID: p.event.ID, Timestamp: p.event.Timestamp, Cursor: p.cursor, Connections: n}
+	t, err := h.open(ctx, e.TenantID)
+	if err != nil {
+		return err
 	}
-	if t != nil {
-		t.mu.Unlock()
+	t.adoptLocked(room, roster, now)
+	t.mu.Unlock()
+	return nil
+}
+
+// Deliver implements Sink.
+func (h *Hub) Deliver(tenant string, entries []*Entry) {
+	t := h.find(tenant)
+	if t == nil {
+		return
 	}
+	defer t.mu.Unlock()
+	for _, e := range entries {
+		p := parcelOf(e)
+		if p.place > 0 && p.place <= t.head.Seq && t.attached {
+			continue // it was told when it was attached
+		}
+		if p.place > 0 {
+			t.head = e.Cursor
+			t.unmarked.events++
+			t.unmarked.bytes += e.Size()
+		}
+		if e.Event.Target.Kind == KindConnection {
+			p.only = h.Connection(e.Event.Target.ConnectionID)
+		}
+		e.Reached += t.deliverLocked(&t.gathered, &p)
+	}
+	grown := t.unmarked
+	if h.marks.Events > 0 && grown.events >= h.marks.Events || h.marks.Bytes > 0 && grown.bytes >= h.marks.Bytes {
+		t.markLocked(&t.gathered, entries[0].Event.Timestamp)
+	}
+}
+
+// Flush implements Sink.
+func (h *Hub) Flush(tenant string) {
+	if t := h.find(tenant); t != nil {
+		h.flush(t)
+	}
+}
+
+// flush lets go what a tenant, which is locked, has gathered, and unlocks it.
+func (h *Hub) flush(t *tenant) {
+	d := t.gathered
+	t.gathered = sse.Delivery{}
+	t.mu.Unlock()
 	d.Flush()
 }
+
+// History reads a tenant's events after a cursor, or from the oldest on when that
+// is empty: limit at most. gap says that some before them are missing for good.
+func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
+	from, err := h.log.Find(ctx, tenant, after)
+	for {
+		lost := errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor)
+		if err != nil && !lost {
+			return Page{}, false, err
+		}
+		gap = gap || lost
+		page, err = h.log.Read(ctx, tenant, Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
+		if err == nil {
+			return page, gap, nil
+		}
+		from = page.Next
+	}
+}
+
+// historyBytes bounds one answer of History.
+const historyBytes = 4 << 20
 
 // Notify tells a tenant's streams of changes: each stream with a watch list of
 // those on its list, and every other stream of all of them in one write, or of
 // the digest alone when there is one. With shared set, only streams of profiles
 // that have a room in common with who changed, or are who changed, are told.
 func (h *Hub) Notify(name string, notices []Notice, digest *Event, shared bool) {
-	t := h.lock(name, false)
+	t := h.find(name)
 	if t == nil {
 		return
 	}
@@ -576,7 +755,7 @@ func (h *Hub) Notify(name string, notices []Notice, digest *Event, shared bool) 
 		parcels[i] = pack(n.Event)
 		for c := range t.watchers[n.About] {
 			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
-				sendWanted(&d, c, parcels[i])
+				t.sendWantedLocked(&d, c, parcels[i])
 			}
 		}
 	}
@@ -588,7 +767,7 @@ func (h *Hub) Notify(name string, notices []Notice, digest *Event, shared bool) 
 		whole := &bundle{parcels: all}
 		for _, c := range t.conns {
 			if c.watch == nil {
-				whole.send(&d, c)
+				t.sendBundleLocked(&d, c, whole)
 			}
 		}
 	} else {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -510,7 +511,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 64 << 10 })
 	healthy := h.open(t, "tenant=acme&profile=a")
-	slow, err := h.Connect(Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}}) // nobody reads it
+	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}}) // nobody reads it
 	is.NoErr(err)
 	payload := `"` + strings.Repeat("x", 1<<10) + `"`
 	for i := range 100 {
@@ -531,7 +532,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 8 << 10 })
-	slow, err := h.Connect(Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}})
+	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}})
 	is.NoErr(err)
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"kept"`)
 	for range 10 {

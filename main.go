@@ -45,6 +45,13 @@ type Config struct {
 	Retry            time.Duration `env:"RETRY" envDefault:"2s"`
 	StreamBuffer     int           `env:"STREAM_BUFFER" envDefault:"1048576"`
 	MemoryBudget     *int64        `env:"MEMORY_BUDGET"` // nil: a quarter of what there is
+	HistoryEvents    int           `env:"HISTORY_EVENTS" envDefault:"10000"`
+	HistoryBytes     int64         `env:"HISTORY_BYTES" envDefault:"67108864"`
+	HistoryTTL       time.Duration `env:"HISTORY_TTL" envDefault:"24h"`
+	HistoryTotal     *int64        `env:"HISTORY_TOTAL_BYTES"` // nil: 1 GiB, or a quarter of what there is
+	DedupeWindow     time.Duration `env:"DEDUPE_WINDOW" envDefault:"2m"`
+	DedupeIDs        int           `env:"DEDUPE_IDS" envDefault:"1000000"`
+	Drain            time.Duration `env:"DRAIN" envDefault:"10s"`
 	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"65536"`
 	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
@@ -74,21 +81,24 @@ func loadConfig(environ []string) (Config, error) {
 	}{
 		{"IDLE_TIMEOUT", cfg.IdleTimeout, true}, {"PRESENCE_TICK", cfg.PresenceTick, false},
 		{"PRESENCE_GRACE", cfg.PresenceGrace, true}, {"TYPING_TTL", cfg.TypingTTL, false},
-		{"HEARTBEAT", cfg.Heartbeat, true},
+		{"HEARTBEAT", cfg.Heartbeat, true}, {"HISTORY_TTL", cfg.HistoryTTL, true},
+		{"DEDUPE_WINDOW", cfg.DedupeWindow, true}, {"DRAIN", cfg.Drain, true},
 	} {
 		wrong(d.d < 0 || d.d == 0 && !d.zero, d.name, "%v is too short", d.d)
 	}
 	wrong(cfg.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", cfg.Retry)
 	for _, n := range []struct {
 		name string
-		n    int
+		n    int64
 	}{
-		{"PRESENCE_BURST", cfg.PresenceBurst}, {"STREAM_BUFFER", cfg.StreamBuffer},
-		{"MAX_EVENT_BYTES", cfg.MaxEventBytes}, {"MAX_BODY_BYTES", cfg.MaxBodyBytes},
+		{"PRESENCE_BURST", int64(cfg.PresenceBurst)}, {"STREAM_BUFFER", int64(cfg.StreamBuffer)},
+		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
+		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
 	wrong(cfg.MemoryBudget != nil && *cfg.MemoryBudget < 0, "MEMORY_BUDGET", "is negative; 0 lifts the limit")
+	wrong(cfg.HistoryTotal != nil && *cfg.HistoryTotal < 0, "HISTORY_TOTAL_BYTES", "is negative; 0 lifts the limit")
 	audiences := []string{string(AudienceTenant), string(AudienceShared), string(AudienceNone)}
 	wrong(!slices.Contains(audiences, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
 	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
@@ -203,8 +213,15 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	uuid.EnableRandPool() // a system call for 16 ids, not for each
 
-	budget := memoryBudget(cfg.MemoryBudget)
-	tuneMemory(budget)
+	quarter := quarterOfMemory()
+	budget, total := quarter, min(quarter, 1<<30)
+	if cfg.MemoryBudget != nil {
+		budget = *cfg.MemoryBudget
+	}
+	if cfg.HistoryTotal != nil {
+		total = *cfg.HistoryTotal
+	}
+	tuneMemory(budget, total)
 
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
@@ -212,6 +229,13 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: budget,
+		Log: NewMemoryLog(MemoryLimits{
+			Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: total,
+			Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
+		}),
+		Marks: HistoryPart{
+			Events: (cfg.HistoryEvents + 3) / 4, Bytes: (cfg.HistoryBytes + 3) / 4, Time: (cfg.HistoryTTL + 3) / 4,
+		},
 		Resolver: resolver, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{
@@ -246,7 +270,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	go presence.Run(background)
-	go sweep(background, hub)
+	go sweep(background, hub, cfg.HistoryTTL)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -255,7 +279,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	case <-ctx.Done():
 	}
 	logger.Info("draining")
-	hub.Drain()
+	hub.Drain(background, cfg.Drain)
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(last); err != nil {
@@ -269,12 +293,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	return nil
 }
 
-// memoryBudget is what is configured, else a quarter of the machine's or the
-// control group's memory, whichever is less.
-func memoryBudget(configured *int64) int64 {
-	if configured != nil {
-		return *configured
-	}
+// quarterOfMemory is of the machine's or of the control group's, whichever is less.
+func quarterOfMemory() int64 {
 	total, err := memlimit.FromSystem()
 	if group, err2 := memlimit.FromCgroup(); err2 == nil && (err != nil || group < total) {
 		total, err = group, nil
@@ -285,14 +305,18 @@ func memoryBudget(configured *int64) int64 {
 	return int64(total / 4)
 }
 
-// tuneMemory trades memory that is there for fewer collections; as the budget
-// comes near they become frequent again. GOGC and GOMEMLIMIT have the last word.
-func tuneMemory(budget int64) {
+// tuneMemory trades memory that is there for fewer collections; as what streams
+// and the history may take comes near they become frequent again. Without a bound
+// nothing is traded. GOGC and GOMEMLIMIT have the last word.
+func tuneMemory(budget, history int64) {
+	if budget == 0 || history == 0 {
+		return
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
-	if os.Getenv("GOMEMLIMIT") == "" && budget > 0 {
-		debug.SetMemoryLimit(budget)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(budget + history)
 	}
 }
 
@@ -304,9 +328,13 @@ func newLogger(cfg Config, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// sweep has the hub forget what has grown old, once a minute.
-func sweep(ctx context.Context, hub *Hub) {
-	ticker := time.NewTicker(time.Minute)
+// sweep has the hub forget what has grown old, often enough for a short TTL.
+func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
+	every := time.Minute
+	if ttl > 0 {
+		every = min(every, max(ttl/8, time.Second))
+	}
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {

@@ -34,7 +34,7 @@ type presenceWorld struct {
 // inBubble runs test with tick 1 s, grace 5 s, idle 5 m, typing 6 s, burst 3.
 func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
@@ -49,7 +49,7 @@ func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is
 
 func (w presenceWorld) connect(ref ProfileRef, watch ...ProfileRef) *Connection {
 	w.t.Helper()
-	c, err := w.Connect(Subscription{Tenant: "acme", Profile: ref, Watch: watch})
+	c, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ref, Watch: watch})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestDigestPastBurst(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(w.SetMembers("acme", talk, []ProfileRef{bob, carol, alice}))
+				is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, carol, alice}))
 				seer, watcher := w.connect(bob), w.connect(carol, alice)
 				w.connect(alice)
 				w.connect(ProfileRef{"user", "dave"})
@@ -200,9 +200,9 @@ func TestPresenceAudience(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(w.SetMembers("acme", talk, []ProfileRef{bob, alice}))
+				is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, alice}))
 				friend, stranger := w.connect(bob), w.connect(carol)
-				blind, err := w.Connect(Subscription{Tenant: "acme", Profile: bob, Watch: []ProfileRef{}})
+				blind, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: bob, Watch: []ProfileRef{}})
 				is.NoErr(err)
 				w.wait(1500 * time.Millisecond)
 				before := []*Connection{w.connect(bob), w.connect(carol)}
@@ -227,7 +227,7 @@ func TestTyping(t *testing.T) {
 		return w.Typing(context.Background(), "acme", ref, "talk", started)
 	}
 	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-		is.NoErr(w.SetMembers("acme", talk, []ProfileRef{alice, bob}))
+		is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
 		is.True(errors.Is(start(w, carol, true), ErrNotMember))
 		w.wait(6 * time.Minute)
@@ -246,7 +246,7 @@ func TestTyping(t *testing.T) {
 	})
 	t.Run("stops when offline", func(t *testing.T) {
 		inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-			is.NoErr(w.SetMembers("acme", talk, []ProfileRef{alice, bob}))
+			is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}))
 			c, other := w.connect(alice), w.connect(bob)
 			w.Kick(c, CloseKicked)
 			w.wait(4 * time.Second)

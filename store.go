@@ -1,162 +1,131 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"iter"
-	"maps"
+	"context"
+	"errors"
 	"strconv"
+	"strings"
 	"time"
+)
+
+// Errors of a Log: they say why a place in the history is not where a reader may
+// go on as if nothing had happened.
+var (
+	ErrExpired       = errors.New("the history no longer reaches back to this cursor")
+	ErrUnknownCursor = errors.New("this is no cursor of this history")
 )
 
 // Cursor is a place in a tenant's history. Its text form is opaque to clients.
 type Cursor struct {
-	Epoch string // new for each life of the log
+	Epoch string // new for each life of the tenant's history
 	Seq   uint64 // 0: before the first event
 }
 
 func (c Cursor) String() string { return c.Epoch + "-" + strconv.FormatUint(c.Seq, 10) }
 
-// Plus is the place n further on.
-func (c Cursor) Plus(n int) Cursor { return Cursor{c.Epoch, c.Seq + uint64(n)} }
+// ParseCursor reads the text form, in the one way that String writes it.
+func ParseCursor(text string) (Cursor, bool) {
+	epoch, digits, found := strings.Cut(text, "-")
+	seq, err := strconv.ParseUint(digits, 10, 64)
+	c := Cursor{epoch, seq}
+	return c, found && err == nil && c.String() == text
+}
 
-// Log gives the events of one tenant their places. The hub calls it under the
-// tenant's lock: one order for all.
+// Entry is one event on its way through a Log, which sets the second group.
+type Entry struct {
+	Event    *Event
+	Envelope []byte // as its recipients see it
+	Chosen   bool   // its publisher chose its id, so a repeat is recognised
+
+	Cursor    Cursor    // its place, the first's for a duplicate; zero where it is not stored
+	Duplicate bool      // nothing was stored or handed on
+	FirstAt   time.Time // of a duplicate: the first's timestamp
+
+	Reached int // connections; set by the Sink
+}
+
+// What memory an entry takes beside its envelope, and its place in one list of an
+// index, as measured.
+const (
+	entryBytes = 560
+	listBytes  = 48
+)
+
+// Size is the memory that a stored entry takes, in bytes.
+func (e *Entry) Size() int64 {
+	t := &e.Event.Target
+	return int64(len(e.Envelope) + entryBytes + listBytes*(max(1, len(t.Profiles))+len(t.ExcludeProfiles)))
+}
+
+// Sink is who is handed what a Log accepts.
+type Sink interface {
+	// Deliver is called in the tenant's one order, with what was appended together.
+	// It neither waits nor calls the Log.
+	Deliver(tenant string, entries []*Entry)
+	// Flush is called after each Deliver, once nobody is kept waiting by it.
+	Flush(tenant string)
+}
+
+// Reader is whose entries are read: those of a profile that may see what was
+// said in its rooms while it belonged to them.
+type Reader struct {
+	Profile ProfileRef
+	Rooms   []Stay
+}
+
+// Stay is a time in a room, in places of the tenant's history: those after From,
+// up to Until.
+type Stay struct {
+	Room        Room
+	From, Until uint64
+}
+
+// Query asks for entries after a place, the oldest first.
+type Query struct {
+	After  uint64
+	Reader *Reader // nil: all entries
+	Limit  int     // entries at most; at least one is read, if there is one
+	Bytes  int     // of envelopes, as many entries as fit
+}
+
+// Page is what a Query finds. Entries are shared: nobody changes them.
+type Page struct {
+	Entries []*Entry
+	Next    Cursor // the place reached: there is nothing else up to here
+}
+
+// Log orders, recognises and keeps the events of every tenant. A kind may keep
+// them in memory, or with a broker for several hubs; then its calls may wait and
+// fail, and what any hub appends goes to the sinks of all.
 type Log interface {
-	// Append takes n consecutive places and returns the first.
-	Append(n int, now time.Time) Cursor
-	// Head is the place of the last event.
-	Head() Cursor
-	// Idle says that nothing is lost when the log is forgotten.
-	Idle(now time.Time) bool
+	// Follow names one who is handed what is accepted, before anything is.
+	Follow(Sink)
+	// Append takes entries, all or none. One whose chosen id the window knows becomes
+	// a duplicate. The others of a tenant are handed to the sinks together, in the
+	// order given; those to be stored get consecutive places.
+	Append(ctx context.Context, entries []*Entry) error
+	// Attach tells the head of a tenant's history, and promises to the sinks all that
+	// comes after it; Detach ends one such promise.
+	Attach(ctx context.Context, tenant string) (head Cursor, err error)
+	Detach(tenant string)
+	// Find says where a cursor of any text stands: at a place from where nothing is
+	// missing, or with ErrExpired before the oldest place, which is returned, or with
+	// ErrUnknownCursor nowhere, and the head is returned. Empty means the oldest place.
+	Find(ctx context.Context, tenant, cursor string) (Cursor, error)
+	// Read answers a Query, in time that depends on what it finds and not on what is
+	// kept. With ErrExpired, Next is the oldest place from where to go on.
+	Read(ctx context.Context, tenant string, q Query) (Page, error)
+	// Sweep forgets what has grown old. Called now and then.
+	Sweep(now time.Time)
+	// Stats tells what is kept.
+	Stats() LogStats
 }
 
-// logTTL is how long a quiet tenant's place in its history is remembered.
-const logTTL = 24 * time.Hour
-
-type memoryLog struct {
-	head Cursor
-	last time.Time
+// LogStats is what a Log keeps on this machine.
+type LogStats struct {
+	Tenants int
+	Entries int
+	Bytes   int64 // of memory, as counted against the limits
+	IDs     int   // that would be recognised
+	LostIDs int   // forgotten before their window was over, since the start
 }
-
-// NewMemoryLog starts a log that lives as long as the process.
-func NewMemoryLog() Log {
-	var epoch [8]byte
-	rand.Read(epoch[:])
-	return &memoryLog{head: Cursor{Epoch: hex.EncodeToString(epoch[:])}}
-}
-
-func (l *memoryLog) Append(n int, now time.Time) Cursor {
-	first := l.head.Plus(1)
-	l.head, l.last = l.head.Plus(n), now
-	return first
-}
-
-func (l *memoryLog) Head() Cursor { return l.head }
-
-func (l *memoryLog) Idle(now time.Time) bool {
-	return l.head.Seq == 0 || now.Sub(l.last) > logTTL
-}
-
-// Rooms is who belongs where in one tenant, from both sides. It has no lock:
-// the hub's tenant guards it.
-type Rooms struct {
-	members map[Room]map[ProfileRef]struct{}
-	of      map[ProfileRef]map[Room]struct{}
-}
-
-// Empty says that nobody belongs anywhere.
-func (r *Rooms) Empty() bool { return len(r.members) == 0 }
-
-// Add makes p a member; false when it was one.
-func (r *Rooms) Add(room Room, p ProfileRef) bool {
-	if r.Has(room, p) {
-		return false
-	}
-	if r.members == nil {
-		r.members = map[Room]map[ProfileRef]struct{}{}
-		r.of = map[ProfileRef]map[Room]struct{}{}
-	}
-	link(r.members, room, p)
-	link(r.of, p, room)
-	return true
-}
-
-// Remove ends p's membership; false when there was none.
-func (r *Rooms) Remove(room Room, p ProfileRef) bool {
-	if !r.Has(room, p) {
-		return false
-	}
-	unlink(r.members, room, p)
-	unlink(r.of, p, room)
-	return true
-}
-
-func link[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
-	if m[k] == nil {
-		m[k] = map[V]struct{}{}
-	}
-	m[k][v] = struct{}{}
-}
-
-func unlink[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
-	if delete(m[k], v); len(m[k]) == 0 {
-		delete(m, k)
-	}
-}
-
-// Replace makes members all that the room has, and returns who came and went.
-func (r *Rooms) Replace(room Room, members []ProfileRef) (added, removed []ProfileRef) {
-	want := make(map[ProfileRef]struct{}, len(members))
-	for _, p := range members {
-		want[p] = struct{}{}
-		if r.Add(room, p) {
-			added = append(added, p)
-		}
-	}
-	for p := range r.members[room] {
-		if _, stays := want[p]; !stays {
-			removed = append(removed, p)
-		}
-	}
-	for _, p := range removed {
-		r.Remove(room, p)
-	}
-	return added, removed
-}
-
-// Has says whether p is a member.
-func (r *Rooms) Has(room Room, p ProfileRef) bool {
-	_, ok := r.members[room][p]
-	return ok
-}
-
-// Len is how many members the room has.
-func (r *Rooms) Len(room Room) int { return len(r.members[room]) }
-
-// Members are the room's, in no order.
-func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] { return maps.Keys(r.members[room]) }
-
-// Of are the rooms that p belongs to, in no order.
-func (r *Rooms) Of(p ProfileRef) iter.Seq[Room] { return maps.Keys(r.of[p]) }
-
-// Share says whether two profiles have a room in common.
-func (r *Rooms) Share(a, b ProfileRef) bool {
-	few, many := r.of[a], r.of[b]
-	if len(few) > len(many) {
-		few, many = many, few
-	}
-	for room := range few {
-		if _, ok := many[room]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// Roster is the membership of one room as its owner gave it. It is immutable:
-// another answer is another pointer.
-type Roster struct{ Members []ProfileRef }
-
-// resolvedTTL is how long an unused answer of a Resolver is kept for deliveries.
-const resolvedTTL = time.Hour

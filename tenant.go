@@ -18,7 +18,10 @@ type tenant struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	log       Log
+	head      Cursor       // the last place that was handed to streams
+	attached  bool         // head is known, and the log tells of all that follows
+	gathered  sse.Delivery // what is to be flushed
+	unmarked  traffic      // since the places of quiet streams moved on
 	rooms     Rooms
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
 	peers     map[ProfileRef]*peer
@@ -31,6 +34,14 @@ type tenant struct {
 type resolved struct {
 	roster *Roster
 	used   time.Time
+	at     uint64 // the tenant's place then
+}
+
+// traffic is how much was delivered, and since when.
+type traffic struct {
+	events int
+	bytes  int64
+	since  time.Time
 }
 
 // peer is a profile that has connections.
@@ -57,7 +68,27 @@ type Connection struct {
 	watch   []ProfileRef // nil: as configured; empty: none
 	index   int          // in tenant.conns
 	removed bool
+	drained bool    // closed by a drain: not to be announced
+	place   uint64  // in the history, that its client knows or will
+	behind  *behind // nil: live
 }
+
+// behind is kept for a connection that is being sent what it missed: events to
+// come are read from the history as well, but for those that are not stored.
+type behind struct {
+	held  []held
+	bytes int
+	shed  bool // held was too much
+}
+
+// held is a frame that is not stored, and the place it comes after.
+type held struct {
+	after uint64
+	frame *sse.Frame
+}
+
+// maxHeld is how many bytes are held for a connection that is behind.
+const maxHeld = 256 << 10
 
 // LastActivity is when the connection was last active.
 func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }
@@ -105,11 +136,11 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 		r.roster = roster
 		t.setMembersLocked(room, roster.Members)
 	}
-	r.used = now
+	r.used, r.at = now, t.head.Seq
 }
 
 func (t *tenant) setMembersLocked(room Room, members []ProfileRef) {
-	added, removed := t.rooms.Replace(room, members)
+	added, removed := t.rooms.Replace(room, members, t.head.Seq)
 	for _, p := range added {
 		t.joinedLocked(room, p)
 	}
@@ -130,12 +161,46 @@ func (t *tenant) leftLocked(room Room, ref ProfileRef) {
 	}
 }
 
-// parcel is an event on its way: encoded once, framed at most once each way.
+// sendLocked hands c a frame of an event with a place in the history, or of one
+// that has none (0).
+func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, place uint64) {
+	switch b := c.behind; {
+	case b == nil && place == 0:
+		d.Send(c.Stream, frame)
+	case b == nil && place > c.place:
+		c.place = place
+		d.Send(c.Stream, frame)
+	case b == nil || place > 0: // it had it, or will
+	case b.bytes+frame.Len() > maxHeld:
+		b.held, b.shed = nil, true
+	case !b.shed:
+		b.held = append(b.held, held{t.head.Seq, frame})
+		b.bytes += frame.Len()
+	}
+}
+
+// markLocked moves the places of quiet streams on, with bare ids: their clients
+// would come back as expired although they missed nothing.
+func (t *tenant) markLocked(d *sse.Delivery, now time.Time) {
+	t.unmarked = traffic{since: now}
+	var mark *sse.Frame
+	for _, c := range t.conns {
+		if c.behind != nil || c.place >= t.head.Seq {
+			continue
+		}
+		if mark == nil {
+			mark = sse.NewFrame(sse.AppendID(nil, t.head.String()), false)
+		}
+		t.sendLocked(d, c, mark, t.head.Seq)
+	}
+}
+
+// parcel is an event on its way to streams: framed at most once each way.
 type parcel struct {
 	event  *Event
-	data   []byte // the envelope
-	cursor string // empty: not stored
-	roster *Roster
+	data   []byte      // the envelope
+	place  uint64      // 0: not stored
+	cursor string      // empty: not stored
 	only   *Connection // that a target of this kind names, whichever tenant's
 
 	notProfiles map[ProfileRef]struct{}
@@ -144,15 +209,24 @@ type parcel struct {
 	named, unnamed *sse.Frame
 }
 
+// pack makes an event of the hub's own ready, which is not stored.
 func pack(e *Event) *parcel {
-	p := &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
-	if excluded := e.Target.ExcludeProfiles; len(excluded) > 0 {
+	return &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
+}
+
+// parcelOf makes an entry ready for streams.
+func parcelOf(e *Entry) parcel {
+	p := parcel{event: e.Event, data: e.Envelope}
+	if e.Event.Stored() {
+		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
+	}
+	if excluded := e.Event.Target.ExcludeProfiles; len(excluded) > 0 {
 		p.notProfiles = make(map[ProfileRef]struct{}, len(excluded))
 		for _, ref := range excluded {
 			p.notProfiles[ref] = struct{}{}
 		}
 	}
-	if excluded := e.Target.ExcludeConnections; len(excluded) > 0 {
+	if excluded := e.Event.Target.ExcludeConnections; len(excluded) > 0 {
 		p.notConns = make(map[uuid.UUID]struct{}, len(excluded))
 		for _, text := range excluded {
 			if id, err := uuid.Parse(text); err == nil { // no connection has another kind of id
@@ -191,7 +265,7 @@ func (p *parcel) frame(unnamed bool) *sse.Frame {
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them.
-func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel, now time.Time) (n int) {
+func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
 	target := &p.event.Target
 	give := func(c *Connection) {
 		if p.excludes(c) {
@@ -199,7 +273,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel, now time.Time) (n int
 		}
 		n++
 		if c.filter.Wants(p.event.Type) {
-			d.Send(c.Stream, p.frame(c.unnamed))
+			t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 		}
 	}
 	giveAll := func(p *peer) {
@@ -224,7 +298,6 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel, now time.Time) (n int
 		}
 	default:
 		room, _ := target.Room()
-		t.adoptLocked(room, p.roster, now)
 		for peer := range t.present[room] {
 			giveAll(peer)
 		}
@@ -255,7 +328,7 @@ func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels [
 			told[p] = true
 			for _, c := range p.conns {
 				if c.watch == nil {
-					sendWanted(d, c, parcel)
+					t.sendWantedLocked(d, c, parcel)
 				}
 			}
 		}
@@ -271,9 +344,9 @@ func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels [
 	}
 }
 
-func sendWanted(d *sse.Delivery, c *Connection, p *parcel) {
+func (t *tenant) sendWantedLocked(d *sse.Delivery, c *Connection, p *parcel) {
 	if c.filter.Wants(p.event.Type) {
-		d.Send(c.Stream, p.frame(c.unnamed))
+		t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 	}
 }
 
@@ -283,10 +356,10 @@ type bundle struct {
 	named, unnamed *sse.Frame
 }
 
-func (b *bundle) send(d *sse.Delivery, c *Connection) {
+func (t *tenant) sendBundleLocked(d *sse.Delivery, c *Connection, b *bundle) {
 	if c.filter != nil {
 		for _, p := range b.parcels {
-			sendWanted(d, c, p)
+			t.sendWantedLocked(d, c, p)
 		}
 		return
 	}
@@ -301,5 +374,5 @@ func (b *bundle) send(d *sse.Delivery, c *Connection) {
 		}
 		*frame = sse.NewFrame(data, true)
 	}
-	d.Send(c.Stream, *frame)
+	t.sendLocked(d, c, *frame, 0)
 }

@@ -322,7 +322,12 @@ func (e *Event) Stored() bool { return !e.Ephemeral && e.Target.Kind != KindConn
 // AppendEnvelope appends the event as its recipients see it, one line of compact
 // JSON: of the target only the kind and the room, since one recipient must not
 // learn of the others.
-func (e *Event) AppendEnvelope(b []byte) []byte {
+func (e *Event) AppendEnvelope(b []byte) []byte { return e.appendJSON(b, false) }
+
+// AppendWhole appends the event with all of its target, for services.
+func (e *Event) AppendWhole(b []byte) []byte { return e.appendJSON(b, true) }
+
+func (e *Event) appendJSON(b []byte, whole bool) []byte {
 	text := func(name, value string) {
 		b = append(b, name...)
 		b = strictjson.AppendQuote(b, value)
@@ -330,14 +335,16 @@ func (e *Event) AppendEnvelope(b []byte) []byte {
 	text(`{"id":`, e.ID)
 	text(`,"tenantId":`, e.TenantID)
 	text(`,"type":`, e.Type)
-	b = append(b, `,"payload":`...)
-	b = append(b, e.Payload...)
+	b = append(append(b, `,"payload":`...), e.Payload...)
 	text(`,"target":{"kind":`, string(e.Target.Kind))
 	switch e.Target.Kind {
 	case KindConversation:
 		text(`,"conversationId":`, e.Target.ConversationID)
 	case KindGroup:
 		text(`,"groupId":`, e.Target.GroupID)
+	}
+	if whole {
+		b = e.Target.appendRecipients(b)
 	}
 	b = append(b, `},"timestamp":"`...)
 	b = AppendTime(b, e.Timestamp)
@@ -349,6 +356,32 @@ func (e *Event) AppendEnvelope(b []byte) []byte {
 		b = append(b, `,"ephemeral":true`...)
 	}
 	return append(b, '}')
+}
+
+// appendRecipients appends what AppendEnvelope leaves out.
+func (t *Target) appendRecipients(b []byte) []byte {
+	if len(t.Profiles) > 0 {
+		b = appendList(append(b, `,"profiles":`...), t.Profiles, ProfileRef.AppendJSON)
+	}
+	if len(t.ExcludeProfiles)+len(t.ExcludeConnections) > 0 {
+		b = appendList(append(b, `,"exclude":{"profiles":`...), t.ExcludeProfiles, ProfileRef.AppendJSON)
+		b = appendList(append(b, `,"connectionIds":`...), t.ExcludeConnections, func(id string, b []byte) []byte {
+			return strictjson.AppendQuote(b, id)
+		})
+		b = append(b, '}')
+	}
+	return b
+}
+
+func appendList[T any](b []byte, list []T, item func(T, []byte) []byte) []byte {
+	b = append(b, '[')
+	for i, x := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item(x, b)
+	}
+	return append(b, ']')
 }
 
 // Address is what a call's path says of an event, so that its body must not.

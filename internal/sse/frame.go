@@ -25,6 +25,9 @@ type Frame struct {
 // shed when a stream falls behind.
 func NewFrame(data []byte, ephemeral bool) *Frame { return &Frame{data, ephemeral} }
 
+// Len is the frame's size in bytes.
+func (f *Frame) Len() int { return len(f.data) }
+
 // AppendEvent appends one event; an empty id or name leaves the field out. Data
 // of several lines becomes several data fields (LF, CR and CRLF all end a line).
 func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
@@ -54,6 +57,12 @@ func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
 		}
 		data = data[end+1:]
 	}
+}
+
+// AppendID appends an id alone: a client remembers it, and dispatches nothing
+// (WHATWG HTML §9.2.6). The id must not hold CR, LF or NUL.
+func AppendID(b []byte, id string) []byte {
+	return append(append(append(b, "id: "...), id...), "\n\n"...)
 }
 
 // AppendRetry appends the field that tells a client how long to wait before it

@@ -66,6 +66,7 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		case len(data) == 0:
 			s.state, buf = idle, nil
+			s.hungryLocked()
 			s.mu.Unlock()
 			select {
 			case <-s.wake:

@@ -125,6 +125,7 @@ func (s *Stream) writeAll(room func() []byte) error {
 				return nil
 			}
 			s.state = idle
+			s.hungryLocked()
 			s.mu.Unlock()
 			return errHeld
 		}

@@ -39,7 +39,9 @@ type Stream struct {
 	input   bool // epoll saw input or the end of it
 	lingers bool // closed, with a deadline
 	abrupt  bool // to be ended without last words
+	feeding bool // more is being called, or about to be
 
+	more     func() bool
 	received uint32 // bytes that came in after the request
 	taken    int32  // frames at the front that are being written: they stay
 	offset   int32  // bytes of the first frame that are written
@@ -53,6 +55,37 @@ type Stream struct {
 // the stream has ended and nothing will be written any more.
 func (e *Engine) NewStream(gone func(error)) *Stream {
 	return &Stream{engine: e, gone: gone, fd: -1}
+}
+
+// Feed has more called whenever all that s is owed is written, to send it more,
+// until it returns false: so what a client is to have is made as it takes it.
+// more may wait, and is not called twice at once. Feed comes before Serve.
+func (s *Stream) Feed(more func() bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.more = more
+}
+
+// hungryLocked has a stream that owes nothing fed, if it is to be.
+func (s *Stream) hungryLocked() {
+	if s.more != nil && !s.feeding {
+		s.feeding = true
+		more := s.more
+		s.engine.background.Go(func() { s.feed(more) })
+	}
+}
+
+func (s *Stream) feed(more func() bool) {
+	for hungry := true; hungry; {
+		goOn := more()
+		s.mu.Lock()
+		if !goOn || s.closed {
+			s.more = nil
+		}
+		hungry = s.more != nil && len(s.pending) == 0
+		s.feeding = hungry
+		s.mu.Unlock()
+	}
 }
 
 // Delivery gathers what one publish hands to streams of one engine: Send under
@@ -315,7 +348,7 @@ func (s *Stream) end(why error) {
 	s.mu.Lock()
 	s.state, s.closed = ended, true
 	s.oweLocked(-s.owed)
-	s.pending = nil
+	s.pending, s.more = nil, nil
 	if s.cut {
 		why = ErrSlow
 	}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"realtimehub/internal/sse"
+)
+
+// replay sends one connection what it missed, a chunk whenever its client has
+// taken the last, until it has caught up and is live.
+type replay struct {
+	// Static.
+	tenant  *tenant
+	conn    *Connection
+	log     Log
+	resolve func(ctx context.Context, tenant string, room Room) (*Roster, error)
+	shed    *sse.Frame // says that ephemeral events were dropped
+	fail    func()     // ends the stream: the client resumes later
+	logger  *slog.Logger
+
+	told uint64 // the place of the last id that the client was sent
+}
+
+// chunkBytes is about how much of a history is read at once.
+const chunkBytes = 64 << 10
+
+// step sends the next chunk and says whether there may be more.
+func (r *replay) step() bool {
+	t, c := r.tenant, r.conn
+	t.mu.Lock()
+	q := Query{After: c.place, Reader: &Reader{c.Profile, t.rooms.Stays(c.Profile)}, Bytes: chunkBytes}
+	over := c.removed
+	t.mu.Unlock()
+	if over {
+		return false
+	}
+	page, err := r.log.Read(context.Background(), t.name, q)
+	expired := errors.Is(err, ErrExpired)
+	if err != nil && !expired {
+		r.logger.Warn("history", "tenant", t.name, "err", err)
+		r.fail()
+		return false
+	}
+	rosters := r.rosters(page.Entries)
+
+	var d sse.Delivery
+	t.mu.Lock()
+	now := time.Now()
+	for room, roster := range rosters {
+		t.adoptLocked(room, roster, now)
+	}
+	if expired {
+		d.Send(c.Stream, gapFrame(ErrExpired, page.Next))
+		r.told = page.Next.Seq
+	}
+	r.sendLocked(&d, page)
+	live := page.Next.Seq >= t.head.Seq && !expired
+	if live {
+		c.behind = nil
+	}
+	t.mu.Unlock()
+	d.Flush()
+	return !live
+}
+
+// rosters asks whoever owns membership about the rooms of some entries, as of now.
+func (r *replay) rosters(entries []*Entry) map[Room]*Roster {
+	var rosters map[Room]*Roster
+	for _, e := range entries {
+		room, ok := e.Event.Target.Room()
+		if _, asked := rosters[room]; !ok || asked {
+			continue
+		}
+		roster, err := r.resolve(context.Background(), r.tenant.name, room)
+		if err == nil && roster == nil {
+			return nil // the hub's own rooms are the truth
+		}
+		if rosters == nil {
+			rosters = map[Room]*Roster{}
+		}
+		rosters[room] = roster // nil on an error: the last answer holds
+	}
+	return rosters
+}
+
+// sendLocked sends a page's entries, as one frame where it can, and between them
+// what was held at their places.
+func (r *replay) sendLocked(d *sse.Delivery, page Page) {
+	t, c := r.tenant, r.conn
+	var b []byte
+	flush := func() {
+		if len(b) > 0 {
+			d.Send(c.Stream, sse.NewFrame(b, false))
+			b = nil
+		}
+	}
+	heldBefore := func(place uint64) {
+		h := c.behind
+		if h.shed {
+			flush()
+			d.Send(c.Stream, r.shed)
+			h.shed, h.bytes = false, 0
+		}
+		for len(h.held) > 0 && h.held[0].after < place {
+			flush()
+			d.Send(c.Stream, h.held[0].frame)
+			h.bytes -= h.held[0].frame.Len()
+			h.held = h.held[1:]
+		}
+	}
+	for _, e := range page.Entries {
+		heldBefore(e.Cursor.Seq)
+		room, isRoom := e.Event.Target.Room()
+		p := parcelOf(e)
+		if p.excludes(c) || !c.filter.Wants(e.Event.Type) || isRoom && !t.rooms.Has(room, c.Profile) {
+			continue
+		}
+		b = p.append(b, c.unnamed)
+		r.told = e.Cursor.Seq
+	}
+	c.place = page.Next.Seq
+	if r.told < c.place && c.place >= t.head.Seq {
+		b = sse.AppendID(b, page.Next.String())
+		r.told = c.place
+	}
+	heldBefore(c.place + 1)
+	flush()
+}
+
+// gapFrame says that something was missed for good, and where things go on.
+func gapFrame(why error, from Cursor) *sse.Frame {
+	reason := "expired"
+	if errors.Is(why, ErrUnknownCursor) {
+		reason = "unknown"
+	}
+	cursor := from.String()
+	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+reason+`","cursor":"`+cursor+`"}`))
+	return sse.NewFrame(b, false)
+}
