@@ -218,3 +218,12 @@ func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]a
 	}
 	return res.StatusCode, answer
 }
+
+// liveHeap is how many bytes are in use.
+func liveHeap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

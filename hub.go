@@ -294,7 +294,7 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 	}
 	if t != nil {
 		r := &replay{
-			tenant: t, conn: c, log: h.log, resolve: h.resolve, shed: h.shed, logger: h.logger, told: from.Seq,
+			tenant: t, conn: c, log: h.log, resolve: h.resolve, logger: h.logger, told: from.Seq,
 			fail: func() { c.Stream.Close(h.Closing(CloseCapacity)) },
 		}
 		if !h.inline || r.step() {
@@ -353,7 +353,7 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 	if from.Seq >= t.head.Seq {
 		return nil, nil
 	}
-	c.behind = &behind{}
+	c.behind = &behind{shed: h.shed}
 	return t, nil
 }
 
@@ -635,7 +635,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 			e.ID = id.String()
 		}
 		e.Timestamp = now
-		entries[i].Envelope = e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))
+		entries[i].Envelope = e.Seal()
 		if err := h.settle(ctx, e, now); err != nil {
 			return nil, err
 		}

@@ -17,8 +17,7 @@ type replay struct {
 	conn    *Connection
 	log     Log
 	resolve func(ctx context.Context, tenant string, room Room) (*Roster, error)
-	shed    *sse.Frame // says that ephemeral events were dropped
-	fail    func()     // ends the stream: the client resumes later
+	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
 
 	told uint64 // the place of the last id that the client was sent
@@ -98,17 +97,14 @@ func (r *replay) sendLocked(d *sse.Delivery, page Page) {
 		}
 	}
 	heldBefore := func(place uint64) {
-		h := c.behind
-		if h.shed {
+		behind := c.behind
+		for len(behind.held) > 0 && behind.held[0].after < place {
 			flush()
-			d.Send(c.Stream, r.shed)
-			h.shed, h.bytes = false, 0
-		}
-		for len(h.held) > 0 && h.held[0].after < place {
-			flush()
-			d.Send(c.Stream, h.held[0].frame)
-			h.bytes -= h.held[0].frame.Len()
-			h.held = h.held[1:]
+			d.Send(c.Stream, behind.held[0].frame)
+			behind.bytes -= behind.held[0].frame.Len()
+			if behind.held = behind.held[1:]; len(behind.held) == 0 {
+				behind.bytes = 0
+			}
 		}
 	}
 	for _, e := range page.Entries {

@@ -47,14 +47,14 @@ type Entry struct {
 // What memory an entry takes beside its envelope, and its place in one list of an
 // index, as measured.
 const (
-	entryBytes = 560
+	entryBytes = 720
 	listBytes  = 48
 )
 
 // Size is the memory that a stored entry takes, in bytes.
 func (e *Entry) Size() int64 {
 	t := &e.Event.Target
-	return int64(len(e.Envelope) + entryBytes + listBytes*(max(1, len(t.Profiles))+len(t.ExcludeProfiles)))
+	return int64(cap(e.Envelope) + entryBytes + listBytes*(max(1, len(t.Profiles))+len(t.ExcludeProfiles)))
 }
 
 // Sink is who is handed what a Log accepts.

@@ -78,7 +78,7 @@ type Connection struct {
 type behind struct {
 	held  []held
 	bytes int
-	shed  bool // held was too much
+	shed  *sse.Frame // in place of what was too much
 }
 
 // held is a frame that is not stored, and the place it comes after.
@@ -171,11 +171,12 @@ func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, pl
 		c.place = place
 		d.Send(c.Stream, frame)
 	case b == nil || place > 0: // it had it, or will
-	case b.bytes+frame.Len() > maxHeld:
-		b.held, b.shed = nil, true
-	case !b.shed:
+	case b.bytes+frame.Len() <= maxHeld:
 		b.held = append(b.held, held{t.head.Seq, frame})
 		b.bytes += frame.Len()
+	default:
+		first := append(b.held, held{after: t.head.Seq})[0]
+		b.held, b.bytes = []held{{first.after, b.shed}}, maxHeld
 	}
 }
 

@@ -322,12 +322,28 @@ func (e *Event) Stored() bool { return !e.Ephemeral && e.Target.Kind != KindConn
 // AppendEnvelope appends the event as its recipients see it, one line of compact
 // JSON: of the target only the kind and the room, since one recipient must not
 // learn of the others.
-func (e *Event) AppendEnvelope(b []byte) []byte { return e.appendJSON(b, false) }
+func (e *Event) AppendEnvelope(b []byte) []byte {
+	b, _ = e.appendJSON(b, false)
+	return b
+}
+
+// Seal encodes the envelope for good: the payload is its part from now on, so that
+// an event that is kept is kept once.
+func (e *Event) Seal() []byte {
+	b, at := e.appendJSON(make([]byte, 0, len(e.Payload)+256), false)
+	end := at + len(e.Payload)
+	e.Payload = json.RawMessage(b[at:end:end])
+	return b
+}
 
 // AppendWhole appends the event with all of its target, for services.
-func (e *Event) AppendWhole(b []byte) []byte { return e.appendJSON(b, true) }
+func (e *Event) AppendWhole(b []byte) []byte {
+	b, _ = e.appendJSON(b, true)
+	return b
+}
 
-func (e *Event) appendJSON(b []byte, whole bool) []byte {
+// appendJSON also returns where in b the payload begins.
+func (e *Event) appendJSON(b []byte, whole bool) (_ []byte, payloadAt int) {
 	text := func(name, value string) {
 		b = append(b, name...)
 		b = strictjson.AppendQuote(b, value)
@@ -335,7 +351,9 @@ func (e *Event) appendJSON(b []byte, whole bool) []byte {
 	text(`{"id":`, e.ID)
 	text(`,"tenantId":`, e.TenantID)
 	text(`,"type":`, e.Type)
-	b = append(append(b, `,"payload":`...), e.Payload...)
+	b = append(b, `,"payload":`...)
+	payloadAt = len(b)
+	b = append(b, e.Payload...)
 	text(`,"target":{"kind":`, string(e.Target.Kind))
 	switch e.Target.Kind {
 	case KindConversation:
@@ -355,7 +373,7 @@ func (e *Event) appendJSON(b []byte, whole bool) []byte {
 	if e.Ephemeral {
 		b = append(b, `,"ephemeral":true`...)
 	}
-	return append(b, '}')
+	return append(b, '}'), payloadAt
 }
 
 // appendRecipients appends what AppendEnvelope leaves out.

@@ -1,0 +1,448 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+// back opens a stream as a client does that has seen a cursor.
+func (h *testHub) back(t testing.TB, cursor, query string) *testClient {
+	t.Helper()
+	return h.open(t, query+"&cursor="+cursor)
+}
+
+// resume is what hub.ready says of it.
+func (c *testClient) resume(t testing.TB) string {
+	t.Helper()
+	var ready struct{ Resume string }
+	if err := json.Unmarshal([]byte(c.Ready.Data), &ready); err != nil {
+		t.Fatal(err)
+	}
+	return ready.Resume
+}
+
+const meQuery = "tenant=acme&profile=me"
+
+// What a client missed comes in order, with its ids, before anything new; and
+// only what it is a target of, filtered as it asks now.
+func TestResume(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, meQuery)
+	is.Equal(c.resume(t), "fresh")
+	is.Equal(c.Ready.ID, c.Cursor)
+	c.close()
+	var cursors []string
+	for i, target := range []string{
+		`{"kind":"profile","profiles":["me"]}`, `{"kind":"profile","profiles":["you"]}`, `{"kind":"tenant"}`,
+		`{"kind":"profiles","profiles":["you","me"]}`, `{"kind":"tenant","exclude":{"profiles":["me"]}}`,
+	} {
+		cursors = append(cursors, h.publish(t, "acme", []string{"a.b", "c.d"}[i%2], target, fmt.Sprint(i))["cursor"].(string))
+	}
+	again := h.back(t, c.Cursor, meQuery)
+	is.Equal(again.resume(t), "complete")
+	is.Equal(again.Ready.ID, c.Cursor) // its own: cut now, it resumes there
+	for _, i := range []int{0, 2, 3} {
+		event := again.next(t)
+		is.Equal(string(openEnvelope(t, event).Payload), fmt.Sprint(i))
+		is.Equal(event.ID, cursors[i])
+	}
+	filtered, last := h.back(t, c.Cursor, meQuery+"&types=c.*,test.marker&named=false"), h.back(t, cursors[4], meQuery)
+	is.Equal(last.resume(t), "complete")
+	is.Equal(h.payloads(t, "acme", again, filtered, last), []string{"", "3", ""})
+}
+
+// A cursor that is none, or another's, or too old, is said to be so, and where
+// things go on; the ready before it has no id, so that the gap is not overlooked.
+func TestGaps(t *testing.T) {
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.Events = 3
+		hub.Log = NewMemoryLog(limits)
+	})
+	var cursors []string
+	for i := range 5 {
+		cursors = append(cursors, h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(i))["cursor"].(string))
+	}
+	foreign := h.publish(t, "other", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
+	for _, c := range []struct{ name, cursor, reason, from, follow string }{
+		{"expired", cursors[0], "expired", cursors[1], "2 3 4"},
+		{"ofAnotherTenant", foreign, "unknown", cursors[4], ""},
+		{"ofAnotherLife", "0123456789abcdef-3", "unknown", cursors[4], ""},
+		{"nonsense", "%F0%9F%92%A5", "unknown", cursors[4], ""},
+		{"long", strings.Repeat("9", 4000), "unknown", cursors[4], ""},
+		{"tooNew", cursors[4] + "0", "unknown", cursors[4], ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			client := h.back(t, c.cursor, meQuery)
+			is.Equal(client.resume(t), "partial")
+			is.Equal(client.Ready.ID, "")
+			is.Equal(client.Cursor, c.from)
+			gap := client.next(t)
+			is.Equal(gap.Type, "hub.gap")
+			is.Equal(gap.ID, c.from)
+			is.Equal(gap.Data, fmt.Sprintf(`{"reason":%q,"cursor":%q}`, c.reason, c.from))
+			is.Equal(h.replayed(t, client), c.follow)
+		})
+	}
+}
+
+// replayed is what a client receives before an event that is not stored, and
+// takes no place.
+func (h *testHub) replayed(t testing.TB, c *testClient) string {
+	t.Helper()
+	status, _ := h.post(t, "/v1/events", fmt.Sprintf(
+		`{"tenantId":"acme","type":%q,"payload":0,"target":{"kind":"connection","connectionId":%q}}`, markerType, c.ConnectionID))
+	if status != http.StatusAccepted {
+		t.Fatal(status)
+	}
+	var words []string
+	for {
+		event := c.next(t)
+		switch {
+		case event.Type == markerType:
+			return strings.Join(words, " ")
+		case strings.HasPrefix(event.Type, "hub."):
+			words = append(words, event.Type)
+		default:
+			words = append(words, string(openEnvelope(t, event).Payload))
+		}
+	}
+}
+
+// Who left cannot replay what was said in a room, not even from before; who joined
+// does not see what was said before; who was away in between gets the rest.
+func TestReplayAndMembership(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	put := func(members string) {
+		t.Helper()
+		status, _ := h.do(t, http.MethodPut, "/v1/tenants/acme/conversations/r/members", `{"members":[`+members+`]}`)
+		is.Equal(status, http.StatusNoContent)
+	}
+	say := func(what string) {
+		t.Helper()
+		h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, what)
+	}
+	put(`"stays","leaves","returns"`)
+	c := h.open(t, meQuery)
+	say("1")
+	put(`"stays"`)
+	say("2")
+	put(`"stays","returns","joins"`)
+	say("3")
+	for profile, want := range map[string]string{"stays": "1 2 3", "leaves": "", "returns": "1 3", "joins": "3"} {
+		client := h.back(t, c.Cursor, "tenant=acme&profile="+profile)
+		is.Equal(client.resume(t), "complete") // whoever it is
+		is.Equal(h.replayed(t, client), want)  // profile
+	}
+}
+
+// What another service owns is asked as of now; and nothing is lost when nobody
+// was connected while it was said.
+func TestReplayAndMembershipService(t *testing.T) {
+	is := is.New(t)
+	stub := &rosterStub{rooms: map[string]*Roster{}}
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = stub })
+	stub.set("r", "me", "you")
+	c := h.open(t, meQuery)
+	c.close()
+	h.empty(t, "acme")
+	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
+	me := h.back(t, c.Cursor, meQuery)
+	is.Equal(h.replayed(t, me), "1")
+	stub.set("r", "you")
+	left := h.back(t, c.Cursor, meQuery)
+	is.Equal(h.replayed(t, left), "")
+	you := h.back(t, c.Cursor, "tenant=acme&profile=you")
+	is.Equal(h.replayed(t, you), "1")
+}
+
+// A long replay comes in one connection, as the client takes it: the queue never
+// holds all of it; what is published meanwhile follows, each in its place.
+func TestDeepReplay(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		t.Run(fmt.Sprint("plain=", plain), func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+				hub.Plain = plain
+				limits := testLimits
+				limits.Events, limits.Bytes = 0, 0
+				hub.Log = NewMemoryLog(limits)
+			})
+			const stored, missed = 100_000, 10_000
+			c := h.open(t, meQuery)
+			c.close()
+			var lines strings.Builder
+			for i := range stored {
+				to := "me"
+				if i%(stored/missed) != 0 {
+					to = fmt.Sprint("other-", i%100)
+				}
+				fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%d,"target":{"kind":"profile","profiles":[%q]}}`+"\n", i, to)
+			}
+			h.lines(t, lines.String(), stored)
+			start := time.Now()
+			again := h.back(t, c.Cursor, meQuery)
+			most := int64(0)
+			for i := range missed {
+				if i == missed/2 {
+					h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"new"`)
+				}
+				is.Equal(string(openEnvelope(t, again.next(t)).Payload), fmt.Sprint(i*stored/missed))
+				most = max(most, h.Engine().Owed())
+			}
+			t.Logf("%d of %d in %v", missed, stored, time.Since(start))
+			is.Equal(string(openEnvelope(t, again.next(t)).Payload), `"new"`)
+			is.True(most < 4*chunkBytes) // never the whole
+			is.Equal(h.payloads(t, "acme", again), []string{""})
+		})
+	}
+}
+
+// lines publishes NDJSON.
+func (h *testHub) lines(t testing.TB, lines string, accepted int) {
+	t.Helper()
+	res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader(lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var sum lineSummary
+	if err := json.NewDecoder(res.Body).Decode(&sum); err != nil || sum.Accepted != accepted {
+		t.Fatalf("%+v, %v", sum, err)
+	}
+}
+
+// What is not stored keeps its place among what is while a stream catches up; too
+// much of it is dropped, and said to be.
+func TestEphemeralsDuringReplay(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		events int
+		want   string
+	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", maxHeld/100 + 1, "1 hub.gap 2 3"}} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			log := &pausingLog{MemoryLog: NewMemoryLog(testLimits), entered: make(chan bool), goOn: make(chan bool)}
+			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * chunkBytes })
+			start := h.open(t, meQuery)
+			start.close()
+			h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+			log.pause.Store(true)
+			client := h.back(t, start.Cursor, meQuery)
+			<-log.entered // it is behind, and reads
+			for range c.events {
+				h.post(t, "/v1/events", `{"tenantId":"acme","type":"a.b","payload":"e","target":{"kind":"tenant"},"ephemeral":true}`)
+			}
+			h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "2")
+			h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "3")
+			log.pause.Store(false)
+			close(log.goOn)
+			got := strings.ReplaceAll(h.payloads(t, "acme", client)[0], `"e"`, "e")
+			is.Equal(got, c.want)
+		})
+	}
+}
+
+// A quiet stream's place moves on, by ids without an event, so that its client
+// does not come back as expired.
+func TestQuietStreamsMoveOn(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.Events = 20
+		hub.Log, hub.Marks = NewMemoryLog(limits), HistoryPart{Events: 5}
+	})
+	quiet, filtered := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you&types=none.*,test.marker")
+	for range 100 {
+		h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")
+	}
+	for query, c := range map[string]*testClient{meQuery: quiet, "tenant=acme&profile=you&types=none.*,test.marker": filtered} {
+		is.Equal(h.replayed(t, c), "")
+		c.close()
+		again := h.back(t, c.reader.LastEventID(), query)
+		is.Equal(again.resume(t), "complete")
+		is.Equal(h.replayed(t, again), "")
+		again.close()
+	}
+	// Nor after a replay in which there was nothing for it.
+	again := h.back(t, quiet.reader.LastEventID(), meQuery)
+	is.Equal(h.replayed(t, again), "")
+	head := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"]
+	resumed := h.back(t, again.reader.LastEventID(), meQuery)
+	is.Equal(h.replayed(t, resumed), "")
+	is.Equal(resumed.reader.LastEventID(), head)
+}
+
+// A client that is cut as slow comes back to all it missed.
+func TestSlowIsNotLost(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.StreamBuffer = 64 << 10 })
+	c := h.open(t, meQuery)
+	const events = 600
+	payload := func(i int) string { return fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 20<<10)) }
+	for i := range events {
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, payload(i)) // 12 MB that nobody reads
+	}
+	n, last := 0, c.Cursor
+	for {
+		event, err := c.read()
+		if err != nil || event.Type == "hub.closing" {
+			is.NoErr(err)
+			is.True(strings.Contains(event.Data, `"reason":"slow"`))
+			break
+		}
+		is.Equal(string(openEnvelope(t, event).Payload), payload(n))
+		last = event.ID
+		n++
+	}
+	is.True(n < events)
+	again := h.back(t, last, meQuery)
+	is.Equal(again.resume(t), "complete")
+	for ; n < events; n++ {
+		is.Equal(string(openEnvelope(t, again.next(t)).Payload), payload(n))
+	}
+}
+
+// Services read the same history: whole envelopes, page by page.
+func TestHistory(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.Events = 3
+		hub.Log = NewMemoryLog(limits)
+	})
+	read := func(query string) (payloads []string, cursor string, gap bool) {
+		t.Helper()
+		status, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?"+query, "")
+		is.Equal(status, http.StatusOK)
+		for _, e := range answer["events"].([]any) {
+			payloads = append(payloads, fmt.Sprint(e.(map[string]any)["payload"]))
+		}
+		return payloads, answer["cursor"].(string), answer["gap"].(bool)
+	}
+	none, start, gap := read("")
+	is.Equal(none, nil)
+	is.Equal(gap, false)
+	is.Equal(h.find("acme"), nil) // a read makes no tenant
+	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["x"]}}`, "0")
+	_, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?after="+start, "")
+	events, err := json.Marshal(answer["events"])
+	is.NoErr(err)
+	is.Equal(string(events), fmt.Sprintf(`[{"id":%q,"payload":0,"target":{"exclude":{"connectionIds":["x"],"profiles":[{"id":"me","type":"user"}]},`+
+		`"kind":"profiles","profiles":[{"id":"1","type":"user"},{"id":"2","type":"bot"}]},"tenantId":"acme","timestamp":%q,"type":"a.b"}]`, first["id"], first["timestamp"]))
+	for i := range 4 {
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(i+1))
+	}
+	two, cursor, gap := read("limit=2")
+	is.Equal(two, []string{"2", "3"})
+	is.Equal(gap, false)
+	rest, head, gap := read("after=" + cursor)
+	is.Equal(rest, []string{"4"})
+	is.Equal(gap, false)
+	all, _, gap := read("after=" + start)
+	is.Equal(all, []string{"2", "3", "4"})
+	is.Equal(gap, true) // 0 and 1 are gone
+	none, at, gap := read("after=nonsense")
+	is.Equal(none, nil)
+	is.Equal(at, head)
+	is.Equal(gap, true)
+	status, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?limit=0", "")
+	is.Equal(status, http.StatusBadRequest)
+	is.Equal(answer["code"], "InvalidField")
+}
+
+// An id that comes again is a duplicate with the first's answer; in a batch only
+// the others go.
+func TestDuplicates(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, meQuery)
+	event := func(id, payload string) string {
+		return fmt.Sprintf(`{"id":%q,"tenantId":"acme","type":"a.b","target":{"kind":"tenant"},"payload":%s}`, id, payload)
+	}
+	_, first := h.post(t, "/v1/events", event("a", "1"))
+	is.Equal(first["duplicate"], false)
+	is.Equal(first["connections"], 1.0)
+	status, again := h.post(t, "/v1/events", event("a", "2")) // its content is not compared
+	is.Equal(status, http.StatusAccepted)
+	is.Equal(again, map[string]any{"id": "a", "timestamp": first["timestamp"], "cursor": first["cursor"], "connections": 0.0, "duplicate": true})
+	status, batch := h.post(t, "/v1/events/batch", `{"events":[`+event("b", "3")+`,`+event("a", "4")+`,`+event("b", "5")+`,`+event("c", "6")+`]}`)
+	is.Equal(status, http.StatusAccepted)
+	var duplicates []any
+	for _, r := range batch["results"].([]any) {
+		duplicates = append(duplicates, r.(map[string]any)["duplicate"])
+	}
+	is.Equal(duplicates, []any{false, true, true, false})
+	ids := []sse.Event{}
+	ids = append(ids, h.received(t, "acme", c)[0]...)
+	is.Equal(len(ids), 3)
+	for i, want := range []string{"1", "3", "6"} {
+		is.Equal(string(openEnvelope(t, ids[i]).Payload), want)
+	}
+}
+
+// pausingLog waits within Read, as one does that asks a broker.
+type pausingLog struct {
+	*MemoryLog
+	pause         atomic.Bool
+	entered, goOn chan bool
+}
+
+func (l *pausingLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
+	if l.pause.Load() {
+		l.entered <- true
+		<-l.goOn
+	}
+	return l.MemoryLog.Read(ctx, tenant, q)
+}
+
+// rosterStub owns membership, in conversations.
+type rosterStub struct {
+	mu    sync.Mutex
+	rooms map[string]*Roster
+}
+
+func (s *rosterStub) set(room string, members ...string) {
+	roster := &Roster{}
+	for _, id := range members {
+		roster.Members = append(roster.Members, ProfileRef{"user", id})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rooms[room] = roster
+}
+
+func (s *rosterStub) Resolve(_ context.Context, _ string, room Room) (*Roster, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rooms[room.ID], nil
+}
+
+// empty waits until a tenant has no stream.
+func (h *testHub) empty(t testing.TB, tenant string) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(10 * time.Second)
+	for len(h.Connections(tenant, nil)) > 0 {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatal("streams are left")
+		}
+	}
+}

@@ -1,0 +1,406 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// logKind is one kind of Log; open makes an empty one.
+type logKind struct {
+	name string
+	open func(t *testing.T, limits MemoryLimits) Log
+}
+
+var logKinds = []logKind{
+	{"memory", func(_ *testing.T, limits MemoryLimits) Log { return NewMemoryLog(limits) }},
+}
+
+// anyLog runs a test with each kind of Log.
+func anyLog(t *testing.T, limits MemoryLimits, test func(t *testing.T, l *logUser)) {
+	for _, kind := range logKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			l := &logUser{T: t, is: is.New(t), Log: kind.open(t, limits), got: map[string][]*Entry{}}
+			l.Follow(l)
+			test(t, l)
+		})
+	}
+}
+
+// logUser appends, and collects what it is handed as a Sink.
+type logUser struct {
+	*testing.T
+	Log
+	is *is.I
+
+	mu sync.Mutex
+	// Guarded by mu.
+	got     map[string][]*Entry
+	parts   []int // how many were handed over together
+	flushed int
+}
+
+func (l *logUser) Deliver(tenant string, entries []*Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.got[tenant] = append(l.got[tenant], entries...)
+	l.parts = append(l.parts, len(entries))
+}
+
+func (l *logUser) Flush(string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushed++
+}
+
+func (l *logUser) add(entries ...*Entry) {
+	l.Helper()
+	for _, e := range entries {
+		e.Event.Timestamp = time.Now()
+		e.Envelope = e.Event.Seal()
+	}
+	if err := l.Append(l.Context(), entries); err != nil {
+		l.Error(err)
+	}
+}
+
+// entryTo is an entry whose payload is its name.
+func entryTo(tenant, name string, target Target) *Entry {
+	return &Entry{Event: &Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+}
+
+func toAll(name string) *Entry { return entryTo("acme", name, ToTenant()) }
+
+func chosen(e *Entry) *Entry {
+	e.Chosen = true
+	return e
+}
+
+func names(entries []*Entry) string {
+	var list []string
+	for _, e := range entries {
+		list = append(list, string(e.Event.Payload))
+	}
+	return strings.Join(list, " ")
+}
+
+// read reads all there is for a query, page by page.
+func (l *logUser) read(q Query) string {
+	l.Helper()
+	var all []string
+	for {
+		page, err := l.Read(l.Context(), "acme", q)
+		l.is.NoErr(err)
+		if len(page.Entries) > 0 {
+			all = append(all, names(page.Entries))
+		}
+		if page.Next.Seq == q.After {
+			return strings.Join(all, " ")
+		}
+		q.After = page.Next.Seq
+	}
+}
+
+func (l *logUser) oldest() uint64 {
+	c, err := l.Find(l.Context(), "acme", "")
+	l.is.NoErr(err)
+	return c.Seq
+}
+
+var defaults = MemoryLimits{Events: 1000, Bytes: 1 << 20, TTL: time.Hour, Total: 1 << 20, Window: time.Minute, IDs: 1000}
+
+// What is appended together is handed over together, in one order, at places that
+// follow each other; what is not stored has none; and tenants are apart.
+func TestLogAppend(t *testing.T) {
+	anyLog(t, defaults, func(t *testing.T, l *logUser) {
+		is := l.is
+		head, err := l.Attach(t.Context(), "acme")
+		is.NoErr(err)
+		ephemeral := toAll("2")
+		ephemeral.Event.Ephemeral = true
+		one, three := toAll("1"), toAll("3")
+		other := entryTo("other", "9", ToTenant())
+		l.add(one, ephemeral, other, three)
+		is.Equal(names(l.got["acme"]), "1 2 3")
+		is.Equal(names(l.got["other"]), "9")
+		is.Equal(l.parts, []int{3, 1})
+		is.Equal(l.flushed, 2)
+		is.Equal(one.Cursor, Cursor{head.Epoch, head.Seq + 1})
+		is.Equal(three.Cursor, Cursor{head.Epoch, head.Seq + 2}) // consecutive
+		is.Equal(ephemeral.Cursor, Cursor{})
+		is.True(other.Cursor.Epoch != head.Epoch) // another tenant's cursor is none here
+		is.Equal(l.read(Query{After: head.Seq}), "1 3")
+		again, err := l.Attach(t.Context(), "acme")
+		is.NoErr(err)
+		is.Equal(again, three.Cursor) // the head
+	})
+}
+
+// However many append at once, the sink's order is the order of places.
+func TestLogOrder(t *testing.T) {
+	anyLog(t, defaults, func(t *testing.T, l *logUser) {
+		var wg sync.WaitGroup
+		for p := range 8 {
+			wg.Go(func() {
+				for i := range 50 {
+					l.add(toAll(fmt.Sprint(p)), toAll(fmt.Sprint(i)))
+				}
+			})
+		}
+		wg.Wait()
+		got := l.got["acme"]
+		l.is.Equal(len(got), 800)
+		for i := 1; i < len(got); i++ {
+			l.is.Equal(got[i].Cursor.Seq, got[i-1].Cursor.Seq+1)
+		}
+		l.is.Equal(l.read(Query{Limit: 7}), names(got))
+	})
+}
+
+// A chosen id is recognised within the window, in a batch, for what is not stored,
+// and by one of two who bring it at once; the hub's own ids are not remembered.
+func TestLogDuplicates(t *testing.T) {
+	anyLog(t, defaults, func(t *testing.T, l *logUser) {
+		is := l.is
+		first := chosen(toAll("1"))
+		l.add(first, toAll("2"), toAll("2"))
+		again, twice := chosen(toAll("1")), chosen(toAll("3"))
+		l.add(again, twice, chosen(toAll("3")), chosen(entryTo("other", "1", ToTenant())))
+		is.True(again.Duplicate)
+		is.Equal(again.Cursor, first.Cursor)                // the first's
+		is.True(again.FirstAt.Equal(first.Event.Timestamp)) // the first's
+		is.True(!twice.Duplicate)
+		is.Equal(names(l.got["acme"]), "1 2 2 3")
+		is.Equal(names(l.got["other"]), "1") // another tenant's id is its own
+
+		ephemeral := func() *Entry {
+			e := chosen(toAll("4"))
+			e.Event.Ephemeral = true
+			return e
+		}
+		l.add(ephemeral())
+		last := ephemeral()
+		l.add(last)
+		is.True(last.Duplicate)
+		is.Equal(last.Cursor, Cursor{})
+
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() { l.add(chosen(toAll("5"))) })
+		}
+		wg.Wait()
+		is.Equal(names(l.got["acme"]), "1 2 2 3 4 5")
+		is.Equal(l.read(Query{}), "1 2 2 3 5")
+	})
+}
+
+// A cursor is a place, expired, or none of this history.
+func TestLogFind(t *testing.T) {
+	limits := defaults
+	limits.Events = 3
+	anyLog(t, limits, func(t *testing.T, l *logUser) {
+		is := l.is
+		var cursors []Cursor
+		for i := range 5 {
+			e := toAll(fmt.Sprint(i))
+			l.add(e)
+			cursors = append(cursors, e.Cursor)
+		}
+		head := cursors[4]
+		for _, c := range []struct {
+			cursor string
+			want   Cursor
+			err    error
+		}{
+			{head.String(), head, nil},
+			{cursors[1].String(), cursors[1], nil}, // the place before the oldest of the three
+			{cursors[0].String(), cursors[1], ErrExpired},
+			{"", cursors[1], nil},
+			{Cursor{head.Epoch, head.Seq + 1}.String(), head, ErrUnknownCursor},
+			{Cursor{"other", 1}.String(), head, ErrUnknownCursor},
+			{head.Epoch, head, ErrUnknownCursor},
+			{head.Epoch + "-04", head, ErrUnknownCursor},
+			{head.Epoch + "-+4", head, ErrUnknownCursor},
+			{"- -", head, ErrUnknownCursor},
+		} {
+			got, err := l.Find(t.Context(), "acme", c.cursor)
+			is.Equal(err, c.err)  // err
+			is.Equal(got, c.want) // place
+		}
+		is.Equal(l.read(Query{After: cursors[1].Seq}), "2 3 4")
+		page, err := l.Read(t.Context(), "acme", Query{After: cursors[0].Seq})
+		is.Equal(err, ErrExpired)
+		is.Equal(page.Next, cursors[1])
+		got, err := l.Find(t.Context(), "nobody", head.String())
+		is.Equal(err, ErrUnknownCursor)
+		is.True(got.Epoch != "" && got.Epoch != head.Epoch)
+	})
+}
+
+// A reader reads what is for it: its profile's, its tenant's, and its rooms' while
+// it was there; in order, in pages that leave out nothing.
+func TestLogReader(t *testing.T) {
+	anyLog(t, defaults, func(t *testing.T, l *logUser) {
+		is := l.is
+		ann, bob := ProfileRef{"user", "ann"}, ProfileRef{"user", "bob"}
+		room := Room{KindConversation, "r"}
+		all := []*Entry{
+			entryTo("acme", "1", ToProfile(ann)), entryTo("acme", "2", ToProfile(bob)),
+			entryTo("acme", "3", ToConversation("r")), toAll("4"),
+			entryTo("acme", "5", ToProfiles(bob, ann)), entryTo("acme", "6", ToConversation("r")),
+			entryTo("acme", "7", ToGroup("r")), entryTo("acme", "8", ToConversation("r")),
+		}
+		l.add(all...)
+		at := func(i int) uint64 { return all[i-1].Cursor.Seq }
+		annOnly := &Reader{Profile: ann}
+		is.Equal(l.read(Query{Reader: annOnly}), "1 4 5")
+		is.Equal(l.read(Query{Reader: annOnly, After: at(1)}), "4 5")
+		is.Equal(l.read(Query{Reader: &Reader{Profile: bob}}), "2 4 5")
+		stays := &Reader{ann, []Stay{{room, at(2), at(4)}, {room, at(6), at(8)}}}
+		for limit := range 4 {
+			is.Equal(l.read(Query{Reader: stays, Limit: limit}), "1 3 4 5 8") // 6 came while she was away
+		}
+		for bytes := range 5 {
+			is.Equal(l.read(Query{Reader: stays, Bytes: bytes * 100}), "1 3 4 5 8")
+		}
+		is.Equal(l.read(Query{Reader: &Reader{ann, []Stay{{Room{KindGroup, "r"}, 0, at(8)}}}}), "1 4 5 7") // rooms of both kinds
+	})
+}
+
+// The history ends where a tenant's limits are; what is dropped leaves no trace.
+func TestLogLimits(t *testing.T) {
+	limits := defaults
+	limits.Events, limits.Bytes = 0, 20_000
+	anyLog(t, limits, func(t *testing.T, l *logUser) {
+		for i := range 1000 {
+			l.add(entryTo("acme", fmt.Sprint(i), ToProfiles(ProfileRef{"user", fmt.Sprint(i % 7)}, ProfileRef{"user", "all"})))
+		}
+		stats := l.Stats()
+		l.is.True(stats.Bytes <= 20_000 && stats.Bytes > 18_000)
+		l.is.True(stats.Entries > 10)
+		kept := l.read(Query{After: l.oldest()})
+		l.is.Equal(len(strings.Fields(kept)), stats.Entries)
+		l.is.True(strings.HasSuffix(kept, " 998 999"))
+		l.is.Equal(l.read(Query{After: l.oldest(), Reader: &Reader{Profile: ProfileRef{"user", "all"}}}), kept)
+	})
+}
+
+// All tenants together have a limit; the largest pay for it.
+func TestMemoryLogTotal(t *testing.T) {
+	is := is.New(t)
+	limits := defaults
+	limits.Total = 100_000
+	l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}}
+	l.add(entryTo("quiet", "1", ToTenant()))
+	for i := range 1000 {
+		l.add(toAll(fmt.Sprint(i)))
+	}
+	is.True(l.Stats().Bytes <= limits.Total)
+	page, err := l.Read(t.Context(), "quiet", Query{})
+	is.NoErr(err)
+	is.Equal(names(page.Entries), "1") // it is still there
+	for i := range 1000 {
+		l.add(entryTo(fmt.Sprint("tenant-", i), "1", ToTenant()))
+	}
+	is.True(l.Stats().Bytes <= limits.Total)
+	is.True(l.Stats().Tenants < 200) // and who has lost all is forgotten
+}
+
+// Age ends an entry, an id's window and an empty tenant; no place is given twice.
+func TestMemoryLogAges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := &logUser{T: t, is: is, Log: NewMemoryLog(defaults), got: map[string][]*Entry{}}
+		first := chosen(toAll("1"))
+		l.add(first)
+		time.Sleep(defaults.Window - 1)
+		again := chosen(toAll("1"))
+		l.add(again)
+		is.True(again.Duplicate)
+		time.Sleep(1)
+		l.add(chosen(toAll("1"))) // the window is over
+		is.Equal(l.Stats(), LogStats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, IDs: 1})
+		time.Sleep(defaults.TTL - defaults.Window)
+		_, err := l.Find(t.Context(), "acme", Cursor{first.Cursor.Epoch, 0}.String())
+		is.Equal(err, ErrExpired) // the first has gone, without a sweep
+		is.Equal(l.read(Query{After: l.oldest()}), "1")
+		time.Sleep(defaults.Window)
+		l.Sweep(time.Now())
+		is.Equal(l.Stats(), LogStats{})
+		l.add(toAll("2"))
+		_, err = l.Find(t.Context(), "acme", first.Cursor.String())
+		is.Equal(err, ErrExpired) // never complete: what came between is gone
+	})
+}
+
+// Ids past their number are forgotten, the oldest first, and counted.
+func TestMemoryLogForgetsIDs(t *testing.T) {
+	is := is.New(t)
+	limits := defaults
+	limits.IDs = 10
+	l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}}
+	for i := range 11 {
+		l.add(chosen(toAll(fmt.Sprint(i))))
+	}
+	is.Equal(l.Stats().IDs, 10)
+	is.Equal(l.Stats().LostIDs, 1)
+	oldest, next := chosen(toAll("0")), chosen(toAll("2"))
+	l.add(next)
+	is.True(next.Duplicate)
+	l.add(oldest)
+	is.True(!oldest.Duplicate)
+}
+
+// What is counted is what an entry takes.
+func TestEntrySize(t *testing.T) {
+	is := is.New(t)
+	const entries = 20_000
+	limits := MemoryLimits{}
+	log := NewMemoryLog(limits)
+	l := &logUser{T: t, is: is, Log: log, got: map[string][]*Entry{}}
+	before := liveHeap()
+	for i := range entries {
+		id := fmt.Sprintf("profile-number-%d", i)
+		l.add(entryTo(strings.Clone("acme"), `"`+strings.Repeat("x", 200)+`"`, ToProfile(ProfileRef{"user", id})))
+	}
+	real := float64(liveHeap()-before) / entries
+	counted := float64(log.Stats().Bytes) / entries
+	t.Logf("an entry takes %.0f bytes and is counted as %.0f", real, counted)
+	is.True(counted > real*0.85 && counted < real*1.5)
+}
+
+func FuzzParseCursor(f *testing.F) {
+	for _, seed := range []string{"", "-", "a-0", "a-18446744073709551615", "a-18446744073709551616", "a-b-1", "a-01", "é-1", "\x00-1"} {
+		f.Add(seed)
+	}
+	l := NewMemoryLog(MemoryLimits{Events: 2})
+	for range 3 {
+		e := toAll("1")
+		e.Envelope = e.Event.Seal()
+		l.Append(context.Background(), []*Entry{e})
+	}
+	head, _ := l.Attach(context.Background(), "acme")
+	valid := []string{head.String(), Cursor{head.Epoch, 2}.String(), Cursor{head.Epoch, 1}.String(), ""}
+	for _, v := range valid {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if c, ok := ParseCursor(text); ok && c.String() != text {
+			t.Fatalf("%q reads as %q", text, c)
+		}
+		place, err := l.Find(context.Background(), "acme", text)
+		if (err == nil) != slices.Contains(valid, text) {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if place.Epoch != head.Epoch || place.Seq < 1 || place.Seq > 3 {
+			t.Fatalf("%q leads to %v", text, place)
+		}
+	})
+}
