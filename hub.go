@@ -453,7 +453,9 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 			}
 		}
 		if t := h.find(c.Tenant); t != nil {
-			c.drained = !c.removed
+			if !c.removed {
+				c.drained = true
+			}
 			t.mu.Unlock()
 		}
 		c.Stream.Close(h.Closing(CloseDrain))

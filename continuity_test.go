@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0 takes a new one")
+
+// cutClient is a stock client, on a bare socket so that it can be cut at any byte:
+// it comes back at once, with the id of the last event that it saw whole.
+type cutClient struct {
+	addr, profile string
+	reader        *sse.Reader
+	connects      int
+	resumes       map[string]int
+	got           []int
+	fault         error
+
+	mu sync.Mutex
+	// Guarded by mu.
+	conn net.Conn
+	cuts int // to come while there was no connection
+}
+
+// cut ends the connection, as a network does or as a crash.
+func (c *cutClient) cut(reset bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		c.cuts++
+		return
+	}
+	if reset {
+		c.conn.(*net.TCPConn).SetLinger(0)
+	}
+	c.conn.Close()
+	c.conn = nil
+}
+
+func (c *cutClient) connect() (net.Conn, error) {
+	conn, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		return nil, err
+	}
+	resume := ""
+	if id := c.reader.LastEventID(); id != "" {
+		resume = "Last-Event-ID: " + id + "\r\n"
+	}
+	fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", c.profile, resume)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn = conn; c.cuts > 0 {
+		c.cuts--
+		c.conn = nil
+		conn.Close()
+	}
+	return conn, nil
+}
+
+// run reads until the event "end", or until something is wrong.
+func (c *cutClient) run(ready *sync.WaitGroup) {
+	c.resumes = map[string]int{}
+	c.reader = sse.NewReader(nil)
+	for {
+		conn, err := c.connect()
+		if err != nil {
+			c.fault = err
+			return
+		}
+		again := c.read(conn, ready)
+		conn.Close()
+		if !again {
+			return
+		}
+	}
+}
+
+// read reads one connection, and says whether it was cut.
+func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
+	in := bufio.NewReader(conn)
+	for {
+		conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return true
+		}
+		if line == "\r\n" {
+			break
+		}
+	}
+	c.reader.Reset(in)
+	for {
+		conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		event, err := c.reader.Next()
+		var timeout net.Error
+		switch {
+		case errors.As(err, &timeout) && timeout.Timeout():
+			c.fault = err
+			return false
+		case err != nil:
+			return true
+		case event.Type == "hub.ready":
+			var data struct{ Resume string }
+			json.Unmarshal([]byte(event.Data), &data)
+			c.resumes[data.Resume]++
+			if c.connects++; c.connects == 1 {
+				ready.Done()
+			}
+		case event.Type == "end":
+			return false
+		case event.Type != "a.b":
+			c.fault = fmt.Errorf("%+v", event)
+			return false
+		default:
+			var e struct{ Payload int }
+			json.Unmarshal([]byte(event.Data), &e)
+			c.got = append(c.got, e.Payload)
+		}
+	}
+}
+
+// However often clients are cut while much is published, at the end each has all
+// that was for it, once and in order, and never heard of a gap.
+func TestStorm(t *testing.T) {
+	is := is.New(t)
+	clients, cuts, events := 1000, 10, 20_000
+	if testing.Short() {
+		clients, events = 100, 2000
+	}
+	const each, batch, perSecond = 10, 50, 5000
+	seed := *stormSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("to repeat: go test -run TestStorm -storm.seed=%d .", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	h := newTestHub(t)
+	addr := h.Server.Listener.Addr().String()
+	all := make([]*cutClient, clients)
+	var ready, done sync.WaitGroup
+	for i := range all {
+		all[i] = &cutClient{addr: addr, profile: fmt.Sprint(i)}
+		ready.Add(1)
+		done.Go(func() { all[i].run(&ready) })
+	}
+	for room := range clients / each {
+		var members []string
+		for i := range each {
+			members = append(members, fmt.Sprintf("%q", fmt.Sprint(room*each+i)))
+		}
+		status, _ := h.do(t, http.MethodPut, fmt.Sprintf("/v1/tenants/acme/conversations/%d/members", room), `{"members":[`+strings.Join(members, ",")+`]}`)
+		is.Equal(status, http.StatusNoContent)
+	}
+	ready.Wait()
+
+	// When each client is cut: as so many events have been published.
+	type cut struct{ at, client int }
+	var plan []cut
+	for i := range all {
+		for range cuts {
+			plan = append(plan, cut{random.IntN(events), i})
+		}
+	}
+	slices.SortFunc(plan, func(a, b cut) int { return a.at - b.at })
+
+	want := make([][]int, clients)
+	tick := time.NewTicker(time.Second * batch / perSecond)
+	defer tick.Stop()
+	for n := 0; n < events; {
+		var list []string
+		for range batch {
+			room := random.IntN(clients / each)
+			target := fmt.Sprintf(`{"kind":"conversation","conversationId":"%d"}`, room)
+			to := make([]int, each)
+			for i := range to {
+				to[i] = room*each + i
+			}
+			if n%4 > 0 {
+				to = random.Perm(clients)[:each]
+				target = strings.Join(strings.Fields(fmt.Sprint(to)), `","`)
+				target = `{"kind":"profiles","profiles":["` + strings.Trim(target, "[]") + `"]}`
+			}
+			for _, i := range to {
+				want[i] = append(want[i], n)
+			}
+			list = append(list, eventJSON("acme", "a.b", target, fmt.Sprint(n)))
+			n++
+		}
+		<-tick.C
+		status, answer := h.post(t, "/v1/events/batch", `{"events":[`+strings.Join(list, ",")+`]}`)
+		if status != http.StatusAccepted {
+			t.Fatal(status, answer)
+		}
+		for ; len(plan) > 0 && plan[0].at < n; plan = plan[1:] {
+			all[plan[0].client].cut(random.IntN(2) == 0)
+		}
+	}
+	h.publish(t, "acme", "end", `{"kind":"tenant"}`, "0")
+	done.Wait()
+	resumes := 0
+	for i, c := range all {
+		is.NoErr(c.fault)
+		is.Equal(c.got, want[i]) // all, once, in order
+		is.Equal(c.resumes["fresh"], 1)
+		is.Equal(c.resumes["partial"], 0)
+		resumes += c.resumes["complete"]
+	}
+	t.Logf("%d clients resumed %d times", clients, resumes)
+	is.True(resumes > clients*cuts/2) // the others were cut before they heard hub.ready
+}
+
+// All subscribers of a tenant see one order, whoever publishes at once.
+func TestOrderOfAll(t *testing.T) {
+	is := is.New(t)
+	const publishers, each = 16, 16
+	subscribers := 1000
+	if testing.Short() {
+		subscribers = 100
+	}
+	h := newTestHub(t)
+	var ready, done sync.WaitGroup
+	chains := make([][sha256.Size]byte, subscribers)
+	faults := make(chan error, subscribers)
+	for i := range subscribers {
+		ready.Add(1)
+		done.Go(func() {
+			c := &cutClient{addr: h.Server.Listener.Addr().String(), profile: fmt.Sprint(i)}
+			c.run(&ready)
+			for _, n := range c.got {
+				chains[i] = sha256.Sum256(fmt.Append(chains[i][:], n))
+			}
+			if len(c.got) != publishers*each || c.connects != 1 {
+				faults <- fmt.Errorf("%d events in %d connections, %v", len(c.got), c.connects, c.fault)
+			}
+		})
+	}
+	ready.Wait()
+	var publishing sync.WaitGroup
+	places := make([]string, publishers*each) // by the cursor's number, the payload
+	var failed atomic.Int32
+	for p := range publishers {
+		publishing.Go(func() {
+			for i := range each {
+				n := p*each + i
+				res, err := h.client.Post(h.URL+"/v1/events", "application/json", strings.NewReader(eventJSON("acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(n))))
+				if err != nil {
+					failed.Add(1)
+					return
+				}
+				var answer struct{ Cursor string }
+				body, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				json.Unmarshal(body, &answer)
+				if c, ok := ParseCursor(answer.Cursor); ok && c.Seq >= 1 && c.Seq <= uint64(len(places)) {
+					places[c.Seq-1] = fmt.Sprint(n)
+				}
+			}
+		})
+	}
+	publishing.Wait()
+	h.publish(t, "acme", "end", `{"kind":"tenant"}`, "0")
+	done.Wait()
+	is.Equal(failed.Load(), int32(0))
+	is.Equal(len(faults), 0)
+	var chain [sha256.Size]byte
+	for _, n := range places {
+		chain = sha256.Sum256(append(chain[:], n...))
+	}
+	for i := range chains {
+		is.Equal(chains[i], chain) // the order of the cursors
+	}
+}
