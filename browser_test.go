@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -130,6 +131,71 @@ func TestBrowserEventSource(t *testing.T) {
 	do(t, bob, chromedp.Evaluate(`got`, &seen))
 	is := is.New(t)
 	is.True(!strings.Contains(strings.Join(seen, "\n"), "for alice")) // nobody else's
+}
+
+// A stock EventSource learns of each kind of gap by itself: it reconnects with the
+// id it has, and hears hub.gap before it hears anything else.
+func TestBrowserGaps(t *testing.T) {
+	ctx := browser(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.Events = 3
+		hub.Log, hub.Marks, hub.Retry, hub.StreamBuffer = NewMemoryLog(limits), HistoryPart{}, 10*time.Millisecond, 256<<10
+	})
+	page, _ := tab(t, ctx, h.URL+"/healthz")
+	listen := func(query string) {
+		do(t, page, chromedp.Evaluate(`globalThis.source?.close(); globalThis.got = [];
+			globalThis.source = new EventSource("/v1/stream?tenant=acme&profile=me`+query+`");
+			source.addEventListener("hub.ready", e => got.push(JSON.parse(e.data).resume));
+			source.addEventListener("hub.gap", e => got.push("gap " + JSON.parse(e.data).reason + (e.lastEventId === JSON.parse(e.data).cursor ? " moved" : "")));
+			source.addEventListener("a.b", e => got.push(JSON.parse(e.data).payload)); 0`, nil))
+	}
+	shows := func(want string) {
+		t.Helper()
+		becomes(t, page, `got.join(" ") === "`+want+`"`)
+	}
+	publish := func(payload string) { h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload) }
+	kick := func() { h.do(t, http.MethodDelete, "/v1/tenants/acme/connections?profile=me", "") }
+
+	listen("")
+	shows("fresh")
+	publish("0")
+	shows("fresh 0")
+	kick() // and while it is away
+	for i := range 2 {
+		publish(fmt.Sprint(i + 1))
+	}
+	shows("fresh 0 complete 1 2")
+	kick()
+	for i := range 5 {
+		publish(fmt.Sprint(i + 3))
+	}
+	shows("fresh 0 complete 1 2 partial gap expired moved 5 6 7")
+	publish("8")
+	shows("fresh 0 complete 1 2 partial gap expired moved 5 6 7 8")
+
+	listen("&cursor=0123456789abcdef-5")
+	shows("partial gap unknown moved")
+	publish("9")
+	shows("partial gap unknown moved 9")
+	kick() // it has a good id now, which the cursor of its address gives way to
+	shows("partial gap unknown moved 9 complete")
+
+	// The page stands still, so that its stream falls behind and what is ephemeral is shed.
+	listen("")
+	shows("fresh")
+	stalled := make(chan error, 1)
+	go func() {
+		stalled <- chromedp.Run(page, chromedp.Evaluate(`for (const end = Date.now() + 1500; Date.now() < end;); 0`, nil))
+	}()
+	filler := `"` + strings.Repeat("x", 60_000) + `"`
+	for range 400 {
+		h.post(t, "/v1/events", `{"tenantId":"acme","type":"c.d","payload":`+filler+`,"target":{"kind":"tenant"},"ephemeral":true}`)
+	}
+	if err := <-stalled; err != nil {
+		t.Fatal(err)
+	}
+	becomes(t, page, `got.includes("gap slow")`)
 }
 
 func TestBrowserConsole(t *testing.T) {

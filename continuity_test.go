@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0
 // it comes back at once, with the id of the last event that it saw whole.
 type cutClient struct {
 	addr, profile string
+	next          string // where to go when the hub ends the stream
 	reader        *sse.Reader
 	connects      int
 	resumes       map[string]int
@@ -127,6 +129,9 @@ func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 			}
 		case event.Type == "end":
 			return false
+		case event.Type == "hub.closing" && c.next != "":
+			c.addr = c.next
+			return true
 		case event.Type != "a.b":
 			c.fault = fmt.Errorf("%+v", event)
 			return false
@@ -289,4 +294,82 @@ func TestOrderOfAll(t *testing.T) {
 	for i := range chains {
 		is.Equal(chains[i], chain) // the order of the cursors
 	}
+}
+
+// Hubs that share a log are one: when the first drains, its streams end one after
+// the other, with the time to come back, and resume complete on the second; what
+// is published meanwhile, through either, reaches all.
+func TestDrainToAnotherHub(t *testing.T) {
+	is := is.New(t)
+	clients := 2000
+	if testing.Short() {
+		clients = 200
+	}
+	shared := NewMemoryLog(testLimits)
+	share := func(hub *HubConfig, _ *PresenceConfig) { hub.Log = shared }
+	first, second := newTestHub(t, share), newTestHub(t, share)
+	var ready, done sync.WaitGroup
+	all := make([]*cutClient, clients)
+	for i := range all {
+		all[i] = &cutClient{addr: first.Server.Listener.Addr().String(), next: second.Server.Listener.Addr().String(), profile: fmt.Sprint(i % 100)}
+		ready.Add(1)
+		done.Go(func() { all[i].run(&ready) })
+	}
+	ready.Wait()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		first.Drain(context.Background(), time.Second)
+	}()
+	var want [100][]int
+	for n := 0; ; n++ {
+		hub := []*testHub{first, second}[n%2]
+		to := n % 100
+		want[to] = append(want[to], n)
+		hub.publish(t, "acme", "a.b", fmt.Sprintf(`{"kind":"profile","profiles":["%d"]}`, to), fmt.Sprint(n))
+		select {
+		case <-drained:
+		default:
+			continue
+		}
+		break
+	}
+	second.publish(t, "acme", "end", `{"kind":"tenant"}`, "0")
+	done.Wait()
+	for i, c := range all {
+		is.NoErr(c.fault)
+		is.Equal(c.got, want[i%100])
+		is.Equal(c.resumes, map[string]int{"fresh": 1, "complete": 1})
+	}
+}
+
+// Who is sent away by a drain will be back: nobody is told that they are offline.
+func TestDrainAnnouncesNobody(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = AudienceTenant, 0 })
+	clients := []*testClient{h.open(t, "tenant=acme&profile=a"), h.open(t, "tenant=acme&profile=b"), h.open(t, "tenant=acme&profile=c")}
+	for _, c := range clients[:2] { // c is announced,
+		for !strings.Contains(c.until(t, "presence.online").Data, `"id":"c"`) {
+		}
+	}
+	clients[2].close()
+	var wg sync.WaitGroup
+	offline := make(chan string, 9)
+	for _, c := range clients[:2] {
+		c.until(t, "presence.offline") // and so is that it left
+		wg.Go(func() {
+			for {
+				event, err := c.read()
+				if err != nil {
+					return
+				}
+				if event.Type == "presence.offline" {
+					offline <- event.Data
+				}
+			}
+		})
+	}
+	h.Drain(t.Context(), 500*time.Millisecond) // the second closes 250 ms after the first, 25 ticks
+	wg.Wait()
+	is.Equal(len(offline), 0)
 }

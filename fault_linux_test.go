@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,6 +14,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +30,8 @@ type process struct {
 	addr string
 	pid  int
 	logs *bytes.Buffer // to be read once it has ended
-	end  func()
+	wait func() *os.ProcessState
+	end  func() *os.ProcessState // SIGTERM, and waits
 }
 
 // startProcess builds the hub as users do, without the race detector, and starts it.
@@ -58,13 +63,17 @@ func startProcess(t *testing.T, settings ...string) *process {
 			}
 		}
 	}()
-	p.end = func() {
-		cmd.Process.Signal(syscall.SIGTERM)
+	p.wait = sync.OnceValue(func() *os.ProcessState {
 		<-read
 		cmd.Wait()
 		logs.Close()
+		return cmd.ProcessState
+	})
+	p.end = func() *os.ProcessState {
+		cmd.Process.Signal(syscall.SIGTERM)
+		return p.wait()
 	}
-	t.Cleanup(p.end)
+	t.Cleanup(func() { p.end() })
 	select {
 	case p.addr = <-listening:
 	case <-time.After(10 * time.Second):
@@ -254,4 +263,154 @@ func dialFrom(t *testing.T, namespace, addr string) net.Conn {
 	}
 	t.Cleanup(func() { d.conn.Close() })
 	return d.conn
+}
+
+// SIGTERM under load: not ready at once, publishes answered while it drains, every
+// stream told when to come back, spread over the time; then exit 0. What was
+// acknowledged and not delivered any more is a gap that is told by the next process.
+func TestDrainUnderLoad(t *testing.T) {
+	is := is.New(t)
+	const streams, over = 2000, 2 * time.Second
+	p := startProcess(t, "REALTIME_DRAIN=2s", "REALTIME_RETRY=1s", "GOMAXPROCS=2")
+	type ending struct {
+		at     time.Duration
+		lastID string
+		err    error
+	}
+	endings := make(chan ending, streams)
+	var started atomic.Pointer[time.Time]
+	for i := range streams {
+		conn := subscribe(t, p.addr, fmt.Sprint("p-", i))
+		go func() {
+			reader := sse.NewReader(conn)
+			for {
+				event, err := reader.Next()
+				if err == nil && event.Type != "hub.closing" {
+					continue
+				}
+				e := ending{lastID: reader.LastEventID(), err: err}
+				if began := started.Load(); began != nil {
+					e.at = time.Since(*began)
+				}
+				var data struct {
+					Reason  string
+					RetryMS int64
+				}
+				retry, _ := reader.Retry()
+				if err == nil && (json.Unmarshal([]byte(event.Data), &data) != nil || data.Reason != "drain" ||
+					retry.Milliseconds() != data.RetryMS || retry < time.Second || retry > 2*time.Second) {
+					e.err = fmt.Errorf("%+v, retry %v", event, retry)
+				}
+				endings <- e
+				return
+			}
+		}()
+	}
+	// Publishers post until nobody listens any more. A connection that the hub has
+	// said it closes is not used again, so each request is answered.
+	var publishers sync.WaitGroup
+	var acknowledged, draining atomic.Int32
+	faults := make(chan error, 4)
+	for range 4 {
+		publishers.Go(func() {
+			client := http.Client{Transport: &http.Transport{}}
+			for {
+				body := strings.NewReader(`{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+				res, err := client.Post("http://"+p.addr+"/v1/events", "application/json", body)
+				began := started.Load()
+				if err != nil && began != nil && time.Since(*began) > over*9/10 {
+					return // refused, or reset where the kernel had it and the hub had not
+				}
+				if err != nil {
+					faults <- err
+					return
+				}
+				res.Body.Close()
+				if res.StatusCode != http.StatusAccepted {
+					faults <- errors.New(res.Status)
+					return
+				}
+				acknowledged.Add(1)
+				if res.Close {
+					draining.Add(1)
+				}
+			}
+		})
+	}
+	for acknowledged.Load() < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	now := time.Now()
+	started.Store(&now)
+	syscall.Kill(p.pid, syscall.SIGTERM)
+	for { // not ready at once, and long before it is over
+		res, err := http.Get("http://" + p.addr + "/readyz")
+		is.NoErr(err)
+		res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			break
+		}
+		is.True(time.Since(now) < over/2)
+	}
+	// A new stream is sent away in the way that EventSource takes.
+	res, err := http.Get("http://" + p.addr + "/v1/stream?tenant=acme&profile=late")
+	is.NoErr(err)
+	is.Equal(res.StatusCode, http.StatusOK)
+	event, err := sse.NewReader(res.Body).Next()
+	is.NoErr(err)
+	is.Equal(event.Type, "hub.closing")
+	res.Body.Close()
+
+	var lastID string
+	var first, last time.Duration
+	for i := range streams {
+		e := <-endings
+		is.NoErr(e.err)
+		if i == 0 {
+			first = e.at
+		}
+		last = max(last, e.at)
+		lastID = e.lastID
+	}
+	publishers.Wait()
+	http.DefaultClient.CloseIdleConnections()
+	state := p.wait()
+	t.Logf("streams ended from %v to %v; %d events, %d after SIGTERM; exit after %v", first, last, acknowledged.Load(), draining.Load(), time.Since(now))
+	is.Equal(state.ExitCode(), 0)
+	is.Equal(len(faults), 0)
+	is.True(draining.Load() > 0)                    // with Connection: close
+	is.True(first < over/4)                         // spread,
+	is.True(last > over*3/4 && last-first > over/2) // over all of it
+
+	next := startProcess(t)
+	res, err = http.Get("http://" + next.addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
+	is.NoErr(err)
+	defer res.Body.Close()
+	reader := sse.NewReader(res.Body)
+	ready, err := reader.Next()
+	is.NoErr(err)
+	is.True(strings.Contains(ready.Data, `"resume":"partial"`))
+	gap, err := reader.Next()
+	is.NoErr(err)
+	is.Equal(gap.Type, "hub.gap")
+	is.True(strings.Contains(gap.Data, `"reason":"unknown"`))
+}
+
+// Who cannot wait sends a second signal.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	is := is.New(t)
+	p := startProcess(t, "REALTIME_DRAIN=1h")
+	subscribe(t, p.addr, "a")
+	subscribe(t, p.addr, "b")
+	syscall.Kill(p.pid, syscall.SIGTERM)
+	for {
+		res, err := http.Get("http://" + p.addr + "/readyz")
+		is.NoErr(err)
+		res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			break
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	is.Equal(p.end().Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM)
 }
