@@ -34,6 +34,8 @@ var rows = []row{
 	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
 	{"stalled", "p99 ms", "≤ 1.1 × alone", (*bench).stalled},
 	{"room", "CPU µs a publish", "≤ 2 × profiles", (*bench).room},
+	{"resume", "CPU µs a resume", "≤ 3 × fresh", (*bench).resume},
+	{"replay", "ms", "≤ 1000 ms", (*bench).replay},
 }
 
 const (

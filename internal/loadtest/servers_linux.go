@@ -42,6 +42,7 @@ var payload = strings.Repeat("0123456789", 20)
 type server struct {
 	name   string // hub, bare or nchan
 	tenant string // the hub's: another each time, since one hub may serve several rows
+	cursor string // from where the hub's streams resume, if any
 	host   string // as the hub wants it in Host
 	addr   netip.AddrPort
 	pids   []int
@@ -59,14 +60,17 @@ func (s *server) quiet() time.Duration {
 
 // subscribe is the request for stream i.
 func (s *server) subscribe(i int) []byte {
-	path := "/stream"
+	path, resume := "/stream", ""
+	if s.cursor != "" {
+		resume = "Last-Event-ID: " + s.cursor + "\r\n"
+	}
 	switch s.name {
 	case "hub":
 		path = fmt.Sprintf("/v1/stream?tenant=%s&profile=%s", s.tenant, profile(i))
 	case "nchan":
 		path = "/sub?id=" + strconv.Itoa(i) // reached alone and with all, as a hub's stream is
 	}
-	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", path, s.host)
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n%s\r\n", path, s.host, resume)
 }
 
 // greeted tells whether a stream stands: nchan sends no event of its own.
