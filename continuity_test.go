@@ -9,9 +9,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -159,7 +162,11 @@ func TestStorm(t *testing.T) {
 	t.Logf("to repeat: go test -run TestStorm -storm.seed=%d .", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
-	h := newTestHub(t)
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.Events, limits.Bytes = 0, 0 // a slow machine's clients are behind, not expired
+		hub.Log = NewMemoryLog(limits)
+	})
 	addr := h.Server.Listener.Addr().String()
 	all := make([]*cutClient, clients)
 	var ready, done sync.WaitGroup
@@ -372,4 +379,88 @@ func TestDrainAnnouncesNobody(t *testing.T) {
 	h.Drain(t.Context(), 500*time.Millisecond) // the second closes 250 ms after the first, 25 ticks
 	wg.Wait()
 	is.Equal(len(offline), 0)
+}
+
+// A publisher that sends lines without end is told which of them were taken.
+func TestDrainEndsLines(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, "tenant=acme&profile=me")
+	body, w := io.Pipe()
+	answered := make(chan string, 1)
+	go func() {
+		res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", body)
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		all, _ := io.ReadAll(res.Body)
+		answered <- string(all)
+	}()
+	io.WriteString(w, eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")+"\n"+`{"tenantId":"ac`)
+	c.until(t, "a.b") // the first line was taken; the second never ends
+	h.Drain(t.Context(), 0)
+	answer := <-answered
+	w.Close()
+	is.True(strings.HasPrefix(answer, `{"line":2,"code":"Draining",`))
+	is.True(strings.Contains(answer, `{"accepted":1,"refused":1,"duplicates":0,"cursor":"`))
+}
+
+// Whatever a client brings as its last id, it is answered with a stream that says
+// where things go on, and nothing that it brought is repeated.
+func FuzzLastEventID(f *testing.F) {
+	logger := slog.New(slog.DiscardHandler)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
+	handler := NewAPI(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), APIConfig{Logger: logger}).Handler()
+	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
+	event := toAll("1").Event
+	receipts, err := hub.Publish(context.Background(), []*Event{event})
+	if err != nil {
+		f.Fatal(err)
+	}
+	head := receipts[0].Cursor
+	start := strings.TrimSuffix(head, "1") + "0"
+	for _, seed := range []string{"", head, start, head + "0", "0-0", "\r\n", "\x00", "id: 1\nevent: x", "é", strings.Repeat("9", 300)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, header := range []bool{true, false} {
+			gone, leave := context.WithCancel(t.Context())
+			leave() // what is pending is written first
+			r := httptest.NewRequestWithContext(gone, "GET", "/v1/stream?tenant=acme&profile=me", nil)
+			if header {
+				r.Header.Set("Last-Event-ID", text)
+			} else {
+				r.URL.RawQuery += "&cursor=" + url.QueryEscape(text)
+			}
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			if w.Code != http.StatusOK {
+				t.Fatalf("%q: %d %s", text, w.Code, w.Body)
+			}
+			var got []string
+			for reader := sse.NewReader(w.Body); ; {
+				event, err := reader.Next()
+				if err != nil {
+					break
+				}
+				var data struct{ Resume, Reason, Cursor string }
+				json.Unmarshal([]byte(event.Data), &data)
+				got = append(got, strings.TrimSpace(event.Type+" "+data.Resume+data.Reason+" "+data.Cursor))
+			}
+			want := []string{"hub.ready partial " + head, "hub.gap unknown " + head}
+			switch text {
+			case "":
+				want = []string{"hub.ready fresh " + head}
+			case head:
+				want = []string{"hub.ready complete " + head}
+			case start:
+				want = []string{"hub.ready complete " + start, "a.b"}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%q is answered with %q", text, got)
+			}
+		}
+	})
 }

@@ -199,7 +199,7 @@ var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body br
 
 func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, a.publishLine, a.results})
+		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, a.publishLine, a.results, a.hub.Drained()})
 	}
 	return a.publishOne(w, r, nil)
 }

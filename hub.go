@@ -73,7 +73,9 @@ type Hub struct {
 	mu      sync.RWMutex
 	tenants map[string]*tenant // guarded by mu
 
-	lostIDs int // owned by Sweep
+	lostIDs int           // owned by Sweep
+	drained chan struct{} // closed by Drain at its end
+	endOnce sync.Once
 
 	byIDMu sync.RWMutex
 	// Guarded by byIDMu.
@@ -127,7 +129,7 @@ func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{
 		resolver: cfg.Resolver, log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger,
 		inline:  cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
-		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{},
+		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{}, drained: make(chan struct{}),
 	}
 	h.log.Follow(h)
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
@@ -434,10 +436,14 @@ func (h *Hub) Kick(c *Connection, reason CloseReason) {
 	h.remove(c)
 }
 
+// Drained is closed when Drain is over: requests that have no end of their own end.
+func (h *Hub) Drained() <-chan struct{} { return h.drained }
+
 // Drain refuses new streams and ends those that are open, spread over a time so
 // that the next hub gets its clients one after the other; at once when ctx ends.
 // Who is sent away is not announced as offline: they will be back.
 func (h *Hub) Drain(ctx context.Context, over time.Duration) {
+	defer h.endOnce.Do(func() { close(h.drained) })
 	h.byIDMu.Lock()
 	h.draining = true
 	open := slices.Collect(maps.Values(h.byID)) // in no order

@@ -46,6 +46,7 @@ type lineIntake struct {
 	maxLine int // bytes; 0 lifts the limit
 	publish func(ctx context.Context, line []byte) (Receipt, error)
 	budget  *spoolBudget
+	ending  <-chan struct{} // closed when no more lines are taken
 }
 
 // publishLines publishes one event a line as they come. Answers go through a
@@ -61,7 +62,11 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 
 	all := r.URL.Query().Get("results") == "all"
 	var sum lineSummary
-	lines := lineReader{bufio.NewReaderSize(&patientBody{r.Body, rc}, 64<<10), nil, in.maxLine}
+	body := &patientBody{r.Body, rc, in.ending}
+	ended := make(chan struct{})
+	defer close(ended)
+	go body.interrupt(ended)
+	lines := lineReader{bufio.NewReaderSize(body, 64<<10), nil, in.maxLine}
 	for n := 1; ; n++ {
 		line, err := lines.next()
 		if err == nil && len(bytes.TrimSpace(line)) == 0 {
@@ -112,18 +117,42 @@ type readError struct{ problem }
 
 func (e *readError) Unwrap() error { return &e.problem }
 
-// patientBody gives each read its own time.
+// patientBody gives each read its own time, until the hub ends them all.
 type patientBody struct {
-	body io.Reader
-	rc   *http.ResponseController
+	body   io.Reader
+	rc     *http.ResponseController
+	ending <-chan struct{}
+}
+
+// interrupt ends a read that waits when the hub ends; it returns once the request has.
+func (b *patientBody) interrupt(ended <-chan struct{}) {
+	select {
+	case <-b.ending:
+		b.rc.SetReadDeadline(time.Unix(1, 0))
+	case <-ended:
+	}
+}
+
+func (b *patientBody) isEnding() bool {
+	select {
+	case <-b.ending:
+		return true
+	default:
+		return false
+	}
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	if b.isEnding() { // and if it ends from now on, interrupt's deadline is the last
+		return 0, &readError{problem{http.StatusServiceUnavailable, "Draining", "the hub is draining; lines from here on were not taken"}}
+	}
 	n, err := b.body.Read(p)
 	switch {
 	case err == nil || err == io.EOF:
 		return n, err
+	case b.isEnding():
+		return b.Read(p)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return n, &readError{problem{http.StatusRequestTimeout, "BodyTimeout", "30 s without a byte"}}
 	}
