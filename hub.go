@@ -214,19 +214,23 @@ func (h *Hub) open(ctx context.Context, name string) (*tenant, error) {
 // forget drops a tenant that has no stream and no membership.
 func (h *Hub) forget(name string) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	t := h.tenants[name]
 	if t == nil {
+		h.mu.Unlock()
 		return
 	}
 	t.mu.Lock()
-	attached := t.attached
-	if t.forgotten = len(t.conns) == 0 && t.rooms.Empty() && len(t.resolved) == 0; t.forgotten {
-		delete(h.tenants, name)
+	if len(t.conns) > 0 || !t.rooms.Empty() || len(t.resolved) > 0 {
+		t.mu.Unlock()
+		h.mu.Unlock()
+		return
 	}
-	forgotten := t.forgotten
-	t.mu.Unlock()
-	if forgotten && attached {
+	t.forgotten = true
+	delete(h.tenants, name)
+	h.mu.Unlock()
+	attached := t.attached
+	h.flush(t) // a stream that was closed meanwhile may have been gathered before
+	if attached {
 		h.log.Detach(name)
 	}
 }
@@ -314,6 +318,11 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 		return nil, err
 	}
 	defer t.mu.Unlock()
+	c.Tenant = t.name // one copy of a name for all; before others can find c
+	p := t.peers[c.Profile]
+	if p != nil {
+		c.Profile = p.ref
+	}
 	h.byIDMu.Lock()
 	draining := h.draining
 	if !draining {
@@ -323,10 +332,8 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 	if draining {
 		return nil, ErrDraining
 	}
-	c.Tenant = t.name // one copy of the name for all
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
-	p := t.peers[c.Profile]
 	if p == nil {
 		p = &peer{ref: c.Profile}
 		t.peers[c.Profile] = p
@@ -334,10 +341,12 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 			link(t.present, room, p)
 		}
 	}
-	c.Profile = p.ref
 	p.conns = append(p.conns, c)
 	t.watchLocked(c, watch)
 
+	if missed == nil && from.Epoch != "" && from.Seq < t.rooms.Forgotten() {
+		missed = ErrExpired
+	}
 	resume := "complete"
 	switch {
 	case missed != nil:
@@ -561,11 +570,12 @@ func (h *Hub) change(ctx context.Context, name string, create bool, do func(*ten
 	if t == nil && !create {
 		return nil
 	}
-	if t == nil {
-		var err error
-		if t, err = h.open(ctx, name); err != nil {
-			return err
-		}
+	if t != nil {
+		t.mu.Unlock()
+	}
+	t, err := h.open(ctx, name) // its place must be known
+	if err != nil {
+		return err
 	}
 	do(t)
 	empty := t.rooms.Empty()

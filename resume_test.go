@@ -150,6 +150,32 @@ func TestReplayAndMembership(t *testing.T) {
 	}
 }
 
+// Comings and goings without number are forgotten at some time; then who resumes
+// from before is told that something may be missing.
+func TestForgottenStays(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	c := h.open(t, meQuery)
+	rejoin := func() (cursor string) {
+		cursor = h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "0")["cursor"].(string)
+		is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
+		is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+		return cursor
+	}
+	rejoin()
+	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "complete")
+	acme := h.find("acme")
+	acme.rooms.ended = maxPast
+	acme.mu.Unlock()
+	last := rejoin()
+	client := h.back(t, c.Cursor, meQuery)
+	is.Equal(client.resume(t), "partial")
+	is.Equal(client.next(t).Type, "hub.gap")
+	is.Equal(h.back(t, last, meQuery).resume(t), "complete")
+}
+
 // What another service owns is asked as of now; and nothing is lost when nobody
 // was connected while it was said.
 func TestReplayAndMembershipService(t *testing.T) {

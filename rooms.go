@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// maxPast is how many ended stays a tenant's rooms remember, 24 bytes each and more.
+// maxPast is how many ended stays a tenant's rooms remember.
 const maxPast = 1 << 20
 
 // Rooms is who belongs where in one tenant, from both sides, and since which
@@ -17,6 +17,7 @@ type Rooms struct {
 	of      map[ProfileRef]map[Room]struct{}
 	past    map[belonging][]Stay // ended, and in reach of the history still
 	ended   int                  // stays in past
+	forgot  uint64               // the place up to which past was too much
 }
 
 type belonging struct {
@@ -49,9 +50,12 @@ func (r *Rooms) Remove(room Room, p ProfileRef, at uint64) bool {
 	if !r.Has(room, p) {
 		return false
 	}
-	if since := r.members[room][p]; since < at && r.ended < maxPast {
-		if r.past == nil {
-			r.past = map[belonging][]Stay{}
+	if since := r.members[room][p]; since < at {
+		if r.past == nil || r.ended == maxPast {
+			if r.ended > 0 {
+				r.forgot = at
+			}
+			r.past, r.ended = map[belonging][]Stay{}, 0
 		}
 		key := belonging{p, room}
 		r.past[key] = append(r.past[key], Stay{room, since, at})
@@ -63,6 +67,10 @@ func (r *Rooms) Remove(room Room, p ProfileRef, at uint64) bool {
 	unlink(r.of, p, room)
 	return true
 }
+
+// Forgotten is the place before which a replay may lack what was said to those who
+// have left a room and returned.
+func (r *Rooms) Forgotten() uint64 { return r.forgot }
 
 // Prune forgets the stays that ended before a place which the history reaches
 // back to.
