@@ -263,7 +263,7 @@ func (h *Hub) Sweep(now time.Time) {
 	}
 	h.log.Sweep(now)
 	if lost := h.log.Stats().LostIDs; lost > h.lostIDs {
-		h.logger.Warn("ids forgotten before their window was over", "since the start", lost)
+		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
 		h.lostIDs = lost
 	}
 }
