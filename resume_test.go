@@ -472,3 +472,19 @@ func (h *testHub) empty(t testing.TB, tenant string) {
 		}
 	}
 }
+
+// A stream that is the tenant's last, and is closed between an event's delivery
+// and its flush, still gets the event and its end.
+func TestForgetFlushes(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, meQuery)
+	e := toAll("1")
+	e.Event.Ephemeral = true
+	e.Envelope = e.Event.Seal()
+	h.Deliver("acme", []*Entry{e})
+	h.Kick(h.Connection(c.ConnectionID), CloseKicked)
+	h.Flush("acme") // too late: the tenant is forgotten
+	is.Equal(c.next(t).Type, "a.b")
+	is.Equal(c.next(t).Type, "hub.closing")
+}

@@ -254,7 +254,7 @@ func TestLogReader(t *testing.T) {
 		all := []*Entry{
 			entryTo("acme", "1", ToProfile(ann)), entryTo("acme", "2", ToProfile(bob)),
 			entryTo("acme", "3", ToConversation("r")), toAll("4"),
-			entryTo("acme", "5", ToProfiles(bob, ann)), entryTo("acme", "6", ToConversation("r")),
+			entryTo("acme", "5", ToProfiles(bob, ann, ann)), entryTo("acme", "6", ToConversation("r")),
 			entryTo("acme", "7", ToGroup("r")), entryTo("acme", "8", ToConversation("r")),
 		}
 		l.add(all...)
