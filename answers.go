@@ -49,8 +49,19 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		}
 		body.Errors = append(body.Errors, field)
 	}
-	if p.status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
+	switch p.status {
+	case http.StatusUnauthorized: // RFC 6750, section 3
+		challenge := `Bearer realm="realtime"`
+		if !errors.Is(err, errNoCredential) {
+			challenge += `, error="invalid_token"`
+		}
+		w.Header().Set("WWW-Authenticate", challenge)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		wait := time.Second
+		if limit, ok := errors.AsType[*RateError](err); ok {
+			wait = max(wait, limit.After+time.Second-1)
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -79,6 +90,16 @@ func describe(err error) *problem {
 	var tooLarge *http.MaxBytesError
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
+	}
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		status := http.StatusUnauthorized
+		if refusal.Valid {
+			status = http.StatusForbidden
+		}
+		return &problem{status, refusal.Code, refusal.Detail}
+	}
+	if limit, ok := errors.AsType[*RateError](err); ok {
+		return &problem{http.StatusTooManyRequests, "RateLimited", limit.Error()}
 	}
 	switch {
 	case errors.As(err, &tooLarge):

@@ -16,19 +16,24 @@ import (
 // arrows is the architecture: which file may know which. Nothing knows main, and
 // arrows run one way.
 var arrows = map[string][]string{
-	"validate":   {},
-	"store":      {"validate"},
-	"memory":     {"store", "validate"},
-	"rooms":      {"store", "validate"},
-	"membership": {"rooms", "validate"},
-	"tenant":     {"rooms", "store", "validate"},
-	"resume":     {"tenant", "rooms", "store", "validate"},
-	"hub":        {"resume", "tenant", "rooms", "store", "validate"},
-	"presence":   {"hub", "tenant", "store", "validate"},
-	"answers":    {"presence", "hub", "tenant", "store", "validate"},
-	"ndjson":     {"answers", "hub", "tenant", "store", "validate"},
-	"handlers":   {"ndjson", "answers", "presence", "hub", "tenant", "store", "validate"},
-	"main":       {"handlers", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
+	"validate":    {},
+	"deadlines":   {},
+	"certificate": {},
+	"store":       {"validate"},
+	"memory":      {"store", "validate"},
+	"rooms":       {"store", "validate"},
+	"membership":  {"rooms", "validate"},
+	"tenant":      {"rooms", "store", "validate", "deadlines"},
+	"resume":      {"tenant", "rooms", "store", "validate"},
+	"expiry":      {"tenant", "deadlines"},
+	"hub":         {"expiry", "resume", "tenant", "rooms", "store", "validate"},
+	"presence":    {"hub", "tenant", "store", "validate", "deadlines"},
+	"limits":      {"validate"},
+	"auth":        {"tenant", "validate"},
+	"answers":     {"auth", "limits", "presence", "hub", "tenant", "store", "validate"},
+	"ndjson":      {"answers", "auth", "hub", "tenant", "store", "validate"},
+	"handlers":    {"ndjson", "answers", "auth", "limits", "presence", "hub", "tenant", "store", "validate"},
+	"main":        {"handlers", "auth", "limits", "certificate", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
 }
 
 // rooms is which of our packages a file may import.

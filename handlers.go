@@ -13,10 +13,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rs/cors"
 
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
@@ -29,62 +32,87 @@ var web embed.FS
 type APIConfig struct {
 	MaxEventBytes int
 	MaxBodyBytes  int
-	Loopback      bool // open mode on loopback: no web page from elsewhere gets in
+	Loopback      bool     // in open mode then no web page from elsewhere gets in
+	Origins       []string // whose pages may call: "https://app.example.com", or "*" alone
 	Logger        *slog.Logger
 }
 
 type api struct {
 	hub      *Hub
 	presence *Presence
+	auth     *Auth
+	limits   *Limits
 	cfg      APIConfig
 	results  *spoolBudget
 }
 
 // NewAPI makes the HTTP side of a hub.
-func NewAPI(hub *Hub, presence *Presence, cfg APIConfig) *api {
-	return &api{hub, presence, cfg, &spoolBudget{left: spoolBytes}}
+func NewAPI(hub *Hub, presence *Presence, auth *Auth, limits *Limits, cfg APIConfig) *api {
+	return &api{hub, presence, auth, limits, cfg, &spoolBudget{left: spoolBytes}}
 }
+
+// handler answers for a caller whose scope and tenant are proven; an error becomes
+// problem details.
+type handler func(w http.ResponseWriter, r *http.Request, who *Caller) error
+
+// routes is every call that needs a credential, and the scope that it needs.
+func (a *api) routes() map[string]struct {
+	scope Scope
+	do    handler
+} {
+	const tenant = "/v1/tenants/{t}"
+	return map[string]struct {
+		scope Scope
+		do    handler
+	}{
+		"POST /v1/events":                               {ScopePublish, a.publish},
+		"POST /v1/events/batch":                         {ScopePublish, a.publishBatch},
+		"POST " + tenant + "/events":                    {ScopePublish, a.publishTo(KindTenant)},
+		"POST " + tenant + "/profiles/{id}/events":      {ScopePublish, a.publishTo(KindProfile)},
+		"POST " + tenant + "/profiles/events":           {ScopePublish, a.publishTo(KindProfiles)},
+		"POST " + tenant + "/conversations/{id}/events": {ScopePublish, a.publishTo(KindConversation)},
+		"POST " + tenant + "/groups/{id}/events":        {ScopePublish, a.publishTo(KindGroup)},
+		"POST " + tenant + "/connections/{id}/events":   {ScopePublish, a.publishTo(KindConnection)},
+		streamRoute:                                      {ScopeSubscribe, a.stream},
+		"POST /v1/connections/{id}/touch":                {ScopeSubscribe, a.touch},
+		"PATCH /v1/connections/{id}":                     {ScopeSubscribe, a.adjust},
+		"PUT /v1/connections/{id}/token":                 {ScopeSubscribe, a.token},
+		"POST /v1/conversations/{id}/typing":             {ScopeSubscribe, a.typing},
+		"GET /v1/presence":                               {ScopeSubscribe, a.clientPresence},
+		"GET " + tenant + "/connections":                 {ScopeAdmin, a.connections},
+		"DELETE " + tenant + "/connections":              {ScopeAdmin, a.kickProfile},
+		"GET " + tenant + "/connections/{id}":            {ScopeAdmin, a.connection},
+		"DELETE " + tenant + "/connections/{id}":         {ScopeAdmin, a.kick},
+		"GET " + tenant + "/events":                      {ScopeAdmin | ScopePublish, a.history},
+		"GET " + tenant + "/presence":                    {ScopeAdmin, a.tenantPresence},
+		"GET " + tenant + "/presence/{profile}":          {ScopeAdmin, a.profilePresence},
+		"GET " + tenant + "/{rooms}/{id}/presence":       {ScopeAdmin, a.roomPresence},
+		"GET " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.members},
+		"PUT " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.setMembers},
+		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {ScopeAdmin, a.addMember},
+		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {ScopeAdmin, a.removeMember},
+	}
+}
+
+// streamRoute alone takes a token in its query, for stock EventSource.
+const streamRoute = "GET /v1/stream"
 
 // Handler serves every route there is.
 func (a *api) Handler() http.Handler {
-	const tenant = "/v1/tenants/{t}"
 	mux := http.NewServeMux()
-	for pattern, handler := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"POST /v1/events":                                a.publish,
-		"POST /v1/events/batch":                          a.publishBatch,
-		"POST " + tenant + "/events":                     a.publishTo(KindTenant),
-		"POST " + tenant + "/profiles/{id}/events":       a.publishTo(KindProfile),
-		"POST " + tenant + "/profiles/events":            a.publishTo(KindProfiles),
-		"POST " + tenant + "/conversations/{id}/events":  a.publishTo(KindConversation),
-		"POST " + tenant + "/groups/{id}/events":         a.publishTo(KindGroup),
-		"POST " + tenant + "/connections/{id}/events":    a.publishTo(KindConnection),
-		"GET /v1/stream":                                 a.stream,
-		"POST /v1/connections/{id}/touch":                a.touch,
-		"PATCH /v1/connections/{id}":                     a.adjust,
-		"PUT /v1/connections/{id}/token":                 a.token,
-		"POST /v1/conversations/{id}/typing":             a.typing,
-		"GET /v1/presence":                               a.clientPresence,
-		"GET " + tenant + "/connections":                 a.connections,
-		"DELETE " + tenant + "/connections":              a.kickProfile,
-		"GET " + tenant + "/connections/{id}":            a.connection,
-		"DELETE " + tenant + "/connections/{id}":         a.kick,
-		"GET " + tenant + "/events":                      a.history,
-		"GET " + tenant + "/presence":                    a.tenantPresence,
-		"GET " + tenant + "/presence/{profile}":          a.profilePresence,
-		"GET " + tenant + "/{rooms}/{id}/presence":       a.roomPresence,
-		"GET " + tenant + "/{rooms}/{id}/members":        a.members,
-		"PUT " + tenant + "/{rooms}/{id}/members":        a.setMembers,
-		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    a.addMember,
-		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": a.removeMember,
-		"GET /healthz":                                   a.healthy,
-		"GET /readyz":                                    a.ready,
-	} {
+	for pattern, route := range a.routes() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := handler(w, r); err != nil {
+			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
+			if err == nil {
+				err = route.do(w, r, who)
+			}
+			if err != nil {
 				fail(w, r, a.cfg.Logger, err)
 			}
 		})
 	}
+	mux.HandleFunc("GET /healthz", a.healthy)
+	mux.HandleFunc("GET /readyz", a.ready)
 	files, _ := web.ReadDir("web")
 	for _, file := range files {
 		mux.HandleFunc("GET /"+file.Name(), page(file.Name()))
@@ -92,19 +120,50 @@ func (a *api) Handler() http.Handler {
 	mux.HandleFunc("GET /{$}", page("index.html"))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
+	serve := a.shared(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["X-Content-Type-Options"] = nosniff
 		if a.hub.Draining() {
 			w.Header().Set("Connection", "close") // the next request goes to another hub
 		}
-		if a.cfg.Loopback {
-			if err := fromElsewhere(r); err != nil {
-				fail(w, r, a.cfg.Logger, err)
-				return
-			}
+		var err error
+		switch {
+		case a.cfg.Loopback && a.auth.Open():
+			err = fromElsewhere(r)
+		case !isClean(r.URL):
+			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
-		mux.ServeHTTP(w, r)
+		if err != nil {
+			fail(w, r, a.cfg.Logger, err)
+			return
+		}
+		serve.ServeHTTP(w, r)
 	})
+}
+
+var errNothingHere = &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+
+// isClean says whether the mux takes a path as it is.
+func isClean(u *url.URL) bool {
+	escaped := u.EscapedPath()
+	clean := path.Clean(escaped)
+	return escaped == clean || escaped == clean+"/"
+}
+
+// shared lets pages of other origins call, where some are configured: with the
+// credentials that a browser adds by itself only those named, never all.
+func (a *api) shared(handler http.Handler) http.Handler {
+	if len(a.cfg.Origins) == 0 {
+		return handler
+	}
+	return cors.New(cors.Options{
+		AllowedOrigins:   a.cfg.Origins,
+		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
+		AllowedHeaders:   []string{"Authorization", "X-API-Key", "Content-Type", "Last-Event-ID", "X-Tenant-Id", "X-Profile-Id", "Cache-Control"},
+		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate"},
+		AllowCredentials: !slices.Contains(a.cfg.Origins, "*"),
+		MaxAge:           600,
+	}).Handler(handler)
 }
 
 // noRoute tells a wrong method (405, with Allow) from a path that is not there.
@@ -118,7 +177,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if len(allowed) == 0 {
-		return &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+		return errNothingHere
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	return &problem{http.StatusMethodNotAllowed, "MethodNotAllowed", "this path takes " + strings.Join(allowed, ", ")}
@@ -197,26 +256,46 @@ const smallBody = 4 << 10
 
 var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
 
-func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
+func (a *api) publish(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, a.publishLine, a.results, a.hub.Drained()})
+		line := func(ctx context.Context, line []byte) (Receipt, error) { return a.publishLine(ctx, line, who) }
+		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, line, a.results, a.hub.Drained(), who.Expires})
 	}
-	return a.publishOne(w, r, nil)
+	return a.publishOne(w, r, who, nil)
 }
 
-func (a *api) publishLine(ctx context.Context, line []byte) (Receipt, error) {
+// accept hands events to the hub that the caller may publish: its one way there.
+func (a *api) accept(ctx context.Context, who *Caller, events []*Event, limit func(tenant string, n int) error) ([]Receipt, error) {
+	counts := map[string]int{}
+	for _, e := range events {
+		if !who.Reaches(e.TenantID) {
+			return nil, errTenant
+		}
+		counts[e.TenantID]++
+	}
+	for tenant, n := range counts {
+		if err := limit(tenant, n); err != nil {
+			return nil, err
+		}
+	}
+	return a.hub.Publish(ctx, events)
+}
+
+// publishLine waits where a rate limit would refuse: so the reading slows down.
+func (a *api) publishLine(ctx context.Context, line []byte, who *Caller) (Receipt, error) {
 	event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipts, err := a.hub.Publish(ctx, []*Event{event})
+	wait := func(tenant string, n int) error { return a.limits.AwaitPublish(ctx, tenant, n) }
+	receipts, err := a.accept(ctx, who, []*Event{event}, wait)
 	if err != nil {
 		return Receipt{}, err
 	}
 	return receipts[0], nil
 }
 
-func (a *api) publishOne(w http.ResponseWriter, r *http.Request, at *Address) error {
+func (a *api) publishOne(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
 	body, err := a.body(w, r)
 	if err != nil {
 		return err
@@ -225,14 +304,14 @@ func (a *api) publishOne(w http.ResponseWriter, r *http.Request, at *Address) er
 	if err != nil {
 		return err
 	}
-	receipts, err := a.hub.Publish(r.Context(), []*Event{event})
+	receipts, err := a.accept(r.Context(), who, []*Event{event}, a.limits.Publish)
 	if err != nil {
 		return err
 	}
 	return replyReceipt(w, receipts[0])
 }
 
-func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {
+func (a *api) publishBatch(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	body, err := a.body(w, r)
 	if err != nil {
 		return err
@@ -241,7 +320,7 @@ func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	receipts, err := a.hub.Publish(r.Context(), events)
+	receipts, err := a.accept(r.Context(), who, events, a.limits.Publish)
 	if err != nil {
 		return err
 	}
@@ -253,10 +332,10 @@ func (a *api) publishBatch(w http.ResponseWriter, r *http.Request) error {
 }
 
 // publishTo publishes to the target that the path names.
-func (a *api) publishTo(kind TargetKind) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, r *http.Request) error {
+func (a *api) publishTo(kind TargetKind) handler {
+	return func(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		var faults Faults
-		at := &Address{TenantID: r.PathValue("t"), Target: Target{Kind: kind}}
+		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
 		faults.tenant("tenantId", at.TenantID)
 		switch id := r.PathValue("id"); kind {
 		case KindProfile:
@@ -271,44 +350,32 @@ func (a *api) publishTo(kind TargetKind) func(http.ResponseWriter, *http.Request
 		if err := faults.Err(); err != nil {
 			return err
 		}
-		return a.publishOne(w, r, at)
+		return a.publishOne(w, r, who, at)
 	}
 }
 
-// client is who a request of a browser acts for: in open mode it says so itself.
-func client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
-	var faults Faults
-	tenant = strings.Clone(either(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
-	faults.tenant("tenant", tenant)
-	p = faults.profile("profile", strings.Clone(either(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
-	return tenant, p, faults.Err()
-}
-
-func either(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
+func (a *api) stream(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	query := r.URL.Query()
-	tenant, profile, err := client(r, query)
+	tenant, profile, err := who.Client(r, query)
 	s, err2 := subscription(query)
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	s.Tenant, s.Profile = tenant, profile
+	s.Tenant, s.Profile, s.Expires = tenant, profile, who.Expires
 	s.Cursor = either(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
 	if r.Method == http.MethodHead {
 		sse.Header(w.Header())
 		return nil
 	}
 	c, err := a.hub.Connect(r.Context(), s)
-	if errors.Is(err, ErrDraining) {
+	if errors.Is(err, ErrDraining) || errors.Is(err, ErrFull) {
 		// Stock EventSource gives up for good on any other answer than 200.
+		reason := CloseDrain
+		if errors.Is(err, ErrFull) {
+			reason = CloseCapacity
+		}
 		last := a.hub.Engine().NewStream(func(error) {})
-		last.Close(a.hub.Closing(CloseDrain))
+		last.Close(a.hub.Closing(reason))
 		a.hub.Engine().Serve(w, r, last)
 		return nil
 	}
@@ -380,16 +447,21 @@ func watchList(f *Faults, field string, list []string) []ProfileRef {
 
 var errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
 
-// own finds the connection of a client's call: in open mode its id is enough.
-func (a *api) own(r *http.Request) (*Connection, error) {
-	if c := a.hub.Connection(r.PathValue("id")); c != nil {
-		return c, nil
+// own finds the connection of a client's call, which counts as one of its profile.
+func (a *api) own(r *http.Request, who *Caller) (*Connection, error) {
+	c := a.hub.Connection(r.PathValue("id"))
+	tenant, profile, own := who.Owner(c)
+	if err := a.limits.Client(tenant, profile); err != nil {
+		return nil, err
 	}
-	return nil, errNoConnection
+	if !own {
+		return nil, errNoConnection
+	}
+	return c, nil
 }
 
-func (a *api) touch(w http.ResponseWriter, r *http.Request) error {
-	c, err := a.own(r)
+func (a *api) touch(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.own(r, who)
 	if err != nil {
 		return err
 	}
@@ -397,16 +469,19 @@ func (a *api) touch(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-// token prolongs a stream; in open mode there is nothing to prolong.
-func (a *api) token(w http.ResponseWriter, r *http.Request) error {
-	if _, err := a.own(r); err != nil {
+// token has a stream live as long as the token of this request; in open mode
+// there is nothing to prolong.
+func (a *api) token(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.own(r, who)
+	if err != nil {
 		return err
 	}
+	a.hub.Prolong(c, who.Expires)
 	return noContent(w)
 }
 
-func (a *api) adjust(w http.ResponseWriter, r *http.Request) error {
-	c, err := a.own(r)
+func (a *api) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.own(r, who)
 	if err != nil {
 		return err
 	}
@@ -445,8 +520,11 @@ func (a *api) object(w http.ResponseWriter, r *http.Request, member func(f *Faul
 	return faults.Err()
 }
 
-func (a *api) typing(w http.ResponseWriter, r *http.Request) error {
-	tenant, profile, err := client(r, r.URL.Query())
+func (a *api) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, profile, err := who.Client(r, r.URL.Query())
+	if err == nil {
+		err = a.limits.Client(tenant, profile)
+	}
 	if err != nil {
 		return err
 	}
@@ -492,34 +570,30 @@ func presences(w http.ResponseWriter, list []PresenceOf) error {
 	return reply(w, http.StatusOK, map[string]any{"profiles": list})
 }
 
-// clientPresence: here "profile" in the query is who is asked about, so in open
-// mode the viewer is the header's, or nobody.
-func (a *api) clientPresence(w http.ResponseWriter, r *http.Request) error {
+func (a *api) clientPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	var faults Faults
 	query := r.URL.Query()
-	tenant := either(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
-	faults.tenant("tenant", tenant)
 	asked := askedProfiles(&faults, query)
-	var viewer ProfileRef
-	if text := r.Header.Get("X-Profile-Id"); text != "" {
-		viewer = faults.profile("X-Profile-Id", text)
+	tenant, viewer, err := who.Viewer(r, query)
+	if err := errors.Join(err, faults.Err()); err != nil {
+		return err
 	}
-	if err := faults.Err(); err != nil {
+	if err := a.limits.Client(tenant, viewer); err != nil {
 		return err
 	}
 	return presences(w, a.presence.Visible(tenant, viewer, asked))
 }
 
 // pathTenant is the tenant of an administrative call.
-func pathTenant(r *http.Request) (string, error) {
+func pathTenant(who *Caller) (string, error) {
 	var faults Faults
-	tenant := r.PathValue("t")
+	tenant := who.Tenant()
 	faults.tenant("tenantId", tenant)
 	return tenant, faults.Err()
 }
 
-func (a *api) tenantPresence(w http.ResponseWriter, r *http.Request) error {
-	tenant, err := pathTenant(r)
+func (a *api) tenantPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
@@ -543,8 +617,8 @@ func (a *api) tenantPresence(w http.ResponseWriter, r *http.Request) error {
 	return presences(w, list)
 }
 
-func (a *api) profilePresence(w http.ResponseWriter, r *http.Request) error {
-	tenant, err := pathTenant(r)
+func (a *api) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
@@ -556,17 +630,17 @@ func (a *api) profilePresence(w http.ResponseWriter, r *http.Request) error {
 }
 
 // pathRoom is the tenant and the conversation or group of a path.
-func pathRoom(r *http.Request) (tenant string, room Room, err error) {
+func pathRoom(r *http.Request, who *Caller) (tenant string, room Room, err error) {
 	switch r.PathValue("rooms") {
 	case "conversations":
 		room.Kind = KindConversation
 	case "groups":
 		room.Kind = KindGroup
 	default:
-		return "", room, &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+		return "", room, errNothingHere
 	}
 	var faults Faults
-	tenant, room.ID = r.PathValue("t"), r.PathValue("id")
+	tenant, room.ID = who.Tenant(), r.PathValue("id")
 	faults.tenant("tenantId", tenant)
 	if err := checkName(room.ID); err != nil {
 		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
@@ -574,8 +648,8 @@ func pathRoom(r *http.Request) (tenant string, room Room, err error) {
 	return tenant, room, faults.Err()
 }
 
-func (a *api) roomPresence(w http.ResponseWriter, r *http.Request) error {
-	tenant, room, err := pathRoom(r)
+func (a *api) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
@@ -586,8 +660,8 @@ func (a *api) roomPresence(w http.ResponseWriter, r *http.Request) error {
 	return presences(w, a.presence.Of(tenant, members))
 }
 
-func (a *api) members(w http.ResponseWriter, r *http.Request) error {
-	tenant, room, err := pathRoom(r)
+func (a *api) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
@@ -598,8 +672,8 @@ func (a *api) members(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"members": append([]ProfileRef{}, members...)})
 }
 
-func (a *api) setMembers(w http.ResponseWriter, r *http.Request) error {
-	tenant, room, err := pathRoom(r)
+func (a *api) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
@@ -625,16 +699,16 @@ func (a *api) setMembers(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-func (a *api) addMember(w http.ResponseWriter, r *http.Request) error {
-	return a.changeMember(w, r, a.hub.AddMember)
+func (a *api) addMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	return a.changeMember(w, r, who, a.hub.AddMember)
 }
 
-func (a *api) removeMember(w http.ResponseWriter, r *http.Request) error {
-	return a.changeMember(w, r, a.hub.RemoveMember)
+func (a *api) removeMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	return a.changeMember(w, r, who, a.hub.RemoveMember)
 }
 
-func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(context.Context, string, Room, ProfileRef) error) error {
-	tenant, room, err := pathRoom(r)
+func (a *api) changeMember(w http.ResponseWriter, r *http.Request, who *Caller, do func(context.Context, string, Room, ProfileRef) error) error {
+	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
@@ -648,8 +722,8 @@ func (a *api) changeMember(w http.ResponseWriter, r *http.Request, do func(conte
 	return noContent(w)
 }
 
-func (a *api) connections(w http.ResponseWriter, r *http.Request) error {
-	tenant, err := pathTenant(r)
+func (a *api) connections(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
@@ -702,8 +776,8 @@ func (f *Faults) limit(query url.Values) int {
 }
 
 // history answers whole envelopes, as they were published.
-func (a *api) history(w http.ResponseWriter, r *http.Request) error {
-	tenant, err := pathTenant(r)
+func (a *api) history(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
@@ -725,8 +799,8 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 }
 
 // tenantConnection finds a connection of the path's tenant.
-func (a *api) tenantConnection(r *http.Request) (*Connection, error) {
-	tenant, err := pathTenant(r)
+func (a *api) tenantConnection(r *http.Request, who *Caller) (*Connection, error) {
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return nil, err
 	}
@@ -737,16 +811,16 @@ func (a *api) tenantConnection(r *http.Request) (*Connection, error) {
 	return c, nil
 }
 
-func (a *api) connection(w http.ResponseWriter, r *http.Request) error {
-	c, err := a.tenantConnection(r)
+func (a *api) connection(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.tenantConnection(r, who)
 	if err != nil {
 		return err
 	}
 	return reply(w, http.StatusOK, wireConnection(c))
 }
 
-func (a *api) kick(w http.ResponseWriter, r *http.Request) error {
-	c, err := a.tenantConnection(r)
+func (a *api) kick(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.tenantConnection(r, who)
 	if err != nil {
 		return err
 	}
@@ -754,8 +828,8 @@ func (a *api) kick(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-func (a *api) kickProfile(w http.ResponseWriter, r *http.Request) error {
-	tenant, err := pathTenant(r)
+func (a *api) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
@@ -770,15 +844,16 @@ func (a *api) kickProfile(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-func (a *api) healthy(w http.ResponseWriter, r *http.Request) error {
-	return reply(w, http.StatusOK, map[string]string{"status": "ok"})
+func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
+	reply(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-func (a *api) ready(w http.ResponseWriter, r *http.Request) error {
+func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	if a.hub.Draining() {
-		return &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+		fail(w, r, a.cfg.Logger, &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()})
+		return
 	}
-	return reply(w, http.StatusOK, map[string]string{"status": "ready"})
+	reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
 // page serves one of the console's files.

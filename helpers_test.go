@@ -65,6 +65,21 @@ type testHub struct {
 // ends it with the test.
 func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
+	return newTrustedHub(t, openDoor(t), LimitsConfig{}, configure...)
+}
+
+// openDoor asks for no credential.
+func openDoor(t testing.TB) *Auth {
+	auth, err := NewAuth(context.Background(), AuthConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auth
+}
+
+// newTrustedHub is newTestHub with credentials and rate limits.
+func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
@@ -79,7 +94,7 @@ func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *t
 	}
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
-	h.API = NewAPI(h.Hub, h.Presence, APIConfig{
+	h.API = NewAPI(h.Hub, h.Presence, auth, NewLimits(limits), APIConfig{
 		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Server = httptest.NewUnstartedServer(h.API.Handler())

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"realtimehub/internal/sse"
 )
@@ -20,6 +21,7 @@ import (
 // Errors of the hub; handlers know which status each is.
 var (
 	ErrDraining   = errors.New("the hub is draining")
+	ErrFull       = errors.New("no more connections are taken")
 	ErrMembership = errors.New("the membership service does not answer")
 	ErrExternal   = errors.New("membership is owned by the membership service")
 )
@@ -30,10 +32,12 @@ type CloseReason string
 
 // The reasons that occur.
 const (
+	CloseExpired  CloseReason = "expired"
 	CloseDrain    CloseReason = "drain"
 	CloseKicked   CloseReason = "kicked"
 	CloseSlow     CloseReason = "slow"
 	CloseCapacity CloseReason = "capacity"
+	CloseReplaced CloseReason = "replaced"
 )
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
@@ -57,7 +61,7 @@ type Observer interface {
 
 // Hub accepts events, gives them their order and hands them to streams.
 //
-// Lock order: Hub.mu → tenant.mu → (a stream's, Hub.byIDMu), which are leaves.
+// Lock order: Hub.mu → tenant.mu → (a stream's, Hub.byIDMu, expiry.mu), which are leaves.
 type Hub struct {
 	// Static after the start.
 	engine   *sse.Engine
@@ -69,6 +73,7 @@ type Hub struct {
 	shed     *sse.Frame
 	inline   bool // what a client missed may begin before its head is written
 	logger   *slog.Logger
+	most     MostConnections
 
 	mu      sync.RWMutex
 	tenants map[string]*tenant // guarded by mu
@@ -76,6 +81,9 @@ type Hub struct {
 	lostIDs int           // owned by Sweep
 	drained chan struct{} // closed by Drain at its end
 	endOnce sync.Once
+
+	expiry    expiry // guards itself
+	turnedOff rate.Sometimes
 
 	byIDMu sync.RWMutex
 	// Guarded by byIDMu.
@@ -91,7 +99,14 @@ type Subscription struct {
 	Watch    []ProfileRef // nil: as configured; empty: none
 	Unnamed  bool
 	Metadata map[string]string
-	Cursor   string // where to resume, as the client says; empty: nowhere
+	Cursor   string    // where to resume, as the client says; empty: nowhere
+	Expires  time.Time // when it ends unless prolonged; zero: not by itself
+}
+
+// MostConnections is how many may be open at once; 0 lifts a limit.
+type MostConnections struct {
+	All, Tenant int // one more is turned away
+	Profile     int // one more takes the place of the profile's oldest
 }
 
 // Receipt answers one published event. Cursor is empty where nothing is stored.
@@ -113,6 +128,7 @@ type HubConfig struct {
 	Log          Log
 	Marks        HistoryPart
 	Resolver     Resolver
+	Most         MostConnections
 	Logger       *slog.Logger
 }
 
@@ -127,10 +143,12 @@ type HistoryPart struct {
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{
-		resolver: cfg.Resolver, log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger,
+		resolver: cfg.Resolver, log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger, most: cfg.Most,
 		inline:  cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
 		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{}, drained: make(chan struct{}),
 	}
+	h.expiry.warn, h.expiry.end = h.expiring, func(c *Connection) { h.Kick(c, CloseExpired) }
+	h.turnedOff.Interval = time.Second
 	h.log.Follow(h)
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
 	h.shed = sse.NewFrame(gap, false)
@@ -270,7 +288,7 @@ func (h *Hub) Sweep(now time.Time) {
 
 // Connect opens a connection and puts hub.ready on its stream, and what follows
 // the subscription's cursor: the one door of every transport, which then serves
-// c.Stream. ErrDraining when none is taken; else an error is the log's.
+// c.Stream. ErrDraining and ErrFull when none is taken; else an error is the log's.
 func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -293,10 +311,22 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 		}
 	}
 	h.observer.Connected(c)
-	t, err := h.register(ctx, c, s.Watch, from, missed)
+	t, replaced, err := h.register(ctx, c, s.Watch, from, missed)
 	if err != nil {
 		h.observer.Disconnected(c)
+		h.forget(c.Tenant)
+		if errors.Is(err, ErrFull) {
+			h.turnedOff.Do(func() { h.logger.Warn("stream refused", "reason", string(CloseCapacity), "tenant", c.Tenant) })
+		}
 		return nil, err
+	}
+	if replaced != nil {
+		h.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
+		replaced.Stream.Close(h.Closing(CloseReplaced))
+		h.observer.Disconnected(replaced)
+	}
+	if !s.Expires.IsZero() {
+		h.Prolong(c, s.Expires)
 	}
 	if t != nil {
 		r := &replay{
@@ -311,26 +341,28 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 }
 
 // register adds c to its tenant, to be live after a place, or after the head when
-// that is zero. The tenant is returned when c is behind.
-func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, from Cursor, missed error) (*tenant, error) {
+// that is zero. The tenant is returned when c is behind, and the connection whose
+// place c took.
+func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection, err error) {
 	t, err := h.open(ctx, c.Tenant)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer t.mu.Unlock()
 	c.Tenant = t.name // one copy of a name for all; before others can find c
 	p := t.peers[c.Profile]
 	if p != nil {
 		c.Profile = p.ref
+		if h.most.Profile > 0 && len(p.conns) >= h.most.Profile {
+			replaced = p.conns[0] // the oldest
+		}
 	}
-	h.byIDMu.Lock()
-	draining := h.draining
-	if !draining {
-		h.byID[c.ID] = c
+	if err := h.enter(c, replaced, len(t.conns)); err != nil {
+		return nil, nil, err
 	}
-	h.byIDMu.Unlock()
-	if draining {
-		return nil, ErrDraining
+	if replaced != nil {
+		h.leaveLocked(t, replaced)
+		p = t.peers[c.Profile]
 	}
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
@@ -361,11 +393,64 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 		d.Send(c.Stream, gapFrame(missed, from))
 	}
 	d.Flush()
-	if from.Seq >= t.head.Seq {
-		return nil, nil
+	if from.Seq < t.head.Seq {
+		c.behind = &behind{shed: h.shed}
+		in = t
 	}
-	c.behind = &behind{shed: h.shed}
-	return t, nil
+	return in, replaced, nil
+}
+
+// enter makes c known by its id, if it may come: beside so many of its tenant, or
+// in the place of one.
+func (h *Hub) enter(c, replaced *Connection, beside int) error {
+	h.byIDMu.Lock()
+	defer h.byIDMu.Unlock()
+	switch {
+	case h.draining:
+		return ErrDraining
+	case replaced != nil:
+	case h.most.All > 0 && len(h.byID) >= h.most.All, h.most.Tenant > 0 && beside >= h.most.Tenant:
+		return ErrFull
+	}
+	h.byID[c.ID] = c
+	return nil
+}
+
+// leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
+func (h *Hub) leaveLocked(t *tenant, c *Connection) {
+	t.removeLocked(c)
+	h.expiry.set(c, time.Time{})
+	h.byIDMu.Lock()
+	delete(h.byID, c.ID)
+	h.byIDMu.Unlock()
+}
+
+// Prolong has a connection end at another time; at zero not by itself.
+func (h *Hub) Prolong(c *Connection, expires time.Time) {
+	t := h.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	defer t.mu.Unlock()
+	if !c.removed {
+		h.expiry.set(c, expires)
+	}
+}
+
+// expiring tells a connection's client that its token is about to end.
+func (h *Hub) expiring(c *Connection, at time.Time) {
+	data := AppendTime([]byte(`{"expiresAt":"`), at)
+	frame, _ := sse.AppendEvent(nil, "", "hub.expiring", append(data, `"}`...))
+	t := h.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	var d sse.Delivery
+	if !c.removed {
+		d.Send(c.Stream, sse.NewFrame(frame, false))
+	}
+	t.mu.Unlock()
+	d.Flush()
 }
 
 // ready is the first frame of every stream: its id is the place before the
@@ -424,10 +509,7 @@ func (h *Hub) remove(c *Connection) {
 	}
 	first := !c.removed // and c.drained is not changed any more
 	if first {
-		t.removeLocked(c)
-		h.byIDMu.Lock()
-		delete(h.byID, c.ID)
-		h.byIDMu.Unlock()
+		h.leaveLocked(t, c)
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
@@ -452,7 +534,10 @@ func (h *Hub) Drained() <-chan struct{} { return h.drained }
 // that the next hub gets its clients one after the other; at once when ctx ends.
 // Who is sent away is not announced as offline: they will be back.
 func (h *Hub) Drain(ctx context.Context, over time.Duration) {
-	defer h.endOnce.Do(func() { close(h.drained) })
+	defer h.endOnce.Do(func() {
+		h.expiry.stop()
+		close(h.drained)
+	})
 	h.byIDMu.Lock()
 	h.draining = true
 	open := slices.Collect(maps.Values(h.byID)) // in no order

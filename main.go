@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -34,6 +35,16 @@ const envPrefix = "REALTIME_"
 // Config is read from the environment; the README's table is held to it by a test.
 type Config struct {
 	Addr             string        `env:"ADDR" envDefault:"127.0.0.1:8080"`
+	TLSCert          string        `env:"TLS_CERT"`
+	TLSKey           string        `env:"TLS_KEY"`
+	JWTSecret        string        `env:"JWT_SECRET"`
+	JWTPublicKey     string        `env:"JWT_PUBLIC_KEY"`
+	JWKSURL          string        `env:"JWKS_URL"`
+	JWTIssuer        string        `env:"JWT_ISSUER"`
+	JWTAudience      string        `env:"JWT_AUDIENCE"`
+	JWTTenantClaim   string        `env:"JWT_TENANT_CLAIM" envDefault:"tenant"`
+	APIKeys          []string      `env:"API_KEYS"`
+	CORSOrigins      []string      `env:"CORS_ORIGINS"`
 	DangerouslyOpen  bool          `env:"DANGEROUSLY_OPEN" envDefault:"false"`
 	IdleTimeout      time.Duration `env:"IDLE_TIMEOUT" envDefault:"5m"`
 	PresenceTick     time.Duration `env:"PRESENCE_TICK" envDefault:"1s"`
@@ -54,6 +65,11 @@ type Config struct {
 	Drain            time.Duration `env:"DRAIN" envDefault:"10s"`
 	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"65536"`
 	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"0"`
+	MaxPerTenant     int           `env:"MAX_CONNECTIONS_PER_TENANT" envDefault:"0"`
+	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"0"`
+	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
+	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"0"`
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
 	LogLevel         slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
@@ -94,23 +110,32 @@ func loadConfig(environ []string) (Config, error) {
 		{"PRESENCE_BURST", int64(cfg.PresenceBurst)}, {"STREAM_BUFFER", int64(cfg.StreamBuffer)},
 		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
 		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
+		{"MAX_CONNECTIONS", int64(cfg.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(cfg.MaxPerTenant)},
+		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)},
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
+	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate} {
+		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number of 0 to a milliard a second; 0 lifts the limit")
+	}
+	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
 	wrong(cfg.MemoryBudget != nil && *cfg.MemoryBudget < 0, "MEMORY_BUDGET", "is negative; 0 lifts the limit")
 	wrong(cfg.HistoryTotal != nil && *cfg.HistoryTotal < 0, "HISTORY_TOTAL_BYTES", "is negative; 0 lifts the limit")
 	audiences := []string{string(AudienceTenant), string(AudienceShared), string(AudienceNone)}
 	wrong(!slices.Contains(audiences, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
 	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
-	if cfg.MembershipURL != "" {
-		u, err := url.Parse(cfg.MembershipURL)
-		wrong(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "",
-			"MEMBERSHIP_URL", "is not an http or https URL without query")
+	for name, text := range map[string]string{"MEMBERSHIP_URL": cfg.MembershipURL, "JWKS_URL": cfg.JWKSURL} {
+		if text != "" {
+			u, err := url.Parse(text)
+			wrong(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || name == "MEMBERSHIP_URL" && u.RawQuery != "" || u.Fragment != "",
+				name, "is not an http or https URL, which for membership has no query")
+		}
 	}
 	host, _, err := net.SplitHostPort(cfg.Addr)
 	wrong(err != nil, "ADDR", "%q is not host:port", cfg.Addr)
-	wrong(err == nil && !isLoopback(host) && !cfg.DangerouslyOpen, "ADDR",
-		"%q can be reached from other machines, and without credentials anybody there could read and publish everything; listen on 127.0.0.1, or set %sDANGEROUSLY_OPEN=true", cfg.Addr, envPrefix)
+	open := cfg.JWTSecret == "" && cfg.JWTPublicKey == "" && cfg.JWKSURL == "" && len(cfg.APIKeys) == 0
+	wrong(err == nil && open && !isLoopback(host) && !cfg.DangerouslyOpen, "ADDR",
+		"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", cfg.Addr, envPrefix)
 	return cfg, errors.Join(errs...)
 }
 
@@ -163,7 +188,7 @@ func main() {
 	health := flag.Bool("health", false, "ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1")
 	flag.Parse()
 	if *health {
-		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080")))
+		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -175,7 +200,7 @@ func main() {
 }
 
 // checkHealth is the container's health check, which has no shell.
-func checkHealth(addr string) int {
+func checkHealth(addr string, secure bool) int {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return 1
@@ -183,8 +208,13 @@ func checkHealth(addr string) int {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	client := http.Client{Timeout: 3 * time.Second}
-	res, err := client.Get("http://" + net.JoinHostPort(host, port) + "/healthz")
+	// The certificate is for the name that clients use, and we ask ourselves.
+	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	scheme := "http://"
+	if secure {
+		scheme = "https://"
+	}
+	res, err := client.Get(scheme + net.JoinHostPort(host, port) + "/healthz")
 	if err != nil {
 		return 1
 	}
@@ -195,8 +225,40 @@ func checkHealth(addr string) int {
 	return 0
 }
 
-// requestTimeout is how long a client has for a request that ends.
-const requestTimeout = 30 * time.Second
+// Times that a client has; streams and NDJSON bodies lift the request's.
+const (
+	headerTimeout  = 5 * time.Second // the TLS handshake's too
+	requestTimeout = 30 * time.Second
+	idleTimeout    = 2 * time.Minute
+	pingTimeout    = 15 * time.Second // of a silent HTTP/2 connection, then of its answer
+)
+
+// newServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
+// in clear text, which HTTP/2 proxies know beforehand (RFC 9113, section 3.3).
+func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	server := &http.Server{
+		Handler:           handler,
+		ConnContext:       sse.ConnContext,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		Protocols:         protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 250, SendPingTimeout: pingTimeout, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout,
+		},
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	if certificate != nil {
+		protocols.SetHTTP2(true)
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get}
+	} else {
+		protocols.SetUnencryptedHTTP2(true)
+	}
+	return server
+}
 
 // shutdownTimeout is how long requests in flight may take once streams ended.
 const shutdownTimeout = 10 * time.Second
@@ -223,6 +285,21 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	tuneMemory(budget, total)
 
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	auth, err := NewAuth(background, AuthConfig{
+		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
+		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Origins: cfg.CORSOrigins, Logger: logger,
+	})
+	if err != nil {
+		return errors.New(envPrefix + strings.ReplaceAll(err.Error(), "\n", "\n"+envPrefix))
+	}
+	var certificate *Certificate
+	if cfg.TLSCert != "" {
+		if certificate, err = LoadCertificate(cfg.TLSCert, cfg.TLSKey, logger); err != nil {
+			return fmt.Errorf("%sTLS_CERT: %w", envPrefix, err)
+		}
+	}
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
@@ -237,6 +314,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 			Events: (cfg.HistoryEvents + 3) / 4, Bytes: (cfg.HistoryBytes + 3) / 4, Time: (cfg.HistoryTTL + 3) / 4,
 		},
 		Resolver: resolver, Logger: logger,
+		Most: MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -248,31 +326,30 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	api := NewAPI(hub, presence, APIConfig{
+	limits := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	api := NewAPI(hub, presence, auth, limits, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
-		Loopback: isLoopback(host), Logger: logger,
+		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, Logger: logger,
 	})
-	server := &http.Server{
-		Handler:           api.Handler(),
-		ConnContext:       sse.ConnContext,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       requestTimeout, // streams and NDJSON lift it
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	server := newServer(api.Handler(), certificate, logger)
+	scheme, serve := "http://", server.Serve
+	if certificate != nil {
+		scheme, serve = "https://", func(l net.Listener) error { return server.ServeTLS(l, "", "") }
 	}
-	logger.Info("listening", "url", "http://"+listener.Addr().String())
-	logger.Warn("open mode: no credentials are asked for")
+	logger.Info("listening", "url", scheme+listener.Addr().String())
+	if auth.Open() {
+		logger.Warn("open mode: no credentials are asked for")
+	} else if n := len(cfg.JWTSecret); n > 0 && n < 32 {
+		logger.Warn("the secret is short: HS256 wants 32 bytes or more (RFC 7518, section 3.2)", "variable", envPrefix+"JWT_SECRET")
+	}
 	if listening != nil {
 		listening(listener.Addr())
 	}
 
-	background, stop := context.WithCancel(context.Background())
-	defer stop()
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- serve(listener) }()
 	select {
 	case err := <-failed:
 		return err

@@ -47,6 +47,7 @@ type lineIntake struct {
 	publish func(ctx context.Context, line []byte) (Receipt, error)
 	budget  *spoolBudget
 	ending  <-chan struct{} // closed when no more lines are taken
+	expires time.Time       // of the credential; zero: never
 }
 
 // publishLines publishes one event a line as they come. Answers go through a
@@ -62,7 +63,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 
 	all := r.URL.Query().Get("results") == "all"
 	var sum lineSummary
-	body := &patientBody{r.Body, rc, in.ending}
+	body := &patientBody{r.Body, rc, in.ending, in.expires}
 	ended := make(chan struct{})
 	defer close(ended)
 	go body.interrupt(ended)
@@ -119,40 +120,54 @@ func (e *readError) Unwrap() error { return &e.problem }
 
 // patientBody gives each read its own time, until the hub ends them all.
 type patientBody struct {
-	body   io.Reader
-	rc     *http.ResponseController
-	ending <-chan struct{}
+	body    io.Reader
+	rc      *http.ResponseController
+	ending  <-chan struct{}
+	expires time.Time
 }
 
-// interrupt ends a read that waits when the hub ends; it returns once the request has.
+// interrupt ends a read that waits when the hub ends or the credential does; it
+// returns once the request has.
 func (b *patientBody) interrupt(ended <-chan struct{}) {
+	var expired <-chan time.Time
+	if !b.expires.IsZero() {
+		timer := time.NewTimer(time.Until(b.expires))
+		defer timer.Stop()
+		expired = timer.C
+	}
 	select {
 	case <-b.ending:
-		b.rc.SetReadDeadline(time.Unix(1, 0))
+	case <-expired:
 	case <-ended:
+		return
 	}
+	b.rc.SetReadDeadline(time.Unix(1, 0))
 }
 
-func (b *patientBody) isEnding() bool {
+// over is why no more is read, nil while more is.
+func (b *patientBody) over() error {
 	select {
 	case <-b.ending:
-		return true
+		return &readError{problem{http.StatusServiceUnavailable, "Draining", "the hub is draining; lines from here on were not taken"}}
 	default:
-		return false
 	}
+	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
+		return &readError{problem{http.StatusUnauthorized, errExpired.Code, errExpired.Detail + "; lines from here on were not taken"}}
+	}
+	return nil
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
-	if b.isEnding() { // and if it ends from now on, interrupt's deadline is the last
-		return 0, &readError{problem{http.StatusServiceUnavailable, "Draining", "the hub is draining; lines from here on were not taken"}}
+	if err := b.over(); err != nil { // and if it ends from now on, interrupt's deadline is the last
+		return 0, err
 	}
 	n, err := b.body.Read(p)
 	switch {
 	case err == nil || err == io.EOF:
 		return n, err
-	case b.isEnding():
-		return b.Read(p)
+	case b.over() != nil:
+		return n, b.over()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return n, &readError{problem{http.StatusRequestTimeout, "BodyTimeout", "30 s without a byte"}}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"encoding/json"
 	"errors"
@@ -112,53 +111,6 @@ type typist struct {
 type sighting struct {
 	profile *profile
 	leftAt  time.Time
-}
-
-// deadline is a place in the heap of what is due. It may come too early, then
-// expire sets the next; so an activity costs no reordering.
-type deadline struct {
-	at    time.Time
-	index int // in the heap; meaningless while at is zero
-}
-
-func (d *deadline) when() *deadline { return d }
-
-type deadlines []interface{ when() *deadline }
-
-func (h deadlines) Len() int           { return len(h) }
-func (h deadlines) Less(i, j int) bool { return h[i].when().at.Before(h[j].when().at) }
-func (h deadlines) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].when().index, h[j].when().index = i, j
-}
-func (h *deadlines) Push(x any) {
-	item := x.(interface{ when() *deadline })
-	item.when().index = len(*h)
-	*h = append(*h, item)
-}
-func (h *deadlines) Pop() any {
-	end := len(*h) - 1
-	item := (*h)[end]
-	(*h)[end] = nil
-	*h = (*h)[:end]
-	return item
-}
-
-// set moves an item's deadline; a zero time removes it.
-func (h *deadlines) set(item interface{ when() *deadline }, at time.Time) {
-	d := item.when()
-	pending := !d.at.IsZero()
-	switch {
-	case pending && at.IsZero():
-		heap.Remove(h, d.index)
-		d.at = at
-	case pending:
-		d.at = at
-		heap.Fix(h, d.index)
-	case !at.IsZero():
-		d.at = at
-		heap.Push(h, item)
-	}
 }
 
 // NewPresence makes the presence of a hub and has it told of connections; Run

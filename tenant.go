@@ -71,6 +71,16 @@ type Connection struct {
 	drained bool    // closed by a drain: not to be announced
 	place   uint64  // in the history, that its client knows or will
 	behind  *behind // nil: live
+
+	lifetime *lifetime // guarded by expiry.mu; nil: without end
+}
+
+// lifetime is of a connection that ends by itself; its deadline is the warning,
+// then the end.
+type lifetime struct {
+	deadline
+	conn    *Connection
+	expires time.Time
 }
 
 // behind is kept for a connection that is being sent what it missed: events to

@@ -216,9 +216,16 @@ func checkName(id string) error {
 func (f *Faults) tenant(field, id string) {
 	if id == "" {
 		f.add(CodeTenantIDRequired, field, "a tenant is needed")
-	} else if !plainWord(id, "._~@-") {
-		f.add(CodeInvalidTenantID, field, "must be 1–128 of A-Za-z0-9._~@-")
+	} else if err := checkTenant(id); err != nil {
+		f.add(CodeInvalidTenantID, field, "%v", err)
 	}
+}
+
+func checkTenant(id string) error {
+	if !plainWord(id, "._~@-") {
+		return errors.New("must be 1–128 of A-Za-z0-9._~@-")
+	}
+	return nil
 }
 
 func (f *Faults) profile(field, text string) ProfileRef {

@@ -14,7 +14,6 @@ func Header(h http.Header) {
 	h["Content-Type"] = []string{"text/event-stream"}
 	h["Cache-Control"] = []string{"no-cache, no-store, no-transform"}
 	h["X-Accel-Buffering"] = []string{"no"}
-	h["Connection"] = []string{"close"} // the end of a stream is the end of its connection
 }
 
 // Serve writes s as the answer to r, a GET, until the client leaves, the stream
@@ -27,6 +26,9 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 		panic(http.ErrAbortHandler)
 	}
 	Header(w.Header())
+	if r.ProtoMajor == 1 { // HTTP/2 would end all of the connection's streams
+		w.Header()["Connection"] = []string{"close"} // the end of a stream is the end of its connection
+	}
 	if e.take(w, r, s) {
 		s.mu.Lock()
 		first := NewFrame(head(r, w.Header()), false)

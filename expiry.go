@@ -1,0 +1,83 @@
+package main
+
+import (
+	"sync"
+	"time"
+)
+
+// expiringBefore is how long before its end a stream is told of it.
+const expiringBefore = 30 * time.Second
+
+// expiry ends connections when their tokens do: one timer for all of them.
+type expiry struct {
+	warn func(*Connection, time.Time) // of the end that comes; both called with no lock held
+	end  func(*Connection)
+
+	mu sync.Mutex
+	// Guarded by mu, which is a leaf.
+	due     deadlines
+	timer   *time.Timer // nil before the first
+	stopped bool
+}
+
+// set has a connection end at a time, sooner or later than it was to; at zero it
+// does not end by itself.
+func (x *expiry) set(c *Connection, expires time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c.lifetime != nil {
+		x.due.set(c.lifetime, time.Time{})
+		c.lifetime = nil
+	}
+	if !expires.IsZero() {
+		c.lifetime = &lifetime{conn: c, expires: expires}
+		x.due.set(c.lifetime, expires.Add(-expiringBefore))
+		x.armLocked()
+	}
+}
+
+func (x *expiry) armLocked() {
+	if len(x.due) == 0 || x.stopped {
+		return
+	}
+	wait := time.Until(x.due[0].when().at)
+	if x.timer == nil {
+		x.timer = time.AfterFunc(wait, x.fire)
+	} else {
+		x.timer.Reset(wait)
+	}
+}
+
+func (x *expiry) fire() {
+	now := time.Now()
+	var warned, ended []lifetime
+	x.mu.Lock()
+	for len(x.due) > 0 && !x.stopped && !x.due[0].when().at.After(now) {
+		next := x.due[0].(*lifetime)
+		if next.expires.After(now) {
+			warned = append(warned, *next)
+			x.due.set(next, next.expires)
+		} else {
+			ended = append(ended, *next)
+			x.due.set(next, time.Time{})
+		}
+	}
+	x.armLocked()
+	x.mu.Unlock()
+	for _, l := range warned {
+		x.warn(l.conn, l.expires)
+	}
+	for _, l := range ended {
+		x.end(l.conn)
+	}
+}
+
+// stop has nothing end any more.
+func (x *expiry) stop() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stopped = true
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+}

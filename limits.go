@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// LimitsConfig is how much one may do; 0 lifts a limit.
+type LimitsConfig struct {
+	PublishRate float64 // events a second a tenant
+	ClientRate  float64 // client calls a second a profile
+}
+
+// RateError says that a rate limit was met, and when to come back.
+type RateError struct {
+	What  string
+	After time.Duration
+}
+
+func (e *RateError) Error() string {
+	return fmt.Sprintf("too many %s; try again in %.1f s", e.What, e.After.Seconds())
+}
+
+// Limits bounds how often. Each tenant and each profile has its own measure, so
+// that one at its limit is no other's concern.
+type Limits struct {
+	publish buckets[string]
+	client  buckets[tenantProfile]
+}
+
+type tenantProfile struct {
+	tenant  string
+	profile ProfileRef
+}
+
+// NewLimits makes full buckets: a burst may be one second's worth.
+func NewLimits(cfg LimitsConfig) *Limits {
+	return &Limits{
+		publish: buckets[string]{perSecond: cfg.PublishRate, of: map[string]*rate.Limiter{}},
+		client:  buckets[tenantProfile]{perSecond: cfg.ClientRate, of: map[tenantProfile]*rate.Limiter{}},
+	}
+}
+
+// Publish takes n events of a tenant, or none and says when: a *RateError.
+func (l *Limits) Publish(tenant string, n int) error {
+	if wait := l.publish.take(tenant, n); wait > 0 {
+		return &RateError{"events of this tenant", wait}
+	}
+	return nil
+}
+
+// AwaitPublish is Publish for who would rather wait.
+func (l *Limits) AwaitPublish(ctx context.Context, tenant string, n int) error {
+	for {
+		wait := l.publish.take(tenant, n)
+		if wait == 0 {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Client takes one call of a profile, or says when: a *RateError.
+func (l *Limits) Client(tenant string, p ProfileRef) error {
+	if wait := l.client.take(tenantProfile{tenant, p}, 1); wait > 0 {
+		return &RateError{"calls of this profile", wait}
+	}
+	return nil
+}
+
+// buckets are token buckets, one for each key that was active within the last
+// seconds.
+type buckets[K comparable] struct {
+	perSecond float64 // static; 0: no limit
+
+	mu sync.Mutex
+	// Guarded by mu.
+	of    map[K]*rate.Limiter
+	clean int // looked through when it has grown to so many
+}
+
+// take takes n, or nothing and says how long until it can be. More than fit into
+// the bucket are taken when it is full, and leave a debt.
+func (b *buckets[K]) take(key K, n int) (wait time.Duration) {
+	if b.perSecond <= 0 || n == 0 {
+		return 0
+	}
+	now := time.Now()
+	burst := max(int(b.perSecond), 1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bucket := b.of[key]
+	if bucket == nil {
+		if len(b.of) >= b.clean {
+			for key, bucket := range b.of {
+				if bucket.TokensAt(now) >= float64(burst) { // full: as good as new
+					delete(b.of, key)
+				}
+			}
+			b.clean = max(2*len(b.of), 1024)
+		}
+		bucket = rate.NewLimiter(rate.Limit(b.perSecond), burst)
+		b.of[key] = bucket
+	}
+	first := bucket.ReserveN(now, min(n, burst))
+	if wait := first.DelayFrom(now); wait > 0 {
+		first.CancelAt(now)
+		return wait
+	}
+	for n -= burst; n > 0; n -= burst {
+		bucket.ReserveN(now, min(n, burst))
+	}
+	return 0
+}
