@@ -75,6 +75,9 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 		}
 		var got Receipt
 		if err == nil {
+			err = body.expired() // the line may have been read before
+		}
+		if err == nil {
 			got, err = in.publish(r.Context(), line)
 		}
 		switch {
@@ -150,7 +153,11 @@ func (b *patientBody) over() error {
 	case <-b.ending:
 		return &readError{problem{http.StatusServiceUnavailable, "Draining", "the hub is draining; lines from here on were not taken"}}
 	default:
+		return b.expired()
 	}
+}
+
+func (b *patientBody) expired() error {
 	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
 		return &readError{problem{http.StatusUnauthorized, errExpired.Code, errExpired.Detail + "; lines from here on were not taken"}}
 	}

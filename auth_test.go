@@ -1,0 +1,908 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+const testSecret = "0123456789abcdef0123456789abcdef"
+
+// claimsOf are good ones, with changes; nil removes a claim.
+func claimsOf(changes ...any) jwt.MapClaims {
+	claims := jwt.MapClaims{"tenant": "acme", "sub": "user:1", "exp": time.Now().Add(time.Hour).Unix(), "iss": "issuer", "aud": "hub"}
+	for i := 0; i < len(changes); i += 2 {
+		if changes[i+1] == nil {
+			delete(claims, changes[i].(string))
+		} else {
+			claims[changes[i].(string)] = changes[i+1]
+		}
+	}
+	return claims
+}
+
+func signed(t testing.TB, method jwt.SigningMethod, key any, claims jwt.Claims, header ...any) string {
+	t.Helper()
+	token := jwt.NewWithClaims(method, claims)
+	for i := 0; i < len(header); i += 2 {
+		token.Header[header[i].(string)] = header[i+1]
+	}
+	text, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// bearer is an HS256 token of the test's secret.
+func bearer(t testing.TB, changes ...any) string {
+	return "Bearer " + signed(t, jwt.SigningMethodHS256, []byte(testSecret), claimsOf(changes...))
+}
+
+func newAuth(t testing.TB, cfg AuthConfig) *Auth {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	auth, err := NewAuth(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auth
+}
+
+func pemOf(t testing.TB, key crypto.PublicKey) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// ask has a handler answer; headers are names and values. A stream ends after what
+// is there at once.
+func ask(handler http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r := httptest.NewRequest(method, target, strings.NewReader(body)).WithContext(ctx)
+	r.Host = "localhost"
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	return w
+}
+
+// keyServer serves a JWKS that tests change; empty fails.
+type keyServer struct {
+	*httptest.Server
+	set   atomic.Value
+	asked atomic.Int32
+}
+
+func newKeyServer(t testing.TB, keys ...map[string]string) *keyServer {
+	s := &keyServer{}
+	s.publish(keys...)
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.asked.Add(1)
+		body := s.set.Load().(string)
+		if body == "" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		io.WriteString(w, body)
+	}))
+	t.Cleanup(s.Close)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	return s
+}
+
+func (s *keyServer) publish(keys ...map[string]string) {
+	text, _ := json.Marshal(map[string]any{"keys": keys})
+	s.set.Store(string(text))
+}
+
+func jwkOf(key *rsa.PublicKey, kid string, more ...string) map[string]string {
+	jwk := map[string]string{"kty": "RSA", "kid": kid, "use": "sig", "e": "AQAB", "n": base64.RawURLEncoding.EncodeToString(key.N.Bytes())}
+	for i := 0; i < len(more); i += 2 {
+		jwk[more[i]] = more[i+1]
+	}
+	return jwk
+}
+
+func TestBadCredentials(t *testing.T) {
+	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
+	otherRSA, _ := rsa.GenerateKey(rand.Reader, 2048)
+	ecKey, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	edPublic, edKey, _ := ed25519.GenerateKey(rand.Reader)
+	rsaPEM := pemOf(t, &rsaKey.PublicKey)
+	keys := newKeyServer(t, jwkOf(&rsaKey.PublicKey, "one"), jwkOf(&rsaKey.PublicKey, "for-encryption", "use", "enc"), jwkOf(&rsaKey.PublicKey, "rs512", "alg", "RS512"),
+		map[string]string{"kty": "oct", "kid": "symmetric", "k": base64.RawURLEncoding.EncodeToString([]byte(testSecret))})
+
+	doors := map[string]*Auth{
+		"HS":   newAuth(t, AuthConfig{Secret: testSecret, Issuer: "issuer", Audience: "hub", APIKeys: []string{"acme=service-key"}}),
+		"RS":   newAuth(t, AuthConfig{PublicKey: rsaPEM}),
+		"ES":   newAuth(t, AuthConfig{PublicKey: pemOf(t, &ecKey.PublicKey)}),
+		"Ed":   newAuth(t, AuthConfig{PublicKey: pemOf(t, edPublic)}),
+		"JWKS": newAuth(t, AuthConfig{JWKSURL: keys.URL}),
+	}
+	hs := func(changes ...any) string {
+		return signed(t, jwt.SigningMethodHS256, []byte(testSecret), claimsOf(changes...))
+	}
+	hsHeader := func(header ...any) string {
+		return signed(t, jwt.SigningMethodHS256, []byte(testSecret), claimsOf(), header...)
+	}
+	rs := func(key *rsa.PrivateKey, header ...any) string {
+		return signed(t, jwt.SigningMethodRS256, key, claimsOf(), header...)
+	}
+	raw := func(header, claims, signature string) string {
+		b64 := base64.RawURLEncoding.EncodeToString
+		return b64([]byte(header)) + "." + b64([]byte(claims)) + "." + signature
+	}
+	good := hs()
+	parts := strings.Split(good, ".")
+	now := time.Now().Unix()
+	none := signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claimsOf())
+
+	// What is good shows that the bad are refused for what is wrong with them.
+	for door, token := range map[string]string{
+		"HS": good, "RS": rs(rsaKey), "ES": signed(t, jwt.SigningMethodES256, ecKey, claimsOf()),
+		"Ed": signed(t, jwt.SigningMethodEdDSA, edKey, claimsOf()), "JWKS": rs(rsaKey, "kid", "one"),
+	} {
+		h := newTrustedHub(t, doors[door], LimitsConfig{})
+		if w := ask(h.API.Handler(), "GET", "/v1/presence", "", "Authorization", "Bearer "+token); w.Code != 200 {
+			t.Fatalf("%s: a good token is refused: %s", door, w.Body)
+		}
+	}
+	good512 := signed(t, jwt.SigningMethodRS512, rsaKey, claimsOf(), "kid", "rs512")
+	if w := ask(newTrustedHub(t, doors["JWKS"], LimitsConfig{}).API.Handler(), "GET", "/v1/presence", "", "Authorization", "Bearer "+good512); w.Code != 200 {
+		t.Fatalf("a JWKS key's own alg is refused: %s", w.Body)
+	}
+
+	type credential struct{ name, door, header, value string }
+	cases := []credential{
+		{"nothing", "HS", "X-Nothing", ""}, {"empty Authorization", "HS", "Authorization", ""}, {"scheme alone", "HS", "Authorization", "Bearer"},
+		{"empty token", "HS", "Authorization", "Bearer "}, {"another scheme", "HS", "Authorization", "Basic " + good}, {"no scheme", "HS", "Authorization", good},
+		{"in quotes", "HS", "Authorization", `Bearer "` + good + `"`}, {"two in one", "HS", "Authorization", "Bearer " + good + ", Bearer " + good},
+		{"something behind it", "HS", "Authorization", "Bearer " + good + " x"},
+		{"wrong API key", "HS", "X-API-Key", "service-kez"}, {"beginning of an API key", "HS", "X-API-Key", "service-ke"}, {"API key and more", "HS", "X-API-Key", "service-keyy"},
+		{"empty API key", "HS", "X-API-Key", ""}, {"API key with its tenant", "HS", "X-API-Key", "acme=service-key"}, {"token as API key", "HS", "X-API-Key", good},
+		{"wrong API key as bearer", "HS", "Authorization", "Bearer service-kez"}, {"token of a cookie's other name", "HS", "Cookie", "token=" + good},
+		{"API key as cookie", "HS", "Cookie", tokenCookie + "=service-key"}, {"broken cookie", "HS", "Cookie", tokenCookie + "=" + good[:len(good)-2]},
+	}
+	token := func(name, door, text string) {
+		cases = append(cases, credential{name, door, "Authorization", "Bearer " + text})
+	}
+	for _, door := range []string{"HS", "RS", "JWKS"} {
+		token("alg none", door, none)
+		token("alg none, with a signature", door, none+"AAAA")
+		token("alg NONE", door, raw(`{"alg":"NONE"}`, `{"tenant":"acme","sub":"user:1","exp":9999999999}`, ""))
+		token("alg nOnE", door, raw(`{"alg":"nOnE"}`, `{"tenant":"acme","sub":"user:1","exp":9999999999}`, "AA"))
+		token("no alg", door, raw(`{"typ":"JWT"}`, `{"tenant":"acme","sub":"user:1","exp":9999999999}`, "AA"))
+		token("alg a number", door, raw(`{"alg":256}`, `{"tenant":"acme","sub":"user:1","exp":9999999999}`, "AA"))
+		token("1 MiB of dots", door, strings.Repeat(".", 1<<20))
+		token("1 MiB of one segment", door, strings.Repeat("a", 1<<20)+".b.c")
+		token("four segments", door, good+".x")
+		token("two segments", door, strings.Join(parts[:2], "."))
+		token("signed with the PEM as secret", door, signed(t, jwt.SigningMethodHS256, []byte(rsaPEM), claimsOf(), "kid", "one"))
+		token("signed by another RSA key", door, rs(otherRSA, "kid", "one"))
+		token("another's key in its header", door, rs(otherRSA, "kid", "one", "jwk", jwkOf(&otherRSA.PublicKey, "one")))
+		token("a key's address in its header", door, rs(otherRSA, "kid", "one", "jku", "http://127.0.0.1:1/keys", "x5u", "http://127.0.0.1:1/keys"))
+	}
+	for _, kid := range []any{"../../../../dev/null", "/etc/passwd", "http://127.0.0.1:1/jwks.json", "' OR 1=1 --", "one' UNION SELECT 'key", "ONE", "", "one\x00", strings.Repeat("k", 5000), 7, []string{"one"}, map[string]string{"kid": "one"}} {
+		token(fmt.Sprintf("kid %.20v", kid), "JWKS", rs(otherRSA, "kid", kid))
+	}
+	token("kid of a symmetric key", "JWKS", hsHeader("kid", "symmetric"))
+	token("key for encryption", "JWKS", rs(rsaKey, "kid", "for-encryption"))
+	token("another algorithm than the JWK's own", "JWKS", rs(rsaKey, "kid", "rs512"))
+	token("PS256 with a key of RS256", "RS", signed(t, jwt.SigningMethodPS256, rsaKey, claimsOf()))
+	token("RS512 with a key of RS256", "RS", signed(t, jwt.SigningMethodRS512, rsaKey, claimsOf()))
+	token("Ed25519 at an ECDSA door", "ES", signed(t, jwt.SigningMethodEdDSA, edKey, claimsOf()))
+	token("HS256 with the EC point", "ES", signed(t, jwt.SigningMethodHS256, elliptic.Marshal(elliptic.P256(), ecKey.X, ecKey.Y), claimsOf()))
+	token("HS256 with the Ed25519 key", "Ed", signed(t, jwt.SigningMethodHS256, []byte(edPublic), claimsOf()))
+	token("zero ECDSA signature", "ES", raw(`{"alg":"ES256"}`, `{"tenant":"acme","sub":"user:1","exp":9999999999}`, strings.Repeat("A", 86)))
+	token("HS512 with the secret", "HS", signed(t, jwt.SigningMethodHS512, []byte(testSecret), claimsOf()))
+	token("HS384 with the secret", "HS", signed(t, jwt.SigningMethodHS384, []byte(testSecret), claimsOf()))
+	token("another secret", "HS", signed(t, jwt.SigningMethodHS256, []byte(testSecret+"x"), claimsOf()))
+	token("empty secret", "HS", signed(t, jwt.SigningMethodHS256, []byte{}, claimsOf()))
+	token("no signature", "HS", parts[0]+"."+parts[1]+".")
+	token("another's claims", "HS", parts[0]+"."+strings.Split(hs("tenant", "globex"), ".")[1]+"."+parts[2])
+	token("padding", "HS", good+"=")
+	token("crit", "HS", hsHeader("crit", []string{"exp"}))
+	token("wrong issuer", "HS", hs("iss", "issuer2"))
+	token("no issuer", "HS", hs("iss", nil))
+	token("wrong audience", "HS", hs("aud", "hub2"))
+	token("no audience", "HS", hs("aud", nil))
+	token("empty audience", "HS", hs("aud", []string{}))
+	token("no exp", "HS", hs("exp", nil))
+	token("exp as text", "HS", hs("exp", fmt.Sprint(now+3600)))
+	token("exp now", "HS", hs("exp", now))
+	token("exp a second ago: no leeway", "HS", hs("exp", now-1))
+	token("exp 0", "HS", hs("exp", 0))
+	token("exp negative", "HS", hs("exp", -5))
+	token("exp beyond time", "HS", hs("exp", 1e300))
+	token("nbf ahead", "HS", hs("nbf", now+60))
+	token("nbf ahead by a clock's skew", "HS", hs("nbf", now+5))
+	token("nbf as text", "HS", hs("nbf", "tomorrow"))
+	token("no tenant", "HS", hs("tenant", nil))
+	token("empty tenant", "HS", hs("tenant", ""))
+	token("tenant of all", "HS", hs("tenant", "*"))
+	token("tenant ..", "HS", hs("tenant", ".."))
+	token("tenant a list", "HS", hs("tenant", []string{"acme"}))
+	token("tenant with a line's end", "HS", hs("tenant", "acme\n"))
+	token("no sub", "HS", hs("sub", nil))
+	token("sub a number", "HS", hs("sub", 42))
+	token("sub of a bad type", "HS", hs("sub", "US ER:1"))
+	token("sub with NUL", "HS", hs("sub", "user:\x00"))
+	token("scope a list", "HS", hs("scope", []string{"publish"}))
+	token("scope a number", "HS", hs("scope", 7))
+	token("claims a list", "HS", raw(`{"alg":"HS256"}`, `[]`, "AA"))
+
+	handlers := map[string]*testHub{}
+	for door, auth := range doors {
+		handlers[door] = newTrustedHub(t, auth, LimitsConfig{})
+	}
+	for _, tc := range cases {
+		t.Run(tc.door+" "+tc.name, func(t *testing.T) {
+			is := is.New(t)
+			for _, target := range []string{"GET /v1/stream", "GET /v1/presence", "POST /v1/tenants/acme/events"} {
+				method, path, _ := strings.Cut(target, " ")
+				body := ""
+				if method == "POST" {
+					body = `{"type":"a.b","payload":1}`
+				}
+				w := ask(handlers[tc.door].API.Handler(), method, path, body, tc.header, tc.value)
+				is.Equal(w.Code, http.StatusUnauthorized)
+				is.True(strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Bearer "))
+				is.Equal(w.Header().Get("Content-Type"), "application/problem+json")
+				var problem struct{ Code, Detail string }
+				is.NoErr(json.Unmarshal(w.Body.Bytes(), &problem))
+				is.True(slices.Contains([]string{"CredentialRequired", "InvalidCredential", "CredentialExpired"}, problem.Code))
+				is.True(len(tc.value) < 12 || !strings.Contains(w.Body.String(), tc.value))
+			}
+		})
+	}
+	is := is.New(t)
+	is.True(len(cases) >= 60)
+	t.Logf("%d cases", len(cases))
+	for _, h := range handlers {
+		h.mu.RLock()
+		is.Equal(len(h.tenants), 0) // and nothing came of any
+		h.mu.RUnlock()
+	}
+}
+
+// Only for stock EventSource: a token in a query is no credential elsewhere.
+func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})
+	text := strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
+	for pattern := range h.API.routes() {
+		t.Run(pattern, func(t *testing.T) {
+			is := is.New(t)
+			method, path, _ := strings.Cut(pathOf(pattern), " ")
+			want := http.StatusUnauthorized
+			if pattern == streamRoute {
+				want = http.StatusOK
+			}
+			is.Equal(ask(h.API.Handler(), method, path+"?access_token="+text, "").Code, want)
+			is.Equal(ask(h.API.Handler(), method, path+"?access_token=service-key", "").Code, http.StatusUnauthorized)
+			is.Equal(ask(h.API.Handler(), method, path+"?access_token="+text+"&access_token="+text, "").Code, http.StatusUnauthorized)
+		})
+	}
+}
+
+// pathOf fills a pattern's places in.
+func pathOf(pattern string) string {
+	return strings.NewReplacer("{t}", "acme", "{id}", "user:1", "{p}", "user:1", "{profile}", "user:1", "{rooms}", "groups").Replace(pattern)
+}
+
+// routeScopes is the contract's, written down again so that a slip in the route
+// table shows.
+func routeScopes(pattern string) []string {
+	switch {
+	case pattern == "GET /v1/tenants/{t}/events":
+		return []string{"admin", "publish"}
+	case strings.HasPrefix(pattern, "POST ") && (strings.Contains(pattern, "/events")):
+		return []string{"publish"}
+	case strings.Contains(pattern, "/v1/tenants/"):
+		return []string{"admin"}
+	}
+	return []string{"subscribe"}
+}
+
+func TestScopesOfEveryRoute(t *testing.T) {
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key", "globex=other-key", "*=master-key"}}), LimitsConfig{})
+	handler := h.API.Handler()
+	for pattern := range h.API.routes() {
+		method, path, _ := strings.Cut(pathOf(pattern), " ")
+		code := func(header, value string) (int, string) {
+			w := ask(handler, method, path, "{", header, value)
+			var body struct{ Code string }
+			json.Unmarshal(w.Body.Bytes(), &body)
+			return w.Code, body.Code
+		}
+		for name, scope := range map[string]any{"none": "", "absent": nil, "unknown": "superuser", "subscribe": "subscribe", "publish": "publish", "admin": "admin", "all": "subscribe  publish admin x"} {
+			t.Run(pattern+" "+name, func(t *testing.T) {
+				is := is.New(t)
+				status, code := code("Authorization", bearer(t, "scope", scope))
+				may := name == "all" || slices.Contains(routeScopes(pattern), name) || name == "absent" && slices.Contains(routeScopes(pattern), "subscribe")
+				if may {
+					is.True(status != 401 && code != "ScopeRequired" && code != "TenantForbidden")
+				} else {
+					is.Equal(status, 403)
+					is.Equal(code, "ScopeRequired")
+				}
+			})
+		}
+		t.Run(pattern+" API keys", func(t *testing.T) {
+			is := is.New(t)
+			service := !slices.Contains(routeScopes(pattern), "subscribe")
+			for _, key := range []string{"service-key", "master-key"} {
+				status, code := code("X-API-Key", key)
+				is.Equal(status == 403 && code == "ScopeRequired", !service)
+			}
+			status, code := code("X-API-Key", "other-key")
+			switch {
+			case !service:
+				is.Equal(code, "ScopeRequired")
+			case strings.Contains(pattern, "{t}"):
+				is.Equal(status, 403)
+				is.Equal(code, "TenantForbidden")
+			}
+		})
+	}
+}
+
+// A tenant that is not the credential's is 403, whether it exists or not, and the
+// answers are the same to the byte.
+func TestAnotherTenantIsForbidden(t *testing.T) {
+	is := is.New(t)
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"globex=globex-key"}}), LimitsConfig{})
+	handler := h.API.Handler()
+	w := ask(handler, "PUT", "/v1/tenants/globex/groups/g/members/user:1", "", "X-API-Key", "globex-key")
+	is.Equal(w.Code, 204) // globex exists
+	token := bearer(t, "scope", "subscribe publish admin")
+	answers := map[string]bool{}
+	for _, tenant := range []string{"globex", "nobody"} {
+		for _, tc := range [][2]string{
+			{"POST /v1/tenants/%s/events", `{"type":"a.b","payload":1}`}, {"GET /v1/tenants/%s/connections", ""},
+			{"GET /v1/tenants/%s/events", ""}, {"GET /v1/tenants/%s/groups/g/members", ""}, {"PUT /v1/tenants/%s/groups/g/members", `{"members":[]}`},
+			{"GET /v1/tenants/%s/presence", ""},
+		} {
+			method, path, _ := strings.Cut(fmt.Sprintf(tc[0], tenant), " ")
+			w := ask(handler, method, path, tc[1], "Authorization", token)
+			is.Equal(w.Code, 403)
+			answers[fmt.Sprint(w.Header(), w.Body)] = true
+		}
+		event := `{"tenantId":"` + tenant + `","type":"a.b","payload":1,"target":{"kind":"tenant"}}`
+		own := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`
+		for path, body := range map[string]string{"/v1/events": event, "/v1/events/batch": `{"events":[` + own + `,` + event + `]}`} {
+			w := ask(handler, "POST", path, body, "Authorization", token)
+			is.Equal(w.Code, 403)
+			answers[fmt.Sprint(w.Header(), w.Body)] = true
+		}
+	}
+	is.Equal(len(answers), 1)
+	page, _, err := h.History(t.Context(), "acme", "", 10)
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 0) // the batch's own event neither
+}
+
+func TestCookies(t *testing.T) {
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"https://app.example.com"}}), LimitsConfig{})
+	h.API.cfg.Origins = []string{"https://app.example.com"}
+	handler := h.API.Handler()
+	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
+	for _, tc := range []struct {
+		site, origin string
+		status       int
+	}{
+		{"", "", 200}, {"same-origin", "", 200}, {"same-site", "https://other.localhost", 200}, {"none", "", 200},
+		{"cross-site", "https://evil.example", 403}, {"cross-site", "", 403}, {"", "https://evil.example", 403}, {"", "null", 403},
+		{"cross-site", "https://app.example.com", 200}, {"", "https://app.example.com", 200}, {"cross-site", "https://app.example.com.evil.example", 403},
+		{"cross-site", "http://app.example.com", 403},
+	} {
+		for _, path := range []string{"/v1/presence", "/v1/stream"} {
+			t.Run(path+tc.site+tc.origin, func(t *testing.T) {
+				is := is.New(t)
+				headers := []string{"Cookie", cookie}
+				if tc.site != "" {
+					headers = append(headers, "Sec-Fetch-Site", tc.site)
+				}
+				if tc.origin != "" {
+					headers = append(headers, "Origin", tc.origin)
+				}
+				w := ask(handler, "GET", path, "", headers...)
+				is.Equal(w.Code, tc.status)
+				allowed := w.Header().Get("Access-Control-Allow-Origin")
+				if tc.origin == "https://app.example.com" {
+					is.Equal(allowed, tc.origin)
+					is.Equal(w.Header().Get("Access-Control-Allow-Credentials"), "true")
+				} else {
+					is.Equal(allowed, "")
+				}
+				// With a header of its own a page proves that it has the token.
+				headers = append(headers, "Authorization", bearer(t))
+				is.Equal(ask(handler, "GET", path, "", headers...).Code, 200)
+			})
+		}
+	}
+	t.Run("preflight", func(t *testing.T) {
+		is := is.New(t)
+		for origin, want := range map[string]string{"https://app.example.com": "https://app.example.com", "https://evil.example": ""} {
+			w := ask(handler, "OPTIONS", "/v1/connections/x/token", "", "Origin", origin, "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization")
+			is.Equal(w.Header().Get("Access-Control-Allow-Origin"), want)
+		}
+		h.API.cfg.Origins = []string{"*"}
+		w := ask(h.API.Handler(), "GET", "/healthz", "", "Origin", "https://anywhere.example")
+		is.Equal(w.Header().Get("Access-Control-Allow-Origin"), "*")
+		is.Equal(w.Header().Get("Access-Control-Allow-Credentials"), "") // never both
+	})
+}
+
+func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
+	is := is.New(t)
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	two, _ := rsa.GenerateKey(rand.Reader, 2048)
+	keys := newKeyServer(t, jwkOf(&one.PublicKey, "one"))
+	auth := newAuth(t, AuthConfig{JWKSURL: keys.URL})
+	admit := func(key *rsa.PrivateKey, kid string) error {
+		r := httptest.NewRequest("GET", "/v1/stream", nil)
+		r.Header.Set("Authorization", "Bearer "+signed(t, jwt.SigningMethodRS256, key, claimsOf(), "kid", kid))
+		_, err := auth.Admit(r, ScopeSubscribe, true)
+		return err
+	}
+	is.NoErr(admit(one, "one"))
+	keys.publish(jwkOf(&two.PublicKey, "two"), jwkOf(&one.PublicKey, "one"))
+	is.NoErr(admit(two, "two")) // a kid that is not known: fetched at once
+	asked := keys.asked.Load()
+	keys.set.Store("")
+	for range 100 {
+		is.True(admit(two, "three") != nil)
+	}
+	is.True(keys.asked.Load() <= asked+1) // strangers cannot have it fetched again and again
+	is.NoErr(admit(one, "one"))           // what was good stays
+	is.NoErr(admit(two, "two"))
+}
+
+// A stream is told 30 s before its token ends and ended within a second of it; a
+// fresh token prolongs it.
+func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
+		NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+		api := NewAPI(hub, nil, newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
+		start := time.Now()
+		bearerFor := func(d time.Duration, changes ...any) string {
+			return bearer(t, append([]any{"exp", start.Add(d).Unix()}, changes...)...)
+		}
+		pr, pw := io.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r := httptest.NewRequest("GET", "/v1/stream", nil)
+			r.Header.Set("Authorization", bearerFor(time.Minute))
+			api.Handler().ServeHTTP(&pipeWriter{header: http.Header{}, w: pw}, r)
+			pw.Close()
+		}()
+		reader := sse.NewReader(pr)
+		next := func() (event sse.Event, at time.Duration) {
+			event, err := reader.Next()
+			is.NoErr(err)
+			return event, time.Since(start)
+		}
+		ready, _ := next()
+		is.Equal(ready.Type, "hub.ready")
+		var data struct{ ConnectionID string }
+		is.NoErr(json.Unmarshal([]byte(ready.Data), &data))
+		warning, at := next()
+		is.Equal(warning.Type, "hub.expiring")
+		is.Equal(at, 30*time.Second)
+		is.Equal(warning.Data, `{"expiresAt":"`+formatTime(start.Add(time.Minute))+`"}`)
+
+		put := func(token string) int {
+			return ask(api.Handler(), "PUT", "/v1/connections/"+data.ConnectionID+"/token", "", "Authorization", token).Code
+		}
+		is.Equal(put(bearerFor(time.Hour, "sub", "user:2")), 404) // another profile's
+		is.Equal(put(bearerFor(time.Hour, "tenant", "globex")), 404)
+		is.Equal(put(bearerFor(2*time.Minute)), 204)
+		warning, at = next()
+		is.Equal(warning.Type, "hub.expiring")
+		is.Equal(at, 90*time.Second) // not a second before the old one's end
+		closing, at := next()
+		is.Equal(closing.Type, "hub.closing")
+		is.True(strings.Contains(closing.Data, `"reason":"expired"`))
+		is.True(at >= 2*time.Minute && at <= 2*time.Minute+time.Second)
+		_, err := reader.Next()
+		is.True(err != nil)
+		<-done
+		is.Equal(put(bearerFor(time.Hour)), 404)
+
+		// An NDJSON body ends with its credential, and says so.
+		body, feed := io.Pipe()
+		answer := httptest.NewRecorder()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			r := httptest.NewRequest("POST", "/v1/events", body)
+			r.Header.Set("Content-Type", "application/x-ndjson")
+			r.Header.Set("Authorization", bearerFor(3*time.Minute, "scope", "publish"))
+			api.Handler().ServeHTTP(answer, r)
+		}()
+		line := eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1") + "\n"
+		io.WriteString(feed, line)
+		time.Sleep(time.Until(start.Add(3 * time.Minute)))
+		io.WriteString(feed, line)
+		feed.Close()
+		<-ended
+		is.True(strings.Contains(answer.Body.String(), `"accepted":1,"refused":1`))
+		is.True(strings.Contains(answer.Body.String(), "CredentialExpired"))
+		last, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		is.NoErr(hub.Engine().Close(last))
+	})
+}
+
+// pipeWriter is a ResponseWriter whose answer is read while it is written.
+type pipeWriter struct {
+	header http.Header
+	w      io.Writer
+}
+
+func (p *pipeWriter) Header() http.Header         { return p.header }
+func (p *pipeWriter) WriteHeader(int)             {}
+func (p *pipeWriter) Write(b []byte) (int, error) { return p.w.Write(b) }
+func (p *pipeWriter) Flush()                      {}
+
+// 100,000 random operations of three tenants that try to reach each other: nothing
+// arrives across, and what is another's looks like what is not there.
+func TestIsolation(t *testing.T) {
+	is := is.New(t)
+	const operations, perTenant = 100_000, 6
+	tenants := []string{"acme", "globex", "initech"}
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	handler := h.API.Handler()
+	seed := uint64(time.Now().UnixNano())
+	random := mathrand.New(mathrand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+
+	token := map[string]string{}
+	var ids []string // of all connections; the i-th is of tenants[i%3]
+	inbox := map[string]*httptest.ResponseRecorder{}
+	conns := map[string]*Connection{}
+	for _, tenant := range tenants {
+		token[tenant] = bearer(t, "tenant", tenant, "scope", "subscribe publish admin")
+	}
+	for i := range len(tenants) * perTenant {
+		tenant := tenants[i%len(tenants)]
+		c, err := h.Connect(t.Context(), Subscription{Tenant: tenant, Profile: ProfileRef{"user", fmt.Sprint(i % 4)}})
+		is.NoErr(err)
+		ids = append(ids, c.ID.String())
+		conns[c.ID.String()] = c
+	}
+	hostile := []string{"user:1", "acme", "globex/user:1", "..%2Fglobex", "%2e%2e", "user:1%00", "*", "a:b:c", "%F0%9F%98%80", "user%3A1%2Fevents", "' OR 1=1", "globex%0Aid:9", "-", "00000000-0000-0000-0000-000000000000"}
+	pick := func(list []string) string { return list[random.IntN(len(list))] }
+	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
+	absent := "01990000-0000-7000-8000-000000000000"
+
+	across := 0
+	for n := range operations {
+		from := pick(tenants)
+		foreign := pick(ids)
+		for conns[foreign].Tenant == from {
+			foreign = pick(ids)
+		}
+		id, room := url.PathEscape(pick(hostile)), url.PathEscape(pick(hostile))
+		payload := quote(from)
+		switch random.IntN(12) {
+		case 0: // publish to anything, at one's own tenant
+			target := pick([]string{`{"kind":"tenant"}`, `{"kind":"profile","profiles":["user:1"]}`, `{"kind":"connection","connectionId":` + quote(foreign) + `}`,
+				`{"kind":"group","groupId":"g"}`, `{"kind":"tenant","exclude":{"connectionIds":[` + quote(foreign) + `]}}`})
+			w := ask(handler, "POST", "/v1/events", `{"tenantId":`+quote(from)+`,"type":"a.b","ephemeral":true,"payload":`+payload+`,"target":`+target+`}`, "Authorization", token[from])
+			if w.Code != 202 && w.Code != 400 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		case 1: // publish in another's name
+			w := ask(handler, "POST", "/v1/events", `{"tenantId":`+quote(conns[foreign].Tenant)+`,"type":"a.b","payload":`+payload+`,"target":{"kind":"tenant"}}`, "Authorization", token[from])
+			if w.Code != 403 {
+				across++
+			}
+		case 2:
+			w := ask(handler, "PUT", "/v1/tenants/"+from+"/groups/g/members/"+id, "", "Authorization", token[from])
+			if w.Code >= 500 {
+				t.Fatal(w.Body)
+			}
+		case 3:
+			w := ask(handler, "POST", "/v1/tenants/"+conns[foreign].Tenant+"/profiles/"+id+"/events", `{"type":"a.b","payload":`+payload+`}`, "Authorization", token[from])
+			if w.Code != 403 && w.Code != 404 && w.Code != 405 {
+				across++
+			}
+		case 4:
+			w := ask(handler, "POST", "/v1/tenants/"+from+"/conversations/"+room+"/events", `{"type":"a.b","ephemeral":true,"payload":`+payload+`}`, "Authorization", token[from])
+			if w.Code >= 500 {
+				t.Fatal(w.Body)
+			}
+		default: // what is another's, beside what is not there
+			call := pick([]string{"POST /v1/connections/%s/touch", "PATCH /v1/connections/%s", "PUT /v1/connections/%s/token", "GET /v1/tenants/" + from + "/connections/%s",
+				"DELETE /v1/tenants/" + from + "/connections/%s", "POST /v1/tenants/" + from + "/connections/%s/events"})
+			method, path, _ := strings.Cut(call, " ")
+			body := ""
+			switch {
+			case method == "PATCH":
+				body = `{"types":["x.*"]}`
+			case strings.HasSuffix(path, "/events"):
+				body = `{"type":"a.b","id":"fixed-` + fmt.Sprint(n) + `","payload":` + payload + `}`
+			}
+			theirs := ask(handler, method, fmt.Sprintf(path, foreign), body, "Authorization", token[from])
+			nobodys := ask(handler, method, fmt.Sprintf(path, absent), strings.Replace(body, "fixed-", "fixed2-", 1), "Authorization", token[from])
+			same := theirs.Code == nobodys.Code && maps.EqualFunc(theirs.Header(), nobodys.Header(), slices.Equal)
+			if strings.HasSuffix(path, "/events") {
+				same = same && strings.Contains(theirs.Body.String(), `"connections":0`) && strings.Contains(nobodys.Body.String(), `"connections":0`)
+			} else {
+				same = same && theirs.Body.String() == nobodys.Body.String() && theirs.Code == 404
+			}
+			if !same {
+				t.Fatalf("%s tells another's connection from none: %d %v %s, %d %v %s", call, theirs.Code, theirs.Header(), theirs.Body, nobodys.Code, nobodys.Header(), nobodys.Body)
+			}
+		}
+	}
+	delivered := 0
+	for id, c := range conns {
+		is.True(!c.removed) // nobody closed another's
+		c.Stream.Close(h.Closing(CloseKicked))
+		inbox[id] = httptest.NewRecorder()
+		h.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
+		for reader := sse.NewReader(inbox[id].Body); ; {
+			event, err := reader.Next()
+			if err != nil {
+				break
+			}
+			var envelope struct{ TenantID, Payload string }
+			if event.Type != "a.b" {
+				continue
+			}
+			is.NoErr(json.Unmarshal([]byte(event.Data), &envelope))
+			delivered++
+			if envelope.TenantID != c.Tenant || envelope.Payload != c.Tenant {
+				across++
+			}
+		}
+	}
+	is.Equal(across, 0)
+	is.True(delivered > 1000) // it is not silence that keeps them apart
+	t.Logf("%d operations, %d deliveries, %d across", operations, delivered, across)
+}
+
+// A canary token goes through every route and every failure, and appears in nothing
+// that the process writes or serves.
+func TestACanaryTokenAppearsNowhere(t *testing.T) {
+	const canary = "canary7d1f"
+	folder := t.TempDir()
+	for name, settings := range map[string][]string{
+		"trusted": {"REALTIME_JWT_SECRET=" + canary + "-secret-0123456789abcdef", "REALTIME_API_KEYS=acme=" + canary + "-key,*=" + canary + "-master", "REALTIME_CORS_ORIGINS=https://app.example.com", "REALTIME_MAX_CONNECTIONS_PER_TENANT=1", "REALTIME_PUBLISH_RATE=1", "REALTIME_CLIENT_RATE=1"},
+		"open":    {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			var logs syncBuffer
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			addr, done := make(chan string, 1), make(chan error, 1)
+			go func() {
+				done <- run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0", "REALTIME_LOG_LEVEL=debug", "REALTIME_DRAIN=0", "REALTIME_MEMBERSHIP_URL=http://127.0.0.1:1/x", "REALTIME_MEMBERSHIP_TOKEN="+canary+"-membership"), &logs, func(a net.Addr) { addr <- a.String() })
+			}()
+			url := "http://" + <-addr
+			client := &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: 5 * time.Second}
+			defer client.CloseIdleConnections()
+			secret := []byte(canary + "-secret-0123456789abcdef")
+			tokens := []string{
+				canary, canary + ".b.c", canary + "-key", canary + "-master",
+				signed(t, jwt.SigningMethodHS256, secret, claimsOf("scope", "subscribe publish admin"), "x", canary),
+				signed(t, jwt.SigningMethodHS256, secret, claimsOf("exp", 1), "x", canary),
+				signed(t, jwt.SigningMethodHS256, []byte("wrong"), claimsOf("tenant", canary), "kid", canary),
+			}
+			var patterns []string
+			probe := &api{auth: openDoor(t)}
+			for pattern := range probe.routes() {
+				patterns = append(patterns, pathOf(pattern))
+			}
+			patterns = append(patterns, "GET /", "GET /healthz", "GET /readyz", "GET /nothing", "DELETE /v1/events", "GET //v1/stream", "GET /v1/../v1/stream", "GET /console.js", "OPTIONS /v1/events", "GET /v1/stream/")
+			served := 0
+			for _, token := range tokens {
+				needles := []string{canary, token}
+				for _, pattern := range patterns {
+					for where := range 4 {
+						method, path, _ := strings.Cut(pattern, " ")
+						target := url + path
+						if where == 3 {
+							target += "?access_token=" + token
+						}
+						body := `{"type":"` + strings.Repeat("x", 200) + `"}`
+						if method == "GET" || method == "DELETE" {
+							body = ""
+						}
+						reqCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+						r, err := http.NewRequestWithContext(reqCtx, method, target, strings.NewReader(body))
+						is.NoErr(err)
+						r.Header.Set("Content-Type", "application/json")
+						r.Header.Set("Origin", "https://app.example.com")
+						switch where {
+						case 0:
+							r.Header.Set("Authorization", "Bearer "+token)
+						case 1:
+							r.Header.Set("X-API-Key", token)
+						case 2:
+							r.Header.Set("Cookie", tokenCookie+"="+token)
+						}
+						res, err := client.Do(r)
+						is.NoErr(err)
+						answer := fmt.Sprint(res.Status, res.Header)
+						if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+							b := make([]byte, 4096)
+							n, _ := res.Body.Read(b)
+							answer += string(b[:n])
+						} else {
+							b, _ := io.ReadAll(res.Body)
+							answer += string(b)
+						}
+						res.Body.Close()
+						cancel()
+						served++
+						for _, needle := range needles {
+							if strings.Contains(answer, needle) {
+								t.Errorf("%s, way %d: served: %.300s", pattern, where, answer)
+							}
+						}
+					}
+				}
+			}
+			client.CloseIdleConnections()
+			stop()
+			is.NoErr(<-done)
+			for _, token := range append(tokens, canary) {
+				if i := strings.Index(logs.String(), token); i >= 0 {
+					t.Errorf("logged: %.300s", logs.String()[max(0, i-100):])
+				}
+			}
+			t.Logf("%d answers, %d bytes of log", served, len(logs.String()))
+		})
+	}
+	// Nor in what a start that fails says.
+	for _, settings := range [][]string{
+		{"REALTIME_JWT_PUBLIC_KEY=" + canary}, {"REALTIME_JWT_PUBLIC_KEY=-----BEGIN PUBLIC KEY-----" + canary}, {"REALTIME_API_KEYS=" + canary},
+		{"REALTIME_API_KEYS=a=" + canary + ",b=" + canary}, {"REALTIME_JWKS_URL=http://u:" + canary + "@%zz/" + canary}, {"REALTIME_JWT_SECRET=" + canary, "REALTIME_ADDR=nonsense"},
+		{"REALTIME_TLS_CERT=" + filepath.Join(folder, "x"), "REALTIME_JWT_SECRET=" + canary}, {"REALTIME_CORS_ORIGINS=" + canary}, {"REALTIME_MEMBERSHIP_URL=http://u:" + canary + "@%zz"},
+	} {
+		is := is.New(t)
+		err := run(t.Context(), append(settings, "REALTIME_MEMBERSHIP_TOKEN="+canary), os.Stderr, nil)
+		is.True(err != nil)
+		is.True(!strings.Contains(err.Error(), canary))
+		is.True(strings.Contains(err.Error(), "REALTIME_"))
+	}
+}
+
+func FuzzAuthorization(f *testing.F) {
+	auth, err := NewAuth(context.Background(), AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := bearer(f, "exp", 99999999999)
+	for _, seed := range []string{good, "Bearer service-key", "bearer  " + good[7:], "Bearer a.b.c", "Bearer ..", "Basic x", "", good + ".", strings.Replace(good, ".", "..", 1)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		r := httptest.NewRequest("GET", "/v1/stream", nil)
+		r.Header["Authorization"] = []string{header}
+		caller, err := auth.Admit(r, ScopeSubscribe|ScopePublish, true)
+		if (caller == nil) == (err == nil) {
+			t.Fatalf("%v and %v", caller, err)
+		}
+		if err == nil {
+			scheme, rest, _ := strings.Cut(header, " ")
+			credential := strings.TrimLeft(rest, " ")
+			if !strings.EqualFold(scheme, "Bearer") || credential != "service-key" && credential != good[7:] {
+				t.Fatalf("%q opens the door", header)
+			}
+		} else if _, ok := err.(*Refusal); !ok {
+			t.Fatalf("%T", err)
+		}
+	})
+}
+
+// Claims that are signed and anything else: what is read of them is valid.
+func FuzzClaims(f *testing.F) {
+	auth, err := NewAuth(context.Background(), AuthConfig{Secret: testSecret})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, seed := range []string{`{"tenant":"acme","sub":"user:1","exp":9999999999}`, `{"tenant":"acme","sub":"user:1","exp":1e300,"scope":"admin"}`, `{"exp":-1}`, `[]`, `{"tenant":"acme","sub":"a:b:c","exp":9999999999,"scope":"x  publish"}`, `{"tenant":"acme","sub":"user:1","exp":9999999999,"nbf":"x"}`} {
+		f.Add(seed)
+	}
+	b64 := base64.RawURLEncoding
+	f.Fuzz(func(t *testing.T, claims string) {
+		text := b64.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + b64.EncodeToString([]byte(claims))
+		signature, err := jwt.SigningMethodHS256.Sign(text, []byte(testSecret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		caller, scopes, err := auth.token(context.Background(), text+"."+b64.EncodeToString(signature))
+		if err != nil {
+			return
+		}
+		back, err := ParseProfile(caller.profile.Type + ":" + caller.profile.ID)
+		if err != nil || back != caller.profile || checkTenant(caller.tenant) != nil || caller.tenant == "*" ||
+			!caller.Expires.After(time.Now()) || caller.Expires.After(maxExpiry) || scopes > ScopeSubscribe|ScopePublish|ScopeAdmin {
+			t.Fatalf("%+v of %q", caller, claims)
+		}
+	})
+}
+
+// Whatever an error holds, what is answered is one problem of JSON in which nothing
+// was injected.
+func FuzzProblem(f *testing.F) {
+	f.Add("Code", "field", "detail", 3)
+	f.Add("a\"b", "x\r\ny: z", "</script>\x00\xff", -1)
+	f.Fuzz(func(t *testing.T, code, field, detail string, index int) {
+		for _, err := range []error{
+			&FieldError{Code(code), field, index, detail}, &problem{400, code, detail}, &Refusal{false, code, detail}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
+		} {
+			w := httptest.NewRecorder()
+			fail(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)
+			var body struct {
+				Type, Title, Detail, Code string
+				Status                    int
+			}
+			decoder := json.NewDecoder(w.Body)
+			if err := decoder.Decode(&body); err != nil || decoder.More() {
+				t.Fatalf("%v: %v", err, w.Body)
+			}
+			if body.Status != w.Code || body.Status < 400 || body.Title == "" {
+				t.Fatalf("%+v", body)
+			}
+			for name, values := range w.Header() {
+				for _, value := range values {
+					if strings.ContainsAny(name+value, "\r\n\x00") {
+						t.Fatalf("%q: %q", name, value)
+					}
+				}
+			}
+		}
+	})
+}
