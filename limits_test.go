@@ -1,0 +1,398 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+func TestConnectionLimits(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
+		c.Most = MostConnections{All: 6, Tenant: 4, Profile: 2}
+	})
+	refused := func(query string) {
+		t.Helper()
+		res, err := h.client.Get(h.URL + "/v1/stream?" + query)
+		is.NoErr(err)
+		defer res.Body.Close()
+		is.Equal(res.StatusCode, http.StatusOK) // or EventSource would give up
+		reader := sse.NewReader(res.Body)
+		event, err := reader.Next()
+		is.NoErr(err)
+		is.Equal(event.Type, "hub.closing")
+		is.True(strings.Contains(event.Data, `"reason":"capacity"`))
+		_, err = reader.Next()
+		is.True(err != nil)
+	}
+	oldest := h.open(t, "tenant=acme&profile=user:1")
+	second := h.open(t, "tenant=acme&profile=user:1")
+	third := h.open(t, "tenant=acme&profile=user:1")
+	closing := oldest.next(t)
+	is.Equal(closing.Type, "hub.closing")
+	is.True(strings.Contains(closing.Data, `"reason":"replaced"`))
+	h.open(t, "tenant=acme&profile=user:2")
+	h.open(t, "tenant=acme&profile=user:3")
+	refused("tenant=acme&profile=user:4")
+	is.Equal(len(h.Connections("acme", nil)), 4)
+	h.open(t, "tenant=acme&profile=user:1") // takes second's place, full as the tenant is
+	is.Equal(second.next(t).Type, "hub.closing")
+	h.open(t, "tenant=globex&profile=user:1")
+	h.open(t, "tenant=globex&profile=user:2")
+	refused("tenant=globex&profile=user:3")
+	refused("tenant=initech&profile=user:1")
+	is.True(h.find("initech") == nil) // a refused stream leaves no tenant
+	third.close()
+	for len(h.Connections("acme", nil)) > 3 { // until it was noticed
+		is.NoErr(t.Context().Err())
+	}
+	h.open(t, "tenant=globex&profile=user:3")
+}
+
+func TestPublishRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		limits := NewLimits(LimitsConfig{PublishRate: 100, ClientRate: 2})
+		for range 100 {
+			is.NoErr(limits.Publish("acme", 1))
+		}
+		err := limits.Publish("acme", 1)
+		is.True(err != nil)
+		is.Equal(err.(*RateError).After, 10*time.Millisecond)
+		is.NoErr(limits.Publish("globex", 100)) // another's limit is its own
+		time.Sleep(10 * time.Millisecond)
+		is.NoErr(limits.Publish("acme", 1))
+		is.True(limits.Publish("acme", 1) != nil)
+
+		time.Sleep(time.Second)
+		is.NoErr(limits.Publish("acme", 1000)) // more than fit: taken from a full bucket, and owed
+		is.True(limits.Publish("acme", 1) != nil)
+		time.Sleep(8 * time.Second)
+		is.True(limits.Publish("acme", 1) != nil)
+		time.Sleep(time.Second + 10*time.Millisecond)
+		is.NoErr(limits.Publish("acme", 1))
+
+		start := time.Now()
+		for range 500 {
+			is.NoErr(limits.AwaitPublish(t.Context(), "waiting", 1))
+		}
+		is.Equal(time.Since(start).Round(50*time.Millisecond), 4*time.Second)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		is.True(limits.AwaitPublish(ended, "waiting", 1) != nil)
+
+		one, two := ProfileRef{"user", "1"}, ProfileRef{"user", "2"}
+		is.NoErr(limits.Client("acme", one))
+		is.NoErr(limits.Client("acme", one))
+		is.True(limits.Client("acme", one) != nil)
+		is.NoErr(limits.Client("acme", two))
+		is.NoErr(limits.Client("globex", one))
+
+		// Tenants that were named once cost nothing in the long run.
+		for i := range 100_000 {
+			is.NoErr(limits.Publish(strconv.Itoa(i), 1))
+			time.Sleep(time.Millisecond)
+		}
+		is.True(len(limits.publish.of) < 5000)
+	})
+}
+
+// A publish flood is 429 for its tenant alone; floods of typing and touches for
+// their profile alone.
+func TestFloods(t *testing.T) {
+	is := is.New(t)
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{PublishRate: 20, ClientRate: 20})
+	handler := h.API.Handler()
+	token := func(tenant, sub string) string {
+		return bearer(t, "tenant", tenant, "sub", sub, "scope", "subscribe publish admin")
+	}
+	flooder, other, neighbour := token("acme", "user:1"), token("acme", "user:2"), token("globex", "user:1")
+	c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "1"}})
+	is.NoErr(err)
+	for _, sub := range []string{"user:1", "user:2"} {
+		is.Equal(ask(handler, "PUT", "/v1/tenants/acme/conversations/c/members/"+sub, "", "Authorization", flooder).Code, 204)
+	}
+	const event, typing = `{"type":"a.b","payload":1}`, `{"state":"started"}`
+	for _, tc := range []struct{ method, path, body, unmoved, unmovedPath string }{
+		{"POST", "/v1/tenants/acme/events", event, neighbour, "/v1/tenants/globex/events"},
+		{"POST", "/v1/conversations/c/typing", typing, other, "/v1/conversations/c/typing"},
+		{"POST", "/v1/connections/" + c.ID.String() + "/touch", "", other, "/v1/presence"},
+		{"GET", "/v1/presence", "", other, "/v1/presence"},
+	} {
+		accepted, refused := 0, 0
+		start := time.Now()
+		for range 500 {
+			w := ask(handler, tc.method, tc.path, tc.body, "Authorization", flooder)
+			switch w.Code {
+			case http.StatusTooManyRequests:
+				refused++
+				wait, err := strconv.Atoi(w.Header().Get("Retry-After"))
+				is.NoErr(err)
+				is.True(wait >= 1)
+				is.True(strings.Contains(w.Body.String(), `"code":"RateLimited"`))
+			case 200, 202, 204:
+				accepted++
+			default:
+				t.Fatal(w.Code, w.Body)
+			}
+		}
+		is.True(refused > 0)
+		is.True(accepted <= 20+int(20*time.Since(start).Seconds())+1)
+		method := tc.method
+		if tc.unmovedPath == "/v1/presence" {
+			method = "GET"
+		}
+		w := ask(handler, method, tc.unmovedPath, tc.body, "Authorization", tc.unmoved)
+		is.True(w.Code >= 200 && w.Code < 300) // nobody else's limit
+	}
+	c.Stream.Close(h.Closing(CloseKicked))
+}
+
+// One byte over a limit is 413 and nothing is delivered; the limit itself passes.
+func TestSizesAreExact(t *testing.T) {
+	h := newTestHub(t)
+	h.API.cfg.MaxBodyBytes, h.API.cfg.MaxEventBytes = 4096, 1024
+	listener := h.open(t, "tenant=acme&profile=user:1")
+	bodyOf := func(size int) string {
+		frame := `{"type":"a.b","payload":1` + `}`
+		return frame[:1] + strings.Repeat(" ", size-len(frame)) + frame[1:]
+	}
+	payloadOf := func(size int) string { return `{"type":"a.b","payload":"` + strings.Repeat("x", size-2) + `"}` }
+	for _, tc := range []struct {
+		name, body string
+		status     int
+	}{
+		{"body", bodyOf(4096), 202}, {"body + 1", bodyOf(4097), 413}, {"payload", payloadOf(1024), 202}, {"payload + 1", payloadOf(1025), 413},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			is := is.New(t)
+			status, _ := h.post(t, "/v1/tenants/acme/events", tc.body)
+			is.Equal(status, tc.status)
+		})
+	}
+	is := is.New(t)
+	h.publish(t, "acme", "last.one", `{"kind":"tenant"}`, "1")
+	var got []string
+	for {
+		event := listener.next(t)
+		got = append(got, event.Type)
+		if event.Type == "last.one" {
+			break
+		}
+	}
+	is.Equal(got, []string{"a.b", "a.b", "last.one"})
+
+	req, err := http.NewRequest("GET", h.URL+"/healthz", nil)
+	is.NoErr(err)
+	h.Server.Config.MaxHeaderBytes = 16 << 10
+	req.Header.Set("X-Large", strings.Repeat("x", 32<<10))
+	res, err := h.client.Do(req)
+	is.NoErr(err)
+	res.Body.Close()
+	is.Equal(res.StatusCode, http.StatusRequestHeaderFieldsTooLarge)
+}
+
+// 2,000 clients that never finish their headers are gone within 10 s, and real ones
+// connect meanwhile.
+func TestSlowloris(t *testing.T) {
+	is := is.New(t)
+	const slow, within = 2000, 10 * time.Second
+	p := startProcess(t)
+	ended := make(chan time.Duration, slow)
+	for range slow {
+		conn, err := net.Dial("tcp", p.addr)
+		is.NoErr(err)
+		t.Cleanup(func() { conn.Close() })
+		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:1 HTTP/1.1\r\nHost: %s\r\nX-Slow: ", p.addr)
+		start := time.Now()
+		go func() {
+			conn.SetReadDeadline(start.Add(3 * within))
+			io.Copy(io.Discard, conn) // until it is closed
+			ended <- time.Since(start)
+		}()
+	}
+	start := time.Now()
+	for i := range 50 {
+		subscribe(t, p.addr, fmt.Sprint("real-", i))
+	}
+	t.Logf("50 real clients connected in %v", time.Since(start))
+	var last time.Duration
+	for range slow {
+		last = max(last, <-ended)
+	}
+	t.Logf("the last half-sent header was gone after %v", last)
+	is.True(last < within)
+}
+
+// writeCertificate writes a self-signed pair and returns the paths.
+func writeCertificate(t *testing.T, folder, name string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+func TestTransport(t *testing.T) {
+	is := is.New(t)
+	cert, key := writeCertificate(t, t.TempDir(), "first")
+	start := func(settings ...string) (addr string) {
+		ctx, stop := context.WithCancel(t.Context())
+		listening, done := make(chan net.Addr, 1), make(chan error, 1)
+		go func() {
+			done <- run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0", "REALTIME_DRAIN=0", "REALTIME_PRESENCE_AUDIENCE=none"), io.Discard, func(a net.Addr) { listening <- a })
+		}()
+		t.Cleanup(func() {
+			stop()
+			is.NoErr(<-done)
+		})
+		return (<-listening).String()
+	}
+	secure, clear := start("REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key), start()
+	is.Equal(checkHealth(secure, true), 0)
+	is.Equal(checkHealth(secure, false), 1)
+
+	client := func(http2, unencrypted bool) *http.Client {
+		protocols := new(http.Protocols)
+		protocols.SetHTTP1(!http2)
+		protocols.SetHTTP2(http2 && !unencrypted)
+		protocols.SetUnencryptedHTTP2(unencrypted)
+		transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		t.Cleanup(transport.CloseIdleConnections)
+		return &http.Client{Transport: transport}
+	}
+	for name, tc := range map[string]struct {
+		client *http.Client
+		url    string
+		major  int
+	}{
+		"HTTP/1.1 over TLS": {client(false, false), "https://" + secure, 1}, "HTTP/2 over TLS": {client(true, false), "https://" + secure, 2},
+		"HTTP/1.1": {client(false, false), "http://" + clear, 1}, "h2c": {client(true, true), "http://" + clear, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			var readers []*sse.Reader
+			for i := range 3 { // over HTTP/2 on one connection
+				req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprint(tc.url, "/v1/stream?tenant=acme&profile=user:", i), nil)
+				is.NoErr(err)
+				res, err := tc.client.Do(req)
+				is.NoErr(err)
+				defer res.Body.Close()
+				is.Equal(res.ProtoMajor, tc.major)
+				is.Equal(res.Header.Get("Content-Type"), "text/event-stream")
+				reader := sse.NewReader(res.Body)
+				event, err := reader.Next()
+				is.NoErr(err)
+				is.Equal(event.Type, "hub.ready")
+				readers = append(readers, reader)
+			}
+			for range 3 {
+				res, err := tc.client.Post(tc.url+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a.b","payload":1}`))
+				is.NoErr(err)
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+				is.Equal(res.StatusCode, 202)
+			}
+			for _, reader := range readers {
+				for range 3 {
+					event, err := reader.Next()
+					is.NoErr(err)
+					is.Equal(event.Type, "a.b")
+				}
+			}
+		})
+	}
+	_, err := tls.Dial("tcp", secure, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10})
+	is.True(err != nil) // TLS 1.1
+	conn, err := tls.Dial("tcp", secure, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	is.NoErr(err)
+	conn.Close()
+}
+
+func TestCertificateIsReadAgain(t *testing.T) {
+	is := is.New(t)
+	folder := t.TempDir()
+	cert, key := writeCertificate(t, folder, "first")
+	c, err := LoadCertificate(cert, key, slog.New(slog.DiscardHandler))
+	is.NoErr(err)
+	name := func() string {
+		c.mu.Lock()
+		c.looked = time.Time{} // as if a second had passed
+		c.mu.Unlock()
+		pair, err := c.Get(nil)
+		is.NoErr(err)
+		leaf, err := x509.ParseCertificate(pair.Certificate[0])
+		is.NoErr(err)
+		return leaf.Subject.CommonName
+	}
+	is.Equal(name(), "first")
+	writeCertificate(t, folder, "second and longer")
+	is.Equal(name(), "second and longer")
+	is.NoErr(os.WriteFile(key, []byte("nonsense"), 0o600))
+	is.Equal(name(), "second and longer") // the last good one
+	is.NoErr(os.Remove(cert))
+	is.Equal(name(), "second and longer")
+	writeCertificate(t, folder, "third")
+	is.Equal(name(), "third")
+	_, err = LoadCertificate(cert, filepath.Join(folder, "nothing"), slog.New(slog.DiscardHandler))
+	is.True(err != nil)
+}
+
+// With a rate limit an NDJSON body is read more slowly, and nothing of it is refused.
+func TestARateLimitSlowsNDJSON(t *testing.T) {
+	is := is.New(t)
+	h := newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1000})
+	const lines = 1500
+	start := time.Now()
+	res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader(strings.Repeat(eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")+"\n", lines)))
+	is.NoErr(err)
+	defer res.Body.Close()
+	answer, err := bufio.NewReader(res.Body).ReadString('\n')
+	is.NoErr(err)
+	is.True(strings.Contains(answer, fmt.Sprintf(`{"accepted":%d,"refused":0`, lines)))
+	is.True(time.Since(start) >= 400*time.Millisecond) // 500 of them had to wait
+}
