@@ -239,3 +239,55 @@ func TestBrowserConsole(t *testing.T) {
 	closeBob()
 	becomes(t, alice, status("bob", "offline"))
 }
+
+// The same with credentials on: a stock EventSource with a cookie and with
+// access_token, and the console, whose token goes into a header and no address.
+func TestBrowserCredentials(t *testing.T) {
+	ctx := browser(t)
+	is := is.New(t)
+	token := func(sub, scope string) string {
+		return strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "scope", scope), "Bearer ")
+	}
+	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key")
+	evaluate := func(page context.Context, expression string, result any) {
+		do(t, page, chromedp.Evaluate(expression, result, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	}
+	listen := func(query string) context.Context {
+		page, _ := tab(t, ctx, url+"/healthz")
+		evaluate(page, `globalThis.got = []; globalThis.source = new EventSource("/v1/stream`+query+`");
+			source.addEventListener("hub.ready", e => { globalThis.hello = JSON.parse(e.data); got.push("ready " + hello.profile.id); });
+			source.addEventListener("a.b", e => got.push(JSON.parse(e.data).payload)); 0`, nil)
+		return page
+	}
+	byQuery := listen("?access_token=" + token("user:query", "subscribe"))
+	becomes(t, byQuery, `got.includes("ready query")`)
+	evaluate(byQuery, `document.cookie = "`+tokenCookie+`=`+token("user:cookie", "subscribe")+`; SameSite=Strict; path=/"; 0`, nil)
+	byCookie := listen("")
+	becomes(t, byCookie, `got.includes("ready cookie")`)
+	var status int
+	evaluate(byCookie, `fetch("/v1/connections/" + hello.connectionId + "/touch", {method: "POST"}).then(r => r.status)`, &status)
+	is.Equal(status, 204)
+	evaluate(byCookie, `fetch("/v1/tenants/t1/events", {method: "POST", headers: {"Content-Type": "application/json", "X-API-Key": "service-key"}, body: '{"type":"a.b","payload":"from a service"}'}).then(r => r.status)`, &status)
+	is.Equal(status, 202)
+	for _, page := range []context.Context{byQuery, byCookie} {
+		becomes(t, page, `got.includes("from a service")`)
+	}
+	evaluate(byCookie, `document.cookie = "`+tokenCookie+`=; max-age=0; path=/"; 0`, nil)
+
+	console, _ := chromedp.NewContext(ctx) // its first stream is refused, which a browser logs as an error
+	t.Cleanup(func() { chromedp.Cancel(console) })
+	do(t, console, chromedp.Navigate(url+"/"))
+	becomes(t, console, `document.querySelector("#status").dataset.state === "closed" && document.querySelector("#status-detail").textContent.startsWith("401")`)
+	secret := token("user:carol", "subscribe publish admin")
+	do(t, console, chromedp.SendKeys("#token", secret, chromedp.ByQuery), chromedp.Click("#connect", chromedp.ByQuery))
+	becomes(t, console, `document.querySelector("#status").dataset.state === "live"`)
+	becomes(t, console, `document.querySelector("#tenant").value === "t1" && document.querySelector("#profile").value === "user:carol"`)
+	becomes(t, console, `document.querySelector('#presence [data-profile="user:carol"][data-status="online"]') !== null`)
+	do(t, console, chromedp.SetValue("#type", "post.created", chromedp.ByQuery), chromedp.Click("#send", chromedp.ByQuery))
+	becomes(t, console, `document.querySelector('#events [data-type="post.created"]') !== null`)
+	var addresses string
+	evaluate(console, `[location.href, ...performance.getEntries().map(e => e.name), ...[...document.links].map(a => a.href), document.referrer].join("\n")`, &addresses)
+	is.True(strings.Contains(addresses, "/v1/stream?")) // it lists them
+	is.True(!strings.Contains(addresses, secret))
+	is.True(!strings.Contains(addresses, "access_token"))
+}

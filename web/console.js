@@ -1,5 +1,8 @@
 // The console of the hub: one stream, seen as a conversation, an event log and a list of people.
+// A token goes into a header and nowhere else: no address ever has it.
 // Whatever comes from outside reaches the page through textContent and input values only.
+
+import { openEventStream } from './eventstream.js';
 
 const NAMES = ['alice', 'bob', 'carol', 'dan', 'erin', 'frank', 'grace', 'heidi'];
 const KEPT = 200; // entries a list keeps, and people it shows
@@ -13,7 +16,8 @@ const CLOSING = {
 
 const state = {
   tenant: '', profile: '', conversation: '', joined: false,
-  source: null, retry: 0, connectionId: '', cursor: '', closing: '',
+  token: sessionStorage.getItem('token') ?? '',
+  source: null, connectionId: '', cursor: '', closing: '',
   people: new Map(), // profile -> {status, lastActiveAt, heardAt}
   typists: new Map(), // profile -> timer
   typingAt: 0, touchedAt: 0, unheard: 0,
@@ -91,9 +95,15 @@ async function problemOf(response) {
   return { title: response.statusText || 'Refused', retryAfter: response.headers.get('Retry-After'), ...body };
 }
 
+/** Either a token or an API key. */
+const credentials = () => (state.token ? { Authorization: `Bearer ${state.token}` } : {});
+
 async function api(method, path, body) {
-  const init = { method, cache: 'no-store', signal: AbortSignal.timeout(15000) };
-  if (body) Object.assign(init, { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
+  const init = { method, cache: 'no-store', headers: credentials(), signal: AbortSignal.timeout(15000) };
+  if (body) {
+    init.headers['Content-Type'] = 'application/json';
+    init.body = JSON.stringify(body);
+  }
   try {
     const response = await fetch(path, init);
     if (!response.ok) return { ok: false, status: response.status, problem: await problemOf(response) };
@@ -136,7 +146,8 @@ function offerSecond() {
   $('second').href = `/${address(NAMES.map(textForm).find(isFree) ?? `user:guest-${state.people.size}`)}`;
 }
 
-function connectAs(tenant, profile) {
+/** Who this tab is from now on; what somebody else saw is not theirs to see. */
+function become(tenant, profile) {
   if (tenant !== state.tenant || profile !== state.profile) {
     Object.assign(state, { tenant, profile, cursor: '', joined: false });
     state.people.clear();
@@ -145,6 +156,12 @@ function connectAs(tenant, profile) {
     messageFeed.clear();
   }
   showIdentity();
+}
+
+function connectAs(tenant, profile, token = state.token) {
+  state.token = token;
+  sessionStorage.setItem('token', token); // of this tab, gone with it
+  become(tenant, profile);
   openStream();
 }
 
@@ -161,7 +178,6 @@ function setStatus(name, detail = '') {
 }
 
 function closeStream() {
-  clearTimeout(state.retry);
   state.source?.close();
   Object.assign(state, { source: null, closing: '', typingAt: 0 });
 }
@@ -169,34 +185,21 @@ function closeStream() {
 function openStream() {
   closeStream();
   const query = new URLSearchParams({ tenant: state.tenant, profile: state.profile, named: 'false' });
-  if (state.cursor) query.set('cursor', state.cursor); // a new EventSource resumes like a reconnecting one
-  const url = `/v1/stream?${query}`;
-  const source = new EventSource(url);
-  state.source = source;
   setStatus('connecting');
-  const hear = ({ type, data, lastEventId }) => {
-    if (lastEventId) state.cursor = lastEventId;
-    const body = parseJSON(data) ?? {};
-    onEvent(type === 'message' ? body : { type, payload: body, timestamp: Date.now() });
-  };
-  for (const type of ['message', 'hub.ready', 'hub.gap', 'hub.expiring', 'hub.closing']) source.addEventListener(type, hear);
-  source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) explainRefusal(source, url);
-    else setStatus('reconnecting', state.closing || 'the connection was lost');
-  };
-}
-
-/** EventSource hides why it gave up, so the same request is made once more to read the answer. */
-async function explainRefusal(source, url) {
-  const probe = new AbortController();
-  const response = await fetch(url, { cache: 'no-store', signal: probe.signal }).catch(() => ({ status: 0 }));
-  const { status } = response;
-  // Only a refusal is final: a hub out of reach, or a proxy's 502, is worth another try.
-  const refusal = status >= 400 && status < 500 ? sentence({ status, problem: await problemOf(response) }) : '';
-  probe.abort();
-  if (state.source !== source) return;
-  setStatus(refusal ? 'closed' : 'reconnecting', refusal || 'the hub did not answer');
-  if (!refusal) state.retry = setTimeout(openStream, 2000 + Math.random() * 2000);
+  state.source = openEventStream(`/v1/stream?${query}`, {
+    headers: credentials,
+    lastEventId: state.cursor,
+    onEvent({ type, data, lastEventId }) {
+      const body = parseJSON(data) ?? {};
+      if (type === 'hub.ready') become(String(body.tenantId), textForm(body.profile)); // with a token it says who
+      state.cursor = lastEventId;
+      onEvent(type === 'message' ? body : { type, payload: body, timestamp: Date.now() });
+    },
+    onLost: () => setStatus('reconnecting', state.closing || 'the connection was lost'),
+    async onRefused(response) {
+      setStatus('closed', sentence({ status: response.status, problem: await problemOf(response) }));
+    },
+  });
 }
 
 function onReady(ready) {
@@ -267,7 +270,11 @@ const RANK = { online: 0, away: 1, offline: 2 };
 async function fetchPeople() {
   const { source } = state;
   const askedAt = performance.now();
-  const answer = await api('GET', tenantPath('presence'));
+  let answer = await api('GET', tenantPath('presence'));
+  if (answer.status === 403) { // not everybody may ask for all
+    const known = [state.profile, ...state.people.keys()].slice(0, 200);
+    answer = await api('GET', `/v1/presence?${new URLSearchParams([...new Set(known)].map((profile) => ['profile', profile]))}`);
+  }
   if (state.source !== source) return;
   if (!answer.ok) return void ($('people-count').textContent = sentence(answer));
   // What was heard while the question was under way is newer than the answer.
@@ -503,7 +510,7 @@ document.addEventListener('keydown', onPageKey);
 for (const type of ['pointerdown', 'pointermove', 'keydown', 'visibilitychange']) document.addEventListener(type, touch);
 // A page taken back from the browser's cache has lost its stream.
 addEventListener('pageshow', (event) => { if (event.persisted && state.source) openStream(); });
-on('identity', 'submit', () => connectAs($('tenant').value.trim(), textForm($('profile').value.trim())));
+on('identity', 'submit', () => connectAs($('tenant').value.trim(), textForm($('profile').value.trim()), $('token').value.trim()));
 on('disconnect', 'click', () => { closeStream(); setStatus('closed', 'by you'); });
 on('room', 'submit', () => switchRoom($('conversation').value.trim()));
 on('composer', 'submit', say);
@@ -519,5 +526,6 @@ on('publish', 'keydown', onFormKey);
 const query = new URLSearchParams(location.search);
 const somebody = NAMES[Math.floor(Math.random() * NAMES.length)];
 state.conversation = query.get('conversation') || 'lobby';
+$('token').value = state.token;
 suggestTarget();
 connectAs(query.get('tenant') || 'demo', textForm(query.get('profile') || somebody));
