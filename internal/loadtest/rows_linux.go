@@ -33,6 +33,7 @@ var rows = []row{
 	{"ndjson", "CPU µs a line", "≤ 2 × bare, paced", (*bench).ndjson},
 	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
 	{"stalled", "p99 ms", "≤ 1.1 × alone", (*bench).stalled},
+	{"limited", "p99 ms", "≤ 1.1 × alone", (*bench).limited},
 	{"room", "CPU µs a publish", "≤ 2 × profiles", (*bench).room},
 	{"resume", "CPU µs a resume", "≤ 3 × fresh", (*bench).resume},
 	{"replay", "ms", "≤ 1000 ms", (*bench).replay},
