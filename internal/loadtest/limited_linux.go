@@ -12,12 +12,12 @@ import (
 const (
 	limitedStreams = 1_000
 	limitedRounds  = 100
-	limitedRate    = 100  // events a second that a tenant may publish
-	floodRate      = 1000 // that another one tries
+	limitedRate    = 100 // events a second that a tenant may publish
+	floodRate      = 300 // that another one tries
 )
 
 // limited measures how long the clients of a tenant wait for an event, alone and
-// beside a tenant that publishes far past its limit.
+// beside a tenant that tries three times its limit.
 func (b *bench) limited() (figures, error) {
 	if b.base != "" {
 		return figures{}, errNotRestarted
