@@ -40,6 +40,8 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 	p := describe(err)
 	if p.status == http.StatusInternalServerError {
 		logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	} else {
+		logger.Debug("request refused", "method", r.Method, "status", p.status, "reason", p.code)
 	}
 	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.status), p.status, p.detail, p.code
 	for _, e := range FieldErrors(err) {

@@ -13,6 +13,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"log/slog"
 	"maps"
@@ -150,6 +153,10 @@ func TestBadCredentials(t *testing.T) {
 	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
 	otherRSA, _ := rsa.GenerateKey(rand.Reader, 2048)
 	ecKey, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ecPoint, err := ecKey.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	edPublic, edKey, _ := ed25519.GenerateKey(rand.Reader)
 	rsaPEM := pemOf(t, &rsaKey.PublicKey)
 	keys := newKeyServer(t, jwkOf(&rsaKey.PublicKey, "one"), jwkOf(&rsaKey.PublicKey, "for-encryption", "use", "enc"), jwkOf(&rsaKey.PublicKey, "rs512", "alg", "RS512"),
@@ -234,7 +241,7 @@ func TestBadCredentials(t *testing.T) {
 	token("PS256 with a key of RS256", "RS", signed(t, jwt.SigningMethodPS256, rsaKey, claimsOf()))
 	token("RS512 with a key of RS256", "RS", signed(t, jwt.SigningMethodRS512, rsaKey, claimsOf()))
 	token("Ed25519 at an ECDSA door", "ES", signed(t, jwt.SigningMethodEdDSA, edKey, claimsOf()))
-	token("HS256 with the EC point", "ES", signed(t, jwt.SigningMethodHS256, elliptic.Marshal(elliptic.P256(), ecKey.X, ecKey.Y), claimsOf()))
+	token("HS256 with the EC point", "ES", signed(t, jwt.SigningMethodHS256, ecPoint, claimsOf()))
 	token("HS256 with the Ed25519 key", "Ed", signed(t, jwt.SigningMethodHS256, []byte(edPublic), claimsOf()))
 	token("zero ECDSA signature", "ES", raw(`{"alg":"ES256"}`, `{"tenant":"acme","sub":"user:1","exp":9999999999}`, strings.Repeat("A", 86)))
 	token("HS512 with the secret", "HS", signed(t, jwt.SigningMethodHS512, []byte(testSecret), claimsOf()))
@@ -387,6 +394,58 @@ func TestScopesOfEveryRoute(t *testing.T) {
 			}
 		})
 	}
+}
+
+// No handler can reach the hub for a tenant that was not proven: only auth.go reads
+// who a request says it is, only it makes a Caller, and events have one way in.
+func TestOnlyAuthProvesATenant(t *testing.T) {
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	published := 0
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			wrong := ""
+			switch node := node.(type) {
+			case *ast.CompositeLit:
+				if ident, ok := node.Type.(*ast.Ident); ok && ident.Name == "Caller" {
+					wrong = "makes a Caller"
+				}
+			case *ast.CallExpr:
+				called, ok := node.Fun.(*ast.SelectorExpr)
+				if !ok {
+					break
+				}
+				argument := ""
+				if len(node.Args) == 1 {
+					if literal, ok := node.Args[0].(*ast.BasicLit); ok {
+						argument = literal.Value
+					}
+				}
+				on, _ := called.X.(*ast.SelectorExpr)
+				switch {
+				case slices.Contains([]string{`"t"`, `"tenant"`, `"X-Tenant-Id"`, `"X-Profile-Id"`}, argument) && slices.Contains([]string{"PathValue", "Get"}, called.Sel.Name):
+					wrong = "reads " + argument + " of a request"
+				case called.Sel.Name == "Publish" && on != nil && on.Sel.Name == "hub" && name == "handlers.go":
+					published++
+				}
+			}
+			if wrong != "" && name != "auth.go" {
+				t.Errorf("%s %s", fset.Position(node.Pos()), wrong)
+			}
+			return true
+		})
+	}
+	is.New(t).Equal(published, 1)
 }
 
 // A tenant that is not the credential's is 403, whether it exists or not, and the
@@ -739,7 +798,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 				signed(t, jwt.SigningMethodHS256, []byte("wrong"), claimsOf("tenant", canary), "kid", canary),
 			}
 			var patterns []string
-			probe := &api{auth: openDoor(t)}
+			probe := &api{}
 			for pattern := range probe.routes() {
 				patterns = append(patterns, pathOf(pattern))
 			}
@@ -762,7 +821,9 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 						r, err := http.NewRequestWithContext(reqCtx, method, target, strings.NewReader(body))
 						is.NoErr(err)
 						r.Header.Set("Content-Type", "application/json")
-						r.Header.Set("Origin", "https://app.example.com")
+						if where == 0 {
+							r.Header.Set("Origin", "https://app.example.com")
+						}
 						switch where {
 						case 0:
 							r.Header.Set("Authorization", "Bearer "+token)

@@ -55,16 +55,16 @@ func NewAPI(hub *Hub, presence *Presence, auth *Auth, limits *Limits, cfg APICon
 // problem details.
 type handler func(w http.ResponseWriter, r *http.Request, who *Caller) error
 
-// routes is every call that needs a credential, and the scope that it needs.
-func (a *api) routes() map[string]struct {
+// route is a call and the scope that it needs, or one of them.
+type route struct {
 	scope Scope
 	do    handler
-} {
+}
+
+// routes is every call that needs a credential.
+func (a *api) routes() map[string]route {
 	const tenant = "/v1/tenants/{t}"
-	return map[string]struct {
-		scope Scope
-		do    handler
-	}{
+	return map[string]route{
 		"POST /v1/events":                               {ScopePublish, a.publish},
 		"POST /v1/events/batch":                         {ScopePublish, a.publishBatch},
 		"POST " + tenant + "/events":                    {ScopePublish, a.publishTo(KindTenant)},
@@ -127,10 +127,10 @@ func (a *api) Handler() http.Handler {
 			w.Header().Set("Connection", "close") // the next request goes to another hub
 		}
 		var err error
-		switch {
-		case a.cfg.Loopback && a.auth.Open():
+		if a.cfg.Loopback && a.auth.Open() {
 			err = fromElsewhere(r)
-		case !isClean(r.URL):
+		}
+		if err == nil && !isClean(r.URL) {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
 		if err != nil {

@@ -215,38 +215,6 @@ func TestSizesAreExact(t *testing.T) {
 	is.Equal(res.StatusCode, http.StatusRequestHeaderFieldsTooLarge)
 }
 
-// 2,000 clients that never finish their headers are gone within 10 s, and real ones
-// connect meanwhile.
-func TestSlowloris(t *testing.T) {
-	is := is.New(t)
-	const slow, within = 2000, 10 * time.Second
-	p := startProcess(t)
-	ended := make(chan time.Duration, slow)
-	for range slow {
-		conn, err := net.Dial("tcp", p.addr)
-		is.NoErr(err)
-		t.Cleanup(func() { conn.Close() })
-		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:1 HTTP/1.1\r\nHost: %s\r\nX-Slow: ", p.addr)
-		start := time.Now()
-		go func() {
-			conn.SetReadDeadline(start.Add(3 * within))
-			io.Copy(io.Discard, conn) // until it is closed
-			ended <- time.Since(start)
-		}()
-	}
-	start := time.Now()
-	for i := range 50 {
-		subscribe(t, p.addr, fmt.Sprint("real-", i))
-	}
-	t.Logf("50 real clients connected in %v", time.Since(start))
-	var last time.Duration
-	for range slow {
-		last = max(last, <-ended)
-	}
-	t.Logf("the last half-sent header was gone after %v", last)
-	is.True(last < within)
-}
-
 // writeCertificate writes a self-signed pair and returns the paths.
 func writeCertificate(t *testing.T, folder, name string) (cert, key string) {
 	t.Helper()
