@@ -393,7 +393,8 @@ func tuneMemory(budget, history int64) {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(budget + history)
+		all := budget + history
+		debug.SetMemoryLimit(all - all/16) // what Go does not count, the program itself, has to fit too
 	}
 }
 
