@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -284,6 +285,8 @@ func TestTransport(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			var readers []*sse.Reader
+			var conns []net.Conn
+			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conns = append(conns, got.Conn) }})
 			for i := range 3 { // over HTTP/2 on one connection
 				req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprint(tc.url, "/v1/stream?tenant=acme&profile=user:", i), nil)
 				is.NoErr(err)
@@ -298,6 +301,7 @@ func TestTransport(t *testing.T) {
 				is.Equal(event.Type, "hub.ready")
 				readers = append(readers, reader)
 			}
+			is.Equal(conns[0] == conns[2], tc.major == 2)
 			for range 3 {
 				res, err := tc.client.Post(tc.url+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a.b","payload":1}`))
 				is.NoErr(err)
