@@ -1,0 +1,424 @@
+// Package journal keeps an ordered journal of many keys on one NATS JetStream
+// stream, which any number of processes append to, follow and read back.
+//
+// What is appended is acknowledged by the broker first. Each key is followed in one
+// order, everything once: what JetStream republishes is the fast way, and whatever
+// that loses is found and read back, since each message names its predecessor, and
+// a sweep asks for the last ones. Besides, items may be passed to who follows now
+// without being kept.
+package journal
+
+import (
+	"cmp"
+	"context"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Errors of a Journal; all others are the broker's word that nothing was kept.
+var (
+	// ErrUnconfirmed: the broker did not answer in time. It may have kept what it was
+	// sent; the same ids again tell.
+	ErrUnconfirmed = errors.New("the broker did not confirm in time")
+	// ErrTooLarge: more than the broker takes in one message.
+	ErrTooLarge = errors.New("more than the broker takes in one message")
+)
+
+// Times that the broker has.
+const (
+	appendTimeout = 1500 * time.Millisecond
+	askTimeout    = 1500 * time.Millisecond
+	probeEvery    = time.Second
+	// staleAfter is how long a leader may be silent until we call ourselves cut off.
+	staleAfter = 3 * time.Second
+)
+
+// Config is what a journal needs to know; limits of 0 are lifted.
+type Config struct {
+	Prefix   string // of its subjects; its stream's name too, with "_"
+	Node     string // this process's name, among those that share the journal
+	Replicas int
+	PerKey   int           // the newest so many of a key can be read
+	Bytes    int64         // of all keys together
+	Age      time.Duration // of a message, at least Window
+	Window   time.Duration // in which an id is recognised
+	Logger   *slog.Logger
+
+	// Handle takes what follows next in a key's order; Flush is called after it, when
+	// nobody waits. Neither waits.
+	Handle func(key string, items []*Item)
+	Flush  func(key string)
+	// Prepare, if any, comes before Handle and may wait: only this key waits with it.
+	Prepare func(key string, items []*Item)
+	// Quiet says that a key has nothing more up to a place.
+	Quiet func(key string, place uint64)
+	// Lost says that what followed cannot be had; the key goes on after a place.
+	Lost func(key string, place uint64)
+}
+
+// Item is one message of a key.
+type Item struct {
+	Key  string
+	ID   string // recognised if it comes again; empty: never
+	Data []byte
+	Pass bool // for who follows now; not kept
+
+	Seq       uint64    // its place, the first's for a duplicate; 0: not kept
+	Duplicate bool      // its id was there before, and nothing was done
+	At        time.Time // when it, or a duplicate's first, was kept; zero: unknown
+
+	Own any // given to Append, and back to this process's Handle
+}
+
+// Journal is one process's side.
+//
+// Lock order: feed.mu → Journal.mu, a leaf.
+type Journal struct {
+	// Static.
+	cfg    Config
+	nc     *nats.Conn
+	stream string
+	epochs jetstream.KeyValue
+	inbox  string
+	pumps  []chan *nats.Msg
+	slots  chan struct{} // batches under way
+	ended  chan struct{}
+	done   sync.WaitGroup
+
+	number   atomic.Uint64 // of the last append
+	asked    atomic.Uint64 // of the last direct get
+	highest  atomic.Uint64 // place that was ever seen
+	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
+
+	heads heads
+
+	mu sync.Mutex
+	// Guarded by mu.
+	epoch   string
+	feeds   map[string]*feed
+	names   map[string]*feed // by what stands for the key in subjects
+	own     map[uint64]*parcel
+	waiting map[string]chan *nats.Msg // direct gets by their inbox's last token
+	swept   uint64                    // the stream up to here was looked at
+}
+
+// Open makes the stream, or adapts it to the settings, and watches over it until
+// Close. It waits for the broker as long as ctx allows.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
+	j := &Journal{
+		cfg: cfg, nc: nc, stream: StreamName(cfg.Prefix), inbox: nc.NewRespInbox(),
+		slots: make(chan struct{}, batchesAtOnce), ended: make(chan struct{}),
+		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{}, waiting: map[string]chan *nats.Msg{},
+	}
+	j.heads.ask = j.askState
+	if err := j.prepare(ctx); err != nil {
+		return nil, err
+	}
+	answers, err := nc.Subscribe(j.inbox+".*", j.routeAnswer)
+	if err != nil {
+		return nil, err
+	}
+	answers.SetPendingLimits(-1, -1)
+	for range pumps {
+		pump := make(chan *nats.Msg, pumpSize)
+		j.pumps = append(j.pumps, pump)
+		j.done.Go(func() { j.pump(pump) })
+	}
+	state, err := j.state(ctx)
+	if err == nil {
+		err = j.readEpoch(ctx, state)
+	}
+	if err != nil {
+		j.Close()
+		return nil, err
+	}
+	j.swept = state.last
+	j.done.Go(j.watch)
+	return j, nil
+}
+
+// StreamName is the stream that keeps a journal.
+func StreamName(prefix string) string { return prefix + "_journal" }
+
+// prepare makes what the broker keeps for us.
+func (j *Journal) prepare(ctx context.Context) error {
+	js, err := jetstream.New(j.nc)
+	if err != nil {
+		return err
+	}
+	unlimited := func(n int64) int64 { return cmp.Or(n, -1) }
+	perKey := int64(j.cfg.PerKey)
+	if perKey > 0 {
+		perKey++ // the oldest tells what the last one is that can't be read
+	}
+	config := jetstream.StreamConfig{
+		Name: j.stream, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*"},
+		Storage: jetstream.FileStorage, Replicas: j.cfg.Replicas, Duplicates: j.cfg.Window,
+		MaxMsgsPerSubject: unlimited(perKey), MaxBytes: unlimited(j.cfg.Bytes), MaxAge: j.cfg.Age,
+		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
+		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
+	}
+	for {
+		_, err = js.CreateOrUpdateStream(ctx, config)
+		if err == nil {
+			j.epochs, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.cfg.Prefix + "_epoch", Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
+		}
+		if err == nil || !transient(err) {
+			return err
+		}
+		j.cfg.Logger.Warn("waiting for the broker", "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(probeEvery):
+		}
+	}
+}
+
+// transient says whether a broker that is starting, or electing, may say so.
+func transient(err error) bool {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.Code >= 500 || api.ErrorCode == 10074 // no suitable peers, yet
+	}
+	return true
+}
+
+// Close ends what Open began; the connection is the caller's.
+func (j *Journal) Close() {
+	close(j.ended)
+	for _, f := range j.followed() {
+		f.close()
+	}
+	j.done.Wait()
+}
+
+// Epoch is new for each life of the stream: places of another mean nothing here.
+func (j *Journal) Epoch() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.epoch
+}
+
+// Ready says why nothing can be kept now, nil when it can.
+func (j *Journal) Ready() error {
+	if !j.nc.IsConnected() {
+		return errors.New("not connected to the broker")
+	}
+	if since := time.Since(time.Unix(0, j.answered.Load())); since > staleAfter {
+		return fmt.Errorf("the stream has had no leader for %.0f s", since.Seconds())
+	}
+	return nil
+}
+
+var encoding = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// token stands for a key in subjects, where keys have characters that may not.
+func token(key string) string { return encoding.EncodeToString([]byte(key)) }
+
+// state is the stream's, as its leader tells.
+type state struct {
+	created     time.Time
+	first, last uint64
+	keys        int
+	messages    uint64
+	bytes       uint64
+}
+
+func (j *Journal) askState() (state, error) {
+	var info struct {
+		Created time.Time `json:"created"`
+		State   struct {
+			Messages uint64 `json:"messages"`
+			Bytes    uint64 `json:"bytes"`
+			First    uint64 `json:"first_seq"`
+			Last     uint64 `json:"last_seq"`
+			Subjects int    `json:"num_subjects"`
+		} `json:"state"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	msg, err := j.nc.Request("$JS.API.STREAM.INFO."+j.stream, nil, askTimeout)
+	if err == nil {
+		err = json.Unmarshal(msg.Data, &info)
+	}
+	if err == nil && info.Error != nil {
+		err = info.Error
+	}
+	if err != nil {
+		return state{}, err
+	}
+	s := info.State
+	j.answered.Store(time.Now().UnixNano())
+	return state{info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes}, nil
+}
+
+// state asks the leader, or joins another's question that is not yet sent: so what
+// was subscribed to before is known to the leader when it answers.
+func (j *Journal) state(ctx context.Context) (state, error) { return j.heads.join(ctx) }
+
+// heads lets many ask one question.
+type heads struct {
+	ask func() (state, error) // static
+
+	mu sync.Mutex
+	// Guarded by mu.
+	next    *question
+	running bool
+}
+
+type question struct {
+	answered chan struct{}
+	state    state
+	err      error
+}
+
+func (h *heads) join(ctx context.Context) (state, error) {
+	h.mu.Lock()
+	if h.next == nil {
+		h.next = &question{answered: make(chan struct{})}
+	}
+	q := h.next
+	if !h.running {
+		h.running = true
+		go h.run()
+	}
+	h.mu.Unlock()
+	select {
+	case <-q.answered:
+		return q.state, q.err
+	case <-ctx.Done():
+		return state{}, ctx.Err()
+	}
+}
+
+func (h *heads) run() {
+	for {
+		h.mu.Lock()
+		q := h.next
+		h.next = nil
+		h.running = q != nil
+		h.mu.Unlock()
+		if q == nil {
+			return
+		}
+		q.state, q.err = h.ask()
+		close(q.answered)
+	}
+}
+
+// Stats are of the whole journal, as its leader tells.
+func (j *Journal) Stats(ctx context.Context) (keys int, messages, bytes uint64, err error) {
+	s, err := j.state(ctx)
+	return s.keys, s.messages, s.bytes, err
+}
+
+// Of the epoch: the key of its counter, and how often a change is tried.
+const (
+	epochKey   = "epoch"
+	epochTries = 5
+)
+
+// readEpoch learns the stream's life, and begins another where it goes on from an
+// earlier place than was seen: a broker that lost its last writes gives places twice.
+func (j *Journal) readEpoch(ctx context.Context, s state) error {
+	var count, revision uint64
+	for try := 0; ; try++ {
+		entry, err := j.epochs.Get(ctx, epochKey)
+		switch {
+		case err == nil:
+			count, err = strconv.ParseUint(string(entry.Value()), 10, 64)
+			revision = entry.Revision()
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			count, revision, err = 0, 0, nil
+		}
+		if err != nil {
+			return err
+		}
+		if s.last >= j.highest.Load() || j.changes(s, count) {
+			break // as we knew it, or somebody else has told already
+		}
+		if _, err = j.epochs.Update(ctx, epochKey, []byte(strconv.FormatUint(count+1, 10)), revision); err != nil && try == epochTries {
+			return err
+		}
+	}
+	epoch := strconv.FormatInt(s.created.UnixNano(), 36) + "." + strconv.FormatUint(count, 36)
+	j.mu.Lock()
+	before := j.epoch
+	j.epoch = epoch
+	j.mu.Unlock()
+	if before == epoch {
+		return nil
+	}
+	j.highest.Store(s.last)
+	if before != "" {
+		j.cfg.Logger.Error("the broker's history is another than before", "epoch", epoch)
+		j.restart(s.last)
+	}
+	return nil
+}
+
+// changes says whether a counter makes another epoch than ours.
+func (j *Journal) changes(s state, count uint64) bool {
+	return j.Epoch() != strconv.FormatInt(s.created.UnixNano(), 36)+"."+strconv.FormatUint(count, 36)
+}
+
+// saw notes a place that exists.
+func (j *Journal) saw(seq uint64) {
+	for {
+		highest := j.highest.Load()
+		if seq <= highest || j.highest.CompareAndSwap(highest, seq) {
+			return
+		}
+	}
+}
+
+// watch asks the leader now and then, and at once after a reconnect.
+func (j *Journal) watch() {
+	status := j.nc.StatusChanged(nats.CONNECTED)
+	defer j.nc.RemoveStatusListener(status)
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-j.ended:
+			return
+		case <-status:
+		case <-ticker.C:
+		}
+		if j.nc.IsConnected() {
+			j.probe()
+		}
+	}
+}
+
+func (j *Journal) probe() {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	s, err := j.state(ctx)
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
+		j.cfg.Logger.Error("the broker's stream is gone and is made anew")
+		if err = j.prepare(ctx); err == nil {
+			s, err = j.state(ctx)
+		}
+	}
+	if err == nil {
+		err = j.readEpoch(ctx, s)
+	}
+	if err == nil {
+		err = j.sweep(ctx, s)
+	}
+	if err != nil {
+		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
+		return
+	}
+	j.saw(s.last)
+}

@@ -1,0 +1,224 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// readBatch is how many messages are asked for at once.
+const readBatch = 512
+
+// errStale: a replica has not yet what the leader told.
+var errStale = errors.New("a replica of the stream is behind")
+
+// get is a direct get: any replica answers, in one or several messages.
+type get struct {
+	Seq       uint64   `json:"seq,omitempty"`
+	Next      string   `json:"next_by_subj,omitempty"`
+	Batch     int      `json:"batch,omitempty"`
+	MultiLast []string `json:"multi_last,omitempty"`
+}
+
+// direct sends a get and hands each message to take, until that says enough or the
+// end; it returns the end's header, nil where there was nothing.
+func (j *Journal) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats.Header, error) {
+	body, err := json.Marshal(g)
+	if err != nil {
+		return nil, err
+	}
+	name := strconv.FormatUint(j.asked.Add(1), 36)
+	answers := make(chan *nats.Msg, max(g.Batch, len(g.MultiLast), 1)+1)
+	j.mu.Lock()
+	j.waiting[name] = answers
+	j.mu.Unlock()
+	defer func() {
+		j.mu.Lock()
+		delete(j.waiting, name)
+		j.mu.Unlock()
+	}()
+	if err := j.nc.PublishRequest("$JS.API.DIRECT.GET."+j.stream, j.inbox+"."+name, body); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(askTimeout)
+	defer timer.Stop()
+	for {
+		select {
+		case msg := <-answers:
+			switch status := msg.Header.Get("Status"); status {
+			case "":
+				take(msg)
+				if g.Batch == 0 && len(g.MultiLast) == 0 {
+					return nil, nil
+				}
+			case "204":
+				return msg.Header, nil
+			case "404":
+				return nil, nil
+			default:
+				return nil, errors.New("the broker: " + status + " " + msg.Header.Get("Description"))
+			}
+		case <-timer.C:
+			return nil, ErrUnconfirmed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-j.ended:
+			return nil, nats.ErrConnectionClosed
+		}
+	}
+}
+
+func (j *Journal) routeAnswer(msg *nats.Msg) {
+	name := msg.Subject[len(j.inbox)+1:]
+	j.mu.Lock()
+	answers := j.waiting[name]
+	j.mu.Unlock()
+	if answers != nil {
+		select {
+		case answers <- msg:
+		default: // more than was asked for
+		}
+	}
+}
+
+// Message is one that is kept.
+type Message struct {
+	Seq    uint64
+	At     time.Time
+	Data   []byte
+	kept   bool // false: only its id is
+	origin origin
+	prev   uint64 // of its key; told by what is republished only
+}
+
+func (j *Journal) messageOf(msg *nats.Msg) Message {
+	seq, _ := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
+	prev, _ := strconv.ParseUint(msg.Header.Get("Nats-Last-Sequence"), 10, 64)
+	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp"))
+	subject := msg.Header.Get("Nats-Subject")
+	kept := len(subject) > len(j.cfg.Prefix)+3 && subject[len(j.cfg.Prefix):][:4] == ".ev."
+	return Message{seq, at, msg.Data, kept, parseOrigin(msg.Header.Get(originHeader)), prev}
+}
+
+// page reads the messages of a key after a place, up to a number of them, from any
+// replica. more says that there are others.
+func (j *Journal) page(ctx context.Context, key string, after uint64, most int) (list []Message, more bool, err error) {
+	g := get{Seq: after + 1, Next: j.cfg.Prefix + ".ev." + token(key), Batch: min(most, readBatch)}
+	end, err := j.direct(ctx, g, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
+	return list, end.Get("Nats-Num-Pending") > "0", err
+}
+
+// Read reads a key's messages after a place up to another that is known to exist,
+// in parts, until take says that it is enough.
+func (j *Journal) Read(ctx context.Context, key string, after, until uint64, take func([]Message) bool) error {
+	for wait := time.Millisecond; after < until; {
+		list, _, err := j.page(ctx, key, after, readBatch)
+		if err != nil {
+			return err
+		}
+		for len(list) > 0 && list[len(list)-1].Seq > until {
+			list = list[:len(list)-1]
+		}
+		if len(list) > 0 {
+			after = list[len(list)-1].Seq
+			if !take(list) {
+				return nil
+			}
+			if after == until {
+				return nil
+			}
+			continue
+		}
+		// Nothing more up to there: unless this replica lags behind, the messages have
+		// gone, or are another key's.
+		last, err := j.lastBefore(ctx, key, after, until)
+		if err != nil || last == 0 {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, 50*time.Millisecond)
+		case <-ctx.Done():
+			return errStale
+		}
+	}
+	return nil
+}
+
+// lastBefore asks the leader for the next message of a key after a place: 0 when
+// there is none up to another place.
+func (j *Journal) lastBefore(ctx context.Context, key string, after, until uint64) (uint64, error) {
+	body, err := json.Marshal(get{Seq: after + 1, Next: j.cfg.Prefix + ".ev." + token(key)})
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	msg, err := j.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+j.stream, body)
+	if err != nil {
+		return 0, err
+	}
+	var answer struct {
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+		Error *struct {
+			Code        int    `json:"code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return 0, err
+	}
+	switch seq := answer.Message.Seq; {
+	case answer.Error != nil && answer.Error.Code == 404:
+		return 0, nil
+	case answer.Error != nil:
+		return 0, errors.New("the broker: " + answer.Error.Description)
+	case seq > until:
+		return 0, nil
+	default:
+		return seq, nil
+	}
+}
+
+// Span is what can be read of a key.
+type Span struct {
+	Oldest uint64 // the place before the first message that can be read
+	Last   uint64 // the stream's last place, of any key
+}
+
+// Span asks what can be read of a key. After a place that is not before Oldest
+// nothing is missing.
+func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
+	s, err := j.state(ctx)
+	if err != nil {
+		return Span{}, err
+	}
+	// All before the stream's first message may have been this key's; of what
+	// follows, the limit of a key's messages is all that removes any.
+	whole := max(s.first, 1) - 1
+	if s.first == 0 {
+		whole = s.last
+	}
+	g := get{Seq: 1, Next: j.cfg.Prefix + ".ev." + token(key), Batch: 1}
+	var first uint64
+	end, err := j.direct(ctx, g, func(msg *nats.Msg) { first = j.messageOf(msg).Seq })
+	if err != nil || first == 0 {
+		return Span{whole, s.last}, err
+	}
+	pending, _ := strconv.Atoi(end.Get("Nats-Num-Pending"))
+	if j.cfg.PerKey > 0 && pending+1 > j.cfg.PerKey {
+		return Span{first, s.last}, nil
+	}
+	return Span{min(whole, first-1), s.last}, nil
+}
+
+func parseSeq(text string) uint64 {
+	seq, _ := strconv.ParseUint(text, 10, 64)
+	return seq
+}
