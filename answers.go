@@ -108,6 +108,12 @@ func describe(err error) *problem {
 		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
 	case errors.Is(err, ErrMembership):
 		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
+	case errors.Is(err, ErrUnconfirmed):
+		return &problem{http.StatusServiceUnavailable, "Unconfirmed", ErrUnconfirmed.Error() + "; it may have been stored: send it again with the same id, and the answer tells"}
+	case errors.Is(err, ErrNotStored):
+		return &problem{http.StatusServiceUnavailable, "NotStored", ErrNotStored.Error()}
+	case errors.Is(err, ErrTooLarge):
+		return &problem{http.StatusRequestEntityTooLarge, "EventTooLarge", ErrTooLarge.Error()}
 	case errors.Is(err, ErrExternal):
 		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
 	case errors.Is(err, ErrNotMember):

@@ -20,20 +20,25 @@ var arrows = map[string][]string{
 	"deadlines":   {},
 	"certificate": {},
 	"store":       {"validate"},
-	"memory":      {"store", "validate"},
+	"shelf":       {"store", "validate"},
+	"memory":      {"shelf", "store", "validate"},
 	"rooms":       {"store", "validate"},
+	"peers":       {"rooms", "store", "validate"},
+	"nats":        {"peers", "shelf", "rooms", "store", "validate"},
 	"membership":  {"rooms", "validate"},
 	"tenant":      {"rooms", "store", "validate", "deadlines"},
 	"resume":      {"tenant", "rooms", "store", "validate"},
 	"expiry":      {"tenant", "deadlines"},
-	"hub":         {"expiry", "resume", "tenant", "rooms", "store", "validate"},
+	"hub":         {"expiry", "resume", "tenant", "peers", "rooms", "store", "validate"},
 	"presence":    {"hub", "tenant", "store", "validate", "deadlines"},
+	"elsewhere":   {"tenant", "peers", "validate"},
+	"cluster":     {"elsewhere", "presence", "hub", "tenant", "peers", "validate"},
 	"limits":      {"validate"},
 	"auth":        {"tenant", "validate"},
 	"answers":     {"auth", "limits", "presence", "hub", "tenant", "store", "validate"},
 	"ndjson":      {"answers", "auth", "hub", "tenant", "store", "validate"},
-	"handlers":    {"ndjson", "answers", "auth", "limits", "presence", "hub", "tenant", "store", "validate"},
-	"main":        {"handlers", "auth", "limits", "certificate", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
+	"handlers":    {"cluster", "peers", "ndjson", "answers", "auth", "limits", "presence", "hub", "tenant", "store", "validate"},
+	"main":        {"handlers", "cluster", "nats", "peers", "shelf", "rooms", "auth", "limits", "certificate", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
 }
 
 // rooms is which of our packages a file may import.
@@ -44,6 +49,7 @@ var rooms = map[string][]string{
 	"tenant":     {"sse"},
 	"resume":     {"sse"},
 	"handlers":   {"sse", "strictjson"},
+	"nats":       {"journal", "peers"},
 	"main":       {"sse"},
 }
 

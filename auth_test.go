@@ -569,8 +569,8 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
-		NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-		api := NewAPI(hub, nil, newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
+		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		bearerFor := func(d time.Duration, changes ...any) string {
 			return bearer(t, append([]any{"exp", start.Add(d).Unix()}, changes...)...)

@@ -414,7 +414,7 @@ func TestDrainEndsLines(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
-	handler := NewAPI(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), openDoor(f), NewLimits(LimitsConfig{}), APIConfig{Logger: logger}).Handler()
+	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), NewLimits(LimitsConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
 	event := toAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*Event{event})

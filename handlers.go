@@ -39,6 +39,7 @@ type APIConfig struct {
 
 type api struct {
 	hub      *Hub
+	cluster  *Cluster
 	presence *Presence
 	auth     *Auth
 	limits   *Limits
@@ -47,8 +48,8 @@ type api struct {
 }
 
 // NewAPI makes the HTTP side of a hub.
-func NewAPI(hub *Hub, presence *Presence, auth *Auth, limits *Limits, cfg APIConfig) *api {
-	return &api{hub, presence, auth, limits, cfg, &spoolBudget{left: spoolBytes}}
+func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
+	return &api{cluster.hub, cluster, cluster.presence, auth, limits, cfg, &spoolBudget{left: spoolBytes}}
 }
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
@@ -368,19 +369,16 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request, who *Caller) error 
 		return nil
 	}
 	c, err := a.hub.Connect(r.Context(), s)
-	if errors.Is(err, ErrDraining) || errors.Is(err, ErrFull) {
+	if err != nil {
 		// Stock EventSource gives up for good on any other answer than 200.
-		reason := CloseDrain
-		if errors.Is(err, ErrFull) {
-			reason = CloseCapacity
+		reason := CloseCapacity
+		if errors.Is(err, ErrDraining) {
+			reason = CloseDrain
 		}
 		last := a.hub.Engine().NewStream(func(error) {})
 		last.Close(a.hub.Closing(reason))
 		a.hub.Engine().Serve(w, r, last)
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	a.hub.Engine().Serve(w, r, c.Stream)
 	return nil
@@ -449,7 +447,7 @@ var errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there
 
 // own finds the connection of a client's call, which counts as one of its profile.
 func (a *api) own(r *http.Request, who *Caller) (*Connection, error) {
-	c := a.hub.Connection(r.PathValue("id"))
+	c := a.cluster.Find(r.Context(), r.PathValue("id"))
 	tenant, profile, own := who.Owner(c)
 	if err := a.limits.Client(tenant, profile); err != nil {
 		return nil, err
@@ -465,8 +463,7 @@ func (a *api) touch(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if err != nil {
 		return err
 	}
-	a.presence.Touch(c)
-	return noContent(w)
+	return done(w, a.cluster.Touch(r.Context(), c))
 }
 
 // token has a stream live as long as the token of this request; in open mode
@@ -476,8 +473,7 @@ func (a *api) token(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if err != nil {
 		return err
 	}
-	a.hub.Prolong(c, who.Expires)
-	return noContent(w)
+	return done(w, a.cluster.Prolong(r.Context(), c, who.Expires))
 }
 
 func (a *api) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -503,7 +499,14 @@ func (a *api) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error 
 	}); err != nil {
 		return err
 	}
-	a.hub.Adjust(c, types, watch)
+	return done(w, a.cluster.Adjust(r.Context(), c, types, watch))
+}
+
+// done answers a call about a connection that was found, if it still was there.
+func done(w http.ResponseWriter, found bool) error {
+	if !found {
+		return errNoConnection
+	}
 	return noContent(w)
 }
 
@@ -546,7 +549,7 @@ func (a *api) typing(w http.ResponseWriter, r *http.Request, who *Caller) error 
 	if err != nil {
 		return err
 	}
-	if err := a.presence.Typing(r.Context(), tenant, profile, conversation, state == "started"); err != nil {
+	if err := a.cluster.Typing(r.Context(), tenant, profile, conversation, state == "started"); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
@@ -581,6 +584,9 @@ func (a *api) clientPresence(w http.ResponseWriter, r *http.Request, who *Caller
 	if err := a.limits.Client(tenant, viewer); err != nil {
 		return err
 	}
+	if err := a.hub.Know(r.Context(), tenant); err != nil {
+		return err
+	}
 	return presences(w, a.presence.Visible(tenant, viewer, asked))
 }
 
@@ -607,6 +613,9 @@ func (a *api) tenantPresence(w http.ResponseWriter, r *http.Request, who *Caller
 	if err := faults.Err(); err != nil {
 		return err
 	}
+	if err := a.hub.Know(r.Context(), tenant); err != nil {
+		return err
+	}
 	if len(asked) == 0 {
 		return presences(w, a.presence.All(tenant, status))
 	}
@@ -625,6 +634,9 @@ func (a *api) profilePresence(w http.ResponseWriter, r *http.Request, who *Calle
 	p, err := ParseProfile(r.PathValue("profile"))
 	if err != nil {
 		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+	}
+	if err := a.hub.Know(r.Context(), tenant); err != nil {
+		return err
 	}
 	return presences(w, a.presence.Of(tenant, []ProfileRef{p}))
 }
@@ -654,6 +666,9 @@ func (a *api) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) 
 		return err
 	}
 	members, err := a.hub.Members(r.Context(), tenant, room)
+	if err == nil {
+		err = a.hub.Know(r.Context(), tenant)
+	}
 	if err != nil {
 		return err
 	}
@@ -738,7 +753,7 @@ func (a *api) connections(w http.ResponseWriter, r *http.Request, who *Caller) e
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	list := a.hub.Connections(tenant, of)
+	list := a.cluster.Connections(r.Context(), tenant, of)
 	count := len(list)
 	if after := strings.ToLower(query.Get("after")); after != "" {
 		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
@@ -804,7 +819,7 @@ func (a *api) tenantConnection(r *http.Request, who *Caller) (*Connection, error
 	if err != nil {
 		return nil, err
 	}
-	c := a.hub.Connection(r.PathValue("id"))
+	c := a.cluster.Find(r.Context(), r.PathValue("id"))
 	if c == nil || c.Tenant != tenant {
 		return nil, errNoConnection
 	}
@@ -824,8 +839,7 @@ func (a *api) kick(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if err != nil {
 		return err
 	}
-	a.hub.Kick(c, CloseKicked)
-	return noContent(w)
+	return done(w, a.cluster.Kick(r.Context(), c, CloseKicked))
 }
 
 func (a *api) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -838,8 +852,8 @@ func (a *api) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) e
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	for _, c := range a.hub.Connections(tenant, &p) {
-		a.hub.Kick(c, CloseKicked)
+	for _, c := range a.cluster.Connections(r.Context(), tenant, &p) {
+		a.cluster.Kick(r.Context(), c, CloseKicked)
 	}
 	return noContent(w)
 }
@@ -849,8 +863,14 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
+	var not *problem
 	if a.hub.Draining() {
-		fail(w, r, a.cfg.Logger, &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()})
+		not = &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+	} else if err := a.hub.Ready(); err != nil {
+		not = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", err.Error()}
+	}
+	if not != nil {
+		fail(w, r, a.cfg.Logger, not)
 		return
 	}
 	reply(w, http.StatusOK, map[string]string{"status": "ready"})

@@ -54,6 +54,7 @@ const markerType = "test.marker"
 type testHub struct {
 	*Hub
 	Presence *Presence
+	Cluster  *Cluster
 	API      *api
 	Server   *httptest.Server
 	URL      string
@@ -94,7 +95,8 @@ func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...f
 	}
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
-	h.API = NewAPI(h.Hub, h.Presence, auth, NewLimits(limits), APIConfig{
+	h.Cluster = NewCluster(h.Hub, h.Presence, nil, 0)
+	h.API = NewAPI(h.Cluster, auth, NewLimits(limits), APIConfig{
 		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Server = httptest.NewUnstartedServer(h.API.Handler())

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -24,20 +26,6 @@ var (
 	ErrFull       = errors.New("no more connections are taken")
 	ErrMembership = errors.New("the membership service does not answer")
 	ErrExternal   = errors.New("membership is owned by the membership service")
-)
-
-// CloseReason says why the hub ended a stream; the word is the contract's, the
-// log's and the metrics' at once.
-type CloseReason string
-
-// The reasons that occur.
-const (
-	CloseExpired  CloseReason = "expired"
-	CloseDrain    CloseReason = "drain"
-	CloseKicked   CloseReason = "kicked"
-	CloseSlow     CloseReason = "slow"
-	CloseCapacity CloseReason = "capacity"
-	CloseReplaced CloseReason = "replaced"
 )
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
@@ -59,15 +47,29 @@ type Observer interface {
 	Disconnected(*Connection)
 }
 
+// Sharing is what hubs of one cluster know of each other. A hub that is alone has
+// none (nil).
+type Sharing interface {
+	// Share has the tenant's connections elsewhere known, until Unshare.
+	Share(ctx context.Context, tenant string) error
+	Unshare(tenant string)
+	// Count is how many connections elsewhere an event's target resolves to; belongs
+	// says who is in its room.
+	Count(e *Event, belongs func(ProfileRef) bool) int
+}
+
 // Hub accepts events, gives them their order and hands them to streams.
 //
-// Lock order: Hub.mu → tenant.mu → (a stream's, Hub.byIDMu, expiry.mu), which are leaves.
+// Lock order: tenant.changing → a door → Hub.mu → tenant.mu → (a stream's, Hub.byIDMu, expiry.mu), which are leaves.
 type Hub struct {
 	// Static after the start.
 	engine   *sse.Engine
 	resolver Resolver
 	observer Observer
 	log      Log
+	rooms    Membership // nil: this hub keeps it by itself
+	sharing  Sharing    // nil: this hub is alone
+	node     [4]byte    // its mark in the ids of its connections, unless it is alone
 	retry    time.Duration
 	marks    HistoryPart
 	shed     *sse.Frame
@@ -77,6 +79,9 @@ type Hub struct {
 
 	mu      sync.RWMutex
 	tenants map[string]*tenant // guarded by mu
+
+	seed  maphash.Seed // static
+	doors [256]sync.Mutex
 
 	lostIDs int           // owned by Sweep
 	drained chan struct{} // closed by Drain at its end
@@ -127,6 +132,7 @@ type HubConfig struct {
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
 	Log          Log
 	Marks        HistoryPart
+	Membership   Membership // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
 	Logger       *slog.Logger
@@ -143,13 +149,16 @@ type HistoryPart struct {
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{
-		resolver: cfg.Resolver, log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger, most: cfg.Most,
+		resolver: cfg.Resolver, log: cfg.Log, rooms: cfg.Membership, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger, most: cfg.Most,
 		inline:  cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
-		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{}, drained: make(chan struct{}),
+		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{}, drained: make(chan struct{}), seed: maphash.MakeSeed(),
 	}
 	h.expiry.warn, h.expiry.end = h.expiring, func(c *Connection) { h.Kick(c, CloseExpired) }
 	h.turnedOff.Interval = time.Second
 	h.log.Follow(h)
+	if h.rooms != nil {
+		h.rooms.Follow(h.belong)
+	}
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
 	h.shed = sse.NewFrame(gap, false)
 	h.engine = sse.NewEngine(sse.Config{
@@ -162,6 +171,12 @@ func NewHub(cfg HubConfig) *Hub {
 
 // Observe names who is told of connections.
 func (h *Hub) Observe(o Observer) { h.observer = o }
+
+// ShareWith makes the hub one of a cluster, before its first connection.
+func (h *Hub) ShareWith(s Sharing, node [4]byte) { h.sharing, h.node = s, node }
+
+// Ready says why nothing can be stored now, nil when it can.
+func (h *Hub) Ready() error { return h.log.Ready() }
 
 // Engine writes the streams of this hub.
 func (h *Hub) Engine() *sse.Engine { return h.engine }
@@ -190,12 +205,36 @@ func (h *Hub) find(name string) *tenant {
 	}
 }
 
-// open is find, and makes the tenant where there is none; an error is the log's.
+// open returns the tenant locked, with its streams' place known and all that
+// follows told; an error is the log's.
 func (h *Hub) open(ctx context.Context, name string) (*tenant, error) {
+	return h.enter(ctx, name, func(t *tenant) bool { return t.attached && (t.shared || !h.inCluster()) })
+}
+
+// know returns the tenant locked, with what other hubs know of it known here.
+func (h *Hub) know(ctx context.Context, name string) (*tenant, error) {
+	return h.enter(ctx, name, func(t *tenant) bool { return t.shared || !h.inCluster() })
+}
+
+// Know has what other hubs know of a tenant known here, for a while.
+func (h *Hub) Know(ctx context.Context, name string) error {
+	if !h.inCluster() {
+		return nil
+	}
+	t, err := h.know(ctx, name)
+	if err == nil {
+		t.mu.Unlock()
+	}
+	return err
+}
+
+func (h *Hub) inCluster() bool { return h.sharing != nil || h.rooms != nil }
+
+// enter returns the tenant locked, made where there is none, and made enough.
+func (h *Hub) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
 	for {
 		t := h.find(name)
-		switch {
-		case t == nil:
+		if t == nil {
 			h.mu.Lock()
 			if h.tenants[name] == nil {
 				h.tenants[name] = &tenant{
@@ -205,32 +244,104 @@ func (h *Hub) open(ctx context.Context, name string) (*tenant, error) {
 			}
 			h.mu.Unlock()
 			continue
-		case t.attached:
+		}
+		if enough(t) {
 			return t, nil
 		}
+		share := !t.shared && h.inCluster()
 		t.mu.Unlock()
-		// It can be found already, so what is appended from now on reaches it.
-		head, err := h.log.Attach(ctx, name)
+		var err error
+		door := h.door(name)
+		door.Lock()
+		if share {
+			err = h.share(ctx, t)
+		} else {
+			err = h.attach(ctx, t)
+		}
+		door.Unlock()
 		if err != nil {
 			h.forget(name)
 			return nil, err
 		}
-		t.mu.Lock()
-		if t.forgotten || t.attached {
-			t.mu.Unlock()
-			h.log.Detach(name)
-			continue
-		}
-		t.attached = true
-		if t.head.Seq <= head.Seq {
-			t.head = head
-		}
-		return t, nil
 	}
 }
 
-// forget drops a tenant that has no stream and no membership.
+// door is held while a tenant is attached, shared or forgotten.
+func (h *Hub) door(name string) *sync.Mutex {
+	return &h.doors[maphash.String(h.seed, name)%uint64(len(h.doors))]
+}
+
+// attach has the log tell of a tenant. It can be found already, so what is appended
+// from now on reaches it.
+func (h *Hub) attach(ctx context.Context, t *tenant) error {
+	t.mu.Lock()
+	over := t.attached || t.forgotten
+	t.mu.Unlock()
+	if over {
+		return nil
+	}
+	head, err := h.log.Attach(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
+		t.head = head
+	}
+	over = t.forgotten
+	t.mu.Unlock()
+	if over {
+		h.log.Detach(t.name)
+	}
+	return nil
+}
+
+// share learns what other hubs know of a tenant, and is told what changes.
+func (h *Hub) share(ctx context.Context, t *tenant) error {
+	t.mu.Lock()
+	over := t.shared || t.forgotten
+	t.mu.Unlock()
+	if over {
+		return nil
+	}
+	if h.rooms != nil {
+		if err := h.rooms.Attach(ctx, t.name); err != nil {
+			return err
+		}
+	}
+	if h.sharing != nil {
+		if err := h.sharing.Share(ctx, t.name); err != nil {
+			if h.rooms != nil {
+				h.rooms.Detach(t.name)
+			}
+			return err
+		}
+	}
+	t.mu.Lock()
+	t.shared = !t.forgotten
+	over = t.forgotten
+	t.mu.Unlock()
+	if over {
+		h.unshare(t.name)
+	}
+	return nil
+}
+
+func (h *Hub) unshare(name string) {
+	if h.rooms != nil {
+		h.rooms.Detach(name)
+	}
+	if h.sharing != nil {
+		h.sharing.Unshare(name)
+	}
+}
+
+// forget drops a tenant that has no stream, and no membership but what all hubs of
+// the cluster keep.
 func (h *Hub) forget(name string) {
+	door := h.door(name)
+	door.Lock() // until all is undone, so that nobody begins anew before
+	defer door.Unlock()
 	h.mu.Lock()
 	t := h.tenants[name]
 	if t == nil {
@@ -238,7 +349,7 @@ func (h *Hub) forget(name string) {
 		return
 	}
 	t.mu.Lock()
-	if len(t.conns) > 0 || !t.rooms.Empty() || len(t.resolved) > 0 {
+	if len(t.conns) > 0 || !h.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
 		t.mu.Unlock()
 		h.mu.Unlock()
 		return
@@ -246,10 +357,13 @@ func (h *Hub) forget(name string) {
 	t.forgotten = true
 	delete(h.tenants, name)
 	h.mu.Unlock()
-	attached := t.attached
+	attached, shared := t.attached, t.shared
 	h.flush(t) // a stream that was closed meanwhile may have been gathered before
 	if attached {
 		h.log.Detach(name)
+	}
+	if shared {
+		h.unshare(name)
 	}
 }
 
@@ -259,7 +373,17 @@ func (h *Hub) Sweep(now time.Time) {
 	names := slices.Collect(maps.Keys(h.tenants))
 	h.mu.RUnlock()
 	for _, name := range names {
-		oldest, err := h.log.Find(context.Background(), name, "")
+		t := h.find(name)
+		if t == nil {
+			continue
+		}
+		remembers := t.rooms.Remembers() || len(t.resolved) > 0
+		t.mu.Unlock()
+		var oldest Cursor
+		err := errors.ErrUnsupported
+		if remembers {
+			oldest, err = h.log.Find(context.Background(), name, "")
+		}
 		if t := h.find(name); t != nil {
 			for room, r := range t.resolved {
 				// As long as history has events for the room, who resumes must get them.
@@ -294,6 +418,9 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 	if err != nil {
 		return nil, err
 	}
+	if h.sharing != nil { // so that any hub knows where it is
+		copy(id[len(id)-len(h.node):], h.node[:])
+	}
 	now := time.Now()
 	c := &Connection{
 		ID: id, Tenant: s.Tenant, Profile: s.Profile, ConnectedAt: now, Metadata: s.Metadata,
@@ -315,8 +442,10 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 	if err != nil {
 		h.observer.Disconnected(c)
 		h.forget(c.Tenant)
-		if errors.Is(err, ErrFull) {
-			h.turnedOff.Do(func() { h.logger.Warn("stream refused", "reason", string(CloseCapacity), "tenant", c.Tenant) })
+		if !errors.Is(err, ErrDraining) {
+			h.turnedOff.Do(func() {
+				h.logger.Warn("stream refused", "reason", string(CloseCapacity), "tenant", c.Tenant, "err", err)
+			})
 		}
 		return nil, err
 	}
@@ -331,7 +460,8 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 	if t != nil {
 		r := &replay{
 			tenant: t, conn: c, log: h.log, resolve: h.resolve, logger: h.logger, told: from.Seq,
-			fail: func() { c.Stream.Close(h.Closing(CloseCapacity)) },
+			allRooms: h.inCluster() && !h.ownsMembership(),
+			fail:     func() { c.Stream.Close(h.Closing(CloseCapacity)) },
 		}
 		if !h.inline || r.step() {
 			c.Stream.Feed(r.step)
@@ -357,7 +487,7 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 			replaced = p.conns[0] // the oldest
 		}
 	}
-	if err := h.enter(c, replaced, len(t.conns)); err != nil {
+	if err := h.admit(c, replaced, len(t.conns)); err != nil {
 		return nil, nil, err
 	}
 	if replaced != nil {
@@ -400,9 +530,9 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 	return in, replaced, nil
 }
 
-// enter makes c known by its id, if it may come: beside so many of its tenant, or
+// admit makes c known by its id, if it may come: beside so many of its tenant, or
 // in the place of one.
-func (h *Hub) enter(c, replaced *Connection, beside int) error {
+func (h *Hub) admit(c, replaced *Connection, beside int) error {
 	h.byIDMu.Lock()
 	defer h.byIDMu.Unlock()
 	switch {
@@ -513,7 +643,7 @@ func (h *Hub) remove(c *Connection) {
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
-	if first && !c.drained {
+	if first {
 		h.observer.Disconnected(c)
 	}
 	if last {
@@ -565,18 +695,32 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 // drainStep is how exactly Drain keeps its times.
 const drainStep = 10 * time.Millisecond
 
-// Connection finds an open connection, whichever tenant's; nil when there is none.
+// Connection finds an open connection of this hub, whichever tenant's; nil when
+// there is none.
 func (h *Hub) Connection(id string) *Connection {
-	key, err := uuid.Parse(id)
-	if err != nil || len(id) != 36 {
+	key, err := parseConnectionID(id)
+	if err != nil {
 		return nil
 	}
-	h.byIDMu.RLock()
-	defer h.byIDMu.RUnlock()
-	return h.byID[key]
+	return h.connection(key)
 }
 
-// Connections are a tenant's, or one profile's, in the order of their ids.
+func (h *Hub) connection(id uuid.UUID) *Connection {
+	h.byIDMu.RLock()
+	defer h.byIDMu.RUnlock()
+	return h.byID[id]
+}
+
+// parseConnectionID takes the one form that connections' ids have.
+func parseConnectionID(text string) (uuid.UUID, error) {
+	id, err := uuid.Parse(text)
+	if err == nil && len(text) != 36 {
+		err = errors.New("not the form of an id")
+	}
+	return id, err
+}
+
+// Connections are a tenant's of this hub, or one profile's, in the order of their ids.
 func (h *Hub) Connections(tenant string, of *ProfileRef) []*Connection {
 	t := h.find(tenant)
 	if t == nil {
@@ -613,6 +757,11 @@ func (h *Hub) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) {
 	}
 }
 
+func (h *Hub) ownsMembership() bool {
+	_, own := h.resolver.(OwnMembership)
+	return own
+}
+
 // resolve makes sure of a room's membership before anything is stored or locked.
 func (h *Hub) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
 	roster, err := h.resolver.Resolve(ctx, tenant, room)
@@ -624,32 +773,39 @@ func (h *Hub) resolve(ctx context.Context, tenant string, room Room) (*Roster, e
 }
 
 // SetMembers replaces a room's members. ErrExternal where the hub does not own
-// membership; so for AddMember and RemoveMember.
+// membership, ErrUnconfirmed where not all of its cluster know; so for AddMember and
+// RemoveMember.
 func (h *Hub) SetMembers(ctx context.Context, name string, room Room, members []ProfileRef) error {
-	return h.change(ctx, name, len(members) > 0, func(t *tenant) { t.setMembersLocked(room, members) })
+	return h.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []ProfileRef) { return r.Differ(room, members) })
 }
 
 // AddMember adds one member.
 func (h *Hub) AddMember(ctx context.Context, name string, room Room, p ProfileRef) error {
-	return h.change(ctx, name, true, func(t *tenant) {
-		if t.rooms.Add(room, p, t.head.Seq) {
-			t.joinedLocked(room, p)
+	return h.change(ctx, name, room, true, func(r *Rooms) (join, leave []ProfileRef) {
+		if !r.Has(room, p) {
+			join = []ProfileRef{p}
 		}
+		return join, nil
 	})
 }
 
 // RemoveMember removes one member.
 func (h *Hub) RemoveMember(ctx context.Context, name string, room Room, p ProfileRef) error {
-	return h.change(ctx, name, false, func(t *tenant) {
-		if t.rooms.Remove(room, p, t.head.Seq) {
-			t.leftLocked(room, p)
+	return h.change(ctx, name, room, false, func(r *Rooms) (join, leave []ProfileRef) {
+		if r.Has(room, p) {
+			leave = []ProfileRef{p}
 		}
+		return nil, leave
 	})
 }
 
-func (h *Hub) change(ctx context.Context, name string, create bool, do func(*tenant)) error {
-	if _, own := h.resolver.(OwnMembership); !own {
+// change has profiles join and leave a room.
+func (h *Hub) change(ctx context.Context, name string, room Room, create bool, differ func(*Rooms) (join, leave []ProfileRef)) error {
+	if !h.ownsMembership() {
 		return ErrExternal
+	}
+	if h.rooms != nil {
+		return h.changeShared(ctx, name, room, differ)
 	}
 	t := h.find(name)
 	if t == nil && !create {
@@ -662,13 +818,76 @@ func (h *Hub) change(ctx context.Context, name string, create bool, do func(*ten
 	if err != nil {
 		return err
 	}
-	do(t)
+	join, leave := differ(&t.rooms)
+	t.changeMembersLocked(room, join, leave)
 	empty := t.rooms.Empty()
 	t.mu.Unlock()
 	if empty {
 		h.forget(name)
 	}
 	return nil
+}
+
+// changeShared is change where all hubs of a cluster keep membership: what is
+// stored comes back, to all of them, through belong.
+func (h *Hub) changeShared(ctx context.Context, name string, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
+	for {
+		t, err := h.know(ctx, name)
+		if err != nil {
+			return err
+		}
+		t.mu.Unlock()
+		t.changing.Lock()
+		err = h.changeOnce(ctx, t, room, differ)
+		t.changing.Unlock()
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
+
+func (h *Hub) changeOnce(ctx context.Context, t *tenant, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
+	place, err := h.rooms.Place(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	join, leave := differ(&t.rooms)
+	changed := make([]Belonging, 0, len(join)+len(leave))
+	for _, p := range join {
+		b := t.rooms.Belonging(room, p)
+		b.Member, b.Stays = true, append(b.Stays, Stay{room, place, math.MaxUint64})
+		changed = append(changed, b)
+	}
+	for _, p := range leave {
+		b := t.rooms.Belonging(room, p)
+		b.Member = false
+		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
+			last.Until = place
+		} else {
+			b.Stays = b.Stays[:len(b.Stays)-1]
+		}
+		changed = append(changed, b)
+	}
+	t.mu.Unlock()
+	return h.rooms.Change(ctx, t.name, room, place, changed)
+}
+
+// belong is the shared membership's word of what changed in a room.
+func (h *Hub) belong(name string, room Room, changed []Belonging) {
+	t := h.find(name)
+	if t == nil {
+		return
+	}
+	defer t.mu.Unlock()
+	for _, b := range changed {
+		switch came, went := t.rooms.Set(room, b); {
+		case came:
+			t.joinedLocked(room, b.Profile)
+		case went:
+			t.leftLocked(room, b.Profile)
+		}
+	}
 }
 
 // Members are a room's, sorted; ErrMembership when nobody can say.
@@ -680,12 +899,22 @@ func (h *Hub) Members(ctx context.Context, tenant string, room Room) ([]ProfileR
 	var list []ProfileRef
 	if roster != nil {
 		list = slices.Clone(roster.Members)
-	} else if t := h.find(tenant); t != nil {
+	} else if t, err := h.look(ctx, tenant); err != nil {
+		return nil, err
+	} else if t != nil {
 		list = slices.Collect(t.rooms.Members(room))
 		t.mu.Unlock()
 	}
 	slices.SortFunc(list, compareProfiles)
 	return list, nil
+}
+
+// look is find where this hub knows all there is to know, else know.
+func (h *Hub) look(ctx context.Context, name string) (*tenant, error) {
+	if h.rooms == nil {
+		return h.find(name), nil
+	}
+	return h.know(ctx, name)
 }
 
 func compareProfiles(a, b ProfileRef) int {
@@ -701,9 +930,9 @@ func (h *Hub) Member(ctx context.Context, tenant string, room Room, p ProfileRef
 	if roster != nil {
 		return slices.Contains(roster.Members, p), len(roster.Members), nil
 	}
-	t := h.find(tenant)
-	if t == nil {
-		return false, 0, nil
+	t, err := h.look(ctx, tenant)
+	if t == nil || err != nil {
+		return false, 0, err
 	}
 	defer t.mu.Unlock()
 	return t.rooms.Has(room, p), t.rooms.Len(room), nil
@@ -755,8 +984,32 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 		if e.Cursor.Seq > 0 {
 			receipts[i].Cursor = e.Cursor.String()
 		}
+		if h.sharing != nil && !e.Duplicate {
+			receipts[i].Connections += h.countElsewhere(ctx, e.Event)
+		}
 	}
 	return receipts, nil
+}
+
+// countElsewhere is how many of an event's connections other hubs hold.
+func (h *Hub) countElsewhere(ctx context.Context, e *Event) int {
+	t, err := h.know(ctx, e.TenantID)
+	if err != nil {
+		return 0 // it is stored, and this is only told
+	}
+	defer t.mu.Unlock()
+	room, _ := e.Target.Room()
+	return h.sharing.Count(e, func(p ProfileRef) bool { return t.rooms.Has(room, p) })
+}
+
+// Say delivers an ephemeral event of the hub's own making to its own streams.
+func (h *Hub) Say(ctx context.Context, e *Event) error {
+	if err := h.settle(ctx, e, e.Timestamp); err != nil {
+		return err
+	}
+	h.Deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}})
+	h.Flush(e.TenantID)
+	return nil
 }
 
 // settle brings the tenant's rooms up to date before an event for one is placed:
@@ -820,6 +1073,45 @@ func (h *Hub) flush(t *tenant) {
 	t.gathered = sse.Delivery{}
 	t.mu.Unlock()
 	d.Flush()
+}
+
+// Prepare implements Sink: the rooms of what another hub has published are settled
+// here as well.
+func (h *Hub) Prepare(tenant string, entries []*Entry) {
+	for _, e := range entries {
+		h.settle(context.Background(), e.Event, e.Event.Timestamp) // logged; else the last answer holds
+	}
+}
+
+// Quiet implements Sink: quiet streams learn the place.
+func (h *Hub) Quiet(tenant string, place Cursor) {
+	if t := h.find(tenant); t != nil {
+		if t.attached && place.Seq > t.head.Seq {
+			t.head = place
+			t.markLocked(&t.gathered, time.Now())
+		}
+		h.flush(t)
+	}
+}
+
+// Lost implements Sink: streams end, and resume where they can.
+func (h *Hub) Lost(tenant string, place Cursor) {
+	t := h.find(tenant)
+	if t == nil {
+		return
+	}
+	t.head = place
+	open := slices.Clone(t.conns)
+	for _, c := range open {
+		c.drained = true // they will be back
+	}
+	t.mu.Unlock()
+	if len(open) > 0 {
+		h.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
+	}
+	for _, c := range open {
+		c.Stream.Close(h.Closing(CloseDrain))
+	}
 }
 
 // History reads a tenant's events after a cursor, or from the oldest on when that

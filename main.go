@@ -70,6 +70,10 @@ type Config struct {
 	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"0"`
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"0"`
+	NATSURL          string        `env:"NATS_URL"`
+	NATSCreds        string        `env:"NATS_CREDS"`
+	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
+	NATSReplicas     int           `env:"NATS_REPLICAS" envDefault:"1"`
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
 	LogLevel         slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
@@ -121,6 +125,9 @@ func loadConfig(environ []string) (Config, error) {
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
 	wrong(cfg.MemoryBudget != nil && *cfg.MemoryBudget < 0, "MEMORY_BUDGET", "is negative; 0 lifts the limit")
 	wrong(cfg.HistoryTotal != nil && *cfg.HistoryTotal < 0, "HISTORY_TOTAL_BYTES", "is negative; 0 lifts the limit")
+	wrong(!plainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
+	wrong(cfg.NATSReplicas < 1 || cfg.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", cfg.NATSReplicas)
+	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, envPrefix)
 	audiences := []string{string(AudienceTenant), string(AudienceShared), string(AudienceNone)}
 	wrong(!slices.Contains(audiences, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
 	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
@@ -304,12 +311,18 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if cfg.MembershipURL != "" {
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
 	}
+	limits := MemoryLimits{
+		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: total,
+		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
+	}
+	shared, err := share(ctx, cfg, limits, logger)
+	if err != nil {
+		return fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
+	}
+	defer shared.leave()
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: budget,
-		Log: NewMemoryLog(MemoryLimits{
-			Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: total,
-			Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
-		}),
+		Log: shared.log, Membership: shared.membership,
 		Marks: HistoryPart{
 			Events: (cfg.HistoryEvents + 3) / 4, Bytes: (cfg.HistoryBytes + 3) / 4, Time: (cfg.HistoryTTL + 3) / 4,
 		},
@@ -320,14 +333,15 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: Audience(cfg.PresenceAudience), Burst: cfg.PresenceBurst,
 	})
+	cluster := NewCluster(hub, presence, shared.peers, 2*cfg.Retry)
 
 	listener, err := sse.Listen(ctx, cfg.Addr)
 	if err != nil {
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	limits := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
-	api := NewAPI(hub, presence, auth, limits, APIConfig{
+	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
 		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, Logger: logger,
 	})
@@ -368,6 +382,39 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// sharing is what a hub shares with others, or has alone.
+type sharing struct {
+	log        Log
+	membership Membership
+	peers      Peers
+	leave      func()
+}
+
+// brokerWait is how long the start waits for the broker.
+const brokerWait = time.Minute
+
+// share joins the other hubs on the broker, if one is configured.
+func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Logger) (sharing, error) {
+	if cfg.NATSURL == "" {
+		return sharing{log: NewMemoryLog(limits), leave: func() {}}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, brokerWait)
+	defer cancel()
+	external := cfg.MembershipURL != ""
+	broker, err := ConnectBroker(ctx, BrokerConfig{
+		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
+		Limits: limits, Prepare: external, Logger: logger,
+	})
+	if err != nil {
+		return sharing{}, err
+	}
+	s := sharing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
+	if !external {
+		s.membership = broker.Membership()
+	}
+	return s, nil
 }
 
 // quarterOfMemory is of the machine's or of the control group's, whichever is less.

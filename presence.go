@@ -148,6 +148,19 @@ func (p *Presence) rollLocked(tenant string) *roll {
 func (p *Presence) Connected(c *Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.connectedLocked(c)
+}
+
+// Known has a connection elsewhere counted, that was there before this hub heard of
+// it: that is no news.
+func (p *Presence) Known(c *Connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.connectedLocked(c)
+	who.announced = who.status
+}
+
+func (p *Presence) connectedLocked(c *Connection) *profile {
 	r := p.rollLocked(c.Tenant)
 	who := r.profiles[c.Profile]
 	if who == nil {
@@ -155,11 +168,41 @@ func (p *Presence) Connected(c *Connection) {
 		r.profiles[c.Profile] = who
 	}
 	who.conns = append(who.conns, c)
-	p.reviseLocked(who, c.ConnectedAt)
+	p.reviseLocked(who, time.Now())
+	return who
 }
 
-// Disconnected is the hub's word that c has closed.
+// Forget drops all that other hubs told of a tenant: it is not known any more.
+func (p *Presence) Forget(tenant string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.tenants[tenant]
+	if r == nil {
+		return
+	}
+	now := time.Now()
+	for _, who := range r.profiles {
+		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.elsewhere }) {
+			continue
+		}
+		who.conns = slices.DeleteFunc(who.conns, func(c *Connection) bool { return c.elsewhere })
+		if len(who.conns) == 0 {
+			who.leftAt = now.Add(-p.cfg.Grace)
+		}
+		p.reviseLocked(who, now)
+		who.announced = who.status
+	}
+}
+
+// Disconnected is the hub's word that c has closed; who was drained will be back.
 func (p *Presence) Disconnected(c *Connection) {
+	if !c.drained {
+		p.Left(c, time.Now())
+	}
+}
+
+// Left says that c was there until a time.
+func (p *Presence) Left(c *Connection, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.tenants[c.Tenant]
@@ -170,16 +213,15 @@ func (p *Presence) Disconnected(c *Connection) {
 	who.conns = slices.DeleteFunc(who.conns, func(other *Connection) bool { return other == c })
 	now := time.Now()
 	if len(who.conns) == 0 {
-		who.leftAt = now
+		who.leftAt = at
 	}
 	p.reviseLocked(who, now)
 }
 
-// Touch says that a connection is active now.
-func (p *Presence) Touch(c *Connection) {
+// Touch says that a connection was active at a time, which is now.
+func (p *Presence) Touch(c *Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
 	c.lastActivity.Store(now.UnixNano())
 	if r := p.tenants[c.Tenant]; r != nil && r.profiles[c.Profile] != nil {
 		p.reviseLocked(r.profiles[c.Profile], now)
@@ -269,7 +311,7 @@ func (p *Presence) tick(now time.Time) {
 	for tenant, n := range p.advance(now) {
 		p.announce(tenant, n, now)
 		for _, t := range n.stopped {
-			p.tellTyping(tenant, t.typing, TypeTypingStopped)
+			p.tellTyping(context.Background(), tenant, t.typing, false)
 		}
 	}
 }
@@ -363,10 +405,17 @@ func (p *Presence) Typing(ctx context.Context, tenant string, ref ProfileRef, co
 	if !p.setTyping(tenant, t, started && size <= maxTypingRoom) {
 		return nil
 	}
-	if started {
-		return p.tellTyping(tenant, t, TypeTypingStarted)
+	return p.tellTyping(ctx, tenant, t, started)
+}
+
+// Typed is another hub's word of somebody's typing: its own streams are told there,
+// and ours here.
+func (p *Presence) Typed(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
+	t := typing{ref, conversation}
+	if !p.setTyping(tenant, t, started) {
+		return nil
 	}
-	return p.tellTyping(tenant, t, TypeTypingStopped)
+	return p.tellTyping(ctx, tenant, t, started)
 }
 
 // setTyping says whether that is news.
@@ -424,14 +473,17 @@ func (p *Presence) stopLocked(t *typist) {
 	}
 }
 
-func (p *Presence) tellTyping(tenant string, t typing, kind string) error {
+func (p *Presence) tellTyping(ctx context.Context, tenant string, t typing, started bool) error {
+	kind := TypeTypingStopped
+	if started {
+		kind = TypeTypingStarted
+	}
 	to := ToConversation(t.conversation)
 	to.ExcludeProfiles = []ProfileRef{t.ref}
-	_, err := p.hub.Publish(context.Background(), []*Event{ownEvent(tenant, kind, to, time.Now(), struct {
+	return p.hub.Say(ctx, ownEvent(tenant, kind, to, time.Now(), struct {
 		ConversationID string     `json:"conversationId"`
 		Profile        ProfileRef `json:"profile"`
-	}{t.conversation, t.ref})})
-	return err
+	}{t.conversation, t.ref}))
 }
 
 // Of is what is known of profiles, in the order asked.

@@ -56,6 +56,8 @@ func (w presenceWorld) connect(ref ProfileRef, watch ...ProfileRef) *Connection 
 	return c
 }
 
+func (w presenceWorld) Touch(c *Connection) { w.Presence.Touch(c, time.Now()) }
+
 func (w presenceWorld) wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

@@ -19,6 +19,9 @@ type replay struct {
 	resolve func(ctx context.Context, tenant string, room Room) (*Roster, error)
 	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
+	// allRooms: what rooms a profile belonged to is not known here; so those of all
+	// entries are looked at, as of now.
+	allRooms bool
 
 	told uint64 // the place of the last id that the client was sent
 }
@@ -30,7 +33,7 @@ const chunkBytes = 64 << 10
 func (r *replay) step() bool {
 	t, c := r.tenant, r.conn
 	t.mu.Lock()
-	q := Query{After: c.place, Reader: &Reader{c.Profile, t.rooms.Stays(c.Profile)}, Bytes: chunkBytes}
+	q := Query{After: c.place, Reader: &Reader{c.Profile, t.rooms.Stays(c.Profile), r.allRooms}, Bytes: chunkBytes}
 	over := c.removed
 	t.mu.Unlock()
 	if over {

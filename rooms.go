@@ -1,11 +1,39 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"iter"
 	"maps"
 	"math"
+	"slices"
 	"time"
 )
+
+// ErrConflict: somebody else has changed the room at the same time.
+var ErrConflict = errors.New("the room has changed meanwhile")
+
+// Belonging is what is kept of one profile in one room.
+type Belonging struct {
+	Profile ProfileRef
+	Member  bool
+	Stays   []Stay // oldest first; of a member the last is without end
+}
+
+// Membership keeps who belongs where for all hubs of a cluster. A hub that is alone
+// keeps it by itself (nil).
+type Membership interface {
+	// Follow names who is told of a room's belongings: all of them before Attach
+	// returns, then each change in order.
+	Follow(func(tenant string, room Room, changed []Belonging))
+	Attach(ctx context.Context, tenant string) error
+	Detach(tenant string)
+	// Place is where a tenant's history is now.
+	Place(ctx context.Context, tenant string) (uint64, error)
+	// Change stores a room's changed belongings, as of a place. It returns when all
+	// hubs know. ErrConflict: the room has changed meanwhile, and this hub knows now.
+	Change(ctx context.Context, tenant string, room Room, place uint64, changed []Belonging) error
+}
 
 // maxPast is how many ended stays a tenant's rooms remember.
 const maxPast = 1 << 20
@@ -27,6 +55,9 @@ type belonging struct {
 
 // Empty says that nobody belongs anywhere, nor did.
 func (r *Rooms) Empty() bool { return len(r.members) == 0 && r.ended == 0 }
+
+// Remembers says whether anybody left who may still be asked for.
+func (r *Rooms) Remembers() bool { return r.ended > 0 }
 
 // Add makes p a member from a place on; false when it was one.
 func (r *Rooms) Add(room Room, p ProfileRef, at uint64) bool {
@@ -66,6 +97,41 @@ func (r *Rooms) Remove(room Room, p ProfileRef, at uint64) bool {
 	}
 	unlink(r.of, p, room)
 	return true
+}
+
+// Belonging is what is known of p in a room.
+func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
+	b := Belonging{Profile: p, Stays: slices.Clone(r.past[belonging{p, room}])}
+	if since, ok := r.members[room][p]; ok {
+		b.Member = true
+		b.Stays = append(b.Stays, Stay{room, since, math.MaxUint64})
+	}
+	return b
+}
+
+// Set makes what is known of a profile in a room as given, and says whether it came
+// or went.
+func (r *Rooms) Set(room Room, b Belonging) (came, went bool) {
+	was := r.Has(room, b.Profile)
+	if was {
+		r.Remove(room, b.Profile, 0) // leaves no stay behind
+	}
+	key := belonging{b.Profile, room}
+	r.ended -= len(r.past[key])
+	delete(r.past, key)
+	past := b.Stays
+	if n := len(past); b.Member && n > 0 {
+		r.Add(room, b.Profile, past[n-1].From)
+		past = past[:n-1]
+	}
+	if len(past) > 0 && r.ended+len(past) <= maxPast {
+		if r.past == nil {
+			r.past = map[belonging][]Stay{}
+		}
+		r.past[key] = past
+		r.ended += len(past)
+	}
+	return !was && b.Member, was && !b.Member
 }
 
 // Forgotten is the place before which a replay may lack what was said to those who
@@ -111,24 +177,22 @@ func unlink[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
 	}
 }
 
-// Replace makes members all that the room has, and returns who came and went.
-func (r *Rooms) Replace(room Room, members []ProfileRef, at uint64) (added, removed []ProfileRef) {
+// Differ says who would join and who would leave if members were all that the room
+// has.
+func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRef) {
 	want := make(map[ProfileRef]struct{}, len(members))
 	for _, p := range members {
-		want[p] = struct{}{}
-		if r.Add(room, p, at) {
-			added = append(added, p)
+		if _, twice := want[p]; !twice && !r.Has(room, p) {
+			join = append(join, p)
 		}
+		want[p] = struct{}{}
 	}
 	for p := range r.members[room] {
 		if _, stays := want[p]; !stays {
-			removed = append(removed, p)
+			leave = append(leave, p)
 		}
 	}
-	for _, p := range removed {
-		r.Remove(room, p, at)
-	}
-	return added, removed
+	return join, leave
 }
 
 // Has says whether p is a member.

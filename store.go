@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,16 @@ import (
 var (
 	ErrExpired       = errors.New("the history no longer reaches back to this cursor")
 	ErrUnknownCursor = errors.New("this is no cursor of this history")
+)
+
+// Errors of a Log that a broker keeps.
+var (
+	// ErrUnconfirmed: it may have been stored; the same ids again tell.
+	ErrUnconfirmed = errors.New("the broker did not confirm in time")
+	// ErrNotStored: the broker says that it was not.
+	ErrNotStored = errors.New("the broker has not stored it")
+	// ErrTooLarge: nor will it be.
+	ErrTooLarge = errors.New("the event has more bytes than the broker takes")
 )
 
 // Cursor is a place in a tenant's history. Its text form is opaque to clients.
@@ -64,13 +75,39 @@ type Sink interface {
 	Deliver(tenant string, entries []*Entry)
 	// Flush is called after each Deliver, once nobody is kept waiting by it.
 	Flush(tenant string)
+	// Prepare is called before Deliver for what others appended, if the Log was made
+	// so: it may wait.
+	Prepare(tenant string, entries []*Entry)
+	// Quiet says that a tenant has nothing else up to a place.
+	Quiet(tenant string, place Cursor)
+	// Lost says that what came next cannot be had: what follows comes after a place.
+	Lost(tenant string, place Cursor)
 }
 
 // Reader is whose entries are read: those of a profile that may see what was
 // said in its rooms while it belonged to them.
 type Reader struct {
-	Profile ProfileRef
-	Rooms   []Stay
+	Profile  ProfileRef
+	Rooms    []Stay
+	AllRooms bool // whoever belongs to them: that is looked at later
+}
+
+// wants says whether a reader is to be shown an entry; nil reads all.
+func (r *Reader) wants(e *Entry) bool {
+	if r == nil {
+		return true
+	}
+	t := &e.Event.Target
+	room, ok := t.Room()
+	switch {
+	case t.Kind == KindTenant:
+		return true
+	case !ok:
+		return slices.Contains(t.Profiles, r.Profile)
+	}
+	return r.AllRooms || slices.ContainsFunc(r.Rooms, func(s Stay) bool {
+		return s.Room == room && s.From < e.Cursor.Seq && e.Cursor.Seq <= s.Until
+	})
 }
 
 // Stay is a time in a room, in places of the tenant's history: those after From,
@@ -115,6 +152,8 @@ type Log interface {
 	// Read answers a Query, in time that depends on what it finds and not on what is
 	// kept. With ErrExpired, Next is the oldest place from where to go on.
 	Read(ctx context.Context, tenant string, q Query) (Page, error)
+	// Ready says why nothing can be stored now, nil when it can.
+	Ready() error
 	// Sweep forgets what has grown old. Called now and then.
 	Sweep(now time.Time)
 	// Stats tells what is kept.

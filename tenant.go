@@ -16,10 +16,13 @@ import (
 type tenant struct {
 	name string // static
 
+	changing sync.Mutex // held while a shared room is changed; before mu
+
 	mu sync.Mutex
 	// Guarded by mu.
 	head      Cursor       // the last place that was handed to streams
 	attached  bool         // head is known, and the log tells of all that follows
+	shared    bool         // what other hubs know of it is known, and what changes
 	gathered  sse.Delivery // what is to be flushed
 	unmarked  traffic      // since the places of quiet streams moved on
 	rooms     Rooms
@@ -60,6 +63,7 @@ type Connection struct {
 	Metadata    map[string]string
 	unnamed     bool
 	Stream      *sse.Stream
+	elsewhere   bool // another hub holds it: there is no stream
 
 	lastActivity atomic.Int64 // Unix nanoseconds
 
@@ -150,11 +154,18 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 }
 
 func (t *tenant) setMembersLocked(room Room, members []ProfileRef) {
-	added, removed := t.rooms.Replace(room, members, t.head.Seq)
-	for _, p := range added {
+	join, leave := t.rooms.Differ(room, members)
+	t.changeMembersLocked(room, join, leave)
+}
+
+// changeMembersLocked has profiles join and leave a room, as of now.
+func (t *tenant) changeMembersLocked(room Room, join, leave []ProfileRef) {
+	for _, p := range join {
+		t.rooms.Add(room, p, t.head.Seq)
 		t.joinedLocked(room, p)
 	}
-	for _, p := range removed {
+	for _, p := range leave {
+		t.rooms.Remove(room, p, t.head.Seq)
 		t.leftLocked(room, p)
 	}
 }
@@ -231,13 +242,19 @@ func parcelOf(e *Entry) parcel {
 	if e.Event.Stored() {
 		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
 	}
-	if excluded := e.Event.Target.ExcludeProfiles; len(excluded) > 0 {
+	p.exclude(&e.Event.Target)
+	return p
+}
+
+// exclude notes whom a target leaves out.
+func (p *parcel) exclude(t *Target) {
+	if excluded := t.ExcludeProfiles; len(excluded) > 0 {
 		p.notProfiles = make(map[ProfileRef]struct{}, len(excluded))
 		for _, ref := range excluded {
 			p.notProfiles[ref] = struct{}{}
 		}
 	}
-	if excluded := e.Event.Target.ExcludeConnections; len(excluded) > 0 {
+	if excluded := t.ExcludeConnections; len(excluded) > 0 {
 		p.notConns = make(map[uuid.UUID]struct{}, len(excluded))
 		for _, text := range excluded {
 			if id, err := uuid.Parse(text); err == nil { // no connection has another kind of id
@@ -245,7 +262,6 @@ func parcelOf(e *Entry) parcel {
 			}
 		}
 	}
-	return p
 }
 
 func (p *parcel) excludes(c *Connection) bool {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -420,6 +422,24 @@ type Address struct {
 // faults ([FieldErrors]).
 func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
 	d := eventDecoder{Event: new(Event)}
+	if err := d.decode(body, at, maxPayload); err != nil {
+		return nil, err
+	}
+	d.validate(at == nil)
+	return d.Event, d.Err()
+}
+
+// DecodeStored reads an event as AppendWhole writes it, with its timestamp.
+func DecodeStored(body []byte) (*Event, error) {
+	d := eventDecoder{Event: new(Event), stored: true}
+	if err := d.decode(body, nil, 0); err != nil {
+		return nil, err
+	}
+	return d.Event, d.Err()
+}
+
+// decode reads the fields; an error is of what is not JSON.
+func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 	if at != nil {
 		d.TenantID, d.Target, d.hasTarget = at.TenantID, at.Target, true
 	}
@@ -436,6 +456,9 @@ func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
 		case "correlationId":
 			d.CorrelationID = d.text(CodeInvalidCorrelationID, "correlationId", v)
 		case "timestamp":
+			if d.stored {
+				d.Timestamp, _ = time.Parse(TimeFormat, d.text(CodeInvalidField, "timestamp", v))
+			}
 		case "ephemeral":
 			d.Ephemeral = string(v) == "true"
 			if v != nil && !d.Ephemeral && string(v) != "false" {
@@ -471,10 +494,9 @@ func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
 		}
 	})
 	if err != nil {
-		return nil, &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
 	}
-	d.validate(at == nil)
-	return d.Event, d.Err()
+	return nil
 }
 
 // absent: null and "" mean that a field is not there; a payload may be "".
@@ -484,6 +506,7 @@ type eventDecoder struct {
 	*Event
 	Faults
 	hasTarget bool
+	stored    bool // the hub wrote it itself
 }
 
 func (f *Faults) text(code Code, field string, v strictjson.Value) string {
@@ -755,6 +778,18 @@ func (f *Faults) ParseTypes(field string, patterns []string) *TypeFilter {
 		}
 	}
 	return filter
+}
+
+// Patterns are what ParseTypes reads as f: of no filter "*".
+func (f *TypeFilter) Patterns() []string {
+	if f == nil {
+		return []string{"*"}
+	}
+	list := slices.Sorted(maps.Keys(f.exact))
+	for _, prefix := range f.prefixes {
+		list = append(list, prefix+"*")
+	}
+	return list
 }
 
 // Wants says whether an event of this type passes; a nil filter lets all pass.

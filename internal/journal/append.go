@@ -103,7 +103,11 @@ func (j *Journal) Append(ctx context.Context, items []*Item) error {
 		if err := j.findKnown(ctx, fresh); err != nil {
 			return err
 		}
-		fresh = slices.DeleteFunc(slices.Clone(fresh), func(it *Item) bool { return it.Duplicate })
+		left := slices.DeleteFunc(slices.Clone(fresh), func(it *Item) bool { return it.Duplicate })
+		if len(left) == len(fresh) && !pause(ctx) { // it was just being kept, and was not
+			return ErrUnconfirmed
+		}
+		fresh = left
 	}
 	for _, it := range again {
 		it.becomes(first[keyID{it.Key, it.ID}])
@@ -168,7 +172,7 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	j.mu.Unlock()
 	defer j.release(number, p)
 	if len(messages) > 0 {
-		last, duplicate, err := j.publish(ctx, messages, passes)
+		last, duplicate, err := j.keep(ctx, messages, passes)
 		if err != nil {
 			return err
 		}
@@ -198,8 +202,10 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		}
 		return nil
 	}
-	if err := j.pass(passes); err != nil {
-		return err
+	for _, msg := range passes { // who cannot be reached now is not there now
+		if err := j.nc.PublishMsg(msg); errors.Is(err, nats.ErrMaxPayload) {
+			return ErrTooLarge
+		}
 	}
 	for _, key := range keys {
 		j.passOwn(key, p)
@@ -233,15 +239,6 @@ func message(subject string, data []byte, headers ...string) *nats.Msg {
 	return msg
 }
 
-func (j *Journal) pass(passes []*nats.Msg) error {
-	for _, msg := range passes {
-		if err := j.nc.PublishMsg(msg); err != nil {
-			return brokerError(err)
-		}
-	}
-	return nil
-}
-
 // ack is the broker's answer to a message.
 type ack struct {
 	Seq       uint64 `json:"seq"`
@@ -252,9 +249,9 @@ type ack struct {
 	} `json:"error"`
 }
 
-// publish has messages kept, and passes what goes with them before the last; it
+// keep has messages kept, and passes what goes with them before the last; it
 // returns the last one's place, or of a single one that it was a duplicate.
-func (j *Journal) publish(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
+func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
 	if len(messages) > 1 {
 		select {
 		case j.slots <- struct{}{}:
@@ -265,7 +262,7 @@ func (j *Journal) publish(ctx context.Context, messages, passes []*nats.Msg) (la
 	}
 	sure := true // that no earlier try was kept
 	for {
-		last, duplicate, err = j.publishOnce(ctx, messages, passes)
+		last, duplicate, err = j.keepOnce(ctx, messages, passes)
 		code := 0
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			code = refused.code
@@ -280,14 +277,22 @@ func (j *Journal) publish(ctx context.Context, messages, passes []*nats.Msg) (la
 			}
 			return last, duplicate, err
 		}
-		select {
-		case <-time.After(5*time.Millisecond + rand.N(10*time.Millisecond)):
-		case <-ctx.Done():
+		if !pause(ctx) {
 			if sure && code != codeInProcess {
 				return 0, false, err
 			}
 			return 0, false, ErrUnconfirmed
 		}
+	}
+}
+
+// pause waits a little before another try, unless ctx ends.
+func pause(ctx context.Context) bool {
+	select {
+	case <-time.After(5*time.Millisecond + rand.N(10*time.Millisecond)):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -299,24 +304,30 @@ type refusal struct {
 
 func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.code) }
 
-func (j *Journal) publishOnce(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
-	if n := len(messages); n > 1 {
-		batch := j.cfg.Node + "-" + strconv.FormatUint(j.number.Add(1), 36)
+func (j *Journal) keepOnce(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
+	return j.getter.publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
+}
+
+// publish sends messages, several as a batch of that name, and beside them, before
+// the last, what is not kept.
+func (j *getter) publish(ctx context.Context, batch string, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
+	n := len(messages)
+	if n > 1 {
 		for i, msg := range messages {
 			msg.Header["Nats-Batch-Id"] = []string{batch}
 			msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
 		}
 		messages[n-1].Header["Nats-Batch-Commit"] = []string{"1"}
 	}
-	for _, msg := range append(messages[:len(messages)-1:len(messages)-1], passes...) {
+	for _, msg := range append(messages[:n-1:n-1], passes...) {
 		if err := j.nc.PublishMsg(msg); err != nil {
 			return 0, false, brokerError(err)
 		}
 	}
-	return j.request(ctx, messages[len(messages)-1])
+	return j.request(ctx, messages[n-1])
 }
 
-func (j *Journal) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
+func (j *getter) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
 	answer, err := j.nc.RequestMsgWithContext(ctx, msg)
 	if err != nil {
 		return 0, false, brokerError(err)
@@ -362,8 +373,7 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 				case known:
 					it.Duplicate, it.Seq = true, seq
 					faults <- nil
-				case no && refused.code == codeInProcess && ctx.Err() == nil:
-					time.Sleep(5 * time.Millisecond)
+				case no && refused.code == codeInProcess && pause(ctx):
 					continue
 				case no:
 					faults <- nil
@@ -395,7 +405,7 @@ func (j *Journal) describeFirsts(ctx context.Context, items []*Item) error {
 				return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 			}
 			if first != nil {
-				it.At = first.At
+				it.At, it.First = first.At, first.Data
 				if !first.kept {
 					it.Seq = 0
 				}

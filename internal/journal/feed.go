@@ -43,9 +43,10 @@ type feed struct {
 	ready     []ready   // taken, waits for Prepare
 	preparing bool
 	repairing bool
-	held      []Message // came while what is before them is read back
-	early     []pass    // that go with what has not come
-	fresh     bool      // something was handled since the last Flush
+	held      []Message       // came while what is before them is read back
+	early     []pass          // that go with what has not come
+	fresh     bool            // something was handled since the last Flush
+	handled   []chan struct{} // to be closed after it
 	closed    bool
 
 	refs int // guarded by Journal.mu
@@ -158,6 +159,12 @@ func (j *Journal) Place(key string) (place uint64, followed bool) {
 	return f.place, true
 }
 
+// Last is the place of a key's last message that is kept, as the leader tells: 0 when
+// there is none.
+func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
+	return j.last(ctx, j.cfg.Prefix+".ev."+token(key))
+}
+
 // Reach waits until a followed key was handed over up to a place that exists.
 func (j *Journal) Reach(ctx context.Context, key string, place uint64) error {
 	f := j.feed(key)
@@ -217,11 +224,14 @@ func (j *Journal) live(msg *nats.Msg) {
 
 // unlock flushes what was handled, once nobody is kept waiting by it.
 func (f *feed) unlock() {
-	fresh := f.fresh
-	f.fresh = false
+	fresh, handled := f.fresh, f.handled
+	f.fresh, f.handled = false, nil
 	f.mu.Unlock()
 	if fresh {
 		f.j.cfg.Flush(f.key)
+	}
+	for _, done := range handled {
+		close(done)
 	}
 }
 
@@ -289,7 +299,7 @@ func (f *feed) prepare() {
 		}
 	}
 	f.ready = nil
-	f.mu.Unlock()
+	f.unlock()
 }
 
 func (f *feed) handleLocked(r ready) {
@@ -301,7 +311,7 @@ func (f *feed) handleLocked(r ready) {
 		}
 	}
 	if r.done != nil {
-		close(r.done)
+		f.handled = append(f.handled, r.done)
 	}
 }
 

@@ -76,6 +76,7 @@ type Item struct {
 	Seq       uint64    // its place, the first's for a duplicate; 0: not kept
 	Duplicate bool      // its id was there before, and nothing was done
 	At        time.Time // when it, or a duplicate's first, was kept; zero: unknown
+	First     []byte    // of a duplicate, its first's data, if it is kept still
 
 	Own any // given to Append, and back to this process's Handle
 }
@@ -85,18 +86,14 @@ type Item struct {
 // Lock order: feed.mu → Journal.mu, a leaf.
 type Journal struct {
 	// Static.
+	*getter
 	cfg    Config
-	nc     *nats.Conn
-	stream string
 	epochs jetstream.KeyValue
-	inbox  string
 	pumps  []chan *nats.Msg
 	slots  chan struct{} // batches under way
-	ended  chan struct{}
 	done   sync.WaitGroup
 
 	number   atomic.Uint64 // of the last append
-	asked    atomic.Uint64 // of the last direct get
 	highest  atomic.Uint64 // place that was ever seen
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
 
@@ -104,31 +101,28 @@ type Journal struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch   string
-	feeds   map[string]*feed
-	names   map[string]*feed // by what stands for the key in subjects
-	own     map[uint64]*parcel
-	waiting map[string]chan *nats.Msg // direct gets by their inbox's last token
-	swept   uint64                    // the stream up to here was looked at
+	epoch string
+	feeds map[string]*feed
+	names map[string]*feed // by what stands for the key in subjects
+	own   map[uint64]*parcel
+	swept uint64 // the stream up to here was looked at
 }
 
 // Open makes the stream, or adapts it to the settings, and watches over it until
 // Close. It waits for the broker as long as ctx allows.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
+	g, err := newGetter(nc, cfg.Prefix+"_journal")
+	if err != nil {
+		return nil, err
+	}
 	j := &Journal{
-		cfg: cfg, nc: nc, stream: StreamName(cfg.Prefix), inbox: nc.NewRespInbox(),
-		slots: make(chan struct{}, batchesAtOnce), ended: make(chan struct{}),
-		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{}, waiting: map[string]chan *nats.Msg{},
+		getter: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
+		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.heads.ask = j.askState
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
-	answers, err := nc.Subscribe(j.inbox+".*", j.routeAnswer)
-	if err != nil {
-		return nil, err
-	}
-	answers.SetPendingLimits(-1, -1)
 	for range pumps {
 		pump := make(chan *nats.Msg, pumpSize)
 		j.pumps = append(j.pumps, pump)
@@ -146,9 +140,6 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	j.done.Go(j.watch)
 	return j, nil
 }
-
-// StreamName is the stream that keeps a journal.
-func StreamName(prefix string) string { return prefix + "_journal" }
 
 // prepare makes what the broker keeps for us.
 func (j *Journal) prepare(ctx context.Context) error {
@@ -168,15 +159,23 @@ func (j *Journal) prepare(ctx context.Context) error {
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	for {
-		_, err = js.CreateOrUpdateStream(ctx, config)
+	return untilMade(ctx, j.cfg.Logger, func() error {
+		_, err := js.CreateOrUpdateStream(ctx, config)
 		if err == nil {
 			j.epochs, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.cfg.Prefix + "_epoch", Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
 		}
+		return err
+	})
+}
+
+// untilMade tries as long as ctx allows and the broker may still come to it.
+func untilMade(ctx context.Context, logger *slog.Logger, do func() error) error {
+	for {
+		err := do()
 		if err == nil || !transient(err) {
 			return err
 		}
-		j.cfg.Logger.Warn("waiting for the broker", "err", err)
+		logger.Warn("waiting for the broker", "err", err)
 		select {
 		case <-ctx.Done():
 			return err

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,13 +22,35 @@ var errStale = errors.New("a replica of the stream is behind")
 type get struct {
 	Seq       uint64   `json:"seq,omitempty"`
 	Next      string   `json:"next_by_subj,omitempty"`
+	Last      string   `json:"last_by_subj,omitempty"`
 	Batch     int      `json:"batch,omitempty"`
 	MultiLast []string `json:"multi_last,omitempty"`
 }
 
+// getter reads a stream's messages.
+type getter struct {
+	nc     *nats.Conn
+	stream string
+	inbox  string
+	ended  chan struct{}
+	asked  atomic.Uint64
+
+	mu      sync.Mutex
+	waiting map[string]chan *nats.Msg // guarded by mu: answers, by their inbox's last token
+}
+
+func newGetter(nc *nats.Conn, stream string) (*getter, error) {
+	g := &getter{nc: nc, stream: stream, inbox: nc.NewRespInbox(), ended: make(chan struct{}), waiting: map[string]chan *nats.Msg{}}
+	answers, err := nc.Subscribe(g.inbox+".*", g.route)
+	if err == nil {
+		err = answers.SetPendingLimits(-1, -1)
+	}
+	return g, err
+}
+
 // direct sends a get and hands each message to take, until that says enough or the
 // end; it returns the end's header, nil where there was nothing.
-func (j *Journal) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats.Header, error) {
+func (j *getter) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats.Header, error) {
 	body, err := json.Marshal(g)
 	if err != nil {
 		return nil, err
@@ -72,7 +96,7 @@ func (j *Journal) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats
 	}
 }
 
-func (j *Journal) routeAnswer(msg *nats.Msg) {
+func (j *getter) route(msg *nats.Msg) {
 	name := msg.Subject[len(j.inbox)+1:]
 	j.mu.Lock()
 	answers := j.waiting[name]
@@ -135,7 +159,7 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		}
 		// Nothing more up to there: unless this replica lags behind, the messages have
 		// gone, or are another key's.
-		last, err := j.lastBefore(ctx, key, after, until)
+		last, err := j.next(ctx, j.cfg.Prefix+".ev."+token(key), after, until)
 		if err != nil || last == 0 {
 			return err
 		}
@@ -149,10 +173,25 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 	return nil
 }
 
-// lastBefore asks the leader for the next message of a key after a place: 0 when
-// there is none up to another place.
-func (j *Journal) lastBefore(ctx context.Context, key string, after, until uint64) (uint64, error) {
-	body, err := json.Marshal(get{Seq: after + 1, Next: j.cfg.Prefix + ".ev." + token(key)})
+// next asks the leader for the next place of a subject after one: 0 when there is
+// none up to another place.
+func (j *getter) next(ctx context.Context, subject string, after, until uint64) (uint64, error) {
+	seq, err := j.leader(ctx, get{Seq: after + 1, Next: subject})
+	if seq > until {
+		seq = 0
+	}
+	return seq, err
+}
+
+// last asks the leader for the last place of a subject, which may have wildcards: 0
+// when there is none.
+func (j *getter) last(ctx context.Context, subject string) (uint64, error) {
+	return j.leader(ctx, get{Last: subject})
+}
+
+// leader asks the stream's leader for one message's place.
+func (j *getter) leader(ctx context.Context, g get) (uint64, error) {
+	body, err := json.Marshal(g)
 	if err != nil {
 		return 0, err
 	}
@@ -174,16 +213,13 @@ func (j *Journal) lastBefore(ctx context.Context, key string, after, until uint6
 	if err := json.Unmarshal(msg.Data, &answer); err != nil {
 		return 0, err
 	}
-	switch seq := answer.Message.Seq; {
+	switch {
 	case answer.Error != nil && answer.Error.Code == 404:
 		return 0, nil
 	case answer.Error != nil:
 		return 0, errors.New("the broker: " + answer.Error.Description)
-	case seq > until:
-		return 0, nil
-	default:
-		return seq, nil
 	}
+	return answer.Message.Seq, nil
 }
 
 // Span is what can be read of a key.

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Cluster is the hub and the others it shares its work with, if any: it finds
+// connections wherever they are, tells the others of its own, and keeps presence and
+// counts those of all.
+type Cluster struct {
+	hub       *Hub
+	presence  *Presence
+	peers     Peers         // nil: the hub is alone
+	back      time.Duration // in which a client that was sent away is back
+	elsewhere elsewhere
+}
+
+// NewCluster joins a hub and its presence to others; nil peers leave it alone. back
+// is how long a client that was sent away may take to be back.
+func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
+	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back}
+	if peers != nil {
+		hub.Observe(c)
+		hub.ShareWith(c, peers.Node())
+		peers.Follow(c)
+	}
+	return c
+}
+
+func sessionOf(c *Connection) Session {
+	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
+}
+
+// Connected implements Observer.
+func (x *Cluster) Connected(c *Connection) {
+	x.presence.Connected(c)
+	x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
+}
+
+// Disconnected implements Observer.
+func (x *Cluster) Disconnected(c *Connection) {
+	x.presence.Disconnected(c)
+	s := sessionOf(c)
+	if c.drained {
+		s.Drained = true
+		x.peers.Tell(c.Tenant, SessionChange{Session: s})
+	}
+	x.peers.Tell(c.Tenant, SessionChange{Session: s, Gone: true})
+}
+
+// Share implements Sharing.
+func (x *Cluster) Share(ctx context.Context, tenant string) error {
+	x.elsewhere.hold(tenant)
+	err := x.peers.Hold(ctx, tenant)
+	if err != nil {
+		x.elsewhere.release(tenant)
+	}
+	return err
+}
+
+// Unshare implements Sharing.
+func (x *Cluster) Unshare(tenant string) {
+	x.peers.Release(tenant)
+	x.elsewhere.release(tenant)
+	x.presence.Forget(tenant)
+}
+
+// Count implements Sharing.
+func (x *Cluster) Count(e *Event, belongs func(ProfileRef) bool) int {
+	return x.elsewhere.count(e, belongs)
+}
+
+// Sessions implements PeerSink.
+func (x *Cluster) Sessions(tenant string) []Session {
+	list := x.hub.Connections(tenant, nil)
+	sessions := make([]Session, len(list))
+	for i, c := range list {
+		sessions[i] = sessionOf(c)
+	}
+	return sessions
+}
+
+// Changed implements PeerSink.
+func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
+	for _, s := range changes {
+		c, came := x.elsewhere.change(tenant, s)
+		switch {
+		case c == nil:
+		case s.Gone && c.drained:
+			x.presence.Left(c, time.Now().Add(x.back))
+		case s.Gone && at.IsZero():
+			x.presence.Left(c, time.Now())
+		case s.Gone:
+			x.presence.Left(c, at)
+		case came && known:
+			x.presence.Known(c)
+		case came:
+			x.presence.Connected(c)
+		default:
+			x.presence.Touch(c, s.ActiveAt)
+		}
+	}
+}
+
+// Typed implements PeerSink.
+func (x *Cluster) Typed(tenant string, t Typing) {
+	say := func() { x.presence.Typed(context.Background(), tenant, t.Profile, t.Conversation, t.Started) } // an error is logged
+	if x.hub.ownsMembership() {
+		say()
+	} else {
+		go say() // it may wait for the membership service
+	}
+}
+
+// Typing is Presence.Typing, for the streams of all hubs.
+func (x *Cluster) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
+	err := x.presence.Typing(ctx, tenant, ref, conversation, started)
+	if err == nil && x.peers != nil {
+		x.peers.Cast(tenant, Typing{ref, conversation, started})
+	}
+	return err
+}
+
+// Find finds an open connection, whichever tenant's and wherever it is; nil when
+// there is none.
+func (x *Cluster) Find(ctx context.Context, text string) *Connection {
+	id, err := parseConnectionID(text)
+	if err != nil {
+		return nil
+	}
+	if c := x.hub.connection(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
+		return c
+	}
+	answer, err := x.peers.Ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
+	if err != nil || len(answer.Connections) != 1 {
+		return nil
+	}
+	return answer.Connections[0].connection()
+}
+
+// holderOf is the mark of the hub that made a connection's id.
+func holderOf(id uuid.UUID) (node [4]byte) {
+	copy(node[:], id[len(id)-len(node):])
+	return node
+}
+
+// Touch says that a connection is active now.
+func (x *Cluster) Touch(ctx context.Context, c *Connection) bool {
+	if c.elsewhere {
+		return x.ask(ctx, c, Call{Op: CallTouch})
+	}
+	x.presence.Touch(c, time.Now())
+	if x.peers != nil {
+		x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
+	}
+	return true
+}
+
+// Prolong has a connection end at another time; at zero not by itself.
+func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time) bool {
+	if c.elsewhere {
+		return x.ask(ctx, c, Call{Op: CallProlong, Expires: expires})
+	}
+	x.hub.Prolong(c, expires)
+	return true
+}
+
+// Adjust gives a connection another filter or watch list; nil leaves it.
+func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
+	if !c.elsewhere {
+		x.hub.Adjust(c, types, watch)
+		return true
+	}
+	call := Call{Op: CallAdjust, Watch: watch}
+	if types != nil {
+		patterns := (*types).Patterns()
+		call.Types = &patterns
+	}
+	return x.ask(ctx, c, call)
+}
+
+// Kick closes a connection: it is gone when Kick returns.
+func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) bool {
+	if c.elsewhere {
+		return x.ask(ctx, c, Call{Op: CallKick, Reason: reason})
+	}
+	x.hub.Kick(c, reason)
+	return true
+}
+
+// ask has the holder of a connection do something with it, and says whether it
+// was there still.
+func (x *Cluster) ask(ctx context.Context, c *Connection, call Call) bool {
+	call.ID = c.ID
+	answer, err := x.peers.Ask(ctx, holderOf(c.ID), call)
+	return err == nil && answer.Found
+}
+
+// Connections are a tenant's, or one profile's, wherever they are, in the order of
+// their ids.
+func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef) []*Connection {
+	list := x.hub.Connections(tenant, of)
+	if x.peers == nil {
+		return list
+	}
+	for _, answer := range x.peers.AskAll(ctx, Call{Op: CallList, Tenant: tenant, Profile: of}) {
+		for _, d := range answer.Connections {
+			list = append(list, d.connection())
+		}
+	}
+	slices.SortFunc(list, func(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return list
+}
+
+// Serve implements PeerSink.
+func (x *Cluster) Serve(call Call) (a Answer) {
+	ctx := context.Background()
+	if call.Op == CallList {
+		for _, c := range x.hub.Connections(call.Tenant, call.Profile) {
+			a.Connections = append(a.Connections, descriptionOf(c))
+		}
+		return a
+	}
+	c := x.hub.connection(call.ID)
+	if c == nil {
+		return a
+	}
+	a.Found = true
+	switch call.Op {
+	case CallShow:
+		a.Connections = []Described{descriptionOf(c)}
+	case CallTouch:
+		x.Touch(ctx, c)
+	case CallProlong:
+		x.Prolong(ctx, c, call.Expires)
+	case CallAdjust:
+		var types **TypeFilter
+		if call.Types != nil {
+			var faults Faults
+			filter := faults.ParseTypes("types", *call.Types)
+			types = &filter
+		}
+		x.Adjust(ctx, c, types, call.Watch)
+	case CallKick:
+		x.Kick(ctx, c, call.Reason)
+	}
+	return a
+}
+
+func descriptionOf(c *Connection) Described {
+	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata}
+}
+
+func (d Described) connection() *Connection {
+	c := &Connection{ID: d.ID, Tenant: d.Tenant, Profile: d.Profile, ConnectedAt: d.ConnectedAt, Metadata: d.Metadata, elsewhere: true}
+	c.lastActivity.Store(d.ActiveAt.UnixNano())
+	return c
+}

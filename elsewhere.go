@@ -1,0 +1,119 @@
+package main
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// elsewhere is the connections that other hubs hold, of the tenants that this one
+// holds. They are known by their session: they have no stream here.
+type elsewhere struct {
+	mu sync.RWMutex
+	// Guarded by mu.
+	tenants map[string]*away
+}
+
+// away is one tenant's.
+type away struct {
+	byID     map[uuid.UUID]*Connection
+	profiles map[ProfileRef][]*Connection
+}
+
+// hold begins to know a tenant.
+func (x *elsewhere) hold(tenant string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.tenants == nil {
+		x.tenants = map[string]*away{}
+	}
+	if x.tenants[tenant] == nil {
+		x.tenants[tenant] = &away{map[uuid.UUID]*Connection{}, map[ProfileRef][]*Connection{}}
+	}
+}
+
+func (x *elsewhere) release(tenant string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.tenants, tenant)
+}
+
+// change takes in what changed of a session, and returns the connection: whether it
+// came, or is another's; nil where nothing changed.
+func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t := x.tenants[tenant]
+	if t == nil {
+		return nil, false
+	}
+	c = t.byID[s.ID]
+	switch {
+	case s.Gone && c == nil:
+		return nil, false
+	case s.Gone:
+		delete(t.byID, s.ID)
+		list := slices.DeleteFunc(t.profiles[c.Profile], func(other *Connection) bool { return other == c })
+		if t.profiles[c.Profile] = list; len(list) == 0 {
+			delete(t.profiles, c.Profile)
+		}
+		return c, false
+	case c == nil:
+		c = &Connection{ID: s.ID, Tenant: tenant, Profile: s.Profile, ConnectedAt: s.ConnectedAt, elsewhere: true}
+		t.byID[s.ID] = c
+		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
+		came = true
+	}
+	c.drained = s.Drained
+	c.lastActivity.Store(s.ActiveAt.UnixNano())
+	return c, came
+}
+
+// count is how many connections elsewhere an event's target resolves to; belongs
+// says who is in its room.
+func (x *elsewhere) count(e *Event, belongs func(ProfileRef) bool) (n int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	t := x.tenants[e.TenantID]
+	if t == nil || len(t.byID) == 0 {
+		return 0
+	}
+	p := parcel{}
+	p.exclude(&e.Target)
+	add := func(list []*Connection) {
+		if p.notProfiles == nil && p.notConns == nil {
+			n += len(list)
+			return
+		}
+		for _, c := range list {
+			if !p.excludes(c) {
+				n++
+			}
+		}
+	}
+	switch e.Target.Kind {
+	case KindProfile, KindProfiles:
+		for _, ref := range e.Target.Profiles {
+			add(t.profiles[ref])
+		}
+	case KindConnection:
+		if id, err := uuid.Parse(e.Target.ConnectionID); err == nil && t.byID[id] != nil {
+			add([]*Connection{t.byID[id]})
+		}
+	case KindTenant:
+		if p.notProfiles == nil && p.notConns == nil {
+			return len(t.byID)
+		}
+		for _, list := range t.profiles {
+			add(list)
+		}
+	default:
+		for ref, list := range t.profiles {
+			if belongs(ref) {
+				add(list)
+			}
+		}
+	}
+	return n
+}

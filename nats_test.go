@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"realtimehub/internal/natstest"
+)
+
+var clusterFlag = flag.Int("cluster", 0, "run the hub's suite on so many hubs that share a NATS server; 0: on one alone")
+
+var prefixes atomic.Int64
+
+// newPrefix keeps what is shared apart from other tests'.
+func newPrefix() string { return fmt.Sprint("test", prefixes.Add(1)) }
+
+// theBroker is a server of the test's own.
+func theBroker(t testing.TB) *natstest.Broker { return natstest.Start(t, 1) }
+
+// joinBroker connects a hub's side to a server, until the test ends.
+func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits MemoryLimits, change ...func(*BrokerConfig)) *Broker {
+	t.Helper()
+	cfg := BrokerConfig{URL: b.URL(server), Prefix: prefix, Replicas: len(b.Servers), Limits: limits, Logger: slog.New(slog.DiscardHandler)}
+	for _, c := range change {
+		c(&cfg)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	broker, err := ConnectBroker(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	return broker
+}

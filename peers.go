@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ErrElsewhere: the hub that holds a connection does not answer; it may be gone.
+var ErrElsewhere = errors.New("the hub that holds the connection does not answer")
+
+// Session is an open connection as the other hubs know it.
+type Session struct {
+	ID          uuid.UUID
+	Profile     ProfileRef
+	ConnectedAt time.Time
+	ActiveAt    time.Time
+	Drained     bool // its hub has sent it away: it will be back
+}
+
+// SessionChange is a session that came or changed, or with Gone set one that went.
+type SessionChange struct {
+	Session
+	Gone bool
+}
+
+// Typing is somebody's typing in a conversation.
+type Typing struct {
+	Profile      ProfileRef
+	Conversation string
+	Started      bool
+}
+
+// CallOp is what one hub asks of another.
+type CallOp string
+
+// The calls there are.
+const (
+	CallShow    CallOp = "show"    // one connection
+	CallList    CallOp = "list"    // a tenant's connections, or a profile's
+	CallTouch   CallOp = "touch"   // one is active
+	CallProlong CallOp = "prolong" // one ends at another time
+	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
+	CallKick    CallOp = "kick"    // one is closed
+	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
+)
+
+// Call is what one hub asks of another; which fields, says Op.
+type Call struct {
+	Op      CallOp
+	ID      uuid.UUID     `json:",omitzero"`
+	Tenant  string        `json:",omitzero"`
+	Profile *ProfileRef   `json:",omitzero"`
+	Expires time.Time     `json:",omitzero"` // zero: not by itself
+	Types   *[]string     `json:",omitzero"` // nil: as it is
+	Watch   *[]ProfileRef `json:",omitzero"` // nil: as it is; of nil: as configured
+	Reason  CloseReason   `json:",omitzero"`
+	Place   uint64        `json:",omitzero"`
+}
+
+// Answer is the other hub's.
+type Answer struct {
+	Found       bool // the connection is there, and it is done
+	Connections []Described
+}
+
+// Described is a connection with all that is told of it.
+type Described struct {
+	ID          uuid.UUID
+	Tenant      string
+	Profile     ProfileRef
+	ConnectedAt time.Time
+	ActiveAt    time.Time
+	Metadata    map[string]string `json:",omitzero"`
+}
+
+// CloseReason says why the hub ended a stream; the word is the contract's, the
+// log's and the metrics' at once.
+type CloseReason string
+
+// The reasons that occur.
+const (
+	CloseExpired  CloseReason = "expired"
+	CloseDrain    CloseReason = "drain"
+	CloseKicked   CloseReason = "kicked"
+	CloseSlow     CloseReason = "slow"
+	CloseCapacity CloseReason = "capacity"
+	CloseReplaced CloseReason = "replaced"
+)
+
+// Peers are the other hubs of a cluster. A hub that is alone has none (nil).
+type Peers interface {
+	// Follow names who is told of the others, before anything is.
+	Follow(PeerSink)
+	// Node is this hub's mark in the ids of its connections.
+	Node() [4]byte
+	// Tell tells the others of a session of this hub's.
+	Tell(tenant string, c SessionChange)
+	// Hold has the sink told of all sessions that others have of a tenant; those there
+	// are when it returns. Release ends it.
+	Hold(ctx context.Context, tenant string) error
+	Release(tenant string)
+	// Cast tells the others who hold a tenant of somebody's typing.
+	Cast(tenant string, t Typing)
+	// Ask has the hub with a mark answer, at once or ErrElsewhere.
+	Ask(ctx context.Context, node [4]byte, c Call) (Answer, error)
+	// AskAll has all others answer that do.
+	AskAll(ctx context.Context, c Call) []Answer
+}
+
+// PeerSink is who is told of other hubs.
+type PeerSink interface {
+	// Sessions are this hub's own of a tenant.
+	Sessions(tenant string) []Session
+	// Changed is told of others' sessions: known, of what there was when the tenant was
+	// held; at is when those went that went with their hub.
+	Changed(tenant string, changes []SessionChange, known bool, at time.Time)
+	// Typed is told of typing that another hub was told of.
+	Typed(tenant string, t Typing)
+	// Serve answers a call.
+	Serve(c Call) Answer
+}

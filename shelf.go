@@ -1,0 +1,416 @@
+package main
+
+import (
+	"container/heap"
+	"math"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MemoryLimits bound what is kept in memory; 0 lifts a limit.
+type MemoryLimits struct {
+	Events int           // a tenant: exactly the last so many are kept
+	Bytes  int64         // a tenant
+	TTL    time.Duration // of an event
+	Total  int64         // bytes of all tenants together
+	Window time.Duration // in which an id is recognised again; 0: none is
+	IDs    int           // remembered at most, of all tenants together
+}
+
+// shelfBytes is the memory that a tenant's empty shelf takes, as measured.
+const shelfBytes = 512
+
+// sampled tenants are looked at to find a large one.
+const sampled = 32
+
+// shelves keep the last entries of tenants in memory, within limits, so that a
+// reader finds what is for it without looking at anybody else's.
+//
+// Lock order: shelves.mu → shelf.mu.
+type shelves struct {
+	limits MemoryLimits                       // static
+	begin  func(tenant string) (epoch string) // static: a new shelf's
+
+	total atomic.Int64
+
+	mu sync.RWMutex
+	// Guarded by mu.
+	tenants map[string]*shelf
+	floor   uint64 // no place that a forgotten shelf had is before it
+}
+
+func newShelves(limits MemoryLimits, begin func(string) string) shelves {
+	return shelves{limits: limits, begin: begin, tenants: map[string]*shelf{}}
+}
+
+// shelf is one tenant's.
+type shelf struct {
+	tenant string // static
+
+	bytes atomic.Int64 // changed under mu
+
+	mu sync.Mutex
+	// Guarded by mu.
+	epoch     string
+	entries   queue[*Entry] // in the order of their places
+	gone      uint64        // how many were before them
+	from      uint64        // the place after which none is missing
+	head      uint64        // the place up to which they go
+	lists     lists
+	attached  int
+	forgotten bool
+
+	loading sync.Mutex // held while what is before from is fetched; before mu
+}
+
+// lock returns a tenant's shelf locked, making it when create is set; else nil
+// where there is none.
+func (s *shelves) lock(tenant string, create bool) *shelf {
+	for {
+		s.mu.RLock()
+		h := s.tenants[tenant]
+		s.mu.RUnlock()
+		if h == nil {
+			if !create {
+				return nil
+			}
+			s.mu.Lock()
+			if h = s.tenants[tenant]; h == nil {
+				h = &shelf{tenant: tenant, epoch: s.begin(tenant), head: s.floor, from: s.floor}
+				s.tenants[tenant] = h
+				s.account(h, shelfBytes)
+			}
+			s.mu.Unlock()
+		}
+		h.mu.Lock()
+		if !h.forgotten {
+			return h
+		}
+		h.mu.Unlock()
+	}
+}
+
+func (s *shelves) account(h *shelf, n int64) {
+	h.bytes.Add(n)
+	s.total.Add(n)
+}
+
+// pushLocked adds the next entry.
+func (s *shelves) pushLocked(h *shelf, e *Entry) {
+	h.head = e.Cursor.Seq
+	h.entries.push(e)
+	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
+	s.account(h, e.Size())
+}
+
+// prependLocked adds what comes before from, after a place.
+func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
+	entries = append(entries, h.entries.items...)
+	from, head, epoch := after, h.head, h.epoch
+	s.resetLocked(h, epoch, from)
+	for _, e := range entries {
+		s.pushLocked(h, e)
+	}
+	h.head = max(h.head, head)
+}
+
+// resetLocked empties a shelf, which is whole from a place on.
+func (s *shelves) resetLocked(h *shelf, epoch string, place uint64) {
+	s.account(h, shelfBytes-h.bytes.Load())
+	h.entries, h.lists, h.gone = queue[*Entry]{}, lists{}, 0
+	h.epoch, h.from, h.head = epoch, place, place
+}
+
+// evictLocked drops what is past the tenant's limits.
+func (s *shelves) evictLocked(h *shelf, now time.Time) {
+	for h.entries.len() > 0 {
+		old := s.limits.TTL > 0 && now.Sub(h.entries.at(0).Event.Timestamp) >= s.limits.TTL
+		many := s.limits.Events > 0 && h.entries.len() > s.limits.Events
+		large := s.limits.Bytes > 0 && h.bytes.Load() > s.limits.Bytes
+		if !old && !many && !large {
+			return
+		}
+		s.dropLocked(h)
+	}
+}
+
+// dropLocked drops the oldest entry.
+func (s *shelves) dropLocked(h *shelf) {
+	e := h.entries.pop()
+	h.gone++
+	h.from = e.Cursor.Seq
+	h.lists.remove(e.Event)
+	s.account(h, -e.Size())
+}
+
+// shrink brings all tenants together below their limit: a large one loses its
+// oldest first, so that a busy tenant does not cost the others their history.
+func (s *shelves) shrink() {
+	for range sampled {
+		excess := s.total.Load() - s.limits.Total
+		if s.limits.Total <= 0 || excess <= 0 {
+			return
+		}
+		h := s.lock(s.large(), false)
+		if h == nil {
+			continue
+		}
+		goal := h.bytes.Load() - min(excess, h.bytes.Load()/4+1)
+		for h.entries.len() > 0 && h.bytes.Load() > goal {
+			s.dropLocked(h)
+		}
+		empty := h.entries.len() == 0
+		h.mu.Unlock()
+		if empty {
+			s.forget(h.tenant)
+		}
+	}
+}
+
+// large is the largest of some tenants.
+func (s *shelves) large() (name string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n, most := 0, int64(-1)
+	for tenant, h := range s.tenants { // Go begins anywhere
+		if bytes := h.bytes.Load(); bytes > most {
+			name, most = tenant, bytes
+		}
+		if n++; n == sampled {
+			break
+		}
+	}
+	return name
+}
+
+// forget drops a shelf that is empty and that nobody is attached to.
+func (s *shelves) forget(tenant string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.tenants[tenant]
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.entries.len() > 0 || h.attached > 0 {
+		return
+	}
+	h.forgotten = true
+	s.floor = max(s.floor, h.head)
+	delete(s.tenants, tenant)
+	s.account(h, -h.bytes.Load())
+}
+
+// sweep drops what has grown old, and the shelves that nobody needs.
+func (s *shelves) sweep(now time.Time) {
+	for _, h := range s.all() {
+		h.mu.Lock()
+		s.evictLocked(h, now)
+		empty := h.entries.len() == 0 && h.attached == 0
+		h.mu.Unlock()
+		if empty {
+			s.forget(h.tenant)
+		}
+	}
+}
+
+func (s *shelves) all() []*shelf {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]*shelf, 0, len(s.tenants))
+	for _, h := range s.tenants {
+		all = append(all, h)
+	}
+	return all
+}
+
+func (s *shelves) stats() LogStats {
+	all := s.all()
+	stats := LogStats{Tenants: len(all), Bytes: s.total.Load()}
+	for _, h := range all {
+		h.mu.Lock()
+		stats.Entries += h.entries.len()
+		h.mu.Unlock()
+	}
+	return stats
+}
+
+// upTo is how many entries, with those that have gone, have a place up to one.
+func (h *shelf) upTo(place uint64) uint64 {
+	if place >= h.head {
+		return h.gone + uint64(h.entries.len())
+	}
+	n := sort.Search(h.entries.len(), func(i int) bool { return h.entries.at(i).Cursor.Seq > place })
+	return h.gone + uint64(n)
+}
+
+// readLocked answers a Query after a place that is not before from.
+func (h *shelf) readLocked(q Query) Page {
+	places := runs{}
+	if q.Reader == nil {
+		places.whole(h.upTo(q.After)+1, h.upTo(h.head))
+	} else {
+		h.findLocked(&places, q.Reader, q.After)
+	}
+	page := Page{Next: Cursor{h.epoch, max(h.head, q.After)}}
+	for bytes, last := 0, uint64(0); ; {
+		n, ok := places.next()
+		if !ok {
+			return page
+		}
+		if n == last {
+			continue
+		}
+		last = n
+		if !page.add(h.entries.at(int(n-h.gone-1)), q, &bytes) {
+			return page
+		}
+	}
+}
+
+// add adds an entry to a page unless that is full; then Next is where it ends.
+func (p *Page) add(e *Entry, q Query, bytes *int) bool {
+	*bytes += len(e.Envelope)
+	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
+		p.Next = p.Entries[n-1].Cursor
+		return false
+	}
+	p.Entries = append(p.Entries, e)
+	return true
+}
+
+func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
+	n := h.upTo(after)
+	to.add(h.lists.tenant.items, n, math.MaxUint64)
+	to.add(h.lists.profiles[r.Profile].items, n, math.MaxUint64)
+	if r.AllRooms {
+		for _, room := range h.lists.rooms {
+			to.add(room.items, n, math.MaxUint64)
+		}
+	}
+	for _, stay := range r.Rooms {
+		if list := h.lists.rooms[stay.Room].items; len(list) > 0 && !r.AllRooms {
+			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
+		}
+	}
+	heap.Init(to)
+}
+
+// queue is first in, first out; what left the front is freed as it grows.
+type queue[T any] struct{ items []T }
+
+func (q *queue[T]) len() int   { return len(q.items) }
+func (q *queue[T]) at(i int) T { return q.items[i] }
+func (q *queue[T]) push(x T)   { q.items = append(q.items, x) }
+func (q *queue[T]) pop() T {
+	x := q.items[0]
+	clear(q.items[:1])
+	if q.items = q.items[1:]; len(q.items) == 0 {
+		q.items = nil
+	}
+	return x
+}
+
+// lists are entries' numbers by whom they are for.
+type lists struct {
+	tenant   queue[uint64]
+	profiles map[ProfileRef]queue[uint64]
+	rooms    map[Room]queue[uint64]
+}
+
+func (l *lists) add(e *Event, n uint64) {
+	if e.Target.Kind == KindTenant {
+		l.tenant.push(n)
+		return
+	}
+	if l.profiles == nil {
+		l.profiles, l.rooms = map[ProfileRef]queue[uint64]{}, map[Room]queue[uint64]{}
+	}
+	if room, ok := e.Target.Room(); ok {
+		pushTo(l.rooms, room, n)
+	}
+	for _, p := range e.Target.Profiles {
+		pushTo(l.profiles, p, n)
+	}
+}
+
+func pushTo[K comparable](m map[K]queue[uint64], k K, n uint64) {
+	q := m[k]
+	q.push(n)
+	m[k] = q
+}
+
+// remove takes the oldest entry's numbers out, the first of each of its lists.
+func (l *lists) remove(e *Event) {
+	if e.Target.Kind == KindTenant {
+		l.tenant.pop()
+	}
+	if room, ok := e.Target.Room(); ok {
+		popFrom(l.rooms, room)
+	}
+	for _, p := range e.Target.Profiles {
+		popFrom(l.profiles, p)
+	}
+}
+
+func popFrom[K comparable](m map[K]queue[uint64], k K) {
+	q := m[k]
+	q.pop()
+	if m[k] = q; q.len() == 0 {
+		delete(m, k)
+	}
+}
+
+// runs are ascending numbers from several lists, taken in one order.
+type runs struct {
+	lists    [][]uint64
+	from, to uint64 // instead of lists, all of these
+}
+
+func (r *runs) whole(from, to uint64) { r.from, r.to = from, to }
+
+// add takes a list's numbers after one, up to another.
+func (r *runs) add(list []uint64, after, until uint64) {
+	if len(list) == 0 || list[len(list)-1] <= after {
+		return
+	}
+	first, _ := slices.BinarySearch(list, after+1)
+	list = list[first:]
+	if list[len(list)-1] > until {
+		end, _ := slices.BinarySearch(list, until+1)
+		list = list[:end]
+	}
+	if len(list) > 0 {
+		r.lists = append(r.lists, list)
+	}
+}
+
+func (r *runs) next() (uint64, bool) {
+	if len(r.lists) == 0 {
+		n := r.from
+		r.from++
+		return n, n > 0 && n <= r.to
+	}
+	n := r.lists[0][0]
+	if r.lists[0] = r.lists[0][1:]; len(r.lists[0]) == 0 {
+		heap.Pop(r)
+	} else {
+		heap.Fix(r, 0)
+	}
+	return n, true
+}
+
+func (r *runs) Len() int           { return len(r.lists) }
+func (r *runs) Less(i, j int) bool { return r.lists[i][0] < r.lists[j][0] }
+func (r *runs) Swap(i, j int)      { r.lists[i], r.lists[j] = r.lists[j], r.lists[i] }
+func (r *runs) Push(x any)         { r.lists = append(r.lists, x.([]uint64)) }
+func (r *runs) Pop() any {
+	end := len(r.lists) - 1
+	list := r.lists[end]
+	r.lists = r.lists[:end]
+	return list
+}
