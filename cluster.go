@@ -74,6 +74,9 @@ func (x *Cluster) Count(e *Event, belongs func(ProfileRef) bool) int {
 	return x.elsewhere.count(e, belongs)
 }
 
+// Empty implements Sharing.
+func (x *Cluster) Empty(tenant string) bool { return x.elsewhere.empty(tenant) }
+
 // Sessions implements PeerSink.
 func (x *Cluster) Sessions(tenant string) []Session {
 	list := x.hub.Connections(tenant, nil)

@@ -39,6 +39,13 @@ func (x *elsewhere) release(tenant string) {
 	delete(x.tenants, tenant)
 }
 
+func (x *elsewhere) empty(tenant string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	t := x.tenants[tenant]
+	return t == nil || len(t.byID) == 0
+}
+
 // change takes in what changed of a session, and returns the connection: whether it
 // came, or is another's; nil where nothing changed.
 func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came bool) {

@@ -6,15 +6,21 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
 
@@ -60,6 +66,69 @@ type testHub struct {
 	URL      string
 
 	client *http.Client
+	nodes  []*testHub // all of its cluster, itself first
+	turn   atomic.Int64
+}
+
+// next is each node of the cluster in turn.
+func (h *testHub) next() *testHub { return h.nodes[int(h.turn.Add(1))%len(h.nodes)] }
+
+// settle waits until all nodes know of each other's connections what they want to,
+// as the contract allows them a second for.
+func (h *testHub) settle(t testing.TB) {
+	t.Helper()
+	if len(h.nodes) == 1 {
+		return
+	}
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(5 * time.Second)
+	for !h.settled() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatal("the nodes do not agree on who is connected")
+		}
+	}
+}
+
+func (h *testHub) settled() bool {
+	for _, node := range h.nodes {
+		x := &node.Cluster.elsewhere
+		x.mu.RLock()
+		known := map[string][]uuid.UUID{}
+		for tenant, away := range x.tenants {
+			known[tenant] = slices.Collect(maps.Keys(away.byID))
+		}
+		x.mu.RUnlock()
+		for tenant, ids := range known {
+			var there []uuid.UUID
+			for _, other := range h.nodes {
+				if other != node {
+					for _, c := range other.Connections(tenant, nil) {
+						there = append(there, c.ID)
+					}
+				}
+			}
+			order := func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) }
+			slices.SortFunc(ids, order)
+			slices.SortFunc(there, order)
+			if !slices.Equal(ids, there) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// holder is the node that has a connection, and the connection there.
+func (h *testHub) holder(id string) (*testHub, *Connection) {
+	for _, node := range h.nodes {
+		if c := node.Hub.Connection(id); c != nil {
+			return node, c
+		}
+	}
+	return h, nil
 }
 
 // newTestHub starts a hub that announces no presence unless configured to, and
@@ -81,6 +150,26 @@ func openDoor(t testing.TB) *Auth {
 // newTrustedHub is newTestHub with credentials and rate limits.
 func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
+	if *clusterFlag == 0 {
+		h := newNode(t, auth, limits, nil, configure...)
+		h.nodes = []*testHub{h}
+		return h
+	}
+	broker, prefix := natstest.Start(t, 1), newPrefix()
+	var nodes []*testHub
+	for range *clusterFlag {
+		nodes = append(nodes, newNode(t, auth, limits, func(kept MemoryLimits) *Broker { return joinBroker(t, broker, 0, prefix, kept) }, configure...))
+	}
+	for _, node := range nodes {
+		node.nodes = []*testHub{node}
+	}
+	nodes[0].nodes = nodes
+	return nodes[0]
+}
+
+// newNode starts one hub, one of those that share a broker if join is not nil.
+func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept MemoryLimits) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
@@ -93,9 +182,17 @@ func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...f
 	for _, c := range configure {
 		c(&hubConfig, &presenceConfig)
 	}
+	var peers Peers
+	if join != nil { // with the limits of the log that was configured
+		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits)
+		hubConfig.Log, peers = broker.Log(), broker.Peers()
+		if _, own := hubConfig.Resolver.(OwnMembership); own {
+			hubConfig.Membership = broker.Membership()
+		}
+	}
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
-	h.Cluster = NewCluster(h.Hub, h.Presence, nil, 0)
+	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
 	h.API = NewAPI(h.Cluster, auth, NewLimits(limits), APIConfig{
 		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
@@ -138,6 +235,7 @@ type testClient struct {
 // open opens GET /v1/stream?query and reads hub.ready.
 func (h *testHub) open(t testing.TB, query string) *testClient {
 	t.Helper()
+	h = h.next()
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &testClient{cancel: cancel}
 	t.Cleanup(c.close)
@@ -209,6 +307,8 @@ func (h *testHub) post(t testing.TB, path, body string) (int, map[string]any) {
 
 func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]any) {
 	t.Helper()
+	h.settle(t)
+	h = h.next()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, h.URL+path, strings.NewReader(body))

@@ -56,6 +56,8 @@ type Sharing interface {
 	// Count is how many connections elsewhere an event's target resolves to; belongs
 	// says who is in its room.
 	Count(e *Event, belongs func(ProfileRef) bool) int
+	// Empty says that nobody is connected elsewhere.
+	Empty(tenant string) bool
 }
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -222,10 +224,15 @@ func (h *Hub) Know(ctx context.Context, name string) error {
 		return nil
 	}
 	t, err := h.know(ctx, name)
-	if err == nil {
-		t.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	return err
+	nothing := len(t.conns) == 0 && t.rooms.Empty() && h.sharing.Empty(name)
+	t.mu.Unlock()
+	if nothing {
+		h.forget(name) // there is none: a read makes none
+	}
+	return nil
 }
 
 func (h *Hub) inCluster() bool { return h.sharing != nil || h.rooms != nil }
@@ -899,22 +906,20 @@ func (h *Hub) Members(ctx context.Context, tenant string, room Room) ([]ProfileR
 	var list []ProfileRef
 	if roster != nil {
 		list = slices.Clone(roster.Members)
-	} else if t, err := h.look(ctx, tenant); err != nil {
-		return nil, err
-	} else if t != nil {
+	} else if t, err := h.look(ctx, tenant); t != nil {
 		list = slices.Collect(t.rooms.Members(room))
 		t.mu.Unlock()
+	} else if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(list, compareProfiles)
 	return list, nil
 }
 
-// look is find where this hub knows all there is to know, else know.
+// look is find, where other hubs' knowledge counts after Know.
 func (h *Hub) look(ctx context.Context, name string) (*tenant, error) {
-	if h.rooms == nil {
-		return h.find(name), nil
-	}
-	return h.know(ctx, name)
+	err := h.Know(ctx, name)
+	return h.find(name), err
 }
 
 func compareProfiles(a, b ProfileRef) int {
@@ -931,7 +936,7 @@ func (h *Hub) Member(ctx context.Context, tenant string, room Room, p ProfileRef
 		return slices.Contains(roster.Members, p), len(roster.Members), nil
 	}
 	t, err := h.look(ctx, tenant)
-	if t == nil || err != nil {
+	if t == nil {
 		return false, 0, err
 	}
 	defer t.mu.Unlock()

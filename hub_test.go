@@ -328,22 +328,26 @@ func (g *gone) Disconnected(c *Connection) {
 func TestClientThatLeavesIsRemoved(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	g := &gone{h.Presence, make(chan *Connection, 9)}
-	h.Observe(g)
+	left := make(chan *Connection, 9)
+	for _, node := range h.nodes {
+		node.Observe(&gone{node.observer, left})
+	}
 	c := h.open(t, "tenant=acme&profile=a")
 	c.close()
-	is.Equal((<-g.left).ID.String(), c.ConnectionID)
+	is.Equal((<-left).ID.String(), c.ConnectionID)
 	is.Equal(len(listed(t, h, "/v1/tenants/acme/connections")), 0)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	is.Equal(len(h.tenants), 0) // a tenant with nothing is forgotten
+	for _, node := range h.nodes {
+		node.mu.RLock()
+		is.Equal(len(node.tenants), 0) // a tenant with nothing is forgotten
+		node.mu.RUnlock()
+	}
 }
 
 func TestTouchMovesLastActivity(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=a")
-	conn := h.Connection(c.ConnectionID)
+	_, conn := h.holder(c.ConnectionID)
 	conn.lastActivity.Store(1)
 	status, _ := h.post(t, "/v1/connections/"+c.ConnectionID+"/touch", "")
 	is.Equal(status, http.StatusNoContent)

@@ -387,6 +387,9 @@ func (e *Event) appendJSON(b []byte, whole bool) (_ []byte, payloadAt int) {
 
 // appendRecipients appends what AppendEnvelope leaves out.
 func (t *Target) appendRecipients(b []byte) []byte {
+	if t.ConnectionID != "" {
+		b = strictjson.AppendQuote(append(b, `,"connectionId":`...), t.ConnectionID)
+	}
 	if len(t.Profiles) > 0 {
 		b = appendList(append(b, `,"profiles":`...), t.Profiles, ProfileRef.AppendJSON)
 	}

@@ -130,7 +130,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	}
 	state, err := j.state(ctx)
 	if err == nil {
-		err = j.readEpoch(ctx, state)
+		err = j.readEpoch(ctx, state, 0)
 	}
 	if err != nil {
 		j.Close()
@@ -327,8 +327,9 @@ const (
 )
 
 // readEpoch learns the stream's life, and begins another where it goes on from an
-// earlier place than was seen: a broker that lost its last writes gives places twice.
-func (j *Journal) readEpoch(ctx context.Context, s state) error {
+// earlier place than was seen before s was asked for: a broker that lost its last
+// writes gives places twice.
+func (j *Journal) readEpoch(ctx context.Context, s state, seen uint64) error {
 	var count, revision uint64
 	for try := 0; ; try++ {
 		entry, err := j.epochs.Get(ctx, epochKey)
@@ -342,7 +343,7 @@ func (j *Journal) readEpoch(ctx context.Context, s state) error {
 		if err != nil {
 			return err
 		}
-		if s.last >= j.highest.Load() || j.changes(s, count) {
+		if s.last >= seen || j.changes(s, count) {
 			break // as we knew it, or somebody else has told already
 		}
 		if _, err = j.epochs.Update(ctx, epochKey, []byte(strconv.FormatUint(count+1, 10)), revision); err != nil && try == epochTries {
@@ -402,6 +403,7 @@ func (j *Journal) watch() {
 func (j *Journal) probe() {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
+	seen := j.highest.Load()
 	s, err := j.state(ctx)
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
 		j.cfg.Logger.Error("the broker's stream is gone and is made anew")
@@ -410,7 +412,7 @@ func (j *Journal) probe() {
 		}
 	}
 	if err == nil {
-		err = j.readEpoch(ctx, s)
+		err = j.readEpoch(ctx, s, seen)
 	}
 	if err == nil {
 		err = j.sweep(ctx, s)

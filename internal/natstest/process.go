@@ -1,0 +1,121 @@
+package natstest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Processes are servers in processes of their own, to be killed.
+type Processes struct {
+	binary  string
+	dir     string
+	ports   []int
+	cluster []int
+	cmds    []*exec.Cmd
+}
+
+// binary is built once for all tests of a process.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "nats-server")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "nats-server")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/nats-io/nats-server/v2").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return path, err
+})
+
+// StartProcesses starts n servers, which end with the test.
+func StartProcesses(t testing.TB, n int) *Processes {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Processes{binary: path, dir: t.TempDir(), cmds: make([]*exec.Cmd, n)}
+	for range n {
+		p.ports, p.cluster = append(p.ports, freePort(t)), append(p.cluster, freePort(t))
+	}
+	t.Cleanup(func() {
+		for i := range p.cmds {
+			p.Kill(i)
+		}
+	})
+	for i := range n {
+		p.Start(t, i)
+	}
+	for i := range n {
+		p.Await(t, i)
+	}
+	return p
+}
+
+// Start starts server i, with what it kept.
+func (p *Processes) Start(t testing.TB, i int) {
+	t.Helper()
+	config := fmt.Sprintf("server_name: n%d\nlisten: 127.0.0.1:%d\njetstream { store_dir: %q }\n", i, p.ports[i], filepath.Join(p.dir, fmt.Sprint(i)))
+	if len(p.ports) > 1 {
+		var routes []string
+		for _, port := range p.cluster {
+			routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+		}
+		config += fmt.Sprintf("cluster { name: test, listen: 127.0.0.1:%d, routes: [%s] }\n", p.cluster[i], strings.Join(routes, ", "))
+	}
+	path := filepath.Join(p.dir, fmt.Sprintf("%d.conf", i))
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(p.binary, "-c", path)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.cmds[i] = cmd
+}
+
+// Await waits until server i takes connections.
+func (p *Processes) Await(t testing.TB, i int) {
+	t.Helper()
+	for range 1000 {
+		conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", p.ports[i]))
+		if err == nil {
+			conn.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the broker does not start")
+}
+
+// Kill ends server i at once, as a crash does.
+func (p *Processes) Kill(i int) {
+	if p.cmds[i] != nil {
+		p.cmds[i].Process.Kill()
+		p.cmds[i].Wait()
+		p.cmds[i] = nil
+	}
+}
+
+// Signal sends server i a signal.
+func (p *Processes) Signal(i int, s os.Signal) { p.cmds[i].Process.Signal(s) }
+
+// URL is of server i.
+func (p *Processes) URL(i int) string { return fmt.Sprint("nats://127.0.0.1:", p.ports[i]) }
+
+// URLs are of all servers, as clients take them.
+func (p *Processes) URLs() string {
+	var urls []string
+	for i := range p.ports {
+		urls = append(urls, p.URL(i))
+	}
+	return strings.Join(urls, ",")
+}
