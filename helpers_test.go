@@ -155,20 +155,31 @@ func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...f
 		h.nodes = []*testHub{h}
 		return h
 	}
-	broker, prefix := natstest.Start(t, 1), newPrefix()
+	return newCluster(t, *clusterFlag, natstest.Start(t, 1), auth, limits, configure...)
+}
+
+// newCluster starts n hubs that share a broker, spread over its servers.
+func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+	t.Helper()
+	prefix := newPrefix()
 	var nodes []*testHub
-	for range *clusterFlag {
-		nodes = append(nodes, newNode(t, auth, limits, func(kept MemoryLimits) *Broker { return joinBroker(t, broker, 0, prefix, kept) }, configure...))
+	for i := range n {
+		nodes = append(nodes, newNode(t, auth, limits, func(kept MemoryLimits, external bool) *Broker {
+			return joinBroker(t, broker, i%len(broker.Servers), prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
+		}, configure...))
 	}
 	for _, node := range nodes {
 		node.nodes = []*testHub{node}
 	}
-	nodes[0].nodes = nodes
-	return nodes[0]
+	first := nodes[0]
+	return &testHub{
+		Hub: first.Hub, Presence: first.Presence, Cluster: first.Cluster, API: first.API, Server: first.Server,
+		URL: first.URL, client: first.client, nodes: nodes,
+	}
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept MemoryLimits) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept MemoryLimits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
@@ -184,9 +195,10 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	}
 	var peers Peers
 	if join != nil { // with the limits of the log that was configured
-		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits)
+		_, own := hubConfig.Resolver.(OwnMembership)
+		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits, !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
-		if _, own := hubConfig.Resolver.(OwnMembership); own {
+		if own {
 			hubConfig.Membership = broker.Membership()
 		}
 	}

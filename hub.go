@@ -854,7 +854,7 @@ func (h *Hub) changeShared(ctx context.Context, name string, room Room, differ f
 }
 
 func (h *Hub) changeOnce(ctx context.Context, t *tenant, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
-	place, err := h.rooms.Place(ctx, t.name)
+	place, version, err := h.rooms.Now(ctx, t.name, room)
 	if err != nil {
 		return err
 	}
@@ -877,7 +877,7 @@ func (h *Hub) changeOnce(ctx context.Context, t *tenant, room Room, differ func(
 		changed = append(changed, b)
 	}
 	t.mu.Unlock()
-	return h.rooms.Change(ctx, t.name, room, place, changed)
+	return h.rooms.Change(ctx, t.name, room, place, version, changed)
 }
 
 // belong is the shared membership's word of what changed in a room.

@@ -483,8 +483,12 @@ type belongingRow struct {
 // mostStays is how many times in a room are kept of a profile.
 const mostStays = 32
 
-// reachTime is how long a hub waits for the events that came before a change.
-const reachTime = time.Second
+// reachTime is how long the other hubs have to read a change, and rowTime more for
+// each of its rows.
+const (
+	reachTime = time.Second
+	rowTime   = 200 * time.Microsecond
+)
 
 // Follow implements Membership.
 func (r *brokerRooms) Follow(belong func(string, Room, []Belonging)) { r.belong = belong }
@@ -523,22 +527,34 @@ func (r *brokerRooms) Detach(tenant string) {
 	}
 }
 
-// Place implements Membership.
-func (r *brokerRooms) Place(ctx context.Context, tenant string) (uint64, error) {
-	place, err := r.journal.Last(ctx, tenant)
+// Now implements Membership.
+func (r *brokerRooms) Now(ctx context.Context, tenant string, room Room) (place, version uint64, err error) {
+	place, err = r.journal.Last(ctx, tenant)
 	if err != nil {
-		return 0, logError(err)
+		return 0, 0, logError(err)
 	}
-	return place, nil
+	if e := r.enrolment(tenant); e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		version = e.rooms[room]
+	}
+	return place, version, nil
+}
+
+func (b *Broker) enrolment(tenant string) *enrolment {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.enrolled[tenant]
 }
 
 // Change implements Membership.
-func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, place uint64, changed []Belonging) error {
-	r.mu.Lock()
-	e := r.enrolled[tenant]
-	r.mu.Unlock()
+func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging) error {
+	e := r.enrolment(tenant)
 	if e == nil {
 		return ErrConflict
+	}
+	if len(changed) == 0 {
+		return nil
 	}
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
@@ -552,13 +568,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 		}
 		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
-	e.mu.Lock()
-	from := e.rooms[room]
-	e.mu.Unlock()
-	if len(rows) == 0 {
-		return nil
-	}
-	last, err := r.table.Put(ctx, tenant, groupOf(room), from, rows)
+	last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows)
 	if errors.Is(err, journal.ErrConflict) {
 		if last, err = r.table.Last(ctx, tenant); err == nil {
 			if err = r.catchUp(ctx, tenant, e, last); err == nil {
@@ -576,6 +586,8 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
+	defer cancel()
 	answers, silent := r.peers.AskAll(ctx, call)
 	for _, answer := range answers {
 		var a Answer
@@ -812,13 +824,11 @@ func (b *Broker) serve(data []byte) []byte {
 // reached reads a tenant's rows up to a place, if we need them, and says that we
 // have.
 func (b *Broker) reached(tenant string, place uint64) bool {
-	b.mu.Lock()
-	e := b.enrolled[tenant]
-	b.mu.Unlock()
+	e := b.enrolment(tenant)
 	if e == nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), reachTime)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*reachTime) // who asks may have given up before
 	defer cancel()
 	return b.catchUp(ctx, tenant, e, place) == nil
 }

@@ -28,11 +28,11 @@ type Membership interface {
 	Follow(func(tenant string, room Room, changed []Belonging))
 	Attach(ctx context.Context, tenant string) error
 	Detach(tenant string)
-	// Place is where a tenant's history is now.
-	Place(ctx context.Context, tenant string) (uint64, error)
-	// Change stores a room's changed belongings, as of a place. It returns when all
-	// hubs know. ErrConflict: the room has changed meanwhile, and this hub knows now.
-	Change(ctx context.Context, tenant string, room Room, place uint64, changed []Belonging) error
+	// Now is where a tenant's history is, and which version of a room is known here.
+	Now(ctx context.Context, tenant string, room Room) (place, version uint64, err error)
+	// Change stores what changes in a version of a room, as of a place. It returns when
+	// all hubs know. ErrConflict: there is another version, and this hub knows it now.
+	Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging) error
 }
 
 // maxPast is how many ended stays a tenant's rooms remember.

@@ -23,6 +23,8 @@ const (
 	mostHeld = 4096
 	// sweepKeys is how many keys the broker looks up at once.
 	sweepKeys = 1024
+	// quietKeys is how many places are moved on in one sweep at the most.
+	quietKeys = 64
 )
 
 // feed follows one key.
@@ -592,25 +594,52 @@ func (j *Journal) sweep(ctx context.Context, s state) error {
 		j.mu.Lock()
 		j.swept = max(j.swept, upTo)
 		j.mu.Unlock()
-		from = upTo
 	}
 	far := (s.last - min(s.first, s.last)) / 4
+	moved := 0
 	for _, f := range feeds {
-		f.quiet(from, far)
+		if moved == quietKeys {
+			break
+		}
+		place, idle := f.idle()
+		if !idle || s.last <= place+far {
+			continue
+		}
+		moved++
+		switch next, err := j.next(ctx, j.cfg.Prefix+".ev."+token(f.key), place, s.last); {
+		case err != nil:
+			return err
+		case next == 0: // the leader knows
+			f.quiet(place, s.last)
+		default:
+			f.mu.Lock()
+			f.knowLocked(next)
+			f.mu.Unlock()
+		}
 	}
 	return nil
 }
 
-// quiet moves a key's place on to what was swept, when it is far behind.
-func (f *feed) quiet(swept, far uint64) {
+// idle says whether a feed waits for nothing, and where.
+func (f *feed) idle() (place uint64, idle bool) {
 	f.mu.Lock()
-	idle := f.place == f.taken && f.known <= f.taken && !f.repairing && len(f.part)+len(f.ready) == 0 && !f.closed && !f.preparing
-	move := idle && swept > f.place+far
-	if move {
-		f.place, f.taken, f.known = swept, swept, swept
+	defer f.mu.Unlock()
+	return f.place, f.idleLocked()
+}
+
+func (f *feed) idleLocked() bool {
+	return f.place == f.taken && f.known <= f.taken && !f.repairing && len(f.part)+len(f.ready) == 0 && !f.closed && !f.preparing
+}
+
+// quiet moves a feed's place on to where the leader knows of nothing for it.
+func (f *feed) quiet(from, to uint64) {
+	f.mu.Lock()
+	moved := f.idleLocked() && f.place == from
+	if moved {
+		f.place, f.taken, f.known = to, to, to
 	}
 	f.mu.Unlock()
-	if move {
-		f.j.cfg.Quiet(f.key, swept)
+	if moved {
+		f.j.cfg.Quiet(f.key, to)
 	}
 }

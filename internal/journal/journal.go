@@ -187,7 +187,7 @@ func untilMade(ctx context.Context, logger *slog.Logger, do func() error) error 
 // transient says whether a broker that is starting, or electing, may say so.
 func transient(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.Code >= 500 || api.ErrorCode == 10074 // no suitable peers, yet
+		return api.Code >= 500 || api.ErrorCode == 10005 || api.ErrorCode == 10074 // no suitable peers, yet
 	}
 	return true
 }

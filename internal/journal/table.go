@@ -115,13 +115,14 @@ func (t *Table) rowOf(msg *nats.Msg) Row {
 	return r
 }
 
+// putTries is how often a batch is tried that the broker is too busy for.
+const putTries = 100
+
 // Put puts rows of one group, at once where they are fewer than BatchLimit. from is
 // the place of the group's own row as the caller knows it; ErrConflict where it is
 // another. It returns the place of the last.
 func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows []Row) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-	defer cancel()
-	for {
+	for tries := 0; ; {
 		n := min(len(rows), BatchLimit-1)
 		own := message(t.subject(topic, group, ""), nil, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
 		messages := []*nats.Msg{own}
@@ -132,16 +133,16 @@ func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows 
 			}
 			messages = append(messages, msg)
 		}
-		last, err := t.putOnce(ctx, messages)
+		once, cancel := context.WithTimeout(ctx, appendTimeout)
+		last, err := t.putOnce(once, messages)
+		cancel()
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			switch refused.code {
 			case 10071, 10164: // another last sequence
 				return 0, ErrConflict
 			case codeBatchesFull, codeIncomplete, codeNotLeader:
-				select {
-				case <-time.After(10 * time.Millisecond):
+				if tries++; tries < putTries && pause(ctx) {
 					continue
-				case <-ctx.Done():
 				}
 			}
 		}

@@ -30,6 +30,7 @@ const (
 type client struct {
 	epoll   int
 	server  *server
+	servers []*server // over which the streams are spread; server is the first
 	streams []stream
 	ready   int // streams that have what the server greets with
 	events  int // of all streams
@@ -48,12 +49,12 @@ type stream struct {
 	ready bool
 }
 
-func newClient(s *server) (*client, error) {
+func newClient(servers ...*server) (*client, error) {
 	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return &client{epoll: epoll, server: s, buf: make([]byte, 256<<10), polled: make([]syscall.EpollEvent, 512)}, nil
+	return &client{epoll: epoll, server: servers[0], servers: servers, buf: make([]byte, 256<<10), polled: make([]syscall.EpollEvent, 512)}, nil
 }
 
 // close resets the streams, so that none of their ports stays in TIME_WAIT.
@@ -94,7 +95,8 @@ func (c *client) connect(i int) error {
 			return fmt.Errorf("SO_RCVBUF: %w", err)
 		}
 	}
-	to := c.server.addr
+	server := c.servers[i%len(c.servers)]
+	to := server.addr
 	if to.Addr().IsLoopback() {
 		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, bindAddressNoPort, 1); err != nil {
 			return fmt.Errorf("IP_BIND_ADDRESS_NO_PORT: %w", err)
@@ -106,7 +108,7 @@ func (c *client) connect(i int) error {
 	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	if _, err := syscall.Write(fd, c.server.subscribe(c.first+i)); err != nil {
+	if _, err := syscall.Write(fd, server.subscribe(c.first+i)); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	if err := syscall.SetNonblock(fd, true); err != nil {
@@ -222,7 +224,10 @@ func (c *client) delivered(each int) error {
 // poster publishes over keep-alive connections.
 type poster struct{ conns []*bufio.ReadWriter }
 
-func newPoster(addr string) (*poster, func(), error) {
+func newPoster(addr string) (*poster, func(), error) { return dial(publishers, addr) }
+
+// dial opens n connections, spread over addresses.
+func dial(n int, addrs ...string) (*poster, func(), error) {
 	p := &poster{}
 	var conns []net.Conn
 	stop := func() {
@@ -230,8 +235,8 @@ func newPoster(addr string) (*poster, func(), error) {
 			conn.Close()
 		}
 	}
-	for range publishers {
-		conn, err := net.Dial("tcp", addr)
+	for i := range n {
+		conn, err := net.Dial("tcp", addrs[i%len(addrs)])
 		if err != nil {
 			stop()
 			return nil, nil, err

@@ -48,12 +48,9 @@ func run(args []string) error {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
-	var names []string
-	for _, row := range rows {
-		names = append(names, row.name)
-	}
 	streams := flags.Int("streams", 10000, "how many `streams` to open")
-	picked := flags.String("rows", strings.Join(names, ","), "which `rows` to measure")
+	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(rows)+", with -nats "+namesOf(natsRows()))
+	onNATS := flags.Bool("nats", false, "measure hubs that share their history over NATS too: rows beside the hub in memory, from a nats-server that is built as well")
 	binary := flags.String("binary", "", "the hub's `program`, instead of building it")
 	base := flags.String("url", "", "a hub that runs already, `http://host:port`, on this machine; it is neither pinned nor restarted")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of a table")
@@ -63,16 +60,24 @@ func run(args []string) error {
 	if flags.NArg() > 0 || *streams < 1 {
 		return errors.New("want no arguments and at least one stream; -h explains")
 	}
+	all := rows
+	if *onNATS {
+		all = slices.Concat(rows, natsRows())
+	}
 	var chosen []row
-	for name := range strings.SplitSeq(*picked, ",") {
-		at := slices.IndexFunc(rows, func(r row) bool { return r.name == name })
-		if at < 0 {
-			return fmt.Errorf("there is no row %q, only %s", name, strings.Join(names, ", "))
+	for name := range strings.SplitSeq(cmp.Or(*picked, namesOf(all)), ",") {
+		had := len(chosen)
+		for _, row := range all {
+			if row.name == name {
+				chosen = append(chosen, row)
+			}
 		}
-		chosen = append(chosen, rows[at])
+		if len(chosen) == had {
+			return fmt.Errorf("there is no row %q, only %s", name, namesOf(all))
+		}
 	}
 
-	b, err := newBench(*streams, *binary, *base)
+	b, err := newBench(*streams, *binary, *base, *onNATS)
 	if err != nil {
 		return err
 	}
@@ -116,8 +121,17 @@ func run(args []string) error {
 	return err
 }
 
-// newBench gets the hub's program, and then takes the cores.
-func newBench(streams int, binary, base string) (*bench, error) {
+// namesOf are rows' names; several rows may have one.
+func namesOf(rows []row) string {
+	var names []string
+	for _, row := range rows {
+		names = append(names, row.name)
+	}
+	return strings.Join(slices.Compact(names), ",")
+}
+
+// newBench gets the programs, and then takes the cores.
+func newBench(streams int, binary, base string, onNATS bool) (*bench, error) {
 	if err := raiseFiles(streams + 100); err != nil {
 		return nil, err
 	}
@@ -135,18 +149,30 @@ func newBench(streams int, binary, base string) (*bench, error) {
 		b.say("there is one core only: client and server share it")
 	}
 	if binary == "" && base == "" {
-		b.say("building the hub")
-		b.binary = filepath.Join(dir, "realtimehub")
-		if out, err := exec.Command("go", "build", "-o", b.binary, "realtimehub").CombinedOutput(); err != nil {
-			b.end()
-			return nil, fmt.Errorf("go build: %w\n%s", err, out)
-		}
+		b.binary, err = b.build("realtimehub", "realtimehub")
+	}
+	if err == nil && onNATS && base == "" {
+		b.natsServer, err = b.build("nats-server", "github.com/nats-io/nats-server/v2")
+	}
+	if err != nil {
+		b.end()
+		return nil, err
 	}
 	if err := pinProcess(client); err != nil {
 		b.end()
 		return nil, err
 	}
 	return b, nil
+}
+
+// build builds a program into our own directory.
+func (b *bench) build(name, pkg string) (path string, err error) {
+	b.say("building %s", name)
+	path = filepath.Join(b.dir, name)
+	if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
 }
 
 // raiseFiles makes room for so many open files.

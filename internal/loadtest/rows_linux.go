@@ -60,6 +60,7 @@ type bench struct {
 	nursery
 	streams      int
 	binary, base string
+	natsServer   string   // the program, with -nats
 	tenants      int      // used so far
 	frame        int      // bytes of a delivery on the hub's wire, once measured
 	pacedBare    *float64 // the bare server's figure, which two rows need

@@ -174,7 +174,7 @@ func (n *nursery) start(name string, command func(addr string) (*exec.Cmd, error
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	log, err := os.Create(filepath.Join(n.dir, name+".log"))
+	log, err := os.CreateTemp(n.dir, name+"*.log")
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (n *nursery) start(name string, command func(addr string) (*exec.Cmd, error
 		<-exited
 		delete(n.live, pid)
 	}}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()
@@ -240,6 +240,19 @@ func (n *nursery) hub(binary string, settings ...string) (*server, error) {
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "REALTIME_ADDR="+addr, "REALTIME_PRESENCE_AUDIENCE=tenant", "REALTIME_IDLE_TIMEOUT=0")
 		cmd.Env = append(cmd.Env, settings...)
 		return cmd, nil
+	})
+}
+
+// nats starts the i-th nats-server, of a cluster if there are several routes.
+func (n *nursery) nats(binary, dir string, i int, routes []string) (*server, error) {
+	name := fmt.Sprint("nats", i)
+	return n.start(name, func(addr string) (*exec.Cmd, error) {
+		host, port, err := net.SplitHostPort(addr)
+		args := []string{"-n", name, "-a", host, "-p", port, "-js", "-sd", filepath.Join(dir, name)}
+		if len(routes) > 1 {
+			args = append(args, "-cluster_name", "load", "-cluster", routes[i], "-routes", strings.Join(routes, ","))
+		}
+		return exec.Command(binary, args...), err
 	})
 }
 

@@ -289,10 +289,14 @@ func (p *Peers) Cast(topic string, data []byte) error {
 	return p.send(p.topicSubject(topic), append(frame(kindTell, p.cfg.Node, topic), data...))
 }
 
-// Ask has one process answer, ErrGone where it does not.
+// Ask has one process answer, within a second or as long as ctx says; ErrGone where
+// it does not.
 func (p *Peers) Ask(ctx context.Context, node string, data []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+	}
 	answer, err := p.nc.RequestWithContext(ctx, p.nodeSubject(node), append(frame(kindAsk, p.cfg.Node), data...))
 	if err != nil {
 		return nil, errors.Join(ErrGone, err)

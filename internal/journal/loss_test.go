@@ -1,0 +1,183 @@
+package journal
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// deaf has a feed hear nothing any more of what is republished.
+func (u *user) deaf(key string) {
+	if err := u.feed(key).sub.Unsubscribe(); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// The last message is lost on its way and nothing follows that would tell: the
+// sweep finds it within 2 s.
+func TestTailLoss(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
+		two.attach("k")
+		two.attach("quiet")
+		one.append(it("k", "a"))
+		two.await("k", "a")
+		two.deaf("k")
+		start := time.Now()
+		one.append(it("k", "b"))
+		two.await("k", "a b")
+		t.Logf("found after %v", time.Since(start))
+		if time.Since(start) > 2*time.Second {
+			t.Fatal("too late")
+		}
+	})
+}
+
+// What a feed misses in the middle it reads back, in order and once.
+func TestGapIsReadBack(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
+		two.attach("k")
+		f := two.feed("k")
+		var want []string
+		for i := range 300 {
+			if i == 100 {
+				two.deaf("k")
+			}
+			if i == 200 { // as when it hears again
+				var err error
+				f.mu.Lock()
+				f.sub, err = two.nc.ChanSubscribe(cfg.Prefix+".live."+token("k")+".*", two.pumps[0])
+				f.mu.Unlock()
+				if err != nil {
+					t.Fatal(err)
+				}
+				two.nc.Flush()
+			}
+			want = append(want, fmt.Sprint(i))
+			one.append(it("k", fmt.Sprint(i)))
+		}
+		two.await("k", strings.Join(want, " "))
+	})
+}
+
+// While one attaches, another appends: all that comes after the head is handed over.
+func TestAttachSeam(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		cfg.PerKey = 0
+		one := open(t, b, 0, "one", cfg)
+		const rounds, each = 10, 100
+		for round := range rounds {
+			key := fmt.Sprint("k", round)
+			two := open(t, b, (1+round)%len(b.Servers), fmt.Sprint("two", round), cfg)
+			begun, done := make(chan struct{}), make(chan struct{})
+			items := make([]*Item, each)
+			go func() {
+				defer close(done)
+				for i := range items {
+					items[i] = it(key, fmt.Sprint(i))
+					one.append(items[i])
+					if i == each/10 {
+						close(begun)
+					}
+				}
+			}()
+			<-begun
+			head := two.attach(key)
+			<-done
+			is.NoErr(two.Reach(t.Context(), key, items[each-1].Seq))
+			var want []string
+			for _, it := range items {
+				if it.Seq > head {
+					want = append(want, string(it.Data))
+				}
+			}
+			is.Equal(two.seen(key), strings.Join(want, " "))
+			is.True(len(want) > 0)
+		}
+	})
+}
+
+// A key that falls behind what is kept is told so, and goes on with what remains.
+func TestLostIsTold(t *testing.T) {
+	is := is.New(t)
+	cfg := settings
+	cfg.PerKey = 10
+	b := natstest.Start(t, 1)
+	one, two := open(t, b, 0, "one", cfg), open(t, b, 0, "two", cfg)
+	two.attach("k")
+	one.append(it("k", "first"))
+	two.await("k", "first")
+	two.deaf("k")
+	var items []*Item
+	for i := range 50 {
+		items = append(items, it("k", fmt.Sprint(i)))
+	}
+	one.append(items...)
+	two.await("k", "first 40 41 42 43 44 45 46 47 48 49")
+	two.mu.Lock()
+	defer two.mu.Unlock()
+	is.Equal(two.lost["k"], items[39].Seq)
+}
+
+// A broker that comes back without its last writes gives their places again: that is
+// another epoch, for all, and everybody begins anew.
+func TestEpoch(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, two := open(t, b, 0, "one", settings), open(t, b, 0, "two", settings)
+	one.attach("k")
+	one.append(it("k", "a"))
+	before := one.Epoch()
+	is.Equal(two.Epoch(), before)
+	dir, copied := b.StoreDir(0), filepath.Join(t.TempDir(), "copy")
+	b.Stop(0)
+	is.NoErr(exec.Command("cp", "-r", dir, copied).Run())
+	b.Restart(t, 0)
+	await(t, func() bool { return one.Ready() == nil && one.nc.IsConnected() })
+	one.append(it("k", "b"), it("k", "c"))
+	b.Stop(0)
+	is.NoErr(os.RemoveAll(dir))
+	is.NoErr(os.Rename(copied, dir))
+	b.Restart(t, 0)
+	await(t, func() bool { return one.Epoch() != before && two.Epoch() == one.Epoch() })
+	one.mu.Lock()
+	_, told := one.lost["k"]
+	one.mu.Unlock()
+	is.True(told)
+	one.append(it("k", "d"))
+	is.Equal(one.seen("k"), "a b c d")
+}
+
+func await(t *testing.T, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !true(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not come")
+		}
+	}
+}
+
+// A quiet key's place moves on before the stream leaves it behind.
+func TestQuietMovesOn(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one := open(t, b, 0, "one", settings)
+	place := one.attach("quiet")
+	for i := range 20 {
+		one.append(it("busy", fmt.Sprint(i)))
+	}
+	await(t, func() bool { now, _ := one.Place("quiet"); return now >= 20 })
+	is.Equal(place, uint64(0))
+	one.append(it("quiet", "a"))
+	is.Equal(one.seen("quiet"), "a")
+}
