@@ -36,7 +36,14 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		Detail string         `json:"detail"`
 		Code   string         `json:"code"`
 		Errors []fieldProblem `json:"errors,omitempty"`
+		ID     string         `json:"id,omitempty"`  // of an event that may have been stored
+		IDs    []string       `json:"ids,omitempty"` // of a batch that may have been
 	}{Type: "about:blank"}
+	if ids := unconfirmed(err); len(ids) == 1 {
+		body.ID = ids[0]
+	} else {
+		body.IDs = ids
+	}
 	p := describe(err)
 	if p.status == http.StatusInternalServerError {
 		logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
@@ -69,6 +76,14 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(p.status)
 	json.NewEncoder(w).Encode(body)
+}
+
+// unconfirmed are the ids of events that may have been stored.
+func unconfirmed(err error) []string {
+	if e, ok := errors.AsType[*UnconfirmedError](err); ok {
+		return e.IDs
+	}
+	return nil
 }
 
 func describe(err error) *problem {

@@ -33,7 +33,9 @@ var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0
 // it comes back at once, with the id of the last event that it saw whole.
 type cutClient struct {
 	addr, profile string
-	next          string // where to go when the hub ends the stream
+	next          string   // where to go when the hub ends the stream
+	anyOf         []string // instead of addr: one of them each time, which may be down
+	seqs          []uint64 // the places of got
 	reader        *sse.Reader
 	connects      int
 	resumes       map[string]int
@@ -61,8 +63,21 @@ func (c *cutClient) cut(reset bool) {
 	c.conn = nil
 }
 
+func (c *cutClient) dial() (conn net.Conn, err error) {
+	if len(c.anyOf) == 0 {
+		return net.Dial("tcp", c.addr)
+	}
+	for range 1000 {
+		if conn, err = net.Dial("tcp", c.anyOf[rand.IntN(len(c.anyOf))]); err == nil {
+			return conn, nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil, err
+}
+
 func (c *cutClient) connect() (net.Conn, error) {
-	conn, err := net.Dial("tcp", c.addr)
+	conn, err := c.dial()
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +150,8 @@ func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 		case event.Type == "hub.closing" && c.next != "":
 			c.addr = c.next
 			return true
+		case event.Type == "hub.closing" && len(c.anyOf) > 0:
+			return true
 		case event.Type != "a.b":
 			c.fault = fmt.Errorf("%+v", event)
 			return false
@@ -142,6 +159,9 @@ func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 			var e struct{ Payload int }
 			json.Unmarshal([]byte(event.Data), &e)
 			c.got = append(c.got, e.Payload)
+			if cursor, ok := ParseCursor(event.ID); ok {
+				c.seqs = append(c.seqs, cursor.Seq)
+			}
 		}
 	}
 }

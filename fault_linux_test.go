@@ -33,15 +33,26 @@ type process struct {
 	logs *bytes.Buffer // to be read once it has ended
 	wait func() *os.ProcessState
 	end  func() *os.ProcessState // SIGTERM, and waits
+	kill func()                  // SIGKILL, and waits
 }
 
 // startProcess builds the hub as users do, without the race detector, and starts it.
 func startProcess(t *testing.T, settings ...string) *process {
 	t.Helper()
+	return startBinary(t, buildHub(t), settings...)
+}
+
+func buildHub(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "hub")
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	return binary
+}
+
+func startBinary(t *testing.T, binary string, settings ...string) *process {
+	t.Helper()
 	logs, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +84,10 @@ func startProcess(t *testing.T, settings ...string) *process {
 	p.end = func() *os.ProcessState {
 		cmd.Process.Signal(syscall.SIGTERM)
 		return p.wait()
+	}
+	p.kill = func() {
+		cmd.Process.Kill()
+		p.wait()
 	}
 	t.Cleanup(func() { p.end() })
 	select {

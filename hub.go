@@ -958,7 +958,8 @@ func (h *Hub) Share(tenant string, viewer ProfileRef, profiles []ProfileRef) []b
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
 // waits for a membership service, if there is one, and for no client. Ids and
-// timestamps are filled in. ErrMembership: nothing was stored.
+// timestamps are filled in. ErrMembership, ErrNotStored: nothing was stored; an
+// *UnconfirmedError: it may have been.
 func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	now := time.Now()
 	entries := make([]*Entry, len(events))
@@ -977,7 +978,13 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 			return nil, err
 		}
 	}
-	if err := h.log.Append(ctx, entries); err != nil {
+	if err := h.log.Append(ctx, entries); errors.Is(err, ErrUnconfirmed) {
+		ids := make([]string, len(events))
+		for i, e := range events {
+			ids[i] = e.ID
+		}
+		return nil, &UnconfirmedError{ids, err}
+	} else if err != nil {
 		return nil, err
 	}
 	receipts := make([]Receipt, len(entries))
@@ -1016,6 +1023,15 @@ func (h *Hub) Say(ctx context.Context, e *Event) error {
 	h.Flush(e.TenantID)
 	return nil
 }
+
+// UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
+type UnconfirmedError struct {
+	IDs []string
+	err error
+}
+
+func (e *UnconfirmedError) Error() string { return e.err.Error() }
+func (e *UnconfirmedError) Unwrap() error { return e.err }
 
 // settle brings the tenant's rooms up to date before an event for one is placed:
 // also where nobody is connected, since who resumes later is to get it.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,8 +42,9 @@ type Broker struct {
 	table   *journal.Table
 	peers   *peers.Peers
 
-	shelves shelves // the last entries of tenants that are followed
-	sinks   []Sink
+	connected atomic.Bool
+	shelves   shelves // the last entries of tenants that are followed
+	sinks     []Sink
 
 	session PeerSink
 	belong  func(tenant string, room Room, changed []Belonging)
@@ -68,6 +70,7 @@ const (
 	brokerPing      = 700 * time.Millisecond
 	brokerPings     = 2
 	brokerReconnect = 100 * time.Millisecond
+	brokerDial      = time.Second
 )
 
 // ConnectBroker connects, and makes what the broker keeps; it waits as long as ctx
@@ -80,8 +83,16 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		nats.Name("realtimehub " + b.name()), nats.NoEcho(), nats.RetryOnFailedConnect(true),
 		nats.ReconnectBufSize(-1), nats.PingInterval(brokerPing), nats.MaxPingsOutstanding(brokerPings),
 		nats.MaxReconnects(-1), nats.ReconnectWait(brokerReconnect),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { cfg.Logger.Warn("broker: disconnected", "err", err) }),
-		nats.ReconnectHandler(func(nc *nats.Conn) { cfg.Logger.Info("broker: connected again", "to", nc.ConnectedServerName()) }),
+		nats.Timeout(brokerDial),
+		nats.ConnectHandler(func(*nats.Conn) { b.connected.Store(true) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.connected.Store(false)
+			cfg.Logger.Warn("broker: disconnected", "err", err)
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			b.connected.Store(true)
+			cfg.Logger.Info("broker: connected again", "to", nc.ConnectedServerName())
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			cfg.Logger.Warn("broker", "err", err)
 		}),
@@ -106,7 +117,7 @@ func (b *Broker) open(ctx context.Context) (err error) {
 	cfg := journal.Config{
 		Prefix: b.cfg.Prefix, Node: b.name(), Replicas: b.cfg.Replicas, PerKey: b.cfg.Limits.Events,
 		Bytes: b.cfg.Limits.Bytes, Age: b.cfg.Limits.TTL, Window: b.cfg.Limits.Window, Logger: b.cfg.Logger,
-		Handle: b.handle, Flush: b.flush, Quiet: b.quiet, Lost: b.lost,
+		Connected: b.connected.Load, Handle: b.handle, Flush: b.flush, Quiet: b.quiet, Lost: b.lost,
 	}
 	if b.cfg.Prepare {
 		cfg.Prepare = b.prepare

@@ -22,10 +22,16 @@ func newPrefix() string { return fmt.Sprint("test", prefixes.Add(1)) }
 // theBroker is a server of the test's own.
 func theBroker(t testing.TB) *natstest.Broker { return natstest.Start(t, 1) }
 
-// joinBroker connects a hub's side to a server, until the test ends.
+// joinBroker connects a hub's side to a server of the test's own.
 func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits MemoryLimits, change ...func(*BrokerConfig)) *Broker {
 	t.Helper()
-	cfg := BrokerConfig{URL: b.URL(server), Prefix: prefix, Replicas: len(b.Servers), Limits: limits, Logger: slog.New(slog.DiscardHandler)}
+	return joinBrokerAt(t, b.URL(server), len(b.Servers), prefix, limits, change...)
+}
+
+// joinBrokerAt connects a hub's side to a server, until the test ends.
+func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits MemoryLimits, change ...func(*BrokerConfig)) *Broker {
+	t.Helper()
+	cfg := BrokerConfig{URL: url, Prefix: prefix, Replicas: replicas, Limits: limits, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&cfg)
 	}

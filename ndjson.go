@@ -25,6 +25,7 @@ type lineProblem struct {
 	Code   string         `json:"code"`
 	Detail string         `json:"detail"`
 	Errors []fieldProblem `json:"errors,omitempty"`
+	ID     string         `json:"id,omitempty"` // of an event that may have been stored
 }
 
 // lineReceipt is the answer to a line that was accepted, with results=all.
@@ -109,7 +110,10 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 
 func problemOf(line int, err error) lineProblem {
 	p := describe(err)
-	fault := lineProblem{line, p.code, p.detail, nil}
+	fault := lineProblem{Line: line, Code: p.code, Detail: p.detail}
+	if ids := unconfirmed(err); len(ids) == 1 {
+		fault.ID = ids[0]
+	}
 	for _, e := range FieldErrors(err) {
 		fault.Errors = append(fault.Errors, fieldProblem{e.Code, e.Field, nil, e.Detail})
 	}

@@ -172,6 +172,9 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	j.mu.Unlock()
 	defer j.release(number, p)
 	if len(messages) > 0 {
+		if !j.cfg.Connected() {
+			return ErrUnconfirmed // as it would be
+		}
 		last, duplicate, err := j.keep(ctx, messages, passes)
 		if err != nil {
 			return err
@@ -203,6 +206,9 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		return nil
 	}
 	for _, msg := range passes { // who cannot be reached now is not there now
+		if !j.cfg.Connected() {
+			break
+		}
 		if err := j.nc.PublishMsg(msg); errors.Is(err, nats.ErrMaxPayload) {
 			return ErrTooLarge
 		}

@@ -39,6 +39,7 @@ const (
 	appendTimeout = 1500 * time.Millisecond
 	askTimeout    = 1500 * time.Millisecond
 	probeEvery    = time.Second
+	makeTimeout   = 5 * time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
 	staleAfter = 3 * time.Second
 )
@@ -53,6 +54,9 @@ type Config struct {
 	Age      time.Duration // of a message, at least Window
 	Window   time.Duration // in which an id is recognised
 	Logger   *slog.Logger
+	// Connected says whether the broker can be reached, at once: the connection itself
+	// may be busy with coming back when it is asked.
+	Connected func() bool
 
 	// Handle takes what follows next in a key's order; Flush is called after it, when
 	// nobody waits. Neither waits.
@@ -159,7 +163,7 @@ func (j *Journal) prepare(ctx context.Context) error {
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	return untilMade(ctx, j.cfg.Logger, func() error {
+	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {
 		_, err := js.CreateOrUpdateStream(ctx, config)
 		if err == nil {
 			j.epochs, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.cfg.Prefix + "_epoch", Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
@@ -169,9 +173,11 @@ func (j *Journal) prepare(ctx context.Context) error {
 }
 
 // untilMade tries as long as ctx allows and the broker may still come to it.
-func untilMade(ctx context.Context, logger *slog.Logger, do func() error) error {
+func untilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
 	for {
-		err := do()
+		once, cancel := context.WithTimeout(ctx, makeTimeout) // who has no leader does not answer
+		err := do(once)
+		cancel()
 		if err == nil || !transient(err) {
 			return err
 		}
@@ -210,7 +216,7 @@ func (j *Journal) Epoch() string {
 
 // Ready says why nothing can be kept now, nil when it can.
 func (j *Journal) Ready() error {
-	if !j.nc.IsConnected() {
+	if !j.cfg.Connected() {
 		return errors.New("not connected to the broker")
 	}
 	if since := time.Since(time.Unix(0, j.answered.Load())); since > staleAfter {
@@ -394,7 +400,7 @@ func (j *Journal) watch() {
 		case <-status:
 		case <-ticker.C:
 		}
-		if j.nc.IsConnected() {
+		if j.cfg.Connected() {
 			j.probe()
 		}
 	}

@@ -50,7 +50,9 @@ func open(t *testing.T, b *natstest.Broker, server int, node string, cfg Config)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	j, err := Open(ctx, b.Connect(t, server, nats.NoEcho(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1)), cfg)
+	nc := b.Connect(t, server, nats.NoEcho(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1))
+	cfg.Connected = nc.IsConnected
+	j, err := Open(ctx, nc, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

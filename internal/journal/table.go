@@ -44,7 +44,7 @@ func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, 
 	if err != nil {
 		return nil, err
 	}
-	err = untilMade(ctx, logger, func() error {
+	err = untilMade(ctx, logger, func(ctx context.Context) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: g.stream, Subjects: []string{prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,

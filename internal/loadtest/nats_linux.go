@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -238,6 +242,9 @@ func (b *bench) together(s setup) (hubs, brokers []*server, stop func(), err err
 		}
 		brokers, urls = append(brokers, broker), append(urls, "nats://"+broker.host)
 	}
+	if err := led(urls); err != nil {
+		return hubs, brokers, stop, err
+	}
 	b.tenants++
 	for range s.hubs {
 		hub, err := b.hub(b.binary, "REALTIME_PRESENCE_AUDIENCE=none",
@@ -249,6 +256,31 @@ func (b *bench) together(s setup) (hubs, brokers []*server, stop func(), err err
 		hubs = append(hubs, hub)
 	}
 	return hubs, brokers, stop, nil
+}
+
+// led waits until the brokers have a leader: an election is not to be measured, and
+// a request that comes before it is not answered.
+func led(urls []string) error {
+	if len(urls) == 0 {
+		return nil
+	}
+	nc, err := nats.Connect(strings.Join(urls, ","))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	for end := time.Now().Add(patience); err == nil; {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, err = js.AccountInfo(ctx)
+		cancel()
+		if err == nil || time.Now().After(end) {
+			break
+		}
+		err = nil
+		time.Sleep(100 * time.Millisecond)
+	}
+	return err
 }
 
 // freeAddresses are as many as nobody listens on.

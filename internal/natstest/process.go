@@ -15,6 +15,7 @@ import (
 // Processes are servers in processes of their own, to be killed.
 type Processes struct {
 	binary  string
+	host    string
 	dir     string
 	ports   []int
 	cluster []int
@@ -35,14 +36,20 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, err
 })
 
-// StartProcesses starts n servers, which end with the test.
+// StartProcesses starts n servers on loopback, which end with the test.
 func StartProcesses(t testing.TB, n int) *Processes {
+	t.Helper()
+	return StartProcessesOn(t, "127.0.0.1", n)
+}
+
+// StartProcessesOn starts n servers on an address of this machine's.
+func StartProcessesOn(t testing.TB, host string, n int) *Processes {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Processes{binary: path, dir: t.TempDir(), cmds: make([]*exec.Cmd, n)}
+	p := &Processes{binary: path, host: host, dir: t.TempDir(), cmds: make([]*exec.Cmd, n)}
 	for range n {
 		p.ports, p.cluster = append(p.ports, freePort(t)), append(p.cluster, freePort(t))
 	}
@@ -63,7 +70,7 @@ func StartProcesses(t testing.TB, n int) *Processes {
 // Start starts server i, with what it kept.
 func (p *Processes) Start(t testing.TB, i int) {
 	t.Helper()
-	config := fmt.Sprintf("server_name: n%d\nlisten: 127.0.0.1:%d\njetstream { store_dir: %q }\n", i, p.ports[i], filepath.Join(p.dir, fmt.Sprint(i)))
+	config := fmt.Sprintf("server_name: n%d\nlisten: %s:%d\njetstream { store_dir: %q }\n", i, p.host, p.ports[i], filepath.Join(p.dir, fmt.Sprint(i)))
 	if len(p.ports) > 1 {
 		var routes []string
 		for _, port := range p.cluster {
@@ -86,7 +93,7 @@ func (p *Processes) Start(t testing.TB, i int) {
 func (p *Processes) Await(t testing.TB, i int) {
 	t.Helper()
 	for range 1000 {
-		conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", p.ports[i]))
+		conn, err := net.Dial("tcp", fmt.Sprint(p.host, ":", p.ports[i]))
 		if err == nil {
 			conn.Close()
 			return
@@ -108,8 +115,11 @@ func (p *Processes) Kill(i int) {
 // Signal sends server i a signal.
 func (p *Processes) Signal(i int, s os.Signal) { p.cmds[i].Process.Signal(s) }
 
+// PID is of server i's process.
+func (p *Processes) PID(i int) int { return p.cmds[i].Process.Pid }
+
 // URL is of server i.
-func (p *Processes) URL(i int) string { return fmt.Sprint("nats://127.0.0.1:", p.ports[i]) }
+func (p *Processes) URL(i int) string { return fmt.Sprint("nats://", p.host, ":", p.ports[i]) }
 
 // URLs are of all servers, as clients take them.
 func (p *Processes) URLs() string {

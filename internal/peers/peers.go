@@ -104,11 +104,21 @@ type hold struct {
 	sub   *nats.Subscription
 	ready chan struct{}         // closed when the others have told what they have
 	of    map[string]*remoteSet // by node
+	begun time.Time
+	first map[string]struct{} // who was there when it begun, and has not told yet
+}
+
+// knows says whether a node's first word of a topic is of what was there already.
+func (h *hold) knows(node string) bool {
+	_, first := h.first[node]
+	delete(h.first, node)
+	return first || time.Since(h.begun) < beatEvery // who is there is heard by then
 }
 
 // remoteSet is what another process has.
 type remoteSet struct {
 	heard   bool // its first snapshot has come
+	known   bool // the snapshot that comes is of what was there already
 	asked   time.Time
 	version uint64
 	ids     map[ID]struct{}
@@ -338,7 +348,10 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 	h := p.holds[topic]
 	first := h == nil
 	if first {
-		h = &hold{ready: make(chan struct{}), of: map[string]*remoteSet{}}
+		h = &hold{ready: make(chan struct{}), of: map[string]*remoteSet{}, begun: time.Now(), first: map[string]struct{}{}}
+		for node := range p.nodes {
+			h.first[node] = struct{}{}
+		}
 		sub, err := p.nc.ChanSubscribe(p.topicSubject(topic), p.in)
 		if err != nil {
 			p.mu.Unlock()
@@ -537,11 +550,12 @@ func (p *Peers) snapshot(node, topic string, version uint64, last bool, r *reade
 	}
 	if s.partial == nil {
 		s.partial = map[ID]struct{}{}
+		s.known = !s.heard && p.holds[topic].knows(node)
 	}
 	for _, op := range ops {
 		s.partial[op.ID] = struct{}{}
 	}
-	known := !s.heard
+	known := s.known
 	if last {
 		for id := range s.ids {
 			if _, still := s.partial[id]; !still {
@@ -591,6 +605,7 @@ func (p *Peers) drop(node string, at time.Time) {
 	for topic, h := range p.holds {
 		s := h.of[node]
 		delete(h.of, node)
+		delete(h.first, node)
 		p.readyLocked(h)
 		if s == nil || len(s.ids) == 0 {
 			continue
@@ -677,7 +692,7 @@ func (p *Peers) resync() {
 
 // giveUp drops those that were silent for too long, while we could hear them.
 func (p *Peers) giveUp(now time.Time) {
-	able := p.nc.IsConnected() && p.cfg.Able()
+	able := p.cfg.Able()
 	silent := map[string]time.Time{}
 	p.mu.Lock()
 	switch {
