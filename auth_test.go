@@ -150,6 +150,7 @@ func jwkOf(key *rsa.PublicKey, kid string, more ...string) map[string]string {
 }
 
 func TestBadCredentials(t *testing.T) {
+	alone(t, "its requests end before they begin")
 	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
 	otherRSA, _ := rsa.GenerateKey(rand.Reader, 2048)
 	ecKey, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -454,6 +455,7 @@ func TestOnlyAuthProvesATenant(t *testing.T) {
 // A tenant that is not the credential's is 403, whether it exists or not, and the
 // answers are the same to the byte.
 func TestAnotherTenantIsForbidden(t *testing.T) {
+	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"globex=globex-key"}}), LimitsConfig{})
 	handler := h.API.Handler()
@@ -487,6 +489,7 @@ func TestAnotherTenantIsForbidden(t *testing.T) {
 }
 
 func TestCookies(t *testing.T) {
+	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"https://app.example.com"}}), LimitsConfig{})
 	h.API.cfg.Origins = []string{"https://app.example.com"}
 	handler := h.API.Handler()
@@ -656,6 +659,7 @@ func (p *pipeWriter) Flush()                      {}
 // 100,000 random operations of three tenants that try to reach each other: nothing
 // arrives across, and what is another's looks like what is not there.
 func TestIsolation(t *testing.T) {
+	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	const operations, perTenant = 100_000, 6
 	tenants := []string{"acme", "globex", "initech"}

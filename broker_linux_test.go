@@ -123,7 +123,7 @@ func witnesses(t *testing.T, addrs ...string) (all []*cutClient, done *sync.Wait
 	var ready sync.WaitGroup
 	done = new(sync.WaitGroup)
 	for i, addr := range addrs {
-		c := &cutClient{addr: addr, profile: fmt.Sprint("witness-", i)}
+		c := &cutClient{addr: addr, profile: fmt.Sprint("witness-", i), patience: 90 * time.Second}
 		all = append(all, c)
 		ready.Add(1)
 		done.Go(func() { c.run(&ready) })

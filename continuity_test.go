@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -33,9 +34,10 @@ var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0
 // it comes back at once, with the id of the last event that it saw whole.
 type cutClient struct {
 	addr, profile string
-	next          string   // where to go when the hub ends the stream
-	anyOf         []string // instead of addr: one of them each time, which may be down
-	seqs          []uint64 // the places of got
+	next          string        // where to go when the hub ends the stream
+	anyOf         []string      // instead of addr: one of them each time, which may be down
+	seqs          []uint64      // the places of got
+	patience      time.Duration // how long it may hear nothing; 0: 30 s
 	reader        *sse.Reader
 	connects      int
 	resumes       map[string]int
@@ -129,7 +131,7 @@ func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 	}
 	c.reader.Reset(in)
 	for {
-		conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(cmp.Or(c.patience, 30*time.Second)))
 		event, err := c.reader.Next()
 		var timeout net.Error
 		switch {
@@ -169,6 +171,7 @@ func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
 // However often clients are cut while much is published, at the end each has all
 // that was for it, once and in order, and never heard of a gap.
 func TestStorm(t *testing.T) {
+	alone(t, "TestClusterStorm")
 	is := is.New(t)
 	clients, cuts, events := 1000, 10, 20_000
 	if testing.Short() {
@@ -329,6 +332,7 @@ func TestOrderOfAll(t *testing.T) {
 // the other, with the time to come back, and resume complete on the second; what
 // is published meanwhile, through either, reaches all.
 func TestDrainToAnotherHub(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	clients := 2000
 	if testing.Short() {
@@ -374,6 +378,7 @@ func TestDrainToAnotherHub(t *testing.T) {
 
 // Who is sent away by a drain will be back: nobody is told that they are offline.
 func TestDrainAnnouncesNobody(t *testing.T) {
+	alone(t, "it drains one hub")
 	is := is.New(t)
 	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = AudienceTenant, 0 })
 	clients := []*testClient{h.open(t, "tenant=acme&profile=a"), h.open(t, "tenant=acme&profile=b"), h.open(t, "tenant=acme&profile=c")}

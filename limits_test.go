@@ -31,6 +31,7 @@ import (
 )
 
 func TestConnectionLimits(t *testing.T) {
+	alone(t, "limits are each hub's own")
 	is := is.New(t)
 	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
 		c.Most = MostConnections{All: 6, Tenant: 4, Profile: 2}
@@ -124,6 +125,7 @@ func TestPublishRate(t *testing.T) {
 // A publish flood is 429 for its tenant alone; floods of typing and touches for
 // their profile alone.
 func TestFloods(t *testing.T) {
+	alone(t, "limits are each hub's own")
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{PublishRate: 20, ClientRate: 20})
 	handler := h.API.Handler()
@@ -174,6 +176,7 @@ func TestFloods(t *testing.T) {
 
 // One byte over a limit is 413 and nothing is delivered; the limit itself passes.
 func TestSizesAreExact(t *testing.T) {
+	alone(t, "it configures one hub")
 	h := newTestHub(t)
 	h.API.cfg.MaxBodyBytes, h.API.cfg.MaxEventBytes = 4096, 1024
 	listener := h.open(t, "tenant=acme&profile=user:1")

@@ -20,10 +20,11 @@ import (
 
 const (
 	ackedTime       = 2 * time.Second
-	deliveredStream = 1_000
-	deliveredEvents = 1_000 // a round: less than a stream may owe
+	deliveredEvents = 1_000 // until all are awaited: less than a stream may owe
 	deliveredBatch  = 100   // events of a request
+	deliveredTimes  = 5     // a round
 	sharedRounds    = 3     // after one that warms
+	sharedTimes     = 3
 )
 
 // setup is how hubs stand beside the servers that keep their history.
@@ -41,17 +42,20 @@ var setups = []setup{
 	{"three hubs, three nats-servers, R3", 3, 3},
 }
 
-// load is what every setup is put under: measure hands each round to timed, and
-// the round says how much it did.
+// load is what every setup is put under.
 type load struct {
 	name, unit, note string
-	measure          func(b *bench, hubs []*server, timed func(round func() (int, error)) error) error
+	streams          int // of one tenant, spread over the hubs
+	put              func(hubs []*server, streams int, timed timer) error
 }
 
+// timer measures a round, which says how much it did.
+type timer func(round func() (int, error)) error
+
 var loads = []load{
-	{"acked", "events/s", "64 requests in flight", acked(64)},
-	{"acked", "events/s", "1 request in flight", acked(1)},
-	{"delivered", "deliveries/s", fmt.Sprintf("batches of %d, %d in flight", deliveredBatch, publishers), delivered},
+	{"acked", "events/s", "64 requests in flight", 0, acked(64)},
+	{"acked", "events/s", "1 request in flight", 0, acked(1)},
+	{"delivered", "deliveries/s", fmt.Sprintf("batches of %d, %d in flight", deliveredBatch, publishers), 1_000, delivered},
 }
 
 // costs are of one event or delivery in each setup, in µs.
@@ -69,8 +73,8 @@ func natsRows() (list []row) {
 				if once.Do(func() { got, err = b.shared(l) }); err != nil {
 					return figures{}, err
 				}
-				note := fmt.Sprintf("%s; %s; CPU µs each: hubs %s, brokers %s, in memory %s; sync_interval 2m (default); all servers share one core",
-					s.name, l.note, figure(got.hubs.get(s.name)), figure(got.brokers.get(s.name)), figure(got.hubs.get(inMemory)))
+				note := fmt.Sprintf("%s; %s, %d streams; CPU µs each: hubs %s, brokers %s, in memory %s; all servers share one core; sync_interval 2m (default)",
+					s.name, l.note, min(b.streams, l.streams), figure(got.hubs.get(s.name)), figure(got.brokers.get(s.name)), figure(got.hubs.get(inMemory)))
 				return figures{new(1e6 / got.took[s.name]), new(1e6 / got.took[inMemory]), inMemory, note}, nil
 			}})
 		}
@@ -89,14 +93,14 @@ func (b *bench) shared(l load) (costs, error) {
 		names = append(names, s.name)
 	}
 	var err error
-	all.took, err = b.compare(l.name+", "+l.note+", µs each", 3, names, func(name string) (float64, error) {
+	all.took, err = b.compare(l.name+", "+l.note+", µs each", sharedTimes, names, func(name string) (float64, error) {
 		hubs, brokers, stop, err := b.together(setups[slices.Index(names, name)])
 		defer stop()
 		if err != nil {
 			return 0, err
 		}
 		best := lowest{}
-		err = l.measure(b, hubs, func(round func() (int, error)) error {
+		err = l.put(hubs, min(b.streams, l.streams), func(round func() (int, error)) error {
 			var n int
 			var took time.Duration
 			var ofBrokers float64
@@ -141,8 +145,8 @@ func addressesOf(servers []*server) (list []string) {
 }
 
 // acked publishes to nobody, each request after the answer to the one before.
-func acked(inFlight int) func(*bench, []*server, func(func() (int, error)) error) error {
-	return func(b *bench, hubs []*server, timed func(func() (int, error)) error) error {
+func acked(inFlight int) func([]*server, int, timer) error {
+	return func(hubs []*server, _ int, timed timer) error {
 		p, stop, err := dial(inFlight, addressesOf(hubs)...)
 		if err != nil {
 			return err
@@ -181,13 +185,13 @@ func (p *poster) during(d time.Duration, request []byte) (int, error) {
 }
 
 // delivered publishes batches to streams that are spread over the hubs.
-func delivered(b *bench, hubs []*server, timed func(func() (int, error)) error) error {
+func delivered(hubs []*server, streams int, timed timer) error {
 	c, err := newClient(hubs...)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	if err := c.open(min(b.streams, deliveredStream), 0); err != nil {
+	if err := c.open(streams, 0); err != nil {
 		return err
 	}
 	if err := c.settle(hubs[0].quiet()); err != nil {
@@ -203,9 +207,13 @@ func delivered(b *bench, hubs []*server, timed func(func() (int, error)) error) 
 	request := hubs[0].request("POST", "/v1/events/batch", "application/json", []byte(body))
 	each := 0
 	round := func() (int, error) {
-		each += deliveredEvents
-		err := publish(c, p, deliveredEvents/deliveredBatch, each, func(int) []byte { return request })
-		return deliveredEvents * len(c.streams), err
+		for range deliveredTimes {
+			each += deliveredEvents
+			if err := publish(c, p, deliveredEvents/deliveredBatch, each, func(int) []byte { return request }); err != nil {
+				return 0, err
+			}
+		}
+		return deliveredTimes * deliveredEvents * len(c.streams), nil
 	}
 	if _, err := round(); err != nil { // warm
 		return err
@@ -270,17 +278,17 @@ func led(urls []string) error {
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
-	for end := time.Now().Add(patience); err == nil; {
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err = js.AccountInfo(ctx)
+		_, err := js.AccountInfo(ctx)
 		cancel()
 		if err == nil || time.Now().After(end) {
-			break
+			return err
 		}
-		err = nil
-		time.Sleep(100 * time.Millisecond)
 	}
-	return err
 }
 
 // freeAddresses are as many as nobody listens on.
