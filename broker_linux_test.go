@@ -254,7 +254,7 @@ func TestBrokerStands(t *testing.T) {
 		return status == http.StatusServiceUnavailable
 	})
 	t.Logf("not ready after %v", time.Since(stopped))
-	status, answer := nodes[1].post(t, "/v1/events", `{"tenantId":"acme","type":"a.c","payload":1,"target":{"kind":"tenant"}}`)
+	status, answer := nodes[1].post(t, "/v1/events", `{"tenantId":"acme","type":"a.c","payload":1,"target":{"kind":"profile","profiles":["nobody"]}}`)
 	is.Equal(status, http.StatusServiceUnavailable)
 	is.Equal(answer["code"], "Unconfirmed")
 	is.True(answer["id"] != nil) // the hub's own

@@ -136,6 +136,7 @@ func TestBrowserEventSource(t *testing.T) {
 // A stock EventSource learns of each kind of gap by itself: it reconnects with the
 // id it has, and hears hub.gap before it hears anything else.
 func TestBrowserGaps(t *testing.T) {
+	alone(t, "its page is of one hub")
 	ctx := browser(t)
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits

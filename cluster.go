@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,13 +18,19 @@ type Cluster struct {
 	peers     Peers         // nil: the hub is alone
 	back      time.Duration // in which a client that was sent away is back
 	elsewhere elsewhere
+
+	taking sync.Mutex // held while others' changes are taken in, or a tenant is let go
+
+	mu  sync.Mutex
+	own map[string]map[*Connection]Session // guarded by mu: what the others were told of, by tenant
 }
 
 // NewCluster joins a hub and its presence to others; nil peers leave it alone. back
 // is how long a client that was sent away may take to be back.
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
-	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back}
+	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, own: map[string]map[*Connection]Session{}}
 	if peers != nil {
+		presence.frozen = func() bool { return hub.Ready() != nil }
 		hub.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
@@ -37,13 +44,29 @@ func sessionOf(c *Connection) Session {
 
 // Connected implements Observer.
 func (x *Cluster) Connected(c *Connection) {
+	s := sessionOf(c)
+	x.mu.Lock()
+	if x.own[c.Tenant] == nil {
+		x.own[c.Tenant] = map[*Connection]Session{}
+	}
+	x.own[c.Tenant][c] = s // before anybody is told, so that no snapshot lacks it
+	x.mu.Unlock()
 	x.presence.Connected(c)
-	x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
+	x.peers.Tell(c.Tenant, SessionChange{Session: s})
 }
 
 // Disconnected implements Observer.
 func (x *Cluster) Disconnected(c *Connection) {
-	x.presence.Disconnected(c)
+	if c.drained && !x.hub.Draining() {
+		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
+	} else {
+		x.presence.Disconnected(c)
+	}
+	x.mu.Lock()
+	if delete(x.own[c.Tenant], c); len(x.own[c.Tenant]) == 0 {
+		delete(x.own, c.Tenant)
+	}
+	x.mu.Unlock()
 	s := sessionOf(c)
 	if c.drained {
 		s.Drained = true
@@ -65,6 +88,8 @@ func (x *Cluster) Share(ctx context.Context, tenant string) error {
 // Unshare implements Sharing.
 func (x *Cluster) Unshare(tenant string) {
 	x.peers.Release(tenant)
+	x.taking.Lock()
+	defer x.taking.Unlock()
 	x.elsewhere.release(tenant)
 	x.presence.Forget(tenant)
 }
@@ -79,16 +104,20 @@ func (x *Cluster) Empty(tenant string) bool { return x.elsewhere.empty(tenant) }
 
 // Sessions implements PeerSink.
 func (x *Cluster) Sessions(tenant string) []Session {
-	list := x.hub.Connections(tenant, nil)
-	sessions := make([]Session, len(list))
-	for i, c := range list {
-		sessions[i] = sessionOf(c)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	sessions := make([]Session, 0, len(x.own[tenant]))
+	for c, s := range x.own[tenant] {
+		s.ActiveAt = c.LastActivity()
+		sessions = append(sessions, s)
 	}
 	return sessions
 }
 
 // Changed implements PeerSink.
 func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
+	x.taking.Lock()
+	defer x.taking.Unlock()
 	for _, s := range changes {
 		c, came := x.elsewhere.change(tenant, s)
 		switch {

@@ -653,7 +653,11 @@ func (h *Hub) remove(c *Connection) {
 	if first {
 		h.observer.Disconnected(c)
 	}
-	if last {
+	switch {
+	case !first || !last: // who was first sees to it
+	case h.inCluster():
+		go h.forget(c.Tenant) // it may wait for the broker, and who ends streams must not
+	default:
 		h.forget(c.Tenant)
 	}
 }
@@ -859,6 +863,10 @@ func (h *Hub) changeOnce(ctx context.Context, t *tenant, room Room, differ func(
 		return err
 	}
 	t.mu.Lock()
+	if t.forgotten {
+		t.mu.Unlock()
+		return ErrConflict
+	}
 	join, leave := differ(&t.rooms)
 	changed := make([]Belonging, 0, len(join)+len(leave))
 	for _, p := range join {

@@ -27,7 +27,7 @@ type MemoryLog struct {
 func NewMemoryLog(limits MemoryLimits) *MemoryLog {
 	l := &MemoryLog{secret: make([]byte, 16)}
 	rand.Read(l.secret)
-	l.shelves = newShelves(limits, l.epoch)
+	l.shelves = newShelves(limits, true, l.epoch)
 	l.ids = idWindow{window: limits.Window, most: limits.IDs, known: map[idKey]firstSeen{}}
 	return l
 }

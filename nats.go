@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,7 +79,7 @@ const (
 func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{cfg: cfg, enrolled: map[string]*enrolment{}, ready: make(chan struct{})}
 	rand.Read(b.node[:])
-	b.shelves = newShelves(cfg.Limits, b.epoch)
+	b.shelves = newShelves(cfg.Limits, false, b.epoch)
 	options := []nats.Option{
 		nats.Name("realtimehub " + b.name()), nats.NoEcho(), nats.RetryOnFailedConnect(true),
 		nats.ReconnectBufSize(-1), nats.PingInterval(brokerPing), nats.MaxPingsOutstanding(brokerPings),
@@ -192,7 +193,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
 				e.FirstAt = e.Event.Timestamp
 			}
 		}
-		if items[i].Seq > 0 {
+		if items[i].Seq > 0 && e.Cursor.Seq == 0 { // else it is on a shelf, and others read it
 			e.Cursor = Cursor{l.epoch(e.Event.TenantID), items[i].Seq}
 		}
 	}
@@ -203,10 +204,10 @@ func logError(err error) error {
 	switch {
 	case errors.Is(err, journal.ErrTooLarge):
 		return errors.Join(ErrTooLarge, err)
-	case errors.Is(err, journal.ErrUnconfirmed), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return errors.Join(ErrUnconfirmed, err)
+	case journal.Refused(err):
+		return errors.Join(ErrNotStored, err)
 	}
-	return errors.Join(ErrNotStored, err)
+	return errors.Join(ErrUnconfirmed, err)
 }
 
 // entryOf is an item as it is handed on; nil for what is no event.
@@ -242,7 +243,11 @@ func (b *Broker) handle(tenant string, items []*journal.Item) {
 	h := b.shelves.lock(tenant, true)
 	entries := b.entriesOf(items, h.epoch)
 	for _, e := range entries {
-		if e.Event.Stored() && e.Cursor.Seq > h.head {
+		switch {
+		case !e.Event.Stored() || e.Cursor.Seq <= h.head:
+		case h.attached == 0: // nobody has said from where on it is whole
+			b.shelves.resetLocked(h, h.epoch, e.Cursor.Seq)
+		default:
 			b.shelves.pushLocked(h, e)
 		}
 	}
@@ -299,7 +304,7 @@ func (l *brokerLog) Attach(ctx context.Context, tenant string) (Cursor, error) {
 	}
 	h := l.shelves.lock(tenant, true)
 	defer h.mu.Unlock()
-	if h.attached == 0 && h.head < head {
+	if epoch := l.epoch(tenant); h.epoch != epoch || h.attached == 0 && h.head < head {
 		l.shelves.resetLocked(h, l.epoch(tenant), head)
 	}
 	h.attached++
@@ -486,7 +491,8 @@ type brokerRooms struct{ *Broker }
 
 // belongingRow is a Belonging as it is stored.
 type belongingRow struct {
-	Place  uint64      `json:"place"` // of the change, in the tenant's history
+	Epoch  string      `json:"epoch"` // of the places, in the tenant's history
+	Place  uint64      `json:"place"` // of the change
 	Member bool        `json:"member"`
 	Stays  [][2]uint64 `json:"stays"`
 }
@@ -564,12 +570,10 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	if e == nil {
 		return ErrConflict
 	}
-	if len(changed) == 0 {
-		return nil
-	}
+	epoch := r.epoch(tenant)
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
-		row := belongingRow{Place: place, Member: b.Member}
+		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member}
 		for _, s := range b.Stays[max(0, len(b.Stays)-mostStays):] {
 			row.Stays = append(row.Stays, [2]uint64{s.From, s.Until})
 		}
@@ -579,20 +583,29 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 		}
 		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
-	last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows)
-	if errors.Is(err, journal.ErrConflict) {
-		if last, err = r.table.Last(ctx, tenant); err == nil {
-			if err = r.catchUp(ctx, tenant, e, last); err == nil {
-				return ErrConflict
+	if len(rows) > 0 {
+		last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows)
+		if conflict := errors.Is(err, journal.ErrConflict); conflict {
+			if last, err = r.table.Last(ctx, tenant); err == nil {
+				err = ErrConflict
 			}
+			if caught := r.catchUp(ctx, tenant, e, last); caught != nil {
+				return logError(caught)
+			}
+			return err
+		}
+		if err != nil {
+			return logError(err)
+		}
+		if err := r.catchUp(ctx, tenant, e, last); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 		}
 	}
-	if err == nil {
-		err = r.catchUp(ctx, tenant, e, last)
-	}
-	if err != nil {
-		return logError(err)
-	}
+	// Also where nothing is to change: somebody may have been told that it was not
+	// known to all yet.
+	e.mu.Lock()
+	last := e.place
+	e.mu.Unlock()
 	call, err := json.Marshal(Call{Op: CallRooms, Tenant: tenant, Place: last})
 	if err != nil {
 		return err
@@ -656,6 +669,12 @@ func (b *Broker) catchUp(ctx context.Context, tenant string, e *enrolment, place
 				continue
 			}
 			belongs := Belonging{Profile: p, Member: stored.Member}
+			if stored.Epoch != b.epoch(tenant) { // the history has begun anew since
+				stored.Place, stored.Stays = 0, nil
+				if stored.Member {
+					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
+				}
+			}
 			for _, s := range stored.Stays {
 				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
 			}

@@ -36,6 +36,7 @@ const (
 var ErrNotMember = errors.New("not a member of the conversation")
 
 const (
+	thawTime      = time.Second    // to hear what has happened, once others are heard again
 	maxTypingRoom = 1_000          // members past which nobody is told of typing
 	maxSeen       = 100_000        // offline profiles whose last activity is remembered
 	seenTTL       = 24 * time.Hour // and how long
@@ -62,8 +63,10 @@ type PresenceOf struct {
 // changes once a tick. Its work is proportional to what changed: every profile
 // and typist has at most one deadline, and only due ones are looked at.
 type Presence struct {
-	hub *Hub           // static
-	cfg PresenceConfig // static
+	hub    *Hub           // static
+	cfg    PresenceConfig // static
+	frozen func() bool    // static; says that others cannot be heard. nil: there are none
+	thaw   time.Time      // owned by tick: until then nothing is announced
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -308,6 +311,12 @@ type news struct {
 
 // tick moves what is due and announces what changed since the last tick.
 func (p *Presence) tick(now time.Time) {
+	if p.frozen != nil && p.frozen() {
+		p.thaw = now.Add(thawTime)
+	}
+	if now.Before(p.thaw) {
+		return // who seems to have left may be with another hub
+	}
 	for tenant, n := range p.advance(now) {
 		p.announce(tenant, n, now)
 		for _, t := range n.stopped {

@@ -33,17 +33,18 @@ const sampled = 32
 type shelves struct {
 	limits MemoryLimits                       // static
 	begin  func(tenant string) (epoch string) // static: a new shelf's
+	rises  bool                               // static: no place is given twice, whatever is forgotten
 
 	total atomic.Int64
 
 	mu sync.RWMutex
 	// Guarded by mu.
 	tenants map[string]*shelf
-	floor   uint64 // no place that a forgotten shelf had is before it
+	floor   uint64 // the last place of what was forgotten, if that must rise
 }
 
-func newShelves(limits MemoryLimits, begin func(string) string) shelves {
-	return shelves{limits: limits, begin: begin, tenants: map[string]*shelf{}}
+func newShelves(limits MemoryLimits, rises bool, begin func(string) string) shelves {
+	return shelves{limits: limits, begin: begin, rises: rises, tenants: map[string]*shelf{}}
 }
 
 // shelf is one tenant's.
@@ -200,7 +201,9 @@ func (s *shelves) forget(tenant string) {
 		return
 	}
 	h.forgotten = true
-	s.floor = max(s.floor, h.head)
+	if s.rises {
+		s.floor = max(s.floor, h.head)
+	}
 	delete(s.tenants, tenant)
 	s.account(h, -h.bytes.Load())
 }

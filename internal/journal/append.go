@@ -100,8 +100,10 @@ func (j *Journal) Append(ctx context.Context, items []*Item) error {
 		if !errors.Is(err, errKnown) {
 			return err
 		}
-		if err := j.findKnown(ctx, fresh); err != nil {
-			return err
+		if !slices.ContainsFunc(fresh, func(it *Item) bool { return it.Duplicate }) {
+			if err := j.findKnown(ctx, fresh); err != nil {
+				return err
+			}
 		}
 		left := slices.DeleteFunc(slices.Clone(fresh), func(it *Item) bool { return it.Duplicate })
 		if len(left) == len(fresh) && !pause(ctx) { // it was just being kept, and was not
@@ -112,7 +114,8 @@ func (j *Journal) Append(ctx context.Context, items []*Item) error {
 	for _, it := range again {
 		it.becomes(first[keyID{it.Key, it.ID}])
 	}
-	return j.describeFirsts(ctx, items)
+	j.describeFirsts(ctx, items)
+	return nil
 }
 
 func (it *Item) becomes(first *Item) { it.Duplicate, it.Seq, it.At = true, first.Seq, first.At }
@@ -130,7 +133,8 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	}
 	number := j.number.Add(1)
 	var messages []*nats.Msg
-	var kept []*Item // of messages, nil for an id alone
+	var kept []*Item    // of messages, nil for an id alone
+	var sources []*Item // of messages
 	var passes []*nats.Msg
 	for _, key := range keys {
 		subject := token(key)
@@ -154,7 +158,7 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 				if id != "" {
 					ttl := strconv.Itoa(max(1, int(j.cfg.Window/time.Second)))
 					messages = append(messages, message(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
-					kept = append(kept, nil)
+					kept, sources = append(kept, nil), append(sources, it)
 				}
 				continue
 			}
@@ -163,7 +167,7 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 				msg.Header[jetstream.MsgIDHeader] = []string{id}
 			}
 			messages = append(messages, msg)
-			kept = append(kept, it)
+			kept, sources = append(kept, it), append(sources, it)
 			at++
 		}
 	}
@@ -175,13 +179,21 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		if !j.cfg.Connected() {
 			return ErrUnconfirmed // as it would be
 		}
+		highest := j.highest.Load()
 		last, duplicate, err := j.keep(ctx, messages, passes)
 		if err != nil {
 			return err
 		}
 		if duplicate { // one message, that was there
-			items[0].Duplicate, items[0].Seq = true, last
+			sources[0].Duplicate, sources[0].Seq = true, last
+			if len(items) > 1 {
+				return errKnown // what goes with it goes without it
+			}
 			return nil
+		}
+		if last <= highest {
+			j.cfg.Logger.Error("the broker has given a place again", "place", last)
+			j.again() // in another life
 		}
 		j.saw(last)
 		seqs := map[string][]uint64{}
@@ -269,6 +281,7 @@ func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last 
 	sure := true // that no earlier try was kept
 	for {
 		last, duplicate, err = j.keepOnce(ctx, messages, passes)
+		passes = nil // who follows has them, and waits for the messages
 		code := 0
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			code = refused.code
@@ -306,6 +319,12 @@ func pause(ctx context.Context) bool {
 type refusal struct {
 	code int
 	text string
+}
+
+// Refused says that an error is the broker's word that it has kept nothing.
+func Refused(err error) bool {
+	_, refused := errors.AsType[*refusal](err)
+	return refused && !errors.Is(err, ErrUnconfirmed)
 }
 
 func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.code) }
@@ -399,16 +418,18 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 	return err
 }
 
-// describeFirsts learns of duplicates when their first came, and whether it was kept.
-func (j *Journal) describeFirsts(ctx context.Context, items []*Item) error {
+// describeFirsts learns of duplicates when their first came, and whether it was kept;
+// where that cannot be learned now, their place is all there is to tell.
+func (j *Journal) describeFirsts(ctx context.Context, items []*Item) {
 	for _, it := range items {
 		if !it.Duplicate || !it.At.IsZero() || it.Seq == 0 {
 			continue
 		}
 		for wait := time.Millisecond; ; wait *= 2 {
 			var first *Message
-			if _, err := j.direct(ctx, get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m }); err != nil {
-				return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+			_, err := j.direct(ctx, get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m })
+			if err != nil {
+				return
 			}
 			if first != nil {
 				it.At, it.First = first.At, first.Data
@@ -426,5 +447,4 @@ func (j *Journal) describeFirsts(ctx context.Context, items []*Item) error {
 			}
 		}
 	}
-	return nil
 }

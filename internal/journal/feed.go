@@ -47,6 +47,7 @@ type feed struct {
 	repairing bool
 	held      []Message       // came while what is before them is read back
 	early     []pass          // that go with what has not come
+	life      uint64          // counts how often it began anew
 	fresh     bool            // something was handled since the last Flush
 	handled   []chan struct{} // to be closed after it
 	closed    bool
@@ -58,6 +59,7 @@ type feed struct {
 type ready struct {
 	items []*Item
 	done  chan struct{}
+	life  uint64 // the feed's, when it was taken
 }
 
 // pass is an item that goes with messages.
@@ -75,7 +77,7 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, err erro
 	f := j.feeds[key]
 	first := f == nil
 	if first {
-		f = &feed{j: j, key: key, opened: make(chan struct{})}
+		f = &feed{j: j, key: key, opened: make(chan struct{}), repairing: true, life: 1}
 		j.feeds[key], j.names[token(key)] = f, f
 	}
 	f.refs++
@@ -101,20 +103,38 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, err erro
 }
 
 // open subscribes, then asks: all that the leader keeps after its answer reaches us.
-func (f *feed) open(ctx context.Context) (err error) {
+// What comes meanwhile is held, as while a gap is read back.
+func (f *feed) open(ctx context.Context) error {
 	name := token(f.key)
-	f.mu.Lock() // what comes waits
-	defer f.mu.Unlock()
-	if f.sub, err = f.j.nc.ChanSubscribe(f.j.cfg.Prefix+".live."+name+".*", f.j.pumps[int(name[len(name)-1])%pumps]); err != nil {
+	sub, err := f.j.nc.ChanSubscribe(f.j.cfg.Prefix+".live."+name+".*", f.j.pumps[int(name[len(name)-1])%pumps])
+	if err != nil {
 		return err
 	}
 	s, err := f.j.state(ctx)
 	if err != nil {
-		f.sub.Unsubscribe()
+		sub.Unsubscribe()
 		return err
 	}
-	f.place, f.taken, f.known = s.last, s.last, s.last
+	f.mu.Lock()
+	f.sub, f.repairing = sub, false
+	f.place, f.taken, f.known = s.last, s.last, max(f.known, s.last)
+	f.takeHeldLocked()
+	f.knowLocked(f.known)
+	f.unlock()
 	return nil
+}
+
+// takeHeldLocked takes what was held, up to the next gap.
+func (f *feed) takeHeldLocked() {
+	held := f.held
+	f.held = nil
+	for i, m := range held {
+		if m.Seq > f.taken && m.prev > f.taken {
+			f.held = held[i:]
+			return
+		}
+		f.takeLocked(m)
+	}
 }
 
 // Detach ends one Attach.
@@ -271,6 +291,7 @@ func (f *feed) takeLocked(m Message) {
 
 // giveLocked hands something over, after what waits.
 func (f *feed) giveLocked(r ready) {
+	r.life = f.life
 	if f.j.cfg.Prepare == nil {
 		f.handleLocked(r)
 		return
@@ -305,11 +326,13 @@ func (f *feed) prepare() {
 }
 
 func (f *feed) handleLocked(r ready) {
-	f.j.cfg.Handle(f.key, r.items)
-	f.fresh = true
-	for _, it := range r.items {
-		if !it.Pass {
-			f.place = max(f.place, it.Seq)
+	if r.life == f.life { // else its places are of another life
+		f.j.cfg.Handle(f.key, r.items)
+		f.fresh = true
+		for _, it := range r.items {
+			if !it.Pass {
+				f.place = max(f.place, it.Seq)
+			}
 		}
 	}
 	if r.done != nil {
@@ -332,7 +355,7 @@ func (f *feed) assembleLocked() ready {
 					i++
 				}
 			}
-			return ready{items, done}
+			return ready{items: items, done: done}
 		}
 	}
 	var beside []pass
@@ -360,7 +383,7 @@ func (f *feed) assembleLocked() ready {
 	for _, p := range beside {
 		items = append(items, p.item)
 	}
-	return ready{items, nil}
+	return ready{items: items}
 }
 
 // passLocked hands on an item that is not kept; one that goes with messages waits
@@ -374,11 +397,15 @@ func (f *feed) passLocked(it *Item, o origin) {
 			return !p.waiting && p.origin.node == o.node && p.origin.number == o.number
 		})
 		if !came {
-			f.early = append(f.early, pass{o, it, time.Now(), true})
+			now := time.Now()
+			f.early = slices.DeleteFunc(f.early, func(p pass) bool { return now.Sub(p.came) >= passTime })
+			if len(f.early) < mostHeld {
+				f.early = append(f.early, pass{o, it, now, true})
+			}
 			return
 		}
 	}
-	f.giveLocked(ready{[]*Item{it}, nil})
+	f.giveLocked(ready{items: []*Item{it}})
 }
 
 // passOwn hands our own items that are not kept to our own feed.
@@ -389,7 +416,7 @@ func (j *Journal) passOwn(key string, p *parcel) {
 	}
 	f.mu.Lock()
 	if !f.closed {
-		f.giveLocked(ready{p.items[key], p.done[key]})
+		f.giveLocked(ready{items: p.items[key], done: p.done[key]})
 		j.mu.Lock()
 		p.taken[key] = true // Append waits for it
 		j.mu.Unlock()
@@ -412,17 +439,19 @@ func (j *Journal) awaitOwn(ctx context.Context, key string, p *parcel, seqs []ui
 	timer := time.NewTimer(echoTime)
 	defer timer.Stop()
 	for {
+		f.mu.Lock()
+		past := f.taken >= last || f.closed // if it is not taken from us, nobody will
+		f.mu.Unlock()
+		if past {
+			return j.isTaken(key, p)
+		}
 		select {
 		case <-p.done[key]:
 			return true
 		case <-timer.C:
 			f.mu.Lock()
 			f.knowLocked(last)
-			closed := f.closed
 			f.mu.Unlock()
-			if closed {
-				return j.isTaken(key, p)
-			}
 			timer.Reset(echoTime)
 		case <-ctx.Done(): // it is kept, and will be read back
 			return j.isTaken(key, p)
@@ -490,56 +519,73 @@ func (f *feed) repair() {
 
 func (f *feed) readBack(ctx context.Context) error {
 	f.mu.Lock()
-	from, known := f.taken, f.known
+	from, known, life := f.taken, f.known, f.life
 	f.mu.Unlock()
-	span, err := f.j.Span(ctx, f.key)
-	if err != nil {
-		return err
-	}
-	if from < span.Oldest {
-		f.lose(span.Oldest)
-		from = span.Oldest
-	}
 	if from < known {
-		err = f.j.Read(ctx, f.key, from, known, func(list []Message) bool {
-			f.mu.Lock()
-			for _, m := range list {
-				f.takeLocked(m)
-			}
-			closed := f.closed
-			f.unlock()
-			return !closed
-		})
-	}
-	if err != nil {
-		return err
+		span, err := f.j.Span(ctx, f.key)
+		if err == nil && from < span.Oldest {
+			from, life = span.Oldest, f.lose(life, span.Oldest)
+		}
+		checked := false
+		if err == nil {
+			err = f.j.Read(ctx, f.key, from, known, func(list []Message) bool {
+				if !checked { // something may have been trimmed between the two questions
+					if span, err = f.j.Span(ctx, f.key); err != nil || from < span.Oldest {
+						return false
+					}
+					checked = true
+				}
+				f.mu.Lock()
+				same := f.life == life && !f.closed
+				if same {
+					for _, m := range list {
+						f.takeLocked(m)
+					}
+				}
+				f.unlock()
+				return same
+			})
+		}
+		if err == nil && from < span.Oldest && !checked {
+			err = errStale // once more, from what there is
+		}
+		if err != nil {
+			return err
+		}
 	}
 	f.mu.Lock()
-	f.taken = max(f.taken, known) // what is not there has gone, or is another key's
-	held := f.held
-	f.held = nil
-	for i, m := range held {
-		if m.prev > f.taken {
-			f.held = held[i:]
-			break
-		}
-		f.takeLocked(m)
+	defer f.unlock()
+	if f.life != life {
+		return errStale
 	}
+	f.taken = max(f.taken, known) // what is not there has gone, or is another key's
+	f.takeHeldLocked()
 	if len(f.part) == 0 && len(f.ready) == 0 && !f.preparing {
 		f.place = max(f.place, f.taken)
 	}
-	f.unlock()
 	return nil
 }
 
-// lose goes on after a place that is not the next.
-func (f *feed) lose(place uint64) {
+// lose goes on after a place that is not the next; it returns the life that begins,
+// another than any where ours is over.
+func (f *feed) lose(life, place uint64) uint64 {
 	f.mu.Lock()
-	f.part, f.early, f.held = nil, nil, nil
-	f.taken, f.place = place, place
-	f.known = max(f.known, place)
+	if f.life != life {
+		f.mu.Unlock()
+		return 0
+	}
+	life = f.beginLocked(place, max(f.known, place))
 	f.mu.Unlock()
 	f.j.cfg.Lost(f.key, place)
+	return life
+}
+
+// beginLocked begins anew after a place.
+func (f *feed) beginLocked(place, known uint64) (life uint64) {
+	f.part, f.early, f.held = nil, nil, nil
+	f.taken, f.place, f.known = place, place, known
+	f.life++
+	return f.life
 }
 
 // restart takes up all keys in another life of the stream.
@@ -549,8 +595,7 @@ func (j *Journal) restart(last uint64) {
 	j.mu.Unlock()
 	for _, f := range j.followed() {
 		f.mu.Lock()
-		f.part, f.early, f.held = nil, nil, nil
-		f.taken, f.place, f.known = last, last, last
+		f.beginLocked(last, last)
 		f.mu.Unlock()
 		j.cfg.Lost(f.key, last)
 	}
@@ -585,10 +630,10 @@ func (j *Journal) sweep(ctx context.Context, s state) error {
 			if err != nil {
 				return err
 			}
-			if at := parseSeq(end.Get("Nats-UpTo-Sequence")); at > 0 {
+			if at := parseSeq(end.Get("Nats-UpTo-Sequence")); at > 0 && parseSeq(end.Get("Nats-Num-Pending")) == 0 {
 				upTo = min(upTo, at) // the replica had no more
 			} else {
-				upTo = from // it had none of these keys; it may be behind
+				upTo = from // it had none of these keys, and may be behind; or too much of them
 			}
 		}
 		j.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,7 @@ const (
 	appendTimeout = 1500 * time.Millisecond
 	askTimeout    = 1500 * time.Millisecond
 	probeEvery    = time.Second
+	tryEvery      = 200 * time.Millisecond
 	makeTimeout   = 5 * time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
 	staleAfter = 3 * time.Second
@@ -106,6 +108,7 @@ type Journal struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	epoch string
+	count uint64 // of lives of one stream; part of epoch
 	feeds map[string]*feed
 	names map[string]*feed // by what stands for the key in subjects
 	own   map[uint64]*parcel
@@ -132,15 +135,17 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		j.pumps = append(j.pumps, pump)
 		j.done.Go(func() { j.pump(pump) })
 	}
-	state, err := j.state(ctx)
-	if err == nil {
-		err = j.readEpoch(ctx, state, 0)
-	}
-	if err != nil {
+	if err := untilMade(ctx, cfg.Logger, func(ctx context.Context) error {
+		state, err := j.state(ctx)
+		if err == nil {
+			j.swept = state.last
+			err = j.readEpoch(ctx, state, 0)
+		}
+		return err
+	}); err != nil {
 		j.Close()
 		return nil, err
 	}
-	j.swept = state.last
 	j.done.Go(j.watch)
 	return j, nil
 }
@@ -185,7 +190,7 @@ func untilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(probeEvery):
+		case <-time.After(tryEvery):
 		}
 	}
 }
@@ -356,10 +361,14 @@ func (j *Journal) readEpoch(ctx context.Context, s state, seen uint64) error {
 			return err
 		}
 	}
-	epoch := strconv.FormatInt(s.created.UnixNano(), 36) + "." + strconv.FormatUint(count, 36)
+	epoch := strconv.FormatInt(s.created.UnixNano(), 36)
 	j.mu.Lock()
 	before := j.epoch
-	j.epoch = epoch
+	if strings.HasPrefix(before, epoch+".") && count < j.count {
+		count = j.count // a replica is behind
+	}
+	epoch += "." + strconv.FormatUint(count, 36)
+	j.epoch, j.count = epoch, count
 	j.mu.Unlock()
 	if before == epoch {
 		return nil
@@ -370,6 +379,18 @@ func (j *Journal) readEpoch(ctx context.Context, s state, seen uint64) error {
 		j.restart(s.last)
 	}
 	return nil
+}
+
+// again has the epoch looked at: the broker has given a place twice.
+func (j *Journal) again() {
+	j.done.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		defer cancel()
+		seen := j.highest.Load()
+		if s, err := j.state(ctx); err == nil {
+			j.readEpoch(ctx, s, max(seen, s.last+1))
+		}
+	})
 }
 
 // changes says whether a counter makes another epoch than ours.

@@ -241,17 +241,19 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if s.first == 0 {
 		whole = s.last
 	}
+	if j.cfg.PerKey == 0 {
+		return Span{whole, s.last}, nil
+	}
 	g := get{Seq: 1, Next: j.cfg.Prefix + ".ev." + token(key), Batch: 1}
 	var first uint64
 	end, err := j.direct(ctx, g, func(msg *nats.Msg) { first = j.messageOf(msg).Seq })
-	if err != nil || first == 0 {
-		return Span{whole, s.last}, err
+	if err != nil {
+		return Span{}, err
 	}
-	pending, _ := strconv.Atoi(end.Get("Nats-Num-Pending"))
-	if j.cfg.PerKey > 0 && pending+1 > j.cfg.PerKey {
-		return Span{first, s.last}, nil
+	if pending := parseSeq(end.Get("Nats-Num-Pending")); first > 0 && pending+1 > uint64(j.cfg.PerKey) {
+		whole = max(whole, first)
 	}
-	return Span{min(whole, first-1), s.last}, nil
+	return Span{whole, s.last}, nil
 }
 
 func parseSeq(text string) uint64 {

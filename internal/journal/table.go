@@ -122,6 +122,7 @@ const putTries = 100
 // the place of the group's own row as the caller knows it; ErrConflict where it is
 // another. It returns the place of the last.
 func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows []Row) (uint64, error) {
+	some := false // are put
 	for tries := 0; ; {
 		n := min(len(rows), BatchLimit-1)
 		own := message(t.subject(topic, group, ""), nil, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
@@ -139,16 +140,22 @@ func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows 
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			switch refused.code {
 			case 10071, 10164: // another last sequence
-				return 0, ErrConflict
+				if !some {
+					return 0, ErrConflict
+				}
 			case codeBatchesFull, codeIncomplete, codeNotLeader:
 				if tries++; tries < putTries && pause(ctx) {
 					continue
 				}
 			}
 		}
+		if err != nil && some {
+			return 0, fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+		}
 		if err != nil {
 			return 0, err
 		}
+		some = true
 		if from, rows = last-uint64(n), rows[n:]; len(rows) == 0 {
 			return last, nil
 		}

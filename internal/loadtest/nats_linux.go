@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,9 @@ import (
 const (
 	ackedTime       = 2 * time.Second
 	deliveredEvents = 1_000 // until all are awaited: less than a stream may owe
-	deliveredBatch  = 100   // events of a request
 	deliveredTimes  = 5     // a round
-	sharedRounds    = 3     // after one that warms
+	bulk            = 100   // events of a request
+	sharedRounds    = 2     // after one that warms
 	sharedTimes     = 3
 )
 
@@ -46,16 +47,20 @@ var setups = []setup{
 type load struct {
 	name, unit, note string
 	streams          int // of one tenant, spread over the hubs
-	put              func(hubs []*server, streams int, timed timer) error
+	put              func(hubs []*server, streams int, repeat rounds) error
 }
 
-// timer measures a round, which says how much it did.
-type timer func(round func() (int, error)) error
+// rounds repeats a round, which says how much it did, and measures it.
+type rounds func(round func() (int, error)) error
+
+var toTenant = map[string]any{"kind": "tenant"}
 
 var loads = []load{
 	{"acked", "events/s", "64 requests in flight", 0, acked(64)},
+	{"acked", "events/s", "64 requests in flight", 3, acked(64)}, // answered once they are owed it
 	{"acked", "events/s", "1 request in flight", 0, acked(1)},
-	{"delivered", "deliveries/s", fmt.Sprintf("batches of %d, %d in flight", deliveredBatch, publishers), 1_000, delivered},
+	{"delivered", "deliveries/s", fmt.Sprintf("batches of %d, %d in flight", bulk, publishers), 1_000, delivered(batchOf)},
+	{"delivered", "deliveries/s", fmt.Sprintf("NDJSON, %d lines, %d in flight", bulk, publishers), 1_000, delivered(linesOf)},
 }
 
 // costs are of one event or delivery in each setup, in µs.
@@ -101,27 +106,25 @@ func (b *bench) shared(l load) (costs, error) {
 		}
 		best := lowest{}
 		err = l.put(hubs, min(b.streams, l.streams), func(round func() (int, error)) error {
-			var n int
-			var took time.Duration
-			var ofBrokers float64
-			ofHubs, err := allOf(hubs).spent(1, func() (err error) {
-				ofBrokers, err = allOf(brokers).spent(1, func() (err error) {
-					start := time.Now()
-					n, err = round()
-					took = time.Since(start)
+			_, err := round() // warm
+			for i := 0; i < sharedRounds && err == nil; i++ {
+				var n int
+				var took time.Duration
+				var ofHubs, ofBrokers float64
+				ofHubs, err = allOf(hubs).spent(1, func() (err error) {
+					ofBrokers, err = allOf(brokers).spent(1, func() (err error) {
+						start := time.Now()
+						n, err = round()
+						took = time.Since(start)
+						return err
+					})
 					return err
 				})
-				return err
-			})
-			if err != nil || n == 0 {
-				return err
-			}
-			best.add(name, micros(took, n))
-			all.hubs.add(name, ofHubs/float64(n))
-			if len(brokers) > 0 {
+				best.add(name, micros(took, n))
+				all.hubs.add(name, ofHubs/float64(n))
 				all.brokers.add(name, ofBrokers/float64(n))
 			}
-			return nil
+			return err
 		})
 		return best[name], err
 	})
@@ -137,37 +140,20 @@ func allOf(servers []*server) *server {
 	return all
 }
 
-func addressesOf(servers []*server) (list []string) {
-	for _, s := range servers {
-		list = append(list, s.addr.String())
-	}
-	return list
-}
-
-// acked publishes to nobody, each request after the answer to the one before.
-func acked(inFlight int) func([]*server, int, timer) error {
-	return func(hubs []*server, _ int, timed timer) error {
-		p, stop, err := dial(inFlight, addressesOf(hubs)...)
-		if err != nil {
-			return err
-		}
-		defer stop()
-		request := hubs[0].toAll(0)
-		if _, err := p.during(ackedTime/4, request); err != nil { // warm
-			return err
-		}
-		for range sharedRounds {
-			if err := timed(func() (int, error) { return p.during(ackedTime, request) }); err != nil {
-				return err
-			}
-		}
-		return nil
+// acked publishes events, each after the answer to the one before, and counts the
+// answers.
+func acked(inFlight int) func([]*server, int, rounds) error {
+	return func(hubs []*server, streams int, repeat rounds) error {
+		return posted(hubs, streams, inFlight, func(c *client, p *poster) error {
+			request := hubs[0].publish(toTenant)
+			return repeat(func() (int, error) { return p.during(ackedTime, c, request) })
+		})
 	}
 }
 
-// during sends a request over and over on all connections, for a time, and counts
-// the answers.
-func (p *poster) during(d time.Duration, request []byte) (int, error) {
+// during sends a request over and over on all connections, for a time, while a
+// client reads, and counts the answers.
+func (p *poster) during(d time.Duration, c *client, request []byte) (int, error) {
 	var count atomic.Int64
 	var wg sync.WaitGroup
 	errs := make([]error, len(p.conns))
@@ -180,12 +166,40 @@ func (p *poster) during(d time.Duration, request []byte) (int, error) {
 			}
 		})
 	}
+	err := c.rest(d)
 	wg.Wait()
-	return int(count.Load()), errors.Join(errs...)
+	return int(count.Load()), errors.Join(append(errs, err)...)
 }
 
-// delivered publishes batches to streams that are spread over the hubs.
-func delivered(hubs []*server, streams int, timed timer) error {
+// delivered publishes many events a request, and counts what the streams get.
+func delivered(requestOf func(*server) []byte) func([]*server, int, rounds) error {
+	return func(hubs []*server, streams int, repeat rounds) error {
+		return posted(hubs, streams, publishers, func(c *client, p *poster) error {
+			request, each := requestOf(hubs[0]), 0
+			return repeat(func() (int, error) {
+				for range deliveredTimes {
+					each += deliveredEvents
+					if err := publish(c, p, deliveredEvents/bulk, each, func(int) []byte { return request }); err != nil {
+						return 0, err
+					}
+				}
+				return deliveredTimes * deliveredEvents * streams, nil
+			})
+		})
+	}
+}
+
+func batchOf(s *server) []byte {
+	events := bytes.Join(slices.Repeat([][]byte{s.event(toTenant)}, bulk), []byte(","))
+	return s.request("POST", "/v1/events/batch", "application/json", fmt.Appendf(nil, `{"events":[%s]}`, events))
+}
+
+func linesOf(s *server) []byte {
+	return s.request("POST", "/v1/events", "application/x-ndjson", bytes.Repeat(append(s.event(toTenant), '\n'), bulk))
+}
+
+// posted opens streams and connections to publish over, spread over the hubs.
+func posted(hubs []*server, streams, inFlight int, do func(*client, *poster) error) error {
 	c, err := newClient(hubs...)
 	if err != nil {
 		return err
@@ -197,33 +211,16 @@ func delivered(hubs []*server, streams int, timed timer) error {
 	if err := c.settle(hubs[0].quiet()); err != nil {
 		return err
 	}
-	p, stop, err := dial(publishers, addressesOf(hubs)...)
+	var addrs []string
+	for _, hub := range hubs {
+		addrs = append(addrs, hub.addr.String())
+	}
+	p, stop, err := dial(inFlight, addrs...)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	event := string(hubs[0].event(map[string]any{"kind": "tenant"}))
-	body := `{"events":[` + strings.Repeat(event+",", deliveredBatch-1) + event + `]}`
-	request := hubs[0].request("POST", "/v1/events/batch", "application/json", []byte(body))
-	each := 0
-	round := func() (int, error) {
-		for range deliveredTimes {
-			each += deliveredEvents
-			if err := publish(c, p, deliveredEvents/deliveredBatch, each, func(int) []byte { return request }); err != nil {
-				return 0, err
-			}
-		}
-		return deliveredTimes * deliveredEvents * len(c.streams), nil
-	}
-	if _, err := round(); err != nil { // warm
-		return err
-	}
-	for range sharedRounds {
-		if err := timed(round); err != nil {
-			return err
-		}
-	}
-	return nil
+	return do(c, p)
 }
 
 // together starts what a setup is of; stop ends also what an error left.

@@ -86,7 +86,7 @@ type Peers struct {
 	done  sync.WaitGroup
 
 	sending  sync.Mutex // held from a version's making to its sending
-	changing sync.Mutex // held while Changed is told
+	changing sync.Mutex // held from what is known to Changed
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -95,6 +95,7 @@ type Peers struct {
 	recent  map[string]int       // beats in which a topic's version is told once more
 	holds   map[string]*hold     // topics that we hold
 	nodes   map[string]time.Time // others, and when they were last heard
+	left    map[string]struct{}  // others that said good-bye
 	able    time.Time            // since when we hear the others; zero: we don't
 }
 
@@ -132,8 +133,14 @@ const (
 	kindDelta    = 'd' // node, topic, version before, version after, ops
 	kindTell     = 't' // node, topic, data
 	kindWant     = 'w' // node, topic; the answer goes to its inbox
-	kindSnapshot = 's' // node, topic, version, last?, ops
+	kindSnapshot = 's' // node, topic, version, 1 for the first part and 2 for the last, ops
 	kindAsk      = 'q' // node, data
+)
+
+// Of a snapshot in several messages.
+const (
+	firstPart = 1
+	lastPart  = 2
 )
 
 // Start joins the others.
@@ -142,7 +149,7 @@ func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 		cfg: cfg, nc: nc, in: make(chan *nats.Msg, inboxSize), inbox: nc.NewRespInbox(),
 		kick: make(chan struct{}, 1), ended: make(chan struct{}),
 		pending: map[string][]Op{}, version: map[string]uint64{}, recent: map[string]int{},
-		holds: map[string]*hold{}, nodes: map[string]time.Time{},
+		holds: map[string]*hold{}, nodes: map[string]time.Time{}, left: map[string]struct{}{},
 	}
 	for _, subject := range []string{cfg.Prefix + ".peer.all", p.nodeSubject(cfg.Node), p.inbox} {
 		sub, err := nc.ChanSubscribe(subject, p.in)
@@ -398,12 +405,6 @@ func (p *Peers) want(subject, topic string) error {
 	return p.nc.PublishRequest(subject, p.inbox, frame(kindWant, p.cfg.Node, topic))
 }
 
-func (p *Peers) change(c Change) {
-	p.changing.Lock()
-	defer p.changing.Unlock()
-	p.cfg.Changed(c)
-}
-
 func (p *Peers) run() {
 	for {
 		select {
@@ -425,17 +426,25 @@ func (p *Peers) take(msg *nats.Msg) {
 		return
 	}
 	if msg.Data[0] == kindBye {
+		p.mu.Lock()
+		p.left[node] = struct{}{} // what it sent before may come after
+		p.mu.Unlock()
 		p.drop(node, time.Now())
 		return
 	}
-	p.heard(node)
+	if !p.heard(node) {
+		return
+	}
+	if msg.Data[0] == kindBeat && msg.Subject == p.nodeSubject(p.cfg.Node) {
+		p.done.Go(p.cfg.Resynced) // it knows us only now: what it asked all before, it did not ask us
+	}
 	switch msg.Data[0] {
 	case kindDelta:
 		topic := string(r.bytes())
 		p.delta(node, topic, r.number(), r.number(), r)
 	case kindSnapshot:
 		topic := string(r.bytes())
-		p.snapshot(node, topic, r.number(), r.number() == 1, r)
+		p.snapshot(node, topic, r.number(), r.number(), r)
 	case kindTell:
 		topic := string(r.bytes())
 		if !r.bad {
@@ -449,23 +458,31 @@ func (p *Peers) take(msg *nats.Msg) {
 	}
 }
 
-// heard notes a sign of life; of a process that is new to us all is asked.
-func (p *Peers) heard(node string) {
+// heard notes a sign of life. Of a process that is new to us, or was silent for
+// longer than its beats are apart, all is asked. It says whether the process is there.
+func (p *Peers) heard(node string) bool {
+	now := time.Now()
 	p.mu.Lock()
-	_, known := p.nodes[node]
-	p.nodes[node] = time.Now()
+	if _, left := p.left[node]; left {
+		p.mu.Unlock()
+		return false
+	}
+	last, known := p.nodes[node]
+	p.nodes[node] = now
+	missed := known && now.Sub(last) > beatEvery*3/2
 	var topics []string
-	if !known {
+	if !known || missed {
 		topics = slices.Collect(maps.Keys(p.holds))
 	}
 	p.mu.Unlock()
 	if !known {
 		p.cfg.Logger.Info("another hub", "node", node)
 		p.send(p.nodeSubject(node), frame(kindBeat, p.cfg.Node)) // so that it knows us at once
-		for _, topic := range topics {
-			p.want(p.nodeSubject(node), topic)
-		}
 	}
+	for _, topic := range topics {
+		p.want(p.nodeSubject(node), topic)
+	}
+	return true
 }
 
 // tellAll answers with all of our items of a topic.
@@ -484,11 +501,14 @@ func (p *Peers) tellAll(topic, reply string) {
 			n++
 		}
 		items = items[n:]
-		last := uint64(0)
-		if len(items) == 0 {
-			last = 1
+		part := uint64(0)
+		if first {
+			part = firstPart
 		}
-		head := binary.AppendUvarint(binary.AppendUvarint(frame(kindSnapshot, p.cfg.Node, topic), version), last)
+		if len(items) == 0 {
+			part |= lastPart
+		}
+		head := binary.AppendUvarint(binary.AppendUvarint(frame(kindSnapshot, p.cfg.Node, topic), version), part)
 		p.send(reply, append(head, b...))
 	}
 }
@@ -508,6 +528,8 @@ func (p *Peers) setLocked(node, topic string) *remoteSet {
 }
 
 func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
 	ops := r.ops()
 	p.mu.Lock()
 	s := p.setLocked(node, topic)
@@ -536,19 +558,21 @@ func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
 	}
 	p.mu.Unlock()
 	if len(ops) > 0 {
-		p.change(Change{Topic: topic, Node: node, Ops: ops})
+		p.cfg.Changed(Change{Topic: topic, Node: node, Ops: ops})
 	}
 }
 
-func (p *Peers) snapshot(node, topic string, version uint64, last bool, r *reader) {
+func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
 	ops := r.ops()
 	p.mu.Lock()
 	s := p.setLocked(node, topic)
-	if s == nil || r.bad {
+	if s == nil || r.bad || s.partial == nil && part&firstPart == 0 {
 		p.mu.Unlock()
 		return
 	}
-	if s.partial == nil {
+	if part&firstPart != 0 {
 		s.partial = map[ID]struct{}{}
 		s.known = !s.heard && p.holds[topic].knows(node)
 	}
@@ -556,7 +580,7 @@ func (p *Peers) snapshot(node, topic string, version uint64, last bool, r *reade
 		s.partial[op.ID] = struct{}{}
 	}
 	known := s.known
-	if last {
+	if part&lastPart != 0 {
 		for id := range s.ids {
 			if _, still := s.partial[id]; !still {
 				ops = append(ops, Op{ID: id})
@@ -571,7 +595,7 @@ func (p *Peers) snapshot(node, topic string, version uint64, last bool, r *reade
 	}
 	p.mu.Unlock()
 	if len(ops) > 0 {
-		p.change(Change{Topic: topic, Node: node, Ops: ops, Known: known})
+		p.cfg.Changed(Change{Topic: topic, Node: node, Ops: ops, Known: known})
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -596,6 +620,8 @@ func (p *Peers) readyLocked(h *hold) {
 
 // drop forgets a process and all it has.
 func (p *Peers) drop(node string, at time.Time) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
 	var changes []Change
 	p.mu.Lock()
 	if _, known := p.nodes[node]; known {
@@ -618,7 +644,7 @@ func (p *Peers) drop(node string, at time.Time) {
 	}
 	p.mu.Unlock()
 	for _, c := range changes {
-		p.change(c)
+		p.cfg.Changed(c)
 	}
 }
 
@@ -695,10 +721,11 @@ func (p *Peers) giveUp(now time.Time) {
 	able := p.cfg.Able()
 	silent := map[string]time.Time{}
 	p.mu.Lock()
+	again := able && p.able.IsZero()
 	switch {
 	case !able:
 		p.able = time.Time{}
-	case p.able.IsZero():
+	case again:
 		p.able = now
 	}
 	if able {
@@ -709,6 +736,10 @@ func (p *Peers) giveUp(now time.Time) {
 		}
 	}
 	p.mu.Unlock()
+	if again {
+		p.resync()
+		p.done.Go(p.cfg.Resynced)
+	}
 	for node, heard := range silent {
 		p.cfg.Logger.Warn("another hub is silent and is given up", "node", node)
 		p.drop(node, heard)
