@@ -353,7 +353,7 @@ func (j *getter) publish(ctx context.Context, batch string, messages, passes []*
 }
 
 func (j *getter) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
-	answer, err := j.nc.RequestMsgWithContext(ctx, msg)
+	answer, err := j.ask(ctx, msg)
 	if err != nil {
 		return 0, false, brokerError(err)
 	}

@@ -256,7 +256,9 @@ func (j *Journal) askState() (state, error) {
 		} `json:"state"`
 		Error *jetstream.APIError `json:"error"`
 	}
-	msg, err := j.nc.Request("$JS.API.STREAM.INFO."+j.stream, nil, askTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	msg, err := j.ask(ctx, message("$JS.API.STREAM.INFO."+j.stream, nil))
 	if err == nil {
 		err = json.Unmarshal(msg.Data, &info)
 	}

@@ -48,6 +48,42 @@ func newGetter(nc *nats.Conn, stream string) (*getter, error) {
 	return g, err
 }
 
+// expect has answers to an inbox of its own come to a channel, until forget.
+func (g *getter) expect(most int) (inbox string, answers chan *nats.Msg, forget func()) {
+	name := strconv.FormatUint(g.asked.Add(1), 36)
+	answers = make(chan *nats.Msg, most)
+	g.mu.Lock()
+	g.waiting[name] = answers
+	g.mu.Unlock()
+	return g.inbox + "." + name, answers, func() {
+		g.mu.Lock()
+		delete(g.waiting, name)
+		g.mu.Unlock()
+	}
+}
+
+// ask sends a message and waits for its answer. The connection's own requests would
+// wait for it even past their time, while it comes back.
+func (g *getter) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	inbox, answers, forget := g.expect(1)
+	defer forget()
+	msg.Reply = inbox
+	if err := g.nc.PublishMsg(msg); err != nil {
+		return nil, err
+	}
+	select {
+	case answer := <-answers:
+		if len(answer.Data) == 0 && answer.Header.Get("Status") == "503" {
+			return nil, nats.ErrNoResponders
+		}
+		return answer, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-g.ended:
+		return nil, nats.ErrConnectionClosed
+	}
+}
+
 // direct sends a get and hands each message to take, until that says enough or the
 // end; it returns the end's header, nil where there was nothing.
 func (j *getter) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats.Header, error) {
@@ -55,17 +91,9 @@ func (j *getter) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats.
 	if err != nil {
 		return nil, err
 	}
-	name := strconv.FormatUint(j.asked.Add(1), 36)
-	answers := make(chan *nats.Msg, max(g.Batch, len(g.MultiLast), 1)+1)
-	j.mu.Lock()
-	j.waiting[name] = answers
-	j.mu.Unlock()
-	defer func() {
-		j.mu.Lock()
-		delete(j.waiting, name)
-		j.mu.Unlock()
-	}()
-	if err := j.nc.PublishRequest("$JS.API.DIRECT.GET."+j.stream, j.inbox+"."+name, body); err != nil {
+	inbox, answers, forget := j.expect(max(g.Batch, len(g.MultiLast), 1) + 1)
+	defer forget()
+	if err := j.nc.PublishRequest("$JS.API.DIRECT.GET."+j.stream, inbox, body); err != nil {
 		return nil, err
 	}
 	timer := time.NewTimer(askTimeout)
@@ -197,7 +225,7 @@ func (j *getter) leader(ctx context.Context, g get) (uint64, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	msg, err := j.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+j.stream, body)
+	msg, err := j.ask(ctx, message("$JS.API.STREAM.MSG.GET."+j.stream, body))
 	if err != nil {
 		return 0, err
 	}

@@ -99,20 +99,20 @@ func (b *bench) shared(l load) (costs, error) {
 	}
 	var err error
 	all.took, err = b.compare(l.name+", "+l.note+", µs each", sharedTimes, names, func(name string) (float64, error) {
-		hubs, brokers, stop, err := b.together(setups[slices.Index(names, name)])
-		defer stop()
-		if err != nil {
+		var g group
+		defer g.stop()
+		if err := g.start(b, setups[slices.Index(names, name)]); err != nil {
 			return 0, err
 		}
 		best := lowest{}
-		err = l.put(hubs, min(b.streams, l.streams), func(round func() (int, error)) error {
+		err := l.put(g.hubs, min(b.streams, l.streams), func(round func() (int, error)) error {
 			_, err := round() // warm
 			for i := 0; i < sharedRounds && err == nil; i++ {
 				var n int
 				var took time.Duration
 				var ofHubs, ofBrokers float64
-				ofHubs, err = allOf(hubs).spent(1, func() (err error) {
-					ofBrokers, err = allOf(brokers).spent(1, func() (err error) {
+				ofHubs, err = allOf(g.hubs).spent(1, func() (err error) {
+					ofBrokers, err = allOf(g.brokers).spent(1, func() (err error) {
 						start := time.Now()
 						n, err = round()
 						took = time.Since(start)
@@ -208,7 +208,7 @@ func posted(hubs []*server, streams, inFlight int, do func(*client, *poster) err
 	if err := c.open(streams, 0); err != nil {
 		return err
 	}
-	if err := c.settle(hubs[0].quiet()); err != nil {
+	if err := c.settle(500 * time.Millisecond); err != nil { // nobody is told of presence
 		return err
 	}
 	var addrs []string
@@ -223,52 +223,57 @@ func posted(hubs []*server, streams, inFlight int, do func(*client, *poster) err
 	return do(c, p)
 }
 
-// together starts what a setup is of; stop ends also what an error left.
-func (b *bench) together(s setup) (hubs, brokers []*server, stop func(), err error) {
-	var dir string
-	stop = func() {
-		for _, s := range slices.Concat(hubs, brokers) {
-			s.stop()
-		}
-		os.RemoveAll(dir)
+// group is what a setup is of.
+type group struct {
+	hubs, brokers []*server
+	dir           string // the brokers'
+}
+
+// stop ends what was started.
+func (g *group) stop() {
+	for _, s := range slices.Concat(g.hubs, g.brokers) {
+		s.stop()
 	}
-	if dir, err = os.MkdirTemp(b.dir, "nats"); err != nil {
-		return hubs, brokers, stop, err
+	os.RemoveAll(g.dir)
+}
+
+func (g *group) start(b *bench, s setup) (err error) {
+	if g.dir, err = os.MkdirTemp(b.dir, "nats"); err != nil {
+		return err
 	}
 	routes, err := freeAddresses(s.brokers)
 	if err != nil {
-		return hubs, brokers, stop, err
+		return err
 	}
 	var urls []string
 	for i := range s.brokers {
-		broker, err := b.nats(b.natsServer, dir, i, routes)
+		broker, err := b.nats(b.natsServer, g.dir, i, routes)
 		if err != nil {
-			return hubs, brokers, stop, err
+			return err
 		}
-		brokers, urls = append(brokers, broker), append(urls, "nats://"+broker.host)
+		g.brokers, urls = append(g.brokers, broker), append(urls, "nats://"+broker.host)
 	}
-	if err := led(urls); err != nil {
-		return hubs, brokers, stop, err
+	if s.brokers > 0 {
+		if err := led(urls); err != nil {
+			return err
+		}
 	}
 	b.tenants++
 	for range s.hubs {
 		hub, err := b.hub(b.binary, "REALTIME_PRESENCE_AUDIENCE=none",
 			"REALTIME_NATS_URL="+strings.Join(urls, ","), fmt.Sprint("REALTIME_NATS_REPLICAS=", max(1, s.brokers)))
 		if err != nil {
-			return hubs, brokers, stop, err
+			return err
 		}
 		hub.tenant = fmt.Sprintf("load%d-%d", os.Getpid(), b.tenants)
-		hubs = append(hubs, hub)
+		g.hubs = append(g.hubs, hub)
 	}
-	return hubs, brokers, stop, nil
+	return nil
 }
 
 // led waits until the brokers have a leader: an election is not to be measured, and
 // a request that comes before it is not answered.
 func led(urls []string) error {
-	if len(urls) == 0 {
-		return nil
-	}
 	nc, err := nats.Connect(strings.Join(urls, ","))
 	if err != nil {
 		return err
