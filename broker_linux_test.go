@@ -32,7 +32,7 @@ func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) []*te
 	t.Helper()
 	prefix := newPrefix()
 	var nodes []*testHub
-	for i := range hubs {
+	for range hubs {
 		limits := testLimits
 		limits.Events = 0
 		node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
@@ -40,7 +40,6 @@ func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) []*te
 		})
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
-		_ = i
 	}
 	return nodes
 }
@@ -168,6 +167,7 @@ func leaderOf(t *testing.T, servers *natstest.Processes, n int) int {
 // The broker is killed again and again while many publish: what was acknowledged
 // reaches everybody once, in one order, on streams that never ended.
 func TestBrokerKilled(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	kills := 20
 	if testing.Short() {
@@ -204,6 +204,7 @@ func (f *flood) answered() []int {
 
 // With three replicas the stream's leader may die: nothing acknowledged is lost.
 func TestLeaderKilled(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	servers := natstest.StartProcesses(t, 3)
 	nodes := hubsOn(t, servers, 3, 2)
@@ -235,6 +236,7 @@ func TestLeaderKilled(t *testing.T) {
 // A broker that stands still for 30 s: no answer that is not true, streams stay, and
 // when it goes on all have caught up within 5 s.
 func TestBrokerStands(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	still := 30 * time.Second
 	if testing.Short() {
@@ -281,6 +283,7 @@ func TestBrokerStands(t *testing.T) {
 // Clients resume on a hub of chance while hubs are killed, and drained and started
 // again: nothing acknowledged is lost, nothing comes twice, all see one order.
 func TestClusterStorm(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	clients, rounds := 200, 8
 	if testing.Short() {
@@ -346,6 +349,7 @@ func TestClusterStorm(t *testing.T) {
 // A hub that is cut off from the broker and the others says so, tells its streams of
 // nobody's leaving, and is one of them again when it is back.
 func TestPartition(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	if setns == 0 {
 		t.Skip("no number for setns on ", runtime.GOARCH)
@@ -514,6 +518,7 @@ func rawStatus(t *testing.T, addr, request string) int {
 // costs next to nothing, and what is published costs the broker little more than
 // with nobody there.
 func TestManyTenants(t *testing.T) {
+	alone(t, "it makes its own")
 	is := is.New(t)
 	tenants := 1000
 	if testing.Short() {

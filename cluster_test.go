@@ -27,6 +27,7 @@ func alone(t testing.TB, why string) {
 // threeHubs share a broker cluster of three: all of them, taking turns, and each.
 func threeHubs(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) (all *testHub, nodes []*testHub) {
 	t.Helper()
+	alone(t, "it makes its own")
 	all = newCluster(t, 3, natstest.Start(t, 3), openDoor(t), LimitsConfig{}, configure...)
 	return all, all.nodes
 }

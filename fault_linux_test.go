@@ -44,6 +44,7 @@ func startProcess(t *testing.T, settings ...string) *process {
 
 func buildHub(t *testing.T) string {
 	t.Helper()
+	alone(t, "its processes have their own")
 	binary := filepath.Join(t.TempDir(), "hub")
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

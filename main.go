@@ -407,6 +407,9 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
 		Limits: limits, Prepare: external, Logger: logger,
 	})
+	if inURL, ok := errors.AsType[*url.Error](err); ok {
+		err = inURL.Err // it repeats the URL, which may hold a secret
+	}
 	if err != nil {
 		return sharing{}, err
 	}

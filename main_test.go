@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -41,7 +42,7 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 		"REALTIME_ADDR=8080", "REALTIME_ADDR=:8080", "REALTIME_ADDR=0.0.0.0:8080", "REALTIME_DANGEROUSLY_OPEN=perhaps",
 		"REALTIME_IDLE_TIMEOUT=-1s", "REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_AUDIENCE=all", "REALTIME_RETRY=soon",
 		"REALTIME_STREAM_BUFFER=1MiB", "REALTIME_MEMORY_BUDGET=-1", "REALTIME_MEMORY_BUDGET=half", "REALTIME_MAX_BODY_BYTES=-1", "REALTIME_MEMBERSHIP_URL=ftp://secret",
-		"REALTIME_LOG_LEVEL=loud", "REALTIME_LOG_FORMAT=xml",
+		"REALTIME_NATS_PREFIX=a.b", "REALTIME_NATS_REPLICAS=0", "REALTIME_LOG_LEVEL=loud", "REALTIME_LOG_FORMAT=xml",
 	} {
 		t.Run(line, func(t *testing.T) {
 			is := is.New(t)
@@ -55,6 +56,10 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	is := is.New(t)
 	_, err := loadConfig([]string{"REALTIME_ADDR=:8080", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_IDLE_TIMEOUT=0", "REALTIME_STREAM_BUFFER=0"})
 	is.NoErr(err)
+	_, err = loadConfig([]string{"REALTIME_NATS_URL=nats://localhost", "REALTIME_HISTORY_TTL=1s"})
+	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_HISTORY_TTL")) // less than the window
+	err = run(t.Context(), []string{"REALTIME_NATS_URL=nats://user:secret@%zz"}, io.Discard, nil)
+	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_NATS_URL") && !strings.Contains(err.Error(), "secret"))
 	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "HOME=/"}), []string{"REALTIME_ADR"})
 }
 
