@@ -259,8 +259,8 @@ var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body br
 
 func (a *api) publish(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		line := func(ctx context.Context, line []byte) (Receipt, error) { return a.publishLine(ctx, line, who) }
-		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, line, a.results, a.hub.Drained(), who.Expires})
+		lines := func(ctx context.Context, lines [][]byte) ([]Receipt, []error) { return a.publishEach(ctx, lines, who) }
+		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, lines, a.results, a.hub.Drained(), who.Expires})
 	}
 	return a.publishOne(w, r, who, nil)
 }
@@ -282,18 +282,50 @@ func (a *api) accept(ctx context.Context, who *Caller, events []*Event, limit fu
 	return a.hub.Publish(ctx, events)
 }
 
-// publishLine waits where a rate limit would refuse: so the reading slows down.
-func (a *api) publishLine(ctx context.Context, line []byte, who *Caller) (Receipt, error) {
-	event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
-	if err != nil {
-		return Receipt{}, err
+// publishEach publishes lines, each for itself, though together where nothing speaks
+// against it. It waits where a rate limit would refuse: so the reading slows down.
+func (a *api) publishEach(ctx context.Context, lines [][]byte, who *Caller) ([]Receipt, []error) {
+	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
+	var events []*Event
+	var of []int // their lines
+	for i, line := range lines {
+		event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
+		if errs[i] = err; err == nil {
+			events, of = append(events, event), append(of, i)
+		}
 	}
 	wait := func(tenant string, n int) error { return a.limits.AwaitPublish(ctx, tenant, n) }
-	receipts, err := a.accept(ctx, who, []*Event{event}, wait)
-	if err != nil {
-		return Receipt{}, err
+	publish := func(events []*Event, of []int) error {
+		ids := make([]string, len(events))
+		for i, e := range events {
+			ids[i] = e.ID
+		}
+		got, err := a.accept(ctx, who, events, wait)
+		unsure, _ := errors.AsType[*UnconfirmedError](err)
+		for i, n := range of {
+			switch {
+			case err == nil:
+				receipts[n] = got[i]
+			case unsure != nil:
+				errs[n] = &UnconfirmedError{unsure.IDs[i : i+1], unsure.err}
+			default:
+				errs[n] = err
+				events[i].ID = ids[i] // as its publisher gave it, to be tried again
+			}
+		}
+		return err
 	}
-	return receipts[0], nil
+	if len(events) == 0 {
+		return receipts, errs
+	}
+	err := publish(events, of)
+	if unconfirmed(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
+		for i := range events {
+			errs[of[i]] = nil
+			publish(events[i:i+1], of[i:i+1])
+		}
+	}
+	return receipts, errs
 }
 
 func (a *api) publishOne(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {

@@ -17,6 +17,9 @@ import (
 const (
 	spoolBytes   = 64 << 20 // answers that publishers have not read yet, all together
 	writeTimeout = 30 * time.Second
+	// maxTogether lines that have come are published together: so their
+	// acknowledgements are awaited together.
+	maxTogether = 64
 )
 
 // lineProblem is the answer to a line that was refused.
@@ -45,7 +48,8 @@ type lineSummary struct {
 // lineIntake is what takes the lines.
 type lineIntake struct {
 	maxLine int // bytes; 0 lifts the limit
-	publish func(ctx context.Context, line []byte) (Receipt, error)
+	// publish publishes lines, each for itself.
+	publish func(ctx context.Context, lines [][]byte) ([]Receipt, []error)
 	budget  *spoolBudget
 	ending  <-chan struct{} // closed when no more lines are taken
 	expires time.Time       // of the credential; zero: never
@@ -69,41 +73,60 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	defer close(ended)
 	go body.interrupt(ended)
 	lines := lineReader{bufio.NewReaderSize(body, 64<<10), nil, in.maxLine}
-	for n := 1; ; n++ {
-		line, err := lines.next()
-		if err == nil && len(bytes.TrimSpace(line)) == 0 {
-			continue
+	var pending [][]byte // lines, whose buffers are used again
+	var numbers []int
+	for n := 0; ; {
+		numbers = numbers[:0]
+		var end error // of the line after those
+		for more := true; more && end == nil && len(numbers) < maxTogether; more = lines.more() {
+			var line []byte
+			line, end = lines.next()
+			n++
+			if end == nil {
+				end = body.expired() // the line may have been read before
+			}
+			if end == nil && len(bytes.TrimSpace(line)) > 0 {
+				if len(pending) == len(numbers) {
+					pending = append(pending, nil)
+				}
+				pending[len(numbers)] = append(pending[len(numbers)][:0], line...)
+				numbers = append(numbers, n)
+			}
 		}
-		var got Receipt
-		if err == nil {
-			err = body.expired() // the line may have been read before
+		receipts, errs := in.publish(r.Context(), pending[:len(numbers)])
+		for i, number := range numbers {
+			var err error
+			switch got := receipts[i]; {
+			case errs[i] != nil:
+				sum.Refused++
+				err = out.put(problemOf(number, errs[i]))
+			default:
+				sum.Accepted++
+				if got.Cursor != "" {
+					sum.Cursor = got.Cursor
+				}
+				if got.Duplicate {
+					sum.Duplicates++
+				}
+				if all {
+					err = out.put(lineReceipt{number, wireReceipt(got)})
+				}
+			}
+			if err != nil { // nobody reads the answers
+				return nil
+			}
 		}
-		if err == nil {
-			got, err = in.publish(r.Context(), line)
-		}
-		switch {
-		case err == io.EOF:
+		switch _, broken := errors.AsType[*readError](end); {
+		case end == nil:
+		case end == io.EOF:
 			return out.put(sum)
-		case err == nil:
-			sum.Accepted++
-			if got.Cursor != "" {
-				sum.Cursor = got.Cursor
-			}
-			if got.Duplicate {
-				sum.Duplicates++
-			}
-			if all {
-				err = out.put(lineReceipt{n, wireReceipt(got)})
-			}
 		default:
 			sum.Refused++
-			_, broken := errors.AsType[*readError](err)
-			if err = out.put(problemOf(n, err)); broken {
+			if err := out.put(problemOf(n, end)); broken {
 				return out.put(sum)
+			} else if err != nil {
+				return nil
 			}
-		}
-		if err != nil { // nobody reads the answers
-			return nil
 		}
 	}
 }
@@ -213,6 +236,12 @@ func (l *lineReader) next() ([]byte, error) {
 		}
 		return l.line, nil
 	}
+}
+
+// more says whether a whole line has come.
+func (l *lineReader) more() bool {
+	come, _ := l.in.Peek(l.in.Buffered())
+	return bytes.IndexByte(come, '\n') >= 0
 }
 
 // spoolBudget bounds what all spools hold together.
