@@ -26,6 +26,7 @@ const (
 	beatEvery   = 2 * time.Second
 	gatherFor   = 50 * time.Millisecond // changes that come one after the other
 	askTimeout  = time.Second
+	rollCall    = 100 * time.Millisecond
 	holdTimeout = 500 * time.Millisecond // to hear what others have of a topic
 	chunkBytes  = 256 << 10
 	inboxSize   = 1 << 16
@@ -164,7 +165,11 @@ func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	if err := p.send(cfg.Prefix+".peer.all", frame(kindBeat, cfg.Node)); err != nil {
 		return nil, err
 	}
-	return p, nc.Flush()
+	if err := nc.Flush(); err != nil {
+		return nil, err
+	}
+	time.Sleep(rollCall) // who is there answers
+	return p, nil
 }
 
 // Close says good-bye and ends.

@@ -1,0 +1,238 @@
+package peers
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/natstest"
+)
+
+// member is one process, and what it knows of the others.
+type member struct {
+	*Peers
+	t *testing.T
+
+	mu sync.Mutex
+	// Guarded by mu.
+	own   map[ID][]byte
+	seen  map[ID]string // others' items
+	news  []string      // what was told, and was not known
+	casts []string
+	at    time.Time
+}
+
+func join(t *testing.T, b *natstest.Broker, node string) *member {
+	t.Helper()
+	m := &member{t: t, own: map[ID][]byte{}, seen: map[ID]string{}}
+	p, err := Start(b.Connect(t, 0, nats.NoEcho()), Config{
+		Prefix: "test", Node: node, Able: func() bool { return true }, Logger: slog.New(slog.DiscardHandler),
+		Items: func(string) (ops []Op) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for id, data := range m.own {
+				ops = append(ops, Op{id, data})
+			}
+			return ops
+		},
+		Changed: func(c Change) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for _, op := range c.Ops {
+				if op.Data == nil {
+					delete(m.seen, op.ID)
+				} else {
+					m.seen[op.ID] = string(op.Data)
+				}
+				if !c.Known {
+					m.news = append(m.news, fmt.Sprintf("%d=%s", op.ID[0], op.Data))
+				}
+			}
+			if !c.At.IsZero() {
+				m.at = c.At
+			}
+		},
+		Told: func(_ string, data []byte) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.casts = append(m.casts, string(data))
+		},
+		Serve:    func(data []byte) []byte { return append([]byte(node+" "), data...) },
+		Resynced: func() {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Peers = p
+	return m
+}
+
+func (m *member) tell(n byte, data string) {
+	m.mu.Lock()
+	id := ID{n}
+	if m.own[id] = []byte(data); data == "" {
+		delete(m.own, id)
+	}
+	m.mu.Unlock()
+	op := Op{ID: id}
+	if data != "" {
+		op.Data = []byte(data)
+	}
+	m.Tell("topic", op)
+}
+
+func (m *member) hold() {
+	m.t.Helper()
+	if err := m.Hold(m.t.Context(), "topic"); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// await waits until all that others have is as wanted.
+func (m *member) await(want map[ID]string) {
+	m.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		m.mu.Lock()
+		same := maps.Equal(m.seen, want)
+		m.mu.Unlock()
+		if same {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("it has %d items, not %d", len(m.seen), len(want))
+		}
+	}
+}
+
+// told is what was news so far.
+func (m *member) told() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.news)
+}
+
+// What there is when a topic is taken up is known when Hold returns, and is no news;
+// what changes later is.
+func TestHold(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, two, late := join(t, b, "one"), join(t, b, "two"), join(t, b, "late")
+	defer late.Close()
+	defer two.Close()
+	one.tell(1, "a")
+	two.tell(2, "b")
+	late.hold()
+	is.Equal(late.seen, map[ID]string{{1}: "a", {2}: "b"})
+	is.Equal(late.told(), nil)
+	one.tell(3, "c")
+	one.tell(1, "")
+	late.await(map[ID]string{{2}: "b", {3}: "c"})
+	is.Equal(late.told(), []string{"3=c", "1="})
+	is.NoErr(two.Cast("topic", []byte("hello")))
+	answer, err := late.Ask(t.Context(), "one", []byte("who"))
+	is.NoErr(err)
+	is.Equal(string(answer), "one who")
+	answers, silent := one.AskAll(t.Context(), []byte("x"))
+	is.Equal(len(answers), 2)
+	is.Equal(len(silent), 0)
+	start := time.Now()
+	_, err = one.Ask(t.Context(), "nobody", nil)
+	is.True(err != nil && time.Since(start) < time.Second/2) // at once
+	before := time.Now()
+	one.Close() // says good-bye
+	late.await(map[ID]string{{2}: "b"})
+	is.True(!late.at.Before(before))
+	is.Equal(late.casts, []string{"hello"})
+	is.Equal(late.Nodes(), []string{"two"})
+	late.Release("topic")
+	two.tell(4, "d")
+	is.NoErr(two.nc.Flush())
+	is.NoErr(late.nc.Flush())
+	is.Equal(late.seen, map[ID]string{{2}: "b"}) // nobody asks for it any more
+}
+
+// A change that is lost, with nothing after it, is mended by the version that is told
+// once more.
+func TestLostChange(t *testing.T) {
+	b := natstest.Start(t, 1)
+	one, two := join(t, b, "one"), join(t, b, "two")
+	defer one.Close()
+	defer two.Close()
+	one.tell(1, "a")
+	two.hold()
+	two.await(map[ID]string{{1}: "a"})
+	hear := func(again bool) {
+		two.Peers.mu.Lock()
+		defer two.Peers.mu.Unlock()
+		h := two.holds["topic"]
+		if !again {
+			h.sub.Unsubscribe()
+			two.nc.Flush()
+			return
+		}
+		h.sub, _ = two.nc.ChanSubscribe(two.topicSubject("topic"), two.in)
+		two.nc.Flush()
+	}
+	hear(false)
+	one.tell(2, "b")
+	one.flush()
+	one.nc.Flush()
+	hear(true)
+	two.await(map[ID]string{{1}: "a", {2}: "b"})
+}
+
+// Many items come in several messages, and none is news.
+func TestManyItems(t *testing.T) {
+	is := is.New(t)
+	const many = 100_000
+	b := natstest.Start(t, 1)
+	one, two := join(t, b, "one"), join(t, b, "two")
+	defer one.Close()
+	defer two.Close()
+	want := map[ID]string{}
+	data := strings.Repeat("x", 60)
+	for i := range many {
+		id := ID(binary.BigEndian.AppendUint64(make([]byte, 8), uint64(i)))
+		one.own[id] = []byte(data)
+		want[id] = data
+	}
+	start := time.Now()
+	two.hold()
+	two.await(want)
+	t.Logf("%d items in %v", many, time.Since(start))
+	is.Equal(len(two.told()), 0)
+}
+
+// Nothing that comes in can break a process, or make it believe what was not said.
+func FuzzTake(f *testing.F) {
+	f.Add(append(frame(kindDelta, "other", "topic"), 0, 1))
+	f.Add(append(binary.AppendUvarint(frame(kindSnapshot, "other", "topic"), 7), 3))
+	f.Add(frame(kindWant, "other", "topic"))
+	f.Add(frame(kindBye, "other"))
+	f.Add([]byte("t\x05other\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := &reader{b: data}
+		node, topic := r.bytes(), r.bytes()
+		ops := r.ops()
+		if len(node)+len(topic)+len(ops)*len(ID{}) > len(data) {
+			t.Fatal("more than there was")
+		}
+		back := slices.Clone(data[:0])
+		for _, op := range ops {
+			back = appendOp(back, op)
+		}
+		again := &reader{b: back}
+		if got := again.ops(); len(got) != len(ops) {
+			t.Fatalf("%d ops, written and read again %d", len(ops), len(got))
+		}
+	})
+}
