@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -351,27 +349,7 @@ func TestClusterStorm(t *testing.T) {
 func TestPartition(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
-	if setns == 0 {
-		t.Skip("no number for setns on ", runtime.GOARCH)
-	}
-	if _, err := exec.LookPath("ip"); err != nil && os.Getenv("CI") == "" {
-		t.Skip("iproute2 is not installed: ", err)
-	}
-	runtime.LockOSThread() // as in TestAVanishedPeerIsGone
-	ip := func(args string) {
-		t.Helper()
-		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", args, err, out)
-		}
-	}
-	near, far := newNetwork(t), newNetwork(t)
-	ip(fmt.Sprintf("link add cable type veth peer name cable netns /proc/%d/fd/%d", os.Getpid(), near.Fd()))
-	for network, addr := range map[*os.File]string{near: "198.18.1.1/30", far: "198.18.1.2/30"} {
-		enter(t, network)
-		ip("link set lo up")
-		ip("addr add " + addr + " dev cable")
-		ip("link set cable up")
-	}
+	near, far, ip := cabled(t, "198.18.1.1/30", "198.18.1.2/30")
 	binary := buildHub(t)
 	enter(t, near)
 	servers := natstest.StartProcessesOn(t, "198.18.1.1", 1)

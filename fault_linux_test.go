@@ -201,28 +201,8 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 // a cable between them; the test is in one at a time.
 func TestAVanishedPeerIsGone(t *testing.T) {
 	is := is.New(t)
-	if setns == 0 {
-		t.Skip("no number for setns on ", runtime.GOARCH)
-	}
-	if _, err := exec.LookPath("ip"); err != nil && os.Getenv("CI") == "" {
-		t.Skip("iproute2 is not installed: ", err)
-	}
-	runtime.LockOSThread() // and never unlocked: the networks end with the thread, and the thread with the test
-	ip := func(args string) {
-		t.Helper()
-		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", args, err, out)
-		}
-	}
-	hub, peers := newNetwork(t), newNetwork(t)
-	ip(fmt.Sprintf("link add cable type veth peer name cable netns /proc/%d/fd/%d", os.Getpid(), hub.Fd()))
-	ip("addr add 198.18.0.2/30 dev cable")
-	ip("link set cable up")
+	hub, peers, ip := cabled(t, "198.18.0.1/30", "198.18.0.2/30")
 	enter(t, hub)
-	ip("link set lo up")
-	ip("addr add 198.18.0.1/30 dev cable")
-	ip("link set cable up")
-
 	p := startProcess(t, "REALTIME_ADDR=198.18.0.1:0", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_PRESENCE_GRACE=0", "REALTIME_PRESENCE_AUDIENCE=tenant")
 	seer := subscribe(t, p.addr, "seer")
 	enter(t, peers)
@@ -256,6 +236,34 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 // setns is the system call's number, for which package syscall has no name; 0
 // where we do not know it.
 var setns = map[string]uintptr{"amd64": 308, "arm64": 268}[runtime.GOARCH]
+
+// cabled makes two networks with a cable between them, each end with its address, and
+// ip, which changes the network that the test is in.
+func cabled(t *testing.T, nearAddr, farAddr string) (near, far *os.File, ip func(args string)) {
+	t.Helper()
+	if setns == 0 {
+		t.Skip("no number for setns on ", runtime.GOARCH)
+	}
+	if _, err := exec.LookPath("ip"); err != nil && os.Getenv("CI") == "" {
+		t.Skip("iproute2 is not installed: ", err)
+	}
+	runtime.LockOSThread() // and never unlocked: the networks end with the thread, and the thread with the test
+	ip = func(args string) {
+		t.Helper()
+		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	near, far = newNetwork(t), newNetwork(t)
+	ip(fmt.Sprintf("link add cable type veth peer name cable netns /proc/%d/fd/%d", os.Getpid(), near.Fd()))
+	for network, addr := range map[*os.File]string{near: nearAddr, far: farAddr} {
+		enter(t, network)
+		ip("link set lo up")
+		ip("addr add " + addr + " dev cable")
+		ip("link set cable up")
+	}
+	return near, far, ip
+}
 
 // newNetwork moves the thread into a network of its own.
 func newNetwork(t *testing.T) *os.File {
