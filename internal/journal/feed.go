@@ -117,7 +117,9 @@ func (f *feed) open(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	f.sub, f.repairing = sub, false
-	f.place, f.taken, f.known = s.last, s.last, max(f.known, s.last)
+	if f.life == 1 { // else it has begun anew meanwhile
+		f.place, f.taken, f.known = s.last, s.last, max(f.known, s.last)
+	}
 	f.takeHeldLocked()
 	f.knowLocked(f.known)
 	f.unlock()
@@ -168,17 +170,6 @@ func (j *Journal) followed() []*feed {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Collect(maps.Values(j.feeds))
-}
-
-// Place is up to where a key that is followed was handed over.
-func (j *Journal) Place(key string) (place uint64, followed bool) {
-	f := j.feed(key)
-	if f == nil {
-		return 0, false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.place, true
 }
 
 // Last is the place of a key's last message that is kept, as the leader tells: 0 when

@@ -178,7 +178,7 @@ func TestQuietMovesOn(t *testing.T) {
 	for i := range 20 {
 		one.append(it("busy", fmt.Sprint(i)))
 	}
-	await(t, func() bool { now, _ := one.Place("quiet"); return now >= 20 })
+	await(t, func() bool { now, idle := one.feed("quiet").idle(); return idle && now >= 20 })
 	is.Equal(place, uint64(0))
 	one.append(it("quiet", "a"))
 	is.Equal(one.seen("quiet"), "a")
