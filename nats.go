@@ -105,11 +105,31 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	if b.nc, err = nats.Connect(cfg.URL, options...); err != nil {
 		return nil, err
 	}
-	if err := b.open(ctx); err != nil {
+	if err = b.reach(ctx); err == nil {
+		err = b.open(ctx)
+	}
+	if err != nil {
 		b.nc.Close()
 		return nil, err
 	}
 	return b, nil
+}
+
+// reach waits for the first connection.
+func (b *Broker) reach(ctx context.Context) error {
+	ticker := time.NewTicker(brokerReconnect)
+	defer ticker.Stop()
+	for n := 0; !b.connected.Load(); n++ {
+		if n%50 == 1 {
+			b.cfg.Logger.Warn("waiting for the broker", "err", b.nc.LastError())
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("no server can be reached")
+		case <-ticker.C:
+		}
+	}
+	return nil
 }
 
 func (b *Broker) name() string { return hex.EncodeToString(b.node[:]) }

@@ -35,7 +35,7 @@ func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits 
 	for _, c := range change {
 		c(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	broker, err := ConnectBroker(ctx, cfg)
 	if err != nil {

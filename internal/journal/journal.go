@@ -41,7 +41,7 @@ const (
 	askTimeout    = 1500 * time.Millisecond
 	probeEvery    = time.Second
 	tryEvery      = 200 * time.Millisecond
-	makeTimeout   = 5 * time.Second
+	makeTimeout   = 2 * time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
 	staleAfter = 3 * time.Second
 )

@@ -69,7 +69,7 @@ func (b *Broker) launch(t testing.TB, i int) {
 
 func (b *Broker) await(t testing.TB, i int) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !b.Servers[i].ReadyForConnections(time.Second) || len(b.Servers) > 1 && !b.Servers[i].JetStreamIsCurrent() {
 		if time.Now().After(deadline) {
 			t.Fatal("the broker does not start")

@@ -577,6 +577,11 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		p.mu.Unlock()
 		return
 	}
+	if s.heard && s.version == version {
+		s.partial = nil // it says nothing new
+		p.mu.Unlock()
+		return
+	}
 	if part&firstPart != 0 {
 		s.partial = map[ID]struct{}{}
 		s.known = !s.heard && p.holds[topic].knows(node)
