@@ -314,7 +314,7 @@ func TestBadCredentials(t *testing.T) {
 	t.Logf("%d cases", len(cases))
 	for _, h := range handlers {
 		h.mu.RLock()
-		is.Equal(len(h.tenants), 0) // and nothing came of any
+		is.Equal(len(h.tenants.byName), 0) // and nothing came of any
 		h.mu.RUnlock()
 	}
 }

@@ -89,7 +89,7 @@ func TestErrorsAreProblems(t *testing.T) {
 	is.Equal(res.StatusCode, http.StatusUnsupportedMediaType)
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	is.Equal(len(h.tenants), 0) // nothing of all this made a tenant
+	is.Equal(len(h.tenants.byName), 0) // nothing of all this made a tenant
 }
 
 // TestNDJSONOfAClientThatWritesAllBeforeItReads: 10 MB on a raw socket.

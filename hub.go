@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -22,23 +20,9 @@ import (
 
 // Errors of the hub; handlers know which status each is.
 var (
-	ErrDraining   = errors.New("the hub is draining")
-	ErrFull       = errors.New("no more connections are taken")
-	ErrMembership = errors.New("the membership service does not answer")
-	ErrExternal   = errors.New("membership is owned by the membership service")
+	ErrDraining = errors.New("the hub is draining")
+	ErrFull     = errors.New("no more connections are taken")
 )
-
-// Resolver asks whoever owns membership. It may wait; the hub calls it with no
-// lock held. A nil Roster means that the hub's own rooms are the truth.
-type Resolver interface {
-	Resolve(ctx context.Context, tenant string, room Room) (*Roster, error)
-}
-
-// OwnMembership is the Resolver of a hub that owns membership itself.
-type OwnMembership struct{}
-
-// Resolve has nothing to ask.
-func (OwnMembership) Resolve(context.Context, string, Room) (*Roster, error) { return nil, nil }
 
 // Observer is told, with no lock held, of connections that come and go: of each
 // once, and of its coming before anybody else can find it.
@@ -47,43 +31,23 @@ type Observer interface {
 	Disconnected(*Connection)
 }
 
-// Sharing is what hubs of one cluster know of each other. A hub that is alone has
-// none (nil).
-type Sharing interface {
-	// Share has the tenant's connections elsewhere known, until Unshare.
-	Share(ctx context.Context, tenant string) error
-	Unshare(tenant string)
-	// Count is how many connections elsewhere an event's target resolves to; belongs
-	// says who is in its room.
-	Count(e *Event, belongs func(ProfileRef) bool) int
-	// Empty says that nobody is connected elsewhere.
-	Empty(tenant string) bool
-}
-
 // Hub accepts events, gives them their order and hands them to streams.
 //
-// Lock order: tenant.changing → a door → Hub.mu → tenant.mu → (a stream's, Hub.byIDMu, expiry.mu), which are leaves.
+// Lock order: tenants' → (a stream's, Hub.byIDMu, expiry.mu), which are leaves.
 type Hub struct {
 	// Static after the start.
+	*tenants
+	*members
 	engine   *sse.Engine
-	resolver Resolver
 	observer Observer
 	log      Log
-	rooms    Membership // nil: this hub keeps it by itself
-	sharing  Sharing    // nil: this hub is alone
-	node     [4]byte    // its mark in the ids of its connections, unless it is alone
+	node     [4]byte // its mark in the ids of its connections, unless it is alone
 	retry    time.Duration
 	marks    HistoryPart
 	shed     *sse.Frame
 	inline   bool // what a client missed may begin before its head is written
 	logger   *slog.Logger
 	most     MostConnections
-
-	mu      sync.RWMutex
-	tenants map[string]*tenant // guarded by mu
-
-	seed  maphash.Seed // static
-	doors [256]sync.Mutex
 
 	lostIDs int           // owned by Sweep
 	drained chan struct{} // closed by Drain at its end
@@ -151,16 +115,15 @@ type HistoryPart struct {
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{
-		resolver: cfg.Resolver, log: cfg.Log, rooms: cfg.Membership, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger, most: cfg.Most,
-		inline:  cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
-		tenants: map[string]*tenant{}, byID: map[uuid.UUID]*Connection{}, drained: make(chan struct{}), seed: maphash.MakeSeed(),
+		log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger, most: cfg.Most,
+		inline: cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
+		byID:   map[uuid.UUID]*Connection{}, drained: make(chan struct{}),
 	}
+	h.tenants = newTenants(cfg.Log, cfg.Membership)
+	h.members = newMembers(h.tenants, cfg.Membership, cfg.Resolver, cfg.Logger)
 	h.expiry.warn, h.expiry.end = h.expiring, func(c *Connection) { h.Kick(c, CloseExpired) }
 	h.turnedOff.Interval = time.Second
 	h.log.Follow(h)
-	if h.rooms != nil {
-		h.rooms.Follow(h.belong)
-	}
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
 	h.shed = sse.NewFrame(gap, false)
 	h.engine = sse.NewEngine(sse.Config{
@@ -190,196 +153,9 @@ func (h *Hub) Draining() bool {
 	return h.draining
 }
 
-// find returns the tenant locked, nil where there is none.
-func (h *Hub) find(name string) *tenant {
-	for {
-		h.mu.RLock()
-		t := h.tenants[name]
-		h.mu.RUnlock()
-		if t == nil {
-			return nil
-		}
-		t.mu.Lock()
-		if !t.forgotten {
-			return t
-		}
-		t.mu.Unlock()
-	}
-}
-
-// open returns the tenant locked, with its streams' place known and all that
-// follows told; an error is the log's.
-func (h *Hub) open(ctx context.Context, name string) (*tenant, error) {
-	return h.enter(ctx, name, func(t *tenant) bool { return t.attached && (t.shared || !h.inCluster()) })
-}
-
-// know returns the tenant locked, with what other hubs know of it known here.
-func (h *Hub) know(ctx context.Context, name string) (*tenant, error) {
-	return h.enter(ctx, name, func(t *tenant) bool { return t.shared || !h.inCluster() })
-}
-
-// Know has what other hubs know of a tenant known here, for a while.
-func (h *Hub) Know(ctx context.Context, name string) error {
-	if !h.inCluster() {
-		return nil
-	}
-	t, err := h.know(ctx, name)
-	if err != nil {
-		return err
-	}
-	nothing := len(t.conns) == 0 && t.rooms.Empty() && h.sharing.Empty(name)
-	t.mu.Unlock()
-	if nothing {
-		h.forget(name) // there is none: a read makes none
-	}
-	return nil
-}
-
-func (h *Hub) inCluster() bool { return h.sharing != nil || h.rooms != nil }
-
-// enter returns the tenant locked, made where there is none, and made enough.
-func (h *Hub) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
-	for {
-		t := h.find(name)
-		if t == nil {
-			h.mu.Lock()
-			if h.tenants[name] == nil {
-				h.tenants[name] = &tenant{
-					name: name, resolved: map[Room]*resolved{}, peers: map[ProfileRef]*peer{},
-					present: map[Room]map[*peer]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
-				}
-			}
-			h.mu.Unlock()
-			continue
-		}
-		if enough(t) {
-			return t, nil
-		}
-		share := !t.shared && h.inCluster()
-		t.mu.Unlock()
-		var err error
-		door := h.door(name)
-		door.Lock()
-		if share {
-			err = h.share(ctx, t)
-		} else {
-			err = h.attach(ctx, t)
-		}
-		door.Unlock()
-		if err != nil {
-			h.forget(name)
-			return nil, err
-		}
-	}
-}
-
-// door is held while a tenant is attached, shared or forgotten.
-func (h *Hub) door(name string) *sync.Mutex {
-	return &h.doors[maphash.String(h.seed, name)%uint64(len(h.doors))]
-}
-
-// attach has the log tell of a tenant. It can be found already, so what is appended
-// from now on reaches it.
-func (h *Hub) attach(ctx context.Context, t *tenant) error {
-	t.mu.Lock()
-	over := t.attached || t.forgotten
-	t.mu.Unlock()
-	if over {
-		return nil
-	}
-	head, err := h.log.Attach(ctx, t.name)
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
-		t.head = head
-	}
-	over = t.forgotten
-	t.mu.Unlock()
-	if over {
-		h.log.Detach(t.name)
-	}
-	return nil
-}
-
-// share learns what other hubs know of a tenant, and is told what changes.
-func (h *Hub) share(ctx context.Context, t *tenant) error {
-	t.mu.Lock()
-	over := t.shared || t.forgotten
-	t.mu.Unlock()
-	if over {
-		return nil
-	}
-	if h.rooms != nil {
-		if err := h.rooms.Attach(ctx, t.name); err != nil {
-			return err
-		}
-	}
-	if h.sharing != nil {
-		if err := h.sharing.Share(ctx, t.name); err != nil {
-			if h.rooms != nil {
-				h.rooms.Detach(t.name)
-			}
-			return err
-		}
-	}
-	t.mu.Lock()
-	t.shared = !t.forgotten
-	over = t.forgotten
-	t.mu.Unlock()
-	if over {
-		h.unshare(t.name)
-	}
-	return nil
-}
-
-func (h *Hub) unshare(name string) {
-	if h.rooms != nil {
-		h.rooms.Detach(name)
-	}
-	if h.sharing != nil {
-		h.sharing.Unshare(name)
-	}
-}
-
-// forget drops a tenant that has no stream, and no membership but what all hubs of
-// the cluster keep.
-func (h *Hub) forget(name string) {
-	door := h.door(name)
-	door.Lock() // until all is undone, so that nobody begins anew before
-	defer door.Unlock()
-	h.mu.Lock()
-	t := h.tenants[name]
-	if t == nil {
-		h.mu.Unlock()
-		return
-	}
-	t.mu.Lock()
-	if len(t.conns) > 0 || !h.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
-		t.mu.Unlock()
-		h.mu.Unlock()
-		return
-	}
-	t.forgotten = true
-	delete(h.tenants, name)
-	h.mu.Unlock()
-	attached, shared := t.attached, t.shared
-	h.flush(t) // a stream that was closed meanwhile may have been gathered before
-	if attached {
-		h.log.Detach(name)
-	}
-	if shared {
-		h.unshare(name)
-	}
-}
-
 // Sweep forgets what nobody needs any more. Called now and then.
 func (h *Hub) Sweep(now time.Time) {
-	h.mu.RLock()
-	names := slices.Collect(maps.Keys(h.tenants))
-	h.mu.RUnlock()
-	for _, name := range names {
+	for _, name := range h.names() {
 		t := h.find(name)
 		if t == nil {
 			continue
@@ -768,201 +544,6 @@ func (h *Hub) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) {
 	}
 }
 
-func (h *Hub) ownsMembership() bool {
-	_, own := h.resolver.(OwnMembership)
-	return own
-}
-
-// resolve makes sure of a room's membership before anything is stored or locked.
-func (h *Hub) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
-	roster, err := h.resolver.Resolve(ctx, tenant, room)
-	if err != nil {
-		h.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
-		return nil, errors.Join(ErrMembership, err)
-	}
-	return roster, nil
-}
-
-// SetMembers replaces a room's members. ErrExternal where the hub does not own
-// membership, ErrUnconfirmed where not all of its cluster know; so for AddMember and
-// RemoveMember.
-func (h *Hub) SetMembers(ctx context.Context, name string, room Room, members []ProfileRef) error {
-	return h.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []ProfileRef) { return r.Differ(room, members) })
-}
-
-// AddMember adds one member.
-func (h *Hub) AddMember(ctx context.Context, name string, room Room, p ProfileRef) error {
-	return h.change(ctx, name, room, true, func(r *Rooms) (join, leave []ProfileRef) {
-		if !r.Has(room, p) {
-			join = []ProfileRef{p}
-		}
-		return join, nil
-	})
-}
-
-// RemoveMember removes one member.
-func (h *Hub) RemoveMember(ctx context.Context, name string, room Room, p ProfileRef) error {
-	return h.change(ctx, name, room, false, func(r *Rooms) (join, leave []ProfileRef) {
-		if r.Has(room, p) {
-			leave = []ProfileRef{p}
-		}
-		return nil, leave
-	})
-}
-
-// change has profiles join and leave a room.
-func (h *Hub) change(ctx context.Context, name string, room Room, create bool, differ func(*Rooms) (join, leave []ProfileRef)) error {
-	if !h.ownsMembership() {
-		return ErrExternal
-	}
-	if h.rooms != nil {
-		return h.changeShared(ctx, name, room, differ)
-	}
-	t := h.find(name)
-	if t == nil && !create {
-		return nil
-	}
-	if t != nil {
-		t.mu.Unlock()
-	}
-	t, err := h.open(ctx, name) // its place must be known
-	if err != nil {
-		return err
-	}
-	join, leave := differ(&t.rooms)
-	t.changeMembersLocked(room, join, leave)
-	empty := t.rooms.Empty()
-	t.mu.Unlock()
-	if empty {
-		h.forget(name)
-	}
-	return nil
-}
-
-// changeShared is change where all hubs of a cluster keep membership: what is
-// stored comes back, to all of them, through belong.
-func (h *Hub) changeShared(ctx context.Context, name string, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
-	for {
-		t, err := h.know(ctx, name)
-		if err != nil {
-			return err
-		}
-		t.mu.Unlock()
-		t.changing.Lock()
-		err = h.changeOnce(ctx, t, room, differ)
-		t.changing.Unlock()
-		if !errors.Is(err, ErrConflict) {
-			return err
-		}
-	}
-}
-
-func (h *Hub) changeOnce(ctx context.Context, t *tenant, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
-	place, version, err := h.rooms.Now(ctx, t.name, room)
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	if t.forgotten {
-		t.mu.Unlock()
-		return ErrConflict
-	}
-	join, leave := differ(&t.rooms)
-	changed := make([]Belonging, 0, len(join)+len(leave))
-	for _, p := range join {
-		b := t.rooms.Belonging(room, p)
-		b.Member, b.Stays = true, append(b.Stays, Stay{room, place, math.MaxUint64})
-		changed = append(changed, b)
-	}
-	for _, p := range leave {
-		b := t.rooms.Belonging(room, p)
-		b.Member = false
-		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
-			last.Until = place
-		} else {
-			b.Stays = b.Stays[:len(b.Stays)-1]
-		}
-		changed = append(changed, b)
-	}
-	t.mu.Unlock()
-	return h.rooms.Change(ctx, t.name, room, place, version, changed)
-}
-
-// belong is the shared membership's word of what changed in a room.
-func (h *Hub) belong(name string, room Room, changed []Belonging) {
-	t := h.find(name)
-	if t == nil {
-		return
-	}
-	defer t.mu.Unlock()
-	for _, b := range changed {
-		switch came, went := t.rooms.Set(room, b); {
-		case came:
-			t.joinedLocked(room, b.Profile)
-		case went:
-			t.leftLocked(room, b.Profile)
-		}
-	}
-}
-
-// Members are a room's, sorted; ErrMembership when nobody can say.
-func (h *Hub) Members(ctx context.Context, tenant string, room Room) ([]ProfileRef, error) {
-	roster, err := h.resolve(ctx, tenant, room)
-	if err != nil {
-		return nil, err
-	}
-	var list []ProfileRef
-	if roster != nil {
-		list = slices.Clone(roster.Members)
-	} else if t, err := h.look(ctx, tenant); t != nil {
-		list = slices.Collect(t.rooms.Members(room))
-		t.mu.Unlock()
-	} else if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(list, compareProfiles)
-	return list, nil
-}
-
-// look is find, where other hubs' knowledge counts after Know.
-func (h *Hub) look(ctx context.Context, name string) (*tenant, error) {
-	err := h.Know(ctx, name)
-	return h.find(name), err
-}
-
-func compareProfiles(a, b ProfileRef) int {
-	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
-}
-
-// Member says whether p belongs to a room, and how many do.
-func (h *Hub) Member(ctx context.Context, tenant string, room Room, p ProfileRef) (member bool, size int, err error) {
-	roster, err := h.resolve(ctx, tenant, room)
-	if err != nil {
-		return false, 0, err
-	}
-	if roster != nil {
-		return slices.Contains(roster.Members, p), len(roster.Members), nil
-	}
-	t, err := h.look(ctx, tenant)
-	if t == nil {
-		return false, 0, err
-	}
-	defer t.mu.Unlock()
-	return t.rooms.Has(room, p), t.rooms.Len(room), nil
-}
-
-// Share says of each profile whether it has a room in common with viewer.
-func (h *Hub) Share(tenant string, viewer ProfileRef, profiles []ProfileRef) []bool {
-	share := make([]bool, len(profiles))
-	if t := h.find(tenant); t != nil {
-		defer t.mu.Unlock()
-		for i, p := range profiles {
-			share[i] = t.rooms.Share(viewer, p)
-		}
-	}
-	return share
-}
-
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
 // waits for a membership service, if there is one, and for no client. Ids and
@@ -1041,26 +622,6 @@ type UnconfirmedError struct {
 func (e *UnconfirmedError) Error() string { return e.err.Error() }
 func (e *UnconfirmedError) Unwrap() error { return e.err }
 
-// settle brings the tenant's rooms up to date before an event for one is placed:
-// also where nobody is connected, since who resumes later is to get it.
-func (h *Hub) settle(ctx context.Context, e *Event, now time.Time) error {
-	room, ok := e.Target.Room()
-	if !ok {
-		return nil
-	}
-	roster, err := h.resolve(ctx, e.TenantID, room)
-	if err != nil || roster == nil {
-		return err
-	}
-	t, err := h.open(ctx, e.TenantID)
-	if err != nil {
-		return err
-	}
-	t.adoptLocked(room, roster, now)
-	t.mu.Unlock()
-	return nil
-}
-
 // Deliver implements Sink.
 func (h *Hub) Deliver(tenant string, entries []*Entry) {
 	t := h.find(tenant)
@@ -1092,16 +653,8 @@ func (h *Hub) Deliver(tenant string, entries []*Entry) {
 // Flush implements Sink.
 func (h *Hub) Flush(tenant string) {
 	if t := h.find(tenant); t != nil {
-		h.flush(t)
+		t.flush()
 	}
-}
-
-// flush lets go what a tenant, which is locked, has gathered, and unlocks it.
-func (h *Hub) flush(t *tenant) {
-	d := t.gathered
-	t.gathered = sse.Delivery{}
-	t.mu.Unlock()
-	d.Flush()
 }
 
 // Prepare implements Sink: the rooms of what another hub has published are settled
@@ -1119,7 +672,7 @@ func (h *Hub) Quiet(tenant string, place Cursor) {
 			t.head = place
 			t.markLocked(&t.gathered, time.Now())
 		}
-		h.flush(t)
+		t.flush()
 	}
 }
 

@@ -338,7 +338,7 @@ func TestClientThatLeavesIsRemoved(t *testing.T) {
 	is.Equal(len(listed(t, h, "/v1/tenants/acme/connections")), 0)
 	for _, node := range h.nodes {
 		node.mu.RLock()
-		is.Equal(len(node.tenants), 0) // a tenant with nothing is forgotten
+		is.Equal(len(node.tenants.byName), 0) // a tenant with nothing is forgotten
 		node.mu.RUnlock()
 	}
 }

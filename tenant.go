@@ -332,6 +332,14 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
 	return n
 }
 
+// flush lets go what has been gathered, and unlocks the tenant, which is locked.
+func (t *tenant) flush() {
+	d := t.gathered
+	t.gathered = sse.Delivery{}
+	t.mu.Unlock()
+	d.Flush()
+}
+
 // Notice is an ephemeral event of the hub's own about one profile.
 type Notice struct {
 	About ProfileRef

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+)
+
+// Errors of membership; handlers know which status each is.
+var (
+	ErrMembership = errors.New("the membership service does not answer")
+	ErrExternal   = errors.New("membership is owned by the membership service")
+)
+
+// Resolver asks whoever owns membership. It may wait; the hub calls it with no
+// lock held. A nil Roster means that the hub's own rooms are the truth.
+type Resolver interface {
+	Resolve(ctx context.Context, tenant string, room Room) (*Roster, error)
+}
+
+// OwnMembership is the Resolver of a hub that owns membership itself.
+type OwnMembership struct{}
+
+// Resolve has nothing to ask.
+func (OwnMembership) Resolve(context.Context, string, Room) (*Roster, error) { return nil, nil }
+
+// members is who belongs where: in each tenant's own rooms, in those that all hubs of a
+// cluster keep, or in another service's.
+type members struct {
+	tenants  *tenants
+	shared   Membership // nil: this hub keeps it by itself
+	resolver Resolver
+	logger   *slog.Logger
+}
+
+func newMembers(tenants *tenants, shared Membership, resolver Resolver, logger *slog.Logger) *members {
+	m := &members{tenants, shared, resolver, logger}
+	if shared != nil {
+		shared.Follow(m.belong)
+	}
+	return m
+}
+
+func (m *members) ownsMembership() bool {
+	_, own := m.resolver.(OwnMembership)
+	return own
+}
+
+// resolve makes sure of a room's membership before anything is stored or locked.
+func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
+	roster, err := m.resolver.Resolve(ctx, tenant, room)
+	if err != nil {
+		m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
+		return nil, errors.Join(ErrMembership, err)
+	}
+	return roster, nil
+}
+
+// SetMembers replaces a room's members. ErrExternal where the hub does not own
+// membership, ErrUnconfirmed where not all of its cluster know; so for AddMember and
+// RemoveMember.
+func (m *members) SetMembers(ctx context.Context, name string, room Room, members []ProfileRef) error {
+	return m.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []ProfileRef) { return r.Differ(room, members) })
+}
+
+// AddMember adds one member.
+func (m *members) AddMember(ctx context.Context, name string, room Room, p ProfileRef) error {
+	return m.change(ctx, name, room, true, func(r *Rooms) (join, leave []ProfileRef) {
+		if !r.Has(room, p) {
+			join = []ProfileRef{p}
+		}
+		return join, nil
+	})
+}
+
+// RemoveMember removes one member.
+func (m *members) RemoveMember(ctx context.Context, name string, room Room, p ProfileRef) error {
+	return m.change(ctx, name, room, false, func(r *Rooms) (join, leave []ProfileRef) {
+		if r.Has(room, p) {
+			leave = []ProfileRef{p}
+		}
+		return nil, leave
+	})
+}
+
+// change has profiles join and leave a room.
+func (m *members) change(ctx context.Context, name string, room Room, create bool, differ func(*Rooms) (join, leave []ProfileRef)) error {
+	if !m.ownsMembership() {
+		return ErrExternal
+	}
+	if m.shared != nil {
+		return m.changeShared(ctx, name, room, differ)
+	}
+	t := m.tenants.find(name)
+	if t == nil && !create {
+		return nil
+	}
+	if t != nil {
+		t.mu.Unlock()
+	}
+	t, err := m.tenants.open(ctx, name) // its place must be known
+	if err != nil {
+		return err
+	}
+	join, leave := differ(&t.rooms)
+	t.changeMembersLocked(room, join, leave)
+	empty := t.rooms.Empty()
+	t.mu.Unlock()
+	if empty {
+		m.tenants.forget(name)
+	}
+	return nil
+}
+
+// changeShared is change where all hubs of a cluster keep membership: what is
+// stored comes back, to all of them, through belong.
+func (m *members) changeShared(ctx context.Context, name string, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
+	for {
+		t, err := m.tenants.know(ctx, name)
+		if err != nil {
+			return err
+		}
+		t.mu.Unlock()
+		t.changing.Lock()
+		err = m.changeOnce(ctx, t, room, differ)
+		t.changing.Unlock()
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
+
+func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
+	place, version, err := m.shared.Now(ctx, t.name, room)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	if t.forgotten {
+		t.mu.Unlock()
+		return ErrConflict
+	}
+	join, leave := differ(&t.rooms)
+	changed := make([]Belonging, 0, len(join)+len(leave))
+	for _, p := range join {
+		b := t.rooms.Belonging(room, p)
+		b.Member, b.Stays = true, append(b.Stays, Stay{room, place, math.MaxUint64})
+		changed = append(changed, b)
+	}
+	for _, p := range leave {
+		b := t.rooms.Belonging(room, p)
+		b.Member = false
+		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
+			last.Until = place
+		} else {
+			b.Stays = b.Stays[:len(b.Stays)-1]
+		}
+		changed = append(changed, b)
+	}
+	t.mu.Unlock()
+	return m.shared.Change(ctx, t.name, room, place, version, changed)
+}
+
+// belong is the shared membership's word of what changed in a room.
+func (m *members) belong(name string, room Room, changed []Belonging) {
+	t := m.tenants.find(name)
+	if t == nil {
+		return
+	}
+	defer t.mu.Unlock()
+	for _, b := range changed {
+		switch came, went := t.rooms.Set(room, b); {
+		case came:
+			t.joinedLocked(room, b.Profile)
+		case went:
+			t.leftLocked(room, b.Profile)
+		}
+	}
+}
+
+// Members are a room's, sorted; ErrMembership when nobody can say.
+func (m *members) Members(ctx context.Context, tenant string, room Room) ([]ProfileRef, error) {
+	roster, err := m.resolve(ctx, tenant, room)
+	if err != nil {
+		return nil, err
+	}
+	var list []ProfileRef
+	if roster != nil {
+		list = slices.Clone(roster.Members)
+	} else if t, err := m.look(ctx, tenant); t != nil {
+		list = slices.Collect(t.rooms.Members(room))
+		t.mu.Unlock()
+	} else if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, compareProfiles)
+	return list, nil
+}
+
+// look is find, where other hubs' knowledge counts after Know.
+func (m *members) look(ctx context.Context, name string) (*tenant, error) {
+	err := m.tenants.Know(ctx, name)
+	return m.tenants.find(name), err
+}
+
+func compareProfiles(a, b ProfileRef) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
+}
+
+// Member says whether p belongs to a room, and how many do.
+func (m *members) Member(ctx context.Context, tenant string, room Room, p ProfileRef) (member bool, size int, err error) {
+	roster, err := m.resolve(ctx, tenant, room)
+	if err != nil {
+		return false, 0, err
+	}
+	if roster != nil {
+		return slices.Contains(roster.Members, p), len(roster.Members), nil
+	}
+	t, err := m.look(ctx, tenant)
+	if t == nil {
+		return false, 0, err
+	}
+	defer t.mu.Unlock()
+	return t.rooms.Has(room, p), t.rooms.Len(room), nil
+}
+
+// Share says of each profile whether it has a room in common with viewer.
+func (m *members) Share(tenant string, viewer ProfileRef, profiles []ProfileRef) []bool {
+	share := make([]bool, len(profiles))
+	if t := m.tenants.find(tenant); t != nil {
+		defer t.mu.Unlock()
+		for i, p := range profiles {
+			share[i] = t.rooms.Share(viewer, p)
+		}
+	}
+	return share
+}
+
+// settle brings the tenant's rooms up to date before an event for one is placed:
+// also where nobody is connected, since who resumes later is to get it.
+func (m *members) settle(ctx context.Context, e *Event, now time.Time) error {
+	room, ok := e.Target.Room()
+	if !ok {
+		return nil
+	}
+	roster, err := m.resolve(ctx, e.TenantID, room)
+	if err != nil || roster == nil {
+		return err
+	}
+	t, err := m.tenants.open(ctx, e.TenantID)
+	if err != nil {
+		return err
+	}
+	t.adoptLocked(room, roster, now)
+	t.mu.Unlock()
+	return nil
+}

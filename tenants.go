@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Sharing is what hubs of one cluster know of each other. A hub that is alone has
+// none (nil).
+type Sharing interface {
+	// Share has the tenant's connections elsewhere known, until Unshare.
+	Share(ctx context.Context, tenant string) error
+	Unshare(tenant string)
+	// Count is how many connections elsewhere an event's target resolves to; belongs
+	// says who is in its room.
+	Count(e *Event, belongs func(ProfileRef) bool) int
+	// Empty says that nobody is connected elsewhere.
+	Empty(tenant string) bool
+}
+
+// tenants are those that this hub has to do with: each is found, made, attached to the
+// history, shared with other hubs, and forgotten.
+//
+// Lock order: tenant.changing → a door → tenants.mu → tenant.mu.
+type tenants struct {
+	// Static after the start.
+	log     Log
+	rooms   Membership // nil: this hub keeps it by itself
+	sharing Sharing    // nil: this hub is alone
+	seed    maphash.Seed
+
+	doors [256]sync.Mutex
+
+	mu     sync.RWMutex
+	byName map[string]*tenant // guarded by mu
+}
+
+func newTenants(log Log, rooms Membership) *tenants {
+	return &tenants{log: log, rooms: rooms, seed: maphash.MakeSeed(), byName: map[string]*tenant{}}
+}
+
+func (x *tenants) names() []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Collect(maps.Keys(x.byName))
+}
+
+// find returns the tenant locked, nil where there is none.
+func (x *tenants) find(name string) *tenant {
+	for {
+		x.mu.RLock()
+		t := x.byName[name]
+		x.mu.RUnlock()
+		if t == nil {
+			return nil
+		}
+		t.mu.Lock()
+		if !t.forgotten {
+			return t
+		}
+		t.mu.Unlock()
+	}
+}
+
+// open returns the tenant locked, with its streams' place known and all that
+// follows told; an error is the log's.
+func (x *tenants) open(ctx context.Context, name string) (*tenant, error) {
+	return x.enter(ctx, name, func(t *tenant) bool { return t.attached && (t.shared || !x.inCluster()) })
+}
+
+// know returns the tenant locked, with what other hubs know of it known here.
+func (x *tenants) know(ctx context.Context, name string) (*tenant, error) {
+	return x.enter(ctx, name, func(t *tenant) bool { return t.shared || !x.inCluster() })
+}
+
+// Know has what other hubs know of a tenant known here, for a while.
+func (x *tenants) Know(ctx context.Context, name string) error {
+	if !x.inCluster() {
+		return nil
+	}
+	t, err := x.know(ctx, name)
+	if err != nil {
+		return err
+	}
+	nothing := len(t.conns) == 0 && t.rooms.Empty() && x.sharing.Empty(name)
+	t.mu.Unlock()
+	if nothing {
+		x.forget(name) // there is none: a read makes none
+	}
+	return nil
+}
+
+func (x *tenants) inCluster() bool { return x.sharing != nil || x.rooms != nil }
+
+// enter returns the tenant locked, made where there is none, and made enough.
+func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
+	for {
+		t := x.find(name)
+		if t == nil {
+			x.mu.Lock()
+			if x.byName[name] == nil {
+				x.byName[name] = &tenant{
+					name: name, resolved: map[Room]*resolved{}, peers: map[ProfileRef]*peer{},
+					present: map[Room]map[*peer]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
+				}
+			}
+			x.mu.Unlock()
+			continue
+		}
+		if enough(t) {
+			return t, nil
+		}
+		share := !t.shared && x.inCluster()
+		t.mu.Unlock()
+		var err error
+		door := x.door(name)
+		door.Lock()
+		if share {
+			err = x.share(ctx, t)
+		} else {
+			err = x.attach(ctx, t)
+		}
+		door.Unlock()
+		if err != nil {
+			x.forget(name)
+			return nil, err
+		}
+	}
+}
+
+// door is held while a tenant is attached, shared or forgotten.
+func (x *tenants) door(name string) *sync.Mutex {
+	return &x.doors[maphash.String(x.seed, name)%uint64(len(x.doors))]
+}
+
+// attach has the log tell of a tenant. It can be found already, so what is appended
+// from now on reaches it.
+func (x *tenants) attach(ctx context.Context, t *tenant) error {
+	t.mu.Lock()
+	over := t.attached || t.forgotten
+	t.mu.Unlock()
+	if over {
+		return nil
+	}
+	head, err := x.log.Attach(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
+		t.head = head
+	}
+	over = t.forgotten
+	t.mu.Unlock()
+	if over {
+		x.log.Detach(t.name)
+	}
+	return nil
+}
+
+// share learns what other hubs know of a tenant, and is told what changes.
+func (x *tenants) share(ctx context.Context, t *tenant) error {
+	t.mu.Lock()
+	over := t.shared || t.forgotten
+	t.mu.Unlock()
+	if over {
+		return nil
+	}
+	if x.rooms != nil {
+		if err := x.rooms.Attach(ctx, t.name); err != nil {
+			return err
+		}
+	}
+	if x.sharing != nil {
+		if err := x.sharing.Share(ctx, t.name); err != nil {
+			if x.rooms != nil {
+				x.rooms.Detach(t.name)
+			}
+			return err
+		}
+	}
+	t.mu.Lock()
+	t.shared = !t.forgotten
+	over = t.forgotten
+	t.mu.Unlock()
+	if over {
+		x.unshare(t.name)
+	}
+	return nil
+}
+
+func (x *tenants) unshare(name string) {
+	if x.rooms != nil {
+		x.rooms.Detach(name)
+	}
+	if x.sharing != nil {
+		x.sharing.Unshare(name)
+	}
+}
+
+// forget drops a tenant that has no stream, and no membership but what all hubs of
+// the cluster keep.
+func (x *tenants) forget(name string) {
+	door := x.door(name)
+	door.Lock() // until all is undone, so that nobody begins anew before
+	defer door.Unlock()
+	x.mu.Lock()
+	t := x.byName[name]
+	if t == nil {
+		x.mu.Unlock()
+		return
+	}
+	t.mu.Lock()
+	if len(t.conns) > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
+		t.mu.Unlock()
+		x.mu.Unlock()
+		return
+	}
+	t.forgotten = true
+	delete(x.byName, name)
+	x.mu.Unlock()
+	attached, shared := t.attached, t.shared
+	t.flush() // a stream that was closed meanwhile may have been gathered before
+	if attached {
+		x.log.Detach(name)
+	}
+	if shared {
+		x.unshare(name)
+	}
+}
