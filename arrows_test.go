@@ -24,7 +24,10 @@ var arrows = map[string][]string{
 	"memory":      {"shelf", "store", "validate"},
 	"rooms":       {"store", "validate"},
 	"peers":       {"rooms", "store", "validate"},
-	"nats":        {"peers", "shelf", "rooms", "store", "validate"},
+	"natslog":     {"shelf", "store", "validate"},
+	"natsrooms":   {"natslog", "peers", "rooms", "store", "validate"},
+	"natspeers":   {"peers", "validate"},
+	"nats":        {"natslog", "natsrooms", "natspeers", "peers", "shelf", "rooms", "store"},
 	"membership":  {"rooms", "validate"},
 	"tenant":      {"rooms", "store", "validate", "deadlines"},
 	"resume":      {"tenant", "rooms", "store", "validate"},
@@ -52,6 +55,9 @@ var rooms = map[string][]string{
 	"resume":     {"sse"},
 	"handlers":   {"sse", "strictjson"},
 	"nats":       {"journal", "peers"},
+	"natslog":    {"journal"},
+	"natsrooms":  {"journal"},
+	"natspeers":  {"peers"},
 	"main":       {"sse"},
 }
 

@@ -1,0 +1,350 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/journal"
+)
+
+// brokerLog is the Log that hubs share. What is near, the last entries of tenants that
+// are followed, is read from memory.
+type brokerLog struct {
+	journal *journal.Journal
+	shelves shelves
+	sinks   []Sink
+	logger  *slog.Logger
+}
+
+// epoch is of one tenant and one life of the stream, the same for all hubs.
+func (l *brokerLog) epoch(tenant string) string {
+	sum := sha256.Sum256([]byte(l.journal.Epoch() + " " + tenant))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Follow implements Log.
+func (l *brokerLog) Follow(s Sink) { l.sinks = append(l.sinks, s) }
+
+// Ready implements Log.
+func (l *brokerLog) Ready() error { return l.journal.Ready() }
+
+// Append implements Log. ErrUnconfirmed, ErrNotStored, ErrTooLarge.
+func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
+	items := make([]*journal.Item, len(entries))
+	for i, e := range entries {
+		it := &journal.Item{Key: e.Event.TenantID, Data: e.Event.AppendWhole(make([]byte, 0, len(e.Envelope)+64)), Pass: !e.Event.Stored(), Own: e}
+		_, err := uuid.Parse(e.Event.ID)
+		if e.Chosen || !it.Pass && err == nil { // the hub's own, which who got no answer may send again
+			it.ID = e.Event.ID
+		}
+		items[i] = it
+	}
+	if err := l.journal.Append(ctx, items); err != nil {
+		return logError(err)
+	}
+	for i, e := range entries {
+		if it := items[i]; it.Duplicate {
+			e.Duplicate, e.FirstAt = true, it.At
+			if first, err := DecodeStored(it.First); err == nil {
+				e.FirstAt = first.Timestamp
+			} else if it.At.IsZero() {
+				e.FirstAt = e.Event.Timestamp
+			}
+		}
+		if items[i].Seq > 0 && e.Cursor.Seq == 0 { // else it is on a shelf, and others read it
+			e.Cursor = Cursor{l.epoch(e.Event.TenantID), items[i].Seq}
+		}
+	}
+	return nil
+}
+
+func logError(err error) error {
+	switch {
+	case errors.Is(err, journal.ErrTooLarge):
+		return errors.Join(ErrTooLarge, err)
+	case journal.Refused(err):
+		return errors.Join(ErrNotStored, err)
+	}
+	return errors.Join(ErrUnconfirmed, err)
+}
+
+// entryOf is an item as it is handed on; nil for what is no event.
+func (l *brokerLog) entryOf(it *journal.Item, epoch string) *Entry {
+	e, _ := it.Own.(*Entry)
+	if e == nil {
+		event, err := DecodeStored(it.Data)
+		if err != nil {
+			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
+			return nil
+		}
+		e = &Entry{Event: event, Envelope: event.Seal()}
+		it.Own = e
+	}
+	if !it.Pass {
+		e.Cursor = Cursor{epoch, it.Seq}
+	}
+	return e
+}
+
+func (l *brokerLog) entriesOf(items []*journal.Item, epoch string) []*Entry {
+	entries := make([]*Entry, 0, len(items))
+	for _, it := range items {
+		if e := l.entryOf(it, epoch); e != nil {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// handle takes what follows next in a tenant's order.
+func (l *brokerLog) handle(tenant string, items []*journal.Item) {
+	h := l.shelves.lock(tenant, true)
+	entries := l.entriesOf(items, h.epoch)
+	for _, e := range entries {
+		switch {
+		case !e.Event.Stored() || e.Cursor.Seq <= h.head:
+		case h.attached == 0: // nobody has said from where on it is whole
+			l.shelves.resetLocked(h, h.epoch, e.Cursor.Seq)
+		default:
+			l.shelves.pushLocked(h, e)
+		}
+	}
+	l.shelves.evictLocked(h, time.Now())
+	h.mu.Unlock()
+	if len(entries) > 0 {
+		for _, s := range l.sinks {
+			s.Deliver(tenant, entries)
+		}
+	}
+}
+
+func (l *brokerLog) flush(tenant string) {
+	for _, s := range l.sinks {
+		s.Flush(tenant)
+	}
+	l.shelves.shrink()
+}
+
+func (l *brokerLog) prepare(tenant string, items []*journal.Item) {
+	for _, s := range l.sinks {
+		s.Prepare(tenant, l.entriesOf(items, l.epoch(tenant)))
+	}
+}
+
+func (l *brokerLog) quiet(tenant string, place uint64) {
+	h := l.shelves.lock(tenant, false)
+	if h == nil {
+		return
+	}
+	h.head = max(h.head, place)
+	c := Cursor{h.epoch, h.head}
+	h.mu.Unlock()
+	for _, s := range l.sinks {
+		s.Quiet(tenant, c)
+	}
+}
+
+func (l *brokerLog) lost(tenant string, place uint64) {
+	h := l.shelves.lock(tenant, true)
+	l.shelves.resetLocked(h, l.epoch(tenant), place)
+	c := Cursor{h.epoch, place}
+	h.mu.Unlock()
+	for _, s := range l.sinks {
+		s.Lost(tenant, c)
+	}
+}
+
+// Attach implements Log.
+func (l *brokerLog) Attach(ctx context.Context, tenant string) (Cursor, error) {
+	head, err := l.journal.Attach(ctx, tenant)
+	if err != nil {
+		return Cursor{}, logError(err)
+	}
+	h := l.shelves.lock(tenant, true)
+	defer h.mu.Unlock()
+	if epoch := l.epoch(tenant); h.epoch != epoch || h.attached == 0 && h.head < head {
+		l.shelves.resetLocked(h, l.epoch(tenant), head)
+	}
+	h.attached++
+	return Cursor{h.epoch, h.head}, nil
+}
+
+// Detach implements Log.
+func (l *brokerLog) Detach(tenant string) {
+	l.journal.Detach(tenant)
+	h := l.shelves.lock(tenant, false)
+	if h == nil {
+		return
+	}
+	h.attached--
+	last := h.attached <= 0
+	if last {
+		l.shelves.resetLocked(h, h.epoch, h.head)
+	}
+	h.mu.Unlock()
+	if last {
+		l.shelves.forget(tenant)
+	}
+}
+
+// Find implements Log.
+func (l *brokerLog) Find(ctx context.Context, tenant, cursor string) (Cursor, error) {
+	c, ok := ParseCursor(cursor)
+	epoch := l.epoch(tenant)
+	ok = ok && c.Epoch == epoch
+	var head uint64
+	if h := l.shelves.lock(tenant, false); h != nil {
+		head = h.head
+		near := ok && h.attached > 0 && h.from <= c.Seq && c.Seq <= h.head
+		h.mu.Unlock()
+		if near {
+			return c, nil
+		}
+	}
+	span, err := l.journal.Span(ctx, tenant)
+	if err != nil {
+		return Cursor{}, logError(err)
+	}
+	switch {
+	case cursor == "":
+		return Cursor{epoch, span.Oldest}, nil
+	case !ok || c.Seq > span.Last:
+		if head == 0 {
+			head = span.Last
+		}
+		return Cursor{epoch, max(head, span.Oldest)}, ErrUnknownCursor
+	case c.Seq < span.Oldest:
+		return Cursor{epoch, span.Oldest}, ErrExpired
+	}
+	return c, nil
+}
+
+// Read implements Log.
+func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
+	for first := true; ; first = false {
+		h := l.shelves.lock(tenant, false)
+		if h == nil {
+			break
+		}
+		if h.attached > 0 && q.After >= h.from {
+			page := h.readLocked(q)
+			h.mu.Unlock()
+			return page, nil
+		}
+		far := h.attached == 0
+		h.mu.Unlock()
+		if far || !first {
+			break // nobody is near, or it is more than is kept near
+		}
+		if err := l.bringNear(ctx, h, q.After); err != nil {
+			return l.expired(tenant, err)
+		}
+	}
+	return l.readFar(ctx, tenant, q)
+}
+
+// expired makes a Page of the place from where a read can go on.
+func (l *brokerLog) expired(tenant string, err error) (Page, error) {
+	if gone, ok := errors.AsType[*goneError](err); ok {
+		return Page{Next: Cursor{l.epoch(tenant), gone.oldest}}, ErrExpired
+	}
+	return Page{}, logError(err)
+}
+
+// goneError says that a read begins before the oldest place there is.
+type goneError struct{ oldest uint64 }
+
+func (e *goneError) Error() string { return ErrExpired.Error() }
+
+// bringNear reads what a tenant's shelf has not, after a place, so that all who come
+// back read it from there. One at a time does it for a tenant.
+func (l *brokerLog) bringNear(ctx context.Context, h *shelf, after uint64) error {
+	h.loading.Lock()
+	defer h.loading.Unlock()
+	h.mu.Lock()
+	from, epoch := h.from, h.epoch
+	h.mu.Unlock()
+	if after >= from {
+		return nil
+	}
+	var entries []*Entry
+	var size int64
+	err := l.scan(ctx, h.tenant, after, from, func(e *Entry) bool {
+		entries = append(entries, e)
+		size += e.Size()
+		return l.shelves.limits.Total <= 0 || size < l.shelves.limits.Total/4
+	})
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tooMuch := l.shelves.limits.Total > 0 && size >= l.shelves.limits.Total/4
+	if !tooMuch && !h.forgotten && h.epoch == epoch && h.from == from {
+		l.shelves.prependLocked(h, after, entries)
+	}
+	return nil
+}
+
+// scan reads a tenant's events after a place up to another, until take says that it
+// is enough; a *goneError where some of them have gone.
+func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*Entry) bool) error {
+	span, err := l.journal.Span(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	if after < span.Oldest {
+		return &goneError{span.Oldest}
+	}
+	epoch := l.epoch(tenant)
+	return l.journal.Read(ctx, tenant, after, min(until, span.Last), func(list []journal.Message) bool {
+		for _, m := range list {
+			e := l.entryOf(&journal.Item{Key: tenant, Data: m.Data, Seq: m.Seq}, epoch)
+			if e != nil && !take(e) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// readFar answers a Query from what the broker has.
+func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, error) {
+	span, err := l.journal.Span(ctx, tenant)
+	if err != nil {
+		return Page{}, logError(err)
+	}
+	page := Page{Next: Cursor{l.epoch(tenant), max(span.Last, q.After)}}
+	if h := l.shelves.lock(tenant, false); h != nil {
+		page.Next.Seq = max(q.After, min(page.Next.Seq, h.head)) // what comes after is told to the sinks
+		h.mu.Unlock()
+	}
+	bytes := 0
+	err = l.scan(ctx, tenant, q.After, page.Next.Seq, func(e *Entry) bool {
+		return !q.Reader.wants(e) || page.add(e, q, &bytes)
+	})
+	if err != nil {
+		return l.expired(tenant, err)
+	}
+	return page, nil
+}
+
+// Sweep implements Log.
+func (l *brokerLog) Sweep(now time.Time) { l.shelves.sweep(now) }
+
+// Stats implements Log: of the whole history, whoever keeps it.
+func (l *brokerLog) Stats() LogStats {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	keys, messages, bytes, err := l.journal.Stats(ctx)
+	if err != nil {
+		return LogStats{}
+	}
+	return LogStats{Tenants: keys, Entries: int(messages), Bytes: int64(bytes)}
+}
