@@ -123,7 +123,7 @@ func describe(err error) *problem {
 		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
 	case errors.Is(err, ErrMembership):
 		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
-	case errors.Is(err, ErrUnconfirmed):
+	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrConflict):
 		return &problem{http.StatusServiceUnavailable, "Unconfirmed", ErrUnconfirmed.Error() + "; it may have been stored: send it again with the same id, and the answer tells"}
 	case errors.Is(err, ErrNotStored):
 		return &problem{http.StatusServiceUnavailable, "NotStored", ErrNotStored.Error()}

@@ -444,7 +444,8 @@ func tuneMemory(budget, history int64) {
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		all := budget + history
-		debug.SetMemoryLimit(all - all/16) // what Go does not count, the program itself, has to fit too
+		// What Go does not count, the program itself, has to fit too.
+		debug.SetMemoryLimit(all - min(max(all/16, 24<<20), all/2))
 	}
 }
 

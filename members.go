@@ -128,7 +128,7 @@ func (m *members) changeShared(ctx context.Context, name string, room Room, diff
 		t.changing.Lock()
 		err = m.changeOnce(ctx, t, room, differ)
 		t.changing.Unlock()
-		if !errors.Is(err, ErrConflict) {
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
 			return err
 		}
 	}

@@ -134,14 +134,13 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	}
 	if len(rows) > 0 {
 		last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows)
-		if conflict := errors.Is(err, journal.ErrConflict); conflict {
+		if errors.Is(err, journal.ErrConflict) {
 			if last, err = r.table.Last(ctx, tenant); err == nil {
-				err = ErrConflict
+				err = r.catchUp(ctx, tenant, e, last)
 			}
-			if caught := r.catchUp(ctx, tenant, e, last); caught != nil {
-				return logError(caught)
+			if err == nil {
+				return ErrConflict
 			}
-			return err
 		}
 		if err != nil {
 			return logError(err)

@@ -202,13 +202,13 @@ func (v Value) String() (s string, ok bool) {
 	return string(b), err == nil
 }
 
-// Compact copies v without white space between its tokens;
-// strings and numbers stay as they were sent.
+// Compact is v without white space between its tokens, a copy unless v is a string,
+// which shares v's bytes; strings and numbers stay as they were sent.
 func (v Value) Compact() []byte {
-	c := jsontext.Value(v).Clone()
-	if c.Kind() == '"' {
-		return c
+	if jsontext.Value(v).Kind() == '"' {
+		return v[:len(v):len(v)]
 	}
+	c := jsontext.Value(v).Clone()
 	if err := c.Compact(); err != nil {
 		return nil // not reached for what Object and Array hand out
 	}
