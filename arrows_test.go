@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"cluster":     {"elsewhere", "presence", "hub", "members", "tenant", "peers", "validate"},
 	"limits":      {"validate"},
 	"auth":        {"tenant", "validate"},
-	"answers":     {"auth", "limits", "presence", "hub", "members", "tenant", "store", "validate"},
+	"answers":     {"auth", "limits", "presence", "hub", "members", "rooms", "tenant", "store", "validate"},
 	"ndjson":      {"answers", "auth", "hub", "tenant", "store", "validate"},
 	"handlers":    {"cluster", "members", "tenants", "peers", "ndjson", "answers", "auth", "limits", "presence", "hub", "tenant", "store", "validate"},
 	"main":        {"handlers", "members", "cluster", "nats", "peers", "shelf", "rooms", "auth", "limits", "certificate", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
