@@ -28,6 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
 	code := m.Run()
+	natstest.Clean()
 	if code == 0 && !settled(before) {
 		fmt.Fprintf(os.Stderr, "goroutines left behind: %d, %d at the start\n", runtime.NumGoroutine(), before)
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)

@@ -513,7 +513,7 @@ func TestEphemeralHasNoIDAndNoCursor(t *testing.T) {
 
 func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 64 << 10 })
+	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 64 << 10 }).nodes[0] // the one that has it
 	healthy := h.open(t, "tenant=acme&profile=a")
 	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}}) // nobody reads it
 	is.NoErr(err)
@@ -535,7 +535,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 
 func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 8 << 10 })
+	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 8 << 10 }).nodes[0] // the one that has it
 	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}})
 	is.NoErr(err)
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"kept"`)

@@ -198,9 +198,7 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string) (Cursor, er
 	c, ok := ParseCursor(cursor)
 	epoch := l.epoch(tenant)
 	ok = ok && c.Epoch == epoch
-	var head uint64
 	if h := l.shelves.lock(tenant, false); h != nil {
-		head = h.head
 		near := ok && h.attached > 0 && h.from <= c.Seq && c.Seq <= h.head
 		h.mu.Unlock()
 		if near {
@@ -215,6 +213,10 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string) (Cursor, er
 	case cursor == "":
 		return Cursor{epoch, span.Oldest}, nil
 	case !ok || c.Seq > span.Last:
+		head, err := l.journal.Last(ctx, tenant)
+		if err != nil {
+			return Cursor{}, logError(err)
+		}
 		if head == 0 {
 			head = span.Last
 		}

@@ -153,6 +153,7 @@ func TestReplayAndMembership(t *testing.T) {
 // Comings and goings without number are forgotten at some time; then who resumes
 // from before is told that something may be missing.
 func TestForgottenStays(t *testing.T) {
+	alone(t, "it looks into one hub's rooms")
 	is := is.New(t)
 	h := newTestHub(t)
 	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
@@ -255,6 +256,7 @@ func (h *testHub) lines(t testing.TB, lines string, accepted int) {
 // What is not stored keeps its place among what is while a stream catches up; too
 // much of it is dropped, and said to be.
 func TestEphemeralsDuringReplay(t *testing.T) {
+	alone(t, "it pauses one hub's log")
 	for _, c := range []struct {
 		name   string
 		events int
@@ -482,9 +484,10 @@ func TestForgetFlushes(t *testing.T) {
 	e := toAll("1")
 	e.Event.Ephemeral = true
 	e.Envelope = e.Event.Seal()
-	h.Deliver("acme", []*Entry{e})
-	h.Kick(h.Connection(c.ConnectionID), CloseKicked)
-	h.Flush("acme") // too late: the tenant is forgotten
+	node, conn := h.holder(c.ConnectionID)
+	node.Deliver("acme", []*Entry{e})
+	node.Kick(conn, CloseKicked)
+	node.Flush("acme") // too late: the tenant is forgotten
 	is.Equal(c.next(t).Type, "a.b")
 	is.Equal(c.next(t).Type, "hub.closing")
 }

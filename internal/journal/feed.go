@@ -14,6 +14,9 @@ import (
 const (
 	pumps    = 2       // what follows different keys is handled beside each other
 	pumpSize = 1 << 16 // messages that may wait; more are lost, and read back
+	// pumpTogether is how many messages are flushed together at the most: nobody's
+	// answer waits for more.
+	pumpTogether = 64
 	// echoTime is how long after its acknowledgement our own message may take to come
 	// before it is read back.
 	echoTime = 100 * time.Millisecond
@@ -206,33 +209,50 @@ func (j *Journal) feed(key string) *feed {
 	return j.feeds[key]
 }
 
+// pump takes what comes; what has come already is taken first, and flushed together.
 func (j *Journal) pump(in chan *nats.Msg) {
-	for {
+	fresh := map[*feed]struct{}{}
+	for n := 1; ; n++ {
 		select {
 		case msg := <-in:
-			j.live(msg)
+			if f := j.live(msg); f != nil {
+				fresh[f] = struct{}{}
+			}
 		case <-j.ended:
 			return
+		}
+		if len(in) == 0 || n >= pumpTogether {
+			for f := range fresh {
+				f.mu.Lock()
+				f.unlock()
+			}
+			clear(fresh)
+			n = 0
 		}
 	}
 }
 
-// live takes what the broker republishes, and what others pass.
-func (j *Journal) live(msg *nats.Msg) {
+// live takes what the broker republishes, and what others pass; it returns the feed
+// that is to be flushed.
+func (j *Journal) live(msg *nats.Msg) *feed {
 	name, kind, _ := strings.Cut(msg.Subject[len(j.cfg.Prefix)+len(".live."):], ".")
 	j.mu.Lock()
 	f := j.names[name]
 	j.mu.Unlock()
 	if f == nil {
-		return
+		return nil
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if kind == "pass" {
 		f.passLocked(&Item{Key: f.key, Data: msg.Data, Pass: true}, parseOrigin(msg.Header.Get(originHeader)))
 	} else {
 		f.liveLocked(f.j.messageOf(msg))
 	}
-	f.unlock()
+	if f.fresh {
+		return f
+	}
+	return nil
 }
 
 // unlock flushes what was handled, once nobody is kept waiting by it.

@@ -22,12 +22,19 @@ type Processes struct {
 	cmds    []*exec.Cmd
 }
 
+// built is where binary is, to be removed by Clean.
+var built string
+
+// Clean removes what tests have built. TestMain calls it.
+func Clean() { os.RemoveAll(built) }
+
 // binary is built once for all tests of a process.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "nats-server")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	path := filepath.Join(dir, "nats-server")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/nats-io/nats-server/v2").CombinedOutput()
 	if err != nil {
