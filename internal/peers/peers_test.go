@@ -130,6 +130,8 @@ func TestHold(t *testing.T) {
 	defer two.Close()
 	one.tell(1, "a")
 	two.tell(2, "b")
+	one.flush() // else what a snapshot has is told once more
+	two.flush()
 	late.hold()
 	is.Equal(late.seen, map[ID]string{{1}: "a", {2}: "b"})
 	is.Equal(late.told(), nil)
