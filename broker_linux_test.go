@@ -536,10 +536,17 @@ func TestManyTenants(t *testing.T) {
 	}
 	each := time.Since(start) / time.Duration(3*tenants)
 	with := publish(5 * tenants)
-	own, broker := cpuTime(t, os.Getpid()), cpuTime(t, servers.PID(0))
+	// Nothing is to happen from now on, once what was published has been looked through.
 	const quiet = 3 * time.Second
-	time.Sleep(quiet) // nothing is to happen now
-	own, broker = cpuTime(t, os.Getpid())-own, cpuTime(t, servers.PID(0))-broker
+	own, broker := quiet, quiet
+	for range 5 {
+		own0, broker0 := cpuTime(t, os.Getpid()), cpuTime(t, servers.PID(0))
+		time.Sleep(quiet)
+		own, broker = cpuTime(t, os.Getpid())-own0, cpuTime(t, servers.PID(0))-broker0
+		if own < quiet/20 && broker < quiet/20 {
+			break
+		}
+	}
 	t.Logf("%d tenants on 3 hubs: attached in %v each; broker's CPU a publish %v, without %v; idle for %v: hubs %v, broker %v", tenants, each, with, without, quiet, own, broker)
 	is.True(each < 5*time.Millisecond)
 	is.True(with <= 3*without)

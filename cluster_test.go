@@ -196,7 +196,7 @@ func eventually(t testing.TB, true func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !true() {
 		select {
 		case <-ticker.C:
