@@ -1,0 +1,143 @@
+/** A profile in its text form, "user:42"; "42" is short for it. */
+export type ProfileText = string;
+
+export interface Profile {
+  type: string;
+  id: string;
+}
+
+export type PresenceStatus = 'online' | 'away' | 'offline';
+
+export interface PresenceOf {
+  profile: Profile;
+  status: PresenceStatus;
+  /** RFC 3339; null for somebody who was never seen. */
+  lastActiveAt: string | null;
+}
+
+/** An event as it is delivered: of its target only the kind and the room are told. */
+export interface RealtimeEvent<Payload = unknown> {
+  id: string;
+  tenantId: string;
+  type: string;
+  payload: Payload;
+  target: { kind: string; conversationId?: string; groupId?: string };
+  timestamp: string;
+  correlationId?: string;
+  traceparent?: string;
+  ephemeral?: boolean;
+}
+
+/** Something was missed for good: fetch what you show anew, then go on. */
+export interface Gap {
+  reason: 'expired' | 'unknown' | 'slow';
+  cursor?: string;
+}
+
+export interface Status {
+  /**
+   * - `connecting`: on the way to the first stream
+   * - `live`: events arrive
+   * - `waiting`: the stream was lost or ended; it comes back by itself
+   * - `closed`: for good, by `close()` or refused (`problem`)
+   */
+  state: 'connecting' | 'live' | 'waiting' | 'closed';
+  /** This tab holds the stream that all tabs share. False where each has its own. */
+  leader: boolean;
+  /** All tabs of this browser with the same identity use one stream. */
+  shared: boolean;
+  /** Of the stream while `live`; siblings have the same. */
+  connectionId: string | null;
+  tenantId: string | null;
+  profile: Profile | null;
+  /** What the last `hub.ready` said of what was missed. */
+  resume: 'fresh' | 'complete' | 'partial' | null;
+  /** Why it waits: what `hub.closing` said, or `lost`, `silent`, `unreachable`, `token`. */
+  reason: string | null;
+  /** Milliseconds until the next try, while `waiting`. */
+  retryMs: number | null;
+  /** How often the stream was opened again since `connect`. */
+  reconnects: number;
+  /** Why it is `closed`, as RFC 9457 has it, where the hub refused. */
+  problem: { status: number; title: string; code?: string; detail?: string } | null;
+}
+
+interface CommonOptions {
+  /** Where the hub is. In a page its own origin is the default. */
+  url?: string | URL;
+  /** Types wanted, such as `["message.*", "post.created"]`. Without it: all. */
+  types?: string[];
+  /**
+   * Whose presence is told: `"none"`, or up to 200 profiles. Without it: as the hub is configured.
+   * `presence.watch()` adds to it.
+   */
+  presence?: 'none' | ProfileText[];
+  /** Told to administrators with the connection: up to 16 strings of up to 256 bytes. */
+  meta?: Record<string, string>;
+  /**
+   * Whether tabs share one stream. True by default where the browser can (Web Locks, BroadcastChannel,
+   * so https or localhost). With a cookie as the credential nothing here tells who it is for, so there it
+   * takes a string of yours that is different for each user.
+   */
+  share?: boolean | string;
+  /** Where to resume: a `cursor` that you kept. Such a client has a stream of its own. */
+  cursor?: string;
+}
+
+/** With credentials: called before each connect and before a token ends. It may throw: that is tried again. */
+export interface TokenOptions extends CommonOptions {
+  token: () => string | Promise<string>;
+}
+
+/** In open mode. */
+export interface OpenOptions extends CommonOptions {
+  tenant: string;
+  profile: ProfileText;
+}
+
+/** With the cookie `realtime_token`. */
+export interface CookieOptions extends CommonOptions {
+  token?: undefined;
+  tenant?: undefined;
+}
+
+export type Options = TokenOptions | OpenOptions | CookieOptions;
+
+/** Takes a listener off again. */
+export type Off = () => void;
+
+export interface Client {
+  /** Of this tab alone. Events that carry it as `correlationId` are its own echo and are dropped here. */
+  readonly id: string;
+  readonly status: Status;
+  /** The place after the last event that was handed to this tab; null before the first stream. */
+  readonly cursor: string | null;
+
+  /** A type, `"message.*"`, or `"*"` for all that comes in an envelope, presence and typing included. */
+  on<Payload = unknown>(type: string, fn: (event: RealtimeEvent<Payload>) => void): Off;
+  onGap(fn: (gap: Gap) => void): Off;
+  /** Called at once with what is, then with each change. */
+  onStatus(fn: (status: Status) => void): Off;
+
+  /** "…is typing" for the other members. */
+  typing(conversation: string): {
+    /** Call it at every keystroke; it is sent every few seconds. False: the hub did not take it. */
+    start(): Promise<boolean>;
+    /** Call it when the message is sent or the field is left. */
+    stop(): Promise<boolean>;
+  };
+
+  presence: {
+    /** Calls `fn` with where each is now, after each reconnect again, and with every change. */
+    watch(profiles: ProfileText[], fn: (presence: PresenceOf) => void): Off;
+    /** Asks once. */
+    get(profiles: ProfileText[]): Promise<PresenceOf[]>;
+  };
+
+  /** Says that the person is active; in a page the client does so by itself. */
+  touch(): Promise<boolean>;
+  /** Ends it. The stream goes on in another tab, if there is one. */
+  close(): void;
+}
+
+export function connect(options: Options): Client;
