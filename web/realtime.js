@@ -380,8 +380,12 @@ class Stream {
   }
 
   #watch() {
+    if (this.isSilent()) this.#attempt?.abort('silent');
+  }
+
+  isSilent() {
     const limit = Math.max(SILENCE_MS, 3 * this.#longest);
-    if (this.#status.connectionId && this.#beats && Date.now() - this.#heardAt > limit) this.#attempt?.abort('silent');
+    return Boolean(this.#status.connectionId) && this.#beats && Date.now() - this.#heardAt > limit;
   }
 }
 
@@ -540,7 +544,7 @@ class Shared {
   /** A leader that stands still, as in a page that the system put to sleep, is deposed by a tab that is looked at. */
   #check() {
     const now = Date.now();
-    if (this.leads || !this.#channel || isHidden() || now - this.#heardAt < 2 * LEADER_MS) {
+    if (this.leads || !this.#channel || isHidden() || now - this.#heardAt < LEADER_MS) {
       this.#asked = 0;
     } else if (!this.#asked) {
       this.#asked = now;
@@ -570,7 +574,8 @@ class Shared {
         return this.#stream?.want(merged(this.#wishes.values()));
       case 'bye': return this.#forget(message.who ?? from);
       case 'who': return this.#hello();
-      case 'ping': return void (this.leads && this.#post({ kind: 'pong', to: from }));
+      // In a page that stands still this may be answered all the same, while its stream is not read.
+      case 'ping': return void (this.leads && !this.#stream.isSilent() && this.#post({ kind: 'pong', to: from }));
     }
     if (this.leads) return; // of a leader that does not know yet that it was deposed
     this.#heardAt = Date.now();

@@ -1,0 +1,558 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	lifecycle "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/matryer/is"
+)
+
+// clientHub is the whole program and a browser, whose tabs hold clients of
+// realtime.js.
+type clientHub struct {
+	t       *testing.T
+	browser context.Context
+	url     string // the hub's
+	wire    *wire  // between the browser and it
+	path    string // of the pages
+}
+
+func newClientHub(t *testing.T, settings ...string) *clientHub {
+	browser := browser(t)
+	url := serve(t, append([]string{"REALTIME_PRESENCE_TICK=50ms", "REALTIME_RETRY=200ms"}, settings...)...)
+	return &clientHub{t: t, browser: browser, url: url, wire: newWire(t, url)}
+}
+
+// wire carries connections to a hub, until it is cut or goes dead.
+type wire struct {
+	url string
+	mu  sync.Mutex
+	// Guarded by mu.
+	ends    []net.Conn
+	streams map[net.Conn]bool
+	dead    map[net.Conn]bool // what they send is lost
+	asked   []string
+	beat    chan struct{} // a heartbeat passed
+}
+
+func newWire(t *testing.T, url string) *wire {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{url: "http://" + listener.Addr().String(), streams: map[net.Conn]bool{}, dead: map[net.Conn]bool{}, beat: make(chan struct{}, 1)}
+	var running sync.WaitGroup
+	carry := func(to, from net.Conn) {
+		defer to.Close()
+		buffer := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buffer)
+			w.mu.Lock()
+			dead := w.dead[from]
+			if line, _, ok := bytes.Cut(buffer[:n], []byte(" HTTP/1.1\r\n")); ok {
+				w.asked = append(w.asked, string(line))
+			}
+			if bytes.Contains(buffer[:n], []byte("text/event-stream\r\n")) {
+				w.streams[from] = true
+			}
+			w.mu.Unlock()
+			if n > 0 && !dead {
+				to.Write(buffer[:n])
+			}
+			if bytes.HasPrefix(buffer[:n], []byte(":")) {
+				select {
+				case w.beat <- struct{}{}:
+				default:
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil {
+				near.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.ends = append(w.ends, near, far)
+			w.mu.Unlock()
+			running.Go(func() { carry(near, far) })
+			running.Go(func() { carry(far, near) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		w.cut()
+		running.Wait()
+	})
+	return w
+}
+
+// cut ends all connections.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, end := range w.ends {
+		end.Close()
+	}
+	w.ends = nil
+}
+
+// die has all streams that there are carry nothing any more, and say nothing of it.
+func (w *wire) die() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.Copy(w.dead, w.streams)
+}
+
+// clientTab is a page with a client c, which keeps in got what it is told.
+type clientTab struct {
+	h     *clientHub
+	page  context.Context
+	close func()
+}
+
+const openClient = `(async () => {
+	const { connect } = await import("/realtime.js");
+	Object.assign(globalThis, { got: [], states: [], is: {} });
+	globalThis.c = connect({ url: location.origin, %s });
+	c.on("a.*", (e) => got.push(e.payload));
+	c.onGap((gap) => got.push("gap " + gap.reason));
+	c.onStatus((s) => { is = s; states.push(s.state); });
+})()`
+
+// open opens a tab and its client; options are JavaScript. before runs first.
+func (h *clientHub) open(options string, before ...string) *clientTab {
+	h.t.Helper()
+	page, closeTab := tab(h.t, h.browser, h.wire.url+cmp.Or(h.path, "/healthz"))
+	tab := &clientTab{h, page, closeTab}
+	tab.run(strings.Join(before, ";"))
+	tab.run(fmt.Sprintf(openClient, options))
+	return tab
+}
+
+const asAlice = `tenant: "t1", profile: "alice"`
+
+// live opens a tab and waits for its stream.
+func (h *clientHub) live(options string, before ...string) *clientTab {
+	h.t.Helper()
+	tab := h.open(options, before...)
+	tab.becomes(`is.state === "live"`)
+	return tab
+}
+
+func (c *clientTab) becomes(expression string) {
+	c.h.t.Helper()
+	becomes(c.h.t, c.page, expression)
+}
+
+// run awaits an expression, and gives what it comes to.
+func (c *clientTab) run(expression string) (result any) {
+	c.h.t.Helper()
+	if expression == "" {
+		return nil
+	}
+	var data []byte
+	wait := func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
+	do(c.h.t, c.page, chromedp.Evaluate(`(async () => await (`+expression+`) ?? null)()`, &data, wait))
+	if err := json.Unmarshal(data, &result); err != nil {
+		c.h.t.Fatal(err)
+	}
+	return result
+}
+
+// told waits until a tab has been told just this.
+func (c *clientTab) told(want ...any) {
+	c.h.t.Helper()
+	text, _ := json.Marshal(want)
+	var ok bool
+	err := chromedp.Run(c.page, chromedp.Poll(`JSON.stringify(got) === `+string(mustJSON(string(text))), &ok,
+		chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(10*time.Second))) // a tab in the background paints no frames
+	if err != nil {
+		c.h.t.Fatalf("told %v, not %s: %v", c.run(`got`), text, err)
+	}
+}
+
+func mustJSON(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+func (h *clientHub) call(method, path, body string) map[string]any {
+	h.t.Helper()
+	req, _ := http.NewRequest(method, h.url+path, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-API-Key", "key")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 {
+		h.t.Fatal(method, path, res.Status)
+	}
+	var answer map[string]any
+	json.NewDecoder(res.Body).Decode(&answer)
+	return answer
+}
+
+func (h *clientHub) publish(kind string, payload any, more ...string) {
+	h.t.Helper()
+	fields := ""
+	for _, field := range more {
+		fields += "," + field
+	}
+	h.call("POST", "/v1/tenants/t1/events", fmt.Sprintf(`{"type":%q,"payload":%s%s}`, kind, mustJSON(payload), fields))
+}
+
+// connections are the ids of the streams that the hub has.
+func (h *clientHub) connections() (ids []string) {
+	h.t.Helper()
+	for _, c := range h.call("GET", "/v1/tenants/t1/connections", "")["connections"].([]any) {
+		ids = append(ids, c.(map[string]any)["id"].(string))
+	}
+	return ids
+}
+
+// Two tabs are one stream, and yet each is told just what it asked for.
+func TestRealtimeTabs(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t)
+	one := h.live(asAlice + `, types: ["a.b"]`)
+	two := h.live(asAlice + `, types: ["a.c"]`)
+	one.becomes(adjusted(1))
+	is.Equal(len(h.connections()), 1)
+	is.Equal(one.run(`is.connectionId`), two.run(`is.connectionId`))
+	is.Equal(one.run(`[is.shared, is.leader]`), []any{true, true})
+	is.Equal(two.run(`[is.shared, is.leader]`), []any{true, false})
+
+	for i, kind := range []string{"a.b", "a.c", "a.d", "a.b", "a.c"} {
+		h.publish(kind, i)
+	}
+	one.told(0, 3)
+	two.told(1, 4)
+	h.publish("a.b", "echo", fmt.Sprintf(`"correlationId":%q`, one.run(`c.id`)))
+	h.publish("a.b", "of another", fmt.Sprintf(`"correlationId":%q`, two.run(`c.id`)))
+	one.told(0, 3, "of another")
+
+	// A third that wants all widens the stream; when it has gone, that is narrow again.
+	three := h.live(asAlice)
+	is.Equal(len(h.connections()), 1)
+	h.publish("a.d", "all")
+	h.publish("a.b", 5)
+	three.told("all", 5)
+	three.close()
+	one.becomes(adjusted(3))
+	one.told(0, 3, "of another", 5)
+	two.told(1, 4)
+
+	h.publish("a.d", "nobody's")
+	h.publish("a.b", 6)
+	one.told(0, 3, "of another", 5, 6)
+
+	// Another person in this browser is another stream.
+	h.live(`tenant: "t1", profile: "bob"`)
+	is.Equal(len(h.connections()), 2)
+}
+
+// adjusted says that a leader has changed its stream's filter n times.
+func adjusted(n int) string {
+	return fmt.Sprintf(`performance.getEntriesByType("resource").filter((e) => e.name.includes("/v1/connections/")).length === %d`, n)
+}
+
+// Whoever leads may close, be killed or be put aside while events pour in: the
+// others go on, in order, without a loss or a repeat.
+func TestRealtimeLeaderLeaves(t *testing.T) {
+	ways := []struct {
+		name  string
+		leave func(c *clientTab)
+	}{
+		{"closed", func(c *clientTab) { c.close() }},
+		{"client closed", func(c *clientTab) { c.run(`c.close()`) }},
+		{"navigated away", func(c *clientTab) { do(t, c.page, chromedp.Navigate(c.h.wire.url+"/readyz")) }},
+		{"reloaded", func(c *clientTab) { do(t, c.page, chromedp.Reload()) }},
+	}
+	h := newClientHub(t)
+	var tabs []*clientTab
+	for range len(ways) + 2 {
+		tabs = append(tabs, h.live(asAlice))
+	}
+	var sent atomic.Int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		pace := time.NewTicker(3 * time.Millisecond)
+		defer pace.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-pace.C:
+				h.publish("a.b", sent.Add(1))
+			}
+		}
+	}()
+	for _, way := range ways {
+		at := slices.IndexFunc(tabs, func(c *clientTab) bool { return c.run(`is.leader`) == true })
+		tabs[at].becomes(`got.length > 10`)
+		way.leave(tabs[at])
+		tabs = slices.Delete(tabs, at, at+1)
+		now := sent.Load()
+		for _, tab := range tabs {
+			tab.becomes(fmt.Sprintf(`got.at(-1) > %d`, now+20))
+		}
+		if n := len(h.connections()); n != 1 {
+			t.Fatalf("%s: %d streams", way.name, n)
+		}
+	}
+	close(stop)
+	<-done
+	for _, tab := range tabs {
+		tab.becomes(fmt.Sprintf(`got.at(-1) === %d`, sent.Load()))
+		if bad := tab.run(`got.findIndex((n, i) => n !== i + 1)`); bad != float64(-1) {
+			t.Fatalf("a loss or a repeat at %v: %v", bad, tab.run(`got`))
+		}
+	}
+}
+
+// Seven tabs are more than the connections that a browser opens to a host on
+// HTTP/1.1: with a stream each the seventh hangs, with one for all none does.
+func TestRealtimeSevenTabs(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t)
+	var tabs []*clientTab
+	for range 7 {
+		tabs = append(tabs, h.live(asAlice))
+	}
+	is.Equal(len(h.connections()), 1)
+	for _, tab := range tabs[1:] {
+		tab.close()
+	}
+	for range 5 {
+		h.live(asAlice + `, share: false`)
+	}
+	is.Equal(len(h.connections()), 6)
+	const ask = `Promise.race([fetch("/healthz").then(() => "answered"), new Promise((r) => setTimeout(r, 1000, "hangs"))])`
+	is.Equal(tabs[0].run(ask), "hangs")
+	h.call("DELETE", "/v1/tenants/t1/connections/"+h.connections()[1], "")
+	is.Equal(tabs[0].run(ask), "answered")
+}
+
+// Without Web Locks, as on plain http, each tab has a stream.
+func TestRealtimeWithoutLocks(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t)
+	for range 2 {
+		tab := h.live(asAlice, `Object.defineProperty(navigator, "locks", { value: undefined })`)
+		is.Equal(tab.run(`[is.shared, is.leader]`), []any{false, false})
+	}
+	is.Equal(len(h.connections()), 2)
+}
+
+// Offline and back: the client comes back by itself as soon as the network does,
+// with all it missed, and does not wait for its next try.
+func TestRealtimeOffline(t *testing.T) {
+	h := newClientHub(t, "REALTIME_RETRY=1m")
+	one := h.live(asAlice)
+	two := h.live(asAlice)
+	offline := func(offline bool) {
+		for _, tab := range []*clientTab{one, two} {
+			do(t, tab.page, network.Enable(), chromedp.ActionFunc(func(ctx context.Context) error {
+				return network.EmulateNetworkConditions(offline, 0, -1, -1).Do(ctx)
+			}))
+		}
+	}
+	h.publish("a.b", 0)
+	one.told(0)
+	offline(true)
+	h.wire.cut()
+	one.becomes(`is.state === "waiting"`)
+	two.becomes(`is.state === "waiting"`)
+	for i := range 3 {
+		h.publish("a.b", i+1)
+	}
+	offline(false)
+	for _, tab := range []*clientTab{one, two} {
+		tab.told(0, 1, 2, 3)
+		tab.becomes(`is.state === "live" && is.resume === "complete" && is.reconnects === 1`)
+	}
+}
+
+// A stream that says nothing, not even its heartbeat, is a dead one: the client
+// does not wait for the network to find out.
+func TestRealtimeSilence(t *testing.T) {
+	h := newClientHub(t, "REALTIME_HEARTBEAT=50ms")
+	tab := h.live(asAlice)
+	before := h.connections()[0]
+	for range 2 { // when the second has passed the first was read
+		select {
+		case <-h.wire.beat:
+		case <-time.After(10 * time.Second):
+			t.Fatal("no heartbeat")
+		}
+	}
+	h.wire.die()
+	h.publish("a.b", 1)
+	tab.run(`(() => { const now = Date.now; Date.now = () => now() + 60_000; })()`)
+	tab.becomes(`is.state === "live" && states.includes("waiting")`)
+	tab.told(1)
+	if after := tab.run(`is.connectionId`); after == before {
+		t.Fatal("the same stream")
+	}
+}
+
+// A leader that does not answer, as in a page that is busy or that the system put
+// to sleep, is deposed. When it wakes it follows, and has missed nothing either.
+func TestRealtimeLeaderStandsStill(t *testing.T) {
+	h := newClientHub(t, "REALTIME_HEARTBEAT=50ms")
+	later := `(() => { const now = Date.now; Date.now = () => now() + 60_000; })()`
+	for name, way := range map[string]struct{ still, wake func(c *clientTab) }{
+		"busy": {
+			func(c *clientTab) {
+				do(t, c.page, chromedp.Evaluate(`setTimeout(() => { for (const end = Date.now() + 20_000; Date.now() < end;); }); 0`, nil))
+			},
+			func(*clientTab) {},
+		},
+		"frozen": { // then it still hears its siblings, but not its stream
+			func(c *clientTab) {
+				c.run(later)
+				do(t, c.page, lifecycle.SetWebLifecycleState(lifecycle.SetWebLifecycleStateStateFrozen))
+			},
+			func(c *clientTab) {
+				do(t, c.page, lifecycle.SetWebLifecycleState(lifecycle.SetWebLifecycleStateStateActive))
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			leader := h.live(asAlice)
+			other := h.live(asAlice)
+			h.publish("a.b", 0)
+			leader.told(0)
+			other.told(0)
+			way.still(leader)
+			h.publish("a.b", 1)
+			eventually(t, func() bool { return other.run(`is.leader`) == true })
+			other.told(0, 1)
+			h.publish("a.b", 2)
+			way.wake(leader)
+			eventually(t, func() bool { return leader.run(`is.state === "live" && !is.leader`) == true })
+			leader.told(0, 1, 2)
+			other.told(0, 1, 2)
+			is.Equal(len(h.connections()), 1)
+			leader.close()
+			other.close()
+		})
+	}
+}
+
+// A page that the browser put aside, and shows again on Back, is told what it missed.
+func TestRealtimeBack(t *testing.T) {
+	h := newClientHub(t)
+	h.path = "/realtime.js" // one that a browser may keep
+	for _, others := range []int{0, 1} {
+		tab := h.live(asAlice)
+		for range others {
+			h.live(asAlice)
+		}
+		tab.run(`globalThis.kept = true`)
+		h.publish("a.b", 0)
+		tab.told(0)
+		do(t, tab.page, chromedp.Navigate(h.wire.url+"/readyz"))
+		h.publish("a.b", 1)
+		do(t, tab.page, chromedp.Evaluate(`history.back()`, nil))
+		eventually(t, func() bool { // while it goes back, nothing can be evaluated
+			var there bool
+			return chromedp.Run(tab.page, chromedp.Evaluate(`"got" in globalThis`, &there)) == nil && there
+		})
+		eventually(t, func() bool {
+			return tab.run(`is.state === "live" && got.join() === "0,1" && kept`) == true
+		})
+		tab.close()
+	}
+}
+
+// Who uses the page is online; who only has it open is away.
+func TestRealtimeActivity(t *testing.T) {
+	h := newClientHub(t, "REALTIME_IDLE_TIMEOUT=1s")
+	tab := h.live(asAlice)
+	is := func(status string) string {
+		return `fetch("/v1/tenants/t1/presence/alice").then(r => r.json()).then(r => r.profiles[0].status === "` + status + `")`
+	}
+	tab.becomes(is("away"))
+	tab.run(`(() => { const now = Date.now; Date.now = () => now() + 30_000; })()`) // they are told of three times a minute
+	do(t, tab.page, chromedp.MouseClickXY(10, 10))
+	tab.becomes(is("online"))
+	tab.becomes(is("away"))
+}
+
+// The token is refreshed before it ends: the stream lives on, and no address has it.
+func TestRealtimeToken(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=key")
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		io.WriteString(w, strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "user:alice", "exp", time.Now().Add(6*time.Second).Unix()), "Bearer "))
+	}))
+	defer service.Close()
+	options := `token: async () => {
+		globalThis.asked = (globalThis.asked ?? 0) + 1;
+		if (asked === 2) throw new Error("a service that is away, which is asked again");
+		return (await fetch("` + service.URL + `")).text();
+	}`
+	tab := h.live(options)
+	sibling := h.live(options)
+	is.Equal(tab.run(`[is.profile.id, is.tenantId]`), []any{"alice", "t1"})
+	is.Equal(sibling.run(`is.shared && !is.leader`), true)
+	id := tab.run(`is.connectionId`)
+	tab.run(`new Promise((done) => setTimeout(done, 9000))`) // longer than one token lives
+	is.True(tab.run(`asked`).(float64) >= 3)
+	h.publish("a.b", 1)
+	tab.told(1)
+	sibling.told(1)
+	is.Equal(tab.run(`is.connectionId`), id)
+	is.Equal(tab.run(`is.reconnects`), 0.0)
+	h.wire.mu.Lock()
+	asked := strings.Join(h.wire.asked, "\n")
+	h.wire.mu.Unlock()
+	is.True(strings.Contains(asked, "GET /v1/stream"))
+	is.True(strings.Contains(asked, "PUT /v1/connections/"+id.(string)+"/token"))
+	is.True(!strings.Contains(asked, "eyJ"))
+
+	// A token that the hub refuses ends it, and is said.
+	refused, _ := chromedp.NewContext(h.browser)
+	t.Cleanup(func() { chromedp.Cancel(refused) })
+	do(t, refused, chromedp.Navigate(h.wire.url+"/healthz")) // not by tab: a browser logs each 401 as an error
+	bad := &clientTab{h, refused, nil}
+	bad.run(fmt.Sprintf(openClient, `token: () => "no.such.token"`))
+	bad.becomes(`is.state === "closed" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
+}
