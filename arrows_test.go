@@ -42,7 +42,8 @@ var arrows = map[string][]string{
 	"auth":        {"tenant", "validate"},
 	"answers":     {"auth", "limits", "presence", "hub", "members", "rooms", "tenant", "store", "validate"},
 	"ndjson":      {"answers", "auth", "hub", "tenant", "store", "validate"},
-	"handlers":    {"cluster", "members", "tenants", "peers", "ndjson", "answers", "auth", "limits", "presence", "hub", "tenant", "store", "validate"},
+	"doctor":      {"answers", "hub", "peers", "validate"},
+	"handlers":    {"doctor", "cluster", "members", "tenants", "peers", "ndjson", "answers", "auth", "limits", "presence", "hub", "tenant", "store", "validate"},
 	"main":        {"handlers", "members", "cluster", "nats", "peers", "shelf", "rooms", "auth", "limits", "certificate", "membership", "memory", "presence", "hub", "tenant", "store", "validate"},
 }
 
@@ -53,12 +54,13 @@ var rooms = map[string][]string{
 	"hub":        {"sse"},
 	"tenant":     {"sse"},
 	"resume":     {"sse"},
+	"doctor":     {"doctor", "sse"},
 	"handlers":   {"sse", "strictjson"},
 	"nats":       {"journal", "peers"},
 	"natslog":    {"journal"},
 	"natsrooms":  {"journal"},
 	"natspeers":  {"peers"},
-	"main":       {"sse"},
+	"main":       {"doctor", "sse"},
 }
 
 func TestArrows(t *testing.T) {

@@ -45,11 +45,12 @@ type api struct {
 	limits   *Limits
 	cfg      APIConfig
 	results  *spoolBudget
+	doctor   *Doctor
 }
 
 // NewAPI makes the HTTP side of a hub.
 func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
-	return &api{cluster.hub, cluster, cluster.presence, auth, limits, cfg, &spoolBudget{left: spoolBytes}}
+	return &api{cluster.hub, cluster, cluster.presence, auth, limits, cfg, &spoolBudget{left: spoolBytes}, NewDoctor(cluster.hub)}
 }
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
@@ -75,6 +76,7 @@ func (a *api) routes() map[string]route {
 		"POST " + tenant + "/groups/{id}/events":        {ScopePublish, a.publishTo(KindGroup)},
 		"POST " + tenant + "/connections/{id}/events":   {ScopePublish, a.publishTo(KindConnection)},
 		streamRoute:                                      {ScopeSubscribe, a.stream},
+		"GET /v1/doctor":                                 {ScopeSubscribe | ScopePublish | ScopeAdmin, a.probe},
 		"POST /v1/connections/{id}/touch":                {ScopeSubscribe, a.touch},
 		"PATCH /v1/connections/{id}":                     {ScopeSubscribe, a.adjust},
 		"PUT /v1/connections/{id}/token":                 {ScopeSubscribe, a.token},
@@ -414,6 +416,19 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request, who *Caller) error 
 	}
 	a.hub.Engine().Serve(w, r, c.Stream)
 	return nil
+}
+
+// probe is a stream that shows what stands between its client and the hub.
+func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	p, err := probeOf(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodHead {
+		sse.Header(w.Header())
+		return nil
+	}
+	return a.doctor.Serve(w, r, p, who.Expires)
 }
 
 func subscription(query url.Values) (s Subscription, err error) {

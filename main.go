@@ -27,6 +27,7 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/google/uuid"
 
+	"realtimehub/internal/doctor"
 	"realtimehub/internal/sse"
 )
 
@@ -191,7 +192,19 @@ func unknownVariables(environ []string) (unknown []string) {
 	return unknown
 }
 
+const usage = `Usage:
+
+  realtimehub               serve; settings are environment variables, see README.md
+  realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
+  realtimehub -health
+
+`
+
 func main() {
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
 	health := flag.Bool("health", false, "ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1")
 	flag.Parse()
 	if *health {
@@ -200,6 +213,14 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends at once
+	switch flag.Arg(0) {
+	case "":
+	case "doctor":
+		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
+	default:
+		flag.Usage()
+		os.Exit(2)
+	}
 	if err := run(ctx, os.Environ(), os.Stderr, nil); err != nil {
 		fmt.Fprintln(os.Stderr, "realtimehub:", err)
 		os.Exit(1)

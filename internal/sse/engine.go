@@ -106,6 +106,9 @@ func (e *Engine) Streams() int {
 // Owed is how many bytes all streams owe their clients, more or less.
 func (e *Engine) Owed() int64 { return e.owed.Load() }
 
+// Heartbeat is after how long a silence at most a stream is sent a comment; 0: never.
+func (e *Engine) Heartbeat() time.Duration { return e.cfg.Heartbeat }
+
 // enter gives s its place in the table; false once the engine has stopped.
 func (e *Engine) enter(s *Stream) bool {
 	e.mu.Lock()
@@ -206,7 +209,7 @@ func (e *Engine) beat(streams []*Stream, before time.Duration) {
 	var d Delivery
 	for _, s := range streams {
 		s.mu.Lock()
-		quiet := s.state == idle && time.Duration(s.wroteAt) <= before
+		quiet := s.state == idle && !s.silent && time.Duration(s.wroteAt) <= before
 		s.mu.Unlock()
 		if quiet {
 			d.Send(s, e.heartbeat)

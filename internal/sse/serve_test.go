@@ -121,6 +121,9 @@ func (h *house) leave() {
 func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := &guest{gone: make(chan error, 2), served: make(chan bool, 1)}
 	g.Stream = h.NewStream(func(why error) { g.gone <- why })
+	if r.URL.Query().Get("name") == "silenced" {
+		g.Silence()
+	}
 	h.mu.Lock()
 	h.streams[r.URL.Query().Get("name")] = g
 	h.mu.Unlock()
@@ -619,6 +622,23 @@ func TestHeartbeat(t *testing.T) {
 		comments := make([]byte, 9)
 		if _, err := io.ReadFull(v, comments); err != nil || string(comments) != ":\n\n:\n\n:\n\n" {
 			t.Fatalf("%q, %v", comments, err)
+		}
+	})
+}
+
+// One that is silenced gets none, while another has several.
+func TestSilence(t *testing.T) {
+	bothPaths(t, Config{Heartbeat: 50 * time.Millisecond}, func(t *testing.T, h *house) {
+		silenced, g := h.open(t, "silenced")
+		other, _ := h.open(t, "b")
+		if _, err := io.ReadFull(other, make([]byte, 5*len(":\n\n"))); err != nil {
+			t.Fatal(err)
+		}
+		deliver([]*Stream{g.Stream}, eventFrame("x"))
+		const want = "data: x\n\n"
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(silenced, got); err != nil || string(got) != want {
+			t.Fatalf("%q, %v", got, err)
 		}
 	})
 }

@@ -40,6 +40,7 @@ type Stream struct {
 	lingers bool // closed, with a deadline
 	abrupt  bool // to be ended without last words
 	feeding bool // more is being called, or about to be
+	silent  bool // no heartbeats
 
 	more     func() bool
 	received uint32 // bytes that came in after the request
@@ -64,6 +65,14 @@ func (s *Stream) Feed(more func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.more = more
+}
+
+// Silence spares s the heartbeats, for who wants to know what becomes of a silent
+// stream. It comes before Serve.
+func (s *Stream) Silence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = true
 }
 
 // hungryLocked has a stream that owes nothing fed, if it is to be.

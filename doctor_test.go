@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/doctor"
+	"realtimehub/internal/sse"
+)
+
+// openProbe opens GET /v1/doctor?query; headers are names and values.
+func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *sse.Reader) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, "GET", h.URL+"/v1/doctor?"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := h.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res, sse.NewReader(res.Body)
+}
+
+func TestProbe(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		is := is.New(t)
+		h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Plain = plain })
+		real, err := h.client.Get(h.URL + "/v1/stream?tenant=acme&profile=user:1")
+		is.NoErr(err)
+		real.Body.Close()
+		res, reader := h.openProbe(t, "every=50ms&for=225ms&access_token=canary", "Via", "1.1 somebody", "X-Forwarded-For", strings.Repeat("9", 1000),
+			"Authorization", "canary", "Cookie", "realtime_token=canary", "X-Forwarded-Access-Token", "canary", "X-Api-Key", "canary")
+		for _, header := range []http.Header{real.Header, res.Header} {
+			header.Del("Date")
+		}
+		is.Equal(res.Header, real.Header) // so that a proxy treats both alike
+		event, err := reader.Next()
+		is.NoErr(err)
+		is.Equal(event.Type, doctor.EventHello)
+		is.True(!strings.Contains(event.Data, "canary"))
+		var hello doctor.Hello
+		is.NoErr(json.Unmarshal([]byte(event.Data), &hello))
+		is.Equal(hello.Protocol, "HTTP/1.1")
+		is.Equal(hello.Host, strings.TrimPrefix(h.URL, "http://"))
+		is.Equal(hello.Headers, map[string][]string{"Accept-Encoding": {"gzip"}, "Via": {"1.1 somebody"}, "X-Forwarded-For": {strings.Repeat("9", 256)}})
+		is.Equal([]int64{hello.EveryMS, hello.ForMS, hello.HeartbeatMS}, []int64{50, 225, 15_000})
+		var before doctor.Tick
+		for {
+			event, err := reader.Next()
+			is.NoErr(err)
+			var tick doctor.Tick
+			is.NoErr(json.Unmarshal([]byte(event.Data), &tick))
+			is.True(tick.ElapsedMS >= before.ElapsedMS+40 || event.Type == doctor.EventDone)
+			if event.Type == doctor.EventDone {
+				is.Equal(tick.Seq, before.Seq)
+				is.True(tick.ElapsedMS >= 225)
+				break
+			}
+			is.Equal(event.Type, doctor.EventTick)
+			is.Equal(tick.Seq, before.Seq+1)
+			before = tick
+		}
+		is.True(before.Seq >= 1 && before.Seq <= 4) // a slow machine may miss some
+		_, err = reader.Next()
+		is.Equal(err, io.EOF)
+	}
+}
+
+// A silent probe gets no heartbeat while other streams do.
+func TestASilentProbeIsSilent(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 50 * time.Millisecond })
+	_, reader := h.openProbe(t, "every=0&for=1s")
+	for _, want := range []string{doctor.EventHello, doctor.EventDone} {
+		event, err := reader.Next()
+		is.NoErr(err)
+		is.Equal(event.Type, want)
+	}
+	is.Equal(reader.Comments, 0)
+	_, other := h.openProbe(t, "every=900ms&for=1s")
+	for range 2 {
+		_, err := other.Next()
+		is.NoErr(err)
+	}
+	is.True(other.Comments > 2)
+}
+
+func TestProbeParameters(t *testing.T) {
+	h := newTestHub(t)
+	for query, fields := range map[string][]string{
+		"every=49ms": {"every"}, "every=-1s": {"every"}, "every=often": {"every"}, "every=31m": {"every"},
+		"for=0": {"for"}, "for=-1s": {"for"}, "for=30m1s": {"for"}, "for=30": {"for"}, "every=x&for=y": {"every", "for"},
+	} {
+		t.Run(query, func(t *testing.T) {
+			is := is.New(t)
+			status, answer := h.do(t, "GET", "/v1/doctor?"+query, "")
+			is.Equal(status, 400)
+			is.Equal(answer["code"], "InvalidField")
+			var got []string
+			for _, fault := range answer["errors"].([]any) {
+				got = append(got, fault.(map[string]any)["field"].(string))
+			}
+			is.Equal(got, fields)
+		})
+	}
+	is := is.New(t)
+	for _, query := range []string{"every=0s&for=50ms", "every=50ms&for=30m", ""} {
+		res, _ := h.openProbe(t, query)
+		is.Equal(res.StatusCode, 200)
+		res.Body.Close()
+	}
+	res, err := h.client.Head(h.URL + "/v1/doctor")
+	is.NoErr(err)
+	is.Equal(res.Header.Get("Content-Type"), "text/event-stream")
+}
+
+// The 33rd probe is refused until one of the others is over.
+func TestProbesAreFew(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	var bodies []io.Closer
+	for range maxProbes {
+		res, reader := h.openProbe(t, "every=0&for=1m")
+		_, err := reader.Next()
+		is.NoErr(err)
+		bodies = append(bodies, res.Body)
+	}
+	res, _ := h.openProbe(t, "for=1m")
+	var body struct{ Code string }
+	is.NoErr(json.NewDecoder(res.Body).Decode(&body))
+	is.Equal(res.StatusCode, 503)
+	is.Equal(body.Code, "ProbesBusy")
+	is.Equal(res.Header.Get("Retry-After"), "1")
+	bodies[0].Close()
+	deadline := time.Now().Add(10 * time.Second)
+	for res.StatusCode != 200 && time.Now().Before(deadline) {
+		res, _ = h.openProbe(t, "every=0&for=1m")
+	}
+	is.Equal(res.StatusCode, 200)
+}
+
+func TestProbesEndWithTheHub(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	_, reader := h.openProbe(t, "every=0&for=1m")
+	_, err := reader.Next()
+	is.NoErr(err)
+	go h.Drain(t.Context(), 0)
+	event, err := reader.Next()
+	is.NoErr(err)
+	is.Equal(event.Type, "hub.closing")
+	is.True(strings.Contains(event.Data, `"reason":"drain"`))
+	status, answer := 0, map[string]any{}
+	res, _ := h.openProbe(t, "")
+	status = res.StatusCode
+	is.NoErr(json.NewDecoder(res.Body).Decode(&answer))
+	is.Equal(status, 503)
+	is.Equal(answer["code"], "Draining")
+}
+
+func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		logger := slog.New(slog.DiscardHandler)
+		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: logger})
+		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: logger})
+		start := time.Now()
+		pr, pw := io.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r := httptest.NewRequest("GET", "/v1/doctor?every=10s&for=5m", nil)
+			r.Header.Set("Authorization", bearer(t, "exp", start.Add(time.Minute).Unix(), "scope", "publish"))
+			api.Handler().ServeHTTP(&pipeWriter{header: http.Header{}, w: pw}, r)
+			pw.Close()
+		}()
+		reader := sse.NewReader(pr)
+		for {
+			event, err := reader.Next()
+			is.NoErr(err)
+			if event.Type == "hub.closing" {
+				is.True(strings.Contains(event.Data, `"reason":"expired"`))
+				break
+			}
+		}
+		is.True(time.Since(start) > 59*time.Second && time.Since(start) <= time.Minute)
+		<-done
+		last, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		is.NoErr(hub.Engine().Close(last))
+	})
+}

@@ -1,0 +1,159 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// Exit codes of the command.
+const (
+	exitFine    = 0
+	exitTrouble = 1
+	exitFailed  = 2
+)
+
+const usage = `Usage: realtimehub doctor [-for 30s] [-token TOKEN] [-json] URL
+
+Doctor says what stands between this machine and a hub: proxies that hold events
+back, that cut silent streams, or all streams after a time. URL is the hub's as
+its clients know it. It exits 0 when streams work, 1 when it found trouble, and 2
+when there was nothing to examine.
+
+`
+
+// Command runs the command with its arguments and returns its exit code. The report
+// goes to out, all else to errs.
+func Command(ctx context.Context, args []string, getenv func(string) string, out, errs io.Writer) int {
+	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	flags.Usage = func() {
+		fmt.Fprint(errs, usage)
+		flags.PrintDefaults()
+	}
+	lasts := flags.Duration("for", 30*time.Second, "how `long` the streams are watched: longer than the longest silence or life to be found")
+	// No default here: PrintDefaults would print the token.
+	token := flags.String("token", "", "a credential of any scope, `TOKEN`; without it the environment's REALTIME_TOKEN, which other users do not see")
+	asJSON := flags.Bool("json", false, "print one JSON document instead of words")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return exitFine
+	} else if err != nil {
+		return exitFailed
+	}
+	if flags.NArg() != 1 {
+		flags.Usage()
+		return exitFailed
+	}
+	cfg := Config{URL: flags.Arg(0), Token: cmp.Or(*token, getenv("REALTIME_TOKEN")), For: *lasts}
+	line := newLine(errs)
+	cfg.Progress = line.show
+	report, err := Run(ctx, cfg)
+	line.clear()
+	if err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted, nothing is known yet")
+		}
+		fmt.Fprintln(errs, "realtimehub doctor:", err)
+		return exitFailed
+	}
+	if *asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		encoder.Encode(report)
+	} else {
+		fmt.Fprint(out, report)
+	}
+	switch report.Verdict {
+	case Failed:
+		return exitFailed
+	case Trouble:
+		return exitTrouble
+	}
+	return exitFine
+}
+
+// line is the progress: one line that is written over on a terminal, else a line now
+// and then.
+type line struct {
+	w        io.Writer
+	terminal bool
+	next     time.Duration // when the next plain line is due
+	width    int           // of what stands there
+}
+
+const plainEvery = 5 * time.Second
+
+func newLine(w io.Writer) *line {
+	l := &line{w: w, next: plainEvery}
+	if file, ok := w.(*os.File); ok {
+		info, err := file.Stat()
+		l.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return l
+}
+
+func (l *line) show(p Progress) {
+	if !l.terminal && p.Passed < l.next {
+		return
+	}
+	text := fmt.Sprintf("%.0f of %.0f s: %d events, the last %.1f s ago; the silent stream is ", p.Passed.Seconds(), p.Of.Seconds(), p.Ticks, p.Last.Seconds())
+	if p.Silent {
+		text += "open"
+	} else {
+		text += "over"
+	}
+	if !l.terminal {
+		l.next = p.Passed.Truncate(plainEvery) + plainEvery
+		fmt.Fprintln(l.w, text)
+		return
+	}
+	fmt.Fprintf(l.w, "\r%-*s", l.width, text)
+	l.width = len(text)
+}
+
+func (l *line) clear() {
+	if l.width > 0 {
+		fmt.Fprintf(l.w, "\r%*s\r", l.width, "")
+	}
+}
+
+// String is the report in words.
+func (r *Report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", r.URL)
+	mark := map[Severity]string{Fine: "ok     ", Note: "note   ", Trouble: "TROUBLE", Failed: "FAILED "}
+	for i, f := range r.Findings {
+		if i == 0 || f.Severity != Fine || r.Findings[i-1].Severity != Fine {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s  %s (%s)\n", mark[f.Severity], f.Says, f.Code)
+		for _, a := range f.Advice {
+			if f.Severity == Trouble || a.Seen {
+				seen := ""
+				if a.Seen {
+					seen = ", which is on the way"
+				}
+				fmt.Fprintf(&b, "         - %s%s: %s\n", a.Proxy, seen, a.Change)
+			}
+		}
+	}
+	switch {
+	case r.Verdict == Failed && r.Hub != nil:
+		b.WriteString("\nNot all could be seen: run this again.\n")
+	case r.Verdict == Fine:
+		b.WriteString("\nStreams work.\n")
+	case r.Verdict == Trouble:
+		b.WriteString("\nStreams suffer: change what is said above where it applies, and run this again.\n")
+	default:
+		b.WriteString("\nNothing could be examined.\n")
+	}
+	return b.String()
+}

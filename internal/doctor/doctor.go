@@ -1,0 +1,221 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config is what to examine.
+type Config struct {
+	URL   string        // of the hub, as clients know it; any path before /v1/ is kept
+	Token string        // sent as a Bearer token; empty: none
+	For   time.Duration // how long the streams are to live
+	TLS   *tls.Config   // nil: the system's certificates
+
+	// Progress is called now and then, by one goroutine. May be nil.
+	Progress func(Progress)
+}
+
+// Progress is how far an examination is.
+type Progress struct {
+	Passed, Of time.Duration
+	Ticks      int
+	Last       time.Duration // since anything came
+	Silent     bool          // the silent stream is still open
+}
+
+// Report is all that was found.
+type Report struct {
+	URL      string    `json:"url"`
+	Verdict  Severity  `json:"verdict"` // fine, trouble or failed
+	Hub      *Hello    `json:"hub"`     // how the request reached the hub; null: nothing came from there
+	Ticking  *Outcome  `json:"ticking,omitempty"`
+	Silent   *Outcome  `json:"silent,omitempty"`
+	Findings []Finding `json:"findings"`
+}
+
+// Outcome is what became of a stream.
+type Outcome struct {
+	Status      int                 `json:"status"`
+	Protocol    string              `json:"protocol"`
+	Headers     map[string][]string `json:"headers"`
+	Compressed  string              `json:"compressed,omitempty"`
+	ConnectedMS int64               `json:"connectedMs"`
+	FirstByteMS int64               `json:"firstByteMs"`
+	LivedMS     int64               `json:"livedMs"`
+	Ended       string              `json:"ended"` // done, cut, waiting (we gave up), or the hub's reason
+	Ticks       int                 `json:"ticks"`
+	LatestMS    int64               `json:"latestMs"` // the most that an event was held back
+	Bytes       int64               `json:"bytes"`
+}
+
+// Of an examination.
+const (
+	MinFor   = time.Second
+	MaxFor   = 30 * time.Minute
+	briefly  = time.Second
+	patience = 10 * time.Second // for an answer that should be over
+)
+
+// Address is where a hub's probe is, given any of its addresses. Query and fragment
+// are left out: they may hold a token.
+func Address(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("is not an http or https URL")
+	}
+	prefix := strings.TrimSuffix(u.Path, "/")
+	for _, known := range []string{"/v1/stream", "/v1/doctor", "/v1"} {
+		prefix = strings.TrimSuffix(prefix, known)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Join("/", prefix, "/v1/doctor")}, nil
+}
+
+// Run examines. Its error is a wrong Config's or ctx's; what keeps it from the hub is
+// a finding.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	u, err := Address(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("URL: %w", err)
+	}
+	if cfg.For < MinFor || cfg.For > MaxFor {
+		return nil, fmt.Errorf("for: %v is not %v to %v", cfg.For, MinFor, MaxFor)
+	}
+	report := &Report{URL: u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, "/v1/doctor")}
+	base := probe{url: u, token: cfg.Token, tls: cfg.TLS, grace: patience}
+	o := observed{
+		secure: u.Scheme == "https", lasts: cfg.For,
+		every:   min(max(cfg.For/20, 50*time.Millisecond), 250*time.Millisecond),
+		stagger: min(max(cfg.For/10, 300*time.Millisecond), time.Second),
+	}
+	o.greet(ctx, base)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if finding, ok := o.failure(); ok {
+		report.Findings, report.Verdict = []Finding{finding}, Failed
+		return report, nil
+	}
+	o.examine(ctx, base, cfg.Progress)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	report.Hub, report.Findings = o.best().hello, judge(o)
+	report.Ticking, report.Silent = o.ticking.outcome(), o.silent.outcome()
+	report.Verdict = verdict(report.Findings)
+	return report, nil
+}
+
+// verdict is what all findings come to: trouble that was found is certain, however
+// incomplete the rest.
+func verdict(found []Finding) Severity {
+	worst := Fine
+	for _, f := range found {
+		if f.Severity == Trouble {
+			return Trouble
+		}
+		if f.Severity == Failed {
+			worst = Failed
+		}
+	}
+	return worst
+}
+
+// greet says a short word, with HTTP/1.1 alone too where that is a choice.
+func (o *observed) greet(ctx context.Context, base probe) {
+	base.brief, base.lasts = true, briefly
+	var both sync.WaitGroup
+	both.Go(func() { o.brief = base.run(ctx) })
+	if o.secure {
+		both.Go(func() {
+			old := base
+			old.http1 = true
+			t := old.run(ctx)
+			o.http1 = &t
+		})
+	}
+	both.Wait()
+}
+
+// examine has both long probes run at once: what ends one may not end the other.
+func (o *observed) examine(ctx context.Context, base probe, tell func(Progress)) {
+	base.lasts = o.lasts
+	base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
+	var ticks, silence progress
+	ticking, silent := base, base
+	ticking.every, ticking.report, silent.report = o.every, &ticks, &silence
+	var both sync.WaitGroup
+	both.Go(func() { o.ticking = ticking.run(ctx) })
+	both.Go(func() {
+		select { // later, so that an equal age and an equal moment are two things
+		case <-time.After(o.stagger):
+			o.silent = silent.run(ctx)
+		case <-ctx.Done():
+		}
+	})
+	over := make(chan struct{})
+	go func() {
+		both.Wait()
+		close(over)
+	}()
+	start := time.Now()
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-ticker.C:
+		}
+		if tell == nil {
+			continue
+		}
+		p := Progress{Passed: time.Since(start), Of: o.lasts + o.stagger}
+		p.Last = p.Passed
+		ticks.mu.Lock()
+		p.Ticks = ticks.ticks
+		if !ticks.last.IsZero() {
+			p.Last = time.Since(ticks.last)
+		}
+		ticks.mu.Unlock()
+		silence.mu.Lock()
+		p.Silent = !silence.over
+		silence.mu.Unlock()
+		tell(p)
+	}
+}
+
+func (t *trial) outcome() *Outcome {
+	lag, _, _ := t.clumps()
+	ended := t.closing
+	switch {
+	case t.done:
+		ended = "done"
+	case t.expired:
+		ended = "waiting"
+	case ended == "":
+		ended = "cut"
+	}
+	header := http.Header{}
+	for _, name := range []string{"Age", "Cache-Control", "Content-Encoding", "Content-Type", "Server", "Via", "X-Accel-Buffering"} {
+		if values := t.header.Values(name); len(values) > 0 {
+			header[name] = values
+		}
+	}
+	return &Outcome{
+		Status: t.status, Protocol: protocol(t.proto), Headers: header, Compressed: t.coding(),
+		ConnectedMS: t.connected.Milliseconds(), FirstByteMS: t.firstByte.Milliseconds(), LivedMS: t.lived.Milliseconds(),
+		Ended: ended, Ticks: max(len(t.arrivals)-1, 0), LatestMS: lag.Milliseconds(), Bytes: t.bytes,
+	}
+}

@@ -1,0 +1,211 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"realtimehub/internal/sse"
+)
+
+// arrival is an event and when it was sent, since the hello, and came, since the
+// request: by two clocks, so only differences mean anything.
+type arrival struct {
+	sent, came time.Duration
+}
+
+// trial is one probe, from its request to its end.
+type trial struct {
+	err    error // why there is no answer, or none that is a stream
+	status int
+	proto  string
+	header http.Header
+	gzip   bool   // it came compressed; a Content-Encoding that we did not ask for stays in header
+	body   string // the beginning of an answer that is no stream
+
+	connected time.Duration // what the connection took, TLS included
+	firstByte time.Duration // from the request to the first byte of the answer; 0: none came
+	asked     time.Time
+	lived     time.Duration // from the request to the end
+	expired   bool          // it was we who ended it: all should have been over
+
+	hello    *Hello
+	arrivals []arrival // of the hello and each tick
+	bytes    int64
+	done     bool   // it ended when it was to
+	closing  string // the reason of the hub's own hub.closing
+}
+
+// progress is what is known of a trial that goes on.
+type progress struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	ticks int
+	last  time.Time // that anything came
+	over  bool
+}
+
+func (p *progress) note(event string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if event == EventTick {
+		p.ticks++
+	}
+	p.last = time.Now()
+}
+
+// probe asks for one stream and reads it to its end, or until ctx has one. Each has
+// a connection of its own: ticks must not keep alive what a silent stream shares.
+type probe struct {
+	url    *url.URL
+	token  string
+	every  time.Duration // 0: silent
+	lasts  time.Duration
+	http1  bool // instead of what is negotiated
+	brief  bool // only until the hello
+	tls    *tls.Config
+	grace  time.Duration // how long after its time an answer is waited for
+	report *progress     // may be nil
+}
+
+func (p probe) run(ctx context.Context) (t trial) {
+	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace)
+	defer cancel()
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(!p.http1)
+	// A copy, since the transport writes its protocols there.
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, TLSClientConfig: p.tls.Clone()}
+	defer transport.CloseIdleConnections()
+	// Where a redirect leads is for the user to decide: it may be a login page, and
+	// must not be told the token.
+	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+	start := time.Now()
+	var connected, first atomic.Int64 // since start; a late callback may meet our return
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { connected.Store(int64(time.Since(start))) },
+		GotFirstResponseByte: func() { first.Store(int64(time.Since(start))) },
+	})
+	times := func() {
+		t.connected = time.Duration(connected.Load())
+		t.asked = start.Add(t.connected)
+		if at := first.Load(); at > 0 {
+			t.firstByte = time.Duration(at) - t.connected
+		}
+	}
+	u := *p.url
+	u.RawQuery = url.Values{"every": {p.every.String()}, "for": {p.lasts.String()}}.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		t.err = err
+		return t
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Cache-Control", "no-cache") // as an EventSource
+	req.Header.Set("User-Agent", "realtimehub-doctor")
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	}
+	defer func() {
+		times()
+		t.lived = time.Since(t.asked)
+		t.expired = errors.Is(ctx.Err(), context.DeadlineExceeded)
+		if p.report != nil {
+			p.report.mu.Lock()
+			p.report.over = true
+			p.report.mu.Unlock()
+		}
+	}()
+	res, err := client.Do(req)
+	if err != nil {
+		if inURL, ok := errors.AsType[*url.Error](err); ok {
+			err = inURL.Err // it repeats the URL
+		}
+		t.err = err
+		return t
+	}
+	defer res.Body.Close()
+	times()
+	t.status, t.proto, t.header, t.gzip = res.StatusCode, res.Proto, res.Header, res.Uncompressed
+	if t.status != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		t.body = string(b)
+		return t
+	}
+	t.read(res.Body, p)
+	return t
+}
+
+// read takes the stream's events until it ends.
+func (t *trial) read(body io.Reader, p probe) {
+	reader := sse.NewReader(&counter{body, &t.bytes, &t.body})
+	reader.MaxLine = 64 << 10 // a page that is no stream may be one line
+	for {
+		event, err := reader.Next()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				t.err = err
+			}
+			return
+		}
+		came := time.Since(t.asked)
+		switch event.Type {
+		case EventHello:
+			t.hello = &Hello{}
+			if err := json.Unmarshal([]byte(event.Data), t.hello); err != nil {
+				t.hello, t.err = nil, err
+				return
+			}
+			t.arrivals = append(t.arrivals, arrival{0, came})
+		case EventTick:
+			var tick Tick
+			if json.Unmarshal([]byte(event.Data), &tick) == nil {
+				t.arrivals = append(t.arrivals, arrival{time.Duration(tick.ElapsedMS) * time.Millisecond, came})
+			}
+		case EventDone:
+			t.done = true
+		case "hub.closing":
+			var last struct{ Reason string }
+			json.Unmarshal([]byte(event.Data), &last)
+			t.closing = last.Reason
+		}
+		if p.report != nil {
+			p.report.note(event.Type)
+		}
+		if p.brief && t.hello != nil {
+			return
+		}
+	}
+}
+
+// cut says that a trial ended before its time, and neither by the hub's own word nor
+// by our patience.
+func (t *trial) cut() bool { return !t.done && t.closing == "" && !t.expired }
+
+// ended is when it was over.
+func (t *trial) ended() time.Time { return t.asked.Add(t.lived) }
+
+// counter counts what is read, and keeps its beginning.
+type counter struct {
+	r     io.Reader
+	n     *int64
+	begin *string
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	*c.n += int64(n)
+	if room := 4<<10 - len(*c.begin); room > 0 {
+		*c.begin += string(b[:min(n, room)])
+	}
+	return n, err
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/doctor"
+)
+
+// faults are what a proxy does wrong; 0: not that.
+type faults struct {
+	hold        int // bytes that it collects before it lets any go, unless it ends
+	idle, total time.Duration
+	drop        string // a header that it takes away
+	kind        string // the Content-Type that it makes of any
+}
+
+// newProxy is a proxy before a hub, with faults.
+func newProxy(t testing.TB, to string, f faults) *httptest.Server {
+	transport := &http.Transport{DisableCompression: true}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		req, err := http.NewRequestWithContext(r.Context(), r.Method, to+r.URL.RequestURI(), nil)
+		if err != nil {
+			panic(err)
+		}
+		req.Header = r.Header.Clone()
+		req.Header.Set("Via", "1.1 faulty")
+		if f.drop != "" {
+			req.Header.Del(f.drop)
+		}
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		defer res.Body.Close()
+		for name, values := range res.Header {
+			w.Header()[name] = values
+		}
+		if f.kind != "" {
+			w.Header().Set("Content-Type", f.kind)
+		}
+		chunks := make(chan []byte)
+		go func() {
+			defer close(chunks)
+			for {
+				b := make([]byte, 4<<10)
+				n, err := res.Body.Read(b)
+				select {
+				case chunks <- b[:n]:
+				case <-r.Context().Done():
+					return
+				}
+				if err != nil {
+					return
+				}
+			}
+		}()
+		var idle, total <-chan time.Time
+		if f.total > 0 {
+			total = time.After(f.total)
+		}
+		var held []byte
+		flush := func() {
+			w.WriteHeader(res.StatusCode)
+			w.Write(held)
+			http.NewResponseController(w).Flush()
+			held = held[:0]
+		}
+		for {
+			if f.idle > 0 {
+				idle = time.After(f.idle)
+			}
+			select {
+			case chunk, more := <-chunks:
+				if held = append(held, chunk...); !more || len(held) >= f.hold {
+					flush()
+				}
+				if !more {
+					return
+				}
+			case <-idle:
+				panic(http.ErrAbortHandler)
+			case <-total:
+				panic(http.ErrAbortHandler)
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	proxy.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	t.Cleanup(func() {
+		proxy.Close()
+		transport.CloseIdleConnections()
+	})
+	return proxy
+}
+
+// codes are those of the findings that are bad.
+func codes(report *doctor.Report) (bad []string) {
+	for _, f := range report.Findings {
+		if f.Severity == doctor.Trouble || f.Severity == doctor.Failed {
+			bad = append(bad, f.Code)
+		}
+	}
+	slices.Sort(bad)
+	return bad
+}
+
+// A proxy that holds back, one that cuts the silent and one that cuts all are told
+// apart, also where they are one; and a good one, or none, is not blamed.
+func TestDoctor(t *testing.T) {
+	h := newTestHub(t)
+	quick := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
+	for name, tc := range map[string]struct {
+		hub    *testHub
+		faults *faults // nil: no proxy
+		lasts  time.Duration
+		want   []string
+		says   string
+	}{
+		"direct":             {quick, nil, 3 * time.Second, nil, "HTTP/1.1 to the hub, with no sign of a proxy"},
+		"a clean proxy":      {quick, &faults{}, 3 * time.Second, nil, "HTTP/1.1 to the proxy, HTTP/1.1 from there to the hub"},
+		"held back":          {quick, &faults{hold: 16 << 10}, 3 * time.Second, []string{"buffered"}, "in one burst"},
+		"held back a little": {quick, &faults{hold: 1 << 10}, 4 * time.Second, []string{"buffered"}, "bursts"},
+		"idle 5 s":           {h, &faults{idle: 5 * time.Second}, 7 * time.Second, []string{"idle-cut"}, "A silent stream is cut after 5."},
+		"idle, but heard":    {quick, &faults{idle: 3 * time.Second}, 5 * time.Second, nil, "A silent stream is cut after 3."},
+		"total 3 s":          {h, &faults{total: 3 * time.Second}, 8 * time.Second, []string{"total-cut"}, "cut after 3."},
+		"idle and total":     {h, &faults{idle: 2 * time.Second, total: 6 * time.Second}, 8 * time.Second, []string{"idle-cut", "total-cut"}, "cut after 6."},
+		"held and total":     {h, &faults{hold: 16 << 10, total: 3 * time.Second}, 5 * time.Second, []string{"buffered", "total-cut"}, "Nothing came for 3."},
+		"another type":       {quick, &faults{kind: "text/plain"}, 3 * time.Second, []string{"content-type"}, `came as "text/plain"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			url := tc.hub.URL
+			if tc.faults != nil {
+				url = newProxy(t, url, *tc.faults).URL
+			}
+			start := time.Now()
+			report, err := doctor.Run(t.Context(), doctor.Config{URL: url, For: tc.lasts})
+			is.NoErr(err)
+			if !slices.Equal(codes(report), tc.want) || !strings.Contains(report.String(), tc.says) {
+				t.Errorf("%v instead of %v, or no %q:\n%s", codes(report), tc.want, tc.says, report)
+			}
+			is.Equal(report.Verdict == doctor.Fine, len(tc.want) == 0)
+			is.True(time.Since(start) < tc.lasts+8*time.Second)
+			is.Equal(report.Hub.Protocol, "HTTP/1.1")
+		})
+	}
+	t.Run("all at one moment", func(t *testing.T) {
+		t.Parallel()
+		is := is.New(t)
+		proxy := newProxy(t, h.URL, faults{})
+		var once sync.Once
+		report, err := doctor.Run(t.Context(), doctor.Config{URL: proxy.URL, For: 10 * time.Second, Progress: func(p doctor.Progress) {
+			if p.Ticks >= 10 {
+				once.Do(proxy.CloseClientConnections)
+			}
+		}})
+		is.NoErr(err)
+		is.Equal(codes(report), []string{"cut"})
+	})
+}
+
+func TestDoctorOverHTTP2(t *testing.T) {
+	is := is.New(t)
+	cert, key := writeCertificate(t, t.TempDir(), "first")
+	ctx, stop := context.WithCancel(t.Context())
+	listening, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- run(ctx, []string{"REALTIME_TLS_CERT=" + cert, "REALTIME_TLS_KEY=" + key, "REALTIME_ADDR=127.0.0.1:0", "REALTIME_DRAIN=0", "REALTIME_HEARTBEAT=1s"}, io.Discard, func(a net.Addr) { listening <- a })
+	}()
+	url := "https://" + (<-listening).String()
+	text, err := os.ReadFile(cert)
+	is.NoErr(err)
+	roots := x509.NewCertPool()
+	is.True(roots.AppendCertsFromPEM(text))
+	report, err := doctor.Run(t.Context(), doctor.Config{URL: url, For: 2 * time.Second, TLS: &tls.Config{RootCAs: roots}})
+	is.NoErr(err)
+	is.Equal(codes(report), nil)
+	is.Equal(report.Ticking.Protocol, "HTTP/2")
+	is.Equal(report.Hub.TLS, true)
+	is.True(strings.Contains(report.String(), "HTTP/2 to the hub, with no sign of a proxy"))
+	is.True(!strings.Contains(report.String(), "http1-only"))
+	report, err = doctor.Run(t.Context(), doctor.Config{URL: url, For: time.Second})
+	is.NoErr(err)
+	is.Equal(codes(report), []string{"unreachable"}) // nobody knows the certificate
+	is.True(strings.Contains(report.String(), "certificate"))
+	stop()
+	is.NoErr(<-done)
+}
+
+// The command's exit code says what it found, and what it prints never holds the token.
+func TestDoctorCommand(t *testing.T) {
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=canary-service-key"}}), LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
+	held := newProxy(t, h.URL, faults{hold: 16 << 10}).URL
+	stripped := newProxy(t, h.URL, faults{drop: "Authorization"}).URL
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/moved/v1/doctor" {
+			http.Redirect(w, r, "https://login.example.com/start?state=canary", http.StatusFound)
+			return
+		}
+		io.WriteString(w, "<html><title>Welcome</title>")
+	}))
+	t.Cleanup(page.Close)
+	token := strings.TrimPrefix(bearer(t), "Bearer ")
+	for name, tc := range map[string]struct {
+		args []string
+		env  string
+		code int
+		says string
+	}{
+		"fine, with a token":           {[]string{"-for", "2s", "-token", token, h.URL}, "", 0, "Streams work."},
+		"fine, with the environment":   {[]string{"-for", "2s", h.URL + "/v1/stream?access_token=canary"}, token, 0, "Streams work."},
+		"fine, with a key, for a tool": {[]string{"-for", "2s", "-json", h.URL}, "canary-service-key", 0, `"verdict": "fine"`},
+		"trouble":                      {[]string{"-for", "2s", held}, token, 1, "buffered"},
+		"no token":                     {[]string{h.URL}, "", 2, "CredentialRequired"},
+		"a bad token":                  {[]string{h.URL}, "canary", 2, "InvalidCredential"},
+		"a token taken away":           {[]string{stripped}, token, 2, "CredentialRequired"},
+		"another path":                 {[]string{h.URL + "/elsewhere"}, token, 2, "not-found"},
+		"a page":                       {[]string{page.URL}, token, 2, "not-a-stream"},
+		"a login page":                 {[]string{page.URL + "/moved"}, token, 2, "to https://login.example.com/start."},
+		"nobody there":                 {[]string{"http://127.0.0.1:1"}, token, 2, "unreachable"},
+		"too long":                     {[]string{"-for", "31m", h.URL}, token, 2, "for: "},
+		"no URL":                       {nil, token, 2, "Usage:"},
+		"not a URL":                    {[]string{"ftp://canary"}, token, 2, "URL: "},
+		"help":                         {[]string{"-h"}, token, 0, "Usage:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			var out, errs bytes.Buffer
+			code := doctor.Command(t.Context(), tc.args, func(name string) string {
+				is.Equal(name, "REALTIME_TOKEN")
+				return tc.env
+			}, &out, &errs)
+			printed := out.String() + errs.String()
+			if code != tc.code || !strings.Contains(printed, tc.says) {
+				t.Errorf("exit code %d instead of %d, or no %q:\n%s", code, tc.code, tc.says, printed)
+			}
+			is.True(!strings.Contains(printed, token))
+			is.True(!strings.Contains(printed, "canary"))
+		})
+	}
+}
