@@ -151,14 +151,15 @@ class Door {
   async call(method, path, { query = [], body, headers, signal, fresh = false } = {}) {
     const { tenant, profile } = this.#options;
     const search = new URLSearchParams(query);
-    if (!this.hasToken && tenant) {
-      search.set('tenant', tenant);
-      search.set('profile', textOf(profile));
-    }
     const init = { method, cache: 'no-store', headers: { ...headers }, signal: signal ?? AbortSignal.timeout(ANSWER_MS) };
     if (body) {
       init.headers['Content-Type'] = 'application/json';
       init.body = JSON.stringify(body);
+    }
+    if (!this.hasToken && tenant) {
+      search.set('tenant', tenant);
+      if (!search.has('profile')) search.set('profile', textOf(profile));
+      else init.headers['X-Profile-Id'] = String.fromCharCode(...new TextEncoder().encode(textOf(profile))); // the query asks about others
     }
     if (this.hasToken) init.headers.Authorization = `Bearer ${await this.token(fresh)}`;
     else if (!tenant) init.credentials = 'include';

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// lacks skips a test for want of a program, in words; in CI it fails.
+func lacks(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(what + ", and CI needs it")
+	}
+	t.Skip(what + ": the test is skipped")
+}
+
+// node runs a program in a folder, and is what it wrote.
+func node(t testing.TB, dir string, command ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Dir = dir
+	cmd.WaitDelay = time.Second
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", strings.Join(command, " "), err, out, complaints.String())
+	}
+	return string(out)
+}
+
+// The client runs in Node as its npm package has it, and the hub serves the stock
+// client of npm. The package is what web/ is published as.
+func TestNode(t *testing.T) {
+	for _, name := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(name); err != nil {
+			lacks(t, "there is no "+name)
+		}
+	}
+	is := is.New(t)
+	dir := t.TempDir()
+	web, err := filepath.Abs("web")
+	is.NoErr(err)
+	var packed []struct {
+		Filename string
+		Files    []struct{ Path string }
+	}
+	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", web)), &packed))
+	var files []string
+	for _, file := range packed[0].Files {
+		files = append(files, file.Path)
+	}
+	is.Equal(strings.Join(files, " "), "package.json realtime.d.ts realtime.js")
+
+	is.NoErr(os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644))
+	install := exec.CommandContext(t.Context(), "npm", "install", "--no-audit", "--no-fund", "--prefer-offline", packed[0].Filename, "eventsource@4.0.0")
+	install.Dir = dir
+	if out, err := install.CombinedOutput(); err != nil {
+		lacks(t, "npm cannot install: "+string(out))
+	}
+	url := serve(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
+	for _, name := range []string{"realtime.mjs", "eventsource.mjs"} {
+		t.Run(name, func(t *testing.T) {
+			program, err := os.ReadFile(filepath.Join("testdata/node", name))
+			is.NoErr(err)
+			is.NoErr(os.WriteFile(filepath.Join(dir, name), program, 0o644)) // where its modules are found
+			node(t, dir, "node", name, url)
+		})
+	}
+}

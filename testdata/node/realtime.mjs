@@ -1,0 +1,81 @@
+// realtime.js as Node runs it, from its npm package: told, filtered, cut and back, out of the way when closed.
+import assert from 'node:assert/strict';
+import { once, EventEmitter } from 'node:events';
+import { connect } from 'realtimehub';
+
+const [hub] = process.argv.slice(2);
+const call = async (method, path, body) => {
+  const answer = await fetch(hub + path, { method, headers: { 'Content-Type': 'application/json' }, body: body && JSON.stringify(body) });
+  assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
+  return answer.status === 204 ? null : answer.json();
+};
+const publish = (type, payload, more) => call('POST', '/v1/tenants/node/events', { type, payload, ...more });
+const cut = () => call('DELETE', '/v1/tenants/node/connections?profile=me');
+
+/** Everything one client is told, which can be waited for. */
+function listen(options) {
+  const client = connect({ url: hub, tenant: 'node', profile: 'me', ...options });
+  const heard = [], news = new EventEmitter();
+  const hear = (what) => { heard.push(what); news.emit('news'); };
+  client.on('a.*', ({ payload }) => hear(payload));
+  client.onGap(({ reason }) => hear(`gap ${reason}`));
+  client.onStatus(({ state, resume }) => hear(state === 'live' ? `live ${resume}` : state));
+  const until = async (what) => {
+    while (!heard.includes(what)) await once(news, 'news', { signal: AbortSignal.timeout(15_000) });
+  };
+  return { client, heard, until };
+}
+
+const { client, heard, until } = listen({ types: ['a.*'], meta: { device: 'node' } });
+await until('live fresh');
+const { connections: [connection] } = await call('GET', '/v1/tenants/node/connections');
+assert.equal(connection.id, client.status.connectionId);
+assert.equal(connection.metadata.device, 'node');
+assert.equal(client.status.shared, false);
+
+await publish('a.b', 1);
+await publish('b.c', 'not asked for');
+await publish('a.b', 'my echo', { correlationId: client.id });
+await publish('a.b', 2);
+await until(2);
+await cut();
+await until('waiting');
+await publish('a.b', 3);
+await until('live complete');
+await until(3);
+assert.deepEqual(heard.filter(Number), [1, 2, 3]);
+assert.deepEqual(heard.filter((what) => !Number(what)), ['connecting', 'live fresh', 'waiting', 'live complete']);
+
+// Presence: where they are, and each change.
+const statuses = [];
+const stop = client.presence.watch(['other'], ({ profile, status }) => statuses.push(`${profile.id} ${status}`));
+const other = listen({ profile: 'other' });
+await other.until('live fresh');
+while (!statuses.includes('other online')) await new Promise((done) => setTimeout(done, 20));
+stop();
+assert.deepEqual((await client.presence.get(['other', 'nobody'])).map(({ status }) => status), ['online', 'offline']);
+
+// Typing: the other member sees it, once for many keystrokes.
+await call('PUT', '/v1/tenants/node/conversations/c1/members', { members: ['me', 'other'] });
+const typing = [];
+other.client.on('typing.*', ({ type, payload }) => typing.push(`${type} ${payload.profile.id}`));
+const mine = client.typing('c1');
+assert.deepEqual(await Promise.all([mine.start(), mine.start(), mine.start()]), [true, true, true]);
+await mine.stop();
+while (typing.length < 2) await new Promise((done) => setTimeout(done, 20));
+assert.deepEqual(typing, ['typing.started me', 'typing.stopped me']);
+assert.equal(await client.typing('of others').start(), false);
+other.client.close();
+
+// Where a cursor is of no history there is a gap, and it is said.
+const lost = listen({ cursor: '0123456789abcdef-5' });
+await lost.until('gap unknown');
+lost.client.close();
+assert.equal(lost.client.status.state, 'closed');
+
+// A listener that throws is in nobody's way.
+console.error = () => {};
+client.on('a.c', () => { throw new Error('mine'); });
+client.on('a.c', ({ payload }) => { if (payload === 'last') client.close(); });
+await publish('a.c', 'last');
+await until('closed'); // and nothing is left that keeps the process
