@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -368,7 +369,9 @@ func (h *Hub) expiring(c *Connection, at time.Time) {
 
 // ready is the first frame of every stream: its id is the place before the
 // first event to come, so that a client cut before that resumes there. A partial
-// one has none: its client is to learn of the gap even if it is cut before.
+// one has none: its client is to learn of the gap even if it is cut before. The
+// heartbeat is told for those who read streams by themselves: a silence of three is
+// a dead stream.
 func (h *Hub) ready(c *Connection, resume string, from Cursor) *sse.Frame {
 	cursor := from.String()
 	data := make([]byte, 0, 320) // by hand: it is part of what a connect costs
@@ -378,7 +381,8 @@ func (h *Hub) ready(c *Connection, resume string, from Cursor) *sse.Frame {
 	data = AppendTime(append(data, `,"connectedAt":"`...), c.ConnectedAt)
 	data = append(append(data, `","resume":"`...), resume...)
 	data = append(append(data, `","cursor":"`...), cursor...)
-	data = append(data, `"}`...)
+	data = append(data, `","heartbeatMs":`...)
+	data = append(strconv.AppendInt(data, h.engine.Heartbeat().Milliseconds(), 10), '}')
 	b := sse.AppendRetry(make([]byte, 0, len(data)+len(cursor)+64), h.retry)
 	if resume == "partial" {
 		cursor = ""

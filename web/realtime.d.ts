@@ -52,13 +52,19 @@ export interface Status {
   profile: Profile | null;
   /** What the last `hub.ready` said of what was missed. */
   resume: 'fresh' | 'complete' | 'partial' | null;
-  /** Why it waits: what `hub.closing` said, or `lost`, `silent`, `unreachable`, `token`. */
+  /**
+   * Why it waits: what `hub.closing` said, or `lost`, `silent`, `unreachable`, `token`.
+   * Why it is closed: `closed` by you, `refused`.
+   */
   reason: string | null;
   /** Milliseconds until the next try, while `waiting`. */
   retryMs: number | null;
   /** How often the stream was opened again since `connect`. */
   reconnects: number;
-  /** Why it is `closed`, as RFC 9457 has it, where the hub refused. */
+  /**
+   * Why the hub refused (RFC 9457), for good or, while it waits, whoever answered in its place. Of the status 0
+   * and the code `IdentityChanged`: the token is of another person than before; call `connect` for that one.
+   */
   problem: { status: number; title: string; code?: string; detail?: string } | null;
 }
 
@@ -69,10 +75,11 @@ interface CommonOptions {
   types?: string[];
   /**
    * Whose presence is told: `"none"`, or up to 200 profiles. Without it: as the hub is configured.
-   * `presence.watch()` adds to it.
+   * `presence.watch()` adds to it. Where many change at once, `presence.digest` may come in place of single
+   * changes, with which `presence.watch()` asks anew.
    */
   presence?: 'none' | ProfileText[];
-  /** Told to administrators with the connection: up to 16 strings of up to 256 bytes. */
+  /** Told to administrators with the connection, of a shared one the leader's: up to 16 strings of up to 256 bytes. */
   meta?: Record<string, string>;
   /**
    * Whether tabs share one stream. True by default where the browser can (Web Locks, BroadcastChannel,
@@ -84,7 +91,7 @@ interface CommonOptions {
   cursor?: string;
 }
 
-/** With credentials: called before each connect and before a token ends. It may throw: that is tried again. */
+/** With credentials: called where there is none yet, and before one ends. It may throw: that is tried again. */
 export interface TokenOptions extends CommonOptions {
   token: () => string | Promise<string>;
 }
@@ -110,10 +117,13 @@ export interface Client {
   /** Of this tab alone. Events that carry it as `correlationId` are its own echo and are dropped here. */
   readonly id: string;
   readonly status: Status;
-  /** The place after the last event that was handed to this tab; null before the first stream. */
+  /** The place after the last event that was handed to this tab; null before there is any. */
   readonly cursor: string | null;
 
-  /** A type, `"message.*"`, or `"*"` for all that comes in an envelope, presence and typing included. */
+  /**
+   * A type, `"message.*"`, or `"*"` for all that comes in an envelope, presence and typing included. The hub's own
+   * (`"hub.ready"`, `"hub.*"`) come as `{type, payload}`.
+   */
   on<Payload = unknown>(type: string, fn: (event: RealtimeEvent<Payload>) => void): Off;
   onGap(fn: (gap: Gap) => void): Off;
   /** Called at once with what is, then with each change. */
@@ -140,4 +150,5 @@ export interface Client {
   close(): void;
 }
 
+/** Throws a TypeError for options that no hub would take. */
 export function connect(options: Options): Client;

@@ -1,6 +1,7 @@
 // The browser's side of a realtime hub, and Node's: one module, no dependency, no build.
 //
 //   Client   what an application holds: listeners, typing, presence, activity
+//   Watcher  the profiles of one presence.watch
 //   Shared   all tabs with one identity on one stream: who leads, who is told
 //   Stream   one stream that is kept open: token, filter, reconnecting
 //   Door     the hub's address and this person's credential
@@ -8,15 +9,20 @@
 
 const RETRY_MS = 2000; // until the hub says how long
 const RETRY_MOST_MS = 30_000;
+const LONGEST_MS = 2 ** 31 - 1; // that a timer takes
 const ANSWER_MS = 20_000; // until a call, or the beginning of a stream, is given up
-const SILENCE_MS = 45_000; // three of the hub's default heartbeats
+const SILENCE_MS = 15_000; // at least, until a stream is taken for dead
+const WATCHDOG_MS = 5000;
+const RENEWAL_MS = 5000; // between two, whatever the hub says
 const TOUCH_MS = 20_000;
 const TYPING_MS = 3000; // half of the hub's default TYPING_TTL
 const LEADER_MS = 5000; // until a leader that does not answer is deposed
+const SIBLINGS_MS = 200; // until siblings have said how far they are
+const DIGEST_MS = 3000; // between two questions that digests cause
 const MOST_LISTED = 200; // the hub's bound of a filter and of a watch list
-const MOST_IN_ADDRESS = 40; // watched profiles; proxies take 8 KiB of it
-const REMEMBERED = 2000; // ids, to know repeats by
-const KEPT_BATCHES = 500; // for a sibling that missed some
+const MOST_IN_ADDRESS = 2000; // characters of one; proxies take 8 KiB of all
+const REMEMBERED = 2000; // events, to know repeats by
+const KEPT = 1 << 20; // characters of batches, for a sibling that missed some
 
 /** See realtime.d.ts. */
 export function connect(options) {
@@ -38,16 +44,13 @@ export function connect(options) {
   });
 }
 
-const pause = (ms, signal) => new Promise((done) => {
-  const timer = setTimeout(done, ms);
-  signal?.addEventListener('abort', () => { clearTimeout(timer); done(); }, { once: true });
-});
 // randomUUID is for secure contexts only.
 const newID = () => crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, '0')).join('');
-const textOf = (profile) => (typeof profile === 'string' ? (profile.includes(':') ? profile : `user:${profile}`) : `${profile.type}:${profile.id}`);
+const textOf = (profile) => (typeof profile === 'string' ? (profile.includes(':') ? profile : `user:${profile}`) : `${profile?.type}:${profile?.id}`);
 const matches = (pattern, type) => pattern === type || (pattern.endsWith('*') && type.startsWith(pattern.slice(0, -1)));
 const union = (lists) => [...new Set(lists.flat())].sort();
 const isHidden = () => globalThis.document?.visibilityState === 'hidden';
+const growing = (ms, failures) => Math.min(ms * 2 ** Math.min(failures, 5), Math.max(RETRY_MOST_MS, ms)) * (0.5 + Math.random());
 
 /** Calls fn; what it throws is the page's to report, and nobody else's. */
 function tell(fn, value) {
@@ -57,23 +60,63 @@ function tell(fn, value) {
   }
 }
 
+/** A signal that ends after a time, or with another; done lets go of both. */
+function within(ms, outer) {
+  const controller = new AbortController();
+  const end = () => controller.abort();
+  const timer = setTimeout(end, ms);
+  if (outer?.aborted) end();
+  else outer?.addEventListener('abort', end);
+  return {
+    signal: controller.signal,
+    done() {
+      clearTimeout(timer);
+      outer?.removeEventListener('abort', end);
+    },
+  };
+}
+
+/** Waits, or until signal ends. */
+async function pause(ms, outer) {
+  const { signal, done } = within(ms, outer);
+  if (!signal.aborted) await new Promise((over) => { signal.addEventListener('abort', over); });
+  done();
+}
+
+// ---- what the hub would refuse is refused before it gets there: a stream that all tabs
+// share must not fail for the mistake of one ----
+
+function checkedTypes(types) {
+  const isType = (type) => typeof type === 'string' && type.length <= 128 && /^(\*|[A-Za-z][A-Za-z0-9._-]*(\.\*)?)$/.test(type);
+  if (!Array.isArray(types) || types.length > MOST_LISTED || !types.every(isType)) {
+    throw new TypeError(`realtime: types must be up to ${MOST_LISTED} types, such as "post.created" or "message.*"`);
+  }
+  return types.includes('*') ? null : union([types]);
+}
+
+function checkedProfiles(profiles, name) {
+  const isProfile = (text) => /^[a-z0-9_-]{1,32}:[^\p{Cc}\p{Cs}]+$/u.test(text)
+    && !/^[^:]*:\.\.?$/.test(text) && new TextEncoder().encode(text.slice(text.indexOf(':') + 1)).length <= 256;
+  const texts = Array.isArray(profiles) ? profiles.map(textOf) : [''];
+  if (!texts.every(isProfile)) throw new TypeError(`realtime: ${name} must be profiles, such as "user:42"`);
+  return union([texts]);
+}
+
 // ---- reading ----
 
 /**
  * Reads an event stream to its end. take is called with the events of each chunk,
- * {type, data, cursor}, of which data is parsed JSON; a frame that only moves the
- * cursor has the type ''. alive is called for each chunk, with whether it was a comment.
+ * {type, data, cursor} with data as text, and with the chunk's length; a frame that
+ * only moves the cursor has the type ''.
  */
-async function read(body, cursor, { take, retry, alive }) {
+async function read(body, cursor, { take, retry }) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
-  let rest = '', type = '', data = [], id = cursor, events = [], commented = false;
+  let rest = '', type = '', data = [], id = cursor, events = [];
   const line = (text) => {
     if (!text) {
-      let parsed;
-      try { parsed = data.length ? JSON.parse(data.join('\n')) : undefined; } catch { /* nothing of ours */ }
-      if (parsed !== undefined) events.push({ type: type || 'message', data: parsed, cursor: id });
-      else if (id !== cursor) events.push({ type: '', data: null, cursor: id });
+      if (data.length) events.push({ type: type || 'message', data: data.join('\n'), cursor: id });
+      else if (id !== cursor) events.push({ type: '', data: '', cursor: id });
       cursor = id;
       type = '';
       data = [];
@@ -85,21 +128,22 @@ async function read(body, cursor, { take, retry, alive }) {
     if (field === 'data') data.push(value);
     else if (field === 'event') type = value;
     else if (field === 'id' && !value.includes('\0')) id = value;
-    else if (field === 'retry' && /^\d+$/.test(value)) retry(Number(value));
-    else if (field === '') commented = true;
+    else if (field === 'retry' && /^\d+$/.test(value)) retry(Math.min(Number(value), LONGEST_MS));
   };
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return; // what is unfinished is dropped
-    rest += decoder.decode(value, { stream: true });
-    const lines = rest.split(/\r\n|\n|\r(?!$)/); // a CR at the end may be half of a line's end
+    const text = decoder.decode(value, { stream: true });
+    const lines = (rest + text).split(/\r\n|\n|\r(?!$)/); // a CR at the end may be half of a line's end
     rest = lines.pop();
     lines.forEach(line);
-    alive(commented);
-    if (events.length) take(events);
+    take(events, text.length);
     events = [];
-    commented = false;
   }
+}
+
+function parsed(text) {
+  try { return JSON.parse(text); } catch { return undefined; }
 }
 
 // ---- the hub's address, and who asks ----
@@ -113,9 +157,9 @@ class Door {
   constructor(options) {
     this.#options = options;
     this.#base = String(options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '');
-    if (!this.#base) throw new TypeError('connect: url is needed outside of a page');
-    if (options.token !== undefined && typeof options.token !== 'function') throw new TypeError('connect: token must be a function');
-    if (!options.token && !options.tenant !== !options.profile) throw new TypeError('connect: tenant and profile go together');
+    if (!this.#base) throw new TypeError('realtime: url is needed outside of a page');
+    if (options.token !== undefined && typeof options.token !== 'function') throw new TypeError('realtime: token must be a function');
+    if (!options.token && !options.tenant !== !options.profile) throw new TypeError('realtime: tenant and profile go together');
   }
 
   get hasToken() { return Boolean(this.#options.token); }
@@ -123,22 +167,35 @@ class Door {
   /** What tells this person from others who use this browser; '' where only the cookie knows. */
   async identity() {
     const { tenant, profile, share } = this.#options;
-    if (typeof share === 'string') return JSON.stringify([this.#base, share]);
-    if (tenant) return JSON.stringify([this.#base, tenant, textOf(profile)]);
-    if (!this.hasToken) return '';
-    const claims = claimsOf(await this.token());
-    // All of the token but what changes from one to the next: where more changes, nothing is shared.
-    for (const name of ['exp', 'iat', 'nbf', 'jti', 'auth_time']) delete claims?.[name];
-    return claims ? JSON.stringify([this.#base, Object.entries(claims).sort()]) : '';
+    if (typeof share === 'string') return share && JSON.stringify([this.#base, share]);
+    if (this.hasToken) {
+      const claims = claimsOf(await this.token());
+      // All of the token but what changes from one to the next: where more changes, nothing is shared.
+      for (const name of ['exp', 'iat', 'nbf', 'jti', 'auth_time']) delete claims?.[name];
+      return claims ? JSON.stringify([this.#base, Object.entries(claims).sort()]) : '';
+    }
+    return tenant ? JSON.stringify([this.#base, tenant, textOf(profile)]) : '';
   }
 
   /** The token, asked for anew where it ends soon, or where fresh says so. */
   async token(fresh = false) {
     if (!fresh && this.#token && !(this.life() < 5000)) return this.#token;
-    this.#asking ??= (async () => String(await this.#options.token()))()
-      .catch((cause) => { throw new TokenError('connect: token() failed', { cause }); })
-      .finally(() => { this.#asking = null; });
+    this.#asking ??= this.#ask().finally(() => { this.#asking = null; });
     return (this.#token = await this.#asking);
+  }
+
+  async #ask() {
+    const { signal, done } = within(ANSWER_MS);
+    const late = new Promise((_, fail) => { signal.addEventListener('abort', () => fail(new Error('no answer'))); });
+    try {
+      const token = await Promise.race([(async () => this.#options.token())(), late]);
+      if (typeof token !== 'string' || !token) throw new TypeError('not a token');
+      return token;
+    } catch (cause) {
+      throw new TokenError('realtime: token() failed', { cause });
+    } finally {
+      done();
+    }
   }
 
   /** How long the token lives, ms; undefined where it does not say. */
@@ -147,36 +204,41 @@ class Door {
     return typeof exp === 'number' ? exp * 1000 - (Date.now() + this.skew) : undefined;
   }
 
-  /** A call of the hub. A token that it refuses is asked for anew, once. */
-  async call(method, path, { query = [], body, headers, signal, fresh = false } = {}) {
+  /** Asks the hub. A token that it refuses is asked for anew, once. */
+  async request(method, path, { query = [], body, headers, signal, fresh = false } = {}) {
     const { tenant, profile } = this.#options;
     const search = new URLSearchParams(query);
-    const init = { method, cache: 'no-store', headers: { ...headers }, signal: signal ?? AbortSignal.timeout(ANSWER_MS) };
+    const init = { method, cache: 'no-store', headers: { ...headers }, signal };
     if (body) {
       init.headers['Content-Type'] = 'application/json';
       init.body = JSON.stringify(body);
     }
-    if (!this.hasToken && tenant) {
+    if (this.hasToken) {
+      init.headers.Authorization = `Bearer ${await this.token(fresh)}`;
+    } else if (tenant) {
       search.set('tenant', tenant);
       if (!search.has('profile')) search.set('profile', textOf(profile));
       else init.headers['X-Profile-Id'] = String.fromCharCode(...new TextEncoder().encode(textOf(profile))); // the query asks about others
+    } else {
+      init.credentials = 'include';
     }
-    if (this.hasToken) init.headers.Authorization = `Bearer ${await this.token(fresh)}`;
-    else if (!tenant) init.credentials = 'include';
-    const address = [this.#base + path, ...(String(search) ? [search] : [])].join('?');
-    const answer = await fetch(address, init);
+    const answer = await fetch([this.#base + path, ...(String(search) ? [search] : [])].join('?'), init);
     if (answer.status !== 401 || fresh || !this.hasToken) return answer;
-    await answer.body?.cancel();
-    return this.call(method, path, { query, body, headers, signal, fresh: true });
+    answer.body?.cancel().catch(() => {});
+    return this.request(method, path, { query, body, headers, signal, fresh: true });
   }
 
-  /** The same, for those who need no more than whether it was done. */
-  async do(method, path, options) {
+  /** A call of the hub: its status, 0 where none came, and the JSON that it answered. */
+  async call(method, path, options = {}) {
+    const { signal, done } = within(ANSWER_MS, options.signal);
     try {
-      const answer = await this.call(method, path, options);
-      await answer.body?.cancel();
-      return answer.ok;
-    } catch { return false; }
+      const answer = await this.request(method, path, { ...options, signal });
+      return { status: answer.status, ok: answer.ok, data: parsed(await answer.text()) };
+    } catch {
+      return { status: 0, ok: false };
+    } finally {
+      done();
+    }
   }
 }
 
@@ -192,46 +254,48 @@ function claimsOf(token) {
 // ---- one stream, kept open ----
 
 /** What a tab wants is {types, presence}, of which types null and presence '*' are the hub's own choice. */
-const merged = (wishes) => {
-  const all = [...wishes];
-  const types = all.some((wish) => !wish.types) ? null : union(all.map((wish) => wish.types));
-  const presence = all.some((wish) => wish.presence === '*') ? '*' : union(all.map((wish) => wish.presence));
+function merged(wishes) {
+  const types = wishes.some((wish) => !wish.types) ? null : union(wishes.map((wish) => wish.types));
+  const presence = wishes.some((wish) => wish.presence === '*') ? '*' : union(wishes.map((wish) => wish.presence));
   return {
     types: types && types.length <= MOST_LISTED ? types : null,
     presence: presence.length <= MOST_LISTED ? presence : '*',
   };
-};
+}
 
 const IDLE = {
   state: 'connecting', connectionId: null, tenantId: null, profile: null, resume: null,
   reason: null, retryMs: null, problem: null,
 };
+const refused = (title, code) => ({ ...IDLE, state: 'closed', reason: 'refused', problem: { status: 0, title, code } });
+const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, textOf(profile)]) : '');
 
 class Stream {
-  #door; #meta; #sink; #wish; #applied = ''; #cursor;
-  #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #settling = false;
-  #retry = RETRY_MS; #failures = 0; #closing = null; #heardAt = 0; #longest = 0; #beats = false;
+  #door; #meta; #sink; #wish; #applied = ''; #cursor; #who;
+  #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
+  #retry = RETRY_MS; #failures = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
   #status = { ...IDLE };
 
-  /** sink has events(list) and status(status), and wants what wish says. */
-  constructor(door, { meta, wish, cursor }, sink) {
+  /** sink has events(list, size) and status(status), which is live once the stream has what was wanted last. */
+  constructor(door, { meta = {}, wishes, cursor, who = '' }, sink) {
     this.#door = door;
-    this.#meta = Object.entries(meta ?? {}).map(([key, value]) => [`meta.${key}`, value]);
-    this.#wish = wish;
+    this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
+    this.#wish = merged(wishes);
     this.#cursor = cursor ?? '';
+    this.#who = who;
     this.#sink = sink;
-    this.#watchdog = setInterval(() => this.#watch(), 5000);
+    this.#watchdog = setInterval(() => { if (this.isSilent()) this.#attempt?.abort('silent'); }, WATCHDOG_MS);
     this.#open();
   }
 
-  want(wish) {
-    this.#wish = wish;
+  want(...wishes) {
+    this.#wish = merged(wishes);
     this.#settle();
   }
 
-  /** Tries at once, unless the hub itself said when. */
+  /** Tries at once, unless the hub itself said when, or a try is under way. */
   wake() {
-    if (this.#status.state === 'waiting' && !this.#closing) this.#open();
+    if (this.#status.state === 'waiting' && !this.#closing && !this.#attempt) this.#open();
   }
 
   /** Begins anew at the same place: the network may have changed under the stream. */
@@ -239,18 +303,28 @@ class Stream {
     if (!this.#closing) this.#open();
   }
 
+  resume() { this.restart(); }
+
   close() {
+    this.#closed = true;
     this.#stop();
     clearInterval(this.#watchdog);
+  }
+
+  /** Not even a heartbeat came for three of them. */
+  isSilent() {
+    const limit = Math.max(3 * this.#heartbeat, SILENCE_MS);
+    return Boolean(this.#status.connectionId && this.#heartbeat) && Date.now() - this.#heardAt > limit;
   }
 
   #stop() {
     const attempt = this.#attempt;
     this.#attempt = null;
+    this.#status = { ...this.#status, connectionId: null };
+    this.#applied = '';
     attempt?.abort();
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
-    this.#applied = '';
   }
 
   #say(change) {
@@ -258,97 +332,124 @@ class Stream {
     this.#sink.status(this.#status);
   }
 
+  #refuse(status) {
+    this.close();
+    this.#say(status);
+  }
+
   async #open() {
+    if (this.#closed) return;
     this.#stop();
     const attempt = this.#attempt = new AbortController();
     const isOver = () => this.#attempt !== attempt;
-    if (this.#status.state === 'live') this.#say({ state: 'waiting', connectionId: null, reason: 'lost', retryMs: 0 });
+    if (this.#status.state === 'live') this.#say({ state: 'waiting', reason: 'lost', retryMs: 0 });
+    if (isOver()) return;
     this.#closing = null;
-    const tooLate = setTimeout(() => attempt.abort(), ANSWER_MS);
+    const late = setTimeout(() => attempt.abort('late'), ANSWER_MS); // until its first event
     let reason = 'unreachable', problem = null;
     try {
-      const { types, presence } = this.#wish;
-      const inAddress = presence === '*' || presence.length <= MOST_IN_ADDRESS;
-      const watched = presence === '*' ? [] : presence.length && inAddress ? presence : ['none'];
-      const applied = JSON.stringify({ types, presence: inAddress ? presence : [] });
-      const answer = await this.#door.call('GET', '/v1/stream', {
-        query: [...this.#meta, ...(types ? [['types', types.join()]] : []), ...watched.map((profile) => ['presence', profile])],
-        headers: { Accept: 'text/event-stream', ...(this.#cursor && { 'Last-Event-ID': this.#cursor }) },
-        signal: attempt.signal,
+      const { query, applied } = this.#asked();
+      const answer = await this.#door.request('GET', '/v1/stream', {
+        query, headers: { Accept: 'text/event-stream', ...(this.#cursor && { 'Last-Event-ID': this.#cursor }) }, signal: attempt.signal,
       });
-      clearTimeout(tooLate);
-      if (isOver()) return void answer.body?.cancel();
       const kind = answer.headers.get('Content-Type') ?? '';
       if (answer.status === 200 && kind.startsWith('text/event-stream')) {
-        reason = 'lost';
-        this.#heardAt = Date.now();
         await read(answer.body, this.#cursor, {
           retry: (ms) => { this.#retry = ms; },
-          alive: (commented) => this.#hear(commented),
-          take: (events) => { if (!isOver()) this.#take(events, applied); },
+          take: (events, size) => {
+            if (isOver()) return;
+            this.#heardAt = Date.now();
+            if (!events.length) return;
+            clearTimeout(late);
+            reason = 'lost';
+            this.#take(events, size, applied);
+          },
         });
       } else {
         problem = { status: answer.status, title: answer.statusText || `status ${answer.status}` };
         // Who answers in problem details is the hub; anything else stands in between, and may be gone soon.
         if (kind.startsWith('application/problem+json')) Object.assign(problem, await answer.json());
-        else await answer.body?.cancel();
-        if (problem.code && answer.status < 500) {
-          if (isOver()) return;
-          this.close();
-          return void this.#say({ ...IDLE, state: 'closed', reason: 'refused', problem });
-        }
+        else answer.body?.cancel().catch(() => {});
+        if (problem.code && answer.status < 500 && !isOver()) this.#refuse({ ...IDLE, state: 'closed', reason: 'refused', problem });
       }
     } catch (error) {
-      if (attempt.signal.aborted && attempt.signal.reason === 'silent') reason = 'silent';
+      if (attempt.signal.reason === 'silent') reason = 'silent';
       else if (error instanceof TokenError) reason = 'token';
     }
-    clearTimeout(tooLate);
+    clearTimeout(late);
     if (!isOver()) this.#wait(reason, problem);
+  }
+
+  /** The query of a stream, and what of the wish it says: a long list is said afterwards, by PATCH. */
+  #asked() {
+    const { types, presence } = this.#wish;
+    const isShort = (list) => list.join().length <= MOST_IN_ADDRESS;
+    const said = {
+      types: types && isShort(types) ? types : null,
+      presence: presence === '*' || isShort(presence) ? presence : [],
+    };
+    const watched = said.presence === '*' ? [] : said.presence.length ? said.presence : ['none'];
+    return {
+      query: [...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])],
+      applied: JSON.stringify(said),
+    };
   }
 
   #wait(reason, problem) {
     this.#stop();
-    const growing = Math.min(this.#retry * 2 ** Math.min(this.#failures++, 5), Math.max(RETRY_MOST_MS, this.#retry));
-    const retryMs = Math.round(this.#closing?.retryMs ?? growing * (0.5 + Math.random()));
-    this.#say({ state: 'waiting', connectionId: null, reason: this.#closing?.reason ?? reason, retryMs, problem });
+    const retryMs = Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
     this.#timer = setTimeout(() => this.#open(), retryMs);
+    this.#say({ state: 'waiting', reason: this.#closing?.reason ?? reason, retryMs, problem });
   }
 
-  #take(events, applied) {
+  #take(events, size, applied) {
     for (const { type, data, cursor } of events) {
       this.#cursor = cursor;
-      if (type === 'hub.ready') this.#ready(data, applied);
-      else if (type === 'hub.closing') this.#closing = { reason: String(data.reason), retryMs: Number(data.retryMs) || 0 };
-      else if (type === 'hub.expiring') this.#renew();
+      if (!type.startsWith('hub.')) continue;
+      const word = parsed(data) ?? {};
+      if (type === 'hub.ready' && !this.#ready(word, applied)) return;
+      if (type === 'hub.closing') this.#closing = { reason: String(word.reason), retryMs: Number(word.retryMs) || 0 };
+      // It answers each renewal with a token that ends soon, too.
+      if (type === 'hub.expiring' && Date.now() - this.#renewedAt > RENEWAL_MS) this.#renew();
     }
-    this.#sink.events(events);
+    this.#sink.events(events, size);
     if (this.#status.state !== 'live') this.#settle();
   }
 
-  #ready({ connectionId, tenantId, profile, connectedAt, resume }, applied) {
+  #ready(ready, applied) {
+    const { connectionId, tenantId, profile, connectedAt, resume, heartbeatMs } = ready;
+    const who = whoIs(ready);
+    if (this.#who && who !== this.#who) { // the token is another person's by now
+      this.#refuse(refused('the token is of another person than before', 'IdentityChanged'));
+      return false;
+    }
+    this.#who = who;
     this.#failures = 0;
     this.#applied = applied;
+    this.#heartbeat = Number(heartbeatMs) || 0; // without any, silence means nothing
     this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
     this.#status = { ...this.#status, connectionId, tenantId, profile, resume };
     this.#plan();
+    return true;
   }
 
   // What the tabs want may have changed while the stream was opened, and changes while it is open.
   async #settle() {
-    if (this.#settling) return;
+    if (this.#settling || !this.#status.connectionId) return;
     this.#settling = true;
-    let { connectionId } = this.#status;
-    while (connectionId && this.#applied !== JSON.stringify(this.#wish)) {
+    while (this.#status.connectionId && this.#applied !== JSON.stringify(this.#wish)) {
+      const { connectionId } = this.#status;
+      const { signal } = this.#attempt;
       const { types, presence } = this.#wish;
       const applied = JSON.stringify(this.#wish);
       const body = { types: types ?? ['*'], presence: presence === '*' ? ['*'] : presence.length ? presence : ['none'] };
-      const done = await this.#door.do('PATCH', `/v1/connections/${connectionId}`, { body });
-      if (!done) await pause(1000 + Math.random() * 1000, this.#attempt?.signal);
-      else if (connectionId === this.#status.connectionId) this.#applied = applied;
-      ({ connectionId } = this.#status);
+      const { ok } = await this.#door.call('PATCH', `/v1/connections/${connectionId}`, { body, signal });
+      if (connectionId !== this.#status.connectionId) continue;
+      if (ok) this.#applied = applied;
+      else await pause(1000 + Math.random() * 1000, signal);
     }
     this.#settling = false;
-    if (connectionId && this.#attempt) this.#say({ state: 'live', reason: null, retryMs: null, problem: null });
+    if (this.#status.connectionId) this.#say({ state: 'live', reason: null, retryMs: null, problem: null });
   }
 
   // ---- a stream lives as long as its token ----
@@ -358,77 +459,68 @@ class Stream {
     clearTimeout(this.#renewal);
     if (life === undefined || !this.#door.hasToken) return;
     const wait = life > 150_000 ? life - 60_000 - Math.random() * 15_000 : life / 2;
-    this.#renewal = setTimeout(() => this.#renew(), Math.min(Math.max(wait, 1000), 2 ** 31 - 1));
+    this.#renewal = setTimeout(() => this.#renew(), Math.min(Math.max(wait, 1000), LONGEST_MS));
   }
 
   async #renew() {
     const { connectionId } = this.#status;
     if (this.#renewing || !connectionId || !this.#door.hasToken) return;
     this.#renewing = true;
-    await this.#door.do('PUT', `/v1/connections/${connectionId}/token`, { fresh: true });
+    await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
     this.#renewing = false;
+    this.#renewedAt = Date.now();
     // A token that was no newer, or a call that failed: again at half of what is left.
-    if (connectionId === this.#status.connectionId) this.#plan();
-  }
-
-  // ---- a stream that says nothing, not even that it lives ----
-
-  #hear(commented) {
-    const now = Date.now();
-    if (this.#beats) this.#longest = Math.max(this.#longest, now - this.#heardAt);
-    this.#beats ||= commented; // where heartbeats are off, silence means nothing
-    this.#heardAt = now;
-  }
-
-  #watch() {
-    if (this.isSilent()) this.#attempt?.abort('silent');
-  }
-
-  isSilent() {
-    const limit = Math.max(SILENCE_MS, 3 * this.#longest);
-    return Boolean(this.#status.connectionId) && this.#beats && Date.now() - this.#heardAt > limit;
+    if (this.#status.connectionId) this.#plan();
   }
 }
 
 // ---- one stream for all tabs ----
 
-const canShare = () => Boolean(globalThis.navigator?.locks && globalThis.BroadcastChannel && globalThis.location);
+async function canShare() {
+  if (!globalThis.navigator?.locks || !globalThis.BroadcastChannel || !globalThis.location) return false;
+  return navigator.locks.query().then(() => true, () => false); // refused in a sandboxed frame
+}
+
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
+const NOWHERE = [0, 0];
 
 /**
  * The tab that holds the lock leads: it has the stream, and hands each batch of events
- * to the others on a channel, under a number [term, n]. Each tab knows what all want and
+ * to the others on a channel, under a place [term, n]. Each tab knows what all want and
  * how far it is itself, so that whoever leads next goes on from there.
  */
 class Shared {
-  #door; #options; #sink; #name; #id;
+  #door; #meta; #sink; #name; #id;
   #channel = null; #life = null; // its abort ends what this tab holds and waits for
-  #wishes = new Map(); #minded = new Set();
-  #joined = false; #at = [0, 0]; #term = 0; #cursor; // how far this tab is; the newest term it heard of
-  #kept = []; #base = [0, 0]; // the last batches, and what came before them
-  #stream = null; #after = null; #queue = null; #resign = null;
-  #status = { ...IDLE }; #covered = []; // the tabs whose wishes the stream serves
-  #heardAt = 0; #asked = 0; #pulse;
+  #own; #wishes = new Map(); #minded = new Set(); // ids of tabs
+  #wanted = ''; #changed = NOWHERE; // all wishes together, and since where they are
+  #joined = false; #at = NOWHERE; #term = 0; #cursor; #who = ''; // how far this tab is; the newest term it heard of
+  #kept = []; #size = 0; #base = NOWHERE; // the last batches, and the place before them
+  #stream = null; #after = null; #queue = null; #resign = null; #furthest = null;
+  #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
+  #wasServed = false; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
+  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last. */
   constructor(name, id, door, { meta, wish }, sink) {
-    this.#name = `realtime 1 ${name}`; // 1: what tabs tell each other; another version does not join
+    this.#name = `realtime 2 ${name}`; // 2: what tabs tell each other; another version does not join
     this.#id = id;
     this.#door = door;
-    this.#options = { meta };
+    this.#meta = meta;
     this.#sink = sink;
-    this.#wishes.set(id, wish);
+    this.#own = { ...wish, version: 1 };
     this.resume();
   }
 
   want(wish) {
-    this.#wishes.set(this.#id, wish);
-    if (this.#channel) this.#post({ kind: 'wish', wish });
-    this.#stream?.want(merged(this.#wishes.values()));
+    this.#own = { ...wish, version: this.#own.version + 1 };
+    this.#post({ kind: 'wish', wish: this.#own });
+    this.#learn(this.#id, this.#own);
   }
 
   wake() {
-    this.#stream?.wake();
+    if (this.leads) this.#stream.wake();
+    else this.#post({ kind: 'wake' });
     this.#check();
   }
 
@@ -453,24 +545,53 @@ class Shared {
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#life = new AbortController();
+    this.#minded.clear();
+    this.#wishes = new Map();
+    this.#learn(this.#id, this.#own);
     this.#heardAt = Date.now();
     this.#pulse = setInterval(() => this.#check(), LEADER_MS);
     // Others learn that this tab is gone by this lock's being free.
-    this.#hold(`${this.#name} ${this.#id}`, { mode: 'exclusive' }, () => {
+    this.#hold(this.#lockOf(this.#id), 'exclusive', (signal) => {
       this.#hello();
-      return new Promise((done) => { this.#life.signal.addEventListener('abort', done); });
+      return new Promise((done) => { signal.addEventListener('abort', done); });
     });
     this.#stand();
   }
 
-  #post(message) { this.#channel?.postMessage({ from: this.#id, ...message }); }
+  #post(message) { this.#channel?.postMessage({ from: this.#id, at: this.#at, ...message }); }
 
-  #hello() { this.#post({ kind: 'hello', wish: this.#wishes.get(this.#id), at: this.#at }); }
+  #hello() { this.#post({ kind: 'hello', wish: this.#own, cursor: this.#cursor }); }
 
-  #hold(name, options, held) {
+  #lockOf(id) { return `${this.#name} ${id}`; }
+
+  #hold(name, mode, held) {
     const { signal } = this.#life;
-    return navigator.locks.request(name, options.steal ? options : { ...options, signal }, () => (signal.aborted ? undefined : held()))
-      .catch(() => { /* given up, or deposed */ });
+    navigator.locks.request(name, { mode, signal }, () => (signal.aborted ? undefined : held(signal))).catch(() => { /* given up */ });
+  }
+
+  // ---- what all want ----
+
+  #learn(id, wish) {
+    if (wish) this.#wishes.set(id, wish);
+    else this.#wishes.delete(id);
+    const wanted = JSON.stringify(merged([...this.#wishes.values()]));
+    if (wanted !== this.#wanted) [this.#wanted, this.#changed] = [wanted, this.#at];
+    this.#stream?.want(...this.#wishes.values());
+  }
+
+  /** Forgets a sibling once its lock is free. */
+  #mind(id) {
+    if (id === this.#id || this.#minded.has(id)) return;
+    this.#minded.add(id);
+    this.#hold(this.#lockOf(id), 'shared', () => {
+      this.#post({ kind: 'bye', who: id });
+      this.#forget(id);
+    });
+  }
+
+  #forget(id) {
+    this.#minded.delete(id);
+    if (this.#wishes.has(id)) this.#learn(id);
   }
 
   // ---- who leads ----
@@ -479,32 +600,54 @@ class Shared {
     const { signal } = this.#life;
     this.#queue?.abort();
     const queue = this.#queue = new AbortController();
-    signal.addEventListener('abort', () => queue.abort(), { once: true });
-    const options = steal ? { steal: true } : { signal: queue.signal };
-    await navigator.locks.request(this.#name, options, () => (queue.signal.aborted ? undefined : this.#lead())).catch(() => {});
+    const leave = () => queue.abort();
+    signal.addEventListener('abort', leave);
+    try {
+      await navigator.locks.request(this.#name, steal ? { steal } : { signal: queue.signal }, () => (queue.signal.aborted ? undefined : this.#lead(queue.signal)));
+    } catch (error) {
+      if (error?.name !== 'AbortError') await pause(LEADER_MS, queue.signal);
+    }
+    signal.removeEventListener('abort', leave);
     if (queue.signal.aborted) return;
     this.#stepDown(); // deposed, by a sibling that got no answer from here
     this.#hello();
     this.#stand();
   }
 
-  #lead() {
-    return new Promise((done) => {
-      this.#resign = done;
-      this.leads = this.#joined = true;
-      this.#after = this.#at;
-      this.#at = [this.#term = Math.max(this.#term, this.#at[0]) + 1, 0];
-      for (const id of this.#wishes.keys()) this.#mind(id);
-      this.#post({ kind: 'who' });
-      this.#stream = new Stream(this.#door, { ...this.#options, wish: merged(this.#wishes.values()), cursor: this.#cursor }, {
-        events: (events) => {
-          const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events };
-          this.#post(batch);
-          this.#take(batch);
-        },
-        status: (status) => this.#announce(status),
-      });
+  async #lead(signal) {
+    if (!this.#joined) await this.#catchUp();
+    if (signal.aborted) return;
+    const at = [this.#term = Math.max(this.#term + 1, Date.now()), 0];
+    if (this.#at === NOWHERE) this.#base = this.#at = at; // nothing is known of what was before
+    this.#after = this.#at;
+    this.#at = at;
+    this.leads = this.#joined = true;
+    for (const id of this.#wishes.keys()) this.#mind(id);
+    this.#post({ kind: 'who' });
+    if (this.#status.state === 'live') this.#announce({ ...this.#status, state: 'waiting', connectionId: null, reason: 'lost', retryMs: 0 });
+    if (signal.aborted) return;
+    this.#stream = new Stream(this.#door, { meta: this.#meta, wishes: [...this.#wishes.values()], cursor: this.#cursor, who: this.#who }, {
+      events: (events, size) => {
+        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size };
+        this.#post(batch);
+        this.#take(batch);
+      },
+      status: (status) => this.#announce(status),
     });
+    await new Promise((done) => { this.#resign = done; });
+  }
+
+  /** One that leads before it ever followed asks the others where they are, and begins at the furthest. */
+  async #catchUp() {
+    this.#furthest = null;
+    const { held } = await navigator.locks.query();
+    if (!held.some(({ name }) => name.startsWith(this.#lockOf('')) && name !== this.#lockOf(this.#id))) return;
+    this.#post({ kind: 'who' });
+    await pause(SIBLINGS_MS, this.#life.signal);
+    if (this.#at === NOWHERE && this.#furthest) {
+      ({ at: this.#at, cursor: this.#cursor } = this.#furthest);
+      this.#base = this.#at;
+    }
   }
 
   #stepDown() {
@@ -513,33 +656,6 @@ class Shared {
     this.leads = false;
     this.#resign?.();
     this.#resign = null;
-  }
-
-  #announce(status) {
-    this.#status = status;
-    this.#covered = [...this.#wishes.keys()];
-    if (status.state !== 'closed') this.#post({ kind: 'status', status, covered: this.#covered });
-    this.#show();
-  }
-
-  #show() {
-    const covered = this.#covered.includes(this.#id);
-    this.#sink.status(this.#status.state === 'live' && !covered ? { ...this.#status, state: 'connecting' } : this.#status);
-  }
-
-  /** Forgets a sibling once its lock is free. */
-  #mind(id) {
-    if (id === this.#id || this.#minded.has(id)) return;
-    this.#minded.add(id);
-    this.#hold(`${this.#name} ${id}`, { mode: 'shared' }, () => {
-      this.#post({ kind: 'bye', who: id });
-      this.#forget(id);
-    });
-  }
-
-  #forget(id) {
-    this.#minded.delete(id);
-    if (this.#wishes.delete(id)) this.#stream?.want(merged(this.#wishes.values()));
   }
 
   /** A leader that stands still, as in a page that the system put to sleep, is deposed by a tab that is looked at. */
@@ -562,23 +678,28 @@ class Shared {
 
   #hear({ kind, from, to, ...message }) {
     if (to && to !== this.#id) return;
-    this.#term = Math.max(this.#term, message.at?.[0] ?? 0);
+    const { at, wish } = message;
     switch (kind) {
-      case 'hello':
-        this.#wishes.set(from, message.wish);
-        if (!this.leads) return;
-        this.#mind(from);
-        this.#welcome(from, message.at);
-        return this.#stream.want(merged(this.#wishes.values()));
-      case 'wish':
-        this.#wishes.set(from, message.wish);
-        return this.#stream?.want(merged(this.#wishes.values()));
+      case 'hello': {
+        if (!this.#furthest || isAfter(at, this.#furthest.at)) this.#furthest = message;
+        // Whether all that this tab wants was wanted all the while since it left.
+        const all = [...this.#wishes.values(), wish];
+        const wasServed = this.#wishes.has(from) || (JSON.stringify(merged(all)) === this.#wanted && isAfter(at, this.#changed));
+        if (this.leads) {
+          this.#mind(from);
+          this.#welcome(from, at, wasServed);
+        }
+        return this.#learn(from, wish);
+      }
+      case 'wish': return this.#learn(from, wish);
       case 'bye': return this.#forget(message.who ?? from);
       case 'who': return this.#hello();
+      case 'wake': return this.#stream?.wake();
       // In a page that stands still this may be answered all the same, while its stream is not read.
       case 'ping': return void (this.leads && !this.#stream.isSilent() && this.#post({ kind: 'pong', to: from }));
     }
-    if (this.leads) return; // of a leader that does not know yet that it was deposed
+    if (this.leads || at[0] < this.#term) return; // of a leader that does not know yet that it was deposed
+    this.#term = at[0];
     this.#heardAt = Date.now();
     this.#asked = 0;
     if (kind === 'batch') this.#receive(message);
@@ -591,31 +712,31 @@ class Shared {
   }
 
   /** Tells a tab where the stream is, and what it missed of it. */
-  #welcome(to, at) {
+  #welcome(to, at, wasServed) {
     const isNew = at[0] === 0;
-    const reaches = isNew || !isAfter(this.#base, at);
-    const missed = isNew ? [] : this.#kept.filter((batch) => isAfter(batch.at, at));
+    const reaches = wasServed && !isAfter(this.#base, at) && !isAfter(at, this.#at);
     this.#post({
-      kind: 'welcome', to, wishes: [...this.#wishes], status: this.#status, covered: this.#covered.filter((id) => id !== to),
-      at: this.#at, cursor: this.#cursor, missed, isNew, reaches,
+      kind: 'welcome', to, isNew, reaches, missed: !isNew && reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
+      wishes: this.#wishes, cursor: this.#cursor, status: this.#status, covered: this.#covered,
     });
   }
 
-  #join({ wishes, status, covered, at, cursor, missed, isNew, reaches }) {
-    for (const [id, wish] of wishes) if (id !== this.#id) this.#wishes.set(id, wish);
+  #join({ at, isNew, reaches, missed, wishes, cursor, status, covered }) {
+    if (!isNew && !reaches && String(at) === String(this.#at)) return; // told before
     this.#joined = true;
-    if (!reaches) this.#sink.events([{ type: 'hub.gap', data: { reason: 'unknown', cursor }, cursor }]);
+    if (isNew || !reaches) {
+      [this.#kept, this.#size, this.#base] = [[], 0, at];
+      this.#move(at, cursor);
+      const gap = { type: 'hub.gap', data: JSON.stringify({ reason: 'unknown', cursor }), cursor };
+      this.#sink.events([isNew ? { type: '', data: '', cursor } : gap]);
+    }
     for (const batch of missed) if (isAfter(batch.at, this.#at)) this.#take(batch);
-    if (isNew || !reaches) [this.#kept, this.#base] = [[], at];
     if (isAfter(at, this.#at)) this.#move(at, cursor);
+    this.#wishes = wishes;
+    this.#learn(this.#id, this.#own);
     this.#status = status;
     this.#covered = covered;
     this.#show();
-  }
-
-  #move(at, cursor) {
-    this.#at = at;
-    this.#cursor = cursor;
   }
 
   #receive(batch) {
@@ -626,9 +747,35 @@ class Shared {
 
   #take(batch) {
     this.#kept.push(batch);
-    if (this.#kept.length > KEPT_BATCHES) this.#base = this.#kept.shift().at;
+    for (this.#size += batch.size; this.#size > KEPT && this.#kept.length > 1;) {
+      const { at, size } = this.#kept.shift();
+      this.#base = at;
+      this.#size -= size;
+    }
     this.#move(batch.at, batch.events.at(-1)?.cursor ?? this.#cursor);
     this.#sink.events(batch.events);
+  }
+
+  #move(at, cursor) {
+    this.#at = at;
+    this.#cursor = cursor;
+  }
+
+  #announce(status) {
+    if (status.state === 'closed') return this.#sink.status(status, true); // this tab's own end
+    this.#status = status;
+    if (status.state === 'live') this.#covered = new Map([...this.#wishes].map(([id, { version }]) => [id, version]));
+    this.#post({ kind: 'status', status, covered: this.#covered });
+    this.#show();
+  }
+
+  #show() {
+    const who = whoIs(this.#status);
+    if (this.#who && who && who !== this.#who) return this.#sink.status(refused('the stream is of another person than before', 'IdentityChanged'), true);
+    this.#who ||= who;
+    const isServed = this.#covered.get(this.#id) === this.#own.version;
+    this.#wasServed ||= isServed;
+    this.#sink.status(this.#status.state === 'live' && !this.#wasServed ? { ...this.#status, state: 'connecting' } : this.#status, isServed);
   }
 }
 
@@ -637,39 +784,47 @@ class Shared {
 class Client {
   id = newID();
   cursor = null;
-  status = { ...IDLE, leader: false, shared: false, reconnects: 0 };
+  status = Object.freeze({ ...IDLE, leader: false, shared: false, reconnects: 0 });
   #options; #door; #link = null; #closed = false; #life = new AbortController();
   #listeners = new Map(); #onStatus = new Set(); #watchers = new Set();
-  #known = new Set(); // ids of the last events
-  #connected = null; #reconnects = -1; #touchedAt = Date.now(); #typing = Promise.resolve(true);
+  #known = new Set(); // the last events
+  #connected = null; #reconnects = -1; #touchedAt = Date.now(); #typing = Promise.resolve();
 
   constructor(options) {
-    this.#options = { ...options };
-    this.#door = new Door(this.#options);
-    this.cursor = options.cursor ?? null;
+    const { types, presence, cursor = null } = options;
+    this.#door = new Door(options);
+    this.#options = {
+      ...options,
+      types: types === undefined ? null : checkedTypes(types),
+      presence: presence === undefined ? '*' : presence === 'none' ? [] : checkedProfiles(presence, 'presence'),
+    };
+    // Who names profiles wants to hear of them, whatever the types.
+    const { types: listed, presence: watched } = this.#options;
+    if (listed && watched !== '*' && watched.length) this.#options.types = union([listed, ['presence.*']]);
+    this.cursor = cursor;
     this.#start();
     if (globalThis.document) this.#attend();
   }
 
   async #start() {
-    const { share = true, cursor } = this.#options;
+    const { share = true, cursor, meta } = this.#options;
+    const mayShare = share && !cursor && await canShare();
     let identity = '';
-    for (let failures = 0; share && !cursor && canShare() && !this.#closed; failures++) {
+    for (let failures = 0; mayShare && !this.#closed; failures++) {
       try {
         identity = await this.#door.identity();
         break;
       } catch { // the page's own token() failed
-        const retryMs = Math.round(Math.min(RETRY_MS * 2 ** failures, RETRY_MOST_MS) * (0.5 + Math.random()));
+        const retryMs = Math.round(growing(RETRY_MS, failures));
         this.#show({ ...IDLE, state: 'waiting', reason: 'token', retryMs });
         await pause(retryMs, this.#life.signal);
       }
     }
     if (this.#closed) return;
-    const { meta } = this.#options;
-    const sink = { events: (events) => this.#take(events), status: (status) => this.#show(status) };
+    const sink = { events: (events) => this.#take(events), status: (status, isServed = true) => this.#show(status, isServed) };
     this.#link = identity
       ? new Shared(identity, this.id, this.#door, { meta, wish: this.#wish() }, sink)
-      : new Stream(this.#door, { meta, wish: merged([this.#wish()]), cursor }, sink);
+      : new Stream(this.#door, { meta, wishes: [this.#wish()], cursor }, sink);
   }
 
   /** What makes a page's person active, and its network another. */
@@ -689,24 +844,24 @@ class Client {
     addEventListener('online', () => this.#link?.restart(), { signal });
     addEventListener('pagehide', () => this.#link?.suspend?.(), { signal });
     addEventListener('pageshow', ({ persisted }) => {
-      if (persisted) this.#link?.resume?.();
+      if (persisted) this.#link?.resume();
     }, { signal });
   }
 
   // ---- events ----
 
   on(pattern, fn) {
-    if (!this.#listeners.has(pattern)) this.#listeners.set(pattern, new Set());
     const listener = (event) => fn(event); // one for each call, also of the same function
+    if (!this.#listeners.has(pattern)) this.#listeners.set(pattern, new Set());
     this.#listeners.get(pattern).add(listener);
     return () => this.#listeners.get(pattern)?.delete(listener);
   }
 
   #tell(event) {
-    for (const [pattern, listeners] of [...this.#listeners]) {
+    for (const [pattern, listeners] of this.#listeners) {
       // The hub's own are asked for by name.
       if (!matches(pattern, event.type) || (pattern === '*' && event.type.startsWith('hub.'))) continue;
-      for (const listener of [...listeners]) tell(listener, event);
+      for (const listener of listeners) tell(listener, event);
     }
   }
 
@@ -714,41 +869,36 @@ class Client {
     for (const { type, data, cursor } of events) {
       if (this.#closed) return;
       if (cursor) this.cursor = cursor;
-      if (type.startsWith('hub.')) this.#tell({ type, payload: data });
-      else if (type && data?.type && !this.#isRepeat(data.id)) this.#receive(data);
+      const body = type && parsed(data);
+      if (type.startsWith('hub.')) this.#tell({ type, payload: body });
+      else if (body?.type && !this.#isRepeat(body)) this.#receive(body);
     }
   }
 
-  #isRepeat(id) {
-    if (this.#known.has(id)) return true;
-    this.#known.add(id);
+  /** An id may be used again, later: then it is another event. */
+  #isRepeat({ id, timestamp }) {
+    const key = `${id} ${timestamp}`;
+    if (this.#known.has(key)) return true;
+    this.#known.add(key);
     if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.values().next().value);
     return false;
   }
 
   /** A shared stream brings what the siblings want, too. */
   #receive(event) {
-    const { type, payload } = event;
-    if (type === 'presence.digest') for (const watcher of this.#watchers) watcher.ask(Math.random() * 1000);
-    else if (type.startsWith('presence.')) for (const watcher of this.#watchers) watcher.hear(payload);
-    if (event.correlationId === this.id) return; // its own echo
-    const { types, presence } = this.#own();
+    const { type, payload, correlationId } = event;
+    const isPresence = type.startsWith('presence.'), isDigest = type === 'presence.digest';
+    if (isPresence) for (const watcher of this.#watchers) isDigest ? watcher.askSoon() : watcher.hear(payload);
+    if (correlationId === this.id) return; // its own echo
+    const { types, presence } = this.#options;
     if (types && !types.some((pattern) => matches(pattern, type))) return;
-    const isOfOne = type.startsWith('presence.') && type !== 'presence.digest';
-    if (presence !== '*' && type.startsWith('presence.') && !(isOfOne && presence.includes(textOf(payload.profile)))) return;
+    if (isPresence && presence !== '*' && !(isDigest ? presence.length : presence.includes(textOf(payload?.profile)))) return;
     this.#tell(event);
   }
 
-  /** What the application asked for; who names profiles to watch wants to hear of them, whatever the types. */
-  #own() {
-    const { types, presence } = this.#options;
-    const list = presence === undefined ? '*' : presence === 'none' ? [] : union([presence.map(textOf)]);
-    return { types: types ? union([types, Array.isArray(presence) && presence.length ? ['presence.*'] : []]) : null, presence: list };
-  }
-
-  /** The same, with what presence.watch needs. */
+  /** What the application asked for, and what presence.watch needs. */
   #wish() {
-    const { types, presence } = this.#own();
+    const { types, presence } = this.#options;
     const watched = [...this.#watchers].map((watcher) => watcher.profiles);
     return {
       types: types && watched.length ? union([types, ['presence.*']]) : types,
@@ -765,35 +915,53 @@ class Client {
     return () => this.#onStatus.delete(listener);
   }
 
-  #show(status) {
+  #show(status, isServed) {
     if (this.#closed) return;
-    const isNew = status.state === 'live' && status.connectionId !== this.#connected;
-    if (isNew) {
+    this.#closed = status.state === 'closed';
+    const isLive = status.state === 'live';
+    if (isLive && status.connectionId !== this.#connected) {
       this.#connected = status.connectionId;
       this.#reconnects++;
       this.#touchedAt = Date.now(); // who connects is active
+      for (const watcher of this.#watchers) watcher.isDue = true;
     }
     const shared = this.#link instanceof Shared;
     this.status = Object.freeze({ ...status, shared, leader: shared && this.#link.leads, reconnects: Math.max(this.#reconnects, 0) });
-    if (isNew) for (const watcher of this.#watchers) watcher.ask(0);
-    for (const listener of [...this.#onStatus]) tell(listener, this.status);
-    if (status.state === 'closed') this.#end();
+    // Only once the stream tells of them: a change in between would be lost.
+    if (isLive && isServed) for (const watcher of this.#watchers) watcher.ask();
+    for (const listener of this.#onStatus) tell(listener, this.status);
+    if (!this.#closed) return;
+    this.#link?.close();
+    this.#life.abort();
+    this.#listeners.clear();
+    this.#onStatus.clear();
+    this.#watchers.clear();
   }
+
+  close() { this.#show({ ...IDLE, state: 'closed', reason: 'closed' }); }
 
   // ---- typing, presence, activity ----
 
   typing(conversation) {
-    const send = (state) => (this.#typing = this.#typing.then(() => // in order
-      this.#door.do('POST', `/v1/conversations/${encodeURIComponent(conversation)}/typing`, { body: { state } })));
-    let sentAt = 0;
+    const path = `/v1/conversations/${encodeURIComponent(conversation)}/typing`;
+    let sentAt = 0, last = Promise.resolve(true);
+    const send = (state) => {
+      const wantedAt = Date.now();
+      last = this.#typing.then(async () => { // in order; one that comes late is better not said
+        if (this.#closed || (state === 'started' && Date.now() - wantedAt > TYPING_MS)) return false;
+        return (await this.#door.call('POST', path, { body: { state } })).ok;
+      });
+      this.#typing = last;
+      return last;
+    };
     return {
-      start: async () => {
-        if (Date.now() - sentAt < TYPING_MS) return true;
+      start: () => {
+        if (Date.now() - sentAt < TYPING_MS) return last;
         sentAt = Date.now();
         return send('started');
       },
-      stop: async () => {
-        if (!sentAt) return true;
+      stop: () => {
+        if (!sentAt) return last;
         sentAt = 0;
         return send('stopped');
       },
@@ -801,91 +969,82 @@ class Client {
   }
 
   async ask(profiles) {
-    const found = [];
-    for (let i = 0; i < profiles.length; i += MOST_LISTED) {
-      const query = profiles.slice(i, i + MOST_LISTED).map((profile) => ['profile', textOf(profile)]);
-      const answer = await this.#door.call('GET', '/v1/presence', { query });
-      if (!answer.ok) throw new Error(`presence: ${answer.status} ${await answer.text()}`);
-      found.push(...(await answer.json()).profiles);
+    const texts = checkedProfiles(profiles, 'profiles'), known = new Map();
+    for (let i = 0; i < texts.length; i += MOST_LISTED) {
+      const query = texts.slice(i, i + MOST_LISTED).map((text) => ['profile', text]);
+      const { ok, status, data } = await this.#door.call('GET', '/v1/presence', { query, signal: this.#life.signal });
+      if (!ok) throw new Error(`realtime: presence: ${status} ${data?.code ?? ''}`);
+      for (const presence of data.profiles) known.set(textOf(presence.profile), presence);
     }
-    return found;
+    return profiles.map((profile) => known.get(textOf(profile)));
   }
 
   watch(profiles, fn) {
-    const watcher = new Watcher(profiles.map(textOf), fn, (list) => this.ask(list), this.#life.signal);
+    const watcher = new Watcher(checkedProfiles(profiles, 'profiles'), fn, (list) => this.ask(list), this.#life.signal);
+    if (this.#closed) return () => {};
     this.#watchers.add(watcher);
-    this.#link?.want(this.#wished());
-    if (this.status.state === 'live') watcher.ask(0);
+    this.#link?.want(this.#wish());
     return () => {
       watcher.stop();
-      this.#watchers.delete(watcher);
-      this.#link?.want(this.#wished());
+      if (this.#watchers.delete(watcher)) this.#link?.want(this.#wish());
     };
-  }
-
-  #wished() {
-    return this.#link instanceof Shared ? this.#wish() : merged([this.#wish()]);
   }
 
   async touch() {
     const { connectionId } = this.status;
     this.#touchedAt = Date.now();
-    return Boolean(connectionId) && this.#door.do('POST', `/v1/connections/${connectionId}/touch`);
-  }
-
-  close() {
-    if (this.#closed) return;
-    this.#show({ ...IDLE, state: 'closed', reason: 'closed' });
-  }
-
-  #end() {
-    this.#closed = true;
-    this.#link?.close();
-    this.#life.abort();
-    this.#listeners.clear();
-    this.#onStatus.clear();
-    this.#watchers.clear();
+    return Boolean(connectionId) && (await this.#door.call('POST', `/v1/connections/${connectionId}/touch`)).ok;
   }
 }
 
-/** The profiles of one presence.watch: asked for after each connect, then as they change. */
+/** The profiles of one presence.watch: asked for after each connect, then told as they change. */
 class Watcher {
-  #fn; #ask; #signal; #heardAt = new Map(); #stopped = false; #turn = 0;
+  #fn; #question; #life = new AbortController(); #heardAt = new Map(); #asking = false; #soon = false;
+  isDue = true;
 
-  constructor(profiles, fn, ask, signal) {
+  constructor(profiles, fn, question, signal) {
     this.profiles = profiles;
     this.#fn = fn;
-    this.#ask = ask;
-    this.#signal = signal;
+    this.#question = question;
+    signal.addEventListener('abort', () => this.stop(), { once: true, signal: this.#life.signal });
   }
 
-  hear(presence) {
-    const profile = textOf(presence.profile);
-    if (this.#stopped || !this.profiles.includes(profile)) return;
-    this.#heardAt.set(profile, performance.now());
-    const { status, lastActiveAt } = presence;
-    tell(this.#fn, { profile: presence.profile, status, lastActiveAt });
+  stop() { this.#life.abort(); }
+
+  hear({ profile, status, lastActiveAt }) {
+    if (this.#life.signal.aborted || !this.profiles.includes(textOf(profile))) return;
+    this.#heardAt.set(textOf(profile), performance.now());
+    tell(this.#fn, { profile, status, lastActiveAt });
   }
 
-  async ask(after) {
-    const turn = ++this.#turn;
-    const isOver = () => this.#stopped || this.#signal.aborted || turn !== this.#turn;
-    for (let failures = 0; !isOver(); failures++) {
-      if (after) await pause(after, this.#signal);
+  /** After a digest, which everybody gets at once, and often. */
+  async askSoon() {
+    if (this.#soon) return;
+    this.#soon = true;
+    await pause(DIGEST_MS * (0.5 + Math.random() / 2), this.#life.signal);
+    this.#soon = false;
+    this.isDue = true;
+    this.ask();
+  }
+
+  async ask() {
+    if (this.#asking) return;
+    this.#asking = true;
+    for (let failures = 0; this.isDue && !this.#life.signal.aborted; failures++) {
+      this.isDue = false;
       const askedAt = performance.now();
       try {
-        const found = await this.#ask(this.profiles);
-        if (isOver()) return;
+        const found = await this.#question(this.profiles);
         // What was heard while the question was under way is newer than its answer.
         for (const presence of found) {
-          if (!(this.#heardAt.get(textOf(presence.profile)) > askedAt)) tell(this.#fn, presence);
+          if (!this.#life.signal.aborted && !(this.#heardAt.get(textOf(presence.profile)) > askedAt)) tell(this.#fn, presence);
         }
-        return;
+        failures = 0;
       } catch {
-        after = Math.min(RETRY_MS * 2 ** failures, RETRY_MOST_MS) * (0.5 + Math.random());
+        this.isDue = true;
+        await pause(growing(RETRY_MS, failures), this.#life.signal);
       }
     }
+    this.#asking = false;
   }
-
-  stop() { this.#stopped = true; }
 }
