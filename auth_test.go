@@ -194,12 +194,12 @@ func TestBadCredentials(t *testing.T) {
 		"Ed": signed(t, jwt.SigningMethodEdDSA, edKey, claimsOf()), "JWKS": rs(rsaKey, "kid", "one"),
 	} {
 		h := newTrustedHub(t, doors[door], LimitsConfig{})
-		if w := ask(h.API.Handler(), "GET", "/v1/presence", "", "Authorization", "Bearer "+token); w.Code != 200 {
+		if w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+token); w.Code != 200 {
 			t.Fatalf("%s: a good token is refused: %s", door, w.Body)
 		}
 	}
 	good512 := signed(t, jwt.SigningMethodRS512, rsaKey, claimsOf(), "kid", "rs512")
-	if w := ask(newTrustedHub(t, doors["JWKS"], LimitsConfig{}).API.Handler(), "GET", "/v1/presence", "", "Authorization", "Bearer "+good512); w.Code != 200 {
+	if w := ask(newTrustedHub(t, doors["JWKS"], LimitsConfig{}).Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+good512); w.Code != 200 {
 		t.Fatalf("a JWKS key's own alg is refused: %s", w.Body)
 	}
 
@@ -296,7 +296,7 @@ func TestBadCredentials(t *testing.T) {
 				if method == "POST" {
 					body = `{"type":"a.b","payload":1}`
 				}
-				w := ask(handlers[tc.door].API.Handler(), method, path, body, tc.header, tc.value)
+				w := ask(handlers[tc.door].Handler, method, path, body, tc.header, tc.value)
 				is.Equal(w.Code, http.StatusUnauthorized)
 				is.True(strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Bearer "))
 				is.Equal(w.Header().Get("Content-Type"), "application/problem+json")
@@ -308,7 +308,7 @@ func TestBadCredentials(t *testing.T) {
 		})
 	}
 	is := is.New(t)
-	two := ask(handlers["HS"].API.Handler(), "GET", "/v1/presence", "", "Authorization", "Bearer "+good, "Authorization", "Bearer "+good)
+	two := ask(handlers["HS"].Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+good, "Authorization", "Bearer "+good)
 	is.Equal(two.Code, http.StatusUnauthorized) // a proxy and the hub could take another one each
 	is.True(len(cases) >= 60)
 	t.Logf("%d cases", len(cases))
@@ -331,9 +331,9 @@ func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
 			if pattern == streamRoute {
 				want = http.StatusOK
 			}
-			is.Equal(ask(h.API.Handler(), method, path+"?access_token="+text, "").Code, want)
-			is.Equal(ask(h.API.Handler(), method, path+"?access_token=service-key", "").Code, http.StatusUnauthorized)
-			is.Equal(ask(h.API.Handler(), method, path+"?access_token="+text+"&access_token="+text, "").Code, http.StatusUnauthorized)
+			is.Equal(ask(h.Handler, method, path+"?access_token="+text, "").Code, want)
+			is.Equal(ask(h.Handler, method, path+"?access_token=service-key", "").Code, http.StatusUnauthorized)
+			is.Equal(ask(h.Handler, method, path+"?access_token="+text+"&access_token="+text, "").Code, http.StatusUnauthorized)
 		})
 	}
 }
@@ -361,7 +361,7 @@ func routeScopes(pattern string) []string {
 
 func TestScopesOfEveryRoute(t *testing.T) {
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key", "globex=other-key", "*=master-key"}}), LimitsConfig{})
-	handler := h.API.Handler()
+	handler := h.Handler
 	for pattern := range h.API.routes() {
 		method, path, _ := strings.Cut(pathOf(pattern), " ")
 		code := func(header, value string) (int, string) {
@@ -460,7 +460,7 @@ func TestAnotherTenantIsForbidden(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"globex=globex-key"}}), LimitsConfig{})
-	handler := h.API.Handler()
+	handler := h.Handler
 	w := ask(handler, "PUT", "/v1/tenants/globex/groups/g/members/user:1", "", "X-API-Key", "globex-key")
 	is.Equal(w.Code, 204) // globex exists
 	token := bearer(t, "scope", "subscribe publish admin")
@@ -494,7 +494,7 @@ func TestCookies(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"https://app.example.com"}}), LimitsConfig{})
 	h.API.cfg.Origins = []string{"https://app.example.com"}
-	handler := h.API.Handler()
+	handler := checked(t, h.API.Handler())
 	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, tc := range []struct {
 		site, origin string
@@ -537,7 +537,7 @@ func TestCookies(t *testing.T) {
 			is.Equal(w.Header().Get("Access-Control-Allow-Origin"), want)
 		}
 		h.API.cfg.Origins = []string{"*"}
-		w := ask(h.API.Handler(), "GET", "/healthz", "", "Origin", "https://anywhere.example")
+		w := ask(checked(t, h.API.Handler()), "GET", "/healthz", "", "Origin", "https://anywhere.example")
 		is.Equal(w.Header().Get("Access-Control-Allow-Origin"), "*")
 		is.Equal(w.Header().Get("Access-Control-Allow-Credentials"), "") // never both
 	})
@@ -586,10 +586,10 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 			defer close(done)
 			r := httptest.NewRequest("GET", "/v1/stream", nil)
 			r.Header.Set("Authorization", bearerFor(time.Minute))
-			api.Handler().ServeHTTP(&pipeWriter{header: http.Header{}, w: pw}, r)
+			checked(t, api.Handler()).ServeHTTP(&pipeWriter{header: http.Header{}, w: pw}, r)
 			pw.Close()
 		}()
-		reader := sse.NewReader(pr)
+		reader := newStreamReader(t, pr)
 		next := func() (event sse.Event, at time.Duration) {
 			event, err := reader.Next()
 			is.NoErr(err)
@@ -605,7 +605,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		is.Equal(warning.Data, `{"expiresAt":"`+formatTime(start.Add(time.Minute))+`"}`)
 
 		put := func(token string) int {
-			return ask(api.Handler(), "PUT", "/v1/connections/"+data.ConnectionID+"/token", "", "Authorization", token).Code
+			return ask(checked(t, api.Handler()), "PUT", "/v1/connections/"+data.ConnectionID+"/token", "", "Authorization", token).Code
 		}
 		is.Equal(put(bearerFor(time.Hour, "sub", "user:2")), 404) // another profile's
 		is.Equal(put(bearerFor(time.Hour, "tenant", "globex")), 404)
@@ -631,7 +631,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 			r := httptest.NewRequest("POST", "/v1/events", body)
 			r.Header.Set("Content-Type", "application/x-ndjson")
 			r.Header.Set("Authorization", bearerFor(3*time.Minute, "scope", "publish"))
-			api.Handler().ServeHTTP(answer, r)
+			checked(t, api.Handler()).ServeHTTP(answer, r)
 		}()
 		line := eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1") + "\n"
 		io.WriteString(feed, line)
@@ -666,7 +666,7 @@ func TestIsolation(t *testing.T) {
 	const operations, perTenant = 100_000, 6
 	tenants := []string{"acme", "globex", "initech"}
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
-	handler := h.API.Handler()
+	handler := h.Handler
 	seed := uint64(time.Now().UnixNano())
 	random := mathrand.New(mathrand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
@@ -757,7 +757,7 @@ func TestIsolation(t *testing.T) {
 		c.Stream.Close(h.Closing(CloseKicked))
 		inbox[id] = httptest.NewRecorder()
 		h.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
-		for reader := sse.NewReader(inbox[id].Body); ; {
+		for reader := newStreamReader(t, inbox[id].Body); ; {
 			event, err := reader.Next()
 			if err != nil {
 				break
@@ -797,7 +797,8 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 				done <- run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0", "REALTIME_LOG_LEVEL=debug", "REALTIME_DRAIN=0", "REALTIME_MEMBERSHIP_URL=http://127.0.0.1:1/x", "REALTIME_MEMBERSHIP_TOKEN="+canary+"-membership"), &logs, func(a net.Addr) { addr <- a.String() })
 			}()
 			url := "http://" + <-addr
-			client := &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: 5 * time.Second}
+			client := checkedClient(t, &http.Transport{})
+			client.CheckRedirect, client.Timeout = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, 5*time.Second
 			defer client.CloseIdleConnections()
 			secret := []byte(canary + "-secret-0123456789abcdef")
 			tokens := []string{

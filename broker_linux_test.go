@@ -22,7 +22,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
-	"realtimehub/internal/sse"
 )
 
 // hubsOn are hubs in this process that share servers in processes of their own.
@@ -326,7 +325,7 @@ func TestClusterStorm(t *testing.T) {
 		}
 	}
 	acked := f.end()
-	res, err := http.Post(urls[0]+"/v1/events", "application/json", strings.NewReader(eventJSON("acme", "end", `{"kind":"tenant"}`, "0")))
+	res, err := checkedClient(t, nil).Post(urls[0]+"/v1/events", "application/json", strings.NewReader(eventJSON("acme", "end", `{"kind":"tenant"}`, "0")))
 	is.NoErr(err)
 	res.Body.Close()
 	is.Equal(res.StatusCode, http.StatusAccepted)
@@ -422,7 +421,7 @@ func listen(t *testing.T, addr, profile string) *listener {
 	l := &listener{all: make(chan string, 1000)}
 	conn := subscribe(t, addr, profile)
 	go func() {
-		reader := sse.NewReader(conn)
+		reader := newStreamReader(t, conn)
 		for {
 			event, err := reader.Next()
 			if err != nil {

@@ -462,12 +462,12 @@ func FuzzLastEventID(f *testing.F) {
 				r.URL.RawQuery += "&cursor=" + url.QueryEscape(text)
 			}
 			w := httptest.NewRecorder()
-			handler.ServeHTTP(w, r)
+			checked(t, handler).ServeHTTP(w, r)
 			if w.Code != http.StatusOK {
 				t.Fatalf("%q: %d %s", text, w.Code, w.Body)
 			}
 			var got []string
-			for reader := sse.NewReader(w.Body); ; {
+			for reader := newStreamReader(t, w.Body); ; {
 				event, err := reader.Next()
 				if err != nil {
 					break

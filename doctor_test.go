@@ -15,11 +15,10 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/doctor"
-	"realtimehub/internal/sse"
 )
 
 // openProbe opens GET /v1/doctor?query; headers are names and values.
-func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *sse.Reader) {
+func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *streamReader) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -35,7 +34,7 @@ func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*htt
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { res.Body.Close() })
-	return res, sse.NewReader(res.Body)
+	return res, newStreamReader(t, res.Body)
 }
 
 func TestProbe(t *testing.T) {
@@ -189,10 +188,10 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 			defer close(done)
 			r := httptest.NewRequest("GET", "/v1/doctor?every=10s&for=5m", nil)
 			r.Header.Set("Authorization", bearer(t, "exp", start.Add(time.Minute).Unix(), "scope", "publish"))
-			api.Handler().ServeHTTP(&pipeWriter{header: http.Header{}, w: pw}, r)
+			checked(t, api.Handler()).ServeHTTP(&pipeWriter{header: http.Header{}, w: pw}, r)
 			pw.Close()
 		}()
-		reader := sse.NewReader(pr)
+		reader := newStreamReader(t, pr)
 		for {
 			event, err := reader.Next()
 			is.NoErr(err)

@@ -22,8 +22,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/sse"
 )
 
 // process is a hub in a process of its own, whose memory is its own.
@@ -172,7 +170,7 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	var answer bytes.Buffer
 	posted := make(chan error, 1)
 	go func() {
-		res, err := http.Post("http://"+p.addr+"/v1/events", "application/x-ndjson", pr)
+		res, err := checkedClient(t, nil).Post("http://"+p.addr+"/v1/events", "application/x-ndjson", pr)
 		if err == nil {
 			_, err = answer.ReadFrom(res.Body)
 			res.Body.Close()
@@ -180,7 +178,7 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 		posted <- err
 	}()
 	healthy.SetReadDeadline(time.Now().Add(60 * time.Second))
-	reader := sse.NewReader(healthy)
+	reader := newStreamReader(t, healthy)
 	for range events / every {
 		event, err := reader.Next()
 		is.NoErr(err)
@@ -222,7 +220,7 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 	is.Equal(res.StatusCode, http.StatusAccepted)
 
 	seer.SetReadDeadline(vanished.Add(25 * time.Second))
-	reader := sse.NewReader(seer)
+	reader := newStreamReader(t, seer)
 	for offline := 0; offline < 2; {
 		event, err := reader.Next()
 		is.NoErr(err) // both are offline within 25 s
@@ -307,7 +305,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	for i := range streams {
 		conn := subscribe(t, p.addr, fmt.Sprint("p-", i))
 		go func() {
-			reader := sse.NewReader(conn)
+			reader := newStreamReader(t, conn)
 			for {
 				event, err := reader.Next()
 				if err == nil && event.Type != "hub.closing" {
@@ -338,7 +336,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	faults := make(chan error, 4)
 	for range 4 {
 		publishers.Go(func() {
-			client := http.Client{Transport: &http.Transport{}}
+			client := checkedClient(t, &http.Transport{})
 			for {
 				body := strings.NewReader(`{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
 				res, err := client.Post("http://"+p.addr+"/v1/events", "application/json", body)
@@ -369,7 +367,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	started.Store(&now)
 	syscall.Kill(p.pid, syscall.SIGTERM)
 	for { // not ready at once, and long before it is over
-		res, err := http.Get("http://" + p.addr + "/readyz")
+		res, err := checkedClient(t, nil).Get("http://" + p.addr + "/readyz")
 		is.NoErr(err)
 		res.Body.Close()
 		if res.StatusCode == http.StatusServiceUnavailable {
@@ -378,10 +376,10 @@ func TestDrainUnderLoad(t *testing.T) {
 		is.True(time.Since(now) < over/2)
 	}
 	// A new stream is sent away in the way that EventSource takes.
-	res, err := http.Get("http://" + p.addr + "/v1/stream?tenant=acme&profile=late")
+	res, err := checkedClient(t, nil).Get("http://" + p.addr + "/v1/stream?tenant=acme&profile=late")
 	is.NoErr(err)
 	is.Equal(res.StatusCode, http.StatusOK)
-	event, err := sse.NewReader(res.Body).Next()
+	event, err := newStreamReader(t, res.Body).Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing")
 	res.Body.Close()
@@ -408,10 +406,10 @@ func TestDrainUnderLoad(t *testing.T) {
 	is.True(last > over*3/4 && last-first > over/2) // over all of it
 
 	next := startProcess(t)
-	res, err = http.Get("http://" + next.addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
+	res, err = checkedClient(t, nil).Get("http://" + next.addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
 	is.NoErr(err)
 	defer res.Body.Close()
-	reader := sse.NewReader(res.Body)
+	reader := newStreamReader(t, res.Body)
 	ready, err := reader.Next()
 	is.NoErr(err)
 	is.True(strings.Contains(ready.Data, `"resume":"partial"`))
@@ -429,7 +427,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	subscribe(t, p.addr, "b")
 	syscall.Kill(p.pid, syscall.SIGTERM)
 	for {
-		res, err := http.Get("http://" + p.addr + "/readyz")
+		res, err := checkedClient(t, nil).Get("http://" + p.addr + "/readyz")
 		is.NoErr(err)
 		res.Body.Close()
 		if res.StatusCode == http.StatusServiceUnavailable {

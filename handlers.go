@@ -97,6 +97,16 @@ func (a *api) routes() map[string]route {
 	}
 }
 
+// openRoutes is every call that needs no credential, and the files of web/.
+func (a *api) openRoutes() map[string]http.HandlerFunc {
+	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html")}
+	files, _ := web.ReadDir("web")
+	for _, file := range files {
+		routes["GET /"+file.Name()] = page(file.Name())
+	}
+	return routes
+}
+
 // streamRoute alone takes a token in its query, for stock EventSource.
 const streamRoute = "GET /v1/stream"
 
@@ -114,13 +124,9 @@ func (a *api) Handler() http.Handler {
 			}
 		})
 	}
-	mux.HandleFunc("GET /healthz", a.healthy)
-	mux.HandleFunc("GET /readyz", a.ready)
-	files, _ := web.ReadDir("web")
-	for _, file := range files {
-		mux.HandleFunc("GET /"+file.Name(), page(file.Name()))
+	for pattern, do := range a.openRoutes() {
+		mux.HandleFunc(pattern, do)
 	}
-	mux.HandleFunc("GET /{$}", page("index.html"))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
 	serve := a.shared(mux)
@@ -923,7 +929,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
-// page serves one of the console's files.
+// page serves one of the files of web/.
 func page(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
@@ -933,6 +939,12 @@ func page(name string) http.HandlerFunc {
 		if err != nil {
 			http.Error(w, "the console is missing", http.StatusInternalServerError)
 			return
+		}
+		switch path.Ext(name) { // Go would ask the machine, which may know nothing, or call a .ts film
+		case ".yaml":
+			w.Header().Set("Content-Type", "application/yaml")
+		case ".ts":
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		}
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
 	}

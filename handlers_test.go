@@ -19,7 +19,7 @@ import (
 
 func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
 	h := newTestHub(t)
-	handler := h.API.Handler()
+	handler := h.Handler
 	for _, tc := range []struct {
 		host, header, value string
 		status              int
@@ -66,6 +66,7 @@ func TestErrorsAreProblems(t *testing.T) {
 		{"POST", "/v1/tenants/t/events", `{"type":"a","payload":"` + strings.Repeat("x", 1<<20) + `"}`, 413, "BodyTooLarge"},
 		{"POST", "/v1/events/batch", `{"events":[]}`, 400, "InvalidBatchSize"},
 		{"GET", "/v1/stream", "", 400, "ValidationFailed"},
+		{"GET", "/v1/stream?tenant=t&profile=user:1&types=*,!", "", 400, "InvalidField"},
 		{"POST", "/v1/connections/nope/touch", "", 404, "ConnectionNotFound"},
 		{"POST", "/v1/conversations/c/typing?tenant=t&profile=user:1", `{"state":"started"}`, 403, "NotAMember"},
 		{"GET", "/v1/tenants/../connections", "", 404, ""},

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/contracttest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
@@ -63,8 +64,11 @@ type testHub struct {
 	Presence *Presence
 	Cluster  *Cluster
 	API      *api
+	Handler  http.Handler // its API's, held against the contract
 	Server   *httptest.Server
 	URL      string
+
+	contract *contracttest.Contract // nil: that of all tests
 
 	client *http.Client
 	nodes  []*testHub // all of its cluster, itself first
@@ -174,7 +178,7 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 	}
 	first := nodes[0]
 	return &testHub{
-		Hub: first.Hub, Presence: first.Presence, Cluster: first.Cluster, API: first.API, Server: first.Server,
+		Hub: first.Hub, Presence: first.Presence, Cluster: first.Cluster, API: first.API, Handler: first.Handler, Server: first.Server,
 		URL: first.URL, client: first.client, nodes: nodes,
 	}
 }
@@ -209,7 +213,8 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	h.API = NewAPI(h.Cluster, auth, NewLimits(limits), APIConfig{
 		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
-	h.Server = httptest.NewUnstartedServer(h.API.Handler())
+	h.Handler = checked(t, h.API.Handler())
+	h.Server = httptest.NewUnstartedServer(h.Handler)
 	h.Server.Config.ConnContext = sse.ConnContext
 	h.Server.Start()
 	h.URL = h.Server.URL
@@ -240,7 +245,7 @@ type testClient struct {
 	ConnectionID, Cursor string
 	Ready                sse.Event
 
-	reader *sse.Reader
+	reader *streamReader
 	body   io.Closer
 	cancel context.CancelFunc
 }
@@ -260,7 +265,8 @@ func (h *testHub) open(t testing.TB, query string) *testClient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.body, c.reader = res.Body, sse.NewReader(res.Body)
+	c.body, c.reader = res.Body, newStreamReader(t, res.Body)
+	c.reader.contract = h.contract
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
 		text, _ := io.ReadAll(res.Body)
 		t.Fatalf("stream %s: %s %s", query, res.Status, text)

@@ -526,7 +526,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 
 	w := httptest.NewRecorder()
 	h.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), slow.Stream)
-	event, err := sse.NewReader(w.Body).Next()
+	event, err := newStreamReader(t, w.Body).Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing") // the first it reads, and the last
 	is.True(strings.Contains(event.Data, `"reason":"slow"`))
@@ -547,7 +547,7 @@ func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), slow.Stream)
 	var types []string
-	for reader := sse.NewReader(w.Body); ; {
+	for reader := newStreamReader(t, w.Body); ; {
 		event, err := reader.Next()
 		if err != nil {
 			break

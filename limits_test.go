@@ -26,8 +26,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/sse"
 )
 
 func TestConnectionLimits(t *testing.T) {
@@ -42,7 +40,7 @@ func TestConnectionLimits(t *testing.T) {
 		is.NoErr(err)
 		defer res.Body.Close()
 		is.Equal(res.StatusCode, http.StatusOK) // or EventSource would give up
-		reader := sse.NewReader(res.Body)
+		reader := newStreamReader(t, res.Body)
 		event, err := reader.Next()
 		is.NoErr(err)
 		is.Equal(event.Type, "hub.closing")
@@ -128,7 +126,7 @@ func TestFloods(t *testing.T) {
 	alone(t, "limits are each hub's own")
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{PublishRate: 20, ClientRate: 20})
-	handler := h.API.Handler()
+	handler := h.Handler
 	token := func(tenant, sub string) string {
 		return bearer(t, "tenant", tenant, "sub", sub, "scope", "subscribe publish admin")
 	}
@@ -273,7 +271,7 @@ func TestTransport(t *testing.T) {
 		protocols.SetUnencryptedHTTP2(unencrypted)
 		transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		t.Cleanup(transport.CloseIdleConnections)
-		return &http.Client{Transport: transport}
+		return checkedClient(t, transport)
 	}
 	for name, tc := range map[string]struct {
 		client *http.Client
@@ -287,7 +285,7 @@ func TestTransport(t *testing.T) {
 			is := is.New(t)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			var readers []*sse.Reader
+			var readers []*streamReader
 			var conns []net.Conn
 			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conns = append(conns, got.Conn) }})
 			for i := range 3 { // over HTTP/2 on one connection
@@ -298,7 +296,7 @@ func TestTransport(t *testing.T) {
 				defer res.Body.Close()
 				is.Equal(res.ProtoMajor, tc.major)
 				is.Equal(res.Header.Get("Content-Type"), "text/event-stream")
-				reader := sse.NewReader(res.Body)
+				reader := newStreamReader(t, res.Body)
 				event, err := reader.Next()
 				is.NoErr(err)
 				is.Equal(event.Type, "hub.ready")

@@ -13,8 +13,6 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/matryer/is"
-
-	"realtimehub/internal/sse"
 )
 
 func TestReadmeSettings(t *testing.T) {
@@ -93,15 +91,15 @@ func TestRunServesAndDrains(t *testing.T) {
 	at := (<-addr).String()
 	is.Equal(checkHealth(at, false), 0)
 
-	res, err := http.Get("http://" + at + "/v1/stream?tenant=acme&profile=user:1&presence=none")
+	res, err := checkedClient(t, nil).Get("http://" + at + "/v1/stream?tenant=acme&profile=user:1&presence=none")
 	is.NoErr(err)
 	defer res.Body.Close()
-	events := sse.NewReader(res.Body)
+	events := newStreamReader(t, res.Body)
 	first, err := events.Next()
 	is.NoErr(err)
 	is.Equal(first.Type, "hub.ready")
 
-	post, err := http.Post("http://"+at+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a","payload":"canary-payload"}`))
+	post, err := checkedClient(t, nil).Post("http://"+at+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a","payload":"canary-payload"}`))
 	is.NoErr(err)
 	post.Body.Close()
 	is.Equal(post.StatusCode, http.StatusAccepted)

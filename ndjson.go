@@ -58,6 +58,10 @@ type lineIntake struct {
 // publishLines publishes one event a line as they come. Answers go through a
 // spool, so that a client may write all it has before it reads anything.
 func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
+	results := r.URL.Query().Get("results")
+	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
+		return &FieldError{CodeInvalidField, "results", -1, "must be all"}
+	}
 	rc := http.NewResponseController(w)
 	rc.EnableFullDuplex() // HTTP/2 needs none and says so
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -66,7 +70,6 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	out := newSpool(w, in.budget)
 	defer out.finish()
 
-	all := r.URL.Query().Get("results") == "all"
 	var sum lineSummary
 	body := &patientBody{r.Body, rc, in.ending, in.expires}
 	ended := make(chan struct{})
@@ -108,7 +111,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 				if got.Duplicate {
 					sum.Duplicates++
 				}
-				if all {
+				if results == "all" {
 					err = out.put(lineReceipt{number, wireReceipt(got)})
 				}
 			}

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/sse"
 )
 
 var (
@@ -74,7 +72,7 @@ func (w presenceWorld) read(c *Connection) string {
 	rec := httptest.NewRecorder()
 	w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	var words []string
-	for reader := sse.NewReader(rec.Body); ; {
+	for reader := newStreamReader(w.t, rec.Body); ; {
 		event, err := reader.Next()
 		if err != nil {
 			return strings.Join(words, ", ")

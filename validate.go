@@ -766,12 +766,12 @@ func (f *Faults) ParseTypes(field string, patterns []string) *TypeFilter {
 		f.add(CodeInvalidField, field, "%d types at most", MaxAskedProfiles)
 		return nil
 	}
-	filter := &TypeFilter{exact: map[string]bool{}}
+	filter, all := &TypeFilter{exact: map[string]bool{}}, false
 	for _, pattern := range patterns {
 		prefix, star := strings.CutSuffix(pattern, "*")
 		switch {
 		case star && prefix == "":
-			return nil
+			all = true // the others may still be at fault
 		case star && strings.HasSuffix(prefix, ".") && validType(prefix):
 			filter.prefixes = append(filter.prefixes, strings.Clone(prefix))
 		case !star && validType(pattern):
@@ -779,6 +779,9 @@ func (f *Faults) ParseTypes(field string, patterns []string) *TypeFilter {
 		default:
 			f.add(CodeInvalidField, field, "%q is not a type, or a type's beginning with .*", pattern)
 		}
+	}
+	if all {
+		return nil
 	}
 	return filter
 }

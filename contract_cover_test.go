@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/contracttest"
+)
+
+// brokenLog fails as it is told to.
+type brokenLog struct {
+	*MemoryLog
+	err error
+}
+
+func (l *brokenLog) Append(context.Context, []*Entry) error                   { return l.err }
+func (l *brokenLog) Attach(context.Context, string) (Cursor, error)           { return Cursor{}, l.err }
+func (l *brokenLog) Find(context.Context, string, string) (Cursor, error)     { return Cursor{}, l.err }
+func (l *brokenLog) Read(context.Context, string, Query) (page Page, _ error) { return page, l.err }
+
+// brokenRooms fail as brokenLog does.
+type brokenRooms struct{ *brokenLog }
+
+func (brokenRooms) Follow(func(string, Room, []Belonging)) {}
+func (r brokenRooms) Attach(context.Context, string) error { return r.err }
+func (r brokenRooms) Now(context.Context, string, Room) (place, version uint64, err error) {
+	return 0, 0, r.err
+}
+func (r brokenRooms) Change(context.Context, string, Room, uint64, uint64, []Belonging) error {
+	return r.err
+}
+
+// stage is the hubs that it takes to get every documented answer.
+type stage struct {
+	t        *testing.T
+	contract *contracttest.Contract
+
+	open, secured, limited, external, broken, draining *testHub
+	log                                                *brokenLog
+}
+
+func newStage(t *testing.T) *stage {
+	c, err := loadContract() // its own, so that only what happens here was seen
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{t: t, contract: c, log: &brokenLog{NewMemoryLog(testLimits), ErrNotStored}}
+	s.open = newTestHub(t)
+	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
+	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService("http://127.0.0.1:1", "") })
+	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Membership = s.log, brokenRooms{s.log} })
+	s.draining = newTestHub(t)
+	s.draining.Drain(t.Context(), 0)
+	return s
+}
+
+// send makes a call of the document's examples: to a hub, as somebody there.
+func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map[string]string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	s.t.Helper()
+	all := map[string]string{}
+	if o.Takes("X-Profile-Id") {
+		all["tenant"], all["profile"] = "acme", "user:42"
+	}
+	if o.Takes("connectionId") && h != s.secured && h != s.broken && h != s.draining { // of somebody who is there
+		c, err := h.Connect(s.t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "42"}})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer h.Kick(c, CloseKicked)
+		all["connectionId"] = c.ID.String()
+	}
+	for name, value := range set {
+		all[name] = value
+	}
+	method, target, body := o.Sample(kind, all)
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	if o.ID == "openStream" || o.ID == "runDoctor" { // what is there at once
+		ctx, cancel := context.WithCancel(s.t.Context())
+		cancel()
+		r = r.WithContext(ctx)
+	}
+	r.Host = "localhost"
+	if kind != "" {
+		r.Header.Set("Content-Type", kind)
+	}
+	for _, f := range change {
+		f(r)
+	}
+	w := httptest.NewRecorder()
+	s.contract.Handler(h.API.Handler(), func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }).ServeHTTP(w, r)
+	return w
+}
+
+// provoke gets an answer of a status from an operation.
+func (s *stage) provoke(o *contracttest.Operation, status string) {
+	s.t.Helper()
+	const asJSON = "application/json"
+	kind := ""
+	if slices.Contains(o.Bodies(), asJSON) {
+		kind = asJSON
+	}
+	body := func(text string) func(*http.Request) {
+		return func(r *http.Request) {
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+		}
+	}
+	switch status {
+	case "200", "202", "204":
+		if err := s.open.AddMember(s.t.Context(), "acme", Room{KindConversation, "general"}, ProfileRef{"user", "42"}); err != nil {
+			s.t.Fatal(err) // who types must be one
+		}
+		s.send(s.open, o, kind, nil)
+		for _, other := range o.Bodies() {
+			s.send(s.open, o, other, nil)
+		}
+	case "400":
+		s.send(s.open, o, kind, map[string]string{"tenant": "a b", "every": "often"}, body(`{"nonsense":1}`))
+	case "401":
+		s.send(s.secured, o, kind, nil)
+	case "403":
+		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Host = "evil.example" })
+		s.send(s.secured, o, kind, nil, func(r *http.Request) { r.Header.Set("Authorization", bearer(s.t, "scope", "")) })
+	case "404":
+		s.send(s.open, o, kind, map[string]string{"connectionId": "nobody", "name": "nothing"})
+	case "409":
+		s.send(s.external, o, kind, nil)
+	case "413":
+		s.send(s.open, o, kind, nil, body(`{"nonsense":"`+strings.Repeat("x", 1<<20)+`"}`))
+	case "415":
+		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") })
+	case "429":
+		for range 3 {
+			s.send(s.limited, o, kind, nil)
+		}
+	case "503":
+		s.send(s.broken, o, kind, nil)
+		s.send(s.draining, o, kind, nil)
+	default:
+		s.t.Errorf("%s: nobody knows how to get a %s", o.Name, status)
+	}
+}
+
+// A documented answer that nobody has ever seen would be a guess.
+func TestContractIsWhatHappens(t *testing.T) {
+	alone(t, "its requests end before they begin")
+	s := newStage(t)
+	served := s.open.API.serves()
+	for _, o := range s.contract.Operations() {
+		if !served(o) {
+			continue // TestContractRoutes tells
+		}
+		t.Run(o.Name, func(t *testing.T) {
+			s.t = t
+			for _, status := range o.Statuses() {
+				s.provoke(o, status)
+			}
+		})
+	}
+	s.t = t
+	s.provokeElsewhere()
+	s.provokeEvents()
+	for _, what := range s.contract.Documented() {
+		if !s.contract.Seen(what) && !awaited(what) {
+			t.Errorf("documented, and never seen: %s", what)
+		}
+	}
+}
+
+// provokeElsewhere gets what any path may answer, and each way to fail to store.
+func (s *stage) provokeElsewhere() {
+	operation := func(id string) *contracttest.Operation {
+		for _, o := range s.contract.Operations() {
+			if o.ID == id {
+				return o
+			}
+		}
+		s.t.Fatal("no operation ", id)
+		return nil
+	}
+	health := operation("getHealth")
+	to := func(method, path, host string) func(*http.Request) {
+		return func(r *http.Request) { r.Method, r.URL.Path, r.Host = method, path, host }
+	}
+	s.send(s.open, health, "", nil, to("GET", "/nowhere", "localhost"))
+	s.send(s.open, health, "", nil, to("GET", "/nowhere", "evil.example"))
+	s.send(s.open, health, "", nil, to("DELETE", "/v1/events", "localhost"))
+	defer func() { s.log.err = ErrNotStored }()
+	for _, s.log.err = range []error{ErrUnconfirmed, ErrTooLarge, errors.New("a fault of the hub's own")} {
+		for _, id := range []string{"publishEvent", "publishBatch"} {
+			s.send(s.broken, operation(id), "application/json", nil)
+		}
+		s.send(s.broken, operation("publishEvent"), "application/x-ndjson", nil)
+	}
+	s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "all"})
+	if w := s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "al"}); w.Code != http.StatusBadRequest {
+		s.t.Errorf("results=al: %d", w.Code)
+	}
+}
+
+// provokeEvents gets every message of the AsyncAPI document.
+func (s *stage) provokeEvents() {
+	t := s.t
+	is := is.New(t)
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{}, func(_ *HubConfig, p *PresenceConfig) {
+		p.Audience, p.Burst, p.IdleTimeout, p.Grace = AudienceTenant, 0, 100*time.Millisecond, 10*time.Millisecond
+	})
+	h.contract = s.contract
+	as := func(sub string, lasts time.Duration) string {
+		return strings.TrimPrefix(bearer(t, "sub", sub, "exp", time.Now().Add(lasts).Unix()), "Bearer ")
+	}
+	w := h.open(t, "access_token="+as("w", time.Hour))
+	a := h.open(t, "access_token="+as("a", time.Hour))
+	w.until(t, "presence.online")
+	w.until(t, "presence.away")
+	a.close()
+	w.until(t, "presence.offline")
+	is.NoErr(h.SetMembers(t.Context(), "acme", talk, []ProfileRef{{"user", "w"}, {"user", "a"}}))
+	for _, state := range []string{"started", "stopped"} {
+		is.NoErr(h.Cluster.Typing(t.Context(), "acme", ProfileRef{"user", "a"}, talk.ID, state == "started"))
+		w.until(t, "typing."+state)
+	}
+	for _, event := range []string{
+		eventJSON("acme", "a.stored", `{"kind":"conversation","conversationId":"talk"}`, "1"),
+		eventJSON("acme", "a.single", `{"kind":"connection","connectionId":"`+w.ConnectionID+`"}`, "1"),
+	} {
+		e, err := DecodeEvent([]byte(event), nil, 0)
+		is.NoErr(err)
+		_, err = h.Publish(t.Context(), []*Event{e})
+		is.NoErr(err)
+		w.until(t, e.Type)
+	}
+	h.open(t, "cursor=elsewhere-1&access_token="+as("w", time.Hour)).until(t, "hub.gap")
+	h.open(t, "access_token="+as("w", 10*time.Second)).until(t, "hub.expiring")
+	h.Drain(t.Context(), 0)
+	w.until(t, "hub.closing")
+
+	h = newTestHub(t, func(_ *HubConfig, p *PresenceConfig) {
+		p.Audience, p.Burst, p.Tick = AudienceTenant, 1, 100*time.Millisecond
+	})
+	h.contract = s.contract
+	w = h.open(t, "tenant=acme&profile=w")
+	var all sync.WaitGroup
+	for i := range 3 { // two at least in one tick
+		all.Go(func() {
+			h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}})
+		})
+	}
+	all.Wait()
+	w.until(t, "presence.digest")
+
+	res, err := h.client.Get(h.URL + "/v1/doctor?every=50ms&for=200ms")
+	is.NoErr(err)
+	defer res.Body.Close()
+	probe := newStreamReader(t, res.Body)
+	probe.contract = s.contract
+	for err == nil {
+		_, err = probe.Next()
+	}
+	is.Equal(err, io.EOF)
+}
