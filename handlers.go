@@ -405,12 +405,8 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request, who *Caller) error 
 	c, err := a.hub.Connect(r.Context(), s)
 	if err != nil {
 		// Stock EventSource gives up for good on any other answer than 200.
-		reason := CloseCapacity
-		if errors.Is(err, ErrDraining) {
-			reason = CloseDrain
-		}
 		last := a.hub.Engine().NewStream(func(error) {})
-		last.Close(a.hub.Closing(reason))
+		last.Close(a.hub.Closing(Turned(err)))
 		a.hub.Engine().Serve(w, r, last)
 		return nil
 	}

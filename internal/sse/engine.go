@@ -14,9 +14,10 @@ import (
 
 // Why a stream ended, as its gone callback is told; nil is for [Stream.Close].
 var (
-	ErrGone  = errors.New("the client went away")
-	ErrSlow  = errors.New("the client reads too slowly")
-	ErrNoisy = errors.New("the client kept sending")
+	ErrGone     = errors.New("the client went away")
+	ErrVanished = errors.New("the client does not answer")
+	ErrSlow     = errors.New("the client reads too slowly")
+	ErrNoisy    = errors.New("the client kept sending")
 )
 
 const (
@@ -294,7 +295,8 @@ func (e *Engine) relieve() {
 		}
 		return cmp.Compare(b.owed, a.owed)
 	})
-	for _, ease := range []func(*Stream){(*Stream).shedLocked, (*Stream).cutLocked} {
+	shed := func(s *Stream) { s.shedLocked(DropBudget) }
+	for _, ease := range []func(*Stream){shed, (*Stream).cutLocked} {
 		for _, d := range debts {
 			if enough() {
 				return

@@ -135,11 +135,13 @@ func (s *Stream) writeAll(room func() []byte) error {
 		n, err := send(int(s.fd), data)
 
 		s.mu.Lock()
-		s.advanceLocked(n)
+		w := s.advanceLocked(n)
 		if err == nil && n == len(data) {
 			s.mu.Unlock()
+			s.tally().count(w)
 			continue
 		}
+		s.tally().count(w)
 		if err != nil && err != errFull {
 			s.mu.Unlock()
 			return s.lost(err)
@@ -170,10 +172,13 @@ func (s *Stream) writeAll(room func() []byte) error {
 func (s *Stream) lost(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == errTimedOut && s.owed > 0 {
+	switch {
+	case err != errTimedOut:
+		return ErrGone
+	case s.owed > 0:
 		return ErrSlow
 	}
-	return ErrGone
+	return ErrVanished
 }
 
 // discard reads what came in, which would turn our close into a reset.
