@@ -680,8 +680,13 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	debug := h.logger.Enabled(ctx, slog.LevelDebug)
 	receipts := make([]Receipt, len(entries))
 	for i, e := range entries {
+		if debug {
+			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
+				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
+		}
 		receipts[i] = Receipt{ID: e.Event.ID, Timestamp: now, Connections: e.Reached, Duplicate: e.Duplicate}
 		if e.Duplicate {
 			receipts[i].Timestamp = e.FirstAt
