@@ -90,7 +90,11 @@ func (t *tally) count(w written) {
 	}
 	age := max(time.Since(w.since), 0)
 	t.ageSum.Add(int64(age))
-	t.ages[min(bits.Len64(uint64(max(age-1, 0)/firstAge)), ages)].Add(1)
+	t.ages[ageBucket(age)].Add(1)
+}
+
+func ageBucket(age time.Duration) int {
+	return min(bits.Len64(uint64(max(age-1, 0)/firstAge)), ages)
 }
 
 func (t *tally) drop(why Drop, frames ...*Frame) {
