@@ -15,8 +15,9 @@ const maxInput = 64 << 10
 
 // Errors of the socket calls, the same on every system.
 var (
-	errFull     = errors.New("the socket is full, or empty")
-	errTimedOut = errors.New("the peer does not acknowledge")
+	errFull        = errors.New("the socket is full, or empty")
+	errTimedOut    = errors.New("the peer does not acknowledge")
+	errUnreachable = errors.New("the peer cannot be reached")
 )
 
 type connKey struct{}
@@ -173,12 +174,12 @@ func (s *Stream) lost(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case err != errTimedOut:
-		return ErrGone
-	case s.owed > 0:
+	case err == errTimedOut && s.owed > 0:
 		return ErrSlow
+	case err == errTimedOut, err == errUnreachable:
+		return ErrVanished
 	}
-	return ErrVanished
+	return ErrGone
 }
 
 // discard reads what came in, which would turn our close into a reset.

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -123,5 +124,6 @@ func TestLost(t *testing.T) {
 	owing.owed = 1
 	is.Equal(owing.lost(errTimedOut), ErrSlow)
 	is.Equal(e.NewStream(nil).lost(errTimedOut), ErrVanished)
-	is.Equal(owing.lost(errFull), ErrGone)
+	is.Equal(owing.lost(errUnreachable), ErrVanished) // however much it is owed
+	is.Equal(owing.lost(io.EOF), ErrGone)
 }
