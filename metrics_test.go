@@ -490,3 +490,86 @@ func TestProfiles(t *testing.T) {
 	status, _ := get("nothing")
 	is.Equal(status, http.StatusNotFound)
 }
+
+// The dashboard asks for nothing that is not there, and leaves out nothing that is.
+func TestDashboard(t *testing.T) {
+	is := is.New(t)
+	data, err := os.ReadFile("deploy/grafana.json")
+	is.NoErr(err)
+	type source struct{ UID string }
+	type target struct {
+		Expr       string
+		RefID      string
+		Datasource source
+	}
+	var dashboard struct {
+		Title, UID    string
+		SchemaVersion int
+		Templating    struct {
+			List []struct{ Name, Type string }
+		}
+		Panels []struct {
+			ID          int
+			Type, Title string
+			Description string
+			GridPos     struct{ H, W, X, Y int }
+			Datasource  source
+			Targets     []target
+		}
+	}
+	is.NoErr(json.Unmarshal(data, &dashboard))
+	is.True(dashboard.Title != "" && dashboard.UID != "" && dashboard.SchemaVersion >= 39)
+	is.Equal(dashboard.Templating.List[0], struct{ Name, Type string }{"DS_PROMETHEUS", "datasource"})
+
+	h := newTestHub(t)
+	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), NewLimits(LimitsConfig{}), 2, slog.New(slog.DiscardHandler))
+	h.open(t, "tenant=acme&profile=a")
+	there := map[string]bool{}     // names, and whether a panel shows them
+	for _, node := range h.nodes { // whichever has the stream
+		metrics.hub = node.Hub
+		for series := range scrape(t, metrics) {
+			name, _, _ := strings.Cut(series, "{")
+			there[name] = false
+		}
+	}
+	names := regexp.MustCompile(`\b(?:realtime|go|process)_\w+`)
+	ids, taken := map[int]bool{}, map[[2]int]bool{}
+	var rows []string
+	for _, p := range dashboard.Panels {
+		is.True(p.ID > 0 && !ids[p.ID])
+		ids[p.ID] = true
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				is.True(!taken[at] && at[0] < 24) // no two on one place
+				taken[at] = true
+			}
+		}
+		if p.Type == "row" {
+			rows = append(rows, p.Title)
+			continue
+		}
+		is.True(p.Description != "" && len(p.Targets) > 0)
+		is.Equal(p.Datasource.UID, "${DS_PROMETHEUS}")
+		for _, target := range p.Targets {
+			is.Equal(target.Datasource.UID, "${DS_PROMETHEUS}")
+			is.Equal(strings.Count(target.Expr, "("), strings.Count(target.Expr, ")"))
+			is.Equal(strings.Count(target.Expr, "{"), strings.Count(target.Expr, `{job=~"$job",instance=~"$instance"`)) // the hubs that were chosen
+			for _, name := range names.FindAllString(target.Expr, -1) {
+				if _, ok := there[name]; !ok && (runtime.GOOS == "linux" || !strings.HasPrefix(name, "process_")) {
+					t.Errorf("%s: there is no %s", p.Title, name)
+				}
+				there[name] = true
+				counts := regexp.MustCompile(`_(total|bucket|sum|count)$`).MatchString(name)
+				is.Equal(counts, regexp.MustCompile(`(?:rate|increase)\(`+name).MatchString(target.Expr)) // a counter by its rate, and nothing else
+			}
+		}
+	}
+	is.Equal(rows, []string{"Overview", "Streams", "Events", "Latency", "Trouble", "Presence", "Go process"})
+	for name, shown := range there {
+		whole := regexp.MustCompile(`_(sum|count)$`).ReplaceAllString(name, "_bucket")
+		if strings.HasPrefix(name, "realtime_") && !shown && !there[whole] {
+			t.Errorf("no panel shows %s", name)
+		}
+	}
+}
