@@ -30,12 +30,12 @@ var web embed.FS
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
 type APIConfig struct {
-	MaxEventBytes int
-	MaxBodyBytes  int
-	Loopback      bool     // in open mode then no web page from elsewhere gets in
-	Origins       []string // whose pages may call: "https://app.example.com", or "*" alone
-	MetricsOf     int      // tenants, those with most streams
-	Logger        *slog.Logger
+	MaxEventBytes  int
+	MaxBodyBytes   int
+	Loopback       bool     // in open mode then no web page from elsewhere gets in
+	Origins        []string // whose pages may call: "https://app.example.com", or "*" alone
+	MetricsTenants int      // so many are shown by name, those with most streams
+	Logger         *slog.Logger
 }
 
 type api struct {
@@ -52,7 +52,7 @@ type api struct {
 
 // NewAPI makes the HTTP side of a hub.
 func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
-	metrics := NewMetrics(cluster.hub, cluster.presence, auth, limits, cfg.MetricsOf, cfg.Logger)
+	metrics := NewMetrics(cluster.hub, cluster.presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	return &api{cluster.hub, cluster, cluster.presence, auth, limits, metrics, cfg, &spoolBudget{left: spoolBytes}, NewDoctor(cluster.hub)}
 }
 

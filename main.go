@@ -366,7 +366,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
-		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsOf: cfg.MetricsTenants, Logger: logger,
+		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	server := newServer(api.Handler(), certificate, logger)
 	scheme, serve := "http://", server.Serve

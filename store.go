@@ -59,7 +59,7 @@ type Entry struct {
 // What memory an entry takes beside its envelope, and its place in one list of an
 // index, as measured.
 const (
-	entryBytes = 720
+	entryBytes = 752
 	listBytes  = 48
 )
 
