@@ -55,6 +55,8 @@ type Engine struct {
 	owed  atomic.Int64 // bytes that all streams owe; may lag behind
 	clock atomic.Int64 // nanoseconds since the start, as of the last tick
 
+	losses losses
+
 	relieving sync.Mutex
 
 	mu sync.Mutex

@@ -45,14 +45,13 @@ type Stats struct {
 
 // Stats adds up what the writers have counted.
 func (e *Engine) Stats() Stats {
-	stats := Stats{Owed: max(0, e.owed.Load())}
+	stats := Stats{Owed: max(0, e.owed.Load()), Shed: e.losses.shed.Load()}
+	for i := range e.losses.dropped {
+		stats.Dropped[i] = e.losses.dropped[i].Load()
+	}
 	for _, sh := range e.shards {
 		t := &sh.tally
 		stats.Delivered += t.delivered.Load()
-		stats.Shed += t.shed.Load()
-		for i := range t.dropped {
-			stats.Dropped[i] += t.dropped[i].Load()
-		}
 		for i := range t.ages {
 			stats.Ages[i] += t.ages[i].Load()
 		}
@@ -68,9 +67,14 @@ type tally struct {
 	delivered atomic.Int64
 	ageSum    atomic.Int64
 	ages      [ages + 1]atomic.Int64
-	shed      atomic.Int64
-	dropped   [drops]atomic.Int64
 	_         [64]byte
+}
+
+// losses are counted for all streams together: they are rare, and a stream loses
+// events before it has a shard, too.
+type losses struct {
+	shed    atomic.Int64
+	dropped [drops]atomic.Int64
 }
 
 // written is what one write call has ended.
@@ -97,18 +101,18 @@ func ageBucket(age time.Duration) int {
 	return min(bits.Len64(uint64(max(age-1, 0)/firstAge)), ages)
 }
 
-func (t *tally) drop(why Drop, frames ...*Frame) {
+func (l *losses) drop(why Drop, frames ...*Frame) {
 	n := int64(0)
 	for _, f := range frames {
 		n += int64(f.events)
 	}
 	if n > 0 {
-		t.dropped[why].Add(n)
+		l.dropped[why].Add(n)
 	}
 }
 
-// tally is where s counts. On the plain path the shard is nobody's writer, and
-// before s is served it is the first.
+// tally is where the holder of s's claim counts what it wrote; on the plain path it
+// is of a shard that does not write s.
 func (s *Stream) tally() *tally {
 	if s.shard != nil {
 		return &s.shard.tally

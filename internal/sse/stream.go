@@ -115,7 +115,7 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		s.tally().drop(DropClosed, f)
+		s.engine.losses.drop(DropClosed, f)
 		return
 	}
 	d.engine = s.engine
@@ -213,10 +213,10 @@ func (s *Stream) shedLocked(why Drop) {
 			continue
 		}
 		s.oweLocked(-len(f.data))
-		s.tally().drop(why, f)
+		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true
-			s.tally().shed.Add(1)
+			s.engine.losses.shed.Add(1)
 			kept = append(kept, s.engine.cfg.Shed)
 			s.oweLocked(len(s.engine.cfg.Shed.data))
 		}
@@ -231,7 +231,7 @@ func (s *Stream) cutLocked() {
 	for _, f := range s.pending[s.taken:] {
 		s.oweLocked(-len(f.data))
 	}
-	s.tally().drop(DropCut, s.pending[s.taken:]...)
+	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
 	last := s.engine.cfg.Cut()
 	s.pending = append(append([]*Frame(nil), s.pending[:s.taken]...), last)
 	s.oweLocked(len(last.data))
@@ -368,7 +368,7 @@ func (s *Stream) end(why error) {
 	s.mu.Lock()
 	s.state, s.closed = ended, true
 	s.oweLocked(-s.owed)
-	s.tally().drop(DropGone, s.pending...)
+	s.engine.losses.drop(DropGone, s.pending...)
 	s.pending, s.more = nil, nil
 	if s.cut {
 		why = ErrSlow
