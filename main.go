@@ -468,7 +468,7 @@ func tuneMemory(budget, history int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		all := budget + history
 		// What Go does not count, the program itself, has to fit too.
-		debug.SetMemoryLimit(all - min(max(all/16, 24<<20), all/2))
+		debug.SetMemoryLimit(all - min(max(all/16, 32<<20), all/2))
 	}
 }
 
