@@ -137,6 +137,24 @@ func describe(err error) *problem {
 	return &problem{http.StatusInternalServerError, "Internal", "the hub failed; its log says why"}
 }
 
+// problemCodes is every code of an answer to a publish: a closed set.
+func problemCodes() []string {
+	codes := []string{
+		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "EventTooLarge", "RateLimited",
+		"MembershipUnavailable", "Unconfirmed", "NotStored", "Draining", "Internal",
+		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope,
+	}
+	for _, code := range []Code{
+		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,
+		CodeConversationIDRequired, CodeGroupIDRequired, CodeConnectionIDRequired, CodeInvalidTenantID, CodeInvalidProfile,
+		CodeInvalidEventType, CodeReservedType, CodeInvalidEventID, CodeInvalidCorrelationID, CodeInvalidField, CodeUnknownField,
+		CodePayloadTooLarge, CodeMalformedJSON, CodeBatchSize,
+	} {
+		codes = append(codes, string(code))
+	}
+	return codes
+}
+
 func reply(w http.ResponseWriter, status int, body any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

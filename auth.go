@@ -35,6 +35,7 @@ const (
 	ScopeSubscribe Scope = 1 << iota
 	ScopePublish
 	ScopeAdmin
+	ScopeAll // what shows every tenant: only an API key for all (*) has it, no token
 )
 
 var scopeNames = map[string]Scope{"subscribe": ScopeSubscribe, "publish": ScopePublish, "admin": ScopeAdmin}
@@ -69,7 +70,12 @@ var (
 	errClaims       = &Refusal{false, "InvalidCredential", "the token needs the claims tenant, sub and exp, and a scope only as text"}
 	errTenant       = &Refusal{true, "TenantForbidden", "the credential is of another tenant"}
 	errCookieSite   = &Refusal{true, "CrossSite", "a cookie is no credential for another site's page"}
+	errForeignHost  = &Refusal{true, "ForbiddenHost", "in open mode the hub answers to localhost only"}
+	errForeignSite  = &Refusal{true, "CrossSite", "in open mode the hub answers no other site's pages"}
+	errScopeAll     = &Refusal{true, codeScope, "an API key for all tenants (*) is needed"}
 )
+
+const codeScope = "ScopeRequired"
 
 // Bounds of what is looked at before anything is believed.
 const (
@@ -105,6 +111,7 @@ type Auth struct {
 	tenantClaim string
 	keys        []apiKey
 	crossOrigin *http.CrossOriginProtection
+	refused     counts[string] // by code
 }
 
 type apiKey struct {
@@ -118,6 +125,8 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
 		open:   cfg.Secret == "" && cfg.PublicKey == "" && cfg.JWKSURL == "" && len(cfg.APIKeys) == 0,
 		secret: []byte(cfg.Secret), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), crossOrigin: http.NewCrossOriginProtection(),
+		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
+			errCookieSite.Code, errForeignHost.Code, codeScope),
 	}
 	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding()}
 	if cfg.Issuer != "" {
@@ -163,6 +172,16 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	}
 	return a, errors.Join(errs...)
 }
+
+// Refuse counts a *Refusal among what an answer says.
+func (a *Auth) Refuse(err error) {
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		a.refused.add(refusal.Code, 1)
+	}
+}
+
+// Refused is how often each code was answered.
+func (a *Auth) Refused() map[string]int64 { return a.refused.now() }
 
 // Open says that no credential is asked for.
 func (a *Auth) Open() bool { return a.open }
@@ -308,8 +327,12 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	if err != nil {
 		return nil, err
 	}
-	if scopes&need == 0 {
-		return nil, &Refusal{true, "ScopeRequired", "the credential needs the scope " + need.String()}
+	switch {
+	case scopes&need != 0:
+	case need == ScopeAll:
+		return nil, errScopeAll
+	default:
+		return nil, &Refusal{true, codeScope, "the credential needs the scope " + need.String()}
 	}
 	if t := r.PathValue("t"); t != "" {
 		if !caller.Reaches(t) {
@@ -332,14 +355,14 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 		}
 		credential = strings.TrimLeft(credential, " ")
 		if caller := a.service(credential); caller != nil {
-			return caller, ScopePublish | ScopeAdmin, nil
+			return caller, caller.scopes(), nil
 		}
 		return a.token(r.Context(), credential)
 	}
 	switch keys := r.Header["X-Api-Key"]; {
 	case len(keys) == 1:
 		if caller := a.service(keys[0]); caller != nil {
-			return caller, ScopePublish | ScopeAdmin, nil
+			return caller, caller.scopes(), nil
 		}
 		return nil, 0, errCredential
 	case len(keys) > 1:
@@ -387,6 +410,14 @@ func (a *Auth) service(key string) *Caller {
 		}
 	}
 	return found
+}
+
+// scopes are an API key's.
+func (c *Caller) scopes() Scope {
+	if c.tenant == "*" {
+		return ScopePublish | ScopeAdmin | ScopeAll
+	}
+	return ScopePublish | ScopeAdmin
 }
 
 // token proves a JWT (RFC 7519) and reads its claims.

@@ -215,9 +215,11 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 	defer publisher.Close()
 	const event = `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"profile","profiles":["busy"]}}`
 	fmt.Fprintf(publisher, "POST /v1/events HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
-	res, err := http.ReadResponse(bufio.NewReader(publisher), nil)
+	answers := bufio.NewReader(publisher)
+	res, err := http.ReadResponse(answers, nil)
 	is.NoErr(err)
 	is.Equal(res.StatusCode, http.StatusAccepted)
+	io.Copy(io.Discard, res.Body)
 
 	seer.SetReadDeadline(vanished.Add(25 * time.Second))
 	reader := newStreamReader(t, seer)
@@ -229,6 +231,13 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 			t.Logf("%s after %v", event.Data, time.Since(vanished))
 		}
 	}
+	fmt.Fprintf(publisher, "GET /metrics HTTP/1.1\r\nHost: hub\r\n\r\n")
+	res, err = http.ReadResponse(answers, nil)
+	is.NoErr(err)
+	defer res.Body.Close()
+	metrics, err := io.ReadAll(res.Body)
+	is.NoErr(err)
+	is.True(strings.Contains(string(metrics), `realtime_closes_total{reason="vanished"} 2`)) // and not as one that left
 }
 
 // setns is the system call's number, for which package syscall has no name; 0

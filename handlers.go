@@ -30,11 +30,12 @@ var web embed.FS
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
 type APIConfig struct {
-	MaxEventBytes int
-	MaxBodyBytes  int
-	Loopback      bool     // in open mode then no web page from elsewhere gets in
-	Origins       []string // whose pages may call: "https://app.example.com", or "*" alone
-	Logger        *slog.Logger
+	MaxEventBytes  int
+	MaxBodyBytes   int
+	Loopback       bool     // in open mode then no web page from elsewhere gets in
+	Origins        []string // whose pages may call: "https://app.example.com", or "*" alone
+	MetricsTenants int      // so many are shown by name, those with most streams
+	Logger         *slog.Logger
 }
 
 type api struct {
@@ -43,6 +44,7 @@ type api struct {
 	presence *Presence
 	auth     *Auth
 	limits   *Limits
+	metrics  *Metrics
 	cfg      APIConfig
 	results  *spoolBudget
 	doctor   *Doctor
@@ -50,7 +52,8 @@ type api struct {
 
 // NewAPI makes the HTTP side of a hub.
 func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
-	return &api{cluster.hub, cluster, cluster.presence, auth, limits, cfg, &spoolBudget{left: spoolBytes}, NewDoctor(cluster.hub)}
+	metrics := NewMetrics(cluster.hub, cluster.presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
+	return &api{cluster.hub, cluster, cluster.presence, auth, limits, metrics, cfg, &spoolBudget{left: spoolBytes}, NewDoctor(cluster.hub)}
 }
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
@@ -94,6 +97,8 @@ func (a *api) routes() map[string]route {
 		"PUT " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.setMembers},
 		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {ScopeAdmin, a.addMember},
 		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {ScopeAdmin, a.removeMember},
+		"GET /metrics":                                   {ScopeAll, a.scrape},
+		"GET " + profilesAt:                              {ScopeAll, a.profiles},
 	}
 }
 
@@ -120,6 +125,11 @@ func (a *api) Handler() http.Handler {
 				err = route.do(w, r, who)
 			}
 			if err != nil {
+				if route.scope == ScopePublish {
+					a.refused(err)
+				} else {
+					a.auth.Refuse(err)
+				}
 				fail(w, r, a.cfg.Logger, err)
 			}
 		})
@@ -143,6 +153,7 @@ func (a *api) Handler() http.Handler {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
 		if err != nil {
+			a.auth.Refuse(err)
 			fail(w, r, a.cfg.Logger, err)
 			return
 		}
@@ -168,7 +179,7 @@ func (a *api) shared(handler http.Handler) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins:   a.cfg.Origins,
 		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
-		AllowedHeaders:   []string{"Authorization", "X-API-Key", "Content-Type", "Last-Event-ID", "X-Tenant-Id", "X-Profile-Id", "Cache-Control"},
+		AllowedHeaders:   []string{"Authorization", "X-API-Key", "Content-Type", "Last-Event-ID", "X-Tenant-Id", "X-Profile-Id", "Cache-Control", "Traceparent"},
 		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate"},
 		AllowCredentials: !slices.Contains(a.cfg.Origins, "*"),
 		MaxAge:           600,
@@ -206,19 +217,18 @@ func fromElsewhere(r *http.Request) error {
 		host = name
 	}
 	if !isLoopback(strings.Trim(host, "[]")) {
-		return &problem{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only"}
+		return errForeignHost
 	}
-	crossSite := &problem{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages"}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "same-site", "none":
 	case "": // an older browser, or none
 		if origin := r.Header.Get("Origin"); origin != "" {
 			if u, err := url.Parse(origin); err != nil || !isLoopback(u.Hostname()) {
-				return crossSite
+				return errForeignSite
 			}
 		}
 	default:
-		return crossSite
+		return errForeignSite
 	}
 	return nil
 }
@@ -267,10 +277,19 @@ var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body br
 
 func (a *api) publish(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		lines := func(ctx context.Context, lines [][]byte) ([]Receipt, []error) { return a.publishEach(ctx, lines, who) }
-		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, lines, a.results, a.hub.Drained(), who.Expires})
+		trace := traceOf(r)
+		lines := func(ctx context.Context, lines [][]byte) ([]Receipt, []error) {
+			return a.publishEach(ctx, lines, who, trace)
+		}
+		return publishLines(w, r, lineIntake{a.cfg.MaxBodyBytes, lines, a.refused, a.results, a.hub.Drained(), who.Expires})
 	}
 	return a.publishOne(w, r, who, nil)
+}
+
+// refused counts a publish call, or a line of one, that is answered with an error.
+func (a *api) refused(err error) {
+	a.metrics.RefusePublish(describe(err).code)
+	a.auth.Refuse(err)
 }
 
 // accept hands events to the hub that the caller may publish: its one way there.
@@ -292,13 +311,14 @@ func (a *api) accept(ctx context.Context, who *Caller, events []*Event, limit fu
 
 // publishEach publishes lines, each for itself, though together where nothing speaks
 // against it. It waits where a rate limit would refuse: so the reading slows down.
-func (a *api) publishEach(ctx context.Context, lines [][]byte, who *Caller) ([]Receipt, []error) {
+func (a *api) publishEach(ctx context.Context, lines [][]byte, who *Caller, trace string) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*Event
 	var of []int // their lines
 	for i, line := range lines {
 		event, err := DecodeEvent(line, nil, a.cfg.MaxEventBytes)
 		if errs[i] = err; err == nil {
+			within(trace, event)
 			events, of = append(events, event), append(of, i)
 		}
 	}
@@ -336,6 +356,26 @@ func (a *api) publishEach(ctx context.Context, lines [][]byte, who *Caller) ([]R
 	return receipts, errs
 }
 
+// traceOf is the trace that a request belongs to; a malformed header, or several, is
+// as if there were none (W3C Trace Context, section 4.3).
+func traceOf(r *http.Request) string {
+	headers := r.Header["Traceparent"]
+	if len(headers) != 1 {
+		return ""
+	}
+	trace, _ := ParseTraceParent(headers[0])
+	return trace
+}
+
+// within has events without a trace of their own belong to one.
+func within(trace string, events ...*Event) {
+	for _, e := range events {
+		if e.TraceParent == "" {
+			e.TraceParent = trace
+		}
+	}
+}
+
 func (a *api) publishOne(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
 	body, err := a.body(w, r)
 	if err != nil {
@@ -345,6 +385,7 @@ func (a *api) publishOne(w http.ResponseWriter, r *http.Request, who *Caller, at
 	if err != nil {
 		return err
 	}
+	within(traceOf(r), event)
 	receipts, err := a.accept(r.Context(), who, []*Event{event}, a.limits.Publish)
 	if err != nil {
 		return err
@@ -361,6 +402,7 @@ func (a *api) publishBatch(w http.ResponseWriter, r *http.Request, who *Caller) 
 	if err != nil {
 		return err
 	}
+	within(traceOf(r), events...)
 	receipts, err := a.accept(r.Context(), who, events, a.limits.Publish)
 	if err != nil {
 		return err
@@ -411,12 +453,8 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request, who *Caller) error 
 	c, err := a.hub.Connect(r.Context(), s)
 	if err != nil {
 		// Stock EventSource gives up for good on any other answer than 200.
-		reason := CloseCapacity
-		if errors.Is(err, ErrDraining) {
-			reason = CloseDrain
-		}
 		last := a.hub.Engine().NewStream(func(error) {})
-		last.Close(a.hub.Closing(reason))
+		last.Close(a.hub.Closing(Turned(err)))
 		a.hub.Engine().Serve(w, r, last)
 		return nil
 	}
@@ -909,6 +947,16 @@ func (a *api) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) e
 		a.cluster.Kick(r.Context(), c, CloseKicked)
 	}
 	return noContent(w)
+}
+
+func (a *api) scrape(w http.ResponseWriter, r *http.Request, _ *Caller) error {
+	a.metrics.ServeHTTP(w, r)
+	return nil
+}
+
+func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *Caller) error {
+	profiles(w, r)
+	return nil
 }
 
 func (a *api) healthy(w http.ResponseWriter, r *http.Request) {

@@ -50,8 +50,11 @@ type Hub struct {
 	logger   *slog.Logger
 	most     MostConnections
 
-	lostIDs int           // owned by Sweep
-	drained chan struct{} // closed by Drain at its end
+	count *hubCounts // what happens; guards itself
+
+	lostIDs int                  // owned by Sweep
+	dropped map[DropReason]int64 // owned by Sweep: what was dropped when it last looked
+	drained chan struct{}        // closed by Drain at its end
 	endOnce sync.Once
 
 	expiry    expiry // guards itself
@@ -118,7 +121,7 @@ func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{
 		log: cfg.Log, retry: cfg.Retry, marks: cfg.Marks, logger: cfg.Logger, most: cfg.Most,
 		inline: cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
-		byID:   map[uuid.UUID]*Connection{}, drained: make(chan struct{}),
+		byID:   map[uuid.UUID]*Connection{}, drained: make(chan struct{}), count: newHubCounts(),
 	}
 	h.tenants = newTenants(cfg.Log, cfg.Membership)
 	h.members = newMembers(h.tenants, cfg.Membership, cfg.Resolver, cfg.Logger)
@@ -146,6 +149,69 @@ func (h *Hub) Ready() error { return h.log.Ready() }
 
 // Engine writes the streams of this hub.
 func (h *Hub) Engine() *sse.Engine { return h.engine }
+
+// HubStats is what a hub has counted since it was made, and what it has now.
+type HubStats struct {
+	Streams     int
+	Ready       bool // takes streams, and can store
+	Connects    map[Resume]int64
+	Closes      map[CloseReason]int64
+	Refused     map[CloseReason]int64 // streams that were turned away
+	Accepted    map[TargetKind]int64  // events
+	Duplicates  int64
+	Unconfirmed int64
+	Dropped     map[DropReason]int64 // events, by stream
+	Gaps        map[GapReason]int64
+	Replayed    Histogram // events, by resume
+	Engine      sse.Stats
+	Log         LogStats
+}
+
+// Stats looks at everything; for a broker's answer it may wait a second.
+func (h *Hub) Stats() HubStats {
+	c, engine, log := h.count, h.engine.Stats(), h.log.Stats()
+	h.byIDMu.RLock()
+	streams, draining := len(h.byID), h.draining
+	h.byIDMu.RUnlock()
+	dropped := map[DropReason]int64{
+		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
+	}
+	for why, n := range engine.Dropped {
+		dropped[DropReason(sse.Drop(why).String())] = n
+	}
+	gaps := c.gaps.now()
+	gaps[GapSlow] += engine.Shed
+	return HubStats{
+		Streams: streams, Ready: !draining && h.Ready() == nil,
+		Connects: c.connects.now(), Closes: c.closes.now(), Refused: c.refused.now(),
+		Accepted: c.accepted.now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(),
+		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.now(), Engine: engine, Log: log,
+	}
+}
+
+// TenantStats is one tenant's part.
+type TenantStats struct {
+	Name     string
+	Streams  int
+	Accepted int64 // events, since the tenant was last found here
+}
+
+// Busiest are the n tenants with most streams, of those that have any.
+func (h *Hub) Busiest(n int) []TenantStats {
+	var all []TenantStats
+	for _, name := range h.names() {
+		if t := h.find(name); t != nil {
+			if len(t.conns) > 0 {
+				all = append(all, TenantStats{name, len(t.conns), t.accepted})
+			}
+			t.mu.Unlock()
+		}
+	}
+	slices.SortFunc(all, func(a, b TenantStats) int {
+		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
+	})
+	return all[:min(n, len(all))]
+}
 
 // Draining says that no new stream is taken.
 func (h *Hub) Draining() bool {
@@ -188,16 +254,39 @@ func (h *Hub) Sweep(now time.Time) {
 		h.forget(name)
 	}
 	h.log.Sweep(now)
-	if lost := h.log.Stats().LostIDs; lost > h.lostIDs {
+	stats := h.Stats()
+	if lost := stats.Log.LostIDs; lost > h.lostIDs {
 		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
 		h.lostIDs = lost
 	}
+	for reason, n := range stats.Dropped {
+		if reason.forGood() && n > h.dropped[reason] {
+			h.logger.Warn("events dropped", "reason", string(reason), "events", n-h.dropped[reason])
+		}
+	}
+	h.dropped = stats.Dropped
+}
+
+// Turned is why a client is turned away, as it is told, after an error of Connect.
+func Turned(err error) CloseReason {
+	if errors.Is(err, ErrDraining) {
+		return CloseDrain
+	}
+	return CloseCapacity
 }
 
 // Connect opens a connection and puts hub.ready on its stream, and what follows
 // the subscription's cursor: the one door of every transport, which then serves
 // c.Stream. ErrDraining and ErrFull when none is taken; else an error is the log's.
 func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) {
+	c, err := h.connect(ctx, s)
+	if err != nil {
+		h.count.refused.add(Turned(err), 1)
+	}
+	return c, err
+}
+
+func (h *Hub) connect(ctx context.Context, s Subscription) (*Connection, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -245,7 +334,8 @@ func (h *Hub) Connect(ctx context.Context, s Subscription) (*Connection, error) 
 		r := &replay{
 			tenant: t, conn: c, log: h.log, resolve: h.resolve, logger: h.logger, told: from.Seq,
 			allRooms: h.inCluster() && !h.ownsMembership(),
-			fail:     func() { c.Stream.Close(h.Closing(CloseCapacity)) },
+			fail:     func() { h.Kick(c, CloseCapacity) },
+			count:    h.count,
 		}
 		if !h.inline || r.step() {
 			c.Stream.Feed(r.step)
@@ -275,7 +365,7 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 		return nil, nil, err
 	}
 	if replaced != nil {
-		h.leaveLocked(t, replaced)
+		h.leaveLocked(t, replaced, CloseReplaced)
 		p = t.peers[c.Profile]
 	}
 	c.index = len(t.conns)
@@ -293,23 +383,27 @@ func (h *Hub) register(ctx context.Context, c *Connection, watch []ProfileRef, f
 	if missed == nil && from.Epoch != "" && from.Seq < t.rooms.Forgotten() {
 		missed = ErrExpired
 	}
-	resume := "complete"
+	resume := ResumeComplete
 	switch {
 	case missed != nil:
-		resume = "partial"
+		resume = ResumePartial
 	case from.Epoch == "":
-		resume, from = "fresh", t.head
+		resume, from = ResumeFresh, t.head
 	}
+	h.count.connects.add(resume, 1)
 	c.place = from.Seq
 	var d sse.Delivery
 	d.Send(c.Stream, h.ready(c, resume, from))
 	if missed != nil {
-		d.Send(c.Stream, gapFrame(missed, from))
+		d.Send(c.Stream, gapFrame(h.count, missed, from))
 	}
 	d.Flush()
-	if from.Seq < t.head.Seq {
-		c.behind = &behind{shed: h.shed}
+	switch {
+	case from.Seq < t.head.Seq:
+		c.behind = &behind{shed: h.shed, count: h.count}
 		in = t
+	case resume != ResumeFresh:
+		h.count.replayed.add(0)
 	}
 	return in, replaced, nil
 }
@@ -331,7 +425,8 @@ func (h *Hub) admit(c, replaced *Connection, beside int) error {
 }
 
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
-func (h *Hub) leaveLocked(t *tenant, c *Connection) {
+func (h *Hub) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
+	h.count.closes.add(reason, 1)
 	t.removeLocked(c)
 	h.expiry.set(c, time.Time{})
 	h.byIDMu.Lock()
@@ -372,7 +467,7 @@ func (h *Hub) expiring(c *Connection, at time.Time) {
 // one has none: its client is to learn of the gap even if it is cut before. The
 // heartbeat is told for those who read streams by themselves: a silence of three is
 // a dead stream.
-func (h *Hub) ready(c *Connection, resume string, from Cursor) *sse.Frame {
+func (h *Hub) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
 	cursor := from.String()
 	data := make([]byte, 0, 320) // by hand: it is part of what a connect costs
 	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
@@ -384,7 +479,7 @@ func (h *Hub) ready(c *Connection, resume string, from Cursor) *sse.Frame {
 	data = append(data, `","heartbeatMs":`...)
 	data = append(strconv.AppendInt(data, h.engine.Heartbeat().Milliseconds(), 10), '}')
 	b := sse.AppendRetry(make([]byte, 0, len(data)+len(cursor)+64), h.retry)
-	if resume == "partial" {
+	if resume == ResumePartial {
 		cursor = ""
 	}
 	b, _ = sse.AppendEvent(b, cursor, "hub.ready", data)
@@ -405,32 +500,40 @@ func (h *Hub) Closing(reason CloseReason) *sse.Frame {
 
 // ended is the stream's own word that it is over.
 func (h *Hub) ended(c *Connection, why error) {
+	reason := CloseClient
 	switch {
+	case why == nil:
+		reason = CloseDrain // who ended it for another reason has removed it
+	case errors.Is(why, sse.ErrVanished):
+		reason = CloseVanished
 	case errors.Is(why, sse.ErrSlow):
-		h.logger.Warn("stream cut", "reason", string(CloseSlow), "tenant", c.Tenant, "connection", c.ID)
+		reason = CloseSlow
 	case errors.Is(why, sse.ErrNoisy):
-		h.logger.Warn("stream cut", "reason", "noisy", "tenant", c.Tenant, "connection", c.ID)
-	default:
-		h.logger.Debug("stream ended", "tenant", c.Tenant, "connection", c.ID, "by", cmp.Or(why, errHub))
+		reason = CloseNoisy
 	}
-	h.remove(c)
+	if reason == CloseSlow || reason == CloseNoisy {
+		h.logger.Warn("stream cut", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+	}
+	h.remove(c, reason)
 }
 
-var errHub = errors.New("the hub")
-
 // remove takes c out of the hub; only the first call does anything.
-func (h *Hub) remove(c *Connection) {
+func (h *Hub) remove(c *Connection, reason CloseReason) {
 	t := h.find(c.Tenant)
 	if t == nil {
 		return
 	}
 	first := !c.removed // and c.drained is not changed any more
 	if first {
-		h.leaveLocked(t, c)
+		if c.drained && reason == CloseClient {
+			reason = CloseDrain // it went because it was sent away
+		}
+		h.leaveLocked(t, c, reason)
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
 	if first {
+		h.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
 		h.observer.Disconnected(c)
 	}
 	switch {
@@ -444,8 +547,8 @@ func (h *Hub) remove(c *Connection) {
 
 // Kick closes a connection: it is gone from the hub when Kick returns.
 func (h *Hub) Kick(c *Connection, reason CloseReason) {
+	h.remove(c, reason) // before the stream's own end does, for no reason
 	c.Stream.Close(h.Closing(reason))
-	h.remove(c)
 }
 
 // Drained is closed when Drain is over: requests that have no end of their own end.
@@ -557,7 +660,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	now := time.Now()
 	entries := make([]*Entry, len(events))
 	for i, e := range events {
-		entries[i] = &Entry{Event: e, Chosen: e.ID != ""}
+		entries[i] = &Entry{Event: e, Chosen: e.ID != "", Here: true}
 		if e.ID == "" {
 			id, err := uuid.NewV7()
 			if err != nil {
@@ -576,15 +679,24 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 		for i, e := range events {
 			ids[i] = e.ID
 		}
+		h.count.unconfirmed.Add(int64(len(events)))
 		return nil, &UnconfirmedError{ids, err}
 	} else if err != nil {
 		return nil, err
 	}
+	debug := h.logger.Enabled(ctx, slog.LevelDebug)
 	receipts := make([]Receipt, len(entries))
 	for i, e := range entries {
+		if debug {
+			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
+				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
+		}
 		receipts[i] = Receipt{ID: e.Event.ID, Timestamp: now, Connections: e.Reached, Duplicate: e.Duplicate}
 		if e.Duplicate {
 			receipts[i].Timestamp = e.FirstAt
+			h.count.duplicates.Add(1)
+		} else {
+			h.count.accepted.add(e.Event.Target.Kind, 1)
 		}
 		if e.Cursor.Seq > 0 {
 			receipts[i].Cursor = e.Cursor.String()
@@ -612,7 +724,7 @@ func (h *Hub) Say(ctx context.Context, e *Event) error {
 	if err := h.settle(ctx, e, e.Timestamp); err != nil {
 		return err
 	}
-	h.Deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}})
+	h.deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}}, false)
 	h.Flush(e.TenantID)
 	return nil
 }
@@ -627,7 +739,10 @@ func (e *UnconfirmedError) Error() string { return e.err.Error() }
 func (e *UnconfirmedError) Unwrap() error { return e.err }
 
 // Deliver implements Sink.
-func (h *Hub) Deliver(tenant string, entries []*Entry) {
+func (h *Hub) Deliver(tenant string, entries []*Entry) { h.deliver(tenant, entries, true) }
+
+// deliver hands entries to their streams; what was published is timed.
+func (h *Hub) deliver(tenant string, entries []*Entry, published bool) {
 	t := h.find(tenant)
 	if t == nil {
 		return
@@ -635,6 +750,13 @@ func (h *Hub) Deliver(tenant string, entries []*Entry) {
 	defer t.mu.Unlock()
 	for _, e := range entries {
 		p := parcelOf(e)
+		switch {
+		case e.Here:
+			t.accepted++
+			p.since = e.Event.Timestamp
+		case published: // another hub's clock may be wrong
+			p.since = time.Now()
+		}
 		if p.place > 0 && p.place <= t.head.Seq && t.attached {
 			continue // it was told when it was attached
 		}
@@ -692,6 +814,7 @@ func (h *Hub) Lost(tenant string, place Cursor) {
 		c.drained = true // they will be back
 	}
 	t.mu.Unlock()
+	h.count.gaps.add(GapLost, len(open))
 	if len(open) > 0 {
 		h.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
 	}

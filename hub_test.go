@@ -559,3 +559,66 @@ func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	is.Equal(types[:3], []string{"hub.ready", "a.b", "hub.gap"})
 	is.Equal(types[len(types)-1], "hub.closing")
 }
+
+// Every publish call takes a trace: the event's own, or else the request's, which is
+// as if it were not there when it is malformed. It comes with the event, and stays.
+func TestTraceParentTravels(t *testing.T) {
+	is := is.New(t)
+	const own, header = "00-11111111111111111111111111111111-1111111111111111-01", "00-22222222222222222222222222222222-2222222222222222-00"
+	h := newTestHub(t)
+	me := h.open(t, "tenant=acme&profile=me")
+	h.do(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["me"]}`)
+	h.do(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["me"]}`)
+	bare := func(more string) string { return `{"type":"a.b","payload":1` + more + `}` }
+	whole := func(more string) string { return bare(`,"tenantId":"acme","target":{"kind":"tenant"}` + more) }
+	const itsOwn = `,"traceparent":"` + own + `"`
+	var sent []string
+	send := func(path, kind, body string, headers []string, want ...string) {
+		t.Helper()
+		h.settle(t)
+		req, err := http.NewRequest("POST", h.next().URL+path, strings.NewReader(body))
+		is.NoErr(err)
+		req.Header["Traceparent"] = headers
+		req.Header.Set("Content-Type", kind)
+		res, err := h.client.Do(req)
+		is.NoErr(err)
+		res.Body.Close()
+		is.True(res.StatusCode == http.StatusAccepted || res.StatusCode == http.StatusOK)
+		for _, want := range want {
+			event := me.until(t, "a.b")
+			var got struct{ TraceParent string }
+			is.NoErr(json.Unmarshal([]byte(event.Data), &got))
+			is.Equal(got.TraceParent, want)
+			if event.ID != "" && !strings.Contains(path, "/connections/") {
+				sent = append(sent, want)
+			}
+		}
+	}
+	for path, more := range map[string]string{
+		"events": "", "profiles/me/events": "", "profiles/events": `,"profiles":["me"]`, "conversations/c/events": "",
+		"groups/g/events": "", "connections/" + me.ConnectionID + "/events": "",
+	} {
+		path = "/v1/tenants/acme/" + path
+		send(path, "application/json", bare(more), []string{header}, header)
+		send(path, "application/json", bare(more+itsOwn), []string{header}, own)
+	}
+	send("/v1/events", "application/json", whole(""), []string{header}, header)
+	for _, bad := range [][]string{nil, {""}, {"x"}, {header, header}, {header + "-x"}} {
+		send("/v1/events", "application/json", whole(""), bad, "")
+		send("/v1/events", "application/json", whole(itsOwn), bad, own)
+	}
+	send("/v1/events/batch", "application/json", `{"events":[`+whole("")+`,`+whole(itsOwn)+`]}`, []string{header}, header, own)
+	send("/v1/events", "application/x-ndjson", whole("")+"\n"+whole(itsOwn)+"\n", []string{header}, header, own)
+
+	var stored []string
+	_, answer := h.do(t, "GET", "/v1/tenants/acme/events?limit=1000", "")
+	for _, event := range answer["events"].([]any) {
+		trace, _ := event.(map[string]any)["traceparent"].(string)
+		stored = append(stored, trace)
+	}
+	is.Equal(stored, sent)
+	again := h.back(t, me.Cursor, "tenant=acme&profile=me")
+	for _, want := range sent {
+		is.Equal(strings.Contains(again.until(t, "a.b").Data, `"traceparent":"`+want+`"`), want != "")
+	}
+}

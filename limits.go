@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -53,6 +54,9 @@ func (l *Limits) Publish(tenant string, n int) error {
 	return nil
 }
 
+// Met is how often a limit refused somebody, or had them wait.
+func (l *Limits) Met() (publish, client int64) { return l.publish.met.Load(), l.client.met.Load() }
+
 // AwaitPublish is Publish for who would rather wait.
 func (l *Limits) AwaitPublish(ctx context.Context, tenant string, n int) error {
 	for {
@@ -82,6 +86,8 @@ func (l *Limits) Client(tenant string, p ProfileRef) error {
 // seconds.
 type buckets[K comparable] struct {
 	perSecond float64 // static; 0: no limit
+
+	met atomic.Int64 // how often there was nothing to take
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -115,6 +121,7 @@ func (b *buckets[K]) take(key K, n int) (wait time.Duration) {
 	first := bucket.ReserveN(now, min(n, burst))
 	if wait := first.DelayFrom(now); wait > 0 {
 		first.CancelAt(now)
+		b.met.Add(1)
 		return wait
 	}
 	for n -= burst; n > 0; n -= burst {

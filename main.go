@@ -77,6 +77,7 @@ type Config struct {
 	NATSReplicas     int           `env:"NATS_REPLICAS" envDefault:"1"`
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
+	MetricsTenants   int           `env:"METRICS_TENANTS" envDefault:"0"`
 	LogLevel         slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat        string        `env:"LOG_FORMAT" envDefault:"text"`
 }
@@ -120,6 +121,7 @@ func loadConfig(environ []string) (Config, error) {
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
+	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
 	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate} {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number of 0 to a milliard a second; 0 lifts the limit")
 	}
@@ -364,7 +366,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
-		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, Logger: logger,
+		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	server := newServer(api.Handler(), certificate, logger)
 	scheme, serve := "http://", server.Serve
@@ -466,7 +468,7 @@ func tuneMemory(budget, history int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		all := budget + history
 		// What Go does not count, the program itself, has to fit too.
-		debug.SetMemoryLimit(all - min(max(all/16, 24<<20), all/2))
+		debug.SetMemoryLimit(all - min(max(all/16, 32<<20), all/2))
 	}
 }
 

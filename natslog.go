@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,6 +20,7 @@ type brokerLog struct {
 	journal *journal.Journal
 	shelves shelves
 	sinks   []Sink
+	unread  atomic.Int64
 	logger  *slog.Logger
 }
 
@@ -80,6 +82,7 @@ func (l *brokerLog) entryOf(it *journal.Item, epoch string) *Entry {
 	if e == nil {
 		event, err := DecodeStored(it.Data)
 		if err != nil {
+			l.unread.Add(1)
 			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
 			return nil
 		}
@@ -344,9 +347,10 @@ func (l *brokerLog) Sweep(now time.Time) { l.shelves.sweep(now) }
 func (l *brokerLog) Stats() LogStats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	stats := LogStats{Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
 	keys, messages, bytes, err := l.journal.Stats(ctx)
-	if err != nil {
-		return LogStats{}
+	if stats.Unknown = err != nil; !stats.Unknown {
+		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
-	return LogStats{Tenants: keys, Entries: int(messages), Bytes: int64(bytes)}
+	return stats
 }

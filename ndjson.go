@@ -50,6 +50,7 @@ type lineIntake struct {
 	maxLine int // bytes; 0 lifts the limit
 	// publish publishes lines, each for itself.
 	publish func(ctx context.Context, lines [][]byte) ([]Receipt, []error)
+	refused func(error) // told of each line that was
 	budget  *spoolBudget
 	ending  <-chan struct{} // closed when no more lines are taken
 	expires time.Time       // of the credential; zero: never
@@ -102,6 +103,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 			switch got := receipts[i]; {
 			case errs[i] != nil:
 				sum.Refused++
+				in.refused(errs[i])
 				err = out.put(problemOf(number, errs[i]))
 			default:
 				sum.Accepted++
@@ -125,6 +127,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 			return out.put(sum)
 		default:
 			sum.Refused++
+			in.refused(end)
 			if err := out.put(problemOf(n, end)); broken {
 				return out.put(sum)
 			} else if err != nil {

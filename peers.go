@@ -88,6 +88,11 @@ const (
 	CloseSlow     CloseReason = "slow"
 	CloseCapacity CloseReason = "capacity"
 	CloseReplaced CloseReason = "replaced"
+
+	// Of these no hub.closing tells: nobody is there to be told, or to listen.
+	CloseClient   CloseReason = "client"   // it left
+	CloseVanished CloseReason = "vanished" // without a word
+	CloseNoisy    CloseReason = "noisy"    // it kept sending
 )
 
 // Peers are the other hubs of a cluster. A hub that is alone has none (nil).

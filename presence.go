@@ -75,6 +75,8 @@ type Presence struct {
 	dirty   []*profile // status may differ from what was announced
 	stopped []*typist  // to be told at the next tick
 	seen    []sighting // offline profiles, first who left first
+	count   map[Status]int
+	crowded int // typists of whom nobody was told, their conversation being too large
 }
 
 // roll is the presence of one tenant.
@@ -119,7 +121,7 @@ type sighting struct {
 // NewPresence makes the presence of a hub and has it told of connections; Run
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
-	p := &Presence{hub: hub, cfg: cfg, tenants: map[string]*roll{}}
+	p := &Presence{hub: hub, cfg: cfg, tenants: map[string]*roll{}, count: map[Status]int{}}
 	hub.Observe(p)
 	return p
 }
@@ -265,6 +267,8 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 	}
 	who.roll.count[who.status]--
 	who.roll.count[status]++
+	p.count[who.status]--
+	p.count[status]++
 	who.status = status
 	if !who.dirty {
 		who.dirty = true
@@ -411,7 +415,13 @@ func (p *Presence) Typing(ctx context.Context, tenant string, ref ProfileRef, co
 		return ErrNotMember
 	}
 	t := typing{ref, conversation}
-	if !p.setTyping(tenant, t, started && size <= maxTypingRoom) {
+	if started && size > maxTypingRoom {
+		started = false
+		p.mu.Lock()
+		p.crowded++
+		p.mu.Unlock()
+	}
+	if !p.setTyping(tenant, t, started) {
 		return nil
 	}
 	return p.tellTyping(ctx, tenant, t, started)
@@ -493,6 +503,14 @@ func (p *Presence) tellTyping(ctx context.Context, tenant string, t typing, star
 		ConversationID string     `json:"conversationId"`
 		Profile        ProfileRef `json:"profile"`
 	}{t.conversation, t.ref}))
+}
+
+// Counts are how many profiles are not offline, all tenants together, and of how many
+// typists nobody was told.
+func (p *Presence) Counts() (online, away, crowded int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count[Online], p.count[Away], p.crowded
 }
 
 // Of is what is known of profiles, in the order asked.

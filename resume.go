@@ -23,7 +23,10 @@ type replay struct {
 	// entries are looked at, as of now.
 	allRooms bool
 
-	told uint64 // the place of the last id that the client was sent
+	count *hubCounts
+
+	told   uint64 // the place of the last id that the client was sent
+	events int    // that it was sent
 }
 
 // chunkBytes is about how much of a history is read at once.
@@ -55,13 +58,14 @@ func (r *replay) step() bool {
 		t.adoptLocked(room, roster, now)
 	}
 	if expired {
-		d.Send(c.Stream, gapFrame(ErrExpired, page.Next))
+		d.Send(c.Stream, gapFrame(r.count, ErrExpired, page.Next))
 		r.told = page.Next.Seq
 	}
 	r.sendLocked(&d, page)
 	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
 		c.behind = nil
+		r.count.replayed.add(r.events)
 	}
 	t.mu.Unlock()
 	d.Flush()
@@ -93,10 +97,12 @@ func (r *replay) rosters(entries []*Entry) map[Room]*Roster {
 func (r *replay) sendLocked(d *sse.Delivery, page Page) {
 	t, c := r.tenant, r.conn
 	var b []byte
+	events := 0 // in b
 	flush := func() {
 		if len(b) > 0 {
-			d.Send(c.Stream, sse.NewFrame(b, false))
-			b = nil
+			d.Send(c.Stream, sse.NewEvents(b, events, false, time.Time{}))
+			r.events += events
+			b, events = nil, 0
 		}
 	}
 	heldBefore := func(place uint64) {
@@ -118,6 +124,7 @@ func (r *replay) sendLocked(d *sse.Delivery, page Page) {
 			continue
 		}
 		b = p.append(b, c.unnamed)
+		events++
 		r.told = e.Cursor.Seq
 	}
 	c.place = page.Next.Seq
@@ -130,12 +137,13 @@ func (r *replay) sendLocked(d *sse.Delivery, page Page) {
 }
 
 // gapFrame says that something was missed for good, and where things go on.
-func gapFrame(why error, from Cursor) *sse.Frame {
-	reason := "expired"
+func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
+	reason := GapExpired
 	if errors.Is(why, ErrUnknownCursor) {
-		reason = "unknown"
+		reason = GapUnknown
 	}
+	count.gaps.add(reason, 1)
 	cursor := from.String()
-	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+reason+`","cursor":"`+cursor+`"}`))
+	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+string(reason)+`","cursor":"`+cursor+`"}`))
 	return sse.NewFrame(b, false)
 }

@@ -281,6 +281,10 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 			close(log.goOn)
 			got := strings.ReplaceAll(h.payloads(t, "acme", client)[0], `"e"`, "e")
 			is.Equal(got, c.want)
+			stats := h.Stats()
+			is.Equal(int(stats.Dropped[DropBehind]), c.events-strings.Count(c.want, "e")) // each that did not come
+			is.Equal(int(stats.Gaps[GapSlow]), strings.Count(c.want, "hub.gap"))
+			is.Equal(stats.Replayed.Sum, 3.0)
 		})
 	}
 }

@@ -47,6 +47,7 @@ type Entry struct {
 	Event    *Event
 	Envelope []byte // as its recipients see it
 	Chosen   bool   // its publisher chose its id, so a repeat is recognised
+	Here     bool   // it was published to this hub, at its timestamp by this hub's own clock
 
 	Cursor    Cursor    // its place, the first's for a duplicate; zero where it is not stored
 	Duplicate bool      // nothing was stored or handed on
@@ -58,7 +59,7 @@ type Entry struct {
 // What memory an entry takes beside its envelope, and its place in one list of an
 // index, as measured.
 const (
-	entryBytes = 720
+	entryBytes = 752
 	listBytes  = 48
 )
 
@@ -167,4 +168,7 @@ type LogStats struct {
 	Bytes   int64 // of memory, as counted against the limits
 	IDs     int   // that would be recognised
 	LostIDs int   // forgotten before their window was over, since the start
+	Unsent  int   // ephemeral events that other hubs could not be told of, since the start
+	Unread  int   // what other hubs stored and is no event to this one, since the start
+	Unknown bool  // what is kept, as nobody answers
 }

@@ -31,7 +31,8 @@ type tenant struct {
 	conns     []*Connection // in no order; a connection knows its index
 	present   map[Room]map[*peer]struct{}
 	watchers  map[ProfileRef]map[*Connection]struct{}
-	forgotten bool // no longer in Hub.tenants
+	accepted  int64 // events that were published to this hub, since it was found
+	forgotten bool  // no longer in Hub.tenants
 }
 
 type resolved struct {
@@ -93,6 +94,7 @@ type behind struct {
 	held  []held
 	bytes int
 	shed  *sse.Frame // in place of what was too much
+	count *hubCounts
 }
 
 // held is a frame that is not stored, and the place it comes after.
@@ -196,6 +198,14 @@ func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, pl
 		b.held = append(b.held, held{t.head.Seq, frame})
 		b.bytes += frame.Len()
 	default:
+		dropped := frame.Events()
+		for _, h := range b.held {
+			dropped += h.frame.Events()
+		}
+		b.count.behind.Add(int64(dropped))
+		if len(b.held) != 1 || b.held[0].frame != b.shed {
+			b.count.gaps.add(GapSlow, 1)
+		}
 		first := append(b.held, held{after: t.head.Seq})[0]
 		b.held, b.bytes = []held{{first.after, b.shed}}, maxHeld
 	}
@@ -224,6 +234,7 @@ type parcel struct {
 	place  uint64      // 0: not stored
 	cursor string      // empty: not stored
 	only   *Connection // that a target of this kind names, whichever tenant's
+	since  time.Time   // when it was published; zero: not to be timed
 
 	notProfiles map[ProfileRef]struct{}
 	notConns    map[uuid.UUID]struct{}
@@ -286,7 +297,7 @@ func (p *parcel) frame(unnamed bool) *sse.Frame {
 	}
 	if *frame == nil {
 		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24)
-		*frame = sse.NewFrame(p.append(b, unnamed), p.cursor == "")
+		*frame = sse.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
 	}
 	return *frame
 }
@@ -407,7 +418,7 @@ func (t *tenant) sendBundleLocked(d *sse.Delivery, c *Connection, b *bundle) {
 		for _, p := range b.parcels {
 			data = p.append(data, c.unnamed)
 		}
-		*frame = sse.NewFrame(data, true)
+		*frame = sse.NewEvents(data, len(b.parcels), true, time.Time{})
 	}
 	t.sendLocked(d, c, *frame, 0)
 }

@@ -311,6 +311,7 @@ type Event struct {
 	Target        Target
 	Timestamp     time.Time
 	CorrelationID string
+	TraceParent   string // of the trace that its publisher works in (W3C Trace Context)
 	Ephemeral     bool
 }
 
@@ -378,6 +379,9 @@ func (e *Event) appendJSON(b []byte, whole bool) (_ []byte, payloadAt int) {
 	b = append(b, '"')
 	if e.CorrelationID != "" {
 		text(`,"correlationId":`, e.CorrelationID)
+	}
+	if e.TraceParent != "" {
+		text(`,"traceparent":`, e.TraceParent)
 	}
 	if e.Ephemeral {
 		b = append(b, `,"ephemeral":true`...)
@@ -458,6 +462,8 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 			d.Type = d.text(CodeInvalidEventType, "type", v)
 		case "correlationId":
 			d.CorrelationID = d.text(CodeInvalidCorrelationID, "correlationId", v)
+		case "traceparent":
+			d.traceParent(d.text(CodeInvalidField, "traceparent", v))
 		case "timestamp":
 			if d.stored {
 				d.Timestamp, _ = time.Parse(TimeFormat, d.text(CodeInvalidField, "timestamp", v))
@@ -500,6 +506,43 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
 	}
 	return nil
+}
+
+// traceParent takes the field, if it is not absent.
+func (d *eventDecoder) traceParent(text string) {
+	var ok bool
+	if d.TraceParent, ok = ParseTraceParent(text); !ok && text != "" {
+		d.add(CodeInvalidField, "traceparent", "must be version-trace-parent-flags in lower-case hex, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	}
+}
+
+// traceParentLen is the length of version 00 of the W3C's traceparent.
+const traceParentLen = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+// ParseTraceParent reads a traceparent (W3C Trace Context, section 3.2). Of a version
+// that is not known yet it takes what it knows, as version 00.
+func ParseTraceParent(text string) (string, bool) {
+	if len(text) < traceParentLen {
+		return "", false
+	}
+	version, known, more := text[:2], text[:traceParentLen], text[traceParentLen:]
+	if version == "ff" || more != "" && (version == "00" || more[0] != '-') {
+		return "", false
+	}
+	for i := range len(known) {
+		c, dash := known[i], i == 2 || i == 35 || i == 52
+		if dash != (c == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return "", false
+		}
+	}
+	none := func(id string) bool { return strings.Trim(id, "0") == "" }
+	if none(known[3:35]) || none(known[36:52]) {
+		return "", false
+	}
+	if version != "00" {
+		known = "00" + known[2:]
+	}
+	return strings.Clone(known), true
 }
 
 // absent: null and "" mean that a field is not there; a payload may be "".

@@ -88,6 +88,7 @@ func TestAllFaultsAtOnceWithTheirIndex(t *testing.T) {
 // FuzzDecodeEvent: no panic, codes of the closed set only, and what is accepted
 // goes over the wire and comes back with nothing forged.
 func FuzzDecodeEvent(f *testing.F) {
+	f.Add([]byte(`{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"},"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`))
 	f.Add([]byte(`{"id":"x","tenantId":"acme","type":"a.b","payload":{"a":"\n\u2028"},"target":{"kind":"profiles","profiles":["a:b:c",{"type":"t","id":"/"}]}}`))
 	f.Add([]byte(`{"id":"x\r\ny","tenantId":"acme","type":"a\u0000","payload":1,"target":{"kind":"conversation","conversationId":"\u0085"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -117,4 +118,43 @@ func FuzzDecodeEvent(f *testing.F) {
 			t.Fatalf("%q came back as %+v, %v", frame, got, err)
 		}
 	})
+}
+
+func TestTraceParent(t *testing.T) {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	const ids = "-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for text, want := range map[string]string{
+		good:                                  good,
+		strings.TrimSuffix(good, "01") + "ff": strings.TrimSuffix(good, "01") + "ff", // flags that nobody knows yet
+		"cc" + ids:                            good,                                  // of a later version what is known
+		"cc" + ids + "-what-follows":          good,
+		"":                                    "", "00": "", good + "-": "", good + "-00": "", good + " ": "", " " + good: "",
+		"cc" + ids + ".": "", "cc" + ids + "0": "", "ff" + ids: "", "FF" + ids: "", "0x" + ids: "",
+		strings.ToUpper(good): "", strings.Replace(good, "a", "g", 1): "", strings.Replace(good, "-b", "_b", 1): "",
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01": "",
+		"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01": "",
+		"00-0af7651916cd43dd8448eb211c80319-b7ad6b71692033311-01": "",
+	} {
+		t.Run(text, func(t *testing.T) {
+			is := is.New(t)
+			got, ok := ParseTraceParent(text)
+			is.Equal(got, want)
+			is.Equal(ok, want != "")
+			body := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"},"traceparent":"` + text + `"}`
+			e, err := DecodeEvent([]byte(body), nil, 0)
+			if want == "" && text != "" {
+				faults := FieldErrors(err)
+				is.Equal(len(faults), 1)
+				is.Equal(faults[0].Code, CodeInvalidField)
+				is.Equal(faults[0].Field, "traceparent")
+				return
+			}
+			is.NoErr(err)
+			is.Equal(e.TraceParent, want)
+			stored, err := DecodeStored(e.AppendWhole(nil)) // what other hubs and the history have
+			is.NoErr(err)
+			is.Equal(stored.TraceParent, want)
+			is.Equal(strings.Contains(string(e.AppendEnvelope(nil)), "traceparent"), want != "")
+		})
+	}
 }

@@ -217,12 +217,15 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		}
 		return nil
 	}
-	for _, msg := range passes { // who cannot be reached now is not there now
+	for i, msg := range passes { // who cannot be reached now is not there now
 		if !j.cfg.Connected() {
+			j.unpassed.Add(int64(len(passes) - i))
 			break
 		}
 		if err := j.nc.PublishMsg(msg); errors.Is(err, nats.ErrMaxPayload) {
 			return ErrTooLarge
+		} else if err != nil {
+			j.unpassed.Add(1)
 		}
 	}
 	for _, key := range keys {

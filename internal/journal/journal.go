@@ -102,6 +102,7 @@ type Journal struct {
 	number   atomic.Uint64 // of the last append
 	highest  atomic.Uint64 // place that was ever seen
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
+	unpassed atomic.Int64  // items that others could not be sent
 
 	heads heads
 
@@ -229,6 +230,9 @@ func (j *Journal) Ready() error {
 	}
 	return nil
 }
+
+// Unpassed is how many items that are not kept could not be sent to others.
+func (j *Journal) Unpassed() int64 { return j.unpassed.Load() }
 
 var encoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 

@@ -41,6 +41,24 @@ func TestTailLoss(t *testing.T) {
 	})
 }
 
+// What is passed to others and not kept is lost where they cannot be told, and is
+// counted.
+func TestUnpassed(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	cfg := settings
+	cfg.Prefix = "unpassed"
+	one := open(t, b, 0, "one", cfg)
+	pass := func() []*Item {
+		return []*Item{{Key: "k", Data: []byte("a"), Pass: true}, {Key: "k", Data: []byte("b"), Pass: true}}
+	}
+	is.NoErr(one.Append(t.Context(), pass()))
+	is.Equal(one.Unpassed(), int64(0))
+	one.nc.Close()
+	is.NoErr(one.Append(t.Context(), pass()))
+	is.Equal(one.Unpassed(), int64(2))
+}
+
 // What a feed misses in the middle it reads back, in order and once.
 func TestGapIsReadBack(t *testing.T) {
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {

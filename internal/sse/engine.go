@@ -14,9 +14,10 @@ import (
 
 // Why a stream ended, as its gone callback is told; nil is for [Stream.Close].
 var (
-	ErrGone  = errors.New("the client went away")
-	ErrSlow  = errors.New("the client reads too slowly")
-	ErrNoisy = errors.New("the client kept sending")
+	ErrGone     = errors.New("the client went away")
+	ErrVanished = errors.New("the client does not answer")
+	ErrSlow     = errors.New("the client reads too slowly")
+	ErrNoisy    = errors.New("the client kept sending")
 )
 
 const (
@@ -53,6 +54,8 @@ type Engine struct {
 
 	owed  atomic.Int64 // bytes that all streams owe; may lag behind
 	clock atomic.Int64 // nanoseconds since the start, as of the last tick
+
+	losses losses
 
 	relieving sync.Mutex
 
@@ -294,7 +297,8 @@ func (e *Engine) relieve() {
 		}
 		return cmp.Compare(b.owed, a.owed)
 	})
-	for _, ease := range []func(*Stream){(*Stream).shedLocked, (*Stream).cutLocked} {
+	shed := func(s *Stream) { s.shedLocked(DropBudget) }
+	for _, ease := range []func(*Stream){shed, (*Stream).cutLocked} {
 		for _, d := range debts {
 			if enough() {
 				return

@@ -18,15 +18,26 @@ var ErrField = errors.New("sse: CR, LF or NUL in an id or event name")
 // and shared by all streams that owe it.
 type Frame struct {
 	data      []byte
+	since     time.Time // when its event was published; zero: not to be timed
+	events    int32     // how many it is to be counted as
 	ephemeral bool
 }
 
 // NewFrame makes a frame of encoded events. An ephemeral one is the first to be
 // shed when a stream falls behind.
-func NewFrame(data []byte, ephemeral bool) *Frame { return &Frame{data, ephemeral} }
+func NewFrame(data []byte, ephemeral bool) *Frame { return &Frame{data: data, ephemeral: ephemeral} }
+
+// NewEvents is NewFrame of so many events that are counted when they are written,
+// and timed if they were published at a time that is not zero.
+func NewEvents(data []byte, n int, ephemeral bool, published time.Time) *Frame {
+	return &Frame{data, published, int32(n), ephemeral}
+}
 
 // Len is the frame's size in bytes.
 func (f *Frame) Len() int { return len(f.data) }
+
+// Events is how many events the frame is counted as.
+func (f *Frame) Events() int { return int(f.events) }
 
 // AppendEvent appends one event; an empty id or name leaves the field out. Data
 // of several lines becomes several data fields (LF, CR and CRLF all end a line).

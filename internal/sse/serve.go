@@ -86,10 +86,12 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 			err = rc.Flush() // a failed write may show here only
 		}
 		s.mu.Lock()
-		s.advanceLocked(len(data))
-		s.mu.Unlock()
 		if err != nil {
-			return ErrGone
+			s.mu.Unlock()
+			return ErrGone // how much of it came through is not known
 		}
+		w := s.advanceLocked(len(data))
+		s.mu.Unlock()
+		s.tally().count(w)
 	}
 }

@@ -744,7 +744,7 @@ func TestAPlaceIsNotItsNextHoldersPast(t *testing.T) {
 func BenchmarkDelivery(b *testing.B) {
 	const streams = 1000
 	e := NewEngine(Config{})
-	f := eventFrame(strings.Repeat("x", 200))
+	f := NewEvents(eventFrame(strings.Repeat("x", 200)).data, 1, false, time.Now()) // counted and timed, as a publish is
 	server := httptest.NewUnstartedServer(nil)
 	var mu sync.Mutex
 	var all []*Stream

@@ -33,6 +33,8 @@ type shard struct {
 
 	mu    sync.Mutex
 	ready list // guarded by mu
+
+	tally tally
 }
 
 // push gives all of a list to the writer.

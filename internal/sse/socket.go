@@ -15,8 +15,9 @@ const maxInput = 64 << 10
 
 // Errors of the socket calls, the same on every system.
 var (
-	errFull     = errors.New("the socket is full, or empty")
-	errTimedOut = errors.New("the peer does not acknowledge")
+	errFull        = errors.New("the socket is full, or empty")
+	errTimedOut    = errors.New("the peer does not acknowledge")
+	errUnreachable = errors.New("the peer cannot be reached")
 )
 
 type connKey struct{}
@@ -135,11 +136,13 @@ func (s *Stream) writeAll(room func() []byte) error {
 		n, err := send(int(s.fd), data)
 
 		s.mu.Lock()
-		s.advanceLocked(n)
+		w := s.advanceLocked(n)
 		if err == nil && n == len(data) {
 			s.mu.Unlock()
+			s.tally().count(w)
 			continue
 		}
+		s.tally().count(w)
 		if err != nil && err != errFull {
 			s.mu.Unlock()
 			return s.lost(err)
@@ -170,8 +173,11 @@ func (s *Stream) writeAll(room func() []byte) error {
 func (s *Stream) lost(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == errTimedOut && s.owed > 0 {
+	switch {
+	case err == errTimedOut && s.owed > 0:
 		return ErrSlow
+	case err == errTimedOut, err == errUnreachable:
+		return ErrVanished
 	}
 	return ErrGone
 }

@@ -31,6 +31,8 @@ func socketError(errno syscall.Errno) error {
 		return errFull
 	case syscall.ETIMEDOUT:
 		return errTimedOut
+	case syscall.EHOSTUNREACH, syscall.ENETUNREACH: // instead of it, where a router or the neighbour's silence says more
+		return errUnreachable
 	}
 	return errno
 }

@@ -115,6 +115,7 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
+		s.engine.losses.drop(DropClosed, f)
 		return
 	}
 	d.engine = s.engine
@@ -191,7 +192,7 @@ func (s *Stream) boundLocked() {
 	if limit <= 0 || s.closed || s.owed <= limit || !s.blockedLocked() {
 		return
 	}
-	s.shedLocked()
+	s.shedLocked(DropSlow)
 	if s.owed > limit {
 		s.cutLocked()
 	}
@@ -204,7 +205,7 @@ func (s *Stream) oweLocked(n int) {
 }
 
 // shedLocked drops the ephemeral frames, and says so in their place.
-func (s *Stream) shedLocked() {
+func (s *Stream) shedLocked(why Drop) {
 	kept := s.pending[:s.taken]
 	for _, f := range s.pending[s.taken:] {
 		if !f.ephemeral {
@@ -212,8 +213,10 @@ func (s *Stream) shedLocked() {
 			continue
 		}
 		s.oweLocked(-len(f.data))
+		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true
+			s.engine.losses.shed.Add(1)
 			kept = append(kept, s.engine.cfg.Shed)
 			s.oweLocked(len(s.engine.cfg.Shed.data))
 		}
@@ -228,6 +231,7 @@ func (s *Stream) cutLocked() {
 	for _, f := range s.pending[s.taken:] {
 		s.oweLocked(-len(f.data))
 	}
+	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
 	last := s.engine.cfg.Cut()
 	s.pending = append(append([]*Frame(nil), s.pending[:s.taken]...), last)
 	s.oweLocked(len(last.data))
@@ -324,8 +328,8 @@ func (s *Stream) peekLocked(buf func() []byte) []byte {
 	return b
 }
 
-// advanceLocked takes off what was written.
-func (s *Stream) advanceLocked(n int) {
+// advanceLocked takes off what was written, and returns what that was.
+func (s *Stream) advanceLocked(n int) (w written) {
 	s.oweLocked(-n)
 	if n > 0 {
 		s.wroteAt = s.engine.clock.Load()
@@ -338,6 +342,12 @@ func (s *Stream) advanceLocked(n int) {
 		}
 		n -= len(f.data)
 		s.shed = s.shed && f != s.engine.cfg.Shed
+		if f.events > 0 {
+			w.events += int(f.events)
+			if w.since.IsZero() { // what follows was published later
+				w.since = f.since
+			}
+		}
 		whole++
 	}
 	s.offset, s.taken = int32(n), 0
@@ -346,10 +356,11 @@ func (s *Stream) advanceLocked(n int) {
 	}
 	if whole == len(s.pending) {
 		s.pending = nil // an idle stream costs nothing
-		return
+		return w
 	}
 	clear(s.pending[:whole])
 	s.pending = s.pending[whole:]
+	return w
 }
 
 // end is the last a stream hears of its holder.
@@ -357,6 +368,7 @@ func (s *Stream) end(why error) {
 	s.mu.Lock()
 	s.state, s.closed = ended, true
 	s.oweLocked(-s.owed)
+	s.engine.losses.drop(DropGone, s.pending...)
 	s.pending, s.more = nil, nil
 	if s.cut {
 		why = ErrSlow

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"net/http"
+	"net/http/pprof" // its init also fills http.DefaultServeMux, which nobody serves
+	"strings"
+	"time"
+)
+
+const profilesAt = "/debug/pprof/"
+
+// profiles is what Go tells of the process: all that [net/http/pprof] has.
+func profiles(w http.ResponseWriter, r *http.Request) {
+	// The server's own bounds are for requests; these last as long as ?seconds= says.
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Time{})
+	rc.SetWriteDeadline(time.Time{})
+	w.Header().Set("Cache-Control", "no-store")
+	switch name := strings.TrimPrefix(r.URL.Path, profilesAt); name {
+	case "cmdline":
+		pprof.Cmdline(w, r)
+	case "profile":
+		pprof.Profile(w, r)
+	case "symbol":
+		pprof.Symbol(w, r)
+	case "trace":
+		pprof.Trace(w, r)
+	default: // a named one, or the list of them
+		pprof.Index(w, r)
+	}
+}
