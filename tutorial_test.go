@@ -153,9 +153,8 @@ func TestTutorial(t *testing.T) {
 	needNode(t)
 	browser := browser(t)
 	is := is.New(t)
-	page, err := os.ReadFile("docs/tutorial.md")
-	is.NoErr(err)
-	blocks := shellBlocks(string(page))
+	const page = "docs/tutorial.md"
+	blocks := shellBlocks(t, page)
 	is.Equal(len(blocks), 4) // build, settings, hub, service
 
 	c := &chat{t: t, home: t.TempDir()}
@@ -173,11 +172,7 @@ func TestTutorial(t *testing.T) {
 	is.NoErr(err)
 	_, c.key, _ = strings.Cut(string(settings), "HUB_KEY=")
 	c.key, _, _ = strings.Cut(c.key, "\n")
-	files := namedBlocks(string(page))
-	is.Equal(len(files), 3)
-	for name, text := range files {
-		is.NoErr(os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o600))
-	}
+	is.Equal(writeFiles(t, page, c.dir), []string{"service.mjs", "index.html", "chat.js"})
 	stopHub := c.start(blocks[2], c.hub+"/readyz")
 	c.start(blocks[3], c.app)
 
