@@ -132,7 +132,8 @@ func (c *chat) open(browser context.Context, name string) (page context.Context,
 	c.t.Cleanup(closeTab)
 	do(c.t, page, chromedp.Navigate(c.app+"/?name="+name))
 	c.shows(page, `document.querySelector("#status").textContent.startsWith("live")`)
-	do(c.t, page, chromedp.Evaluate(`globalThis.gaps = []; client.onGap(({reason}) => gaps.push(reason)); 0`, nil))
+	do(c.t, page, chromedp.Evaluate(`globalThis.gaps = []; client.onGap(({reason}) => gaps.push(reason));
+		globalThis.heard = []; client.on("message.received", ({payload}) => heard.push(payload.text)); 0`, nil))
 	return page, closeTab
 }
 
@@ -176,10 +177,11 @@ func TestTutorial(t *testing.T) {
 	stopHub := c.start(blocks[2], c.hub+"/readyz")
 	c.start(blocks[3], c.app)
 
-	ann, _ := c.open(browser, "ann")
+	ann, closeAnn := c.open(browser, "ann")
 	bob, closeBob := c.open(browser, "bob")
+	const bothOnline = `["ann (online)", "bob (online)"].every((one) => document.querySelector("#people").textContent.includes(one))`
 	for _, page := range []context.Context{ann, bob} {
-		c.shows(page, `["ann (online)", "bob (online)"].every((one) => document.querySelector("#people").textContent.includes(one))`)
+		c.shows(page, bothOnline)
 	}
 	says := func(page context.Context, text string) {
 		t.Helper()
@@ -195,10 +197,11 @@ func TestTutorial(t *testing.T) {
 	for _, page := range []context.Context{ann, bob} {
 		c.shows(page, lines("bob: hello"))
 	}
-	c.shows(ann, `document.querySelector("#typing").textContent === ""`)
+	c.shows(ann, `document.querySelector("#typing").textContent === "" && heard.join() === "hello"`)
+	c.shows(bob, `heard.length === 0`) // its own echo
 
 	t.Log("the second tab")
-	second, closeSecond := c.open(browser, "ann")
+	second, _ := c.open(browser, "ann")
 	c.shows(second, lines("bob: hello"))
 	c.shows(second, `document.querySelector("#status").textContent === "live, through another tab" && !client.status.leader`)
 	is.Equal(c.streams(), 2) // for three tabs of two people
@@ -206,6 +209,7 @@ func TestTutorial(t *testing.T) {
 	for _, page := range []context.Context{ann, bob, second} {
 		c.shows(page, lines("bob: hello", "ann: two tabs"))
 	}
+	c.shows(ann, `heard.includes("two tabs")`) // another tab's is no echo
 
 	t.Log("tokens")
 	c.shows(bob, `performance.getEntriesByType("resource").filter(({name, responseStatus}) => /connections\/[^/]+\/token$/.test(name) && responseStatus === 204).length >= 3`)
@@ -214,15 +218,17 @@ func TestTutorial(t *testing.T) {
 	t.Log("the hub is restarted")
 	stopHub()
 	says(ann, "nobody hears")
-	c.shows(ann, lines("bob: hello", "ann: two tabs", "ann: nobody hears"))
+	all := []string{"bob: hello", "ann: two tabs", "ann: nobody hears"}
+	c.shows(ann, lines(all...))
 	c.start(blocks[2], c.hub+"/readyz")
 	for _, page := range []context.Context{ann, bob, second} {
-		c.shows(page, `gaps.join() === "unknown"`)
-		c.shows(page, lines("bob: hello", "ann: two tabs", "ann: nobody hears"))
-		c.shows(page, `["ann (online)", "bob (online)"].every((one) => document.querySelector("#people").textContent.includes(one))`)
+		c.shows(page, `gaps.join() === "unknown" && performance.getEntriesByType("resource").filter(({name}) => name.endsWith("/lobby")).length === 2`)
+		c.shows(page, lines(all...))
+		c.shows(page, bothOnline)
 	}
 	says(bob, "I do")
-	c.shows(ann, lines("bob: hello", "ann: two tabs", "ann: nobody hears", "bob: I do"))
+	all = append(all, "bob: I do")
+	c.shows(ann, lines(all...))
 
 	t.Log("no network")
 	offline := func(is bool) { do(t, bob, network.EmulateNetworkConditions(is, 0, -1, -1)) }
@@ -231,17 +237,22 @@ func TestTutorial(t *testing.T) {
 	says(bob, "in a tunnel")
 	c.shows(bob, `document.querySelector(".sending")?.textContent === "bob: in a tunnel"`)
 	says(ann, "where is bob?")
-	c.shows(ann, lines("bob: hello", "ann: two tabs", "ann: nobody hears", "bob: I do", "ann: where is bob?"))
+	all = append(all, "ann: where is bob?")
+	c.shows(ann, lines(all...))
 	offline(false)
+	all = append(all, "bob: in a tunnel")
 	for _, page := range []context.Context{ann, bob} {
-		c.shows(page, lines("bob: hello", "ann: two tabs", "ann: nobody hears", "bob: I do", "ann: where is bob?", "bob: in a tunnel"))
+		c.shows(page, lines(all...))
 	}
 	c.shows(bob, `client.status.reconnects > reconnects && client.status.resume === "complete" && gaps.length === 1`)
 
-	t.Log("a reload, and the end")
+	t.Log("a reload, the first tab closed, the end")
 	do(t, bob, chromedp.Reload())
-	c.shows(bob, lines("bob: hello", "ann: two tabs", "ann: nobody hears", "bob: I do", "ann: where is bob?", "bob: in a tunnel"))
+	c.shows(bob, lines(all...))
+	closeAnn()
+	c.shows(second, `client.status.leader && client.status.state === "live"`)
+	says(bob, "still there?")
+	c.shows(second, lines(append(all, "bob: still there?")...))
 	closeBob()
-	c.shows(ann, `document.querySelector("#people").textContent.includes("bob (offline)")`)
-	closeSecond()
+	c.shows(second, `document.querySelector("#people").textContent.includes("bob (offline)")`)
 }
