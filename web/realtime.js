@@ -11,6 +11,7 @@ const RETRY_MOST_MS = 30_000;
 const ANSWER_MS = 20_000; // until a call, or the beginning of a stream, is given up
 const SILENCE_MS = 45_000; // three of the hub's default heartbeats
 const TOUCH_MS = 20_000;
+const RENEWED_MS = 5000; // after a renewal, until hub.expiring asks for another
 const TYPING_MS = 3000; // half of the hub's default TYPING_TTL
 const LEADER_MS = 5000; // until a leader that does not answer is deposed
 const MOST_LISTED = 200; // the hub's bound of a filter and of a watch list
@@ -209,7 +210,7 @@ const IDLE = {
 
 class Stream {
   #door; #meta; #sink; #wish; #applied = ''; #cursor;
-  #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #settling = false;
+  #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false;
   #retry = RETRY_MS; #failures = 0; #closing = null; #heardAt = 0; #longest = 0; #beats = false;
   #status = { ...IDLE };
 
@@ -319,7 +320,8 @@ class Stream {
       this.#cursor = cursor;
       if (type === 'hub.ready') this.#ready(data, applied);
       else if (type === 'hub.closing') this.#closing = { reason: String(data.reason), retryMs: Number(data.retryMs) || 0 };
-      else if (type === 'hub.expiring') this.#renew();
+      // A token that lives for less than 30 s is answered with it at once: that is no news.
+      else if (type === 'hub.expiring' && Date.now() - this.#renewedAt > RENEWED_MS) this.#renew();
     }
     this.#sink.events(events);
     if (this.#status.state !== 'live') this.#settle();
@@ -365,7 +367,7 @@ class Stream {
     const { connectionId } = this.#status;
     if (this.#renewing || !connectionId || !this.#door.hasToken) return;
     this.#renewing = true;
-    await this.#door.do('PUT', `/v1/connections/${connectionId}/token`, { fresh: true });
+    if (await this.#door.do('PUT', `/v1/connections/${connectionId}/token`, { fresh: true })) this.#renewedAt = Date.now();
     this.#renewing = false;
     // A token that was no newer, or a call that failed: again at half of what is left.
     if (connectionId === this.#status.connectionId) this.#plan();
