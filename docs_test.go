@@ -162,8 +162,8 @@ func TestDocsExcerpts(t *testing.T) {
 	}
 }
 
-// object is what the tests below look at in a Kubernetes manifest.
-type object struct {
+// kubeObject is what the tests below look at in a Kubernetes manifest.
+type kubeObject struct {
 	Kind     string
 	Metadata struct{ Name string }
 	Spec     struct {
@@ -182,7 +182,7 @@ type object struct {
 					NonRoot bool `yaml:"runAsNonRoot"`
 					User    int  `yaml:"runAsUser"`
 				} `yaml:"securityContext"`
-				Containers []container
+				Containers []kubeContainer
 			}
 		}
 		Rules []struct {
@@ -197,21 +197,21 @@ type object struct {
 	}
 }
 
-type container struct {
+type kubeContainer struct {
 	Env             []struct{ Name, Value string }
 	Ports           []struct{ Name string }
 	SecurityContext struct {
 		ReadOnly bool `yaml:"readOnlyRootFilesystem"`
 	} `yaml:"securityContext"`
-	Startup   probe `yaml:"startupProbe"`
-	Liveness  probe `yaml:"livenessProbe"`
-	Readiness probe `yaml:"readinessProbe"`
+	Startup   kubeProbe `yaml:"startupProbe"`
+	Liveness  kubeProbe `yaml:"livenessProbe"`
+	Readiness kubeProbe `yaml:"readinessProbe"`
 	Lifecycle struct {
 		PreStop struct{ Sleep struct{ Seconds int } } `yaml:"preStop"`
 	}
 }
 
-type probe struct {
+type kubeProbe struct {
 	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
 }
 
@@ -221,9 +221,9 @@ func TestKubernetesManifest(t *testing.T) {
 	is := is.New(t)
 	text, err := os.ReadFile("deploy/kubernetes.yaml")
 	is.NoErr(err)
-	var objects []object
+	var objects []kubeObject
 	is.NoErr(yaml.Load(text, &objects, yaml.WithAllDocuments()))
-	byKind := map[string]object{}
+	byKind := map[string]kubeObject{}
 	for _, o := range objects {
 		byKind[o.Kind] = o
 	}
@@ -250,7 +250,7 @@ func TestKubernetesManifest(t *testing.T) {
 	is.True(time.Duration(pod.Spec.Grace)*time.Second > needs) // else streams are cut
 
 	h := newTestHub(t)
-	for _, p := range []probe{hub.Startup, hub.Liveness, hub.Readiness} {
+	for _, p := range []kubeProbe{hub.Startup, hub.Liveness, hub.Readiness} {
 		is.Equal(p.HTTPGet.Port, hub.Ports[0].Name)
 		status, _ := h.do(t, http.MethodGet, p.HTTPGet.Path, "")
 		is.Equal(status, http.StatusOK)
@@ -269,7 +269,7 @@ func TestKubernetesManifest(t *testing.T) {
 			for pattern, route := range h.API.routes() {
 				_, path, _ := strings.Cut(pattern, " ")
 				if path == p.Path || p.PathType == "Prefix" && strings.HasPrefix(path, p.Path+"/") {
-					is.Equal(route.scope, ScopeSubscribe) // pattern
+					is.True(route.scope&ScopeSubscribe != 0) // for browsers
 					reached = append(reached, pattern)
 					found++
 				}
