@@ -1,0 +1,287 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/matryer/is"
+	yaml "go.yaml.in/yaml/v4"
+)
+
+var (
+	fencedBlock = regexp.MustCompile("(?ms)^(?:<!-- file: (\\S+) -->\n)?```(\\w*)\n(.*?)^```$")
+	markdownRef = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading     = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	settingName = regexp.MustCompile(`\bREALTIME_[A-Z_]+`)
+	notInSlug   = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// block is a fenced one of a page: of a language, or a file by name.
+type block struct{ file, language, text string }
+
+func blocksOf(t *testing.T, page string) (blocks []block) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, found := range fencedBlock.FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, block{found[1], found[2], found[3]})
+	}
+	return blocks
+}
+
+// shellBlocks are what a page has its reader type, in order.
+func shellBlocks(t *testing.T, page string) (scripts []string) {
+	t.Helper()
+	for _, b := range blocksOf(t, page) {
+		if b.language == "sh" {
+			scripts = append(scripts, b.text)
+		}
+	}
+	return scripts
+}
+
+// writeFiles puts the files that a page has its reader save into dir.
+func writeFiles(t *testing.T, page, dir string) (names []string) {
+	t.Helper()
+	for _, b := range blocksOf(t, page) {
+		if b.file == "" {
+			continue
+		}
+		names = append(names, b.file)
+		if err := os.WriteFile(filepath.Join(dir, b.file), []byte(b.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names
+}
+
+func pages(t *testing.T, patterns ...string) (names []string) {
+	t.Helper()
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: nothing there, %v", pattern, err)
+		}
+		names = append(names, found...)
+	}
+	return names
+}
+
+// anchorsOf are the names that a page's headings get from GitHub.
+func anchorsOf(t *testing.T, page string) (anchors []string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prose := fencedBlock.ReplaceAllString(string(text), "")
+	for _, found := range heading.FindAllStringSubmatch(prose, -1) {
+		anchors = append(anchors, strings.ReplaceAll(notInSlug.ReplaceAllString(strings.ToLower(found[1]), ""), " ", "-"))
+	}
+	return anchors
+}
+
+func TestDocsReferToWhatIsThere(t *testing.T) {
+	links := 0
+	for _, page := range pages(t, "README.md", "docs/*.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range markdownRef.FindAllStringSubmatch(fencedBlock.ReplaceAllString(string(text), ""), -1) {
+			if strings.Contains(found[1], "://") {
+				continue
+			}
+			links++
+			path, anchor, _ := strings.Cut(found[1], "#")
+			target := page
+			if path != "" {
+				target = filepath.Join(filepath.Dir(page), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %s: %v", page, found[1], err)
+			} else if anchor != "" && !slices.Contains(anchorsOf(t, target), anchor) {
+				t.Errorf("%s: %s has no heading %q", page, target, anchor)
+			}
+		}
+	}
+	if links < 10 {
+		t.Errorf("only %d links were found", links)
+	}
+}
+
+func TestDocsNameRealSettings(t *testing.T) {
+	is := is.New(t)
+	params, err := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
+	is.NoErr(err)
+	real := map[string]bool{envPrefix + "TOKEN": true} // the doctor's, who is a client
+	for _, p := range params {
+		real[p.Key] = true
+	}
+	for _, page := range pages(t, "README.md", "docs/*.md", "deploy/*", "compose.yaml", "Dockerfile") {
+		text, err := os.ReadFile(page)
+		is.NoErr(err)
+		for _, name := range settingName.FindAllString(string(text), -1) {
+			if !real[name] {
+				t.Errorf("%s: %s is no setting", page, name)
+			}
+		}
+	}
+}
+
+// What the recipes show of a proxy's file is in that file.
+func TestDocsExcerpts(t *testing.T) {
+	excerpts := 0
+	for _, b := range blocksOf(t, "docs/recipes.md") {
+		file := map[string]string{"nginx": "deploy/nginx.conf", "caddyfile": "deploy/Caddyfile"}[b.language]
+		if file == "" {
+			continue
+		}
+		excerpts++
+		whole, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.text) {
+			if !regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(strings.TrimSpace(line)) + `$`).Match(whole) {
+				t.Errorf("%s is not in %s", strings.TrimSpace(line), file)
+			}
+		}
+	}
+	if excerpts < 3 {
+		t.Errorf("only %d excerpts were found", excerpts)
+	}
+}
+
+// kubeObject is what the tests below look at in a Kubernetes manifest.
+type kubeObject struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Spec     struct {
+		Selector struct {
+			MatchLabels map[string]string `yaml:"matchLabels"`
+			Name        string            `yaml:"app.kubernetes.io/name"` // a Service's
+		}
+		Ports []struct {
+			TargetPort string `yaml:"targetPort"`
+		}
+		Template struct {
+			Metadata struct{ Labels map[string]string }
+			Spec     struct {
+				Grace           int `yaml:"terminationGracePeriodSeconds"`
+				SecurityContext struct {
+					NonRoot bool `yaml:"runAsNonRoot"`
+					User    int  `yaml:"runAsUser"`
+				} `yaml:"securityContext"`
+				Containers []kubeContainer
+			}
+		}
+		Rules []struct {
+			HTTP struct {
+				Paths []struct {
+					Path     string
+					PathType string `yaml:"pathType"`
+					Backend  struct{ Service struct{ Name string } }
+				}
+			}
+		}
+	}
+}
+
+type kubeContainer struct {
+	Env             []struct{ Name, Value string }
+	Ports           []struct{ Name string }
+	SecurityContext struct {
+		ReadOnly bool `yaml:"readOnlyRootFilesystem"`
+	} `yaml:"securityContext"`
+	Startup   kubeProbe `yaml:"startupProbe"`
+	Liveness  kubeProbe `yaml:"livenessProbe"`
+	Readiness kubeProbe `yaml:"readinessProbe"`
+	Lifecycle struct {
+		PreStop struct{ Sleep struct{ Seconds int } } `yaml:"preStop"`
+	}
+}
+
+type kubeProbe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
+}
+
+// The manifest is of one piece, and of a hub that starts, is asked where it answers,
+// and has the time to end.
+func TestKubernetesManifest(t *testing.T) {
+	is := is.New(t)
+	text, err := os.ReadFile("deploy/kubernetes.yaml")
+	is.NoErr(err)
+	var objects []kubeObject
+	is.NoErr(yaml.Load(text, &objects, yaml.WithAllDocuments()))
+	byKind := map[string]kubeObject{}
+	for _, o := range objects {
+		byKind[o.Kind] = o
+	}
+	is.Equal(len(byKind), 4)
+	deployment, service, budget, ingress := byKind["Deployment"], byKind["Service"], byKind["PodDisruptionBudget"], byKind["Ingress"]
+
+	pod := deployment.Spec.Template
+	is.Equal(deployment.Spec.Selector.MatchLabels, pod.Metadata.Labels)
+	is.Equal(budget.Spec.Selector.MatchLabels, pod.Metadata.Labels)
+	is.Equal(service.Spec.Selector.Name, pod.Metadata.Labels["app.kubernetes.io/name"])
+	is.Equal(len(pod.Spec.Containers), 1)
+	hub := pod.Spec.Containers[0]
+	is.Equal(service.Spec.Ports[0].TargetPort, hub.Ports[0].Name)
+	is.True(pod.Spec.SecurityContext.NonRoot && pod.Spec.SecurityContext.User == 65532 && hub.SecurityContext.ReadOnly)
+
+	environ := []string{"REALTIME_JWT_SECRET=" + testSecret} // the Secret's part
+	for _, e := range hub.Env {
+		environ = append(environ, e.Name+"="+e.Value)
+	}
+	cfg, err := loadConfig(environ)
+	is.NoErr(err)
+	is.Equal(unknownVariables(environ), nil)
+	needs := time.Duration(hub.Lifecycle.PreStop.Sleep.Seconds)*time.Second + cfg.Drain + shutdownTimeout
+	is.True(time.Duration(pod.Spec.Grace)*time.Second > needs) // else streams are cut
+
+	h := newTestHub(t)
+	for _, p := range []kubeProbe{hub.Startup, hub.Liveness, hub.Readiness} {
+		is.Equal(p.HTTPGet.Port, hub.Ports[0].Name)
+		status, _ := h.do(t, http.MethodGet, p.HTTPGet.Path, "")
+		is.Equal(status, http.StatusOK)
+	}
+	is.True(hub.Liveness.HTTPGet.Path != hub.Readiness.HTTPGet.Path) // the broker away restarts no hub
+
+	// Each path that browsers are let in at leads to a route of theirs, and no other does.
+	var reached []string
+	for _, rule := range ingress.Spec.Rules {
+		for _, p := range rule.HTTP.Paths {
+			is.Equal(p.Backend.Service.Name, service.Metadata.Name)
+			if _, err := os.Stat("web" + p.Path); err == nil {
+				continue
+			}
+			found := 0
+			for pattern, route := range h.API.routes() {
+				_, path, _ := strings.Cut(pattern, " ")
+				if path == p.Path || p.PathType == "Prefix" && strings.HasPrefix(path, p.Path+"/") {
+					is.True(route.scope&ScopeSubscribe != 0) // for browsers
+					reached = append(reached, pattern)
+					found++
+				}
+			}
+			if found == 0 {
+				t.Errorf("the Ingress lets in at %s, where nothing is", p.Path)
+			}
+		}
+	}
+	for pattern, route := range h.API.routes() {
+		if route.scope == ScopeSubscribe && !slices.Contains(reached, pattern) {
+			t.Errorf("%s is for browsers, and not reached by the Ingress", pattern)
+		}
+	}
+}
