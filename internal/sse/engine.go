@@ -26,8 +26,8 @@ const (
 	stormSize   = 1_000 // connects after which memory is given back once they stop
 	stormQuiet  = time.Second
 	maxShards   = 16
-	budgetShed  = 80 // percent of the budget at which streams are relieved
-	budgetAfter = 70 // and what is left then
+	budgetShed  = 75 // percent of the budget at which streams are relieved
+	budgetAfter = 60 // and what is left then
 )
 
 // Config is what an engine needs to know; 0 lifts a limit.
