@@ -431,74 +431,149 @@ func TestRealtimeSilence(t *testing.T) {
 }
 
 // A leader that does not answer, as in a page that is busy or that the system put
-// to sleep, is deposed. When it wakes it follows, and has missed nothing either.
+// to sleep, is deposed. When it wakes it follows, and knows what it missed.
 func TestRealtimeLeaderStandsStill(t *testing.T) {
-	h := newClientHub(t, "REALTIME_HEARTBEAT=50ms")
-	later := `(() => { const now = Date.now; Date.now = () => now() + 60_000; })()`
-	for name, way := range map[string]struct{ still, wake func(c *clientTab) }{
-		"busy": {
-			func(c *clientTab) {
-				do(t, c.page, chromedp.Evaluate(`setTimeout(() => { for (const end = Date.now() + 20_000; Date.now() < end;); }); 0`, nil))
-			},
-			func(*clientTab) {},
-		},
-		"frozen": { // then it still hears its siblings, but not its stream
-			func(c *clientTab) {
-				c.run(later)
-				do(t, c.page, lifecycle.SetWebLifecycleState(lifecycle.SetWebLifecycleStateStateFrozen))
-			},
-			func(c *clientTab) {
-				do(t, c.page, lifecycle.SetWebLifecycleState(lifecycle.SetWebLifecycleStateStateActive))
-			},
-		},
+	const later = `(() => { const now = Date.now; Date.now = () => now() + 60_000; })()`
+	state := func(c *clientTab, state lifecycle.SetWebLifecycleStateState) {
+		do(t, c.page, lifecycle.SetWebLifecycleState(state))
+	}
+	deposes := func(other *clientTab) {
+		eventually(t, func() bool { return other.run(`is.leader && is.state === "live"`) == true })
+	}
+	follows := func(leader *clientTab) {
+		eventually(t, func() bool { return leader.run(`is.state === "live" && !is.leader`) == true })
+	}
+	t.Run("frozen", func(t *testing.T) { // then it still hears its siblings, but not its stream
+		h := newClientHub(t)
+		leader, other := h.live(asAlice), h.live(asAlice)
+		h.publish("a.b", 0)
+		leader.told(0)
+		other.told(0)
+		leader.run(later)
+		state(leader, lifecycle.SetWebLifecycleStateStateFrozen)
+		h.publish("a.b", 1)
+		deposes(other)
+		other.told(0, 1)
+		h.publish("a.b", 2)
+		state(leader, lifecycle.SetWebLifecycleStateStateActive)
+		follows(leader)
+		leader.told(0, 1, 2)
+		other.told(0, 1, 2)
+		is.New(t).Equal(len(h.connections()), 1)
+	})
+	t.Run("busy, and the other is new", func(t *testing.T) { // so it cannot know what the leader missed
+		h := newClientHub(t)
+		leader := h.live(asAlice)
+		h.publish("a.b", 0)
+		leader.told(0)
+		do(t, leader.page, chromedp.Evaluate(`setTimeout(() => { for (const end = Date.now() + 15_000; Date.now() < end;); }); 0`, nil))
+		other := h.open(asAlice)
+		deposes(other)
+		h.publish("a.b", 1)
+		other.told(1)
+		follows(leader)
+		leader.becomes(`got.includes("gap unknown")`)
+		h.publish("a.b", 2)
+		leader.becomes(`got.filter((what) => what !== 1).join() === "0,gap unknown,2"`) // 1 was in its own stream's buffer
+		other.told(1, 2)
+	})
+}
+
+// A page that the browser put aside, and shows again on Back, is told what it missed,
+// or that it cannot be had.
+func TestRealtimeBack(t *testing.T) {
+	h := newClientHub(t)
+	h.path = "/realtime.js" // one that a browser may keep
+	for _, c := range []struct {
+		name, before, after string // the siblings that were there, or come meanwhile
+		want                string
+	}{
+		{"alone", "", "", `[0,1,2]`},
+		{"a sibling", asAlice, "", `[0,1,2]`},
+		{"a sibling that wants less", asAlice + `, types: ["a.c"]`, "", `[0,"gap unknown",2]`},
+		{"a sibling that is new", "", asAlice, `[0,"gap unknown",2]`},
 	} {
-		t.Run(name, func(t *testing.T) {
-			is := is.New(t)
-			leader := h.live(asAlice)
-			other := h.live(asAlice)
+		t.Run(c.name, func(t *testing.T) {
+			var others []*clientTab
+			tab := h.live(asAlice)
+			if c.before != "" {
+				others = append(others, h.live(c.before))
+			}
 			h.publish("a.b", 0)
-			leader.told(0)
-			other.told(0)
-			way.still(leader)
+			tab.told(0)
+			tab.run(`globalThis.kept = true`)
+			do(t, tab.page, chromedp.Navigate(h.wire.url+"/readyz"))
+			if c.after != "" {
+				others = append(others, h.live(c.after))
+			}
+			for _, other := range others {
+				eventually(t, func() bool { return other.run(`is.leader && is.state === "live"`) == true })
+			}
 			h.publish("a.b", 1)
-			eventually(t, func() bool { return other.run(`is.leader`) == true })
-			other.told(0, 1)
+			do(t, tab.page, chromedp.Evaluate(`history.back()`, nil))
+			eventually(t, func() bool { // while it goes back, nothing can be evaluated
+				var there bool
+				return chromedp.Run(tab.page, chromedp.Evaluate(`"got" in globalThis && kept && is.state === "live" && got.length > 1`, &there)) == nil && there
+			})
 			h.publish("a.b", 2)
-			way.wake(leader)
-			eventually(t, func() bool { return leader.run(`is.state === "live" && !is.leader`) == true })
-			leader.told(0, 1, 2)
-			other.told(0, 1, 2)
-			is.Equal(len(h.connections()), 1)
-			leader.close()
-			other.close()
+			eventually(t, func() bool { return tab.run(`JSON.stringify(got)`) == c.want })
+			for _, other := range append(others, tab) {
+				other.close()
+			}
 		})
 	}
 }
 
-// A page that the browser put aside, and shows again on Back, is told what it missed.
-func TestRealtimeBack(t *testing.T) {
+// What one tab asks wrongly is its own mistake, and not the stream's that all share.
+func TestRealtimeMistakes(t *testing.T) {
+	is := is.New(t)
 	h := newClientHub(t)
-	h.path = "/realtime.js" // one that a browser may keep
-	for _, others := range []int{0, 1} {
-		tab := h.live(asAlice)
-		for range others {
-			h.live(asAlice)
-		}
-		tab.run(`globalThis.kept = true`)
-		h.publish("a.b", 0)
-		tab.told(0)
-		do(t, tab.page, chromedp.Navigate(h.wire.url+"/readyz"))
-		h.publish("a.b", 1)
-		do(t, tab.page, chromedp.Evaluate(`history.back()`, nil))
-		eventually(t, func() bool { // while it goes back, nothing can be evaluated
-			var there bool
-			return chromedp.Run(tab.page, chromedp.Evaluate(`"got" in globalThis`, &there)) == nil && there
-		})
-		eventually(t, func() bool {
-			return tab.run(`is.state === "live" && got.join() === "0,1" && kept`) == true
-		})
-		tab.close()
+	tab := h.live(asAlice)
+	for _, options := range []string{
+		`types: ["message*"]`, `types: "a.b"`, `types: [""]`, `types: [7]`,
+		`presence: "user:1"`, `presence: [""]`, `presence: ["user:"]`, `presence: ["User:1"]`, `presence: [null]`,
+	} {
+		is.Equal(tab.run(`import("/realtime.js").then(({ connect }) => { try { connect({ `+asAlice+`, `+options+` }); } catch (e) { return e.name; } })`), "TypeError") // each says what is wrong
 	}
+	is.Equal(tab.run(`(() => { try { c.presence.watch([""], () => {}); } catch (e) { return e.name; } })()`), "TypeError")
+	is.Equal(len(h.connections()), 1)
+	tab.becomes(adjusted(0))
+}
+
+// In a sandboxed frame, which may have no locks, the page goes on.
+func TestRealtimeSandbox(t *testing.T) {
+	h := newClientHub(t)
+	tab := h.open(asAlice)
+	tab.run(`(async () => {
+		const client = (await (await fetch("/realtime.js")).text()).replace("export function connect", "function connect");
+		globalThis.beats = [];
+		addEventListener("message", (e) => beats.push(e.data));
+		const frame = document.createElement("iframe");
+		frame.setAttribute("sandbox", "allow-scripts");
+		frame.srcdoc = "<script type=module>" + client + "; connect({ url: '" + location.origin + "', tenant: 't', profile: 'a' });"
+			+ "navigator.locks.query().catch((e) => parent.postMessage(e.name, '*')); setInterval(() => parent.postMessage('beat', '*'), 20);</" + "script>";
+		document.body.append(frame);
+	})()`)
+	tab.becomes(`beats.includes("SecurityError") && beats.length > 50`)
+}
+
+// A token of another person than before ends the client: nobody is shown what is
+// somebody else's, neither here nor in the tabs that share the stream.
+func TestRealtimeAnotherPerson(t *testing.T) {
+	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=key")
+	token := func(sub string, life time.Duration) string {
+		return `"` + strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "exp", time.Now().Add(life).Unix()), "Bearer ") + `"`
+	}
+	changes := h.live(`token: () => (globalThis.n = (globalThis.n ?? 0) + 1) === 1 ? ` + token("user:alice", 6*time.Second) + ` : ` + token("user:bob", time.Hour))
+	stays := h.live(`token: () => ` + token("user:alice", time.Hour))
+	is := is.New(t)
+	is.Equal(len(h.connections()), 1)
+	changes.becomes(`is.state === "closed" && is.problem.code === "IdentityChanged"`)
+	stays.becomes(`is.state === "live" && is.leader`)
+	h.call("POST", "/v1/tenants/t1/profiles/bob/events", `{"type":"a.b","payload":"for bob"}`)
+	h.call("POST", "/v1/tenants/t1/profiles/alice/events", `{"type":"a.b","payload":"for alice"}`)
+	stays.told("for alice")
+	is.Equal(changes.run(`got.length`), 0.0)
 }
 
 // Who uses the page is online; who only has it open is away.

@@ -97,7 +97,8 @@ function checkedTypes(types) {
 function checkedProfiles(profiles, name) {
   const isProfile = (text) => /^[a-z0-9_-]{1,32}:[^\p{Cc}\p{Cs}]+$/u.test(text)
     && !/^[^:]*:\.\.?$/.test(text) && new TextEncoder().encode(text.slice(text.indexOf(':') + 1)).length <= 256;
-  const texts = Array.isArray(profiles) ? profiles.map(textOf) : [''];
+  const isNamed = (profile) => typeof profile === 'string' || (typeof profile?.type === 'string' && typeof profile.id === 'string');
+  const texts = Array.isArray(profiles) && profiles.every(isNamed) ? profiles.map(textOf) : [''];
   if (!texts.every(isProfile)) throw new TypeError(`realtime: ${name} must be profiles, such as "user:42"`);
   return union([texts]);
 }
@@ -149,9 +150,10 @@ function parsed(text) {
 // ---- the hub's address, and who asks ----
 
 class TokenError extends Error {}
+class PersonError extends Error {} // a token of somebody else than before
 
 class Door {
-  #options; #base; #token = ''; #asking = null;
+  #options; #base; #token = ''; #asking = null; #person = '';
   skew = 0; // what the hub's clock is ahead of ours, ms
 
   constructor(options) {
@@ -181,7 +183,12 @@ class Door {
   async token(fresh = false) {
     if (!fresh && this.#token && !(this.life() < 5000)) return this.#token;
     this.#asking ??= this.#ask().finally(() => { this.#asking = null; });
-    return (this.#token = await this.#asking);
+    const token = await this.#asking;
+    const { sub, tenant } = claimsOf(token) ?? {};
+    const person = JSON.stringify([sub, tenant]);
+    this.#person ||= person;
+    if (person !== this.#person) throw new PersonError(CHANGED);
+    return (this.#token = token);
   }
 
   async #ask() {
@@ -267,7 +274,8 @@ const IDLE = {
   state: 'connecting', connectionId: null, tenantId: null, profile: null, resume: null,
   reason: null, retryMs: null, problem: null,
 };
-const refused = (title, code) => ({ ...IDLE, state: 'closed', reason: 'refused', problem: { status: 0, title, code } });
+const CHANGED = 'the token is of another person than before';
+const ANOTHER = { ...IDLE, state: 'closed', reason: 'refused', problem: { status: 0, title: CHANGED, code: 'IdentityChanged' } };
 const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, textOf(profile)]) : '');
 
 class Stream {
@@ -375,6 +383,7 @@ class Stream {
     } catch (error) {
       if (attempt.signal.reason === 'silent') reason = 'silent';
       else if (error instanceof TokenError) reason = 'token';
+      else if (error instanceof PersonError && !isOver()) this.#refuse(ANOTHER);
     }
     clearTimeout(late);
     if (!isOver()) this.#wait(reason, problem);
@@ -420,7 +429,7 @@ class Stream {
     const { connectionId, tenantId, profile, connectedAt, resume, heartbeatMs } = ready;
     const who = whoIs(ready);
     if (this.#who && who !== this.#who) { // the token is another person's by now
-      this.#refuse(refused('the token is of another person than before', 'IdentityChanged'));
+      this.#refuse(ANOTHER);
       return false;
     }
     this.#who = who;
@@ -771,7 +780,7 @@ class Shared {
 
   #show() {
     const who = whoIs(this.#status);
-    if (this.#who && who && who !== this.#who) return this.#sink.status(refused('the stream is of another person than before', 'IdentityChanged'), true);
+    if (this.#who && who && who !== this.#who) return this.#sink.status(ANOTHER, true);
     this.#who ||= who;
     const isServed = this.#covered.get(this.#id) === this.#own.version;
     this.#wasServed ||= isServed;

@@ -73,6 +73,33 @@ await lost.until('gap unknown');
 lost.client.close();
 assert.equal(lost.client.status.state, 'closed');
 
+// Who closes while something is under way has closed: no stream is opened again, and nothing keeps the process.
+for (const at of ['live', 'waiting']) {
+  const hasty = connect({ url: hub, tenant: 'node', profile: `closes ${at}` });
+  const told = [];
+  const over = new Promise((done) => hasty.onStatus(({ state }) => {
+    told.push(state);
+    if (state === at || state === 'closed') hasty.close();
+    if (state === 'closed') done();
+  }));
+  const off = hasty.presence.watch(['other'], () => {});
+  if (at === 'waiting') {
+    while (hasty.status.state !== 'live') await new Promise((done) => setTimeout(done, 20));
+    await call('DELETE', `/v1/tenants/node/connections?profile=${encodeURIComponent(`closes ${at}`)}`);
+  }
+  await over;
+  off();
+  assert.equal(told.filter((state) => state === 'closed').length, 1);
+}
+
+// A token() that fails is asked again; what is no token is none.
+let asked = 0;
+const impatient = connect({ url: hub, token: async () => [undefined, '', 7][asked++] });
+while (asked < 2) await new Promise((done) => setTimeout(done, 20));
+assert.equal(impatient.status.state, 'waiting');
+assert.equal(impatient.status.reason, 'token');
+impatient.close();
+
 // A listener that throws is in nobody's way.
 console.error = () => {};
 client.on('a.c', () => { throw new Error('mine'); });
