@@ -12,7 +12,10 @@ import (
 )
 
 // consoleFiles are the console's own and npm's, which are no contract.
-var consoleFiles = []string{"/console.css", "/console.js", "/eventstream.js", "/favicon.svg", "/index.html", "/package.json"}
+var consoleFiles = []string{
+	"/connections.js", "/console.css", "/console.js", "/dom.js", "/favicon.svg", "/graph.js", "/index.html", "/log.js",
+	"/package.json", "/pane.js", "/publish.js", "/roster.js", "/service.js", "/talk.js",
+}
 
 // contract is what all tests' traffic is held against.
 var contract = sync.OnceValues(loadContract)

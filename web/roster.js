@@ -1,0 +1,75 @@
+// Everyone in the tenant: asked for after each connect, then as presence events tell.
+
+import { $, clock, el, initial, nameOf, soon, textForm } from './dom.js';
+import { advice } from './service.js';
+
+const SHOWN = 200;
+const RANK = { online: 0, away: 1, offline: 2 };
+
+/** panes() is who is here, of whom one may be asked where no service credential is. */
+export function startRoster(service, panes) {
+  let people = new Map(); // profile -> {status, lastActiveAt, heardAt}
+  let turn = 0;
+
+  /** What a person's own credential may see of those known. */
+  async function askAsPerson() {
+    const pane = panes().find(({ isLive }) => isLive);
+    const known = [...new Set([...panes().map(({ profile }) => profile), ...people.keys()])].filter(Boolean);
+    try {
+      return await pane?.client.presence.get(known.slice(0, SHOWN)) ?? [];
+    } catch { return []; }
+  }
+
+  async function refresh() {
+    const mine = ++turn, askedAt = performance.now(), { tenant } = service;
+    const answer = service.mayCall ? await service.call('GET', service.path('presence')) : null;
+    const found = answer?.ok ? answer.data.profiles : await askAsPerson();
+    if (mine !== turn || tenant !== service.tenant) return;
+    $('people-note').textContent = answer?.ok ? '' : answer ? advice(answer, 'an API key, or a token with scope admin')
+      : 'Shown are those heard of so far. With the service credential: everyone.';
+    // What was heard while the question was under way is newer than the answer; a person's own view is not of all.
+    const kept = [...people].filter(([, person]) => !answer?.ok || person.heardAt > askedAt);
+    people = new Map(kept);
+    for (const { profile, status, lastActiveAt } of found ?? []) {
+      const name = textForm(profile);
+      if (!(people.get(name)?.heardAt > askedAt)) people.set(name, { status, lastActiveAt, heardAt: askedAt });
+    }
+    render();
+  }
+
+  // A digest reaches everyone at once; their questions should not.
+  const refreshSoon = soon(refresh, () => 500 + Math.random() * 1000);
+
+  function take({ type, tenantId, payload }) {
+    if (tenantId !== service.tenant) return;
+    if (type === 'presence.digest') return refreshSoon();
+    const { status, lastActiveAt } = payload;
+    people.set(textForm(payload.profile), { status, lastActiveAt, heardAt: performance.now() });
+    render();
+  }
+
+  function renderPerson([profile, { status, lastActiveAt }]) {
+    const name = nameOf(profile);
+    const avatar = el('span', 'avatar', initial(name));
+    avatar.ariaHidden = 'true';
+    const item = el('li', '', avatar, el('bdi', 'name', name));
+    if (panes().some((pane) => pane.profile === profile && pane.isLive)) item.append(el('span', 'tag', 'here'));
+    item.append(el('span', 'meta', status !== 'online' && lastActiveAt ? `${status}, active ${clock(lastActiveAt)}` : status));
+    Object.assign(item.dataset, { profile, status });
+    return item;
+  }
+
+  const render = soon(() => {
+    const list = [...people].sort(([a, one], [b, other]) => RANK[one.status] - RANK[other.status] || a.localeCompare(b));
+    const [online, away] = ['online', 'away'].map((status) => list.filter(([, person]) => person.status === status).length);
+    $('presence').replaceChildren(...list.slice(0, SHOWN).map(renderPerson));
+    if (list.length > SHOWN) $('presence').append(el('li', 'meta', `and ${(list.length - SHOWN).toLocaleString()} more`));
+    $('people-count').textContent = `${online.toLocaleString()} online${away ? `, ${away.toLocaleString()} away` : ''}`;
+  }, () => 200);
+
+  service.addEventListener('change', () => {
+    people.clear();
+    refresh();
+  });
+  return { take, refresh, render, known: () => [...people].filter(([, { status }]) => status !== 'offline').map(([profile]) => profile) };
+}
