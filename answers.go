@@ -45,6 +45,9 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		body.IDs = ids
 	}
 	p := describe(err)
+	if isRead := r.Method == http.MethodGet || r.Method == http.MethodHead; isRead && errors.Is(err, ErrUnconfirmed) {
+		p = errBroker // a question stores nothing
+	}
 	if p.status == http.StatusInternalServerError {
 		logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	} else {
@@ -77,6 +80,8 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 	w.WriteHeader(p.status)
 	json.NewEncoder(w).Encode(body)
 }
+
+var errBroker = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", "the broker does not answer; ask again"}
 
 // unconfirmed are the ids of events that may have been stored.
 func unconfirmed(err error) []string {

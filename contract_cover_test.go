@@ -203,6 +203,10 @@ func (s *stage) provokeElsewhere() {
 		}
 		s.send(s.broken, operation("publishEvent"), "application/x-ndjson", nil)
 	}
+	s.log.err = ErrUnconfirmed // of a question nothing may have been stored
+	if w := s.send(s.broken, operation("getPresence"), "", nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
+		s.t.Errorf("presence from a broker that is away: %d %s", w.Code, w.Body)
+	}
 	s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "all"})
 	if w := s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "al"}); w.Code != http.StatusBadRequest {
 		s.t.Errorf("results=al: %d", w.Code)
