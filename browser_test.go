@@ -21,6 +21,7 @@ import (
 // browser starts a real headless browser; without one the test is skipped, in CI
 // it fails.
 func browser(t *testing.T) context.Context {
+	alone(t, "a browser's page is of one hub")
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if found, err := exec.LookPath(name); err == nil {
@@ -51,6 +52,7 @@ func browser(t *testing.T) context.Context {
 
 // serve runs the whole program on a free port.
 func serve(t *testing.T, settings ...string) (url string) {
+	alone(t, "the program has a hub of its own")
 	ctx, stop := context.WithCancel(context.Background())
 	addr, done := make(chan net.Addr, 1), make(chan error, 1)
 	go func() {
