@@ -124,6 +124,7 @@ func codes(report *doctor.Report) (bad []string) {
 // A proxy that holds back, one that cuts the silent and one that cuts all are told
 // apart, also where they are one; and a good one, or none, is not blamed.
 func TestDoctor(t *testing.T) {
+	alone(t, "a probe is of one hub")
 	h := newTestHub(t)
 	quick := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
 	for name, tc := range map[string]struct {
@@ -178,6 +179,7 @@ func TestDoctor(t *testing.T) {
 }
 
 func TestDoctorOverHTTP2(t *testing.T) {
+	alone(t, "a probe is of one hub")
 	is := is.New(t)
 	cert, key := writeCertificate(t, t.TempDir(), "first")
 	ctx, stop := context.WithCancel(t.Context())
@@ -207,6 +209,7 @@ func TestDoctorOverHTTP2(t *testing.T) {
 
 // The command's exit code says what it found, and what it prints never holds the token.
 func TestDoctorCommand(t *testing.T) {
+	alone(t, "a probe is of one hub")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=canary-service-key"}}), LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
 	held := newProxy(t, h.URL, faults{hold: 16 << 10}).URL
 	stripped := newProxy(t, h.URL, faults{drop: "Authorization"}).URL
