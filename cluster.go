@@ -272,8 +272,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallAdjust:
 		var types **TypeFilter
 		if call.Types != nil {
-			var faults Faults
-			filter := faults.ParseTypes("types", *call.Types)
+			filter, _ := ParseTypes(*call.Types)
 			types = &filter
 		}
 		x.Adjust(ctx, c, types, call.Watch)

@@ -478,7 +478,7 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 func subscription(query url.Values) (s Subscription, err error) {
 	var faults Faults
 	if types := query.Get("types"); types != "" {
-		s.Types = faults.ParseTypes("types", strings.Split(types, ","))
+		s.Types = faults.types("types", strings.Split(types, ","))
 	}
 	switch query.Get("named") {
 	case "", "true":
@@ -581,7 +581,7 @@ func (a *api) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error 
 			f.add(CodeUnknownField, name, "is not a field here")
 		case list == nil:
 		case name == "types":
-			filter := f.ParseTypes(name, list)
+			filter := f.types(name, list)
 			types = &filter
 		default:
 			profiles := watchList(f, name, list)

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"realtimehub/internal/strictjson"
+)
+
+// Code names a fault; the set is closed and part of the contract.
+type Code string
+
+// The codes of invalid requests.
+const (
+	CodeTenantIDRequired       Code = "TenantIdRequired"
+	CodeEventTypeRequired      Code = "EventTypeRequired"
+	CodePayloadRequired        Code = "PayloadRequired"
+	CodeTargetRequired         Code = "TargetRequired"
+	CodeInvalidTarget          Code = "InvalidTarget"
+	CodeProfileRequired        Code = "ProfileRequired"
+	CodeConversationIDRequired Code = "ConversationIdRequired"
+	CodeGroupIDRequired        Code = "GroupIdRequired"
+	CodeConnectionIDRequired   Code = "ConnectionIdRequired"
+	CodeInvalidTenantID        Code = "InvalidTenantId"
+	CodeInvalidProfile         Code = "InvalidProfile"
+	CodeInvalidEventType       Code = "InvalidEventType"
+	CodeReservedType           Code = "ReservedType"
+	CodeInvalidEventID         Code = "InvalidEventId"
+	CodeInvalidCorrelationID   Code = "InvalidCorrelationId"
+	CodeInvalidField           Code = "InvalidField"
+	CodeUnknownField           Code = "UnknownField"
+	CodePayloadTooLarge        Code = "PayloadTooLarge"
+	CodeMalformedJSON          Code = "MalformedJson"
+	CodeBatchSize              Code = "InvalidBatchSize"
+)
+
+// FieldError is one fault of a request: its code, the field as the request
+// names it ("target.profiles[3]"), and in a batch the event's index, else -1.
+type FieldError struct {
+	Code   Code
+	Field  string
+	Index  int
+	Detail string
+}
+
+func (e *FieldError) Error() string {
+	if e.Index >= 0 {
+		return fmt.Sprintf("%s: event %d, %s: %s", e.Code, e.Index, e.Field, e.Detail)
+	}
+	return fmt.Sprintf("%s: %s: %s", e.Code, e.Field, e.Detail)
+}
+
+// FieldErrors takes a joined error of Faults apart; nil for any other.
+func FieldErrors(err error) (list []*FieldError) {
+	if e, ok := err.(*FieldError); ok {
+		return []*FieldError{e}
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			list = append(list, FieldErrors(e)...)
+		}
+	}
+	return list
+}
+
+// Faults gathers all that is wrong with a request, to be told at once.
+type Faults struct{ list []*FieldError }
+
+func (f *Faults) add(code Code, field, format string, args ...any) {
+	f.list = append(f.list, &FieldError{code, field, -1, fmt.Sprintf(format, args...)})
+}
+
+// within says whether field, what encloses it or one of its elements is at fault
+// already.
+func (f *Faults) within(field string) bool {
+	for _, e := range f.list {
+		if field == e.Field || strings.HasPrefix(field, e.Field+".") || strings.HasPrefix(e.Field, field+"[") {
+			return true
+		}
+	}
+	return false
+}
+
+// Err joins the faults, nil when there are none.
+func (f *Faults) Err() error {
+	errs := make([]error, len(f.list))
+	for i, e := range f.list {
+		errs[i] = e
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Faults) tenant(field, id string) {
+	if id == "" {
+		f.add(CodeTenantIDRequired, field, "a tenant is needed")
+	} else if err := checkTenant(id); err != nil {
+		f.add(CodeInvalidTenantID, field, "%v", err)
+	}
+}
+
+func (f *Faults) profile(field, text string) ProfileRef {
+	if text == "" {
+		f.add(CodeProfileRequired, field, "a profile is needed")
+		return ProfileRef{}
+	}
+	p, err := ParseProfile(text)
+	if err != nil {
+		f.add(CodeInvalidProfile, field, "%v", err)
+	}
+	return p
+}
+
+// types reads patterns of types ([ParseTypes]).
+func (f *Faults) types(field string, patterns []string) *TypeFilter {
+	filter, errs := ParseTypes(patterns)
+	for _, err := range errs {
+		f.add(CodeInvalidField, field, "%v", err)
+	}
+	return filter
+}
+
+// absent: null and "" mean that a field is not there; a payload may be "".
+func absent(v strictjson.Value) bool { return v.IsNull() || string(v) == `""` }
+
+func (f *Faults) text(code Code, field string, v strictjson.Value) string {
+	if v == nil || absent(v) {
+		return ""
+	}
+	s, ok := v.String()
+	if !ok {
+		f.add(code, field, "must be a string")
+	}
+	return s
+}
+
+// texts reads an array of strings; absent is nil, an empty array is not.
+func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
+	if v == nil || absent(v) {
+		return nil
+	}
+	list := []string{}
+	if !v.Array(func(i int, v strictjson.Value) {
+		s, ok := v.String()
+		if !ok || s == "" {
+			f.add(code, fmt.Sprintf("%s[%d]", field, i), "must be a string that is not empty")
+		}
+		list = append(list, s)
+	}) {
+		f.add(code, field, "must be an array of strings")
+	}
+	return list
+}
+
+// profiles reads an array of profiles, each in either form, without repeats.
+func (f *Faults) profiles(field string, v strictjson.Value) []ProfileRef {
+	if v == nil || absent(v) {
+		return nil
+	}
+	var list []ProfileRef
+	var seen map[ProfileRef]bool // only one profile needs none
+	if !v.Array(func(i int, v strictjson.Value) {
+		p, err := decodeProfile(v)
+		if err != nil {
+			f.add(CodeInvalidProfile, fmt.Sprintf("%s[%d]", field, i), "%v", err)
+			return
+		}
+		if seen == nil && len(list) == 1 {
+			seen = map[ProfileRef]bool{list[0]: true}
+		}
+		if !seen[p] {
+			list = append(list, p)
+		}
+		if seen != nil {
+			seen[p] = true
+		}
+	}) {
+		f.add(CodeInvalidTarget, field, "must be an array of profiles")
+	}
+	return list
+}
+
+func decodeProfile(v strictjson.Value) (ProfileRef, error) {
+	if text, ok := v.String(); ok {
+		return ParseProfile(text)
+	}
+	p := ProfileRef{Type: "user"}
+	var faults Faults
+	if !v.Object(func(name []byte, v strictjson.Value) {
+		switch string(name) {
+		case "id":
+			p.ID = faults.text(CodeInvalidProfile, "id", v)
+		case "type":
+			if !absent(v) {
+				p.Type = faults.text(CodeInvalidProfile, "type", v)
+			}
+		default:
+			faults.add(CodeUnknownField, string(name), "is not a field of a profile")
+		}
+	}) {
+		return p, errors.New(`must be "type:id" or {"type","id"}`)
+	}
+	return p, errors.Join(faults.Err(), p.check())
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// TypeFilter is the set of types that a stream wants: names, "name.*", or "*".
+type TypeFilter struct {
+	exact    map[string]bool
+	prefixes []string // with their final dot, or ""
+}
+
+// ParseTypes reads patterns, and says of each that is none; nil patterns mean no
+// filter (nil).
+func ParseTypes(patterns []string) (*TypeFilter, []error) {
+	if patterns == nil {
+		return nil, nil
+	}
+	if len(patterns) > MaxAskedProfiles {
+		return nil, []error{fmt.Errorf("%d types at most", MaxAskedProfiles)}
+	}
+	filter, all := &TypeFilter{exact: map[string]bool{}}, false
+	var errs []error
+	for _, pattern := range patterns {
+		prefix, star := strings.CutSuffix(pattern, "*")
+		switch {
+		case star && prefix == "":
+			all = true // the others may still be at fault
+		case star && strings.HasSuffix(prefix, ".") && validType(prefix):
+			filter.prefixes = append(filter.prefixes, strings.Clone(prefix))
+		case !star && validType(pattern):
+			filter.exact[strings.Clone(pattern)] = true
+		default:
+			errs = append(errs, fmt.Errorf("%q is not a type, or a type's beginning with .*", pattern))
+		}
+	}
+	if all {
+		return nil, errs
+	}
+	return filter, errs
+}
+
+// Patterns are what ParseTypes reads as f: of no filter "*".
+func (f *TypeFilter) Patterns() []string {
+	if f == nil {
+		return []string{"*"}
+	}
+	list := slices.Sorted(maps.Keys(f.exact))
+	for _, prefix := range f.prefixes {
+		list = append(list, prefix+"*")
+	}
+	return list
+}
+
+// Wants says whether an event of this type passes; a nil filter lets all pass.
+func (f *TypeFilter) Wants(name string) bool {
+	if f == nil || f.exact[name] {
+		return true
+	}
+	for _, prefix := range f.prefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}

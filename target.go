@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"realtimehub/internal/strictjson"
+)
+
+// ProfileRef names one person or actor of a tenant. It is comparable, a map key
+// as it is: joining it to one string would let "a:b"+"c" meet "a"+"b:c".
+type ProfileRef struct {
+	Type string `json:"type"` // 1–32 of a-z0-9_-
+	ID   string `json:"id"`   // 1–256 bytes of UTF-8 without control characters
+}
+
+// AppendJSON appends the object form.
+func (p ProfileRef) AppendJSON(b []byte) []byte {
+	b = strictjson.AppendQuote(append(b, `{"type":`...), p.Type)
+	b = strictjson.AppendQuote(append(b, `,"id":`...), p.ID)
+	return append(b, '}')
+}
+
+// String is the text form, type:id.
+func (p ProfileRef) String() string { return p.Type + ":" + p.ID }
+
+// ParseProfile reads the text form: split at the first colon, type "user" when
+// there is none.
+func ParseProfile(text string) (ProfileRef, error) {
+	p := ProfileRef{Type: "user", ID: text}
+	if kind, id, found := strings.Cut(text, ":"); found {
+		p = ProfileRef{kind, id}
+	}
+	return p, p.check()
+}
+
+func (p ProfileRef) check() error {
+	if !word(p.Type, 32, "_-") || strings.ToLower(p.Type) != p.Type {
+		return errors.New("the type must be 1–32 of a-z0-9_-")
+	}
+	return checkName(p.ID)
+}
+
+// TargetKind says how a target is resolved.
+type TargetKind string
+
+// The kinds of targets.
+const (
+	KindProfile      TargetKind = "profile"
+	KindProfiles     TargetKind = "profiles"
+	KindConversation TargetKind = "conversation"
+	KindGroup        TargetKind = "group"
+	KindTenant       TargetKind = "tenant"
+	KindConnection   TargetKind = "connection"
+)
+
+// Target says whom an event is for.
+type Target struct {
+	Kind           TargetKind
+	Profiles       []ProfileRef // profile, profiles
+	ConversationID string
+	GroupID        string
+	ConnectionID   string
+
+	ExcludeProfiles    []ProfileRef
+	ExcludeConnections []string
+}
+
+// ToProfile targets all connections of p.
+func ToProfile(p ProfileRef) Target { return Target{Kind: KindProfile, Profiles: []ProfileRef{p}} }
+
+// ToProfiles targets all connections of each of ps, filled in later or now.
+func ToProfiles(ps ...ProfileRef) Target { return Target{Kind: KindProfiles, Profiles: ps} }
+
+// ToConversation targets a conversation's members.
+func ToConversation(id string) Target { return Target{Kind: KindConversation, ConversationID: id} }
+
+// ToGroup targets a group's members.
+func ToGroup(id string) Target { return Target{Kind: KindGroup, GroupID: id} }
+
+// ToTenant targets every connection of the tenant.
+func ToTenant() Target { return Target{Kind: KindTenant} }
+
+// ToConnection targets one connection.
+func ToConnection(id string) Target { return Target{Kind: KindConnection, ConnectionID: id} }
+
+// Room is the conversation or group that t names.
+func (t *Target) Room() (Room, bool) {
+	switch t.Kind {
+	case KindConversation:
+		return Room{t.Kind, t.ConversationID}, true
+	case KindGroup:
+		return Room{t.Kind, t.GroupID}, true
+	}
+	return Room{}, false
+}
+
+// Room names a conversation or a group of a tenant: a set of profiles.
+type Room struct {
+	Kind TargetKind // KindConversation or KindGroup
+	ID   string
+}
+
+// appendRecipients appends what AppendEnvelope leaves out.
+func (t *Target) appendRecipients(b []byte) []byte {
+	if t.ConnectionID != "" {
+		b = strictjson.AppendQuote(append(b, `,"connectionId":`...), t.ConnectionID)
+	}
+	if len(t.Profiles) > 0 {
+		b = appendList(append(b, `,"profiles":`...), t.Profiles, ProfileRef.AppendJSON)
+	}
+	if len(t.ExcludeProfiles)+len(t.ExcludeConnections) > 0 {
+		b = appendList(append(b, `,"exclude":{"profiles":`...), t.ExcludeProfiles, ProfileRef.AppendJSON)
+		b = appendList(append(b, `,"connectionIds":`...), t.ExcludeConnections, func(id string, b []byte) []byte {
+			return strictjson.AppendQuote(b, id)
+		})
+		b = append(b, '}')
+	}
+	return b
+}
+
+func appendList[T any](b []byte, list []T, item func(T, []byte) []byte) []byte {
+	b = append(b, '[')
+	for i, x := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item(x, b)
+	}
+	return append(b, ']')
+}
