@@ -135,15 +135,3 @@ func (r *replay) sendLocked(d *sse.Delivery, page Page) {
 	heldBefore(c.place + 1)
 	flush()
 }
-
-// gapFrame says that something was missed for good, and where things go on.
-func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
-	reason := GapExpired
-	if errors.Is(why, ErrUnknownCursor) {
-		reason = GapUnknown
-	}
-	count.gaps.add(reason, 1)
-	cursor := from.String()
-	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+string(reason)+`","cursor":"`+cursor+`"}`))
-	return sse.NewFrame(b, false)
-}

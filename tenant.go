@@ -3,16 +3,13 @@ package main
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 
 	"realtimehub/internal/sse"
 )
 
-// tenant is one tenant's streams and their order. Its methods need its lock;
-// the Hub's own methods take it.
+// tenant is one tenant's streams and their order. Its methods need its lock,
+// which who finds it holds.
 type tenant struct {
 	name string // static
 
@@ -32,7 +29,7 @@ type tenant struct {
 	present   map[Room]map[*peer]struct{}
 	watchers  map[ProfileRef]map[*Connection]struct{}
 	accepted  int64 // events that were published to this hub, since it was found
-	forgotten bool  // no longer in Hub.tenants
+	forgotten bool  // no longer among the tenants
 }
 
 type resolved struct {
@@ -53,61 +50,6 @@ type peer struct {
 	ref   ProfileRef
 	conns []*Connection
 }
-
-// Connection is one open stream of one profile.
-type Connection struct {
-	// Static.
-	ID          uuid.UUID
-	Tenant      string
-	Profile     ProfileRef
-	ConnectedAt time.Time
-	Metadata    map[string]string
-	unnamed     bool
-	Stream      *sse.Stream
-	elsewhere   bool // another hub holds it: there is no stream
-
-	lastActivity atomic.Int64 // Unix nanoseconds
-
-	// Guarded by the tenant's mu.
-	filter  *TypeFilter
-	watch   []ProfileRef // nil: as configured; empty: none
-	index   int          // in tenant.conns
-	removed bool
-	drained bool    // closed by a drain: not to be announced
-	place   uint64  // in the history, that its client knows or will
-	behind  *behind // nil: live
-
-	lifetime *lifetime // guarded by expiry.mu; nil: without end
-}
-
-// lifetime is of a connection that ends by itself; its deadline is the warning,
-// then the end.
-type lifetime struct {
-	deadline
-	conn    *Connection
-	expires time.Time
-}
-
-// behind is kept for a connection that is being sent what it missed: events to
-// come are read from the history as well, but for those that are not stored.
-type behind struct {
-	held  []held
-	bytes int
-	shed  *sse.Frame // in place of what was too much
-	count *hubCounts
-}
-
-// held is a frame that is not stored, and the place it comes after.
-type held struct {
-	after uint64
-	frame *sse.Frame
-}
-
-// maxHeld is how many bytes are held for a connection that is behind.
-const maxHeld = 256 << 10
-
-// LastActivity is when the connection was last active.
-func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }
 
 func (t *tenant) removeLocked(c *Connection) {
 	c.removed = true
@@ -194,20 +136,8 @@ func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, pl
 		c.place = place
 		d.Send(c.Stream, frame)
 	case b == nil || place > 0: // it had it, or will
-	case b.bytes+frame.Len() <= maxHeld:
-		b.held = append(b.held, held{t.head.Seq, frame})
-		b.bytes += frame.Len()
 	default:
-		dropped := frame.Events()
-		for _, h := range b.held {
-			dropped += h.frame.Events()
-		}
-		b.count.behind.Add(int64(dropped))
-		if len(b.held) != 1 || b.held[0].frame != b.shed {
-			b.count.gaps.add(GapSlow, 1)
-		}
-		first := append(b.held, held{after: t.head.Seq})[0]
-		b.held, b.bytes = []held{{first.after, b.shed}}, maxHeld
+		b.hold(frame, t.head.Seq)
 	}
 }
 
@@ -225,81 +155,6 @@ func (t *tenant) markLocked(d *sse.Delivery, now time.Time) {
 		}
 		t.sendLocked(d, c, mark, t.head.Seq)
 	}
-}
-
-// parcel is an event on its way to streams: framed at most once each way.
-type parcel struct {
-	event  *Event
-	data   []byte      // the envelope
-	place  uint64      // 0: not stored
-	cursor string      // empty: not stored
-	only   *Connection // that a target of this kind names, whichever tenant's
-	since  time.Time   // when it was published; zero: not to be timed
-
-	notProfiles map[ProfileRef]struct{}
-	notConns    map[uuid.UUID]struct{}
-
-	named, unnamed *sse.Frame
-}
-
-// pack makes an event of the hub's own ready, which is not stored.
-func pack(e *Event) *parcel {
-	return &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
-}
-
-// parcelOf makes an entry ready for streams.
-func parcelOf(e *Entry) parcel {
-	p := parcel{event: e.Event, data: e.Envelope}
-	if e.Event.Stored() {
-		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
-	}
-	p.exclude(&e.Event.Target)
-	return p
-}
-
-// exclude notes whom a target leaves out.
-func (p *parcel) exclude(t *Target) {
-	if excluded := t.ExcludeProfiles; len(excluded) > 0 {
-		p.notProfiles = make(map[ProfileRef]struct{}, len(excluded))
-		for _, ref := range excluded {
-			p.notProfiles[ref] = struct{}{}
-		}
-	}
-	if excluded := t.ExcludeConnections; len(excluded) > 0 {
-		p.notConns = make(map[uuid.UUID]struct{}, len(excluded))
-		for _, text := range excluded {
-			if id, err := uuid.Parse(text); err == nil { // no connection has another kind of id
-				p.notConns[id] = struct{}{}
-			}
-		}
-	}
-}
-
-func (p *parcel) excludes(c *Connection) bool {
-	_, profile := p.notProfiles[c.Profile]
-	_, conn := p.notConns[c.ID]
-	return profile || conn
-}
-
-func (p *parcel) append(b []byte, unnamed bool) []byte {
-	name := p.event.Type
-	if unnamed {
-		name = ""
-	}
-	b, _ = sse.AppendEvent(b, p.cursor, name, p.data) // validated: a type has no CR, LF or NUL
-	return b
-}
-
-func (p *parcel) frame(unnamed bool) *sse.Frame {
-	frame := &p.named
-	if unnamed {
-		frame = &p.unnamed
-	}
-	if *frame == nil {
-		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24)
-		*frame = sse.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
-	}
-	return *frame
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them.
@@ -357,6 +212,33 @@ type Notice struct {
 	Event *Event
 }
 
+// notifyLocked is Notify for the streams of one tenant.
+func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, shared bool) {
+	parcels := make([]*parcel, len(notices))
+	for i, n := range notices {
+		parcels[i] = pack(n.Event)
+		for c := range t.watchers[n.About] {
+			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
+				t.sendWantedLocked(d, c, parcels[i])
+			}
+		}
+	}
+	all := parcels
+	if digest != nil {
+		all = []*parcel{pack(digest)}
+	}
+	if !shared {
+		whole := &bundle{parcels: all}
+		for _, c := range t.conns {
+			if c.watch == nil {
+				t.sendBundleLocked(d, c, whole)
+			}
+		}
+	} else {
+		t.notifySharedLocked(d, notices, all, digest != nil)
+	}
+}
+
 func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels []*parcel, digest bool) {
 	told := map[*peer]bool{}
 	visited := map[Room]bool{}
@@ -396,12 +278,6 @@ func (t *tenant) sendWantedLocked(d *sse.Delivery, c *Connection, p *parcel) {
 	}
 }
 
-// bundle is several parcels for many streams, in one frame for those that want all.
-type bundle struct {
-	parcels        []*parcel
-	named, unnamed *sse.Frame
-}
-
 func (t *tenant) sendBundleLocked(d *sse.Delivery, c *Connection, b *bundle) {
 	if c.filter != nil {
 		for _, p := range b.parcels {
@@ -409,16 +285,5 @@ func (t *tenant) sendBundleLocked(d *sse.Delivery, c *Connection, b *bundle) {
 		}
 		return
 	}
-	frame := &b.named
-	if c.unnamed {
-		frame = &b.unnamed
-	}
-	if *frame == nil {
-		var data []byte
-		for _, p := range b.parcels {
-			data = p.append(data, c.unnamed)
-		}
-		*frame = sse.NewEvents(data, len(b.parcels), true, time.Time{})
-	}
-	t.sendLocked(d, c, *frame, 0)
+	t.sendLocked(d, c, b.frame(c.unnamed), 0)
 }

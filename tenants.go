@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"hash/maphash"
 	"maps"
@@ -230,4 +231,28 @@ func (x *tenants) forget(name string) {
 	if shared {
 		x.unshare(name)
 	}
+}
+
+// TenantStats is one tenant's part.
+type TenantStats struct {
+	Name     string
+	Streams  int
+	Accepted int64 // events, since the tenant was last found here
+}
+
+// Busiest are the n tenants with most streams, of those that have any.
+func (x *tenants) Busiest(n int) []TenantStats {
+	var all []TenantStats
+	for _, name := range x.names() {
+		if t := x.find(name); t != nil {
+			if len(t.conns) > 0 {
+				all = append(all, TenantStats{name, len(t.conns), t.accepted})
+			}
+			t.mu.Unlock()
+		}
+	}
+	slices.SortFunc(all, func(a, b TenantStats) int {
+		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
+	})
+	return all[:min(n, len(all))]
 }

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// Errors of a hub that takes no stream; handlers know what is answered then.
+var (
+	ErrDraining = errors.New("the hub is draining")
+	ErrFull     = errors.New("no more connections are taken")
+)
+
+// MostConnections is how many may be open at once; 0 lifts a limit.
+type MostConnections struct {
+	All, Tenant int // one more is turned away
+	Profile     int // one more takes the place of the profile's oldest
+}
+
+// directory is every open connection of this hub by its id, whichever tenant's, and
+// who may still come.
+type directory struct {
+	most MostConnections // static
+
+	mu sync.RWMutex
+	// Guarded by mu, which is a leaf.
+	byID     map[uuid.UUID]*Connection
+	draining bool
+}
+
+// admit makes c known by its id, if it may come: beside so many of its tenant, or
+// in the place of one.
+func (x *directory) admit(c, replaced *Connection, beside int) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.draining:
+		return ErrDraining
+	case replaced != nil:
+	case x.most.All > 0 && len(x.byID) >= x.most.All, x.most.Tenant > 0 && beside >= x.most.Tenant:
+		return ErrFull
+	}
+	x.byID[c.ID] = c
+	return nil
+}
+
+func (x *directory) drop(c *Connection) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.byID, c.ID)
+}
+
+// shut has nobody come any more, and returns who is there, in no order.
+func (x *directory) shut() []*Connection {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.draining = true
+	return slices.Collect(maps.Values(x.byID))
+}
+
+// Draining says that no new stream is taken.
+func (x *directory) Draining() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.draining
+}
+
+// now is how many are open, and whether the hub drains.
+func (x *directory) now() (open int, draining bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.byID), x.draining
+}
+
+// Connection finds an open connection of this hub, whichever tenant's; nil when
+// there is none.
+func (x *directory) Connection(id string) *Connection {
+	key, err := parseConnectionID(id)
+	if err != nil {
+		return nil
+	}
+	return x.connection(key)
+}
+
+func (x *directory) connection(id uuid.UUID) *Connection {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.byID[id]
+}
+
+// parseConnectionID takes the one form that connections' ids have.
+func parseConnectionID(text string) (uuid.UUID, error) {
+	id, err := uuid.Parse(text)
+	if err == nil && len(text) != 36 {
+		err = errors.New("not the form of an id")
+	}
+	return id, err
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"realtimehub/internal/sse"
+)
+
+// frames is what the hub itself says on a stream: hub.ready first, hub.closing last,
+// and in between what its client must know.
+type frames struct {
+	// Static.
+	retry     time.Duration // how long clients wait before they reconnect
+	heartbeat time.Duration
+}
+
+// ready is the first frame of every stream: its id is the place before the
+// first event to come, so that a client cut before that resumes there. A partial
+// one has none: its client is to learn of the gap even if it is cut before. The
+// heartbeat is told for those who read streams by themselves: a silence of three is
+// a dead stream.
+func (f *frames) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
+	cursor := from.String()
+	data := make([]byte, 0, 320) // by hand: it is part of what a connect costs
+	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
+	data = append(append(data, `","tenantId":"`...), c.Tenant...)
+	data = c.Profile.AppendJSON(append(data, `","profile":`...))
+	data = AppendTime(append(data, `,"connectedAt":"`...), c.ConnectedAt)
+	data = append(append(data, `","resume":"`...), resume...)
+	data = append(append(data, `","cursor":"`...), cursor...)
+	data = append(data, `","heartbeatMs":`...)
+	data = append(strconv.AppendInt(data, f.heartbeat.Milliseconds(), 10), '}')
+	b := sse.AppendRetry(make([]byte, 0, len(data)+len(cursor)+64), f.retry)
+	if resume == ResumePartial {
+		cursor = ""
+	}
+	b, _ = sse.AppendEvent(b, cursor, "hub.ready", data)
+	return sse.NewFrame(b, false)
+}
+
+// Closing is the last frame of a stream that the hub ends: when to come back is
+// jittered, so that those cut together do not return together.
+func (f *frames) Closing(reason CloseReason) *sse.Frame {
+	wait := f.retry + rand.N(f.retry)
+	data, _ := json.Marshal(struct {
+		Reason  CloseReason `json:"reason"`
+		RetryMS int64       `json:"retryMs"`
+	}{reason, wait.Milliseconds()})
+	b, _ := sse.AppendEvent(sse.AppendRetry(nil, wait), "", "hub.closing", data)
+	return sse.NewFrame(b, false)
+}
+
+// expiringFrame tells a client that its token is about to end.
+func expiringFrame(at time.Time) *sse.Frame {
+	data := AppendTime([]byte(`{"expiresAt":"`), at)
+	frame, _ := sse.AppendEvent(nil, "", "hub.expiring", append(data, `"}`...))
+	return sse.NewFrame(frame, false)
+}
+
+// gapFrame says that something was missed for good, and where things go on.
+func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
+	reason := GapExpired
+	if errors.Is(why, ErrUnknownCursor) {
+		reason = GapUnknown
+	}
+	count.gaps.add(reason, 1)
+	cursor := from.String()
+	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+string(reason)+`","cursor":"`+cursor+`"}`))
+	return sse.NewFrame(b, false)
+}
+
+// shedFrame stands in place of ephemeral events that were too much for a stream.
+func shedFrame() *sse.Frame {
+	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
+	return sse.NewFrame(gap, false)
+}

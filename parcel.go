@@ -1,0 +1,105 @@
+package main
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/sse"
+)
+
+// parcel is an event on its way to streams: framed at most once each way.
+type parcel struct {
+	event  *Event
+	data   []byte      // the envelope
+	place  uint64      // 0: not stored
+	cursor string      // empty: not stored
+	only   *Connection // that a target of this kind names, whichever tenant's
+	since  time.Time   // when it was published; zero: not to be timed
+
+	notProfiles map[ProfileRef]struct{}
+	notConns    map[uuid.UUID]struct{}
+
+	named, unnamed *sse.Frame
+}
+
+// pack makes an event of the hub's own ready, which is not stored.
+func pack(e *Event) *parcel {
+	return &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
+}
+
+// parcelOf makes an entry ready for streams.
+func parcelOf(e *Entry) parcel {
+	p := parcel{event: e.Event, data: e.Envelope}
+	if e.Event.Stored() {
+		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
+	}
+	p.exclude(&e.Event.Target)
+	return p
+}
+
+// exclude notes whom a target leaves out.
+func (p *parcel) exclude(t *Target) {
+	if excluded := t.ExcludeProfiles; len(excluded) > 0 {
+		p.notProfiles = make(map[ProfileRef]struct{}, len(excluded))
+		for _, ref := range excluded {
+			p.notProfiles[ref] = struct{}{}
+		}
+	}
+	if excluded := t.ExcludeConnections; len(excluded) > 0 {
+		p.notConns = make(map[uuid.UUID]struct{}, len(excluded))
+		for _, text := range excluded {
+			if id, err := uuid.Parse(text); err == nil { // no connection has another kind of id
+				p.notConns[id] = struct{}{}
+			}
+		}
+	}
+}
+
+func (p *parcel) excludes(c *Connection) bool {
+	_, profile := p.notProfiles[c.Profile]
+	_, conn := p.notConns[c.ID]
+	return profile || conn
+}
+
+func (p *parcel) append(b []byte, unnamed bool) []byte {
+	name := p.event.Type
+	if unnamed {
+		name = ""
+	}
+	b, _ = sse.AppendEvent(b, p.cursor, name, p.data) // validated: a type has no CR, LF or NUL
+	return b
+}
+
+func (p *parcel) frame(unnamed bool) *sse.Frame {
+	frame := &p.named
+	if unnamed {
+		frame = &p.unnamed
+	}
+	if *frame == nil {
+		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24)
+		*frame = sse.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
+	}
+	return *frame
+}
+
+// bundle is several parcels for many streams, in one frame for those that want all.
+type bundle struct {
+	parcels        []*parcel
+	named, unnamed *sse.Frame
+}
+
+func (b *bundle) frame(unnamed bool) *sse.Frame {
+	frame := &b.named
+	if unnamed {
+		frame = &b.unnamed
+	}
+	if *frame == nil {
+		var data []byte
+		for _, p := range b.parcels {
+			data = p.append(data, unnamed)
+		}
+		*frame = sse.NewEvents(data, len(b.parcels), true, time.Time{})
+	}
+	return *frame
+}

@@ -1,0 +1,373 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+
+	"realtimehub/internal/sse"
+)
+
+// Observer is told, with no lock held, of connections that come and go: of each
+// once, and of its coming before anybody else can find it.
+type Observer interface {
+	Connected(*Connection)
+	Disconnected(*Connection)
+}
+
+// streams are a hub's open ones: each comes in through Connect, and ends once.
+type streams struct {
+	// Static after the start.
+	frames
+	tenants  *tenants
+	members  *members
+	engine   *sse.Engine
+	observer Observer
+	log      Log
+	node     [4]byte // its mark in the ids of its connections, unless it is alone
+	shed     *sse.Frame
+	inline   bool // what a client missed may begin before its head is written
+	logger   *slog.Logger
+
+	// These guard themselves.
+	directory
+	expiry    expiry
+	count     *hubCounts
+	turnedOff rate.Sometimes
+
+	drained chan struct{} // closed by Drain at its end
+	endOnce sync.Once
+}
+
+// start makes the engine that writes them.
+func (x *streams) start(cfg sse.Config) {
+	x.expiry.warn, x.expiry.end = x.expiring, func(c *Connection) { x.Kick(c, CloseExpired) }
+	x.turnedOff.Interval = time.Second
+	x.shed = shedFrame()
+	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
+	x.engine = sse.NewEngine(cfg)
+}
+
+// Observe names who is told of connections.
+func (x *streams) Observe(o Observer) { x.observer = o }
+
+// Engine writes the streams of this hub.
+func (x *streams) Engine() *sse.Engine { return x.engine }
+
+// Subscription is what a client asks of a new stream.
+type Subscription struct {
+	Tenant   string
+	Profile  ProfileRef
+	Types    *TypeFilter
+	Watch    []ProfileRef // nil: as configured; empty: none
+	Unnamed  bool
+	Metadata map[string]string
+	Cursor   string    // where to resume, as the client says; empty: nowhere
+	Expires  time.Time // when it ends unless prolonged; zero: not by itself
+}
+
+// Turned is why a client is turned away, as it is told, after an error of Connect.
+func Turned(err error) CloseReason {
+	if errors.Is(err, ErrDraining) {
+		return CloseDrain
+	}
+	return CloseCapacity
+}
+
+// Connect opens a connection and puts hub.ready on its stream, and what follows
+// the subscription's cursor: the one door of every transport, which then serves
+// c.Stream. ErrDraining and ErrFull when none is taken; else an error is the log's.
+func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
+	c, err := x.connect(ctx, s)
+	if err != nil {
+		x.count.refused.add(Turned(err), 1)
+	}
+	return c, err
+}
+
+func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	if x.tenants.sharing != nil { // so that any hub knows where it is
+		copy(id[len(id)-len(x.node):], x.node[:])
+	}
+	now := time.Now()
+	c := &Connection{
+		ID: id, Tenant: s.Tenant, Profile: s.Profile, ConnectedAt: now, Metadata: s.Metadata,
+		unnamed: s.Unnamed, filter: s.Types,
+	}
+	c.lastActivity.Store(now.UnixNano())
+	c.Stream = x.engine.NewStream(func(why error) { x.ended(c, why) })
+
+	var from Cursor
+	var missed error
+	if s.Cursor != "" {
+		from, missed = x.log.Find(ctx, s.Tenant, s.Cursor)
+		if missed != nil && !errors.Is(missed, ErrExpired) && !errors.Is(missed, ErrUnknownCursor) {
+			return nil, missed
+		}
+	}
+	x.observer.Connected(c)
+	t, replaced, err := x.register(ctx, c, s.Watch, from, missed)
+	if err != nil {
+		x.observer.Disconnected(c)
+		x.tenants.forget(c.Tenant)
+		if !errors.Is(err, ErrDraining) {
+			x.turnedOff.Do(func() {
+				x.logger.Warn("stream refused", "reason", string(CloseCapacity), "tenant", c.Tenant, "err", err)
+			})
+		}
+		return nil, err
+	}
+	if replaced != nil {
+		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
+		replaced.Stream.Close(x.Closing(CloseReplaced))
+		x.observer.Disconnected(replaced)
+	}
+	if !s.Expires.IsZero() {
+		x.Prolong(c, s.Expires)
+	}
+	if t != nil {
+		r := &replay{
+			tenant: t, conn: c, log: x.log, resolve: x.members.resolve, logger: x.logger, told: from.Seq,
+			allRooms: x.tenants.inCluster() && !x.members.ownsMembership(),
+			fail:     func() { x.Kick(c, CloseCapacity) },
+			count:    x.count,
+		}
+		if !x.inline || r.step() {
+			c.Stream.Feed(r.step)
+		}
+	}
+	return c, nil
+}
+
+// register adds c to its tenant, to be live after a place, or after the head when
+// that is zero. The tenant is returned when c is behind, and the connection whose
+// place c took.
+func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection, err error) {
+	t, err := x.tenants.open(ctx, c.Tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer t.mu.Unlock()
+	c.Tenant = t.name // one copy of a name for all; before others can find c
+	p := t.peers[c.Profile]
+	if p != nil {
+		c.Profile = p.ref
+		if x.most.Profile > 0 && len(p.conns) >= x.most.Profile {
+			replaced = p.conns[0] // the oldest
+		}
+	}
+	if err := x.admit(c, replaced, len(t.conns)); err != nil {
+		return nil, nil, err
+	}
+	if replaced != nil {
+		x.leaveLocked(t, replaced, CloseReplaced)
+		p = t.peers[c.Profile]
+	}
+	c.index = len(t.conns)
+	t.conns = append(t.conns, c)
+	if p == nil {
+		p = &peer{ref: c.Profile}
+		t.peers[c.Profile] = p
+		for room := range t.rooms.Of(c.Profile) {
+			link(t.present, room, p)
+		}
+	}
+	p.conns = append(p.conns, c)
+	t.watchLocked(c, watch)
+
+	if missed == nil && from.Epoch != "" && from.Seq < t.rooms.Forgotten() {
+		missed = ErrExpired
+	}
+	resume := ResumeComplete
+	switch {
+	case missed != nil:
+		resume = ResumePartial
+	case from.Epoch == "":
+		resume, from = ResumeFresh, t.head
+	}
+	x.count.connects.add(resume, 1)
+	c.place = from.Seq
+	var d sse.Delivery
+	d.Send(c.Stream, x.ready(c, resume, from))
+	if missed != nil {
+		d.Send(c.Stream, gapFrame(x.count, missed, from))
+	}
+	d.Flush()
+	switch {
+	case from.Seq < t.head.Seq:
+		c.behind = &behind{shed: x.shed, count: x.count}
+		in = t
+	case resume != ResumeFresh:
+		x.count.replayed.add(0)
+	}
+	return in, replaced, nil
+}
+
+// leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
+func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
+	x.count.closes.add(reason, 1)
+	t.removeLocked(c)
+	x.expiry.set(c, time.Time{})
+	x.drop(c)
+}
+
+// Prolong has a connection end at another time; at zero not by itself.
+func (x *streams) Prolong(c *Connection, expires time.Time) {
+	t := x.tenants.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	defer t.mu.Unlock()
+	if !c.removed {
+		x.expiry.set(c, expires)
+	}
+}
+
+// expiring tells a connection's client that its token is about to end.
+func (x *streams) expiring(c *Connection, at time.Time) {
+	t := x.tenants.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	var d sse.Delivery
+	if !c.removed {
+		d.Send(c.Stream, expiringFrame(at))
+	}
+	t.mu.Unlock()
+	d.Flush()
+}
+
+// Adjust gives a connection another filter or watch list; nil leaves it.
+func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) {
+	t := x.tenants.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	defer t.mu.Unlock()
+	if c.removed {
+		return
+	}
+	if types != nil {
+		c.filter = *types
+	}
+	if watch != nil {
+		t.watchLocked(c, *watch)
+	}
+}
+
+// Connections are a tenant's of this hub, or one profile's, in the order of their ids.
+func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
+	t := x.tenants.find(tenant)
+	if t == nil {
+		return nil
+	}
+	list := t.conns
+	if of != nil {
+		list = nil
+		if p := t.peers[*of]; p != nil {
+			list = p.conns
+		}
+	}
+	list = slices.Clone(list)
+	t.mu.Unlock()
+	slices.SortFunc(list, func(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return list
+}
+
+// ended is the stream's own word that it is over.
+func (x *streams) ended(c *Connection, why error) {
+	reason := CloseClient
+	switch {
+	case why == nil:
+		reason = CloseDrain // who ended it for another reason has removed it
+	case errors.Is(why, sse.ErrVanished):
+		reason = CloseVanished
+	case errors.Is(why, sse.ErrSlow):
+		reason = CloseSlow
+	case errors.Is(why, sse.ErrNoisy):
+		reason = CloseNoisy
+	}
+	if reason == CloseSlow || reason == CloseNoisy {
+		x.logger.Warn("stream cut", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+	}
+	x.remove(c, reason)
+}
+
+// remove takes c out of the hub; only the first call does anything.
+func (x *streams) remove(c *Connection, reason CloseReason) {
+	t := x.tenants.find(c.Tenant)
+	if t == nil {
+		return
+	}
+	first := !c.removed // and c.drained is not changed any more
+	if first {
+		if c.drained && reason == CloseClient {
+			reason = CloseDrain // it went because it was sent away
+		}
+		x.leaveLocked(t, c, reason)
+	}
+	last := len(t.conns) == 0
+	t.mu.Unlock()
+	if first {
+		x.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+		x.observer.Disconnected(c)
+	}
+	switch {
+	case !first || !last: // who was first sees to it
+	case x.tenants.inCluster():
+		go x.tenants.forget(c.Tenant) // it may wait for the broker, and who ends streams must not
+	default:
+		x.tenants.forget(c.Tenant)
+	}
+}
+
+// Kick closes a connection: it is gone from the hub when Kick returns.
+func (x *streams) Kick(c *Connection, reason CloseReason) {
+	x.remove(c, reason) // before the stream's own end does, for no reason
+	c.Stream.Close(x.Closing(reason))
+}
+
+// Drained is closed when Drain is over: requests that have no end of their own end.
+func (x *streams) Drained() <-chan struct{} { return x.drained }
+
+// Drain refuses new streams and ends those that are open, spread over a time so
+// that the next hub gets its clients one after the other; at once when ctx ends.
+// Who is sent away is not announced as offline: they will be back.
+func (x *streams) Drain(ctx context.Context, over time.Duration) {
+	defer x.endOnce.Do(func() {
+		x.expiry.stop()
+		close(x.drained)
+	})
+	open := x.shut()
+	start := time.Now()
+	for i, c := range open {
+		due := over * time.Duration(i) / time.Duration(len(open))
+		if wait := due - time.Since(start); wait > drainStep {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				over = 0
+			}
+		}
+		if t := x.tenants.find(c.Tenant); t != nil {
+			if !c.removed {
+				c.drained = true
+			}
+			t.mu.Unlock()
+		}
+		c.Stream.Close(x.Closing(CloseDrain))
+	}
+}
+
+// drainStep is how exactly Drain keeps its times.
+const drainStep = 10 * time.Millisecond
