@@ -19,6 +19,12 @@ type problem struct {
 
 func (p *problem) Error() string { return p.code + ": " + p.detail }
 
+// What several calls do not find.
+var (
+	errNothingHere  = &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+	errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
+)
+
 type fieldProblem struct {
 	Code   Code   `json:"code"`
 	Field  string `json:"field"`
@@ -189,6 +195,18 @@ func replyReceipt(w http.ResponseWriter, r Receipt) error {
 func noContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// done answers a call about a connection that was found, if it still was there.
+func done(w http.ResponseWriter, found bool) error {
+	if !found {
+		return errNoConnection
+	}
+	return noContent(w)
+}
+
+func presences(w http.ResponseWriter, list []PresenceOf) error {
+	return reply(w, http.StatusOK, map[string]any{"profiles": list})
 }
 
 // receipt is a Receipt on the wire.

@@ -176,7 +176,7 @@ func TestFloods(t *testing.T) {
 func TestSizesAreExact(t *testing.T) {
 	alone(t, "it configures one hub")
 	h := newTestHub(t)
-	h.API.cfg.MaxBodyBytes, h.API.cfg.MaxEventBytes = 4096, 1024
+	h.API.publishing.bodies, h.API.publishing.maxEvent = 4096, 1024
 	listener := h.open(t, "tenant=acme&profile=user:1")
 	bodyOf := func(size int) string {
 		frame := `{"type":"a.b","payload":1` + `}`

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"realtimehub/internal/strictjson"
+)
+
+// administrator shows and changes one tenant, for its services.
+type administrator struct {
+	// Static.
+	hub      *Hub
+	cluster  *Cluster
+	presence *Presence
+	bodies   bodyLimit
+}
+
+// pathTenant is the tenant of an administrative call.
+func pathTenant(who *Caller) (string, error) {
+	var faults Faults
+	tenant := who.Tenant()
+	faults.tenant("tenantId", tenant)
+	return tenant, faults.Err()
+}
+
+// pathRoom is the tenant and the conversation or group of a path.
+func pathRoom(r *http.Request, who *Caller) (tenant string, room Room, err error) {
+	switch r.PathValue("rooms") {
+	case "conversations":
+		room.Kind = KindConversation
+	case "groups":
+		room.Kind = KindGroup
+	default:
+		return "", room, errNothingHere
+	}
+	var faults Faults
+	tenant, room.ID = who.Tenant(), r.PathValue("id")
+	faults.tenant("tenantId", tenant)
+	if err := checkName(room.ID); err != nil {
+		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
+	}
+	return tenant, room, faults.Err()
+}
+
+func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	query := r.URL.Query()
+	var of *ProfileRef
+	if text := query.Get("profile"); text != "" {
+		p := faults.profile("profile", text)
+		of = &p
+	}
+	limit := pageLimit(&faults, query)
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	list := a.cluster.Connections(r.Context(), tenant, of)
+	count := len(list)
+	if after := strings.ToLower(query.Get("after")); after != "" {
+		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
+			if c.ID.String() <= id {
+				return -1
+			}
+			return 1
+		})
+		list = list[from:]
+	}
+	var next *string
+	if len(list) > limit {
+		list = list[:limit]
+		id := list[limit-1].ID.String()
+		next = &id
+	}
+	shown := make([]connection, len(list))
+	for i, c := range list {
+		shown[i] = wireConnection(c)
+	}
+	return reply(w, http.StatusOK, map[string]any{"connections": shown, "count": count, "next": next})
+}
+
+// tenantConnection finds a connection of the path's tenant.
+func (a *administrator) tenantConnection(r *http.Request, who *Caller) (*Connection, error) {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return nil, err
+	}
+	c := a.cluster.Find(r.Context(), r.PathValue("id"))
+	if c == nil || c.Tenant != tenant {
+		return nil, errNoConnection
+	}
+	return c, nil
+}
+
+func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.tenantConnection(r, who)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, wireConnection(c))
+}
+
+func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := a.tenantConnection(r, who)
+	if err != nil {
+		return err
+	}
+	return done(w, a.cluster.Kick(r.Context(), c, CloseKicked))
+}
+
+func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	p := faults.profile("profile", r.URL.Query().Get("profile"))
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	for _, c := range a.cluster.Connections(r.Context(), tenant, &p) {
+		a.cluster.Kick(r.Context(), c, CloseKicked)
+	}
+	return noContent(w)
+}
+
+// history answers whole envelopes, as they were published.
+func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	query := r.URL.Query()
+	limit := pageLimit(&faults, query)
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
+	if err != nil {
+		return err
+	}
+	events := make([]json.RawMessage, len(page.Entries))
+	for i, e := range page.Entries {
+		events[i] = e.Event.AppendWhole(nil)
+	}
+	return reply(w, http.StatusOK, map[string]any{"events": events, "cursor": page.Next.String(), "gap": gap})
+}
+
+// pageLimit is how many items one answer may have.
+func pageLimit(f *Faults, query url.Values) int {
+	text := query.Get("limit")
+	if text == "" {
+		return 100
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > 1000 {
+		f.add(CodeInvalidField, "limit", "must be 1–1000")
+	}
+	return limit
+}
+
+func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	var faults Faults
+	query := r.URL.Query()
+	asked := askedProfiles(&faults, query)
+	status := Status(query.Get("status"))
+	if status != "" && status != Online && status != Away && status != Offline {
+		faults.add(CodeInvalidField, "status", "must be online, away or offline")
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	if err := a.hub.Know(r.Context(), tenant); err != nil {
+		return err
+	}
+	if len(asked) == 0 {
+		return presences(w, a.presence.All(tenant, status))
+	}
+	list := a.presence.Of(tenant, asked)
+	if status != "" {
+		list = slices.DeleteFunc(list, func(p PresenceOf) bool { return p.Status != status })
+	}
+	return presences(w, list)
+}
+
+func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	p, err := ParseProfile(r.PathValue("profile"))
+	if err != nil {
+		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+	}
+	if err := a.hub.Know(r.Context(), tenant); err != nil {
+		return err
+	}
+	return presences(w, a.presence.Of(tenant, []ProfileRef{p}))
+}
+
+func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
+	if err != nil {
+		return err
+	}
+	members, err := a.hub.Members(r.Context(), tenant, room)
+	if err == nil {
+		err = a.hub.Know(r.Context(), tenant)
+	}
+	if err != nil {
+		return err
+	}
+	return presences(w, a.presence.Of(tenant, members))
+}
+
+func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
+	if err != nil {
+		return err
+	}
+	members, err := a.hub.Members(r.Context(), tenant, room)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"members": append([]ProfileRef{}, members...)})
+}
+
+func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
+	if err != nil {
+		return err
+	}
+	var members []ProfileRef
+	found := false
+	err = a.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+		if name != "members" {
+			f.add(CodeUnknownField, name, `the body has "members" only`)
+			return
+		}
+		found = !absent(v)
+		members = f.profiles(name, v)
+	})
+	if err == nil && !found {
+		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
+	}
+	if err == nil {
+		err = a.hub.SetMembers(r.Context(), tenant, room, members)
+	}
+	if err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	return a.changeMember(w, r, who, a.hub.AddMember)
+}
+
+func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	return a.changeMember(w, r, who, a.hub.RemoveMember)
+}
+
+func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *Caller, do func(context.Context, string, Room, ProfileRef) error) error {
+	tenant, room, err := pathRoom(r, who)
+	if err != nil {
+		return err
+	}
+	p, err := ParseProfile(r.PathValue("p"))
+	if err != nil {
+		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+	}
+	if err := do(r.Context(), tenant, room, p); err != nil {
+		return err
+	}
+	return noContent(w)
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+)
+
+// publisher takes events from services, one or many in a call.
+type publisher struct {
+	// Static.
+	hub      *Hub
+	auth     *Auth
+	limits   *Limits
+	metrics  *Metrics
+	bodies   bodyLimit
+	maxEvent int // bytes of a payload; 0 lifts the limit
+	results  *spoolBudget
+}
+
+// events takes one event, or a body of lines.
+func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
+		trace := traceOf(r)
+		lines := func(ctx context.Context, lines [][]byte) ([]Receipt, []error) {
+			return p.each(ctx, lines, who, trace)
+		}
+		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, p.results, p.hub.Drained(), who.Expires})
+	}
+	return p.one(w, r, who, nil)
+}
+
+func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
+	body, err := p.bodies.read(w, r)
+	if err != nil {
+		return err
+	}
+	event, err := DecodeEvent(body, at, p.maxEvent)
+	if err != nil {
+		return err
+	}
+	within(traceOf(r), event)
+	receipts, err := p.accept(r.Context(), who, []*Event{event}, p.limits.Publish)
+	if err != nil {
+		return err
+	}
+	return replyReceipt(w, receipts[0])
+}
+
+// to publishes to the target that the path names.
+func (p *publisher) to(kind TargetKind) handler {
+	return func(w http.ResponseWriter, r *http.Request, who *Caller) error {
+		var faults Faults
+		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
+		faults.tenant("tenantId", at.TenantID)
+		switch id := r.PathValue("id"); kind {
+		case KindProfile:
+			at.Target = ToProfile(faults.profile("profile", id))
+		case KindConversation:
+			at.Target = ToConversation(id)
+		case KindGroup:
+			at.Target = ToGroup(id)
+		case KindConnection:
+			at.Target = ToConnection(id)
+		}
+		if err := faults.Err(); err != nil {
+			return err
+		}
+		return p.one(w, r, who, at)
+	}
+}
+
+func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	body, err := p.bodies.read(w, r)
+	if err != nil {
+		return err
+	}
+	events, err := DecodeBatch(body, p.maxEvent)
+	if err != nil {
+		return err
+	}
+	within(traceOf(r), events...)
+	receipts, err := p.accept(r.Context(), who, events, p.limits.Publish)
+	if err != nil {
+		return err
+	}
+	results := make([]receipt, len(receipts))
+	for i, receipt := range receipts {
+		results[i] = wireReceipt(receipt)
+	}
+	return reply(w, http.StatusAccepted, map[string]any{"results": results})
+}
+
+// each publishes lines, each for itself, though together where nothing speaks
+// against it. It waits where a rate limit would refuse: so the reading slows down.
+func (p *publisher) each(ctx context.Context, lines [][]byte, who *Caller, trace string) ([]Receipt, []error) {
+	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
+	var events []*Event
+	var of []int // their lines
+	for i, line := range lines {
+		event, err := DecodeEvent(line, nil, p.maxEvent)
+		if errs[i] = err; err == nil {
+			within(trace, event)
+			events, of = append(events, event), append(of, i)
+		}
+	}
+	wait := func(tenant string, n int) error { return p.limits.AwaitPublish(ctx, tenant, n) }
+	publish := func(events []*Event, of []int) error {
+		ids := make([]string, len(events))
+		for i, e := range events {
+			ids[i] = e.ID
+		}
+		got, err := p.accept(ctx, who, events, wait)
+		unsure, _ := errors.AsType[*UnconfirmedError](err)
+		for i, n := range of {
+			switch {
+			case err == nil:
+				receipts[n] = got[i]
+			case unsure != nil:
+				errs[n] = &UnconfirmedError{unsure.IDs[i : i+1], unsure.err}
+			default:
+				errs[n] = err
+				events[i].ID = ids[i] // as its publisher gave it, to be tried again
+			}
+		}
+		return err
+	}
+	if len(events) == 0 {
+		return receipts, errs
+	}
+	err := publish(events, of)
+	if unconfirmed(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
+		for i := range events {
+			errs[of[i]] = nil
+			publish(events[i:i+1], of[i:i+1])
+		}
+	}
+	return receipts, errs
+}
+
+// accept hands events to the hub that the caller may publish: its one way there.
+func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, limit func(tenant string, n int) error) ([]Receipt, error) {
+	counts := map[string]int{}
+	for _, e := range events {
+		if !who.Reaches(e.TenantID) {
+			return nil, errTenant
+		}
+		counts[e.TenantID]++
+	}
+	for tenant, n := range counts {
+		if err := limit(tenant, n); err != nil {
+			return nil, err
+		}
+	}
+	return p.hub.Publish(ctx, events)
+}
+
+// refused counts a publish call, or a line of one, that is answered with an error.
+func (p *publisher) refused(err error) {
+	p.metrics.RefusePublish(describe(err).code)
+	p.auth.Refuse(err)
+}
+
+// traceOf is the trace that a request belongs to; a malformed header, or several, is
+// as if there were none (W3C Trace Context, section 4.3).
+func traceOf(r *http.Request) string {
+	headers := r.Header["Traceparent"]
+	if len(headers) != 1 {
+		return ""
+	}
+	trace, _ := ParseTraceParent(headers[0])
+	return trace
+}
+
+// within has events without a trace of their own belong to one.
+func within(trace string, events ...*Event) {
+	for _, e := range events {
+		if e.TraceParent == "" {
+			e.TraceParent = trace
+		}
+	}
+}

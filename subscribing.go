@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"realtimehub/internal/sse"
+	"realtimehub/internal/strictjson"
+)
+
+// subscriber does what a person's client may: it opens a stream, adjusts it, tells of
+// typing and asks who is there.
+type subscriber struct {
+	// Static.
+	hub      *Hub
+	cluster  *Cluster
+	presence *Presence
+	limits   *Limits
+	bodies   bodyLimit
+}
+
+func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	query := r.URL.Query()
+	tenant, profile, err := who.Client(r, query)
+	sub, err2 := subscription(query)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires
+	sub.Cursor = either(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
+	if r.Method == http.MethodHead {
+		sse.Header(w.Header())
+		return nil
+	}
+	c, err := s.hub.Connect(r.Context(), sub)
+	if err != nil {
+		// Stock EventSource gives up for good on any other answer than 200.
+		last := s.hub.Engine().NewStream(func(error) {})
+		last.Close(s.hub.Closing(Turned(err)))
+		s.hub.Engine().Serve(w, r, last)
+		return nil
+	}
+	s.hub.Engine().Serve(w, r, c.Stream)
+	return nil
+}
+
+func subscription(query url.Values) (s Subscription, err error) {
+	var faults Faults
+	if types := query.Get("types"); types != "" {
+		s.Types = faults.types("types", strings.Split(types, ","))
+	}
+	switch query.Get("named") {
+	case "", "true":
+	case "false":
+		s.Unnamed = true
+	default:
+		faults.add(CodeInvalidField, "named", "must be true or false")
+	}
+	if list := query["presence"]; len(list) > 0 && list[0] != "" {
+		s.Watch = watchList(&faults, "presence", list)
+	}
+	for name, values := range query {
+		key, ok := strings.CutPrefix(name, "meta.")
+		if !ok || len(values) == 0 {
+			continue
+		}
+		if key == "" || len(key) > 256 || len(values[0]) > 256 || checkText(key) != nil || checkText(values[0]) != nil {
+			faults.add(CodeInvalidField, name, "must be text of up to 256 bytes")
+			continue
+		}
+		if s.Metadata == nil {
+			s.Metadata = map[string]string{}
+		}
+		s.Metadata[strings.Clone(key)] = strings.Clone(values[0])
+	}
+	if len(s.Metadata) > 16 {
+		faults.add(CodeInvalidField, "meta", "16 keys at most")
+	}
+	return s, faults.Err()
+}
+
+// checkText is checkName's rule, for text that may be empty.
+func checkText(s string) error { return checkName("x" + s[:min(len(s), 255)]) }
+
+// watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
+func watchList(f *Faults, field string, list []string) []ProfileRef {
+	if len(list) == 1 && list[0] == "*" {
+		return nil
+	}
+	watch := []ProfileRef{}
+	if len(list) == 1 && list[0] == "none" {
+		return watch
+	}
+	for i, text := range list {
+		p := f.profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
+		if !slices.Contains(watch, p) {
+			watch = append(watch, p)
+		}
+	}
+	if len(list) > MaxAskedProfiles {
+		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
+	}
+	return watch
+}
+
+// own finds the connection of a client's call, which counts as one of its profile.
+func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
+	c := s.cluster.Find(r.Context(), r.PathValue("id"))
+	tenant, profile, own := who.Owner(c)
+	if err := s.limits.Client(tenant, profile); err != nil {
+		return nil, err
+	}
+	if !own {
+		return nil, errNoConnection
+	}
+	return c, nil
+}
+
+func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := s.own(r, who)
+	if err != nil {
+		return err
+	}
+	return done(w, s.cluster.Touch(r.Context(), c))
+}
+
+// token has a stream live as long as the token of this request; in open mode
+// there is nothing to prolong.
+func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := s.own(r, who)
+	if err != nil {
+		return err
+	}
+	return done(w, s.cluster.Prolong(r.Context(), c, who.Expires))
+}
+
+func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	c, err := s.own(r, who)
+	if err != nil {
+		return err
+	}
+	var types **TypeFilter
+	var watch *[]ProfileRef
+	if err := s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+		list := f.texts(CodeInvalidField, name, v)
+		switch {
+		case name != "types" && name != "presence":
+			f.add(CodeUnknownField, name, "is not a field here")
+		case list == nil:
+		case name == "types":
+			filter := f.types(name, list)
+			types = &filter
+		default:
+			profiles := watchList(f, name, list)
+			watch = &profiles
+		}
+	}); err != nil {
+		return err
+	}
+	return done(w, s.cluster.Adjust(r.Context(), c, types, watch))
+}
+
+func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, profile, err := who.Client(r, r.URL.Query())
+	if err == nil {
+		err = s.limits.Client(tenant, profile)
+	}
+	if err != nil {
+		return err
+	}
+	conversation := r.PathValue("id")
+	state := ""
+	err = s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+		if name != "state" {
+			f.add(CodeUnknownField, name, "is not a field here")
+			return
+		}
+		state = f.text(CodeInvalidField, name, v)
+	})
+	if err == nil && state != "started" && state != "stopped" {
+		err = &FieldError{CodeInvalidField, "state", -1, "must be started or stopped"}
+	}
+	if bad := checkName(conversation); bad != nil {
+		err = errors.Join(err, &FieldError{CodeInvalidField, "conversationId", -1, bad.Error()})
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.cluster.Typing(r.Context(), tenant, profile, conversation, state == "started"); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// visiblePresence is what the caller may see of others.
+func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	var faults Faults
+	query := r.URL.Query()
+	asked := askedProfiles(&faults, query)
+	tenant, viewer, err := who.Viewer(r, query)
+	if err := errors.Join(err, faults.Err()); err != nil {
+		return err
+	}
+	if err := s.limits.Client(tenant, viewer); err != nil {
+		return err
+	}
+	if err := s.hub.Know(r.Context(), tenant); err != nil {
+		return err
+	}
+	return presences(w, s.presence.Visible(tenant, viewer, asked))
+}
