@@ -22,6 +22,19 @@ func lacks(t testing.TB, what string) {
 	t.Skip(what + ": the test is skipped")
 }
 
+// needs is lacks for a program of those that CI installs; others are tried where
+// they happen to be.
+func needs(t *testing.T, program string, inCI bool) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	if inCI {
+		lacks(t, "there is no "+program)
+	}
+	t.Skip("there is no " + program + ": what is written for it is not tried")
+}
+
 // node runs a program in a folder, and is what it wrote.
 func node(t testing.TB, dir string, command ...string) string {
 	t.Helper()

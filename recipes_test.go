@@ -108,19 +108,6 @@ func (r *recipes) hub(method, path, body string) (status int, answer map[string]
 	return r.call(method, r.url+path, body, "X-API-Key", "service-key", "Content-Type", "application/json")
 }
 
-// needs is lacks for a program of those that CI installs; others are tried where
-// they happen to be.
-func needs(t *testing.T, program string, inCI bool) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if inCI {
-		lacks(t, "there is no "+program)
-	}
-	t.Skip("there is no " + program + ": what is written for it is not tried")
-}
-
 // What the pages have their reader type works as it stands.
 func TestRecipesInTheShell(t *testing.T) {
 	needs(t, "curl", true)
