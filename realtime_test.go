@@ -260,16 +260,21 @@ func TestRealtimeBack(t *testing.T) {
 	h := newClientHub(t)
 	h.path = "/realtime.js" // one that a browser may keep
 	for _, c := range []struct {
-		name, before, after string // the siblings that were there, or come meanwhile
-		want                string
+		name, leads, before, after string // the siblings that were there, or come meanwhile
+		want                       string
 	}{
-		{"alone", "", "", `[0,1,2]`},
-		{"a sibling", asAlice, "", `[0,1,2]`},
-		{"a sibling that wants less", asAlice + `, types: ["a.c"]`, "", `[0,"gap unknown",2]`},
-		{"a sibling that is new", "", asAlice, `[0,"gap unknown",2]`},
+		{"alone", "", "", "", `[0,1,2]`},
+		{"a sibling", "", asAlice, "", `[0,1,2]`},
+		{"a sibling that wants less", "", asAlice + `, types: ["a.c"]`, "", `[0,"gap unknown",2]`},
+		{"a leader", asAlice, "", "", `[0,1,2]`},
+		{"a leader that wants less", asAlice + `, types: ["a.c"]`, "", "", `[0,"gap unknown",2]`},
+		{"a sibling that is new", "", "", asAlice, `[0,"gap unknown",2]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var others []*clientTab
+			if c.leads != "" {
+				others = append(others, h.live(c.leads))
+			}
 			tab := h.live(asAlice)
 			if c.before != "" {
 				others = append(others, h.live(c.before))
@@ -306,6 +311,7 @@ func TestRealtimeMistakes(t *testing.T) {
 	tab := h.live(asAlice)
 	for _, options := range []string{
 		`types: ["message*"]`, `types: "a.b"`, `types: [""]`, `types: [7]`,
+		`meta: {k: 1}`, `meta: {k: "x".repeat(257)}`, `cursor: "a b"`, `presence: Array.from({length: 201}, (_, i) => "user:" + i)`,
 		`presence: "user:1"`, `presence: [""]`, `presence: ["user:"]`, `presence: ["User:1"]`, `presence: [null]`,
 	} {
 		is.Equal(tab.run(`import("/realtime.js").then(({ connect }) => { try { connect({ `+asAlice+`, `+options+` }); } catch (e) { return e.name; } })`), "TypeError") // each says what is wrong
@@ -339,7 +345,7 @@ func TestRealtimeAnotherPerson(t *testing.T) {
 	token := func(sub string, life time.Duration) string {
 		return `"` + strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "exp", time.Now().Add(life).Unix()), "Bearer ") + `"`
 	}
-	changes := h.live(`token: () => (globalThis.n = (globalThis.n ?? 0) + 1) === 1 ? ` + token("user:alice", 6*time.Second) + ` : ` + token("user:bob", time.Hour))
+	changes := h.live(`token: () => (globalThis.n = (globalThis.n ?? 0) + 1) === 1 ? ` + token("user:alice", 34*time.Second) + ` : ` + token("user:bob", time.Hour))
 	stays := h.live(`token: () => ` + token("user:alice", time.Hour))
 	is := is.New(t)
 	is.Equal(len(h.connections()), 1)
@@ -359,7 +365,7 @@ func TestRealtimeActivity(t *testing.T) {
 		return `fetch("/v1/tenants/t1/presence/alice").then(r => r.json()).then(r => r.profiles[0].status === "` + status + `")`
 	}
 	tab.becomes(is("away"))
-	tab.run(`(() => { const now = Date.now; Date.now = () => now() + 30_000; })()`) // they are told of three times a minute
+	tab.run(`(() => { const now = performance.now(); performance.now = () => now + 30_000; })()`) // they are told of three times a minute
 	do(t, tab.page, chromedp.MouseClickXY(10, 10))
 	tab.becomes(is("online"))
 	tab.becomes(is("away"))

@@ -284,7 +284,7 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 			stats := h.Stats()
 			is.Equal(int(stats.Dropped[DropBehind]), c.events-strings.Count(c.want, "e")) // each that did not come
 			is.Equal(int(stats.Gaps[GapSlow]), strings.Count(c.want, "hub.gap"))
-			is.Equal(stats.Replayed.Sum, 3.0)
+			is.True(stats.Replayed.Sum == 3 || stats.Replayed.Sum == 4) // the marker may find it still behind
 		})
 	}
 }

@@ -20,7 +20,8 @@ const LEADER_MS = 5000; // until a leader that does not answer is deposed
 const SIBLINGS_MS = 200; // until siblings have said how far they are
 const DIGEST_MS = 3000; // between two questions that digests cause
 const MOST_LISTED = 200; // the hub's bound of a filter and of a watch list
-const MOST_IN_ADDRESS = 2000; // characters of one; proxies take 8 KiB of all
+const MOST_IN_ADDRESS = 2000; // characters of a list; proxies take 8 KiB of all
+const MOST_ASKED = 40; // profiles at once, for the same reason
 const REMEMBERED = 2000; // events, to know repeats by
 const KEPT = 1 << 20; // characters of batches, for a sibling that missed some
 
@@ -94,13 +95,23 @@ function checkedTypes(types) {
   return types.includes('*') ? null : union([types]);
 }
 
-function checkedProfiles(profiles, name) {
+function checkedProfiles(profiles, name, most = Infinity) {
   const isProfile = (text) => /^[a-z0-9_-]{1,32}:[^\p{Cc}\p{Cs}]+$/u.test(text)
     && !/^[^:]*:\.\.?$/.test(text) && new TextEncoder().encode(text.slice(text.indexOf(':') + 1)).length <= 256;
   const isNamed = (profile) => typeof profile === 'string' || (typeof profile?.type === 'string' && typeof profile.id === 'string');
   const texts = Array.isArray(profiles) && profiles.every(isNamed) ? profiles.map(textOf) : [''];
   if (!texts.every(isProfile)) throw new TypeError(`realtime: ${name} must be profiles, such as "user:42"`);
+  if (texts.length > most) throw new TypeError(`realtime: ${name} must be ${most} profiles at most`);
   return union([texts]);
+}
+
+function checkedMeta(meta) {
+  const isText = (text) => typeof text === 'string' && !/[\p{Cc}\p{Cs}]/u.test(text) && new TextEncoder().encode(text).length <= 256;
+  const entries = Object.entries(meta ?? {});
+  if (entries.length > 16 || !entries.every(([key, value]) => key && isText(key) && isText(value))) {
+    throw new TypeError('realtime: meta must be up to 16 strings of up to 256 bytes');
+  }
+  return meta ?? {};
 }
 
 // ---- reading ----
@@ -241,8 +252,8 @@ class Door {
     try {
       const answer = await this.request(method, path, { ...options, signal });
       return { status: answer.status, ok: answer.ok, data: parsed(await answer.text()) };
-    } catch {
-      return { status: 0, ok: false };
+    } catch (error) {
+      return { status: 0, ok: false, error };
     } finally {
       done();
     }
@@ -368,9 +379,9 @@ class Stream {
             if (isOver()) return;
             this.#heardAt = Date.now();
             if (!events.length) return;
-            clearTimeout(late);
             reason = 'lost';
             this.#take(events, size, applied);
+            if (this.#status.connectionId) clearTimeout(late);
           },
         });
       } else {
@@ -392,7 +403,7 @@ class Stream {
   /** The query of a stream, and what of the wish it says: a long list is said afterwards, by PATCH. */
   #asked() {
     const { types, presence } = this.#wish;
-    const isShort = (list) => list.join().length <= MOST_IN_ADDRESS;
+    const isShort = (list) => list.map(encodeURIComponent).join().length <= MOST_IN_ADDRESS;
     const said = {
       types: types && isShort(types) ? types : null,
       presence: presence === '*' || isShort(presence) ? presence : [],
@@ -446,6 +457,7 @@ class Stream {
   async #settle() {
     if (this.#settling || !this.#status.connectionId) return;
     this.#settling = true;
+    let failures = 0;
     while (this.#status.connectionId && this.#applied !== JSON.stringify(this.#wish)) {
       const { connectionId } = this.#status;
       const { signal } = this.#attempt;
@@ -454,8 +466,8 @@ class Stream {
       const body = { types: types ?? ['*'], presence: presence === '*' ? ['*'] : presence.length ? presence : ['none'] };
       const { ok } = await this.#door.call('PATCH', `/v1/connections/${connectionId}`, { body, signal });
       if (connectionId !== this.#status.connectionId) continue;
-      if (ok) this.#applied = applied;
-      else await pause(1000 + Math.random() * 1000, signal);
+      if (ok) [this.#applied, failures] = [applied, 0];
+      else await pause(growing(1000, failures++), signal);
     }
     this.#settling = false;
     if (this.#status.connectionId) this.#say({ state: 'live', reason: null, retryMs: null, problem: null });
@@ -466,7 +478,7 @@ class Stream {
   #plan() {
     const life = this.#door.life();
     clearTimeout(this.#renewal);
-    if (life === undefined || !this.#door.hasToken) return;
+    if (life === undefined) return;
     const wait = life > 150_000 ? life - 60_000 - Math.random() * 15_000 : life / 2;
     this.#renewal = setTimeout(() => this.#renew(), Math.min(Math.max(wait, 1000), LONGEST_MS));
   }
@@ -475,9 +487,10 @@ class Stream {
     const { connectionId } = this.#status;
     if (this.#renewing || !connectionId || !this.#door.hasToken) return;
     this.#renewing = true;
-    await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
+    const { error } = await this.#door.call('PUT', `/v1/connections/${connectionId}/token`, { fresh: true, signal: this.#attempt.signal });
     this.#renewing = false;
     this.#renewedAt = Date.now();
+    if (error instanceof PersonError && connectionId === this.#status.connectionId) return this.#refuse(ANOTHER);
     // A token that was no newer, or a call that failed: again at half of what is left.
     if (this.#status.connectionId) this.#plan();
   }
@@ -491,7 +504,7 @@ async function canShare() {
 }
 
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
-const NOWHERE = [0, 0];
+const NOWHERE = [0, 0]; // of a tab that has been told nothing
 
 /**
  * The tab that holds the lock leads: it has the stream, and hands each batch of events
@@ -507,7 +520,7 @@ class Shared {
   #kept = []; #size = 0; #base = NOWHERE; // the last batches, and the place before them
   #stream = null; #after = null; #queue = null; #resign = null; #furthest = null;
   #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
-  #wasServed = false; #heardAt = 0; #asked = 0; #pulse;
+  #wasServed = false; #owesGap = false; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
   /** sink is a stream's, but that status comes with whether it serves what this tab wanted last. */
@@ -546,7 +559,7 @@ class Shared {
     clearInterval(this.#pulse);
     this.#channel.close();
     this.#channel = null;
-    this.#joined = false;
+    this.#joined = this.#wasServed = false;
   }
 
   resume() {
@@ -555,12 +568,13 @@ class Shared {
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#life = new AbortController();
     this.#minded.clear();
+    this.#own = { ...this.#own, version: this.#own.version + 1 };
     this.#wishes = new Map();
     this.#learn(this.#id, this.#own);
     this.#heardAt = Date.now();
     this.#pulse = setInterval(() => this.#check(), LEADER_MS);
-    // Others learn that this tab is gone by this lock's being free.
-    this.#hold(this.#lockOf(this.#id), 'exclusive', (signal) => {
+    // Others learn that this tab is gone by this lock's being free. It is taken from one that stands still with it.
+    this.#hold(this.#lockOf(this.#id), 'steal', (signal) => {
       this.#hello();
       return new Promise((done) => { signal.addEventListener('abort', done); });
     });
@@ -569,13 +583,14 @@ class Shared {
 
   #post(message) { this.#channel?.postMessage({ from: this.#id, at: this.#at, ...message }); }
 
-  #hello() { this.#post({ kind: 'hello', wish: this.#own, cursor: this.#cursor }); }
+  #hello() { this.#post({ kind: 'hello', wish: this.#own, cursor: this.#cursor, joined: this.#joined }); }
 
   #lockOf(id) { return `${this.#name} ${id}`; }
 
   #hold(name, mode, held) {
     const { signal } = this.#life;
-    navigator.locks.request(name, { mode, signal }, () => (signal.aborted ? undefined : held(signal))).catch(() => { /* given up */ });
+    const options = mode === 'steal' ? { steal: true } : { mode, signal };
+    navigator.locks.request(name, options, () => (signal.aborted ? undefined : held(signal))).catch(() => { /* given up */ });
   }
 
   // ---- what all want ----
@@ -614,7 +629,10 @@ class Shared {
     try {
       await navigator.locks.request(this.#name, steal ? { steal } : { signal: queue.signal }, () => (queue.signal.aborted ? undefined : this.#lead(queue.signal)));
     } catch (error) {
-      if (error?.name !== 'AbortError') await pause(LEADER_MS, queue.signal);
+      if (error?.name !== 'AbortError') {
+        this.#stepDown();
+        await pause(LEADER_MS, queue.signal);
+      }
     }
     signal.removeEventListener('abort', leave);
     if (queue.signal.aborted) return;
@@ -627,7 +645,7 @@ class Shared {
     if (!this.#joined) await this.#catchUp();
     if (signal.aborted) return;
     const at = [this.#term = Math.max(this.#term + 1, Date.now()), 0];
-    if (this.#at === NOWHERE) this.#base = this.#at = at; // nothing is known of what was before
+    if (!this.#at[0]) this.#base = this.#at = at; // nothing is known of what was before
     this.#after = this.#at;
     this.#at = at;
     this.leads = this.#joined = true;
@@ -646,17 +664,18 @@ class Shared {
     await new Promise((done) => { this.#resign = done; });
   }
 
-  /** One that leads before it ever followed asks the others where they are, and begins at the furthest. */
+  /** One that leads before it follows asks the others where they are, and begins at the furthest, or they would be told twice. */
   async #catchUp() {
     this.#furthest = null;
     const { held } = await navigator.locks.query();
     if (!held.some(({ name }) => name.startsWith(this.#lockOf('')) && name !== this.#lockOf(this.#id))) return;
     this.#post({ kind: 'who' });
     await pause(SIBLINGS_MS, this.#life.signal);
-    if (this.#at === NOWHERE && this.#furthest) {
-      ({ at: this.#at, cursor: this.#cursor } = this.#furthest);
-      this.#base = this.#at;
-    }
+    if (!this.#furthest) return;
+    const { at, cursor } = this.#furthest;
+    this.#term = Math.max(this.#term, at[0]); // a clock may have gone back
+    if (!isAfter(at, this.#at)) return;
+    this.#join({ at, cursor, isNew: !this.#at[0], reaches: false, missed: [], wishes: this.#wishes, status: this.#status, covered: this.#covered });
   }
 
   #stepDown() {
@@ -693,7 +712,7 @@ class Shared {
         if (!this.#furthest || isAfter(at, this.#furthest.at)) this.#furthest = message;
         // Whether all that this tab wants was wanted all the while since it left.
         const all = [...this.#wishes.values(), wish];
-        const wasServed = this.#wishes.has(from) || (JSON.stringify(merged(all)) === this.#wanted && isAfter(at, this.#changed));
+        const wasServed = (message.joined && this.#wishes.has(from)) || (JSON.stringify(merged(all)) === this.#wanted && isAfter(at, this.#changed));
         if (this.leads) {
           this.#mind(from);
           this.#welcome(from, at, wasServed);
@@ -701,7 +720,7 @@ class Shared {
         return this.#learn(from, wish);
       }
       case 'wish': return this.#learn(from, wish);
-      case 'bye': return this.#forget(message.who ?? from);
+      case 'bye': return message.who === this.#id ? this.#hello() : this.#forget(message.who ?? from); // I am back
       case 'who': return this.#hello();
       case 'wake': return this.#stream?.wake();
       // In a page that stands still this may be answered all the same, while its stream is not read.
@@ -731,13 +750,13 @@ class Shared {
   }
 
   #join({ at, isNew, reaches, missed, wishes, cursor, status, covered }) {
-    if (!isNew && !reaches && String(at) === String(this.#at)) return; // told before
+    if (this.#joined && !isNew && !reaches && String(at) === String(this.#at)) return; // told before
     this.#joined = true;
     if (isNew || !reaches) {
       [this.#kept, this.#size, this.#base] = [[], 0, at];
       this.#move(at, cursor);
-      const gap = { type: 'hub.gap', data: JSON.stringify({ reason: 'unknown', cursor }), cursor };
-      this.#sink.events([isNew ? { type: '', data: '', cursor } : gap]);
+      if (isNew) this.#sink.events([{ type: '', data: '', cursor }]);
+      else this.#owesGap = true;
     }
     for (const batch of missed) if (isAfter(batch.at, this.#at)) this.#take(batch);
     if (isAfter(at, this.#at)) this.#move(at, cursor);
@@ -784,6 +803,12 @@ class Shared {
     this.#who ||= who;
     const isServed = this.#covered.get(this.#id) === this.#own.version;
     this.#wasServed ||= isServed;
+    // Not before: what is missed until the stream has this tab's wishes would be missed after its gap.
+    if (this.#owesGap && isServed && this.#status.state === 'live') {
+      this.#owesGap = false;
+      const cursor = this.#cursor;
+      this.#sink.events([{ type: 'hub.gap', data: JSON.stringify({ reason: 'unknown', cursor }), cursor }]);
+    }
     this.#sink.status(this.#status.state === 'live' && !this.#wasServed ? { ...this.#status, state: 'connecting' } : this.#status, isServed);
   }
 }
@@ -797,15 +822,17 @@ class Client {
   #options; #door; #link = null; #closed = false; #life = new AbortController();
   #listeners = new Map(); #onStatus = new Set(); #watchers = new Set();
   #known = new Set(); // the last events
-  #connected = null; #reconnects = -1; #touchedAt = Date.now(); #typing = Promise.resolve();
+  #connected = null; #reconnects = -1; #touchedAt = performance.now(); #typing = Promise.resolve();
 
   constructor(options) {
-    const { types, presence, cursor = null } = options;
+    const { types, presence, meta, cursor = null } = options;
+    if (cursor !== null && !/^[A-Za-z0-9._~-]{0,128}$/.test(cursor)) throw new TypeError('realtime: cursor must be one that a client had');
     this.#door = new Door(options);
     this.#options = {
       ...options,
+      meta: checkedMeta(meta),
       types: types === undefined ? null : checkedTypes(types),
-      presence: presence === undefined ? '*' : presence === 'none' ? [] : checkedProfiles(presence, 'presence'),
+      presence: presence === undefined ? '*' : presence === 'none' ? [] : checkedProfiles(presence, 'presence', MOST_LISTED),
     };
     // Who names profiles wants to hear of them, whatever the types.
     const { types: listed, presence: watched } = this.#options;
@@ -840,7 +867,7 @@ class Client {
   #attend() {
     const { signal } = this.#life;
     const touch = () => {
-      if (Date.now() - this.#touchedAt >= TOUCH_MS) this.touch();
+      if (performance.now() - this.#touchedAt >= TOUCH_MS) this.touch();
     };
     for (const type of ['pointerdown', 'pointermove', 'keydown', 'wheel', 'touchstart']) {
       document.addEventListener(type, touch, { signal, passive: true, capture: true });
@@ -870,7 +897,7 @@ class Client {
     for (const [pattern, listeners] of this.#listeners) {
       // The hub's own are asked for by name.
       if (!matches(pattern, event.type) || (pattern === '*' && event.type.startsWith('hub.'))) continue;
-      for (const listener of listeners) tell(listener, event);
+      for (const listener of [...listeners]) tell(listener, event);
     }
   }
 
@@ -879,6 +906,7 @@ class Client {
       if (this.#closed) return;
       if (cursor) this.cursor = cursor;
       const body = type && parsed(data);
+      if (type === 'hub.gap') for (const watcher of this.#watchers) watcher.askSoon();
       if (type.startsWith('hub.')) this.#tell({ type, payload: body });
       else if (body?.type && !this.#isRepeat(body)) this.#receive(body);
     }
@@ -931,19 +959,20 @@ class Client {
     if (isLive && status.connectionId !== this.#connected) {
       this.#connected = status.connectionId;
       this.#reconnects++;
-      this.#touchedAt = Date.now(); // who connects is active
+      this.#touchedAt = performance.now(); // who connects is active
       for (const watcher of this.#watchers) watcher.isDue = true;
     }
-    const shared = this.#link instanceof Shared;
+    const shared = this.#link instanceof Shared, before = JSON.stringify(this.status);
     this.status = Object.freeze({ ...status, shared, leader: shared && this.#link.leads, reconnects: Math.max(this.#reconnects, 0) });
     // Only once the stream tells of them: a change in between would be lost.
     if (isLive && isServed) for (const watcher of this.#watchers) watcher.ask();
-    for (const listener of this.#onStatus) tell(listener, this.status);
+    if (JSON.stringify(this.status) !== before) for (const listener of [...this.#onStatus]) tell(listener, this.status);
     if (!this.#closed) return;
     this.#link?.close();
     this.#life.abort();
     this.#listeners.clear();
     this.#onStatus.clear();
+    for (const watcher of this.#watchers) watcher.stop();
     this.#watchers.clear();
   }
 
@@ -953,11 +982,11 @@ class Client {
 
   typing(conversation) {
     const path = `/v1/conversations/${encodeURIComponent(conversation)}/typing`;
-    let sentAt = 0, last = Promise.resolve(true);
+    let sentAt = -Infinity, last = Promise.resolve(true);
     const send = (state) => {
-      const wantedAt = Date.now();
+      const wantedAt = performance.now();
       last = this.#typing.then(async () => { // in order; one that comes late is better not said
-        if (this.#closed || (state === 'started' && Date.now() - wantedAt > TYPING_MS)) return false;
+        if (this.#closed || (state === 'started' && performance.now() - wantedAt > TYPING_MS)) return false;
         return (await this.#door.call('POST', path, { body: { state } })).ok;
       });
       this.#typing = last;
@@ -965,13 +994,13 @@ class Client {
     };
     return {
       start: () => {
-        if (Date.now() - sentAt < TYPING_MS) return last;
-        sentAt = Date.now();
+        if (performance.now() - sentAt < TYPING_MS) return last;
+        sentAt = performance.now();
         return send('started');
       },
       stop: () => {
-        if (!sentAt) return last;
-        sentAt = 0;
+        if (sentAt < 0) return last;
+        sentAt = -Infinity;
         return send('stopped');
       },
     };
@@ -979,8 +1008,8 @@ class Client {
 
   async ask(profiles) {
     const texts = checkedProfiles(profiles, 'profiles'), known = new Map();
-    for (let i = 0; i < texts.length; i += MOST_LISTED) {
-      const query = texts.slice(i, i + MOST_LISTED).map((text) => ['profile', text]);
+    for (let i = 0; i < texts.length; i += MOST_ASKED) {
+      const query = texts.slice(i, i + MOST_ASKED).map((text) => ['profile', text]);
       const { ok, status, data } = await this.#door.call('GET', '/v1/presence', { query, signal: this.#life.signal });
       if (!ok) throw new Error(`realtime: presence: ${status} ${data?.code ?? ''}`);
       for (const presence of data.profiles) known.set(textOf(presence.profile), presence);
@@ -989,7 +1018,7 @@ class Client {
   }
 
   watch(profiles, fn) {
-    const watcher = new Watcher(checkedProfiles(profiles, 'profiles'), fn, (list) => this.ask(list), this.#life.signal);
+    const watcher = new Watcher(checkedProfiles(profiles, 'profiles'), fn, (list) => this.ask(list));
     if (this.#closed) return () => {};
     this.#watchers.add(watcher);
     this.#link?.want(this.#wish());
@@ -1001,7 +1030,7 @@ class Client {
 
   async touch() {
     const { connectionId } = this.status;
-    this.#touchedAt = Date.now();
+    this.#touchedAt = performance.now();
     return Boolean(connectionId) && (await this.#door.call('POST', `/v1/connections/${connectionId}/touch`)).ok;
   }
 }
@@ -1011,11 +1040,10 @@ class Watcher {
   #fn; #question; #life = new AbortController(); #heardAt = new Map(); #asking = false; #soon = false;
   isDue = true;
 
-  constructor(profiles, fn, question, signal) {
+  constructor(profiles, fn, question) {
     this.profiles = profiles;
     this.#fn = fn;
     this.#question = question;
-    signal.addEventListener('abort', () => this.stop(), { once: true, signal: this.#life.signal });
   }
 
   stop() { this.#life.abort(); }

@@ -92,6 +92,23 @@ for (const at of ['live', 'waiting']) {
   assert.equal(told.filter((state) => state === 'closed').length, 1);
 }
 
+// Who watches from within onStatus is not told for ever what did not change.
+for (const presence of [undefined, 'none']) {
+  const nested = connect({ url: hub, tenant: 'node', profile: 'nested', presence });
+  let told = 0, off;
+  nested.onStatus(({ state }) => {
+    if (state !== 'live') return;
+    told++;
+    off?.();
+    off = nested.presence.watch(['me'], () => {});
+  });
+  while (told === 0) await new Promise((done) => setTimeout(done, 20));
+  await nested.presence.get(['me']);
+  await nested.presence.get(['me']);
+  assert.equal(told, 1);
+  nested.close();
+}
+
 // A token() that fails is asked again; what is no token is none.
 let asked = 0;
 const impatient = connect({ url: hub, token: async () => [undefined, '', 7][asked++] });
