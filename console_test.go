@@ -58,6 +58,7 @@ func shell(t *testing.T, line string, env ...string) (answer struct{ Connections
 }
 
 func TestBrowserConsole(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_PRESENCE_GRACE=200ms", "REALTIME_HISTORY_EVENTS=3")
 	page, _ := tab(t, ctx, url+"/")
@@ -224,6 +225,7 @@ func TestBrowserConsole(t *testing.T) {
 // With credentials on the console keeps them in memory: none gets into an address,
 // a storage, or the page itself.
 func TestBrowserConsoleCredentials(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	is := is.New(t)
 	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key")

@@ -223,6 +223,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
+	uuid.EnableRandPool() // a system call for 16 ids, not for each
 	if err := run(ctx, os.Environ(), os.Stderr, nil); err != nil {
 		fmt.Fprintln(os.Stderr, "realtimehub:", err)
 		os.Exit(1)
@@ -303,7 +304,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	for _, name := range unknownVariables(environ) {
 		logger.Warn("unknown setting", "variable", name)
 	}
-	uuid.EnableRandPool() // a system call for 16 ids, not for each
 
 	quarter := quarterOfMemory()
 	budget, total := quarter, min(quarter, 1<<30)

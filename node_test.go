@@ -55,6 +55,7 @@ func node(t testing.TB, dir string, command ...string) string {
 // The client runs in Node as its npm package has it, and the hub serves the stock
 // client of npm. The package is what web/ is published as.
 func TestNode(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(name); err != nil {
 			lacks(t, "there is no "+name)

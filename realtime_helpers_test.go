@@ -29,6 +29,7 @@ type clientHub struct {
 }
 
 func newClientHub(t *testing.T, settings ...string) *clientHub {
+	t.Parallel() // they wait, more than they work
 	browser := browser(t)
 	url := serve(t, append([]string{"REALTIME_PRESENCE_TICK=50ms", "REALTIME_RETRY=200ms"}, settings...)...)
 	return &clientHub{t: t, browser: browser, url: url, wire: newWire(t, url)}

@@ -147,6 +147,7 @@ func freePort(t *testing.T) string {
 
 // The tutorial is done as it is written, by its own blocks, and then its chat is used.
 func TestTutorial(t *testing.T) {
+	t.Parallel()
 	alone(t, "the page starts one hub")
 	needNode(t)
 	browser := browser(t)
