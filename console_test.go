@@ -99,7 +99,7 @@ func TestBrowserConsole(t *testing.T) {
 	// Each kind of target, run as the line that the page shows for it.
 	t.Run("curl", func(t *testing.T) {
 		is := is.New(t)
-		needs(t, "curl", true)
+		needs(t, "curl")
 		do(t, page, chromedp.ActionFunc(func(ctx context.Context) error {
 			return cdpbrowser.GrantPermissions([]cdpbrowser.PermissionType{cdpbrowser.PermissionTypeClipboardReadWrite, cdpbrowser.PermissionTypeClipboardSanitizedWrite}).
 				Do(cdp.WithExecutor(ctx, chromedp.FromContext(ctx).Browser))

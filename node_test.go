@@ -22,17 +22,12 @@ func lacks(t testing.TB, what string) {
 	t.Skip(what + ": the test is skipped")
 }
 
-// needs is lacks for a program of those that CI installs; others are tried where
-// they happen to be.
-func needs(t *testing.T, program string, inCI bool) {
+// needs is lacks for a program.
+func needs(t testing.TB, program string) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if inCI {
+	if _, err := exec.LookPath(program); err != nil {
 		lacks(t, "there is no "+program)
 	}
-	t.Skip("there is no " + program + ": what is written for it is not tried")
 }
 
 // node runs a program in a folder, and is what it wrote.
@@ -56,11 +51,8 @@ func node(t testing.TB, dir string, command ...string) string {
 // client of npm. The package is what web/ is published as.
 func TestNode(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(name); err != nil {
-			lacks(t, "there is no "+name)
-		}
-	}
+	needs(t, "node")
+	needs(t, "npm")
 	is := is.New(t)
 	dir := t.TempDir()
 	web, err := filepath.Abs("web")

@@ -110,7 +110,7 @@ func (r *recipes) hub(method, path, body string) (status int, answer map[string]
 
 // What the pages have their reader type works as it stands.
 func TestRecipesInTheShell(t *testing.T) {
-	needs(t, "curl", true)
+	needs(t, "curl")
 	r := newRecipes(t)
 	scripts := append(shellBlocks(t, recipesPage), shellBlocks(t, "docs/faq.md")...)
 	if len(scripts) < 8 {
@@ -134,13 +134,12 @@ func TestRecipesMint(t *testing.T) {
 	auth := newAuth(t, AuthConfig{Secret: testSecret})
 	for _, one := range []struct {
 		program, file string
-		inCI          bool // the others are tried where they happen to be
 	}{
-		{"node", "mint.mjs", true}, {"go", "mint.go", true}, {"python3", "mint.py", true},
-		{"php", "mint.php", false}, {"ruby", "mint.rb", false}, {"java", "Mint.java", false},
+		{"node", "mint.mjs"}, {"go", "mint.go"}, {"python3", "mint.py"},
+		{"php", "mint.php"}, {"ruby", "mint.rb"}, {"java", "Mint.java"},
 	} {
 		t.Run(one.program, func(t *testing.T) {
-			needs(t, one.program, one.inCI)
+			needs(t, one.program)
 			is := is.New(t)
 			args := []string{one.file}
 			if one.program == "go" {
@@ -191,7 +190,7 @@ func TestRecipesListen(t *testing.T) {
 			if one.program == "node" {
 				needNode(t)
 			}
-			needs(t, one.program, true)
+			needs(t, one.program)
 			r := r.with(t)
 			is := is.New(t)
 			publish := func(text string) {

@@ -364,7 +364,7 @@ class Stream {
     if (this.#status.state === 'live') this.#say({ state: 'waiting', reason: 'lost', retryMs: 0 });
     if (isOver()) return;
     this.#closing = null;
-    const late = setTimeout(() => attempt.abort('late'), ANSWER_MS); // until its first event
+    const late = setTimeout(() => attempt.abort('late'), ANSWER_MS); // until hub.ready
     let reason = 'unreachable', problem = null;
     try {
       const { query, applied } = this.#asked();
