@@ -829,7 +829,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 						if method == "GET" || method == "DELETE" {
 							body = ""
 						}
-						reqCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+						reqCtx, cancel := context.WithTimeout(ctx, time.Minute)
 						r, err := http.NewRequestWithContext(reqCtx, method, target, strings.NewReader(body))
 						is.NoErr(err)
 						r.Header.Set("Content-Type", "application/json")

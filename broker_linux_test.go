@@ -481,7 +481,7 @@ func rawStatus(t *testing.T, addr, request string) int {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(conn, request)
 	text, err := io.ReadAll(conn)
 	if err != nil || len(text) < 12 {

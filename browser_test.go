@@ -94,7 +94,7 @@ func do(t *testing.T, page context.Context, actions ...chromedp.Action) {
 func becomes(t *testing.T, page context.Context, expression string) {
 	t.Helper()
 	var ok bool
-	if err := chromedp.Run(page, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(10*time.Second))); err != nil {
+	if err := chromedp.Run(page, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(time.Minute))); err != nil {
 		t.Fatalf("%s: %v", expression, err)
 	}
 }

@@ -91,7 +91,7 @@ func startBinary(t *testing.T, binary string, settings ...string) *process {
 	t.Cleanup(func() { p.end() })
 	select {
 	case p.addr = <-listening:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the hub does not listen")
 	}
 	return p
@@ -128,7 +128,7 @@ func subscribe(t *testing.T, addr, profile string) net.Conn {
 
 func ready(t *testing.T, conn net.Conn, addr, profile string) {
 	t.Helper()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, addr)
 	var got []byte
 	for b := make([]byte, 1); !bytes.Contains(got, []byte("hub.ready\ndata: ")) || !bytes.HasSuffix(got, []byte("\n\n")); {

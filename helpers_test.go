@@ -229,7 +229,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 		h.Drain(ctx, 0)
 		h.client.CloseIdleConnections()
 		h.Server.Close()
-		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := h.Engine().Close(last); err != nil {
 			t.Errorf("streams left: %v", err)
@@ -283,9 +283,9 @@ func (h *testHub) open(t testing.TB, query string) *testClient {
 	return c
 }
 
-// read is the next event, or how the stream ended; it gives up after 5 s.
+// read is the next event, or how the stream ended; it gives up after a minute.
 func (c *testClient) read() (sse.Event, error) {
-	timer := time.AfterFunc(5*time.Second, c.cancel)
+	timer := time.AfterFunc(time.Minute, c.cancel)
 	defer timer.Stop()
 	return c.reader.Next()
 }
@@ -328,7 +328,7 @@ func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]a
 	t.Helper()
 	h.settle(t)
 	h = h.next()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, h.URL+path, strings.NewReader(body))
 	if err != nil {

@@ -187,7 +187,7 @@ func (c *clientTab) told(want ...any) {
 	text, _ := json.Marshal(want)
 	var ok bool
 	err := chromedp.Run(c.page, chromedp.Poll(`JSON.stringify(got) === `+string(mustJSON(string(text))), &ok,
-		chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(10*time.Second))) // a tab in the background paints no frames
+		chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(time.Minute))) // a tab in the background paints no frames
 	if err != nil {
 		c.h.t.Fatalf("told %v, not %s: %v", c.run(`got`), text, err)
 	}

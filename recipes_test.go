@@ -36,7 +36,7 @@ func newRecipes(t *testing.T, settings ...string) *recipes {
 	t.Helper()
 	alone(t, "the page is of one hub")
 	r := &recipes{
-		t: t, dir: t.TempDir(), client: http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+		t: t, dir: t.TempDir(), client: http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}},
 		url: serve(t, append(settings, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=acme=service-key", "REALTIME_RETRY=100ms")...),
 	}
 	token := strings.TrimPrefix(bearer(t, "sub", "user:42", "scope", "subscribe"), "Bearer ")

@@ -114,7 +114,7 @@ func (c *chat) streams() (n int) {
 func (c *chat) shows(page context.Context, expression string) {
 	c.t.Helper()
 	var ok bool
-	if err := chromedp.Run(page, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(30*time.Second))); err != nil {
+	if err := chromedp.Run(page, chromedp.Poll(expression, &ok, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(time.Minute))); err != nil {
 		var is string
 		chromedp.Run(page, chromedp.Evaluate(`document.body.innerText + "\n" + JSON.stringify([globalThis.client?.status, globalThis.gaps, performance.getEntriesByType("resource").map(({name, responseStatus}) => responseStatus + " " + name)])`, &is))
 		c.t.Fatalf("%s: %v; the page is\n%s", expression, err, is)

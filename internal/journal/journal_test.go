@@ -86,7 +86,7 @@ func (u *user) seen(key string) string {
 // await waits until a key's items are as wanted.
 func (u *user) await(key, want string) {
 	u.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for u.seen(key) != want {
 		if time.Now().After(deadline) {
 			u.t.Fatalf("%s has %q, not %q", key, u.seen(key), want)
