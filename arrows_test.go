@@ -48,21 +48,24 @@ var arrows = map[string][]string{
 	"streams":        {"members", "tenants", "expiry", "resume", "tenant", "directory", "frames", "connection", "counts", "peers", "rooms", "store", "filter", "target"},
 	"dispatcher":     {"streams", "members", "tenants", "tenant", "directory", "frames", "parcel", "connection", "counts", "peers", "store", "event", "target"},
 	"hub":            {"dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "connection", "counts", "peers", "rooms", "store", "event", "target"},
-	"presence":       {"hub", "dispatcher", "streams", "members", "tenant", "connection", "deadlines", "event", "target"},
+	"presence":       {"typing", "hub", "dispatcher", "streams", "members", "tenant", "connection", "deadlines", "event", "target"},
+	"typing":         {"hub", "dispatcher", "members", "deadlines", "event", "target"},
 	"elsewhere":      {"parcel", "connection", "peers", "event", "target"},
-	"cluster":        {"elsewhere", "presence", "hub", "streams", "members", "directory", "connection", "peers", "filter", "event", "target"},
+	"cluster":        {"elsewhere", "presence", "typing", "hub", "streams", "members", "directory", "connection", "peers", "filter", "event", "target"},
 	"limits":         {"target"},
 	"auth":           {"connection", "counts", "faults", "target", "names"},
-	"answers":        {"auth", "limits", "presence", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
-	"metrics":        {"answers", "auth", "limits", "presence", "hub", "tenants", "counts", "store"},
+	"origins":        {"auth"},
+	"settings":       {"origins", "auth", "presence", "names"},
+	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
+	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "tenants", "counts", "store"},
 	"ndjson":         {"answers", "auth", "hub", "faults"},
 	"doctor":         {"answers", "hub", "streams", "directory", "frames", "peers", "faults", "event"},
 	"requests":       {"answers", "auth", "faults", "target", "names"},
 	"administration": {"requests", "answers", "auth", "cluster", "presence", "hub", "members", "tenants", "connection", "peers", "store", "faults", "event", "target", "names"},
 	"subscribing":    {"requests", "answers", "auth", "limits", "cluster", "presence", "hub", "streams", "tenants", "frames", "connection", "faults", "filter", "target", "names"},
 	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "limits", "hub", "streams", "validate", "faults", "event", "target"},
-	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "auth", "limits", "cluster", "hub", "directory", "profiles", "target"},
-	"main":           {"handlers", "auth", "limits", "cluster", "presence", "hub", "dispatcher", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate", "names"},
+	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "origins", "auth", "limits", "cluster", "hub", "directory", "profiles", "target"},
+	"main":           {"settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "dispatcher", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
 }
 
 // rooms is which of our packages a file may import.
@@ -144,6 +147,43 @@ func TestArrows(t *testing.T) {
 			if slices.Contains(arrows[to], from) {
 				t.Errorf("%s and %s know each other", from, to)
 			}
+			if !seen[[2]string{from, to}] {
+				t.Errorf("%s does not know %s any more", from, to)
+			}
+		}
+	}
+}
+
+// The page that newcomers read has each file's arrows, as they are.
+func TestInside(t *testing.T) {
+	page, err := os.ReadFile("docs/inside.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(page), "```\n")
+	block, _, _ = strings.Cut(block, "```\n")
+	vocabulary := []string{"validate", "faults", "filter", "event", "target", "names"}
+	told := map[string]bool{}
+	for line := range strings.Lines(block) {
+		line, list, _ := strings.Cut(strings.TrimSpace(line), "→ ")
+		from := strings.Fields(line)[0]
+		told[from] = true
+		var want []string
+		for _, to := range arrows[from] {
+			if slices.Contains(vocabulary, to) && !slices.Contains(vocabulary, from) {
+				to = "vocabulary"
+			}
+			if !slices.Contains(want, to) {
+				want = append(want, to)
+			}
+		}
+		if got := strings.Join(want, ", "); got != list {
+			t.Errorf("docs/inside.md: %s → %s\nit knows %s", from, list, got)
+		}
+	}
+	for name := range arrows {
+		if !told[name] {
+			t.Errorf("docs/inside.md lacks %s", name)
 		}
 	}
 }

@@ -101,6 +101,11 @@ type AuthConfig struct {
 	Logger      *slog.Logger
 }
 
+// open says that there is nothing to check against, so that no credential is asked for.
+func (cfg AuthConfig) open() bool {
+	return cfg.Secret == "" && cfg.PublicKey == "" && cfg.JWKSURL == "" && len(cfg.APIKeys) == 0
+}
+
 // Auth proves who a request acts for.
 type Auth struct {
 	open        bool
@@ -123,8 +128,7 @@ type apiKey struct {
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
-		open:   cfg.Secret == "" && cfg.PublicKey == "" && cfg.JWKSURL == "" && len(cfg.APIKeys) == 0,
-		secret: []byte(cfg.Secret), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), crossOrigin: http.NewCrossOriginProtection(),
+		open: cfg.open(), secret: []byte(cfg.Secret), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), crossOrigin: http.NewCrossOriginProtection(),
 		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
 			errCookieSite.Code, errForeignHost.Code, codeScope),
 	}
@@ -247,9 +251,8 @@ func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (keyfunc.K
 		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1), RateLimitWaitMax: jwksTimeout,
 		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
 			return func(_ context.Context, err error) {
-				var inURL *url.Error // repeats the URL, which may hold a secret
-				if errors.As(err, &inURL) {
-					err = inURL.Err
+				if inURL, ok := errors.AsType[*url.Error](err); ok {
+					err = inURL.Err // it repeats the URL, which may hold a secret
 				}
 				logger.Warn("jwks: not refreshed, the keys stay as they were", "err", err)
 			}

@@ -140,7 +140,7 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 
 // Typed implements PeerSink.
 func (x *Cluster) Typed(tenant string, t Typing) {
-	say := func() { x.presence.Typed(context.Background(), tenant, t.Profile, t.Conversation, t.Started) } // an error is logged
+	say := func() { x.presence.typists.Typed(context.Background(), tenant, t.Profile, t.Conversation, t.Started) } // an error is logged
 	if x.hub.ownsMembership() {
 		say()
 	} else {
@@ -148,9 +148,9 @@ func (x *Cluster) Typed(tenant string, t Typing) {
 	}
 }
 
-// Typing is Presence.Typing, for the streams of all hubs.
+// Typing is Typists.Typing, for the streams of all hubs.
 func (x *Cluster) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	err := x.presence.Typing(ctx, tenant, ref, conversation, started)
+	err := x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
 	if err == nil && x.peers != nil {
 		x.peers.Cast(tenant, Typing{ref, conversation, started})
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// deadline is a place in the heap of what is due. It may come too early, then
-// expire sets the next; so an activity costs no reordering.
+// deadline is a place in the heap of what is due. Who sets it may leave it too early,
+// and set the next when it has come: so an activity costs no reordering.
 type deadline struct {
 	at    time.Time
 	index int // in the heap; meaningless while at is zero

@@ -99,7 +99,7 @@ func (d *Doctor) run(stream *sse.Stream, p probe, start, expires time.Time, gone
 	seq := 0
 	tick := func(name string) *sse.Frame {
 		now := time.Now()
-		return probeFrame(name, doctor.Tick{Seq: seq, At: string(AppendTime(nil, now)), ElapsedMS: now.Sub(start).Milliseconds()})
+		return probeFrame(name, doctor.Tick{Seq: seq, At: formatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
 	}
 	for {
 		select {
@@ -141,7 +141,7 @@ func seen(r *http.Request, p probe, at time.Time, heartbeat time.Duration) docto
 		}
 	}
 	return doctor.Hello{
-		At: string(AppendTime(nil, at)), Protocol: r.Proto, TLS: r.TLS != nil, Host: short(r.Host), Headers: headers,
+		At: formatTime(at), Protocol: r.Proto, TLS: r.TLS != nil, Host: short(r.Host), Headers: headers,
 		EveryMS: p.every.Milliseconds(), ForMS: p.lasts.Milliseconds(), HeartbeatMS: heartbeat.Milliseconds(),
 	}
 }

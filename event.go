@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/strictjson"
 )
 
@@ -57,6 +59,18 @@ func AppendTime(b []byte, t time.Time) []byte {
 	b = t.UTC().AppendFormat(b, time.RFC3339)
 	ms := t.Nanosecond() / 1e6
 	return append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+}
+
+// formatTime is t in TimeFormat.
+func formatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, len(TimeFormat)), t)) }
+
+// ownEvent is an ephemeral event of the hub's own making.
+func ownEvent(tenant, kind string, to Target, now time.Time, payload any) *Event {
+	data, _ := json.Marshal(payload)
+	return &Event{
+		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Type: kind, Payload: data,
+		Target: to, Timestamp: now, Ephemeral: true,
+	}
 }
 
 // Stored says whether the event gets a place in the history.

@@ -4,16 +4,11 @@ import (
 	"bytes"
 	"embed"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/rs/cors"
 
 	"realtimehub/internal/sse"
 )
@@ -136,7 +131,7 @@ func (a *api) Handler() http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
-	serve := a.shared(mux)
+	serve := shared(mux, a.cfg.Origins)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["X-Content-Type-Options"] = nosniff
 		if a.hub.Draining() {
@@ -165,22 +160,6 @@ func isClean(u *url.URL) bool {
 	return escaped == clean || escaped == clean+"/"
 }
 
-// shared lets pages of other origins call, where some are configured: with the
-// credentials that a browser adds by itself only those named, never all.
-func (a *api) shared(handler http.Handler) http.Handler {
-	if len(a.cfg.Origins) == 0 {
-		return handler
-	}
-	return cors.New(cors.Options{
-		AllowedOrigins:   a.cfg.Origins,
-		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
-		AllowedHeaders:   []string{"Authorization", "X-API-Key", "Content-Type", "Last-Event-ID", "X-Tenant-Id", "X-Profile-Id", "Cache-Control", "Traceparent"},
-		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate"},
-		AllowCredentials: !slices.Contains(a.cfg.Origins, "*"),
-		MaxAge:           600,
-	}).Handler(handler)
-}
-
 // noRoute tells a wrong method (405, with Allow) from a path that is not there.
 func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 	var allowed []string
@@ -196,36 +175,6 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	return &problem{http.StatusMethodNotAllowed, "MethodNotAllowed", "this path takes " + strings.Join(allowed, ", ")}
-}
-
-// fromElsewhere refuses, in open mode on loopback, a Host that is not this
-// machine's (DNS rebinding) and what a page of another site sends.
-func fromElsewhere(r *http.Request) error {
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if !isLoopback(strings.Trim(host, "[]")) {
-		return errForeignHost
-	}
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "same-origin", "same-site", "none":
-	case "": // an older browser, or none
-		if origin := r.Header.Get("Origin"); origin != "" {
-			if u, err := url.Parse(origin); err != nil || !isLoopback(u.Hostname()) {
-				return errForeignSite
-			}
-		}
-	default:
-		return errForeignSite
-	}
-	return nil
-}
-
-// isLoopback says whether a host is this machine and no other.
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 // probe is a stream that shows what stands between its client and the hub.

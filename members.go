@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -205,10 +204,6 @@ func (m *members) Members(ctx context.Context, tenant string, room Room) ([]Prof
 func (m *members) look(ctx context.Context, name string) (*tenant, error) {
 	err := m.tenants.Know(ctx, name)
 	return m.tenants.find(name), err
-}
-
-func compareProfiles(a, b ProfileRef) int {
-	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }
 
 // Member says whether p belongs to a room, and how many do.

@@ -78,9 +78,8 @@ type look struct {
 
 func (m *Metrics) look() *look {
 	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), refused: m.refused.now()}
-	var crowded int
-	l.online, l.away, crowded = m.presence.Counts()
-	l.Dropped[DropRoom] = int64(crowded)
+	l.online, l.away = m.presence.Counts()
+	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	l.publish, l.client = m.limits.Met()
 	if m.tenants > 0 {
 		l.tenants = m.hub.Busiest(m.tenants)

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // Status is a profile's presence, all its connections together.
@@ -32,14 +27,10 @@ const (
 	AudienceNone   Audience = "none"   // nobody
 )
 
-// ErrNotMember is returned for typing in a conversation that is not the typist's.
-var ErrNotMember = errors.New("not a member of the conversation")
-
 const (
-	thawTime      = time.Second    // to hear what has happened, once others are heard again
-	maxTypingRoom = 1_000          // members past which nobody is told of typing
-	maxSeen       = 100_000        // offline profiles whose last activity is remembered
-	seenTTL       = 24 * time.Hour // and how long
+	thawTime = time.Second    // to hear what has happened, once others are heard again
+	maxSeen  = 100_000        // offline profiles whose last activity is remembered
+	seenTTL  = 24 * time.Hour // and how long
 )
 
 // PresenceConfig is what Presence needs to know; durations of 0 lift the limit.
@@ -61,56 +52,43 @@ type PresenceOf struct {
 
 // Presence derives each profile's status from what the hub sees, and announces
 // changes once a tick. Its work is proportional to what changed: every profile
-// and typist has at most one deadline, and only due ones are looked at.
+// has at most one deadline, and only due ones are looked at.
+//
+// Lock order: Presence.mu → Typists.mu.
 type Presence struct {
-	hub    *Hub           // static
-	cfg    PresenceConfig // static
-	frozen func() bool    // static; says that others cannot be heard. nil: there are none
-	thaw   time.Time      // owned by tick: until then nothing is announced
+	hub     *Hub           // static
+	typists *Typists       // static
+	cfg     PresenceConfig // static
+	frozen  func() bool    // static; says that others cannot be heard. nil: there are none
+	thaw    time.Time      // owned by tick: until then nothing is announced
 
 	mu sync.Mutex
 	// Guarded by mu.
 	tenants map[string]*roll
 	due     deadlines
 	dirty   []*profile // status may differ from what was announced
-	stopped []*typist  // to be told at the next tick
 	seen    []sighting // offline profiles, first who left first
 	count   map[Status]int
-	crowded int // typists of whom nobody was told, their conversation being too large
 }
 
 // roll is the presence of one tenant.
 type roll struct {
 	tenant   string
 	profiles map[ProfileRef]*profile
-	typists  map[typing]*typist
 	count    map[Status]int
 }
 
 type profile struct {
 	deadline
-	roll       *roll
-	ref        ProfileRef
-	conns      []*Connection
-	activeAt   time.Time // the latest activity ever
-	spokeAt    time.Time // activity that is no connection's own: typing
-	leftAt     time.Time // when the last connection closed
-	status     Status
-	announced  Status
-	dirty      bool
-	typesWhere []typing
-}
-
-type typing struct {
-	ref          ProfileRef
-	conversation string
-}
-
-type typist struct {
-	deadline
-	typing
-	roll  *roll
-	until time.Time
+	roll      *roll
+	ref       ProfileRef
+	conns     []*Connection
+	activeAt  time.Time // the latest activity ever
+	spokeAt   time.Time // activity that is no connection's own: typing
+	leftAt    time.Time // when the last connection closed
+	status    Status
+	announced Status
+	dirty     bool
 }
 
 type sighting struct {
@@ -122,6 +100,7 @@ type sighting struct {
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, tenants: map[string]*roll{}, count: map[Status]int{}}
+	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke, of: map[author]map[string]*typist{}}
 	hub.Observe(p)
 	return p
 }
@@ -138,15 +117,6 @@ func (p *Presence) Run(ctx context.Context) {
 			p.tick(time.Now())
 		}
 	}
-}
-
-func (p *Presence) rollLocked(tenant string) *roll {
-	r := p.tenants[tenant]
-	if r == nil {
-		r = &roll{tenant, map[ProfileRef]*profile{}, map[typing]*typist{}, map[Status]int{}}
-		p.tenants[tenant] = r
-	}
-	return r
 }
 
 // Connected is the hub's word that c is about to open.
@@ -166,7 +136,11 @@ func (p *Presence) Known(c *Connection) {
 }
 
 func (p *Presence) connectedLocked(c *Connection) *profile {
-	r := p.rollLocked(c.Tenant)
+	r := p.tenants[c.Tenant]
+	if r == nil {
+		r = &roll{c.Tenant, map[ProfileRef]*profile{}, map[Status]int{}}
+		p.tenants[c.Tenant] = r
+	}
 	who := r.profiles[c.Profile]
 	if who == nil {
 		who = &profile{roll: r, ref: c.Profile, status: Offline, announced: Offline}
@@ -210,17 +184,22 @@ func (p *Presence) Disconnected(c *Connection) {
 func (p *Presence) Left(c *Connection, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.tenants[c.Tenant]
-	if r == nil || r.profiles[c.Profile] == nil {
+	who := p.findLocked(c.Tenant, c.Profile)
+	if who == nil {
 		return
 	}
-	who := r.profiles[c.Profile]
 	who.conns = slices.DeleteFunc(who.conns, func(other *Connection) bool { return other == c })
-	now := time.Now()
 	if len(who.conns) == 0 {
 		who.leftAt = at
 	}
-	p.reviseLocked(who, now)
+	p.reviseLocked(who, time.Now())
+}
+
+func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
+	if r := p.tenants[tenant]; r != nil {
+		return r.profiles[ref]
+	}
+	return nil
 }
 
 // Touch says that a connection was active at a time, which is now.
@@ -228,8 +207,18 @@ func (p *Presence) Touch(c *Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.lastActivity.Store(now.UnixNano())
-	if r := p.tenants[c.Tenant]; r != nil && r.profiles[c.Profile] != nil {
-		p.reviseLocked(r.profiles[c.Profile], now)
+	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
+		p.reviseLocked(who, now)
+	}
+}
+
+// spoke says that a profile is active now, on whichever connection.
+func (p *Presence) spoke(a author) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if who := p.findLocked(a.tenant, a.ref); who != nil {
+		who.spokeAt = time.Now()
+		p.reviseLocked(who, who.spokeAt)
 	}
 }
 
@@ -275,9 +264,7 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == Offline {
-		for _, t := range slices.Clone(who.typesWhere) {
-			p.stopLocked(who.roll.typists[t])
-		}
+		p.typists.left(author{who.roll.tenant, who.ref})
 		p.seen = append(p.seen, sighting{who, who.leftAt})
 	}
 }
@@ -289,7 +276,7 @@ func (p *Presence) forgetLocked(now time.Time) {
 		who := p.seen[n].profile
 		if who.status == Offline && who.leftAt.Equal(p.seen[n].leftAt) {
 			delete(who.roll.profiles, who.ref)
-			if len(who.roll.profiles) == 0 && len(who.roll.typists) == 0 {
+			if len(who.roll.profiles) == 0 {
 				delete(p.tenants, who.roll.tenant)
 			}
 		}
@@ -308,9 +295,8 @@ type change struct {
 
 // news is what one tick has to tell one tenant.
 type news struct {
-	changes     []change
-	online, off int
-	stopped     []*typist
+	changes      []change
+	online, away int
 }
 
 // tick moves what is due and announces what changed since the last tick.
@@ -323,51 +309,35 @@ func (p *Presence) tick(now time.Time) {
 	}
 	for tenant, n := range p.advance(now) {
 		p.announce(tenant, n, now)
-		for _, t := range n.stopped {
-			p.tellTyping(context.Background(), tenant, t.typing, false)
-		}
 	}
+	p.typists.tick(now)
 }
 
+// advance moves what is due, and is what changed, by tenant.
 func (p *Presence) advance(now time.Time) map[string]*news {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.due) > 0 && !p.due[0].when().at.After(now) {
-		switch item := p.due[0].(type) {
-		case *profile:
-			p.due.set(item, time.Time{})
-			p.reviseLocked(item, now)
-		case *typist:
-			p.due.set(item, time.Time{})
-			if item.until.After(now) {
-				p.due.set(item, item.until)
-			} else {
-				p.stopLocked(item)
-			}
-		}
+		who := p.due[0].(*profile)
+		p.due.set(who, time.Time{})
+		p.reviseLocked(who, now)
 	}
 	all := map[string]*news{}
-	of := func(r *roll) *news {
-		n := all[r.tenant]
-		if n == nil {
-			n = &news{online: r.count[Online], off: r.count[Away]}
-			all[r.tenant] = n
-		}
-		return n
-	}
 	for _, who := range p.dirty {
 		who.dirty = false
-		if who.status != who.announced {
-			n := of(who.roll)
-			n.changes = append(n.changes, change{who.ref, who.status, who.announced, formatTime(who.activeAt)})
-			who.announced = who.status
+		if who.status == who.announced {
+			continue // and back, within the tick
 		}
+		r := who.roll
+		n := all[r.tenant]
+		if n == nil {
+			n = &news{online: r.count[Online], away: r.count[Away]}
+			all[r.tenant] = n
+		}
+		n.changes = append(n.changes, change{who.ref, who.status, who.announced, formatTime(who.activeAt)})
+		who.announced = who.status
 	}
-	for _, t := range p.stopped {
-		n := of(t.roll)
-		n.stopped = append(n.stopped, t)
-	}
-	p.dirty, p.stopped = nil, nil
+	p.dirty = nil
 	p.forgetLocked(now)
 	return all
 }
@@ -385,132 +355,18 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 	if p.cfg.Burst > 0 && len(n.changes) > p.cfg.Burst {
 		counts := map[string]int{"changed": len(n.changes)}
 		if !shared { // how many others there are is not everybody's business
-			counts["online"], counts["away"] = n.online, n.off
+			counts["online"], counts["away"] = n.online, n.away
 		}
 		digest = ownEvent(tenant, TypePresenceDigest, ToTenant(), now, counts)
 	}
 	p.hub.Notify(tenant, notices, digest, shared)
 }
 
-func formatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, len(TimeFormat)), t)) }
-
-// ownEvent is an ephemeral event of the hub's own making.
-func ownEvent(tenant, kind string, to Target, now time.Time, payload any) *Event {
-	data, _ := json.Marshal(payload)
-	return &Event{
-		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Type: kind, Payload: data,
-		Target: to, Timestamp: now, Ephemeral: true,
-	}
-}
-
-// Typing says that a member starts or stops typing in a conversation; the other
-// members are told once, however often it is repeated. ErrNotMember,
-// ErrMembership.
-func (p *Presence) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	member, size, err := p.hub.Member(ctx, tenant, Room{KindConversation, conversation}, ref)
-	if err != nil {
-		return err
-	}
-	if !member {
-		return ErrNotMember
-	}
-	t := typing{ref, conversation}
-	if started && size > maxTypingRoom {
-		started = false
-		p.mu.Lock()
-		p.crowded++
-		p.mu.Unlock()
-	}
-	if !p.setTyping(tenant, t, started) {
-		return nil
-	}
-	return p.tellTyping(ctx, tenant, t, started)
-}
-
-// Typed is another hub's word of somebody's typing: its own streams are told there,
-// and ours here.
-func (p *Presence) Typed(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	t := typing{ref, conversation}
-	if !p.setTyping(tenant, t, started) {
-		return nil
-	}
-	return p.tellTyping(ctx, tenant, t, started)
-}
-
-// setTyping says whether that is news.
-func (p *Presence) setTyping(tenant string, t typing, started bool) bool {
+// Counts are how many profiles are not offline, all tenants together.
+func (p *Presence) Counts() (online, away int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	r := p.tenants[tenant]
-	if r == nil {
-		if !started {
-			return false
-		}
-		r = p.rollLocked(tenant)
-	}
-	if who := r.profiles[t.ref]; who != nil {
-		who.spokeAt = now
-		p.reviseLocked(who, now)
-	}
-	at := r.typists[t]
-	if !started {
-		if at != nil {
-			p.removeTypistLocked(at)
-		}
-		return at != nil
-	}
-	if at != nil {
-		at.until = now.Add(p.cfg.TypingTTL)
-		return false
-	}
-	at = &typist{typing: t, roll: r, until: now.Add(p.cfg.TypingTTL)}
-	r.typists[t] = at
-	p.due.set(at, at.until)
-	if who := r.profiles[t.ref]; who != nil {
-		who.typesWhere = append(who.typesWhere, t)
-	}
-	return true
-}
-
-func (p *Presence) removeTypistLocked(t *typist) {
-	p.due.set(t, time.Time{})
-	delete(t.roll.typists, t.typing)
-	if who := t.roll.profiles[t.ref]; who != nil {
-		who.typesWhere = slices.DeleteFunc(who.typesWhere, func(other typing) bool { return other == t.typing })
-	}
-	if len(t.roll.profiles) == 0 && len(t.roll.typists) == 0 {
-		delete(p.tenants, t.roll.tenant)
-	}
-}
-
-// stopLocked ends somebody's typing, to be told at this tick or the next.
-func (p *Presence) stopLocked(t *typist) {
-	if t != nil {
-		p.removeTypistLocked(t)
-		p.stopped = append(p.stopped, t)
-	}
-}
-
-func (p *Presence) tellTyping(ctx context.Context, tenant string, t typing, started bool) error {
-	kind := TypeTypingStopped
-	if started {
-		kind = TypeTypingStarted
-	}
-	to := ToConversation(t.conversation)
-	to.ExcludeProfiles = []ProfileRef{t.ref}
-	return p.hub.Say(ctx, ownEvent(tenant, kind, to, time.Now(), struct {
-		ConversationID string     `json:"conversationId"`
-		Profile        ProfileRef `json:"profile"`
-	}{t.conversation, t.ref}))
-}
-
-// Counts are how many profiles are not offline, all tenants together, and of how many
-// typists nobody was told.
-func (p *Presence) Counts() (online, away, crowded int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.count[Online], p.count[Away], p.crowded
+	return p.count[Online], p.count[Away]
 }
 
 // Of is what is known of profiles, in the order asked.
@@ -520,8 +376,8 @@ func (p *Presence) Of(tenant string, profiles []ProfileRef) []PresenceOf {
 	list := make([]PresenceOf, len(profiles))
 	for i, ref := range profiles {
 		list[i] = PresenceOf{Profile: ref, Status: Offline}
-		if r := p.tenants[tenant]; r != nil && r.profiles[ref] != nil {
-			list[i] = r.profiles[ref].show()
+		if who := p.findLocked(tenant, ref); who != nil {
+			list[i] = who.show()
 		}
 	}
 	return list
@@ -558,9 +414,7 @@ func (p *Presence) All(tenant string, status Status) []PresenceOf {
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b PresenceOf) int {
-		return cmp.Or(cmp.Compare(a.Profile.Type, b.Profile.Type), cmp.Compare(a.Profile.ID, b.Profile.ID))
-	})
+	slices.SortFunc(list, func(a, b PresenceOf) int { return compareProfiles(a.Profile, b.Profile) })
 	return list
 }
 

@@ -158,7 +158,7 @@ func TestFlapSendsNothing(t *testing.T) {
 		extra := w.connect(carol)
 		w.Kick(extra, CloseKicked)
 		w.Presence.mu.Lock()
-		w.reviseLocked(w.tenantsOf("acme").profiles[alice], time.Now())
+		w.reviseLocked(w.findLocked("acme", alice), time.Now())
 		w.Presence.mu.Unlock()
 		w.Touch(c)
 		w.wait(3 * time.Second)
@@ -167,12 +167,10 @@ func TestFlapSendsNothing(t *testing.T) {
 }
 
 func (w presenceWorld) typists() int {
-	w.Presence.mu.Lock()
-	defer w.Presence.mu.Unlock()
-	return len(w.tenantsOf("acme").typists)
+	w.Presence.typists.mu.Lock()
+	defer w.Presence.typists.mu.Unlock()
+	return len(w.Presence.typists.of)
 }
-
-func (w presenceWorld) tenantsOf(name string) *roll { return w.Presence.tenants[name] }
 
 func TestDigestPastBurst(t *testing.T) {
 	for audience, digest := range map[Audience]string{
@@ -224,7 +222,7 @@ func TestPresenceAudience(t *testing.T) {
 
 func TestTyping(t *testing.T) {
 	start := func(w presenceWorld, ref ProfileRef, started bool) error {
-		return w.Typing(context.Background(), "acme", ref, "talk", started)
+		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
 	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
 		is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 
@@ -39,6 +40,10 @@ func (p ProfileRef) check() error {
 		return errors.New("the type must be 1–32 of a-z0-9_-")
 	}
 	return checkName(p.ID)
+}
+
+func compareProfiles(a, b ProfileRef) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }
 
 // TargetKind says how a target is resolved.
