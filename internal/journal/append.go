@@ -2,13 +2,10 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,44 +30,6 @@ const (
 
 // errKnown: some of a batch was there before.
 var errKnown = errors.New("an id of the batch is known")
-
-// parcel is what one Append has under way, by key in the order given. A feed that
-// takes a key's items has them to itself until done.
-type parcel struct {
-	done map[string]chan struct{} // closed when Handle has had them
-	// Guarded by Journal.mu once it can be found.
-	items map[string][]*Item // none: nobody is to take them any more
-	taken map[string]bool
-}
-
-// origin says who appended a message, and its place among what came with it.
-type origin struct {
-	node   string
-	number uint64
-	at, of int // of the key's messages in that append
-	passes int // of the key's items in that append, passed beside them
-}
-
-const originHeader = "Origin"
-
-func (o origin) String() string {
-	return fmt.Sprintf("%s %d %d %d %d", o.node, o.number, o.at, o.of, o.passes)
-}
-
-// parseOrigin reads what String writes; anything else is a message by itself.
-func parseOrigin(text string) origin {
-	o := origin{of: 1}
-	f := strings.Fields(text)
-	if len(f) != 5 {
-		return o
-	}
-	o.node = f[0]
-	o.number, _ = strconv.ParseUint(f[1], 10, 64)
-	o.at, _ = strconv.Atoi(f[2])
-	o.of, _ = strconv.Atoi(f[3])
-	o.passes, _ = strconv.Atoi(f[4])
-	return o
-}
 
 // Append keeps items, all or none, at places that follow each other, those of one
 // key together; and hands them to who follows their keys, this process's feeds
@@ -234,42 +193,6 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	return nil
 }
 
-// release takes a parcel back; what a feed has taken is handled first.
-func (j *Journal) release(number uint64, p *parcel) {
-	j.mu.Lock()
-	delete(j.own, number)
-	var wait []chan struct{}
-	for key := range p.taken {
-		wait = append(wait, p.done[key])
-	}
-	j.mu.Unlock()
-	for _, done := range wait {
-		select {
-		case <-done:
-		case <-j.ended:
-		}
-	}
-}
-
-// message makes one with headers, as they are spelt.
-func message(subject string, data []byte, headers ...string) *nats.Msg {
-	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
-	for i := 0; i < len(headers); i += 2 {
-		msg.Header[headers[i]] = []string{headers[i+1]}
-	}
-	return msg
-}
-
-// ack is the broker's answer to a message.
-type ack struct {
-	Seq       uint64 `json:"seq"`
-	Duplicate bool   `json:"duplicate"`
-	Error     *struct {
-		Code        int    `json:"err_code"`
-		Description string `json:"description"`
-	} `json:"error"`
-}
-
 // keep has messages kept, and passes what goes with them before the last; it
 // returns the last one's place, or of a single one that it was a duplicate.
 func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
@@ -318,64 +241,8 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// refusal is the broker's word that it has not kept something.
-type refusal struct {
-	code int
-	text string
-}
-
-// Refused says that an error is the broker's word that it has kept nothing.
-func Refused(err error) bool {
-	_, refused := errors.AsType[*refusal](err)
-	return refused && !errors.Is(err, ErrUnconfirmed)
-}
-
-func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.code) }
-
 func (j *Journal) keepOnce(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
-	return j.getter.publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
-}
-
-// publish sends messages, several as a batch of that name, and beside them, before
-// the last, what is not kept.
-func (j *getter) publish(ctx context.Context, batch string, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
-	n := len(messages)
-	if n > 1 {
-		for i, msg := range messages {
-			msg.Header["Nats-Batch-Id"] = []string{batch}
-			msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
-		}
-		messages[n-1].Header["Nats-Batch-Commit"] = []string{"1"}
-	}
-	for _, msg := range append(messages[:n-1:n-1], passes...) {
-		if err := j.nc.PublishMsg(msg); err != nil {
-			return 0, false, brokerError(err)
-		}
-	}
-	return j.request(ctx, messages[n-1])
-}
-
-func (j *getter) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
-	answer, err := j.ask(ctx, msg)
-	if err != nil {
-		return 0, false, brokerError(err)
-	}
-	var a ack
-	if err := json.Unmarshal(answer.Data, &a); err != nil {
-		return 0, false, fmt.Errorf("%w: %w", ErrUnconfirmed, err)
-	}
-	if a.Error != nil {
-		return 0, false, &refusal{a.Error.Code, a.Error.Description}
-	}
-	return a.Seq, a.Duplicate, nil
-}
-
-// brokerError is of a message that may have left.
-func brokerError(err error) error {
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return ErrTooLarge
-	}
-	return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+	return j.stream.publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
 }
 
 // findKnown marks the items whose ids the broker knows. It does not say which: so

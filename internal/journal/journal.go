@@ -12,12 +12,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/base32"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,7 +89,7 @@ type Item struct {
 // Lock order: feed.mu → Journal.mu, a leaf.
 type Journal struct {
 	// Static.
-	*getter
+	*stream
 	cfg    Config
 	epochs jetstream.KeyValue
 	pumps  []chan *nats.Msg
@@ -119,12 +116,12 @@ type Journal struct {
 // Open makes the stream, or adapts it to the settings, and watches over it until
 // Close. It waits for the broker as long as ctx allows.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
-	g, err := newGetter(nc, cfg.Prefix+"_journal")
+	g, err := newStream(nc, cfg.Prefix+"_journal")
 	if err != nil {
 		return nil, err
 	}
 	j := &Journal{
-		getter: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
+		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.heads.ask = j.askState
@@ -163,7 +160,7 @@ func (j *Journal) prepare(ctx context.Context) error {
 		perKey++ // the oldest tells what the last one is that can't be read
 	}
 	config := jetstream.StreamConfig{
-		Name: j.stream, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*"},
+		Name: j.name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*"},
 		Storage: jetstream.FileStorage, Replicas: j.cfg.Replicas, Duplicates: j.cfg.Window,
 		MaxMsgsPerSubject: unlimited(perKey), MaxBytes: unlimited(j.cfg.Bytes), MaxAge: j.cfg.Age,
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
@@ -213,13 +210,6 @@ func (j *Journal) Close() {
 	j.done.Wait()
 }
 
-// Epoch is new for each life of the stream: places of another mean nothing here.
-func (j *Journal) Epoch() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.epoch
-}
-
 // Ready says why nothing can be kept now, nil when it can.
 func (j *Journal) Ready() error {
 	if !j.cfg.Connected() {
@@ -239,180 +229,8 @@ var encoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 // token stands for a key in subjects, where keys have characters that may not.
 func token(key string) string { return encoding.EncodeToString([]byte(key)) }
 
-// state is the stream's, as its leader tells.
-type state struct {
-	created     time.Time
-	first, last uint64
-	keys        int
-	messages    uint64
-	bytes       uint64
-}
-
-func (j *Journal) askState() (state, error) {
-	var info struct {
-		Created time.Time `json:"created"`
-		State   struct {
-			Messages uint64 `json:"messages"`
-			Bytes    uint64 `json:"bytes"`
-			First    uint64 `json:"first_seq"`
-			Last     uint64 `json:"last_seq"`
-			Subjects int    `json:"num_subjects"`
-		} `json:"state"`
-		Error *jetstream.APIError `json:"error"`
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	msg, err := j.ask(ctx, message("$JS.API.STREAM.INFO."+j.stream, nil))
-	if err == nil {
-		err = json.Unmarshal(msg.Data, &info)
-	}
-	if err == nil && info.Error != nil {
-		err = info.Error
-	}
-	if err != nil {
-		return state{}, err
-	}
-	s := info.State
-	j.answered.Store(time.Now().UnixNano())
-	return state{info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes}, nil
-}
-
-// state asks the leader, or joins another's question that is not yet sent: so what
-// was subscribed to before is known to the leader when it answers.
-func (j *Journal) state(ctx context.Context) (state, error) { return j.heads.join(ctx) }
-
-// heads lets many ask one question.
-type heads struct {
-	ask func() (state, error) // static
-
-	mu sync.Mutex
-	// Guarded by mu.
-	next    *question
-	running bool
-}
-
-type question struct {
-	answered chan struct{}
-	state    state
-	err      error
-}
-
-func (h *heads) join(ctx context.Context) (state, error) {
-	h.mu.Lock()
-	if h.next == nil {
-		h.next = &question{answered: make(chan struct{})}
-	}
-	q := h.next
-	if !h.running {
-		h.running = true
-		go h.run()
-	}
-	h.mu.Unlock()
-	select {
-	case <-q.answered:
-		return q.state, q.err
-	case <-ctx.Done():
-		return state{}, ctx.Err()
-	}
-}
-
-func (h *heads) run() {
-	for {
-		h.mu.Lock()
-		q := h.next
-		h.next = nil
-		h.running = q != nil
-		h.mu.Unlock()
-		if q == nil {
-			return
-		}
-		q.state, q.err = h.ask()
-		close(q.answered)
-	}
-}
-
-// Stats are of the whole journal, as its leader tells.
-func (j *Journal) Stats(ctx context.Context) (keys int, messages, bytes uint64, err error) {
-	s, err := j.state(ctx)
-	return s.keys, s.messages, s.bytes, err
-}
-
-// Of the epoch: the key of its counter, and how often a change is tried.
-const (
-	epochKey   = "epoch"
-	epochTries = 5
-)
-
-// readEpoch learns the stream's life, and begins another where it goes on from an
-// earlier place than was seen before s was asked for: a broker that lost its last
-// writes gives places twice.
-func (j *Journal) readEpoch(ctx context.Context, s state, seen uint64) error {
-	var count, revision uint64
-	for try := 0; ; try++ {
-		entry, err := j.epochs.Get(ctx, epochKey)
-		switch {
-		case err == nil:
-			count, err = strconv.ParseUint(string(entry.Value()), 10, 64)
-			revision = entry.Revision()
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-			count, revision, err = 0, 0, nil
-		}
-		if err != nil {
-			return err
-		}
-		if s.last >= seen || j.changes(s, count) {
-			break // as we knew it, or somebody else has told already
-		}
-		if _, err = j.epochs.Update(ctx, epochKey, []byte(strconv.FormatUint(count+1, 10)), revision); err != nil && try == epochTries {
-			return err
-		}
-	}
-	epoch := strconv.FormatInt(s.created.UnixNano(), 36)
-	j.mu.Lock()
-	before := j.epoch
-	if strings.HasPrefix(before, epoch+".") && count < j.count {
-		count = j.count // a replica is behind
-	}
-	epoch += "." + strconv.FormatUint(count, 36)
-	j.epoch, j.count = epoch, count
-	j.mu.Unlock()
-	if before == epoch {
-		return nil
-	}
-	j.highest.Store(s.last)
-	if before != "" {
-		j.cfg.Logger.Error("the broker's history is another than before", "epoch", epoch)
-		j.restart(s.last)
-	}
-	return nil
-}
-
-// again has the epoch looked at: the broker has given a place twice.
-func (j *Journal) again() {
-	j.done.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-		defer cancel()
-		seen := j.highest.Load()
-		if s, err := j.state(ctx); err == nil {
-			j.readEpoch(ctx, s, max(seen, s.last+1))
-		}
-	})
-}
-
-// changes says whether a counter makes another epoch than ours.
-func (j *Journal) changes(s state, count uint64) bool {
-	return j.Epoch() != strconv.FormatInt(s.created.UnixNano(), 36)+"."+strconv.FormatUint(count, 36)
-}
-
-// saw notes a place that exists.
-func (j *Journal) saw(seq uint64) {
-	for {
-		highest := j.highest.Load()
-		if seq <= highest || j.highest.CompareAndSwap(highest, seq) {
-			return
-		}
-	}
-}
+// subject is of a key's messages.
+func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + token(key) }
 
 // watch asks the leader now and then, and at once after a reconnect.
 func (j *Journal) watch() {
@@ -449,6 +267,9 @@ func (j *Journal) probe() {
 	}
 	if err == nil {
 		err = j.sweep(ctx, s)
+	}
+	if err == nil {
+		err = j.moveQuiet(ctx, s)
 	}
 	if err != nil {
 		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)

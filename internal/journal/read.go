@@ -2,11 +2,8 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"strconv"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,125 +14,6 @@ const readBatch = 512
 
 // errStale: a replica has not yet what the leader told.
 var errStale = errors.New("a replica of the stream is behind")
-
-// get is a direct get: any replica answers, in one or several messages.
-type get struct {
-	Seq       uint64   `json:"seq,omitempty"`
-	Next      string   `json:"next_by_subj,omitempty"`
-	Last      string   `json:"last_by_subj,omitempty"`
-	Batch     int      `json:"batch,omitempty"`
-	MultiLast []string `json:"multi_last,omitempty"`
-}
-
-// getter reads a stream's messages.
-type getter struct {
-	nc     *nats.Conn
-	stream string
-	inbox  string
-	ended  chan struct{}
-	asked  atomic.Uint64
-
-	mu      sync.Mutex
-	waiting map[string]chan *nats.Msg // guarded by mu: answers, by their inbox's last token
-}
-
-func newGetter(nc *nats.Conn, stream string) (*getter, error) {
-	g := &getter{nc: nc, stream: stream, inbox: nc.NewRespInbox(), ended: make(chan struct{}), waiting: map[string]chan *nats.Msg{}}
-	answers, err := nc.Subscribe(g.inbox+".*", g.route)
-	if err == nil {
-		err = answers.SetPendingLimits(-1, -1)
-	}
-	return g, err
-}
-
-// expect has answers to an inbox of its own come to a channel, until forget.
-func (g *getter) expect(most int) (inbox string, answers chan *nats.Msg, forget func()) {
-	name := strconv.FormatUint(g.asked.Add(1), 36)
-	answers = make(chan *nats.Msg, most)
-	g.mu.Lock()
-	g.waiting[name] = answers
-	g.mu.Unlock()
-	return g.inbox + "." + name, answers, func() {
-		g.mu.Lock()
-		delete(g.waiting, name)
-		g.mu.Unlock()
-	}
-}
-
-// ask sends a message and waits for its answer. The connection's own requests would
-// wait for it even past their time, while it comes back.
-func (g *getter) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	inbox, answers, forget := g.expect(1)
-	defer forget()
-	msg.Reply = inbox
-	if err := g.nc.PublishMsg(msg); err != nil {
-		return nil, err
-	}
-	select {
-	case answer := <-answers:
-		if len(answer.Data) == 0 && answer.Header.Get("Status") == "503" {
-			return nil, nats.ErrNoResponders
-		}
-		return answer, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-g.ended:
-		return nil, nats.ErrConnectionClosed
-	}
-}
-
-// direct sends a get and hands each message to take, until that says enough or the
-// end; it returns the end's header, nil where there was nothing.
-func (j *getter) direct(ctx context.Context, g get, take func(*nats.Msg)) (nats.Header, error) {
-	body, err := json.Marshal(g)
-	if err != nil {
-		return nil, err
-	}
-	inbox, answers, forget := j.expect(max(g.Batch, len(g.MultiLast), 1) + 1)
-	defer forget()
-	if err := j.nc.PublishRequest("$JS.API.DIRECT.GET."+j.stream, inbox, body); err != nil {
-		return nil, err
-	}
-	timer := time.NewTimer(askTimeout)
-	defer timer.Stop()
-	for {
-		select {
-		case msg := <-answers:
-			switch status := msg.Header.Get("Status"); status {
-			case "":
-				take(msg)
-				if g.Batch == 0 && len(g.MultiLast) == 0 {
-					return nil, nil
-				}
-			case "204":
-				return msg.Header, nil
-			case "404":
-				return nil, nil
-			default:
-				return nil, errors.New("the broker: " + status + " " + msg.Header.Get("Description"))
-			}
-		case <-timer.C:
-			return nil, ErrUnconfirmed
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-j.ended:
-			return nil, nats.ErrConnectionClosed
-		}
-	}
-}
-
-func (j *getter) route(msg *nats.Msg) {
-	name := msg.Subject[len(j.inbox)+1:]
-	j.mu.Lock()
-	answers := j.waiting[name]
-	j.mu.Unlock()
-	if answers != nil {
-		select {
-		case answers <- msg:
-		default: // more than was asked for
-		}
-	}
-}
 
 // Message is one that is kept.
 type Message struct {
@@ -148,27 +26,21 @@ type Message struct {
 }
 
 func (j *Journal) messageOf(msg *nats.Msg) Message {
-	seq, _ := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
-	prev, _ := strconv.ParseUint(msg.Header.Get("Nats-Last-Sequence"), 10, 64)
 	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp"))
-	subject := msg.Header.Get("Nats-Subject")
-	kept := len(subject) > len(j.cfg.Prefix)+3 && subject[len(j.cfg.Prefix):][:4] == ".ev."
-	return Message{seq, at, msg.Data, kept, parseOrigin(msg.Header.Get(originHeader)), prev}
-}
-
-// page reads the messages of a key after a place, up to a number of them, from any
-// replica. more says that there are others.
-func (j *Journal) page(ctx context.Context, key string, after uint64, most int) (list []Message, more bool, err error) {
-	g := get{Seq: after + 1, Next: j.cfg.Prefix + ".ev." + token(key), Batch: min(most, readBatch)}
-	end, err := j.direct(ctx, g, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
-	return list, end.Get("Nats-Num-Pending") > "0", err
+	subject, _ := strings.CutPrefix(msg.Header.Get("Nats-Subject"), j.cfg.Prefix)
+	return Message{
+		parseSeq(msg.Header.Get("Nats-Sequence")), at, msg.Data, strings.HasPrefix(subject, ".ev."),
+		parseOrigin(msg.Header.Get(originHeader)), parseSeq(msg.Header.Get("Nats-Last-Sequence")),
+	}
 }
 
 // Read reads a key's messages after a place up to another that is known to exist,
 // in parts, until take says that it is enough.
 func (j *Journal) Read(ctx context.Context, key string, after, until uint64, take func([]Message) bool) error {
+	subject := j.subject(key)
 	for wait := time.Millisecond; after < until; {
-		list, _, err := j.page(ctx, key, after, readBatch)
+		var list []Message
+		_, err := j.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
 		if err != nil {
 			return err
 		}
@@ -180,14 +52,11 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 			if !take(list) {
 				return nil
 			}
-			if after == until {
-				return nil
-			}
 			continue
 		}
 		// Nothing more up to there: unless this replica lags behind, the messages have
 		// gone, or are another key's.
-		last, err := j.next(ctx, j.cfg.Prefix+".ev."+token(key), after, until)
+		last, err := j.next(ctx, subject, after, until)
 		if err != nil || last == 0 {
 			return err
 		}
@@ -199,55 +68,6 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		}
 	}
 	return nil
-}
-
-// next asks the leader for the next place of a subject after one: 0 when there is
-// none up to another place.
-func (j *getter) next(ctx context.Context, subject string, after, until uint64) (uint64, error) {
-	seq, err := j.leader(ctx, get{Seq: after + 1, Next: subject})
-	if seq > until {
-		seq = 0
-	}
-	return seq, err
-}
-
-// last asks the leader for the last place of a subject, which may have wildcards: 0
-// when there is none.
-func (j *getter) last(ctx context.Context, subject string) (uint64, error) {
-	return j.leader(ctx, get{Last: subject})
-}
-
-// leader asks the stream's leader for one message's place.
-func (j *getter) leader(ctx context.Context, g get) (uint64, error) {
-	body, err := json.Marshal(g)
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	msg, err := j.ask(ctx, message("$JS.API.STREAM.MSG.GET."+j.stream, body))
-	if err != nil {
-		return 0, err
-	}
-	var answer struct {
-		Message struct {
-			Seq uint64 `json:"seq"`
-		} `json:"message"`
-		Error *struct {
-			Code        int    `json:"code"`
-			Description string `json:"description"`
-		} `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return 0, err
-	}
-	switch {
-	case answer.Error != nil && answer.Error.Code == 404:
-		return 0, nil
-	case answer.Error != nil:
-		return 0, errors.New("the broker: " + answer.Error.Description)
-	}
-	return answer.Message.Seq, nil
 }
 
 // Span is what can be read of a key.
@@ -282,9 +102,4 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 		whole = max(whole, first)
 	}
 	return Span{whole, s.last}, nil
-}
-
-func parseSeq(text string) uint64 {
-	seq, _ := strconv.ParseUint(text, 10, 64)
-	return seq
 }

@@ -28,7 +28,7 @@ type Row struct {
 // Table keeps rows by topic and group. A group's rows are changed together, from
 // what they were; who wants them reads what has changed since it last did.
 type Table struct {
-	*getter
+	*stream
 	prefix string
 	age    time.Duration
 }
@@ -36,7 +36,7 @@ type Table struct {
 // OpenTable makes the table's stream, or adapts it. Rows that fade do so after age; 0:
 // never.
 func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, age time.Duration, logger *slog.Logger) (*Table, error) {
-	g, err := newGetter(nc, prefix+"_table")
+	g, err := newStream(nc, prefix+"_table")
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, 
 	}
 	err = untilMade(ctx, logger, func(ctx context.Context) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-			Name: g.stream, Subjects: []string{prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: replicas,
+			Name: g.name, Subjects: []string{prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		})
 		return err

@@ -1,0 +1,117 @@
+package journal
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// origin says who appended a message, and its place among what came with it.
+type origin struct {
+	node   string
+	number uint64
+	at, of int // of the key's messages in that append
+	passes int // of the key's items in that append, passed beside them
+}
+
+const originHeader = "Origin"
+
+func (o origin) String() string {
+	return fmt.Sprintf("%s %d %d %d %d", o.node, o.number, o.at, o.of, o.passes)
+}
+
+// parseOrigin reads what String writes; anything else is a message by itself.
+func parseOrigin(text string) origin {
+	o := origin{of: 1}
+	f := strings.Fields(text)
+	if len(f) != 5 {
+		return o
+	}
+	o.node = f[0]
+	o.number, _ = strconv.ParseUint(f[1], 10, 64)
+	o.at, _ = strconv.Atoi(f[2])
+	o.of, _ = strconv.Atoi(f[3])
+	o.passes, _ = strconv.Atoi(f[4])
+	return o
+}
+
+// passTime is how long items that go with messages wait for them.
+const passTime = 5 * time.Second
+
+// pass is an item that goes with messages.
+type pass struct {
+	origin  origin
+	item    *Item
+	came    time.Time
+	waiting bool // for its messages; else they were there before it
+}
+
+// assembleLocked makes items of messages: our own as they were given to Append, and
+// others with what was passed beside them in its place.
+func (f *feed) assembleLocked() ready {
+	part := f.part
+	f.part = nil
+	o := part[0].origin
+	if o.node == f.j.cfg.Node && len(part) == o.of {
+		if items, done := f.j.takeOwn(f.key, o); items != nil {
+			i := 0
+			for _, it := range items {
+				if !it.Pass {
+					it.Seq, it.At = part[i].Seq, part[i].At
+					i++
+				}
+			}
+			return ready{items: items, done: done}
+		}
+	}
+	var beside []pass
+	if o.passes > 0 {
+		now := time.Now()
+		keep := f.early[:0]
+		for _, p := range f.early {
+			switch {
+			case p.waiting && p.origin.node == o.node && p.origin.number == o.number:
+				beside = append(beside, p)
+			case now.Sub(p.came) < passTime:
+				keep = append(keep, p)
+			}
+		}
+		f.early = append(keep, pass{origin: o, came: now}) // the messages were here
+	}
+	var items []*Item
+	for i, m := range part {
+		for len(beside) > 0 && beside[0].origin.at <= i {
+			items = append(items, beside[0].item)
+			beside = beside[1:]
+		}
+		items = append(items, &Item{Key: f.key, Data: m.Data, Seq: m.Seq, At: m.At})
+	}
+	for _, p := range beside {
+		items = append(items, p.item)
+	}
+	return ready{items: items}
+}
+
+// passLocked hands on an item that is not kept; one that goes with messages waits
+// for them, unless they were here.
+func (f *feed) passLocked(it *Item, o origin) {
+	if f.closed {
+		return
+	}
+	if o.of > 0 && o.node != "" {
+		came := slices.ContainsFunc(f.early, func(p pass) bool {
+			return !p.waiting && p.origin.node == o.node && p.origin.number == o.number
+		})
+		if !came {
+			now := time.Now()
+			f.early = slices.DeleteFunc(f.early, func(p pass) bool { return now.Sub(p.came) >= passTime })
+			if len(f.early) < mostHeld {
+				f.early = append(f.early, pass{o, it, now, true})
+			}
+			return
+		}
+	}
+	f.giveLocked(ready{items: []*Item{it}})
+}

@@ -1,0 +1,262 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// get is a direct get: any replica answers, in one or several messages.
+type get struct {
+	Seq       uint64   `json:"seq,omitempty"`
+	Next      string   `json:"next_by_subj,omitempty"`
+	Last      string   `json:"last_by_subj,omitempty"`
+	Batch     int      `json:"batch,omitempty"`
+	MultiLast []string `json:"multi_last,omitempty"`
+}
+
+// stream is one of the broker's: what it is sent and asked, and what it answers.
+type stream struct {
+	nc    *nats.Conn
+	name  string
+	inbox string
+	ended chan struct{}
+	asked atomic.Uint64
+
+	mu      sync.Mutex
+	waiting map[string]chan *nats.Msg // guarded by mu: answers, by their inbox's last token
+}
+
+func newStream(nc *nats.Conn, name string) (*stream, error) {
+	s := &stream{nc: nc, name: name, inbox: nc.NewRespInbox(), ended: make(chan struct{}), waiting: map[string]chan *nats.Msg{}}
+	answers, err := nc.Subscribe(s.inbox+".*", s.route)
+	if err == nil {
+		err = answers.SetPendingLimits(-1, -1)
+	}
+	return s, err
+}
+
+// expect has answers to an inbox of its own come to a channel, until forget.
+func (s *stream) expect(most int) (inbox string, answers chan *nats.Msg, forget func()) {
+	name := strconv.FormatUint(s.asked.Add(1), 36)
+	answers = make(chan *nats.Msg, most)
+	s.mu.Lock()
+	s.waiting[name] = answers
+	s.mu.Unlock()
+	return s.inbox + "." + name, answers, func() {
+		s.mu.Lock()
+		delete(s.waiting, name)
+		s.mu.Unlock()
+	}
+}
+
+func (s *stream) route(msg *nats.Msg) {
+	name := msg.Subject[len(s.inbox)+1:]
+	s.mu.Lock()
+	answers := s.waiting[name]
+	s.mu.Unlock()
+	if answers != nil {
+		select {
+		case answers <- msg:
+		default: // more than was asked for
+		}
+	}
+}
+
+// ask sends a message and waits for its answer. The connection's own requests would
+// wait for it even past their time, while it comes back.
+func (s *stream) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	inbox, answers, forget := s.expect(1)
+	defer forget()
+	msg.Reply = inbox
+	if err := s.nc.PublishMsg(msg); err != nil {
+		return nil, err
+	}
+	select {
+	case answer := <-answers:
+		if len(answer.Data) == 0 && answer.Header.Get("Status") == "503" {
+			return nil, nats.ErrNoResponders
+		}
+		return answer, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.ended:
+		return nil, nats.ErrConnectionClosed
+	}
+}
+
+// direct sends a get and hands each message to take, until that says enough or the
+// end; it returns the end's header, nil where there was nothing.
+func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.Header, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	inbox, answers, forget := s.expect(max(q.Batch, len(q.MultiLast), 1) + 1)
+	defer forget()
+	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+s.name, inbox, body); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(askTimeout)
+	defer timer.Stop()
+	for {
+		select {
+		case msg := <-answers:
+			switch status := msg.Header.Get("Status"); status {
+			case "":
+				take(msg)
+				if q.Batch == 0 && len(q.MultiLast) == 0 {
+					return nil, nil
+				}
+			case "204":
+				return msg.Header, nil
+			case "404":
+				return nil, nil
+			default:
+				return nil, errors.New("the broker: " + status + " " + msg.Header.Get("Description"))
+			}
+		case <-timer.C:
+			return nil, ErrUnconfirmed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.ended:
+			return nil, nats.ErrConnectionClosed
+		}
+	}
+}
+
+// next asks the leader for the next place of a subject after one: 0 when there is
+// none up to another place.
+func (s *stream) next(ctx context.Context, subject string, after, until uint64) (uint64, error) {
+	seq, err := s.leader(ctx, get{Seq: after + 1, Next: subject})
+	if seq > until {
+		seq = 0
+	}
+	return seq, err
+}
+
+// last asks the leader for the last place of a subject, which may have wildcards: 0
+// when there is none.
+func (s *stream) last(ctx context.Context, subject string) (uint64, error) {
+	return s.leader(ctx, get{Last: subject})
+}
+
+// leader asks the stream's leader for one message's place.
+func (s *stream) leader(ctx context.Context, q get) (uint64, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	msg, err := s.ask(ctx, message("$JS.API.STREAM.MSG.GET."+s.name, body))
+	if err != nil {
+		return 0, err
+	}
+	var answer struct {
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+		Error *struct {
+			Code        int    `json:"code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return 0, err
+	}
+	switch {
+	case answer.Error != nil && answer.Error.Code == 404:
+		return 0, nil
+	case answer.Error != nil:
+		return 0, errors.New("the broker: " + answer.Error.Description)
+	}
+	return answer.Message.Seq, nil
+}
+
+// publish sends messages, several as a batch of that name, and beside them, before
+// the last, what is not kept.
+func (s *stream) publish(ctx context.Context, batch string, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
+	n := len(messages)
+	if n > 1 {
+		for i, msg := range messages {
+			msg.Header["Nats-Batch-Id"] = []string{batch}
+			msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
+		}
+		messages[n-1].Header["Nats-Batch-Commit"] = []string{"1"}
+	}
+	for _, msg := range append(messages[:n-1:n-1], passes...) {
+		if err := s.nc.PublishMsg(msg); err != nil {
+			return 0, false, brokerError(err)
+		}
+	}
+	return s.request(ctx, messages[n-1])
+}
+
+func (s *stream) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
+	answer, err := s.ask(ctx, msg)
+	if err != nil {
+		return 0, false, brokerError(err)
+	}
+	var a ack
+	if err := json.Unmarshal(answer.Data, &a); err != nil {
+		return 0, false, fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+	}
+	if a.Error != nil {
+		return 0, false, &refusal{a.Error.Code, a.Error.Description}
+	}
+	return a.Seq, a.Duplicate, nil
+}
+
+// ack is the broker's answer to a message.
+type ack struct {
+	Seq       uint64 `json:"seq"`
+	Duplicate bool   `json:"duplicate"`
+	Error     *struct {
+		Code        int    `json:"err_code"`
+		Description string `json:"description"`
+	} `json:"error"`
+}
+
+// refusal is the broker's word that it has not kept something.
+type refusal struct {
+	code int
+	text string
+}
+
+func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.code) }
+
+// Refused says that an error is the broker's word that it has kept nothing.
+func Refused(err error) bool {
+	_, refused := errors.AsType[*refusal](err)
+	return refused && !errors.Is(err, ErrUnconfirmed)
+}
+
+// brokerError is of a message that may have left.
+func brokerError(err error) error {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return ErrTooLarge
+	}
+	return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+}
+
+// message makes one with headers, as they are spelt.
+func message(subject string, data []byte, headers ...string) *nats.Msg {
+	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
+	for i := 0; i < len(headers); i += 2 {
+		msg.Header[headers[i]] = []string{headers[i+1]}
+	}
+	return msg
+}
+
+func parseSeq(text string) uint64 {
+	seq, _ := strconv.ParseUint(text, 10, 64)
+	return seq
+}
