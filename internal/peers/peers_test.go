@@ -228,9 +228,11 @@ func FuzzTake(f *testing.F) {
 		if len(node)+len(topic)+len(ops)*len(ID{}) > len(data) {
 			t.Fatal("more than there was")
 		}
-		back := slices.Clone(data[:0])
-		for _, op := range ops {
-			back = appendOp(back, op)
+		var back []byte
+		for rest := ops; len(rest) > 0; {
+			var some []byte
+			some, rest = chunk(rest)
+			back = append(back, some...)
 		}
 		again := &reader{b: back}
 		if got := again.ops(); len(got) != len(ops) {

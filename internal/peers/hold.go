@@ -1,0 +1,202 @@
+package peers
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// hold is a topic that we hold.
+type hold struct {
+	refs  int
+	sub   *nats.Subscription
+	ready chan struct{}         // closed when the others have told what they have
+	of    map[string]*remoteSet // by node
+	begun time.Time
+	first map[string]struct{} // who was there when it begun, and has not told yet
+}
+
+// knows says whether a node's first word of a topic is of what was there already.
+func (h *hold) knows(node string) bool {
+	_, first := h.first[node]
+	delete(h.first, node)
+	return first || time.Since(h.begun) < beatEvery // who is there is heard by then
+}
+
+// remoteSet is what another process has.
+type remoteSet struct {
+	heard   bool // its first snapshot has come
+	known   bool // the snapshot that comes is of what was there already
+	asked   time.Time
+	version uint64
+	ids     map[ID]struct{}
+	partial map[ID]struct{} // of a snapshot in several messages
+}
+
+// Hold has Changed told of all that others have of a topic, and returns when those
+// that are there have told, or do not answer. Each Hold takes one Release.
+func (p *Peers) Hold(ctx context.Context, topic string) error {
+	p.mu.Lock()
+	h := p.holds[topic]
+	first := h == nil
+	if first {
+		h = &hold{ready: make(chan struct{}), of: map[string]*remoteSet{}, begun: time.Now(), first: map[string]struct{}{}}
+		for node := range p.nodes {
+			h.first[node] = struct{}{}
+		}
+		sub, err := p.nc.ChanSubscribe(p.topicSubject(topic), p.in)
+		if err != nil {
+			p.mu.Unlock()
+			return err
+		}
+		h.sub = sub
+		p.holds[topic] = h
+		if len(p.nodes) == 0 {
+			close(h.ready)
+		}
+	}
+	h.refs++
+	p.mu.Unlock()
+	if first {
+		if err := p.want(p.all(), topic); err != nil {
+			p.cfg.Logger.Debug("peers", "err", err) // it is asked again when we hear them
+		}
+	}
+	timer := time.NewTimer(holdTimeout)
+	defer timer.Stop()
+	select {
+	case <-h.ready:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// Release ends one Hold; with the last all that others have of the topic is as
+// unknown as before, without a Change.
+func (p *Peers) Release(topic string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h := p.holds[topic]; h != nil {
+		if h.refs--; h.refs == 0 {
+			h.sub.Unsubscribe()
+			delete(p.holds, topic)
+		}
+	}
+}
+
+// want asks for snapshots of a topic.
+func (p *Peers) want(subject, topic string) error {
+	return p.nc.PublishRequest(subject, p.inbox, frame(kindWant, p.cfg.Node, topic))
+}
+
+// setLocked is what a node has of a topic that we hold, nil when we don't.
+func (p *Peers) setLocked(node, topic string) *remoteSet {
+	h := p.holds[topic]
+	if h == nil {
+		return nil
+	}
+	s := h.of[node]
+	if s == nil {
+		s = &remoteSet{ids: map[ID]struct{}{}}
+		h.of[node] = s
+	}
+	return s
+}
+
+func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	ops := r.ops()
+	p.mu.Lock()
+	s := p.setLocked(node, topic)
+	if s == nil || r.bad {
+		p.mu.Unlock()
+		return
+	}
+	if from != s.version || !s.heard {
+		again := (to > s.version || !s.heard) && time.Since(s.asked) > askTimeout
+		if again {
+			s.asked = time.Now()
+		}
+		p.mu.Unlock()
+		if again {
+			p.want(p.nodeSubject(node), topic)
+		}
+		return
+	}
+	s.version = to
+	for _, op := range ops {
+		if op.Data == nil {
+			delete(s.ids, op.ID)
+		} else {
+			s.ids[op.ID] = struct{}{}
+		}
+	}
+	p.mu.Unlock()
+	if len(ops) > 0 {
+		p.cfg.Changed(Change{Topic: topic, Node: node, Ops: ops})
+	}
+}
+
+func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	ops := r.ops()
+	p.mu.Lock()
+	s := p.setLocked(node, topic)
+	if s == nil || r.bad || s.partial == nil && part&firstPart == 0 {
+		p.mu.Unlock()
+		return
+	}
+	if s.heard && s.version == version {
+		s.partial = nil // it says nothing new
+		p.mu.Unlock()
+		return
+	}
+	if part&firstPart != 0 {
+		s.partial = map[ID]struct{}{}
+		s.known = !s.heard && p.holds[topic].knows(node)
+	}
+	for _, op := range ops {
+		s.partial[op.ID] = struct{}{}
+	}
+	known := s.known
+	if part&lastPart != 0 {
+		for id := range s.ids {
+			if _, still := s.partial[id]; !still {
+				ops = append(ops, Op{ID: id})
+			}
+		}
+		s.ids, s.partial = s.partial, nil
+		s.version, s.heard, s.asked = version, true, time.Time{}
+	} else {
+		for _, op := range ops {
+			s.ids[op.ID] = struct{}{}
+		}
+	}
+	p.mu.Unlock()
+	if len(ops) > 0 {
+		p.cfg.Changed(Change{Topic: topic, Node: node, Ops: ops, Known: known})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h := p.holds[topic]; h != nil {
+		p.readyLocked(h)
+	}
+}
+
+// readyLocked closes a hold's ready when all that are there have told.
+func (p *Peers) readyLocked(h *hold) {
+	for node, heard := range p.nodes {
+		if s := h.of[node]; (s == nil || !s.heard) && time.Since(heard) < 2*beatEvery {
+			return
+		}
+	}
+	select {
+	case <-h.ready:
+	default:
+		close(h.ready)
+	}
+}
