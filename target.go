@@ -74,7 +74,7 @@ type Target struct {
 // ToProfile targets all connections of p.
 func ToProfile(p ProfileRef) Target { return Target{Kind: KindProfile, Profiles: []ProfileRef{p}} }
 
-// ToProfiles targets all connections of each of ps, filled in later or now.
+// ToProfiles targets all connections of each of ps.
 func ToProfiles(ps ...ProfileRef) Target { return Target{Kind: KindProfiles, Profiles: ps} }
 
 // ToConversation targets a conversation's members.

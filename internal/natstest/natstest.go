@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
@@ -97,15 +96,6 @@ func (b *Broker) StoreDir(i int) string { return b.options[i].StoreDir }
 // URL is of server i.
 func (b *Broker) URL(i int) string {
 	return fmt.Sprint("nats://127.0.0.1:", b.options[i].Port)
-}
-
-// URLs are of all servers, as clients take them.
-func (b *Broker) URLs() string {
-	var urls []string
-	for i := range b.Servers {
-		urls = append(urls, b.URL(i))
-	}
-	return strings.Join(urls, ",")
 }
 
 // Connect connects to server i, until the test ends.

@@ -23,26 +23,17 @@ const MaxDepth = 64
 
 var errTooDeep = fmt.Errorf("nested deeper than %d", MaxDepth)
 
-// Value is a valid value that [Object] or [Array] has handed out: it aliases
-// their data, and can be read further without being checked again.
+// Value is a valid value that [Object] has handed out: it aliases the data, and
+// can be read further without being checked again.
 type Value []byte
 
 // Object reads data as one object and calls member for each name and value, in
 // order. Both alias data: they are valid during the call only. An error says
 // what is malformed; no member was seen then.
 func Object(data []byte, member func(name []byte, value Value)) error {
-	v, err := check(data, '{')
+	v, err := check(data)
 	if err == nil {
 		v.Object(member)
-	}
-	return err
-}
-
-// Array reads data as one array and calls element for each value, as [Object] does.
-func Array(data []byte, element func(i int, value Value)) error {
-	v, err := check(data, '[')
-	if err == nil {
-		v.Array(element)
 	}
 	return err
 }
@@ -128,8 +119,8 @@ type decoder struct {
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-// check says whether data is one valid value that begins with a bracket.
-func check(data []byte, open jsontext.Kind) (Value, error) {
+// check says whether data is one valid object.
+func check(data []byte) (Value, error) {
 	if tooDeep(data) {
 		return nil, errTooDeep
 	}
@@ -137,8 +128,8 @@ func check(data []byte, open jsontext.Kind) (Value, error) {
 	defer decoders.Put(dec)
 	dec.data = *bytes.NewBuffer(data)
 	dec.Reset(&dec.data)
-	if kind := dec.PeekKind(); kind > 0 && kind != open {
-		return nil, fmt.Errorf("must begin with %q", byte(open))
+	if kind := dec.PeekKind(); kind > 0 && kind != jsontext.KindBeginObject {
+		return nil, errors.New("must begin with '{'")
 	}
 	value, err := dec.ReadValue()
 	if err != nil {

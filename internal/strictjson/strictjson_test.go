@@ -54,11 +54,13 @@ func TestMembersAndElementsComeInOrder(t *testing.T) {
 	is.Equal(got, []string{"a", `"x\ny"`, "b", `[1,{"c":2}]`})
 
 	got = nil
-	is.NoErr(Array([]byte(`["a",null,5]`), func(i int, value Value) {
-		s, ok := value.String()
-		is.Equal(ok, i == 0)
-		is.Equal(value.IsNull(), i == 1)
-		got = append(got, s)
+	is.NoErr(Object([]byte(`{"list":["a",null,5]}`), func(_ []byte, list Value) {
+		is.True(list.Array(func(i int, value Value) {
+			s, ok := value.String()
+			is.Equal(ok, i == 0)
+			is.Equal(value.IsNull(), i == 1)
+			got = append(got, s)
+		}))
 	}))
 	is.Equal(got, []string{"a", "", ""})
 }
