@@ -325,23 +325,27 @@ func TestMetricsOfRefusals(t *testing.T) {
 	}, master...)
 }
 
-// What hubs share is counted where it happens: a publish by the hub that accepted
-// it, a delivery by the one that has the stream.
-func TestClusterMetrics(t *testing.T) {
-	is := is.New(t)
-	_, nodes := threeHubs(t)
-	here, there := nodes[0], nodes[1]
-	client := there.open(t, "tenant=acme&profile=a")
-	here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")
-	is.Equal(client.next(t).Type, "a.b")
-	eventually(t, func() bool { return scrape(t, there.API.Handler())["realtime_deliveries_total"] == 1 })
-	moves(t, there.API.Handler(), map[string]float64{"deliveries_total": 1, "publish_to_write_seconds_count": 1, "history_events": 1}, func() {
-		moves(t, here.API.Handler(), map[string]float64{`events_accepted_total{target="tenant"}`: 1, "history_events": 1}, func() {
-			here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
-			is.Equal(client.next(t).Type, "a.b")
-		})
+// An id that is forgotten before its window is over is counted.
+func TestMetricsOfLostIDs(t *testing.T) {
+	alone(t, "a broker's servers remember all of the window")
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
+		limits := testLimits
+		limits.IDs = 3
+		hub.Log = NewMemoryLog(limits)
 	})
-	is.Equal(there.Stats().Closes[CloseClient], int64(0))
+	publish := func(ids ...string) func() {
+		return func() {
+			for _, id := range ids {
+				h.post(t, "/v1/events", `{"id":"`+id+`","tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+			}
+		}
+	}
+	accepted := `events_accepted_total{target="tenant"}`
+	moves(t, h.API.Handler(), map[string]float64{accepted: 3, "history_events": 3, "dedupe_ids": 3}, publish("a", "b", "c"))
+	moves(t, h.API.Handler(), map[string]float64{accepted: 2, "history_events": 2, "dedupe_ids_lost_total": 2}, publish("d", "e"))
+	moves(t, h.API.Handler(), map[string]float64{
+		accepted: 1, "history_events": 1, "dedupe_ids_lost_total": 1, "events_duplicate_total": 1,
+	}, publish("a", "e")) // a was forgotten, and costs c
 }
 
 // closedWords is every label of ours and the words that it may have.

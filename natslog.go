@@ -76,12 +76,17 @@ func logError(err error) error {
 	return errors.Join(ErrUnconfirmed, err)
 }
 
-// entryOf is an item as it is handed on; nil for what is no event.
+// entryOf is an item as it is handed on; nil for what is no event, which is told of
+// once, when the item is prepared for or else handled.
 func (l *brokerLog) entryOf(it *journal.Item, epoch string) *Entry {
 	e, _ := it.Own.(*Entry)
 	if e == nil {
+		if _, told := it.Own.(error); told {
+			return nil
+		}
 		event, err := DecodeStored(it.Data)
 		if err != nil {
+			it.Own = err
 			l.unread.Add(1)
 			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
 			return nil

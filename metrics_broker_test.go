@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/base32"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// What hubs share is counted where it happens: a publish by the hub that accepted
+// it, a delivery by the one that has the stream.
+func TestClusterMetrics(t *testing.T) {
+	is := is.New(t)
+	_, nodes := threeHubs(t)
+	here, there := nodes[0], nodes[1]
+	client := there.open(t, "tenant=acme&profile=a")
+	here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")
+	is.Equal(client.next(t).Type, "a.b")
+	eventually(t, func() bool { return scrape(t, there.API.Handler())["realtime_deliveries_total"] == 1 })
+	moves(t, there.API.Handler(), map[string]float64{"deliveries_total": 1, "publish_to_write_seconds_count": 1, "history_events": 1}, func() {
+		moves(t, here.API.Handler(), map[string]float64{`events_accepted_total{target="tenant"}`: 1, "history_events": 1}, func() {
+			here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+			is.Equal(client.next(t).Type, "a.b")
+		})
+	})
+	is.Equal(there.Stats().Closes[CloseClient], int64(0))
+}
+
+// What the broker did not confirm is counted by event; its publishers were told.
+func TestMetricsOfUnconfirmed(t *testing.T) {
+	alone(t, "it makes its own")
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	h := newCluster(t, 1, broker, openDoor(t), LimitsConfig{})
+	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+	event := eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")
+	// Three of a batch, which is one call, and two lines.
+	moves(t, h.API.Handler(), map[string]float64{"ready": -1, "events_unconfirmed_total": 3 + 2, `events_refused_total{code="Unconfirmed"}`: 1 + 2}, func() {
+		broker.Stop(0)
+		_, answer := h.post(t, "/v1/events/batch", `{"events":[`+event+`,`+event+`,`+event+`]}`)
+		is.Equal(answer["code"], "Unconfirmed")
+		res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader(event+"\n"+event+"\n"))
+		is.NoErr(err)
+		io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	})
+}
+
+// What in the shared history is no event to this hub is counted once by each that
+// follows the tenant, also where it is prepared for first.
+func TestMetricsOfUnreadable(t *testing.T) {
+	alone(t, "it makes its own")
+	for name, resolver := range map[string]Resolver{"own": OwnMembership{}, "external": NewMembershipService("http://127.0.0.1:1", "")} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			broker := natstest.Start(t, 1)
+			all := newCluster(t, 2, broker, openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = resolver })
+			here, there := all.nodes[0], all.nodes[1]
+			a, b := here.open(t, "tenant=acme&profile=a"), there.open(t, "tenant=acme&profile=b")
+			here.open(t, "tenant=other&profile=a")
+			nc := broker.Connect(t, 0)
+			subject := fmt.Sprintf("test%d.ev.%s", prefixes.Load(), base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte("acme")))
+			want := map[string]float64{`drops_total{reason="unreadable"}`: 2, "history_events": 2}
+			moves(t, here.API.Handler(), want, func() {
+				moves(t, there.API.Handler(), want, func() {
+					for _, foreign := range []string{"no JSON", `{"id":"x","tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"},"since":"version 2"}`} {
+						_, err := nc.Request(subject, []byte(foreign), time.Minute)
+						is.NoErr(err)
+					}
+				})
+			})
+			here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+			is.Equal(a.next(t).Type, "a.b") // what comes after it comes
+			is.Equal(b.next(t).Type, "a.b")
+		})
+	}
+}
+
+// A resume that the broker stops answering in the middle of is ended, to be tried
+// again later.
+func TestMetricsOfCapacity(t *testing.T) {
+	alone(t, "it makes its own")
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	h := newCluster(t, 1, broker, openDoor(t), LimitsConfig{}, func(hub *HubConfig, presence *PresenceConfig) {
+		limits := testLimits
+		limits.Total = 1 // nothing is kept near: the broker is asked for each chunk
+		hub.Log, presence.Grace = NewMemoryLog(limits), 0
+	})
+	cursor := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
+	for range 3 {
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", chunkBytes*3/4)+`"`)
+	}
+	var c *Connection
+	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {
+		var err error
+		c, err = h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "a"}, Cursor: cursor})
+		is.NoErr(err)
+	})
+	rec := httptest.NewRecorder()
+	moves(t, h.API.Handler(), map[string]float64{
+		"ready": -1, "streams_open": -1, `closes_total{reason="capacity"}`: 1, `presence_profiles{status="online"}`: -1, "deliveries_total": 1,
+	}, func() {
+		broker.Stop(0)
+		h.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+	})
+	is.True(strings.Contains(rec.Body.String(), `event: hub.closing`+"\n"+`data: {"reason":"capacity"`))
+}
