@@ -240,7 +240,3 @@ func wireConnection(c *Connection) connection {
 	}
 	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
 }
-
-// bodyTimeout is how long a client may keep silent in the middle of a body that
-// has no end.
-const bodyTimeout = 30 * time.Second

@@ -26,11 +26,12 @@ var arrows = map[string][]string{
 	"profiles":       {},
 	"certificate":    {},
 	"store":          {"event", "target"},
-	"shelf":          {"store", "event", "target"},
-	"memory":         {"shelf", "store", "event"},
+	"lists":          {"event", "target"},
+	"shelf":          {"lists", "store", "event"},
+	"memory":         {"shelf", "lists", "store", "event"},
 	"rooms":          {"store", "target"},
-	"peers":          {"target"},
-	"counts":         {"peers", "target"},
+	"counts":         {"target"},
+	"peers":          {"counts", "target"},
 	"natslog":        {"shelf", "store", "validate", "event"},
 	"natsrooms":      {"natslog", "peers", "rooms", "store", "target"},
 	"natspeers":      {"peers", "target"},
@@ -38,33 +39,35 @@ var arrows = map[string][]string{
 	"membership":     {"rooms", "faults", "target"},
 	"connection":     {"counts", "deadlines", "filter", "target"},
 	"parcel":         {"connection", "store", "event", "target"},
-	"frames":         {"connection", "counts", "peers", "store", "event", "target"},
+	"frames":         {"connection", "counts", "store", "event", "target"},
 	"directory":      {"connection"},
 	"tenant":         {"parcel", "connection", "rooms", "store", "filter", "event", "target"},
 	"resume":         {"tenant", "frames", "parcel", "connection", "counts", "rooms", "store", "filter", "event", "target"},
 	"expiry":         {"connection", "deadlines"},
 	"tenants":        {"tenant", "connection", "rooms", "store", "event", "target"},
 	"members":        {"tenants", "tenant", "rooms", "store", "event", "target"},
-	"streams":        {"members", "tenants", "expiry", "resume", "tenant", "directory", "frames", "connection", "counts", "peers", "rooms", "store", "filter", "target"},
-	"dispatcher":     {"streams", "members", "tenants", "tenant", "directory", "frames", "parcel", "connection", "counts", "peers", "store", "event", "target"},
-	"hub":            {"dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "connection", "counts", "peers", "rooms", "store", "event", "target"},
-	"presence":       {"typing", "hub", "dispatcher", "streams", "members", "tenant", "connection", "deadlines", "event", "target"},
+	"streams":        {"members", "tenants", "expiry", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "filter", "target"},
+	"dispatcher":     {"streams", "members", "tenants", "tenant", "directory", "frames", "parcel", "connection", "counts", "store", "event", "target"},
+	"hub":            {"dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "event", "target"},
 	"typing":         {"hub", "dispatcher", "members", "deadlines", "event", "target"},
+	"presence":       {"typing", "hub", "dispatcher", "streams", "members", "tenant", "connection", "deadlines", "event", "target"},
 	"elsewhere":      {"parcel", "connection", "peers", "event", "target"},
-	"cluster":        {"elsewhere", "presence", "typing", "hub", "streams", "members", "directory", "connection", "peers", "filter", "event", "target"},
+	"cluster":        {"elsewhere", "presence", "typing", "hub", "streams", "members", "directory", "connection", "peers", "counts", "filter", "event", "target"},
 	"limits":         {"target"},
-	"auth":           {"connection", "counts", "faults", "target", "names"},
+	"keys":           {},
+	"caller":         {"connection", "faults", "target"},
+	"auth":           {"caller", "keys", "counts", "target", "names"},
 	"origins":        {"auth"},
-	"settings":       {"origins", "auth", "presence", "names"},
 	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
 	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "tenants", "counts", "store"},
 	"ndjson":         {"answers", "auth", "hub", "faults"},
-	"doctor":         {"answers", "hub", "streams", "directory", "frames", "peers", "faults", "event"},
-	"requests":       {"answers", "auth", "faults", "target", "names"},
-	"administration": {"requests", "answers", "auth", "cluster", "presence", "hub", "members", "tenants", "connection", "peers", "store", "faults", "event", "target", "names"},
-	"subscribing":    {"requests", "answers", "auth", "limits", "cluster", "presence", "hub", "streams", "tenants", "frames", "connection", "faults", "filter", "target", "names"},
-	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "limits", "hub", "streams", "validate", "faults", "event", "target"},
-	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "origins", "auth", "limits", "cluster", "hub", "directory", "profiles", "target"},
+	"doctor":         {"answers", "hub", "streams", "directory", "frames", "counts", "faults", "event"},
+	"requests":       {"answers", "caller", "faults", "target", "names"},
+	"administration": {"requests", "answers", "caller", "cluster", "presence", "hub", "members", "tenants", "connection", "counts", "store", "faults", "event", "target", "names"},
+	"subscribing":    {"requests", "answers", "caller", "limits", "cluster", "presence", "hub", "streams", "tenants", "frames", "connection", "faults", "filter", "target", "names"},
+	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
+	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "origins", "auth", "caller", "limits", "cluster", "hub", "directory", "profiles", "target"},
+	"settings":       {"origins", "auth", "presence", "names"},
 	"main":           {"settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "dispatcher", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
 }
 
@@ -154,7 +157,8 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// The page that newcomers read has each file's arrows, as they are.
+// The page that newcomers read has each file's arrows, as they are. All point down, so
+// that none come back by a longer way either.
 func TestInside(t *testing.T) {
 	page, err := os.ReadFile("docs/inside.md")
 	if err != nil {
@@ -170,6 +174,9 @@ func TestInside(t *testing.T) {
 		told[from] = true
 		var want []string
 		for _, to := range arrows[from] {
+			if told[to] {
+				t.Errorf("docs/inside.md: %s knows %s, which is above it", from, to)
+			}
 			if slices.Contains(vocabulary, to) && !slices.Contains(vocabulary, from) {
 				to = "vocabulary"
 			}

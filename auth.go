@@ -3,54 +3,15 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"os"
-	"slices"
 	"strings"
-	"time"
 
-	"github.com/MicahParks/jwkset"
-	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/time/rate"
 )
-
-// Scope is a set of what a credential may do; the route table says what each
-// route needs.
-type Scope uint8
-
-// The scopes there are.
-const (
-	ScopeSubscribe Scope = 1 << iota
-	ScopePublish
-	ScopeAdmin
-	ScopeAll // what shows every tenant: only an API key for all (*) has it, no token
-)
-
-var scopeNames = map[string]Scope{"subscribe": ScopeSubscribe, "publish": ScopePublish, "admin": ScopeAdmin}
-
-// String lists the names, as a person would.
-func (s Scope) String() string {
-	var names []string
-	for name, one := range scopeNames {
-		if s&one != 0 {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return strings.Join(names, " or ")
-}
 
 // Refusal is why a credential does not open the door: 401 (RFC 6750's
 // invalid_token), or where it is a valid one 403. It never repeats the credential.
@@ -77,16 +38,15 @@ var (
 
 const codeScope = "ScopeRequired"
 
-// Bounds of what is looked at before anything is believed.
+// Where a token may be, and what is looked at before anything is believed.
 const (
-	maxToken     = 8 << 10 // bytes
-	minRSABits   = 2048
+	maxToken     = 8 << 10 // bytes; an API key's too
 	tokenCookie  = "realtime_token"
 	tokenInQuery = "access_token"
 )
 
-// maxExpiry is the last time that RFC 3339 can write.
-var maxExpiry = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+// maxExpiry is the last time that RFC 3339 can write, 9999-12-31T23:59:59Z.
+const maxExpiry = 253_402_300_799
 
 // AuthConfig is what credentials are checked against; without a key the hub is open.
 type AuthConfig struct {
@@ -109,9 +69,7 @@ func (cfg AuthConfig) open() bool {
 // Auth proves who a request acts for.
 type Auth struct {
 	open        bool
-	secret      []byte
-	public      crypto.PublicKey
-	jwks        keyfunc.Keyfunc // nil: none
+	tokens      tokenKeys
 	parser      *jwt.Parser
 	tenantClaim string
 	keys        []apiKey
@@ -128,7 +86,7 @@ type apiKey struct {
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
-		open: cfg.open(), secret: []byte(cfg.Secret), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), crossOrigin: http.NewCrossOriginProtection(),
+		open: cfg.open(), tokens: tokenKeys{secret: []byte(cfg.Secret)}, tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), crossOrigin: http.NewCrossOriginProtection(),
 		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
 			errCookieSite.Code, errForeignHost.Code, codeScope),
 	}
@@ -143,7 +101,7 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	var errs []error
 	if cfg.PublicKey != "" {
 		var err error
-		if a.public, err = readPublicKey(cfg.PublicKey); err != nil {
+		if a.tokens.public, err = readPublicKey(cfg.PublicKey); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
@@ -170,7 +128,7 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
 		var err error
-		if a.jwks, err = fetchKeys(ctx, cfg.JWKSURL, cfg.Logger); err != nil {
+		if a.tokens.jwks, err = fetchKeys(ctx, cfg.JWKSURL, cfg.Logger); err != nil {
 			errs = append(errs, errors.New("JWKS_URL: is not a URL that keys can be fetched from"))
 		}
 	}
@@ -189,136 +147,6 @@ func (a *Auth) Refused() map[string]int64 { return a.refused.now() }
 
 // Open says that no credential is asked for.
 func (a *Auth) Open() bool { return a.open }
-
-// readPublicKey reads a PEM block, in which \n may stand for a line's end.
-func readPublicKey(text string) (crypto.PublicKey, error) {
-	data := []byte(strings.ReplaceAll(text, `\n`, "\n"))
-	if !strings.HasPrefix(text, "-----BEGIN") {
-		var err error
-		if data, err = os.ReadFile(text); err != nil {
-			return nil, errors.New("is neither a PEM block nor a file that can be read")
-		}
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, errors.New("is not a PEM block")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		if key, err = x509.ParsePKCS1PublicKey(block.Bytes); err != nil {
-			return nil, errors.New("is not a public key")
-		}
-	}
-	if algorithm(key) == "" {
-		return nil, errors.New("is not an RSA key of 2,048 bits or more, an ECDSA or an Ed25519 key")
-	}
-	return key, nil
-}
-
-// algorithm is the only one that a key is used with (RFC 8725, section 3.1);
-// empty for a key that is not taken.
-func algorithm(key crypto.PublicKey) string {
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		if key.N.BitLen() >= minRSABits {
-			return jwt.SigningMethodRS256.Name
-		}
-	case *ecdsa.PublicKey:
-		switch key.Curve.Params().BitSize {
-		case 256:
-			return jwt.SigningMethodES256.Name
-		case 384:
-			return jwt.SigningMethodES384.Name
-		case 521:
-			return jwt.SigningMethodES512.Name
-		}
-	case ed25519.PublicKey:
-		return jwt.SigningMethodEdDSA.Alg()
-	}
-	return ""
-}
-
-// Of a JWKS: when it is fetched. What was good stays while it cannot be.
-const (
-	jwksEvery   = 10 * time.Minute
-	jwksUnknown = time.Minute // and at most so often for a kid that is not known
-	jwksTimeout = 5 * time.Second
-)
-
-func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (keyfunc.Keyfunc, error) {
-	return keyfunc.NewDefaultOverrideCtx(ctx, []string{from}, keyfunc.Override{
-		HTTPTimeout: jwksTimeout, RefreshInterval: jwksEvery,
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1), RateLimitWaitMax: jwksTimeout,
-		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
-			return func(_ context.Context, err error) {
-				if inURL, ok := errors.AsType[*url.Error](err); ok {
-					err = inURL.Err // it repeats the URL, which may hold a secret
-				}
-				logger.Warn("jwks: not refreshed, the keys stay as they were", "err", err)
-			}
-		},
-	})
-}
-
-// Caller is who a request acts for. Only Admit makes one, so that its tenant is proven.
-type Caller struct {
-	Expires time.Time // of the token; zero: never
-
-	tenant  string     // where it may act; "*": everywhere
-	path    string     // the tenant of the request's path, if it has one
-	profile ProfileRef // of a token
-	open    bool
-}
-
-// Tenant is the tenant of the request's path.
-func (c *Caller) Tenant() string { return c.path }
-
-// Reaches says whether the caller may act in a tenant.
-func (c *Caller) Reaches(tenant string) bool { return c.tenant == "*" || c.tenant == tenant }
-
-// Client is the tenant and the profile that a request of a browser acts for: the
-// token's; in open mode it says so itself, in the query or else in the headers.
-func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
-	if !c.open {
-		return c.tenant, c.profile, nil
-	}
-	var faults Faults
-	tenant = strings.Clone(either(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
-	faults.tenant("tenant", tenant)
-	p = faults.profile("profile", strings.Clone(either(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
-	return tenant, p, faults.Err()
-}
-
-// Viewer is Client for a call whose "profile" is who is asked about: in open mode
-// the viewer is the header's, or nobody.
-func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
-	if !c.open {
-		return c.tenant, c.profile, nil
-	}
-	var faults Faults
-	tenant = either(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
-	faults.tenant("tenant", tenant)
-	if text := r.Header.Get("X-Profile-Id"); text != "" {
-		p = faults.profile("X-Profile-Id", text)
-	}
-	return tenant, p, faults.Err()
-}
-
-// Owner is who makes a call about a connection, which may be nil, and whether it is
-// the caller's own; in open mode its id is enough.
-func (c *Caller) Owner(conn *Connection) (tenant string, p ProfileRef, own bool) {
-	if c.open && conn != nil {
-		return conn.Tenant, conn.Profile, true
-	}
-	return c.tenant, c.profile, conn != nil && conn.Tenant == c.tenant && conn.Profile == c.profile
-}
-
-func either(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
 
 // Admit finds the request's credential, proves it, and sees that it has one of the
 // scopes and is of the path's tenant. The error is a *Refusal.
@@ -415,21 +243,13 @@ func (a *Auth) service(key string) *Caller {
 	return found
 }
 
-// scopes are an API key's.
-func (c *Caller) scopes() Scope {
-	if c.tenant == "*" {
-		return ScopePublish | ScopeAdmin | ScopeAll
-	}
-	return ScopePublish | ScopeAdmin
-}
-
 // token proves a JWT (RFC 7519) and reads its claims.
 func (a *Auth) token(ctx context.Context, text string) (*Caller, Scope, error) {
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
 		return nil, 0, errCredential
 	}
 	claims := jwt.MapClaims{}
-	_, err := a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) { return a.keysFor(ctx, t) })
+	_, err := a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) { return a.tokens.of(ctx, t) })
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, 0, errExpired
@@ -453,7 +273,7 @@ func (a *Auth) read(claims jwt.MapClaims) (c *Caller, scopes Scope, ok bool) {
 	subject, _ := claims["sub"].(string)
 	profile, err := ParseProfile(subject)
 	expires, err2 := claims.GetExpirationTime()
-	if err != nil || err2 != nil || checkTenant(tenant) != nil || expires == nil || expires.After(maxExpiry) || expires.Unix() < 0 {
+	if err != nil || err2 != nil || checkTenant(tenant) != nil || expires == nil || expires.Unix() > maxExpiry || expires.Unix() < 0 {
 		return nil, 0, false
 	}
 	scopes = ScopeSubscribe
@@ -464,58 +284,8 @@ func (a *Auth) read(claims jwt.MapClaims) (c *Caller, scopes Scope, ok bool) {
 		}
 		scopes = 0
 		for _, name := range strings.Fields(text) {
-			scopes |= scopeNames[name]
+			scopes |= scopeOf(name)
 		}
 	}
 	return &Caller{tenant: strings.Clone(tenant), profile: profile, Expires: expires.Time}, scopes, true
-}
-
-// keysFor are the keys that a token may have been signed with. The token's own
-// word decides nothing: its alg must be the key's, and its kid is looked up in a map.
-func (a *Auth) keysFor(ctx context.Context, t *jwt.Token) (any, error) {
-	if _, critical := t.Header["crit"]; critical { // RFC 7515, section 4.1.11: we know no extension
-		return nil, errCredential
-	}
-	alg := t.Method.Alg()
-	if alg == jwt.SigningMethodHS256.Name && len(a.secret) > 0 {
-		return a.secret, nil
-	}
-	var set jwt.VerificationKeySet
-	if a.public != nil && algorithm(a.public) == alg {
-		set.Keys = append(set.Keys, a.public)
-	}
-	for _, key := range a.published(ctx, t.Header["kid"]) {
-		public, ok := key.Key().(crypto.PublicKey)
-		own, use := key.Marshal().ALG.String(), key.Marshal().USE
-		if fixed := algorithm(public); ok && fixed != "" && cmp.Or(own, fixed) == alg && (use == "" || use == jwkset.UseSig) {
-			set.Keys = append(set.Keys, public)
-		}
-	}
-	if len(set.Keys) == 0 {
-		return nil, errCredential
-	}
-	return set, nil
-}
-
-// published are the JWKS's keys of that kid, or all for a token without one.
-func (a *Auth) published(ctx context.Context, kid any) []jwkset.JWK {
-	if a.jwks == nil {
-		return nil
-	}
-	switch kid := kid.(type) {
-	case nil:
-		all, err := a.jwks.Storage().KeyReadAll(ctx)
-		if err == nil {
-			return all
-		}
-	case string:
-		if len(kid) > 256 {
-			return nil
-		}
-		key, err := a.jwks.Storage().KeyRead(ctx, kid)
-		if err == nil {
-			return []jwkset.JWK{key}
-		}
-	}
-	return nil
 }

@@ -244,7 +244,7 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 			list = append(list, d.connection())
 		}
 	}
-	slices.SortFunc(list, func(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(list, compareIDs)
 	return list
 }
 

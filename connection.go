@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,9 @@ type Connection struct {
 
 // LastActivity is when the connection was last active.
 func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }
+
+// compareIDs orders connections by when they were opened, as far as hubs' clocks agree.
+func compareIDs(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) }
 
 // lifetime is of a connection that ends by itself; its deadline is the warning,
 // then the end.

@@ -60,7 +60,7 @@ func newStage(t *testing.T) *stage {
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService("http://127.0.0.1:1", "") })
-	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Membership = s.log, brokenRooms{s.log} })
+	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.Drain(t.Context(), 0)
 	return s

@@ -78,6 +78,25 @@ const (
 	ResumePartial  Resume = "partial"  // with a gap
 )
 
+// CloseReason says why the hub ended a stream; the word is the contract's, the
+// log's and the metrics' at once.
+type CloseReason string
+
+// The reasons that occur.
+const (
+	CloseExpired  CloseReason = "expired"
+	CloseDrain    CloseReason = "drain"
+	CloseKicked   CloseReason = "kicked"
+	CloseSlow     CloseReason = "slow"
+	CloseCapacity CloseReason = "capacity"
+	CloseReplaced CloseReason = "replaced"
+
+	// Of these no hub.closing tells: nobody is there to be told, or to listen.
+	CloseClient   CloseReason = "client"   // it left
+	CloseVanished CloseReason = "vanished" // without a word
+	CloseNoisy    CloseReason = "noisy"    // it kept sending
+)
+
 // GapReason says why something is missing for good.
 type GapReason string
 

@@ -204,7 +204,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits, !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
-			hubConfig.Membership = broker.Membership()
+			hubConfig.Rooms = broker.Rooms()
 		}
 	}
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}

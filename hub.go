@@ -37,8 +37,8 @@ type HubConfig struct {
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
 	Log          Log
-	Marks        HistoryPart
-	Membership   Membership // of all hubs of a cluster; nil: this hub's own
+	Marks        HistoryPart // after which quiet streams are told their place
+	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
 	Logger       *slog.Logger
@@ -47,8 +47,8 @@ type HubConfig struct {
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, count: newHubCounts()}
-	h.tenants = newTenants(cfg.Log, cfg.Membership)
-	h.members = newMembers(h.tenants, cfg.Membership, cfg.Resolver, cfg.Logger)
+	h.tenants = newTenants(cfg.Log, cfg.Rooms)
+	h.members = newMembers(h.tenants, cfg.Rooms, cfg.Resolver, cfg.Logger)
 	h.streams = &streams{
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most, byID: map[uuid.UUID]*Connection{}},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,

@@ -33,11 +33,6 @@ type Limits struct {
 	client  buckets[tenantProfile]
 }
 
-type tenantProfile struct {
-	tenant  string
-	profile ProfileRef
-}
-
 // NewLimits makes full buckets: a burst may be one second's worth.
 func NewLimits(cfg LimitsConfig) *Limits {
 	return &Limits{

@@ -170,7 +170,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	defer shared.leave()
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: budget,
-		Log: shared.log, Membership: shared.membership,
+		Log: shared.log, Rooms: shared.rooms,
 		Marks: HistoryPart{
 			Events: (cfg.HistoryEvents + 3) / 4, Bytes: (cfg.HistoryBytes + 3) / 4, Time: (cfg.HistoryTTL + 3) / 4,
 		},
@@ -234,10 +234,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 // sharing is what a hub shares with others, or has alone.
 type sharing struct {
-	log        Log
-	membership Membership
-	peers      Peers
-	leave      func()
+	log   Log
+	rooms SharedRooms
+	peers Peers
+	leave func()
 }
 
 // brokerWait is how long the start waits for the broker.
@@ -263,7 +263,7 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	}
 	s := sharing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
 	if !external {
-		s.membership = broker.Membership()
+		s.rooms = broker.Rooms()
 	}
 	return s, nil
 }

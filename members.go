@@ -31,12 +31,12 @@ func (OwnMembership) Resolve(context.Context, string, Room) (*Roster, error) { r
 // cluster keep, or in another service's.
 type members struct {
 	tenants  *tenants
-	shared   Membership // nil: this hub keeps it by itself
+	shared   SharedRooms // nil: this hub keeps it by itself
 	resolver Resolver
 	logger   *slog.Logger
 }
 
-func newMembers(tenants *tenants, shared Membership, resolver Resolver, logger *slog.Logger) *members {
+func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, logger *slog.Logger) *members {
 	m := &members{tenants, shared, resolver, logger}
 	if shared != nil {
 		shared.Follow(m.belong)
@@ -200,7 +200,7 @@ func (m *members) Members(ctx context.Context, tenant string, room Room) ([]Prof
 	return list, nil
 }
 
-// look is find, where other hubs' knowledge counts after Know.
+// look is find, with what other hubs know known here.
 func (m *members) look(ctx context.Context, name string) (*tenant, error) {
 	err := m.tenants.Know(ctx, name)
 	return m.tenants.find(name), err

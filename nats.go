@@ -146,8 +146,8 @@ func (b *Broker) Close() {
 // Log is the history that all hubs share.
 func (b *Broker) Log() Log { return b.log }
 
-// Membership is who belongs where, for all hubs.
-func (b *Broker) Membership() Membership { return b.rooms }
+// Rooms is who belongs where, for all hubs.
+func (b *Broker) Rooms() SharedRooms { return b.rooms }
 
 // Peers are the other hubs.
 func (b *Broker) Peers() Peers { return b.peers }

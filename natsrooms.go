@@ -14,7 +14,7 @@ import (
 	"realtimehub/internal/journal"
 )
 
-// brokerRooms is the Membership of a Broker: a table with a row a belonging. A change
+// brokerRooms is the SharedRooms of a Broker: a table with a row a belonging. A change
 // is known to all hubs before it is answered, since each is asked to read up to it.
 type brokerRooms struct {
 	journal *journal.Journal
@@ -56,10 +56,10 @@ const (
 	rowTime   = 200 * time.Microsecond
 )
 
-// Follow implements Membership.
+// Follow implements SharedRooms.
 func (r *brokerRooms) Follow(belong func(string, Room, []Belonging)) { r.belong = belong }
 
-// Attach implements Membership.
+// Attach implements SharedRooms.
 func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 	r.mu.Lock()
 	e := r.enrolled[tenant]
@@ -82,7 +82,7 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 	return nil
 }
 
-// Detach implements Membership.
+// Detach implements SharedRooms.
 func (r *brokerRooms) Detach(tenant string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -93,7 +93,7 @@ func (r *brokerRooms) Detach(tenant string) {
 	}
 }
 
-// Now implements Membership.
+// Now implements SharedRooms.
 func (r *brokerRooms) Now(ctx context.Context, tenant string, room Room) (place, version uint64, err error) {
 	place, err = r.journal.Last(ctx, tenant)
 	if err != nil {
@@ -113,7 +113,7 @@ func (r *brokerRooms) enrolment(tenant string) *enrolment {
 	return r.enrolled[tenant]
 }
 
-// Change implements Membership.
+// Change implements SharedRooms.
 func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging) error {
 	e := r.enrolment(tenant)
 	if e == nil {

@@ -17,6 +17,7 @@ import (
 const (
 	spoolBytes   = 64 << 20 // answers that publishers have not read yet, all together
 	writeTimeout = 30 * time.Second
+	bodyTimeout  = 30 * time.Second // for a client that keeps silent in the middle of its lines
 	// maxTogether lines that have come are published together: so their
 	// acknowledgements are awaited together.
 	maxTogether = 64

@@ -76,25 +76,6 @@ type Described struct {
 	Metadata    map[string]string `json:",omitzero"`
 }
 
-// CloseReason says why the hub ended a stream; the word is the contract's, the
-// log's and the metrics' at once.
-type CloseReason string
-
-// The reasons that occur.
-const (
-	CloseExpired  CloseReason = "expired"
-	CloseDrain    CloseReason = "drain"
-	CloseKicked   CloseReason = "kicked"
-	CloseSlow     CloseReason = "slow"
-	CloseCapacity CloseReason = "capacity"
-	CloseReplaced CloseReason = "replaced"
-
-	// Of these no hub.closing tells: nobody is there to be told, or to listen.
-	CloseClient   CloseReason = "client"   // it left
-	CloseVanished CloseReason = "vanished" // without a word
-	CloseNoisy    CloseReason = "noisy"    // it kept sending
-)
-
 // Peers are the other hubs of a cluster. A hub that is alone has none (nil).
 type Peers interface {
 	// Follow names who is told of the others, before anything is.

@@ -100,7 +100,7 @@ type sighting struct {
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, tenants: map[string]*roll{}, count: map[Status]int{}}
-	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke, of: map[author]map[string]*typist{}}
+	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke, of: map[tenantProfile]map[string]*typist{}}
 	hub.Observe(p)
 	return p
 }
@@ -213,10 +213,10 @@ func (p *Presence) Touch(c *Connection, now time.Time) {
 }
 
 // spoke says that a profile is active now, on whichever connection.
-func (p *Presence) spoke(a author) {
+func (p *Presence) spoke(a tenantProfile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if who := p.findLocked(a.tenant, a.ref); who != nil {
+	if who := p.findLocked(a.tenant, a.profile); who != nil {
 		who.spokeAt = time.Now()
 		p.reviseLocked(who, who.spokeAt)
 	}
@@ -264,7 +264,7 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == Offline {
-		p.typists.left(author{who.roll.tenant, who.ref})
+		p.typists.left(tenantProfile{who.roll.tenant, who.ref})
 		p.seen = append(p.seen, sighting{who, who.leftAt})
 	}
 }

@@ -20,9 +20,9 @@ type Belonging struct {
 	Stays   []Stay // oldest first; of a member the last is without end
 }
 
-// Membership keeps who belongs where for all hubs of a cluster. A hub that is alone
+// SharedRooms keeps who belongs where for all hubs of a cluster. A hub that is alone
 // keeps it by itself (nil).
-type Membership interface {
+type SharedRooms interface {
 	// Follow names who is told of a room's belongings: all of them before Attach
 	// returns, then each change in order.
 	Follow(func(tenant string, room Room, changed []Belonging))

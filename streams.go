@@ -280,7 +280,7 @@ func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 	}
 	list = slices.Clone(list)
 	t.mu.Unlock()
-	slices.SortFunc(list, func(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(list, compareIDs)
 	return list
 }
 

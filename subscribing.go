@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -31,7 +32,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		return err
 	}
 	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires
-	sub.Cursor = either(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
+	sub.Cursor = cmp.Or(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
 	if r.Method == http.MethodHead {
 		sse.Header(w.Header())
 		return nil

@@ -42,6 +42,12 @@ func (p ProfileRef) check() error {
 	return checkName(p.ID)
 }
 
+// tenantProfile is a profile and whose it is: others may have one of the same name.
+type tenantProfile struct {
+	tenant  string
+	profile ProfileRef
+}
+
 func compareProfiles(a, b ProfileRef) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }

@@ -29,8 +29,8 @@ type Sharing interface {
 type tenants struct {
 	// Static after the start.
 	log     Log
-	rooms   Membership // nil: this hub keeps it by itself
-	sharing Sharing    // nil: this hub is alone
+	rooms   SharedRooms // nil: this hub keeps it by itself
+	sharing Sharing     // nil: this hub is alone
 	seed    maphash.Seed
 
 	doors [256]sync.Mutex
@@ -39,7 +39,7 @@ type tenants struct {
 	byName map[string]*tenant // guarded by mu
 }
 
-func newTenants(log Log, rooms Membership) *tenants {
+func newTenants(log Log, rooms SharedRooms) *tenants {
 	return &tenants{log: log, rooms: rooms, seed: maphash.MakeSeed(), byName: map[string]*tenant{}}
 }
 

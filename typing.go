@@ -18,27 +18,21 @@ const maxTypingRoom = 1_000
 // repeated, and that it has stopped: when its client says so, or at the next tick
 // after a time without a repeat or after its profile went offline.
 type Typists struct {
-	hub   *Hub          // static
-	ttl   time.Duration // static
-	spoke func(author)  // static; typing is activity
+	hub   *Hub                // static
+	ttl   time.Duration       // static
+	spoke func(tenantProfile) // static; typing is activity
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	of      map[author]map[string]*typist // by conversation
+	of      map[tenantProfile]map[string]*typist // by conversation
 	due     deadlines
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
 }
 
-// author is a profile of a tenant.
-type author struct {
-	tenant string
-	ref    ProfileRef
-}
-
 type typist struct {
 	deadline     // may come before until, as a repeat does not move it
-	author       author
+	who          tenantProfile
 	conversation string
 	until        time.Time
 }
@@ -65,7 +59,7 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, con
 // Typed is Typing of whom another hub has found to be a member: its own streams are
 // told there, and ours here.
 func (x *Typists) Typed(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	who := author{tenant, ref}
+	who := tenantProfile{tenant, ref}
 	x.spoke(who)
 	if !x.set(who, conversation, started) {
 		return nil
@@ -74,7 +68,7 @@ func (x *Typists) Typed(ctx context.Context, tenant string, ref ProfileRef, conv
 }
 
 // set says whether that is news.
-func (x *Typists) set(who author, conversation string, started bool) bool {
+func (x *Typists) set(who tenantProfile, conversation string, started bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	t, until := x.of[who][conversation], time.Now().Add(x.ttl)
@@ -88,7 +82,7 @@ func (x *Typists) set(who author, conversation string, started bool) bool {
 		t.until = until
 		return false
 	}
-	t = &typist{author: who, conversation: conversation, until: until}
+	t = &typist{who: who, conversation: conversation, until: until}
 	if x.of[who] == nil {
 		x.of[who] = map[string]*typist{}
 	}
@@ -99,8 +93,8 @@ func (x *Typists) set(who author, conversation string, started bool) bool {
 
 func (x *Typists) removeLocked(t *typist) {
 	x.due.set(t, time.Time{})
-	if delete(x.of[t.author], t.conversation); len(x.of[t.author]) == 0 {
-		delete(x.of, t.author)
+	if delete(x.of[t.who], t.conversation); len(x.of[t.who]) == 0 {
+		delete(x.of, t.who)
 	}
 }
 
@@ -110,7 +104,7 @@ func (x *Typists) stopLocked(t *typist) {
 }
 
 // left ends all typing of who went offline.
-func (x *Typists) left(who author) {
+func (x *Typists) left(who tenantProfile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, t := range x.of[who] {
@@ -132,21 +126,21 @@ func (x *Typists) tick(now time.Time) {
 	x.stopped = nil
 	x.mu.Unlock()
 	for _, t := range stopped {
-		x.tell(context.Background(), t.author, t.conversation, false) // logged
+		x.tell(context.Background(), t.who, t.conversation, false) // logged
 	}
 }
 
-func (x *Typists) tell(ctx context.Context, who author, conversation string, started bool) error {
+func (x *Typists) tell(ctx context.Context, who tenantProfile, conversation string, started bool) error {
 	kind := TypeTypingStopped
 	if started {
 		kind = TypeTypingStarted
 	}
 	to := ToConversation(conversation)
-	to.ExcludeProfiles = []ProfileRef{who.ref}
+	to.ExcludeProfiles = []ProfileRef{who.profile}
 	return x.hub.Say(ctx, ownEvent(who.tenant, kind, to, time.Now(), struct {
 		ConversationID string     `json:"conversationId"`
 		Profile        ProfileRef `json:"profile"`
-	}{conversation, who.ref}))
+	}{conversation, who.profile}))
 }
 
 // Crowded is of how many typists nobody was told.

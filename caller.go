@@ -1,0 +1,106 @@
+package main
+
+import (
+	"cmp"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Scope is a set of what a credential may do; the route table says what each
+// route needs.
+type Scope uint8
+
+// The scopes there are.
+const (
+	ScopeSubscribe Scope = 1 << iota
+	ScopePublish
+	ScopeAdmin
+	ScopeAll // what shows every tenant: only an API key for all (*) has it, no token
+)
+
+// scopeOf is what a token's word means; 0 where it means nothing.
+func scopeOf(name string) Scope {
+	switch name {
+	case "subscribe":
+		return ScopeSubscribe
+	case "publish":
+		return ScopePublish
+	case "admin":
+		return ScopeAdmin
+	}
+	return 0
+}
+
+// String lists the names, as a person would.
+func (s Scope) String() string {
+	var names []string
+	for _, name := range []string{"admin", "publish", "subscribe"} {
+		if s&scopeOf(name) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// Caller is who a request acts for. Only Admit makes one, so that its tenant is proven.
+type Caller struct {
+	Expires time.Time // of the token; zero: never
+
+	tenant  string     // where it may act; "*": everywhere
+	path    string     // the tenant of the request's path, if it has one
+	profile ProfileRef // of a token
+	open    bool
+}
+
+// Tenant is the tenant of the request's path.
+func (c *Caller) Tenant() string { return c.path }
+
+// Reaches says whether the caller may act in a tenant.
+func (c *Caller) Reaches(tenant string) bool { return c.tenant == "*" || c.tenant == tenant }
+
+// Client is the tenant and the profile that a request of a browser acts for: the
+// token's; in open mode it says so itself, in the query or else in the headers.
+func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
+	if !c.open {
+		return c.tenant, c.profile, nil
+	}
+	var faults Faults
+	tenant = strings.Clone(cmp.Or(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
+	faults.tenant("tenant", tenant)
+	p = faults.profile("profile", strings.Clone(cmp.Or(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
+	return tenant, p, faults.Err()
+}
+
+// Viewer is Client for a call whose "profile" is who is asked about: in open mode
+// the viewer is the header's, or nobody.
+func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
+	if !c.open {
+		return c.tenant, c.profile, nil
+	}
+	var faults Faults
+	tenant = cmp.Or(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
+	faults.tenant("tenant", tenant)
+	if text := r.Header.Get("X-Profile-Id"); text != "" {
+		p = faults.profile("X-Profile-Id", text)
+	}
+	return tenant, p, faults.Err()
+}
+
+// Owner is who makes a call about a connection, which may be nil, and whether it is
+// the caller's own; in open mode its id is enough.
+func (c *Caller) Owner(conn *Connection) (tenant string, p ProfileRef, own bool) {
+	if c.open && conn != nil {
+		return conn.Tenant, conn.Profile, true
+	}
+	return c.tenant, c.profile, conn != nil && conn.Tenant == c.tenant && conn.Profile == c.profile
+}
+
+// scopes are an API key's.
+func (c *Caller) scopes() Scope {
+	if c.tenant == "*" {
+		return ScopePublish | ScopeAdmin | ScopeAll
+	}
+	return ScopePublish | ScopeAdmin
+}
