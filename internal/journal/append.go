@@ -91,10 +91,64 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		p.items[it.Key] = append(p.items[it.Key], it)
 	}
 	number := j.number.Add(1)
-	var messages []*nats.Msg
-	var kept []*Item    // of messages, nil for an id alone
-	var sources []*Item // of messages
-	var passes []*nats.Msg
+	b := j.compose(number, keys, p)
+	j.mu.Lock()
+	j.own[number] = p
+	j.mu.Unlock()
+	defer j.release(number, p)
+	if len(b.messages) == 0 {
+		return j.pass(keys, p, b.passes)
+	}
+	if !j.cfg.Connected() {
+		return ErrUnconfirmed // as it would be
+	}
+	highest := j.highest.Load()
+	last, duplicate, err := j.keep(ctx, b.messages, b.passes)
+	if err != nil {
+		return err
+	}
+	if duplicate { // one message, that was there
+		b.of[0].Duplicate, b.of[0].Seq = true, last
+		if len(items) > 1 {
+			return errKnown // what goes with it goes without it
+		}
+		return nil
+	}
+	if last <= highest {
+		j.cfg.Logger.Error("the broker has given a place again", "place", last)
+		j.again() // in another life
+	}
+	j.saw(last)
+	seqs := map[string][]uint64{}
+	for i, it := range b.of {
+		if !it.Pass {
+			seqs[it.Key] = append(seqs[it.Key], last-uint64(len(b.of)-1-i))
+		}
+	}
+	for _, key := range keys {
+		items := p.items[key]
+		if j.awaitOwn(ctx, key, p, seqs[key]) {
+			continue
+		}
+		i := 0
+		for _, it := range items {
+			if !it.Pass {
+				it.Seq = seqs[key][i]
+				i++
+			}
+		}
+	}
+	return nil
+}
+
+// batch is what the broker is sent for one append.
+type batch struct {
+	messages []*nats.Msg // to be kept, at places that follow each other
+	of       []*Item     // of messages; of one that is passed the id alone is kept
+	passes   []*nats.Msg
+}
+
+func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 	for _, key := range keys {
 		subject := token(key)
 		of, passing := 0, 0
@@ -113,11 +167,11 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 				id = key + ":" + it.ID
 			}
 			if it.Pass {
-				passes = append(passes, message(j.cfg.Prefix+".live."+subject+".pass", it.Data, originHeader, o.String()))
+				b.passes = append(b.passes, message(j.cfg.Prefix+".live."+subject+".pass", it.Data, originHeader, o.String()))
 				if id != "" {
 					ttl := strconv.Itoa(max(1, int(j.cfg.Window/time.Second)))
-					messages = append(messages, message(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
-					kept, sources = append(kept, nil), append(sources, it)
+					b.messages = append(b.messages, message(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
+					b.of = append(b.of, it)
 				}
 				continue
 			}
@@ -125,57 +179,15 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 			if id != "" {
 				msg.Header[jetstream.MsgIDHeader] = []string{id}
 			}
-			messages = append(messages, msg)
-			kept, sources = append(kept, it), append(sources, it)
+			b.messages, b.of = append(b.messages, msg), append(b.of, it)
 			at++
 		}
 	}
-	j.mu.Lock()
-	j.own[number] = p
-	j.mu.Unlock()
-	defer j.release(number, p)
-	if len(messages) > 0 {
-		if !j.cfg.Connected() {
-			return ErrUnconfirmed // as it would be
-		}
-		highest := j.highest.Load()
-		last, duplicate, err := j.keep(ctx, messages, passes)
-		if err != nil {
-			return err
-		}
-		if duplicate { // one message, that was there
-			sources[0].Duplicate, sources[0].Seq = true, last
-			if len(items) > 1 {
-				return errKnown // what goes with it goes without it
-			}
-			return nil
-		}
-		if last <= highest {
-			j.cfg.Logger.Error("the broker has given a place again", "place", last)
-			j.again() // in another life
-		}
-		j.saw(last)
-		seqs := map[string][]uint64{}
-		for i, it := range kept {
-			if it != nil {
-				seqs[it.Key] = append(seqs[it.Key], last-uint64(len(kept)-1-i))
-			}
-		}
-		for _, key := range keys {
-			items := p.items[key]
-			if j.awaitOwn(ctx, key, p, seqs[key]) {
-				continue
-			}
-			i := 0
-			for _, it := range items {
-				if !it.Pass {
-					it.Seq = seqs[key][i]
-					i++
-				}
-			}
-		}
-		return nil
-	}
+	return b
+}
+
+// pass hands on what is not kept, to others and to our own feeds.
+func (j *Journal) pass(keys []string, p *parcel, passes []*nats.Msg) error {
 	for i, msg := range passes { // who cannot be reached now is not there now
 		if !j.cfg.Connected() {
 			j.unpassed.Add(int64(len(passes) - i))
