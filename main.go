@@ -232,8 +232,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	return nil
 }
 
-// sharing is what a hub shares with others, or has alone.
-type sharing struct {
+// backing is what a hub stands on, alone or with others.
+type backing struct {
 	log   Log
 	rooms SharedRooms
 	peers Peers
@@ -244,9 +244,9 @@ type sharing struct {
 const brokerWait = time.Minute
 
 // share joins the other hubs on the broker, if one is configured.
-func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Logger) (sharing, error) {
+func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Logger) (backing, error) {
 	if cfg.NATSURL == "" {
-		return sharing{log: NewMemoryLog(limits), leave: func() {}}, nil
+		return backing{log: NewMemoryLog(limits), leave: func() {}}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
@@ -259,9 +259,9 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 		err = inURL.Err // it repeats the URL, which may hold a secret
 	}
 	if err != nil {
-		return sharing{}, err
+		return backing{}, err
 	}
-	s := sharing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
+	s := backing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
 	if !external {
 		s.rooms = broker.Rooms()
 	}

@@ -159,7 +159,7 @@ func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRe
 	}
 	defer t.mu.Unlock()
 	c.Tenant = t.name // one copy of a name for all; before others can find c
-	p := t.peers[c.Profile]
+	p := t.people[c.Profile]
 	if p != nil {
 		c.Profile = p.ref
 		if x.most.Profile > 0 && len(p.conns) >= x.most.Profile {
@@ -171,13 +171,13 @@ func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRe
 	}
 	if replaced != nil {
 		x.leaveLocked(t, replaced, CloseReplaced)
-		p = t.peers[c.Profile]
+		p = t.people[c.Profile]
 	}
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
 	if p == nil {
-		p = &peer{ref: c.Profile}
-		t.peers[c.Profile] = p
+		p = &person{ref: c.Profile}
+		t.people[c.Profile] = p
 		for room := range t.rooms.Of(c.Profile) {
 			link(t.present, room, p)
 		}
@@ -274,7 +274,7 @@ func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 	list := t.conns
 	if of != nil {
 		list = nil
-		if p := t.peers[*of]; p != nil {
+		if p := t.people[*of]; p != nil {
 			list = p.conns
 		}
 	}

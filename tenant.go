@@ -24,9 +24,9 @@ type tenant struct {
 	unmarked  traffic      // since the places of quiet streams moved on
 	rooms     Rooms
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
-	peers     map[ProfileRef]*peer
+	people    map[ProfileRef]*person
 	conns     []*Connection // in no order; a connection knows its index
-	present   map[Room]map[*peer]struct{}
+	present   map[Room]map[*person]struct{}
 	watchers  map[ProfileRef]map[*Connection]struct{}
 	accepted  int64 // events that were published to this hub, since it was found
 	forgotten bool  // no longer among the tenants
@@ -45,8 +45,8 @@ type traffic struct {
 	since  time.Time
 }
 
-// peer is a profile that has connections.
-type peer struct {
+// person is a profile that has connections.
+type person struct {
 	ref   ProfileRef
 	conns []*Connection
 }
@@ -60,10 +60,10 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns[end] = nil
 	t.conns = t.conns[:end]
 
-	p := t.peers[c.Profile]
+	p := t.people[c.Profile]
 	p.conns = slices.DeleteFunc(p.conns, func(other *Connection) bool { return other == c })
 	if len(p.conns) == 0 {
-		delete(t.peers, p.ref)
+		delete(t.people, p.ref)
 		for room := range t.rooms.Of(p.ref) {
 			unlink(t.present, room, p)
 		}
@@ -115,13 +115,13 @@ func (t *tenant) changeMembersLocked(room Room, join, leave []ProfileRef) {
 }
 
 func (t *tenant) joinedLocked(room Room, ref ProfileRef) {
-	if p := t.peers[ref]; p != nil {
+	if p := t.people[ref]; p != nil {
 		link(t.present, room, p)
 	}
 }
 
 func (t *tenant) leftLocked(room Room, ref ProfileRef) {
-	if p := t.peers[ref]; p != nil {
+	if p := t.people[ref]; p != nil {
 		unlink(t.present, room, p)
 	}
 }
@@ -169,7 +169,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
 			t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 		}
 	}
-	giveAll := func(p *peer) {
+	giveAll := func(p *person) {
 		if p != nil {
 			for _, c := range p.conns {
 				give(c)
@@ -179,7 +179,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
 	switch target.Kind {
 	case KindProfile, KindProfiles:
 		for _, ref := range target.Profiles {
-			giveAll(t.peers[ref])
+			giveAll(t.people[ref])
 		}
 	case KindTenant:
 		for _, c := range t.conns {
@@ -191,8 +191,8 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
 		}
 	default:
 		room, _ := target.Room()
-		for peer := range t.present[room] {
-			giveAll(peer)
+		for p := range t.present[room] {
+			giveAll(p)
 		}
 	}
 	return n
@@ -240,7 +240,7 @@ func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, 
 }
 
 func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels []*parcel, digest bool) {
-	told := map[*peer]bool{}
+	told := map[*person]bool{}
 	visited := map[Room]bool{}
 	for i, n := range notices {
 		parcel := parcels[0]
@@ -249,7 +249,7 @@ func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels [
 			clear(told)
 			clear(visited)
 		}
-		tell := func(p *peer) {
+		tell := func(p *person) {
 			if p == nil || told[p] {
 				return
 			}
@@ -260,7 +260,7 @@ func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels [
 				}
 			}
 		}
-		tell(t.peers[n.About])
+		tell(t.people[n.About])
 		for room := range t.rooms.Of(n.About) {
 			if !visited[room] {
 				visited[room] = true

@@ -104,8 +104,8 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 			x.mu.Lock()
 			if x.byName[name] == nil {
 				x.byName[name] = &tenant{
-					name: name, resolved: map[Room]*resolved{}, peers: map[ProfileRef]*peer{},
-					present: map[Room]map[*peer]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
+					name: name, resolved: map[Room]*resolved{}, people: map[ProfileRef]*person{},
+					present: map[Room]map[*person]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
 				}
 			}
 			x.mu.Unlock()
