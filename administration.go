@@ -252,7 +252,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 			return
 		}
 		found = !absent(v)
-		members = f.profiles(name, v)
+		members = f.profiles(CodeInvalidField, name, v)
 	})
 	if err == nil && !found {
 		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -28,7 +29,6 @@ var (
 	errCredential   = &Refusal{false, "InvalidCredential", "the credential is not valid here"}
 	errExpired      = &Refusal{false, "CredentialExpired", "the token has expired"}
 	errNotYet       = &Refusal{false, "InvalidCredential", "the token is not valid yet"}
-	errClaims       = &Refusal{false, "InvalidCredential", "the token needs the claims tenant, sub and exp, and a scope only as text"}
 	errTenant       = &Refusal{true, "TenantForbidden", "the credential is of another tenant"}
 	errCookieSite   = &Refusal{true, "CrossSite", "a cookie is no credential for another site's page"}
 	errForeignHost  = &Refusal{true, "ForbiddenHost", "in open mode the hub answers to localhost only"}
@@ -37,6 +37,12 @@ var (
 )
 
 const codeScope = "ScopeRequired"
+
+// badClaim names the claim that is at fault. Only of a token whose signature is good:
+// the others' claims are nobody's word.
+func badClaim(name string) *Refusal {
+	return &Refusal{false, errCredential.Code, "the token's claim " + strconv.Quote(name) + " is missing or not valid here"}
+}
 
 // Where a token may be, and what is looked at before anything is believed.
 const (
@@ -72,6 +78,7 @@ type Auth struct {
 	tokens      tokenKeys
 	parser      *jwt.Parser
 	tenantClaim string
+	issuer      string // empty: any
 	keys        []apiKey
 	crossOrigin *http.CrossOriginProtection
 	refused     counts[string] // by code
@@ -86,7 +93,7 @@ type apiKey struct {
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
-		open: cfg.open(), tokens: tokenKeys{secret: []byte(cfg.Secret)}, tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), crossOrigin: http.NewCrossOriginProtection(),
+		open: cfg.open(), tokens: tokenKeys{secret: []byte(cfg.Secret)}, tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, crossOrigin: http.NewCrossOriginProtection(),
 		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
 			errCookieSite.Code, errForeignHost.Code, codeScope),
 	}
@@ -255,37 +262,53 @@ func (a *Auth) token(ctx context.Context, text string) (*Caller, Scope, error) {
 		return nil, 0, errExpired
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
 		return nil, 0, errNotYet
-	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return nil, 0, errClaims
+	case errors.Is(err, jwt.ErrTokenInvalidClaims): // the signature was good
+		return nil, 0, a.claimFault(claims)
 	case err != nil:
 		return nil, 0, errCredential
 	}
-	c, scopes, ok := a.read(claims)
-	if !ok {
-		return nil, 0, errClaims
+	return a.read(claims)
+}
+
+// claimFault says which of the claims that the library looks at is at fault.
+func (a *Auth) claimFault(claims jwt.MapClaims) *Refusal {
+	if expires, err := claims.GetExpirationTime(); err != nil || expires == nil {
+		return badClaim("exp")
 	}
-	return c, scopes, nil
+	if _, err := claims.GetNotBefore(); err != nil {
+		return badClaim("nbf")
+	}
+	if issuer, err := claims.GetIssuer(); err != nil || a.issuer != "" && issuer != a.issuer {
+		return badClaim("iss")
+	}
+	return badClaim("aud")
 }
 
 // read makes a caller of proven claims.
-func (a *Auth) read(claims jwt.MapClaims) (c *Caller, scopes Scope, ok bool) {
+func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
 	tenant, _ := claims[a.tenantClaim].(string)
+	if checkTenant(tenant) != nil {
+		return nil, 0, badClaim(a.tenantClaim)
+	}
 	subject, _ := claims["sub"].(string)
 	profile, err := ParseProfile(subject)
-	expires, err2 := claims.GetExpirationTime()
-	if err != nil || err2 != nil || checkTenant(tenant) != nil || expires == nil || expires.Unix() > maxExpiry || expires.Unix() < 0 {
-		return nil, 0, false
+	if err != nil {
+		return nil, 0, badClaim("sub")
 	}
-	scopes = ScopeSubscribe
+	expires, err := claims.GetExpirationTime()
+	if err != nil || expires == nil || expires.Unix() > maxExpiry || expires.Unix() < 0 {
+		return nil, 0, badClaim("exp")
+	}
+	scopes := ScopeSubscribe
 	if scope, there := claims["scope"]; there {
 		text, isText := scope.(string)
 		if !isText {
-			return nil, 0, false
+			return nil, 0, badClaim("scope")
 		}
 		scopes = 0
 		for _, name := range strings.Fields(text) {
 			scopes |= scopeOf(name)
 		}
 	}
-	return &Caller{tenant: strings.Clone(tenant), profile: profile, Expires: expires.Time}, scopes, true
+	return &Caller{tenant: strings.Clone(tenant), profile: profile, Expires: expires.Time}, scopes, nil
 }

@@ -319,6 +319,33 @@ func TestBadCredentials(t *testing.T) {
 	}
 }
 
+// Who mints tokens is told which claim is at fault; of a token with another's signature nothing.
+func TestRefusalNamesTheClaim(t *testing.T) {
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Issuer: "issuer", Audience: "hub", TenantClaim: "org"}), LimitsConfig{})
+	for _, tc := range []struct {
+		claim string
+		value any
+		want  string
+	}{
+		{"org", nil, `"org"`}, {"org", "a b", `"org"`}, {"sub", nil, `"sub"`}, {"sub", "X:1", `"sub"`}, {"exp", nil, `"exp"`}, {"exp", "soon", `"exp"`},
+		{"nbf", "soon", `"nbf"`}, {"scope", []string{"subscribe"}, `"scope"`}, {"iss", nil, `"iss"`}, {"iss", "else", `"iss"`}, {"aud", nil, `"aud"`}, {"aud", "else", `"aud"`},
+	} {
+		t.Run(fmt.Sprint(tc.claim, " ", tc.value), func(t *testing.T) {
+			is := is.New(t)
+			claims := claimsOf("org", "acme", tc.claim, tc.value)
+			for secret, named := range map[string]bool{testSecret: true, testSecret + "x": false} {
+				token := signed(t, jwt.SigningMethodHS256, []byte(secret), claims)
+				w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+token)
+				is.Equal(w.Code, http.StatusUnauthorized)
+				var problem struct{ Code, Detail string }
+				is.NoErr(json.Unmarshal(w.Body.Bytes(), &problem))
+				is.Equal(problem.Code, "InvalidCredential")
+				is.Equal(strings.Contains(problem.Detail, tc.want), named)
+			}
+		})
+	}
+}
+
 // Only for stock EventSource: a token in a query is no credential elsewhere.
 func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})

@@ -153,16 +153,19 @@ func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
 }
 
 // profiles reads an array of profiles, each in either form, without repeats.
-func (f *Faults) profiles(field string, v strictjson.Value) []ProfileRef {
+func (f *Faults) profiles(code Code, field string, v strictjson.Value) []ProfileRef {
 	if v == nil || absent(v) {
 		return nil
 	}
 	var list []ProfileRef
 	var seen map[ProfileRef]bool // only one profile needs none
 	if !v.Array(func(i int, v strictjson.Value) {
-		p, err := decodeProfile(v)
-		if err != nil {
-			f.add(CodeInvalidProfile, fmt.Sprintf("%s[%d]", field, i), "%v", err)
+		p, faults := decodeProfile(v)
+		if len(faults) > 0 {
+			for _, e := range faults {
+				e.Field = fmt.Sprintf("%s[%d]%s", field, i, e.Field)
+			}
+			f.list = append(f.list, faults...)
 			return
 		}
 		if seen == nil && len(list) == 1 {
@@ -175,30 +178,44 @@ func (f *Faults) profiles(field string, v strictjson.Value) []ProfileRef {
 			seen[p] = true
 		}
 	}) {
-		f.add(CodeInvalidTarget, field, "must be an array of profiles")
+		f.add(code, field, "must be an array of profiles")
 	}
 	return list
 }
 
-func decodeProfile(v strictjson.Value) (ProfileRef, error) {
+// decodeProfile reads a profile in either form; its faults name the field below it,
+// such as ".id".
+func decodeProfile(v strictjson.Value) (ProfileRef, []*FieldError) {
 	if text, ok := v.String(); ok {
-		return ParseProfile(text)
+		p, err := ParseProfile(text)
+		return p, atFault(err)
 	}
 	p := ProfileRef{Type: "user"}
 	var faults Faults
 	if !v.Object(func(name []byte, v strictjson.Value) {
 		switch string(name) {
 		case "id":
-			p.ID = faults.text(CodeInvalidProfile, "id", v)
+			p.ID = faults.text(CodeInvalidProfile, ".id", v)
 		case "type":
 			if !absent(v) {
-				p.Type = faults.text(CodeInvalidProfile, "type", v)
+				p.Type = faults.text(CodeInvalidProfile, ".type", v)
 			}
 		default:
-			faults.add(CodeUnknownField, string(name), "is not a field of a profile")
+			faults.add(CodeUnknownField, "."+string(name), "is not a field of a profile")
 		}
 	}) {
-		return p, errors.New(`must be "type:id" or {"type","id"}`)
+		return p, atFault(errors.New(`must be "type:id" or {"type","id"}`))
 	}
-	return p, errors.Join(faults.Err(), p.check())
+	if len(faults.list) > 0 {
+		return p, faults.list
+	}
+	return p, atFault(p.check())
+}
+
+// atFault says that a profile is not valid as a whole, if err does.
+func atFault(err error) []*FieldError {
+	if err == nil {
+		return nil
+	}
+	return []*FieldError{{CodeInvalidProfile, "", -1, err.Error()}}
 }

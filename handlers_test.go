@@ -24,7 +24,7 @@ func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
 		host, header, value string
 		status              int
 	}{
-		{"localhost:8080", "", "", 200}, {"127.0.0.1:8080", "", "", 200}, {"[::1]:8080", "", "", 200}, {"localhost", "", "", 200},
+		{"localhost:8080", "", "", 200}, {"127.0.0.1:8080", "", "", 200}, {"[::1]:8080", "", "", 200}, {"localhost", "", "", 200}, {"LocalHost:8080", "", "", 200},
 		{"evil.example", "", "", 403}, {"localhost.evil.example:8080", "", "", 403}, {"10.0.0.1", "", "", 403}, {"", "", "", 403},
 		{"localhost", "Sec-Fetch-Site", "cross-site", 403}, {"localhost", "Sec-Fetch-Site", "same-origin", 200},
 		{"localhost", "Sec-Fetch-Site", "none", 200}, {"localhost", "Origin", "https://evil.example", 403},
@@ -91,6 +91,42 @@ func TestErrorsAreProblems(t *testing.T) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	is.Equal(len(h.tenants.byName), 0) // nothing of all this made a tenant
+}
+
+// Each fault is told once, by the name of the field as the request has it.
+func TestFaultsOfSmallBodiesNameTheirFields(t *testing.T) {
+	h := newTestHub(t)
+	c := h.open(t, "tenant=t&profile=user:1")
+	const members = "PUT /v1/tenants/t/conversations/c/members"
+	adjust := "PATCH /v1/connections/" + c.ConnectionID
+	for _, tc := range []struct{ call, body, want string }{
+		{adjust, `{"foo":1}`, "UnknownField foo"},
+		{adjust, `{"foo":[""],"types":5}`, "UnknownField foo, InvalidField types"},
+		{adjust, `{"types":[5,""]}`, "InvalidField types[0], InvalidField types[1]"},
+		{adjust, `{"types":["a b"]}`, "InvalidField types"},
+		{adjust, `{"presence":"none"}`, "InvalidField presence"},
+		{adjust, `{"presence":["none"]}`, ""},
+		{adjust, `{"presence":["user:2",{"type":"bot","id":"7"}]}`, ""},
+		{adjust, `{"presence":["X:2",5]}`, "InvalidProfile presence[0], InvalidProfile presence[1]"},
+		{adjust, `{"presence":["a"` + strings.Repeat(`,"a"`, MaxAskedProfiles) + `]}`, "InvalidField presence"},
+		{members, `{"members":"a"}`, "InvalidField members"},
+		{members, `{"members":["a",{"id":"b","role":"x"}]}`, "UnknownField members[1].role"},
+		{members, `{"members":["a"],"members":[]}`, "MalformedJson "},
+	} {
+		t.Run(tc.body, func(t *testing.T) {
+			is := is.New(t)
+			method, path, _ := strings.Cut(tc.call, " ")
+			status, body := h.do(t, method, path, tc.body)
+			var got []string
+			faults, _ := body["errors"].([]any)
+			for _, fault := range faults {
+				fault := fault.(map[string]any)
+				got = append(got, fmt.Sprint(fault["code"], " ", fault["field"]))
+			}
+			is.Equal(strings.Join(got, ", "), tc.want)
+			is.Equal(status == http.StatusNoContent, tc.want == "")
+		})
+	}
 }
 
 // TestNDJSONOfAClientThatWritesAllBeforeItReads: 10 MB on a raw socket.

@@ -151,7 +151,7 @@ func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) (
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
 		if string(name) == "members" {
 			found = true
-			members = faults.profiles("members", v)
+			members = faults.profiles(CodeInvalidField, "members", v)
 		}
 	}); err != nil {
 		return nil, err

@@ -54,5 +54,5 @@ func fromElsewhere(r *http.Request) error {
 // isLoopback says whether a host is this machine and no other.
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }

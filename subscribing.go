@@ -108,6 +108,22 @@ func watchList(f *Faults, field string, list []string) []ProfileRef {
 	return watch
 }
 
+// watchValue is watchList for JSON, which has profiles in either form.
+func watchValue(f *Faults, field string, v strictjson.Value) []ProfileRef {
+	count, word := 0, ""
+	v.Array(func(_ int, v strictjson.Value) {
+		count++
+		word, _ = v.String()
+	})
+	switch {
+	case count == 1 && (word == "none" || word == "*"):
+		return watchList(f, field, []string{word})
+	case count > MaxAskedProfiles:
+		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
+	}
+	return append([]ProfileRef{}, f.profiles(CodeInvalidField, field, v)...)
+}
+
 // own finds the connection of a client's call, which counts as one of its profile.
 func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 	c := s.cluster.Find(r.Context(), r.PathValue("id"))
@@ -147,16 +163,17 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	var types **TypeFilter
 	var watch *[]ProfileRef
 	if err := s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
-		list := f.texts(CodeInvalidField, name, v)
 		switch {
 		case name != "types" && name != "presence":
 			f.add(CodeUnknownField, name, "is not a field here")
-		case list == nil:
+		case absent(v):
 		case name == "types":
-			filter := f.types(name, list)
-			types = &filter
+			if list := f.texts(CodeInvalidField, name, v); !f.within(name) {
+				filter := f.types(name, list)
+				types = &filter
+			}
 		default:
-			profiles := watchList(f, name, list)
+			profiles := watchValue(f, name, v)
 			watch = &profiles
 		}
 	}); err != nil {

@@ -126,7 +126,7 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 			}
 		case "profiles":
 			if unknown = at == nil || at.Target.Kind != KindProfiles; !unknown {
-				d.Target.Profiles = d.profiles("profiles", v)
+				d.Target.Profiles = d.profiles(CodeInvalidTarget, "profiles", v)
 			}
 		default:
 			unknown = true
@@ -147,7 +147,7 @@ func (d *eventDecoder) target(v strictjson.Value) {
 		case "kind":
 			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
 		case "profiles":
-			d.Target.Profiles = d.profiles("target.profiles", v)
+			d.Target.Profiles = d.profiles(CodeInvalidTarget, "target.profiles", v)
 		case "conversationId":
 			d.Target.ConversationID = d.text(CodeInvalidTarget, "target.conversationId", v)
 		case "groupId":
@@ -171,7 +171,7 @@ func (d *eventDecoder) exclude(v strictjson.Value) {
 		field := "target.exclude." + string(name)
 		switch string(name) {
 		case "profiles":
-			d.Target.ExcludeProfiles = d.profiles(field, v)
+			d.Target.ExcludeProfiles = d.profiles(CodeInvalidTarget, field, v)
 		case "connectionIds":
 			d.Target.ExcludeConnections = d.texts(CodeInvalidTarget, field, v)
 		default:

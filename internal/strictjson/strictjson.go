@@ -145,6 +145,9 @@ func check(data []byte) (Value, error) {
 // content but names.
 func explain(err error) error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		if syntax.Err == jsontext.ErrDuplicateName {
+			return fmt.Errorf("%q stands twice in one object", syntax.JSONPointer.LastToken())
+		}
 		return fmt.Errorf("%v at byte %d", syntax.Err, syntax.ByteOffset)
 	}
 	if err == io.EOF {
