@@ -129,7 +129,10 @@ export function startPublishing(service, suggest) {
   }
 
   $('target-kind').addEventListener('change', suggestTarget);
-  $('publish').addEventListener('input', show);
+  $('publish').addEventListener('input', ({ target }) => {
+    if (target.id in BOXES) target.ariaInvalid = 'false'; // until the hub has judged what it is now
+    show();
+  });
   $('publish').addEventListener('keydown', onKey);
   $('publish').addEventListener('submit', send);
   $('copy').addEventListener('click', copy);

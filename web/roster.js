@@ -1,9 +1,10 @@
 // Everyone in the tenant: asked for after each connect, then as presence events tell.
 
-import { $, clock, el, initial, nameOf, soon, textForm } from './dom.js';
+import { $, clock, el, initial, nameOf, soon, textForm, whileVisible } from './dom.js';
 import { advice } from './service.js';
 
 const SHOWN = 200;
+const EVERY_MS = 5000;
 const RANK = { online: 0, away: 1, offline: 2 };
 
 /** panes() is who is here, of whom one may be asked where no service credential is. */
@@ -66,6 +67,11 @@ export function startRoster(service, panes) {
     if (list.length > SHOWN) $('presence').append(el('li', 'meta', `and ${(list.length - SHOWN).toLocaleString()} more`));
     $('people-count').textContent = `${online.toLocaleString()} online${away ? `, ${away.toLocaleString()} away` : ''}`;
   }, () => 200);
+
+  // Without a stream nobody tells who goes: then it is asked again and again.
+  whileVisible($('presence').parentElement, EVERY_MS, async () => {
+    if (service.mayCall && !panes().some(({ isLive }) => isLive)) await refresh();
+  });
 
   service.addEventListener('change', () => {
     people.clear();

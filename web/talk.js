@@ -90,7 +90,7 @@ export class Talk {
   }
 
   #render({ from, text, timestamp, gap }, previous) {
-    if (gap) return el('li', 'gap', el('strong', '', 'Something was missed here'), ` ${gap}.`);
+    if (gap) return el('li', 'gap', el('strong', '', 'Something was missed here:'), ` ${gap}.`);
     const own = from === this.#pane.profile;
     const who = el('bdi', 'from', own ? 'You' : nameOf(from) || 'no name given');
     if (own || previous?.dataset.from === from) who.className = 'unseen';
