@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -130,7 +131,7 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 			continue
 		}
 		if err := a.crossOrigin.AddTrustedOrigin(origin); err != nil {
-			errs = append(errs, errors.New("CORS_ORIGINS: is not a list of origins such as https://app.example.com"))
+			errs = append(errs, fmt.Errorf("CORS_ORIGINS: %q is not an origin such as https://app.example.com, which has no path", origin))
 		}
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {

@@ -58,6 +58,14 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_HISTORY_TTL")) // less than the window
 	err = run(t.Context(), []string{"REALTIME_NATS_URL=nats://user:secret@%zz"}, io.Discard, nil)
 	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_NATS_URL") && !strings.Contains(err.Error(), "secret"))
+	_, err = loadConfig([]string{"REALTIME_PUBLISH_RATE=fast"})
+	is.True(strings.Contains(err.Error(), "valid number")) // 0.5 is one
+	cfg, err := loadConfig([]string{"REALTIME_CORS_ORIGINS=https://a.example, https://b.example"})
+	is.NoErr(err)
+	_, err = NewAuth(t.Context(), AuthConfig{Origins: cfg.CORSOrigins})
+	is.NoErr(err) // a blank after the comma
+	_, err = NewAuth(t.Context(), AuthConfig{Origins: []string{"https://a.example", "https://b.example/app"}})
+	is.True(err != nil && strings.Contains(err.Error(), "https://b.example/app") && !strings.Contains(err.Error(), "a.example")) // which one
 	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "HOME=/"}), []string{"REALTIME_ADR"})
 }
 

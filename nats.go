@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type BrokerConfig struct {
 type Broker struct {
 	nc        *nats.Conn
 	connected atomic.Bool
+	refused   atomic.Pointer[error] // why the last attempt to connect failed
 	logger    *slog.Logger
 	log       *brokerLog
 	rooms     *brokerRooms
@@ -61,6 +63,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		nats.MaxReconnects(-1), nats.ReconnectWait(brokerReconnect),
 		nats.Timeout(brokerDial),
 		nats.ConnectHandler(func(*nats.Conn) { b.connected.Store(true) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.refused.Store(&err) }), // LastError does not know
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			b.connected.Store(false)
 			cfg.Logger.Warn("broker: disconnected", "err", err)
@@ -90,17 +93,25 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	return b, nil
 }
 
+// why is why there is no connection yet.
+func (b *Broker) why() error {
+	if err := b.refused.Load(); err != nil {
+		return *err
+	}
+	return errors.New("no answer yet")
+}
+
 // reach waits for the first connection.
 func (b *Broker) reach(ctx context.Context) error {
 	ticker := time.NewTicker(brokerReconnect)
 	defer ticker.Stop()
 	for n := 0; !b.connected.Load(); n++ {
-		if n%50 == 1 {
-			b.logger.Warn("waiting for the broker", "err", b.nc.LastError())
+		if n%50 == 5 { // by then it is known why
+			b.logger.Warn("waiting for the broker", "err", b.why())
 		}
 		select {
 		case <-ctx.Done():
-			return errors.New("no server can be reached")
+			return fmt.Errorf("no server can be reached: %w", b.why())
 		case <-ticker.C:
 		}
 	}

@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/matryer/is"
 
 	"realtimehub/internal/natstest"
 )
@@ -43,4 +46,25 @@ func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits 
 	}
 	t.Cleanup(broker.Close)
 	return broker
+}
+
+// Who starts a hub is told why it does not come up, not only that it waits.
+func TestAStartWithoutBrokerSaysWhy(t *testing.T) {
+	is := is.New(t)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	var logs syncBuffer
+	cfg := BrokerConfig{URL: "nats://127.0.0.1:1", Prefix: "none", Replicas: 1, Limits: testLimits, Logger: slog.New(slog.NewTextHandler(&logs, nil))}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := ConnectBroker(ctx, cfg)
+		failed <- err
+	}()
+	for ctx.Err() == nil && !strings.Contains(logs.String(), "refused") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	err := <-failed
+	is.True(strings.Contains(logs.String(), "waiting for the broker"))
+	is.True(err != nil && strings.Contains(err.Error(), "refused"))
 }

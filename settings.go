@@ -74,6 +74,9 @@ func loadConfig(environ []string) (Config, error) {
 	if err != nil {
 		return cfg, nameVariables(err)
 	}
+	for i, origin := range cfg.CORSOrigins {
+		cfg.CORSOrigins[i] = strings.TrimSpace(origin) // as API_KEYS may be written
+	}
 	var errs []error
 	wrong := func(bad bool, name, format string, args ...any) {
 		if bad {
@@ -107,7 +110,7 @@ func loadConfig(environ []string) (Config, error) {
 	}
 	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
 	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate} {
-		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number of 0 to a milliard a second; 0 lifts the limit")
+		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
 	wrong(cfg.MemoryBudget != nil && *cfg.MemoryBudget < 0, "MEMORY_BUDGET", "is negative; 0 lifts the limit")
