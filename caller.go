@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -86,6 +87,17 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p Pro
 		p = faults.profile("X-Profile-Id", text)
 	}
 	return tenant, p, faults.Err()
+}
+
+// Holder is whose the credential is, where each may have only so many of something: a
+// profile's, or that of a tenant's services; in open mode, where nobody is proven, an
+// address stands in the tenant's place.
+func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
+	if c.open {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		return host, ProfileRef{}
+	}
+	return c.tenant, c.profile
 }
 
 // Owner is who makes a call about a connection, which may be nil, and whether it is

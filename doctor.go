@@ -13,7 +13,6 @@ import (
 
 // Bounds of a probe.
 const (
-	maxProbes     = 32 // at a time: each has a goroutine and timers, which no stream has
 	maxProbeTime  = 30 * time.Minute
 	minProbeEvery = 50 * time.Millisecond
 	maxShown      = 256 // bytes of a header that is repeated
@@ -22,14 +21,9 @@ const (
 // Doctor serves probes: streams of the same engine, with the same headers, as real
 // ones, so that what becomes of them becomes of those.
 type Doctor struct {
-	hub   *Hub
-	slots chan struct{}
+	hub    *Hub
+	limits *Limits
 }
-
-// NewDoctor makes a hub's doctor.
-func NewDoctor(hub *Hub) *Doctor { return &Doctor{hub, make(chan struct{}, maxProbes)} }
-
-var errProbesBusy = &problem{http.StatusServiceUnavailable, "ProbesBusy", "as many probes are open as the hub allows; try again later"}
 
 // probe is what was asked for: a tick so often, or silence (0), for a time.
 type probe struct {
@@ -56,18 +50,17 @@ func probeOf(query url.Values) (p probe, err error) {
 
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
-func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, expires time.Time) error {
+func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Caller) error {
 	if d.hub.Draining() {
 		return &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
 	}
-	select {
-	case d.slots <- struct{}{}:
-	default:
-		return errProbesBusy
+	over, err := d.limits.Probe(who.Holder(r))
+	if err != nil {
+		return err
 	}
 	gone := make(chan struct{})
 	stream := d.hub.Engine().NewStream(func(error) {
-		<-d.slots
+		over()
 		close(gone)
 	})
 	start := time.Now()
@@ -75,7 +68,7 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, expires 
 	if p.every == 0 {
 		stream.Silence()
 	}
-	go d.run(stream, p, start, expires, gone)
+	go d.run(stream, p, start, who.Expires, gone)
 	d.hub.Engine().Serve(w, r, stream)
 	return nil
 }

@@ -45,7 +45,7 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	hub, presence, bodies := cluster.hub, cluster.presence, bodyLimit(cfg.MaxBodyBytes)
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub),
+		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: &Doctor{hub, limits},
 		publishing:     publisher{hub, auth, limits, metrics, bodies, cfg.MaxEventBytes, &spoolBudget{left: spoolBytes}},
 		subscribing:    subscriber{hub, cluster, presence, limits, bodies},
 		administration: administrator{hub, cluster, presence, bodies},
@@ -187,7 +187,7 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		sse.Header(w.Header())
 		return nil
 	}
-	return a.doctor.Serve(w, r, p, who.Expires)
+	return a.doctor.Serve(w, r, p, who)
 }
 
 func (a *api) scrape(w http.ResponseWriter, r *http.Request, _ *Caller) error {

@@ -26,11 +26,30 @@ func (e *RateError) Error() string {
 	return fmt.Sprintf("too many %s; try again in %.1f s", e.What, e.After.Seconds())
 }
 
-// Limits bounds how often. Each tenant and each profile has its own measure, so
-// that one at its limit is no other's concern.
+// How many probes there may be: each has a goroutine and timers, which no stream has.
+const (
+	maxProbes    = 32
+	maxOwnProbes = 8 // a doctor opens up to four, and another may run beside it
+)
+
+// Why there is no probe to be had.
+var (
+	ErrProbes    = fmt.Errorf("%d probes are open, which is as many as the hub allows; try again later", maxProbes)
+	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
+)
+
+// Limits bounds how often, and how many at a time. Each tenant and each profile has its
+// own measure, so that one at its limit is no other's concern.
 type Limits struct {
 	publish buckets[string]
 	client  buckets[tenantProfile]
+
+	noProbe atomic.Int64 // how often none was to be had
+
+	mu sync.Mutex
+	// Guarded by mu.
+	probes    int
+	ownProbes map[tenantProfile]int
 }
 
 // NewLimits makes full buckets: a burst may be one second's worth.
@@ -38,6 +57,8 @@ func NewLimits(cfg LimitsConfig) *Limits {
 	return &Limits{
 		publish: buckets[string]{perSecond: cfg.PublishRate, of: map[string]*rate.Limiter{}},
 		client:  buckets[tenantProfile]{perSecond: cfg.ClientRate, of: map[tenantProfile]*rate.Limiter{}},
+
+		ownProbes: map[tenantProfile]int{},
 	}
 }
 
@@ -50,7 +71,9 @@ func (l *Limits) Publish(tenant string, n int) error {
 }
 
 // Met is how often a limit refused somebody, or had them wait.
-func (l *Limits) Met() (publish, client int64) { return l.publish.met.Load(), l.client.met.Load() }
+func (l *Limits) Met() map[string]int64 {
+	return map[string]int64{"publish": l.publish.met.Load(), "client": l.client.met.Load(), "probe": l.noProbe.Load()}
+}
 
 // AwaitPublish is Publish for who would rather wait.
 func (l *Limits) AwaitPublish(ctx context.Context, tenant string, n int) error {
@@ -75,6 +98,34 @@ func (l *Limits) Client(tenant string, p ProfileRef) error {
 		return &RateError{"calls of this profile", wait}
 	}
 	return nil
+}
+
+// Probe takes one of the probes that the holder of a credential may have, until over
+// is called: [ErrOwnProbes] or [ErrProbes] when there is none.
+func (l *Limits) Probe(tenant string, p ProfileRef) (over func(), err error) {
+	who := tenantProfile{tenant, p}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.ownProbes[who] >= maxOwnProbes:
+		err = ErrOwnProbes
+	case l.probes >= maxProbes:
+		err = ErrProbes
+	}
+	if err != nil {
+		l.noProbe.Add(1)
+		return nil, err
+	}
+	l.probes++
+	l.ownProbes[who]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.probes--
+		if l.ownProbes[who]--; l.ownProbes[who] == 0 {
+			delete(l.ownProbes, who)
+		}
+	}, nil
 }
 
 // buckets are token buckets, one for each key that was active within the last

@@ -69,18 +69,16 @@ func buildInfo() prometheus.Collector {
 // look is what the parts said at one moment.
 type look struct {
 	HubStats
-	online, away    int
-	auth            map[string]int64
-	publish, client int64
-	refused         map[string]int64
-	tenants         []TenantStats
+	online, away int
+	auth, limits map[string]int64
+	refused      map[string]int64
+	tenants      []TenantStats
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), refused: m.refused.now()}
+	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now()}
 	l.online, l.away = m.presence.Counts()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
-	l.publish, l.client = m.limits.Met()
 	if m.tenants > 0 {
 		l.tenants = m.hub.Busiest(m.tenants)
 	}
@@ -183,10 +181,8 @@ func families() (all []family) {
 		func(l *look) Histogram { return l.Replayed })
 	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
 		func(l *look) map[string]float64 { return words(l.auth) })
-	add(counter, "rate_limited_total", "limit", "How often a rate limit was met: refused, or had to wait.",
-		func(l *look) map[string]float64 {
-			return words(map[string]int64{"publish": l.publish, "client": l.client})
-		})
+	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes, was met: refused, or had to wait.",
+		func(l *look) map[string]float64 { return words(l.limits) })
 	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",
 		func(l *look) map[string]float64 {
 			return words(map[Status]int64{Online: int64(l.online), Away: int64(l.away)})

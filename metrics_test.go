@@ -323,6 +323,11 @@ func TestMetricsOfRefusals(t *testing.T) {
 		ask(handler, "GET", "/v1/presence", "", "Authorization", bearer(t))
 		ask(handler, "GET", "/v1/presence", "", "Authorization", bearer(t))
 	}, master...)
+	moves(t, handler, map[string]float64{`rate_limited_total{limit="probe"}`: 1}, func() {
+		for range maxOwnProbes + 1 {
+			h.openProbe(t, "every=0", "X-API-Key", "service-key")
+		}
+	}, master...)
 }
 
 // An id that is forgotten before its window is over is counted.
@@ -357,7 +362,7 @@ var closedWords = map[string]string{
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_gaps_total":            `reason: expired lost slow unknown`,
 	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialRequired CrossSite ForbiddenHost InvalidCredential ScopeRequired TenantForbidden`,
-	"realtime_rate_limited_total":    `limit: client publish`,
+	"realtime_rate_limited_total":    `limit: client probe publish`,
 	"realtime_presence_profiles":     `status: away online`,
 }
 
