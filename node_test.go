@@ -75,12 +75,14 @@ func TestNode(t *testing.T) {
 		lacks(t, "npm cannot install: "+string(out))
 	}
 	url := serve(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
-	for _, name := range []string{"realtime.mjs", "eventsource.mjs"} {
-		t.Run(name, func(t *testing.T) {
-			program, err := os.ReadFile(filepath.Join("testdata/node", name))
-			is.NoErr(err)
-			is.NoErr(os.WriteFile(filepath.Join(dir, name), program, 0o644)) // where its modules are found
-			node(t, dir, "node", name, url)
-		})
+	programs, err := filepath.Glob("testdata/node/*.mjs")
+	is.NoErr(err)
+	for _, name := range programs { // to where their modules are found
+		program, err := os.ReadFile(name)
+		is.NoErr(err)
+		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
+	}
+	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "stream.mjs", "tabs.mjs"} {
+		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, url) })
 	}
 }

@@ -17,7 +17,7 @@ const RENEWAL_MS = 5000; // between two, whatever the hub says
 const TOUCH_MS = 20_000;
 const TYPING_MS = 3000; // half of the hub's default TYPING_TTL
 const LEADER_MS = 5000; // until a leader that does not answer is deposed
-const SIBLINGS_MS = 200; // until siblings have said how far they are
+const SIBLINGS_MS = 2000; // until a sibling that does not say how far it is is not waited for
 const DIGEST_MS = 3000; // between two questions that digests cause
 const MOST_LISTED = 200; // the hub's bound of a filter and of a watch list
 const MOST_IN_ADDRESS = 2000; // characters of a list; proxies take 8 KiB of all
@@ -518,9 +518,9 @@ class Shared {
   #wanted = ''; #changed = NOWHERE; // all wishes together, and since where they are
   #joined = false; #at = NOWHERE; #term = 0; #cursor; #who = ''; // how far this tab is; the newest term it heard of
   #kept = []; #size = 0; #base = NOWHERE; // the last batches, and the place before them
-  #stream = null; #after = null; #queue = null; #resign = null; #furthest = null;
+  #stream = null; #after = null; #queue = null; #resign = null; #furthest = null; #unheard = new Set();
   #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
-  #wasServed = false; #owesGap = false; #heardAt = 0; #asked = 0; #pulse;
+  #wasServed = false; #owesGap = false; #lostFrom = ''; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
   /** sink is a stream's, but that status comes with whether it serves what this tab wanted last. */
@@ -644,7 +644,7 @@ class Shared {
   async #lead(signal) {
     if (!this.#joined) await this.#catchUp();
     if (signal.aborted) return;
-    const at = [this.#term = Math.max(this.#term + 1, Date.now()), 0];
+    const at = [this.#term = Math.max(this.#term + 1, this.#at[0] + 1, Date.now()), 0]; // a clock may have gone back
     if (!this.#at[0]) this.#base = this.#at = at; // nothing is known of what was before
     this.#after = this.#at;
     this.#at = at;
@@ -667,13 +667,13 @@ class Shared {
   /** One that leads before it follows asks the others where they are, and begins at the furthest, or they would be told twice. */
   async #catchUp() {
     this.#furthest = null;
+    const { signal } = this.#life, until = performance.now() + SIBLINGS_MS;
     const { held } = await navigator.locks.query();
-    if (!held.some(({ name }) => name.startsWith(this.#lockOf('')) && name !== this.#lockOf(this.#id))) return;
+    this.#unheard = new Set(held.map(({ name }) => name).filter((name) => name.startsWith(this.#lockOf('')) && name !== this.#lockOf(this.#id)));
     this.#post({ kind: 'who' });
-    await pause(SIBLINGS_MS, this.#life.signal);
+    while (this.#unheard.size && performance.now() < until && !signal.aborted) await pause(20, signal);
     if (!this.#furthest) return;
     const { at, cursor } = this.#furthest;
-    this.#term = Math.max(this.#term, at[0]); // a clock may have gone back
     if (!isAfter(at, this.#at)) return;
     this.#join({ at, cursor, isNew: !this.#at[0], reaches: false, missed: [], wishes: this.#wishes, status: this.#status, covered: this.#covered });
   }
@@ -682,6 +682,7 @@ class Shared {
     this.#stream?.close();
     this.#stream = null;
     this.leads = false;
+    this.#term = 0; // whoever leads meanwhile is believed, also if its clock is behind
     this.#resign?.();
     this.#resign = null;
   }
@@ -709,6 +710,7 @@ class Shared {
     const { at, wish } = message;
     switch (kind) {
       case 'hello': {
+        this.#unheard.delete(this.#lockOf(from));
         if (!this.#furthest || isAfter(at, this.#furthest.at)) this.#furthest = message;
         // Whether all that this tab wants was wanted all the while since it left.
         const all = [...this.#wishes.values(), wish];
@@ -744,15 +746,16 @@ class Shared {
     const isNew = at[0] === 0;
     const reaches = wasServed && !isAfter(this.#base, at) && !isAfter(at, this.#at);
     this.#post({
-      kind: 'welcome', to, isNew, reaches, missed: !isNew && reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
+      kind: 'welcome', to, since: at, isNew, reaches, missed: reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
       wishes: this.#wishes, cursor: this.#cursor, status: this.#status, covered: this.#covered,
     });
   }
 
-  #join({ at, isNew, reaches, missed, wishes, cursor, status, covered }) {
-    if (this.#joined && !isNew && !reaches && String(at) === String(this.#at)) return; // told before
+  #join({ since, at, isNew, reaches, missed, wishes, cursor, status, covered }) {
+    if (this.#joined && !reaches && String(since) === this.#lostFrom && !isAfter(at, this.#at)) return; // told before
     this.#joined = true;
-    if (isNew || !reaches) {
+    if (!reaches) {
+      this.#lostFrom = String(since);
       [this.#kept, this.#size, this.#base] = [[], 0, at];
       this.#move(at, cursor);
       if (isNew) this.#sink.events([{ type: '', data: '', cursor }]);
