@@ -520,7 +520,7 @@ class Shared {
   #kept = []; #size = 0; #base = NOWHERE; // the last batches, and the place before them
   #stream = null; #after = null; #queue = null; #resign = null; #furthest = null; #unheard = new Set();
   #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
-  #wasServed = false; #owesGap = false; #lostFrom = ''; #heardAt = 0; #asked = 0; #pulse;
+  #wasServed = false; #owesGap = false; #hellos = 0; #toldAt = 0; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
   /** sink is a stream's, but that status comes with whether it serves what this tab wanted last. */
@@ -583,7 +583,7 @@ class Shared {
 
   #post(message) { this.#channel?.postMessage({ from: this.#id, at: this.#at, ...message }); }
 
-  #hello() { this.#post({ kind: 'hello', wish: this.#own, cursor: this.#cursor, joined: this.#joined }); }
+  #hello() { this.#post({ kind: 'hello', n: ++this.#hellos, wish: this.#own, cursor: this.#cursor, joined: this.#joined }); }
 
   #lockOf(id) { return `${this.#name} ${id}`; }
 
@@ -717,7 +717,7 @@ class Shared {
         const wasServed = (message.joined && this.#wishes.has(from)) || (JSON.stringify(merged(all)) === this.#wanted && isAfter(at, this.#changed));
         if (this.leads) {
           this.#mind(from);
-          this.#welcome(from, at, wasServed);
+          this.#welcome(from, message, wasServed);
         }
         return this.#learn(from, wish);
       }
@@ -742,20 +742,20 @@ class Shared {
   }
 
   /** Tells a tab where the stream is, and what it missed of it. */
-  #welcome(to, at, wasServed) {
+  #welcome(to, { n, at }, wasServed) {
     const isNew = at[0] === 0;
     const reaches = wasServed && !isAfter(this.#base, at) && !isAfter(at, this.#at);
     this.#post({
-      kind: 'welcome', to, since: at, isNew, reaches, missed: reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
+      kind: 'welcome', to, n, isNew, reaches, missed: reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
       wishes: this.#wishes, cursor: this.#cursor, status: this.#status, covered: this.#covered,
     });
   }
 
-  #join({ since, at, isNew, reaches, missed, wishes, cursor, status, covered }) {
-    if (this.#joined && !reaches && String(since) === this.#lostFrom && !isAfter(at, this.#at)) return; // told before
+  #join({ n, at, isNew, reaches, missed, wishes, cursor, status, covered }) {
+    if (this.#joined && !reaches && n <= this.#toldAt) return; // told before, in answer to an earlier hello
     this.#joined = true;
     if (!reaches) {
-      this.#lostFrom = String(since);
+      this.#toldAt = this.#hellos;
       [this.#kept, this.#size, this.#base] = [[], 0, at];
       this.#move(at, cursor);
       if (isNew) this.#sink.events([{ type: '', data: '', cursor }]);
