@@ -31,19 +31,29 @@ func browser(t *testing.T) context.Context {
 	if path == "" {
 		lacks(t, "there is no Chromium")
 	}
+	bounded, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	for tries := 1; ; tries++ {
+		ctx, err := startBrowser(t, bounded, path)
+		if err == nil {
+			return ctx
+		}
+		if tries == 3 { // on a machine that is very busy it may not come up
+			t.Fatal(err)
+		}
+		t.Log(err)
+	}
+}
+
+func startBrowser(t *testing.T, ctx context.Context, path string) (context.Context, error) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
 		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-gpu", true))
-	bounded, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	allocator, cancel := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
-	allocator, cancel := chromedp.NewExecAllocator(bounded, options...)
-	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() { chromedp.Cancel(ctx); cancel() })
-	if err := chromedp.Run(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return ctx
+	page, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(func() { chromedp.Cancel(page); cancel() })
+	return page, chromedp.Run(page)
 }
 
 // serve runs the whole program on a free port.

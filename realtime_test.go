@@ -345,10 +345,11 @@ func TestRealtimeAnotherPerson(t *testing.T) {
 	token := func(sub string, life time.Duration) string {
 		return `"` + strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "exp", time.Now().Add(life).Unix()), "Bearer ") + `"`
 	}
-	changes := h.live(`token: () => (globalThis.n = (globalThis.n ?? 0) + 1) === 1 ? ` + token("user:alice", 34*time.Second) + ` : ` + token("user:bob", time.Hour))
+	changes := h.live(`token: () => globalThis.isBob ? ` + token("user:bob", time.Hour) + ` : ` + token("user:alice", 34*time.Second)) // asked anew 30 s before it ends
 	stays := h.live(`token: () => ` + token("user:alice", time.Hour))
 	is := is.New(t)
 	is.Equal(len(h.connections()), 1)
+	changes.run(`globalThis.isBob = true`)
 	changes.becomes(`is.state === "closed" && is.problem.code === "IdentityChanged"`)
 	stays.becomes(`is.state === "live" && is.leader`)
 	h.call("POST", "/v1/tenants/t1/profiles/bob/events", `{"type":"a.b","payload":"for bob"}`)
