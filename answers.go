@@ -32,6 +32,23 @@ type fieldProblem struct {
 	Detail string `json:"detail"`
 }
 
+// mostFaults are told of one request, or a body of nothing else would be answered with
+// one many times as large.
+const mostFaults = 1000
+
+func fieldProblems(err error) (told []fieldProblem) {
+	for _, e := range FieldErrors(err) {
+		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
+		if e.Index >= 0 {
+			field.Index = &e.Index
+		}
+		if told = append(told, field); len(told) == mostFaults {
+			break
+		}
+	}
+	return told
+}
+
 // fail answers with problem details (RFC 9457); what it does not know is ours,
 // and is logged rather than told.
 func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error) {
@@ -60,13 +77,7 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		logger.Debug("request refused", "method", r.Method, "status", p.status, "reason", p.code)
 	}
 	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.status), p.status, p.detail, p.code
-	for _, e := range FieldErrors(err) {
-		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
-		if e.Index >= 0 {
-			field.Index = &e.Index
-		}
-		body.Errors = append(body.Errors, field)
-	}
+	body.Errors = fieldProblems(err)
 	switch p.status {
 	case http.StatusUnauthorized: // RFC 6750, section 3
 		challenge := `Bearer realm="realtime"`

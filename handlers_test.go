@@ -129,6 +129,20 @@ func TestFaultsOfSmallBodiesNameTheirFields(t *testing.T) {
 	}
 }
 
+// A body of nothing but mistakes is not answered with one many times as large.
+func TestSoManyFaultsAreTold(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	var body strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&body, `,"%x":0`, i)
+	}
+	status, answer := h.post(t, "/v1/events", `{"type":"a.b"`+body.String()+`}`)
+	is.Equal(status, 400)
+	is.Equal(len(answer["errors"].([]any)), 1000)
+	is.True(strings.HasPrefix(answer["detail"].(string), "50003 faults, the first: 0: ")) // tenant, payload and target are missing too
+}
+
 // TestNDJSONOfAClientThatWritesAllBeforeItReads: 10 MB on a raw socket.
 func TestNDJSONOfAClientThatWritesAllBeforeItReads(t *testing.T) {
 	good := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", 100) + `","target":{"kind":"tenant"}}` + "\n"

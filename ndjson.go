@@ -140,12 +140,9 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 
 func problemOf(line int, err error) lineProblem {
 	p := describe(err)
-	fault := lineProblem{Line: line, Code: p.code, Detail: p.detail}
+	fault := lineProblem{Line: line, Code: p.code, Detail: p.detail, Errors: fieldProblems(err)}
 	if ids := unconfirmed(err); len(ids) == 1 {
 		fault.ID = ids[0]
-	}
-	for _, e := range FieldErrors(err) {
-		fault.Errors = append(fault.Errors, fieldProblem{e.Code, e.Field, nil, e.Detail})
 	}
 	return fault
 }
