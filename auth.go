@@ -126,12 +126,12 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 		seen[hash] = true
 		a.keys = append(a.keys, apiKey{tenant, hash})
 	}
-	for _, origin := range cfg.Origins {
+	for i, origin := range cfg.Origins {
 		if origin == "*" { // anybody may call, but nobody with a cookie
 			continue
 		}
 		if err := a.crossOrigin.AddTrustedOrigin(origin); err != nil {
-			errs = append(errs, fmt.Errorf("CORS_ORIGINS: %q is not an origin such as https://app.example.com, which has no path", origin))
+			errs = append(errs, fmt.Errorf("CORS_ORIGINS: entry %d is not an origin such as https://app.example.com, which has no path", i+1))
 		}
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
