@@ -65,7 +65,7 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	_, err = NewAuth(t.Context(), AuthConfig{Origins: cfg.CORSOrigins})
 	is.NoErr(err) // a blank after the comma
 	_, err = NewAuth(t.Context(), AuthConfig{Origins: []string{"https://a.example", "https://b.example/app"}})
-	is.True(err != nil && strings.Contains(err.Error(), "https://b.example/app") && !strings.Contains(err.Error(), "a.example")) // which one
+	is.True(err != nil && strings.Contains(err.Error(), "entry 2")) // which one
 	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "HOME=/"}), []string{"REALTIME_ADR"})
 }
 
