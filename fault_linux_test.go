@@ -297,8 +297,8 @@ func enter(t *testing.T, network *os.File) {
 // acknowledged and not delivered any more is a gap that is told by the next process.
 func TestDrainUnderLoad(t *testing.T) {
 	is := is.New(t)
-	const streams, over = 2000, 2 * time.Second
-	p := startProcess(t, "REALTIME_DRAIN=2s", "REALTIME_RETRY=1s", "GOMAXPROCS=2")
+	const streams, over = 2000, 8 * time.Second // long enough for a slow machine to ask before it is over
+	p := startProcess(t, fmt.Sprint("REALTIME_DRAIN=", over), "REALTIME_RETRY=1s", "GOMAXPROCS=2")
 	type ending struct {
 		at     time.Duration
 		lastID string
