@@ -490,7 +490,10 @@ class Stream {
   #wait(reason, problem) {
     this.#stop();
     const said = this.#closing?.reason;
-    if (AWAY.includes(said)) return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });
+    if (AWAY.includes(said)) {
+      this.#retry = RETRY_MS; // what came with that is for clients who come back by themselves
+      return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });
+    }
     const retryMs = Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
     this.#timer = setTimeout(() => this.#open(), retryMs);
     this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });

@@ -7,6 +7,7 @@ import { asked, channels, hub, look, newPage, pass, publish, settled, streams } 
 const SECOND = 1000, DAY = 24 * 3600 * SECOND;
 const connects = () => asked.filter(({ path }) => path === '/v1/stream').length;
 const tellAway = async (reason) => {
+  streams[0].raw('retry: 300000\n'); // for stock clients
   streams[0].say('hub.closing', { reason, retryMs: 300_000 });
   streams[0].close();
   await settled();
@@ -45,13 +46,20 @@ await test('no page', async () => {
   await client.touch();
   await pass(DAY);
   assert.equal(connects(), 1);
+  hub.answer = () => new TypeError('no network');
+  client.reconnect();
+  await settled();
+  assert.deepEqual([is().state, is().reason], ['waiting', 'unreachable']);
+  assert.ok(is().retryMs < 5 * SECOND, `${is().retryMs}`); // as after any other loss
+  [asked.length, states.length] = [1, 3];
+  hub.answer = () => undefined;
   client.reconnect();
   client.reconnect(); // a try is under way
   await settled();
   assert.equal(connects(), 2);
   assert.equal(asked.at(-1).headers['Last-Event-ID'], 'c-1');
   assert.deepEqual(heard, [1, 2]);
-  assert.deepEqual(states, ['connecting', 'live', 'displaced replaced', 'waiting replaced', 'live']);
+  assert.deepEqual(states, ['connecting', 'live', 'displaced replaced', 'live']);
   client.reconnect(); // it is live
   client.close();
   client.reconnect();
