@@ -97,7 +97,8 @@ func TestRealtimeDisplaced(t *testing.T) {
 	is.Equal(connects(), 3)
 }
 
-// The types say what the client takes and gives, with a map of events and without.
+// The types say what the client takes and gives, with a map of events and without, also
+// in docs/client.md.
 func TestRealtimeTypes(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -105,7 +106,15 @@ func TestRealtimeTypes(t *testing.T) {
 	program, err := os.ReadFile("testdata/node/types.ts")
 	is.NoErr(err)
 	is.NoErr(os.WriteFile(filepath.Join(dir, "types.ts"), program, 0o644))
-	node(t, dir, "node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "types.ts")
+	shown := "import { connect } from 'realtimehub';\ndeclare const token: () => string;\ndeclare function show(text: string): void;\ndeclare function hide(id: string): void;\n"
+	for _, b := range blocksOf(t, "docs/client.md") {
+		if b.language == "ts" {
+			shown += b.text
+		}
+	}
+	is.True(strings.Contains(shown, "connect<"))
+	is.NoErr(os.WriteFile(filepath.Join(dir, "shown.ts"), []byte(shown), 0o644))
+	node(t, dir, "node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "types.ts", "shown.ts")
 }
 
 // Tabs that share a stream are displaced together, and come back together, once.
