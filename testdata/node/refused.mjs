@@ -125,7 +125,7 @@ const SECRET = 'eyJ.a-secret.of-mine';
 for (const [token, detail] of [
   [() => { throw new RangeError(SECRET); }, /threw RangeError/],
   [async () => { throw new Error(SECRET); }, /threw Error/],
-  [async () => Promise.reject(SECRET), /threw/], // eslint-disable-line
+  [async () => Promise.reject(SECRET), /threw/],
   [async () => undefined, /no text \(undefined\)/], [async () => null, /no text \(null\)/], [async () => '', /empty/], [async () => ({ token: SECRET }), /no text \(object\)/],
   [() => new Promise(() => {}), /did not answer/],
 ]) {
