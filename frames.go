@@ -14,7 +14,7 @@ import (
 // and in between what its client must know.
 type frames struct {
 	// Static.
-	retry     time.Duration // how long clients wait before they reconnect
+	retry     time.Duration // how long clients wait before they reconnect, at the hub's word up to twice that
 	heartbeat time.Duration
 }
 
@@ -42,10 +42,19 @@ func (f *frames) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
 	return sse.NewFrame(b, false)
 }
 
+// displacedRetry is how long who was displaced stays away, up to twice that. A client
+// that knows who uses it waits for its person instead; stock EventSource cannot, and two
+// of them must not take each other's place every few seconds for ever.
+const displacedRetry = 5 * time.Minute
+
 // Closing is the last frame of a stream that the hub ends: when to come back is
 // jittered, so that those cut together do not return together.
 func (f *frames) Closing(reason CloseReason) *sse.Frame {
-	wait := f.retry + rand.N(f.retry)
+	wait := f.retry
+	if reason == CloseReplaced || reason == CloseKicked {
+		wait = max(wait, displacedRetry)
+	}
+	wait += rand.N(wait)
 	data, _ := json.Marshal(struct {
 		Reason  CloseReason `json:"reason"`
 		RetryMS int64       `json:"retryMs"`

@@ -44,6 +44,7 @@ type wire struct {
 	streams map[net.Conn]bool
 	dead    map[net.Conn]bool // what they send is lost
 	asked   []string
+	down    bool
 	beat    chan struct{} // a heartbeat passed
 }
 
@@ -94,6 +95,10 @@ func newWire(t *testing.T, url string) *wire {
 				continue
 			}
 			w.mu.Lock()
+			if w.down {
+				near.Close()
+				far.Close()
+			}
 			w.ends = append(w.ends, near, far)
 			w.mu.Unlock()
 			running.Go(func() { carry(near, far) })
@@ -116,6 +121,16 @@ func (w *wire) cut() {
 		end.Close()
 	}
 	w.ends = nil
+}
+
+// set has it down, cut and for nobody to get through, or up again.
+func (w *wire) set(down bool) {
+	w.mu.Lock()
+	w.down = down
+	w.mu.Unlock()
+	if down {
+		w.cut()
+	}
 }
 
 // die has all streams that there are carry nothing any more, and say nothing of it.

@@ -405,11 +405,13 @@ func TestRealtimeToken(t *testing.T) {
 	is.True(strings.Contains(asked, "PUT /v1/connections/"+id.(string)+"/token"))
 	is.True(!strings.Contains(asked, "eyJ"))
 
-	// A token that the hub refuses ends it, and is said.
+	// A token that the hub refuses is said; the next one may be taken.
 	refused, _ := chromedp.NewContext(h.browser)
 	t.Cleanup(func() { chromedp.Cancel(refused) })
 	do(t, refused, chromedp.Navigate(h.wire.url+"/healthz")) // not by tab: a browser logs each 401 as an error
 	bad := &clientTab{h, refused, nil}
-	bad.run(fmt.Sprintf(openClient, `token: () => "no.such.token"`))
-	bad.becomes(`is.state === "closed" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
+	bad.run(fmt.Sprintf(openClient, `token: () => globalThis.good ?? "no.such.token"`))
+	bad.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
+	bad.run(`globalThis.good = "` + strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "user:alice"), "Bearer ") + `"`)
+	bad.becomes(`is.state === "live"`)
 }

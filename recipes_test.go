@@ -192,23 +192,22 @@ func TestRecipesListen(t *testing.T) {
 			}
 			needs(t, one.program)
 			r := r.with(t)
+			wire := newWire(t, r.url)
+			r.environ = append(r.environ, "HUB="+wire.url)
 			is := is.New(t)
 			publish := func(text string) {
 				status, _ := r.hub(http.MethodPost, "/v1/tenants/acme/profiles/user:42/events", `{"type":"order.paid","payload":{"is":"`+text+`"}}`)
 				is.Equal(status, http.StatusAccepted)
-			}
-			kick := func() {
-				status, _ := r.hub(http.MethodDelete, "/v1/tenants/acme/connections?profile=user:42", "")
-				is.Equal(status, http.StatusNoContent)
 			}
 			r.connected(0) // the one before it is gone
 			printed := r.start("sh", "-c", "exec "+one.script)
 			r.connected(1)
 			publish("live")
 			r.prints(printed, "live")
-			kick()
+			wire.set(true)
 			r.connected(0)
 			publish("missed")
+			wire.set(false)
 			r.prints(printed, "missed")
 			is.Equal(strings.Count(printed.String(), `"live"`)+strings.Count(printed.String(), `'live'`), 1) // not told twice
 		})
