@@ -186,10 +186,16 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) bool {
 		return x.ask(ctx, c, Call{Op: CallTouch})
 	}
 	x.presence.Touch(c, time.Now())
-	if x.peers != nil {
+	if x.peers == nil {
+		return x.hub.connection(c.ID) != nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, there := x.own[c.Tenant][c]
+	if there { // or the others would be told of one that has gone, and never again
 		x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
 	}
-	return true
+	return there
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
@@ -197,15 +203,13 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 	if c.elsewhere {
 		return x.ask(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	x.hub.Prolong(c, expires)
-	return true
+	return x.hub.Prolong(c, expires)
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it.
 func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
 	if !c.elsewhere {
-		x.hub.Adjust(c, types, watch)
-		return true
+		return x.hub.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, Watch: watch}
 	if types != nil {
@@ -220,8 +224,7 @@ func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) b
 	if c.elsewhere {
 		return x.ask(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	x.hub.Kick(c, reason)
-	return true
+	return x.hub.Kick(c, reason)
 }
 
 // ask has the holder of a connection do something with it, and says whether it
@@ -261,23 +264,22 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	if c == nil {
 		return a
 	}
-	a.Found = true
 	switch call.Op {
 	case CallShow:
-		a.Connections = []Described{descriptionOf(c)}
+		a.Found, a.Connections = true, []Described{descriptionOf(c)}
 	case CallTouch:
-		x.Touch(ctx, c)
+		a.Found = x.Touch(ctx, c)
 	case CallProlong:
-		x.Prolong(ctx, c, call.Expires)
+		a.Found = x.Prolong(ctx, c, call.Expires)
 	case CallAdjust:
 		var types **TypeFilter
 		if call.Types != nil {
 			filter, _ := ParseTypes(*call.Types)
 			types = &filter
 		}
-		x.Adjust(ctx, c, types, call.Watch)
+		a.Found = x.Adjust(ctx, c, types, call.Watch)
 	case CallKick:
-		x.Kick(ctx, c, call.Reason)
+		a.Found = x.Kick(ctx, c, call.Reason)
 	}
 	return a
 }

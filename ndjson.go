@@ -329,7 +329,10 @@ func (s *spool) run() {
 		}
 		s.budget.give(len(data))
 		s.mu.Lock()
-		s.err = err
+		if s.err = err; err != nil { // nobody will write what came meanwhile
+			s.budget.give(len(s.pending))
+			s.pending = nil
+		}
 		s.cond.Broadcast()
 		s.mu.Unlock()
 		if err != nil {

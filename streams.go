@@ -47,7 +47,7 @@ type streams struct {
 
 // start makes the engine that writes them.
 func (x *streams) start(cfg sse.Config) {
-	x.expiry.warn, x.expiry.end = x.expiring, func(c *Connection) { x.Kick(c, CloseExpired) }
+	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
 	x.shed = shedFrame()
 	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
@@ -221,41 +221,51 @@ func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 	x.drop(c)
 }
 
-// Prolong has a connection end at another time; at zero not by itself.
-func (x *streams) Prolong(c *Connection, expires time.Time) {
+// Prolong has a connection end at another time; at zero not by itself. It says whether
+// the connection was there still.
+func (x *streams) Prolong(c *Connection, expires time.Time) bool {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return
+		return false
 	}
 	defer t.mu.Unlock()
 	if !c.removed {
 		x.expiry.set(c, expires)
 	}
+	return !c.removed
 }
 
 // expiring tells a connection's client that its token is about to end.
-func (x *streams) expiring(c *Connection, at time.Time) {
-	t := x.tenants.find(c.Tenant)
+func (x *streams) expiring(l *lifetime) {
+	t := x.tenants.find(l.conn.Tenant)
 	if t == nil {
 		return
 	}
 	var d sse.Delivery
-	if !c.removed {
-		d.Send(c.Stream, expiringFrame(at))
+	if x.expiry.stands(l) {
+		d.Send(l.conn.Stream, expiringFrame(l.expires))
 	}
 	t.mu.Unlock()
 	d.Flush()
 }
 
-// Adjust gives a connection another filter or watch list; nil leaves it.
-func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) {
+// expired ends a connection whose time is over.
+func (x *streams) expired(l *lifetime) {
+	if x.removeIf(l.conn, CloseExpired, func() bool { return x.expiry.stands(l) }) {
+		l.conn.Stream.Close(x.Closing(CloseExpired))
+	}
+}
+
+// Adjust gives a connection another filter or watch list; nil leaves it. It says
+// whether the connection was there still.
+func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return
+		return false
 	}
 	defer t.mu.Unlock()
 	if c.removed {
-		return
+		return false
 	}
 	if types != nil {
 		c.filter = *types
@@ -263,6 +273,7 @@ func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef)
 	if watch != nil {
 		t.watchLocked(c, *watch)
 	}
+	return true
 }
 
 // Connections are a tenant's of this hub, or one profile's, in the order of their ids.
@@ -303,13 +314,18 @@ func (x *streams) ended(c *Connection, why error) {
 	x.remove(c, reason)
 }
 
-// remove takes c out of the hub; only the first call does anything.
-func (x *streams) remove(c *Connection, reason CloseReason) {
+// remove takes c out of the hub; only the first call does anything, and says so.
+func (x *streams) remove(c *Connection, reason CloseReason) (first bool) {
+	return x.removeIf(c, reason, func() bool { return true })
+}
+
+// removeIf is remove where it is so, which is asked under the tenant's lock.
+func (x *streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return
+		return false
 	}
-	first := !c.removed // and c.drained is not changed any more
+	first = !c.removed && so() // and c.drained is not changed any more
 	if first {
 		if c.drained && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
@@ -329,12 +345,15 @@ func (x *streams) remove(c *Connection, reason CloseReason) {
 	default:
 		x.tenants.forget(c.Tenant)
 	}
+	return first
 }
 
-// Kick closes a connection: it is gone from the hub when Kick returns.
-func (x *streams) Kick(c *Connection, reason CloseReason) {
-	x.remove(c, reason) // before the stream's own end does, for no reason
+// Kick closes a connection, and says whether it was there still: it is gone from the
+// hub when Kick returns.
+func (x *streams) Kick(c *Connection, reason CloseReason) bool {
+	first := x.remove(c, reason) // before the stream's own end does, for no reason
 	c.Stream.Close(x.Closing(reason))
+	return first
 }
 
 // Drained is closed when Drain is over: requests that have no end of their own end.
