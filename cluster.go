@@ -31,6 +31,9 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, own: map[string]map[*Connection]Session{}}
 	if peers != nil {
 		presence.frozen = func() bool { return hub.Ready() != nil }
+		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
+			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
+		}
 		hub.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
@@ -140,21 +143,12 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 
 // Typed implements PeerSink.
 func (x *Cluster) Typed(tenant string, t Typing) {
-	say := func() { x.presence.typists.Typed(context.Background(), tenant, t.Profile, t.Conversation, t.Started) } // an error is logged
-	if x.hub.ownsMembership() {
-		say()
-	} else {
-		go say() // it may wait for the membership service
-	}
+	x.presence.typists.Heard(tenant, t.Profile, t.Conversation, t.Started)
 }
 
 // Typing is Typists.Typing, for the streams of all hubs.
 func (x *Cluster) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	err := x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
-	if err == nil && x.peers != nil {
-		x.peers.Cast(tenant, Typing{ref, conversation, started})
-	}
-	return err
+	return x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
 }
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
