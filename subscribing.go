@@ -69,8 +69,8 @@ func subscription(query url.Values) (s Subscription, err error) {
 		if !ok || len(values) == 0 {
 			continue
 		}
-		if key == "" || len(key) > 256 || len(values[0]) > 256 || checkText(key) != nil || checkText(values[0]) != nil {
-			faults.add(CodeInvalidField, name, "must be text of up to 256 bytes")
+		if key == "" || !isText(key) || !isText(values[0]) {
+			faults.add(CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
 			continue
 		}
 		if s.Metadata == nil {
@@ -83,9 +83,6 @@ func subscription(query url.Values) (s Subscription, err error) {
 	}
 	return s, faults.Err()
 }
-
-// checkText is checkName's rule, for text that may be empty.
-func checkText(s string) error { return checkName("x" + s[:min(len(s), 255)]) }
 
 // watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
 func watchList(f *Faults, field string, list []string) []ProfileRef {
