@@ -49,8 +49,9 @@ type lineSummary struct {
 // lineIntake is what takes the lines.
 type lineIntake struct {
 	maxLine int // bytes; 0 lifts the limit
-	// publish publishes lines, each for itself.
-	publish func(ctx context.Context, lines [][]byte) ([]Receipt, []error)
+	// publish publishes lines, each for itself. taking ends, with a cause, when no more
+	// are taken.
+	publish func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error)
 	refused func(error) // told of each line that was
 	budget  *spoolBudget
 	ending  <-chan struct{} // closed when no more lines are taken
@@ -74,9 +75,9 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 
 	var sum lineSummary
 	body := &patientBody{r.Body, rc, in.ending, in.expires}
-	ended := make(chan struct{})
-	defer close(ended)
-	go body.interrupt(ended)
+	taking, stop := context.WithCancelCause(r.Context())
+	defer stop(nil)
+	go body.interrupt(taking, stop)
 	lines := lineReader{bufio.NewReaderSize(body, 64<<10), nil, in.maxLine}
 	var pending [][]byte // lines, whose buffers are used again
 	var numbers []int
@@ -98,7 +99,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 				numbers = append(numbers, n)
 			}
 		}
-		receipts, errs := in.publish(r.Context(), pending[:len(numbers)])
+		receipts, errs := in.publish(r.Context(), taking, pending[:len(numbers)])
 		for i, number := range numbers {
 			var err error
 			switch got := receipts[i]; {
@@ -160,9 +161,9 @@ type patientBody struct {
 	expires time.Time
 }
 
-// interrupt ends a read that waits when the hub ends or the credential does; it
-// returns once the request has.
-func (b *patientBody) interrupt(ended <-chan struct{}) {
+// interrupt ends what waits, a line for its turn or a read, when the hub ends or the
+// credential does; it returns once the request has.
+func (b *patientBody) interrupt(taking context.Context, stop context.CancelCauseFunc) {
 	var expired <-chan time.Time
 	if !b.expires.IsZero() {
 		timer := time.NewTimer(time.Until(b.expires))
@@ -172,9 +173,10 @@ func (b *patientBody) interrupt(ended <-chan struct{}) {
 	select {
 	case <-b.ending:
 	case <-expired:
-	case <-ended:
+	case <-taking.Done():
 		return
 	}
+	stop(b.over())
 	b.rc.SetReadDeadline(time.Unix(1, 0))
 }
 

@@ -121,14 +121,19 @@ func watchValue(f *Faults, field string, v strictjson.Value) []ProfileRef {
 	return append([]ProfileRef{}, f.profiles(CodeInvalidField, field, v)...)
 }
 
-// own finds the connection of a client's call, which counts as one of its profile.
+// own finds the connection of a client's call, which counts as one of its profile; in
+// open mode, where only the connection says whose it is, and it is not this hub's, as
+// one of the client's address. It counts before another hub is asked.
 func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
-	c := s.cluster.Find(r.Context(), r.PathValue("id"))
-	tenant, profile, own := who.Owner(c)
-	if err := s.limits.Client(tenant, profile); err != nil {
+	id := r.PathValue("id")
+	c := s.hub.Connection(id)
+	if err := s.limits.Client(who.Owner(r, c)); err != nil {
 		return nil, err
 	}
-	if !own {
+	if c == nil {
+		c = s.cluster.Find(r.Context(), id)
+	}
+	if c == nil || !who.Owns(c) {
 		return nil, errNoConnection
 	}
 	return c, nil
