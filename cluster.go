@@ -41,6 +41,9 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 	return c
 }
 
+// Alone says that no other hub is known, to which clients could go.
+func (x *Cluster) Alone() bool { return x.peers == nil || !x.peers.Others() }
+
 func sessionOf(c *Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
 }

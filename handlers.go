@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"realtimehub/internal/sse"
@@ -35,6 +37,8 @@ type api struct {
 	metrics *Metrics
 	doctor  *Doctor
 
+	requests atomic.Int64 // that are being answered
+
 	publishing     publisher
 	subscribing    subscriber
 	administration administrator
@@ -46,7 +50,10 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: &Doctor{hub, limits},
-		publishing:     publisher{hub, auth, limits, metrics, bodies, cfg.MaxEventBytes, &spoolBudget{left: spoolBytes}},
+		publishing: publisher{
+			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes,
+			results: &spoolBudget{left: spoolBytes},
+		},
 		subscribing:    subscriber{hub, cluster, presence, limits, bodies},
 		administration: administrator{hub, cluster, presence, bodies},
 	}
@@ -112,6 +119,10 @@ func (a *api) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if route.scope == ScopePublish {
+				a.publishing.calls.Add(1)
+				defer a.publishing.calls.Add(-1)
+			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
 			if err == nil {
 				err = route.do(w, r, who)
@@ -133,6 +144,8 @@ func (a *api) Handler() http.Handler {
 	nosniff := []string{"nosniff"}
 	serve := shared(mux, a.cfg.Origins)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.requests.Add(1)
+		defer a.requests.Add(-1)
 		w.Header()["X-Content-Type-Options"] = nosniff
 		if a.hub.Draining() {
 			w.Header().Set("Connection", "close") // the next request goes to another hub
@@ -151,6 +164,20 @@ func (a *api) Handler() http.Handler {
 		}
 		serve.ServeHTTP(w, r)
 	})
+}
+
+// Published waits until all that is being published is answered, or ctx ends.
+func (a *api) Published(ctx context.Context) { untilNone(ctx, &a.publishing.calls) }
+
+// Answered is Published for all requests, streams among them that have a handler.
+func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }
+
+func untilNone(ctx context.Context, count *atomic.Int64) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for count.Load() > 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }
 
 // isClean says whether the mux takes a path as it is.

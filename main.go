@@ -45,9 +45,7 @@ func main() {
 	if *health {
 		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
+	ctx := untilSignal()
 	switch flag.Arg(0) {
 	case "":
 	case "doctor":
@@ -61,6 +59,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, "realtimehub:", err)
 		os.Exit(1)
 	}
+}
+
+// errInterrupted is the cause of an end by Ctrl+C: somebody waits for it.
+var errInterrupted = errors.New("interrupted")
+
+// untilSignal ends with the first signal to end; a second one ends the process at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first := <-signals
+		signal.Stop(signals)
+		if first == os.Interrupt {
+			cancel(errInterrupted)
+		} else {
+			cancel(nil)
+		}
+	}()
+	return ctx
 }
 
 // checkHealth is the container's health check, which has no shell.
@@ -124,8 +142,12 @@ func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logg
 	return server
 }
 
-// shutdownTimeout is how long requests in flight may take once streams ended.
-const shutdownTimeout = 10 * time.Second
+// Times of an end.
+const (
+	shutdownTimeout = 10 * time.Second // of requests in flight, once streams ended
+	publishTimeout  = 5 * time.Second  // of publishes in flight, that streams wait for
+	quietTimeout    = time.Second      // of connections without a request, once all is answered
+)
 
 // run serves until ctx ends; listening, when not nil, is told the address.
 func run(ctx context.Context, environ []string, logs io.Writer, listening func(net.Addr)) error {
@@ -217,11 +239,35 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return err
 	case <-ctx.Done():
 	}
-	logger.Info("draining")
-	hub.Drain(background, cfg.Drain)
+	atOnce := cluster.Alone() || context.Cause(ctx) == errInterrupted
+	over := cfg.Drain
+	if atOnce {
+		over = 0
+	}
+	logger.Info("draining; a second signal ends at once", "streams", hub.Engine().Streams(), "over", over)
+	if !atOnce {
+		hub.Drain(background, over)
+	}
+	hub.Refuse()
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if err := server.Shutdown(last); err != nil {
+	shut := make(chan error, 1)
+	go func() { shut <- server.Shutdown(last) }() // nobody can connect from now on
+	if atOnce {
+		publishes, cancel := context.WithTimeout(last, publishTimeout)
+		api.Published(publishes) // streams are to have it
+		cancel()
+		hub.Drain(background, 0)
+	}
+	go func() {
+		api.Answered(last)
+		select {
+		case <-time.After(quietTimeout):
+			server.Close() // Shutdown would give 5 s to a connection that has not asked for anything
+		case <-last.Done():
+		}
+	}()
+	if err := <-shut; err != nil {
 		logger.Warn("requests cut", "err", err)
 		server.Close()
 	}

@@ -35,6 +35,9 @@ func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
 // Node implements Peers.
 func (p *brokerPeers) Node() [4]byte { return p.node }
 
+// Others implements Peers.
+func (p *brokerPeers) Others() bool { return len(p.peers.Nodes()) > 0 }
+
 // sessionRow is a Session as others are told of it.
 type sessionRow struct {
 	Profile   string `json:"p"`

@@ -82,6 +82,8 @@ type Peers interface {
 	Follow(PeerSink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
+	// Others says that there are some, as far as is known.
+	Others() bool
 	// Tell tells the others of a session of this hub's.
 	Tell(tenant string, c SessionChange)
 	// Hold has the sink told of all sessions that others have of a tenant; those there

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 )
 
 // publisher takes events from services, one or many in a call.
@@ -16,6 +17,8 @@ type publisher struct {
 	bodies   bodyLimit
 	maxEvent int // bytes of a payload; 0 lifts the limit
 	results  *spoolBudget
+
+	calls atomic.Int64 // that are being answered
 }
 
 // events takes one event, or a body of lines.

@@ -41,7 +41,7 @@ type streams struct {
 	count     *hubCounts
 	turnedOff rate.Sometimes
 
-	drained chan struct{} // closed by Drain at its end
+	drained chan struct{} // closed by Refuse
 	endOnce sync.Once
 }
 
@@ -356,17 +356,24 @@ func (x *streams) Kick(c *Connection, reason CloseReason) bool {
 	return first
 }
 
-// Drained is closed when Drain is over: requests that have no end of their own end.
+// Drained is closed by Refuse, and when Drain is over: requests that have no end of
+// their own end.
 func (x *streams) Drained() <-chan struct{} { return x.drained }
+
+// Refuse has no new stream taken, and requests that have no end of their own end.
+func (x *streams) Refuse() {
+	x.shut()
+	x.endOnce.Do(func() {
+		x.expiry.stop()
+		close(x.drained)
+	})
+}
 
 // Drain refuses new streams and ends those that are open, spread over a time so
 // that the next hub gets its clients one after the other; at once when ctx ends.
 // Who is sent away is not announced as offline: they will be back.
 func (x *streams) Drain(ctx context.Context, over time.Duration) {
-	defer x.endOnce.Do(func() {
-		x.expiry.stop()
-		close(x.drained)
-	})
+	defer x.Refuse()
 	open := x.shut()
 	start := time.Now()
 	for i, c := range open {

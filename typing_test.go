@@ -48,6 +48,7 @@ type castPeers struct {
 
 func (*castPeers) Follow(PeerSink)                    {}
 func (*castPeers) Node() (node [4]byte)               { return node }
+func (*castPeers) Others() bool                       { return false }
 func (*castPeers) Tell(string, SessionChange)         {}
 func (*castPeers) Hold(context.Context, string) error { return nil }
 func (*castPeers) Release(string)                     {}
