@@ -153,7 +153,7 @@ func describe(err error) *problem {
 		return &problem{http.StatusRequestEntityTooLarge, "EventTooLarge", ErrTooLarge.Error()}
 	case errors.Is(err, ErrExternal):
 		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
-	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes):
+	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes), errors.Is(err, ErrDescriptors):
 		return &problem{http.StatusServiceUnavailable, "ProbesBusy", err.Error()}
 	case errors.Is(err, ErrNotMember):
 		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}

@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"memory":         {"shelf", "lists", "store", "event"},
 	"rooms":          {"store", "target"},
 	"counts":         {"target"},
+	"complaints":     {"counts"},
 	"peers":          {"counts", "target"},
 	"natslog":        {"shelf", "store", "validate", "event"},
 	"natsrooms":      {"natslog", "peers", "rooms", "store", "target"},
@@ -59,7 +60,7 @@ var arrows = map[string][]string{
 	"auth":           {"caller", "keys", "counts", "target", "names"},
 	"origins":        {"auth"},
 	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
-	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "tenants", "counts", "store"},
+	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "tenants", "complaints", "counts", "store"},
 	"ndjson":         {"answers", "auth", "hub", "faults"},
 	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event"},
 	"requests":       {"answers", "caller", "faults", "target", "names"},
@@ -94,9 +95,9 @@ var rooms = map[string][]string{
 	"doctor":         {"doctor", "sse"},
 	"requests":       {"strictjson"},
 	"administration": {"strictjson"},
-	"subscribing":    {"sse", "strictjson"},
-	"handlers":       {"sse"},
-	"main":           {"doctor", "sse"},
+	"subscribing":    {"reserve", "sse", "strictjson"},
+	"handlers":       {"reserve", "sse"},
+	"main":           {"doctor", "reserve", "sse"},
 }
 
 func TestArrows(t *testing.T) {

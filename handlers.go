@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
 
@@ -147,8 +149,8 @@ func (a *api) Handler() http.Handler {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
 		w.Header()["X-Content-Type-Options"] = nosniff
-		if a.hub.Draining() {
-			w.Header().Set("Connection", "close") // the next request goes to another hub
+		if a.hub.Draining() || reserve.Scarce(r.Context()) {
+			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		var err error
 		if a.cfg.Loopback && a.auth.Open() {
@@ -165,6 +167,9 @@ func (a *api) Handler() http.Handler {
 		serve.ServeHTTP(w, r)
 	})
 }
+
+// ErrorLog takes what net/http has to say.
+func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }
 
 // Published waits until all that is being published is answered, or ctx ends.
 func (a *api) Published(ctx context.Context) { untilNone(ctx, &a.publishing.calls) }
@@ -213,6 +218,9 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if r.Method == http.MethodHead {
 		sse.Header(w.Header())
 		return nil
+	}
+	if reserve.Scarce(r.Context()) {
+		return ErrDescriptors
 	}
 	return a.doctor.Serve(w, r, p, who)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -36,6 +37,10 @@ var (
 	ErrProbes    = fmt.Errorf("%d probes are open, which is as many as the hub allows; try again later", maxProbes)
 	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
 )
+
+// ErrDescriptors is why there is no stream, nor a probe, to be had on a connection of
+// the reserve.
+var ErrDescriptors = errors.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)")
 
 // Limits bounds how often, and how many at a time. Each tenant and each profile has its
 // own measure, so that one at its limit is no other's concern.

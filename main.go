@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
 
@@ -117,12 +119,15 @@ const (
 
 // newServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
 // in clear text, which HTTP/2 proxies know beforehand (RFC 9113, section 3.3).
-func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logger) *http.Server {
+func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	kept := reserve.New()
 	server := &http.Server{
-		Handler:           handler,
-		ConnContext:       sse.ConnContext,
+		Handler: handler,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return kept.ConnContext(sse.ConnContext(ctx, c), c)
+		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
 		IdleTimeout:       idleTimeout,
@@ -131,7 +136,7 @@ func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logg
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 250, SendPingTimeout: pingTimeout, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout,
 		},
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog: errorLog,
 	}
 	if certificate != nil {
 		protocols.SetHTTP2(true)
@@ -215,7 +220,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
 		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
-	server := newServer(api.Handler(), certificate, logger)
+	server := newServer(api.Handler(), certificate, api.ErrorLog())
 	scheme, serve := "http://", server.Serve
 	if certificate != nil {
 		scheme, serve = "https://", func(l net.Listener) error { return server.ServeTLS(l, "", "") }

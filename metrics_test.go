@@ -364,6 +364,7 @@ var closedWords = map[string]string{
 	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialRequired CrossSite ForbiddenHost InvalidCredential ScopeRequired TenantForbidden`,
 	"realtime_rate_limited_total":    `limit: client probe publish`,
 	"realtime_presence_profiles":     `status: away online`,
+	"realtime_server_errors_total":   `kind: accept client other panic tls`,
 }
 
 // Whatever users name, no label grows: all words are there from the start.
@@ -465,7 +466,7 @@ func TestOnlyMetricsKnowPrometheus(t *testing.T) {
 func TestProfiles(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	server := newServer(h.API.Handler(), nil, slog.New(slog.DiscardHandler))
+	server := newServer(h.API.Handler(), nil, h.API.ErrorLog())
 	server.ReadTimeout = 200 * time.Millisecond
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	is.NoErr(err)

@@ -91,6 +91,15 @@ func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, err
 	return c, err
 }
 
+// TurnAway counts a stream that does not get so far as to Connect, and returns err.
+func (x *streams) TurnAway(tenant string, err error) error {
+	x.count.refused.add(Turned(err), 1)
+	x.turnedOff.Do(func() {
+		x.logger.Warn("stream refused", "reason", string(Turned(err)), "tenant", tenant, "err", err)
+	})
+	return err
+}
+
 func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, error) {
 	id, err := uuid.NewV7()
 	if err != nil {

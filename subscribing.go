@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
 )
@@ -37,7 +38,12 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		sse.Header(w.Header())
 		return nil
 	}
-	c, err := s.hub.Connect(r.Context(), sub)
+	var c *Connection
+	if reserve.Scarce(r.Context()) {
+		err = s.hub.TurnAway(tenant, ErrDescriptors)
+	} else {
+		c, err = s.hub.Connect(r.Context(), sub)
+	}
 	if err != nil {
 		// Stock EventSource gives up for good on any other answer than 200.
 		last := s.hub.Engine().NewStream(func(error) {})

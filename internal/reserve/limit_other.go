@@ -1,0 +1,5 @@
+//go:build !unix
+
+package reserve
+
+func limit() int { return 0 }
