@@ -28,7 +28,7 @@ import (
 type process struct {
 	addr string
 	pid  int
-	logs *bytes.Buffer // to be read once it has ended
+	logs *syncBuffer
 	wait func() *os.ProcessState
 	end  func() *os.ProcessState // SIGTERM, and waits
 	kill func()                  // SIGKILL, and waits
@@ -63,12 +63,12 @@ func startBinary(t *testing.T, binary string, settings ...string) *process {
 		t.Fatal(err)
 	}
 	w.Close()
-	p := &process{pid: cmd.Process.Pid, logs: new(bytes.Buffer)}
+	p := &process{pid: cmd.Process.Pid, logs: new(syncBuffer)}
 	listening, read := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer close(read)
 		for lines := bufio.NewScanner(logs); lines.Scan(); {
-			p.logs.WriteString(lines.Text() + "\n")
+			io.WriteString(p.logs, lines.Text()+"\n")
 			if _, addr, ok := strings.Cut(lines.Text(), "url=http://"); ok {
 				listening <- addr
 			}

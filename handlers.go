@@ -149,7 +149,7 @@ func (a *api) Handler() http.Handler {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
 		w.Header()["X-Content-Type-Options"] = nosniff
-		if a.hub.Draining() || reserve.Scarce(r.Context()) {
+		if a.hub.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		var err error
@@ -219,7 +219,7 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		sse.Header(w.Header())
 		return nil
 	}
-	if reserve.Scarce(r.Context()) {
+	if reserve.Holds(r.Context()) || reserve.Begun() {
 		return ErrDescriptors
 	}
 	return a.doctor.Serve(w, r, p, who)

@@ -38,8 +38,8 @@ var (
 	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
 )
 
-// ErrDescriptors is why there is no stream, nor a probe, to be had on a connection of
-// the reserve.
+// ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
+// descriptors has begun.
 var ErrDescriptors = errors.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)")
 
 // Limits bounds how often, and how many at a time. Each tenant and each profile has its

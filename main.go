@@ -122,11 +122,10 @@ const (
 func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	kept := reserve.New()
 	server := &http.Server{
 		Handler: handler,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return kept.ConnContext(sse.ConnContext(ctx, c), c)
+			return reserve.ConnContext(sse.ConnContext(ctx, c), c)
 		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,

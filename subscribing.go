@@ -39,7 +39,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		return nil
 	}
 	var c *Connection
-	if reserve.Scarce(r.Context()) {
+	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.TurnAway(tenant, ErrDescriptors)
 	} else {
 		c, err = s.hub.Connect(r.Context(), sub)

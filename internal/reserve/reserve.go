@@ -1,11 +1,15 @@
-// Package reserve keeps some of the descriptors that a process may have for requests
-// that are over soon. A stream holds its connection's for as long as it lasts: without
-// a reserve streams would take all, and a health check could not even connect.
+// Package reserve keeps some of the descriptors that the process may have for requests
+// that are over soon. A stream holds one for as long as it lasts: without a reserve
+// streams would take all, and a health check could not even connect.
+//
+// The system always gives out the lowest number that is free (POSIX.1-2024, section
+// 2.6): so whoever gets a high one knows that all below it are taken.
 package reserve
 
 import (
 	"context"
 	"net"
+	"sync"
 	"syscall"
 )
 
@@ -16,32 +20,46 @@ const (
 	most  = 1024
 )
 
-// Reserve is the last of a process's descriptors. The zero value keeps none.
-type Reserve struct {
+// reserve is the last of the descriptors; the zero value keeps none.
+type reserve struct {
 	from int // the first that is kept; 0: none
+	own  int // one that is ours, to be duplicated
 }
 
-// New keeps a reserve of what the system allows the process, where it says so.
-func New() Reserve {
+// process is this process's. Go has raised its limit as far as it may at the start.
+var process = sync.OnceValue(func() reserve {
 	all := limit()
+	own, ok := spare()
+	if !ok || all == 0 {
+		return reserve{}
+	}
 	kept := min(max(all/part, least), most, all/2)
-	return Reserve{all - kept}
-}
+	return reserve{all - kept, own}
+})
 
-type scarce struct{}
+// Begun says that no descriptor is free but those of the reserve.
+func Begun() bool { return process().begun() }
+
+func (r reserve) begun() bool { return r.from > 0 && lowest(r.own) >= r.from }
+
+type key struct{}
 
 // ConnContext is for [http.Server].ConnContext: it notes which connections are of the
-// reserve. The system always gives out the lowest number that is free (POSIX, section
-// 2.6): so a connection with a high one has come when all below it were taken.
-func (r Reserve) ConnContext(ctx context.Context, c net.Conn) context.Context {
+// reserve.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return process().connContext(ctx, c)
+}
+
+func (r reserve) connContext(ctx context.Context, c net.Conn) context.Context {
 	if r.from > 0 && descriptor(c) >= r.from {
-		return context.WithValue(ctx, scarce{}, true)
+		return context.WithValue(ctx, key{}, true)
 	}
 	return ctx
 }
 
-// Scarce says that a request came on a connection of the reserve, which is to be over soon.
-func Scarce(ctx context.Context) bool { return ctx.Value(scarce{}) != nil }
+// Holds says that a request came on a connection of the reserve, which is to be over
+// soon.
+func Holds(ctx context.Context) bool { return ctx.Value(key{}) != nil }
 
 // descriptor is a connection's, or -1 where it has none.
 func descriptor(c net.Conn) int {

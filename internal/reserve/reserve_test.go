@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"os"
 	"testing"
 
 	"github.com/matryer/is"
 )
 
-// A connection is of the reserve when its descriptor is, over TLS as well.
+// A connection is of the reserve when its descriptor is, over TLS as well; and the
+// reserve has begun when all below it are taken.
 func TestReserve(t *testing.T) {
 	is := is.New(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -25,21 +25,24 @@ func TestReserve(t *testing.T) {
 		t.Cleanup(func() { server.Close() })
 		return server
 	}
+	own, ok := spare()
+	if !ok {
+		t.Skip("nothing is kept here")
+	}
 	first := connect()
-	r := Reserve{descriptor(first) + 1}
-	isScarce := func(c net.Conn) bool { return Scarce(r.ConnContext(context.Background(), c)) }
-	is.True(!isScarce(first))
+	r := reserve{descriptor(first) + 1, own}
+	holds := func(r reserve, c net.Conn) bool { return Holds(r.connContext(context.Background(), c)) }
+	is.True(!holds(r, first))
 	second := connect()
-	is.True(isScarce(second))
-	is.True(isScarce(tls.Server(second, &tls.Config{})))
+	is.True(holds(r, second))
+	is.True(holds(r, tls.Server(second, &tls.Config{})))
+	is.True(!holds(reserve{}, second))
 	pipe, other := net.Pipe()
 	defer other.Close()
-	is.True(!isScarce(pipe)) // it has no descriptor
-	is.True(!Scarce(Reserve{}.ConnContext(context.Background(), second)))
+	is.True(!holds(r, pipe)) // it has no descriptor
 
-	kept := New()
-	file, err := os.Open(os.DevNull)
-	is.NoErr(err)
-	defer file.Close()
-	is.True(kept.from == 0 || kept.from > int(file.Fd())) // the reserve is not begun yet
+	is.True(r.begun())
+	first.Close()
+	is.True(!r.begun()) // one below is free again
+	is.True(!Begun())
 }

@@ -1,5 +1,0 @@
-//go:build !unix
-
-package reserve
-
-func limit() int { return 0 }
