@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,9 +30,12 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		defer hub.Engine().Close(t.Context())
 		later := time.Now().Add(time.Hour)
+		var mu sync.Mutex
 		var all []*Connection
 		ended := 0
 		hub.Observe(&prolonger{hub, func(*Connection) {
+			mu.Lock()
+			defer mu.Unlock()
 			if ended++; ended == 1 {
 				for _, c := range all {
 					hub.Prolong(c, later)
@@ -41,7 +45,9 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		for _, id := range []string{"a", "b", "c"} {
 			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", id}, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
+			mu.Lock()
 			all = append(all, c)
+			mu.Unlock()
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
@@ -56,9 +62,12 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 // The same for the warning.
 func TestProlongedWhileOthersAreWarned(t *testing.T) {
 	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
+		var mu sync.Mutex
 		var all []*Connection
 		warn := w.streams.expiry.warn
 		w.streams.expiry.warn = func(l *lifetime) {
+			mu.Lock()
+			defer mu.Unlock()
 			for _, c := range all {
 				if c != l.conn {
 					w.Prolong(c, time.Now().Add(time.Hour))
@@ -69,7 +78,9 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 		for _, ref := range []ProfileRef{alice, bob, carol} {
 			c, err := w.Connect(w.t.Context(), Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
+			mu.Lock()
 			all = append(all, c)
+			mu.Unlock()
 		}
 		w.wait(35 * time.Second)
 		warned := 0
