@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,11 +33,11 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		later := time.Now().Add(time.Hour)
 		var mu sync.Mutex
 		var all []*Connection
-		ended := 0
+		var ended atomic.Int32
 		hub.Observe(&prolonger{hub, func(*Connection) {
 			mu.Lock()
 			defer mu.Unlock()
-			if ended++; ended == 1 {
+			if ended.Add(1) == 1 {
 				for _, c := range all {
 					hub.Prolong(c, later)
 				}
@@ -52,7 +53,7 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		is.Equal(len(hub.Connections("acme", nil)), 2) // all but the first
-		is.Equal(ended, 1)
+		is.Equal(ended.Load(), int32(1))
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		is.Equal(len(hub.Connections("acme", nil)), 0) // they end when their new time is over
