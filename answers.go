@@ -85,6 +85,10 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
+	case http.StatusUnsupportedMediaType: // RFC 9110, section 15.5.16
+		if errors.Is(err, errEncoding) {
+			w.Header().Set("Accept-Encoding", "identity")
+		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		wait := time.Second
 		if limit, ok := errors.AsType[*RateError](err); ok {
@@ -99,6 +103,17 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 }
 
 var errBroker = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", "the broker does not answer; ask again"}
+
+var errEncoding = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must not be compressed: Content-Encoding must be identity, or absent"}
+
+// question is the error of a call that only asks, whatever its method: there is nothing
+// to be confirmed.
+func question(err error) error {
+	if errors.Is(err, ErrUnconfirmed) {
+		return errBroker
+	}
+	return err
+}
 
 // unconfirmed are the ids of events that may have been stored.
 func unconfirmed(err error) []string {
@@ -153,6 +168,10 @@ func describe(err error) *problem {
 		return &problem{http.StatusRequestEntityTooLarge, "EventTooLarge", ErrTooLarge.Error()}
 	case errors.Is(err, ErrExternal):
 		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
+	case errors.Is(err, ErrNoService):
+		return &problem{http.StatusConflict, "MembershipNotExternal", ErrNoService.Error()}
+	case errors.Is(err, ErrSilent):
+		return &problem{http.StatusServiceUnavailable, "HubUnavailable", ErrSilent.Error() + "; ask again"}
 	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes), errors.Is(err, ErrDescriptors):
 		return &problem{http.StatusServiceUnavailable, "ProbesBusy", err.Error()}
 	case errors.Is(err, ErrNotMember):
@@ -197,6 +216,9 @@ func replyReceipt(w http.ResponseWriter, r Receipt) error {
 		b = append(append(b, `","cursor":"`...), r.Cursor...)
 	}
 	b = strconv.AppendInt(append(b, `","connections":`...), int64(r.Connections), 10)
+	if r.Members >= 0 {
+		b = strconv.AppendInt(append(b, `,"members":`...), int64(r.Members), 10)
+	}
 	b = strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate)
 	w.Header()["Content-Type"] = []string{"application/json"}
 	w.Header()["Cache-Control"] = []string{"no-store"}
@@ -228,11 +250,16 @@ type receipt struct {
 	Timestamp   string `json:"timestamp"`
 	Cursor      string `json:"cursor,omitempty"`
 	Connections int    `json:"connections"`
+	Members     *int   `json:"members,omitempty"`
 	Duplicate   bool   `json:"duplicate"`
 }
 
 func wireReceipt(r Receipt) receipt {
-	return receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, r.Duplicate}
+	wire := receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
+	if r.Members >= 0 {
+		wire.Members = &r.Members
+	}
+	return wire
 }
 
 // connection is a Connection on the wire.

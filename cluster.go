@@ -224,6 +224,42 @@ func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) b
 	return x.hub.Kick(c, reason)
 }
 
+// KickAll is Kick for many connections, together.
+func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) {
+	together(len(list), func(i int) { x.Kick(ctx, list[i], reason) })
+}
+
+// Refresh is members.Refresh on all hubs that are there: what the service says now
+// holds on each when it returns. ErrSilent: one did not say so.
+func (x *Cluster) Refresh(ctx context.Context, tenant string, room Room) error {
+	if x.peers == nil || x.hub.ownsMembership() {
+		return x.hub.Refresh(ctx, tenant, room)
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTime)
+	defer cancel()
+	var answers []Answer
+	var silent []string
+	var others sync.WaitGroup
+	others.Go(func() {
+		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: room})
+	})
+	err := x.hub.Refresh(ctx, tenant, room)
+	others.Wait()
+	switch {
+	case err != nil:
+		return err
+	case len(silent) > 0:
+		return ErrSilent
+	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
+		return ErrMembership // it has been logged there
+	}
+	return nil
+}
+
+// refreshTime is how long a refresh may take: a question that is under way already, and
+// another.
+const refreshTime = 2*resolveTime + time.Second
+
 // ask has the holder of a connection do something with it, and says whether it
 // was there still.
 func (x *Cluster) ask(ctx context.Context, c *Connection, call Call) bool {
@@ -239,7 +275,8 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 	if x.peers == nil {
 		return list
 	}
-	for _, answer := range x.peers.AskAll(ctx, Call{Op: CallList, Tenant: tenant, Profile: of}) {
+	answers, _ := x.peers.AskAll(ctx, Call{Op: CallList, Tenant: tenant, Profile: of}) // of the silent nothing is known
+	for _, answer := range answers {
 		for _, d := range answer.Connections {
 			list = append(list, d.connection())
 		}
@@ -251,10 +288,16 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 // Serve implements PeerSink.
 func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
-	if call.Op == CallList {
+	switch call.Op {
+	case CallList:
 		for _, c := range x.hub.Connections(call.Tenant, call.Profile) {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
+		return a
+	case CallRefresh:
+		ctx, cancel := context.WithTimeout(ctx, refreshTime)
+		defer cancel()
+		a.Found = x.hub.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
 	c := x.hub.connection(call.ID)

@@ -100,12 +100,14 @@ const (
 // GapReason says why something is missing for good.
 type GapReason string
 
-// The reasons there are; hub.gap tells of all but the last.
+// The reasons there are; hub.gap tells of all but lost.
 const (
 	GapExpired GapReason = "expired" // the history no longer reaches back
 	GapUnknown GapReason = "unknown" // no cursor of this history
 	GapSlow    GapReason = "slow"    // ephemeral events were shed
 	GapLost    GapReason = "lost"    // the broker lost events, and the stream is sent back
+
+	GapMembership GapReason = "membership" // nobody said who belongs to a room that something was said in
 )
 
 // hubCounts is what a hub counts as it happens.
@@ -128,7 +130,7 @@ func newHubCounts() *hubCounts {
 			CloseSlow, CloseCapacity, CloseReplaced),
 		refused:  newCounts(CloseDrain, CloseCapacity),
 		accepted: newCounts(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
-		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost),
+		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: newSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),
 	}
 }

@@ -73,8 +73,11 @@ func expiringFrame(at time.Time) *sse.Frame {
 // gapFrame says that something was missed for good, and where things go on.
 func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
 	reason := GapExpired
-	if errors.Is(why, ErrUnknownCursor) {
+	switch {
+	case errors.Is(why, ErrUnknownCursor):
 		reason = GapUnknown
+	case errors.Is(why, ErrRoomUnknown):
+		reason = GapMembership
 	}
 	count.gaps.add(reason, 1)
 	cursor := from.String()

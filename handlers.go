@@ -69,7 +69,7 @@ type route struct {
 
 // routes is every call that needs a credential.
 func (a *api) routes() map[string]route {
-	const tenant = "/v1/tenants/{t}"
+	const tenant, refresh = "/v1/tenants/{t}", "/{rooms}/{id}/members/refresh"
 	return map[string]route{
 		"POST /v1/events":                               {ScopePublish, a.publishing.events},
 		"POST /v1/events/batch":                         {ScopePublish, a.publishing.batch},
@@ -86,18 +86,21 @@ func (a *api) routes() map[string]route {
 		"PUT /v1/connections/{id}/token":                 {ScopeSubscribe, a.subscribing.token},
 		"POST /v1/conversations/{id}/typing":             {ScopeSubscribe, a.subscribing.typing},
 		"GET /v1/presence":                               {ScopeSubscribe, a.subscribing.visiblePresence},
+		"POST /v1/presence/query":                        {ScopeSubscribe, a.subscribing.visiblePresence},
 		"GET " + tenant + "/connections":                 {ScopeAdmin, a.administration.connections},
 		"DELETE " + tenant + "/connections":              {ScopeAdmin, a.administration.kickProfile},
 		"GET " + tenant + "/connections/{id}":            {ScopeAdmin, a.administration.connection},
 		"DELETE " + tenant + "/connections/{id}":         {ScopeAdmin, a.administration.kick},
 		"GET " + tenant + "/events":                      {ScopeAdmin | ScopePublish, a.administration.history},
 		"GET " + tenant + "/presence":                    {ScopeAdmin, a.administration.tenantPresence},
+		"POST " + tenant + "/presence/query":             {ScopeAdmin, a.administration.queryPresence},
 		"GET " + tenant + "/presence/{profile}":          {ScopeAdmin, a.administration.profilePresence},
 		"GET " + tenant + "/{rooms}/{id}/presence":       {ScopeAdmin, a.administration.roomPresence},
 		"GET " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.administration.members},
 		"PUT " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.administration.setMembers},
 		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {ScopeAdmin, a.administration.addMember},
 		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {ScopeAdmin, a.administration.removeMember},
+		"POST " + tenant + refresh:                       {ScopeAdmin, a.administration.refreshMembers},
 		"GET /metrics":                                   {ScopeAll, a.scrape},
 		"GET " + profilesAt:                              {ScopeAll, a.profiles},
 	}

@@ -93,12 +93,12 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 }
 
 // AskAll implements Peers.
-func (p *brokerPeers) AskAll(ctx context.Context, c Call) []Answer {
-	answers, silent := p.askAll(ctx, c)
+func (p *brokerPeers) AskAll(ctx context.Context, c Call) (answers []Answer, silent []string) {
+	answers, silent = p.askAll(ctx, c)
 	if len(silent) > 0 {
 		p.logger.Warn("hubs that did not answer", "nodes", silent)
 	}
-	return answers
+	return answers, silent
 }
 
 func (p *brokerPeers) askAll(ctx context.Context, c Call) (list []Answer, silent []string) {

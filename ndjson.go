@@ -43,6 +43,7 @@ type lineSummary struct {
 	Accepted   int    `json:"accepted"`
 	Refused    int    `json:"refused"`
 	Duplicates int    `json:"duplicates"`
+	NoMembers  int    `json:"withoutMembers,omitzero"` // events for a room that has none
 	Cursor     string `json:"cursor,omitempty"`
 }
 
@@ -114,6 +115,9 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 				}
 				if got.Duplicate {
 					sum.Duplicates++
+				}
+				if got.Members == 0 {
+					sum.NoMembers++
 				}
 				if results == "all" {
 					err = out.put(lineReceipt{number, wireReceipt(got)})

@@ -17,6 +17,8 @@ type parcel struct {
 	only   *Connection // that a target of this kind names, whichever tenant's
 	since  time.Time   // when it was published; zero: not to be timed
 
+	members int32 // of its room; set as it is delivered
+
 	notProfiles map[ProfileRef]struct{}
 	notConns    map[uuid.UUID]struct{}
 

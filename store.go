@@ -53,7 +53,9 @@ type Entry struct {
 	Duplicate bool      // nothing was stored or handed on
 	FirstAt   time.Time // of a duplicate: the first's timestamp
 
-	Reached int // connections; set by the Sink
+	// Set by the Sink.
+	Reached int32 // connections
+	Members int32 // of the room that it is for
 }
 
 // What memory an entry takes beside its envelope, and its place in one list of an

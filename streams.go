@@ -146,10 +146,13 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	}
 	if t != nil {
 		r := &replay{
-			tenant: t, conn: c, log: x.log, resolve: x.members.resolve, logger: x.logger, told: from.Seq,
+			tenant: t, conn: c, log: x.log, logger: x.logger, told: from.Seq,
 			allRooms: x.tenants.inCluster() && !x.members.ownsMembership(),
 			fail:     func() { x.Kick(c, CloseCapacity) },
 			count:    x.count,
+		}
+		if !x.members.ownsMembership() {
+			r.resolve, r.patience = x.members.resolveAll, resolveTime
 		}
 		if !x.inline || r.step() {
 			c.Stream.Feed(r.step)

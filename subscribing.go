@@ -223,19 +223,27 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	return nil
 }
 
-// visiblePresence is what the caller may see of others.
+// visiblePresence is what the caller may see of others, whom the query names or, of a
+// POST, the body.
 func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	var faults Faults
 	query := r.URL.Query()
-	asked := askedProfiles(&faults, query)
 	tenant, viewer, err := who.Viewer(r, query)
-	if err := errors.Join(err, faults.Err()); err != nil {
+	var asked []ProfileRef
+	var err2 error
+	if r.Method == http.MethodPost {
+		asked, err2 = s.bodies.profiles(w, r)
+	} else {
+		var faults Faults
+		asked = askedProfiles(&faults, query)
+		err2 = faults.Err()
+	}
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
 	if err := s.limits.Client(tenant, viewer); err != nil {
 		return err
 	}
-	if err := s.hub.Know(r.Context(), tenant); err != nil {
+	if err := question(s.hub.Know(r.Context(), tenant)); err != nil {
 		return err
 	}
 	return presences(w, s.presence.Visible(tenant, viewer, asked))
