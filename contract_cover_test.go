@@ -46,8 +46,8 @@ type stage struct {
 	t        *testing.T
 	contract *contracttest.Contract
 
-	open, secured, limited, external, broken, draining *testHub
-	log                                                *brokenLog
+	open, secured, limited, external, owned, broken, draining *testHub
+	log                                                       *brokenLog
 }
 
 func newStage(t *testing.T) *stage {
@@ -60,6 +60,9 @@ func newStage(t *testing.T) *stage {
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService("http://127.0.0.1:1", "") })
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
+	t.Cleanup(service.Close)
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(service.URL, "") })
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.Drain(t.Context(), 0)
@@ -122,6 +125,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 			s.t.Fatal(err) // who types must be one
 		}
 		s.send(s.open, o, kind, nil)
+		s.send(s.owned, o, kind, nil)
 		for _, other := range o.Bodies() {
 			s.send(s.open, o, other, nil)
 		}
@@ -136,6 +140,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.send(s.open, o, kind, map[string]string{"connectionId": "nobody", "name": "nothing"})
 	case "409":
 		s.send(s.external, o, kind, nil)
+		s.send(s.open, o, kind, nil)
 	case "413":
 		s.send(s.open, o, kind, nil, body(`{"nonsense":"`+strings.Repeat("x", 1<<20)+`"}`))
 	case "415":
@@ -147,6 +152,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	case "503":
 		s.send(s.broken, o, kind, nil)
 		s.send(s.draining, o, kind, nil)
+		s.send(s.external, o, kind, nil)
 	default:
 		s.t.Errorf("%s: nobody knows how to get a %s", o.Name, status)
 	}
@@ -204,8 +210,10 @@ func (s *stage) provokeElsewhere() {
 		s.send(s.broken, operation("publishEvent"), "application/x-ndjson", nil)
 	}
 	s.log.err = ErrUnconfirmed // of a question nothing may have been stored
-	if w := s.send(s.broken, operation("getPresence"), "", nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
-		s.t.Errorf("presence from a broker that is away: %d %s", w.Code, w.Body)
+	for id, kind := range map[string]string{"getPresence": "", "queryPresence": "application/json", "queryTenantPresence": "application/json"} {
+		if w := s.send(s.broken, operation(id), kind, nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
+			s.t.Errorf("%s from a broker that is away: %d %s", id, w.Code, w.Body)
+		}
 	}
 	s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "all"})
 	if w := s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "al"}); w.Code != http.StatusBadRequest {

@@ -22,7 +22,7 @@ var (
 // rooms; resolvesAtOnce how many of those are asked for at a time.
 const (
 	resolveTime    = 2 * time.Second
-	resolvesAtOnce = 16
+	resolvesAtOnce = 32
 )
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no

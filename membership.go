@@ -22,7 +22,7 @@ const (
 	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
 	membershipMost    = time.Hour        // and one that does, at most
 	membershipRetry   = time.Second      // after a failure
-	membershipConns   = 64               // to the service, so many questions at a time over HTTP/1.1
+	membershipConns   = 128              // to the service, so many questions at a time over HTTP/1.1
 )
 
 // MembershipService is the Resolver of hubs whose membership another service

@@ -360,7 +360,7 @@ var closedWords = map[string]string{
 	"realtime_streams_refused_total": `reason: capacity drain`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
-	"realtime_gaps_total":            `reason: expired lost slow unknown`,
+	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialRequired CrossSite ForbiddenHost InvalidCredential ScopeRequired TenantForbidden`,
 	"realtime_rate_limited_total":    `limit: client probe publish`,
 	"realtime_presence_profiles":     `status: away online`,

@@ -13,9 +13,6 @@ import (
 // ErrConflict: somebody else has changed the room at the same time.
 var ErrConflict = errors.New("the room has changed meanwhile")
 
-// ErrRoomUnknown: nobody has said yet who belongs to the room.
-var ErrRoomUnknown = errors.New("the members of the room are not known")
-
 // Belonging is what is kept of one profile in one room.
 type Belonging struct {
 	Profile ProfileRef

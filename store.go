@@ -14,6 +14,7 @@ import (
 var (
 	ErrExpired       = errors.New("the history no longer reaches back to this cursor")
 	ErrUnknownCursor = errors.New("this is no cursor of this history")
+	ErrRoomUnknown   = errors.New("nobody has said yet who belongs to a room")
 )
 
 // Errors of a Log that a broker keeps.

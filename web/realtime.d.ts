@@ -41,7 +41,7 @@ type Prefixes<Type extends string> = Type extends `${infer Start}.${infer Rest}`
 
 /** Something was missed for good: fetch what you show anew, then go on. */
 export interface Gap {
-  reason: 'expired' | 'unknown' | 'slow';
+  reason: 'expired' | 'unknown' | 'membership' | 'slow';
   cursor?: string;
 }
 
