@@ -109,7 +109,7 @@ func toRoom(i int) string {
 func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		service := &memberService{members: `"me"`, cache: []string{"no-store"}}
+		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
 		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
 		is.NoErr(err)
@@ -120,6 +120,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 			is.Equal(call(handler, "POST", "/v1/events", toRoom(i+1)).Code, http.StatusAccepted)
 		}
 		hub.Kick(c, CloseKicked)
+		time.Sleep(time.Minute) // no answer holds any more
 		service.set(func() { service.gate, service.asked, service.most = make(chan struct{}), 0, 0 })
 
 		start := time.Now()
@@ -160,7 +161,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		service := &memberService{members: `"me"`, cache: []string{"max-age=1"}}
+		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
 		var events []string
 		for i := range 40 {
@@ -168,7 +169,7 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		}
 		batch := `{"events":[` + strings.Join(events, ",") + `]}`
 		is.Equal(call(handler, "POST", "/v1/events/batch", batch).Code, http.StatusAccepted)
-		time.Sleep(2 * time.Second)
+		time.Sleep(time.Minute) // no answer holds any more
 		service.set(func() { service.gate = make(chan struct{}) })
 		start := time.Now()
 		is.Equal(call(handler, "POST", "/v1/events/batch", batch).Code, http.StatusAccepted) // the last good answers serve
@@ -571,4 +572,27 @@ func TestCompressedBodies(t *testing.T) {
 	is.Equal(w.Code, http.StatusAccepted)
 	w = ask(h.Handler, "POST", "/v1/events", "{}", "Content-Type", "text/plain")
 	is.Equal(w.Header().Get("Accept-Encoding"), "")
+}
+
+// slowPeers answer after a second each.
+type slowPeers struct{ Peers }
+
+func (slowPeers) Node() (node [4]byte) { return node }
+func (slowPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+	time.Sleep(time.Second)
+	return Answer{Found: true}, nil
+}
+
+// Connections that other hubs hold are closed together.
+func TestClosingAProfileElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		list := make([]*Connection, 30)
+		for i := range list {
+			list[i] = &Connection{elsewhere: true}
+		}
+		start := time.Now()
+		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, CloseKicked)
+		is.Equal(time.Since(start), time.Second)
+	})
 }
