@@ -91,10 +91,13 @@ func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 }
 
 // call is ask of somebody who waits for the answer.
-func call(handler http.Handler, method, target, body string) *httptest.ResponseRecorder {
+func call(handler http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	r.Host = "localhost"
 	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
 	return w
@@ -522,7 +525,7 @@ func TestPresenceQuery(t *testing.T) {
 	// As GET does, it counts as a call, hides what the audience hides, and asks for a scope.
 	h = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{ClientRate: 2})
 	post := func(path, token string) *httptest.ResponseRecorder {
-		return ask(h.Handler, "POST", path, `{"profiles":["1"]}`, "Authorization", token)
+		return call(h.Handler, "POST", path, `{"profiles":["1"]}`, "Authorization", token)
 	}
 	token := bearer(t, "scope", "subscribe")
 	is.True(strings.Contains(post("/v1/presence/query", token).Body.String(), `"lastActiveAt":null`))
@@ -568,9 +571,9 @@ func TestCompressedBodies(t *testing.T) {
 		}
 	}
 	is.Equal(h.payloads(t, "acme", c), []string{""}) // nothing was taken
-	w := ask(h.Handler, "POST", "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1"), "Content-Encoding", "Identity")
+	w := call(h.Handler, "POST", "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1"), "Content-Encoding", "Identity")
 	is.Equal(w.Code, http.StatusAccepted)
-	w = ask(h.Handler, "POST", "/v1/events", "{}", "Content-Type", "text/plain")
+	w = call(h.Handler, "POST", "/v1/events", "{}", "Content-Type", "text/plain")
 	is.Equal(w.Header().Get("Accept-Encoding"), "")
 }
 
