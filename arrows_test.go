@@ -53,7 +53,7 @@ var arrows = map[string][]string{
 	"typing":         {"hub", "dispatcher", "members", "deadlines", "event", "target"},
 	"presence":       {"typing", "hub", "dispatcher", "streams", "members", "tenant", "connection", "deadlines", "event", "target"},
 	"elsewhere":      {"parcel", "connection", "peers", "event", "target"},
-	"cluster":        {"elsewhere", "presence", "typing", "hub", "streams", "directory", "connection", "peers", "counts", "filter", "event", "target"},
+	"cluster":        {"elsewhere", "presence", "typing", "hub", "streams", "members", "directory", "connection", "peers", "counts", "filter", "event", "target"},
 	"limits":         {"target"},
 	"keys":           {},
 	"caller":         {"connection", "faults", "target"},

@@ -29,8 +29,11 @@ const (
 // lock held. A nil Roster means that the hub's own rooms are the truth.
 type Resolver interface {
 	Resolve(ctx context.Context, tenant string, room Room) (*Roster, error)
+}
+
+// Refresher is a Resolver that keeps answers.
+type Refresher interface {
 	// Refresh is Resolve with an answer to a question that is asked from now on.
-	// ErrNoService: there is nobody to ask.
 	Refresh(ctx context.Context, tenant string, room Room) (*Roster, error)
 }
 
@@ -39,11 +42,6 @@ type OwnMembership struct{}
 
 // Resolve has nothing to ask.
 func (OwnMembership) Resolve(context.Context, string, Room) (*Roster, error) { return nil, nil }
-
-// Refresh implements Resolver.
-func (OwnMembership) Refresh(context.Context, string, Room) (*Roster, error) {
-	return nil, ErrNoService
-}
 
 // members is who belongs where: in each tenant's own rooms, in those that all hubs of a
 // cluster keep, or in another service's.
@@ -74,8 +72,8 @@ func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roste
 }
 
 func (m *members) noAnswer(tenant string, room Room, err error) error {
-	if err == nil || errors.Is(err, ErrNoService) {
-		return err
+	if err == nil {
+		return nil
 	}
 	m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
 	return errors.Join(ErrMembership, err)
@@ -114,7 +112,11 @@ func together(n int, do func(i int)) {
 // Refresh asks whoever owns a room's membership anew; what the answer says holds for
 // all that is published here from then on. ErrNoService, ErrMembership.
 func (m *members) Refresh(ctx context.Context, name string, room Room) error {
-	roster, err := m.resolver.Refresh(ctx, name, room)
+	service, ok := m.resolver.(Refresher)
+	if !ok {
+		return ErrNoService
+	}
+	roster, err := service.Refresh(ctx, name, room)
 	if err != nil {
 		return m.noAnswer(name, room, err)
 	}

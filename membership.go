@@ -74,7 +74,7 @@ func (m *MembershipService) Resolve(ctx context.Context, tenant string, room Roo
 	return nil, err
 }
 
-// Refresh implements Resolver.
+// Refresh implements Refresher.
 func (m *MembershipService) Refresh(ctx context.Context, tenant string, room Room) (*Roster, error) {
 	return m.resolve(ctx, tenantRoom{tenant, room}, true)
 }

@@ -464,10 +464,6 @@ func (s *rosterStub) Resolve(_ context.Context, _ string, room Room) (*Roster, e
 	return s.rooms[room.ID], nil
 }
 
-func (s *rosterStub) Refresh(ctx context.Context, tenant string, room Room) (*Roster, error) {
-	return s.Resolve(ctx, tenant, room)
-}
-
 // empty waits until a tenant has no stream.
 func (h *testHub) empty(t testing.TB, tenant string) {
 	t.Helper()
