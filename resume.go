@@ -13,11 +13,12 @@ import (
 // taken the last, until it has caught up and is live.
 type replay struct {
 	// Static.
-	tenant  *tenant
-	conn    *Connection
-	log     Log
-	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error) // nil: the hub's own rooms are the truth
-	fail    func()                                                           // ends the stream: the client resumes later
+	tenant *tenant
+	conn   *Connection
+	log    Log
+	// resolve asks for rooms; nil: the hub's own are the truth.
+	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error)
+	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
 	// allRooms: what rooms a profile belonged to is not known here; so those of all
 	// entries are looked at, as of now.
