@@ -18,14 +18,11 @@ var ErrField = errors.New("sse: CR, LF or NUL in an id or event name")
 // and shared by all streams that owe it.
 type Frame struct {
 	data      []byte    // the events
-	chunk     []byte    // data as a chunk of an HTTP/1.1 body, in the same buffer
+	chunk     []byte    // data as a chunk of an HTTP/1.1 body (RFC 9112 §7.1), in the same buffer
 	since     time.Time // when its event was published; zero: not to be timed
 	events    int32     // how many it is to be counted as
 	ephemeral bool
 }
-
-// lastChunk ends an HTTP/1.1 body (RFC 9112 §7.1); to other bodies it adds nothing.
-var lastChunk = &Frame{chunk: []byte("0\r\n\r\n")}
 
 // ChunkRoom is how much more capacity than length lets a frame take data as it is,
 // without a copy.
@@ -60,12 +57,12 @@ func (f *Frame) Events() int { return int(f.events) }
 
 // AppendEvent appends one event; an empty id or name leaves the field out. Data
 // of several lines becomes several data fields (LF, CR and CRLF all end a line).
+// The id comes last, though a client that follows the standard (WHATWG HTML §9.2.6)
+// does not mind: many take an id as soon as its line is there, and if they are cut in
+// the middle of the event they must not say that they have it.
 func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
 	if strings.ContainsAny(id, "\r\n\x00") || strings.ContainsAny(name, "\r\n\x00") {
 		return b, ErrField
-	}
-	if id != "" {
-		b = append(append(append(b, "id: "...), id...), '\n')
 	}
 	if name != "" {
 		b = append(append(append(b, "event: "...), name...), '\n')
@@ -79,6 +76,9 @@ func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
 		}
 		if end < 0 {
 			b = append(append(append(b, "data: "...), data...), '\n')
+			if id != "" {
+				return AppendID(b, id), nil
+			}
 			return append(b, '\n'), nil
 		}
 		b = append(append(append(b, "data: "...), data[:end]...), '\n')

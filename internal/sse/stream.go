@@ -244,8 +244,8 @@ func (s *Stream) cutLocked() {
 // closeLocked has the stream end after what is pending and one last frame.
 func (s *Stream) closeLocked(last *Frame) {
 	s.closed = true
-	s.pending = append(s.pending, last, lastChunk)
-	s.oweLocked(last.Len() + lastChunk.Len())
+	s.pending = append(s.pending, last, s.engine.lastChunk)
+	s.oweLocked(last.Len() + s.engine.lastChunk.Len())
 	s.lingerLocked()
 }
 
