@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,8 +102,8 @@ func serve(t *testing.T, settings ...string) (url string) {
 	return "http://" + (<-addr).String()
 }
 
-// tab opens a page; what the page complains about fails the test.
-func tab(t *testing.T, browser context.Context, url string) (page context.Context, closeTab func()) {
+// tab opens a page; what the page complains about fails the test, but for what is expected.
+func tab(t *testing.T, browser context.Context, url string, expected ...string) (page context.Context, closeTab func()) {
 	page, cancel := chromedp.NewContext(browser)
 	var once sync.Once
 	closeTab = func() { once.Do(func() { chromedp.Cancel(page); cancel() }) }
@@ -112,7 +113,8 @@ func tab(t *testing.T, browser context.Context, url string) (page context.Contex
 		case *runtime.EventExceptionThrown:
 			t.Errorf("%s: exception: %v", url, e.ExceptionDetails)
 		case *log.EventEntryAdded:
-			if e.Entry.Level == log.LevelError && !strings.HasSuffix(e.Entry.URL, "/favicon.ico") {
+			isExpected := func(text string) bool { return strings.Contains(e.Entry.Text, text) }
+			if e.Entry.Level == log.LevelError && !strings.HasSuffix(e.Entry.URL, "/favicon.ico") && !slices.ContainsFunc(expected, isExpected) {
 				t.Errorf("%s: %s", url, e.Entry.Text)
 			}
 		}

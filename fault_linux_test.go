@@ -114,7 +114,15 @@ func (p *process) peak(t *testing.T) int {
 	return 0
 }
 
-// subscribe opens a stream and reads its head and hub.ready, and nothing more.
+// opened is a stream behind its head: what is read is the body.
+type opened struct {
+	net.Conn
+	body io.Reader
+}
+
+func (o opened) Read(p []byte) (int, error) { return o.body.Read(p) }
+
+// subscribe opens a stream and reads its head and hub.ready, and no event more.
 func subscribe(t *testing.T, addr, profile string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -122,22 +130,21 @@ func subscribe(t *testing.T, addr, profile string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	ready(t, conn, addr, profile)
-	return conn
-}
-
-func ready(t *testing.T, conn net.Conn, addr, profile string) {
-	t.Helper()
 	conn.SetDeadline(time.Now().Add(time.Minute))
 	fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, addr)
+	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var got []byte
 	for b := make([]byte, 1); !bytes.Contains(got, []byte("hub.ready\ndata: ")) || !bytes.HasSuffix(got, []byte("\n\n")); {
-		if _, err := conn.Read(b); err != nil {
+		if _, err := res.Body.Read(b); err != nil {
 			t.Fatalf("%v after %q", err, got)
 		}
 		got = append(got, b...)
 	}
 	conn.SetDeadline(time.Time{})
+	return opened{conn, res.Body}
 }
 
 // A flood of events to clients that do not read stays within the memory budget
@@ -156,7 +163,7 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	const every = 100
 	go func() {
 		defer pw.Close()
-		filler := strings.Repeat("x", 60<<10)
+		filler := strings.Repeat("x", 60<<10-len(`""`))
 		w := bufio.NewWriterSize(pw, 1<<20)
 		for i := range events {
 			to := fmt.Sprint("stalled-", i%stalled)

@@ -81,7 +81,7 @@ func packed(t *testing.T, others ...string) (dir string) {
 func TestNode(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	dir := packed(t, "eventsource@4.0.0")
+	dir := packed(t, "eventsource@4.0.0", "event-source-polyfill@1.0.31")
 	url := serve(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
 	single := serve(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
 	programs, err := filepath.Glob("testdata/node/*.mjs")
@@ -91,7 +91,7 @@ func TestNode(t *testing.T) {
 		is.NoErr(err)
 		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
 	}
-	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs"} {
+	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs"} {
 		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, url) })
 	}
 	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single) })

@@ -79,7 +79,7 @@ func (p *parcel) frame(unnamed bool) *sse.Frame {
 		frame = &p.unnamed
 	}
 	if *frame == nil {
-		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24)
+		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24+sse.ChunkRoom)
 		*frame = sse.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
 	}
 	return *frame

@@ -26,6 +26,8 @@ type clientHub struct {
 	url     string // the hub's
 	wire    *wire  // between the browser and it
 	path    string // of the pages
+
+	expected []string // of what the pages complain about
 }
 
 func newClientHub(t *testing.T, settings ...string) *clientHub {
@@ -72,7 +74,7 @@ func newWire(t *testing.T, url string) *wire {
 			if n > 0 && !dead {
 				to.Write(buffer[:n])
 			}
-			if bytes.HasPrefix(buffer[:n], []byte(":")) {
+			if bytes.Contains(buffer[:n], []byte("\n:\n\n")) { // a chunk of its own
 				select {
 				case w.beat <- struct{}{}:
 				default:
@@ -159,7 +161,7 @@ const openClient = `(async () => {
 // open opens a tab and its client; options are JavaScript. before runs first.
 func (h *clientHub) open(options string, before ...string) *clientTab {
 	h.t.Helper()
-	page, closeTab := tab(h.t, h.browser, h.wire.url+cmp.Or(h.path, "/healthz"))
+	page, closeTab := tab(h.t, h.browser, h.wire.url+cmp.Or(h.path, "/healthz"), h.expected...)
 	tab := &clientTab{h, page, closeTab}
 	tab.run(strings.Join(before, ";"))
 	tab.run(fmt.Sprintf(openClient, options))

@@ -157,6 +157,7 @@ func TestRealtimeWithoutLocks(t *testing.T) {
 // with all it missed, and does not wait for its next try.
 func TestRealtimeOffline(t *testing.T) {
 	h := newClientHub(t, "REALTIME_RETRY=1m")
+	h.expected = []string{"net::ERR_INCOMPLETE_CHUNKED_ENCODING"} // so says the browser of a stream that is cut
 	one := h.live(asAlice)
 	two := h.live(asAlice)
 	offline := func(offline bool) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -33,7 +32,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		return err
 	}
 	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires
-	sub.Cursor = cmp.Or(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
+	sub.Cursor = cursorOf(r.Header, query)
 	if r.Method == http.MethodHead {
 		sse.Header(w.Header())
 		return nil
@@ -53,6 +52,23 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	}
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
+}
+
+// cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
+// its own appends the id to the address it was given, which may say cursor already: so
+// it wins over that, and of several the last one is the latest.
+func cursorOf(header http.Header, query url.Values) string {
+	if id := header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id", "Last-Event-ID"} {
+		for _, id := range slices.Backward(query[name]) {
+			if id != "" {
+				return id
+			}
+		}
+	}
+	return query.Get("cursor")
 }
 
 func subscription(query url.Values) (s Subscription, err error) {

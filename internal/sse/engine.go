@@ -50,6 +50,7 @@ type Engine struct {
 	cfg       Config
 	shards    []*shard
 	heartbeat *Frame
+	lastChunk *Frame // ends a body in chunks; to another it adds nothing
 	poller    poller
 
 	owed  atomic.Int64 // bytes that all streams owe; may lag behind
@@ -91,7 +92,7 @@ type lingering struct {
 // NewEngine makes an engine; its goroutines start with its first stream, and end
 // with [Engine.Close].
 func NewEngine(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, heartbeat: NewFrame([]byte(":\n\n"), true), stop: make(chan struct{})}
+	e := &Engine{cfg: cfg, heartbeat: NewFrame([]byte(":\n\n"), true), lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, stop: make(chan struct{})}
 	e.shards = make([]*shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range e.shards {
 		e.shards[i] = &shard{index: i, wake: make(chan struct{}, 1)}

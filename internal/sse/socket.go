@@ -59,12 +59,12 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
 	return false
 }
 
-// head is an answer's head as net/http writes it, for a body that ends with the
-// connection: HTTP/1.0 has no other.
+// head is an answer's head as net/http writes it, for a body in chunks. HTTP/1.0 has
+// none: there the body ends with the connection.
 func head(r *http.Request, h http.Header) []byte {
 	b := make([]byte, 0, 320)
 	if r.ProtoAtLeast(1, 1) {
-		b = append(b, "HTTP/1.1 200 OK\r\nDate: "...)
+		b = append(b, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nDate: "...)
 	} else {
 		b = append(b, "HTTP/1.0 200 OK\r\nDate: "...)
 	}

@@ -81,8 +81,8 @@ func TestAgeBuckets(t *testing.T) {
 func TestStatsOfDrops(t *testing.T) {
 	is := is.New(t)
 	word := func(text string, ephemeral bool) *Frame { return NewEvents([]byte(text), 1, ephemeral, time.Time{}) }
-	stored, passing := word("1234", false), word("abcd", true)
-	cfg := Config{Buffer: 10, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
+	stored, passing := word("1234", false), word("abcd", true) // 9 bytes each, as chunks
+	cfg := Config{Buffer: 25, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
 	e := NewEngine(cfg)
 	s := e.NewStream(func(error) {}) // nobody writes it
 	deliver([]*Stream{s}, stored, passing, passing)

@@ -1,6 +1,9 @@
 package sse
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // state says who has the claim of a stream: only who has it may touch the
 // socket. It passes from one holder to the next, each under the stream's mu.
@@ -24,6 +27,7 @@ type Stream struct {
 	gone   func(error)
 
 	// Static once it is served.
+	chunked    bool          // its body is of chunks, which we write ourselves
 	wake       chan struct{} // plain path: one token, there is something to write
 	shard      *shard        // else
 	fd         int32         // touched by the holder of the claim only
@@ -46,7 +50,7 @@ type Stream struct {
 	received uint32 // bytes that came in after the request
 	taken    int32  // frames at the front that are being written: they stay
 	offset   int32  // bytes of the first frame that are written
-	owed     int    // bytes
+	owed     int    // bytes of the frames that are not written whole
 	wroteAt  int64  // the engine's clock
 	pending  []*Frame
 	next     *Stream // in the list that has the claim
@@ -120,8 +124,8 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 	}
 	d.engine = s.engine
 	s.pending = append(s.pending, f)
-	s.owed += len(f.data)
-	d.owed += len(f.data)
+	s.owed += f.Len()
+	d.owed += f.Len()
 	switch {
 	case s.state != idle:
 		s.boundLocked()
@@ -212,13 +216,13 @@ func (s *Stream) shedLocked(why Drop) {
 			kept = append(kept, f)
 			continue
 		}
-		s.oweLocked(-len(f.data))
+		s.oweLocked(-f.Len())
 		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true
 			s.engine.losses.shed.Add(1)
 			kept = append(kept, s.engine.cfg.Shed)
-			s.oweLocked(len(s.engine.cfg.Shed.data))
+			s.oweLocked(s.engine.cfg.Shed.Len())
 		}
 	}
 	clear(s.pending[len(kept):])
@@ -229,13 +233,19 @@ func (s *Stream) shedLocked(why Drop) {
 // by resuming.
 func (s *Stream) cutLocked() {
 	for _, f := range s.pending[s.taken:] {
-		s.oweLocked(-len(f.data))
+		s.oweLocked(-f.Len())
 	}
 	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
-	last := s.engine.cfg.Cut()
-	s.pending = append(append([]*Frame(nil), s.pending[:s.taken]...), last)
-	s.oweLocked(len(last.data))
-	s.closed, s.cut = true, true
+	s.pending = slices.Clone(s.pending[:s.taken])
+	s.cut = true
+	s.closeLocked(s.engine.cfg.Cut())
+}
+
+// closeLocked has the stream end after what is pending and one last frame.
+func (s *Stream) closeLocked(last *Frame) {
+	s.closed = true
+	s.pending = append(s.pending, last, s.engine.lastChunk)
+	s.oweLocked(last.Len() + s.engine.lastChunk.Len())
 	s.lingerLocked()
 }
 
@@ -253,10 +263,7 @@ func (s *Stream) Close(last *Frame) {
 	s.mu.Lock()
 	wake := false
 	if !s.closed {
-		s.closed = true
-		s.pending = append(s.pending, last)
-		s.oweLocked(len(last.data))
-		s.lingerLocked()
+		s.closeLocked(last)
 		wake = s.claimLocked(idle)
 	}
 	s.mu.Unlock()
@@ -306,6 +313,14 @@ func (s *Stream) signal() {
 // chunk is how much is copied together for one write, at most.
 const chunk = 64 << 10
 
+// wire is f as s's client is sent it.
+func (s *Stream) wire(f *Frame) []byte {
+	if s.chunked {
+		return f.chunk
+	}
+	return f.data
+}
+
 // peekLocked is what to write next: one frame as it is, or several copied to buf,
 // which has room for a chunk. They stay pending until advanceLocked.
 func (s *Stream) peekLocked(buf func() []byte) []byte {
@@ -313,16 +328,17 @@ func (s *Stream) peekLocked(buf func() []byte) []byte {
 		return nil
 	}
 	s.taken = 1
-	first := s.pending[0].data[s.offset:]
-	if len(s.pending) == 1 || len(first)+len(s.pending[1].data) > chunk {
+	first := s.wire(s.pending[0])[s.offset:]
+	if len(s.pending) == 1 || len(first)+len(s.wire(s.pending[1])) > chunk {
 		return first
 	}
 	b := append(buf()[:0], first...)
 	for _, f := range s.pending[1:] {
-		if len(b)+len(f.data) > chunk {
+		data := s.wire(f)
+		if len(b)+len(data) > chunk {
 			break
 		}
-		b = append(b, f.data...)
+		b = append(b, data...)
 		s.taken++
 	}
 	return b
@@ -330,17 +346,18 @@ func (s *Stream) peekLocked(buf func() []byte) []byte {
 
 // advanceLocked takes off what was written, and returns what that was.
 func (s *Stream) advanceLocked(n int) (w written) {
-	s.oweLocked(-n)
 	if n > 0 {
 		s.wroteAt = s.engine.clock.Load()
 	}
 	n += int(s.offset)
-	whole := 0
+	whole, paid := 0, 0
 	for _, f := range s.pending {
-		if n < len(f.data) {
+		size := len(s.wire(f))
+		if n < size {
 			break
 		}
-		n -= len(f.data)
+		n -= size
+		paid += f.Len()
 		s.shed = s.shed && f != s.engine.cfg.Shed
 		if f.events > 0 {
 			w.events += int(f.events)
@@ -350,6 +367,7 @@ func (s *Stream) advanceLocked(n int) (w written) {
 		}
 		whole++
 	}
+	s.oweLocked(-paid)
 	s.offset, s.taken = int32(n), 0
 	if n > 0 {
 		s.taken = 1
