@@ -217,7 +217,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
-		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsTenants: cfg.MetricsTenants, Logger: logger,
+		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	server := newServer(api.Handler(), certificate, api.ErrorLog())
 	scheme, serve := "http://", server.Serve
@@ -227,8 +227,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	logger.Info("listening", "url", scheme+listener.Addr().String())
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
-	} else if n := len(cfg.JWTSecret); n > 0 && n < 32 {
-		logger.Warn("the secret is short: HS256 wants 32 bytes or more (RFC 7518, section 3.2)", "variable", envPrefix+"JWT_SECRET")
 	}
 	if listening != nil {
 		listening(listener.Addr())
