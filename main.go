@@ -29,22 +29,22 @@ import (
 	"realtimehub/internal/sse"
 )
 
-const usage = `Usage:
-
-  realtimehub               serve; settings are environment variables, see README.md
-  realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
-  realtimehub -health
-
-`
-
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
-	}
-	health := flag.Bool("health", false, "ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1")
+	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
+	var health, help, about bool
+	flag.BoolVar(&health, "health", false, "")
+	flag.BoolVar(&about, "version", false, "")
+	flag.BoolVar(&help, "help", false, "") // declared, so that what was asked for goes to stdout
+	flag.BoolVar(&help, "h", false, "")
 	flag.Parse()
-	if *health {
+	switch {
+	case help:
+		printHelp(os.Stdout)
+		return
+	case about:
+		fmt.Println(version())
+		return
+	case health:
 		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""))
 	}
 	ctx := untilSignal()
