@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,12 +20,29 @@ import (
 
 // provider is an identity provider that tests change; nil fails.
 type provider struct {
+	mu sync.Mutex
+	// Guarded by mu.
 	keys  []jwkset.JWK
-	asked int
+	times int
+}
+
+// asked is how often it was.
+func (p *provider) asked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.times
+}
+
+func (p *provider) set(keys []jwkset.JWK) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys = keys
 }
 
 func (p *provider) fetch(context.Context) ([]jwkset.JWK, error) {
-	p.asked++
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.times++
 	if p.keys == nil {
 		return nil, errors.New("away")
 	}
@@ -33,15 +51,16 @@ func (p *provider) fetch(context.Context) ([]jwkset.JWK, error) {
 
 func (p *provider) publish(t *testing.T, kids map[string]*rsa.PrivateKey) {
 	t.Helper()
-	p.keys = []jwkset.JWK{}
+	keys := []jwkset.JWK{}
 	for kid, key := range kids {
 		text, _ := json.Marshal(jwkOf(&key.PublicKey, kid))
 		jwk, err := jwkset.NewJWKFromRawJSON(text, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.keys = append(p.keys, jwk)
+		keys = append(keys, jwk)
 	}
+	p.set(keys)
 }
 
 // A token is refused for good only once the provider was asked for its key and has
@@ -81,13 +100,13 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		expect(kidless, 503)
 		is.True(auth.Ready() != nil)
 		time.Sleep(10 * time.Second)
-		is.True(p.asked >= 3 && p.asked <= 6)
+		is.True(p.asked() >= 3 && p.asked() <= 6)
 		for range 1000 {
 			expect(other, 503)
 		}
-		before := p.asked
+		before := p.asked()
 		time.Sleep(10 * time.Minute)
-		is.True(p.asked-before >= 600/45 && p.asked-before <= 600/15+1)
+		is.True(p.asked()-before >= 600/45 && p.asked()-before <= 600/15+1)
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
 		_, after := status(good)
 		is.True(after > 0 && after <= 45*time.Second)
@@ -100,10 +119,10 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 
 		// Another that has not come yet has the keys fetched, once.
 		time.Sleep(2 * time.Minute)
-		before = p.asked
+		before = p.asked()
 		third := mint(two, "kid", "three")
 		expect(third, 401)
-		is.Equal(p.asked, before+1)
+		is.Equal(p.asked(), before+1)
 		// The next one is to wait, and the keys are fetched for it when they may be.
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": two})
 		fresh, alike := mint(two, "kid", "two"), mint(two)
@@ -111,17 +130,17 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 			expect(fresh, 503)
 			expect(alike, 503)
 		}
-		is.Equal(p.asked, before+1)
+		is.Equal(p.asked(), before+1)
 		_, after = status(fresh)
 		is.True(after > 0 && after <= keysUnknown)
 		time.Sleep(after)
 		synctest.Wait()
-		is.Equal(p.asked, before+2)
+		is.Equal(p.asked(), before+2)
 		expect(fresh, 200)
 		expect(alike, 200) // without a kid as well
 
 		// What was good stays while the provider is away, and what is not known is not refused.
-		p.keys = nil
+		p.set(nil)
 		time.Sleep(20 * time.Minute)
 		expect(good, 200)
 		expect(mint(two, "kid", "four"), 503)
