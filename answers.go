@@ -81,7 +81,7 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 	switch p.status {
 	case http.StatusUnauthorized: // RFC 6750, section 3
 		challenge := `Bearer realm="realtime"`
-		if !errors.Is(err, errNoCredential) {
+		if p.code != errNoCredential.Code {
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
@@ -93,6 +93,8 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		wait := time.Second
 		if limit, ok := errors.AsType[*RateError](err); ok {
 			wait = max(wait, limit.After+time.Second-1)
+		} else if refusal, ok := errors.AsType[*Refusal](err); ok {
+			wait = max(wait, refusal.After+time.Second-1)
 		}
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
@@ -146,11 +148,7 @@ func describe(err error) *problem {
 		return p
 	}
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		status := http.StatusUnauthorized
-		if refusal.Valid {
-			status = http.StatusForbidden
-		}
-		return &problem{status, refusal.Code, refusal.Detail}
+		return &problem{refusal.Status, refusal.Code, refusal.Detail}
 	}
 	if limit, ok := errors.AsType[*RateError](err); ok {
 		return &problem{http.StatusTooManyRequests, "RateLimited", limit.Error()}
@@ -185,7 +183,7 @@ func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "EventTooLarge", "RateLimited",
 		"MembershipUnavailable", "Unconfirmed", "NotStored", "Draining", "Internal",
-		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope,
+		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
 	for _, code := range []Code{
 		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,

@@ -153,6 +153,9 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.send(s.broken, o, kind, nil)
 		s.send(s.draining, o, kind, nil)
 		s.send(s.external, o, kind, nil)
+		s.send(s.secured, o, kind, nil, func(r *http.Request) {
+			r.Header.Set("Authorization", bearer(s.t, "nbf", time.Now().Add(time.Minute).Unix()))
+		})
 	default:
 		s.t.Errorf("%s: nobody knows how to get a %s", o.Name, status)
 	}

@@ -90,6 +90,7 @@ const (
 	CloseSlow     CloseReason = "slow"
 	CloseCapacity CloseReason = "capacity"
 	CloseReplaced CloseReason = "replaced"
+	ClosePending  CloseReason = "pending" // the token may be good later
 
 	// Of these no hub.closing tells: nobody is there to be told, or to listen.
 	CloseClient   CloseReason = "client"   // it left
@@ -128,7 +129,7 @@ func newHubCounts() *hubCounts {
 		connects: newCounts(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: newCounts(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseCapacity, CloseReplaced),
-		refused:  newCounts(CloseDrain, CloseCapacity),
+		refused:  newCounts(CloseDrain, CloseCapacity, ClosePending),
 		accepted: newCounts(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
 		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: newSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),

@@ -49,12 +49,15 @@ const displacedRetry = 5 * time.Minute
 
 // Closing is the last frame of a stream that the hub ends: when to come back is
 // jittered, so that those cut together do not return together.
-func (f *frames) Closing(reason CloseReason) *sse.Frame {
+func (f *frames) Closing(reason CloseReason) *sse.Frame { return f.ClosingFor(reason, 0) }
+
+// ClosingFor is Closing where coming back is of no use for some time.
+func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *sse.Frame {
 	wait := f.retry
 	if reason == CloseReplaced || reason == CloseKicked {
 		wait = max(wait, displacedRetry)
 	}
-	wait += rand.N(wait)
+	wait += after + rand.N(wait)
 	data, _ := json.Marshal(struct {
 		Reason  CloseReason `json:"reason"`
 		RetryMS int64       `json:"retryMs"`

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"errors"
 	"log"
 	"log/slog"
 	"net/http"
@@ -24,9 +25,8 @@ var web embed.FS
 type APIConfig struct {
 	MaxEventBytes  int
 	MaxBodyBytes   int
-	Loopback       bool     // in open mode then no web page from elsewhere gets in
-	Origins        []string // whose pages may call: "https://app.example.com", or "*" alone
-	MetricsTenants int      // so many are shown by name, those with most streams
+	Loopback       bool // in open mode then no web page from elsewhere gets in
+	MetricsTenants int  // so many are shown by name, those with most streams
 	Logger         *slog.Logger
 }
 
@@ -138,6 +138,10 @@ func (a *api) Handler() http.Handler {
 				} else {
 					a.auth.Refuse(err)
 				}
+				if later, ok := errors.AsType[*Refusal](err); ok && later.Status == http.StatusServiceUnavailable && pattern == streamRoute {
+					a.subscribing.later(w, r, later.After)
+					return
+				}
 				fail(w, r, a.cfg.Logger, err)
 			}
 		})
@@ -147,7 +151,8 @@ func (a *api) Handler() http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
-	serve := shared(mux, a.cfg.Origins)
+	pages := &webPages{auth: a.auth, loopback: a.cfg.Loopback, logger: a.cfg.Logger, told: map[string]bool{}}
+	serve := pages.shared(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
@@ -155,10 +160,7 @@ func (a *api) Handler() http.Handler {
 		if a.hub.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
-		var err error
-		if a.cfg.Loopback && a.auth.Open() {
-			err = fromElsewhere(r)
-		}
+		err := pages.refuses(r)
 		if err == nil && !isClean(r.URL) {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
@@ -243,11 +245,13 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
-	var not *problem
+	var not error
 	if a.hub.Draining() {
 		not = &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
 		not = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", err.Error()}
+	} else {
+		not = a.auth.Ready()
 	}
 	if not != nil {
 		fail(w, r, a.cfg.Logger, not)

@@ -29,22 +29,22 @@ import (
 	"realtimehub/internal/sse"
 )
 
-const usage = `Usage:
-
-  realtimehub               serve; settings are environment variables, see README.md
-  realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
-  realtimehub -health
-
-`
-
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
-	}
-	health := flag.Bool("health", false, "ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1")
+	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
+	var health, help, about bool
+	flag.BoolVar(&health, "health", false, "")
+	flag.BoolVar(&about, "version", false, "")
+	flag.BoolVar(&help, "help", false, "") // declared, so that what was asked for goes to stdout
+	flag.BoolVar(&help, "h", false, "")
 	flag.Parse()
-	if *health {
+	switch {
+	case help:
+		printHelp(os.Stdout)
+		return
+	case about:
+		fmt.Println(version())
+		return
+	case health:
 		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""))
 	}
 	ctx := untilSignal()
@@ -217,7 +217,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
-		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsTenants: cfg.MetricsTenants, Logger: logger,
+		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	server := newServer(api.Handler(), certificate, api.ErrorLog())
 	scheme, serve := "http://", server.Serve
@@ -227,8 +227,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	logger.Info("listening", "url", scheme+listener.Addr().String())
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
-	} else if n := len(cfg.JWTSecret); n > 0 && n < 32 {
-		logger.Warn("the secret is short: HS256 wants 32 bytes or more (RFC 7518, section 3.2)", "variable", envPrefix+"JWT_SECRET")
 	}
 	if listening != nil {
 		listening(listener.Addr())

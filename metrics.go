@@ -80,6 +80,7 @@ type look struct {
 
 func (m *Metrics) look() *look {
 	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now()}
+	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {

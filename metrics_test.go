@@ -357,11 +357,11 @@ func TestMetricsOfLostIDs(t *testing.T) {
 var closedWords = map[string]string{
 	"realtime_connects_total":        `resume: complete fresh partial`,
 	"realtime_closes_total":          `reason: capacity client drain expired kicked noisy replaced slow vanished`,
-	"realtime_streams_refused_total": `reason: capacity drain`,
+	"realtime_streams_refused_total": `reason: capacity drain pending`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
-	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialRequired CrossSite ForbiddenHost InvalidCredential ScopeRequired TenantForbidden`,
+	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: client probe publish`,
 	"realtime_presence_profiles":     `status: away online`,
 	"realtime_server_errors_total":   `kind: accept client other panic tls`,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
@@ -44,10 +45,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if err != nil {
-		// Stock EventSource gives up for good on any other answer than 200.
-		last := s.hub.Engine().NewStream(func(error) {})
-		last.Close(s.hub.Closing(Turned(err)))
-		s.hub.Engine().Serve(w, r, last)
+		s.turnAway(w, r, Turned(err), 0)
 		return nil
 	}
 	s.hub.Engine().Serve(w, r, c.Stream)
@@ -69,6 +67,24 @@ func cursorOf(header http.Header, query url.Values) string {
 		}
 	}
 	return query.Get("cursor")
+}
+
+// later has a client come back whose token may be good then.
+func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
+	s.hub.count.refused.add(ClosePending, 1)
+	s.turnAway(w, r, ClosePending, after)
+}
+
+// turnAway answers with a stream of hub.closing alone, for a client to come back after
+// some time: stock EventSource gives up for good on any other answer than 200.
+func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseReason, after time.Duration) {
+	if r.Method == http.MethodHead {
+		sse.Header(w.Header())
+		return
+	}
+	last := s.hub.Engine().NewStream(func(error) {})
+	last.Close(s.hub.ClosingFor(why, after))
+	s.hub.Engine().Serve(w, r, last)
 }
 
 func subscription(query url.Values) (s Subscription, err error) {
