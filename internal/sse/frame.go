@@ -8,6 +8,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,12 +16,13 @@ import (
 var ErrField = errors.New("sse: CR, LF or NUL in an id or event name")
 
 // Frame is one or more whole events as they go over the wire. It is immutable,
-// and shared by all streams that owe it.
+// and shared by all streams that owe it, which are of one engine.
 type Frame struct {
 	data      []byte    // the events
 	chunk     []byte    // data as a chunk of an HTTP/1.1 body (RFC 9112 §7.1), in the same buffer
 	since     time.Time // when its event was published; zero: not to be timed
 	events    int32     // how many it is to be counted as
+	owers     atomic.Int32
 	ephemeral bool
 }
 
@@ -47,6 +49,19 @@ func NewEvents(data []byte, n int, ephemeral bool, published time.Time) *Frame {
 	copy(f.chunk, size)
 	f.data = f.chunk[at:end:end]
 	return f
+}
+
+// owe has n more streams owe f, or fewer, and returns by how many bytes the memory
+// that is owed grows: the first ower adds the frame, the last one takes it off.
+func (f *Frame) owe(n int32) int64 {
+	now := f.owers.Add(n)
+	switch before := now - n; {
+	case before == 0:
+		return int64(f.Len())
+	case now == 0:
+		return -int64(f.Len())
+	}
+	return 0
 }
 
 // Len is what the frame takes of memory, and at most of the wire, in bytes.

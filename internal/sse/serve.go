@@ -35,7 +35,7 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 		head := head(r, w.Header())
 		first := &Frame{data: head, chunk: head}
 		s.pending = append([]*Frame{first}, s.pending...)
-		s.oweLocked(first.Len())
+		s.oweLocked(first)
 		s.mu.Unlock()
 		s.write(nil)
 		return

@@ -84,7 +84,8 @@ func TestStatsOfDrops(t *testing.T) {
 	stored, passing := word("1234", false), word("abcd", true) // 9 bytes each, as chunks
 	cfg := Config{Buffer: 25, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
 	e := NewEngine(cfg)
-	s := e.NewStream(func(error) {}) // nobody writes it
+	s := e.NewStream(func(error) {})
+	s.state = blocked // nobody writes it
 	deliver([]*Stream{s}, stored, passing, passing)
 	is.Equal(e.Stats().Dropped, [drops]int64{DropSlow: 2})
 	is.Equal(e.Stats().Shed, int64(1)) // told once
@@ -103,6 +104,7 @@ func TestStatsOfDrops(t *testing.T) {
 	e2 := NewEngine(cfg)
 	one := e2.NewStream(func(error) {})
 	is.True(e2.enter(one))
+	one.state = blocked
 	deliver([]*Stream{one}, word(strings.Repeat("x", 500), true), word(strings.Repeat("y", 400), true))
 	is.Equal(e2.Stats().Dropped, [drops]int64{DropBudget: 2})
 	is.Equal(e2.Stats().Shed, int64(1))

@@ -107,9 +107,16 @@ type Delivery struct {
 	engine *Engine
 	lists  [maxShards]list // of the streams claimed
 	plain  list
-	count  int // streams in lists
-	owed   int
+	count  int   // streams in lists
+	owed   int64 // by how much the engine's grows
+
+	frame *Frame // the last one that was sent
+	spare int32  // owers that frame was given in advance
 }
+
+// inAdvance is how many owers a frame is given at once: so a broadcast counts them
+// in two steps, and not in one a stream.
+const inAdvance = 1 << 20
 
 // few streams are written to at once by who publishes; more are for the writers.
 const few = 4
@@ -123,9 +130,15 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 		return
 	}
 	d.engine = s.engine
+	if d.frame != f || d.spare == 0 {
+		d.release()
+		d.frame, d.spare = f, inAdvance
+		d.owed += f.owe(inAdvance)
+	}
+	d.spare--
+	d.owed += listed
 	s.pending = append(s.pending, f)
 	s.owed += f.Len()
-	d.owed += f.Len()
 	switch {
 	case s.state != idle:
 		s.boundLocked()
@@ -136,6 +149,14 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 		s.state = gathered
 		d.lists[s.shard.index].add(s)
 		d.count++
+	}
+}
+
+// release takes back the owers that the last frame has too many.
+func (d *Delivery) release() {
+	if d.frame != nil {
+		d.owed += d.frame.owe(-d.spare)
+		d.frame, d.spare = nil, 0
 	}
 }
 
@@ -172,7 +193,8 @@ func (d *Delivery) hand() {
 }
 
 func (d *Delivery) flushPlain() {
-	d.engine.owed.Add(int64(d.owed))
+	d.release()
+	d.engine.owed.Add(d.owed)
 	d.owed = 0
 	for s := d.plain.take(); s != nil; s = d.plain.take() {
 		s.mu.Lock()
@@ -184,9 +206,10 @@ func (d *Delivery) flushPlain() {
 	}
 }
 
-// blockedLocked says that what is owed waits for the client, and not for us.
+// blockedLocked says that what is owed waits for the client, and not for us. On the
+// plain path nobody knows before the write is over.
 func (s *Stream) blockedLocked() bool {
-	return s.state == blocked || s.state == starting || s.state == writing && s.wake != nil
+	return s.state == blocked || s.state == writing && s.wake != nil
 }
 
 // boundLocked relieves a stream whose client does not read. One that is healthy
@@ -202,39 +225,63 @@ func (s *Stream) boundLocked() {
 	}
 }
 
-// oweLocked changes what is owed.
-func (s *Stream) oweLocked(n int) {
-	s.owed += n
-	s.engine.owed.Add(int64(n))
+// listed is what a frame takes in one stream's list, in bytes: a pointer, and as
+// much again for the room that lists have to grow.
+const listed = 16
+
+// oweLocked counts a frame that is added to what is owed.
+func (s *Stream) oweLocked(f *Frame) {
+	s.owed += f.Len()
+	s.engine.owed.Add(f.owe(1) + listed)
 }
 
-// shedLocked drops the ephemeral frames, and says so in their place.
-func (s *Stream) shedLocked(why Drop) {
+// forgiveLocked counts frames that are taken off what is owed, written or not.
+func (s *Stream) forgiveLocked(frames ...*Frame) {
+	freed := int64(0)
+	for _, f := range frames {
+		s.owed -= f.Len()
+		freed += f.owe(-1) - listed
+	}
+	s.engine.owed.Add(freed)
+}
+
+// shareLocked is s's share in bytes of the memory that its unwritten frames take, of
+// which others may owe some as well.
+func (s *Stream) shareLocked() (share int) {
+	for _, f := range s.pending[s.taken:] {
+		share += listed + f.Len()/max(1, int(f.owers.Load()))
+	}
+	return share
+}
+
+// shedLocked drops the ephemeral frames, says so in their place, and returns whether
+// there were any.
+func (s *Stream) shedLocked(why Drop) (some bool) {
 	kept := s.pending[:s.taken]
 	for _, f := range s.pending[s.taken:] {
 		if !f.ephemeral {
 			kept = append(kept, f)
 			continue
 		}
-		s.oweLocked(-f.Len())
+		some = true
+		s.forgiveLocked(f)
 		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true
 			s.engine.losses.shed.Add(1)
 			kept = append(kept, s.engine.cfg.Shed)
-			s.oweLocked(s.engine.cfg.Shed.Len())
+			s.oweLocked(s.engine.cfg.Shed)
 		}
 	}
 	clear(s.pending[len(kept):])
 	s.pending = kept
+	return some
 }
 
 // cutLocked ends a slow stream with the cut's last words; the rest can be had
 // by resuming.
 func (s *Stream) cutLocked() {
-	for _, f := range s.pending[s.taken:] {
-		s.oweLocked(-f.Len())
-	}
+	s.forgiveLocked(s.pending[s.taken:]...)
 	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
 	s.pending = slices.Clone(s.pending[:s.taken])
 	s.cut = true
@@ -245,7 +292,8 @@ func (s *Stream) cutLocked() {
 func (s *Stream) closeLocked(last *Frame) {
 	s.closed = true
 	s.pending = append(s.pending, last, s.engine.lastChunk)
-	s.oweLocked(last.Len() + s.engine.lastChunk.Len())
+	s.oweLocked(last)
+	s.oweLocked(s.engine.lastChunk)
 	s.lingerLocked()
 }
 
@@ -350,14 +398,13 @@ func (s *Stream) advanceLocked(n int) (w written) {
 		s.wroteAt = s.engine.clock.Load()
 	}
 	n += int(s.offset)
-	whole, paid := 0, 0
+	whole := 0
 	for _, f := range s.pending {
 		size := len(s.wire(f))
 		if n < size {
 			break
 		}
 		n -= size
-		paid += f.Len()
 		s.shed = s.shed && f != s.engine.cfg.Shed
 		if f.events > 0 {
 			w.events += int(f.events)
@@ -367,7 +414,7 @@ func (s *Stream) advanceLocked(n int) (w written) {
 		}
 		whole++
 	}
-	s.oweLocked(-paid)
+	s.forgiveLocked(s.pending[:whole]...)
 	s.offset, s.taken = int32(n), 0
 	if n > 0 {
 		s.taken = 1
@@ -385,7 +432,7 @@ func (s *Stream) advanceLocked(n int) (w written) {
 func (s *Stream) end(why error) {
 	s.mu.Lock()
 	s.state, s.closed = ended, true
-	s.oweLocked(-s.owed)
+	s.forgiveLocked(s.pending...)
 	s.engine.losses.drop(DropGone, s.pending...)
 	s.pending, s.more = nil, nil
 	if s.cut {
