@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -122,4 +124,82 @@ func TestABroadcastCutsNobodyWhoReads(t *testing.T) {
 	}
 	p.stop()
 	is.True(!strings.Contains(p.logs.String(), "slow")) // nobody was relieved
+}
+
+// What the budget costs those who do not read is told by number, and not a line a
+// stream; who reads is none of them.
+func TestReliefIsToldByNumber(t *testing.T) {
+	alone(t, "its hub has a budget of its own")
+	is := is.New(t)
+	const budget, stalled, size = 8 << 20, 40, 60_000
+	p := runProgram(t, fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget), "REALTIME_STREAM_BUFFER=0")
+	open := func(profile string) *bareStream {
+		conn, err := net.Dial("tcp", p.addr)
+		is.NoErr(err)
+		t.Cleanup(func() { conn.Close() })
+		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, p.addr)
+		s := &bareStream{Conn: conn}
+		s.until(t, "event: hub.ready\n", "hub.closing")
+		return s
+	}
+	var all []*bareStream
+	for i := range stalled {
+		all = append(all, open(fmt.Sprint("stalled:", i)))
+	}
+	reader := open("reader")
+	client := checkedClient(t, &http.Transport{DisableKeepAlives: true})
+	filler := strings.Repeat("x", size)
+	for n := range 12 {
+		var lines strings.Builder
+		for i := range stalled {
+			fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"profile","profiles":["stalled:%d"]}}`+"\n", filler, i)
+		}
+		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":"mark-%d.","target":{"kind":"profile","profiles":["reader"]}}`+"\n", n)
+		res, err := client.Post("http://"+p.addr+"/v1/events", "application/x-ndjson", strings.NewReader(lines.String()))
+		is.NoErr(err)
+		io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		reader.until(t, fmt.Sprintf("mark-%d.", n), "hub.closing")
+	}
+	for _, s := range all {
+		s.Close()
+	}
+	reader.Close()
+	p.stop()
+	logs := p.logs.String()
+	is.True(strings.Contains(logs, "memory budget"))
+	is.True(strings.Contains(logs, "budget=8388608"))
+	is.True(strings.Contains(logs, `msg="streams cut" reason=slow streams=`))
+	is.True(strings.Count(logs, "level=WARN") < stalled/2) // not a line a stream
+	is.True(!strings.Contains(logs, "tenant=acme"))
+}
+
+func TestPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		n, told := 0, []int{}
+		p := paced{say: func() {
+			told = append(told, n)
+			n = 0
+		}}
+		tell := func(times int) {
+			for range times {
+				n++
+				p.tell()
+			}
+			synctest.Wait()
+		}
+		tell(100)
+		is.Equal(told, []int{1})
+		time.Sleep(1500 * time.Millisecond)
+		is.Equal(told, []int{1, 99})
+		tell(1)
+		is.Equal(told, []int{1, 99})
+		time.Sleep(10 * time.Second)
+		is.Equal(told, []int{1, 99, 1})
+		tell(1)
+		is.Equal(told, []int{1, 99, 1, 1}) // at once, after a rest
+		time.Sleep(10 * time.Second)
+		is.Equal(told, []int{1, 99, 1, 1})
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,6 +41,10 @@ type streams struct {
 	expiry    expiry
 	count     *hubCounts
 	turnedOff rate.Sometimes
+	cuts      counts[CloseReason] // that no log line has told of
+	cutting   paced
+	relief    struct{ shed, cut, owed atomic.Int64 } // likewise, but for owed
+	relieving paced
 
 	drained chan struct{} // closed by Refuse
 	endOnce sync.Once
@@ -49,9 +54,30 @@ type streams struct {
 func (x *streams) start(cfg sse.Config) {
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
+	x.cuts = newCounts(CloseSlow, CloseNoisy)
+	x.cutting.say = func() {
+		for reason, n := range x.cuts {
+			if n := n.Swap(0); n > 0 {
+				x.logger.Warn("streams cut", "reason", string(reason), "streams", n)
+			}
+		}
+	}
+	x.relieving.say = func() {
+		x.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
+			"shed", x.relief.shed.Swap(0), "cut", x.relief.cut.Swap(0), "owed", x.relief.owed.Load())
+	}
+	cfg.Relieved = x.relieved
 	x.shed = shedFrame()
 	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
 	x.engine = sse.NewEngine(cfg)
+}
+
+// relieved is the engine's word of what it took to keep to the memory budget.
+func (x *streams) relieved(r sse.Relief) {
+	x.relief.shed.Add(int64(r.Shed))
+	x.relief.cut.Add(int64(r.Cut))
+	x.relief.owed.Store(r.Owed)
+	x.relieving.tell()
 }
 
 // Observe names who is told of connections.
@@ -321,7 +347,8 @@ func (x *streams) ended(c *Connection, why error) {
 		reason = CloseNoisy
 	}
 	if reason == CloseSlow || reason == CloseNoisy {
-		x.logger.Warn("stream cut", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+		x.cuts.add(reason, 1) // remove logs each at debug
+		x.cutting.tell()
 	}
 	x.remove(c, reason)
 }
@@ -409,3 +436,35 @@ func (x *streams) Drain(ctx context.Context, over time.Duration) {
 
 // drainStep is how exactly Drain keeps its times.
 const drainStep = 10 * time.Millisecond
+
+// paced tells of what may happen often, by number: at once, then once a second.
+type paced struct {
+	say func() // static: what has happened since it was called
+
+	mu sync.Mutex
+	// Guarded by mu.
+	resting, due bool
+}
+
+// tell says that something has happened.
+func (p *paced) tell() {
+	p.mu.Lock()
+	p.due = p.resting
+	first := !p.resting
+	p.resting = true
+	p.mu.Unlock()
+	if first {
+		p.say()
+		time.AfterFunc(time.Second, p.rested)
+	}
+}
+
+func (p *paced) rested() {
+	p.mu.Lock()
+	p.resting = false
+	due := p.due
+	p.mu.Unlock()
+	if due {
+		p.tell()
+	}
+}
