@@ -148,6 +148,7 @@ func (e *Engine) enter(s *Stream) bool {
 	}
 	e.table[s.place].stream = s
 	s.generation = e.table[s.place].generation
+	s.shard = e.shards[int(s.place)%len(e.shards)]
 	e.open++
 	e.connects++
 	return true

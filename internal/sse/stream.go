@@ -29,7 +29,7 @@ type Stream struct {
 	// Static once it is served.
 	chunked    bool          // its body is of chunks, which we write ourselves
 	wake       chan struct{} // plain path: one token, there is something to write
-	shard      *shard        // else
+	shard      *shard        // writes it, but on the plain path
 	fd         int32         // touched by the holder of the claim only
 	place      uint32        // in the engine's table
 	generation uint32        // of that place
