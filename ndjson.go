@@ -75,7 +75,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	defer out.finish()
 
 	var sum lineSummary
-	body := &patientBody{r.Body, rc, in.ending, in.expires}
+	body := &patientBody{body: r.Body, rc: rc, ending: in.ending, expires: in.expires}
 	taking, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
 	go body.interrupt(taking, stop)
@@ -157,12 +157,25 @@ type readError struct{ problem }
 
 func (e *readError) Unwrap() error { return &e.problem }
 
-// patientBody gives each read its own time, until the hub ends them all.
+// patientBody gives each read its own time, until the hub ends them all. No deadline
+// is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
+// context.
 type patientBody struct {
 	body    io.Reader
 	rc      *http.ResponseController
 	ending  <-chan struct{}
 	expires time.Time
+
+	mu      sync.Mutex
+	reading bool // guarded by mu
+}
+
+// readUntil sets the deadline of a read, or lifts it at zero.
+func (b *patientBody) readUntil(deadline time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = !deadline.IsZero()
+	b.rc.SetReadDeadline(deadline)
 }
 
 // interrupt ends what waits, a line for its turn or a read, when the hub ends or the
@@ -181,7 +194,11 @@ func (b *patientBody) interrupt(taking context.Context, stop context.CancelCause
 		return
 	}
 	stop(b.over())
-	b.rc.SetReadDeadline(time.Unix(1, 0))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reading { // else the next read sees it
+		b.rc.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // over is why no more is read, nil while more is.
@@ -202,7 +219,8 @@ func (b *patientBody) expired() error {
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
-	b.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	b.readUntil(time.Now().Add(bodyTimeout))
+	defer b.readUntil(time.Time{})
 	if err := b.over(); err != nil { // and if it ends from now on, interrupt's deadline is the last
 		return 0, err
 	}
@@ -333,6 +351,7 @@ func (s *spool) run() {
 		if err == nil {
 			err = rc.Flush()
 		}
+		rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
 		s.budget.give(len(data))
 		s.mu.Lock()
 		if s.err = err; err != nil { // nobody will write what came meanwhile
@@ -354,5 +373,4 @@ func (s *spool) finish() {
 	s.cond.Broadcast()
 	s.mu.Unlock()
 	<-s.ended
-	http.NewResponseController(s.w).SetWriteDeadline(time.Time{}) // the next request on this connection has its own time
 }

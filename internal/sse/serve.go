@@ -69,6 +69,7 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 			s.state, buf = idle, nil
 			s.hungryLocked()
 			s.mu.Unlock()
+			rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
 			select {
 			case <-s.wake:
 			case <-r.Context().Done():
