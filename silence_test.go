@@ -265,9 +265,10 @@ func TestAPublisherWhoIsKeptWaitingIsNotLate(t *testing.T) {
 		body, lines := io.Pipe()
 		defer body.Close()
 		go func() {
-			for range 3 {
-				io.WriteString(lines, strings.Repeat(event, 64)) // a minute's
-			}
+			const minute = 64                                      // events, at this rate
+			io.WriteString(lines, strings.Repeat(event, 2*minute)) // the first are taken from a full bucket
+			time.Sleep(45 * time.Second)                           // while the others wait
+			io.WriteString(lines, strings.Repeat(event, minute))
 			lines.Close()
 		}()
 		is.Equal(publishSlowly(t, h, body), `{"accepted":192,"refused":0}`)
