@@ -16,19 +16,19 @@ import (
 	"github.com/matryer/is"
 )
 
-// program is a hub that main's run has started, in this process.
-type program struct {
+// served is a hub that main's run has started, in this process.
+type served struct {
 	addr string
 	logs *syncBuffer
 	stop func() // as SIGTERM does; waits
 }
 
 // runProgram starts a hub as main does, with settings as the environment has them.
-func runProgram(t testing.TB, settings ...string) *program {
+func runProgram(t testing.TB, settings ...string) *served {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	listening, done := make(chan net.Addr, 1), make(chan error, 1)
-	p := &program{logs: new(syncBuffer)}
+	p := &served{logs: new(syncBuffer)}
 	go func() {
 		environ := append([]string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_DRAIN=0", "REALTIME_PRESENCE_AUDIENCE=none"}, settings...)
 		done <- run(ctx, environ, p.logs, func(a net.Addr) { listening <- a })

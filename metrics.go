@@ -177,7 +177,7 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return words(l.Dropped) })
 	add(counter, "gaps_total", "reason", "How often something was missed for good.",
 		func(l *look) map[string]float64 { return words(l.Gaps) })
-	add(gauge, "queue_bytes", "", "Bytes that all streams together are owed.",
+	add(gauge, "queue_bytes", "", "Bytes of memory for what all streams together are owed: an event counts once.",
 		func(l *look) map[string]float64 { return one(l.Engine.Owed) })
 	histogram("publish_to_write_seconds", "From a publish to the write that hands its event to the kernel; by write call, of the oldest event in it.",
 		func(l *look) Histogram { return agesOf(&l.Engine) })

@@ -122,7 +122,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentH
 		}
 		roots, h.url = rootsOf(t, cert), "https://localhost:8080"
 	}
-	server := newServer(checked(t, api.Handler()), certificate, logger)
+	server := newServer(checked(t, api.Handler()), certificate, api.ErrorLog())
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
