@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,17 +29,34 @@ type faults struct {
 	idle, total time.Duration
 	drop        string // a header that it takes away
 	kind        string // the Content-Type that it makes of any
+	host        bool   // that it was asked for is lost
+	deaf        bool   // it does not tell the hub that a client left
+	few         int    // streams that it lets a client have
 }
 
 // newProxy is a proxy before a hub, with faults.
 func newProxy(t testing.TB, to string, f faults) *httptest.Server {
 	transport := &http.Transport{DisableCompression: true}
+	var open atomic.Int64
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req, err := http.NewRequestWithContext(r.Context(), r.Method, to+r.URL.RequestURI(), nil)
+		if now := open.Add(1); f.few > 0 && now > int64(f.few) {
+			open.Add(-1)
+			http.Error(w, "too many", http.StatusServiceUnavailable)
+			return
+		}
+		defer open.Add(-1)
+		ctx := r.Context()
+		if f.deaf {
+			ctx = t.Context()
+		}
+		req, err := http.NewRequestWithContext(ctx, r.Method, to+r.URL.RequestURI(), nil)
 		if err != nil {
 			panic(err)
 		}
 		req.Header = r.Header.Clone()
+		if !f.host {
+			req.Host = r.Host
+		}
 		req.Header.Set("Via", "1.1 faulty")
 		if f.drop != "" {
 			req.Header.Del(f.drop)
@@ -47,7 +65,9 @@ func newProxy(t testing.TB, to string, f faults) *httptest.Server {
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		defer res.Body.Close()
+		if !f.deaf {
+			defer res.Body.Close()
+		}
 		for name, values := range res.Header {
 			w.Header()[name] = values
 		}
@@ -134,16 +154,21 @@ func TestDoctor(t *testing.T) {
 		want   []string
 		says   string
 	}{
-		"direct":             {quick, nil, 3 * time.Second, nil, "HTTP/1.1 to the hub, with no sign of a proxy"},
-		"a clean proxy":      {quick, &faults{}, 3 * time.Second, nil, "HTTP/1.1 to the proxy, HTTP/1.1 from there to the hub"},
-		"held back":          {quick, &faults{hold: 16 << 10}, 3 * time.Second, []string{"buffered"}, "in one burst"},
-		"held back a little": {quick, &faults{hold: 1 << 10}, 4 * time.Second, []string{"buffered"}, "bursts"},
-		"idle 5 s":           {h, &faults{idle: 5 * time.Second}, 7 * time.Second, []string{"idle-cut"}, "A silent stream is cut after 5."},
-		"idle, but heard":    {quick, &faults{idle: 3 * time.Second}, 5 * time.Second, nil, "A silent stream is cut after 3."},
-		"total 3 s":          {h, &faults{total: 3 * time.Second}, 8 * time.Second, []string{"total-cut"}, "cut after 3."},
-		"idle and total":     {h, &faults{idle: 2 * time.Second, total: 6 * time.Second}, 8 * time.Second, []string{"idle-cut", "total-cut"}, "cut after 6."},
-		"held and total":     {h, &faults{hold: 16 << 10, total: 3 * time.Second}, 5 * time.Second, []string{"buffered", "total-cut"}, "Nothing came for 3."},
-		"another type":       {quick, &faults{kind: "text/plain"}, 3 * time.Second, []string{"content-type"}, `came as "text/plain"`},
+		"direct":                      {quick, nil, 2 * time.Second, nil, "HTTP/1.1 to the hub, with no sign of a proxy"},
+		"a clean proxy":               {quick, &faults{}, 2 * time.Second, nil, "HTTP/1.1 to the proxy, HTTP/1.1 from there to the hub"},
+		"held back":                   {quick, &faults{hold: 16 << 10}, 2 * time.Second, []string{"buffered"}, "in one burst"},
+		"held back a little":          {quick, &faults{hold: 1 << 10}, 4 * time.Second, []string{"buffered"}, "bursts"},
+		"idle 5 s":                    {h, &faults{idle: 5 * time.Second}, 7 * time.Second, []string{"idle-cut"}, "A silent stream is cut after 5."},
+		"idle, but heard":             {quick, &faults{idle: 3 * time.Second}, 5 * time.Second, nil, "A silent stream is cut after 3."},
+		"total 3 s":                   {h, &faults{total: 3 * time.Second}, 8 * time.Second, []string{"total-cut"}, "cut after 3."},
+		"idle and total":              {h, &faults{idle: 2 * time.Second, total: 6 * time.Second}, 8 * time.Second, []string{"idle-cut", "total-cut"}, "cut after 6."},
+		"held and total":              {h, &faults{hold: 16 << 10, total: 3 * time.Second}, 5 * time.Second, []string{"buffered", "total-cut"}, "Nothing came for 3."},
+		"idle, as long as the watch":  {quick, &faults{idle: 3 * time.Second}, 3 * time.Second, nil, "A silent stream is cut after 3.0 s. The hub breaks"},
+		"total, as long as the watch": {quick, &faults{total: 3 * time.Second}, 3 * time.Second, []string{"total-cut"}, "Streams are cut after 3.0 s"},
+		"another Host":                {quick, &faults{host: true}, 2 * time.Second, []string{"host"}, "something on the way changes Host"},
+		"deaf":                        {quick, &faults{deaf: true}, 4 * time.Second, []string{"leave-late"}, "had not noticed after"},
+		"for four tabs":               {quick, &faults{few: 4}, 2 * time.Second, []string{"few-streams"}, "Of 6 streams at once, which a browser with HTTP/1.1 may open, only 4 came through; the others waited or were refused (status 503)"},
+		"another type":                {quick, &faults{kind: "text/plain"}, 2 * time.Second, []string{"content-type"}, `came as "text/plain"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -231,6 +256,9 @@ func TestDoctorCommand(t *testing.T) {
 		"fine, with a token":           {[]string{"-for", "2s", "-token", token, h.URL}, "", 0, "Streams work."},
 		"fine, with the environment":   {[]string{"-for", "2s", h.URL + "/v1/stream?access_token=canary"}, token, 0, "Streams work."},
 		"fine, with a key, for a tool": {[]string{"-for", "2s", "-json", h.URL}, "canary-service-key", 0, `"verdict": "fine"`},
+		"fine, flags behind":           {[]string{h.URL, "-for", "2s", "-token", token}, "", 0, "Streams work."},
+		"flags on both sides":          {[]string{"-json", h.URL, "-for", "2s"}, token, 0, `"verdict": "fine"`},
+		"two URLs":                     {[]string{h.URL, "-for", "2s", h.URL}, token, 2, "Usage:"},
 		"trouble":                      {[]string{"-for", "2s", held}, token, 1, "buffered"},
 		"no token":                     {[]string{h.URL}, "", 2, "CredentialRequired"},
 		"a bad token":                  {[]string{h.URL}, "canary", 2, "InvalidCredential"},
