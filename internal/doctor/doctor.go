@@ -66,7 +66,7 @@ const (
 	patience = 10 * time.Second // for an answer that should be over
 	tabs     = 6                // that a browser with HTTP/1.1 gives a stream each
 	together = time.Second
-	tries    = 4 // to reach the hub that another probe is on
+	tries    = 4 // to be taken, and to meet the hub that another probe is on
 )
 
 // beyond is how long a watch takes, so that a proxy's limit, which is a round time as
@@ -170,7 +170,7 @@ func (o *observed) crowd(ctx context.Context, base probe) {
 	o.tabs = make([]trial, tabs)
 	var all sync.WaitGroup
 	for i := range o.tabs {
-		all.Go(func() { o.tabs[i] = base.run(ctx) })
+		all.Go(func() { o.tabs[i] = base.once(ctx) })
 	}
 	all.Wait()
 }

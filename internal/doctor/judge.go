@@ -251,8 +251,8 @@ func (o *observed) room(add addFunc) {
 	refused := ""
 	for _, t := range o.tabs {
 		if t.hello == nil {
-			if strings.Contains(t.body, "ProbesBusy") {
-				return // the doctor's own limit: others are at it
+			if t.busy() {
+				return // the hub's limit for doctors: another one is at work
 			}
 			refused = " (" + t.said() + ")"
 			continue

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +84,31 @@ type probe struct {
 	report *progress     // may be nil
 }
 
+// run asks again where the hub has as many probes as it allows: another doctor may be
+// at work, and has most of its own for a second only.
 func (p probe) run(ctx context.Context) (t trial) {
+	for range tries {
+		if t = p.once(ctx); !t.busy() {
+			break
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+	if p.report != nil {
+		p.report.mu.Lock()
+		p.report.over = true
+		p.report.mu.Unlock()
+	}
+	return t
+}
+
+func (t *trial) busy() bool {
+	return t.status == http.StatusServiceUnavailable && strings.Contains(t.problem(), "ProbesBusy")
+}
+
+func (p probe) once(ctx context.Context) (t trial) {
 	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace)
 	defer cancel()
 	protocols := new(http.Protocols)
@@ -96,11 +121,6 @@ func (p probe) run(ctx context.Context) (t trial) {
 	defer func() {
 		t.lived = time.Since(t.asked)
 		t.expired = errors.Is(ctx.Err(), context.DeadlineExceeded)
-		if p.report != nil {
-			p.report.mu.Lock()
-			p.report.over = true
-			p.report.mu.Unlock()
-		}
 	}()
 	conn, err := transport.NewClientConn(ctx, p.url.Scheme, hostPort(p.url))
 	if err != nil {
