@@ -104,6 +104,8 @@ func (o *observed) flow(add addFunc) (held bool) {
 		return true
 	case gaps < enoughTicks:
 		return false
+	case o.kept():
+		add("buffered", Trouble, "The only event of a silent stream did not come until its end, after %s: something on the way keeps an event until more comes.", seconds(o.silent.lived))
 	case t.expired:
 		add("stalled", Trouble, "The stream stood still: the last event came after %s, and its connection stayed open as if nothing had happened.", seconds(t.arrivals[gaps].came))
 	case lag >= hiccup:
@@ -114,14 +116,21 @@ func (o *observed) flow(add addFunc) (held bool) {
 	return false
 }
 
+// kept says whether the hello of the silent stream did not come before its end: what
+// is before a silence is not passed on, and a stream of events is one late.
+func (o *observed) kept() bool {
+	t := &o.silent
+	if len(t.arrivals) == 0 {
+		return t.status == http.StatusOK && t.lived >= hiccup
+	}
+	return t.done && t.arrivals[0].came >= leastLag && 2*t.arrivals[0].came >= t.lived
+}
+
 // clumps is how much the slowest event was held back compared with the fastest, how
 // many came closer together than they were sent, and in how many bursts all came.
 func (t *trial) clumps() (lag time.Duration, clumped, bursts int) {
+	fastest := t.fastest()
 	for i, a := range t.arrivals {
-		fastest := t.arrivals[0].came - t.arrivals[0].sent
-		for _, b := range t.arrivals {
-			fastest = min(fastest, b.came-b.sent)
-		}
 		lag = max(lag, a.came-a.sent-fastest)
 		if i > 0 {
 			before := t.arrivals[i-1]
@@ -138,7 +147,7 @@ func (t *trial) clumps() (lag time.Duration, clumped, bursts int) {
 // cuts tells streams that are cut for their silence from those cut for their age, and
 // both from a moment at which all was cut.
 func (o *observed) cuts(add addFunc, held bool) {
-	ticking, silent := &o.ticking, &o.silent
+	ticking, silent := &o.ticking, o.silentCut()
 	for _, t := range []*trial{ticking, silent} {
 		if t.closing != "" {
 			add("hub-ended", Failed, "The hub itself ended a probe after %s, for the reason %q: what comes later was not seen.", seconds(t.lived), t.closing)
@@ -200,6 +209,31 @@ func (o *observed) cuts(add addFunc, held bool) {
 	}
 }
 
+// silentCut is the silent stream, cut when the hub saw it closed if that was first: a
+// proxy may end its silence on the hub's side alone.
+func (o *observed) silentCut() *trial {
+	t := o.silent
+	if gone := o.told(t.hello); gone.How == Left {
+		lived := o.ticking.fastest() + time.Duration(gone.ElapsedMS)*time.Millisecond - t.asked.Sub(o.ticking.asked)
+		if lived < t.lived-o.stagger {
+			t.lived, t.done, t.expired = max(lived, 0), false, false
+		}
+	}
+	return &t
+}
+
+// fastest is how long the event took that came fastest, by two clocks.
+func (t *trial) fastest() time.Duration {
+	if len(t.arrivals) == 0 {
+		return 0
+	}
+	fastest := t.arrivals[0].came
+	for _, a := range t.arrivals {
+		fastest = min(fastest, a.came-a.sent)
+	}
+	return fastest
+}
+
 // told is what the ticking probe heard of another's end.
 func (o *observed) told(hello *Hello) Gone {
 	for _, gone := range o.ticking.gone {
@@ -223,11 +257,7 @@ func (o *observed) leaving(add addFunc) {
 		add("leave-unknown", Note, "Whether the hub notices at once who leaves was not to be seen: the streams met different hubs.")
 	case o.told(o.left.hello).ID != "":
 		// The hub's time of the closing, by ours and the event that came fastest.
-		fastest := ticking.arrivals[0].came
-		for _, a := range ticking.arrivals {
-			fastest = min(fastest, a.came-a.sent)
-		}
-		closed := o.left.ended().Sub(ticking.asked) - fastest
+		closed := o.left.ended().Sub(ticking.asked) - ticking.fastest()
 		late := max(time.Duration(o.told(o.left.hello).ElapsedMS)*time.Millisecond-closed, 0)
 		if late < leaveLate {
 			add("leave-noticed", Fine, "The hub noticed after %s that a client closed its stream.", millis(late))
