@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,8 +18,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/doctor"
 )
 
 // front is a real proxy before a hub, or before where none is.
@@ -128,11 +125,11 @@ func TestDeployNginx(t *testing.T) {
 	for name, config := range map[string]func(*testing.T) string{"file": deployNginx, "recipe": recipesNginx} {
 		t.Run(name, func(t *testing.T) {
 			alone(t, "the file names one hub here")
-			h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 10 * time.Minute })
+			h := hubBehind(t)
 			holdsFront(t, h, startNginx(t, config(t), h.URL))
 		})
 		t.Run(name+" without a hub", func(t *testing.T) {
-			saysLater(t, startNginx(t, config(t), "127.0.0.1:1"))
+			saysLater(t, startNginx(t, config(t), "127.0.0.1:1"), false)
 		})
 	}
 }
@@ -141,14 +138,14 @@ func TestDeployNginx(t *testing.T) {
 func TestDeployNginxLines(t *testing.T) {
 	alone(t, "the file names one hub here")
 	is := is.New(t)
-	h := newTestHub(t)
-	f := startNginx(t, deployNginx(t), h.URL)
+	f := startNginx(t, deployNginx(t), hubBehind(t).URL)
 	lines, send := io.Pipe()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+"/v1/events?results=all", lines)
 	is.NoErr(err)
 	req.Header.Set("Content-Type", "application/x-ndjson")
+	req.Header.Set("X-API-Key", "service-key")
 	go io.WriteString(send, `{"tenantId":"acme","type":"post.created","payload":1,"target":{"kind":"tenant"}}`+"\n")
 	res, err := http.DefaultTransport.RoundTrip(req)
 	is.NoErr(err)
@@ -161,49 +158,93 @@ func TestDeployNginxLines(t *testing.T) {
 	is.True(strings.HasPrefix(answers.Text(), `{"accepted":1,`))
 }
 
+// HAProxy as the recipes have it, in a backend that has the streams only.
+func TestDeployHAProxy(t *testing.T) {
+	needs(t, "haproxy")
+	start := func(t *testing.T, hub string) *front {
+		t.Helper()
+		dir, port := t.TempDir(), freePort(t)
+		writeFiles(t, recipesPage, dir)
+		config := ""
+		for _, b := range blocksOf(t, recipesPage) {
+			if b.language == "haproxy" {
+				config = b.text
+			}
+		}
+		for _, change := range []struct{ from, to string }{
+			{`bind :80\b`, "bind 127.0.0.1:" + port},
+			{`/etc/haproxy/`, dir + "/"},
+			{`hub\d:8080`, strings.TrimPrefix(hub, "http://")},
+		} {
+			config = regexp.MustCompile(change.from).ReplaceAllString(config, change.to)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return startFront(t, dir, port, "haproxy", "-f", "haproxy.cfg")
+	}
+	t.Run("recipe", func(t *testing.T) {
+		alone(t, "the recipe names one hub here")
+		h := hubBehind(t)
+		holdsFront(t, h, start(t, h.URL))
+	})
+	t.Run("recipe without a hub", func(t *testing.T) {
+		saysLater(t, start(t, "127.0.0.1:1"), true)
+	})
+}
+
+// hubBehind is a hub as it is behind a proxy: with credentials, as open mode answers no
+// foreign Host, and none that a health check leaves out. Nothing but its client's
+// leaving ends a stream soon.
+func hubBehind(t *testing.T) *testHub {
+	t.Helper()
+	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}})
+	return newTrustedHub(t, auth, LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 10 * time.Minute })
+}
+
+// ask asks with the service's key, or with a person's token where key is false.
+func (f *front) ask(t *testing.T, ctx context.Context, key bool, method, path, body string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, f.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if req.Header.Set("Authorization", bearer(t, "sub", "user:1")); key {
+		req.Header.Set("Authorization", "Bearer service-key")
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
 // holdsFront says what must hold of a hub behind a proxy.
 func holdsFront(t *testing.T, h *testHub, f *front) {
 	t.Helper()
 	is := is.New(t)
-	is.Equal(helloThrough(t, f).Host, strings.TrimPrefix(f.url, "http://")) // a cookie is believed by it
+	event, err := newStreamReader(t, f.ask(t, t.Context(), true, http.MethodGet, "/v1/doctor?every=0&for=1ms", "").Body).Next()
+	is.NoErr(err)
+	is.Equal(probeIn(t, event).Host, strings.TrimPrefix(f.url, "http://")) // a cookie is believed by it
 	ctx, leave := context.WithTimeout(t.Context(), time.Minute)
 	defer leave()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/v1/stream?tenant=acme&profile=user:1", nil)
-	is.NoErr(err)
-	res, err := http.DefaultTransport.RoundTrip(req)
-	is.NoErr(err)
-	defer res.Body.Close()
-	reader := newStreamReader(t, res.Body)
-	event, err := reader.Next()
+	reader := newStreamReader(t, f.ask(t, ctx, false, http.MethodGet, "/v1/stream", "").Body)
+	event, err = reader.Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.ready")
-	h.post(t, "/v1/tenants/acme/events", `{"type":"post.created","payload":1}`)
+	is.Equal(f.ask(t, t.Context(), true, http.MethodPost, "/v1/tenants/acme/events", `{"type":"post.created","payload":1}`).StatusCode, http.StatusAccepted)
 	for event.Type != "post.created" {
 		event, err = reader.Next()
 		is.NoErr(err)
 	}
 	leave()
-	eventually(t, func() bool { // long before a heartbeat could tell
-		_, list := h.do(t, http.MethodGet, "/v1/tenants/acme/connections", "")
-		return list["count"] == 0.0
-	})
-}
-
-// helloThrough is what the hub saw of a request.
-func helloThrough(t *testing.T, f *front) (hello doctor.Hello) {
-	t.Helper()
-	is := is.New(t)
-	res, err := http.Get(f.url + "/v1/doctor?every=0&for=1ms")
-	is.NoErr(err)
-	defer res.Body.Close()
-	event, err := newStreamReader(t, res.Body).Next()
-	is.NoErr(err)
-	is.NoErr(json.Unmarshal([]byte(event.Data), &hello))
-	return hello
+	eventually(t, func() bool { return len(h.Connections("acme", nil)) == 0 }) // long before a heartbeat could tell
 }
 
 // saysLater holds of a proxy without a hub.
-func saysLater(t *testing.T, f *front) {
+func saysLater(t *testing.T, f *front, alsoOthers bool) {
 	t.Helper()
 	is := is.New(t)
 	res, err := http.Get(f.url + "/v1/stream?tenant=acme&profile=user:1")
@@ -218,5 +259,5 @@ func saysLater(t *testing.T, f *front) {
 	res, err = http.Get(f.url + "/v1/events")
 	is.NoErr(err)
 	res.Body.Close()
-	is.True(res.StatusCode >= 502) // others are told the truth
+	is.Equal(res.StatusCode >= 502, !alsoOthers) // others are told the truth
 }
