@@ -65,7 +65,7 @@ var arrows = map[string][]string{
 	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
 	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "tenants", "complaints", "counts", "store"},
 	"ndjson":         {"answers", "auth", "hub", "faults"},
-	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event"},
+	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event", "target"},
 	"requests":       {"answers", "caller", "faults", "target", "names"},
 	"administration": {"requests", "answers", "caller", "cluster", "presence", "hub", "members", "tenants", "connection", "counts", "store", "faults", "event", "target", "names"},
 	"subscribing":    {"requests", "answers", "caller", "limits", "cluster", "presence", "hub", "streams", "tenants", "directory", "frames", "connection", "counts", "faults", "filter", "target", "names"},

@@ -16,6 +16,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/doctor"
 )
 
 // brokenLog fails as it is told to.
@@ -275,10 +276,24 @@ func (s *stage) provokeEvents() {
 	all.Wait()
 	w.until(t, "presence.digest")
 
-	res, err := h.client.Get(h.URL + "/v1/doctor?every=50ms&for=200ms")
+	res, err := h.client.Get(h.URL + "/v1/doctor?every=50ms&for=1m")
 	is.NoErr(err)
 	defer res.Body.Close()
 	probe := newStreamReader(t, res.Body)
+	probe.contract = s.contract
+	hello, err := probe.Next()
+	is.NoErr(err)
+	other, err := h.client.Get(h.URL + "/v1/doctor?every=0&for=1m&tell=" + probeIn(t, hello).ID)
+	is.NoErr(err)
+	other.Body.Close()
+	for event := hello; event.Type != doctor.EventGone; {
+		event, err = probe.Next()
+		is.NoErr(err)
+	}
+	res, err = h.client.Get(h.URL + "/v1/doctor?every=50ms&for=200ms")
+	is.NoErr(err)
+	defer res.Body.Close()
+	probe = newStreamReader(t, res.Body)
 	probe.contract = s.contract
 	for err == nil {
 		_, err = probe.Next()

@@ -51,7 +51,7 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	hub, presence, bodies := cluster.hub, cluster.presence, bodyLimit(cfg.MaxBodyBytes)
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: &Doctor{hub, limits},
+		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub, limits),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes,
 			results: &spoolBudget{left: spoolBytes},
