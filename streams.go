@@ -15,7 +15,7 @@ import (
 )
 
 // Observer is told, with no lock held, of connections that come and go: of each
-// once, and of its coming before anybody else can find it.
+// once, after it was admitted and before its tenant has it; and of none that is refused.
 type Observer interface {
 	Connected(*Connection)
 	Disconnected(*Connection)
@@ -115,10 +115,8 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 			return nil, missed
 		}
 	}
-	x.observer.Connected(c)
-	t, replaced, err := x.register(ctx, c, s.Watch, from, missed)
+	t, err := x.reserve(ctx, c)
 	if err != nil {
-		x.observer.Disconnected(c)
 		x.tenants.forget(c.Tenant)
 		if !errors.Is(err, ErrDraining) {
 			x.turnedOff.Do(func() {
@@ -127,6 +125,8 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		}
 		return nil, err
 	}
+	x.observer.Connected(c)
+	t, replaced := x.register(t, c, s.Watch, from, missed)
 	if replaced != nil {
 		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
 		replaced.Stream.Close(x.Closing(CloseReplaced))
@@ -149,25 +149,40 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	return c, nil
 }
 
-// register adds c to its tenant, to be live after a place, or after the head when
-// that is zero. The tenant is returned when c is behind, and the connection whose
-// place c took.
-func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection, err error) {
+// reserve admits c to its tenant, which is not forgotten until register adds it.
+func (x *streams) reserve(ctx context.Context, c *Connection) (*tenant, error) {
 	t, err := x.tenants.open(ctx, c.Tenant)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer t.mu.Unlock()
 	c.Tenant = t.name // one copy of a name for all; before others can find c
 	p := t.people[c.Profile]
 	if p != nil {
 		c.Profile = p.ref
-		if x.most.Profile > 0 && len(p.conns) >= x.most.Profile {
-			replaced = p.conns[0] // the oldest
-		}
 	}
-	if err := x.admit(c, replaced, len(t.conns)); err != nil {
-		return nil, nil, err
+	if err := x.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+		return nil, err
+	}
+	t.coming++
+	return t, nil
+}
+
+// replaces says whether one more connection of p takes the place of its oldest.
+func (x *streams) replaces(p *person) bool {
+	return x.most.Profile > 0 && len(p.conns) >= x.most.Profile
+}
+
+// register adds c, which was admitted, to its tenant, to be live after a place, or
+// after the head when that is zero. The tenant is returned when c is behind, and the
+// connection whose place c took.
+func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.coming--
+	p := t.people[c.Profile]
+	if p != nil && x.replaces(p) {
+		replaced = p.conns[0] // the oldest
 	}
 	if replaced != nil {
 		x.leaveLocked(t, replaced, CloseReplaced)
@@ -210,7 +225,7 @@ func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRe
 	case resume != ResumeFresh:
 		x.count.replayed.add(0)
 	}
-	return in, replaced, nil
+	return in, replaced
 }
 
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.

@@ -26,6 +26,7 @@ type tenant struct {
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
 	people    map[ProfileRef]*person
 	conns     []*Connection // in no order; a connection knows its index
+	coming    int           // that are admitted, and not yet among conns
 	present   map[Room]map[*person]struct{}
 	watchers  map[ProfileRef]map[*Connection]struct{}
 	accepted  int64 // events that were published to this hub, since it was found
