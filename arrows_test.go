@@ -68,7 +68,7 @@ var arrows = map[string][]string{
 	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
 	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "origins", "auth", "caller", "limits", "cluster", "hub", "directory", "profiles", "target"},
 	"settings":       {"origins", "auth", "presence", "names"},
-	"main":           {"settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "dispatcher", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
+	"main":           {"settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
 }
 
 // rooms is which of our packages a file may import.

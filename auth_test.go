@@ -785,7 +785,7 @@ func TestIsolation(t *testing.T) {
 	delivered := 0
 	for id, c := range conns {
 		is.True(!c.removed) // nobody closed another's
-		c.Stream.Close(h.Closing(CloseKicked))
+		c.Stream.Close(h.Closing(CloseKicked, ""))
 		inbox[id] = httptest.NewRecorder()
 		h.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
 		for reader := newStreamReader(t, inbox[id].Body); ; {

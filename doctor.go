@@ -59,10 +59,10 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Cal
 		return err
 	}
 	gone := make(chan struct{})
-	stream := d.hub.Engine().NewStream(func(error) {
+	stream := d.hub.Engine().NewStream(sse.OnGone(func(error) {
 		over()
 		close(gone)
-	})
+	}))
 	start := time.Now()
 	sendProbe(stream, probeFrame(doctor.EventHello, seen(r, p, start, d.hub.Engine().Heartbeat())))
 	if p.every == 0 {
@@ -103,9 +103,9 @@ func (d *Doctor) run(stream *sse.Stream, p probe, start, expires time.Time, gone
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.hub.Closing(CloseExpired))
+			stream.Close(d.hub.Closing(CloseExpired, ""))
 		case <-d.hub.Drained():
-			stream.Close(d.hub.Closing(CloseDrain))
+			stream.Close(d.hub.Closing(CloseDrain, ""))
 		case <-gone:
 		}
 		return

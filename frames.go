@@ -43,14 +43,15 @@ func (f *frames) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
 }
 
 // Closing is the last frame of a stream that the hub ends: when to come back is
-// jittered, so that those cut together do not return together.
-func (f *frames) Closing(reason CloseReason) *sse.Frame {
+// jittered, so that those cut together do not return together. Its id is the place
+// that a client knows who has had all before it; empty where it lacks something.
+func (f *frames) Closing(reason CloseReason, place string) *sse.Frame {
 	wait := f.retry + rand.N(f.retry)
 	data, _ := json.Marshal(struct {
 		Reason  CloseReason `json:"reason"`
 		RetryMS int64       `json:"retryMs"`
 	}{reason, wait.Milliseconds()})
-	b, _ := sse.AppendEvent(sse.AppendRetry(nil, wait), "", "hub.closing", data)
+	b, _ := sse.AppendEvent(sse.AppendRetry(nil, wait), place, "hub.closing", data)
 	return sse.NewFrame(b, false)
 }
 

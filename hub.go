@@ -37,7 +37,6 @@ type HubConfig struct {
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
 	Log          Log
-	Marks        HistoryPart // after which quiet streams are told their place
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
@@ -56,7 +55,7 @@ func NewHub(cfg HubConfig) *Hub {
 		drained: make(chan struct{}),
 	}
 	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
-	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, cfg.Marks, h.count, cfg.Logger}
+	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
 	h.log.Follow(h.dispatcher)
 	return h
 }
@@ -236,11 +235,7 @@ func (h *Hub) Sweep(now time.Time) {
 			if err == nil {
 				t.rooms.Prune(oldest.Seq)
 			}
-			if h.marks.Time > 0 && t.unmarked.events > 0 && now.Sub(t.unmarked.since) >= h.marks.Time {
-				t.markLocked(&t.gathered, now)
-			}
 			t.mu.Unlock()
-			h.Flush(name)
 		}
 		h.forget(name)
 	}

@@ -169,7 +169,7 @@ func TestFloods(t *testing.T) {
 		w := ask(handler, method, tc.unmovedPath, tc.body, "Authorization", tc.unmoved)
 		is.True(w.Code >= 200 && w.Code < 300) // nobody else's limit
 	}
-	c.Stream.Close(h.Closing(CloseKicked))
+	c.Stream.Close(h.Closing(CloseKicked, ""))
 }
 
 // One byte over a limit is 413 and nothing is delivered; the limit itself passes.

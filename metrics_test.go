@@ -211,7 +211,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log, hub.StreamBuffer, hub.Marks = NewMemoryLog(limits), 8<<10, HistoryPart{}
+		hub.Log, hub.StreamBuffer = NewMemoryLog(limits), 8<<10
 	})
 	handler := h.API.Handler()
 	var cursor string

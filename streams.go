@@ -50,7 +50,7 @@ func (x *streams) start(cfg sse.Config) {
 	x.expiry.warn, x.expiry.end = x.expiring, func(c *Connection) { x.Kick(c, CloseExpired) }
 	x.turnedOff.Interval = time.Second
 	x.shed = shedFrame()
-	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
+	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow, "") }
 	x.engine = sse.NewEngine(cfg)
 }
 
@@ -105,7 +105,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		unnamed: s.Unnamed, filter: s.Types,
 	}
 	c.lastActivity.Store(now.UnixNano())
-	c.Stream = x.engine.NewStream(func(why error) { x.ended(c, why) })
+	c.Stream = x.engine.NewStream(owner{x, c})
 
 	var from Cursor
 	var missed error
@@ -129,7 +129,6 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	t, replaced := x.register(t, c, s.Watch, from, missed)
 	if replaced != nil {
 		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		replaced.Stream.Close(x.Closing(CloseReplaced))
 		x.observer.Disconnected(replaced)
 	}
 	if !s.Expires.IsZero() {
@@ -180,12 +179,14 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.coming--
+	c.joined = true
 	p := t.people[c.Profile]
 	if p != nil && x.replaces(p) {
 		replaced = p.conns[0] // the oldest
 	}
 	if replaced != nil {
 		x.leaveLocked(t, replaced, CloseReplaced)
+		x.closeLocked(t, replaced, CloseReplaced)
 		p = t.people[c.Profile]
 	}
 	c.index = len(t.conns)
@@ -234,6 +235,11 @@ func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 	t.removeLocked(c)
 	x.expiry.set(c, time.Time{})
 	x.drop(c)
+}
+
+// closeLocked ends c's stream, with the place that its client may go on from.
+func (x *streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
+	c.Stream.Close(x.Closing(reason, t.knownLocked(c)))
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
@@ -299,6 +305,23 @@ func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 	return list
 }
 
+// owner is what the engine knows of a connection.
+type owner struct {
+	streams *streams
+	conn    *Connection
+}
+
+// Gone implements sse.Owner.
+func (o owner) Gone(why error) { o.streams.ended(o.conn, why) }
+
+// Beat implements sse.Owner: the place is told instead of a comment where it has moved.
+func (o owner) Beat(_ *sse.Stream, d *sse.Delivery, comment *sse.Frame) {
+	if t := o.streams.tenants.find(o.conn.Tenant); t != nil {
+		t.beatLocked(d, o.conn, comment)
+		t.mu.Unlock()
+	}
+}
+
 // ended is the stream's own word that it is over.
 func (x *streams) ended(c *Connection, why error) {
 	reason := CloseClient
@@ -315,11 +338,12 @@ func (x *streams) ended(c *Connection, why error) {
 	if reason == CloseSlow || reason == CloseNoisy {
 		x.logger.Warn("stream cut", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
 	}
-	x.remove(c, reason)
+	x.remove(c, reason, false)
 }
 
-// remove takes c out of the hub; only the first call does anything.
-func (x *streams) remove(c *Connection, reason CloseReason) {
+// remove takes c out of the hub, and ends its stream if there is one still; only the
+// first call does anything.
+func (x *streams) remove(c *Connection, reason CloseReason, open bool) {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
 		return
@@ -330,6 +354,9 @@ func (x *streams) remove(c *Connection, reason CloseReason) {
 			reason = CloseDrain // it went because it was sent away
 		}
 		x.leaveLocked(t, c, reason)
+		if open {
+			x.closeLocked(t, c, reason)
+		}
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
@@ -348,8 +375,7 @@ func (x *streams) remove(c *Connection, reason CloseReason) {
 
 // Kick closes a connection: it is gone from the hub when Kick returns.
 func (x *streams) Kick(c *Connection, reason CloseReason) {
-	x.remove(c, reason) // before the stream's own end does, for no reason
-	c.Stream.Close(x.Closing(reason))
+	x.remove(c, reason, true)
 }
 
 // Drained is closed when Drain is over: requests that have no end of their own end.
@@ -377,10 +403,10 @@ func (x *streams) Drain(ctx context.Context, over time.Duration) {
 		if t := x.tenants.find(c.Tenant); t != nil {
 			if !c.removed {
 				c.drained = true
+				x.closeLocked(t, c, CloseDrain)
 			}
 			t.mu.Unlock()
 		}
-		c.Stream.Close(x.Closing(CloseDrain))
 	}
 }
 

@@ -40,8 +40,8 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	c, err := s.hub.Connect(r.Context(), sub)
 	if err != nil {
 		// Stock EventSource gives up for good on any other answer than 200.
-		last := s.hub.Engine().NewStream(func(error) {})
-		last.Close(s.hub.Closing(Turned(err)))
+		last := s.hub.Engine().NewStream(sse.OnGone(nil))
+		last.Close(s.hub.Closing(Turned(err), ""))
 		s.hub.Engine().Serve(w, r, last)
 		return nil
 	}

@@ -120,7 +120,7 @@ func (h *house) leave() {
 
 func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := &guest{gone: make(chan error, 2), served: make(chan bool, 1)}
-	g.Stream = h.NewStream(func(why error) { g.gone <- why })
+	g.Stream = h.NewStream(OnGone(func(why error) { g.gone <- why }))
 	if r.URL.Query().Get("name") == "silenced" {
 		g.Silence()
 	}
@@ -497,7 +497,7 @@ func TestOverTLS(t *testing.T) {
 			e := NewEngine(Config{Heartbeat: 100 * time.Millisecond})
 			streams, gone := make(chan *Stream, 1), make(chan error, 1)
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				s := e.NewStream(func(why error) { gone <- why })
+				s := e.NewStream(OnGone(func(why error) { gone <- why }))
 				streams <- s
 				e.Serve(w, r, s)
 			}))
@@ -702,12 +702,12 @@ func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 		}
 		return string(all)
 	}
-	s := e.NewStream(func(error) {})
+	s := e.NewStream(OnGone(nil))
 	s.state = gathered // somebody is about to write it
 	deliver([]*Stream{s}, stored, stored, stored, stored)
 	is.Equal(owes(s), "1234123412341234")
 
-	s = e.NewStream(func(error) {}) // nobody writes it yet
+	s = e.NewStream(OnGone(nil)) // nobody writes it yet
 	deliver([]*Stream{s}, stored, passing, passing)
 	is.Equal(owes(s), "1234S") // shed once, in its place
 	deliver([]*Stream{s}, stored, stored)
@@ -715,7 +715,7 @@ func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 	deliver([]*Stream{s}, stored)
 	is.Equal(owes(s), "CUT") // nothing follows them
 
-	s = e.NewStream(func(error) {})
+	s = e.NewStream(OnGone(nil))
 	s.pending, s.owed, s.offset, s.taken = []*Frame{passing}, 2, 2, 1 // half of it is with the client
 	deliver([]*Stream{s}, passing, passing, stored)
 	is.Equal(owes(s), "abcdS1234") // so it is not shed
@@ -750,7 +750,7 @@ func BenchmarkDelivery(b *testing.B) {
 	var all []*Stream
 	server.Config.ConnContext = ConnContext
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := e.NewStream(func(error) {})
+		s := e.NewStream(OnGone(nil))
 		mu.Lock()
 		all = append(all, s)
 		mu.Unlock()

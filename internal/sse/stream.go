@@ -21,7 +21,7 @@ const (
 type Stream struct {
 	// Static.
 	engine *Engine
-	gone   func(error)
+	owner  Owner
 
 	// Static once it is served.
 	wake       chan struct{} // plain path: one token, there is something to write
@@ -52,10 +52,35 @@ type Stream struct {
 	next     *Stream // in the list that has the claim
 }
 
-// NewStream makes a stream. gone is called once, with no lock held, when
-// the stream has ended and nothing will be written any more.
-func (e *Engine) NewStream(gone func(error)) *Stream {
-	return &Stream{engine: e, gone: gone, fd: -1}
+// Owner is who a stream is of. It is called with no lock held.
+type Owner interface {
+	// Gone is called once, when the stream has ended and nothing will be written any
+	// more.
+	Gone(why error)
+	// Beat is called about once a heartbeat, to send what the client should have: the
+	// comment or better after a silence. comment is nil where there was none.
+	Beat(s *Stream, d *Delivery, comment *Frame)
+}
+
+// NewStream makes a stream.
+func (e *Engine) NewStream(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
+
+// OnGone is an Owner that knows nothing better than the comment, and is told when its
+// stream is gone; nil does not care.
+type OnGone func(why error)
+
+// Gone implements Owner.
+func (f OnGone) Gone(why error) {
+	if f != nil {
+		f(why)
+	}
+}
+
+// Beat implements Owner.
+func (OnGone) Beat(s *Stream, d *Delivery, comment *Frame) {
+	if comment != nil {
+		d.Send(s, comment)
+	}
 }
 
 // Feed has more called whenever all that s is owed is written, to send it more,
@@ -377,6 +402,6 @@ func (s *Stream) end(why error) {
 	if s.fd >= 0 {
 		closeSocket(int(s.fd))
 	}
-	s.gone(why)
+	s.owner.Gone(why)
 	s.engine.leave(s) // last: Engine.Close waits until all has been said
 }
