@@ -155,7 +155,7 @@ func (h *Hub) countElsewhere(ctx context.Context, e *Event) int {
 // History reads a tenant's events after a cursor, or from the oldest on when that
 // is empty: limit at most. gap says that some before them are missing for good.
 func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
-	from, err := h.log.Find(ctx, tenant, after)
+	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
 		lost := errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor)
 		if err != nil && !lost {
@@ -222,7 +222,7 @@ func (h *Hub) Sweep(now time.Time) {
 		var oldest Cursor
 		err := errors.ErrUnsupported
 		if remembers {
-			oldest, err = h.log.Find(context.Background(), name, "")
+			oldest, err = h.log.Find(context.Background(), name, "", nil)
 		}
 		if t := h.find(name); t != nil {
 			for room, r := range t.resolved {
@@ -230,6 +230,7 @@ func (h *Hub) Sweep(now time.Time) {
 				if now.Sub(r.used) > resolvedTTL && err == nil && r.at < oldest.Seq {
 					t.setMembersLocked(room, nil)
 					delete(t.resolved, room)
+					t.rooms.Unsure(t.head.Seq)
 				}
 			}
 			if err == nil {

@@ -138,7 +138,7 @@ func (l *MemoryLog) look(tenant string) *shelf {
 	h := l.shelves.lock(tenant, false)
 	if h == nil {
 		l.shelves.mu.RLock()
-		h = &shelf{epoch: l.epoch(tenant), head: l.shelves.floor, from: l.shelves.floor}
+		h = l.shelves.emptyLocked(tenant)
 		l.shelves.mu.RUnlock()
 		h.mu.Lock()
 	}
@@ -147,7 +147,7 @@ func (l *MemoryLog) look(tenant string) *shelf {
 }
 
 // Find implements Log.
-func (l *MemoryLog) Find(_ context.Context, tenant, cursor string) (Cursor, error) {
+func (l *MemoryLog) Find(_ context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
 	h := l.look(tenant)
 	defer h.mu.Unlock()
 	oldest := Cursor{h.epoch, h.from}
@@ -158,7 +158,7 @@ func (l *MemoryLog) Find(_ context.Context, tenant, cursor string) (Cursor, erro
 	switch {
 	case !ok || c.Epoch != h.epoch || c.Seq > h.head:
 		return Cursor{h.epoch, h.head}, ErrUnknownCursor
-	case c.Seq < oldest.Seq:
+	case !h.wholeLocked(c.Seq, r):
 		return oldest, ErrExpired
 	}
 	return c, nil
@@ -168,7 +168,7 @@ func (l *MemoryLog) Find(_ context.Context, tenant, cursor string) (Cursor, erro
 func (l *MemoryLog) Read(_ context.Context, tenant string, q Query) (Page, error) {
 	h := l.look(tenant)
 	defer h.mu.Unlock()
-	if q.After < h.from {
+	if !h.wholeLocked(q.After, q.Reader) {
 		return Page{Next: Cursor{h.epoch, h.from}}, ErrExpired
 	}
 	return h.readLocked(q), nil

@@ -202,12 +202,12 @@ func (l *brokerLog) Detach(tenant string) {
 }
 
 // Find implements Log.
-func (l *brokerLog) Find(ctx context.Context, tenant, cursor string) (Cursor, error) {
+func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
 	c, ok := ParseCursor(cursor)
 	epoch := l.epoch(tenant)
 	ok = ok && c.Epoch == epoch
 	if h := l.shelves.lock(tenant, false); h != nil {
-		near := ok && h.attached > 0 && h.from <= c.Seq && c.Seq <= h.head
+		near := ok && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
 		h.mu.Unlock()
 		if near {
 			return c, nil
@@ -242,7 +242,7 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 		if h == nil {
 			break
 		}
-		if h.attached > 0 && q.After >= h.from {
+		if h.attached > 0 && h.wholeLocked(q.After, q.Reader) {
 			page := h.readLocked(q)
 			h.mu.Unlock()
 			return page, nil

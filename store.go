@@ -91,6 +91,10 @@ type Reader struct {
 	Profile  ProfileRef
 	Rooms    []Stay
 	AllRooms bool // whoever belongs to them: that is looked at later
+
+	// What is not known of the time before these places: when it came to its rooms; which
+	// they were.
+	StaysFrom, RoomsFrom uint64
 }
 
 // wants says whether a reader is to be shown an entry; nil reads all.
@@ -146,12 +150,14 @@ type Log interface {
 	// comes after it; Detach ends one such promise.
 	Attach(ctx context.Context, tenant string) (head Cursor, err error)
 	Detach(tenant string)
-	// Find says where a cursor of any text stands: at a place from where nothing is
-	// missing, or with ErrExpired before the oldest place, which is returned, or with
-	// ErrUnknownCursor nowhere, and the head is returned. Empty means the oldest place.
-	Find(ctx context.Context, tenant, cursor string) (Cursor, error)
+	// Find says where a cursor of any text stands: at a place after which nothing for a
+	// reader is missing (nil: nothing at all); or with ErrExpired at one after which
+	// something is, and the oldest place is returned; or with ErrUnknownCursor nowhere, and
+	// the head is returned. Empty means the oldest place.
+	Find(ctx context.Context, tenant, cursor string, r *Reader) (Cursor, error)
 	// Read answers a Query, in time that depends on what it finds and not on what is
-	// kept. With ErrExpired, Next is the oldest place from where to go on.
+	// kept. With ErrExpired something for its reader is missing, and Next is the oldest
+	// place, from where to go on.
 	Read(ctx context.Context, tenant string, q Query) (Page, error)
 	// Ready says why nothing can be stored now, nil when it can.
 	Ready() error

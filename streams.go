@@ -110,9 +110,9 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	var from Cursor
 	var missed error
 	if s.Cursor != "" {
-		from, missed = x.log.Find(ctx, s.Tenant, s.Cursor)
-		if missed != nil && !errors.Is(missed, ErrExpired) && !errors.Is(missed, ErrUnknownCursor) {
-			return nil, missed
+		if from, missed, err = x.locate(ctx, s); err != nil {
+			x.tenants.forget(s.Tenant)
+			return nil, err
 		}
 	}
 	t, err := x.reserve(ctx, c)
@@ -137,15 +137,31 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	if t != nil {
 		r := &replay{
 			tenant: t, conn: c, log: x.log, resolve: x.members.resolve, logger: x.logger, told: from.Seq,
-			allRooms: x.tenants.inCluster() && !x.members.ownsMembership(),
-			fail:     func() { x.Kick(c, CloseCapacity) },
-			count:    x.count,
+			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
+			fail:   func() { x.Kick(c, CloseCapacity) },
+			count:  x.count,
 		}
 		if !x.inline || r.step() {
 			c.Stream.Feed(r.step)
 		}
 	}
 	return c, nil
+}
+
+// locate is where a subscription's cursor stands for its profile, and what it missed for
+// good.
+func (x *streams) locate(ctx context.Context, s Subscription) (from Cursor, missed, err error) {
+	t, err := x.tenants.open(ctx, s.Tenant)
+	if err != nil {
+		return Cursor{}, nil, err
+	}
+	r := x.members.readerLocked(t, s.Profile)
+	t.mu.Unlock()
+	from, err = x.log.Find(ctx, s.Tenant, s.Cursor, r)
+	if errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor) {
+		return from, err, nil
+	}
+	return from, nil, err
 }
 
 // reserve admits c to its tenant, which is not forgotten until register adds it.

@@ -153,6 +153,7 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 	t.mu.Lock()
 	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
 		t.head = head
+		t.rooms.Unsure(head.Seq) // the tenant may have been here before
 	}
 	over = t.forgotten
 	t.mu.Unlock()
