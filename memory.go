@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +16,7 @@ import (
 type MemoryLog struct {
 	// Static after the start.
 	secret []byte
+	key    *cursorKey
 	sinks  []Sink
 
 	shelves shelves
@@ -25,8 +25,9 @@ type MemoryLog struct {
 
 // NewMemoryLog makes an empty log.
 func NewMemoryLog(limits MemoryLimits) *MemoryLog {
-	l := &MemoryLog{secret: make([]byte, 16)}
+	l := &MemoryLog{secret: make([]byte, 32)}
 	rand.Read(l.secret)
+	l.key = newCursorKey(l.secret)
 	l.shelves = newShelves(limits, true, l.epoch)
 	l.ids = idWindow{window: limits.Window, most: limits.IDs, known: map[idKey]firstSeen{}}
 	return l
@@ -40,10 +41,10 @@ func (l *MemoryLog) Ready() error { return nil }
 
 // epoch is of one tenant and one life of the log, so that another's cursor is
 // unknown; a tenant that is forgotten and comes back has the same.
-func (l *MemoryLog) epoch(tenant string) string {
+func (l *MemoryLog) epoch(tenant string) Epoch {
 	mac := hmac.New(sha256.New, l.secret)
 	mac.Write([]byte(tenant))
-	return hex.EncodeToString(mac.Sum(nil)[:8])
+	return l.key.epoch(mac.Sum(nil))
 }
 
 // Append implements Log; it does not fail.
@@ -154,9 +155,9 @@ func (l *MemoryLog) Find(_ context.Context, tenant, cursor string, r *Reader) (C
 	if cursor == "" {
 		return oldest, nil
 	}
-	c, ok := ParseCursor(cursor)
+	c, ok := h.epoch.parse(cursor)
 	switch {
-	case !ok || c.Epoch != h.epoch || c.Seq > h.head:
+	case !ok || c.Seq > h.head:
 		return Cursor{h.epoch, h.head}, ErrUnknownCursor
 	case !h.wholeLocked(c.Seq, r):
 		return oldest, ErrExpired

@@ -251,7 +251,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	is.Equal(scrape(t, handler)["realtime_queue_bytes"], 0.0)
 
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
-		h.Lost("acme", Cursor{"x", 9})
+		h.Lost("acme", Cursor{Epoch{}, 9})
 	})
 	for i := range maxTypingRoom + 1 {
 		is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "all"}, ProfileRef{"user", strconv.Itoa(i)}))

@@ -30,9 +30,9 @@ const sampled = 32
 //
 // Lock order: shelves.mu → shelf.mu.
 type shelves struct {
-	limits MemoryLimits                       // static
-	begin  func(tenant string) (epoch string) // static: a new shelf's
-	rises  bool                               // static: no place is given twice, whatever is forgotten
+	limits MemoryLimits              // static
+	begin  func(tenant string) Epoch // static: a new shelf's
+	rises  bool                      // static: no place is given twice, whatever is forgotten
 
 	total atomic.Int64
 
@@ -51,7 +51,7 @@ const (
 	mostGraves = 65_536 // in one generation
 )
 
-func newShelves(limits MemoryLimits, rises bool, begin func(string) string) shelves {
+func newShelves(limits MemoryLimits, rises bool, begin func(string) Epoch) shelves {
 	return shelves{limits: limits, begin: begin, rises: rises, tenants: map[string]*shelf{}}
 }
 
@@ -71,7 +71,7 @@ type shelf struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch     string
+	epoch     Epoch
 	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
 	from      uint64        // the place after which none is missing
@@ -178,7 +178,7 @@ func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 }
 
 // resetLocked empties a shelf, which is whole from a place on.
-func (s *shelves) resetLocked(h *shelf, epoch string, place uint64) {
+func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
 	s.account(h, shelfBytes-h.bytes.Load())
 	h.entries, h.lists, h.gone, h.dropped = queue[*Entry]{}, lists{}, 0, dropped{floor: place}
 	h.epoch, h.from, h.head = epoch, place, place

@@ -217,14 +217,14 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	p.conns = append(p.conns, c)
 	t.watchLocked(c, watch)
 
-	if missed == nil && from.Epoch != "" && from.Seq < t.rooms.Forgotten() {
+	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten() {
 		missed = ErrExpired
 	}
 	resume := ResumeComplete
 	switch {
 	case missed != nil:
 		resume = ResumePartial
-	case from.Epoch == "":
+	case from.Epoch == (Epoch{}):
 		resume, from = ResumeFresh, t.head
 	}
 	x.count.connects.add(resume, 1)

@@ -105,12 +105,13 @@ type Journal struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch string
-	count uint64 // of lives of one stream; part of epoch
-	feeds map[string]*feed
-	names map[string]*feed // by what stands for the key in subjects
-	own   map[uint64]*parcel
-	swept uint64 // the stream up to here was looked at
+	epoch  string
+	secret string // of all who share the journal
+	count  uint64 // of lives of one stream; part of epoch
+	feeds  map[string]*feed
+	names  map[string]*feed // by what stands for the key in subjects
+	own    map[uint64]*parcel
+	swept  uint64 // the stream up to here was looked at
 }
 
 // Open makes the stream, or adapts it to the settings, and watches over it until
@@ -137,6 +138,9 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		state, err := j.state(ctx)
 		if err == nil {
 			j.swept = state.last
+			err = j.readSecret(ctx)
+		}
+		if err == nil {
 			err = j.readEpoch(ctx, state, 0)
 		}
 		return err
@@ -259,6 +263,9 @@ func (j *Journal) probe() {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
 		j.cfg.Logger.Error("the broker's stream is gone and is made anew")
 		if err = j.prepare(ctx); err == nil {
+			err = j.readSecret(ctx)
+		}
+		if err == nil {
 			s, err = j.state(ctx)
 		}
 	}
