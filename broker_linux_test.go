@@ -340,7 +340,9 @@ func TestClusterStorm(t *testing.T) {
 	resumes := 0
 	limits := testLimits
 	limits.Events = 0
-	log := joinBrokerAt(t, servers.URLs(), 1, "realtime", limits).Log()
+	log := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker { // one more, that can read cursors
+		return joinBrokerAt(t, servers.URLs(), 1, "realtime", limits)
+	}).log
 	for _, c := range all {
 		saw(t, log, c, acked)
 		is.Equal(c.got, all[0].got)
