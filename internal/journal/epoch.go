@@ -131,9 +131,7 @@ func (j *Journal) saw(seq uint64) {
 
 // restart takes up all keys in another life of the stream.
 func (j *Journal) restart(last uint64) {
-	j.mu.Lock()
-	j.swept = last
-	j.mu.Unlock()
+	j.swept.Store(last)
 	for _, f := range j.followed() {
 		f.mu.Lock()
 		f.beginLocked(last, last)

@@ -100,6 +100,7 @@ type Journal struct {
 	highest  atomic.Uint64 // place that was ever seen
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
 	unpassed atomic.Int64  // items that others could not be sent
+	swept    atomic.Uint64 // the stream up to here was looked at
 
 	heads heads
 
@@ -111,7 +112,6 @@ type Journal struct {
 	feeds  map[string]*feed
 	names  map[string]*feed // by what stands for the key in subjects
 	own    map[uint64]*parcel
-	swept  uint64 // the stream up to here was looked at
 }
 
 // Open makes the stream, or adapts it to the settings, and watches over it until
@@ -137,7 +137,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	if err := untilMade(ctx, cfg.Logger, func(ctx context.Context) error {
 		state, err := j.state(ctx)
 		if err == nil {
-			j.swept = state.last
+			j.swept.Store(state.last)
 			err = j.readSecret(ctx)
 		}
 		if err == nil {
@@ -274,9 +274,6 @@ func (j *Journal) probe() {
 	}
 	if err == nil {
 		err = j.sweep(ctx, s)
-	}
-	if err == nil {
-		err = j.moveQuiet(ctx, s)
 	}
 	if err != nil {
 		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
