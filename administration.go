@@ -127,9 +127,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	for _, c := range a.cluster.Connections(r.Context(), tenant, &p) {
-		a.cluster.Kick(r.Context(), c, CloseKicked)
-	}
+	a.cluster.KickAll(r.Context(), a.cluster.Connections(r.Context(), tenant, &p), CloseKicked)
 	return noContent(w)
 }
 
@@ -197,6 +195,22 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	return presences(w, list)
 }
 
+// queryPresence is tenantPresence of profiles that a body names.
+func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	asked, err := a.bodies.profiles(w, r)
+	if err == nil {
+		err = question(a.hub.Know(r.Context(), tenant))
+	}
+	if err != nil {
+		return err
+	}
+	return presences(w, a.presence.Of(tenant, asked))
+}
+
 func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
@@ -259,6 +273,17 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	}
 	if err == nil {
 		err = a.hub.SetMembers(r.Context(), tenant, room, members)
+	}
+	if err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	tenant, room, err := pathRoom(r, who)
+	if err == nil {
+		err = a.cluster.Refresh(r.Context(), tenant, room)
 	}
 	if err != nil {
 		return err

@@ -81,14 +81,20 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 	switch p.status {
 	case http.StatusUnauthorized: // RFC 6750, section 3
 		challenge := `Bearer realm="realtime"`
-		if !errors.Is(err, errNoCredential) {
+		if p.code != errNoCredential.Code {
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
+	case http.StatusUnsupportedMediaType: // RFC 9110, section 15.5.16
+		if errors.Is(err, errEncoding) {
+			w.Header().Set("Accept-Encoding", "identity")
+		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		wait := time.Second
 		if limit, ok := errors.AsType[*RateError](err); ok {
 			wait = max(wait, limit.After+time.Second-1)
+		} else if refusal, ok := errors.AsType[*Refusal](err); ok {
+			wait = max(wait, refusal.After+time.Second-1)
 		}
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
@@ -99,6 +105,17 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 }
 
 var errBroker = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", "the broker does not answer; ask again"}
+
+var errEncoding = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must not be compressed: Content-Encoding must be identity, or absent"}
+
+// question is the error of a call that only asks, whatever its method: there is nothing
+// to be confirmed.
+func question(err error) error {
+	if errors.Is(err, ErrUnconfirmed) {
+		return errBroker
+	}
+	return err
+}
 
 // unconfirmed are the ids of events that may have been stored.
 func unconfirmed(err error) []string {
@@ -131,11 +148,7 @@ func describe(err error) *problem {
 		return p
 	}
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		status := http.StatusUnauthorized
-		if refusal.Valid {
-			status = http.StatusForbidden
-		}
-		return &problem{status, refusal.Code, refusal.Detail}
+		return &problem{refusal.Status, refusal.Code, refusal.Detail}
 	}
 	if limit, ok := errors.AsType[*RateError](err); ok {
 		return &problem{http.StatusTooManyRequests, "RateLimited", limit.Error()}
@@ -153,7 +166,11 @@ func describe(err error) *problem {
 		return &problem{http.StatusRequestEntityTooLarge, "EventTooLarge", ErrTooLarge.Error()}
 	case errors.Is(err, ErrExternal):
 		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
-	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes):
+	case errors.Is(err, ErrNoService):
+		return &problem{http.StatusConflict, "MembershipNotExternal", ErrNoService.Error()}
+	case errors.Is(err, ErrSilent):
+		return &problem{http.StatusServiceUnavailable, "HubUnavailable", ErrSilent.Error() + "; ask again"}
+	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes), errors.Is(err, ErrDescriptors):
 		return &problem{http.StatusServiceUnavailable, "ProbesBusy", err.Error()}
 	case errors.Is(err, ErrNotMember):
 		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}
@@ -166,7 +183,7 @@ func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "EventTooLarge", "RateLimited",
 		"MembershipUnavailable", "Unconfirmed", "NotStored", "Draining", "Internal",
-		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope,
+		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
 	for _, code := range []Code{
 		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,
@@ -197,6 +214,9 @@ func replyReceipt(w http.ResponseWriter, r Receipt) error {
 		b = append(append(b, `","cursor":"`...), r.Cursor...)
 	}
 	b = strconv.AppendInt(append(b, `","connections":`...), int64(r.Connections), 10)
+	if r.Members >= 0 {
+		b = strconv.AppendInt(append(b, `,"members":`...), int64(r.Members), 10)
+	}
 	b = strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate)
 	w.Header()["Content-Type"] = []string{"application/json"}
 	w.Header()["Cache-Control"] = []string{"no-store"}
@@ -228,11 +248,16 @@ type receipt struct {
 	Timestamp   string `json:"timestamp"`
 	Cursor      string `json:"cursor,omitempty"`
 	Connections int    `json:"connections"`
+	Members     *int   `json:"members,omitempty"`
 	Duplicate   bool   `json:"duplicate"`
 }
 
 func wireReceipt(r Receipt) receipt {
-	return receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, r.Duplicate}
+	wire := receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
+	if r.Members >= 0 {
+		wire.Members = &r.Members
+	}
+	return wire
 }
 
 // connection is a Connection on the wire.

@@ -6,43 +6,66 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Refusal is why a credential does not open the door: 401 (RFC 6750's
-// invalid_token), or where it is a valid one 403. It never repeats the credential.
+// Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
+// invalid_token) or, where the credential is a valid one, a 403: so what time may make
+// good, or cannot be known now, is 503. It never repeats the credential.
 type Refusal struct {
-	Valid  bool
+	Status int // 401, 403 or 503
 	Code   string
 	Detail string
+	After  time.Duration // of 503: when to ask again; 0: soon
 }
 
 func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
 
 var (
-	errNoCredential = &Refusal{false, "CredentialRequired", "a token or an API key is needed"}
-	errCredential   = &Refusal{false, "InvalidCredential", "the credential is not valid here"}
-	errExpired      = &Refusal{false, "CredentialExpired", "the token has expired"}
-	errNotYet       = &Refusal{false, "InvalidCredential", "the token is not valid yet"}
-	errTenant       = &Refusal{true, "TenantForbidden", "the credential is of another tenant"}
-	errCookieSite   = &Refusal{true, "CrossSite", "a cookie is no credential for another site's page"}
-	errForeignHost  = &Refusal{true, "ForbiddenHost", "in open mode the hub answers to localhost only"}
-	errForeignSite  = &Refusal{true, "CrossSite", "in open mode the hub answers no other site's pages"}
-	errScopeAll     = &Refusal{true, codeScope, "an API key for all tenants (*) is needed"}
+	errNoCredential = &Refusal{http.StatusUnauthorized, "CredentialRequired", "a token or an API key is needed", 0}
+	errOtherScheme  = &Refusal{http.StatusUnauthorized, "CredentialRequired", "a token or an API key is needed, and in Authorization the scheme Bearer", 0}
+	errCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
+	errExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
+	errTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential is of another tenant", 0}
+	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
+	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only", 0}
+	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages", 0}
+	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
 )
 
-const codeScope = "ScopeRequired"
+const (
+	codeScope  = "ScopeRequired"
+	codeNotYet = "CredentialNotYetValid"
+	codeKeys   = "KeysUnavailable"
+
+	// unlistedOrigin is no answer's: the hub only counts, and the browser refuses.
+	unlistedOrigin = "UnlistedOrigin"
+)
+
+// notYet refuses a token until its nbf, or for a while where that is far away.
+func notYet(until time.Duration) *Refusal {
+	return &Refusal{http.StatusServiceUnavailable, codeNotYet, "the token is not valid yet", min(until, time.Minute)}
+}
+
+// unproven refuses a token that some key may prove which could not be fetched.
+func unproven(after time.Duration) *Refusal {
+	return &Refusal{http.StatusServiceUnavailable, codeKeys, "whether the token is good is not known now: no key that is here fits, and the identity provider could not be asked for others", after}
+}
+
+// leeway is how far ahead an issuer's clock may be of ours when a token begins; it
+// ends to the second.
+const leeway = 30 * time.Second
 
 // badClaim names the claim that is at fault. Only of a token whose signature is good:
 // the others' claims are nobody's word.
 func badClaim(name string) *Refusal {
-	return &Refusal{false, errCredential.Code, "the token's claim " + strconv.Quote(name) + " is missing or not valid here"}
+	return &Refusal{http.StatusUnauthorized, errCredential.Code, "the token's claim " + strconv.Quote(name) + " is missing or not valid here", 0}
 }
 
 // Where a token may be, and what is looked at before anything is believed.
@@ -57,14 +80,14 @@ const maxExpiry = 253_402_300_799
 
 // AuthConfig is what credentials are checked against; without a key the hub is open.
 type AuthConfig struct {
-	Secret      string // HS256
+	Secret      string // HS256; several are separated by commas, and a token may be signed with any
 	PublicKey   string // PEM, or the path of a file that holds it
 	JWKSURL     string
 	Issuer      string // empty: any
 	Audience    string // empty: any
 	TenantClaim string
 	APIKeys     []string // "tenant=key", tenant "*" for all
-	Origins     []string // that may use a cookie from another site
+	Origins     []string // whose pages may call ([ParseOrigins])
 	Logger      *slog.Logger
 }
 
@@ -81,6 +104,7 @@ type Auth struct {
 	tenantClaim string
 	issuer      string // empty: any
 	keys        []apiKey
+	origins     *Origins
 	crossOrigin *http.CrossOriginProtection
 	refused     counts[string] // by code
 }
@@ -94,11 +118,12 @@ type apiKey struct {
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
-		open: cfg.open(), tokens: tokenKeys{secret: []byte(cfg.Secret)}, tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, crossOrigin: http.NewCrossOriginProtection(),
+		open: cfg.open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, crossOrigin: http.NewCrossOriginProtection(),
 		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
-			errCookieSite.Code, errForeignHost.Code, codeScope),
+			errCookieSite.Code, errForeignHost.Code, codeScope, codeNotYet, codeKeys, unlistedOrigin),
 	}
-	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding()}
+	// The library forgives at a token's end as well; read does not.
+	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithLeeway(leeway)}
 	if cfg.Issuer != "" {
 		options = append(options, jwt.WithIssuer(cfg.Issuer))
 	}
@@ -107,8 +132,11 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	}
 	a.parser = jwt.NewParser(options...)
 	var errs []error
+	var err error
+	if a.tokens.secrets, err = readSecrets(cfg.Secret); err != nil {
+		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
+	}
 	if cfg.PublicKey != "" {
-		var err error
 		if a.tokens.public, err = readPublicKey(cfg.PublicKey); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
@@ -126,17 +154,11 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 		seen[hash] = true
 		a.keys = append(a.keys, apiKey{tenant, hash})
 	}
-	for i, origin := range cfg.Origins {
-		if origin == "*" { // anybody may call, but nobody with a cookie
-			continue
-		}
-		if err := a.crossOrigin.AddTrustedOrigin(origin); err != nil {
-			errs = append(errs, fmt.Errorf("CORS_ORIGINS: entry %d is not an origin such as https://app.example.com, which has no path", i+1))
-		}
+	if a.origins, err = ParseOrigins(cfg.Origins); err != nil {
+		errs = append(errs, errors.New("CORS_ORIGINS: "+err.Error()))
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
-		var err error
-		if a.tokens.jwks, err = fetchKeys(ctx, cfg.JWKSURL, cfg.Logger); err != nil {
+		if a.tokens.published, err = fetchKeys(ctx, cfg.JWKSURL, cfg.Logger); err != nil {
 			errs = append(errs, errors.New("JWKS_URL: is not a URL that keys can be fetched from"))
 		}
 	}
@@ -149,6 +171,9 @@ func (a *Auth) Refuse(err error) {
 		a.refused.add(refusal.Code, 1)
 	}
 }
+
+// Unlisted counts a call of a page whose origin is not listed.
+func (a *Auth) Unlisted() { a.refused.add(unlistedOrigin, 1) }
 
 // Refused is how often each code was answered.
 func (a *Auth) Refused() map[string]int64 { return a.refused.now() }
@@ -171,7 +196,7 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	case need == ScopeAll:
 		return nil, errScopeAll
 	default:
-		return nil, &Refusal{true, codeScope, "the credential needs the scope " + need.String()}
+		return nil, &Refusal{http.StatusForbidden, codeScope, "the credential needs the scope " + need.String(), 0}
 	}
 	if t := r.PathValue("t"); t != "" {
 		if !caller.Reaches(t) {
@@ -182,21 +207,35 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	return caller, nil
 }
 
-// identify takes the first credential that the request has, good or bad.
+// Ready is a *Refusal while no token can be proven, as the only keys for them were
+// never fetched.
+func (a *Auth) Ready() error {
+	if t := &a.tokens; t.published != nil && len(t.secrets) == 0 && t.public == nil && !t.published.Fetched() {
+		return &Refusal{http.StatusServiceUnavailable, codeKeys, "the identity provider's keys could not be fetched yet", 0}
+	}
+	return nil
+}
+
+// identify takes the first credential that the request has, good or bad. What another
+// scheme says in Authorization is for whoever asked for it, such as a proxy.
 func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
-	switch headers := r.Header["Authorization"]; {
-	case len(headers) > 1:
-		return nil, 0, errCredential
-	case len(headers) == 1:
-		scheme, credential, _ := strings.Cut(headers[0], " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			return nil, 0, errCredential
+	missing := errNoCredential
+	bearers := make([]string, 0, 1)
+	for _, header := range r.Header["Authorization"] {
+		if scheme, credential, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
+			bearers = append(bearers, strings.TrimLeft(credential, " "))
+		} else {
+			missing = errOtherScheme
 		}
-		credential = strings.TrimLeft(credential, " ")
-		if caller := a.service(credential); caller != nil {
+	}
+	switch {
+	case len(bearers) > 1: // a proxy and the hub could take another one each
+		return nil, 0, errCredential
+	case len(bearers) == 1:
+		if caller := a.service(bearers[0]); caller != nil {
 			return caller, caller.scopes(), nil
 		}
-		return a.token(r.Context(), credential)
+		return a.token(r.Context(), bearers[0])
 	}
 	switch keys := r.Header["X-Api-Key"]; {
 	case len(keys) == 1:
@@ -221,7 +260,7 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 		}
 		return a.token(r.Context(), cookie.Value)
 	}
-	return nil, 0, errNoCredential
+	return nil, 0, missing
 }
 
 // sameSite says whether a cookie may speak for the request, whatever its method:
@@ -232,7 +271,7 @@ func (a *Auth) sameSite(r *http.Request) bool {
 	}
 	probe := *r
 	probe.Method = http.MethodPost // else it is taken for harmless
-	return a.crossOrigin.Check(&probe) == nil
+	return a.crossOrigin.Check(&probe) == nil || a.origins.Trusts(r.Header.Get("Origin"))
 }
 
 // service finds an API key, nil where it is none; all are compared, so that the
@@ -256,19 +295,51 @@ func (a *Auth) token(ctx context.Context, text string) (*Caller, Scope, error) {
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
 		return nil, 0, errCredential
 	}
-	claims := jwt.MapClaims{}
-	_, err := a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) { return a.tokens.of(ctx, t) })
+	claims, err := a.prove(ctx, text)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, 0, errExpired
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return nil, 0, errNotYet
+		caller, _, err := a.read(claims)
+		if err != nil {
+			return nil, 0, err
+		}
+		begins, _ := claims.GetNotBefore()
+		if !begins.Before(caller.Expires) {
+			return nil, 0, badClaim("nbf")
+		}
+		return nil, 0, notYet(time.Until(begins.Add(-leeway)))
 	case errors.Is(err, jwt.ErrTokenInvalidClaims): // the signature was good
 		return nil, 0, a.claimFault(claims)
 	case err != nil:
+		if refusal, ok := errors.AsType[*Refusal](err); ok {
+			return nil, 0, refusal
+		}
 		return nil, 0, errCredential
 	}
 	return a.read(claims)
+}
+
+// prove holds a token against the keys; where others may have been published since
+// those were fetched, it has them fetched. An error is the library's, or a *Refusal.
+func (a *Auth) prove(ctx context.Context, text string) (claims jwt.MapClaims, err error) {
+	for fetched := false; ; fetched = true {
+		claims = jwt.MapClaims{}
+		open := false // whether another key may prove it
+		_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (keys any, err error) {
+			keys, open, err = a.tokens.of(t)
+			return keys, err
+		})
+		if !open || !errors.Is(err, jwt.ErrTokenUnverifiable) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+			return claims, err
+		}
+		if fetched || !a.tokens.published.Renew(ctx, text) {
+			if after, known := a.tokens.published.Judged(text); !known {
+				err = unproven(after)
+			}
+			return claims, err
+		}
+	}
 }
 
 // claimFault says which of the claims that the library looks at is at fault.
@@ -300,16 +371,42 @@ func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
 	if err != nil || expires == nil || expires.Unix() > maxExpiry || expires.Unix() < 0 {
 		return nil, 0, badClaim("exp")
 	}
-	scopes := ScopeSubscribe
-	if scope, there := claims["scope"]; there {
-		text, isText := scope.(string)
-		if !isText {
-			return nil, 0, badClaim("scope")
-		}
-		scopes = 0
-		for _, name := range strings.Fields(text) {
-			scopes |= scopeOf(name)
-		}
+	if !time.Now().Before(expires.Time) {
+		return nil, 0, errExpired
+	}
+	scopes, ok := scopesOf(claims["scope"])
+	if !ok {
+		return nil, 0, badClaim("scope")
 	}
 	return &Caller{tenant: strings.Clone(tenant), profile: profile, Expires: expires.Time}, scopes, nil
+}
+
+// scopesOf reads the claim scope: words (RFC 8693, section 4.2) or, as some identity
+// providers write them, an array of such. Where none is of ours, "openid profile", it
+// is as if the claim were not there; an empty one grants nothing.
+func scopesOf(claim any) (scopes Scope, ok bool) {
+	words := []string{}
+	switch claim := claim.(type) {
+	case nil:
+		return ScopeSubscribe, true
+	case string:
+		words = strings.Fields(claim)
+	case []any:
+		for _, element := range claim {
+			text, isText := element.(string)
+			if !isText {
+				return 0, false
+			}
+			words = append(words, strings.Fields(text)...)
+		}
+	default:
+		return 0, false
+	}
+	for _, word := range words {
+		scopes |= scopeOf(word)
+	}
+	if scopes == 0 && len(words) > 0 {
+		scopes = ScopeSubscribe
+	}
+	return scopes, true
 }

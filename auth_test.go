@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -266,8 +267,6 @@ func TestBadCredentials(t *testing.T) {
 	token("exp negative", "HS", hs("exp", -5))
 	token("exp beyond time", "HS", hs("exp", 1e300))
 	token("exp in the year 10000", "HS", hs("exp", maxExpiry+1))
-	token("nbf ahead", "HS", hs("nbf", now+60))
-	token("nbf ahead by a clock's skew", "HS", hs("nbf", now+5))
 	token("nbf as text", "HS", hs("nbf", "tomorrow"))
 	token("no tenant", "HS", hs("tenant", nil))
 	token("empty tenant", "HS", hs("tenant", ""))
@@ -279,7 +278,7 @@ func TestBadCredentials(t *testing.T) {
 	token("sub a number", "HS", hs("sub", 42))
 	token("sub of a bad type", "HS", hs("sub", "US ER:1"))
 	token("sub with NUL", "HS", hs("sub", "user:\x00"))
-	token("scope a list", "HS", hs("scope", []string{"publish"}))
+	token("scope a list of numbers", "HS", hs("scope", []int{7}))
 	token("scope a number", "HS", hs("scope", 7))
 	token("claims a list", "HS", raw(`{"alg":"HS256"}`, `[]`, "AA"))
 
@@ -287,6 +286,12 @@ func TestBadCredentials(t *testing.T) {
 	for door, auth := range doors {
 		handlers[door] = newTrustedHub(t, auth, LimitsConfig{})
 	}
+	for _, tc := range cases { // a kid that is not known is once a fetch has not brought it
+		if tc.door == "JWKS" {
+			ask(handlers[tc.door].Handler, "GET", "/v1/presence", "", tc.header, tc.value)
+		}
+	}
+	doors["JWKS"].tokens.published.update(t.Context())
 	for _, tc := range cases {
 		t.Run(tc.door+" "+tc.name, func(t *testing.T) {
 			is := is.New(t)
@@ -328,7 +333,7 @@ func TestRefusalNamesTheClaim(t *testing.T) {
 		want  string
 	}{
 		{"org", nil, `"org"`}, {"org", "a b", `"org"`}, {"sub", nil, `"sub"`}, {"sub", "X:1", `"sub"`}, {"exp", nil, `"exp"`}, {"exp", "soon", `"exp"`},
-		{"nbf", "soon", `"nbf"`}, {"scope", []string{"subscribe"}, `"scope"`}, {"iss", nil, `"iss"`}, {"iss", "else", `"iss"`}, {"aud", nil, `"aud"`}, {"aud", "else", `"aud"`},
+		{"nbf", "soon", `"nbf"`}, {"scope", 7, `"scope"`}, {"iss", nil, `"iss"`}, {"iss", "else", `"iss"`}, {"aud", nil, `"aud"`}, {"aud", "else", `"aud"`},
 	} {
 		t.Run(fmt.Sprint(tc.claim, " ", tc.value), func(t *testing.T) {
 			is := is.New(t)
@@ -403,7 +408,7 @@ func TestScopesOfEveryRoute(t *testing.T) {
 			t.Run(pattern+" "+name, func(t *testing.T) {
 				is := is.New(t)
 				status, code := code("Authorization", bearer(t, "scope", scope))
-				may := name == "all" && routeScopes(pattern) != nil || slices.Contains(routeScopes(pattern), name) || name == "absent" && slices.Contains(routeScopes(pattern), "subscribe")
+				may := name == "all" && routeScopes(pattern) != nil || slices.Contains(routeScopes(pattern), name) || (name == "absent" || name == "unknown") && slices.Contains(routeScopes(pattern), "subscribe")
 				if may {
 					is.True(status != 401 && code != "ScopeRequired" && code != "TenantForbidden")
 				} else {
@@ -524,7 +529,6 @@ func TestAnotherTenantIsForbidden(t *testing.T) {
 func TestCookies(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"https://app.example.com"}}), LimitsConfig{})
-	h.API.cfg.Origins = []string{"https://app.example.com"}
 	handler := checked(t, h.API.Handler())
 	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, tc := range []struct {
@@ -567,8 +571,8 @@ func TestCookies(t *testing.T) {
 			w := ask(handler, "OPTIONS", "/v1/connections/x/token", "", "Origin", origin, "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization")
 			is.Equal(w.Header().Get("Access-Control-Allow-Origin"), want)
 		}
-		h.API.cfg.Origins = []string{"*"}
-		w := ask(checked(t, h.API.Handler()), "GET", "/healthz", "", "Origin", "https://anywhere.example")
+		all := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"*"}}), LimitsConfig{})
+		w := ask(all.Handler, "GET", "/healthz", "", "Origin", "https://anywhere.example")
 		is.Equal(w.Header().Get("Access-Control-Allow-Origin"), "*")
 		is.Equal(w.Header().Get("Access-Control-Allow-Credentials"), "") // never both
 	})
@@ -592,7 +596,8 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 	asked := keys.asked.Load()
 	keys.set.Store("")
 	for range 100 {
-		is.True(admit(two, "three") != nil)
+		refusal, _ := errors.AsType[*Refusal](admit(two, "three"))
+		is.True(refusal != nil && refusal.Code == codeKeys) // it could not be asked for
 	}
 	is.True(keys.asked.Load() <= asked+1) // strangers cannot have it fetched again and again
 	is.NoErr(admit(one, "one"))           // what was good stays
@@ -785,7 +790,7 @@ func TestIsolation(t *testing.T) {
 	delivered := 0
 	for id, c := range conns {
 		is.True(!c.removed) // nobody closed another's
-		c.Stream.Close(h.Closing(CloseKicked, ""))
+		c.Stream.Close(h.Closing(CloseKicked))
 		inbox[id] = httptest.NewRecorder()
 		h.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
 		for reader := newStreamReader(t, inbox[id].Body); ; {
@@ -983,7 +988,7 @@ func FuzzProblem(f *testing.F) {
 	f.Add("a\"b", "x\r\ny: z", "</script>\x00\xff", -1)
 	f.Fuzz(func(t *testing.T, code, field, detail string, index int) {
 		for _, err := range []error{
-			&FieldError{Code(code), field, index, detail}, &problem{400, code, detail}, &Refusal{false, code, detail}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
+			&FieldError{Code(code), field, index, detail}, &problem{400, code, detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
 		} {
 			w := httptest.NewRecorder()
 			fail(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)

@@ -100,13 +100,18 @@ func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
 	return c.tenant, c.profile
 }
 
-// Owner is who makes a call about a connection, which may be nil, and whether it is
-// the caller's own; in open mode its id is enough.
-func (c *Caller) Owner(conn *Connection) (tenant string, p ProfileRef, own bool) {
+// Owner is who makes a call about a connection: in open mode the connection's own, or
+// while it is not known (nil) the holder.
+func (c *Caller) Owner(r *http.Request, conn *Connection) (tenant string, p ProfileRef) {
 	if c.open && conn != nil {
-		return conn.Tenant, conn.Profile, true
+		return conn.Tenant, conn.Profile
 	}
-	return c.tenant, c.profile, conn != nil && conn.Tenant == c.tenant && conn.Profile == c.profile
+	return c.Holder(r)
+}
+
+// Owns says whether a connection is the caller's own; in open mode its id is enough.
+func (c *Caller) Owns(conn *Connection) bool {
+	return c.open || conn.Tenant == c.tenant && conn.Profile == c.profile
 }
 
 // scopes are an API key's.

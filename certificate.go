@@ -20,8 +20,9 @@ type Certificate struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	loaded  *tls.Certificate
-	version [2]os.FileInfo
+	version [2]os.FileInfo // of loaded
 	looked  time.Time
+	failure string // the last, which the log has told; empty: none
 }
 
 // LoadCertificate reads both files; an error is theirs.
@@ -35,9 +36,8 @@ func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error
 func (c *Certificate) loadLocked() error {
 	version := c.stat() // before they are read: what changes meanwhile is seen next time
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-	c.version = version
 	if err == nil {
-		c.loaded = &pair
+		c.loaded, c.version = &pair, version
 	}
 	return err
 }
@@ -63,10 +63,12 @@ func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if now := time.Now(); now.Sub(c.looked) >= certificateEvery {
 		c.looked = now
 		if v := c.stat(); !sameVersion(v[0], c.version[0]) || !sameVersion(v[1], c.version[1]) {
-			if err := c.loadLocked(); err != nil {
-				c.logger.Warn("certificate: not read again, the last good one serves", "err", err)
-			} else {
+			if err := c.loadLocked(); err == nil {
+				c.failure = ""
 				c.logger.Info("certificate: read again")
+			} else if c.failure != err.Error() {
+				c.failure = err.Error()
+				c.logger.Warn("certificate: not read again, the last good one serves; it is tried again", "err", err)
 			}
 		}
 	}

@@ -31,12 +31,18 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, own: map[string]map[*Connection]Session{}}
 	if peers != nil {
 		presence.frozen = func() bool { return hub.Ready() != nil }
+		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
+			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
+		}
 		hub.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
 	}
 	return c
 }
+
+// Alone says that no other hub is known, to which clients could go.
+func (x *Cluster) Alone() bool { return x.peers == nil || !x.peers.Others() }
 
 func sessionOf(c *Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
@@ -140,21 +146,12 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 
 // Typed implements PeerSink.
 func (x *Cluster) Typed(tenant string, t Typing) {
-	say := func() { x.presence.typists.Typed(context.Background(), tenant, t.Profile, t.Conversation, t.Started) } // an error is logged
-	if x.hub.ownsMembership() {
-		say()
-	} else {
-		go say() // it may wait for the membership service
-	}
+	x.presence.typists.Heard(tenant, t.Profile, t.Conversation, t.Started)
 }
 
 // Typing is Typists.Typing, for the streams of all hubs.
 func (x *Cluster) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	err := x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
-	if err == nil && x.peers != nil {
-		x.peers.Cast(tenant, Typing{ref, conversation, started})
-	}
-	return err
+	return x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
 }
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
@@ -186,10 +183,16 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) bool {
 		return x.ask(ctx, c, Call{Op: CallTouch})
 	}
 	x.presence.Touch(c, time.Now())
-	if x.peers != nil {
+	if x.peers == nil {
+		return x.hub.connection(c.ID) != nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, there := x.own[c.Tenant][c]
+	if there { // or the others would be told of one that has gone, and never again
 		x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
 	}
-	return true
+	return there
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
@@ -197,15 +200,13 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 	if c.elsewhere {
 		return x.ask(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	x.hub.Prolong(c, expires)
-	return true
+	return x.hub.Prolong(c, expires)
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it.
 func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
 	if !c.elsewhere {
-		x.hub.Adjust(c, types, watch)
-		return true
+		return x.hub.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, Watch: watch}
 	if types != nil {
@@ -220,9 +221,44 @@ func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) b
 	if c.elsewhere {
 		return x.ask(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	x.hub.Kick(c, reason)
-	return true
+	return x.hub.Kick(c, reason)
 }
+
+// KickAll is Kick for many connections, together.
+func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) {
+	together(len(list), func(i int) { x.Kick(ctx, list[i], reason) })
+}
+
+// Refresh is members.Refresh on all hubs that are there: what the service says now
+// holds on each when it returns. ErrSilent: one did not say so.
+func (x *Cluster) Refresh(ctx context.Context, tenant string, room Room) error {
+	if x.peers == nil || x.hub.ownsMembership() {
+		return x.hub.Refresh(ctx, tenant, room)
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTime)
+	defer cancel()
+	var answers []Answer
+	var silent []string
+	var others sync.WaitGroup
+	others.Go(func() {
+		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: room})
+	})
+	err := x.hub.Refresh(ctx, tenant, room)
+	others.Wait()
+	switch {
+	case err != nil:
+		return err
+	case len(silent) > 0:
+		return ErrSilent
+	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
+		return ErrMembership // it has been logged there
+	}
+	return nil
+}
+
+// refreshTime is how long a refresh may take: a question that is under way already, and
+// another.
+const refreshTime = 2*resolveTime + time.Second
 
 // ask has the holder of a connection do something with it, and says whether it
 // was there still.
@@ -239,7 +275,8 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 	if x.peers == nil {
 		return list
 	}
-	for _, answer := range x.peers.AskAll(ctx, Call{Op: CallList, Tenant: tenant, Profile: of}) {
+	answers, _ := x.peers.AskAll(ctx, Call{Op: CallList, Tenant: tenant, Profile: of}) // of the silent nothing is known
+	for _, answer := range answers {
 		for _, d := range answer.Connections {
 			list = append(list, d.connection())
 		}
@@ -251,33 +288,38 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 // Serve implements PeerSink.
 func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
-	if call.Op == CallList {
+	switch call.Op {
+	case CallList:
 		for _, c := range x.hub.Connections(call.Tenant, call.Profile) {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
+		return a
+	case CallRefresh:
+		ctx, cancel := context.WithTimeout(ctx, refreshTime)
+		defer cancel()
+		a.Found = x.hub.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
 	c := x.hub.connection(call.ID)
 	if c == nil {
 		return a
 	}
-	a.Found = true
 	switch call.Op {
 	case CallShow:
-		a.Connections = []Described{descriptionOf(c)}
+		a.Found, a.Connections = true, []Described{descriptionOf(c)}
 	case CallTouch:
-		x.Touch(ctx, c)
+		a.Found = x.Touch(ctx, c)
 	case CallProlong:
-		x.Prolong(ctx, c, call.Expires)
+		a.Found = x.Prolong(ctx, c, call.Expires)
 	case CallAdjust:
 		var types **TypeFilter
 		if call.Types != nil {
 			filter, _ := ParseTypes(*call.Types)
 			types = &filter
 		}
-		x.Adjust(ctx, c, types, call.Watch)
+		a.Found = x.Adjust(ctx, c, types, call.Watch)
 	case CallKick:
-		x.Kick(ctx, c, call.Reason)
+		a.Found = x.Kick(ctx, c, call.Reason)
 	}
 	return a
 }

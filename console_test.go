@@ -149,15 +149,16 @@ func TestBrowserConsole(t *testing.T) {
 		do(t, page, chromedp.ScrollIntoView("#connections", chromedp.ByQuery))
 		becomes(t, page, `document.querySelectorAll("#rows tr").length === 2`)
 		do(t, page, click(row+" .kick"))
-		becomes(t, page, exists(inPane("bob", `[data-state="waiting"]`))+" && "+contains(inPane("bob", ".detail"), "told to close"))
+		becomes(t, page, exists(inPane("bob", `[data-state="displaced"]`))+" && "+contains(inPane("bob", ".detail"), "told to close"))
 		becomes(t, page, exists(inPane("bob", `.events [data-type="hub.closing"]`)))
+		do(t, page, click(inPane("bob", ".name"))) // somebody is there
 		live("bob")
 		becomes(t, page, textOf(inPane("bob", ".resume"))+` === "complete" && `+textOf(inPane("bob", ".reconnects"))+` === "1"`)
 	})
 
 	t.Run("cut and gap", func(t *testing.T) {
 		do(t, page, click(inPane("alice", ".cut")))
-		becomes(t, page, exists(inPane("alice", `[data-state="waiting"]`))+" && "+contains(inPane("alice", ".countdown"), "back in"))
+		becomes(t, page, exists(inPane("alice", `[data-state="displaced"]`))+" && "+contains(inPane("alice", ".countdown"), "back in"))
 		events := strings.Repeat(`{"tenantId":"demo","type":"a.b","payload":1,"target":{"kind":"tenant"}},`, 5)
 		response, err := http.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.TrimSuffix(events, ",")+`]}`))
 		if err != nil || response.StatusCode != http.StatusAccepted {
@@ -262,7 +263,8 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	do(t, console, chromedp.SendKeys(inPane("carol", ".message"), "hello\r", chromedp.ByQuery))
 	becomes(t, console, contains(inPane("carol", ".messages"), "hello"))
 	do(t, console, chromedp.ScrollIntoView("#connections", chromedp.ByQuery), click(`#rows [data-profile="user:carol"] .kick`))
-	becomes(t, console, exists(inPane("carol", `[data-state="waiting"]`)))
+	becomes(t, console, exists(inPane("carol", `[data-state="displaced"]`)))
+	do(t, console, click(inPane("carol", ".name")))
 	becomes(t, console, exists(inPane("carol", `[data-state="live"]`)))
 
 	var line string

@@ -118,18 +118,12 @@ func (c *cutClient) run(ready *sync.WaitGroup) {
 
 // read reads one connection, and says whether it was cut.
 func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
-	in := bufio.NewReader(conn)
-	for {
-		conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return true
-		}
-		if line == "\r\n" {
-			break
-		}
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return true
 	}
-	c.reader.Reset(in)
+	c.reader.Reset(res.Body)
 	for {
 		conn.SetReadDeadline(time.Now().Add(cmp.Or(c.patience, 30*time.Second)))
 		event, err := c.reader.Next()

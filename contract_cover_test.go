@@ -16,6 +16,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/doctor"
 )
 
 // brokenLog fails as it is told to.
@@ -48,8 +49,8 @@ type stage struct {
 	t        *testing.T
 	contract *contracttest.Contract
 
-	open, secured, limited, external, broken, draining *testHub
-	log                                                *brokenLog
+	open, secured, limited, external, owned, broken, draining *testHub
+	log                                                       *brokenLog
 }
 
 func newStage(t *testing.T) *stage {
@@ -62,6 +63,9 @@ func newStage(t *testing.T) *stage {
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService("http://127.0.0.1:1", "") })
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
+	t.Cleanup(service.Close)
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(service.URL, "") })
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.Drain(t.Context(), 0)
@@ -124,6 +128,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 			s.t.Fatal(err) // who types must be one
 		}
 		s.send(s.open, o, kind, nil)
+		s.send(s.owned, o, kind, nil)
 		for _, other := range o.Bodies() {
 			s.send(s.open, o, other, nil)
 		}
@@ -138,6 +143,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.send(s.open, o, kind, map[string]string{"connectionId": "nobody", "name": "nothing"})
 	case "409":
 		s.send(s.external, o, kind, nil)
+		s.send(s.open, o, kind, nil)
 	case "413":
 		s.send(s.open, o, kind, nil, body(`{"nonsense":"`+strings.Repeat("x", 1<<20)+`"}`))
 	case "415":
@@ -149,6 +155,10 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	case "503":
 		s.send(s.broken, o, kind, nil)
 		s.send(s.draining, o, kind, nil)
+		s.send(s.external, o, kind, nil)
+		s.send(s.secured, o, kind, nil, func(r *http.Request) {
+			r.Header.Set("Authorization", bearer(s.t, "nbf", time.Now().Add(time.Minute).Unix()))
+		})
 	default:
 		s.t.Errorf("%s: nobody knows how to get a %s", o.Name, status)
 	}
@@ -206,8 +216,10 @@ func (s *stage) provokeElsewhere() {
 		s.send(s.broken, operation("publishEvent"), "application/x-ndjson", nil)
 	}
 	s.log.err = ErrUnconfirmed // of a question nothing may have been stored
-	if w := s.send(s.broken, operation("getPresence"), "", nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
-		s.t.Errorf("presence from a broker that is away: %d %s", w.Code, w.Body)
+	for id, kind := range map[string]string{"getPresence": "", "queryPresence": "application/json", "queryTenantPresence": "application/json"} {
+		if w := s.send(s.broken, operation(id), kind, nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
+			s.t.Errorf("%s from a broker that is away: %d %s", id, w.Code, w.Body)
+		}
 	}
 	s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "all"})
 	if w := s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "al"}); w.Code != http.StatusBadRequest {
@@ -266,10 +278,24 @@ func (s *stage) provokeEvents() {
 	all.Wait()
 	w.until(t, "presence.digest")
 
-	res, err := h.client.Get(h.URL + "/v1/doctor?every=50ms&for=200ms")
+	res, err := h.client.Get(h.URL + "/v1/doctor?every=50ms&for=1m")
 	is.NoErr(err)
 	defer res.Body.Close()
 	probe := newStreamReader(t, res.Body)
+	probe.contract = s.contract
+	hello, err := probe.Next()
+	is.NoErr(err)
+	other, err := h.client.Get(h.URL + "/v1/doctor?every=0&for=1m&tell=" + probeIn(t, hello).ID)
+	is.NoErr(err)
+	other.Body.Close()
+	for event := hello; event.Type != doctor.EventGone; {
+		event, err = probe.Next()
+		is.NoErr(err)
+	}
+	res, err = h.client.Get(h.URL + "/v1/doctor?every=50ms&for=200ms")
+	is.NoErr(err)
+	defer res.Body.Close()
+	probe = newStreamReader(t, res.Body)
 	probe.contract = s.contract
 	for err == nil {
 		_, err = probe.Next()

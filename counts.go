@@ -90,6 +90,7 @@ const (
 	CloseSlow     CloseReason = "slow"
 	CloseCapacity CloseReason = "capacity"
 	CloseReplaced CloseReason = "replaced"
+	ClosePending  CloseReason = "pending" // the token may be good later
 
 	// Of these no hub.closing tells: nobody is there to be told, or to listen.
 	CloseClient   CloseReason = "client"   // it left
@@ -100,12 +101,14 @@ const (
 // GapReason says why something is missing for good.
 type GapReason string
 
-// The reasons there are; hub.gap tells of all but the last.
+// The reasons there are; hub.gap tells of all but lost.
 const (
 	GapExpired GapReason = "expired" // the history no longer reaches back
 	GapUnknown GapReason = "unknown" // no cursor of this history
 	GapSlow    GapReason = "slow"    // ephemeral events were shed
 	GapLost    GapReason = "lost"    // the broker lost events, and the stream is sent back
+
+	GapMembership GapReason = "membership" // nobody said who belongs to a room that something was said in
 )
 
 // hubCounts is what a hub counts as it happens.
@@ -126,9 +129,9 @@ func newHubCounts() *hubCounts {
 		connects: newCounts(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: newCounts(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseCapacity, CloseReplaced),
-		refused:  newCounts(CloseDrain, CloseCapacity),
+		refused:  newCounts(CloseDrain, CloseCapacity, ClosePending),
 		accepted: newCounts(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
-		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost),
+		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: newSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),
 	}
 }

@@ -38,7 +38,7 @@ func TestCursorsAreOpaque(t *testing.T) {
 		common, longest = common+same, max(longest, same)
 		last = text
 	}
-	is.True(rises > many*2/5 && rises < many*3/5)            // no order
+	is.True(rises > many*2/5 && rises < many*3/5)             // no order
 	is.True(common > many*64*19/20 && common < many*64*21/20) // half of the bits change each time
 	is.True(longest < 110)
 	other := NewMemoryLog(testLimits).epoch("acme") // another life, the same number

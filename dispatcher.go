@@ -49,6 +49,7 @@ func (x *dispatcher) deliver(tenant string, entries []*Entry, published bool) {
 			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
+		e.Members = p.members
 	}
 }
 
@@ -62,9 +63,11 @@ func (x *dispatcher) Flush(tenant string) {
 // Prepare implements Sink: the rooms of what another hub has published are settled
 // here as well.
 func (x *dispatcher) Prepare(tenant string, entries []*Entry) {
-	for _, e := range entries {
-		x.members.settle(context.Background(), e.Event, e.Event.Timestamp) // logged; else the last answer holds
+	events := make([]*Event, len(entries))
+	for i, e := range entries {
+		events[i] = e.Event
 	}
+	x.members.settle(context.Background(), events...) // logged; else the last answer holds
 }
 
 // Quiet implements Sink: a heartbeat tells the place.
@@ -86,8 +89,8 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 	t.head = place
 	open := slices.Clone(t.conns)
 	for _, c := range open {
-		c.drained = true                                  // they will be back
-		c.Stream.Close(x.streams.Closing(CloseDrain, "")) // before anything that follows
+		c.drained = true                              // they will be back
+		c.Stream.Close(x.streams.Closing(CloseDrain)) // before anything that follows
 	}
 	t.mu.Unlock()
 	x.count.gaps.add(GapLost, len(open))
@@ -98,7 +101,7 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 
 // Say delivers an ephemeral event of the hub's own making to its own streams.
 func (x *dispatcher) Say(ctx context.Context, e *Event) error {
-	if err := x.members.settle(ctx, e, e.Timestamp); err != nil {
+	if _, err := x.members.settle(ctx, e); err != nil {
 		return err
 	}
 	x.deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}}, false)

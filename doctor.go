@@ -1,10 +1,14 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"realtimehub/internal/doctor"
@@ -23,12 +27,32 @@ const (
 type Doctor struct {
 	hub    *Hub
 	limits *Limits
+
+	mu   sync.Mutex
+	open map[string]*openProbe // guarded by mu; by id
 }
 
-// probe is what was asked for: a tick so often, or silence (0), for a time.
+// NewDoctor serves a hub's probes, as many as limits allow.
+func NewDoctor(hub *Hub, limits *Limits) *Doctor {
+	return &Doctor{hub: hub, limits: limits, open: map[string]*openProbe{}}
+}
+
+// openProbe is one that may be told of another's end.
+type openProbe struct {
+	holder tenantProfile
+	stream *sse.Stream
+	start  time.Time
+}
+
+// probe is what was asked for: a tick so often, or silence (0), for a time; and who
+// is to be told of its end, empty for nobody.
 type probe struct {
 	every, lasts time.Duration
+	tell         string
 }
+
+// probeID is what [rand.Text] makes.
+var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
 func probeOf(query url.Values) (p probe, err error) {
 	var faults Faults
@@ -45,6 +69,9 @@ func probeOf(query url.Values) (p probe, err error) {
 	}
 	p.every = duration("every", 250*time.Millisecond, minProbeEvery, maxProbeTime, true, "a duration such as 250ms, 50ms at least, or 0 for silence")
 	p.lasts = duration("for", 30*time.Second, 1, maxProbeTime, false, "a duration such as 30s, 30m at most")
+	if p.tell = query.Get("tell"); !probeID.MatchString(p.tell) {
+		faults.add(CodeInvalidField, "tell", "must be the id of a probe, from its doctor.hello")
+	}
 	return p, faults.Err()
 }
 
@@ -54,19 +81,28 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Cal
 	if d.hub.Draining() {
 		return &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
 	}
-	over, err := d.limits.Probe(who.Holder(r))
+	tenant, profile := who.Holder(r)
+	over, err := d.limits.Probe(tenant, profile)
 	if err != nil {
 		return err
 	}
+	id, holder := rand.Text(), tenantProfile{tenant, profile}
 	gone := make(chan struct{})
-	stream := d.hub.Engine().NewStream(sse.OnGone(func(error) {
+	stream := d.hub.Engine().NewStream(func(why error) {
 		over()
+		d.ended(id, p.tell, holder, why)
 		close(gone)
-	}))
+	})
 	start := time.Now()
-	sendProbe(stream, probeFrame(doctor.EventHello, seen(r, p, start, d.hub.Engine().Heartbeat())))
+	hello := seen(r, p, start, d.hub.Engine().Heartbeat())
+	hello.ID, hello.Tells = id, d.find(p.tell, holder) != nil
+	sendProbe(stream, probeFrame(doctor.EventHello, hello))
 	if p.every == 0 {
 		stream.Silence()
+	} else {
+		d.mu.Lock()
+		d.open[id] = &openProbe{holder, stream, start}
+		d.mu.Unlock()
 	}
 	go d.run(stream, p, start, who.Expires, gone)
 	d.hub.Engine().Serve(w, r, stream)
@@ -103,13 +139,44 @@ func (d *Doctor) run(stream *sse.Stream, p probe, start, expires time.Time, gone
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.hub.Closing(CloseExpired, ""))
+			stream.Close(d.hub.Closing(CloseExpired))
 		case <-d.hub.Drained():
-			stream.Close(d.hub.Closing(CloseDrain, ""))
+			stream.Close(d.hub.Closing(CloseDrain))
 		case <-gone:
 		}
 		return
 	}
+}
+
+// find is an open probe that has ticks, of this holder; nil if there is none. It may
+// be on another hub.
+func (d *Doctor) find(id string, holder tenantProfile) *openProbe {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.open[id]; p != nil && p.holder == holder {
+		return p
+	}
+	return nil
+}
+
+// ended forgets a probe, and tells the other one why it ended, unless it was to.
+func (d *Doctor) ended(id, tell string, holder tenantProfile, why error) {
+	d.mu.Lock()
+	delete(d.open, id)
+	d.mu.Unlock()
+	other := d.find(tell, holder)
+	if other == nil || why == nil {
+		return
+	}
+	how := doctor.GivenUp
+	switch {
+	case errors.Is(why, sse.ErrGone):
+		how = doctor.Left
+	case errors.Is(why, sse.ErrVanished):
+		how = doctor.Vanished
+	}
+	now := time.Now()
+	sendProbe(other.stream, probeFrame(doctor.EventGone, doctor.Gone{ID: id, How: how, At: formatTime(now), ElapsedMS: now.Sub(other.start).Milliseconds()}))
 }
 
 func sendProbe(stream *sse.Stream, frame *sse.Frame) {

@@ -106,7 +106,7 @@ func TestProbeParameters(t *testing.T) {
 	h := newTestHub(t)
 	for query, fields := range map[string][]string{
 		"every=49ms": {"every"}, "every=-1s": {"every"}, "every=often": {"every"}, "every=31m": {"every"},
-		"for=0": {"for"}, "for=-1s": {"for"}, "for=30m1s": {"for"}, "for=30": {"for"}, "every=x&for=y": {"every", "for"},
+		"for=0": {"for"}, "for=-1s": {"for"}, "for=30m1s": {"for"}, "for=30": {"for"}, "every=x&for=y": {"every", "for"}, "tell=somebody": {"tell"},
 	} {
 		t.Run(query, func(t *testing.T) {
 			is := is.New(t)

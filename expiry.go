@@ -10,8 +10,10 @@ const expiringBefore = 30 * time.Second
 
 // expiry ends connections when their tokens do: one timer for all of them.
 type expiry struct {
-	warn func(*Connection, time.Time) // of the end that comes; both called with no lock held
-	end  func(*Connection)
+	// Both are called with no lock held, one connection after the other: whether it is
+	// still so, says stands.
+	warn func(*lifetime) // of the end that comes
+	end  func(*lifetime)
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -50,26 +52,33 @@ func (x *expiry) armLocked() {
 
 func (x *expiry) fire() {
 	now := time.Now()
-	var warned, ended []lifetime
+	var warned, ended []*lifetime
 	x.mu.Lock()
 	for len(x.due) > 0 && !x.stopped && !x.due[0].when().at.After(now) {
 		next := x.due[0].(*lifetime)
 		if next.expires.After(now) {
-			warned = append(warned, *next)
+			warned = append(warned, next)
 			x.due.set(next, next.expires)
 		} else {
-			ended = append(ended, *next)
+			ended = append(ended, next)
 			x.due.set(next, time.Time{})
 		}
 	}
 	x.armLocked()
 	x.mu.Unlock()
 	for _, l := range warned {
-		x.warn(l.conn, l.expires)
+		x.warn(l)
 	}
 	for _, l := range ended {
-		x.end(l.conn)
+		x.end(l)
 	}
+}
+
+// stands says that a connection's time was not set anew.
+func (x *expiry) stands(l *lifetime) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return l.conn.lifetime == l
 }
 
 // stop has nothing end any more.

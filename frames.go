@@ -14,7 +14,7 @@ import (
 // and in between what its client must know.
 type frames struct {
 	// Static.
-	retry     time.Duration // how long clients wait before they reconnect
+	retry     time.Duration // how long clients wait before they reconnect, at the hub's word up to twice that
 	heartbeat time.Duration
 }
 
@@ -42,11 +42,28 @@ func (f *frames) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
 	return sse.NewFrame(b, false)
 }
 
+// displacedRetry is how long who was displaced stays away, up to twice that. A client
+// that knows who uses it waits for its person instead; stock EventSource cannot, and two
+// of them must not take each other's place every few seconds for ever.
+const displacedRetry = 5 * time.Minute
+
 // Closing is the last frame of a stream that the hub ends: when to come back is
-// jittered, so that those cut together do not return together. Its id is the place
-// that a client knows who has had all before it; empty where it lacks something.
-func (f *frames) Closing(reason CloseReason, place string) *sse.Frame {
-	wait := f.retry + rand.N(f.retry)
+// jittered, so that those cut together do not return together.
+func (f *frames) Closing(reason CloseReason) *sse.Frame { return f.closing(reason, 0, "") }
+
+// ClosingFor is Closing where coming back is of no use for some time.
+func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *sse.Frame {
+	return f.closing(reason, after, "")
+}
+
+// closing is ClosingFor with an id: the place that a client knows who has had all
+// before; empty where it lacks something.
+func (f *frames) closing(reason CloseReason, after time.Duration, place string) *sse.Frame {
+	wait := f.retry
+	if reason == CloseReplaced || reason == CloseKicked {
+		wait = max(wait, displacedRetry)
+	}
+	wait += after + rand.N(wait)
 	data, _ := json.Marshal(struct {
 		Reason  CloseReason `json:"reason"`
 		RetryMS int64       `json:"retryMs"`
@@ -65,8 +82,11 @@ func expiringFrame(at time.Time) *sse.Frame {
 // gapFrame says that something was missed for good, and where things go on.
 func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
 	reason := GapExpired
-	if errors.Is(why, ErrUnknownCursor) {
+	switch {
+	case errors.Is(why, ErrUnknownCursor):
 		reason = GapUnknown
+	case errors.Is(why, ErrRoomUnknown):
+		reason = GapMembership
 	}
 	count.gaps.add(reason, 1)
 	cursor := from.String()

@@ -2,14 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"embed"
+	"errors"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
 
@@ -20,9 +25,8 @@ var web embed.FS
 type APIConfig struct {
 	MaxEventBytes  int
 	MaxBodyBytes   int
-	Loopback       bool     // in open mode then no web page from elsewhere gets in
-	Origins        []string // whose pages may call: "https://app.example.com", or "*" alone
-	MetricsTenants int      // so many are shown by name, those with most streams
+	Loopback       bool // in open mode then no web page from elsewhere gets in
+	MetricsTenants int  // so many are shown by name, those with most streams
 	Logger         *slog.Logger
 }
 
@@ -35,6 +39,8 @@ type api struct {
 	metrics *Metrics
 	doctor  *Doctor
 
+	requests atomic.Int64 // that are being answered
+
 	publishing     publisher
 	subscribing    subscriber
 	administration administrator
@@ -45,8 +51,11 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	hub, presence, bodies := cluster.hub, cluster.presence, bodyLimit(cfg.MaxBodyBytes)
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: &Doctor{hub, limits},
-		publishing:     publisher{hub, auth, limits, metrics, bodies, cfg.MaxEventBytes, &spoolBudget{left: spoolBytes}},
+		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub, limits),
+		publishing: publisher{
+			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes,
+			results: &spoolBudget{left: spoolBytes},
+		},
 		subscribing:    subscriber{hub, cluster, presence, limits, bodies},
 		administration: administrator{hub, cluster, presence, bodies},
 	}
@@ -60,7 +69,7 @@ type route struct {
 
 // routes is every call that needs a credential.
 func (a *api) routes() map[string]route {
-	const tenant = "/v1/tenants/{t}"
+	const tenant, refresh = "/v1/tenants/{t}", "/{rooms}/{id}/members/refresh"
 	return map[string]route{
 		"POST /v1/events":                               {ScopePublish, a.publishing.events},
 		"POST /v1/events/batch":                         {ScopePublish, a.publishing.batch},
@@ -77,18 +86,21 @@ func (a *api) routes() map[string]route {
 		"PUT /v1/connections/{id}/token":                 {ScopeSubscribe, a.subscribing.token},
 		"POST /v1/conversations/{id}/typing":             {ScopeSubscribe, a.subscribing.typing},
 		"GET /v1/presence":                               {ScopeSubscribe, a.subscribing.visiblePresence},
+		"POST /v1/presence/query":                        {ScopeSubscribe, a.subscribing.visiblePresence},
 		"GET " + tenant + "/connections":                 {ScopeAdmin, a.administration.connections},
 		"DELETE " + tenant + "/connections":              {ScopeAdmin, a.administration.kickProfile},
 		"GET " + tenant + "/connections/{id}":            {ScopeAdmin, a.administration.connection},
 		"DELETE " + tenant + "/connections/{id}":         {ScopeAdmin, a.administration.kick},
 		"GET " + tenant + "/events":                      {ScopeAdmin | ScopePublish, a.administration.history},
 		"GET " + tenant + "/presence":                    {ScopeAdmin, a.administration.tenantPresence},
+		"POST " + tenant + "/presence/query":             {ScopeAdmin, a.administration.queryPresence},
 		"GET " + tenant + "/presence/{profile}":          {ScopeAdmin, a.administration.profilePresence},
 		"GET " + tenant + "/{rooms}/{id}/presence":       {ScopeAdmin, a.administration.roomPresence},
 		"GET " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.administration.members},
 		"PUT " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.administration.setMembers},
 		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {ScopeAdmin, a.administration.addMember},
 		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {ScopeAdmin, a.administration.removeMember},
+		"POST " + tenant + refresh:                       {ScopeAdmin, a.administration.refreshMembers},
 		"GET /metrics":                                   {ScopeAll, a.scrape},
 		"GET " + profilesAt:                              {ScopeAll, a.profiles},
 	}
@@ -112,6 +124,10 @@ func (a *api) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if route.scope == ScopePublish {
+				a.publishing.calls.Add(1)
+				defer a.publishing.calls.Add(-1)
+			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
 			if err == nil {
 				err = route.do(w, r, who)
@@ -122,6 +138,10 @@ func (a *api) Handler() http.Handler {
 				} else {
 					a.auth.Refuse(err)
 				}
+				if later, ok := errors.AsType[*Refusal](err); ok && later.Status == http.StatusServiceUnavailable && pattern == streamRoute {
+					a.subscribing.later(w, r, later.After)
+					return
+				}
 				fail(w, r, a.cfg.Logger, err)
 			}
 		})
@@ -131,16 +151,16 @@ func (a *api) Handler() http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
-	serve := shared(mux, a.cfg.Origins)
+	pages := &webPages{auth: a.auth, loopback: a.cfg.Loopback, logger: a.cfg.Logger, told: map[string]bool{}}
+	serve := pages.shared(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.requests.Add(1)
+		defer a.requests.Add(-1)
 		w.Header()["X-Content-Type-Options"] = nosniff
-		if a.hub.Draining() {
-			w.Header().Set("Connection", "close") // the next request goes to another hub
+		if a.hub.Draining() || reserve.Holds(r.Context()) {
+			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
-		var err error
-		if a.cfg.Loopback && a.auth.Open() {
-			err = fromElsewhere(r)
-		}
+		err := pages.refuses(r)
 		if err == nil && !isClean(r.URL) {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
@@ -151,6 +171,23 @@ func (a *api) Handler() http.Handler {
 		}
 		serve.ServeHTTP(w, r)
 	})
+}
+
+// ErrorLog takes what net/http has to say.
+func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }
+
+// Published waits until all that is being published is answered, or ctx ends.
+func (a *api) Published(ctx context.Context) { untilNone(ctx, &a.publishing.calls) }
+
+// Answered is Published for all requests, streams among them that have a handler.
+func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }
+
+func untilNone(ctx context.Context, count *atomic.Int64) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for count.Load() > 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }
 
 // isClean says whether the mux takes a path as it is.
@@ -187,6 +224,9 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		sse.Header(w.Header())
 		return nil
 	}
+	if reserve.Holds(r.Context()) || reserve.Begun() {
+		return ErrDescriptors
+	}
 	return a.doctor.Serve(w, r, p, who)
 }
 
@@ -205,11 +245,13 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
-	var not *problem
+	var not error
 	if a.hub.Draining() {
 		not = &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
 		not = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", err.Error()}
+	} else {
+		not = a.auth.Ready()
 	}
 	if not != nil {
 		fail(w, r, a.cfg.Logger, not)

@@ -206,10 +206,9 @@ func TestMembershipService(t *testing.T) {
 	is.Equal(body["code"], "MembershipUnavailable")
 	room := Room{KindConversation, "a/b"}
 	expire := func() {
-		a := members.answer(tenantRoom{"acme", room})
-		a.turn <- struct{}{}
-		a.until = time.Time{}
-		<-a.turn
+		members.mu.Lock()
+		defer members.mu.Unlock()
+		members.answerLocked(tenantRoom{"acme", room}).until = time.Time{}
 	}
 
 	status.Store(http.StatusOK)

@@ -90,23 +90,23 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 	}
 }
 
-// served is a stream that is written to memory; written is what has come since it was
+// servedHere is a stream that is written to memory; written is what has come since it was
 // last asked.
-type served struct {
+type servedHere struct {
 	conn *Connection
 	rec  *httptest.ResponseRecorder
 	seen int
 }
 
-func (h *Hub) serve(t testing.TB, s Subscription) *served {
+func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
 	t.Helper()
-	x := &served{conn: h.mustConnect(t, s), rec: httptest.NewRecorder()}
+	x := &servedHere{conn: h.mustConnect(t, s), rec: httptest.NewRecorder()}
 	go h.Engine().Serve(x.rec, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
 	x.written()
 	return x
 }
 
-func (x *served) written() string {
+func (x *servedHere) written() string {
 	synctest.Wait()
 	all := x.rec.Body.String()
 	defer func() { x.seen = len(all) }()

@@ -211,7 +211,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
 	h.API = NewAPI(h.Cluster, auth, NewLimits(limits), APIConfig{
-		MaxEventBytes: 64 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
+		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())
 	h.Server = httptest.NewUnstartedServer(h.Handler)

@@ -51,7 +51,7 @@ func NewHub(cfg HubConfig) *Hub {
 	h.streams = &streams{
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most, byID: map[uuid.UUID]*Connection{}},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
-		inline:  cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes,
+		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),
 	}
 	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
@@ -66,12 +66,15 @@ func (h *Hub) ShareWith(s Sharing, node [4]byte) { h.tenants.sharing, h.streams.
 // Ready says why nothing can be stored now, nil when it can.
 func (h *Hub) Ready() error { return h.log.Ready() }
 
-// Receipt answers one published event. Cursor is empty where nothing is stored.
+// Receipt answers one published event. Cursor is empty where nothing is stored; Members
+// is how many the event's room has, and -1 where it is for none, where that is not
+// known, and of a duplicate.
 type Receipt struct {
 	ID          string
 	Timestamp   time.Time
 	Cursor      string
 	Connections int
+	Members     int
 	Duplicate   bool
 }
 
@@ -94,9 +97,10 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 		}
 		e.Timestamp = now
 		entries[i].Envelope = e.Seal()
-		if err := h.settle(ctx, e, now); err != nil {
-			return nil, err
-		}
+	}
+	sizes, err := h.settle(ctx, events...)
+	if err != nil {
+		return nil, err
 	}
 	if err := h.log.Append(ctx, entries); errors.Is(err, ErrUnconfirmed) {
 		ids := make([]string, len(events))
@@ -115,7 +119,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
 				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
 		}
-		receipts[i] = Receipt{ID: e.Event.ID, Timestamp: now, Connections: e.Reached, Duplicate: e.Duplicate}
+		receipts[i] = Receipt{ID: e.Event.ID, Timestamp: now, Connections: int(e.Reached), Members: -1, Duplicate: e.Duplicate}
 		if e.Duplicate {
 			receipts[i].Timestamp = e.FirstAt
 			h.count.duplicates.Add(1)
@@ -125,8 +129,20 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 		if e.Cursor.Seq > 0 {
 			receipts[i].Cursor = e.Cursor.String()
 		}
-		if h.sharing != nil && !e.Duplicate {
-			receipts[i].Connections += h.countElsewhere(ctx, e.Event)
+		if e.Duplicate {
+			continue
+		}
+		members := int(e.Members)
+		if h.sharing != nil {
+			var elsewhere int
+			elsewhere, members = h.countElsewhere(ctx, e.Event)
+			receipts[i].Connections += elsewhere
+		}
+		if sizes != nil {
+			members = sizes[i]
+		}
+		if _, ok := e.Event.Target.Room(); ok {
+			receipts[i].Members = members
 		}
 	}
 	return receipts, nil
@@ -141,15 +157,17 @@ type UnconfirmedError struct {
 func (e *UnconfirmedError) Error() string { return e.err.Error() }
 func (e *UnconfirmedError) Unwrap() error { return e.err }
 
-// countElsewhere is how many of an event's connections other hubs hold.
-func (h *Hub) countElsewhere(ctx context.Context, e *Event) int {
+// countElsewhere is how many of an event's connections other hubs hold, and how many
+// members its room has on all of them: -1 where that is not known.
+func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, members int) {
 	t, err := h.know(ctx, e.TenantID)
 	if err != nil {
-		return 0 // it is stored, and this is only told
+		return 0, -1 // it is stored, and this is only told
 	}
 	defer t.mu.Unlock()
 	room, _ := e.Target.Room()
-	return h.sharing.Count(e, func(p ProfileRef) bool { return t.rooms.Has(room, p) })
+	connections = h.sharing.Count(e, func(p ProfileRef) bool { return t.rooms.Has(room, p) })
+	return connections, t.rooms.Len(room)
 }
 
 // History reads a tenant's events after a cursor, or from the oldest on when that

@@ -95,7 +95,9 @@ func (h *testHub) seqOf(t testing.TB, cursor string) int {
 }
 
 // parse reads a cursor as only the hub can.
-func (h *Hub) parse(tenant, cursor string) (Cursor, bool) { return epochOf(h.log, tenant).parse(cursor) }
+func (h *Hub) parse(tenant, cursor string) (Cursor, bool) {
+	return epochOf(h.log, tenant).parse(cursor)
+}
 
 func epochOf(log Log, tenant string) Epoch {
 	return log.(interface{ epoch(tenant string) Epoch }).epoch(tenant)

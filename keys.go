@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,16 +9,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"log/slog"
-	"net/url"
+	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/MicahParks/jwkset"
-	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/time/rate"
 )
 
 // minRSABits is what RFC 7518, section 3.3 asks for.
@@ -31,9 +26,35 @@ var errNoKey = errors.New("no key for this token")
 // tokenKeys are those that tokens may be signed with.
 type tokenKeys struct {
 	// Static.
-	secret []byte           // HS256; empty: none
-	public crypto.PublicKey // nil: none
-	jwks   keyfunc.Keyfunc  // nil: none
+	secrets   []jwt.VerificationKey // HS256
+	public    crypto.PublicKey      // nil: none
+	published *publishedKeys        // nil: none
+}
+
+// minSecret is what RFC 7518, section 3.2 asks for, in bytes.
+const minSecret = 32
+
+// readSecrets reads one secret, or several separated by commas: while it is changed the
+// old one and the new one are good.
+func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	list := strings.Split(text, ",")
+	for i, secret := range list {
+		entry := ""
+		if len(list) > 1 {
+			entry = fmt.Sprintf("entry %d ", i+1)
+		}
+		switch {
+		case len(list) > 1 && secret != strings.TrimSpace(secret):
+			return nil, errors.New(entry + "begins or ends with a blank")
+		case len(secret) < minSecret:
+			return nil, fmt.Errorf("%shas %d bytes, and %d are needed: openssl rand -hex 32 (a comma separates several secrets)", entry, len(secret), minSecret)
+		}
+		secrets = append(secrets, []byte(secret))
+	}
+	return secrets, nil
 }
 
 // readPublicKey reads a PEM block, in which \n may stand for a line's end.
@@ -84,43 +105,26 @@ func algorithm(key crypto.PublicKey) string {
 	return ""
 }
 
-// Of a JWKS: when it is fetched. What was good stays while it cannot be.
-const (
-	jwksEvery   = 10 * time.Minute
-	jwksUnknown = time.Minute // and at most so often for a kid that is not known
-	jwksTimeout = 5 * time.Second
-)
-
-func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (keyfunc.Keyfunc, error) {
-	return keyfunc.NewDefaultOverrideCtx(ctx, []string{from}, keyfunc.Override{
-		HTTPTimeout: jwksTimeout, RefreshInterval: jwksEvery,
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1), RateLimitWaitMax: jwksTimeout,
-		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
-			return func(_ context.Context, err error) {
-				if inURL, ok := errors.AsType[*url.Error](err); ok {
-					err = inURL.Err // it repeats the URL, which may hold a secret
-				}
-				logger.Warn("jwks: not refreshed, the keys stay as they were", "err", err)
-			}
-		},
-	})
-}
-
-// of are the keys that a token may have been signed with. The token's own
-// word decides nothing: its alg must be the key's, and its kid is looked up in a map.
-func (k *tokenKeys) of(ctx context.Context, t *jwt.Token) (any, error) {
+// of are the keys that a token may have been signed with, and whether another may prove
+// it that was not fetched. The token's own word decides nothing: its alg must be the
+// key's, and its kid is looked up.
+func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 	if _, critical := t.Header["crit"]; critical { // RFC 7515, section 4.1.11: we know no extension
-		return nil, errNoKey
+		return nil, false, errNoKey
 	}
 	alg := t.Method.Alg()
-	if alg == jwt.SigningMethodHS256.Name && len(k.secret) > 0 {
-		return k.secret, nil
+	if alg == jwt.SigningMethodHS256.Name && len(k.secrets) > 0 {
+		return jwt.VerificationKeySet{Keys: k.secrets}, false, nil
 	}
 	var set jwt.VerificationKeySet
 	if k.public != nil && algorithm(k.public) == alg {
 		set.Keys = append(set.Keys, k.public)
 	}
-	for _, key := range k.published(ctx, t.Header["kid"]) {
+	var published []jwkset.JWK
+	if k.published != nil {
+		published, open = k.published.of(t)
+	}
+	for _, key := range published {
 		public, ok := key.Key().(crypto.PublicKey)
 		own, use := key.Marshal().ALG.String(), key.Marshal().USE
 		if fixed := algorithm(public); ok && fixed != "" && cmp.Or(own, fixed) == alg && (use == "" || use == jwkset.UseSig) {
@@ -128,30 +132,7 @@ func (k *tokenKeys) of(ctx context.Context, t *jwt.Token) (any, error) {
 		}
 	}
 	if len(set.Keys) == 0 {
-		return nil, errNoKey
+		return nil, open, errNoKey
 	}
-	return set, nil
-}
-
-// published are the JWKS's keys of that kid, or all for a token without one.
-func (k *tokenKeys) published(ctx context.Context, kid any) []jwkset.JWK {
-	if k.jwks == nil {
-		return nil
-	}
-	switch kid := kid.(type) {
-	case nil:
-		all, err := k.jwks.Storage().KeyReadAll(ctx)
-		if err == nil {
-			return all
-		}
-	case string:
-		if len(kid) > 256 {
-			return nil
-		}
-		key, err := k.jwks.Storage().KeyRead(ctx, kid)
-		if err == nil {
-			return []jwkset.JWK{key}
-		}
-	}
-	return nil
+	return set, open, nil
 }

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // LimitsConfig is how much one may do; 0 lifts a limit.
@@ -38,6 +38,10 @@ var (
 	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
 )
 
+// ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
+// descriptors has begun.
+var ErrDescriptors = errors.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)")
+
 // Limits bounds how often, and how many at a time. Each tenant and each profile has its
 // own measure, so that one at its limit is no other's concern.
 type Limits struct {
@@ -55,30 +59,37 @@ type Limits struct {
 // NewLimits makes full buckets: a burst may be one second's worth.
 func NewLimits(cfg LimitsConfig) *Limits {
 	return &Limits{
-		publish: buckets[string]{perSecond: cfg.PublishRate, of: map[string]*rate.Limiter{}},
-		client:  buckets[tenantProfile]{perSecond: cfg.ClientRate, of: map[tenantProfile]*rate.Limiter{}},
+		publish: buckets[string]{perSecond: cfg.PublishRate, of: map[string]*bucket{}},
+		client:  buckets[tenantProfile]{perSecond: cfg.ClientRate, of: map[tenantProfile]*bucket{}},
 
 		ownProbes: map[tenantProfile]int{},
 	}
 }
 
-// Publish takes n events of a tenant, or none and says when: a *RateError.
-func (l *Limits) Publish(tenant string, n int) error {
-	if wait := l.publish.take(tenant, n); wait > 0 {
+// Publish takes so many events of each tenant, or none of any and says when: a
+// *RateError.
+func (l *Limits) Publish(events map[string]int) error {
+	if wait := l.publish.take(events); wait > 0 {
 		return &RateError{"events of this tenant", wait}
 	}
 	return nil
 }
+
+// Unpublish gives back events that were taken and then not stored.
+func (l *Limits) Unpublish(events map[string]int) { l.publish.give(events) }
 
 // Met is how often a limit refused somebody, or had them wait.
 func (l *Limits) Met() map[string]int64 {
 	return map[string]int64{"publish": l.publish.met.Load(), "client": l.client.met.Load(), "probe": l.noProbe.Load()}
 }
 
-// AwaitPublish is Publish for who would rather wait.
-func (l *Limits) AwaitPublish(ctx context.Context, tenant string, n int) error {
+// AwaitPublish is Publish for who would rather wait, as long as ctx does.
+func (l *Limits) AwaitPublish(ctx context.Context, events map[string]int) error {
 	for {
-		wait := l.publish.take(tenant, n)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		wait := l.publish.take(events)
 		if wait == 0 {
 			return nil
 		}
@@ -87,14 +98,13 @@ func (l *Limits) AwaitPublish(ctx context.Context, tenant string, n int) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return context.Cause(ctx)
 		}
 	}
 }
 
 // Client takes one call of a profile, or says when: a *RateError.
 func (l *Limits) Client(tenant string, p ProfileRef) error {
-	if wait := l.client.take(tenantProfile{tenant, p}, 1); wait > 0 {
+	if wait := l.client.take(map[tenantProfile]int{{tenant, p}: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
 	}
 	return nil
@@ -137,41 +147,75 @@ type buckets[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	of    map[K]*rate.Limiter
+	of    map[K]*bucket
 	clean int // looked through when it has grown to so many
 }
 
-// take takes n, or nothing and says how long until it can be. More than fit into
-// the bucket are taken when it is full, and leave a debt.
-func (b *buckets[K]) take(key K, n int) (wait time.Duration) {
-	if b.perSecond <= 0 || n == 0 {
+// bucket is what one may have at once, as of a time; less than nothing is owed.
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// burst is how much fits into a bucket: one second's worth.
+func (b *buckets[K]) burst() float64 { return max(math.Floor(b.perSecond), 1) }
+
+// take takes so many of each key, or nothing of any and says how long until it can be.
+// More than fit into a bucket are taken when it is full, and leave a debt.
+func (b *buckets[K]) take(wants map[K]int) (wait time.Duration) {
+	if b.perSecond <= 0 {
 		return 0
 	}
 	now := time.Now()
-	burst := max(int(b.perSecond), 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	bucket := b.of[key]
-	if bucket == nil {
-		if len(b.of) >= b.clean {
-			for key, bucket := range b.of {
-				if bucket.TokensAt(now) >= float64(burst) { // full: as good as new
-					delete(b.of, key)
-				}
-			}
-			b.clean = max(2*len(b.of), 1024)
-		}
-		bucket = rate.NewLimiter(rate.Limit(b.perSecond), burst)
-		b.of[key] = bucket
+	for key, n := range wants {
+		short := min(float64(n), b.burst()) - b.filledLocked(key, now).tokens
+		wait = max(wait, time.Duration(min(short/b.perSecond, 1e9)*float64(time.Second)))
 	}
-	first := bucket.ReserveN(now, min(n, burst))
-	if wait := first.DelayFrom(now); wait > 0 {
-		first.CancelAt(now)
+	if wait > 0 {
 		b.met.Add(1)
 		return wait
 	}
-	for n -= burst; n > 0; n -= burst {
-		bucket.ReserveN(now, min(n, burst))
+	for key, n := range wants {
+		b.filledLocked(key, now).tokens -= float64(n)
 	}
 	return 0
+}
+
+// give gives back what was taken.
+func (b *buckets[K]) give(wants map[K]int) {
+	if b.perSecond <= 0 {
+		return
+	}
+	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, n := range wants {
+		bucket := b.filledLocked(key, now)
+		bucket.tokens = min(bucket.tokens+float64(n), b.burst())
+	}
+}
+
+// filledLocked is a key's bucket with what has come into it until now.
+func (b *buckets[K]) filledLocked(key K, now time.Time) *bucket {
+	fill := func(x *bucket) *bucket {
+		x.tokens = min(x.tokens+now.Sub(x.at).Seconds()*b.perSecond, b.burst())
+		x.at = now
+		return x
+	}
+	if x := b.of[key]; x != nil {
+		return fill(x)
+	}
+	if len(b.of) >= b.clean {
+		for key, x := range b.of {
+			if fill(x).tokens >= b.burst() { // as good as new
+				delete(b.of, key)
+			}
+		}
+		b.clean = max(2*len(b.of), 1024)
+	}
+	x := &bucket{b.burst(), now}
+	b.of[key] = x
+	return x
 }

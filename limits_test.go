@@ -77,32 +77,32 @@ func TestPublishRate(t *testing.T) {
 		is := is.New(t)
 		limits := NewLimits(LimitsConfig{PublishRate: 100, ClientRate: 2})
 		for range 100 {
-			is.NoErr(limits.Publish("acme", 1))
+			is.NoErr(limits.Publish(map[string]int{"acme": 1}))
 		}
-		err := limits.Publish("acme", 1)
+		err := limits.Publish(map[string]int{"acme": 1})
 		is.True(err != nil)
 		is.Equal(err.(*RateError).After, 10*time.Millisecond)
-		is.NoErr(limits.Publish("globex", 100)) // another's limit is its own
+		is.NoErr(limits.Publish(map[string]int{"globex": 100})) // another's limit is its own
 		time.Sleep(10 * time.Millisecond)
-		is.NoErr(limits.Publish("acme", 1))
-		is.True(limits.Publish("acme", 1) != nil)
+		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
+		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
 
 		time.Sleep(time.Second)
-		is.NoErr(limits.Publish("acme", 1000)) // more than fit: taken from a full bucket, and owed
-		is.True(limits.Publish("acme", 1) != nil)
+		is.NoErr(limits.Publish(map[string]int{"acme": 1000})) // more than fit: taken from a full bucket, and owed
+		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
 		time.Sleep(8 * time.Second)
-		is.True(limits.Publish("acme", 1) != nil)
+		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
 		time.Sleep(time.Second + 10*time.Millisecond)
-		is.NoErr(limits.Publish("acme", 1))
+		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
 
 		start := time.Now()
 		for range 500 {
-			is.NoErr(limits.AwaitPublish(t.Context(), "waiting", 1))
+			is.NoErr(limits.AwaitPublish(t.Context(), map[string]int{"waiting": 1}))
 		}
 		is.Equal(time.Since(start).Round(50*time.Millisecond), 4*time.Second)
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		is.True(limits.AwaitPublish(ended, "waiting", 1) != nil)
+		is.True(limits.AwaitPublish(ended, map[string]int{"waiting": 1}) != nil)
 
 		one, two := ProfileRef{"user", "1"}, ProfileRef{"user", "2"}
 		is.NoErr(limits.Client("acme", one))
@@ -113,7 +113,7 @@ func TestPublishRate(t *testing.T) {
 
 		// Tenants that were named once cost nothing in the long run.
 		for i := range 100_000 {
-			is.NoErr(limits.Publish(strconv.Itoa(i), 1))
+			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
 			time.Sleep(time.Millisecond)
 		}
 		is.True(len(limits.publish.of) < 5000)
@@ -169,7 +169,7 @@ func TestFloods(t *testing.T) {
 		w := ask(handler, method, tc.unmovedPath, tc.body, "Authorization", tc.unmoved)
 		is.True(w.Code >= 200 && w.Code < 300) // nobody else's limit
 	}
-	c.Stream.Close(h.Closing(CloseKicked, ""))
+	c.Stream.Close(h.Closing(CloseKicked))
 }
 
 // One byte over a limit is 413 and nothing is delivered; the limit itself passes.

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,30 +25,29 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
 
-const usage = `Usage:
-
-  realtimehub               serve; settings are environment variables, see README.md
-  realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
-  realtimehub -health
-
-`
-
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
-	}
-	health := flag.Bool("health", false, "ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1")
+	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
+	var health, help, about bool
+	flag.BoolVar(&health, "health", false, "")
+	flag.BoolVar(&about, "version", false, "")
+	flag.BoolVar(&help, "help", false, "") // declared, so that what was asked for goes to stdout
+	flag.BoolVar(&help, "h", false, "")
 	flag.Parse()
-	if *health {
+	switch {
+	case help:
+		printHelp(os.Stdout)
+		return
+	case about:
+		fmt.Println(version())
+		return
+	case health:
 		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
+	ctx := untilSignal()
 	switch flag.Arg(0) {
 	case "":
 	case "doctor":
@@ -61,6 +61,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, "realtimehub:", err)
 		os.Exit(1)
 	}
+}
+
+// errInterrupted is the cause of an end by Ctrl+C: somebody waits for it.
+var errInterrupted = errors.New("interrupted")
+
+// untilSignal ends with the first signal to end; a second one ends the process at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first := <-signals
+		signal.Stop(signals)
+		if first == os.Interrupt {
+			cancel(errInterrupted)
+		} else {
+			cancel(nil)
+		}
+	}()
+	return ctx
 }
 
 // checkHealth is the container's health check, which has no shell.
@@ -99,12 +119,14 @@ const (
 
 // newServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
 // in clear text, which HTTP/2 proxies know beforehand (RFC 9113, section 3.3).
-func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logger) *http.Server {
+func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	server := &http.Server{
-		Handler:           handler,
-		ConnContext:       sse.ConnContext,
+		Handler: handler,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return reserve.ConnContext(sse.ConnContext(ctx, c), c)
+		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
 		IdleTimeout:       idleTimeout,
@@ -113,7 +135,7 @@ func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logg
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 250, SendPingTimeout: pingTimeout, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout,
 		},
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog: errorLog,
 	}
 	if certificate != nil {
 		protocols.SetHTTP2(true)
@@ -124,8 +146,12 @@ func newServer(handler http.Handler, certificate *Certificate, logger *slog.Logg
 	return server
 }
 
-// shutdownTimeout is how long requests in flight may take once streams ended.
-const shutdownTimeout = 10 * time.Second
+// Times of an end.
+const (
+	shutdownTimeout = 10 * time.Second // of requests in flight, once streams ended
+	publishTimeout  = 5 * time.Second  // of publishes in flight, that streams wait for
+	quietTimeout    = time.Second      // of connections without a request, once all is answered
+)
 
 // run serves until ctx ends; listening, when not nil, is told the address.
 func run(ctx context.Context, environ []string, logs io.Writer, listening func(net.Addr)) error {
@@ -187,9 +213,9 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
-		Loopback: isLoopback(host), Origins: cfg.CORSOrigins, MetricsTenants: cfg.MetricsTenants, Logger: logger,
+		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
-	server := newServer(api.Handler(), certificate, logger)
+	server := newServer(api.Handler(), certificate, api.ErrorLog())
 	scheme, serve := "http://", server.Serve
 	if certificate != nil {
 		scheme, serve = "https://", func(l net.Listener) error { return server.ServeTLS(l, "", "") }
@@ -197,8 +223,6 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	logger.Info("listening", "url", scheme+listener.Addr().String())
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
-	} else if n := len(cfg.JWTSecret); n > 0 && n < 32 {
-		logger.Warn("the secret is short: HS256 wants 32 bytes or more (RFC 7518, section 3.2)", "variable", envPrefix+"JWT_SECRET")
 	}
 	if listening != nil {
 		listening(listener.Addr())
@@ -213,11 +237,35 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return err
 	case <-ctx.Done():
 	}
-	logger.Info("draining")
-	hub.Drain(background, cfg.Drain)
+	atOnce := cluster.Alone() || context.Cause(ctx) == errInterrupted
+	over := cfg.Drain
+	if atOnce {
+		over = 0
+	}
+	logger.Info("draining; a second signal ends at once", "streams", hub.Engine().Streams(), "over", over)
+	if !atOnce {
+		hub.Drain(background, over)
+	}
+	hub.Refuse()
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if err := server.Shutdown(last); err != nil {
+	shut := make(chan error, 1)
+	go func() { shut <- server.Shutdown(last) }() // nobody can connect from now on
+	if atOnce {
+		publishes, cancel := context.WithTimeout(last, publishTimeout)
+		api.Published(publishes) // streams are to have it
+		cancel()
+		hub.Drain(background, 0)
+	}
+	go func() {
+		api.Answered(last)
+		select {
+		case <-time.After(quietTimeout):
+			server.Close() // Shutdown would give 5 s to a connection that has not asked for anything
+		case <-last.Done():
+		}
+	}()
+	if err := <-shut; err != nil {
 		logger.Warn("requests cut", "err", err)
 		server.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -13,12 +14,27 @@ import (
 var (
 	ErrMembership = errors.New("the membership service does not answer")
 	ErrExternal   = errors.New("membership is owned by the membership service")
+	ErrNoService  = errors.New("this hub owns membership: there is no service to ask")
+	ErrSilent     = errors.New("another hub does not answer")
+)
+
+// resolveTime is how long whoever owns membership is waited for, for however many
+// rooms; resolvesAtOnce how many of those are asked for at a time.
+const (
+	resolveTime    = 2 * time.Second
+	resolvesAtOnce = 32
 )
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
 // lock held. A nil Roster means that the hub's own rooms are the truth.
 type Resolver interface {
 	Resolve(ctx context.Context, tenant string, room Room) (*Roster, error)
+}
+
+// Refresher is a Resolver that keeps answers.
+type Refresher interface {
+	// Refresh is Resolve with an answer to a question that is asked from now on.
+	Refresh(ctx context.Context, tenant string, room Room) (*Roster, error)
 }
 
 // OwnMembership is the Resolver of a hub that owns membership itself.
@@ -52,11 +68,65 @@ func (m *members) ownsMembership() bool {
 // resolve makes sure of a room's membership before anything is stored or locked.
 func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
-	if err != nil {
-		m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
-		return nil, errors.Join(ErrMembership, err)
+	return roster, m.noAnswer(tenant, room, err)
+}
+
+func (m *members) noAnswer(tenant string, room Room, err error) error {
+	if err == nil {
+		return nil
 	}
-	return roster, nil
+	m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
+	return errors.Join(ErrMembership, err)
+}
+
+// resolveAll is resolve for many rooms together, as long as ctx allows. It has nil for
+// those of which nobody can say, and says of one of them why.
+func (m *members) resolveAll(ctx context.Context, rooms []tenantRoom) (rosters []*Roster, err error) {
+	rosters = make([]*Roster, len(rooms))
+	errs := make([]error, len(rooms))
+	together(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].tenant, rooms[i].room) })
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return rosters, m.noAnswer(rooms[i].tenant, rooms[i].room, errs[i])
+	}
+	return rosters, nil
+}
+
+// together does n things that wait for others, some at a time.
+func together(n int, do func(i int)) {
+	if n == 1 {
+		do(0)
+		return
+	}
+	var all sync.WaitGroup
+	turns := make(chan struct{}, resolvesAtOnce)
+	for i := range n {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			do(i)
+		})
+	}
+	all.Wait()
+}
+
+// Refresh asks whoever owns a room's membership anew; what the answer says holds for
+// all that is published here from then on. ErrNoService, ErrMembership.
+func (m *members) Refresh(ctx context.Context, name string, room Room) error {
+	service, ok := m.resolver.(Refresher)
+	if !ok {
+		return ErrNoService
+	}
+	roster, err := service.Refresh(ctx, name, room)
+	if err != nil {
+		return m.noAnswer(name, room, err)
+	}
+	if t := m.tenants.find(name); t != nil {
+		if t.attached { // else nobody is here, and who publishes asks first
+			t.adoptLocked(room, roster, time.Now())
+		}
+		t.mu.Unlock()
+	}
+	return nil
 }
 
 // SetMembers replaces a room's members. ErrExternal where the hub does not own
@@ -248,22 +318,45 @@ func (m *members) readerLocked(t *tenant, p ProfileRef) *Reader {
 	return r
 }
 
-// settle brings the tenant's rooms up to date before an event for one is placed:
-// also where nobody is connected, since who resumes later is to get it.
-func (m *members) settle(ctx context.Context, e *Event, now time.Time) error {
-	room, ok := e.Target.Room()
-	if !ok {
-		return nil
+// settle brings the tenants' rooms up to date before events for them are placed: also
+// where nobody is connected, since who resumes later is to get them. Where another
+// service owns membership, it says how many members each event's room has; else nil.
+func (m *members) settle(ctx context.Context, events ...*Event) (sizes []int, err error) {
+	if m.ownsMembership() {
+		return nil, nil
 	}
-	roster, err := m.resolve(ctx, e.TenantID, room)
-	if err != nil || roster == nil {
-		return err
+	var rooms []tenantRoom
+	places := map[tenantRoom]int{} // in rooms
+	for _, e := range events {
+		if room, ok := e.Target.Room(); ok {
+			key := tenantRoom{e.TenantID, room}
+			if _, twice := places[key]; !twice {
+				places[key] = len(rooms)
+				rooms = append(rooms, key)
+			}
+		}
 	}
-	t, err := m.tenants.open(ctx, e.TenantID)
-	if err != nil {
-		return err
+	waits, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
+	rosters, unknown := m.resolveAll(waits, rooms)
+	now := time.Now()
+	for i, key := range rooms {
+		if rosters[i] == nil {
+			continue
+		}
+		t, err := m.tenants.open(ctx, key.tenant)
+		if err != nil {
+			return nil, err
+		}
+		t.adoptLocked(key.room, rosters[i], now)
+		t.mu.Unlock()
 	}
-	t.adoptLocked(room, roster, now)
-	t.mu.Unlock()
-	return nil
+	sizes = make([]int, len(events))
+	for i, e := range events {
+		room, _ := e.Target.Room()
+		if at, ok := places[tenantRoom{e.TenantID, room}]; ok && rosters[at] != nil {
+			sizes[i] = len(rosters[at].Members)
+		}
+	}
+	return sizes, unknown
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,41 +19,45 @@ import (
 const (
 	membershipTimeout = 2 * time.Second
 	membershipBytes   = 1 << 20
-	membershipTTL     = 30 * time.Second
-	membershipRetry   = time.Second // after a failure
+	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
+	membershipMost    = time.Hour        // and one that does, at most
+	membershipRetry   = time.Second      // after a failure
+	membershipConns   = 128              // to the service, so many questions at a time over HTTP/1.1
 )
 
 // MembershipService is the Resolver of hubs whose membership another service
 // owns: GET URL/tenants/{t}/conversations/{id}/members (or groups) answers
-// {"members":[…]}, 404 is empty. One request at a time a room; while it fails
-// the last good answer serves.
+// {"members":[…]}, 404 is empty. An answer holds as long as its Cache-Control says.
+// One question at a time a room; while it fails the last good answer serves.
 type MembershipService struct {
 	base, token string
 	client      *http.Client
 
-	mu      sync.Mutex
-	answers map[tenantRoom]*answer // guarded by mu
-	prune   int                    // guarded by mu: the size at which old answers are looked for
+	mu sync.Mutex
+	// Guarded by mu.
+	answers map[tenantRoom]*answer
+	asked   uint64 // questions
+	prune   int    // the size at which old answers are looked for
 }
 
-type tenantRoom struct {
-	tenant string
-	room   Room
-}
-
-// answer is one room's; the token in turn is held by who asks, and guards it.
+// answer is one room's, guarded by the service's mu.
 type answer struct {
-	turn   chan struct{}
-	roster *Roster // nil: never resolved
-	until  time.Time
-	err    error // of a room that was never resolved
+	asking   chan struct{} // closed at the end of the question under way; nil: there is none
+	begun    uint64        // the number of the last question
+	answered uint64        // the number of the last one that is over
+	err      error         // of that one
+	roster   *Roster       // the last good answer; nil: never resolved
+	until    time.Time     // so long nobody asks again
 }
 
 // NewMembershipService asks the service at base with a Bearer token, if any.
 func NewMembershipService(base, token string) *MembershipService {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = membershipConns, membershipConns
 	return &MembershipService{
 		base: strings.TrimSuffix(base, "/"), token: token,
 		client: &http.Client{
+			Transport:     transport,
 			Timeout:       membershipTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -60,40 +65,70 @@ func NewMembershipService(base, token string) *MembershipService {
 	}
 }
 
-// Resolve returns the members; an error only for a room never resolved.
+// Resolve implements Resolver; an error only for a room that was never resolved.
 func (m *MembershipService) Resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
-	a := m.answer(tenantRoom{tenant, room})
-	select {
-	case a.turn <- struct{}{}:
-		defer func() { <-a.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	roster, err := m.resolve(ctx, tenantRoom{tenant, room}, false)
+	if roster != nil {
+		return roster, nil
 	}
-	if time.Now().Before(a.until) {
-		return a.roster, a.err
-	}
-	// The client's leaving must not fail the others who wait for this answer.
-	members, err := m.ask(context.WithoutCancel(ctx), tenant, room)
-	switch {
-	case err == nil:
-		a.roster, a.err, a.until = &Roster{members}, nil, time.Now().Add(membershipTTL)
-	case a.roster != nil:
-		a.until = time.Now().Add(membershipRetry)
-	default:
-		a.err, a.until = err, time.Now().Add(membershipRetry)
+	return nil, err
+}
+
+// Refresh implements Refresher.
+func (m *MembershipService) Refresh(ctx context.Context, tenant string, room Room) (*Roster, error) {
+	return m.resolve(ctx, tenantRoom{tenant, room}, true)
+}
+
+// resolve waits, as long as ctx allows, for an answer that still holds or, anew or
+// not, for one to a question that began after the call: all who came before it share
+// it. The roster is the last good one, also beside an error.
+func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bool) (*Roster, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.answerLocked(key)
+	came := a.begun
+	for a.answered <= came && (anew || !time.Now().Before(a.until)) {
+		if err := ctx.Err(); err != nil {
+			return a.roster, err
+		}
+		if a.asking == nil {
+			m.asked++
+			a.begun, a.asking = m.asked, make(chan struct{})
+			go m.question(key, a)
+		}
+		asking := a.asking
+		m.mu.Unlock()
+		select {
+		case <-asking:
+		case <-ctx.Done():
+		}
+		m.mu.Lock()
 	}
 	return a.roster, a.err
 }
 
-func (m *MembershipService) answer(key tenantRoom) *answer {
+// question asks, for all who wait: whoever of them leaves does not fail the others.
+func (m *MembershipService) question(key tenantRoom, a *answer) {
+	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err == nil {
+		a.roster = &Roster{Members: members, asked: a.begun}
+	} else {
+		holds = membershipRetry
+	}
+	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
+	close(a.asking)
+	a.asking = nil
+}
+
+func (m *MembershipService) answerLocked(key tenantRoom) *answer {
 	a := m.answers[key]
 	if a == nil {
 		if len(m.answers) >= m.prune {
 			m.pruneLocked(time.Now())
 		}
-		a = &answer{turn: make(chan struct{}, 1)}
+		a = &answer{}
 		m.answers[key] = a
 	}
 	return a
@@ -103,49 +138,46 @@ func (m *MembershipService) answer(key tenantRoom) *answer {
 // those that say nothing.
 func (m *MembershipService) pruneLocked(now time.Time) {
 	for key, a := range m.answers {
-		select {
-		case a.turn <- struct{}{}:
-			old := now.Sub(a.until)
-			if old > resolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0) {
-				delete(m.answers, key)
-			}
-			<-a.turn
-		default: // being asked now
+		old := now.Sub(a.until)
+		if a.asking == nil && (old > resolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
+			delete(m.answers, key)
 		}
 	}
 	m.prune = max(1024, 2*len(m.answers))
 }
 
-func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) ([]ProfileRef, error) {
+// ask asks the service for the members, and how long they hold.
+func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) (members []ProfileRef, holds time.Duration, err error) {
 	target := fmt.Sprintf("%s/tenants/%s/%ss/%s/members", m.base, url.PathEscape(tenant), room.Kind, url.PathEscape(room.ID))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Cache-Control", "no-cache") // the hub keeps it; what a cache in between has may be older
 	if m.token != "" {
 		req.Header.Set("Authorization", "Bearer "+m.token)
 	}
 	res, err := m.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer res.Body.Close()
+	holds = holdsFor(res.Header)
 	if res.StatusCode == http.StatusNotFound {
-		return nil, nil
+		return nil, holds, nil
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d", res.StatusCode)
+		return nil, 0, fmt.Errorf("status %d", res.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, membershipBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(body) > membershipBytes {
-		return nil, errors.New("an answer of more than 1 MiB")
+		return nil, 0, errors.New("an answer of more than 1 MiB")
 	}
 	// Fields that we don't know are the service's own affair.
-	var members []ProfileRef
 	var faults Faults
 	found := false
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
@@ -154,10 +186,35 @@ func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) (
 			members = faults.profiles(CodeInvalidField, "members", v)
 		}
 	}); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if !found {
-		return nil, errors.New(`an answer without "members"`)
+		return nil, 0, errors.New(`an answer without "members"`)
 	}
-	return members, faults.Err()
+	return members, holds, faults.Err()
+}
+
+// holdsFor is how long an answer holds (RFC 9111, section 5.2.2): the shortest that
+// its Cache-Control says; what cannot be read counts as 0.
+func holdsFor(h http.Header) time.Duration {
+	holds, said := membershipMost, false
+	for _, line := range h.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+			seconds := 0
+			switch strings.ToLower(name) {
+			case "max-age":
+				seconds, _ = strconv.Atoi(strings.Trim(value, `"`)) // too many are the most there are
+			case "no-cache", "no-store":
+			default:
+				continue
+			}
+			said = true
+			holds = min(holds, time.Duration(max(0, min(seconds, int(membershipMost/time.Second))))*time.Second)
+		}
+	}
+	if !said {
+		return membershipTTL
+	}
+	return holds
 }

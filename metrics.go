@@ -25,6 +25,8 @@ type Metrics struct {
 	tenants  int // that are shown, those with most streams
 	refused  counts[string]
 
+	complaints *complaints // net/http's
+
 	families []family
 	handler  http.Handler
 }
@@ -33,7 +35,7 @@ type Metrics struct {
 func NewMetrics(hub *Hub, presence *Presence, auth *Auth, limits *Limits, tenants int, logger *slog.Logger) *Metrics {
 	m := &Metrics{
 		hub: hub, presence: presence, auth: auth, limits: limits, tenants: tenants,
-		refused: newCounts(problemCodes()...), families: families(),
+		refused: newCounts(problemCodes()...), complaints: newComplaints(logger), families: families(),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m, buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -72,11 +74,13 @@ type look struct {
 	online, away int
 	auth, limits map[string]int64
 	refused      map[string]int64
+	complaints   map[Complaint]int64
 	tenants      []TenantStats
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now()}
+	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now()}
+	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {
@@ -173,7 +177,7 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return words(l.Dropped) })
 	add(counter, "gaps_total", "reason", "How often something was missed for good.",
 		func(l *look) map[string]float64 { return words(l.Gaps) })
-	add(gauge, "queue_bytes", "", "Bytes that all streams together are owed.",
+	add(gauge, "queue_bytes", "", "Bytes of memory for what all streams together are owed: an event counts once.",
 		func(l *look) map[string]float64 { return one(l.Engine.Owed) })
 	histogram("publish_to_write_seconds", "From a publish to the write that hands its event to the kernel; by write call, of the oldest event in it.",
 		func(l *look) Histogram { return agesOf(&l.Engine) })
@@ -183,6 +187,8 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return words(l.auth) })
 	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes, was met: refused, or had to wait.",
 		func(l *look) map[string]float64 { return words(l.limits) })
+	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
+		func(l *look) map[string]float64 { return words(l.complaints) })
 	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",
 		func(l *look) map[string]float64 {
 			return words(map[Status]int64{Online: int64(l.online), Away: int64(l.away)})

@@ -357,13 +357,14 @@ func TestMetricsOfLostIDs(t *testing.T) {
 var closedWords = map[string]string{
 	"realtime_connects_total":        `resume: complete fresh partial`,
 	"realtime_closes_total":          `reason: capacity client drain expired kicked noisy replaced slow vanished`,
-	"realtime_streams_refused_total": `reason: capacity drain`,
+	"realtime_streams_refused_total": `reason: capacity drain pending`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
-	"realtime_gaps_total":            `reason: expired lost slow unknown`,
-	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialRequired CrossSite ForbiddenHost InvalidCredential ScopeRequired TenantForbidden`,
+	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
+	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: client probe publish`,
 	"realtime_presence_profiles":     `status: away online`,
+	"realtime_server_errors_total":   `kind: accept client other panic tls`,
 }
 
 // Whatever users name, no label grows: all words are there from the start.
@@ -465,7 +466,7 @@ func TestOnlyMetricsKnowPrometheus(t *testing.T) {
 func TestProfiles(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	server := newServer(h.API.Handler(), nil, slog.New(slog.DiscardHandler))
+	server := newServer(h.API.Handler(), nil, h.API.ErrorLog())
 	server.ReadTimeout = 200 * time.Millisecond
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	is.NoErr(err)

@@ -58,12 +58,20 @@ func checkTenant(id string) error {
 	return nil
 }
 
+// maxText is how many bytes ids and metadata may have.
+const maxText = 256
+
+// isText is the rule of metadata.
+func isText(s string) bool {
+	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
 // checkName is the rule of profile, conversation and group ids.
 func checkName(id string) error {
 	switch {
-	case id == "" || len(id) > 256:
+	case id == "" || len(id) > maxText:
 		return errors.New("the id must have 1–256 bytes")
-	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
+	case !isText(id):
 		return errors.New("the id must be UTF-8 without control characters")
 	case id == "." || id == "..":
 		return errors.New(`an id must not be "." or ".."`)

@@ -35,6 +35,9 @@ func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
 // Node implements Peers.
 func (p *brokerPeers) Node() [4]byte { return p.node }
 
+// Others implements Peers.
+func (p *brokerPeers) Others() bool { return len(p.peers.Nodes()) > 0 }
+
 // sessionRow is a Session as others are told of it.
 type sessionRow struct {
 	Profile   string `json:"p"`
@@ -90,12 +93,12 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 }
 
 // AskAll implements Peers.
-func (p *brokerPeers) AskAll(ctx context.Context, c Call) []Answer {
-	answers, silent := p.askAll(ctx, c)
+func (p *brokerPeers) AskAll(ctx context.Context, c Call) (answers []Answer, silent []string) {
+	answers, silent = p.askAll(ctx, c)
 	if len(silent) > 0 {
 		p.logger.Warn("hubs that did not answer", "nodes", silent)
 	}
-	return answers
+	return answers, silent
 }
 
 func (p *brokerPeers) askAll(ctx context.Context, c Call) (list []Answer, silent []string) {

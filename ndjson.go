@@ -43,14 +43,16 @@ type lineSummary struct {
 	Accepted   int    `json:"accepted"`
 	Refused    int    `json:"refused"`
 	Duplicates int    `json:"duplicates"`
+	NoMembers  int    `json:"withoutMembers,omitzero"` // events for a room that has none
 	Cursor     string `json:"cursor,omitempty"`
 }
 
 // lineIntake is what takes the lines.
 type lineIntake struct {
 	maxLine int // bytes; 0 lifts the limit
-	// publish publishes lines, each for itself.
-	publish func(ctx context.Context, lines [][]byte) ([]Receipt, []error)
+	// publish publishes lines, each for itself. taking ends, with a cause, when no more
+	// are taken.
+	publish func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error)
 	refused func(error) // told of each line that was
 	budget  *spoolBudget
 	ending  <-chan struct{} // closed when no more lines are taken
@@ -73,10 +75,10 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	defer out.finish()
 
 	var sum lineSummary
-	body := &patientBody{r.Body, rc, in.ending, in.expires}
-	ended := make(chan struct{})
-	defer close(ended)
-	go body.interrupt(ended)
+	body := &patientBody{body: r.Body, rc: rc, ending: in.ending, expires: in.expires}
+	taking, stop := context.WithCancelCause(r.Context())
+	defer stop(nil)
+	go body.interrupt(taking, stop)
 	lines := lineReader{bufio.NewReaderSize(body, 64<<10), nil, in.maxLine}
 	var pending [][]byte // lines, whose buffers are used again
 	var numbers []int
@@ -98,7 +100,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 				numbers = append(numbers, n)
 			}
 		}
-		receipts, errs := in.publish(r.Context(), pending[:len(numbers)])
+		receipts, errs := in.publish(r.Context(), taking, pending[:len(numbers)])
 		for i, number := range numbers {
 			var err error
 			switch got := receipts[i]; {
@@ -113,6 +115,9 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 				}
 				if got.Duplicate {
 					sum.Duplicates++
+				}
+				if got.Members == 0 {
+					sum.NoMembers++
 				}
 				if results == "all" {
 					err = out.put(lineReceipt{number, wireReceipt(got)})
@@ -152,17 +157,30 @@ type readError struct{ problem }
 
 func (e *readError) Unwrap() error { return &e.problem }
 
-// patientBody gives each read its own time, until the hub ends them all.
+// patientBody gives each read its own time, until the hub ends them all. No deadline
+// is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
+// context.
 type patientBody struct {
 	body    io.Reader
 	rc      *http.ResponseController
 	ending  <-chan struct{}
 	expires time.Time
+
+	mu      sync.Mutex
+	reading bool // guarded by mu
 }
 
-// interrupt ends a read that waits when the hub ends or the credential does; it
-// returns once the request has.
-func (b *patientBody) interrupt(ended <-chan struct{}) {
+// readUntil sets the deadline of a read, or lifts it at zero.
+func (b *patientBody) readUntil(deadline time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = !deadline.IsZero()
+	b.rc.SetReadDeadline(deadline)
+}
+
+// interrupt ends what waits, a line for its turn or a read, when the hub ends or the
+// credential does; it returns once the request has.
+func (b *patientBody) interrupt(taking context.Context, stop context.CancelCauseFunc) {
 	var expired <-chan time.Time
 	if !b.expires.IsZero() {
 		timer := time.NewTimer(time.Until(b.expires))
@@ -172,10 +190,15 @@ func (b *patientBody) interrupt(ended <-chan struct{}) {
 	select {
 	case <-b.ending:
 	case <-expired:
-	case <-ended:
+	case <-taking.Done():
 		return
 	}
-	b.rc.SetReadDeadline(time.Unix(1, 0))
+	stop(b.over())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reading { // else the next read sees it
+		b.rc.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // over is why no more is read, nil while more is.
@@ -196,7 +219,8 @@ func (b *patientBody) expired() error {
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
-	b.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	b.readUntil(time.Now().Add(bodyTimeout))
+	defer b.readUntil(time.Time{})
 	if err := b.over(); err != nil { // and if it ends from now on, interrupt's deadline is the last
 		return 0, err
 	}
@@ -327,9 +351,13 @@ func (s *spool) run() {
 		if err == nil {
 			err = rc.Flush()
 		}
+		rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
 		s.budget.give(len(data))
 		s.mu.Lock()
-		s.err = err
+		if s.err = err; err != nil { // nobody will write what came meanwhile
+			s.budget.give(len(s.pending))
+			s.pending = nil
+		}
 		s.cond.Broadcast()
 		s.mu.Unlock()
 		if err != nil {
@@ -345,5 +373,4 @@ func (s *spool) finish() {
 	s.cond.Broadcast()
 	s.mu.Unlock()
 	<-s.ended
-	http.NewResponseController(s.w).SetWriteDeadline(time.Time{}) // the next request on this connection has its own time
 }

@@ -47,34 +47,43 @@ func node(t testing.TB, dir string, command ...string) string {
 	return string(out)
 }
 
-// The client runs in Node as its npm package has it, and the hub serves the stock
-// client of npm. The package is what web/ is published as.
-func TestNode(t *testing.T) {
-	t.Parallel()
+// packed is a folder in which Node finds the client as its npm package has it, which
+// is what web/ is published as, and other packages beside it.
+func packed(t *testing.T, others ...string) (dir string) {
+	t.Helper()
 	needs(t, "node")
 	needs(t, "npm")
 	is := is.New(t)
-	dir := t.TempDir()
+	dir = t.TempDir()
 	web, err := filepath.Abs("web")
 	is.NoErr(err)
-	var packed []struct {
+	var packages []struct {
 		Filename string
 		Files    []struct{ Path string }
 	}
-	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", web)), &packed))
+	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", web)), &packages))
 	var files []string
-	for _, file := range packed[0].Files {
+	for _, file := range packages[0].Files {
 		files = append(files, file.Path)
 	}
 	is.Equal(strings.Join(files, " "), "package.json realtime.d.ts realtime.js")
 
 	is.NoErr(os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644))
-	install := exec.CommandContext(t.Context(), "npm", "install", "--no-audit", "--no-fund", "--prefer-offline", packed[0].Filename, "eventsource@4.0.0")
+	install := exec.CommandContext(t.Context(), "npm", append([]string{"install", "--no-audit", "--no-fund", "--prefer-offline", packages[0].Filename}, others...)...)
 	install.Dir = dir
 	if out, err := install.CombinedOutput(); err != nil {
 		lacks(t, "npm cannot install: "+string(out))
 	}
+	return dir
+}
+
+// The client runs in Node, and the hub serves the stock client of npm.
+func TestNode(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	dir := packed(t, "eventsource@4.0.0", "event-source-polyfill@1.0.31")
 	url := serve(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
+	single := serve(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
 	programs, err := filepath.Glob("testdata/node/*.mjs")
 	is.NoErr(err)
 	for _, name := range programs { // to where their modules are found
@@ -82,7 +91,8 @@ func TestNode(t *testing.T) {
 		is.NoErr(err)
 		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
 	}
-	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "stream.mjs", "tabs.mjs"} {
+	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs"} {
 		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, url) })
 	}
+	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single) })
 }

@@ -1,54 +1,115 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
+	"regexp"
 	"strings"
-
-	"github.com/rs/cors"
 )
 
-// shared lets pages of other origins call, where some are configured: with the
-// credentials that a browser adds by itself only those named, never all.
-func shared(handler http.Handler, origins []string) http.Handler {
-	if len(origins) == 0 {
-		return handler
-	}
-	return cors.New(cors.Options{
-		AllowedOrigins:   origins,
-		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
-		AllowedHeaders:   []string{"Authorization", "X-API-Key", "Content-Type", "Last-Event-ID", "X-Tenant-Id", "X-Profile-Id", "Cache-Control", "Traceparent"},
-		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate"},
-		AllowCredentials: !slices.Contains(origins, "*"),
-		MaxAge:           600,
-	}).Handler(handler)
+// Origins are those whose pages may call: one rule for CORS and for cookies.
+// They are compared as browsers write them (RFC 6454, section 6.2).
+type Origins struct {
+	all   bool // any page may call, but none with a cookie
+	exact map[string]bool
+	below []originsBelow
 }
 
-// fromElsewhere refuses, in open mode on loopback, a Host that is not this
-// machine's (DNS rebinding) and what a page of another site sends.
-func fromElsewhere(r *http.Request) error {
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if !isLoopback(strings.Trim(host, "[]")) {
-		return errForeignHost
-	}
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "same-origin", "same-site", "none":
-	case "": // an older browser, or none
-		if origin := r.Header.Get("Origin"); origin != "" {
-			if u, err := url.Parse(origin); err != nil || !isLoopback(u.Hostname()) {
-				return errForeignSite
-			}
+// originsBelow are those of all hosts below a name, at any depth.
+type originsBelow struct{ scheme, name string } // "https://" and ".example.com", with its port
+
+// ParseOrigins reads a list such as https://app.example.com, https://*.example.com; an
+// error names the place of the entry, not its text.
+func ParseOrigins(list []string) (*Origins, error) {
+	o := &Origins{exact: map[string]bool{}}
+	var errs []error
+	for i, text := range list {
+		if text == "*" {
+			o.all = true
+			continue
 		}
-	default:
-		return errForeignSite
+		scheme, host, err := parseOrigin(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("entry %d %w", i+1, err))
+		} else if name, wild := strings.CutPrefix(host, "*"); wild {
+			o.below = append(o.below, originsBelow{scheme, name})
+		} else {
+			o.exact[scheme+host] = true
+		}
 	}
-	return nil
+	return o, errors.Join(errs...)
+}
+
+// hostName is what browsers write: letters that are not ASCII are punycode there.
+var hostName = regexp.MustCompile(`^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$`)
+
+// parseOrigin returns "https://" and "app.example.com:8443" as browsers write them.
+func parseOrigin(text string) (scheme, host string, err error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return "", "", errors.New("is not an origin such as https://app.example.com, which has no path")
+	}
+	name, port := strings.ToLower(u.Hostname()), u.Port()
+	ip, err := netip.ParseAddr(name)
+	below, wild := strings.CutPrefix(name, "*.")
+	switch {
+	case err == nil:
+		if name = ip.String(); ip.Is6() {
+			name = "[" + name + "]"
+		}
+	case !isASCII(name):
+		return "", "", errors.New("has letters that browsers write as punycode, xn--…: new URL('…').origin in a browser's console shows how")
+	case !hostName.MatchString(name):
+		return "", "", errors.New("is not an origin: of a host only all below one may be meant, as in https://*.example.com")
+	case wild && !strings.Contains(below, ".") && below != "localhost":
+		return "", "", errors.New("means nearly all there are: name a host, as in https://*.example.com, or all with * alone")
+	}
+	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {
+		name = name + ":" + port
+	}
+	return u.Scheme + "://", name, nil
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7f })
+}
+
+// Allows says whether a page of this origin, as its browser wrote it, may call.
+func (o *Origins) Allows(origin string) bool { return o.all || o.listed(origin) }
+
+// Trusts says whether it may do so with a cookie.
+func (o *Origins) Trusts(origin string) bool { return !o.all && o.listed(origin) }
+
+func (o *Origins) none() bool { return !o.all && len(o.exact) == 0 && len(o.below) == 0 }
+
+func (o *Origins) listed(origin string) bool {
+	if o.exact[origin] {
+		return true
+	}
+	for _, b := range o.below {
+		rest, ok := strings.CutPrefix(origin, b.scheme)
+		if host, found := strings.CutSuffix(rest, b.name); ok && found && hostName.MatchString(host) && host[0] != '*' {
+			return true
+		}
+	}
+	return false
+}
+
+// isOnLoopback says whether an origin's page is served by this machine.
+func isOnLoopback(origin string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && isLoopback(u.Hostname())
+}
+
+// hostOf is a Host header without its port.
+func hostOf(header string) string {
+	if name, _, err := net.SplitHostPort(header); err == nil {
+		header = name
+	}
+	return strings.Trim(header, "[]")
 }
 
 // isLoopback says whether a host is this machine and no other.

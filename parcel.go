@@ -17,6 +17,8 @@ type parcel struct {
 	only   *Connection // that a target of this kind names, whichever tenant's
 	since  time.Time   // when it was published; zero: not to be timed
 
+	members int32 // of its room; set as it is delivered
+
 	notProfiles map[ProfileRef]struct{}
 	notConns    map[uuid.UUID]struct{}
 
@@ -77,7 +79,7 @@ func (p *parcel) frame(unnamed bool) *sse.Frame {
 		frame = &p.unnamed
 	}
 	if *frame == nil {
-		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24)
+		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24+sse.ChunkRoom)
 		*frame = sse.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
 	}
 	return *frame

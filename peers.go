@@ -45,6 +45,7 @@ const (
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
 	CallKick    CallOp = "kick"    // one is closed
 	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
+	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it
 )
 
 // Call is what one hub asks of another; which fields, says Op.
@@ -53,6 +54,7 @@ type Call struct {
 	ID      uuid.UUID     `json:",omitzero"`
 	Tenant  string        `json:",omitzero"`
 	Profile *ProfileRef   `json:",omitzero"`
+	Room    Room          `json:",omitzero"`
 	Expires time.Time     `json:",omitzero"` // zero: not by itself
 	Types   *[]string     `json:",omitzero"` // nil: as it is
 	Watch   *[]ProfileRef `json:",omitzero"` // nil: as it is; of nil: as configured
@@ -62,7 +64,7 @@ type Call struct {
 
 // Answer is the other hub's.
 type Answer struct {
-	Found       bool // the connection is there, and it is done
+	Found       bool // the connection is there, if it is about one, and it is done
 	Connections []Described
 }
 
@@ -82,6 +84,8 @@ type Peers interface {
 	Follow(PeerSink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
+	// Others says that there are some, as far as is known.
+	Others() bool
 	// Tell tells the others of a session of this hub's.
 	Tell(tenant string, c SessionChange)
 	// Hold has the sink told of all sessions that others have of a tenant; those there
@@ -92,8 +96,9 @@ type Peers interface {
 	Cast(tenant string, t Typing)
 	// Ask has the hub with a mark answer, at once or ErrElsewhere.
 	Ask(ctx context.Context, node [4]byte, c Call) (Answer, error)
-	// AskAll has all others answer that do.
-	AskAll(ctx context.Context, c Call) []Answer
+	// AskAll has all others answer, at once or as long as ctx allows; those that do not
+	// are in silent.
+	AskAll(ctx context.Context, c Call) (answers []Answer, silent []string)
 }
 
 // PeerSink is who is told of other hubs.

@@ -68,7 +68,7 @@ func (w presenceWorld) status(ref ProfileRef) Status {
 // read ends c and returns what it was sent, as "type who previous>status".
 func (w presenceWorld) read(c *Connection) string {
 	w.t.Helper()
-	c.Stream.Close(w.Closing(CloseKicked, ""))
+	c.Stream.Close(w.Closing(CloseKicked))
 	rec := httptest.NewRecorder()
 	w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	var words []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 )
 
 // publisher takes events from services, one or many in a call.
@@ -16,14 +17,16 @@ type publisher struct {
 	bodies   bodyLimit
 	maxEvent int // bytes of a payload; 0 lifts the limit
 	results  *spoolBudget
+
+	calls atomic.Int64 // that are being answered
 }
 
 // events takes one event, or a body of lines.
 func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
 		trace := traceOf(r)
-		lines := func(ctx context.Context, lines [][]byte) ([]Receipt, []error) {
-			return p.each(ctx, lines, who, trace)
+		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
+			return p.each(ctx, taking, lines, who, trace)
 		}
 		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, p.results, p.hub.Drained(), who.Expires})
 	}
@@ -92,8 +95,9 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 }
 
 // each publishes lines, each for itself, though together where nothing speaks
-// against it. It waits where a rate limit would refuse: so the reading slows down.
-func (p *publisher) each(ctx context.Context, lines [][]byte, who *Caller, trace string) ([]Receipt, []error) {
+// against it. It waits where a rate limit would refuse, as long as taking does: so the
+// reading slows down.
+func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*Event
 	var of []int // their lines
@@ -104,7 +108,7 @@ func (p *publisher) each(ctx context.Context, lines [][]byte, who *Caller, trace
 			events, of = append(events, event), append(of, i)
 		}
 	}
-	wait := func(tenant string, n int) error { return p.limits.AwaitPublish(ctx, tenant, n) }
+	wait := func(events map[string]int) error { return p.limits.AwaitPublish(taking, events) }
 	publish := func(events []*Event, of []int) error {
 		ids := make([]string, len(events))
 		for i, e := range events {
@@ -138,8 +142,9 @@ func (p *publisher) each(ctx context.Context, lines [][]byte, who *Caller, trace
 	return receipts, errs
 }
 
-// accept hands events to the hub that the caller may publish: its one way there.
-func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, limit func(tenant string, n int) error) ([]Receipt, error) {
+// accept hands events to the hub that the caller may publish: its one way there. What
+// is not stored costs nothing of the rate, so that it may be tried again.
+func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, limit func(events map[string]int) error) ([]Receipt, error) {
 	counts := map[string]int{}
 	for _, e := range events {
 		if !who.Reaches(e.TenantID) {
@@ -147,12 +152,14 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, li
 		}
 		counts[e.TenantID]++
 	}
-	for tenant, n := range counts {
-		if err := limit(tenant, n); err != nil {
-			return nil, err
-		}
+	if err := limit(counts); err != nil {
+		return nil, err
 	}
-	return p.hub.Publish(ctx, events)
+	receipts, err := p.hub.Publish(ctx, events)
+	if err != nil && unconfirmed(err) == nil {
+		p.limits.Unpublish(counts)
+	}
+	return receipts, err
 }
 
 // refused counts a publish call, or a line of one, that is answered with an error.

@@ -26,6 +26,8 @@ type clientHub struct {
 	url     string // the hub's
 	wire    *wire  // between the browser and it
 	path    string // of the pages
+
+	expected []string // of what the pages complain about
 }
 
 func newClientHub(t *testing.T, settings ...string) *clientHub {
@@ -44,6 +46,7 @@ type wire struct {
 	streams map[net.Conn]bool
 	dead    map[net.Conn]bool // what they send is lost
 	asked   []string
+	down    bool
 	beat    chan struct{} // a heartbeat passed
 }
 
@@ -71,7 +74,7 @@ func newWire(t *testing.T, url string) *wire {
 			if n > 0 && !dead {
 				to.Write(buffer[:n])
 			}
-			if bytes.HasPrefix(buffer[:n], []byte(":")) {
+			if bytes.Contains(buffer[:n], []byte("\n:\n\n")) { // a chunk of its own
 				select {
 				case w.beat <- struct{}{}:
 				default:
@@ -94,6 +97,10 @@ func newWire(t *testing.T, url string) *wire {
 				continue
 			}
 			w.mu.Lock()
+			if w.down {
+				near.Close()
+				far.Close()
+			}
 			w.ends = append(w.ends, near, far)
 			w.mu.Unlock()
 			running.Go(func() { carry(near, far) })
@@ -116,6 +123,16 @@ func (w *wire) cut() {
 		end.Close()
 	}
 	w.ends = nil
+}
+
+// set has it down, cut and for nobody to get through, or up again.
+func (w *wire) set(down bool) {
+	w.mu.Lock()
+	w.down = down
+	w.mu.Unlock()
+	if down {
+		w.cut()
+	}
 }
 
 // die has all streams that there are carry nothing any more, and say nothing of it.
@@ -144,7 +161,7 @@ const openClient = `(async () => {
 // open opens a tab and its client; options are JavaScript. before runs first.
 func (h *clientHub) open(options string, before ...string) *clientTab {
 	h.t.Helper()
-	page, closeTab := tab(h.t, h.browser, h.wire.url+cmp.Or(h.path, "/healthz"))
+	page, closeTab := tab(h.t, h.browser, h.wire.url+cmp.Or(h.path, "/healthz"), h.expected...)
 	tab := &clientTab{h, page, closeTab}
 	tab.run(strings.Join(before, ";"))
 	tab.run(fmt.Sprintf(openClient, options))

@@ -16,7 +16,14 @@ import (
 // problem details.
 type handler func(w http.ResponseWriter, r *http.Request, who *Caller) error
 
+// mediaType is what the body is said to be. One that is compressed would be read as
+// what it is not.
 func mediaType(r *http.Request) (string, error) {
+	for _, coding := range r.Header["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			return "", errEncoding
+		}
+	}
 	header := r.Header.Get("Content-Type")
 	if header == "application/json" {
 		return header, nil
@@ -35,7 +42,10 @@ type bodyLimit int
 
 // read reads a JSON body whole.
 func (most bodyLimit) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if kind, err := mediaType(r); err != nil || kind != "application/json" {
+	switch kind, err := mediaType(r); {
+	case err != nil:
+		return nil, err
+	case kind != "application/json":
 		return nil, errMediaType
 	}
 	if n := r.ContentLength; n > 0 && n <= smallBody && (most <= 0 || n <= int64(most)) {
@@ -73,6 +83,29 @@ func (most bodyLimit) object(w http.ResponseWriter, r *http.Request, member func
 		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
 	}
 	return faults.Err()
+}
+
+// profiles reads a body that names profiles to ask about.
+func (most bodyLimit) profiles(w http.ResponseWriter, r *http.Request) (asked []ProfileRef, err error) {
+	found := false
+	err = most.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+		if name != "profiles" {
+			f.add(CodeUnknownField, name, `the body has "profiles" only`)
+			return
+		}
+		found = !absent(v)
+		count := 0
+		v.Array(func(int, strictjson.Value) { count++ })
+		if count > MaxAskedProfiles {
+			f.add(CodeInvalidField, name, "%d profiles at most", MaxAskedProfiles)
+			return
+		}
+		asked = f.profiles(CodeInvalidField, name, v)
+	})
+	if err == nil && !found {
+		err = &FieldError{CodeInvalidField, "profiles", -1, "an array of profiles is needed"}
+	}
+	return asked, err
 }
 
 // askedProfiles are those that a query names.

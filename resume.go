@@ -13,15 +13,18 @@ import (
 // taken the last, until it has caught up and is live.
 type replay struct {
 	// Static.
-	tenant  *tenant
-	conn    *Connection
-	log     Log
-	resolve func(ctx context.Context, tenant string, room Room) (*Roster, error)
+	tenant *tenant
+	conn   *Connection
+	log    Log
+	// resolve asks for rooms; nil: the hub's own are the truth.
+	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error)
 	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
 	reader  func() *Reader // who the connection is now; the tenant is locked
 
 	count *hubCounts
+
+	patience time.Duration // how long an answer about rooms is waited for; 0 once one did not come
 
 	told   uint64 // the place of the last id that the client was sent
 	events int    // that it was sent
@@ -47,19 +50,25 @@ func (r *replay) step() bool {
 		r.fail()
 		return false
 	}
-	rosters := r.rosters(page.Entries)
+	rooms, rosters := r.rosters(page.Entries)
 
 	var d sse.Delivery
 	t.mu.Lock()
 	now := time.Now()
-	for room, roster := range rosters {
-		t.adoptLocked(room, roster, now)
+	unknown := false
+	for i, roster := range rosters {
+		t.adoptLocked(rooms[i].room, roster, now)
+		unknown = unknown || t.resolved[rooms[i].room] == nil
 	}
 	if expired {
 		d.Send(c.Stream, gapFrame(r.count, ErrExpired, page.Next))
 		r.told = page.Next.Seq
 	}
 	r.sendLocked(&d, page)
+	if unknown { // the client may be one of those whom it was for
+		d.Send(c.Stream, gapFrame(r.count, ErrRoomUnknown, page.Next))
+		r.told = page.Next.Seq
+	}
 	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
 		c.behind = nil
@@ -70,24 +79,26 @@ func (r *replay) step() bool {
 	return !live
 }
 
-// rosters asks whoever owns membership about the rooms of some entries, as of now.
-func (r *replay) rosters(entries []*Entry) map[Room]*Roster {
-	var rosters map[Room]*Roster
-	for _, e := range entries {
-		room, ok := e.Event.Target.Room()
-		if _, asked := rosters[room]; !ok || asked {
-			continue
-		}
-		roster, err := r.resolve(context.Background(), r.tenant.name, room)
-		if err == nil && roster == nil {
-			return nil // the hub's own rooms are the truth
-		}
-		if rosters == nil {
-			rosters = map[Room]*Roster{}
-		}
-		rosters[room] = roster // nil on an error: the last answer holds
+// rosters asks whoever owns membership about the rooms of some entries, as of now. It
+// has nil for those of which nobody says anything: the last answer holds.
+func (r *replay) rosters(entries []*Entry) (rooms []tenantRoom, rosters []*Roster) {
+	if r.resolve == nil {
+		return nil, nil
 	}
-	return rosters
+	asked := map[Room]bool{}
+	for _, e := range entries {
+		if room, ok := e.Event.Target.Room(); ok && !asked[room] {
+			asked[room] = true
+			rooms = append(rooms, tenantRoom{r.tenant.name, room})
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
+	defer cancel()
+	rosters, _ = r.resolve(ctx, rooms) // logged
+	if ctx.Err() != nil {
+		r.patience = 0
+	}
+	return rooms, rosters
 }
 
 // sendLocked sends a page's entries, as one frame where it can, and between them

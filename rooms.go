@@ -38,6 +38,12 @@ type SharedRooms interface {
 // maxPast is how many ended stays a tenant's rooms remember.
 const maxPast = 1 << 20
 
+// tenantRoom is a room and whose it is.
+type tenantRoom struct {
+	tenant string
+	room   Room
+}
+
 // Rooms is who belongs where in one tenant, from both sides, and since which
 // place in its history. It has no lock: the hub's tenant guards it.
 type Rooms struct {
@@ -241,7 +247,10 @@ func (r *Rooms) Share(a, b ProfileRef) bool {
 
 // Roster is the membership of one room as its owner gave it. It is immutable:
 // another answer is another pointer.
-type Roster struct{ Members []ProfileRef }
+type Roster struct {
+	Members []ProfileRef
+	asked   uint64 // of two answers the one with less was asked for before
+}
 
 // resolvedTTL is how long an unused answer of a Resolver is kept for deliveries.
 const resolvedTTL = time.Hour

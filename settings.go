@@ -48,7 +48,7 @@ type Config struct {
 	DedupeWindow     time.Duration `env:"DEDUPE_WINDOW" envDefault:"2m"`
 	DedupeIDs        int           `env:"DEDUPE_IDS" envDefault:"1000000"`
 	Drain            time.Duration `env:"DRAIN" envDefault:"10s"`
-	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"65536"`
+	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"61440"`
 	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
 	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"0"`
 	MaxPerTenant     int           `env:"MAX_CONNECTIONS_PER_TENANT" envDefault:"0"`

@@ -19,6 +19,7 @@ import (
 var (
 	ErrExpired       = errors.New("the history no longer reaches back to this cursor")
 	ErrUnknownCursor = errors.New("this is no cursor of this history")
+	ErrRoomUnknown   = errors.New("nobody has said yet who belongs to a room")
 )
 
 // Errors of a Log that a broker keeps.
@@ -112,7 +113,9 @@ type Entry struct {
 	Duplicate bool      // nothing was stored or handed on
 	FirstAt   time.Time // of a duplicate: the first's timestamp
 
-	Reached int // connections; set by the Sink
+	// Set by the Sink.
+	Reached int32 // connections
+	Members int32 // of the room that it is for
 }
 
 // What memory an entry takes beside its envelope, and its place in one list of an

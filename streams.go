@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,18 +41,43 @@ type streams struct {
 	expiry    expiry
 	count     *hubCounts
 	turnedOff rate.Sometimes
+	cuts      counts[CloseReason] // that no log line has told of
+	cutting   paced
+	relief    struct{ shed, cut, owed atomic.Int64 } // likewise, but for owed
+	relieving paced
 
-	drained chan struct{} // closed by Drain at its end
+	drained chan struct{} // closed by Refuse
 	endOnce sync.Once
 }
 
 // start makes the engine that writes them.
 func (x *streams) start(cfg sse.Config) {
-	x.expiry.warn, x.expiry.end = x.expiring, func(c *Connection) { x.Kick(c, CloseExpired) }
+	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
+	x.cuts = newCounts(CloseSlow, CloseNoisy)
+	x.cutting.say = func() {
+		for reason, n := range x.cuts {
+			if n := n.Swap(0); n > 0 {
+				x.logger.Warn("streams cut", "reason", string(reason), "streams", n)
+			}
+		}
+	}
+	x.relieving.say = func() {
+		x.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
+			"shed", x.relief.shed.Swap(0), "cut", x.relief.cut.Swap(0), "owed", x.relief.owed.Load())
+	}
+	cfg.Relieved = x.relieved
 	x.shed = shedFrame()
-	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow, "") }
+	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
 	x.engine = sse.NewEngine(cfg)
+}
+
+// relieved is the engine's word of what it took to keep to the memory budget.
+func (x *streams) relieved(r sse.Relief) {
+	x.relief.shed.Add(int64(r.Shed))
+	x.relief.cut.Add(int64(r.Cut))
+	x.relief.owed.Store(r.Owed)
+	x.relieving.tell()
 }
 
 // Observe names who is told of connections.
@@ -91,6 +117,15 @@ func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, err
 	return c, err
 }
 
+// TurnAway counts a stream that does not get so far as to Connect, and returns err.
+func (x *streams) TurnAway(tenant string, err error) error {
+	x.count.refused.add(Turned(err), 1)
+	x.turnedOff.Do(func() {
+		x.logger.Warn("stream refused", "reason", string(Turned(err)), "tenant", tenant, "err", err)
+	})
+	return err
+}
+
 func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -105,7 +140,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		unnamed: s.Unnamed, filter: s.Types,
 	}
 	c.lastActivity.Store(now.UnixNano())
-	c.Stream = x.engine.NewStream(owner{x, c})
+	c.Stream = x.engine.NewOwned(owner{x, c})
 
 	var from Cursor
 	var missed error
@@ -136,10 +171,13 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	}
 	if t != nil {
 		r := &replay{
-			tenant: t, conn: c, log: x.log, resolve: x.members.resolve, logger: x.logger, told: from.Seq,
+			tenant: t, conn: c, log: x.log, logger: x.logger, told: from.Seq,
 			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
 			fail:   func() { x.Kick(c, CloseCapacity) },
 			count:  x.count,
+		}
+		if !x.members.ownsMembership() {
+			r.resolve, r.patience = x.members.resolveAll, resolveTime
 		}
 		if !x.inline || r.step() {
 			c.Stream.Feed(r.step)
@@ -255,44 +293,52 @@ func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 
 // closeLocked ends c's stream, with the place that its client may go on from.
 func (x *streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
-	c.Stream.Close(x.Closing(reason, t.knownLocked(c)))
+	c.Stream.Close(x.closing(reason, 0, t.knownLocked(c)))
 }
 
-// Prolong has a connection end at another time; at zero not by itself.
-func (x *streams) Prolong(c *Connection, expires time.Time) {
+// Prolong has a connection end at another time; at zero not by itself. It says whether
+// the connection was there still.
+func (x *streams) Prolong(c *Connection, expires time.Time) bool {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return
+		return false
 	}
 	defer t.mu.Unlock()
 	if !c.removed {
 		x.expiry.set(c, expires)
 	}
+	return !c.removed
 }
 
 // expiring tells a connection's client that its token is about to end.
-func (x *streams) expiring(c *Connection, at time.Time) {
-	t := x.tenants.find(c.Tenant)
+func (x *streams) expiring(l *lifetime) {
+	t := x.tenants.find(l.conn.Tenant)
 	if t == nil {
 		return
 	}
 	var d sse.Delivery
-	if !c.removed {
-		d.Send(c.Stream, expiringFrame(at))
+	if x.expiry.stands(l) {
+		d.Send(l.conn.Stream, expiringFrame(l.expires))
 	}
 	t.mu.Unlock()
 	d.Flush()
 }
 
-// Adjust gives a connection another filter or watch list; nil leaves it.
-func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) {
+// expired ends a connection whose time is over.
+func (x *streams) expired(l *lifetime) {
+	x.removeIf(l.conn, CloseExpired, func() bool { return x.expiry.stands(l) })
+}
+
+// Adjust gives a connection another filter or watch list; nil leaves it. It says
+// whether the connection was there still.
+func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return
+		return false
 	}
 	defer t.mu.Unlock()
 	if c.removed {
-		return
+		return false
 	}
 	if types != nil {
 		c.filter = *types
@@ -300,6 +346,7 @@ func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef)
 	if watch != nil {
 		t.watchLocked(c, *watch)
 	}
+	return true
 }
 
 // Connections are a tenant's of this hub, or one profile's, in the order of their ids.
@@ -352,25 +399,27 @@ func (x *streams) ended(c *Connection, why error) {
 		reason = CloseNoisy
 	}
 	if reason == CloseSlow || reason == CloseNoisy {
-		x.logger.Warn("stream cut", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+		x.cuts.add(reason, 1) // remove logs each at debug
+		x.cutting.tell()
 	}
-	x.remove(c, reason, false)
+	x.removeIf(c, reason, nil)
 }
 
-// remove takes c out of the hub, and ends its stream if there is one still; only the
-// first call does anything.
-func (x *streams) remove(c *Connection, reason CloseReason, open bool) {
+// removeIf takes c out of the hub where it is so, which is asked under the tenant's
+// lock, and ends its stream; nil: that has ended. Only the first call does anything, and
+// says so.
+func (x *streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return
+		return false
 	}
-	first := !c.removed // and c.drained is not changed any more
+	first = !c.removed && (so == nil || so()) // and c.drained is not changed any more
 	if first {
 		if c.drained && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
 		}
 		x.leaveLocked(t, c, reason)
-		if open {
+		if so != nil {
 			x.closeLocked(t, c, reason)
 		}
 	}
@@ -387,24 +436,33 @@ func (x *streams) remove(c *Connection, reason CloseReason, open bool) {
 	default:
 		x.tenants.forget(c.Tenant)
 	}
+	return first
 }
 
-// Kick closes a connection: it is gone from the hub when Kick returns.
-func (x *streams) Kick(c *Connection, reason CloseReason) {
-	x.remove(c, reason, true)
+// Kick closes a connection, and says whether it was there still: it is gone from the
+// hub when Kick returns.
+func (x *streams) Kick(c *Connection, reason CloseReason) bool {
+	return x.removeIf(c, reason, func() bool { return true }) // before the stream's own end does, for no reason
 }
 
-// Drained is closed when Drain is over: requests that have no end of their own end.
+// Drained is closed by Refuse, and when Drain is over: requests that have no end of
+// their own end.
 func (x *streams) Drained() <-chan struct{} { return x.drained }
+
+// Refuse has no new stream taken, and requests that have no end of their own end.
+func (x *streams) Refuse() {
+	x.shut()
+	x.endOnce.Do(func() {
+		x.expiry.stop()
+		close(x.drained)
+	})
+}
 
 // Drain refuses new streams and ends those that are open, spread over a time so
 // that the next hub gets its clients one after the other; at once when ctx ends.
 // Who is sent away is not announced as offline: they will be back.
 func (x *streams) Drain(ctx context.Context, over time.Duration) {
-	defer x.endOnce.Do(func() {
-		x.expiry.stop()
-		close(x.drained)
-	})
+	defer x.Refuse()
 	open := x.shut()
 	start := time.Now()
 	for i, c := range open {
@@ -428,3 +486,35 @@ func (x *streams) Drain(ctx context.Context, over time.Duration) {
 
 // drainStep is how exactly Drain keeps its times.
 const drainStep = 10 * time.Millisecond
+
+// paced tells of what may happen often, by number: at once, then once a second.
+type paced struct {
+	say func() // static: what has happened since it was called
+
+	mu sync.Mutex
+	// Guarded by mu.
+	resting, due bool
+}
+
+// tell says that something has happened.
+func (p *paced) tell() {
+	p.mu.Lock()
+	p.due = p.resting
+	first := !p.resting
+	p.resting = true
+	p.mu.Unlock()
+	if first {
+		p.say()
+		time.AfterFunc(time.Second, p.rested)
+	}
+}
+
+func (p *paced) rested() {
+	p.mu.Lock()
+	p.resting = false
+	due := p.due
+	p.mu.Unlock()
+	if due {
+		p.tell()
+	}
+}

@@ -1,14 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
 )
@@ -32,21 +33,58 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		return err
 	}
 	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires
-	sub.Cursor = cmp.Or(r.Header.Get("Last-Event-ID"), query.Get("cursor"))
+	sub.Cursor = cursorOf(r.Header, query)
 	if r.Method == http.MethodHead {
 		sse.Header(w.Header())
 		return nil
 	}
-	c, err := s.hub.Connect(r.Context(), sub)
+	var c *Connection
+	if reserve.Holds(r.Context()) || reserve.Begun() {
+		err = s.hub.TurnAway(tenant, ErrDescriptors)
+	} else {
+		c, err = s.hub.Connect(r.Context(), sub)
+	}
 	if err != nil {
-		// Stock EventSource gives up for good on any other answer than 200.
-		last := s.hub.Engine().NewStream(sse.OnGone(nil))
-		last.Close(s.hub.Closing(Turned(err), ""))
-		s.hub.Engine().Serve(w, r, last)
+		s.turnAway(w, r, Turned(err), 0)
 		return nil
 	}
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
+}
+
+// cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
+// its own appends the id to the address it was given, which may say cursor already: so
+// it wins over that, and of several the last one is the latest.
+func cursorOf(header http.Header, query url.Values) string {
+	if id := header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id", "Last-Event-ID"} {
+		for _, id := range slices.Backward(query[name]) {
+			if id != "" {
+				return id
+			}
+		}
+	}
+	return query.Get("cursor")
+}
+
+// later has a client come back whose token may be good then.
+func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
+	s.hub.count.refused.add(ClosePending, 1)
+	s.turnAway(w, r, ClosePending, after)
+}
+
+// turnAway answers with a stream of hub.closing alone, for a client to come back after
+// some time: stock EventSource gives up for good on any other answer than 200.
+func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseReason, after time.Duration) {
+	if r.Method == http.MethodHead {
+		sse.Header(w.Header())
+		return
+	}
+	last := s.hub.Engine().NewStream(func(error) {})
+	last.Close(s.hub.ClosingFor(why, after))
+	s.hub.Engine().Serve(w, r, last)
 }
 
 func subscription(query url.Values) (s Subscription, err error) {
@@ -69,8 +107,8 @@ func subscription(query url.Values) (s Subscription, err error) {
 		if !ok || len(values) == 0 {
 			continue
 		}
-		if key == "" || len(key) > 256 || len(values[0]) > 256 || checkText(key) != nil || checkText(values[0]) != nil {
-			faults.add(CodeInvalidField, name, "must be text of up to 256 bytes")
+		if key == "" || !isText(key) || !isText(values[0]) {
+			faults.add(CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
 			continue
 		}
 		if s.Metadata == nil {
@@ -83,9 +121,6 @@ func subscription(query url.Values) (s Subscription, err error) {
 	}
 	return s, faults.Err()
 }
-
-// checkText is checkName's rule, for text that may be empty.
-func checkText(s string) error { return checkName("x" + s[:min(len(s), 255)]) }
 
 // watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
 func watchList(f *Faults, field string, list []string) []ProfileRef {
@@ -124,14 +159,19 @@ func watchValue(f *Faults, field string, v strictjson.Value) []ProfileRef {
 	return append([]ProfileRef{}, f.profiles(CodeInvalidField, field, v)...)
 }
 
-// own finds the connection of a client's call, which counts as one of its profile.
+// own finds the connection of a client's call, which counts as one of its profile; in
+// open mode, where only the connection says whose it is, and it is not this hub's, as
+// one of the client's address. It counts before another hub is asked.
 func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
-	c := s.cluster.Find(r.Context(), r.PathValue("id"))
-	tenant, profile, own := who.Owner(c)
-	if err := s.limits.Client(tenant, profile); err != nil {
+	id := r.PathValue("id")
+	c := s.hub.Connection(id)
+	if err := s.limits.Client(who.Owner(r, c)); err != nil {
 		return nil, err
 	}
-	if !own {
+	if c == nil {
+		c = s.cluster.Find(r.Context(), id)
+	}
+	if c == nil || !who.Owns(c) {
 		return nil, errNoConnection
 	}
 	return c, nil
@@ -215,19 +255,27 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	return nil
 }
 
-// visiblePresence is what the caller may see of others.
+// visiblePresence is what the caller may see of others, whom the query names or, of a
+// POST, the body.
 func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	var faults Faults
 	query := r.URL.Query()
-	asked := askedProfiles(&faults, query)
 	tenant, viewer, err := who.Viewer(r, query)
-	if err := errors.Join(err, faults.Err()); err != nil {
+	var asked []ProfileRef
+	var err2 error
+	if r.Method == http.MethodPost {
+		asked, err2 = s.bodies.profiles(w, r)
+	} else {
+		var faults Faults
+		asked = askedProfiles(&faults, query)
+		err2 = faults.Err()
+	}
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
 	if err := s.limits.Client(tenant, viewer); err != nil {
 		return err
 	}
-	if err := s.hub.Know(r.Context(), tenant); err != nil {
+	if err := question(s.hub.Know(r.Context(), tenant)); err != nil {
 		return err
 	}
 	return presences(w, s.presence.Visible(tenant, viewer, asked))

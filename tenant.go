@@ -75,7 +75,8 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 	}
 }
 
-// adoptLocked brings the tenant's rooms up to a Resolver's answer.
+// adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
+// to a later one.
 func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 	if roster == nil {
 		return
@@ -85,7 +86,7 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 		r = &resolved{}
 		t.resolved[room] = r
 	}
-	if r.roster != roster {
+	if r.roster != roster && (r.roster == nil || roster.asked >= r.roster.asked) {
 		r.roster = roster
 		t.setMembersLocked(room, roster.Members)
 	}
@@ -162,8 +163,9 @@ func (t *tenant) knownLocked(c *Connection) string {
 	return t.head.String()
 }
 
-// deliverLocked hands a parcel to its target's connections and counts them.
-func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
+// deliverLocked hands a parcel to its target's connections and counts them, and the
+// members of its room.
+func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 	target := &p.event.Target
 	give := func(c *Connection) {
 		if p.excludes(c) {
@@ -196,6 +198,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int) {
 		}
 	default:
 		room, _ := target.Room()
+		p.members = int32(t.rooms.Len(room))
 		for p := range t.present[room] {
 			giveAll(p)
 		}

@@ -17,14 +17,20 @@ const maxTypingRoom = 1_000
 // Typists are who types where. Others are told of each once, however often it is
 // repeated, and that it has stopped: when its client says so, or at the next tick
 // after a time without a repeat or after its profile went offline.
+//
+// What is told is always what is so then, by one goroutine a typist at a time: so the
+// order holds, though any of it may wait for the membership service.
 type Typists struct {
 	hub   *Hub                // static
 	ttl   time.Duration       // static
 	spoke func(tenantProfile) // static; typing is activity
+	// cast tells other hubs; static, nil: there are none.
+	cast func(who tenantProfile, conversation string, started bool)
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
 	of      map[tenantProfile]map[string]*typist // by conversation
+	turn    uint64                               // of the latest call
 	due     deadlines
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
@@ -35,11 +41,22 @@ type typist struct {
 	who          tenantProfile
 	conversation string
 	until        time.Time
+
+	calls   int    // under way: with none, and nothing to tell, it is forgotten
+	turn    uint64 // of the latest call that counted
+	types   bool
+	told    bool // what this hub's streams know of types
+	uncast  bool // other hubs are to be told of types
+	telling bool // who tells sees to what comes meanwhile
 }
 
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
 // ErrMembership.
 func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
+	// Its turn comes before it is known to be a member: that may take longer than for
+	// what its client says next.
+	t, turn := x.enter(tenantProfile{tenant, ref}, conversation)
+	defer x.leave(t)
 	member, size, err := x.hub.Member(ctx, tenant, Room{KindConversation, conversation}, ref)
 	if err != nil {
 		return err
@@ -53,54 +70,77 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, con
 		x.crowded++
 		x.mu.Unlock()
 	}
-	return x.Typed(ctx, tenant, ref, conversation, started)
+	x.spoke(t.who)
+	x.set(t, turn, started, x.cast != nil)
+	return x.tell(t)
 }
 
-// Typed is Typing of whom another hub has found to be a member: its own streams are
-// told there, and ours here.
-func (x *Typists) Typed(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
-	who := tenantProfile{tenant, ref}
-	x.spoke(who)
-	if !x.set(who, conversation, started) {
-		return nil
-	}
-	return x.tell(ctx, who, conversation, started)
+// Heard is Typing of whom another hub has found to be a member: its own streams are
+// told there, and ours here. It does not wait.
+func (x *Typists) Heard(tenant string, ref ProfileRef, conversation string, started bool) {
+	t, turn := x.enter(tenantProfile{tenant, ref}, conversation)
+	x.spoke(t.who)
+	x.set(t, turn, started, false)
+	x.tellSoon(t)
+	x.leave(t)
 }
 
-// set says whether that is news.
-func (x *Typists) set(who tenantProfile, conversation string, started bool) bool {
+// enter finds or makes the typist of a call, and says which call it is; leave ends it.
+func (x *Typists) enter(who tenantProfile, conversation string) (t *typist, turn uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t, until := x.of[who][conversation], time.Now().Add(x.ttl)
-	switch {
-	case !started && t == nil:
-		return false
-	case !started:
-		x.removeLocked(t)
-		return true
-	case t != nil:
-		t.until = until
-		return false
+	t = x.of[who][conversation]
+	if t == nil {
+		t = &typist{who: who, conversation: conversation}
+		if x.of[who] == nil {
+			x.of[who] = map[string]*typist{}
+		}
+		x.of[who][conversation] = t
 	}
-	t = &typist{who: who, conversation: conversation, until: until}
-	if x.of[who] == nil {
-		x.of[who] = map[string]*typist{}
-	}
-	x.of[who][conversation] = t
-	x.due.set(t, until)
-	return true
+	t.calls++
+	x.turn++
+	return t, x.turn
 }
 
-func (x *Typists) removeLocked(t *typist) {
-	x.due.set(t, time.Time{})
+func (x *Typists) leave(t *typist) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t.calls--
+	x.forgetLocked(t)
+}
+
+// forgetLocked drops who does not type, once that is told and no call is under way.
+func (x *Typists) forgetLocked(t *typist) {
+	if t.calls > 0 || t.telling || t.types || t.told || x.of[t.who][t.conversation] != t {
+		return
+	}
 	if delete(x.of[t.who], t.conversation); len(x.of[t.who]) == 0 {
 		delete(x.of, t.who)
 	}
 }
 
+// set takes in what a call says, unless a later one has.
+func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if turn < t.turn {
+		return
+	}
+	t.turn, t.uncast = turn, t.uncast || cast
+	if !started {
+		x.stopLocked(t)
+		return
+	}
+	t.until = time.Now().Add(x.ttl)
+	if !t.types {
+		t.types = true
+		x.due.set(t, t.until)
+	}
+}
+
 func (x *Typists) stopLocked(t *typist) {
-	x.removeLocked(t)
-	x.stopped = append(x.stopped, t)
+	t.types = false
+	x.due.set(t, time.Time{})
 }
 
 // left ends all typing of who went offline.
@@ -109,6 +149,7 @@ func (x *Typists) left(who tenantProfile) {
 	defer x.mu.Unlock()
 	for _, t := range x.of[who] {
 		x.stopLocked(t)
+		x.stopped = append(x.stopped, t)
 	}
 }
 
@@ -120,27 +161,67 @@ func (x *Typists) tick(now time.Time) {
 			x.due.set(t, t.until)
 		} else {
 			x.stopLocked(t)
+			x.stopped = append(x.stopped, t)
 		}
 	}
 	stopped := x.stopped
 	x.stopped = nil
 	x.mu.Unlock()
 	for _, t := range stopped {
-		x.tell(context.Background(), t.who, t.conversation, false) // logged
+		x.tellSoon(t)
 	}
 }
 
-func (x *Typists) tell(ctx context.Context, who tenantProfile, conversation string, started bool) error {
+// tellSoon is tell for who must not wait for the membership service; errors are logged
+// there.
+func (x *Typists) tellSoon(t *typist) {
+	if x.hub.ownsMembership() {
+		x.tell(t)
+	} else {
+		go x.tell(t)
+	}
+}
+
+// tell has others know what is so of a typist, unless another call sees to it. Who
+// could not be told of a start is told with its repeat.
+func (x *Typists) tell(t *typist) (err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t.telling {
+		return nil
+	}
+	t.telling = true
+	for err == nil && (t.told != t.types || t.uncast) {
+		types, news, cast := t.types, t.told != t.types, t.uncast
+		t.uncast = false
+		x.mu.Unlock()
+		if news {
+			err = x.say(t, types)
+		}
+		if err == nil && cast {
+			x.cast(t.who, t.conversation, types)
+		}
+		x.mu.Lock()
+		t.told = types && err == nil
+	}
+	t.telling = false
+	x.forgetLocked(t)
+	return err
+}
+
+// say tells this hub's streams. It may be of another call than the one that tells: so
+// it does not end with that one's client.
+func (x *Typists) say(t *typist, started bool) error {
 	kind := TypeTypingStopped
 	if started {
 		kind = TypeTypingStarted
 	}
-	to := ToConversation(conversation)
-	to.ExcludeProfiles = []ProfileRef{who.profile}
-	return x.hub.Say(ctx, ownEvent(who.tenant, kind, to, time.Now(), struct {
+	to := ToConversation(t.conversation)
+	to.ExcludeProfiles = []ProfileRef{t.who.profile}
+	return x.hub.Say(context.Background(), ownEvent(t.who.tenant, kind, to, time.Now(), struct {
 		ConversationID string     `json:"conversationId"`
 		Profile        ProfileRef `json:"profile"`
-	}{conversation, who.profile}))
+	}{t.conversation, t.who.profile}))
 }
 
 // Crowded is of how many typists nobody was told.

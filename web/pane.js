@@ -8,9 +8,11 @@ import { Talk } from './talk.js';
 
 const REASONS = {
   expired: 'the token expired', drain: 'the hub is restarting', kicked: 'the hub was told to close the stream',
-  slow: 'this page read too slowly', capacity: 'the hub is full', replaced: 'a newer connection of this person took its place',
-  lost: 'the stream was lost', silent: 'the hub fell silent', unreachable: 'the hub does not answer', token: 'the token could not be had',
+  slow: 'this page read too slowly', capacity: 'the hub is full', replaced: 'a newer connection of this person took its place', pending: 'the token cannot be taken yet',
+  refused: 'the hub does not take the token', lost: 'the stream was lost', silent: 'the hub fell silent', unreachable: 'the hub does not answer', token: 'the token could not be had',
 };
+
+const BACK_MS = 3000; // until a stream that was cut here is opened again
 
 /** page has service, and wants onEvent(event), onReady(pane, isFirst), onChange() and onRemove(pane). */
 export class Pane {
@@ -18,7 +20,7 @@ export class Pane {
   element = document.getElementById('pane').content.cloneNode(true).firstElementChild;
   client = null;
   #number = ++Pane.#made; // two panes may be of one person
-  #page; #token = ''; #connectionId = null; #gaps = 0; #missed = ''; #back = 0; #ticking = 0;
+  #page; #token = ''; #connectionId = null; #gaps = 0; #missed = ''; #back = 0; #ticking = 0; #isCut = false;
   #talk; #log;
 
   constructor(page, profile, conversation) {
@@ -65,7 +67,13 @@ export class Pane {
     client.on('*', (event) => this.#take(event));
     client.on('hub.*', (event) => this.#take(event));
     client.onGap((gap) => this.#onGap(gap));
-    client.onStatus((status) => { if (this.client === client) this.#onStatus(status); });
+    let isRefused = false;
+    client.onStatus((status) => {
+      if (isRefused || this.client !== client) return;
+      isRefused = status.problem?.status === 401; // another token is for the page to ask for, and this one has none but what was pasted
+      this.#onStatus(isRefused ? { ...status, state: 'closed' } : status);
+      if (isRefused) client.close();
+    });
   }
 
   join() { return this.#talk.join(); }
@@ -81,13 +89,16 @@ export class Pane {
     this.#page.onRemove(this);
   }
 
-  /** The hub drops the stream; the client comes back by itself, with what it missed. */
+  /** The hub drops the stream. A client stays away then until somebody uses the page; here it comes back anyway, with what it missed. */
   async #cut() {
     const { service } = this.#page;
     if (!this.#connectionId) return;
     if (!service.mayCall) return void (this.#part('detail').textContent = 'Cutting a stream takes the service credential: paste it above.');
+    this.#isCut = true;
     const answer = await service.call('DELETE', service.path(`connections/${enc(this.#connectionId)}`));
-    if (!answer.ok) this.#part('detail').textContent = `Not cut. ${sentence(answer)}`;
+    if (answer.ok) return;
+    this.#isCut = false;
+    this.#part('detail').textContent = `Not cut. ${sentence(answer)}`;
   }
 
   // ---- what the stream brings ----
@@ -107,6 +118,11 @@ export class Pane {
 
   #onStatus(status) {
     this.#show(status);
+    if (status.state === 'live') this.#isCut = false;
+    if (status.state === 'displaced' && this.#isCut) {
+      const { client } = this;
+      setTimeout(() => client.reconnect(), BACK_MS);
+    }
     if (status.state === 'live' && status.connectionId !== this.#connectionId) {
       this.#connectionId = status.connectionId;
       this.#page.onReady(this, status.reconnects === 0);
@@ -132,7 +148,8 @@ export class Pane {
     this.#part('status').dataset.state = state;
     if (this.#part('status').textContent !== state) this.#part('status').textContent = state; // is read out
     const why = problem ? sentence({ status: problem.status, problem }) : REASONS[reason] ?? cut(reason ?? (state === 'live' ? this.#missed : ''), 128);
-    this.#part('detail').textContent = isOver && reason === 'closed' ? '' : why && `${why[0].toUpperCase()}${why.slice(1)}.`.replace(/\.\.$/, '.');
+    const how = state === 'displaced' && !this.#isCut ? '; a click or a key brings it back' : '';
+    this.#part('detail').textContent = isOver && reason === 'closed' ? '' : why && `${why[0].toUpperCase()}${why.slice(1)}${how}.`.replace(/\.\.$/, '.');
     this.element.classList.toggle('refused', Boolean(isOver && problem));
     this.#part('cut').ariaDisabled = String(state !== 'live'); // disabled, it would lose the focus
     this.#part('cut').hidden = this.#part('disconnect').hidden = isOver;
@@ -142,7 +159,7 @@ export class Pane {
     this.#part('identity').classList.toggle('with-token', !this.#page.service.isOpen);
     this.#talk.invite(isOver);
     this.#facts(status);
-    this.#countDown(state === 'waiting' ? retryMs : 0);
+    this.#countDown(state === 'waiting' ? retryMs : state === 'displaced' && this.#isCut ? BACK_MS : 0);
   }
 
   #facts({ state, resume, leader, shared, connectionId, reconnects }) {

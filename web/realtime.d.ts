@@ -16,10 +16,10 @@ export interface PresenceOf {
 }
 
 /** An event as it is delivered: of its target only the kind and the room are told. */
-export interface RealtimeEvent<Payload = unknown> {
+export interface RealtimeEvent<Payload = unknown, Type extends string = string> {
   id: string;
   tenantId: string;
-  type: string;
+  type: Type;
   payload: Payload;
   target: { kind: string; conversationId?: string; groupId?: string };
   timestamp: string;
@@ -28,9 +28,20 @@ export interface RealtimeEvent<Payload = unknown> {
   ephemeral?: boolean;
 }
 
+/** Of a map of event types to payloads: the types that a pattern takes in, `"message.*"`, or a type itself. */
+type Matching<Events, Pattern> = Pattern extends `${infer Start}*` ? Extract<keyof Events, `${Start}${string}`> : Extract<keyof Events, Pattern>;
+
+/** What a listener of a pattern is given: one of the events that the map has of it. */
+export type EventOf<Events, Pattern extends string> = [Matching<Events, Pattern>] extends [never] ? RealtimeEvent
+  : { [Type in Matching<Events, Pattern> & string]: RealtimeEvent<Events[Type], Type> }[Matching<Events, Pattern> & string];
+
+/** A type of the map, or a pattern that takes some of them in. */
+export type PatternOf<Events> = keyof Events & string | Prefixes<keyof Events & string>;
+type Prefixes<Type extends string> = Type extends `${infer Start}.${infer Rest}` ? `${Start}.*` | `${Start}.${Prefixes<Rest>}` : never;
+
 /** Something was missed for good: fetch what you show anew, then go on. */
 export interface Gap {
-  reason: 'expired' | 'unknown' | 'slow';
+  reason: 'expired' | 'unknown' | 'membership' | 'slow';
   cursor?: string;
 }
 
@@ -38,10 +49,12 @@ export interface Status {
   /**
    * - `connecting`: on the way to the first stream
    * - `live`: events arrive
-   * - `waiting`: the stream was lost or ended; it comes back by itself
+   * - `waiting`: the stream was lost, ended or refused for now; it comes back by itself
+   * - `displaced`: another connection of this person took its place, or somebody closed it (`reason`). It comes
+   *   back when the person does something in the page, in any tab, or by `reconnect()`; not by itself
    * - `closed`: for good, by `close()` or refused (`problem`)
    */
-  state: 'connecting' | 'live' | 'waiting' | 'closed';
+  state: 'connecting' | 'live' | 'waiting' | 'displaced' | 'closed';
   /** This tab holds the stream that all tabs share. False where each has its own. */
   leader: boolean;
   /** All tabs of this browser with the same identity use one stream. */
@@ -53,8 +66,9 @@ export interface Status {
   /** What the last `hub.ready` said of what was missed. */
   resume: 'fresh' | 'complete' | 'partial' | null;
   /**
-   * Why it waits: what `hub.closing` said, or `lost`, `silent`, `unreachable`, `token`.
-   * Why it is closed: `closed` by you, `refused`.
+   * Why it waits: what `hub.closing` said, or `lost`, `silent`, `unreachable`, `token` (`token()` failed),
+   * `refused` (the credential, for now). Why it is displaced: `replaced` by another connection of this profile,
+   * where so many are not allowed, or `kicked` by an administrator. Why it is closed: `closed` by you, `refused`.
    */
   reason: string | null;
   /** Milliseconds until the next try, while `waiting`. */
@@ -62,8 +76,9 @@ export interface Status {
   /** How often the stream was opened again since `connect`. */
   reconnects: number;
   /**
-   * Why the hub refused (RFC 9457), for good or, while it waits, whoever answered in its place. Of the status 0
-   * and the code `IdentityChanged`: the token is of another person than before; call `connect` for that one.
+   * Why the hub refused (RFC 9457), for good or, while it waits, for now, or whoever answered in its place. Of the
+   * status 0 and the code `IdentityChanged`: the token is of another person than before; call `connect` for that
+   * one. `TokenFailed`, while it waits: `token()` threw, gave no text or did not answer, as `detail` says.
    */
   problem: { status: number; title: string; code?: string; detail?: string } | null;
 }
@@ -91,7 +106,7 @@ interface CommonOptions {
   cursor?: string;
 }
 
-/** With credentials: called where there is none yet, and before one ends. It may throw: that is tried again. */
+/** With credentials: called where there is none yet, before one ends, and when the hub refused one. It may throw: that is tried again. */
 export interface TokenOptions extends CommonOptions {
   token: () => string | Promise<string>;
 }
@@ -113,7 +128,8 @@ export type Options = TokenOptions | OpenOptions | CookieOptions;
 /** Takes a listener off again. */
 export type Off = () => void;
 
-export interface Client {
+/** `Events` maps the types of your events to their payloads. */
+export interface Client<Events extends object = {}> {
   /** Of this tab alone. Events that carry it as `correlationId` are its own echo and are dropped here. */
   readonly id: string;
   readonly status: Status;
@@ -122,8 +138,9 @@ export interface Client {
 
   /**
    * A type, `"message.*"`, or `"*"` for all that comes in an envelope, presence and typing included. The hub's own
-   * (`"hub.ready"`, `"hub.*"`) come as `{type, payload}`.
+   * (`"hub.ready"`, `"hub.*"`) come as `{type, payload}`. Of types that are in `Events` the payload is known.
    */
+  on<Pattern extends PatternOf<Events>>(type: Pattern, fn: (event: EventOf<Events, Pattern>) => void): Off;
   on<Payload = unknown>(type: string, fn: (event: RealtimeEvent<Payload>) => void): Off;
   onGap(fn: (gap: Gap) => void): Off;
   /** Called at once with what is, then with each change. */
@@ -146,9 +163,17 @@ export interface Client {
 
   /** Says that the person is active; in a page the client does so by itself. */
   touch(): Promise<boolean>;
+  /**
+   * Tries at once, where it waits or is displaced: for a button, "use it here". It takes the place of another
+   * connection of this person, where one only is allowed, so call it for what the person does, not for a status.
+   */
+  reconnect(): void;
   /** Ends it. The stream goes on in another tab, if there is one. */
   close(): void;
 }
 
-/** Throws a TypeError for options that no hub would take. */
-export function connect(options: Options): Client;
+/**
+ * Throws a TypeError for options that no hub would take, and for those that there are not. The map of event types
+ * is for the compiler alone: `connect<{ 'message.received': { text: string } }>({…})`.
+ */
+export function connect<Events extends object = {}>(options: Options): Client<Events>;

@@ -8,9 +8,9 @@
 //   read     the bytes of a stream (HTML standard, section 9.2)
 
 const RETRY_MS = 2000; // until the hub says how long
-const RETRY_MOST_MS = 30_000;
+const RETRY_MOST_MS = 30_000; // and between two times that activity ends a displacement
 const LONGEST_MS = 2 ** 31 - 1; // that a timer takes
-const ANSWER_MS = 20_000; // until a call, or the beginning of a stream, is given up
+const ANSWER_MS = 20_000; // until a call, or the first try of a stream that does not begin, is given up
 const SILENCE_MS = 15_000; // at least, until a stream is taken for dead
 const WATCHDOG_MS = 5000;
 const RENEWAL_MS = 5000; // between two, whatever the hub says
@@ -33,7 +33,10 @@ export function connect(options) {
     get status() { return client.status; },
     get cursor() { return client.cursor; },
     on: (type, fn) => client.on(type, fn),
-    onGap: (fn) => client.on('hub.gap', ({ payload }) => fn(payload)),
+    onGap: (fn) => {
+      checkFunction(fn, 'a listener');
+      return client.on('hub.gap', ({ payload }) => fn(payload));
+    },
     onStatus: (fn) => client.onStatus(fn),
     typing: (conversation) => client.typing(conversation),
     presence: Object.freeze({
@@ -41,6 +44,7 @@ export function connect(options) {
       get: (profiles) => client.ask(profiles),
     }),
     touch: () => client.touch(),
+    reconnect: () => client.reconnect(),
     close: () => client.close(),
   });
 }
@@ -86,6 +90,21 @@ async function pause(ms, outer) {
 
 // ---- what the hub would refuse is refused before it gets there: a stream that all tabs
 // share must not fail for the mistake of one ----
+
+const OPTIONS = ['url', 'token', 'tenant', 'profile', 'types', 'presence', 'meta', 'share', 'cursor'];
+
+function checkNames(options) {
+  for (const name of Object.keys(options)) {
+    if (OPTIONS.includes(name)) continue;
+    const lower = name.toLowerCase();
+    const near = OPTIONS.find((known) => lower.includes(known) || known.includes(lower));
+    throw new TypeError(`realtime: there is no option ${JSON.stringify(name)}${near ? `, ${near}?` : `: ${OPTIONS.join(', ')}`}`);
+  }
+}
+
+function checkFunction(fn, name) {
+  if (typeof fn !== 'function') throw new TypeError(`realtime: ${name} must be a function`);
+}
 
 function checkedTypes(types) {
   const isType = (type) => typeof type === 'string' && type.length <= 128 && /^(\*|[A-Za-z][A-Za-z0-9._-]*(\.\*)?)$/.test(type);
@@ -154,28 +173,46 @@ async function read(body, cursor, { take, retry }) {
   }
 }
 
+function parsedURL(text) {
+  try { return new URL(text, globalThis.location?.href).href; } catch { return ''; }
+}
+
 function parsed(text) {
   try { return JSON.parse(text); } catch { return undefined; }
 }
 
 // ---- the hub's address, and who asks ----
 
-class TokenError extends Error {}
+class TokenError extends Error {
+  get problem() { return { status: 0, title: 'token() failed', code: 'TokenFailed', detail: this.message }; }
+}
 class PersonError extends Error {} // a token of somebody else than before
 
 class Door {
-  #options; #base; #token = ''; #asking = null; #person = '';
+  #options; #base; #token = ''; #refused = ''; #asking = null; #person = '';
+  #failing = new Set(); // what was complained of, and has not gone well since
   skew = 0; // what the hub's clock is ahead of ours, ms
 
   constructor(options) {
     this.#options = options;
     this.#base = String(options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '');
     if (!this.#base) throw new TypeError('realtime: url is needed outside of a page');
-    if (options.token !== undefined && typeof options.token !== 'function') throw new TypeError('realtime: token must be a function');
+    if (!/^https?:/.test(parsedURL(this.#base))) throw new TypeError('realtime: url must be of http or https');
+    if (options.token !== undefined) checkFunction(options.token, 'token');
+    if (!['undefined', 'boolean', 'string'].includes(typeof options.share)) throw new TypeError('realtime: share must be true, false or a text');
     if (!options.token && !options.tenant !== !options.profile) throw new TypeError('realtime: tenant and profile go together');
   }
 
   get hasToken() { return Boolean(this.#options.token); }
+  /** Whether another credential may be had than the one that was refused: the page's next, or a cookie of a later login. */
+  get mayChange() { return this.hasToken || !this.#options.tenant; }
+
+  /** Says in the console what goes wrong, once until it goes well again, and never what a token is. */
+  complain(about, trouble, ...more) {
+    if (this.#failing.has(about)) return;
+    this.#failing.add(about);
+    console.error(`realtime: ${trouble}`, ...more);
+  }
 
   /** What tells this person from others who use this browser; '' where only the cookie knows. */
   async identity() {
@@ -190,30 +227,38 @@ class Door {
     return tenant ? JSON.stringify([this.#base, tenant, textOf(profile)]) : '';
   }
 
-  /** The token, asked for anew where it ends soon, or where fresh says so. */
+  /** The token, asked for anew where it ends soon or was refused, or where fresh says so. */
   async token(fresh = false) {
-    if (!fresh && this.#token && !(this.life() < 5000)) return this.#token;
+    if (!fresh && this.#token && this.#token !== this.#refused && !(this.life() < 5000)) return this.#token;
     this.#asking ??= this.#ask().finally(() => { this.#asking = null; });
-    const token = await this.#asking;
-    const { sub, tenant } = claimsOf(token) ?? {};
-    const person = JSON.stringify([sub, tenant]);
-    this.#person ||= person;
-    if (person !== this.#person) throw new PersonError(CHANGED);
+    const token = await this.#asking, claims = claimsOf(token);
+    if (claims) { // what claims nothing is nobody's: an error page, or not a JWT
+      const person = JSON.stringify([claims.sub, claims.tenant]);
+      this.#person ||= person;
+      if (person !== this.#person) throw new PersonError(CHANGED);
+    }
     return (this.#token = token);
   }
 
   async #ask() {
     const { signal, done } = within(ANSWER_MS);
-    const late = new Promise((_, fail) => { signal.addEventListener('abort', () => fail(new Error('no answer'))); });
+    const late = new Promise((answer) => { signal.addEventListener('abort', () => answer(signal)); });
+    let trouble, thrown = [];
     try {
       const token = await Promise.race([(async () => this.#options.token())(), late]);
-      if (typeof token !== 'string' || !token) throw new TypeError('not a token');
-      return token;
-    } catch (cause) {
-      throw new TokenError('realtime: token() failed', { cause });
+      if (token && typeof token === 'string') {
+        this.#failing.delete('token');
+        return token;
+      }
+      trouble = token === signal ? 'did not answer' : `gave no text (${token === '' ? 'an empty one' : token === null ? 'null' : typeof token})`;
+    } catch (error) {
+      trouble = `threw ${error?.name ?? typeof error}`;
+      thrown = [error]; // the page's own; nothing of it is said elsewhere
     } finally {
       done();
     }
+    this.complain('token', `token() ${trouble}; it is asked again`, ...thrown);
+    throw new TokenError(`token() ${trouble}`);
   }
 
   /** How long the token lives, ms; undefined where it does not say. */
@@ -222,9 +267,11 @@ class Door {
     return typeof exp === 'number' ? exp * 1000 - (Date.now() + this.skew) : undefined;
   }
 
-  /** Asks the hub. A token that it refuses is asked for anew, once. */
-  async request(method, path, { query = [], body, headers, signal, fresh = false } = {}) {
-    const { tenant, profile } = this.#options;
+  /** Asks the hub. Where it refuses a token that was had before, another is asked for. */
+  async request(method, path, options = {}) {
+    const { query = [], body, headers, signal, fresh = false } = options;
+    const { tenant, profile } = this.#options, before = this.#token;
+    let token = '';
     const search = new URLSearchParams(query);
     const init = { method, cache: 'no-store', headers: { ...headers }, signal };
     if (body) {
@@ -232,7 +279,8 @@ class Door {
       init.body = JSON.stringify(body);
     }
     if (this.hasToken) {
-      init.headers.Authorization = `Bearer ${await this.token(fresh)}`;
+      token = await this.token(fresh);
+      init.headers.Authorization = `Bearer ${token}`;
     } else if (tenant) {
       search.set('tenant', tenant);
       if (!search.has('profile')) search.set('profile', textOf(profile));
@@ -241,9 +289,14 @@ class Door {
       init.credentials = 'include';
     }
     const answer = await fetch([this.#base + path, ...(String(search) ? [search] : [])].join('?'), init);
-    if (answer.status !== 401 || fresh || !this.hasToken) return answer;
+    if (answer.status !== 401) {
+      if (token === this.#refused) this.#refused = '';
+      return answer;
+    }
+    this.#refused = token;
+    if (fresh || token !== before || !this.hasToken) return answer;
     answer.body?.cancel().catch(() => {});
-    return this.request(method, path, { query, body, headers, signal, fresh: true });
+    return this.request(method, path, { ...options, fresh: true });
   }
 
   /** A call of the hub: its status, 0 where none came, and the JSON that it answered. */
@@ -251,7 +304,11 @@ class Door {
     const { signal, done } = within(ANSWER_MS, options.signal);
     try {
       const answer = await this.request(method, path, { ...options, signal });
-      return { status: answer.status, ok: answer.ok, data: parsed(await answer.text()) };
+      const { status, ok } = answer, data = parsed(await answer.text()), about = `${method} ${path.split('/').at(-1)}`;
+      if (ok) this.#failing.delete(about);
+      // Of a credential, a stream that has just ended, and a hub that is away the status tells.
+      else if (status < 500 && status !== 401 && status !== 404) this.complain(about, `${method} ${path}: ${status} ${data?.code ?? ''}`);
+      return { status, ok, data };
     } catch (error) {
       return { status: 0, ok: false, error };
     } finally {
@@ -285,6 +342,8 @@ const IDLE = {
   state: 'connecting', connectionId: null, tenantId: null, profile: null, resume: null,
   reason: null, retryMs: null, problem: null,
 };
+const AWAY = ['replaced', 'kicked']; // of who is told this, none comes back by itself
+const PASSING = [401, 408, 425, 429]; // what may be answered otherwise next time, as 500 and more may
 const CHANGED = 'the token is of another person than before';
 const ANOTHER = { ...IDLE, state: 'closed', reason: 'refused', problem: { status: 0, title: CHANGED, code: 'IdentityChanged' } };
 const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, textOf(profile)]) : '');
@@ -292,19 +351,21 @@ const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, t
 class Stream {
   #door; #meta; #sink; #wish; #applied = ''; #cursor; #who;
   #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
-  #retry = RETRY_MS; #failures = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
-  #status = { ...IDLE };
+  #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
+  #status;
 
   /** sink has events(list, size) and status(status), which is live once the stream has what was wanted last. */
-  constructor(door, { meta = {}, wishes, cursor, who = '' }, sink) {
+  constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
     this.#door = door;
     this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
     this.#wish = merged(wishes);
     this.#cursor = cursor ?? '';
     this.#who = who;
     this.#sink = sink;
-    this.#watchdog = setInterval(() => { if (this.isSilent()) this.#attempt?.abort('silent'); }, WATCHDOG_MS);
-    this.#open();
+    this.#status = { ...status };
+    this.#watchdog = setInterval(() => { if (this.isSilent()) this.#attempt.abort('silent'); }, WATCHDOG_MS);
+    if (status.state === 'displaced') this.#closing = status;
+    else this.#open();
   }
 
   want(...wishes) {
@@ -324,16 +385,22 @@ class Stream {
 
   resume() { this.restart(); }
 
+  /** Tries at once, whatever the hub said. */
+  back() {
+    if (!this.#attempt) this.#open();
+  }
+
   close() {
     this.#closed = true;
     this.#stop();
     clearInterval(this.#watchdog);
   }
 
-  /** Not even a heartbeat came for three of them. */
+  /** Not even a heartbeat came for three of them; or a stream does not begin, for which a hub is given longer each time. */
   isSilent() {
-    const limit = Math.max(3 * this.#heartbeat, SILENCE_MS);
-    return Boolean(this.#status.connectionId && this.#heartbeat) && Date.now() - this.#heardAt > limit;
+    if (!this.#attempt) return false;
+    const limit = this.#status.connectionId ? Math.max(3 * (this.#heartbeat || Infinity), SILENCE_MS) : ANSWER_MS * 2 ** Math.min(this.#late, 3);
+    return Date.now() - this.#heardAt > limit;
   }
 
   #stop() {
@@ -361,16 +428,18 @@ class Stream {
     this.#stop();
     const attempt = this.#attempt = new AbortController();
     const isOver = () => this.#attempt !== attempt;
-    if (this.#status.state === 'live') this.#say({ state: 'waiting', reason: 'lost', retryMs: 0 });
-    if (isOver()) return;
+    const { state, reason: away } = this.#status;
     this.#closing = null;
-    const late = setTimeout(() => attempt.abort('late'), ANSWER_MS); // until hub.ready
+    this.#heardAt = Date.now();
+    if (state === 'live' || state === 'displaced') this.#say({ state: 'waiting', reason: away ?? 'lost', retryMs: 0 });
+    if (isOver()) return;
     let reason = 'unreachable', problem = null;
     try {
       const { query, applied } = this.#asked();
       const answer = await this.#door.request('GET', '/v1/stream', {
         query, headers: { Accept: 'text/event-stream', ...(this.#cursor && { 'Last-Event-ID': this.#cursor }) }, signal: attempt.signal,
       });
+      this.#heardAt = Date.now();
       const kind = answer.headers.get('Content-Type') ?? '';
       if (answer.status === 200 && kind.startsWith('text/event-stream')) {
         await read(answer.body, this.#cursor, {
@@ -381,7 +450,7 @@ class Stream {
             if (!events.length) return;
             reason = 'lost';
             this.#take(events, size, applied);
-            if (this.#status.connectionId) clearTimeout(late);
+            if (this.#closing) attempt.abort(); // it was the last, also where what is in between does not end
           },
         });
       } else {
@@ -389,14 +458,17 @@ class Stream {
         // Who answers in problem details is the hub; anything else stands in between, and may be gone soon.
         if (kind.startsWith('application/problem+json')) Object.assign(problem, await answer.json());
         else answer.body?.cancel().catch(() => {});
-        if (problem.code && answer.status < 500 && !isOver()) this.#refuse({ ...IDLE, state: 'closed', reason: 'refused', problem });
+        const mayPass = answer.status >= 500 || (PASSING.includes(answer.status) && (answer.status !== 401 || this.#door.mayChange));
+        if (problem.code && !mayPass && !isOver()) this.#refuse({ ...IDLE, state: 'closed', reason: 'refused', problem });
+        if (answer.status === 401) reason = 'refused';
       }
     } catch (error) {
-      if (attempt.signal.reason === 'silent') reason = 'silent';
-      else if (error instanceof TokenError) reason = 'token';
+      if (attempt.signal.reason === 'silent') {
+        reason = 'silent';
+        if (!this.#status.connectionId) this.#late++;
+      } else if (error instanceof TokenError) [reason, problem] = ['token', error.problem];
       else if (error instanceof PersonError && !isOver()) this.#refuse(ANOTHER);
     }
-    clearTimeout(late);
     if (!isOver()) this.#wait(reason, problem);
   }
 
@@ -417,9 +489,14 @@ class Stream {
 
   #wait(reason, problem) {
     this.#stop();
+    const said = this.#closing?.reason;
+    if (AWAY.includes(said)) {
+      this.#retry = RETRY_MS; // what came with that is for clients who come back by themselves
+      return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });
+    }
     const retryMs = Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
     this.#timer = setTimeout(() => this.#open(), retryMs);
-    this.#say({ state: 'waiting', reason: this.#closing?.reason ?? reason, retryMs, problem });
+    this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });
   }
 
   #take(events, size, applied) {
@@ -444,7 +521,7 @@ class Stream {
       return false;
     }
     this.#who = who;
-    this.#failures = 0;
+    this.#failures = this.#late = 0;
     this.#applied = applied;
     this.#heartbeat = Number(heartbeatMs) || 0; // without any, silence means nothing
     this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
@@ -499,8 +576,12 @@ class Stream {
 // ---- one stream for all tabs ----
 
 async function canShare() {
-  if (!globalThis.navigator?.locks || !globalThis.BroadcastChannel || !globalThis.location) return false;
-  return navigator.locks.query().then(() => true, () => false); // refused in a sandboxed frame
+  if (!globalThis.location) return false;
+  try { // both may be missing, and may be refused, as in a sandboxed frame
+    new BroadcastChannel('realtime').close();
+    await navigator.locks.query();
+    return true;
+  } catch { return false; }
 }
 
 const isAfter = ([term, n], [otherTerm, otherN]) => term > otherTerm || (term === otherTerm && n > otherN);
@@ -525,7 +606,7 @@ class Shared {
 
   /** sink is a stream's, but that status comes with whether it serves what this tab wanted last. */
   constructor(name, id, door, { meta, wish }, sink) {
-    this.#name = `realtime 2 ${name}`; // 2: what tabs tell each other; another version does not join
+    this.#name = `realtime 3 ${name}`; // 3: what tabs tell each other; another version does not join
     this.#id = id;
     this.#door = door;
     this.#meta = meta;
@@ -547,6 +628,14 @@ class Shared {
   }
 
   restart() { this.#stream?.restart(); }
+
+  /** This tab's person is there: whoever leads tries at once, and so does this tab if it leads next. */
+  back() {
+    this.#stream?.back();
+    if (this.leads) return;
+    if (this.#status.state === 'displaced') this.#status = { ...this.#status, state: 'waiting' };
+    this.#post({ kind: 'back' });
+  }
 
   close() { this.suspend(); }
 
@@ -630,6 +719,7 @@ class Shared {
       await navigator.locks.request(this.#name, steal ? { steal } : { signal: queue.signal }, () => (queue.signal.aborted ? undefined : this.#lead(queue.signal)));
     } catch (error) {
       if (error?.name !== 'AbortError') {
+        this.#door.complain('lock', 'the lock of the tabs\' one stream is not to be had; it is asked for again', error);
         this.#stepDown();
         await pause(LEADER_MS, queue.signal);
       }
@@ -653,7 +743,10 @@ class Shared {
     this.#post({ kind: 'who' });
     if (this.#status.state === 'live') this.#announce({ ...this.#status, state: 'waiting', connectionId: null, reason: 'lost', retryMs: 0 });
     if (signal.aborted) return;
-    this.#stream = new Stream(this.#door, { meta: this.#meta, wishes: [...this.#wishes.values()], cursor: this.#cursor, who: this.#who }, {
+    const { state } = this.#status;
+    this.#stream = new Stream(this.#door, {
+      meta: this.#meta, wishes: [...this.#wishes.values()], cursor: this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
+    }, {
       events: (events, size) => {
         const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size };
         this.#post(batch);
@@ -661,6 +754,7 @@ class Shared {
       },
       status: (status) => this.#announce(status),
     });
+    if (state === 'displaced') this.#announce(this.#status);
     await new Promise((done) => { this.#resign = done; });
   }
 
@@ -725,6 +819,7 @@ class Shared {
       case 'bye': return message.who === this.#id ? this.#hello() : this.#forget(message.who ?? from); // I am back
       case 'who': return this.#hello();
       case 'wake': return this.#stream?.wake();
+      case 'back': return this.#stream?.back();
       // In a page that stands still this may be answered all the same, while its stream is not read.
       case 'ping': return void (this.leads && !this.#stream.isSilent() && this.#post({ kind: 'pong', to: from }));
     }
@@ -825,9 +920,10 @@ class Client {
   #options; #door; #link = null; #closed = false; #life = new AbortController();
   #listeners = new Map(); #onStatus = new Set(); #watchers = new Set();
   #known = new Set(); // the last events
-  #connected = null; #reconnects = -1; #touchedAt = performance.now(); #typing = Promise.resolve();
+  #connected = null; #reconnects = -1; #touchedAt = performance.now(); #backAt = -Infinity; #typing = Promise.resolve();
 
   constructor(options) {
+    checkNames(options);
     const { types, presence, meta, cursor = null } = options;
     if (cursor !== null && !/^[A-Za-z0-9._~-]{0,128}$/.test(cursor)) throw new TypeError('realtime: cursor must be one that a client had');
     this.#door = new Door(options);
@@ -853,9 +949,9 @@ class Client {
       try {
         identity = await this.#door.identity();
         break;
-      } catch { // the page's own token() failed
+      } catch ({ problem }) { // the page's own token() failed
         const retryMs = Math.round(growing(RETRY_MS, failures));
-        this.#show({ ...IDLE, state: 'waiting', reason: 'token', retryMs });
+        this.#show({ ...IDLE, state: 'waiting', reason: 'token', retryMs, problem });
         await pause(retryMs, this.#life.signal);
       }
     }
@@ -872,24 +968,41 @@ class Client {
     const touch = () => {
       if (performance.now() - this.#touchedAt >= TOUCH_MS) this.touch();
     };
-    for (const type of ['pointerdown', 'pointermove', 'keydown', 'wheel', 'touchstart']) {
-      document.addEventListener(type, touch, { signal, passive: true, capture: true });
+    const act = () => {
+      this.#return();
+      touch();
+    };
+    document.addEventListener('pointermove', touch, { signal, passive: true, capture: true }); // it may only pass
+    for (const type of ['pointerdown', 'keydown', 'wheel']) {
+      document.addEventListener(type, act, { signal, passive: true, capture: true });
     }
     document.addEventListener('visibilitychange', () => {
       if (isHidden()) return;
       this.#link?.wake();
-      touch();
+      act();
     }, { signal });
+    addEventListener('focus', act, { signal });
     addEventListener('online', () => this.#link?.restart(), { signal });
     addEventListener('pagehide', () => this.#link?.suspend?.(), { signal });
     addEventListener('pageshow', ({ persisted }) => {
-      if (persisted) this.#link?.resume();
+      if (!persisted) return;
+      this.#link?.resume();
+      this.#return();
     }, { signal });
   }
+
+  /** Activity ends a displacement; not again and again, where somebody is active at the other end, too. */
+  #return() {
+    if (this.status.state === 'displaced' && !isHidden() && performance.now() - this.#backAt >= RETRY_MOST_MS) this.reconnect();
+  }
+
+  reconnect() { this.#link?.back(); }
 
   // ---- events ----
 
   on(pattern, fn) {
+    if (typeof pattern !== 'string') throw new TypeError('realtime: on takes a type, such as "post.created" or "message.*"');
+    checkFunction(fn, 'a listener');
     const listener = (event) => fn(event); // one for each call, also of the same function
     if (!this.#listeners.has(pattern)) this.#listeners.set(pattern, new Set());
     this.#listeners.get(pattern).add(listener);
@@ -910,8 +1023,9 @@ class Client {
       if (cursor) this.cursor = cursor;
       const body = type && parsed(data);
       if (type === 'hub.gap') for (const watcher of this.#watchers) watcher.askSoon();
-      if (type.startsWith('hub.')) this.#tell({ type, payload: body });
-      else if (body?.type && !this.#isRepeat(body)) this.#receive(body);
+      if (type && !(type.startsWith('hub.') ? body : body?.type)) this.#door.complain('event', 'an event came that is none of the hub\'s; such are left out');
+      else if (type.startsWith('hub.')) this.#tell({ type, payload: body });
+      else if (type && !this.#isRepeat(body)) this.#receive(body);
     }
   }
 
@@ -949,6 +1063,7 @@ class Client {
   // ---- status ----
 
   onStatus(fn) {
+    checkFunction(fn, 'a listener');
     const listener = (status) => fn(status);
     this.#onStatus.add(listener);
     tell(listener, this.status);
@@ -965,11 +1080,14 @@ class Client {
       this.#touchedAt = performance.now(); // who connects is active
       for (const watcher of this.#watchers) watcher.isDue = true;
     }
+    const wasAway = this.status.state === 'displaced', isAway = status.state === 'displaced';
+    if (wasAway && !isAway) this.#backAt = performance.now();
     const shared = this.#link instanceof Shared, before = JSON.stringify(this.status);
     this.status = Object.freeze({ ...status, shared, leader: shared && this.#link.leads, reconnects: Math.max(this.#reconnects, 0) });
     // Only once the stream tells of them: a change in between would be lost.
     if (isLive && isServed) for (const watcher of this.#watchers) watcher.ask();
     if (JSON.stringify(this.status) !== before) for (const listener of [...this.#onStatus]) tell(listener, this.status);
+    if (isAway && !this.#connected) this.#return(); // its siblings were away already: who opens a tab is there
     if (!this.#closed) return;
     this.#link?.close();
     this.#life.abort();
@@ -1021,6 +1139,7 @@ class Client {
   }
 
   watch(profiles, fn) {
+    checkFunction(fn, 'a listener');
     const watcher = new Watcher(checkedProfiles(profiles, 'profiles'), fn, (list) => this.ask(list));
     if (this.#closed) return () => {};
     this.#watchers.add(watcher);

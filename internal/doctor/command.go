@@ -20,7 +20,7 @@ const (
 	exitFailed  = 2
 )
 
-const usage = `Usage: realtimehub doctor [-for 30s] [-token TOKEN] [-json] URL
+const usage = `Usage: realtimehub doctor URL [-for 30s] [-token TOKEN] [-json]
 
 Doctor says what stands between this machine and a hub: proxies that hold events
 back, that cut silent streams, or all streams after a time. URL is the hub's as
@@ -38,20 +38,27 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 		fmt.Fprint(errs, usage)
 		flags.PrintDefaults()
 	}
-	lasts := flags.Duration("for", 30*time.Second, "how `long` the streams are watched: longer than the longest silence or life to be found")
+	lasts := flags.Duration("for", 30*time.Second, "how `long` the streams are watched: longer than the longest silence or life to be found, and a 16th is added")
 	// No default here: PrintDefaults would print the token.
 	token := flags.String("token", "", "a credential of any scope, `TOKEN`; without it the environment's REALTIME_TOKEN, which other users do not see")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of words")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return exitFine
-	} else if err != nil {
-		return exitFailed
+	var urls []string
+	for rest := args; ; { // package flag stops at the first that is none
+		if err := flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			return exitFine
+		} else if err != nil {
+			return exitFailed
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		urls, rest = append(urls, flags.Arg(0)), flags.Args()[1:]
 	}
-	if flags.NArg() != 1 {
+	if len(urls) != 1 {
 		flags.Usage()
 		return exitFailed
 	}
-	cfg := Config{URL: flags.Arg(0), Token: cmp.Or(*token, getenv("REALTIME_TOKEN")), For: *lasts}
+	cfg := Config{URL: urls[0], Token: cmp.Or(*token, getenv("REALTIME_TOKEN")), For: *lasts}
 	line := newLine(errs)
 	cfg.Progress = line.show
 	report, err := Run(ctx, cfg)

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -61,9 +62,18 @@ type Outcome struct {
 const (
 	MinFor   = time.Second
 	MaxFor   = 30 * time.Minute
-	briefly  = time.Second
+	briefly  = 200 * time.Millisecond
 	patience = 10 * time.Second // for an answer that should be over
+	tabs     = 6                // that a browser with HTTP/1.1 gives a stream each
+	together = time.Second
+	tries    = 4 // to be taken, and to meet the hub that another probe is on
 )
+
+// beyond is how long a watch takes, so that a proxy's limit, which is a round time as
+// the watch is, is not met by the probe's own end.
+func beyond(watch time.Duration) time.Duration {
+	return min(watch+watch/16+500*time.Millisecond, MaxFor)
+}
 
 // Address is where a hub's probe is, given any of its addresses. Query and fragment
 // are left out: they may hold a token.
@@ -95,7 +105,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	report := &Report{URL: u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, "/v1/doctor")}
 	base := probe{url: u, token: cfg.Token, tls: cfg.TLS, grace: patience}
 	o := observed{
-		secure: u.Scheme == "https", lasts: cfg.For,
+		secure: u.Scheme == "https", host: u.Host, lasts: beyond(cfg.For),
 		every:   min(max(cfg.For/20, 50*time.Millisecond), 250*time.Millisecond),
 		stagger: min(max(cfg.For/10, 300*time.Millisecond), time.Second),
 	}
@@ -107,6 +117,8 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		report.Findings, report.Verdict = []Finding{finding}, Failed
 		return report, nil
 	}
+	base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
+	o.crowd(ctx, base)
 	o.examine(ctx, base, cfg.Progress)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -134,7 +146,7 @@ func verdict(found []Finding) Severity {
 
 // greet says a short word, with HTTP/1.1 alone too where that is a choice.
 func (o *observed) greet(ctx context.Context, base probe) {
-	base.brief, base.lasts = true, briefly
+	base.lasts = briefly
 	var both sync.WaitGroup
 	both.Go(func() { o.brief = base.run(ctx) })
 	if o.secure {
@@ -148,33 +160,81 @@ func (o *observed) greet(ctx context.Context, base probe) {
 	both.Wait()
 }
 
+// crowd opens as many streams at once as a browser does, where each has a connection:
+// with HTTP/2 the other side has said how many it takes.
+func (o *observed) crowd(ctx context.Context, base probe) {
+	if o.best().streams > 0 {
+		return
+	}
+	base.lasts = together
+	o.tabs = make([]trial, tabs)
+	var all sync.WaitGroup
+	for i := range o.tabs {
+		all.Go(func() { o.tabs[i] = base.once(ctx) })
+	}
+	all.Wait()
+}
+
+// leave opens a stream and closes it at once, on the hub where the ticking one is,
+// which is told.
+func (o *observed) leave(ctx context.Context, base probe) {
+	base.leaves = true
+	for range tries {
+		t := base.run(ctx)
+		if t.hello == nil || t.hello.ID == "" {
+			return // refused, or the hub is older
+		}
+		o.left = &t
+		if t.hello.Tells {
+			return
+		}
+	}
+}
+
 // examine has both long probes run at once: what ends one may not end the other.
 func (o *observed) examine(ctx context.Context, base probe, tell func(Progress)) {
 	base.lasts = o.lasts
-	base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
 	var ticks, silence progress
 	ticking, silent := base, base
 	ticking.every, ticking.report, silent.report = o.every, &ticks, &silence
-	var both sync.WaitGroup
-	both.Go(func() { o.ticking = ticking.run(ctx) })
-	both.Go(func() {
+	greeted := make(chan string, 1)
+	var told atomic.Value
+	ticking.greets = func(h *Hello) {
+		told.Store(h.ID)
+		greeted <- h.ID
+	}
+	var all sync.WaitGroup
+	beside, over := context.WithCancel(ctx)
+	all.Go(func() {
+		defer over() // nobody is left to be told
+		o.ticking = ticking.run(ctx)
+		close(greeted)
+	})
+	all.Go(func() {
+		leaver := base
+		if leaver.tell = <-greeted; leaver.tell != "" {
+			o.leave(beside, leaver)
+		}
+	})
+	all.Go(func() {
 		select { // later, so that an equal age and an equal moment are two things
 		case <-time.After(o.stagger):
+			silent.tell, _ = told.Load().(string)
 			o.silent = silent.run(ctx)
 		case <-ctx.Done():
 		}
 	})
-	over := make(chan struct{})
+	end := make(chan struct{})
 	go func() {
-		both.Wait()
-		close(over)
+		all.Wait()
+		close(end)
 	}()
 	start := time.Now()
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-over:
+		case <-end:
 			return
 		case <-ticker.C:
 		}

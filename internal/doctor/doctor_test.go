@@ -36,7 +36,37 @@ func good() observed {
 	o.http1 = &old
 	o.ticking.arrivals = ticksAt(99, func(sent time.Duration) time.Duration { return sent })
 	o.silent.asked = start.Add(o.stagger)
+	o.host, o.silent.hello.ID = "", "SILENT"
+	for _, t := range []*trial{&o.brief, &o.ticking, &o.silent, o.http1} {
+		t.streams = 250
+	}
 	return o
+}
+
+// leaves is that a client closed a stream 2 s after the ticking one was there, and the
+// hub noticed so much later; 0: it did not.
+func leaves(o *observed, noticed time.Duration) {
+	o.left = &trial{hello: &Hello{ID: "LEAVER", Tells: true}, asked: o.ticking.asked.Add(time.Second), lived: time.Second + 5*time.Millisecond}
+	if noticed > 0 {
+		o.ticking.gone = append(o.ticking.gone, Gone{ID: "OTHER", How: Left, ElapsedMS: 7}, Gone{ID: "LEAVER", How: Left, ElapsedMS: (2*time.Second + noticed).Milliseconds()})
+	}
+}
+
+// throughProxy makes that somebody showed himself on the way.
+func throughProxy(o *observed) {
+	o.ticking.hello.Headers = map[string][]string{"Via": {"1.1 somebody"}}
+}
+
+// crowded are streams that began so much later than the first, by the hub's clock; one
+// that is negative was refused.
+func crowded(o *observed, began ...time.Duration) {
+	for _, later := range began {
+		t := trial{status: 503, proto: "HTTP/1.1"}
+		if later >= 0 {
+			t = trial{status: 200, hello: &Hello{At: o.ticking.asked.Add(later).UTC().Format("2006-01-02T15:04:05.000Z")}}
+		}
+		o.tabs = append(o.tabs, t)
+	}
 }
 
 // ticksAt are a hello and n ticks, one a second, that come when a function says.
@@ -81,6 +111,45 @@ func TestJudge(t *testing.T) {
 		"a long heartbeat":                     {func(o *observed) { o.ticking.hello.HeartbeatMS = 200_000 }, []string{"note unproven"}, "-for 6m40s"},
 		"forgotten":                            {func(o *observed) { o.silent.done, o.silent.expired = false, true }, []string{"vanished"}, "silence of 100 s"},
 		"forgotten, with a reset":              {func(o *observed) { cutAfter(&o.silent, 100*time.Second) }, []string{"vanished"}, "silence of 100 s"},
+		"by the hub": {func(o *observed) {
+			cutAfter(&o.silent, 12*time.Second)
+			o.ticking.gone = []Gone{{ID: "SILENT", How: Vanished, ElapsedMS: 15_000}}
+		}, []string{"hub-cut"}, "No proxy's limit did it"},
+		"by a limit of the hub's": {func(o *observed) {
+			cutAfter(&o.silent, 12*time.Second)
+			o.ticking.gone = []Gone{{ID: "SILENT", How: GivenUp, ElapsedMS: 15_000}}
+		}, []string{"hub-cut"}, "which its log names"},
+		"on the hub's side alone": {func(o *observed) {
+			o.silent.done, o.silent.expired = false, true
+			o.ticking.gone = []Gone{{ID: "SILENT", How: Left, ElapsedMS: 33_000}}
+		}, []string{"note idle-cut"}, "cut after 30 s"},
+		"both sides at once": {func(o *observed) {
+			cutAfter(&o.silent, 10*time.Second)
+			o.ticking.gone = []Gone{{ID: "SILENT", How: Left, ElapsedMS: 13_000}}
+		}, []string{"idle-cut"}, "cut after 10 s"},
+		"cut, and nobody in between": {func(o *observed) { cutAfter(&o.silent, 10*time.Second) }, []string{"idle-cut"}, "it may be the hub."},
+		"one event late": {func(o *observed) {
+			o.silent.arrivals = []arrival{{0, 99 * time.Second}}
+		}, []string{"buffered"}, "keeps an event until more comes"},
+		"one event late, and cut":         {func(o *observed) { cutAfter(&o.silent, 60*time.Second); o.silent.arrivals = nil }, []string{"buffered", "note idle-cut"}, "keeps an event"},
+		"left":                            {func(o *observed) { leaves(o, 8*time.Millisecond) }, nil, "The hub noticed after 8 ms"},
+		"left, by a clock that is behind": {func(o *observed) { leaves(o, -time.Second); o.ticking.gone = []Gone{{ID: "LEAVER", How: Left}} }, nil, "The hub noticed after 1 ms"},
+		"left, seen late":                 {func(o *observed) { leaves(o, 23*time.Second); throughProxy(o) }, []string{"leave-late"}, "only after 23 s"},
+		"left, not seen":                  {func(o *observed) { leaves(o, 0); throughProxy(o) }, []string{"leave-late"}, "had not noticed after 98 s"},
+		"left, on another hub":            {func(o *observed) { leaves(o, 0); o.left.hello.Tells = false }, []string{"note leave-unknown"}, "met different hubs"},
+		"left, and all was cut":           {func(o *observed) { leaves(o, 0); cutAfter(&o.ticking, time.Minute); cutAfter(&o.silent, time.Minute) }, []string{"total-cut"}, ""},
+		"few streams":                     {func(o *observed) { o.ticking.streams = 8 }, []string{"note h2-streams"}, "takes 8 requests at once here"},
+		"just enough streams":             {func(o *observed) { o.ticking.streams = 100 }, nil, ""},
+		"six tabs":                        {func(o *observed) { crowded(o, 0, 1, 2, 3, 4, 900*time.Millisecond) }, nil, ""},
+		"four tabs":                       {func(o *observed) { crowded(o, 0, 1, 2, 3, -1, -1) }, []string{"few-streams"}, "only 4 came through; the others waited or were refused (status 503)"},
+		"two tabs at a time":              {func(o *observed) { crowded(o, 0, 1, time.Second, 1001*time.Millisecond, 2*time.Second, 2*time.Second) }, []string{"few-streams"}, "only 2 came through; the others waited or were refused."},
+		"tabs, and another doctor": {func(o *observed) {
+			crowded(o, 0, 1, 2, 3, 4, -1)
+			o.tabs[5].header, o.tabs[5].body = http.Header{"Content-Type": {"application/problem+json"}}, `{"code":"ProbesBusy","detail":"x"}`
+		}, nil, ""},
+		"another Host":  {func(o *observed) { o.host, o.ticking.hello.Host = "rt.example.com", "hub:8080" }, []string{"host"}, `asked as "hub:8080" and not as "rt.example.com"`},
+		"the same Host": {func(o *observed) { o.host, o.ticking.hello.Host = "RT.example.com", "rt.example.com:443" }, nil, "no sign of a proxy"},
+		"another port":  {func(o *observed) { o.host, o.ticking.hello.Host = "rt.example.com:8443", "rt.example.com" }, []string{"host"}, "rt.example.com:8443"},
 		"held to the end": {func(o *observed) {
 			o.ticking.arrivals = ticksAt(99, func(time.Duration) time.Duration { return 100 * time.Second })
 		}, []string{"buffered"}, "99 came in one burst, held back for up to 99 s"},
@@ -155,14 +224,64 @@ func TestAdvice(t *testing.T) {
 	is.Equal(first.Code, "idle-cut")
 	is.Equal(first.Advice[0].Proxy, "AWS ALB")
 	is.True(first.Advice[0].Seen && !first.Advice[1].Seen)
-	for _, code := range []string{"buffered", "idle-cut", "vanished", "total-cut", "compressed", "content-type", "cache-control", "cached", "http1-only", "http2-failed"} {
-		for _, proxy := range []string{nginx, caddy, envoy, cloudflare} {
-			is.True(slices.ContainsFunc(cures(code), func(a Advice) bool { return a.Proxy == proxy }))
+	for _, code := range []string{"buffered", "idle-cut", "vanished", "total-cut", "compressed", "content-type", "cache-control", "cached", "http1-only", "http2-failed", "host", "leave-late", "few-streams"} {
+		for _, proxy := range []string{nginx, caddy, envoy, cloudflare, apache, lighttpd, varnish, squid, ats, nghttpx, h2o} {
+			is.True(slices.ContainsFunc(cures(code), func(a Advice) bool { return a.Proxy == proxy })) // each has a cure
 		}
 	}
+	is.Equal(len(cures("h2-streams")), 14)
 	o.ticking.header.Del("Server")
 	o.ticking.header.Del("X-Accel-Buffering")
 	is.Equal(o.proxies(), []string{"nginx"}) // which took it
+}
+
+// Who showed himself is named; the texts are those of Debian 12's packages, in an
+// answer or in a request as it reached the hub.
+func TestProxiesByName(t *testing.T) {
+	for want, signs := range map[string][][2]string{
+		apache:   {{"Server", "Apache/2.4.71 (Debian)"}, {"Server", "Apache"}, {"Via", "1.1 example.com (Apache/2.4.71)"}},
+		lighttpd: {{"Server", "lighttpd/1.4.69"}},
+		varnish:  {{"Via", "1.1 varnish (Varnish/7.1)"}, {"X-Varnish", "32770"}},
+		squid:    {{"Via", "1.1 vm (squid/5.7)"}, {"hub", "1.1 vm (squid/5.7)"}},
+		ats:      {{"Server", "ATS/9.2.9"}, {"hub", "http/1.1 traffic_server[f2c35c14] (ApacheTrafficServer/9.2.9)"}},
+		nghttpx:  {{"Server", "nghttpx"}, {"Via", "1.1 nghttpx"}, {"hub", "2 nghttpx"}},
+		h2o:      {{"Server", "h2o/2.2.5"}},
+		nginx:    {{"Server", "nginx/1.22.1"}},
+		caddy:    {{"Server", "Caddy"}},
+	} {
+		for _, sign := range signs {
+			is := is.New(t)
+			o := good()
+			if sign[0] == "hub" {
+				o.ticking.hello.Headers = map[string][]string{"Via": {sign[1]}}
+			} else {
+				o.ticking.header.Set(sign[0], sign[1])
+			}
+			is.Equal(o.proxies(), []string{want})
+		}
+	}
+}
+
+// Where nobody showed himself the hub itself comes first: no proxy is blamed for it.
+func TestNobodyIsBlamedUnseen(t *testing.T) {
+	is := is.New(t)
+	o := good()
+	cutAfter(&o.silent, 15*time.Second)
+	is.Equal(judge(o)[0].Advice[0].Proxy, hub)
+	throughProxy(&o)
+	is.Equal(judge(o)[0].Advice[0].Proxy, nginx)
+	o = observed{brief: trial{status: 401, header: http.Header{"Via": {"1.1 vm (squid/5.7)"}}}}
+	finding, _ := o.failure()
+	is.Equal(finding.Advice[0].Proxy, squid) // it takes Authorization away
+	is.True(finding.Advice[0].Seen)
+}
+
+// A limit of the watch's own length is met before the probes' own end.
+func TestBeyond(t *testing.T) {
+	is := is.New(t)
+	is.Equal(beyond(30*time.Second), 32375*time.Millisecond)
+	is.True(beyond(MinFor) > MinFor+500*time.Millisecond)
+	is.Equal(beyond(MaxFor), MaxFor) // the hub's own bound
 }
 
 // The page for users has every cure, word for word, and every code.

@@ -18,7 +18,7 @@ func (o *observed) failure() (Finding, bool) {
 		return Finding{}, false
 	}
 	code, says := o.brief.failure()
-	return Finding{Code: code, Severity: Failed, Says: says}, true
+	return Finding{code, Failed, says, adviceFor(code, o.proxies())}, true
 }
 
 func (t *trial) failure() (code, says string) {

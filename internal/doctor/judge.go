@@ -34,8 +34,11 @@ type observed struct {
 	lasts   time.Duration
 	stagger time.Duration // the silent one began so much later
 	secure  bool          // https
+	host    string        // of the URL
 	http1   *trial        // brief, HTTP/1.1 forced; nil: no other was to be had
 	brief   trial         // brief, as negotiated
+	tabs    []trial       // at once, each with a connection; nil: they share one
+	left    *trial        // was closed when it had begun; nil: none was
 	ticking trial
 	silent  trial
 }
@@ -48,18 +51,28 @@ func judge(o observed) []Finding {
 	}
 	held := o.flow(add)
 	o.cuts(add, held)
+	o.leaving(add)
 	o.way(add, held)
+	o.room(add)
 	o.head(add, held)
-	known := o.proxies()
+	known, hidden := o.proxies(), !o.proxied()
 	for i := range found {
-		if f := found[i]; f.Severity != Fine && !(f.Code == "idle-cut" && f.Severity == Note) { // which is as it should be
-			found[i].Advice = adviceFor(found[i].Code, known)
+		f := &found[i]
+		if f.Severity != Fine && !(f.Code == "idle-cut" && f.Severity == Note) { // which is as it should be
+			f.Advice = adviceFor(f.Code, known)
+			if hidden && mayBeTheHub[f.Code] {
+				f.Says += " Nothing showed itself on the way, so it may be the hub."
+				f.Advice = slices.Insert(f.Advice, 0, Advice{hub, false, "run the doctor beside it, at its own address. If it is the same there, no proxy does it."})
+			}
 		}
 	}
 	rank := map[Severity]int{Failed: 0, Trouble: 1, Note: 2, Fine: 3}
 	slices.SortStableFunc(found, func(a, b Finding) int { return rank[a.Severity] - rank[b.Severity] })
 	return found
 }
+
+// mayBeTheHub is what a hub would do that has a fault, and a proxy that hides.
+var mayBeTheHub = map[string]bool{"buffered": true, "stalled": true, "idle-cut": true, "vanished": true, "total-cut": true, "leave-late": true}
 
 type addFunc func(code string, severity Severity, format string, args ...any)
 
@@ -91,6 +104,8 @@ func (o *observed) flow(add addFunc) (held bool) {
 		return true
 	case gaps < enoughTicks:
 		return false
+	case o.kept():
+		add("buffered", Trouble, "The only event of a silent stream did not come until its end, after %s: something on the way keeps an event until more comes.", seconds(o.silent.lived))
 	case t.expired:
 		add("stalled", Trouble, "The stream stood still: the last event came after %s, and its connection stayed open as if nothing had happened.", seconds(t.arrivals[gaps].came))
 	case lag >= hiccup:
@@ -101,14 +116,21 @@ func (o *observed) flow(add addFunc) (held bool) {
 	return false
 }
 
+// kept says whether the hello of the silent stream did not come before its end: what
+// is before a silence is not passed on, and a stream of events is one late.
+func (o *observed) kept() bool {
+	t := &o.silent
+	if len(t.arrivals) == 0 {
+		return t.status == http.StatusOK && t.lived >= hiccup
+	}
+	return t.done && t.arrivals[0].came >= leastLag && 2*t.arrivals[0].came >= t.lived
+}
+
 // clumps is how much the slowest event was held back compared with the fastest, how
 // many came closer together than they were sent, and in how many bursts all came.
 func (t *trial) clumps() (lag time.Duration, clumped, bursts int) {
+	fastest := t.fastest()
 	for i, a := range t.arrivals {
-		fastest := t.arrivals[0].came - t.arrivals[0].sent
-		for _, b := range t.arrivals {
-			fastest = min(fastest, b.came-b.sent)
-		}
 		lag = max(lag, a.came-a.sent-fastest)
 		if i > 0 {
 			before := t.arrivals[i-1]
@@ -125,7 +147,7 @@ func (t *trial) clumps() (lag time.Duration, clumped, bursts int) {
 // cuts tells streams that are cut for their silence from those cut for their age, and
 // both from a moment at which all was cut.
 func (o *observed) cuts(add addFunc, held bool) {
-	ticking, silent := &o.ticking, &o.silent
+	ticking, silent := &o.ticking, o.silentCut()
 	for _, t := range []*trial{ticking, silent} {
 		if t.closing != "" {
 			add("hub-ended", Failed, "The hub itself ended a probe after %s, for the reason %q: what comes later was not seen.", seconds(t.lived), t.closing)
@@ -133,6 +155,14 @@ func (o *observed) cuts(add addFunc, held bool) {
 	}
 	if silent.status != 0 && silent.status != http.StatusOK {
 		add("refused", Trouble, "The silent probe was answered %d after %s, although a first short one was taken.", silent.status, seconds(silent.lived))
+		return
+	}
+	if how := o.told(silent.hello).How; silent.cut() && (how == Vanished || how == GivenUp) {
+		why := "the other end of its connection no longer answered at TCP's level: packets are lost between the two, or nobody is there"
+		if how == GivenUp {
+			why = "for a limit of its own, which its log names"
+		}
+		add("hub-cut", Trouble, "The hub gave up a silent stream after %s: %s. No proxy's limit did it.", seconds(silent.lived), why)
 		return
 	}
 	tolerance := o.stagger / 3
@@ -177,6 +207,116 @@ func (o *observed) cuts(add addFunc, held bool) {
 	case silent.done:
 		add("idle-survived", Fine, "A silent stream lived its whole %s; the hub breaks a silence after %s at the latest.", seconds(o.lasts), seconds(heartbeat))
 	}
+}
+
+// silentCut is the silent stream, cut when the hub saw it closed if that was first: a
+// proxy may end its silence on the hub's side alone.
+func (o *observed) silentCut() *trial {
+	t := o.silent
+	if gone := o.told(t.hello); gone.How == Left {
+		lived := o.ticking.fastest() + time.Duration(gone.ElapsedMS)*time.Millisecond - t.asked.Sub(o.ticking.asked)
+		if lived < t.lived-o.stagger {
+			t.lived, t.done, t.expired = max(lived, 0), false, false
+		}
+	}
+	return &t
+}
+
+// fastest is how long the event took that came fastest, by two clocks.
+func (t *trial) fastest() time.Duration {
+	if len(t.arrivals) == 0 {
+		return 0
+	}
+	fastest := t.arrivals[0].came
+	for _, a := range t.arrivals {
+		fastest = min(fastest, a.came-a.sent)
+	}
+	return fastest
+}
+
+// told is what the ticking probe heard of another's end.
+func (o *observed) told(hello *Hello) Gone {
+	for _, gone := range o.ticking.gone {
+		if hello != nil && hello.ID == gone.ID {
+			return gone
+		}
+	}
+	return Gone{}
+}
+
+// leaveLate is when a departure is noticed too late; presence has a grace of 5 s.
+const leaveLate = 3 * time.Second
+
+// leaving is about when the hub noticed that a client closed its stream.
+func (o *observed) leaving(add addFunc) {
+	const means = "People stay online so long after they have left, and their streams count."
+	ticking := &o.ticking
+	switch {
+	case o.left == nil || ticking.hello == nil:
+	case !o.left.hello.Tells:
+		add("leave-unknown", Note, "Whether the hub notices at once who leaves was not to be seen: the streams met different hubs.")
+	case o.told(o.left.hello).ID != "":
+		// The hub's time of the closing, by ours and the event that came fastest.
+		closed := o.left.ended().Sub(ticking.asked) - ticking.fastest()
+		late := max(time.Duration(o.told(o.left.hello).ElapsedMS)*time.Millisecond-closed, 0)
+		if late < leaveLate {
+			add("leave-noticed", Fine, "The hub noticed after %s that a client closed its stream.", millis(late))
+			return
+		}
+		add("leave-late", Trouble, "The hub noticed only after %s that a client closed its stream. %s", seconds(late), means)
+	case ticking.done:
+		add("leave-late", Trouble, "The hub had not noticed after %s that a client closed its stream. %s It will when a heartbeat cannot be written, if the way passes that on.", seconds(ticking.lived-o.left.ended().Sub(ticking.asked)), means)
+	}
+}
+
+// fewStreams is less than what HTTP/2 recommends (RFC 9113, 6.5.2).
+const fewStreams = 100
+
+// room is how many streams a browser may have at once.
+func (o *observed) room(add addFunc) {
+	if n := o.best().streams; n > 0 && n < fewStreams {
+		add("h2-streams", Note, "An HTTP/2 connection takes %s at once here, and a browser opens one connection to a host. Each tab with a stream of its own holds one: in tab %d nothing of this host loads.", count(n, "request"), n+1)
+	}
+	var began []time.Time // by the hub's clock
+	refused := ""
+	for _, t := range o.tabs {
+		if t.hello == nil {
+			if t.busy() {
+				return // the hub's limit for doctors: another one is at work
+			}
+			refused = " (" + t.said() + ")"
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, t.hello.At)
+		if err != nil {
+			return
+		}
+		began = append(began, at)
+	}
+	slices.SortFunc(began, time.Time.Compare)
+	open := 0
+	for _, at := range began {
+		if at.Sub(began[0]) < together {
+			open++
+		}
+	}
+	if open < len(o.tabs) {
+		add("few-streams", Trouble, "Of %d streams at once, which a browser with HTTP/1.1 may open, only %d came through; the others waited or were refused%s. So many tabs work, the next one does not.", len(o.tabs), open, refused)
+	}
+}
+
+// sameHost says whether the hub got the name that was asked for: with its port, unless
+// that is the scheme's own.
+func (o *observed) sameHost() bool {
+	plain := func(host string) string {
+		own := ":80"
+		if o.secure {
+			own = ":443"
+		}
+		return strings.TrimSuffix(strings.ToLower(host), own)
+	}
+	hello := o.best().hello
+	return hello == nil || plain(hello.Host) == plain(o.host)
 }
 
 // margin is for the heartbeat's way.
@@ -225,6 +365,9 @@ func (o *observed) way(add addFunc, held bool) {
 			why = "Browsers speak HTTP/2 over TLS only."
 		}
 		add("http1-only", Note, "With HTTP/1.1 a browser opens six connections to a host, in all its tabs together: the seventh stream waits. %s", why)
+	}
+	if !o.sameHost() {
+		add("host", Trouble, "The hub was asked as %q and not as %q: something on the way changes Host. The hub compares it with a page's Origin before it believes a cookie, so cookies are answered 403.", best.hello.Host, o.host)
 	}
 	first := o.brief.firstByte
 	if len(o.brief.arrivals) > 0 {
@@ -279,7 +422,7 @@ func (o *observed) proxied() bool {
 			return true
 		}
 	}
-	return h.Protocol != best.proto || h.TLS != o.secure || len(o.proxies()) > 0
+	return !o.sameHost() || h.Protocol != best.proto || h.TLS != o.secure || len(o.proxies()) > 0
 }
 
 // protocol is a version as people write it.

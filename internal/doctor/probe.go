@@ -1,14 +1,17 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,8 +40,11 @@ type trial struct {
 	lived     time.Duration // from the request to the end
 	expired   bool          // it was we who ended it: all should have been over
 
+	streams int // that the connection takes at once, HTTP/2's SETTINGS; 0: not said
+
 	hello    *Hello
 	arrivals []arrival // of the hello and each tick
+	gone     []Gone    // other probes
 	bytes    int64
 	done     bool   // it ended when it was to
 	closing  string // the reason of the hub's own hub.closing
@@ -70,13 +76,39 @@ type probe struct {
 	every  time.Duration // 0: silent
 	lasts  time.Duration
 	http1  bool // instead of what is negotiated
-	brief  bool // only until the hello
+	leaves bool // once the hello came
+	tell   string
+	greets func(*Hello) // is called when the hello came; may be nil
 	tls    *tls.Config
 	grace  time.Duration // how long after its time an answer is waited for
 	report *progress     // may be nil
 }
 
+// run asks again where the hub has as many probes as it allows: another doctor may be
+// at work, and has most of its own for a second only.
 func (p probe) run(ctx context.Context) (t trial) {
+	for range tries {
+		if t = p.once(ctx); !t.busy() {
+			break
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+	if p.report != nil {
+		p.report.mu.Lock()
+		p.report.over = true
+		p.report.mu.Unlock()
+	}
+	return t
+}
+
+func (t *trial) busy() bool {
+	return t.status == http.StatusServiceUnavailable && strings.Contains(t.problem(), "ProbesBusy")
+}
+
+func (p probe) once(ctx context.Context) (t trial) {
 	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace)
 	defer cancel()
 	protocols := new(http.Protocols)
@@ -84,26 +116,31 @@ func (p probe) run(ctx context.Context) (t trial) {
 	protocols.SetHTTP2(!p.http1)
 	// A copy, since the transport writes its protocols there.
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, TLSClientConfig: p.tls.Clone()}
-	defer transport.CloseIdleConnections()
-	// Where a redirect leads is for the user to decide: it may be a login page, and
-	// must not be told the token.
-	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-
 	start := time.Now()
-	var connected, first atomic.Int64 // since start; a late callback may meet our return
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(httptrace.GotConnInfo) { connected.Store(int64(time.Since(start))) },
-		GotFirstResponseByte: func() { first.Store(int64(time.Since(start))) },
-	})
-	times := func() {
-		t.connected = time.Duration(connected.Load())
-		t.asked = start.Add(t.connected)
-		if at := first.Load(); at > 0 {
-			t.firstByte = time.Duration(at) - t.connected
-		}
+	t.asked = start
+	defer func() {
+		t.lived = time.Since(t.asked)
+		t.expired = errors.Is(ctx.Err(), context.DeadlineExceeded)
+	}()
+	conn, err := transport.NewClientConn(ctx, p.url.Scheme, hostPort(p.url))
+	if err != nil {
+		t.err = err
+		return t
 	}
+	defer conn.Close()
+	t.asked = time.Now()
+	t.connected = t.asked.Sub(start)
 	u := *p.url
-	u.RawQuery = url.Values{"every": {p.every.String()}, "for": {p.lasts.String()}}.Encode()
+	query := url.Values{"every": {p.every.String()}, "for": {p.lasts.String()}}
+	if p.tell != "" {
+		query.Set("tell", p.tell)
+	}
+	u.RawQuery = query.Encode()
+	asked := t.asked
+	var first atomic.Int64 // since asked; a late callback may meet our return
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotFirstResponseByte: func() { first.Store(int64(time.Since(asked))) },
+	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		t.err = err
@@ -115,27 +152,19 @@ func (p probe) run(ctx context.Context) (t trial) {
 	if p.token != "" {
 		req.Header.Set("Authorization", "Bearer "+p.token)
 	}
-	defer func() {
-		times()
-		t.lived = time.Since(t.asked)
-		t.expired = errors.Is(ctx.Err(), context.DeadlineExceeded)
-		if p.report != nil {
-			p.report.mu.Lock()
-			p.report.over = true
-			p.report.mu.Unlock()
-		}
-	}()
-	res, err := client.Do(req)
+	// Where a redirect leads is for the user to decide: it may be a login page, and
+	// must not be told the token. A connection follows none.
+	res, err := conn.RoundTrip(req)
 	if err != nil {
-		if inURL, ok := errors.AsType[*url.Error](err); ok {
-			err = inURL.Err // it repeats the URL
-		}
 		t.err = err
 		return t
 	}
 	defer res.Body.Close()
-	times()
+	t.firstByte = time.Duration(first.Load())
 	t.status, t.proto, t.header, t.gzip = res.StatusCode, res.Proto, res.Header, res.Uncompressed
+	if res.ProtoMajor == 2 {
+		t.streams = conn.Available() + conn.InFlight()
+	}
 	if t.status != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 		t.body = string(b)
@@ -143,6 +172,11 @@ func (p probe) run(ctx context.Context) (t trial) {
 	}
 	t.read(res.Body, p)
 	return t
+}
+
+// hostPort is where a URL's server is.
+func hostPort(u *url.URL) string {
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]))
 }
 
 // read takes the stream's events until it ends.
@@ -166,10 +200,18 @@ func (t *trial) read(body io.Reader, p probe) {
 				return
 			}
 			t.arrivals = append(t.arrivals, arrival{0, came})
+			if p.greets != nil {
+				p.greets(t.hello)
+			}
 		case EventTick:
 			var tick Tick
 			if json.Unmarshal([]byte(event.Data), &tick) == nil {
 				t.arrivals = append(t.arrivals, arrival{time.Duration(tick.ElapsedMS) * time.Millisecond, came})
+			}
+		case EventGone:
+			var gone Gone
+			if json.Unmarshal([]byte(event.Data), &gone) == nil {
+				t.gone = append(t.gone, gone)
 			}
 		case EventDone:
 			t.done = true
@@ -181,7 +223,7 @@ func (t *trial) read(body io.Reader, p probe) {
 		if p.report != nil {
 			p.report.note(event.Type)
 		}
-		if p.brief && t.hello != nil {
+		if p.leaves && t.hello != nil {
 			return
 		}
 	}

@@ -3,15 +3,19 @@
 // It opens streams that are for this alone, and judges by what arrives, and when.
 package doctor
 
-// The events of a probe, in this order; a silent one has no ticks.
+// The events of a probe, in this order; a silent one has no ticks, and is told of no
+// other probe's end.
 const (
 	EventHello = "doctor.hello"
 	EventTick  = "doctor.tick"
+	EventGone  = "doctor.gone"
 	EventDone  = "doctor.done"
 )
 
 // Hello is what the hub saw of the request: what the last proxy made of it.
 type Hello struct {
+	ID          string              `json:"id"`    // the probe's; empty: the hub is older
+	Tells       bool                `json:"tells"` // the probe that was named is told of this one's end
 	At          string              `json:"at"`
 	Protocol    string              `json:"protocol"`
 	TLS         bool                `json:"tls"`
@@ -38,3 +42,19 @@ type Tick struct {
 	At        string `json:"at"`
 	ElapsedMS int64  `json:"elapsedMs"`
 }
+
+// Gone says that another probe ended before its time, and how. ElapsedMS is since the
+// hello of the probe that is told.
+type Gone struct {
+	ID        string `json:"id"`
+	How       string `json:"how"`
+	At        string `json:"at"`
+	ElapsedMS int64  `json:"elapsedMs"`
+}
+
+// How a probe ended, as the hub saw it.
+const (
+	Left     = "left"     // its client, or a proxy, closed the connection
+	Vanished = "vanished" // TCP's own messages were not acknowledged
+	GivenUp  = "givenUp"  // a limit of the hub's own
+)

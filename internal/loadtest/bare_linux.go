@@ -18,7 +18,8 @@ import (
 // the bare server.
 const bareVariable = "REALTIME_LOADTEST_BARE"
 
-const bareHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: ready\n\n"
+const bareHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" +
+	"d\r\ndata: ready\n\n\r\n"
 
 // bareServer is the least that a delivery can cost in Go: one write(2) a
 // stream, with nothing decided in between.

@@ -136,9 +136,10 @@ func toProfile(i int) map[string]any {
 	return map[string]any{"kind": "profile", "profiles": []string{profile(i)}}
 }
 
-// frameOf is an event of so many bytes.
+// frameOf is an event as a chunk, of about so many bytes in all, as the hub writes it.
 func frameOf(size int) []byte {
-	return fmt.Appendf(nil, "data: %s\n\n", strings.Repeat("x", max(0, size-len("data: \n\n"))))
+	event := fmt.Sprintf("data: %s\n\n", strings.Repeat("x", max(0, size-len("fff\r\n\r\ndata: \n\n"))))
+	return fmt.Appendf(nil, "%x\r\n%s\r\n", len(event), event)
 }
 
 // nursery starts servers and sees to it that none outlives us.

@@ -28,16 +28,26 @@ const (
 	maxShards   = 16
 	budgetShed  = 75 // percent of the budget at which streams are relieved
 	budgetAfter = 60 // and what is left then
+	budgetStep  = 6  // and by how much more must be owed for another look, when too much is left
 )
 
 // Config is what an engine needs to know; 0 lifts a limit.
 type Config struct {
 	Buffer    int           // bytes that a client who does not read may be owed
-	Budget    int64         // bytes that all clients together may be owed
+	Budget    int64         // bytes of memory that all clients together may be owed; a frame counts once
 	Heartbeat time.Duration // a comment after so long a silence at most
 	Shed      *Frame        // tells a client that ephemeral frames were shed
 	Cut       func() *Frame // last words to a client that is cut as slow
 	Plain     bool          // never takes a socket from net/http
+
+	// Relieved is told, with no lock held, what it took to keep to the budget. May be nil.
+	Relieved func(Relief)
+}
+
+// Relief is what was done for the budget at once.
+type Relief struct {
+	Shed, Cut int   // streams
+	Owed      int64 // bytes that all streams owe after it
 }
 
 // Engine writes streams. It has a few goroutines however many streams there are,
@@ -50,9 +60,11 @@ type Engine struct {
 	cfg       Config
 	shards    []*shard
 	heartbeat *Frame
+	lastChunk *Frame // ends a body in chunks; to another it adds nothing
 	poller    poller
 
-	owed  atomic.Int64 // bytes that all streams owe; may lag behind
+	owed  atomic.Int64 // bytes that all streams owe: each frame once, and its places in their lists; may lag behind
+	limit atomic.Int64 // of owed, for a look at who may be relieved
 	clock atomic.Int64 // nanoseconds since the start, as of the last tick
 
 	losses losses
@@ -91,7 +103,8 @@ type lingering struct {
 // NewEngine makes an engine; its goroutines start with its first stream, and end
 // with [Engine.Close].
 func NewEngine(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, heartbeat: NewFrame([]byte(":\n\n"), true), stop: make(chan struct{})}
+	e := &Engine{cfg: cfg, heartbeat: NewFrame([]byte(":\n\n"), true), lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, stop: make(chan struct{})}
+	e.limit.Store(percent(cfg.Budget, budgetShed))
 	e.shards = make([]*shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range e.shards {
 		e.shards[i] = &shard{index: i, wake: make(chan struct{}, 1)}
@@ -106,7 +119,7 @@ func (e *Engine) Streams() int {
 	return e.open
 }
 
-// Owed is how many bytes all streams owe their clients, more or less.
+// Owed is how many bytes of memory all streams owe their clients, more or less.
 func (e *Engine) Owed() int64 { return e.owed.Load() }
 
 // Heartbeat is after how long a silence at most a stream is sent a comment; 0: never.
@@ -135,6 +148,7 @@ func (e *Engine) enter(s *Stream) bool {
 	}
 	e.table[s.place].stream = s
 	s.generation = e.table[s.place].generation
+	s.shard = e.shards[int(s.place)%len(e.shards)]
 	e.open++
 	e.connects++
 	return true
@@ -187,6 +201,7 @@ func (e *Engine) tick() {
 	start := time.Now()
 	var streams []*Stream
 	var storm storm
+	var looked time.Duration
 	for n := 0; ; n = (n + 1) % (4 * parts) {
 		select {
 		case <-e.stop:
@@ -201,6 +216,11 @@ func (e *Engine) tick() {
 			clear(streams)
 		}
 		e.expire(now)
+		if now-looked >= maxTick { // who was not blocked may be now
+			looked = now
+			e.limit.Store(percent(e.cfg.Budget, budgetShed))
+			e.relieve()
+		}
 		if storm.over(e, now) {
 			debug.FreeOSMemory()
 		}
@@ -276,53 +296,65 @@ func (s *storm) over(e *Engine, now time.Duration) bool {
 	return true
 }
 
-// relieve brings what all streams owe below the budget: ephemeral frames are
-// shed and then streams cut, the slowest first.
+func percent(of int64, n int64) int64 { return of / 100 * n }
+
+// relieve brings what all streams owe below the budget: of those whose client does
+// not read, ephemeral frames are shed and then streams cut, the largest share of
+// memory first. A look is at every stream: so where that was not enough, it looks
+// again when more is owed, or later.
 func (e *Engine) relieve() {
-	if e.cfg.Budget <= 0 || e.owed.Load() <= e.cfg.Budget/100*budgetShed {
+	if e.cfg.Budget <= 0 || e.owed.Load() <= e.limit.Load() {
 		return
 	}
 	e.relieving.Lock()
-	defer e.relieving.Unlock()
-	enough := func() bool { return e.owed.Load() <= e.cfg.Budget/100*budgetAfter }
-	if enough() {
-		return
+	var did Relief
+	if e.owed.Load() > e.limit.Load() { // nobody else has just looked
+		did = e.ease()
+		e.limit.Store(max(percent(e.cfg.Budget, budgetShed), did.Owed+percent(e.cfg.Budget, budgetStep)))
 	}
+	e.relieving.Unlock()
+	if e.cfg.Relieved != nil && did.Shed+did.Cut > 0 {
+		e.cfg.Relieved(did)
+	}
+}
+
+func (e *Engine) ease() (did Relief) {
 	type debt struct {
-		stream  *Stream
-		blocked bool
-		owed    int
+		stream *Stream
+		share  int
 	}
 	var debts []debt
 	for _, s := range e.part(nil, 0, 1) {
 		s.mu.Lock()
-		if s.owed > 0 && !s.closed {
-			debts = append(debts, debt{s, s.blockedLocked(), s.owed})
+		if s.relievableLocked() {
+			debts = append(debts, debt{s, s.shareLocked()})
 		}
 		s.mu.Unlock()
 	}
-	slices.SortFunc(debts, func(a, b debt) int {
-		if a.blocked != b.blocked {
-			if a.blocked {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(b.owed, a.owed)
-	})
-	shed := func(s *Stream) { s.shedLocked(DropBudget) }
-	for _, ease := range []func(*Stream){shed, (*Stream).cutLocked} {
+	slices.SortFunc(debts, func(a, b debt) int { return cmp.Compare(b.share, a.share) })
+	each := func(ease func(*Stream) bool) (n int) {
 		for _, d := range debts {
-			if enough() {
-				return
+			if e.owed.Load() <= percent(e.cfg.Budget, budgetAfter) {
+				break
 			}
 			d.stream.mu.Lock()
-			if !d.stream.closed {
-				ease(d.stream)
+			if d.stream.relievableLocked() && ease(d.stream) {
+				n++
 			}
 			d.stream.mu.Unlock()
 		}
+		return n
 	}
+	did.Shed = each(func(s *Stream) bool { return s.shedLocked(DropBudget) })
+	did.Cut = each(func(s *Stream) bool { s.cutLocked(); return true })
+	did.Owed = e.owed.Load()
+	return did
+}
+
+// relievableLocked says that s's client does not read, and that something it owes
+// can be dropped.
+func (s *Stream) relievableLocked() bool {
+	return !s.closed && s.blockedLocked() && len(s.pending) > int(s.taken)
 }
 
 // Close waits until every stream has ended, which is for their owner to bring

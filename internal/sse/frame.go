@@ -8,6 +8,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,38 +16,68 @@ import (
 var ErrField = errors.New("sse: CR, LF or NUL in an id or event name")
 
 // Frame is one or more whole events as they go over the wire. It is immutable,
-// and shared by all streams that owe it.
+// and shared by all streams that owe it, which are of one engine.
 type Frame struct {
-	data      []byte
+	data      []byte    // the events
+	chunk     []byte    // data as a chunk of an HTTP/1.1 body (RFC 9112 §7.1), in the same buffer
 	since     time.Time // when its event was published; zero: not to be timed
 	events    int32     // how many it is to be counted as
+	owers     atomic.Int32
 	ephemeral bool
 }
 
-// NewFrame makes a frame of encoded events. An ephemeral one is the first to be
-// shed when a stream falls behind.
-func NewFrame(data []byte, ephemeral bool) *Frame { return &Frame{data: data, ephemeral: ephemeral} }
+// ChunkRoom is how much more capacity than length lets a frame take data as it is,
+// without a copy.
+const ChunkRoom = len("fffff\r\n") + len("\r\n")
+
+// NewFrame makes a frame of encoded events, whose buffer is the frame's from then on.
+// An ephemeral one is the first to be shed when a stream falls behind.
+func NewFrame(data []byte, ephemeral bool) *Frame { return NewEvents(data, 0, ephemeral, time.Time{}) }
 
 // NewEvents is NewFrame of so many events that are counted when they are written,
 // and timed if they were published at a time that is not zero.
 func NewEvents(data []byte, n int, ephemeral bool, published time.Time) *Frame {
-	return &Frame{data, published, int32(n), ephemeral}
+	f := &Frame{since: published, events: int32(n), ephemeral: ephemeral}
+	if len(data) == 0 {
+		return f // a chunk of nothing would be the last
+	}
+	var head [len("ffffffffffffffff\r\n")]byte
+	size := append(strconv.AppendUint(head[:0], uint64(len(data)), 16), "\r\n"...)
+	f.chunk = append(append(data, size...), "\r\n"...)
+	at, end := len(size), len(size)+len(data)
+	copy(f.chunk[at:], data)
+	copy(f.chunk, size)
+	f.data = f.chunk[at:end:end]
+	return f
 }
 
-// Len is the frame's size in bytes.
-func (f *Frame) Len() int { return len(f.data) }
+// owe has n more streams owe f, or fewer, and returns by how many bytes the memory
+// that is owed grows: the first ower adds the frame, the last one takes it off.
+func (f *Frame) owe(n int32) int64 {
+	now := f.owers.Add(n)
+	switch before := now - n; {
+	case before == 0:
+		return int64(f.Len())
+	case now == 0:
+		return -int64(f.Len())
+	}
+	return 0
+}
+
+// Len is what the frame takes of memory, and at most of the wire, in bytes.
+func (f *Frame) Len() int { return len(f.chunk) }
 
 // Events is how many events the frame is counted as.
 func (f *Frame) Events() int { return int(f.events) }
 
 // AppendEvent appends one event; an empty id or name leaves the field out. Data
 // of several lines becomes several data fields (LF, CR and CRLF all end a line).
+// The id comes last, though a client that follows the standard (WHATWG HTML §9.2.6)
+// does not mind: many take an id as soon as its line is there, and if they are cut in
+// the middle of the event they must not say that they have it.
 func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
 	if strings.ContainsAny(id, "\r\n\x00") || strings.ContainsAny(name, "\r\n\x00") {
 		return b, ErrField
-	}
-	if id != "" {
-		b = append(append(append(b, "id: "...), id...), '\n')
 	}
 	if name != "" {
 		b = append(append(append(b, "event: "...), name...), '\n')
@@ -60,6 +91,9 @@ func AppendEvent(b []byte, id, name string, data []byte) ([]byte, error) {
 		}
 		if end < 0 {
 			b = append(append(append(b, "data: "...), data...), '\n')
+			if id != "" {
+				return AppendID(b, id), nil
+			}
 			return append(b, '\n'), nil
 		}
 		b = append(append(append(b, "data: "...), data[:end]...), '\n')

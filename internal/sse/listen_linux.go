@@ -1,8 +1,10 @@
 package sse
 
 import (
+	"math/rand/v2"
 	"os"
 	"syscall"
+	"time"
 )
 
 const tcpUserTimeout = 18 // linux/tcp.h; package syscall has no name for it
@@ -12,7 +14,6 @@ func limit(fd uintptr) error {
 		{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
 		{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepIdle.Seconds())},
 		{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, int(keepInterval.Seconds())},
-		{syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, keepCount},
 		{syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout.Milliseconds())},
 		{syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBuffer},
 	} {
@@ -21,4 +22,13 @@ func limit(fd uintptr) error {
 		}
 	}
 	return nil
+}
+
+// spreadProbes gives a connection its own idleness until its first probe: after a
+// broadcast thousands are idle since the same moment, and their probes at once would
+// overflow the queue of a network device (net.core.netdev_max_backlog, 1,000 packets),
+// and all be lost.
+func spreadProbes(fd uintptr) {
+	idle := keepIdle - time.Duration(rand.N(keepSpread))*time.Second
+	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(idle.Seconds())) // else it is the listener's
 }

@@ -31,9 +31,11 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	}
 	if e.take(w, r, s) {
 		s.mu.Lock()
-		first := NewFrame(head(r, w.Header()), false)
+		s.chunked = r.ProtoAtLeast(1, 1)
+		head := head(r, w.Header())
+		first := &Frame{data: head, chunk: head}
 		s.pending = append([]*Frame{first}, s.pending...)
-		s.oweLocked(len(first.data))
+		s.oweLocked(first)
 		s.mu.Unlock()
 		s.write(nil)
 		return
@@ -46,9 +48,6 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 
 // plain keeps the handler: it waits for what is pending and writes it.
 func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
-	if r.ProtoMajor == 1 {
-		w.Header().Set("Transfer-Encoding", "identity") // net/http's word for a body that ends with the connection
-	}
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
@@ -70,6 +69,7 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 			s.state, buf = idle, nil
 			s.hungryLocked()
 			s.mu.Unlock()
+			rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
 			select {
 			case <-s.wake:
 			case <-r.Context().Done():

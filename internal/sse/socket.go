@@ -2,6 +2,7 @@ package sse
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -25,8 +26,15 @@ type connKey struct{}
 // ConnContext is for [http.Server].ConnContext: it lets [Engine.Serve] take the
 // socket of a request, where that can be done.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return context.WithValue(ctx, connKey{}, tcp)
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return context.WithValue(ctx, connKey{}, c)
+	case *tls.Conn:
+		if tcp, ok := c.NetConn().(*net.TCPConn); ok { // its socket is not taken, which would do it
+			if raw, err := tcp.SyscallConn(); err == nil {
+				raw.Control(spreadProbes)
+			}
+		}
 	}
 	return ctx
 }
@@ -46,25 +54,26 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
 		return false
 	}
 	s.fd = int32(fd)
-	s.shard = e.shards[int(s.place)%len(e.shards)]
 	if e.poller.add(e, s) == nil {
+		spreadProbes(uintptr(fd))
 		if hijacked, rw, err := http.NewResponseController(w).Hijack(); err == nil {
 			s.received = uint32(rw.Reader.Buffered()) // a pipelined request: nobody will answer it
 			hijacked.Close()
 			return true
 		}
+		e.poller.remove(s) // closing alone would not do: net/http has the socket, too
 	}
 	closeSocket(fd)
-	s.fd, s.shard = -1, nil
+	s.fd = -1
 	return false
 }
 
-// head is an answer's head as net/http writes it, for a body that ends with the
-// connection: HTTP/1.0 has no other.
+// head is an answer's head as net/http writes it, for a body in chunks. HTTP/1.0 has
+// none: there the body ends with the connection.
 func head(r *http.Request, h http.Header) []byte {
 	b := make([]byte, 0, 320)
 	if r.ProtoAtLeast(1, 1) {
-		b = append(b, "HTTP/1.1 200 OK\r\nDate: "...)
+		b = append(b, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nDate: "...)
 	} else {
 		b = append(b, "HTTP/1.0 200 OK\r\nDate: "...)
 	}
@@ -202,10 +211,14 @@ func (s *Stream) discard() error {
 }
 
 // signalled is epoll's word that there is input, an end or an error, or else room
-// to write. It returns whether the claim passed to the caller.
+// to write. It returns whether the claim passed to the caller. Of a socket that could
+// not be taken after all a last word may come late: the plain path has its own.
 func (s *Stream) signalled(input bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.wake != nil {
+		return false
+	}
 	s.input = s.input || input
 	return input && s.claimLocked(idle) || s.claimLocked(blocked)
 }

@@ -115,6 +115,8 @@ func (p *poller) add(e *Engine, s *Stream) error {
 	return p.control(syscall.EPOLL_CTL_ADD, interest, s)
 }
 
+func (p *poller) remove(s *Stream) { p.control(syscall.EPOLL_CTL_DEL, 0, s) }
+
 // awaitRoom has epoll tell when the socket has room again, or has it already.
 func (p *poller) awaitRoom(s *Stream) error {
 	return p.control(syscall.EPOLL_CTL_MOD, interest|syscall.EPOLLOUT, s)

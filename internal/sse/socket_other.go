@@ -17,5 +17,6 @@ func closeSocket(int)                    {}
 type poller struct{}
 
 func (*poller) add(*Engine, *Stream) error { return errors.ErrUnsupported }
+func (*poller) remove(*Stream)             {}
 func (*poller) awaitRoom(*Stream) error    { return errors.ErrUnsupported }
 func (*poller) close()                     {}

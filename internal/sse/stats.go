@@ -113,9 +113,4 @@ func (l *losses) drop(why Drop, frames ...*Frame) {
 
 // tally is where the holder of s's claim counts what it wrote; on the plain path it
 // is of a shard that does not write s.
-func (s *Stream) tally() *tally {
-	if s.shard != nil {
-		return &s.shard.tally
-	}
-	return &s.engine.shards[int(s.place)%len(s.engine.shards)].tally
-}
+func (s *Stream) tally() *tally { return &s.shard.tally }

@@ -1,6 +1,9 @@
 package sse
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // state says who has the claim of a stream: only who has it may touch the
 // socket. It passes from one holder to the next, each under the stream's mu.
@@ -24,8 +27,9 @@ type Stream struct {
 	owner  Owner
 
 	// Static once it is served.
+	chunked    bool          // its body is of chunks, which we write ourselves
 	wake       chan struct{} // plain path: one token, there is something to write
-	shard      *shard        // else
+	shard      *shard        // writes it, but on the plain path
 	fd         int32         // touched by the holder of the claim only
 	place      uint32        // in the engine's table
 	generation uint32        // of that place
@@ -46,7 +50,7 @@ type Stream struct {
 	received uint32 // bytes that came in after the request
 	taken    int32  // frames at the front that are being written: they stay
 	offset   int32  // bytes of the first frame that are written
-	owed     int    // bytes
+	owed     int    // bytes of the frames that are not written whole
 	wroteAt  int64  // the engine's clock
 	pending  []*Frame
 	next     *Stream // in the list that has the claim
@@ -62,22 +66,20 @@ type Owner interface {
 	Beat(s *Stream, d *Delivery, comment *Frame)
 }
 
-// NewStream makes a stream.
-func (e *Engine) NewStream(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
+// NewOwned makes a stream.
+func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
 
-// OnGone is an Owner that knows nothing better than the comment, and is told when its
-// stream is gone; nil does not care.
-type OnGone func(why error)
+// NewStream is NewOwned of who knows nothing better than the comment.
+func (e *Engine) NewStream(gone func(why error)) *Stream { return e.NewOwned(onGone(gone)) }
+
+// onGone is an Owner that is only told when its stream is gone.
+type onGone func(why error)
 
 // Gone implements Owner.
-func (f OnGone) Gone(why error) {
-	if f != nil {
-		f(why)
-	}
-}
+func (f onGone) Gone(why error) { f(why) }
 
 // Beat implements Owner.
-func (OnGone) Beat(s *Stream, d *Delivery, comment *Frame) {
+func (onGone) Beat(s *Stream, d *Delivery, comment *Frame) {
 	if comment != nil {
 		d.Send(s, comment)
 	}
@@ -128,9 +130,16 @@ type Delivery struct {
 	engine *Engine
 	lists  [maxShards]list // of the streams claimed
 	plain  list
-	count  int // streams in lists
-	owed   int
+	count  int   // streams in lists
+	owed   int64 // by how much the engine's grows
+
+	frame *Frame // the last one that was sent
+	spare int32  // owers that frame was given in advance
 }
+
+// inAdvance is how many owers a frame is given at once: so a broadcast counts them
+// in two steps, and not in one a stream.
+const inAdvance = 1 << 20
 
 // few streams are written to at once by who publishes; more are for the writers.
 const few = 4
@@ -144,9 +153,15 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 		return
 	}
 	d.engine = s.engine
+	if d.frame != f || d.spare == 0 {
+		d.release()
+		d.frame, d.spare = f, inAdvance
+		d.owed += f.owe(inAdvance)
+	}
+	d.spare--
+	d.owed += listed
 	s.pending = append(s.pending, f)
-	s.owed += len(f.data)
-	d.owed += len(f.data)
+	s.owed += f.Len()
 	switch {
 	case s.state != idle:
 		s.boundLocked()
@@ -157,6 +172,14 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 		s.state = gathered
 		d.lists[s.shard.index].add(s)
 		d.count++
+	}
+}
+
+// release takes back the owers that the last frame has too many.
+func (d *Delivery) release() {
+	if d.frame != nil {
+		d.owed += d.frame.owe(-d.spare)
+		d.frame, d.spare = nil, 0
 	}
 }
 
@@ -193,7 +216,8 @@ func (d *Delivery) hand() {
 }
 
 func (d *Delivery) flushPlain() {
-	d.engine.owed.Add(int64(d.owed))
+	d.release()
+	d.engine.owed.Add(d.owed)
 	d.owed = 0
 	for s := d.plain.take(); s != nil; s = d.plain.take() {
 		s.mu.Lock()
@@ -205,9 +229,10 @@ func (d *Delivery) flushPlain() {
 	}
 }
 
-// blockedLocked says that what is owed waits for the client, and not for us.
+// blockedLocked says that what is owed waits for the client, and not for us. On the
+// plain path nobody knows before the write is over.
 func (s *Stream) blockedLocked() bool {
-	return s.state == blocked || s.state == starting || s.state == writing && s.wake != nil
+	return s.state == blocked || s.state == writing && s.wake != nil
 }
 
 // boundLocked relieves a stream whose client does not read. One that is healthy
@@ -223,44 +248,75 @@ func (s *Stream) boundLocked() {
 	}
 }
 
-// oweLocked changes what is owed.
-func (s *Stream) oweLocked(n int) {
-	s.owed += n
-	s.engine.owed.Add(int64(n))
+// listed is what a frame takes in one stream's list, in bytes: a pointer, and as
+// much again for the room that lists have to grow.
+const listed = 16
+
+// oweLocked counts a frame that is added to what is owed.
+func (s *Stream) oweLocked(f *Frame) {
+	s.owed += f.Len()
+	s.engine.owed.Add(f.owe(1) + listed)
 }
 
-// shedLocked drops the ephemeral frames, and says so in their place.
-func (s *Stream) shedLocked(why Drop) {
+// forgiveLocked counts frames that are taken off what is owed, written or not.
+func (s *Stream) forgiveLocked(frames ...*Frame) {
+	freed := int64(0)
+	for _, f := range frames {
+		s.owed -= f.Len()
+		freed += f.owe(-1) - listed
+	}
+	s.engine.owed.Add(freed)
+}
+
+// shareLocked is s's share in bytes of the memory that its unwritten frames take, of
+// which others may owe some as well.
+func (s *Stream) shareLocked() (share int) {
+	for _, f := range s.pending[s.taken:] {
+		share += listed + f.Len()/max(1, int(f.owers.Load()))
+	}
+	return share
+}
+
+// shedLocked drops the ephemeral frames, says so in their place, and returns whether
+// there were any.
+func (s *Stream) shedLocked(why Drop) (some bool) {
 	kept := s.pending[:s.taken]
 	for _, f := range s.pending[s.taken:] {
 		if !f.ephemeral {
 			kept = append(kept, f)
 			continue
 		}
-		s.oweLocked(-len(f.data))
+		some = true
+		s.forgiveLocked(f)
 		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true
 			s.engine.losses.shed.Add(1)
 			kept = append(kept, s.engine.cfg.Shed)
-			s.oweLocked(len(s.engine.cfg.Shed.data))
+			s.oweLocked(s.engine.cfg.Shed)
 		}
 	}
 	clear(s.pending[len(kept):])
 	s.pending = kept
+	return some
 }
 
 // cutLocked ends a slow stream with the cut's last words; the rest can be had
 // by resuming.
 func (s *Stream) cutLocked() {
-	for _, f := range s.pending[s.taken:] {
-		s.oweLocked(-len(f.data))
-	}
+	s.forgiveLocked(s.pending[s.taken:]...)
 	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
-	last := s.engine.cfg.Cut()
-	s.pending = append(append([]*Frame(nil), s.pending[:s.taken]...), last)
-	s.oweLocked(len(last.data))
-	s.closed, s.cut = true, true
+	s.pending = slices.Clone(s.pending[:s.taken])
+	s.cut = true
+	s.closeLocked(s.engine.cfg.Cut())
+}
+
+// closeLocked has the stream end after what is pending and one last frame.
+func (s *Stream) closeLocked(last *Frame) {
+	s.closed = true
+	s.pending = append(s.pending, last, s.engine.lastChunk)
+	s.oweLocked(last)
+	s.oweLocked(s.engine.lastChunk)
 	s.lingerLocked()
 }
 
@@ -278,10 +334,7 @@ func (s *Stream) Close(last *Frame) {
 	s.mu.Lock()
 	wake := false
 	if !s.closed {
-		s.closed = true
-		s.pending = append(s.pending, last)
-		s.oweLocked(len(last.data))
-		s.lingerLocked()
+		s.closeLocked(last)
 		wake = s.claimLocked(idle)
 	}
 	s.mu.Unlock()
@@ -331,6 +384,14 @@ func (s *Stream) signal() {
 // chunk is how much is copied together for one write, at most.
 const chunk = 64 << 10
 
+// wire is f as s's client is sent it.
+func (s *Stream) wire(f *Frame) []byte {
+	if s.chunked {
+		return f.chunk
+	}
+	return f.data
+}
+
 // peekLocked is what to write next: one frame as it is, or several copied to buf,
 // which has room for a chunk. They stay pending until advanceLocked.
 func (s *Stream) peekLocked(buf func() []byte) []byte {
@@ -338,16 +399,17 @@ func (s *Stream) peekLocked(buf func() []byte) []byte {
 		return nil
 	}
 	s.taken = 1
-	first := s.pending[0].data[s.offset:]
-	if len(s.pending) == 1 || len(first)+len(s.pending[1].data) > chunk {
+	first := s.wire(s.pending[0])[s.offset:]
+	if len(s.pending) == 1 || len(first)+len(s.wire(s.pending[1])) > chunk {
 		return first
 	}
 	b := append(buf()[:0], first...)
 	for _, f := range s.pending[1:] {
-		if len(b)+len(f.data) > chunk {
+		data := s.wire(f)
+		if len(b)+len(data) > chunk {
 			break
 		}
-		b = append(b, f.data...)
+		b = append(b, data...)
 		s.taken++
 	}
 	return b
@@ -355,17 +417,17 @@ func (s *Stream) peekLocked(buf func() []byte) []byte {
 
 // advanceLocked takes off what was written, and returns what that was.
 func (s *Stream) advanceLocked(n int) (w written) {
-	s.oweLocked(-n)
 	if n > 0 {
 		s.wroteAt = s.engine.clock.Load()
 	}
 	n += int(s.offset)
 	whole := 0
 	for _, f := range s.pending {
-		if n < len(f.data) {
+		size := len(s.wire(f))
+		if n < size {
 			break
 		}
-		n -= len(f.data)
+		n -= size
 		s.shed = s.shed && f != s.engine.cfg.Shed
 		if f.events > 0 {
 			w.events += int(f.events)
@@ -375,6 +437,7 @@ func (s *Stream) advanceLocked(n int) (w written) {
 		}
 		whole++
 	}
+	s.forgiveLocked(s.pending[:whole]...)
 	s.offset, s.taken = int32(n), 0
 	if n > 0 {
 		s.taken = 1
@@ -392,7 +455,7 @@ func (s *Stream) advanceLocked(n int) (w written) {
 func (s *Stream) end(why error) {
 	s.mu.Lock()
 	s.state, s.closed = ended, true
-	s.oweLocked(-s.owed)
+	s.forgiveLocked(s.pending...)
 	s.engine.losses.drop(DropGone, s.pending...)
 	s.pending, s.more = nil, nil
 	if s.cut {

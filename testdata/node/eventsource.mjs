@@ -3,7 +3,10 @@ import assert from 'node:assert/strict';
 import { once, EventEmitter } from 'node:events';
 import { EventSource } from 'eventsource';
 
+import { wire } from './wire.mjs';
+
 const [hub] = process.argv.slice(2);
+const line = await wire(hub);
 const call = async (method, path, body) => {
   const answer = await fetch(hub + path, { method, headers: { 'Content-Type': 'application/json' }, body: body && JSON.stringify(body) });
   assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
@@ -11,7 +14,7 @@ const call = async (method, path, body) => {
 const publish = (payload) => call('POST', '/v1/tenants/node/events', { type: 'a.b', payload });
 
 const heard = [], news = new EventEmitter();
-const source = new EventSource(`${hub}/v1/stream?tenant=node&profile=stock`);
+const source = new EventSource(`${line.url}/v1/stream?tenant=node&profile=stock`);
 const hear = (what) => { heard.push(what); news.emit('news'); };
 source.addEventListener('hub.ready', ({ data }) => hear(JSON.parse(data).resume));
 source.addEventListener('hub.closing', ({ data }) => hear(JSON.parse(data).reason));
@@ -25,8 +28,11 @@ const until = async (what) => {
 await until('fresh');
 await publish(1);
 await until(1);
-await call('DELETE', '/v1/tenants/node/connections?profile=stock');
+line.cut();
 await publish(2);
 await until(2);
-assert.deepEqual(heard, ['fresh', 1, 'kicked', 'complete', 2]);
+await call('DELETE', '/v1/tenants/node/connections?profile=stock');
+await until('kicked');
+await publish(3); // it is away for some minutes
+assert.deepEqual(heard, ['fresh', 1, 'complete', 2, 'kicked']);
 source.close();

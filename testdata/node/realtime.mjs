@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { once, EventEmitter } from 'node:events';
 import { connect } from 'realtimehub';
+import { wire } from './wire.mjs';
 
 const [hub] = process.argv.slice(2);
 const call = async (method, path, body) => {
@@ -10,11 +11,11 @@ const call = async (method, path, body) => {
   return answer.status === 204 ? null : answer.json();
 };
 const publish = (type, payload, more) => call('POST', '/v1/tenants/node/events', { type, payload, ...more });
-const cut = () => call('DELETE', '/v1/tenants/node/connections?profile=me');
+const line = await wire(hub);
 
 /** Everything one client is told, which can be waited for. */
 function listen(options) {
-  const client = connect({ url: hub, tenant: 'node', profile: 'me', ...options });
+  const client = connect({ url: line.url, tenant: 'node', profile: 'me', ...options });
   const heard = [], news = new EventEmitter();
   const hear = (what) => { heard.push(what); news.emit('news'); };
   client.on('a.*', ({ payload }) => hear(payload));
@@ -38,7 +39,7 @@ await publish('b.c', 'not asked for');
 await publish('a.b', 'my echo', { correlationId: client.id });
 await publish('a.b', 2);
 await until(2);
-await cut();
+line.cut();
 await until('waiting');
 await publish('a.b', 3);
 await until('live complete');
@@ -74,8 +75,8 @@ lost.client.close();
 assert.equal(lost.client.status.state, 'closed');
 
 // Who closes while something is under way has closed: no stream is opened again, and nothing keeps the process.
-for (const at of ['live', 'waiting']) {
-  const hasty = connect({ url: hub, tenant: 'node', profile: `closes ${at}` });
+for (const at of ['live', 'waiting', 'displaced']) {
+  const hasty = connect({ url: line.url, tenant: 'node', profile: `closes ${at}` });
   const told = [];
   const over = new Promise((done) => hasty.onStatus(({ state }) => {
     told.push(state);
@@ -83,9 +84,10 @@ for (const at of ['live', 'waiting']) {
     if (state === 'closed') done();
   }));
   const off = hasty.presence.watch(['other'], () => {});
-  if (at === 'waiting') {
+  if (at !== 'live') {
     while (hasty.status.state !== 'live') await new Promise((done) => setTimeout(done, 20));
-    await call('DELETE', `/v1/tenants/node/connections?profile=${encodeURIComponent(`closes ${at}`)}`);
+    if (at === 'waiting') line.cut();
+    else await call('DELETE', `/v1/tenants/node/connections?profile=${encodeURIComponent(`closes ${at}`)}`);
   }
   await over;
   off();
@@ -109,7 +111,8 @@ for (const presence of [undefined, 'none']) {
   nested.close();
 }
 
-// A token() that fails is asked again; what is no token is none.
+// A listener that throws is in nobody's way, and a token() that fails is asked again; what is no token is none.
+console.error = () => {};
 let asked = 0;
 const impatient = connect({ url: hub, token: async () => [undefined, '', 7][asked++] });
 while (asked < 2) await new Promise((done) => setTimeout(done, 20));
@@ -117,8 +120,6 @@ assert.equal(impatient.status.state, 'waiting');
 assert.equal(impatient.status.reason, 'token');
 impatient.close();
 
-// A listener that throws is in nobody's way.
-console.error = () => {};
 client.on('a.c', () => { throw new Error('mine'); });
 client.on('a.c', ({ payload }) => { if (payload === 'last') client.close(); });
 await publish('a.c', 'last');

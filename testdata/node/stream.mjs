@@ -226,7 +226,7 @@ await test('401', { ...ofPerson, token: async () => person(3600, { n: ++refused 
   hub.answer = () => problem(401, { code: 'InvalidCredential' });
   happens('online');
   await settled();
-  assert.deepEqual([is().state, is().problem.code, refused], ['closed', 'InvalidCredential', 3]);
+  assert.deepEqual([is().state, is().problem.code, refused], ['waiting', 'InvalidCredential', 3]);
 });
 
 // A token, or with a cookie the hub itself, that is another person's by now ends the client, whenever that shows.

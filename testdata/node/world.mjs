@@ -89,7 +89,11 @@ globalThis.fetch = async (address, { method, headers, body, signal }) => {
   asked.push(request);
   await null;
   signal?.throwIfAborted();
-  const answer = await hub.answer(request);
+  let leave;
+  const left = new Promise((_, fail) => { leave = () => fail(signal.reason); });
+  signal?.addEventListener('abort', leave);
+  const answer = await Promise.race([hub.answer(request), left]);
+  signal?.removeEventListener('abort', leave);
   if (answer instanceof Error) throw answer;
   if (answer instanceof Response) return answer;
   const changed = streams.find(({ id }) => method === 'PATCH' && url.pathname.endsWith(id));

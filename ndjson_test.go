@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// stuckWriter is an answer that nobody reads: a write waits, until the client is gone.
+type stuckWriter struct {
+	http.ResponseWriter
+	waits, gone chan struct{}
+}
+
+func (w stuckWriter) Write([]byte) (int, error) {
+	close(w.waits)
+	<-w.gone
+	return 0, errors.New("the client is gone")
+}
+
+// A reader that breaks off leaves nothing of its answers in the budget of all.
+func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
+	is := is.New(t)
+	budget := &spoolBudget{left: spoolBytes}
+	for range 20 {
+		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
+		out := newSpool(w, budget)
+		is.NoErr(out.put("being written"))
+		<-w.waits
+		for range 1000 {
+			is.NoErr(out.put("written by nobody"))
+		}
+		close(w.gone)
+		out.finish()
+		is.True(out.put("too late") != nil)
+	}
+	is.Equal(budget.left, spoolBytes) // whole again
+}

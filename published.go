@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// When an identity provider's keys are fetched.
+const (
+	keysEvery     = 10 * time.Minute
+	keysUnknown   = time.Minute // at most so often for tokens that no key fits
+	keysTimeout   = 5 * time.Second
+	keysRetry     = time.Second // after a fetch that failed, twice as long each time
+	keysRetryMost = 30 * time.Second
+)
+
+// mostUnknown tokens are remembered, to be told that a fetch has brought no key for them.
+const mostUnknown = 1000
+
+// publishedKeys are what an identity provider publishes (a JWK Set: RFC 7517, section
+// 5), fetched again and again. While that fails the last good ones serve.
+type publishedKeys struct {
+	// Static.
+	fetch  func(context.Context) ([]jwkset.JWK, error)
+	logger *slog.Logger
+	ended  <-chan struct{} // nothing is fetched any more
+	sooner chan struct{}   // next has come nearer
+
+	mu sync.Mutex
+	// Guarded by mu.
+	keys     []jwkset.JWK
+	begun    int       // fetches
+	good     int       // the last one that was, counted by begun; 0: none
+	failures int       // since then
+	next     time.Time // when the next one begins, or the one under way began
+	asked    time.Time // when the last one began that was for a token
+	over     chan struct{}
+	unknown  map[[sha256.Size]byte]int // tokens that no key fitted, and how many fetches had begun
+}
+
+// fetchKeys fetches the keys for the first time, and goes on until ctx ends.
+func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (*publishedKeys, error) {
+	if _, err := url.ParseRequestURI(from); err != nil {
+		return nil, err
+	}
+	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) {
+		set, err := jwkset.NewStorageFromHTTP(from, jwkset.HTTPClientStorageOptions{Ctx: ctx, HTTPTimeout: keysTimeout})
+		if err != nil {
+			return nil, err
+		}
+		return set.KeyReadAll(ctx)
+	}), nil
+}
+
+func keepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {
+	k := &publishedKeys{
+		fetch: fetch, logger: logger, ended: ctx.Done(), sooner: make(chan struct{}, 1),
+		over: make(chan struct{}), unknown: map[[sha256.Size]byte]int{},
+	}
+	k.update(ctx)
+	go k.run(ctx)
+	return k
+}
+
+func (k *publishedKeys) run(ctx context.Context) {
+	for {
+		k.mu.Lock()
+		next := time.NewTimer(time.Until(k.next))
+		k.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			next.Stop()
+			return
+		case <-k.sooner:
+			next.Stop()
+		case <-next.C:
+			k.update(ctx)
+		}
+	}
+}
+
+// update fetches once.
+func (k *publishedKeys) update(ctx context.Context) {
+	k.mu.Lock()
+	k.begun++
+	number := k.begun
+	k.mu.Unlock()
+	keys, err := k.fetch(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	wait := keysEvery
+	switch {
+	case err == nil:
+		if k.failures > 0 {
+			k.logger.Info("jwks: fetched again")
+		}
+		k.keys, k.good, k.failures = keys, number, 0
+	case ctx.Err() == nil:
+		if inURL, ok := errors.AsType[*url.Error](err); ok {
+			err = inURL.Err // it repeats the URL, which may hold a secret
+		}
+		wait = min(keysRetry<<min(k.failures, 10), keysRetryMost)
+		wait = wait/2 + rand.N(wait)
+		k.failures++
+		k.logger.Warn("jwks: not fetched, the keys stay as they were", "err", err, "retry", wait)
+	}
+	k.next = time.Now().Add(wait)
+	close(k.over)
+	k.over = make(chan struct{})
+}
+
+// of are the keys of a token's kid, or all for a token without one, and whether it may
+// be proven by one that was not fetched.
+func (k *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
+	switch t.Method.(type) {
+	case *jwt.SigningMethodRSA, *jwt.SigningMethodRSAPSS, *jwt.SigningMethodECDSA, *jwt.SigningMethodEd25519:
+	default: // none of a public key
+		return nil, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch kid := t.Header["kid"].(type) {
+	case nil:
+		return k.keys, true
+	case string:
+		for _, key := range k.keys {
+			if key.Marshal().KID == kid {
+				return []jwkset.JWK{key}, false
+			}
+		}
+		return nil, len(kid) <= 256
+	}
+	return nil, false
+}
+
+// Renew has the keys fetched for a token that none fits, if that may be now, and waits
+// for it: true if it did.
+func (k *publishedKeys) Renew(ctx context.Context, token string) bool {
+	id := sha256.Sum256([]byte(token))
+	k.mu.Lock()
+	if _, there := k.unknown[id]; !there {
+		if len(k.unknown) >= mostUnknown {
+			clear(k.unknown)
+		}
+		k.unknown[id] = k.begun
+	}
+	now := time.Now()
+	if due := k.asked.Add(keysUnknown); k.failures == 0 && k.next.After(now) && k.next.After(due) {
+		k.next = due
+		if due.Before(now) {
+			k.next = now
+		}
+		k.asked = k.next
+		select {
+		case k.sooner <- struct{}{}:
+		default:
+		}
+	}
+	soon, over := !k.next.After(now), k.over
+	k.mu.Unlock()
+	if !soon {
+		return false
+	}
+	select {
+	case <-over:
+		return true
+	case <-ctx.Done():
+	case <-k.ended:
+	}
+	return false
+}
+
+// Judged says whether a fetch that began after the token came for the first time has
+// brought no key for it; else how long it is until the next fetch.
+func (k *publishedKeys) Judged(token string) (after time.Duration, known bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	begun, there := k.unknown[sha256.Sum256([]byte(token))]
+	return max(time.Until(k.next), 0), there && k.good > begun
+}
+
+// Fetched says whether they were, once at least.
+func (k *publishedKeys) Fetched() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.good > 0
+}

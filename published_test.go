@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/matryer/is"
+)
+
+// provider is an identity provider that tests change; nil fails.
+type provider struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	keys  []jwkset.JWK
+	times int
+}
+
+// asked is how often it was.
+func (p *provider) asked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.times
+}
+
+func (p *provider) set(keys []jwkset.JWK) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys = keys
+}
+
+func (p *provider) fetch(context.Context) ([]jwkset.JWK, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.times++
+	if p.keys == nil {
+		return nil, errors.New("away")
+	}
+	return p.keys, nil
+}
+
+func (p *provider) publish(t *testing.T, kids map[string]*rsa.PrivateKey) {
+	t.Helper()
+	keys := []jwkset.JWK{}
+	for kid, key := range kids {
+		text, _ := json.Marshal(jwkOf(&key.PublicKey, kid))
+		jwk, err := jwkset.NewJWKFromRawJSON(text, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, jwk)
+	}
+	p.set(keys)
+}
+
+// A token is refused for good only once the provider was asked for its key and has
+// none; how often it is asked does not depend on how many strangers come.
+func TestUnknownKeysAreAskedFor(t *testing.T) {
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	two, _ := rsa.GenerateKey(rand.Reader, 2048)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		auth, err := NewAuth(ctx, AuthConfig{APIKeys: []string{"acme=service-key"}})
+		is.NoErr(err)
+		var p provider
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		mint := func(key *rsa.PrivateKey, header ...any) string {
+			return signed(t, jwt.SigningMethodRS256, key, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), header...)
+		}
+		status := func(token string) (int, time.Duration) {
+			_, _, err := auth.token(ctx, token)
+			if refusal, ok := errors.AsType[*Refusal](err); ok {
+				return refusal.Status, refusal.After
+			}
+			is.NoErr(err)
+			return http.StatusOK, 0
+		}
+		expect := func(token string, want int) {
+			t.Helper()
+			if got, _ := status(token); got != want {
+				t.Errorf("%v: %d, want %d", time.Now(), got, want)
+			}
+		}
+		kidless, good, other := mint(one), mint(one, "kid", "one"), mint(two, "kid", "two")
+
+		// Away from the start: asked for in seconds, more and more seldom, by nobody's doing.
+		expect(good, 503)
+		expect(kidless, 503)
+		is.True(auth.Ready() != nil)
+		time.Sleep(10 * time.Second)
+		is.True(p.asked() >= 3 && p.asked() <= 6)
+		for range 1000 {
+			expect(other, 503)
+		}
+		before := p.asked()
+		time.Sleep(10 * time.Minute)
+		is.True(p.asked()-before >= 600/45 && p.asked()-before <= 600/15+1)
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
+		_, after := status(good)
+		is.True(after > 0 && after <= 45*time.Second)
+		time.Sleep(after)
+		synctest.Wait()
+		expect(good, 200)
+		expect(kidless, 200)
+		is.True(auth.Ready() == nil)
+		expect(other, 401) // it came before that fetch, which did not bring its key
+
+		// Another that has not come yet has the keys fetched, once.
+		time.Sleep(2 * time.Minute)
+		before = p.asked()
+		third := mint(two, "kid", "three")
+		expect(third, 401)
+		is.Equal(p.asked(), before+1)
+		// The next one is to wait, and the keys are fetched for it when they may be.
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": two})
+		fresh, alike := mint(two, "kid", "two"), mint(two)
+		for range 100 {
+			expect(fresh, 503)
+			expect(alike, 503)
+		}
+		is.Equal(p.asked(), before+1)
+		_, after = status(fresh)
+		is.True(after > 0 && after <= keysUnknown)
+		time.Sleep(after)
+		synctest.Wait()
+		is.Equal(p.asked(), before+2)
+		expect(fresh, 200)
+		expect(alike, 200) // without a kid as well
+
+		// What was good stays while the provider is away, and what is not known is not refused.
+		p.set(nil)
+		time.Sleep(20 * time.Minute)
+		expect(good, 200)
+		expect(mint(two, "kid", "four"), 503)
+		is.True(auth.Ready() == nil)
+		wrong := signed(t, jwt.SigningMethodRS256, one, claimsOf(), "kid", "two")
+		expect(wrong, 401) // its key is known
+
+		// Strangers' tokens take no more than so much memory.
+		for range mostUnknown + 10 {
+			auth.tokens.published.Renew(ctx, rand.Text())
+		}
+		is.True(len(auth.tokens.published.unknown) <= mostUnknown)
+	})
+}

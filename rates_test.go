@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/matryer/is"
+)
+
+// onceADay gives nothing back while a test lasts: each has one, at the start.
+const onceADay = 1.0 / 86400
+
+// failing is a membership service and a log that fail where they are told to.
+type failing struct {
+	*MemoryLog
+	mu  sync.Mutex
+	err error // of all appends
+}
+
+func (f *failing) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *failing) Append(ctx context.Context, entries []*Entry) error {
+	f.mu.Lock()
+	err := f.err
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.MemoryLog.Append(ctx, entries)
+}
+
+// Resolve fails for the room "down".
+func (f *failing) Resolve(_ context.Context, _ string, room Room) (*Roster, error) {
+	if room.ID == "down" {
+		return nil, errors.New("it does not answer")
+	}
+	return &Roster{}, nil
+}
+
+// limited is the API of a hub that stands on f.
+func limited(t testing.TB, auth *Auth, f *failing, limits LimitsConfig) http.Handler {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
+	t.Cleanup(func() { hub.Engine().Close(context.Background()) })
+	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0)
+	return checked(t, NewAPI(cluster, auth, NewLimits(limits), APIConfig{Logger: logger}).Handler())
+}
+
+func toTenants(names ...string) string {
+	var events []string
+	for _, name := range names {
+		events = append(events, eventJSON(name, "a.b", `{"kind":"tenant"}`, "1"))
+	}
+	return strings.Join(events, ",")
+}
+
+// A batch over several tenants that is refused for one of them costs none of them.
+func TestARefusedBatchCostsNothing(t *testing.T) {
+	is := is.New(t)
+	for range 20 { // whichever tenant is looked at first
+		api := limited(t, openDoor(t), &failing{MemoryLog: NewMemoryLog(testLimits)}, LimitsConfig{PublishRate: onceADay})
+		is.Equal(ask(api, "POST", "/v1/events", toTenants("full")).Code, 202)
+		is.Equal(ask(api, "POST", "/v1/events/batch", `{"events":[`+toTenants("a", "b", "full", "y", "z")+`]}`).Code, 429)
+		for _, tenant := range []string{"a", "b", "y", "z"} {
+			is.Equal(ask(api, "POST", "/v1/events", toTenants(tenant)).Code, 202) // it has its event still
+		}
+	}
+}
+
+// What was not stored costs nothing; what may have been does.
+func TestWhatWasNotStoredCostsNothing(t *testing.T) {
+	is := is.New(t)
+	f := &failing{MemoryLog: NewMemoryLog(testLimits)}
+	api := limited(t, openDoor(t), f, LimitsConfig{PublishRate: onceADay})
+	post := func(target string) int {
+		return ask(api, "POST", "/v1/events", eventJSON("acme", "a.b", target, "1")).Code
+	}
+	is.Equal(post(`{"kind":"nobody"}`), 400)
+	for range 3 {
+		is.Equal(post(`{"kind":"conversation","conversationId":"down"}`), 503)
+	}
+	f.fail(ErrNotStored)
+	is.Equal(post(`{"kind":"tenant"}`), 503)
+	f.fail(ErrUnconfirmed)
+	is.Equal(post(`{"kind":"tenant"}`), 503)
+	f.fail(nil)
+	is.Equal(post(`{"kind":"tenant"}`), 429) // for the one before
+}
+
+// Lines that are published together, and then one by one since something is wrong with
+// one of them, cost once each; those that were not stored nothing.
+func TestLinesCostOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		api := limited(t, openDoor(t), &failing{MemoryLog: NewMemoryLog(testLimits)}, LimitsConfig{PublishRate: 4})
+		body := toTenants("acme") + "\n" + eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"down"}`, "1") + "\n" + toTenants("acme") + "\n"
+		r := httptest.NewRequest("POST", "/v1/events", strings.NewReader(body))
+		r.Host = "localhost"
+		r.Header.Set("Content-Type", "application/x-ndjson")
+		w := httptest.NewRecorder()
+		start := time.Now()
+		api.ServeHTTP(w, r)
+		is.True(strings.Contains(w.Body.String(), `{"accepted":2,"refused":1,`))
+		is.Equal(time.Since(start), time.Duration(0)) // none had to wait
+		codes := map[int]int{}
+		for range 4 {
+			codes[ask(api, "POST", "/v1/events", toTenants("acme")).Code]++
+		}
+		is.Equal(codes, map[int]int{202: 2, 429: 2}) // two of four were left
+	})
+}
+
+// askedPeers count what another hub is asked.
+type askedPeers struct {
+	castPeers
+	asked int
+}
+
+func (p *askedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+	p.asked++
+	return Answer{}, ErrElsewhere
+}
+
+// A client over its limit causes no question to another hub.
+func TestALimitComesBeforeAQuestion(t *testing.T) {
+	for name, auth := range map[string]*Auth{"with a token": newAuth(t, AuthConfig{Secret: testSecret}), "open": openDoor(t)} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			logger := slog.New(slog.DiscardHandler)
+			hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
+			defer hub.Engine().Close(context.Background())
+			peers := &askedPeers{}
+			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), peers, 0)
+			api := checked(t, NewAPI(cluster, auth, NewLimits(LimitsConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
+			var headers []string
+			if !auth.Open() {
+				headers = []string{"Authorization", bearer(t)}
+			}
+			codes := map[int]int{}
+			for range 5 {
+				id := uuid.Must(uuid.NewV7())
+				copy(id[12:], "else") // another hub's
+				for _, call := range []string{"POST /v1/connections/%s/touch", "PUT /v1/connections/%s/token", "PATCH /v1/connections/%s"} {
+					method, path, _ := strings.Cut(fmt.Sprintf(call, id), " ")
+					codes[ask(api, method, path, "", headers...).Code]++
+				}
+			}
+			is.Equal(codes, map[int]int{404: 1, 429: 14})
+			is.Equal(peers.asked, 1)
+		})
+	}
+}
+
+// A publisher whose lines wait for their rate is told at a drain that they are not
+// taken any more, and what was.
+func TestDrainEndsLinesThatWait(t *testing.T) {
+	alone(t, "limits are each hub's own")
+	is := is.New(t)
+	h := newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: onceADay})
+	c := h.open(t, "tenant=acme&profile=me")
+	body, lines := io.Pipe()
+	answer := make(chan *http.Response, 1)
+	go func() {
+		res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", body)
+		if err != nil {
+			t.Error(err)
+			res = &http.Response{Body: http.NoBody}
+		}
+		answer <- res
+	}()
+	line := toTenants("acme") + "\n"
+	io.WriteString(lines, line)
+	c.until(t, "a.b") // the first is taken; the others wait
+	go io.WriteString(lines, line+line+line)
+	for h.API.publishing.limits.Met()["publish"] == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	h.Drain(t.Context(), 0)
+	res := <-answer
+	defer res.Body.Close()
+	var refused, last map[string]any
+	n := 0
+	for in := bufio.NewScanner(res.Body); in.Scan(); n++ {
+		refused, last = last, nil
+		is.NoErr(json.Unmarshal(in.Bytes(), &last))
+	}
+	lines.Close()
+	is.True(n >= 3)
+	is.Equal(refused["code"], "Draining")
+	is.Equal(last["accepted"], 1.0)
+	is.Equal(last["refused"], float64(n-1))
+}

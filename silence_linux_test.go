@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+)
+
+// startNginx is an nginx before a hub, with what docs/recipes.md asks of a proxy.
+func startNginx(t *testing.T, hub string) (addr string) {
+	t.Helper()
+	is := is.New(t)
+	dir := t.TempDir()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	addr = free.Addr().String()
+	is.NoErr(free.Close())
+	config := filepath.Join(dir, "nginx.conf")
+	is.NoErr(os.WriteFile(config, fmt.Appendf(nil, `
+		daemon off;
+		master_process off;
+		pid %[1]s/pid;
+		error_log stderr crit;
+		events { worker_connections 64; }
+		http {
+			access_log off;
+			client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
+			server {
+				listen %[2]s;
+				location / {
+					proxy_pass http://%[3]s;
+					proxy_http_version 1.1;
+					proxy_set_header Connection "";
+					proxy_set_header Host $http_host;
+					proxy_buffering off;
+					proxy_read_timeout 45s;
+				}
+			}
+		}`, dir, addr, hub), 0o600))
+	cmd := exec.Command("nginx", "-c", config, "-p", dir)
+	cmd.Stderr = t.Output()
+	is.NoErr(cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	for range 1000 {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			return addr
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("nginx does not listen")
+	return ""
+}
+
+// In real time, with the default settings, through sockets of the system and nginx: a
+// stream that nothing happens on for two minutes is open on each transport, and so is
+// one without heartbeats.
+func TestSilenceInRealTime(t *testing.T) {
+	t.Parallel()
+	alone(t, "its hubs are programs of their own")
+	cert, key := writeCertificate(t, t.TempDir(), "localhost")
+	open := runProgram(t)
+	secured := runProgram(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key)
+	roots := rootsOf(t, cert)
+	doors := map[string]string{"HTTP/1.1": open.addr, "h2c": open.addr, "TLS": secured.addr, "h2": secured.addr}
+	// Goroutines, as of subtests only so many run at once.
+	held := make(chan error)
+	n := 0
+	hold := func(name string, test func() error) {
+		n++
+		go func() {
+			err := test()
+			if err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+			held <- err
+		}()
+	}
+	for name, way := range transports {
+		url := map[bool]string{false: "http://", true: "https://"}[way.secure] + doors[name]
+		transport := transportTo(way.secure, way.http2, roots, nil)
+		defer transport.CloseIdleConnections()
+		client := checkedClient(t, transport)
+		hold(name, func() error { return holdStream(t, client, url) })
+		hold(name+", the doctor's", func() error { return holdProbe(t, client, url) })
+	}
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	if _, err := exec.LookPath("nginx"); err == nil {
+		nginx := "http://" + startNginx(t, open.addr)
+		client := &http.Client{Transport: transport} // nginx takes X-Accel-Buffering out, which the contract wants
+		hold("nginx", func() error { return holdStream(t, client, nginx) })
+	}
+	for range n {
+		if err := <-held; err != nil {
+			t.Error(err)
+		}
+	}
+	needs(t, "nginx") // last: what needs none is held all the same
+}
+
+// next is an event that is to be the next one of a stream.
+func next(reader *streamReader, want string) (sse.Event, error) {
+	event, err := reader.Next()
+	if err == nil && event.Type != want {
+		err = fmt.Errorf("%s came instead of %s", event.Type, want)
+	}
+	return event, err
+}
+
+// holdStream opens a stream that is silent for two minutes, and is then sent an event.
+func holdStream(t *testing.T, client *http.Client, url string) error {
+	res, err := client.Get(url + "/v1/stream?tenant=acme&profile=user:1")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	reader := newStreamReader(t, res.Body)
+	event, err := next(reader, "hub.ready")
+	if err != nil {
+		return err
+	}
+	var ready struct{ ConnectionID string }
+	if err := json.Unmarshal([]byte(event.Data), &ready); err != nil {
+		return err
+	}
+	published := make(chan error, 1)
+	timer := time.AfterFunc(twoMinutes, func() {
+		body := strings.NewReader(`{"type":"a.b","payload":1}`)
+		res, err := client.Post(url+"/v1/tenants/acme/connections/"+ready.ConnectionID+"/events", "application/json", body)
+		if err == nil {
+			res.Body.Close()
+		}
+		published <- err
+	})
+	if _, err := next(reader, "a.b"); err != nil {
+		timer.Stop()
+		return err // it was silent, and has ended
+	}
+	return <-published
+}
+
+// holdProbe opens a stream that is without a byte for two minutes.
+func holdProbe(t *testing.T, client *http.Client, url string) error {
+	res, err := client.Get(fmt.Sprint(url, "/v1/doctor?every=0&for=", twoMinutes))
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	reader := newStreamReader(t, res.Body)
+	if _, err := next(reader, "doctor.hello"); err != nil {
+		return err
+	}
+	_, err = next(reader, "doctor.done")
+	return err
+}
+
+// An outage of three seconds, in the middle of which probes are due, ends no stream:
+// not one that is idle, nor one that is written to meanwhile.
+func TestAnOutageEndsNoStream(t *testing.T) {
+	is := is.New(t)
+	hub, peers, ip := cabled(t, "198.18.1.1/30", "198.18.1.2/30")
+	enter(t, hub)
+	p := startProcess(t, "REALTIME_ADDR=198.18.1.1:0", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_HEARTBEAT=0")
+	publisher, err := net.Dial("tcp", p.addr)
+	is.NoErr(err)
+	defer publisher.Close()
+	answers := bufio.NewReader(publisher)
+	publish := func(kind, to, data string) {
+		t.Helper()
+		event := fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":%q%s}}`, data, kind, to)
+		fmt.Fprintf(publisher, "POST /v1/events HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
+		res, err := http.ReadResponse(answers, nil)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusAccepted)
+		io.Copy(io.Discard, res.Body)
+	}
+	enter(t, peers)
+	var all []*bareStream
+	for i := range 40 {
+		conn, err := net.Dial("tcp", p.addr)
+		is.NoErr(err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:%d HTTP/1.1\r\nHost: %s\r\n\r\n", i, p.addr)
+		all = append(all, &bareStream{Conn: conn})
+		all[i].until(t, "event: hub.ready\n", "hub.closing")
+	}
+	publish("tenant", "", "aligned.") // all are idle since now
+	for _, s := range all {
+		s.until(t, "aligned.", "hub.closing")
+	}
+	time.Sleep(6500 * time.Millisecond)
+	ip("link set cable down") // before the next probe of most, while others wait for their second
+	publish("profile", `,"profiles":["user:0"]`, "meanwhile.")
+	time.Sleep(3 * time.Second)
+	ip("link set cable up")
+	time.Sleep(6500 * time.Millisecond) // who was taken for vanished is gone by now
+	publish("tenant", "", "still.")
+	for _, s := range all {
+		s.until(t, "still.", "hub.closing")
+	}
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// twoMinutes is for how long each stream is left alone.
+const twoMinutes = 2 * time.Minute
+
+// transports are the ways there are to speak to a hub, and what the client's side of
+// each is.
+var transports = map[string]struct {
+	secure bool
+	http2  bool
+}{
+	"HTTP/1.1": {}, "TLS": {secure: true}, "h2": {secure: true, http2: true}, "h2c": {http2: true},
+}
+
+// transportTo is a client's side of one of transports.
+func transportTo(secure, http2 bool, roots *x509.CertPool, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!http2)
+	protocols.SetHTTP2(http2 && secure)
+	protocols.SetUnencryptedHTTP2(http2 && !secure)
+	return &http.Transport{DialContext: dial, Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
+}
+
+// pipes is a listener whose connections never leave the process: so a bubble can have
+// its time pass.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+func newPipes() *pipes {
+	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	p.close = sync.OnceFunc(func() { close(p.done) })
+	return p
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.close(); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080} }
+
+func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return ours, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// rootsOf trusts a certificate that is in a file.
+func rootsOf(t testing.TB, cert string) *x509.CertPool {
+	t.Helper()
+	text, err := os.ReadFile(cert)
+	roots := x509.NewCertPool()
+	if err != nil || !roots.AppendCertsFromPEM(text) {
+		t.Fatal(cert, err)
+	}
+	return roots
+}
+
+// silentHub is a hub with its server, in a bubble, and a client of one transport.
+type silentHub struct {
+	*Hub
+	client *http.Client
+	url    string
+	end    func()
+}
+
+// newSilentHub starts a hub with the default settings, but for some. Its certificate
+// is made before the bubble's time begins, which is the year 2000.
+func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentHub {
+	t.Helper()
+	cfg, err := loadConfig(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	hub := NewHub(HubConfig{
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
+	})
+	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), NewLimits(LimitsConfig{PublishRate: cfg.PublishRate}), APIConfig{
+		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
+	})
+	h := &silentHub{Hub: hub, url: "http://localhost:8080"}
+	listener := newPipes()
+	var certificate *Certificate
+	var roots *x509.CertPool
+	if secure {
+		cert, key := writeCertificate(t, t.TempDir(), "localhost")
+		if certificate, err = LoadCertificate(cert, key, logger); err != nil {
+			t.Fatal(err)
+		}
+		roots, h.url = rootsOf(t, cert), "https://localhost:8080"
+	}
+	server := newServer(checked(t, api.Handler()), certificate, api.ErrorLog())
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if secure {
+			server.ServeTLS(listener, "", "")
+		} else {
+			server.Serve(listener)
+		}
+	}()
+	transport := transportTo(secure, http2, roots, listener.dial)
+	h.client = &http.Client{Transport: transport}
+	h.end = func() {
+		transport.CloseIdleConnections()
+		server.Close()
+		<-served
+		last, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := hub.Engine().Close(last); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+	}
+	return h
+}
+
+// eachTransport runs a test in a bubble for each way to speak to a hub.
+func eachTransport(t *testing.T, test func(t *testing.T, secure, http2 bool)) {
+	for name, way := range transports {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, way.secure, way.http2) })
+		})
+	}
+}
+
+// A stream that nothing happens on for two minutes is still open, and says what
+// happens then: through each transport, however often there is a heartbeat.
+func TestASilentStreamStaysOpen(t *testing.T) {
+	for _, setting := range []string{"REALTIME_HEARTBEAT=15s", "REALTIME_HEARTBEAT=20s", "REALTIME_HEARTBEAT=0"} {
+		t.Run(setting, func(t *testing.T) {
+			eachTransport(t, func(t *testing.T, secure, http2 bool) {
+				is := is.New(t)
+				h := newSilentHub(t, secure, http2, setting)
+				defer h.end()
+				ctx, leave := context.WithCancel(t.Context())
+				defer leave()
+				req, err := http.NewRequestWithContext(ctx, "GET", h.url+"/v1/stream?tenant=acme&profile=user:1", nil)
+				is.NoErr(err)
+				res, err := h.client.Do(req)
+				is.NoErr(err)
+				is.Equal(res.ProtoMajor == 2, http2)
+				reader := newStreamReader(t, res.Body)
+				event, err := reader.Next()
+				is.NoErr(err)
+				is.Equal(event.Type, "hub.ready")
+				next := make(chan string, 1)
+				go func() {
+					event, err := reader.Next()
+					next <- fmt.Sprint(event.Type, err)
+				}()
+				time.Sleep(twoMinutes)
+				synctest.Wait()
+				is.Equal(len(next), 0) // nothing came but heartbeats, and no end
+				_, err = h.Publish(t.Context(), []*Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: ToTenant()}})
+				is.NoErr(err)
+				is.Equal(<-next, "a.b<nil>")
+				leave()
+				synctest.Wait()
+				is.Equal(h.Engine().Streams(), 0)
+			})
+		})
+	}
+}
+
+// The doctor's silent stream, which has no heartbeats, is cut by no hub.
+func TestASilentProbeStaysOpen(t *testing.T) {
+	eachTransport(t, func(t *testing.T, secure, http2 bool) {
+		is := is.New(t)
+		h := newSilentHub(t, secure, http2)
+		defer h.end()
+		res, err := h.client.Get(h.url + "/v1/doctor?every=0&for=2m")
+		is.NoErr(err)
+		reader := newStreamReader(t, res.Body)
+		var types []string
+		for {
+			event, err := reader.Next()
+			if err == io.EOF {
+				break
+			}
+			is.NoErr(err)
+			types = append(types, event.Type)
+		}
+		is.Equal(strings.Join(types, " "), "doctor.hello doctor.done")
+	})
+}
+
+// An NDJSON publisher that was answered something, and has little to say for two
+// minutes, is answered at the end as well.
+func TestASlowPublisherIsAnswered(t *testing.T) {
+	eachTransport(t, func(t *testing.T, secure, http2 bool) {
+		is := is.New(t)
+		h := newSilentHub(t, secure, http2)
+		defer h.end()
+		body, lines := io.Pipe()
+		defer body.Close()
+		const event = `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}` + "\n"
+		go func() {
+			io.WriteString(lines, "{\n"+event)
+			for range twoMinutes / (20 * time.Second) {
+				time.Sleep(20 * time.Second) // less than a body may be silent
+				io.WriteString(lines, event)
+			}
+			lines.Close()
+		}()
+		is.Equal(publishSlowly(t, h, body), `{"accepted":7,"refused":1}`)
+	})
+}
+
+// publishSlowly posts NDJSON and returns how many lines were accepted and refused, as
+// the summary says.
+func publishSlowly(t *testing.T, h *silentHub, body io.Reader) string {
+	t.Helper()
+	is := is.New(t)
+	res, err := h.client.Post(h.url+"/v1/events", "application/x-ndjson", body)
+	is.NoErr(err)
+	answer, err := io.ReadAll(res.Body)
+	is.NoErr(err)
+	all := strings.Split(strings.TrimSpace(string(answer)), "\n")
+	summary, _, _ := strings.Cut(all[len(all)-1], `,"duplicates"`)
+	return summary + "}"
+}
+
+// The time that a body may be silent is not running while the hub itself keeps its
+// publisher waiting.
+func TestAPublisherWhoIsKeptWaitingIsNotLate(t *testing.T) {
+	eachTransport(t, func(t *testing.T, secure, http2 bool) {
+		is := is.New(t)
+		h := newSilentHub(t, secure, http2, "REALTIME_PUBLISH_RATE=1")
+		defer h.end()
+		const event = `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}` + "\n"
+		body, lines := io.Pipe()
+		defer body.Close()
+		go func() {
+			const minute = 64                                      // events, at this rate
+			io.WriteString(lines, strings.Repeat(event, 2*minute)) // the first are taken from a full bucket
+			time.Sleep(45 * time.Second)                           // while the others wait
+			io.WriteString(lines, strings.Repeat(event, minute))
+			lines.Close()
+		}()
+		is.Equal(publishSlowly(t, h, body), `{"accepted":192,"refused":0}`)
+	})
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// A call finds a connection, which ends before it is carried out: it is answered that
+// there is none, and other hubs are not told of it again.
+func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
+	for name, hubs := range map[string]int{"alone": 1, "of two": 2} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			alone(t, "it makes its own")
+			var nodes []*testHub
+			if hubs == 1 {
+				nodes = []*testHub{newTestHub(t)}
+			} else {
+				nodes = newCluster(t, hubs, natstest.Start(t, 1), openDoor(t), LimitsConfig{}).nodes
+			}
+			h, other := nodes[0], nodes[hubs-1]
+			c := h.Hub.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)
+			other.open(t, "tenant=acme&profile=there") // so that it knows the tenant
+			is.True(h.Cluster.Touch(t.Context(), c))
+			is.True(h.Cluster.Kick(t.Context(), c, CloseKicked))
+
+			is.True(!h.Cluster.Touch(t.Context(), c))
+			is.True(!h.Cluster.Prolong(t.Context(), c, c.ConnectedAt))
+			is.True(!h.Cluster.Adjust(t.Context(), c, nil, &[]ProfileRef{}))
+			is.True(!h.Cluster.Kick(t.Context(), c, CloseKicked))
+
+			last := h.open(t, "tenant=acme&profile=last") // told after all that
+			if hubs > 1 {
+				eventually(t, func() bool {
+					x := &other.Cluster.elsewhere
+					x.mu.RLock()
+					defer x.mu.RUnlock()
+					return len(x.tenants["acme"].profiles[ProfileRef{"user", "last"}]) == 1
+				})
+				is.Equal(len(other.Cluster.elsewhere.tenants["acme"].byID), 1) // the last alone
+			}
+			last.close()
+		})
+	}
+}

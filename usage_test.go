@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/matryer/is"
+)
+
+// TestMainItself is the program, for tests that start it as a process.
+func TestMainItself(t *testing.T) {
+	if os.Getenv("RUN_MAIN") == "" {
+		return // started by others only
+	}
+	os.Args = append(os.Args[:1], strings.Fields(os.Getenv("RUN_MAIN"))...)
+	main()
+	os.Exit(0)
+}
+
+func program(t *testing.T, args string, environ ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMainItself$")
+	cmd.Env = append(append(os.Environ(), "RUN_MAIN="+args), environ...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestHelpListsEverySetting(t *testing.T) {
+	is := is.New(t)
+	for _, flag := range []string{"-help", "--help", "-h"} {
+		stdout, stderr, code := program(t, flag, "REALTIME_JWT_SECRET=canary-secret")
+		is.Equal(code, 0)
+		is.Equal(stderr, "") // what was asked for goes where a pager reads
+		params, err := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
+		is.NoErr(err)
+		for _, p := range params {
+			standard := p.DefaultValue
+			if standard == "" {
+				standard = "none"
+			}
+			shown := regexp.MustCompile(`(?m)^  ` + p.Key + ` \(` + regexp.QuoteMeta(standard) + `\)\n      \S.{8,}$`)
+			is.True(shown.MatchString(stdout)) // a setting, its default and what it means
+		}
+		for line := range strings.Lines(stdout) {
+			is.True(utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) <= helpWidth)
+			is.True(!strings.ContainsAny(line, "`|") && !strings.Contains(line, "](")) // no Markdown
+		}
+		is.True(!strings.Contains(stdout, "canary"))
+	}
+	stdout, stderr, code := program(t, "-nonsense")
+	is.Equal(code, 2)
+	is.Equal(stdout, "")
+	is.True(strings.Contains(stderr, "-nonsense") && strings.Contains(stderr, "Usage:"))
+}
+
+func TestVersion(t *testing.T) {
+	is := is.New(t)
+	stdout, _, code := program(t, "-version")
+	is.Equal(code, 0)
+	is.True(strings.HasPrefix(stdout, "realtimehub ") && strings.Contains(stdout, runtime.Version()) && strings.HasSuffix(stdout, runtime.GOOS+"/"+runtime.GOARCH+"\n"))
+	is.Equal(strings.Count(stdout, "\n"), 1)
+}
