@@ -69,8 +69,8 @@ func startFront(t *testing.T, dir, port string, command ...string) *front {
 	}
 }
 
-// startNginx runs a configuration, its own paths and ports changed for this machine.
-func startNginx(t *testing.T, config, hub string) *front {
+// configuredNginx runs a configuration, its own paths and ports changed for this machine.
+func configuredNginx(t *testing.T, config, hub string) *front {
 	t.Helper()
 	needs(t, "nginx")
 	dir, port := t.TempDir(), freePort(t)
@@ -126,10 +126,10 @@ func TestDeployNginx(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			alone(t, "the file names one hub here")
 			h := hubBehind(t)
-			holdsFront(t, h, startNginx(t, config(t), h.URL))
+			holdsFront(t, h, configuredNginx(t, config(t), h.URL))
 		})
 		t.Run(name+" without a hub", func(t *testing.T) {
-			saysLater(t, startNginx(t, config(t), "127.0.0.1:1"), false)
+			saysLater(t, configuredNginx(t, config(t), "127.0.0.1:1"), false)
 		})
 	}
 }
@@ -138,7 +138,7 @@ func TestDeployNginx(t *testing.T) {
 func TestDeployNginxLines(t *testing.T) {
 	alone(t, "the file names one hub here")
 	is := is.New(t)
-	f := startNginx(t, deployNginx(t), hubBehind(t).URL)
+	f := configuredNginx(t, deployNginx(t), hubBehind(t).URL)
 	lines, send := io.Pipe()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 )
@@ -30,10 +31,18 @@ func TestRecipesFetchEventSource(t *testing.T) {
 	publish("live")
 	r.prints(printed, "live")
 	for _, missed := range []string{"missed", "missed again"} {
-		status, _ := r.hub(http.MethodDelete, "/v1/tenants/acme/connections?profile=user:42", "")
-		is.Equal(status, http.StatusNoContent)
+		ends := strings.Count(printed.String(), "lost:") + 1
+		_, list := r.hub(http.MethodGet, "/v1/tenants/acme/connections", "")
+		connection := list["connections"].([]any)[0].(map[string]any)["id"].(string)
+		soon := bearer(t, "sub", "user:42", "scope", "subscribe", "exp", time.Now().Add(2*time.Second).Unix())
+		status, _ := r.call(http.MethodPut, r.url+"/v1/connections/"+connection+"/token", "", "Authorization", soon)
+		is.Equal(status, http.StatusNoContent) // its stream ends with that one
+		for deadline := time.Now().Add(time.Minute); strings.Count(printed.String(), "lost:") < ends; time.Sleep(5 * time.Millisecond) {
+			is.True(time.Now().Before(deadline))
+		}
 		publish(missed)
 		r.prints(printed, `order.paid "`+missed+`"`)
+		r.connected(1)
 	}
 	is.Equal(strings.Join(strings.Fields(printed.String()), " "),
 		`order.paid "live" lost: the hub has ended the stream order.paid "missed" lost: the hub has ended the stream order.paid "missed again"`)

@@ -20,8 +20,8 @@ import (
 	"realtimehub/internal/sse"
 )
 
-// startNginx is an nginx before a hub, with what docs/recipes.md asks of a proxy.
-func startNginx(t *testing.T, hub string) (addr string) {
+// startPlainNginx is an nginx before a hub, with what docs/recipes.md asks of a proxy.
+func startPlainNginx(t *testing.T, hub string) (addr string) {
 	t.Helper()
 	is := is.New(t)
 	dir := t.TempDir()
@@ -105,7 +105,7 @@ func TestSilenceInRealTime(t *testing.T) {
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	if _, err := exec.LookPath("nginx"); err == nil {
-		nginx := "http://" + startNginx(t, open.addr)
+		nginx := "http://" + startPlainNginx(t, open.addr)
 		client := &http.Client{Transport: transport} // nginx takes X-Accel-Buffering out, which the contract wants
 		hold("nginx", func() error { return holdStream(t, client, nginx) })
 	}

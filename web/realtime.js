@@ -136,11 +136,11 @@ function checkedMeta(meta) {
 // ---- reading ----
 
 /**
- * Reads an event stream to its end. take is called with the events of each chunk,
+ * Reads an event stream to its end, or until it is aborted. take is called with the events of each chunk,
  * {type, data, cursor} with data as text, and with the chunk's length; a frame that
  * only moves the cursor has the type ''.
  */
-async function read(body, cursor, { take, retry }) {
+async function read(body, cursor, { take, retry, signal }) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = '', type = '', data = [], id = cursor, events = [];
@@ -170,6 +170,7 @@ async function read(body, cursor, { take, retry }) {
     lines.forEach(line);
     take(events, text.length);
     events = [];
+    if (signal.aborted) return; // Node's fetch leaves a read waiting when the body was whole before the abort
   }
 }
 
@@ -443,6 +444,7 @@ class Stream {
       const kind = answer.headers.get('Content-Type') ?? '';
       if (answer.status === 200 && kind.startsWith('text/event-stream')) {
         await read(answer.body, this.#cursor, {
+          signal: attempt.signal,
           retry: (ms) => { this.#retry = ms; },
           take: (events, size) => {
             if (isOver()) return;
