@@ -28,7 +28,8 @@ var arrows = map[string][]string{
 	"usage":          {},
 	"store":          {"event", "target"},
 	"lists":          {"event", "target"},
-	"shelf":          {"lists", "store", "event"},
+	"dropped":        {"store", "event", "target"},
+	"shelf":          {"lists", "dropped", "store", "event"},
 	"memory":         {"shelf", "lists", "store", "event"},
 	"rooms":          {"store", "target"},
 	"counts":         {"target"},
@@ -72,7 +73,7 @@ var arrows = map[string][]string{
 	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
 	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "pages", "auth", "caller", "limits", "cluster", "hub", "directory", "profiles", "target"},
 	"settings":       {"origins", "auth", "presence", "names"},
-	"main":           {"usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "dispatcher", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
+	"main":           {"usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
 }
 
 // rooms is which of our packages a file may import.

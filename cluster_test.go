@@ -335,7 +335,7 @@ func TestClusterBatchWithKnownIDs(t *testing.T) {
 	var places []int
 	for _, r := range answer["results"].([]any) {
 		duplicates = append(duplicates, r.(map[string]any)["duplicate"])
-		places = append(places, seqOf(t, r.(map[string]any)["cursor"].(string)))
+		places = append(places, nodes[0].seqOf(t, r.(map[string]any)["cursor"].(string)))
 	}
 	is.Equal(duplicates, []any{true, false, true, false, true})
 	is.Equal(places[3], places[1]+1)

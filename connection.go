@@ -28,6 +28,7 @@ type Connection struct {
 	filter  *TypeFilter
 	watch   []ProfileRef // nil: as configured; empty: none
 	index   int          // in tenant.conns
+	joined  bool         // it is in tenant.conns, or was
 	removed bool
 	drained bool    // closed by a drain: not to be announced
 	place   uint64  // in the history, that its client knows or will

@@ -25,9 +25,11 @@ type brokenLog struct {
 	err error
 }
 
-func (l *brokenLog) Append(context.Context, []*Entry) error                   { return l.err }
-func (l *brokenLog) Attach(context.Context, string) (Cursor, error)           { return Cursor{}, l.err }
-func (l *brokenLog) Find(context.Context, string, string) (Cursor, error)     { return Cursor{}, l.err }
+func (l *brokenLog) Append(context.Context, []*Entry) error         { return l.err }
+func (l *brokenLog) Attach(context.Context, string) (Cursor, error) { return Cursor{}, l.err }
+func (l *brokenLog) Find(context.Context, string, string, *Reader) (Cursor, error) {
+	return Cursor{}, l.err
+}
 func (l *brokenLog) Read(context.Context, string, Query) (page Page, _ error) { return page, l.err }
 
 // brokenRooms fail as brokenLog does.

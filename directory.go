@@ -33,14 +33,14 @@ type directory struct {
 }
 
 // admit makes c known by its id, if it may come: beside so many of its tenant, or
-// in the place of one.
-func (x *directory) admit(c, replaced *Connection, beside int) error {
+// in the place of another of its profile.
+func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
 	case x.draining:
 		return ErrDraining
-	case replaced != nil:
+	case replaces:
 	case x.most.All > 0 && len(x.byID) >= x.most.All, x.most.Tenant > 0 && beside >= x.most.Tenant:
 		return ErrFull
 	}

@@ -9,14 +9,6 @@ import (
 	"realtimehub/internal/sse"
 )
 
-// HistoryPart is how much a tenant's history may grow until its quiet streams
-// are told the place, a part of what is kept; 0 is not looked at.
-type HistoryPart struct {
-	Events int
-	Bytes  int64
-	Time   time.Duration
-}
-
 // dispatcher hands to streams what the log tells of, in its order, and what the hub
 // itself has to say.
 type dispatcher struct {
@@ -24,7 +16,6 @@ type dispatcher struct {
 	tenants *tenants
 	members *members
 	streams *streams
-	marks   HistoryPart
 	count   *hubCounts
 	logger  *slog.Logger
 }
@@ -53,18 +44,12 @@ func (x *dispatcher) deliver(tenant string, entries []*Entry, published bool) {
 		}
 		if p.place > 0 {
 			t.head = e.Cursor
-			t.unmarked.events++
-			t.unmarked.bytes += e.Size()
 		}
 		if e.Event.Target.Kind == KindConnection {
 			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
 		e.Members = p.members
-	}
-	grown := t.unmarked
-	if x.marks.Events > 0 && grown.events >= x.marks.Events || x.marks.Bytes > 0 && grown.bytes >= x.marks.Bytes {
-		t.markLocked(&t.gathered, entries[0].Event.Timestamp)
 	}
 }
 
@@ -85,14 +70,13 @@ func (x *dispatcher) Prepare(tenant string, entries []*Entry) {
 	x.members.settle(context.Background(), events...) // logged; else the last answer holds
 }
 
-// Quiet implements Sink: quiet streams learn the place.
+// Quiet implements Sink: a heartbeat tells the place.
 func (x *dispatcher) Quiet(tenant string, place Cursor) {
 	if t := x.tenants.find(tenant); t != nil {
 		if t.attached && place.Seq > t.head.Seq {
 			t.head = place
-			t.markLocked(&t.gathered, time.Now())
 		}
-		t.flush()
+		t.mu.Unlock()
 	}
 }
 
@@ -105,15 +89,13 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 	t.head = place
 	open := slices.Clone(t.conns)
 	for _, c := range open {
-		c.drained = true // they will be back
+		c.drained = true                              // they will be back
+		c.Stream.Close(x.streams.Closing(CloseDrain)) // before anything that follows
 	}
 	t.mu.Unlock()
 	x.count.gaps.add(GapLost, len(open))
 	if len(open) > 0 {
 		x.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
-	}
-	for _, c := range open {
-		c.Stream.Close(x.streams.Closing(CloseDrain))
 	}
 }
 

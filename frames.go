@@ -49,10 +49,16 @@ const displacedRetry = 5 * time.Minute
 
 // Closing is the last frame of a stream that the hub ends: when to come back is
 // jittered, so that those cut together do not return together.
-func (f *frames) Closing(reason CloseReason) *sse.Frame { return f.ClosingFor(reason, 0) }
+func (f *frames) Closing(reason CloseReason) *sse.Frame { return f.closing(reason, 0, "") }
 
 // ClosingFor is Closing where coming back is of no use for some time.
 func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *sse.Frame {
+	return f.closing(reason, after, "")
+}
+
+// closing is ClosingFor with an id: the place that a client knows who has had all
+// before; empty where it lacks something.
+func (f *frames) closing(reason CloseReason, after time.Duration, place string) *sse.Frame {
 	wait := f.retry
 	if reason == CloseReplaced || reason == CloseKicked {
 		wait = max(wait, displacedRetry)
@@ -62,7 +68,7 @@ func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *sse.Frame 
 		Reason  CloseReason `json:"reason"`
 		RetryMS int64       `json:"retryMs"`
 	}{reason, wait.Milliseconds()})
-	b, _ := sse.AppendEvent(sse.AppendRetry(nil, wait), "", "hub.closing", data)
+	b, _ := sse.AppendEvent(sse.AppendRetry(nil, wait), place, "hub.closing", data)
 	return sse.NewFrame(b, false)
 }
 

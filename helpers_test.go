@@ -189,7 +189,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
-		Log: NewMemoryLog(testLimits), Marks: HistoryPart{Events: testLimits.Events / 4}, Resolver: OwnMembership{}, Logger: logger,
+		Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,

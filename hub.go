@@ -37,7 +37,6 @@ type HubConfig struct {
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
 	Log          Log
-	Marks        HistoryPart // after which quiet streams are told their place
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
@@ -56,7 +55,7 @@ func NewHub(cfg HubConfig) *Hub {
 		drained: make(chan struct{}),
 	}
 	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
-	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, cfg.Marks, h.count, cfg.Logger}
+	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
 	h.log.Follow(h.dispatcher)
 	return h
 }
@@ -174,7 +173,7 @@ func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, member
 // History reads a tenant's events after a cursor, or from the oldest on when that
 // is empty: limit at most. gap says that some before them are missing for good.
 func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
-	from, err := h.log.Find(ctx, tenant, after)
+	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
 		lost := errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor)
 		if err != nil && !lost {
@@ -241,7 +240,7 @@ func (h *Hub) Sweep(now time.Time) {
 		var oldest Cursor
 		err := errors.ErrUnsupported
 		if remembers {
-			oldest, err = h.log.Find(context.Background(), name, "")
+			oldest, err = h.log.Find(context.Background(), name, "", nil)
 		}
 		if t := h.find(name); t != nil {
 			for room, r := range t.resolved {
@@ -249,16 +248,13 @@ func (h *Hub) Sweep(now time.Time) {
 				if now.Sub(r.used) > resolvedTTL && err == nil && r.at < oldest.Seq {
 					t.setMembersLocked(room, nil)
 					delete(t.resolved, room)
+					t.rooms.Unsure(t.head.Seq)
 				}
 			}
 			if err == nil {
 				t.rooms.Prune(oldest.Seq)
 			}
-			if h.marks.Time > 0 && t.unmarked.events > 0 && now.Sub(t.unmarked.since) >= h.marks.Time {
-				t.markLocked(&t.gathered, now)
-			}
 			t.mu.Unlock()
-			h.Flush(name)
 		}
 		h.forget(name)
 	}

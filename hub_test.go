@@ -85,14 +85,22 @@ func (h *testHub) publish(t testing.TB, tenant, typ, target, payload string) map
 	return answer
 }
 
-func seqOf(t testing.TB, cursor string) int {
+func (h *testHub) seqOf(t testing.TB, cursor string) int {
 	t.Helper()
-	_, text, _ := strings.Cut(cursor, "-")
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("cursor %q: %v", cursor, err)
+	c, ok := h.parse("acme", cursor)
+	if !ok {
+		t.Fatalf("cursor %q", cursor)
 	}
-	return n
+	return int(c.Seq)
+}
+
+// parse reads a cursor as only the hub can.
+func (h *Hub) parse(tenant, cursor string) (Cursor, bool) {
+	return epochOf(h.log, tenant).parse(cursor)
+}
+
+func epochOf(log Log, tenant string) Epoch {
+	return log.(interface{ epoch(tenant string) Epoch }).epoch(tenant)
 }
 
 func TestReadyComesFirst(t *testing.T) {
@@ -231,9 +239,9 @@ func TestBatchIsAtomic(t *testing.T) {
 	for _, fault := range answer["errors"].([]any) {
 		bad = append(bad, fault.(map[string]any)["index"])
 	}
-	is.Equal(bad, []any{1.0, 3.0})                                   // every bad index is named
-	is.Equal(h.payloads(t, "acme", a), []string{""})                 // none of it arrived
-	is.Equal(seqOf(t, a.reader.LastEventID()), seqOf(t, a.Cursor)+1) // nor took a place: the marker's is the first
+	is.Equal(bad, []any{1.0, 3.0})                                       // every bad index is named
+	is.Equal(h.payloads(t, "acme", a), []string{""})                     // none of it arrived
+	is.Equal(h.seqOf(t, a.reader.LastEventID()), h.seqOf(t, a.Cursor)+1) // nor took a place: the marker's is the first
 }
 
 func TestBatchIsContiguousUnder8ConcurrentPublishers(t *testing.T) {
@@ -261,7 +269,7 @@ func TestBatchIsContiguousUnder8ConcurrentPublishers(t *testing.T) {
 	is.Equal(all[0], all[1]) // one order for all
 	is.Equal(len(all[0]), publishers*batches*size)
 	for i, event := range all[0] {
-		is.Equal(seqOf(t, event.ID), seqOf(t, clients[0].Cursor)+1+i) // consecutive places
+		is.Equal(h.seqOf(t, event.ID), h.seqOf(t, clients[0].Cursor)+1+i) // consecutive places
 		n, err := strconv.Atoi(string(openEnvelope(t, event).Payload))
 		is.NoErr(err)
 		is.Equal(n%size, i%size) // in the order given
@@ -490,7 +498,7 @@ func TestCursorsRise(t *testing.T) {
 		event := c.next(t)
 		is.Equal(event.ID, answer["cursor"])
 		is.Equal(string(openEnvelope(t, event).Payload), strconv.Itoa(i))
-		is.Equal(seqOf(t, event.ID), seqOf(t, c.Cursor)+1+i)
+		is.Equal(h.seqOf(t, event.ID), h.seqOf(t, c.Cursor)+1+i)
 	}
 	is.Equal(h.open(t, "tenant=acme&profile=b").Cursor, c.reader.LastEventID()) // the place before what comes
 }
@@ -508,7 +516,7 @@ func TestEphemeralHasNoIDAndNoCursor(t *testing.T) {
 	is.Equal(event.ID, c.Cursor) // no id line: the last one stays
 	is.True(openEnvelope(t, event).Ephemeral)
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `2`)
-	is.Equal(seqOf(t, c.next(t).ID), seqOf(t, c.Cursor)+1) // nor took a place
+	is.Equal(h.seqOf(t, c.next(t).ID), h.seqOf(t, c.Cursor)+1) // nor took a place
 }
 
 func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
@@ -520,7 +528,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	payload := `"` + strings.Repeat("x", 1<<10) + `"`
 	for i := range 100 {
 		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, payload)
-		is.Equal(seqOf(t, healthy.next(t).ID), seqOf(t, healthy.Cursor)+1+i)
+		is.Equal(h.seqOf(t, healthy.next(t).ID), h.seqOf(t, healthy.Cursor)+1+i)
 	}
 	is.Equal(h.payloads(t, "acme", healthy), []string{""})
 

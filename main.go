@@ -196,11 +196,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	defer shared.leave()
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: budget,
-		Log: shared.log, Rooms: shared.rooms,
-		Marks: HistoryPart{
-			Events: (cfg.HistoryEvents + 3) / 4, Bytes: (cfg.HistoryBytes + 3) / 4, Time: (cfg.HistoryTTL + 3) / 4,
-		},
-		Resolver: resolver, Logger: logger,
+		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most: MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
 	})
 	presence := NewPresence(hub, PresenceConfig{

@@ -305,6 +305,19 @@ func (m *members) Share(tenant string, viewer ProfileRef, profiles []ProfileRef)
 	return share
 }
 
+// readerLocked is who p is as one who reads a tenant's history.
+func (m *members) readerLocked(t *tenant, p ProfileRef) *Reader {
+	r := t.rooms.Reader(p)
+	if m.ownsMembership() {
+		r.RoomsFrom = 0 // of its own a hub forgets none
+	}
+	if m.tenants.inCluster() {
+		r.StaysFrom = math.MaxUint64 // another hub may have pruned them
+		r.AllRooms = !m.ownsMembership()
+	}
+	return r
+}
+
 // settle brings the tenants' rooms up to date before events for them are placed: also
 // where nobody is connected, since who resumes later is to get them. Where another
 // service owns membership, it says how many members each event's room has; else nil.

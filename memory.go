@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +16,7 @@ import (
 type MemoryLog struct {
 	// Static after the start.
 	secret []byte
+	key    *cursorKey
 	sinks  []Sink
 
 	shelves shelves
@@ -25,8 +25,9 @@ type MemoryLog struct {
 
 // NewMemoryLog makes an empty log.
 func NewMemoryLog(limits MemoryLimits) *MemoryLog {
-	l := &MemoryLog{secret: make([]byte, 16)}
+	l := &MemoryLog{secret: make([]byte, 32)}
 	rand.Read(l.secret)
+	l.key = newCursorKey(l.secret)
 	l.shelves = newShelves(limits, true, l.epoch)
 	l.ids = idWindow{window: limits.Window, most: limits.IDs, known: map[idKey]firstSeen{}}
 	return l
@@ -40,10 +41,10 @@ func (l *MemoryLog) Ready() error { return nil }
 
 // epoch is of one tenant and one life of the log, so that another's cursor is
 // unknown; a tenant that is forgotten and comes back has the same.
-func (l *MemoryLog) epoch(tenant string) string {
+func (l *MemoryLog) epoch(tenant string) Epoch {
 	mac := hmac.New(sha256.New, l.secret)
 	mac.Write([]byte(tenant))
-	return hex.EncodeToString(mac.Sum(nil)[:8])
+	return l.key.epoch(mac.Sum(nil))
 }
 
 // Append implements Log; it does not fail.
@@ -138,7 +139,7 @@ func (l *MemoryLog) look(tenant string) *shelf {
 	h := l.shelves.lock(tenant, false)
 	if h == nil {
 		l.shelves.mu.RLock()
-		h = &shelf{epoch: l.epoch(tenant), head: l.shelves.floor, from: l.shelves.floor}
+		h = l.shelves.emptyLocked(tenant)
 		l.shelves.mu.RUnlock()
 		h.mu.Lock()
 	}
@@ -147,18 +148,18 @@ func (l *MemoryLog) look(tenant string) *shelf {
 }
 
 // Find implements Log.
-func (l *MemoryLog) Find(_ context.Context, tenant, cursor string) (Cursor, error) {
+func (l *MemoryLog) Find(_ context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
 	h := l.look(tenant)
 	defer h.mu.Unlock()
 	oldest := Cursor{h.epoch, h.from}
 	if cursor == "" {
 		return oldest, nil
 	}
-	c, ok := ParseCursor(cursor)
+	c, ok := h.epoch.parse(cursor)
 	switch {
-	case !ok || c.Epoch != h.epoch || c.Seq > h.head:
+	case !ok || c.Seq > h.head:
 		return Cursor{h.epoch, h.head}, ErrUnknownCursor
-	case c.Seq < oldest.Seq:
+	case !h.wholeLocked(c.Seq, r):
 		return oldest, ErrExpired
 	}
 	return c, nil
@@ -168,7 +169,7 @@ func (l *MemoryLog) Find(_ context.Context, tenant, cursor string) (Cursor, erro
 func (l *MemoryLog) Read(_ context.Context, tenant string, q Query) (Page, error) {
 	h := l.look(tenant)
 	defer h.mu.Unlock()
-	if q.After < h.from {
+	if !h.wholeLocked(q.After, q.Reader) {
 		return Page{Next: Cursor{h.epoch, h.from}}, ErrExpired
 	}
 	return h.readLocked(q), nil

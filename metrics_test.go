@@ -211,7 +211,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log, hub.StreamBuffer, hub.Marks = NewMemoryLog(limits), 8<<10, HistoryPart{}
+		hub.Log, hub.StreamBuffer = NewMemoryLog(limits), 8<<10
 	})
 	handler := h.API.Handler()
 	var cursor string
@@ -251,7 +251,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	is.Equal(scrape(t, handler)["realtime_queue_bytes"], 0.0)
 
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
-		h.Lost("acme", Cursor{"x", 9})
+		h.Lost("acme", Cursor{Epoch{}, 9})
 	})
 	for i := range maxTypingRoom + 1 {
 		is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "all"}, ProfileRef{"user", strconv.Itoa(i)}))

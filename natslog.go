@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,12 +22,30 @@ type brokerLog struct {
 	sinks   []Sink
 	unread  atomic.Int64
 	logger  *slog.Logger
+
+	keyMu sync.Mutex
+	// Guarded by keyMu.
+	lastKey *cursorKey
+	secret  string // what it was made from
 }
 
-// epoch is of one tenant and one life of the stream, the same for all hubs.
-func (l *brokerLog) epoch(tenant string) string {
+// epochID is of one tenant and one life of the stream, the same for all hubs.
+func (l *brokerLog) epochID(tenant string) []byte {
 	sum := sha256.Sum256([]byte(l.journal.Epoch() + " " + tenant))
-	return hex.EncodeToString(sum[:8])
+	return sum[:8]
+}
+
+func (l *brokerLog) epoch(tenant string) Epoch { return l.key().epoch(l.epochID(tenant)) }
+
+// key is that of all hubs.
+func (l *brokerLog) key() *cursorKey {
+	secret := l.journal.Secret()
+	l.keyMu.Lock()
+	defer l.keyMu.Unlock()
+	if l.lastKey == nil || l.secret != secret {
+		l.lastKey, l.secret = newCursorKey([]byte(secret)), secret
+	}
+	return l.lastKey
 }
 
 // Follow implements Log.
@@ -78,7 +96,7 @@ func logError(err error) error {
 
 // entryOf is an item as it is handed on; nil for what is no event, which is told of
 // once, when the item is prepared for or else handled.
-func (l *brokerLog) entryOf(it *journal.Item, epoch string) *Entry {
+func (l *brokerLog) entryOf(it *journal.Item, epoch Epoch) *Entry {
 	e, _ := it.Own.(*Entry)
 	if e == nil {
 		if _, told := it.Own.(error); told {
@@ -100,7 +118,7 @@ func (l *brokerLog) entryOf(it *journal.Item, epoch string) *Entry {
 	return e
 }
 
-func (l *brokerLog) entriesOf(items []*journal.Item, epoch string) []*Entry {
+func (l *brokerLog) entriesOf(items []*journal.Item, epoch Epoch) []*Entry {
 	entries := make([]*Entry, 0, len(items))
 	for _, it := range items {
 		if e := l.entryOf(it, epoch); e != nil {
@@ -202,12 +220,11 @@ func (l *brokerLog) Detach(tenant string) {
 }
 
 // Find implements Log.
-func (l *brokerLog) Find(ctx context.Context, tenant, cursor string) (Cursor, error) {
-	c, ok := ParseCursor(cursor)
+func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
 	epoch := l.epoch(tenant)
-	ok = ok && c.Epoch == epoch
+	c, ok := epoch.parse(cursor)
 	if h := l.shelves.lock(tenant, false); h != nil {
-		near := ok && h.attached > 0 && h.from <= c.Seq && c.Seq <= h.head
+		near := ok && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
 		h.mu.Unlock()
 		if near {
 			return c, nil
@@ -242,7 +259,7 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 		if h == nil {
 			break
 		}
-		if h.attached > 0 && q.After >= h.from {
+		if h.attached > 0 && h.wholeLocked(q.After, q.Reader) {
 			page := h.readLocked(q)
 			h.mu.Unlock()
 			return page, nil

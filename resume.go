@@ -20,9 +20,7 @@ type replay struct {
 	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error)
 	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
-	// allRooms: what rooms a profile belonged to is not known here; so those of all
-	// entries are looked at, as of now.
-	allRooms bool
+	reader  func() *Reader // who the connection is now; the tenant is locked
 
 	count *hubCounts
 
@@ -39,7 +37,7 @@ const chunkBytes = 64 << 10
 func (r *replay) step() bool {
 	t, c := r.tenant, r.conn
 	t.mu.Lock()
-	q := Query{After: c.place, Reader: &Reader{c.Profile, t.rooms.Stays(c.Profile), r.allRooms}, Bytes: chunkBytes}
+	q := Query{After: c.place, Reader: r.reader(), Bytes: chunkBytes}
 	over := c.removed
 	t.mu.Unlock()
 	if over {

@@ -52,6 +52,8 @@ type Rooms struct {
 	past    map[belonging][]Stay // ended, and in reach of the history still
 	ended   int                  // stays in past
 	forgot  uint64               // the place up to which past was too much
+	pruned  uint64               // the place up to which stays may have been pruned
+	unsure  uint64               // the place up to which who belonged where may be forgotten
 }
 
 type belonging struct {
@@ -130,7 +132,9 @@ func (r *Rooms) Set(room Room, b Belonging) (came, went bool) {
 		r.Add(room, b.Profile, past[n-1].From)
 		past = past[:n-1]
 	}
-	if len(past) > 0 && r.ended+len(past) <= maxPast {
+	if len(past) > 0 && r.ended+len(past) > maxPast {
+		r.forgot = max(r.forgot, past[len(past)-1].Until)
+	} else if len(past) > 0 {
 		if r.past == nil {
 			r.past = map[belonging][]Stay{}
 		}
@@ -152,11 +156,22 @@ func (r *Rooms) Prune(oldest uint64) {
 		for n < len(stays) && stays[n].Until <= oldest {
 			n++
 		}
+		if n > 0 {
+			r.pruned = max(r.pruned, stays[n-1].Until)
+		}
 		r.ended -= n
 		if r.past[key] = stays[n:]; n == len(stays) {
 			delete(r.past, key)
 		}
 	}
+}
+
+// Unsure says that who belonged where before a place may not be known.
+func (r *Rooms) Unsure(place uint64) { r.unsure = max(r.unsure, place) }
+
+// Reader is who p is as one who reads a tenant's history.
+func (r *Rooms) Reader(p ProfileRef) *Reader {
+	return &Reader{Profile: p, Rooms: r.Stays(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
 }
 
 // Stays are the times that p has spent in the rooms it belongs to now.

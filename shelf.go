@@ -30,20 +30,37 @@ const sampled = 32
 //
 // Lock order: shelves.mu → shelf.mu.
 type shelves struct {
-	limits MemoryLimits                       // static
-	begin  func(tenant string) (epoch string) // static: a new shelf's
-	rises  bool                               // static: no place is given twice, whatever is forgotten
+	limits MemoryLimits              // static
+	begin  func(tenant string) Epoch // static: a new shelf's
+	rises  bool                      // static: no place is given twice, whatever is forgotten
 
 	total atomic.Int64
 
 	mu sync.RWMutex
 	// Guarded by mu.
-	tenants map[string]*shelf
-	floor   uint64 // the last place of what was forgotten, if that must rise
+	tenants    map[string]*shelf
+	young, old map[string]grave // of those that were forgotten, if places must rise
+	floor      uint64           // the last place of those whose graves are forgotten too
 }
 
-func newShelves(limits MemoryLimits, rises bool, begin func(string) string) shelves {
+// grave is what is remembered of a forgotten shelf that had something.
+type grave struct{ from, head uint64 }
+
+const (
+	graveBytes = 128    // that one takes in memory, as measured
+	mostGraves = 65_536 // in one generation
+)
+
+func newShelves(limits MemoryLimits, rises bool, begin func(string) Epoch) shelves {
 	return shelves{limits: limits, begin: begin, rises: rises, tenants: map[string]*shelf{}}
+}
+
+// most is how many things of a size fit in a small part of so many bytes; no limit is 0.
+func most(n int, size, bytes int64) int {
+	if bytes > 0 {
+		n = int(max(1, min(int64(n), bytes/8/size)))
+	}
+	return n
 }
 
 // shelf is one tenant's.
@@ -54,12 +71,13 @@ type shelf struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch     string
+	epoch     Epoch
 	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
 	from      uint64        // the place after which none is missing
 	head      uint64        // the place up to which they go
 	lists     lists
+	dropped   dropped
 	attached  int
 	forgotten bool
 
@@ -79,7 +97,8 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 			}
 			s.mu.Lock()
 			if h = s.tenants[tenant]; h == nil {
-				h = &shelf{tenant: tenant, epoch: s.begin(tenant), head: s.floor, from: s.floor}
+				h = s.emptyLocked(tenant)
+				s.digLocked(tenant)
 				s.tenants[tenant] = h
 				s.account(h, shelfBytes)
 			}
@@ -91,6 +110,45 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 		}
 		h.mu.Unlock()
 	}
+}
+
+// emptyLocked is a shelf without entries, of a tenant that may have been here before.
+func (s *shelves) emptyLocked(tenant string) *shelf {
+	g := grave{s.floor, s.floor}
+	for _, graves := range []map[string]grave{s.old, s.young} {
+		if last, ok := graves[tenant]; ok {
+			g = last
+		}
+	}
+	return &shelf{tenant: tenant, epoch: s.begin(tenant), head: g.head, from: g.from, dropped: dropped{floor: g.from}}
+}
+
+// buryLocked remembers a shelf that is forgotten; of many the first are not.
+func (s *shelves) buryLocked(h *shelf) {
+	if !s.rises || h.head == 0 {
+		return
+	}
+	if s.young == nil {
+		s.young = map[string]grave{}
+	}
+	s.young[h.tenant] = grave{h.from, h.head}
+	s.total.Add(graveBytes)
+	if len(s.young) < most(mostGraves, graveBytes, s.limits.Total) {
+		return
+	}
+	for _, g := range s.old {
+		s.floor = max(s.floor, g.head)
+	}
+	s.total.Add(-graveBytes * int64(len(s.old)))
+	s.old, s.young = s.young, nil
+}
+
+// digLocked forgets the grave of who is back.
+func (s *shelves) digLocked(tenant string) {
+	before := len(s.young) + len(s.old)
+	delete(s.young, tenant)
+	delete(s.old, tenant)
+	s.total.Add(graveBytes * int64(len(s.young)+len(s.old)-before))
 }
 
 func (s *shelves) account(h *shelf, n int64) {
@@ -109,8 +167,10 @@ func (s *shelves) pushLocked(h *shelf, e *Entry) {
 // prependLocked adds what comes before from, after a place.
 func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 	entries = append(entries, h.entries.items...)
-	from, head, epoch := after, h.head, h.epoch
-	s.resetLocked(h, epoch, from)
+	head, dropped := h.head, h.dropped
+	s.resetLocked(h, h.epoch, after)
+	h.dropped = dropped
+	s.account(h, int64(dropped.len())*droppedBytes)
 	for _, e := range entries {
 		s.pushLocked(h, e)
 	}
@@ -118,9 +178,9 @@ func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 }
 
 // resetLocked empties a shelf, which is whole from a place on.
-func (s *shelves) resetLocked(h *shelf, epoch string, place uint64) {
+func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
 	s.account(h, shelfBytes-h.bytes.Load())
-	h.entries, h.lists, h.gone = queue[*Entry]{}, lists{}, 0
+	h.entries, h.lists, h.gone, h.dropped = queue[*Entry]{}, lists{}, 0, dropped{floor: place}
 	h.epoch, h.from, h.head = epoch, place, place
 }
 
@@ -143,7 +203,19 @@ func (s *shelves) dropLocked(h *shelf) {
 	h.gone++
 	h.from = e.Cursor.Seq
 	h.lists.remove(e.Event)
-	s.account(h, -e.Size())
+	more := h.dropped.note(e.Event, e.Cursor.Seq, most(mostDropped, droppedBytes, s.limits.Bytes))
+	s.account(h, int64(more)*droppedBytes-e.Size())
+}
+
+// clearLocked forgets who lost what.
+func (s *shelves) clearLocked(h *shelf) {
+	s.account(h, -int64(h.dropped.len())*droppedBytes)
+	h.dropped = dropped{floor: h.from}
+}
+
+// wholeLocked says that after a place nothing for a reader is missing; nil: nothing.
+func (h *shelf) wholeLocked(place uint64, r *Reader) bool {
+	return place >= h.from || !h.dropped.since(place, r)
 }
 
 // shrink brings all tenants together below their limit: a large one loses its
@@ -161,6 +233,9 @@ func (s *shelves) shrink() {
 		goal := h.bytes.Load() - min(excess, h.bytes.Load()/4+1)
 		for h.entries.len() > 0 && h.bytes.Load() > goal {
 			s.dropLocked(h)
+		}
+		if h.bytes.Load() > goal {
+			s.clearLocked(h)
 		}
 		empty := h.entries.len() == 0
 		h.mu.Unlock()
@@ -200,9 +275,7 @@ func (s *shelves) forget(tenant string) {
 		return
 	}
 	h.forgotten = true
-	if s.rises {
-		s.floor = max(s.floor, h.head)
-	}
+	s.buryLocked(h)
 	delete(s.tenants, tenant)
 	s.account(h, -h.bytes.Load())
 }
@@ -250,7 +323,7 @@ func (h *shelf) upTo(place uint64) uint64 {
 	return h.gone + uint64(n)
 }
 
-// readLocked answers a Query after a place that is not before from.
+// readLocked answers a Query after a place from which the shelf is whole for its reader.
 func (h *shelf) readLocked(q Query) Page {
 	places := runs{}
 	if q.Reader == nil {

@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -27,20 +32,74 @@ var (
 	ErrTooLarge = errors.New("the event has more bytes than the broker takes")
 )
 
-// Cursor is a place in a tenant's history. Its text form is opaque to clients.
+// Epoch is one life of a tenant's history. Two are equal if they are the same one's.
+type Epoch struct {
+	key *cursorKey
+	tag uint64
+}
+
+// Cursor is a place in a tenant's history. Its text form is opaque to clients: it tells
+// neither how much there is nor what came first, and cannot be made up.
 type Cursor struct {
-	Epoch string // new for each life of the tenant's history
+	Epoch Epoch  // new for each life of the tenant's history
 	Seq   uint64 // 0: before the first event
 }
 
-func (c Cursor) String() string { return c.Epoch + "-" + strconv.FormatUint(c.Seq, 10) }
+// cursorKey is the secret of cursors: one block of AES over the epoch's tag and the
+// number. Who does not have it meets a tag by luck once in 2⁶⁴ tries.
+type cursorKey struct{ block cipher.Block }
 
-// ParseCursor reads the text form, in the one way that String writes it.
-func ParseCursor(text string) (Cursor, bool) {
-	epoch, digits, found := strings.Cut(text, "-")
-	seq, err := strconv.ParseUint(digits, 10, 64)
-	c := Cursor{epoch, seq}
-	return c, found && err == nil && c.String() == text
+// cursorLen is how long a cursor's text is.
+const cursorLen = 22
+
+var cursorText = base64.RawURLEncoding.Strict()
+
+// cursorBlocks are for what is encrypted or decrypted, which the compiler cannot keep on
+// the stack.
+var cursorBlocks = sync.Pool{New: func() any { return new([aes.BlockSize]byte) }}
+
+// newCursorKey makes the key that follows from a secret of any length.
+func newCursorKey(secret []byte) *cursorKey {
+	key := sha256.Sum256(append([]byte("cursor "), secret...))
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic(err) // the key has a length that there is
+	}
+	return &cursorKey{block}
+}
+
+// epoch is the one of an id, of which 8 bytes count.
+func (k *cursorKey) epoch(id []byte) Epoch { return Epoch{k, binary.BigEndian.Uint64(id)} }
+
+// String is the text form; empty for a place in no history.
+func (c Cursor) String() string {
+	if c.Epoch.key == nil {
+		return ""
+	}
+	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
+	defer cursorBlocks.Put(b)
+	binary.BigEndian.PutUint64(b[:], c.Epoch.tag)
+	binary.BigEndian.PutUint64(b[8:], c.Seq)
+	c.Epoch.key.block.Encrypt(b[:], b[:])
+	var text [cursorLen]byte
+	cursorText.Encode(text[:], b[:])
+	return string(text[:])
+}
+
+// parse reads the text form, in the one way that String writes it, of an epoch.
+func (e Epoch) parse(text string) (Cursor, bool) {
+	if len(text) != cursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
+		return Cursor{}, false
+	}
+	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
+	defer cursorBlocks.Put(b)
+	var raw [cursorLen]byte
+	copy(raw[:], text)
+	if n, err := cursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
+		return Cursor{}, false
+	}
+	e.key.block.Decrypt(b[:], b[:])
+	return Cursor{e, binary.BigEndian.Uint64(b[8:])}, binary.BigEndian.Uint64(b[:]) == e.tag
 }
 
 // Entry is one event on its way through a Log, which sets the second group.
@@ -94,6 +153,10 @@ type Reader struct {
 	Profile  ProfileRef
 	Rooms    []Stay
 	AllRooms bool // whoever belongs to them: that is looked at later
+
+	// What is not known of the time before these places: when it came to its rooms; which
+	// they were.
+	StaysFrom, RoomsFrom uint64
 }
 
 // wants says whether a reader is to be shown an entry; nil reads all.
@@ -149,12 +212,14 @@ type Log interface {
 	// comes after it; Detach ends one such promise.
 	Attach(ctx context.Context, tenant string) (head Cursor, err error)
 	Detach(tenant string)
-	// Find says where a cursor of any text stands: at a place from where nothing is
-	// missing, or with ErrExpired before the oldest place, which is returned, or with
-	// ErrUnknownCursor nowhere, and the head is returned. Empty means the oldest place.
-	Find(ctx context.Context, tenant, cursor string) (Cursor, error)
+	// Find says where a cursor of any text stands: at a place after which nothing for a
+	// reader is missing (nil: nothing at all); or with ErrExpired at one after which
+	// something is, and the oldest place is returned; or with ErrUnknownCursor nowhere, and
+	// the head is returned. Empty means the oldest place.
+	Find(ctx context.Context, tenant, cursor string, r *Reader) (Cursor, error)
 	// Read answers a Query, in time that depends on what it finds and not on what is
-	// kept. With ErrExpired, Next is the oldest place from where to go on.
+	// kept. With ErrExpired something for its reader is missing, and Next is the oldest
+	// place, from where to go on.
 	Read(ctx context.Context, tenant string, q Query) (Page, error)
 	// Ready says why nothing can be stored now, nil when it can.
 	Ready() error

@@ -16,7 +16,7 @@ import (
 )
 
 // Observer is told, with no lock held, of connections that come and go: of each
-// once, and of its coming before anybody else can find it.
+// once, after it was admitted and before its tenant has it; and of none that is refused.
 type Observer interface {
 	Connected(*Connection)
 	Disconnected(*Connection)
@@ -140,20 +140,18 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		unnamed: s.Unnamed, filter: s.Types,
 	}
 	c.lastActivity.Store(now.UnixNano())
-	c.Stream = x.engine.NewStream(func(why error) { x.ended(c, why) })
+	c.Stream = x.engine.NewOwned(owner{x, c})
 
 	var from Cursor
 	var missed error
 	if s.Cursor != "" {
-		from, missed = x.log.Find(ctx, s.Tenant, s.Cursor)
-		if missed != nil && !errors.Is(missed, ErrExpired) && !errors.Is(missed, ErrUnknownCursor) {
-			return nil, missed
+		if from, missed, err = x.locate(ctx, s); err != nil {
+			x.tenants.forget(s.Tenant)
+			return nil, err
 		}
 	}
-	x.observer.Connected(c)
-	t, replaced, err := x.register(ctx, c, s.Watch, from, missed)
+	t, err := x.reserve(ctx, c)
 	if err != nil {
-		x.observer.Disconnected(c)
 		x.tenants.forget(c.Tenant)
 		if !errors.Is(err, ErrDraining) {
 			x.turnedOff.Do(func() {
@@ -162,9 +160,10 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		}
 		return nil, err
 	}
+	x.observer.Connected(c)
+	t, replaced := x.register(t, c, s.Watch, from, missed)
 	if replaced != nil {
 		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		replaced.Stream.Close(x.Closing(CloseReplaced))
 		x.observer.Disconnected(replaced)
 	}
 	if !s.Expires.IsZero() {
@@ -173,9 +172,9 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	if t != nil {
 		r := &replay{
 			tenant: t, conn: c, log: x.log, logger: x.logger, told: from.Seq,
-			allRooms: x.tenants.inCluster() && !x.members.ownsMembership(),
-			fail:     func() { x.Kick(c, CloseCapacity) },
-			count:    x.count,
+			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
+			fail:   func() { x.Kick(c, CloseCapacity) },
+			count:  x.count,
 		}
 		if !x.members.ownsMembership() {
 			r.resolve, r.patience = x.members.resolveAll, resolveTime
@@ -187,28 +186,61 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	return c, nil
 }
 
-// register adds c to its tenant, to be live after a place, or after the head when
-// that is zero. The tenant is returned when c is behind, and the connection whose
-// place c took.
-func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection, err error) {
+// locate is where a subscription's cursor stands for its profile, and what it missed for
+// good.
+func (x *streams) locate(ctx context.Context, s Subscription) (from Cursor, missed, err error) {
+	t, err := x.tenants.open(ctx, s.Tenant)
+	if err != nil {
+		return Cursor{}, nil, err
+	}
+	r := x.members.readerLocked(t, s.Profile)
+	t.mu.Unlock()
+	from, err = x.log.Find(ctx, s.Tenant, s.Cursor, r)
+	if errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor) {
+		return from, err, nil
+	}
+	return from, nil, err
+}
+
+// reserve admits c to its tenant, which is not forgotten until register adds it.
+func (x *streams) reserve(ctx context.Context, c *Connection) (*tenant, error) {
 	t, err := x.tenants.open(ctx, c.Tenant)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer t.mu.Unlock()
 	c.Tenant = t.name // one copy of a name for all; before others can find c
 	p := t.people[c.Profile]
 	if p != nil {
 		c.Profile = p.ref
-		if x.most.Profile > 0 && len(p.conns) >= x.most.Profile {
-			replaced = p.conns[0] // the oldest
-		}
 	}
-	if err := x.admit(c, replaced, len(t.conns)); err != nil {
-		return nil, nil, err
+	if err := x.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+		return nil, err
+	}
+	t.coming++
+	return t, nil
+}
+
+// replaces says whether one more connection of p takes the place of its oldest.
+func (x *streams) replaces(p *person) bool {
+	return x.most.Profile > 0 && len(p.conns) >= x.most.Profile
+}
+
+// register adds c, which was admitted, to its tenant, to be live after a place, or
+// after the head when that is zero. The tenant is returned when c is behind, and the
+// connection whose place c took.
+func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.coming--
+	c.joined = true
+	p := t.people[c.Profile]
+	if p != nil && x.replaces(p) {
+		replaced = p.conns[0] // the oldest
 	}
 	if replaced != nil {
 		x.leaveLocked(t, replaced, CloseReplaced)
+		x.closeLocked(t, replaced, CloseReplaced)
 		p = t.people[c.Profile]
 	}
 	c.index = len(t.conns)
@@ -223,14 +255,14 @@ func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRe
 	p.conns = append(p.conns, c)
 	t.watchLocked(c, watch)
 
-	if missed == nil && from.Epoch != "" && from.Seq < t.rooms.Forgotten() {
+	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten() {
 		missed = ErrExpired
 	}
 	resume := ResumeComplete
 	switch {
 	case missed != nil:
 		resume = ResumePartial
-	case from.Epoch == "":
+	case from.Epoch == (Epoch{}):
 		resume, from = ResumeFresh, t.head
 	}
 	x.count.connects.add(resume, 1)
@@ -248,7 +280,7 @@ func (x *streams) register(ctx context.Context, c *Connection, watch []ProfileRe
 	case resume != ResumeFresh:
 		x.count.replayed.add(0)
 	}
-	return in, replaced, nil
+	return in, replaced
 }
 
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
@@ -257,6 +289,11 @@ func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 	t.removeLocked(c)
 	x.expiry.set(c, time.Time{})
 	x.drop(c)
+}
+
+// closeLocked ends c's stream, with the place that its client may go on from.
+func (x *streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
+	c.Stream.Close(x.closing(reason, 0, t.knownLocked(c)))
 }
 
 // Prolong has a connection end at another time; at zero not by itself. It says whether
@@ -289,9 +326,7 @@ func (x *streams) expiring(l *lifetime) {
 
 // expired ends a connection whose time is over.
 func (x *streams) expired(l *lifetime) {
-	if x.removeIf(l.conn, CloseExpired, func() bool { return x.expiry.stands(l) }) {
-		l.conn.Stream.Close(x.Closing(CloseExpired))
-	}
+	x.removeIf(l.conn, CloseExpired, func() bool { return x.expiry.stands(l) })
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it. It says
@@ -333,6 +368,23 @@ func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 	return list
 }
 
+// owner is what the engine knows of a connection.
+type owner struct {
+	streams *streams
+	conn    *Connection
+}
+
+// Gone implements sse.Owner.
+func (o owner) Gone(why error) { o.streams.ended(o.conn, why) }
+
+// Beat implements sse.Owner: the place is told instead of a comment where it has moved.
+func (o owner) Beat(_ *sse.Stream, d *sse.Delivery, comment *sse.Frame) {
+	if t := o.streams.tenants.find(o.conn.Tenant); t != nil {
+		t.beatLocked(d, o.conn, comment)
+		t.mu.Unlock()
+	}
+}
+
 // ended is the stream's own word that it is over.
 func (x *streams) ended(c *Connection, why error) {
 	reason := CloseClient
@@ -350,26 +402,26 @@ func (x *streams) ended(c *Connection, why error) {
 		x.cuts.add(reason, 1) // remove logs each at debug
 		x.cutting.tell()
 	}
-	x.remove(c, reason)
+	x.removeIf(c, reason, nil)
 }
 
-// remove takes c out of the hub; only the first call does anything, and says so.
-func (x *streams) remove(c *Connection, reason CloseReason) (first bool) {
-	return x.removeIf(c, reason, func() bool { return true })
-}
-
-// removeIf is remove where it is so, which is asked under the tenant's lock.
+// removeIf takes c out of the hub where it is so, which is asked under the tenant's
+// lock, and ends its stream; nil: that has ended. Only the first call does anything, and
+// says so.
 func (x *streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
-	first = !c.removed && so() // and c.drained is not changed any more
+	first = !c.removed && (so == nil || so()) // and c.drained is not changed any more
 	if first {
 		if c.drained && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
 		}
 		x.leaveLocked(t, c, reason)
+		if so != nil {
+			x.closeLocked(t, c, reason)
+		}
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
@@ -390,9 +442,7 @@ func (x *streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 // Kick closes a connection, and says whether it was there still: it is gone from the
 // hub when Kick returns.
 func (x *streams) Kick(c *Connection, reason CloseReason) bool {
-	first := x.remove(c, reason) // before the stream's own end does, for no reason
-	c.Stream.Close(x.Closing(reason))
-	return first
+	return x.removeIf(c, reason, func() bool { return true }) // before the stream's own end does, for no reason
 }
 
 // Drained is closed by Refuse, and when Drain is over: requests that have no end of
@@ -427,10 +477,10 @@ func (x *streams) Drain(ctx context.Context, over time.Duration) {
 		if t := x.tenants.find(c.Tenant); t != nil {
 			if !c.removed {
 				c.drained = true
+				x.closeLocked(t, c, CloseDrain)
 			}
 			t.mu.Unlock()
 		}
-		c.Stream.Close(x.Closing(CloseDrain))
 	}
 }
 

@@ -21,11 +21,13 @@ type tenant struct {
 	attached  bool         // head is known, and the log tells of all that follows
 	shared    bool         // what other hubs know of it is known, and what changes
 	gathered  sse.Delivery // what is to be flushed
-	unmarked  traffic      // since the places of quiet streams moved on
+	mark      *sse.Frame   // tells the place markAt, made when it is needed
+	markAt    Cursor
 	rooms     Rooms
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
 	people    map[ProfileRef]*person
 	conns     []*Connection // in no order; a connection knows its index
+	coming    int           // that are admitted, and not yet among conns
 	present   map[Room]map[*person]struct{}
 	watchers  map[ProfileRef]map[*Connection]struct{}
 	accepted  int64 // events that were published to this hub, since it was found
@@ -36,13 +38,6 @@ type resolved struct {
 	roster *Roster
 	used   time.Time
 	at     uint64 // the tenant's place then
-}
-
-// traffic is how much was delivered, and since when.
-type traffic struct {
-	events int
-	bytes  int64
-	since  time.Time
 }
 
 // person is a profile that has connections.
@@ -142,20 +137,30 @@ func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, pl
 	}
 }
 
-// markLocked moves the places of quiet streams on, with bare ids: their clients
-// would come back as expired although they missed nothing.
-func (t *tenant) markLocked(d *sse.Delivery, now time.Time) {
-	t.unmarked = traffic{since: now}
-	var mark *sse.Frame
-	for _, c := range t.conns {
-		if c.behind != nil || c.place >= t.head.Seq {
-			continue
+// beatLocked sends what is due on a stream about once a heartbeat: the place of one that
+// is live, if its client does not know it, or else the comment, if any. Without the
+// place a quiet client would come back from far behind.
+func (t *tenant) beatLocked(d *sse.Delivery, c *Connection, comment *sse.Frame) {
+	switch {
+	case c.removed || c.drained:
+	case c.behind == nil && c.place < t.head.Seq:
+		if t.mark == nil || t.markAt != t.head {
+			t.mark, t.markAt = sse.NewFrame(sse.AppendID(nil, t.head.String()), false), t.head
 		}
-		if mark == nil {
-			mark = sse.NewFrame(sse.AppendID(nil, t.head.String()), false)
-		}
-		t.sendLocked(d, c, mark, t.head.Seq)
+		c.place = t.head.Seq
+		d.Send(c.Stream, t.mark)
+	case comment != nil:
+		d.Send(c.Stream, comment)
 	}
+}
+
+// knownLocked is the place that c's client knows once it has had all that it is owed;
+// empty before it has caught up.
+func (t *tenant) knownLocked(c *Connection) string {
+	if !c.joined || c.behind != nil {
+		return ""
+	}
+	return t.head.String()
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them, and the

@@ -86,7 +86,7 @@ func (x *tenants) Know(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	nothing := len(t.conns) == 0 && t.rooms.Empty() && x.sharing.Empty(name)
+	nothing := len(t.conns)+t.coming == 0 && t.rooms.Empty() && x.sharing.Empty(name)
 	t.mu.Unlock()
 	if nothing {
 		x.forget(name) // there is none: a read makes none
@@ -153,6 +153,7 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 	t.mu.Lock()
 	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
 		t.head = head
+		t.rooms.Unsure(head.Seq) // the tenant may have been here before
 	}
 	over = t.forgotten
 	t.mu.Unlock()
@@ -215,7 +216,7 @@ func (x *tenants) forget(name string) {
 		return
 	}
 	t.mu.Lock()
-	if len(t.conns) > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
+	if len(t.conns) > 0 || t.coming > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
 		t.mu.Unlock()
 		x.mu.Unlock()
 		return

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"strconv"
 	"strings"
@@ -13,7 +14,42 @@ import (
 const (
 	epochKey   = "epoch"
 	epochTries = 5
+	secretKey  = "secret"
 )
+
+// Secret is random bytes that all who share the journal have, and nobody else who
+// cannot read it.
+func (j *Journal) Secret() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.secret
+}
+
+// readSecret learns the secret, which the first who comes makes; whoever is there when
+// it was lost keeps it.
+func (j *Journal) readSecret(ctx context.Context) error {
+	ours := j.Secret()
+	if ours == "" {
+		ours = rand.Text() + rand.Text()
+	}
+	for {
+		entry, err := j.epochs.Get(ctx, secretKey)
+		if err == nil {
+			ours = string(entry.Value())
+		} else if errors.Is(err, jetstream.ErrKeyNotFound) {
+			_, err = j.epochs.Create(ctx, secretKey, []byte(ours))
+		}
+		if err == nil {
+			j.mu.Lock()
+			j.secret = ours
+			j.mu.Unlock()
+			return nil
+		}
+		if !errors.Is(err, jetstream.ErrKeyExists) || !pause(ctx) { // else a replica is behind
+			return err
+		}
+	}
+}
 
 // Epoch is new for each life of the stream: places of another mean nothing here.
 func (j *Journal) Epoch() string {
@@ -95,9 +131,7 @@ func (j *Journal) saw(seq uint64) {
 
 // restart takes up all keys in another life of the stream.
 func (j *Journal) restart(last uint64) {
-	j.mu.Lock()
-	j.swept = last
-	j.mu.Unlock()
+	j.swept.Store(last)
 	for _, f := range j.followed() {
 		f.mu.Lock()
 		f.beginLocked(last, last)

@@ -3,16 +3,13 @@ package journal
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
-const (
-	sweepKeys = 1024 // that the broker looks up at once
-	quietKeys = 64   // whose places are moved on in one sweep at the most
-)
+// sweepKeys is how many keys the broker looks up at once.
+const sweepKeys = 1024
 
 // know says that a place exists: what is missing up to it is read back.
 func (f *feed) know(seq uint64) {
@@ -125,67 +122,89 @@ func (f *feed) beginLocked(place, known uint64) (life uint64) {
 	return f.life
 }
 
-// sweep looks for last messages that did not come: they have none after them that
-// would tell.
+// sweep looks for last messages that did not come, which have none after them that
+// would tell, and moves the places of all other keys on, before the stream leaves them
+// behind: one answer says of all that it was asked for that they have nothing new.
 func (j *Journal) sweep(ctx context.Context, s state) error {
-	j.mu.Lock()
-	from := j.swept
-	names := make([]string, 0, len(j.names))
-	for name := range j.names {
-		names = append(names, j.cfg.Prefix+".ev."+name)
-	}
-	j.mu.Unlock()
-	if s.last <= from {
+	if s.last <= j.swept.Load() {
 		return nil
 	}
-	upTo := s.last
-	for some := range slices.Chunk(names, sweepKeys) {
-		end, err := j.direct(ctx, get{Seq: from + 1, MultiLast: some}, func(msg *nats.Msg) {
-			j.mu.Lock()
-			f := j.names[strings.TrimPrefix(msg.Header.Get("Nats-Subject"), j.cfg.Prefix+".ev.")]
-			j.mu.Unlock()
-			if f != nil {
-				f.know(parseSeq(msg.Header.Get("Nats-Sequence")))
-			}
-		})
+	feeds := j.followed()
+	if len(feeds) == 0 {
+		j.swept.Store(s.last)
+		return nil
+	}
+	// A key of which there is no message gives no answer, and neither does a replica that
+	// is behind. The stream's last message is of a subject that has one.
+	latest, err := j.subjectOf(ctx, s.last)
+	if err != nil {
+		return err
+	}
+	whole := true
+	for some := range slices.Chunk(feeds, sweepKeys-1) {
+		upTo, err := j.sweepSome(ctx, some, latest, s.last)
 		if err != nil {
 			return err
 		}
-		if at := parseSeq(end.Get("Nats-UpTo-Sequence")); at > 0 && parseSeq(end.Get("Nats-Num-Pending")) == 0 {
-			upTo = min(upTo, at) // the replica had no more
-		} else {
-			upTo = from // it had none of these keys, and may be behind; or too much of them
-		}
+		whole = whole && upTo >= s.last
 	}
-	j.mu.Lock()
-	j.swept = max(j.swept, upTo)
-	j.mu.Unlock()
+	if whole {
+		j.swept.Store(s.last)
+	}
 	return nil
 }
 
-// moveQuiet moves the places of quiet keys on before the stream leaves them behind.
-func (j *Journal) moveQuiet(ctx context.Context, s state) error {
-	far := (s.last - min(s.first, s.last)) / 4
-	moved := 0
-	for _, f := range j.followed() {
-		if moved == quietKeys {
-			break
+// sweepSome is sweep of some feeds; it returns the place up to which the replica that
+// was asked has told what they lack.
+func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, last uint64) (upTo uint64, err error) {
+	type waiting struct {
+		feed *feed
+		from uint64 // all up to here is known
+		idle bool
+	}
+	rest := make(map[string]waiting, len(feeds)) // of whom the answer has no message, by subject
+	names := make([]string, 0, len(feeds)+1)
+	from := last
+	for _, f := range feeds {
+		w := waiting{feed: f}
+		f.mu.Lock()
+		w.from, w.idle = f.known, f.idleLocked()
+		if w.idle {
+			w.from = f.place
 		}
-		place, idle := f.idle()
-		if !idle || s.last <= place+far {
-			continue
+		opening := f.sub == nil
+		f.mu.Unlock()
+		if opening {
+			continue // it will ask itself
 		}
-		moved++
-		switch next, err := j.next(ctx, j.subject(f.key), place, s.last); {
-		case err != nil:
-			return err
-		case next == 0: // the leader knows
-			f.quiet(place, s.last)
-		default:
-			f.know(next)
+		name := j.subject(f.key)
+		rest[name] = w
+		names = append(names, name)
+		from = min(from, w.from)
+	}
+	if from == last {
+		return last, nil
+	}
+	if _, asked := rest[latest]; !asked && latest != "" {
+		names = append(names, latest)
+	}
+	end, err := j.direct(ctx, get{Seq: from + 1, MultiLast: names}, func(msg *nats.Msg) {
+		name, seq := msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence"))
+		if w, ok := rest[name]; ok && seq > w.from {
+			w.feed.know(seq)
+			delete(rest, name)
+		}
+	})
+	if err != nil || parseSeq(end.Get("Nats-Num-Pending")) > 0 {
+		return 0, err // it was too much: of some nothing was said
+	}
+	upTo = parseSeq(end.Get("Nats-UpTo-Sequence")) // 0: the replica has no message of these
+	for _, w := range rest {
+		if w.idle && w.from < upTo {
+			w.feed.quiet(w.from, upTo)
 		}
 	}
-	return nil
+	return upTo, nil
 }
 
 // idle says whether a feed waits for nothing, and where.

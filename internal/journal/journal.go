@@ -100,17 +100,18 @@ type Journal struct {
 	highest  atomic.Uint64 // place that was ever seen
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
 	unpassed atomic.Int64  // items that others could not be sent
+	swept    atomic.Uint64 // the stream up to here was looked at
 
 	heads heads
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch string
-	count uint64 // of lives of one stream; part of epoch
-	feeds map[string]*feed
-	names map[string]*feed // by what stands for the key in subjects
-	own   map[uint64]*parcel
-	swept uint64 // the stream up to here was looked at
+	epoch  string
+	secret string // of all who share the journal
+	count  uint64 // of lives of one stream; part of epoch
+	feeds  map[string]*feed
+	names  map[string]*feed // by what stands for the key in subjects
+	own    map[uint64]*parcel
 }
 
 // Open makes the stream, or adapts it to the settings, and watches over it until
@@ -136,7 +137,10 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	if err := untilMade(ctx, cfg.Logger, func(ctx context.Context) error {
 		state, err := j.state(ctx)
 		if err == nil {
-			j.swept = state.last
+			j.swept.Store(state.last)
+			err = j.readSecret(ctx)
+		}
+		if err == nil {
 			err = j.readEpoch(ctx, state, 0)
 		}
 		return err
@@ -259,6 +263,9 @@ func (j *Journal) probe() {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
 		j.cfg.Logger.Error("the broker's stream is gone and is made anew")
 		if err = j.prepare(ctx); err == nil {
+			err = j.readSecret(ctx)
+		}
+		if err == nil {
 			s, err = j.state(ctx)
 		}
 	}
@@ -267,9 +274,6 @@ func (j *Journal) probe() {
 	}
 	if err == nil {
 		err = j.sweep(ctx, s)
-	}
-	if err == nil {
-		err = j.moveQuiet(ctx, s)
 	}
 	if err != nil {
 		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)

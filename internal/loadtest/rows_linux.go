@@ -30,6 +30,7 @@ var rows = []row{
 	{"burst", "deliveries/s", "≥ 15 × nchan", (*bench).burst},
 	{"connect", "CPU µs a connect", "≤ 1.2 × nchan", (*bench).connect},
 	{"post", "CPU µs a POST", "≤ 1.25 × bare", (*bench).post},
+	{"unicast", "CPU µs a POST", "≤ 1.3 × few", (*bench).unicast},
 	{"ndjson", "CPU µs a line", "≤ 2 × bare, paced", (*bench).ndjson},
 	{"join", "CPU s", "≤ 2 × audience none", (*bench).join},
 	{"stalled", "p99 ms", "≤ 1.1 × alone", (*bench).stalled},
@@ -45,6 +46,7 @@ const (
 	burstEvents = 100
 	unicasts    = 20_000
 	unicastOpen = 1_000
+	unicastFew  = 100 // streams that are sent something, beside all others
 	lines       = 100_000
 	joinTime    = 3 * time.Second
 	joinTail    = 2 * time.Second
@@ -356,6 +358,28 @@ func (b *bench) post() (figures, error) {
 		})
 	})
 	return figures{got.get("hub"), got.get("bare"), "bare", ""}, err
+}
+
+// unicast measures what POSTs to a few streams, one each, cost beside many idle ones,
+// and beside none.
+func (b *bench) unicast() (figures, error) {
+	few := min(b.streams, unicastFew)
+	got, err := b.compare("unicast", 5, []string{"all", "few"}, func(beside string) (float64, error) {
+		streams := few
+		if beside == "all" {
+			streams = b.streams
+		}
+		return b.with("unicast", "hub", streams, func(s *server, c *client, p *poster) (float64, error) {
+			return s.spent(unicasts, func() error {
+				answered := p.send(unicasts, func(i int) []byte { return s.toOne(i%few, b.frame) })
+				if err := c.until("events", func() bool { return c.events >= unicasts }); err != nil {
+					return err
+				}
+				return <-answered
+			})
+		})
+	})
+	return figures{got.get("all"), got.get("few"), "few", fmt.Sprintf("%d streams, and %d", b.streams, few)}, err
 }
 
 func (b *bench) ndjson() (figures, error) {

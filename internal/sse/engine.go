@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Why a stream ended, as its gone callback is told; nil is for [Stream.Close].
+// Why a stream ended, as its [Owner] is told; nil is for [Stream.Close].
 var (
 	ErrGone     = errors.New("the client went away")
 	ErrVanished = errors.New("the client does not answer")
@@ -202,7 +202,7 @@ func (e *Engine) tick() {
 	var streams []*Stream
 	var storm storm
 	var looked time.Duration
-	for n := 0; ; n = (n + 1) % parts {
+	for n := 0; ; n = (n + 1) % (4 * parts) {
 		select {
 		case <-e.stop:
 			return
@@ -211,8 +211,8 @@ func (e *Engine) tick() {
 		now := time.Since(start)
 		e.clock.Store(int64(now))
 		if e.cfg.Heartbeat > 0 {
-			streams = e.part(streams[:0], n, parts)
-			e.beat(streams, now-e.cfg.Heartbeat*3/4)
+			streams = e.part(streams[:0], n%parts, parts)
+			e.beat(streams, now-e.cfg.Heartbeat*3/4, n < parts)
 			clear(streams)
 		}
 		e.expire(now)
@@ -227,15 +227,28 @@ func (e *Engine) tick() {
 	}
 }
 
-// beat sends a comment to the streams that were last written to before a time.
-func (e *Engine) beat(streams []*Stream, before time.Duration) {
+// beatTogether is how many heartbeats wait for each other: their owners may have
+// to wait for a lock, and the first must not for long.
+const beatTogether = 64
+
+// beat has a heartbeat sent on the streams that were last written to before a time; the
+// owners of all are asked for something better, once in four times.
+func (e *Engine) beat(streams []*Stream, before time.Duration, all bool) {
 	var d Delivery
 	for _, s := range streams {
 		s.mu.Lock()
-		quiet := s.state == idle && !s.silent && time.Duration(s.wroteAt) <= before
+		due := s.state == idle && !s.silent
+		quiet := time.Duration(s.wroteAt) <= before
 		s.mu.Unlock()
-		if quiet {
-			d.Send(s, e.heartbeat)
+		switch {
+		case due && quiet:
+			s.owner.Beat(s, &d, e.heartbeat)
+		case due && all:
+			s.owner.Beat(s, &d, nil)
+		}
+		if d.count >= beatTogether {
+			d.hand()
+			d = Delivery{}
 		}
 	}
 	d.hand()

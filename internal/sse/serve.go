@@ -17,12 +17,12 @@ func Header(h http.Header) {
 }
 
 // Serve writes s as the answer to r, a GET, until the client leaves, the stream
-// is closed or a write fails; then s's gone is called. Plain HTTP/1 over TCP on
+// is closed or a write fails; then s's owner is told. Plain HTTP/1 over TCP on
 // Linux takes the socket from net/http and Serve returns at once, where
 // [ConnContext] is in use; TLS, HTTP/2 and the rest are served until it returns.
 func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	if !e.enter(s) {
-		s.gone(ErrGone)
+		s.owner.Gone(ErrGone)
 		panic(http.ErrAbortHandler)
 	}
 	Header(w.Header())

@@ -24,7 +24,7 @@ const (
 type Stream struct {
 	// Static.
 	engine *Engine
-	gone   func(error)
+	owner  Owner
 
 	// Static once it is served.
 	chunked    bool          // its body is of chunks, which we write ourselves
@@ -56,10 +56,33 @@ type Stream struct {
 	next     *Stream // in the list that has the claim
 }
 
-// NewStream makes a stream. gone is called once, with no lock held, when
-// the stream has ended and nothing will be written any more.
-func (e *Engine) NewStream(gone func(error)) *Stream {
-	return &Stream{engine: e, gone: gone, fd: -1}
+// Owner is who a stream is of. It is called with no lock held.
+type Owner interface {
+	// Gone is called once, when the stream has ended and nothing will be written any
+	// more.
+	Gone(why error)
+	// Beat is called about once a heartbeat, to send what the client should have: the
+	// comment or better after a silence. comment is nil where there was none.
+	Beat(s *Stream, d *Delivery, comment *Frame)
+}
+
+// NewOwned makes a stream.
+func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
+
+// NewStream is NewOwned of who knows nothing better than the comment.
+func (e *Engine) NewStream(gone func(why error)) *Stream { return e.NewOwned(onGone(gone)) }
+
+// onGone is an Owner that is only told when its stream is gone.
+type onGone func(why error)
+
+// Gone implements Owner.
+func (f onGone) Gone(why error) { f(why) }
+
+// Beat implements Owner.
+func (onGone) Beat(s *Stream, d *Delivery, comment *Frame) {
+	if comment != nil {
+		d.Send(s, comment)
+	}
 }
 
 // Feed has more called whenever all that s is owed is written, to send it more,
@@ -441,6 +464,6 @@ func (s *Stream) end(why error) {
 	if s.fd >= 0 {
 		closeSocket(int(s.fd))
 	}
-	s.gone(why)
+	s.owner.Gone(why)
 	s.engine.leave(s) // last: Engine.Close waits until all has been said
 }

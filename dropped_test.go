@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// modelEvent is an event as the model of TestExpired knows it.
+type modelEvent struct {
+	place   uint64
+	target  Target
+	members []ProfileRef // of its room, when it was published
+}
+
+// historyModel is all that was ever published to a tenant, and who belongs where.
+type historyModel struct {
+	events  []modelEvent
+	members map[Room][]ProfileRef
+	cursors map[ProfileRef][]Cursor // that a client of it may have
+}
+
+// misses says whether anything for a profile after a place is among what has gone.
+func (m *historyModel) misses(p ProfileRef, after, from uint64) bool {
+	return slices.ContainsFunc(m.events, func(e modelEvent) bool {
+		room, ok := e.target.Room()
+		switch {
+		case e.place <= after || e.place > from:
+			return false
+		case e.target.Kind == KindTenant:
+			return true
+		case !ok:
+			return slices.Contains(e.target.Profiles, p)
+		}
+		return slices.Contains(e.members, p) && slices.Contains(m.members[room], p)
+	})
+}
+
+// A cursor is complete only where nothing for its profile has gone, however and
+// whenever it went; and it is complete there, whatever others have lost, unless
+// somebody left a room or too much was forgotten.
+func TestExpiredIsExact(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		limits MemoryLimits
+		leaves bool
+		sweeps bool // tenants without a stream are forgotten
+		exact  bool
+	}{
+		{"count", MemoryLimits{Events: 10}, false, false, true},
+		{"bytes", MemoryLimits{Bytes: 20_000}, false, false, true},
+		{"ttl", MemoryLimits{TTL: time.Minute}, false, false, true},
+		{"leaves", MemoryLimits{Events: 10}, true, false, false},
+		{"pruned", MemoryLimits{Events: 4}, true, true, false},
+		{"little is remembered", MemoryLimits{Bytes: 7000}, true, false, false},
+		{"total", MemoryLimits{Total: 30_000}, true, true, false},
+		{"forgotten", MemoryLimits{TTL: time.Minute, Total: 1 << 20}, true, true, false},
+		{"all", MemoryLimits{Events: 10, Bytes: 12_000, TTL: time.Minute, Total: 40_000}, true, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			complete, expired := 0, 0
+			for seed := range uint64(40) {
+				synctest.Test(t, func(t *testing.T) {
+					a, b := tryExpired(t, rand.New(rand.NewPCG(seed, 1)), c.limits, c.leaves, c.sweeps, c.exact)
+					complete, expired = complete+a, expired+b
+				})
+			}
+			t.Logf("%d were complete although others had lost something, %d expired", complete, expired)
+			is.New(t).True(expired > 0)
+			is.New(t).True(complete > 0)
+		})
+	}
+}
+
+func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sweeps, exact bool) (complete, expired int) {
+	is := is.New(t)
+	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	h.Observe(nobody{})
+	ctx := context.Background()
+	models := map[string]*historyModel{}
+	for _, tenant := range []string{"a", "b", "c", "d"} {
+		acme, err := h.open(ctx, tenant) // so that all who join and leave are known from the start
+		is.NoErr(err)
+		acme.mu.Unlock()
+		models[tenant] = &historyModel{members: map[Room][]ProfileRef{}, cursors: map[ProfileRef][]Cursor{}}
+	}
+	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
+	someone := func() ProfileRef { return ProfileRef{"user", pick("")} }
+	for range 400 {
+		tenant := []string{"a", "a", "a", "b", "b", "c", "d"}[random.IntN(7)]
+		m := models[tenant]
+		room := Room{KindConversation, pick("r")}
+		switch n := random.IntN(100); {
+		case n < 45:
+			target := ToProfile(someone())
+			switch random.IntN(8) {
+			case 0:
+				target = ToTenant()
+			case 1:
+				target = ToProfiles(someone(), someone())
+			case 2, 3:
+				target = ToConversation(room.ID)
+			}
+			_, err := h.Publish(ctx, []*Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: target}})
+			is.NoErr(err)
+			e := modelEvent{place: h.head(t, tenant).Seq, target: target}
+			if room, ok := target.Room(); ok {
+				e.members = slices.Clone(m.members[room])
+			}
+			if n := len(m.events); n > 0 {
+				is.True(e.place > m.events[n-1].place) // none is given twice
+			}
+			m.events = append(m.events, e)
+		case n < 60: // somebody comes to know the place
+			p := someone()
+			m.cursors[p] = append(m.cursors[p], h.head(t, tenant))
+		case n < 68:
+			p := someone()
+			is.NoErr(h.AddMember(ctx, tenant, room, p))
+			if !slices.Contains(m.members[room], p) {
+				m.members[room] = append(m.members[room], p)
+			}
+		case n < 74 && leaves:
+			p := someone()
+			is.NoErr(h.RemoveMember(ctx, tenant, room, p))
+			m.members[room] = slices.DeleteFunc(m.members[room], func(q ProfileRef) bool { return q == p })
+		case n < 78 && limits.TTL > 0:
+			time.Sleep(limits.TTL / 3)
+		case n < 82 && sweeps:
+			h.Sweep(time.Now())
+		default:
+			p := someone()
+			if len(m.cursors[p]) == 0 {
+				continue
+			}
+			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
+			oldest, err := h.log.Find(ctx, tenant, "", nil)
+			is.NoErr(err)
+			_, missed, err := h.streams.locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			is.NoErr(err)
+			misses := m.misses(p, cursor.Seq, oldest.Seq)
+			switch {
+			case missed == nil:
+				is.True(!misses) // it is never complete when it is not
+				if cursor.Seq < oldest.Seq {
+					complete++
+				}
+				h.readsAll(t, tenant, p, cursor, m)
+			case exact:
+				is.True(misses)
+				fallthrough
+			default:
+				is.True(errors.Is(missed, ErrExpired))
+				expired++
+			}
+		}
+	}
+	return complete, expired
+}
+
+// head is a tenant's last place.
+func (h *Hub) head(t testing.TB, tenant string) Cursor {
+	t.Helper()
+	head, err := h.log.Attach(t.Context(), tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.log.Detach(tenant)
+	return head
+}
+
+// readsAll checks that all that is left for a profile after a cursor is read.
+func (h *Hub) readsAll(t *testing.T, tenant string, p ProfileRef, cursor Cursor, m *historyModel) {
+	t.Helper()
+	is := is.New(t)
+	acme, err := h.open(t.Context(), tenant)
+	is.NoErr(err)
+	r := h.members.readerLocked(acme, p)
+	acme.mu.Unlock()
+	page, err := h.log.Read(t.Context(), tenant, Query{After: cursor.Seq, Reader: r})
+	is.NoErr(err)
+	var got, want []uint64
+	for _, e := range page.Entries {
+		got = append(got, e.Cursor.Seq)
+	}
+	for i, e := range m.events {
+		one := historyModel{m.events[i : i+1], m.members, nil}
+		if e.place > cursor.Seq && one.misses(p, cursor.Seq, page.Next.Seq) {
+			want = append(want, e.place)
+		}
+	}
+	is.Equal(got, want)
+}
+
+// A tenant that never had an event is forgotten after a while without a stream, and
+// comes back to the place where it was, however much others were sent meanwhile: it
+// missed nothing, and its cursor does not tell of them.
+func TestAForgottenTenantHasMissedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		limits := testLimits
+		limits.TTL = time.Minute
+		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		h.Observe(nobody{})
+		me := Subscription{Tenant: "quiet", Profile: ProfileRef{"user", "me"}}
+		resume := func(after Cursor) (place Cursor, missed error) {
+			s := me
+			s.Cursor = after.String()
+			place, missed, err := h.streams.locate(t.Context(), s)
+			is.NoErr(err)
+			return place, missed
+		}
+		publish := func(tenant, to string) {
+			_, err := h.Publish(t.Context(), []*Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: ToProfile(ProfileRef{"user", to})}})
+			is.NoErr(err)
+		}
+		forget := func() {
+			t.Helper()
+			time.Sleep(2 * limits.TTL)
+			h.Sweep(time.Now())
+			is.Equal(h.Stats().Log.Tenants, 0)
+		}
+		start := h.head(t, "quiet")
+		for i := range 100 {
+			publish(fmt.Sprint("busy-", i), "you")
+		}
+		forget()
+		place, missed := resume(start)
+		is.Equal(missed, nil)
+		is.Equal(place, start)
+		is.Equal(h.head(t, "quiet"), start)
+
+		publish("quiet", "you")
+		one := h.head(t, "quiet")
+		is.Equal(one.Seq, start.Seq+1)
+		forget()
+		_, missed = resume(one)
+		is.Equal(missed, nil)
+		_, missed = resume(start)
+		is.True(errors.Is(missed, ErrExpired)) // what came after it has gone
+		is.Equal(h.head(t, "quiet"), one)
+		publish("quiet", "you")
+		is.Equal(h.head(t, "quiet").Seq, one.Seq+1) // no place is given twice
+	})
+}
+
+// So many tenants may be forgotten that where they were is forgotten as well: then
+// nothing is complete that may not be, no place is given twice, and the memory is bounded.
+func TestForgottenTenantsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		limits := defaults
+		limits.TTL = time.Minute
+		l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+		first := toAll("1")
+		l.add(first, toAll("2"), toAll("3"))
+		start, head := Cursor{first.Cursor.Epoch, 0}, Cursor{first.Cursor.Epoch, 3}
+		for i := range 10_000 {
+			l.add(entryTo(fmt.Sprint("tenant-", i), "1", ToTenant()))
+			if i%100 == 0 {
+				time.Sleep(limits.TTL)
+				l.Sweep(time.Now())
+				is.True(l.Stats().Bytes <= limits.Total)
+			}
+		}
+		me := &Reader{Profile: ProfileRef{"user", "me"}}
+		_, err := l.Find(t.Context(), "acme", start.String(), me)
+		is.True(errors.Is(err, ErrExpired))
+		again := toAll("4")
+		l.add(again)
+		is.True(again.Cursor.Seq > head.Seq)
+		_, err = l.Find(t.Context(), "acme", again.Cursor.String(), me)
+		is.NoErr(err)
+	})
+}
+
+// Quiet profiles of a tenant whose history others push out, and of one that all
+// tenants' limit is taken from, have missed nothing.
+func TestOthersDoNotExpireTheQuiet(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		limits MemoryLimits
+	}{{"count", MemoryLimits{Events: 10}}, {"bytes", MemoryLimits{Bytes: 20_000}}, {"total", MemoryLimits{Total: 100_000}}} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			l := &logUser{T: t, is: is, Log: NewMemoryLog(c.limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+			me, you := ProfileRef{"user", "me"}, ProfileRef{"user", "you"}
+			mine := entryTo("acme", "1", ToProfile(me))
+			l.add(mine)
+			for range 1000 {
+				l.add(entryTo("acme", "2", ToProfile(you)))
+			}
+			is.True(l.oldest() > mine.Cursor.Seq)
+			_, err := l.Find(t.Context(), "acme", mine.Cursor.String(), &Reader{Profile: me})
+			is.NoErr(err) // all that came was somebody else's
+			page, err := l.Read(t.Context(), "acme", Query{After: mine.Cursor.Seq, Reader: &Reader{Profile: me}})
+			is.NoErr(err)
+			is.Equal(len(page.Entries), 0)
+			_, err = l.Find(t.Context(), "acme", Cursor{mine.Cursor.Epoch, 0}.String(), &Reader{Profile: me})
+			is.True(errors.Is(err, ErrExpired))
+			_, err = l.Find(t.Context(), "acme", mine.Cursor.String(), nil)
+			is.True(errors.Is(err, ErrExpired)) // who reads all has
+		})
+	}
+}
+
+// What is counted is what it takes to remember what was dropped, and that is bounded.
+func TestDroppedSize(t *testing.T) {
+	is := is.New(t)
+	const many = 3 * mostDropped
+	var d dropped
+	before := liveHeap()
+	for i := range many {
+		p := ProfileRef{"user", fmt.Sprintf("profile-number-%d", i)}
+		d.note(&Event{Target: ToProfile(p)}, uint64(i), mostDropped)
+	}
+	real := float64(liveHeap()-before) / float64(d.len())
+	t.Logf("one takes %.0f bytes", real)
+	is.True(d.len() <= 2*mostDropped)
+	is.True(real < 1.5*droppedBytes)
+	is.True(!d.since(many-1, &Reader{}))
+	is.True(d.since(0, &Reader{}))
+}
+
+// Who was in a room, left and came back has missed what was said there the first time,
+// once it has gone; also when nobody remembers the first time.
+func TestPrunedStaysStillCount(t *testing.T) {
+	for _, c := range []struct{ name, prune string }{{"known", ""}, {"pruned", "sweep"}, {"forgotten", "forget"}} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			h := bareHub(t, 2)
+			room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+			is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+			start := h.head(t, "acme")
+			_, err := h.Publish(t.Context(), []*Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: ToConversation("r")}})
+			is.NoErr(err)
+			is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
+			for range 3 {
+				h.mustPublish("you", false)
+			}
+			if c.prune != "" {
+				h.Sweep(time.Now())
+			}
+			if c.prune == "forget" {
+				h.forget("acme")
+				is.Equal(h.find("acme"), nil)
+			}
+			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
+			if c.prune != "forget" {
+				_, missed, err := h.streams.locate(t.Context(), s)
+				is.NoErr(err)
+				is.Equal(missed, nil) // who has left may not see it
+			}
+			is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+			_, missed, err := h.streams.locate(t.Context(), s)
+			is.NoErr(err)
+			is.True(errors.Is(missed, ErrExpired))
+		})
+	}
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// bareHub is a hub without a server, whose log keeps so many events, until the test ends.
+func bareHub(t testing.TB, events int) *Hub {
+	limits := testLimits
+	limits.Events = events
+	h := NewHub(HubConfig{
+		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20, Plain: true,
+		Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler),
+	})
+	h.Observe(nobody{})
+	t.Cleanup(func() {
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		h.Engine().Close(over)
+	})
+	return h
+}
+
+// nobody observes.
+type nobody struct{}
+
+func (nobody) Connected(*Connection)    {}
+func (nobody) Disconnected(*Connection) {}
+
+func (h *Hub) mustConnect(t testing.TB, s Subscription) *Connection {
+	t.Helper()
+	c, err := h.Connect(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// mustPublish publishes an event to one profile, and returns its cursor; it panics at an
+// error.
+func (h *Hub) mustPublish(to string, ephemeral bool) string {
+	receipts, err := h.Publish(context.Background(), []*Event{{
+		TenantID: "acme", Type: "a.b", Payload: []byte(`"` + to + `"`), Target: ToProfile(ProfileRef{"user", to}), Ephemeral: ephemeral,
+	}})
+	if err != nil {
+		panic(err)
+	}
+	return receipts[0].Cursor
+}
+
+// A publish, what a hub does now and then, and a log's word that nothing has come put
+// no byte on a stream that they are not for, however many there are.
+func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
+	var first int64
+	for _, streams := range []int{1, 100, 3000} {
+		t.Run(fmt.Sprint(streams), func(t *testing.T) {
+			is := is.New(t)
+			h := bareHub(t, 40)
+			for i := range streams { // nobody serves them: what they are sent, they owe
+				h.mustConnect(t, Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint("quiet-", i)}})
+			}
+			h.mustConnect(t, Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+			before := h.Engine().Owed()
+			for range 200 {
+				h.mustPublish("me", false)
+			}
+			grown := h.Engine().Owed() - before
+			is.True(grown > 200*100) // the one who is a target has its events
+			if first == 0 {
+				first = grown
+			}
+			is.Equal(grown, first)
+			before = h.Engine().Owed()
+			h.Sweep(time.Now().Add(testLimits.TTL - time.Second))
+			head := h.find("acme").head
+			h.tenants.byName["acme"].mu.Unlock()
+			h.Quiet("acme", Cursor{head.Epoch, head.Seq + 1000})
+			h.Flush("acme")
+			is.Equal(h.Engine().Owed(), before)
+		})
+	}
+}
+
+// servedHere is a stream that is written to memory; written is what has come since it was
+// last asked.
+type servedHere struct {
+	conn *Connection
+	rec  *httptest.ResponseRecorder
+	seen int
+}
+
+func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
+	t.Helper()
+	x := &servedHere{conn: h.mustConnect(t, s), rec: httptest.NewRecorder()}
+	go h.Engine().Serve(x.rec, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
+	x.written()
+	return x
+}
+
+func (x *servedHere) written() string {
+	synctest.Wait()
+	all := x.rec.Body.String()
+	defer func() { x.seen = len(all) }()
+	return all[x.seen:]
+}
+
+// The heartbeat, which is written anyway, carries the place where it has moved, once;
+// a stream that is never silent is told it as well, and one that catches up is not.
+func TestTheHeartbeatTellsThePlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		h := bareHub(t, 10_000)
+		user := func(id string) Subscription { return Subscription{Tenant: "acme", Profile: ProfileRef{"user", id}} }
+		quiet, busy := h.serve(t, user("quiet")), h.serve(t, user("busy"))
+		time.Sleep(time.Minute)
+		is.True(strings.HasPrefix(quiet.written(), ":\n\n:\n\n:\n\n"))
+		is.Equal(strings.Count(busy.written(), "id:"), 0) // nothing has moved
+
+		head := h.mustPublish("you", false)
+		is.Equal(quiet.written(), "")
+		time.Sleep(20 * time.Second)
+		is.Equal(strings.ReplaceAll(quiet.written(), ":\n\n", ""), "id: "+head+"\n\n")
+		time.Sleep(time.Minute)
+		is.Equal(strings.ReplaceAll(quiet.written(), ":\n\n", ""), "")
+		busy.written()
+
+		head = h.mustPublish("you", false)
+		for range 10 { // it is never silent
+			h.mustPublish("busy", true)
+			time.Sleep(5 * time.Second)
+		}
+		got := busy.written()
+		is.Equal(strings.Count(got, "event:"), 10)
+		is.Equal(strings.Count(got, "id: "), 1)
+		is.True(strings.Contains(got, "\nid: "+head+"\n\n"))
+		is.Equal(quiet.conn.place, busy.conn.place)
+
+		acme := h.find("acme")
+		quiet.conn.behind = &behind{}
+		acme.mu.Unlock()
+		h.mustPublish("you", false)
+		quiet.written()
+		time.Sleep(20 * time.Second)
+		is.Equal(strings.ReplaceAll(quiet.written(), ":\n\n", ""), "") // what it misses may be before that
+	})
+}
+
+// The last words of a stream that has all that there is tell the place: the clients that
+// a drain sends away come back to where they were, and not to a quarter of a history ago.
+func TestLastWordsTellThePlace(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		end   func(*Hub, *Connection)
+		tells bool
+	}{
+		{"drain", func(h *Hub, _ *Connection) { h.Drain(context.Background(), 0) }, true},
+		{"kicked", func(h *Hub, c *Connection) { h.Kick(c, CloseKicked) }, true},
+		{"replaced", func(h *Hub, c *Connection) {
+			h.most.Profile = 1
+			h.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
+		}, true},
+		{"behind", func(h *Hub, c *Connection) {
+			acme := h.find("acme")
+			c.behind = &behind{}
+			acme.mu.Unlock()
+			h.Drain(context.Background(), 0)
+		}, false},
+		{"notYetIn", func(h *Hub, c *Connection) {
+			acme := h.find("acme")
+			c.joined = false
+			acme.mu.Unlock()
+			h.Drain(context.Background(), 0)
+		}, false},
+		{"lost", func(h *Hub, c *Connection) {
+			acme := h.find("acme")
+			after := Cursor{acme.head.Epoch, acme.head.Seq + 9}
+			acme.mu.Unlock()
+			h.Lost("acme", after)
+			h.mustPublish("me", false) // it may not have what follows the gap
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				h := bareHub(t, 10_000)
+				me := h.serve(t, Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+				head := h.mustPublish("you", false)
+				is.Equal(me.written(), "")
+				c.end(h, me.conn)
+				got := me.written()
+				is.Equal(strings.Count(got, "event:"), 1)
+				is.True(strings.Contains(got, "event: hub.closing\n"))
+				is.Equal(strings.Contains(got, "id: "+head+"\n"), c.tells)
+				is.Equal(strings.Count(got, "id: ") == 1, c.tells)
+			})
+		})
+	}
+}

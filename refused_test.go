@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// defaultPresence is what a hub announces with no setting changed.
+func defaultPresence(_ *HubConfig, cfg *PresenceConfig) {
+	*cfg = PresenceConfig{
+		IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
+		TypingTTL: 6 * time.Second, Audience: AudienceTenant, Burst: 100,
+	}
+}
+
+// told counts what an Observer is told.
+type told struct {
+	Observer
+	mu         sync.Mutex
+	came, went map[ProfileRef]int
+}
+
+func newTold(o Observer) *told {
+	return &told{Observer: o, came: map[ProfileRef]int{}, went: map[ProfileRef]int{}}
+}
+
+func (x *told) Connected(c *Connection) {
+	x.mu.Lock()
+	x.came[c.Profile]++
+	x.mu.Unlock()
+	x.Observer.Connected(c)
+}
+
+func (x *told) Disconnected(c *Connection) {
+	x.mu.Lock()
+	x.went[c.Profile]++
+	x.mu.Unlock()
+	x.Observer.Disconnected(c)
+}
+
+// Whoever is turned away was never there: nobody is told, on this hub or another,
+// however often they try; and who has another connection stays online.
+func TestARefusedStreamIsNotOnline(t *testing.T) {
+	alone(t, "it makes its own")
+	me, you, they := ProfileRef{"user", "me"}, ProfileRef{"user", "you"}, ProfileRef{"user", "they"}
+	for _, c := range []struct {
+		name   string
+		most   MostConnections
+		refuse func(*testHub) // from now on
+		err    error
+	}{
+		{"tenant", MostConnections{Tenant: 1}, func(*testHub) {}, ErrFull},
+		{"all", MostConnections{All: 1}, func(*testHub) {}, ErrFull},
+		{"draining", MostConnections{}, func(h *testHub) { h.shut() }, ErrDraining},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			h := newCluster(t, 2, theBroker(t), openDoor(t), LimitsConfig{}, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
+			here, there := h.nodes[0], h.nodes[1]
+			observer := newTold(here.observer)
+			here.Observe(observer)
+			watcher := there.open(t, "tenant=acme&profile=they")
+			here.open(t, "tenant=acme&profile=me")
+			watcher.until(t, "presence.online") // of themselves
+			watcher.until(t, "presence.online") // of me
+			c.refuse(here)
+			for range 3 {
+				for _, profile := range []ProfileRef{me, you} {
+					_, err := here.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile})
+					is.True(errors.Is(err, c.err)) // refused
+				}
+			}
+			here.Cluster.peers.Tell("acme", SessionChange{Session: sessionOf(here.Connections("acme", &me)[0])}) // told after all that was told before
+			online := func(h *testHub) (list []Status) {
+				for _, p := range h.Presence.Of("acme", []ProfileRef{me, you, they}) {
+					list = append(list, p.Status)
+				}
+				return list
+			}
+			is.Equal(online(here), []Status{Online, Offline, Online})
+			here.settle(t)
+			is.Equal(online(there), []Status{Online, Offline, Online})
+			is.Equal(observer.came, map[ProfileRef]int{me: 1})
+			is.Equal(len(observer.went), 0)
+		})
+	}
+}
+
+// So while the log cannot be asked.
+func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
+	alone(t, "it breaks one hub's log")
+	is := is.New(t)
+	log := &brokenLog{NewMemoryLog(testLimits), ErrNotStored}
+	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
+	observer := newTold(h.observer)
+	h.Observe(observer)
+	you := ProfileRef{"user", "you"}
+	for range 3 {
+		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: you})
+		is.True(errors.Is(err, ErrNotStored))
+	}
+	is.Equal(h.Presence.Of("acme", []ProfileRef{you})[0].Status, Offline)
+	is.Equal(len(observer.came), 0)
+	is.Equal(h.find("acme"), nil) // nor is there a tenant
+}
+
+// Of many that come at once no more are taken than may be, each is told of once, and
+// who is replaced went after it came.
+func TestManyComeAtOnce(t *testing.T) {
+	alone(t, "it counts one hub's")
+	for _, c := range []struct {
+		name  string
+		most  MostConnections
+		taken int // of 64
+	}{{"tenant", MostConnections{Tenant: 5}, 5}, {"all", MostConnections{All: 7}, 7}, {"profile", MostConnections{Tenant: 64, Profile: 1}, 64}} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
+			observer := newTold(h.observer)
+			h.Observe(observer)
+			me := ProfileRef{"user", "me"}
+			var wg sync.WaitGroup
+			results := make(chan error, 64)
+			for range 64 {
+				wg.Go(func() {
+					_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: me})
+					results <- err
+				})
+			}
+			wg.Wait()
+			close(results)
+			taken := 0
+			for err := range results {
+				if err == nil {
+					taken++
+				} else {
+					is.True(errors.Is(err, ErrFull))
+				}
+			}
+			is.Equal(taken, c.taken)
+			is.Equal(observer.came[me], taken)
+			open := h.Connections("acme", nil)
+			is.Equal(observer.went[me], taken-len(open))
+			is.True(c.most.Profile == 0 || len(open) == 1)
+			is.Equal(h.Presence.Of("acme", []ProfileRef{me})[0].Status, Online)
+			for _, conn := range open { // nobody serves them
+				h.Kick(conn, CloseKicked)
+			}
+			is.Equal(observer.went[me], taken)
+			is.Equal(h.find("acme"), nil)
+		})
+	}
+}
