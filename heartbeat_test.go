@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,13 +95,31 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 // last asked.
 type servedHere struct {
 	conn *Connection
-	rec  *httptest.ResponseRecorder
+	rec  *lockedRecorder
 	seen int
+}
+
+// lockedRecorder is read while it is written to.
+type lockedRecorder struct {
+	mu sync.Mutex
+	*httptest.ResponseRecorder
+}
+
+func (r *lockedRecorder) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ResponseRecorder.Write(p)
+}
+
+func (r *lockedRecorder) text() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Body.String()
 }
 
 func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
 	t.Helper()
-	x := &servedHere{conn: h.mustConnect(t, s), rec: httptest.NewRecorder()}
+	x := &servedHere{conn: h.mustConnect(t, s), rec: &lockedRecorder{ResponseRecorder: httptest.NewRecorder()}}
 	go h.Engine().Serve(x.rec, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
 	x.written()
 	return x
@@ -108,7 +127,7 @@ func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
 
 func (x *servedHere) written() string {
 	synctest.Wait()
-	all := x.rec.Body.String()
+	all := x.rec.text()
 	defer func() { x.seen = len(all) }()
 	return all[x.seen:]
 }
