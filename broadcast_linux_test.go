@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -177,29 +178,34 @@ func TestReliefIsToldByNumber(t *testing.T) {
 func TestPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		n, told := 0, []int{}
-		p := paced{say: func() {
-			told = append(told, n)
-			n = 0
-		}}
+		var n atomic.Int64
+		told := make(chan int64, 10)
+		p := paced{say: func() { told <- n.Swap(0) }}
 		tell := func(times int) {
 			for range times {
-				n++
+				n.Add(1)
 				p.tell()
 			}
+		}
+		said := func(want ...int64) {
+			t.Helper()
 			synctest.Wait()
+			is.Equal(len(told), len(want))
+			for _, n := range want {
+				is.Equal(<-told, n)
+			}
 		}
 		tell(100)
-		is.Equal(told, []int{1})
+		said(1)
 		time.Sleep(1500 * time.Millisecond)
-		is.Equal(told, []int{1, 99})
+		said(99)
 		tell(1)
-		is.Equal(told, []int{1, 99})
+		said()
 		time.Sleep(10 * time.Second)
-		is.Equal(told, []int{1, 99, 1})
+		said(1)
 		tell(1)
-		is.Equal(told, []int{1, 99, 1, 1}) // at once, after a rest
+		said(1) // at once, after a rest
 		time.Sleep(10 * time.Second)
-		is.Equal(told, []int{1, 99, 1, 1})
+		said()
 	})
 }

@@ -351,10 +351,10 @@ func (e *Engine) ease() (did Relief) {
 	return did
 }
 
-// relievableLocked says that s's client does not read, and that something it owes
-// can be dropped.
+// relievableLocked says that s's client was offered something and does not read, and
+// that something it owes can be dropped.
 func (s *Stream) relievableLocked() bool {
-	return !s.closed && s.blockedLocked() && len(s.pending) > int(s.taken)
+	return !s.closed && s.state != starting && s.blockedLocked() && len(s.pending) > int(s.taken)
 }
 
 // Close waits until every stream has ended, which is for their owner to bring

@@ -83,18 +83,18 @@ type written struct {
 	since  time.Time // when the oldest was published; zero: none that is timed
 }
 
-// count counts one write call: two or three additions however much it wrote.
+// count counts one write call: two or three additions however much it wrote. Who has
+// seen the events counted has seen their ages, too.
 func (t *tally) count(w written) {
 	if w.events == 0 {
 		return
 	}
-	t.delivered.Add(int64(w.events))
-	if w.since.IsZero() {
-		return
+	if !w.since.IsZero() {
+		age := max(time.Since(w.since), 0)
+		t.ageSum.Add(int64(age))
+		t.ages[ageBucket(age)].Add(1)
 	}
-	age := max(time.Since(w.since), 0)
-	t.ageSum.Add(int64(age))
-	t.ages[ageBucket(age)].Add(1)
+	t.delivered.Add(int64(w.events))
 }
 
 func ageBucket(age time.Duration) int {

@@ -84,8 +84,7 @@ func TestStatsOfDrops(t *testing.T) {
 	stored, passing := word("1234", false), word("abcd", true) // 9 bytes each, as chunks
 	cfg := Config{Buffer: 25, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
 	e := NewEngine(cfg)
-	s := e.NewStream(func(error) {})
-	s.state = blocked // nobody writes it
+	s := e.NewStream(func(error) {}) // nobody writes it
 	deliver([]*Stream{s}, stored, passing, passing)
 	is.Equal(e.Stats().Dropped, [drops]int64{DropSlow: 2})
 	is.Equal(e.Stats().Shed, int64(1)) // told once

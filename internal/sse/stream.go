@@ -229,10 +229,9 @@ func (d *Delivery) flushPlain() {
 	}
 }
 
-// blockedLocked says that what is owed waits for the client, and not for us. On the
-// plain path nobody knows before the write is over.
+// blockedLocked says that what is owed waits for the client, and not for us.
 func (s *Stream) blockedLocked() bool {
-	return s.state == blocked || s.state == writing && s.wake != nil
+	return s.state == blocked || s.state == starting || s.state == writing && s.wake != nil
 }
 
 // boundLocked relieves a stream whose client does not read. One that is healthy
