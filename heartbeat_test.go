@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -94,21 +95,31 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 // last asked.
 type servedHere struct {
 	conn *Connection
-	rec  *httptest.ResponseRecorder
+	out  syncBuffer
 	seen int
 }
 
+// memoryWriter answers into memory that may be read meanwhile.
+type memoryWriter struct {
+	http.ResponseWriter
+	out *syncBuffer
+}
+
+func (w memoryWriter) Write(b []byte) (int, error) { return w.out.Write(b) }
+func (w memoryWriter) WriteHeader(int)             {}
+func (w memoryWriter) Flush()                      {}
+
 func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
 	t.Helper()
-	x := &servedHere{conn: h.mustConnect(t, s), rec: httptest.NewRecorder()}
-	go h.Engine().Serve(x.rec, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
+	x := &servedHere{conn: h.mustConnect(t, s)}
+	go h.Engine().Serve(memoryWriter{httptest.NewRecorder(), &x.out}, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
 	x.written()
 	return x
 }
 
 func (x *servedHere) written() string {
 	synctest.Wait()
-	all := x.rec.Body.String()
+	all := x.out.String()
 	defer func() { x.seen = len(all) }()
 	return all[x.seen:]
 }
