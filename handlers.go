@@ -176,8 +176,12 @@ func (a *api) Handler() http.Handler {
 // ErrorLog takes what net/http has to say.
 func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }
 
-// Published waits until all that is being published is answered, or ctx ends.
-func (a *api) Published(ctx context.Context) { untilNone(ctx, &a.publishing.calls) }
+// Published waits until all that is being published is answered, or ctx ends. Who
+// publishes later is told that it is too late.
+func (a *api) Published(ctx context.Context) {
+	untilNone(ctx, &a.publishing.calls)
+	a.publishing.end(context.WithoutCancel(ctx))
+}
 
 // Answered is Published for all requests, streams among them that have a handler.
 func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }

@@ -95,6 +95,9 @@ func (k *publishedKeys) update(ctx context.Context) {
 	number := k.begun
 	k.mu.Unlock()
 	keys, err := k.fetch(ctx)
+	if err == nil && len(keys) == 0 {
+		err = errors.New("no key in the answer") // it would make every good token a bad one
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	wait := keysEvery

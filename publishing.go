@@ -18,7 +18,9 @@ type publisher struct {
 	maxEvent int // bytes of a payload; 0 lifts the limit
 	results  *spoolBudget
 
-	calls atomic.Int64 // that are being answered
+	calls   atomic.Int64 // that are being answered
+	storing atomic.Int64 // that are with the hub
+	ended   atomic.Bool  // nothing more is stored
 }
 
 // events takes one event, or a body of lines.
@@ -155,12 +157,32 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, li
 	if err := limit(counts); err != nil {
 		return nil, err
 	}
-	receipts, err := p.hub.Publish(ctx, events)
+	receipts, err := p.publish(ctx, events)
 	if err != nil && unconfirmed(err) == nil {
 		p.limits.Unpublish(counts)
 	}
 	return receipts, err
 }
+
+// publish hands events to the hub, unless its streams are at their end.
+func (p *publisher) publish(ctx context.Context, events []*Event) ([]Receipt, error) {
+	p.storing.Add(1) // before ended is looked at: end waits for it
+	defer p.storing.Add(-1)
+	if p.ended.Load() {
+		return nil, errLate
+	}
+	return p.hub.Publish(ctx, events)
+}
+
+// end has no event taken any more, and waits for those that are being stored: an
+// acknowledgement after the last stream has ended could be of an event that nobody
+// gets.
+func (p *publisher) end(ctx context.Context) {
+	p.ended.Store(true)
+	untilNone(ctx, &p.storing)
+}
+
+var errLate = &problem{http.StatusServiceUnavailable, "Draining", "the hub is draining and has ended its streams; nothing was stored"}
 
 // refused counts a publish call, or a line of one, that is answered with an error.
 func (p *publisher) refused(err error) {

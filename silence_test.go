@@ -143,6 +143,9 @@ func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentH
 		if err := hub.Engine().Close(last); err != nil {
 			t.Error(err)
 		}
+		// Over a pipe, where a write waits for its reader, two ends of TLS that say goodbye
+		// at once give up after 5 s.
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
 	}
 	return h

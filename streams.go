@@ -413,7 +413,9 @@ func (x *streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 	if t == nil {
 		return false
 	}
-	first = !c.removed && (so == nil || so()) // and c.drained is not changed any more
+	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
+	// is not changed any more.
+	first = c.joined && !c.removed && (so == nil || so())
 	if first {
 		if c.drained && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
