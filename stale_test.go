@@ -38,9 +38,9 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 					x := &other.Cluster.elsewhere
 					x.mu.RLock()
 					defer x.mu.RUnlock()
-					return len(x.tenants["acme"].profiles[ProfileRef{"user", "last"}]) == 1
+					acme := x.tenants["acme"]
+					return len(acme.profiles[ProfileRef{"user", "last"}]) == 1 && len(acme.byID) == 1 // the last alone
 				})
-				is.Equal(len(other.Cluster.elsewhere.tenants["acme"].byID), 1) // the last alone
 			}
 			last.close()
 		})
