@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,39 +95,31 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 // last asked.
 type servedHere struct {
 	conn *Connection
-	rec  *lockedRecorder
+	out  syncBuffer
 	seen int
 }
 
-// lockedRecorder is read while it is written to.
-type lockedRecorder struct {
-	mu sync.Mutex
-	*httptest.ResponseRecorder
+// memoryWriter answers into memory that may be read meanwhile.
+type memoryWriter struct {
+	http.ResponseWriter
+	out *syncBuffer
 }
 
-func (r *lockedRecorder) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.ResponseRecorder.Write(p)
-}
-
-func (r *lockedRecorder) text() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.Body.String()
-}
+func (w memoryWriter) Write(b []byte) (int, error) { return w.out.Write(b) }
+func (w memoryWriter) WriteHeader(int)             {}
+func (w memoryWriter) Flush()                      {}
 
 func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
 	t.Helper()
-	x := &servedHere{conn: h.mustConnect(t, s), rec: &lockedRecorder{ResponseRecorder: httptest.NewRecorder()}}
-	go h.Engine().Serve(x.rec, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
+	x := &servedHere{conn: h.mustConnect(t, s)}
+	go h.Engine().Serve(memoryWriter{httptest.NewRecorder(), &x.out}, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
 	x.written()
 	return x
 }
 
 func (x *servedHere) written() string {
 	synctest.Wait()
-	all := x.rec.text()
+	all := x.out.String()
 	defer func() { x.seen = len(all) }()
 	return all[x.seen:]
 }

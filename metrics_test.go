@@ -171,7 +171,8 @@ func TestMetricsMove(t *testing.T) {
 		"streams_open": 1, `connects_total{resume="partial"}`: 1, `gaps_total{reason="unknown"}`: 1, "replay_events_count": 1,
 	}, func() { h.back(t, "nonsense", "tenant=acme&profile=b") })
 	moves(t, handler, map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, "replay_events_count": 1}, func() {
-		h.back(t, h.head(t, "acme").String(), "tenant=acme&profile=b")
+		start, _ := h.parse("acme", a.Ready.ID)
+		h.back(t, Cursor{start.Epoch, 9 + 1}.String(), "tenant=acme&profile=b")
 	})
 	moves(t, handler, map[string]float64{`connects_total{resume="fresh"}`: 1, `closes_total{reason="replaced"}`: 1}, func() {
 		h.open(t, "tenant=acme&profile=b")
