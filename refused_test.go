@@ -84,6 +84,8 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 			is.Equal(online(here), []Status{Online, Offline, Online})
 			here.settle(t)
 			is.Equal(online(there), []Status{Online, Offline, Online})
+			observer.mu.Lock()
+			defer observer.mu.Unlock()
 			is.Equal(observer.came, map[ProfileRef]int{me: 1})
 			is.Equal(len(observer.went), 0)
 		})
