@@ -28,7 +28,7 @@ export function startRoster(service, panes) {
     const found = answer?.ok ? answer.data.profiles : await askAsPerson();
     if (mine !== turn || tenant !== service.tenant) return;
     missing = answer?.ok ? '' : answer ? advice(answer, 'an API key, or a token with scope admin')
-      : 'With the service credential, pasted at the top: everyone.';
+      : 'To see everyone, paste the service credential at the top.';
     // What was heard while the question was under way is newer than the answer; a person's own view is not of all.
     const kept = [...people].filter(([, person]) => !answer?.ok || person.heardAt > askedAt);
     people = new Map(kept);
