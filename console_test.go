@@ -69,6 +69,7 @@ func TestBrowserConsole(t *testing.T) {
 		}
 	}
 	live("alice", "bob")
+	becomes(t, page, contains(inPane("alice", ".unspoken"), "since you came"))
 	status := func(name, status string) string {
 		return exists(fmt.Sprintf(`#presence [data-profile="user:%s"][data-status="%s"]`, name, status))
 	}
@@ -87,6 +88,37 @@ func TestBrowserConsole(t *testing.T) {
 		}
 		becomes(t, page, textOf(inPane("alice", ".typing"))+` === ""`)
 		becomes(t, page, `document.querySelector("#panes img") === null`) // text, not markup
+	})
+
+	// A list that shrinks moves its end away from who was there, and who scrolls up stays.
+	t.Run("the end in sight", func(t *testing.T) {
+		list := fmt.Sprintf("document.querySelector(%q)", inPane("alice", ".messages"))
+		atEnd := fmt.Sprintf("(%[1]s.scrollHeight - %[1]s.scrollTop - %[1]s.clientHeight < 2)", list)
+		fits := fmt.Sprintf("%[1]s.scrollHeight <= %[1]s.clientHeight", list)
+		say := func(from, to int) {
+			t.Helper()
+			for n := from; n <= to; n++ {
+				event := fmt.Sprintf(`{"tenantId":"demo","type":"message.received","payload":{"from":"bob","text":"line %d"},"target":{"kind":"conversation","conversationId":"lobby"}}`, n)
+				response, err := http.Post(url+"/v1/events", "application/json", strings.NewReader(event))
+				if err != nil || response.StatusCode != http.StatusAccepted {
+					t.Fatal(response, err)
+				}
+				response.Body.Close()
+			}
+			becomes(t, page, contains(inPane("alice", ".messages"), fmt.Sprintf("line %d", to)))
+		}
+		say(1, 12)
+		becomes(t, page, "!("+fits+") && "+atEnd)
+		do(t, page, chromedp.Evaluate(fmt.Sprintf(`%s.style.flex = "0 0 60px"; 0`, list), nil))
+		becomes(t, page, list+".clientHeight <= 60 && "+atEnd)
+		say(13, 13)
+		becomes(t, page, atEnd)
+		do(t, page, chromedp.Evaluate(list+`.scrollTop = 0`, nil))
+		say(14, 14)
+		becomes(t, page, list+".scrollTop === 0")
+		do(t, page, chromedp.Evaluate(fmt.Sprintf(`%[1]s.style.flex = ""; %[1]s.scrollTop = 1e6; 0`, list), nil))
+		say(15, 15)
+		becomes(t, page, atEnd)
 	})
 
 	t.Run("publish", func(t *testing.T) {
@@ -141,6 +173,7 @@ func TestBrowserConsole(t *testing.T) {
 
 		do(t, page, fill("#payload", `{"n":`))
 		becomes(t, page, `document.querySelector("#copy").disabled && document.querySelector("#payload-error").textContent !== ""`)
+		becomes(t, page, textOf("#receipt")+` === ""`) // it was of another payload
 		do(t, page, fill("#payload", `{"n":1}`), fill("#exclude-profiles", ""), fill("#target-kind", "tenant"))
 	})
 
@@ -159,6 +192,7 @@ func TestBrowserConsole(t *testing.T) {
 	t.Run("cut and gap", func(t *testing.T) {
 		do(t, page, click(inPane("alice", ".cut")))
 		becomes(t, page, exists(inPane("alice", `[data-state="displaced"]`))+" && "+contains(inPane("alice", ".countdown"), "back in"))
+		becomes(t, page, contains(inPane("alice", ".detail"), "Cut by you")+" && "+contains(inPane("alice", `.events [data-type="hub.closing"] .payload`), "Cut by you"))
 		events := strings.Repeat(`{"tenantId":"demo","type":"a.b","payload":1,"target":{"kind":"tenant"}},`, 5)
 		response, err := http.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.TrimSuffix(events, ",")+`]}`))
 		if err != nil || response.StatusCode != http.StatusAccepted {
@@ -191,6 +225,9 @@ func TestBrowserConsole(t *testing.T) {
 		becomes(t, page, contains(inPane("carol", ".name"), "carol")+` && document.querySelector("#most").hidden`)
 		do(t, page, click("#add"))
 		live("dan")
+		do(t, page, chromedp.EmulateViewport(1400, 1000)) // two rows, whose conversations have room for two messages
+		becomes(t, page, `[...document.querySelectorAll(".messages, .talk .empty")].filter(({clientHeight}) => clientHeight > 0).every(({clientHeight}) => clientHeight >= 120)`)
+		do(t, page, emulation.ClearDeviceMetricsOverride())
 		becomes(t, page, `document.querySelector("#add").disabled && !document.querySelector("#most").hidden`)
 		do(t, page, click(inPane("bob", ".remove")))
 		becomes(t, page, status("bob", "offline"))
@@ -234,6 +271,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	t.Cleanup(func() { chromedp.Cancel(console) })
 	do(t, console, chromedp.Navigate(url+"/"))
 	becomes(t, console, exists(".pane:nth-child(2) .token")+` && !document.querySelector("#service").hidden`)
+	becomes(t, console, textOf("#people-count")+` === "" && `+contains("#people-note", "not known")+` && `+textOf(".unspoken")+` === "" && getComputedStyle(document.querySelector("#live ~ .people .empty")).display === "none"`)
 	for panel, says := range map[string]string{"live": "bound to *", "connections": "service credential"} {
 		do(t, console, chromedp.ScrollIntoView("#"+panel, chromedp.ByQuery))
 		becomes(t, console, contains("#"+panel+"-note", says))

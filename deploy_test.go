@@ -247,16 +247,18 @@ func holdsFront(t *testing.T, h *testHub, f *front) {
 func saysLater(t *testing.T, f *front, alsoOthers bool) {
 	t.Helper()
 	is := is.New(t)
-	res, err := http.Get(f.url + "/v1/stream?tenant=acme&profile=user:1")
-	is.NoErr(err)
-	defer res.Body.Close()
-	is.Equal(res.StatusCode, http.StatusOK)
-	kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
-	is.Equal(kind, "text/event-stream")
-	body, err := io.ReadAll(res.Body)
-	is.NoErr(err)
-	is.True(regexp.MustCompile(`(?m)^retry: [0-9]{4}\r?\n\r?$`).Match(body)) // when to come back
-	res, err = http.Get(f.url + "/v1/events")
+	for _, path := range []string{"/v1/stream?tenant=acme&profile=user:1", "/v1/doctor"} { // the doctor sees what streams see
+		res, err := http.Get(f.url + path)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusOK)
+		kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
+		is.Equal(kind, "text/event-stream")
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		is.NoErr(err)
+		is.True(regexp.MustCompile(`(?m)^retry: [0-9]{4}\r?\n\r?$`).Match(body)) // when to come back
+	}
+	res, err := http.Get(f.url + "/v1/events")
 	is.NoErr(err)
 	res.Body.Close()
 	is.Equal(res.StatusCode >= 502, !alsoOthers) // others are told the truth

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -53,6 +54,7 @@ func main() {
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
 	default:
+		fmt.Fprintf(os.Stderr, "realtimehub: unknown command %q\n\n", flag.Arg(0))
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -223,6 +225,9 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	logger.Info("listening", "url", scheme+listener.Addr().String())
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
+		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !isOnLoopback(origin) }) {
+			logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", envPrefix+"CORS_ORIGINS")
+		}
 	}
 	if listening != nil {
 		listening(listener.Addr())

@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/matryer/is"
 )
 
@@ -26,13 +27,26 @@ func TestReadmeSettings(t *testing.T) {
 			got = append(got, strings.Trim(cells[1], " `")+"="+strings.Trim(cells[2], " `–"))
 		}
 	}
-	params, err := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
-	is.NoErr(err)
 	var want []string
-	for _, p := range params {
-		want = append(want, p.Key+"="+p.DefaultValue)
+	for name, standard := range standards() {
+		want = append(want, name+"="+standard)
 	}
 	is.Equal(got, want)
+}
+
+// standards are the settings in their order, each with its default as people read it.
+func standards() iter.Seq2[string, string] {
+	return func(yield func(name, standard string) bool) {
+		for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+			standard := field.Tag.Get("envDefault")
+			if field.Type.Kind() == reflect.Pointer {
+				standard = "by memory" // worked out at the start, see Config.memory
+			}
+			if !yield(envPrefix+field.Tag.Get("env"), standard) {
+				return
+			}
+		}
+	}
 }
 
 func TestAWrongValueNamesItsVariable(t *testing.T) {

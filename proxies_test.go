@@ -262,7 +262,7 @@ func TestDoctorCommand(t *testing.T) {
 		"fine, with a key, for a tool": {[]string{"-for", "2s", "-json", h.URL}, "canary-service-key", 0, `"verdict": "fine"`},
 		"fine, flags behind":           {[]string{h.URL, "-for", "2s", "-token", token()}, "", 0, "Streams work."},
 		"flags on both sides":          {[]string{"-json", h.URL, "-for", "2s"}, token(), 0, `"verdict": "fine"`},
-		"two URLs":                     {[]string{h.URL, "-for", "2s", h.URL}, token(), 2, "Usage:"},
+		"two URLs":                     {[]string{h.URL, "-for", "2s", h.URL}, token(), 2, "one URL, not 2\n\nUsage:"},
 		"trouble":                      {[]string{"-for", "2s", held}, token(), 1, "buffered"},
 		"no token":                     {[]string{h.URL}, "", 2, "CredentialRequired"},
 		"a bad token":                  {[]string{h.URL}, "canary", 2, "InvalidCredential"},
@@ -272,9 +272,9 @@ func TestDoctorCommand(t *testing.T) {
 		"a login page":                 {[]string{page.URL + "/moved"}, token(), 2, "to https://login.example.com/start."},
 		"nobody there":                 {[]string{"http://127.0.0.1:1"}, token(), 2, "unreachable"},
 		"too long":                     {[]string{"-for", "31m", h.URL}, token(), 2, "for: "},
-		"no URL":                       {nil, token(), 2, "Usage:"},
+		"no URL":                       {nil, token(), 2, "one URL, not 0\n\nUsage:"},
 		"not a URL":                    {[]string{"ftp://canary"}, token(), 2, "URL: "},
-		"help":                         {[]string{"-h"}, token(), 0, "Usage:"},
+		"help":                         {[]string{"-h"}, token(), 0, "when not all could be examined"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -25,7 +25,7 @@ const usage = `Usage:
 var readme string
 
 var (
-	settingRow   = regexp.MustCompile("(?m)^\\| `(REALTIME_[A-Z_]+)` \\| (\\S+) \\| (.*) \\|$")
+	settingRow   = regexp.MustCompile("(?m)^\\| `(REALTIME_[A-Z_]+)` \\| ([^|]+) \\| (.*) \\|$")
 	markdownLink = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
 )
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"os/exec"
 	"regexp"
@@ -10,7 +11,6 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/matryer/is"
 )
 
@@ -43,14 +43,8 @@ func TestHelpListsEverySetting(t *testing.T) {
 		stdout, stderr, code := program(t, flag, "REALTIME_JWT_SECRET=canary-secret")
 		is.Equal(code, 0)
 		is.Equal(stderr, "") // what was asked for goes where a pager reads
-		params, err := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
-		is.NoErr(err)
-		for _, p := range params {
-			standard := p.DefaultValue
-			if standard == "" {
-				standard = "none"
-			}
-			shown := regexp.MustCompile(`(?m)^  ` + p.Key + ` \(` + regexp.QuoteMeta(standard) + `\)\n      \S.{8,}$`)
+		for name, standard := range standards() {
+			shown := regexp.MustCompile(`(?m)^  ` + name + ` \(` + regexp.QuoteMeta(cmp.Or(standard, "none")) + `\)\n      \S.{8,}$`)
 			is.True(shown.MatchString(stdout)) // a setting, its default and what it means
 		}
 		for line := range strings.Lines(stdout) {

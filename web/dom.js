@@ -81,9 +81,19 @@ export function whileVisible(element, everyMs, run) {
  */
 export function makeFeed(list, render, newestFirst) {
   let queue = [], count = 0, burst = false;
+  let follows = !newestFirst, lastTop = 0;
+  const toEnd = () => { if (follows) list.scrollTop = list.scrollHeight; };
+  if (follows) {
+    // Only who scrolls up stops following: a list that grows or shrinks moves its end, not the reader.
+    list.addEventListener('scroll', () => {
+      if (list.scrollHeight - list.scrollTop - list.clientHeight < 48) follows = true;
+      else if (list.scrollTop < lastTop) follows = false;
+      lastTop = list.scrollTop;
+    });
+    new ResizeObserver(toEnd).observe(list);
+  }
   const flush = soon(() => {
     const items = queue.slice(-KEPT);
-    const followed = newestFirst || list.scrollHeight - list.scrollTop - list.clientHeight < 48;
     burst = queue.length > 20;
     queue = [];
     if (items.length === KEPT) list.replaceChildren();
@@ -95,7 +105,7 @@ export function makeFeed(list, render, newestFirst) {
     }
     list[newestFirst ? 'prepend' : 'append'](fresh);
     while (list.children.length > KEPT) (newestFirst ? list.lastElementChild : list.firstElementChild).remove();
-    if (!newestFirst && followed) list.scrollTop = list.scrollHeight;
+    toEnd();
   }, () => (queue.length > 1 || burst ? 400 : 30));
   return {
     get count() { return count; },
@@ -105,6 +115,6 @@ export function makeFeed(list, render, newestFirst) {
       if (queue.length > 2 * KEPT) queue = queue.slice(-KEPT);
       flush();
     },
-    clear() { [queue, count] = [[], 0]; list.replaceChildren(); },
+    clear() { [queue, count, follows] = [[], 0, !newestFirst]; list.replaceChildren(); },
   };
 }

@@ -19,12 +19,12 @@ function summaryOf({ type, payload }) {
 }
 
 function render(event) {
-  const { type, payload, target, timestamp } = event;
+  const { type, payload, target, timestamp, note } = event; // note: what this page knows better
   const isGap = type === 'hub.gap';
   const reach = [target?.kind, target?.conversationId ?? target?.groupId].filter(Boolean).join(' ');
   const details = el('details', '', el('summary', '',
     el('time', '', clock(timestamp, true)), el('span', 'type', cut(type, 128)), el('span', 'target', cut(reach, 60)),
-    el('span', 'payload', isGap ? `Events were missed for good: ${GAPS[payload.reason] ?? cut(payload.reason, 64)}.` : summaryOf(event))));
+    el('span', 'payload', isGap ? `Events were missed for good: ${GAPS[payload.reason] ?? cut(payload.reason, 64)}.` : note ?? summaryOf(event))));
   // Most entries are never opened.
   const open = () => details.append(bounded('pre', '', JSON.stringify(target ? event : payload, null, 2), 4000));
   details.addEventListener('toggle', open, { once: true });

@@ -104,7 +104,8 @@ export class Pane {
   // ---- what the stream brings ----
 
   #take(event) {
-    this.#log.push(event);
+    const isOurs = this.#isCut && event.type === 'hub.closing' && event.payload?.reason === 'kicked';
+    this.#log.push(isOurs ? { ...event, note: `Cut by you: back in ${BACK_MS / 1000} s.` } : event);
     this.#talk.take(event);
     this.#page.onEvent(event);
   }
@@ -147,7 +148,8 @@ export class Pane {
     this.#part('avatar').textContent = initial(this.profile ? name : '?');
     this.#part('status').dataset.state = state;
     if (this.#part('status').textContent !== state) this.#part('status').textContent = state; // is read out
-    const why = problem ? sentence({ status: problem.status, problem }) : REASONS[reason] ?? cut(reason ?? (state === 'live' ? this.#missed : ''), 128);
+    const isOurs = this.#isCut && reason === 'kicked';
+    const why = isOurs ? 'cut by you' : problem ? sentence({ status: problem.status, problem }) : REASONS[reason] ?? cut(reason ?? (state === 'live' ? this.#missed : ''), 128);
     const how = state === 'displaced' && !this.#isCut ? '; a click or a key brings it back' : '';
     this.#part('detail').textContent = isOver && reason === 'closed' ? '' : why && `${why[0].toUpperCase()}${why.slice(1)}${how}.`.replace(/\.\.$/, '.');
     this.element.classList.toggle('refused', Boolean(isOver && problem));

@@ -70,6 +70,7 @@ export function startPublishing(service, suggest) {
     $('payload-error').textContent = fault;
     $('payload').ariaInvalid = String(Boolean(fault));
     $('copy').disabled = Boolean(fault);
+    if (fault) $('receipt').replaceChildren(); // it was of another payload
     const line = fault ? 'The payload has to be JSON first.' : curlLine(location.origin, body(), !service.isOpen);
     if ($('curl').textContent === line) return;
     $('curl').textContent = line;

@@ -11,6 +11,7 @@ const RANK = { online: 0, away: 1, offline: 2 };
 export function startRoster(service, panes) {
   let people = new Map(); // profile -> {status, lastActiveAt, heardAt}
   let turn = 0;
+  let missing = null; // why people is not everyone; '' where it is, null before anything is known
 
   /** What a person's own credential may see of those known. */
   async function askAsPerson() {
@@ -26,8 +27,8 @@ export function startRoster(service, panes) {
     const answer = service.mayCall ? await service.call('GET', service.path('presence')) : null;
     const found = answer?.ok ? answer.data.profiles : await askAsPerson();
     if (mine !== turn || tenant !== service.tenant) return;
-    $('people-note').textContent = answer?.ok ? '' : answer ? advice(answer, 'an API key, or a token with scope admin')
-      : 'Shown are those heard of so far. With the service credential: everyone.';
+    missing = answer?.ok ? '' : answer ? advice(answer, 'an API key, or a token with scope admin')
+      : 'To see everyone, paste the service credential at the top.';
     // What was heard while the question was under way is newer than the answer; a person's own view is not of all.
     const kept = [...people].filter(([, person]) => !answer?.ok || person.heardAt > askedAt);
     people = new Map(kept);
@@ -65,7 +66,10 @@ export function startRoster(service, panes) {
     const [online, away] = ['online', 'away'].map((status) => list.filter(([, person]) => person.status === status).length);
     $('presence').replaceChildren(...list.slice(0, SHOWN).map(renderPerson));
     if (list.length > SHOWN) $('presence').append(el('li', 'meta', `and ${(list.length - SHOWN).toLocaleString()} more`));
-    $('people-count').textContent = `${online.toLocaleString()} online${away ? `, ${away.toLocaleString()} away` : ''}`;
+    const unknown = missing !== '' && !list.length;
+    $('presence').parentElement.classList.toggle('none', unknown);
+    if (missing !== null) $('people-note').textContent = missing && `${unknown ? 'Who is online is not known.' : 'Shown are those heard of so far.'} ${missing}`;
+    $('people-count').textContent = unknown ? '' : `${online.toLocaleString()} online${away ? `, ${away.toLocaleString()} away` : ''}`;
   }, () => 200);
 
   // Without a stream nobody tells who goes: then it is asked again and again.
@@ -77,5 +81,6 @@ export function startRoster(service, panes) {
     people.clear();
     refresh();
   });
+  refresh();
   return { take, refresh, render, known: () => [...people].filter(([, { status }]) => status !== 'offline').map(([profile]) => profile) };
 }

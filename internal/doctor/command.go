@@ -25,7 +25,7 @@ const usage = `Usage: realtimehub doctor URL [-for 30s] [-token TOKEN] [-json]
 Doctor says what stands between this machine and a hub: proxies that hold events
 back, that cut silent streams, or all streams after a time. URL is the hub's as
 its clients know it. It exits 0 when streams work, 1 when it found trouble, and 2
-when there was nothing to examine.
+when not all could be examined.
 
 `
 
@@ -55,6 +55,7 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 		urls, rest = append(urls, flags.Arg(0)), flags.Args()[1:]
 	}
 	if len(urls) != 1 {
+		fmt.Fprintf(errs, "realtimehub doctor: it takes one URL, not %d\n\n", len(urls))
 		flags.Usage()
 		return exitFailed
 	}
