@@ -186,14 +186,6 @@ func (a *api) Published(ctx context.Context) {
 // Answered is Published for all requests, streams among them that have a handler.
 func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }
 
-func untilNone(ctx context.Context, count *atomic.Int64) {
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for count.Load() > 0 && ctx.Err() == nil {
-		<-ticker.C
-	}
-}
-
 // isClean says whether the mux takes a path as it is.
 func isClean(u *url.URL) bool {
 	escaped := u.EscapedPath()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -8,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"realtimehub/internal/strictjson"
 )
@@ -120,4 +123,13 @@ func askedProfiles(f *Faults, query url.Values) []ProfileRef {
 		profiles[i] = f.profile("profile["+strconv.Itoa(i)+"]", text)
 	}
 	return profiles
+}
+
+// untilNone waits until a count is zero, or ctx ends.
+func untilNone(ctx context.Context, count *atomic.Int64) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for count.Load() > 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }
