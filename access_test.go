@@ -85,6 +85,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 // Clocks differ: half a minute is forgiven at a token's beginning, nothing at its end;
 // and what time alone makes good is no final no.
 func TestClocksDiffer(t *testing.T) {
+	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	now := time.Now().Unix()
@@ -124,6 +125,7 @@ func TestClocksDiffer(t *testing.T) {
 
 // While a secret is changed both are taken.
 func TestSecretsRotate(t *testing.T) {
+	alone(t, "one hub proves a credential, without the others")
 	is := is.New(t)
 	const next = "fedcba9876543210fedcba9876543210"
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret + "," + next}), LimitsConfig{})
@@ -149,6 +151,7 @@ func TestSecretsRotate(t *testing.T) {
 // What a site's own login in front of the hub sends is none of our credentials, and
 // hides none.
 func TestAnotherSchemeIsNotOurs(t *testing.T) {
+	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})
 	token := strings.TrimPrefix(bearer(t), "Bearer ")
@@ -179,6 +182,7 @@ func newPagesHub(t *testing.T, logger *slog.Logger, origins ...string) http.Hand
 
 // An origin is one thing to CORS and to cookies.
 func TestOriginsHaveOneRule(t *testing.T) {
+	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
 	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, tc := range []struct {
@@ -238,6 +242,7 @@ func TestOriginsHaveOneRule(t *testing.T) {
 
 // Where all pages may call, none may with a cookie, whatever is listed beside.
 func TestAllOriginsAndNoCookie(t *testing.T) {
+	alone(t, "one hub proves a credential, without the others")
 	is := is.New(t)
 	handler := newPagesHub(t, slog.New(slog.DiscardHandler), "*", "https://app.example.com")
 	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
@@ -352,6 +357,7 @@ func TestARefusedOriginIsToldOnce(t *testing.T) {
 
 // Identity providers write scopes as they like, and words of their own beside ours.
 func TestScopesOfIdentityProviders(t *testing.T) {
+	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	for _, tc := range []struct {
