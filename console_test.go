@@ -27,7 +27,7 @@ func textOf(selector string) string {
 }
 
 func contains(selector, text string) string {
-	return textOf(selector) + fmt.Sprintf(".includes(%q)", text)
+	return fmt.Sprintf("(document.querySelector(%q)?.textContent.includes(%q) === true)", selector, text)
 }
 
 func exists(selector string) string {

@@ -155,3 +155,33 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		is.True(len(auth.tokens.published.unknown) <= mostUnknown)
 	})
 }
+
+// An answer without a key is a fetch that failed: the last good keys serve, and the
+// provider is asked again in seconds.
+func TestAnEmptyKeySetKeepsTheKeys(t *testing.T) {
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		auth, err := NewAuth(ctx, AuthConfig{APIKeys: []string{"acme=service-key"}})
+		is.NoErr(err)
+		var p provider
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		token := signed(t, jwt.SigningMethodRS256, one, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "one")
+		_, _, err = auth.token(ctx, token)
+		is.NoErr(err)
+
+		p.publish(t, nil)
+		time.Sleep(keysEvery)
+		synctest.Wait()
+		before := p.asked()
+		is.Equal(before, 2)
+		_, _, err = auth.token(ctx, token)
+		is.NoErr(err)
+		time.Sleep(2 * keysRetry)
+		synctest.Wait()
+		is.True(p.asked() > before) // soon, not ten minutes later
+	})
+}

@@ -157,3 +157,34 @@ func TestManyComeAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// meddler tries to end a connection as soon as an observer is told of it.
+type meddler struct {
+	Observer
+	kick func(*Connection) bool
+	was  []bool
+}
+
+func (x *meddler) Connected(c *Connection) {
+	x.Observer.Connected(c)
+	x.was = append(x.was, x.kick(c))
+}
+
+// A connection that is admitted but not in its tenant yet cannot be taken out of it:
+// it is live afterwards, and is ended like any other.
+func TestNobodyEndsWhoIsNotThereYet(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, defaultPresence)
+	for _, node := range h.nodes {
+		x := &meddler{Observer: node.observer, kick: func(c *Connection) bool { return node.Kick(c, CloseKicked) }}
+		node.Observe(x)
+		c := node.open(t, "tenant=acme&profile=me")
+		is.Equal(x.was, []bool{false}) // nothing was there to end
+		there := node.Connection(c.ConnectionID)
+		is.True(there != nil)
+		is.Equal(node.Kick(there, CloseKicked), true)
+		is.Equal(node.Kick(there, CloseKicked), false)
+		is.True(node.Connection(c.ConnectionID) == nil)
+		c.until(t, "hub.closing")
+	}
+}
