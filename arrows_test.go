@@ -6,7 +6,9 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -104,6 +106,21 @@ var rooms = map[string][]string{
 	"main":           {"doctor", "reserve", "sse"},
 }
 
+// exported is where the compiler's own account of each imported package lies.
+func exported(t *testing.T) map[string]string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		path, file, _ := strings.Cut(strings.TrimSpace(line), " ")
+		files[path] = file
+	}
+	return files
+}
+
 func TestArrows(t *testing.T) {
 	fset := token.NewFileSet()
 	var files []*ast.File
@@ -125,7 +142,8 @@ func TestArrows(t *testing.T) {
 		}
 	}
 	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
-	config := types.Config{Importer: importer.ForCompiler(fset, "source", nil)}
+	exports := exported(t)
+	config := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })}
 	pkg, err := config.Check("realtimehub", fset, files, info)
 	if err != nil {
 		t.Fatal(err)

@@ -207,6 +207,7 @@ func (f *flood) answered() []int {
 
 // With three replicas the stream's leader may die: nothing acknowledged is lost.
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	servers := natstest.StartProcesses(t, 3)

@@ -140,6 +140,7 @@ func becomes(t *testing.T, page context.Context, expression string) {
 }
 
 func TestBrowserEventSource(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	url := serve(t, "REALTIME_PRESENCE_TICK=50ms")
 	listen := func(profile string) context.Context {
@@ -174,6 +175,7 @@ func TestBrowserEventSource(t *testing.T) {
 // A stock EventSource learns of each kind of gap by itself: it reconnects with the
 // id it has, and hears hub.gap before it hears anything else.
 func TestBrowserGaps(t *testing.T) {
+	t.Parallel()
 	alone(t, "its page is of one hub")
 	ctx := browser(t)
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
@@ -259,6 +261,7 @@ func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithA
 // The same with credentials on: a stock EventSource with a cookie and with
 // access_token.
 func TestBrowserCredentials(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	is := is.New(t)
 	token := func(sub, scope string) string {

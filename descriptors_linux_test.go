@@ -18,6 +18,7 @@ import (
 // With few descriptors streams are refused first, and told to come back; who asks for
 // health or publishes is answered on, and the log says what is wanting.
 func TestDescriptorsRunOut(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	binary := buildHub(t)
 	limited := filepath.Join(filepath.Dir(binary), "limited")

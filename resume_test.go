@@ -200,6 +200,10 @@ func TestReplayAndMembershipService(t *testing.T) {
 // A long replay comes in one connection, as the client takes it: the queue never
 // holds all of it; what is published meanwhile follows, each in its place.
 func TestDeepReplay(t *testing.T) {
+	stored, missed := 100_000, 10_000
+	if testing.Short() {
+		stored, missed = 10_000, 5_000
+	}
 	for _, plain := range []bool{false, true} {
 		t.Run(fmt.Sprint("plain=", plain), func(t *testing.T) {
 			is := is.New(t)
@@ -209,7 +213,6 @@ func TestDeepReplay(t *testing.T) {
 				limits.Events, limits.Bytes = 0, 0
 				hub.Log = NewMemoryLog(limits)
 			})
-			const stored, missed = 100_000, 10_000
 			c := h.open(t, meQuery)
 			c.close()
 			var lines strings.Builder

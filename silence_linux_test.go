@@ -176,6 +176,7 @@ func holdProbe(t *testing.T, client *http.Client, url string) error {
 // An outage of three seconds, in the middle of which probes are due, ends no stream:
 // not one that is idle, nor one that is written to meanwhile.
 func TestAnOutageEndsNoStream(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	hub, peers, ip := cabled(t, "198.18.1.1/30", "198.18.1.2/30")
 	enter(t, hub)
