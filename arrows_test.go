@@ -53,12 +53,13 @@ var arrows = map[string][]string{
 	"members":        {"tenants", "tenant", "rooms", "store", "event", "target"},
 	"streams":        {"members", "tenants", "expiry", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "filter", "target"},
 	"dispatcher":     {"streams", "members", "tenants", "tenant", "directory", "frames", "parcel", "connection", "counts", "store", "event", "target"},
-	"hub":            {"dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "event", "target"},
+	"hub":            {"quotas", "dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "event", "target"},
 	"typing":         {"hub", "dispatcher", "members", "deadlines", "event", "target"},
 	"presence":       {"typing", "hub", "dispatcher", "streams", "members", "tenant", "connection", "deadlines", "event", "target"},
 	"elsewhere":      {"parcel", "connection", "peers", "event", "target"},
 	"cluster":        {"elsewhere", "presence", "typing", "hub", "streams", "members", "directory", "connection", "peers", "counts", "filter", "event", "target"},
 	"limits":         {"target"},
+	"quotas":         {"target"},
 	"published":      {},
 	"keys":           {"published"},
 	"origins":        {},
@@ -66,7 +67,7 @@ var arrows = map[string][]string{
 	"auth":           {"caller", "keys", "published", "origins", "counts", "target", "names"},
 	"pages":          {"auth", "origins"},
 	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
-	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "tenants", "complaints", "counts", "store"},
+	"metrics":        {"quotas", "answers", "auth", "limits", "presence", "typing", "hub", "tenants", "complaints", "counts", "store"},
 	"ndjson":         {"answers", "auth", "hub", "faults"},
 	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event", "target"},
 	"requests":       {"answers", "caller", "faults", "target", "names"},
@@ -75,7 +76,7 @@ var arrows = map[string][]string{
 	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
 	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "pages", "auth", "caller", "limits", "cluster", "hub", "directory", "profiles", "target"},
 	"settings":       {"origins", "auth", "presence", "names"},
-	"main":           {"usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
+	"main":           {"quotas", "usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
 }
 
 // rooms is which of our packages a file may import.
@@ -103,7 +104,9 @@ var rooms = map[string][]string{
 	"administration": {"strictjson"},
 	"subscribing":    {"reserve", "sse", "strictjson"},
 	"handlers":       {"reserve", "sse"},
-	"main":           {"doctor", "reserve", "sse"},
+	"main":           {"doctor", "plan", "reserve", "sse"},
+	"settings":       {"plan"},
+	"quotas":         {"plan", "quota"},
 }
 
 // exported is where the compiler's own account of each imported package lies.

@@ -22,6 +22,7 @@ import (
 
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
 )
 
@@ -190,6 +191,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
 		Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Quotas: NewQuotas(plan.Of(1 << 30)),
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,

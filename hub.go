@@ -22,6 +22,7 @@ type Hub struct {
 	*dispatcher
 	log    Log
 	logger *slog.Logger
+	quotas *Quotas
 
 	count *hubCounts // what happens; guards itself
 
@@ -40,12 +41,16 @@ type HubConfig struct {
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
+	Quotas       *Quotas // nil: nothing is bounded
 	Logger       *slog.Logger
 }
 
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
-	h := &Hub{log: cfg.Log, logger: cfg.Logger, count: newHubCounts()}
+	if cfg.Quotas == nil {
+		cfg.Quotas = &Quotas{}
+	}
+	h := &Hub{log: cfg.Log, logger: cfg.Logger, count: newHubCounts(), quotas: cfg.Quotas}
 	h.tenants = newTenants(cfg.Log, cfg.Rooms)
 	h.members = newMembers(h.tenants, cfg.Rooms, cfg.Resolver, cfg.Logger)
 	h.streams = &streams{

@@ -26,6 +26,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
@@ -166,8 +167,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		logger.Warn("unknown setting", "variable", name)
 	}
 
-	budget, total := cfg.memory()
-	tuneMemory(budget, total)
+	memory := cfg.memory()
+	tuneMemory(memory)
 
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -188,7 +189,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
 	}
 	limits := MemoryLimits{
-		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: total,
+		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
 		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
 	}
 	shared, err := share(ctx, cfg, limits, logger)
@@ -197,9 +198,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	defer shared.leave()
 	hub := NewHub(HubConfig{
-		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: budget,
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
-		Most: MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
+		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
+		Quotas: NewQuotas(memory),
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -317,20 +319,19 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	return s, nil
 }
 
-// tuneMemory trades memory that is there for fewer collections; as what streams
-// and the history may take comes near they become frequent again. Without a bound
-// nothing is traded. GOGC and GOMEMLIMIT have the last word.
-func tuneMemory(budget, history int64) {
-	if budget == 0 || history == 0 {
+// tuneMemory trades memory that is there for fewer collections; as what is kept comes
+// near the plan they become frequent again. Without a bound nothing is traded. GOGC and
+// GOMEMLIMIT have the last word.
+func tuneMemory(memory plan.Memory) {
+	limit := memory.GoLimit()
+	if limit == 0 {
 		return
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		all := budget + history
-		// What Go does not count, the program itself, has to fit too.
-		debug.SetMemoryLimit(all - min(max(all/16, 32<<20), all/2))
+		debug.SetMemoryLimit(limit)
 	}
 }
 

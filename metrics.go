@@ -76,10 +76,11 @@ type look struct {
 	refused      map[string]int64
 	complaints   map[Complaint]int64
 	tenants      []TenantStats
+	quotas       map[string]QuotaStats
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now()}
+	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now(), quotas: m.hub.quotas.Stats()}
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
@@ -187,6 +188,18 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return words(l.auth) })
 	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes, was met: refused, or had to wait.",
 		func(l *look) map[string]float64 { return words(l.limits) })
+	quotas := func(of func(QuotaStats) int64) func(*look) map[string]float64 {
+		return func(l *look) map[string]float64 {
+			values := map[string]float64{}
+			for name, q := range l.quotas {
+				values[name] = float64(of(q))
+			}
+			return values
+		}
+	}
+	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(QuotaStats.Total))
+	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(QuotaStats.All))
+	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(QuotaStats.Refused))
 	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
 		func(l *look) map[string]float64 { return words(l.complaints) })
 	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",

@@ -11,8 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/caarlos0/env/v11"
+
+	"realtimehub/internal/plan"
 )
 
 const envPrefix = "REALTIME_"
@@ -45,6 +46,8 @@ type Config struct {
 	HistoryBytes     int64         `env:"HISTORY_BYTES" envDefault:"67108864"`
 	HistoryTTL       time.Duration `env:"HISTORY_TTL" envDefault:"24h"`
 	HistoryTotal     *int64        `env:"HISTORY_TOTAL_BYTES"` // nil: 1 GiB, or a quarter of what there is
+	StateBytes       *int64        `env:"STATE_BYTES"`         // nil: an eighth of what there is
+	CallBytes        *int64        `env:"CALL_BYTES"`          // nil: a 16th of what there is
 	DedupeWindow     time.Duration `env:"DEDUPE_WINDOW" envDefault:"2m"`
 	DedupeIDs        int           `env:"DEDUPE_IDS" envDefault:"1000000"`
 	Drain            time.Duration `env:"DRAIN" envDefault:"10s"`
@@ -113,8 +116,11 @@ func loadConfig(environ []string) (Config, error) {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
-	wrong(cfg.MemoryBudget != nil && *cfg.MemoryBudget < 0, "MEMORY_BUDGET", "is negative; 0 lifts the limit")
-	wrong(cfg.HistoryTotal != nil && *cfg.HistoryTotal < 0, "HISTORY_TOTAL_BYTES", "is negative; 0 lifts the limit")
+	for name, set := range map[string]*int64{
+		"MEMORY_BUDGET": cfg.MemoryBudget, "HISTORY_TOTAL_BYTES": cfg.HistoryTotal, "STATE_BYTES": cfg.StateBytes, "CALL_BYTES": cfg.CallBytes,
+	} {
+		wrong(set != nil && *set < 0, name, "is negative; 0 lifts the limit")
+	}
 	wrong(!plainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
 	wrong(cfg.NATSReplicas < 1 || cfg.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", cfg.NATSReplicas)
 	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, envPrefix)
@@ -187,28 +193,19 @@ func (cfg *Config) auth() AuthConfig {
 	}
 }
 
-// memory is what all streams together may owe, and what all histories may take: as set,
-// or a part of what there is.
-func (cfg *Config) memory() (budget, history int64) {
-	budget = quarterOfMemory()
-	history = min(budget, 1<<30)
-	if cfg.MemoryBudget != nil {
-		budget = *cfg.MemoryBudget
+// memory is the plan for the memory that is there, with what was set.
+func (cfg *Config) memory() plan.Memory {
+	memory := plan.Of(plan.Available())
+	for _, part := range []struct {
+		set  *int64
+		part *int64
+	}{
+		{cfg.MemoryBudget, &memory.Streams}, {cfg.HistoryTotal, &memory.History},
+		{cfg.StateBytes, &memory.State}, {cfg.CallBytes, &memory.Calls},
+	} {
+		if part.set != nil {
+			*part.part = *part.set
+		}
 	}
-	if cfg.HistoryTotal != nil {
-		history = *cfg.HistoryTotal
-	}
-	return budget, history
-}
-
-// quarterOfMemory is of the machine's or of the control group's, whichever is less.
-func quarterOfMemory() int64 {
-	total, err := memlimit.FromSystem()
-	if group, err2 := memlimit.FromCgroup(); err2 == nil && (err != nil || group < total) {
-		total, err = group, nil
-	}
-	if err != nil {
-		return 1 << 30
-	}
-	return int64(total / 4)
+	return memory
 }
