@@ -64,7 +64,7 @@ func StartProcessesOn(t testing.TB, host string, n int) *Processes {
 	t.Helper()
 	p := &Processes{binary: Binary(t), host: host, dir: t.TempDir(), cmds: make([]*exec.Cmd, n)}
 	for range n {
-		p.ports, p.cluster = append(p.ports, freePort(t)), append(p.cluster, freePort(t))
+		p.ports, p.cluster = append(p.ports, FreePort(t)), append(p.cluster, FreePort(t))
 	}
 	t.Cleanup(func() {
 		for i := range p.cmds {
