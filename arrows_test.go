@@ -26,7 +26,9 @@ var arrows = map[string][]string{
 	"validate":       {"faults", "event", "target", "names"},
 	"deadlines":      {},
 	"profiles":       {},
-	"certificate":    {},
+	"certificate":    {"files"},
+	"files":          {},
+	"doors":          {},
 	"usage":          {},
 	"store":          {"event", "target"},
 	"lists":          {"event", "target"},
@@ -61,10 +63,10 @@ var arrows = map[string][]string{
 	"limits":         {"target"},
 	"quotas":         {"target"},
 	"published":      {},
-	"keys":           {"published"},
+	"keys":           {"files", "published"},
 	"origins":        {},
 	"caller":         {"connection", "faults", "target"},
-	"auth":           {"caller", "keys", "published", "origins", "counts", "target", "names"},
+	"auth":           {"caller", "files", "keys", "published", "origins", "counts", "target", "names"},
 	"pages":          {"auth", "origins"},
 	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
 	"metrics":        {"quotas", "answers", "auth", "limits", "presence", "typing", "hub", "tenants", "complaints", "counts", "store"},
@@ -76,7 +78,7 @@ var arrows = map[string][]string{
 	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
 	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "pages", "auth", "caller", "limits", "cluster", "hub", "directory", "profiles", "target"},
 	"settings":       {"origins", "auth", "presence", "names"},
-	"main":           {"quotas", "usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate"},
+	"main":           {"quotas", "usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate", "files", "doors"},
 }
 
 // rooms is which of our packages a file may import.

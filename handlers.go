@@ -120,9 +120,18 @@ func (a *api) openRoutes() map[string]http.HandlerFunc {
 const streamRoute = "GET /v1/stream"
 
 // Handler serves every route there is.
-func (a *api) Handler() http.Handler {
+func (a *api) Handler() http.Handler { return a.handler(true) }
+
+// PublicHandler serves all but what shows or changes a tenant and what shows the
+// process, which is for who runs the hub.
+func (a *api) PublicHandler() http.Handler { return a.handler(false) }
+
+func (a *api) handler(inner bool) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
+		if !inner && (route.scope == ScopeAdmin || route.scope == ScopeAll) {
+			continue
+		}
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if route.scope == ScopePublish {
 				a.publishing.calls.Add(1)

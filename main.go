@@ -86,6 +86,25 @@ func untilSignal() context.Context {
 	return ctx
 }
 
+// onHangup reads again what is in files each time the process is told to (SIGHUP), until
+// ctx ends.
+func onHangup(ctx context.Context, reread func(), logger *slog.Logger) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-signals:
+				logger.Info("SIGHUP: what is in files is read again; settings in the environment need a restart")
+				reread()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
 // checkHealth is the container's health check, which has no shell.
 func checkHealth(addr string, secure bool) int {
 	host, port, err := net.SplitHostPort(addr)
@@ -184,6 +203,21 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 			return fmt.Errorf("%sTLS_CERT: %w", envPrefix, err)
 		}
 	}
+	var services *ClientCAs
+	if cfg.TLSClientCA != "" {
+		if services, err = LoadClientCAs(cfg.TLSClientCA, logger); err != nil {
+			return fmt.Errorf("%sTLS_CLIENT_CA: %w", envPrefix, err)
+		}
+	}
+	onHangup(background, func() {
+		auth.Reread()
+		if certificate != nil {
+			certificate.files.again()
+		}
+		if services != nil {
+			services.files.again()
+		}
+	}, logger)
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
@@ -213,18 +247,33 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if err != nil {
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
+	var inner net.Listener // where services and operators call; nil: at listener too
+	if cfg.AdminAddr != "" {
+		if inner, err = sse.Listen(ctx, cfg.AdminAddr); err != nil {
+			return fmt.Errorf("%sADMIN_ADDR: %w", envPrefix, err)
+		}
+	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
 		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
-	server := newServer(api.Handler(), certificate, api.ErrorLog())
-	scheme, serve := "http://", server.Serve
-	if certificate != nil {
-		scheme, serve = "https://", func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	outer := api.Handler()
+	if inner != nil {
+		outer = api.PublicHandler()
 	}
-	logger.Info("listening", "url", scheme+listener.Addr().String())
+	servers := doors{{listener, newServer(outer, certificate, api.ErrorLog())}}
+	if inner != nil {
+		servers = append(servers, door{inner, newServer(api.Handler(), certificate, api.ErrorLog())})
+	}
+	if services != nil { // browsers are asked for no certificate where services have a door of their own
+		services.ask(servers[len(servers)-1].TLSConfig, inner != nil)
+	}
+	logger.Info("listening", "url", servers[0].url())
+	if inner != nil {
+		logger.Info("listening for services and operators", "url", servers[1].url())
+	}
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
 		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !isOnLoopback(origin) }) {
@@ -237,8 +286,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
-	failed := make(chan error, 1)
-	go func() { failed <- serve(listener) }()
+	failed := make(chan error, len(servers))
+	for _, d := range servers {
+		go func() { failed <- d.serve() }()
+	}
 	select {
 	case err := <-failed:
 		return err
@@ -257,7 +308,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	shut := make(chan error, 1)
-	go func() { shut <- server.Shutdown(last) }() // nobody can connect from now on
+	go func() { shut <- servers.shutdown(last) }() // nobody can connect from now on
 	if atOnce {
 		publishes, cancel := context.WithTimeout(last, publishTimeout)
 		api.Published(publishes) // streams are to have it
@@ -268,13 +319,13 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		api.Answered(last)
 		select {
 		case <-time.After(quietTimeout):
-			server.Close() // Shutdown would give 5 s to a connection that has not asked for anything
+			servers.close() // Shutdown would give 5 s to a connection that has not asked for anything
 		case <-last.Done():
 		}
 	}()
 	if err := <-shut; err != nil {
 		logger.Warn("requests cut", "err", err)
-		server.Close()
+		servers.close()
 	}
 	if err := hub.Engine().Close(last); err != nil {
 		logger.Warn("streams cut", "err", err)

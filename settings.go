@@ -23,6 +23,8 @@ type Config struct {
 	Addr             string        `env:"ADDR" envDefault:"127.0.0.1:8080"`
 	TLSCert          string        `env:"TLS_CERT"`
 	TLSKey           string        `env:"TLS_KEY"`
+	TLSClientCA      string        `env:"TLS_CLIENT_CA"`
+	AdminAddr        string        `env:"ADMIN_ADDR"`
 	JWTSecret        string        `env:"JWT_SECRET"`
 	JWTPublicKey     string        `env:"JWT_PUBLIC_KEY"`
 	JWKSURL          string        `env:"JWKS_URL"`
@@ -133,10 +135,17 @@ func loadConfig(environ []string) (Config, error) {
 				name, "is not an http or https URL, which for membership has no query")
 		}
 	}
-	host, _, err := net.SplitHostPort(cfg.Addr)
-	wrong(err != nil, "ADDR", "%q is not host:port", cfg.Addr)
-	wrong(err == nil && cfg.auth().open() && !isLoopback(host) && !cfg.DangerouslyOpen, "ADDR",
-		"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", cfg.Addr, envPrefix)
+	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", envPrefix)
+	wrong(cfg.TLSClientCA != "" && len(cfg.APIKeys) == 0 && cfg.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", envPrefix)
+	for _, listen := range []struct{ name, addr string }{{"ADDR", cfg.Addr}, {"ADMIN_ADDR", cfg.AdminAddr}} {
+		if listen.addr == "" && listen.name == "ADMIN_ADDR" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(listen.addr)
+		wrong(err != nil, listen.name, "%q is not host:port", listen.addr)
+		wrong(err == nil && cfg.auth().open() && !isLoopback(host) && !cfg.DangerouslyOpen, listen.name,
+			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, envPrefix)
+	}
 	return cfg, errors.Join(errs...)
 }
 
@@ -189,7 +198,7 @@ func unknownVariables(environ []string) (unknown []string) {
 func (cfg *Config) auth() AuthConfig {
 	return AuthConfig{
 		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
-		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Origins: cfg.CORSOrigins,
+		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
 	}
 }
 
