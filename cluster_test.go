@@ -286,7 +286,7 @@ func TestClusterExternalMembership(t *testing.T) {
 		w.Write([]byte(`{"members":["me","you"]}`))
 	}))
 	t.Cleanup(service.Close)
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(service.URL, "") })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(service.URL, "", nil) })
 	me := nodes[0].open(t, meQuery)
 	nodes[1].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
 	is.Equal(string(openEnvelope(t, me.next(t)).Payload), "1")

@@ -218,9 +218,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 			services.files.again()
 		}
 	}, logger)
+	quotas := NewQuotas(memory)
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
-		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
+		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
 	}
 	limits := MemoryLimits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
@@ -235,7 +236,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: NewQuotas(memory),
+		Quotas: quotas,
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,

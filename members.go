@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Errors of membership; handlers know which status each is.
@@ -50,10 +52,12 @@ type members struct {
 	shared   SharedRooms // nil: this hub keeps it by itself
 	resolver Resolver
 	logger   *slog.Logger
+
+	complaint rate.Sometimes // once a second: a service that is away fails every call
 }
 
 func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, logger *slog.Logger) *members {
-	m := &members{tenants, shared, resolver, logger}
+	m := &members{tenants: tenants, shared: shared, resolver: resolver, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
 	if shared != nil {
 		shared.Follow(m.belong)
 	}
@@ -67,6 +71,8 @@ func (m *members) ownsMembership() bool {
 
 // resolve makes sure of a room's membership before anything is stored or locked.
 func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
 	return roster, m.noAnswer(tenant, room, err)
 }
@@ -75,7 +81,10 @@ func (m *members) noAnswer(tenant string, room Room, err error) error {
 	if err == nil {
 		return nil
 	}
-	m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
+	if wrong, ok := errors.AsType[*FieldError](err); ok {
+		return wrong
+	}
+	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err) })
 	return errors.Join(ErrMembership, err)
 }
 
