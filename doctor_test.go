@@ -135,10 +135,10 @@ func TestProbeParameters(t *testing.T) {
 // answer says whose limit it is.
 func TestProbesAreFew(t *testing.T) {
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
 	open := func(sub string) *http.Response {
 		t.Helper()
-		credential := "Bearer service-key"
+		credential := "Bearer service-key-0001"
 		if sub != "" {
 			credential = bearer(t, "sub", sub)
 		}

@@ -66,7 +66,8 @@ const (
 	patience = 10 * time.Second // for an answer that should be over
 	tabs     = 6                // that a browser with HTTP/1.1 gives a stream each
 	together = time.Second
-	tries    = 4 // to be taken, and to meet the hub that another probe is on
+	tries    = 4           // to be taken, and to meet the hub that another probe is on
+	again    = time.Second // later is the next
 )
 
 // beyond is how long a watch takes, so that a proxy's limit, which is a round time as
