@@ -44,8 +44,8 @@ func from(ctx context.Context, addr string) *http.Request {
 	return r
 }
 
-// statusOf is what a token is answered, and when it may come again.
-func statusOf(t testing.TB, auth *Auth, r *http.Request, token string) (int, time.Duration) {
+// proven is what a token is answered, and when it may come again.
+func proven(t testing.TB, auth *Auth, r *http.Request, token string) (int, time.Duration) {
 	t.Helper()
 	_, _, err := auth.token(r, token)
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
@@ -68,7 +68,7 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		at := func(addr, token string) (int, time.Duration) {
 			t.Helper()
 			begun := time.Now()
-			status, _ := statusOf(t, auth, from(t.Context(), addr), token)
+			status, _ := proven(t, auth, from(t.Context(), addr), token)
 			return status, time.Since(begun)
 		}
 		known := goodToken(t)
@@ -103,12 +103,12 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		for range 1000 {
 			bad := badToken(t)
 			go func() {
-				status, _ := statusOf(t, auth, from(t.Context(), here), bad)
+				status, _ := proven(t, auth, from(t.Context(), here), bad)
 				results <- status
 			}()
 		}
 		synctest.Wait()
-		status, after := statusOf(t, auth, from(t.Context(), here), goodToken(t))
+		status, after := proven(t, auth, from(t.Context(), here), goodToken(t))
 		is.Equal(status, 429)
 		is.True(after > proofPatience && after <= proofPatience+time.Second)
 		status, waited = at(here, known)
@@ -151,11 +151,11 @@ func TestGoodTokensNeverCount(t *testing.T) {
 	is := is.New(t)
 	auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 1})
 	for range 1000 {
-		status, _ := statusOf(t, auth, asking(t.Context()), goodToken(t))
+		status, _ := proven(t, auth, asking(t.Context()), goodToken(t))
 		is.Equal(status, 200)
 	}
 	is.Equal(len(auth.proofs.suspects), 0)
-	pending, _ := statusOf(t, auth, asking(t.Context()), strings.TrimPrefix(bearer(t, "nbf", time.Now().Add(time.Minute).Unix()), "Bearer "))
+	pending, _ := proven(t, auth, asking(t.Context()), strings.TrimPrefix(bearer(t, "nbf", time.Now().Add(time.Minute).Unix()), "Bearer "))
 	is.Equal(pending, 503)
 	is.Equal(len(auth.proofs.suspects), 0) // it will be good
 }
@@ -183,7 +183,7 @@ func TestWhatCountsAsABadToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			auth := newAuth(t, AuthConfig{Secret: testSecret, Audience: "hub", FailedRate: 1})
-			status, _ := statusOf(t, auth, asking(t.Context()), tc.token)
+			status, _ := proven(t, auth, asking(t.Context()), tc.token)
 			is.Equal(status, 401)
 			is.Equal(len(auth.proofs.suspects) == 1, tc.count)
 		})
