@@ -30,9 +30,9 @@ func (e *RateError) Error() string {
 
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
-	maxProbes    = 128
-	probesPart   = 7 // of one tenant an eighth of all, of ten a 17th each: who comes next has some
-	maxOwnProbes = 8 // a doctor opens up to six
+	maxProbes    = 256
+	probesPart   = 15 // a tenant may have 16, and after ten who took all they could the next has enough for a doctor
+	maxOwnProbes = 8  // a doctor opens up to six
 )
 
 // Why there is no probe to be had.

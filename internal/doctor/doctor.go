@@ -66,8 +66,7 @@ const (
 	patience = 10 * time.Second // for an answer that should be over
 	tabs     = 6                // that a browser with HTTP/1.1 gives a stream each
 	together = time.Second
-	tries    = 4           // to be taken, and to meet the hub that another probe is on
-	again    = time.Second // later is the next
+	tries    = 4 // to be taken, and to meet the hub that another probe is on
 )
 
 // beyond is how long a watch takes, so that a proxy's limit, which is a round time as

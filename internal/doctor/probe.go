@@ -94,14 +94,14 @@ const (
 // run asks again where the hub has as many probes as it allows: another doctor may be
 // at work, and has most of its own for a second only.
 func (p probe) run(ctx context.Context) (t trial) {
-	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace+tries*again) // however long each refusal takes
+	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace) // for all tries, however long each takes
 	defer cancel()
 	for range tries {
 		if t = p.once(ctx); !t.busy() {
 			break
 		}
 		select {
-		case <-time.After(again):
+		case <-time.After(time.Second):
 		case <-ctx.Done():
 		}
 	}
