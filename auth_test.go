@@ -824,7 +824,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 	const canary = "canary7d1f"
 	folder := t.TempDir()
 	for name, settings := range map[string][]string{
-		"trusted": {"REALTIME_JWT_SECRET=" + canary + "-secret-0123456789abcdef", "REALTIME_API_KEYS=acme=" + canary + "-key-of-acme,*=" + canary + "-master", "REALTIME_CORS_ORIGINS=https://app.example.com", "REALTIME_MAX_CONNECTIONS_PER_TENANT=1", "REALTIME_PUBLISH_RATE=1", "REALTIME_CLIENT_RATE=1"},
+		"trusted": {"REALTIME_JWT_SECRET=" + canary + "-secret-0123456789abcdef", "REALTIME_API_KEYS=acme=" + canary + "-key-of-acme,*=" + canary + "-master", "REALTIME_CORS_ORIGINS=https://app.example.com", "REALTIME_MAX_CONNECTIONS_PER_TENANT=1", "REALTIME_PUBLISH_RATE=1", "REALTIME_CLIENT_RATE=1", "REALTIME_FAILED_TOKEN_RATE=0"},
 		"open":    {},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,14 +19,16 @@ const (
 	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
 	proofPlaces   = 4096            // that are being proven or wait, half of them for one network
 	mostSuspects  = 1 << 14         // networks; those that come later count as one
-	mostGood      = 1 << 15         // twice as many tokens that were good
+	mostGood      = 1 << 15         // tokens that were good, twice as many at most
+	mostAway      = 1 << 14         // tokens that are to come back, likewise
 	forgiveEvery  = 10 * time.Second
 )
 
 // proofs bound what it costs to find out that tokens are not good: with a key of P-521
-// a signature takes a millisecond, and anybody can send one. Networks from which too many
-// came are suspect: theirs wait, one after the other, so that a good one among them gets
-// in as well. A token that was good before never waits.
+// a signature takes milliseconds, and anybody can send one. Networks from which too many
+// came are suspect: theirs wait, one after the other, and those for which that is too long
+// are to come back. A good one among them does, and then waits only for others that have:
+// who makes up tokens makes up others. A token that was good before never waits.
 type proofs struct {
 	// Static.
 	perSecond float64 // that may fail, of a network; 0: any number
@@ -37,11 +39,12 @@ type proofs struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	suspects  map[netip.Prefix]*suspect // those that owe
-	forgiven  time.Time                 // when suspects were looked through
-	good, old map[uint64]struct{}       // tokens that were good; old goes when good is full
-	told      time.Time                 // when the log was
-	untold    int                       // since then
+	suspects map[lane]*suspect // those that owe
+	forgiven time.Time         // when suspects were looked through
+	good     recent            // tokens that were good
+	away     recent            // tokens that are to come back, and when
+	told     time.Time         // when the log was
+	untold   int               // since then
 }
 
 func newProofs(perSecond float64, logger *slog.Logger) *proofs {
@@ -49,7 +52,7 @@ func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 		perSecond: perSecond, logger: logger,
 		turns:  newTurns[netip.Prefix](max(runtime.GOMAXPROCS(0)/2, 1)), // the rest is for what is proven
 		places: quota.New[netip.Prefix](proofPlaces, 1), seed: maphash.MakeSeed(),
-		suspects: map[netip.Prefix]*suspect{}, good: map[uint64]struct{}{}, old: map[uint64]struct{}{},
+		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
 	}
 }
 
@@ -57,6 +60,7 @@ func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 type proof struct {
 	of      *proofs
 	from    netip.Prefix
+	lane    lane
 	token   uint64
 	good    bool // before: it needs no turn
 	entered bool // it is in
@@ -68,13 +72,12 @@ type proof struct {
 func (p *proofs) begin(from netip.Prefix, token string) (*proof, bool) {
 	t := &proof{of: p, from: from, token: maphash.String(p.seed, token)}
 	p.mu.Lock()
-	_, t.good = p.good[t.token]
-	if !t.good {
-		_, t.good = p.old[t.token]
-	}
+	_, t.good = p.good.get(t.token)
+	due, away := p.away.get(t.token)
 	p.mu.Unlock()
+	t.lane = lane{from, away && time.Now().UnixMilli() >= due}
 	if !t.good && !p.places.Take(from, 1) {
-		p.refused(from)
+		p.refused(t, time.Second)
 		return nil, false
 	}
 	return t, true
@@ -93,7 +96,7 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 		}
 		var wait time.Duration
 		if !t.paid {
-			wait = t.of.owed(t.from)
+			wait = t.of.owed(t.lane)
 		}
 		if wait == 0 {
 			t.checked, t.entered = true, true
@@ -101,7 +104,7 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 		}
 		t.of.turns.give()
 		if wait > proofPatience {
-			t.of.refused(t.from)
+			t.of.refused(t, wait)
 			return wait
 		}
 		t.paid = true
@@ -133,16 +136,23 @@ func (t *proof) end(good bool) {
 	defer p.mu.Unlock()
 	failed := t.checked && !good
 	if failed && !t.paid {
-		p.changeLocked(t.from, -1)
+		p.changeLocked(t.lane, -1)
 	} else if t.paid && !failed {
-		p.changeLocked(t.from, 1)
+		p.changeLocked(t.lane, 1)
 	}
 	if good {
-		p.rememberLocked(t.token)
+		p.good.put(t.token, 0)
 	} else if failed {
-		delete(p.good, t.token)
-		delete(p.old, t.token)
+		p.good.delete(t.token)
+		p.away.delete(t.token)
 	}
+}
+
+// lane is whose tokens wait for each other: all of a network, but for those that have come
+// back when they were to.
+type lane struct {
+	from netip.Prefix
+	back bool
 }
 
 // suspect is what a network may still have checked, as of a time; less than one is a
@@ -154,12 +164,12 @@ type suspect struct {
 
 // owed is how long one of a network has to wait, and if it is worth it, its place in
 // that line; 0: it need not.
-func (p *proofs) owed(from netip.Prefix) time.Duration {
+func (p *proofs) owed(in lane) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	p.forgiveLocked(now)
-	s := p.suspects[p.keyLocked(from)]
+	s := p.suspects[p.keyLocked(in)]
 	if s == nil || s.fill(p.perSecond, now) >= 1 {
 		return 0
 	}
@@ -170,13 +180,13 @@ func (p *proofs) owed(from netip.Prefix) time.Duration {
 	return max(wait, 1)
 }
 
-func (p *proofs) changeLocked(from netip.Prefix, by float64) {
+func (p *proofs) changeLocked(in lane, by float64) {
 	if p.perSecond <= 0 {
 		return
 	}
 	now := time.Now()
 	p.forgiveLocked(now)
-	key := p.keyLocked(from)
+	key := p.keyLocked(in)
 	s := p.suspects[key]
 	if s == nil {
 		s = &suspect{p.burst(), now}
@@ -194,12 +204,12 @@ func (s *suspect) fill(perSecond float64, now time.Time) float64 {
 	return s.left
 }
 
-// keyLocked is the network, or what stands for all that there is no room for.
-func (p *proofs) keyLocked(from netip.Prefix) netip.Prefix {
-	if p.suspects[from] == nil && len(p.suspects) >= mostSuspects {
-		return netip.Prefix{}
+// keyLocked is the lane, or what stands for all that there is no room for.
+func (p *proofs) keyLocked(in lane) lane {
+	if p.suspects[in] == nil && len(p.suspects) >= mostSuspects {
+		return lane{}
 	}
-	return from
+	return in
 }
 
 // forgiveLocked forgets now and then who owes nothing.
@@ -208,27 +218,23 @@ func (p *proofs) forgiveLocked(now time.Time) {
 		return
 	}
 	p.forgiven = now
-	for from, s := range p.suspects {
+	for in, s := range p.suspects {
 		if s.fill(p.perSecond, now) >= p.burst() {
-			delete(p.suspects, from)
+			delete(p.suspects, in)
 		}
 	}
 	if len(p.suspects) == 0 {
-		p.suspects = map[netip.Prefix]*suspect{} // a map never shrinks
+		p.suspects = map[lane]*suspect{} // a map never shrinks
 	}
 }
 
-func (p *proofs) rememberLocked(token uint64) {
-	if len(p.good) >= mostGood {
-		p.old, p.good = p.good, map[uint64]struct{}{}
-	}
-	p.good[token] = struct{}{}
-}
-
-// refused tells the log, once a second.
-func (p *proofs) refused(from netip.Prefix) {
+// refused has a token come back, and tells the log, once a second.
+func (p *proofs) refused(t *proof, after time.Duration) {
 	p.mu.Lock()
 	now := time.Now()
+	if due, away := p.away.get(t.token); !away || now.UnixMilli() >= due { // who comes early is not put off
+		p.away.put(t.token, now.Add(after).UnixMilli())
+	}
 	p.untold++
 	times := p.untold
 	due := now.Sub(p.told) >= time.Second
@@ -237,8 +243,35 @@ func (p *proofs) refused(from netip.Prefix) {
 	}
 	p.mu.Unlock()
 	if due {
-		p.logger.Warn("tokens are told to come back: too many from there could not be proven", "network", from, "times", times, "variable", "REALTIME_FAILED_TOKEN_RATE")
+		p.logger.Warn("tokens are told to come back: too many from there could not be proven", "network", t.from, "times", times, "variable", "REALTIME_FAILED_TOKEN_RATE")
 	}
+}
+
+// recent remembers what was put last: so many for certain, twice as many at most.
+type recent struct {
+	most        int
+	now, before map[uint64]int64
+}
+
+func newRecent(most int) recent { return recent{most: most, now: map[uint64]int64{}} }
+
+func (r *recent) get(key uint64) (value int64, there bool) {
+	if value, there = r.now[key]; !there {
+		value, there = r.before[key]
+	}
+	return value, there
+}
+
+func (r *recent) put(key uint64, value int64) {
+	if _, there := r.now[key]; !there && len(r.now) >= r.most {
+		r.before, r.now = r.now, map[uint64]int64{}
+	}
+	r.now[key] = value
+}
+
+func (r *recent) delete(key uint64) {
+	delete(r.now, key)
+	delete(r.before, key)
 }
 
 // turns let so many in at a time, and of those who wait one of each key after the other.

@@ -58,7 +58,7 @@ type Config struct {
 	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"0"`
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"0"`
-	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"20"`
+	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
