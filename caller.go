@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -94,8 +93,7 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p Pro
 // address stands in the tenant's place.
 func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
 	if c.open {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		return host, ProfileRef{}
+		return networkOf(clientAddress(r)).String(), ProfileRef{}
 	}
 	return c.tenant, c.profile
 }

@@ -49,8 +49,8 @@ type stage struct {
 	t        *testing.T
 	contract *contracttest.Contract
 
-	open, secured, limited, external, owned, broken, draining *testHub
-	log                                                       *brokenLog
+	open, secured, limited, suspect, external, owned, broken, draining *testHub
+	log                                                                *brokenLog
 }
 
 func newStage(t *testing.T) *stage {
@@ -62,6 +62,9 @@ func newStage(t *testing.T) *stage {
 	s.open = newTestHub(t)
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
+	auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 0.01})
+	s.suspect = newTrustedHub(t, auth, LimitsConfig{})
+	auth.token(asking(t.Context()), badToken(t)) // from where all requests come
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
 		c.Resolver = NewMembershipService("http://127.0.0.1:1", "", nil)
 	})
@@ -154,6 +157,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		for range 3 {
 			s.send(s.limited, o, kind, nil)
 		}
+		s.send(s.suspect, o, kind, nil, func(r *http.Request) { r.Header.Set("Authorization", bearer(s.t)) })
 	case "503":
 		s.send(s.broken, o, kind, nil)
 		s.send(s.draining, o, kind, nil)

@@ -147,7 +147,7 @@ func (a *api) handler(inner bool) http.Handler {
 				} else {
 					a.auth.Refuse(err)
 				}
-				if later, ok := errors.AsType[*Refusal](err); ok && later.Status == http.StatusServiceUnavailable && pattern == streamRoute {
+				if later, ok := errors.AsType[*Refusal](err); ok && later.later() && pattern == streamRoute {
 					a.subscribing.later(w, r, later.After)
 					return
 				}
@@ -268,7 +268,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 // page serves one of the files of web/.
 func page(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		w.Header().Set("Referrer-Policy", "no-referrer")
 		w.Header().Set("Cache-Control", "no-cache")
 		body, err := web.ReadFile("web/" + name)

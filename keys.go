@@ -21,8 +21,11 @@ import (
 // minRSABits is what RFC 7518, section 3.3 asks for.
 const minRSABits = 2048
 
-// errNoKey: a token is signed with no key of ours, or in a way that we don't know.
-var errNoKey = errors.New("no key for this token")
+// Why no key is tried on a token.
+var (
+	errNoKey = errors.New("no key for this token")                        // it is signed with none of ours, or in a way that we don't know
+	errNoKid = errors.New("the token does not say which of several keys") // and trying all would cost as much as there are
+)
 
 // tokenKeys are those that tokens may be signed with.
 type tokenKeys struct {
@@ -136,15 +139,20 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 	if k.published != nil {
 		published, open = k.published.of(t)
 	}
+	fitting := 0
 	for _, key := range published {
 		public, ok := key.Key().(crypto.PublicKey)
 		own, use := key.Marshal().ALG.String(), key.Marshal().USE
 		if fixed := algorithm(public); ok && fixed != "" && cmp.Or(own, fixed) == alg && (use == "" || use == jwkset.UseSig) {
 			set.Keys = append(set.Keys, public)
+			fitting++
 		}
 	}
 	if len(set.Keys) == 0 {
 		return nil, open, errNoKey
+	}
+	if t.Header["kid"] == nil && fitting > 1 {
+		return nil, false, errNoKid
 	}
 	return set, open, nil
 }

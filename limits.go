@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/quota"
 )
 
 // LimitsConfig is how much one may do; 0 lifts a limit.
@@ -28,13 +30,14 @@ func (e *RateError) Error() string {
 
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
-	maxProbes    = 32
-	maxOwnProbes = 8 // a doctor opens up to four, and another may run beside it
+	maxProbes    = 256
+	probesPart   = 15 // a tenant may have 16, and after ten who took all they could the next has enough for a doctor
+	maxOwnProbes = 8  // a doctor opens up to six
 )
 
 // Why there is no probe to be had.
 var (
-	ErrProbes    = fmt.Errorf("%d probes are open, which is as many as the hub allows; try again later", maxProbes)
+	ErrProbes    = errors.New("as many probes of this tenant or address are open as it may have beside the others now; try again later")
 	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
 )
 
@@ -47,12 +50,12 @@ var ErrDescriptors = errors.New("the descriptors that are left are for health ch
 type Limits struct {
 	publish buckets[string]
 	client  buckets[tenantProfile]
+	probes  *quota.Pool[string] // by tenant
 
 	noProbe atomic.Int64 // how often none was to be had
 
 	mu sync.Mutex
 	// Guarded by mu.
-	probes    int
 	ownProbes map[tenantProfile]int
 }
 
@@ -61,6 +64,7 @@ func NewLimits(cfg LimitsConfig) *Limits {
 	return &Limits{
 		publish: buckets[string]{perSecond: cfg.PublishRate, of: map[string]*bucket{}},
 		client:  buckets[tenantProfile]{perSecond: cfg.ClientRate, of: map[tenantProfile]*bucket{}},
+		probes:  quota.New[string](maxProbes, probesPart),
 
 		ownProbes: map[tenantProfile]int{},
 	}
@@ -119,19 +123,18 @@ func (l *Limits) Probe(tenant string, p ProfileRef) (over func(), err error) {
 	switch {
 	case l.ownProbes[who] >= maxOwnProbes:
 		err = ErrOwnProbes
-	case l.probes >= maxProbes:
+	case !l.probes.Take(tenant, 1):
 		err = ErrProbes
 	}
 	if err != nil {
 		l.noProbe.Add(1)
 		return nil, err
 	}
-	l.probes++
 	l.ownProbes[who]++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.probes--
+		l.probes.Give(tenant, 1)
 		if l.ownProbes[who]--; l.ownProbes[who] == 0 {
 			delete(l.ownProbes, who)
 		}

@@ -60,6 +60,7 @@ type Config struct {
 	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"0"`
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"0"`
+	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
@@ -114,7 +115,7 @@ func loadConfig(environ []string) (Config, error) {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
 	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
-	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate} {
+	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate} {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
@@ -199,6 +200,7 @@ func (cfg *Config) auth() AuthConfig {
 	return AuthConfig{
 		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
 		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
+		FailedRate: cfg.FailedTokenRate,
 	}
 }
 

@@ -209,7 +209,7 @@ func TestAPublicKeyIsReadAgain(t *testing.T) {
 	auth, err := NewAuth(t.Context(), AuthConfig{PublicKey: path, Logger: slog.New(slog.DiscardHandler)})
 	is.NoErr(err)
 	good := func(key *ecdsa.PrivateKey) bool {
-		_, _, err := auth.token(t.Context(), signed(t, jwt.SigningMethodES256, key, claimsOf()))
+		_, _, err := auth.token(asking(t.Context()), signed(t, jwt.SigningMethodES256, key, claimsOf()))
 		return err == nil
 	}
 	is.True(good(one) && !good(two))
