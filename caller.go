@@ -2,11 +2,12 @@ package main
 
 import (
 	"cmp"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"realtimehub/internal/lobby"
 )
 
 // Scope is a set of what a credential may do; the route table says what each
@@ -94,8 +95,7 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p Pro
 // address stands in the tenant's place.
 func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
 	if c.open {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		return host, ProfileRef{}
+		return lobby.PlaceOf(r), ProfileRef{}
 	}
 	return c.tenant, c.profile
 }

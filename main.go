@@ -26,6 +26,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
@@ -215,11 +216,15 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	strangers := lobby.New(lobby.Config{
+		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(), Logger: logger,
+	})
 	api := NewAPI(cluster, auth, rates, APIConfig{
-		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
+		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	server := newServer(api.Handler(), certificate, api.ErrorLog())
+	strangers.Guard(server)
 	scheme, serve := "http://", server.Serve
 	if certificate != nil {
 		scheme, serve = "https://", func(l net.Listener) error { return server.ServeTLS(l, "", "") }
@@ -238,7 +243,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
 	failed := make(chan error, 1)
-	go func() { failed <- serve(listener) }()
+	go func() { failed <- serve(strangers.Listener(listener)) }()
 	select {
 	case err := <-failed:
 		return err
@@ -333,6 +338,20 @@ func tuneMemory(memory plan.Memory) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
+}
+
+// strangerBytes is what a connection that has proven nothing may cost, headers, buffers
+// and its goroutine together.
+const strangerBytes = 32 << 10
+
+// mostStrangers is for how many connections that have proven nothing there is memory, and
+// descriptors: of those streams have at least half; 0: any number.
+func mostStrangers(memory plan.Memory) int {
+	most := int(memory.Calls / strangerBytes)
+	if half := reserve.Outside() / 2; half > 0 && (most == 0 || half < most) {
+		most = half
+	}
+	return most
 }
 
 func newLogger(cfg Config, w io.Writer) *slog.Logger {
