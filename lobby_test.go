@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/contracttest"
 )
 
 // dialAs connects, and begins as a proxy does that connects for a client.
@@ -355,6 +357,31 @@ func TestFilesThroughAProxy(t *testing.T) {
 	for client, path := range map[string]string{"203.0.113.8": "/openapi.yaml", "203.0.113.7": "/v1/stream?tenant=acme&profile=me"} {
 		is.Equal(pass(client, path).StatusCode, http.StatusOK)
 	}
+}
+
+// crowd asks for a file in the name of an address that has as many as it may.
+func (s *stage) crowd(o *contracttest.Operation) {
+	const client = "203.0.113.7"
+	if s.crowded == "" {
+		s.crowded = serve(s.whole, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
+		dialAs(s.whole, strings.TrimPrefix(s.crowded, "http://"), strings.Repeat(request("/openapi.yaml", "X-Forwarded-For", client), pipelined))
+	}
+	method, path, _ := o.Sample("", nil)
+	asked := &http.Client{Transport: s.contract.Transport(http.DefaultTransport, func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) })}
+	eventually(s.t, func() bool {
+		req, err := http.NewRequestWithContext(s.t.Context(), method, s.crowded+path, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		req.Header.Set("X-Forwarded-For", client)
+		res, err := asked.Do(req)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer res.Body.Close()
+		io.Copy(io.Discard, res.Body)
+		return res.StatusCode == http.StatusTooManyRequests
+	})
 }
 
 // With HTTP/2 one connection asks for many files and lets none come: past the bound they
