@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"realtimehub/internal/lobby"
 )
 
 // problem is an answer of RFC 9457 whose cause is not a field.
@@ -156,6 +158,8 @@ func describe(err error) *problem {
 	switch {
 	case errors.As(err, &tooLarge):
 		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
+	case errors.Is(err, lobby.ErrCrowded):
+		return &problem{http.StatusTooManyRequests, "TooManyConnections", err.Error()}
 	case errors.Is(err, ErrMembership):
 		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
 	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrConflict):

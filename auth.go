@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"realtimehub/internal/lobby"
 )
 
 // Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
@@ -346,7 +348,7 @@ func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
 		return nil, 0, errCredential
 	}
-	proof, ok := a.proofs.begin(networkOf(clientAddress(r)), text)
+	proof, ok := a.proofs.begin(lobby.PlaceOf(r), text)
 	if !ok {
 		return nil, 0, tooMany(time.Second)
 	}

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"realtimehub/internal/lobby"
 )
 
 // Scope is a set of what a credential may do; the route table says what each
@@ -93,7 +95,7 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p Pro
 // address stands in the tenant's place.
 func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
 	if c.open {
-		return networkOf(clientAddress(r)).String(), ProfileRef{}
+		return lobby.PlaceOf(r), ProfileRef{}
 	}
 	return c.tenant, c.profile
 }

@@ -1,92 +1,72 @@
 package main
 
 import (
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
 	"log/slog"
-	"os"
-	"slices"
-	"sync"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
 	"time"
+
+	"realtimehub/internal/lobby"
 )
 
-// filesEvery is how often at most files are looked at.
-const filesEvery = time.Second
+//go:embed web
+var web embed.FS
 
-// files are read again when they change, so that what is renewed needs no restart.
-// While they cannot be read, what was read last serves.
-type files[T any] struct {
-	// Static.
-	what   string // for the log
-	paths  []string
-	read   func() (T, error)
-	logger *slog.Logger
-
-	mu sync.Mutex
-	// Guarded by mu.
-	value   T
-	version []os.FileInfo // of value
-	looked  time.Time
-	failure string // the last, which the log has told; empty: none
+// mediaTypes of the files; Go would ask the machine, which may know nothing, or call a .ts
+// film.
+var mediaTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".json": "application/json",
+	".svg":  "image/svg+xml",
+	".ts":   "text/plain; charset=utf-8",
+	".yaml": "application/yaml",
 }
 
-// openFiles reads files for the first time; an error is read's.
-func openFiles[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*files[T], error) {
-	f := &files[T]{what: what, paths: paths, read: read, logger: logger}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f, f.loadLocked()
-}
+// fileTime is how long a client may take to read a file.
+const fileTime = 30 * time.Second
 
-func (f *files[T]) loadLocked() error {
-	version := f.stat() // before they are read: what changes meanwhile is seen next time
-	value, err := f.read()
-	if err == nil {
-		f.value, f.version = value, version
+// page serves one of the files of web/: all answers are written from one copy, and in one
+// piece, so that who does not read waits without a buffer of its own.
+func page(name string, logger *slog.Logger) http.HandlerFunc {
+	body, err := web.ReadFile("web/" + name)
+	if err != nil {
+		panic(err) // it was built in
 	}
-	return err
-}
-
-func (f *files[T]) stat() (version []os.FileInfo) {
-	for _, name := range f.paths {
-		info, _ := os.Stat(name)
-		version = append(version, info)
-	}
-	return version
-}
-
-func sameVersion(a, b os.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
-}
-
-// get is what the files hold.
-func (f *files[T]) get() T {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= filesEvery {
-		f.looked = now
-		if !slices.EqualFunc(f.stat(), f.version, sameVersion) {
-			f.againLocked()
+	kind := mediaTypes[path.Ext(name)]
+	hash := sha256.Sum256(body)
+	tag := `"` + base64.RawURLEncoding.EncodeToString(hash[:12]) + `"`
+	return func(w http.ResponseWriter, r *http.Request) {
+		over, err := lobby.Seat(r)
+		if err != nil {
+			fail(w, r, logger, err)
+			return
 		}
-	}
-	return f.value
-}
-
-// again reads the files, changed or not.
-func (f *files[T]) again() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failure = "" // whoever asks wants to be told
-	f.againLocked()
-}
-
-func (f *files[T]) againLocked() {
-	if err := f.loadLocked(); err == nil {
-		f.failure = ""
-		f.logger.Info(f.what + ": read again")
-	} else if f.failure != err.Error() {
-		f.failure = err.Error()
-		f.logger.Warn(f.what+": not read again, the last good one serves; it is tried again", "err", err)
+		defer over()
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-cache")
+		h.Set("ETag", tag)
+		if strings.Contains(r.Header.Get("If-None-Match"), tag) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		h.Set("Content-Type", kind)
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+		if r.Method == http.MethodHead {
+			return
+		}
+		rc := http.NewResponseController(w)
+		rc.SetWriteDeadline(time.Now().Add(fileTime))
+		if _, err := w.Write(body); err == nil && rc.Flush() == nil {
+			rc.SetWriteDeadline(time.Time{}) // it is the connection's
+		}
 	}
 }

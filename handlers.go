@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"embed"
 	"errors"
 	"log"
 	"log/slog"
@@ -12,21 +10,19 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
-	"time"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
-
-//go:embed web
-var web embed.FS
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
 type APIConfig struct {
 	MaxEventBytes  int
 	MaxBodyBytes   int
-	Loopback       bool // in open mode then no web page from elsewhere gets in
-	MetricsTenants int  // so many are shown by name, those with most streams
+	Loopback       bool         // in open mode then no web page from elsewhere gets in
+	MetricsTenants int          // so many are shown by name, those with most streams
+	Lobby          *lobby.Lobby // of the server's connections; nil: they are not bounded
 	Logger         *slog.Logger
 }
 
@@ -50,6 +46,7 @@ type api struct {
 func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	hub, presence, bodies := cluster.hub, cluster.presence, bodyLimit(cfg.MaxBodyBytes)
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
+	metrics.lobby = cfg.Lobby
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub, limits),
 		publishing: publisher{
@@ -108,10 +105,10 @@ func (a *api) routes() map[string]route {
 
 // openRoutes is every call that needs no credential, and the files of web/.
 func (a *api) openRoutes() map[string]http.HandlerFunc {
-	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html")}
+	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html", a.cfg.Logger)}
 	files, _ := web.ReadDir("web")
 	for _, file := range files {
-		routes["GET /"+file.Name()] = page(file.Name())
+		routes["GET /"+file.Name()] = page(file.Name(), a.cfg.Logger)
 	}
 	return routes
 }
@@ -139,6 +136,8 @@ func (a *api) handler(inner bool) http.Handler {
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
 			if err == nil {
+				lobby.Admit(w, r)
+				a.vouch(r, who)
 				err = route.do(w, r, who)
 			}
 			if err != nil {
@@ -165,11 +164,18 @@ func (a *api) handler(inner bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
+		r, over, err := lobby.Greet(w, r)
+		if err != nil {
+			panic(http.ErrAbortHandler) // an answer that nobody reads would be one more
+		}
+		if over != nil {
+			defer over()
+		}
 		w.Header()["X-Content-Type-Options"] = nosniff
 		if a.hub.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
-		err := pages.refuses(r)
+		err = pages.refuses(r)
 		if err == nil && !isClean(r.URL) {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
@@ -180,6 +186,22 @@ func (a *api) handler(inner bool) http.Handler {
 		}
 		serve.ServeHTTP(w, r)
 	})
+}
+
+// connectionBytes is what a connection costs that carries calls.
+const connectionBytes = 16 << 10
+
+// vouch takes a connection out of the lobby whose credential is good, and has its holder
+// pay for it, as long as there is room for that. In open mode nothing was proven.
+func (a *api) vouch(r *http.Request, who *Caller) {
+	if who.open || !lobby.IsStranger(r) {
+		return
+	}
+	tenant, profile := who.Holder(r)
+	holder, pool := tenantProfile{tenant, profile}, a.hub.quotas.Person
+	if pool.Take(holder, connectionBytes) {
+		lobby.Prove(r, func() { pool.Give(holder, connectionBytes) })
+	}
 }
 
 // ErrorLog takes what net/http has to say.
@@ -263,25 +285,4 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, http.StatusOK, map[string]string{"status": "ready"})
-}
-
-// page serves one of the files of web/.
-func page(name string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		w.Header().Set("Referrer-Policy", "no-referrer")
-		w.Header().Set("Cache-Control", "no-cache")
-		body, err := web.ReadFile("web/" + name)
-		if err != nil {
-			http.Error(w, "the console is missing", http.StatusInternalServerError)
-			return
-		}
-		switch path.Ext(name) { // Go would ask the machine, which may know nothing, or call a .ts film
-		case ".yaml":
-			w.Header().Set("Content-Type", "application/yaml")
-		case ".ts":
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		}
-		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
-	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
@@ -256,8 +257,11 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	strangers := lobby.New(lobby.Config{
+		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(), Logger: logger,
+	})
 	api := NewAPI(cluster, auth, rates, APIConfig{
-		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
+		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	outer := api.Handler()
@@ -268,6 +272,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if inner != nil {
 		servers = append(servers, door{inner, newServer(api.Handler(), certificate, api.ErrorLog())})
 	}
+	strangers.Guard(servers[0].Server) // the other door is for the trusted
+	servers[0].Listener = strangers.Listener(listener)
 	if services != nil { // browsers are asked for no certificate where services have a door of their own
 		services.ask(servers[len(servers)-1].TLSConfig, inner != nil)
 	}
@@ -385,6 +391,20 @@ func tuneMemory(memory plan.Memory) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
+}
+
+// strangerBytes is what a connection that has proven nothing may cost, headers, buffers
+// and its goroutine together.
+const strangerBytes = 32 << 10
+
+// mostStrangers is for how many connections that have proven nothing there is memory, and
+// descriptors: of those streams have at least half; 0: any number.
+func mostStrangers(memory plan.Memory) int {
+	most := int(memory.Calls / strangerBytes)
+	if half := reserve.Outside() / 2; half > 0 && (most == 0 || half < most) {
+		most = half
+	}
+	return most
 }
 
 func newLogger(cfg Config, w io.Writer) *slog.Logger {

@@ -367,6 +367,7 @@ var closedWords = map[string]string{
 	"realtime_quota_bytes":           `quota: answers bodies person state`,
 	"realtime_quota_limit_bytes":     `quota: answers bodies person state`,
 	"realtime_quota_refused_total":   `quota: answers bodies person state`,
+	"realtime_unproven_cut_total":    `bound: address all`,
 	"realtime_presence_profiles":     `status: away online`,
 	"realtime_server_errors_total":   `kind: accept client other panic tls`,
 }

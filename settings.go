@@ -13,6 +13,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 )
 
@@ -58,6 +59,8 @@ type Config struct {
 	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"0"`
 	MaxPerTenant     int           `env:"MAX_CONNECTIONS_PER_TENANT" envDefault:"0"`
 	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"0"`
+	MaxPerAddress    int           `env:"MAX_CONNECTIONS_PER_ADDRESS" envDefault:"256"`
+	TrustedProxies   []string      `env:"TRUSTED_PROXIES"`
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"0"`
 	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
@@ -110,10 +113,12 @@ func loadConfig(environ []string) (Config, error) {
 		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
 		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
 		{"MAX_CONNECTIONS", int64(cfg.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(cfg.MaxPerTenant)},
-		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)},
+		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(cfg.MaxPerAddress)},
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
+	_, bad := lobby.ParseProxies(cfg.TrustedProxies)
+	wrong(bad != nil, "TRUSTED_PROXIES", "%v", bad)
 	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
 	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate} {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
@@ -202,6 +207,12 @@ func (cfg *Config) auth() AuthConfig {
 		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
 		FailedRate: cfg.FailedTokenRate,
 	}
+}
+
+// proxies are the trusted ones, which were checked.
+func (cfg *Config) proxies() lobby.Proxies {
+	proxies, _ := lobby.ParseProxies(cfg.TrustedProxies)
+	return proxies
 }
 
 // memory is the plan for the memory that is there, with what was set.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
@@ -48,6 +49,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		s.turnAway(w, r, Turned(err), 0)
 		return nil
 	}
+	lobby.Prove(r, nil) // in open mode by this
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
 }
