@@ -197,11 +197,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
 	}
 	defer shared.leave()
+	quotas := NewQuotas(memory)
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: NewQuotas(memory),
+		Quotas: quotas, Memberships: cfg.MaxMemberships,
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -214,7 +215,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, Quotas: quotas})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
 		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
