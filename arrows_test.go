@@ -45,7 +45,7 @@ var arrows = map[string][]string{
 	"connection":     {"counts", "deadlines", "filter", "target", "names"},
 	"parcel":         {"connection", "store", "event", "target"},
 	"frames":         {"connection", "counts", "store", "event", "target"},
-	"directory":      {"connection"},
+	"directory":      {"connection", "tables"},
 	"tenant":         {"parcel", "quotas", "rooms", "connection", "tables", "store", "filter", "event", "target", "names"},
 	"resume":         {"tenant", "frames", "parcel", "connection", "counts", "rooms", "store", "filter", "event", "target"},
 	"expiry":         {"connection", "deadlines"},

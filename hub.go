@@ -55,7 +55,7 @@ func NewHub(cfg HubConfig) *Hub {
 	h.tenants = newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
 	h.members = newMembers(h.tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
 	h.streams = &streams{
-		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most, byID: map[uuid.UUID]*Connection{}},
+		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),

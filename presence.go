@@ -201,7 +201,7 @@ func (p *Presence) Left(c *Connection, at time.Time) {
 	}
 	who.conns = slices.DeleteFunc(who.conns, func(other *Connection) bool { return other == c })
 	if len(who.conns) == 0 {
-		who.leftAt = at
+		who.conns, who.leftAt = nil, at
 	}
 	p.reviseLocked(who, time.Now())
 }

@@ -1,6 +1,9 @@
 package main
 
-import "unsafe"
+import (
+	"maps"
+	"unsafe"
+)
 
 // table is a map that gets smaller again, and knows what it takes in memory: Go's maps
 // never give back what they once took.
@@ -25,9 +28,7 @@ func (t *table[K, V]) delete(k K) {
 		*t = table[K, V]{}
 	case n < t.most/2 && t.most > 16:
 		of := make(map[K]V, n)
-		for k, v := range t.of {
-			of[k] = v
-		}
+		maps.Copy(of, t.of)
 		*t = table[K, V]{of, n}
 	}
 }
