@@ -62,13 +62,14 @@ func (w weight) all() int64 { return w.own + w.common }
 const (
 	connectionBytes = 1200
 	watchingBytes   = 16 + 16
-	watchedBytes    = 64 + 2*41
+	watchedBytes    = 64
+	watchedPlace    = 2 * 41 // in the tenant's table
 )
 
 func weigh(types *TypeFilter, watch []ProfileRef, metadata map[string]string) weight {
 	w := weight{own: connectionBytes + types.bytes() + watchingBytes*int64(len(watch))}
 	for _, p := range watch {
-		w.common += watchedBytes + p.bytes()
+		w.common += watchedBytes + watchedPlace + p.bytes()
 	}
 	if len(metadata) > 0 {
 		w.own += 48 + 70*int64(max(len(metadata), 4))

@@ -158,7 +158,7 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 func (t *tenant) unwatchedLocked(watch []ProfileRef) (n int64) {
 	for _, p := range watch {
 		if t.watchers.of[p] == nil {
-			n += watchedBytes + p.bytes()
+			n += watchedBytes + watchedPlace + p.bytes()
 		}
 	}
 	return n
