@@ -53,7 +53,7 @@ var arrows = map[string][]string{
 	"members":        {"tenants", "tenant", "rooms", "store", "event", "target"},
 	"streams":        {"members", "tenants", "expiry", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "filter", "target"},
 	"dispatcher":     {"streams", "members", "tenants", "tenant", "directory", "frames", "parcel", "connection", "counts", "store", "event", "target"},
-	"hub":            {"quotas", "dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "event", "target"},
+	"hub":            {"quotas", "dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "counts", "rooms", "store", "event", "target"},
 	"typing":         {"hub", "dispatcher", "members", "quotas", "tables", "deadlines", "event", "target", "names"},
 	"presence":       {"typing", "hub", "dispatcher", "streams", "members", "tenant", "quotas", "connection", "tables", "deadlines", "event", "target", "names"},
 	"elsewhere":      {"parcel", "quotas", "peers", "connection", "event", "target"},
