@@ -170,6 +170,10 @@ func describe(err error) *problem {
 		return &problem{http.StatusRequestEntityTooLarge, "EventTooLarge", ErrTooLarge.Error()}
 	case errors.Is(err, ErrExternal):
 		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
+	case errors.Is(err, ErrMemberships):
+		return &problem{http.StatusConflict, "TooManyMemberships", ErrMemberships.Error()}
+	case errors.Is(err, ErrTenantShare), errors.Is(err, ErrPersonShare):
+		return &problem{http.StatusServiceUnavailable, "ShareUsedUp", err.Error()}
 	case errors.Is(err, ErrNoService):
 		return &problem{http.StatusConflict, "MembershipNotExternal", ErrNoService.Error()}
 	case errors.Is(err, ErrSilent):

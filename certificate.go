@@ -10,11 +10,11 @@ import (
 )
 
 // Certificate is a TLS certificate in files, read again when they change.
-type Certificate struct{ files *watched[*tls.Certificate] }
+type Certificate struct{ files *rereading[*tls.Certificate] }
 
 // LoadCertificate reads both files; an error is theirs.
 func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error) {
-	f, err := openWatched("certificate", logger, func() (*tls.Certificate, error) {
+	f, err := openRereading("certificate", logger, func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		return &pair, err
 	}, cert, key)
@@ -26,11 +26,11 @@ func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { retu
 
 // ClientCAs are the authorities whose certificates services show, in a file that is
 // read again when it changes.
-type ClientCAs struct{ files *watched[*x509.CertPool] }
+type ClientCAs struct{ files *rereading[*x509.CertPool] }
 
 // LoadClientCAs reads a file of PEM blocks; an error is its.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
-	f, err := openWatched("client certificates' authorities", logger, func() (*x509.CertPool, error) {
+	f, err := openRereading("client certificates' authorities", logger, func() (*x509.CertPool, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err

@@ -188,8 +188,8 @@ func (a *api) handler(inner bool) http.Handler {
 	})
 }
 
-// connectionBytes is what a connection costs that carries calls.
-const connectionBytes = 16 << 10
+// socketBytes is what a connection costs that carries calls.
+const socketBytes = 16 << 10
 
 // vouch takes a connection out of the lobby whose credential is good, and has its holder
 // pay for it, as long as there is room for that. In open mode nothing was proven.
@@ -199,8 +199,8 @@ func (a *api) vouch(r *http.Request, who *Caller) {
 	}
 	tenant, profile := who.Holder(r)
 	holder, pool := tenantProfile{tenant, profile}, a.hub.quotas.Person
-	if pool.Take(holder, connectionBytes) {
-		lobby.Prove(r, func() { pool.Give(holder, connectionBytes) })
+	if pool.Take(holder, socketBytes) {
+		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
 }
 

@@ -30,9 +30,9 @@ var (
 // tokenKeys are those that tokens may be signed with.
 type tokenKeys struct {
 	// Static.
-	secrets   []jwt.VerificationKey      // HS256
-	public    *watched[crypto.PublicKey] // nil: none
-	published *publishedKeys             // nil: none
+	secrets   []jwt.VerificationKey        // HS256
+	public    *rereading[crypto.PublicKey] // nil: none
+	published *publishedKeys               // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
@@ -62,12 +62,12 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 }
 
 // openPublicKey reads a key, and again when its file changes.
-func openPublicKey(text string, logger *slog.Logger) (*watched[crypto.PublicKey], error) {
+func openPublicKey(text string, logger *slog.Logger) (*rereading[crypto.PublicKey], error) {
 	var paths []string
 	if !strings.HasPrefix(text, "-----BEGIN") {
 		paths = []string{text}
 	}
-	return openWatched("public key", logger, func() (crypto.PublicKey, error) { return readPublicKey(text) }, paths...)
+	return openRereading("public key", logger, func() (crypto.PublicKey, error) { return readPublicKey(text) }, paths...)
 }
 
 // readPublicKey reads a PEM block, in which \n may stand for a line's end.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 type LimitsConfig struct {
 	PublishRate float64 // events a second a tenant
 	ClientRate  float64 // client calls a second a profile
+	Quotas      *Quotas // where it is counted what keeping account takes; nil: nowhere
 }
 
 // RateError says that a rate limit was met, and when to come back.
@@ -61,10 +63,17 @@ type Limits struct {
 
 // NewLimits makes full buckets: a burst may be one second's worth.
 func NewLimits(cfg LimitsConfig) *Limits {
+	if cfg.Quotas == nil {
+		cfg.Quotas = &Quotas{}
+	}
 	return &Limits{
-		publish: buckets[string]{perSecond: cfg.PublishRate, of: map[string]*bucket{}},
-		client:  buckets[tenantProfile]{perSecond: cfg.ClientRate, of: map[tenantProfile]*bucket{}},
-		probes:  quota.New[string](maxProbes, probesPart),
+		publish: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
+			cfg.Quotas.State.Force(tenant, sign*(bucketBytes+textBytes(tenant)))
+		}},
+		client: buckets[tenantProfile]{perSecond: cfg.ClientRate, own: tenantProfile.clone, count: func(who tenantProfile, sign int64) {
+			cfg.Quotas.State.Force(who.tenant, sign*(bucketBytes+textBytes(who.tenant)+who.profile.bytes()))
+		}},
+		probes: quota.New[string](maxProbes, probesPart),
 
 		ownProbes: map[tenantProfile]int{},
 	}
@@ -144,15 +153,21 @@ func (l *Limits) Probe(tenant string, p ProfileRef) (over func(), err error) {
 // buckets are token buckets, one for each key that was active within the last
 // seconds.
 type buckets[K comparable] struct {
-	perSecond float64 // static; 0: no limit
+	// Static.
+	perSecond float64              // 0: no limit
+	own       func(K) K            // a key that is not a piece of a whole request
+	count     func(key K, n int64) // what a bucket takes, 1 when it is made and -1 when it is not needed any more
 
 	met atomic.Int64 // how often there was nothing to take
 
 	mu sync.Mutex
 	// Guarded by mu.
-	of    map[K]*bucket
+	of    table[K, *bucket]
 	clean int // looked through when it has grown to so many
 }
+
+// bucketBytes is what is kept of each takes, beside names.
+const bucketBytes = 32 + 2*57
 
 // bucket is what one may have at once, as of a time; less than nothing is owed.
 type bucket struct {
@@ -207,18 +222,21 @@ func (b *buckets[K]) filledLocked(key K, now time.Time) *bucket {
 		x.at = now
 		return x
 	}
-	if x := b.of[key]; x != nil {
+	if x := b.of.of[key]; x != nil {
 		return fill(x)
 	}
-	if len(b.of) >= b.clean {
-		for key, x := range b.of {
+	if len(b.of.of) >= b.clean {
+		for key, x := range b.of.of {
 			if fill(x).tokens >= b.burst() { // as good as new
-				delete(b.of, key)
+				b.of.delete(key)
+				b.count(key, -1)
 			}
 		}
-		b.clean = max(2*len(b.of), 1024)
+		b.clean = max(2*len(b.of.of), 1024)
 	}
 	x := &bucket{b.burst(), now}
-	b.of[key] = x
+	key = b.own(key)
+	b.of.set(key, x)
+	b.count(key, 1)
 	return x
 }

@@ -116,7 +116,7 @@ func TestPublishRate(t *testing.T) {
 			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
 			time.Sleep(time.Millisecond)
 		}
-		is.True(len(limits.publish.of) < 5000)
+		is.True(len(limits.publish.of.of) < 5000)
 	})
 }
 

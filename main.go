@@ -237,7 +237,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: quotas,
+		Quotas: quotas, Memberships: cfg.MaxMemberships,
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -256,7 +256,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		}
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, Quotas: quotas})
 	strangers := lobby.New(lobby.Config{
 		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(), Logger: logger,
 	})

@@ -148,7 +148,7 @@ func (m *MembershipService) keepLocked(key tenantRoom, a *answer) {
 	bytes := int64(membershipBase + len(key.room.ID))
 	if a.roster != nil {
 		for _, p := range a.roster.Members {
-			bytes += int64(profileBytes + len(p.Type) + len(p.ID))
+			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
 		}
 	}
 	m.state.Give(key.tenant, a.bytes)
@@ -160,8 +160,8 @@ func (m *MembershipService) keepLocked(key tenantRoom, a *answer) {
 	a.bytes = bytes
 }
 
-// profileBytes is what a profile takes in memory beside its text.
-const profileBytes = 32
+// memberBytes is what a profile takes in memory beside its text.
+const memberBytes = 32
 
 // climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not:
 // a proxy that decodes would have it ask for another tenant's room.

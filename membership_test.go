@@ -334,7 +334,7 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(NewMemoryLog(testLimits), nil)
+	x := newTenants(NewMemoryLog(testLimits), nil, &Quotas{})
 	acme, err := x.open(t.Context(), "acme")
 	is.NoErr(err)
 	defer acme.mu.Unlock()

@@ -111,7 +111,7 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		var logs syncBuffer
 		service := NewMembershipService("http://members.example", "", nil)
 		service.client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
-		m := newMembers(newTenants(NewMemoryLog(testLimits), nil), nil, service, slog.New(slog.NewTextHandler(&logs, nil)))
+		m := newMembers(newTenants(NewMemoryLog(testLimits), nil, &Quotas{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
 		for second := range 3 {
 			for i := range 100 {
 				_, err := m.resolve(t.Context(), "acme", Room{KindConversation, fmt.Sprint("r", i)})

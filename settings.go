@@ -58,11 +58,12 @@ type Config struct {
 	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
 	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"0"`
 	MaxPerTenant     int           `env:"MAX_CONNECTIONS_PER_TENANT" envDefault:"0"`
-	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"0"`
+	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"256"`
+	MaxMemberships   int           `env:"MAX_MEMBERSHIPS_PER_TENANT" envDefault:"1000000"`
 	MaxPerAddress    int           `env:"MAX_CONNECTIONS_PER_ADDRESS" envDefault:"256"`
 	TrustedProxies   []string      `env:"TRUSTED_PROXIES"`
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
-	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"0"`
+	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"20"`
 	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
@@ -113,7 +114,7 @@ func loadConfig(environ []string) (Config, error) {
 		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
 		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
 		{"MAX_CONNECTIONS", int64(cfg.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(cfg.MaxPerTenant)},
-		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(cfg.MaxPerAddress)},
+		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(cfg.MaxPerAddress)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(cfg.MaxMemberships)},
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}

@@ -221,7 +221,11 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	}); err != nil {
 		return err
 	}
-	return done(w, s.cluster.Adjust(r.Context(), c, types, watch))
+	found, err := s.cluster.Adjust(r.Context(), c, types, watch)
+	if err != nil {
+		return err
+	}
+	return done(w, found)
 }
 
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -232,7 +236,7 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err != nil {
 		return err
 	}
-	conversation := r.PathValue("id")
+	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
 	err = s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
 		if name != "state" {

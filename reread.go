@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// watchedEvery is how often at most files are looked at.
-const watchedEvery = time.Second
+// rereadEvery is how often at most files are looked at.
+const rereadEvery = time.Second
 
-// watched are files that are read again when they change, so that what is renewed needs
+// rereading are files that are read again when they change, so that what is renewed needs
 // no restart. While they cannot be read, what was read last serves.
-type watched[T any] struct {
+type rereading[T any] struct {
 	// Static.
 	what   string // for the log
 	paths  []string
@@ -28,15 +28,15 @@ type watched[T any] struct {
 	failure string // the last, which the log has told; empty: none
 }
 
-// openWatched reads files for the first time; an error is read's.
-func openWatched[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*watched[T], error) {
-	w := &watched[T]{what: what, paths: paths, read: read, logger: logger}
+// openRereading reads files for the first time; an error is read's.
+func openRereading[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*rereading[T], error) {
+	w := &rereading[T]{what: what, paths: paths, read: read, logger: logger}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w, w.loadLocked()
 }
 
-func (w *watched[T]) loadLocked() error {
+func (w *rereading[T]) loadLocked() error {
 	version := w.stat() // before they are read: what changes meanwhile is seen next time
 	value, err := w.read()
 	if err == nil {
@@ -45,7 +45,7 @@ func (w *watched[T]) loadLocked() error {
 	return err
 }
 
-func (w *watched[T]) stat() (version []os.FileInfo) {
+func (w *rereading[T]) stat() (version []os.FileInfo) {
 	for _, name := range w.paths {
 		info, _ := os.Stat(name)
 		version = append(version, info)
@@ -61,10 +61,10 @@ func sameVersion(a, b os.FileInfo) bool {
 }
 
 // get is what the files hold.
-func (w *watched[T]) get() T {
+func (w *rereading[T]) get() T {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now := time.Now(); now.Sub(w.looked) >= watchedEvery {
+	if now := time.Now(); now.Sub(w.looked) >= rereadEvery {
 		w.looked = now
 		if !slices.EqualFunc(w.stat(), w.version, sameVersion) {
 			w.againLocked()
@@ -74,14 +74,14 @@ func (w *watched[T]) get() T {
 }
 
 // again reads the files, changed or not.
-func (w *watched[T]) again() {
+func (w *rereading[T]) again() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failure = "" // whoever asks wants to be told
 	w.againLocked()
 }
 
-func (w *watched[T]) againLocked() {
+func (w *rereading[T]) againLocked() {
 	if err := w.loadLocked(); err == nil {
 		w.failure = ""
 		w.logger.Info(w.what + ": read again")
