@@ -112,7 +112,7 @@ func checkHealth(addr string, secure bool) int {
 	return 0
 }
 
-// Times that a client has; streams and NDJSON bodies lift the request's.
+// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
 const (
 	headerTimeout  = 5 * time.Second // the TLS handshake's too
 	requestTimeout = 30 * time.Second
@@ -132,6 +132,7 @@ func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout + answerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		Protocols:         protocols,
@@ -214,7 +215,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate})
+	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
 		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,

@@ -22,8 +22,8 @@ func NewQuotas(memory plan.Memory) *Quotas {
 	return &Quotas{
 		State:   quota.New[string](memory.State, 1),
 		Person:  quota.New[tenantProfile](memory.State, personsPart),
-		Bodies:  quota.New[tenantProfile](memory.Calls/2, personsPart),
-		Answers: quota.New[tenantProfile](memory.Calls/2, personsPart),
+		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
+		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
 	}
 }
 

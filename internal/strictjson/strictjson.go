@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -119,13 +120,21 @@ type decoder struct {
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
+// Bounds of what outlives a call, and of what is repeated.
+const (
+	keptBytes = 64 << 10 // of data, for its decoder to be used again
+	nameBytes = 256
+)
+
 // check says whether data is one valid object.
 func check(data []byte) (Value, error) {
 	if tooDeep(data) {
 		return nil, errTooDeep
 	}
 	dec := decoders.Get().(*decoder)
-	defer decoders.Put(dec)
+	if len(data) <= keptBytes { // else it has grown with the names
+		defer decoders.Put(dec)
+	}
 	dec.data = *bytes.NewBuffer(data)
 	dec.Reset(&dec.data)
 	if kind := dec.PeekKind(); kind > 0 && kind != jsontext.KindBeginObject {
@@ -146,7 +155,11 @@ func check(data []byte) (Value, error) {
 func explain(err error) error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		if syntax.Err == jsontext.ErrDuplicateName {
-			return fmt.Errorf("%q stands twice in one object", syntax.JSONPointer.LastToken())
+			name := syntax.JSONPointer.LastToken()
+			if len(name) > nameBytes {
+				name = strings.ToValidUTF8(name[:nameBytes], "") + "…"
+			}
+			return fmt.Errorf("%q stands twice in one object", name)
 		}
 		return fmt.Errorf("%v at byte %d", syntax.Err, syntax.ByteOffset)
 	}
