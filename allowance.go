@@ -23,8 +23,10 @@ type allowance struct {
 	used, taken int64
 }
 
-// allowanceStep is what is taken at least.
-const allowanceStep = 4 << 10
+const (
+	allowanceStep = 4 << 10 // what is taken at least
+	bodyCopies    = 2       // a body is there as it came and as it was understood
+)
 
 // Body is a call's share of the memory for bodies and for what is made of them.
 func (q *Quotas) Body(r *http.Request, who *Caller) *allowance {

@@ -61,7 +61,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, contract: c, log: &brokenLog{NewMemoryLog(testLimits), ErrNotStored}}
 	s.open = newTestHub(t)
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
-	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
+	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService("http://127.0.0.1:1", "") })
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
 	t.Cleanup(service.Close)

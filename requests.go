@@ -46,11 +46,8 @@ type bodyLimit int
 // smallCall is the limit of calls whose bodies say little.
 const smallCall bodyLimit = 64 << 10
 
-// Bounds of what is made room for.
-const (
-	firstRoom  = 4 << 10 // on a client's mere word
-	bodyCopies = 2       // a body is there as it came and as it was understood
-)
+// firstRoom is what is made room for on a client's mere word.
+const firstRoom = 4 << 10
 
 var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
 
