@@ -94,6 +94,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	var numbers []int
 	for n := 0; ; {
 		lines.reset()
+		clear(pending) // or a long line is kept while the next one is waited for
 		pending, numbers = pending[:0], numbers[:0]
 		var end error // of the line after those
 		for more := true; more && end == nil && len(numbers) < maxTogether; more = lines.more() {
