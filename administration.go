@@ -11,9 +11,6 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// profileSize is what a list takes for each profile; the names are the rooms' own.
-const profileSize = 32
-
 // administrator shows and changes one tenant, for its services.
 type administrator struct {
 	// Static.
@@ -218,36 +215,26 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := a.hub.Know(r.Context(), tenant); err != nil {
 		return err
 	}
+	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
-		return a.presences(w, r, who, tenant, a.presence.All(tenant, status), func(s Status) bool { return s.is(status) })
+		asked, wanted = a.presence.All(tenant, status), func(s Status) bool { return s.is(status) } // it may have changed
 	}
-	return a.presences(w, r, who, tenant, asked, func(s Status) bool { return status == "" || s == status })
+	return a.presences(w, r, who, asked, wanted)
 }
 
-// presences answers with what is known of a tenant's profiles that have a status which
-// is wanted, however many they are.
-func (a *administrator) presences(w http.ResponseWriter, r *http.Request, who *Caller, tenant string, profiles []ProfileRef, wanted func(Status) bool) error {
+// presences answers with what is known of profiles that have a status which is wanted;
+// nil: any.
+func (a *administrator) presences(w http.ResponseWriter, r *http.Request, who *Caller, profiles []ProfileRef, wanted func(Status) bool) error {
 	memory := a.quotas.Answer(r, who)
 	defer memory.close()
-	if !memory.use(profileSize * len(profiles)) {
-		return ErrAnswers
-	}
-	out, err := newRows(w, http.StatusOK, memory, "profiles")
-	if err != nil {
-		return err
-	}
-	for some := range slices.Chunk(profiles, 100) {
-		for _, p := range a.presence.Of(tenant, some) {
-			if wanted(p.Status) && !out.value(p) {
-				return nil
-			}
+	return presenceRows(w, memory, profiles, func(some []ProfileRef) []PresenceOf {
+		list := a.presence.Of(who.Tenant(), some)
+		if wanted != nil {
+			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
 		}
-	}
-	return out.end()
+		return list
+	})
 }
-
-// anyStatus wants all.
-func anyStatus(Status) bool { return true }
 
 // queryPresence is tenantPresence of profiles that a body names.
 func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -264,7 +251,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	if err != nil {
 		return err
 	}
-	return a.presences(w, r, who, tenant, asked, anyStatus)
+	return a.presences(w, r, who, asked, nil)
 }
 
 func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -279,7 +266,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err := a.hub.Know(r.Context(), tenant); err != nil {
 		return err
 	}
-	return a.presences(w, r, who, tenant, []ProfileRef{p}, anyStatus)
+	return a.presences(w, r, who, []ProfileRef{p}, nil)
 }
 
 func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -294,7 +281,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	if err != nil {
 		return err
 	}
-	return a.presences(w, r, who, tenant, members, anyStatus)
+	return a.presences(w, r, who, members, nil)
 }
 
 func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -308,19 +295,7 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 	}
 	memory := a.quotas.Answer(r, who)
 	defer memory.close()
-	if !memory.use(profileSize * len(members)) {
-		return ErrAnswers
-	}
-	out, err := newRows(w, http.StatusOK, memory, "members")
-	if err != nil {
-		return err
-	}
-	for _, p := range members {
-		if !out.add(p.AppendJSON) {
-			break
-		}
-	}
-	return out.end()
+	return profileRows(w, memory, "members", members)
 }
 
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {

@@ -69,7 +69,7 @@ var arrows = map[string][]string{
 	"pages":          {"auth", "origins"},
 	"answers":        {"allowance", "auth", "limits", "typing", "hub", "members", "connection", "rooms", "store", "faults", "event", "target"},
 	"metrics":        {"quotas", "answers", "auth", "limits", "presence", "typing", "hub", "tenants", "complaints", "counts", "store"},
-	"rows":           {"allowance", "presence"},
+	"rows":           {"allowance", "presence", "target"},
 	"ndjson":         {"allowance", "answers", "auth", "hub", "faults", "target"},
 	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event", "target"},
 	"requests":       {"allowance", "answers", "caller", "faults", "target", "names"},

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -90,21 +91,41 @@ func (r *rows) write() {
 	}
 }
 
-// presenceBytes is what the presence of one profile takes before it is written.
-const presenceBytes = 128
+// profileSize is what a list takes for each profile; the names are the rooms' own.
+const profileSize = 32
 
-// presences answers with what is known of profiles.
-func presences(w http.ResponseWriter, memory *allowance, list []PresenceOf) error {
-	if !memory.use(presenceBytes * len(list)) {
+// profileRows answers with a list of them.
+func profileRows(w http.ResponseWriter, memory *allowance, name string, list []ProfileRef) error {
+	if !memory.use(profileSize * len(list)) {
+		return ErrAnswers
+	}
+	out, err := newRows(w, http.StatusOK, memory, name)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if !out.add(p.AppendJSON) {
+			break
+		}
+	}
+	return out.end()
+}
+
+// presenceRows answers with what is known of profiles, some of which are asked about at
+// a time.
+func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, ask func([]ProfileRef) []PresenceOf) error {
+	if !memory.use(profileSize * len(profiles)) {
 		return ErrAnswers
 	}
 	out, err := newRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err
 	}
-	for _, p := range list {
-		if !out.value(p) {
-			break
+	for some := range slices.Chunk(profiles, 100) {
+		for _, p := range ask(some) {
+			if !out.value(p) {
+				return nil
+			}
 		}
 	}
 	return out.end()

@@ -288,5 +288,5 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	}
 	answer := s.quotas.Answer(r, who)
 	defer answer.close()
-	return presences(w, answer, s.presence.Visible(tenant, viewer, asked))
+	return presenceRows(w, answer, asked, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }
