@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"store":          {"event", "target"},
 	"lists":          {"event", "target"},
 	"dropped":        {"store", "event", "target"},
-	"shelf":          {"lists", "dropped", "store", "event"},
+	"shelf":          {"lists", "dropped", "store", "event", "target"},
 	"memory":         {"shelf", "lists", "store", "event"},
 	"rooms":          {"connection", "tables", "store", "target", "names"},
 	"counts":         {"target"},
@@ -63,6 +63,7 @@ var arrows = map[string][]string{
 	"limits":         {"quotas", "tables", "target", "names"},
 	"quotas":         {"target"},
 	"tables":         {},
+	"allowance":      {"quotas", "caller", "target"},
 	"published":      {},
 	"keys":           {"reread", "published"},
 	"origins":        {},
@@ -70,18 +71,19 @@ var arrows = map[string][]string{
 	"proofs":         {},
 	"auth":           {"caller", "reread", "keys", "published", "proofs", "origins", "counts", "target", "names"},
 	"pages":          {"auth", "origins"},
-	"answers":        {"auth", "limits", "presence", "typing", "hub", "members", "quotas", "rooms", "connection", "store", "faults", "event", "target"},
+	"answers":        {"allowance", "auth", "limits", "typing", "hub", "members", "quotas", "rooms", "connection", "store", "faults", "event", "target"},
 	"metrics":        {"answers", "auth", "limits", "presence", "typing", "hub", "members", "tenants", "quotas", "complaints", "counts", "store"},
-	"ndjson":         {"answers", "auth", "hub", "faults"},
+	"rows":           {"allowance", "presence", "target"},
+	"ndjson":         {"allowance", "answers", "auth", "hub", "faults", "target"},
 	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event", "target"},
-	"requests":       {"answers", "caller", "faults", "target", "names"},
-	"administration": {"requests", "answers", "caller", "cluster", "presence", "hub", "members", "tenants", "connection", "counts", "store", "faults", "event", "target", "names"},
-	"subscribing":    {"requests", "answers", "caller", "limits", "cluster", "presence", "hub", "streams", "tenants", "directory", "frames", "connection", "counts", "faults", "filter", "target", "names"},
-	"publishing":     {"requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
+	"requests":       {"allowance", "answers", "caller", "faults", "target", "names"},
+	"administration": {"quotas", "allowance", "rows", "requests", "answers", "caller", "cluster", "presence", "hub", "members", "tenants", "connection", "counts", "store", "faults", "event", "target", "names"},
+	"subscribing":    {"quotas", "allowance", "rows", "requests", "answers", "caller", "limits", "cluster", "presence", "hub", "streams", "tenants", "directory", "frames", "connection", "counts", "faults", "filter", "target", "names"},
+	"publishing":     {"quotas", "allowance", "rows", "requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},
 	"files":          {"answers"},
-	"handlers":       {"publishing", "subscribing", "administration", "requests", "doctor", "ndjson", "metrics", "answers", "files", "pages", "auth", "caller", "limits", "cluster", "quotas", "hub", "directory", "profiles", "target"},
+	"handlers":       {"allowance", "publishing", "subscribing", "administration", "requests", "doctor", "metrics", "answers", "files", "pages", "auth", "caller", "limits", "cluster", "quotas", "hub", "directory", "profiles", "faults", "target"},
 	"settings":       {"origins", "auth", "presence", "names"},
-	"main":           {"quotas", "usage", "settings", "handlers", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate", "reread", "doors"},
+	"main":           {"quotas", "usage", "settings", "handlers", "rows", "origins", "auth", "limits", "cluster", "presence", "hub", "streams", "members", "directory", "membership", "nats", "peers", "rooms", "memory", "shelf", "store", "certificate", "reread", "doors"},
 }
 
 // rooms is which of our packages a file may import.
@@ -118,6 +120,8 @@ var rooms = map[string][]string{
 	"settings":       {"lobby", "plan"},
 	"quotas":         {"plan", "quota"},
 	"auth":           {"lobby"},
+	"allowance":      {"quota"},
+	"ndjson":         {"quota"},
 }
 
 // exported is where the compiler's own account of each imported package lies.

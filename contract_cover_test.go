@@ -64,7 +64,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, whole: t, contract: c, log: &brokenLog{NewMemoryLog(testLimits), ErrNotStored}}
 	s.open = newTestHub(t)
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
-	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
+	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
 	auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 0.01})
 	s.suspect = newTrustedHub(t, auth, LimitsConfig{})
 	auth.token(asking(t.Context()), badToken(t)) // from where all requests come

@@ -32,10 +32,12 @@ type api struct {
 	cfg     APIConfig
 	hub     *Hub
 	auth    *Auth
+	limits  *Limits
 	metrics *Metrics
 	doctor  *Doctor
 
 	requests atomic.Int64 // that are being answered
+	crowded  seldom       // calls that were refused for want of memory
 
 	publishing     publisher
 	subscribing    subscriber
@@ -48,13 +50,12 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	metrics.lobby = cfg.Lobby
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, doctor: NewDoctor(hub, limits),
 		publishing: publisher{
-			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes,
-			results: &spoolBudget{left: spoolBytes},
+			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, limits, bodies},
-		administration: administrator{hub, cluster, presence, bodies},
+		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
+		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
 }
 
@@ -135,6 +136,10 @@ func (a *api) handler(inner bool) http.Handler {
 				defer a.publishing.calls.Add(-1)
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
+			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
+				tenant, profile := who.Holder(r)
+				err = a.limits.Admin(who.Tenant(), tenantProfile{tenant, profile})
+			}
 			if err == nil {
 				lobby.Admit(w, r)
 				a.vouch(r, who)
@@ -150,7 +155,7 @@ func (a *api) handler(inner bool) http.Handler {
 					a.subscribing.later(w, r, later.After)
 					return
 				}
-				fail(w, r, a.cfg.Logger, err)
+				a.refuse(w, r, who, err)
 			}
 		})
 	}
@@ -202,6 +207,24 @@ func (a *api) vouch(r *http.Request, who *Caller) {
 	if pool.Take(holder, socketBytes) {
 		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
+}
+
+// refuse is fail for a caller that is known, or nil. Of many faults one alone is told
+// where the caller has its share of the memory for answers.
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
+	faults := FieldErrors(err)
+	if len(faults) > 0 {
+		memory := a.hub.quotas.Answer(r, who)
+		defer memory.close()
+		if !memory.use(2 * faultBytes * len(faults)) {
+			err = faults[0]
+		}
+	}
+	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
+		tenant, profile := who.Holder(r)
+		a.crowded.tellCrowded(a.cfg.Logger, err, tenantProfile{tenant, profile})
+	}
+	fail(w, r, a.cfg.Logger, err)
 }
 
 // ErrorLog takes what net/http has to say.

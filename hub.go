@@ -176,8 +176,8 @@ func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, member
 	return connections, t.rooms.Len(room)
 }
 
-// History reads a tenant's events after a cursor, or from the oldest on when that
-// is empty: limit at most. gap says that some before them are missing for good.
+// History reads a piece of a tenant's events after a cursor, or from the oldest on when
+// that is empty: limit at most. gap says that some before them are missing for good.
 func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
 	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
@@ -194,8 +194,8 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 	}
 }
 
-// historyBytes bounds one answer of History.
-const historyBytes = 4 << 20
+// historyBytes bounds one piece of History.
+const historyBytes = 64 << 10
 
 // HubStats is what a hub has counted since it was made, and what it has now.
 type HubStats struct {

@@ -18,6 +18,7 @@ type LimitsConfig struct {
 	PublishRate float64 // events a second a tenant
 	ClientRate  float64 // client calls a second a profile
 	Quotas      *Quotas // where it is counted what keeping account takes; nil: nowhere
+	AdminRate   float64 // administrative calls a second, of one credential about one tenant
 }
 
 // RateError says that a rate limit was met, and when to come back.
@@ -53,6 +54,7 @@ type Limits struct {
 	publish buckets[string]
 	client  buckets[tenantProfile]
 	probes  *quota.Pool[string] // by tenant
+	admin   buckets[adminCaller]
 
 	noProbe atomic.Int64 // how often none was to be had
 
@@ -74,6 +76,9 @@ func NewLimits(cfg LimitsConfig) *Limits {
 			cfg.Quotas.State.Force(who.tenant, sign*(bucketBytes+textBytes(who.tenant)+who.profile.bytes()))
 		}},
 		probes: quota.New[string](maxProbes, probesPart),
+		admin: buckets[adminCaller]{perSecond: cfg.AdminRate, own: adminCaller.clone, count: func(who adminCaller, sign int64) {
+			cfg.Quotas.State.Force(who.holder.tenant, sign*(bucketBytes+textBytes(who.tenant)+textBytes(who.holder.tenant)+who.holder.profile.bytes()))
+		}},
 
 		ownProbes: map[tenantProfile]int{},
 	}
@@ -88,12 +93,21 @@ func (l *Limits) Publish(events map[string]int) error {
 	return nil
 }
 
+// MayPublish is Publish of one event that is not taken yet, for who would rather know
+// before the event has come.
+func (l *Limits) MayPublish(tenant string) error {
+	if wait := l.publish.until(tenant); wait > 0 {
+		return &RateError{"events of this tenant", wait}
+	}
+	return nil
+}
+
 // Unpublish gives back events that were taken and then not stored.
 func (l *Limits) Unpublish(events map[string]int) { l.publish.give(events) }
 
 // Met is how often a limit refused somebody, or had them wait.
 func (l *Limits) Met() map[string]int64 {
-	return map[string]int64{"publish": l.publish.met.Load(), "client": l.client.met.Load(), "probe": l.noProbe.Load()}
+	return map[string]int64{"publish": l.publish.met.Load(), "client": l.client.met.Load(), "admin": l.admin.met.Load(), "probe": l.noProbe.Load()}
 }
 
 // AwaitPublish is Publish for who would rather wait, as long as ctx does.
@@ -119,6 +133,27 @@ func (l *Limits) AwaitPublish(ctx context.Context, events map[string]int) error 
 func (l *Limits) Client(tenant string, p ProfileRef) error {
 	if wait := l.client.take(map[tenantProfile]int{{tenant, p}: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
+	}
+	return nil
+}
+
+// adminCaller is a credential's holder and the tenant that it asks about.
+type adminCaller struct {
+	tenant string
+	holder tenantProfile
+}
+
+func (c adminCaller) clone() adminCaller {
+	return adminCaller{strings.Clone(c.tenant), c.holder.clone()}
+}
+
+// Admin takes one administrative call about a tenant, or says when: a *RateError.
+func (l *Limits) Admin(tenant string, holder tenantProfile) error {
+	if l.admin.perSecond <= 0 || checkTenant(tenant) != nil {
+		return nil // which is refused
+	}
+	if wait := l.admin.take(map[adminCaller]int{{strings.Clone(tenant), holder}: 1}); wait > 0 {
+		return &RateError{"administrative calls", wait}
 	}
 	return nil
 }
@@ -199,6 +234,24 @@ func (b *buckets[K]) take(wants map[K]int) (wait time.Duration) {
 		b.filledLocked(key, now).tokens -= float64(n)
 	}
 	return 0
+}
+
+// until is how long until there is one of a key, which is not taken.
+func (b *buckets[K]) until(key K) time.Duration {
+	if b.perSecond <= 0 {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	short := 0.0
+	if b.of.of[key] != nil {
+		short = 1 - b.filledLocked(key, time.Now()).tokens
+	}
+	if short <= 0 {
+		return 0
+	}
+	b.met.Add(1)
+	return max(time.Duration(min(short/b.perSecond, 1e9)*float64(time.Second)), 1)
 }
 
 // give gives back what was taken.

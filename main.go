@@ -132,7 +132,7 @@ func checkHealth(addr string, secure bool) int {
 	return 0
 }
 
-// Times that a client has; streams and NDJSON bodies lift the request's.
+// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
 const (
 	headerTimeout  = 5 * time.Second // the TLS handshake's too
 	requestTimeout = 30 * time.Second
@@ -152,6 +152,7 @@ func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout + answerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		Protocols:         protocols,
@@ -256,7 +257,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		}
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, Quotas: quotas})
+	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
 	strangers := lobby.New(lobby.Config{
 		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(), Logger: logger,
 	})

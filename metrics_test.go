@@ -363,7 +363,7 @@ var closedWords = map[string]string{
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
-	"realtime_rate_limited_total":    `limit: client memberships probe publish`,
+	"realtime_rate_limited_total":    `limit: admin client memberships probe publish`,
 	"realtime_quota_bytes":           `quota: answers bodies person seen state`,
 	"realtime_quota_limit_bytes":     `quota: answers bodies person seen state`,
 	"realtime_quota_refused_total":   `quota: answers bodies person seen state`,

@@ -35,8 +35,8 @@ func NewQuotas(memory plan.Memory) *Quotas {
 		State:   quota.New[string](memory.State, 1),
 		Person:  quota.New[tenantProfile](memory.State, personsPart),
 		Seen:    quota.New[string](memory.State/seenPart, 1),
-		Bodies:  quota.New[tenantProfile](memory.Calls/2, personsPart),
-		Answers: quota.New[tenantProfile](memory.Calls/2, personsPart),
+		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
+		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
 	}
 }
 

@@ -65,6 +65,7 @@ type Config struct {
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"20"`
 	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
+	AdminRate        float64       `env:"ADMIN_RATE" envDefault:"100"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
@@ -121,7 +122,7 @@ func loadConfig(environ []string) (Config, error) {
 	_, bad := lobby.ParseProxies(cfg.TrustedProxies)
 	wrong(bad != nil, "TRUSTED_PROXIES", "%v", bad)
 	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
-	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate} {
+	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate, "ADMIN_RATE": cfg.AdminRate} {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
