@@ -188,9 +188,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if cfg.MembershipURL != "" {
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
 	}
+	quotas := NewQuotas(memory)
 	limits := MemoryLimits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
-		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
+		Window: cfg.DedupeWindow, IDs: mostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
 	}
 	shared, err := share(ctx, cfg, limits, logger)
 	if err != nil {
@@ -201,7 +202,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: NewQuotas(memory),
+		Quotas: quotas,
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,

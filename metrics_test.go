@@ -364,9 +364,9 @@ var closedWords = map[string]string{
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: client probe publish`,
-	"realtime_quota_bytes":           `quota: answers bodies person state`,
-	"realtime_quota_limit_bytes":     `quota: answers bodies person state`,
-	"realtime_quota_refused_total":   `quota: answers bodies person state`,
+	"realtime_quota_bytes":           `quota: answers bodies ids person state`,
+	"realtime_quota_limit_bytes":     `quota: answers bodies ids person state`,
+	"realtime_quota_refused_total":   `quota: answers bodies ids person state`,
 	"realtime_presence_profiles":     `status: away online`,
 	"realtime_server_errors_total":   `kind: accept client other panic tls`,
 }

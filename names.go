@@ -11,6 +11,7 @@ import (
 const (
 	MaxBatchEvents    = 1_000
 	MaxTargetProfiles = 10_000
+	MaxExcludedIDs    = 1_000 // of connections
 	MaxAskedProfiles  = 200
 )
 

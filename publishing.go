@@ -58,7 +58,7 @@ func (p *publisher) to(kind TargetKind) handler {
 		var faults Faults
 		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
 		faults.tenant("tenantId", at.TenantID)
-		switch id := r.PathValue("id"); kind {
+		switch id := pathValue(r, "id"); kind {
 		case KindProfile:
 			at.Target = ToProfile(faults.profile("profile", id))
 		case KindConversation:

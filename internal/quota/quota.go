@@ -10,6 +10,8 @@ package quota
 import (
 	"sync"
 	"sync/atomic"
+
+	"realtimehub/internal/table"
 )
 
 // Pool is so much of one thing. The methods of a nil *Pool bound nothing.
@@ -22,13 +24,13 @@ type Pool[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	held map[K]int64 // no zeros
+	held table.Table[K, int64] // no zeros
 }
 
 // New makes a pool of all; 0 lifts the limit. Each holder may have 1/part of what is
 // free then.
 func New[K comparable](all, part int64) *Pool[K] {
-	return &Pool[K]{all: all, part: part, held: map[K]int64{}}
+	return &Pool[K]{all: all, part: part}
 }
 
 // Take takes n for a holder, or nothing: it says which.
@@ -38,7 +40,7 @@ func (p *Pool[K]) Take(holder K, n int64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all > 0 && n > 0 && p.held[holder]+n > (p.all-p.total.Load()-n)/p.part {
+	if p.all > 0 && n > 0 && p.held.Get(holder)+n > (p.all-p.total.Load()-n)/p.part {
 		p.refused.Add(1)
 		return false
 	}
@@ -61,10 +63,10 @@ func (p *Pool[K]) Give(holder K, n int64) { p.Force(holder, -n) }
 
 func (p *Pool[K]) addLocked(holder K, n int64) {
 	p.total.Add(n)
-	if now := p.held[holder] + n; now != 0 {
-		p.held[holder] = now
+	if now := p.held.Get(holder) + n; now != 0 {
+		p.held.Set(holder, now)
 	} else {
-		delete(p.held, holder)
+		p.held.Delete(holder)
 	}
 }
 
@@ -75,7 +77,7 @@ func (p *Pool[K]) Of(holder K) int64 {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.held[holder]
+	return p.held.Get(holder)
 }
 
 // Total is what all have.
