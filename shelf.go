@@ -24,7 +24,7 @@ type MemoryLimits struct {
 }
 
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 512
+const shelfBytes = 640
 
 // sampled tenants are looked at to find a large one.
 const sampled = 32

@@ -95,6 +95,28 @@ func (s shapes) event(tenant string) []byte {
 	return body
 }
 
+// keep has a log keep an event, as it was published at a time.
+func keep(t *testing.T, log Log, body []byte, at time.Time) {
+	t.Helper()
+	is := is.New(t)
+	event, err := DecodeEvent(body, nil, 0)
+	is.NoErr(err)
+	if event.ID == "" {
+		event.ID = uuid.NewString()
+	}
+	event.Timestamp = at
+	is.NoErr(log.Append(context.Background(), []*Entry{{Event: event, Envelope: event.Seal()}}))
+}
+
+// weighs holds what is counted against what there is in memory.
+func weighs(t *testing.T, when string, heap, counted int64) {
+	t.Helper()
+	is := is.New(t)
+	t.Logf("%s: %d KB in memory, counted as %d KB", when, heap>>10, counted>>10)
+	is.True(float64(heap) <= 1.2*float64(counted)+32<<10)
+	is.True(float64(counted) <= 2*float64(heap)+32<<10)
+}
+
 // What is counted is what is kept, whatever events are like, while they come, while old
 // ones go, and when most have gone.
 func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
@@ -109,24 +131,14 @@ func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
 	} {
 		for seed := range uint64(2) {
 			t.Run(fmt.Sprint(c.name, " ", seed), func(t *testing.T) {
-				is := is.New(t)
 				c.limits.TTL = time.Hour
 				s := shapes{rand.New(rand.NewPCG(seed, 14))}
 				before := liveHeap()
 				log := NewMemoryLog(c.limits)
-				check := func(when string) {
-					t.Helper()
-					heap, counted := liveHeap()-before, log.Stats().Bytes
-					t.Logf("%s: %d KB in memory, counted as %d KB (%.2f)", when, heap>>10, counted>>10, float64(counted)/float64(heap))
-					is.True(float64(heap) <= 1.2*float64(counted)+32<<10)
-					is.True(float64(counted) <= 2*float64(heap)+32<<10)
-				}
+				check := func(when string) { weighs(t, when, liveHeap()-before, log.Stats().Bytes) }
 				begin, n := time.Now(), 600
 				for i := range n {
-					event, err := DecodeEvent(s.event(fmt.Sprint("tenant", s.IntN(c.tenants))), nil, 0)
-					is.NoErr(err)
-					event.ID, event.Timestamp = fmt.Sprint(event.ID, i), begin.Add(time.Duration(i)*time.Second)
-					is.NoErr(log.Append(context.Background(), []*Entry{{Event: event, Envelope: event.Seal()}}))
+					keep(t, log, s.event(fmt.Sprint("tenant", s.IntN(c.tenants))), begin.Add(time.Duration(i)*time.Second))
 					if i == n/3 || i == n-1 {
 						check(fmt.Sprint(i, " came"))
 					}
@@ -138,6 +150,60 @@ func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
 				runtime.KeepAlive(log)
 			})
 		}
+	}
+}
+
+// So it is of many events of one shape, in which what each kind of thing takes shows.
+func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
+	to := func(target string, args ...any) string {
+		return `{"tenantId":"acme","type":"a.b","payload":1,"target":` + fmt.Sprintf(target, args...) + `}`
+	}
+	in := func(tenant int, event string) string {
+		return strings.Replace(event, "acme", fmt.Sprint("acme", tenant), 1)
+	}
+	wide := func(format string, first int) string {
+		var list []string
+		for i := range 2000 {
+			list = append(list, fmt.Sprintf(format, first+i))
+		}
+		return to(`{"kind":"profiles","profiles":[%s]}`, strings.Join(list, ","))
+	}
+	const room, profile = `{"kind":"conversation","conversationId":"r%d"}`, `{"kind":"profile","profiles":["p%d"]}`
+	long := strings.Repeat("x", 120)
+	for _, c := range []struct {
+		name   string
+		most   int // that a tenant keeps; 0: all
+		events int
+		body   func(i int) string
+	}{
+		{"a tenant each", 0, 2000, func(i int) string { return in(i, to(`{"kind":"tenant"}`)) }},
+		{"a tenant and a profile each", 0, 2000, func(i int) string { return in(i, to(profile, i)) }},
+		{"one left of a tenant's three", 1, 6000, func(i int) string { return in(i/3, to([]string{profile, room}[i%2], i)) }},
+		{"one profile", 0, 10_000, func(int) string { return to(profile, 1) }},
+		{"a profile each", 0, 10_000, func(i int) string { return to(profile, i) }},
+		{"a room each", 0, 10_000, func(i int) string { return to(room, i) }},
+		{"many gone", 100, 20_000, func(i int) string { return to(profile, i) }},
+		{"wide", 0, 50, func(i int) string { return wide(`"user:p%d"`, 2000*i) }},
+		{"wide, again and again", 0, 50, func(int) string { return wide(`"p%d"`, 0) }},
+		{"wide, of objects", 0, 50, func(i int) string { return wide(`{"type":"ab","id":"\u0061%d"}`, 2000*i) }},
+		{"wide, and one stays of each", 0, 50, func(i int) string { return wide(`"p%d"`, 1999*i) }},
+		{"wide, and gone", 3, 50, func(i int) string { return wide(`"p%d"`, 2000*i) }},
+		{"large", 0, 100, func(i int) string {
+			return strings.Replace(to(`{"kind":"tenant"}`), "1", `"`+strings.Repeat("x", 32_700+100*i)+`"`, 1)
+		}},
+		{"long names", 0, 2000, func(i int) string {
+			return fmt.Sprintf(`{"id":"%[1]s%[2]d","tenantId":"%[1]s","correlationId":"%[1]s","type":"%[1]s","payload":1,"target":{"kind":"group","groupId":"%[1]s\"%[2]d"}}`, long, i)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := liveHeap()
+			log := NewMemoryLog(MemoryLimits{Events: c.most})
+			for i := range c.events {
+				keep(t, log, []byte(c.body(i)), time.Now())
+			}
+			weighs(t, "all came", liveHeap()-before, log.Stats().Bytes)
+			runtime.KeepAlive(log)
+		})
 	}
 }
 
