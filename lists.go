@@ -52,13 +52,19 @@ type index[K interface {
 
 // Sizes of what an index is made of, as measured.
 const (
-	indexSlot  = 96 // of the map
+	indexLeast = 400 // the smallest map
+	indexSlot  = 96  // of a larger one
 	indexQueue = 32
 	indexPlace = 8 // of a number
 )
 
 // weight is the memory that it takes.
-func (x *index[K]) weight() int64 { return x.bytes + int64(x.queues.Slots())*indexSlot }
+func (x *index[K]) weight() int64 {
+	if x.queues.Len() == 0 {
+		return 0
+	}
+	return x.bytes + max(indexLeast, int64(x.queues.Slots())*indexSlot)
+}
 
 func (x *index[K]) push(k K, n uint64) {
 	q := x.queues.Get(k)

@@ -24,7 +24,7 @@ type MemoryLimits struct {
 }
 
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 640
+const shelfBytes = 768
 
 // sampled tenants are looked at to find a large one.
 const sampled = 32
@@ -51,7 +51,7 @@ type shelves struct {
 type grave struct{ from, head uint64 }
 
 const (
-	graveBytes = 128    // that one takes in memory, as measured
+	graveBytes = 240    // that one takes in memory, of a tenant with a long name
 	mostGraves = 65_536 // in one generation
 )
 

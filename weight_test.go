@@ -179,6 +179,9 @@ func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
 		{"a tenant each", 0, 2000, func(i int) string { return in(i, to(`{"kind":"tenant"}`)) }},
 		{"a tenant and a profile each", 0, 2000, func(i int) string { return in(i, to(profile, i)) }},
 		{"one left of a tenant's three", 1, 6000, func(i int) string { return in(i/3, to([]string{profile, room}[i%2], i)) }},
+		{"one left of a tenant's three, with long names", 1, 6000, func(i int) string {
+			return strings.Replace(to([]string{profile, room}[i%2], i), "acme", fmt.Sprint(long, i/3), 1)
+		}},
 		{"one profile", 0, 10_000, func(int) string { return to(profile, 1) }},
 		{"a profile each", 0, 10_000, func(i int) string { return to(profile, i) }},
 		{"a room each", 0, 10_000, func(i int) string { return to(room, i) }},
@@ -197,11 +200,13 @@ func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := liveHeap()
-			log := NewMemoryLog(MemoryLimits{Events: c.most})
+			log := NewMemoryLog(MemoryLimits{Events: c.most, TTL: time.Hour})
 			for i := range c.events {
 				keep(t, log, []byte(c.body(i)), time.Now())
 			}
 			weighs(t, "all came", liveHeap()-before, log.Stats().Bytes)
+			log.Sweep(time.Now().Add(2 * time.Hour))
+			weighs(t, "all are gone", liveHeap()-before, log.Stats().Bytes)
 			runtime.KeepAlive(log)
 		})
 	}
