@@ -30,21 +30,23 @@ func TestIDsOfOneTenantPushOutItsOwn(t *testing.T) {
 	is := is.New(t)
 	w := idsOf(10_000)
 	is.True(!w.known("small", "order-17-paid"))
-	for i := range 100_000 {
-		is.True(!w.known("large", fmt.Sprint(i)))
+	for i := range 50_000 {
+		if w.known("large", fmt.Sprint(i)) {
+			t.Fatal(i)
+		}
 	}
 	is.True(w.known("small", "order-17-paid")) // it would be delivered twice
-	is.True(w.known("large", "99999"))
+	is.True(w.known("large", "49999"))
 	is.True(!w.known("large", "0"))
 	ids, lost := w.count()
 	is.Equal(ids, 10_000)
-	is.Equal(lost, 100_000+2-10_000)
+	is.Equal(lost, 50_000+2-10_000)
 }
 
 // Whatever tenants bring, all are as a model says: past the total the one with most loses
 // its oldest, and nobody who has no more than a fair share.
 func TestIDsAreShared(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			const most = 200
@@ -137,7 +139,7 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		tenants, ids int
-	}{{"one tenant", 1, 200_000}, {"some", 20, 150_000}, {"as many as ids", 20_000, 20_000}} {
+	}{{"one tenant", 1, 120_000}, {"some", 20, 100_000}, {"as many as ids", 20_000, 20_000}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			pool := quota.New[string](8<<20, 1)
