@@ -12,16 +12,16 @@ type dropped struct {
 	young, old droppedPart
 }
 
-// droppedPart is of a time: which is forgotten together. Names are known by their hash:
-// what one takes does not depend on them, and of two that meet each may have lost what
-// the other has.
+// droppedPart is of a time: which is forgotten together. Names are known by their hashes:
+// so what one takes does not depend on its length. Where two have the same, what one has
+// lost the other seems to have lost as well.
 type droppedPart struct {
 	profiles map[uint64]uint64
 	rooms    map[uint64]uint64
 	last     uint64 // of all
 }
 
-// droppedSeed makes hashes that nobody can make meet.
+// droppedSeed is this process's own: nobody can choose names that have the same hash.
 var droppedSeed = maphash.MakeSeed()
 
 const (

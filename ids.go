@@ -14,10 +14,11 @@ import (
 // who has most loses its own oldest: so nobody loses one who has no more than a fair
 // share, however many somebody else brings.
 type idWindow struct {
-	window time.Duration       // static
-	most   int                 // static; 0: no limit
+	// Static.
+	window time.Duration
+	most   int                 // 0: no limit
 	held   *quota.Pool[string] // what they take is counted there, by tenant
-	start  time.Time           // static: ids' times are since then
+	start  time.Time           // ids' times are since then
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -33,17 +34,17 @@ type tenantIDs struct {
 	name    string
 	numbers table.Table[idHash, uint64] // in order
 	order   idOrder
-	held    int64
+	held    int64 // as it is counted
 }
 
 // idHash is what is remembered of an id, in place of up to 128 bytes: two ids of one
 // hash would be found by luck among 2⁶⁴.
 type idHash [16]byte
 
-func hashID(id string) (h idHash) {
-	sum := sha256.Sum256([]byte(id))
-	copy(h[:], sum[:])
-	return h
+func hashID(id string) idHash {
+	var room [128]byte // else a longer one would be copied to the heap
+	sum := sha256.Sum256(append(room[:0], id...))
+	return idHash(sum[:])
 }
 
 // remembered is the first event of an id.
@@ -110,14 +111,13 @@ func newIDWindow(limits MemoryLimits) idWindow {
 	return idWindow{window: limits.Window, most: limits.IDs, held: limits.Held, start: time.Now()}
 }
 
-// claim remembers an id of an event, at its place and time, as the first, unless another
-// was first within the window.
+// claim remembers an id with its event's place and time, unless it is known from a first
+// event within the window, which is returned then.
 func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first remembered, known bool) {
-	hash, now := hashID(id), at.Sub(w.start)
-	this := remembered{hash, seq, at.UnixNano(), now}
 	if w.window <= 0 {
-		return this, false
+		return remembered{}, false
 	}
+	hash, now := hashID(id), at.Sub(w.start)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for range 2 { // more than one comes: what has grown old gets less
@@ -144,12 +144,12 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 		w.lost++
 	}
 	t.numbers.Set(hash, t.order.next)
-	t.order.push(this)
+	t.order.push(remembered{hash, seq, at.UnixNano(), now})
 	if t.order.len() == 1 {
 		w.tenants.Set(tenant, t)
 	}
 	w.changedLocked(t)
-	return this, false
+	return remembered{}, false
 }
 
 // fullLocked says that there is no room for one more.
