@@ -40,7 +40,7 @@ func pathRoom(r *http.Request, who *Caller) (tenant string, room Room, err error
 		return "", room, errNothingHere
 	}
 	var faults Faults
-	tenant, room.ID = who.Tenant(), pathValue(r, "id")
+	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request
 	faults.tenant("tenantId", tenant)
 	if err := checkName(room.ID); err != nil {
 		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
@@ -304,7 +304,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	if err != nil {
 		return err
 	}
-	p, err := ParseProfile(pathValue(r, "p"))
+	p, err := ParseProfile(strings.Clone(r.PathValue("p")))
 	if err != nil {
 		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
 	}

@@ -32,7 +32,7 @@ func (h *deadlines) Pop() any {
 	item := (*h)[end]
 	(*h)[end] = nil
 	*h = (*h)[:end]
-	if end > 0 && 4*end <= cap(*h) { // many have gone, and memory with them
+	if cap(*h) > 1024 && end < cap(*h)/4 {
 		*h = append(make(deadlines, 0, 2*end), *h...)
 	}
 	return item

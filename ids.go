@@ -7,7 +7,7 @@ import (
 
 	"realtimehub/internal/largest"
 	"realtimehub/internal/quota"
-	"realtimehub/internal/table"
+	"realtimehub/internal/shrink"
 )
 
 // idWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
@@ -22,7 +22,7 @@ type idWindow struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants table.Table[string, *tenantIDs]
+	tenants shrink.Map[string, *tenantIDs]
 	sizes   largest.Sizes[*tenantIDs] // how many ids each has
 	due     deadlines                 // tenants, by when the oldest is to be forgotten
 	lost    int
@@ -32,7 +32,7 @@ type idWindow struct {
 type tenantIDs struct {
 	deadline
 	name    string
-	numbers table.Table[idHash, uint64] // in order
+	numbers shrink.Map[idHash, uint64] // in order
 	order   idOrder
 	held    int64 // as it is counted
 }

@@ -4,7 +4,7 @@ import (
 	"container/heap"
 	"slices"
 
-	"realtimehub/internal/table"
+	"realtimehub/internal/shrink"
 )
 
 // queue is first in, first out. It has at most three times the places that it needs.
@@ -46,7 +46,7 @@ type index[K interface {
 	comparable
 	weight() int64
 }] struct {
-	queues table.Table[K, *queue[uint64]]
+	queues shrink.Map[K, *queue[uint64]]
 	bytes  int64 // of the names and the numbers
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 )
 
@@ -58,7 +59,7 @@ func (p *publisher) to(kind TargetKind) handler {
 		var faults Faults
 		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
 		faults.tenant("tenantId", at.TenantID)
-		switch id := pathValue(r, "id"); kind {
+		switch id := strings.Clone(r.PathValue("id")); kind {
 		case KindProfile:
 			at.Target = ToProfile(faults.profile("profile", id))
 		case KindConversation:

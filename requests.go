@@ -40,10 +40,6 @@ func mediaType(r *http.Request) (string, error) {
 
 var errMediaType = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must be application/json in UTF-8"}
 
-// pathValue is a part of the path, a copy: else who keeps it keeps the request's whole
-// line.
-func pathValue(r *http.Request, name string) string { return strings.Clone(r.PathValue(name)) }
-
 // bodyLimit is how many bytes a JSON body may have; 0 lifts the limit.
 type bodyLimit int
 

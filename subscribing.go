@@ -230,7 +230,7 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err != nil {
 		return err
 	}
-	conversation := pathValue(r, "id")
+	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
 	err = s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
 		if name != "state" {

@@ -1,14 +1,14 @@
 // Package largest tells who of many has most of something, exactly.
 package largest
 
-import "realtimehub/internal/table"
+import "realtimehub/internal/shrink"
 
 // Sizes are of holders that have something, such as bytes in memory. Changing one takes
 // time by the logarithm of how many there are, and telling the largest takes none. The
 // zero value is ready; one goroutine at a time may use it.
 type Sizes[K comparable] struct {
-	heap  []size[K]           // none is larger than the one at half of its number
-	at    table.Table[K, int] // in the heap
+	heap  []size[K]          // none is larger than the one at half of its number
+	at    shrink.Map[K, int] // in the heap
 	total int64
 }
 

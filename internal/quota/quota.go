@@ -8,10 +8,9 @@
 package quota
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
-
-	"realtimehub/internal/table"
 )
 
 // Pool is so much of one thing. The methods of a nil *Pool bound nothing.
@@ -24,13 +23,14 @@ type Pool[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	held table.Table[K, int64] // no zeros
+	held map[K]int64 // no zeros
+	most int         // that held has had since it was made
 }
 
 // New makes a pool of all; 0 lifts the limit. Each holder may have 1/part of what is
 // free then.
 func New[K comparable](all, part int64) *Pool[K] {
-	return &Pool[K]{all: all, part: part}
+	return &Pool[K]{all: all, part: part, held: map[K]int64{}}
 }
 
 // Take takes n for a holder, or nothing: it says which.
@@ -40,7 +40,7 @@ func (p *Pool[K]) Take(holder K, n int64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all > 0 && n > 0 && p.held.Get(holder)+n > (p.all-p.total.Load()-n)/p.part {
+	if p.all > 0 && n > 0 && p.held[holder]+n > (p.all-p.total.Load()-n)/p.part {
 		p.refused.Add(1)
 		return false
 	}
@@ -63,10 +63,16 @@ func (p *Pool[K]) Give(holder K, n int64) { p.Force(holder, -n) }
 
 func (p *Pool[K]) addLocked(holder K, n int64) {
 	p.total.Add(n)
-	if now := p.held.Get(holder) + n; now != 0 {
-		p.held.Set(holder, now)
-	} else {
-		p.held.Delete(holder)
+	if now := p.held[holder] + n; now != 0 {
+		p.held[holder] = now
+		p.most = max(p.most, len(p.held))
+		return
+	}
+	delete(p.held, holder)
+	if len(p.held) < p.most/2 && p.most > 1024 { // a map never gets smaller
+		held := make(map[K]int64, len(p.held))
+		maps.Copy(held, p.held)
+		p.held, p.most = held, len(held)
 	}
 }
 
@@ -77,7 +83,7 @@ func (p *Pool[K]) Of(holder K) int64 {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.held.Get(holder)
+	return p.held[holder]
 }
 
 // Total is what all have.

@@ -33,7 +33,7 @@ func TestWhatIsGivenBackIsFree(t *testing.T) {
 	p.Give("a", 50)
 	p.Give("b", 25)
 	is.Equal(p.Total(), int64(0))
-	is.Equal(p.held.Len(), 0) // nobody is remembered
+	is.Equal(len(p.held), 0) // nobody is remembered
 	is.Equal(p.Refused(), int64(2))
 
 	p.Force("a", 200) // it is there

@@ -1,14 +1,14 @@
-// Package table is maps that give memory back: a map of Go's keeps what it has grown to,
+// Package shrink is maps that give memory back: a map of Go's keeps what it has grown to,
 // however little is left in it.
-package table
+package shrink
 
 import (
 	"iter"
 	"maps"
 )
 
-// Table is a map. The zero value is ready; one goroutine at a time may change it.
-type Table[K comparable, V any] struct {
+// Map is a map. The zero value is ready; one goroutine at a time may change it.
+type Map[K comparable, V any] struct {
 	of    map[K]V
 	slots int
 }
@@ -17,25 +17,25 @@ type Table[K comparable, V any] struct {
 const few = 8
 
 // Get is what a key has; the zero value where it has nothing.
-func (t *Table[K, V]) Get(k K) V { return t.of[k] }
+func (t *Map[K, V]) Get(k K) V { return t.of[k] }
 
 // Find is Get, and says whether there is anything.
-func (t *Table[K, V]) Find(k K) (v V, ok bool) {
+func (t *Map[K, V]) Find(k K) (v V, ok bool) {
 	v, ok = t.of[k]
 	return v, ok
 }
 
 // Len is how many there are.
-func (t *Table[K, V]) Len() int { return len(t.of) }
+func (t *Map[K, V]) Len() int { return len(t.of) }
 
 // Slots is how many it has memory for, less than Go's reserve: at most twice Len, or 8.
-func (t *Table[K, V]) Slots() int { return t.slots }
+func (t *Map[K, V]) Slots() int { return t.slots }
 
 // All are the keys with what they have, in no order.
-func (t *Table[K, V]) All() iter.Seq2[K, V] { return maps.All(t.of) }
+func (t *Map[K, V]) All() iter.Seq2[K, V] { return maps.All(t.of) }
 
 // Set is what a key has from now on.
-func (t *Table[K, V]) Set(k K, v V) {
+func (t *Map[K, V]) Set(k K, v V) {
 	if t.of == nil {
 		t.of = map[K]V{}
 	}
@@ -44,14 +44,14 @@ func (t *Table[K, V]) Set(k K, v V) {
 }
 
 // Delete forgets a key. Once half have gone, the rest is moved to less memory.
-func (t *Table[K, V]) Delete(k K) {
+func (t *Map[K, V]) Delete(k K) {
 	delete(t.of, k)
 	switch n := len(t.of); {
 	case n == 0:
-		*t = Table[K, V]{}
+		*t = Map[K, V]{}
 	case 2*n <= t.slots && t.slots > few:
 		of := make(map[K]V, n)
 		maps.Copy(of, t.of)
-		*t = Table[K, V]{of, n}
+		*t = Map[K, V]{of, n}
 	}
 }
