@@ -342,14 +342,14 @@ func TestMemoryLogAges(t *testing.T) {
 		is.True(again.Duplicate)
 		time.Sleep(time.Nanosecond)
 		l.add(chosen(toAll("1"))) // the window is over
-		is.Equal(l.Stats(), LogStats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, IDs: 1})
+		is.Equal(l.Stats(), LogStats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, Limit: defaults.Total, Memory: l.Stats().Bytes, IDs: 1})
 		time.Sleep(defaults.TTL - defaults.Window)
 		_, err := l.Find(t.Context(), "acme", Cursor{first.Cursor.Epoch, 0}.String(), nil)
 		is.Equal(err, ErrExpired) // the first has gone, without a sweep
 		is.Equal(l.read(Query{After: l.oldest()}), "1")
 		time.Sleep(defaults.Window)
 		l.Sweep(time.Now())
-		is.Equal(l.Stats(), LogStats{Bytes: graveBytes}) // where its places stood
+		is.Equal(l.Stats(), LogStats{Bytes: graveBytes, Limit: defaults.Total, Memory: graveBytes}) // where its places stood
 		l.add(toAll("2"))
 		_, err = l.Find(t.Context(), "acme", first.Cursor.String(), nil)
 		is.Equal(err, ErrExpired) // never complete: what came between is gone
