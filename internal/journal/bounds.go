@@ -36,19 +36,21 @@ func (c *Config) low() int64   { return c.Bytes - c.Bytes*3/16 }
 
 // worth is from how many bytes on they are counted: before, nobody can be past a bound.
 func (c *Config) worth() int64 {
-	if c.KeyBytes > 0 && (c.Bytes == 0 || c.KeyBytes < c.Bytes) {
+	if c.KeyBytes > 0 && (c.Bytes == 0 || c.KeyBytes < c.Bytes/4) {
 		return c.KeyBytes / 2
 	}
-	return c.Bytes / 2
+	return c.Bytes / 8
 }
 
 // Cut is how many messages this process had purged: past their key's bound, and past
 // that of all.
 func (j *Journal) Cut() (ofKey, ofAll int64) { return j.cutKey.Load(), j.cutAll.Load() }
 
-// KeepWithin has this process keep the bounds of bytes until Close, while it is its turn,
-// as mine says: of all that share the journal one at a time is enough, and more do no harm.
+// KeepWithin has this process refuse what the stream may have no room for, and keep the
+// bounds of bytes until Close while it is its turn, as mine says: of all that share the
+// journal one at a time is enough, and more do no harm.
 func (j *Journal) KeepWithin(mine func() bool) {
+	j.room.guard()
 	if j.cfg.Bytes > 0 || j.cfg.KeyBytes > 0 {
 		j.done.Go(func() { j.keepWithin(mine) })
 	}

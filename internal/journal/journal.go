@@ -107,6 +107,7 @@ type Journal struct {
 	swept    atomic.Uint64 // the stream up to here was looked at
 
 	heads heads
+	room  room
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -130,6 +131,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.heads.ask = j.askState
+	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}

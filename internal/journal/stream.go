@@ -248,7 +248,7 @@ func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.t
 // Refused says that an error is the broker's word that it has kept nothing.
 func Refused(err error) bool {
 	_, refused := errors.AsType[*refusal](err)
-	return refused && !errors.Is(err, ErrUnconfirmed)
+	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, ErrUnconfirmed)
 }
 
 // brokerError is of a message that may have left.
