@@ -298,11 +298,16 @@ func TestLogLimits(t *testing.T) {
 		for i := range 1000 {
 			l.add(entryTo("acme", fmt.Sprint(i), ToProfiles(ProfileRef{"user", fmt.Sprint(i % 7)}, ProfileRef{"user", "all"})))
 		}
+		_, shared := l.Log.(*brokerLog)
+		if shared { // where it ends there a little later, and a part earlier
+			eventually(t, func() bool { return l.Stats().CutTenant > 0 && l.Stats().Bytes <= 20_000 })
+		}
 		stats := l.Stats()
-		l.is.True(stats.Bytes <= 20_000 && stats.Bytes > 18_000)
+		l.is.True(stats.Bytes <= 20_000 && (stats.Bytes > 18_000 || shared && stats.Bytes > 15_000))
 		l.is.True(stats.Entries > 10)
 		kept := l.read(Query{After: l.oldest()})
-		l.is.Equal(len(strings.Fields(kept)), stats.Entries)
+		events := len(strings.Fields(kept))
+		l.is.True(events == stats.Entries || shared && events > stats.Entries-10) // beside events it has an anchor, and where it was cut
 		l.is.True(strings.HasSuffix(kept, " 998 999"))
 		l.is.Equal(l.read(Query{After: l.oldest(), Reader: &Reader{Profile: ProfileRef{"user", "all"}}}), kept)
 	})

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -86,11 +87,15 @@ type sized struct {
 func (j *Journal) keepTurn(mine func() bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	k := &keeper{j: j, ledger: ledger{perKey: int64(j.cfg.PerKey), keys: map[string]*holding{}}}
+	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, perKey: int64(j.cfg.PerKey), keys: map[string]*holding{}}}
 	if k.ledger.perKey > 0 {
 		k.ledger.perKey++ // as the stream has it
 	}
-	in, err := j.sizes(ctx)
+	before, err := j.state(ctx)
+	if err != nil {
+		return err
+	}
+	in, ended, err := j.sizes(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,6 +106,8 @@ func (j *Journal) keepTurn(mine func() bool) error {
 		select {
 		case <-j.ended:
 			return nil
+		case <-ended:
+			return errors.New("the broker no longer tells what comes")
 		case <-ticker.C:
 			if !mine() || j.Epoch() != epoch || !j.cfg.Connected() {
 				return nil // another's, or to be counted anew
@@ -110,7 +117,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 			}
 		case m := <-in:
 			k.ledger.add(m.key, m.place, m.bytes)
-			k.whole = k.whole || !m.more
+			k.whole = k.whole || !m.more || m.place >= before.last
 		}
 		if err := k.cut(ctx); err != nil {
 			return err
@@ -119,11 +126,11 @@ func (j *Journal) keepTurn(mine func() bool) error {
 }
 
 // sizes has the broker tell of all messages of keys, those that it has and those that
-// come, but for their data.
-func (j *Journal) sizes(ctx context.Context) (<-chan sized, error) {
+// come, but for their data, until ctx ends; or what it does has an end.
+func (j *Journal) sizes(ctx context.Context) (in <-chan sized, ended <-chan struct{}, err error) {
 	js, err := jetstream.New(j.nc)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	once, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
@@ -131,9 +138,9 @@ func (j *Journal) sizes(ctx context.Context) (<-chan sized, error) {
 		FilterSubjects: []string{j.cfg.Prefix + ".ev.*"}, HeadersOnly: true, InactiveThreshold: time.Minute,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	in := make(chan sized, 1024)
+	told := make(chan sized, 1024)
 	subject := j.cfg.Prefix + ".ev."
 	consuming, err := consumer.Consume(func(msg jetstream.Msg) {
 		about, err := msg.Metadata()
@@ -142,19 +149,19 @@ func (j *Journal) sizes(ctx context.Context) (<-chan sized, error) {
 		}
 		m := sized{strings.TrimPrefix(msg.Subject(), subject), about.Sequence.Stream, sizeOf(msg), about.NumPending > 0}
 		select {
-		case in <- m:
+		case told <- m:
 		case <-ctx.Done():
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	j.done.Go(func() {
 		<-ctx.Done()
 		consuming.Stop()
 		<-consuming.Closed()
 	})
-	return in, nil
+	return told, consuming.Closed(), nil
 }
 
 const sizeHeader = "Nats-Msg-Size"
@@ -232,11 +239,11 @@ func (k *keeper) cut(ctx context.Context) error {
 	cfg := &k.j.cfg
 	for {
 		key, bytes, ok := k.ledger.sizes.Most()
-		if !ok {
+		if !ok || !k.whole {
 			return nil
 		}
 		excess := k.total() - cfg.low()
-		k.full = cfg.Bytes > 0 && k.whole && (k.total() > cfg.high() || k.full && excess > 0)
+		k.full = cfg.Bytes > 0 && (k.total() > cfg.high() || k.full && excess > 0)
 		goal, counted := int64(0), &k.j.cutKey
 		switch {
 		case cfg.KeyBytes > 0 && bytes > cfg.KeyBytes:

@@ -3,9 +3,10 @@ package journal
 import "realtimehub/internal/largest"
 
 // ledger knows how many bytes of a stream are whose, and which of them are the oldest.
-// It has few parts of each key, however many messages that has: so it knows a cut to a
-// 16th of the key's bytes.
+// It has few parts of each key, however many messages that has, and knows a cut to a 16th
+// of the key's bytes, or of what a key may have.
 type ledger struct {
+	bound  int64 // of a key's bytes; 0: none
 	perKey int64 // the newest so many messages of a key are kept; 0: all
 	keys   map[string]*holding
 	sizes  largest.Sizes[string] // by key
@@ -15,6 +16,7 @@ type ledger struct {
 type holding struct {
 	parts           []part
 	messages, bytes int64
+	merge           int // at how many parts
 }
 
 // part is messages of a key that follow each other.
@@ -29,19 +31,24 @@ const mostParts = 32
 func (l *ledger) add(key string, place uint64, bytes int64) {
 	h := l.keys[key]
 	if h == nil {
-		h = &holding{}
+		h = &holding{merge: mostParts}
 		l.keys[key] = h
 	}
 	h.messages++
 	h.bytes += bytes
-	if n := len(h.parts); n > 0 && h.parts[n-1].bytes < h.bytes/mostParts {
+	some := h.bytes / mostParts
+	if l.bound > 0 {
+		some = min(some, l.bound/mostParts)
+	}
+	if n := len(h.parts); n > 0 && h.parts[n-1].bytes < some {
 		p := &h.parts[n-1]
 		*p = part{place, p.messages + 1, p.bytes + bytes}
 	} else {
 		h.parts = append(h.parts, part{place, 1, bytes})
 	}
-	if len(h.parts) > mostParts {
-		h.merge()
+	if len(h.parts) > h.merge {
+		h.mergeUpTo(2 * some)
+		h.merge = max(mostParts, 2*len(h.parts))
 	}
 	for l.perKey > 0 && h.messages > l.perKey { // the broker keeps no more
 		p := &h.parts[0]
@@ -50,19 +57,18 @@ func (l *ledger) add(key string, place uint64, bytes int64) {
 	l.sizes.Set(key, h.bytes)
 }
 
-// merge makes one part of two, all along.
-func (h *holding) merge() {
+// mergeUpTo makes one part of several that have no more bytes together.
+func (h *holding) mergeUpTo(bytes int64) {
 	n := 0
-	for i := 0; i < len(h.parts); i += 2 {
-		p := h.parts[i]
-		if i+1 < len(h.parts) {
-			next := h.parts[i+1]
-			p = part{next.last, p.messages + next.messages, p.bytes + next.bytes}
+	for _, p := range h.parts[1:] {
+		if last := &h.parts[n]; last.bytes+p.bytes <= bytes {
+			*last = part{p.last, last.messages + p.messages, last.bytes + p.bytes}
+		} else {
+			n++
+			h.parts[n] = p
 		}
-		h.parts[n] = p
-		n++
 	}
-	h.parts = h.parts[:n]
+	h.parts = h.parts[:n+1]
 }
 
 // take takes what is as the first part is, or less of it.
