@@ -361,6 +361,7 @@ var closedWords = map[string]string{
 	"realtime_streams_refused_total": `reason: capacity drain pending`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
+	"realtime_history_cut_total":     `bound: all tenant`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: client probe publish`,
