@@ -52,7 +52,7 @@ func scrape(t testing.TB, handler http.Handler, headers ...string) scraped {
 }
 
 // varies is of what no test can foresee, how long something took or how large it is.
-var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history)_bytes|replay_events_bucket`)
+var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history|history_memory)_bytes|replay_events_bucket`)
 
 // moved is what is different now, but for what varies.
 func (s scraped) moved(now scraped) map[string]float64 {
