@@ -85,6 +85,7 @@ var rooms = map[string][]string{
 	"event":          {"strictjson"},
 	"faults":         {"strictjson"},
 	"validate":       {"strictjson"},
+	"shelf":          {"largest"},
 	"natslog":        {"journal"},
 	"natsrooms":      {"journal"},
 	"natspeers":      {"peers"},
