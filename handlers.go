@@ -129,6 +129,9 @@ func (a *api) Handler() http.Handler {
 				defer a.publishing.calls.Add(-1)
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
+			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
+				err = ErrOverloaded // before there is a body
+			}
 			if err == nil {
 				err = route.do(w, r, who)
 			}
@@ -223,6 +226,9 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		return ErrDescriptors
 	}
+	if a.hub.Overloaded() {
+		return ErrOverloaded
+	}
 	return a.doctor.Serve(w, r, p, who)
 }
 
@@ -253,7 +259,11 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, a.cfg.Logger, not)
 		return
 	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
+	status := "ready"
+	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
+		status = "overloaded"
+	}
+	reply(w, http.StatusOK, map[string]string{"status": status})
 }
 
 // page serves one of the files of web/.

@@ -201,7 +201,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: NewQuotas(memory),
+		Quotas: NewQuotas(memory), Memory: goMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -237,6 +237,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
+	go hub.WatchMemory(background)
 	failed := make(chan error, 1)
 	go func() { failed <- serve(listener) }()
 	select {

@@ -45,7 +45,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if err != nil {
-		s.turnAway(w, r, Turned(err), 0)
+		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
 		return nil
 	}
 	s.hub.Engine().Serve(w, r, c.Stream)
