@@ -1,9 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -72,6 +73,7 @@ func TestMemoryIsWatched(t *testing.T) {
 		}
 		go o.WatchMemory(t.Context())
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		is.True(!o.Overloaded())
 		used.Store(95)
 		time.Sleep(overloadLook)
@@ -150,17 +152,26 @@ func TestAnOverloadRefusesLines(t *testing.T) {
 	line := func(n int) string {
 		return fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%d,"target":{"kind":"tenant"}}`+"\n", n)
 	}
-	node := h.nodes[0]
-	taken := func(n int) (errs []error) {
-		_, errs = node.API.publishing.each(t.Context(), t.Context(), [][]byte{[]byte(line(n))}, &Caller{}, "")
-		return errs
+	body, lines := io.Pipe()
+	go lines.Write([]byte(line(1)))
+	res, err := h.client.Post(h.URL+"/v1/events?results=all", "application/x-ndjson", body)
+	is.NoErr(err)
+	defer res.Body.Close()
+	answers := bufio.NewScanner(res.Body)
+	answered := func(want string) {
+		t.Helper()
+		is.True(answers.Scan())
+		is.True(strings.Contains(answers.Text(), want))
 	}
-	is.NoErr(taken(1)[0])
+	answered(`"line":1,"id":`)
 	look(90)
-	is.True(errors.Is(taken(2)[0], ErrOverloaded))
-	is.Equal(problemOf(2, taken(2)[0]).Code, "Overloaded")
+	io.WriteString(lines, line(2))
+	answered(`{"line":2,"code":"Overloaded"`)
 	look(10)
-	is.NoErr(taken(3)[0])
+	io.WriteString(lines, line(3))
+	answered(`"line":3,"id":`)
+	lines.Close()
+	answered(`{"accepted":2,"refused":1`)
 }
 
 // What is judged is what a collection cannot give back, and not garbage.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -86,18 +87,20 @@ func TestAStormOfReturnsCalms(t *testing.T) {
 		x := &turnedAway{seed: maphash.MakeSeed()}
 		ctx, stop := context.WithCancel(t.Context())
 		var came atomic.Int64
+		var all sync.WaitGroup
 		for n := range clients {
-			go func() {
+			all.Go(func() {
 				for ctx.Err() == nil {
 					came.Add(1)
 					time.Sleep(jittered(2*time.Second) + jittered(x.after(fmt.Sprint(n%1000), true)))
 				}
-			}()
+			})
 		}
 		time.Sleep(3 * time.Minute)
 		before := came.Load()
 		time.Sleep(3 * time.Minute)
 		is.True(came.Load()-before <= 180*backOfAll*5/4) // and not 3,300 a second
 		stop()
+		all.Wait()
 	})
 }
