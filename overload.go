@@ -41,6 +41,9 @@ type overload struct {
 
 	now         atomic.Bool
 	used, limit atomic.Int64 // as of the last look
+
+	// Owned by WatchMemory: when it began, and streams were relieved for it.
+	since, relieved time.Time
 }
 
 // Overloaded says that nothing more is to be taken.
@@ -53,9 +56,8 @@ func (o *overload) WatchMemory(ctx context.Context) {
 	}
 	ticker := time.NewTicker(overloadLook)
 	defer ticker.Stop()
-	var since, relieved time.Time
 	for {
-		o.look(&since, &relieved)
+		o.look()
 		select {
 		case <-ctx.Done():
 			return
@@ -64,24 +66,23 @@ func (o *overload) WatchMemory(ctx context.Context) {
 	}
 }
 
-// look begins and ends an overload; since is when it began, relieved when streams were
-// relieved for it.
-func (o *overload) look(since, relieved *time.Time) {
-	was := o.now.Load()
+// look begins and ends an overload.
+func (o *overload) look() {
+	was, now := o.now.Load(), time.Now()
 	used, limit := o.use(was)
 	o.used.Store(used)
 	o.limit.Store(limit)
-	switch now := time.Now(); {
+	switch {
 	case !was && limit > 0 && used >= limit/100*overloadBegins:
 		o.now.Store(true)
-		*since, *relieved = now, time.Time{}
+		o.since, o.relieved = now, time.Time{}
 		o.logger.Warn("overloaded: new streams and events are refused", "used", used, "limit", limit)
 	case was && used < limit/100*overloadEnds:
 		o.now.Store(false)
-		o.logger.Warn("no longer overloaded", "used", used, "limit", limit, "after", now.Sub(*since))
+		o.logger.Warn("no longer overloaded", "used", used, "limit", limit, "after", now.Sub(o.since))
 	}
-	if now := time.Now(); o.now.Load() && now.Sub(*relieved) >= overloadRelief {
-		*relieved = now
+	if o.now.Load() && now.Sub(o.relieved) >= overloadRelief {
+		o.relieved = now
 		o.relieve()
 	}
 }

@@ -28,11 +28,10 @@ func memoryOf(percent *atomic.Int64) MemoryUse {
 func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 	var used atomic.Int64
 	h = newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Memory = memoryOf(&used) })
-	var since, relieved time.Time
 	return h, func(percent int64) {
 		used.Store(percent)
 		for _, node := range h.nodes {
-			node.overload.look(&since, &relieved)
+			node.overload.look()
 		}
 	}
 }
@@ -43,13 +42,12 @@ func TestOverloadBeginsAndEnds(t *testing.T) {
 	var used, reliefs atomic.Int64
 	var logs strings.Builder
 	o := &overload{use: memoryOf(&used), relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.NewTextHandler(&logs, nil))}
-	var since, relieved time.Time
 	for _, step := range []struct {
 		used       int64
 		overloaded bool
 	}{{0, false}, {89, false}, {90, true}, {99, true}, {75, true}, {89, true}, {74, false}, {89, false}, {120, true}} {
 		used.Store(step.used)
-		o.look(&since, &relieved)
+		o.look()
 		is.Equal(o.Overloaded(), step.overloaded)
 		is.Equal(o.Stats(), OverloadStats{step.overloaded, step.used * 1000, 100_000})
 	}
@@ -64,11 +62,11 @@ func TestMemoryIsWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var used, reliefs atomic.Int64
-		freshly := false
+		var freshly atomic.Bool
 		o := &overload{relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.DiscardHandler)}
 		o.WatchMemory(t.Context()) // returns: there is nothing to be watched
 		o.use = func(fresh bool) (int64, int64) {
-			freshly = fresh
+			freshly.Store(fresh)
 			return memoryOf(&used)(fresh)
 		}
 		go o.WatchMemory(t.Context())
@@ -82,7 +80,7 @@ func TestMemoryIsWatched(t *testing.T) {
 		time.Sleep(10*overloadRelief - overloadLook)
 		synctest.Wait()
 		is.Equal(reliefs.Load(), int64(10))
-		is.True(freshly) // who is refused makes no garbage: it must be looked for
+		is.True(freshly.Load()) // who is refused makes no garbage: it must be looked for
 		used.Store(10)
 		time.Sleep(overloadLook)
 		synctest.Wait()
