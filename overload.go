@@ -23,7 +23,8 @@ const (
 
 const (
 	overloadLook   = 100 * time.Millisecond // an attack fills some 100 MB a second: a tenth of 1 GiB
-	overloadRelief = time.Second            // and so often streams are relieved while it lasts
+	overloadLeast  = time.Second            // that it lasts: one that comes and goes is not told of all the time
+	overloadRelief = time.Second            // between two reliefs of streams while it lasts
 	overloadAway   = 10 * time.Second       // of a client that comes meanwhile, at least
 )
 
@@ -77,7 +78,7 @@ func (o *overload) look() {
 		o.now.Store(true)
 		o.since, o.relieved = now, time.Time{}
 		o.logger.Warn("overloaded: new streams and events are refused", "used", used, "limit", limit)
-	case was && used < limit/100*overloadEnds:
+	case was && (limit == 0 || used < limit/100*overloadEnds) && now.Sub(o.since) >= overloadLeast:
 		o.now.Store(false)
 		o.logger.Warn("no longer overloaded", "used", used, "limit", limit, "after", now.Sub(o.since))
 	}

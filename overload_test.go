@@ -32,28 +32,33 @@ func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 		used.Store(percent)
 		for _, node := range h.nodes {
 			node.overload.look()
+			node.overload.since = time.Time{} // long ago
 		}
 	}
 }
 
-// An overload begins at 90 % and ends below 75 %, and each is said once.
+// An overload begins at 90 % and ends below 75 %, a second later at the earliest, and
+// each is said once.
 func TestOverloadBeginsAndEnds(t *testing.T) {
-	is := is.New(t)
-	var used, reliefs atomic.Int64
-	var logs strings.Builder
-	o := &overload{use: memoryOf(&used), relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.NewTextHandler(&logs, nil))}
-	for _, step := range []struct {
-		used       int64
-		overloaded bool
-	}{{0, false}, {89, false}, {90, true}, {99, true}, {75, true}, {89, true}, {74, false}, {89, false}, {120, true}} {
-		used.Store(step.used)
-		o.look()
-		is.Equal(o.Overloaded(), step.overloaded)
-		is.Equal(o.Stats(), OverloadStats{step.overloaded, step.used * 1000, 100_000})
-	}
-	is.Equal(strings.Count(logs.String(), `msg="overloaded: `), 2)
-	is.Equal(strings.Count(logs.String(), `msg="no longer overloaded"`), 1)
-	is.Equal(reliefs.Load(), int64(2)) // not at each look
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var used, reliefs atomic.Int64
+		var logs strings.Builder
+		o := &overload{use: memoryOf(&used), relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.NewTextHandler(&logs, nil))}
+		for _, step := range []struct {
+			used       int64
+			overloaded bool
+		}{{0, false}, {89, false}, {90, true}, {10, true}, {99, true}, {75, true}, {89, true}, {74, false}, {89, false}, {120, true}} {
+			used.Store(step.used)
+			o.look()
+			is.Equal(o.Overloaded(), step.overloaded)
+			is.Equal(o.Stats(), OverloadStats{step.overloaded, step.used * 1000, 100_000})
+			time.Sleep(overloadLeast / 4)
+		}
+		is.Equal(strings.Count(logs.String(), `msg="overloaded: `), 2)
+		is.Equal(strings.Count(logs.String(), `msg="no longer overloaded"`), 1)
+		is.Equal(reliefs.Load(), int64(3)) // not at each look
+	})
 }
 
 // The memory is looked at all the time, and streams are relieved while it is scarce;
