@@ -140,6 +140,9 @@ func (a *api) handler(inner bool) http.Handler {
 				tenant, profile := who.Holder(r)
 				err = a.limits.Admin(who.Tenant(), tenantProfile{tenant, profile})
 			}
+			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
+				err = ErrOverloaded // before there is a body
+			}
 			if err == nil {
 				lobby.Admit(w, r)
 				a.vouch(r, who)
@@ -277,6 +280,9 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		return ErrDescriptors
 	}
+	if a.hub.Overloaded() {
+		return ErrOverloaded
+	}
 	return a.doctor.Serve(w, r, p, who)
 }
 
@@ -307,5 +313,9 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, a.cfg.Logger, not)
 		return
 	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
+	status := "ready"
+	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
+		status = "overloaded"
+	}
+	reply(w, http.StatusOK, map[string]string{"status": status})
 }
