@@ -123,8 +123,20 @@ func TestWhoAskedHasHadItsTime(t *testing.T) {
 		_, in := r.come(anna)
 		is.True(!in)
 		time.Sleep(answered)
-		_, in = r.come(anna)
+		second, in := r.come(anna)
 		is.True(in && first.closed.Load())
+		time.Sleep(patience)
+		r.ask(second) // again and again: it has not had its time
+		_, in = r.come(anna)
+		is.True(!in)
+
+		r = newRoom(Config{Address: 2})
+		busy, _ := r.come(anna)
+		idle, _ := r.come(anna)
+		time.Sleep(patience)
+		r.ask(busy)
+		_, in = r.come(anna)
+		is.True(in && idle.closed.Load() && !busy.closed.Load())
 	})
 }
 
