@@ -233,7 +233,7 @@ func (l *Lobby) riseLocked(g *guest) {
 func (l *Lobby) cutLocked(g *guest, why Bound) {
 	l.riseLocked(g)
 	l.countLocked(why, g.addr)
-	abort(g.conn)
+	go abort(g.conn) // it waits until who reads or writes there has noticed
 }
 
 // abort closes a connection and has the kernel forget what was not read.
