@@ -62,6 +62,17 @@ func (c *Caller) Tenant() string { return c.path }
 // Reaches says whether the caller may act in a tenant.
 func (c *Caller) Reaches(tenant string) bool { return c.tenant == "*" || c.tenant == tenant }
 
+// Only is the one tenant in which a call can act, "" where there may be others.
+func (c *Caller) Only() string {
+	switch {
+	case c.path != "":
+		return c.path
+	case c.tenant != "*":
+		return c.tenant
+	}
+	return ""
+}
+
 // Client is the tenant and the profile that a request of a browser acts for: the
 // token's; in open mode it says so itself, in the query or else in the headers.
 func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {

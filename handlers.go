@@ -32,10 +32,12 @@ type api struct {
 	cfg     APIConfig
 	hub     *Hub
 	auth    *Auth
+	limits  *Limits
 	metrics *Metrics
 	doctor  *Doctor
 
 	requests atomic.Int64 // that are being answered
+	crowded  seldom       // calls that were refused for want of memory
 
 	publishing     publisher
 	subscribing    subscriber
@@ -48,13 +50,12 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	metrics.lobby = cfg.Lobby
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, doctor: NewDoctor(hub, limits),
 		publishing: publisher{
-			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes,
-			results: &spoolBudget{left: spoolBytes},
+			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, limits, bodies},
-		administration: administrator{hub, cluster, presence, bodies},
+		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
+		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
 }
 
@@ -117,15 +118,28 @@ func (a *api) openRoutes() map[string]http.HandlerFunc {
 const streamRoute = "GET /v1/stream"
 
 // Handler serves every route there is.
-func (a *api) Handler() http.Handler {
+func (a *api) Handler() http.Handler { return a.handler(true) }
+
+// PublicHandler serves all but what shows or changes a tenant and what shows the
+// process, which is for who runs the hub.
+func (a *api) PublicHandler() http.Handler { return a.handler(false) }
+
+func (a *api) handler(inner bool) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
+		if !inner && (route.scope == ScopeAdmin || route.scope == ScopeAll) {
+			continue
+		}
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if route.scope == ScopePublish {
 				a.publishing.calls.Add(1)
 				defer a.publishing.calls.Add(-1)
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
+			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
+				tenant, profile := who.Holder(r)
+				err = a.limits.Admin(who.Tenant(), tenantProfile{tenant, profile})
+			}
 			if err == nil {
 				lobby.Admit(w, r)
 				defer a.vouch(r, who, pattern)()
@@ -137,11 +151,11 @@ func (a *api) Handler() http.Handler {
 				} else {
 					a.auth.Refuse(err)
 				}
-				if later, ok := errors.AsType[*Refusal](err); ok && later.Status == http.StatusServiceUnavailable && pattern == streamRoute {
+				if later, ok := errors.AsType[*Refusal](err); ok && later.later() && pattern == streamRoute {
 					a.subscribing.later(w, r, later.After)
 					return
 				}
-				fail(w, r, a.cfg.Logger, err)
+				a.refuse(w, r, who, err)
 			}
 		})
 	}
@@ -181,8 +195,8 @@ func (a *api) Handler() http.Handler {
 
 // What a connection costs that carries calls, and each call beside others on one.
 const (
-	connectionBytes = 16 << 10
-	callBytes       = 16 << 10
+	socketBytes = 16 << 10
+	callBytes   = 16 << 10
 )
 
 // vouch takes a request whose credential is good out of the lobby, and its connection. The
@@ -195,10 +209,10 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 	tenant, profile := who.Holder(r)
 	holder, pool := tenantProfile{tenant, profile}, a.hub.quotas.Person
 	if lobby.IsStranger(r) {
-		if !pool.Take(holder, connectionBytes) {
+		if !pool.Take(holder, socketBytes) {
 			return nothing
 		}
-		lobby.Prove(r, func() { pool.Give(holder, connectionBytes) })
+		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
 	if r.ProtoMajor < 2 {
 		return nothing
@@ -215,6 +229,24 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 }
 
 func nothing() {}
+
+// refuse is fail for a caller that is known, or nil. Of many faults one alone is told
+// where the caller has its share of the memory for answers.
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
+	faults := FieldErrors(err)
+	if len(faults) > 0 {
+		memory := a.hub.quotas.Answer(r, who)
+		defer memory.close()
+		if !memory.use(2 * faultBytes * len(faults)) {
+			err = faults[0]
+		}
+	}
+	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
+		tenant, profile := who.Holder(r)
+		a.crowded.tellCrowded(a.cfg.Logger, err, tenantProfile{tenant, profile})
+	}
+	fail(w, r, a.cfg.Logger, err)
+}
 
 // ErrorLog takes what net/http has to say.
 func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }

@@ -87,6 +87,7 @@ func (m *Metrics) look() *look {
 	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
+	l.limits["memberships"] = m.hub.members.full.Load()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {
 		l.tenants = m.hub.Busiest(m.tenants)
@@ -190,7 +191,7 @@ func families() (all []family) {
 		func(l *look) Histogram { return l.Replayed })
 	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
 		func(l *look) map[string]float64 { return words(l.auth) })
-	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes, was met: refused, or had to wait.",
+	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
 		func(l *look) map[string]float64 { return words(l.limits) })
 	quotas := func(of func(QuotaStats) int64) func(*look) map[string]float64 {
 		return func(l *look) map[string]float64 {
