@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"realtimehub/internal/lobby"
 )
 
 // Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
@@ -39,6 +41,7 @@ var (
 	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
 	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only", 0}
 	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages", 0}
+	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is taken over TLS with a client certificate only, at the address where services call", 0}
 	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
 )
 
@@ -102,6 +105,7 @@ type AuthConfig struct {
 	Audience    string // empty: any
 	TenantClaim string
 	APIKeys     []string // "tenant=key", tenant "*" for all
+	Certified   bool     // API keys open the door only to clients that have proven a certificate
 	Origins     []string // whose pages may call ([ParseOrigins])
 	FailedRate  float64  // tokens a second of a network that may turn out bad; 0: any number
 	Logger      *slog.Logger
@@ -121,6 +125,7 @@ type Auth struct {
 	tenantClaim string
 	issuer      string // empty: any
 	keys        []apiKey
+	certified   bool
 	origins     *Origins
 	crossOrigin *http.CrossOriginProtection
 	refused     counts[string] // by code
@@ -135,9 +140,9 @@ type apiKey struct {
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
-		open: cfg.open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, crossOrigin: http.NewCrossOriginProtection(),
+		open: cfg.open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, certified: cfg.Certified, crossOrigin: http.NewCrossOriginProtection(),
 		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
-			errCookieSite.Code, errForeignHost.Code, codeScope, codeNotYet, codeKeys, codeRate, unlistedOrigin),
+			errCookieSite.Code, errForeignHost.Code, errCertificate.Code, codeScope, codeNotYet, codeKeys, codeRate, unlistedOrigin),
 		proofs: newProofs(cfg.FailedRate, cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))),
 	}
 	// The library forgives at a token's end as well; read does not.
@@ -155,7 +160,7 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
 	}
 	if cfg.PublicKey != "" {
-		if a.tokens.public, err = readPublicKey(cfg.PublicKey); err != nil {
+		if a.tokens.public, err = openPublicKey(cfg.PublicKey, cfg.Logger); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
@@ -253,14 +258,14 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 		return nil, 0, errCredential
 	case len(bearers) == 1:
 		if caller := a.service(bearers[0]); caller != nil {
-			return caller, caller.scopes(), nil
+			return a.admitService(r, caller)
 		}
 		return a.token(r, bearers[0])
 	}
 	switch keys := r.Header["X-Api-Key"]; {
 	case len(keys) == 1:
 		if caller := a.service(keys[0]); caller != nil {
-			return caller, caller.scopes(), nil
+			return a.admitService(r, caller)
 		}
 		return nil, 0, errCredential
 	case len(keys) > 1:
@@ -307,6 +312,21 @@ func (a *Auth) ownPage(r *http.Request) bool {
 	return a.crossOrigin.Check(&probe) == nil || a.origins.Trusts(r.Header.Get("Origin"))
 }
 
+// admitService has a service show its certificate, where that is asked for.
+func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, error) {
+	if a.certified && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		return nil, 0, errCertificate
+	}
+	return caller, caller.scopes(), nil
+}
+
+// Reread reads again what credentials are checked against and is in a file.
+func (a *Auth) Reread() {
+	if a.tokens.public != nil {
+		a.tokens.public.again()
+	}
+}
+
 // service finds an API key, nil where it is none; all are compared, so that the
 // time tells nothing.
 func (a *Auth) service(key string) *Caller {
@@ -328,7 +348,7 @@ func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
 		return nil, 0, errCredential
 	}
-	proof, ok := a.proofs.begin(networkOf(clientAddress(r)), text)
+	proof, ok := a.proofs.begin(lobby.PlaceOf(r), text)
 	if !ok {
 		return nil, 0, tooMany(time.Second)
 	}

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -29,9 +30,9 @@ var (
 // tokenKeys are those that tokens may be signed with.
 type tokenKeys struct {
 	// Static.
-	secrets   []jwt.VerificationKey // HS256
-	public    crypto.PublicKey      // nil: none
-	published *publishedKeys        // nil: none
+	secrets   []jwt.VerificationKey        // HS256
+	public    *rereading[crypto.PublicKey] // nil: none
+	published *publishedKeys               // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
@@ -58,6 +59,15 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 		secrets = append(secrets, []byte(secret))
 	}
 	return secrets, nil
+}
+
+// openPublicKey reads a key, and again when its file changes.
+func openPublicKey(text string, logger *slog.Logger) (*rereading[crypto.PublicKey], error) {
+	var paths []string
+	if !strings.HasPrefix(text, "-----BEGIN") {
+		paths = []string{text}
+	}
+	return openRereading("public key", logger, func() (crypto.PublicKey, error) { return readPublicKey(text) }, paths...)
 }
 
 // readPublicKey reads a PEM block, in which \n may stand for a line's end.
@@ -120,8 +130,10 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 		return jwt.VerificationKeySet{Keys: k.secrets}, false, nil
 	}
 	var set jwt.VerificationKeySet
-	if k.public != nil && algorithm(k.public) == alg {
-		set.Keys = append(set.Keys, k.public)
+	if k.public != nil {
+		if key := k.public.get(); algorithm(key) == alg {
+			set.Keys = append(set.Keys, key)
+		}
 	}
 	var published []jwkset.JWK
 	if k.published != nil {

@@ -5,7 +5,6 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math"
-	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
@@ -33,8 +32,8 @@ type proofs struct {
 	// Static.
 	perSecond float64 // that may fail, of a network; 0: any number
 	logger    *slog.Logger
-	turns     *turns[netip.Prefix]
-	places    *quota.Pool[netip.Prefix]
+	turns     *turns[string]
+	places    *quota.Pool[string]
 	seed      maphash.Seed
 
 	mu sync.Mutex
@@ -50,8 +49,8 @@ type proofs struct {
 func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 	return &proofs{
 		perSecond: perSecond, logger: logger,
-		turns:  newTurns[netip.Prefix](max(runtime.GOMAXPROCS(0)/2, 1)), // the rest is for what is proven
-		places: quota.New[netip.Prefix](proofPlaces, 1), seed: maphash.MakeSeed(),
+		turns:  newTurns[string](max(runtime.GOMAXPROCS(0)/2, 1)), // the rest is for what is proven
+		places: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
 		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
 	}
 }
@@ -59,7 +58,7 @@ func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 // proof is one token that is being proven.
 type proof struct {
 	of      *proofs
-	from    netip.Prefix
+	from    string
 	lane    lane
 	token   uint64
 	good    bool // before: it needs no turn
@@ -69,7 +68,7 @@ type proof struct {
 }
 
 // begin takes a place, until end; false where there is none.
-func (p *proofs) begin(from netip.Prefix, token string) (*proof, bool) {
+func (p *proofs) begin(from string, token string) (*proof, bool) {
 	t := &proof{of: p, from: from, token: maphash.String(p.seed, token)}
 	p.mu.Lock()
 	_, t.good = p.good.get(t.token)
@@ -151,7 +150,7 @@ func (t *proof) end(good bool) {
 // lane is whose tokens wait for each other: all of a network, but for those that have come
 // back when they were to.
 type lane struct {
-	from netip.Prefix
+	from string
 	back bool
 }
 
