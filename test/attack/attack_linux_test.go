@@ -26,13 +26,13 @@ const (
 
 // result is what came of an attack.
 type result struct {
-	attack                string
-	alone, beside         time.Duration // an event took so long, in 99 of 100 cases at most
-	begun, peak, after    int           // bytes of resident memory
-	kept                  int           // bytes that the hub says it keeps for longer
-	rested                time.Duration // until it was as before
-	dead                  bool
-	tally                 map[string]int
+	attack             string
+	alone, beside      time.Duration // an event took so long, in 99 of 100 cases at most
+	begun, peak, after int           // bytes of resident memory
+	kept               int           // bytes that the hub says it keeps for longer
+	rested             time.Duration // until it was as before
+	dead               bool
+	tally              map[string]int
 }
 
 // stage is the machine: one attack at a time is on it. What was attacked may rest beside
