@@ -13,13 +13,14 @@ import (
 	"time"
 )
 
-var attackFor = flag.Duration("attack.for", 0, "how long each attack lasts (default 5s, 3s with -short)")
+var times = flag.Int("attack.times", 1, "how many times as much each attack does")
 
 // What a hub must keep to.
 const (
 	mostResident = plan * 115 / 100 // bytes, at any time
-	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases, beside an attack
+	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases
 	unnoticed    = 10 * time.Millisecond
+	attackTime   = 10 * time.Second // at most, once
 	rest         = 30 * time.Second // until the hub is as before
 	arena        = 4 << 20          // what Go's heap grows by, at the least
 )
@@ -40,14 +41,8 @@ type result struct {
 var stage sync.Mutex
 
 func TestAttacks(t *testing.T) {
-	long := *attackFor
-	if long == 0 {
-		long = 5 * time.Second
-		if testing.Short() {
-			long = 3 * time.Second
-		}
-	}
 	binary := built(t)
+	alone := newBystander(t, start(t, binary).near())
 	var mu sync.Mutex
 	var results []*result
 	t.Cleanup(func() { t.Log("\n" + table(results)) })
@@ -55,7 +50,7 @@ func TestAttacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := &result{attack: name}
-			s := perform(t, attacks[name], r, binary, long)
+			s := perform(t, attacks[name], r, binary, alone)
 			mu.Lock()
 			results = append(results, r)
 			mu.Unlock()
@@ -66,25 +61,21 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// perform measures how the other tenant fares alone and beside the attack. The scene is
-// nil when the hub is dead.
-func perform(t *testing.T, a attack, r *result, binary string, long time.Duration) *scene {
+// perform measures how the other tenant fares beside the attack, and how it fares alone
+// meanwhile, on a hub that nobody attacks: so what else the machine does is the same for
+// both. The scene is nil when the hub is dead.
+func perform(t *testing.T, a attack, r *result, binary string, alone *bystander) *scene {
 	stage.Lock()
 	defer stage.Unlock()
 	var settings []string
 	if a.settings != nil {
-		settings = a.settings(t, long)
+		settings = a.settings(t)
 	}
 	hub := start(t, binary, settings...)
 	s := &scene{hub: hub, well: newBystander(t, hub.near())}
-
-	run := func(d time.Duration) time.Duration {
-		ctx, cancel := context.WithTimeout(t.Context(), d)
-		defer cancel()
-		return s.well.run(ctx)
-	}
-	run(time.Second) // warm
-	r.alone = run(long)
+	warm, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	s.well.run(warm)
 	var err error
 	r.begun, _, err = hub.resident()
 	if err == nil {
@@ -103,8 +94,9 @@ func perform(t *testing.T, a attack, r *result, binary string, long time.Duratio
 	var together sync.WaitGroup
 	together.Go(func() {
 		defer stop()
-		r.tally, err = send(ctx, command{Attack: r.attack, Addr: hub.far(), For: long})
+		r.tally, err = send(ctx, command{Attack: r.attack, Addr: hub.far(), Times: *times, Most: time.Duration(*times) * attackTime})
 	})
+	together.Go(func() { r.alone = alone.run(ctx) })
 	together.Go(func() { s.well.visit(ctx) })
 	together.Go(func() {
 		select {

@@ -7,5 +7,5 @@
 // its contract, its settings and what the system tells of its process.
 //
 //	go test -v ./test/attack
-//	go test -v ./test/attack -run TestAttacks/junk_tokens -attack.for 1m
+//	go test -v ./test/attack -run TestAttacks/junk_tokens -attack.times 5
 package attack
