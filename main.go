@@ -237,6 +237,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
+	go plan.GiveBack(background)
 	failed := make(chan error, 1)
 	go func() { failed <- serve(listener) }()
 	select {

@@ -108,12 +108,16 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 	r.beside = s.well.run(ctx)
 	together.Wait()
 	r.peak = hub.peaked()
+	dying := time.Duration(0)
+	if len(s.well.noticed()) > 0 {
+		dying = 3 * time.Second // a crash writes long about itself
+	}
 	select {
+	case <-time.After(dying):
 	case <-hub.ended:
 		r.dead = true
 		t.Errorf("the hub is dead:\n%s", hub.said())
 		return nil
-	default:
 	}
 	if err != nil {
 		t.Error(err)
@@ -172,7 +176,7 @@ func restore(t *testing.T, s *scene, r *result) {
 		if r.after <= most || r.rested > rest {
 			break
 		}
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(time.Second)
 	}
 	if r.after > most {
 		t.Errorf("%v later it takes %d MiB, where it had %d MiB and says that it keeps %d MiB more", rest, r.after>>20, r.begun>>20, r.kept>>20)

@@ -75,8 +75,8 @@ func excludeIDs(a *attacker) {
 		text, _ := json.Marshal(list)
 		return fmt.Appendf(nil, `{"tenantId":%q,"type":"load.test","payload":1,"target":{"kind":"tenant","exclude":{"connectionIds":%s}}}`, evil, text)
 	}
-	bodies := [][]byte{body("%0100d"), body("019a0000-0000-7000-8000-%012x")}
-	a.each(600, 150, 8, func(i int) { a.post("/v1/events", bodies[i%len(bodies)]) })
+	bodies := [][]byte{body("%0100d"), body("019a0000-0000-7000-8000-%012x"), body("%0100x")}
+	a.each(900, 200, 8, func(i int) { a.post("/v1/events", bodies[i%len(bodies)]) })
 }
 
 // wrongItems has a list refused of which each item is wrong, by a person's token.
