@@ -8,11 +8,13 @@ import (
 	"time"
 )
 
-// When memory is given back.
+// When memory is given back. A collection of a heap of a GiB costs a core a second.
 const (
-	quietLook  = 5 * time.Second
-	quietHeap  = 16 << 20         // bytes: a smaller heap is treated as one of this size
-	quietEvery = 20 * time.Second // at most so often; of a GiB each 100 s: a collection of it costs a core a second
+	quietLook   = 5 * time.Second
+	quietBytes  = 4 << 20 // allocated meanwhile, or a part of the heap where that is more
+	quietPart   = 64
+	quietGrown  = 20 * time.Second  // at most so often where the heap has grown by an eighth,
+	quietPerGiB = 100 * time.Second // and else as often as costs a hundredth of a core
 )
 
 // GiveBack gives memory that is not in use back to the system in quiet times, until ctx
@@ -40,7 +42,7 @@ func GiveBack(ctx context.Context) {
 func giveBack(ctx context.Context, read func() (allocated, heap uint64), free func()) {
 	ticker := time.NewTicker(quietLook)
 	defer ticker.Stop()
-	before, _ := read()
+	before, kept := read()
 	freed := time.Now()
 	for {
 		select {
@@ -51,10 +53,14 @@ func giveBack(ctx context.Context, read func() (allocated, heap uint64), free fu
 		allocated, heap := read()
 		fresh := allocated - before
 		before = allocated
-		every := max(quietEvery, time.Duration(heap>>20)*(100*time.Second>>10))
-		if fresh < max(heap, quietHeap)/4 && time.Since(freed) >= every {
+		every := quietGrown
+		if heap <= kept+kept/8 {
+			every = max(every, time.Duration(heap>>20)*(quietPerGiB>>10))
+		}
+		if fresh < max(quietBytes, heap/quietPart) && time.Since(freed) >= every {
 			free()
 			freed = time.Now()
+			_, kept = read()
 		}
 	}
 }
