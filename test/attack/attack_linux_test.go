@@ -20,9 +20,10 @@ const (
 	mostResident = plan * 115 / 100 // bytes, at any time
 	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases
 	unnoticed    = 10 * time.Millisecond
-	attackTime   = 10 * time.Second // at most, once
-	rest         = 30 * time.Second // until the hub is as before
-	arena        = 4 << 20          // what Go's heap grows by, at the least
+	attackTime   = 10 * time.Second       // at most, once
+	rest         = 30 * time.Second       // until the hub is as before
+	tooBusy      = 100 * time.Millisecond // of a machine on which an event takes so long anyway, nothing can be said
+	uncollected  = 16 << 20               // bytes: Go does not collect a smaller heap, as the hub has it set
 )
 
 // result is what came of an attack.
@@ -131,7 +132,9 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 	if r.peak > mostResident {
 		t.Errorf("it took %d MiB, of a plan of %d MiB", r.peak>>20, plan>>20)
 	}
-	if bound := mostTimes * max(r.alone, unnoticed); r.beside > bound {
+	if bound := mostTimes * max(r.alone, unnoticed); r.alone > tooBusy {
+		t.Logf("the machine is too busy to say how long the other tenant waits: %v for an event, alone %v", r.beside, r.alone)
+	} else if r.beside > bound {
 		t.Errorf("the other tenant waited %v for an event, alone %v", r.beside, r.alone)
 	}
 	return s
@@ -172,7 +175,7 @@ func restore(t *testing.T, s *scene, r *result) {
 			return
 		}
 		r.rested = time.Since(begun)
-		most = r.begun*11/10 + max(0, r.kept)*12/10 + arena
+		most = r.begun*11/10 + max(0, r.kept)*12/10 + uncollected
 		if r.after <= most || r.rested > rest {
 			break
 		}
