@@ -20,10 +20,10 @@ const (
 	mostResident = plan * 115 / 100 // bytes, at any time
 	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases
 	unnoticed    = 10 * time.Millisecond
-	attackTime   = 10 * time.Second       // at most, once
-	rest         = 30 * time.Second       // until the hub is as before
-	tooBusy      = 100 * time.Millisecond // of a machine on which an event takes so long anyway, nothing can be said
-	uncollected  = 16 << 20               // bytes: Go does not collect a smaller heap, as the hub has it set
+	attackTime   = 10 * time.Second      // at most, once
+	rest         = 30 * time.Second      // until the hub is as before
+	tooBusy      = 30 * time.Millisecond // of a machine on which an event takes so long anyway, nothing can be said
+	uncollected  = 16 << 20              // bytes: Go does not collect a smaller heap, as the hub has it set
 )
 
 // result is what came of an attack.

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
 
@@ -32,7 +33,9 @@ func TestMain(m *testing.M) {
 		attackAs(text)
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	natstest.Clean()
+	os.Exit(code)
 }
 
 // command is what an attacker is to do.

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
 
@@ -45,21 +46,22 @@ type scene struct {
 
 // attacks are all that is known, by name.
 var attacks = map[string]attack{
-	"exclude_ids":    {do: excludeIDs},
-	"wrong_items":    {do: wrongItems},
-	"unread_pages":   {do: unreadPages},
-	"unread_files":   {do: unreadFiles, unproven: true},
-	"ids":            {do: ids, settings: fewerIDs, beside: paidOnce},
-	"histories":      {do: largeHistory, beside: smallHistories},
-	"watch_lists":    {do: watchLists},
-	"metadata":       {do: metadata},
-	"memberships":    {do: memberships},
-	"open_bodies":    {do: openBodies},
-	"unread_streams": {do: unreadStreams, beside: slowReader},
-	"junk_tokens":    {do: junkTokens, settings: manyKeys, unproven: true},
+	"exclude_ids":       {do: excludeIDs},
+	"wrong_items":       {do: wrongItems},
+	"unread_pages":      {do: unreadPages},
+	"unread_files":      {do: unreadFiles, unproven: true},
+	"ids":               {do: ids, settings: fewerIDs, beside: paidOnce},
+	"histories":         {do: largeHistory, beside: manySmall},
+	"histories_on_nats": {do: largeHistory, beside: fewSmall, settings: onNATS},
+	"watch_lists":       {do: watchLists},
+	"metadata":          {do: metadata},
+	"memberships":       {do: memberships},
+	"open_bodies":       {do: openBodies},
+	"unread_streams":    {do: unreadStreams, beside: slowReader},
+	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true},
 }
 
-// Sizes of what is sent: as much as the hub takes by default.
+// Sizes of what is sent: as much as a hub takes by default.
 const (
 	largeBody    = 1 << 20
 	largePayload = 60_000
@@ -86,13 +88,31 @@ func excludeIDs(a *attacker) {
 	})
 }
 
-// wrongItems has a list refused of which each item is wrong, by a person's token.
+// wrongItems has lists refused of which each item is wrong: by a person's token, as long
+// as any body and as long as a small one may be, and by a service's key.
 func wrongItems(a *attacker) {
-	const who = "user:evil"
+	const who, kind = "user:evil", "application/json"
 	id, credential := a.stream(who, "presence=none"), token(evil, who)
-	body := []byte(`{"types":[` + strings.Repeat("0,", largeBody/2-20) + `0]}`)
-	a.each(150, 50, 24, func(int) {
-		a.call("PATCH", "/v1/connections/"+id, credential, "application/json", body)
+	body := func(begin string, length int, end string) []byte {
+		return []byte(begin + strings.Repeat("0,", length/2-100) + "0" + end)
+	}
+	types, few := body(`{"types":[`, largeBody, `]}`), body(`{"presence":[`, 60_000, `]}`)
+	members := body(`{"members":[`, largeBody, `]}`)
+	event := body(`{"tenantId":"acme","type":"load.test","payload":1,"target":{"kind":"profiles","profiles":[`, largeBody, `]}}`)
+	events := body(`{"events":[`, largeBody, `]}`)
+	a.each(240, 40, 24, func(i int) {
+		switch i % 6 {
+		case 0, 1:
+			a.call("PATCH", "/v1/connections/"+id, credential, kind, types)
+		case 2:
+			a.call("PATCH", "/v1/connections/"+id, credential, kind, few)
+		case 3:
+			a.call("PUT", "/v1/tenants/"+evil+"/groups/1/members", keyEvil, kind, members)
+		case 4:
+			a.post("/v1/events", event)
+		case 5:
+			a.post("/v1/events/batch", events)
+		}
 	})
 }
 
@@ -123,16 +143,16 @@ func unreadFiles(a *attacker) {
 
 // ids publishes more than the hub remembers, of events for nobody.
 func ids(a *attacker) {
-	a.each(manyIDs*3/2/1000, 75, 4, func(i int) {
+	a.each(manyIDs*3/2/1000, 25, 4, func(i int) {
 		a.post("/v1/events/batch", batch(evil, 1000, 4, func(k int) string {
 			return fmt.Sprintf(`"id":"evil-%d","target":{"kind":"profile","profiles":["user:nobody"]}`, 1000*i+k)
 		}))
 	})
 }
 
-// manyIDs are remembered in all: a fifth of the default, for which an attack would last
+// manyIDs are remembered in all: a tenth of the default, for which an attack would last
 // too long.
-const manyIDs = 200_000
+const manyIDs = 100_000
 
 func fewerIDs(*testing.T) []string {
 	return []string{fmt.Sprint("REALTIME_DEDUPE_IDS=", manyIDs)}
@@ -161,14 +181,17 @@ func largeHistory(a *attacker) {
 	a.each(100, 30, 2, func(int) { a.post("/v1/events/batch", full) })
 }
 
-// small tenants have so many events in all that the hub keeps no more beside a large one.
-const small = 3_800
+// Small tenants, who with a large one have more than the hub keeps: of as much memory, and
+// on a broker of the bytes of one tenant.
+func manySmall(t *testing.T, s *scene) func() { return s.smallHistories(t, 3_800, 55_000) }
+func fewSmall(t *testing.T, s *scene) func()  { return s.smallHistories(t, 500, 1_000) }
 
-// smallHistories are of tenants with one event each, which they have afterwards.
-func smallHistories(t *testing.T, s *scene) func() {
+// smallHistories are of so many tenants with one event each, of so many bytes, which they
+// have afterwards.
+func (s *scene) smallHistories(t *testing.T, small, bytes int) (after func()) {
 	tenant := func(i int) string { return fmt.Sprint("small-", i) }
 	client := &http.Client{}
-	filler := strings.Repeat("x", largePayload-5_000)
+	filler := strings.Repeat("x", bytes)
 	for at := 0; at < small; at += 16 {
 		var events []map[string]any
 		for i := at; i < min(at+16, small); i++ {
@@ -222,6 +245,11 @@ func smallHistories(t *testing.T, s *scene) func() {
 			t.Errorf("%d of %d small tenants have lost their event", lost.Load(), asked.Load())
 		}
 	}
+}
+
+// onNATS has a broker keep the history.
+func onNATS(t *testing.T) []string {
+	return []string{"REALTIME_NATS_URL=" + natstest.StartProcesses(t, 1).URLs()}
 }
 
 // watchLists opens streams with the largest lists and filters that there are.

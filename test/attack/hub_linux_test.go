@@ -208,7 +208,8 @@ func (p *process) peaked() int {
 	return p.peak
 }
 
-// kept is what the hub says that it keeps for others, in bytes.
+// kept is what the hub says that it keeps for others, in bytes. What it counts by person
+// it counts by tenant too.
 func (p *process) kept() (int, error) {
 	text, err := ask(p.near(), "/metrics", keyAll)
 	if err != nil {
@@ -217,7 +218,8 @@ func (p *process) kept() (int, error) {
 	sum := 0
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if name == "realtime_history_bytes" || name == `realtime_quota_bytes{quota="state"}` {
+		quota := strings.HasPrefix(name, "realtime_quota_bytes{") && name != `realtime_quota_bytes{quota="person"}`
+		if quota || name == "realtime_history_bytes" {
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				return 0, err
