@@ -33,9 +33,9 @@ type attack struct {
 	settings func(*testing.T) []string
 	// beside is done before the attack, in the tenant that does nothing or in others;
 	// after it, after.
-	beside func(t *testing.T, s *scene) (after func())
-	// unproven: its credential is to be refused.
-	unproven bool
+	beside   func(t *testing.T, s *scene) (after func())
+	unproven bool // its credential is to be refused
+	broker   bool // who publishes has to wait for a broker, which knows of no tenants
 }
 
 // scene is who is there.
@@ -52,7 +52,7 @@ var attacks = map[string]attack{
 	"unread_files":      {do: unreadFiles, unproven: true},
 	"ids":               {do: ids, settings: fewerIDs, beside: paidOnce},
 	"histories":         {do: largeHistory, beside: manySmall},
-	"histories_on_nats": {do: largeHistory, beside: fewSmall, settings: onNATS},
+	"histories_on_nats": {do: largeHistory, beside: fewSmall, settings: onNATS, broker: true},
 	"watch_lists":       {do: watchLists},
 	"metadata":          {do: metadata},
 	"memberships":       {do: memberships},
