@@ -32,6 +32,9 @@ func (h *deadlines) Pop() any {
 	item := (*h)[end]
 	(*h)[end] = nil
 	*h = (*h)[:end]
+	if cap(*h) > 1024 && end < cap(*h)/4 {
+		*h = append(make(deadlines, 0, 2*end), *h...)
+	}
 	return item
 }
 

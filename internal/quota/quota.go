@@ -8,6 +8,7 @@
 package quota
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -23,6 +24,7 @@ type Pool[K comparable] struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	held map[K]int64 // no zeros
+	most int         // that held has had since it was made
 }
 
 // New makes a pool of all; 0 lifts the limit. Each holder may have 1/part of what is
@@ -63,8 +65,14 @@ func (p *Pool[K]) addLocked(holder K, n int64) {
 	p.total.Add(n)
 	if now := p.held[holder] + n; now != 0 {
 		p.held[holder] = now
-	} else {
-		delete(p.held, holder)
+		p.most = max(p.most, len(p.held))
+		return
+	}
+	delete(p.held, holder)
+	if len(p.held) < p.most/2 && p.most > 1024 { // a map never gets smaller
+		held := make(map[K]int64, len(p.held))
+		maps.Copy(held, p.held)
+		p.held, p.most = held, len(held)
 	}
 }
 
