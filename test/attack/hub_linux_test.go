@@ -208,8 +208,7 @@ func (p *process) peaked() int {
 	return p.peak
 }
 
-// kept is what the hub says that it keeps for others, in bytes. What it counts by person
-// it counts by tenant too.
+// kept is what the hub says that it keeps for others, in bytes.
 func (p *process) kept() (int, error) {
 	text, err := ask(p.near(), "/metrics", keyAll)
 	if err != nil {
@@ -218,8 +217,8 @@ func (p *process) kept() (int, error) {
 	sum := 0
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		quota := strings.HasPrefix(name, "realtime_quota_bytes{") && name != `realtime_quota_bytes{quota="person"}`
-		if quota || name == "realtime_history_bytes" {
+		switch name {
+		case "realtime_history_bytes", `realtime_quota_bytes{quota="state"}`, `realtime_quota_bytes{quota="ids"}`:
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				return 0, err
