@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/quota"
 )
 
 // MemoryLimits bound what is kept in memory; 0 lifts a limit.
@@ -17,10 +19,12 @@ type MemoryLimits struct {
 	Total  int64         // bytes of all tenants together
 	Window time.Duration // in which an id is recognised again; 0: none is
 	IDs    int           // remembered at most, of all tenants together
+
+	Held *quota.Pool[string] // what ids take is counted there, by tenant; nil: nowhere
 }
 
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 512
+const shelfBytes = 768
 
 // sampled tenants are looked at to find a large one.
 const sampled = 32
@@ -47,7 +51,7 @@ type shelves struct {
 type grave struct{ from, head uint64 }
 
 const (
-	graveBytes = 128    // that one takes in memory, as measured
+	graveBytes = 240    // that one takes in memory, of a tenant with a long name
 	mostGraves = 65_536 // in one generation
 )
 
@@ -160,8 +164,9 @@ func (s *shelves) account(h *shelf, n int64) {
 func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	h.head = e.Cursor.Seq
 	h.entries.push(e)
+	before := h.lists.weight()
 	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
-	s.account(h, e.Size())
+	s.account(h, e.Size()+h.lists.weight()-before)
 }
 
 // prependLocked adds what comes before from, after a place.
@@ -202,9 +207,10 @@ func (s *shelves) dropLocked(h *shelf) {
 	e := h.entries.pop()
 	h.gone++
 	h.from = e.Cursor.Seq
+	before := h.lists.weight()
 	h.lists.remove(e.Event)
 	more := h.dropped.note(e.Event, e.Cursor.Seq, most(mostDropped, droppedBytes, s.limits.Bytes))
-	s.account(h, int64(more)*droppedBytes-e.Size())
+	s.account(h, int64(more)*droppedBytes-e.Size()+h.lists.weight()-before)
 }
 
 // clearLocked forgets who lost what.
@@ -347,10 +353,13 @@ func (h *shelf) readLocked(q Query) Page {
 	}
 }
 
+// listedBytes is what one of an event's recipients takes.
+const listedBytes = 48
+
 // add adds an entry to a page unless that is full; then Next is where it ends.
 func (p *Page) add(e *Entry, q Query, bytes *int) bool {
 	t := &e.Event.Target
-	*bytes += len(e.Envelope) + listBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
+	*bytes += len(e.Envelope) + listedBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
 	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
 		p.Next = p.Entries[n-1].Cursor
 		return false
@@ -362,14 +371,14 @@ func (p *Page) add(e *Entry, q Query, bytes *int) bool {
 func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	n := h.upTo(after)
 	to.add(h.lists.tenant.items, n, math.MaxUint64)
-	to.add(h.lists.profiles[r.Profile].items, n, math.MaxUint64)
+	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for _, room := range h.lists.rooms {
+		for _, room := range h.lists.rooms.queues.All() {
 			to.add(room.items, n, math.MaxUint64)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := h.lists.rooms[stay.Room].items; len(list) > 0 && !r.AllRooms {
+		if list := h.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
 			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
 		}
 	}

@@ -262,7 +262,7 @@ func watchLists(a *attacker) {
 		return "[" + strings.Join(texts, ",") + "]"
 	}
 	bodies := []string{`{"presence":` + list(250) + `}`, `{"types":` + list(128) + `}`}
-	a.each(8_000, 2_000, 64, func(i int) {
+	a.each(8_000, 900, 16, func(i int) {
 		who := fmt.Sprint("user:", i)
 		if id := a.stream(who, "presence=none"); id != "" {
 			for _, body := range bodies {
@@ -278,7 +278,7 @@ func metadata(a *attacker) {
 	for i := range 16 {
 		fmt.Fprintf(&query, "&meta.%0256d=%0256d", i, i)
 	}
-	a.each(12_000, 3_000, 64, func(i int) { a.stream(fmt.Sprint("user:", i), "presence=none"+query.String()) })
+	a.each(12_000, 1_500, 16, func(i int) { a.stream(fmt.Sprint("user:", i), "presence=none"+query.String()) })
 }
 
 // memberships names a hundred thousand members of each of many rooms.
