@@ -18,12 +18,13 @@ var times = flag.Int("attack.times", 1, "how many times as much each attack does
 // What a hub must keep to.
 const (
 	mostResident = plan * 115 / 100 // bytes, at any time
-	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases
+	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases,
+	mostBusy     = 10               // and on a machine where it takes tooBusy anyway, of which little can be said
+	tooBusy      = 30 * time.Millisecond
 	unnoticed    = 10 * time.Millisecond
-	attackTime   = 10 * time.Second      // at most, once
-	rest         = 30 * time.Second      // until the hub is as before
-	tooBusy      = 30 * time.Millisecond // of a machine on which an event takes so long anyway, nothing can be said
-	uncollected  = 16 << 20              // bytes: Go does not collect a smaller heap, as the hub has it set
+	attackTime   = 10 * time.Second // at most, once
+	rest         = 30 * time.Second // until the hub is as before
+	uncollected  = 16 << 20         // bytes: Go does not collect a smaller heap, as the hub has it set
 )
 
 // result is what came of an attack.
@@ -132,11 +133,12 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 	if r.peak > mostResident {
 		t.Errorf("it took %d MiB, of a plan of %d MiB", r.peak>>20, plan>>20)
 	}
-	switch bound := mostTimes * max(r.alone, unnoticed); {
-	case a.broker:
-	case r.alone > tooBusy:
-		t.Logf("the machine is too busy to say how long the other tenant waits: %v for an event, alone %v", r.beside, r.alone)
-	case r.beside > bound:
+	times := mostTimes
+	if r.alone > tooBusy {
+		times = mostBusy
+		t.Logf("the machine is busy with something else: an event takes %v alone", r.alone)
+	}
+	if bound := time.Duration(times) * max(r.alone, unnoticed); r.beside > bound && !a.broker {
 		t.Errorf("the other tenant waited %v for an event, alone %v", r.beside, r.alone)
 	}
 	return s
