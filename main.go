@@ -295,6 +295,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
 	go hub.WatchMemory(background)
+	go plan.GiveBack(background)
 	failed := make(chan error, len(servers))
 	for _, d := range servers {
 		go func() { failed <- d.serve() }()
