@@ -186,7 +186,7 @@ func describe(err error) *problem {
 func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "EventTooLarge", "RateLimited",
-		"MembershipUnavailable", "Unconfirmed", "NotStored", "Draining", "Internal",
+		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Internal",
 		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
 	for _, code := range []Code{
