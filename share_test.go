@@ -74,7 +74,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	is.True(!h.turnedAway(t, "tenant=other&profile=me"))            // who has done nothing is not
 	is.True(!h.turnedAway(t, "tenant=one&profile=somebody"))        // of the same tenant either
 	for _, c := range h.Connections("one", nil) {
-		is.True(h.Kick(c, CloseKicked))
+		h.Kick(c, CloseKicked) // somebody may have left by now
 	}
 	is.True(!h.turnedAway(t, "tenant=one&profile=me"+list.String()))
 }
