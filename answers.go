@@ -194,7 +194,7 @@ func describe(err error) *problem {
 func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
-		"MembershipUnavailable", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
+		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
 		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
 	for _, code := range []Code{

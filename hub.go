@@ -106,7 +106,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 		e.Timestamp = now
 		entries[i].Envelope = e.Seal()
 	}
-	sizes, err := h.settle(ctx, events...)
+	sizes, err := h.settle(ctx, false, events...)
 	if err != nil {
 		return nil, err
 	}
