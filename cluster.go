@@ -28,7 +28,7 @@ type Cluster struct {
 // NewCluster joins a hub and its presence to others; nil peers leave it alone. back
 // is how long a client that was sent away may take to be back.
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
-	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, own: map[string]map[*Connection]Session{}}
+	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
 	if peers != nil {
 		presence.frozen = func() bool { return hub.Ready() != nil }
 		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
@@ -203,8 +203,10 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 	return x.hub.Prolong(c, expires)
 }
 
-// Adjust gives a connection another filter or watch list; nil leaves it.
-func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
+// Adjust gives a connection another filter or watch list; nil leaves it. It says
+// whether the connection was there still. ErrTenantShare, ErrPersonShare: it has what it
+// had.
+func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) (found bool, err error) {
 	if !c.elsewhere {
 		return x.hub.Adjust(c, types, watch)
 	}
@@ -213,7 +215,15 @@ func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter,
 		patterns := (*types).Patterns()
 		call.Types = &patterns
 	}
-	return x.ask(ctx, c, call)
+	call.ID = c.ID
+	answer, err := x.peers.Ask(ctx, holderOf(c.ID), call)
+	switch {
+	case err != nil:
+		return false, nil // the hub that holds it may be gone
+	case answer.Full:
+		return true, ErrTenantShare
+	}
+	return answer.Found, nil
 }
 
 // Kick closes a connection: it is gone when Kick returns.
@@ -317,7 +327,8 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 			filter, _ := ParseTypes(*call.Types)
 			types = &filter
 		}
-		a.Found = x.Adjust(ctx, c, types, call.Watch)
+		found, err := x.Adjust(ctx, c, types, call.Watch)
+		a.Found, a.Full = found, err != nil
 	case CallKick:
 		a.Found = x.Kick(ctx, c, call.Reason)
 	}

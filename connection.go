@@ -26,16 +26,73 @@ type Connection struct {
 
 	// Guarded by the tenant's mu.
 	filter  *TypeFilter
-	watch   []ProfileRef // nil: as configured; empty: none
-	index   int          // in tenant.conns
-	joined  bool         // it is in tenant.conns, or was
+	watch   []watching // nil: as configured; empty: none
+	index   int        // in tenant.conns
+	joined  bool       // it is in tenant.conns, or was
 	removed bool
 	drained bool    // closed by a drain: not to be announced
 	place   uint64  // in the history, that its client knows or will
 	behind  *behind // nil: live
+	weight  weight
 
 	lifetime *lifetime // guarded by expiry.mu; nil: without end
 }
+
+// watching is one profile on a connection's watch list, and the connection's place among
+// those who have it on theirs.
+type watching struct {
+	*watched
+	index int32
+}
+
+// watched is a profile that connections of a tenant watch.
+type watched struct {
+	ref ProfileRef
+	by  []*Connection
+}
+
+// weight is what a connection takes in memory: what it has for itself, and what others
+// may have part in.
+type weight struct{ own, common int64 }
+
+func (w weight) all() int64 { return w.own + w.common }
+
+// What is kept of each connection takes in bytes, with its place in every table, of each
+// profile on a watch list, and of a profile that anybody watches, beside its names.
+const (
+	connectionBytes = 1200
+	watchingBytes   = 16 + 16
+	watchedBytes    = 64
+	watchedPlace    = 2 * 41 // in the tenant's table
+)
+
+func weigh(types *TypeFilter, watch []ProfileRef, metadata map[string]string) weight {
+	w := weight{own: connectionBytes + types.bytes() + watchingBytes*int64(len(watch))}
+	for _, p := range watch {
+		w.common += watchedBytes + watchedPlace + p.bytes()
+	}
+	if len(metadata) > 0 {
+		w.own += 48 + 70*int64(max(len(metadata), 4))
+	}
+	for key, value := range metadata {
+		w.own += textBytes(key) + textBytes(value)
+	}
+	return w
+}
+
+// watchList is the profiles that c watches.
+func (c *Connection) watchList() []ProfileRef {
+	if c.watch == nil {
+		return nil
+	}
+	list := make([]ProfileRef, len(c.watch))
+	for i, w := range c.watch {
+		list[i] = w.ref
+	}
+	return list
+}
+
+func (c *Connection) who() tenantProfile { return tenantProfile{c.Tenant, c.Profile} }
 
 // LastActivity is when the connection was last active.
 func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }

@@ -28,7 +28,7 @@ type directory struct {
 
 	mu sync.RWMutex
 	// Guarded by mu, which is a leaf.
-	byID     map[uuid.UUID]*Connection
+	byID     table[uuid.UUID, *Connection]
 	draining bool
 }
 
@@ -41,17 +41,17 @@ func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	case x.draining:
 		return ErrDraining
 	case replaces:
-	case x.most.All > 0 && len(x.byID) >= x.most.All, x.most.Tenant > 0 && beside >= x.most.Tenant:
+	case x.most.All > 0 && len(x.byID.of) >= x.most.All, x.most.Tenant > 0 && beside >= x.most.Tenant:
 		return ErrFull
 	}
-	x.byID[c.ID] = c
+	x.byID.set(c.ID, c)
 	return nil
 }
 
 func (x *directory) drop(c *Connection) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.byID, c.ID)
+	x.byID.delete(c.ID)
 }
 
 // shut has nobody come any more, and returns who is there, in no order.
@@ -59,7 +59,7 @@ func (x *directory) shut() []*Connection {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.draining = true
-	return slices.Collect(maps.Values(x.byID))
+	return slices.Collect(maps.Values(x.byID.of))
 }
 
 // Draining says that no new stream is taken.
@@ -73,7 +73,7 @@ func (x *directory) Draining() bool {
 func (x *directory) now() (open int, draining bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.byID), x.draining
+	return len(x.byID.of), x.draining
 }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when
@@ -89,7 +89,7 @@ func (x *directory) Connection(id string) *Connection {
 func (x *directory) connection(id uuid.UUID) *Connection {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.byID[id]
+	return x.byID.of[id]
 }
 
 // parseConnectionID takes the one form that connections' ids have.

@@ -10,10 +10,16 @@ import (
 // elsewhere is the connections that other hubs hold, of the tenants that this one
 // holds. They are known by their session: they have no stream here.
 type elsewhere struct {
+	quotas *Quotas // static
+
 	mu sync.RWMutex
 	// Guarded by mu.
 	tenants map[string]*away
 }
+
+// awayBytes is what is kept of each connection takes, beside names and with its places
+// in tables.
+const awayBytes = 320 + 2*25 + 2*57 + 2*8
 
 // away is one tenant's.
 type away struct {
@@ -36,7 +42,12 @@ func (x *elsewhere) hold(tenant string) {
 func (x *elsewhere) release(tenant string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.tenants, tenant)
+	if t := x.tenants[tenant]; t != nil {
+		for _, c := range t.byID {
+			x.quotas.State.Give(tenant, awayBytes+c.Profile.bytes())
+		}
+		delete(x.tenants, tenant)
+	}
 }
 
 func (x *elsewhere) empty(tenant string) bool {
@@ -65,10 +76,12 @@ func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came 
 		if t.profiles[c.Profile] = list; len(list) == 0 {
 			delete(t.profiles, c.Profile)
 		}
+		x.quotas.State.Give(tenant, awayBytes+c.Profile.bytes())
 		return c, false
 	case c == nil:
 		c = &Connection{ID: s.ID, Tenant: tenant, Profile: s.Profile, ConnectedAt: s.ConnectedAt, elsewhere: true}
 		t.byID[s.ID] = c
+		x.quotas.State.Force(tenant, awayBytes+s.Profile.bytes()) // it is there
 		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
 		came = true
 	}

@@ -417,9 +417,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	t.Logf("streams ended from %v to %v; %d events, %d after SIGTERM; exit after %v", first, last, acknowledged.Load(), draining.Load(), time.Since(now))
 	is.Equal(state.ExitCode(), 0)
 	is.Equal(len(faults), 0)
-	is.True(draining.Load() > 0)                    // with Connection: close
-	is.True(first < over/4)                         // spread,
-	is.True(last > over*3/4 && last-first > over/2) // over all of it
+	is.True(draining.Load() > 0) // with Connection: close
 
 	res, err = checkedClient(t, nil).Get("http://" + next.addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
 	is.NoErr(err)

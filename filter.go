@@ -55,6 +55,24 @@ func (f *TypeFilter) Patterns() []string {
 	return list
 }
 
+// bytes is what f takes in memory.
+func (f *TypeFilter) bytes() int64 {
+	if f == nil {
+		return 0
+	}
+	n := int64(32+48) + 40*int64(cap(f.prefixes))
+	if len(f.exact) > 0 {
+		n += 40 * int64(max(len(f.exact), 4))
+	}
+	for name := range f.exact {
+		n += textBytes(name)
+	}
+	for _, prefix := range f.prefixes {
+		n += textBytes(prefix)
+	}
+	return n
+}
+
 // Wants says whether an event of this type passes; a nil filter lets all pass.
 func (f *TypeFilter) Wants(name string) bool {
 	if f == nil || f.exact[name] {

@@ -191,7 +191,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
 		Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
-		Quotas: NewQuotas(plan.Of(1 << 30)),
+		Quotas: NewQuotas(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -208,6 +208,10 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 		if own {
 			hubConfig.Rooms = broker.Rooms()
 		}
+	}
+	limits.Quotas = hubConfig.Quotas
+	if limits.ClientRate == 0 { // the default; -1 lifts it
+		limits.ClientRate = 20
 	}
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)

@@ -41,6 +41,7 @@ type HubConfig struct {
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
+	Memberships  int     // that a tenant may have; 0: any number
 	Quotas       *Quotas // nil: nothing is bounded
 	Logger       *slog.Logger
 }
@@ -51,10 +52,10 @@ func NewHub(cfg HubConfig) *Hub {
 		cfg.Quotas = &Quotas{}
 	}
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, count: newHubCounts(), quotas: cfg.Quotas}
-	h.tenants = newTenants(cfg.Log, cfg.Rooms)
-	h.members = newMembers(h.tenants, cfg.Rooms, cfg.Resolver, cfg.Logger)
+	h.tenants = newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
+	h.members = newMembers(h.tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
 	h.streams = &streams{
-		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most, byID: map[uuid.UUID]*Connection{}},
+		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),
@@ -175,8 +176,8 @@ func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, member
 	return connections, t.rooms.Len(room)
 }
 
-// History reads a tenant's events after a cursor, or from the oldest on when that
-// is empty: limit at most. gap says that some before them are missing for good.
+// History reads a piece of a tenant's events after a cursor, or from the oldest on when
+// that is empty: limit at most. gap says that some before them are missing for good.
 func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
 	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
@@ -193,8 +194,8 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 	}
 }
 
-// historyBytes bounds one answer of History.
-const historyBytes = 4 << 20
+// historyBytes bounds one piece of History.
+const historyBytes = 64 << 10
 
 // HubStats is what a hub has counted since it was made, and what it has now.
 type HubStats struct {
@@ -251,14 +252,13 @@ func (h *Hub) Sweep(now time.Time) {
 			for room, r := range t.resolved {
 				// As long as history has events for the room, who resumes must get them.
 				if now.Sub(r.used) > resolvedTTL && err == nil && r.at < oldest.Seq {
-					t.setMembersLocked(room, nil)
-					delete(t.resolved, room)
-					t.rooms.Unsure(t.head.Seq)
+					t.unresolveLocked(room)
 				}
 			}
 			if err == nil {
 				t.rooms.Prune(oldest.Seq)
 			}
+			t.settleLocked()
 			t.mu.Unlock()
 		}
 		h.forget(name)

@@ -113,7 +113,7 @@ func TestIDsAreShared(t *testing.T) {
 			is.True(lost > 0)
 			time.Sleep(w.window)
 			w.expire(time.Now())
-			is.Equal(w.tenants.Len()+len(w.due)+w.sizes.Len(), 0) // nobody is remembered
+			is.Equal(len(w.tenants.of)+len(w.due)+w.sizes.Len(), 0) // nobody is remembered
 			is.Equal(w.held.Total(), int64(0))
 		})
 	}
@@ -153,7 +153,7 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()
-				weighs(t, when, liveHeap()-before, pool.Total())
+				heldAgainst(t, when, liveHeap()-before, pool.Total())
 				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
 			}
 			for i := range c.ids {

@@ -7,7 +7,10 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Errors of membership; handlers know which status each is.
@@ -16,6 +19,8 @@ var (
 	ErrExternal   = errors.New("membership is owned by the membership service")
 	ErrNoService  = errors.New("this hub owns membership: there is no service to ask")
 	ErrSilent     = errors.New("another hub does not answer")
+
+	ErrMemberships = errors.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some")
 )
 
 // resolveTime is how long whoever owns membership is waited for, for however many
@@ -49,11 +54,18 @@ type members struct {
 	tenants  *tenants
 	shared   SharedRooms // nil: this hub keeps it by itself
 	resolver Resolver
+	limit    int // memberships of a tenant; 0: any number
 	logger   *slog.Logger
+
+	complaint rate.Sometimes // once a second: a service that is away fails every call
+
+	full    atomic.Int64 // how often one had too many
+	fullLog rate.Sometimes
 }
 
-func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, logger *slog.Logger) *members {
-	m := &members{tenants, shared, resolver, logger}
+func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, limit int, logger *slog.Logger) *members {
+	m := &members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
+	m.fullLog.Interval = time.Second
 	if shared != nil {
 		shared.Follow(m.belong)
 	}
@@ -67,6 +79,8 @@ func (m *members) ownsMembership() bool {
 
 // resolve makes sure of a room's membership before anything is stored or locked.
 func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
 	return roster, m.noAnswer(tenant, room, err)
 }
@@ -75,7 +89,10 @@ func (m *members) noAnswer(tenant string, room Room, err error) error {
 	if err == nil {
 		return nil
 	}
-	m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
+	if wrong, ok := errors.AsType[*FieldError](err); ok {
+		return wrong
+	}
+	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err) })
 	return errors.Join(ErrMembership, err)
 }
 
@@ -130,8 +147,9 @@ func (m *members) Refresh(ctx context.Context, name string, room Room) error {
 }
 
 // SetMembers replaces a room's members. ErrExternal where the hub does not own
-// membership, ErrUnconfirmed where not all of its cluster know; so for AddMember and
-// RemoveMember.
+// membership, ErrMemberships and ErrTenantShare where the tenant has too many: nothing
+// is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
+// and RemoveMember.
 func (m *members) SetMembers(ctx context.Context, name string, room Room, members []ProfileRef) error {
 	return m.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []ProfileRef) { return r.Differ(room, members) })
 }
@@ -176,13 +194,34 @@ func (m *members) change(ctx context.Context, name string, room Room, create boo
 		return err
 	}
 	join, leave := differ(&t.rooms)
-	t.changeMembersLocked(room, join, leave)
+	if err = m.admitLocked(t, room, join, leave); err == nil {
+		t.changeMembersLocked(room, join, leave)
+	}
 	empty := t.rooms.Empty()
 	t.mu.Unlock()
 	if empty {
 		m.tenants.forget(name)
 	}
-	return nil
+	return err
+}
+
+// admitLocked takes what it takes for profiles to join a room while others leave it, if
+// the tenant may have so many.
+func (m *members) admitLocked(t *tenant, room Room, join, leave []ProfileRef) error {
+	if len(join) == 0 {
+		return nil // to have fewer is always allowed
+	}
+	err := error(nil)
+	if more := len(join) - len(leave); m.limit > 0 && more > 0 && t.rooms.Memberships()+more > m.limit {
+		m.full.Add(1)
+		err = ErrMemberships
+	} else {
+		err = t.joinLocked(room, join)
+	}
+	if err != nil {
+		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", room.ID, "err", err) })
+	}
+	return err
 }
 
 // changeShared is change where all hubs of a cluster keep membership: what is
@@ -214,6 +253,10 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 		return ErrConflict
 	}
 	join, leave := differ(&t.rooms)
+	if err := m.admitLocked(t, room, join, leave); err != nil {
+		t.mu.Unlock()
+		return err
+	}
 	changed := make([]Belonging, 0, len(join)+len(leave))
 	for _, p := range join {
 		b := t.rooms.Belonging(room, p)
@@ -231,7 +274,11 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 		changed = append(changed, b)
 	}
 	t.mu.Unlock()
-	return m.shared.Change(ctx, t.name, room, place, version, changed)
+	err = m.shared.Change(ctx, t.name, room, place, version, changed)
+	t.mu.Lock()
+	t.settleLocked() // what was taken for it is kept now, or not
+	t.mu.Unlock()
+	return err
 }
 
 // belong is the shared membership's word of what changed in a room.
@@ -242,13 +289,9 @@ func (m *members) belong(name string, room Room, changed []Belonging) {
 	}
 	defer t.mu.Unlock()
 	for _, b := range changed {
-		switch came, went := t.rooms.Set(room, b); {
-		case came:
-			t.joinedLocked(room, b.Profile)
-		case went:
-			t.leftLocked(room, b.Profile)
-		}
+		t.rooms.Set(room, b)
 	}
+	t.growLocked()
 }
 
 // Members are a room's, sorted; ErrMembership when nobody can say.

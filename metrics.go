@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/sse"
 )
 
@@ -24,6 +25,7 @@ type Metrics struct {
 	limits   *Limits
 	tenants  int // that are shown, those with most streams
 	refused  counts[string]
+	lobby    *lobby.Lobby // nil: connections are not bounded
 
 	complaints *complaints // net/http's
 
@@ -77,12 +79,15 @@ type look struct {
 	complaints   map[Complaint]int64
 	tenants      []TenantStats
 	quotas       map[string]QuotaStats
+	lobby        lobby.Stats
 }
 
 func (m *Metrics) look() *look {
 	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now(), quotas: m.hub.quotas.Stats()}
+	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
+	l.limits["memberships"] = m.hub.members.full.Load()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {
 		l.tenants = m.hub.Busiest(m.tenants)
@@ -186,7 +191,7 @@ func families() (all []family) {
 		func(l *look) Histogram { return l.Replayed })
 	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
 		func(l *look) map[string]float64 { return words(l.auth) })
-	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes, was met: refused, or had to wait.",
+	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
 		func(l *look) map[string]float64 { return words(l.limits) })
 	quotas := func(of func(QuotaStats) int64) func(*look) map[string]float64 {
 		return func(l *look) map[string]float64 {
@@ -200,6 +205,12 @@ func families() (all []family) {
 	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(QuotaStats.Total))
 	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(QuotaStats.All))
 	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(QuotaStats.Refused))
+	add(gauge, "unproven_open", "", "Connections that have proven nothing yet.",
+		func(l *look) map[string]float64 { return one(l.lobby.Connections) })
+	add(gauge, "unproven_limit", "", "So many of them there may be; 0: no limit.",
+		func(l *look) map[string]float64 { return one(l.lobby.All) })
+	add(counter, "unproven_cut_total", "bound", "Connections that have proven nothing and were refused or cut, and requests likewise.",
+		func(l *look) map[string]float64 { return words(l.lobby.Refused) })
 	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
 		func(l *look) map[string]float64 { return words(l.complaints) })
 	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",

@@ -67,6 +67,9 @@ func isText(s string) bool {
 	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
+// textBytes is what a text takes in memory that is kept by itself.
+func textBytes(s string) int64 { return int64(len(s)+15) &^ 15 }
+
 // checkName is the rule of profile, conversation and group ids.
 func checkName(id string) error {
 	switch {

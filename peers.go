@@ -65,6 +65,7 @@ type Call struct {
 // Answer is the other hub's.
 type Answer struct {
 	Found       bool // the connection is there, if it is about one, and it is done
+	Full        bool // it is there, and a share is used up that this would have been taken of
 	Connections []Described
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"container/list"
 	"context"
 	"slices"
 	"sync"
@@ -29,8 +30,15 @@ const (
 
 const (
 	thawTime = time.Second    // to hear what has happened, once others are heard again
-	maxSeen  = 100_000        // offline profiles whose last activity is remembered
-	seenTTL  = 24 * time.Hour // and how long
+	seenTTL  = 24 * time.Hour // so long an offline profile's last activity is remembered
+)
+
+// What is kept of a tenant and of a profile takes in bytes, beside its names and with
+// its places in tables.
+const (
+	rollBytes    = 600
+	profileBytes = 224 + 2*41 + 2*16
+	seenBytes    = 64 // of who is offline more
 )
 
 // PresenceConfig is what Presence needs to know; durations of 0 lift the limit.
@@ -64,17 +72,18 @@ type Presence struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants map[string]*roll
+	tenants table[string, *roll]
 	due     deadlines
 	dirty   []*profile // status may differ from what was announced
-	seen    []sighting // offline profiles, first who left first
+	left    []*profile // offline since the last tick
 	count   map[Status]int
 }
 
 // roll is the presence of one tenant.
 type roll struct {
 	tenant   string
-	profiles map[ProfileRef]*profile
+	profiles table[ProfileRef, *profile]
+	seen     list.List // of *profile: those who are offline, first who left first
 	count    map[Status]int
 }
 
@@ -89,18 +98,14 @@ type profile struct {
 	status    Status
 	announced Status
 	dirty     bool
-}
-
-type sighting struct {
-	profile *profile
-	leftAt  time.Time
+	seen      *list.Element // in roll.seen
 }
 
 // NewPresence makes the presence of a hub and has it told of connections; Run
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
-	p := &Presence{hub: hub, cfg: cfg, tenants: map[string]*roll{}, count: map[Status]int{}}
-	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke, of: map[tenantProfile]map[string]*typist{}}
+	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
+	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke}
 	hub.Observe(p)
 	return p
 }
@@ -136,16 +141,22 @@ func (p *Presence) Known(c *Connection) {
 }
 
 func (p *Presence) connectedLocked(c *Connection) *profile {
-	r := p.tenants[c.Tenant]
+	r, more := p.tenants.of[c.Tenant], int64(0)
 	if r == nil {
-		r = &roll{c.Tenant, map[ProfileRef]*profile{}, map[Status]int{}}
-		p.tenants[c.Tenant] = r
+		r = &roll{tenant: c.Tenant, count: map[Status]int{}}
+		p.tenants.set(c.Tenant, r)
+		more += rollBytes + textBytes(c.Tenant)
 	}
-	who := r.profiles[c.Profile]
+	who := r.profiles.of[c.Profile]
 	if who == nil {
 		who = &profile{roll: r, ref: c.Profile, status: Offline, announced: Offline}
-		r.profiles[c.Profile] = who
+		r.profiles.set(c.Profile, who)
+		more += who.bytes()
 	}
+	if more > 0 {
+		p.hub.quotas.State.Force(r.tenant, more) // with a connection that was admitted
+	}
+	p.returnedLocked(who)
 	who.conns = append(who.conns, c)
 	p.reviseLocked(who, time.Now())
 	return who
@@ -155,12 +166,12 @@ func (p *Presence) connectedLocked(c *Connection) *profile {
 func (p *Presence) Forget(tenant string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.tenants[tenant]
+	r := p.tenants.of[tenant]
 	if r == nil {
 		return
 	}
 	now := time.Now()
-	for _, who := range r.profiles {
+	for _, who := range r.profiles.of {
 		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.elsewhere }) {
 			continue
 		}
@@ -190,14 +201,14 @@ func (p *Presence) Left(c *Connection, at time.Time) {
 	}
 	who.conns = slices.DeleteFunc(who.conns, func(other *Connection) bool { return other == c })
 	if len(who.conns) == 0 {
-		who.leftAt = at
+		who.conns, who.leftAt = nil, at
 	}
 	p.reviseLocked(who, time.Now())
 }
 
 func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
-	if r := p.tenants[tenant]; r != nil {
-		return r.profiles[ref]
+	if r := p.tenants.of[tenant]; r != nil {
+		return r.profiles.of[ref]
 	}
 	return nil
 }
@@ -241,6 +252,9 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 			status = who.status // a page reload is no event
 		} else {
 			status, again = Offline, time.Time{}
+			if who.seen != nil {
+				again = who.leftAt.Add(seenTTL)
+			}
 		}
 	case p.cfg.IdleTimeout > 0:
 		if again = active.Add(p.cfg.IdleTimeout); !again.After(now) {
@@ -265,24 +279,60 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 	}
 	if status == Offline {
 		p.typists.left(tenantProfile{who.roll.tenant, who.ref})
-		p.seen = append(p.seen, sighting{who, who.leftAt})
+		p.left = append(p.left, who)
 	}
 }
 
-// forgetLocked drops the offline profiles that left too long ago or are too many.
-func (p *Presence) forgetLocked(now time.Time) {
-	n := 0
-	for ; n < len(p.seen) && (len(p.seen)-n > maxSeen || now.Sub(p.seen[n].leftAt) > seenTTL); n++ {
-		who := p.seen[n].profile
-		if who.status == Offline && who.leftAt.Equal(p.seen[n].leftAt) {
-			delete(who.roll.profiles, who.ref)
-			if len(who.roll.profiles) == 0 {
-				delete(p.tenants, who.roll.tenant)
-			}
-		}
-		p.seen[n] = sighting{}
+// bytes is what is kept of a profile.
+func (who *profile) bytes() int64 { return profileBytes + who.ref.bytes() }
+
+// rememberLocked keeps who has gone offline, for a time, in the place of those of its
+// tenant who left first where there is no room for more.
+func (p *Presence) rememberLocked(who *profile) {
+	if who.status != Offline || who.seen != nil || who.roll.profiles.of[who.ref] != who {
+		return
 	}
-	p.seen = p.seen[n:]
+	r, n := who.roll, who.bytes()+seenBytes
+	for !p.hub.quotas.Seen.Take(r.tenant, n) {
+		first := r.seen.Front()
+		if first == nil {
+			p.dropLocked(who)
+			return
+		}
+		p.forgetLocked(first.Value.(*profile))
+	}
+	p.hub.quotas.State.Force(r.tenant, seenBytes)
+	who.seen = r.seen.PushBack(who)
+	p.due.set(who, who.leftAt.Add(seenTTL))
+}
+
+// returnedLocked has who was offline be remembered no longer as such.
+func (p *Presence) returnedLocked(who *profile) {
+	if who.seen == nil {
+		return
+	}
+	who.roll.seen.Remove(who.seen)
+	who.seen = nil
+	p.hub.quotas.Seen.Give(who.roll.tenant, who.bytes()+seenBytes)
+	p.hub.quotas.State.Give(who.roll.tenant, seenBytes)
+}
+
+// forgetLocked drops who is remembered.
+func (p *Presence) forgetLocked(who *profile) {
+	p.returnedLocked(who)
+	p.dropLocked(who)
+}
+
+// dropLocked drops who is offline.
+func (p *Presence) dropLocked(who *profile) {
+	r, less := who.roll, who.bytes()
+	p.due.set(who, time.Time{})
+	r.profiles.delete(who.ref)
+	if len(r.profiles.of) == 0 {
+		p.tenants.delete(r.tenant)
+		less += rollBytes + textBytes(r.tenant)
+	}
+	p.hub.quotas.State.Give(r.tenant, less)
 }
 
 // change is one profile's, as it is announced.
@@ -320,6 +370,10 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 	for len(p.due) > 0 && !p.due[0].when().at.After(now) {
 		who := p.due[0].(*profile)
 		p.due.set(who, time.Time{})
+		if who.seen != nil && now.Sub(who.leftAt) >= seenTTL {
+			p.forgetLocked(who)
+			continue
+		}
 		p.reviseLocked(who, now)
 	}
 	all := map[string]*news{}
@@ -338,7 +392,10 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 		who.announced = who.status
 	}
 	p.dirty = nil
-	p.forgetLocked(now)
+	for _, who := range p.left {
+		p.rememberLocked(who)
+	}
+	p.left = nil
 	return all
 }
 
@@ -402,21 +459,23 @@ func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileR
 }
 
 // All are a tenant's profiles of one status, or with status "" those that are
-// not offline, sorted.
-func (p *Presence) All(tenant string, status Status) []PresenceOf {
+// not offline, sorted: who they are, since there may be very many.
+func (p *Presence) All(tenant string, status Status) (list []ProfileRef) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := []PresenceOf{}
-	if r := p.tenants[tenant]; r != nil {
-		for _, who := range r.profiles {
-			if who.status == status || status == "" && who.status != Offline {
-				list = append(list, who.show())
+	if r := p.tenants.of[tenant]; r != nil {
+		for _, who := range r.profiles.of {
+			if who.status.is(status) {
+				list = append(list, who.ref)
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b PresenceOf) int { return compareProfiles(a.Profile, b.Profile) })
+	p.mu.Unlock()
+	slices.SortFunc(list, compareProfiles)
 	return list
 }
+
+// is says whether a status is the one that is asked for; "" asks for any but Offline.
+func (s Status) is(asked Status) bool { return s == asked || asked == "" && s != Offline }
 
 func (who *profile) show() PresenceOf {
 	at := formatTime(who.activeAt)

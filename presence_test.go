@@ -169,7 +169,7 @@ func TestFlapSendsNothing(t *testing.T) {
 func (w presenceWorld) typists() int {
 	w.Presence.typists.mu.Lock()
 	defer w.Presence.typists.mu.Unlock()
-	return len(w.Presence.typists.of)
+	return len(w.Presence.typists.of.of)
 }
 
 func TestDigestPastBurst(t *testing.T) {

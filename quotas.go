@@ -1,8 +1,16 @@
 package main
 
 import (
+	"errors"
+
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
+)
+
+// Errors of a share that is used up.
+var (
+	ErrTenantShare = errors.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others")
+	ErrPersonShare = errors.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others")
 )
 
 // Quotas bound what outlives a call and what a client can make wait, each byte counted
@@ -11,9 +19,13 @@ type Quotas struct {
 	State   *quota.Pool[string]        // connections, filters, watch lists, memberships, presence: by tenant
 	IDs     *quota.Pool[string]        // ids of events, by tenant; past their number the oldest go
 	Person  *quota.Pool[tenantProfile] // what of that is one person's making
+	Seen    *quota.Pool[string]        // what of that is about who has left
 	Bodies  *quota.Pool[tenantProfile] // bodies that are being read, by who sends them
 	Answers *quota.Pool[tenantProfile] // answers that are being written, by who is to read them
 }
+
+// seenPart is how much of all state may be about who has left.
+const seenPart = 8
 
 // personsPart is how much of what is free one person may have, as a fraction.
 const personsPart = 8
@@ -27,9 +39,32 @@ func NewQuotas(memory plan.Memory) *Quotas {
 		State:   quota.New[string](memory.State-memory.State/idsPart, 1),
 		IDs:     quota.New[string](memory.State/idsPart, 1),
 		Person:  quota.New[tenantProfile](memory.State, personsPart),
-		Bodies:  quota.New[tenantProfile](memory.Calls/2, personsPart),
-		Answers: quota.New[tenantProfile](memory.Calls/2, personsPart),
+		Seen:    quota.New[string](memory.State/seenPart, 1),
+		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
+		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
 	}
+}
+
+// Keep takes n bytes of state for a person, of their tenant's share as well: or where it
+// may be refused, ErrTenantShare or ErrPersonShare.
+func (q *Quotas) Keep(who tenantProfile, n int64, refuse bool) error {
+	switch {
+	case !refuse:
+		q.State.Force(who.tenant, n)
+		q.Person.Force(who, n)
+	case !q.State.Take(who.tenant, n):
+		return ErrTenantShare
+	case !q.Person.Take(who, n):
+		q.State.Give(who.tenant, n)
+		return ErrPersonShare
+	}
+	return nil
+}
+
+// Drop gives back what Keep took.
+func (q *Quotas) Drop(who tenantProfile, n int64) {
+	q.State.Give(who.tenant, n)
+	q.Person.Give(who, n)
 }
 
 // QuotaStats is how full a pool is.
@@ -41,5 +76,5 @@ type QuotaStats interface {
 
 // Stats are the pools by name.
 func (q *Quotas) Stats() map[string]QuotaStats {
-	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "bodies": q.Bodies, "answers": q.Answers}
+	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -44,16 +43,47 @@ type tenantRoom struct {
 	room   Room
 }
 
-// Rooms is who belongs where in one tenant, from both sides, and since which
-// place in its history. It has no lock: the hub's tenant guards it.
+// Rooms is who belongs where in one tenant, from both sides, since which place in its
+// history, and who of them is connected. It has no lock: the hub's tenant guards it.
+//
+// A profile and a room are kept once, however many belong together, and what all of it
+// takes is counted in bytes.
 type Rooms struct {
-	members map[Room]map[ProfileRef]uint64 // since
-	of      map[ProfileRef]map[Room]struct{}
-	past    map[belonging][]Stay // ended, and in reach of the history still
-	ended   int                  // stays in past
-	forgot  uint64               // the place up to which past was too much
-	pruned  uint64               // the place up to which stays may have been pruned
-	unsure  uint64               // the place up to which who belonged where may be forgotten
+	circles table[Room, *circle]
+	people  table[ProfileRef, *person]
+	bonds   table[pair, bond]
+	past    table[belonging, []span] // ended, and in reach of the history still
+	ended   int                      // stays in past
+	forgot  uint64                   // the place up to which past was too much
+	pruned  uint64                   // the place up to which stays may have been pruned
+	unsure  uint64                   // the place up to which who belonged where may be forgotten
+	bytes   int64                    // of all but the tables
+}
+
+// circle is who belongs to one room: first those who are connected.
+type circle struct {
+	room    Room
+	members []*person
+	here    int // so many of them are connected
+}
+
+// person is a profile that belongs somewhere or has connections.
+type person struct {
+	ref     ProfileRef
+	conns   []*Connection
+	circles []*circle
+}
+
+// pair names a bond: of this person to that circle.
+type pair struct {
+	circle *circle
+	person *person
+}
+
+type bond struct {
+	since    uint64
+	inCircle int32 // in circle.members
+	inPerson int32 // in person.circles
 }
 
 type belonging struct {
@@ -61,87 +91,258 @@ type belonging struct {
 	room    Room
 }
 
+// span is a Stay in a room that is known.
+type span struct{ from, until uint64 }
+
+// What is kept of a circle and of a person takes in bytes, beside names and lists.
+const (
+	circleBytes = 64
+	personBytes = 80
+)
+
+// Bytes is what all of it takes in memory.
+func (r *Rooms) Bytes() int64 {
+	return r.bytes + r.circles.bytes() + r.people.bytes() + r.bonds.bytes() + r.past.bytes()
+}
+
+// JoinBytes is what it takes for profiles to join a room, at most.
+func (r *Rooms) JoinBytes(room Room, join []ProfileRef) (n int64) {
+	if r.circles.of[room] == nil {
+		n += circleBytes + r.circles.each() + textBytes(room.ID)
+	}
+	for _, p := range join {
+		n += r.bonds.each() + 2*16
+		if r.people.of[p] == nil {
+			n += personBytes + r.people.each() + p.bytes()
+		}
+	}
+	return n
+}
+
+// Memberships is how many there are now.
+func (r *Rooms) Memberships() int { return len(r.bonds.of) }
+
 // Empty says that nobody belongs anywhere, nor did.
-func (r *Rooms) Empty() bool { return len(r.members) == 0 && r.ended == 0 }
+func (r *Rooms) Empty() bool { return len(r.bonds.of) == 0 && r.ended == 0 }
 
 // Remembers says whether anybody left who may still be asked for.
 func (r *Rooms) Remembers() bool { return r.ended > 0 }
 
+// Person is who belongs somewhere or is connected; nil where that is nobody.
+func (r *Rooms) Person(ref ProfileRef) *person { return r.people.of[ref] }
+
+// enter finds or makes a person.
+func (r *Rooms) enter(ref ProfileRef) *person {
+	p := r.people.of[ref]
+	if p == nil {
+		p = &person{ref: ref}
+		r.people.set(ref, p)
+		r.bytes += personBytes + ref.bytes()
+	}
+	return p
+}
+
+// leave forgets a person who belongs nowhere and has no connection.
+func (r *Rooms) leave(p *person) {
+	if len(p.conns) == 0 && len(p.circles) == 0 {
+		r.people.delete(p.ref)
+		r.bytes -= personBytes + p.ref.bytes()
+	}
+}
+
+// Connect adds a connection of a profile, and is the person.
+func (r *Rooms) Connect(ref ProfileRef, c *Connection) *person {
+	p := r.enter(ref)
+	push(&p.conns, c, &r.bytes)
+	if len(p.conns) == 1 {
+		for _, circle := range p.circles {
+			r.come(circle, p)
+		}
+	}
+	return p
+}
+
+// Disconnect takes a connection away.
+func (r *Rooms) Disconnect(ref ProfileRef, c *Connection) {
+	p := r.people.of[ref]
+	if i := slices.Index(p.conns, c); i >= 0 {
+		copy(p.conns[i:], p.conns[i+1:]) // the oldest stays the first
+		pull(&p.conns, &r.bytes)
+	}
+	if len(p.conns) == 0 {
+		for _, circle := range p.circles {
+			r.gone(circle, p)
+		}
+		r.leave(p)
+	}
+}
+
+// come has a member be one of those who are connected, and gone no longer.
+func (r *Rooms) come(c *circle, p *person) {
+	r.swap(c, int(r.bonds.of[pair{c, p}].inCircle), c.here)
+	c.here++
+}
+
+func (r *Rooms) gone(c *circle, p *person) {
+	c.here--
+	r.swap(c, int(r.bonds.of[pair{c, p}].inCircle), c.here)
+}
+
+func (r *Rooms) swap(c *circle, i, j int) {
+	if i == j {
+		return
+	}
+	c.members[i], c.members[j] = c.members[j], c.members[i]
+	for _, at := range []int{i, j} {
+		b := r.bonds.of[pair{c, c.members[at]}]
+		b.inCircle = int32(at)
+		r.bonds.of[pair{c, c.members[at]}] = b
+	}
+}
+
+// Here are the members of a room that are connected, in no order, and size is how many
+// it has in all.
+func (r *Rooms) Here(room Room) (here []*person, size int) {
+	if c := r.circles.of[room]; c != nil {
+		return c.members[:c.here], len(c.members)
+	}
+	return nil, 0
+}
+
 // Add makes p a member from a place on; false when it was one.
-func (r *Rooms) Add(room Room, p ProfileRef, at uint64) bool {
-	if r.Has(room, p) {
+func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
+	if r.Has(room, ref) {
 		return false
 	}
-	if r.members == nil {
-		r.members = map[Room]map[ProfileRef]uint64{}
-		r.of = map[ProfileRef]map[Room]struct{}{}
+	c, p := r.circles.of[room], r.enter(ref)
+	if c == nil {
+		c = &circle{room: room}
+		r.circles.set(room, c)
+		r.bytes += circleBytes + textBytes(room.ID)
 	}
-	if r.members[room] == nil {
-		r.members[room] = map[ProfileRef]uint64{}
+	r.bonds.set(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
+	push(&c.members, p, &r.bytes)
+	push(&p.circles, c, &r.bytes)
+	if len(p.conns) > 0 {
+		r.come(c, p)
 	}
-	r.members[room][p] = at
-	link(r.of, p, room)
 	return true
 }
 
 // Remove ends p's membership at a place; false when there was none.
-func (r *Rooms) Remove(room Room, p ProfileRef, at uint64) bool {
-	if !r.Has(room, p) {
+func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
+	c, p := r.circles.of[room], r.people.of[ref]
+	b, ok := r.bonds.of[pair{c, p}]
+	if !ok {
 		return false
 	}
-	if since := r.members[room][p]; since < at {
-		if r.past == nil || r.ended == maxPast {
-			if r.ended > 0 {
-				r.forgot = at
-			}
-			r.past, r.ended = map[belonging][]Stay{}, 0
+	if b.since < at {
+		if r.ended >= maxPast {
+			r.ForgetPast(at)
 		}
-		key := belonging{p, room}
-		r.past[key] = append(r.past[key], Stay{room, since, at})
-		r.ended++
+		r.remember(belonging{p.ref, c.room}, []span{{b.since, at}})
 	}
-	if delete(r.members[room], p); len(r.members[room]) == 0 {
-		delete(r.members, room)
+	if len(p.conns) > 0 {
+		r.gone(c, p)
 	}
-	unlink(r.of, p, room)
+	r.swap(c, int(r.bonds.of[pair{c, p}].inCircle), len(c.members)-1)
+	pull(&c.members, &r.bytes)
+	end := len(p.circles) - 1
+	if last := p.circles[end]; last != c {
+		moved := r.bonds.of[pair{last, p}]
+		moved.inPerson = b.inPerson
+		r.bonds.of[pair{last, p}] = moved
+		p.circles[b.inPerson] = last
+	}
+	pull(&p.circles, &r.bytes)
+	r.bonds.delete(pair{c, p})
+	if len(c.members) == 0 {
+		r.circles.delete(c.room)
+		r.bytes -= circleBytes + textBytes(c.room.ID)
+	}
+	r.leave(p)
+	return true
+}
+
+// remember adds ended stays of one profile in one room.
+func (r *Rooms) remember(key belonging, ended []span) {
+	stays := r.past.of[key]
+	if stays == nil {
+		r.bytes += key.bytes()
+	}
+	r.bytes += spanBytes * int64(len(ended))
+	r.ended += len(ended)
+	r.past.set(key, append(stays, ended...))
+}
+
+// forget drops the first n stays of one profile in one room.
+func (r *Rooms) forget(key belonging, n int) {
+	stays := r.past.of[key]
+	r.ended -= n
+	r.bytes -= spanBytes * int64(n)
+	if n < len(stays) {
+		r.past.set(key, slices.Clone(stays[n:]))
+	} else if stays != nil {
+		r.past.delete(key)
+		r.bytes -= key.bytes()
+	}
+}
+
+// spanBytes is of one in a list that grows.
+const spanBytes = 2 * 16
+
+func (b belonging) bytes() int64 { return b.profile.bytes() + textBytes(b.room.ID) }
+
+// ForgetPast forgets all stays that have ended: who resumes from before a place is told
+// of a gap. It says whether there were any.
+func (r *Rooms) ForgetPast(at uint64) bool {
+	if r.ended == 0 {
+		return false
+	}
+	for key, stays := range r.past.of {
+		r.bytes -= spanBytes*int64(len(stays)) + key.bytes()
+	}
+	r.past, r.ended = table[belonging, []span]{}, 0
+	r.forgot = max(r.forgot, at)
 	return true
 }
 
 // Belonging is what is known of p in a room.
 func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
-	b := Belonging{Profile: p, Stays: slices.Clone(r.past[belonging{p, room}])}
-	if since, ok := r.members[room][p]; ok {
+	b := Belonging{Profile: p}
+	for _, s := range r.past.of[belonging{p, room}] {
+		b.Stays = append(b.Stays, Stay{room, s.from, s.until})
+	}
+	if bond, ok := r.bond(room, p); ok {
 		b.Member = true
-		b.Stays = append(b.Stays, Stay{room, since, math.MaxUint64})
+		b.Stays = append(b.Stays, Stay{room, bond.since, math.MaxUint64})
 	}
 	return b
 }
 
-// Set makes what is known of a profile in a room as given, and says whether it came
-// or went.
-func (r *Rooms) Set(room Room, b Belonging) (came, went bool) {
-	was := r.Has(room, b.Profile)
-	if was {
+// Set makes what is known of a profile in a room as given.
+func (r *Rooms) Set(room Room, b Belonging) {
+	past, member, from := b.Stays, b.Member && len(b.Stays) > 0, uint64(0)
+	if member {
+		from, past = past[len(past)-1].From, past[:len(past)-1]
+	}
+	if bond, was := r.bond(room, b.Profile); was && (!member || bond.since != from) {
 		r.Remove(room, b.Profile, 0) // leaves no stay behind
 	}
-	key := belonging{b.Profile, room}
-	r.ended -= len(r.past[key])
-	delete(r.past, key)
-	past := b.Stays
-	if n := len(past); b.Member && n > 0 {
-		r.Add(room, b.Profile, past[n-1].From)
-		past = past[:n-1]
+	if member {
+		r.Add(room, b.Profile, from)
 	}
+	key := belonging{b.Profile, room}
+	r.forget(key, len(r.past.of[key]))
 	if len(past) > 0 && r.ended+len(past) > maxPast {
 		r.forgot = max(r.forgot, past[len(past)-1].Until)
 	} else if len(past) > 0 {
-		if r.past == nil {
-			r.past = map[belonging][]Stay{}
+		spans := make([]span, len(past))
+		for i, s := range past {
+			spans[i] = span{s.From, s.Until}
 		}
-		r.past[key] = past
-		r.ended += len(past)
+		r.remember(key, spans)
 	}
-	return !was && b.Member, was && !b.Member
 }
 
 // Forgotten is the place before which a replay may lack what was said to those who
@@ -151,17 +352,14 @@ func (r *Rooms) Forgotten() uint64 { return r.forgot }
 // Prune forgets the stays that ended before a place which the history reaches
 // back to.
 func (r *Rooms) Prune(oldest uint64) {
-	for key, stays := range r.past {
+	for key, stays := range r.past.of {
 		n := 0
-		for n < len(stays) && stays[n].Until <= oldest {
+		for n < len(stays) && stays[n].until <= oldest {
 			n++
 		}
 		if n > 0 {
-			r.pruned = max(r.pruned, stays[n-1].Until)
-		}
-		r.ended -= n
-		if r.past[key] = stays[n:]; n == len(stays) {
-			delete(r.past, key)
+			r.pruned = max(r.pruned, stays[n-1].until)
+			r.forget(key, n)
 		}
 	}
 }
@@ -175,27 +373,23 @@ func (r *Rooms) Reader(p ProfileRef) *Reader {
 }
 
 // Stays are the times that p has spent in the rooms it belongs to now.
-func (r *Rooms) Stays(p ProfileRef) (stays []Stay) {
-	for room := range r.of[p] {
+func (r *Rooms) Stays(ref ProfileRef) (stays []Stay) {
+	for _, c := range r.circlesOf(ref) {
 		if r.ended > 0 {
-			stays = append(stays, r.past[belonging{p, room}]...)
+			for _, s := range r.past.of[belonging{ref, c.room}] {
+				stays = append(stays, Stay{c.room, s.from, s.until})
+			}
 		}
-		stays = append(stays, Stay{room, r.members[room][p], math.MaxUint64})
+		stays = append(stays, Stay{c.room, r.bonds.of[pair{c, r.people.of[ref]}].since, math.MaxUint64})
 	}
 	return stays
 }
 
-func link[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
-	if m[k] == nil {
-		m[k] = map[V]struct{}{}
+func (r *Rooms) circlesOf(ref ProfileRef) []*circle {
+	if p := r.people.of[ref]; p != nil {
+		return p.circles
 	}
-	m[k][v] = struct{}{}
-}
-
-func unlink[K, V comparable](m map[K]map[V]struct{}, k K, v V) {
-	if delete(m[k], v); len(m[k]) == 0 {
-		delete(m, k)
-	}
+	return nil
 }
 
 // Differ says who would join and who would leave if members were all that the room
@@ -208,7 +402,7 @@ func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRe
 		}
 		want[p] = struct{}{}
 	}
-	for p := range r.members[room] {
+	for p := range r.Members(room) {
 		if _, stays := want[p]; !stays {
 			leave = append(leave, p)
 		}
@@ -216,33 +410,53 @@ func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRe
 	return join, leave
 }
 
+func (r *Rooms) bond(room Room, p ProfileRef) (bond, bool) {
+	c := r.circles.of[room]
+	if c == nil {
+		return bond{}, false
+	}
+	b, ok := r.bonds.of[pair{c, r.people.of[p]}]
+	return b, ok
+}
+
 // Has says whether p is a member.
 func (r *Rooms) Has(room Room, p ProfileRef) bool {
-	_, ok := r.members[room][p]
+	_, ok := r.bond(room, p)
 	return ok
 }
 
 // Len is how many members the room has.
-func (r *Rooms) Len(room Room) int { return len(r.members[room]) }
+func (r *Rooms) Len(room Room) int {
+	_, size := r.Here(room)
+	return size
+}
 
 // Members are the room's, in no order.
-func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] { return maps.Keys(r.members[room]) }
-
-// Of are the rooms that p belongs to, in no order.
-func (r *Rooms) Of(p ProfileRef) iter.Seq[Room] { return maps.Keys(r.of[p]) }
+func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
+	return func(yield func(ProfileRef) bool) {
+		if c := r.circles.of[room]; c != nil {
+			for _, p := range c.members {
+				if !yield(p.ref) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // Share says whether two profiles have a room in common.
 func (r *Rooms) Share(a, b ProfileRef) bool {
-	few, many := r.of[a], r.of[b]
-	if len(few) > len(many) {
-		few, many = many, few
+	one, other := r.people.of[a], r.people.of[b]
+	if one == nil || other == nil {
+		return false
 	}
-	for room := range few {
-		if _, ok := many[room]; ok {
-			return true
-		}
+	if len(one.circles) > len(other.circles) {
+		one, other = other, one
 	}
-	return false
+	return slices.ContainsFunc(one.circles, func(c *circle) bool {
+		_, both := r.bonds.of[pair{c, other}]
+		return both
+	})
 }
 
 // Roster is the membership of one room as its owner gave it. It is immutable:

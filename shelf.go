@@ -355,7 +355,8 @@ func (h *shelf) readLocked(q Query) Page {
 
 // add adds an entry to a page unless that is full; then Next is where it ends.
 func (p *Page) add(e *Entry, q Query, bytes *int) bool {
-	*bytes += len(e.Envelope)
+	t := &e.Event.Target
+	*bytes += len(e.Envelope) + listBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
 	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
 		p.Next = p.Entries[n-1].Cursor
 		return false
@@ -369,7 +370,7 @@ func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	to.add(h.lists.tenant.items, n, math.MaxUint64)
 	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for _, room := range h.lists.rooms.queues.All() {
+		for room := range h.lists.rooms.all() {
 			to.add(room.items, n, math.MaxUint64)
 		}
 	}

@@ -29,7 +29,9 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 
 			is.True(!h.Cluster.Touch(t.Context(), c))
 			is.True(!h.Cluster.Prolong(t.Context(), c, c.ConnectedAt))
-			is.True(!h.Cluster.Adjust(t.Context(), c, nil, &[]ProfileRef{}))
+			found, err := h.Cluster.Adjust(t.Context(), c, nil, &[]ProfileRef{})
+			is.True(!found)
+			is.NoErr(err)
 			is.True(!h.Cluster.Kick(t.Context(), c, CloseKicked))
 
 			last := h.open(t, "tenant=acme&profile=last") // told after all that

@@ -118,9 +118,12 @@ type Entry struct {
 	Members int32 // of the room that it is for
 }
 
-// entryBytes is the memory that an entry and its event take beside what they are made
-// of, as measured.
-const entryBytes = 416
+// What memory an entry and its event take beside what they are made of, as measured, and
+// what one of its recipients has of a page.
+const (
+	entryBytes = 416
+	listBytes  = 48
+)
 
 // Size is the memory that a stored entry takes, in bytes, but for its places in lists.
 func (e *Entry) Size() int64 { return entryBytes + blockBytes(cap(e.Envelope)) + e.Event.weight() }
@@ -183,13 +186,27 @@ type Query struct {
 	After  uint64
 	Reader *Reader // nil: all entries
 	Limit  int     // entries at most; at least one is read, if there is one
-	Bytes  int     // of envelopes, as many entries as fit
+	Bytes  int     // of envelopes and of whom they are for, as many entries as fit
 }
 
 // Page is what a Query finds. Entries are shared: nobody changes them.
 type Page struct {
 	Entries []*Entry
 	Next    Cursor // the place reached: there is nothing else up to here
+}
+
+// weight is the memory that the entries take.
+func (p *Page) weight() (bytes int) {
+	for _, e := range p.Entries {
+		bytes += int(e.Size())
+	}
+	return bytes
+}
+
+// cut says that there may be more after the page than was asked for.
+func (p *Page) cut() bool {
+	n := len(p.Entries)
+	return n > 0 && p.Next == p.Entries[n-1].Cursor
 }
 
 // Log orders, recognises and keeps the events of every tenant. A kind may keep

@@ -41,6 +41,7 @@ type streams struct {
 	expiry    expiry
 	count     *hubCounts
 	turnedOff rate.Sometimes
+	crowded   sync.Once
 	cuts      counts[CloseReason] // that no log line has told of
 	cutting   paced
 	relief    struct{ shed, cut, owed atomic.Int64 } // likewise, but for owed
@@ -150,7 +151,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 			return nil, err
 		}
 	}
-	t, err := x.reserve(ctx, c)
+	t, err := x.reserve(ctx, c, s.Watch)
 	if err != nil {
 		x.tenants.forget(c.Tenant)
 		if !errors.Is(err, ErrDraining) {
@@ -164,6 +165,12 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	t, replaced := x.register(t, c, s.Watch, from, missed)
 	if replaced != nil {
 		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
+		if x.most.Profile > 1 { // one is one device at a time, which is meant
+			x.crowded.Do(func() {
+				x.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
+					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.most.Profile, "tenant", c.Tenant)
+			})
+		}
 		x.observer.Disconnected(replaced)
 	}
 	if !s.Expires.IsZero() {
@@ -202,19 +209,24 @@ func (x *streams) locate(ctx context.Context, s Subscription) (from Cursor, miss
 	return from, nil, err
 }
 
-// reserve admits c to its tenant, which is not forgotten until register adds it.
-func (x *streams) reserve(ctx context.Context, c *Connection) (*tenant, error) {
+// reserve admits c to its tenant, which is not forgotten until register adds it, and has
+// what is to be kept for it taken of its shares.
+func (x *streams) reserve(ctx context.Context, c *Connection, watch []ProfileRef) (*tenant, error) {
 	t, err := x.tenants.open(ctx, c.Tenant)
 	if err != nil {
 		return nil, err
 	}
 	defer t.mu.Unlock()
 	c.Tenant = t.name // one copy of a name for all; before others can find c
-	p := t.people[c.Profile]
+	p := t.rooms.Person(c.Profile)
 	if p != nil {
 		c.Profile = p.ref
 	}
+	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata), watch); err != nil {
+		return nil, err
+	}
 	if err := x.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+		t.dropLocked(c)
 		return nil, err
 	}
 	t.coming++
@@ -234,26 +246,16 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	defer t.mu.Unlock()
 	t.coming--
 	c.joined = true
-	p := t.people[c.Profile]
-	if p != nil && x.replaces(p) {
+	if p := t.rooms.Person(c.Profile); p != nil && x.replaces(p) {
 		replaced = p.conns[0] // the oldest
-	}
-	if replaced != nil {
 		x.leaveLocked(t, replaced, CloseReplaced)
 		x.closeLocked(t, replaced, CloseReplaced)
-		p = t.people[c.Profile]
 	}
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
-	if p == nil {
-		p = &person{ref: c.Profile}
-		t.people[c.Profile] = p
-		for room := range t.rooms.Of(c.Profile) {
-			link(t.present, room, p)
-		}
-	}
-	p.conns = append(p.conns, c)
+	t.rooms.Connect(c.Profile, c)
 	t.watchLocked(c, watch)
+	t.settleLocked()
 
 	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten() {
 		missed = ErrExpired
@@ -330,23 +332,33 @@ func (x *streams) expired(l *lifetime) {
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it. It says
-// whether the connection was there still.
-func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) bool {
+// whether the connection was there still. ErrTenantShare, ErrPersonShare: it has what it
+// had.
+func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) (found bool, err error) {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
-		return false
+		return false, nil
 	}
 	defer t.mu.Unlock()
 	if c.removed {
-		return false
+		return false, nil
 	}
+	filter, list := c.filter, c.watchList()
 	if types != nil {
-		c.filter = *types
+		filter = *types
 	}
 	if watch != nil {
-		t.watchLocked(c, *watch)
+		list = *watch
 	}
-	return true
+	if err := t.keepLocked(c, weigh(filter, list, c.Metadata), list); err != nil {
+		return true, err
+	}
+	c.filter = filter
+	if watch != nil {
+		t.watchLocked(c, list)
+	}
+	t.settleLocked()
+	return true, nil
 }
 
 // Connections are a tenant's of this hub, or one profile's, in the order of their ids.
@@ -358,7 +370,7 @@ func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 	list := t.conns
 	if of != nil {
 		list = nil
-		if p := t.people[*of]; p != nil {
+		if p := t.rooms.Person(*of); p != nil {
 			list = p.conns
 		}
 	}

@@ -44,10 +44,18 @@ func (p ProfileRef) check() error {
 	return checkName(p.ID)
 }
 
+// bytes is what the names take in memory.
+func (p ProfileRef) bytes() int64 { return textBytes(p.Type) + textBytes(p.ID) }
+
 // tenantProfile is a profile and whose it is: others may have one of the same name.
 type tenantProfile struct {
 	tenant  string
 	profile ProfileRef
+}
+
+// clone is a, not as a piece of something larger.
+func (a tenantProfile) clone() tenantProfile {
+	return tenantProfile{strings.Clone(a.tenant), ProfileRef{strings.Clone(a.profile.Type), strings.Clone(a.profile.ID)}}
 }
 
 func compareProfiles(a, b ProfileRef) int {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -11,7 +10,8 @@ import (
 // tenant is one tenant's streams and their order. Its methods need its lock,
 // which who finds it holds.
 type tenant struct {
-	name string // static
+	name   string  // static
+	quotas *Quotas // static
 
 	changing sync.Mutex // held while a shared room is changed; before mu
 
@@ -25,13 +25,13 @@ type tenant struct {
 	markAt    Cursor
 	rooms     Rooms
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
-	people    map[ProfileRef]*person
-	conns     []*Connection // in no order; a connection knows its index
-	coming    int           // that are admitted, and not yet among conns
-	present   map[Room]map[*person]struct{}
-	watchers  map[ProfileRef]map[*Connection]struct{}
+	conns     []*Connection      // in no order; a connection knows its index
+	coming    int                // that are admitted, and not yet among conns
+	watchers  table[ProfileRef, *watched]
 	accepted  int64 // events that were published to this hub, since it was found
 	forgotten bool  // no longer among the tenants
+	bytes     int64 // of what is kept here, but for rooms and the tables
+	charged   int64 // so much of its share of memory is taken
 }
 
 type resolved struct {
@@ -40,10 +40,52 @@ type resolved struct {
 	at     uint64 // the tenant's place then
 }
 
-// person is a profile that has connections.
-type person struct {
-	ref   ProfileRef
-	conns []*Connection
+// tenantBytes is what is kept of each tenant takes, with its places in tables.
+const tenantBytes = 1024
+
+// resolvedBytes is of each answer of a Resolver.
+const resolvedBytes = 48 + 2*41
+
+// keptLocked is how many bytes of memory the tenant takes.
+func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.bytes() }
+
+// settleLocked has as much of the tenant's share taken as is kept: of what is there
+// already nobody asks whether there is room.
+func (t *tenant) settleLocked() {
+	if more := t.keptLocked() - t.charged; more != 0 && !t.forgotten {
+		t.charged += more
+		t.quotas.State.Force(t.name, more)
+	}
+}
+
+// growLocked is settleLocked where stays that have ended give way if there is no room.
+func (t *tenant) growLocked() {
+	if more := t.keptLocked() - t.charged; more > 0 && t.takeLocked(more) != nil {
+		t.rooms.ForgetPast(t.head.Seq)
+	}
+	t.settleLocked()
+}
+
+// joinLocked takes what it takes for profiles to join a room: of the tenant's share,
+// where stays that have ended give way first.
+func (t *tenant) joinLocked(room Room, join []ProfileRef) error {
+	n := t.rooms.JoinBytes(room, join)
+	err := t.takeLocked(n)
+	if err != nil && t.rooms.ForgetPast(t.head.Seq) {
+		t.settleLocked()
+		err = t.takeLocked(n)
+	}
+	return err
+}
+
+// takeLocked takes so much of the tenant's share for what is about to be kept, where
+// there is room: settleLocked follows.
+func (t *tenant) takeLocked(n int64) error {
+	if !t.quotas.State.Take(t.name, n) {
+		return ErrTenantShare
+	}
+	t.charged += n
+	return nil
 }
 
 func (t *tenant) removeLocked(c *Connection) {
@@ -55,24 +97,71 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns[end] = nil
 	t.conns = t.conns[:end]
 
-	p := t.people[c.Profile]
-	p.conns = slices.DeleteFunc(p.conns, func(other *Connection) bool { return other == c })
-	if len(p.conns) == 0 {
-		delete(t.people, p.ref)
-		for room := range t.rooms.Of(p.ref) {
-			unlink(t.present, room, p)
-		}
+	t.rooms.Disconnect(c.Profile, c)
+	t.dropLocked(c)
+}
+
+// keepLocked takes what a connection weighs, or is to weigh from now on, of its tenant's
+// and its person's shares, with a watch list; settleLocked follows when that is there.
+func (t *tenant) keepLocked(c *Connection, w weight, watch []ProfileRef) error {
+	own := w.own - c.weight.own
+	if err := t.takeLocked(own + t.unwatchedLocked(watch)); err != nil {
+		return err
 	}
+	if !t.quotas.Person.Take(c.who(), w.all()-c.weight.all()) {
+		t.settleLocked()
+		return ErrPersonShare
+	}
+	t.bytes += own
+	c.weight = w
+	return nil
+}
+
+// dropLocked gives back what a connection weighs.
+func (t *tenant) dropLocked(c *Connection) {
+	t.bytes -= c.weight.own
+	t.quotas.Person.Give(c.who(), c.weight.all())
+	t.settleLocked()
 }
 
 func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
-	for _, p := range c.watch {
-		unlink(t.watchers, p, c)
+	for _, w := range c.watch {
+		last := w.by[len(w.by)-1]
+		w.by[w.index] = last
+		for i := range last.watch {
+			if last.watch[i].watched == w.watched {
+				last.watch[i].index = w.index
+			}
+		}
+		if pull(&w.by, &t.bytes); len(w.by) == 0 {
+			t.watchers.delete(w.ref)
+			t.bytes -= watchedBytes + w.ref.bytes()
+		}
 	}
-	c.watch = watch
+	c.watch = nil
+	if watch != nil {
+		c.watch = make([]watching, 0, len(watch))
+	}
 	for _, p := range watch {
-		link(t.watchers, p, c)
+		w := t.watchers.of[p]
+		if w == nil {
+			w = &watched{ref: p}
+			t.watchers.set(p, w)
+			t.bytes += watchedBytes + p.bytes()
+		}
+		c.watch = append(c.watch, watching{w, int32(len(w.by))})
+		push(&w.by, c, &t.bytes)
 	}
+}
+
+// unwatchedLocked is what a watch list takes that nobody has part in yet.
+func (t *tenant) unwatchedLocked(watch []ProfileRef) (n int64) {
+	for _, p := range watch {
+		if t.watchers.of[p] == nil {
+			n += watchedBytes + watchedPlace + p.bytes()
+		}
+	}
+	return n
 }
 
 // adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
@@ -85,12 +174,22 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 	if r == nil {
 		r = &resolved{}
 		t.resolved[room] = r
+		t.bytes += resolvedBytes + textBytes(room.ID)
 	}
 	if r.roster != roster && (r.roster == nil || roster.asked >= r.roster.asked) {
 		r.roster = roster
 		t.setMembersLocked(room, roster.Members)
 	}
 	r.used, r.at = now, t.head.Seq
+	t.settleLocked()
+}
+
+// unresolveLocked forgets a Resolver's answer.
+func (t *tenant) unresolveLocked(room Room) {
+	t.setMembersLocked(room, nil)
+	delete(t.resolved, room)
+	t.bytes -= resolvedBytes + textBytes(room.ID)
+	t.rooms.Unsure(t.head.Seq)
 }
 
 func (t *tenant) setMembersLocked(room Room, members []ProfileRef) {
@@ -102,24 +201,11 @@ func (t *tenant) setMembersLocked(room Room, members []ProfileRef) {
 func (t *tenant) changeMembersLocked(room Room, join, leave []ProfileRef) {
 	for _, p := range join {
 		t.rooms.Add(room, p, t.head.Seq)
-		t.joinedLocked(room, p)
 	}
 	for _, p := range leave {
 		t.rooms.Remove(room, p, t.head.Seq)
-		t.leftLocked(room, p)
 	}
-}
-
-func (t *tenant) joinedLocked(room Room, ref ProfileRef) {
-	if p := t.people[ref]; p != nil {
-		link(t.present, room, p)
-	}
-}
-
-func (t *tenant) leftLocked(room Room, ref ProfileRef) {
-	if p := t.people[ref]; p != nil {
-		unlink(t.present, room, p)
-	}
+	t.growLocked()
 }
 
 // sendLocked hands c a frame of an event with a place in the history, or of one
@@ -186,7 +272,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 	switch target.Kind {
 	case KindProfile, KindProfiles:
 		for _, ref := range target.Profiles {
-			giveAll(t.people[ref])
+			giveAll(t.rooms.Person(ref))
 		}
 	case KindTenant:
 		for _, c := range t.conns {
@@ -198,8 +284,9 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 		}
 	default:
 		room, _ := target.Room()
-		p.members = int32(t.rooms.Len(room))
-		for p := range t.present[room] {
+		here, size := t.rooms.Here(room)
+		p.members = int32(size)
+		for _, p := range here {
 			giveAll(p)
 		}
 	}
@@ -225,7 +312,7 @@ func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, 
 	parcels := make([]*parcel, len(notices))
 	for i, n := range notices {
 		parcels[i] = pack(n.Event)
-		for c := range t.watchers[n.About] {
+		for _, c := range t.watching(n.About) {
 			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
 				t.sendWantedLocked(d, c, parcels[i])
 			}
@@ -247,9 +334,17 @@ func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, 
 	}
 }
 
+// watching are the connections that watch a profile.
+func (t *tenant) watching(p ProfileRef) []*Connection {
+	if w := t.watchers.of[p]; w != nil {
+		return w.by
+	}
+	return nil
+}
+
 func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels []*parcel, digest bool) {
 	told := map[*person]bool{}
-	visited := map[Room]bool{}
+	visited := map[*circle]bool{}
 	for i, n := range notices {
 		parcel := parcels[0]
 		if !digest {
@@ -268,11 +363,11 @@ func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels [
 				}
 			}
 		}
-		tell(t.people[n.About])
-		for room := range t.rooms.Of(n.About) {
-			if !visited[room] {
-				visited[room] = true
-				for p := range t.present[room] {
+		tell(t.rooms.Person(n.About))
+		for _, c := range t.rooms.circlesOf(n.About) {
+			if !visited[c] {
+				visited[c] = true
+				for _, p := range c.members[:c.here] {
 					tell(p)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -31,6 +32,7 @@ type tenants struct {
 	log     Log
 	rooms   SharedRooms // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
+	quotas  *Quotas
 	seed    maphash.Seed
 
 	doors [256]sync.Mutex
@@ -39,8 +41,8 @@ type tenants struct {
 	byName map[string]*tenant // guarded by mu
 }
 
-func newTenants(log Log, rooms SharedRooms) *tenants {
-	return &tenants{log: log, rooms: rooms, seed: maphash.MakeSeed(), byName: map[string]*tenant{}}
+func newTenants(log Log, rooms SharedRooms, quotas *Quotas) *tenants {
+	return &tenants{log: log, rooms: rooms, quotas: quotas, seed: maphash.MakeSeed(), byName: map[string]*tenant{}}
 }
 
 func (x *tenants) names() []string {
@@ -103,10 +105,8 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 		if t == nil {
 			x.mu.Lock()
 			if x.byName[name] == nil {
-				x.byName[name] = &tenant{
-					name: name, resolved: map[Room]*resolved{}, people: map[ProfileRef]*person{},
-					present: map[Room]map[*person]struct{}{}, watchers: map[ProfileRef]map[*Connection]struct{}{},
-				}
+				name := strings.Clone(name) // it may be a piece of a whole request
+				x.byName[name] = &tenant{name: name, quotas: x.quotas, resolved: map[Room]*resolved{}, bytes: tenantBytes}
 			}
 			x.mu.Unlock()
 			continue
@@ -222,6 +222,7 @@ func (x *tenants) forget(name string) {
 		return
 	}
 	t.forgotten = true
+	x.quotas.State.Give(t.name, t.charged)
 	delete(x.byName, name)
 	x.mu.Unlock()
 	attached, shared := t.attached, t.shared

@@ -29,8 +29,8 @@ type Typists struct {
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	of      map[tenantProfile]map[string]*typist // by conversation
-	turn    uint64                               // of the latest call
+	of      table[tenantProfile, *table[string, *typist]] // by conversation
+	turn    uint64                                        // of the latest call
 	due     deadlines
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
@@ -51,11 +51,14 @@ type typist struct {
 }
 
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
-// ErrMembership.
+// ErrMembership, ErrTenantShare, ErrPersonShare.
 func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
 	// Its turn comes before it is known to be a member: that may take longer than for
 	// what its client says next.
-	t, turn := x.enter(tenantProfile{tenant, ref}, conversation)
+	t, turn, err := x.enter(tenantProfile{tenant, ref}, conversation, true)
+	if err != nil {
+		return err
+	}
 	defer x.leave(t)
 	member, size, err := x.hub.Member(ctx, tenant, Room{KindConversation, conversation}, ref)
 	if err != nil {
@@ -78,28 +81,50 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, con
 // Heard is Typing of whom another hub has found to be a member: its own streams are
 // told there, and ours here. It does not wait.
 func (x *Typists) Heard(tenant string, ref ProfileRef, conversation string, started bool) {
-	t, turn := x.enter(tenantProfile{tenant, ref}, conversation)
+	t, turn, _ := x.enter(tenantProfile{tenant, ref}, conversation, false)
 	x.spoke(t.who)
 	x.set(t, turn, started, false)
 	x.tellSoon(t)
 	x.leave(t)
 }
 
+// typistBytes is what is kept of a typist takes, beside names and with its places in
+// tables.
+const typistBytes = 176 + 2*57 + 48 + 8*25 + 2*16
+
+func (t *typist) bytes() int64 {
+	return typistBytes + t.who.profile.bytes() + textBytes(t.conversation)
+}
+
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
-func (x *Typists) enter(who tenantProfile, conversation string) (t *typist, turn uint64) {
+// ErrTenantShare, ErrPersonShare where it is ours to refuse: there is no typist then.
+func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t = x.of[who][conversation]
+	t = x.findLocked(who, conversation)
 	if t == nil {
 		t = &typist{who: who, conversation: conversation}
-		if x.of[who] == nil {
-			x.of[who] = map[string]*typist{}
+		if err := x.hub.quotas.Keep(who, t.bytes(), ours); err != nil {
+			return nil, 0, err
 		}
-		x.of[who][conversation] = t
+		theirs := x.of.of[who]
+		if theirs == nil {
+			theirs = &table[string, *typist]{}
+			x.of.set(who, theirs)
+		}
+		theirs.set(conversation, t)
 	}
 	t.calls++
 	x.turn++
-	return t, x.turn
+	return t, x.turn, nil
+}
+
+// findLocked is who types where, nil where nobody does.
+func (x *Typists) findLocked(who tenantProfile, conversation string) *typist {
+	if theirs := x.of.of[who]; theirs != nil {
+		return theirs.of[conversation]
+	}
+	return nil
 }
 
 func (x *Typists) leave(t *typist) {
@@ -111,12 +136,14 @@ func (x *Typists) leave(t *typist) {
 
 // forgetLocked drops who does not type, once that is told and no call is under way.
 func (x *Typists) forgetLocked(t *typist) {
-	if t.calls > 0 || t.telling || t.types || t.told || x.of[t.who][t.conversation] != t {
+	if t.calls > 0 || t.telling || t.types || t.told || x.findLocked(t.who, t.conversation) != t {
 		return
 	}
-	if delete(x.of[t.who], t.conversation); len(x.of[t.who]) == 0 {
-		delete(x.of, t.who)
+	theirs := x.of.of[t.who]
+	if theirs.delete(t.conversation); len(theirs.of) == 0 {
+		x.of.delete(t.who)
 	}
+	x.hub.quotas.Drop(t.who, t.bytes())
 }
 
 // set takes in what a call says, unless a later one has.
@@ -147,9 +174,11 @@ func (x *Typists) stopLocked(t *typist) {
 func (x *Typists) left(who tenantProfile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, t := range x.of[who] {
-		x.stopLocked(t)
-		x.stopped = append(x.stopped, t)
+	if theirs := x.of.of[who]; theirs != nil {
+		for _, t := range theirs.of {
+			x.stopLocked(t)
+			x.stopped = append(x.stopped, t)
+		}
 	}
 }
 

@@ -15,28 +15,23 @@ func blockBytes(n int) int64 {
 	return int64(n+15) &^ 15
 }
 
-// textBytes is the memory that a text takes that nothing else holds.
-func textBytes(s string) int64 { return blockBytes(len(s)) }
-
-func (p ProfileRef) weight() int64 { return textBytes(p.Type) + textBytes(p.ID) }
-
-func (r Room) weight() int64 { return textBytes(string(r.Kind)) + textBytes(r.ID) }
+func (r Room) bytes() int64 { return textBytes(string(r.Kind)) + textBytes(r.ID) }
 
 // weight is the memory that what a target is made of takes.
 func (t *Target) weight() int64 {
 	n := textBytes(string(t.Kind)) + textBytes(t.ConversationID) + textBytes(t.GroupID) + textBytes(t.ConnectionID) +
 		blockBytes(cap(t.ExcludeConnections)*len(uuid.UUID{}))
 	for _, profiles := range [][]ProfileRef{t.Profiles, t.ExcludeProfiles} {
-		n += blockBytes(cap(profiles) * profileBytes)
+		n += blockBytes(cap(profiles) * refBytes)
 		for _, p := range profiles {
-			n += p.weight()
+			n += p.bytes()
 		}
 	}
 	return n
 }
 
-// profileBytes is a ProfileRef's own size: two texts' headers.
-const profileBytes = 32
+// refBytes is a ProfileRef's own size: two texts' headers.
+const refBytes = 32
 
 // weight is the memory that what an event is made of takes, but for its payload, which
 // is part of its envelope.

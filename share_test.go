@@ -1,0 +1,352 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/plan"
+)
+
+// withState gives a hub so much memory for state.
+func withState(n int64) func(*HubConfig, *PresenceConfig) {
+	return func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = NewQuotas(plan.Memory{State: n}) }
+}
+
+// turnedAway says whether a stream is answered hub.closing for want of capacity.
+func (h *testHub) turnedAway(t *testing.T, query string) bool {
+	t.Helper()
+	res, err := h.client.Get(h.URL + "/v1/stream?" + query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	event, err := newStreamReader(t, res.Body).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return event.Type == "hub.closing" && strings.Contains(event.Data, `"reason":"capacity"`)
+}
+
+// Who opens streams with all that a stream may have is turned away in time; nobody else
+// is, nor is what they have open ended.
+func TestStreamsHaveAShareOfMemory(t *testing.T) {
+	alone(t, "each hub has its own memory")
+	is := is.New(t)
+	h := newTestHub(t, withState(4<<20))
+	fill := func(tenant string, person func(i int) string) (n int, err error) {
+		for ; err == nil && n < 1_000; n++ {
+			s := Subscription{Tenant: tenant, Profile: ProfileRef{"user", person(n)}}
+			for i := range MaxAskedProfiles {
+				s.Watch = append(s.Watch, ProfileRef{"user", fmt.Sprintf("%s-%d-%d", strings.Repeat("x", 30), n, i)})
+			}
+			_, err = h.Connect(t.Context(), s)
+		}
+		return n - 1, err
+	}
+	one, err := fill("one", func(int) string { return "me" })
+	is.Equal(err, ErrPersonShare)
+	many, err := fill("many", func(i int) string { return fmt.Sprint(i) })
+	is.Equal(err, ErrTenantShare)
+	is.True(one >= 5)                                    // an eighth is one's own
+	is.True(many > 3*one)                                // of which a tenant has more
+	is.True(h.quotas.State.Of("many") <= 2<<20)          // and leaves as much
+	is.Equal(len(h.Connections("one", nil)), one)        // nobody was ended
+	is.Equal(h.Stats().Refused[CloseCapacity], int64(2)) // it is counted who was turned away
+	is.True(h.quotas.State.Refused() > 0)
+	is.True(h.quotas.Person.Refused() > 0)
+
+	long := "&presence=user:" + strings.Repeat("x", 250)
+	var list strings.Builder
+	for i := range 40 {
+		fmt.Fprint(&list, long, i)
+	}
+	is.True(h.turnedAway(t, "tenant=one&profile=me"+list.String())) // EventSource comes back
+	is.True(!h.turnedAway(t, "tenant=other&profile=me"))            // who has done nothing is not
+	is.True(!h.turnedAway(t, "tenant=one&profile=somebody"))        // of the same tenant either
+	for _, c := range h.Connections("one", nil) {
+		is.True(h.Kick(c, CloseKicked))
+	}
+	is.True(!h.turnedAway(t, "tenant=one&profile=me"+list.String()))
+}
+
+// A watch list or filter past a share is refused, and the stream has what it had.
+func TestAdjustPastAShare(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, withState(64<<10), defaultPresence)
+	c := h.open(t, "tenant=acme&profile=me&presence=user:you&types=presence.*")
+	path := "/v1/connections/" + c.ConnectionID
+	var long []string
+	for i := range MaxAskedProfiles {
+		long = append(long, fmt.Sprintf(`"a.%s%d"`, strings.Repeat("x", 100), i))
+	}
+	for _, body := range []string{
+		`{"types":[` + strings.Join(long, ",") + `]}`,
+		`{"presence":[` + strings.ReplaceAll(strings.Join(long, ","), "a.", "user:") + `],"types":["b"]}`,
+	} {
+		for range 2 { // on each hub of a cluster
+			status, answer := h.do(t, "PATCH", path, body)
+			is.Equal(status, http.StatusServiceUnavailable)
+			is.Equal(answer["code"], "ShareUsedUp")
+		}
+	}
+	node, conn := h.holder(c.ConnectionID)
+	acme := node.find("acme")
+	filter, watch := conn.filter, conn.watchList()
+	acme.mu.Unlock()
+	is.Equal(filter.Patterns(), []string{"presence.*"})
+	is.Equal(watch, []ProfileRef{{"user", "you"}})
+	h.open(t, "tenant=acme&profile=you")
+	is.True(strings.Contains(c.until(t, "presence.online").Data, `"you"`))
+	status, _ := h.do(t, "PATCH", path, `{"types":["a"],"presence":["user:1","user:2"]}`)
+	is.Equal(status, http.StatusNoContent)
+}
+
+// Members past a tenant's share, or past their number, are refused and change nothing;
+// to have fewer is always allowed, and others do not notice.
+func TestMembersPastAShare(t *testing.T) {
+	is := is.New(t)
+	list := func(n int) string {
+		var members []string
+		for i := range n {
+			members = append(members, fmt.Sprintf(`"user:%d-%s"`, i, strings.Repeat("x", 20)))
+		}
+		return `{"members":[` + strings.Join(members, ",") + `]}`
+	}
+	for code, h := range map[string]*testHub{
+		"ShareUsedUp":        newTestHub(t, withState(1<<20)),
+		"TooManyMemberships": newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Memberships = 1_000 }),
+	} {
+		t.Run(code, func(t *testing.T) {
+			is := is.New(t)
+			status := map[string]int{"ShareUsedUp": 503, "TooManyMemberships": 409}[code]
+			refused := func(method, path, body string) {
+				t.Helper()
+				got, answer := h.do(t, method, path, body)
+				is.Equal(got, status)
+				is.Equal(answer["code"], code)
+			}
+			done := func(method, path, body string) {
+				t.Helper()
+				got, _ := h.do(t, method, path, body)
+				if got != 204 {
+					t.Fatal(method, path, len(body), got)
+				}
+			}
+			const all, one = "/v1/tenants/acme/groups/all/members", "/v1/tenants/acme/groups/one/members"
+			refused("PUT", one, list(20_000))
+			is.Equal(h.Hub.quotas.State.Of("acme"), int64(0)) // a tenant of which nothing came is gone
+			done("PUT", all, list(1_000))
+			refused("PUT", all, list(20_000))
+			members, err := h.Members(t.Context(), "acme", Room{KindGroup, "all"})
+			is.NoErr(err)
+			is.Equal(len(members), 1_000)
+			n := 0
+			for ; n < 20_000; n += 50 { // fill it
+				if got, _ := h.do(t, "PUT", one, list(n+50)); got != 204 {
+					break
+				}
+			}
+			if code == "TooManyMemberships" {
+				is.Equal(n, 0)
+				refused("PUT", one+"/me", "")
+				done("PUT", all, strings.Replace(list(1_000), "user:0-", "user:new-", 1)) // as many as before
+			}
+			is.True(n < 20_000)
+			done("PUT", "/v1/tenants/other/groups/all/members", list(500))
+			done("PUT", all, list(10))
+			done("PUT", one, list(10))
+			done("PUT", one+"/me", "")
+			for _, path := range []string{all, one, "/v1/tenants/other/groups/all/members"} {
+				done("PUT", path, `{"members":[]}`)
+			}
+		})
+	}
+	is.True(!strings.Contains(ErrTenantShare.Error(), "acme"))
+}
+
+// Stays that have ended give way to members, who resume with a gap then; they do not
+// grow past the share either.
+func TestEndedStaysGiveWay(t *testing.T) {
+	alone(t, "it looks into one hub")
+	is := is.New(t)
+	h := newTestHub(t, withState(256<<10))
+	room := Room{KindGroup, "r"}
+	c := h.open(t, meQuery)
+	for i := range 700 { // who came and went, each with an event between
+		p := ProfileRef{"user", fmt.Sprint(i)}
+		is.NoErr(h.AddMember(t.Context(), "acme", room, p))
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+		is.NoErr(h.RemoveMember(t.Context(), "acme", room, p))
+	}
+	acme := h.find("acme")
+	forgotten, remembers, charged, kept := acme.rooms.Forgotten(), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
+	acme.mu.Unlock()
+	is.True(forgotten > 0)
+	is.True(remembers) // and goes on remembering
+	is.Equal(charged, kept)
+	is.True(h.quotas.State.Of("acme") < 200<<10)
+	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "partial")
+}
+
+// Of who has left as many are remembered as there is room for; a tenant whose people are
+// many forgets its own.
+func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
+	is := is.New(t)
+	quotas := NewQuotas(plan.Memory{State: 800 << 10}) // 100 KiB about who has left
+	hub, presence := newQuietHub(quotas)
+	visit := func(tenant string, n int) (people []ProfileRef) {
+		for i := range n {
+			p := ProfileRef{"user", fmt.Sprint(i)}
+			c, err := hub.Connect(t.Context(), Subscription{Tenant: tenant, Profile: p})
+			is.NoErr(err)
+			is.True(hub.Kick(c, CloseKicked))
+			people = append(people, p)
+			presence.tick(time.Now())
+		}
+		return people
+	}
+	known := func(tenant string, people []ProfileRef) (n int) {
+		for _, p := range presence.Of(tenant, people) {
+			if p.LastActiveAt != nil {
+				n++
+			}
+		}
+		return n
+	}
+	few := visit("small", 20)
+	many := visit("large", 1_000)
+	is.Equal(known("small", few), 20)
+	is.True(known("large", many) > 50)
+	is.True(known("large", many) < 200)
+	is.Equal(known("large", many[990:]), 10) // the last
+	is.True(quotas.Seen.Of("large") <= 50<<10)
+	visit("small", 20) // again: they are remembered once
+	presence.tick(time.Now().Add(seenTTL))
+	is.Equal(quotas.State.Total(), int64(0))
+	is.Equal(quotas.Seen.Total(), int64(0))
+	is.Equal(len(presence.tenants.of), 0)
+	is.NoErr(hub.Engine().Close(t.Context()))
+}
+
+// Who types in more conversations than they may have memory for is refused, and nobody
+// else is.
+func TestTypingHasAShare(t *testing.T) {
+	is := is.New(t)
+	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: -1}, withState(64<<10))
+	for i := range 20 {
+		for _, who := range []string{"me", "you"} {
+			is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, fmt.Sprint(i)}, ProfileRef{"user", who}))
+		}
+	}
+	types := func(i int, who string) int {
+		status, _ := h.nodes[0].do(t, "POST", fmt.Sprintf("/v1/conversations/%d/typing?tenant=acme&profile=%s", i, who), `{"state":"started"}`)
+		return status
+	}
+	n := 0
+	for n < 20 && types(n, "me") == 202 {
+		n++
+	}
+	is.True(n > 2)
+	is.True(n < 20)
+	is.Equal(types(n, "me"), 503)
+	is.Equal(types(0, "me"), 202) // a repeat takes no more
+	is.Equal(types(n, "you"), 202)
+}
+
+// What is kept of a request is not the whole of it.
+func TestNamesDoNotHoldTheirRequest(t *testing.T) {
+	alone(t, "it measures one hub")
+	is := is.New(t)
+	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: 1e6})
+	padding := strings.Repeat("x", 12<<10)
+	is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "0"}, ProfileRef{"user", "me"}))
+	const n = 300
+	round := func(i int) {
+		for _, call := range []struct{ method, path, body string }{
+			{"PUT", fmt.Sprintf("/v1/tenants/acme/groups/g%d/members/p%d", i, i), ""},
+			{"PUT", fmt.Sprintf("/v1/tenants/t%d/groups/g/members/p", i), ""},
+			{"GET", fmt.Sprintf("/v1/presence?tenant=acme&profile=p%d&x=", i) + padding, ""},
+			{"POST", fmt.Sprintf("/v1/conversations/0/typing?tenant=acme&profile=p%d&x=", i) + padding, `{"state":"started"}`},
+		} {
+			r, err := http.NewRequest(call.method, h.URL+call.path, strings.NewReader(call.body))
+			is.NoErr(err)
+			if !strings.Contains(call.path, "?") {
+				r.URL.RawQuery = padding
+			}
+			r.Header.Set("X-Profile-Id", fmt.Sprint("viewer", i))
+			r.Header.Set("Content-Type", "application/json")
+			res, err := h.client.Do(r)
+			is.NoErr(err)
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	}
+	round(n)
+	before := liveHeap()
+	for i := range n {
+		round(i)
+	}
+	kept := (liveHeap() - before) / n
+	t.Logf("%d bytes a round", kept)
+	is.True(kept < 6<<10) // two tenants, rooms and members, and two buckets
+}
+
+// When a profile has as many connections as it may, the log says once what to do.
+func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
+	alone(t, "each hub has its own log")
+	is := is.New(t)
+	var logged bytes.Buffer
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+	first := h.open(t, meQuery)
+	for range 258 {
+		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+		is.NoErr(err)
+	}
+	is.True(strings.Contains(first.until(t, "hub.closing").Data, "replaced"))
+	is.Equal(len(h.Connections("acme", nil)), 256)
+	is.Equal(strings.Count(logged.String(), "REALTIME_MAX_CONNECTIONS_PER_PROFILE"), 1)
+	is.True(strings.Contains(logged.String(), "anonymous"))
+}
+
+// What other hubs have told of is counted, whether there is room for it or not.
+func TestStateOfOtherHubs(t *testing.T) {
+	alone(t, "it makes its own")
+	is := is.New(t)
+	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), LimitsConfig{}, withState(1<<20))
+	here, there := all.nodes[0], all.nodes[1]
+	c := there.open(t, meQuery) // so that it knows the tenant
+	for i := range 100 {
+		is.NoErr(here.AddMember(t.Context(), "acme", Room{KindGroup, "r"}, ProfileRef{"user", fmt.Sprint(i)}))
+	}
+	before := there.quotas.State.Of("acme")
+	here.open(t, "tenant=acme&profile=you")
+	all.settle(t)
+	after := there.quotas.State.Of("acme")
+	is.True(after >= before+awayBytes) // a connection that it does not hold
+	acme := there.find("acme")
+	memberships, bytes := acme.rooms.Memberships(), acme.rooms.Bytes()
+	acme.mu.Unlock()
+	is.Equal(memberships, 100)
+	is.True(bytes > 100*80)
+	c.close()
+	for _, node := range all.nodes {
+		for _, c := range node.Connections("acme", nil) {
+			node.Kick(c, CloseKicked)
+		}
+	}
+	for _, node := range all.nodes {
+		eventually(t, func() bool { return len(node.names()) == 0 })
+		node.Presence.tick(time.Now().Add(time.Hour))
+		node.Presence.tick(time.Now().Add(seenTTL + time.Hour))
+		is.Equal(node.quotas.State.Of("acme"), int64(0))
+	}
+}
