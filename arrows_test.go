@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"doors":          {},
 	"usage":          {},
 	"weight":         {"event", "target", "names"},
-	"store":          {"weight", "event", "target"},
+	"store":          {"weight", "names", "event", "target"},
 	"lists":          {"tables", "event", "target"},
 	"dropped":        {"store", "event", "target"},
 	"shelf":          {"lists", "dropped", "store", "event", "target"},

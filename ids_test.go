@@ -153,7 +153,7 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()
-				heldAgainst(t, when, liveHeap()-before, pool.Total())
+				agrees(t, when, liveHeap()-before, pool.Total())
 				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
 			}
 			for i := range c.ids {

@@ -353,10 +353,13 @@ func (h *shelf) readLocked(q Query) Page {
 	}
 }
 
+// listedBytes is what one of an event's recipients takes.
+const listedBytes = 48
+
 // add adds an entry to a page unless that is full; then Next is where it ends.
 func (p *Page) add(e *Entry, q Query, bytes *int) bool {
 	t := &e.Event.Target
-	*bytes += len(e.Envelope) + listBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
+	*bytes += len(e.Envelope) + listedBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
 	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
 		p.Next = p.Entries[n-1].Cursor
 		return false

@@ -108,8 +108,8 @@ func keep(t *testing.T, log Log, body []byte, at time.Time) {
 	is.NoErr(log.Append(context.Background(), []*Entry{{Event: event, Envelope: event.Seal()}}))
 }
 
-// heldAgainst holds what is counted against what there is in memory.
-func heldAgainst(t *testing.T, when string, heap, counted int64) {
+// agrees holds what is counted against what there is in memory.
+func agrees(t *testing.T, when string, heap, counted int64) {
 	t.Helper()
 	is := is.New(t)
 	t.Logf("%s: %d KB in memory, counted as %d KB", when, heap>>10, counted>>10)
@@ -135,7 +135,7 @@ func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
 				s := shapes{rand.New(rand.NewPCG(seed, 14))}
 				before := liveHeap()
 				log := NewMemoryLog(c.limits)
-				check := func(when string) { heldAgainst(t, when, liveHeap()-before, log.Stats().Bytes) }
+				check := func(when string) { agrees(t, when, liveHeap()-before, log.Stats().Bytes) }
 				begin, n := time.Now(), 400
 				for i := range n {
 					keep(t, log, s.event(fmt.Sprint("tenant", s.IntN(c.tenants))), begin.Add(time.Duration(i)*time.Second))
@@ -204,9 +204,9 @@ func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
 			for i := range c.events {
 				keep(t, log, []byte(c.body(i)), time.Now())
 			}
-			heldAgainst(t, "all came", liveHeap()-before, log.Stats().Bytes)
+			agrees(t, "all came", liveHeap()-before, log.Stats().Bytes)
 			log.Sweep(time.Now().Add(2 * time.Hour))
-			heldAgainst(t, "all are gone", liveHeap()-before, log.Stats().Bytes)
+			agrees(t, "all are gone", liveHeap()-before, log.Stats().Bytes)
 			runtime.KeepAlive(log)
 		})
 	}
