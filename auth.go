@@ -210,7 +210,7 @@ func (a *Auth) Open() bool { return a.open }
 // scopes and is of the path's tenant. The error is a *Refusal.
 func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error) {
 	if a.open {
-		return &Caller{tenant: "*", path: r.PathValue("t"), open: true}, nil
+		return &Caller{tenant: "*", path: strings.Clone(r.PathValue("t")), open: true}, nil
 	}
 	caller, scopes, err := a.identify(r, inQuery)
 	if err != nil {
@@ -227,7 +227,7 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 		if !caller.Reaches(t) {
 			return nil, errTenant
 		}
-		caller.path = t
+		caller.path = strings.Clone(t) // else who keeps it keeps the request's line
 	}
 	return caller, nil
 }

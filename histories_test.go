@@ -64,7 +64,7 @@ func (h *heldTo) wholeOf(tenant string) bool {
 func (h *heldTo) counted(t *testing.T) (bytes int64) {
 	for _, s := range h.shelves.all() {
 		s.mu.Lock()
-		own := int64(shelfBytes) + int64(s.dropped.len())*droppedBytes
+		own := int64(shelfBytes) + int64(s.dropped.len())*droppedBytes + s.lists.weight()
 		for _, e := range s.entries.items {
 			own += e.Size()
 		}

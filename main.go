@@ -227,7 +227,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	limits := MemoryLimits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
-		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
+		Window: cfg.DedupeWindow, IDs: mostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
 	}
 	shared, err := share(ctx, cfg, limits, logger)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 )
 
@@ -72,7 +73,7 @@ func (p *publisher) to(kind TargetKind) handler {
 		var faults Faults
 		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
 		faults.tenant("tenantId", at.TenantID)
-		switch id := r.PathValue("id"); kind {
+		switch id := strings.Clone(r.PathValue("id")); kind {
 		case KindProfile:
 			at.Target = ToProfile(faults.profile("profile", id))
 		case KindConversation:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"realtimehub/internal/largest"
+	"realtimehub/internal/quota"
 )
 
 // MemoryLimits bound what is kept in memory; 0 lifts a limit.
@@ -19,10 +20,12 @@ type MemoryLimits struct {
 	Total  int64         // bytes of all tenants together
 	Window time.Duration // in which an id is recognised again; 0: none is
 	IDs    int           // remembered at most, of all tenants together
+
+	Held *quota.Pool[string] // what ids take is counted there, by tenant; nil: nowhere
 }
 
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 576
+const shelfBytes = 832
 
 // shelves keep the last entries of tenants in memory, within limits, so that a
 // reader finds what is for it without looking at anybody else's.
@@ -57,7 +60,7 @@ const (
 type grave struct{ from, head uint64 }
 
 const (
-	graveBytes = 128    // that one takes in memory, as measured
+	graveBytes = 240    // that one takes in memory, of a tenant with a long name
 	mostGraves = 65_536 // in one generation
 )
 
@@ -228,8 +231,9 @@ func (s *shelves) expect(h *shelf, n int64) bool {
 func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	h.head = e.Cursor.Seq
 	h.entries.push(e)
+	before := h.lists.weight()
 	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
-	size := e.Size()
+	size := e.Size() + h.lists.weight() - before
 	expected := min(size, h.coming)
 	h.coming -= expected
 	s.account(h, size-expected)
@@ -276,9 +280,10 @@ func (s *shelves) dropLocked(h *shelf) {
 	e := h.entries.pop()
 	h.gone++
 	h.from = e.Cursor.Seq
+	before := h.lists.weight()
 	h.lists.remove(e.Event)
 	more := h.dropped.note(e.Event, e.Cursor.Seq, most(mostDropped, droppedBytes, s.limits.Bytes))
-	s.account(h, int64(more)*droppedBytes-e.Size())
+	s.account(h, int64(more)*droppedBytes-e.Size()+h.lists.weight()-before)
 }
 
 // clearLocked forgets who lost what.
@@ -428,10 +433,13 @@ func (h *shelf) readLocked(q Query) Page {
 	}
 }
 
+// listedBytes is what one of an event's recipients takes.
+const listedBytes = 48
+
 // add adds an entry to a page unless that is full; then Next is where it ends.
 func (p *Page) add(e *Entry, q Query, bytes *int) bool {
 	t := &e.Event.Target
-	*bytes += len(e.Envelope) + listBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
+	*bytes += len(e.Envelope) + listedBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
 	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
 		p.Next = p.Entries[n-1].Cursor
 		return false
@@ -443,14 +451,14 @@ func (p *Page) add(e *Entry, q Query, bytes *int) bool {
 func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	n := h.upTo(after)
 	to.add(h.lists.tenant.items, n, math.MaxUint64)
-	to.add(h.lists.profiles[r.Profile].items, n, math.MaxUint64)
+	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for _, room := range h.lists.rooms {
+		for _, room := range h.lists.rooms.queues.All() {
 			to.add(room.items, n, math.MaxUint64)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := h.lists.rooms[stay.Room].items; len(list) > 0 && !r.AllRooms {
+		if list := h.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
 			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
 		}
 	}

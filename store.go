@@ -118,18 +118,12 @@ type Entry struct {
 	Members int32 // of the room that it is for
 }
 
-// What memory an entry takes beside its envelope, and its place in one list of an
-// index, as measured.
-const (
-	entryBytes = 752
-	listBytes  = 48
-)
+// entryBytes is the memory that an entry and its event take beside what they are made
+// of, as measured.
+const entryBytes = 416
 
-// Size is the memory that a stored entry takes, in bytes.
-func (e *Entry) Size() int64 {
-	t := &e.Event.Target
-	return int64(cap(e.Envelope) + entryBytes + listBytes*(max(1, len(t.Profiles))+len(t.ExcludeProfiles)))
-}
+// Size is the memory that a stored entry takes, in bytes, but for its places in lists.
+func (e *Entry) Size() int64 { return entryBytes + blockBytes(cap(e.Envelope)) + e.Event.weight() }
 
 // storedSize is what those entries take that are to be stored.
 func storedSize(entries []*Entry) (bytes int64) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/strictjson"
 )
 
@@ -212,15 +214,46 @@ func (d *eventDecoder) exclude(v strictjson.Value) {
 		case "profiles":
 			d.Target.ExcludeProfiles = d.recipients(field, v)
 		case "connectionIds":
-			if !d.tooMany(CodeInvalidTarget, field, v, MaxTargetProfiles, "ids") {
-				d.Target.ExcludeConnections = d.texts(CodeInvalidTarget, field, v)
-			}
+			d.Target.ExcludeConnections = d.connections(field, v)
 		default:
 			d.add(CodeUnknownField, field, "is not a field of exclude")
 		}
 	}) {
 		d.add(CodeInvalidTarget, "target.exclude", "must be an object")
 	}
+}
+
+// connections reads connections' ids. Of an event that is stored those that are none are
+// left out: earlier hubs took any text.
+func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID {
+	if absent(v) {
+		return nil
+	}
+	var ids []uuid.UUID
+	count := 0
+	if !v.Array(func(i int, v strictjson.Value) {
+		if count++; count > MaxExcludedIDs || d.full() {
+			return
+		}
+		text, _ := v.String()
+		if id, ok := parseConnection(text); ok {
+			ids = append(ids, id)
+		} else if !d.stored {
+			d.add(CodeInvalidTarget, fmt.Sprintf("%s[%d]", field, i), "must be a connection's id, as hub.ready tells it")
+		}
+	}) {
+		d.add(CodeInvalidTarget, field, "must be an array of connections' ids")
+	}
+	if count > MaxExcludedIDs && !d.stored {
+		d.add(CodeInvalidTarget, field, "%d ids at most", MaxExcludedIDs)
+	}
+	return ids
+}
+
+// parseConnection reads a connection's id in the one form that the hub gives.
+func parseConnection(text string) (uuid.UUID, bool) {
+	id, err := uuid.Parse(text)
+	return id, err == nil && id.String() == text
 }
 
 // traceParent takes the field, if it is not absent.

@@ -14,8 +14,8 @@ func TestTheLargestIsExact(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		var sizes Sizes[int]
 		plain := map[int]int64{}
-		for range 5000 {
-			holder, n := random.IntN(100), random.Int64N(50)-10 // of which many are equal, and some are gone
+		for range 500 {
+			holder, n := random.IntN(40), random.Int64N(50)-10 // of which many are equal, and some are gone
 			if random.IntN(2) == 0 {
 				plain[holder] = max(0, n)
 				sizes.Set(holder, n)
@@ -26,7 +26,9 @@ func TestTheLargestIsExact(t *testing.T) {
 			var most, total int64
 			held := 0
 			for holder, n := range plain {
-				is.Equal(sizes.Of(holder), n)
+				if got := sizes.Of(holder); got != n {
+					t.Fatalf("%d has %d, not %d", holder, got, n)
+				}
 				most, total = max(most, n), total+n
 				if n > 0 {
 					held++
@@ -45,7 +47,7 @@ func TestTheLargestIsExact(t *testing.T) {
 // What a change costs is counted in places of the heap that have another holder then.
 func TestAChangeCostsALogarithm(t *testing.T) {
 	is := is.New(t)
-	const holders = 1 << 16
+	const holders = 1 << 13
 	var sizes Sizes[int]
 	for i := range holders {
 		sizes.Set(i, int64(i+1))
@@ -65,9 +67,9 @@ func TestAChangeCostsALogarithm(t *testing.T) {
 		up := changed(i, holders+1+int64(i)) // from the bottom to the top
 		who, _, _ := sizes.Most()
 		is.Equal(who, i)
-		is.True(up > 1 && up <= 17) // one for each level
+		is.True(up > 1 && up <= 14) // one for each level
 		down := changed(i, 1)
-		is.True(down > 1 && down <= 17)
+		is.True(down > 1 && down <= 14)
 	}
 }
 
@@ -85,7 +87,7 @@ func TestWhoHasNothingIsForgotten(t *testing.T) {
 		sizes.Add("b", -3)
 	}
 	is.Equal(sizes.Total(), int64(0))
-	is.Equal(len(sizes.at)+cap(sizes.heap), 0) // nothing is kept of them
+	is.Equal(sizes.at.Len()+cap(sizes.heap), 0) // nothing is kept of them
 }
 
 func BenchmarkAdd(b *testing.B) {
