@@ -56,7 +56,7 @@ var arrows = map[string][]string{
 	"resume":         {"tenant", "frames", "parcel", "connection", "counts", "rooms", "store", "filter", "event", "target"},
 	"expiry":         {"connection", "deadlines"},
 	"tenants":        {"tenant", "quotas", "rooms", "store", "event", "target"},
-	"members":        {"tenants", "tenant", "rooms", "store", "event", "target", "faults"},
+	"members":        {"tenants", "tenant", "rooms", "store", "event", "target", "faults", "names"},
 	"streams":        {"overload", "returns", "members", "tenants", "expiry", "resume", "tenant", "directory", "frames", "connection", "counts", "rooms", "store", "filter", "target"},
 	"dispatcher":     {"streams", "members", "tenants", "tenant", "directory", "frames", "parcel", "connection", "counts", "store", "event", "target"},
 	"hub":            {"quotas", "overload", "dispatcher", "streams", "members", "tenants", "resume", "tenant", "directory", "frames", "counts", "rooms", "store", "event", "target"},
@@ -98,7 +98,6 @@ var rooms = map[string][]string{
 	"validate":       {"strictjson"},
 	"lists":          {"shrink"},
 	"ids":            {"largest", "quota", "shrink"},
-	"shelfids":          {"largest", "quota"},
 	"natslog":        {"journal"},
 	"natsrooms":      {"journal"},
 	"natspeers":      {"peers"},
@@ -129,6 +128,7 @@ var rooms = map[string][]string{
 	"auth":           {"lobby"},
 	"allowance":      {"quota"},
 	"ndjson":         {"quota"},
+	"shelf":          {"largest", "quota"},
 }
 
 // exported is where the compiler's own account of each imported package lies.
