@@ -227,7 +227,7 @@ func TestKubernetesManifest(t *testing.T) {
 	for _, o := range objects {
 		byKind[o.Kind] = o
 	}
-	is.Equal(len(byKind), 4)
+	is.Equal(len(byKind), 5) // NetworkPolicy twice
 	deployment, service, budget, ingress := byKind["Deployment"], byKind["Service"], byKind["PodDisruptionBudget"], byKind["Ingress"]
 
 	pod := deployment.Spec.Template

@@ -133,12 +133,11 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 	if r.peak > mostResident {
 		t.Errorf("it took %d MiB, of a plan of %d MiB", r.peak>>20, plan>>20)
 	}
-	times := mostTimes
-	if r.alone > tooBusy {
-		times = mostBusy
-		t.Logf("the machine is busy with something else: an event takes %v alone", r.alone)
+	if r.alone > unnoticed {
+		t.Logf("the machine is busy with something else, so waiting is not judged: an event takes %v alone", r.alone)
+		return s
 	}
-	if bound := time.Duration(times) * max(r.alone, unnoticed); r.beside > bound && !a.broker {
+	if r.beside > mostTimes*unnoticed && !a.broker {
 		t.Errorf("the other tenant waited %v for an event, alone %v", r.beside, r.alone)
 	}
 	return s
