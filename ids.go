@@ -7,7 +7,6 @@ import (
 
 	"realtimehub/internal/largest"
 	"realtimehub/internal/quota"
-	"realtimehub/internal/shrink"
 )
 
 // idWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
@@ -22,7 +21,7 @@ type idWindow struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants shrink.Map[string, *tenantIDs]
+	tenants table[string, *tenantIDs]
 	sizes   largest.Sizes[*tenantIDs] // how many ids each has
 	due     deadlines                 // tenants, by when the oldest is to be forgotten
 	lost    int
@@ -32,7 +31,7 @@ type idWindow struct {
 type tenantIDs struct {
 	deadline
 	name    string
-	numbers shrink.Map[idHash, uint64] // in order
+	numbers table[idHash, uint64] // in order
 	order   idOrder
 	held    int64 // as it is counted
 }
@@ -58,7 +57,6 @@ type remembered struct {
 // Memory that ids take, as measured.
 const (
 	idBytes       = 112 // one of many
-	idSlot        = 56  // its place in a map
 	idTenantBytes = 640 // a tenant that has any, beside them
 )
 
@@ -94,7 +92,7 @@ func (o *idOrder) pop() {
 // weight is the memory that a tenant's ids take.
 func (t *tenantIDs) weight() int64 {
 	const block = idBlock * 40
-	return idTenantBytes + idSlot*int64(t.numbers.Slots()) + block*int64(t.order.blocks.len()) + 8*int64(t.order.blocks.places())
+	return idTenantBytes + t.numbers.bytes() + block*int64(t.order.blocks.len()) + 8*int64(t.order.blocks.places())
 }
 
 // mostIDs is how many ids are remembered: as many as were set, of those that a pool has
@@ -123,11 +121,11 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 	for range 2 { // more than one comes: what has grown old gets less
 		w.expireLocked(now)
 	}
-	t := w.tenants.Get(tenant)
+	t := w.tenants.of[tenant]
 	if t == nil {
 		t = &tenantIDs{name: tenant}
 	}
-	if number, ok := t.numbers.Find(hash); ok {
+	if number, ok := t.numbers.of[hash]; ok {
 		if first := *t.order.at(number); now-first.came < w.window {
 			return first, true
 		}
@@ -143,10 +141,10 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 		w.forgetLocked(victim)
 		w.lost++
 	}
-	t.numbers.Set(hash, t.order.next)
+	t.numbers.set(hash, t.order.next)
 	t.order.push(remembered{hash, seq, at.UnixNano(), now})
 	if t.order.len() == 1 {
-		w.tenants.Set(tenant, t)
+		w.tenants.set(tenant, t)
 	}
 	w.changedLocked(t)
 	return remembered{}, false
@@ -176,8 +174,8 @@ func (w *idWindow) expireLocked(now time.Duration) bool {
 // forgetLocked forgets a tenant's oldest.
 func (w *idWindow) forgetLocked(t *tenantIDs) {
 	oldest := t.order.first
-	if id := t.order.at(oldest).id; t.numbers.Get(id) == oldest { // else it came again, after its window
-		t.numbers.Delete(id)
+	if id := t.order.at(oldest).id; t.numbers.of[id] == oldest { // else it came again, after its window
+		t.numbers.delete(id)
 	}
 	t.order.pop()
 	w.changedLocked(t)
@@ -190,7 +188,7 @@ func (w *idWindow) changedLocked(t *tenantIDs) {
 	switch {
 	case n == 0:
 		weight = 0
-		w.tenants.Delete(t.name)
+		w.tenants.delete(t.name)
 		w.due.set(t, time.Time{})
 	case t.deadline.at.IsZero():
 		w.dueLocked(t)

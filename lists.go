@@ -2,9 +2,9 @@ package main
 
 import (
 	"container/heap"
+	"iter"
+	"maps"
 	"slices"
-
-	"realtimehub/internal/shrink"
 )
 
 // queue is first in, first out. It has at most three times the places that it needs.
@@ -44,34 +44,27 @@ func (q *queue[T]) pop() T {
 // index is numbers by whom they are for.
 type index[K interface {
 	comparable
-	weight() int64
+	bytes() int64
 }] struct {
-	queues shrink.Map[K, *queue[uint64]]
+	queues table[K, *queue[uint64]]
 	bytes  int64 // of the names and the numbers
 }
 
-// Sizes of what an index is made of, as measured.
+// What an index takes beside its map, as measured.
 const (
-	indexLeast = 400 // the smallest map
-	indexSlot  = 96  // of a larger one
 	indexQueue = 32
 	indexPlace = 8 // of a number
 )
 
 // weight is the memory that it takes.
-func (x *index[K]) weight() int64 {
-	if x.queues.Len() == 0 {
-		return 0
-	}
-	return x.bytes + max(indexLeast, int64(x.queues.Slots())*indexSlot)
-}
+func (x *index[K]) weight() int64 { return x.bytes + x.queues.bytes() }
 
 func (x *index[K]) push(k K, n uint64) {
-	q := x.queues.Get(k)
+	q := x.queues.of[k]
 	if q == nil {
 		q = new(queue[uint64])
-		x.queues.Set(k, q)
-		x.bytes += k.weight() + indexQueue
+		x.queues.set(k, q)
+		x.bytes += k.bytes() + indexQueue
 	}
 	x.bytes -= int64(q.places()) * indexPlace
 	q.push(n)
@@ -79,19 +72,22 @@ func (x *index[K]) push(k K, n uint64) {
 }
 
 func (x *index[K]) pop(k K) {
-	q := x.queues.Get(k)
+	q := x.queues.of[k]
 	x.bytes -= int64(q.places()) * indexPlace
 	q.pop()
 	x.bytes += int64(q.places()) * indexPlace
 	if q.len() == 0 {
-		x.queues.Delete(k)
-		x.bytes -= k.weight() + indexQueue
+		x.queues.delete(k)
+		x.bytes -= k.bytes() + indexQueue
 	}
 }
 
+// all are the queues of all.
+func (x *index[K]) all() iter.Seq[*queue[uint64]] { return maps.Values(x.queues.of) }
+
 // numbers are those for one, the first who came first.
 func (x *index[K]) numbers(k K) []uint64 {
-	if q := x.queues.Get(k); q != nil {
+	if q := x.queues.of[k]; q != nil {
 		return q.items
 	}
 	return nil

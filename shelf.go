@@ -453,7 +453,7 @@ func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	to.add(h.lists.tenant.items, n, math.MaxUint64)
 	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for _, room := range h.lists.rooms.queues.All() {
+		for room := range h.lists.rooms.all() {
 			to.add(room.items, n, math.MaxUint64)
 		}
 	}

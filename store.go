@@ -118,9 +118,12 @@ type Entry struct {
 	Members int32 // of the room that it is for
 }
 
-// entryBytes is the memory that an entry and its event take beside what they are made
-// of, as measured.
-const entryBytes = 416
+// What memory an entry and its event take beside what they are made of, as measured, and
+// what one of its recipients has of a page.
+const (
+	entryBytes = 416
+	listBytes  = 48
+)
 
 // Size is the memory that a stored entry takes, in bytes, but for its places in lists.
 func (e *Entry) Size() int64 { return entryBytes + blockBytes(cap(e.Envelope)) + e.Event.weight() }

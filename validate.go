@@ -226,13 +226,12 @@ func (d *eventDecoder) exclude(v strictjson.Value) {
 // connections reads connections' ids. Of an event that is stored those that are none are
 // left out: earlier hubs took any text.
 func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID {
-	if absent(v) {
+	if absent(v) || !d.stored && d.tooMany(CodeInvalidTarget, field, v, MaxExcludedIDs, "ids") {
 		return nil
 	}
 	var ids []uuid.UUID
-	count := 0
 	if !v.Array(func(i int, v strictjson.Value) {
-		if count++; count > MaxExcludedIDs || d.full() {
+		if d.full() || !d.take(len(uuid.UUID{})) {
 			return
 		}
 		text, _ := v.String()
@@ -243,9 +242,6 @@ func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID
 		}
 	}) {
 		d.add(CodeInvalidTarget, field, "must be an array of connections' ids")
-	}
-	if count > MaxExcludedIDs && !d.stored {
-		d.add(CodeInvalidTarget, field, "%d ids at most", MaxExcludedIDs)
 	}
 	return ids
 }

@@ -2,9 +2,7 @@ package main
 
 import "github.com/google/uuid"
 
-func (p ProfileRef) weight() int64 { return textBytes(p.Type) + textBytes(p.ID) }
-
-func (r Room) weight() int64 { return textBytes(string(r.Kind)) + textBytes(r.ID) }
+func (r Room) bytes() int64 { return textBytes(string(r.Kind)) + textBytes(r.ID) }
 
 // weight is the memory that what a target is made of takes.
 func (t *Target) weight() int64 {
@@ -13,7 +11,7 @@ func (t *Target) weight() int64 {
 	for _, profiles := range [][]ProfileRef{t.Profiles, t.ExcludeProfiles} {
 		n += blockBytes(cap(profiles) * refBytes)
 		for _, p := range profiles {
-			n += p.weight()
+			n += p.bytes()
 		}
 	}
 	return n

@@ -1,14 +1,12 @@
 // Package largest tells who of many has most of something, exactly.
 package largest
 
-import "realtimehub/internal/shrink"
-
 // Sizes are of holders that have something, such as bytes in memory. Changing one takes
 // time by the logarithm of how many there are, and telling the largest takes none. The
 // zero value is ready; one goroutine at a time may use it.
 type Sizes[K comparable] struct {
-	heap  []size[K]          // none is larger than the one at half of its number
-	at    shrink.Map[K, int] // in the heap
+	heap  []size[K] // none is larger than the one at half of its number
+	at    map[K]int // in the heap
 	total int64
 }
 
@@ -19,7 +17,7 @@ type size[K comparable] struct {
 
 // Set is what a holder has from now on. Who has nothing is forgotten.
 func (s *Sizes[K]) Set(holder K, n int64) {
-	i, known := s.at.Find(holder)
+	i, known := s.at[holder]
 	switch {
 	case known:
 		s.total += n - s.heap[i].n
@@ -27,6 +25,9 @@ func (s *Sizes[K]) Set(holder K, n int64) {
 	case n <= 0:
 		return
 	default:
+		if s.at == nil {
+			s.at = map[K]int{}
+		}
 		i = len(s.heap)
 		s.heap = append(s.heap, size[K]{})
 		s.put(i, size[K]{holder, n})
@@ -48,7 +49,7 @@ func (s *Sizes[K]) Add(holder K, n int64) int64 {
 
 // Of is what a holder has.
 func (s *Sizes[K]) Of(holder K) int64 {
-	if i, known := s.at.Find(holder); known {
+	if i, known := s.at[holder]; known {
 		return s.heap[i].n
 	}
 	return 0
@@ -68,15 +69,12 @@ func (s *Sizes[K]) Len() int { return len(s.heap) }
 // Total is what all have.
 func (s *Sizes[K]) Total() int64 { return s.total }
 
-func (s *Sizes[K]) put(i int, x size[K]) {
-	s.heap[i] = x
-	s.at.Set(x.holder, i)
-}
+func (s *Sizes[K]) put(i int, x size[K]) { s.heap[i], s.at[x.holder] = x, i }
 
 // removeAt takes one out, and puts the last into its place.
 func (s *Sizes[K]) removeAt(i int) {
 	s.total -= s.heap[i].n
-	s.at.Delete(s.heap[i].holder)
+	delete(s.at, s.heap[i].holder)
 	end := len(s.heap) - 1
 	last := s.heap[end]
 	s.heap[end] = size[K]{} // which may point at something
@@ -87,6 +85,10 @@ func (s *Sizes[K]) removeAt(i int) {
 	}
 	if 4*end <= cap(s.heap) { // of a crowd that has gone nothing is kept
 		s.heap = append(make([]size[K], 0, 2*end), s.heap...)
+		s.at = make(map[K]int, end)
+		for i, x := range s.heap {
+			s.at[x.holder] = i
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func TestWhoHasNothingIsForgotten(t *testing.T) {
 		sizes.Add("b", -3)
 	}
 	is.Equal(sizes.Total(), int64(0))
-	is.Equal(sizes.at.Len()+cap(sizes.heap), 0) // nothing is kept of them
+	is.Equal(len(sizes.at)+cap(sizes.heap), 0) // nothing is kept of them
 }
 
 func BenchmarkAdd(b *testing.B) {
