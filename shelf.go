@@ -233,10 +233,10 @@ func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	h.entries.push(e)
 	before := h.lists.weight()
 	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
-	size := e.Size() + h.lists.weight() - before
+	size := e.Size()
 	expected := min(size, h.coming)
 	h.coming -= expected
-	s.account(h, size-expected)
+	s.account(h, size-expected+h.lists.weight()-before) // lists may even take less than before
 }
 
 // prependLocked adds what comes before from, after a place.
