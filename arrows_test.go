@@ -97,7 +97,7 @@ var rooms = map[string][]string{
 	"faults":         {"strictjson"},
 	"validate":       {"strictjson"},
 	"lists":          {"shrink"},
-	"ids":            {"largest", "quota", "shrink"},
+	"ids":            {"largest", "quota"},
 	"natslog":        {"journal"},
 	"natsrooms":      {"journal"},
 	"natspeers":      {"peers"},
