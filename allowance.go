@@ -18,8 +18,12 @@ var ErrAnswers = errors.New("answers that this caller has not read yet take as m
 // not asked for each little thing. It belongs to one goroutine. A nil allowance bounds
 // nothing.
 type allowance struct {
-	pool        *quota.Pool[tenantProfile]
-	holder      tenantProfile
+	// Static.
+	pool   *quota.Pool[tenantProfile]
+	holder tenantProfile
+	people *quota.Pool[tenantProfile] // nil where the holder is no person
+	person tenantProfile
+
 	used, taken int64
 }
 
@@ -28,17 +32,48 @@ const (
 	bodyCopies    = 2       // a body is there as it came and as it was understood
 )
 
+// people is a tenant's people together, as a holder: however many they are, others have
+// as much left as beside one. It is no profile's name.
+var people = ProfileRef{Type: "*"}
+
 // Body is a call's share of the memory for bodies and for what is made of them.
-func (q *Quotas) Body(r *http.Request, who *Caller) *allowance {
-	tenant, profile := who.Holder(r)
-	return &allowance{pool: q.Bodies, holder: tenantProfile{tenant, profile}}
-}
+func (q *Quotas) Body(r *http.Request, who *Caller) *allowance { return q.allow(q.Bodies, r, who) }
 
 // Answer is a call's share of the memory for answers.
-func (q *Quotas) Answer(r *http.Request, who *Caller) *allowance {
+func (q *Quotas) Answer(r *http.Request, who *Caller) *allowance { return q.allow(q.Answers, r, who) }
+
+// allow is for a tenant's services, for an address, or for a person, who has a part of
+// what the tenant's people may have.
+func (q *Quotas) allow(pool *quota.Pool[tenantProfile], r *http.Request, who *Caller) *allowance {
 	tenant, profile := who.Holder(r)
-	return &allowance{pool: q.Answers, holder: tenantProfile{tenant, profile}}
+	a := &allowance{pool: pool, holder: tenantProfile{tenant, profile}}
+	if profile != (ProfileRef{}) {
+		a.people, a.person, a.holder.profile = q.People, a.holder, people
+	}
+	return a
 }
+
+// take takes n bytes, or nothing, and says which. It and the next two may be called at
+// any time.
+func (a *allowance) take(n int64) bool {
+	if !a.people.Take(a.person, n) {
+		return false
+	}
+	if !a.pool.Take(a.holder, n) {
+		a.people.Give(a.person, n)
+		return false
+	}
+	return true
+}
+
+// force is take for what is there already.
+func (a *allowance) force(n int64) {
+	a.people.Force(a.person, n)
+	a.pool.Force(a.holder, n)
+}
+
+// give gives back what was taken.
+func (a *allowance) give(n int64) { a.force(-n) }
 
 // use takes n bytes more, or nothing, and says which.
 func (a *allowance) use(n int) bool {
@@ -47,7 +82,7 @@ func (a *allowance) use(n int) bool {
 	}
 	if more := a.used + int64(n) - a.taken; more > 0 {
 		more = max(more, allowanceStep)
-		if !a.pool.Take(a.holder, more) {
+		if !a.take(more) {
 			return false
 		}
 		a.taken += more
@@ -61,7 +96,7 @@ func (a *allowance) back(to int64) {
 	if a == nil {
 		return
 	}
-	a.pool.Give(a.holder, a.taken-to)
+	a.give(a.taken - to)
 	a.used, a.taken = to, to
 }
 

@@ -78,7 +78,7 @@ var arrows = map[string][]string{
 	"answers":        {"allowance", "overload", "returns", "auth", "limits", "typing", "hub", "members", "quotas", "rooms", "connection", "store", "faults", "event", "target"},
 	"metrics":        {"quotas", "overload", "answers", "auth", "limits", "presence", "typing", "hub", "members", "tenants", "complaints", "counts", "store"},
 	"rows":           {"allowance", "presence", "target"},
-	"ndjson":         {"allowance", "answers", "auth", "hub", "faults", "target"},
+	"ndjson":         {"allowance", "answers", "auth", "hub", "faults"},
 	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event", "target"},
 	"requests":       {"allowance", "answers", "caller", "faults", "target", "names"},
 	"administration": {"quotas", "allowance", "rows", "requests", "answers", "caller", "cluster", "presence", "hub", "members", "tenants", "connection", "counts", "store", "faults", "event", "target", "names"},
@@ -127,7 +127,6 @@ var rooms = map[string][]string{
 	"quotas":         {"plan", "quota"},
 	"auth":           {"lobby"},
 	"allowance":      {"quota"},
-	"ndjson":         {"quota"},
 	"shelf":          {"largest", "quota"},
 }
 

@@ -11,8 +11,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"realtimehub/internal/quota"
 )
 
 // Bounds of NDJSON publishing.
@@ -302,8 +300,7 @@ func (l *lineReader) more() bool {
 // memory for answers put waits until the client reads, and gives up after writeTimeout.
 type spool struct {
 	w      http.ResponseWriter
-	pool   *quota.Pool[tenantProfile]
-	holder tenantProfile
+	memory *allowance // which knows nothing of what is held
 	ended  chan struct{}
 
 	mu   sync.Mutex
@@ -316,7 +313,7 @@ type spool struct {
 }
 
 func newSpool(w http.ResponseWriter, memory *allowance) *spool {
-	s := &spool{w: w, pool: memory.pool, holder: memory.holder, ended: make(chan struct{})}
+	s := &spool{w: w, memory: memory, ended: make(chan struct{})}
 	s.cond = sync.NewCond(&s.mu)
 	go s.run()
 	return s
@@ -344,8 +341,8 @@ func (s *spool) put(answer any) error {
 // may have all of its share.
 func (s *spool) takeLocked(n int) bool {
 	if s.held == 0 {
-		s.pool.Force(s.holder, int64(n))
-	} else if !s.pool.Take(s.holder, int64(n)) {
+		s.memory.force(int64(n))
+	} else if !s.memory.take(int64(n)) {
 		return false
 	}
 	s.held += n
@@ -353,7 +350,7 @@ func (s *spool) takeLocked(n int) bool {
 }
 
 func (s *spool) giveLocked(n int) {
-	s.pool.Give(s.holder, int64(n))
+	s.memory.give(int64(n))
 	s.held -= n
 }
 

@@ -22,6 +22,7 @@ type Quotas struct {
 	Seen    *quota.Pool[string]        // what of that is about who has left
 	Bodies  *quota.Pool[tenantProfile] // bodies that are being read, by who sends them
 	Answers *quota.Pool[tenantProfile] // answers that are being written, by who is to read them
+	People  *quota.Pool[tenantProfile] // what of both is one person's
 }
 
 // seenPart is how much of all state may be about who has left.
@@ -29,6 +30,9 @@ const seenPart = 8
 
 // personsPart is how much of what is free one person may have, as a fraction.
 const personsPart = 8
+
+// peoplesPart is how much of what is free one person may have for calls, as a fraction.
+const peoplesPart = 4
 
 // idsPart is how much of what is for state the ids of events may have, as a fraction.
 const idsPart = 4
@@ -42,6 +46,7 @@ func NewQuotas(memory plan.Memory) *Quotas {
 		Seen:    quota.New[string](memory.State/seenPart, 1),
 		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
 		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
+		People:  quota.New[tenantProfile](memory.Calls, peoplesPart),
 	}
 }
 
@@ -76,5 +81,5 @@ type QuotaStats interface {
 
 // Stats are the pools by name.
 func (q *Quotas) Stats() map[string]QuotaStats {
-	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers}
+	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers, "people": q.People}
 }

@@ -335,3 +335,45 @@ func TestAdministrationHasARate(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(cfg.AdminRate, 100.0)
 }
+
+// However many people of one tenant send at once, its services and others have what one
+// caller would leave them.
+func TestThePeopleOfATenantAreOneCaller(t *testing.T) {
+	is := is.New(t)
+	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=the-api-key-of-acme's", "globex=the-api-key-of-globex's"}})
+	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+		cfg.Quotas = NewQuotas(plan.Memory{Calls: 8 << 20})
+	})
+	codes, ends := make(chan int), []chan struct{}{}
+	for i := range 300 {
+		body := &slowBody{bytes.NewReader(make([]byte, 40_000)), make(chan struct{}), make(chan struct{})}
+		r := httptest.NewRequest("POST", "/v1/presence/query", body)
+		r.ContentLength = 64 << 10
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", bearer(t, "tenant", "acme", "sub", fmt.Sprint("user:", i)))
+		over := make(chan int, 1)
+		go func() {
+			w := httptest.NewRecorder()
+			h.API.Handler().ServeHTTP(w, r)
+			over <- w.Code
+		}()
+		select {
+		case code := <-over:
+			is.Equal(code, 503)
+		case <-body.waiting:
+			ends = append(ends, body.rest)
+			go func() { codes <- <-over }()
+		}
+	}
+	is.True(len(ends) > 5)
+	is.True(len(ends) < 100)
+	for _, tenant := range []string{"globex", "acme"} {
+		batch := `{"events":[` + many(20, func(int) string { return eventJSON(tenant, "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", 10_000)+`"`) }) + `]}`
+		is.Equal(ask(h.API.Handler(), "POST", "/v1/events/batch", batch, "X-API-Key", "the-api-key-of-"+tenant+"'s").Code, 202)
+	}
+	for _, end := range ends {
+		close(end)
+		is.Equal(<-codes, 400)
+	}
+	is.Equal(h.quotas.Bodies.Total()+h.quotas.People.Total(), int64(0))
+}
