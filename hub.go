@@ -27,6 +27,7 @@ type Hub struct {
 	count *hubCounts // what happens; guards itself
 
 	lostIDs int                  // owned by Sweep
+	cutAll  int64                // owned by Sweep
 	dropped map[DropReason]int64 // owned by Sweep: what was dropped when it last looked
 }
 
@@ -268,6 +269,10 @@ func (h *Hub) Sweep(now time.Time) {
 	if lost := stats.Log.LostIDs; lost > h.lostIDs {
 		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
 		h.lostIDs = lost
+	}
+	if cut := stats.Log.CutAll; cut > h.cutAll {
+		h.logger.Warn("the largest histories have lost their oldest events, since all together have their bytes", "events", cut-h.cutAll, "limit", stats.Log.Limit)
+		h.cutAll = cut
 	}
 	for reason, n := range stats.Dropped {
 		if reason.forGood() && n > h.dropped[reason] {

@@ -363,7 +363,7 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	external := cfg.MembershipURL != ""
 	broker, err := ConnectBroker(ctx, BrokerConfig{
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
-		Limits: limits, Prepare: external, Logger: logger,
+		Limits: limits, Disk: cfg.disk(), Prepare: external, Logger: logger,
 	})
 	if inURL, ok := errors.AsType[*url.Error](err); ok {
 		err = inURL.Err // it repeats the URL, which may hold a secret

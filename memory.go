@@ -71,6 +71,8 @@ func (l *MemoryLog) Append(_ context.Context, entries []*Entry) error {
 
 func (l *MemoryLog) append(tenant string, entries []*Entry) {
 	h := l.shelves.lock(tenant, true)
+	room := storedSize(entries)
+	l.shelves.expectLocked(h, room)
 	fresh := entries
 	for i, e := range entries {
 		l.place(h, e)
@@ -80,6 +82,7 @@ func (l *MemoryLog) append(tenant string, entries []*Entry) {
 			fresh = append(fresh, e)
 		}
 	}
+	l.shelves.missLocked(h, room-storedSize(fresh))
 	l.shelves.evictLocked(h, entries[0].Event.Timestamp)
 	if len(fresh) > 0 {
 		for _, s := range l.sinks {
@@ -87,12 +90,12 @@ func (l *MemoryLog) append(tenant string, entries []*Entry) {
 		}
 	}
 	h.mu.Unlock()
+	l.shelves.shrink() // where it is more than anybody else has
 	if len(fresh) > 0 {
 		for _, s := range l.sinks {
 			s.Flush(tenant)
 		}
 	}
-	l.shelves.shrink()
 }
 
 // place gives e its place in h, which is locked, unless it is a duplicate.

@@ -221,6 +221,14 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return l.kept(l.Log.Entries) })
 	add(gauge, "history_bytes", "", "Bytes that those take; with a broker its own.",
 		func(l *look) map[string]float64 { return l.kept(int(l.Log.Bytes)) })
+	add(gauge, "history_limit_bytes", "", "Bytes that those may take together; 0: no limit.",
+		func(l *look) map[string]float64 { return l.kept(int(l.Log.Limit)) })
+	add(gauge, "history_memory_bytes", "", "Bytes of memory that histories take in this hub.",
+		func(l *look) map[string]float64 { return one(l.Log.Memory) })
+	add(counter, "history_cut_total", "bound", "Events that went before their time: past their tenant's bytes, or past all tenants' and theirs had most.",
+		func(l *look) map[string]float64 {
+			return map[string]float64{"tenant": float64(l.Log.CutTenant), "all": float64(l.Log.CutAll)}
+		})
 	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
 		func(l *look) map[string]float64 { return one(l.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",

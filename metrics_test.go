@@ -52,7 +52,7 @@ func scrape(t testing.TB, handler http.Handler, headers ...string) scraped {
 }
 
 // varies is of what no test can foresee, how long something took or how large it is.
-var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history|quota)_bytes|replay_events_bucket`)
+var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history|history_memory|quota)_bytes|replay_events_bucket`)
 
 // moved is what is different now, but for what varies.
 func (s scraped) moved(now scraped) map[string]float64 {
@@ -361,6 +361,7 @@ var closedWords = map[string]string{
 	"realtime_streams_refused_total": `reason: capacity drain pending`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
+	"realtime_history_cut_total":     `bound: all tenant`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: admin client memberships probe publish`,

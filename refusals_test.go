@@ -224,7 +224,7 @@ func (b *slowBody) Read(p []byte) (int, error) {
 // they need. What is announced and does not come takes none.
 func TestBodiesUnderWayAreBounded(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's", "globex=a-key-of-globex's"}})
+	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	logs := new(syncBuffer)
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = NewQuotas(plan.Memory{Calls: 8 << 20})
@@ -237,7 +237,7 @@ func TestBodiesUnderWayAreBounded(t *testing.T) {
 		r := httptest.NewRequest("POST", path, body)
 		r.ContentLength = int64(length)
 		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("X-API-Key", "a-key-of-"+tenant+"'s")
+		r.Header.Set("X-API-Key", "a-key-of-"+tenant+"'s-own")
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		return w
@@ -310,7 +310,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 // One who asks for more than its rate of one tenant waits, and nobody else does.
 func TestAdministrationHasARate(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's", "globex=a-key-of-globex's", "*=a-key-of-all"}})
+	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own", "*=a-key-of-all-tenants"}})
 	h := newNode(t, auth, LimitsConfig{AdminRate: onceADay}, nil)
 	codes := func(key, target string) (codes []int) {
 		for range 3 {
@@ -323,13 +323,13 @@ func TestAdministrationHasARate(t *testing.T) {
 		return codes
 	}
 	once := []int{200, 429, 429}
-	is.Equal(codes("a-key-of-acme's", "/v1/tenants/acme/events"), once)
-	is.Equal(codes("a-key-of-globex's", "/v1/tenants/globex/connections"), once)
-	is.Equal(codes("a-key-of-all", "/v1/tenants/acme/presence"), once)
-	is.Equal(codes("a-key-of-all", "/v1/tenants/initech/groups/g/members"), once)
+	is.Equal(codes("a-key-of-acme's-own", "/v1/tenants/acme/events"), once)
+	is.Equal(codes("a-key-of-globex's-own", "/v1/tenants/globex/connections"), once)
+	is.Equal(codes("a-key-of-all-tenants", "/v1/tenants/acme/presence"), once)
+	is.Equal(codes("a-key-of-all-tenants", "/v1/tenants/initech/groups/g/members"), once)
 	is.Equal(h.API.limits.Met()["admin"], int64(8))
 	for range 3 { // publishing has a rate of its own
-		is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", "a-key-of-acme's").Code, 202)
+		is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", "a-key-of-acme's-own").Code, 202)
 	}
 	cfg, err := loadConfig(nil)
 	is.NoErr(err)

@@ -70,6 +70,7 @@ type Config struct {
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
 	NATSReplicas     int           `env:"NATS_REPLICAS" envDefault:"1"`
+	NATSHistoryBytes *int64        `env:"NATS_HISTORY_BYTES"` // nil: 1 GiB, or HISTORY_BYTES if that is more
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
 	MetricsTenants   int           `env:"METRICS_TENANTS" envDefault:"0"`
@@ -128,6 +129,7 @@ func loadConfig(environ []string) (Config, error) {
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
 	for name, set := range map[string]*int64{
 		"MEMORY_BUDGET": cfg.MemoryBudget, "HISTORY_TOTAL_BYTES": cfg.HistoryTotal, "STATE_BYTES": cfg.StateBytes, "CALL_BYTES": cfg.CallBytes,
+		"NATS_HISTORY_BYTES": cfg.NATSHistoryBytes,
 	} {
 		wrong(set != nil && *set < 0, name, "is negative; 0 lifts the limit")
 	}
@@ -209,6 +211,17 @@ func (cfg *Config) auth() AuthConfig {
 		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
 		FailedRate: cfg.FailedTokenRate,
 	}
+}
+
+// disk is how many bytes all histories may take at the broker; 0: no limit.
+func (cfg *Config) disk() int64 {
+	switch {
+	case cfg.NATSHistoryBytes != nil:
+		return *cfg.NATSHistoryBytes
+	case cfg.HistoryBytes == 0:
+		return 0
+	}
+	return max(1<<30, cfg.HistoryBytes)
 }
 
 // proxies are the trusted ones, which were checked.

@@ -128,6 +128,16 @@ const (
 // Size is the memory that a stored entry takes, in bytes, but for its places in lists.
 func (e *Entry) Size() int64 { return entryBytes + blockBytes(cap(e.Envelope)) + e.Event.weight() }
 
+// storedSize is what those entries take that are to be stored.
+func storedSize(entries []*Entry) (bytes int64) {
+	for _, e := range entries {
+		if e.Event.Stored() {
+			bytes += e.Size()
+		}
+	}
+	return bytes
+}
+
 // Sink is who is handed what a Log accepts.
 type Sink interface {
 	// Deliver is called in the tenant's one order, with what was appended together.
@@ -244,10 +254,15 @@ type Log interface {
 type LogStats struct {
 	Tenants int
 	Entries int
-	Bytes   int64 // of memory, as counted against the limits
+	Bytes   int64 // that those take, as counted against the limits; with a broker its own
+	Limit   int64 // of Bytes; 0: none
+	Memory  int64 // bytes that histories take in this process
 	IDs     int   // that would be recognised
 	LostIDs int   // forgotten before their window was over, since the start
-	Unsent  int   // ephemeral events that other hubs could not be told of, since the start
-	Unread  int   // what other hubs stored and is no event to this one, since the start
-	Unknown bool  // what is kept, as nobody answers
+	// Events that went before their time, since the start: past their tenant's bytes; or past
+	// all tenants', and theirs had most.
+	CutTenant, CutAll int64
+	Unsent            int  // ephemeral events that other hubs could not be told of, since the start
+	Unread            int  // what other hubs stored and is no event to this one, since the start
+	Unknown           bool // what is kept, as nobody answers
 }

@@ -187,14 +187,14 @@ func TestASlowReaderGetsAll(t *testing.T) {
 // they are not.
 func TestAnswersUnderWayAreBounded(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's", "globex=a-key-of-globex's"}})
+	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = NewQuotas(plan.Memory{Calls: 8 << 20})
 	})
 	fillHistory(t, h.Hub, 100, 10_000)
 	get := func(w http.ResponseWriter, tenant string) {
 		r := httptest.NewRequest("GET", "/v1/tenants/"+tenant+"/events?limit=1000", nil)
-		r.Header.Set("X-API-Key", "a-key-of-"+tenant+"'s")
+		r.Header.Set("X-API-Key", "a-key-of-"+tenant+"'s-own")
 		h.Handler.ServeHTTP(w, r)
 	}
 	var unread []*heldWriter
@@ -335,7 +335,7 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 // So many bodies of lines may one keep open, and then others still may.
 func TestLinesThatAreKeptOpenAreBounded(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's", "globex=a-key-of-globex's"}})
+	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = NewQuotas(plan.Memory{Calls: 4 << 20})
 	})
@@ -345,7 +345,7 @@ func TestLinesThatAreKeptOpenAreBounded(t *testing.T) {
 		body := &piecesBody{nil, make(chan struct{}), make(chan struct{})}
 		r := httptest.NewRequest("POST", "/v1/events", body)
 		r.Header.Set("Content-Type", "application/x-ndjson")
-		r.Header.Set("X-API-Key", "a-key-of-"+tenant+"'s")
+		r.Header.Set("X-API-Key", "a-key-of-"+tenant+"'s-own")
 		done := make(chan int, 1)
 		go func() {
 			w := &discarded{header: http.Header{}, status: http.StatusOK}
