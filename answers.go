@@ -91,6 +91,8 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 			wait = max(wait, limit.After+time.Second-1)
 		} else if refusal, ok := errors.AsType[*Refusal](err); ok {
 			wait = max(wait, refusal.After+time.Second-1)
+		} else if errors.Is(err, ErrOverloaded) {
+			wait = jittered(overloadAway / 2)
 		}
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
@@ -160,6 +162,8 @@ func describe(err error) *problem {
 		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
 	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrConflict):
 		return &problem{http.StatusServiceUnavailable, "Unconfirmed", ErrUnconfirmed.Error() + "; it may have been stored: send it again with the same id, and the answer tells"}
+	case errors.Is(err, ErrOverloaded):
+		return &problem{http.StatusServiceUnavailable, "Overloaded", ErrOverloaded.Error() + "; nothing was stored, try again later"}
 	case errors.Is(err, ErrNotStored):
 		return &problem{http.StatusServiceUnavailable, "NotStored", ErrNotStored.Error()}
 	case errors.Is(err, ErrTooLarge):
@@ -190,7 +194,7 @@ func describe(err error) *problem {
 func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
-		"MembershipUnavailable", "Unconfirmed", "NotStored", "Draining", "Internal",
+		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
 		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
 	for _, code := range []Code{

@@ -705,7 +705,7 @@ func TestIsolation(t *testing.T) {
 		operations = 10_000
 	}
 	tenants := []string{"acme", "globex", "initech"}
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{ClientRate: -1})
 	handler := h.Handler
 	seed := uint64(time.Now().UnixNano())
 	random := mathrand.New(mathrand.NewPCG(seed, 0))

@@ -9,13 +9,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"realtimehub/internal/plan"
 )
 
 // newBenchHub has streams that nobody serves: what they are owed is shed, so
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: NewQuotas(plan.Of(1 << 40))})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceTenant})
 	for i := range streams {
 		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}}); err != nil {

@@ -67,7 +67,7 @@ func (x *dispatcher) Prepare(tenant string, entries []*Entry) {
 	for i, e := range entries {
 		events[i] = e.Event
 	}
-	x.members.settle(context.Background(), events...) // logged; else the last answer holds
+	x.members.settle(context.Background(), true, events...) // logged; else the last answer holds
 }
 
 // Quiet implements Sink: a heartbeat tells the place.
@@ -101,7 +101,7 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 
 // Say delivers an ephemeral event of the hub's own making to its own streams.
 func (x *dispatcher) Say(ctx context.Context, e *Event) error {
-	if _, err := x.members.settle(ctx, e); err != nil {
+	if _, err := x.members.settle(ctx, false, e); err != nil {
 		return err
 	}
 	x.deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}}, false)

@@ -45,6 +45,9 @@ func page(name string, logger *slog.Logger) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		over, err := lobby.Seat(r)
 		if err != nil {
+			if r.ProtoMajor > 1 {
+				panic(http.ErrAbortHandler) // an answer could wait as the file would
+			}
 			fail(w, r, logger, err)
 			return
 		}

@@ -140,9 +140,12 @@ func (a *api) handler(inner bool) http.Handler {
 				tenant, profile := who.Holder(r)
 				err = a.limits.Admin(who.Tenant(), tenantProfile{tenant, profile})
 			}
+			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
+				err = ErrOverloaded // before there is a body
+			}
 			if err == nil {
 				lobby.Admit(w, r)
-				a.vouch(r, who)
+				defer a.vouch(r, who, pattern)()
 				err = route.do(w, r, who)
 			}
 			if err != nil {
@@ -193,21 +196,42 @@ func (a *api) handler(inner bool) http.Handler {
 	})
 }
 
-// socketBytes is what a connection costs that carries calls.
-const socketBytes = 16 << 10
+// What a connection costs that carries calls, and each call beside others on one.
+const (
+	socketBytes = 16 << 10
+	callBytes   = 16 << 10
+)
 
-// vouch takes a connection out of the lobby whose credential is good, and has its holder
-// pay for it, as long as there is room for that. In open mode nothing was proven.
-func (a *api) vouch(r *http.Request, who *Caller) {
-	if who.open || !lobby.IsStranger(r) {
-		return
+// vouch takes a request whose credential is good out of the lobby, and its connection. The
+// holder pays for both, for the call until over is called; as long as it can, or they stay
+// where they are. In open mode nothing was proven.
+func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) {
+	if who.open {
+		return nothing
 	}
 	tenant, profile := who.Holder(r)
 	holder, pool := tenantProfile{tenant, profile}, a.hub.quotas.Person
-	if pool.Take(holder, socketBytes) {
+	if lobby.IsStranger(r) {
+		if !pool.Take(holder, socketBytes) {
+			return nothing
+		}
 		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
+	if r.ProtoMajor < 2 {
+		return nothing
+	}
+	if pattern == streamRoute { // which is counted as a stream
+		lobby.Prove(r, nil)
+		return nothing
+	}
+	if !pool.Take(holder, callBytes) {
+		return nothing
+	}
+	lobby.Prove(r, nil)
+	return func() { pool.Give(holder, callBytes) }
 }
+
+func nothing() {}
 
 // refuse is fail for a caller that is known, or nil. Of many faults one alone is told
 // where the caller has its share of the memory for answers.
@@ -277,6 +301,9 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		return ErrDescriptors
 	}
+	if a.hub.Overloaded() {
+		return ErrOverloaded
+	}
 	return a.doctor.Serve(w, r, p, who)
 }
 
@@ -307,5 +334,9 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, a.cfg.Logger, not)
 		return
 	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
+	status := "ready"
+	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
+		status = "overloaded"
+	}
+	reply(w, http.StatusOK, map[string]string{"status": status})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -41,8 +42,11 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			limits := testLimits
 			limits.Bytes = bounds.tenant
 			server, prefix := theBroker(t), newPrefix()
+			var logs syncBuffer
 			join := func() Log {
-				return joinBroker(t, server, 0, prefix, limits, func(cfg *BrokerConfig) { cfg.Disk = bounds.all }).Log()
+				return joinBroker(t, server, 0, prefix, limits, func(cfg *BrokerConfig) {
+					cfg.Disk, cfg.Logger = bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
+				}).Log()
 			}
 			here, there := join(), join()
 			const small = 50
@@ -59,6 +63,11 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			}
 			eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
 			eventually(t, func() bool { return here.Stats().Bytes <= min(bounds.tenant*5/4, bounds.all*7/8) })
+			if bounds.all < bounds.tenant {
+				eventually(t, func() bool { return strings.Contains(logs.String(), "stream is nearly full") })
+			} else {
+				is.True(!strings.Contains(logs.String(), "nearly full"))
+			}
 			for _, hub := range []Log{here, there} {
 				for i := range small {
 					tenant := fmt.Sprint("small-", i)

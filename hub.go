@@ -42,8 +42,9 @@ type HubConfig struct {
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
-	Memberships  int     // that a tenant may have; 0: any number
-	Quotas       *Quotas // nil: nothing is bounded
+	Memberships  int       // that a tenant may have; 0: any number
+	Quotas       *Quotas   // nil: nothing is bounded
+	Memory       MemoryUse // nil: never overloaded
 	Logger       *slog.Logger
 }
 
@@ -59,7 +60,7 @@ func NewHub(cfg HubConfig) *Hub {
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}),
+		drained: make(chan struct{}), overload: overload{use: cfg.Memory, logger: cfg.Logger},
 	}
 	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
 	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
@@ -105,7 +106,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 		e.Timestamp = now
 		entries[i].Envelope = e.Seal()
 	}
-	sizes, err := h.settle(ctx, events...)
+	sizes, err := h.settle(ctx, false, events...)
 	if err != nil {
 		return nil, err
 	}
@@ -213,6 +214,7 @@ type HubStats struct {
 	Replayed    Histogram // events, by resume
 	Engine      sse.Stats
 	Log         LogStats
+	Overload    OverloadStats
 }
 
 // Stats looks at everything; for a broker's answer it may wait a second.
@@ -232,6 +234,7 @@ func (h *Hub) Stats() HubStats {
 		Connects: c.connects.now(), Closes: c.closes.now(), Refused: c.refused.now(),
 		Accepted: c.accepted.now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.now(), Engine: engine, Log: log,
+		Overload: h.overload.Stats(),
 	}
 }
 

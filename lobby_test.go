@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -385,51 +387,101 @@ func (s *stage) crowd(o *contracttest.Operation) {
 }
 
 // With HTTP/2 one connection asks for many files and lets none come: past the bound they
-// are reset, without an answer that would wait as well.
+// are reset, without an answer that would wait as well. A good token changes nothing.
 func TestUnreadFilesOverHTTP2(t *testing.T) {
-	is := is.New(t)
 	const most, asked = 5, 40
-	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
-	conn := dialAs(t, at, proxyV2("203.0.113.7")+"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	frame := func(kind, flags byte, stream uint32, payload []byte) {
-		b := []byte{0, byte(len(payload) >> 8), byte(len(payload)), kind, flags}
-		conn.Write(append(binary.BigEndian.AppendUint32(b, stream), payload...))
+	for name, token := range map[string]string{"stranger": "", "person": bearer(t)} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			at := strings.TrimPrefix(serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
+			conn := dialAs(t, at, proxyV2("203.0.113.7")+"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+			frame := func(kind, flags byte, stream uint32, payload []byte) {
+				b := []byte{0, byte(len(payload) >> 8), byte(len(payload)), kind, flags}
+				conn.Write(append(binary.BigEndian.AppendUint32(b, stream), payload...))
+			}
+			const headers, reset, settings = 1, 3, 4
+			frame(settings, 0, 0, []byte{0, 4, 0, 0, 0, 0}) // a window of 0 for each stream
+			next := func() (kind byte) {
+				var head [9]byte
+				_, err := io.ReadFull(conn, head[:])
+				is.NoErr(err)
+				_, err = io.CopyN(io.Discard, conn, int64(head[1])<<8|int64(head[2]))
+				is.NoErr(err)
+				return head[3]
+			}
+			stream := uint32(1)
+			ask := func(path, token string) { // RFC 7541: indexed GET and http, literal values
+				block := append([]byte{0x82, 0x86, 0x04, byte(len(path))}, path...)
+				block = append(append(block, 0x01, 9), "localhost"...)
+				if token != "" {
+					block = append(block, 0x0f, 0x08, 0x7f) // authorization, of 127 bytes and more
+					block = append(binary.AppendUvarint(block, uint64(len(token)-127)), token...)
+				}
+				frame(headers, 0x5, stream, block) // whole, and no body
+				stream += 2
+			}
+			if token != "" {
+				ask("/v1/stream", token)
+				for next() != headers {
+				}
+			}
+			for range asked {
+				ask("/openapi.yaml", token)
+			}
+			answered, resets := 0, 0
+			for answered+resets < asked {
+				switch next() {
+				case headers:
+					answered++
+				case reset:
+					resets++
+				}
+			}
+			is.Equal(answered, most)
+			is.Equal(resets, asked-most)
+		})
 	}
-	const headers, settings, reset = 1, 4, 3
-	frame(settings, 0, 0, []byte{0, 4, 0, 0, 0, 0}) // a window of 0 for each stream
-	path := "/openapi.yaml"
-	block := append([]byte{0x82, 0x86, 0x04, byte(len(path))}, path...) // RFC 7541: GET, http, the path
-	block = append(append(block, 0x01, 9), "localhost"...)
-	for i := range uint32(asked) {
-		frame(headers, 0x5, 2*i+1, block) // whole, and no body
-	}
-	answered, resets := 0, 0
-	for answered+resets < asked {
-		var head [9]byte
-		_, err := io.ReadFull(conn, head[:])
-		is.NoErr(err)
-		_, err = io.CopyN(io.Discard, conn, int64(head[1])<<8|int64(head[2]))
-		is.NoErr(err)
-		switch head[3] {
-		case headers:
-			answered++
-		case reset:
-			resets++
-		}
-	}
-	is.Equal(answered, most)
-	is.Equal(resets, asked-most)
 }
 
 // Who does not read a file has a time for it; who reads slowly gets all of it.
 func TestAFileHasATimeToBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		listener := newPipes()
+		server := newServer(page("openapi.yaml", slog.New(slog.DiscardHandler)), nil, log.New(io.Discard, "", 0))
+		go server.Serve(listener)
+		defer server.Close()
+		ours, theirs := net.Pipe() // which holds nothing: whoever writes waits for its reader
+		defer ours.Close()
+		listener.conns <- theirs
+		answers := bufio.NewReader(ours)
+		read := func(after time.Duration) error {
+			_, err := io.WriteString(ours, request("/openapi.yaml"))
+			is.NoErr(err)
+			time.Sleep(after)
+			synctest.Wait()
+			res, err := http.ReadResponse(answers, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, res.Body)
+			}
+			return err
+		}
+		is.NoErr(read(fileTime - time.Second))
+		is.NoErr(read(fileTime - time.Second)) // the time of the one before is not this one's
+		is.True(read(fileTime+time.Second) != nil)
+	})
+}
+
+// With HTTP/2 it is the file's, not the connection's.
+func TestAFileHasATimeToBeReadOverHTTP2(t *testing.T) {
 	eachTransport(t, func(t *testing.T, secure, http2 bool) {
+		if !http2 {
+			return
+		}
 		is := is.New(t)
 		h := newSilentHub(t, secure, http2)
 		defer h.end()
-		if transport := h.client.Transport.(*http.Transport); http2 {
-			transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 16 << 10}
-		}
+		h.client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 16 << 10}
 		read := func(after time.Duration) error {
 			res, err := h.client.Get(h.url + "/openapi.yaml")
 			is.NoErr(err)
@@ -440,7 +492,6 @@ func TestAFileHasATimeToBeRead(t *testing.T) {
 			return err
 		}
 		is.NoErr(read(fileTime - time.Second))
-		is.NoErr(read(0)) // the time of the one before is not this one's
 		is.True(read(fileTime+time.Second) != nil)
 		is.NoErr(read(0))
 	})
@@ -468,6 +519,48 @@ func TestFilesAreNotSentTwice(t *testing.T) {
 		is.Equal(head.Header().Get("Content-Length"), first.Header().Get("Content-Length"))
 		is.Equal(head.Header().Get("Content-Type"), first.Header().Get("Content-Type"))
 	}
+}
+
+// With HTTP/2 a call is paid for as well, while it lasts.
+func TestCallsBesideOthersArePaidFor(t *testing.T) {
+	is := is.New(t)
+	url := serve(t, "REALTIME_API_KEYS=acme=a-key-of-acme-alone,*=a-key-of-all-tenants")
+	at := strings.TrimPrefix(url, "http://")
+	transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
+	defer transport.CloseIdleConnections()
+	taken := func() (bytes float64) {
+		req, err := http.NewRequest("GET", url+"/metrics", nil)
+		is.NoErr(err)
+		req.Header.Set("X-API-Key", "a-key-of-all-tenants")
+		res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		is.NoErr(err)
+		defer res.Body.Close()
+		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+			fmt.Sscanf(lines.Text(), `realtime_quota_bytes{quota="person"} %g`, &bytes)
+		}
+		return bytes - socketBytes // the scrape's own
+	}
+	var sending []*io.PipeWriter
+	for i := range 3 {
+		body, send := io.Pipe()
+		sending = append(sending, send)
+		req, err := http.NewRequest("POST", url+"/v1/tenants/acme/events", body)
+		is.NoErr(err)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("X-API-Key", "a-key-of-acme-alone")
+		go func() {
+			if res, err := transport.RoundTrip(req); err == nil {
+				res.Body.Close()
+			}
+		}()
+		eventually(t, func() bool { return taken() == float64(socketBytes+(i+1)*callBytes) })
+	}
+	for _, send := range sending {
+		send.Close()
+	}
+	eventually(t, func() bool { return taken() == socketBytes })
+	transport.CloseIdleConnections()
+	eventually(t, func() bool { return taken() == 0 })
 }
 
 // A profile pays for the connections that its tokens let out of the lobby, as long as it
@@ -500,10 +593,10 @@ func TestConnectionsArePaidFor(t *testing.T) {
 	}
 	bytes, lobby := taken()
 	t.Logf("%v bytes, %v in the lobby", bytes, lobby)
-	is.True(bytes >= 6*connectionBytes && bytes <= 9*connectionBytes) // and the scrape's own
+	is.True(bytes >= 6*socketBytes && bytes <= 9*socketBytes) // and the scrape's own
 	is.True(lobby >= 4)
 	for _, conn := range conns {
 		conn.Close()
 	}
-	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= connectionBytes && lobby == 0 })
+	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= socketBytes && lobby == 0 })
 }

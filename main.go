@@ -238,7 +238,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: quotas, Memberships: cfg.MaxMemberships,
+		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: goMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -294,6 +294,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
+	go hub.WatchMemory(background)
+	go plan.GiveBack(background)
 	failed := make(chan error, len(servers))
 	for _, d := range servers {
 		go func() { failed <- d.serve() }()

@@ -364,7 +364,8 @@ func (m *members) readerLocked(t *tenant, p ProfileRef) *Reader {
 // settle brings the tenants' rooms up to date before events for them are placed: also
 // where nobody is connected, since who resumes later is to get them. Where another
 // service owns membership, it says how many members each event's room has; else nil.
-func (m *members) settle(ctx context.Context, events ...*Event) (sizes []int, err error) {
+// ErrTenantShare where the tenant may not have one more room kept, unless it has to be.
+func (m *members) settle(ctx context.Context, hasToBe bool, events ...*Event) (sizes []int, err error) {
 	if m.ownsMembership() {
 		return nil, nil
 	}
@@ -391,8 +392,17 @@ func (m *members) settle(ctx context.Context, events ...*Event) (sizes []int, er
 		if err != nil {
 			return nil, err
 		}
-		t.adoptLocked(key.room, rosters[i], now)
+		if !hasToBe && t.resolved[key.room] == nil {
+			err = t.takeLocked(resolvedBytes + textBytes(key.room.ID) + t.rooms.JoinBytes(key.room, rosters[i].Members))
+		}
+		if err == nil {
+			t.adoptLocked(key.room, rosters[i], now)
+		}
 		t.mu.Unlock()
+		if err != nil {
+			m.tenants.forget(key.tenant)
+			return nil, err
+		}
 	}
 	sizes = make([]int, len(events))
 	for i, e := range events {

@@ -193,6 +193,17 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return words(l.auth) })
 	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
 		func(l *look) map[string]float64 { return words(l.limits) })
+	add(gauge, "overloaded", "", "1 while hardly any memory is left, and new streams and events are refused.",
+		func(l *look) map[string]float64 {
+			if l.Overload.Now {
+				return one(1)
+			}
+			return one(0)
+		})
+	add(gauge, "memory_used_bytes", "", "Memory that a collection cannot give back, as of the last one.",
+		func(l *look) map[string]float64 { return one(l.Overload.Used) })
+	add(gauge, "memory_limit_bytes", "", "How much that may be: Go's memory limit; 0: no limit.",
+		func(l *look) map[string]float64 { return one(l.Overload.Limit) })
 	quotas := func(of func(QuotaStats) int64) func(*look) map[string]float64 {
 		return func(l *look) map[string]float64 {
 			values := map[string]float64{}

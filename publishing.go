@@ -187,12 +187,15 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, li
 	return receipts, err
 }
 
-// publish hands events to the hub, unless its streams are at their end.
+// publish hands events to the hub, unless its streams are at their end or its memory is.
 func (p *publisher) publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	p.storing.Add(1) // before ended is looked at: end waits for it
 	defer p.storing.Add(-1)
 	if p.ended.Load() {
 		return nil, errLate
+	}
+	if p.hub.Overloaded() {
+		return nil, ErrOverloaded
 	}
 	return p.hub.Publish(ctx, events)
 }

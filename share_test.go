@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -73,7 +74,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	is.True(!h.turnedAway(t, "tenant=other&profile=me"))            // who has done nothing is not
 	is.True(!h.turnedAway(t, "tenant=one&profile=somebody"))        // of the same tenant either
 	for _, c := range h.Connections("one", nil) {
-		is.True(h.Kick(c, CloseKicked))
+		h.Kick(c, CloseKicked) // somebody may have left by now
 	}
 	is.True(!h.turnedAway(t, "tenant=one&profile=me"+list.String()))
 }
@@ -260,6 +261,38 @@ func TestTypingHasAShare(t *testing.T) {
 	is.Equal(types(n, "me"), 503)
 	is.Equal(types(0, "me"), 202) // a repeat takes no more
 	is.Equal(types(n, "you"), 202)
+}
+
+// anyRoom is a service that knows every room, and nobody in it.
+type anyRoom struct{}
+
+func (anyRoom) Resolve(context.Context, string, Room) (*Roster, error) { return &Roster{}, nil }
+
+// Who publishes to ever more rooms that another service owns may have as many kept as
+// the tenant's share has room for.
+func TestRoomsOfAnotherServiceHaveAShare(t *testing.T) {
+	alone(t, "each hub has its own memory")
+	is := is.New(t)
+	h := newTestHub(t, withState(128<<10), func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = anyRoom{} })
+	publish := func(tenant string, room int) (int, any) {
+		status, answer := h.post(t, fmt.Sprintf("/v1/tenants/%s/conversations/%d/events", tenant, room), `{"type":"a.b","payload":1}`)
+		return status, answer["code"]
+	}
+	n := 0
+	for n < 1_000 {
+		if status, code := publish("acme", n); status != 202 {
+			is.Equal(status, 503)
+			is.Equal(code, "ShareUsedUp")
+			break
+		}
+		n++
+	}
+	is.True(n > 50)
+	is.True(n < 1_000)
+	status, _ := publish("acme", 0)
+	is.Equal(status, 202) // it is known
+	status, _ = publish("other", 0)
+	is.Equal(status, 202)
 }
 
 // What is kept of a request is not the whole of it.

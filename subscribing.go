@@ -46,7 +46,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if err != nil {
-		s.turnAway(w, r, Turned(err), 0)
+		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
 		return nil
 	}
 	lobby.Prove(r, nil) // in open mode by this

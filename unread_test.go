@@ -142,7 +142,7 @@ func TestAnAnswerHasATimeToBeRead(t *testing.T) {
 		h := newSilentHub(t, secure, http2)
 		defer h.end()
 		h.quotas.Answers = quota.New[tenantProfile](1<<30, 1)
-		fillHistory(t, h.Hub, 1000, 20_000)
+		fillHistory(t, h.Hub, 400, 20_000)
 		res, err := h.client.Get(h.url + "/v1/tenants/acme/events?limit=1000")
 		is.NoErr(err)
 		defer res.Body.Close()
@@ -165,7 +165,7 @@ func TestASlowReaderGetsAll(t *testing.T) {
 		is := is.New(t)
 		h := newSilentHub(t, secure, http2)
 		defer h.end()
-		fillHistory(t, h.Hub, 1000, 5000)
+		fillHistory(t, h.Hub, 300, 5000)
 		start := time.Now()
 		res, err := h.client.Get(h.url + "/v1/tenants/acme/events?limit=1000")
 		is.NoErr(err)
@@ -176,10 +176,10 @@ func TestASlowReaderGetsAll(t *testing.T) {
 			time.Sleep(20 * time.Second)
 		}
 		is.Equal(err, io.EOF)
-		is.True(time.Since(start) > time.Hour)
+		is.True(time.Since(start) > 20*time.Minute)
 		var answer map[string]any
 		is.NoErr(json.Unmarshal(got.Bytes(), &answer))
-		is.Equal(len(answer["events"].([]any)), 1000)
+		is.Equal(len(answer["events"].([]any)), 300)
 	})
 }
 

@@ -920,7 +920,7 @@ class Client {
   cursor = null;
   status = Object.freeze({ ...IDLE, leader: false, shared: false, reconnects: 0 });
   #options; #door; #link = null; #closed = false; #life = new AbortController();
-  #listeners = new Map(); #onStatus = new Set(); #watchers = new Set();
+  #listeners = new Map(); #onStatus = new Set(); #watchers = new Set(); #asked = null;
   #known = new Set(); // the last events
   #connected = null; #reconnects = -1; #touchedAt = performance.now(); #backAt = -Infinity; #typing = Promise.resolve();
 
@@ -1024,7 +1024,7 @@ class Client {
       if (this.#closed) return;
       if (cursor) this.cursor = cursor;
       const body = type && parsed(data);
-      if (type === 'hub.gap') for (const watcher of this.#watchers) watcher.askSoon();
+      if (type === 'hub.gap') this.#askSoon();
       if (type && !(type.startsWith('hub.') ? body : body?.type)) this.#door.complain('event', 'an event came that is none of the hub\'s; such are left out');
       else if (type.startsWith('hub.')) this.#tell({ type, payload: body });
       else if (type && !this.#isRepeat(body)) this.#receive(body);
@@ -1044,7 +1044,8 @@ class Client {
   #receive(event) {
     const { type, payload, correlationId } = event;
     const isPresence = type.startsWith('presence.'), isDigest = type === 'presence.digest';
-    if (isPresence) for (const watcher of this.#watchers) isDigest ? watcher.askSoon() : watcher.hear(payload);
+    if (isDigest) this.#askSoon();
+    else if (isPresence) for (const watcher of this.#watchers) watcher.hear(payload);
     if (correlationId === this.id) return; // its own echo
     const { types, presence } = this.#options;
     if (types && !types.some((pattern) => matches(pattern, type))) return;
@@ -1140,9 +1141,31 @@ class Client {
     return profiles.map((profile) => known.get(textOf(profile)));
   }
 
+  /** After what everybody gets at once, and often. */
+  #askSoon() {
+    const wait = DIGEST_MS * (0.5 + Math.random() / 2);
+    for (const watcher of this.#watchers) watcher.askSoon(wait);
+  }
+
+  /** Is ask for all watchers that want to know now: a page may have one for each person that it shows. */
+  async #askTogether(profiles) {
+    const texts = profiles.map(textOf);
+    const round = this.#asked ??= {
+      texts: new Set(),
+      answer: Promise.resolve().then(async () => {
+        this.#asked = null;
+        const all = [...round.texts], found = await this.ask(all);
+        return new Map(all.map((text, i) => [text, found[i]]));
+      }),
+    };
+    for (const text of texts) round.texts.add(text);
+    const known = await round.answer;
+    return texts.map((text) => known.get(text));
+  }
+
   watch(profiles, fn) {
     checkFunction(fn, 'a listener');
-    const watcher = new Watcher(checkedProfiles(profiles, 'profiles'), fn, (list) => this.ask(list));
+    const watcher = new Watcher(checkedProfiles(profiles, 'profiles'), fn, (list) => this.#askTogether(list));
     if (this.#closed) return () => {};
     this.#watchers.add(watcher);
     this.#link?.want(this.#wish());
@@ -1178,11 +1201,10 @@ class Watcher {
     tell(this.#fn, { profile, status, lastActiveAt });
   }
 
-  /** After a digest, which everybody gets at once, and often. */
-  async askSoon() {
+  async askSoon(wait) {
     if (this.#soon) return;
     this.#soon = true;
-    await pause(DIGEST_MS * (0.5 + Math.random() / 2), this.#life.signal);
+    await pause(wait, this.#life.signal);
     this.#soon = false;
     this.isDue = true;
     this.ask();

@@ -190,15 +190,19 @@ func (l *Lobby) enter(g *guest, addr netip.Addr, all int) bool {
 	return true
 }
 
-// roomLocked makes room for one more of an address, whose oldest goes if it had its time.
+// roomLocked makes room for one more of an address: of those that had their time the
+// oldest goes.
 func (l *Lobby) roomLocked(addr netip.Addr) bool {
 	h := l.of[Place(addr)]
 	if h == nil || h.conns.Len() < l.cfg.Address || l.isFree(addr) {
 		return true
 	}
-	if oldest := h.conns.Front().Value.(*guest); oldest.stale(time.Now()) {
-		l.cutLocked(oldest, ByAddress)
-		return true
+	now := time.Now()
+	for e := h.conns.Front(); e != nil; e = e.Next() {
+		if oldest := e.Value.(*guest); oldest.stale(now) {
+			l.cutLocked(oldest, ByAddress)
+			return true
+		}
 	}
 	l.countLocked(ByAddress, addr)
 	return false
@@ -229,7 +233,7 @@ func (l *Lobby) riseLocked(g *guest) {
 func (l *Lobby) cutLocked(g *guest, why Bound) {
 	l.riseLocked(g)
 	l.countLocked(why, g.addr)
-	abort(g.conn)
+	go abort(g.conn) // it waits until who reads or writes there has noticed
 }
 
 // abort closes a connection and has the kernel forget what was not read.

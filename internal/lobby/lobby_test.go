@@ -28,6 +28,12 @@ func (c *conn) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.from), 4711))
 }
 
+// cut says whether it was closed, now that all is quiet.
+func (c *conn) cut() bool {
+	synctest.Wait()
+	return c.closed.Load()
+}
+
 func (c *conn) Close() error {
 	c.closed.Store(true)
 	return nil
@@ -80,14 +86,14 @@ func TestBoundOfAnAddress(t *testing.T) {
 		second, in := r.come(anna)
 		is.True(in)
 		third, in := r.come(anna)
-		is.True(!in && third.closed.Load())
+		is.True(!in && third.cut())
 		time.Sleep(patience - 1)
 		_, in = r.come(anna)
 		is.True(!in)
 		time.Sleep(1)
 		_, in = r.come(anna)
-		is.True(in && first.closed.Load() && !second.closed.Load())
-		is.True(!other.closed.Load())
+		is.True(in && first.cut() && !second.cut())
+		is.True(!other.cut())
 		is.Equal(r.Stats().Refused, map[Bound]int64{ByAddress: 3, ByAll: 0})
 		is.Equal(strings.Count(r.logs.String(), "\n"), 2) // once a second
 		is.True(strings.Contains(r.logs.String(), "address="+anna))
@@ -123,8 +129,20 @@ func TestWhoAskedHasHadItsTime(t *testing.T) {
 		_, in := r.come(anna)
 		is.True(!in)
 		time.Sleep(answered)
+		second, in := r.come(anna)
+		is.True(in && first.cut())
+		time.Sleep(patience)
+		r.ask(second) // again and again: it has not had its time
 		_, in = r.come(anna)
-		is.True(in && first.closed.Load())
+		is.True(!in)
+
+		r = newRoom(Config{Address: 2})
+		busy, _ := r.come(anna)
+		idle, _ := r.come(anna)
+		time.Sleep(patience)
+		r.ask(busy)
+		_, in = r.come(anna)
+		is.True(in && idle.cut() && !busy.cut())
 	})
 }
 
@@ -137,7 +155,7 @@ func TestAFullLobby(t *testing.T) {
 		second, _ := r.come(bob)
 		start := time.Now()
 		third, in := r.come("203.0.113.3")
-		is.True(in && first.closed.Load() && !second.closed.Load())
+		is.True(in && first.cut() && !second.cut())
 		is.Equal(time.Since(start).Round(time.Millisecond), patience)
 		is.Equal(r.Stats().Connections, 2)
 
@@ -157,7 +175,7 @@ func TestAFullLobby(t *testing.T) {
 		_, in = r.come(anna)
 		is.True(in)
 		is.Equal(time.Since(start), time.Second)
-		is.True(!third.closed.Load())
+		is.True(!third.cut())
 		is.Equal(r.Stats().Refused, map[Bound]int64{ByAddress: 0, ByAll: 1})
 	})
 }
@@ -178,7 +196,7 @@ func TestWhoHasMostPays(t *testing.T) {
 			_, in := r.come(anna)
 			is.True(in)
 			for j, c := range flood {
-				is.Equal(c.closed.Load(), j <= i)
+				is.Equal(c.cut(), j <= i)
 			}
 		}
 		is.True(time.Since(start) == 0)

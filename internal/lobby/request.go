@@ -20,14 +20,19 @@ type visit struct {
 	holder *holder // guarded by lobby.mu; nil: it has left
 }
 
+func visitOf(r *http.Request) *visit {
+	v, _ := r.Context().Value(visitKey{}).(*visit)
+	return v
+}
+
 func guestOf(r *http.Request) *guest {
 	g, _ := r.Context().Value(guestKey{}).(*guest)
 	return g
 }
 
 // Greet is the first to see a request. Its RemoteAddr is then the client's, also where a
-// proxy passed it on. Until [Admit] the answer has to be read in a time. Of a stranger's
-// many requests on one connection each has a place: [ErrCrowded] where there is none.
+// proxy passed it on. Until [Admit] the answer has to be read in a time. Where a connection
+// carries many requests each has a place, until [Prove]: [ErrCrowded] where there is none.
 // over is to be called when the request is; it may be nil.
 func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over func(), err error) {
 	g := guestOf(r)
@@ -37,7 +42,7 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if len(g.lobby.cfg.Proxies) > 0 {
 		g.lobby.cfg.Proxies.name(r)
 	}
-	if g.known.Load() {
+	if g.known.Load() && r.ProtoMajor < 2 {
 		return r, nil, nil
 	}
 	now := time.Now()
@@ -65,15 +70,19 @@ func (p Proxies) name(r *http.Request) {
 	}
 }
 
-// Seat gives a request that a proxy passed on a place in its client's name, until over is
-// called: [ErrCrowded] where there is none. It is for answers that can wait for long.
+// Seat gives a request a place, if it has none, until over is called: [ErrCrowded] where
+// there is none. It is for answers that anybody may have wait for long.
 func Seat(r *http.Request) (over func(), err error) {
 	g := guestOf(r)
 	from, bad := netip.ParseAddrPort(r.RemoteAddr)
-	if g == nil || bad != nil || from.Addr().Unmap().WithZone("") == g.address() {
+	if g == nil || bad != nil {
 		return func() {}, nil
 	}
-	v, err := g.lobby.visit(from.Addr())
+	addr := from.Addr().Unmap().WithZone("")
+	if has := visitOf(r); addr == g.address() && (has != nil || !g.known.Load()) {
+		return func() {}, nil // or its connection has one
+	}
+	v, err := g.lobby.visit(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +125,7 @@ func (v *visit) leave() {
 
 // Admit lets the answer to a request take its time.
 func Admit(w http.ResponseWriter, r *http.Request) {
-	if g := guestOf(r); g != nil && !g.known.Load() {
+	if g := guestOf(r); g != nil && (!g.known.Load() || r.ProtoMajor > 1) {
 		http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	}
 }
@@ -130,11 +139,14 @@ func IsStranger(r *http.Request) bool {
 // Prove takes a request and its connection out of the lobby. give is called when the
 // connection is closed, or no longer net/http's; it may be nil.
 func Prove(r *http.Request, give func()) {
-	if v, ok := r.Context().Value(visitKey{}).(*visit); ok {
+	if v := visitOf(r); v != nil {
 		v.leave()
 	}
 	g := guestOf(r)
 	if g == nil {
+		return
+	}
+	if give == nil && g.known.Load() {
 		return
 	}
 	l := g.lobby
