@@ -96,7 +96,6 @@ var rooms = map[string][]string{
 	"event":          {"strictjson"},
 	"faults":         {"strictjson"},
 	"validate":       {"strictjson"},
-	"lists":          {"shrink"},
 	"ids":            {"largest", "quota"},
 	"natslog":        {"journal"},
 	"natsrooms":      {"journal"},

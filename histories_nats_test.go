@@ -100,7 +100,7 @@ func TestNearIsShared(t *testing.T) {
 	limits := testLimits
 	limits.Total = 1 << 20
 	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*brokerLog)
-	text := strings.Repeat("x", 10_000)
+	text := strings.Repeat("x", 6000)
 	for i := range 300 { // three times what may be near
 		persist(t, log, entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), ToTenant()))
 	}
@@ -129,6 +129,6 @@ func TestNearIsShared(t *testing.T) {
 	is.Equal(len(page.Entries), 20)
 	events, bytes = near("large") // of which there is room for some
 	is.Equal(events, 20)
-	is.True(bytes > 20*10_000)
+	is.True(bytes > 20*6000)
 	is.Equal(log.Stats().Memory, log.shelves.total.Load())
 }
