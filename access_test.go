@@ -50,7 +50,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 	key, _ := rsa.GenerateKey(rand.Reader, 2048)
 	keys := newKeyServer(t)
 	keys.set.Store("")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{JWKSURL: keys.URL, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{JWKSURL: keys.URL, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
 	for _, header := range [][]any{nil, {"kid", "one"}} {
 		token := "Bearer " + signed(t, jwt.SigningMethodRS256, key, claimsOf(), header...)
 		w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token)
@@ -65,7 +65,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 	w := ask(h.Handler, "GET", "/readyz", "")
 	is.Equal(w.Code, http.StatusServiceUnavailable)
 	is.Equal(codeOf(w), "KeysUnavailable")
-	is.Equal(ask(h.Handler, "GET", "/v1/tenants/acme/connections", "", "X-API-Key", "service-key").Code, 200)
+	is.Equal(ask(h.Handler, "GET", "/v1/tenants/acme/connections", "", "X-API-Key", "service-key-0001").Code, 200)
 	is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", bearer(t)).Code, 401) // no JWKS proves HS256
 	is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer a.b.c").Code, 401)
 
@@ -153,14 +153,14 @@ func TestSecretsRotate(t *testing.T) {
 func TestAnotherSchemeIsNotOurs(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
 	token := strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, scheme := range []string{"Basic dXNlcjpwYXNz", `Digest username="x", uri="/"`, "Negotiate abc", "basic", "", token} {
 		t.Run(fmt.Sprintf("%.10s", scheme), func(t *testing.T) {
 			is := is.New(t)
 			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Cookie", tokenCookie+"="+token).Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/stream?access_token="+token, "", "Authorization", scheme).Code, 200)
-			is.Equal(ask(h.Handler, "GET", "/v1/tenants/acme/connections", "", "Authorization", scheme, "X-API-Key", "service-key").Code, 200)
+			is.Equal(ask(h.Handler, "GET", "/v1/tenants/acme/connections", "", "Authorization", scheme, "X-API-Key", "service-key-0001").Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Authorization", "Bearer "+token).Code, 200)
 			w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme)
 			is.Equal(w.Code, 401)
@@ -175,7 +175,7 @@ func TestAnotherSchemeIsNotOurs(t *testing.T) {
 // newPagesHub has origins whose pages may call.
 func newPagesHub(t *testing.T, logger *slog.Logger, origins ...string) http.Handler {
 	t.Helper()
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"*=master-key"}, Origins: origins, Logger: logger}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"*=master-key-00001"}, Origins: origins, Logger: logger}), LimitsConfig{})
 	h.API.cfg.Logger = logger
 	return checked(t, h.API.Handler())
 }
@@ -320,11 +320,11 @@ func TestARefusedOriginIsToldOnce(t *testing.T) {
 			var logs syncBuffer
 			handler := newPagesHub(t, slog.New(slog.NewTextHandler(&logs, nil)), origins...)
 			refused := preflight(handler, "https://sister.example.com")
-			moves(t, handler, map[string]float64{`auth_failures_total{reason="UnlistedOrigin"}`: 2}, func() { refused(); refused() }, "X-API-Key", "master-key")
+			moves(t, handler, map[string]float64{`auth_failures_total{reason="UnlistedOrigin"}`: 2}, func() { refused(); refused() }, "X-API-Key", "master-key-00001")
 			// A call that needs no preflight is answered, and the page does not see it.
 			moves(t, handler, map[string]float64{`auth_failures_total{reason="UnlistedOrigin"}`: 1}, func() {
 				ask(handler, "GET", "/healthz", "", "Origin", "https://sister.example.com", "Sec-Fetch-Site", "same-site")
-			}, "X-API-Key", "master-key")
+			}, "X-API-Key", "master-key-00001")
 			is.Equal(strings.Count(logs.String(), "https://sister.example.com"), 1)
 			is.True(strings.Contains(logs.String(), "REALTIME_CORS_ORIGINS"))
 
@@ -338,7 +338,7 @@ func TestARefusedOriginIsToldOnce(t *testing.T) {
 				if len(origins) > 0 {
 					preflight(handler, origins[0])()
 				}
-			}, "X-API-Key", "master-key")
+			}, "X-API-Key", "master-key-00001")
 			is.Equal(logs.String(), "")
 
 			// Strangers cannot fill the log, nor write into it.

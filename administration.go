@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,6 +18,7 @@ type administrator struct {
 	cluster  *Cluster
 	presence *Presence
 	bodies   bodyLimit
+	quotas   *Quotas
 }
 
 // pathTenant is the tenant of an administrative call.
@@ -81,11 +81,19 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		id := list[limit-1].ID.String()
 		next = &id
 	}
-	shown := make([]connection, len(list))
-	for i, c := range list {
-		shown[i] = wireConnection(c)
+	list = slices.Clone(list) // which was as long as the tenant is large
+	memory := a.quotas.Answer(r, who)
+	defer memory.close()
+	out, err := newRows(w, http.StatusOK, memory, "connections")
+	if err != nil {
+		return err
 	}
-	return reply(w, http.StatusOK, map[string]any{"connections": shown, "count": count, "next": next})
+	for _, c := range list {
+		if !out.value(wireConnection(c)) {
+			break
+		}
+	}
+	return out.end("count", count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.
@@ -131,7 +139,8 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	return noContent(w)
 }
 
-// history answers whole envelopes, as they were published.
+// history answers whole envelopes, as they were published, a piece of the history after
+// the other.
 func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
@@ -143,15 +152,36 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
+	memory := a.quotas.Answer(r, who)
+	defer memory.close()
+	out, err := newRows(w, http.StatusOK, memory, "events")
 	if err != nil {
 		return err
 	}
-	events := make([]json.RawMessage, len(page.Entries))
-	for i, e := range page.Entries {
-		events[i] = e.Event.AppendWhole(nil)
+	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
+	if err == nil && !memory.use(page.weight()) {
+		err = ErrAnswers
 	}
-	return reply(w, http.StatusOK, map[string]any{"events": events, "cursor": page.Next.String(), "gap": gap})
+	if err != nil {
+		return err
+	}
+	for {
+		for _, e := range page.Entries {
+			if !out.add(e.Event.AppendWhole) {
+				return nil
+			}
+		}
+		if limit -= len(page.Entries); limit <= 0 || !page.cut() {
+			break
+		}
+		memory.back(rowsBytes)
+		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
+		if err != nil || lost || !memory.use(next.weight()) {
+			break // whoever asks for what comes next is told
+		}
+		page = next
+	}
+	return out.end("cursor", page.Next.String(), "gap", gap)
 }
 
 // pageLimit is how many items one answer may have.
@@ -185,14 +215,25 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := a.hub.Know(r.Context(), tenant); err != nil {
 		return err
 	}
+	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
-		return presences(w, a.presence.All(tenant, status))
+		asked, wanted = a.presence.All(tenant, status), func(s Status) bool { return s.is(status) } // it may have changed
 	}
-	list := a.presence.Of(tenant, asked)
-	if status != "" {
-		list = slices.DeleteFunc(list, func(p PresenceOf) bool { return p.Status != status })
-	}
-	return presences(w, list)
+	return a.presences(w, r, who, asked, wanted)
+}
+
+// presences answers with what is known of profiles that have a status which is wanted;
+// nil: any.
+func (a *administrator) presences(w http.ResponseWriter, r *http.Request, who *Caller, profiles []ProfileRef, wanted func(Status) bool) error {
+	memory := a.quotas.Answer(r, who)
+	defer memory.close()
+	return presenceRows(w, memory, profiles, func(some []ProfileRef) []PresenceOf {
+		list := a.presence.Of(who.Tenant(), some)
+		if wanted != nil {
+			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
+		}
+		return list
+	})
 }
 
 // queryPresence is tenantPresence of profiles that a body names.
@@ -201,14 +242,16 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	if err != nil {
 		return err
 	}
-	asked, err := a.bodies.profiles(w, r)
+	memory := a.quotas.Body(r, who)
+	defer memory.close()
+	asked, err := smallCall.profiles(r, memory)
 	if err == nil {
 		err = question(a.hub.Know(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
 	}
-	return presences(w, a.presence.Of(tenant, asked))
+	return a.presences(w, r, who, asked, nil)
 }
 
 func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -223,7 +266,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err := a.hub.Know(r.Context(), tenant); err != nil {
 		return err
 	}
-	return presences(w, a.presence.Of(tenant, []ProfileRef{p}))
+	return a.presences(w, r, who, []ProfileRef{p}, nil)
 }
 
 func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -238,7 +281,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	if err != nil {
 		return err
 	}
-	return presences(w, a.presence.Of(tenant, members))
+	return a.presences(w, r, who, members, nil)
 }
 
 func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -250,7 +293,9 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, map[string]any{"members": append([]ProfileRef{}, members...)})
+	memory := a.quotas.Answer(r, who)
+	defer memory.close()
+	return profileRows(w, memory, "members", members)
 }
 
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -258,9 +303,11 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err != nil {
 		return err
 	}
+	memory := a.quotas.Body(r, who)
+	defer memory.close()
 	var members []ProfileRef
 	found := false
-	err = a.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+	err = a.bodies.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		if name != "members" {
 			f.add(CodeUnknownField, name, `the body has "members" only`)
 			return

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"realtimehub/internal/lobby"
 )
 
 // problem is an answer of RFC 9457 whose cause is not a field.
@@ -32,19 +34,13 @@ type fieldProblem struct {
 	Detail string `json:"detail"`
 }
 
-// mostFaults are told of one request, or a body of nothing else would be answered with
-// one many times as large.
-const mostFaults = 1000
-
 func fieldProblems(err error) (told []fieldProblem) {
 	for _, e := range FieldErrors(err) {
 		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
 		if e.Index >= 0 {
 			field.Index = &e.Index
 		}
-		if told = append(told, field); len(told) == mostFaults {
-			break
-		}
+		told = append(told, field)
 	}
 	return told
 }
@@ -95,6 +91,8 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 			wait = max(wait, limit.After+time.Second-1)
 		} else if refusal, ok := errors.AsType[*Refusal](err); ok {
 			wait = max(wait, refusal.After+time.Second-1)
+		} else if errors.Is(err, ErrOverloaded) {
+			wait = jittered(overloadAway / 2)
 		}
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
@@ -131,7 +129,9 @@ func describe(err error) *problem {
 		if fields[0].Field != "" {
 			p.detail = fields[0].Field + ": " + p.detail
 		}
-		if len(fields) > 1 {
+		if len(fields) >= mostFaults {
+			p.detail = strconv.Itoa(mostFaults) + " faults and perhaps more, the first: " + p.detail
+		} else if len(fields) > 1 {
 			p.detail = strconv.Itoa(len(fields)) + " faults, the first: " + p.detail
 		}
 		differs := func(e *FieldError) bool { return string(e.Code) != p.code }
@@ -156,10 +156,14 @@ func describe(err error) *problem {
 	switch {
 	case errors.As(err, &tooLarge):
 		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
+	case errors.Is(err, lobby.ErrCrowded):
+		return &problem{http.StatusTooManyRequests, "TooManyConnections", err.Error()}
 	case errors.Is(err, ErrMembership):
 		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
 	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrConflict):
 		return &problem{http.StatusServiceUnavailable, "Unconfirmed", ErrUnconfirmed.Error() + "; it may have been stored: send it again with the same id, and the answer tells"}
+	case errors.Is(err, ErrOverloaded):
+		return &problem{http.StatusServiceUnavailable, "Overloaded", ErrOverloaded.Error() + "; nothing was stored, try again later"}
 	case errors.Is(err, ErrNotStored):
 		return &problem{http.StatusServiceUnavailable, "NotStored", ErrNotStored.Error()}
 	case errors.Is(err, ErrTooLarge):
@@ -174,6 +178,10 @@ func describe(err error) *problem {
 		return &problem{http.StatusConflict, "MembershipNotExternal", ErrNoService.Error()}
 	case errors.Is(err, ErrSilent):
 		return &problem{http.StatusServiceUnavailable, "HubUnavailable", ErrSilent.Error() + "; ask again"}
+	case errors.Is(err, ErrBodies):
+		return &problem{http.StatusServiceUnavailable, "BodiesBusy", ErrBodies.Error()}
+	case errors.Is(err, ErrAnswers):
+		return &problem{http.StatusServiceUnavailable, "AnswersBusy", ErrAnswers.Error()}
 	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes), errors.Is(err, ErrDescriptors):
 		return &problem{http.StatusServiceUnavailable, "ProbesBusy", err.Error()}
 	case errors.Is(err, ErrNotMember):
@@ -185,8 +193,8 @@ func describe(err error) *problem {
 // problemCodes is every code of an answer to a publish: a closed set.
 func problemCodes() []string {
 	codes := []string{
-		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "EventTooLarge", "RateLimited",
-		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Internal",
+		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
+		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
 		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
 	for _, code := range []Code{
@@ -211,7 +219,16 @@ func reply(w http.ResponseWriter, status int, body any) error {
 // replyReceipt is reply for what is answered most, without reflection: what is
 // in a receipt needs no escaping.
 func replyReceipt(w http.ResponseWriter, r Receipt) error {
-	b := make([]byte, 0, 256)
+	b := r.appendJSON(make([]byte, 0, 256))
+	w.Header()["Content-Type"] = []string{"application/json"}
+	w.Header()["Cache-Control"] = []string{"no-store"}
+	w.WriteHeader(http.StatusAccepted)
+	w.Write(append(b, '\n'))
+	return nil
+}
+
+// appendJSON appends the receipt as it goes over the wire.
+func (r Receipt) appendJSON(b []byte) []byte {
 	b = append(append(b, `{"id":"`...), r.ID...)
 	b = AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
 	if r.Cursor != "" {
@@ -221,12 +238,7 @@ func replyReceipt(w http.ResponseWriter, r Receipt) error {
 	if r.Members >= 0 {
 		b = strconv.AppendInt(append(b, `,"members":`...), int64(r.Members), 10)
 	}
-	b = strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate)
-	w.Header()["Content-Type"] = []string{"application/json"}
-	w.Header()["Cache-Control"] = []string{"no-store"}
-	w.WriteHeader(http.StatusAccepted)
-	w.Write(append(b, "}\n"...))
-	return nil
+	return append(strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate), '}')
 }
 
 func noContent(w http.ResponseWriter) error {
@@ -240,10 +252,6 @@ func done(w http.ResponseWriter, found bool) error {
 		return errNoConnection
 	}
 	return noContent(w)
-}
-
-func presences(w http.ResponseWriter, list []PresenceOf) error {
-	return reply(w, http.StatusOK, map[string]any{"profiles": list})
 }
 
 // receipt is a Receipt on the wire.

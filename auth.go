@@ -6,29 +6,34 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"realtimehub/internal/lobby"
 )
 
 // Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
 // invalid_token) or, where the credential is a valid one, a 403: so what time may make
 // good, or cannot be known now, is 503. It never repeats the credential.
 type Refusal struct {
-	Status int // 401, 403 or 503
+	Status int // 401, 403, 429 or 503
 	Code   string
 	Detail string
-	After  time.Duration // of 503: when to ask again; 0: soon
+	After  time.Duration // of 429 and 503: when to ask again; 0: soon
 }
 
 func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
 
 var (
 	errNoCredential = &Refusal{http.StatusUnauthorized, "CredentialRequired", "a token or an API key is needed", 0}
+	errNoKeyID      = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the token does not name its key (kid), and the identity provider has several", 0}
 	errOtherScheme  = &Refusal{http.StatusUnauthorized, "CredentialRequired", "a token or an API key is needed, and in Authorization the scheme Bearer", 0}
 	errCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
 	errExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
@@ -36,6 +41,7 @@ var (
 	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
 	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only", 0}
 	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages", 0}
+	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is taken over TLS with a client certificate only, at the address where services call", 0}
 	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
 )
 
@@ -43,6 +49,7 @@ const (
 	codeScope  = "ScopeRequired"
 	codeNotYet = "CredentialNotYetValid"
 	codeKeys   = "KeysUnavailable"
+	codeRate   = "RateLimited"
 
 	// unlistedOrigin is no answer's: the hub only counts, and the browser refuses.
 	unlistedOrigin = "UnlistedOrigin"
@@ -58,6 +65,16 @@ func unproven(after time.Duration) *Refusal {
 	return &Refusal{http.StatusServiceUnavailable, codeKeys, "whether the token is good is not known now: no key that is here fits, and the identity provider could not be asked for others", after}
 }
 
+// tooMany has a token come back that there is no time to prove.
+func tooMany(after time.Duration) *Refusal {
+	return &Refusal{http.StatusTooManyRequests, codeRate, "too many tokens from this address could not be proven; send this one again later", after}
+}
+
+// later says that the same credential may be good another time.
+func (r *Refusal) later() bool {
+	return r.Status == http.StatusServiceUnavailable || r.Status == http.StatusTooManyRequests
+}
+
 // leeway is how far ahead an issuer's clock may be of ours when a token begins; it
 // ends to the second.
 const leeway = 30 * time.Second
@@ -71,6 +88,7 @@ func badClaim(name string) *Refusal {
 // Where a token may be, and what is looked at before anything is believed.
 const (
 	maxToken     = 8 << 10 // bytes; an API key's too
+	minAPIKey    = 16      // bytes
 	tokenCookie  = "realtime_token"
 	tokenInQuery = "access_token"
 )
@@ -87,7 +105,9 @@ type AuthConfig struct {
 	Audience    string // empty: any
 	TenantClaim string
 	APIKeys     []string // "tenant=key", tenant "*" for all
+	Certified   bool     // API keys open the door only to clients that have proven a certificate
 	Origins     []string // whose pages may call ([ParseOrigins])
+	FailedRate  float64  // tokens a second of a network that may turn out bad; 0: any number
 	Logger      *slog.Logger
 }
 
@@ -100,10 +120,12 @@ func (cfg AuthConfig) open() bool {
 type Auth struct {
 	open        bool
 	tokens      tokenKeys
+	proofs      *proofs
 	parser      *jwt.Parser
 	tenantClaim string
 	issuer      string // empty: any
 	keys        []apiKey
+	certified   bool
 	origins     *Origins
 	crossOrigin *http.CrossOriginProtection
 	refused     counts[string] // by code
@@ -118,9 +140,10 @@ type apiKey struct {
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
-		open: cfg.open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, crossOrigin: http.NewCrossOriginProtection(),
+		open: cfg.open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, certified: cfg.Certified, crossOrigin: http.NewCrossOriginProtection(),
 		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
-			errCookieSite.Code, errForeignHost.Code, codeScope, codeNotYet, codeKeys, unlistedOrigin),
+			errCookieSite.Code, errForeignHost.Code, errCertificate.Code, codeScope, codeNotYet, codeKeys, codeRate, unlistedOrigin),
+		proofs: newProofs(cfg.FailedRate, cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))),
 	}
 	// The library forgives at a token's end as well; read does not.
 	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithLeeway(leeway)}
@@ -137,17 +160,19 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
 	}
 	if cfg.PublicKey != "" {
-		if a.tokens.public, err = readPublicKey(cfg.PublicKey); err != nil {
+		if a.tokens.public, err = openPublicKey(cfg.PublicKey, cfg.Logger); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
 	seen := map[[sha256.Size]byte]bool{}
-	for _, pair := range cfg.APIKeys {
+	for i, pair := range cfg.APIKeys {
 		tenant, key, _ := strings.Cut(strings.TrimSpace(pair), "=")
 		hash := sha256.Sum256([]byte(key))
 		switch {
 		case key == "" || tenant != "*" && checkTenant(tenant) != nil:
-			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=key1,*=key2"))
+			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
+		case len(key) < minAPIKey:
+			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
 		case seen[hash]:
 			errs = append(errs, errors.New("API_KEYS: the same key twice"))
 		}
@@ -185,7 +210,7 @@ func (a *Auth) Open() bool { return a.open }
 // scopes and is of the path's tenant. The error is a *Refusal.
 func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error) {
 	if a.open {
-		return &Caller{tenant: "*", path: r.PathValue("t"), open: true}, nil
+		return &Caller{tenant: "*", path: strings.Clone(r.PathValue("t")), open: true}, nil
 	}
 	caller, scopes, err := a.identify(r, inQuery)
 	if err != nil {
@@ -202,7 +227,7 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 		if !caller.Reaches(t) {
 			return nil, errTenant
 		}
-		caller.path = t
+		caller.path = strings.Clone(t) // else who keeps it keeps the request's line
 	}
 	return caller, nil
 }
@@ -233,14 +258,14 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 		return nil, 0, errCredential
 	case len(bearers) == 1:
 		if caller := a.service(bearers[0]); caller != nil {
-			return caller, caller.scopes(), nil
+			return a.admitService(r, caller)
 		}
-		return a.token(r.Context(), bearers[0])
+		return a.token(r, bearers[0])
 	}
 	switch keys := r.Header["X-Api-Key"]; {
 	case len(keys) == 1:
 		if caller := a.service(keys[0]); caller != nil {
-			return caller, caller.scopes(), nil
+			return a.admitService(r, caller)
 		}
 		return nil, 0, errCredential
 	case len(keys) > 1:
@@ -249,29 +274,57 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 	if inQuery {
 		switch tokens := r.URL.Query()[tokenInQuery]; {
 		case len(tokens) == 1:
-			return a.token(r.Context(), tokens[0])
+			return a.token(r, tokens[0])
 		case len(tokens) > 1:
 			return nil, 0, errCredential
 		}
 	}
+	switch n := cookies(r, tokenCookie); {
+	case n > 0 && !a.ownPage(r):
+		return nil, 0, errCookieSite
+	case n > 1: // a sister host can add one, and which comes first is not said (RFC 6265, section 4.2.2)
+		return nil, 0, errCredential
+	}
 	if cookie, err := r.Cookie(tokenCookie); err == nil {
-		if !a.sameSite(r) {
-			return nil, 0, errCookieSite
-		}
-		return a.token(r.Context(), cookie.Value)
+		return a.token(r, cookie.Value)
 	}
 	return nil, 0, missing
 }
 
-// sameSite says whether a cookie may speak for the request, whatever its method:
-// a stream is a GET, and tells all.
-func (a *Auth) sameSite(r *http.Request) bool {
-	if r.Header.Get("Sec-Fetch-Site") == "same-site" {
-		return true
+// cookies is how many of a name there are, those among them that net/http cannot read.
+func cookies(r *http.Request, name string) (n int) {
+	for _, header := range r.Header["Cookie"] {
+		for pair := range strings.SplitSeq(header, ";") {
+			if is, _, _ := strings.Cut(pair, "="); strings.TrimSpace(is) == name {
+				n++
+			}
+		}
 	}
+	return n
+}
+
+// ownPage says whether a cookie may speak for the request, whatever its method: a
+// stream is a GET, and tells all. A page of a sister host is of the same site, and may
+// be anybody's: it has to be listed like others.
+func (a *Auth) ownPage(r *http.Request) bool {
 	probe := *r
 	probe.Method = http.MethodPost // else it is taken for harmless
 	return a.crossOrigin.Check(&probe) == nil || a.origins.Trusts(r.Header.Get("Origin"))
+}
+
+// admitService has a service show its certificate, where that is asked for.
+func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, error) {
+	if a.certified && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		return nil, 0, errCertificate
+	}
+	return caller, caller.scopes(), nil
+}
+
+// Reread reads again what credentials are checked against and is in a file.
+func (a *Auth) Reread() {
+	if a.tokens.public != nil {
+		a.tokens.public.again()
+	}
 }
 
 // service finds an API key, nil where it is none; all are compared, so that the
@@ -291,11 +344,24 @@ func (a *Auth) service(key string) *Caller {
 }
 
 // token proves a JWT (RFC 7519) and reads its claims.
-func (a *Auth) token(ctx context.Context, text string) (*Caller, Scope, error) {
+func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope, err error) {
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
 		return nil, 0, errCredential
 	}
-	claims, err := a.prove(ctx, text)
+	proof, ok := a.proofs.begin(lobby.PlaceOf(r), text)
+	if !ok {
+		return nil, 0, tooMany(time.Second)
+	}
+	defer func() {
+		refusal, _ := errors.AsType[*Refusal](err)
+		proof.end(err == nil || refusal != nil && refusal.Code == codeNotYet)
+	}()
+	return a.believe(r.Context(), proof, text)
+}
+
+// believe is token, once it has a place.
+func (a *Auth) believe(ctx context.Context, proof *proof, text string) (*Caller, Scope, error) {
+	claims, err := a.prove(ctx, proof, text)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, 0, errExpired
@@ -315,6 +381,9 @@ func (a *Auth) token(ctx context.Context, text string) (*Caller, Scope, error) {
 		if refusal, ok := errors.AsType[*Refusal](err); ok {
 			return nil, 0, refusal
 		}
+		if errors.Is(err, errNoKid) {
+			return nil, 0, errNoKeyID
+		}
 		return nil, 0, errCredential
 	}
 	return a.read(claims)
@@ -322,15 +391,11 @@ func (a *Auth) token(ctx context.Context, text string) (*Caller, Scope, error) {
 
 // prove holds a token against the keys; where others may have been published since
 // those were fetched, it has them fetched. An error is the library's, or a *Refusal.
-func (a *Auth) prove(ctx context.Context, text string) (claims jwt.MapClaims, err error) {
+func (a *Auth) prove(ctx context.Context, proof *proof, text string) (claims jwt.MapClaims, err error) {
 	for fetched := false; ; fetched = true {
 		claims = jwt.MapClaims{}
-		open := false // whether another key may prove it
-		_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (keys any, err error) {
-			keys, open, err = a.tokens.of(t)
-			return keys, err
-		})
-		if !open || !errors.Is(err, jwt.ErrTokenUnverifiable) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+		open, err := a.check(ctx, proof, text, claims)
+		if _, refused := errors.AsType[*Refusal](err); refused || !open || !errors.Is(err, jwt.ErrTokenUnverifiable) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
 			return claims, err
 		}
 		if fetched || !a.tokens.published.Renew(ctx, text) {
@@ -340,6 +405,25 @@ func (a *Auth) prove(ctx context.Context, text string) (claims jwt.MapClaims, er
 			return claims, err
 		}
 	}
+}
+
+// check holds a token against the keys that are here, and says whether another may prove
+// it. Its signature, which takes longest, comes last.
+func (a *Auth) check(ctx context.Context, proof *proof, text string, claims jwt.MapClaims) (open bool, err error) {
+	defer proof.leave()
+	_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (keys any, err error) {
+		if expires, err := claims.GetExpirationTime(); err == nil && expires != nil && !time.Now().Before(expires.Time) {
+			return nil, errExpired // whoever signed it
+		}
+		if keys, open, err = a.tokens.of(t); err != nil {
+			return nil, err
+		}
+		if after := proof.enter(ctx); after > 0 {
+			return nil, tooMany(after)
+		}
+		return keys, nil
+	})
+	return open, err
 }
 
 // claimFault says which of the claims that the library looks at is at fault.
@@ -362,9 +446,11 @@ func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
 	if checkTenant(tenant) != nil {
 		return nil, 0, badClaim(a.tenantClaim)
 	}
+	// What is no Unicode, such as half of a surrogate pair, JSON's reader makes U+FFFD: two
+	// persons would be one.
 	subject, _ := claims["sub"].(string)
 	profile, err := ParseProfile(subject)
-	if err != nil {
+	if err != nil || strings.ContainsRune(subject, utf8.RuneError) {
 		return nil, 0, badClaim("sub")
 	}
 	expires, err := claims.GetExpirationTime()

@@ -165,7 +165,7 @@ func TestBadCredentials(t *testing.T) {
 		map[string]string{"kty": "oct", "kid": "symmetric", "k": base64.RawURLEncoding.EncodeToString([]byte(testSecret))})
 
 	doors := map[string]*Auth{
-		"HS":   newAuth(t, AuthConfig{Secret: testSecret, Issuer: "issuer", Audience: "hub", APIKeys: []string{"acme=service-key"}}),
+		"HS":   newAuth(t, AuthConfig{Secret: testSecret, Issuer: "issuer", Audience: "hub", APIKeys: []string{"acme=service-key-0001"}}),
 		"RS":   newAuth(t, AuthConfig{PublicKey: rsaPEM}),
 		"ES":   newAuth(t, AuthConfig{PublicKey: pemOf(t, &ecKey.PublicKey)}),
 		"Ed":   newAuth(t, AuthConfig{PublicKey: pemOf(t, edPublic)}),
@@ -210,10 +210,10 @@ func TestBadCredentials(t *testing.T) {
 		{"empty token", "HS", "Authorization", "Bearer "}, {"another scheme", "HS", "Authorization", "Basic " + good}, {"no scheme", "HS", "Authorization", good},
 		{"in quotes", "HS", "Authorization", `Bearer "` + good + `"`}, {"two in one", "HS", "Authorization", "Bearer " + good + ", Bearer " + good},
 		{"something behind it", "HS", "Authorization", "Bearer " + good + " x"},
-		{"wrong API key", "HS", "X-API-Key", "service-kez"}, {"beginning of an API key", "HS", "X-API-Key", "service-ke"}, {"API key and more", "HS", "X-API-Key", "service-keyy"},
-		{"empty API key", "HS", "X-API-Key", ""}, {"API key with its tenant", "HS", "X-API-Key", "acme=service-key"}, {"token as API key", "HS", "X-API-Key", good},
-		{"wrong API key as bearer", "HS", "Authorization", "Bearer service-kez"}, {"token of a cookie's other name", "HS", "Cookie", "token=" + good},
-		{"API key as cookie", "HS", "Cookie", tokenCookie + "=service-key"}, {"broken cookie", "HS", "Cookie", tokenCookie + "=" + good[:len(good)-2]},
+		{"wrong API key", "HS", "X-API-Key", "service-key-000z"}, {"beginning of an API key", "HS", "X-API-Key", "service-key-000"}, {"API key and more", "HS", "X-API-Key", "service-key-0001y"},
+		{"empty API key", "HS", "X-API-Key", ""}, {"API key with its tenant", "HS", "X-API-Key", "acme=service-key-0001"}, {"token as API key", "HS", "X-API-Key", good},
+		{"wrong API key as bearer", "HS", "Authorization", "Bearer service-key-000z"}, {"token of a cookie's other name", "HS", "Cookie", "token=" + good},
+		{"API key as cookie", "HS", "Cookie", tokenCookie + "=service-key-0001"}, {"broken cookie", "HS", "Cookie", tokenCookie + "=" + good[:len(good)-2]},
 	}
 	token := func(name, door, text string) {
 		cases = append(cases, credential{name, door, "Authorization", "Bearer " + text})
@@ -353,7 +353,7 @@ func TestRefusalNamesTheClaim(t *testing.T) {
 
 // Only for stock EventSource: a token in a query is no credential elsewhere.
 func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
 	text := strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
 	for pattern := range h.API.routes() {
 		t.Run(pattern, func(t *testing.T) {
@@ -364,7 +364,7 @@ func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
 				want = http.StatusOK
 			}
 			is.Equal(ask(h.Handler, method, path+"?access_token="+text, "").Code, want)
-			is.Equal(ask(h.Handler, method, path+"?access_token=service-key", "").Code, http.StatusUnauthorized)
+			is.Equal(ask(h.Handler, method, path+"?access_token=service-key-0001", "").Code, http.StatusUnauthorized)
 			is.Equal(ask(h.Handler, method, path+"?access_token="+text+"&access_token="+text, "").Code, http.StatusUnauthorized)
 		})
 	}
@@ -394,7 +394,7 @@ func routeScopes(pattern string) []string {
 }
 
 func TestScopesOfEveryRoute(t *testing.T) {
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key", "globex=other-key", "*=master-key"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "globex=other-key-000001", "*=master-key-00001"}}), LimitsConfig{})
 	handler := h.Handler
 	for pattern := range h.API.routes() {
 		method, path, _ := strings.Cut(pathOf(pattern), " ")
@@ -420,11 +420,11 @@ func TestScopesOfEveryRoute(t *testing.T) {
 		t.Run(pattern+" API keys", func(t *testing.T) {
 			is := is.New(t)
 			service := slices.Contains(routeScopes(pattern), "publish") || slices.Contains(routeScopes(pattern), "admin") || routeScopes(pattern) == nil
-			for _, key := range []string{"service-key", "master-key"} {
+			for _, key := range []string{"service-key-0001", "master-key-00001"} {
 				status, code := code("X-API-Key", key)
-				is.Equal(status == 403 && code == "ScopeRequired", !service || routeScopes(pattern) == nil && key == "service-key")
+				is.Equal(status == 403 && code == "ScopeRequired", !service || routeScopes(pattern) == nil && key == "service-key-0001")
 			}
-			status, code := code("X-API-Key", "other-key")
+			status, code := code("X-API-Key", "other-key-000001")
 			switch {
 			case !service, routeScopes(pattern) == nil:
 				is.Equal(code, "ScopeRequired")
@@ -495,9 +495,9 @@ func TestOnlyAuthProvesATenant(t *testing.T) {
 func TestAnotherTenantIsForbidden(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"globex=globex-key"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"globex=globex-key-00001"}}), LimitsConfig{})
 	handler := h.Handler
-	w := ask(handler, "PUT", "/v1/tenants/globex/groups/g/members/user:1", "", "X-API-Key", "globex-key")
+	w := ask(handler, "PUT", "/v1/tenants/globex/groups/g/members/user:1", "", "X-API-Key", "globex-key-00001")
 	is.Equal(w.Code, 204) // globex exists
 	token := bearer(t, "scope", "subscribe publish admin")
 	answers := map[string]bool{}
@@ -535,7 +535,7 @@ func TestCookies(t *testing.T) {
 		site, origin string
 		status       int
 	}{
-		{"", "", 200}, {"same-origin", "", 200}, {"same-site", "https://other.localhost", 200}, {"none", "", 200},
+		{"", "", 200}, {"same-origin", "", 200}, {"same-site", "https://other.localhost", 403}, {"same-site", "", 403}, {"same-site", "https://app.example.com", 200}, {"none", "", 200},
 		{"cross-site", "https://evil.example", 403}, {"cross-site", "", 403}, {"", "https://evil.example", 403}, {"", "null", 403},
 		{"cross-site", "https://app.example.com", 200}, {"", "https://app.example.com", 200}, {"cross-site", "https://app.example.com.evil.example", 403},
 		{"cross-site", "http://app.example.com", 403},
@@ -824,7 +824,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 	const canary = "canary7d1f"
 	folder := t.TempDir()
 	for name, settings := range map[string][]string{
-		"trusted": {"REALTIME_JWT_SECRET=" + canary + "-secret-0123456789abcdef", "REALTIME_API_KEYS=acme=" + canary + "-key,*=" + canary + "-master", "REALTIME_CORS_ORIGINS=https://app.example.com", "REALTIME_MAX_CONNECTIONS_PER_TENANT=1", "REALTIME_PUBLISH_RATE=1", "REALTIME_CLIENT_RATE=1"},
+		"trusted": {"REALTIME_JWT_SECRET=" + canary + "-secret-0123456789abcdef", "REALTIME_API_KEYS=acme=" + canary + "-key-of-acme,*=" + canary + "-master", "REALTIME_CORS_ORIGINS=https://app.example.com", "REALTIME_MAX_CONNECTIONS_PER_TENANT=1", "REALTIME_PUBLISH_RATE=1", "REALTIME_CLIENT_RATE=1", "REALTIME_FAILED_TOKEN_RATE=0"},
 		"open":    {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -842,7 +842,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 			defer client.CloseIdleConnections()
 			secret := []byte(canary + "-secret-0123456789abcdef")
 			tokens := []string{
-				canary, canary + ".b.c", canary + "-key", canary + "-master",
+				canary, canary + ".b.c", canary + "-key-of-acme", canary + "-master",
 				signed(t, jwt.SigningMethodHS256, secret, claimsOf("scope", "subscribe publish admin"), "x", canary),
 				signed(t, jwt.SigningMethodHS256, secret, claimsOf("exp", 1), "x", canary),
 				signed(t, jwt.SigningMethodHS256, []byte("wrong"), claimsOf("tenant", canary), "kid", canary),
@@ -930,12 +930,12 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 }
 
 func FuzzAuthorization(f *testing.F) {
-	auth, err := NewAuth(context.Background(), AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}})
+	auth, err := NewAuth(context.Background(), AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	good := bearer(f, "exp", 99999999999)
-	for _, seed := range []string{good, "Bearer service-key", "bearer  " + good[7:], "Bearer a.b.c", "Bearer ..", "Basic x", "", good + ".", strings.Replace(good, ".", "..", 1)} {
+	for _, seed := range []string{good, "Bearer service-key-0001", "bearer  " + good[7:], "Bearer a.b.c", "Bearer ..", "Basic x", "", good + ".", strings.Replace(good, ".", "..", 1)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
@@ -948,7 +948,7 @@ func FuzzAuthorization(f *testing.F) {
 		if err == nil {
 			scheme, rest, _ := strings.Cut(header, " ")
 			credential := strings.TrimLeft(rest, " ")
-			if !strings.EqualFold(scheme, "Bearer") || credential != "service-key" && credential != good[7:] {
+			if !strings.EqualFold(scheme, "Bearer") || credential != "service-key-0001" && credential != good[7:] {
 				t.Fatalf("%q opens the door", header)
 			}
 		} else if _, ok := err.(*Refusal); !ok {
@@ -973,7 +973,7 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		caller, scopes, err := auth.token(context.Background(), text+"."+b64.EncodeToString(signature))
+		caller, scopes, err := auth.token(asking(t.Context()), text+"."+b64.EncodeToString(signature))
 		if err != nil {
 			return
 		}

@@ -267,7 +267,7 @@ func TestBrowserCredentials(t *testing.T) {
 	token := func(sub, scope string) string {
 		return strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "scope", scope), "Bearer ")
 	}
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key")
+	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	evaluate := func(page context.Context, expression string, result any) {
 		do(t, page, chromedp.Evaluate(expression, result, awaited))
 	}
@@ -286,7 +286,7 @@ func TestBrowserCredentials(t *testing.T) {
 	var status int
 	evaluate(byCookie, `fetch("/v1/connections/" + hello.connectionId + "/touch", {method: "POST"}).then(r => r.status)`, &status)
 	is.Equal(status, 204)
-	evaluate(byCookie, `fetch("/v1/tenants/t1/events", {method: "POST", headers: {"Content-Type": "application/json", "X-API-Key": "service-key"}, body: '{"type":"a.b","payload":"from a service"}'}).then(r => r.status)`, &status)
+	evaluate(byCookie, `fetch("/v1/tenants/t1/events", {method: "POST", headers: {"Content-Type": "application/json", "X-API-Key": "service-key-0001"}, body: '{"type":"a.b","payload":"from a service"}'}).then(r => r.status)`, &status)
 	is.Equal(status, 202)
 	for _, page := range []context.Context{byQuery, byCookie} {
 		becomes(t, page, `got.includes("from a service")`)

@@ -2,11 +2,12 @@ package main
 
 import (
 	"cmp"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"realtimehub/internal/lobby"
 )
 
 // Scope is a set of what a credential may do; the route table says what each
@@ -61,6 +62,17 @@ func (c *Caller) Tenant() string { return c.path }
 // Reaches says whether the caller may act in a tenant.
 func (c *Caller) Reaches(tenant string) bool { return c.tenant == "*" || c.tenant == tenant }
 
+// Only is the one tenant in which a call can act, "" where there may be others.
+func (c *Caller) Only() string {
+	switch {
+	case c.path != "":
+		return c.path
+	case c.tenant != "*":
+		return c.tenant
+	}
+	return ""
+}
+
 // Client is the tenant and the profile that a request of a browser acts for: the
 // token's; in open mode it says so itself, in the query or else in the headers.
 func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
@@ -94,8 +106,7 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p Pro
 // address stands in the tenant's place.
 func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
 	if c.open {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		return host, ProfileRef{}
+		return lobby.PlaceOf(r), ProfileRef{}
 	}
 	return c.tenant, c.profile
 }

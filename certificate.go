@@ -2,75 +2,65 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 )
 
-// certificateEvery is how often at most the files are looked at.
-const certificateEvery = time.Second
-
-// Certificate is a TLS certificate in files, read again when they change, so that
-// a renewed one needs no restart. While they cannot be read the last good one serves.
-type Certificate struct {
-	cert, key string // paths
-	logger    *slog.Logger
-
-	mu sync.Mutex
-	// Guarded by mu.
-	loaded  *tls.Certificate
-	version [2]os.FileInfo // of loaded
-	looked  time.Time
-	failure string // the last, which the log has told; empty: none
-}
+// Certificate is a TLS certificate in files, read again when they change.
+type Certificate struct{ files *rereading[*tls.Certificate] }
 
 // LoadCertificate reads both files; an error is theirs.
 func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error) {
-	c := &Certificate{cert: cert, key: key, logger: logger}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c, c.loadLocked()
-}
-
-func (c *Certificate) loadLocked() error {
-	version := c.stat() // before they are read: what changes meanwhile is seen next time
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-	if err == nil {
-		c.loaded, c.version = &pair, version
-	}
-	return err
-}
-
-func (c *Certificate) stat() (version [2]os.FileInfo) {
-	for i, name := range []string{c.cert, c.key} {
-		version[i], _ = os.Stat(name)
-	}
-	return version
-}
-
-func sameVersion(a, b os.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+	f, err := openRereading("certificate", logger, func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		return &pair, err
+	}, cert, key)
+	return &Certificate{f}, err
 }
 
 // Get is tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) >= certificateEvery {
-		c.looked = now
-		if v := c.stat(); !sameVersion(v[0], c.version[0]) || !sameVersion(v[1], c.version[1]) {
-			if err := c.loadLocked(); err == nil {
-				c.failure = ""
-				c.logger.Info("certificate: read again")
-			} else if c.failure != err.Error() {
-				c.failure = err.Error()
-				c.logger.Warn("certificate: not read again, the last good one serves; it is tried again", "err", err)
-			}
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.get(), nil }
+
+// ClientCAs are the authorities whose certificates services show, in a file that is
+// read again when it changes.
+type ClientCAs struct{ files *rereading[*x509.CertPool] }
+
+// LoadClientCAs reads a file of PEM blocks; an error is its.
+func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
+	f, err := openRereading("client certificates' authorities", logger, func() (*x509.CertPool, error) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
 		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, errors.New("there is no certificate in it")
+		}
+		return pool, nil
+	}, path)
+	return &ClientCAs{f}, err
+}
+
+// ask has a server ask its clients for a certificate; must says whether they need one.
+func (c *ClientCAs) ask(config *tls.Config, must bool) {
+	config.ClientAuth = tls.VerifyClientCertIfGiven
+	if must {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	return c.loaded, nil
+	config.ClientCAs = c.files.get()
+	var mu sync.Mutex
+	current := config // guarded by mu: what the last handshake had
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		pool := c.files.get()
+		mu.Lock()
+		defer mu.Unlock()
+		if current.ClientCAs != pool { // a config is not changed while it is used
+			current = current.Clone()
+			current.ClientCAs, current.GetConfigForClient = pool, nil
+		}
+		return current, nil
+	}
 }

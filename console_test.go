@@ -266,7 +266,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
 	is := is.New(t)
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key")
+	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	console, _ := chromedp.NewContext(ctx) // its first call is refused, which a browser logs as an error
 	t.Cleanup(func() { chromedp.Cancel(console) })
 	do(t, console, chromedp.Navigate(url+"/"))
@@ -287,7 +287,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	do(t, console, click("#send"))
 	becomes(t, console, contains("#receipt", "credential"))
 
-	do(t, console, chromedp.SendKeys("#credential", "service-key\r", chromedp.ByQuery))
+	do(t, console, chromedp.SendKeys("#credential", "service-key-0001\r", chromedp.ByQuery))
 	becomes(t, console, exists(`#presence [data-profile="user:carol"][data-status="online"]`))
 	becomes(t, console, textOf(inPane("carol", ".note"))+` === ""`) // it has joined
 	do(t, console, chromedp.ScrollIntoView("#live", chromedp.ByQuery))
@@ -308,7 +308,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	var line string
 	do(t, console, fill("#type", "shell.run"), chromedp.Evaluate(textOf("#curl"), &line))
 	if _, err := exec.LookPath("curl"); err == nil {
-		is.Equal(shell(t, line, "TOKEN=service-key").Connections, 1)
+		is.Equal(shell(t, line, "TOKEN=service-key-0001").Connections, 1)
 		becomes(t, console, exists(inPane("carol", `.events [data-type="shell.run"]`)))
 	}
 
@@ -320,7 +320,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	is.True(strings.Contains(addresses, "/v1/stream"))        // it lists them
 	is.True(strings.Contains(elsewhere, `"name":"realtime `)) // and the locks
 	is.True(strings.Contains(line, `"Authorization: Bearer $TOKEN"`))
-	for _, hidden := range []string{secret, strings.Split(secret, ".")[2], "service-key", "not.a.token"} {
+	for _, hidden := range []string{secret, strings.Split(secret, ".")[2], "service-key-0001", "not.a.token"} {
 		is.True(!strings.Contains(addresses+elsewhere+line, hidden)) // in no address, no storage, nowhere in the page
 	}
 	is.True(!strings.Contains(addresses, "access_token="))

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -366,6 +367,41 @@ func TestDrainToAnotherHub(t *testing.T) {
 		is.Equal(c.got, want[i%100])
 		is.Equal(c.resumes, map[string]int{"fresh": 1, "complete": 1})
 	}
+}
+
+// A drain ends one stream after the other, evenly over its time.
+func TestDrainIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hub := NewHub(HubConfig{
+			Retry: time.Second, StreamBuffer: 1 << 20, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
+		})
+		NewPresence(hub, PresenceConfig{Audience: AudienceNone})
+		const streams, seconds = 80, 8
+		var open []*Connection
+		for i := range streams {
+			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}})
+			is.NoErr(err)
+			open = append(open, c)
+		}
+		var drain sync.WaitGroup
+		drain.Go(func() { hub.Drain(t.Context(), seconds*time.Second) })
+		time.Sleep(time.Millisecond)
+		for second := range seconds {
+			synctest.Wait()
+			ended := 0
+			for _, c := range open {
+				tenant := hub.find("acme")
+				if c.drained {
+					ended++
+				}
+				tenant.mu.Unlock()
+			}
+			is.Equal(ended, second*streams/seconds+1)
+			time.Sleep(time.Second)
+		}
+		drain.Wait()
+	})
 }
 
 // Who is sent away by a drain will be back: nobody is told that they are offline.

@@ -46,11 +46,15 @@ func (r brokenRooms) Change(context.Context, string, Room, uint64, uint64, []Bel
 
 // stage is the hubs that it takes to get every documented answer.
 type stage struct {
+	outer    bool // ask where browsers call, and administration is elsewhere
 	t        *testing.T
 	contract *contracttest.Contract
 
-	open, secured, limited, external, owned, broken, draining *testHub
-	log                                                       *brokenLog
+	open, secured, limited, suspect, external, owned, broken, draining *testHub
+	log                                                                *brokenLog
+
+	whole   *testing.T // the whole test
+	crowded string     // a hub with an address that may have no more, once it is needed
 }
 
 func newStage(t *testing.T) *stage {
@@ -58,14 +62,19 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, contract: c, log: &brokenLog{NewMemoryLog(testLimits), ErrNotStored}}
+	s := &stage{t: t, whole: t, contract: c, log: &brokenLog{NewMemoryLog(testLimits), ErrNotStored}}
 	s.open = newTestHub(t)
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
-	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1})
-	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService("http://127.0.0.1:1", "") })
+	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
+	auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 0.01})
+	s.suspect = newTrustedHub(t, auth, LimitsConfig{})
+	auth.token(asking(t.Context()), badToken(t)) // from where all requests come
+	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
+		c.Resolver = NewMembershipService("http://127.0.0.1:1", "", nil)
+	})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
 	t.Cleanup(service.Close)
-	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(service.URL, "") })
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(service.URL, "", nil) })
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.Drain(t.Context(), 0)
@@ -105,7 +114,11 @@ func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map
 		f(r)
 	}
 	w := httptest.NewRecorder()
-	s.contract.Handler(h.API.Handler(), func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }).ServeHTTP(w, r)
+	handler := h.API.Handler()
+	if s.outer {
+		handler = h.API.PublicHandler()
+	}
+	s.contract.Handler(handler, func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }).ServeHTTP(w, r)
 	return w
 }
 
@@ -132,6 +145,9 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		for _, other := range o.Bodies() {
 			s.send(s.open, o, other, nil)
 		}
+	case "304":
+		tag := s.send(s.open, o, kind, nil).Header().Get("ETag")
+		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("If-None-Match", tag) })
 	case "400":
 		s.send(s.open, o, kind, map[string]string{"tenant": "a b", "every": "often"}, body(`{"nonsense":1}`))
 	case "401":
@@ -141,6 +157,11 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.send(s.secured, o, kind, nil, func(r *http.Request) { r.Header.Set("Authorization", bearer(s.t, "scope", "")) })
 	case "404":
 		s.send(s.open, o, kind, map[string]string{"connectionId": "nobody", "name": "nothing"})
+		if o.ID == "getProfile" {
+			s.outer = true
+			s.send(s.open, o, kind, nil)
+			s.outer = false
+		}
 	case "409":
 		s.send(s.external, o, kind, nil)
 		s.send(s.open, o, kind, nil)
@@ -151,6 +172,10 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	case "429":
 		for range 3 {
 			s.send(s.limited, o, kind, nil)
+		}
+		s.send(s.suspect, o, kind, nil, func(r *http.Request) { r.Header.Set("Authorization", bearer(s.t)) })
+		if slices.Contains(o.Statuses(), "304") {
+			s.crowd(o)
 		}
 	case "503":
 		s.send(s.broken, o, kind, nil)

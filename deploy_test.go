@@ -145,7 +145,7 @@ func TestDeployNginxLines(t *testing.T) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+"/v1/events?results=all", lines)
 	is.NoErr(err)
 	req.Header.Set("Content-Type", "application/x-ndjson")
-	req.Header.Set("X-API-Key", "service-key")
+	req.Header.Set("X-API-Key", "service-key-0001")
 	go io.WriteString(send, `{"tenantId":"acme","type":"post.created","payload":1,"target":{"kind":"tenant"}}`+"\n")
 	res, err := http.DefaultTransport.RoundTrip(req)
 	is.NoErr(err)
@@ -198,7 +198,7 @@ func TestDeployHAProxy(t *testing.T) {
 // leaving ends a stream soon.
 func hubBehind(t *testing.T) *testHub {
 	t.Helper()
-	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key"}})
+	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
 	return newTrustedHub(t, auth, LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 10 * time.Minute })
 }
 
@@ -211,7 +211,7 @@ func (f *front) ask(t *testing.T, ctx context.Context, key bool, method, path, b
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if req.Header.Set("Authorization", bearer(t, "sub", "user:1")); key {
-		req.Header.Set("Authorization", "Bearer service-key")
+		req.Header.Set("Authorization", "Bearer service-key-0001")
 	}
 	res, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -13,6 +14,8 @@ import (
 var (
 	ErrDraining = errors.New("the hub is draining")
 	ErrFull     = errors.New("no more connections are taken")
+
+	ErrTenantFull = fmt.Errorf("%w of this tenant", ErrFull)
 )
 
 // MostConnections is how many may be open at once; 0 lifts a limit.
@@ -41,8 +44,10 @@ func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	case x.draining:
 		return ErrDraining
 	case replaces:
-	case x.most.All > 0 && len(x.byID.of) >= x.most.All, x.most.Tenant > 0 && beside >= x.most.Tenant:
+	case x.most.All > 0 && len(x.byID.of) >= x.most.All:
 		return ErrFull
+	case x.most.Tenant > 0 && beside >= x.most.Tenant:
+		return ErrTenantFull
 	}
 	x.byID.set(c.ID, c)
 	return nil

@@ -1,5 +1,7 @@
 package main
 
+import "hash/maphash"
+
 // dropped is what a shelf remembers of what it no longer has: by whom it was for, the
 // last place. Of many, what was dropped first is forgotten; so it knows of all that
 // follows a place, which is its floor.
@@ -10,15 +12,20 @@ type dropped struct {
 	young, old droppedPart
 }
 
-// droppedPart is of a time: which is forgotten together.
+// droppedPart is of a time: which is forgotten together. Names are known by their hashes:
+// so what one takes does not depend on its length. Where two have the same, what one has
+// lost the other seems to have lost as well.
 type droppedPart struct {
-	profiles map[ProfileRef]uint64
-	rooms    map[Room]uint64
+	profiles map[uint64]uint64
+	rooms    map[uint64]uint64
 	last     uint64 // of all
 }
 
+// droppedSeed is this process's own: nobody can choose names that have the same hash.
+var droppedSeed = maphash.MakeSeed()
+
 const (
-	droppedBytes = 128    // that one takes in memory, as measured
+	droppedBytes = 40     // that one takes in memory, as measured
 	mostDropped  = 16_384 // in one part
 )
 
@@ -47,11 +54,24 @@ func (d *dropped) note(e *Event, place uint64, most int) int {
 	return d.len() - before
 }
 
-func noteIn[K comparable](m *map[K]uint64, k K, place uint64) {
+func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
 	if *m == nil {
-		*m = map[K]uint64{}
+		*m = map[uint64]uint64{}
 	}
-	(*m)[k] = max((*m)[k], place)
+	hash := maphash.Comparable(droppedSeed, k)
+	(*m)[hash] = max((*m)[hash], place)
+}
+
+// lastFor is the last place that was dropped for a profile.
+func (d *dropped) lastFor(p ProfileRef) uint64 {
+	hash := maphash.Comparable(droppedSeed, p)
+	return max(d.young.profiles[hash], d.old.profiles[hash])
+}
+
+// lastIn is the last place that was dropped for a room.
+func (d *dropped) lastIn(r Room) uint64 {
+	hash := maphash.Comparable(droppedSeed, r)
+	return max(d.young.rooms[hash], d.old.rooms[hash])
 }
 
 func (d *dropped) len() int { return d.young.len() + d.old.len() }
@@ -59,14 +79,14 @@ func (d *dropped) len() int { return d.young.len() + d.old.len() }
 // since says whether anything that a reader wants may have been dropped after a place:
 // it may, where that is not known.
 func (d *dropped) since(place uint64, r *Reader) bool {
-	if r == nil || place < d.floor || d.tenant > place || max(d.young.profiles[r.Profile], d.old.profiles[r.Profile]) > place {
+	if r == nil || place < d.floor || d.tenant > place || d.lastFor(r.Profile) > place {
 		return true
 	}
 	if r.AllRooms || place < r.RoomsFrom {
 		return d.rooms > place
 	}
 	for _, stay := range r.Rooms {
-		last := max(d.young.rooms[stay.Room], d.old.rooms[stay.Room])
+		last := d.lastIn(stay.Room)
 		if last <= place {
 			continue
 		}

@@ -64,26 +64,80 @@ func FieldErrors(err error) (list []*FieldError) {
 	return list
 }
 
+// mostFaults are told of one request, and no more are looked for: a body of nothing else
+// would cost many times what it is.
+const mostFaults = 1000
+
+// What memory is counted for what is read, in bytes.
+const (
+	faultBytes    = 256 // of one fault
+	listedProfile = 96  // of one profile in a list, and to know it again
+	listedText    = 48  // of one text in a list
+	mostRepeated  = 256 // of a field's name or a fault's detail; the rest is cut
+)
+
+// ErrBodies says that what one sends at once takes more memory than it may have.
+var ErrBodies = errors.New("what is being read of this caller takes as much memory as it may have now; nothing was stored; send less at a time, or again later")
+
 // Faults gathers all that is wrong with a request, to be told at once.
-type Faults struct{ list []*FieldError }
+type Faults struct {
+	list    []*FieldError
+	room    func(bytes int) bool // takes memory for what is read; nil: there is enough
+	crowded bool                 // there was not: nothing more is read
+}
 
 func (f *Faults) add(code Code, field, format string, args ...any) {
-	f.list = append(f.list, &FieldError{code, field, -1, fmt.Sprintf(format, args...)})
+	if !f.full() && f.take(faultBytes) {
+		f.list = append(f.list, &FieldError{code, short(field), -1, short(fmt.Sprintf(format, args...))})
+	}
+}
+
+// join adds faults that were gathered elsewhere.
+func (f *Faults) join(faults []*FieldError) {
+	f.list = append(f.list, faults[:min(len(faults), mostFaults-len(f.list))]...)
+}
+
+// full says that nothing more has to be read: it would change nothing.
+func (f *Faults) full() bool { return f.crowded || len(f.list) >= mostFaults }
+
+// take takes memory for what is read, if there is as much.
+func (f *Faults) take(bytes int) bool {
+	if f.room != nil && !f.crowded {
+		f.crowded = !f.room(bytes)
+	}
+	return !f.crowded
+}
+
+// short is a text as it may be repeated.
+func short(text string) string {
+	if len(text) <= mostRepeated {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostRepeated], "") + "…"
 }
 
 // within says whether field, what encloses it or one of its elements is at fault
 // already.
 func (f *Faults) within(field string) bool {
 	for _, e := range f.list {
-		if field == e.Field || strings.HasPrefix(field, e.Field+".") || strings.HasPrefix(e.Field, field+"[") {
+		if field == e.Field || begins(field, e.Field, '.') || begins(e.Field, field, '[') {
 			return true
 		}
 	}
 	return false
 }
 
-// Err joins the faults, nil when there are none.
+// begins says whether text is more than its beginning, which a mark ends.
+func begins(text, beginning string, mark byte) bool {
+	n := len(beginning)
+	return len(text) > n && text[n] == mark && text[:n] == beginning
+}
+
+// Err joins the faults, nil when there are none; ErrBodies when not all was read.
 func (f *Faults) Err() error {
+	if f.crowded {
+		return ErrBodies
+	}
 	errs := make([]error, len(f.list))
 	for i, e := range f.list {
 		errs[i] = e
@@ -134,6 +188,17 @@ func (f *Faults) text(code Code, field string, v strictjson.Value) string {
 	return s
 }
 
+// tooMany says whether v is an array of more than most items, which is a fault: it is
+// not read then.
+func (f *Faults) tooMany(code Code, field string, v strictjson.Value, most int, what string) bool {
+	count := 0
+	v.Array(func(int, strictjson.Value) { count++ })
+	if count > most {
+		f.add(code, field, "%d %s at most", most, what)
+	}
+	return count > most
+}
+
 // texts reads an array of strings; absent is nil, an empty array is not.
 func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
 	if v == nil || absent(v) {
@@ -141,6 +206,9 @@ func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
 	}
 	list := []string{}
 	if !v.Array(func(i int, v strictjson.Value) {
+		if f.full() || !f.take(listedText) {
+			return
+		}
 		s, ok := v.String()
 		if !ok || s == "" {
 			f.add(code, fmt.Sprintf("%s[%d]", field, i), "must be a string that is not empty")
@@ -160,18 +228,27 @@ func (f *Faults) profiles(code Code, field string, v strictjson.Value) []Profile
 	var list []ProfileRef
 	var seen map[ProfileRef]bool // only one profile needs none
 	if !v.Array(func(i int, v strictjson.Value) {
+		if f.full() {
+			return
+		}
 		p, faults := decodeProfile(v)
 		if len(faults) > 0 {
+			if !f.take(faultBytes * len(faults)) {
+				return
+			}
 			for _, e := range faults {
 				e.Field = fmt.Sprintf("%s[%d]%s", field, i, e.Field)
 			}
-			f.list = append(f.list, faults...)
+			f.join(faults)
 			return
 		}
 		if seen == nil && len(list) == 1 {
 			seen = map[ProfileRef]bool{list[0]: true}
 		}
 		if !seen[p] {
+			if !f.take(listedProfile) {
+				return
+			}
 			list = append(list, p)
 		}
 		if seen != nil {
@@ -193,6 +270,9 @@ func decodeProfile(v strictjson.Value) (ProfileRef, []*FieldError) {
 	p := ProfileRef{Type: "user"}
 	var faults Faults
 	if !v.Object(func(name []byte, v strictjson.Value) {
+		if faults.full() {
+			return
+		}
 		switch string(name) {
 		case "id":
 			p.ID = faults.text(CodeInvalidProfile, ".id", v)

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"embed"
 	"errors"
 	"log"
 	"log/slog"
@@ -12,21 +10,19 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
-	"time"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
-
-//go:embed web
-var web embed.FS
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
 type APIConfig struct {
 	MaxEventBytes  int
 	MaxBodyBytes   int
-	Loopback       bool // in open mode then no web page from elsewhere gets in
-	MetricsTenants int  // so many are shown by name, those with most streams
+	Loopback       bool         // in open mode then no web page from elsewhere gets in
+	MetricsTenants int          // so many are shown by name, those with most streams
+	Lobby          *lobby.Lobby // of the server's connections; nil: they are not bounded
 	Logger         *slog.Logger
 }
 
@@ -36,10 +32,12 @@ type api struct {
 	cfg     APIConfig
 	hub     *Hub
 	auth    *Auth
+	limits  *Limits
 	metrics *Metrics
 	doctor  *Doctor
 
 	requests atomic.Int64 // that are being answered
+	crowded  seldom       // calls that were refused for want of memory
 
 	publishing     publisher
 	subscribing    subscriber
@@ -50,14 +48,14 @@ type api struct {
 func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 	hub, presence, bodies := cluster.hub, cluster.presence, bodyLimit(cfg.MaxBodyBytes)
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
+	metrics.lobby = cfg.Lobby
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, metrics: metrics, doctor: NewDoctor(hub, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, doctor: NewDoctor(hub, limits),
 		publishing: publisher{
-			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes,
-			results: &spoolBudget{left: spoolBytes},
+			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, limits, bodies},
-		administration: administrator{hub, cluster, presence, bodies},
+		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
+		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
 }
 
@@ -108,10 +106,10 @@ func (a *api) routes() map[string]route {
 
 // openRoutes is every call that needs no credential, and the files of web/.
 func (a *api) openRoutes() map[string]http.HandlerFunc {
-	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html")}
+	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html", a.cfg.Logger)}
 	files, _ := web.ReadDir("web")
 	for _, file := range files {
-		routes["GET /"+file.Name()] = page(file.Name())
+		routes["GET /"+file.Name()] = page(file.Name(), a.cfg.Logger)
 	}
 	return routes
 }
@@ -120,16 +118,34 @@ func (a *api) openRoutes() map[string]http.HandlerFunc {
 const streamRoute = "GET /v1/stream"
 
 // Handler serves every route there is.
-func (a *api) Handler() http.Handler {
+func (a *api) Handler() http.Handler { return a.handler(true) }
+
+// PublicHandler serves all but what shows or changes a tenant and what shows the
+// process, which is for who runs the hub.
+func (a *api) PublicHandler() http.Handler { return a.handler(false) }
+
+func (a *api) handler(inner bool) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
+		if !inner && (route.scope == ScopeAdmin || route.scope == ScopeAll) {
+			continue
+		}
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if route.scope == ScopePublish {
 				a.publishing.calls.Add(1)
 				defer a.publishing.calls.Add(-1)
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
+			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
+				tenant, profile := who.Holder(r)
+				err = a.limits.Admin(who.Tenant(), tenantProfile{tenant, profile})
+			}
+			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
+				err = ErrOverloaded // before there is a body
+			}
 			if err == nil {
+				lobby.Admit(w, r)
+				defer a.vouch(r, who, pattern)()
 				err = route.do(w, r, who)
 			}
 			if err != nil {
@@ -138,11 +154,11 @@ func (a *api) Handler() http.Handler {
 				} else {
 					a.auth.Refuse(err)
 				}
-				if later, ok := errors.AsType[*Refusal](err); ok && later.Status == http.StatusServiceUnavailable && pattern == streamRoute {
+				if later, ok := errors.AsType[*Refusal](err); ok && later.later() && pattern == streamRoute {
 					a.subscribing.later(w, r, later.After)
 					return
 				}
-				fail(w, r, a.cfg.Logger, err)
+				a.refuse(w, r, who, err)
 			}
 		})
 	}
@@ -156,11 +172,18 @@ func (a *api) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
+		r, over, err := lobby.Greet(w, r)
+		if err != nil {
+			panic(http.ErrAbortHandler) // an answer that nobody reads would be one more
+		}
+		if over != nil {
+			defer over()
+		}
 		w.Header()["X-Content-Type-Options"] = nosniff
 		if a.hub.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
-		err := pages.refuses(r)
+		err = pages.refuses(r)
 		if err == nil && !isClean(r.URL) {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
@@ -171,6 +194,61 @@ func (a *api) Handler() http.Handler {
 		}
 		serve.ServeHTTP(w, r)
 	})
+}
+
+// What a connection costs that carries calls, and each call beside others on one.
+const (
+	socketBytes = 16 << 10
+	callBytes   = 16 << 10
+)
+
+// vouch takes a request whose credential is good out of the lobby, and its connection. The
+// holder pays for both, for the call until over is called; as long as it can, or they stay
+// where they are. In open mode nothing was proven.
+func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) {
+	if who.open {
+		return nothing
+	}
+	tenant, profile := who.Holder(r)
+	holder, pool := tenantProfile{tenant, profile}, a.hub.quotas.Person
+	if lobby.IsStranger(r) {
+		if !pool.Take(holder, socketBytes) {
+			return nothing
+		}
+		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
+	}
+	if r.ProtoMajor < 2 {
+		return nothing
+	}
+	if pattern == streamRoute { // which is counted as a stream
+		lobby.Prove(r, nil)
+		return nothing
+	}
+	if !pool.Take(holder, callBytes) {
+		return nothing
+	}
+	lobby.Prove(r, nil)
+	return func() { pool.Give(holder, callBytes) }
+}
+
+func nothing() {}
+
+// refuse is fail for a caller that is known, or nil. Of many faults one alone is told
+// where the caller has its share of the memory for answers.
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
+	faults := FieldErrors(err)
+	if len(faults) > 0 {
+		memory := a.hub.quotas.Answer(r, who)
+		defer memory.close()
+		if !memory.use(2 * faultBytes * len(faults)) {
+			err = faults[0]
+		}
+	}
+	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
+		tenant, profile := who.Holder(r)
+		a.crowded.tellCrowded(a.cfg.Logger, err, tenantProfile{tenant, profile})
+	}
+	fail(w, r, a.cfg.Logger, err)
 }
 
 // ErrorLog takes what net/http has to say.
@@ -223,6 +301,9 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		return ErrDescriptors
 	}
+	if a.hub.Overloaded() {
+		return ErrOverloaded
+	}
 	return a.doctor.Serve(w, r, p, who)
 }
 
@@ -253,26 +334,9 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, a.cfg.Logger, not)
 		return
 	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
-}
-
-// page serves one of the files of web/.
-func page(name string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
-		w.Header().Set("Referrer-Policy", "no-referrer")
-		w.Header().Set("Cache-Control", "no-cache")
-		body, err := web.ReadFile("web/" + name)
-		if err != nil {
-			http.Error(w, "the console is missing", http.StatusInternalServerError)
-			return
-		}
-		switch path.Ext(name) { // Go would ask the machine, which may know nothing, or call a .ts film
-		case ".yaml":
-			w.Header().Set("Content-Type", "application/yaml")
-		case ".ts":
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		}
-		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
+	status := "ready"
+	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
+		status = "overloaded"
 	}
+	reply(w, http.StatusOK, map[string]string{"status": status})
 }

@@ -27,6 +27,7 @@ type Hub struct {
 	count *hubCounts // what happens; guards itself
 
 	lostIDs int                  // owned by Sweep
+	cutAll  int64                // owned by Sweep
 	dropped map[DropReason]int64 // owned by Sweep: what was dropped when it last looked
 }
 
@@ -41,8 +42,9 @@ type HubConfig struct {
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
-	Memberships  int     // that a tenant may have; 0: any number
-	Quotas       *Quotas // nil: nothing is bounded
+	Memberships  int       // that a tenant may have; 0: any number
+	Quotas       *Quotas   // nil: nothing is bounded
+	Memory       MemoryUse // nil: never overloaded
 	Logger       *slog.Logger
 }
 
@@ -58,7 +60,7 @@ func NewHub(cfg HubConfig) *Hub {
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}),
+		drained: make(chan struct{}), overload: overload{use: cfg.Memory, logger: cfg.Logger},
 	}
 	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
 	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
@@ -176,8 +178,8 @@ func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, member
 	return connections, t.rooms.Len(room)
 }
 
-// History reads a tenant's events after a cursor, or from the oldest on when that
-// is empty: limit at most. gap says that some before them are missing for good.
+// History reads a piece of a tenant's events after a cursor, or from the oldest on when
+// that is empty: limit at most. gap says that some before them are missing for good.
 func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
 	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
@@ -194,8 +196,8 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 	}
 }
 
-// historyBytes bounds one answer of History.
-const historyBytes = 4 << 20
+// historyBytes bounds one piece of History.
+const historyBytes = 64 << 10
 
 // HubStats is what a hub has counted since it was made, and what it has now.
 type HubStats struct {
@@ -212,6 +214,7 @@ type HubStats struct {
 	Replayed    Histogram // events, by resume
 	Engine      sse.Stats
 	Log         LogStats
+	Overload    OverloadStats
 }
 
 // Stats looks at everything; for a broker's answer it may wait a second.
@@ -231,6 +234,7 @@ func (h *Hub) Stats() HubStats {
 		Connects: c.connects.now(), Closes: c.closes.now(), Refused: c.refused.now(),
 		Accepted: c.accepted.now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.now(), Engine: engine, Log: log,
+		Overload: h.overload.Stats(),
 	}
 }
 
@@ -268,6 +272,10 @@ func (h *Hub) Sweep(now time.Time) {
 	if lost := stats.Log.LostIDs; lost > h.lostIDs {
 		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
 		h.lostIDs = lost
+	}
+	if cut := stats.Log.CutAll; cut > h.cutAll {
+		h.logger.Warn("the largest histories have lost their oldest events, since all together have their bytes", "events", cut-h.cutAll, "limit", stats.Log.Limit)
+		h.cutAll = cut
 	}
 	for reason, n := range stats.Dropped {
 		if reason.forGood() && n > h.dropped[reason] {

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -20,15 +21,18 @@ import (
 // minRSABits is what RFC 7518, section 3.3 asks for.
 const minRSABits = 2048
 
-// errNoKey: a token is signed with no key of ours, or in a way that we don't know.
-var errNoKey = errors.New("no key for this token")
+// Why no key is tried on a token.
+var (
+	errNoKey = errors.New("no key for this token")                        // it is signed with none of ours, or in a way that we don't know
+	errNoKid = errors.New("the token does not say which of several keys") // and trying all would cost as much as there are
+)
 
 // tokenKeys are those that tokens may be signed with.
 type tokenKeys struct {
 	// Static.
-	secrets   []jwt.VerificationKey // HS256
-	public    crypto.PublicKey      // nil: none
-	published *publishedKeys        // nil: none
+	secrets   []jwt.VerificationKey        // HS256
+	public    *rereading[crypto.PublicKey] // nil: none
+	published *publishedKeys               // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
@@ -55,6 +59,15 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 		secrets = append(secrets, []byte(secret))
 	}
 	return secrets, nil
+}
+
+// openPublicKey reads a key, and again when its file changes.
+func openPublicKey(text string, logger *slog.Logger) (*rereading[crypto.PublicKey], error) {
+	var paths []string
+	if !strings.HasPrefix(text, "-----BEGIN") {
+		paths = []string{text}
+	}
+	return openRereading("public key", logger, func() (crypto.PublicKey, error) { return readPublicKey(text) }, paths...)
 }
 
 // readPublicKey reads a PEM block, in which \n may stand for a line's end.
@@ -117,22 +130,29 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 		return jwt.VerificationKeySet{Keys: k.secrets}, false, nil
 	}
 	var set jwt.VerificationKeySet
-	if k.public != nil && algorithm(k.public) == alg {
-		set.Keys = append(set.Keys, k.public)
+	if k.public != nil {
+		if key := k.public.get(); algorithm(key) == alg {
+			set.Keys = append(set.Keys, key)
+		}
 	}
 	var published []jwkset.JWK
 	if k.published != nil {
 		published, open = k.published.of(t)
 	}
+	fitting := 0
 	for _, key := range published {
 		public, ok := key.Key().(crypto.PublicKey)
 		own, use := key.Marshal().ALG.String(), key.Marshal().USE
 		if fixed := algorithm(public); ok && fixed != "" && cmp.Or(own, fixed) == alg && (use == "" || use == jwkset.UseSig) {
 			set.Keys = append(set.Keys, public)
+			fitting++
 		}
 	}
 	if len(set.Keys) == 0 {
 		return nil, open, errNoKey
+	}
+	if t.Header["kid"] == nil && fitting > 1 {
+		return nil, false, errNoKid
 	}
 	return set, open, nil
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/quota"
 )
 
 // LimitsConfig is how much one may do; 0 lifts a limit.
@@ -16,6 +18,7 @@ type LimitsConfig struct {
 	PublishRate float64 // events a second a tenant
 	ClientRate  float64 // client calls a second a profile
 	Quotas      *Quotas // where it is counted what keeping account takes; nil: nowhere
+	AdminRate   float64 // administrative calls a second, of one credential about one tenant
 }
 
 // RateError says that a rate limit was met, and when to come back.
@@ -30,13 +33,14 @@ func (e *RateError) Error() string {
 
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
-	maxProbes    = 32
-	maxOwnProbes = 8 // a doctor opens up to four, and another may run beside it
+	maxProbes    = 256
+	probesPart   = 15 // a tenant may have 16, and after ten who took all they could the next has enough for a doctor
+	maxOwnProbes = 8  // a doctor opens up to six
 )
 
 // Why there is no probe to be had.
 var (
-	ErrProbes    = fmt.Errorf("%d probes are open, which is as many as the hub allows; try again later", maxProbes)
+	ErrProbes    = errors.New("as many probes of this tenant or address are open as it may have beside the others now; try again later")
 	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
 )
 
@@ -49,12 +53,13 @@ var ErrDescriptors = errors.New("the descriptors that are left are for health ch
 type Limits struct {
 	publish buckets[string]
 	client  buckets[tenantProfile]
+	probes  *quota.Pool[string] // by tenant
+	admin   buckets[adminCaller]
 
 	noProbe atomic.Int64 // how often none was to be had
 
 	mu sync.Mutex
 	// Guarded by mu.
-	probes    int
 	ownProbes map[tenantProfile]int
 }
 
@@ -70,6 +75,10 @@ func NewLimits(cfg LimitsConfig) *Limits {
 		client: buckets[tenantProfile]{perSecond: cfg.ClientRate, own: tenantProfile.clone, count: func(who tenantProfile, sign int64) {
 			cfg.Quotas.State.Force(who.tenant, sign*(bucketBytes+textBytes(who.tenant)+who.profile.bytes()))
 		}},
+		probes: quota.New[string](maxProbes, probesPart),
+		admin: buckets[adminCaller]{perSecond: cfg.AdminRate, own: adminCaller.clone, count: func(who adminCaller, sign int64) {
+			cfg.Quotas.State.Force(who.holder.tenant, sign*(bucketBytes+textBytes(who.tenant)+textBytes(who.holder.tenant)+who.holder.profile.bytes()))
+		}},
 
 		ownProbes: map[tenantProfile]int{},
 	}
@@ -84,12 +93,21 @@ func (l *Limits) Publish(events map[string]int) error {
 	return nil
 }
 
+// MayPublish is Publish of one event that is not taken yet, for who would rather know
+// before the event has come.
+func (l *Limits) MayPublish(tenant string) error {
+	if wait := l.publish.until(tenant); wait > 0 {
+		return &RateError{"events of this tenant", wait}
+	}
+	return nil
+}
+
 // Unpublish gives back events that were taken and then not stored.
 func (l *Limits) Unpublish(events map[string]int) { l.publish.give(events) }
 
 // Met is how often a limit refused somebody, or had them wait.
 func (l *Limits) Met() map[string]int64 {
-	return map[string]int64{"publish": l.publish.met.Load(), "client": l.client.met.Load(), "probe": l.noProbe.Load()}
+	return map[string]int64{"publish": l.publish.met.Load(), "client": l.client.met.Load(), "admin": l.admin.met.Load(), "probe": l.noProbe.Load()}
 }
 
 // AwaitPublish is Publish for who would rather wait, as long as ctx does.
@@ -119,6 +137,27 @@ func (l *Limits) Client(tenant string, p ProfileRef) error {
 	return nil
 }
 
+// adminCaller is a credential's holder and the tenant that it asks about.
+type adminCaller struct {
+	tenant string
+	holder tenantProfile
+}
+
+func (c adminCaller) clone() adminCaller {
+	return adminCaller{strings.Clone(c.tenant), c.holder.clone()}
+}
+
+// Admin takes one administrative call about a tenant, or says when: a *RateError.
+func (l *Limits) Admin(tenant string, holder tenantProfile) error {
+	if l.admin.perSecond <= 0 || checkTenant(tenant) != nil {
+		return nil // which is refused
+	}
+	if wait := l.admin.take(map[adminCaller]int{{strings.Clone(tenant), holder}: 1}); wait > 0 {
+		return &RateError{"administrative calls", wait}
+	}
+	return nil
+}
+
 // Probe takes one of the probes that the holder of a credential may have, until over
 // is called: [ErrOwnProbes] or [ErrProbes] when there is none.
 func (l *Limits) Probe(tenant string, p ProfileRef) (over func(), err error) {
@@ -128,19 +167,18 @@ func (l *Limits) Probe(tenant string, p ProfileRef) (over func(), err error) {
 	switch {
 	case l.ownProbes[who] >= maxOwnProbes:
 		err = ErrOwnProbes
-	case l.probes >= maxProbes:
+	case !l.probes.Take(tenant, 1):
 		err = ErrProbes
 	}
 	if err != nil {
 		l.noProbe.Add(1)
 		return nil, err
 	}
-	l.probes++
 	l.ownProbes[who]++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.probes--
+		l.probes.Give(tenant, 1)
 		if l.ownProbes[who]--; l.ownProbes[who] == 0 {
 			delete(l.ownProbes, who)
 		}
@@ -196,6 +234,24 @@ func (b *buckets[K]) take(wants map[K]int) (wait time.Duration) {
 		b.filledLocked(key, now).tokens -= float64(n)
 	}
 	return 0
+}
+
+// until is how long until there is one of a key, which is not taken.
+func (b *buckets[K]) until(key K) time.Duration {
+	if b.perSecond <= 0 {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	short := 0.0
+	if b.of.of[key] != nil {
+		short = 1 - b.filledLocked(key, time.Now()).tokens
+	}
+	if short <= 0 {
+		return 0
+	}
+	b.met.Add(1)
+	return max(time.Duration(min(short/b.perSecond, 1e9)*float64(time.Second)), 1)
 }
 
 // give gives back what was taken.

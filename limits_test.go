@@ -333,9 +333,9 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	c, err := LoadCertificate(cert, key, slog.New(slog.DiscardHandler))
 	is.NoErr(err)
 	name := func() string {
-		c.mu.Lock()
-		c.looked = time.Time{} // as if a second had passed
-		c.mu.Unlock()
+		c.files.mu.Lock()
+		c.files.looked = time.Time{} // as if a second had passed
+		c.files.mu.Unlock()
 		pair, err := c.Get(nil)
 		is.NoErr(err)
 		leaf, err := x509.ParseCertificate(pair.Certificate[0])

@@ -2,54 +2,119 @@ package main
 
 import (
 	"container/heap"
+	"iter"
+	"maps"
 	"slices"
 )
 
-// queue is first in, first out; what left the front is freed as it grows.
-type queue[T any] struct{ items []T }
+// queue is first in, first out. It has at most three times the places that it needs.
+type queue[T any] struct {
+	items []T
+	gone  int // places in front of them, which still take memory
+}
 
 func (q *queue[T]) len() int { return len(q.items) }
 
 func (q *queue[T]) at(i int) T { return q.items[i] }
 
-func (q *queue[T]) push(x T) { q.items = append(q.items, x) }
+// places is how many it has.
+func (q *queue[T]) places() int { return q.gone + cap(q.items) }
+
+func (q *queue[T]) push(x T) {
+	if len(q.items) == cap(q.items) {
+		q.gone = 0 // they stay behind
+	}
+	q.items = append(q.items, x)
+}
 
 func (q *queue[T]) pop() T {
 	x := q.items[0]
 	clear(q.items[:1])
-	if q.items = q.items[1:]; len(q.items) == 0 {
-		q.items = nil
+	q.items = q.items[1:]
+	q.gone++
+	switch n := len(q.items); {
+	case n == 0:
+		*q = queue[T]{}
+	case q.places() > 3*n:
+		*q = queue[T]{items: append(make([]T, 0, n), q.items...)}
 	}
 	return x
+}
+
+// index is numbers by whom they are for.
+type index[K interface {
+	comparable
+	bytes() int64
+}] struct {
+	queues table[K, *queue[uint64]]
+	bytes  int64 // of the names and the numbers
+}
+
+// What an index takes beside its map, as measured.
+const (
+	indexQueue = 32
+	indexPlace = 8 // of a number
+)
+
+// weight is the memory that it takes.
+func (x *index[K]) weight() int64 { return x.bytes + x.queues.bytes() }
+
+func (x *index[K]) push(k K, n uint64) {
+	q := x.queues.of[k]
+	if q == nil {
+		q = new(queue[uint64])
+		x.queues.set(k, q)
+		x.bytes += k.bytes() + indexQueue
+	}
+	x.bytes -= int64(q.places()) * indexPlace
+	q.push(n)
+	x.bytes += int64(q.places()) * indexPlace
+}
+
+func (x *index[K]) pop(k K) {
+	q := x.queues.of[k]
+	x.bytes -= int64(q.places()) * indexPlace
+	q.pop()
+	x.bytes += int64(q.places()) * indexPlace
+	if q.len() == 0 {
+		x.queues.delete(k)
+		x.bytes -= k.bytes() + indexQueue
+	}
+}
+
+// all are the queues of all.
+func (x *index[K]) all() iter.Seq[*queue[uint64]] { return maps.Values(x.queues.of) }
+
+// numbers are those for one, the first who came first.
+func (x *index[K]) numbers(k K) []uint64 {
+	if q := x.queues.of[k]; q != nil {
+		return q.items
+	}
+	return nil
 }
 
 // lists are entries' numbers by whom they are for.
 type lists struct {
 	tenant   queue[uint64]
-	profiles map[ProfileRef]queue[uint64]
-	rooms    map[Room]queue[uint64]
+	profiles index[ProfileRef]
+	rooms    index[Room]
+}
+
+// weight is the memory that they take.
+func (l *lists) weight() int64 {
+	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight()
 }
 
 func (l *lists) add(e *Event, n uint64) {
 	if e.Target.Kind == KindTenant {
 		l.tenant.push(n)
-		return
-	}
-	if l.profiles == nil {
-		l.profiles, l.rooms = map[ProfileRef]queue[uint64]{}, map[Room]queue[uint64]{}
 	}
 	if room, ok := e.Target.Room(); ok {
-		pushTo(l.rooms, room, n)
+		l.rooms.push(room, n)
 	}
 	for _, p := range e.Target.Profiles {
-		pushTo(l.profiles, p, n)
+		l.profiles.push(p, n)
 	}
-}
-
-func pushTo[K comparable](m map[K]queue[uint64], k K, n uint64) {
-	q := m[k]
-	q.push(n)
-	m[k] = q
 }
 
 // remove takes the oldest entry's numbers out, the first of each of its lists.
@@ -58,18 +123,10 @@ func (l *lists) remove(e *Event) {
 		l.tenant.pop()
 	}
 	if room, ok := e.Target.Room(); ok {
-		popFrom(l.rooms, room)
+		l.rooms.pop(room)
 	}
 	for _, p := range e.Target.Profiles {
-		popFrom(l.profiles, p)
-	}
-}
-
-func popFrom[K comparable](m map[K]queue[uint64], k K) {
-	q := m[k]
-	q.pop()
-	if m[k] = q; q.len() == 0 {
-		delete(m, k)
+		l.profiles.pop(p)
 	}
 }
 

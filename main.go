@@ -26,6 +26,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
@@ -86,6 +87,25 @@ func untilSignal() context.Context {
 	return ctx
 }
 
+// onHangup reads again what is in files each time the process is told to (SIGHUP), until
+// ctx ends.
+func onHangup(ctx context.Context, reread func(), logger *slog.Logger) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-signals:
+				logger.Info("SIGHUP: what is in files is read again; settings in the environment need a restart")
+				reread()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
 // checkHealth is the container's health check, which has no shell.
 func checkHealth(addr string, secure bool) int {
 	host, port, err := net.SplitHostPort(addr)
@@ -112,7 +132,7 @@ func checkHealth(addr string, secure bool) int {
 	return 0
 }
 
-// Times that a client has; streams and NDJSON bodies lift the request's.
+// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
 const (
 	headerTimeout  = 5 * time.Second // the TLS handshake's too
 	requestTimeout = 30 * time.Second
@@ -132,6 +152,7 @@ func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout + answerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		Protocols:         protocols,
@@ -184,25 +205,40 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 			return fmt.Errorf("%sTLS_CERT: %w", envPrefix, err)
 		}
 	}
+	var services *ClientCAs
+	if cfg.TLSClientCA != "" {
+		if services, err = LoadClientCAs(cfg.TLSClientCA, logger); err != nil {
+			return fmt.Errorf("%sTLS_CLIENT_CA: %w", envPrefix, err)
+		}
+	}
+	onHangup(background, func() {
+		auth.Reread()
+		if certificate != nil {
+			certificate.files.again()
+		}
+		if services != nil {
+			services.files.again()
+		}
+	}, logger)
+	quotas := NewQuotas(memory)
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
-		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken)
+		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
 	}
 	limits := MemoryLimits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
-		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs,
+		Window: cfg.DedupeWindow, IDs: mostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
 	}
 	shared, err := share(ctx, cfg, limits, logger)
 	if err != nil {
 		return fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
 	}
 	defer shared.leave()
-	quotas := NewQuotas(memory)
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: quotas, Memberships: cfg.MaxMemberships,
+		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: goMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -214,18 +250,38 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if err != nil {
 		return fmt.Errorf("%sADDR: %w", envPrefix, err)
 	}
+	var inner net.Listener // where services and operators call; nil: at listener too
+	if cfg.AdminAddr != "" {
+		if inner, err = sse.Listen(ctx, cfg.AdminAddr); err != nil {
+			return fmt.Errorf("%sADMIN_ADDR: %w", envPrefix, err)
+		}
+	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, Quotas: quotas})
+	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
+	strangers := lobby.New(lobby.Config{
+		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(), Logger: logger,
+	})
 	api := NewAPI(cluster, auth, rates, APIConfig{
-		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes,
+		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
-	server := newServer(api.Handler(), certificate, api.ErrorLog())
-	scheme, serve := "http://", server.Serve
-	if certificate != nil {
-		scheme, serve = "https://", func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	outer := api.Handler()
+	if inner != nil {
+		outer = api.PublicHandler()
 	}
-	logger.Info("listening", "url", scheme+listener.Addr().String())
+	servers := doors{{listener, newServer(outer, certificate, api.ErrorLog())}}
+	if inner != nil {
+		servers = append(servers, door{inner, newServer(api.Handler(), certificate, api.ErrorLog())})
+	}
+	strangers.Guard(servers[0].Server) // the other door is for the trusted
+	servers[0].Listener = strangers.Listener(listener)
+	if services != nil { // browsers are asked for no certificate where services have a door of their own
+		services.ask(servers[len(servers)-1].TLSConfig, inner != nil)
+	}
+	logger.Info("listening", "url", servers[0].url())
+	if inner != nil {
+		logger.Info("listening for services and operators", "url", servers[1].url())
+	}
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
 		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !isOnLoopback(origin) }) {
@@ -238,8 +294,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 	go presence.Run(background)
 	go sweep(background, hub, cfg.HistoryTTL)
-	failed := make(chan error, 1)
-	go func() { failed <- serve(listener) }()
+	go hub.WatchMemory(background)
+	go plan.GiveBack(background)
+	failed := make(chan error, len(servers))
+	for _, d := range servers {
+		go func() { failed <- d.serve() }()
+	}
 	select {
 	case err := <-failed:
 		return err
@@ -258,7 +318,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	shut := make(chan error, 1)
-	go func() { shut <- server.Shutdown(last) }() // nobody can connect from now on
+	go func() { shut <- servers.shutdown(last) }() // nobody can connect from now on
 	if atOnce {
 		publishes, cancel := context.WithTimeout(last, publishTimeout)
 		api.Published(publishes) // streams are to have it
@@ -269,13 +329,13 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		api.Answered(last)
 		select {
 		case <-time.After(quietTimeout):
-			server.Close() // Shutdown would give 5 s to a connection that has not asked for anything
+			servers.close() // Shutdown would give 5 s to a connection that has not asked for anything
 		case <-last.Done():
 		}
 	}()
 	if err := <-shut; err != nil {
 		logger.Warn("requests cut", "err", err)
-		server.Close()
+		servers.close()
 	}
 	if err := hub.Engine().Close(last); err != nil {
 		logger.Warn("streams cut", "err", err)
@@ -305,7 +365,7 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	external := cfg.MembershipURL != ""
 	broker, err := ConnectBroker(ctx, BrokerConfig{
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
-		Limits: limits, Prepare: external, Logger: logger,
+		Limits: limits, Disk: cfg.disk(), Prepare: external, Logger: logger,
 	})
 	if inURL, ok := errors.AsType[*url.Error](err); ok {
 		err = inURL.Err // it repeats the URL, which may hold a secret
@@ -334,6 +394,20 @@ func tuneMemory(memory plan.Memory) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
+}
+
+// strangerBytes is what a connection that has proven nothing may cost, headers, buffers
+// and its goroutine together.
+const strangerBytes = 32 << 10
+
+// mostStrangers is for how many connections that have proven nothing there is memory, and
+// descriptors: of those streams have at least half; 0: any number.
+func mostStrangers(memory plan.Memory) int {
+	most := int(memory.Calls / strangerBytes)
+	if half := reserve.Outside() / 2; half > 0 && (most == 0 || half < most) {
+		most = half
+	}
+	return most
 }
 
 func newLogger(cfg Config, w io.Writer) *slog.Logger {

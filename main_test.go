@@ -41,6 +41,9 @@ func standards() iter.Seq2[string, string] {
 			standard := field.Tag.Get("envDefault")
 			if field.Type.Kind() == reflect.Pointer {
 				standard = "by memory" // worked out at the start, see Config.memory
+				if field.Name == "NATSHistoryBytes" {
+					standard = "by history" // see Config.disk
+				}
 			}
 			if !yield(envPrefix+field.Tag.Get("env"), standard) {
 				return

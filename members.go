@@ -57,12 +57,14 @@ type members struct {
 	limit    int // memberships of a tenant; 0: any number
 	logger   *slog.Logger
 
+	complaint rate.Sometimes // once a second: a service that is away fails every call
+
 	full    atomic.Int64 // how often one had too many
 	fullLog rate.Sometimes
 }
 
 func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, limit int, logger *slog.Logger) *members {
-	m := &members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger}
+	m := &members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
 	m.fullLog.Interval = time.Second
 	if shared != nil {
 		shared.Follow(m.belong)
@@ -77,6 +79,8 @@ func (m *members) ownsMembership() bool {
 
 // resolve makes sure of a room's membership before anything is stored or locked.
 func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
 	return roster, m.noAnswer(tenant, room, err)
 }
@@ -85,7 +89,10 @@ func (m *members) noAnswer(tenant string, room Room, err error) error {
 	if err == nil {
 		return nil
 	}
-	m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err)
+	if wrong, ok := errors.AsType[*FieldError](err); ok {
+		return wrong
+	}
+	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err) })
 	return errors.Join(ErrMembership, err)
 }
 

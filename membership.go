@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
 
@@ -22,22 +23,26 @@ const (
 	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
 	membershipMost    = time.Hour        // and one that does, at most
 	membershipRetry   = time.Second      // after a failure
-	membershipConns   = 128              // to the service, so many questions at a time over HTTP/1.1
+	membershipConns   = 128              // questions to the service at a time; a tenant has a part of those that are left
+	membershipBase    = 256              // what an answer takes in memory without its members, as measured
 )
 
 // MembershipService is the Resolver of hubs whose membership another service
-// owns: GET URL/tenants/{t}/conversations/{id}/members (or groups) answers
-// {"members":[…]}, 404 is empty. An answer holds as long as its Cache-Control says.
-// One question at a time a room; while it fails the last good answer serves.
+// owns: GET URL?tenant={t}&conversation={id} (or group) answers {"members":[…]}, 404 is
+// empty. An answer holds as long as its Cache-Control says. One question at a time a
+// room, and so many a tenant; while it fails the last good answer serves.
 type MembershipService struct {
 	base, token string
 	client      *http.Client
+	state       *quota.Pool[string] // bytes of answers that are kept, by tenant
+	turns       *quota.Pool[string] // questions under way, by tenant
 
 	mu sync.Mutex
 	// Guarded by mu.
 	answers map[tenantRoom]*answer
-	asked   uint64 // questions
-	prune   int    // the size at which old answers are looked for
+	asked   uint64        // questions
+	turn    chan struct{} // closed when a question is over
+	prune   int           // the size at which old answers are looked for
 }
 
 // answer is one room's, guarded by the service's mu.
@@ -48,14 +53,16 @@ type answer struct {
 	err      error         // of that one
 	roster   *Roster       // the last good answer; nil: never resolved
 	until    time.Time     // so long nobody asks again
+	bytes    int64         // taken of the service's state
 }
 
-// NewMembershipService asks the service at base with a Bearer token, if any.
-func NewMembershipService(base, token string) *MembershipService {
+// NewMembershipService asks the service at base with a Bearer token, if any; what it
+// keeps is counted in state.
+func NewMembershipService(base, token string, state *quota.Pool[string]) *MembershipService {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = membershipConns, membershipConns
 	return &MembershipService{
-		base: strings.TrimSuffix(base, "/"), token: token,
+		base: base, token: token, state: state, turns: quota.New[string](membershipConns, 1), turn: make(chan struct{}),
 		client: &http.Client{
 			Transport:     transport,
 			Timeout:       membershipTimeout,
@@ -83,6 +90,9 @@ func (m *MembershipService) Refresh(ctx context.Context, tenant string, room Roo
 // not, for one to a question that began after the call: all who came before it share
 // it. The roster is the last good one, also beside an error.
 func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bool) (*Roster, error) {
+	if climbs(key.room.ID) {
+		return nil, &FieldError{CodeInvalidField, string(key.room.Kind) + "Id", -1, "a path's dot segment in an id is not sent to the membership service"}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := m.answerLocked(key)
@@ -91,15 +101,18 @@ func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bo
 		if err := ctx.Err(); err != nil {
 			return a.roster, err
 		}
-		if a.asking == nil {
+		over := a.asking
+		if over == nil && !m.turns.Take(key.tenant, 1) {
+			over = m.turn // as many are asked as may be at a time
+		} else if over == nil {
 			m.asked++
 			a.begun, a.asking = m.asked, make(chan struct{})
 			go m.question(key, a)
+			over = a.asking
 		}
-		asking := a.asking
 		m.mu.Unlock()
 		select {
-		case <-asking:
+		case <-over:
 		case <-ctx.Done():
 		}
 		m.mu.Lock()
@@ -112,6 +125,9 @@ func (m *MembershipService) question(key tenantRoom, a *answer) {
 	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.turns.Give(key.tenant, 1)
+	close(m.turn)
+	m.turn = make(chan struct{})
 	if err == nil {
 		a.roster = &Roster{Members: members, asked: a.begun}
 	} else {
@@ -120,6 +136,49 @@ func (m *MembershipService) question(key tenantRoom, a *answer) {
 	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
 	close(a.asking)
 	a.asking = nil
+	m.keepLocked(key, a)
+}
+
+// keepLocked keeps an answer while its tenant has room for it; else it is for those who
+// wait for it only.
+func (m *MembershipService) keepLocked(key tenantRoom, a *answer) {
+	if m.answers[key] != a {
+		return
+	}
+	bytes := int64(membershipBase + len(key.room.ID))
+	if a.roster != nil {
+		for _, p := range a.roster.Members {
+			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
+		}
+	}
+	m.state.Give(key.tenant, a.bytes)
+	a.bytes = 0
+	if !m.state.Take(key.tenant, bytes) {
+		delete(m.answers, key)
+		return
+	}
+	a.bytes = bytes
+}
+
+// memberBytes is what a profile takes in memory beside its text.
+const memberBytes = 32
+
+// climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not:
+// a proxy that decodes would have it ask for another tenant's room.
+func climbs(id string) bool {
+	for range 3 {
+		for segment := range strings.FieldsFuncSeq(id, func(r rune) bool { return r == '/' || r == '\\' }) {
+			if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
+				return true
+			}
+		}
+		decoded, err := url.PathUnescape(id)
+		if err != nil || decoded == id {
+			return false
+		}
+		id = decoded
+	}
+	return false
 }
 
 func (m *MembershipService) answerLocked(key tenantRoom) *answer {
@@ -140,6 +199,7 @@ func (m *MembershipService) pruneLocked(now time.Time) {
 	for key, a := range m.answers {
 		old := now.Sub(a.until)
 		if a.asking == nil && (old > resolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
+			m.state.Give(key.tenant, a.bytes)
 			delete(m.answers, key)
 		}
 	}
@@ -148,8 +208,8 @@ func (m *MembershipService) pruneLocked(now time.Time) {
 
 // ask asks the service for the members, and how long they hold.
 func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) (members []ProfileRef, holds time.Duration, err error) {
-	target := fmt.Sprintf("%s/tenants/%s/%ss/%s/members", m.base, url.PathEscape(tenant), room.Kind, url.PathEscape(room.ID))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -80,7 +80,7 @@ func (s *memberService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // ruled is a hub in a bubble whose membership the service owns.
 func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 	logger := slog.New(slog.DiscardHandler)
-	members := NewMembershipService("http://members.example", "")
+	members := NewMembershipService("http://members.example", "", nil)
 	members.client.Transport = s
 	hub := NewHub(HubConfig{
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: NewMemoryLog(testLimits), Resolver: members, Plain: true, Logger: logger,
@@ -268,7 +268,7 @@ func TestMembersRefresh(t *testing.T) {
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "") })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "", nil) })
 	me, you := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you")
 	say := func(what string) float64 {
 		t.Helper()
@@ -359,7 +359,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "") })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "", nil) })
 	var clients []*testClient
 	for _, node := range nodes {
 		clients = append(clients, node.open(t, meQuery), node.open(t, "tenant=acme&profile=you"))
@@ -405,7 +405,7 @@ func TestClusterRoomsThatNobodyKnows(t *testing.T) {
 	}))
 	defer server.Close()
 	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
-		hub.Resolver = NewMembershipService(server.URL, "")
+		hub.Resolver = NewMembershipService(server.URL, "", nil)
 	})
 	one, two := all.nodes[0], all.nodes[1]
 	c := one.open(t, meQuery)
@@ -483,7 +483,7 @@ func TestReceiptsSayMembersOfTheService(t *testing.T) {
 	service := &memberService{members: `"me","you","me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "") })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "", nil) })
 	for range len(h.nodes) {
 		is.Equal(h.publish(t, "acme", "a.b", `{"kind":"group","groupId":"g"}`, "1")["members"], 2.0)
 	}

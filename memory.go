@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -29,7 +28,7 @@ func NewMemoryLog(limits MemoryLimits) *MemoryLog {
 	rand.Read(l.secret)
 	l.key = newCursorKey(l.secret)
 	l.shelves = newShelves(limits, true, l.epoch)
-	l.ids = idWindow{window: limits.Window, most: limits.IDs, known: map[idKey]firstSeen{}}
+	l.ids = newIDWindow(limits)
 	return l
 }
 
@@ -72,6 +71,8 @@ func (l *MemoryLog) Append(_ context.Context, entries []*Entry) error {
 
 func (l *MemoryLog) append(tenant string, entries []*Entry) {
 	h := l.shelves.lock(tenant, true)
+	room := storedSize(entries)
+	l.shelves.expectLocked(h, room)
 	fresh := entries
 	for i, e := range entries {
 		l.place(h, e)
@@ -81,6 +82,7 @@ func (l *MemoryLog) append(tenant string, entries []*Entry) {
 			fresh = append(fresh, e)
 		}
 	}
+	l.shelves.missLocked(h, room-storedSize(fresh))
 	l.shelves.evictLocked(h, entries[0].Event.Timestamp)
 	if len(fresh) > 0 {
 		for _, s := range l.sinks {
@@ -88,12 +90,12 @@ func (l *MemoryLog) append(tenant string, entries []*Entry) {
 		}
 	}
 	h.mu.Unlock()
+	l.shelves.shrink() // where it is more than anybody else has
 	if len(fresh) > 0 {
 		for _, s := range l.sinks {
 			s.Flush(tenant)
 		}
 	}
-	l.shelves.shrink()
 }
 
 // place gives e its place in h, which is locked, unless it is a duplicate.
@@ -103,8 +105,8 @@ func (l *MemoryLog) place(h *shelf, e *Entry) {
 		at = h.head + 1
 	}
 	if e.Chosen {
-		if first, known := l.ids.claim(idKey{h.tenant, e.Event.ID}, firstSeen{at, e.Event.Timestamp}); known {
-			e.Duplicate, e.FirstAt = true, first.at
+		if first, known := l.ids.claim(h.tenant, e.Event.ID, at, e.Event.Timestamp); known {
+			e.Duplicate, e.FirstAt = true, time.Unix(0, first.at)
 			if at = first.seq; at > 0 {
 				e.Cursor = Cursor{h.epoch, at}
 			}
@@ -186,62 +188,4 @@ func (l *MemoryLog) Stats() LogStats {
 	stats := l.shelves.stats()
 	stats.IDs, stats.LostIDs = l.ids.count()
 	return stats
-}
-
-// idWindow remembers chosen ids for a while.
-type idWindow struct {
-	window time.Duration // static
-	most   int           // static
-
-	mu sync.Mutex
-	// Guarded by mu.
-	known map[idKey]firstSeen
-	order queue[idKey] // the first who came first
-	lost  int
-}
-
-type idKey struct{ tenant, id string }
-
-// firstSeen is the first event of an id: its place, 0 when it was not stored.
-type firstSeen struct {
-	seq uint64
-	at  time.Time
-}
-
-// claim remembers an id as first, unless another was first within the window.
-func (w *idWindow) claim(key idKey, this firstSeen) (first firstSeen, known bool) {
-	if w.window <= 0 {
-		return this, false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.expireLocked(this.at)
-	if first, known = w.known[key]; known {
-		return first, true
-	}
-	if w.most > 0 && w.order.len() >= w.most {
-		delete(w.known, w.order.pop())
-		w.lost++
-	}
-	w.known[key] = this
-	w.order.push(key)
-	return this, false
-}
-
-func (w *idWindow) expire(now time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.expireLocked(now)
-}
-
-func (w *idWindow) expireLocked(now time.Time) {
-	for w.order.len() > 0 && now.Sub(w.known[w.order.at(0)].at) >= w.window {
-		delete(w.known, w.order.pop())
-	}
-}
-
-func (w *idWindow) count() (ids, lost int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.order.len(), w.lost
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/sse"
 )
 
@@ -24,6 +25,7 @@ type Metrics struct {
 	limits   *Limits
 	tenants  int // that are shown, those with most streams
 	refused  counts[string]
+	lobby    *lobby.Lobby // nil: connections are not bounded
 
 	complaints *complaints // net/http's
 
@@ -77,10 +79,12 @@ type look struct {
 	complaints   map[Complaint]int64
 	tenants      []TenantStats
 	quotas       map[string]QuotaStats
+	lobby        lobby.Stats
 }
 
 func (m *Metrics) look() *look {
 	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now(), quotas: m.hub.quotas.Stats()}
+	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
 	l.limits["memberships"] = m.hub.members.full.Load()
@@ -189,6 +193,17 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return words(l.auth) })
 	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
 		func(l *look) map[string]float64 { return words(l.limits) })
+	add(gauge, "overloaded", "", "1 while hardly any memory is left, and new streams and events are refused.",
+		func(l *look) map[string]float64 {
+			if l.Overload.Now {
+				return one(1)
+			}
+			return one(0)
+		})
+	add(gauge, "memory_used_bytes", "", "Memory that a collection cannot give back, as of the last one.",
+		func(l *look) map[string]float64 { return one(l.Overload.Used) })
+	add(gauge, "memory_limit_bytes", "", "How much that may be: Go's memory limit; 0: no limit.",
+		func(l *look) map[string]float64 { return one(l.Overload.Limit) })
 	quotas := func(of func(QuotaStats) int64) func(*look) map[string]float64 {
 		return func(l *look) map[string]float64 {
 			values := map[string]float64{}
@@ -201,6 +216,12 @@ func families() (all []family) {
 	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(QuotaStats.Total))
 	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(QuotaStats.All))
 	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(QuotaStats.Refused))
+	add(gauge, "unproven_open", "", "Connections that have proven nothing yet.",
+		func(l *look) map[string]float64 { return one(l.lobby.Connections) })
+	add(gauge, "unproven_limit", "", "So many of them there may be; 0: no limit.",
+		func(l *look) map[string]float64 { return one(l.lobby.All) })
+	add(counter, "unproven_cut_total", "bound", "Connections that have proven nothing and were refused or cut, and requests likewise.",
+		func(l *look) map[string]float64 { return words(l.lobby.Refused) })
 	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
 		func(l *look) map[string]float64 { return words(l.complaints) })
 	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",
@@ -211,6 +232,14 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return l.kept(l.Log.Entries) })
 	add(gauge, "history_bytes", "", "Bytes that those take; with a broker its own.",
 		func(l *look) map[string]float64 { return l.kept(int(l.Log.Bytes)) })
+	add(gauge, "history_limit_bytes", "", "Bytes that those may take together; 0: no limit.",
+		func(l *look) map[string]float64 { return l.kept(int(l.Log.Limit)) })
+	add(gauge, "history_memory_bytes", "", "Bytes of memory that histories take in this hub.",
+		func(l *look) map[string]float64 { return one(l.Log.Memory) })
+	add(counter, "history_cut_total", "bound", "Events that went before their time: past their tenant's bytes, or past all tenants' and theirs had most.",
+		func(l *look) map[string]float64 {
+			return map[string]float64{"tenant": float64(l.Log.CutTenant), "all": float64(l.Log.CutAll)}
+		})
 	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
 		func(l *look) map[string]float64 { return one(l.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",

@@ -58,7 +58,7 @@ func TestMetricsOfUnconfirmed(t *testing.T) {
 // follows the tenant, also where it is prepared for first.
 func TestMetricsOfUnreadable(t *testing.T) {
 	alone(t, "it makes its own")
-	for name, resolver := range map[string]Resolver{"own": OwnMembership{}, "external": NewMembershipService("http://127.0.0.1:1", "")} {
+	for name, resolver := range map[string]Resolver{"own": OwnMembership{}, "external": NewMembershipService("http://127.0.0.1:1", "", nil)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			broker := natstest.Start(t, 1)

@@ -52,7 +52,7 @@ func scrape(t testing.TB, handler http.Handler, headers ...string) scraped {
 }
 
 // varies is of what no test can foresee, how long something took or how large it is.
-var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history|quota)_bytes|replay_events_bucket`)
+var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history|history_memory|quota)_bytes|replay_events_bucket`)
 
 // moved is what is different now, but for what varies.
 func (s scraped) moved(now scraped) map[string]float64 {
@@ -292,14 +292,14 @@ func TestMetricsOfNoise(t *testing.T) {
 func TestMetricsOfRefusals(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key", "*=master-key"}}),
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "*=master-key-00001"}}),
 		LimitsConfig{PublishRate: 1e-6, ClientRate: 1e-6})
 	handler := h.API.Handler()
-	master := []string{"X-API-Key", "master-key"}
+	master := []string{"X-API-Key", "master-key-00001"}
 	is.Equal(ask(handler, "GET", "/metrics", "").Code, http.StatusUnauthorized)
-	is.Equal(ask(handler, "GET", "/metrics", "", "X-API-Key", "service-key").Code, http.StatusForbidden)
-	is.Equal(ask(handler, "GET", "/debug/pprof/", "", "X-API-Key", "service-key").Code, http.StatusForbidden)
-	is.Equal(ask(handler, "GET", "/metrics", "", "Authorization", "Bearer master-key").Code, http.StatusOK) // as Prometheus sends it
+	is.Equal(ask(handler, "GET", "/metrics", "", "X-API-Key", "service-key-0001").Code, http.StatusForbidden)
+	is.Equal(ask(handler, "GET", "/debug/pprof/", "", "X-API-Key", "service-key-0001").Code, http.StatusForbidden)
+	is.Equal(ask(handler, "GET", "/metrics", "", "Authorization", "Bearer master-key-00001").Code, http.StatusOK) // as Prometheus sends it
 	fails := func(reason string, headers ...string) {
 		t.Helper()
 		moves(t, handler, map[string]float64{`auth_failures_total{reason="` + reason + `"}`: 1}, func() {
@@ -309,16 +309,16 @@ func TestMetricsOfRefusals(t *testing.T) {
 	fails("CredentialRequired")
 	fails("InvalidCredential", "Authorization", "Bearer x")
 	fails("CredentialExpired", "Authorization", bearer(t, "exp", 1))
-	fails("ScopeRequired", "X-API-Key", "service-key")
+	fails("ScopeRequired", "X-API-Key", "service-key-0001")
 	fails("CrossSite", "Cookie", tokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), "Sec-Fetch-Site", "cross-site")
 	event := `{"type":"a.b","payload":1}`
 	moves(t, handler, map[string]float64{`auth_failures_total{reason="TenantForbidden"}`: 2, `events_refused_total{code="TenantForbidden"}`: 2}, func() {
-		ask(handler, "POST", "/v1/tenants/other/events", event, "X-API-Key", "service-key")
-		ask(handler, "POST", "/v1/events", eventJSON("other", "a.b", `{"kind":"tenant"}`, "1"), "X-API-Key", "service-key")
+		ask(handler, "POST", "/v1/tenants/other/events", event, "X-API-Key", "service-key-0001")
+		ask(handler, "POST", "/v1/events", eventJSON("other", "a.b", `{"kind":"tenant"}`, "1"), "X-API-Key", "service-key-0001")
 	}, master...)
 	moves(t, handler, map[string]float64{`rate_limited_total{limit="publish"}`: 1, `events_refused_total{code="RateLimited"}`: 1, `events_accepted_total{target="tenant"}`: 1, "history_events": 1}, func() {
-		ask(handler, "POST", "/v1/tenants/acme/events", event, "X-API-Key", "service-key")
-		ask(handler, "POST", "/v1/tenants/acme/events", event, "X-API-Key", "service-key")
+		ask(handler, "POST", "/v1/tenants/acme/events", event, "X-API-Key", "service-key-0001")
+		ask(handler, "POST", "/v1/tenants/acme/events", event, "X-API-Key", "service-key-0001")
 	}, master...)
 	moves(t, handler, map[string]float64{`rate_limited_total{limit="client"}`: 1}, func() {
 		ask(handler, "GET", "/v1/presence", "", "Authorization", bearer(t))
@@ -326,7 +326,7 @@ func TestMetricsOfRefusals(t *testing.T) {
 	}, master...)
 	moves(t, handler, map[string]float64{`rate_limited_total{limit="probe"}`: 1}, func() {
 		for range maxOwnProbes + 1 {
-			h.openProbe(t, "every=0", "X-API-Key", "service-key")
+			h.openProbe(t, "every=0", "X-API-Key", "service-key-0001")
 		}
 	}, master...)
 }
@@ -361,12 +361,14 @@ var closedWords = map[string]string{
 	"realtime_streams_refused_total": `reason: capacity drain pending`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
+	"realtime_history_cut_total":     `bound: all tenant`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
-	"realtime_auth_failures_total":   `reason: CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable ScopeRequired TenantForbidden UnlistedOrigin`,
-	"realtime_rate_limited_total":    `limit: client memberships probe publish`,
-	"realtime_quota_bytes":           `quota: answers bodies person seen state`,
-	"realtime_quota_limit_bytes":     `quota: answers bodies person seen state`,
-	"realtime_quota_refused_total":   `quota: answers bodies person seen state`,
+	"realtime_auth_failures_total":   `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
+	"realtime_rate_limited_total":    `limit: admin client memberships probe publish`,
+	"realtime_quota_bytes":           `quota: answers bodies ids person seen state`,
+	"realtime_quota_limit_bytes":     `quota: answers bodies ids person seen state`,
+	"realtime_quota_refused_total":   `quota: answers bodies ids person seen state`,
+	"realtime_unproven_cut_total":    `bound: address all`,
 	"realtime_presence_profiles":     `status: away online`,
 	"realtime_server_errors_total":   `kind: accept client other panic tls`,
 }

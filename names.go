@@ -11,6 +11,7 @@ import (
 const (
 	MaxBatchEvents    = 1_000
 	MaxTargetProfiles = 10_000
+	MaxExcludedIDs    = 1_000 // of connections
 	MaxAskedProfiles  = 200
 )
 
@@ -66,9 +67,6 @@ func isText(s string) bool {
 	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// textBytes is what a text takes in memory that is kept by itself.
-func textBytes(s string) int64 { return int64(len(s)+15) &^ 15 }
-
 // checkName is the rule of profile, conversation and group ids.
 func checkName(id string) error {
 	switch {
@@ -88,3 +86,19 @@ func checkConnectionID(id string) error {
 	}
 	return nil
 }
+
+// blockBytes is the memory that Go takes for so many bytes: its sizes lie up to a fifth apart,
+// and above 32 KiB it takes whole pages (runtime/sizeclasses.go).
+func blockBytes(n int) int64 {
+	const page = 8 << 10
+	switch {
+	case n > 4*page:
+		return int64(n+page-1) &^ (page - 1)
+	case n > 256:
+		n += n / 8
+	}
+	return int64(n+15) &^ 15
+}
+
+// textBytes is the memory that a text takes that nothing else holds.
+func textBytes(s string) int64 { return blockBytes(len(s)) }

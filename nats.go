@@ -22,7 +22,8 @@ type BrokerConfig struct {
 	Creds    string // path of a credentials file; empty: none
 	Prefix   string // of all subjects and streams
 	Replicas int
-	Limits   MemoryLimits // Bytes is of all tenants together; Total of what this hub keeps near
+	Limits   MemoryLimits // Bytes is of a tenant, also at the broker; Total of what this hub keeps near
+	Disk     int64        // bytes of all tenants together at the broker; 0: no limit
 	// Prepare: the sink prepares for what other hubs append.
 	Prepare bool
 	Logger  *slog.Logger
@@ -52,7 +53,7 @@ const (
 // allows.
 func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{
-		logger: cfg.Logger, log: &brokerLog{logger: cfg.Logger},
+		logger: cfg.Logger, log: &brokerLog{disk: cfg.Disk, logger: cfg.Logger},
 		rooms: &brokerRooms{enrolled: map[string]*enrolment{}, logger: cfg.Logger},
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger},
 	}
@@ -124,7 +125,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	name, log, rooms, others := b.peers.name(), b.log, b.rooms, b.peers
 	kept := journal.Config{
 		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
-		Bytes: cfg.Limits.Bytes, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
+		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
 		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
 	}
 	if cfg.Prepare {
@@ -143,8 +144,10 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	}
 	if err != nil {
 		log.journal.Close()
+		return err
 	}
-	return err
+	log.journal.KeepWithin(func() bool { return others.first() })
+	return nil
 }
 
 // Close leaves the others.

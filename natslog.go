@@ -20,6 +20,7 @@ type brokerLog struct {
 	journal *journal.Journal
 	shelves shelves
 	sinks   []Sink
+	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
 	logger  *slog.Logger
 
@@ -132,6 +133,11 @@ func (l *brokerLog) entriesOf(items []*journal.Item, epoch Epoch) []*Entry {
 func (l *brokerLog) handle(tenant string, items []*journal.Item) {
 	h := l.shelves.lock(tenant, true)
 	entries := l.entriesOf(items, h.epoch)
+	room := int64(0)
+	if h.attached > 0 {
+		room = storedSize(entries)
+		l.shelves.expectLocked(h, room)
+	}
 	for _, e := range entries {
 		switch {
 		case !e.Event.Stored() || e.Cursor.Seq <= h.head:
@@ -139,8 +145,10 @@ func (l *brokerLog) handle(tenant string, items []*journal.Item) {
 			l.shelves.resetLocked(h, h.epoch, e.Cursor.Seq)
 		default:
 			l.shelves.pushLocked(h, e)
+			room -= e.Size()
 		}
 	}
+	l.shelves.missLocked(h, max(0, room))
 	l.shelves.evictLocked(h, time.Now())
 	h.mu.Unlock()
 	if len(entries) > 0 {
@@ -278,16 +286,11 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 
 // expired makes a Page of the place from where a read can go on.
 func (l *brokerLog) expired(tenant string, err error) (Page, error) {
-	if gone, ok := errors.AsType[*goneError](err); ok {
-		return Page{Next: Cursor{l.epoch(tenant), gone.oldest}}, ErrExpired
+	if gone, ok := errors.AsType[*journal.GoneError](err); ok {
+		return Page{Next: Cursor{l.epoch(tenant), gone.Oldest}}, ErrExpired
 	}
 	return Page{}, logError(err)
 }
-
-// goneError says that a read begins before the oldest place there is.
-type goneError struct{ oldest uint64 }
-
-func (e *goneError) Error() string { return ErrExpired.Error() }
 
 // bringNear reads what a tenant's shelf has not, after a place, so that all who come
 // back read it from there. One at a time does it for a tenant.
@@ -301,36 +304,29 @@ func (l *brokerLog) bringNear(ctx context.Context, h *shelf, after uint64) error
 		return nil
 	}
 	var entries []*Entry
-	var size int64
+	fits := true
 	err := l.scan(ctx, h.tenant, after, from, func(e *Entry) bool {
-		entries = append(entries, e)
-		size += e.Size()
-		return l.shelves.limits.Total <= 0 || size < l.shelves.limits.Total/4
+		if fits = l.shelves.expect(h, e.Size()); fits {
+			entries = append(entries, e)
+		}
+		return fits
 	})
-	if err != nil {
-		return err
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	tooMuch := l.shelves.limits.Total > 0 && size >= l.shelves.limits.Total/4
-	if !tooMuch && !h.forgotten && h.epoch == epoch && h.from == from {
+	room := storedSize(entries)
+	if err == nil && fits && !h.forgotten && h.epoch == epoch && h.from == from {
 		l.shelves.prependLocked(h, after, entries)
+		room = 0
 	}
-	return nil
+	l.shelves.missLocked(h, room)
+	return err
 }
 
-// scan reads a tenant's events after a place up to another, until take says that it
-// is enough; a *goneError where some of them have gone.
+// scan reads a tenant's events after a place up to another that exists, until take says
+// that it is enough; a *journal.GoneError where some of them have gone.
 func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*Entry) bool) error {
-	span, err := l.journal.Span(ctx, tenant)
-	if err != nil {
-		return err
-	}
-	if after < span.Oldest {
-		return &goneError{span.Oldest}
-	}
 	epoch := l.epoch(tenant)
-	return l.journal.Read(ctx, tenant, after, min(until, span.Last), func(list []journal.Message) bool {
+	return l.journal.Read(ctx, tenant, after, until, func(list []journal.Message) bool {
 		for _, m := range list {
 			e := l.entryOf(&journal.Item{Key: tenant, Data: m.Data, Seq: m.Seq}, epoch)
 			if e != nil && !take(e) {
@@ -369,10 +365,11 @@ func (l *brokerLog) Sweep(now time.Time) { l.shelves.sweep(now) }
 func (l *brokerLog) Stats() LogStats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	stats := LogStats{Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
+	stats := LogStats{Limit: l.disk, Memory: l.shelves.total.Load(), Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
 	keys, messages, bytes, err := l.journal.Stats(ctx)
 	if stats.Unknown = err != nil; !stats.Unknown {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
+	stats.CutTenant, stats.CutAll = l.journal.Cut()
 	return stats
 }

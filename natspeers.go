@@ -38,6 +38,12 @@ func (p *brokerPeers) Node() [4]byte { return p.node }
 // Others implements Peers.
 func (p *brokerPeers) Others() bool { return len(p.peers.Nodes()) > 0 }
 
+// first says whether this hub does what one of them is to do.
+func (p *brokerPeers) first() bool {
+	others := p.peers.Nodes()
+	return len(others) == 0 || p.name() < others[0]
+}
+
 // sessionRow is a Session as others are told of it.
 type sessionRow struct {
 	Profile   string `json:"p"`

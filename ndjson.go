@@ -11,16 +11,21 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"realtimehub/internal/quota"
 )
 
 // Bounds of NDJSON publishing.
 const (
-	spoolBytes   = 64 << 20 // answers that publishers have not read yet, all together
 	writeTimeout = 30 * time.Second
 	bodyTimeout  = 30 * time.Second // for a client that keeps silent in the middle of its lines
 	// maxTogether lines that have come are published together: so their
 	// acknowledgements are awaited together.
 	maxTogether = 64
+
+	lineBuffer = 32 << 10 // of what has come
+	keptText   = 32 << 10 // of the lines that were taken from it; more is not kept
+	linesBytes = 96 << 10 // what a body takes while it is open, its goroutines too
 )
 
 // lineProblem is the answer to a line that was refused.
@@ -54,7 +59,8 @@ type lineIntake struct {
 	// are taken.
 	publish func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error)
 	refused func(error) // told of each line that was
-	budget  *spoolBudget
+	body    *allowance
+	answer  *allowance      // whose the answers are that are not read yet
 	ending  <-chan struct{} // closed when no more lines are taken
 	expires time.Time       // of the credential; zero: never
 }
@@ -66,12 +72,16 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
 		return &FieldError{CodeInvalidField, "results", -1, "must be all"}
 	}
+	if !in.body.use(linesBytes) {
+		return ErrBodies
+	}
 	rc := http.NewResponseController(w)
-	rc.EnableFullDuplex() // HTTP/2 needs none and says so
+	rc.EnableFullDuplex()            // HTTP/2 needs none and says so
+	rc.SetWriteDeadline(time.Time{}) // the server's own is for answers that come at once
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
-	out := newSpool(w, in.budget)
+	out := newSpool(w, in.answer)
 	defer out.finish()
 
 	var sum lineSummary
@@ -79,11 +89,13 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	taking, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
 	go body.interrupt(taking, stop)
-	lines := lineReader{bufio.NewReaderSize(body, 64<<10), nil, in.maxLine}
-	var pending [][]byte // lines, whose buffers are used again
+	lines := lineReader{in: bufio.NewReaderSize(body, lineBuffer), max: in.maxLine, memory: in.body}
+	var pending [][]byte // lines
 	var numbers []int
 	for n := 0; ; {
-		numbers = numbers[:0]
+		lines.reset()
+		clear(pending) // or a long line is kept while the next one is waited for
+		pending, numbers = pending[:0], numbers[:0]
 		var end error // of the line after those
 		for more := true; more && end == nil && len(numbers) < maxTogether; more = lines.more() {
 			var line []byte
@@ -93,14 +105,10 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 				end = body.expired() // the line may have been read before
 			}
 			if end == nil && len(bytes.TrimSpace(line)) > 0 {
-				if len(pending) == len(numbers) {
-					pending = append(pending, nil)
-				}
-				pending[len(numbers)] = append(pending[len(numbers)][:0], line...)
-				numbers = append(numbers, n)
+				pending, numbers = append(pending, line), append(numbers, n)
 			}
 		}
-		receipts, errs := in.publish(r.Context(), taking, pending[:len(numbers)])
+		receipts, errs := in.publish(r.Context(), taking, pending)
 		for i, number := range numbers {
 			var err error
 			switch got := receipts[i]; {
@@ -237,32 +245,50 @@ func (b *patientBody) Read(p []byte) (int, error) {
 }
 
 // lineReader reads lines of at most max bytes (0: any); a longer one is skipped
-// to its end and is an error, and reading can go on.
+// to its end and is an error, as is one for which there is no memory, and reading can
+// go on.
 type lineReader struct {
-	in   *bufio.Reader
-	line []byte
-	max  int
+	in     *bufio.Reader
+	max    int
+	memory *allowance
+	text   []byte // the lines since reset
 }
 
+// reset gives up the lines that were read.
+func (l *lineReader) reset() {
+	if l.text = l.text[:0]; cap(l.text) > keptText {
+		l.text = nil
+	}
+	l.memory.back(linesBytes)
+}
+
+// next is the next line, until reset.
 func (l *lineReader) next() ([]byte, error) {
-	l.line = l.line[:0]
-	tooLong := false
+	start := len(l.text)
+	var skipped error
 	for {
 		part, err := l.in.ReadSlice('\n')
-		if tooLong = tooLong || l.max > 0 && len(l.line)+len(bytes.TrimRight(part, "\r\n")) > l.max; !tooLong {
-			l.line = append(l.line, part...)
+		switch n := len(l.text) - start; {
+		case skipped != nil:
+		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
+			skipped = &http.MaxBytesError{Limit: int64(l.max)}
+		case !l.memory.use(bodyCopies * len(part)):
+			skipped = ErrBodies
+		default:
+			l.text = append(l.text, part...)
 		}
 		switch {
 		case err == bufio.ErrBufferFull:
 			continue
-		case err == io.EOF && (len(l.line) > 0 || tooLong):
+		case err == io.EOF && (len(l.text) > start || skipped != nil):
 		case err != nil:
 			return nil, err
 		}
-		if tooLong {
-			return nil, &http.MaxBytesError{Limit: int64(l.max)}
+		if skipped != nil {
+			l.text = l.text[:start]
+			return nil, skipped
 		}
-		return l.line, nil
+		return l.text[start:len(l.text):len(l.text)], nil
 	}
 }
 
@@ -272,42 +298,25 @@ func (l *lineReader) more() bool {
 	return bytes.IndexByte(come, '\n') >= 0
 }
 
-// spoolBudget bounds what all spools hold together.
-type spoolBudget struct {
-	mu   sync.Mutex
-	left int // guarded by mu
-}
-
-// take takes n bytes if there are as many, or in any case when forced.
-func (b *spoolBudget) take(n int, force bool) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !force && b.left < n {
-		return false
-	}
-	b.left -= n
-	return true
-}
-
-func (b *spoolBudget) give(n int) { b.take(-n, true) }
-
-// spool writes answers beside the reading of the body; past the budget put waits
-// until the client reads, and gives up after writeTimeout.
+// spool writes answers beside the reading of the body; past its holder's share of the
+// memory for answers put waits until the client reads, and gives up after writeTimeout.
 type spool struct {
 	w      http.ResponseWriter
-	budget *spoolBudget
+	pool   *quota.Pool[tenantProfile]
+	holder tenantProfile
 	ended  chan struct{}
 
 	mu   sync.Mutex
 	cond *sync.Cond
 	// Guarded by mu.
 	pending []byte
+	held    int // bytes, with those that are being written
 	closed  bool
 	err     error
 }
 
-func newSpool(w http.ResponseWriter, budget *spoolBudget) *spool {
-	s := &spool{w: w, budget: budget, ended: make(chan struct{})}
+func newSpool(w http.ResponseWriter, memory *allowance) *spool {
+	s := &spool{w: w, pool: memory.pool, holder: memory.holder, ended: make(chan struct{})}
 	s.cond = sync.NewCond(&s.mu)
 	go s.run()
 	return s
@@ -321,8 +330,7 @@ func (s *spool) put(answer any) error {
 	line = append(line, '\n')
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// One line is always taken: others may hold the whole budget.
-	for s.err == nil && !s.budget.take(len(line), len(s.pending) == 0) {
+	for s.err == nil && !s.takeLocked(len(line)) {
 		s.cond.Wait()
 	}
 	if s.err == nil {
@@ -330,6 +338,23 @@ func (s *spool) put(answer any) error {
 		s.cond.Broadcast()
 	}
 	return s.err
+}
+
+// takeLocked takes memory for n bytes. One line is always taken: the holder's other calls
+// may have all of its share.
+func (s *spool) takeLocked(n int) bool {
+	if s.held == 0 {
+		s.pool.Force(s.holder, int64(n))
+	} else if !s.pool.Take(s.holder, int64(n)) {
+		return false
+	}
+	s.held += n
+	return true
+}
+
+func (s *spool) giveLocked(n int) {
+	s.pool.Give(s.holder, int64(n))
+	s.held -= n
 }
 
 func (s *spool) run() {
@@ -352,10 +377,10 @@ func (s *spool) run() {
 			err = rc.Flush()
 		}
 		rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
-		s.budget.give(len(data))
 		s.mu.Lock()
+		s.giveLocked(len(data))
 		if s.err = err; err != nil { // nobody will write what came meanwhile
-			s.budget.give(len(s.pending))
+			s.giveLocked(len(s.pending))
 			s.pending = nil
 		}
 		s.cond.Broadcast()

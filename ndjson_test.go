@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/quota"
 )
 
 // stuckWriter is an answer that nobody reads: a write waits, until the client is gone.
@@ -23,10 +25,10 @@ func (w stuckWriter) Write([]byte) (int, error) {
 // A reader that breaks off leaves nothing of its answers in the budget of all.
 func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	is := is.New(t)
-	budget := &spoolBudget{left: spoolBytes}
+	pool := quota.New[tenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
-		out := newSpool(w, budget)
+		out := newSpool(w, &allowance{pool: pool})
 		is.NoErr(out.put("being written"))
 		<-w.waits
 		for range 1000 {
@@ -36,5 +38,5 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 		out.finish()
 		is.True(out.put("too late") != nil)
 	}
-	is.Equal(budget.left, spoolBytes) // whole again
+	is.Equal(pool.Total(), int64(0)) // whole again
 }

@@ -64,7 +64,7 @@ func parseOrigin(text string) (scheme, host string, err error) {
 		return "", "", errors.New("has letters that browsers write as punycode, xn--…: new URL('…').origin in a browser's console shows how")
 	case !hostName.MatchString(name):
 		return "", "", errors.New("is not an origin: of a host only all below one may be meant, as in https://*.example.com")
-	case wild && !strings.Contains(below, ".") && below != "localhost":
+	case wild && !strings.Contains(strings.TrimSuffix(below, "."), ".") && below != "localhost":
 		return "", "", errors.New("means nearly all there are: name a host, as in https://*.example.com, or all with * alone")
 	}
 	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {

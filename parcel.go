@@ -50,10 +50,8 @@ func (p *parcel) exclude(t *Target) {
 	}
 	if excluded := t.ExcludeConnections; len(excluded) > 0 {
 		p.notConns = make(map[uuid.UUID]struct{}, len(excluded))
-		for _, text := range excluded {
-			if id, err := uuid.Parse(text); err == nil { // no connection has another kind of id
-				p.notConns[id] = struct{}{}
-			}
+		for _, id := range excluded {
+			p.notConns[id] = struct{}{}
 		}
 	}
 }

@@ -459,21 +459,23 @@ func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileR
 }
 
 // All are a tenant's profiles of one status, or with status "" those that are
-// not offline, sorted.
-func (p *Presence) All(tenant string, status Status) []PresenceOf {
+// not offline, sorted: who they are, since there may be very many.
+func (p *Presence) All(tenant string, status Status) (list []ProfileRef) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := []PresenceOf{}
 	if r := p.tenants.of[tenant]; r != nil {
 		for _, who := range r.profiles.of {
-			if who.status == status || status == "" && who.status != Offline {
-				list = append(list, who.show())
+			if who.status.is(status) {
+				list = append(list, who.ref)
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b PresenceOf) int { return compareProfiles(a.Profile, b.Profile) })
+	p.mu.Unlock()
+	slices.SortFunc(list, compareProfiles)
 	return list
 }
+
+// is says whether a status is the one that is asked for; "" asks for any but Offline.
+func (s Status) is(asked Status) bool { return s == asked || asked == "" && s != Offline }
 
 func (who *profile) show() PresenceOf {
 	at := formatTime(who.activeAt)

@@ -16,6 +16,7 @@ func profiles(w http.ResponseWriter, r *http.Request) {
 	rc.SetReadDeadline(time.Time{})
 	rc.SetWriteDeadline(time.Time{})
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	switch name := strings.TrimPrefix(r.URL.Path, profilesAt); name {
 	case "cmdline":
 		pprof.Cmdline(w, r)

@@ -235,7 +235,7 @@ func TestDoctorOverHTTP2(t *testing.T) {
 // The command's exit code says what it found, and what it prints never holds the token.
 func TestDoctorCommand(t *testing.T) {
 	alone(t, "a probe is of one hub")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=canary-service-key"}}), LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
+	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=canary-service-key-0001"}}), LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
 	held := newProxy(t, h.URL, faults{hold: 16 << 10}).URL
 	stripped := newProxy(t, h.URL, faults{drop: "Authorization"}).URL
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -259,7 +259,7 @@ func TestDoctorCommand(t *testing.T) {
 	}{
 		"fine, with a token":           {[]string{"-for", "2s", "-token", token(), h.URL}, "", 0, "Streams work."},
 		"fine, with the environment":   {[]string{"-for", "2s", h.URL + "/v1/stream?access_token=canary"}, token(), 0, "Streams work."},
-		"fine, with a key, for a tool": {[]string{"-for", "2s", "-json", h.URL}, "canary-service-key", 0, `"verdict": "fine"`},
+		"fine, with a key, for a tool": {[]string{"-for", "2s", "-json", h.URL}, "canary-service-key-0001", 0, `"verdict": "fine"`},
 		"fine, flags behind":           {[]string{h.URL, "-for", "2s", "-token", token()}, "", 0, "Streams work."},
 		"flags on both sides":          {[]string{"-json", h.URL, "-for", "2s"}, token(), 0, `"verdict": "fine"`},
 		"two URLs":                     {[]string{h.URL, "-for", "2s", h.URL}, token(), 2, "one URL, not 2\n\nUsage:"},

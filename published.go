@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -22,6 +26,9 @@ const (
 	keysRetry     = time.Second // after a fetch that failed, twice as long each time
 	keysRetryMost = 30 * time.Second
 )
+
+// mostKeyBytes is what an answer with keys may have; that of a large provider has 10 KB.
+const mostKeyBytes = 1 << 20
 
 // mostUnknown tokens are remembered, to be told that a fetch has brought no key for them.
 const mostUnknown = 1000
@@ -52,13 +59,47 @@ func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (*publishe
 	if _, err := url.ParseRequestURI(from); err != nil {
 		return nil, err
 	}
-	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) {
-		set, err := jwkset.NewStorageFromHTTP(from, jwkset.HTTPClientStorageOptions{Ctx: ctx, HTTPTimeout: keysTimeout})
-		if err != nil {
-			return nil, err
+	client := &http.Client{Timeout: keysTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
+}
+
+// readKeys asks for the keys once. Where a redirect leads nobody has said to trust. Keys
+// of kinds that are not known are left out.
+func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwkset.JWK, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the answer is %d, not 200 (redirects are not followed)", res.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, mostKeyBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > mostKeyBytes {
+		return nil, fmt.Errorf("the answer has more than %d bytes", mostKeyBytes)
+	}
+	var set jwkset.JWKSMarshal
+	if err := json.Unmarshal(body, &set); err != nil {
+		return nil, errors.New("the answer is no JSON of a key set")
+	}
+	for _, one := range set.Keys {
+		key, err := jwkset.NewJWKFromMarshal(one, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
+		switch {
+		case errors.Is(err, jwkset.ErrUnsupportedKey):
+		case err != nil:
+			return nil, fmt.Errorf("a key is not valid: %w", err)
+		default:
+			keys = append(keys, key)
 		}
-		return set.KeyReadAll(ctx)
-	}), nil
+	}
+	return keys, nil
 }
 
 func keepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 )
 
@@ -16,7 +17,7 @@ type publisher struct {
 	metrics  *Metrics
 	bodies   bodyLimit
 	maxEvent int // bytes of a payload; 0 lifts the limit
-	results  *spoolBudget
+	quotas   *Quotas
 
 	calls   atomic.Int64 // that are being answered
 	storing atomic.Int64 // that are with the hub
@@ -26,21 +27,35 @@ type publisher struct {
 // events takes one event, or a body of lines.
 func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
+		body, answer := p.quotas.Body(r, who), p.quotas.Answer(r, who)
+		defer body.close()
 		trace := traceOf(r)
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
-			return p.each(ctx, taking, lines, who, trace)
+			return p.each(ctx, taking, lines, who, trace, body)
 		}
-		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, p.results, p.hub.Drained(), who.Expires})
+		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.Drained(), who.Expires})
 	}
 	return p.one(w, r, who, nil)
 }
 
+// read reads a body, unless its caller is past the rate already, as far as can be told.
+func (p *publisher) read(r *http.Request, who *Caller, memory *allowance) ([]byte, error) {
+	if tenant := who.Only(); tenant != "" {
+		if err := p.limits.MayPublish(tenant); err != nil {
+			return nil, err
+		}
+	}
+	return p.bodies.read(r, memory)
+}
+
 func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
-	body, err := p.bodies.read(w, r)
+	memory := p.quotas.Body(r, who)
+	defer memory.close()
+	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
 	}
-	event, err := DecodeEvent(body, at, p.maxEvent)
+	event, err := decodeEvent(body, at, p.maxEvent, memory.use)
 	if err != nil {
 		return err
 	}
@@ -58,7 +73,7 @@ func (p *publisher) to(kind TargetKind) handler {
 		var faults Faults
 		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
 		faults.tenant("tenantId", at.TenantID)
-		switch id := r.PathValue("id"); kind {
+		switch id := strings.Clone(r.PathValue("id")); kind {
 		case KindProfile:
 			at.Target = ToProfile(faults.profile("profile", id))
 		case KindConversation:
@@ -76,11 +91,18 @@ func (p *publisher) to(kind TargetKind) handler {
 }
 
 func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	body, err := p.bodies.read(w, r)
+	memory, answer := p.quotas.Body(r, who), p.quotas.Answer(r, who)
+	defer memory.close()
+	defer answer.close()
+	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
 	}
-	events, err := DecodeBatch(body, p.maxEvent)
+	events, err := decodeBatch(body, p.maxEvent, memory.use)
+	if err != nil {
+		return err
+	}
+	out, err := newRows(w, http.StatusAccepted, answer, "results") // before anything is stored
 	if err != nil {
 		return err
 	}
@@ -89,22 +111,23 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 	if err != nil {
 		return err
 	}
-	results := make([]receipt, len(receipts))
-	for i, receipt := range receipts {
-		results[i] = wireReceipt(receipt)
+	for _, receipt := range receipts {
+		if !out.add(receipt.appendJSON) {
+			break
+		}
 	}
-	return reply(w, http.StatusAccepted, map[string]any{"results": results})
+	return out.end()
 }
 
 // each publishes lines, each for itself, though together where nothing speaks
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
-func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string) ([]Receipt, []error) {
+func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*Event
 	var of []int // their lines
 	for i, line := range lines {
-		event, err := DecodeEvent(line, nil, p.maxEvent)
+		event, err := decodeEvent(line, nil, p.maxEvent, memory.use)
 		if errs[i] = err; err == nil {
 			within(trace, event)
 			events, of = append(events, event), append(of, i)
@@ -164,12 +187,15 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, li
 	return receipts, err
 }
 
-// publish hands events to the hub, unless its streams are at their end.
+// publish hands events to the hub, unless its streams are at their end or its memory is.
 func (p *publisher) publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	p.storing.Add(1) // before ended is looked at: end waits for it
 	defer p.storing.Add(-1)
 	if p.ended.Load() {
 		return nil, errLate
+	}
+	if p.hub.Overloaded() {
+		return nil, ErrOverloaded
 	}
 	return p.hub.Publish(ctx, events)
 }

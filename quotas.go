@@ -16,7 +16,8 @@ var (
 // Quotas bound what outlives a call and what a client can make wait, each byte counted
 // where it is kept, for whom it is kept. A nil pool bounds nothing.
 type Quotas struct {
-	State   *quota.Pool[string]        // connections, filters, watch lists, memberships, presence, ids: by tenant
+	State   *quota.Pool[string]        // connections, filters, watch lists, memberships, presence: by tenant
+	IDs     *quota.Pool[string]        // ids of events, by tenant; past their number the oldest go
 	Person  *quota.Pool[tenantProfile] // what of that is one person's making
 	Seen    *quota.Pool[string]        // what of that is about who has left
 	Bodies  *quota.Pool[tenantProfile] // bodies that are being read, by who sends them
@@ -29,14 +30,18 @@ const seenPart = 8
 // personsPart is how much of what is free one person may have, as a fraction.
 const personsPart = 8
 
+// idsPart is how much of what is for state the ids of events may have, as a fraction.
+const idsPart = 4
+
 // NewQuotas makes the pools of a plan.
 func NewQuotas(memory plan.Memory) *Quotas {
 	return &Quotas{
-		State:   quota.New[string](memory.State, 1),
+		State:   quota.New[string](memory.State-memory.State/idsPart, 1),
+		IDs:     quota.New[string](memory.State/idsPart, 1),
 		Person:  quota.New[tenantProfile](memory.State, personsPart),
 		Seen:    quota.New[string](memory.State/seenPart, 1),
-		Bodies:  quota.New[tenantProfile](memory.Calls/2, personsPart),
-		Answers: quota.New[tenantProfile](memory.Calls/2, personsPart),
+		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
+		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
 	}
 }
 
@@ -71,5 +76,5 @@ type QuotaStats interface {
 
 // Stats are the pools by name.
 func (q *Quotas) Stats() map[string]QuotaStats {
-	return map[string]QuotaStats{"state": q.State, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers}
+	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers}
 }

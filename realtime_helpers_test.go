@@ -222,7 +222,7 @@ func (h *clientHub) call(method, path, body string) map[string]any {
 	h.t.Helper()
 	req, _ := http.NewRequest(method, h.url+path, strings.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-API-Key", "key")
+	req.Header.Set("X-API-Key", "service-key-0001")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		h.t.Fatal(err)

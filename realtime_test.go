@@ -342,7 +342,7 @@ func TestRealtimeSandbox(t *testing.T) {
 // A token of another person than before ends the client: nobody is shown what is
 // somebody else's, neither here nor in the tabs that share the stream.
 func TestRealtimeAnotherPerson(t *testing.T) {
-	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=key")
+	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	token := func(sub string, life time.Duration) string {
 		return `"` + strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "exp", time.Now().Add(life).Unix()), "Bearer ") + `"`
 	}
@@ -376,7 +376,7 @@ func TestRealtimeActivity(t *testing.T) {
 // The token is refreshed before it ends: the stream lives on, and no address has it.
 func TestRealtimeToken(t *testing.T) {
 	is := is.New(t)
-	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=key")
+	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		io.WriteString(w, strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "user:alice", "exp", time.Now().Add(6*time.Second).Unix()), "Bearer "))

@@ -38,10 +38,10 @@ func newRecipes(t *testing.T, settings ...string) *recipes {
 	alone(t, "the page is of one hub")
 	r := &recipes{
 		t: t, dir: t.TempDir(), client: http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}},
-		url: serve(t, append(settings, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=acme=service-key", "REALTIME_RETRY=100ms")...),
+		url: serve(t, append(settings, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_RETRY=100ms")...),
 	}
 	token := strings.TrimPrefix(bearer(t, "sub", "user:42", "scope", "subscribe"), "Bearer ")
-	r.environ = append(os.Environ(), "REALTIME_JWT_SECRET="+testSecret, "HUB="+r.url, "KEY=service-key", "TOKEN="+token)
+	r.environ = append(os.Environ(), "REALTIME_JWT_SECRET="+testSecret, "HUB="+r.url, "KEY=service-key-0001", "TOKEN="+token)
 	writeFiles(t, recipesPage, r.dir)
 	return r
 }
@@ -106,7 +106,7 @@ func (r *recipes) call(method, url, body string, headers ...string) (status int,
 
 func (r *recipes) hub(method, path, body string) (status int, answer map[string]any) {
 	r.t.Helper()
-	return r.call(method, r.url+path, body, "X-API-Key", "service-key", "Content-Type", "application/json")
+	return r.call(method, r.url+path, body, "X-API-Key", "service-key-0001", "Content-Type", "application/json")
 }
 
 // What the pages have their reader type works as it stands.

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -43,67 +43,87 @@ var errMediaType = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaTy
 // bodyLimit is how many bytes a JSON body may have; 0 lifts the limit.
 type bodyLimit int
 
-// read reads a JSON body whole.
-func (most bodyLimit) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// smallCall is the limit of calls whose bodies say little.
+const smallCall bodyLimit = 64 << 10
+
+// firstRoom is what is made room for on a client's mere word.
+const firstRoom = 4 << 10
+
+var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
+
+// read reads a JSON body whole. Room is made for what comes, and not for what a client
+// says that will.
+func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	switch kind, err := mediaType(r); {
 	case err != nil:
 		return nil, err
 	case kind != "application/json":
 		return nil, errMediaType
 	}
-	if n := r.ContentLength; n > 0 && n <= smallBody && (most <= 0 || n <= int64(most)) {
-		body := make([]byte, n)
-		if _, err := io.ReadFull(r.Body, body); err != nil {
-			return nil, errBrokeOff
-		}
-		return body, nil
-	}
-	from := io.Reader(r.Body)
+	tooLarge := &http.MaxBytesError{Limit: int64(most)}
+	announced, end := r.ContentLength, int64(math.MaxInt) // where a client says that it ends; what is not read
 	if most > 0 {
-		from = http.MaxBytesReader(w, r.Body, int64(most))
+		if announced > int64(most) {
+			return nil, tooLarge
+		}
+		end = int64(most) + 1
 	}
-	body, err := io.ReadAll(from)
-	var tooLarge *http.MaxBytesError
-	if err != nil && !errors.As(err, &tooLarge) {
-		return nil, errBrokeOff
+	if announced >= 0 {
+		end = min(end, announced)
 	}
-	return body, err
+	for body := []byte(nil); ; {
+		if len(body) == cap(body) {
+			if int64(len(body)) == announced {
+				return body, nil
+			}
+			more := int(min(int64(max(2*cap(body), firstRoom)), end))
+			if !memory.use(bodyCopies * (more - cap(body))) {
+				return nil, ErrBodies
+			}
+			body = append(make([]byte, 0, more), body...)
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case most > 0 && len(body) > int(most):
+			return nil, tooLarge
+		case err == io.EOF && announced > int64(len(body)), err != nil && err != io.EOF:
+			return nil, errBrokeOff
+		case err == io.EOF:
+			return body, nil
+		}
+	}
 }
 
-// smallBody is how much is made room for on a client's mere word.
-const smallBody = 4 << 10
-
-var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
-
 // object reads a small body strictly, all faults at once.
-func (most bodyLimit) object(w http.ResponseWriter, r *http.Request, member func(f *Faults, name string, v strictjson.Value)) error {
-	body, err := most.read(w, r)
+func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *Faults, name string, v strictjson.Value)) error {
+	body, err := most.read(r, memory)
 	if err != nil {
 		return err
 	}
-	var faults Faults
-	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) { member(&faults, string(name), v) }); err != nil {
+	faults := Faults{room: memory.use}
+	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if !faults.full() {
+			member(&faults, string(name), v)
+		}
+	}); err != nil {
 		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
 	}
 	return faults.Err()
 }
 
 // profiles reads a body that names profiles to ask about.
-func (most bodyLimit) profiles(w http.ResponseWriter, r *http.Request) (asked []ProfileRef, err error) {
+func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []ProfileRef, err error) {
 	found := false
-	err = most.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+	err = most.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		if name != "profiles" {
 			f.add(CodeUnknownField, name, `the body has "profiles" only`)
 			return
 		}
 		found = !absent(v)
-		count := 0
-		v.Array(func(int, strictjson.Value) { count++ })
-		if count > MaxAskedProfiles {
-			f.add(CodeInvalidField, name, "%d profiles at most", MaxAskedProfiles)
-			return
+		if !f.tooMany(CodeInvalidField, name, v, MaxAskedProfiles, "profiles") {
+			asked = f.profiles(CodeInvalidField, name, v)
 		}
-		asked = f.profiles(CodeInvalidField, name, v)
 	})
 	if err == nil && !found {
 		err = &FieldError{CodeInvalidField, "profiles", -1, "an array of profiles is needed"}

@@ -376,11 +376,11 @@ func TestHistory(t *testing.T) {
 	is.Equal(none, nil)
 	is.Equal(gap, false)
 	is.Equal(h.find("acme"), nil) // a read makes no tenant
-	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["x"]}}`, "0")
+	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["01a20b6b-b9ee-789c-bf01-260aa0b28d5c"]}}`, "0")
 	_, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?after="+start, "")
 	events, err := json.Marshal(answer["events"])
 	is.NoErr(err)
-	is.Equal(string(events), fmt.Sprintf(`[{"id":%q,"payload":0,"target":{"exclude":{"connectionIds":["x"],"profiles":[{"id":"me","type":"user"}]},`+
+	is.Equal(string(events), fmt.Sprintf(`[{"id":%q,"payload":0,"target":{"exclude":{"connectionIds":["01a20b6b-b9ee-789c-bf01-260aa0b28d5c"],"profiles":[{"id":"me","type":"user"}]},`+
 		`"kind":"profiles","profiles":[{"id":"1","type":"user"},{"id":"2","type":"bot"}]},"tenantId":"acme","timestamp":%q,"type":"a.b"}]`, first["id"], first["timestamp"]))
 	for i := range 4 {
 		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(i+1))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 )
 
@@ -23,6 +24,8 @@ type Config struct {
 	Addr             string        `env:"ADDR" envDefault:"127.0.0.1:8080"`
 	TLSCert          string        `env:"TLS_CERT"`
 	TLSKey           string        `env:"TLS_KEY"`
+	TLSClientCA      string        `env:"TLS_CLIENT_CA"`
+	AdminAddr        string        `env:"ADMIN_ADDR"`
 	JWTSecret        string        `env:"JWT_SECRET"`
 	JWTPublicKey     string        `env:"JWT_PUBLIC_KEY"`
 	JWKSURL          string        `env:"JWKS_URL"`
@@ -57,12 +60,17 @@ type Config struct {
 	MaxPerTenant     int           `env:"MAX_CONNECTIONS_PER_TENANT" envDefault:"0"`
 	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"256"`
 	MaxMemberships   int           `env:"MAX_MEMBERSHIPS_PER_TENANT" envDefault:"1000000"`
+	MaxPerAddress    int           `env:"MAX_CONNECTIONS_PER_ADDRESS" envDefault:"256"`
+	TrustedProxies   []string      `env:"TRUSTED_PROXIES"`
 	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"20"`
+	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
+	AdminRate        float64       `env:"ADMIN_RATE" envDefault:"100"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
 	NATSReplicas     int           `env:"NATS_REPLICAS" envDefault:"1"`
+	NATSHistoryBytes *int64        `env:"NATS_HISTORY_BYTES"` // nil: 1 GiB, or HISTORY_BYTES if that is more
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
 	MetricsTenants   int           `env:"METRICS_TENANTS" envDefault:"0"`
@@ -108,17 +116,20 @@ func loadConfig(environ []string) (Config, error) {
 		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
 		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
 		{"MAX_CONNECTIONS", int64(cfg.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(cfg.MaxPerTenant)},
-		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(cfg.MaxMemberships)},
+		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(cfg.MaxPerAddress)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(cfg.MaxMemberships)},
 	} {
 		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
+	_, bad := lobby.ParseProxies(cfg.TrustedProxies)
+	wrong(bad != nil, "TRUSTED_PROXIES", "%v", bad)
 	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
-	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate} {
+	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate, "ADMIN_RATE": cfg.AdminRate} {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
 	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
 	for name, set := range map[string]*int64{
 		"MEMORY_BUDGET": cfg.MemoryBudget, "HISTORY_TOTAL_BYTES": cfg.HistoryTotal, "STATE_BYTES": cfg.StateBytes, "CALL_BYTES": cfg.CallBytes,
+		"NATS_HISTORY_BYTES": cfg.NATSHistoryBytes,
 	} {
 		wrong(set != nil && *set < 0, name, "is negative; 0 lifts the limit")
 	}
@@ -134,10 +145,17 @@ func loadConfig(environ []string) (Config, error) {
 				name, "is not an http or https URL, which for membership has no query")
 		}
 	}
-	host, _, err := net.SplitHostPort(cfg.Addr)
-	wrong(err != nil, "ADDR", "%q is not host:port", cfg.Addr)
-	wrong(err == nil && cfg.auth().open() && !isLoopback(host) && !cfg.DangerouslyOpen, "ADDR",
-		"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", cfg.Addr, envPrefix)
+	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", envPrefix)
+	wrong(cfg.TLSClientCA != "" && len(cfg.APIKeys) == 0 && cfg.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", envPrefix)
+	for _, listen := range []struct{ name, addr string }{{"ADDR", cfg.Addr}, {"ADMIN_ADDR", cfg.AdminAddr}} {
+		if listen.addr == "" && listen.name == "ADMIN_ADDR" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(listen.addr)
+		wrong(err != nil, listen.name, "%q is not host:port", listen.addr)
+		wrong(err == nil && cfg.auth().open() && !isLoopback(host) && !cfg.DangerouslyOpen, listen.name,
+			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, envPrefix)
+	}
 	return cfg, errors.Join(errs...)
 }
 
@@ -190,8 +208,26 @@ func unknownVariables(environ []string) (unknown []string) {
 func (cfg *Config) auth() AuthConfig {
 	return AuthConfig{
 		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
-		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Origins: cfg.CORSOrigins,
+		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
+		FailedRate: cfg.FailedTokenRate,
 	}
+}
+
+// disk is how many bytes all histories may take at the broker; 0: no limit.
+func (cfg *Config) disk() int64 {
+	switch {
+	case cfg.NATSHistoryBytes != nil:
+		return *cfg.NATSHistoryBytes
+	case cfg.HistoryBytes == 0:
+		return 0
+	}
+	return max(1<<30, cfg.HistoryBytes)
+}
+
+// proxies are the trusted ones, which were checked.
+func (cfg *Config) proxies() lobby.Proxies {
+	proxies, _ := lobby.ParseProxies(cfg.TrustedProxies)
+	return proxies
 }
 
 // memory is the plan for the memory that is there, with what was set.

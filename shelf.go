@@ -7,6 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/largest"
+	"realtimehub/internal/quota"
 )
 
 // MemoryLimits bound what is kept in memory; 0 lifts a limit.
@@ -17,24 +20,27 @@ type MemoryLimits struct {
 	Total  int64         // bytes of all tenants together
 	Window time.Duration // in which an id is recognised again; 0: none is
 	IDs    int           // remembered at most, of all tenants together
+
+	Held *quota.Pool[string] // what ids take is counted there, by tenant; nil: nowhere
 }
 
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 512
-
-// sampled tenants are looked at to find a large one.
-const sampled = 32
+const shelfBytes = 832
 
 // shelves keep the last entries of tenants in memory, within limits, so that a
 // reader finds what is for it without looking at anybody else's.
 //
-// Lock order: shelves.mu → shelf.mu.
+// Lock order: shelves.mu → shelf.mu → shelves.ranking; nobody holds two shelves.
 type shelves struct {
 	limits MemoryLimits              // static
 	begin  func(tenant string) Epoch // static: a new shelf's
 	rises  bool                      // static: no place is given twice, whatever is forgotten
 
 	total atomic.Int64
+	cut   [bounds]atomic.Int64 // entries that went before their time, by the bound that they were past
+
+	ranking sync.Mutex
+	sizes   largest.Sizes[*shelf] // guarded by ranking: what could go of each
 
 	mu sync.RWMutex
 	// Guarded by mu.
@@ -43,11 +49,18 @@ type shelves struct {
 	floor      uint64           // the last place of those whose graves are forgotten too
 }
 
+// The bounds of bytes that an entry may be past.
+const (
+	ofTenant = iota
+	ofAll
+	bounds
+)
+
 // grave is what is remembered of a forgotten shelf that had something.
 type grave struct{ from, head uint64 }
 
 const (
-	graveBytes = 128    // that one takes in memory, as measured
+	graveBytes = 240    // that one takes in memory, of a tenant with a long name
 	mostGraves = 65_536 // in one generation
 )
 
@@ -67,10 +80,10 @@ func most(n int, size, bytes int64) int {
 type shelf struct {
 	tenant string // static
 
-	bytes atomic.Int64 // changed under mu
-
 	mu sync.Mutex
 	// Guarded by mu.
+	bytes     int64 // all that is counted
+	coming    int64 // of those, for entries that are not there yet
 	epoch     Epoch
 	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
@@ -103,6 +116,7 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 				s.account(h, shelfBytes)
 			}
 			s.mu.Unlock()
+			s.shrink()
 		}
 		h.mu.Lock()
 		if !h.forgotten {
@@ -151,17 +165,78 @@ func (s *shelves) digLocked(tenant string) {
 	s.total.Add(graveBytes * int64(len(s.young)+len(s.old)-before))
 }
 
+// account counts bytes of a shelf that nobody else has now.
 func (s *shelves) account(h *shelf, n int64) {
-	h.bytes.Add(n)
+	if n == 0 {
+		return
+	}
+	h.bytes += n
 	s.total.Add(n)
+	if s.limits.Total > 0 {
+		s.ranking.Lock()
+		s.sizes.Set(h, h.bytes-shelfBytes)
+		s.ranking.Unlock()
+	}
+}
+
+// full says that all have more than they may.
+func (s *shelves) full() bool { return s.limits.Total > 0 && s.total.Load() > s.limits.Total }
+
+// most is the shelf of which most could go; nil where nothing could.
+func (s *shelves) most() (h *shelf, bytes int64) {
+	s.ranking.Lock()
+	defer s.ranking.Unlock()
+	h, bytes, _ = s.sizes.Most()
+	return h, bytes
+}
+
+// expectLocked counts the bytes of entries that are to come, and makes room for them
+// before they are there. It lets go of the shelf meanwhile, which is not forgotten until
+// they were pushed or are no longer expected.
+func (s *shelves) expectLocked(h *shelf, n int64) {
+	h.coming += n
+	s.account(h, n)
+	if n > 0 && s.full() {
+		h.mu.Unlock()
+		s.shrink()
+		h.mu.Lock()
+	}
+}
+
+// missLocked is for bytes that were expected and do not come.
+func (s *shelves) missLocked(h *shelf, n int64) {
+	n = min(n, h.coming)
+	h.coming -= n
+	s.account(h, -n)
+}
+
+// expect is expectLocked for what can be had from elsewhere as well: it says that there
+// is no room, where some of the shelf itself would have to go for it.
+func (s *shelves) expect(h *shelf, n int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.limits.Bytes > 0 && h.bytes+n > s.limits.Bytes {
+		return false
+	}
+	if s.limits.Total > 0 && s.total.Load()+n > s.limits.Total {
+		if other, most := s.most(); other == h || h.bytes-shelfBytes+n >= most {
+			return false
+		}
+	}
+	s.expectLocked(h, n)
+	return true
 }
 
 // pushLocked adds the next entry.
 func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	h.head = e.Cursor.Seq
 	h.entries.push(e)
+	before := h.lists.weight()
 	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
-	s.account(h, e.Size())
+	size := e.Size() + h.lists.weight() - before
+	expected := min(size, h.coming)
+	h.coming -= expected
+	s.account(h, size-expected)
 }
 
 // prependLocked adds what comes before from, after a place.
@@ -179,7 +254,7 @@ func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 
 // resetLocked empties a shelf, which is whole from a place on.
 func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
-	s.account(h, shelfBytes-h.bytes.Load())
+	s.account(h, shelfBytes+h.coming-h.bytes)
 	h.entries, h.lists, h.gone, h.dropped = queue[*Entry]{}, lists{}, 0, dropped{floor: place}
 	h.epoch, h.from, h.head = epoch, place, place
 }
@@ -189,9 +264,12 @@ func (s *shelves) evictLocked(h *shelf, now time.Time) {
 	for h.entries.len() > 0 {
 		old := s.limits.TTL > 0 && now.Sub(h.entries.at(0).Event.Timestamp) >= s.limits.TTL
 		many := s.limits.Events > 0 && h.entries.len() > s.limits.Events
-		large := s.limits.Bytes > 0 && h.bytes.Load() > s.limits.Bytes
+		large := s.limits.Bytes > 0 && h.bytes-h.coming > s.limits.Bytes
 		if !old && !many && !large {
 			return
+		}
+		if !old && !many {
+			s.cut[ofTenant].Add(1)
 		}
 		s.dropLocked(h)
 	}
@@ -202,9 +280,10 @@ func (s *shelves) dropLocked(h *shelf) {
 	e := h.entries.pop()
 	h.gone++
 	h.from = e.Cursor.Seq
+	before := h.lists.weight()
 	h.lists.remove(e.Event)
 	more := h.dropped.note(e.Event, e.Cursor.Seq, most(mostDropped, droppedBytes, s.limits.Bytes))
-	s.account(h, int64(more)*droppedBytes-e.Size())
+	s.account(h, int64(more)*droppedBytes-e.Size()+h.lists.weight()-before)
 }
 
 // clearLocked forgets who lost what.
@@ -218,47 +297,51 @@ func (h *shelf) wholeLocked(place uint64, r *Reader) bool {
 	return place >= h.from || !h.dropped.since(place, r)
 }
 
-// shrink brings all tenants together below their limit: a large one loses its
-// oldest first, so that a busy tenant does not cost the others their history.
+// shrink makes room where all together have more than they may. Whoever has most loses
+// its oldest, until another has as much: so nobody does who has less than its share.
 func (s *shelves) shrink() {
-	for range sampled {
-		excess := s.total.Load() - s.limits.Total
-		if s.limits.Total <= 0 || excess <= 0 {
+	for s.full() {
+		h, _ := s.most()
+		if h == nil || !s.takeFrom(h) {
 			return
-		}
-		h := s.lock(s.large(), false)
-		if h == nil {
-			continue
-		}
-		goal := h.bytes.Load() - min(excess, h.bytes.Load()/4+1)
-		for h.entries.len() > 0 && h.bytes.Load() > goal {
-			s.dropLocked(h)
-		}
-		if h.bytes.Load() > goal {
-			s.clearLocked(h)
-		}
-		empty := h.entries.len() == 0
-		h.mu.Unlock()
-		if empty {
-			s.forget(h.tenant)
 		}
 	}
 }
 
-// large is the largest of some tenants.
-func (s *shelves) large() (name string) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	n, most := 0, int64(-1)
-	for tenant, h := range s.tenants { // Go begins anywhere
-		if bytes := h.bytes.Load(); bytes > most {
-			name, most = tenant, bytes
-		}
-		if n++; n == sampled {
+// takeFrom takes from a shelf as long as it has most; it says whether there was
+// anything to take.
+func (s *shelves) takeFrom(h *shelf) bool {
+	h.mu.Lock()
+	some := true
+	for some && s.full() {
+		if other, _ := s.most(); other != h {
 			break
 		}
+		some = s.takeLocked(h)
 	}
-	return name
+	empty := h.entries.len() == 0
+	h.mu.Unlock()
+	if empty {
+		s.forget(h.tenant)
+	}
+	return some
+}
+
+func (s *shelves) takeLocked(h *shelf) bool {
+	before := h.bytes
+	switch {
+	case h.entries.len() > 0:
+		s.cut[ofAll].Add(1)
+		s.dropLocked(h)
+		if h.bytes >= before { // to remember who lost it takes more than it did
+			s.clearLocked(h)
+		}
+	case h.dropped.len() > 0:
+		s.clearLocked(h)
+	default:
+		return false
+	}
+	return true
 }
 
 // forget drops a shelf that is empty and that nobody is attached to.
@@ -271,13 +354,13 @@ func (s *shelves) forget(tenant string) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.entries.len() > 0 || h.attached > 0 {
+	if h.entries.len() > 0 || h.attached > 0 || h.coming > 0 {
 		return
 	}
 	h.forgotten = true
 	s.buryLocked(h)
 	delete(s.tenants, tenant)
-	s.account(h, -h.bytes.Load())
+	s.account(h, -h.bytes)
 }
 
 // sweep drops what has grown old, and the shelves that nobody needs.
@@ -305,7 +388,10 @@ func (s *shelves) all() []*shelf {
 
 func (s *shelves) stats() LogStats {
 	all := s.all()
-	stats := LogStats{Tenants: len(all), Bytes: s.total.Load()}
+	stats := LogStats{
+		Tenants: len(all), Bytes: s.total.Load(), Memory: s.total.Load(), Limit: s.limits.Total,
+		CutTenant: s.cut[ofTenant].Load(), CutAll: s.cut[ofAll].Load(),
+	}
 	for _, h := range all {
 		h.mu.Lock()
 		stats.Entries += h.entries.len()
@@ -347,9 +433,13 @@ func (h *shelf) readLocked(q Query) Page {
 	}
 }
 
+// listedBytes is what one of an event's recipients takes.
+const listedBytes = 48
+
 // add adds an entry to a page unless that is full; then Next is where it ends.
 func (p *Page) add(e *Entry, q Query, bytes *int) bool {
-	*bytes += len(e.Envelope)
+	t := &e.Event.Target
+	*bytes += len(e.Envelope) + listedBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
 	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
 		p.Next = p.Entries[n-1].Cursor
 		return false
@@ -361,14 +451,14 @@ func (p *Page) add(e *Entry, q Query, bytes *int) bool {
 func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	n := h.upTo(after)
 	to.add(h.lists.tenant.items, n, math.MaxUint64)
-	to.add(h.lists.profiles[r.Profile].items, n, math.MaxUint64)
+	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for _, room := range h.lists.rooms {
+		for room := range h.lists.rooms.all() {
 			to.add(room.items, n, math.MaxUint64)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := h.lists.rooms[stay.Room].items; len(list) > 0 && !r.AllRooms {
+		if list := h.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
 			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
 		}
 	}

@@ -67,13 +67,93 @@ func (p *pipes) Close() error   { p.close(); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080} }
 
 func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
+	a, b := net.Pipe()
+	ours, theirs := newBuffered(a), newBuffered(b)
 	select {
 	case p.conns <- theirs:
 		return ours, nil
 	case <-p.done:
 		return nil, net.ErrClosed
 	}
+}
+
+// buffered is an end of a pipe where a write does not wait for its reader, as a socket's
+// does not. Else two ends of TLS that say goodbye at once wait for each other, the server
+// with its lock held, and a bubble in which somebody waits for a lock stands still.
+type buffered struct {
+	net.Conn
+	mu      sync.Mutex
+	pending []byte    // guarded by mu
+	closed  bool      // guarded by mu
+	until   time.Time // guarded by mu; the deadline of writes
+	more    chan struct{}
+}
+
+func newBuffered(c net.Conn) *buffered {
+	b := &buffered{Conn: c, more: make(chan struct{}, 1)}
+	go b.run()
+	return b
+}
+
+func (b *buffered) run() {
+	for range b.more {
+		b.mu.Lock()
+		pending, closed := b.pending, b.closed
+		b.pending = nil
+		b.mu.Unlock()
+		if len(pending) > 0 { // or a pipe would wait for a reader of nothing
+			b.Conn.Write(pending)
+		}
+		if closed {
+			b.Conn.Close()
+			return
+		}
+	}
+}
+
+func (b *buffered) add(p []byte, last bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return net.ErrClosed
+	case !last && !b.until.IsZero() && !time.Now().Before(b.until):
+		return os.ErrDeadlineExceeded
+	}
+	b.pending, b.closed = append(b.pending, p...), last
+	select {
+	case b.more <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (b *buffered) Write(p []byte) (int, error) {
+	if err := b.add(p, false); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (b *buffered) SetWriteDeadline(t time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.until = t
+	return nil
+}
+
+func (b *buffered) SetDeadline(t time.Time) error {
+	b.SetWriteDeadline(t)
+	return b.SetReadDeadline(t)
+}
+
+// Close has what was written be read for a second more.
+func (b *buffered) Close() error {
+	if err := b.add(nil, true); err != nil {
+		return err
+	}
+	b.Conn.SetReadDeadline(time.Unix(0, 0))
+	return b.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 }
 
 // rootsOf trusts a certificate that is in a file.
@@ -143,9 +223,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentH
 		if err := hub.Engine().Close(last); err != nil {
 			t.Error(err)
 		}
-		// Over a pipe, where a write waits for its reader, two ends of TLS that say goodbye
-		// at once give up after 5 s.
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // of what is said last
 		synctest.Wait()
 	}
 	return h

@@ -118,17 +118,24 @@ type Entry struct {
 	Members int32 // of the room that it is for
 }
 
-// What memory an entry takes beside its envelope, and its place in one list of an
-// index, as measured.
+// What memory an entry and its event take beside what they are made of, as measured, and
+// what one of its recipients has of a page.
 const (
-	entryBytes = 752
+	entryBytes = 416
 	listBytes  = 48
 )
 
-// Size is the memory that a stored entry takes, in bytes.
-func (e *Entry) Size() int64 {
-	t := &e.Event.Target
-	return int64(cap(e.Envelope) + entryBytes + listBytes*(max(1, len(t.Profiles))+len(t.ExcludeProfiles)))
+// Size is the memory that a stored entry takes, in bytes, but for its places in lists.
+func (e *Entry) Size() int64 { return entryBytes + blockBytes(cap(e.Envelope)) + e.Event.weight() }
+
+// storedSize is what those entries take that are to be stored.
+func storedSize(entries []*Entry) (bytes int64) {
+	for _, e := range entries {
+		if e.Event.Stored() {
+			bytes += e.Size()
+		}
+	}
+	return bytes
 }
 
 // Sink is who is handed what a Log accepts.
@@ -189,13 +196,27 @@ type Query struct {
 	After  uint64
 	Reader *Reader // nil: all entries
 	Limit  int     // entries at most; at least one is read, if there is one
-	Bytes  int     // of envelopes, as many entries as fit
+	Bytes  int     // of envelopes and of whom they are for, as many entries as fit
 }
 
 // Page is what a Query finds. Entries are shared: nobody changes them.
 type Page struct {
 	Entries []*Entry
 	Next    Cursor // the place reached: there is nothing else up to here
+}
+
+// weight is the memory that the entries take.
+func (p *Page) weight() (bytes int) {
+	for _, e := range p.Entries {
+		bytes += int(e.Size())
+	}
+	return bytes
+}
+
+// cut says that there may be more after the page than was asked for.
+func (p *Page) cut() bool {
+	n := len(p.Entries)
+	return n > 0 && p.Next == p.Entries[n-1].Cursor
 }
 
 // Log orders, recognises and keeps the events of every tenant. A kind may keep
@@ -233,10 +254,15 @@ type Log interface {
 type LogStats struct {
 	Tenants int
 	Entries int
-	Bytes   int64 // of memory, as counted against the limits
+	Bytes   int64 // that those take, as counted against the limits; with a broker its own
+	Limit   int64 // of Bytes; 0: none
+	Memory  int64 // bytes that histories take in this process
 	IDs     int   // that would be recognised
 	LostIDs int   // forgotten before their window was over, since the start
-	Unsent  int   // ephemeral events that other hubs could not be told of, since the start
-	Unread  int   // what other hubs stored and is no event to this one, since the start
-	Unknown bool  // what is kept, as nobody answers
+	// Events that went before their time, since the start: past their tenant's bytes; or past
+	// all tenants', and theirs had most.
+	CutTenant, CutAll int64
+	Unsent            int  // ephemeral events that other hubs could not be told of, since the start
+	Unread            int  // what other hubs stored and is no event to this one, since the start
+	Unknown           bool // what is kept, as nobody answers
 }

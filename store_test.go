@@ -298,11 +298,16 @@ func TestLogLimits(t *testing.T) {
 		for i := range 1000 {
 			l.add(entryTo("acme", fmt.Sprint(i), ToProfiles(ProfileRef{"user", fmt.Sprint(i % 7)}, ProfileRef{"user", "all"})))
 		}
+		_, shared := l.Log.(*brokerLog)
+		if shared { // where it ends there a little later, and a part earlier
+			eventually(t, func() bool { return l.Stats().CutTenant > 0 && l.Stats().Bytes <= 20_000 })
+		}
 		stats := l.Stats()
-		l.is.True(stats.Bytes <= 20_000 && stats.Bytes > 18_000)
+		l.is.True(stats.Bytes <= 20_000 && (stats.Bytes > 18_000 || shared && stats.Bytes > 15_000))
 		l.is.True(stats.Entries > 10)
 		kept := l.read(Query{After: l.oldest()})
-		l.is.Equal(len(strings.Fields(kept)), stats.Entries)
+		events := len(strings.Fields(kept))
+		l.is.True(events == stats.Entries || shared && events > stats.Entries-10) // beside events it has an anchor, and where it was cut
 		l.is.True(strings.HasSuffix(kept, " 998 999"))
 		l.is.Equal(l.read(Query{After: l.oldest(), Reader: &Reader{Profile: ProfileRef{"user", "all"}}}), kept)
 	})
@@ -342,14 +347,14 @@ func TestMemoryLogAges(t *testing.T) {
 		is.True(again.Duplicate)
 		time.Sleep(time.Nanosecond)
 		l.add(chosen(toAll("1"))) // the window is over
-		is.Equal(l.Stats(), LogStats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, IDs: 1})
+		is.Equal(l.Stats(), LogStats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, Limit: defaults.Total, Memory: l.Stats().Bytes, IDs: 1})
 		time.Sleep(defaults.TTL - defaults.Window)
 		_, err := l.Find(t.Context(), "acme", Cursor{first.Cursor.Epoch, 0}.String(), nil)
 		is.Equal(err, ErrExpired) // the first has gone, without a sweep
 		is.Equal(l.read(Query{After: l.oldest()}), "1")
 		time.Sleep(defaults.Window)
 		l.Sweep(time.Now())
-		is.Equal(l.Stats(), LogStats{Bytes: graveBytes}) // where its places stood
+		is.Equal(l.Stats(), LogStats{Bytes: graveBytes, Limit: defaults.Total, Memory: graveBytes}) // where its places stood
 		l.add(toAll("2"))
 		_, err = l.Find(t.Context(), "acme", first.Cursor.String(), nil)
 		is.Equal(err, ErrExpired) // never complete: what came between is gone

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync"
@@ -38,6 +39,8 @@ type streams struct {
 
 	// These guard themselves.
 	directory
+	overload
+	away      turnedAway
 	expiry    expiry
 	count     *hubCounts
 	turnedOff rate.Sometimes
@@ -71,6 +74,8 @@ func (x *streams) start(cfg sse.Config) {
 	x.shed = shedFrame()
 	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
 	x.engine = sse.NewEngine(cfg)
+	x.overload.relieve = x.engine.Relieve
+	x.away.seed = maphash.MakeSeed()
 }
 
 // relieved is the engine's word of what it took to keep to the memory budget.
@@ -107,10 +112,27 @@ func Turned(err error) CloseReason {
 	return CloseCapacity
 }
 
+// Away is how long a client stays away that was turned away for an error, beside what
+// every one waits.
+func (x *streams) Away(tenant string, err error) time.Duration {
+	if errors.Is(err, ErrDraining) {
+		return 0 // another hub has room
+	}
+	after := x.away.after(tenant, !errors.Is(err, ErrTenantFull))
+	if errors.Is(err, ErrOverloaded) {
+		after += overloadAway
+	}
+	return jittered(after)
+}
+
 // Connect opens a connection and puts hub.ready on its stream, and what follows
 // the subscription's cursor: the one door of every transport, which then serves
-// c.Stream. ErrDraining and ErrFull when none is taken; else an error is the log's.
+// c.Stream. ErrDraining, ErrFull and ErrOverloaded when none is taken; else an error is
+// the log's.
 func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
+	if x.Overloaded() {
+		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
+	}
 	c, err := x.connect(ctx, s)
 	if err != nil {
 		x.count.refused.add(Turned(err), 1)
@@ -388,6 +410,9 @@ type owner struct {
 
 // Gone implements sse.Owner.
 func (o owner) Gone(why error) { o.streams.ended(o.conn, why) }
+
+// Group implements sse.Owner: tenants do not pay for each other.
+func (o owner) Group() string { return o.conn.Tenant }
 
 // Beat implements sse.Owner: the place is told instead of a comment where it has moved.
 func (o owner) Beat(_ *sse.Stream, d *sse.Delivery, comment *sse.Frame) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
@@ -22,7 +23,7 @@ type subscriber struct {
 	cluster  *Cluster
 	presence *Presence
 	limits   *Limits
-	bodies   bodyLimit
+	quotas   *Quotas
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -45,9 +46,10 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if err != nil {
-		s.turnAway(w, r, Turned(err), 0)
+		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
 		return nil
 	}
+	lobby.Prove(r, nil) // in open mode by this
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
 }
@@ -131,30 +133,31 @@ func watchList(f *Faults, field string, list []string) []ProfileRef {
 	if len(list) == 1 && list[0] == "none" {
 		return watch
 	}
+	if len(list) > MaxAskedProfiles {
+		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
+		return watch
+	}
 	for i, text := range list {
 		p := f.profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
 		if !slices.Contains(watch, p) {
 			watch = append(watch, p)
 		}
 	}
-	if len(list) > MaxAskedProfiles {
-		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
-	}
 	return watch
 }
 
 // watchValue is watchList for JSON, which has profiles in either form.
 func watchValue(f *Faults, field string, v strictjson.Value) []ProfileRef {
+	if f.tooMany(CodeInvalidField, field, v, MaxAskedProfiles, "profiles") {
+		return nil
+	}
 	count, word := 0, ""
 	v.Array(func(_ int, v strictjson.Value) {
 		count++
 		word, _ = v.String()
 	})
-	switch {
-	case count == 1 && (word == "none" || word == "*"):
+	if count == 1 && (word == "none" || word == "*") {
 		return watchList(f, field, []string{word})
-	case count > MaxAskedProfiles:
-		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
 	}
 	return append([]ProfileRef{}, f.profiles(CodeInvalidField, field, v)...)
 }
@@ -200,14 +203,19 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err != nil {
 		return err
 	}
+	memory := s.quotas.Body(r, who)
+	defer memory.close()
 	var types **TypeFilter
 	var watch *[]ProfileRef
-	if err := s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+	if err := smallCall.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		switch {
 		case name != "types" && name != "presence":
 			f.add(CodeUnknownField, name, "is not a field here")
 		case absent(v):
 		case name == "types":
+			if f.tooMany(CodeInvalidField, name, v, MaxAskedProfiles, "types") {
+				return
+			}
 			if list := f.texts(CodeInvalidField, name, v); !f.within(name) {
 				filter := f.types(name, list)
 				types = &filter
@@ -234,9 +242,11 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err != nil {
 		return err
 	}
+	memory := s.quotas.Body(r, who)
+	defer memory.close()
 	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
-	err = s.bodies.object(w, r, func(f *Faults, name string, v strictjson.Value) {
+	err = smallCall.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		if name != "state" {
 			f.add(CodeUnknownField, name, "is not a field here")
 			return
@@ -264,23 +274,25 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	query := r.URL.Query()
 	tenant, viewer, err := who.Viewer(r, query)
-	var asked []ProfileRef
-	var err2 error
-	if r.Method == http.MethodPost {
-		asked, err2 = s.bodies.profiles(w, r)
-	} else {
-		var faults Faults
-		asked = askedProfiles(&faults, query)
-		err2 = faults.Err()
-	}
-	if err := errors.Join(err, err2); err != nil {
+	var faults Faults
+	asked := askedProfiles(&faults, query)
+	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
 	if err := s.limits.Client(tenant, viewer); err != nil {
 		return err
 	}
+	if r.Method == http.MethodPost {
+		memory := s.quotas.Body(r, who)
+		defer memory.close()
+		if asked, err = smallCall.profiles(r, memory); err != nil {
+			return err
+		}
+	}
 	if err := question(s.hub.Know(r.Context(), tenant)); err != nil {
 		return err
 	}
-	return presences(w, s.presence.Visible(tenant, viewer, asked))
+	answer := s.quotas.Answer(r, who)
+	defer answer.close()
+	return presenceRows(w, answer, asked, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/strictjson"
 )
 
@@ -82,7 +84,7 @@ type Target struct {
 	ConnectionID   string
 
 	ExcludeProfiles    []ProfileRef
-	ExcludeConnections []string
+	ExcludeConnections []uuid.UUID
 }
 
 // ToProfile targets all connections of p.
@@ -130,8 +132,8 @@ func (t *Target) appendRecipients(b []byte) []byte {
 	}
 	if len(t.ExcludeProfiles)+len(t.ExcludeConnections) > 0 {
 		b = appendList(append(b, `,"exclude":{"profiles":`...), t.ExcludeProfiles, ProfileRef.AppendJSON)
-		b = appendList(append(b, `,"connectionIds":`...), t.ExcludeConnections, func(id string, b []byte) []byte {
-			return strictjson.AppendQuote(b, id)
+		b = appendList(append(b, `,"connectionIds":`...), t.ExcludeConnections, func(id uuid.UUID, b []byte) []byte {
+			return strictjson.AppendQuote(b, id.String())
 		})
 		b = append(b, '}')
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
 )
 
 // needNode is of a version that the pages ask for.
@@ -134,16 +135,7 @@ func (c *chat) open(browser context.Context, name string) (page context.Context,
 	return page, closeTab
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
+func freePort(t *testing.T) string { return strconv.Itoa(natstest.FreePort(t)) }
 
 // The tutorial is done as it is written, by its own blocks, and then its chat is used.
 func TestTutorial(t *testing.T) {

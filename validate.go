@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/strictjson"
 )
 
@@ -18,7 +20,13 @@ type Address struct {
 // the whole envelope, and maxPayload 0 lifts that limit. The error joins all
 // faults ([FieldErrors]).
 func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
-	d := eventDecoder{Event: new(Event)}
+	return decodeEvent(body, at, maxPayload, nil)
+}
+
+// decodeEvent is DecodeEvent that takes the memory for what is read, if room is not
+// nil, and is ErrBodies where there is too little.
+func decodeEvent(body []byte, at *Address, maxPayload int, room func(bytes int) bool) (*Event, error) {
+	d := eventDecoder{Event: new(Event), Faults: Faults{room: room}}
 	if err := d.decode(body, at, maxPayload); err != nil {
 		return nil, err
 	}
@@ -38,24 +46,39 @@ func DecodeStored(body []byte) (*Event, error) {
 // DecodeBatch reads {"events":[…]}; the error joins the faults of all events,
 // each with its index.
 func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
+	return decodeBatch(body, maxPayload, nil)
+}
+
+// decodeBatch is DecodeBatch as decodeEvent is DecodeEvent.
+func decodeBatch(body []byte, maxPayload int, room func(bytes int) bool) ([]*Event, error) {
 	var events []*Event
-	var faults Faults
+	faults := Faults{room: room}
 	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if faults.full() {
+			return
+		}
 		if string(name) != "events" {
 			faults.add(CodeUnknownField, string(name), `a batch has "events" only`)
 			return
 		}
+		count := 0
+		v.Array(func(int, strictjson.Value) { count++ })
+		if count > MaxBatchEvents {
+			faults.add(CodeBatchSize, "events", "1–%d events, not %d", MaxBatchEvents, count)
+			return
+		}
 		if !v.Array(func(i int, v strictjson.Value) {
-			if i >= MaxBatchEvents {
-				events = append(events, nil) // counted, not read
+			if faults.full() || !faults.take(eventBytes) {
 				return
 			}
-			e, err := DecodeEvent(v, nil, maxPayload)
+			e, err := decodeEvent(v, nil, maxPayload, room)
 			events = append(events, e)
-			for _, fault := range FieldErrors(err) {
+			faults.crowded = err == ErrBodies
+			list := FieldErrors(err)
+			for _, fault := range list {
 				fault.Index = i
-				faults.list = append(faults.list, fault)
 			}
+			faults.join(list)
 		}) {
 			faults.add(CodeInvalidField, "events", "must be an array of events")
 		}
@@ -63,13 +86,14 @@ func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
 	if err != nil {
 		return nil, &FieldError{CodeMalformedJSON, "", -1, err.Error()}
 	}
-	if len(events) == 0 || len(events) > MaxBatchEvents {
-		if !faults.within("events") {
-			faults.add(CodeBatchSize, "events", "1–%d events, not %d", MaxBatchEvents, len(events))
-		}
+	if len(events) == 0 && !faults.within("events") {
+		faults.add(CodeBatchSize, "events", "1–%d events, not 0", MaxBatchEvents)
 	}
 	return events, faults.Err()
 }
+
+// eventBytes is what an event takes beside what it brings, on its way.
+const eventBytes = 1024
 
 type eventDecoder struct {
 	*Event
@@ -84,6 +108,9 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 		d.TenantID, d.Target, d.hasTarget = at.TenantID, at.Target, true
 	}
 	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if d.full() {
+			return
+		}
 		if absent(v) && (string(name) != "payload" || v.IsNull()) {
 			v = nil
 		}
@@ -126,7 +153,7 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 			}
 		case "profiles":
 			if unknown = at == nil || at.Target.Kind != KindProfiles; !unknown {
-				d.Target.Profiles = d.profiles(CodeInvalidTarget, "profiles", v)
+				d.Target.Profiles = d.recipients("profiles", v)
 			}
 		default:
 			unknown = true
@@ -141,13 +168,24 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 	return nil
 }
 
+// recipients reads profiles, as many as a target may name.
+func (d *eventDecoder) recipients(field string, v strictjson.Value) []ProfileRef {
+	if d.tooMany(CodeInvalidTarget, field, v, MaxTargetProfiles, "profiles") {
+		return nil
+	}
+	return d.profiles(CodeInvalidTarget, field, v)
+}
+
 func (d *eventDecoder) target(v strictjson.Value) {
 	if !v.Object(func(name []byte, v strictjson.Value) {
+		if d.full() {
+			return
+		}
 		switch string(name) {
 		case "kind":
 			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
 		case "profiles":
-			d.Target.Profiles = d.profiles(CodeInvalidTarget, "target.profiles", v)
+			d.Target.Profiles = d.recipients("target.profiles", v)
 		case "conversationId":
 			d.Target.ConversationID = d.text(CodeInvalidTarget, "target.conversationId", v)
 		case "groupId":
@@ -168,18 +206,50 @@ func (d *eventDecoder) target(v strictjson.Value) {
 
 func (d *eventDecoder) exclude(v strictjson.Value) {
 	if !v.Object(func(name []byte, v strictjson.Value) {
+		if d.full() {
+			return
+		}
 		field := "target.exclude." + string(name)
 		switch string(name) {
 		case "profiles":
-			d.Target.ExcludeProfiles = d.profiles(CodeInvalidTarget, field, v)
+			d.Target.ExcludeProfiles = d.recipients(field, v)
 		case "connectionIds":
-			d.Target.ExcludeConnections = d.texts(CodeInvalidTarget, field, v)
+			d.Target.ExcludeConnections = d.connections(field, v)
 		default:
 			d.add(CodeUnknownField, field, "is not a field of exclude")
 		}
 	}) {
 		d.add(CodeInvalidTarget, "target.exclude", "must be an object")
 	}
+}
+
+// connections reads connections' ids. Of an event that is stored those that are none are
+// left out: earlier hubs took any text.
+func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID {
+	if absent(v) || !d.stored && d.tooMany(CodeInvalidTarget, field, v, MaxExcludedIDs, "ids") {
+		return nil
+	}
+	var ids []uuid.UUID
+	if !v.Array(func(i int, v strictjson.Value) {
+		if d.full() || !d.take(len(uuid.UUID{})) {
+			return
+		}
+		text, _ := v.String()
+		if id, ok := parseConnection(text); ok {
+			ids = append(ids, id)
+		} else if !d.stored {
+			d.add(CodeInvalidTarget, fmt.Sprintf("%s[%d]", field, i), "must be a connection's id, as hub.ready tells it")
+		}
+	}) {
+		d.add(CodeInvalidTarget, field, "must be an array of connections' ids")
+	}
+	return ids
+}
+
+// parseConnection reads a connection's id in the one form that the hub gives.
+func parseConnection(text string) (uuid.UUID, bool) {
+	id, err := uuid.Parse(text)
+	return id, err == nil && id.String() == text
 }
 
 // traceParent takes the field, if it is not absent.
@@ -227,7 +297,6 @@ func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), wh
 	case KindProfile, KindProfiles:
 		check(len(t.Profiles) == 0, CodeProfileRequired, at+"profiles", "a profile is needed")
 		check(t.Kind == KindProfile && len(t.Profiles) > 1, CodeInvalidTarget, at+"profiles", "one profile exactly, or the kind profiles")
-		check(len(t.Profiles) > MaxTargetProfiles, CodeInvalidTarget, at+"profiles", "10,000 profiles at most")
 	case KindConversation:
 		need = CodeConversationIDRequired
 	case KindGroup:
@@ -261,6 +330,4 @@ func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), wh
 	if t.Kind != KindProfile && t.Kind != KindProfiles {
 		check(len(t.Profiles) > 0, CodeInvalidTarget, at+"profiles", "belongs to another kind of target")
 	}
-	check(len(t.ExcludeProfiles) > MaxTargetProfiles, CodeInvalidTarget, "target.exclude.profiles", "10,000 profiles at most")
-	check(len(t.ExcludeConnections) > MaxTargetProfiles, CodeInvalidTarget, "target.exclude.connectionIds", "10,000 ids at most")
 }

@@ -130,6 +130,7 @@ type writer struct {
 	status int
 	head   http.Header
 	stream bool
+	broken bool // nobody reads it
 	intake
 
 	refused map[int]bool // lines, as the answer says
@@ -179,7 +180,7 @@ func (w *writer) note(line any) {
 
 func (w *writer) check(m media) error {
 	switch {
-	case w.long || w.stream:
+	case w.long || w.stream || w.broken:
 		return nil
 	case m.line != nil:
 		if len(w.got) > 0 {
@@ -206,5 +207,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	if !w.stream {
 		w.take(p)
 	}
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.broken = w.broken || err != nil
+	return n, err
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -68,14 +69,16 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 		if ctx.Err() != nil {
 			err = errors.New("interrupted, nothing is known yet")
 		}
-		fmt.Fprintln(errs, "realtimehub doctor:", err)
+		fmt.Fprintln(errs, "realtimehub doctor:", plain(err.Error()))
 		return exitFailed
 	}
 	if *asJSON {
-		encoder := json.NewEncoder(out)
+		var text bytes.Buffer
+		encoder := json.NewEncoder(&text)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		encoder.Encode(report)
+		out.Write(plainJSON(text.Bytes()))
 	} else {
 		fmt.Fprint(out, report)
 	}
@@ -136,13 +139,13 @@ func (l *line) clear() {
 // String is the report in words.
 func (r *Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", r.URL)
+	fmt.Fprintf(&b, "%s\n", plain(r.URL))
 	mark := map[Severity]string{Fine: "ok     ", Note: "note   ", Trouble: "TROUBLE", Failed: "FAILED "}
 	for i, f := range r.Findings {
 		if i == 0 || f.Severity != Fine || r.Findings[i-1].Severity != Fine {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s  %s (%s)\n", mark[f.Severity], f.Says, f.Code)
+		fmt.Fprintf(&b, "%s  %s (%s)\n", mark[f.Severity], plain(f.Says), f.Code)
 		for _, a := range f.Advice {
 			if f.Severity == Trouble || a.Seen {
 				seen := ""

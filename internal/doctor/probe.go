@@ -84,9 +84,18 @@ type probe struct {
 	report *progress     // may be nil
 }
 
+// What a server may make the doctor keep. Of the longest watch there are 8,000 ticks.
+const (
+	mostHead  = 64 << 10 // bytes of an answer's head
+	mostTicks = 10_000
+	mostGone  = 100
+)
+
 // run asks again where the hub has as many probes as it allows: another doctor may be
 // at work, and has most of its own for a second only.
 func (p probe) run(ctx context.Context) (t trial) {
+	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace) // for all tries, however long each takes
+	defer cancel()
 	for range tries {
 		if t = p.once(ctx); !t.busy() {
 			break
@@ -115,7 +124,7 @@ func (p probe) once(ctx context.Context) (t trial) {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(!p.http1)
 	// A copy, since the transport writes its protocols there.
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, TLSClientConfig: p.tls.Clone()}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, TLSClientConfig: p.tls.Clone(), MaxResponseHeaderBytes: mostHead}
 	start := time.Now()
 	t.asked = start
 	defer func() {
@@ -194,6 +203,9 @@ func (t *trial) read(body io.Reader, p probe) {
 		came := time.Since(t.asked)
 		switch event.Type {
 		case EventHello:
+			if t.hello != nil {
+				break // a hub says it once
+			}
 			t.hello = &Hello{}
 			if err := json.Unmarshal([]byte(event.Data), t.hello); err != nil {
 				t.hello, t.err = nil, err
@@ -205,12 +217,12 @@ func (t *trial) read(body io.Reader, p probe) {
 			}
 		case EventTick:
 			var tick Tick
-			if json.Unmarshal([]byte(event.Data), &tick) == nil {
+			if len(t.arrivals) <= mostTicks && json.Unmarshal([]byte(event.Data), &tick) == nil {
 				t.arrivals = append(t.arrivals, arrival{time.Duration(tick.ElapsedMS) * time.Millisecond, came})
 			}
 		case EventGone:
 			var gone Gone
-			if json.Unmarshal([]byte(event.Data), &gone) == nil {
+			if len(t.gone) < mostGone && json.Unmarshal([]byte(event.Data), &gone) == nil {
 				t.gone = append(t.gone, gone)
 			}
 		case EventDone:

@@ -34,7 +34,7 @@ var errKnown = errors.New("an id of the batch is known")
 // Append keeps items, all or none, at places that follow each other, those of one
 // key together; and hands them to who follows their keys, this process's feeds
 // before it returns. An item whose id is known becomes a duplicate. Any error but
-// ErrUnconfirmed means that nothing was kept.
+// ErrUnconfirmed means that nothing was kept; ErrFull may be over soon.
 func (j *Journal) Append(ctx context.Context, items []*Item) error {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
@@ -101,6 +101,9 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	}
 	if !j.cfg.Connected() {
 		return ErrUnconfirmed // as it would be
+	}
+	if err := j.takeRoom(ctx, b.messages, b.of); err != nil {
+		return err
 	}
 	highest := j.highest.Load()
 	last, duplicate, err := j.keep(ctx, b.messages, b.passes)

@@ -22,6 +22,11 @@ const (
 	echoTime = 100 * time.Millisecond
 	// mostHeld is how many messages of a key wait while what came before is read back.
 	mostHeld = 4096
+	// prepareTogether is how many appends are prepared for at a time.
+	prepareTogether = 64
+	// What may wait for that, of a key, in appends and in bytes.
+	mostReady      = 4096
+	mostReadyBytes = 8 << 20
 )
 
 // feed follows one key.
@@ -40,6 +45,8 @@ type feed struct {
 	known     uint64    // the last place that is known to exist
 	part      []Message // of an append that is not whole yet
 	ready     []ready   // taken, waits for Prepare
+	readySize int       // bytes, of those
+	overrun   bool      // they were too many, and are not handed over
 	preparing bool
 	repairing bool
 	held      []Message       // came while what is before them is read back
@@ -294,21 +301,63 @@ func (f *feed) giveLocked(r ready) {
 		return
 	}
 	f.ready = append(f.ready, r)
+	f.readySize += r.size()
+	if len(f.ready) > mostReady || f.readySize > mostReadyBytes {
+		f.overrunLocked()
+	}
 	if !f.preparing {
 		f.preparing = true
 		f.j.done.Go(f.prepare)
 	}
 }
 
+// size is how many bytes wait.
+func (r ready) size() (n int) {
+	for _, it := range r.items {
+		n += len(it.Data)
+	}
+	return n
+}
+
+// overrunLocked gives up what waits, as it comes faster than it can be prepared: the key
+// goes on after it.
+func (f *feed) overrunLocked() {
+	for _, r := range f.ready {
+		if r.done != nil {
+			f.handled = append(f.handled, r.done)
+		}
+	}
+	f.ready, f.readySize, f.overrun = nil, 0, true
+	f.life++ // what is being prepared is of another
+	f.place = f.taken
+}
+
+// prepare prepares what waits, much of it together, and hands it over in its order.
 func (f *feed) prepare() {
 	f.mu.Lock()
-	for len(f.ready) > 0 && !f.closed {
-		r := f.ready[0]
-		f.ready = f.ready[1:]
+	for (len(f.ready) > 0 || f.overrun) && !f.closed {
+		if f.overrun {
+			f.overrun = false
+			place := f.place
+			f.unlock()
+			f.j.cfg.Logger.Warn("more is appended than can be prepared for", "key", f.key, "place", place)
+			f.j.cfg.Lost(f.key, place)
+			f.mu.Lock()
+			continue
+		}
+		batch := f.ready[:min(len(f.ready), prepareTogether)]
+		f.ready = f.ready[len(batch):]
+		var items []*Item
+		for _, r := range batch {
+			items = append(items, r.items...)
+			f.readySize -= r.size()
+		}
 		f.mu.Unlock()
-		f.j.cfg.Prepare(f.key, r.items)
+		f.j.cfg.Prepare(f.key, items)
 		f.mu.Lock()
-		f.handleLocked(r)
+		for _, r := range batch {
+			f.handleLocked(r)
+		}
 		f.unlock()
 		f.mu.Lock()
 	}

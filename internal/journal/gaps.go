@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -55,37 +56,22 @@ func (f *feed) readBack(ctx context.Context) error {
 	f.mu.Lock()
 	from, known, life := f.taken, f.known, f.life
 	f.mu.Unlock()
-	if from < known {
-		span, err := f.j.Span(ctx, f.key)
-		if err == nil && from < span.Oldest {
-			from, life = span.Oldest, f.lose(life, span.Oldest)
+	err := f.j.Read(ctx, f.key, from, known, func(list []Message) bool {
+		f.mu.Lock()
+		same := f.life == life && !f.closed
+		if same {
+			for _, m := range list {
+				f.takeLocked(m)
+			}
 		}
-		checked := false
-		if err == nil {
-			err = f.j.Read(ctx, f.key, from, known, func(list []Message) bool {
-				if !checked { // something may have been trimmed between the two questions
-					if span, err = f.j.Span(ctx, f.key); err != nil || from < span.Oldest {
-						return false
-					}
-					checked = true
-				}
-				f.mu.Lock()
-				same := f.life == life && !f.closed
-				if same {
-					for _, m := range list {
-						f.takeLocked(m)
-					}
-				}
-				f.unlock()
-				return same
-			})
-		}
-		if err == nil && from < span.Oldest && !checked {
-			err = errStale // once more, from what there is
-		}
-		if err != nil {
-			return err
-		}
+		f.unlock()
+		return same
+	})
+	if gone, ok := errors.AsType[*GoneError](err); ok {
+		f.lose(life, gone.Oldest) // and once more, from what there is
+	}
+	if err != nil {
+		return err
 	}
 	f.mu.Lock()
 	defer f.unlock()
@@ -100,26 +86,24 @@ func (f *feed) readBack(ctx context.Context) error {
 	return nil
 }
 
-// lose goes on after a place that is not the next; it returns the life that begins,
-// another than any where ours is over.
-func (f *feed) lose(life, place uint64) uint64 {
+// lose goes on after a place that is not the next, if our life is not over.
+func (f *feed) lose(life, place uint64) {
 	f.mu.Lock()
-	if f.life != life {
-		f.mu.Unlock()
-		return 0
+	over := f.life != life
+	if !over {
+		f.beginLocked(place, max(f.known, place))
 	}
-	life = f.beginLocked(place, max(f.known, place))
 	f.mu.Unlock()
-	f.j.cfg.Lost(f.key, place)
-	return life
+	if !over {
+		f.j.cfg.Lost(f.key, place)
+	}
 }
 
 // beginLocked begins anew after a place.
-func (f *feed) beginLocked(place, known uint64) (life uint64) {
+func (f *feed) beginLocked(place, known uint64) {
 	f.part, f.early, f.held = nil, nil, nil
 	f.taken, f.place, f.known = place, place, known
 	f.life++
-	return f.life
 }
 
 // sweep looks for last messages that did not come, which have none after them that

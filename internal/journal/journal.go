@@ -49,6 +49,7 @@ type Config struct {
 	Node     string // this process's name, among those that share the journal
 	Replicas int
 	PerKey   int           // the newest so many of a key can be read
+	KeyBytes int64         // of a key, of which it may lose a 16th more: see KeepWithin
 	Bytes    int64         // of all keys together
 	Age      time.Duration // of a message, at least Window
 	Window   time.Duration // in which an id is recognised
@@ -100,9 +101,13 @@ type Journal struct {
 	highest  atomic.Uint64 // place that was ever seen
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
 	unpassed atomic.Int64  // items that others could not be sent
+	bytes    atomic.Int64  // of the stream, as its leader last told
+	cutKey   atomic.Int64  // messages that were purged, past their key's bound
+	cutAll   atomic.Int64  // and past that of all
 	swept    atomic.Uint64 // the stream up to here was looked at
 
 	heads heads
+	room  room
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -126,6 +131,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.heads.ask = j.askState
+	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -164,7 +170,7 @@ func (j *Journal) prepare(ctx context.Context) error {
 		perKey++ // the oldest tells what the last one is that can't be read
 	}
 	config := jetstream.StreamConfig{
-		Name: j.name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*"},
+		Name: j.name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*", j.cfg.Prefix + ".cut.*"},
 		Storage: jetstream.FileStorage, Replicas: j.cfg.Replicas, Duplicates: j.cfg.Window,
 		MaxMsgsPerSubject: unlimited(perKey), MaxBytes: unlimited(j.cfg.Bytes), MaxAge: j.cfg.Age,
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -35,7 +36,8 @@ func (j *Journal) messageOf(msg *nats.Msg) Message {
 }
 
 // Read reads a key's messages after a place up to another that is known to exist,
-// in parts, until take says that it is enough.
+// in parts, until take says that it is enough. A *GoneError where some had gone when a
+// part was read: what was taken before is whole.
 func (j *Journal) Read(ctx context.Context, key string, after, until uint64, take func([]Message) bool) error {
 	subject := j.subject(key)
 	for wait := time.Millisecond; after < until; {
@@ -46,6 +48,9 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		}
 		for len(list) > 0 && list[len(list)-1].Seq > until {
 			list = list[:len(list)-1]
+		}
+		if err := j.whole(ctx, key, after); err != nil { // asked last: what goes meanwhile is told of
+			return err
 		}
 		if len(list) > 0 {
 			after = list[len(list)-1].Seq
@@ -79,27 +84,41 @@ type Span struct {
 // Span asks what can be read of a key. After a place that is not before Oldest
 // nothing is missing.
 func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
+	type answer struct {
+		place uint64
+		err   error
+	}
+	firsts, cuts := make(chan answer, 1), make(chan answer, 1)
+	go func() {
+		place, err := j.firstOf(ctx, key)
+		firsts <- answer{place, err}
+	}()
+	go func() {
+		place, err := j.cutOf(ctx, key)
+		cuts <- answer{place, err}
+	}()
 	s, err := j.state(ctx)
-	if err != nil {
+	first, cut := <-firsts, <-cuts
+	if err = cmp.Or(err, first.err, cut.err); err != nil {
 		return Span{}, err
 	}
-	// All before the stream's first message may have been this key's; of what
-	// follows, the limit of a key's messages is all that removes any.
+	// All before the stream's first message may have been this key's.
 	whole := max(s.first, 1) - 1
 	if s.first == 0 {
 		whole = s.last
 	}
+	return Span{max(whole, first.place, cut.place), s.last}, nil
+}
+
+// firstOf is the place of a key's first message, if the limit of a key's messages may have
+// removed any before it; else 0.
+func (j *Journal) firstOf(ctx context.Context, key string) (first uint64, err error) {
 	if j.cfg.PerKey == 0 {
-		return Span{whole, s.last}, nil
+		return 0, nil
 	}
-	g := get{Seq: 1, Next: j.cfg.Prefix + ".ev." + token(key), Batch: 1}
-	var first uint64
-	end, err := j.direct(ctx, g, func(msg *nats.Msg) { first = j.messageOf(msg).Seq })
-	if err != nil {
-		return Span{}, err
+	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) { first = j.messageOf(msg).Seq })
+	if pending := parseSeq(end.Get("Nats-Num-Pending")); err != nil || pending+1 <= uint64(j.cfg.PerKey) {
+		return 0, err
 	}
-	if pending := parseSeq(end.Get("Nats-Num-Pending")); first > 0 && pending+1 > uint64(j.cfg.PerKey) {
-		whole = max(whole, first)
-	}
-	return Span{whole, s.last}, nil
+	return first, nil
 }

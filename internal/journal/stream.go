@@ -135,58 +135,62 @@ func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.
 // next asks the leader for the next place of a subject after one: 0 when there is
 // none up to another place.
 func (s *stream) next(ctx context.Context, subject string, after, until uint64) (uint64, error) {
-	_, seq, err := s.leader(ctx, get{Seq: after + 1, Next: subject})
-	if seq > until {
-		seq = 0
+	msg, err := s.leader(ctx, get{Seq: after + 1, Next: subject})
+	if msg.Seq > until {
+		return 0, err
 	}
-	return seq, err
+	return msg.Seq, err
 }
 
 // last asks the leader for the last place of a subject, which may have wildcards: 0
 // when there is none.
 func (s *stream) last(ctx context.Context, subject string) (uint64, error) {
-	_, seq, err := s.leader(ctx, get{Last: subject})
-	return seq, err
+	msg, err := s.leader(ctx, get{Last: subject})
+	return msg.Seq, err
 }
 
 // subjectOf asks the leader whose message a place has; empty where it has gone.
 func (s *stream) subjectOf(ctx context.Context, seq uint64) (string, error) {
-	subject, _, err := s.leader(ctx, get{Seq: seq})
-	return subject, err
+	msg, err := s.leader(ctx, get{Seq: seq})
+	return msg.Subject, err
 }
 
-// leader asks the stream's leader for one message's subject and place.
-func (s *stream) leader(ctx context.Context, q get) (subject string, seq uint64, err error) {
+// told is a message as the leader tells it; zero where there is none.
+type told struct {
+	Subject string `json:"subject"`
+	Seq     uint64 `json:"seq"`
+	Data    []byte `json:"data"`
+}
+
+// leader asks the stream's leader for one message.
+func (s *stream) leader(ctx context.Context, q get) (told, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
-		return "", 0, err
+		return told{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	msg, err := s.ask(ctx, message("$JS.API.STREAM.MSG.GET."+s.name, body))
 	if err != nil {
-		return "", 0, err
+		return told{}, err
 	}
 	var answer struct {
-		Message struct {
-			Subject string `json:"subject"`
-			Seq     uint64 `json:"seq"`
-		} `json:"message"`
-		Error *struct {
+		Message told `json:"message"`
+		Error   *struct {
 			Code        int    `json:"code"`
 			Description string `json:"description"`
 		} `json:"error"`
 	}
 	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return "", 0, err
+		return told{}, err
 	}
 	switch {
 	case answer.Error != nil && answer.Error.Code == 404:
-		return "", 0, nil
+		return told{}, nil
 	case answer.Error != nil:
-		return "", 0, errors.New("the broker: " + answer.Error.Description)
+		return told{}, errors.New("the broker: " + answer.Error.Description)
 	}
-	return answer.Message.Subject, answer.Message.Seq, nil
+	return answer.Message, nil
 }
 
 // publish sends messages, several as a batch of that name, and beside them, before
@@ -244,7 +248,7 @@ func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.t
 // Refused says that an error is the broker's word that it has kept nothing.
 func Refused(err error) bool {
 	_, refused := errors.AsType[*refusal](err)
-	return refused && !errors.Is(err, ErrUnconfirmed)
+	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, ErrUnconfirmed)
 }
 
 // brokerError is of a message that may have left.

@@ -4,6 +4,7 @@ package natstest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"testing"
@@ -25,11 +26,11 @@ func Start(t testing.TB, n int) *Broker {
 	b := &Broker{}
 	var routes []*url.URL
 	for range n { // all known before any starts
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", freePort(t))})
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", FreePort(t))})
 	}
 	for i := range n {
 		o := &server.Options{
-			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: freePort(t), NoSigs: true, NoLog: true,
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: FreePort(t), NoSigs: true, NoLog: true,
 			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 8 << 30, JetStreamMaxMemory: 1 << 30,
 			MaxPayload: 1 << 20,
 		}
@@ -109,12 +110,17 @@ func (b *Broker) Connect(t testing.TB, i int, options ...nats.Option) *nats.Conn
 	return nc
 }
 
-func freePort(t testing.TB) int {
+// FreePort is a port on loopback that nobody listens on. It is below those that systems
+// give to whoever connects, or somebody would have it before it is used.
+func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }

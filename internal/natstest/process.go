@@ -43,6 +43,16 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, err
 })
 
+// Binary is the path of a server, which is built once.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // StartProcesses starts n servers on loopback, which end with the test.
 func StartProcesses(t testing.TB, n int) *Processes {
 	t.Helper()
@@ -52,13 +62,9 @@ func StartProcesses(t testing.TB, n int) *Processes {
 // StartProcessesOn starts n servers on an address of this machine's.
 func StartProcessesOn(t testing.TB, host string, n int) *Processes {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Processes{binary: path, host: host, dir: t.TempDir(), cmds: make([]*exec.Cmd, n)}
+	p := &Processes{binary: Binary(t), host: host, dir: t.TempDir(), cmds: make([]*exec.Cmd, n)}
 	for range n {
-		p.ports, p.cluster = append(p.ports, freePort(t)), append(p.cluster, freePort(t))
+		p.ports, p.cluster = append(p.ports, FreePort(t)), append(p.cluster, FreePort(t))
 	}
 	t.Cleanup(func() {
 		for i := range p.cmds {

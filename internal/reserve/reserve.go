@@ -24,6 +24,7 @@ const (
 type reserve struct {
 	from int // the first that is kept; 0: none
 	own  int // one that is ours, to be duplicated
+	kept int // how many are
 }
 
 // process is this process's. Go has raised its limit as far as it may at the start.
@@ -34,8 +35,19 @@ var process = sync.OnceValue(func() reserve {
 		return reserve{}
 	}
 	kept := min(max(all/part, least), most, all/2)
-	return reserve{all - kept, own}
+	return reserve{all - kept, own, kept}
 })
+
+// Outside is how many descriptors there are beside the reserve; 0 where it is not known.
+func Outside() int { return process().from }
+
+// Kept is how many descriptors are of the reserve.
+func Kept() int { return process().kept }
+
+// Has says whether a connection is of the reserve.
+func Has(c net.Conn) bool { return process().has(c) }
+
+func (r reserve) has(c net.Conn) bool { return r.from > 0 && descriptor(c) >= r.from }
 
 // Begun says that no descriptor is free but those of the reserve.
 func Begun() bool { return process().begun() }
@@ -51,7 +63,7 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 }
 
 func (r reserve) connContext(ctx context.Context, c net.Conn) context.Context {
-	if r.from > 0 && descriptor(c) >= r.from {
+	if r.has(c) {
 		return context.WithValue(ctx, key{}, true)
 	}
 	return ctx
@@ -63,8 +75,12 @@ func Holds(ctx context.Context) bool { return ctx.Value(key{}) != nil }
 
 // descriptor is a connection's, or -1 where it has none.
 func descriptor(c net.Conn) int {
-	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = secure.NetConn()
+	for { // TLS, on what a proxy passes on
+		outer, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = outer.NetConn()
 	}
 	n := -1
 	if socket, ok := c.(syscall.Conn); ok {

@@ -30,7 +30,7 @@ func TestReserve(t *testing.T) {
 		t.Skip("nothing is kept here")
 	}
 	first := connect()
-	r := reserve{descriptor(first) + 1, own}
+	r := reserve{descriptor(first) + 1, own, 1}
 	holds := func(r reserve, c net.Conn) bool { return Holds(r.connContext(context.Background(), c)) }
 	is.True(!holds(r, first))
 	second := connect()

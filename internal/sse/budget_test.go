@@ -67,9 +67,9 @@ func TestAFrameCountsOnce(t *testing.T) {
 	advance(streams[0], 1+10+1000)
 	is.Equal(e.Owed(), size+small+5*listed)
 	shed, cut, last := int64(e.cfg.Shed.Len()), int64(e.cfg.Cut().Len()), int64(e.lastChunk.Len())
-	streams[0].shedLocked(DropBudget)
+	streams[0].shedLocked(0, DropBudget)
 	is.Equal(e.Owed(), size+small+shed+5*listed) // told of in place of it
-	streams[1].shedLocked(DropBudget)
+	streams[1].shedLocked(0, DropBudget)
 	is.Equal(e.Owed(), size+shed+4*listed)
 	streams[1].cutLocked()
 	is.Equal(e.Owed(), shed+cut+last+3*listed)

@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"runtime"
@@ -21,19 +20,16 @@ var (
 )
 
 const (
-	linger      = 5 * time.Second // for the last words to a client that does not read
-	maxTick     = 250 * time.Millisecond
-	stormSize   = 1_000 // connects after which memory is given back once they stop
-	stormQuiet  = time.Second
-	maxShards   = 16
-	budgetShed  = 75 // percent of the budget at which streams are relieved
-	budgetAfter = 60 // and what is left then
-	budgetStep  = 6  // and by how much more must be owed for another look, when too much is left
+	linger     = 5 * time.Second // for the last words to a client that does not read
+	maxTick    = 250 * time.Millisecond
+	stormSize  = 1_000 // connects after which memory is given back once they stop
+	stormQuiet = time.Second
+	maxShards  = 16
 )
 
 // Config is what an engine needs to know; 0 lifts a limit.
 type Config struct {
-	Buffer    int           // bytes that a client who does not read may be owed
+	Buffer    int           // bytes that a client who does not read may be owed; four times as many if it takes some of it
 	Budget    int64         // bytes of memory that all clients together may be owed; a frame counts once
 	Heartbeat time.Duration // a comment after so long a silence at most
 	Shed      *Frame        // tells a client that ephemeral frames were shed
@@ -42,12 +38,6 @@ type Config struct {
 
 	// Relieved is told, with no lock held, what it took to keep to the budget. May be nil.
 	Relieved func(Relief)
-}
-
-// Relief is what was done for the budget at once.
-type Relief struct {
-	Shed, Cut int   // streams
-	Owed      int64 // bytes that all streams owe after it
 }
 
 // Engine writes streams. It has a few goroutines however many streams there are,
@@ -82,7 +72,9 @@ type Engine struct {
 	empty    chan struct{} // not nil: who waits for the last stream to end
 
 	lingerMu sync.Mutex
-	lingers  []lingering // guarded by lingerMu; in the order of their deadlines
+	// Guarded by lingerMu; in the order of their times.
+	lingers []waiting // closed streams, until they are ended
+	watches []waiting // those past the buffer, until they are looked at again
 
 	stop       chan struct{}
 	background sync.WaitGroup
@@ -95,7 +87,8 @@ type entry struct {
 	generation uint32
 }
 
-type lingering struct {
+// waiting is a stream that something is to be done with at a time of the clock.
+type waiting struct {
 	stream *Stream
 	until  time.Duration
 }
@@ -254,24 +247,32 @@ func (e *Engine) beat(streams []*Stream, before time.Duration, all bool) {
 	d.hand()
 }
 
-// lingerFor lets a stream that is closed and blocked have its last words, for a while.
-func (e *Engine) lingerFor(s *Stream) {
+// later puts s on a list, whose streams all wait for so long.
+func (e *Engine) later(list *[]waiting, s *Stream, wait time.Duration) {
 	e.lingerMu.Lock()
 	defer e.lingerMu.Unlock()
-	e.lingers = append(e.lingers, lingering{s, time.Duration(e.clock.Load()) + linger})
+	*list = append(*list, waiting{s, time.Duration(e.clock.Load()) + wait})
+}
+
+// due takes off a list those whose time has come.
+func (e *Engine) due(list *[]waiting, now time.Duration) []waiting {
+	e.lingerMu.Lock()
+	defer e.lingerMu.Unlock()
+	n := 0
+	for n < len(*list) && (*list)[n].until <= now {
+		n++
+	}
+	due := slices.Clone((*list)[:n])
+	*list = slices.Delete(*list, 0, n)
+	return due
 }
 
 func (e *Engine) expire(now time.Duration) {
-	e.lingerMu.Lock()
-	n := 0
-	for n < len(e.lingers) && e.lingers[n].until <= now {
-		n++
+	for _, w := range e.due(&e.lingers, now) {
+		w.stream.abort()
 	}
-	due := slices.Clone(e.lingers[:n])
-	e.lingers = slices.Delete(e.lingers, 0, n)
-	e.lingerMu.Unlock()
-	for _, l := range due {
-		l.stream.abort()
+	for _, w := range e.due(&e.watches, now) {
+		w.stream.lookAgain()
 	}
 }
 
@@ -294,67 +295,6 @@ func (s *storm) over(e *Engine, now time.Duration) bool {
 	}
 	e.connects, s.connects = 0, 0
 	return true
-}
-
-func percent(of int64, n int64) int64 { return of / 100 * n }
-
-// relieve brings what all streams owe below the budget: of those whose client does
-// not read, ephemeral frames are shed and then streams cut, the largest share of
-// memory first. A look is at every stream: so where that was not enough, it looks
-// again when more is owed, or later.
-func (e *Engine) relieve() {
-	if e.cfg.Budget <= 0 || e.owed.Load() <= e.limit.Load() {
-		return
-	}
-	e.relieving.Lock()
-	var did Relief
-	if e.owed.Load() > e.limit.Load() { // nobody else has just looked
-		did = e.ease()
-		e.limit.Store(max(percent(e.cfg.Budget, budgetShed), did.Owed+percent(e.cfg.Budget, budgetStep)))
-	}
-	e.relieving.Unlock()
-	if e.cfg.Relieved != nil && did.Shed+did.Cut > 0 {
-		e.cfg.Relieved(did)
-	}
-}
-
-func (e *Engine) ease() (did Relief) {
-	type debt struct {
-		stream *Stream
-		share  int
-	}
-	var debts []debt
-	for _, s := range e.part(nil, 0, 1) {
-		s.mu.Lock()
-		if s.relievableLocked() {
-			debts = append(debts, debt{s, s.shareLocked()})
-		}
-		s.mu.Unlock()
-	}
-	slices.SortFunc(debts, func(a, b debt) int { return cmp.Compare(b.share, a.share) })
-	each := func(ease func(*Stream) bool) (n int) {
-		for _, d := range debts {
-			if e.owed.Load() <= percent(e.cfg.Budget, budgetAfter) {
-				break
-			}
-			d.stream.mu.Lock()
-			if d.stream.relievableLocked() && ease(d.stream) {
-				n++
-			}
-			d.stream.mu.Unlock()
-		}
-		return n
-	}
-	did.Shed = each(func(s *Stream) bool { return s.shedLocked(DropBudget) })
-	did.Cut = each(func(s *Stream) bool { s.cutLocked(); return true })
-	did.Owed = e.owed.Load()
-	return did
-}
-
-// relievableLocked says that s's client was offered something and does not read, and
-// that something it owes can be dropped.
-func (s *Stream) relievableLocked() bool {
-	return !s.closed && s.state != starting && s.blockedLocked() && len(s.pending) > int(s.taken)
 }
 
 // Close waits until every stream has ended, which is for their owner to bring

@@ -26,15 +26,22 @@ type connKey struct{}
 // ConnContext is for [http.Server].ConnContext: it lets [Engine.Serve] take the
 // socket of a request, where that can be done.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	switch c := c.(type) {
-	case *net.TCPConn:
-		return context.WithValue(ctx, connKey{}, c)
-	case *tls.Conn:
-		if tcp, ok := c.NetConn().(*net.TCPConn); ok { // its socket is not taken, which would do it
-			if raw, err := tcp.SyscallConn(); err == nil {
-				raw.Control(spreadProbes)
-			}
+	secure, isTLS := c.(*tls.Conn)
+	if isTLS {
+		c = secure.NetConn()
+	}
+	if around, ok := c.(interface{ NetConn() net.Conn }); ok { // of a proxy, which said for whom it is
+		c = around.NetConn()
+	}
+	tcp, ok := c.(*net.TCPConn)
+	switch {
+	case !ok:
+	case isTLS: // its socket is not taken, which would do it
+		if raw, err := tcp.SyscallConn(); err == nil {
+			raw.Control(spreadProbes)
 		}
+	default:
+		return context.WithValue(ctx, connKey{}, tcp)
 	}
 	return ctx
 }

@@ -45,6 +45,8 @@ type Stream struct {
 	abrupt  bool // to be ended without last words
 	feeding bool // more is being called, or about to be
 	silent  bool // no heartbeats
+	over    bool // past the buffer and blocked, and shed for it
+	watched bool // to be looked at again for that
 
 	more     func() bool
 	received uint32 // bytes that came in after the request
@@ -56,7 +58,7 @@ type Stream struct {
 	next     *Stream // in the list that has the claim
 }
 
-// Owner is who a stream is of. It is called with no lock held.
+// Owner is who a stream is of. It is called with no lock held, but for Group.
 type Owner interface {
 	// Gone is called once, when the stream has ended and nothing will be written any
 	// more.
@@ -64,6 +66,9 @@ type Owner interface {
 	// Beat is called about once a heartbeat, to send what the client should have: the
 	// comment or better after a silence. comment is nil where there was none.
 	Beat(s *Stream, d *Delivery, comment *Frame)
+	// Group names those whose streams are relieved together when all owe too much, before
+	// any other's are. It is called with locks held, and does not change.
+	Group() string
 }
 
 // NewOwned makes a stream.
@@ -84,6 +89,9 @@ func (onGone) Beat(s *Stream, d *Delivery, comment *Frame) {
 		d.Send(s, comment)
 	}
 }
+
+// Group implements Owner: all of this kind are one.
+func (onGone) Group() string { return "" }
 
 // Feed has more called whenever all that s is owed is written, to send it more,
 // until it returns false: so what a client is to have is made as it takes it.
@@ -234,80 +242,63 @@ func (s *Stream) blockedLocked() bool {
 	return s.state == blocked || s.state == starting || s.state == writing && s.wake != nil
 }
 
-// boundLocked relieves a stream whose client does not read. One that is healthy
-// may be owed any amount: we have not offered it yet.
-func (s *Stream) boundLocked() {
-	limit := s.engine.cfg.Buffer
-	if limit <= 0 || s.closed || s.owed <= limit || !s.blockedLocked() {
-		return
-	}
-	s.shedLocked(DropSlow)
-	if s.owed > limit {
-		s.cutLocked()
-	}
-}
-
 // listed is what a frame takes in one stream's list, in bytes: a pointer, and as
 // much again for the room that lists have to grow.
 const listed = 16
 
-// oweLocked counts a frame that is added to what is owed.
-func (s *Stream) oweLocked(f *Frame) {
+// oweLocked counts a frame that is added to what is owed, and returns the bytes that
+// this takes.
+func (s *Stream) oweLocked(f *Frame) (taken int64) {
 	s.owed += f.Len()
-	s.engine.owed.Add(f.owe(1) + listed)
+	taken = f.owe(1) + listed
+	s.engine.owed.Add(taken)
+	return taken
 }
 
-// forgiveLocked counts frames that are taken off what is owed, written or not.
-func (s *Stream) forgiveLocked(frames ...*Frame) {
-	freed := int64(0)
+// forgiveLocked counts frames that are taken off what is owed, written or not, and
+// returns the bytes that this frees.
+func (s *Stream) forgiveLocked(frames ...*Frame) (freed int64) {
 	for _, f := range frames {
 		s.owed -= f.Len()
-		freed += f.owe(-1) - listed
+		freed += listed - f.owe(-1)
 	}
-	s.engine.owed.Add(freed)
+	s.engine.owed.Add(-freed)
+	return freed
 }
 
-// shareLocked is s's share in bytes of the memory that its unwritten frames take, of
-// which others may owe some as well.
-func (s *Stream) shareLocked() (share int) {
-	for _, f := range s.pending[s.taken:] {
-		share += listed + f.Len()/max(1, int(f.owers.Load()))
-	}
-	return share
-}
-
-// shedLocked drops the ephemeral frames, says so in their place, and returns whether
-// there were any.
-func (s *Stream) shedLocked(why Drop) (some bool) {
-	kept := s.pending[:s.taken]
-	for _, f := range s.pending[s.taken:] {
+// shedLocked drops the ephemeral frames from a place on, which is after those taken, and
+// says so in their place. It returns the bytes that this frees, and whether there were any.
+func (s *Stream) shedLocked(from int, why Drop) (freed int64, some bool) {
+	kept := s.pending[:from]
+	for _, f := range s.pending[from:] {
 		if !f.ephemeral {
 			kept = append(kept, f)
 			continue
 		}
 		some = true
-		s.forgiveLocked(f)
+		freed += s.forgiveLocked(f)
 		s.engine.losses.drop(why, f)
 		if !s.shed {
 			s.shed = true
 			s.engine.losses.shed.Add(1)
 			kept = append(kept, s.engine.cfg.Shed)
-			s.oweLocked(s.engine.cfg.Shed)
+			freed -= s.oweLocked(s.engine.cfg.Shed)
 		}
 	}
 	clear(s.pending[len(kept):])
 	s.pending = kept
-	return some
+	return freed, some
 }
 
 // cutLocked ends a slow stream with the cut's last words; the rest can be had
-// by resuming.
-func (s *Stream) cutLocked() {
-	s.forgiveLocked(s.pending[s.taken:]...)
+// by resuming. It returns the bytes that this frees, without those of the words.
+func (s *Stream) cutLocked() (freed int64) {
+	freed = s.forgiveLocked(s.pending[s.taken:]...)
 	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
 	s.pending = slices.Clone(s.pending[:s.taken])
 	s.cut = true
 	s.closeLocked(s.engine.cfg.Cut())
+	return freed
 }
 
 // closeLocked has the stream end after what is pending and one last frame.
@@ -323,7 +314,7 @@ func (s *Stream) closeLocked(last *Frame) {
 func (s *Stream) lingerLocked() {
 	if s.closed && s.state == blocked && !s.lingers {
 		s.lingers = true
-		s.engine.lingerFor(s)
+		s.engine.later(&s.engine.lingers, s, linger)
 	}
 }
 

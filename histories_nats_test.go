@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// persist appends until there is room.
+func persist(t *testing.T, l Log, entries ...*Entry) {
+	t.Helper()
+	for _, e := range entries {
+		e.Event.Timestamp = time.Now()
+		e.Envelope = e.Event.Seal()
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		err := l.Append(t.Context(), entries)
+		if !errors.Is(err, ErrNotStored) || time.Now().After(deadline) {
+			is.New(t).NoErr(err)
+			return
+		}
+	}
+}
+
+// One tenant's flood costs no other tenant an event, as any hub tells; the one who is past
+// a bound hears that its oldest have expired, on all hubs.
+func TestOnNATSTheLargestTenantPays(t *testing.T) {
+	for name, bounds := range map[string]struct {
+		tenant, all int64
+		cut         func(LogStats) int64
+	}{
+		"past its own":     {2 << 20, 64 << 20, func(s LogStats) int64 { return s.CutTenant }},
+		"past all tenants": {64 << 20, 8 << 20, func(s LogStats) int64 { return s.CutAll }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			limits := testLimits
+			limits.Bytes = bounds.tenant
+			server, prefix := theBroker(t), newPrefix()
+			var logs syncBuffer
+			join := func() Log {
+				return joinBroker(t, server, 0, prefix, limits, func(cfg *BrokerConfig) {
+					cfg.Disk, cfg.Logger = bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
+				}).Log()
+			}
+			here, there := join(), join()
+			const small = 50
+			for i := range small {
+				persist(t, here, entryTo(fmt.Sprint("small-", i), "1", ToTenant()))
+			}
+			first := entryTo("large", "1", ToTenant())
+			persist(t, here, first)
+			text := strings.Repeat("x", 40_000)
+			var last *Entry
+			for i := range 500 { // 20 MB, of which each would be enough to push out all others
+				last = entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), ToTenant())
+				persist(t, here, last)
+			}
+			eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
+			eventually(t, func() bool { return here.Stats().Bytes <= min(bounds.tenant*5/4, bounds.all*7/8) })
+			if bounds.all < bounds.tenant {
+				eventually(t, func() bool { return strings.Contains(logs.String(), "stream is nearly full") })
+			} else {
+				is.True(!strings.Contains(logs.String(), "nearly full"))
+			}
+			for _, hub := range []Log{here, there} {
+				for i := range small {
+					tenant := fmt.Sprint("small-", i)
+					begin, err := hub.Find(t.Context(), tenant, "", nil)
+					is.NoErr(err)
+					is.Equal(begin.Seq, uint64(0))
+					page, err := hub.Read(t.Context(), tenant, Query{})
+					is.NoErr(err)
+					is.Equal(names(page.Entries), "1")
+				}
+				oldest, err := hub.Find(t.Context(), "large", first.Cursor.String(), nil)
+				is.Equal(err, ErrExpired)
+				page, err := hub.Read(t.Context(), "large", Query{After: first.Cursor.Seq})
+				is.Equal(err, ErrExpired)
+				is.Equal(page.Next, oldest)
+				page, err = hub.Read(t.Context(), "large", Query{After: oldest.Seq})
+				is.NoErr(err)
+				is.True(len(page.Entries) > 10)
+				is.Equal(page.Entries[len(page.Entries)-1].Cursor, last.Cursor)
+				is.Equal(hub.Stats().Limit, bounds.all)
+			}
+		})
+	}
+}
+
+// What one tenant has brought near from the broker is bounded before it is there, and
+// pushes nothing out that others have near.
+func TestNearIsShared(t *testing.T) {
+	is := is.New(t)
+	limits := testLimits
+	limits.Total = 1 << 20
+	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*brokerLog)
+	text := strings.Repeat("x", 10_000)
+	for i := range 300 { // three times what may be near
+		persist(t, log, entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), ToTenant()))
+	}
+	_, err := log.Attach(t.Context(), "small")
+	is.NoErr(err)
+	head, err := log.Attach(t.Context(), "large")
+	is.NoErr(err)
+	for i := range 15 {
+		persist(t, log, entryTo("small", fmt.Sprintf(`"%d %s"`, i, text), ToTenant()))
+	}
+	near := func(tenant string) (events int, bytes int64) {
+		h := log.shelves.lock(tenant, false)
+		defer h.mu.Unlock()
+		is.Equal(h.coming, int64(0))
+		return h.entries.len(), h.bytes
+	}
+	page, err := log.Read(t.Context(), "large", Query{})
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 300) // from the broker
+	events, _ := near("small")
+	is.Equal(events, 15) // which are less than half
+	is.True(log.shelves.total.Load() <= limits.Total)
+	page, err = log.Read(t.Context(), "large", Query{After: head.Seq - 20})
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 20)
+	events, bytes := near("large") // of which there is room for some
+	is.Equal(events, 20)
+	is.True(bytes > 20*10_000)
+	is.Equal(log.Stats().Memory, log.shelves.total.Load())
+}

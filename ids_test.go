@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/quota"
+)
+
+func idsOf(most int) *idWindow {
+	w := newIDWindow(MemoryLimits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
+	return &w
+}
+
+// known says whether an id is, and else remembers it.
+func (w *idWindow) known(tenant, id string) bool {
+	_, known := w.claim(tenant, id, 1, time.Now())
+	return known
+}
+
+// One tenant's million ids push out its own only.
+func TestIDsOfOneTenantPushOutItsOwn(t *testing.T) {
+	is := is.New(t)
+	w := idsOf(10_000)
+	is.True(!w.known("small", "order-17-paid"))
+	for i := range 50_000 {
+		if w.known("large", fmt.Sprint(i)) {
+			t.Fatal(i)
+		}
+	}
+	is.True(w.known("small", "order-17-paid")) // it would be delivered twice
+	is.True(w.known("large", "49999"))
+	is.True(!w.known("large", "0"))
+	ids, lost := w.count()
+	is.Equal(ids, 10_000)
+	is.Equal(lost, 50_000+2-10_000)
+}
+
+// Whatever tenants bring, all are as a model says: past the total the one with most loses
+// its oldest, and nobody who has no more than a fair share.
+func TestIDsAreShared(t *testing.T) {
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			is := is.New(t)
+			const most = 200
+			random := rand.New(rand.NewPCG(seed, 5))
+			w := idsOf(most)
+			type first struct {
+				id string
+				at time.Time
+			}
+			model, lost := map[string][]first{}, 0
+			total := func() (n int) {
+				for _, ids := range model {
+					n += len(ids)
+				}
+				return n
+			}
+			for range 5000 {
+				if random.IntN(50) == 0 {
+					time.Sleep(time.Duration(random.IntN(20)) * time.Second)
+				}
+				if random.IntN(500) == 0 {
+					w.expire(time.Now())
+				}
+				tenant := []string{"a", "a", "a", "a", "a", "a", "b", "b", "c", "d"}[random.IntN(10)]
+				id := fmt.Sprint(random.IntN(400))
+				for name, ids := range model {
+					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.window })
+				}
+				known := slices.ContainsFunc(model[tenant], func(f first) bool { return f.id == id })
+				if !known && total() == most {
+					victim := tenant
+					for name, ids := range model {
+						if len(ids) > len(model[victim]) {
+							victim = name
+						}
+					}
+					is.True(len(model[victim]) >= most/len(model)) // never one below its share
+					largest := 0
+					for _, ids := range model {
+						if len(ids) == len(model[victim]) {
+							largest++
+						}
+					}
+					if largest > 1 && victim != tenant {
+						continue // either may pay
+					}
+					model[victim] = model[victim][1:]
+					lost++
+				}
+				if !known {
+					model[tenant] = append(model[tenant], first{id, time.Now()})
+				}
+				is.Equal(w.known(tenant, id), known)
+			}
+			w.expire(time.Now())
+			ids, gone := w.count()
+			is.Equal(ids, total())
+			is.Equal(gone, lost)
+			is.True(lost > 0)
+			time.Sleep(w.window)
+			w.expire(time.Now())
+			is.Equal(len(w.tenants.of)+len(w.due)+w.sizes.Len(), 0) // nobody is remembered
+			is.Equal(w.held.Total(), int64(0))
+		})
+	}
+}
+
+// An id that comes again after its window is new, and is known from then on.
+func TestIDsComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		w := idsOf(0)
+		for i := range 100 { // more than a claim forgets
+			is.True(!w.known("acme", fmt.Sprint(i)))
+		}
+		time.Sleep(w.window)
+		is.True(!w.known("acme", "99"))
+		time.Sleep(w.window / 2)
+		is.True(w.known("acme", "99"))
+		w.expire(time.Now())
+		is.True(w.known("acme", "99"))
+		ids, lost := w.count()
+		is.Equal(ids, 1)
+		is.Equal(lost, 0)
+	})
+}
+
+// What ids take is counted, by tenant, and bounded: also of many tenants with few.
+func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		tenants, ids int
+	}{{"one tenant", 1, 120_000}, {"some", 20, 100_000}, {"as many as ids", 20_000, 20_000}} {
+		t.Run(c.name, func(t *testing.T) {
+			is := is.New(t)
+			pool := quota.New[string](8<<20, 1)
+			before := liveHeap()
+			w := newIDWindow(MemoryLimits{Window: time.Minute, IDs: mostIDs(1_000_000, pool), Held: pool})
+			begin := time.Now()
+			check := func(when string) {
+				t.Helper()
+				agrees(t, when, liveHeap()-before, pool.Total())
+				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
+			}
+			for i := range c.ids {
+				w.claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
+			}
+			check("all came")
+			ids, lost := w.count()
+			is.Equal(ids+lost, c.ids)
+			is.True(lost > 0)
+			w.expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
+			check("1,000 are left")
+			runtime.KeepAlive(&w)
+		})
+	}
+}
+
+// What one costs does not depend on how many there are.
+func BenchmarkIDs(b *testing.B) {
+	for _, tenants := range []int{1, 10_000} {
+		b.Run(fmt.Sprint(tenants), func(b *testing.B) {
+			w := idsOf(100_000)
+			names := make([]string, tenants)
+			for i := range names {
+				names[i] = fmt.Sprint("tenant", i)
+			}
+			ids := make([]string, 1<<20)
+			for i := range ids {
+				ids[i] = fmt.Sprint("order-", i)
+			}
+			now := time.Now()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				w.claim(names[i%tenants], ids[i%len(ids)], 1, now)
+			}
+		})
+	}
+}
+
+// As the program is started: ids have a quarter of the memory for state, and one tenant's
+// many do not cost another's.
+func TestIDsHaveAPartOfTheState(t *testing.T) {
+	is := is.New(t)
+	ctx, stop := context.WithCancel(t.Context())
+	listening, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_STATE_BYTES=89600"}, io.Discard, func(a net.Addr) { listening <- "http://" + a.String() })
+	}()
+	url := <-listening
+	client := &http.Client{Transport: &http.Transport{}}
+	publish := func(tenant string, ids ...string) (duplicates int) {
+		var events []string
+		for _, id := range ids {
+			events = append(events, `{"id":"`+id+`","tenantId":"`+tenant+`","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+		}
+		res, err := client.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.Join(events, ",")+`]}`))
+		is.NoErr(err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusAccepted)
+		return strings.Count(string(body), `"duplicate":true`)
+	}
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = fmt.Sprint("order-", i)
+	}
+	is.Equal(publish("small", "order-17-paid"), 0)
+	is.Equal(publish("large", many...), 0)
+	is.Equal(publish("small", "order-17-paid"), 1)    // it was delivered
+	is.Equal(publish("large", many[400:]...), 100)    // what came last is known
+	is.Equal(publish("large", many[0], many[100]), 0) // what came first had to go
+	res, err := client.Get(url + "/metrics")
+	is.NoErr(err)
+	metrics, err := io.ReadAll(res.Body)
+	is.NoErr(err)
+	res.Body.Close()
+	for _, line := range []string{"realtime_dedupe_ids 200", "realtime_dedupe_ids_lost_total 303", `realtime_quota_limit_bytes{quota="ids"} 22400`, `realtime_quota_limit_bytes{quota="state"} 67200`} {
+		is.True(strings.Contains(string(metrics), line+"\n"))
+	}
+	client.CloseIdleConnections()
+	stop()
+	is.NoErr(<-ended)
+}
+
+func TestMostIDs(t *testing.T) {
+	is := is.New(t)
+	pool := quota.New[string](idBytes*100, 1)
+	for _, c := range []struct {
+		set  int
+		pool *quota.Pool[string]
+		want int
+	}{{50, pool, 50}, {100, pool, 100}, {1000, pool, 100}, {0, pool, 100}, {50, nil, 50}, {0, nil, 0}} {
+		is.Equal(mostIDs(c.set, c.pool), c.want)
+	}
+}

@@ -1,0 +1,331 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// One process counts what each key has in the stream, of which the broker tells it the
+// sizes, and has the oldest of a key purged that is past a bound: its own; or that of all,
+// and it has most. It does so before the broker would drop the oldest of everybody.
+//
+// Before a purge, its place is written down in the stream itself, at ".cut." and the key.
+// Who has read asks the stream's leader for it, so that nobody takes what has gone for
+// what never was. It grows old with what it tells of.
+//
+// A purge of the stream's very first messages would move its beginning, which tells of
+// all keys what they may have lost. So an anchor is put in now and then, which only its
+// age removes: between two of them the beginning does not move.
+const (
+	anchors     = 16 // at least so many while a message has its age
+	anchorEvery = time.Hour
+	anchorName  = "anchor" // of no key, which are in upper case
+	alarmEvery  = time.Minute
+)
+
+// Of the bound of all: when it is said that it is near, when the largest begin to pay, and
+// until when.
+func (c *Config) alarm() int64 { return c.Bytes - c.Bytes/4 }
+func (c *Config) high() int64  { return c.Bytes - c.Bytes/8 }
+func (c *Config) low() int64   { return c.Bytes - c.Bytes*3/16 }
+
+// worth is from how many bytes on they are counted: before, nobody can be past a bound.
+func (c *Config) worth() int64 {
+	if c.KeyBytes > 0 && (c.Bytes == 0 || c.KeyBytes < c.Bytes/4) {
+		return c.KeyBytes / 2
+	}
+	return c.Bytes / 8
+}
+
+// Cut is how many messages this process had purged: past their key's bound, and past
+// that of all.
+func (j *Journal) Cut() (ofKey, ofAll int64) { return j.cutKey.Load(), j.cutAll.Load() }
+
+// KeepWithin has this process refuse what the stream may have no room for, and keep the
+// bounds of bytes until Close while it is its turn, as mine says: of all that share the
+// journal one at a time is enough, and more do no harm.
+func (j *Journal) KeepWithin(mine func() bool) {
+	j.room.guard()
+	if j.cfg.Bytes > 0 || j.cfg.KeyBytes > 0 {
+		j.done.Go(func() { j.keepWithin(mine) })
+	}
+}
+
+func (j *Journal) keepWithin(mine func() bool) {
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-j.ended:
+			return
+		case <-ticker.C:
+		}
+		if !mine() || !j.cfg.Connected() || j.bytes.Load() < j.cfg.worth() {
+			continue
+		}
+		if err := j.keepTurn(mine); err != nil {
+			j.cfg.Logger.Warn("the broker's stream is not kept within its bounds", "err", err)
+		}
+	}
+}
+
+// sized is a message's size in the stream.
+type sized struct {
+	key   string // as in subjects
+	place uint64
+	bytes int64
+	more  bool // that was kept before
+}
+
+// keepTurn counts what the stream has, and what comes, and cuts what is past a bound.
+func (j *Journal) keepTurn(mine func() bool) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, perKey: int64(j.cfg.PerKey), keys: map[string]*holding{}}}
+	if k.ledger.perKey > 0 {
+		k.ledger.perKey++ // as the stream has it
+	}
+	before, err := j.state(ctx)
+	if err != nil {
+		return err
+	}
+	in, ended, err := j.sizes(ctx)
+	if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	epoch := j.Epoch()
+	for {
+		select {
+		case <-j.ended:
+			return nil
+		case <-ended:
+			return errors.New("the broker no longer tells what comes")
+		case <-ticker.C:
+			if !mine() || j.Epoch() != epoch || !j.cfg.Connected() {
+				return nil // another's, or to be counted anew
+			}
+			if err := k.look(ctx); err != nil {
+				return err
+			}
+		case m := <-in:
+			k.ledger.add(m.key, m.place, m.bytes)
+			k.whole = k.whole || !m.more || m.place >= before.last
+		}
+		if err := k.cut(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// sizes has the broker tell of all messages of keys, those that it has and those that
+// come, but for their data, until ctx ends; or what it does has an end.
+func (j *Journal) sizes(ctx context.Context) (in <-chan sized, ended <-chan struct{}, err error) {
+	js, err := jetstream.New(j.nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	once, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
+	consumer, err := js.OrderedConsumer(once, j.name, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{j.cfg.Prefix + ".ev.*"}, HeadersOnly: true, InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	told := make(chan sized, 1024)
+	subject := j.cfg.Prefix + ".ev."
+	consuming, err := consumer.Consume(func(msg jetstream.Msg) {
+		about, err := msg.Metadata()
+		if err != nil {
+			return
+		}
+		m := sized{strings.TrimPrefix(msg.Subject(), subject), about.Sequence.Stream, sizeOf(msg), about.NumPending > 0}
+		select {
+		case told <- m:
+		case <-ctx.Done():
+		}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	j.done.Go(func() {
+		<-ctx.Done()
+		consuming.Stop()
+		<-consuming.Closed()
+	})
+	return told, consuming.Closed(), nil
+}
+
+const sizeHeader = "Nats-Msg-Size"
+
+// sizeOf is what a message takes in the broker's file, as it counts.
+func sizeOf(msg jetstream.Msg) int64 {
+	const record, headers = 22 + 8, 4 + len("NATS/1.0\r\n") + len("\r\n")
+	n := record + len(msg.Subject())
+	some := false
+	for name, values := range msg.Headers() {
+		if name == sizeHeader {
+			continue
+		}
+		for _, value := range values {
+			n += len(name) + len(value) + len(": \r\n")
+			some = true
+		}
+	}
+	if some {
+		n += headers
+	}
+	data, _ := strconv.Atoi(msg.Headers().Get(sizeHeader))
+	return int64(n + data)
+}
+
+// keeper is the one who keeps the bounds.
+type keeper struct {
+	j        *Journal
+	ledger   ledger
+	whole    bool      // all that there was is counted
+	full     bool      // from high on until low is reached
+	beside   int64     // the stream's bytes that are not in the ledger
+	first    uint64    // the stream's first place
+	anchored time.Time // when the last anchor was put in
+	alarmed  time.Time // when it was last said that the stream is nearly full
+}
+
+func (k *keeper) total() int64 { return k.ledger.sizes.Total() + k.beside }
+
+// look takes what the leader last told.
+func (k *keeper) look(ctx context.Context) error {
+	s, err := k.j.state(ctx)
+	if err != nil {
+		return err
+	}
+	if s.first > k.first {
+		k.first = s.first
+		k.ledger.begin(s.first)
+	}
+	k.beside = int64(s.bytes) - k.ledger.sizes.Total()
+	k.whole = k.whole || s.messages == 0
+	if all := k.j.cfg.Bytes; all > 0 && int64(s.bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
+		k.alarmed = time.Now()
+		k.j.cfg.Logger.Warn("the broker's stream is nearly full; past seven eighths the largest histories lose their oldest events", "bytes", s.bytes, "limit", all)
+	}
+	return k.anchor(ctx)
+}
+
+// anchor puts an anchor in when it is time.
+func (k *keeper) anchor(ctx context.Context) error {
+	every := anchorEvery
+	if age := k.j.cfg.Age; age > 0 {
+		every = min(every, age/anchors)
+	}
+	if time.Since(k.anchored) < every {
+		return nil
+	}
+	k.anchored = time.Now()
+	_, _, err := k.j.request(ctx, message(k.j.cutSubject(anchorName), nil))
+	return err
+}
+
+// cut cuts whoever is past a bound.
+func (k *keeper) cut(ctx context.Context) error {
+	cfg := &k.j.cfg
+	for {
+		key, bytes, ok := k.ledger.sizes.Most()
+		if !ok || !k.whole {
+			return nil
+		}
+		excess := k.total() - cfg.low()
+		k.full = cfg.Bytes > 0 && (k.total() > cfg.high() || k.full && excess > 0)
+		goal, counted := int64(0), &k.j.cutKey
+		switch {
+		case cfg.KeyBytes > 0 && bytes > cfg.KeyBytes:
+			goal = cfg.KeyBytes - cfg.KeyBytes/mostParts
+		case k.full:
+			goal, counted = bytes-min(excess, bytes/8), &k.j.cutAll // the next may be nearly as large
+		default:
+			return nil
+		}
+		place := k.ledger.cut(key, goal)
+		if place == 0 {
+			return nil
+		}
+		if err := k.anchor(ctx); err != nil {
+			return err
+		}
+		purged, err := k.j.purge(ctx, key, place)
+		if err != nil {
+			return err
+		}
+		counted.Add(purged)
+	}
+}
+
+func (j *Journal) cutSubject(key string) string { return j.cfg.Prefix + ".cut." + key }
+
+// purge has the broker drop a key's messages up to a place, which is written down before.
+func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	subject := j.cutSubject(key)
+	last, err := j.leader(ctx, get{Last: subject})
+	if err != nil {
+		return 0, err
+	}
+	if before := parseSeq(string(last.Data)); before < place { // else another was here
+		_, _, err := j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
+			jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
+		if err != nil {
+			return 0, err
+		}
+	}
+	body, err := json.Marshal(map[string]any{"filter": j.cfg.Prefix + ".ev." + key, "seq": place + 1})
+	if err != nil {
+		return 0, err
+	}
+	answer, err := j.ask(ctx, message("$JS.API.STREAM.PURGE."+j.name, body))
+	if err != nil {
+		return 0, err
+	}
+	var purged struct {
+		Purged int64               `json:"purged"`
+		Error  *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &purged); err != nil {
+		return 0, err
+	}
+	if purged.Error != nil {
+		return 0, purged.Error
+	}
+	return purged.Purged, nil
+}
+
+// cutOf asks the leader up to which place a key was purged: 0 where it never was.
+func (j *Journal) cutOf(ctx context.Context, key string) (uint64, error) {
+	if j.cfg.Bytes == 0 && j.cfg.KeyBytes == 0 {
+		return 0, nil
+	}
+	last, err := j.leader(ctx, get{Last: j.cutSubject(token(key))})
+	return parseSeq(string(last.Data)), err
+}
+
+// GoneError says that a key cannot be read from a place on: something has gone after it.
+type GoneError struct{ Oldest uint64 } // the place from where on all is there
+
+func (e *GoneError) Error() string { return "the messages after this place have gone" }
+
+// whole asks whether nothing of a key has gone after a place; a *GoneError where it has.
+func (j *Journal) whole(ctx context.Context, key string, place uint64) error {
+	span, err := j.Span(ctx, key)
+	if err == nil && place < span.Oldest {
+		err = &GoneError{span.Oldest}
+	}
+	return err
+}

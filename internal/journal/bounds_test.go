@@ -1,0 +1,243 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// The ledger is as a plain list of all messages tells, to a part of a key's bytes, and has
+// few parts of each.
+func TestLedger(t *testing.T) {
+	for seed := range uint64(20) {
+		is := is.New(t)
+		random := rand.New(rand.NewPCG(seed, 6))
+		type kept struct{ place, bytes int64 }
+		l, plain := ledger{keys: map[string]*holding{}}, map[string][]kept{}
+		sum := func(key string) (bytes int64) {
+			for _, m := range plain[key] {
+				bytes += m.bytes
+			}
+			return bytes
+		}
+		for place := range int64(5000) {
+			key, bytes := fmt.Sprint(random.IntN(5)), 100+random.Int64N(1000)
+			l.add(key, uint64(place+1), bytes)
+			plain[key] = append(plain[key], kept{place + 1, bytes})
+			is.Equal(l.sizes.Of(key), sum(key))
+			is.True(len(l.keys[key].parts) <= 2*mostParts)
+			if random.IntN(500) > 0 {
+				continue
+			}
+			goal := sum(key) * 3 / 4
+			cut := l.cut(key, goal)
+			all := plain[key]
+			plain[key] = slices.DeleteFunc(slices.Clone(all), func(m kept) bool { return m.place <= int64(cut) })
+			is.Equal(l.sizes.Of(key), sum(key))
+			is.True(sum(key) <= goal || len(all) < 4)
+			is.True(len(all) < mostParts || sum(key) > goal*7/8) // and hardly more than asked for
+		}
+		l.begin(2500)
+		for key, all := range plain {
+			plain[key] = slices.DeleteFunc(all, func(m kept) bool { return m.place < 2500 })
+			is.True(l.sizes.Of(key) >= sum(key) && l.sizes.Of(key) < sum(key)*5/4) // a part goes when all of it has
+		}
+		l.begin(6000)
+		is.Equal(len(l.keys)+l.sizes.Len(), 0)
+	}
+}
+
+// What a key's limit of messages removed is not counted.
+func TestLedgerOfAKeysLimit(t *testing.T) {
+	is := is.New(t)
+	l := ledger{perKey: 100, keys: map[string]*holding{}}
+	for i := range uint64(5000) {
+		l.add("k", i+1, 10)
+	}
+	is.Equal(l.keys["k"].messages, int64(100))
+	is.Equal(l.sizes.Total(), int64(1000))
+}
+
+// Of a key that has much more than it may, it is known as well what to leave to it.
+func TestLedgerOfAKeyFarPastItsBound(t *testing.T) {
+	is := is.New(t)
+	l := ledger{bound: 3200, keys: map[string]*holding{}}
+	for i := range uint64(10_000) {
+		l.add("k", i+1, 10)
+	}
+	l.cut("k", 3100)
+	is.True(l.sizes.Total() > 3100*15/16 && l.sizes.Total() <= 3100)
+}
+
+func always() bool { return true }
+
+// bytesOf is what a key has in the stream as it can be read, and its first place.
+func (u *user) bytesOf(key string) (bytes int64, first uint64) {
+	span, err := u.Span(u.t.Context(), key)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	if err := u.Read(u.t.Context(), key, span.Oldest, span.Last, func(list []Message) bool {
+		for _, m := range list {
+			if first == 0 {
+				first = m.Seq
+			}
+			bytes += int64(len(m.Data))
+		}
+		return true
+	}); err != nil {
+		u.t.Fatal(err)
+	}
+	return bytes, first
+}
+
+func data(i int) string { return fmt.Sprint(i, " ", strings.Repeat("x", 5000)) }
+
+// fill appends to a key, some together.
+func (u *user) fill(key string, from, n int) {
+	for i := 0; i < n; i += 10 {
+		var items []*Item
+		for j := range 10 {
+			items = append(items, &Item{Key: key, Data: []byte(data(from + i + j))})
+		}
+		for full := true; full; {
+			err := u.Append(u.t.Context(), items)
+			if full = errors.Is(err, ErrFull); full {
+				time.Sleep(time.Millisecond)
+			} else if err != nil {
+				u.t.Error(err)
+			}
+		}
+	}
+}
+
+// A key that is past its own bytes loses its oldest, and no other key anything; whoever
+// reads it is told, in any process, and who is past the cut reads on.
+func TestAKeyHasBytesOfItsOwn(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		cfg.Bytes, cfg.KeyBytes, cfg.PerKey = 64<<20, 1<<20, 0
+		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
+		one.KeepWithin(always)
+		small := it("small", "first")
+		one.append(small)
+		head := one.attach("small")
+		first := &Item{Key: "large", Data: []byte("first")}
+		one.append(first)
+		one.fill("large", 0, 400) // twice its bytes
+		await(t, func() bool { n, _ := one.Cut(); return n > 0 && one.bytes.Load() <= cfg.KeyBytes*5/4 })
+		is.NoErr(one.state1())
+		for _, u := range []*user{one, two} {
+			is.Equal(u.Read(t.Context(), "small", 0, head, func(list []Message) bool { return len(list) == 1 }), nil)
+			span, err := u.Span(t.Context(), "small")
+			is.NoErr(err)
+			is.Equal(span.Oldest, uint64(0)) // and it is known that nothing of it has gone
+			err = u.Read(t.Context(), "large", first.Seq, span.Last, func([]Message) bool { return true })
+			gone, ok := err.(*GoneError)
+			is.True(ok)
+			bytes, oldest := u.bytesOf("large")
+			is.True(bytes <= cfg.KeyBytes && bytes > cfg.KeyBytes*3/4)
+			is.True(oldest > gone.Oldest && gone.Oldest > first.Seq)
+		}
+	})
+}
+
+// state1 asks the leader once.
+func (u *user) state1() error {
+	_, err := u.state(u.t.Context())
+	return err
+}
+
+// Past seven eighths of all there is the largest pays, before the broker drops the oldest
+// of everybody; and nobody pays who has less than its share.
+func TestTheLargestKeyPays(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		cfg.Bytes, cfg.KeyBytes, cfg.PerKey = 8<<20, 0, 0
+		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
+		const keys = 50
+		key := func(i int) string { return fmt.Sprint("small-", i) }
+		for i := range keys {
+			one.append(it(key(i), "first"), it(key(i), data(i)))
+		}
+		two.KeepWithin(always)
+		one.KeepWithin(func() bool { return cfg.Replicas == 3 }) // two at once do no harm
+		for i := range 40 {                                      // as fast as it goes
+			one.fill([]string{"large", "larger"}[i/4%2], i*200, 200)
+		}
+		await(t, func() bool { return one.state1() == nil && one.bytes.Load() <= cfg.Bytes*7/8 })
+		_, cut := two.Cut()
+		_, by := one.Cut()
+		is.True(cut+by > 0)
+		is.True(one.bytes.Load() > cfg.Bytes*3/4) // no more goes than has to
+		for i := range keys {
+			span, err := one.Span(t.Context(), key(i))
+			is.NoErr(err)
+			is.Equal(span.Oldest, uint64(0))
+			bytes, first := one.bytesOf(key(i))
+			is.True(first > 0 && bytes == int64(len("first")+len(data(i))))
+		}
+	})
+}
+
+// What is published costs the broker one question, whoever keeps the bounds.
+func TestToKeepBoundsCostsAPublishNothing(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	cfg := settings
+	cfg.Bytes, cfg.KeyBytes, cfg.PerKey = 8<<20, 1<<20, 0
+	one, two := open(t, b, 0, "one", cfg), open(t, b, 0, "two", cfg)
+	two.KeepWithin(always)
+	one.attach("k")
+	one.fill("k", 0, 1000)
+	await(t, func() bool { n, _ := two.Cut(); return n > 0 }) // it counts
+	before, keeper := one.nc.Stats().OutMsgs, two.nc.Stats().OutMsgs
+	start := time.Now()
+	const n = 2000
+	for i := range n {
+		one.append(&Item{Key: "k", Data: []byte(fmt.Sprint(i))})
+	}
+	probes := uint64(time.Since(start)/probeEvery) + 1
+	sent := one.nc.Stats().OutMsgs - before
+	t.Logf("%d publishes: %d messages to the broker, of the keeper %d", n, sent, two.nc.Stats().OutMsgs-keeper)
+	is.True(sent >= n && sent <= n+10*probes)
+	is.True(two.nc.Stats().OutMsgs-keeper <= n/10+10*probes)
+}
+
+// However much one key is given, and though nobody keeps the bounds, what others have
+// stays, and there is room for what they say.
+func TestOneKeyLeavesRoom(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	cfg := settings
+	cfg.Bytes, cfg.KeyBytes, cfg.PerKey = 8<<20, 0, 0
+	one := open(t, b, 0, "one", cfg)
+	one.KeepWithin(func() bool { return false })
+	one.append(it("small", "first"))
+	refused := 0
+	for i := range 10_000 {
+		err := one.Append(t.Context(), []*Item{{Key: "large", Data: []byte(data(i))}})
+		if err != nil {
+			is.True(errors.Is(err, ErrFull) && Refused(err))
+			refused++
+		}
+		if i%1000 == 0 {
+			one.append(it("small", fmt.Sprint(i, strings.Repeat("x", 1000))))
+		}
+	}
+	is.True(refused > 5000)
+	span, err := one.Span(t.Context(), "small")
+	is.NoErr(err)
+	is.Equal(span.Oldest, uint64(0))
+	s, err := one.state(t.Context())
+	is.NoErr(err)
+	is.True(s.bytes > uint64(cfg.Bytes)*7/8 && s.bytes < uint64(cfg.Bytes))
+}

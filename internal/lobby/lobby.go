@@ -1,0 +1,323 @@
+// Package lobby bounds what those can hold who have proven nothing: connections on which
+// no credential was accepted yet, and the requests on them. Whoever has proven something
+// leaves the lobby, and is bounded elsewhere, by tenant and by profile.
+//
+// One address may have only so many, and loses its own oldest to its newest. When the
+// lobby is full the address with most loses its oldest. So who floods the hub floods
+// itself, and who comes, says who it is and goes on notices nothing.
+package lobby
+
+import (
+	"container/heap"
+	"container/list"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is how many strangers there may be; 0 lifts a limit.
+type Config struct {
+	All     int // connections in all; requests as many
+	Address int // of one address; loopback and the proxies may have any number
+	Proxies Proxies
+	Logger  *slog.Logger
+}
+
+// How long a stranger keeps its place when another wants it.
+const (
+	patience = 2 * time.Second        // for a handshake and a request
+	answered = 250 * time.Millisecond // since the request came that proved nothing
+)
+
+// answerTime is how long a stranger may take to read an answer.
+const answerTime = 30 * time.Second
+
+// Bound is what somebody was past.
+type Bound string
+
+// The bounds there are.
+const (
+	ByAddress Bound = "address"
+	ByAll     Bound = "all"
+)
+
+// Lobby is where connections are until they have proven something.
+type Lobby struct {
+	// Static.
+	cfg   Config
+	freed chan struct{} // a place is free, perhaps
+
+	byAddress, byAll atomic.Int64 // how many were refused or cut
+
+	mu sync.Mutex
+	// Guarded by mu.
+	conns    map[net.Conn]*guest // all that are open, as net/http knows them
+	size     int                 // of them in the lobby
+	requests int
+	of       map[netip.Addr]*holder
+	most     holders
+	told     time.Time
+	untold   int // since
+}
+
+// New makes an empty lobby.
+func New(cfg Config) *Lobby {
+	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}}
+}
+
+// Stats is who is in a lobby.
+type Stats struct {
+	Connections, Requests int
+	All                   int             // so many of each there may be; 0: no limit
+	Refused               map[Bound]int64 // or cut
+}
+
+// Stats of no lobby are zero.
+func (l *Lobby) Stats() Stats {
+	if l == nil {
+		return Stats{Refused: map[Bound]int64{ByAddress: 0, ByAll: 0}}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Stats{l.size, l.requests, l.cfg.All, map[Bound]int64{ByAddress: l.byAddress.Load(), ByAll: l.byAll.Load()}}
+}
+
+// guest is a connection.
+type guest struct {
+	lobby *Lobby
+	conn  net.Conn // the socket
+	came  time.Time
+	asked atomic.Int64 // when it last did, in Unix nanoseconds; 0: never
+	known atomic.Bool  // that it has proven something
+
+	// Guarded by lobby.mu.
+	addr   netip.Addr    // of the client
+	place  *list.Element // nil: not in the lobby
+	holder *holder
+	give   func() // what it was proven with; may be nil
+}
+
+// stale says whether a guest had its time.
+func (g *guest) stale(now time.Time) bool {
+	if asked := g.asked.Load(); asked != 0 {
+		return now.Sub(time.Unix(0, asked)) >= answered
+	}
+	return now.Sub(g.came) >= patience
+}
+
+// holder is what one address has in the lobby.
+type holder struct {
+	addr     netip.Addr
+	conns    list.List // of *guest, the oldest first
+	requests int
+	at       int // in Lobby.most
+}
+
+// holders are a heap, the one with most connections first.
+type holders []*holder
+
+func (h holders) Len() int           { return len(h) }
+func (h holders) Less(i, j int) bool { return h[i].conns.Len() > h[j].conns.Len() }
+func (h holders) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
+func (h *holders) Push(x any)        { x.(*holder).at = len(*h); *h = append(*h, x.(*holder)) }
+func (h *holders) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// holderLocked is an address's, made if need be.
+func (l *Lobby) holderLocked(addr netip.Addr) *holder {
+	addr = Place(addr)
+	h := l.of[addr]
+	if h == nil {
+		h = &holder{addr: addr}
+		l.of[addr] = h
+		heap.Push(&l.most, h)
+	}
+	return h
+}
+
+// tidyLocked puts a holder where it belongs, or away when it holds nothing.
+func (l *Lobby) tidyLocked(h *holder) {
+	if h.conns.Len() == 0 && h.requests == 0 {
+		heap.Remove(&l.most, h.at)
+		delete(l.of, h.addr)
+		return
+	}
+	heap.Fix(&l.most, h.at)
+}
+
+// isFree says whether an address may hold any number.
+func (l *Lobby) isFree(addr netip.Addr) bool {
+	return l.cfg.Address == 0 || !addr.IsValid() || addr.IsLoopback() || l.cfg.Proxies.trusts(addr)
+}
+
+// enter lets a connection in, if need be in another's place, of as many as there may be.
+// It may wait for a place: of a storm of clients who come back all at once each leaves
+// the lobby again in a moment.
+func (l *Lobby) enter(g *guest, addr netip.Addr, all int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.roomLocked(addr) {
+		return false
+	}
+	for all > 0 && l.size >= all {
+		now := time.Now()
+		most, own := l.most[0], 0
+		if h := l.of[Place(addr)]; h != nil {
+			own = h.conns.Len()
+		}
+		oldest := most.conns.Front().Value.(*guest)
+		if most.conns.Len() > 2*own+1 || oldest.stale(now) || now.Sub(g.came) >= patience {
+			l.cutLocked(oldest, ByAll)
+			continue
+		}
+		l.mu.Unlock()
+		select {
+		case <-l.freed:
+		case <-time.After(10 * time.Millisecond):
+		}
+		l.mu.Lock()
+	}
+	l.seatLocked(g, addr)
+	return true
+}
+
+// roomLocked makes room for one more of an address: of those that had their time the
+// oldest goes.
+func (l *Lobby) roomLocked(addr netip.Addr) bool {
+	h := l.of[Place(addr)]
+	if h == nil || h.conns.Len() < l.cfg.Address || l.isFree(addr) {
+		return true
+	}
+	now := time.Now()
+	for e := h.conns.Front(); e != nil; e = e.Next() {
+		if oldest := e.Value.(*guest); oldest.stale(now) {
+			l.cutLocked(oldest, ByAddress)
+			return true
+		}
+	}
+	l.countLocked(ByAddress, addr)
+	return false
+}
+
+func (l *Lobby) seatLocked(g *guest, addr netip.Addr) {
+	h := l.holderLocked(addr)
+	g.addr, g.holder, g.place = addr, h, h.conns.PushBack(g)
+	l.size++
+	l.tidyLocked(h)
+}
+
+// riseLocked takes a guest out of the lobby.
+func (l *Lobby) riseLocked(g *guest) {
+	if g.place == nil {
+		return
+	}
+	g.holder.conns.Remove(g.place)
+	l.tidyLocked(g.holder)
+	g.holder, g.place = nil, nil
+	l.size--
+	select {
+	case l.freed <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Lobby) cutLocked(g *guest, why Bound) {
+	l.riseLocked(g)
+	l.countLocked(why, g.addr)
+	go abort(g.conn) // it waits until who reads or writes there has noticed
+}
+
+// abort closes a connection and has the kernel forget what was not read.
+func abort(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	c.Close()
+}
+
+// countLocked counts, and logs once a second.
+func (l *Lobby) countLocked(why Bound, addr netip.Addr) {
+	if why == ByAddress {
+		l.byAddress.Add(1)
+	} else {
+		l.byAll.Add(1)
+	}
+	l.untold++
+	if now := time.Now(); now.Sub(l.told) >= time.Second {
+		l.cfg.Logger.Warn("connections that have proven nothing are refused or cut", "bound", string(why), "address", addr.String(), "times", l.untold,
+			"remedy", "if it is a proxy's address, name it in REALTIME_TRUSTED_PROXIES")
+		l.told, l.untold = now, 0
+	}
+}
+
+// move gives a connection the address that a proxy says it has.
+func (l *Lobby) move(g *guest, addr netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.place == nil { // cut
+		return false
+	}
+	l.riseLocked(g)
+	if !l.roomLocked(addr) {
+		return false
+	}
+	l.seatLocked(g, addr)
+	return true
+}
+
+// leave forgets a connection that is closed, or no longer net/http's.
+func (l *Lobby) leave(c net.Conn) {
+	l.mu.Lock()
+	g := l.conns[c]
+	delete(l.conns, c)
+	var give func()
+	if g != nil {
+		l.riseLocked(g)
+		give, g.give = g.give, nil
+	}
+	l.mu.Unlock()
+	if give != nil {
+		give()
+	}
+}
+
+type guestKey struct{}
+
+// Guard has a server tell the lobby of its connections, which come from [Lobby.Listener].
+func (l *Lobby) Guard(server *http.Server) {
+	inner := server.ConnContext
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		l.mu.Lock()
+		g := l.conns[plain(c)]
+		l.mu.Unlock()
+		if g != nil {
+			ctx = context.WithValue(ctx, guestKey{}, g)
+		}
+		if inner != nil {
+			ctx = inner(ctx, c)
+		}
+		return ctx
+	}
+	server.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateClosed || state == http.StateHijacked {
+			l.leave(plain(c))
+		}
+	}
+}
+
+// plain is the connection that TLS is spoken on.
+func plain(c net.Conn) net.Conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return c
+}

@@ -1,0 +1,287 @@
+package lobby
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// conn is as much of a connection as the lobby looks at.
+type conn struct {
+	net.Conn
+	from   string
+	closed atomic.Bool
+}
+
+func (c *conn) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.from), 4711))
+}
+
+// cut says whether it was closed, now that all is quiet.
+func (c *conn) cut() bool {
+	synctest.Wait()
+	return c.closed.Load()
+}
+
+func (c *conn) Close() error {
+	c.closed.Store(true)
+	return nil
+}
+
+// room is a lobby and who comes to it.
+type room struct {
+	*Lobby
+	logs strings.Builder
+}
+
+func newRoom(cfg Config) *room {
+	r := &room{}
+	cfg.Logger = slog.New(slog.NewTextHandler(&r.logs, nil))
+	r.Lobby = New(cfg)
+	return r
+}
+
+// come connects from an address; in says whether it was let in.
+func (r *room) come(from string) (c *conn, in bool) {
+	c = &conn{from: from}
+	return c, r.receive(c) != nil
+}
+
+// ask is a request on a connection.
+func (r *room) ask(c *conn) *http.Request {
+	req := httptest.NewRequest("GET", "/", nil)
+	req.RemoteAddr = c.RemoteAddr().String()
+	r.mu.Lock()
+	g := r.conns[c]
+	r.mu.Unlock()
+	req = req.WithContext(context.WithValue(req.Context(), guestKey{}, g))
+	Greet(httptest.NewRecorder(), req)
+	return req
+}
+
+const (
+	anna = "203.0.113.1"
+	bob  = "203.0.113.2"
+)
+
+// An address that has as many as it may loses its own oldest, once that had its time;
+// until then its newest is refused. Nobody else is touched.
+func TestBoundOfAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{Address: 2})
+		other, _ := r.come(bob)
+		first, _ := r.come(anna)
+		second, in := r.come(anna)
+		is.True(in)
+		third, in := r.come(anna)
+		is.True(!in && third.cut())
+		time.Sleep(patience - 1)
+		_, in = r.come(anna)
+		is.True(!in)
+		time.Sleep(1)
+		_, in = r.come(anna)
+		is.True(in && first.cut() && !second.cut())
+		is.True(!other.cut())
+		is.Equal(r.Stats().Refused, map[Bound]int64{ByAddress: 3, ByAll: 0})
+		is.Equal(strings.Count(r.logs.String(), "\n"), 2) // once a second
+		is.True(strings.Contains(r.logs.String(), "address="+anna))
+
+		for _, from := range []string{"127.0.0.1", "::1"} {
+			for range 10 {
+				_, in := r.come(from)
+				is.True(in)
+			}
+		}
+	})
+}
+
+// Of an IPv6 network all addresses are one.
+func TestANetworkIsOneAddress(t *testing.T) {
+	is := is.New(t)
+	r := newRoom(Config{Address: 1})
+	_, in := r.come("2001:db8::1")
+	is.True(in)
+	_, in = r.come("2001:db8::2:3:4:5")
+	is.True(!in)
+	_, in = r.come("2001:db8:0:1::1")
+	is.True(in)
+}
+
+// Who asked and proved nothing has had its time sooner than who is still connecting.
+func TestWhoAskedHasHadItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{Address: 1})
+		first, _ := r.come(anna)
+		r.ask(first)
+		_, in := r.come(anna)
+		is.True(!in)
+		time.Sleep(answered)
+		second, in := r.come(anna)
+		is.True(in && first.cut())
+		time.Sleep(patience)
+		r.ask(second) // again and again: it has not had its time
+		_, in = r.come(anna)
+		is.True(!in)
+
+		r = newRoom(Config{Address: 2})
+		busy, _ := r.come(anna)
+		idle, _ := r.come(anna)
+		time.Sleep(patience)
+		r.ask(busy)
+		_, in = r.come(anna)
+		is.True(in && idle.cut() && !busy.cut())
+	})
+}
+
+// In a full lobby who comes waits until the oldest had its time, or until one leaves.
+func TestAFullLobby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 2})
+		first, _ := r.come(anna)
+		second, _ := r.come(bob)
+		start := time.Now()
+		third, in := r.come("203.0.113.3")
+		is.True(in && first.cut() && !second.cut())
+		is.Equal(time.Since(start).Round(time.Millisecond), patience)
+		is.Equal(r.Stats().Connections, 2)
+
+		r.leave(second)
+		Prove(r.ask(third), nil) // who leaves the lobby leaves its place, too
+		is.Equal(r.Stats().Connections, 0)
+		start = time.Now()
+		r.come(anna)
+		r.come(anna)
+		go func() {
+			time.Sleep(time.Second)
+			r.mu.Lock()
+			oldest := r.most[0].conns.Front().Value.(*guest).conn
+			r.mu.Unlock()
+			r.leave(oldest)
+		}()
+		_, in = r.come(anna)
+		is.True(in)
+		is.Equal(time.Since(start), time.Second)
+		is.True(!third.cut())
+		is.Equal(r.Stats().Refused, map[Bound]int64{ByAddress: 0, ByAll: 1})
+	})
+}
+
+// Who has most loses its oldest at once to who has little: one who floods keeps nobody
+// waiting, not even loopback does, which may have any number.
+func TestWhoHasMostPays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 10, Address: 100})
+		var flood []*conn
+		for range 10 {
+			c, _ := r.come("127.0.0.1")
+			flood = append(flood, c)
+		}
+		start := time.Now()
+		for i := range 3 {
+			_, in := r.come(anna)
+			is.True(in)
+			for j, c := range flood {
+				is.Equal(c.cut(), j <= i)
+			}
+		}
+		is.True(time.Since(start) == 0)
+	})
+}
+
+// What a connection was proven with is given back once, when it is over, also where that
+// was before.
+func TestProof(t *testing.T) {
+	is := is.New(t)
+	r := newRoom(Config{Address: 1})
+	given := 0
+	c, _ := r.come(anna)
+	req := r.ask(c)
+	is.True(IsStranger(req))
+	Prove(req, func() { given++ })
+	is.True(!IsStranger(req))
+	is.Equal(given, 0)
+	Prove(req, func() { given += 10 }) // a second request at the same time
+	is.Equal(given, 10)
+	_, in := r.come(anna)
+	is.True(in) // its place is free
+	r.leave(c)
+	is.Equal(given, 11)
+	r.leave(c)
+	is.Equal(given, 11)
+	Prove(req, func() { given += 100 })
+	is.Equal(given, 111)
+	is.Equal(len(r.conns), 1)
+}
+
+// Whatever happens, what is counted is what is there; and nothing stays of who left.
+func TestTheCountIsRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 40, Address: 7})
+		open := map[*conn]*http.Request{}
+		var visits []*visit
+		random := rand.New(rand.NewPCG(1, 2))
+		for range 5000 {
+			switch random.IntN(6) {
+			case 0, 1, 2:
+				from := netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(20))})
+				if c, in := r.come(from.String()); in {
+					open[c] = r.ask(c)
+				}
+			case 3:
+				for c, req := range open {
+					if !c.closed.Load() && random.IntN(2) == 0 {
+						Prove(req, nil)
+					}
+					r.leave(c)
+					delete(open, c)
+					break
+				}
+			case 4:
+				if v, err := r.visit(netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(20))})); err == nil {
+					visits = append(visits, v)
+				}
+			case 5:
+				if len(visits) > 0 {
+					i := random.IntN(len(visits))
+					visits[i].leave()
+					visits[i].leave()
+					visits = append(visits[:i], visits[i+1:]...)
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+			conns, requests := 0, 0
+			for i, h := range r.most {
+				is.Equal(h.at, i)
+				is.True(h.conns.Len() <= 7 && h.requests <= 7 && h.conns.Len() <= r.most[0].conns.Len())
+				is.True(h.conns.Len()+h.requests > 0)
+				conns, requests = conns+h.conns.Len(), requests+h.requests
+			}
+			is.Equal(r.Stats().Connections, conns)
+			is.Equal(r.Stats().Requests, requests)
+			is.True(conns <= 40 && requests <= 40)
+		}
+		for c := range open {
+			r.leave(c)
+		}
+		for _, v := range visits {
+			v.leave()
+		}
+		is.Equal(len(r.of)+len(r.most)+len(r.conns), 0)
+	})
+}

@@ -1,0 +1,164 @@
+package lobby
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+)
+
+// ErrCrowded is why a request is not answered.
+var ErrCrowded = errors.New("this address has as many requests under way as it may; ask again when some are over")
+
+type visitKey struct{}
+
+// visit is a request that has a place of its own, since its connection carries several.
+type visit struct {
+	lobby  *Lobby
+	holder *holder // guarded by lobby.mu; nil: it has left
+}
+
+func visitOf(r *http.Request) *visit {
+	v, _ := r.Context().Value(visitKey{}).(*visit)
+	return v
+}
+
+func guestOf(r *http.Request) *guest {
+	g, _ := r.Context().Value(guestKey{}).(*guest)
+	return g
+}
+
+// Greet is the first to see a request. Its RemoteAddr is then the client's, also where a
+// proxy passed it on. Until [Admit] the answer has to be read in a time. Where a connection
+// carries many requests each has a place, until [Prove]: [ErrCrowded] where there is none.
+// over is to be called when the request is; it may be nil.
+func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over func(), err error) {
+	g := guestOf(r)
+	if g == nil {
+		return r, nil, nil
+	}
+	if len(g.lobby.cfg.Proxies) > 0 {
+		g.lobby.cfg.Proxies.name(r)
+	}
+	if g.known.Load() && r.ProtoMajor < 2 {
+		return r, nil, nil
+	}
+	now := time.Now()
+	g.asked.Store(now.UnixNano())
+	http.NewResponseController(w).SetWriteDeadline(now.Add(answerTime)) // not supported: nobody to wait for
+	if r.ProtoMajor < 2 {
+		return r, nil, nil
+	}
+	v, err := g.lobby.visit(g.address())
+	if err != nil {
+		return r, nil, err
+	}
+	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v.leave, nil
+}
+
+// name gives a request the address of its client.
+func (p Proxies) name(r *http.Request) {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return
+	}
+	proxy := from.Addr().Unmap().WithZone("")
+	if client := p.client(proxy, r.Header); client != proxy {
+		r.RemoteAddr = net.JoinHostPort(client.String(), "0")
+	}
+}
+
+// Seat gives a request a place, if it has none, until over is called: [ErrCrowded] where
+// there is none. It is for answers that anybody may have wait for long.
+func Seat(r *http.Request) (over func(), err error) {
+	g := guestOf(r)
+	from, bad := netip.ParseAddrPort(r.RemoteAddr)
+	if g == nil || bad != nil {
+		return func() {}, nil
+	}
+	addr := from.Addr().Unmap().WithZone("")
+	if has := visitOf(r); addr == g.address() && (has != nil || !g.known.Load()) {
+		return func() {}, nil // or its connection has one
+	}
+	v, err := g.lobby.visit(addr)
+	if err != nil {
+		return nil, err
+	}
+	return v.leave, nil
+}
+
+func (g *guest) address() netip.Addr {
+	g.lobby.mu.Lock()
+	defer g.lobby.mu.Unlock()
+	return g.addr
+}
+
+func (l *Lobby) visit(addr netip.Addr) (*visit, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h := l.of[Place(addr)]; h != nil && h.requests >= l.cfg.Address && !l.isFree(addr) {
+		l.countLocked(ByAddress, addr)
+		return nil, ErrCrowded
+	}
+	if l.cfg.All > 0 && l.requests >= l.cfg.All {
+		l.countLocked(ByAll, addr)
+		return nil, ErrCrowded
+	}
+	h := l.holderLocked(addr)
+	h.requests++
+	l.requests++
+	return &visit{l, h}, nil
+}
+
+func (v *visit) leave() {
+	v.lobby.mu.Lock()
+	defer v.lobby.mu.Unlock()
+	if h := v.holder; h != nil {
+		v.holder = nil
+		h.requests--
+		v.lobby.requests--
+		v.lobby.tidyLocked(h)
+	}
+}
+
+// Admit lets the answer to a request take its time.
+func Admit(w http.ResponseWriter, r *http.Request) {
+	if g := guestOf(r); g != nil && (!g.known.Load() || r.ProtoMajor > 1) {
+		http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	}
+}
+
+// IsStranger says whether a request's connection is in the lobby.
+func IsStranger(r *http.Request) bool {
+	g := guestOf(r)
+	return g != nil && !g.known.Load()
+}
+
+// Prove takes a request and its connection out of the lobby. give is called when the
+// connection is closed, or no longer net/http's; it may be nil.
+func Prove(r *http.Request, give func()) {
+	if v := visitOf(r); v != nil {
+		v.leave()
+	}
+	g := guestOf(r)
+	if g == nil {
+		return
+	}
+	if give == nil && g.known.Load() {
+		return
+	}
+	l := g.lobby
+	l.mu.Lock()
+	first := g.place != nil
+	if first {
+		l.riseLocked(g)
+		g.known.Store(true)
+		g.give = give
+	}
+	l.mu.Unlock()
+	if !first && give != nil { // proven at the same time by another request, or cut
+		give()
+	}
+}

@@ -1,0 +1,602 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/contracttest"
+)
+
+// dialAs connects, and begins as a proxy does that connects for a client.
+func dialAs(t testing.TB, at, preamble string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := io.WriteString(conn, preamble); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// proxyV1 begins a connection by version 1 of the PROXY protocol.
+func proxyV1(client string) string {
+	from := netip.MustParseAddr(client)
+	if from.Is4() {
+		return "PROXY TCP4 " + client + " 192.0.2.1 4711 80\r\n"
+	}
+	return "PROXY TCP6 " + client + " 2001:db8::80 4711 80\r\n"
+}
+
+// proxyV2 is proxyV1 by version 2, which is binary.
+func proxyV2(client string) string {
+	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21")
+	from, to := netip.MustParseAddr(client), netip.MustParseAddr("192.0.2.1")
+	family := byte(0x11)
+	if from.Is6() {
+		family, to = 0x21, netip.MustParseAddr("2001:db8::80")
+	}
+	b = append(b, family)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(from.AsSlice())*2+4))
+	b = append(append(b, from.AsSlice()...), to.AsSlice()...)
+	return string(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, 4711), 80))
+}
+
+// request is a GET as it goes over the wire.
+func request(path string, headers ...string) string {
+	text := "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n"
+	for i := 0; i < len(headers); i += 2 {
+		text += headers[i] + ": " + headers[i+1] + "\r\n"
+	}
+	return text + "\r\n"
+}
+
+// streamOn opens a stream on a connection, and is its first event.
+func streamOn(t testing.TB, conn net.Conn, text string) string {
+	t.Helper()
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(res.Body)
+		t.Fatalf("%s %s", res.Status, body)
+	}
+	event, err := newStreamReader(t, res.Body).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return event.Type
+}
+
+// scrapeFrom are the metrics of a hub in open mode, by way of loopback.
+func scrapeFrom(t testing.TB, url string) scraped {
+	t.Helper()
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	all := scraped{}
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		var n float64
+		if fmt.Sscan(value, &n); name != "#" {
+			all[name] = n
+		}
+	}
+	return all
+}
+
+// inUse is memory for objects and for goroutines' stacks.
+func inUse() int64 {
+	live := liveHeap()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return live + int64(m.StackInuse)
+}
+
+const pipelined = 12
+
+// Who asks for files again and again and reads nothing costs a connection and its
+// goroutine, and no copy of the files.
+func TestUnreadFilesCostNothing(t *testing.T) {
+	is := is.New(t)
+	at := strings.TrimPrefix(serve(t), "http://")
+	const clients = 200
+	attack := strings.Repeat(request("/openapi.yaml"), pipelined)
+	var one [1]byte
+	conns := make([]net.Conn, clients)
+	before := inUse()
+	for i := range conns {
+		conns[i] = dialAs(t, at, attack)
+	}
+	for _, conn := range conns {
+		_, err := conn.Read(one[:]) // so it is being answered
+		is.NoErr(err)
+	}
+	each := (inUse() - before) / clients
+	file, err := web.ReadFile("web/openapi.yaml")
+	is.NoErr(err)
+	t.Logf("%d bytes each, the file has %d", each, len(file))
+	is.True(each < int64(len(file))*3/4) // so that none has it, nor a part
+	runtime.KeepAlive(conns)
+}
+
+// One address that floods the hub has as many connections as an address may; it alone
+// loses any. Health, other addresses and who was there before notice nothing.
+func TestAFloodOfOneAddress(t *testing.T) {
+	is := is.New(t)
+	url := serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=50")
+	at := strings.TrimPrefix(url, "http://")
+	const flood, most = 400, 50
+	stream := dialAs(t, at, proxyV1("203.0.113.7")) // even of that address
+	is.Equal(streamOn(t, stream, request("/v1/stream?tenant=acme&profile=before")), "hub.ready")
+	attack := proxyV1("203.0.113.7") + strings.Repeat(request("/openapi.yaml"), pipelined)
+	for range flood {
+		dialAs(t, at, attack)
+	}
+	is.Equal(checkHealth(at, false), 0)
+	is.Equal(streamOn(t, dialAs(t, at, proxyV2("203.0.113.8")), request("/v1/stream?tenant=acme&profile=other")), "hub.ready")
+	eventually(t, func() bool {
+		now := scrapeFrom(t, url)
+		return now[`realtime_unproven_cut_total{bound="address"}`] >= flood-most && now["realtime_unproven_open"] <= most+1
+	})
+	now := scrapeFrom(t, url)
+	is.Equal(now[`realtime_unproven_cut_total{bound="all"}`], 0.0)
+	is.Equal(now["realtime_streams_open"], 2.0)
+	is.True(now["realtime_unproven_limit"] > 0)
+}
+
+// Ten thousand people behind one address are no attack: each leaves the lobby with its
+// stream, or with its first good credential.
+func TestManyPeopleOfOneAddress(t *testing.T) {
+	const most, people = 8, 100
+	settings := []string{"REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)}
+	for name, c := range map[string]struct {
+		settings []string
+		headers  []string
+	}{
+		"open":        {},
+		"credentials": {[]string{"REALTIME_JWT_SECRET=" + testSecret, "REALTIME_API_KEYS=acme=a-key-of-acme-alone,*=a-key-of-all-tenants"}, []string{"Authorization", bearer(t)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			url := serve(t, append(c.settings, settings...)...)
+			at := strings.TrimPrefix(url, "http://")
+			for range people {
+				is.Equal(streamOn(t, dialAs(t, at, proxyV1("203.0.113.7")), request("/v1/stream?tenant=acme&profile=me", c.headers...)), "hub.ready")
+			}
+			if name == "open" {
+				eventually(t, func() bool { return scrapeFrom(t, url)["realtime_unproven_open"] <= 1 })
+				return
+			}
+			var services []net.Conn
+			ask := func(conn net.Conn) {
+				t.Helper()
+				_, err := io.WriteString(conn, request("/v1/tenants/acme/presence", "X-API-Key", "a-key-of-acme-alone"))
+				is.NoErr(err)
+				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				is.NoErr(err)
+				_, err = io.Copy(io.Discard, res.Body)
+				is.NoErr(err)
+				is.Equal(res.StatusCode, http.StatusOK)
+			}
+			for range 3 * most {
+				conn := dialAs(t, at, proxyV1("203.0.113.7"))
+				ask(conn)
+				services = append(services, conn)
+			}
+			for _, conn := range services { // none was cut for another
+				ask(conn)
+			}
+		})
+	}
+}
+
+// Over TLS a stream is net/http's until it ends, and leaves the lobby all the same; with
+// HTTP/2 its connection does.
+func TestTheLobbyOverTLS(t *testing.T) {
+	cert, key := writeCertificate(t, t.TempDir(), "localhost")
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
+			is := is.New(t)
+			at := strings.TrimPrefix(serve(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
+			var first *http.Client
+			for range 6 {
+				transport := transportTo(true, http2, rootsOf(t, cert), func(context.Context, string, string) (net.Conn, error) {
+					return dialAs(t, at, proxyV2("203.0.113.7")), nil
+				})
+				t.Cleanup(transport.CloseIdleConnections)
+				client := &http.Client{Transport: transport}
+				res, err := client.Get("https://localhost/v1/stream?tenant=acme&profile=me")
+				is.NoErr(err)
+				t.Cleanup(func() { res.Body.Close() })
+				is.Equal(res.ProtoMajor == 2, http2)
+				event, err := newStreamReader(t, res.Body).Next()
+				is.NoErr(err)
+				is.Equal(event.Type, "hub.ready")
+				first = cmp.Or(first, client)
+			}
+			res, err := first.Get("https://localhost/realtime.js")
+			is.NoErr(err)
+			defer res.Body.Close()
+			_, err = io.Copy(io.Discard, res.Body)
+			is.NoErr(err)
+		})
+	}
+}
+
+func TestSettingsOfTheLobby(t *testing.T) {
+	is := is.New(t)
+	for name, value := range map[string]string{"REALTIME_TRUSTED_PROXIES": "10.0.0.1,nginx", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "-1"} {
+		_, err := loadConfig([]string{name + "=" + value})
+		is.True(err != nil && strings.Contains(err.Error(), name))
+	}
+	cfg, err := loadConfig([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
+	is.NoErr(err)
+	is.Equal(len(cfg.proxies()), 2)
+	is.Equal(mostStrangers(cfg.memory()), 32)
+}
+
+// probesOf opens probes for an address until it may have no more.
+func probesOf(t testing.TB, at, preamble string, headers ...string) (n int) {
+	t.Helper()
+	for {
+		conn := dialAs(t, at, preamble+request("/v1/doctor?every=0&for=1m", headers...))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != http.StatusOK {
+			return n
+		}
+		n++
+	}
+}
+
+// Behind a trusted proxy each client is an address of its own, by X-Forwarded-For and by
+// either version of the PROXY protocol. Of anybody else neither is believed.
+func TestClientsOfAProxy(t *testing.T) {
+	for name, preamble := range map[string]func(string) string{"v1": proxyV1, "v2": proxyV2} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.0/8"), "http://")
+			is.Equal(probesOf(t, at, preamble("203.0.113.7")), maxOwnProbes)
+			is.Equal(probesOf(t, at, preamble("203.0.113.7")), 0)
+			is.Equal(probesOf(t, at, preamble("2001:db8::7")), maxOwnProbes)
+			is.Equal(probesOf(t, at, preamble("2001:db8::8")), 0)                                    // of the same network
+			is.Equal(probesOf(t, at, preamble("203.0.113.9"), "X-Forwarded-For", "203.0.113.10"), 8) // it is no proxy's
+			is.Equal(probesOf(t, at, preamble("203.0.113.9"), "X-Forwarded-For", "203.0.113.11"), 0)
+		})
+	}
+	t.Run("X-Forwarded-For", func(t *testing.T) {
+		is := is.New(t)
+		at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8"), "http://")
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), maxOwnProbes)
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "198.51.100.1, 203.0.113.7"), 0) // which it says itself
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7, 10.0.0.1"), 0)     // by way of another proxy
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.8"), maxOwnProbes)
+		is.Equal(probesOf(t, at, ""), maxOwnProbes) // the proxy itself
+	})
+	t.Run("untrusted", func(t *testing.T) {
+		is := is.New(t)
+		at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=10.0.0.0/8"), "http://")
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), maxOwnProbes)
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.8"), 0)
+		for _, preamble := range []string{proxyV1("203.0.113.9"), proxyV2("203.0.113.9")} {
+			conn := dialAs(t, at, preamble+request("/healthz"))
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			is.True(err != nil || res.StatusCode == http.StatusBadRequest) // it is no HTTP
+		}
+	})
+}
+
+// A proxy may connect, and ask for itself, with or without a header that says so.
+func TestAProxyItself(t *testing.T) {
+	is := is.New(t)
+	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
+	for _, preamble := range []string{"", "PROXY UNKNOWN\r\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"} {
+		for range 4 {
+			conn := dialAs(t, at, preamble+request("/healthz"))
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			is.NoErr(err)
+			is.Equal(res.StatusCode, http.StatusOK)
+		}
+	}
+	conn := dialAs(t, at, "PROXY TCP4 nonsense\r\n"+request("/healthz"))
+	_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	is.True(err != nil)
+}
+
+// Of what a proxy passes on each client may have so many files that it does not read; it
+// is told so, and others have theirs.
+func TestFilesThroughAProxy(t *testing.T) {
+	is := is.New(t)
+	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
+	pass := func(client, path string) *http.Response {
+		// Together more than the kernel takes.
+		conn := dialAs(t, at, strings.Repeat(request(path, "X-Forwarded-For", client), pipelined))
+		res, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
+		is.NoErr(err)
+		return res
+	}
+	var refused *http.Response
+	eventually(t, func() bool { // once two are stuck
+		refused = pass("203.0.113.7", "/openapi.yaml")
+		return refused.StatusCode != http.StatusOK
+	})
+	is.Equal(refused.StatusCode, http.StatusTooManyRequests)
+	is.Equal(refused.Header.Get("Retry-After"), "1")
+	var problem struct{ Code string }
+	is.NoErr(json.NewDecoder(refused.Body).Decode(&problem))
+	is.Equal(problem.Code, "TooManyConnections")
+	for client, path := range map[string]string{"203.0.113.8": "/openapi.yaml", "203.0.113.7": "/v1/stream?tenant=acme&profile=me"} {
+		is.Equal(pass(client, path).StatusCode, http.StatusOK)
+	}
+}
+
+// crowd asks for a file in the name of an address that has as many as it may.
+func (s *stage) crowd(o *contracttest.Operation) {
+	const client = "203.0.113.7"
+	if s.crowded == "" {
+		s.crowded = serve(s.whole, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
+		dialAs(s.whole, strings.TrimPrefix(s.crowded, "http://"), strings.Repeat(request("/openapi.yaml", "X-Forwarded-For", client), pipelined))
+	}
+	method, path, _ := o.Sample("", nil)
+	asked := &http.Client{Transport: s.contract.Transport(http.DefaultTransport, func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) })}
+	eventually(s.t, func() bool {
+		req, err := http.NewRequestWithContext(s.t.Context(), method, s.crowded+path, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		req.Header.Set("X-Forwarded-For", client)
+		res, err := asked.Do(req)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer res.Body.Close()
+		io.Copy(io.Discard, res.Body)
+		return res.StatusCode == http.StatusTooManyRequests
+	})
+}
+
+// With HTTP/2 one connection asks for many files and lets none come: past the bound they
+// are reset, without an answer that would wait as well. A good token changes nothing.
+func TestUnreadFilesOverHTTP2(t *testing.T) {
+	const most, asked = 5, 40
+	for name, token := range map[string]string{"stranger": "", "person": bearer(t)} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			at := strings.TrimPrefix(serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
+			conn := dialAs(t, at, proxyV2("203.0.113.7")+"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+			frame := func(kind, flags byte, stream uint32, payload []byte) {
+				b := []byte{0, byte(len(payload) >> 8), byte(len(payload)), kind, flags}
+				conn.Write(append(binary.BigEndian.AppendUint32(b, stream), payload...))
+			}
+			const headers, reset, settings = 1, 3, 4
+			frame(settings, 0, 0, []byte{0, 4, 0, 0, 0, 0}) // a window of 0 for each stream
+			next := func() (kind byte) {
+				var head [9]byte
+				_, err := io.ReadFull(conn, head[:])
+				is.NoErr(err)
+				_, err = io.CopyN(io.Discard, conn, int64(head[1])<<8|int64(head[2]))
+				is.NoErr(err)
+				return head[3]
+			}
+			stream := uint32(1)
+			ask := func(path, token string) { // RFC 7541: indexed GET and http, literal values
+				block := append([]byte{0x82, 0x86, 0x04, byte(len(path))}, path...)
+				block = append(append(block, 0x01, 9), "localhost"...)
+				if token != "" {
+					block = append(block, 0x0f, 0x08, 0x7f) // authorization, of 127 bytes and more
+					block = append(binary.AppendUvarint(block, uint64(len(token)-127)), token...)
+				}
+				frame(headers, 0x5, stream, block) // whole, and no body
+				stream += 2
+			}
+			if token != "" {
+				ask("/v1/stream", token)
+				for next() != headers {
+				}
+			}
+			for range asked {
+				ask("/openapi.yaml", token)
+			}
+			answered, resets := 0, 0
+			for answered+resets < asked {
+				switch next() {
+				case headers:
+					answered++
+				case reset:
+					resets++
+				}
+			}
+			is.Equal(answered, most)
+			is.Equal(resets, asked-most)
+		})
+	}
+}
+
+// Who does not read a file has a time for it; who reads slowly gets all of it.
+func TestAFileHasATimeToBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		listener := newPipes()
+		server := newServer(page("openapi.yaml", slog.New(slog.DiscardHandler)), nil, log.New(io.Discard, "", 0))
+		go server.Serve(listener)
+		defer server.Close()
+		ours, theirs := net.Pipe() // which holds nothing: whoever writes waits for its reader
+		defer ours.Close()
+		listener.conns <- theirs
+		answers := bufio.NewReader(ours)
+		read := func(after time.Duration) error {
+			_, err := io.WriteString(ours, request("/openapi.yaml"))
+			is.NoErr(err)
+			time.Sleep(after)
+			synctest.Wait()
+			res, err := http.ReadResponse(answers, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, res.Body)
+			}
+			return err
+		}
+		is.NoErr(read(fileTime - time.Second))
+		is.NoErr(read(fileTime - time.Second)) // the time of the one before is not this one's
+		is.True(read(fileTime+time.Second) != nil)
+	})
+}
+
+// With HTTP/2 it is the file's, not the connection's.
+func TestAFileHasATimeToBeReadOverHTTP2(t *testing.T) {
+	eachTransport(t, func(t *testing.T, secure, http2 bool) {
+		if !http2 {
+			return
+		}
+		is := is.New(t)
+		h := newSilentHub(t, secure, http2)
+		defer h.end()
+		h.client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 16 << 10}
+		read := func(after time.Duration) error {
+			res, err := h.client.Get(h.url + "/openapi.yaml")
+			is.NoErr(err)
+			defer res.Body.Close()
+			time.Sleep(after)
+			synctest.Wait()
+			_, err = io.Copy(io.Discard, res.Body)
+			return err
+		}
+		is.NoErr(read(fileTime - time.Second))
+		is.True(read(fileTime+time.Second) != nil)
+		is.NoErr(read(0))
+	})
+}
+
+// A file that is there already is not sent again.
+func TestFilesAreNotSentTwice(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	for _, path := range []string{"/", "/realtime.js", "/realtime.d.ts", "/openapi.yaml", "/asyncapi.yaml"} {
+		first := ask(h.Handler, "GET", path, "")
+		is.Equal(first.Code, http.StatusOK)
+		is.Equal(first.Header().Get("Content-Length"), fmt.Sprint(first.Body.Len()))
+		tag := first.Header().Get("ETag")
+		is.True(len(tag) > 10)
+		for _, known := range []string{tag, `"other", W/` + tag} {
+			again := ask(h.Handler, "GET", path, "", "If-None-Match", known)
+			is.Equal(again.Code, http.StatusNotModified)
+			is.Equal(again.Body.Len(), 0)
+			is.Equal(again.Header().Get("ETag"), tag)
+		}
+		is.True(bytes.Equal(ask(h.Handler, "GET", path, "", "If-None-Match", `"other"`).Body.Bytes(), first.Body.Bytes()))
+		head := ask(h.Handler, "HEAD", path, "")
+		is.Equal(head.Body.Len(), 0)
+		is.Equal(head.Header().Get("Content-Length"), first.Header().Get("Content-Length"))
+		is.Equal(head.Header().Get("Content-Type"), first.Header().Get("Content-Type"))
+	}
+}
+
+// With HTTP/2 a call is paid for as well, while it lasts.
+func TestCallsBesideOthersArePaidFor(t *testing.T) {
+	is := is.New(t)
+	url := serve(t, "REALTIME_API_KEYS=acme=a-key-of-acme-alone,*=a-key-of-all-tenants")
+	at := strings.TrimPrefix(url, "http://")
+	transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
+	defer transport.CloseIdleConnections()
+	taken := func() (bytes float64) {
+		req, err := http.NewRequest("GET", url+"/metrics", nil)
+		is.NoErr(err)
+		req.Header.Set("X-API-Key", "a-key-of-all-tenants")
+		res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		is.NoErr(err)
+		defer res.Body.Close()
+		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+			fmt.Sscanf(lines.Text(), `realtime_quota_bytes{quota="person"} %g`, &bytes)
+		}
+		return bytes - socketBytes // the scrape's own
+	}
+	var sending []*io.PipeWriter
+	for i := range 3 {
+		body, send := io.Pipe()
+		sending = append(sending, send)
+		req, err := http.NewRequest("POST", url+"/v1/tenants/acme/events", body)
+		is.NoErr(err)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("X-API-Key", "a-key-of-acme-alone")
+		go func() {
+			if res, err := transport.RoundTrip(req); err == nil {
+				res.Body.Close()
+			}
+		}()
+		eventually(t, func() bool { return taken() == float64(socketBytes+(i+1)*callBytes) })
+	}
+	for _, send := range sending {
+		send.Close()
+	}
+	eventually(t, func() bool { return taken() == socketBytes })
+	transport.CloseIdleConnections()
+	eventually(t, func() bool { return taken() == 0 })
+}
+
+// A profile pays for the connections that its tokens let out of the lobby, as long as it
+// can; then they stay in it.
+func TestConnectionsArePaidFor(t *testing.T) {
+	is := is.New(t)
+	url := serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants", "REALTIME_STATE_BYTES=1048576") // an eighth is 8 connections' worth
+	at := strings.TrimPrefix(url, "http://")
+	taken := func() (bytes, lobby float64) {
+		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+		req, err := http.NewRequestWithContext(context.Background(), "GET", url+"/metrics", nil)
+		is.NoErr(err)
+		req.Header.Set("X-API-Key", "a-key-of-all-tenants")
+		res, err := client.Do(req)
+		is.NoErr(err)
+		defer res.Body.Close()
+		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+			fmt.Sscanf(lines.Text(), `realtime_quota_bytes{quota="person"} %g`, &bytes)
+			fmt.Sscanf(lines.Text(), `realtime_unproven_open %g`, &lobby)
+		}
+		return bytes, lobby
+	}
+	var conns []net.Conn
+	for range 12 {
+		conn := dialAs(t, at, request("/v1/presence?profile=user:1", "Authorization", bearer(t)))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusOK)
+		conns = append(conns, conn)
+	}
+	bytes, lobby := taken()
+	t.Logf("%v bytes, %v in the lobby", bytes, lobby)
+	is.True(bytes >= 6*socketBytes && bytes <= 9*socketBytes) // and the scrape's own
+	is.True(lobby >= 4)
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= socketBytes && lobby == 0 })
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"runtime"
+	"runtime/metrics"
+	"sync/atomic"
+	"time"
+)
+
+// ErrOverloaded is why nothing more is taken while hardly any memory is left.
+var ErrOverloaded = errors.New("the hub has hardly any memory left")
+
+// When an overload begins and ends, in percent of the memory that there is. It ends well
+// below where it begins, or what it was about would begin it again.
+const (
+	overloadBegins = 90
+	overloadEnds   = 75
+)
+
+const (
+	overloadLook   = 100 * time.Millisecond // an attack fills some 100 MB a second: a tenth of 1 GiB
+	overloadLeast  = time.Second            // that it lasts: one that comes and goes is not told of all the time
+	overloadRelief = time.Second            // between two reliefs of streams while it lasts
+	overloadAway   = 10 * time.Second       // of a client that comes meanwhile, at least
+)
+
+// MemoryUse is how many bytes of memory are in use, and how many there may be; 0: any
+// number. fresh asks for what is in use now, and not some time ago.
+type MemoryUse func(fresh bool) (used, limit int64)
+
+// overload says whether the hub has hardly any memory left: then it takes no stream and
+// no event, so that those who are there keep theirs.
+type overload struct {
+	// Static.
+	use     MemoryUse // nil: never overloaded
+	relieve func()
+	logger  *slog.Logger
+
+	now         atomic.Bool
+	used, limit atomic.Int64 // as of the last look
+
+	// Owned by WatchMemory: when it began, and streams were relieved for it.
+	since, relieved time.Time
+}
+
+// Overloaded says that nothing more is to be taken.
+func (o *overload) Overloaded() bool { return o.now.Load() }
+
+// WatchMemory looks at the memory in use until ctx ends.
+func (o *overload) WatchMemory(ctx context.Context) {
+	if o.use == nil {
+		return
+	}
+	ticker := time.NewTicker(overloadLook)
+	defer ticker.Stop()
+	for {
+		o.look()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// look begins and ends an overload.
+func (o *overload) look() {
+	was, now := o.now.Load(), time.Now()
+	used, limit := o.use(was)
+	o.used.Store(used)
+	o.limit.Store(limit)
+	switch {
+	case !was && limit > 0 && used >= limit/100*overloadBegins:
+		o.now.Store(true)
+		o.since, o.relieved = now, time.Time{}
+		o.logger.Warn("overloaded: new streams and events are refused", "used", used, "limit", limit)
+	case was && (limit == 0 || used < limit/100*overloadEnds) && now.Sub(o.since) >= overloadLeast:
+		o.now.Store(false)
+		o.logger.Warn("no longer overloaded", "used", used, "limit", limit, "after", now.Sub(o.since))
+	}
+	if o.now.Load() && now.Sub(o.relieved) >= overloadRelief {
+		o.relieved = now
+		o.relieve()
+	}
+}
+
+// OverloadStats is what was found at the last look; Limit 0: no limit.
+type OverloadStats struct {
+	Now         bool
+	Used, Limit int64 // bytes
+}
+
+// Stats looks at what was found, not at the memory.
+func (o *overload) Stats() OverloadStats {
+	return OverloadStats{o.now.Load(), o.used.Load(), o.limit.Load()}
+}
+
+// collectEvery is how old the word of the last collection may be while there is an
+// overload: who is refused makes no garbage, and Go collects what others have left
+// only when there is.
+const collectEvery = 5 * time.Second
+
+// goMemory is the MemoryUse of this process: of Go's memory limit, whoever has set it,
+// what a collection cannot give back. That is what the last one found alive, and stacks.
+// The heap as it is would be no measure: with memory to spare most of it is garbage.
+func goMemory() MemoryUse {
+	const live, stacks, limit, cycles = 0, 1, 2, 3
+	samples := []metrics.Sample{
+		live:   {Name: "/gc/heap/live:bytes"},
+		stacks: {Name: "/memory/classes/heap/stacks:bytes"},
+		limit:  {Name: "/gc/gomemlimit:bytes"},
+		cycles: {Name: "/gc/cycles/total:gc-cycles"},
+	}
+	var seen uint64
+	var collected time.Time
+	return func(fresh bool) (int64, int64) {
+		metrics.Read(samples)
+		if now := time.Now(); samples[cycles].Value.Uint64() != seen {
+			seen, collected = samples[cycles].Value.Uint64(), now
+		} else if fresh && now.Sub(collected) >= collectEvery {
+			runtime.GC()
+			metrics.Read(samples)
+			seen, collected = samples[cycles].Value.Uint64(), now
+		}
+		most := samples[limit].Value.Uint64()
+		if most == math.MaxInt64 {
+			most = 0
+		}
+		return int64(samples[live].Value.Uint64() + samples[stacks].Value.Uint64()), int64(most)
+	}
+}

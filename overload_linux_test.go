@@ -1,0 +1,89 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// A tenant whose clients do not read fills the memory of a whole process: publishes are
+// refused before it is used up, that tenant's streams give back what they owe, and then
+// all is as before. Another tenant's reader keeps its stream, and gets all that was
+// accepted.
+func TestAnOverloadIsOverByItself(t *testing.T) {
+	is := is.New(t)
+	const mib, stalled = 1 << 20, 16
+	p := startProcess(t, "GOMEMLIMIT=48MiB", fmt.Sprint("REALTIME_MEMORY_BUDGET=", 64*mib), "REALTIME_STREAM_BUFFER=0",
+		fmt.Sprint("REALTIME_HISTORY_TOTAL_BYTES=", mib))
+	var batch []string // to each an event of its own
+	for i := range stalled {
+		subscribe(t, p.addr, fmt.Sprint("stalled-", i))
+		batch = append(batch, fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"profile","profiles":["stalled-%d"]}}`, strings.Repeat("x", 60_000), i))
+	}
+	reader := openBare(t, p.addr, "other", "reader")
+	client := checkedClient(t, &http.Transport{})
+	defer client.CloseIdleConnections()
+	whole := `{"events":[` + strings.Join(batch, ",") + `]}`
+	publish := func(event string) (status int, code string) {
+		t.Helper()
+		res, err := client.Post("http://"+p.addr+"/v1/events", "application/json", strings.NewReader(event))
+		is.NoErr(err)
+		defer res.Body.Close()
+		var answer struct{ Code string }
+		is.NoErr(json.NewDecoder(res.Body).Decode(&answer))
+		io.Copy(io.Discard, res.Body)
+		return res.StatusCode, answer.Code
+	}
+	mark := func(n int) bool { // of the other tenant
+		status, code := publish(fmt.Sprintf(`{"tenantId":"other","type":"a.b","payload":"mark-%d.","target":{"kind":"tenant"}}`, n))
+		if status == http.StatusServiceUnavailable {
+			is.Equal(code, "Overloaded")
+			return false
+		}
+		is.Equal(status, http.StatusAccepted)
+		reader.until(t, fmt.Sprintf("mark-%d.", n), "hub.closing")
+		return true
+	}
+	n := 0
+	for ; mark(n); n++ {
+		res, err := http.DefaultClient.Post("http://"+p.addr+"/v1/events/batch", "application/json", strings.NewReader(whole)) // not checked: that takes long
+		is.NoErr(err)
+		res.Body.Close()
+		is.True(n < 200) // 190 MB
+	}
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.After(time.Minute); !mark(n); {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatal("the overload does not end")
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	p.end()
+	logs := p.logs.String()
+	is.True(strings.Contains(logs, `msg="overloaded: `))
+	is.True(strings.Contains(logs, `msg="no longer overloaded"`))
+	is.True(strings.Contains(logs, `msg="memory budget: those who do not read were relieved"`))
+}
+
+func openBare(t *testing.T, addr, tenant, profile string) *bareStream {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "GET /v1/stream?tenant=%s&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", tenant, profile, addr)
+	s := &bareStream{Conn: conn}
+	s.until(t, "event: hub.ready\n", "hub.closing")
+	return s
+}

@@ -1,0 +1,346 @@
+package main
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"realtimehub/internal/quota"
+)
+
+// What may wait, and what is remembered, of tokens whose signature is to be checked.
+const (
+	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
+	proofPlaces   = 4096            // that are being proven or wait, half of them for one network
+	mostSuspects  = 1 << 14         // networks; those that come later count as one
+	mostGood      = 1 << 15         // tokens that were good, twice as many at most
+	mostAway      = 1 << 14         // tokens that are to come back, likewise
+	forgiveEvery  = 10 * time.Second
+)
+
+// proofs bound what it costs to find out that tokens are not good: with a key of P-521
+// a signature takes milliseconds, and anybody can send one. Networks from which too many
+// came are suspect: theirs wait, one after the other, and those for which that is too long
+// are to come back. A good one among them does, and then waits only for others that have:
+// who makes up tokens makes up others. A token that was good before never waits.
+type proofs struct {
+	// Static.
+	perSecond float64 // that may fail, of a network; 0: any number
+	logger    *slog.Logger
+	turns     *turns[string]
+	places    *quota.Pool[string]
+	seed      maphash.Seed
+
+	mu sync.Mutex
+	// Guarded by mu.
+	suspects map[lane]*suspect // those that owe
+	forgiven time.Time         // when suspects were looked through
+	good     recent            // tokens that were good
+	away     recent            // tokens that are to come back, and when
+	told     time.Time         // when the log was
+	untold   int               // since then
+}
+
+func newProofs(perSecond float64, logger *slog.Logger) *proofs {
+	return &proofs{
+		perSecond: perSecond, logger: logger,
+		turns:  newTurns[string](max(runtime.GOMAXPROCS(0)/2, 1)), // the rest is for what is proven
+		places: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
+		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
+	}
+}
+
+// proof is one token that is being proven.
+type proof struct {
+	of      *proofs
+	from    string
+	lane    lane
+	token   uint64
+	good    bool // before: it needs no turn
+	entered bool // it is in
+	checked bool // its signature was
+	paid    bool // it has waited for what its network owes
+}
+
+// begin takes a place, until end; false where there is none.
+func (p *proofs) begin(from string, token string) (*proof, bool) {
+	t := &proof{of: p, from: from, token: maphash.String(p.seed, token)}
+	p.mu.Lock()
+	_, t.good = p.good.get(t.token)
+	due, away := p.away.get(t.token)
+	p.mu.Unlock()
+	t.lane = lane{from, away && time.Now().UnixMilli() >= due}
+	if !t.good && !p.places.Take(from, 1) {
+		p.refused(t, time.Second)
+		return nil, false
+	}
+	return t, true
+}
+
+// enter waits until the token's signature may be checked; then leave is to follow. Else it
+// says when to come back.
+func (t *proof) enter(ctx context.Context) (after time.Duration) {
+	if t.good {
+		t.checked = true
+		return 0
+	}
+	for {
+		if t.of.turns.take(ctx, t.from) != nil {
+			return time.Second // nobody is left to be told
+		}
+		var wait time.Duration
+		if !t.paid {
+			wait = t.of.owed(t.lane)
+		}
+		if wait == 0 {
+			t.checked, t.entered = true, true
+			return 0
+		}
+		t.of.turns.give()
+		if wait > proofPatience {
+			t.of.refused(t, wait)
+			return wait
+		}
+		t.paid = true
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return time.Second
+		}
+	}
+}
+
+// leave lets the next one in.
+func (t *proof) leave() {
+	if t.entered {
+		t.entered = false
+		t.of.turns.give()
+	}
+}
+
+// end gives the place back. What has failed is owed; what was good never counts.
+func (t *proof) end(good bool) {
+	p := t.of
+	if !t.good {
+		p.places.Give(t.from, 1)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	failed := t.checked && !good
+	if failed && !t.paid {
+		p.changeLocked(t.lane, -1)
+	} else if t.paid && !failed {
+		p.changeLocked(t.lane, 1)
+	}
+	if good {
+		p.good.put(t.token, 0)
+	} else if failed {
+		p.good.delete(t.token)
+		p.away.delete(t.token)
+	}
+}
+
+// lane is whose tokens wait for each other: all of a network, but for those that have come
+// back when they were to.
+type lane struct {
+	from string
+	back bool
+}
+
+// suspect is what a network may still have checked, as of a time; less than one is a
+// debt.
+type suspect struct {
+	left float64
+	at   time.Time
+}
+
+// owed is how long one of a network has to wait, and if it is worth it, its place in
+// that line; 0: it need not.
+func (p *proofs) owed(in lane) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.forgiveLocked(now)
+	s := p.suspects[p.keyLocked(in)]
+	if s == nil || s.fill(p.perSecond, now) >= 1 {
+		return 0
+	}
+	wait := time.Duration(min((1-s.left)/p.perSecond, 1e9) * float64(time.Second))
+	if wait <= proofPatience {
+		s.left--
+	}
+	return max(wait, 1)
+}
+
+func (p *proofs) changeLocked(in lane, by float64) {
+	if p.perSecond <= 0 {
+		return
+	}
+	now := time.Now()
+	p.forgiveLocked(now)
+	key := p.keyLocked(in)
+	s := p.suspects[key]
+	if s == nil {
+		s = &suspect{p.burst(), now}
+		p.suspects[key] = s
+	}
+	s.left = max(min(s.fill(p.perSecond, now)+by, p.burst()), -p.perSecond*proofPatience.Seconds())
+}
+
+// burst is how many may fail at once: one second's worth.
+func (p *proofs) burst() float64 { return max(math.Floor(p.perSecond), 1) }
+
+func (s *suspect) fill(perSecond float64, now time.Time) float64 {
+	s.left = min(s.left+now.Sub(s.at).Seconds()*perSecond, max(math.Floor(perSecond), 1))
+	s.at = now
+	return s.left
+}
+
+// keyLocked is the lane, or what stands for all that there is no room for.
+func (p *proofs) keyLocked(in lane) lane {
+	if p.suspects[in] == nil && len(p.suspects) >= mostSuspects {
+		return lane{}
+	}
+	return in
+}
+
+// forgiveLocked forgets now and then who owes nothing.
+func (p *proofs) forgiveLocked(now time.Time) {
+	if now.Sub(p.forgiven) < forgiveEvery {
+		return
+	}
+	p.forgiven = now
+	for in, s := range p.suspects {
+		if s.fill(p.perSecond, now) >= p.burst() {
+			delete(p.suspects, in)
+		}
+	}
+	if len(p.suspects) == 0 {
+		p.suspects = map[lane]*suspect{} // a map never shrinks
+	}
+}
+
+// refused has a token come back, and tells the log, once a second.
+func (p *proofs) refused(t *proof, after time.Duration) {
+	p.mu.Lock()
+	now := time.Now()
+	if due, away := p.away.get(t.token); !away || now.UnixMilli() >= due { // who comes early is not put off
+		p.away.put(t.token, now.Add(after).UnixMilli())
+	}
+	p.untold++
+	times := p.untold
+	due := now.Sub(p.told) >= time.Second
+	if due {
+		p.told, p.untold = now, 0
+	}
+	p.mu.Unlock()
+	if due {
+		p.logger.Warn("tokens are told to come back: too many from there could not be proven", "network", t.from, "times", times, "variable", "REALTIME_FAILED_TOKEN_RATE")
+	}
+}
+
+// recent remembers what was put last: so many for certain, twice as many at most.
+type recent struct {
+	most        int
+	now, before map[uint64]int64
+}
+
+func newRecent(most int) recent { return recent{most: most, now: map[uint64]int64{}} }
+
+func (r *recent) get(key uint64) (value int64, there bool) {
+	if value, there = r.now[key]; !there {
+		value, there = r.before[key]
+	}
+	return value, there
+}
+
+func (r *recent) put(key uint64, value int64) {
+	if _, there := r.now[key]; !there && len(r.now) >= r.most {
+		r.before, r.now = r.now, map[uint64]int64{}
+	}
+	r.now[key] = value
+}
+
+func (r *recent) delete(key uint64) {
+	delete(r.now, key)
+	delete(r.before, key)
+}
+
+// turns let so many in at a time, and of those who wait one of each key after the other.
+type turns[K comparable] struct {
+	most int // static
+
+	mu sync.Mutex
+	// Guarded by mu.
+	in    int
+	lines map[K][]chan struct{} // those who wait, the first first
+	order []K                   // of lines, whose turn is next first
+}
+
+func newTurns[K comparable](most int) *turns[K] {
+	return &turns[K]{most: most, lines: map[K][]chan struct{}{}}
+}
+
+// take waits for a turn, or ctx's end, which is its error.
+func (t *turns[K]) take(ctx context.Context, key K) error {
+	t.mu.Lock()
+	if t.in < t.most {
+		t.in++
+		t.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	if t.lines[key] == nil {
+		t.order = append(t.order, key)
+	}
+	t.lines[key] = append(t.lines[key], turn)
+	t.mu.Unlock()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.Index(t.lines[key], turn)
+	if i < 0 { // it has come meanwhile
+		t.giveLocked()
+		return context.Cause(ctx)
+	}
+	if t.lines[key] = slices.Delete(t.lines[key], i, i+1); len(t.lines[key]) == 0 {
+		delete(t.lines, key)
+		t.order = slices.DeleteFunc(t.order, func(k K) bool { return k == key })
+	}
+	return context.Cause(ctx)
+}
+
+// give ends a turn.
+func (t *turns[K]) give() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.giveLocked()
+}
+
+func (t *turns[K]) giveLocked() {
+	if len(t.order) == 0 {
+		t.in--
+		return
+	}
+	key := t.order[0]
+	line := t.lines[key]
+	t.order = t.order[1:]
+	if len(line) > 1 {
+		t.lines[key] = line[1:]
+		t.order = append(t.order, key)
+	} else {
+		delete(t.lines, key)
+	}
+	close(line[0])
+}

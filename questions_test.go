@@ -1,0 +1,128 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/quota"
+)
+
+// An id that would climb out of a path is not asked about, however it is written.
+func TestNoIDClimbs(t *testing.T) {
+	is := is.New(t)
+	service := &memberService{members: `"user:me"`}
+	members := NewMembershipService("http://members.example", "", nil)
+	members.client.Transport = service
+	for id, climbing := range map[string]bool{
+		"../globex": true, "a/../../globex": true, `a\..\b`: true, "..%2F..%2Fglobex%2Fr": true, "%2e%2e/x": true, "%252e%252e%252fx": true, "..;x/r": true, "./r": true,
+		"a..b": false, "...": false, "a.b/c": false, "100%": false, "order-17": false,
+	} {
+		before := service.questions()
+		_, err := members.Resolve(t.Context(), "acme", Room{KindConversation, id})
+		is.Equal(err != nil, climbing)                    // id
+		is.Equal(service.questions() == before, climbing) // id
+	}
+	service.set(func() { service.asked = 0 })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = members })
+	status, answer := h.post(t, "/v1/events", eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"..%2Fglobex"}`, "1"))
+	is.Equal(status, http.StatusBadRequest)
+	is.Equal(answer["code"], "InvalidField")
+	is.True(strings.Contains(answer["detail"].(string), "conversationId"))
+	status, _ = h.do(t, "GET", "/v1/tenants/acme/groups/..%2Fglobex/members", "")
+	is.Equal(status, http.StatusBadRequest)
+	is.Equal(service.questions(), 0)
+}
+
+// One person who types in ever new conversations has so many questions asked at a time
+// and no more, and another tenant's is asked at once.
+func TestTypingAsksForFewAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		service := &memberService{members: `"user:me"`, gate: make(chan struct{})}
+		_, handler := service.ruled(t)
+		var typing sync.WaitGroup
+		codes := make(chan int, 1000)
+		for i := range cap(codes) {
+			typing.Go(func() {
+				codes <- call(handler, "POST", fmt.Sprint("/v1/conversations/r", i, "/typing?tenant=acme&profile=me"), `{"state":"started"}`).Code
+			})
+		}
+		synctest.Wait()
+		is.Equal(service.questions(), membershipConns/2)
+		typing.Go(func() {
+			call(handler, "POST", "/v1/conversations/r/typing?tenant=globex&profile=me", `{"state":"started"}`)
+		})
+		synctest.Wait()
+		is.Equal(service.questions(), membershipConns/2+1)
+		typing.Wait() // after 2 s all are told that nobody says
+		close(codes)
+		for code := range codes {
+			is.Equal(code, http.StatusServiceUnavailable)
+		}
+		is.Equal(service.most, membershipConns/2+1)
+		close(service.gate) // some had a turn when the others had given up
+		synctest.Wait()
+	})
+}
+
+// What is kept of answers, those that say nothing too, is counted, and no tenant takes
+// all; what there is no room for is for whoever asked.
+func TestAnswersThatAreKeptAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		service := &memberService{members: `"user:me","user:you"`}
+		state := quota.New[string](64<<10, 1)
+		members := NewMembershipService("http://members.example", "", state)
+		members.client.Transport = service
+		for i := range 1000 {
+			roster, err := members.Resolve(t.Context(), "acme", Room{KindConversation, fmt.Sprint("r", i)})
+			is.NoErr(err)
+			is.Equal(len(roster.Members), 2)
+		}
+		is.True(state.Of("acme") > 0 && state.Of("acme") <= 32<<10)
+		kept := len(members.answers)
+		is.True(kept > 50 && kept < 150)
+		asked := service.questions()
+		members.Resolve(t.Context(), "acme", Room{KindConversation, "r0"})
+		is.Equal(service.questions(), asked) // kept
+		_, err := members.Resolve(t.Context(), "globex", Room{KindConversation, "r0"})
+		is.NoErr(err)
+		is.True(state.Of("globex") > 0)
+		time.Sleep(2 * resolvedTTL)
+		members.mu.Lock()
+		members.pruneLocked(time.Now())
+		members.mu.Unlock()
+		is.Equal(state.Total(), int64(0))
+	})
+}
+
+// A service that is away fails every call, and the log says so once a second.
+func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var logs syncBuffer
+		service := NewMembershipService("http://members.example", "", nil)
+		service.client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
+		m := newMembers(newTenants(NewMemoryLog(testLimits), nil, &Quotas{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
+		for second := range 3 {
+			for i := range 100 {
+				_, err := m.resolve(t.Context(), "acme", Room{KindConversation, fmt.Sprint("r", i)})
+				is.True(err != nil)
+			}
+			is.Equal(strings.Count(logs.String(), "WARN"), second+1)
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"time"
+)
+
+const (
+	rowsPiece = 16 << 10 // what is written at a time, about
+	rowsBytes = 40 << 10 // what such an answer takes, with net/http's part
+)
+
+// answerTime is how long an answer, or a piece of a long one, waits to be read.
+const answerTime = time.Minute
+
+// rows is an answer of many items, written piece by piece: however many there are and
+// however slowly they are read, a piece of them is in memory.
+type rows struct {
+	w      http.ResponseWriter
+	status int
+	b      []byte
+	more   bool  // what comes is not the first item
+	sent   bool  // the head is
+	err    error // nobody reads
+}
+
+// newRows begins an answer {"name":[…]} within an allowance; [ErrAnswers] where that has no
+// room.
+func newRows(w http.ResponseWriter, status int, memory *allowance, name string) (*rows, error) {
+	if !memory.use(rowsBytes) {
+		return nil, ErrAnswers
+	}
+	return &rows{w: w, status: status, b: append(append([]byte(`{"`), name...), `":[`...)}, nil
+}
+
+// add adds an item that appends itself; false when nobody reads any more.
+func (r *rows) add(item func([]byte) []byte) bool {
+	if r.more {
+		r.b = append(r.b, ',')
+	}
+	r.more = true
+	if r.b = item(r.b); len(r.b) >= rowsPiece {
+		r.write()
+	}
+	return r.err == nil
+}
+
+// value adds an item of any kind.
+func (r *rows) value(item any) bool {
+	text, err := json.Marshal(item)
+	if err != nil {
+		r.err = err
+		return false
+	}
+	return r.add(func(b []byte) []byte { return append(b, text...) })
+}
+
+// end ends the items, and the answer with other members: a name and a value each.
+func (r *rows) end(members ...any) error {
+	r.b = append(r.b, ']')
+	for i := 0; i+1 < len(members); i += 2 {
+		value, err := json.Marshal(members[i+1])
+		if err != nil {
+			return nil // not reached for numbers, texts and truth
+		}
+		r.b = append(append(append(append(r.b, `,"`...), members[i].(string)...), `":`...), value...)
+	}
+	r.b = append(r.b, "}\n"...)
+	r.write()
+	return nil
+}
+
+// write writes what there is. Each piece has a time of its own, which is not lifted: the
+// next request of the connection has another, and HTTP/2's ends with the stream.
+func (r *rows) write() {
+	if r.err != nil {
+		return
+	}
+	if !r.sent {
+		r.sent = true
+		r.w.Header().Set("Content-Type", "application/json")
+		r.w.Header().Set("Cache-Control", "no-store")
+		r.w.WriteHeader(r.status)
+	}
+	http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(answerTime))
+	_, r.err = r.w.Write(r.b)
+	if r.b = r.b[:0]; cap(r.b) > 4*rowsPiece {
+		r.b = nil
+	}
+}
+
+// profileSize is what a list takes for each profile; the names are the rooms' own.
+const profileSize = 32
+
+// profileRows answers with a list of them.
+func profileRows(w http.ResponseWriter, memory *allowance, name string, list []ProfileRef) error {
+	if !memory.use(profileSize * len(list)) {
+		return ErrAnswers
+	}
+	out, err := newRows(w, http.StatusOK, memory, name)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if !out.add(p.AppendJSON) {
+			break
+		}
+	}
+	return out.end()
+}
+
+// presenceRows answers with what is known of profiles, some of which are asked about at
+// a time.
+func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, ask func([]ProfileRef) []PresenceOf) error {
+	if !memory.use(profileSize * len(profiles)) {
+		return ErrAnswers
+	}
+	out, err := newRows(w, http.StatusOK, memory, "profiles")
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(profiles, 100) {
+		for _, p := range ask(some) {
+			if !out.value(p) {
+				return nil
+			}
+		}
+	}
+	return out.end()
+}
