@@ -39,11 +39,13 @@ const idsPart = 4
 
 // NewQuotas makes the pools of a plan.
 func NewQuotas(memory plan.Memory) *Quotas {
+	ids := memory.State / idsPart
+	state := memory.State - ids
 	return &Quotas{
-		State:   quota.New[string](memory.State-memory.State/idsPart, 1),
-		IDs:     quota.New[string](memory.State/idsPart, 1),
-		Person:  quota.New[tenantProfile](memory.State, personsPart),
-		Seen:    quota.New[string](memory.State/seenPart, 1),
+		State:   quota.New[string](state, 1),
+		IDs:     quota.New[string](ids, 1),
+		Person:  quota.New[tenantProfile](state, personsPart),
+		Seen:    quota.New[string](state/seenPart, 1),
 		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
 		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
 		People:  quota.New[tenantProfile](memory.Calls, peoplesPart),

@@ -58,7 +58,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	many, err := fill("many", func(i int) string { return fmt.Sprint(i) })
 	is.Equal(err, ErrTenantShare)
 	is.True(one >= 5)                                    // an eighth is one's own
-	is.True(many > 3*one)                                // of which a tenant has more
+	is.True(many > 2*one)                                // of which a tenant has more
 	is.True(h.quotas.State.Of("many") <= 2<<20)          // and leaves as much
 	is.Equal(len(h.Connections("one", nil)), one)        // nobody was ended
 	is.Equal(h.Stats().Refused[CloseCapacity], int64(2)) // it is counted who was turned away
@@ -202,7 +202,7 @@ func TestEndedStaysGiveWay(t *testing.T) {
 // many forgets its own.
 func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	is := is.New(t)
-	quotas := NewQuotas(plan.Memory{State: 800 << 10}) // 100 KiB about who has left
+	quotas := NewQuotas(plan.Memory{State: 800 << 10}) // 75 KiB about who has left
 	hub, presence := newQuietHub(quotas)
 	visit := func(tenant string, n int) (people []ProfileRef) {
 		for i := range n {
