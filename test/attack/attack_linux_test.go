@@ -17,14 +17,12 @@ var times = flag.Int("attack.times", 1, "how many times as much each attack does
 
 // What a hub must keep to.
 const (
-	mostResident = plan * 115 / 100 // bytes, at any time
-	mostTimes    = 2                // how much longer an event may take in 99 of 100 cases,
-	mostBusy     = 10               // and on a machine where it takes tooBusy anyway, of which little can be said
-	tooBusy      = 30 * time.Millisecond
-	unnoticed    = 10 * time.Millisecond
-	attackTime   = 10 * time.Second // at most, once
-	rest         = 30 * time.Second // until the hub is as before
-	uncollected  = 16 << 20         // bytes: Go does not collect a smaller heap, as the hub has it set
+	mostResident = plan * 115 / 100      // bytes, at any time
+	mostTimes    = 2                     // how much longer an event may take in 99 of 100 cases
+	unnoticed    = 10 * time.Millisecond // than this, if it does not take longer anyway: then the machine is busy
+	attackTime   = 10 * time.Second      // at most, once
+	rest         = 30 * time.Second      // until the hub is as before
+	uncollected  = 16 << 20              // bytes: Go does not collect a smaller heap, as the hub has it set
 )
 
 // result is what came of an attack.
