@@ -368,7 +368,9 @@ func TestThePeopleOfATenantAreOneCaller(t *testing.T) {
 	is.True(len(ends) > 5)
 	is.True(len(ends) < 100)
 	for _, tenant := range []string{"globex", "acme"} {
-		batch := `{"events":[` + many(20, func(int) string { return eventJSON(tenant, "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", 10_000)+`"`) }) + `]}`
+		batch := `{"events":[` + many(20, func(int) string {
+			return eventJSON(tenant, "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", 10_000)+`"`)
+		}) + `]}`
 		is.Equal(ask(h.API.Handler(), "POST", "/v1/events/batch", batch, "X-API-Key", "the-api-key-of-"+tenant+"'s").Code, 202)
 	}
 	for _, end := range ends {
