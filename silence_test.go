@@ -77,8 +77,11 @@ func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
 	}
 }
 
+// bufferedBytes is how much a buffered end holds before a write waits.
+const bufferedBytes = 64 << 10
+
 // buffered is an end of a pipe where a write does not wait for its reader, as a socket's
-// does not. Else two ends of TLS that say goodbye at once wait for each other, the server
+// does not, until there is much. Else two ends of TLS that say goodbye at once wait for each other, the server
 // with its lock held, and a bubble in which somebody waits for a lock stands still.
 type buffered struct {
 	net.Conn
@@ -86,11 +89,13 @@ type buffered struct {
 	pending []byte    // guarded by mu
 	closed  bool      // guarded by mu
 	until   time.Time // guarded by mu; the deadline of writes
+	less    *sync.Cond
 	more    chan struct{}
 }
 
 func newBuffered(c net.Conn) *buffered {
 	b := &buffered{Conn: c, more: make(chan struct{}, 1)}
+	b.less = sync.NewCond(&b.mu)
 	go b.run()
 	return b
 }
@@ -100,6 +105,7 @@ func (b *buffered) run() {
 		b.mu.Lock()
 		pending, closed := b.pending, b.closed
 		b.pending = nil
+		b.less.Broadcast()
 		b.mu.Unlock()
 		if len(pending) > 0 { // or a pipe would wait for a reader of nothing
 			b.Conn.Write(pending)
@@ -114,12 +120,18 @@ func (b *buffered) run() {
 func (b *buffered) add(p []byte, last bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.closed:
-		return net.ErrClosed
-	case !last && !b.until.IsZero() && !time.Now().Before(b.until):
-		return os.ErrDeadlineExceeded
+	for waits := true; waits; {
+		switch {
+		case b.closed:
+			return net.ErrClosed
+		case !last && !b.until.IsZero() && !time.Now().Before(b.until):
+			return os.ErrDeadlineExceeded
+		}
+		if waits = !last && len(b.pending) >= bufferedBytes; waits {
+			b.less.Wait()
+		}
 	}
+	b.less.Broadcast()
 	b.pending, b.closed = append(b.pending, p...), last
 	select {
 	case b.more <- struct{}{}:
@@ -139,6 +151,9 @@ func (b *buffered) SetWriteDeadline(t time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.until = t
+	if !t.IsZero() {
+		time.AfterFunc(time.Until(t), b.less.Broadcast)
+	}
 	return nil
 }
 

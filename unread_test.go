@@ -173,10 +173,10 @@ func TestASlowReaderGetsAll(t *testing.T) {
 		var got bytes.Buffer
 		for err == nil {
 			_, err = io.CopyN(&got, res.Body, 20_000)
-			time.Sleep(20 * time.Second)
+			time.Sleep(5 * time.Second)
 		}
 		is.Equal(err, io.EOF)
-		is.True(time.Since(start) > 20*time.Minute)
+		is.True(time.Since(start) > 5*time.Minute)
 		var answer map[string]any
 		is.NoErr(json.Unmarshal(got.Bytes(), &answer))
 		is.Equal(len(answer["events"].([]any)), 300)
