@@ -90,7 +90,7 @@ func TestBoundOfAnAddress(t *testing.T) {
 		time.Sleep(patience - 1)
 		_, in = r.come(anna)
 		is.True(!in)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, in = r.come(anna)
 		is.True(in && first.cut() && !second.cut())
 		is.True(!other.cut())
