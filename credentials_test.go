@@ -70,6 +70,7 @@ func TestKeysAreReadWithinBounds(t *testing.T) {
 
 // A token that does not name its key is tried on one, never on as many as there are.
 func TestAKidIsDemandedWhereThereAreSeveralKeys(t *testing.T) {
+	alone(t, "hubs that find each other answer 503")
 	one, _ := rsa.GenerateKey(rand.Reader, 2048)
 	two, _ := rsa.GenerateKey(rand.Reader, 2048)
 	alone := newKeyServer(t, jwkOf(&one.PublicKey, "one"), jwkOf(&two.PublicKey, "for-encryption", "use", "enc"), jwkOf(&two.PublicKey, "another-alg", "alg", "RS512"))

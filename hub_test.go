@@ -257,9 +257,9 @@ func TestBatchIsContiguousUnder8ConcurrentPublishers(t *testing.T) {
 				for i := range size {
 					events = append(events, eventJSON("acme", "a.b", `{"kind":"tenant"}`, strconv.Itoa((p*batches+b)*size+i)))
 				}
-				status, _ := h.post(t, "/v1/events/batch", `{"events":[`+strings.Join(events, ",")+`]}`)
+				status, answer := h.post(t, "/v1/events/batch", `{"events":[`+strings.Join(events, ",")+`]}`)
 				if status != http.StatusAccepted {
-					t.Errorf("batch: %d", status)
+					t.Errorf("batch: %d %v", status, answer)
 				}
 			}
 		})

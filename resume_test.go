@@ -321,8 +321,9 @@ func TestQuietStreamsMoveOn(t *testing.T) {
 	is.Equal(h.replayed(t, again), "")
 	last := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"]
 	resumed := h.back(t, again.reader.LastEventID(), meQuery)
-	is.Equal(h.replayed(t, resumed), "")
-	is.Equal(resumed.reader.LastEventID(), last)
+	for resumed.reader.LastEventID() != last { // until a heartbeat has come
+		is.Equal(h.replayed(t, resumed), "")
+	}
 }
 
 // A client that is cut as slow comes back to all it missed.
