@@ -314,6 +314,9 @@ func TestOthersDoNotExpireTheQuiet(t *testing.T) {
 
 // What is counted is what it takes to remember what was dropped, and that is bounded.
 func TestDroppedSize(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	is := is.New(t)
 	const many = 3 * mostDropped
 	var d dropped

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -359,6 +360,25 @@ func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]a
 		}
 	}
 	return res.StatusCode, answer
+}
+
+// byItself runs a test in a process of its own, where nobody else's memory comes and goes,
+// and says whether this is that process.
+func byItself(t *testing.T) bool {
+	t.Helper()
+	const mark = "REALTIMEHUB_TEST_BY_ITSELF"
+	if os.Getenv(mark) != "" {
+		return true
+	}
+	alone(t, "it weighs what is in a process")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-test.short=", testing.Short()))
+	cmd.Env = append(os.Environ(), mark+"=1")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return false
 }
 
 // liveHeap is how many bytes are in use.

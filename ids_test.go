@@ -141,7 +141,9 @@ func TestIDsComeAgain(t *testing.T) {
 
 // What ids take is counted, by tenant, and bounded: also of many tenants with few.
 func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
-	alone(t, "it weighs what is in the process")
+	if !byItself(t) {
+		return
+	}
 	for _, c := range []struct {
 		name         string
 		tenants, ids int

@@ -297,6 +297,9 @@ func TestRoomsOfAnotherServiceHaveAShare(t *testing.T) {
 
 // What is kept of a request is not the whole of it.
 func TestNamesDoNotHoldTheirRequest(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	alone(t, "it measures one hub")
 	is := is.New(t)
 	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: 1e6})

@@ -31,7 +31,9 @@ func text(random *rand.Rand, most int) string {
 }
 
 func TestRoomsAreCounted(t *testing.T) {
-	alone(t, "it weighs what is in the process")
+	if !byItself(t) {
+		return
+	}
 	for name, shape := range map[string]struct{ rooms, people, bonds, name int }{
 		"one large room":          {1, 40_000, 40_000, 24},
 		"many rooms of two":       {20_000, 40_000, 40_000, 24},
@@ -102,7 +104,9 @@ func newQuietHub(quotas *Quotas) (*Hub, *Presence) {
 }
 
 func TestConnectionsAreCounted(t *testing.T) {
-	alone(t, "it weighs what is in the process")
+	if !byItself(t) {
+		return
+	}
 	type some func(*rand.Rand) int
 	none, upTo := func(*rand.Rand) int { return 0 }, func(most int) some { return func(r *rand.Rand) int { return r.IntN(most + 1) } }
 	for name, shape := range map[string]struct {

@@ -381,6 +381,9 @@ func TestMemoryLogForgetsIDs(t *testing.T) {
 
 // What is counted is what an entry takes.
 func TestEntrySize(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	is := is.New(t)
 	const entries = 20_000
 	limits := MemoryLimits{}

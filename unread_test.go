@@ -291,6 +291,9 @@ func (b *piecesBody) Read(p []byte) (int, error) {
 
 // A body of lines that is kept open takes what one line does, whatever it has brought.
 func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	is := is.New(t)
 	h := newNode(t, openDoor(t), LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		limits := testLimits

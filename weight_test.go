@@ -120,7 +120,9 @@ func agrees(t *testing.T, when string, heap, counted int64) {
 // What is counted is what is kept, whatever events are like, while they come, while old
 // ones go, and when most have gone.
 func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
-	alone(t, "it weighs what is in the process")
+	if !byItself(t) {
+		return
+	}
 	for _, c := range []struct {
 		name    string
 		limits  MemoryLimits
@@ -156,7 +158,9 @@ func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
 
 // So it is of many events of one shape, in which what each kind of thing takes shows.
 func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
-	alone(t, "it weighs what is in the process")
+	if !byItself(t) {
+		return
+	}
 	to := func(target string, args ...any) string {
 		return `{"tenantId":"acme","type":"a.b","payload":1,"target":` + fmt.Sprintf(target, args...) + `}`
 	}
@@ -216,6 +220,9 @@ func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
 
 // An event keeps what it is made of, and nothing of the request that brought it.
 func TestKeptEventsKeepNoRequests(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	alone(t, "what this hub keeps")
 	is := is.New(t)
 	h := newTestHub(t)
