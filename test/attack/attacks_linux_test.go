@@ -345,6 +345,7 @@ func slowReader(t *testing.T, s *scene) func() {
 		}
 		reader := sse.NewReader(res.Body)
 		for n := 0; n < events; {
+			conn.SetDeadline(time.Now().Add(patience)) // its window is small, and each event takes seconds
 			event, err := reader.Next()
 			if err != nil || event.Type == "hub.gap" || event.Type == "hub.closing" {
 				t.Errorf("the slow reader of the other tenant after %d of %d events: %v", n, events, errors.Join(err, errors.New(event.Type+" "+event.Data)))
