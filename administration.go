@@ -298,6 +298,9 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 	return profileRows(w, memory, "members", members)
 }
 
+// largeRoom has so many members that setting them takes as long as reading a large body.
+const largeRoom = 1000
+
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
@@ -317,6 +320,13 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	})
 	if err == nil && !found {
 		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
+	}
+	if err == nil && len(members) > largeRoom && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
+		over, taken := largeTurn(r.Context(), tenant)
+		if taken != nil {
+			return errBrokeOff
+		}
+		defer over()
 	}
 	if err == nil {
 		err = a.hub.SetMembers(r.Context(), tenant, room, members)

@@ -80,7 +80,7 @@ var arrows = map[string][]string{
 	"rows":           {"allowance", "presence", "target"},
 	"ndjson":         {"allowance", "answers", "auth", "hub", "faults"},
 	"doctor":         {"answers", "caller", "limits", "hub", "streams", "directory", "frames", "counts", "faults", "event", "target"},
-	"requests":       {"allowance", "answers", "caller", "faults", "target", "names"},
+	"requests":       {"proofs", "allowance", "answers", "caller", "faults", "target", "names"},
 	"administration": {"quotas", "allowance", "rows", "requests", "answers", "caller", "cluster", "presence", "hub", "members", "tenants", "connection", "counts", "store", "faults", "event", "target", "names"},
 	"subscribing":    {"quotas", "allowance", "rows", "requests", "answers", "caller", "limits", "cluster", "presence", "hub", "streams", "tenants", "directory", "frames", "connection", "counts", "faults", "filter", "target", "names"},
 	"publishing":     {"quotas", "allowance", "rows", "overload", "requests", "ndjson", "metrics", "answers", "auth", "caller", "limits", "hub", "streams", "validate", "faults", "event", "target"},

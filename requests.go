@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -95,11 +96,33 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	}
 }
 
+// largeBody is how many bytes a body has that takes many times as long as others: they
+// take turns, of one tenant after the other, and leave half of the processors to calls
+// that do not take long.
+const largeBody = 64 << 10
+
+var largeTurns = newTurns[string](max(runtime.GOMAXPROCS(0)/2, 1))
+
+// largeTurn waits for a tenant's turn, as long as ctx does; over is to be called.
+func largeTurn(ctx context.Context, tenant string) (over func(), err error) {
+	if err := largeTurns.take(ctx, tenant); err != nil {
+		return nil, err
+	}
+	return largeTurns.give, nil
+}
+
 // object reads a small body strictly, all faults at once.
 func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *Faults, name string, v strictjson.Value)) error {
 	body, err := most.read(r, memory)
 	if err != nil {
 		return err
+	}
+	if len(body) > largeBody {
+		over, err := largeTurn(r.Context(), r.PathValue("t"))
+		if err != nil {
+			return errBrokeOff
+		}
+		defer over()
 	}
 	faults := Faults{room: memory.use}
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
