@@ -181,7 +181,7 @@ func TestBrowserGaps(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log, hub.Retry, hub.StreamBuffer = NewMemoryLog(limits), 10*time.Millisecond, 256<<10
+		hub.Log, hub.Retry, hub.StreamBuffer = NewMemoryLog(limits), 3*time.Second, 256<<10 // what is published while it is away takes less
 	})
 	page, _ := tab(t, ctx, h.URL+"/healthz")
 	listen := func(query string) {

@@ -118,7 +118,7 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 		return err
 	}
 	if len(body) > largeBody {
-		over, err := largeTurn(r.Context(), r.PathValue("t"))
+		over, err := largeTurn(r.Context(), memory.holder.tenant)
 		if err != nil {
 			return errBrokeOff
 		}
