@@ -144,7 +144,7 @@ func (a *api) handler(inner bool) http.Handler {
 				err = ErrOverloaded // before there is a body
 			}
 			if err == nil {
-				lobby.Admit(w, r, requestTimeout+answerTime)
+				lobby.Admit(w, r)
 				defer a.vouch(r, who, pattern)()
 				err = route.do(w, r, who)
 			}

@@ -259,7 +259,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	host, _, _ := net.SplitHostPort(cfg.Addr)
 	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
 	strangers := lobby.New(lobby.Config{
-		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(), Logger: logger,
+		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(),
+		Answer: requestTimeout + answerTime, Logger: logger,
 	})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,

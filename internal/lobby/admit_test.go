@@ -26,14 +26,14 @@ func (w *timed) SetWriteDeadline(t time.Time) error {
 func TestAnAdmittedAnswerHasItsTimeToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		g := &guest{lobby: New(Config{})}
+		g := &guest{lobby: New(Config{Answer: time.Hour})}
 		r := httptest.NewRequest("GET", "/", nil)
 		r = r.WithContext(context.WithValue(r.Context(), guestKey{}, g))
 		w := &timed{ResponseWriter: httptest.NewRecorder()}
 		_, _, err := Greet(w, r)
 		is.NoErr(err)
 		is.Equal(w.until, time.Now().Add(answerTime))
-		Admit(w, r, time.Hour)
+		Admit(w, r)
 		is.Equal(w.until, time.Now().Add(time.Hour))
 	})
 }

@@ -26,6 +26,7 @@ type Config struct {
 	All     int // connections in all; requests as many
 	Address int // of one address; loopback and the proxies may have any number
 	Proxies Proxies
+	Answer  time.Duration // how long who was admitted may take to ask and to read an answer
 	Logger  *slog.Logger
 }
 

@@ -125,9 +125,9 @@ func (v *visit) leave() {
 
 // Admit gives the answer to a request longer than a stranger's has. It is not without end,
 // or whoever is known could leave answers unread for ever: who needs more takes it.
-func Admit(w http.ResponseWriter, r *http.Request, longest time.Duration) {
+func Admit(w http.ResponseWriter, r *http.Request) {
 	if g := guestOf(r); g != nil && (!g.known.Load() || r.ProtoMajor > 1) {
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(longest))
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.lobby.cfg.Answer))
 	}
 }
 
