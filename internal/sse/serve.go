@@ -1,6 +1,8 @@
 package sse
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"time"
 )
@@ -88,6 +90,9 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		s.mu.Lock()
 		if err != nil {
 			s.mu.Unlock()
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() { // ours, or the kernel's
+				return ErrSlow
+			}
 			return ErrGone // how much of it came through is not known
 		}
 		w := s.advanceLocked(len(data))
