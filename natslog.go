@@ -312,13 +312,14 @@ func (l *brokerLog) bringNear(ctx context.Context, h *shelf, after uint64) error
 		return fits
 	})
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	room := storedSize(entries)
 	if err == nil && fits && !h.forgotten && h.epoch == epoch && h.from == from {
 		l.shelves.prependLocked(h, after, entries)
 		room = 0
 	}
 	l.shelves.missLocked(h, room)
+	h.mu.Unlock()
+	l.shelves.shrink() // others may have come meanwhile
 	return err
 }
 
