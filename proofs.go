@@ -15,7 +15,7 @@ import (
 // What may wait, and what is remembered, of tokens whose signature is to be checked.
 const (
 	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
-	proofPlaces   = 4096            // that are being proven or wait, half of them for one network
+	proofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
 	mostSuspects  = 1 << 14         // networks; those that come later count as one
 	mostGood      = 1 << 15         // tokens that were good, twice as many at most
 	mostAway      = 1 << 14         // tokens that are to come back, likewise
@@ -33,6 +33,7 @@ type proofs struct {
 	logger    *slog.Logger
 	turns     *turns[string]
 	places    *quota.Pool[string]
+	apart     *quota.Pool[string] // those that wait for others than each other
 	seed      maphash.Seed
 
 	mu sync.Mutex
@@ -49,7 +50,7 @@ func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 	return &proofs{
 		perSecond: perSecond, logger: logger,
 		turns:  newTurns(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0)), // the rest is for what is proven
-		places: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
+		places: quota.New[string](proofPlaces, 1), apart: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
 		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
 	}
 }
@@ -62,7 +63,7 @@ type proof struct {
 	token   uint64
 	good    bool // before: it needs no turn
 	entered bool // it is in
-	checked bool // its signature was
+	checked bool // its signature was, or its key was looked for
 	paid    bool // it has waited for what its network owes
 }
 
@@ -121,6 +122,27 @@ func (t *proof) leave() {
 	if t.entered {
 		t.entered = false
 		t.of.turns.give(t.from)
+	}
+}
+
+// apart waits for something to be over that a network is between: without the place,
+// which is for those who need not. It says whether it is over: not where ctx has ended, or
+// too many wait.
+func (t *proof) apart(ctx context.Context, over <-chan struct{}) bool {
+	p := t.of
+	if !p.apart.Take(t.from, 1) {
+		return false
+	}
+	defer p.apart.Give(t.from, 1)
+	if !t.good {
+		p.places.Give(t.from, 1)
+		defer p.places.Force(t.from, 1)
+	}
+	select {
+	case <-over:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
