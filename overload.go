@@ -14,13 +14,13 @@ import (
 // ErrOverloaded is why nothing more is taken while hardly any memory is left.
 var ErrOverloaded = errors.New("the hub has hardly any memory left")
 
-// When an overload begins, in percent of the memory that there is. It ends when of what is
-// not kept a part is gone that there may be then: or what it was about would begin it again.
-// What is kept, histories and state, has bounds of its own and stays, so that no percentage
-// of all would end every overload.
+// An overload begins at so many percent of the memory that there is. What is kept then,
+// histories and state, has bounds of its own and stays, and may be more than any lower
+// percentage: so the overload ends when all the rest is a sixth less than it may be where
+// one begins. Any nearer, and what it was about would begin it again.
 const (
 	overloadBegins = 90
-	overloadPart   = 6 // it ends below 75 % where nothing is kept
+	overloadPart   = 6 // so it ends below 75 % where nothing is kept
 )
 
 const (
