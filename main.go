@@ -189,7 +189,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 
 	memory := cfg.memory()
-	tuneMemory(memory)
+	tuneMemory(memory, logger)
 
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -384,16 +384,17 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 // tuneMemory trades memory that is there for fewer collections; as what is kept comes
 // near the plan they become frequent again. Without a bound nothing is traded. GOGC and
 // GOMEMLIMIT have the last word.
-func tuneMemory(memory plan.Memory) {
-	limit := memory.GoLimit()
-	if limit == 0 {
-		return
+func tuneMemory(memory plan.Memory, logger *slog.Logger) {
+	if limit := memory.GoLimit(); limit > 0 {
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(400)
+		}
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(limit)
+		}
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
+	if limit, least := debug.SetMemoryLimit(-1), memory.Least(); limit < least {
+		logger.Warn("GOMEMLIMIT is too low for what histories and state may take: once they are full, an overload may not end", "limit", limit, "needed", least)
 	}
 }
 

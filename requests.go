@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
 
@@ -101,14 +102,14 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 // that do not take long.
 const largeBody = 64 << 10
 
-var largeTurns = newTurns[string](max(runtime.GOMAXPROCS(0)/2, 1))
+var largeTurns = newTurns(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0))
 
 // largeTurn waits for a tenant's turn, as long as ctx does; over is to be called.
 func largeTurn(ctx context.Context, tenant string) (over func(), err error) {
 	if err := largeTurns.take(ctx, tenant); err != nil {
 		return nil, err
 	}
-	return largeTurns.give, nil
+	return func() { largeTurns.give(tenant) }, nil
 }
 
 // object reads a small body strictly, all faults at once.
