@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -105,7 +106,8 @@ func loadConfig(environ []string) (Config, error) {
 		{"HEARTBEAT", cfg.Heartbeat, true}, {"HISTORY_TTL", cfg.HistoryTTL, true},
 		{"DEDUPE_WINDOW", cfg.DedupeWindow, true}, {"DRAIN", cfg.Drain, true},
 	} {
-		wrong(d.d < 0 || d.d == 0 && !d.zero, d.name, "%v is too short", d.d)
+		wrong(d.d < 0, d.name, "%v is negative", d.d)
+		wrong(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")
 	}
 	wrong(cfg.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", cfg.Retry)
 	for _, n := range []struct {
@@ -141,8 +143,9 @@ func loadConfig(environ []string) (Config, error) {
 	for name, text := range map[string]string{"MEMBERSHIP_URL": cfg.MembershipURL, "JWKS_URL": cfg.JWKSURL} {
 		if text != "" {
 			u, err := url.Parse(text)
-			wrong(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || name == "MEMBERSHIP_URL" && u.RawQuery != "" || u.Fragment != "",
-				name, "is not an http or https URL, which for membership has no query")
+			bad := err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != ""
+			wrong(bad, name, "is not a URL such as https://login.example.com/path")
+			wrong(!bad && name == "MEMBERSHIP_URL" && u.RawQuery != "", name, "has a query; the hub adds its own")
 		}
 	}
 	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", envPrefix)
@@ -189,7 +192,7 @@ func kindName(t reflect.Type) string {
 	case reflect.TypeFor[float64]():
 		return "number"
 	}
-	return "whole number"
+	return "whole number such as 1048576, without a unit"
 }
 
 // unknownVariables are those with our prefix that mean nothing, such as a misspelt one.
@@ -203,6 +206,28 @@ func unknownVariables(environ []string) (unknown []string) {
 		}
 	}
 	return unknown
+}
+
+// keySettings have a hub ask for tokens.
+var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
+
+// needed are the settings that mean nothing without another: any of these.
+var needed = map[string][]string{
+	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
+	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
+	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
+}
+
+// withoutEffect are the settings that mean nothing as what they need is not set, each with that.
+func withoutEffect(environ []string) (idle []string) {
+	set := env.ToMap(environ)
+	isSet := func(name string) bool { return set[envPrefix+name] != "" }
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
+			idle = append(idle, envPrefix+name+" needs "+envPrefix+strings.Join(needed[name], " or "+envPrefix))
+		}
+	}
+	return idle
 }
 
 func (cfg *Config) auth() AuthConfig {
