@@ -33,13 +33,16 @@ import (
 )
 
 func main() {
-	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
 	var health, help, about bool
 	flag.BoolVar(&health, "health", false, "")
 	flag.BoolVar(&about, "version", false, "")
 	flag.BoolVar(&help, "help", false, "") // declared, so that what was asked for goes to stdout
 	flag.BoolVar(&help, "h", false, "")
-	flag.Parse()
+	flag.CommandLine.Init("", flag.ContinueOnError)
+	flag.CommandLine.SetOutput(io.Discard) // it would say its own
+	if err := flag.CommandLine.Parse(os.Args[1:]); err != nil {
+		misused(err.Error())
+	}
 	switch {
 	case help:
 		printHelp(os.Stdout)
@@ -60,15 +63,19 @@ func main() {
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
 	default:
-		fmt.Fprintf(os.Stderr, "realtimehub: unknown command %q\n\n", flag.Arg(0))
-		flag.Usage()
-		os.Exit(2)
+		misused(fmt.Sprintf("unknown command %q", flag.Arg(0)))
 	}
 	uuid.EnableRandPool() // a system call for 16 ids, not for each
 	if err := run(ctx, os.Environ(), os.Stderr, nil); err != nil {
 		fmt.Fprintln(os.Stderr, "realtimehub:", err)
 		os.Exit(1)
 	}
+}
+
+// misused ends a process that was not called as it can be.
+func misused(why string) {
+	fmt.Fprintf(os.Stderr, "realtimehub: %s\n\n%s", why, usage)
+	os.Exit(2)
 }
 
 // errInterrupted is the cause of an end by Ctrl+C: somebody waits for it.

@@ -83,7 +83,7 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	is.NoErr(err) // a blank after the comma
 	_, err = NewAuth(t.Context(), AuthConfig{Origins: []string{"https://a.example", "https://b.example/app"}})
 	is.True(err != nil && strings.Contains(err.Error(), "entry 2")) // which one
-	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "HOME=/"}), []string{"REALTIME_ADR"})
+	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "REALTIME_TOKEN=z", "HOME=/"}), []string{"REALTIME_ADR"})
 }
 
 // syncBuffer is a log that is read while it is written.

@@ -195,12 +195,13 @@ func kindName(t reflect.Type) string {
 	return "whole number such as 1048576, without a unit"
 }
 
-// unknownVariables are those with our prefix that mean nothing, such as a misspelt one.
+// unknownVariables are those with our prefix that mean nothing, such as a misspelt one; the
+// TOKEN is the doctor's.
 func unknownVariables(environ []string) (unknown []string) {
 	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
-		known := slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
+		known := name == envPrefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
 		if strings.HasPrefix(name, envPrefix) && !known {
 			unknown = append(unknown, name)
 		}
