@@ -198,7 +198,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	for _, name := range unknownVariables(environ) {
 		logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
 	}
-	for _, why := range withoutEffect(environ) {
+	for _, why := range cfg.withoutEffect(environ) {
 		logger.Warn("setting without effect", "why", why)
 	}
 

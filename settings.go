@@ -219,14 +219,20 @@ var needed = map[string][]string{
 	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
 }
 
-// withoutEffect are the settings that mean nothing as what they need is not set, each with that.
-func withoutEffect(environ []string) (idle []string) {
+// withoutEffect are the settings that mean nothing beside the others, each with the reason.
+func (cfg *Config) withoutEffect(environ []string) (idle []string) {
 	set := env.ToMap(environ)
 	isSet := func(name string) bool { return set[envPrefix+name] != "" }
 	for _, name := range slices.Sorted(maps.Keys(needed)) {
 		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
 			idle = append(idle, envPrefix+name+" needs "+envPrefix+strings.Join(needed[name], " or "+envPrefix))
 		}
+	}
+	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
+		idle = append(idle, envPrefix+"MAX_EVENT_BYTES is more than "+envPrefix+"MAX_BODY_BYTES, which an event is within")
+	}
+	if cfg.DangerouslyOpen && !cfg.auth().open() {
+		idle = append(idle, envPrefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
 	}
 	return idle
 }

@@ -76,12 +76,25 @@ func TestAHubThatIsAwayIsNotHealthy(t *testing.T) {
 }
 
 func TestSettingsWithoutEffect(t *testing.T) {
+	for settings, want := range map[string]string{
+		"REALTIME_JWT_ISSUER=x":                                      "REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
+		"REALTIME_NATS_REPLICAS=3":                                   "REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
+		"REALTIME_MAX_EVENT_BYTES=2000000":                           "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which an event is within",
+		"REALTIME_DANGEROUSLY_OPEN=true REALTIME_JWKS_URL=https://x": "REALTIME_DANGEROUSLY_OPEN is for a hub without credentials, and this one has some",
+		"REALTIME_DANGEROUSLY_OPEN=true":                             "",
+		"REALTIME_MEMBERSHIP_TOKEN=":                                 "",
+		"REALTIME_JWT_ISSUER=x REALTIME_JWKS_URL=https://x":          "",
+		"REALTIME_NATS_CREDS=c REALTIME_NATS_URL=nats://x":           "",
+		"REALTIME_MAX_EVENT_BYTES=2000000 REALTIME_MAX_BODY_BYTES=0 REALTIME_JWT_TENANT_CLAIM=tenant": "REALTIME_JWT_TENANT_CLAIM needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
+	} {
+		t.Run(settings, func(t *testing.T) {
+			is := is.New(t)
+			cfg, err := loadConfig(strings.Fields(settings))
+			is.NoErr(err)
+			is.Equal(strings.Join(cfg.withoutEffect(strings.Fields(settings)), ", "), want)
+		})
+	}
 	is := is.New(t)
-	is.Equal(withoutEffect([]string{"REALTIME_JWT_ISSUER=x", "REALTIME_NATS_REPLICAS=3", "REALTIME_MEMBERSHIP_TOKEN="}), []string{
-		"REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
-		"REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
-	})
-	is.Equal(len(withoutEffect([]string{"REALTIME_JWT_ISSUER=x", "REALTIME_JWKS_URL=https://x", "REALTIME_NATS_CREDS=c", "REALTIME_NATS_URL=nats://x"})), 0)
 	for name := range needed {
 		is.Equal(len(unknownVariables([]string{envPrefix + name + "=x"})), 0) // it is a setting
 	}
