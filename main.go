@@ -198,8 +198,8 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	for _, name := range unknownVariables(environ) {
 		logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
 	}
-	for _, why := range cfg.withoutEffect(environ) {
-		logger.Warn("setting without effect", "why", why)
+	for _, why := range cfg.misfits(environ) {
+		logger.Warn("settings do not fit together", "why", why)
 	}
 
 	memory := cfg.memory()

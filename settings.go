@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -219,22 +220,25 @@ var needed = map[string][]string{
 	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
 }
 
-// withoutEffect are the settings that mean nothing beside the others, each with the reason.
-func (cfg *Config) withoutEffect(environ []string) (idle []string) {
+// misfits are the settings that mean nothing beside the others, or harm, each with the reason.
+func (cfg *Config) misfits(environ []string) (misfits []string) {
 	set := env.ToMap(environ)
 	isSet := func(name string) bool { return set[envPrefix+name] != "" }
 	for _, name := range slices.Sorted(maps.Keys(needed)) {
 		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
-			idle = append(idle, envPrefix+name+" needs "+envPrefix+strings.Join(needed[name], " or "+envPrefix))
+			misfits = append(misfits, envPrefix+name+" needs "+envPrefix+strings.Join(needed[name], " or "+envPrefix))
 		}
 	}
 	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
-		idle = append(idle, envPrefix+"MAX_EVENT_BYTES is more than "+envPrefix+"MAX_BODY_BYTES, which an event is within")
+		misfits = append(misfits, envPrefix+"MAX_EVENT_BYTES is more than "+envPrefix+"MAX_BODY_BYTES, which an event is within")
+	}
+	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
+		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", envPrefix, most))
 	}
 	if cfg.DangerouslyOpen && !cfg.auth().open() {
-		idle = append(idle, envPrefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
+		misfits = append(misfits, envPrefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
 	}
-	return idle
+	return misfits
 }
 
 func (cfg *Config) auth() AuthConfig {

@@ -75,23 +75,24 @@ func TestAHubThatIsAwayIsNotHealthy(t *testing.T) {
 	is.True(strings.HasPrefix(stderr, "realtimehub: not healthy: ") && strings.Contains(stderr, "127.0.0.1:1")) // who looks at a container's health reads why
 }
 
-func TestSettingsWithoutEffect(t *testing.T) {
+func TestSettingsThatDoNotFit(t *testing.T) {
 	for settings, want := range map[string]string{
 		"REALTIME_JWT_ISSUER=x":                                      "REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
 		"REALTIME_NATS_REPLICAS=3":                                   "REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
-		"REALTIME_MAX_EVENT_BYTES=2000000":                           "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which an event is within",
+		"REALTIME_STREAM_BUFFER=1024":                                "REALTIME_STREAM_BUFFER has no room for an event of 61440 bytes, which is taken: it would end the streams it is for",
+		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000":  "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which an event is within",
 		"REALTIME_DANGEROUSLY_OPEN=true REALTIME_JWKS_URL=https://x": "REALTIME_DANGEROUSLY_OPEN is for a hub without credentials, and this one has some",
 		"REALTIME_DANGEROUSLY_OPEN=true":                             "",
 		"REALTIME_MEMBERSHIP_TOKEN=":                                 "",
 		"REALTIME_JWT_ISSUER=x REALTIME_JWKS_URL=https://x":          "",
 		"REALTIME_NATS_CREDS=c REALTIME_NATS_URL=nats://x":           "",
-		"REALTIME_MAX_EVENT_BYTES=2000000 REALTIME_MAX_BODY_BYTES=0 REALTIME_JWT_TENANT_CLAIM=tenant": "REALTIME_JWT_TENANT_CLAIM needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
+		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000 REALTIME_MAX_BODY_BYTES=0 REALTIME_JWT_TENANT_CLAIM=tenant": "REALTIME_JWT_TENANT_CLAIM needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
 	} {
 		t.Run(settings, func(t *testing.T) {
 			is := is.New(t)
 			cfg, err := loadConfig(strings.Fields(settings))
 			is.NoErr(err)
-			is.Equal(strings.Join(cfg.withoutEffect(strings.Fields(settings)), ", "), want)
+			is.Equal(strings.Join(cfg.misfits(strings.Fields(settings)), ", "), want)
 		})
 	}
 	is := is.New(t)
