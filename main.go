@@ -366,7 +366,7 @@ func cannotListen(setting string, err error) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		remedy = "; another program has this port, perhaps a hub that was started before: end it, or set another"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		remedy = "; this machine has no such address"
+		remedy = "; give one of this machine's, or none for all (:8080)"
 	case errors.Is(err, syscall.EACCES):
 		remedy = "; ports below 1024 take a privilege: set another"
 	}
