@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// Frames of HTTP/2 (RFC 9113, section 6).
+const (
+	dataFrame     = 0
+	headersFrame  = 1
+	resetFrame    = 3
+	settingsFrame = 4
+
+	endStream = 1
+)
+
+// framed is a client that speaks HTTP/2 frame by frame.
+type framed struct {
+	t      testing.TB
+	conn   net.Conn
+	stream uint32 // the next one's
+}
+
+// dialFramed connects; each of its streams takes window bytes of an answer.
+func dialFramed(t testing.TB, at, preamble string, window uint32) *framed {
+	f := &framed{t, dialAs(t, at, preamble+"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 1}
+	f.write(settingsFrame, 0, 0, windowOf(window))
+	return f
+}
+
+// windowOf sets how many bytes of an answer each stream takes.
+func windowOf(bytes uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0, 4}, bytes) }
+
+func (f *framed) write(kind, flags byte, stream uint32, payload []byte) {
+	b := []byte{0, byte(len(payload) >> 8), byte(len(payload)), kind, flags}
+	f.conn.Write(append(binary.BigEndian.AppendUint32(b, stream), payload...))
+}
+
+// ask sends a whole GET without a body (RFC 7541: indexed GET and http, literal values);
+// credential is the value of authorization, or empty.
+func (f *framed) ask(path, credential string) {
+	block := append([]byte{0x82, 0x86, 0x04, byte(len(path))}, path...)
+	block = append(append(block, 0x01, 9), "localhost"...)
+	if credential != "" {
+		block = append(block, 0x0f, 0x08, 0x7f) // authorization, of 127 bytes and more
+		block = append(binary.AppendUvarint(block, uint64(len(credential)-127)), credential...)
+	}
+	f.write(headersFrame, 0x4|endStream, f.stream, block)
+	f.stream += 2
+}
+
+// next is the next frame that there is.
+func (f *framed) next() (kind, flags byte, stream uint32) {
+	f.t.Helper()
+	var head [9]byte
+	if _, err := io.ReadFull(f.conn, head[:]); err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, f.conn, int64(head[1])<<8|int64(head[2])); err != nil {
+		f.t.Fatal(err)
+	}
+	return head[3], head[4], binary.BigEndian.Uint32(head[5:])
+}
+
+// An answer that has not left has its place as long as it waits, however small it is.
+func TestUnreadAnswersOverHTTP2(t *testing.T) {
+	const most, asked = 5, 40
+	for _, path := range []string{"/healthz", "/nothing", "/v1/presence"} {
+		t.Run(path, func(t *testing.T) {
+			is := is.New(t)
+			at := strings.TrimPrefix(serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
+			f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
+			for range asked {
+				f.ask(path, "")
+			}
+			answered, resets := 0, 0
+			for answered+resets < asked {
+				switch kind, _, _ := f.next(); kind {
+				case headersFrame:
+					answered++
+				case resetFrame:
+					resets++
+				}
+			}
+			is.Equal(answered, most)
+		})
+	}
+}
+
+// A person pays for calls until their answers have left, which they do whole.
+func TestUnreadAnswersArePaidFor(t *testing.T) {
+	is := is.New(t)
+	url := serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants")
+	f := dialFramed(t, strings.TrimPrefix(url, "http://"), "", 0)
+	const calls = 3
+	for range calls {
+		f.ask("/v1/presence?profile=user:1", bearer(t))
+	}
+	for range calls {
+		for kind := byte(settingsFrame); kind != headersFrame; {
+			kind, _, _ = f.next()
+		}
+	}
+	is.Equal(paidFor(t, url), float64(socketBytes+calls*callBytes))
+	f.write(settingsFrame, 0, 0, windowOf(1<<16))
+	frames, ended := 0, 0
+	for ended < calls {
+		kind, flags, _ := f.next()
+		is.True(kind != resetFrame)
+		if kind == dataFrame {
+			frames++
+			ended += int(flags & endStream)
+		}
+	}
+	is.Equal(frames, 2*calls) // the second of each is empty
+	eventually(t, func() bool { return paidFor(t, url) == socketBytes })
+}
