@@ -228,17 +228,10 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 		}
 		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
-	if r.ProtoMajor < 2 {
+	if r.ProtoMajor < 2 || pattern == streamRoute || !pool.Take(holder, callBytes) { // a stream leaves once it is one
 		return nothing
 	}
-	if pattern == streamRoute { // which is counted as a stream
-		lobby.Prove(r, nil)
-		return nothing
-	}
-	if !pool.Take(holder, callBytes) {
-		return nothing
-	}
-	lobby.Prove(r, nil)
+	lobby.Leave(r)
 	return func() { pool.Give(holder, callBytes) }
 }
 

@@ -54,6 +54,7 @@ type Lobby struct {
 	cfg   Config
 	freed chan struct{} // a place is free, perhaps
 
+	waiting          atomic.Int64 // for a place
 	byAddress, byAll atomic.Int64 // how many were refused or cut
 
 	mu sync.Mutex
@@ -94,13 +95,16 @@ type guest struct {
 	lobby *Lobby
 	conn  net.Conn // the socket
 	came  time.Time
-	asked atomic.Int64 // when it last did, in Unix nanoseconds; 0: never
+	all   int          // so many may be in the lobby that it enters; 0: any number
+	asked atomic.Int64 // when it first did, in Unix nanoseconds; 0: never
 	known atomic.Bool  // that it has proven something
 
 	// Guarded by lobby.mu.
 	addr   netip.Addr    // of the client
 	place  *list.Element // nil: not in the lobby
 	holder *holder
+	away   int    // requests for which it is not
+	gone   bool   // cut, or closed
 	give   func() // what it was proven with; may be nil
 }
 
@@ -120,13 +124,19 @@ type holder struct {
 	at       int // in Lobby.most
 }
 
-// holders are a heap, the one with most connections first.
+// holders are a heap, the one with most connections first, of several who has the oldest.
 type holders []*holder
 
-func (h holders) Len() int           { return len(h) }
-func (h holders) Less(i, j int) bool { return h[i].conns.Len() > h[j].conns.Len() }
-func (h holders) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
-func (h *holders) Push(x any)        { x.(*holder).at = len(*h); *h = append(*h, x.(*holder)) }
+func (h holders) Len() int      { return len(h) }
+func (h holders) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
+func (h *holders) Push(x any)   { x.(*holder).at = len(*h); *h = append(*h, x.(*holder)) }
+func (h holders) Less(i, j int) bool {
+	a, b := &h[i].conns, &h[j].conns
+	if a.Len() != b.Len() || a.Len() == 0 {
+		return a.Len() > b.Len()
+	}
+	return a.Front().Value.(*guest).came.Before(b.Front().Value.(*guest).came)
+}
 func (h *holders) Pop() any {
 	last := (*h)[len(*h)-1]
 	*h = (*h)[:len(*h)-1]
@@ -160,35 +170,57 @@ func (l *Lobby) isFree(addr netip.Addr) bool {
 	return l.cfg.Address == 0 || !addr.IsValid() || addr.IsLoopback() || l.cfg.Proxies.trusts(addr)
 }
 
-// enter lets a connection in, if need be in another's place, of as many as there may be.
-// It may wait for a place: of a storm of clients who come back all at once each leaves
-// the lobby again in a moment.
-func (l *Lobby) enter(g *guest, addr netip.Addr, all int) bool {
+// entry is how a guest enters.
+type entry int
+
+const (
+	comes  entry = iota // behind those who wait
+	waited              // before all others
+	atOnce              // whoever has to go for it
+)
+
+// enter lets a connection in, if need be in another's place. In a full lobby it may have to
+// wait until the oldest had its time, or one leaves: of a storm of clients who come back all
+// at once each leaves the lobby again in a moment.
+func (l *Lobby) enter(g *guest, how entry) (in, wait bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.roomLocked(addr) {
-		return false
+	if !l.roomLocked(g.addr) {
+		return false, false
 	}
-	for all > 0 && l.size >= all {
+	taken := l.size
+	if how == comes {
+		taken += int(l.waiting.Load())
+	}
+	if g.all > 0 && taken >= g.all && l.size > 0 {
 		now := time.Now()
 		most, own := l.most[0], 0
-		if h := l.of[Place(addr)]; h != nil {
+		if h := l.of[Place(g.addr)]; h != nil {
 			own = h.conns.Len()
 		}
 		oldest := most.conns.Front().Value.(*guest)
-		if most.conns.Len() > 2*own+1 || oldest.stale(now) || now.Sub(g.came) >= patience {
-			l.cutLocked(oldest, ByAll)
-			continue
+		if how != atOnce && most.conns.Len() <= 2*own+1 && !oldest.stale(now) && now.Sub(g.came) < patience {
+			return false, true
 		}
-		l.mu.Unlock()
+		l.cutLocked(oldest, ByAll)
+	}
+	g.came = time.Now() // its time begins
+	l.seatLocked(g, g.addr)
+	return true, false
+}
+
+// await has a guest enter once it can.
+func (l *Lobby) await(g *guest) (in bool) {
+	for {
+		in, wait := l.enter(g, waited)
+		if !wait {
+			return in
+		}
 		select {
 		case <-l.freed:
 		case <-time.After(10 * time.Millisecond):
 		}
-		l.mu.Lock()
 	}
-	l.seatLocked(g, addr)
-	return true
 }
 
 // roomLocked makes room for one more of an address: of those that had their time the
@@ -232,6 +264,7 @@ func (l *Lobby) riseLocked(g *guest) {
 }
 
 func (l *Lobby) cutLocked(g *guest, why Bound) {
+	g.gone = true
 	l.riseLocked(g)
 	l.countLocked(why, g.addr)
 	go abort(g.conn) // it waits until who reads or writes there has noticed
@@ -264,15 +297,32 @@ func (l *Lobby) countLocked(why Bound, addr netip.Addr) {
 func (l *Lobby) move(g *guest, addr netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g.place == nil { // cut
+	if g.gone {
 		return false
 	}
 	l.riseLocked(g)
 	if !l.roomLocked(addr) {
+		g.gone = true
 		return false
 	}
 	l.seatLocked(g, addr)
 	return true
+}
+
+// back has a guest come back that proved nothing while it was away, if need be in the place
+// of the oldest: it did not have to wait for one when it left.
+func (l *Lobby) back(g *guest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.away--; g.away > 0 || g.gone || g.known.Load() {
+		return
+	}
+	if h := l.of[Place(g.addr)]; h != nil && h.conns.Len() >= l.cfg.Address && !l.isFree(g.addr) {
+		l.cutLocked(h.conns.Front().Value.(*guest), ByAddress)
+	} else if l.cfg.All > 0 && l.size >= l.cfg.All {
+		l.cutLocked(l.most[0].conns.Front().Value.(*guest), ByAll)
+	}
+	l.seatLocked(g, g.addr)
 }
 
 // leave forgets a connection that is closed, or no longer net/http's.
@@ -282,6 +332,7 @@ func (l *Lobby) leave(c net.Conn) {
 	delete(l.conns, c)
 	var give func()
 	if g != nil {
+		g.gone = true
 		l.riseLocked(g)
 		give, g.give = g.give, nil
 	}

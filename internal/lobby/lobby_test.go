@@ -55,7 +55,13 @@ func newRoom(cfg Config) *room {
 // come connects from an address; in says whether it was let in.
 func (r *room) come(from string) (c *conn, in bool) {
 	c = &conn{from: from}
-	return c, r.receive(c) != nil
+	g := r.guest(c)
+	if in = r.await(g); in {
+		r.open(g)
+	} else {
+		abort(c)
+	}
+	return c, in
 }
 
 // ask is a request on a connection.
@@ -67,6 +73,13 @@ func (r *room) ask(c *conn) *http.Request {
 	r.mu.Unlock()
 	req = req.WithContext(context.WithValue(req.Context(), guestKey{}, g))
 	Greet(httptest.NewRecorder(), req)
+	return req
+}
+
+// askTwo is ask by HTTP/2.
+func (r *room) askTwo(c *conn) *http.Request {
+	req := r.ask(c)
+	req.ProtoMajor = 2
 	return req
 }
 
@@ -132,7 +145,7 @@ func TestWhoAskedHasHadItsTime(t *testing.T) {
 		second, in := r.come(anna)
 		is.True(in && first.cut())
 		time.Sleep(patience)
-		r.ask(second) // again and again: it has not had its time
+		r.ask(second) // for the first time
 		_, in = r.come(anna)
 		is.True(!in)
 
@@ -143,6 +156,55 @@ func TestWhoAskedHasHadItsTime(t *testing.T) {
 		r.ask(busy)
 		_, in = r.come(anna)
 		is.True(in && idle.cut() && !busy.cut())
+	})
+}
+
+// Nobody keeps a place by asking again and again.
+func TestWhoAsksAgainHasHadItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{Address: 1})
+		first, _ := r.come(anna)
+		for range 3 {
+			r.ask(first)
+			time.Sleep(answered / 2)
+		}
+		r.ask(first)
+		_, in := r.come(anna)
+		is.True(in && first.cut())
+	})
+}
+
+// While it is away a connection has no place. It has one again where it proved nothing, and
+// the oldest goes for it.
+func TestAway(t *testing.T) {
+	is := is.New(t)
+	r := newRoom(Config{Address: 2})
+	c, _ := r.come(anna)
+	both := r.askTwo(c)
+	back, last := Away(both), Away(both)
+	is.Equal(r.Stats().Connections, 0)
+	is.True(IsStranger(both))
+	back()
+	is.Equal(r.Stats().Connections, 0)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		oldest, _ := r.come(anna)
+		newest, _ := r.come(anna)
+		last()
+		is.Equal(r.Stats().Connections, 2)
+		is.True(oldest.cut() && !newest.cut() && !c.cut())
+		Away(both)()
+		is.True(!newest.cut()) // its own place was free
+		back = Away(both)
+		Prove(both, nil)
+		back()
+		is.Equal(r.Stats().Connections, 1)
+		c, _ = r.come(anna)
+		back = Away(r.askTwo(c))
+		r.leave(c)
+		back()
+		is.Equal(r.Stats().Connections, 1)
 	})
 }
 
@@ -177,6 +239,24 @@ func TestAFullLobby(t *testing.T) {
 		is.Equal(time.Since(start), time.Second)
 		is.True(!third.cut())
 		is.Equal(r.Stats().Refused, map[Bound]int64{ByAddress: 0, ByAll: 1})
+	})
+}
+
+// Of many who have as much the oldest goes.
+func TestTheOldestGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 6})
+		var all []*conn
+		for i := range 30 {
+			c, in := r.come(netip.AddrFrom4([4]byte{203, 0, 113, byte(37 * i)}).String())
+			is.True(in)
+			all = append(all, c)
+			time.Sleep(time.Millisecond)
+			for j, c := range all {
+				is.Equal(c.cut(), j <= i-6)
+			}
+		}
 	})
 }
 

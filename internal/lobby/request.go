@@ -46,7 +46,7 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 		return r, nil, nil
 	}
 	now := time.Now()
-	g.asked.Store(now.UnixNano())
+	g.asked.CompareAndSwap(0, now.UnixNano())                           // nobody keeps a place by asking again
 	http.NewResponseController(w).SetWriteDeadline(now.Add(answerTime)) // not supported: nobody to wait for
 	if r.ProtoMajor < 2 {
 		return r, nil, nil
@@ -137,22 +137,16 @@ func IsStranger(r *http.Request) bool {
 	return g != nil && !g.known.Load()
 }
 
-// Prove takes a request and its connection out of the lobby. give is called when the
-// connection is closed, or no longer net/http's; it may be nil.
+// Prove takes a connection out of the lobby. give is called when it is closed, or no longer
+// net/http's; it may be nil.
 func Prove(r *http.Request, give func()) {
-	if v := visitOf(r); v != nil {
-		v.leave()
-	}
 	g := guestOf(r)
 	if g == nil {
 		return
 	}
-	if give == nil && g.known.Load() {
-		return
-	}
 	l := g.lobby
 	l.mu.Lock()
-	first := g.place != nil
+	first := !g.gone && !g.known.Load()
 	if first {
 		l.riseLocked(g)
 		g.known.Store(true)
@@ -162,4 +156,28 @@ func Prove(r *http.Request, give func()) {
 	if !first && give != nil { // proven at the same time by another request, or cut
 		give()
 	}
+}
+
+// Leave takes a request out of the lobby that has a place of its own.
+func Leave(r *http.Request) {
+	if v := visitOf(r); v != nil {
+		v.leave()
+	}
+}
+
+// Away takes a request out of the lobby, and its connection until back is called: as long
+// as it is bounded elsewhere. An HTTP/1.1 connection is over then.
+func Away(r *http.Request) (back func()) {
+	Leave(r)
+	g := guestOf(r)
+	if g == nil || r.ProtoMajor < 2 {
+		Prove(r, nil)
+		return func() {}
+	}
+	l := g.lobby
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g.away++
+	l.riseLocked(g)
+	return func() { l.back(g) }
 }
