@@ -96,7 +96,11 @@ func streamOn(t testing.TB, conn net.Conn, text string) string {
 // scrapeFrom are the metrics of a hub in open mode, by way of loopback.
 func scrapeFrom(t testing.TB, url string) scraped {
 	t.Helper()
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	return scrapeBy(t, &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}, url)
+}
+
+func scrapeBy(t testing.TB, client *http.Client, url string) scraped {
+	t.Helper()
 	res, err := client.Get(url + "/metrics")
 	if err != nil {
 		t.Fatal(err)

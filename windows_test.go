@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 )
@@ -72,13 +74,13 @@ func (f *framed) next() (kind, flags byte, stream uint32) {
 // An answer that has not left has its place as long as it waits, however small it is.
 func TestUnreadAnswersOverHTTP2(t *testing.T) {
 	const most, asked = 5, 40
-	for _, path := range []string{"/healthz", "/nothing", "/v1/presence"} {
+	for path, credential := range map[string]string{"/healthz": "", "/nothing": "", "/v1/presence": "", "/v1/stream": "", "/v1/stream?named=1": bearer(t)} {
 		t.Run(path, func(t *testing.T) {
 			is := is.New(t)
 			at := strings.TrimPrefix(serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
 			f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
 			for range asked {
-				f.ask(path, "")
+				f.ask(path, credential)
 			}
 			answered, resets := 0, 0
 			for answered+resets < asked {
@@ -121,4 +123,27 @@ func TestUnreadAnswersArePaidFor(t *testing.T) {
 	}
 	is.Equal(frames, 2*calls) // the second of each is empty
 	eventually(t, func() bool { return paidFor(t, url) == socketBytes })
+}
+
+// In open mode a stream takes its connection out of the lobby as long as it lasts.
+func TestAStreamProvesNothing(t *testing.T) {
+	is := is.New(t)
+	url := serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")
+	f := dialFramed(t, strings.TrimPrefix(url, "http://"), proxyV2("203.0.113.7"), 1<<16)
+	asking := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}} // by one connection
+	defer asking.CloseIdleConnections()
+	strangers := func() float64 { return scrapeBy(t, asking, url)["realtime_unproven_open"] - 1 }
+	const streams = 2
+	for range streams {
+		f.ask("/v1/stream?tenant=acme&profile=me", "")
+		for kind := byte(settingsFrame); kind != headersFrame; {
+			kind, _, _ = f.next()
+		}
+	}
+	eventually(t, func() bool { return strangers() == 0 })
+	for i := range uint32(streams) {
+		is.Equal(strangers(), 0.0)
+		f.write(resetFrame, 0, 1+2*i, []byte{0, 0, 0, 8})
+	}
+	eventually(t, func() bool { return strangers() == 1 })
 }
