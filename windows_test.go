@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -146,4 +148,27 @@ func TestAStreamProvesNothing(t *testing.T) {
 		f.write(resetFrame, 0, 1+2*i, []byte{0, 0, 0, 8})
 	}
 	eventually(t, func() bool { return strangers() == 1 })
+}
+
+// Requests that strangers leave unanswered keep nobody else from asking.
+func TestUnreadAnswersKeepNobodyFromAsking(t *testing.T) {
+	is := is.New(t)
+	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_CALL_BYTES=1048576"), "http://") // 32 strangers' worth
+	f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
+	for range 32 {
+		f.ask("/healthz", "")
+	}
+	for answered := 0; answered < 32; {
+		if kind, _, _ := f.next(); kind == headersFrame {
+			answered++
+		}
+	}
+	other := dialFramed(t, at, proxyV2("203.0.113.8"), 1<<16)
+	other.ask("/healthz", "")
+	for kind, flags := byte(settingsFrame), byte(0); kind != dataFrame || flags&endStream == 0; {
+		kind, flags, _ = other.next()
+		is.True(kind != resetFrame)
+	}
+	_, err := io.Copy(io.Discard, f.conn) // it is cut
+	is.True(!errors.Is(err, os.ErrDeadlineExceeded))
 }

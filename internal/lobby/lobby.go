@@ -23,7 +23,7 @@ import (
 
 // Config is how many strangers there may be; 0 lifts a limit.
 type Config struct {
-	All     int // connections in all; requests as many
+	All     int // connections in all; requests as many, and a quarter that are being cut
 	Address int // of one address; loopback and the proxies may have any number
 	Proxies Proxies
 	Answer  time.Duration // how long who was admitted may take to ask and to read an answer
@@ -62,15 +62,17 @@ type Lobby struct {
 	conns    map[net.Conn]*guest // all that are open, as net/http knows them
 	size     int                 // of them in the lobby
 	requests int
+	ending   int // requests that lost their place
 	of       map[netip.Addr]*holder
-	most     holders
+	most     holders // of connections
+	busiest  holders // of requests
 	told     time.Time
 	untold   int // since
 }
 
 // New makes an empty lobby.
 func New(cfg Config) *Lobby {
-	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}}
+	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}, busiest: holders{by: 1}}
 }
 
 // Stats is who is in a lobby.
@@ -121,25 +123,47 @@ type holder struct {
 	addr     netip.Addr
 	conns    list.List // of *guest, the oldest first
 	requests int
-	at       int // in Lobby.most
+	oldest   *visit // of requests; what follows is younger
+	youngest *visit
+	at       [2]int // in Lobby.most and Lobby.busiest
 }
 
-// holders are a heap, the one with most connections first, of several who has the oldest.
-type holders []*holder
+// holders are a heap, the one with most first, of several who has the oldest.
+type holders struct {
+	list []*holder
+	by   int // 0 connections, 1 requests
+}
 
-func (h holders) Len() int      { return len(h) }
-func (h holders) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
-func (h *holders) Push(x any)   { x.(*holder).at = len(*h); *h = append(*h, x.(*holder)) }
-func (h holders) Less(i, j int) bool {
-	a, b := &h[i].conns, &h[j].conns
-	if a.Len() != b.Len() || a.Len() == 0 {
-		return a.Len() > b.Len()
+func (h *holders) size(i int) (n int, since time.Time) {
+	if x := h.list[i]; h.by == 0 {
+		if n = x.conns.Len(); n > 0 {
+			since = x.conns.Front().Value.(*guest).came
+		}
+	} else if n = x.requests; n > 0 {
+		since = x.oldest.came
 	}
-	return a.Front().Value.(*guest).came.Before(b.Front().Value.(*guest).came)
+	return n, since
+}
+
+func (h *holders) Len() int { return len(h.list) }
+func (h *holders) Less(i, j int) bool {
+	a, first := h.size(i)
+	b, second := h.size(j)
+	return a > b || a == b && first.Before(second)
+}
+func (h *holders) Swap(i, j int) {
+	h.list[i], h.list[j] = h.list[j], h.list[i]
+	h.list[i].at[h.by], h.list[j].at[h.by] = i, j
+}
+func (h *holders) Push(x any) {
+	x.(*holder).at[h.by] = len(h.list)
+	h.list = append(h.list, x.(*holder))
 }
 func (h *holders) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
+	end := len(h.list) - 1
+	last := h.list[end]
+	h.list[end] = nil
+	h.list = h.list[:end]
 	return last
 }
 
@@ -151,6 +175,7 @@ func (l *Lobby) holderLocked(addr netip.Addr) *holder {
 		h = &holder{addr: addr}
 		l.of[addr] = h
 		heap.Push(&l.most, h)
+		heap.Push(&l.busiest, h)
 	}
 	return h
 }
@@ -158,11 +183,13 @@ func (l *Lobby) holderLocked(addr netip.Addr) *holder {
 // tidyLocked puts a holder where it belongs, or away when it holds nothing.
 func (l *Lobby) tidyLocked(h *holder) {
 	if h.conns.Len() == 0 && h.requests == 0 {
-		heap.Remove(&l.most, h.at)
+		heap.Remove(&l.most, h.at[0])
+		heap.Remove(&l.busiest, h.at[1])
 		delete(l.of, h.addr)
 		return
 	}
-	heap.Fix(&l.most, h.at)
+	heap.Fix(&l.most, h.at[0])
+	heap.Fix(&l.busiest, h.at[1])
 }
 
 // isFree says whether an address may hold any number.
@@ -194,7 +221,7 @@ func (l *Lobby) enter(g *guest, how entry) (in, wait bool) {
 	}
 	if g.all > 0 && taken >= g.all && l.size > 0 {
 		now := time.Now()
-		most, own := l.most[0], 0
+		most, own := l.most.list[0], 0
 		if h := l.of[Place(g.addr)]; h != nil {
 			own = h.conns.Len()
 		}
@@ -320,7 +347,7 @@ func (l *Lobby) back(g *guest) {
 	if h := l.of[Place(g.addr)]; h != nil && h.conns.Len() >= l.cfg.Address && !l.isFree(g.addr) {
 		l.cutLocked(h.conns.Front().Value.(*guest), ByAddress)
 	} else if l.cfg.All > 0 && l.size >= l.cfg.All {
-		l.cutLocked(l.most[0].conns.Front().Value.(*guest), ByAll)
+		l.cutLocked(l.most.list[0].conns.Front().Value.(*guest), ByAll)
 	}
 	l.seatLocked(g, g.addr)
 }
