@@ -328,7 +328,7 @@ func TestTheOldestRequestGoes(t *testing.T) {
 		}
 		_, _, _, err := ask(bob)
 		is.NoErr(err)
-		is.True(answer.until.Before(time.Now()) && !proxied.cut()) // which is others', too
+		is.True(!proxied.cut() && answer.until.Before(time.Now())) // the connection is others', too
 		is.Equal(r.Stats().Requests, 8)
 		first.over()
 		is.Equal(r.ending, 0)
