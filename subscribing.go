@@ -49,7 +49,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
 		return nil
 	}
-	lobby.Prove(r, nil) // in open mode by this
+	defer lobby.Away(r)() // it is counted as a stream
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
 }
