@@ -228,11 +228,12 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 		}
 		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
-	if r.ProtoMajor < 2 || pattern == streamRoute || !pool.Take(holder, callBytes) { // a stream leaves once it is one
+	n := callBytes + longHead(r)
+	if r.ProtoMajor < 2 || pattern == streamRoute || !pool.Take(holder, n) { // a stream pays for itself, and leaves once it is one
 		return nothing
 	}
 	lobby.Leave(r)
-	return func() { pool.Give(holder, callBytes) }
+	return func() { pool.Give(holder, n) }
 }
 
 func nothing() {}

@@ -97,6 +97,28 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	}
 }
 
+// usualHead is what is counted of a request's head wherever a request is: what one takes
+// more is counted where it stays.
+const usualHead = 4 << 10
+
+// headerBytes is what a header takes in memory beside its texts, and each value of it.
+const (
+	headerBytes = 96
+	valueBytes  = 16
+)
+
+// longHead is the memory that a request's head takes past the usual.
+func longHead(r *http.Request) int64 {
+	n := textBytes(r.RequestURI) - usualHead
+	for name, values := range r.Header {
+		n += headerBytes + textBytes(name)
+		for _, value := range values {
+			n += valueBytes + textBytes(value)
+		}
+	}
+	return max(0, n)
+}
+
 // largeBody is how many bytes a body has that takes many times as long as others: they
 // take turns, of one tenant after the other, and leave half of the processors to calls
 // that do not take long.

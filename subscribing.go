@@ -42,7 +42,10 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.TurnAway(tenant, ErrDescriptors)
+	} else if over, none := s.hold(r, tenantProfile{tenant, profile}); none != nil {
+		err = s.hub.TurnAway(tenant, none)
 	} else {
+		defer over()
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if err != nil {
@@ -53,6 +56,23 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
 }
+
+// hold has a handler that stays with its stream counted for a person, until over is
+// called: it stays longer than the connection is known, where the client does not read.
+func (s *subscriber) hold(r *http.Request, who tenantProfile) (over func(), err error) {
+	if s.hub.Engine().Takes(r) {
+		return nothing, nil
+	}
+	n := handlerBytes + longHead(r)
+	if err := s.quotas.Keep(who, n, true); err != nil {
+		return nil, err
+	}
+	return func() { s.quotas.Drop(who, n) }, nil
+}
+
+// handlerBytes is what a stream takes more whose handler stays with it, with net/http's
+// part, as measured.
+const handlerBytes = 20 << 10
 
 // cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
 // its own appends the id to the address it was given, which may say cursor already: so
