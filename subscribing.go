@@ -61,7 +61,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 // called: it stays longer than the connection is known, where the client does not read.
 func (s *subscriber) hold(r *http.Request, who tenantProfile) (over func(), err error) {
 	if s.hub.Engine().Takes(r) {
-		return nothing, nil
+		return func() {}, nil
 	}
 	n := handlerBytes + longHead(r)
 	if err := s.quotas.Keep(who, n, true); err != nil {
