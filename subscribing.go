@@ -314,5 +314,6 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	}
 	answer := s.quotas.Answer(r, who)
 	defer answer.close()
-	return presenceRows(w, answer, asked, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
+	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
+	return presenceRows(w, answer, asked, turn, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }
