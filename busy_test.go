@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -42,4 +44,29 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 	is.True(free)                      // others are found meanwhile
 	h.tenants.find("acme").mu.Unlock() // it is needed still
 	h.tenants.find("well").mu.Unlock()
+}
+
+// Whoever writes streams does not wait for a busy tenant whose clients leave.
+func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	var well []*testClient
+	for i := range 16 {
+		well = append(well, h.open(t, fmt.Sprintf("tenant=well&profile=user:%d", i)))
+	}
+	var acme []*testClient
+	for i := range 16 { // of each writer some
+		acme = append(acme, h.open(t, fmt.Sprintf("tenant=acme&profile=user:%d", i)))
+	}
+	busy := h.tenants.find("acme")
+	for _, c := range acme {
+		c.close()
+	}
+	eventually(t, func() bool { return waitsIn(".(*streams).ended(") })
+	defer busy.mu.Unlock()
+	status, _ := h.post(t, "/v1/events", `{"tenantId":"well","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+	is.Equal(status, http.StatusAccepted)
+	for _, c := range well {
+		c.until(t, "a.b")
+	}
 }

@@ -68,6 +68,23 @@ func (x *tenants) find(name string) *tenant {
 	}
 }
 
+// tryFind is find for who must not wait for a tenant that is busy.
+func (x *tenants) tryFind(name string) (t *tenant, busy bool) {
+	x.mu.RLock()
+	t = x.byName[name]
+	x.mu.RUnlock()
+	switch {
+	case t == nil:
+		return nil, false
+	case !t.mu.TryLock():
+		return nil, true
+	case t.forgotten:
+		t.mu.Unlock()
+		return nil, true // there may be another of its name
+	}
+	return t, false
+}
+
 // open returns the tenant locked, with its streams' place known and all that
 // follows told; an error is the log's.
 func (x *tenants) open(ctx context.Context, name string) (*tenant, error) {
