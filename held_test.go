@@ -5,6 +5,8 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -94,4 +96,28 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 		<-ended
 	}
 	is.Equal(quotas.Person.Of(who), int64(0))
+}
+
+// Who is turned away costs what it is told, and no buffer of a size that others need.
+func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h.Refuse()
+	handler := h.API.Handler()
+	turnAway := func() {
+		r := httptest.NewRequest("GET", "http://localhost/v1/stream?tenant=acme&profile=user:1", nil)
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		is.True(strings.Contains(w.Body.String(), "hub.closing"))
+	}
+	turnAway()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const times = 100
+	for range times {
+		turnAway()
+	}
+	runtime.ReadMemStats(&after)
+	is.True((after.TotalAlloc-before.TotalAlloc)/times < 32<<10)
 }
