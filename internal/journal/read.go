@@ -99,6 +99,7 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 type Span struct {
 	Oldest uint64 // the place before the first message that can be read
 	Last   uint64 // the stream's last place, of any key
+	Epoch  string // of these places
 }
 
 // Span asks what can be read of a key. After a place that is not before Oldest
@@ -117,17 +118,21 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 		place, err := j.cutOf(ctx, key)
 		cuts <- answer{place, err}
 	}()
+	l := j.life.Load()
 	s, err := j.state(ctx)
 	first, cut := <-firsts, <-cuts
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
 		return Span{}, err
+	}
+	if j.life.Load() != l {
+		return Span{}, errStale
 	}
 	// All before the stream's first message may have been this key's.
 	whole := max(s.first, 1) - 1
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, first.place, cut.place), s.last}, nil
+	return Span{max(whole, first.place, cut.place), s.last, l.epoch()}, nil
 }
 
 // firstOf is the place of a key's first message, if the limit of a key's messages may have

@@ -56,6 +56,9 @@ type Verdict struct {
 	Late time.Duration
 	// After is Late until it is closed.
 	After <-chan struct{}
+	// Instead, if not nil, is passed as the payload of a PUB or MSG, as by a server that
+	// is behind.
+	Instead []byte
 }
 
 // StartProxy starts a proxy before the server of a URL, until the test ends.
@@ -232,6 +235,9 @@ func (p *Proxy) serve(client net.Conn) {
 			if v.Drop {
 				continue
 			}
+			if v.Instead != nil {
+				m.replace(v.Instead)
+			}
 			if v.Twice {
 				m.raw = append(m.raw, m.raw...)
 			}
@@ -321,6 +327,13 @@ func readMessage(in *bufio.Reader) (*Message, error) {
 		m.Data = m.Data[head:]
 	}
 	return m, nil
+}
+
+// replace gives a PUB or MSG another payload.
+func (m *Message) replace(data []byte) {
+	line, _, _ := bytes.Cut(m.raw, []byte("\r\n"))
+	line = line[:bytes.LastIndexByte(line, ' ')]
+	m.raw = fmt.Appendf(nil, "%s %d\r\n%s\r\n", line, len(data), data)
 }
 
 // hideServers removes the other servers that an INFO tells of.

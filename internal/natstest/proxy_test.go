@@ -28,6 +28,8 @@ func TestProxy(t *testing.T) {
 			v.Drop = true
 		case m.Subject == "a.twice" && m.FromServer:
 			v.Twice = true
+		case m.Subject == "a.other" && m.FromServer:
+			v.Instead = []byte("other data")
 		case m.Subject == "a.late" && m.FromServer:
 			v.After = late
 		}
@@ -63,6 +65,11 @@ func TestProxy(t *testing.T) {
 	msg, err := sub.NextMsg(30 * time.Second)
 	is.NoErr(err)
 	is.Equal(string(msg.Data), "x\r\ny")
+
+	is.NoErr(nc.Publish("a.other", []byte("x")))
+	msg, err = sub.NextMsg(30 * time.Second)
+	is.NoErr(err)
+	is.Equal(string(msg.Data), "other data")
 
 	p.Silence()
 	is.True(errors.Is(nc.FlushTimeout(50*time.Millisecond), nats.ErrTimeout))
