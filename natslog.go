@@ -357,7 +357,6 @@ func (l *brokerLog) bringNear(h *shelf, f *fetch, after, from uint64, epoch Epoc
 		return fits
 	})
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	room := storedSize(entries)
 	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from
 	switch {
@@ -370,6 +369,8 @@ func (l *brokerLog) bringNear(h *shelf, f *fetch, after, from uint64, epoch Epoc
 	}
 	l.shelves.missLocked(h, room)
 	h.fetching, f.err = nil, err
+	h.mu.Unlock()
+	l.shelves.shrink() // others may have come meanwhile
 }
 
 // scan reads a tenant's events after a place up to another that exists, until take says

@@ -154,3 +154,31 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(found, last)
 }
+
+// A client knows of more than the hub that it came to. When that sends it away it keeps its
+// place.
+func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
+		return joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits)
+	})
+	node.nodes = []*testHub{node}
+	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	me := Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}}
+	first := node.Hub.mustConnect(t, me)
+	defer node.Kick(first, CloseKicked)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
+		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
+		return v
+	})
+	late := entryTo("acme", `"late"`, ToTenant())
+	persist(t, writer, late)
+	me.Cursor = late.Cursor.String()
+	c := node.Hub.mustConnect(t, me)
+	defer node.Kick(c, CloseKicked)
+	is.Equal(known(node.Hub, c), me.Cursor)
+}

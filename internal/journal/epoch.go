@@ -91,11 +91,15 @@ func (j *Journal) look() (state, error) {
 	switch {
 	case same && (s.last < seen || l.over.Load()) && (err != nil || count == mine):
 		if !l.over.Load() {
-			place, err := j.mark(ctx)
+			if time.Since(j.proved) < probeEvery {
+				return s, errStale
+			}
+			place, err := j.prove(ctx)
 			if err != nil {
 				return s, err
 			}
 			if place > seen { // nothing was lost, and what we were told was old
+				j.proved = time.Now()
 				l.saw(place)
 				return s, errStale
 			}
@@ -104,7 +108,9 @@ func (j *Journal) look() (state, error) {
 			count, err = j.countFrom(ctx, mine+1)
 		}
 	case same && err != nil: // this stream goes on, whatever is with the bucket
-		j.cfg.Logger.Warn("what hubs agree on is not known", "bucket", j.bucket(), "err", err)
+		if j.unagreed.due() {
+			j.cfg.Logger.Warn("what all who share the journal agree on is not known", "bucket", j.bucket(), "err", err)
+		}
 		return s, nil
 	}
 	if err != nil {
@@ -127,6 +133,7 @@ func (j *Journal) begin(l *life, last uint64) {
 		return
 	}
 	j.lose("history", "the broker's history is another than before", "epoch", l.epoch())
+	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
 	for _, f := range j.followed() {
 		f.mu.Lock()
@@ -146,14 +153,6 @@ func (j *Journal) lose(what, text string, about ...any) {
 	}
 }
 
-// mark has the broker keep a message that says nothing, and returns its place.
-func (j *Journal) mark(ctx context.Context) (place uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	place, _, err = j.request(ctx, message(j.cutSubject(markName), nil, jetstream.MsgTTLHeader, "60"))
-	return place, err
-}
-
 // lifeOf is the life that a place is of, which was just given. l and highest are the
 // life, and its highest place, as they were before it was asked for.
 func (j *Journal) lifeOf(ctx context.Context, l *life, highest, place uint64) (*life, error) {
@@ -164,7 +163,9 @@ func (j *Journal) lifeOf(ctx context.Context, l *life, highest, place uint64) (*
 		}
 		return l, nil
 	}
-	j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", highest)
+	if j.given.due() {
+		j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", highest)
+	}
 	l.over.Store(true)
 	_, err := j.looks.join(ctx)
 	if now := j.life.Load(); now != l {
@@ -221,7 +222,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		kept, err := j.leaderOf(ctx, "KV_"+j.bucket(), get{Last: subject})
 		if isGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
-				j.lose("epoch", "the broker has lost what hubs agree on, which is made anew", "bucket", j.bucket())
+				j.lose("epoch", "the broker has lost what all who share the journal agree on, which is made anew", "bucket", j.bucket())
 				continue
 			}
 		}
@@ -262,6 +263,14 @@ func (j *Journal) untilLooked(ctx context.Context) error {
 	})
 }
 
+// seldom is for what is said once a second at the most.
+type seldom struct{ said atomic.Int64 }
+
+func (s *seldom) due() bool {
+	now, said := time.Now().UnixNano(), s.said.Load()
+	return now-said >= int64(time.Second) && s.said.CompareAndSwap(said, now)
+}
+
 // probe looks, and then after what did not come.
 func (j *Journal) probe() {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout+askTimeout)
@@ -270,8 +279,7 @@ func (j *Journal) probe() {
 	if err == nil {
 		err = j.sweep(ctx, s)
 	}
-	if err != nil && time.Since(j.warned) >= time.Second {
-		j.warned = time.Now()
+	if err != nil && j.silent.due() {
 		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
 	}
 }

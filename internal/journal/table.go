@@ -29,8 +29,10 @@ type Row struct {
 // what they were; who wants them reads what has changed since it last did.
 type Table struct {
 	*stream
-	prefix string
-	age    time.Duration
+	prefix   string
+	replicas int
+	age      time.Duration
+	logger   *slog.Logger
 }
 
 // OpenTable makes the table's stream, or adapts it. Rows that fade do so after age; 0:
@@ -40,18 +42,19 @@ func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, 
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, err
-	}
-	err = untilMade(ctx, logger, func(ctx context.Context) error {
+	t := &Table{g, prefix, replicas, age, logger}
+	return t, t.prepare(ctx)
+}
+
+// prepare makes the table's stream, or adapts it.
+func (t *Table) prepare(ctx context.Context) error {
+	return t.make(ctx, t.logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-			Name: g.name, Subjects: []string{prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: replicas,
+			Name: t.name, Subjects: []string{t.prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		})
 		return err
 	})
-	return &Table{g, prefix, age}, err
 }
 
 // names are what stands for names in subjects, after a mark: the empty one has a
