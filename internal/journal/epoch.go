@@ -20,19 +20,18 @@ import (
 // been given again. Only what a message is given that the servers have kept shows that:
 // any other answer may be of one who does not know yet that he leads no more.
 type life struct {
+	// Static.
+	epoch   string // its name
 	created string // when the stream was made
 	count   uint64
 	secret  string // of all who share the journal
-	highest atomic.Uint64
-	over    atomic.Bool // a place was given again
+
+	highest atomic.Uint64 // place that was seen in it
+	over    atomic.Bool   // a place was given again
 }
 
-// epoch names it.
-func (l *life) epoch() string {
-	if l.created == "" {
-		return ""
-	}
-	return l.created + "." + strconv.FormatUint(l.count, 36)
+func newLife(created string, count uint64, secret string) *life {
+	return &life{epoch: created + "." + strconv.FormatUint(count, 36), created: created, count: count, secret: secret}
 }
 
 // saw notes a place that exists.
@@ -46,7 +45,7 @@ func (l *life) saw(seq uint64) {
 }
 
 // Epoch is new for each life of the stream: places of another mean nothing here.
-func (j *Journal) Epoch() string { return j.life.Load().epoch() }
+func (j *Journal) Epoch() string { return j.life.Load().epoch }
 
 // Secret is random bytes that all who share the journal have, and nobody else who
 // cannot read it.
@@ -116,23 +115,23 @@ func (j *Journal) look() (state, error) {
 	if err != nil {
 		return s, err
 	}
-	j.begin(&life{created: created, count: count, secret: secret}, s.last)
+	j.begin(newLife(created, count, secret), s.last)
 	return s, nil
 }
 
 // begin begins a life, unless it is the one that we know.
 func (j *Journal) begin(l *life, last uint64) {
 	before := j.life.Load()
-	if l.epoch() == before.epoch() && l.secret == before.secret {
+	if l.epoch == before.epoch && l.secret == before.secret {
 		before.saw(last)
 		return
 	}
 	l.highest.Store(last)
 	j.life.Store(l)
-	if before.created == "" {
-		return
+	if before.epoch == "" {
+		return // it is the first
 	}
-	j.lose("history", "the broker's history is another than before", "epoch", l.epoch())
+	j.lose("history", "the broker's history is another than before", "epoch", l.epoch)
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
 	for _, f := range j.followed() {
@@ -153,18 +152,18 @@ func (j *Journal) lose(what, text string, about ...any) {
 	}
 }
 
-// lifeOf is the life that a place is of, which was just given. l and highest are the
-// life, and its highest place, as they were before it was asked for.
-func (j *Journal) lifeOf(ctx context.Context, l *life, highest, place uint64) (*life, error) {
-	if place > highest {
-		l.saw(place)
+// lifeOf is the life that places are of, which were just given. l and highest are the
+// life, and its highest place, as they were before they were asked for.
+func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint64) (*life, error) {
+	if first > highest {
+		l.saw(last)
 		if j.life.Load() != l {
 			return nil, ErrUnconfirmed // it may have been given before the end
 		}
 		return l, nil
 	}
 	if j.given.due() {
-		j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", highest)
+		j.cfg.Logger.Error("the broker has given a place again", "place", first, "highest", highest)
 	}
 	l.over.Store(true)
 	_, err := j.looks.join(ctx)

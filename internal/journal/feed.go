@@ -97,7 +97,7 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, epoch st
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.place, f.of.epoch(), nil
+	return f.place, f.of.epoch, nil
 }
 
 // open subscribes, then asks: all that the leader keeps after its answer reaches us.

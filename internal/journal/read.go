@@ -132,7 +132,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, first.place, cut.place), s.last, l.epoch()}, nil
+	return Span{max(whole, first.place, cut.place), s.last, l.epoch}, nil
 }
 
 // firstOf is the place of a key's first message, if the limit of a key's messages may have
