@@ -33,6 +33,9 @@ type Table struct {
 	replicas int
 	age      time.Duration
 	logger   *slog.Logger
+
+	// Gone, if any, says that the broker has lost all rows. Set before the table is used.
+	Gone func()
 }
 
 // OpenTable makes the table's stream, or adapts it. Rows that fade do so after age; 0:
@@ -42,7 +45,7 @@ func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, 
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{g, prefix, replicas, age, logger}
+	t := &Table{stream: g, prefix: prefix, replicas: replicas, age: age, logger: logger}
 	return t, t.prepare(ctx)
 }
 
@@ -67,9 +70,21 @@ func (t *Table) subject(topic, group, name string) string {
 	return t.prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
 }
 
-// Last is the place of a topic's last change, as the leader tells.
+// Last is the place of a topic's last change, as the leader tells. A table that has gone is
+// made anew, without rows.
 func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
-	return t.last(ctx, t.prefix+".row."+token(topic)+".>")
+	place, err := t.last(ctx, t.prefix+".row."+token(topic)+".>")
+	if !isGone(err) {
+		return place, err
+	}
+	if err := t.prepare(ctx); err != nil {
+		return 0, err
+	}
+	t.logger.Error("the broker's table is gone and is made anew", "stream", t.name)
+	if t.Gone != nil {
+		t.Gone()
+	}
+	return 0, nil
 }
 
 // Read hands over a topic's rows that changed after a place, at least up to another,
