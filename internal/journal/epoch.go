@@ -174,7 +174,8 @@ func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint
 }
 
 // Confirm has the leader tell whether a place is of this life still, which somebody was
-// given in it: nil, once the leader tells of it; or where the life is over.
+// given in it: nil, once the leader tells of it; or where the life is over. Place 0 only
+// asks what life it is.
 func (j *Journal) Confirm(ctx context.Context, place uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
