@@ -60,8 +60,11 @@ const (
 // lookTimeout is for all that a look asks.
 const lookTimeout = 3 * askTimeout
 
+// errUnagreed: the bucket is out of reach. What the leader tells of the stream is all right.
+var errUnagreed = errors.New("what all who share the journal agree on is not known")
+
 // look asks the leader for the stream and what life it is in. What the broker should
-// keep and does not is made anew.
+// keep and does not is made anew. With errUnagreed the state is known.
 func (j *Journal) look() (state, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
@@ -107,10 +110,7 @@ func (j *Journal) look() (state, error) {
 			count, err = j.countFrom(ctx, mine+1)
 		}
 	case same && err != nil: // this stream goes on, whatever is with the bucket
-		if j.unagreed.due() {
-			j.cfg.Logger.Warn("what all who share the journal agree on is not known", "bucket", j.bucket(), "err", err)
-		}
-		return s, nil
+		return s, fmt.Errorf("%w, %s: %w", errUnagreed, j.bucket(), err)
 	}
 	if err != nil {
 		return s, err
@@ -177,14 +177,14 @@ func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint
 // given in it: nil, once the leader tells of it; or where the life is over. Place 0 only
 // asks what life it is.
 func (j *Journal) Confirm(ctx context.Context, place uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
 	defer cancel()
 	l := j.life.Load()
 	l.saw(place)
 	for {
 		s, err := j.looks.join(ctx)
-		switch {
-		case err == nil && (s.last >= place || j.life.Load() != l):
+		switch there := s.last >= place; {
+		case err == nil && (there || j.life.Load() != l), there && place > 0 && errors.Is(err, errUnagreed):
 			return nil
 		case err == nil:
 			err = errStale
@@ -276,10 +276,10 @@ func (j *Journal) probe() {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout+askTimeout)
 	defer cancel()
 	s, err := j.looks.join(ctx)
-	if err == nil {
-		err = j.sweep(ctx, s)
+	if err == nil || errors.Is(err, errUnagreed) {
+		err = errors.Join(err, j.sweep(ctx, s))
 	}
 	if err != nil && j.silent.due() {
-		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
+		j.cfg.Logger.Warn("the broker does not answer, or not for sure", "err", err)
 	}
 }

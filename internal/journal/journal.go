@@ -118,7 +118,7 @@ type Journal struct {
 	proved time.Time     // owned by look: when an answer was last shown to be old
 	room   room
 
-	silent, unagreed, given seldom // what the log is told
+	silent, given seldom // what the log is told
 
 	mu sync.Mutex
 	// Guarded by mu.
