@@ -105,6 +105,7 @@ func (j *Journal) look() (state, error) {
 				l.saw(place)
 				return s, errStale
 			}
+			l.over.Store(true)
 		}
 		if err == nil {
 			count, err = j.countFrom(ctx, mine+1)
@@ -131,7 +132,11 @@ func (j *Journal) begin(l *life, last uint64) {
 	if before.epoch == "" {
 		return // it is the first
 	}
-	j.lose("history", "the broker's history is another than before", "epoch", l.epoch)
+	if l.epoch != before.epoch {
+		j.lose("history", "the broker's history is another than before", "epoch", l.epoch)
+	} else {
+		j.lose("epoch", "the secret of all who share the journal is another than before")
+	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
 	for _, f := range j.followed() {
