@@ -22,6 +22,7 @@ type brokerLog struct {
 	sinks   []Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
+	gone    counts[Kept]
 	logger  *slog.Logger
 
 	keyMu sync.Mutex
@@ -30,13 +31,24 @@ type brokerLog struct {
 	secret  string // what it was made from
 }
 
+func newBrokerLog(disk int64, logger *slog.Logger) *brokerLog {
+	return &brokerLog{disk: disk, gone: newCounts(KeptHistory, KeptEpoch, KeptMembers), logger: logger}
+}
+
+// lose counts that the broker has lost something, which was made anew.
+func (l *brokerLog) lose(what Kept) { l.gone.add(what, 1) }
+
 // epochID is of one tenant and one life of the stream, the same for all hubs.
-func (l *brokerLog) epochID(tenant string) []byte {
-	sum := sha256.Sum256([]byte(l.journal.Epoch() + " " + tenant))
+func (l *brokerLog) epochID(tenant string) []byte { return epochIDOf(tenant, l.journal.Epoch()) }
+
+func epochIDOf(tenant, life string) []byte {
+	sum := sha256.Sum256([]byte(life + " " + tenant))
 	return sum[:8]
 }
 
-func (l *brokerLog) epoch(tenant string) Epoch { return l.key().epoch(l.epochID(tenant)) }
+func (l *brokerLog) epoch(tenant string) Epoch { return l.epochOf(tenant, l.journal.Epoch()) }
+
+func (l *brokerLog) epochOf(tenant, life string) Epoch { return l.key().epoch(epochIDOf(tenant, life)) }
 
 // key is that of all hubs.
 func (l *brokerLog) key() *cursorKey {
@@ -79,7 +91,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
 			}
 		}
 		if items[i].Seq > 0 && e.Cursor.Seq == 0 { // else it is on a shelf, and others read it
-			e.Cursor = Cursor{l.epoch(e.Event.TenantID), items[i].Seq}
+			e.Cursor = Cursor{l.epochOf(e.Event.TenantID, items[i].Epoch), items[i].Seq}
 		}
 	}
 	return nil
@@ -196,17 +208,25 @@ func (l *brokerLog) lost(tenant string, place uint64) {
 
 // Attach implements Log.
 func (l *brokerLog) Attach(ctx context.Context, tenant string) (Cursor, error) {
-	head, err := l.journal.Attach(ctx, tenant)
-	if err != nil {
-		return Cursor{}, logError(err)
+	for {
+		head, life, err := l.journal.Attach(ctx, tenant)
+		if err != nil {
+			return Cursor{}, logError(err)
+		}
+		h := l.shelves.lock(tenant, true)
+		if l.journal.Epoch() != life { // the head is of another, and lost may have been told
+			h.mu.Unlock()
+			l.journal.Detach(tenant)
+			continue
+		}
+		if epoch := l.epochOf(tenant, life); h.epoch != epoch || h.attached == 0 && h.head < head {
+			l.shelves.resetLocked(h, epoch, head)
+		}
+		h.attached++
+		c := Cursor{h.epoch, h.head}
+		h.mu.Unlock()
+		return c, nil
 	}
-	h := l.shelves.lock(tenant, true)
-	defer h.mu.Unlock()
-	if epoch := l.epoch(tenant); h.epoch != epoch || h.attached == 0 && h.head < head {
-		l.shelves.resetLocked(h, l.epoch(tenant), head)
-	}
-	h.attached++
-	return Cursor{h.epoch, h.head}, nil
 }
 
 // Detach implements Log.
@@ -232,20 +252,32 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 	epoch := l.epoch(tenant)
 	c, ok := epoch.parse(cursor)
 	if h := l.shelves.lock(tenant, false); h != nil {
-		near := ok && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
+		near := ok && h.epoch == epoch && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
 		h.mu.Unlock()
 		if near {
 			return c, nil
 		}
 	}
+	if !ok {
+		c.Seq = 0
+	}
 	span, err := l.journal.Span(ctx, tenant)
+	if err == nil && cursor != "" && (!ok || c.Seq > span.Last) {
+		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it. One
+		// that we cannot read may be of a history of which another hub knows already.
+		if err = l.journal.Confirm(ctx, c.Seq); err == nil {
+			span, err = l.journal.Span(ctx, tenant)
+		}
+	}
 	if err != nil {
 		return Cursor{}, logError(err)
 	}
+	epoch = l.epochOf(tenant, span.Epoch)
+	c, ok = epoch.parse(cursor)
 	switch {
 	case cursor == "":
 		return Cursor{epoch, span.Oldest}, nil
-	case !ok || c.Seq > span.Last:
+	case !ok:
 		head, err := l.journal.Last(ctx, tenant)
 		if err != nil {
 			return Cursor{}, logError(err)
@@ -262,7 +294,7 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 
 // Read implements Log.
 func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
-	for first := true; ; first = false {
+	for range mostFetches {
 		h := l.shelves.lock(tenant, false)
 		if h == nil {
 			break
@@ -272,17 +304,31 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 			h.mu.Unlock()
 			return page, nil
 		}
-		far := h.attached == 0
-		h.mu.Unlock()
-		if far || !first {
+		if h.attached == 0 || q.After < h.far && time.Since(h.tried) < farTime {
+			h.mu.Unlock()
 			break // nobody is near, or it is more than is kept near
 		}
-		if err := l.bringNear(ctx, h, q.After); err != nil {
-			return l.expired(tenant, err)
+		f := l.fetchLocked(h, q.After)
+		h.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return Page{}, logError(ctx.Err())
+		}
+		gone, ok := errors.AsType[*journal.GoneError](f.err)
+		if another := ok && gone.Oldest <= q.After; f.err != nil && !another {
+			return l.expired(tenant, f.err)
 		}
 	}
 	return l.readFar(ctx, tenant, q)
 }
+
+const (
+	// mostFetches is how often a read waits for what others need before it reads for itself.
+	mostFetches = 3
+	// farTime is for how long what did not fit on a shelf is read past it.
+	farTime = time.Minute
+)
 
 // expired makes a Page of the place from where a read can go on.
 func (l *brokerLog) expired(tenant string, err error) (Page, error) {
@@ -292,35 +338,43 @@ func (l *brokerLog) expired(tenant string, err error) (Page, error) {
 	return Page{}, logError(err)
 }
 
-// bringNear reads what a tenant's shelf has not, after a place, so that all who come
-// back read it from there. One at a time does it for a tenant.
-func (l *brokerLog) bringNear(ctx context.Context, h *shelf, after uint64) error {
-	h.loading.Lock()
-	defer h.loading.Unlock()
-	h.mu.Lock()
-	from, epoch := h.from, h.epoch
-	h.mu.Unlock()
-	if after >= from {
-		return nil
+// fetchLocked has what a shelf has not, after a place, read to it, so that all who come
+// back find it there; or joins what is under way.
+func (l *brokerLog) fetchLocked(h *shelf, after uint64) *fetch {
+	if h.fetching == nil {
+		h.fetching = &fetch{done: make(chan struct{})}
+		go l.bringNear(h, h.fetching, after, h.from, h.epoch)
 	}
+	return h.fetching
+}
+
+func (l *brokerLog) bringNear(h *shelf, f *fetch, after, from uint64, epoch Epoch) {
+	defer close(f.done)
 	var entries []*Entry
 	fits := true
-	err := l.scan(ctx, h.tenant, after, from, func(e *Entry) bool {
+	far := after + 1
+	err := l.scan(context.Background(), h.tenant, after, from, func(e *Entry) bool {
 		if fits = l.shelves.expect(h, e.Size()); fits {
 			entries = append(entries, e)
+			far = e.Cursor.Seq
 		}
 		return fits
 	})
 	h.mu.Lock()
 	room := storedSize(entries)
-	if err == nil && fits && !h.forgotten && h.epoch == epoch && h.from == from {
+	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from
+	switch {
+	case same && fits:
 		l.shelves.prependLocked(h, after, entries)
 		room = 0
+	case same:
+		// It is tried again when its client has taken as much as would have fitted.
+		h.far, h.tried = far, time.Now()
 	}
 	l.shelves.missLocked(h, room)
+	h.fetching, f.err = nil, err
 	h.mu.Unlock()
 	l.shelves.shrink() // others may have come meanwhile
-	return err
 }
 
 // scan reads a tenant's events after a place up to another that exists, until take says
@@ -344,7 +398,7 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	if err != nil {
 		return Page{}, logError(err)
 	}
-	page := Page{Next: Cursor{l.epoch(tenant), max(span.Last, q.After)}}
+	page := Page{Next: Cursor{l.epochOf(tenant, span.Epoch), max(span.Last, q.After)}}
 	if h := l.shelves.lock(tenant, false); h != nil {
 		page.Next.Seq = max(q.After, min(page.Next.Seq, h.head)) // what comes after is told to the sinks
 		h.mu.Unlock()
@@ -355,6 +409,9 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	})
 	if err != nil {
 		return l.expired(tenant, err)
+	}
+	if l.journal.Epoch() != span.Epoch {
+		return Page{}, logError(journal.ErrUnconfirmed)
 	}
 	return page, nil
 }
@@ -375,5 +432,6 @@ func (l *brokerLog) Stats() LogStats {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
 	stats.CutTenant, stats.CutAll = l.journal.Cut()
+	stats.Gone = l.gone.now()
 	return stats
 }

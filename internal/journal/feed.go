@@ -43,6 +43,8 @@ type feed struct {
 	place     uint64    // Handle has had all up to here
 	taken     uint64    // taken up to here, ≥ place
 	known     uint64    // the last place that is known to exist
+	of        *life     // all those places are in
+	had       bool      // a message, since it began
 	part      []Message // of an append that is not whole yet
 	ready     []ready   // taken, waits for Prepare
 	readySize int       // bytes, of those
@@ -66,14 +68,14 @@ type ready struct {
 	life  uint64 // the feed's, when it was taken
 }
 
-// Attach follows a key from its head on, which is returned: all after it is handed
-// over, in order and once. Each Attach takes one Detach.
-func (j *Journal) Attach(ctx context.Context, key string) (head uint64, err error) {
+// Attach follows a key from its head on, which is returned with its epoch: all after it
+// is handed over, in order and once. Each Attach takes one Detach.
+func (j *Journal) Attach(ctx context.Context, key string) (head uint64, epoch string, err error) {
 	j.mu.Lock()
 	f := j.feeds[key]
 	first := f == nil
 	if first {
-		f = &feed{j: j, key: key, opened: make(chan struct{}), repairing: true, life: 1}
+		f = &feed{j: j, key: key, opened: make(chan struct{}), repairing: true, life: 1, of: j.life.Load()}
 		j.feeds[key], j.names[token(key)] = f, f
 	}
 	f.refs++
@@ -86,16 +88,16 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, err erro
 		case <-f.opened:
 		case <-ctx.Done():
 			j.Detach(key)
-			return 0, ctx.Err()
+			return 0, "", ctx.Err()
 		}
 	}
 	if f.err != nil {
 		j.Detach(key)
-		return 0, f.err
+		return 0, "", f.err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.place, nil
+	return f.place, f.of.epoch, nil
 }
 
 // open subscribes, then asks: all that the leader keeps after its answer reaches us.
@@ -171,6 +173,9 @@ func (j *Journal) followed() []*feed {
 // Last is the place of a key's last message that is kept, as the leader tells: 0 when
 // there is none.
 func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
+	if _, err := j.state(ctx); err != nil { // who leads no more may not know of the last ones
+		return 0, err
+	}
 	return j.last(ctx, j.subject(key))
 }
 
@@ -266,7 +271,8 @@ func (f *feed) liveLocked(m Message) {
 	if m.Seq <= f.taken || f.closed {
 		return
 	}
-	if m.prev <= f.taken && !f.repairing {
+	// Where none is before it any more, one may have gone that did not come.
+	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) {
 		f.takeLocked(m)
 		return
 	}
@@ -274,6 +280,7 @@ func (f *feed) liveLocked(m Message) {
 		f.held = nil
 	}
 	f.held = append(f.held, m)
+	f.of.saw(m.Seq)
 	f.knowLocked(m.Seq)
 }
 
@@ -282,7 +289,8 @@ func (f *feed) takeLocked(m Message) {
 	if m.Seq <= f.taken || f.closed {
 		return
 	}
-	f.j.saw(m.Seq)
+	f.of.saw(m.Seq)
+	f.had = true
 	f.taken, f.known = m.Seq, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history
@@ -338,10 +346,9 @@ func (f *feed) prepare() {
 	for (len(f.ready) > 0 || f.overrun) && !f.closed {
 		if f.overrun {
 			f.overrun = false
-			place := f.place
+			f.j.cfg.Logger.Warn("more is appended than can be prepared for", "key", f.key, "place", f.place)
+			f.j.cfg.Lost(f.key, f.place)
 			f.unlock()
-			f.j.cfg.Logger.Warn("more is appended than can be prepared for", "key", f.key, "place", place)
-			f.j.cfg.Lost(f.key, place)
 			f.mu.Lock()
 			continue
 		}

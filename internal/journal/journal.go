@@ -40,6 +40,8 @@ const (
 	tryEvery      = 200 * time.Millisecond
 	makeTimeout   = 2 * time.Second
 	sayEvery      = 5 * time.Second // why it still waits
+	// staleTime is how long an answer that is old is asked for again.
+	staleTime = time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
 	staleAfter = 3 * time.Second
 )
@@ -67,8 +69,12 @@ type Config struct {
 	Prepare func(key string, items []*Item)
 	// Quiet says that a key has nothing more up to a place.
 	Quiet func(key string, place uint64)
-	// Lost says that what followed cannot be had; the key goes on after a place.
+	// Lost says that what followed cannot be had; the key goes on after a place, of the
+	// life that Epoch then names.
 	Lost func(key string, place uint64)
+	// Gone, if any, says that the broker has lost something of all keys: "history", or
+	// "epoch", which is what all who share the journal agree on.
+	Gone func(what string)
 }
 
 // Item is one message of a key.
@@ -79,6 +85,7 @@ type Item struct {
 	Pass bool // for who follows now; not kept
 
 	Seq       uint64    // its place, the first's for a duplicate; 0: not kept
+	Epoch     string    // of that place; set by Append
 	Duplicate bool      // its id was there before, and nothing was done
 	At        time.Time // when it, or a duplicate's first, was kept; zero: unknown
 	First     []byte    // of a duplicate, its first's data, if it is kept still
@@ -92,14 +99,14 @@ type Item struct {
 type Journal struct {
 	// Static.
 	*stream
-	cfg    Config
-	epochs jetstream.KeyValue
-	pumps  []chan *nats.Msg
-	slots  chan struct{} // batches under way
-	done   sync.WaitGroup
+	cfg   Config
+	pumps []chan *nats.Msg
+	slots chan struct{} // batches under way
+	woken chan struct{} // another process has noticed something
+	done  sync.WaitGroup
 
 	number   atomic.Uint64 // of the last append
-	highest  atomic.Uint64 // place that was ever seen
+	life     atomic.Pointer[life]
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
 	unpassed atomic.Int64  // items that others could not be sent
 	bytes    atomic.Int64  // of the stream, as its leader last told
@@ -107,17 +114,18 @@ type Journal struct {
 	cutAll   atomic.Int64  // and past that of all
 	swept    atomic.Uint64 // the stream up to here was looked at
 
-	heads heads
-	room  room
+	heads  joined[state] // what the leader tells
+	looks  joined[state] // with all that depends on it
+	proved time.Time     // owned by look: when an answer was last shown to be old
+	room   room
+
+	silent, given seldom // what the log is told
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch  string
-	secret string // of all who share the journal
-	count  uint64 // of lives of one stream; part of epoch
-	feeds  map[string]*feed
-	names  map[string]*feed // by what stands for the key in subjects
-	own    map[uint64]*parcel
+	feeds map[string]*feed
+	names map[string]*feed // by what stands for the key in subjects
+	own   map[uint64]*parcel
 }
 
 // Open makes the stream, or adapts it to the settings, and watches over it until
@@ -128,12 +136,16 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{
-		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
+		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce), woken: make(chan struct{}, 1),
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
-	j.heads.ask = j.askState
+	j.life.Store(&life{})
+	j.heads.ask, j.looks.ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := j.prepareBucket(ctx); err != nil {
 		return nil, err
 	}
 	for range pumps {
@@ -141,17 +153,11 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		j.pumps = append(j.pumps, pump)
 		j.done.Go(func() { j.pump(pump) })
 	}
-	if err := untilMade(ctx, cfg.Logger, func(ctx context.Context) error {
-		state, err := j.state(ctx)
-		if err == nil {
-			j.swept.Store(state.last)
-			err = j.readSecret(ctx)
-		}
-		if err == nil {
-			err = j.readEpoch(ctx, state, 0)
-		}
-		return err
-	}); err != nil {
+	if err := j.untilLooked(ctx); err != nil {
+		j.Close()
+		return nil, err
+	}
+	if _, err := nc.Subscribe(j.lookSubject(), func(*nats.Msg) { j.wake() }); err != nil {
 		j.Close()
 		return nil, err
 	}
@@ -159,12 +165,8 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	return j, nil
 }
 
-// prepare makes what the broker keeps for us.
+// prepare makes the stream, or adapts it.
 func (j *Journal) prepare(ctx context.Context) error {
-	js, err := jetstream.New(j.nc)
-	if err != nil {
-		return err
-	}
 	unlimited := func(n int64) int64 { return cmp.Or(n, -1) }
 	perKey := int64(j.cfg.PerKey)
 	if perKey > 0 {
@@ -177,13 +179,27 @@ func (j *Journal) prepare(ctx context.Context) error {
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {
+	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, config)
-		if err == nil {
-			j.epochs, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.cfg.Prefix + "_epoch", Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
-		}
 		return err
 	})
+}
+
+// prepareBucket makes what is beside the stream.
+func (j *Journal) prepareBucket(ctx context.Context) error {
+	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+		_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.bucket(), Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
+		return err
+	})
+}
+
+// make makes what the broker keeps, or adapts it.
+func (s *stream) make(ctx context.Context, logger *slog.Logger, do func(context.Context, jetstream.JetStream) error) error {
+	js, err := jetstream.New(s.nc)
+	if err != nil {
+		return err
+	}
+	return untilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
 }
 
 // untilMade tries as long as ctx allows and the broker may still come to it.
@@ -262,7 +278,18 @@ func token(key string) string { return encoding.EncodeToString([]byte(key)) }
 // subject is of a key's messages.
 func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + token(key) }
 
-// watch asks the leader now and then, and at once after a reconnect.
+// lookSubject is where processes tell each other to look.
+func (j *Journal) lookSubject() string { return j.cfg.Prefix + ".look" }
+
+func (j *Journal) wake() {
+	select {
+	case j.woken <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// watch asks the leader now and then, and at once after a reconnect or when another
+// process says so.
 func (j *Journal) watch() {
 	status := j.nc.StatusChanged(nats.CONNECTED)
 	defer j.nc.RemoveStatusListener(status)
@@ -273,37 +300,11 @@ func (j *Journal) watch() {
 		case <-j.ended:
 			return
 		case <-status:
+		case <-j.woken:
 		case <-ticker.C:
 		}
 		if j.cfg.Connected() {
 			j.probe()
 		}
 	}
-}
-
-func (j *Journal) probe() {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	seen := j.highest.Load()
-	s, err := j.state(ctx)
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
-		j.cfg.Logger.Error("the broker's stream is gone and is made anew")
-		if err = j.prepare(ctx); err == nil {
-			err = j.readSecret(ctx)
-		}
-		if err == nil {
-			s, err = j.state(ctx)
-		}
-	}
-	if err == nil {
-		err = j.readEpoch(ctx, s, seen)
-	}
-	if err == nil {
-		err = j.sweep(ctx, s)
-	}
-	if err != nil {
-		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
-		return
-	}
-	j.saw(s.last)
 }
