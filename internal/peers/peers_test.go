@@ -231,7 +231,7 @@ func FuzzTake(f *testing.F) {
 		var back []byte
 		for rest := ops; len(rest) > 0; {
 			var some []byte
-			some, rest = chunk(rest)
+			some, rest = chunk(rest, chunkBytes)
 			back = append(back, some...)
 		}
 		again := &reader{b: back}
