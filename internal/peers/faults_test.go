@@ -143,6 +143,7 @@ func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
 	one.tell(1, "a")
 	two.hold()
 	two.await(map[ID]string{{1}: "a"})
+	two.giveUp(time.Now())
 	woken := time.Now().Add(2 * Silence)
 	two.giveUp(woken) // what its ticker says when it goes on
 	two.giveUp(woken.Add(beatEvery / 2))
