@@ -82,7 +82,9 @@ func TestAdjustThroughAnotherHub(t *testing.T) {
 				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
 				is.Equal(status, http.StatusNoContent)
 				c := a.Hub.Connection(client.ConnectionID)
+				acme := a.tenants.find("acme")
 				seen = append(seen, fmt.Sprint(c.filter.Patterns(), c.filter == nil, c.watchList(), c.watch == nil))
+				acme.mu.Unlock()
 				client.close()
 			}
 			is.Equal(seen[1], seen[0])
