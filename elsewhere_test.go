@@ -270,3 +270,31 @@ type cannedPeers struct {
 }
 
 func (p *cannedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) { return p.answer, nil }
+
+// Two of three servers die, and with them the way to the other hub. The third may still say
+// that it leads: whoever hears nobody tells nobody offline for it.
+func TestAHubInTheMinority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes longer than a hub may be silent")
+	}
+	is := is.New(t)
+	alone(t, "it makes its own")
+	broker := natstest.Start(t, 3)
+	nodes := newCluster(t, 2, broker, openDoor(t), LimitsConfig{}, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant }).nodes
+	a, b := nodes[0], nodes[1]
+	b.open(t, "tenant=acme&profile=alice&presence=none")
+	a.open(t, "tenant=acme&profile=seer&presence=alice")
+	is.Equal(a.status(alice), Online)
+	broker.Stop(1)
+	broker.Stop(2)
+	gone := time.Now()
+	eventually(t, func() bool {
+		if a.status(alice) != Online {
+			t.Fatal("told offline after ", time.Since(gone))
+		}
+		return time.Since(gone) > 25*time.Second
+	})
+	broker.Restart(t, 1)
+	eventually(t, func() bool { return a.Ready() == nil && b.Ready() == nil })
+	is.Equal(a.status(alice), Online)
+}

@@ -5,6 +5,7 @@
 package peers
 
 import (
+	"context"
 	"encoding/base32"
 	"log/slog"
 	"strings"
@@ -51,6 +52,9 @@ type Config struct {
 	Prefix string
 	Node   string      // this process's name, new each time it starts
 	Able   func() bool // to hear the others; while not, nobody is given up
+	// Sure says why it may be we who are cut off, and not who is silent: before anybody is
+	// given up it is asked, and may take a second. Able may be late.
+	Sure   func(context.Context) error
 	Logger *slog.Logger
 
 	// Items are this process's own of a topic.
@@ -95,6 +99,7 @@ type Peers struct {
 	left    map[string]time.Time // others that said good-bye, and when
 	able    time.Time            // since when we hear the others; zero: we don't
 	looked  time.Time            // when silence was last looked for
+	doubted bool                 // Sure is being asked
 }
 
 // node is another process that is there.
