@@ -46,7 +46,7 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
 		}
 		c.owed = &owed{
-			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[kick]struct{}{},
+			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
 		hub.Observe(c)

@@ -186,3 +186,74 @@ func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
 	is.NoErr(<-entered)
 	is.NoErr(open(t.Context(), "stuck"))
 }
+
+// heldPeers count what is told of while it may change.
+type heldPeers struct {
+	castPeers
+	x     *Cluster
+	told  int
+	loose int
+}
+
+func (p *heldPeers) Tell(string, SessionChange) {
+	p.told++
+	if p.x.mu.TryLock() {
+		p.x.mu.Unlock()
+		p.loose++
+	}
+}
+
+// What others are told last of a connection is what is held: nothing changes between that
+// it does and that it is told.
+func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
+	is := is.New(t)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	defer hub.Engine().Close(context.Background())
+	p := &heldPeers{}
+	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), p, 0)
+	c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: alice})
+	is.NoErr(err)
+	found, err := p.x.Touch(t.Context(), c)
+	is.NoErr(err)
+	is.True(found)
+	hub.Kick(c, CloseKicked)
+	is.Equal(p.told, 3)
+	is.Equal(p.loose, 0)
+}
+
+// What one hub asks and another answers arrives as it was: what is nil, what is empty and
+// what is everything differ.
+func TestCallsArriveAsTheyWere(t *testing.T) {
+	is := is.New(t)
+	none, some := []string{}, []string{"a.b", "c.*"}
+	nobody, somebody := []ProfileRef{}, []ProfileRef{alice, {"device", "<a>:b"}}
+	count := 0
+	for _, c := range []Call{
+		{}, {Op: CallAdjust, Types: &none}, {Op: CallAdjust, Types: &some}, {Op: CallAdjust, Watch: &nobody}, {Op: CallAdjust, Watch: &somebody},
+		{Op: CallAdjust, Unwatch: true}, {Op: CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
+		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0)}, {Op: CallProlong, ID: uuid.New()},
+		{Op: CallKick, Reason: CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: Room{KindGroup, "g"}},
+	} {
+		is.Equal(overTheWire(t, c), c)
+	}
+	for _, a := range []Answer{{}, {Found: true}, {Full: true, Person: true}, {Count: &count}, {More: true, Connections: []Described{{Tenant: "acme", Profile: alice, ConnectedAt: time.Now().Round(0).UTC(), Metadata: map[string]string{"": ""}}}}} {
+		is.Equal(overTheWire(t, a), a)
+	}
+	for _, patterns := range [][]string{nil, {}, {"*"}, {"a.b"}, {"a.*", "b"}} {
+		f, _ := ParseTypes(patterns)
+		again, _ := ParseTypes(overTheWire(t, f.Patterns()))
+		is.Equal(again, f)
+	}
+}
+
+func overTheWire[T any](t *testing.T, v T) (back T) {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(data, &back)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}

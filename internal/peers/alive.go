@@ -169,7 +169,7 @@ func (p *Peers) giveUp(now time.Time) {
 	case again || slept:
 		p.able = now
 	}
-	if able && len(p.in) == 0 && !p.doubted { // else they may have been heard
+	if able && !p.doubted {
 		for name, n := range p.nodes {
 			if now.Sub(n.heard) >= Silence && now.Sub(p.able) >= Silence {
 				silent[name] = n.heard
@@ -192,6 +192,13 @@ func (p *Peers) giveUp(now time.Time) {
 // bury drops those that were silent since a time, and still are, unless we may be cut off.
 func (p *Peers) bury(silent map[string]time.Time) {
 	err := p.cfg.Sure(context.Background())
+	read := make(chan struct{})
+	select {
+	case p.unread <- read: // what they said may wait to be read
+		<-read
+	case <-p.ended:
+		return
+	}
 	p.mu.Lock()
 	p.doubted = false
 	if err != nil {

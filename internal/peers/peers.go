@@ -74,16 +74,17 @@ type Config struct {
 //
 // Lock order: sending → mu, changing → mu; mu is a leaf.
 type Peers struct {
-	cfg   Config
-	nc    *nats.Conn
-	in    chan *nats.Msg
-	inbox string
-	subs  []*nats.Subscription
-	kick  chan struct{}
-	again chan struct{} // Resynced is to be called
-	ended chan struct{}
-	done  sync.WaitGroup
-	begun time.Time
+	cfg    Config
+	nc     *nats.Conn
+	in     chan *nats.Msg
+	inbox  string
+	subs   []*nats.Subscription
+	unread chan chan struct{} // closes what it gets when all that has come until now is read
+	kick   chan struct{}
+	again  chan struct{} // Resynced is to be called
+	ended  chan struct{}
+	done   sync.WaitGroup
+	begun  time.Time
 
 	sending  sync.Mutex // held from a version's making to its sending
 	changing sync.Mutex // held from what is known to Changed
@@ -114,7 +115,7 @@ type node struct {
 func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	p := &Peers{
 		cfg: cfg, nc: nc, in: make(chan *nats.Msg, inboxSize), inbox: nc.NewRespInbox(),
-		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), ended: make(chan struct{}), begun: time.Now(),
+		unread: make(chan chan struct{}), kick: make(chan struct{}, 1), again: make(chan struct{}, 1), ended: make(chan struct{}), begun: time.Now(),
 		pending: map[string][]Op{}, version: map[string]uint64{}, recent: map[string]int{},
 		holds: map[string]*hold{}, nodes: map[string]*node{}, lost: map[string]time.Time{}, left: map[string]time.Time{},
 	}
@@ -170,6 +171,11 @@ func (p *Peers) run() {
 		select {
 		case msg := <-p.in:
 			p.take(msg)
+		case read := <-p.unread:
+			for range len(p.in) {
+				p.take(<-p.in)
+			}
+			close(read)
 		case <-p.ended:
 			return
 		}
