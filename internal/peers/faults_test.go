@@ -155,6 +155,7 @@ func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
 	defer one.Close()
 	defer two.Close()
 	one.tell(1, "a")
+	one.flush() // else it is told once more, as news
 	two.hold()
 	two.await(map[ID]string{{1}: "a"})
 	two.giveUp(time.Now())
@@ -176,6 +177,7 @@ func TestWhoMayBeCutOffGivesNobodyUp(t *testing.T) {
 	defer one.Close()
 	defer two.Close()
 	one.tell(1, "a")
+	one.flush() // else it is told once more, as news
 	two.hold()
 	two.await(map[ID]string{{1}: "a"})
 	two.mu.Lock()
