@@ -11,6 +11,7 @@ import (
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
 )
@@ -108,6 +109,10 @@ func TestNobodyWaitsForTheDead(t *testing.T) {
 	one, dead := join(t, b, "one"), join(t, b, "dead")
 	defer one.Close()
 	dead.nc.Close()
+	eventually(t, func() bool { // until the broker knows
+		_, err := one.nc.Request(one.nodeSubject("dead"), nil, time.Second)
+		return errors.Is(err, nats.ErrNoResponders)
+	})
 	is.NoErr(one.Hold(t.Context(), "topic"))
 	is.True(one.ready("topic"))
 	is.Equal(one.Nodes(), []string{"dead"}) // it may be back
