@@ -18,7 +18,6 @@ var (
 	ErrMembership = errors.New("the membership service does not answer")
 	ErrExternal   = errors.New("membership is owned by the membership service")
 	ErrNoService  = errors.New("this hub owns membership: there is no service to ask")
-	ErrSilent     = errors.New("another hub does not answer")
 
 	ErrMemberships = errors.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some")
 )
@@ -56,6 +55,8 @@ type members struct {
 	resolver Resolver
 	limit    int // memberships of a tenant; 0: any number
 	logger   *slog.Logger
+
+	changing gates // while a shared room of a tenant is changed, or another would change it meanwhile
 
 	complaint rate.Sometimes // once a second: a service that is away fails every call
 
@@ -233,9 +234,11 @@ func (m *members) changeShared(ctx context.Context, name string, room Room, diff
 			return err
 		}
 		t.mu.Unlock()
-		t.changing.Lock()
+		if err := m.changing.pass(ctx, name); err != nil {
+			return err
+		}
 		err = m.changeOnce(ctx, t, room, differ)
-		t.changing.Unlock()
+		m.changing.end(name)
 		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
@@ -55,7 +56,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{
 		logger: cfg.Logger, log: newBrokerLog(cfg.Disk, cfg.Logger),
 		rooms: &brokerRooms{enrolled: map[string]*enrolment{}, logger: cfg.Logger},
-		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger},
+		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
 	b.log.shelves = newShelves(cfg.Limits, false, b.log.epoch)
@@ -135,12 +136,12 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if log.journal, err = journal.Open(ctx, b.nc, kept); err != nil {
 		return err
 	}
-	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.askAll
+	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.AskAll
 	if rooms.table, err = journal.OpenTable(ctx, b.nc, cfg.Prefix, cfg.Replicas, cfg.Limits.TTL, cfg.Logger); err == nil {
 		rooms.table.Gone = func() { log.lose(KeptMembers) }
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{
-			Prefix: cfg.Prefix, Node: name, Able: func() bool { return log.Ready() == nil }, Logger: cfg.Logger,
+			Prefix: cfg.Prefix, Node: name, Able: func() bool { return log.Ready() == nil }, Sure: log.journal.Prove, Logger: cfg.Logger,
 			Items: others.items, Changed: others.changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,
 		})
 	}

@@ -3,7 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
-	"hash/maphash"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -19,6 +19,8 @@ type Sharing interface {
 	// Count is how many connections elsewhere an event's target resolves to; belongs
 	// says who is in its room.
 	Count(e *Event, belongs func(ProfileRef) bool) int
+	// Complete says whether all hubs that are there have told of a tenant that is shared.
+	Complete(ctx context.Context, tenant string) bool
 	// Empty says that nobody is connected elsewhere.
 	Empty(tenant string) bool
 }
@@ -26,23 +28,22 @@ type Sharing interface {
 // tenants are those that this hub has to do with: each is found, made, attached to the
 // history, shared with other hubs, and forgotten.
 //
-// Lock order: tenant.changing → a door → tenant.mu → tenants.mu, which is a leaf.
+// Order: members.changing → a gate → tenant.mu → tenants.mu, which is a leaf. The gates are
+// no locks: who waits at one may give up, and nobody waits who has to do with another tenant.
 type tenants struct {
 	// Static after the start.
 	log     Log
 	rooms   SharedRooms // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
 	quotas  *Quotas
-	seed    maphash.Seed
-
-	doors [256]sync.Mutex
+	gates   gates // while a tenant is attached, shared or forgotten
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
 }
 
 func newTenants(log Log, rooms SharedRooms, quotas *Quotas) *tenants {
-	return &tenants{log: log, rooms: rooms, quotas: quotas, seed: maphash.MakeSeed(), byName: map[string]*tenant{}}
+	return &tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
 }
 
 func (x *tenants) names() []string {
@@ -96,8 +97,13 @@ func (x *tenants) know(ctx context.Context, name string) (*tenant, error) {
 	return x.enter(ctx, name, func(t *tenant) bool { return t.shared || !x.inCluster() })
 }
 
-// Know has what other hubs know of a tenant known here, for a while.
-func (x *tenants) Know(ctx context.Context, name string) error {
+// Know has what all hubs keep of a tenant known here, for a while.
+func (x *tenants) Know(ctx context.Context, name string) error { return x.knowing(ctx, name, false) }
+
+// KnowAll is Know for who is connected as well. ErrSilent: a hub has not told.
+func (x *tenants) KnowAll(ctx context.Context, name string) error { return x.knowing(ctx, name, true) }
+
+func (x *tenants) knowing(ctx context.Context, name string, all bool) (err error) {
 	if !x.inCluster() {
 		return nil
 	}
@@ -105,12 +111,21 @@ func (x *tenants) Know(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if all && x.sharing != nil {
+		t.readers++
+		t.mu.Unlock()
+		if !x.sharing.Complete(ctx, name) {
+			err = ErrSilent
+		}
+		t.mu.Lock()
+		t.readers--
+	}
 	nothing := len(t.conns)+t.coming == 0 && t.rooms.Empty() && x.sharing.Empty(name)
 	t.mu.Unlock()
 	if nothing {
 		x.forget(name) // there is none: a read makes none
 	}
-	return nil
+	return err
 }
 
 func (x *tenants) inCluster() bool { return x.sharing != nil || x.rooms != nil }
@@ -133,15 +148,21 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 		}
 		share := !t.shared && x.inCluster()
 		t.mu.Unlock()
+		if over := x.gates.take(name); over != nil {
+			select {
+			case <-over:
+				continue
+			case <-ctx.Done():
+				return nil, errors.Join(ErrUnconfirmed, ctx.Err())
+			}
+		}
 		var err error
-		door := x.door(name)
-		door.Lock()
 		if share {
 			err = x.share(ctx, t)
 		} else {
 			err = x.attach(ctx, t)
 		}
-		door.Unlock()
+		x.gates.end(name)
 		if err != nil {
 			x.forget(name)
 			return nil, err
@@ -149,9 +170,48 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 	}
 }
 
-// door is held while a tenant is attached, shared or forgotten.
-func (x *tenants) door(name string) *sync.Mutex {
-	return &x.doors[maphash.String(x.seed, name)%uint64(len(x.doors))]
+// gates let one at a time do something with a tenant for which the broker and other hubs
+// are waited for.
+type gates struct {
+	mu    sync.Mutex
+	taken map[string]chan struct{} // guarded by mu; closed when it is free
+}
+
+// take takes a tenant's gate: end follows. If somebody has it, it returns what is closed
+// when that is over.
+func (x *gates) take(name string) (over <-chan struct{}) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if over, taken := x.taken[name]; taken {
+		return over
+	}
+	if x.taken == nil {
+		x.taken = map[string]chan struct{}{}
+	}
+	x.taken[name] = make(chan struct{})
+	return nil
+}
+
+// pass waits for a tenant's gate and takes it, unless ctx ends before: that is its error.
+func (x *gates) pass(ctx context.Context, name string) error {
+	for {
+		over := x.take(name)
+		if over == nil {
+			return nil
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return errors.Join(ErrUnconfirmed, ctx.Err())
+		}
+	}
+}
+
+func (x *gates) end(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.taken[name])
+	delete(x.taken, name)
 }
 
 // attach has the log tell of a tenant. It can be found already, so what is appended
@@ -233,9 +293,8 @@ func (x *tenants) forget(name string) {
 	if needed {
 		return
 	}
-	door := x.door(name)
-	door.Lock() // until all is undone, so that nobody begins anew before
-	defer door.Unlock()
+	x.gates.pass(context.Background(), name)
+	defer x.gates.end(name) // when all is undone, so that nobody begins anew before
 	if t = x.find(name); t == nil {
 		return
 	}
@@ -260,7 +319,7 @@ func (x *tenants) forget(name string) {
 
 // needsLocked says that a tenant must not be forgotten.
 func (x *tenants) needsLocked(t *tenant) bool {
-	return len(t.conns) > 0 || t.coming > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0)
+	return len(t.conns) > 0 || t.coming > 0 || t.readers > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0)
 }
 
 // TenantStats is one tenant's part.
