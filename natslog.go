@@ -312,13 +312,14 @@ func (l *brokerLog) bringNear(ctx context.Context, h *shelf, after uint64) error
 		return fits
 	})
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	room := storedSize(entries)
 	if err == nil && fits && !h.forgotten && h.epoch == epoch && h.from == from {
 		l.shelves.prependLocked(h, after, entries)
 		room = 0
 	}
 	l.shelves.missLocked(h, room)
+	h.mu.Unlock()
+	l.shelves.shrink() // others may have come meanwhile
 	return err
 }
 
@@ -360,6 +361,9 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 
 // Sweep implements Log.
 func (l *brokerLog) Sweep(now time.Time) { l.shelves.sweep(now) }
+
+// Held implements Log.
+func (l *brokerLog) Held() int64 { return l.shelves.total.Load() }
 
 // Stats implements Log: of the whole history, whoever keeps it.
 func (l *brokerLog) Stats() LogStats {
