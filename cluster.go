@@ -423,9 +423,8 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 
 // pageOn is the page of one other hub, which may take several answers.
 func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *ProfileRef, after string, limit int) (p connectionPage, err error) {
-	last := limit // how many fitted into a message
 	for p.more = true; p.more && len(p.list) < limit; {
-		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: min(limit-len(p.list), 2*last)})
+		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.list)})
 		if err != nil {
 			return connectionPage{}, err
 		}
@@ -438,7 +437,7 @@ func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *P
 		}
 		p.list, p.count, p.more = append(p.list, list...), *answer.Count, answer.More && len(list) > 0
 		if p.more {
-			after, last = list[len(list)-1].ID.String(), len(list)
+			after = list[len(list)-1].ID.String()
 		}
 	}
 	return p, nil

@@ -215,19 +215,23 @@ func (p *brokerPeers) serve(data []byte) []byte {
 		<-p.ready
 		a = p.sink.Serve(c)
 	}
-	return p.fit(c, a)
+	return p.fit(a)
 }
 
-// fit is an answer as it goes over the wire: of a page that the broker would not take, as
-// much as it takes.
-func (p *brokerPeers) fit(c Call, a Answer) []byte {
-	for {
-		answer, _ := json.Marshal(a)
-		rows, most := len(a.Connections), p.peers.MaxData()
-		if c.Op != CallList || rows < 2 || len(answer) <= most {
-			return answer
+// answerHead is more than an answer takes beside the connections in it.
+const answerHead = 256
+
+// fit is an answer as it goes over the wire: of a page as much as the broker takes, and one
+// connection at least.
+func (p *brokerPeers) fit(a Answer) []byte {
+	size := answerHead
+	for i, d := range a.Connections {
+		row, _ := json.Marshal(d)
+		if size += len(row) + 1; i > 0 && size > p.peers.MaxData() {
+			a.Connections, a.More = a.Connections[:i], true
+			break
 		}
-		c.Limit = max(1, min(rows-1, rows*most*9/10/len(answer))) // if they are alike
-		a = p.sink.Serve(c)
 	}
+	answer, _ := json.Marshal(a)
+	return answer
 }

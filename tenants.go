@@ -29,7 +29,8 @@ type Sharing interface {
 // history, shared with other hubs, and forgotten.
 //
 // Order: members.changing → a gate → tenant.mu → tenants.mu, which is a leaf. The gates are
-// no locks: who waits at one may give up, and nobody waits who has to do with another tenant.
+// no locks: who waits at one may give up, and nobody waits who has to do with another
+// tenant.
 type tenants struct {
 	// Static after the start.
 	log     Log
@@ -228,8 +229,7 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 		return err
 	}
 	t.mu.Lock()
-	begun := t.head.Epoch != Epoch{} && t.head.Epoch != head.Epoch // another history, which was told meanwhile
-	if t.attached = !t.forgotten; t.attached && !begun && t.head.Seq <= head.Seq {
+	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
 		t.head = head
 		t.rooms.Unsure(head.Seq) // the tenant may have been here before
 	}
