@@ -1,6 +1,8 @@
 package sse
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"time"
 )
@@ -52,9 +54,9 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
 	var buf []byte
-	room := func() []byte {
-		if buf == nil {
-			buf = make([]byte, 0, chunk)
+	room := func() []byte { // for no more than is owed: many may wait at once
+		if need := min(s.owed, chunk); cap(buf) < need {
+			buf = make([]byte, 0, need)
 		}
 		return buf
 	}
@@ -88,6 +90,9 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		s.mu.Lock()
 		if err != nil {
 			s.mu.Unlock()
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() { // ours, or the kernel's
+				return ErrSlow
+			}
 			return ErrGone // how much of it came through is not known
 		}
 		w := s.advanceLocked(len(data))

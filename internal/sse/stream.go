@@ -446,11 +446,12 @@ func (s *Stream) end(why error) {
 	s.mu.Lock()
 	s.state, s.closed = ended, true
 	s.forgiveLocked(s.pending...)
-	s.engine.losses.drop(DropGone, s.pending...)
-	s.pending, s.more = nil, nil
-	if s.cut {
-		why = ErrSlow
+	drop := DropGone
+	if s.cut || why == ErrSlow {
+		why, drop = ErrSlow, DropCut
 	}
+	s.engine.losses.drop(drop, s.pending...)
+	s.pending, s.more = nil, nil
 	s.mu.Unlock()
 	if s.fd >= 0 {
 		closeSocket(int(s.fd))

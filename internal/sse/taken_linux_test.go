@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 )
@@ -142,4 +143,27 @@ func TestProbesAreManyAndNotAligned(t *testing.T) {
 	is.Equal(len(idles["taken"]), keepSpread)
 	is.Equal(len(idles["TLS"]), keepSpread)
 	is.NoErr(e.Close(t.Context()))
+}
+
+// Who takes nothing of what waits for it is cut as slow in time, however little that is,
+// and learns of it when it reads on.
+func TestWhoTakesNothingIsCut(t *testing.T) {
+	for _, path := range []string{"taken", "plain"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			h := openHouse(t, Config{Plain: path == "plain"})
+			defer h.stop()
+			v, g := h.open(t, "a")
+			event := func(data string) *Frame { return NewEvents([]byte("data: "+data+"\n\n"), 1, false, time.Time{}) }
+			sent := fill(t, g.Stream, event(strings.Repeat("x", 200_000))) // more than the kernel takes
+			is.Equal(g.wait(t), ErrSlow)
+			_, err := io.Copy(io.Discard, v)
+			is.True(errors.Is(err, syscall.ECONNRESET))
+			stats := h.Stats()
+			is.Equal(stats.Delivered+stats.Dropped[DropCut], int64(sent))
+			is.Equal(stats.Dropped[DropGone], int64(0))
+			h.close(t)
+		})
+	}
 }
