@@ -33,6 +33,7 @@ type Table struct {
 	replicas int
 	age      time.Duration
 	logger   *slog.Logger
+	remakes  joined[struct{}]
 
 	// Gone, if any, says that the broker has lost all rows. Set before the table is used.
 	Gone func()
@@ -46,6 +47,7 @@ func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, 
 		return nil, err
 	}
 	t := &Table{stream: g, prefix: prefix, replicas: replicas, age: age, logger: logger}
+	t.remakes.ask = t.remake
 	return t, t.prepare(ctx)
 }
 
@@ -77,14 +79,25 @@ func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
 	if !isGone(err) {
 		return place, err
 	}
-	if err := t.prepare(ctx); err != nil {
-		return 0, err
+	_, err = t.remakes.join(ctx)
+	return 0, err
+}
+
+// remake makes the table anew, unless another has.
+func (t *Table) remake() (none struct{}, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	if _, err = t.last(ctx, t.prefix+".row.>"); !isGone(err) {
+		return none, err
+	}
+	if err = t.prepare(ctx); err != nil {
+		return none, err
 	}
 	t.logger.Error("the broker's table is gone and is made anew", "stream", t.name)
 	if t.Gone != nil {
 		t.Gone()
 	}
-	return 0, nil
+	return none, nil
 }
 
 // Read hands over a topic's rows that changed after a place, at least up to another,
