@@ -1,0 +1,159 @@
+package main
+
+import (
+	"encoding/base32"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/natstest"
+)
+
+// sharing starts hubs of one broker, each when it is asked for, with settings of its own.
+func sharing(t *testing.T) (start func(events int) *testHub, broker *natstest.Broker, prefix string) {
+	alone(t, "it makes its own")
+	broker, prefix = natstest.Start(t, 1), newPrefix()
+	return func(events int) *testHub {
+		t.Helper()
+		limits := testLimits
+		limits.Events = events
+		h := newNode(t, openDoor(t), LimitsConfig{}, func(kept MemoryLimits, external bool) *Broker {
+			return joinBroker(t, broker, 0, prefix, kept)
+		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })
+		h.nodes = []*testHub{h}
+		return h
+	}, broker, prefix
+}
+
+// past reads a tenant's history after a cursor: how many events there are, and whether
+// something is said to be missing.
+func (h *testHub) past(t *testing.T, cursor string) (events int, gap bool) {
+	t.Helper()
+	for first := true; ; first = false {
+		status, answer := h.do(t, "GET", "/v1/tenants/acme/events?limit=1000&after="+cursor, "")
+		if status != http.StatusOK {
+			t.Fatal(status, answer)
+		}
+		var page struct {
+			Events []json.RawMessage `json:"events"`
+			Next   string            `json:"next"`
+			Gap    bool              `json:"gap"`
+			More   bool              `json:"more"`
+		}
+		data, _ := json.Marshal(answer)
+		if err := json.Unmarshal(data, &page); err != nil {
+			t.Fatal(err)
+		}
+		events, gap = events+len(page.Events), gap || first && page.Gap
+		if len(page.Events) == 0 || page.Next == "" {
+			return events, gap
+		}
+		cursor = page.Next
+	}
+}
+
+// isPartial opens a stream from a cursor, and expects that it is told of a gap.
+func isPartial(t *testing.T, h *testHub, cursor string) {
+	t.Helper()
+	is := is.NewRelaxed(t)
+	is.Helper()
+	client := h.back(t, cursor, meQuery)
+	is.Equal(client.resume(t), "partial")
+	gap := client.next(t)
+	is.Equal(gap.Type, "hub.gap")
+	is.True(strings.Contains(gap.Data, `"reason":"expired"`))
+	_, told := h.past(t, cursor)
+	is.True(told)
+	client.close()
+}
+
+func publishMany(t *testing.T, hubs []*testHub, from, until int) (last string) {
+	t.Helper()
+	for i := from; i < until; i++ {
+		last = hubs[i%len(hubs)].publish(t, "acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(i))["cursor"].(string)
+	}
+	return last
+}
+
+// What went while another setting was in force is told of: after the setting was raised,
+// and by hubs whose settings differ, whoever of them started last.
+func TestWhatAnotherSettingLetGo(t *testing.T) {
+	start, _, _ := sharing(t)
+	one, two := start(50), start(50)
+	one.publish(t, "other", "a.b", `{"kind":"tenant"}`, "0") // or what goes next would be the stream's first
+	c := one.open(t, meQuery)
+	c.close()
+	kept := publishMany(t, []*testHub{one, two}, 0, 200)
+	large := start(1000) // as after HISTORY_EVENTS was raised
+	last := publishMany(t, []*testHub{one, two, large}, 200, 299)
+	fresh := start(1000)
+	for _, h := range []*testHub{one, large, fresh} {
+		isPartial(t, h, c.Cursor)
+	}
+	is := is.New(t)
+	is.Equal(large.back(t, kept, meQuery).resume(t), "complete") // all 99 are there
+	small := start(50)                                           // the broker keeps 51 from now on
+	after := publishMany(t, []*testHub{large}, 299, 400)
+	for _, h := range []*testHub{large, small} {
+		isPartial(t, h, last)
+		is.Equal(h.back(t, after, meQuery).resume(t), "complete")
+	}
+}
+
+// So is what somebody has purged who is no hub.
+func TestWhatAnOperatorPurged(t *testing.T) {
+	is := is.New(t)
+	start, broker, prefix := sharing(t)
+	one := start(1000)
+	one.publish(t, "other", "a.b", `{"kind":"tenant"}`, "0")
+	c := one.open(t, meQuery)
+	c.close()
+	publishMany(t, []*testHub{one}, 0, 299)
+	subject := prefix + ".ev." + base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte("acme"))
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	stream, err := js.Stream(t.Context(), prefix+"_journal")
+	is.NoErr(err)
+	is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(subject), jetstream.WithPurgeKeep(51)))
+	fresh := start(1000) // the first has all of it near
+	isPartial(t, fresh, c.Cursor)
+	is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(subject)))
+	last := publishMany(t, []*testHub{one}, 299, 310)
+	fresh = start(1000)
+	isPartial(t, fresh, c.Cursor)
+	is.Equal(fresh.back(t, last, meQuery).resume(t), "complete")
+}
+
+// A member who came and went more often than is kept is told of what it may lack, by every
+// hub; others are not.
+func TestStaysThatWereCutShort(t *testing.T) {
+	is := is.New(t)
+	start, _, _ := sharing(t)
+	one, two := start(1000), start(1000)
+	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	is.NoErr(one.AddMember(t.Context(), "acme", room, me))
+	is.NoErr(one.AddMember(t.Context(), "acme", room, ProfileRef{"user", "you"}))
+	c := one.open(t, meQuery)
+	stays := one.open(t, "tenant=acme&profile=you") // so that the tenant is known
+	var late string
+	for i := range 40 {
+		cursor := two.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(i))["cursor"].(string)
+		if i == 35 {
+			late = cursor
+		}
+		is.NoErr(one.RemoveMember(t.Context(), "acme", room, me))
+		is.NoErr(one.AddMember(t.Context(), "acme", room, me))
+	}
+	for _, h := range []*testHub{one, two, start(1000)} {
+		client := h.back(t, c.Cursor, meQuery)
+		is.Equal(client.resume(t), "partial")
+		is.Equal(h.back(t, late, meQuery).resume(t), "complete") // those stays are kept
+		is.Equal(h.back(t, c.Cursor, "tenant=acme&profile=you").resume(t), "complete")
+	}
+	stays.close()
+}
