@@ -88,14 +88,12 @@ type sized struct {
 func (j *Journal) keepTurn(mine func() bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, perKey: int64(j.cfg.PerKey), keys: map[string]*holding{}}}
-	if k.ledger.perKey > 0 {
-		k.ledger.perKey++ // as the stream has it
-	}
+	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, keys: map[string]*holding{}}}
 	before, err := j.state(ctx)
 	if err != nil {
 		return err
 	}
+	k.ledger.perKey = before.perKey
 	in, ended, err := j.sizes(ctx)
 	if err != nil {
 		return err
@@ -212,6 +210,7 @@ func (k *keeper) look(ctx context.Context) error {
 		k.first = s.first
 		k.ledger.begin(s.first)
 	}
+	k.ledger.perKey = s.perKey // which another process may have changed
 	k.beside = int64(s.bytes) - k.ledger.sizes.Total()
 	k.whole = k.whole || s.messages == 0
 	if all := k.j.cfg.Bytes; all > 0 && int64(s.bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
@@ -310,9 +309,6 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 
 // cutOf asks the leader up to which place a key was purged: 0 where it never was.
 func (j *Journal) cutOf(ctx context.Context, key string) (uint64, error) {
-	if j.cfg.Bytes == 0 && j.cfg.KeyBytes == 0 {
-		return 0, nil
-	}
 	last, err := j.leader(ctx, get{Last: j.cutSubject(token(key))})
 	return parseSeq(string(last.Data)), err
 }

@@ -128,10 +128,11 @@ func (j *Journal) begin(l *life, last uint64) {
 	}
 	j.lose("history", "the broker's history is another than before", "epoch", l.epoch())
 	j.swept.Store(last)
+	j.lasts.forget()
 	for _, f := range j.followed() {
 		f.mu.Lock()
 		if f.of != l {
-			f.of = l
+			f.of, f.last = l, 0
 			f.loseLocked(last, last)
 		}
 		f.mu.Unlock()

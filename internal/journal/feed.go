@@ -42,6 +42,7 @@ type feed struct {
 	// Guarded by mu.
 	place     uint64    // Handle has had all up to here
 	taken     uint64    // taken up to here, ≥ place
+	last      uint64    // of those, the last that is a message
 	known     uint64    // the last place that is known to exist
 	of        *life     // all those places are in
 	part      []Message // of an append that is not whole yet
@@ -285,7 +286,7 @@ func (f *feed) takeLocked(m Message) {
 		return
 	}
 	f.of.saw(m.Seq)
-	f.taken, f.known = m.Seq, max(f.known, m.Seq)
+	f.taken, f.last, f.known = m.Seq, m.Seq, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history
 	}

@@ -114,6 +114,7 @@ type Journal struct {
 	heads  joined[state] // what the leader tells
 	looks  joined[state] // with all that depends on it
 	room   room
+	lasts  lasts
 	warned time.Time // owned by watch
 
 	mu sync.Mutex
@@ -171,7 +172,10 @@ func (j *Journal) prepare(ctx context.Context) error {
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
 	return j.make(ctx, func(ctx context.Context, js jetstream.JetStream) error {
-		_, err := js.CreateOrUpdateStream(ctx, config)
+		err := j.adapt(ctx, js, config)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = js.CreateOrUpdateStream(ctx, config)
+		}
 		return err
 	})
 }

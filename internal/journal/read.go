@@ -63,6 +63,8 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		for len(list) > 0 && list[len(list)-1].Seq > until {
 			list = list[:len(list)-1]
 		}
+		n := unbroken(after, list)
+		broken := n == 0 && len(list) > 0
 		// Asked last: what goes meanwhile is told of. Who leads, or does no more, has all
 		// that is to be read.
 		if err := j.whole(ctx, key, after, until); err != nil {
@@ -71,7 +73,10 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		if j.life.Load() != l {
 			return errStale
 		}
-		if len(list) > 0 {
+		if broken {
+			return &GoneError{list[0].before()}
+		}
+		if list = list[:n]; n > 0 {
 			after = list[len(list)-1].Seq
 			lags.Reset(readPatience)
 			if !take(list) {
@@ -106,22 +111,28 @@ type Span struct {
 // nothing is missing.
 func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	type answer struct {
+		first Message
+		count int64
 		place uint64
 		err   error
 	}
 	firsts, cuts := make(chan answer, 1), make(chan answer, 1)
 	go func() {
-		place, err := j.firstOf(ctx, key)
-		firsts <- answer{place, err}
+		first, count, err := j.firstOf(ctx, key)
+		firsts <- answer{first: first, count: count, err: err}
 	}()
 	go func() {
 		place, err := j.cutOf(ctx, key)
-		cuts <- answer{place, err}
+		cuts <- answer{place: place, err: err}
 	}()
 	l := j.life.Load()
 	s, err := j.state(ctx)
 	first, cut := <-firsts, <-cuts
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
+		return Span{}, err
+	}
+	gone, err := j.goneOf(ctx, key, s, first.first, first.count)
+	if err != nil {
 		return Span{}, err
 	}
 	if j.life.Load() != l {
@@ -132,18 +143,13 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, first.place, cut.place), s.last, l.epoch()}, nil
+	return Span{max(whole, gone, cut.place), s.last, l.epoch()}, nil
 }
 
-// firstOf is the place of a key's first message, if the limit of a key's messages may have
-// removed any before it; else 0.
-func (j *Journal) firstOf(ctx context.Context, key string) (first uint64, err error) {
-	if j.cfg.PerKey == 0 {
-		return 0, nil
-	}
-	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) { first = j.messageOf(msg).Seq })
-	if pending := parseSeq(end.Get("Nats-Num-Pending")); err != nil || pending+1 <= uint64(j.cfg.PerKey) {
-		return 0, err
-	}
-	return first, nil
+// firstOf is a key's first message, and how many it has, as any replica tells.
+func (j *Journal) firstOf(ctx context.Context, key string) (first Message, count int64, err error) {
+	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) {
+		first, count = j.messageOf(msg), 1
+	})
+	return first, count + int64(parseSeq(end.Get("Nats-Num-Pending"))), err
 }
