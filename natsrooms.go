@@ -44,6 +44,7 @@ type belongingRow struct {
 	Place  uint64      `json:"place"` // of the change
 	Member bool        `json:"member"`
 	Stays  [][2]uint64 `json:"stays"`
+	Forgot uint64      `json:"forgot,omitempty"` // stays that ended up to this place may be lacking
 }
 
 // mostStays is how many times in a room are kept of a profile.
@@ -122,8 +123,12 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	epoch := r.epoch(tenant)
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
-		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member}
-		for _, s := range b.Stays[max(0, len(b.Stays)-mostStays):] {
+		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member, Forgot: b.Forgot}
+		if more := len(b.Stays) - mostStays; more > 0 {
+			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
+			b.Stays = b.Stays[more:]
+		}
+		for _, s := range b.Stays {
 			row.Stays = append(row.Stays, [2]uint64{s.From, s.Until})
 		}
 		data, err := json.Marshal(row)
@@ -213,11 +218,12 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 			}
 			belongs := Belonging{Profile: p, Member: stored.Member}
 			if stored.Epoch != r.epoch(tenant) { // the history has begun anew since
-				stored.Place, stored.Stays = 0, nil
+				stored.Place, stored.Stays, stored.Forgot = 0, nil, 0
 				if stored.Member {
 					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
 				}
 			}
+			belongs.Forgot = stored.Forgot
 			for _, s := range stored.Stays {
 				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
 			}

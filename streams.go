@@ -279,7 +279,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	t.watchLocked(c, watch)
 	t.settleLocked()
 
-	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten() {
+	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
 		missed = ErrExpired
 	}
 	resume := ResumeComplete
