@@ -157,3 +157,41 @@ func TestStaysThatWereCutShort(t *testing.T) {
 	}
 	stays.close()
 }
+
+// So is who is catching up while it happens.
+func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
+	alone(t, "it looks into one hub's rooms")
+	is := is.New(t)
+	limits := testLimits
+	limits.Events, limits.Bytes, limits.Total = 0, 0, 0
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })
+	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	c := h.open(t, meQuery)
+	c.close()
+	var lines strings.Builder
+	many, payload := 3000, strings.Repeat("x", 8<<10) // more than is on its way at once
+	for range many {
+		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"tenant"}}`+"\n", payload)
+	}
+	h.lines(t, lines.String(), many)
+	is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
+	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	client := h.back(t, c.Cursor, meQuery)
+	is.Equal(client.resume(t), "complete")
+	is.Equal(client.next(t).Type, "a.b")
+	acme := h.find("acme")
+	acme.rooms.ForgetPast()
+	acme.mu.Unlock()
+	gaps := 0
+	for events := 1; events < many; {
+		switch event := client.next(t); event.Type {
+		case "a.b":
+			events++
+		case "hub.gap":
+			gaps++
+			is.True(strings.Contains(event.Data, `"reason":"expired"`))
+		}
+	}
+	is.Equal(gaps, 1)
+}

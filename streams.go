@@ -299,7 +299,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	d.Flush()
 	switch {
 	case from.Seq < t.head.Seq:
-		c.behind = &behind{shed: x.shed, count: x.count}
+		c.behind = &behind{shed: x.shed, count: x.count, forgot: t.rooms.Forgotten(c.Profile)}
 		in = t
 	case resume != ResumeFresh:
 		x.count.replayed.add(0)
