@@ -34,7 +34,7 @@ func sharing(t *testing.T) (start func(events int) *testHub, broker *natstest.Br
 // something is said to be missing.
 func (h *testHub) past(t *testing.T, cursor string) (events int, gap bool) {
 	t.Helper()
-	for first := true; ; first = false {
+	for {
 		status, answer := h.do(t, "GET", "/v1/tenants/acme/events?limit=1000&after="+cursor, "")
 		if status != http.StatusOK {
 			t.Fatal(status, answer)
@@ -49,7 +49,7 @@ func (h *testHub) past(t *testing.T, cursor string) (events int, gap bool) {
 		if err := json.Unmarshal(data, &page); err != nil {
 			t.Fatal(err)
 		}
-		events, gap = events+len(page.Events), gap || first && page.Gap
+		events, gap = events+len(page.Events), gap || page.Gap
 		if len(page.Events) == 0 || page.Next == "" {
 			return events, gap
 		}
@@ -127,6 +127,28 @@ func TestWhatAnOperatorPurged(t *testing.T) {
 	fresh = start(1000)
 	isPartial(t, fresh, c.Cursor)
 	is.Equal(fresh.back(t, last, meQuery).resume(t), "complete")
+}
+
+// Of what one deleted in the middle, all before it comes, then the gap, then the rest.
+func TestWhatAnOperatorDeleted(t *testing.T) {
+	is := is.New(t)
+	start, broker, prefix := sharing(t)
+	one := start(1000)
+	c := one.open(t, meQuery)
+	c.close()
+	publishMany(t, []*testHub{one}, 0, 20)
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	stream, err := js.Stream(t.Context(), prefix+"_journal")
+	is.NoErr(err)
+	info, err := stream.Info(t.Context())
+	is.NoErr(err)
+	is.NoErr(stream.DeleteMsg(t.Context(), info.State.LastSeq-10))
+	fresh := start(1000)
+	is.Equal(fresh.replayed(t, fresh.back(t, c.Cursor, meQuery)), "0 1 2 3 4 5 6 7 8 hub.gap 10 11 12 13 14 15 16 17 18 19")
+	events, gap := fresh.past(t, c.Cursor)
+	is.Equal(events, 19)
+	is.True(gap)
 }
 
 // A member who came and went more often than is kept is told of what it may lack, by every

@@ -305,19 +305,15 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 		if far || !first {
 			break // nobody is near, or it is more than is kept near
 		}
-		if err := l.bringNear(ctx, h, q.After); err != nil {
-			return l.expired(tenant, err)
+		err := l.bringNear(ctx, h, q.After)
+		if _, gone := errors.AsType[*journal.GoneError](err); gone {
+			break // what is before it is told first
+		}
+		if err != nil {
+			return Page{}, logError(err)
 		}
 	}
 	return l.readFar(ctx, tenant, q)
-}
-
-// expired makes a Page of the place from where a read can go on.
-func (l *brokerLog) expired(tenant string, err error) (Page, error) {
-	if gone, ok := errors.AsType[*journal.GoneError](err); ok {
-		return Page{Next: Cursor{l.epoch(tenant), gone.Oldest}}, ErrExpired
-	}
-	return Page{}, logError(err)
 }
 
 // bringNear reads what a tenant's shelf has not, after a place, so that all who come
@@ -381,8 +377,15 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	err = l.scan(ctx, tenant, q.After, page.Next.Seq, func(e *Entry) bool {
 		return !q.Reader.wants(e) || page.add(e, q, &bytes)
 	})
-	if err != nil {
-		return l.expired(tenant, err)
+	gone, some := errors.AsType[*journal.GoneError](err)
+	switch n := len(page.Entries); {
+	case some && n > 0: // that is whole
+		page.Next = page.Entries[n-1].Cursor
+		return page, nil
+	case some:
+		return Page{Next: Cursor{l.epoch(tenant), gone.Oldest}}, ErrExpired
+	case err != nil:
+		return Page{}, logError(err)
 	}
 	return page, nil
 }

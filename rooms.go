@@ -298,14 +298,18 @@ func (b belonging) bytes() int64 { return b.profile.bytes() + textBytes(b.room.I
 // ForgetPast forgets all stays that have ended: who resumes from before the last of their
 // ends is told of a gap. It says whether there were any.
 func (r *Rooms) ForgetPast() bool {
-	if r.ended == 0 {
+	if r.ended+len(r.cut.of) == 0 {
 		return false
 	}
 	for key, stays := range r.past.of {
 		r.bytes -= spanBytes*int64(len(stays)) + key.bytes()
 		r.forgot = max(r.forgot, stays[len(stays)-1].until)
 	}
-	r.past, r.ended = table[belonging, []span]{}, 0
+	for key, place := range r.cut.of {
+		r.bytes -= key.bytes()
+		r.forgot = max(r.forgot, place)
+	}
+	r.past, r.ended, r.cut = table[belonging, []span]{}, 0, table[belonging, uint64]{}
 	return true
 }
 
@@ -380,10 +384,11 @@ func (r *Rooms) Forgotten(ref ProfileRef) uint64 {
 // back to.
 func (r *Rooms) Prune(oldest uint64) {
 	if r.forgot <= oldest {
-		r.forgot = 0
+		r.pruned, r.forgot = max(r.pruned, r.forgot), 0
 	}
 	for key, place := range r.cut.of {
 		if place <= oldest {
+			r.pruned = max(r.pruned, place)
 			r.cutShort(key, 0)
 		}
 	}

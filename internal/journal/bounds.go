@@ -270,21 +270,24 @@ func (k *keeper) cut(ctx context.Context) error {
 
 func (j *Journal) cutSubject(key string) string { return j.cfg.Prefix + ".cut." + key }
 
+// writeCut writes down that a key's messages up to a place are gone, or about to go.
+func (j *Journal) writeCut(ctx context.Context, key string, place uint64) error {
+	subject := j.cutSubject(key)
+	last, err := j.leader(ctx, get{Last: subject})
+	if err != nil || parseSeq(string(last.Data)) >= place { // another was here
+		return err
+	}
+	_, _, err = j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
+		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
+	return err
+}
+
 // purge has the broker drop a key's messages up to a place, which is written down before.
 func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	subject := j.cutSubject(key)
-	last, err := j.leader(ctx, get{Last: subject})
-	if err != nil {
+	if err := j.writeCut(ctx, key, place); err != nil {
 		return 0, err
-	}
-	if before := parseSeq(string(last.Data)); before < place { // else another was here
-		_, _, err := j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
-			jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
-		if err != nil {
-			return 0, err
-		}
 	}
 	body, err := json.Marshal(map[string]any{"filter": j.cfg.Prefix + ".ev." + key, "seq": place + 1})
 	if err != nil {

@@ -268,6 +268,9 @@ func (f *feed) liveLocked(m Message) {
 	if m.Seq <= f.taken || f.closed {
 		return
 	}
+	if m.prev < f.last {
+		f.missing(f.last)
+	}
 	if m.prev <= f.taken && !f.repairing {
 		f.takeLocked(m)
 		return

@@ -50,6 +50,22 @@ func (j *Journal) knows(key string) uint64 {
 	return place
 }
 
+// missing is told where the last that a feed has taken was gone before the next was kept,
+// and its age is not why: it is written down for those who have not seen it.
+func (f *feed) missing(place uint64) {
+	if place < f.j.first.Load() {
+		return
+	}
+	f.j.done.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		defer cancel()
+		err := f.j.writeCut(ctx, token(f.key), place)
+		f.j.purged.Do(func() {
+			f.j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", f.key, "place", place, "err", err)
+		})
+	})
+}
+
 // lasts are the last places of what this process has appended, by key. Of many, those of
 // keys that were not appended to for longest are forgotten.
 type lasts struct {
@@ -151,12 +167,9 @@ func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message
 		if err != nil || last >= known {
 			return 0, err
 		}
-		return known, nil
+		return known, j.writeCut(ctx, token(key), known)
 	}
 	place := first.before()
-	if known < first.Seq {
-		place = max(place, known)
-	}
 	switch {
 	case s.perKey > 0 && count >= s.perKey:
 		place = first.Seq // the oldest tells what the last one is that can't be read

@@ -21,6 +21,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 )
 
 // Errors of a Journal; all others are the broker's word that nothing was kept.
@@ -110,12 +111,14 @@ type Journal struct {
 	cutKey   atomic.Int64  // messages that were purged, past their key's bound
 	cutAll   atomic.Int64  // and past that of all
 	swept    atomic.Uint64 // the stream up to here was looked at
+	first    atomic.Uint64 // the stream's, as its leader last told
 
 	heads  joined[state] // what the leader tells
 	looks  joined[state] // with all that depends on it
 	room   room
 	lasts  lasts
 	warned time.Time // owned by watch
+	purged rate.Sometimes
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -135,6 +138,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
+	j.purged.Interval = time.Second
 	j.life.Store(&life{})
 	j.heads.ask, j.looks.ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}

@@ -64,6 +64,7 @@ func (j *Journal) askState() (state, error) {
 	s := info.State
 	j.answered.Store(time.Now().UnixNano())
 	j.bytes.Store(int64(s.Bytes))
+	j.first.Store(s.First)
 	j.room.told(int64(s.Bytes))
 	return state{
 		info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes,
