@@ -2,20 +2,23 @@ package main
 
 import (
 	"encoding/base32"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
 
 // sharing starts hubs of one broker, each when it is asked for, with settings of its own.
-func sharing(t *testing.T) (start func(events int) *testHub, broker *natstest.Broker, prefix string) {
+func sharing(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (start func(events int) *testHub, broker *natstest.Broker, prefix string) {
 	alone(t, "it makes its own")
 	broker, prefix = natstest.Start(t, 1), newPrefix()
 	return func(events int) *testHub {
@@ -24,7 +27,7 @@ func sharing(t *testing.T) (start func(events int) *testHub, broker *natstest.Br
 		limits.Events = events
 		h := newNode(t, openDoor(t), LimitsConfig{}, func(kept MemoryLimits, external bool) *Broker {
 			return joinBroker(t, broker, 0, prefix, kept)
-		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })
+		}, append(configure, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })...)
 		h.nodes = []*testHub{h}
 		return h
 	}, broker, prefix
@@ -178,6 +181,85 @@ func TestStaysThatWereCutShort(t *testing.T) {
 		is.Equal(h.back(t, c.Cursor, "tenant=acme&profile=you").resume(t), "complete")
 	}
 	stays.close()
+}
+
+// A version before kept one stay more, and did not say that it had cut: so it may have.
+func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
+	is := is.New(t)
+	start, broker, prefix := sharing(t)
+	one := start(1000)
+	c := one.open(t, meQuery)
+	c.close()
+	publishMany(t, []*testHub{one}, 0, 100)
+	log := one.Hub.log.(*brokerLog)
+	table, err := journal.OpenTable(t.Context(), broker.Connect(t, 0), prefix, 1, 0, one.logger)
+	is.NoErr(err)
+	t.Cleanup(table.Close)
+	for who, stays := range map[string]uint64{"me": 32, "you": 31} {
+		row := belongingRow{Epoch: hex.EncodeToString(log.epochID("acme")), Place: 99, Member: true}
+		for i := range stays {
+			row.Stays = append(row.Stays, [2]uint64{10 + 2*i, 11 + 2*i})
+		}
+		data, err := json.Marshal(row)
+		is.NoErr(err)
+		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: ProfileRef{"user", who}.String(), Data: data}})
+		is.NoErr(err)
+	}
+	fresh := start(1000)
+	is.Equal(fresh.back(t, c.Cursor, meQuery).resume(t), "partial")
+	is.Equal(fresh.back(t, c.Cursor, "tenant=acme&profile=you").resume(t), "complete")
+}
+
+// What a hub forgets for want of room it remembers to have forgotten, also where it has
+// no stream of the tenant, and where nobody belongs anywhere any more.
+func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
+	is := is.New(t)
+	start, _, _ := sharing(t, withState(256<<10))
+	one, two := start(1000), start(1000)
+	room := "/v1/tenants/acme/groups/r/members"
+	status, _ := one.do(t, "PUT", room, `{"members":["stays"]}`)
+	is.Equal(status, http.StatusNoContent)
+	status, _ = two.do(t, "GET", room, "") // so that it knows the tenant
+	is.Equal(status, http.StatusOK)
+	c := one.open(t, meQuery)
+	var wide strings.Builder
+	for i := range 700 {
+		fmt.Fprintf(&wide, ",%q", fmt.Sprint("somebody-", i))
+	}
+	for range 3 { // they come and go together
+		status, _ = one.do(t, "PUT", room, `{"members":["stays"`+wide.String()+`]}`)
+		is.Equal(status, http.StatusNoContent)
+		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+		status, _ = one.do(t, "PUT", room, `{"members":["stays"]}`)
+		is.Equal(status, http.StatusNoContent)
+		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+	}
+	acme := two.find("acme")
+	attached, forgot, bytes := acme.attached, acme.rooms.forgot, acme.keptLocked()
+	acme.mu.Unlock()
+	is.True(!attached)
+	is.True(forgot > 0)
+	is.True(bytes < 256<<10)
+	is.Equal(two.back(t, c.Cursor, meQuery).resume(t), "partial")
+}
+
+func TestForgottenStaysOfWhoLeftAllRooms(t *testing.T) {
+	alone(t, "it looks into one hub's rooms")
+	is := is.New(t)
+	h := newTestHub(t)
+	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	c := h.open(t, meQuery)
+	c.close()
+	h.empty(t, "acme")
+	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
+	is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
+	acme := h.find("acme")
+	is.True(acme.rooms.ForgetPast())
+	acme.mu.Unlock()
+	h.Sweep(time.Now())
+	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "partial")
 }
 
 // So is who is catching up while it happens.

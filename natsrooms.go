@@ -47,8 +47,9 @@ type belongingRow struct {
 	Forgot uint64      `json:"forgot,omitempty"` // stays that ended up to this place may be lacking
 }
 
-// mostStays is how many times in a room are kept of a profile.
-const mostStays = 32
+// mostStays is how many times in a room are kept of a profile. A version before kept one
+// more, and did not say what it had cut.
+const mostStays = 31
 
 // reachTime is how long the other hubs have to read a change, and rowTime more for
 // each of its rows.
@@ -222,6 +223,9 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 				if stored.Member {
 					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
 				}
+			}
+			if stored.Forgot == 0 && len(stored.Stays) > mostStays {
+				stored.Forgot = stored.Stays[0][0]
 			}
 			belongs.Forgot = stored.Forgot
 			for _, s := range stored.Stays {

@@ -50,19 +50,31 @@ func (j *Journal) knows(key string) uint64 {
 	return place
 }
 
-// missing is told where the last that a feed has taken was gone before the next was kept,
-// and its age is not why: it is written down for those who have not seen it.
+// cutAt asks the leader whether a key's message at a place is gone, and writes it down
+// then, for those who have not seen it there.
+func (j *Journal) cutAt(ctx context.Context, key string, place uint64) (gone bool, err error) {
+	subject, err := j.subjectOf(ctx, place)
+	if err != nil || subject != "" {
+		return false, err
+	}
+	j.purged.Do(func() {
+		j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", key, "place", place)
+	})
+	return true, j.writeCut(ctx, token(key), place)
+}
+
+// missing is told where the last that a feed has taken seems to have been gone before the
+// next was kept.
 func (f *feed) missing(place uint64) {
-	if place < f.j.first.Load() {
+	if place < f.j.first.Load() { // it had its age
 		return
 	}
 	f.j.done.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*askTimeout)
 		defer cancel()
-		err := f.j.writeCut(ctx, token(f.key), place)
-		f.j.purged.Do(func() {
-			f.j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", f.key, "place", place, "err", err)
-		})
+		if _, err := f.j.cutAt(ctx, f.key, place); err != nil {
+			f.j.cfg.Logger.Debug("not known whether it has gone", "key", f.key, "place", place, "err", err)
+		}
 	})
 }
 
@@ -163,11 +175,11 @@ func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message
 		if known == 0 || known < s.first {
 			return 0, nil
 		}
-		last, err := j.Last(ctx, key) // a replica may be behind
-		if err != nil || last >= known {
+		gone, err := j.cutAt(ctx, key, known) // or a replica is behind
+		if err != nil || !gone {
 			return 0, err
 		}
-		return known, j.writeCut(ctx, token(key), known)
+		return known, nil
 	}
 	place := first.before()
 	switch {
