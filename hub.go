@@ -76,6 +76,9 @@ func (h *Hub) ShareWith(s Sharing, node [4]byte) { h.tenants.sharing, h.streams.
 // Ready says why nothing can be stored now, nil when it can.
 func (h *Hub) Ready() error { return h.log.Ready() }
 
+// Waits says whether Publish may wait for others: a broker, or the membership service.
+func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership() }
+
 // Receipt answers one published event. Cursor is empty where nothing is stored; Members
 // is how many the event's room has, and -1 where it is for none, where that is not
 // known, and of a duplicate.
