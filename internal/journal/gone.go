@@ -167,19 +167,19 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 	}
 }
 
-// goneOf is the place after which nothing of a key is known to be missing that may be,
-// by its first message: and how many there are, as any replica tells.
-func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message, count int64) (uint64, error) {
-	known := j.knows(key)
+// goneOf is the place up to which some of a key may be missing, by its first message and
+// how many there are, as any replica tells; cut is up to where that is known already.
+func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message, count int64, cut uint64) (uint64, error) {
 	if count == 0 {
-		if known == 0 || known < s.first {
-			return 0, nil
+		known := j.knows(key)
+		if known <= cut || known < s.first {
+			return cut, nil
 		}
-		gone, err := j.cutAt(ctx, key, known) // or a replica is behind
-		if err != nil || !gone {
-			return 0, err
+		gone, err := j.cutAt(ctx, key, known) // else a replica is behind
+		if gone {
+			cut = known
 		}
-		return known, nil
+		return cut, err
 	}
 	place := first.before()
 	switch {
@@ -188,5 +188,5 @@ func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message
 	case place == 0 && s.past.most > 0 && count >= s.past.most && first.Seq <= s.past.until:
 		place = first.Seq - 1
 	}
-	return place, nil
+	return max(place, cut), nil
 }

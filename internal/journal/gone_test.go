@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
@@ -84,6 +85,42 @@ func TestWhatIsGoneIsSeen(t *testing.T) {
 		is.Equal(one.oldest("other"), uint64(0)) // nothing of it is gone
 		one.append(it("k", "22"))
 		is.Equal(two.oldest("k"), items[19].Seq+2)
+	})
+}
+
+// Who follows a key sees that what it had last is gone, though who publishes next does not
+// know of it; and takes nothing else for that: not batches, and no limit.
+func TestWhoFollowsSeesWhatIsGone(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		cfg.PerKey = 5
+		one := open(t, b, 0, "one", cfg)
+		t.Run("nothing", func(t *testing.T) {
+			two := open(t, b, len(b.Servers)-1, "two", cfg)
+			two.attach("k")
+			var want []string
+			for i := range 20 {
+				a, b := fmt.Sprint("a", i), fmt.Sprint("b", i)
+				one.append(it("k", a), it("l", a), it("k", b))
+				want = append(want, a, b)
+			}
+			two.await("k", strings.Join(want, " "))
+		}) // it is closed, with all that it began
+		cut, err := one.cutOf(t.Context(), "k")
+		is.NoErr(err)
+		is.Equal(cut, uint64(0))
+		two := open(t, b, len(b.Servers)-1, "two", cfg)
+		two.attach("k")
+		one.append(it("k", "last"))
+		two.await("k", "last")
+		last, err := two.Last(t.Context(), "k")
+		is.NoErr(err)
+		is.NoErr(kept(t, one.nc, one.name).Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k"))))
+		three := open(t, b, 0, "three", cfg)
+		three.raw("k", 1)
+		for deadline := time.Now().Add(time.Minute); three.oldest("k") != last; time.Sleep(10 * time.Millisecond) {
+			is.True(time.Now().Before(deadline))
+		}
 	})
 }
 

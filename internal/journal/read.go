@@ -131,7 +131,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
 		return Span{}, err
 	}
-	gone, err := j.goneOf(ctx, key, s, first.first, first.count)
+	gone, err := j.goneOf(ctx, key, s, first.first, first.count, cut.place)
 	if err != nil {
 		return Span{}, err
 	}
@@ -143,7 +143,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, gone, cut.place), s.last, l.epoch()}, nil
+	return Span{max(whole, gone), s.last, l.epoch()}, nil
 }
 
 // firstOf is a key's first message, and how many it has, as any replica tells.
