@@ -28,15 +28,16 @@ func (m *Message) before() uint64 {
 }
 
 // unbroken is how many of a key's messages follow a place, and each other, without one
-// between them that is known to have been there.
-func unbroken(after uint64, list []Message) int {
+// between them that is known to have been there; and the place up to which one has gone
+// before the next, 0 where there is no such.
+func unbroken(after uint64, list []Message) (n int, gone uint64) {
 	for i := range list {
-		if list[i].before() > after {
-			return i
+		if before := list[i].before(); before > after {
+			return i, before
 		}
 		after = list[i].Seq
 	}
-	return len(list)
+	return len(list), 0
 }
 
 // knows is the last place of a key's that this process knows of: 0 where it knows none.

@@ -60,11 +60,10 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		if err != nil {
 			return err
 		}
-		for len(list) > 0 && list[len(list)-1].Seq > until {
-			list = list[:len(list)-1]
+		n, gone := unbroken(after, list) // also what comes after the end tells
+		for n > 0 && list[n-1].Seq > until {
+			n--
 		}
-		n := unbroken(after, list)
-		broken := n == 0 && len(list) > 0
 		// Asked last: what goes meanwhile is told of. Who leads, or does no more, has all
 		// that is to be read.
 		if err := j.whole(ctx, key, after, until); err != nil {
@@ -73,13 +72,13 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 		if j.life.Load() != l {
 			return errStale
 		}
-		if broken {
-			return &GoneError{list[0].before()}
+		if n == 0 && gone > 0 && gone <= until {
+			return &GoneError{gone}
 		}
-		if list = list[:n]; n > 0 {
-			after = list[len(list)-1].Seq
+		if n > 0 {
+			after = list[n-1].Seq
 			lags.Reset(readPatience)
-			if !take(list) {
+			if !take(list[:n]) {
 				return nil
 			}
 			continue
