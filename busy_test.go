@@ -23,6 +23,7 @@ func waitsIn(function string) bool {
 
 // Who waits for a tenant that is busy, to forget it, keeps nobody from another.
 func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
+	alone(t, "several hubs forget a tenant without streams, and ask for it again")
 	is := is.New(t)
 	h := newTestHub(t)
 	for _, name := range []string{"acme", "well"} {

@@ -100,6 +100,9 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 
 // Who is turned away costs what it is told, and no buffer of a size that others need.
 func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
 	is := is.New(t)
 	h := newTestHub(t)
 	h.Refuse()

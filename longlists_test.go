@@ -17,6 +17,7 @@ func anyLength(int) (end func(), err error) { return func() {}, nil }
 
 // Who publishes large bodies waits for a turn before they are understood.
 func TestLargeEventsTakeTurns(t *testing.T) {
+	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	h := newTestHub(t)
 	post := func(ctx context.Context, path, kind, body string) int {
