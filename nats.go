@@ -137,6 +137,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	}
 	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.askAll
 	if rooms.table, err = journal.OpenTable(ctx, b.nc, cfg.Prefix, cfg.Replicas, cfg.Limits.TTL, cfg.Logger); err == nil {
+		rooms.table.Gone = func() { log.lose(KeptMembers) }
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{
 			Prefix: cfg.Prefix, Node: name, Able: func() bool { return log.Ready() == nil }, Logger: cfg.Logger,

@@ -58,9 +58,9 @@ func (j *Journal) cutAt(ctx context.Context, key string, place uint64) (gone boo
 	if err != nil || subject != "" {
 		return false, err
 	}
-	j.purged.Do(func() {
+	if j.purged.due() {
 		j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", key, "place", place)
-	})
+	}
 	return true, j.writeCut(ctx, token(key), place)
 }
 
