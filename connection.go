@@ -124,6 +124,8 @@ type behind struct {
 	bytes int
 	shed  *sse.Frame // in place of what was too much
 	count *hubCounts
+
+	forgot uint64 // stays that ended up to this place may be lacking, and the client knows
 }
 
 // held is a frame that is not stored, and the place it comes after.

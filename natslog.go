@@ -316,8 +316,11 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 			return Page{}, logError(ctx.Err())
 		}
 		gone, ok := errors.AsType[*journal.GoneError](f.err)
-		if another := ok && gone.Oldest <= q.After; f.err != nil && !another {
-			return l.expired(tenant, f.err)
+		if ok && gone.Oldest > q.After { // else it was another's
+			break // what is before it is told first
+		}
+		if f.err != nil && !ok {
+			return Page{}, logError(f.err)
 		}
 	}
 	return l.readFar(ctx, tenant, q)
@@ -329,14 +332,6 @@ const (
 	// farTime is for how long what did not fit on a shelf is read past it.
 	farTime = time.Minute
 )
-
-// expired makes a Page of the place from where a read can go on.
-func (l *brokerLog) expired(tenant string, err error) (Page, error) {
-	if gone, ok := errors.AsType[*journal.GoneError](err); ok {
-		return Page{Next: Cursor{l.epoch(tenant), gone.Oldest}}, ErrExpired
-	}
-	return Page{}, logError(err)
-}
 
 // fetchLocked has what a shelf has not, after a place, read to it, so that all who come
 // back find it there; or joins what is under way.
@@ -407,11 +402,18 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	err = l.scan(ctx, tenant, q.After, page.Next.Seq, func(e *Entry) bool {
 		return !q.Reader.wants(e) || page.add(e, q, &bytes)
 	})
-	if err != nil {
-		return l.expired(tenant, err)
-	}
 	if l.journal.Epoch() != span.Epoch {
 		return Page{}, logError(journal.ErrUnconfirmed)
+	}
+	gone, some := errors.AsType[*journal.GoneError](err)
+	switch n := len(page.Entries); {
+	case some && n > 0: // that is whole
+		page.Next = page.Entries[n-1].Cursor
+		return page, nil
+	case some:
+		return Page{Next: Cursor{l.epoch(tenant), gone.Oldest}}, ErrExpired
+	case err != nil:
+		return Page{}, logError(err)
 	}
 	return page, nil
 }

@@ -44,10 +44,12 @@ type belongingRow struct {
 	Place  uint64      `json:"place"` // of the change
 	Member bool        `json:"member"`
 	Stays  [][2]uint64 `json:"stays"`
+	Forgot uint64      `json:"forgot,omitempty"` // stays that ended up to this place may be lacking
 }
 
-// mostStays is how many times in a room are kept of a profile.
-const mostStays = 32
+// mostStays is how many times in a room are kept of a profile. A version before kept one
+// more, and did not say what it had cut.
+const mostStays = 31
 
 // reachTime is how long the other hubs have to read a change, and rowTime more for
 // each of its rows.
@@ -122,8 +124,12 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	epoch := r.epoch(tenant)
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
-		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member}
-		for _, s := range b.Stays[max(0, len(b.Stays)-mostStays):] {
+		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member, Forgot: b.Forgot}
+		if more := len(b.Stays) - mostStays; more > 0 {
+			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
+			b.Stays = b.Stays[more:]
+		}
+		for _, s := range b.Stays {
 			row.Stays = append(row.Stays, [2]uint64{s.From, s.Until})
 		}
 		data, err := json.Marshal(row)
@@ -213,11 +219,15 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 			}
 			belongs := Belonging{Profile: p, Member: stored.Member}
 			if stored.Epoch != r.epoch(tenant) { // the history has begun anew since
-				stored.Place, stored.Stays = 0, nil
+				stored.Place, stored.Stays, stored.Forgot = 0, nil, 0
 				if stored.Member {
 					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
 				}
 			}
+			if stored.Forgot == 0 && len(stored.Stays) > mostStays {
+				stored.Forgot = stored.Stays[0][0]
+			}
+			belongs.Forgot = stored.Forgot
 			for _, s := range stored.Stays {
 				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
 			}

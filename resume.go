@@ -38,7 +38,10 @@ func (r *replay) step() bool {
 	t, c := r.tenant, r.conn
 	t.mu.Lock()
 	q := Query{After: c.place, Reader: r.reader(), Bytes: chunkBytes}
-	over := c.removed
+	over, cut := c.removed, false
+	if forgot := t.rooms.Forgotten(c.Profile); !over && forgot > c.behind.forgot { // since it began
+		cut, c.behind.forgot = c.place < forgot, forgot
+	}
 	t.mu.Unlock()
 	if over {
 		return false
@@ -59,6 +62,10 @@ func (r *replay) step() bool {
 	for i, roster := range rosters {
 		t.adoptLocked(rooms[i].room, roster, now)
 		unknown = unknown || t.resolved[rooms[i].room] == nil
+	}
+	if cut {
+		d.Send(c.Stream, gapFrame(r.count, ErrExpired, Cursor{page.Next.Epoch, q.After}))
+		r.told = q.After
 	}
 	if expired {
 		d.Send(c.Stream, gapFrame(r.count, ErrExpired, page.Next))

@@ -17,6 +17,7 @@ type Belonging struct {
 	Profile ProfileRef
 	Member  bool
 	Stays   []Stay // oldest first; of a member the last is without end
+	Forgot  uint64 // stays that ended up to this place may be lacking
 }
 
 // SharedRooms keeps who belongs where for all hubs of a cluster. A hub that is alone
@@ -54,7 +55,8 @@ type Rooms struct {
 	bonds   table[pair, bond]
 	past    table[belonging, []span] // ended, and in reach of the history still
 	ended   int                      // stays in past
-	forgot  uint64                   // the place up to which past was too much
+	forgot  uint64                   // stays that ended up to this place may be lacking
+	cut     table[belonging, uint64] // and of these up to a later one
 	pruned  uint64                   // the place up to which stays may have been pruned
 	unsure  uint64                   // the place up to which who belonged where may be forgotten
 	bytes   int64                    // of all but the tables
@@ -102,7 +104,7 @@ const (
 
 // Bytes is what all of it takes in memory.
 func (r *Rooms) Bytes() int64 {
-	return r.bytes + r.circles.bytes() + r.people.bytes() + r.bonds.bytes() + r.past.bytes()
+	return r.bytes + r.circles.bytes() + r.people.bytes() + r.bonds.bytes() + r.past.bytes() + r.cut.bytes()
 }
 
 // JoinBytes is what it takes for profiles to join a room, at most.
@@ -123,10 +125,10 @@ func (r *Rooms) JoinBytes(room Room, join []ProfileRef) (n int64) {
 func (r *Rooms) Memberships() int { return len(r.bonds.of) }
 
 // Empty says that nobody belongs anywhere, nor did.
-func (r *Rooms) Empty() bool { return len(r.bonds.of) == 0 && r.ended == 0 }
+func (r *Rooms) Empty() bool { return len(r.bonds.of) == 0 && !r.Remembers() }
 
 // Remembers says whether anybody left who may still be asked for.
-func (r *Rooms) Remembers() bool { return r.ended > 0 }
+func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || len(r.cut.of) > 0 }
 
 // Person is who belongs somewhere or is connected; nil where that is nobody.
 func (r *Rooms) Person(ref ProfileRef) *person { return r.people.of[ref] }
@@ -238,7 +240,7 @@ func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
 	}
 	if b.since < at {
 		if r.ended >= maxPast {
-			r.ForgetPast(at)
+			r.ForgetPast()
 		}
 		r.remember(belonging{p.ref, c.room}, []span{{b.since, at}})
 	}
@@ -293,23 +295,43 @@ const spanBytes = 2 * 16
 
 func (b belonging) bytes() int64 { return b.profile.bytes() + textBytes(b.room.ID) }
 
-// ForgetPast forgets all stays that have ended: who resumes from before a place is told
-// of a gap. It says whether there were any.
-func (r *Rooms) ForgetPast(at uint64) bool {
-	if r.ended == 0 {
+// ForgetPast forgets all stays that have ended: who resumes from before the last of their
+// ends is told of a gap. It says whether there were any.
+func (r *Rooms) ForgetPast() bool {
+	if r.ended+len(r.cut.of) == 0 {
 		return false
 	}
 	for key, stays := range r.past.of {
 		r.bytes -= spanBytes*int64(len(stays)) + key.bytes()
+		r.forgot = max(r.forgot, stays[len(stays)-1].until)
 	}
-	r.past, r.ended = table[belonging, []span]{}, 0
-	r.forgot = max(r.forgot, at)
+	for key, place := range r.cut.of {
+		r.bytes -= key.bytes()
+		r.forgot = max(r.forgot, place)
+	}
+	r.past, r.ended, r.cut = table[belonging, []span]{}, 0, table[belonging, uint64]{}
 	return true
+}
+
+// cutShort notes up to which place a profile's stays in a room may be lacking; 0: they
+// are not.
+func (r *Rooms) cutShort(key belonging, place uint64) {
+	_, was := r.cut.of[key]
+	switch {
+	case place == 0 && was:
+		r.cut.delete(key)
+		r.bytes -= key.bytes()
+	case place > 0:
+		if !was {
+			r.bytes += key.bytes()
+		}
+		r.cut.set(key, place)
+	}
 }
 
 // Belonging is what is known of p in a room.
 func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
-	b := Belonging{Profile: p}
+	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.of[belonging{p, room}])}
 	for _, s := range r.past.of[belonging{p, room}] {
 		b.Stays = append(b.Stays, Stay{room, s.from, s.until})
 	}
@@ -334,6 +356,7 @@ func (r *Rooms) Set(room Room, b Belonging) {
 	}
 	key := belonging{b.Profile, room}
 	r.forget(key, len(r.past.of[key]))
+	r.cutShort(key, b.Forgot)
 	if len(past) > 0 && r.ended+len(past) > maxPast {
 		r.forgot = max(r.forgot, past[len(past)-1].Until)
 	} else if len(past) > 0 {
@@ -345,13 +368,30 @@ func (r *Rooms) Set(room Room, b Belonging) {
 	}
 }
 
-// Forgotten is the place before which a replay may lack what was said to those who
-// have left a room and returned.
-func (r *Rooms) Forgotten() uint64 { return r.forgot }
+// Forgotten is the place before which a replay for a profile may lack what was said to
+// rooms that it has left and returned to.
+func (r *Rooms) Forgotten(ref ProfileRef) uint64 {
+	place := r.forgot
+	if len(r.cut.of) > 0 {
+		for _, c := range r.circlesOf(ref) {
+			place = max(place, r.cut.of[belonging{ref, c.room}])
+		}
+	}
+	return place
+}
 
 // Prune forgets the stays that ended before a place which the history reaches
 // back to.
 func (r *Rooms) Prune(oldest uint64) {
+	if r.forgot <= oldest {
+		r.pruned, r.forgot = max(r.pruned, r.forgot), 0
+	}
+	for key, place := range r.cut.of {
+		if place <= oldest {
+			r.pruned = max(r.pruned, place)
+			r.cutShort(key, 0)
+		}
+	}
 	for key, stays := range r.past.of {
 		n := 0
 		for n < len(stays) && stays[n].until <= oldest {

@@ -189,7 +189,7 @@ func TestEndedStaysGiveWay(t *testing.T) {
 		is.NoErr(h.RemoveMember(t.Context(), "acme", room, p))
 	}
 	acme := h.find("acme")
-	forgotten, remembers, charged, kept := acme.rooms.Forgotten(), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
+	forgotten, remembers, charged, kept := acme.rooms.Forgotten(ProfileRef{"user", "me"}), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
 	acme.mu.Unlock()
 	is.True(forgotten > 0)
 	is.True(remembers) // and goes on remembering

@@ -279,7 +279,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	t.watchLocked(c, watch)
 	t.settleLocked()
 
-	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten() {
+	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
 		missed = ErrExpired
 	}
 	resume := ResumeComplete
@@ -299,7 +299,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	d.Flush()
 	switch {
 	case from.Seq < t.head.Seq:
-		c.behind = &behind{shed: x.shed, count: x.count}
+		c.behind = &behind{shed: x.shed, count: x.count, forgot: t.rooms.Forgotten(c.Profile)}
 		in = t
 	case resume != ResumeFresh:
 		x.count.replayed.add(0)

@@ -60,7 +60,7 @@ func (t *tenant) settleLocked() {
 // growLocked is settleLocked where stays that have ended give way if there is no room.
 func (t *tenant) growLocked() {
 	if more := t.keptLocked() - t.charged; more > 0 && t.takeLocked(more) != nil {
-		t.rooms.ForgetPast(t.head.Seq)
+		t.rooms.ForgetPast()
 	}
 	t.settleLocked()
 }
@@ -70,7 +70,7 @@ func (t *tenant) growLocked() {
 func (t *tenant) joinLocked(room Room, join []ProfileRef) error {
 	n := t.rooms.JoinBytes(room, join)
 	err := t.takeLocked(n)
-	if err != nil && t.rooms.ForgetPast(t.head.Seq) {
+	if err != nil && t.rooms.ForgetPast() {
 		t.settleLocked()
 		err = t.takeLocked(n)
 	}

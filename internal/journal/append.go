@@ -136,6 +136,9 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		for _, it := range items {
 			it.Epoch = l.epoch
 		}
+		if n := len(seqs[key]); n > 0 {
+			j.lasts.note(key, seqs[key][n-1])
+		}
 		if j.awaitOwn(ctx, l, key, p, seqs[key]) {
 			continue
 		}
@@ -159,7 +162,7 @@ type batch struct {
 
 func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 	for _, key := range keys {
-		subject := token(key)
+		subject, prev := token(key), j.knows(key)
 		of, passing := 0, 0
 		for _, it := range p.items[key] {
 			if it.Pass {
@@ -170,7 +173,7 @@ func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 		}
 		at := 0
 		for _, it := range p.items[key] {
-			o := origin{j.cfg.Node, number, at, of, passing}
+			o := origin{j.cfg.Node, number, at, of, passing, prev}
 			id := ""
 			if it.ID != "" && j.cfg.Window > 0 {
 				id = key + ":" + it.ID

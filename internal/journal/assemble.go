@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,13 +13,26 @@ type origin struct {
 	number uint64
 	at, of int // of the key's messages in that append
 	passes int // of the key's items in that append, passed beside them
+
+	prev uint64 // a place of the key's before all of them; 0: the node knew of none
 }
 
 const originHeader = "Origin"
 
+// String has the place with the node's name: who does not know it takes it for a part of
+// the name.
 func (o origin) String() string {
-	return fmt.Sprintf("%s %d %d %d %d", o.node, o.number, o.at, o.of, o.passes)
+	b := append(make([]byte, 0, 64), o.node...)
+	if o.prev > 0 {
+		b = strconv.AppendUint(append(b, prevMark), o.prev, 10)
+	}
+	for _, n := range [...]uint64{o.number, uint64(o.at), uint64(o.of), uint64(o.passes)} {
+		b = strconv.AppendUint(append(b, ' '), n, 10)
+	}
+	return string(b)
 }
+
+const prevMark = '/'
 
 // parseOrigin reads what String writes; anything else is a message by itself.
 func parseOrigin(text string) origin {
@@ -29,7 +41,8 @@ func parseOrigin(text string) origin {
 	if len(f) != 5 {
 		return o
 	}
-	o.node = f[0]
+	node, prev, _ := strings.Cut(f[0], string(prevMark))
+	o.node, o.prev = node, parseSeq(prev)
 	o.number, _ = strconv.ParseUint(f[1], 10, 64)
 	o.at, _ = strconv.Atoi(f[2])
 	o.of, _ = strconv.Atoi(f[3])

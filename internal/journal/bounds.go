@@ -87,14 +87,12 @@ type sized struct {
 func (j *Journal) keepTurn(mine func() bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, perKey: int64(j.cfg.PerKey), keys: map[string]*holding{}}}
-	if k.ledger.perKey > 0 {
-		k.ledger.perKey++ // as the stream has it
-	}
+	k := &keeper{j: j, ledger: ledger{bound: j.cfg.KeyBytes, keys: map[string]*holding{}}}
 	before, err := j.state(ctx)
 	if err != nil {
 		return err
 	}
+	k.ledger.perKey = before.perKey
 	in, ended, err := j.sizes(ctx)
 	if err != nil {
 		return err
@@ -211,6 +209,7 @@ func (k *keeper) look(ctx context.Context) error {
 		k.first = s.first
 		k.ledger.begin(s.first)
 	}
+	k.ledger.perKey = s.perKey // which another process may have changed
 	k.beside = int64(s.bytes) - k.ledger.sizes.Total()
 	k.whole = k.whole || s.messages == 0
 	if all := k.j.cfg.Bytes; all > 0 && int64(s.bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
@@ -270,21 +269,24 @@ func (k *keeper) cut(ctx context.Context) error {
 
 func (j *Journal) cutSubject(key string) string { return j.cfg.Prefix + ".cut." + key }
 
+// writeCut writes down that a key's messages up to a place are gone, or about to go.
+func (j *Journal) writeCut(ctx context.Context, key string, place uint64) error {
+	subject := j.cutSubject(key)
+	last, err := j.leader(ctx, get{Last: subject})
+	if err != nil || parseSeq(string(last.Data)) >= place { // another was here
+		return err
+	}
+	_, _, err = j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
+		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
+	return err
+}
+
 // purge has the broker drop a key's messages up to a place, which is written down before.
 func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	subject := j.cutSubject(key)
-	last, err := j.leader(ctx, get{Last: subject})
-	if err != nil {
+	if err := j.writeCut(ctx, key, place); err != nil {
 		return 0, err
-	}
-	if before := parseSeq(string(last.Data)); before < place { // else another was here
-		_, _, err := j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
-			jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
-		if err != nil {
-			return 0, err
-		}
 	}
 	body, err := json.Marshal(map[string]any{"filter": j.cfg.Prefix + ".ev." + key, "seq": place + 1})
 	if err != nil {
@@ -309,9 +311,6 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 
 // cutOf asks the leader up to which place a key was purged: 0 where it never was.
 func (j *Journal) cutOf(ctx context.Context, key string) (uint64, error) {
-	if j.cfg.Bytes == 0 && j.cfg.KeyBytes == 0 {
-		return 0, nil
-	}
 	last, err := j.leader(ctx, get{Last: j.cutSubject(token(key))})
 	return parseSeq(string(last.Data)), err
 }

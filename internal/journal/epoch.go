@@ -139,10 +139,11 @@ func (j *Journal) begin(l *life, last uint64) {
 	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
+	j.lasts.forget()
 	for _, f := range j.followed() {
 		f.mu.Lock()
 		if f.of != l {
-			f.of = l
+			f.of, f.last = l, 0
 			f.loseLocked(last, last)
 		}
 		f.mu.Unlock()

@@ -42,6 +42,7 @@ type feed struct {
 	// Guarded by mu.
 	place     uint64    // Handle has had all up to here
 	taken     uint64    // taken up to here, ≥ place
+	last      uint64    // of those, the last that is a message
 	known     uint64    // the last place that is known to exist
 	of        *life     // all those places are in
 	had       bool      // a message, since it began
@@ -271,6 +272,9 @@ func (f *feed) liveLocked(m Message) {
 	if m.Seq <= f.taken || f.closed {
 		return
 	}
+	if m.prev < f.last {
+		f.missing(f.last)
+	}
 	// Where none is before it any more, one may have gone that did not come.
 	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) {
 		f.takeLocked(m)
@@ -291,7 +295,7 @@ func (f *feed) takeLocked(m Message) {
 	}
 	f.of.saw(m.Seq)
 	f.had = true
-	f.taken, f.known = m.Seq, max(f.known, m.Seq)
+	f.taken, f.last, f.known = m.Seq, m.Seq, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history
 	}

@@ -113,13 +113,15 @@ type Journal struct {
 	cutKey   atomic.Int64  // messages that were purged, past their key's bound
 	cutAll   atomic.Int64  // and past that of all
 	swept    atomic.Uint64 // the stream up to here was looked at
+	first    atomic.Uint64 // the stream's, as its leader last told
 
 	heads  joined[state] // what the leader tells
 	looks  joined[state] // with all that depends on it
 	proved time.Time     // owned by look: when an answer was last shown to be old
 	room   room
+	lasts  lasts
 
-	silent, given seldom // what the log is told
+	silent, given, purged seldom // what the log is told
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -180,7 +182,10 @@ func (j *Journal) prepare(ctx context.Context) error {
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
 	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
-		_, err := js.CreateOrUpdateStream(ctx, config)
+		err := j.adapt(ctx, js, config)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = js.CreateOrUpdateStream(ctx, config)
+		}
 		return err
 	})
 }

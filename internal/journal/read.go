@@ -64,8 +64,9 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		if err != nil {
 			return err
 		}
-		for len(list) > 0 && list[len(list)-1].Seq > until {
-			list = list[:len(list)-1]
+		n, gone := unbroken(after, list) // also what comes after the end tells
+		for n > 0 && list[n-1].Seq > until {
+			n--
 		}
 		// Asked last: what goes meanwhile is told of. Who leads, or does no more, has all
 		// that is to be read.
@@ -75,10 +76,13 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		if j.life.Load() != l {
 			return errStale
 		}
-		if len(list) > 0 {
-			after = list[len(list)-1].Seq
+		if n == 0 && gone > 0 && gone <= until {
+			return &GoneError{gone}
+		}
+		if n > 0 {
+			after = list[n-1].Seq
 			lags.Reset(readPatience)
-			if !take(list) {
+			if !take(list[:n]) {
 				return nil
 			}
 			continue
@@ -110,22 +114,28 @@ type Span struct {
 // nothing is missing.
 func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	type answer struct {
+		first Message
+		count int64
 		place uint64
 		err   error
 	}
 	firsts, cuts := make(chan answer, 1), make(chan answer, 1)
 	go func() {
-		place, err := j.firstOf(ctx, key)
-		firsts <- answer{place, err}
+		first, count, err := j.firstOf(ctx, key)
+		firsts <- answer{first: first, count: count, err: err}
 	}()
 	go func() {
 		place, err := j.cutOf(ctx, key)
-		cuts <- answer{place, err}
+		cuts <- answer{place: place, err: err}
 	}()
 	l := j.life.Load()
 	s, err := j.state(ctx)
 	first, cut := <-firsts, <-cuts
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
+		return Span{}, err
+	}
+	gone, err := j.goneOf(ctx, key, s, first.first, first.count, cut.place)
+	if err != nil {
 		return Span{}, err
 	}
 	if j.life.Load() != l {
@@ -136,18 +146,13 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, first.place, cut.place), s.last, l.epoch}, nil
+	return Span{max(whole, gone), s.last, l.epoch}, nil
 }
 
-// firstOf is the place of a key's first message, if the limit of a key's messages may have
-// removed any before it; else 0.
-func (j *Journal) firstOf(ctx context.Context, key string) (first uint64, err error) {
-	if j.cfg.PerKey == 0 {
-		return 0, nil
-	}
-	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) { first = j.messageOf(msg).Seq })
-	if pending := parseSeq(end.Get("Nats-Num-Pending")); err != nil || pending+1 <= uint64(j.cfg.PerKey) {
-		return 0, err
-	}
-	return first, nil
+// firstOf is a key's first message, and how many it has, as any replica tells.
+func (j *Journal) firstOf(ctx context.Context, key string) (first Message, count int64, err error) {
+	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) {
+		first, count = j.messageOf(msg), 1
+	})
+	return first, count + int64(parseSeq(end.Get("Nats-Num-Pending"))), err
 }

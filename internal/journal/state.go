@@ -18,6 +18,8 @@ type state struct {
 	keys        int
 	messages    uint64
 	bytes       uint64
+	perKey      int64 // the newest so many messages of a key are kept; 0: all
+	past        past
 }
 
 // life is the stream's, by when it was made.
@@ -35,6 +37,10 @@ func (j *Journal) askState() (state, error) {
 			Last     uint64 `json:"last_seq"`
 			Subjects int    `json:"num_subjects"`
 		} `json:"state"`
+		Config struct {
+			PerKey   int64             `json:"max_msgs_per_subject"`
+			Metadata map[string]string `json:"metadata"`
+		} `json:"config"`
 		Cluster *struct {
 			Leader string `json:"leader"`
 		} `json:"cluster"`
@@ -58,8 +64,12 @@ func (j *Journal) askState() (state, error) {
 	s := info.State
 	j.answered.Store(time.Now().UnixNano())
 	j.bytes.Store(int64(s.Bytes))
+	j.first.Store(s.First)
 	j.room.told(int64(s.Bytes))
-	return state{info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes}, nil
+	return state{
+		info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes,
+		max(0, info.Config.PerKey), parsePast(info.Config.Metadata[pastKey]),
+	}, nil
 }
 
 // state asks the leader, or joins another's question that is not yet sent: so what

@@ -1,0 +1,193 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// What is gone of a key is seen, whoever let it go: each message names one of its key
+// that was there before it, as far as its publisher knew. Where it did not, the limit of
+// a key's messages tells, as the stream has it: another process may have another setting.
+
+// before is a place at or before which the message's predecessor of its key is not, or
+// which is its: 0 where nothing is known of one.
+func (m *Message) before() uint64 {
+	switch {
+	case m.origin.at > 0: // what came with it has the places before it
+		return m.Seq - 1 - uint64(min(m.origin.passes, int(m.Seq-1)))
+	case m.origin.prev < m.Seq:
+		return m.origin.prev
+	}
+	return 0
+}
+
+// unbroken is how many of a key's messages follow a place, and each other, without one
+// between them that is known to have been there; and the place up to which one has gone
+// before the next, 0 where there is no such.
+func unbroken(after uint64, list []Message) (n int, gone uint64) {
+	for i := range list {
+		if before := list[i].before(); before > after {
+			return i, before
+		}
+		after = list[i].Seq
+	}
+	return len(list), 0
+}
+
+// knows is the last place of a key's that this process knows of: 0 where it knows none.
+func (j *Journal) knows(key string) uint64 {
+	place := j.lasts.of(key)
+	if f := j.feed(key); f != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		place = max(place, f.last)
+	}
+	return place
+}
+
+// cutAt asks the leader whether a key's message at a place is gone, and writes it down
+// then, for those who have not seen it there.
+func (j *Journal) cutAt(ctx context.Context, key string, place uint64) (gone bool, err error) {
+	subject, err := j.subjectOf(ctx, place)
+	if err != nil || subject != "" {
+		return false, err
+	}
+	if j.purged.due() {
+		j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", key, "place", place)
+	}
+	return true, j.writeCut(ctx, token(key), place)
+}
+
+// missing is told where the last that a feed has taken seems to have been gone before the
+// next was kept.
+func (f *feed) missing(place uint64) {
+	if place < f.j.first.Load() { // it had its age
+		return
+	}
+	f.j.done.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*askTimeout)
+		defer cancel()
+		if _, err := f.j.cutAt(ctx, f.key, place); err != nil {
+			f.j.cfg.Logger.Debug("not known whether it has gone", "key", f.key, "place", place, "err", err)
+		}
+	})
+}
+
+// lasts are the last places of what this process has appended, by key. Of many, those of
+// keys that were not appended to for longest are forgotten.
+type lasts struct {
+	mu         sync.Mutex
+	young, old map[string]uint64 // guarded by mu
+}
+
+const mostLasts = 1 << 14 // in one generation
+
+func (l *lasts) note(key string, place uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.young[key]; !known {
+		if l.young == nil || len(l.young) >= mostLasts {
+			l.old, l.young = l.young, map[string]uint64{}
+		}
+		key = strings.Clone(key) // it may be a piece of a whole request
+	}
+	l.young[key] = max(l.young[key], place)
+}
+
+func (l *lasts) of(key string) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.young[key], l.old[key])
+}
+
+// forget is for places that are of another life.
+func (l *lasts) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.young, l.old = nil, nil
+}
+
+// past is the least limit of a key's messages that the stream had before, and the last
+// place at which it may have had it. It is in the stream's configuration.
+type past struct {
+	most  int64 // 0: none
+	until uint64
+}
+
+const (
+	pastKey = "least_per_subject"
+	pending = math.MaxUint64 // a place that is not known yet
+)
+
+func (p past) String() string { return fmt.Sprintf("%d %d", p.most, p.until) }
+
+func parsePast(text string) (p past) {
+	if n, err := fmt.Sscan(text, &p.most, &p.until); n < 2 || err != nil {
+		return past{}
+	}
+	return p
+}
+
+// adapt makes the stream as it is to be, and remembers in it what limit it had.
+func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
+	was, err := js.Stream(ctx, j.name)
+	if err != nil {
+		return err
+	}
+	old := was.CachedInfo().Config
+	p, most := parsePast(old.Metadata[pastKey]), config.MaxMsgsPerSubject
+	if before := old.MaxMsgsPerSubject; before > 0 && (most <= 0 || most > before) {
+		if p.most == 0 || before < p.most {
+			p.most = before
+		}
+		p.until = pending // until it has been raised
+	}
+	config.Metadata = maps.Clone(old.Metadata)
+	for {
+		if p.most > 0 {
+			if config.Metadata == nil {
+				config.Metadata = map[string]string{}
+			}
+			config.Metadata[pastKey] = p.String()
+		}
+		now, err := js.UpdateStream(ctx, config)
+		if err != nil || p.until != pending {
+			return err
+		}
+		info, err := now.Info(ctx)
+		if err != nil {
+			return err
+		}
+		p.until = info.State.LastSeq
+	}
+}
+
+// goneOf is the place up to which some of a key may be missing, by its first message and
+// how many there are, as any replica tells; cut is up to where that is known already.
+func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message, count int64, cut uint64) (uint64, error) {
+	if count == 0 {
+		known := j.knows(key)
+		if known <= cut || known < s.first {
+			return cut, nil
+		}
+		gone, err := j.cutAt(ctx, key, known) // else a replica is behind
+		if gone {
+			cut = known
+		}
+		return cut, err
+	}
+	place := first.before()
+	switch {
+	case s.perKey > 0 && count >= s.perKey:
+		place = first.Seq // the oldest tells what the last one is that can't be read
+	case place == 0 && s.past.most > 0 && count >= s.past.most && first.Seq <= s.past.until:
+		place = first.Seq - 1
+	}
+	return max(place, cut), nil
+}

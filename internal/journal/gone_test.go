@@ -1,0 +1,195 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/natstest"
+)
+
+// raw appends messages as a version before did, which named none that was before them.
+func (u *user) raw(key string, n int) {
+	u.t.Helper()
+	for i := range n {
+		o := origin{node: "before", number: uint64(i), of: 1}
+		if _, _, err := u.request(u.t.Context(), message(u.subject(key), []byte(fmt.Sprint(i)), originHeader, o.String())); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+}
+
+// kept is the stream, as an operator has it in hand.
+func kept(t *testing.T, nc *nats.Conn, name string) jetstream.Stream {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+func (u *user) oldest(key string) uint64 {
+	u.t.Helper()
+	span, err := u.Span(u.t.Context(), key)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return span.Oldest
+}
+
+// What somebody purged or deleted is seen by who never knew of it: at the beginning, in
+// the middle of what is read, and where nothing is left by who was there.
+func TestWhatIsGoneIsSeen(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		one := open(t, b, 0, "one", cfg)
+		one.append(it("other", "first")) // the stream begins with it
+		var items []*Item
+		for i := range 20 {
+			items = append(items, it("k", fmt.Sprint(i)))
+			one.append(items[i])
+		}
+		one.append(it("k", "20"), it("k", "21"))
+		stream := kept(t, one.nc, one.name)
+		two := open(t, b, len(b.Servers)-1, "two", cfg)
+		is.Equal(two.oldest("k"), uint64(0))
+
+		is.NoErr(stream.DeleteMsg(t.Context(), items[9].Seq))
+		var got []string
+		err := two.Read(t.Context(), "k", 0, items[19].Seq, func(list []Message) bool {
+			for _, m := range list {
+				got = append(got, string(m.Data))
+			}
+			return true
+		})
+		gone, ok := errors.AsType[*GoneError](err)
+		is.True(ok)
+		is.Equal(gone.Oldest, items[9].Seq)
+		is.Equal(strings.Join(got, " "), "0 1 2 3 4 5 6 7 8")
+
+		is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k")), jetstream.WithPurgeKeep(1)))
+		is.Equal(two.oldest("k"), items[19].Seq+1) // one of two that were appended together
+		is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k"))))
+		is.Equal(one.oldest("k"), items[19].Seq+2)
+		is.Equal(one.oldest("other"), uint64(0)) // nothing of it is gone
+		one.append(it("k", "22"))
+		is.Equal(two.oldest("k"), items[19].Seq+2)
+	})
+}
+
+// Who follows a key sees that what it had last is gone, though who publishes next does not
+// know of it; and takes nothing else for that: not batches, and no limit.
+func TestWhoFollowsSeesWhatIsGone(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		cfg.PerKey = 5
+		one := open(t, b, 0, "one", cfg)
+		t.Run("nothing", func(t *testing.T) {
+			two := open(t, b, len(b.Servers)-1, "two", cfg)
+			two.attach("k")
+			var want []string
+			for i := range 20 {
+				a, b := fmt.Sprint("a", i), fmt.Sprint("b", i)
+				one.append(it("k", a), it("l", a), it("k", b))
+				want = append(want, a, b)
+			}
+			two.await("k", strings.Join(want, " "))
+		}) // it is closed, with all that it began
+		cut, err := one.cutOf(t.Context(), "k")
+		is.NoErr(err)
+		is.Equal(cut, uint64(0))
+		two := open(t, b, len(b.Servers)-1, "two", cfg)
+		two.attach("k")
+		one.append(it("k", "last"))
+		two.await("k", "last")
+		last, err := two.Last(t.Context(), "k")
+		is.NoErr(err)
+		is.NoErr(kept(t, one.nc, one.name).Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k"))))
+		three := open(t, b, 0, "three", cfg)
+		three.raw("k", 1)
+		for deadline := time.Now().Add(time.Minute); three.oldest("k") != last; time.Sleep(10 * time.Millisecond) {
+			is.True(time.Now().Before(deadline))
+		}
+	})
+}
+
+// Where messages do not say what was before them, the limit that the stream has and had
+// tells, whatever each process has set.
+func TestALimitThatWasIsRemembered(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	small, large := settings, settings
+	small.PerKey = 10
+	one := open(t, b, 0, "one", small)
+	one.append(it("other", "first"))
+	one.raw("k", 30)
+	one.raw("few", 5)
+	last, err := one.Last(t.Context(), "k")
+	is.NoErr(err)
+	first := last - 10 // of eleven, of which ten can be read
+	is.Equal(one.oldest("k"), first)
+	two := open(t, b, 0, "two", large)
+	for _, u := range []*user{one, two} {
+		is.Equal(u.oldest("k"), first-1) // which is the one after which it is whole
+		is.Equal(u.oldest("few"), uint64(0))
+	}
+	one.raw("k", 10)
+	one.raw("later", 20)
+	three := open(t, b, 0, "three", large) // nothing was raised since
+	for _, u := range []*user{one, two, three} {
+		is.Equal(u.oldest("k"), first-1)
+		is.Equal(u.oldest("later"), uint64(0)) // the limit was raised before
+	}
+
+	// Who was killed between has left it open.
+	stream := kept(t, one.nc, one.name)
+	config := stream.CachedInfo().Config
+	config.Metadata[pastKey] = past{11, pending}.String()
+	js, err := jetstream.New(one.nc)
+	is.NoErr(err)
+	_, err = js.UpdateStream(t.Context(), config)
+	is.NoErr(err)
+	three.raw("last", 20)
+	is.True(three.oldest("last") > 0) // it cannot be known
+	four := open(t, b, 0, "four", large)
+	four.raw("next", 20)
+	is.Equal(four.oldest("next"), uint64(0))
+	is.True(four.oldest("last") > 0)
+}
+
+// A version before reads the first word as a node's name, and this one what it writes.
+func TestOrigin(t *testing.T) {
+	is := is.New(t)
+	is.Equal(parseOrigin("node 7 1 2 3"), origin{"node", 7, 1, 2, 3, 0})
+	o := origin{"node", 7, 1, 2, 3, 12}
+	is.Equal(parseOrigin(o.String()), o)
+	is.Equal(len(strings.Fields(o.String())), 5)
+	var text string
+	is.Equal(testing.AllocsPerRun(100, func() { text = o.String() }), 1.0)
+	is.True(text != "")
+}
+
+// Of many keys the last places are forgotten again.
+func TestLastsAreBounded(t *testing.T) {
+	is := is.New(t)
+	l := &lasts{}
+	for i := range 5 * mostLasts {
+		l.note(fmt.Sprint(i), uint64(i))
+		l.note("often", uint64(i))
+	}
+	is.True(len(l.young)+len(l.old) <= 2*mostLasts)
+	is.Equal(l.of("often"), uint64(5*mostLasts-1))
+	is.Equal(l.of("0"), uint64(0))
+	is.Equal(testing.AllocsPerRun(100, func() { l.note("often", 1) }), 0.0)
+}
