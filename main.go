@@ -301,9 +301,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	for _, d := range servers {
 		go func() { failed <- d.serve() }()
 	}
+	var broken error
 	select {
 	case err := <-failed:
 		return err
+	case err := <-shared.over: // whoever starts the process again has another
+		broken = fmt.Errorf("the connection to NATS has ended for good: %w", err)
 	case <-ctx.Done():
 	}
 	atOnce := cluster.Alone() || context.Cause(ctx) == errInterrupted
@@ -342,7 +345,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		logger.Warn("streams cut", "err", err)
 	}
 	logger.Info("stopped")
-	return nil
+	return broken
 }
 
 // backing is what a hub stands on, alone or with others.
@@ -350,6 +353,7 @@ type backing struct {
 	log   Log
 	rooms SharedRooms
 	peers Peers
+	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }
 
@@ -374,7 +378,7 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	if err != nil {
 		return backing{}, err
 	}
-	s := backing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
+	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
 	if !external {
 		s.rooms = broker.Rooms()
 	}

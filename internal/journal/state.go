@@ -56,7 +56,7 @@ func (j *Journal) askState() (state, error) {
 		return state{}, err
 	}
 	s := info.State
-	j.answered.Store(time.Now().UnixNano())
+	j.answered.set(uptime())
 	j.bytes.Store(int64(s.Bytes))
 	j.room.told(int64(s.Bytes))
 	return state{info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes}, nil
