@@ -28,7 +28,8 @@ type BrokerConfig struct {
 	Logger  *slog.Logger
 }
 
-// Broker is what hubs share over NATS JetStream. No other file knows NATS itself.
+// Broker is what hubs share over NATS JetStream. No file but this and natswatch.go
+// knows NATS itself.
 type Broker struct {
 	nc        *nats.Conn
 	connected atomic.Bool
@@ -42,9 +43,8 @@ type Broker struct {
 // How the connection is kept: a broker that is stopped is noticed within 2 s, and
 // nothing is sent later that was answered as failed.
 const (
-	brokerPing      = 700 * time.Millisecond
-	brokerPings     = 2
-	brokerReconnect = 100 * time.Millisecond
+	brokerPing  = 700 * time.Millisecond
+	brokerPings = 2
 )
 
 // ConnectBroker connects, and makes what the broker keeps; it waits as long as ctx
@@ -102,11 +102,11 @@ func (b *Broker) reach(ctx context.Context) error {
 	defer ticker.Stop()
 	for n := 0; !b.connected.Load(); n++ {
 		if n%50 == 5 { // by then it is known why
-			b.logger.Warn("waiting for the broker", "err", b.watch.why())
+			b.logger.Warn("waiting for the broker", "err", b.watch.why(b.nc))
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no server can be reached: %w", b.watch.why())
+			return fmt.Errorf("no server can be reached: %w", b.watch.why(b.nc))
 		case <-ticker.C:
 		}
 	}

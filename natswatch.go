@@ -32,7 +32,7 @@ type brokerWatch struct {
 	faults          counts[BrokerFault]
 	closing         atomic.Bool // by us
 	refused         atomic.Pointer[error]
-	next            atomic.Pointer[string] // where to connect to next
+	to              atomic.Pointer[destination]
 	said, unreached rate.Sometimes
 
 	// Owned by run.
@@ -40,10 +40,17 @@ type brokerWatch struct {
 	moved time.Time
 }
 
+// destination is where the connection moves.
+type destination struct {
+	url   string
+	until time.Time
+}
+
 const (
-	brokerDial = time.Second
-	stuckFor   = 3 * time.Second // nothing could be changed, and another server is looked for
-	moveTime   = 3 * time.Second // that a move may take
+	brokerDial      = time.Second
+	brokerReconnect = 100 * time.Millisecond
+	stuckFor        = 3 * time.Second // nothing could be changed, and another server is looked for
+	moveTime        = 3 * time.Second // that a move may take
 )
 
 func newBrokerWatch(access []nats.Option, logger *slog.Logger) *brokerWatch {
@@ -73,12 +80,15 @@ func (w *brokerWatch) options(url string) []nats.Option {
 			}
 		}),
 		nats.ReconnectToServer(func(servers []nats.Server, _ nats.ServerInfo) (*nats.Server, time.Duration) {
-			next := w.next.Swap(nil)
-			i := slices.IndexFunc(servers, func(s nats.Server) bool { return next != nil && s.URL.String() == *next })
-			if i < 0 {
+			to := w.to.Load()
+			if to == nil || time.Now().After(to.until) {
 				return nil, 0 // as it comes
 			}
-			return &servers[i], 0
+			i := slices.IndexFunc(servers, func(s nats.Server) bool { return s.URL.String() == to.url })
+			if i < 0 {
+				return nil, 0
+			}
+			return &servers[i], brokerReconnect / 2
 		}),
 	)
 	if !strings.HasPrefix(url, "ws") { // whose servers do not speak first
@@ -107,11 +117,11 @@ func (w *brokerWatch) complain(sub *nats.Subscription, err error) {
 }
 
 // why is why there is no connection yet.
-func (w *brokerWatch) why() error {
+func (w *brokerWatch) why(nc *nats.Conn) error {
 	if err := w.refused.Load(); err != nil {
 		return *err
 	}
-	return errors.New("no answer yet")
+	return cmp.Or(nc.LastError(), errors.New("no answer yet"))
 }
 
 // begin watches from now on, until end.
@@ -172,8 +182,8 @@ func (w *brokerWatch) move() {
 		if !slices.Contains(pool, url) { // who is cut off has had it forgotten
 			w.nc.SetServerPool(all)
 		}
-		w.next.Store(&url)
 		w.moved = time.Now()
+		w.to.Store(&destination{url, w.moved.Add(moveTime)})
 		w.nc.ForceReconnect()
 		return
 	}

@@ -30,10 +30,10 @@ const (
 	mostTries     = 3     // at once, while nobody answers
 )
 
-// uptime is a time that no clock that is set changes.
+// uptime is a time that no clock that is set changes. What has never been was long before.
 func uptime() time.Duration { return time.Since(started) }
 
-var started = time.Now()
+var started = time.Now().Add(-time.Hour)
 
 // latest is when something last happened, or was begun that has happened since.
 type latest struct{ at atomic.Int64 }
@@ -136,7 +136,7 @@ func (j *Journal) Stuck() time.Duration {
 
 // Requires has Ready try a table as well. It is called before anybody asks.
 func (j *Journal) Requires(t *Table) {
-	tries := &trial{what: "membership", try: func(ctx context.Context) error { return t.purgeNothing(ctx, t.prefix+".row."+tryName) }}
+	tries := &trial{what: "membership", try: func(ctx context.Context) error { return t.purgeNothing(ctx, j.cfg.Prefix+".row."+tryName) }}
 	tries.went.set(uptime()) // it has just been opened
 	j.ready.trials = append(j.ready.trials, tries)
 	j.done.Go(func() { j.keepTrying(tries) })
