@@ -66,13 +66,8 @@ func newBrokerWatch(access []nats.Option, logger *slog.Logger) *brokerWatch {
 func (w *brokerWatch) options(url string) []nats.Option {
 	options := append(slices.Clip(w.access),
 		nats.IgnoreAuthErrorAbort(), // or the second refusal is the end
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { w.complain(sub, err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			if !errors.Is(err, dialer.ErrDialing) {
-				w.refused.Store(&err) // LastError does not know
-				w.unreached.Do(func() { w.logger.Warn("broker: no server can be reached", "err", err) })
-			}
-		}),
+		nats.ErrorHandler(w.complain),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { w.away(err) }), // LastError does not know
 		nats.ClosedHandler(func(nc *nats.Conn) {
 			if err := cmp.Or(nc.LastError(), nats.ErrConnectionClosed); !w.closing.Load() {
 				w.logger.Error("broker: the connection has ended for good", "err", err)
@@ -97,16 +92,28 @@ func (w *brokerWatch) options(url string) []nats.Option {
 	return options
 }
 
+// away tells why a server cannot be connected to.
+func (w *brokerWatch) away(err error) {
+	if !errors.Is(err, dialer.ErrDialing) {
+		w.refused.Store(&err)
+		w.unreached.Do(func() { w.logger.Warn("broker: a server cannot be connected to", "err", err) })
+	}
+}
+
 // complain tells of what a server, or the library, has to say.
-func (w *brokerWatch) complain(sub *nats.Subscription, err error) {
-	fault := FaultOther
+func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
 		if errors.Is(err, refusal) {
-			fault = FaultRefused
-			w.refused.Store(&err)
+			w.faults.add(FaultRefused, 1)
+			w.away(err)
+			return
 		}
 	}
-	w.faults.add(fault, 1)
+	if !nc.IsConnected() {
+		w.away(err)
+		return
+	}
+	w.faults.add(FaultOther, 1)
 	w.said.Do(func() {
 		subject := ""
 		if sub != nil {

@@ -263,7 +263,7 @@ func (j *Journal) tryOnce(ctx context.Context, t *trial) {
 	failed := t.failed.get() > t.went.get()
 	err := t.run(ctx)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why
 	case err != nil:
 		j.cfg.Logger.Warn("the broker keeps nothing", "what", t.what, "err", err)
 		if j.cfg.Fault != nil {
