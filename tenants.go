@@ -28,14 +28,15 @@ type Sharing interface {
 // tenants are those that this hub has to do with: each is found, made, attached to the
 // history, shared with other hubs, and forgotten.
 //
-// Lock order: tenant.changing → a gate → tenants.mu → tenant.mu.
+// Order: members.changing → a gate → tenants.mu → tenant.mu. The gates are no locks: who
+// waits at one may give up, and nobody waits who has to do with another tenant.
 type tenants struct {
 	// Static after the start.
 	log     Log
 	rooms   SharedRooms // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
 	quotas  *Quotas
-	gates   gates
+	gates   gates // while a tenant is attached, shared or forgotten
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
@@ -152,8 +153,8 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 	}
 }
 
-// gates have each tenant attached, shared and forgotten by one at a time. That may wait for
-// the broker and for other hubs, so nobody waits for it who has to do with another tenant.
+// gates let one at a time do something with a tenant for which the broker and other hubs
+// are waited for.
 type gates struct {
 	mu    sync.Mutex
 	taken map[string]chan struct{} // guarded by mu; closed when it is free
@@ -172,6 +173,21 @@ func (x *gates) take(name string) (over <-chan struct{}) {
 	}
 	x.taken[name] = make(chan struct{})
 	return nil
+}
+
+// pass waits for a tenant's gate and takes it, unless ctx ends before: that is its error.
+func (x *gates) pass(ctx context.Context, name string) error {
+	for {
+		over := x.take(name)
+		if over == nil {
+			return nil
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return errors.Join(ErrUnconfirmed, ctx.Err())
+		}
+	}
 }
 
 func (x *gates) end(name string) {
@@ -251,9 +267,7 @@ func (x *tenants) unshare(name string) {
 // forget drops a tenant that has no stream, and no membership but what all hubs of
 // the cluster keep.
 func (x *tenants) forget(name string) {
-	for over := x.gates.take(name); over != nil; over = x.gates.take(name) {
-		<-over
-	}
+	x.gates.pass(context.Background(), name)
 	defer x.gates.end(name) // when all is undone, so that nobody begins anew before
 	x.mu.Lock()
 	t := x.byName[name]
