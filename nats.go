@@ -132,6 +132,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if rooms.table, err = journal.OpenTable(ctx, b.nc, cfg.Prefix, cfg.Replicas, cfg.Limits.TTL, cfg.Logger); err == nil {
 		log.journal.Requires(rooms.table)
 		log.faults, others.hears = b.watch.faults, log.journal.Heard
+		rooms.table.Gone = func() { log.lose(KeptMembers) }
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{
 			Prefix: cfg.Prefix, Node: name, Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,

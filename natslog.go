@@ -259,9 +259,13 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 			return c, nil
 		}
 	}
+	if !ok {
+		c.Seq = 0
+	}
 	span, err := l.journal.Span(ctx, tenant)
-	if err == nil && ok && c.Seq > span.Last {
-		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it.
+	if err == nil && cursor != "" && (!ok || c.Seq > span.Last) {
+		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it. One
+		// that we cannot read may be of a history of which another hub knows already.
 		if err = l.journal.Confirm(ctx, c.Seq); err == nil {
 			span, err = l.journal.Span(ctx, tenant)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/natstest"
 )
@@ -153,4 +154,65 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	found, err := log.Find(t.Context(), "acme", last.String(), nil)
 	is.NoErr(err)
 	is.Equal(found, last)
+}
+
+// A client knows of more than the hub that it came to. When that sends it away it keeps its
+// place.
+func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
+		return joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits)
+	})
+	node.nodes = []*testHub{node}
+	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	me := Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}}
+	first := node.Hub.mustConnect(t, me)
+	defer node.Kick(first, CloseKicked)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
+		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
+		return v
+	})
+	late := entryTo("acme", `"late"`, ToTenant())
+	persist(t, writer, late)
+	me.Cursor = late.Cursor.String()
+	c := node.Hub.mustConnect(t, me)
+	defer node.Kick(c, CloseKicked)
+	is.Equal(known(node.Hub, c), me.Cursor)
+}
+
+// One hub knows that the history is another, and a client comes from there to one that does
+// not yet: it is told of no gap.
+func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
+	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	before := writer.journal.Epoch()
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
+		return v
+	})
+	js, err := jetstream.New(b.Connect(t, 0))
+	is.NoErr(err)
+	kv, err := js.KeyValue(t.Context(), prefix+"_epoch")
+	is.NoErr(err)
+	_, err = kv.Put(t.Context(), "epoch", []byte("1")) // as who has seen a loss does
+	is.NoErr(err)
+	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
+		is.True(time.Now().Before(deadline))
+	}
+	late := entryTo("acme", `"late"`, ToTenant())
+	persist(t, writer, late)
+	is.Equal(log.journal.Epoch(), before)
+	proxy.Rule(nil)
+	found, err := log.Find(t.Context(), "acme", late.Cursor.String(), nil)
+	is.NoErr(err)
+	is.Equal(found.Seq, late.Cursor.Seq)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -389,4 +390,33 @@ func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
 	is.Equal(one.Epoch(), epoch)
 	_, told := one.lostAt("k")
 	is.True(!told)
+}
+
+// A table that is deleted is made anew, which is told: it is not one of which nobody knows.
+func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	nc := b.Connect(t, 0)
+	table, err := OpenTable(t.Context(), nc, "test", 1, 0, slog.New(slog.DiscardHandler))
+	is.NoErr(err)
+	defer table.Close()
+	gone := 0
+	table.Gone = func() { gone++ }
+	put := func() {
+		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}})
+		is.NoErr(err)
+	}
+	put()
+	js, err := jetstream.New(nc)
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
+	last, err := table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.Equal(last, uint64(0))
+	is.Equal(gone, 1)
+	put()
+	last, err = table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.True(last > 0)
+	is.Equal(gone, 1)
 }

@@ -1,10 +1,12 @@
 package journal
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -122,4 +124,56 @@ func TestAGoneStreamIsNotAnEmptyOne(t *testing.T) {
 	last, err := one.last(t.Context(), one.subject("k"))
 	is.NoErr(err)
 	is.Equal(last, uint64(0))
+}
+
+// A replica lags behind what the leader tells, and does not catch up: who reads is told so,
+// and does not wait for ever.
+func TestReadDoesNotWaitForEver(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	item := it("k", "a")
+	one.append(item)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if !m.FromServer && strings.Contains(m.Subject, "DIRECT.GET") && strings.Contains(string(m.Data), fmt.Sprintf(`"batch":%d`, readBatch)) {
+			v.Instead = []byte(`{"seq":1,"next_by_subj":"test.ev.NOBODY","batch":1}`) // as who has nothing yet
+		}
+		return v
+	})
+	read := make(chan error, 1)
+	go func() {
+		read <- two.Read(context.Background(), "k", 0, item.Seq, func([]Message) bool { return true })
+	}()
+	select {
+	case err := <-read:
+		is.True(err != nil)
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for ever")
+	}
+}
+
+// A message gets lost on its way to one, and goes from the history before that is noticed.
+// The next one has none before it: that does not say that there never was any.
+func TestWhatHasGoneUnseenIsTold(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	two.attach("k")
+	one.append(it("k", "a"))
+	two.await("k", "a")
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = isLive(m, "b") || strings.Contains(string(m.Data), "multi_last")
+		return v
+	})
+	item := it("k", "b")
+	one.append(item)
+	_, err := one.purge(t.Context(), token("k"), item.Seq)
+	is.NoErr(err)
+	one.append(it("k", "c"))
+	two.await("k", "a c")
+	place, told := two.lostAt("k")
+	is.True(told)
+	is.Equal(place, item.Seq)
 }

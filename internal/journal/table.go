@@ -29,8 +29,13 @@ type Row struct {
 // what they were; who wants them reads what has changed since it last did.
 type Table struct {
 	*stream
-	prefix string
-	age    time.Duration
+	prefix   string
+	replicas int
+	age      time.Duration
+	logger   *slog.Logger
+
+	// Gone, if any, says that the broker has lost all rows. Set before the table is used.
+	Gone func()
 }
 
 // OpenTable makes the table's stream, or adapts it. Rows that fade do so after age; 0:
@@ -40,18 +45,19 @@ func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, 
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, err
-	}
-	err = untilMade(ctx, logger, func(ctx context.Context) error {
+	t := &Table{stream: g, prefix: prefix, replicas: replicas, age: age, logger: logger}
+	return t, t.prepare(ctx)
+}
+
+// prepare makes the table's stream, or adapts it.
+func (t *Table) prepare(ctx context.Context) error {
+	return t.make(ctx, t.logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-			Name: g.name, Subjects: []string{prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: replicas,
+			Name: t.name, Subjects: []string{t.prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		})
 		return err
 	})
-	return &Table{g, prefix, age}, err
 }
 
 // names are what stands for names in subjects, after a mark: the empty one has a
@@ -64,9 +70,21 @@ func (t *Table) subject(topic, group, name string) string {
 	return t.prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
 }
 
-// Last is the place of a topic's last change, as the leader tells.
+// Last is the place of a topic's last change, as the leader tells. A table that has gone is
+// made anew, without rows.
 func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
-	return t.last(ctx, t.prefix+".row."+token(topic)+".>")
+	place, err := t.last(ctx, t.prefix+".row."+token(topic)+".>")
+	if !isGone(err) {
+		return place, err
+	}
+	if err := t.prepare(ctx); err != nil {
+		return 0, err
+	}
+	t.logger.Error("the broker's table is gone and is made anew", "stream", t.name)
+	if t.Gone != nil {
+		t.Gone()
+	}
+	return 0, nil
 }
 
 // Read hands over a topic's rows that changed after a place, at least up to another,
