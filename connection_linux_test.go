@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -36,10 +38,43 @@ func TestRefusedByTheServer(t *testing.T) {
 func TestClosedForGood(t *testing.T) {
 	is := is.New(t)
 	b := theBroker(t)
-	p := startProcess(t, "REALTIME_NATS_URL="+b.URL(0))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	defer l.Close()
+	var angry atomic.Bool
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", strings.TrimPrefix(b.URL(0), "nats://"))
+			if err != nil {
+				client.Close()
+				return
+			}
+			go func() {
+				defer server.Close()
+				io.Copy(server, client)
+			}()
+			go func() {
+				defer client.Close()
+				for buf := make([]byte, 64<<10); ; {
+					n, err := server.Read(buf)
+					if err != nil {
+						return
+					}
+					client.Write(buf[:n])
+					if string(buf[:n]) == "PONG\r\n" && angry.Load() { // between two messages
+						io.WriteString(client, "-ERR 'Invalid Client Protocol'\r\n")
+					}
+				}
+			}()
+		}
+	}()
+	p := startProcess(t, "REALTIME_NATS_URL=nats://"+l.Addr().String())
 	is.Equal(ask202(t, p.addr, 1), http.StatusAccepted)
-	b.Reload(t, 0, func(o *server.Options) { o.MaxPayload = 300 }) // less than what it knows
-	ask202(t, p.addr, 2)
+	angry.Store(true)
 	eventually(t, func() bool { return strings.Contains(p.logs.String(), "the connection has ended for good") })
 	is.Equal(p.wait().ExitCode(), 1)
 }

@@ -106,15 +106,13 @@ type Subscription struct {
 
 // Turned is why a client is turned away, as it is told, after an error of Connect.
 func Turned(err error) CloseReason {
-	for _, full := range []error{ErrFull, ErrTenantFull, ErrTenantShare, ErrPersonShare, ErrOverloaded, ErrDescriptors} {
-		if errors.Is(err, full) {
-			return CloseCapacity
-		}
-	}
-	if errors.Is(err, ErrDraining) {
+	switch {
+	case errors.Is(err, ErrDraining):
 		return CloseDrain
+	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrNotStored):
+		return CloseUnavailable
 	}
-	return CloseUnavailable
+	return CloseCapacity
 }
 
 // Away is how long a client stays away that was turned away for an error, beside what
