@@ -36,7 +36,7 @@ type Cluster struct {
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
 	if peers != nil {
-		presence.frozen = func() bool { return hub.Ready() != nil }
+		presence.frozen = func() bool { return !peers.Hears() }
 		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
 			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
 		}

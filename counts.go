@@ -92,6 +92,8 @@ const (
 	CloseReplaced CloseReason = "replaced"
 	ClosePending  CloseReason = "pending" // the token may be good later
 
+	CloseUnavailable CloseReason = "unavailable" // what the stream needs cannot be had now: the broker, or another hub, does not answer
+
 	// Of these no hub.closing tells: nobody is there to be told, or to listen.
 	CloseClient   CloseReason = "client"   // it left
 	CloseVanished CloseReason = "vanished" // without a word
@@ -129,8 +131,8 @@ func newHubCounts() *hubCounts {
 	return &hubCounts{
 		connects: newCounts(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: newCounts(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
-			CloseSlow, CloseCapacity, CloseReplaced),
-		refused:  newCounts(CloseDrain, CloseCapacity, ClosePending),
+			CloseSlow, CloseReplaced, CloseUnavailable),
+		refused:  newCounts(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable),
 		accepted: newCounts(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
 		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: newSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),

@@ -315,9 +315,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	for _, d := range servers {
 		go func() { failed <- d.serve() }()
 	}
+	var broken error
 	select {
 	case err := <-failed:
 		return err
+	case err := <-shared.over: // whoever starts the process again has another
+		broken = fmt.Errorf("the connection to NATS has ended for good: %w", err)
 	case <-ctx.Done():
 	}
 	atOnce := cluster.Alone() || context.Cause(ctx) == errInterrupted
@@ -356,7 +359,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		logger.Warn("streams cut", "err", err)
 	}
 	logger.Info("stopped")
-	return nil
+	return broken
 }
 
 // cannotListen says of which setting an address is, and what most often is wrong with it.
@@ -378,6 +381,7 @@ type backing struct {
 	log   Log
 	rooms SharedRooms
 	peers Peers
+	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }
 
@@ -407,7 +411,7 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	if err != nil {
 		return backing{}, fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
 	}
-	s := backing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
+	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
 	if !external {
 		s.rooms = broker.Rooms()
 	}

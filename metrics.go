@@ -246,6 +246,14 @@ func families() (all []family) {
 		func(l *look) map[string]float64 {
 			return words(map[Kept]int64{KeptHistory: l.Log.Gone[KeptHistory], KeptEpoch: l.Log.Gone[KeptEpoch], KeptMembers: l.Log.Gone[KeptMembers]})
 		})
+	add(counter, "broker_faults_total", "fault", "What was wrong with the broker, as this hub saw it.",
+		func(l *look) map[string]float64 {
+			values := map[string]float64{}
+			for _, fault := range []BrokerFault{FaultHistory, FaultMembership, FaultRefused, FaultMoved, FaultOther} {
+				values[string(fault)] = float64(l.Log.Faults[fault])
+			}
+			return values
+		})
 	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
 		func(l *look) map[string]float64 { return one(l.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",

@@ -107,10 +107,10 @@ func TestMetricsOfCapacity(t *testing.T) {
 	})
 	rec := httptest.NewRecorder()
 	moves(t, h.API.Handler(), map[string]float64{
-		"ready": -1, "streams_open": -1, `closes_total{reason="capacity"}`: 1, `presence_profiles{status="online"}`: -1, "deliveries_total": 1,
+		"ready": -1, "streams_open": -1, `closes_total{reason="unavailable"}`: 1, `presence_profiles{status="online"}`: -1, "deliveries_total": 1,
 	}, func() {
 		broker.Stop(0)
 		h.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	})
-	is.True(strings.Contains(rec.Body.String(), `event: hub.closing`+"\n"+`data: {"reason":"capacity"`))
+	is.True(strings.Contains(rec.Body.String(), `event: hub.closing`+"\n"+`data: {"reason":"unavailable"`))
 }

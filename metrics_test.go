@@ -357,12 +357,13 @@ func TestMetricsOfLostIDs(t *testing.T) {
 // closedWords is every label of ours and the words that it may have.
 var closedWords = map[string]string{
 	"realtime_connects_total":        `resume: complete fresh partial`,
-	"realtime_closes_total":          `reason: capacity client drain expired kicked noisy replaced slow vanished`,
-	"realtime_streams_refused_total": `reason: capacity drain pending`,
+	"realtime_closes_total":          `reason: client drain expired kicked noisy replaced slow unavailable vanished`,
+	"realtime_streams_refused_total": `reason: capacity drain pending unavailable`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_history_cut_total":     `bound: all tenant`,
 	"realtime_broker_lost_total":     `kept: epoch history membership`,
+	"realtime_broker_faults_total":   `fault: history membership moved other refused`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: admin client memberships probe publish`,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -30,11 +29,12 @@ type BrokerConfig struct {
 	Logger  *slog.Logger
 }
 
-// Broker is what hubs share over NATS JetStream. No other file knows NATS itself.
+// Broker is what hubs share over NATS JetStream. No file but this and natswatch.go
+// knows NATS itself.
 type Broker struct {
 	nc        *nats.Conn
 	connected atomic.Bool
-	refused   atomic.Pointer[error] // why the last attempt to connect failed
+	watch     *brokerWatch
 	logger    *slog.Logger
 	log       *brokerLog
 	rooms     *brokerRooms
@@ -44,10 +44,8 @@ type Broker struct {
 // How the connection is kept: a broker that is stopped is noticed within 2 s, and
 // nothing is sent later that was answered as failed.
 const (
-	brokerPing      = 700 * time.Millisecond
-	brokerPings     = 2
-	brokerReconnect = 100 * time.Millisecond
-	brokerDial      = time.Second
+	brokerPing  = 700 * time.Millisecond
+	brokerPings = 2
 )
 
 // ConnectBroker connects, and makes what the broker keeps; it waits as long as ctx
@@ -60,13 +58,16 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	}
 	rand.Read(b.peers.node[:])
 	b.log.shelves = newShelves(cfg.Limits, false, b.log.epoch)
-	options := []nats.Option{
-		nats.Name("realtimehub " + b.peers.name()), nats.NoEcho(), nats.RetryOnFailedConnect(true),
+	access := []nats.Option{nats.Name("realtimehub " + b.peers.name())}
+	if cfg.Creds != "" {
+		access = append(access, nats.UserCredentials(cfg.Creds))
+	}
+	b.watch = newBrokerWatch(access, cfg.Logger)
+	options := append(b.watch.options(cfg.URL),
+		nats.NoEcho(), nats.RetryOnFailedConnect(true),
 		nats.ReconnectBufSize(-1), nats.PingInterval(brokerPing), nats.MaxPingsOutstanding(brokerPings),
 		nats.MaxReconnects(-1), nats.ReconnectWait(brokerReconnect),
-		nats.Timeout(brokerDial),
 		nats.ConnectHandler(func(*nats.Conn) { b.connected.Store(true) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.refused.Store(&err) }), // LastError does not know
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			b.connected.Store(false)
 			cfg.Logger.Warn("broker: disconnected", "err", err)
@@ -75,13 +76,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 			b.connected.Store(true)
 			cfg.Logger.Info("broker: connected again", "to", nc.ConnectedServerName())
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			cfg.Logger.Warn("broker", "err", err)
-		}),
-	}
-	if cfg.Creds != "" {
-		options = append(options, nats.UserCredentials(cfg.Creds))
-	}
+	)
 	var err error
 	if b.nc, err = nats.Connect(cfg.URL, options...); err != nil {
 		return nil, err
@@ -90,19 +85,17 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		err = b.open(ctx, cfg)
 	}
 	if err != nil {
+		b.watch.end()
 		b.nc.Close()
 		return nil, err
 	}
+	b.watch.begin(b.nc, b.log.journal)
 	return b, nil
 }
 
-// why is why there is no connection yet.
-func (b *Broker) why() error {
-	if err := b.refused.Load(); err != nil {
-		return *err
-	}
-	return errors.New("no answer yet")
-}
+// Over has why the connection to the broker has ended, if it does so other than by Close:
+// nothing brings it back.
+func (b *Broker) Over() <-chan error { return b.watch.over }
 
 // reach waits for the first connection.
 func (b *Broker) reach(ctx context.Context) error {
@@ -110,11 +103,11 @@ func (b *Broker) reach(ctx context.Context) error {
 	defer ticker.Stop()
 	for n := 0; !b.connected.Load(); n++ {
 		if n%50 == 5 { // by then it is known why
-			b.logger.Warn("waiting for the broker", "err", b.why())
+			b.logger.Warn("waiting for the broker", "err", b.watch.why(b.nc))
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no server can be reached: %w", b.why())
+			return fmt.Errorf("no server can be reached: %w", b.watch.why(b.nc))
 		case <-ticker.C:
 		}
 	}
@@ -128,7 +121,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
 		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
 		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
-		Gone: func(what string) { log.lose(Kept(what)) },
+		Gone: func(what string) { log.lose(Kept(what)) }, Fault: func(what string) { b.watch.faults.add(BrokerFault(what), 1) },
 	}
 	if cfg.Prepare {
 		kept.Prepare = log.prepare
@@ -138,10 +131,12 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	}
 	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.AskAll
 	if rooms.table, err = journal.OpenTable(ctx, b.nc, cfg.Prefix, cfg.Replicas, cfg.Limits.TTL, cfg.Logger); err == nil {
+		log.journal.Requires(rooms.table)
+		log.faults, others.hears = b.watch.faults, log.journal.Heard
 		rooms.table.Gone = func() { log.lose(KeptMembers) }
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{
-			Prefix: cfg.Prefix, Node: name, Able: func() bool { return log.Ready() == nil }, Sure: log.journal.Prove, Logger: cfg.Logger,
+			Prefix: cfg.Prefix, Node: name, Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
 			Items: others.items, Changed: others.changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,
 		})
 	}
@@ -158,6 +153,7 @@ func (b *Broker) Close() {
 	b.peers.peers.Close()
 	b.log.journal.Close()
 	b.rooms.table.Close()
+	b.watch.end()
 	b.nc.Close()
 }
 

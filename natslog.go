@@ -23,6 +23,7 @@ type brokerLog struct {
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
 	gone    counts[Kept]
+	faults  counts[BrokerFault]
 	logger  *slog.Logger
 
 	keyMu sync.Mutex
@@ -434,6 +435,6 @@ func (l *brokerLog) Stats() LogStats {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
 	stats.CutTenant, stats.CutAll = l.journal.Cut()
-	stats.Gone = l.gone.now()
+	stats.Gone, stats.Faults = l.gone.now(), l.faults.now()
 	return stats
 }

@@ -19,6 +19,7 @@ type brokerPeers struct {
 	node   [4]byte
 	peers  *peers.Peers
 	known  func(tenant string, place uint64) bool // reads membership up to a place, and says that it has
+	hears  func() bool
 	sink   PeerSink
 	ready  chan struct{} // closed when sink is named
 	logger *slog.Logger
@@ -42,6 +43,9 @@ func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
 
 // Node implements Peers.
 func (p *brokerPeers) Node() [4]byte { return p.node }
+
+// Hears implements Peers.
+func (p *brokerPeers) Hears() bool { return p.hears() }
 
 // Others implements Peers.
 func (p *brokerPeers) Others() [][4]byte { return marks(p.peers.Nodes()) }

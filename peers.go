@@ -96,6 +96,8 @@ type Peers interface {
 	Follow(PeerSink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
+	// Hears says whether this hub is in touch with the broker, so that it hears the others.
+	Hears() bool
 	// Others are those that are there, as far as is known; Lost those that were given up
 	// lately since they were silent, and may be back.
 	Others() [][4]byte

@@ -269,6 +269,8 @@ type LogStats struct {
 	Unknown           bool // what is kept, as nobody answers
 	// How often this hub learned that a broker had lost it, since the start.
 	Gone map[Kept]int64
+	// What was wrong with the broker, and how often, since the start.
+	Faults map[BrokerFault]int64
 }
 
 // Kept is something that a broker keeps for all hubs.
@@ -279,4 +281,16 @@ const (
 	KeptHistory Kept = "history"
 	KeptEpoch   Kept = "epoch" // and the secret of cursors
 	KeptMembers Kept = "membership"
+)
+
+// BrokerFault is something that is wrong with a broker.
+type BrokerFault string
+
+// All that is told apart.
+const (
+	FaultHistory    BrokerFault = "history"    // it could not be changed, when that was tried
+	FaultMembership BrokerFault = "membership" // likewise
+	FaultRefused    BrokerFault = "refused"    // a server did not take the hub's credentials
+	FaultMoved      BrokerFault = "moved"      // a server could do nothing, and the hub has moved to another
+	FaultOther      BrokerFault = "other"      // the log says which
 )

@@ -106,8 +106,11 @@ type Subscription struct {
 
 // Turned is why a client is turned away, as it is told, after an error of Connect.
 func Turned(err error) CloseReason {
-	if errors.Is(err, ErrDraining) {
+	switch {
+	case errors.Is(err, ErrDraining):
 		return CloseDrain
+	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrNotStored):
+		return CloseUnavailable
 	}
 	return CloseCapacity
 }
@@ -128,23 +131,30 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 // Connect opens a connection and puts hub.ready on its stream, and what follows
 // the subscription's cursor: the one door of every transport, which then serves
 // c.Stream. ErrDraining, ErrFull and ErrOverloaded when none is taken; else an error is
-// the log's.
+// of what the stream needs, and Turned tells which.
 func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
 	if x.Overloaded() {
 		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
 	}
 	c, err := x.connect(ctx, s)
-	if err != nil {
-		x.count.refused.add(Turned(err), 1)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, err // its client has left
 	}
-	return c, err
+	return nil, x.TurnAway(s.Tenant, err)
 }
 
-// TurnAway counts a stream that does not get so far as to Connect, and returns err.
+// TurnAway counts a stream that is not taken, and returns err.
 func (x *streams) TurnAway(tenant string, err error) error {
-	x.count.refused.add(Turned(err), 1)
+	why := Turned(err)
+	x.count.refused.add(why, 1)
+	if why == CloseDrain {
+		return err
+	}
 	x.turnedOff.Do(func() {
-		x.logger.Warn("stream refused", "reason", string(Turned(err)), "tenant", tenant, "err", err)
+		x.logger.Warn("stream refused", "reason", string(why), "tenant", tenant, "err", err)
 	})
 	return err
 }
@@ -176,11 +186,6 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	t, err := x.reserve(ctx, c, s.Watch)
 	if err != nil {
 		x.tenants.forget(c.Tenant)
-		if !errors.Is(err, ErrDraining) {
-			x.turnedOff.Do(func() {
-				x.logger.Warn("stream refused", "reason", string(CloseCapacity), "tenant", c.Tenant, "err", err)
-			})
-		}
 		return nil, err
 	}
 	x.observer.Connected(c)
@@ -202,7 +207,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		r := &replay{
 			tenant: t, conn: c, log: x.log, logger: x.logger, told: from.Seq,
 			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
-			fail:   func() { x.Kick(c, CloseCapacity) },
+			fail:   func() { x.Kick(c, CloseUnavailable) },
 			count:  x.count,
 		}
 		if !x.members.ownsMembership() {

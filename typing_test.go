@@ -48,6 +48,7 @@ type castPeers struct {
 
 func (*castPeers) Follow(PeerSink)      {}
 func (*castPeers) Node() (node [4]byte) { return node }
+func (*castPeers) Hears() bool          { return true }
 func (*castPeers) Others() [][4]byte    { return nil }
 func (*castPeers) Lost() [][4]byte      { return nil }
 func (*castPeers) Complete(context.Context, string) bool {

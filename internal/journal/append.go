@@ -111,7 +111,11 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	}
 	l := j.life.Load()
 	highest := l.highest.Load()
+	begun := uptime()
 	last, duplicate, err := j.keep(ctx, b.messages, b.passes)
+	if err != nil || !duplicate { // those were known, and are not kept again
+		j.appended(ctx, begun, err)
+	}
 	if err != nil {
 		return err
 	}

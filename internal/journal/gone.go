@@ -122,7 +122,7 @@ type past struct {
 
 const (
 	pastKey = "least_per_subject"
-	pending = math.MaxUint64 // a place that is not known yet
+	notYet  = math.MaxUint64 // a place that is not known yet
 )
 
 func (p past) String() string { return fmt.Sprintf("%d %d", p.most, p.until) }
@@ -146,7 +146,7 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 		if p.most == 0 || before < p.most {
 			p.most = before
 		}
-		p.until = pending // until it has been raised
+		p.until = notYet // until it has been raised
 	}
 	config.Metadata = maps.Clone(old.Metadata)
 	for {
@@ -157,7 +157,7 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 			config.Metadata[pastKey] = p.String()
 		}
 		now, err := js.UpdateStream(ctx, config)
-		if err != nil || p.until != pending {
+		if err != nil || p.until != notYet {
 			return err
 		}
 		info, err := now.Info(ctx)

@@ -155,7 +155,7 @@ func TestALimitThatWasIsRemembered(t *testing.T) {
 	// Who was killed between has left it open.
 	stream := kept(t, one.nc, one.name)
 	config := stream.CachedInfo().Config
-	config.Metadata[pastKey] = past{11, pending}.String()
+	config.Metadata[pastKey] = past{11, notYet}.String()
 	js, err := jetstream.New(one.nc)
 	is.NoErr(err)
 	_, err = js.UpdateStream(t.Context(), config)

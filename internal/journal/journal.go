@@ -75,6 +75,9 @@ type Config struct {
 	// Gone, if any, says that the broker has lost something of all keys: "history", or
 	// "epoch", which is what all who share the journal agree on.
 	Gone func(what string)
+	// Fault, if any, says that a try has failed to change something, which it names:
+	// "history" or "membership".
+	Fault func(what string)
 }
 
 // Item is one message of a key.
@@ -107,7 +110,7 @@ type Journal struct {
 
 	number   atomic.Uint64 // of the last append
 	life     atomic.Pointer[life]
-	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
+	answered latest        // when the leader last did
 	unpassed atomic.Int64  // items that others could not be sent
 	bytes    atomic.Int64  // of the stream, as its leader last told
 	cutKey   atomic.Int64  // messages that were purged, past their key's bound
@@ -115,6 +118,7 @@ type Journal struct {
 	swept    atomic.Uint64 // the stream up to here was looked at
 	first    atomic.Uint64 // the stream's, as its leader last told
 
+	ready  readiness
 	heads  joined[state] // what the leader tells
 	looks  joined[state] // with all that depends on it
 	proved time.Time     // owned by look: when an answer was last shown to be old
@@ -163,6 +167,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		j.Close()
 		return nil, err
 	}
+	j.beginTrying(ctx)
 	j.done.Go(j.watch)
 	return j, nil
 }
@@ -259,17 +264,6 @@ func (j *Journal) Close() {
 		f.close()
 	}
 	j.done.Wait()
-}
-
-// Ready says why nothing can be kept now, nil when it can.
-func (j *Journal) Ready() error {
-	if !j.cfg.Connected() {
-		return errors.New("not connected to the broker")
-	}
-	if since := time.Since(time.Unix(0, j.answered.Load())); since > staleAfter {
-		return fmt.Errorf("the stream has had no leader for %.0f s", since.Seconds())
-	}
-	return nil
 }
 
 // Unpassed is how many items that are not kept could not be sent to others.

@@ -62,7 +62,7 @@ func (j *Journal) askState() (state, error) {
 		return state{}, err
 	}
 	s := info.State
-	j.answered.Store(time.Now().UnixNano())
+	j.answered.set(uptime())
 	j.bytes.Store(int64(s.Bytes))
 	j.first.Store(s.First)
 	j.room.told(int64(s.Bytes))

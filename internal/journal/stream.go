@@ -31,6 +31,7 @@ type stream struct {
 	inbox string
 	ended chan struct{}
 	asked atomic.Uint64
+	hung  latest // a replica did not answer
 
 	mu      sync.Mutex
 	waiting map[string]chan *nats.Msg // guarded by mu: answers, by their inbox's last token
@@ -97,10 +98,8 @@ func (s *stream) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 // errTorn: a part of an answer was lost on its way.
 var errTorn = errors.New("an answer of the broker has not come whole")
 
-// direct sends a get and hands each message to take, until the end; it returns the
-// end's header, nil where there was nothing. After an error some may have been handed
-// over.
-func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.Header, error) {
+// replica is direct of any replica. errHangs: no message came in a time.
+func (s *stream) replica(ctx context.Context, q get, within time.Duration, take func(*nats.Msg)) (nats.Header, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
@@ -110,7 +109,7 @@ func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.
 	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+s.name, inbox, body); err != nil {
 		return nil, err
 	}
-	timer := time.NewTimer(askTimeout)
+	timer := time.NewTimer(within)
 	defer timer.Stop()
 	several := q.Batch > 0 || len(q.MultiLast) > 0
 	last := uint64(0) // each part names the one before it
@@ -128,6 +127,7 @@ func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.
 					return nil, nil
 				}
 				last = parseSeq(msg.Header.Get("Nats-Sequence"))
+				timer.Reset(askTimeout)
 			case "204":
 				return msg.Header, nil
 			case "404":
@@ -136,7 +136,7 @@ func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.
 				return nil, errors.New("the broker: " + status + " " + msg.Header.Get("Description"))
 			}
 		case <-timer.C:
-			return nil, ErrUnconfirmed
+			return nil, errHangs
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-s.ended:
@@ -170,9 +170,11 @@ func (s *stream) subjectOf(ctx context.Context, seq uint64) (string, error) {
 
 // told is a message as the leader tells it; zero where there is none.
 type told struct {
-	Subject string `json:"subject"`
-	Seq     uint64 `json:"seq"`
-	Data    []byte `json:"data"`
+	Subject string    `json:"subject"`
+	Seq     uint64    `json:"seq"`
+	Header  []byte    `json:"hdrs"`
+	Data    []byte    `json:"data"`
+	At      time.Time `json:"time"`
 }
 
 // leader asks the stream's leader for one message.

@@ -1,0 +1,88 @@
+package dialer
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/natstest"
+)
+
+// While the connection comes back, to a server that says nothing, nobody waits for it who
+// wants to send or to ask; and it comes back once the server speaks.
+func TestNobodyWaitsForAConnection(t *testing.T) {
+	is := is.New(t)
+	const timeout = 20 * time.Second
+	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	away, back := make(chan struct{}, 1), make(chan struct{}, 1)
+	nc, err := nats.Connect(proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.Timeout(timeout), nats.RetryOnFailedConnect(true),
+		nats.PingInterval(50*time.Millisecond), nats.MaxPingsOutstanding(1), nats.ReconnectWait(time.Millisecond),
+		nats.SetCustomDialer(&Dialer{Timeout: timeout}), nats.SkipHostLookup(),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { away <- struct{}{} }), nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
+	is.NoErr(err)
+	defer nc.Close()
+	proxy.Silence()
+	defer proxy.Mend()
+	<-away
+	silent := time.Now()
+	for range 5 {
+		nc.Publish("a", nil)
+		nc.Subscribe("b", func(*nats.Msg) {})
+		nc.Request("c", nil, time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // it is being connected to
+	}
+	is.True(time.Since(silent) < timeout/2)
+	proxy.Mend()
+	<-back
+	is.NoErr(nc.FlushTimeout(30 * time.Second))
+}
+
+// What is not there is said at once; what nobody takes is closed.
+func TestDial(t *testing.T) {
+	is := is.New(t)
+	d := Dialer{Timeout: time.Minute}
+	var err error
+	for err = ErrDialing; errors.Is(err, ErrDialing); {
+		_, err = d.Dial("tcp", "127.0.0.1:1")
+	}
+	is.True(err != nil)
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	defer l.Close()
+	_, err = d.Dial("tcp", l.Addr().String())
+	is.Equal(err, ErrDialing) // it has said nothing
+	_, err = d.Dial("tcp", l.Addr().String())
+	is.Equal(err, ErrDialing)
+	server, err := l.Accept() // one for both
+	is.NoErr(err)
+	_, err = server.Write([]byte("INFO"))
+	is.NoErr(err)
+	var conn net.Conn
+	for err = ErrDialing; errors.Is(err, ErrDialing); {
+		conn, err = d.Dial("tcp", l.Addr().String())
+	}
+	is.NoErr(err)
+	defer conn.Close()
+	b := make([]byte, 4)
+	n := 0
+	for n < 4 {
+		m, err := conn.Read(b[n:])
+		is.NoErr(err)
+		n += m
+	}
+	is.Equal(string(b), "INFO")
+
+	_, err = d.Dial("tcp", l.Addr().String())
+	is.Equal(err, ErrDialing)
+	server, err = l.Accept()
+	is.NoErr(err)
+	_, err = server.Write([]byte("INFO"))
+	is.NoErr(err)
+	_, err = server.Read(b)
+	is.True(err != nil) // nobody came for it
+}

@@ -1,0 +1,128 @@
+package journal
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/natstest"
+)
+
+// A replica hangs, and every first question of any replica goes to it, or all do: what is
+// asked is answered all the same, and who asks next does not wait for it again.
+func TestAReplicaHangs(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 3)
+	cfg := settings
+	cfg.Replicas = 3
+	p := b.Proxies(t)[0]
+	one := openAt(t, p.URL(), "one", cfg)
+	table, err := OpenTable(t.Context(), one.nc, cfg.Prefix, 3, 0, cfg.Logger)
+	is.NoErr(err)
+	defer table.Close()
+	var places []uint64
+	for i := range 100 {
+		item := it("k", fmt.Sprint(i))
+		one.append(item)
+		places = append(places, item.Seq)
+	}
+	rows := make([]Row, 50)
+	for i := range rows {
+		rows[i] = Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
+	}
+	last, err := table.Put(t.Context(), "topic", "group", 0, rows)
+	is.NoErr(err)
+
+	p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.")
+		return v
+	})
+	hangs := time.Now()
+	for range 5 {
+		var got []string
+		is.NoErr(one.Read(t.Context(), "k", 0, places[99], func(list []Message) bool {
+			for _, m := range list {
+				got = append(got, string(m.Data))
+			}
+			return true
+		}))
+		is.Equal(len(got), 100)
+		is.Equal(got[99], "99")
+		span, err := one.Span(t.Context(), "k")
+		is.NoErr(err)
+		is.True(span.Oldest < places[0])
+		n := 0
+		after, err := table.Read(t.Context(), "topic", 0, last, func(rows []Row) { n += len(rows) })
+		is.NoErr(err)
+		is.Equal(n, 51) // with the group's own
+		is.Equal(after, last)
+		again := it("k", "7")
+		one.append(again)
+		is.True(again.Duplicate)
+		is.Equal(string(again.First), "7")
+	}
+	t.Logf("5 times all in %v", time.Since(hangs))
+}
+
+// The leader tells one after the other what a replica tells at once: the same, and of one
+// that is asked for alone how many follow.
+func TestTheLeaderTellsTheSame(t *testing.T) {
+	is := is.New(t)
+	one := open(t, natstest.Start(t, 1), 0, "one", settings)
+	for i := range 30 {
+		one.append(it([]string{"k", "other"}[i%2], fmt.Sprint(i)))
+	}
+	subject := one.subject("k")
+	for _, q := range []get{
+		{Seq: 1, Next: subject, Batch: 100}, {Seq: 9, Next: subject, Batch: 100}, {Seq: 1, Next: subject, Batch: 5},
+		{Seq: 1, Next: subject, Batch: 1}, {Seq: 100, Next: subject, Batch: 10}, {Seq: 1, Next: one.subject("none"), Batch: 1},
+		{Seq: 7}, {Seq: 1000},
+	} {
+		told := func(ask func(take func(*nats.Msg)) (nats.Header, error)) (list []Message, end nats.Header) {
+			end, err := ask(func(msg *nats.Msg) { list = append(list, one.messageOf(msg)) })
+			is.NoErr(err)
+			return list, end
+		}
+		many, end := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.replica(t.Context(), q, askTimeout, take) })
+		each, end2 := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.leaderEach(t.Context(), q, take) })
+		for i := range many {
+			many[i].prev = 0 // which is of the batch
+		}
+		is.Equal(each, many)
+		left, left2 := parseSeq(end.Get("Nats-Num-Pending")), parseSeq(end2.Get("Nats-Num-Pending"))
+		is.Equal(left > 0, left2 > 0)
+		is.True(q.Batch != 1 || left == left2)
+	}
+}
+
+// What is tried takes no place, and nothing that is kept goes.
+func TestTriesAreNotKept(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		one := open(t, b, 0, "one", cfg)
+		one.append(it("k", "a"))
+		before, err := one.state(t.Context())
+		is.NoErr(err)
+		for range 20 {
+			is.NoErr(one.tryHistory(t.Context()))
+		}
+		after, err := one.state(t.Context())
+		is.NoErr(err)
+		is.Equal(after, before)
+	})
+}
+
+// What went well is believed for a while, and what never went is not.
+func TestATryGrowsOld(t *testing.T) {
+	is := is.New(t)
+	var tried trial
+	is.True(tried.fault() != nil)
+	tried.went.set(uptime() - believed - 1)
+	is.True(tried.fault() != nil)
+	tried.went.set(uptime())
+	is.NoErr(tried.fault())
+}

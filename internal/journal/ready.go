@@ -1,0 +1,275 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Whether something can be kept is tried, each second, and not supposed. What is tried is
+// to purge a subject that has no message: the leader has the others agree on it as on a
+// message, and each writes that down, but it takes no place and nothing goes. A server that
+// has nobody to agree with writes nothing: there a key of the bucket is put as well, on the
+// same disk. Where an append, or that, was not kept, an anchor is, or is not, and that
+// decides.
+const (
+	tryEach = time.Second
+	// believed is how long it holds that something went well, from when it was begun: the
+	// next try has failed by then.
+	believed = tryEach + appendTimeout + 250*time.Millisecond
+	// bucketTimeout is short, as an anchor may have to be tried after it.
+	bucketTimeout = 300 * time.Millisecond
+	againAfter    = 100 * time.Millisecond
+	tryName       = "try" // of no key
+	mostTries     = 3     // at once, while nobody answers
+)
+
+// uptime is a time that no clock that is set changes. What has never been was long before.
+func uptime() time.Duration { return time.Since(started) }
+
+var started = time.Now().Add(-time.Hour)
+
+// latest is when something last happened, or was begun that has happened since.
+type latest struct{ at atomic.Int64 }
+
+func (l *latest) get() time.Duration { return time.Duration(l.at.Load()) }
+
+func (l *latest) set(at time.Duration) {
+	for {
+		known := l.at.Load()
+		if int64(at) <= known || l.at.CompareAndSwap(known, int64(at)) {
+			return
+		}
+	}
+}
+
+// trial is what is tried again and again.
+type trial struct {
+	// Static.
+	what  string // cannot be changed if it fails
+	try   func(context.Context) error
+	again chan struct{} // has it tried at once; nil: nobody does
+
+	went, failed latest
+	why          atomic.Pointer[error] // it failed
+}
+
+// run tries until it goes well, or for as long as an append may take.
+func (t *trial) run(ctx context.Context) error {
+	begun := uptime()
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	for {
+		err := t.try(ctx)
+		if err == nil {
+			t.went.set(begun)
+			return nil
+		}
+		select {
+		case <-time.After(againAfter):
+		case <-ctx.Done():
+			t.why.Store(&err)
+			t.failed.set(begun)
+			return err
+		}
+	}
+}
+
+// fault is why something cannot be done.
+func (t *trial) fault() error {
+	went := t.went.get()
+	switch {
+	case t.failed.get() > went:
+		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
+	case uptime()-went > believed:
+		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (uptime() - went).Seconds())
+	}
+	return nil
+}
+
+// readiness is what is known of whether something can be kept.
+type readiness struct {
+	trials []*trial // static once somebody asks; the first is the history's
+
+	kept, unkept latest // appends, by when they were begun
+	why          atomic.Pointer[error]
+}
+
+var errAway = errors.New("not connected to the broker")
+
+// Ready says why nothing can be kept now, nil when it can: that was tried.
+func (j *Journal) Ready() error {
+	if !j.cfg.Connected() {
+		return errAway
+	}
+	if j.ready.unkept.get() > j.ready.kept.get() {
+		return fmt.Errorf("what was appended is not kept: %w", *j.ready.why.Load())
+	}
+	for _, t := range j.ready.trials {
+		if err := t.fault(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Heard says whether a leader has answered lately, as it does when nothing can be kept.
+func (j *Journal) Heard() bool {
+	return j.cfg.Connected() && uptime()-j.answered.get() < staleAfter
+}
+
+// Stuck is for how long nobody has answered that the history can be changed, since
+// somebody last did; 0 while it can.
+func (j *Journal) Stuck() time.Duration {
+	t := j.ready.trials[0]
+	if t.failed.get() <= t.went.get() {
+		return 0
+	}
+	return uptime() - t.went.get()
+}
+
+// Requires has Ready try a table as well. It is called before anybody asks.
+func (j *Journal) Requires(t *Table) {
+	tries := &trial{what: "membership", try: func(ctx context.Context) error { return t.purgeNothing(ctx, j.cfg.Prefix+".row."+tryName) }}
+	tries.went.set(uptime()) // it has just been opened
+	j.ready.trials = append(j.ready.trials, tries)
+	j.done.Go(func() { j.keepTrying(tries) })
+}
+
+// TryThrough tries the history through another connection.
+func (j *Journal) TryThrough(ctx context.Context, nc *nats.Conn) error {
+	s, err := newStream(nc, j.name)
+	if err != nil {
+		return err
+	}
+	return s.purgeNothing(ctx, j.cutSubject(tryName))
+}
+
+// purgeNothing has those who keep the stream agree on a purge of what is not there.
+func (s *stream) purgeNothing(ctx context.Context, subject string) error {
+	body, err := json.Marshal(map[string]string{"filter": subject})
+	if err != nil {
+		return err
+	}
+	answer, err := s.ask(ctx, message("$JS.API.STREAM.PURGE."+s.name, body))
+	if err != nil {
+		return err
+	}
+	var purged struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &purged); err != nil {
+		return err
+	}
+	if purged.Error != nil {
+		return purged.Error
+	}
+	return nil
+}
+
+func (j *Journal) tryHistory(ctx context.Context) error {
+	if j.ready.unkept.get() > j.ready.kept.get() {
+		return j.tryAnchor(ctx)
+	}
+	err := j.purgeNothing(ctx, j.cutSubject(tryName))
+	if err == nil && j.cfg.Replicas == 1 {
+		once, cancel := context.WithTimeout(ctx, bucketTimeout)
+		defer cancel()
+		if _, _, err = j.request(once, message("$KV."+j.bucket()+"."+tryName, nil)); err != nil {
+			err = j.tryAnchor(ctx)
+		}
+	}
+	return err
+}
+
+func (j *Journal) tryAnchor(ctx context.Context) error {
+	begun := uptime()
+	_, _, err := j.request(ctx, message(j.cutSubject(anchorName), nil))
+	if err == nil {
+		j.ready.kept.set(begun)
+	}
+	return err
+}
+
+// appended notes what became of an append.
+func (j *Journal) appended(ctx context.Context, begun time.Duration, err error) {
+	if err == nil {
+		j.ready.kept.set(begun)
+		return
+	}
+	refused, ok := errors.AsType[*refusal](err)
+	switch {
+	case errors.Is(err, errKnown), errors.Is(err, ErrTooLarge), errors.Is(err, nats.ErrReconnectBufExceeded):
+		return
+	case ok && (refused.code == codeInProcess || refused.code == codeBatchesFull):
+		return // by who publishes
+	case !ok && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || uptime()-begun < appendTimeout/2):
+		return // who asked has not waited
+	}
+	j.ready.why.Store(&err)
+	j.ready.unkept.set(begun)
+	select {
+	case j.ready.trials[0].again <- struct{}{}:
+	default:
+	}
+}
+
+// beginTrying tries the history, and from then on again and again.
+func (j *Journal) beginTrying(ctx context.Context) {
+	t := &trial{what: "history", try: j.tryHistory, again: make(chan struct{}, 1)}
+	j.ready.trials = []*trial{t}
+	t.run(ctx)
+	j.done.Go(func() { j.keepTrying(t) })
+}
+
+// keepTrying tries until the journal's end.
+func (j *Journal) keepTrying(t *trial) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	status := j.nc.StatusChanged(nats.CONNECTED)
+	defer j.nc.RemoveStatusListener(status)
+	ticker := time.NewTicker(tryEach)
+	defer ticker.Stop()
+	running := make(chan struct{}, mostTries)
+	for {
+		select {
+		case <-j.ended:
+			return
+		case <-status:
+		case <-t.again:
+		case <-ticker.C:
+		}
+		if !j.cfg.Connected() {
+			continue
+		}
+		select {
+		case running <- struct{}{}:
+			j.done.Go(func() {
+				j.tryOnce(ctx, t)
+				<-running
+			})
+		default:
+		}
+	}
+}
+
+func (j *Journal) tryOnce(ctx context.Context, t *trial) {
+	failed := t.failed.get() > t.went.get()
+	err := t.run(ctx)
+	switch {
+	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why
+	case err != nil:
+		j.cfg.Logger.Warn("the broker keeps nothing", "what", t.what, "err", err)
+		if j.cfg.Fault != nil {
+			j.cfg.Fault(t.what)
+		}
+	case failed:
+		j.cfg.Logger.Info("the broker keeps again what it is told", "what", t.what)
+	}
+}
