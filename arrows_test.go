@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"counts":         {"target"},
 	"complaints":     {"counts"},
 	"peers":          {"counts", "target"},
-	"natslog":        {"shelf", "store", "validate", "event"},
+	"natslog":        {"counts", "shelf", "store", "validate", "event"},
 	"natsrooms":      {"natslog", "peers", "rooms", "store", "target"},
 	"natspeers":      {"peers", "target"},
 	"nats":           {"natspeers", "natsrooms", "natslog", "peers", "rooms", "shelf", "store"},

@@ -22,6 +22,7 @@ type brokerLog struct {
 	sinks   []Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
+	gone    counts[Kept]
 	logger  *slog.Logger
 
 	keyMu sync.Mutex
@@ -31,12 +32,16 @@ type brokerLog struct {
 }
 
 // epochID is of one tenant and one life of the stream, the same for all hubs.
-func (l *brokerLog) epochID(tenant string) []byte {
-	sum := sha256.Sum256([]byte(l.journal.Epoch() + " " + tenant))
+func (l *brokerLog) epochID(tenant string) []byte { return epochIDOf(tenant, l.journal.Epoch()) }
+
+func epochIDOf(tenant, life string) []byte {
+	sum := sha256.Sum256([]byte(life + " " + tenant))
 	return sum[:8]
 }
 
-func (l *brokerLog) epoch(tenant string) Epoch { return l.key().epoch(l.epochID(tenant)) }
+func (l *brokerLog) epoch(tenant string) Epoch { return l.epochOf(tenant, l.journal.Epoch()) }
+
+func (l *brokerLog) epochOf(tenant, life string) Epoch { return l.key().epoch(epochIDOf(tenant, life)) }
 
 // key is that of all hubs.
 func (l *brokerLog) key() *cursorKey {
@@ -79,7 +84,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
 			}
 		}
 		if items[i].Seq > 0 && e.Cursor.Seq == 0 { // else it is on a shelf, and others read it
-			e.Cursor = Cursor{l.epoch(e.Event.TenantID), items[i].Seq}
+			e.Cursor = Cursor{l.epochOf(e.Event.TenantID, items[i].Epoch), items[i].Seq}
 		}
 	}
 	return nil
@@ -196,17 +201,25 @@ func (l *brokerLog) lost(tenant string, place uint64) {
 
 // Attach implements Log.
 func (l *brokerLog) Attach(ctx context.Context, tenant string) (Cursor, error) {
-	head, err := l.journal.Attach(ctx, tenant)
-	if err != nil {
-		return Cursor{}, logError(err)
+	for {
+		head, life, err := l.journal.Attach(ctx, tenant)
+		if err != nil {
+			return Cursor{}, logError(err)
+		}
+		h := l.shelves.lock(tenant, true)
+		if l.journal.Epoch() != life { // the head is of another, and lost may have been told
+			h.mu.Unlock()
+			l.journal.Detach(tenant)
+			continue
+		}
+		if epoch := l.epochOf(tenant, life); h.epoch != epoch || h.attached == 0 && h.head < head {
+			l.shelves.resetLocked(h, epoch, head)
+		}
+		h.attached++
+		c := Cursor{h.epoch, h.head}
+		h.mu.Unlock()
+		return c, nil
 	}
-	h := l.shelves.lock(tenant, true)
-	defer h.mu.Unlock()
-	if epoch := l.epoch(tenant); h.epoch != epoch || h.attached == 0 && h.head < head {
-		l.shelves.resetLocked(h, l.epoch(tenant), head)
-	}
-	h.attached++
-	return Cursor{h.epoch, h.head}, nil
 }
 
 // Detach implements Log.
@@ -232,20 +245,28 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 	epoch := l.epoch(tenant)
 	c, ok := epoch.parse(cursor)
 	if h := l.shelves.lock(tenant, false); h != nil {
-		near := ok && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
+		near := ok && h.epoch == epoch && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
 		h.mu.Unlock()
 		if near {
 			return c, nil
 		}
 	}
 	span, err := l.journal.Span(ctx, tenant)
+	if err == nil && ok && c.Seq > span.Last {
+		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it.
+		if err = l.journal.Confirm(ctx, c.Seq); err == nil {
+			span, err = l.journal.Span(ctx, tenant)
+		}
+	}
 	if err != nil {
 		return Cursor{}, logError(err)
 	}
+	epoch = l.epochOf(tenant, span.Epoch)
+	c, ok = epoch.parse(cursor)
 	switch {
 	case cursor == "":
 		return Cursor{epoch, span.Oldest}, nil
-	case !ok || c.Seq > span.Last:
+	case !ok:
 		head, err := l.journal.Last(ctx, tenant)
 		if err != nil {
 			return Cursor{}, logError(err)
@@ -343,7 +364,7 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	if err != nil {
 		return Page{}, logError(err)
 	}
-	page := Page{Next: Cursor{l.epoch(tenant), max(span.Last, q.After)}}
+	page := Page{Next: Cursor{l.epochOf(tenant, span.Epoch), max(span.Last, q.After)}}
 	if h := l.shelves.lock(tenant, false); h != nil {
 		page.Next.Seq = max(q.After, min(page.Next.Seq, h.head)) // what comes after is told to the sinks
 		h.mu.Unlock()
@@ -371,5 +392,6 @@ func (l *brokerLog) Stats() LogStats {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
 	stats.CutTenant, stats.CutAll = l.journal.Cut()
+	stats.Gone = l.gone.now()
 	return stats
 }

@@ -265,4 +265,16 @@ type LogStats struct {
 	Unsent            int  // ephemeral events that other hubs could not be told of, since the start
 	Unread            int  // what other hubs stored and is no event to this one, since the start
 	Unknown           bool // what is kept, as nobody answers
+	// How often this hub learned that a broker had lost it, since the start.
+	Gone map[Kept]int64
 }
+
+// Kept is something that a broker keeps for all hubs.
+type Kept string
+
+// All that a broker keeps.
+const (
+	KeptHistory Kept = "history"
+	KeptEpoch   Kept = "epoch" // and the secret of cursors
+	KeptMembers Kept = "membership"
+)

@@ -151,7 +151,8 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 		return err
 	}
 	t.mu.Lock()
-	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
+	begun := t.head.Epoch != Epoch{} && t.head.Epoch != head.Epoch // another history, which was told meanwhile
+	if t.attached = !t.forgotten; t.attached && !begun && t.head.Seq <= head.Seq {
 		t.head = head
 		t.rooms.Unsure(head.Seq) // the tenant may have been here before
 	}

@@ -26,6 +26,8 @@ const (
 	codeBatchesFull = 10210
 	codeIncomplete  = 10176 // another leader has not seen the batch's beginning
 	codeNotLeader   = 10009
+
+	codeWrongLast, codeWrongLastInBatch = 10071, 10164 // another was first
 )
 
 // errKnown: some of a batch was there before.
@@ -77,7 +79,9 @@ func (j *Journal) Append(ctx context.Context, items []*Item) error {
 	return nil
 }
 
-func (it *Item) becomes(first *Item) { it.Duplicate, it.Seq, it.At = true, first.Seq, first.At }
+func (it *Item) becomes(first *Item) {
+	it.Duplicate, it.Seq, it.Epoch, it.At = true, first.Seq, first.Epoch, first.At
+}
 
 // append is Append of items none of which is another's duplicate.
 func (j *Journal) append(ctx context.Context, items []*Item) error {
@@ -105,23 +109,22 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	if err := j.takeRoom(ctx, b.messages, b.of); err != nil {
 		return err
 	}
-	highest := j.highest.Load()
+	l := j.life.Load()
+	highest := l.highest.Load()
 	last, duplicate, err := j.keep(ctx, b.messages, b.passes)
 	if err != nil {
 		return err
 	}
 	if duplicate { // one message, that was there
-		b.of[0].Duplicate, b.of[0].Seq = true, last
+		b.of[0].Duplicate, b.of[0].Seq, b.of[0].Epoch = true, last, l.epoch()
 		if len(items) > 1 {
 			return errKnown // what goes with it goes without it
 		}
 		return nil
 	}
-	if last <= highest {
-		j.cfg.Logger.Error("the broker has given a place again", "place", last)
-		j.again() // in another life
+	if l, err = j.lifeOf(ctx, l, highest, last); err != nil {
+		return err
 	}
-	j.saw(last)
 	seqs := map[string][]uint64{}
 	for i, it := range b.of {
 		if !it.Pass {
@@ -130,7 +133,10 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	}
 	for _, key := range keys {
 		items := p.items[key]
-		if j.awaitOwn(ctx, key, p, seqs[key]) {
+		for _, it := range items {
+			it.Epoch = l.epoch()
+		}
+		if j.awaitOwn(ctx, l, key, p, seqs[key]) {
 			continue
 		}
 		i := 0
@@ -281,7 +287,7 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 				refused, no := errors.AsType[*refusal](err)
 				switch {
 				case known:
-					it.Duplicate, it.Seq = true, seq
+					it.Duplicate, it.Seq, it.Epoch = true, seq, j.Epoch()
 					faults <- nil
 				case no && refused.code == codeInProcess && pause(ctx):
 					continue

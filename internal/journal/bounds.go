@@ -26,6 +26,7 @@ const (
 	anchors     = 16 // at least so many while a message has its age
 	anchorEvery = time.Hour
 	anchorName  = "anchor" // of no key, which are in upper case
+	markName    = "mark"   // likewise
 	alarmEvery  = time.Minute
 )
 
@@ -322,10 +323,16 @@ type GoneError struct{ Oldest uint64 } // the place from where on all is there
 func (e *GoneError) Error() string { return "the messages after this place have gone" }
 
 // whole asks whether nothing of a key has gone after a place; a *GoneError where it has.
-func (j *Journal) whole(ctx context.Context, key string, place uint64) error {
+// errStale: who was asked does not know of another place that exists.
+func (j *Journal) whole(ctx context.Context, key string, place, exists uint64) error {
 	span, err := j.Span(ctx, key)
-	if err == nil && place < span.Oldest {
-		err = &GoneError{span.Oldest}
+	switch {
+	case err != nil:
+		return err
+	case span.Last < exists:
+		return errStale
+	case place < span.Oldest:
+		return &GoneError{span.Oldest}
 	}
-	return err
+	return nil
 }

@@ -4,138 +4,274 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strconv"
-	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Of the epoch: the key of its counter, and how often a change is tried.
-const (
-	epochKey   = "epoch"
-	epochTries = 5
-	secretKey  = "secret"
-)
-
-// Secret is random bytes that all who share the journal have, and nobody else who
-// cannot read it.
-func (j *Journal) Secret() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.secret
+// life is one of the stream's. A broker that has lost what it kept, or the last of it,
+// gives places again: they are of another life then.
+//
+// It is another if the stream was made anew, or a counter was raised, which all who
+// share the journal keep in a bucket beside it. The counter is raised when a place has
+// been given again. Only what a message is given that the servers have kept shows that:
+// any other answer may be of one who does not know yet that he leads no more.
+type life struct {
+	created string // when the stream was made
+	count   uint64
+	secret  string // of all who share the journal
+	highest atomic.Uint64
+	over    atomic.Bool // a place was given again
 }
 
-// readSecret learns the secret, which the first who comes makes; whoever is there when
-// it was lost keeps it.
-func (j *Journal) readSecret(ctx context.Context) error {
-	ours := j.Secret()
-	if ours == "" {
-		ours = rand.Text() + rand.Text()
+// epoch names it.
+func (l *life) epoch() string {
+	if l.created == "" {
+		return ""
 	}
-	for {
-		entry, err := j.epochs.Get(ctx, secretKey)
-		if err == nil {
-			ours = string(entry.Value())
-		} else if errors.Is(err, jetstream.ErrKeyNotFound) {
-			_, err = j.epochs.Create(ctx, secretKey, []byte(ours))
-		}
-		if err == nil {
-			j.mu.Lock()
-			j.secret = ours
-			j.mu.Unlock()
-			return nil
-		}
-		if !errors.Is(err, jetstream.ErrKeyExists) || !pause(ctx) { // else a replica is behind
-			return err
-		}
-	}
-}
-
-// Epoch is new for each life of the stream: places of another mean nothing here.
-func (j *Journal) Epoch() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.epoch
-}
-
-// readEpoch learns the stream's life, and begins another where it goes on from an
-// earlier place than was seen before s was asked for: a broker that lost its last
-// writes gives places twice.
-func (j *Journal) readEpoch(ctx context.Context, s state, seen uint64) error {
-	var count, revision uint64
-	for try := 0; ; try++ {
-		entry, err := j.epochs.Get(ctx, epochKey)
-		switch {
-		case err == nil:
-			count, err = strconv.ParseUint(string(entry.Value()), 10, 64)
-			revision = entry.Revision()
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-			count, revision, err = 0, 0, nil
-		}
-		if err != nil {
-			return err
-		}
-		if s.last >= seen || j.changes(s, count) {
-			break // as we knew it, or somebody else has told already
-		}
-		if _, err = j.epochs.Update(ctx, epochKey, []byte(strconv.FormatUint(count+1, 10)), revision); err != nil && try == epochTries {
-			return err
-		}
-	}
-	epoch := strconv.FormatInt(s.created.UnixNano(), 36)
-	j.mu.Lock()
-	before := j.epoch
-	if strings.HasPrefix(before, epoch+".") && count < j.count {
-		count = j.count // a replica is behind
-	}
-	epoch += "." + strconv.FormatUint(count, 36)
-	j.epoch, j.count = epoch, count
-	j.mu.Unlock()
-	if before == epoch {
-		return nil
-	}
-	j.highest.Store(s.last)
-	if before != "" {
-		j.cfg.Logger.Error("the broker's history is another than before", "epoch", epoch)
-		j.restart(s.last)
-	}
-	return nil
-}
-
-// again has the epoch looked at: the broker has given a place twice.
-func (j *Journal) again() {
-	j.done.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-		defer cancel()
-		seen := j.highest.Load()
-		if s, err := j.state(ctx); err == nil {
-			j.readEpoch(ctx, s, max(seen, s.last+1))
-		}
-	})
-}
-
-// changes says whether a counter makes another epoch than ours.
-func (j *Journal) changes(s state, count uint64) bool {
-	return j.Epoch() != strconv.FormatInt(s.created.UnixNano(), 36)+"."+strconv.FormatUint(count, 36)
+	return l.created + "." + strconv.FormatUint(l.count, 36)
 }
 
 // saw notes a place that exists.
-func (j *Journal) saw(seq uint64) {
+func (l *life) saw(seq uint64) {
 	for {
-		highest := j.highest.Load()
-		if seq <= highest || j.highest.CompareAndSwap(highest, seq) {
+		highest := l.highest.Load()
+		if seq <= highest || l.highest.CompareAndSwap(highest, seq) {
 			return
 		}
 	}
 }
 
-// restart takes up all keys in another life of the stream.
-func (j *Journal) restart(last uint64) {
+// Epoch is new for each life of the stream: places of another mean nothing here.
+func (j *Journal) Epoch() string { return j.life.Load().epoch() }
+
+// Secret is random bytes that all who share the journal have, and nobody else who
+// cannot read it.
+func (j *Journal) Secret() string { return j.life.Load().secret }
+
+// Keys of the bucket.
+const (
+	epochKey  = "epoch"
+	secretKey = "secret"
+)
+
+// lookTimeout is for all that a look asks.
+const lookTimeout = 3 * askTimeout
+
+// look asks the leader for the stream and what life it is in. What the broker should
+// keep and does not is made anew.
+func (j *Journal) look() (state, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	l := j.life.Load()
+	seen := l.highest.Load()
+	s, err := j.heads.join(ctx)
+	if isGone(err) {
+		if err = j.prepare(ctx); err == nil {
+			s, err = j.heads.join(ctx)
+		}
+	}
+	if err != nil {
+		return s, err
+	}
+	created := s.life()
+	same := created == l.created
+	mine := uint64(0)
+	if same {
+		mine = l.count
+	}
+	secret, err := j.agree(ctx, secretKey, l.secret, func(theirs string) string { return theirs })
+	var count uint64
+	if err == nil {
+		count, err = j.countFrom(ctx, mine)
+	}
+	switch {
+	case same && (s.last < seen || l.over.Load()) && (err != nil || count == mine):
+		if !l.over.Load() {
+			place, err := j.mark(ctx)
+			if err != nil {
+				return s, err
+			}
+			if place > seen { // nothing was lost, and what we were told was old
+				l.saw(place)
+				return s, errStale
+			}
+		}
+		if err == nil {
+			count, err = j.countFrom(ctx, mine+1)
+		}
+	case same && err != nil: // this stream goes on, whatever is with the bucket
+		j.cfg.Logger.Warn("what hubs agree on is not known", "bucket", j.bucket(), "err", err)
+		return s, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	j.begin(&life{created: created, count: count, secret: secret}, s.last)
+	return s, nil
+}
+
+// begin begins a life, unless it is the one that we know.
+func (j *Journal) begin(l *life, last uint64) {
+	before := j.life.Load()
+	if l.epoch() == before.epoch() && l.secret == before.secret {
+		before.saw(last)
+		return
+	}
+	l.highest.Store(last)
+	j.life.Store(l)
+	if before.created == "" {
+		return
+	}
+	j.lose("history", "the broker's history is another than before", "epoch", l.epoch())
 	j.swept.Store(last)
 	for _, f := range j.followed() {
 		f.mu.Lock()
-		f.beginLocked(last, last)
+		if f.of != l {
+			f.of = l
+			f.loseLocked(last, last)
+		}
 		f.mu.Unlock()
-		j.cfg.Lost(f.key, last)
+	}
+}
+
+// lose tells of something that the broker has lost.
+func (j *Journal) lose(what, text string, about ...any) {
+	j.cfg.Logger.Error(text, about...)
+	if j.cfg.Gone != nil {
+		j.cfg.Gone(what)
+	}
+}
+
+// mark has the broker keep a message that says nothing, and returns its place.
+func (j *Journal) mark(ctx context.Context) (place uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	place, _, err = j.request(ctx, message(j.cutSubject(markName), nil, jetstream.MsgTTLHeader, "60"))
+	return place, err
+}
+
+// lifeOf is the life that a place is of, which was just given. l and highest are the
+// life, and its highest place, as they were before it was asked for.
+func (j *Journal) lifeOf(ctx context.Context, l *life, highest, place uint64) (*life, error) {
+	if place > highest {
+		l.saw(place)
+		if j.life.Load() != l {
+			return nil, ErrUnconfirmed // it may have been given before the end
+		}
+		return l, nil
+	}
+	j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", highest)
+	l.over.Store(true)
+	_, err := j.looks.join(ctx)
+	if now := j.life.Load(); now != l {
+		return now, nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnconfirmed, errors.Join(err, errStale))
+}
+
+// Confirm has the leader tell whether a place is of this life still, which somebody was
+// given in it: nil, once the leader tells of it; or where the life is over.
+func (j *Journal) Confirm(ctx context.Context, place uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	l := j.life.Load()
+	l.saw(place)
+	for {
+		s, err := j.looks.join(ctx)
+		switch {
+		case err == nil && (s.last >= place || j.life.Load() != l):
+			return nil
+		case err == nil:
+			err = errStale
+		}
+		if !errors.Is(err, errStale) || !pause(ctx) {
+			return err
+		}
+	}
+}
+
+func (j *Journal) bucket() string { return j.cfg.Prefix + "_epoch" }
+
+// countFrom is the counter, which is at least so high from now on.
+func (j *Journal) countFrom(ctx context.Context, least uint64) (count uint64, err error) {
+	ours := ""
+	if least > 0 {
+		ours = strconv.FormatUint(least, 10)
+	}
+	text, err := j.agree(ctx, epochKey, ours, func(theirs string) string {
+		if parseSeq(theirs) < least {
+			return ours
+		}
+		return theirs
+	})
+	return parseSeq(text), err
+}
+
+// agree is what all have at a key of the bucket: what choose makes of what is there, or
+// what is ours where there is nothing.
+func (j *Journal) agree(ctx context.Context, key, ours string, choose func(theirs string) string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	subject := "$KV." + j.bucket() + "." + key
+	for {
+		kept, err := j.leaderOf(ctx, "KV_"+j.bucket(), get{Last: subject})
+		if isGone(err) {
+			if err = j.prepareBucket(ctx); err == nil {
+				j.lose("epoch", "the broker has lost what hubs agree on, which is made anew", "bucket", j.bucket())
+				continue
+			}
+		}
+		if err != nil {
+			return "", err
+		}
+		theirs := string(kept.Data)
+		want := ours
+		if theirs != "" {
+			want = choose(theirs)
+		} else if key == secretKey && ours == "" {
+			want = rand.Text() + rand.Text()
+		}
+		if want == theirs {
+			return want, nil
+		}
+		_, _, err = j.request(ctx, message(subject, []byte(want), jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(kept.Seq, 10)))
+		if err == nil {
+			return want, nil
+		}
+		if refused, ok := errors.AsType[*refusal](err); !ok || refused.code != codeWrongLast && refused.code != codeWrongLastInBatch {
+			return "", err
+		}
+		if !pause(ctx) { // another was first
+			return "", ctx.Err()
+		}
+	}
+}
+
+// untilLooked has the life known for the first time.
+func (j *Journal) untilLooked(ctx context.Context) error {
+	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {
+		s, err := j.looks.join(ctx)
+		if err == nil {
+			j.swept.Store(s.last)
+		}
+		return err
+	})
+}
+
+// probe looks, and then after what did not come.
+func (j *Journal) probe() {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout+askTimeout)
+	defer cancel()
+	s, err := j.looks.join(ctx)
+	if err == nil {
+		err = j.sweep(ctx, s)
+	}
+	if err != nil && time.Since(j.warned) >= time.Second {
+		j.warned = time.Now()
+		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
 	}
 }

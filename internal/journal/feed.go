@@ -43,6 +43,7 @@ type feed struct {
 	place     uint64    // Handle has had all up to here
 	taken     uint64    // taken up to here, ≥ place
 	known     uint64    // the last place that is known to exist
+	of        *life     // all those places are in
 	part      []Message // of an append that is not whole yet
 	ready     []ready   // taken, waits for Prepare
 	readySize int       // bytes, of those
@@ -66,14 +67,14 @@ type ready struct {
 	life  uint64 // the feed's, when it was taken
 }
 
-// Attach follows a key from its head on, which is returned: all after it is handed
-// over, in order and once. Each Attach takes one Detach.
-func (j *Journal) Attach(ctx context.Context, key string) (head uint64, err error) {
+// Attach follows a key from its head on, which is returned with its epoch: all after it
+// is handed over, in order and once. Each Attach takes one Detach.
+func (j *Journal) Attach(ctx context.Context, key string) (head uint64, epoch string, err error) {
 	j.mu.Lock()
 	f := j.feeds[key]
 	first := f == nil
 	if first {
-		f = &feed{j: j, key: key, opened: make(chan struct{}), repairing: true, life: 1}
+		f = &feed{j: j, key: key, opened: make(chan struct{}), repairing: true, life: 1, of: j.life.Load()}
 		j.feeds[key], j.names[token(key)] = f, f
 	}
 	f.refs++
@@ -86,16 +87,16 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, err erro
 		case <-f.opened:
 		case <-ctx.Done():
 			j.Detach(key)
-			return 0, ctx.Err()
+			return 0, "", ctx.Err()
 		}
 	}
 	if f.err != nil {
 		j.Detach(key)
-		return 0, f.err
+		return 0, "", f.err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.place, nil
+	return f.place, f.of.epoch(), nil
 }
 
 // open subscribes, then asks: all that the leader keeps after its answer reaches us.
@@ -274,6 +275,7 @@ func (f *feed) liveLocked(m Message) {
 		f.held = nil
 	}
 	f.held = append(f.held, m)
+	f.of.saw(m.Seq)
 	f.knowLocked(m.Seq)
 }
 
@@ -282,7 +284,7 @@ func (f *feed) takeLocked(m Message) {
 	if m.Seq <= f.taken || f.closed {
 		return
 	}
-	f.j.saw(m.Seq)
+	f.of.saw(m.Seq)
 	f.taken, f.known = m.Seq, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history
@@ -338,10 +340,9 @@ func (f *feed) prepare() {
 	for (len(f.ready) > 0 || f.overrun) && !f.closed {
 		if f.overrun {
 			f.overrun = false
-			place := f.place
+			f.j.cfg.Logger.Warn("more is appended than can be prepared for", "key", f.key, "place", f.place)
+			f.j.cfg.Lost(f.key, f.place)
 			f.unlock()
-			f.j.cfg.Logger.Warn("more is appended than can be prepared for", "key", f.key, "place", place)
-			f.j.cfg.Lost(f.key, place)
 			f.mu.Lock()
 			continue
 		}

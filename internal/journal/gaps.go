@@ -13,10 +13,13 @@ import (
 const sweepKeys = 1024
 
 // know says that a place exists: what is missing up to it is read back.
-func (f *feed) know(seq uint64) {
+func (f *feed) know(of *life, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.knowLocked(seq)
+	if f.of == of {
+		of.saw(seq)
+		f.knowLocked(seq)
+	}
 }
 
 func (f *feed) knowLocked(seq uint64) {
@@ -68,7 +71,11 @@ func (f *feed) readBack(ctx context.Context) error {
 		return same
 	})
 	if gone, ok := errors.AsType[*GoneError](err); ok {
-		f.lose(life, gone.Oldest) // and once more, from what there is
+		f.mu.Lock()
+		if f.life == life { // once more, from what there is
+			f.loseLocked(gone.Oldest, max(f.known, gone.Oldest))
+		}
+		f.mu.Unlock()
 	}
 	if err != nil {
 		return err
@@ -86,24 +93,13 @@ func (f *feed) readBack(ctx context.Context) error {
 	return nil
 }
 
-// lose goes on after a place that is not the next, if our life is not over.
-func (f *feed) lose(life, place uint64) {
-	f.mu.Lock()
-	over := f.life != life
-	if !over {
-		f.beginLocked(place, max(f.known, place))
-	}
-	f.mu.Unlock()
-	if !over {
-		f.j.cfg.Lost(f.key, place)
-	}
-}
-
-// beginLocked begins anew after a place.
-func (f *feed) beginLocked(place, known uint64) {
+// loseLocked goes on after a place that is not the next, and says so before anything
+// that follows is handed over.
+func (f *feed) loseLocked(place, known uint64) {
 	f.part, f.early, f.held = nil, nil, nil
 	f.taken, f.place, f.known = place, place, known
 	f.life++
+	f.j.cfg.Lost(f.key, place)
 }
 
 // sweep looks for last messages that did not come, which have none after them that
@@ -143,6 +139,7 @@ func (j *Journal) sweep(ctx context.Context, s state) error {
 func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, last uint64) (upTo uint64, err error) {
 	type waiting struct {
 		feed *feed
+		of   *life
 		from uint64 // all up to here is known
 		idle bool
 	}
@@ -152,7 +149,7 @@ func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, l
 	for _, f := range feeds {
 		w := waiting{feed: f}
 		f.mu.Lock()
-		w.from, w.idle = f.known, f.idleLocked()
+		w.of, w.from, w.idle = f.of, f.known, f.idleLocked()
 		if w.idle {
 			w.from = f.place
 		}
@@ -175,7 +172,7 @@ func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, l
 	end, err := j.direct(ctx, get{Seq: from + 1, MultiLast: names}, func(msg *nats.Msg) {
 		name, seq := msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence"))
 		if w, ok := rest[name]; ok && seq > w.from {
-			w.feed.know(seq)
+			w.feed.know(w.of, seq)
 			delete(rest, name)
 		}
 	})
@@ -185,7 +182,7 @@ func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, l
 	upTo = parseSeq(end.Get("Nats-UpTo-Sequence")) // 0: the replica has no message of these
 	for _, w := range rest {
 		if w.idle && w.from < upTo {
-			w.feed.quiet(w.from, upTo)
+			w.feed.quiet(w.of, w.from, upTo)
 		}
 	}
 	return upTo, nil
@@ -203,14 +200,11 @@ func (f *feed) idleLocked() bool {
 }
 
 // quiet moves a feed's place on to where the leader knows of nothing for it.
-func (f *feed) quiet(from, to uint64) {
+func (f *feed) quiet(of *life, from, to uint64) {
 	f.mu.Lock()
-	moved := f.idleLocked() && f.place == from
-	if moved {
+	defer f.mu.Unlock()
+	if f.of == of && f.idleLocked() && f.place == from {
 		f.place, f.taken, f.known = to, to, to
-	}
-	f.mu.Unlock()
-	if moved {
 		f.j.cfg.Quiet(f.key, to)
 	}
 }

@@ -66,8 +66,12 @@ type Config struct {
 	Prepare func(key string, items []*Item)
 	// Quiet says that a key has nothing more up to a place.
 	Quiet func(key string, place uint64)
-	// Lost says that what followed cannot be had; the key goes on after a place.
+	// Lost says that what followed cannot be had; the key goes on after a place, of the
+	// life that Epoch then names.
 	Lost func(key string, place uint64)
+	// Gone, if any, says that the broker has lost something of all keys: "history", or
+	// "epoch", which is what all who share the journal agree on.
+	Gone func(what string)
 }
 
 // Item is one message of a key.
@@ -78,6 +82,7 @@ type Item struct {
 	Pass bool // for who follows now; not kept
 
 	Seq       uint64    // its place, the first's for a duplicate; 0: not kept
+	Epoch     string    // of that place; set by Append
 	Duplicate bool      // its id was there before, and nothing was done
 	At        time.Time // when it, or a duplicate's first, was kept; zero: unknown
 	First     []byte    // of a duplicate, its first's data, if it is kept still
@@ -91,14 +96,13 @@ type Item struct {
 type Journal struct {
 	// Static.
 	*stream
-	cfg    Config
-	epochs jetstream.KeyValue
-	pumps  []chan *nats.Msg
-	slots  chan struct{} // batches under way
-	done   sync.WaitGroup
+	cfg   Config
+	pumps []chan *nats.Msg
+	slots chan struct{} // batches under way
+	done  sync.WaitGroup
 
 	number   atomic.Uint64 // of the last append
-	highest  atomic.Uint64 // place that was ever seen
+	life     atomic.Pointer[life]
 	answered atomic.Int64  // when the leader last answered, Unix nanoseconds
 	unpassed atomic.Int64  // items that others could not be sent
 	bytes    atomic.Int64  // of the stream, as its leader last told
@@ -106,17 +110,16 @@ type Journal struct {
 	cutAll   atomic.Int64  // and past that of all
 	swept    atomic.Uint64 // the stream up to here was looked at
 
-	heads heads
-	room  room
+	heads  joined[state] // what the leader tells
+	looks  joined[state] // with all that depends on it
+	room   room
+	warned time.Time // owned by watch
 
 	mu sync.Mutex
 	// Guarded by mu.
-	epoch  string
-	secret string // of all who share the journal
-	count  uint64 // of lives of one stream; part of epoch
-	feeds  map[string]*feed
-	names  map[string]*feed // by what stands for the key in subjects
-	own    map[uint64]*parcel
+	feeds map[string]*feed
+	names map[string]*feed // by what stands for the key in subjects
+	own   map[uint64]*parcel
 }
 
 // Open makes the stream, or adapts it to the settings, and watches over it until
@@ -130,9 +133,13 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
-	j.heads.ask = j.askState
+	j.life.Store(&life{})
+	j.heads.ask, j.looks.ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := j.prepareBucket(ctx); err != nil {
 		return nil, err
 	}
 	for range pumps {
@@ -140,17 +147,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		j.pumps = append(j.pumps, pump)
 		j.done.Go(func() { j.pump(pump) })
 	}
-	if err := untilMade(ctx, cfg.Logger, func(ctx context.Context) error {
-		state, err := j.state(ctx)
-		if err == nil {
-			j.swept.Store(state.last)
-			err = j.readSecret(ctx)
-		}
-		if err == nil {
-			err = j.readEpoch(ctx, state, 0)
-		}
-		return err
-	}); err != nil {
+	if err := j.untilLooked(ctx); err != nil {
 		j.Close()
 		return nil, err
 	}
@@ -158,12 +155,8 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 	return j, nil
 }
 
-// prepare makes what the broker keeps for us.
+// prepare makes the stream, or adapts it.
 func (j *Journal) prepare(ctx context.Context) error {
-	js, err := jetstream.New(j.nc)
-	if err != nil {
-		return err
-	}
 	unlimited := func(n int64) int64 { return cmp.Or(n, -1) }
 	perKey := int64(j.cfg.PerKey)
 	if perKey > 0 {
@@ -176,13 +169,26 @@ func (j *Journal) prepare(ctx context.Context) error {
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {
+	return j.make(ctx, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, config)
-		if err == nil {
-			j.epochs, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.cfg.Prefix + "_epoch", Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
-		}
 		return err
 	})
+}
+
+// prepareBucket makes what is beside the stream.
+func (j *Journal) prepareBucket(ctx context.Context) error {
+	return j.make(ctx, func(ctx context.Context, js jetstream.JetStream) error {
+		_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.bucket(), Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
+		return err
+	})
+}
+
+func (j *Journal) make(ctx context.Context, do func(context.Context, jetstream.JetStream) error) error {
+	js, err := jetstream.New(j.nc)
+	if err != nil {
+		return err
+	}
+	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error { return do(ctx, js) })
 }
 
 // untilMade tries as long as ctx allows and the broker may still come to it.
@@ -259,31 +265,4 @@ func (j *Journal) watch() {
 			j.probe()
 		}
 	}
-}
-
-func (j *Journal) probe() {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	seen := j.highest.Load()
-	s, err := j.state(ctx)
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
-		j.cfg.Logger.Error("the broker's stream is gone and is made anew")
-		if err = j.prepare(ctx); err == nil {
-			err = j.readSecret(ctx)
-		}
-		if err == nil {
-			s, err = j.state(ctx)
-		}
-	}
-	if err == nil {
-		err = j.readEpoch(ctx, s, seen)
-	}
-	if err == nil {
-		err = j.sweep(ctx, s)
-	}
-	if err != nil {
-		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
-		return
-	}
-	j.saw(s.last)
 }

@@ -32,6 +32,12 @@ var settings = Config{Prefix: "test", Replicas: 1, PerKey: 1000, Bytes: 64 << 20
 
 func open(t *testing.T, b *natstest.Broker, server int, node string, cfg Config) *user {
 	t.Helper()
+	return openAt(t, b.URL(server), node, cfg)
+}
+
+// openAt is open at a server, or several with commas.
+func openAt(t *testing.T, url, node string, cfg Config) *user {
+	t.Helper()
 	u := &user{t: t, got: map[string][]string{}, lost: map[string]uint64{}}
 	cfg.Node, cfg.Logger = node, slog.New(slog.DiscardHandler)
 	cfg.Handle = func(key string, items []*Item) {
@@ -44,14 +50,22 @@ func open(t *testing.T, b *natstest.Broker, server int, node string, cfg Config)
 	}
 	cfg.Flush = func(string) {}
 	cfg.Quiet = func(string, uint64) {}
+	told := cfg.Lost
 	cfg.Lost = func(key string, place uint64) {
+		if told != nil {
+			told(key, place)
+		}
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.lost[key] = place
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	nc := b.Connect(t, server, nats.NoEcho(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1))
+	nc, err := nats.Connect(url, nats.NoEcho(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
 	cfg.Connected = nc.IsConnected
 	j, err := Open(ctx, nc, cfg)
 	if err != nil {
@@ -64,7 +78,7 @@ func open(t *testing.T, b *natstest.Broker, server int, node string, cfg Config)
 
 func (u *user) attach(key string) uint64 {
 	u.t.Helper()
-	head, err := u.Attach(u.t.Context(), key)
+	head, _, err := u.Attach(u.t.Context(), key)
 	if err != nil {
 		u.t.Fatal(err)
 	}

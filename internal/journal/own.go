@@ -57,7 +57,7 @@ func (j *Journal) passOwn(key string, p *parcel) {
 
 // awaitOwn waits until our own items have reached our own feed, if the key is
 // followed, and says whether they have.
-func (j *Journal) awaitOwn(ctx context.Context, key string, p *parcel, seqs []uint64) bool {
+func (j *Journal) awaitOwn(ctx context.Context, l *life, key string, p *parcel, seqs []uint64) bool {
 	f := j.feed(key)
 	if f == nil {
 		return j.isTaken(key, p)
@@ -80,7 +80,7 @@ func (j *Journal) awaitOwn(ctx context.Context, key string, p *parcel, seqs []ui
 		case <-p.done[key]:
 			return true
 		case <-timer.C:
-			f.know(last)
+			f.know(l, last)
 			timer.Reset(echoTime)
 		case <-ctx.Done(): // it is kept, and will be read back
 			return j.isTaken(key, p)

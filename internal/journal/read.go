@@ -10,8 +10,15 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// readBatch is how many messages are asked for at once.
-const readBatch = 512
+// How many messages are asked for at once, and bytes: the more, the longer one reads.
+const (
+	readBatch = 512
+	readBytes = 128 << 10
+	mostBytes = 4 << 20
+)
+
+// readPatience is how long a replica may lag behind.
+const readPatience = 3 * time.Second
 
 // errStale: a replica has not yet what the leader told.
 var errStale = errors.New("a replica of the stream is behind")
@@ -37,23 +44,36 @@ func (j *Journal) messageOf(msg *nats.Msg) Message {
 
 // Read reads a key's messages after a place up to another that is known to exist,
 // in parts, until take says that it is enough. A *GoneError where some had gone when a
-// part was read: what was taken before is whole.
+// part was read: what was taken before is whole. It waits for a replica that lags behind,
+// but no more than 3 s without anything new.
 func (j *Journal) Read(ctx context.Context, key string, after, until uint64, take func([]Message) bool) error {
 	subject := j.subject(key)
-	for wait := time.Millisecond; after < until; {
+	l := j.life.Load()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lags := time.AfterFunc(readPatience, cancel)
+	defer lags.Stop()
+	wait := time.Millisecond
+	for bytes := readBytes; after < until; bytes = min(2*bytes, mostBytes) {
 		var list []Message
-		_, err := j.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
+		_, err := j.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
 		if err != nil {
 			return err
 		}
 		for len(list) > 0 && list[len(list)-1].Seq > until {
 			list = list[:len(list)-1]
 		}
-		if err := j.whole(ctx, key, after); err != nil { // asked last: what goes meanwhile is told of
+		// Asked last: what goes meanwhile is told of. Who leads, or does no more, has all
+		// that is to be read.
+		if err := j.whole(ctx, key, after, until); err != nil {
 			return err
+		}
+		if j.life.Load() != l {
+			return errStale
 		}
 		if len(list) > 0 {
 			after = list[len(list)-1].Seq
+			lags.Reset(readPatience)
 			if !take(list) {
 				return nil
 			}
@@ -79,6 +99,7 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 type Span struct {
 	Oldest uint64 // the place before the first message that can be read
 	Last   uint64 // the stream's last place, of any key
+	Epoch  string // of these places
 }
 
 // Span asks what can be read of a key. After a place that is not before Oldest
@@ -97,17 +118,21 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 		place, err := j.cutOf(ctx, key)
 		cuts <- answer{place, err}
 	}()
+	l := j.life.Load()
 	s, err := j.state(ctx)
 	first, cut := <-firsts, <-cuts
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
 		return Span{}, err
+	}
+	if j.life.Load() != l {
+		return Span{}, errStale
 	}
 	// All before the stream's first message may have been this key's.
 	whole := max(s.first, 1) - 1
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, first.place, cut.place), s.last}, nil
+	return Span{max(whole, first.place, cut.place), s.last, l.epoch()}, nil
 }
 
 // firstOf is the place of a key's first message, if the limit of a key's messages may have

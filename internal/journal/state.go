@@ -3,6 +3,8 @@ package journal
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,6 +20,11 @@ type state struct {
 	bytes       uint64
 }
 
+// life is the stream's, by when it was made.
+func (s state) life() string { return strconv.FormatInt(s.created.UnixNano(), 36) }
+
+var errNoLeader = errors.New("the stream has no leader")
+
 func (j *Journal) askState() (state, error) {
 	var info struct {
 		Created time.Time `json:"created"`
@@ -28,6 +35,9 @@ func (j *Journal) askState() (state, error) {
 			Last     uint64 `json:"last_seq"`
 			Subjects int    `json:"num_subjects"`
 		} `json:"state"`
+		Cluster *struct {
+			Leader string `json:"leader"`
+		} `json:"cluster"`
 		Error *jetstream.APIError `json:"error"`
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
@@ -38,6 +48,9 @@ func (j *Journal) askState() (state, error) {
 	}
 	if err == nil && info.Error != nil {
 		err = info.Error
+	}
+	if err == nil && info.Cluster != nil && info.Cluster.Leader == "" {
+		err = errNoLeader // any replica answers then, as far as it has come
 	}
 	if err != nil {
 		return state{}, err
@@ -50,29 +63,39 @@ func (j *Journal) askState() (state, error) {
 }
 
 // state asks the leader, or joins another's question that is not yet sent: so what
-// was subscribed to before is known to the leader when it answers.
-func (j *Journal) state(ctx context.Context) (state, error) { return j.heads.join(ctx) }
+// was subscribed to before is known to the leader when it answers. errStale where the
+// answer is older than what we have seen, or of a life that we do not know yet.
+func (j *Journal) state(ctx context.Context) (state, error) {
+	l := j.life.Load()
+	seen := l.highest.Load()
+	s, err := j.heads.join(ctx)
+	if err == nil && (s.last < seen || s.life() != l.created) {
+		err = errStale
+	}
+	return s, err
+}
 
-// heads lets many ask one question.
-type heads struct {
-	ask func() (state, error) // static
+// joined lets many who ask the same share one answer, to a question that was put after
+// they asked.
+type joined[T any] struct {
+	ask func() (T, error) // static
 
 	mu sync.Mutex
 	// Guarded by mu.
-	next    *question
+	next    *question[T]
 	running bool
 }
 
-type question struct {
+type question[T any] struct {
 	answered chan struct{}
-	state    state
+	answer   T
 	err      error
 }
 
-func (h *heads) join(ctx context.Context) (state, error) {
+func (h *joined[T]) join(ctx context.Context) (answer T, err error) {
 	h.mu.Lock()
 	if h.next == nil {
-		h.next = &question{answered: make(chan struct{})}
+		h.next = &question[T]{answered: make(chan struct{})}
 	}
 	q := h.next
 	if !h.running {
@@ -82,13 +105,13 @@ func (h *heads) join(ctx context.Context) (state, error) {
 	h.mu.Unlock()
 	select {
 	case <-q.answered:
-		return q.state, q.err
+		return q.answer, q.err
 	case <-ctx.Done():
-		return state{}, ctx.Err()
+		return answer, ctx.Err()
 	}
 }
 
-func (h *heads) run() {
+func (h *joined[T]) run() {
 	for {
 		h.mu.Lock()
 		q := h.next
@@ -98,7 +121,7 @@ func (h *heads) run() {
 		if q == nil {
 			return
 		}
-		q.state, q.err = h.ask()
+		q.answer, q.err = h.ask()
 		close(q.answered)
 	}
 }

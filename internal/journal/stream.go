@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // get is a direct get: any replica answers, in one or several messages.
@@ -19,6 +20,7 @@ type get struct {
 	Next      string   `json:"next_by_subj,omitempty"`
 	Last      string   `json:"last_by_subj,omitempty"`
 	Batch     int      `json:"batch,omitempty"`
+	MaxBytes  int      `json:"max_bytes,omitempty"` // about; the broker's own limit is larger
 	MultiLast []string `json:"multi_last,omitempty"`
 }
 
@@ -92,8 +94,12 @@ func (s *stream) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	}
 }
 
-// direct sends a get and hands each message to take, until that says enough or the
-// end; it returns the end's header, nil where there was nothing.
+// errTorn: a part of an answer was lost on its way.
+var errTorn = errors.New("an answer of the broker has not come whole")
+
+// direct sends a get and hands each message to take, until the end; it returns the
+// end's header, nil where there was nothing. After an error some may have been handed
+// over.
 func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.Header, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
@@ -106,15 +112,22 @@ func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.
 	}
 	timer := time.NewTimer(askTimeout)
 	defer timer.Stop()
+	several := q.Batch > 0 || len(q.MultiLast) > 0
+	last := uint64(0) // each part names the one before it
 	for {
 		select {
 		case msg := <-answers:
-			switch status := msg.Header.Get("Status"); status {
+			status := msg.Header.Get("Status")
+			if several && (status == "" || status == "204") && parseSeq(msg.Header.Get("Nats-Last-Sequence")) != last {
+				return nil, errTorn
+			}
+			switch status {
 			case "":
 				take(msg)
-				if q.Batch == 0 && len(q.MultiLast) == 0 {
+				if !several {
 					return nil, nil
 				}
+				last = parseSeq(msg.Header.Get("Nats-Sequence"))
 			case "204":
 				return msg.Header, nil
 			case "404":
@@ -163,34 +176,40 @@ type told struct {
 }
 
 // leader asks the stream's leader for one message.
-func (s *stream) leader(ctx context.Context, q get) (told, error) {
+func (s *stream) leader(ctx context.Context, q get) (told, error) { return s.leaderOf(ctx, s.name, q) }
+
+// leaderOf is leader of a stream of any name.
+func (s *stream) leaderOf(ctx context.Context, name string, q get) (told, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return told{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	msg, err := s.ask(ctx, message("$JS.API.STREAM.MSG.GET."+s.name, body))
+	msg, err := s.ask(ctx, message("$JS.API.STREAM.MSG.GET."+name, body))
 	if err != nil {
 		return told{}, err
 	}
 	var answer struct {
-		Message told `json:"message"`
-		Error   *struct {
-			Code        int    `json:"code"`
-			Description string `json:"description"`
-		} `json:"error"`
+		Message told                `json:"message"`
+		Error   *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(msg.Data, &answer); err != nil {
 		return told{}, err
 	}
-	switch {
-	case answer.Error != nil && answer.Error.Code == 404:
-		return told{}, nil
-	case answer.Error != nil:
-		return told{}, errors.New("the broker: " + answer.Error.Description)
+	if answer.Error == nil {
+		return answer.Message, nil
 	}
-	return answer.Message, nil
+	if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+		return told{}, nil
+	}
+	return told{}, answer.Error
+}
+
+// isGone says that an error is the broker's word that it has no such stream.
+func isGone(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound
 }
 
 // publish sends messages, several as a batch of that name, and beside them, before

@@ -139,7 +139,7 @@ func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows 
 		cancel()
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			switch refused.code {
-			case 10071, 10164: // another last sequence
+			case codeWrongLast, codeWrongLastInBatch:
 				if !some {
 					return 0, ErrConflict
 				}
