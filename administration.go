@@ -64,24 +64,16 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	list := a.cluster.Connections(r.Context(), tenant, of)
-	count := len(list)
-	if after := strings.ToLower(query.Get("after")); after != "" {
-		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
-			if c.ID.String() <= id {
-				return -1
-			}
-			return 1
-		})
-		list = list[from:]
+	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit)
+	if err != nil {
+		return err
 	}
 	var next *string
-	if len(list) > limit {
-		list = list[:limit]
-		id := list[limit-1].ID.String()
+	if page.more {
+		id := page.list[len(page.list)-1].ID.String()
 		next = &id
 	}
-	list = slices.Clone(list) // which was as long as the tenant is large
+	list := slices.Clone(page.list) // which was as long as the tenant is large
 	memory := a.quotas.Answer(r, who)
 	defer memory.close()
 	out, err := newRows(w, http.StatusOK, memory, "connections")
@@ -93,7 +85,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 			break
 		}
 	}
-	return out.end("count", count, "next", next)
+	return out.end("count", page.count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.
@@ -102,7 +94,10 @@ func (a *administrator) tenantConnection(r *http.Request, who *Caller) (*Connect
 	if err != nil {
 		return nil, err
 	}
-	c := a.cluster.Find(r.Context(), r.PathValue("id"))
+	c, err := a.cluster.Find(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
 	if c == nil || c.Tenant != tenant {
 		return nil, errNoConnection
 	}
@@ -118,11 +113,11 @@ func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *
 }
 
 func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	c, err := a.tenantConnection(r, who)
+	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
-	return done(w, a.cluster.Kick(r.Context(), c, CloseKicked))
+	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), CloseKicked))
 }
 
 func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -135,7 +130,9 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	a.cluster.KickAll(r.Context(), a.cluster.Connections(r.Context(), tenant, &p), CloseKicked)
+	if err := a.cluster.KickProfile(r.Context(), tenant, p, CloseKicked); err != nil {
+		return err
+	}
 	return noContent(w)
 }
 
@@ -212,7 +209,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.hub.Know(r.Context(), tenant); err != nil {
+	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	wanted := func(s Status) bool { return status == "" || s == status }
@@ -246,7 +243,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	defer memory.close()
 	asked, err := smallCall.profiles(r, memory)
 	if err == nil {
-		err = question(a.hub.Know(r.Context(), tenant))
+		err = question(a.hub.KnowAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
@@ -263,7 +260,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
 	}
-	if err := a.hub.Know(r.Context(), tenant); err != nil {
+	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	return a.presences(w, r, who, []ProfileRef{p}, nil)
@@ -276,7 +273,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	}
 	members, err := a.hub.Members(r.Context(), tenant, room)
 	if err == nil {
-		err = a.hub.Know(r.Context(), tenant)
+		err = a.hub.KnowAll(r.Context(), tenant)
 	}
 	if err != nil {
 		return err

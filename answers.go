@@ -247,11 +247,16 @@ func noContent(w http.ResponseWriter) error {
 }
 
 // done answers a call about a connection that was found, if it still was there.
-func done(w http.ResponseWriter, found bool) error {
-	if !found {
-		return errNoConnection
+func done(w http.ResponseWriter) func(found bool, err error) error {
+	return func(found bool, err error) error {
+		if err == nil && !found {
+			err = errNoConnection
+		}
+		if err != nil {
+			return err
+		}
+		return noContent(w)
 	}
-	return noContent(w)
 }
 
 // receipt is a Receipt on the wire.

@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
@@ -19,8 +24,13 @@ type Cluster struct {
 	back      time.Duration // in which a client that was sent away is back
 	elsewhere elsewhere
 
+	silence rate.Sometimes // once a second: a hub that is away answers nothing
+	owed    *owed          // nil: the hub is alone
+
 	taking sync.Mutex // held while others' changes are taken in, or a tenant is let go
 
+	// The others are told of what is here under the lock under which it changes, so that
+	// what they were told last is so. The broker is not waited for.
 	mu  sync.Mutex
 	own map[string]map[*Connection]Session // guarded by mu: what the others were told of, by tenant
 }
@@ -29,10 +39,15 @@ type Cluster struct {
 // is how long a client that was sent away may take to be back.
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
+	c.silence.Interval = time.Second
 	if peers != nil {
 		presence.frozen = func() bool { return hub.Ready() != nil }
 		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
 			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
+		}
+		c.owed = &owed{
+			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[kick]struct{}{},
+			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
 		hub.Observe(c)
 		hub.ShareWith(c, peers.Node())
@@ -42,7 +57,7 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 }
 
 // Alone says that no other hub is known, to which clients could go.
-func (x *Cluster) Alone() bool { return x.peers == nil || !x.peers.Others() }
+func (x *Cluster) Alone() bool { return x.peers == nil || len(x.peers.Others()) == 0 }
 
 func sessionOf(c *Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
@@ -55,10 +70,10 @@ func (x *Cluster) Connected(c *Connection) {
 	if x.own[c.Tenant] == nil {
 		x.own[c.Tenant] = map[*Connection]Session{}
 	}
-	x.own[c.Tenant][c] = s // before anybody is told, so that no snapshot lacks it
+	x.own[c.Tenant][c] = s
+	x.peers.Tell(c.Tenant, SessionChange{Session: s})
 	x.mu.Unlock()
 	x.presence.Connected(c)
-	x.peers.Tell(c.Tenant, SessionChange{Session: s})
 }
 
 // Disconnected implements Observer.
@@ -69,10 +84,10 @@ func (x *Cluster) Disconnected(c *Connection) {
 		x.presence.Disconnected(c)
 	}
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	if delete(x.own[c.Tenant], c); len(x.own[c.Tenant]) == 0 {
 		delete(x.own, c.Tenant)
 	}
-	x.mu.Unlock()
 	s := sessionOf(c)
 	if c.drained {
 		s.Drained = true
@@ -103,6 +118,11 @@ func (x *Cluster) Unshare(tenant string) {
 // Count implements Sharing.
 func (x *Cluster) Count(e *Event, belongs func(ProfileRef) bool) int {
 	return x.elsewhere.count(e, belongs)
+}
+
+// Complete implements Sharing.
+func (x *Cluster) Complete(ctx context.Context, tenant string) bool {
+	return x.peers.Complete(ctx, tenant)
 }
 
 // Empty implements Sharing.
@@ -155,20 +175,40 @@ func (x *Cluster) Typing(ctx context.Context, tenant string, ref ProfileRef, con
 }
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
-// there is none.
-func (x *Cluster) Find(ctx context.Context, text string) *Connection {
+// there is none. ErrSilent: the hub that holds it does not answer.
+func (x *Cluster) Find(ctx context.Context, text string) (*Connection, error) {
 	id, err := parseConnectionID(text)
 	if err != nil {
-		return nil
+		return nil, nil // no connection has it
 	}
 	if c := x.hub.connection(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
-		return c
+		return c, nil
 	}
-	answer, err := x.peers.Ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
+	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
 	if err != nil || len(answer.Connections) != 1 {
-		return nil
+		return nil, err
 	}
-	return answer.Connections[0].connection()
+	return answer.Connections[0].connection(), nil
+}
+
+// ask has another hub answer. One that is gone has nothing, which the zero Answer says;
+// of one that does not answer nobody knows: ErrSilent.
+func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, error) {
+	answer, err := x.peers.Ask(ctx, node, call)
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.Is(err, ErrElsewhere):
+		return Answer{}, nil
+	}
+	x.unanswered(string(call.Op), hex.EncodeToString(node[:]), err)
+	return Answer{}, errors.Join(ErrSilent, err)
+}
+
+// unanswered counts a question that was not answered.
+func (x *Cluster) unanswered(what, node string, err error) {
+	x.hub.count.unanswered.Add(1)
+	x.silence.Do(func() { x.hub.logger.Warn("another hub does not answer", "call", what, "node", node, "err", err) })
 }
 
 // holderOf is the mark of the hub that made a connection's id.
@@ -177,14 +217,15 @@ func holderOf(id uuid.UUID) (node [4]byte) {
 	return node
 }
 
-// Touch says that a connection is active now.
-func (x *Cluster) Touch(ctx context.Context, c *Connection) bool {
+// Touch says that a connection is active now. It says whether the connection was there
+// still, as all that follow do; ErrSilent: its hub does not answer.
+func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err error) {
 	if c.elsewhere {
-		return x.ask(ctx, c, Call{Op: CallTouch})
+		return x.askOf(ctx, c, Call{Op: CallTouch})
 	}
 	x.presence.Touch(c, time.Now())
 	if x.peers == nil {
-		return x.hub.connection(c.ID) != nil
+		return x.hub.connection(c.ID) != nil, nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -192,52 +233,127 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) bool {
 	if there { // or the others would be told of one that has gone, and never again
 		x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
 	}
-	return there
+	return there, nil
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
-func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time) bool {
+func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time) (found bool, err error) {
 	if c.elsewhere {
-		return x.ask(ctx, c, Call{Op: CallProlong, Expires: expires})
+		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	return x.hub.Prolong(c, expires)
+	return x.hub.Prolong(c, expires), nil
 }
 
-// Adjust gives a connection another filter or watch list; nil leaves it. It says
-// whether the connection was there still. ErrTenantShare, ErrPersonShare: it has what it
-// had.
+// Adjust gives a connection another filter or watch list; nil leaves it, and a list that
+// is nil is as configured. ErrTenantShare, ErrPersonShare: it has what it had.
 func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) (found bool, err error) {
 	if !c.elsewhere {
 		return x.hub.Adjust(c, types, watch)
 	}
-	call := Call{Op: CallAdjust, Watch: watch}
+	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
+	if watch != nil && *watch == nil {
+		call.Watch, call.Unwatch = nil, true
+	}
 	if types != nil {
 		patterns := (*types).Patterns()
 		call.Types = &patterns
 	}
-	call.ID = c.ID
-	answer, err := x.peers.Ask(ctx, holderOf(c.ID), call)
+	answer, err := x.ask(ctx, holderOf(c.ID), call)
 	switch {
 	case err != nil:
-		return false, nil // the hub that holds it may be gone
+		return false, err
+	case answer.Person:
+		return true, ErrPersonShare
 	case answer.Full:
 		return true, ErrTenantShare
+	case answer.Found && call.Unwatch && !answer.Unwatched:
+		return true, fmt.Errorf("%w as it should: it is of the version before", ErrSilent)
 	}
 	return answer.Found, nil
 }
 
+// askOf has the holder of a connection do something with it.
+func (x *Cluster) askOf(ctx context.Context, c *Connection, call Call) (found bool, err error) {
+	call.ID = c.ID
+	answer, err := x.ask(ctx, holderOf(c.ID), call)
+	return answer.Found, err
+}
+
 // Kick closes a connection: it is gone when Kick returns.
-func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) bool {
+func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (found bool, err error) {
 	if c.elsewhere {
-		return x.ask(ctx, c, Call{Op: CallKick, Reason: reason})
+		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	return x.hub.Kick(c, reason)
+	return x.hub.Kick(c, reason), nil
 }
 
 // KickAll is Kick for many connections, together.
-func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) {
-	together(len(list), func(i int) { x.Kick(ctx, list[i], reason) })
+func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) error {
+	errs := make([]error, len(list))
+	together(len(list), func(i int) { _, errs[i] = x.Kick(ctx, list[i], reason) })
+	return errors.Join(errs...)
 }
+
+// KickProfile closes all connections of a profile: they are gone when it returns.
+// ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
+func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile ProfileRef, reason CloseReason) error {
+	k := kick{tenant: tenant, profile: profile, reason: reason}
+	err := x.KickAll(ctx, x.hub.Connections(tenant, &profile), reason)
+	if x.peers == nil {
+		return err
+	}
+	others := x.peers.Others()
+	errs := make([]error, len(others))
+	together(len(others), func(i int) {
+		if errs[i] = x.kickOn(ctx, others[i], k); errs[i] != nil {
+			x.owed.add(others[i], k)
+		}
+	})
+	for _, node := range x.peers.Lost() {
+		x.owed.add(node, k)
+	}
+	return errors.Join(errs...)
+}
+
+// KickOne is KickProfile for one connection of a tenant, and says whether it was there.
+func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason CloseReason) (found bool, err error) {
+	c, err := x.Find(ctx, text)
+	if c != nil && c.Tenant == tenant {
+		found, err = x.Kick(ctx, c, reason)
+	}
+	id, bad := parseConnectionID(text)
+	if x.peers == nil || bad != nil {
+		return found, err
+	}
+	if node := holderOf(id); err != nil || slices.Contains(x.peers.Lost(), node) {
+		x.owed.add(node, kick{tenant: tenant, id: id, reason: reason})
+	}
+	return found, err
+}
+
+// kickOn has another hub close connections.
+func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
+	if k.id != uuid.Nil {
+		c, err := x.Find(ctx, k.id.String())
+		if c != nil && c.Tenant == k.tenant {
+			_, err = x.Kick(ctx, c, k.reason)
+		}
+		return err
+	}
+	for after := ""; ; {
+		p, err := x.pageOn(ctx, node, k.tenant, &k.profile, after, kickPage)
+		if err == nil {
+			err = x.KickAll(ctx, p.list, k.reason)
+		}
+		if err != nil || !p.more {
+			return err
+		}
+		after = p.list[len(p.list)-1].ID.String()
+	}
+}
+
+// kickPage is how many connections are asked for and closed at a time.
+const kickPage = 1000
 
 // Refresh is members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
@@ -259,6 +375,7 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, room Room) error {
 	case err != nil:
 		return err
 	case len(silent) > 0:
+		x.unanswered(string(CallRefresh), strings.Join(silent, " "), ErrSilent)
 		return ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return ErrMembership // it has been logged there
@@ -270,29 +387,71 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, room Room) error {
 // another.
 const refreshTime = 2*resolveTime + time.Second
 
-// ask has the holder of a connection do something with it, and says whether it
-// was there still.
-func (x *Cluster) ask(ctx context.Context, c *Connection, call Call) bool {
-	call.ID = c.ID
-	answer, err := x.peers.Ask(ctx, holderOf(c.ID), call)
-	return err == nil && answer.Found
+// connectionPage is a page of a list of connections, in the order of their ids.
+type connectionPage struct {
+	list  []*Connection
+	count int  // of the whole list
+	more  bool // follow
 }
 
-// Connections are a tenant's, or one profile's, wherever they are, in the order of
-// their ids.
-func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef) []*Connection {
-	list := x.hub.Connections(tenant, of)
-	if x.peers == nil {
-		return list
+// cut is the page of a whole list that comes after an id; a limit of 0 is none.
+func cut(list []*Connection, after string, limit int) connectionPage {
+	p := connectionPage{list, len(list), false}
+	if after != "" {
+		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
+			if c.ID.String() <= id {
+				return -1
+			}
+			return 1
+		})
+		p.list = list[from:]
 	}
-	answers, _ := x.peers.AskAll(ctx, Call{Op: CallList, Tenant: tenant, Profile: of}) // of the silent nothing is known
-	for _, answer := range answers {
-		for _, d := range answer.Connections {
-			list = append(list, d.connection())
+	if limit > 0 && len(p.list) > limit {
+		p.list, p.more = p.list[:limit], true
+	}
+	return p
+}
+
+// Connections are a tenant's, or one profile's, wherever they are: a page of those after
+// an id. ErrSilent: a hub that is there does not answer.
+func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef, after string, limit int) (connectionPage, error) {
+	all := cut(x.hub.Connections(tenant, of), after, limit)
+	if x.peers == nil {
+		return all, nil
+	}
+	others := x.peers.Others()
+	pages, errs := make([]connectionPage, len(others)), make([]error, len(others))
+	together(len(others), func(i int) { pages[i], errs[i] = x.pageOn(ctx, others[i], tenant, of, after, limit) })
+	count, more := all.count, all.more
+	for _, p := range pages {
+		all.list = append(all.list, p.list...)
+		count, more = count+p.count, more || p.more
+	}
+	slices.SortFunc(all.list, compareIDs)
+	all = cut(all.list, "", limit)
+	return connectionPage{all.list, count, more || all.more}, errors.Join(errs...)
+}
+
+// pageOn is the page of one other hub, which may take several answers.
+func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *ProfileRef, after string, limit int) (p connectionPage, err error) {
+	for p.more = true; p.more && len(p.list) < limit; {
+		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.list)})
+		if err != nil {
+			return connectionPage{}, err
+		}
+		list := make([]*Connection, len(answer.Connections))
+		for i, d := range answer.Connections {
+			list[i] = d.connection()
+		}
+		if answer.Count == nil {
+			return cut(list, after, limit), nil
+		}
+		p.list, p.count, p.more = append(p.list, list...), *answer.Count, answer.More && len(list) > 0
+		if p.more {
+			after = list[len(list)-1].ID.String()
 		}
 	}
-	slices.SortFunc(list, compareIDs)
-	return list
+	return p, nil
 }
 
 // Serve implements PeerSink.
@@ -300,9 +459,11 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		for _, c := range x.hub.Connections(call.Tenant, call.Profile) {
+		p := cut(x.hub.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		for _, c := range p.list {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
+		a.Count, a.More = &p.count, p.more
 		return a
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
@@ -318,19 +479,23 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallShow:
 		a.Found, a.Connections = true, []Described{descriptionOf(c)}
 	case CallTouch:
-		a.Found = x.Touch(ctx, c)
+		a.Found, _ = x.Touch(ctx, c)
 	case CallProlong:
-		a.Found = x.Prolong(ctx, c, call.Expires)
+		a.Found, _ = x.Prolong(ctx, c, call.Expires)
 	case CallAdjust:
 		var types **TypeFilter
 		if call.Types != nil {
 			filter, _ := ParseTypes(*call.Types)
 			types = &filter
 		}
-		found, err := x.Adjust(ctx, c, types, call.Watch)
-		a.Found, a.Full = found, err != nil
+		watch := call.Watch
+		if call.Unwatch {
+			watch = new([]ProfileRef)
+		}
+		found, err := x.Adjust(ctx, c, types, watch)
+		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, ErrPersonShare), call.Unwatch
 	case CallKick:
-		a.Found = x.Kick(ctx, c, call.Reason)
+		a.Found, _ = x.Kick(ctx, c, call.Reason)
 	}
 	return a
 }

@@ -97,6 +97,15 @@ func (c *Connection) who() tenantProfile { return tenantProfile{c.Tenant, c.Prof
 // LastActivity is when the connection was last active.
 func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }
 
+// active notes an activity, unless a later one is known.
+func (c *Connection) active(at time.Time) {
+	for n := at.UnixNano(); ; {
+		if last := c.lastActivity.Load(); last >= n || c.lastActivity.CompareAndSwap(last, n) {
+			return
+		}
+	}
+}
+
 // compareIDs orders connections by when they were opened, as far as hubs' clocks agree.
 func compareIDs(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) }
 

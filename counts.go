@@ -120,6 +120,7 @@ type hubCounts struct {
 	gaps        counts[GapReason]
 	duplicates  atomic.Int64
 	unconfirmed atomic.Int64
+	unanswered  atomic.Int64 // questions to other hubs
 	behind      atomic.Int64 // ephemeral events too many to be held for who catches up
 	replayed    *sizes
 }

@@ -86,7 +86,7 @@ func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came 
 		came = true
 	}
 	c.drained = s.Drained
-	c.lastActivity.Store(s.ActiveAt.UnixNano())
+	c.active(s.ActiveAt)
 	return c, came
 }
 

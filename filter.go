@@ -48,7 +48,8 @@ func (f *TypeFilter) Patterns() []string {
 	if f == nil {
 		return []string{"*"}
 	}
-	list := slices.Sorted(maps.Keys(f.exact))
+	list := slices.AppendSeq([]string{}, maps.Keys(f.exact)) // of none it is empty and not nil, which lets all pass
+	slices.Sort(list)
 	for _, prefix := range f.prefixes {
 		list = append(list, prefix+"*")
 	}

@@ -209,6 +209,7 @@ type HubStats struct {
 	Accepted    map[TargetKind]int64  // events
 	Duplicates  int64
 	Unconfirmed int64
+	Unanswered  int64                // questions to other hubs
 	Dropped     map[DropReason]int64 // events, by stream
 	Gaps        map[GapReason]int64
 	Replayed    Histogram // events, by resume
@@ -232,7 +233,7 @@ func (h *Hub) Stats() HubStats {
 	return HubStats{
 		Streams: streams, Ready: !draining && h.Ready() == nil,
 		Connects: c.connects.now(), Closes: c.closes.now(), Refused: c.refused.now(),
-		Accepted: c.accepted.now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(),
+		Accepted: c.accepted.now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.now(), Engine: engine, Log: log,
 		Overload: h.overload.Stats(),
 	}

@@ -18,7 +18,6 @@ var (
 	ErrMembership = errors.New("the membership service does not answer")
 	ErrExternal   = errors.New("membership is owned by the membership service")
 	ErrNoService  = errors.New("this hub owns membership: there is no service to ask")
-	ErrSilent     = errors.New("another hub does not answer")
 
 	ErrMemberships = errors.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some")
 )

@@ -135,7 +135,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if log.journal, err = journal.Open(ctx, b.nc, kept); err != nil {
 		return err
 	}
-	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.askAll
+	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.AskAll
 	if rooms.table, err = journal.OpenTable(ctx, b.nc, cfg.Prefix, cfg.Replicas, cfg.Limits.TTL, cfg.Logger); err == nil {
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{

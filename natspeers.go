@@ -36,7 +36,19 @@ func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
 func (p *brokerPeers) Node() [4]byte { return p.node }
 
 // Others implements Peers.
-func (p *brokerPeers) Others() bool { return len(p.peers.Nodes()) > 0 }
+func (p *brokerPeers) Others() [][4]byte { return marks(p.peers.Nodes()) }
+
+// Lost implements Peers.
+func (p *brokerPeers) Lost() [][4]byte { return marks(p.peers.Lost()) }
+
+// marks are those of hubs with these names.
+func marks(names []string) [][4]byte {
+	list := make([][4]byte, len(names))
+	for i, name := range names {
+		hex.Decode(list[i][:], []byte(name))
+	}
+	return list
+}
 
 // first says whether this hub does what one of them is to do.
 func (p *brokerPeers) first() bool {
@@ -49,13 +61,27 @@ type sessionRow struct {
 	Profile   string `json:"p"`
 	Connected int64  `json:"c"` // Unix milliseconds
 	Active    int64  `json:"a"`
+	Idle      *int64 `json:"i,omitempty"` // milliseconds since then: clocks differ; nil of the version before
 	Drained   bool   `json:"d,omitempty"`
+}
+
+// activeAt is when the session was last active, by this hub's clock.
+func (r sessionRow) activeAt(now time.Time) time.Time {
+	at := time.UnixMilli(r.Active)
+	if r.Idle != nil {
+		at = now.Add(-time.Duration(*r.Idle) * time.Millisecond)
+	}
+	if at.After(now) {
+		return now // nobody is active later than that
+	}
+	return at
 }
 
 func opOf(s SessionChange) peers.Op {
 	op := peers.Op{ID: s.ID}
 	if !s.Gone {
-		op.Data, _ = json.Marshal(sessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), s.Drained})
+		idle := time.Since(s.ActiveAt).Milliseconds()
+		op.Data, _ = json.Marshal(sessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained})
 	}
 	return op
 }
@@ -66,6 +92,11 @@ func (p *brokerPeers) Tell(tenant string, s SessionChange) { p.peers.Tell(tenant
 // Hold implements Peers.
 func (p *brokerPeers) Hold(ctx context.Context, tenant string) error {
 	return p.peers.Hold(ctx, tenant)
+}
+
+// Complete implements Peers.
+func (p *brokerPeers) Complete(ctx context.Context, tenant string) bool {
+	return p.peers.Complete(ctx, tenant)
 }
 
 // Release implements Peers.
@@ -92,22 +123,17 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 	if err == nil {
 		err = json.Unmarshal(answer, &a)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, peers.ErrGone):
 		return a, errors.Join(ErrElsewhere, err)
+	case err != nil:
+		return a, errors.Join(ErrSilent, err)
 	}
 	return a, nil
 }
 
 // AskAll implements Peers.
-func (p *brokerPeers) AskAll(ctx context.Context, c Call) (answers []Answer, silent []string) {
-	answers, silent = p.askAll(ctx, c)
-	if len(silent) > 0 {
-		p.logger.Warn("hubs that did not answer", "nodes", silent)
-	}
-	return answers, silent
-}
-
-func (p *brokerPeers) askAll(ctx context.Context, c Call) (list []Answer, silent []string) {
+func (p *brokerPeers) AskAll(ctx context.Context, c Call) (list []Answer, silent []string) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, []string{err.Error()}
@@ -117,6 +143,8 @@ func (p *brokerPeers) askAll(ctx context.Context, c Call) (list []Answer, silent
 		var a Answer
 		if json.Unmarshal(answer, &a) == nil {
 			list = append(list, a)
+		} else {
+			silent = append(silent, "one whose answer cannot be read")
 		}
 	}
 	return list, silent
@@ -146,7 +174,7 @@ func (p *brokerPeers) changed(c peers.Change) {
 				continue
 			}
 			s.Profile, s.Drained = profile, row.Drained
-			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), time.UnixMilli(row.Active)
+			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), row.activeAt(time.Now())
 		}
 		changes = append(changes, s)
 	}
@@ -165,14 +193,26 @@ func (p *brokerPeers) told(tenant string, data []byte) {
 func (p *brokerPeers) serve(data []byte) []byte {
 	var c Call
 	var a Answer
-	if json.Unmarshal(data, &c) == nil {
-		if c.Op == CallRooms {
-			a.Found = p.known(c.Tenant, c.Place)
-		} else {
-			<-p.ready
-			a = p.sink.Serve(c)
-		}
+	if json.Unmarshal(data, &c) != nil {
+		return nil // no answer: it is not that there is nothing
 	}
-	answer, _ := json.Marshal(a)
-	return answer
+	if c.Op == CallRooms {
+		a.Found = p.known(c.Tenant, c.Place)
+	} else {
+		<-p.ready
+		a = p.sink.Serve(c)
+	}
+	return p.fit(c, a)
+}
+
+// fit is an answer as it goes over the wire: of a page that the broker would not take, as
+// much as it takes.
+func (p *brokerPeers) fit(c Call, a Answer) []byte {
+	for {
+		answer, _ := json.Marshal(a)
+		if c.Limit = len(a.Connections) / 2; c.Op != CallList || c.Limit == 0 || len(answer) <= p.peers.MaxData() {
+			return answer
+		}
+		a = p.sink.Serve(c)
+	}
 }

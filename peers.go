@@ -8,16 +8,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrElsewhere: the hub that holds a connection does not answer; it may be gone.
-var ErrElsewhere = errors.New("the hub that holds the connection does not answer")
+// Errors of questions to other hubs. Of one that does not answer nothing is known.
+var (
+	ErrElsewhere = errors.New("there is no such hub")
+	ErrSilent    = errors.New("another hub does not answer")
+)
 
 // Session is an open connection as the other hubs know it.
 type Session struct {
 	ID          uuid.UUID
 	Profile     ProfileRef
 	ConnectedAt time.Time
-	ActiveAt    time.Time
-	Drained     bool // its hub has sent it away: it will be back
+	ActiveAt    time.Time // by this hub's clock, wherever it is
+	Drained     bool      // its hub has sent it away: it will be back
 }
 
 // SessionChange is a session that came or changed, or with Gone set one that went.
@@ -39,7 +42,7 @@ type CallOp string
 // The calls there are.
 const (
 	CallShow    CallOp = "show"    // one connection
-	CallList    CallOp = "list"    // a tenant's connections, or a profile's
+	CallList    CallOp = "list"    // a page of a tenant's connections, or a profile's
 	CallTouch   CallOp = "touch"   // one is active
 	CallProlong CallOp = "prolong" // one ends at another time
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
@@ -48,7 +51,8 @@ const (
 	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it
 )
 
-// Call is what one hub asks of another; which fields, says Op.
+// Call is what one hub asks of another; which fields, says Op. What nil and what empty
+// means differs, and both have to arrive: an omitted pointer is nil, a list never null.
 type Call struct {
 	Op      CallOp
 	ID      uuid.UUID     `json:",omitzero"`
@@ -57,7 +61,10 @@ type Call struct {
 	Room    Room          `json:",omitzero"`
 	Expires time.Time     `json:",omitzero"` // zero: not by itself
 	Types   *[]string     `json:",omitzero"` // nil: as it is
-	Watch   *[]ProfileRef `json:",omitzero"` // nil: as it is; of nil: as configured
+	Watch   *[]ProfileRef `json:",omitzero"` // nil: as it is
+	Unwatch bool          `json:",omitzero"` // to watch as configured; a hub that knows it says so
+	After   string        `json:",omitzero"` // the id that a page comes after
+	Limit   int           `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
 	Reason  CloseReason   `json:",omitzero"`
 	Place   uint64        `json:",omitzero"`
 }
@@ -66,7 +73,11 @@ type Call struct {
 type Answer struct {
 	Found       bool // the connection is there, if it is about one, and it is done
 	Full        bool // it is there, and a share is used up that this would have been taken of
+	Person      bool `json:",omitzero"` // the share is the person's, not the tenant's
+	Unwatched   bool `json:",omitzero"` // Unwatch was understood
 	Connections []Described
+	Count       *int `json:",omitzero"` // how many there are, whatever the page; nil: these are all, of the version before
+	More        bool `json:",omitzero"` // the page ends before they do
 }
 
 // Described is a connection with all that is told of it.
@@ -85,17 +96,20 @@ type Peers interface {
 	Follow(PeerSink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
-	// Others says that there are some, as far as is known.
-	Others() bool
+	// Others are those that are there, as far as is known; Lost those that were given up
+	// lately since they were silent, and may be back.
+	Others() [][4]byte
+	Lost() [][4]byte
 	// Tell tells the others of a session of this hub's.
 	Tell(tenant string, c SessionChange)
 	// Hold has the sink told of all sessions that others have of a tenant; those there
-	// are when it returns. Release ends it.
+	// are when it returns, unless one does not answer: Complete says so. Release ends it.
 	Hold(ctx context.Context, tenant string) error
+	Complete(ctx context.Context, tenant string) bool
 	Release(tenant string)
 	// Cast tells the others who hold a tenant of somebody's typing.
 	Cast(tenant string, t Typing)
-	// Ask has the hub with a mark answer, at once or ErrElsewhere.
+	// Ask has the hub with a mark answer, within a second: ErrElsewhere, ErrSilent.
 	Ask(ctx context.Context, node [4]byte, c Call) (Answer, error)
 	// AskAll has all others answer, at once or as long as ctx allows; those that do not
 	// are in silent.
@@ -111,6 +125,6 @@ type PeerSink interface {
 	Changed(tenant string, changes []SessionChange, known bool, at time.Time)
 	// Typed is told of typing that another hub was told of.
 	Typed(tenant string, t Typing)
-	// Serve answers a call.
+	// Serve answers a call; a page may be asked for again with a lower limit.
 	Serve(c Call) Answer
 }

@@ -94,7 +94,7 @@ type profile struct {
 	conns     []*Connection
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
-	leftAt    time.Time // when the last connection closed
+	leftAt    time.Time // when the last connection closed, since one opened
 	status    Status
 	announced Status
 	dirty     bool
@@ -157,7 +157,7 @@ func (p *Presence) connectedLocked(c *Connection) *profile {
 		p.hub.quotas.State.Force(r.tenant, more) // with a connection that was admitted
 	}
 	p.returnedLocked(who)
-	who.conns = append(who.conns, c)
+	who.conns, who.leftAt = append(who.conns, c), time.Time{}
 	p.reviseLocked(who, time.Now())
 	return who
 }
@@ -177,7 +177,7 @@ func (p *Presence) Forget(tenant string) {
 		}
 		who.conns = slices.DeleteFunc(who.conns, func(c *Connection) bool { return c.elsewhere })
 		if len(who.conns) == 0 {
-			who.leftAt = now.Add(-p.cfg.Grace)
+			who.leftBy(now.Add(-p.cfg.Grace))
 		}
 		p.reviseLocked(who, now)
 		who.announced = who.status
@@ -199,11 +199,23 @@ func (p *Presence) Left(c *Connection, at time.Time) {
 	if who == nil {
 		return
 	}
+	now := time.Now()
 	who.conns = slices.DeleteFunc(who.conns, func(other *Connection) bool { return other == c })
 	if len(who.conns) == 0 {
-		who.conns, who.leftAt = nil, at
+		who.conns = nil
+	} else if at.After(now) {
+		at = now // it need not be back
 	}
-	p.reviseLocked(who, time.Now())
+	who.leftBy(at)
+	p.reviseLocked(who, now)
+}
+
+// leftBy notes when a connection closed: the last to be told of need not be the last
+// that closed.
+func (who *profile) leftBy(at time.Time) {
+	if at.After(who.leftAt) {
+		who.leftAt = at
+	}
 }
 
 func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
@@ -217,7 +229,7 @@ func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
 func (p *Presence) Touch(c *Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c.lastActivity.Store(now.UnixNano())
+	c.active(now)
 	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
 		p.reviseLocked(who, now)
 	}

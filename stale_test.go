@@ -24,15 +24,17 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 			h, other := nodes[0], nodes[hubs-1]
 			c := h.Hub.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)
 			other.open(t, "tenant=acme&profile=there") // so that it knows the tenant
-			is.True(h.Cluster.Touch(t.Context(), c))
-			is.True(h.Cluster.Kick(t.Context(), c, CloseKicked))
+			found := func(found bool, err error) bool {
+				is.NoErr(err)
+				return found
+			}
+			is.True(found(h.Cluster.Touch(t.Context(), c)))
+			is.True(found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
 
-			is.True(!h.Cluster.Touch(t.Context(), c))
-			is.True(!h.Cluster.Prolong(t.Context(), c, c.ConnectedAt))
-			found, err := h.Cluster.Adjust(t.Context(), c, nil, &[]ProfileRef{})
-			is.True(!found)
-			is.NoErr(err)
-			is.True(!h.Cluster.Kick(t.Context(), c, CloseKicked))
+			is.True(!found(h.Cluster.Touch(t.Context(), c)))
+			is.True(!found(h.Cluster.Prolong(t.Context(), c, c.ConnectedAt)))
+			is.True(!found(h.Cluster.Adjust(t.Context(), c, nil, &[]ProfileRef{})))
+			is.True(!found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
 
 			last := h.open(t, "tenant=acme&profile=last") // told after all that
 			if hubs > 1 {

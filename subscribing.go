@@ -172,7 +172,10 @@ func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 		return nil, err
 	}
 	if c == nil {
-		c = s.cluster.Find(r.Context(), id)
+		var err error
+		if c, err = s.cluster.Find(r.Context(), id); err != nil {
+			return nil, err
+		}
 	}
 	if c == nil || !who.Owns(c) {
 		return nil, errNoConnection
@@ -185,7 +188,7 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *Caller) 
 	if err != nil {
 		return err
 	}
-	return done(w, s.cluster.Touch(r.Context(), c))
+	return done(w)(s.cluster.Touch(r.Context(), c))
 }
 
 // token has a stream live as long as the token of this request; in open mode
@@ -195,7 +198,7 @@ func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *Caller) 
 	if err != nil {
 		return err
 	}
-	return done(w, s.cluster.Prolong(r.Context(), c, who.Expires))
+	return done(w)(s.cluster.Prolong(r.Context(), c, who.Expires))
 }
 
 func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -227,11 +230,7 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	}); err != nil {
 		return err
 	}
-	found, err := s.cluster.Adjust(r.Context(), c, types, watch)
-	if err != nil {
-		return err
-	}
-	return done(w, found)
+	return done(w)(s.cluster.Adjust(r.Context(), c, types, watch))
 }
 
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -289,7 +288,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 			return err
 		}
 	}
-	if err := question(s.hub.Know(r.Context(), tenant)); err != nil {
+	if err := question(s.hub.KnowAll(r.Context(), tenant)); err != nil {
 		return err
 	}
 	answer := s.quotas.Answer(r, who)

@@ -27,6 +27,7 @@ type tenant struct {
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
 	conns     []*Connection      // in no order; a connection knows its index
 	coming    int                // that are admitted, and not yet among conns
+	readers   int                // who wait for what other hubs know of it
 	watchers  table[ProfileRef, *watched]
 	accepted  int64 // events that were published to this hub, since it was found
 	forgotten bool  // no longer among the tenants

@@ -3,7 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
-	"hash/maphash"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -19,6 +19,8 @@ type Sharing interface {
 	// Count is how many connections elsewhere an event's target resolves to; belongs
 	// says who is in its room.
 	Count(e *Event, belongs func(ProfileRef) bool) int
+	// Complete says whether all hubs that are there have told of a tenant that is shared.
+	Complete(ctx context.Context, tenant string) bool
 	// Empty says that nobody is connected elsewhere.
 	Empty(tenant string) bool
 }
@@ -26,23 +28,21 @@ type Sharing interface {
 // tenants are those that this hub has to do with: each is found, made, attached to the
 // history, shared with other hubs, and forgotten.
 //
-// Lock order: tenant.changing → a door → tenants.mu → tenant.mu.
+// Lock order: tenant.changing → a gate → tenants.mu → tenant.mu.
 type tenants struct {
 	// Static after the start.
 	log     Log
 	rooms   SharedRooms // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
 	quotas  *Quotas
-	seed    maphash.Seed
-
-	doors [256]sync.Mutex
+	gates   gates
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
 }
 
 func newTenants(log Log, rooms SharedRooms, quotas *Quotas) *tenants {
-	return &tenants{log: log, rooms: rooms, quotas: quotas, seed: maphash.MakeSeed(), byName: map[string]*tenant{}}
+	return &tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
 }
 
 func (x *tenants) names() []string {
@@ -79,8 +79,13 @@ func (x *tenants) know(ctx context.Context, name string) (*tenant, error) {
 	return x.enter(ctx, name, func(t *tenant) bool { return t.shared || !x.inCluster() })
 }
 
-// Know has what other hubs know of a tenant known here, for a while.
-func (x *tenants) Know(ctx context.Context, name string) error {
+// Know has what all hubs keep of a tenant known here, for a while.
+func (x *tenants) Know(ctx context.Context, name string) error { return x.knowing(ctx, name, false) }
+
+// KnowAll is Know for who is connected as well. ErrSilent: a hub has not told.
+func (x *tenants) KnowAll(ctx context.Context, name string) error { return x.knowing(ctx, name, true) }
+
+func (x *tenants) knowing(ctx context.Context, name string, all bool) (err error) {
 	if !x.inCluster() {
 		return nil
 	}
@@ -88,12 +93,21 @@ func (x *tenants) Know(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if all && x.sharing != nil {
+		t.readers++
+		t.mu.Unlock()
+		if !x.sharing.Complete(ctx, name) {
+			err = ErrSilent
+		}
+		t.mu.Lock()
+		t.readers--
+	}
 	nothing := len(t.conns)+t.coming == 0 && t.rooms.Empty() && x.sharing.Empty(name)
 	t.mu.Unlock()
 	if nothing {
 		x.forget(name) // there is none: a read makes none
 	}
-	return nil
+	return err
 }
 
 func (x *tenants) inCluster() bool { return x.sharing != nil || x.rooms != nil }
@@ -116,15 +130,21 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 		}
 		share := !t.shared && x.inCluster()
 		t.mu.Unlock()
+		if over := x.gates.take(name); over != nil {
+			select {
+			case <-over:
+				continue
+			case <-ctx.Done():
+				return nil, errors.Join(ErrUnconfirmed, ctx.Err())
+			}
+		}
 		var err error
-		door := x.door(name)
-		door.Lock()
 		if share {
 			err = x.share(ctx, t)
 		} else {
 			err = x.attach(ctx, t)
 		}
-		door.Unlock()
+		x.gates.end(name)
 		if err != nil {
 			x.forget(name)
 			return nil, err
@@ -132,9 +152,33 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 	}
 }
 
-// door is held while a tenant is attached, shared or forgotten.
-func (x *tenants) door(name string) *sync.Mutex {
-	return &x.doors[maphash.String(x.seed, name)%uint64(len(x.doors))]
+// gates have each tenant attached, shared and forgotten by one at a time. That may wait for
+// the broker and for other hubs, so nobody waits for it who has to do with another tenant.
+type gates struct {
+	mu    sync.Mutex
+	taken map[string]chan struct{} // guarded by mu; closed when it is free
+}
+
+// take takes a tenant's gate: end follows. If somebody has it, it returns what is closed
+// when that is over.
+func (x *gates) take(name string) (over <-chan struct{}) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if over, taken := x.taken[name]; taken {
+		return over
+	}
+	if x.taken == nil {
+		x.taken = map[string]chan struct{}{}
+	}
+	x.taken[name] = make(chan struct{})
+	return nil
+}
+
+func (x *gates) end(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.taken[name])
+	delete(x.taken, name)
 }
 
 // attach has the log tell of a tenant. It can be found already, so what is appended
@@ -207,9 +251,10 @@ func (x *tenants) unshare(name string) {
 // forget drops a tenant that has no stream, and no membership but what all hubs of
 // the cluster keep.
 func (x *tenants) forget(name string) {
-	door := x.door(name)
-	door.Lock() // until all is undone, so that nobody begins anew before
-	defer door.Unlock()
+	for over := x.gates.take(name); over != nil; over = x.gates.take(name) {
+		<-over
+	}
+	defer x.gates.end(name) // when all is undone, so that nobody begins anew before
 	x.mu.Lock()
 	t := x.byName[name]
 	if t == nil {
@@ -217,7 +262,7 @@ func (x *tenants) forget(name string) {
 		return
 	}
 	t.mu.Lock()
-	if len(t.conns) > 0 || t.coming > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
+	if len(t.conns) > 0 || t.coming > 0 || t.readers > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
 		t.mu.Unlock()
 		x.mu.Unlock()
 		return

@@ -46,9 +46,13 @@ type castPeers struct {
 	cast []bool
 }
 
-func (*castPeers) Follow(PeerSink)                    {}
-func (*castPeers) Node() (node [4]byte)               { return node }
-func (*castPeers) Others() bool                       { return false }
+func (*castPeers) Follow(PeerSink)      {}
+func (*castPeers) Node() (node [4]byte) { return node }
+func (*castPeers) Others() [][4]byte    { return nil }
+func (*castPeers) Lost() [][4]byte      { return nil }
+func (*castPeers) Complete(context.Context, string) bool {
+	return true
+}
 func (*castPeers) Tell(string, SessionChange)         {}
 func (*castPeers) Hold(context.Context, string) error { return nil }
 func (*castPeers) Release(string)                     {}

@@ -20,8 +20,8 @@ type Broker struct {
 	options []*server.Options
 }
 
-// Start starts n servers, which end with the test.
-func Start(t testing.TB, n int) *Broker {
+// Start starts n servers, configured as wanted, which end with the test.
+func Start(t testing.TB, n int, configure ...func(*server.Options)) *Broker {
 	t.Helper()
 	b := &Broker{}
 	var routes []*url.URL
@@ -38,6 +38,9 @@ func Start(t testing.TB, n int) *Broker {
 			_, port, _ := net.SplitHostPort(routes[i].Host)
 			fmt.Sscan(port, &o.Cluster.Port)
 			o.Cluster.Name, o.Cluster.Host, o.Routes = "test", "127.0.0.1", routes
+		}
+		for _, c := range configure {
+			c(o)
 		}
 		b.options = append(b.options, o)
 		b.Servers = append(b.Servers, nil)

@@ -11,6 +11,9 @@ import (
 // Silence is how long a process may be silent until it is given up.
 const Silence = 10 * time.Second
 
+// remembered is how long who left or was given up is remembered as such.
+const remembered = 10 * time.Minute
+
 // Nodes are the others that are there.
 func (p *Peers) Nodes() []string {
 	p.mu.Lock()
@@ -18,31 +21,94 @@ func (p *Peers) Nodes() []string {
 	return slices.Sorted(maps.Keys(p.nodes))
 }
 
+// Lost are those that were given up lately. They may be back: who is silent may sleep.
+func (p *Peers) Lost() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.lost))
+}
+
 // heard notes a sign of life. Of a process that is new to us, or was silent for
 // longer than its beats are apart, all is asked. It says whether the process is there.
-func (p *Peers) heard(node string) bool {
+func (p *Peers) heard(name string) bool {
 	now := time.Now()
 	p.mu.Lock()
-	if _, left := p.left[node]; left {
+	if _, left := p.left[name]; left {
 		p.mu.Unlock()
 		return false
 	}
-	last, known := p.nodes[node]
-	p.nodes[node] = now
-	missed := known && now.Sub(last) > beatEvery*3/2
-	var topics []string
-	if !known || missed {
-		topics = slices.Collect(maps.Keys(p.holds))
+	n := p.nodes[name]
+	known := n != nil
+	if !known {
+		n = &node{}
+		p.nodes[name] = n
+		delete(p.lost, name)
 	}
+	n.stale = n.stale || n.silent(now)
+	n.heard, n.absent = now, false
+	topics := p.lackedLocked(n, now)
 	p.mu.Unlock()
 	if !known {
-		p.cfg.Logger.Info("another hub", "node", node)
-		p.nc.Publish(p.nodeSubject(node), frame(kindBeat, p.cfg.Node)) // so that it knows us at once
+		p.cfg.Logger.Info("another hub", "node", name)
+		p.nc.Publish(p.nodeSubject(name), p.greeting(name)) // so that it knows us at once
 	}
 	for _, topic := range topics {
-		p.want(p.nodeSubject(node), topic)
+		p.want(name, topic)
 	}
 	return true
+}
+
+// silent says that a beat is overdue.
+func (n *node) silent(now time.Time) bool { return now.Sub(n.heard) > beatEvery*3/2 }
+
+// lackedLocked are the topics to ask a process for, of which we may have missed
+// something. It is asked once, and again where it does not answer.
+func (p *Peers) lackedLocked(n *node, now time.Time) []string {
+	if !n.stale || now.Sub(n.asked) < askTimeout {
+		return nil
+	}
+	n.asked, n.stale = now, len(p.holds) > 0
+	return slices.Collect(maps.Keys(p.holds))
+}
+
+// absent notes that nobody is at the broker by a name: it is not waited for.
+func (p *Peers) absent(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := p.nodes[name]; n != nil {
+		n.absent = true
+		for _, h := range p.holds {
+			p.readyLocked(h)
+		}
+	}
+}
+
+// greeting is a beat that names the others, and says how long ago they were heard: who
+// has just come does not know of those that are silent.
+func (p *Peers) greeting(to string) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := frame(kindBeat, p.cfg.Node)
+	for name, n := range p.nodes {
+		if name != to {
+			b = appendNumbers(appendText(b, name), uint64(time.Since(n.heard).Milliseconds()))
+		}
+	}
+	return b
+}
+
+// hearsay takes a greeting's names: who is silent is given up in time.
+func (p *Peers) hearsay(r *reader) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(r.b) > 0 {
+		name, ago := string(r.bytes()), time.Duration(r.number())*time.Millisecond
+		_, left := p.left[name]
+		if r.bad || left || name == "" || name == p.cfg.Node || p.nodes[name] != nil || ago >= Silence {
+			continue
+		}
+		p.nodes[name] = &node{heard: time.Now().Add(-ago), stale: true}
+	}
 }
 
 func (p *Peers) beats() {
@@ -55,7 +121,7 @@ func (p *Peers) beats() {
 		case <-p.ended:
 			return
 		case <-status:
-			p.resync()
+			p.resync(true)
 		case now := <-ticker.C:
 			if n%2 == 0 {
 				p.beat()
@@ -93,49 +159,55 @@ func (p *Peers) giveUp(now time.Time) {
 	able := p.cfg.Able()
 	silent := map[string]time.Time{}
 	p.mu.Lock()
+	slept := !p.looked.IsZero() && now.Sub(p.looked) > beatEvery // and what came meanwhile was not heard
+	p.looked = now
 	again := able && p.able.IsZero()
 	switch {
 	case !able:
 		p.able = time.Time{}
-	case again:
+	case again || slept:
 		p.able = now
 	}
-	if able {
-		for node, heard := range p.nodes {
-			if now.Sub(heard) >= Silence && now.Sub(p.able) >= Silence {
-				silent[node] = heard
+	if able && len(p.in) == 0 { // else they may have been heard
+		for name, n := range p.nodes {
+			if now.Sub(n.heard) >= Silence && now.Sub(p.able) >= Silence {
+				silent[name] = n.heard
+				p.lost[name] = now
 			}
 		}
 	}
+	old := func(_ string, at time.Time) bool { return now.Sub(at) > remembered }
+	maps.DeleteFunc(p.lost, old)
+	maps.DeleteFunc(p.left, old)
 	p.mu.Unlock()
 	if again {
-		p.resync()
+		p.resync(false)
 	}
-	for node, heard := range silent {
-		p.cfg.Logger.Warn("another hub is silent and is given up", "node", node)
-		p.drop(node, heard)
+	for name, heard := range silent {
+		p.cfg.Logger.Warn("another hub is silent and is given up", "node", name)
+		p.drop(name, heard)
 	}
 }
 
 // drop forgets a process and all it has.
-func (p *Peers) drop(node string, at time.Time) {
+func (p *Peers) drop(name string, at time.Time) {
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	var changes []Change
 	p.mu.Lock()
-	if _, known := p.nodes[node]; known {
-		delete(p.nodes, node)
-		p.cfg.Logger.Info("another hub is gone", "node", node)
+	if _, known := p.nodes[name]; known {
+		delete(p.nodes, name)
+		p.cfg.Logger.Info("another hub is gone", "node", name)
 	}
 	for topic, h := range p.holds {
-		s := h.of[node]
-		delete(h.of, node)
-		delete(h.first, node)
+		s := h.of[name]
+		delete(h.of, name)
+		delete(h.first, name)
 		p.readyLocked(h)
 		if s == nil || len(s.ids) == 0 {
 			continue
 		}
-		c := Change{Topic: topic, Node: node, At: at}
+		c := Change{Topic: topic, Node: name, At: at}
 		for id := range s.ids {
 			c.Ops = append(c.Ops, Op{ID: id})
 		}
@@ -147,15 +219,43 @@ func (p *Peers) drop(node string, at time.Time) {
 	}
 }
 
-// resync catches up, both ways, after we were cut off.
-func (p *Peers) resync() {
+// resync catches up, both ways, after we were cut off; afresh: from the broker, so that
+// nobody's word came.
+func (p *Peers) resync(afresh bool) {
+	now := time.Now()
+	topics := map[string][]string{}
 	p.mu.Lock()
-	own, held := slices.Collect(maps.Keys(p.version)), slices.Collect(maps.Keys(p.holds))
+	own := slices.Collect(maps.Keys(p.version))
+	for name, n := range p.nodes {
+		n.stale = n.stale || afresh || n.silent(now)
+		topics[name] = p.lackedLocked(n, now)
+	}
 	p.mu.Unlock()
 	p.nc.Publish(p.all(), frame(kindBeat, p.cfg.Node))
 	p.check(own)
-	for _, topic := range held {
-		p.want(p.all(), topic)
+	for name, held := range topics {
+		for _, topic := range held {
+			p.want(name, topic)
+		}
 	}
-	p.done.Go(p.cfg.Resynced)
+	p.resynced()
+}
+
+// resynced has Resynced called: once more where it is under way.
+func (p *Peers) resynced() {
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Peers) resyncs() {
+	for {
+		select {
+		case <-p.again:
+			p.cfg.Resynced()
+		case <-p.ended:
+			return
+		}
+	}
 }

@@ -2,6 +2,8 @@ package peers
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,6 +34,7 @@ type remoteSet struct {
 	version uint64
 	ids     map[ID]struct{}
 	partial map[ID]struct{} // of a snapshot in several messages
+	parts   uint64          // of those that have come
 }
 
 // Hold has Changed told of all that others have of a topic, and returns when those
@@ -39,11 +42,12 @@ type remoteSet struct {
 func (p *Peers) Hold(ctx context.Context, topic string) error {
 	p.mu.Lock()
 	h := p.holds[topic]
-	first := h == nil
-	if first {
+	var nodes []string
+	if h == nil {
 		h = &hold{ready: make(chan struct{}), of: map[string]*remoteSet{}, begun: time.Now(), first: map[string]struct{}{}}
-		for node := range p.nodes {
-			h.first[node] = struct{}{}
+		nodes = slices.Collect(maps.Keys(p.nodes))
+		for _, name := range nodes {
+			h.first[name] = struct{}{}
 		}
 		sub, err := p.nc.ChanSubscribe(p.topicSubject(topic), p.in)
 		if err != nil {
@@ -52,15 +56,13 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 		}
 		h.sub = sub
 		p.holds[topic] = h
-		if len(p.nodes) == 0 {
-			close(h.ready)
-		}
+		p.readyLocked(h)
 	}
 	h.refs++
 	p.mu.Unlock()
-	if first {
-		if err := p.want(p.all(), topic); err != nil {
-			p.cfg.Logger.Debug("peers", "err", err) // it is asked again when we hear them
+	for _, name := range nodes {
+		if err := p.want(name, topic); err != nil {
+			p.cfg.Logger.Debug("peers", "err", err) // it is asked again when we hear it
 		}
 	}
 	timer := time.NewTimer(holdTimeout)
@@ -73,9 +75,44 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 	return nil
 }
 
+// Complete says whether all others that are there have told what they have of a topic
+// that is held. It waits for those that answer, as Hold does.
+func (p *Peers) Complete(ctx context.Context, topic string) bool {
+	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
+	for {
+		complete, awaited := p.complete(topic)
+		if complete || !awaited {
+			return complete
+		}
+		select {
+		case <-time.After(completeEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// complete is Complete now, and whether there is somebody to wait for.
+func (p *Peers) complete(topic string) (complete, awaited bool) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.holds[topic]
+	complete = true
+	for name, n := range p.nodes {
+		if h == nil || h.of[name] == nil || !h.of[name].heard {
+			complete, awaited = false, awaited || h != nil && !n.absent && !n.silent(now)
+		}
+	}
+	return complete, awaited
+}
+
 // Release ends one Hold; with the last all that others have of the topic is as
-// unknown as before, without a Change.
+// unknown as before, without a Change: none is told once it returns.
 func (p *Peers) Release(topic string) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if h := p.holds[topic]; h != nil {
@@ -86,9 +123,9 @@ func (p *Peers) Release(topic string) {
 	}
 }
 
-// want asks for snapshots of a topic.
-func (p *Peers) want(subject, topic string) error {
-	return p.nc.PublishRequest(subject, p.inbox, frame(kindWant, p.cfg.Node, topic))
+// want asks a process for a snapshot of a topic. If it is not there, the broker says so.
+func (p *Peers) want(name, topic string) error {
+	return p.nc.PublishRequest(p.nodeSubject(name), p.inbox+"."+name, frame(kindWant, p.cfg.Node, topic))
 }
 
 // setLocked is what a node has of a topic that we hold, nil when we don't.
@@ -122,7 +159,7 @@ func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
 		}
 		p.mu.Unlock()
 		if again {
-			p.want(p.nodeSubject(node), topic)
+			p.want(node, topic)
 		}
 		return
 	}
@@ -145,9 +182,25 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	defer p.changing.Unlock()
 	ops := r.ops()
 	p.mu.Lock()
+	if n := p.nodes[node]; n != nil {
+		n.stale = false // it has heard us, and answers one question after the other
+	}
 	s := p.setLocked(node, topic)
 	if s == nil || r.bad || s.partial == nil && part&firstPart == 0 {
 		p.mu.Unlock()
+		return
+	}
+	if place := part / partPlace; place > 0 && place != s.parts { // of the version before none has a place
+		s.partial = nil
+		again := time.Since(s.asked) > askTimeout
+		if again {
+			s.asked = time.Now()
+		}
+		p.mu.Unlock()
+		p.cfg.Logger.Warn("a part of what another hub has was lost", "node", node)
+		if again {
+			p.want(node, topic)
+		}
 		return
 	}
 	if s.heard && s.version == version {
@@ -156,12 +209,13 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		return
 	}
 	if part&firstPart != 0 {
-		s.partial = map[ID]struct{}{}
+		s.partial, s.parts = map[ID]struct{}{}, 0
 		s.known = !s.heard && p.holds[topic].knows(node)
 	}
 	for _, op := range ops {
 		s.partial[op.ID] = struct{}{}
 	}
+	s.parts++
 	known := s.known
 	if part&lastPart != 0 {
 		for id := range s.ids {
@@ -187,10 +241,12 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	}
 }
 
-// readyLocked closes a hold's ready when all that are there have told.
+// readyLocked closes a hold's ready when all that answer have told: nobody waits for one
+// that is silent.
 func (p *Peers) readyLocked(h *hold) {
-	for node, heard := range p.nodes {
-		if s := h.of[node]; (s == nil || !s.heard) && time.Since(heard) < 2*beatEvery {
+	now := time.Now()
+	for name, n := range p.nodes {
+		if s := h.of[name]; (s == nil || !s.heard) && !n.absent && !n.silent(now) {
 			return
 		}
 	}

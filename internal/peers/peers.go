@@ -7,6 +7,7 @@ package peers
 import (
 	"encoding/base32"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,8 +21,10 @@ const (
 	askTimeout  = time.Second
 	rollCall    = 100 * time.Millisecond
 	holdTimeout = 500 * time.Millisecond // to hear what others have of a topic
-	chunkBytes  = 256 << 10
-	inboxSize   = 1 << 16
+
+	completeEvery = 5 * time.Millisecond
+	chunkBytes    = 256 << 10
+	inboxSize     = 1 << 16
 )
 
 // ID names an item among those of its topic, whosever it is.
@@ -58,7 +61,8 @@ type Config struct {
 	Told func(topic string, data []byte)
 	// Serve answers another's Ask.
 	Serve func(data []byte) []byte
-	// Resynced is called after we were cut off: what others asked was not heard.
+	// Resynced is called after we were cut off, one call after the other: what others
+	// asked was not heard.
 	Resynced func()
 }
 
@@ -72,8 +76,10 @@ type Peers struct {
 	inbox string
 	subs  []*nats.Subscription
 	kick  chan struct{}
+	again chan struct{} // Resynced is to be called
 	ended chan struct{}
 	done  sync.WaitGroup
+	begun time.Time
 
 	sending  sync.Mutex // held from a version's making to its sending
 	changing sync.Mutex // held from what is known to Changed
@@ -84,20 +90,30 @@ type Peers struct {
 	version map[string]uint64    // of our own topics
 	recent  map[string]int       // beats in which a topic's version is told once more
 	holds   map[string]*hold     // topics that we hold
-	nodes   map[string]time.Time // others, and when they were last heard
-	left    map[string]struct{}  // others that said good-bye
+	nodes   map[string]*node     // others that are there
+	lost    map[string]time.Time // others that were given up, and when
+	left    map[string]time.Time // others that said good-bye, and when
 	able    time.Time            // since when we hear the others; zero: we don't
+	looked  time.Time            // when silence was last looked for
+}
+
+// node is another process that is there.
+type node struct {
+	heard  time.Time
+	absent bool      // nobody is at the broker by its name, as of the last question
+	stale  bool      // we may lack something of what it has told
+	asked  time.Time // when it was last asked for all
 }
 
 // Start joins the others.
 func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	p := &Peers{
 		cfg: cfg, nc: nc, in: make(chan *nats.Msg, inboxSize), inbox: nc.NewRespInbox(),
-		kick: make(chan struct{}, 1), ended: make(chan struct{}),
+		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), ended: make(chan struct{}), begun: time.Now(),
 		pending: map[string][]Op{}, version: map[string]uint64{}, recent: map[string]int{},
-		holds: map[string]*hold{}, nodes: map[string]time.Time{}, left: map[string]struct{}{},
+		holds: map[string]*hold{}, nodes: map[string]*node{}, lost: map[string]time.Time{}, left: map[string]time.Time{},
 	}
-	for _, subject := range []string{p.all(), p.nodeSubject(cfg.Node), p.inbox} {
+	for _, subject := range []string{p.all(), p.nodeSubject(cfg.Node), p.inbox + ".*"} {
 		sub, err := nc.ChanSubscribe(subject, p.in)
 		if err != nil {
 			return nil, err
@@ -107,6 +123,7 @@ func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	p.done.Go(p.run)
 	p.done.Go(p.flushes)
 	p.done.Go(p.beats)
+	p.done.Go(p.resyncs)
 	if err := p.nc.Publish(p.all(), frame(kindBeat, cfg.Node)); err != nil {
 		return nil, err
 	}
@@ -156,33 +173,39 @@ func (p *Peers) run() {
 
 func (p *Peers) take(msg *nats.Msg) {
 	if len(msg.Data) == 0 {
+		if name, ok := strings.CutPrefix(msg.Subject, p.inbox+"."); ok { // the broker's: nobody is there
+			p.absent(name)
+		}
 		return
 	}
 	r := &reader{b: msg.Data[1:]}
-	node := string(r.bytes())
-	if r.bad || node == p.cfg.Node || node == "" {
+	name := string(r.bytes())
+	if r.bad || name == p.cfg.Node || name == "" {
 		return
 	}
 	if msg.Data[0] == kindBye {
 		p.mu.Lock()
-		p.left[node] = struct{}{} // what it sent before may come after
+		p.left[name] = time.Now() // what it sent before may come after
+		delete(p.lost, name)
 		p.mu.Unlock()
-		p.drop(node, time.Now())
+		p.drop(name, time.Now())
 		return
 	}
-	if !p.heard(node) {
+	if !p.heard(name) {
 		return
-	}
-	if msg.Data[0] == kindBeat && msg.Subject == p.nodeSubject(p.cfg.Node) {
-		p.done.Go(p.cfg.Resynced) // it knows us only now: what it asked all before, it did not ask us
 	}
 	switch msg.Data[0] {
+	case kindBeat:
+		if msg.Subject == p.nodeSubject(p.cfg.Node) {
+			p.hearsay(r)
+			p.resynced() // it knows us only now: what it asked all before, it did not ask us
+		}
 	case kindDelta:
 		topic := string(r.bytes())
-		p.delta(node, topic, r.number(), r.number(), r)
+		p.delta(name, topic, r.number(), r.number(), r)
 	case kindSnapshot:
 		topic := string(r.bytes())
-		p.snapshot(node, topic, r.number(), r.number(), r)
+		p.snapshot(name, topic, r.number(), r.number(), r)
 	case kindCast:
 		topic := string(r.bytes())
 		if !r.bad {
@@ -192,6 +215,11 @@ func (p *Peers) take(msg *nats.Msg) {
 		topic, reply := string(r.bytes()), msg.Reply
 		p.done.Go(func() { p.tellAll(topic, reply) })
 	case kindAsk:
-		p.done.Go(func() { msg.Respond(p.cfg.Serve(r.b)) })
+		p.done.Go(func() {
+			if err := msg.Respond(p.cfg.Serve(r.b)); err != nil {
+				p.cfg.Logger.Warn("another hub is not answered", "node", name, "err", err)
+				msg.Respond(nil) // so that it need not wait
+			}
+		})
 	}
 }

@@ -33,9 +33,20 @@ type member struct {
 
 func join(t *testing.T, b *natstest.Broker, node string) *member {
 	t.Helper()
+	return joinAt(t, b.URL(0), node)
+}
+
+// joinAt is join at a server's address.
+func joinAt(t *testing.T, url, node string) *member {
+	t.Helper()
 	m := &member{t: t, own: map[ID][]byte{}, seen: map[ID]string{}}
-	p, err := Start(b.Connect(t, 0, nats.NoEcho()), Config{
-		Prefix: "test", Node: node, Able: func() bool { return true }, Logger: slog.New(slog.DiscardHandler),
+	nc, err := nats.Connect(url, nats.NoEcho(), nats.ReconnectWait(50*time.Millisecond), nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	p, err := Start(nc, Config{
+		Prefix: "test", Node: node, Able: nc.IsConnected, Logger: slog.New(slog.DiscardHandler),
 		Items: func(string) (ops []Op) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -231,7 +242,7 @@ func FuzzTake(f *testing.F) {
 		var back []byte
 		for rest := ops; len(rest) > 0; {
 			var some []byte
-			some, rest = chunk(rest)
+			some, rest = chunk(rest, chunkBytes)
 			back = append(back, some...)
 		}
 		again := &reader{b: back}

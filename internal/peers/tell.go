@@ -1,6 +1,9 @@
 package peers
 
-import "time"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // Tell says that an item of ours has changed, or has gone. Those of one topic are
 // told in order; many at once are told together.
@@ -41,15 +44,26 @@ func (p *Peers) flush() {
 		for len(ops) > 0 {
 			p.mu.Lock()
 			from := p.version[topic]
-			to := max(from+1, uint64(time.Now().UnixMicro())) // more than any that was forgotten
+			to := max(from+1, p.now()) // more than any that was forgotten
 			p.version[topic] = to
 			p.recent[topic] = 2
 			p.mu.Unlock()
 			var some []byte
-			some, ops = chunk(ops)
+			some, ops = chunk(ops, p.room(topic))
 			p.sendDelta(topic, from, to, some)
 		}
 	}
+}
+
+// now is a time that goes on, whatever the clock does.
+func (p *Peers) now() uint64 {
+	return uint64(p.begun.UnixMicro() + time.Since(p.begun).Microseconds())
+}
+
+// room is how many bytes of items one message about a topic has room for.
+func (p *Peers) room(topic string) int {
+	head := len(frame(kindSnapshot, p.cfg.Node, topic)) + 3*binary.MaxVarintLen64
+	return min(chunkBytes, int(p.nc.MaxPayload())-head)
 }
 
 // sendDelta tells of changes between two versions; if it is lost, the next one tells.
@@ -78,11 +92,11 @@ func (p *Peers) tellAll(topic, reply string) {
 	p.mu.Lock()
 	version := p.version[topic]
 	p.mu.Unlock()
-	for first := true; first || len(items) > 0; first = false {
+	for place := uint64(0); place == 0 || len(items) > 0; place++ {
 		var some []byte
-		some, items = chunk(items)
-		part := uint64(0)
-		if first {
+		some, items = chunk(items, p.room(topic))
+		part := place * partPlace
+		if place == 0 {
 			part = firstPart
 		}
 		if len(items) == 0 {

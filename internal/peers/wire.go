@@ -4,19 +4,21 @@ import "encoding/binary"
 
 // The kinds of messages: their first byte.
 const (
-	kindBeat     = 'b' // node
+	kindBeat     = 'b' // node; to one that is new also others, and how many milliseconds ago each was heard
 	kindBye      = 'e' // node
 	kindDelta    = 'd' // node, topic, version before, version after, ops
 	kindCast     = 't' // node, topic, data
 	kindWant     = 'w' // node, topic; the answer goes to its inbox
-	kindSnapshot = 's' // node, topic, version, 1 for the first part and 2 for the last, ops
+	kindSnapshot = 's' // node, topic, version, which part, ops
 	kindAsk      = 'q' // node, data
 )
 
-// Of a snapshot in several messages.
+// Which part of a snapshot in several messages: the sum of these, the last times how
+// many were before.
 const (
 	firstPart = 1
 	lastPart  = 2
+	partPlace = 4
 )
 
 // frame begins a message: its kind, then texts.
@@ -39,11 +41,14 @@ func appendText[T string | []byte](b []byte, text T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
-// chunk is as many ops as go into one message, and the rest.
-func chunk(ops []Op) (b []byte, rest []Op) {
-	for len(ops) > 0 && len(b) < chunkBytes {
-		b = appendText(append(b, ops[0].ID[:]...), ops[0].Data)
-		ops = ops[1:]
+// chunk is as many ops as go into so many bytes, one at least, and the rest.
+func chunk(ops []Op, room int) (b []byte, rest []Op) {
+	for len(ops) > 0 {
+		more := appendText(append(b, ops[0].ID[:]...), ops[0].Data)
+		if len(b) > 0 && len(more) > room {
+			break
+		}
+		b, ops = more, ops[1:]
 	}
 	return b, ops
 }

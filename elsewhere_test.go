@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats-server/v2/server"
+
+	"realtimehub/internal/natstest"
+)
+
+// aPair share a broker of one server.
+func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
+	t.Helper()
+	alone(t, "it makes its own")
+	many := func(hub *HubConfig, _ *PresenceConfig) { hub.Most.Profile = 0 }
+	nodes := newCluster(t, 2, broker, openDoor(t), LimitsConfig{ClientRate: -1}, many).nodes
+	return nodes[0], nodes[1]
+}
+
+// connect opens n connections that nobody reads.
+func (h *testHub) connect(t testing.TB, n int, profile func(i int) ProfileRef, metadata map[string]string) {
+	t.Helper()
+	for i := range n {
+		if _, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []ProfileRef{}, Metadata: metadata}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// largeMetadata is as much as a connection may have.
+func largeMetadata() map[string]string {
+	large := map[string]string{}
+	for i := range 16 {
+		large[fmt.Sprint("key-", i, strings.Repeat("k", 240))] = strings.Repeat("<", 256) // JSON in Go makes six of one
+	}
+	return large
+}
+
+// everybody is all pages of a list of connections, by id, and the count of the first.
+func (h *testHub) everybody(t testing.TB, query string) (ids []string, count any) {
+	t.Helper()
+	for after := ""; ; {
+		status, answer := h.do(t, "GET", "/v1/tenants/acme/connections?limit=1000&"+query+"&after="+after, "")
+		if status != http.StatusOK {
+			t.Fatal(status, answer)
+		}
+		for _, c := range answer["connections"].([]any) {
+			ids = append(ids, c.(map[string]any)["id"].(string))
+		}
+		if count == nil {
+			count = answer["count"]
+		}
+		next, more := answer["next"].(string)
+		if !more {
+			return ids, count
+		}
+		after = next
+	}
+}
+
+// What changes a connection through its own hub changes it through another as well:
+// nothing, empty and all stay apart on the way.
+func TestAdjustThroughAnotherHub(t *testing.T) {
+	a, b := aPair(t, theBroker(t))
+	for _, body := range []string{
+		`{"types":[]}`, `{"types":["*"]}`, `{"types":["a.b","c.*"]}`, `{"types":null}`,
+		`{"presence":["*"]}`, `{"presence":[]}`, `{"presence":["none"]}`, `{"presence":["user:<7>"]}`, `{"presence":null}`,
+		`{}`, `{"types":[],"presence":["*"]}`,
+	} {
+		t.Run(body, func(t *testing.T) {
+			is := is.New(t)
+			var seen []string
+			for _, through := range []*testHub{a, b} {
+				client := a.open(t, "tenant=acme&profile=me&types=x.y&presence=user:1")
+				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
+				is.Equal(status, http.StatusNoContent)
+				c := a.Hub.Connection(client.ConnectionID)
+				seen = append(seen, fmt.Sprint(c.filter.Patterns(), c.filter == nil, c.watchList(), c.watch == nil))
+				client.close()
+			}
+			is.Equal(seen[1], seen[0])
+		})
+	}
+}
+
+// However much another hub has to tell of connections, it is told, in the server's
+// messages, and all of a profile's are closed.
+func TestManyConnectionsElsewhere(t *testing.T) {
+	for name, small := range map[string]int32{"": 1 << 20, " in small messages": 64 << 10} {
+		t.Run("many"+name, func(t *testing.T) {
+			is := is.New(t)
+			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = small })
+			a, b := aPair(t, broker)
+			a.connect(t, 6000, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
+			b.connect(t, 10, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
+			ids, count := b.everybody(t, "")
+			is.Equal(count, 6010.0)
+			is.Equal(len(slices.Compact(slices.Clone(ids))), 6010)
+			is.True(slices.IsSorted(ids))
+			own, _ := a.everybody(t, "")
+			is.Equal(own, ids)
+		})
+		t.Run("large"+name, func(t *testing.T) {
+			is := is.New(t)
+			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = small })
+			a, b := aPair(t, broker)
+			me := func(int) ProfileRef { return ProfileRef{"user", "me"} }
+			a.connect(t, 300, me, largeMetadata())
+			b.connect(t, 3, me, largeMetadata())
+			ids, count := b.everybody(t, "profile=me")
+			is.Equal(count, 303.0)
+			is.Equal(len(ids), 303)
+			status, _ := b.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
+			is.Equal(status, http.StatusNoContent)
+			is.Equal(len(a.Hub.Connections("acme", nil)), 0)
+			is.Equal(len(b.Hub.Connections("acme", nil)), 0)
+		})
+	}
+}
+
+// A hub that joins knows everybody on the others, in messages as small as the server
+// takes.
+func TestManyPeopleInSmallMessages(t *testing.T) {
+	is := is.New(t)
+	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
+	a.connect(t, 3001, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
+	b.connect(t, 1, func(int) ProfileRef { return ProfileRef{"user", "me"} }, nil)
+	is.NoErr(b.KnowAll(t.Context(), "acme"))
+	is.Equal(len(b.Presence.All("acme", Online)), 3002)
+}
+
+// mute has what a hub says to others not arrive, as if it slept; it is connected to the
+// broker.
+func mute(proxy *natstest.Proxy) {
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		said := !m.FromServer && (strings.Contains(m.Subject, ".peer.") || strings.HasPrefix(m.Subject, "_INBOX."))
+		return natstest.Verdict{Drop: said}
+	})
+}
+
+// sleepers are two hubs, one of which can be muted.
+func sleepers(t *testing.T) (a, b *testHub, proxy *natstest.Proxy) {
+	t.Helper()
+	alone(t, "it makes its own")
+	broker := theBroker(t)
+	proxy = broker.Proxies(t)[0]
+	prefix := newPrefix()
+	var nodes []*testHub
+	for _, url := range []string{broker.URL(0), proxy.URL()} {
+		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
+			return joinBrokerAt(t, url, 1, prefix, kept)
+		})
+		node.nodes = []*testHub{node}
+		nodes = append(nodes, node)
+	}
+	eventually(t, func() bool {
+		return len(nodes[0].Cluster.peers.Others()) == 1 && len(nodes[1].Cluster.peers.Others()) == 1
+	})
+	return nodes[0], nodes[1], proxy
+}
+
+// Of a hub that does not answer nothing is known: calls are 503, and what is to be closed
+// there is, once it answers.
+func TestAHubThatSleeps(t *testing.T) {
+	is := is.New(t)
+	a, b, proxy := sleepers(t)
+	me, one, other := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one"), b.open(t, "tenant=acme&profile=other")
+	_, count := a.everybody(t, "")
+	is.Equal(count, 3.0)
+	mute(proxy)
+	path := "/v1/tenants/acme/connections/"
+	for _, call := range []struct{ method, path, body string }{
+		{"GET", "/v1/tenants/acme/connections", ""},
+		{"GET", path + other.ConnectionID, ""},
+		{"POST", "/v1/connections/" + other.ConnectionID + "/touch", ""},
+		{"PUT", "/v1/connections/" + other.ConnectionID + "/token", ""},
+		{"PATCH", "/v1/connections/" + other.ConnectionID, `{"types":["a.b"]}`},
+		{"DELETE", "/v1/tenants/acme/connections?profile=me", ""},
+		{"DELETE", path + one.ConnectionID, ""},
+		{"DELETE", "/v1/tenants/beta/connections/" + other.ConnectionID, ""}, // another tenant's
+		{"GET", "/v1/tenants/beta/presence", ""},                             // of which nothing is known here
+		{"GET", "/v1/presence?tenant=gamma&viewer=me&profile=you", ""},
+	} {
+		status, answer := a.do(t, call.method, call.path, call.body)
+		is.Equal(fmt.Sprint(call.method, " ", call.path, " ", status, " ", answer["code"]), fmt.Sprint(call.method, " ", call.path, " 503 HubUnavailable"))
+	}
+	is.True(a.Stats().Unanswered > 0)
+	proxy.Rule(nil)
+	is.Equal(me.until(t, "hub.closing").Type, "hub.closing")
+	is.Equal(one.until(t, "hub.closing").Type, "hub.closing")
+	eventually(t, func() bool {
+		status, answer := a.do(t, "GET", "/v1/tenants/acme/connections", "")
+		return status == http.StatusOK && answer["count"] == 1.0 // the other, which nobody closed
+	})
+	eventually(t, func() bool { // nothing is remembered
+		a.Cluster.owed.mu.Lock()
+		defer a.Cluster.owed.mu.Unlock()
+		return len(a.Cluster.owed.of) == 0
+	})
+	b.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")
+	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1")
+}
+
+// A hub that was silent for so long that it was given up may sleep: what was to be closed
+// is, once it is back.
+func TestAHubThatSleepsLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes as long as a hub may be silent")
+	}
+	is := is.New(t)
+	a, b, proxy := sleepers(t)
+	me, one := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one")
+	mute(proxy)
+	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 0 })
+	_, count := a.everybody(t, "")
+	is.Equal(count, 0.0)
+	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
+	is.Equal(status, http.StatusNoContent)
+	status, _ = a.do(t, "DELETE", "/v1/tenants/acme/connections/"+one.ConnectionID, "")
+	is.Equal(status, http.StatusServiceUnavailable) // it is at the broker
+	proxy.Rule(nil)
+	is.Equal(me.until(t, "hub.closing").Type, "hub.closing")
+	is.Equal(one.until(t, "hub.closing").Type, "hub.closing")
+}
+
+// What the version before says is understood, and what it does not understand is not taken
+// for done.
+func TestHubsOfTheVersionBefore(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h = h.nodes[0]
+	h.connect(t, 5, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
+	a := h.Cluster.Serve(Call{Op: CallList, Tenant: "acme"})
+	is.Equal(len(a.Connections), 5) // without a limit all
+	before := a
+	before.Count = nil
+	for _, answer := range []Answer{before, a} {
+		x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: answer}}
+		p, err := x.pageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
+		is.NoErr(err)
+		is.Equal(p.count, 5)
+		if answer.Count == nil { // it does not know of pages
+			is.Equal(len(p.list), 1)
+			is.Equal(p.list[0].ID, a.Connections[2].ID)
+			is.True(p.more)
+		}
+	}
+	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
+	as := []ProfileRef(nil)
+	_, err := x.Adjust(t.Context(), &Connection{elsewhere: true}, nil, &as)
+	is.Equal(describe(err).code, "HubUnavailable")
+	now := time.Now()
+	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
+	is.Equal(sessionRow{Active: now.Add(time.Hour).UnixMilli()}.activeAt(now), now)
+}
+
+// cannedPeers answer always the same.
+type cannedPeers struct {
+	castPeers
+	answer Answer
+}
+
+func (p *cannedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) { return p.answer, nil }
