@@ -362,6 +362,7 @@ var closedWords = map[string]string{
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_history_cut_total":     `bound: all tenant`,
+	"realtime_broker_lost_total":     `kept: epoch history membership`,
 	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
 	"realtime_auth_failures_total":   `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
 	"realtime_rate_limited_total":    `limit: admin client memberships probe publish`,

@@ -53,7 +53,7 @@ const (
 // allows.
 func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{
-		logger: cfg.Logger, log: &brokerLog{disk: cfg.Disk, gone: newCounts(KeptHistory, KeptEpoch, KeptMembers), logger: cfg.Logger},
+		logger: cfg.Logger, log: newBrokerLog(cfg.Disk, cfg.Logger),
 		rooms: &brokerRooms{enrolled: map[string]*enrolment{}, logger: cfg.Logger},
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger},
 	}
@@ -127,7 +127,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
 		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
 		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
-		Gone: func(what string) { log.gone.add(Kept(what), 1) },
+		Gone: func(what string) { log.lose(Kept(what)) },
 	}
 	if cfg.Prepare {
 		kept.Prepare = log.prepare

@@ -31,6 +31,13 @@ type brokerLog struct {
 	secret  string // what it was made from
 }
 
+func newBrokerLog(disk int64, logger *slog.Logger) *brokerLog {
+	return &brokerLog{disk: disk, gone: newCounts(KeptHistory, KeptEpoch, KeptMembers), logger: logger}
+}
+
+// lose counts that the broker has lost something, which was made anew.
+func (l *brokerLog) lose(what Kept) { l.gone.add(what, 1) }
+
 // epochID is of one tenant and one life of the stream, the same for all hubs.
 func (l *brokerLog) epochID(tenant string) []byte { return epochIDOf(tenant, l.journal.Epoch()) }
 
