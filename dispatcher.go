@@ -104,6 +104,9 @@ func (x *dispatcher) Say(ctx context.Context, e *Event) error {
 	if _, err := x.members.settle(ctx, false, e); err != nil {
 		return err
 	}
+	if !x.tenants.sureNow() {
+		return ErrUnconfirmed
+	}
 	x.deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}}, false)
 	x.Flush(e.TenantID)
 	return nil

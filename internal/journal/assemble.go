@@ -16,7 +16,10 @@ type origin struct {
 	passes int // of the key's items in that append, passed beside them
 }
 
-const originHeader = "Origin"
+const (
+	originHeader = "Origin"
+	besideHeader = "Beside"
+)
 
 func (o origin) String() string {
 	return fmt.Sprintf("%s %d %d %d %d", o.node, o.number, o.at, o.of, o.passes)
@@ -59,7 +62,7 @@ func (f *feed) assembleLocked() ready {
 			i := 0
 			for _, it := range items {
 				if !it.Pass {
-					it.Seq, it.At = part[i].Seq, part[i].At
+					it.Seq, it.At, it.beside = part[i].Seq, part[i].At, part[i].beside
 					i++
 				}
 			}
@@ -86,7 +89,7 @@ func (f *feed) assembleLocked() ready {
 			items = append(items, beside[0].item)
 			beside = beside[1:]
 		}
-		items = append(items, &Item{Key: f.key, Data: m.Data, Seq: m.Seq, At: m.At})
+		items = append(items, &Item{Key: f.key, Data: m.Data, Seq: m.Seq, At: m.At, beside: m.beside})
 	}
 	for _, p := range beside {
 		items = append(items, p.item)

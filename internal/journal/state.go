@@ -25,7 +25,8 @@ func (s state) life() string { return strconv.FormatInt(s.created.UnixNano(), 36
 
 var errNoLeader = errors.New("the stream has no leader")
 
-func (j *Journal) askState() (state, error) {
+// info asks the leader for the stream's state.
+func (s *stream) info(ctx context.Context) (state, error) {
 	var info struct {
 		Created time.Time `json:"created"`
 		State   struct {
@@ -40,9 +41,9 @@ func (j *Journal) askState() (state, error) {
 		} `json:"cluster"`
 		Error *jetstream.APIError `json:"error"`
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	msg, err := j.ask(ctx, message("$JS.API.STREAM.INFO."+j.name, nil))
+	msg, err := s.ask(ctx, message("$JS.API.STREAM.INFO."+s.name, nil))
 	if err == nil {
 		err = json.Unmarshal(msg.Data, &info)
 	}
@@ -55,11 +56,19 @@ func (j *Journal) askState() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	s := info.State
+	is := info.State
+	return state{info.Created, is.First, is.Last, is.Subjects, is.Messages, is.Bytes}, nil
+}
+
+func (j *Journal) askState() (state, error) {
+	s, err := j.info(context.Background())
+	if err != nil {
+		return state{}, err
+	}
 	j.answered.Store(time.Now().UnixNano())
-	j.bytes.Store(int64(s.Bytes))
-	j.room.told(int64(s.Bytes))
-	return state{info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes}, nil
+	j.bytes.Store(int64(s.bytes))
+	j.room.told(int64(s.bytes))
+	return s, nil
 }
 
 // state asks the leader, or joins another's question that is not yet sent: so what
