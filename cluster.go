@@ -41,7 +41,7 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
 	c.silence.Interval = time.Second
 	if peers != nil {
-		presence.frozen = func() bool { return hub.Ready() != nil || !hub.tenants.sureNow() }
+		presence.frozen = func() bool { return hub.Ready() != nil }
 		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
 			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
 		}

@@ -54,7 +54,7 @@ const (
 func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{
 		logger: cfg.Logger, log: newBrokerLog(cfg.Disk, cfg.Logger),
-		rooms: &brokerRooms{enrolled: map[string]*enrolment{}, ended: make(chan struct{}), logger: cfg.Logger},
+		rooms: newBrokerRooms(cfg.Logger),
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger},
 	}
 	rand.Read(b.peers.node[:])
@@ -151,6 +151,10 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		return err
 	}
 	rooms.heard = others.peers.Hears
+	rooms.here.tick(true, rooms.heard())
+	if err := rooms.look(ctx); err != nil {
+		cfg.Logger.Warn("broker: who belongs where is not known", "err", err) // it is looked at again
+	}
 	rooms.watch(b.connected.Load)
 	log.journal.KeepWithin(func() bool { return others.first() })
 	return nil

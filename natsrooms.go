@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -35,8 +37,9 @@ type brokerRooms struct {
 	logger  *slog.Logger
 	life    atomic.Pointer[string] // of the table
 	here    attendance
-	ended   chan struct{}
 	done    sync.WaitGroup
+	ctx     context.Context
+	end     func() // ends ctx
 
 	mu       sync.Mutex
 	enrolled map[string]*enrolment // guarded by mu: tenants whose rooms are known
@@ -64,6 +67,12 @@ type reading struct {
 	err  error // before done is closed
 }
 
+func newBrokerRooms(logger *slog.Logger) *brokerRooms {
+	r := &brokerRooms{enrolled: map[string]*enrolment{}, logger: logger}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	return r
+}
+
 // belongingRow is a Belonging as it is stored.
 type belongingRow struct {
 	Epoch  string      `json:"epoch"` // of the places, in the tenant's history
@@ -83,6 +92,8 @@ const (
 	awaitTime = 5 * time.Second        // and an event
 	readTime  = time.Minute            // that all of a tenant may take to be read
 	lookEvery = 2 * time.Second
+
+	progressTime = 5 * time.Millisecond // how often who waits for a part looks whether it is read
 )
 
 // besideOf is how a tenant's last row goes with its events.
@@ -225,9 +236,9 @@ func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, 
 	if err == nil {
 		err = r.catchUp(ctx, tenant, e, version)
 	}
-	if err == nil && version == 0 {
+	if err == nil {
 		e.mu.Lock()
-		delete(e.rooms, room)
+		e.rooms[room] = version
 		e.mu.Unlock()
 	}
 	return err
@@ -266,6 +277,7 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 			if under.err != nil {
 				return under.err
 			}
+		case <-time.After(progressTime): // it may be far enough
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -277,98 +289,107 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 var errOver = errors.New("the tenant's membership is read anew")
 
 func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), readTime)
+	ctx, cancel := context.WithTimeout(r.ctx, readTime)
 	defer cancel()
 	e.telling.Lock()
 	life := e.life
 	e.telling.Unlock()
 	patient := true
-	err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
-		if patient {
-			patient = r.reach(ctx, tenant, rows)
+	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
+		for c := range r.changesOf(tenant, rows) {
+			if patient && c.place > 0 { // events that came before it are delivered before it
+				reaching, cancel := context.WithTimeout(ctx, reachTime)
+				patient = r.journal.Reach(reaching, tenant, c.place) == nil
+				cancel()
+			}
+			if err := r.tell(tenant, e, life, c); err != nil {
+				return err
+			}
 		}
-		e.telling.Lock()
-		defer e.telling.Unlock()
-		if e.life != life || life < 0 {
-			return errOver
-		}
-		r.tell(tenant, e, rows)
-		last := rows[len(rows)-1].Seq
-		e.beside.Store(r.besideOf(last))
-		e.place.Store(last)
 		return nil
-	})
-	if err != nil {
+	}); err != nil {
 		return err
 	}
 	e.telling.Lock()
 	defer e.telling.Unlock()
-	if e.life != life {
+	if e.life != life || life < 0 {
 		return errOver
 	}
 	e.place.Store(max(e.place.Load(), place))
 	return nil
 }
 
-// reach waits until events that came before changes are delivered, and says whether they
-// were.
-func (r *brokerRooms) reach(ctx context.Context, tenant string, rows []journal.Row) bool {
-	var latest uint64
-	for _, row := range rows {
-		var stored belongingRow
-		if row.Name != "" && json.Unmarshal(row.Data, &stored) == nil && stored.Epoch == r.epoch(tenant) {
-			latest = max(latest, stored.Place)
-		}
-	}
-	if latest == 0 {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, reachTime)
-	defer cancel()
-	return r.journal.Reach(ctx, tenant, latest) == nil
+// roomChange is rows of one room that were changed together, or a part of them.
+type roomChange struct {
+	room    Room
+	version uint64 // the room's own place; 0: it is not among them
+	place   uint64 // in the history, before which they hold not yet
+	changed []Belonging
+	last    uint64 // row
 }
 
-// tell tells of rows, those of one room together.
-func (r *brokerRooms) tell(tenant string, e *enrolment, rows []journal.Row) {
-	epoch := r.epoch(tenant)
-	var room Room
-	var changed []Belonging
-	flush := func() {
-		if len(changed) > 0 {
-			r.belong(tenant, room, changed)
-			changed = nil
-		}
-	}
-	for _, row := range rows {
-		if of := roomOf(row.Group); of != room {
-			flush()
-			room = of
-		}
-		if row.Name == "" {
-			e.mu.Lock()
-			e.rooms[room] = row.Seq
-			e.mu.Unlock()
-			continue
-		}
-		var stored belongingRow
-		p, err := ParseProfile(row.Name)
-		if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
-			r.logger.Error("broker: not a member", "tenant", tenant, "place", row.Seq)
-			continue
-		}
-		belongs := Belonging{Profile: p, Member: stored.Member}
-		if stored.Epoch != epoch { // the history has begun anew since
-			stored.Stays = nil
-			if stored.Member {
-				stored.Stays = [][2]uint64{{0, math.MaxUint64}}
+// changesOf are the changes that rows tell of.
+func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[roomChange] {
+	return func(yield func(roomChange) bool) {
+		epoch := r.epoch(tenant)
+		var c roomChange
+		for _, row := range rows {
+			of := roomOf(row.Group)
+			if row.Name == "" {
+				if c.last > 0 && !yield(c) {
+					return
+				}
+				c = roomChange{room: of, version: row.Seq, last: row.Seq}
+				continue
 			}
+			var stored belongingRow
+			p, err := ParseProfile(row.Name)
+			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
+				r.logger.Error("broker: not a member", "tenant", tenant, "place", row.Seq)
+				continue
+			}
+			belongs := Belonging{Profile: p, Member: stored.Member}
+			if stored.Epoch != epoch { // the history has begun anew since
+				stored.Place, stored.Stays = 0, nil
+				if stored.Member {
+					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
+				}
+			}
+			for _, s := range stored.Stays {
+				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
+			}
+			if c.last > 0 && (of != c.room || len(c.changed) > 0 && stored.Place != c.place) {
+				if !yield(c) {
+					return
+				}
+				c = roomChange{}
+			}
+			c.room, c.place, c.changed, c.last = of, stored.Place, append(c.changed, belongs), row.Seq
 		}
-		for _, s := range stored.Stays {
-			belongs.Stays = append(belongs.Stays, Stay{room, s[0], s[1]})
+		if c.last > 0 {
+			yield(c)
 		}
-		changed = append(changed, belongs)
 	}
-	flush()
+}
+
+// tell tells of a change, and that it is known.
+func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) error {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if e.life != life || life < 0 {
+		return errOver
+	}
+	if len(c.changed) > 0 {
+		r.belong(tenant, c.room, c.changed)
+	}
+	if c.version > 0 {
+		e.mu.Lock()
+		e.rooms[c.room] = c.version
+		e.mu.Unlock()
+	}
+	e.beside.Store(r.besideOf(c.last))
+	e.place.Store(c.last)
+	return nil
 }
 
 // changed reads what has changed in tables of topics that are tenants here.
@@ -395,16 +416,19 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	r.logger.Error("the broker has lost who belongs where, or the last of it")
 	r.lose(KeptMembers)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for tenant, e := range r.enrolled {
+	enrolled := maps.Clone(r.enrolled)
+	r.mu.Unlock()
+	for tenant, e := range enrolled {
 		e.telling.Lock()
-		e.life++
-		e.mu.Lock()
-		clear(e.rooms)
-		e.mu.Unlock()
-		e.beside.Store(r.besideOf(0))
-		e.place.Store(0)
-		r.forget(tenant)
+		if e.life >= 0 {
+			e.life++
+			e.mu.Lock()
+			clear(e.rooms)
+			e.mu.Unlock()
+			e.beside.Store(r.besideOf(0))
+			e.place.Store(0)
+			r.forget(tenant)
+		}
 		e.telling.Unlock()
 	}
 	return nil
@@ -471,7 +495,7 @@ func (r *brokerRooms) pause(ctx context.Context) bool {
 	select {
 	case <-time.After(50 * time.Millisecond):
 		return true
-	case <-r.ended:
+	case <-r.ctx.Done():
 	case <-ctx.Done():
 	}
 	return false
@@ -500,7 +524,7 @@ func (r *brokerRooms) beSure(ctx context.Context) error {
 	return nil
 }
 
-// look looks at the table: what had been answered before, anywhere, is known here then.
+// look has the table looked at: what had been answered before, anywhere, is known here then.
 func (r *brokerRooms) look(ctx context.Context) error {
 	as := r.here.asks()
 	err := r.table.Look(ctx)
@@ -534,7 +558,7 @@ func (r *brokerRooms) every(d time.Duration, do func()) {
 		defer ticker.Stop()
 		for {
 			select {
-			case <-r.ended:
+			case <-r.ctx.Done():
 				return
 			case <-ticker.C:
 				do()
@@ -544,9 +568,14 @@ func (r *brokerRooms) every(d time.Duration, do func()) {
 }
 
 // resync: this hub may have been given up, as it was cut off.
-func (r *brokerRooms) resync() { r.here.leave() }
+func (r *brokerRooms) resync() {
+	r.here.leave()
+	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
+	defer cancel()
+	r.look(ctx) // else soon
+}
 
 func (r *brokerRooms) close() {
-	close(r.ended)
+	r.end()
 	r.done.Wait()
 }

@@ -351,6 +351,17 @@ func (r *Rooms) Set(room Room, b Belonging) {
 	}
 }
 
+// Restart has those who belong somewhere do so from the beginning on: the places that
+// are known are of another history.
+func (r *Rooms) Restart() {
+	r.ForgetPast(0)
+	for p, b := range r.bonds.of {
+		b.since = 0
+		r.bonds.of[p] = b
+	}
+	r.forgot, r.pruned, r.unsure = 0, 0, 0
+}
+
 // Clear forgets who belongs where, and did.
 func (r *Rooms) Clear() {
 	r.ForgetPast(0)
