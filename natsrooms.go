@@ -47,6 +47,7 @@ type brokerRooms struct {
 
 // enrolment is what is known of a tenant's rooms.
 type enrolment struct {
+	known  atomic.Bool              // all that there was is
 	place  atomic.Uint64            // in the table: all up to here is known
 	beside atomic.Pointer[[]string] // the place of the last row, as it goes with events
 
@@ -90,7 +91,7 @@ const (
 	rowTime   = 200 * time.Microsecond // more, for each of its rows
 	sureTime  = 2 * time.Second        // that a request waits until this hub is sure
 	awaitTime = 5 * time.Second        // and an event
-	readTime  = time.Minute            // that all of a tenant may take to be read
+	readTime  = 2 * time.Minute        // that all of a tenant may take to be read
 	lookEvery = 2 * time.Second
 
 	progressTime = 5 * time.Millisecond // how often who waits for a part looks whether it is read
@@ -127,6 +128,7 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 		r.Detach(tenant)
 		return logError(err)
 	}
+	e.known.Store(true)
 	return nil
 }
 
@@ -392,17 +394,33 @@ func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) 
 	return nil
 }
 
-// changed reads what has changed in tables of topics that are tenants here.
-func (r *brokerRooms) changed(ctx context.Context, topics []string, place uint64) error {
-	for _, tenant := range topics {
-		if e := r.enrolment(tenant); e != nil {
-			if err := r.catchUp(ctx, tenant, e, place); err != nil && r.enrolment(tenant) == e {
-				return err
-			}
+// changed reads what has changed of tenants that are here.
+func (r *brokerRooms) changed(ctx context.Context, tenants []string, place uint64) error {
+	var all sync.WaitGroup
+	var fault atomic.Pointer[error]
+	turns := make(chan struct{}, readsAtOnce)
+	for _, tenant := range tenants {
+		e := r.enrolment(tenant)
+		if e == nil {
+			continue
 		}
+		turns <- struct{}{}
+		all.Go(func() {
+			if err := r.catchUp(ctx, tenant, e, place); err != nil && r.enrolment(tenant) == e { // else it is not here any more
+				fault.Store(&err)
+			}
+			<-turns
+		})
+	}
+	all.Wait()
+	if err := fault.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
+
+// readsAtOnce is of how many tenants what has changed is read at a time.
+const readsAtOnce = 16
 
 // lost has all that is known here read again. Where the table was made anew, the history
 // begins anew as well: in that way all who come back are told that something is missing.
@@ -415,6 +433,7 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	}
 	r.logger.Error("the broker has lost who belongs where, or the last of it")
 	r.lose(KeptMembers)
+	r.here.leave() // until it is read again
 	r.mu.Lock()
 	enrolled := maps.Clone(r.enrolled)
 	r.mu.Unlock()
@@ -441,7 +460,7 @@ func (r *brokerRooms) reached(tenant string, place uint64) bool {
 	if e == nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*reachTime) // who asks may have given up before
+	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
 	defer cancel()
 	return r.catchUp(ctx, tenant, e, place) == nil
 }
@@ -449,7 +468,7 @@ func (r *brokerRooms) reached(tenant string, place uint64) bool {
 // goesBeside is the place of a tenant's last row as it goes with its events, if this hub
 // is sure of it.
 func (r *brokerRooms) goesBeside(tenant string) []string {
-	if e := r.enrolment(tenant); e != nil && r.here.sure() {
+	if e := r.enrolment(tenant); e != nil && e.known.Load() && r.here.sure() {
 		return *e.beside.Load()
 	}
 	return nil
@@ -474,7 +493,7 @@ func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
 
 // await waits for what an event has to wait for.
 func (r *brokerRooms) await(tenant, beside string) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), awaitTime)
+	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
 	defer cancel()
 	for r.behind(tenant, beside) {
 		place, known := r.placeOf(beside)
@@ -543,7 +562,7 @@ func (r *brokerRooms) watch(connected func() bool) {
 		if !connected() || r.here.sure() && r.here.age() < lookEvery {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), awaitTime)
+		ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
 		defer cancel()
 		if err := r.look(ctx); err != nil && time.Since(complaint) >= time.Second {
 			complaint = time.Now()

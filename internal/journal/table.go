@@ -117,9 +117,9 @@ func (t *Table) look() (none struct{}, err error) {
 			s, err = t.info(ctx)
 		}
 	}
-	if err == nil && s.life() == t.life && s.last < t.seen {
-		// Either the broker has lost the last of it, or the answer is older than others
-		// were. What is kept now tells: it goes where the table's end is.
+	if err == nil && s.life() == t.life && s.last < t.seen && t.cfg.Replicas > 1 {
+		// Either the broker has lost the last of it, or who was asked leads no more. What
+		// is kept now tells: it goes where the table's end is.
 		var place uint64
 		place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+markName, nil, jetstream.MsgTTLHeader, "60"))
 		if err == nil && place > t.seen {
