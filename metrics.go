@@ -241,7 +241,9 @@ func families() (all []family) {
 			return map[string]float64{"tenant": float64(l.Log.CutTenant), "all": float64(l.Log.CutAll)}
 		})
 	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost something of all tenants.",
-		func(l *look) map[string]float64 { return words(l.Log.Gone) })
+		func(l *look) map[string]float64 {
+			return words(map[Kept]int64{KeptHistory: l.Log.Gone[KeptHistory], KeptEpoch: l.Log.Gone[KeptEpoch], KeptMembers: l.Log.Gone[KeptMembers]})
+		})
 	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
 		func(l *look) map[string]float64 { return one(l.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",

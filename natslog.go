@@ -258,9 +258,13 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 			return c, nil
 		}
 	}
+	if !ok {
+		c.Seq = 0
+	}
 	span, err := l.journal.Span(ctx, tenant)
-	if err == nil && ok && c.Seq > span.Last {
-		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it.
+	if err == nil && cursor != "" && (!ok || c.Seq > span.Last) {
+		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it. One
+		// that we cannot read may be of a history of which another hub knows already.
 		if err = l.journal.Confirm(ctx, c.Seq); err == nil {
 			span, err = l.journal.Span(ctx, tenant)
 		}
@@ -290,7 +294,7 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 
 // Read implements Log.
 func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
-	for first := true; ; first = false {
+	for range mostFetches {
 		h := l.shelves.lock(tenant, false)
 		if h == nil {
 			break
@@ -300,17 +304,31 @@ func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, err
 			h.mu.Unlock()
 			return page, nil
 		}
-		far := h.attached == 0
-		h.mu.Unlock()
-		if far || !first {
+		if h.attached == 0 || q.After < h.far && time.Since(h.tried) < farTime {
+			h.mu.Unlock()
 			break // nobody is near, or it is more than is kept near
 		}
-		if err := l.bringNear(ctx, h, q.After); err != nil {
-			return l.expired(tenant, err)
+		f := l.fetchLocked(h, q.After)
+		h.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return Page{}, logError(ctx.Err())
+		}
+		gone, ok := errors.AsType[*journal.GoneError](f.err)
+		if another := ok && gone.Oldest <= q.After; f.err != nil && !another {
+			return l.expired(tenant, f.err)
 		}
 	}
 	return l.readFar(ctx, tenant, q)
 }
+
+const (
+	// mostFetches is how often a read waits for what others need before it reads for itself.
+	mostFetches = 3
+	// farTime is for how long what did not fit on a shelf is read past it.
+	farTime = time.Minute
+)
 
 // expired makes a Page of the place from where a read can go on.
 func (l *brokerLog) expired(tenant string, err error) (Page, error) {
@@ -320,34 +338,43 @@ func (l *brokerLog) expired(tenant string, err error) (Page, error) {
 	return Page{}, logError(err)
 }
 
-// bringNear reads what a tenant's shelf has not, after a place, so that all who come
-// back read it from there. One at a time does it for a tenant.
-func (l *brokerLog) bringNear(ctx context.Context, h *shelf, after uint64) error {
-	h.loading.Lock()
-	defer h.loading.Unlock()
-	h.mu.Lock()
-	from, epoch := h.from, h.epoch
-	h.mu.Unlock()
-	if after >= from {
-		return nil
+// fetchLocked has what a shelf has not, after a place, read to it, so that all who come
+// back find it there; or joins what is under way.
+func (l *brokerLog) fetchLocked(h *shelf, after uint64) *fetch {
+	if h.fetching == nil {
+		h.fetching = &fetch{done: make(chan struct{})}
+		go l.bringNear(h, h.fetching, after, h.from, h.epoch)
 	}
+	return h.fetching
+}
+
+func (l *brokerLog) bringNear(h *shelf, f *fetch, after, from uint64, epoch Epoch) {
+	defer close(f.done)
 	var entries []*Entry
 	fits := true
-	err := l.scan(ctx, h.tenant, after, from, func(e *Entry) bool {
+	far := after + 1
+	err := l.scan(context.Background(), h.tenant, after, from, func(e *Entry) bool {
 		if fits = l.shelves.expect(h, e.Size()); fits {
 			entries = append(entries, e)
+			far = e.Cursor.Seq
 		}
 		return fits
 	})
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	room := storedSize(entries)
-	if err == nil && fits && !h.forgotten && h.epoch == epoch && h.from == from {
+	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from
+	switch {
+	case same && fits:
 		l.shelves.prependLocked(h, after, entries)
 		room = 0
+	case same:
+		// It is tried again when its client has taken as much as would have fitted.
+		h.far, h.tried = far, time.Now()
 	}
 	l.shelves.missLocked(h, room)
-	return err
+	h.fetching, f.err = nil, err
+	h.mu.Unlock()
+	l.shelves.shrink() // others may have come meanwhile
 }
 
 // scan reads a tenant's events after a place up to another that exists, until take says
@@ -382,6 +409,9 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	})
 	if err != nil {
 		return l.expired(tenant, err)
+	}
+	if l.journal.Epoch() != span.Epoch {
+		return Page{}, logError(journal.ErrUnconfirmed)
 	}
 	return page, nil
 }

@@ -94,7 +94,15 @@ type shelf struct {
 	attached  int
 	forgotten bool
 
-	loading sync.Mutex // held while what is before from is fetched; before mu
+	fetching *fetch // under way
+	far      uint64 // what is after an earlier place does not fit, as was tried at tried
+	tried    time.Time
+}
+
+// fetch reads what is before a shelf's from, for all who need it.
+type fetch struct {
+	done chan struct{} // closed when it is over
+	err  error
 }
 
 // lock returns a tenant's shelf locked, making it when create is set; else nil
@@ -256,7 +264,7 @@ func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
 	s.account(h, shelfBytes+h.coming-h.bytes)
 	h.entries, h.lists, h.gone, h.dropped = queue[*Entry]{}, lists{}, 0, dropped{floor: place}
-	h.epoch, h.from, h.head = epoch, place, place
+	h.epoch, h.from, h.head, h.far = epoch, place, place, 0
 }
 
 // evictLocked drops what is past the tenant's limits.

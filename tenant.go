@@ -247,7 +247,7 @@ func (t *tenant) knownLocked(c *Connection) string {
 	if !c.joined || c.behind != nil {
 		return ""
 	}
-	return t.head.String()
+	return Cursor{t.head.Epoch, max(t.head.Seq, c.place)}.String() // another hub may have told it of more
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them, and the

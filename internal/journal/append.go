@@ -116,13 +116,13 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		return err
 	}
 	if duplicate { // one message, that was there
-		b.of[0].Duplicate, b.of[0].Seq, b.of[0].Epoch = true, last, l.epoch()
+		b.of[0].Duplicate, b.of[0].Seq, b.of[0].Epoch = true, last, l.epoch
 		if len(items) > 1 {
 			return errKnown // what goes with it goes without it
 		}
 		return nil
 	}
-	if l, err = j.lifeOf(ctx, l, highest, last); err != nil {
+	if l, err = j.lifeOf(ctx, l, highest, last-uint64(len(b.of)-1), last); err != nil {
 		return err
 	}
 	seqs := map[string][]uint64{}
@@ -134,7 +134,7 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	for _, key := range keys {
 		items := p.items[key]
 		for _, it := range items {
-			it.Epoch = l.epoch()
+			it.Epoch = l.epoch
 		}
 		if j.awaitOwn(ctx, l, key, p, seqs[key]) {
 			continue

@@ -26,7 +26,6 @@ const (
 	anchors     = 16 // at least so many while a message has its age
 	anchorEvery = time.Hour
 	anchorName  = "anchor" // of no key, which are in upper case
-	markName    = "mark"   // likewise
 	alarmEvery  = time.Minute
 )
 

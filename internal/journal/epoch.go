@@ -20,19 +20,18 @@ import (
 // been given again. Only what a message is given that the servers have kept shows that:
 // any other answer may be of one who does not know yet that he leads no more.
 type life struct {
+	// Static.
+	epoch   string // its name
 	created string // when the stream was made
 	count   uint64
 	secret  string // of all who share the journal
-	highest atomic.Uint64
-	over    atomic.Bool // a place was given again
+
+	highest atomic.Uint64 // place that was seen in it
+	over    atomic.Bool   // a place was given again
 }
 
-// epoch names it.
-func (l *life) epoch() string {
-	if l.created == "" {
-		return ""
-	}
-	return l.created + "." + strconv.FormatUint(l.count, 36)
+func newLife(created string, count uint64, secret string) *life {
+	return &life{epoch: created + "." + strconv.FormatUint(count, 36), created: created, count: count, secret: secret}
 }
 
 // saw notes a place that exists.
@@ -46,7 +45,7 @@ func (l *life) saw(seq uint64) {
 }
 
 // Epoch is new for each life of the stream: places of another mean nothing here.
-func (j *Journal) Epoch() string { return j.life.Load().epoch() }
+func (j *Journal) Epoch() string { return j.life.Load().epoch }
 
 // Secret is random bytes that all who share the journal have, and nobody else who
 // cannot read it.
@@ -61,8 +60,11 @@ const (
 // lookTimeout is for all that a look asks.
 const lookTimeout = 3 * askTimeout
 
+// errUnagreed: the bucket is out of reach. What the leader tells of the stream is all right.
+var errUnagreed = errors.New("what all who share the journal agree on is not known")
+
 // look asks the leader for the stream and what life it is in. What the broker should
-// keep and does not is made anew.
+// keep and does not is made anew. With errUnagreed the state is known.
 func (j *Journal) look() (state, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
@@ -91,42 +93,51 @@ func (j *Journal) look() (state, error) {
 	switch {
 	case same && (s.last < seen || l.over.Load()) && (err != nil || count == mine):
 		if !l.over.Load() {
-			place, err := j.mark(ctx)
+			if time.Since(j.proved) < probeEvery {
+				return s, errStale
+			}
+			place, err := j.prove(ctx)
 			if err != nil {
 				return s, err
 			}
 			if place > seen { // nothing was lost, and what we were told was old
+				j.proved = time.Now()
 				l.saw(place)
 				return s, errStale
 			}
+			l.over.Store(true)
 		}
 		if err == nil {
 			count, err = j.countFrom(ctx, mine+1)
 		}
 	case same && err != nil: // this stream goes on, whatever is with the bucket
-		j.cfg.Logger.Warn("what hubs agree on is not known", "bucket", j.bucket(), "err", err)
-		return s, nil
+		return s, fmt.Errorf("%w, %s: %w", errUnagreed, j.bucket(), err)
 	}
 	if err != nil {
 		return s, err
 	}
-	j.begin(&life{created: created, count: count, secret: secret}, s.last)
+	j.begin(newLife(created, count, secret), s.last)
 	return s, nil
 }
 
 // begin begins a life, unless it is the one that we know.
 func (j *Journal) begin(l *life, last uint64) {
 	before := j.life.Load()
-	if l.epoch() == before.epoch() && l.secret == before.secret {
+	if l.epoch == before.epoch && l.secret == before.secret {
 		before.saw(last)
 		return
 	}
 	l.highest.Store(last)
 	j.life.Store(l)
-	if before.created == "" {
-		return
+	if before.epoch == "" {
+		return // it is the first
 	}
-	j.lose("history", "the broker's history is another than before", "epoch", l.epoch())
+	if l.epoch != before.epoch {
+		j.lose("history", "the broker's history is another than before", "epoch", l.epoch)
+	} else {
+		j.lose("epoch", "the secret of all who share the journal is another than before")
+	}
+	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
 	for _, f := range j.followed() {
 		f.mu.Lock()
@@ -146,25 +157,19 @@ func (j *Journal) lose(what, text string, about ...any) {
 	}
 }
 
-// mark has the broker keep a message that says nothing, and returns its place.
-func (j *Journal) mark(ctx context.Context) (place uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	place, _, err = j.request(ctx, message(j.cutSubject(markName), nil, jetstream.MsgTTLHeader, "60"))
-	return place, err
-}
-
-// lifeOf is the life that a place is of, which was just given. l and highest are the
-// life, and its highest place, as they were before it was asked for.
-func (j *Journal) lifeOf(ctx context.Context, l *life, highest, place uint64) (*life, error) {
-	if place > highest {
-		l.saw(place)
+// lifeOf is the life that places are of, which were just given. l and highest are the
+// life, and its highest place, as they were before they were asked for.
+func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint64) (*life, error) {
+	if first > highest {
+		l.saw(last)
 		if j.life.Load() != l {
 			return nil, ErrUnconfirmed // it may have been given before the end
 		}
 		return l, nil
 	}
-	j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", highest)
+	if j.given.due() {
+		j.cfg.Logger.Error("the broker has given a place again", "place", first, "highest", highest)
+	}
 	l.over.Store(true)
 	_, err := j.looks.join(ctx)
 	if now := j.life.Load(); now != l {
@@ -174,16 +179,17 @@ func (j *Journal) lifeOf(ctx context.Context, l *life, highest, place uint64) (*
 }
 
 // Confirm has the leader tell whether a place is of this life still, which somebody was
-// given in it: nil, once the leader tells of it; or where the life is over.
+// given in it: nil, once the leader tells of it; or where the life is over. Place 0 only
+// asks what life it is.
 func (j *Journal) Confirm(ctx context.Context, place uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
 	defer cancel()
 	l := j.life.Load()
 	l.saw(place)
 	for {
 		s, err := j.looks.join(ctx)
-		switch {
-		case err == nil && (s.last >= place || j.life.Load() != l):
+		switch there := s.last >= place; {
+		case err == nil && (there || j.life.Load() != l), there && place > 0 && errors.Is(err, errUnagreed):
 			return nil
 		case err == nil:
 			err = errStale
@@ -221,7 +227,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		kept, err := j.leaderOf(ctx, "KV_"+j.bucket(), get{Last: subject})
 		if isGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
-				j.lose("epoch", "the broker has lost what hubs agree on, which is made anew", "bucket", j.bucket())
+				j.lose("epoch", "the broker has lost what all who share the journal agree on, which is made anew", "bucket", j.bucket())
 				continue
 			}
 		}
@@ -287,16 +293,23 @@ func (j *Journal) untilLooked(ctx context.Context) error {
 	})
 }
 
+// seldom is for what is said once a second at the most.
+type seldom struct{ said atomic.Int64 }
+
+func (s *seldom) due() bool {
+	now, said := time.Now().UnixNano(), s.said.Load()
+	return now-said >= int64(time.Second) && s.said.CompareAndSwap(said, now)
+}
+
 // probe looks, and then after what did not come.
 func (j *Journal) probe() {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout+askTimeout)
 	defer cancel()
 	s, err := j.looks.join(ctx)
-	if err == nil {
-		err = j.sweep(ctx, s)
+	if err == nil || errors.Is(err, errUnagreed) {
+		err = errors.Join(err, j.sweep(ctx, s))
 	}
-	if err != nil && time.Since(j.warned) >= time.Second {
-		j.warned = time.Now()
-		j.cfg.Logger.Warn("the broker's stream does not answer", "err", err)
+	if err != nil && j.silent.due() {
+		j.cfg.Logger.Warn("the broker does not answer, or not for sure", "err", err)
 	}
 }

@@ -44,6 +44,7 @@ type feed struct {
 	taken     uint64    // taken up to here, ≥ place
 	known     uint64    // the last place that is known to exist
 	of        *life     // all those places are in
+	had       bool      // a message, since it began
 	part      []Message // of an append that is not whole yet
 	ready     []ready   // taken, waits for Prepare
 	readySize int       // bytes, of those
@@ -96,7 +97,7 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, epoch st
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.place, f.of.epoch(), nil
+	return f.place, f.of.epoch, nil
 }
 
 // open subscribes, then asks: all that the leader keeps after its answer reaches us.
@@ -172,6 +173,9 @@ func (j *Journal) followed() []*feed {
 // Last is the place of a key's last message that is kept, as the leader tells: 0 when
 // there is none.
 func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
+	if _, err := j.state(ctx); err != nil { // who leads no more may not know of the last ones
+		return 0, err
+	}
 	return j.last(ctx, j.subject(key))
 }
 
@@ -267,7 +271,8 @@ func (f *feed) liveLocked(m Message) {
 	if m.Seq <= f.taken || f.closed {
 		return
 	}
-	if m.prev <= f.taken && !f.repairing {
+	// Where none is before it any more, one may have gone that did not come.
+	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) {
 		f.takeLocked(m)
 		return
 	}
@@ -285,6 +290,7 @@ func (f *feed) takeLocked(m Message) {
 		return
 	}
 	f.of.saw(m.Seq)
+	f.had = true
 	f.taken, f.known = m.Seq, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history

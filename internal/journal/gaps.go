@@ -57,9 +57,9 @@ func (f *feed) repair() {
 
 func (f *feed) readBack(ctx context.Context) error {
 	f.mu.Lock()
-	from, known, life := f.taken, f.known, f.life
+	from, known, life, of := f.taken, f.known, f.life, f.of
 	f.mu.Unlock()
-	err := f.j.Read(ctx, f.key, from, known, func(list []Message) bool {
+	err := f.j.read(ctx, of, f.key, from, known, func(list []Message) bool {
 		f.mu.Lock()
 		same := f.life == life && !f.closed
 		if same {

@@ -39,6 +39,8 @@ const (
 	probeEvery    = time.Second
 	tryEvery      = 200 * time.Millisecond
 	makeTimeout   = 2 * time.Second
+	// staleTime is how long an answer that is old is asked for again.
+	staleTime = time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
 	staleAfter = 3 * time.Second
 )
@@ -108,6 +110,7 @@ type Journal struct {
 	cfg   Config
 	pumps []chan *nats.Msg
 	slots chan struct{} // batches under way
+	woken chan struct{} // another process has noticed something
 	done  sync.WaitGroup
 
 	number   atomic.Uint64 // of the last append
@@ -121,8 +124,10 @@ type Journal struct {
 
 	heads  joined[state] // what the leader tells
 	looks  joined[state] // with all that depends on it
+	proved time.Time     // owned by look: when an answer was last shown to be old
 	room   room
-	warned time.Time // owned by watch
+
+	silent, given seldom // what the log is told
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -139,7 +144,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{
-		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce),
+		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce), woken: make(chan struct{}, 1),
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.life.Store(&life{})
@@ -157,6 +162,10 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		j.done.Go(func() { j.pump(pump) })
 	}
 	if err := j.untilLooked(ctx); err != nil {
+		j.Close()
+		return nil, err
+	}
+	if _, err := nc.Subscribe(j.lookSubject(), func(*nats.Msg) { j.wake() }); err != nil {
 		j.Close()
 		return nil, err
 	}
@@ -178,7 +187,7 @@ func (j *Journal) prepare(ctx context.Context) error {
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	return j.make(ctx, func(ctx context.Context, js jetstream.JetStream) error {
+	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, config)
 		return err
 	})
@@ -186,18 +195,19 @@ func (j *Journal) prepare(ctx context.Context) error {
 
 // prepareBucket makes what is beside the stream.
 func (j *Journal) prepareBucket(ctx context.Context) error {
-	return j.make(ctx, func(ctx context.Context, js jetstream.JetStream) error {
+	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.bucket(), Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
 		return err
 	})
 }
 
-func (j *Journal) make(ctx context.Context, do func(context.Context, jetstream.JetStream) error) error {
-	js, err := jetstream.New(j.nc)
+// make makes what the broker keeps, or adapts it.
+func (s *stream) make(ctx context.Context, logger *slog.Logger, do func(context.Context, jetstream.JetStream) error) error {
+	js, err := jetstream.New(s.nc)
 	if err != nil {
 		return err
 	}
-	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error { return do(ctx, js) })
+	return untilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
 }
 
 // untilMade tries as long as ctx allows and the broker may still come to it.
@@ -257,7 +267,18 @@ func token(key string) string { return encoding.EncodeToString([]byte(key)) }
 // subject is of a key's messages.
 func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + token(key) }
 
-// watch asks the leader now and then, and at once after a reconnect.
+// lookSubject is where processes tell each other to look.
+func (j *Journal) lookSubject() string { return j.cfg.Prefix + ".look" }
+
+func (j *Journal) wake() {
+	select {
+	case j.woken <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// watch asks the leader now and then, and at once after a reconnect or when another
+// process says so.
 func (j *Journal) watch() {
 	status := j.nc.StatusChanged(nats.CONNECTED)
 	defer j.nc.RemoveStatusListener(status)
@@ -268,6 +289,7 @@ func (j *Journal) watch() {
 		case <-j.ended:
 			return
 		case <-status:
+		case <-j.woken:
 		case <-ticker.C:
 		}
 		if j.cfg.Connected() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -389,4 +390,41 @@ func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
 	is.Equal(one.Epoch(), epoch)
 	_, told := one.lostAt("k")
 	is.True(!told)
+}
+
+// A table that is deleted is made anew, which is told: it is not one of which nobody knows.
+func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	nc := b.Connect(t, 0)
+	gone := 0
+	table, err := OpenTable(t.Context(), nc, TableConfig{
+		Prefix: "test", Replicas: 1, Logger: slog.New(slog.DiscardHandler),
+		Changed: func(context.Context, []string, uint64) error { return nil },
+		Lost: func(_ context.Context, _ string, known bool) error {
+			if known {
+				gone++
+			}
+			return nil
+		},
+	})
+	is.NoErr(err)
+	defer table.Close()
+	put := func() {
+		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
+		is.NoErr(err)
+	}
+	put()
+	js, err := jetstream.New(nc)
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
+	last, err := table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.Equal(last, uint64(0))
+	is.Equal(gone, 1)
+	put()
+	last, err = table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.True(last > 0)
+	is.Equal(gone, 1)
 }

@@ -97,20 +97,24 @@ func TestAttachSeam(t *testing.T) {
 		for round := range rounds {
 			key := fmt.Sprint("k", round)
 			two := open(t, b, (1+round)%len(b.Servers), fmt.Sprint("two", round), cfg)
-			begun, done := make(chan struct{}), make(chan struct{})
+			begun, attached, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			items := make([]*Item, each)
 			go func() {
 				defer close(done)
 				for i := range items {
 					items[i] = it(key, fmt.Sprint(i))
 					one.append(items[i])
-					if i == each/10 {
+					switch i {
+					case each / 10:
 						close(begun)
+					case each / 2: // something comes after the head
+						<-attached
 					}
 				}
 			}()
 			<-begun
 			head := two.attach(key)
+			close(attached)
 			<-done
 			is.NoErr(two.Reach(t.Context(), key, items[each-1].Seq))
 			var all, after []string

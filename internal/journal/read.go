@@ -48,8 +48,12 @@ func (j *Journal) messageOf(msg *nats.Msg) Message {
 // part was read: what was taken before is whole. It waits for a replica that lags behind,
 // but no more than 3 s without anything new.
 func (j *Journal) Read(ctx context.Context, key string, after, until uint64, take func([]Message) bool) error {
+	return j.read(ctx, j.life.Load(), key, after, until, take)
+}
+
+// read is Read of places of a life; errStale once that is over.
+func (j *Journal) read(ctx context.Context, l *life, key string, after, until uint64, take func([]Message) bool) error {
 	subject := j.subject(key)
-	l := j.life.Load()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lags := time.AfterFunc(readPatience, cancel)
@@ -133,7 +137,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if s.first == 0 {
 		whole = s.last
 	}
-	return Span{max(whole, first.place, cut.place), s.last, l.epoch()}, nil
+	return Span{max(whole, first.place, cut.place), s.last, l.epoch}, nil
 }
 
 // firstOf is the place of a key's first message, if the limit of a key's messages may have

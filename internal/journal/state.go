@@ -72,16 +72,21 @@ func (j *Journal) askState() (state, error) {
 }
 
 // state asks the leader, or joins another's question that is not yet sent: so what
-// was subscribed to before is known to the leader when it answers. errStale where the
-// answer is older than what we have seen, or of a life that we do not know yet.
+// was subscribed to before is known to the leader when it answers. Who has just been
+// elected may be behind for a moment: errStale where the answer stays older than what we
+// have seen, or of a life that we do not know yet.
 func (j *Journal) state(ctx context.Context) (state, error) {
-	l := j.life.Load()
-	seen := l.highest.Load()
-	s, err := j.heads.join(ctx)
-	if err == nil && (s.last < seen || s.life() != l.created) {
-		err = errStale
+	for begun := time.Now(); ; {
+		l := j.life.Load()
+		seen := l.highest.Load()
+		s, err := j.heads.join(ctx)
+		if err != nil || s.last >= seen && s.life() == l.created {
+			return s, err
+		}
+		if time.Since(begun) > staleTime || !pause(ctx) {
+			return state{}, errStale
+		}
 	}
-	return s, err
 }
 
 // joined lets many who ask the same share one answer, to a question that was put after

@@ -61,18 +61,15 @@ func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, err
 	}
 	t := &Table{stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
 	t.looks.ask = t.look
-	if err := t.make(ctx); err != nil {
+	if err := t.prepare(ctx); err != nil {
 		return nil, err
 	}
 	return t, untilMade(ctx, cfg.Logger, t.Look)
 }
 
-func (t *Table) make(ctx context.Context) error {
-	js, err := jetstream.New(t.nc)
-	if err != nil {
-		return err
-	}
-	return untilMade(ctx, t.cfg.Logger, func(ctx context.Context) error {
+// prepare makes the table's stream, or adapts it.
+func (t *Table) prepare(ctx context.Context) error {
+	return t.make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: t.name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
@@ -91,9 +88,17 @@ func (t *Table) subject(topic, group, name string) string {
 	return t.cfg.Prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
 }
 
-// Last is the place of a topic's last change, as the leader tells.
+// Last is the place of a topic's last change, as the leader tells. A table that has gone is
+// made anew, without rows.
 func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
-	return t.last(ctx, t.cfg.Prefix+".row."+token(topic)+".>")
+	subject := t.cfg.Prefix + ".row." + token(topic) + ".>"
+	place, err := t.last(ctx, subject)
+	if isGone(err) {
+		if err = t.Look(ctx); err == nil {
+			place, err = t.last(ctx, subject)
+		}
+	}
+	return place, err
 }
 
 // Version is the place of a group's own row, as the leader tells.
@@ -113,7 +118,7 @@ func (t *Table) look() (none struct{}, err error) {
 	defer cancel()
 	s, err := t.info(ctx)
 	if isGone(err) {
-		if err = t.make(ctx); err == nil {
+		if err = t.prepare(ctx); err == nil {
 			s, err = t.info(ctx)
 		}
 	}
@@ -121,7 +126,7 @@ func (t *Table) look() (none struct{}, err error) {
 		// Either the broker has lost the last of it, or who was asked leads no more. What
 		// is kept now tells: it goes where the table's end is.
 		var place uint64
-		place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+markName, nil, jetstream.MsgTTLHeader, "60"))
+		place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
 		if err == nil && place > t.seen {
 			err = errStale
 		}

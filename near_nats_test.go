@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/natstest"
+)
+
+// parts counts the bytes of messages that the broker is asked for and tells.
+type parts struct{ bytes, questions atomic.Int64 }
+
+func (p *parts) rule(m *natstest.Message) (v natstest.Verdict) {
+	switch {
+	case m.FromServer && m.Header.Get("Nats-Num-Pending") != "":
+		p.bytes.Add(int64(len(m.Data)))
+	case !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET."):
+		p.questions.Add(1)
+	}
+	return v
+}
+
+// What is too large to be brought near is read from the broker about once, however small
+// the pieces are in which a client takes it.
+func TestALargeResumeIsReadOnce(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	limits := testLimits
+	limits.Total = 1 << 20
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, limits).Log()
+	text := strings.Repeat("x", 6000)
+	const events = 850 // 5 MiB
+	for i := range events {
+		e := entryTo("acme", fmt.Sprint("e", i), ToTenant())
+		e.Event.Payload = []byte(`"` + text + `"`)
+		persist(t, writer, e)
+	}
+	head, err := log.Attach(t.Context(), "acme")
+	is.NoErr(err)
+	var p parts
+	proxy.Rule(p.rule)
+	from, err := log.Find(t.Context(), "acme", "", nil)
+	is.NoErr(err)
+	read := 0
+	for place := from.Seq; place < head.Seq; {
+		page, err := log.Read(t.Context(), "acme", Query{After: place, Bytes: chunkBytes})
+		is.NoErr(err)
+		place = page.Next.Seq
+		read += len(page.Entries)
+	}
+	is.Equal(read, events)
+	t.Logf("%d bytes, %d questions", p.bytes.Load(), p.questions.Load())
+	is.True(p.bytes.Load() < 5*events*int64(len(text)))
+}
+
+// Many come back at once to a tenant of which the hub has nothing near, and the broker does
+// not answer: they wait for one question, and none for the other's.
+func TestWhoComesBackSharesTheWait(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
+	for i := range 50 {
+		persist(t, writer, entryTo("acme", fmt.Sprint(i), ToTenant()))
+	}
+	_, err := log.Attach(t.Context(), "acme")
+	is.NoErr(err)
+	var questions atomic.Int64
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") {
+			questions.Add(1)
+			v.Drop = true
+		}
+		return v
+	})
+	const back = 200
+	var wg sync.WaitGroup
+	for range back {
+		wg.Go(func() {
+			_, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
+			if !errors.Is(err, ErrUnconfirmed) {
+				t.Error(err)
+			}
+		})
+	}
+	// Who is no longer interested is not kept.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = log.Read(ctx, "acme", Query{Bytes: chunkBytes})
+	is.True(err != nil)
+	wg.Wait()
+	is.True(questions.Load() < back/4) // which would be minutes, one after the other
+	proxy.Rule(nil)
+	page, err := log.Read(t.Context(), "acme", Query{})
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 50)
+}
+
+// The hub asks a server that is behind, and its client has seen more than that knows of:
+// it is not sent back to an earlier place, and told to come again.
+func TestAnOldAnswerRewindsNobody(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
+	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	var mu sync.Mutex
+	var old []byte
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch info := m.FromServer && strings.Contains(string(m.Data), "stream_info_response") && strings.Contains(string(m.Data), `"`+prefix+`_journal"`); {
+		case strings.HasPrefix(m.Subject, prefix+".live."): // nor does this hub hear what comes
+			v.Drop = true
+		case info && old == nil:
+			old = m.Data
+		case info:
+			v.Instead = old
+		}
+		return v
+	})
+	asked := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return old != nil
+	}
+	for deadline := time.Now().Add(time.Minute); !asked(); time.Sleep(time.Millisecond) {
+		is.True(time.Now().Before(deadline))
+	}
+	late := entryTo("acme", `"late"`, ToTenant())
+	persist(t, writer, late)
+	last := late.Cursor
+	_, err := log.Attach(t.Context(), "acme")
+	is.NoErr(err)
+	_, err = log.Find(t.Context(), "acme", last.String(), nil)
+	is.True(errors.Is(err, ErrUnconfirmed)) // which is 503
+	proxy.Rule(nil)
+	found, err := log.Find(t.Context(), "acme", last.String(), nil)
+	is.NoErr(err)
+	is.Equal(found, last)
+}
+
+// A client knows of more than the hub that it came to. When that sends it away it keeps its
+// place.
+func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
+		return joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits)
+	})
+	node.nodes = []*testHub{node}
+	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	me := Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}}
+	first := node.Hub.mustConnect(t, me)
+	defer node.Kick(first, CloseKicked)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
+		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
+		return v
+	})
+	late := entryTo("acme", `"late"`, ToTenant())
+	persist(t, writer, late)
+	me.Cursor = late.Cursor.String()
+	c := node.Hub.mustConnect(t, me)
+	defer node.Kick(c, CloseKicked)
+	is.Equal(known(node.Hub, c), me.Cursor)
+}
+
+// One hub knows that the history is another, and a client comes from there to one that does
+// not yet: it is told of no gap.
+func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
+	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	before := writer.journal.Epoch()
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
+		return v
+	})
+	js, err := jetstream.New(b.Connect(t, 0))
+	is.NoErr(err)
+	kv, err := js.KeyValue(t.Context(), prefix+"_epoch")
+	is.NoErr(err)
+	_, err = kv.Put(t.Context(), "epoch", []byte("1")) // as who has seen a loss does
+	is.NoErr(err)
+	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
+		is.True(time.Now().Before(deadline))
+	}
+	late := entryTo("acme", `"late"`, ToTenant())
+	persist(t, writer, late)
+	is.Equal(log.journal.Epoch(), before)
+	proxy.Rule(nil)
+	found, err := log.Find(t.Context(), "acme", late.Cursor.String(), nil)
+	is.NoErr(err)
+	is.Equal(found.Seq, late.Cursor.Seq)
+}
