@@ -46,7 +46,7 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
 		}
 		c.owed = &owed{
-			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[kick]struct{}{},
+			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
 		hub.Observe(c)
@@ -434,8 +434,9 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 
 // pageOn is the page of one other hub, which may take several answers.
 func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *ProfileRef, after string, limit int) (p connectionPage, err error) {
+	last := limit // how many fitted into a message
 	for p.more = true; p.more && len(p.list) < limit; {
-		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.list)})
+		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: min(limit-len(p.list), 2*last)})
 		if err != nil {
 			return connectionPage{}, err
 		}
@@ -448,7 +449,7 @@ func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *P
 		}
 		p.list, p.count, p.more = append(p.list, list...), *answer.Count, answer.More && len(list) > 0
 		if p.more {
-			after = list[len(list)-1].ID.String()
+			after, last = list[len(list)-1].ID.String(), len(list)
 		}
 	}
 	return p, nil

@@ -82,7 +82,9 @@ func TestAdjustThroughAnotherHub(t *testing.T) {
 				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
 				is.Equal(status, http.StatusNoContent)
 				c := a.Hub.Connection(client.ConnectionID)
+				acme := a.tenants.find("acme")
 				seen = append(seen, fmt.Sprint(c.filter.Patterns(), c.filter == nil, c.watchList(), c.watch == nil))
+				acme.mu.Unlock()
 				client.close()
 			}
 			is.Equal(seen[1], seen[0])
@@ -146,7 +148,7 @@ func mute(proxy *natstest.Proxy) {
 }
 
 // sleepers are two hubs, one of which can be muted.
-func sleepers(t *testing.T) (a, b *testHub, proxy *natstest.Proxy) {
+func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, b *testHub, proxy *natstest.Proxy) {
 	t.Helper()
 	alone(t, "it makes its own")
 	broker := theBroker(t)
@@ -156,7 +158,7 @@ func sleepers(t *testing.T) (a, b *testHub, proxy *natstest.Proxy) {
 	for _, url := range []string{broker.URL(0), proxy.URL()} {
 		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
-		})
+		}, configure...)
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
@@ -268,3 +270,31 @@ type cannedPeers struct {
 }
 
 func (p *cannedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) { return p.answer, nil }
+
+// A server that is cut off from the others may still say that it leads, though nothing is
+// kept: a hub on its side, which hears nobody, tells nobody offline for it.
+func TestAHubInTheMinority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes longer than a hub may be silent")
+	}
+	is := is.New(t)
+	b, a, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	b.open(t, "tenant=acme&profile=alice&presence=none")
+	seer := a.open(t, "tenant=acme&profile=seer&presence=alice")
+	is.Equal(a.status(alice), Online)
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		others := strings.Contains(m.Subject, ".peer.")
+		kept := !m.FromServer && m.Reply != "" && !strings.HasPrefix(m.Subject, "$")
+		return natstest.Verdict{Drop: others || kept}
+	})
+	gone := time.Now()
+	eventually(t, func() bool {
+		if a.status(alice) != Online {
+			t.Fatal("told offline after ", time.Since(gone))
+		}
+		return time.Since(gone) > 25*time.Second
+	})
+	proxy.Rule(nil)
+	eventually(t, func() bool { return a.Ready() == nil })
+	is.Equal(a.presences(t, seer), "")
+}

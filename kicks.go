@@ -3,7 +3,6 @@ package main
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,24 +26,28 @@ type owed struct {
 	ended <-chan struct{}
 
 	mu sync.Mutex
-	of map[[4]byte]map[kick]struct{} // guarded by mu
+	of map[[4]byte]map[string]map[kick]struct{} // guarded by mu, by hub and tenant
 }
 
-// mostOwed is how many kicks are remembered for a hub.
-const mostOwed = 10_000
+// mostOwed is how many kicks of a tenant are remembered for a hub.
+const mostOwed = 1000
 
 // add remembers a kick for a hub.
 func (o *owed) add(node [4]byte, k kick) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	kicks := o.of[node]
-	if kicks == nil {
-		kicks = map[kick]struct{}{}
-		o.of[node] = kicks
+	who := tenantProfile{k.tenant, k.profile}.clone() // they may be pieces of a whole request
+	k.tenant, k.profile = who.tenant, who.profile
+	if o.of[node] == nil {
+		o.of[node] = map[string]map[kick]struct{}{}
 		go o.remind(node)
 	}
+	kicks := o.of[node][k.tenant]
+	if kicks == nil {
+		kicks = map[kick]struct{}{}
+		o.of[node][k.tenant] = kicks
+	}
 	if len(kicks) < mostOwed {
-		k.tenant, k.profile = strings.Clone(k.tenant), ProfileRef{strings.Clone(k.profile.Type), strings.Clone(k.profile.ID)}
 		kicks[k] = struct{}{}
 	}
 }
@@ -57,7 +60,10 @@ func (o *owed) remind(node [4]byte) {
 		there := slices.Contains(o.peers.Others(), node)
 		dead := !there && !slices.Contains(o.peers.Lost(), node)
 		o.mu.Lock()
-		kicks := slices.Collect(maps.Keys(o.of[node]))
+		var kicks []kick
+		for _, some := range o.of[node] {
+			kicks = slices.AppendSeq(kicks, maps.Keys(some))
+		}
 		if dead || len(kicks) == 0 {
 			delete(o.of, node)
 			o.mu.Unlock()
@@ -65,11 +71,11 @@ func (o *owed) remind(node [4]byte) {
 		}
 		o.mu.Unlock()
 		for _, k := range kicks {
-			if !there || o.kick(node, k) != nil {
+			if !there || o.kick(node, k) != nil || !slices.Contains(o.peers.Others(), node) {
 				break
 			}
 			o.mu.Lock()
-			delete(o.of[node], k)
+			delete(o.of[node][k.tenant], k)
 			o.mu.Unlock()
 		}
 		select {

@@ -56,6 +56,8 @@ type members struct {
 	limit    int // memberships of a tenant; 0: any number
 	logger   *slog.Logger
 
+	changing gates // while a shared room of a tenant is changed, or another would change it meanwhile
+
 	complaint rate.Sometimes // once a second: a service that is away fails every call
 
 	full    atomic.Int64 // how often one had too many
@@ -232,9 +234,11 @@ func (m *members) changeShared(ctx context.Context, name string, room Room, diff
 			return err
 		}
 		t.mu.Unlock()
-		t.changing.Lock()
+		if err := m.changing.pass(ctx, name); err != nil {
+			return err
+		}
 		err = m.changeOnce(ctx, t, room, differ)
-		t.changing.Unlock()
+		m.changing.end(name)
 		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
 			return err
 		}

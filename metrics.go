@@ -175,6 +175,8 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return one(l.Duplicates) })
 	add(counter, "events_unconfirmed_total", "", "Events that the broker did not confirm in time.",
 		func(l *look) map[string]float64 { return one(l.Unconfirmed) })
+	add(counter, "hub_unanswered_total", "", "Questions to other hubs that were not answered.",
+		func(l *look) map[string]float64 { return one(l.Unanswered) })
 	add(counter, "events_refused_total", "code", "Publish calls and lines that were refused; a batch counts once.",
 		func(l *look) map[string]float64 { return words(l.refused) })
 	add(counter, "deliveries_total", "", "Events that were written whole to a stream, each stream by itself.",

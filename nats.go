@@ -142,7 +142,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if err == nil {
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{
-			Prefix: cfg.Prefix, Node: name, Able: func() bool { return log.Ready() == nil }, Logger: cfg.Logger,
+			Prefix: cfg.Prefix, Node: name, Able: func() bool { return log.Ready() == nil }, Sure: log.journal.Prove, Logger: cfg.Logger,
 			Items: others.items, Changed: others.changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,
 		})
 	}

@@ -210,9 +210,11 @@ func (p *brokerPeers) serve(data []byte) []byte {
 func (p *brokerPeers) fit(c Call, a Answer) []byte {
 	for {
 		answer, _ := json.Marshal(a)
-		if c.Limit = len(a.Connections) / 2; c.Op != CallList || c.Limit == 0 || len(answer) <= p.peers.MaxData() {
+		rows, most := len(a.Connections), p.peers.MaxData()
+		if c.Op != CallList || rows < 2 || len(answer) <= most {
 			return answer
 		}
+		c.Limit = max(1, min(rows-1, rows*most*9/10/len(answer))) // if they are alike
 		a = p.sink.Serve(c)
 	}
 }

@@ -69,6 +69,7 @@ type Presence struct {
 	cfg     PresenceConfig // static
 	frozen  func() bool    // static; says that others cannot be heard. nil: there are none
 	thaw    time.Time      // owned by tick: until then nothing is announced
+	ticked  time.Time      // owned by tick
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -363,7 +364,9 @@ type news struct {
 
 // tick moves what is due and announces what changed since the last tick.
 func (p *Presence) tick(now time.Time) {
-	if p.frozen != nil && p.frozen() {
+	slept := !p.ticked.IsZero() && now.Sub(p.ticked) > p.cfg.Tick+thawTime
+	p.ticked = now
+	if p.frozen != nil && (slept || p.frozen()) {
 		p.thaw = now.Add(thawTime)
 	}
 	if now.Before(p.thaw) {

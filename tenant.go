@@ -13,8 +13,6 @@ type tenant struct {
 	name   string  // static
 	quotas *Quotas // static
 
-	changing sync.Mutex // held while a shared room is changed; before mu
-
 	mu sync.Mutex
 	// Guarded by mu.
 	head      Cursor       // the last place that was handed to streams

@@ -29,14 +29,15 @@ type Sharing interface {
 // tenants are those that this hub has to do with: each is found, made, attached to the
 // history, shared with other hubs, and forgotten.
 //
-// Lock order: tenant.changing → a gate → tenants.mu → tenant.mu.
+// Order: members.changing → a gate → tenants.mu → tenant.mu. The gates are no locks: who
+// waits at one may give up, and nobody waits who has to do with another tenant.
 type tenants struct {
 	// Static after the start.
 	log     Log
 	rooms   SharedRooms // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
 	quotas  *Quotas
-	gates   gates
+	gates   gates // while a tenant is attached, shared or forgotten
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
@@ -188,8 +189,8 @@ func (x *tenants) begin(t *tenant, g *gate, share bool) {
 	}
 }
 
-// gates have each tenant attached, shared and forgotten by one at a time. That may wait for
-// the broker and for other hubs, so nobody waits for it who has to do with another tenant.
+// gates let one at a time do something with a tenant for which the broker and other hubs
+// are waited for.
 type gates struct {
 	mu    sync.Mutex
 	taken map[string]*gate // guarded by mu
@@ -213,6 +214,21 @@ func (x *gates) take(name string) (g *gate, taken bool) {
 	g = &gate{over: make(chan struct{})}
 	x.taken[name] = g
 	return g, true
+}
+
+// pass waits for a tenant's gate and takes it, unless ctx ends before: that is its error.
+func (x *gates) pass(ctx context.Context, name string) error {
+	for {
+		g, taken := x.take(name)
+		if taken {
+			return nil
+		}
+		select {
+		case <-g.over:
+		case <-ctx.Done():
+			return errors.Join(ErrUnconfirmed, ctx.Err())
+		}
+	}
 }
 
 func (x *gates) end(name string) {

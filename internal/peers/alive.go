@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -181,11 +182,11 @@ func (p *Peers) giveUp(now time.Time) {
 	case again || slept:
 		p.able = now
 	}
-	if able && len(p.in) == 0 { // else they may have been heard
+	if able && !p.doubted {
 		for name, n := range p.nodes {
 			if now.Sub(n.heard) >= Silence && now.Sub(p.able) >= Silence {
 				silent[name] = n.heard
-				p.lost[name] = now
+				p.doubted = true
 			}
 		}
 	}
@@ -195,6 +196,37 @@ func (p *Peers) giveUp(now time.Time) {
 	p.mu.Unlock()
 	if again {
 		p.resync(false)
+	}
+	if len(silent) > 0 {
+		p.done.Go(func() { p.bury(silent) }) // beats go on
+	}
+}
+
+// bury drops those that were silent since a time, and still are, unless we may be cut off.
+func (p *Peers) bury(silent map[string]time.Time) {
+	err := p.cfg.Sure(context.Background())
+	read := make(chan struct{})
+	select {
+	case p.unread <- read: // what they said may wait to be read
+		<-read
+	case <-p.ended:
+		return
+	}
+	p.mu.Lock()
+	p.doubted = false
+	if err != nil {
+		p.able = time.Time{}
+	}
+	maps.DeleteFunc(silent, func(name string, heard time.Time) bool {
+		n := p.nodes[name]
+		return err != nil || n == nil || n.heard != heard
+	})
+	for name := range silent {
+		p.lost[name] = time.Now()
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.cfg.Logger.Warn("other hubs are silent, or we are cut off", "err", err)
 	}
 	for name, heard := range silent {
 		p.cfg.Logger.Warn("another hub is silent and is given up", "node", name)

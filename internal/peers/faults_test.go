@@ -50,6 +50,20 @@ func (m *member) ready(topic string) bool {
 	}
 }
 
+// silence is what a process's ticker says from a time on, for longer than others may be
+// silent.
+func (m *member) silence(from time.Time) {
+	m.t.Helper()
+	for ago := time.Duration(0); ago <= 2*Silence; ago += beatEvery / 2 {
+		m.giveUp(from.Add(ago))
+		eventually(m.t, func() bool { // it is sure, or not
+			m.Peers.mu.Lock()
+			defer m.Peers.mu.Unlock()
+			return !m.doubted
+		})
+	}
+}
+
 // What a process has is told in messages as small as the server takes.
 func TestItemsInSmallMessages(t *testing.T) {
 	b := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 4 << 10 })
@@ -143,16 +157,38 @@ func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
 	one.tell(1, "a")
 	two.hold()
 	two.await(map[ID]string{{1}: "a"})
+	two.giveUp(time.Now())
 	woken := time.Now().Add(2 * Silence)
 	two.giveUp(woken) // what its ticker says when it goes on
 	two.giveUp(woken.Add(beatEvery / 2))
 	is.Equal(two.Nodes(), []string{"one"})
 	is.Equal(two.told(), nil)
-	for ago := time.Duration(0); ago <= 2*Silence; ago += beatEvery / 2 { // awake, and still it hears nothing
-		two.giveUp(woken.Add(ago))
-	}
-	is.Equal(two.Nodes(), nil)
+	two.silence(woken) // awake, and still it hears nothing
+	eventually(t, func() bool { return len(two.Nodes()) == 0 })
 	is.Equal(two.Lost(), []string{"one"})
+}
+
+// Who hears nobody and may be cut off itself gives nobody up, whatever it believes to be.
+func TestWhoMayBeCutOffGivesNobodyUp(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, two := join(t, b, "one"), join(t, b, "two")
+	defer one.Close()
+	defer two.Close()
+	one.tell(1, "a")
+	two.hold()
+	two.await(map[ID]string{{1}: "a"})
+	two.mu.Lock()
+	two.cut = errors.New("no majority")
+	two.mu.Unlock()
+	two.silence(time.Now())
+	is.Equal(two.Nodes(), []string{"one"})
+	is.Equal(two.told(), nil)
+	two.mu.Lock()
+	two.cut = nil
+	two.mu.Unlock()
+	two.silence(time.Now().Add(2 * Silence))
+	eventually(t, func() bool { return len(two.told()) == 1 })
 }
 
 // Those that have left are forgotten in time: each start is another.

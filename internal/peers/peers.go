@@ -5,6 +5,7 @@
 package peers
 
 import (
+	"context"
 	"encoding/base32"
 	"log/slog"
 	"strings"
@@ -51,6 +52,9 @@ type Config struct {
 	Prefix string
 	Node   string      // this process's name, new each time it starts
 	Able   func() bool // to hear the others; while not, nobody is given up
+	// Sure says why it may be we who are cut off, and not who is silent: before anybody is
+	// given up it is asked, and may take a second. Able may be late.
+	Sure   func(context.Context) error
 	Logger *slog.Logger
 
 	// Items are this process's own of a topic.
@@ -70,16 +74,17 @@ type Config struct {
 //
 // Lock order: sending → mu, changing → mu; mu is a leaf.
 type Peers struct {
-	cfg   Config
-	nc    *nats.Conn
-	in    chan *nats.Msg
-	inbox string
-	subs  []*nats.Subscription
-	kick  chan struct{}
-	again chan struct{} // Resynced is to be called
-	ended chan struct{}
-	done  sync.WaitGroup
-	begun time.Time
+	cfg    Config
+	nc     *nats.Conn
+	in     chan *nats.Msg
+	inbox  string
+	subs   []*nats.Subscription
+	unread chan chan struct{} // closes what it gets when all that has come until now is read
+	kick   chan struct{}
+	again  chan struct{} // Resynced is to be called
+	ended  chan struct{}
+	done   sync.WaitGroup
+	begun  time.Time
 
 	sending  sync.Mutex // held from a version's making to its sending
 	changing sync.Mutex // held from what is known to Changed
@@ -95,6 +100,7 @@ type Peers struct {
 	left    map[string]time.Time // others that said good-bye, and when
 	able    time.Time            // since when we hear the others; zero: we don't
 	looked  time.Time            // when silence was last looked for
+	doubted bool                 // Sure is being asked
 }
 
 // node is another process that is there.
@@ -109,7 +115,7 @@ type node struct {
 func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	p := &Peers{
 		cfg: cfg, nc: nc, in: make(chan *nats.Msg, inboxSize), inbox: nc.NewRespInbox(),
-		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), ended: make(chan struct{}), begun: time.Now(),
+		unread: make(chan chan struct{}), kick: make(chan struct{}, 1), again: make(chan struct{}, 1), ended: make(chan struct{}), begun: time.Now(),
 		pending: map[string][]Op{}, version: map[string]uint64{}, recent: map[string]int{},
 		holds: map[string]*hold{}, nodes: map[string]*node{}, lost: map[string]time.Time{}, left: map[string]time.Time{},
 	}
@@ -165,6 +171,11 @@ func (p *Peers) run() {
 		select {
 		case msg := <-p.in:
 			p.take(msg)
+		case read := <-p.unread:
+			for range len(p.in) {
+				p.take(<-p.in)
+			}
+			close(read)
 		case <-p.ended:
 			return
 		}

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,13 @@ type member struct {
 	news  []string      // what was told, and was not known
 	casts []string
 	at    time.Time
+	cut   error // what Sure says
+}
+
+func (m *member) sure() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cut
 }
 
 func join(t *testing.T, b *natstest.Broker, node string) *member {
@@ -46,7 +54,7 @@ func joinAt(t *testing.T, url, node string) *member {
 	}
 	t.Cleanup(nc.Close)
 	p, err := Start(nc, Config{
-		Prefix: "test", Node: node, Able: nc.IsConnected, Logger: slog.New(slog.DiscardHandler),
+		Prefix: "test", Node: node, Able: nc.IsConnected, Sure: func(context.Context) error { return m.sure() }, Logger: slog.New(slog.DiscardHandler),
 		Items: func(string) (ops []Op) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/peers"
+	"realtimehub/internal/plan"
+)
+
+// inCluster is inBubble for a hub of several, with what others say told by the test.
+func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		p := NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: AudienceTenant})
+		x := NewCluster(hub, p, &castPeers{}, 2*time.Second)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go p.Run(ctx)
+		defer hub.Engine().Close(ctx)
+		test(presenceWorld{hub, p, t}, x, is.New(t))
+	})
+}
+
+// A page is loaded anew, and meanwhile another hub that had a connection of the same
+// person is given up: that it was heard before the page was closed is no reason to tell
+// the person offline.
+func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
+	inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+		seer := w.connect(bob, alice)
+		c := w.connect(alice)
+		there := SessionChange{Session: Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
+		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		w.wait(1500 * time.Millisecond)
+		died := time.Now()
+		w.wait(8 * time.Second)
+		w.Kick(c, CloseKicked)
+		w.wait(2 * time.Second)
+		there.Gone = true
+		x.Changed("acme", []SessionChange{there}, false, died)
+		w.wait(2 * time.Second)
+		is.Equal(w.status(alice), Online) // within the grace
+		again := w.connect(alice)
+		w.wait(10 * time.Second)
+		w.Kick(again, CloseKicked)
+		w.wait(4 * time.Second)
+		is.Equal(w.status(alice), Online)
+		w.wait(2 * time.Second)
+		is.Equal(w.status(alice), Offline) // and not later for what was before
+		is.Equal(w.read(seer), "presence.online alice offline>online, presence.offline alice online>offline")
+	})
+}
+
+// Who was sent away by a hub that drains and is back on another needs no time to be back.
+func TestBackAndGoneAgain(t *testing.T) {
+	inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+		w.connect(bob, alice)
+		there := SessionChange{Session: Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
+		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		c := w.connect(alice)
+		there.Drained = true
+		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		there.Gone = true
+		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		w.Kick(c, CloseKicked)
+		w.wait(4900 * time.Millisecond)
+		is.Equal(w.status(alice), Online)
+		w.wait(1100 * time.Millisecond)
+		is.Equal(w.status(alice), Offline)
+	})
+}
+
+// Hubs' clocks may be apart by more than the idle timeout: how long ago somebody was
+// active is what counts.
+func TestClocksApart(t *testing.T) {
+	for name, apart := range map[string]time.Duration{"behind": -time.Hour, "ahead": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+				w.connect(bob)
+				ready := make(chan struct{})
+				close(ready)
+				p := &brokerPeers{sink: x, ready: ready}
+				id := uuid.New()
+				at := time.Now().Add(apart).UnixMilli()
+				say := func(idle time.Duration) {
+					row := fmt.Sprintf(`{"p":"user:alice","c":%d,"a":%d,"i":%d}`, at, at, idle.Milliseconds())
+					p.changed(peers.Change{Topic: "acme", Ops: []peers.Op{{ID: id, Data: []byte(row)}}})
+				}
+				say(0)
+				is.Equal(w.status(alice), Online)
+				w.wait(4 * time.Minute)
+				say(4 * time.Minute) // told again by a snapshot
+				is.Equal(w.status(alice), Online)
+				w.wait(2 * time.Minute)
+				is.Equal(w.status(alice), Away)
+			})
+		})
+	}
+	is := is.New(t)
+	var row map[string]any
+	is.NoErr(json.Unmarshal(opOf(SessionChange{Session: Session{Profile: alice, ActiveAt: time.Now().Add(-time.Minute)}}).Data, &row))
+	is.True(row["i"].(float64) >= 60_000)
+}
+
+// What is told late of an earlier activity does not undo a later one.
+func TestAnEarlierActivityToldLater(t *testing.T) {
+	inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+		w.connect(bob)
+		there := SessionChange{Session: Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
+		before := there
+		w.wait(4 * time.Minute)
+		there.ActiveAt = time.Now()
+		x.Changed("acme", []SessionChange{there, before}, false, time.Time{})
+		w.wait(2 * time.Minute)
+		is.Equal(w.status(alice), Online)
+	})
+}
+
+// stuckSharing does not hear what other hubs know of one tenant.
+type stuckSharing struct {
+	Sharing
+	stuck chan struct{}
+}
+
+func (s stuckSharing) Share(ctx context.Context, tenant string) error {
+	if tenant == "stuck" {
+		<-s.stuck
+	}
+	return nil
+}
+func (stuckSharing) Unshare(string) {}
+
+// Nobody waits for what a tenant waits for but who has to do with that tenant, and who
+// gives up is let go.
+func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
+	is := is.New(t)
+	x := newTenants(NewMemoryLog(testLimits), nil, NewQuotas(plan.Of(1<<30)))
+	sharing := stuckSharing{stuck: make(chan struct{})}
+	x.sharing = sharing
+	open := func(ctx context.Context, name string) error {
+		tenant, err := x.open(ctx, name)
+		if err == nil {
+			tenant.mu.Unlock()
+		}
+		return err
+	}
+	entered := make(chan error)
+	go func() { entered <- open(t.Context(), "stuck") }()
+	eventually(t, func() bool { return slices.Contains(x.names(), "stuck") })
+	others := make(chan struct{})
+	go func() {
+		defer close(others)
+		var all sync.WaitGroup
+		for n := range 2000 {
+			all.Go(func() {
+				if err := open(t.Context(), fmt.Sprint("tenant-", n)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}()
+	select {
+	case <-others:
+	case <-time.After(time.Minute):
+		t.Error("tenants wait for another")
+		close(sharing.stuck)
+		<-others
+		<-entered
+		return
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	is.True(open(ctx, "stuck") != nil) // who left does not wait
+	close(sharing.stuck)
+	is.NoErr(<-entered)
+	is.NoErr(open(t.Context(), "stuck"))
+}
+
+// heldPeers count what is told of while it may change.
+type heldPeers struct {
+	castPeers
+	x     *Cluster
+	told  int
+	loose int
+}
+
+func (p *heldPeers) Tell(string, SessionChange) {
+	p.told++
+	if p.x.mu.TryLock() {
+		p.x.mu.Unlock()
+		p.loose++
+	}
+}
+
+// What others are told last of a connection is what is held: nothing changes between that
+// it does and that it is told.
+func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
+	is := is.New(t)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	defer hub.Engine().Close(context.Background())
+	p := &heldPeers{}
+	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), p, 0)
+	c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: alice})
+	is.NoErr(err)
+	found, err := p.x.Touch(t.Context(), c)
+	is.NoErr(err)
+	is.True(found)
+	hub.Kick(c, CloseKicked)
+	is.Equal(p.told, 3)
+	is.Equal(p.loose, 0)
+}
+
+// What one hub asks and another answers arrives as it was: what is nil, what is empty and
+// what is everything differ.
+func TestCallsArriveAsTheyWere(t *testing.T) {
+	is := is.New(t)
+	none, some := []string{}, []string{"a.b", "c.*"}
+	nobody, somebody := []ProfileRef{}, []ProfileRef{alice, {"device", "<a>:b"}}
+	count := 0
+	for _, c := range []Call{
+		{}, {Op: CallAdjust, Types: &none}, {Op: CallAdjust, Types: &some}, {Op: CallAdjust, Watch: &nobody}, {Op: CallAdjust, Watch: &somebody},
+		{Op: CallAdjust, Unwatch: true}, {Op: CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
+		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0)}, {Op: CallProlong, ID: uuid.New()},
+		{Op: CallKick, Reason: CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: Room{KindGroup, "g"}},
+	} {
+		is.Equal(overTheWire(t, c), c)
+	}
+	for _, a := range []Answer{{}, {Found: true}, {Full: true, Person: true}, {Count: &count}, {More: true, Connections: []Described{{Tenant: "acme", Profile: alice, ConnectedAt: time.Now().Round(0).UTC(), Metadata: map[string]string{"": ""}}}}} {
+		is.Equal(overTheWire(t, a), a)
+	}
+	for _, patterns := range [][]string{nil, {}, {"*"}, {"a.b"}, {"a.*", "b"}} {
+		f, _ := ParseTypes(patterns)
+		again, _ := ParseTypes(overTheWire(t, f.Patterns()))
+		is.Equal(again, f)
+	}
+}
+
+func overTheWire[T any](t *testing.T, v T) (back T) {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(data, &back)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
