@@ -118,7 +118,7 @@ func TestTheTableIsLost(t *testing.T) {
 			status, answer := node.do(t, "GET", room, "")
 			return status == http.StatusOK && len(answer["members"].([]any)) == 0
 		})
-		is.Equal(node.Stats().Log.Gone[KeptMembers], int64(1))
+		eventually(t, func() bool { return node.Stats().Log.Gone[KeptMembers] == 1 })
 	}
 	eventually(t, func() bool {
 		status, _ := nodes[1].do(t, "PUT", room, `{"members":["me"]}`)

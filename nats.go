@@ -151,11 +151,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		return err
 	}
 	rooms.heard = others.peers.Hears
-	rooms.here.tick(true, rooms.heard())
-	if err := rooms.look(ctx); err != nil {
-		cfg.Logger.Warn("broker: who belongs where is not known", "err", err) // it is looked at again
-	}
-	rooms.watch(b.connected.Load)
+	rooms.watch(ctx, b.connected.Load)
 	log.journal.KeepWithin(func() bool { return others.first() })
 	return nil
 }

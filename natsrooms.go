@@ -555,7 +555,8 @@ func (r *brokerRooms) look(ctx context.Context) error {
 
 // watch notes whether this hub is there, and looks at the table now and then, and when it
 // may have been given up.
-func (r *brokerRooms) watch(connected func() bool) {
+func (r *brokerRooms) watch(ctx context.Context, connected func() bool) {
+	r.look(ctx) // else soon
 	r.every(tickEvery, func() { r.here.tick(connected(), r.heard()) })
 	var complaint time.Time
 	r.every(tickEvery, func() {

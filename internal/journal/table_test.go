@@ -124,7 +124,9 @@ func TestManyRowsAreReadWithFewQuestions(t *testing.T) {
 	is.Equal(len(u.read(t, "other", 0, last)), len(few))
 	js, err := jetstream.New(u.nc)
 	is.NoErr(err)
-	for name := range js.ConsumerNames(t.Context(), "test_table") {
+	stream, err := js.Stream(t.Context(), "test_table")
+	is.NoErr(err)
+	for name := range stream.ConsumerNames(t.Context()).Name() {
 		t.Error(name, "is left")
 	}
 }
