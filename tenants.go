@@ -157,8 +157,14 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 		share := !t.shared && x.inCluster()
 		t.mu.Unlock()
 		g, first := x.gates.take(name)
-		if first { // it outlives who asked: others want it as well, or the same again
+		switch {
+		case first && x.inCluster(): // it outlives who asked: others want it as well, or the same again
 			go x.begin(t, g, share)
+		case first: // nothing is waited for
+			x.begin(t, g, share)
+			if g.err == nil {
+				continue
+			}
 		}
 		select {
 		case <-g.over:
