@@ -163,11 +163,14 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	b := theBroker(t)
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
-	node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
-		return joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits)
-	})
-	node.nodes = []*testHub{node}
+	join := func(url string) *testHub {
+		node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
+			return joinBrokerAt(t, url, 1, prefix, testLimits)
+		})
+		node.nodes = []*testHub{node}
+		return node
+	}
+	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
 	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
 	me := Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}}
 	first := node.Hub.mustConnect(t, me)

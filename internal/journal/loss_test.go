@@ -174,10 +174,10 @@ func TestEpoch(t *testing.T) {
 	is.NoErr(os.Rename(copied, dir))
 	b.Restart(t, 0)
 	await(t, func() bool { return one.Epoch() != before && two.Epoch() == one.Epoch() })
-	one.mu.Lock()
-	_, told := one.lost["k"]
-	one.mu.Unlock()
-	is.True(told)
+	await(t, func() bool {
+		_, told := one.lostAt("k")
+		return told
+	})
 	one.append(it("k", "d"))
 	is.Equal(one.seen("k"), "a b c d")
 }
