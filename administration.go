@@ -212,19 +212,44 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
+	l := a.list(r, who)
+	defer l.memory.close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
-		asked, wanted = a.presence.All(tenant, status), func(s Status) bool { return s.is(status) } // it may have changed
+		var err error
+		if asked, err = a.presence.All(tenant, status, l.begin); err != nil {
+			return err
+		}
+		wanted = func(s Status) bool { return s.is(status) } // it may have changed
 	}
-	return a.presences(w, r, who, asked, wanted)
+	return a.presences(w, who, l, asked, wanted)
 }
+
+// longList is a list of profiles that is answered: there may be very many.
+type longList struct {
+	ctx    context.Context
+	tenant string
+	memory *allowance
+}
+
+func (a *administrator) list(r *http.Request, who *Caller) longList {
+	return longList{r.Context(), who.Tenant(), a.quotas.Answer(r, who)}
+}
+
+// begin takes the memory for a list before it is made, and its turn.
+func (l longList) begin(size int) (end func(), err error) {
+	if !l.memory.use(profileSize * size) {
+		return nil, ErrAnswers
+	}
+	return l.turn(size)
+}
+
+func (l longList) turn(size int) (over func(), err error) { return listTurn(l.ctx, l.tenant, size) }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, r *http.Request, who *Caller, profiles []ProfileRef, wanted func(Status) bool) error {
-	memory := a.quotas.Answer(r, who)
-	defer memory.close()
-	return presenceRows(w, memory, profiles, func(some []ProfileRef) []PresenceOf {
+func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList, profiles []ProfileRef, wanted func(Status) bool) error {
+	return presenceRows(w, l.memory, profiles, l.turn, func(some []ProfileRef) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
 			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
@@ -248,7 +273,9 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	if err != nil {
 		return err
 	}
-	return a.presences(w, r, who, asked, nil)
+	l := a.list(r, who)
+	defer l.memory.close()
+	return a.presences(w, who, l, asked, nil)
 }
 
 func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -263,7 +290,9 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
-	return a.presences(w, r, who, []ProfileRef{p}, nil)
+	l := a.list(r, who)
+	defer l.memory.close()
+	return a.presences(w, who, l, []ProfileRef{p}, nil)
 }
 
 func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -271,14 +300,16 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	if err != nil {
 		return err
 	}
-	members, err := a.hub.Members(r.Context(), tenant, room)
+	l := a.list(r, who)
+	defer l.memory.close()
+	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err == nil {
 		err = a.hub.KnowAll(r.Context(), tenant)
 	}
 	if err != nil {
 		return err
 	}
-	return a.presences(w, r, who, members, nil)
+	return a.presences(w, who, l, members, nil)
 }
 
 func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -286,17 +317,14 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 	if err != nil {
 		return err
 	}
-	members, err := a.hub.Members(r.Context(), tenant, room)
+	l := a.list(r, who)
+	defer l.memory.close()
+	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err != nil {
 		return err
 	}
-	memory := a.quotas.Answer(r, who)
-	defer memory.close()
-	return profileRows(w, memory, "members", members)
+	return profileRows(w, l.memory, "members", members, l.turn)
 }
-
-// largeRoom has so many members that setting them takes as long as reading a large body.
-const largeRoom = 1000
 
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	tenant, room, err := pathRoom(r, who)
@@ -318,10 +346,10 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err == nil && !found {
 		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
 	}
-	if err == nil && len(members) > largeRoom && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
-		over, taken := largeTurn(r.Context(), tenant)
+	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
+		over, taken := listTurn(r.Context(), tenant, len(members))
 		if taken != nil {
-			return errBrokeOff
+			return taken
 		}
 		defer over()
 	}

@@ -39,7 +39,7 @@ var (
 	errExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
 	errTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential is of another tenant", 0}
 	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
-	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only", 0}
+	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only; to other names once it has credentials, such as REALTIME_JWT_SECRET", 0}
 	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages", 0}
 	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is taken over TLS with a client certificate only, at the address where services call", 0}
 	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
@@ -391,39 +391,47 @@ func (a *Auth) believe(ctx context.Context, proof *proof, text string) (*Caller,
 
 // prove holds a token against the keys; where others may have been published since
 // those were fetched, it has them fetched. An error is the library's, or a *Refusal.
-func (a *Auth) prove(ctx context.Context, proof *proof, text string) (claims jwt.MapClaims, err error) {
-	for fetched := false; ; fetched = true {
-		claims = jwt.MapClaims{}
-		open, err := a.check(ctx, proof, text, claims)
-		if _, refused := errors.AsType[*Refusal](err); refused || !open || !errors.Is(err, jwt.ErrTokenUnverifiable) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
-			return claims, err
-		}
-		if fetched || !a.tokens.published.Renew(ctx, text) {
-			if after, known := a.tokens.published.Judged(text); !known {
-				err = unproven(after)
-			}
+func (a *Auth) prove(ctx context.Context, proof *proof, text string) (jwt.MapClaims, error) {
+	claims, open, err := a.check(ctx, proof, text)
+	if !open {
+		return claims, err
+	}
+	came, fetched := a.tokens.published.Renew(text)
+	if fetched != nil && proof.apart(ctx, fetched) {
+		if claims, open, err = a.check(ctx, proof, text); !open {
 			return claims, err
 		}
 	}
+	after, known := a.tokens.published.Judged(came)
+	if !known {
+		return nil, unproven(after)
+	}
+	proof.checked = true
+	return claims, err
 }
 
 // check holds a token against the keys that are here, and says whether another may prove
-// it. Its signature, which takes longest, comes last.
-func (a *Auth) check(ctx context.Context, proof *proof, text string, claims jwt.MapClaims) (open bool, err error) {
+// it where they do not. Its signature, which takes longest, comes last.
+func (a *Auth) check(ctx context.Context, proof *proof, text string) (claims jwt.MapClaims, open bool, err error) {
 	defer proof.leave()
-	_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (keys any, err error) {
+	claims = jwt.MapClaims{}
+	_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) {
 		if expires, err := claims.GetExpirationTime(); err == nil && expires != nil && !time.Now().Before(expires.Time) {
 			return nil, errExpired // whoever signed it
 		}
-		if keys, open, err = a.tokens.of(t); err != nil {
+		keys, more, err := a.tokens.of(t)
+		if err != nil && !more {
 			return nil, err
 		}
 		if after := proof.enter(ctx); after > 0 {
 			return nil, tooMany(after)
 		}
-		return keys, nil
+		proof.checked = err == nil // without a key there is nothing to check it with
+		open = more
+		return keys, err
 	})
-	return open, err
+	open = open && (errors.Is(err, jwt.ErrTokenUnverifiable) || errors.Is(err, jwt.ErrTokenSignatureInvalid))
+	return claims, open, err
 }
 
 // claimFault says which of the claims that the library looks at is at fault.

@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/time/rate"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
@@ -24,8 +21,7 @@ type Cluster struct {
 	back      time.Duration // in which a client that was sent away is back
 	elsewhere elsewhere
 
-	silence rate.Sometimes // once a second: a hub that is away answers nothing
-	owed    *owed          // nil: the hub is alone
+	owed *owed // nil: the hub is alone
 
 	taking sync.Mutex // held while others' changes are taken in, or a tenant is let go
 
@@ -39,7 +35,6 @@ type Cluster struct {
 // is how long a client that was sent away may take to be back.
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
-	c.silence.Interval = time.Second
 	if peers != nil {
 		presence.frozen = func() bool { return hub.Ready() != nil }
 		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
@@ -201,14 +196,8 @@ func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, err
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	x.unanswered(string(call.Op), hex.EncodeToString(node[:]), err)
-	return Answer{}, errors.Join(ErrSilent, err)
-}
-
-// unanswered counts a question that was not answered.
-func (x *Cluster) unanswered(what, node string, err error) {
 	x.hub.count.unanswered.Add(1)
-	x.silence.Do(func() { x.hub.logger.Warn("another hub does not answer", "call", what, "node", node, "err", err) })
+	return Answer{}, errors.Join(ErrSilent, err)
 }
 
 // holderOf is the mark of the hub that made a connection's id.
@@ -375,7 +364,7 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, room Room) error {
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		x.unanswered(string(CallRefresh), strings.Join(silent, " "), ErrSilent)
+		x.hub.count.unanswered.Add(int64(len(silent)))
 		return ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return ErrMembership // it has been logged there
@@ -434,9 +423,8 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 
 // pageOn is the page of one other hub, which may take several answers.
 func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *ProfileRef, after string, limit int) (p connectionPage, err error) {
-	last := limit // how many fitted into a message
 	for p.more = true; p.more && len(p.list) < limit; {
-		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: min(limit-len(p.list), 2*last)})
+		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.list)})
 		if err != nil {
 			return connectionPage{}, err
 		}
@@ -449,7 +437,7 @@ func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *P
 		}
 		p.list, p.count, p.more = append(p.list, list...), *answer.Count, answer.More && len(list) > 0
 		if p.more {
-			after, last = list[len(list)-1].ID.String(), len(list)
+			after = list[len(list)-1].ID.String()
 		}
 	}
 	return p, nil

@@ -308,7 +308,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	var line string
 	do(t, console, fill("#type", "shell.run"), chromedp.Evaluate(textOf("#curl"), &line))
 	if _, err := exec.LookPath("curl"); err == nil {
-		is.Equal(shell(t, line, "TOKEN=service-key-0001").Connections, 1)
+		is.Equal(shell(t, line, "KEY=service-key-0001").Connections, 1)
 		becomes(t, console, exists(inPane("carol", `.events [data-type="shell.run"]`)))
 	}
 
@@ -319,7 +319,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 		document.documentElement.outerHTML, ...[...document.querySelectorAll("input, textarea")].map((box) => box.value)]))`, &elsewhere, awaited))
 	is.True(strings.Contains(addresses, "/v1/stream"))        // it lists them
 	is.True(strings.Contains(elsewhere, `"name":"realtime `)) // and the locks
-	is.True(strings.Contains(line, `"Authorization: Bearer $TOKEN"`))
+	is.True(strings.Contains(line, `"Authorization: Bearer $KEY"`))
 	for _, hidden := range []string{secret, strings.Split(secret, ".")[2], "service-key-0001", "not.a.token"} {
 		is.True(!strings.Contains(addresses+elsewhere+line, hidden)) // in no address, no storage, nowhere in the page
 	}

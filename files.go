@@ -43,7 +43,7 @@ func page(name string, logger *slog.Logger) http.HandlerFunc {
 	hash := sha256.Sum256(body)
 	tag := `"` + base64.RawURLEncoding.EncodeToString(hash[:12]) + `"`
 	return func(w http.ResponseWriter, r *http.Request) {
-		over, err := lobby.Seat(r)
+		over, err := lobby.Seat(w, r)
 		if err != nil {
 			if r.ProtoMajor > 1 {
 				panic(http.ErrAbortHandler) // an answer could wait as the file would

@@ -160,6 +160,7 @@ func (a *api) handler(inner bool) http.Handler {
 				}
 				a.refuse(w, r, who, err)
 			}
+			sent(w, r)
 		})
 	}
 	for pattern, do := range a.openRoutes() {
@@ -190,10 +191,20 @@ func (a *api) handler(inner bool) http.Handler {
 		if err != nil {
 			a.auth.Refuse(err)
 			fail(w, r, a.cfg.Logger, err)
-			return
+		} else {
+			serve.ServeHTTP(w, r)
 		}
-		serve.ServeHTTP(w, r)
+		sent(w, r)
 	})
+}
+
+// sent waits until an answer has left, or its time is over. With HTTP/2 net/http would
+// send the end of it after the handler, when its request has no place any more. With
+// HTTP/1.1 the connection has.
+func sent(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor > 1 {
+		http.NewResponseController(w).Flush() // nobody reads: nobody is to be told
+	}
 }
 
 // What a connection costs that carries calls, and each call beside others on one.
@@ -217,18 +228,12 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 		}
 		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
-	if r.ProtoMajor < 2 {
+	n := callBytes + longHead(r)
+	if r.ProtoMajor < 2 || pattern == streamRoute || !pool.Take(holder, n) { // a stream pays for itself, and leaves once it is one
 		return nothing
 	}
-	if pattern == streamRoute { // which is counted as a stream
-		lobby.Prove(r, nil)
-		return nothing
-	}
-	if !pool.Take(holder, callBytes) {
-		return nothing
-	}
-	lobby.Prove(r, nil)
-	return func() { pool.Give(holder, callBytes) }
+	lobby.Leave(r)
+	return func() { pool.Give(holder, n) }
 }
 
 func nothing() {}

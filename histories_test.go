@@ -202,3 +202,49 @@ func TestTotalAtOnce(t *testing.T) {
 	is.Equal(h.Stats().Bytes, h.counted(t))
 	is.True(h.Stats().Entries > 0)
 }
+
+// What is announced and not there yet cannot be taken: its tenant pays when it has come,
+// the others keep to their share meanwhile, and pay for nobody else.
+func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
+	is := is.New(t)
+	const total = 1 << 20
+	h := newHeldLog(MemoryLimits{Total: total})
+	quiet := h.add(large("quiet", 0))
+	slow := h.shelves.lock("slow", true)
+	slow.attached++
+	h.shelves.expectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
+	slow.mu.Unlock()
+	for i := range 3 * total / 4000 {
+		h.add(large("acme", i))
+		h.add(large("globex", i))
+	}
+	is.True(h.shelves.total.Load() <= total+total*3/4)
+	has := func(tenant string) int64 {
+		s := h.shelves.lock(tenant, false)
+		defer s.mu.Unlock()
+		return s.bytes
+	}
+	share := (total - quiet) / 3
+	shared := func(tenants ...string) {
+		t.Helper()
+		for _, tenant := range tenants {
+			is.True(has(tenant) > share-16_000 && has(tenant) < share+16_000) // tenant
+		}
+	}
+	shared("acme", "globex")
+
+	slow.mu.Lock()
+	for i := 0; slow.coming > 0; i++ {
+		e := large("slow", i)
+		e.Event.Timestamp = time.Now()
+		e.Envelope = e.Event.Seal()
+		e.Cursor = Cursor{slow.epoch, uint64(i + 1)}
+		h.shelves.pushLocked(slow, e)
+	}
+	slow.mu.Unlock()
+	h.shelves.shrink()
+	is.True(h.shelves.total.Load() <= total)
+	shared("acme", "globex", "slow")
+	is.True(h.wholeOf("quiet"))
+	h.counted(t)
+}

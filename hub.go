@@ -60,7 +60,9 @@ func NewHub(cfg HubConfig) *Hub {
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}), overload: overload{use: cfg.Memory, logger: cfg.Logger},
+		drained: make(chan struct{}), overload: overload{use: cfg.Memory, kept: func() int64 {
+			return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total()
+		}, logger: cfg.Logger},
 	}
 	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
 	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
@@ -73,6 +75,9 @@ func (h *Hub) ShareWith(s Sharing, node [4]byte) { h.tenants.sharing, h.streams.
 
 // Ready says why nothing can be stored now, nil when it can.
 func (h *Hub) Ready() error { return h.log.Ready() }
+
+// Waits says whether Publish may wait for others: a broker, or the membership service.
+func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership() }
 
 // Receipt answers one published event. Cursor is empty where nothing is stored; Members
 // is how many the event's room has, and -1 where it is for none, where that is not

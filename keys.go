@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -76,7 +77,11 @@ func readPublicKey(text string) (crypto.PublicKey, error) {
 	if !strings.HasPrefix(text, "-----BEGIN") {
 		var err error
 		if data, err = os.ReadFile(text); err != nil {
-			return nil, errors.New("is neither a PEM block nor a file that can be read")
+			// The text may be a key without its first line: only the reason is told.
+			if inPath, ok := errors.AsType[*fs.PathError](err); ok {
+				err = inPath.Err
+			}
+			return nil, fmt.Errorf("is no PEM block, and as a file it cannot be read: %w", err)
 		}
 	}
 	block, _ := pem.Decode(data)

@@ -33,13 +33,16 @@ import (
 )
 
 func main() {
-	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
 	var health, help, about bool
 	flag.BoolVar(&health, "health", false, "")
 	flag.BoolVar(&about, "version", false, "")
 	flag.BoolVar(&help, "help", false, "") // declared, so that what was asked for goes to stdout
 	flag.BoolVar(&help, "h", false, "")
-	flag.Parse()
+	flag.CommandLine.Init("", flag.ContinueOnError)
+	flag.CommandLine.SetOutput(io.Discard) // it would say its own
+	if err := flag.CommandLine.Parse(os.Args[1:]); err != nil {
+		misused(err.Error())
+	}
 	switch {
 	case help:
 		printHelp(os.Stdout)
@@ -48,7 +51,11 @@ func main() {
 		fmt.Println(version())
 		return
 	case health:
-		os.Exit(checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""))
+		if err := checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""); err != nil {
+			fmt.Fprintln(os.Stderr, "realtimehub: not healthy:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	ctx := untilSignal()
 	switch flag.Arg(0) {
@@ -56,15 +63,19 @@ func main() {
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
 	default:
-		fmt.Fprintf(os.Stderr, "realtimehub: unknown command %q\n\n", flag.Arg(0))
-		flag.Usage()
-		os.Exit(2)
+		misused(fmt.Sprintf("unknown command %q", flag.Arg(0)))
 	}
 	uuid.EnableRandPool() // a system call for 16 ids, not for each
 	if err := run(ctx, os.Environ(), os.Stderr, nil); err != nil {
 		fmt.Fprintln(os.Stderr, "realtimehub:", err)
 		os.Exit(1)
 	}
+}
+
+// misused ends a process that was not called as it can be.
+func misused(why string) {
+	fmt.Fprintf(os.Stderr, "realtimehub: %s\n\n%s", why, usage)
+	os.Exit(2)
 }
 
 // errInterrupted is the cause of an end by Ctrl+C: somebody waits for it.
@@ -107,10 +118,10 @@ func onHangup(ctx context.Context, reread func(), logger *slog.Logger) {
 }
 
 // checkHealth is the container's health check, which has no shell.
-func checkHealth(addr string, secure bool) int {
+func checkHealth(addr string, secure bool) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return 1
+		return err
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -123,13 +134,13 @@ func checkHealth(addr string, secure bool) int {
 	}
 	res, err := client.Get(scheme + net.JoinHostPort(host, port) + "/healthz")
 	if err != nil {
-		return 1
+		return err
 	}
-	res.Body.Close()
+	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return 1
+		return fmt.Errorf("%s is answered %s", res.Request.URL, res.Status)
 	}
-	return 0
+	return nil
 }
 
 // Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
@@ -185,11 +196,14 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	logger := newLogger(cfg, logs)
 	for _, name := range unknownVariables(environ) {
-		logger.Warn("unknown setting", "variable", name)
+		logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
+	}
+	for _, why := range cfg.misfits(environ) {
+		logger.Warn("settings do not fit together", "why", why)
 	}
 
 	memory := cfg.memory()
-	tuneMemory(memory)
+	tuneMemory(memory, logger)
 
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -231,7 +245,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	shared, err := share(ctx, cfg, limits, logger)
 	if err != nil {
-		return fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
+		return err
 	}
 	defer shared.leave()
 	hub := NewHub(HubConfig{
@@ -248,12 +262,12 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 
 	listener, err := sse.Listen(ctx, cfg.Addr)
 	if err != nil {
-		return fmt.Errorf("%sADDR: %w", envPrefix, err)
+		return cannotListen("ADDR", err)
 	}
 	var inner net.Listener // where services and operators call; nil: at listener too
 	if cfg.AdminAddr != "" {
 		if inner, err = sse.Listen(ctx, cfg.AdminAddr); err != nil {
-			return fmt.Errorf("%sADMIN_ADDR: %w", envPrefix, err)
+			return cannotListen("ADMIN_ADDR", err)
 		}
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
@@ -345,6 +359,20 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	return nil
 }
 
+// cannotListen says of which setting an address is, and what most often is wrong with it.
+func cannotListen(setting string, err error) error {
+	remedy := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		remedy = "; another program has this port, perhaps a hub that was started before: end it, or set another"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		remedy = "; give one of this machine's, or none for all (:8080)"
+	case errors.Is(err, syscall.EACCES):
+		remedy = "; ports below 1024 take a privilege: set another"
+	}
+	return fmt.Errorf("%s%s: %w%s", envPrefix, setting, err, remedy)
+}
+
 // backing is what a hub stands on, alone or with others.
 type backing struct {
 	log   Log
@@ -361,6 +389,11 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 	if cfg.NATSURL == "" {
 		return backing{log: NewMemoryLog(limits), leave: func() {}}, nil
 	}
+	if cfg.NATSCreds != "" {
+		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
+			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", envPrefix, err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
 	external := cfg.MembershipURL != ""
@@ -372,7 +405,7 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 		err = inURL.Err // it repeats the URL, which may hold a secret
 	}
 	if err != nil {
-		return backing{}, err
+		return backing{}, fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
 	}
 	s := backing{log: broker.Log(), peers: broker.Peers(), leave: broker.Close}
 	if !external {
@@ -384,16 +417,17 @@ func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Lo
 // tuneMemory trades memory that is there for fewer collections; as what is kept comes
 // near the plan they become frequent again. Without a bound nothing is traded. GOGC and
 // GOMEMLIMIT have the last word.
-func tuneMemory(memory plan.Memory) {
-	limit := memory.GoLimit()
-	if limit == 0 {
-		return
+func tuneMemory(memory plan.Memory, logger *slog.Logger) {
+	if limit := memory.GoLimit(); limit > 0 {
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(400)
+		}
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(limit)
+		}
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
+	if limit, least := debug.SetMemoryLimit(-1), memory.Least(); limit < least {
+		logger.Warn("GOMEMLIMIT is too low for what histories and state may take: once they are full, an overload may not end", "limit", limit, "needed", least)
 	}
 }
 

@@ -307,20 +307,33 @@ func (m *members) clear(name string) {
 	}
 }
 
-// Members are a room's, sorted; ErrMembership when nobody can say.
-func (m *members) Members(ctx context.Context, tenant string, room Room) ([]ProfileRef, error) {
+// Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made
+// begin is told how long it will be, and may refuse it; once it is made, end is called.
+func (m *members) Members(ctx context.Context, tenant string, room Room, begin func(size int) (end func(), err error)) ([]ProfileRef, error) {
 	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
 		return nil, err
 	}
-	var list []ProfileRef
+	size := 0
 	if roster != nil {
-		list = slices.Clone(roster.Members)
+		size = len(roster.Members)
 	} else if t, err := m.look(ctx, tenant); t != nil {
-		list = slices.Collect(t.rooms.Members(room))
+		size = t.rooms.Len(room)
 		t.mu.Unlock()
 	} else if err != nil {
 		return nil, err
+	}
+	end, err := begin(size)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	list := make([]ProfileRef, 0, size)
+	if roster != nil {
+		list = append(list, roster.Members...)
+	} else if t := m.tenants.find(tenant); t != nil {
+		list = slices.AppendSeq(list, t.rooms.Members(room))
+		t.mu.Unlock()
 	}
 	slices.SortFunc(list, compareProfiles)
 	return list, nil

@@ -35,19 +35,20 @@ type MembershipService struct {
 	base, token string
 	client      *http.Client
 	state       *quota.Pool[string] // bytes of answers that are kept, by tenant
-	turns       *quota.Pool[string] // questions under way, by tenant
+	turns       *turns[string]      // questions under way, by tenant
 
 	mu sync.Mutex
 	// Guarded by mu.
 	answers map[tenantRoom]*answer
-	asked   uint64        // questions
-	turn    chan struct{} // closed when a question is over
-	prune   int           // the size at which old answers are looked for
+	asked   uint64 // questions
+	prune   int    // the size at which old answers are looked for
 }
 
 // answer is one room's, guarded by the service's mu.
 type answer struct {
-	asking   chan struct{} // closed at the end of the question under way; nil: there is none
+	waiting  int           // calls that want it
+	asking   chan struct{} // closed at the end of the question that is to come or under way; nil: there is none
+	giveUp   func()        // ends the wait for that one's turn
 	begun    uint64        // the number of the last question
 	answered uint64        // the number of the last one that is over
 	err      error         // of that one
@@ -62,7 +63,7 @@ func NewMembershipService(base, token string, state *quota.Pool[string]) *Member
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = membershipConns, membershipConns
 	return &MembershipService{
-		base: base, token: token, state: state, turns: quota.New[string](membershipConns, 1), turn: make(chan struct{}),
+		base: base, token: token, state: state, turns: newTurns(quota.New[string](membershipConns, 1)),
 		client: &http.Client{
 			Transport:     transport,
 			Timeout:       membershipTimeout,
@@ -96,20 +97,20 @@ func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bo
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := m.answerLocked(key)
+	a.waiting++
+	defer m.leaveLocked(key, a)
 	came := a.begun
 	for a.answered <= came && (anew || !time.Now().Before(a.until)) {
 		if err := ctx.Err(); err != nil {
 			return a.roster, err
 		}
-		over := a.asking
-		if over == nil && !m.turns.Take(key.tenant, 1) {
-			over = m.turn // as many are asked as may be at a time
-		} else if over == nil {
-			m.asked++
-			a.begun, a.asking = m.asked, make(chan struct{})
-			go m.question(key, a)
-			over = a.asking
+		if a.asking == nil {
+			a.asking = make(chan struct{})
+			var turn context.Context
+			turn, a.giveUp = context.WithCancel(context.Background())
+			go m.question(turn, key, a)
 		}
+		over := a.asking
 		m.mu.Unlock()
 		select {
 		case <-over:
@@ -120,22 +121,47 @@ func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bo
 	return a.roster, a.err
 }
 
-// question asks, for all who wait: whoever of them leaves does not fail the others.
-func (m *MembershipService) question(key tenantRoom, a *answer) {
-	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
+// leaveLocked is for a call that wants an answer no longer: for nobody none is asked for.
+func (m *MembershipService) leaveLocked(key tenantRoom, a *answer) {
+	if a.waiting--; a.waiting > 0 {
+		return
+	}
+	if a.asking != nil {
+		a.giveUp()
+	} else if a.answered == 0 {
+		m.dropLocked(key, a)
+	}
+}
+
+// question asks when its turn comes, for all who wait: whoever of them leaves does not
+// fail the others.
+func (m *MembershipService) question(turn context.Context, key tenantRoom, a *answer) {
+	err := m.turns.take(turn, key.tenant)
+	a.giveUp()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.turns.Give(key.tenant, 1)
-	close(m.turn)
-	m.turn = make(chan struct{})
+	defer func() {
+		close(a.asking)
+		a.asking = nil
+	}()
+	if err != nil {
+		if a.waiting == 0 && a.answered == 0 {
+			m.dropLocked(key, a)
+		}
+		return
+	}
+	m.asked++
+	a.begun = m.asked
+	m.mu.Unlock()
+	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
+	m.turns.give(key.tenant)
+	m.mu.Lock()
 	if err == nil {
 		a.roster = &Roster{Members: members, asked: a.begun}
 	} else {
 		holds = membershipRetry
 	}
 	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
-	close(a.asking)
-	a.asking = nil
 	m.keepLocked(key, a)
 }
 
@@ -145,20 +171,28 @@ func (m *MembershipService) keepLocked(key tenantRoom, a *answer) {
 	if m.answers[key] != a {
 		return
 	}
-	bytes := int64(membershipBase + len(key.room.ID))
+	bytes := answerBytes(key)
 	if a.roster != nil {
 		for _, p := range a.roster.Members {
 			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
 		}
 	}
-	m.state.Give(key.tenant, a.bytes)
-	a.bytes = 0
-	if !m.state.Take(key.tenant, bytes) {
-		delete(m.answers, key)
-		return
+	m.dropLocked(key, a)
+	if m.state.Take(key.tenant, bytes) {
+		m.answers[key], a.bytes = a, bytes
 	}
-	a.bytes = bytes
 }
+
+func (m *MembershipService) dropLocked(key tenantRoom, a *answer) {
+	if m.answers[key] == a {
+		m.state.Give(key.tenant, a.bytes)
+		delete(m.answers, key)
+		a.bytes = 0
+	}
+}
+
+// answerBytes is what an answer takes in memory without its members.
+func answerBytes(key tenantRoom) int64 { return int64(membershipBase + len(key.room.ID)) }
 
 // memberBytes is what a profile takes in memory beside its text.
 const memberBytes = 32
@@ -187,8 +221,9 @@ func (m *MembershipService) answerLocked(key tenantRoom) *answer {
 		if len(m.answers) >= m.prune {
 			m.pruneLocked(time.Now())
 		}
-		a = &answer{}
+		a = &answer{bytes: answerBytes(key)}
 		m.answers[key] = a
+		m.state.Force(key.tenant, a.bytes) // it is there while somebody waits for it
 	}
 	return a
 }
@@ -198,9 +233,8 @@ func (m *MembershipService) answerLocked(key tenantRoom) *answer {
 func (m *MembershipService) pruneLocked(now time.Time) {
 	for key, a := range m.answers {
 		old := now.Sub(a.until)
-		if a.asking == nil && (old > resolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
-			m.state.Give(key.tenant, a.bytes)
-			delete(m.answers, key)
+		if a.waiting == 0 && a.asking == nil && (old > resolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
+			m.dropLocked(key, a)
 		}
 	}
 	m.prune = max(1024, 2*len(m.answers))

@@ -323,7 +323,7 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2)
-		list, err := hub.Members(t.Context(), "acme", Room{KindConversation, "r1"})
+		list, err := hub.Members(t.Context(), "acme", Room{KindConversation, "r1"}, anyLength)
 		is.NoErr(err)
 		is.Equal(list, []ProfileRef{{"user", "you"}})
 		is.NoErr(hub.Engine().Close(t.Context()))

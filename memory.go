@@ -183,6 +183,9 @@ func (l *MemoryLog) Sweep(now time.Time) {
 	l.shelves.sweep(now)
 }
 
+// Held implements Log.
+func (l *MemoryLog) Held() int64 { return l.shelves.total.Load() }
+
 // Stats implements Log.
 func (l *MemoryLog) Stats() LogStats {
 	stats := l.shelves.stats()

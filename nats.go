@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
@@ -55,7 +56,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{
 		logger: cfg.Logger, log: newBrokerLog(cfg.Disk, cfg.Logger),
 		rooms: newBrokerRooms(cfg.Logger),
-		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger},
+		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
 	b.log.shelves = newShelves(cfg.Limits, false, b.log.epoch)

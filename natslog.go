@@ -419,6 +419,9 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 // Sweep implements Log.
 func (l *brokerLog) Sweep(now time.Time) { l.shelves.sweep(now) }
 
+// Held implements Log.
+func (l *brokerLog) Held() int64 { return l.shelves.total.Load() }
+
 // Stats implements Log: of the whole history, whoever keeps it.
 func (l *brokerLog) Stats() LogStats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"realtimehub/internal/peers"
 )
@@ -21,6 +22,13 @@ type brokerPeers struct {
 	sink   PeerSink
 	ready  chan struct{} // closed when sink is named
 	logger *slog.Logger
+
+	silence rate.Sometimes // once a second: a hub that is away answers nothing
+}
+
+// silent tells the log of hubs that did not answer.
+func (p *brokerPeers) silent(op CallOp, err error, nodes ...string) {
+	p.silence.Do(func() { p.logger.Warn("another hub does not answer", "nodes", nodes, "call", string(op), "err", err) })
 }
 
 // Follow implements Peers.
@@ -119,7 +127,8 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 	if err != nil {
 		return a, err
 	}
-	answer, err := p.peers.Ask(ctx, hex.EncodeToString(node[:]), data)
+	name := hex.EncodeToString(node[:])
+	answer, err := p.peers.Ask(ctx, name, data)
 	if err == nil {
 		err = json.Unmarshal(answer, &a)
 	}
@@ -127,6 +136,7 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 	case errors.Is(err, peers.ErrGone):
 		return a, errors.Join(ErrElsewhere, err)
 	case err != nil:
+		p.silent(c.Op, err, name)
 		return a, errors.Join(ErrSilent, err)
 	}
 	return a, nil
@@ -146,6 +156,9 @@ func (p *brokerPeers) AskAll(ctx context.Context, c Call) (list []Answer, silent
 		} else {
 			silent = append(silent, "one whose answer cannot be read")
 		}
+	}
+	if len(silent) > 0 {
+		p.silent(c.Op, ErrSilent, silent...)
 	}
 	return list, silent
 }
@@ -202,19 +215,23 @@ func (p *brokerPeers) serve(data []byte) []byte {
 		<-p.ready
 		a = p.sink.Serve(c)
 	}
-	return p.fit(c, a)
+	return p.fit(a)
 }
 
-// fit is an answer as it goes over the wire: of a page that the broker would not take, as
-// much as it takes.
-func (p *brokerPeers) fit(c Call, a Answer) []byte {
-	for {
-		answer, _ := json.Marshal(a)
-		rows, most := len(a.Connections), p.peers.MaxData()
-		if c.Op != CallList || rows < 2 || len(answer) <= most {
-			return answer
+// answerHead is more than an answer takes beside the connections in it.
+const answerHead = 256
+
+// fit is an answer as it goes over the wire: of a page as much as the broker takes, and one
+// connection at least.
+func (p *brokerPeers) fit(a Answer) []byte {
+	size := answerHead
+	for i, d := range a.Connections {
+		row, _ := json.Marshal(d)
+		if size += len(row) + 1; i > 0 && size > p.peers.MaxData() {
+			a.Connections, a.More = a.Connections[:i], true
+			break
 		}
-		c.Limit = max(1, min(rows-1, rows*most*9/10/len(answer))) // if they are alike
-		a = p.sink.Serve(c)
 	}
+	answer, _ := json.Marshal(a)
+	return answer
 }

@@ -33,7 +33,7 @@ func needs(t testing.TB, program string) {
 // node runs a program in a folder, and is what it wrote.
 func node(t testing.TB, dir string, command ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = dir

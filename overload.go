@@ -14,11 +14,13 @@ import (
 // ErrOverloaded is why nothing more is taken while hardly any memory is left.
 var ErrOverloaded = errors.New("the hub has hardly any memory left")
 
-// When an overload begins and ends, in percent of the memory that there is. It ends well
-// below where it begins, or what it was about would begin it again.
+// An overload begins at so many percent of the memory that there is. What is kept then,
+// histories and state, has bounds of its own and stays, and may be more than any lower
+// percentage: so the overload ends when all the rest is a sixth less than it may be where
+// one begins. Any nearer, and what it was about would begin it again.
 const (
 	overloadBegins = 90
-	overloadEnds   = 75
+	overloadPart   = 6 // so it ends below 75 % where nothing is kept
 )
 
 const (
@@ -36,7 +38,8 @@ type MemoryUse func(fresh bool) (used, limit int64)
 // no event, so that those who are there keep theirs.
 type overload struct {
 	// Static.
-	use     MemoryUse // nil: never overloaded
+	use     MemoryUse    // nil: never overloaded
+	kept    func() int64 // bytes of that which stay
 	relieve func()
 	logger  *slog.Logger
 
@@ -73,12 +76,14 @@ func (o *overload) look() {
 	used, limit := o.use(was)
 	o.used.Store(used)
 	o.limit.Store(limit)
+	begins := limit / 100 * overloadBegins
+	ends := begins - max(0, begins-o.kept())/overloadPart
 	switch {
-	case !was && limit > 0 && used >= limit/100*overloadBegins:
+	case !was && limit > 0 && used >= begins:
 		o.now.Store(true)
 		o.since, o.relieved = now, time.Time{}
 		o.logger.Warn("overloaded: new streams and events are refused", "used", used, "limit", limit)
-	case was && (limit == 0 || used < limit/100*overloadEnds) && now.Sub(o.since) >= overloadLeast:
+	case was && (limit == 0 || used < ends) && now.Sub(o.since) >= overloadLeast:
 		o.now.Store(false)
 		o.logger.Warn("no longer overloaded", "used", used, "limit", limit, "after", now.Sub(o.since))
 	}

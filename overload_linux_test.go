@@ -18,10 +18,18 @@ import (
 // all is as before. Another tenant's reader keeps its stream, and gets all that was
 // accepted.
 func TestAnOverloadIsOverByItself(t *testing.T) {
+	binary := buildHub(t)
+	t.Run("little is kept", func(t *testing.T) { overloadIsOver(t, binary, 48, 64, 1) })
+	t.Run("the history is full", func(t *testing.T) { overloadIsOver(t, binary, 84, 20, 62) })
+}
+
+// overloadIsOver is of a process with so much memory, for what streams are owed and for
+// histories, which are full, in MiB.
+func overloadIsOver(t *testing.T, binary string, limit, budget, history int) {
 	is := is.New(t)
 	const mib, stalled = 1 << 20, 16
-	p := startProcess(t, "GOMEMLIMIT=48MiB", fmt.Sprint("REALTIME_MEMORY_BUDGET=", 64*mib), "REALTIME_STREAM_BUFFER=0",
-		fmt.Sprint("REALTIME_HISTORY_TOTAL_BYTES=", mib))
+	p := startBinary(t, binary, fmt.Sprintf("GOMEMLIMIT=%dMiB", limit), fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget*mib), "REALTIME_STREAM_BUFFER=0",
+		fmt.Sprint("REALTIME_HISTORY_TOTAL_BYTES=", history*mib), fmt.Sprint("REALTIME_STATE_BYTES=", 4*mib))
 	var batch []string // to each an event of its own
 	for i := range stalled {
 		subscribe(t, p.addr, fmt.Sprint("stalled-", i))
@@ -51,11 +59,18 @@ func TestAnOverloadIsOverByItself(t *testing.T) {
 		reader.until(t, fmt.Sprintf("mark-%d.", n), "hub.closing")
 		return true
 	}
-	n := 0
-	for ; mark(n); n++ {
-		res, err := http.DefaultClient.Post("http://"+p.addr+"/v1/events/batch", "application/json", strings.NewReader(whole)) // not checked: that takes long
+	all := func(batch string) {
+		t.Helper()
+		res, err := http.DefaultClient.Post("http://"+p.addr+"/v1/events/batch", "application/json", strings.NewReader(batch)) // not checked: that takes long
 		is.NoErr(err)
 		res.Body.Close()
+	}
+	for range history {
+		all(strings.ReplaceAll(whole, "stalled-", "away-")) // 1 MB
+	}
+	n := 0
+	for ; mark(n); n++ {
+		all(whole)
 		is.True(n < 200) // 190 MB
 	}
 	ticker := time.NewTicker(100 * time.Millisecond)

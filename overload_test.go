@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/plan"
 )
 
 // memoryOf is a MemoryUse of so many percent.
@@ -23,11 +25,17 @@ func memoryOf(percent *atomic.Int64) MemoryUse {
 	return func(bool) (used, limit int64) { return percent.Load() * 1000, 100_000 }
 }
 
+// keepsNothing is the kept of a hub that does not.
+func keepsNothing() int64 { return 0 }
+
 // newScarceHub is newTestHub whose memory is used by so many percent, which is looked at
 // when look is called.
 func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 	var used atomic.Int64
 	h = newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Memory = memoryOf(&used) })
+	for _, node := range h.nodes {
+		node.overload.kept = keepsNothing
+	}
 	return h, func(percent int64) {
 		used.Store(percent)
 		for _, node := range h.nodes {
@@ -44,7 +52,7 @@ func TestOverloadBeginsAndEnds(t *testing.T) {
 		is := is.New(t)
 		var used, reliefs atomic.Int64
 		var logs strings.Builder
-		o := &overload{use: memoryOf(&used), relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.NewTextHandler(&logs, nil))}
+		o := &overload{use: memoryOf(&used), kept: keepsNothing, relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.NewTextHandler(&logs, nil))}
 		for _, step := range []struct {
 			used       int64
 			overloaded bool
@@ -61,6 +69,42 @@ func TestOverloadBeginsAndEnds(t *testing.T) {
 	})
 }
 
+// Whatever is planned, an overload ends by itself in a hub whose histories and state are as
+// full as they may be, once its streams owe what a relief leaves.
+func TestAnOverloadEndsWhereMuchIsKept(t *testing.T) {
+	const mib = 1 << 20
+	plans := map[string]plan.Memory{
+		"most is history":    {Streams: 64 * mib, History: 4096 * mib, State: 64 * mib, Calls: 16 * mib},
+		"most is state":      {Streams: 64 * mib, History: mib, State: 1024 * mib, Calls: 64 * mib},
+		"most is for others": {Streams: 1024 * mib, History: mib, State: 32 * mib, Calls: 64 * mib},
+		"little of all":      {Streams: 8 * mib, History: 8 * mib, State: 4 * mib, Calls: 4 * mib},
+	}
+	for bytes := int64(64 * mib); bytes <= 64<<30; bytes *= 2 {
+		plans[fmt.Sprint(bytes/mib, " MiB")] = plan.Of(bytes)
+	}
+	for name, memory := range plans {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				used, kept, limit := int64(0), memory.History+memory.State, memory.GoLimit()
+				o := &overload{
+					use: func(bool) (int64, int64) { return used, limit }, kept: func() int64 { return kept },
+					relieve: func() {}, logger: slog.New(slog.DiscardHandler),
+				}
+				used = limit
+				o.look()
+				is.True(o.Overloaded())
+				time.Sleep(overloadLeast)
+				const idle, relieved = 4 * mib, 30 // percent
+				used = kept + memory.Streams/100*relieved + idle
+				o.look()
+				is.True(!o.Overloaded())
+				is.True(used < limit/100*overloadBegins) // nor does it begin again
+			})
+		})
+	}
+}
+
 // The memory is looked at all the time, and streams are relieved while it is scarce;
 // nothing is done without a limit.
 func TestMemoryIsWatched(t *testing.T) {
@@ -68,7 +112,7 @@ func TestMemoryIsWatched(t *testing.T) {
 		is := is.New(t)
 		var used, reliefs atomic.Int64
 		var freshly atomic.Bool
-		o := &overload{relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.DiscardHandler)}
+		o := &overload{kept: keepsNothing, relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.DiscardHandler)}
 		o.WatchMemory(t.Context()) // returns: there is nothing to be watched
 		o.use = func(fresh bool) (int64, int64) {
 			freshly.Store(fresh)
@@ -91,7 +135,7 @@ func TestMemoryIsWatched(t *testing.T) {
 		synctest.Wait()
 		is.True(!o.Overloaded())
 
-		unlimited := &overload{use: func(bool) (int64, int64) { return 1 << 40, 0 }, logger: slog.New(slog.DiscardHandler)}
+		unlimited := &overload{use: func(bool) (int64, int64) { return 1 << 40, 0 }, kept: keepsNothing, logger: slog.New(slog.DiscardHandler)}
 		go unlimited.WatchMemory(t.Context())
 		time.Sleep(time.Hour)
 		is.True(!unlimited.Overloaded())

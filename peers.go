@@ -125,6 +125,6 @@ type PeerSink interface {
 	Changed(tenant string, changes []SessionChange, known bool, at time.Time)
 	// Typed is told of typing that another hub was told of.
 	Typed(tenant string, t Typing)
-	// Serve answers a call; a page may be asked for again with a lower limit.
+	// Serve answers a call.
 	Serve(c Call) Answer
 }

@@ -477,8 +477,20 @@ func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileR
 }
 
 // All are a tenant's profiles of one status, or with status "" those that are
-// not offline, sorted: who they are, since there may be very many.
-func (p *Presence) All(tenant string, status Status) (list []ProfileRef) {
+// not offline, sorted: who they are, since there may be very many. Before the list is made
+// begin is told how long it may be, and may refuse it; once it is made, end is called.
+func (p *Presence) All(tenant string, status Status, begin func(size int) (end func(), err error)) (list []ProfileRef, err error) {
+	p.mu.Lock()
+	size := 0
+	if r := p.tenants.of[tenant]; r != nil {
+		size = len(r.profiles.of)
+	}
+	p.mu.Unlock()
+	end, err := begin(size)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	p.mu.Lock()
 	if r := p.tenants.of[tenant]; r != nil {
 		for _, who := range r.profiles.of {
@@ -489,7 +501,7 @@ func (p *Presence) All(tenant string, status Status) (list []ProfileRef) {
 	}
 	p.mu.Unlock()
 	slices.SortFunc(list, compareProfiles)
-	return list
+	return list, nil
 }
 
 // is says whether a status is the one that is asked for; "" asks for any but Offline.

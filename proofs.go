@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 // What may wait, and what is remembered, of tokens whose signature is to be checked.
 const (
 	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
-	proofPlaces   = 4096            // that are being proven or wait, half of them for one network
+	proofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
 	mostSuspects  = 1 << 14         // networks; those that come later count as one
 	mostGood      = 1 << 15         // tokens that were good, twice as many at most
 	mostAway      = 1 << 14         // tokens that are to come back, likewise
@@ -34,6 +33,7 @@ type proofs struct {
 	logger    *slog.Logger
 	turns     *turns[string]
 	places    *quota.Pool[string]
+	apart     *quota.Pool[string] // those that wait for others than each other
 	seed      maphash.Seed
 
 	mu sync.Mutex
@@ -49,8 +49,8 @@ type proofs struct {
 func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 	return &proofs{
 		perSecond: perSecond, logger: logger,
-		turns:  newTurns[string](max(runtime.GOMAXPROCS(0)/2, 1)), // the rest is for what is proven
-		places: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
+		turns:  newTurns(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0)), // the rest is for what is proven
+		places: quota.New[string](proofPlaces, 1), apart: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
 		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
 	}
 }
@@ -63,7 +63,7 @@ type proof struct {
 	token   uint64
 	good    bool // before: it needs no turn
 	entered bool // it is in
-	checked bool // its signature was
+	checked bool // its signature was, or its key was looked for
 	paid    bool // it has waited for what its network owes
 }
 
@@ -101,7 +101,7 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 			t.checked, t.entered = true, true
 			return 0
 		}
-		t.of.turns.give()
+		t.of.turns.give(t.from)
 		if wait > proofPatience {
 			t.of.refused(t, wait)
 			return wait
@@ -121,7 +121,28 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 func (t *proof) leave() {
 	if t.entered {
 		t.entered = false
-		t.of.turns.give()
+		t.of.turns.give(t.from)
+	}
+}
+
+// apart waits for something to be over that a network is between: without the place,
+// which is for those who need not. It says whether it is over: not where ctx has ended, or
+// too many wait.
+func (t *proof) apart(ctx context.Context, over <-chan struct{}) bool {
+	p := t.of
+	if !p.apart.Take(t.from, 1) {
+		return false
+	}
+	defer p.apart.Give(t.from, 1)
+	if !t.good {
+		p.places.Give(t.from, 1)
+		defer p.places.Force(t.from, 1)
+	}
+	select {
+	case <-over:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -271,76 +292,4 @@ func (r *recent) put(key uint64, value int64) {
 func (r *recent) delete(key uint64) {
 	delete(r.now, key)
 	delete(r.before, key)
-}
-
-// turns let so many in at a time, and of those who wait one of each key after the other.
-type turns[K comparable] struct {
-	most int // static
-
-	mu sync.Mutex
-	// Guarded by mu.
-	in    int
-	lines map[K][]chan struct{} // those who wait, the first first
-	order []K                   // of lines, whose turn is next first
-}
-
-func newTurns[K comparable](most int) *turns[K] {
-	return &turns[K]{most: most, lines: map[K][]chan struct{}{}}
-}
-
-// take waits for a turn, or ctx's end, which is its error.
-func (t *turns[K]) take(ctx context.Context, key K) error {
-	t.mu.Lock()
-	if t.in < t.most {
-		t.in++
-		t.mu.Unlock()
-		return nil
-	}
-	turn := make(chan struct{})
-	if t.lines[key] == nil {
-		t.order = append(t.order, key)
-	}
-	t.lines[key] = append(t.lines[key], turn)
-	t.mu.Unlock()
-	select {
-	case <-turn:
-		return nil
-	case <-ctx.Done():
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	i := slices.Index(t.lines[key], turn)
-	if i < 0 { // it has come meanwhile
-		t.giveLocked()
-		return context.Cause(ctx)
-	}
-	if t.lines[key] = slices.Delete(t.lines[key], i, i+1); len(t.lines[key]) == 0 {
-		delete(t.lines, key)
-		t.order = slices.DeleteFunc(t.order, func(k K) bool { return k == key })
-	}
-	return context.Cause(ctx)
-}
-
-// give ends a turn.
-func (t *turns[K]) give() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.giveLocked()
-}
-
-func (t *turns[K]) giveLocked() {
-	if len(t.order) == 0 {
-		t.in--
-		return
-	}
-	key := t.order[0]
-	line := t.lines[key]
-	t.order = t.order[1:]
-	if len(line) > 1 {
-		t.lines[key] = line[1:]
-		t.order = append(t.order, key)
-	} else {
-		delete(t.lines, key)
-	}
-	close(line[0])
 }

@@ -282,42 +282,6 @@ func TestSuspectsAreFew(t *testing.T) {
 	})
 }
 
-// Tokens wait by networks: who comes last from elsewhere is the next but one, however
-// long another's line is. Who leaves is no longer waited for.
-func TestTurnsAreFair(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		turns := newTurns[string](1)
-		is.NoErr(turns.take(t.Context(), "first"))
-		var order []string
-		wait := func(ctx context.Context, who, name string) {
-			go func() {
-				if turns.take(ctx, who) == nil {
-					order = append(order, name) // one at a time
-				}
-			}()
-			synctest.Wait()
-		}
-		gone, leave := context.WithCancel(t.Context())
-		wait(gone, "quiet", "quiet, gone")
-		for i := range 4 {
-			wait(t.Context(), "greedy", fmt.Sprint("greedy ", i))
-		}
-		wait(gone, "greedy", "greedy, gone")
-		wait(t.Context(), "other", "other")
-		leave()
-		synctest.Wait()
-		for range 5 {
-			turns.give()
-			synctest.Wait()
-		}
-		is.Equal(order, []string{"greedy 0", "other", "greedy 1", "greedy 2", "greedy 3"})
-		turns.give()
-		is.Equal(turns.in, 0)
-		is.Equal(len(turns.lines)+len(turns.order), 0)
-	})
-}
-
 // As many tokens of one network as may be under way at once leave places to others.
 func TestPlacesForTokens(t *testing.T) {
 	is := is.New(t)

@@ -39,8 +39,7 @@ type publishedKeys struct {
 	// Static.
 	fetch  func(context.Context) ([]jwkset.JWK, error)
 	logger *slog.Logger
-	ended  <-chan struct{} // nothing is fetched any more
-	sooner chan struct{}   // next has come nearer
+	sooner chan struct{} // next has come nearer
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -104,7 +103,7 @@ func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwk
 
 func keepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {
 	k := &publishedKeys{
-		fetch: fetch, logger: logger, ended: ctx.Done(), sooner: make(chan struct{}, 1),
+		fetch: fetch, logger: logger, sooner: make(chan struct{}, 1),
 		over: make(chan struct{}), unknown: map[[sha256.Size]byte]int{},
 	}
 	k.update(ctx)
@@ -120,6 +119,9 @@ func (k *publishedKeys) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			next.Stop()
+			k.mu.Lock()
+			close(k.over) // nobody waits for what does not come
+			k.mu.Unlock()
 			return
 		case <-k.sooner:
 			next.Stop()
@@ -186,16 +188,19 @@ func (k *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
 	return nil, false
 }
 
-// Renew has the keys fetched for a token that none fits, if that may be now, and waits
-// for it: true if it did.
-func (k *publishedKeys) Renew(ctx context.Context, token string) bool {
+// Renew has the keys fetched for a token that none fits, if that may be now: then over is
+// closed when they were, else it is nil. came is for Judged.
+func (k *publishedKeys) Renew(token string) (came int, over <-chan struct{}) {
 	id := sha256.Sum256([]byte(token))
 	k.mu.Lock()
-	if _, there := k.unknown[id]; !there {
+	defer k.mu.Unlock()
+	came, there := k.unknown[id]
+	if !there {
 		if len(k.unknown) >= mostUnknown {
 			clear(k.unknown)
 		}
-		k.unknown[id] = k.begun
+		came = k.begun
+		k.unknown[id] = came
 	}
 	now := time.Now()
 	if due := k.asked.Add(keysUnknown); k.failures == 0 && k.next.After(now) && k.next.After(due) {
@@ -209,27 +214,18 @@ func (k *publishedKeys) Renew(ctx context.Context, token string) bool {
 		default:
 		}
 	}
-	soon, over := !k.next.After(now), k.over
-	k.mu.Unlock()
-	if !soon {
-		return false
+	if k.next.After(now) {
+		return came, nil
 	}
-	select {
-	case <-over:
-		return true
-	case <-ctx.Done():
-	case <-k.ended:
-	}
-	return false
+	return came, k.over
 }
 
-// Judged says whether a fetch that began after the token came for the first time has
+// Judged says whether a fetch that began after a token came for the first time has
 // brought no key for it; else how long it is until the next fetch.
-func (k *publishedKeys) Judged(token string) (after time.Duration, known bool) {
+func (k *publishedKeys) Judged(came int) (after time.Duration, known bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	begun, there := k.unknown[sha256.Sum256([]byte(token))]
-	return max(time.Until(k.next), 0), there && k.good > begun
+	return max(time.Until(k.next), 0), k.good > came
 }
 
 // Fetched says whether they were, once at least.

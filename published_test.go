@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -150,9 +151,115 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 
 		// Strangers' tokens take no more than so much memory.
 		for range mostUnknown + 10 {
-			auth.tokens.published.Renew(ctx, rand.Text())
+			auth.tokens.published.Renew(rand.Text())
 		}
 		is.True(len(auth.tokens.published.unknown) <= mostUnknown)
+	})
+}
+
+// withKid is a token that names a key, which nobody has signed it with.
+func withKid(kid string) string {
+	raw := base64.RawURLEncoding.EncodeToString
+	return raw([]byte(`{"alg":"RS256","kid":"`+kid+`"}`)) + "." + raw([]byte(`{"exp":9999999999,"jti":"`+rand.Text()+`"}`)) + ".AAAA"
+}
+
+// While a slow provider is waited for, tokens take no place from those that need not wait
+// for it, and past so many none waits.
+func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 10})
+		var p provider
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
+		gate := make(chan struct{}, 1)
+		gate <- struct{}{}
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context) ([]jwkset.JWK, error) {
+			select {
+			case <-gate:
+			case <-ctx.Done():
+			}
+			return p.fetch(ctx)
+		})
+		time.Sleep(2 * keysUnknown)
+		answers := make(chan int, 2*proofPlaces)
+		for i := range cap(answers) {
+			token := withKid("other")
+			go func() {
+				status, _ := proven(t, auth, asking(ctx), token)
+				answers <- status
+			}()
+			if i%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		is.Equal(auth.proofs.places.Total(), int64(0))
+		is.Equal(len(answers), cap(answers)-proofPlaces/2)
+		begun := time.Now()
+		status, _ := proven(t, auth, asking(ctx), goodToken(t))
+		is.Equal(status, 200)
+		is.Equal(time.Since(begun), time.Duration(0))
+
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": one})
+		rotated := signed(t, jwt.SigningMethodRS256, one, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
+		honest := make(chan int)
+		go func() {
+			status, _ := proven(t, auth, from(ctx, "203.0.113.7:4000"), rotated)
+			honest <- status
+		}()
+		synctest.Wait()
+		gate <- struct{}{}
+		is.Equal(<-honest, 200)
+		synctest.Wait()
+		said := map[int]int{}
+		for range cap(answers) {
+			said[<-answers]++
+		}
+		is.Equal(said, map[int]int{401: 1, 503: cap(answers) - 1}) // the first came before the keys were asked for
+		is.Equal(auth.proofs.places.Total()+auth.proofs.apart.Total(), int64(0))
+	})
+}
+
+// A token whose key the provider has not is a bad one, once that is known: until then it
+// costs nobody anything, as the provider may have changed its keys.
+func TestAKeyThatIsNotThereCounts(t *testing.T) {
+	one, _ := rsa.GenerateKey(rand.Reader, 2048)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 1})
+		var p provider
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		const here, there = "192.0.2.1:4000", "203.0.113.7:4000"
+		expect := func(addr, token string, want int, wait time.Duration) {
+			t.Helper()
+			begun := time.Now()
+			status, _ := proven(t, auth, from(ctx, addr), token)
+			is.Equal(status, want)
+			is.Equal(time.Since(begun), wait)
+		}
+		time.Sleep(2 * keysUnknown)
+		expect(here, withKid("nobody's"), 401, 0) // the provider was asked
+		is.Equal(len(auth.proofs.suspects), 1)
+		expect(here, withKid("nobody's"), 503, time.Second) // its network's tokens wait
+		expect(there, withKid("nobody's"), 503, 0)
+
+		// Whoever comes with a new key too early for a fetch is not charged, however often.
+		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": one})
+		rotated := signed(t, jwt.SigningMethodRS256, one, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
+		for range 10 {
+			expect(there, rotated, 503, 0)
+		}
+		time.Sleep(2 * keysUnknown)
+		expect(there, rotated, 200, 0)
+		time.Sleep(2 * keysUnknown)
+		auth.proofs.forgiveLocked(time.Now())
+		is.Equal(len(auth.proofs.suspects), 0)
 	})
 }
 

@@ -55,12 +55,18 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 	if err != nil {
 		return err
 	}
+	sent := sending{memory.holder.tenant, len(body)}
+	over, err := sent.turn(r.Context())
+	if err != nil {
+		return err
+	}
 	event, err := decodeEvent(body, at, p.maxEvent, memory.use)
+	over()
 	if err != nil {
 		return err
 	}
 	within(traceOf(r), event)
-	receipts, err := p.accept(r.Context(), who, []*Event{event}, p.limits.Publish)
+	receipts, err := p.accept(r.Context(), who, []*Event{event}, p.limits.Publish, sent)
 	if err != nil {
 		return err
 	}
@@ -98,7 +104,13 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 	if err != nil {
 		return err
 	}
+	sent := sending{memory.holder.tenant, len(body)}
+	over, err := sent.turn(r.Context())
+	if err != nil {
+		return err
+	}
 	events, err := decodeBatch(body, p.maxEvent, memory.use)
+	over()
 	if err != nil {
 		return err
 	}
@@ -107,7 +119,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 		return err
 	}
 	within(traceOf(r), events...)
-	receipts, err := p.accept(r.Context(), who, events, p.limits.Publish)
+	receipts, err := p.accept(r.Context(), who, events, p.limits.Publish, sent)
 	if err != nil {
 		return err
 	}
@@ -126,8 +138,18 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*Event
 	var of []int // their lines
+	sent := sending{tenant: memory.holder.tenant}
+	for _, line := range lines {
+		sent.size += len(line)
+	}
 	for i, line := range lines {
+		over, err := sent.turn(ctx) // one each: together they may take long
+		if err != nil {
+			errs[i] = err
+			continue
+		}
 		event, err := decodeEvent(line, nil, p.maxEvent, memory.use)
+		over()
 		if errs[i] = err; err == nil {
 			within(trace, event)
 			events, of = append(events, event), append(of, i)
@@ -139,7 +161,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 		for i, e := range events {
 			ids[i] = e.ID
 		}
-		got, err := p.accept(ctx, who, events, wait)
+		got, err := p.accept(ctx, who, events, wait, sent)
 		unsure, _ := errors.AsType[*UnconfirmedError](err)
 		for i, n := range of {
 			switch {
@@ -169,7 +191,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 
 // accept hands events to the hub that the caller may publish: its one way there. What
 // is not stored costs nothing of the rate, so that it may be tried again.
-func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, limit func(events map[string]int) error) ([]Receipt, error) {
+func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, limit func(events map[string]int) error, sent sending) ([]Receipt, error) {
 	counts := map[string]int{}
 	for _, e := range events {
 		if !who.Reaches(e.TenantID) {
@@ -180,15 +202,34 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, li
 	if err := limit(counts); err != nil {
 		return nil, err
 	}
-	receipts, err := p.publish(ctx, events)
+	receipts, err := p.publish(ctx, events, sent)
 	if err != nil && unconfirmed(err) == nil {
 		p.limits.Unpublish(counts)
 	}
 	return receipts, err
 }
 
-// publish hands events to the hub, unless its streams are at their end or its memory is.
-func (p *publisher) publish(ctx context.Context, events []*Event) ([]Receipt, error) {
+// sending is who sends so many bytes at once.
+type sending struct {
+	tenant string
+	size   int
+}
+
+// turn waits for one, if they are many; over is to be called.
+func (s sending) turn(ctx context.Context) (over func(), err error) {
+	return bodyTurn(ctx, s.tenant, s.size)
+}
+
+// publish hands events to the hub, unless its streams are at their end or its memory is:
+// in their turn, where nobody else is waited for.
+func (p *publisher) publish(ctx context.Context, events []*Event, sent sending) ([]Receipt, error) {
+	if !p.hub.Waits() {
+		over, err := sent.turn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer over()
+	}
 	p.storing.Add(1) // before ended is looked at: end waits for it
 	defer p.storing.Add(-1)
 	if p.ended.Load() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -102,6 +103,41 @@ func TestAnswersThatAreKeptAreCounted(t *testing.T) {
 		members.mu.Lock()
 		members.pruneLocked(time.Now())
 		members.mu.Unlock()
+		is.Equal(state.Total(), int64(0))
+	})
+}
+
+// Calls that wait for an answer are counted with what they make the hub keep, one answer
+// wakes those only who wait for it, and nothing is asked for, or kept, for who has left.
+func TestCallsThatWaitForAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		service := &memberService{members: `"user:me"`, cache: []string{"no-store"}, gate: make(chan struct{})}
+		state := quota.New[string](1<<20, 1)
+		members := NewMembershipService("http://members.example", "", state)
+		members.client.Transport = service
+		const rooms, answers = 1000, 300
+		ctx, leave := context.WithCancel(t.Context())
+		for i := range rooms {
+			go members.Resolve(ctx, "acme", Room{KindConversation, fmt.Sprint("r", i)})
+		}
+		synctest.Wait()
+		is.True(state.Of("acme") >= rooms*membershipBase)
+		for range answers {
+			service.gate <- struct{}{}
+			synctest.Wait()
+		}
+		is.True(members.turns.places.Refused() <= rooms+4*answers)
+		leave()
+		synctest.Wait()
+		asked := answers + membershipConns/2
+		is.Equal(len(members.answers), asked)
+		is.Equal(len(members.turns.lines), 0)
+		close(service.gate)
+		synctest.Wait()
+		is.Equal(service.questions(), asked)
+		is.Equal(members.turns.places.Total(), int64(0))
+		members.pruneLocked(time.Now().Add(2 * resolvedTTL))
 		is.Equal(state.Total(), int64(0))
 	})
 }

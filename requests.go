@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
 
@@ -96,19 +97,65 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	}
 }
 
+// usualHead is what is counted of a request's head wherever a request is: what one takes
+// more is counted where it stays.
+const usualHead = 4 << 10
+
+// headerBytes is what a header takes in memory beside its texts, and each value of it.
+const (
+	headerBytes = 96
+	valueBytes  = 16
+)
+
+// longHead is the memory that a request's head takes past the usual.
+func longHead(r *http.Request) int64 {
+	n := textBytes(r.RequestURI) - usualHead
+	for name, values := range r.Header {
+		n += headerBytes + textBytes(name)
+		for _, value := range values {
+			n += valueBytes + textBytes(value)
+		}
+	}
+	return max(0, n)
+}
+
 // largeBody is how many bytes a body has that takes many times as long as others: they
 // take turns, of one tenant after the other, and leave half of the processors to calls
 // that do not take long.
 const largeBody = 64 << 10
 
-var largeTurns = newTurns[string](max(runtime.GOMAXPROCS(0)/2, 1))
+var largeTurns = newTurns(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0))
 
 // largeTurn waits for a tenant's turn, as long as ctx does; over is to be called.
 func largeTurn(ctx context.Context, tenant string) (over func(), err error) {
 	if err := largeTurns.take(ctx, tenant); err != nil {
 		return nil, err
 	}
-	return largeTurns.give, nil
+	return func() { largeTurns.give(tenant) }, nil
+}
+
+// bodyTurn is largeTurn for a body of so many bytes, if they are many.
+func bodyTurn(ctx context.Context, tenant string, size int) (over func(), err error) {
+	return turnPast(largeBody, ctx, tenant, size)
+}
+
+// largeRoom has so many members that what is done with all of them takes as long as
+// reading a large body.
+const largeRoom = 1000
+
+// listTurn is largeTurn for a list of so many, if they are many.
+func listTurn(ctx context.Context, tenant string, size int) (over func(), err error) {
+	return turnPast(largeRoom, ctx, tenant, size)
+}
+
+func turnPast(few int, ctx context.Context, tenant string, size int) (over func(), err error) {
+	if size <= few {
+		return func() {}, nil
+	}
+	if over, err = largeTurn(ctx, tenant); err != nil {
+		return nil, errBrokeOff // nobody is there to be told
+	}
+	return over, nil
 }
 
 // object reads a small body strictly, all faults at once.
@@ -117,13 +164,11 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 	if err != nil {
 		return err
 	}
-	if len(body) > largeBody {
-		over, err := largeTurn(r.Context(), memory.holder.tenant)
-		if err != nil {
-			return errBrokeOff
-		}
-		defer over()
+	over, err := bodyTurn(r.Context(), memory.holder.tenant, len(body))
+	if err != nil {
+		return err
 	}
+	defer over()
 	faults := Faults{room: memory.use}
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
 		if !faults.full() {

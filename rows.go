@@ -37,14 +37,47 @@ func newRows(w http.ResponseWriter, status int, memory *allowance, name string) 
 
 // add adds an item that appends itself; false when nobody reads any more.
 func (r *rows) add(item func([]byte) []byte) bool {
+	r.put(item)
+	r.writeMuch()
+	return r.err == nil
+}
+
+// put adds an item that is written later.
+func (r *rows) put(item func([]byte) []byte) {
 	if r.more {
 		r.b = append(r.b, ',')
 	}
 	r.more = true
-	if r.b = item(r.b); len(r.b) >= rowsPiece {
+	r.b = item(r.b)
+}
+
+func (r *rows) writeMuch() {
+	if len(r.b) >= rowsPiece {
 		r.write()
 	}
-	return r.err == nil
+}
+
+// rowsTogether is how many profiles are looked at in one turn.
+const rowsTogether = 100
+
+// profiles adds an item for each profile, some at a time: each time in a turn, which is
+// over before anybody is waited for who reads.
+func (r *rows) profiles(list []ProfileRef, turn func(size int) (over func(), err error), put func(some []ProfileRef)) error {
+	for some := range slices.Chunk(list, rowsTogether) {
+		over, err := turn(len(list))
+		if err != nil && r.sent {
+			return nil // who asked has left
+		}
+		if err != nil {
+			return err
+		}
+		put(some)
+		over()
+		if r.writeMuch(); r.err != nil {
+			return nil
+		}
+	}
+	return r.end()
 }
 
 // value adds an item of any kind.
@@ -95,38 +128,29 @@ func (r *rows) write() {
 const profileSize = 32
 
 // profileRows answers with a list of them.
-func profileRows(w http.ResponseWriter, memory *allowance, name string, list []ProfileRef) error {
-	if !memory.use(profileSize * len(list)) {
-		return ErrAnswers
-	}
+func profileRows(w http.ResponseWriter, memory *allowance, name string, list []ProfileRef, turn func(size int) (over func(), err error)) error {
 	out, err := newRows(w, http.StatusOK, memory, name)
 	if err != nil {
 		return err
 	}
-	for _, p := range list {
-		if !out.add(p.AppendJSON) {
-			break
+	return out.profiles(list, turn, func(some []ProfileRef) {
+		for _, p := range some {
+			out.put(p.AppendJSON)
 		}
-	}
-	return out.end()
+	})
 }
 
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
-func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, ask func([]ProfileRef) []PresenceOf) error {
-	if !memory.use(profileSize * len(profiles)) {
-		return ErrAnswers
-	}
+func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, turn func(size int) (over func(), err error), ask func([]ProfileRef) []PresenceOf) error {
 	out, err := newRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err
 	}
-	for some := range slices.Chunk(profiles, 100) {
+	return out.profiles(profiles, turn, func(some []ProfileRef) {
 		for _, p := range ask(some) {
-			if !out.value(p) {
-				return nil
-			}
+			text, _ := json.Marshal(p) // of texts alone
+			out.put(func(b []byte) []byte { return append(b, text...) })
 		}
-	}
-	return out.end()
+	})
 }

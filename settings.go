@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -105,7 +107,8 @@ func loadConfig(environ []string) (Config, error) {
 		{"HEARTBEAT", cfg.Heartbeat, true}, {"HISTORY_TTL", cfg.HistoryTTL, true},
 		{"DEDUPE_WINDOW", cfg.DedupeWindow, true}, {"DRAIN", cfg.Drain, true},
 	} {
-		wrong(d.d < 0 || d.d == 0 && !d.zero, d.name, "%v is too short", d.d)
+		wrong(d.d < 0, d.name, "%v is negative", d.d)
+		wrong(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")
 	}
 	wrong(cfg.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", cfg.Retry)
 	for _, n := range []struct {
@@ -141,8 +144,9 @@ func loadConfig(environ []string) (Config, error) {
 	for name, text := range map[string]string{"MEMBERSHIP_URL": cfg.MembershipURL, "JWKS_URL": cfg.JWKSURL} {
 		if text != "" {
 			u, err := url.Parse(text)
-			wrong(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || name == "MEMBERSHIP_URL" && u.RawQuery != "" || u.Fragment != "",
-				name, "is not an http or https URL, which for membership has no query")
+			bad := err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != ""
+			wrong(bad, name, "is not a URL such as https://login.example.com/path")
+			wrong(!bad && name == "MEMBERSHIP_URL" && u.RawQuery != "", name, "has a query; the hub adds its own")
 		}
 	}
 	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", envPrefix)
@@ -189,20 +193,52 @@ func kindName(t reflect.Type) string {
 	case reflect.TypeFor[float64]():
 		return "number"
 	}
-	return "whole number"
+	return "whole number such as 1048576, without a unit"
 }
 
-// unknownVariables are those with our prefix that mean nothing, such as a misspelt one.
+// unknownVariables are those with our prefix that mean nothing, such as a misspelt one; the
+// TOKEN is the doctor's.
 func unknownVariables(environ []string) (unknown []string) {
 	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
-		known := slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
+		known := name == envPrefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
 		if strings.HasPrefix(name, envPrefix) && !known {
 			unknown = append(unknown, name)
 		}
 	}
 	return unknown
+}
+
+// keySettings have a hub ask for tokens.
+var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
+
+// needed are the settings that mean nothing without another: any of these.
+var needed = map[string][]string{
+	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
+	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
+	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
+}
+
+// misfits are the settings that mean nothing beside the others, or harm, each with the reason.
+func (cfg *Config) misfits(environ []string) (misfits []string) {
+	set := env.ToMap(environ)
+	isSet := func(name string) bool { return set[envPrefix+name] != "" }
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
+			misfits = append(misfits, envPrefix+name+" needs "+envPrefix+strings.Join(needed[name], " or "+envPrefix))
+		}
+	}
+	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
+		misfits = append(misfits, envPrefix+"MAX_EVENT_BYTES is more than "+envPrefix+"MAX_BODY_BYTES, which an event is within")
+	}
+	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
+		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", envPrefix, most))
+	}
+	if cfg.DangerouslyOpen && !cfg.auth().open() {
+		misfits = append(misfits, envPrefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
+	}
+	return misfits
 }
 
 func (cfg *Config) auth() AuthConfig {

@@ -24,6 +24,9 @@ type MemoryLimits struct {
 	Held *quota.Pool[string] // what ids take is counted there, by tenant; nil: nowhere
 }
 
+// owedStep is how many bytes a shelf owes more at a time: as little as an entry may have.
+const owedStep = 4 << 10
+
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
 const shelfBytes = 832
 
@@ -37,10 +40,11 @@ type shelves struct {
 	rises  bool                      // static: no place is given twice, whatever is forgotten
 
 	total atomic.Int64
+	owed  atomic.Int64         // of that: what goes as soon as it has come
 	cut   [bounds]atomic.Int64 // entries that went before their time, by the bound that they were past
 
 	ranking sync.Mutex
-	sizes   largest.Sizes[*shelf] // guarded by ranking: what could go of each
+	sizes   largest.Sizes[*shelf] // guarded by ranking: what could go of each, now or when it has come
 
 	mu sync.RWMutex
 	// Guarded by mu.
@@ -84,6 +88,7 @@ type shelf struct {
 	// Guarded by mu.
 	bytes     int64 // all that is counted
 	coming    int64 // of those, for entries that are not there yet
+	owed      int64 // of those: as much goes of the shelf as soon as they have come
 	epoch     Epoch
 	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
@@ -173,22 +178,33 @@ func (s *shelves) digLocked(tenant string) {
 	s.total.Add(graveBytes * int64(len(s.young)+len(s.old)-before))
 }
 
-// account counts bytes of a shelf that nobody else has now.
+// account counts bytes of a shelf that nobody else has now. What has come is no longer
+// owed: it can go.
 func (s *shelves) account(h *shelf, n int64) {
-	if n == 0 {
+	paid := max(0, h.owed-h.coming)
+	if n == 0 && paid == 0 {
 		return
 	}
 	h.bytes += n
 	s.total.Add(n)
+	s.owe(h, -paid)
+}
+
+// owe has so many bytes more of what is to come go as soon as it has.
+func (s *shelves) owe(h *shelf, n int64) {
+	h.owed += n
+	s.owed.Add(n)
 	if s.limits.Total > 0 {
 		s.ranking.Lock()
-		s.sizes.Set(h, h.bytes-shelfBytes)
+		s.sizes.Set(h, h.bytes-shelfBytes-h.owed)
 		s.ranking.Unlock()
 	}
 }
 
-// full says that all have more than they may.
-func (s *shelves) full() bool { return s.limits.Total > 0 && s.total.Load() > s.limits.Total }
+// full says that all have more than they may, without what goes anyway.
+func (s *shelves) full() bool {
+	return s.limits.Total > 0 && s.total.Load()-s.owed.Load() > s.limits.Total
+}
 
 // most is the shelf of which most could go; nil where nothing could.
 func (s *shelves) most() (h *shelf, bytes int64) {
@@ -306,7 +322,9 @@ func (h *shelf) wholeLocked(place uint64, r *Reader) bool {
 }
 
 // shrink makes room where all together have more than they may. Whoever has most loses
-// its oldest, until another has as much: so nobody does who has less than its share.
+// its oldest, until another has as much: so nobody does who has less than its share. What
+// has not come yet cannot go: its shelf owes it, so that others pay neither for it nor
+// less for themselves.
 func (s *shelves) shrink() {
 	for s.full() {
 		h, _ := s.most()
@@ -346,6 +364,8 @@ func (s *shelves) takeLocked(h *shelf) bool {
 		}
 	case h.dropped.len() > 0:
 		s.clearLocked(h)
+	case h.coming > h.owed:
+		s.owe(h, min(h.coming-h.owed, owedStep))
 	default:
 		return false
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -33,4 +35,68 @@ func TestAnUnknownCommandIsNamed(t *testing.T) {
 	is.Equal(code, 2)
 	is.Equal(stdout, "")
 	is.True(strings.HasPrefix(stderr, "realtimehub: unknown command \"bogus\"\n\nUsage:"))
+}
+
+// Who is told that something is wrong is told of which setting, and what to do.
+func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, test := range []struct{ settings, says string }{
+		{"REALTIME_ADDR=" + taken.Addr().String(), "REALTIME_ADDR: * another program has this port"},
+		{"REALTIME_ADDR=127.0.0.1:0 REALTIME_ADMIN_ADDR=" + taken.Addr().String(), "REALTIME_ADMIN_ADDR: * another program has this port"},
+		{"REALTIME_NATS_URL=nats://127.0.0.1:1 REALTIME_NATS_CREDS=" + missing, "REALTIME_NATS_CREDS: open *: no such file"},
+		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY: is no PEM block, and as a file it cannot be read: no such file"},
+		{"REALTIME_JWKS_URL=login.example.com", "REALTIME_JWKS_URL: is not a URL such as https://"},
+		{"REALTIME_MEMBERSHIP_URL=https://example.com/?a=b", "REALTIME_MEMBERSHIP_URL: has a query; the hub adds its own"},
+		{"REALTIME_MEMORY_BUDGET=1G", "REALTIME_MEMORY_BUDGET: is not a valid whole number such as 1048576, without a unit"},
+		{"REALTIME_PRESENCE_TICK=0", "REALTIME_PRESENCE_TICK: 0 is too short: 1s is usual"},
+		{"REALTIME_HEARTBEAT=-1s", "REALTIME_HEARTBEAT: -1s is negative"},
+	} {
+		t.Run(test.says, func(t *testing.T) {
+			is := is.New(t)
+			err := run(t.Context(), strings.Fields(test.settings), io.Discard, nil)
+			is.True(err != nil)
+			before, after, _ := strings.Cut(test.says, "*")
+			is.True(strings.HasPrefix(err.Error(), before))
+			is.True(strings.Contains(err.Error(), after))
+		})
+	}
+}
+
+func TestAHubThatIsAwayIsNotHealthy(t *testing.T) {
+	is := is.New(t)
+	stdout, stderr, code := program(t, "-health", "REALTIME_ADDR=127.0.0.1:1")
+	is.Equal(code, 1)
+	is.Equal(stdout, "")
+	is.True(strings.HasPrefix(stderr, "realtimehub: not healthy: ") && strings.Contains(stderr, "127.0.0.1:1")) // who looks at a container's health reads why
+}
+
+func TestSettingsThatDoNotFit(t *testing.T) {
+	for settings, want := range map[string]string{
+		"REALTIME_JWT_ISSUER=x":                                      "REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
+		"REALTIME_NATS_REPLICAS=3":                                   "REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
+		"REALTIME_STREAM_BUFFER=1024":                                "REALTIME_STREAM_BUFFER has no room for an event of 61440 bytes, which is taken: it would end the streams it is for",
+		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000":  "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which an event is within",
+		"REALTIME_DANGEROUSLY_OPEN=true REALTIME_JWKS_URL=https://x": "REALTIME_DANGEROUSLY_OPEN is for a hub without credentials, and this one has some",
+		"REALTIME_DANGEROUSLY_OPEN=true":                             "",
+		"REALTIME_MEMBERSHIP_TOKEN=":                                 "",
+		"REALTIME_JWT_ISSUER=x REALTIME_JWKS_URL=https://x":          "",
+		"REALTIME_NATS_CREDS=c REALTIME_NATS_URL=nats://x":           "",
+		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000 REALTIME_MAX_BODY_BYTES=0 REALTIME_JWT_TENANT_CLAIM=tenant": "REALTIME_JWT_TENANT_CLAIM needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
+	} {
+		t.Run(settings, func(t *testing.T) {
+			is := is.New(t)
+			cfg, err := loadConfig(strings.Fields(settings))
+			is.NoErr(err)
+			is.Equal(strings.Join(cfg.misfits(strings.Fields(settings)), ", "), want)
+		})
+	}
+	is := is.New(t)
+	for name := range needed {
+		is.Equal(len(unknownVariables([]string{envPrefix + name + "=x"})), 0) // it is a setting
+	}
 }

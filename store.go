@@ -246,6 +246,8 @@ type Log interface {
 	Ready() error
 	// Sweep forgets what has grown old. Called now and then.
 	Sweep(now time.Time)
+	// Held is how many bytes histories take in this process.
+	Held() int64
 	// Stats tells what is kept.
 	Stats() LogStats
 }

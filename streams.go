@@ -409,15 +409,31 @@ type owner struct {
 	conn    *Connection
 }
 
-// Gone implements sse.Owner.
-func (o owner) Gone(why error) { o.streams.ended(o.conn, why) }
+// Gone implements sse.Owner. Whoever writes this stream writes other tenants' as well: it
+// does not wait for a tenant that is busy.
+func (o owner) Gone(why error) {
+	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
+	if busy {
+		go o.streams.ended(o.conn, why)
+		return
+	}
+	if t != nil {
+		t.mu.Unlock()
+	}
+	o.streams.ended(o.conn, why)
+}
 
 // Group implements sse.Owner: tenants do not pay for each other.
 func (o owner) Group() string { return o.conn.Tenant }
 
-// Beat implements sse.Owner: the place is told instead of a comment where it has moved.
-func (o owner) Beat(_ *sse.Stream, d *sse.Delivery, comment *sse.Frame) {
-	if t := o.streams.tenants.find(o.conn.Tenant); t != nil {
+// Beat implements sse.Owner: the place is told instead of a comment where it has moved, and
+// the tenant is not busy.
+func (o owner) Beat(s *sse.Stream, d *sse.Delivery, comment *sse.Frame) {
+	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
+	switch {
+	case busy && comment != nil:
+		d.Send(s, comment)
+	case t != nil:
 		t.beatLocked(d, o.conn, comment)
 		t.mu.Unlock()
 	}

@@ -42,17 +42,37 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.TurnAway(tenant, ErrDescriptors)
+	} else if over, none := s.hold(r, tenantProfile{tenant, profile}); none != nil {
+		err = s.hub.TurnAway(tenant, none)
 	} else {
+		defer over()
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if err != nil {
 		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
 		return nil
 	}
-	lobby.Prove(r, nil) // in open mode by this
+	defer lobby.Away(r)() // it is counted as a stream
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
 }
+
+// hold has a handler that stays with its stream counted for a person, until over is
+// called: it stays longer than the connection is known, where the client does not read.
+func (s *subscriber) hold(r *http.Request, who tenantProfile) (over func(), err error) {
+	if s.hub.Engine().Takes(r) {
+		return func() {}, nil
+	}
+	n := handlerBytes + longHead(r)
+	if err := s.quotas.Keep(who, n, true); err != nil {
+		return nil, err
+	}
+	return func() { s.quotas.Drop(who, n) }, nil
+}
+
+// handlerBytes is what a stream takes more whose handler stays with it, with net/http's
+// part, as measured.
+const handlerBytes = 20 << 10
 
 // cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
 // its own appends the id to the address it was given, which may say cursor already: so
@@ -293,5 +313,6 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	}
 	answer := s.quotas.Answer(r, who)
 	defer answer.close()
-	return presenceRows(w, answer, asked, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
+	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
+	return presenceRows(w, answer, asked, turn, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }

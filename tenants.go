@@ -29,8 +29,9 @@ type Sharing interface {
 // tenants are those that this hub has to do with: each is found, made, attached to the
 // history, shared with other hubs, and forgotten.
 //
-// Order: members.changing → a gate → tenants.mu → tenant.mu. The gates are no locks: who
-// waits at one may give up, and nobody waits who has to do with another tenant.
+// Order: members.changing → a gate → tenant.mu → tenants.mu, which is a leaf. The gates are
+// no locks: who waits at one may give up, and nobody waits who has to do with another
+// tenant.
 type tenants struct {
 	// Static after the start.
 	log     Log
@@ -68,6 +69,23 @@ func (x *tenants) find(name string) *tenant {
 		}
 		t.mu.Unlock()
 	}
+}
+
+// tryFind is find for who must not wait for a tenant that is busy.
+func (x *tenants) tryFind(name string) (t *tenant, busy bool) {
+	x.mu.RLock()
+	t = x.byName[name]
+	x.mu.RUnlock()
+	switch {
+	case t == nil:
+		return nil, false
+	case !t.mu.TryLock():
+		return nil, true
+	case t.forgotten:
+		t.mu.Unlock()
+		return nil, true // there may be another of its name
+	}
+	return t, false
 }
 
 // open returns the tenant locked, with its streams' place known and all that
@@ -312,26 +330,31 @@ func (x *tenants) unshare(name string) {
 }
 
 // forget drops a tenant that has no stream, and no membership but what all hubs of
-// the cluster keep.
+// the cluster keep. Who waits for a tenant that is busy holds nothing that others need.
 func (x *tenants) forget(name string) {
+	t := x.find(name)
+	if t == nil {
+		return
+	}
+	needed := x.needsLocked(t)
+	t.mu.Unlock()
+	if needed {
+		return
+	}
 	if _, taken := x.gates.take(name); !taken {
 		return // somebody begins it, or forgets it already
 	}
 	defer x.gates.end(name) // when all is undone, so that nobody begins anew before
-	x.mu.Lock()
-	t := x.byName[name]
-	if t == nil {
-		x.mu.Unlock()
+	if t = x.find(name); t == nil {
 		return
 	}
-	t.mu.Lock()
-	if len(t.conns) > 0 || t.coming > 0 || t.readers > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0) {
+	if x.needsLocked(t) {
 		t.mu.Unlock()
-		x.mu.Unlock()
 		return
 	}
 	t.forgotten = true
 	x.quotas.State.Give(t.name, t.charged)
+	x.mu.Lock()
 	delete(x.byName, name)
 	x.mu.Unlock()
 	attached, shared := t.attached, t.shared
@@ -342,6 +365,11 @@ func (x *tenants) forget(name string) {
 	if shared {
 		x.unshare(name)
 	}
+}
+
+// needsLocked says that a tenant must not be forgotten.
+func (x *tenants) needsLocked(t *tenant) bool {
+	return len(t.conns) > 0 || t.coming > 0 || t.readers > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0)
 }
 
 // TenantStats is one tenant's part.

@@ -231,7 +231,7 @@ func TestCallsArriveAsTheyWere(t *testing.T) {
 	for _, c := range []Call{
 		{}, {Op: CallAdjust, Types: &none}, {Op: CallAdjust, Types: &some}, {Op: CallAdjust, Watch: &nobody}, {Op: CallAdjust, Watch: &somebody},
 		{Op: CallAdjust, Unwatch: true}, {Op: CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
-		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0)}, {Op: CallProlong, ID: uuid.New()},
+		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0).UTC()}, {Op: CallProlong, ID: uuid.New()},
 		{Op: CallKick, Reason: CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: Room{KindGroup, "g"}},
 	} {
 		is.Equal(overTheWire(t, c), c)

@@ -25,9 +25,9 @@ const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`; // for sh
 const compact = (json) => json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, '$1');
 
 /** The command that sends a body as this page would. */
-export function curlLine(origin, body, hasToken) {
-  const token = hasToken ? ' -H "Authorization: Bearer $TOKEN"' : '';
-  return `curl -sS ${quoted(`${origin}/v1/events`)} -H 'Content-Type: application/json'${token} -d ${quoted(body)}`;
+export function curlLine(origin, body, hasKey) {
+  const key = hasKey ? ' -H "Authorization: Bearer $KEY"' : ''; // an API key, or a token that may publish
+  return `curl -sS ${quoted(`${origin}/v1/events`)} -H 'Content-Type: application/json'${key} -d ${quoted(body)}`;
 }
 
 /** suggest() tells of whom there is: {profiles, conversation, connectionId}. */
@@ -80,7 +80,7 @@ export function startPublishing(service, suggest) {
   async function copy() {
     try {
       await navigator.clipboard.writeText($('curl').textContent);
-      $('copied').textContent = service.isOpen ? 'Copied' : 'Copied; set TOKEN first';
+      $('copied').textContent = service.isOpen ? 'Copied' : 'Copied; set KEY first';
     } catch { // not over plain http, and not where it is forbidden
       getSelection().selectAllChildren($('curl'));
       $('copied').textContent = 'Selected: copy it with Ctrl C';

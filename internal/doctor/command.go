@@ -39,7 +39,7 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 		fmt.Fprint(errs, usage)
 		flags.PrintDefaults()
 	}
-	lasts := flags.Duration("for", 30*time.Second, "how `long` the streams are watched: longer than the longest silence or life to be found, and a 16th is added")
+	lasts := flags.Duration("for", 30*time.Second, "how long the streams are watched, a `TIME` such as 90s or 5m: longer than the limits to be found; a 16th is added")
 	// No default here: PrintDefaults would print the token.
 	token := flags.String("token", "", "a credential of any scope, `TOKEN`; without it the environment's REALTIME_TOKEN, which other users do not see")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of words")

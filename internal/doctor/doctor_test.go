@@ -2,12 +2,14 @@ package doctor
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -334,6 +336,7 @@ func TestFailure(t *testing.T) {
 		"a head alone":   {trial{status: 200, header: goodHeader(), expired: true}, "no-answer", "none of its events"},
 		"silence":        {trial{expired: true, lived: 11 * time.Second}, "no-answer", "within 11 s"},
 		"an end":         {trial{}, "unreachable", "the connection ended"},
+		"nobody":         {trial{err: fmt.Errorf("connect: %w", syscall.ECONNREFUSED)}, "unreachable", "Nothing listens there"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 )
 
 // failure is why no stream was to be had at all; false when there was one.
@@ -95,6 +96,9 @@ func reason(err error) string {
 	}
 	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return record.Error() + ": the other side speaks no TLS; say http://."
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return err.Error() + ". Nothing listens there: the hub is not running, or has another address."
 	}
 	if err == nil {
 		return "the connection ended."

@@ -189,6 +189,26 @@ func TestTheLargestKeyPays(t *testing.T) {
 	})
 }
 
+// Where each key has a single message, the largest pay with that: else nobody would, and
+// nobody could say anything more.
+func TestTheLargestKeyPaysWithItsOnlyMessage(t *testing.T) {
+	is := is.New(t)
+	cfg := settings
+	cfg.Bytes, cfg.KeyBytes, cfg.PerKey = 2<<20, 0, 0
+	one := open(t, natstest.Start(t, 1), 0, "one", cfg)
+	one.KeepWithin(always)
+	small := it("small", "first")
+	one.append(small)
+	for i := range 600 { // more than there is room for
+		item := &Item{Key: fmt.Sprint("k", i), Data: []byte(data(i))}
+		await(t, func() bool { return one.Append(t.Context(), []*Item{item}) == nil })
+	}
+	_, cut := one.Cut()
+	is.True(cut > 200)
+	bytes, _ := one.bytesOf("small")
+	is.Equal(bytes, int64(len("first")))
+}
+
 // What is published costs the broker one question, whoever keeps the bounds.
 func TestToKeepBoundsCostsAPublishNothing(t *testing.T) {
 	is := is.New(t)

@@ -39,6 +39,7 @@ const (
 	probeEvery    = time.Second
 	tryEvery      = 200 * time.Millisecond
 	makeTimeout   = 2 * time.Second
+	sayEvery      = 5 * time.Second // why it still waits
 	// staleTime is how long an answer that is old is asked for again.
 	staleTime = time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
@@ -212,14 +213,18 @@ func (s *stream) make(ctx context.Context, logger *slog.Logger, do func(context.
 
 // untilMade tries as long as ctx allows and the broker may still come to it.
 func untilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
+	said, again := "", time.Time{}
 	for {
 		once, cancel := context.WithTimeout(ctx, makeTimeout) // who has no leader does not answer
-		err := do(once)
+		err := explained(do(once))
 		cancel()
 		if err == nil || !transient(err) {
 			return err
 		}
-		logger.Warn("waiting for the broker", "err", err)
+		if text, now := err.Error(), time.Now(); text != said || now.After(again) {
+			logger.Warn("waiting for the broker", "err", err)
+			said, again = text, now.Add(sayEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return err
@@ -228,10 +233,25 @@ func untilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 	}
 }
 
+// explained adds what to do where the broker's words do not tell.
+func explained(err error) error {
+	if errors.Is(err, nats.ErrNoResponders) {
+		return fmt.Errorf("%w: JetStream is off (nats-server -js), or not up yet", err)
+	}
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
+		return fmt.Errorf("%w: each replica takes a server of its own", err)
+	}
+	return err
+}
+
+// tooFew says whether there are fewer servers than replicas, for now: no suitable peers, or
+// no cluster.
+func tooFew(api *jetstream.APIError) bool { return api.ErrorCode == 10005 || api.ErrorCode == 10074 }
+
 // transient says whether a broker that is starting, or electing, may say so.
 func transient(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.Code >= 500 || api.ErrorCode == 10005 || api.ErrorCode == 10074 // no suitable peers, yet
+		return api.Code >= 500 || tooFew(api)
 	}
 	return true
 }

@@ -96,14 +96,17 @@ func (l *ledger) begin(place uint64) {
 	}
 }
 
-// cut takes a key's oldest until it has no more bytes than that, but never its newest
-// part; it returns the place up to which they went: 0 when none did.
+// cut takes a key's oldest until it has no more bytes than that, but its newest part only
+// where it has no other; it returns the place up to which they went: 0 when none did.
 func (l *ledger) cut(key string, bytes int64) (place uint64) {
 	h := l.keys[key]
-	for len(h.parts) > 1 && h.bytes > bytes {
+	for only := len(h.parts) == 1; (only || len(h.parts) > 1) && h.bytes > bytes; {
 		place = h.parts[0].last
 		h.take(h.parts[0])
 	}
 	l.sizes.Set(key, h.bytes)
+	if len(h.parts) == 0 {
+		delete(l.keys, key)
+	}
 	return place
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -16,40 +17,140 @@ const headerTime = 5 * time.Second
 
 var errRefused = errors.New("the address has as many connections as it may")
 
-// Listener lets those in for whom there is a place. Of a proxy it reads the PROXY
-// protocol's header, version 1 or 2, where there is one.
-func (l *Lobby) Listener(inner net.Listener) net.Listener { return &listener{inner, l} }
+// mostWaiting is how many may wait for a place, as many as Linux has wait to be accepted:
+// of the descriptors a quarter.
+func mostWaiting() int {
+	if outside := reserve.Outside(); outside > 0 {
+		return min(4096, outside/4)
+	}
+	return 4096
+}
+
+// Listener lets those in for whom there is a place. Who has to wait for one keeps nobody
+// else waiting. Of a proxy it reads the PROXY protocol's header, version 1 or 2, where there
+// is one.
+func (l *Lobby) Listener(inner net.Listener) net.Listener {
+	x := &listener{
+		Listener: inner, lobby: l,
+		waiting: make(chan *guest, mostWaiting()), accepted: make(chan accepted), closed: make(chan struct{}),
+	}
+	go x.accept()
+	go x.seat()
+	return x
+}
 
 type listener struct {
 	net.Listener
-	lobby *Lobby
+	lobby    *Lobby
+	waiting  chan *guest
+	accepted chan accepted
+	closed   chan struct{}
+	close    sync.Once
+}
+
+type accepted struct {
+	conn net.Conn
+	err  error
 }
 
 // Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
+func (x *listener) Accept() (net.Conn, error) {
+	select {
+	case a := <-x.accepted:
+		return a.conn, a.err
+	case <-x.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (x *listener) Close() error {
+	x.close.Do(func() { close(x.closed) })
+	return x.Listener.Close()
+}
+
+// accept never waits for a place: behind who cannot have one is who can.
+func (x *listener) accept() {
 	for {
-		c, err := l.Listener.Accept()
+		c, err := x.Listener.Accept()
 		if err != nil {
-			return nil, err
+			select {
+			case x.accepted <- accepted{err: err}:
+				continue
+			case <-x.closed:
+				return
+			}
 		}
-		if c = l.lobby.receive(c); c != nil {
-			return c, nil
+		g := x.lobby.guest(c)
+		in, wait := x.lobby.enter(g, comes)
+		if wait && !x.waits(g) {
+			in, wait = x.lobby.enter(g, atOnce)
+		}
+		if !wait {
+			x.hand(g, in)
 		}
 	}
 }
 
-// receive is the connection as it is to be used, or nil when there is no place for it.
-func (l *Lobby) receive(c net.Conn) net.Conn {
-	addr, all := addressOf(c.RemoteAddr()), l.cfg.All
-	if kept := reserve.Kept() / 2; reserve.Has(c) && (all == 0 || all > kept) {
-		all = kept // the other half is for who has proven something
+// waits has a guest wait, where not too many do: of the reserve's descriptors a quarter.
+func (x *listener) waits(g *guest) bool {
+	if reserve.Has(g.conn) && len(x.waiting) >= reserve.Kept()/4 {
+		return false
 	}
-	g := &guest{lobby: l, conn: c, came: time.Now()}
-	if !l.enter(g, addr, all) {
-		abort(c)
-		return nil
+	select {
+	case x.waiting <- g:
+		x.lobby.waiting.Add(1)
+		return true
+	default:
+		return false
 	}
-	if l.cfg.Proxies.trusts(addr) {
+}
+
+// seat has those who wait enter, one after the other.
+func (x *listener) seat() {
+	for {
+		select {
+		case g := <-x.waiting:
+			in := x.lobby.await(g)
+			x.lobby.waiting.Add(-1)
+			x.hand(g, in)
+		case <-x.closed:
+			for len(x.waiting) > 0 {
+				abort((<-x.waiting).conn)
+			}
+			return
+		}
+	}
+}
+
+// hand hands a guest to net/http, if it was let in.
+func (x *listener) hand(g *guest, in bool) {
+	if !in {
+		abort(g.conn)
+		return
+	}
+	c := x.lobby.open(g)
+	select {
+	case x.accepted <- accepted{conn: c}:
+	case <-x.closed:
+		x.lobby.leave(c)
+		abort(g.conn)
+	}
+}
+
+// guest is who comes by a connection.
+func (l *Lobby) guest(c net.Conn) *guest {
+	g := &guest{lobby: l, conn: c, came: time.Now(), all: l.cfg.All, addr: addressOf(c.RemoteAddr())}
+	if kept := reserve.Kept() / 2; reserve.Has(c) && (g.all == 0 || g.all > kept) {
+		g.all = kept // the other half is for who has proven something
+	}
+	return g
+}
+
+// open is a guest's connection as it is to be used.
+func (l *Lobby) open(g *guest) net.Conn {
+	c := g.conn
+	if l.cfg.Proxies.trusts(g.addr) {
 		c = &forwarded{proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(headerTime),
 			proxyproto.ValidateHeader(func(h *proxyproto.Header) error {
 				if client := addressOf(h.SourceAddr); !h.Command.IsLocal() && client.IsValid() && !l.move(g, client) {
@@ -60,7 +161,7 @@ func (l *Lobby) receive(c net.Conn) net.Conn {
 	}
 	l.mu.Lock()
 	l.conns[c] = g
-	crowded := l.size > l.cfg.Address/4
+	crowded := l.size > l.cfg.Address/4 || l.cfg.All > 0 && l.size > l.cfg.All/4
 	l.mu.Unlock()
 	if crowded {
 		runtime.Gosched() // who came before says who it is, and leaves its place

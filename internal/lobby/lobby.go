@@ -23,7 +23,7 @@ import (
 
 // Config is how many strangers there may be; 0 lifts a limit.
 type Config struct {
-	All     int // connections in all; requests as many
+	All     int // connections in all; requests as many, and a quarter that are being cut
 	Address int // of one address; loopback and the proxies may have any number
 	Proxies Proxies
 	Answer  time.Duration // how long who was admitted may take to ask and to read an answer
@@ -54,6 +54,7 @@ type Lobby struct {
 	cfg   Config
 	freed chan struct{} // a place is free, perhaps
 
+	waiting          atomic.Int64 // for a place
 	byAddress, byAll atomic.Int64 // how many were refused or cut
 
 	mu sync.Mutex
@@ -61,15 +62,17 @@ type Lobby struct {
 	conns    map[net.Conn]*guest // all that are open, as net/http knows them
 	size     int                 // of them in the lobby
 	requests int
+	ending   int // requests that lost their place
 	of       map[netip.Addr]*holder
-	most     holders
+	most     holders // of connections
+	busiest  holders // of requests
 	told     time.Time
 	untold   int // since
 }
 
 // New makes an empty lobby.
 func New(cfg Config) *Lobby {
-	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}}
+	return &Lobby{cfg: cfg, freed: make(chan struct{}, 1), conns: map[net.Conn]*guest{}, of: map[netip.Addr]*holder{}, busiest: holders{by: 1}}
 }
 
 // Stats is who is in a lobby.
@@ -94,13 +97,16 @@ type guest struct {
 	lobby *Lobby
 	conn  net.Conn // the socket
 	came  time.Time
-	asked atomic.Int64 // when it last did, in Unix nanoseconds; 0: never
+	all   int          // so many may be in the lobby that it enters; 0: any number
+	asked atomic.Int64 // when it first did, in Unix nanoseconds; 0: never
 	known atomic.Bool  // that it has proven something
 
 	// Guarded by lobby.mu.
 	addr   netip.Addr    // of the client
 	place  *list.Element // nil: not in the lobby
 	holder *holder
+	away   int    // requests for which it is not
+	gone   bool   // cut, or closed
 	give   func() // what it was proven with; may be nil
 }
 
@@ -117,19 +123,47 @@ type holder struct {
 	addr     netip.Addr
 	conns    list.List // of *guest, the oldest first
 	requests int
-	at       int // in Lobby.most
+	oldest   *visit // of requests; what follows is younger
+	youngest *visit
+	at       [2]int // in Lobby.most and Lobby.busiest
 }
 
-// holders are a heap, the one with most connections first.
-type holders []*holder
+// holders are a heap, the one with most first, of several who has the oldest.
+type holders struct {
+	list []*holder
+	by   int // 0 connections, 1 requests
+}
 
-func (h holders) Len() int           { return len(h) }
-func (h holders) Less(i, j int) bool { return h[i].conns.Len() > h[j].conns.Len() }
-func (h holders) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
-func (h *holders) Push(x any)        { x.(*holder).at = len(*h); *h = append(*h, x.(*holder)) }
+func (h *holders) size(i int) (n int, since time.Time) {
+	if x := h.list[i]; h.by == 0 {
+		if n = x.conns.Len(); n > 0 {
+			since = x.conns.Front().Value.(*guest).came
+		}
+	} else if n = x.requests; n > 0 {
+		since = x.oldest.came
+	}
+	return n, since
+}
+
+func (h *holders) Len() int { return len(h.list) }
+func (h *holders) Less(i, j int) bool {
+	a, first := h.size(i)
+	b, second := h.size(j)
+	return a > b || a == b && first.Before(second)
+}
+func (h *holders) Swap(i, j int) {
+	h.list[i], h.list[j] = h.list[j], h.list[i]
+	h.list[i].at[h.by], h.list[j].at[h.by] = i, j
+}
+func (h *holders) Push(x any) {
+	x.(*holder).at[h.by] = len(h.list)
+	h.list = append(h.list, x.(*holder))
+}
 func (h *holders) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
+	end := len(h.list) - 1
+	last := h.list[end]
+	h.list[end] = nil
+	h.list = h.list[:end]
 	return last
 }
 
@@ -141,6 +175,7 @@ func (l *Lobby) holderLocked(addr netip.Addr) *holder {
 		h = &holder{addr: addr}
 		l.of[addr] = h
 		heap.Push(&l.most, h)
+		heap.Push(&l.busiest, h)
 	}
 	return h
 }
@@ -148,11 +183,13 @@ func (l *Lobby) holderLocked(addr netip.Addr) *holder {
 // tidyLocked puts a holder where it belongs, or away when it holds nothing.
 func (l *Lobby) tidyLocked(h *holder) {
 	if h.conns.Len() == 0 && h.requests == 0 {
-		heap.Remove(&l.most, h.at)
+		heap.Remove(&l.most, h.at[0])
+		heap.Remove(&l.busiest, h.at[1])
 		delete(l.of, h.addr)
 		return
 	}
-	heap.Fix(&l.most, h.at)
+	heap.Fix(&l.most, h.at[0])
+	heap.Fix(&l.busiest, h.at[1])
 }
 
 // isFree says whether an address may hold any number.
@@ -160,35 +197,57 @@ func (l *Lobby) isFree(addr netip.Addr) bool {
 	return l.cfg.Address == 0 || !addr.IsValid() || addr.IsLoopback() || l.cfg.Proxies.trusts(addr)
 }
 
-// enter lets a connection in, if need be in another's place, of as many as there may be.
-// It may wait for a place: of a storm of clients who come back all at once each leaves
-// the lobby again in a moment.
-func (l *Lobby) enter(g *guest, addr netip.Addr, all int) bool {
+// entry is how a guest enters.
+type entry int
+
+const (
+	comes  entry = iota // behind those who wait
+	waited              // before all others
+	atOnce              // whoever has to go for it
+)
+
+// enter lets a connection in, if need be in another's place. In a full lobby it may have to
+// wait until the oldest had its time, or one leaves: of a storm of clients who come back all
+// at once each leaves the lobby again in a moment.
+func (l *Lobby) enter(g *guest, how entry) (in, wait bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.roomLocked(addr) {
-		return false
+	if !l.roomLocked(g.addr) {
+		return false, false
 	}
-	for all > 0 && l.size >= all {
+	taken := l.size
+	if how == comes {
+		taken += int(l.waiting.Load())
+	}
+	if g.all > 0 && taken >= g.all && l.size > 0 {
 		now := time.Now()
-		most, own := l.most[0], 0
-		if h := l.of[Place(addr)]; h != nil {
+		most, own := l.most.list[0], 0
+		if h := l.of[Place(g.addr)]; h != nil {
 			own = h.conns.Len()
 		}
 		oldest := most.conns.Front().Value.(*guest)
-		if most.conns.Len() > 2*own+1 || oldest.stale(now) || now.Sub(g.came) >= patience {
-			l.cutLocked(oldest, ByAll)
-			continue
+		if how != atOnce && most.conns.Len() <= 2*own+1 && !oldest.stale(now) && now.Sub(g.came) < patience {
+			return false, true
 		}
-		l.mu.Unlock()
+		l.cutLocked(oldest, ByAll)
+	}
+	g.came = time.Now() // its time begins
+	l.seatLocked(g, g.addr)
+	return true, false
+}
+
+// await has a guest enter once it can.
+func (l *Lobby) await(g *guest) (in bool) {
+	for {
+		in, wait := l.enter(g, waited)
+		if !wait {
+			return in
+		}
 		select {
 		case <-l.freed:
 		case <-time.After(10 * time.Millisecond):
 		}
-		l.mu.Lock()
 	}
-	l.seatLocked(g, addr)
-	return true
 }
 
 // roomLocked makes room for one more of an address: of those that had their time the
@@ -232,6 +291,7 @@ func (l *Lobby) riseLocked(g *guest) {
 }
 
 func (l *Lobby) cutLocked(g *guest, why Bound) {
+	g.gone = true
 	l.riseLocked(g)
 	l.countLocked(why, g.addr)
 	go abort(g.conn) // it waits until who reads or writes there has noticed
@@ -264,15 +324,32 @@ func (l *Lobby) countLocked(why Bound, addr netip.Addr) {
 func (l *Lobby) move(g *guest, addr netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g.place == nil { // cut
+	if g.gone {
 		return false
 	}
 	l.riseLocked(g)
 	if !l.roomLocked(addr) {
+		g.gone = true
 		return false
 	}
 	l.seatLocked(g, addr)
 	return true
+}
+
+// back has a guest come back that proved nothing while it was away, if need be in the place
+// of the oldest: it did not have to wait for one when it left.
+func (l *Lobby) back(g *guest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.away--; g.away > 0 || g.gone || g.known.Load() {
+		return
+	}
+	if h := l.of[Place(g.addr)]; h != nil && h.conns.Len() >= l.cfg.Address && !l.isFree(g.addr) {
+		l.cutLocked(h.conns.Front().Value.(*guest), ByAddress)
+	} else if l.cfg.All > 0 && l.size >= l.cfg.All {
+		l.cutLocked(l.most.list[0].conns.Front().Value.(*guest), ByAll)
+	}
+	l.seatLocked(g, g.addr)
 }
 
 // leave forgets a connection that is closed, or no longer net/http's.
@@ -282,6 +359,7 @@ func (l *Lobby) leave(c net.Conn) {
 	delete(l.conns, c)
 	var give func()
 	if g != nil {
+		g.gone = true
 		l.riseLocked(g)
 		give, g.give = g.give, nil
 	}

@@ -55,7 +55,13 @@ func newRoom(cfg Config) *room {
 // come connects from an address; in says whether it was let in.
 func (r *room) come(from string) (c *conn, in bool) {
 	c = &conn{from: from}
-	return c, r.receive(c) != nil
+	g := r.guest(c)
+	if in = r.await(g); in {
+		r.open(g)
+	} else {
+		abort(c)
+	}
+	return c, in
 }
 
 // ask is a request on a connection.
@@ -67,6 +73,13 @@ func (r *room) ask(c *conn) *http.Request {
 	r.mu.Unlock()
 	req = req.WithContext(context.WithValue(req.Context(), guestKey{}, g))
 	Greet(httptest.NewRecorder(), req)
+	return req
+}
+
+// askTwo is ask by HTTP/2.
+func (r *room) askTwo(c *conn) *http.Request {
+	req := r.ask(c)
+	req.ProtoMajor = 2
 	return req
 }
 
@@ -132,7 +145,7 @@ func TestWhoAskedHasHadItsTime(t *testing.T) {
 		second, in := r.come(anna)
 		is.True(in && first.cut())
 		time.Sleep(patience)
-		r.ask(second) // again and again: it has not had its time
+		r.ask(second) // for the first time
 		_, in = r.come(anna)
 		is.True(!in)
 
@@ -143,6 +156,55 @@ func TestWhoAskedHasHadItsTime(t *testing.T) {
 		r.ask(busy)
 		_, in = r.come(anna)
 		is.True(in && idle.cut() && !busy.cut())
+	})
+}
+
+// Nobody keeps a place by asking again and again.
+func TestWhoAsksAgainHasHadItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{Address: 1})
+		first, _ := r.come(anna)
+		for range 3 {
+			r.ask(first)
+			time.Sleep(answered / 2)
+		}
+		r.ask(first)
+		_, in := r.come(anna)
+		is.True(in && first.cut())
+	})
+}
+
+// While it is away a connection has no place. It has one again where it proved nothing, and
+// the oldest goes for it.
+func TestAway(t *testing.T) {
+	is := is.New(t)
+	r := newRoom(Config{Address: 2})
+	c, _ := r.come(anna)
+	both := r.askTwo(c)
+	back, last := Away(both), Away(both)
+	is.Equal(r.Stats().Connections, 0)
+	is.True(IsStranger(both))
+	back()
+	is.Equal(r.Stats().Connections, 0)
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		oldest, _ := r.come(anna)
+		newest, _ := r.come(anna)
+		last()
+		is.Equal(r.Stats().Connections, 2)
+		is.True(oldest.cut() && !newest.cut() && !c.cut())
+		Away(both)()
+		is.True(!newest.cut()) // its own place was free
+		back = Away(both)
+		Prove(both, nil)
+		back()
+		is.Equal(r.Stats().Connections, 1)
+		c, _ = r.come(anna)
+		back = Away(r.askTwo(c))
+		r.leave(c)
+		back()
+		is.Equal(r.Stats().Connections, 1)
 	})
 }
 
@@ -168,7 +230,7 @@ func TestAFullLobby(t *testing.T) {
 		go func() {
 			time.Sleep(time.Second)
 			r.mu.Lock()
-			oldest := r.most[0].conns.Front().Value.(*guest).conn
+			oldest := r.most.list[0].conns.Front().Value.(*guest).conn
 			r.mu.Unlock()
 			r.leave(oldest)
 		}()
@@ -177,6 +239,24 @@ func TestAFullLobby(t *testing.T) {
 		is.Equal(time.Since(start), time.Second)
 		is.True(!third.cut())
 		is.Equal(r.Stats().Refused, map[Bound]int64{ByAddress: 0, ByAll: 1})
+	})
+}
+
+// Of many who have as much the oldest goes.
+func TestTheOldestGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 6})
+		var all []*conn
+		for i := range 30 {
+			c, in := r.come(netip.AddrFrom4([4]byte{203, 0, 113, byte(37 * i)}).String())
+			is.True(in)
+			all = append(all, c)
+			time.Sleep(time.Millisecond)
+			for j, c := range all {
+				is.Equal(c.cut(), j <= i-6)
+			}
+		}
 	})
 }
 
@@ -228,6 +308,47 @@ func TestProof(t *testing.T) {
 	is.Equal(len(r.conns), 1)
 }
 
+// Where there are as many requests as there may be who has most loses its oldest, which has
+// its place until it is over.
+func TestTheOldestRequestGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{All: 8, Proxies: Proxies{netip.MustParsePrefix("198.51.100.0/24")}})
+		ask := func(from string) (v *visit, w *timed, c *conn, err error) {
+			c, w = &conn{from: from}, &timed{ResponseWriter: httptest.NewRecorder()}
+			addr := netip.MustParseAddr(from)
+			v, err = r.visit(w, &guest{lobby: r.Lobby, conn: c, addr: addr}, addr)
+			time.Sleep(time.Millisecond)
+			return v, w, c, err
+		}
+		ask(anna)
+		first, answer, proxied, _ := ask("198.51.100.1")
+		for range 6 {
+			ask("198.51.100.1")
+		}
+		_, _, _, err := ask(bob)
+		is.NoErr(err)
+		is.True(!proxied.cut() && answer.until.Before(time.Now())) // the connection is others', too
+		is.Equal(r.Stats().Requests, 8)
+		first.over()
+		is.Equal(r.ending, 0)
+
+		r = newRoom(Config{All: 8, Address: 8})
+		var cut []*conn
+		for range 8 {
+			_, _, c, _ := ask(anna)
+			cut = append(cut, c)
+		}
+		for i := range 3 {
+			_, _, c, err := ask(bob)
+			is.NoErr(err)
+			is.True(cut[i].cut() && !cut[i+1].cut() && !c.cut())
+		}
+		_, _, _, err = ask(bob) // those that were cut are not over
+		is.Equal(err, ErrCrowded)
+	})
+}
+
 // Whatever happens, what is counted is what is there; and nothing stays of who left.
 func TestTheCountIsRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -253,35 +374,37 @@ func TestTheCountIsRight(t *testing.T) {
 					break
 				}
 			case 4:
-				if v, err := r.visit(netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(20))})); err == nil {
+				if v, err := r.visit(nil, &guest{conn: &conn{}}, netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(20))})); err == nil {
 					visits = append(visits, v)
 				}
 			case 5:
 				if len(visits) > 0 {
 					i := random.IntN(len(visits))
 					visits[i].leave()
-					visits[i].leave()
+					visits[i].over()
+					visits[i].over()
 					visits = append(visits[:i], visits[i+1:]...)
 				}
 			}
 			time.Sleep(10 * time.Millisecond)
 			conns, requests := 0, 0
-			for i, h := range r.most {
-				is.Equal(h.at, i)
-				is.True(h.conns.Len() <= 7 && h.requests <= 7 && h.conns.Len() <= r.most[0].conns.Len())
+			for i, h := range r.most.list {
+				is.Equal(h.at[0], i)
+				is.True(h.conns.Len() <= 7 && h.requests <= 7 && h.conns.Len() <= r.most.list[0].conns.Len())
 				is.True(h.conns.Len()+h.requests > 0)
 				conns, requests = conns+h.conns.Len(), requests+h.requests
 			}
 			is.Equal(r.Stats().Connections, conns)
 			is.Equal(r.Stats().Requests, requests)
-			is.True(conns <= 40 && requests <= 40)
+			is.True(conns <= 40 && requests+r.ending <= 40+40/4+1)
 		}
 		for c := range open {
 			r.leave(c)
 		}
 		for _, v := range visits {
-			v.leave()
+			v.over()
 		}
-		is.Equal(len(r.of)+len(r.most)+len(r.conns), 0)
+		is.Equal(r.ending, 0)
+		is.Equal(len(r.of)+len(r.most.list)+len(r.busiest.list)+len(r.conns), 0)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -16,8 +17,17 @@ type visitKey struct{}
 
 // visit is a request that has a place of its own, since its connection carries several.
 type visit struct {
-	lobby  *Lobby
-	holder *holder // guarded by lobby.mu; nil: it has left
+	lobby *Lobby
+	guest *guest // whose request it is, or that of a proxy
+	came  time.Time
+
+	// Guarded by lobby.mu.
+	holder      *holder // nil: it has left
+	older, next *visit
+	ending      bool // cut, and not over
+
+	mu sync.Mutex
+	w  http.ResponseWriter // guarded by mu; nil: it is over
 }
 
 func visitOf(r *http.Request) *visit {
@@ -46,16 +56,16 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 		return r, nil, nil
 	}
 	now := time.Now()
-	g.asked.Store(now.UnixNano())
+	g.asked.CompareAndSwap(0, now.UnixNano())                           // nobody keeps a place by asking again
 	http.NewResponseController(w).SetWriteDeadline(now.Add(answerTime)) // not supported: nobody to wait for
 	if r.ProtoMajor < 2 {
 		return r, nil, nil
 	}
-	v, err := g.lobby.visit(g.address())
+	v, err := g.lobby.visit(w, g, g.address())
 	if err != nil {
 		return r, nil, err
 	}
-	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v.leave, nil
+	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v.over, nil
 }
 
 // name gives a request the address of its client.
@@ -72,7 +82,7 @@ func (p Proxies) name(r *http.Request) {
 
 // Seat gives a request a place, if it has none, until over is called: [ErrCrowded] where
 // there is none. It is for answers that anybody may have wait for long.
-func Seat(r *http.Request) (over func(), err error) {
+func Seat(w http.ResponseWriter, r *http.Request) (over func(), err error) {
 	g := guestOf(r)
 	from, bad := netip.ParseAddrPort(r.RemoteAddr)
 	if g == nil || bad != nil {
@@ -82,11 +92,11 @@ func Seat(r *http.Request) (over func(), err error) {
 	if has := visitOf(r); addr == g.address() && (has != nil || !g.known.Load()) {
 		return func() {}, nil // or its connection has one
 	}
-	v, err := g.lobby.visit(addr)
+	v, err := g.lobby.visit(w, g, addr)
 	if err != nil {
 		return nil, err
 	}
-	return v.leave, nil
+	return v.over, nil
 }
 
 func (g *guest) address() netip.Addr {
@@ -95,31 +105,93 @@ func (g *guest) address() netip.Addr {
 	return g.addr
 }
 
-func (l *Lobby) visit(addr netip.Addr) (*visit, error) {
+// visit gives a request a place, if need be that of another: who has most loses the oldest.
+// Of those a quarter of all may be about to end.
+func (l *Lobby) visit(w http.ResponseWriter, g *guest, addr netip.Addr) (*visit, error) {
+	v := &visit{lobby: l, guest: g, came: time.Now(), w: w}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h := l.of[Place(addr)]; h != nil && h.requests >= l.cfg.Address && !l.isFree(addr) {
 		l.countLocked(ByAddress, addr)
 		return nil, ErrCrowded
 	}
-	if l.cfg.All > 0 && l.requests >= l.cfg.All {
-		l.countLocked(ByAll, addr)
-		return nil, ErrCrowded
+	if l.cfg.All > 0 && l.requests+l.ending >= l.cfg.All {
+		if l.ending > l.cfg.All/4 || l.requests == 0 {
+			l.countLocked(ByAll, addr)
+			return nil, ErrCrowded
+		}
+		oldest := l.busiest.list[0].oldest
+		l.countLocked(ByAll, oldest.holder.addr)
+		oldest.leaveLocked()
+		oldest.ending = true
+		l.ending++
+		go oldest.cut(l.isFree(oldest.guest.addr))
 	}
 	h := l.holderLocked(addr)
+	v.holder, v.older = h, h.youngest
+	if h.youngest = v; v.older == nil {
+		h.oldest = v
+	} else {
+		v.older.next = v
+	}
 	h.requests++
 	l.requests++
-	return &visit{l, h}, nil
+	l.tidyLocked(h)
+	return v, nil
 }
 
 func (v *visit) leave() {
 	v.lobby.mu.Lock()
 	defer v.lobby.mu.Unlock()
-	if h := v.holder; h != nil {
-		v.holder = nil
-		h.requests--
-		v.lobby.requests--
-		v.lobby.tidyLocked(h)
+	v.leaveLocked()
+}
+
+func (v *visit) leaveLocked() {
+	h := v.holder
+	if h == nil {
+		return
+	}
+	if v.older == nil {
+		h.oldest = v.next
+	} else {
+		v.older.next = v.next
+	}
+	if v.next == nil {
+		h.youngest = v.older
+	} else {
+		v.next.older = v.older
+	}
+	v.holder, v.older, v.next = nil, nil, nil
+	h.requests--
+	v.lobby.requests--
+	v.lobby.tidyLocked(h)
+}
+
+// over is the end of a request.
+func (v *visit) over() {
+	v.mu.Lock()
+	v.w = nil
+	v.mu.Unlock()
+	l := v.lobby
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v.leaveLocked()
+	if v.ending {
+		v.ending = false
+		l.ending--
+	}
+}
+
+// cut ends a request that is not over, with its connection where that is not shared.
+func (v *visit) cut(shared bool) {
+	if !shared {
+		abort(v.guest.conn) // however little its client takes
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.w != nil {
+		http.NewResponseController(v.w).SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -137,22 +209,16 @@ func IsStranger(r *http.Request) bool {
 	return g != nil && !g.known.Load()
 }
 
-// Prove takes a request and its connection out of the lobby. give is called when the
-// connection is closed, or no longer net/http's; it may be nil.
+// Prove takes a connection out of the lobby. give is called when it is closed, or no longer
+// net/http's; it may be nil.
 func Prove(r *http.Request, give func()) {
-	if v := visitOf(r); v != nil {
-		v.leave()
-	}
 	g := guestOf(r)
 	if g == nil {
 		return
 	}
-	if give == nil && g.known.Load() {
-		return
-	}
 	l := g.lobby
 	l.mu.Lock()
-	first := g.place != nil
+	first := !g.gone && !g.known.Load()
 	if first {
 		l.riseLocked(g)
 		g.known.Store(true)
@@ -162,4 +228,28 @@ func Prove(r *http.Request, give func()) {
 	if !first && give != nil { // proven at the same time by another request, or cut
 		give()
 	}
+}
+
+// Leave takes a request out of the lobby that has a place of its own.
+func Leave(r *http.Request) {
+	if v := visitOf(r); v != nil {
+		v.leave()
+	}
+}
+
+// Away takes a request out of the lobby, and its connection until back is called: as long
+// as it is bounded elsewhere. An HTTP/1.1 connection is over then.
+func Away(r *http.Request) (back func()) {
+	Leave(r)
+	g := guestOf(r)
+	if g == nil || r.ProtoMajor < 2 {
+		Prove(r, nil)
+		return func() {}
+	}
+	l := g.lobby
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g.away++
+	l.riseLocked(g)
+	return func() { l.back(g) }
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
 )
@@ -108,6 +109,10 @@ func TestNobodyWaitsForTheDead(t *testing.T) {
 	one, dead := join(t, b, "one"), join(t, b, "dead")
 	defer one.Close()
 	dead.nc.Close()
+	eventually(t, func() bool { // until the broker knows
+		_, err := one.nc.Request(one.nodeSubject("dead"), nil, time.Second)
+		return errors.Is(err, nats.ErrNoResponders)
+	})
 	is.NoErr(one.Hold(t.Context(), "topic"))
 	is.True(one.ready("topic"))
 	is.Equal(one.Nodes(), []string{"dead"}) // it may be back
@@ -155,6 +160,7 @@ func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
 	defer one.Close()
 	defer two.Close()
 	one.tell(1, "a")
+	one.flush() // else it is told once more, as news
 	two.hold()
 	two.await(map[ID]string{{1}: "a"})
 	two.giveUp(time.Now())
@@ -176,6 +182,7 @@ func TestWhoMayBeCutOffGivesNobodyUp(t *testing.T) {
 	defer one.Close()
 	defer two.Close()
 	one.tell(1, "a")
+	one.flush() // else it is told once more, as news
 	two.hold()
 	two.await(map[ID]string{{1}: "a"})
 	two.mu.Lock()

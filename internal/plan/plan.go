@@ -20,6 +20,11 @@ func Of(bytes int64) Memory {
 	return Memory{Streams: bytes / 4, History: min(bytes/4, 1<<30), State: bytes / 8, Calls: bytes / 16}
 }
 
+// Least is how much memory Go needs at least for a hub that keeps all that it may, which
+// stays whatever else is refused, and some more as to count is not to weigh; beside what
+// its streams owe still when they were relieved, and what it has when it does nothing.
+func (m Memory) Least() int64 { return (m.History+m.State)/5*6 + m.Streams/5*2 + 8<<20 }
+
 // GoLimit is the limit for Go's heap that goes with the plan: what Go does not count,
 // the program itself, has to fit too. It is 0 where a part has no limit.
 func (m Memory) GoLimit() int64 {
@@ -27,7 +32,7 @@ func (m Memory) GoLimit() int64 {
 		return 0
 	}
 	all := m.Streams + m.History + m.State + m.Calls
-	return all - min(max(all/16, 32<<20), all/2)
+	return max(all-min(max(all/16, 32<<20), all/2), m.Least())
 }
 
 // Available is the memory of the machine, of the control group or of the process

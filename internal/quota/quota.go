@@ -28,7 +28,7 @@ type Pool[K comparable] struct {
 }
 
 // New makes a pool of all; 0 lifts the limit. Each holder may have 1/part of what is
-// free then.
+// free then; where part is 0 one may have all.
 func New[K comparable](all, part int64) *Pool[K] {
 	return &Pool[K]{all: all, part: part, held: map[K]int64{}}
 }
@@ -40,7 +40,7 @@ func (p *Pool[K]) Take(holder K, n int64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all > 0 && n > 0 && p.held[holder]+n > (p.all-p.total.Load()-n)/p.part {
+	if left := p.all - p.total.Load() - n; p.all > 0 && n > 0 && (left < 0 || p.part > 0 && p.held[holder]+n > left/p.part) {
 		p.refused.Add(1)
 		return false
 	}

@@ -43,6 +43,17 @@ func TestWhatIsGivenBackIsFree(t *testing.T) {
 	is.Equal(p.All(), int64(100))
 }
 
+func TestOneMayHaveAll(t *testing.T) {
+	is := is.New(t)
+	p := New[string](2, 0)
+	is.True(p.Take("a", 1))
+	is.True(p.Take("a", 1))
+	is.True(!p.Take("a", 1))
+	is.True(!p.Take("b", 1))
+	p.Give("a", 1)
+	is.True(p.Take("b", 1))
+}
+
 func TestNoLimit(t *testing.T) {
 	is := is.New(t)
 	for _, p := range []*Pool[string]{nil, New[string](0, 1)} {

@@ -54,9 +54,9 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
 	var buf []byte
-	room := func() []byte {
-		if buf == nil {
-			buf = make([]byte, 0, chunk)
+	room := func() []byte { // for no more than is owed: many may wait at once
+		if need := min(s.owed, chunk); cap(buf) < need {
+			buf = make([]byte, 0, need)
 		}
 		return buf
 	}

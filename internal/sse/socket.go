@@ -49,14 +49,20 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 // buffers are for who publishes and writes inline.
 var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
 
+// Takes says whether [Engine.Serve] takes a request's socket, unless that fails. Else it
+// keeps the handler, and net/http the request, as long as the stream is open.
+func (e *Engine) Takes(r *http.Request) bool {
+	_, ok := r.Context().Value(connKey{}).(*net.TCPConn)
+	return ok && canTake && !e.cfg.Plain && r.Method == http.MethodGet && r.ProtoMajor == 1 && r.TLS == nil && r.Body == http.NoBody
+}
+
 // take takes the request's socket away from net/http, whose goroutines, buffers
 // and poll entry are then free; false leaves the request as it was.
 func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
-	conn, ok := r.Context().Value(connKey{}).(*net.TCPConn)
-	if !ok || e.cfg.Plain || r.Method != http.MethodGet || r.ProtoMajor != 1 || r.TLS != nil || r.Body != http.NoBody {
+	if !e.Takes(r) {
 		return false
 	}
-	fd, ok := dup(conn)
+	fd, ok := dup(r.Context().Value(connKey{}).(*net.TCPConn))
 	if !ok {
 		return false
 	}

@@ -8,6 +8,9 @@ import (
 	"unsafe"
 )
 
+// canTake: a socket can be taken from net/http.
+const canTake = true
+
 // dup is a second descriptor of a connection's socket, which is then ours alone
 // once the connection is closed. (A raw descriptor kept without it would be closed
 // by the connection's finalizer.)

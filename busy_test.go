@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// waitsIn says whether a goroutine waits for a lock in a function.
+func waitsIn(function string) bool {
+	stacks := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		if strings.Contains(stack, function) && strings.Contains(stack, "sync.(*Mutex).Lock") {
+			return true
+		}
+	}
+	return false
+}
+
+// Who waits for a tenant that is busy, to forget it, keeps nobody from another.
+func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
+	alone(t, "several hubs forget a tenant without streams, and ask for it again")
+	is := is.New(t)
+	h := newTestHub(t)
+	for _, name := range []string{"acme", "well"} {
+		is.NoErr(h.SetMembers(t.Context(), name, Room{KindGroup, "g"}, []ProfileRef{{"user", "1"}}))
+	}
+	busy := h.tenants.find("acme")
+	forgotten := make(chan struct{})
+	go func() {
+		h.tenants.forget("acme")
+		close(forgotten)
+	}()
+	eventually(t, func() bool { return waitsIn(".(*tenants).forget(") })
+	free := h.tenants.mu.TryRLock()
+	if free {
+		h.tenants.mu.RUnlock()
+	}
+	busy.mu.Unlock()
+	<-forgotten
+	is.True(free)                      // others are found meanwhile
+	h.tenants.find("acme").mu.Unlock() // it is needed still
+	h.tenants.find("well").mu.Unlock()
+}
+
+// Whoever writes streams does not wait for a busy tenant whose clients leave.
+func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	var well []*testClient
+	for i := range 16 {
+		well = append(well, h.open(t, fmt.Sprintf("tenant=well&profile=user:%d", i)))
+	}
+	var acme []*testClient
+	for i := range 16 { // of each writer some
+		acme = append(acme, h.open(t, fmt.Sprintf("tenant=acme&profile=user:%d", i)))
+	}
+	busy := h.tenants.find("acme")
+	for _, c := range acme {
+		c.close()
+	}
+	eventually(t, func() bool { return waitsIn(".(*streams).ended(") })
+	defer busy.mu.Unlock()
+	status, _ := h.post(t, "/v1/events", `{"tenantId":"well","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+	is.Equal(status, http.StatusAccepted)
+	for _, c := range well {
+		c.until(t, "a.b")
+	}
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// anyLength lets a list of any length be made.
+func anyLength(int) (end func(), err error) { return func() {}, nil }
+
+// Who publishes large bodies waits for a turn before they are understood.
+func TestLargeEventsTakeTurns(t *testing.T) {
+	alone(t, "its requests end before they begin")
+	is := is.New(t)
+	h := newTestHub(t)
+	post := func(ctx context.Context, path, kind, body string) int {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(ctx, "POST", "http://localhost"+path, strings.NewReader(body))
+		r.Header.Set("Content-Type", kind)
+		h.API.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	event := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", largeBody/2+1) + `","target":{"kind":"tenant"}}`
+	for range max(runtime.GOMAXPROCS(0)/2, 1) {
+		over, err := largeTurn(t.Context(), "other")
+		is.NoErr(err)
+		defer over()
+	}
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	small := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`
+	is.Equal(post(left, "/v1/events", "application/json", small), http.StatusAccepted)
+	spaces := strings.Repeat(" ", largeBody)
+	is.Equal(post(left, "/v1/events", "application/json", small+spaces), http.StatusBadRequest) // it left before its turn came
+	is.Equal(post(left, "/v1/events/batch", "application/json", `{"events":[`+event+","+event+"]}"), http.StatusBadRequest)
+	post(left, "/v1/events", "application/x-ndjson", event+"\n"+event+"\n")
+	page, _, err := h.History(t.Context(), "acme", "", 10)
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 1) // the small one alone
+}
+
+// Who asks for a long list waits for a turn before it is made, as who sends one does.
+func TestLongListsTakeTurns(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	room := Room{KindConversation, "large"}
+	members := make([]ProfileRef, largeRoom+1)
+	for i := range members {
+		members[i] = ProfileRef{"user", fmt.Sprint(i)}
+	}
+	is.NoErr(h.SetMembers(t.Context(), "acme", room, members))
+	is.NoErr(h.SetMembers(t.Context(), "acme", Room{KindConversation, "small"}, members[:largeRoom]))
+	for _, p := range members {
+		h.Presence.Connected(&Connection{Tenant: "acme", Profile: p})
+	}
+	ask := func(ctx context.Context, path string) int {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(ctx, "GET", "http://localhost/v1/tenants/acme"+path, nil)
+		h.API.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	paths := []string{"/conversations/large/members", "/conversations/large/presence", "/presence"}
+	for range max(runtime.GOMAXPROCS(0)/2, 1) {
+		over, err := largeTurn(t.Context(), "other")
+		is.NoErr(err)
+		defer over()
+	}
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for _, path := range paths {
+		is.Equal(ask(left, path), http.StatusBadRequest) // it left before its turn came
+	}
+	is.Equal(ask(left, "/conversations/small/members"), http.StatusOK)
+}
