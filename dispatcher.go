@@ -86,6 +86,9 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 	if t == nil {
 		return
 	}
+	if place.Epoch != t.head.Epoch {
+		t.rooms.Restart()
+	}
 	t.head = place
 	open := slices.Clone(t.conns)
 	for _, c := range open {
@@ -102,6 +105,9 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 // Say delivers an ephemeral event of the hub's own making to its own streams.
 func (x *dispatcher) Say(ctx context.Context, e *Event) error {
 	if _, err := x.members.settle(ctx, false, e); err != nil {
+		return err
+	}
+	if err := x.tenants.sure(ctx); err != nil {
 		return err
 	}
 	x.deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}}, false)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base32"
 	"encoding/hex"
 	"encoding/json"
@@ -191,7 +192,11 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	c.close()
 	publishMany(t, []*testHub{one}, 0, 100)
 	log := one.Hub.log.(*brokerLog)
-	table, err := journal.OpenTable(t.Context(), broker.Connect(t, 0), prefix, 1, 0, one.logger)
+	table, err := journal.OpenTable(t.Context(), broker.Connect(t, 0), journal.TableConfig{
+		Prefix: prefix, Replicas: 1, Logger: one.logger,
+		Changed: func(context.Context, []string, uint64) error { return nil },
+		Lost:    func(context.Context, string, bool) error { return nil },
+	})
 	is.NoErr(err)
 	t.Cleanup(table.Close)
 	for who, stays := range map[string]uint64{"me": 32, "you": 31} {

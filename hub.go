@@ -115,6 +115,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.knowRooms(ctx, events)
 	if err := h.log.Append(ctx, entries); errors.Is(err, ErrUnconfirmed) {
 		ids := make([]string, len(events))
 		for i, e := range events {
@@ -170,9 +171,34 @@ type UnconfirmedError struct {
 func (e *UnconfirmedError) Error() string { return e.err.Error() }
 func (e *UnconfirmedError) Unwrap() error { return e.err }
 
+// roomsTime is how long an event waits until this hub knows of its tenant's rooms.
+const roomsTime = 300 * time.Millisecond
+
+// knowRooms has the rooms known that events are for, so that what is known of them goes
+// with the events to hubs that know less. Without it those ask.
+func (h *Hub) knowRooms(ctx context.Context, events []*Event) {
+	if h.rooms == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, roomsTime)
+	defer cancel()
+	known := ""
+	for _, e := range events {
+		if _, ok := e.Target.Room(); ok && e.TenantID != known {
+			if t, err := h.know(ctx, e.TenantID); err == nil {
+				t.mu.Unlock()
+			}
+			known = e.TenantID
+		}
+	}
+}
+
 // countElsewhere is how many of an event's connections other hubs hold, and how many
 // members its room has on all of them: -1 where that is not known.
 func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, members int) {
+	if !h.sureNow() {
+		return 0, -1
+	}
 	t, err := h.know(ctx, e.TenantID)
 	if err != nil {
 		return 0, -1 // it is stored, and this is only told

@@ -68,7 +68,7 @@ func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, limit i
 	m := &members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
 	m.fullLog.Interval = time.Second
 	if shared != nil {
-		shared.Follow(m.belong)
+		shared.Follow(m.belong, m.clear)
 	}
 	return m
 }
@@ -260,6 +260,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 		t.mu.Unlock()
 		return err
 	}
+	empty := t.rooms.Len(room)+len(join) == len(leave)
 	changed := make([]Belonging, 0, len(join)+len(leave))
 	for _, p := range join {
 		b := t.rooms.Belonging(room, p)
@@ -277,7 +278,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 		changed = append(changed, b)
 	}
 	t.mu.Unlock()
-	err = m.shared.Change(ctx, t.name, room, place, version, changed)
+	err = m.shared.Change(ctx, t.name, room, place, version, changed, empty)
 	t.mu.Lock()
 	t.settleLocked() // what was taken for it is kept now, or not
 	t.mu.Unlock()
@@ -295,6 +296,15 @@ func (m *members) belong(name string, room Room, changed []Belonging) {
 		t.rooms.Set(room, b)
 	}
 	t.growLocked()
+}
+
+// clear is the shared membership's word that it is gone.
+func (m *members) clear(name string) {
+	if t := m.tenants.find(name); t != nil {
+		t.rooms.Clear()
+		t.settleLocked()
+		t.mu.Unlock()
+	}
 }
 
 // Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made

@@ -53,7 +53,7 @@ const (
 func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 	b := &Broker{
 		logger: cfg.Logger, log: newBrokerLog(cfg.Disk, cfg.Logger),
-		rooms: &brokerRooms{enrolled: map[string]*enrolment{}, logger: cfg.Logger},
+		rooms: newBrokerRooms(cfg.Logger),
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
@@ -122,6 +122,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
 		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
 		Gone: func(what string) { log.lose(Kept(what)) }, Fault: func(what string) { b.watch.faults.add(BrokerFault(what), 1) },
+		Beside: rooms.goesBeside, Behind: rooms.behind, Await: rooms.await,
 	}
 	if cfg.Prepare {
 		kept.Prepare = log.prepare
@@ -129,11 +130,13 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if log.journal, err = journal.Open(ctx, b.nc, kept); err != nil {
 		return err
 	}
-	rooms.journal, rooms.epoch, rooms.askAll = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.AskAll
-	if rooms.table, err = journal.OpenTable(ctx, b.nc, cfg.Prefix, cfg.Replicas, cfg.Limits.TTL, cfg.Logger); err == nil {
+	rooms.journal, rooms.epoch, rooms.askAll, rooms.lose = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.AskAll, log.lose
+	rooms.table, err = journal.OpenTable(ctx, b.nc, journal.TableConfig{
+		Prefix: cfg.Prefix, Replicas: cfg.Replicas, Age: cfg.Limits.TTL, Logger: cfg.Logger, Changed: rooms.changed, Lost: rooms.lost,
+	})
+	if err == nil {
 		log.journal.Requires(rooms.table)
 		log.faults, others.hears = b.watch.faults, log.journal.Heard
-		rooms.table.Gone = func() { log.lose(KeptMembers) }
 		others.known = rooms.reached
 		others.peers, err = peers.Start(b.nc, peers.Config{
 			Prefix: cfg.Prefix, Node: name, Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
@@ -144,12 +147,15 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		log.journal.Close()
 		return err
 	}
+	rooms.heard = others.peers.Hears
+	rooms.watch(ctx, b.connected.Load)
 	log.journal.KeepWithin(func() bool { return others.first() })
 	return nil
 }
 
 // Close leaves the others.
 func (b *Broker) Close() {
+	b.rooms.close()
 	b.peers.peers.Close()
 	b.log.journal.Close()
 	b.rooms.table.Close()

@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"math"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"realtimehub/internal/journal"
@@ -16,13 +20,26 @@ import (
 
 // brokerRooms is the SharedRooms of a Broker: a table with a row a belonging. A change
 // is known to all hubs before it is answered, since each is asked to read up to it.
+//
+// A hub that does not answer for long is given up, and not asked. So each event goes with
+// the place in the table that its publisher knows, which is read up to before the event is
+// delivered; and a hub that may have been given up looks at the table before it delivers
+// or resumes anything else.
 type brokerRooms struct {
 	journal *journal.Journal
 	table   *journal.Table
 	epoch   func(tenant string) string // of places in its history
 	askAll  func(ctx context.Context, c Call) (answers []Answer, silent []string)
+	heard   func() bool // no other hub is silent, nor was given up lately
 	belong  func(tenant string, room Room, changed []Belonging)
+	forget  func(tenant string)
+	lose    func(Kept) // counts
 	logger  *slog.Logger
+	life    atomic.Pointer[string] // of the table
+	here    attendance
+	done    sync.WaitGroup
+	ctx     context.Context
+	end     func() // ends ctx
 
 	mu       sync.Mutex
 	enrolled map[string]*enrolment // guarded by mu: tenants whose rooms are known
@@ -30,12 +47,31 @@ type brokerRooms struct {
 
 // enrolment is what is known of a tenant's rooms.
 type enrolment struct {
+	known  atomic.Bool              // all that there was is
+	place  atomic.Uint64            // in the table: all up to here is known
+	beside atomic.Pointer[[]string] // the place of the last row, as it goes with events
+
+	telling sync.Mutex // held while the tenant is told of rows; before the tenant's
+	life    int        // guarded by telling: counts how often it began anew; -1: it is over
+
 	mu sync.Mutex
 	// Guarded by mu.
-	place uint64          // in the table
-	rooms map[Room]uint64 // a room's own place in the table
+	rooms   map[Room]uint64 // a room's own place in the table
+	reading *reading        // under way
 
 	refs int // guarded by brokerRooms.mu
+}
+
+// reading is a part of the table that is being read, for all who wait for it.
+type reading struct {
+	done chan struct{}
+	err  error // before done is closed
+}
+
+func newBrokerRooms(logger *slog.Logger) *brokerRooms {
+	r := &brokerRooms{enrolled: map[string]*enrolment{}, logger: logger}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	return r
 }
 
 // belongingRow is a Belonging as it is stored.
@@ -51,15 +87,27 @@ type belongingRow struct {
 // more, and did not say what it had cut.
 const mostStays = 31
 
-// reachTime is how long the other hubs have to read a change, and rowTime more for
-// each of its rows.
+// Times of membership.
 const (
-	reachTime = time.Second
-	rowTime   = 200 * time.Microsecond
+	reachTime = time.Second            // that other hubs have to read a change
+	rowTime   = 200 * time.Microsecond // more, for each of its rows
+	sureTime  = 2 * time.Second        // that a request waits until this hub is sure
+	awaitTime = 5 * time.Second        // and an event
+	readTime  = 2 * time.Minute        // that all of a tenant may take to be read
+	lookEvery = 2 * time.Second
+
+	progressTime = 5 * time.Millisecond // how often who waits for a part looks whether it is read
 )
 
+// besideOf is how a tenant's last row goes with its events.
+func (r *brokerRooms) besideOf(row uint64) *[]string {
+	return &[]string{*r.life.Load() + " " + strconv.FormatUint(row, 10)}
+}
+
 // Follow implements SharedRooms.
-func (r *brokerRooms) Follow(belong func(string, Room, []Belonging)) { r.belong = belong }
+func (r *brokerRooms) Follow(belong func(string, Room, []Belonging), forget func(string)) {
+	r.belong, r.forget = belong, forget
+}
 
 // Attach implements SharedRooms.
 func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
@@ -67,6 +115,7 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 	e := r.enrolled[tenant]
 	if e == nil {
 		e = &enrolment{rooms: map[Room]uint64{}}
+		e.beside.Store(r.besideOf(0))
 		r.enrolled[tenant] = e
 	}
 	e.refs++
@@ -81,17 +130,26 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 		r.Detach(tenant)
 		return logError(err)
 	}
+	e.known.Store(true)
 	return nil
 }
 
 // Detach implements SharedRooms.
 func (r *brokerRooms) Detach(tenant string) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e := r.enrolled[tenant]; e != nil {
-		if e.refs--; e.refs == 0 {
+	e := r.enrolled[tenant]
+	over := false
+	if e != nil {
+		e.refs--
+		if over = e.refs == 0; over {
 			delete(r.enrolled, tenant)
 		}
+	}
+	r.mu.Unlock()
+	if over {
+		e.telling.Lock() // what is being read is told of no more: somebody may begin anew
+		e.life = -1
+		e.telling.Unlock()
 	}
 }
 
@@ -116,12 +174,12 @@ func (r *brokerRooms) enrolment(tenant string) *enrolment {
 }
 
 // Change implements SharedRooms.
-func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging) error {
+func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging, empty bool) error {
 	e := r.enrolment(tenant)
 	if e == nil {
 		return ErrConflict
 	}
-	epoch := r.epoch(tenant)
+	at, epoch := e.place.Load(), r.epoch(tenant)
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
 		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member, Forgot: b.Forgot}
@@ -139,30 +197,32 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
 	if len(rows) > 0 {
-		last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows)
+		last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows, empty)
 		if errors.Is(err, journal.ErrConflict) {
-			if last, err = r.table.Last(ctx, tenant); err == nil {
-				err = r.catchUp(ctx, tenant, e, last)
-			}
-			if err == nil {
+			if err = r.refresh(ctx, tenant, e, room); err == nil {
 				return ErrConflict
 			}
 		}
 		if err != nil {
 			return logError(err)
 		}
-		if err := r.catchUp(ctx, tenant, e, last); err != nil {
+		if last <= at { // it was given before: the table is another
+			if err = r.refresh(ctx, tenant, e, room); err == nil {
+				return ErrConflict
+			}
+		} else {
+			err = r.catchUp(ctx, tenant, e, last)
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 		}
+		at = last
 	}
 	// Also where nothing is to change: somebody may have been told that it was not
 	// known to all yet.
-	e.mu.Lock()
-	last := e.place
-	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: last})
+	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -174,41 +234,120 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	return nil
 }
 
+// refresh learns of a room what it is now: it has changed, its own row has faded, or the
+// table is another.
+func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, room Room) error {
+	if err := r.table.Look(ctx); err != nil {
+		return err
+	}
+	version, err := r.table.Version(ctx, tenant, groupOf(room))
+	if err == nil {
+		err = r.catchUp(ctx, tenant, e, version)
+	}
+	if err == nil {
+		e.mu.Lock()
+		e.rooms[room] = version
+		e.mu.Unlock()
+	}
+	return err
+}
+
 func groupOf(room Room) string { return string(room.Kind) + ":" + room.ID }
 
-// catchUp reads a tenant's rows up to a place, and tells what changed.
-func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, place uint64) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.place >= place {
-		return nil
+func roomOf(group string) Room {
+	kind, id, ok := strings.Cut(group, ":")
+	if !ok {
+		return Room{}
 	}
-	after, err := r.table.Read(ctx, tenant, e.place, place, func(rows []journal.Row) {
-		var latest uint64
-		var room Room
-		var changed []Belonging
-		flush := func() {
-			if len(changed) == 0 {
-				return
-			}
-			// Events that came before the change are delivered before it.
-			ctx, cancel := context.WithTimeout(ctx, reachTime)
-			r.journal.Reach(ctx, tenant, latest)
-			cancel()
-			r.belong(tenant, room, changed)
-			changed, latest = nil, 0
+	return Room{TargetKind(kind), id}
+}
+
+// catchUp has a tenant's rows read up to a place, and the tenant told what changed. What
+// was read is kept, whoever waited for it.
+func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, place uint64) error {
+	for e.place.Load() < place {
+		e.mu.Lock()
+		under := e.reading
+		if under == nil {
+			under = &reading{done: make(chan struct{})}
+			e.reading = under
+			go func() {
+				under.err = r.read(tenant, e, place)
+				e.mu.Lock()
+				e.reading = nil
+				e.mu.Unlock()
+				close(under.done)
+			}()
 		}
+		e.mu.Unlock()
+		select {
+		case <-under.done:
+			if under.err != nil {
+				return under.err
+			}
+		case <-time.After(progressTime): // it may be far enough
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// errOver: what was read is of an enrolment that is over, or began anew.
+var errOver = errors.New("the tenant's membership is read anew")
+
+func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
+	ctx, cancel := context.WithTimeout(r.ctx, readTime)
+	defer cancel()
+	e.telling.Lock()
+	life := e.life
+	e.telling.Unlock()
+	patient := true
+	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
+		for c := range r.changesOf(tenant, rows) {
+			if patient && c.place > 0 { // events that came before it are delivered before it
+				reaching, cancel := context.WithTimeout(ctx, reachTime)
+				patient = r.journal.Reach(reaching, tenant, c.place) == nil
+				cancel()
+			}
+			if err := r.tell(tenant, e, life, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if e.life != life || life < 0 {
+		return errOver
+	}
+	e.place.Store(max(e.place.Load(), place))
+	return nil
+}
+
+// roomChange is rows of one room that were changed together, or a part of them.
+type roomChange struct {
+	room    Room
+	version uint64 // the room's own place; 0: it is not among them
+	place   uint64 // in the history, before which they hold not yet
+	changed []Belonging
+	last    uint64 // row
+}
+
+// changesOf are the changes that rows tell of.
+func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[roomChange] {
+	return func(yield func(roomChange) bool) {
+		epoch := r.epoch(tenant)
+		var c roomChange
 		for _, row := range rows {
-			of := Room{}
-			if kind, id, ok := strings.Cut(row.Group, ":"); ok {
-				of = Room{TargetKind(kind), id}
-			}
-			if of != room {
-				flush()
-				room = of
-			}
+			of := roomOf(row.Group)
 			if row.Name == "" {
-				e.rooms[of] = row.Seq
+				if c.last > 0 && !yield(c) {
+					return
+				}
+				c = roomChange{room: of, version: row.Seq, last: row.Seq}
 				continue
 			}
 			var stored belongingRow
@@ -218,7 +357,7 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 				continue
 			}
 			belongs := Belonging{Profile: p, Member: stored.Member}
-			if stored.Epoch != r.epoch(tenant) { // the history has begun anew since
+			if stored.Epoch != epoch { // the history has begun anew since
 				stored.Place, stored.Stays, stored.Forgot = 0, nil, 0
 				if stored.Member {
 					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
@@ -231,37 +370,97 @@ func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 			for _, s := range stored.Stays {
 				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
 			}
-			latest = max(latest, stored.Place)
-			changed = append(changed, belongs)
+			if c.last > 0 && (of != c.room || len(c.changed) > 0 && stored.Place != c.place) {
+				if !yield(c) {
+					return
+				}
+				c = roomChange{}
+			}
+			c.room, c.place, c.changed, c.last = of, stored.Place, append(c.changed, belongs), row.Seq
 		}
-		flush()
-	})
-	if err == nil {
-		e.place = after
+		if c.last > 0 {
+			yield(c)
+		}
 	}
-	return err
 }
 
-// resync reads what we may not have been asked to, while we were cut off.
-func (r *brokerRooms) resync() {
+// tell tells of a change, and that it is known.
+func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) error {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if e.life != life || life < 0 {
+		return errOver
+	}
+	if len(c.changed) > 0 {
+		r.belong(tenant, c.room, c.changed)
+	}
+	if c.version > 0 {
+		e.mu.Lock()
+		e.rooms[c.room] = c.version
+		e.mu.Unlock()
+	}
+	e.beside.Store(r.besideOf(c.last))
+	e.place.Store(c.last)
+	return nil
+}
+
+// changed reads what has changed of tenants that are here.
+func (r *brokerRooms) changed(ctx context.Context, tenants []string, place uint64) error {
+	var all sync.WaitGroup
+	var fault atomic.Pointer[error]
+	turns := make(chan struct{}, readsAtOnce)
+	for _, tenant := range tenants {
+		e := r.enrolment(tenant)
+		if e == nil {
+			continue
+		}
+		turns <- struct{}{}
+		all.Go(func() {
+			if err := r.catchUp(ctx, tenant, e, place); err != nil && r.enrolment(tenant) == e { // else it is not here any more
+				fault.Store(&err)
+			}
+			<-turns
+		})
+	}
+	all.Wait()
+	if err := fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// readsAtOnce is of how many tenants what has changed is read at a time.
+const readsAtOnce = 16
+
+// lost has all that is known here read again. Where the table was made anew, the history
+// begins anew as well: in that way all who come back are told that something is missing.
+func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
+	if err := r.journal.Renew(ctx, "table", life); err != nil {
+		return err
+	}
+	if r.life.Store(&life); !known {
+		return nil
+	}
+	r.logger.Error("the broker has lost who belongs where, or the last of it")
+	r.lose(KeptMembers)
+	r.here.leave() // until it is read again
 	r.mu.Lock()
-	tenants := make(map[string]*enrolment, len(r.enrolled))
-	for tenant, e := range r.enrolled {
-		tenants[tenant] = e
-	}
+	enrolled := maps.Clone(r.enrolled)
 	r.mu.Unlock()
-	for tenant, e := range tenants {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		last, err := r.table.Last(ctx, tenant)
-		if err == nil {
-			err = r.catchUp(ctx, tenant, e, last)
+	for tenant, e := range enrolled {
+		e.telling.Lock()
+		if e.life >= 0 {
+			e.life++
+			e.mu.Lock()
+			clear(e.rooms)
+			e.mu.Unlock()
+			e.beside.Store(r.besideOf(0))
+			e.place.Store(0)
+			r.forget(tenant)
 		}
-		cancel()
-		if err != nil {
-			r.logger.Warn("broker: membership not read again", "tenant", tenant, "err", err)
-			return // the connection has gone once more
-		}
+		e.telling.Unlock()
 	}
+	return nil
 }
 
 // reached reads a tenant's rows up to a place, if we need them, and says that we
@@ -271,7 +470,142 @@ func (r *brokerRooms) reached(tenant string, place uint64) bool {
 	if e == nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*reachTime) // who asks may have given up before
+	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
 	defer cancel()
 	return r.catchUp(ctx, tenant, e, place) == nil
+}
+
+// goesBeside is the place of a tenant's last row as it goes with its events, if this hub
+// is sure of it.
+func (r *brokerRooms) goesBeside(tenant string) []string {
+	if e := r.enrolment(tenant); e != nil && e.known.Load() && r.here.sure() {
+		return *e.beside.Load()
+	}
+	return nil
+}
+
+// behind says whether an event has to wait: for rows up to the place that its publisher
+// knew of, or, if that is not known, until this hub is sure.
+func (r *brokerRooms) behind(tenant, beside string) bool {
+	place, known := r.placeOf(beside)
+	if !known {
+		return !r.here.sure() && r.enrolment(tenant) != nil
+	}
+	e := r.enrolment(tenant)
+	return e != nil && e.place.Load() < place
+}
+
+func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
+	life, text, _ := strings.Cut(beside, " ")
+	place, err := strconv.ParseUint(text, 10, 64)
+	return place, err == nil && life == *r.life.Load()
+}
+
+// await waits for what an event has to wait for.
+func (r *brokerRooms) await(tenant, beside string) (err error) {
+	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
+	defer cancel()
+	for r.behind(tenant, beside) {
+		place, known := r.placeOf(beside)
+		if e := r.enrolment(tenant); known && e != nil {
+			err = r.catchUp(ctx, tenant, e, place)
+		} else {
+			err = r.beSure(ctx)
+		}
+		if err != nil && !r.pause(ctx) {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause waits a little before another try, unless ctx or the hub ends.
+func (r *brokerRooms) pause(ctx context.Context) bool {
+	select {
+	case <-time.After(50 * time.Millisecond):
+		return true
+	case <-r.ctx.Done():
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// Sure implements SharedRooms.
+func (r *brokerRooms) Sure(ctx context.Context) error {
+	if r.here.sure() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sureTime)
+	defer cancel()
+	if err := r.beSure(ctx); err != nil {
+		return errors.Join(ErrUnconfirmed, err)
+	}
+	return nil
+}
+
+// beSure looks at the table until this hub is sure.
+func (r *brokerRooms) beSure(ctx context.Context) error {
+	for !r.here.sure() {
+		if err := r.look(ctx); err != nil && !r.pause(ctx) {
+			return err
+		}
+	}
+	return nil
+}
+
+// look has the table looked at: what had been answered before, anywhere, is known here then.
+func (r *brokerRooms) look(ctx context.Context) error {
+	as := r.here.asks()
+	err := r.table.Look(ctx)
+	if err == nil {
+		r.here.knows(as)
+	}
+	return err
+}
+
+// watch notes whether this hub is there, and looks at the table now and then, and when it
+// may have been given up.
+func (r *brokerRooms) watch(ctx context.Context, connected func() bool) {
+	r.look(ctx) // else soon
+	r.every(tickEvery, func() { r.here.tick(connected(), r.heard()) })
+	var complaint time.Time
+	r.every(tickEvery, func() {
+		if !connected() || r.here.sure() && r.here.age() < lookEvery {
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
+		defer cancel()
+		if err := r.look(ctx); err != nil && time.Since(complaint) >= time.Second {
+			complaint = time.Now()
+			r.logger.Warn("broker: who belongs where is not known", "err", err)
+		}
+	})
+}
+
+func (r *brokerRooms) every(d time.Duration, do func()) {
+	r.done.Go(func() {
+		ticker := time.NewTicker(d)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-r.ctx.Done():
+				return
+			case <-ticker.C:
+				do()
+			}
+		}
+	})
+}
+
+// resync: this hub may have been given up, as it was cut off.
+func (r *brokerRooms) resync() {
+	r.here.leave()
+	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
+	defer cancel()
+	r.look(ctx) // else soon
+}
+
+func (r *brokerRooms) close() {
+	r.end()
+	r.done.Wait()
 }

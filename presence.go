@@ -372,6 +372,9 @@ func (p *Presence) tick(now time.Time) {
 	if now.Before(p.thaw) {
 		return // who seems to have left may be with another hub
 	}
+	if !p.hub.sureNow() {
+		return // whom to tell is known soon
+	}
 	for tenant, n := range p.advance(now) {
 		p.announce(tenant, n, now)
 	}

@@ -20,7 +20,8 @@ type replay struct {
 	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error)
 	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
-	reader  func() *Reader // who the connection is now; the tenant is locked
+	reader  func() *Reader              // who the connection is now; the tenant is locked
+	sure    func(context.Context) error // that this is what all hubs know
 
 	count *hubCounts
 
@@ -36,6 +37,11 @@ const chunkBytes = 64 << 10
 // step sends the next chunk and says whether there may be more.
 func (r *replay) step() bool {
 	t, c := r.tenant, r.conn
+	if err := r.sure(context.Background()); err != nil {
+		r.logger.Warn("history", "tenant", t.name, "err", err)
+		r.fail()
+		return false
+	}
 	t.mu.Lock()
 	q := Query{After: c.place, Reader: r.reader(), Bytes: chunkBytes}
 	over, cut := c.removed, false

@@ -25,14 +25,20 @@ type Belonging struct {
 type SharedRooms interface {
 	// Follow names who is told of a room's belongings: all of them before Attach
 	// returns, then each change in order.
-	Follow(func(tenant string, room Room, changed []Belonging))
+	// What is forgotten is gone, and told anew where it is there again.
+	Follow(belong func(tenant string, room Room, changed []Belonging), forget func(tenant string))
 	Attach(ctx context.Context, tenant string) error
 	Detach(tenant string)
 	// Now is where a tenant's history is, and which version of a room is known here.
 	Now(ctx context.Context, tenant string, room Room) (place, version uint64, err error)
-	// Change stores what changes in a version of a room, as of a place. It returns when
-	// all hubs know. ErrConflict: there is another version, and this hub knows it now.
-	Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging) error
+	// Change stores what changes in a version of a room, as of a place; empty: nobody
+	// belongs to it then. It returns when all hubs know. ErrConflict: there is another
+	// version, and this hub knows it now.
+	Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging, empty bool) error
+	// Sure returns when what had been changed anywhere before the call is known here: at
+	// once, unless other hubs may have given this one up. ErrUnconfirmed: that cannot be
+	// said now.
+	Sure(ctx context.Context) error
 }
 
 // maxPast is how many ended stays a tenant's rooms remember.
@@ -365,6 +371,27 @@ func (r *Rooms) Set(room Room, b Belonging) {
 			spans[i] = span{s.From, s.Until}
 		}
 		r.remember(key, spans)
+	}
+}
+
+// Restart has those who belong somewhere do so from the beginning on: the places that
+// are known are of another history.
+func (r *Rooms) Restart() {
+	r.ForgetPast()
+	for p, b := range r.bonds.of {
+		b.since = 0
+		r.bonds.of[p] = b
+	}
+	r.forgot, r.pruned, r.unsure = 0, 0, 0
+}
+
+// Clear forgets who belongs where, and did.
+func (r *Rooms) Clear() {
+	r.ForgetPast()
+	for _, c := range r.circles.of {
+		for len(c.members) > 0 {
+			r.Remove(c.room, c.members[len(c.members)-1].ref, 0) // leaves no stay behind
+		}
 	}
 }
 

@@ -207,6 +207,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 		r := &replay{
 			tenant: t, conn: c, log: x.log, logger: x.logger, told: from.Seq,
 			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
+			sure:   x.tenants.sure,
 			fail:   func() { x.Kick(c, CloseUnavailable) },
 			count:  x.count,
 		}

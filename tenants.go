@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
@@ -90,13 +91,37 @@ func (x *tenants) tryFind(name string) (t *tenant, busy bool) {
 // open returns the tenant locked, with its streams' place known and all that
 // follows told; an error is the log's.
 func (x *tenants) open(ctx context.Context, name string) (*tenant, error) {
+	if err := x.sure(ctx); err != nil {
+		return nil, err
+	}
 	return x.enter(ctx, name, func(t *tenant) bool { return t.attached && (t.shared || !x.inCluster()) })
 }
 
 // know returns the tenant locked, with what other hubs know of it known here.
 func (x *tenants) know(ctx context.Context, name string) (*tenant, error) {
+	if err := x.sure(ctx); err != nil {
+		return nil, err
+	}
 	return x.enter(ctx, name, func(t *tenant) bool { return t.shared || !x.inCluster() })
 }
+
+// sure waits until what is known here of tenants is what all hubs know.
+func (x *tenants) sure(ctx context.Context) error {
+	if x.rooms == nil {
+		return nil
+	}
+	return x.rooms.Sure(ctx)
+}
+
+// sureNow is sure for who cannot wait.
+func (x *tenants) sureNow() bool { return x.sure(over) == nil }
+
+// over is a context that has ended.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // Know has what all hubs keep of a tenant known here, for a while.
 func (x *tenants) Know(ctx context.Context, name string) error { return x.knowing(ctx, name, false) }
@@ -149,25 +174,42 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 		}
 		share := !t.shared && x.inCluster()
 		t.mu.Unlock()
-		if over := x.gates.take(name); over != nil {
-			select {
-			case <-over:
+		g, first := x.gates.take(name)
+		switch {
+		case first && x.inCluster(): // it outlives who asked: others want it as well, or the same again
+			go x.begin(t, g, share)
+		case first: // nothing is waited for
+			x.begin(t, g, share)
+			if g.err == nil {
 				continue
-			case <-ctx.Done():
-				return nil, errors.Join(ErrUnconfirmed, ctx.Err())
 			}
 		}
-		var err error
-		if share {
-			err = x.share(ctx, t)
-		} else {
-			err = x.attach(ctx, t)
+		select {
+		case <-g.over:
+			if g.err != nil {
+				return nil, g.err
+			}
+		case <-ctx.Done():
+			return nil, errors.Join(ErrUnconfirmed, ctx.Err())
 		}
-		x.gates.end(name)
-		if err != nil {
-			x.forget(name)
-			return nil, err
-		}
+	}
+}
+
+// beginTime is how long a tenant may take to be shared or attached.
+const beginTime = 2 * time.Minute
+
+// begin shares or attaches a tenant, whose gate was taken.
+func (x *tenants) begin(t *tenant, g *gate, share bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), beginTime)
+	defer cancel()
+	if share {
+		g.err = x.share(ctx, t)
+	} else {
+		g.err = x.attach(ctx, t)
+	}
+	x.gates.end(t.name)
+	if g.err != nil {
+		x.forget(t.name)
 	}
 }
 
@@ -175,33 +217,38 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 // are waited for.
 type gates struct {
 	mu    sync.Mutex
-	taken map[string]chan struct{} // guarded by mu; closed when it is free
+	taken map[string]*gate // guarded by mu
 }
 
-// take takes a tenant's gate: end follows. If somebody has it, it returns what is closed
-// when that is over.
-func (x *gates) take(name string) (over <-chan struct{}) {
+type gate struct {
+	over chan struct{} // closed when the gate is free
+	err  error         // before that: why a tenant cannot be begun
+}
+
+// take takes a tenant's gate, if nobody has: end follows.
+func (x *gates) take(name string) (g *gate, taken bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if over, taken := x.taken[name]; taken {
-		return over
+	if g := x.taken[name]; g != nil {
+		return g, false
 	}
 	if x.taken == nil {
-		x.taken = map[string]chan struct{}{}
+		x.taken = map[string]*gate{}
 	}
-	x.taken[name] = make(chan struct{})
-	return nil
+	g = &gate{over: make(chan struct{})}
+	x.taken[name] = g
+	return g, true
 }
 
 // pass waits for a tenant's gate and takes it, unless ctx ends before: that is its error.
 func (x *gates) pass(ctx context.Context, name string) error {
 	for {
-		over := x.take(name)
-		if over == nil {
+		g, taken := x.take(name)
+		if taken {
 			return nil
 		}
 		select {
-		case <-over:
+		case <-g.over:
 		case <-ctx.Done():
 			return errors.Join(ErrUnconfirmed, ctx.Err())
 		}
@@ -211,7 +258,7 @@ func (x *gates) pass(ctx context.Context, name string) error {
 func (x *gates) end(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	close(x.taken[name])
+	close(x.taken[name].over)
 	delete(x.taken, name)
 }
 
@@ -293,7 +340,9 @@ func (x *tenants) forget(name string) {
 	if needed {
 		return
 	}
-	x.gates.pass(context.Background(), name)
+	if _, taken := x.gates.take(name); !taken {
+		return // somebody begins it, or forgets it already
+	}
 	defer x.gates.end(name) // when all is undone, so that nobody begins anew before
 	if t = x.find(name); t == nil {
 		return

@@ -201,10 +201,10 @@ func (x *Typists) tick(now time.Time) {
 	}
 }
 
-// tellSoon is tell for who must not wait for the membership service; errors are logged
-// there.
+// tellSoon is tell for who must not wait for the membership service, or for other hubs;
+// errors are logged there.
 func (x *Typists) tellSoon(t *typist) {
-	if x.hub.ownsMembership() {
+	if x.hub.ownsMembership() && x.hub.sureNow() {
 		x.tell(t)
 	} else {
 		go x.tell(t)

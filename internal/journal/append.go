@@ -176,6 +176,10 @@ func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 			}
 		}
 		at := 0
+		var beside []string
+		if j.cfg.Beside != nil {
+			beside = j.cfg.Beside(key)
+		}
 		for _, it := range p.items[key] {
 			o := origin{j.cfg.Node, number, at, of, passing, prev}
 			id := ""
@@ -183,7 +187,12 @@ func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 				id = key + ":" + it.ID
 			}
 			if it.Pass {
-				b.passes = append(b.passes, message(j.cfg.Prefix+".live."+subject+".pass", it.Data, originHeader, o.String()))
+				it.beside = beside
+				msg := message(j.cfg.Prefix+".live."+subject+".pass", it.Data, originHeader, o.String())
+				if beside != nil {
+					msg.Header[besideHeader] = beside
+				}
+				b.passes = append(b.passes, msg)
 				if id != "" {
 					ttl := strconv.Itoa(max(1, int(j.cfg.Window/time.Second)))
 					b.messages = append(b.messages, message(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
@@ -192,6 +201,9 @@ func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 				continue
 			}
 			msg := message(j.cfg.Prefix+".ev."+subject, it.Data, originHeader, o.String())
+			if beside != nil {
+				msg.Header[besideHeader] = beside
+			}
 			if id != "" {
 				msg.Header[jetstream.MsgIDHeader] = []string{id}
 			}

@@ -17,7 +17,10 @@ type origin struct {
 	prev uint64 // a place of the key's before all of them; 0: the node knew of none
 }
 
-const originHeader = "Origin"
+const (
+	originHeader = "Origin"
+	besideHeader = "Beside"
+)
 
 // String has the place with the node's name: who does not know it takes it for a part of
 // the name.
@@ -72,7 +75,7 @@ func (f *feed) assembleLocked() ready {
 			i := 0
 			for _, it := range items {
 				if !it.Pass {
-					it.Seq, it.At = part[i].Seq, part[i].At
+					it.Seq, it.At, it.beside = part[i].Seq, part[i].At, part[i].beside
 					i++
 				}
 			}
@@ -99,7 +102,7 @@ func (f *feed) assembleLocked() ready {
 			items = append(items, beside[0].item)
 			beside = beside[1:]
 		}
-		items = append(items, &Item{Key: f.key, Data: m.Data, Seq: m.Seq, At: m.At})
+		items = append(items, &Item{Key: f.key, Data: m.Data, Seq: m.Seq, At: m.At, beside: m.beside})
 	}
 	for _, p := range beside {
 		items = append(items, p.item)

@@ -258,6 +258,31 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 	}
 }
 
+// Renew has another life begin where something that is kept beside the stream is another
+// than it was, for all who share the journal: places that were remembered with it mean
+// nothing any more. The first who tells does it.
+func (j *Journal) Renew(ctx context.Context, key, is string) error {
+	other := false
+	_, err := j.agree(ctx, key, is, func(theirs string) string {
+		other = theirs != is
+		return is
+	})
+	if err != nil || !other {
+		return err
+	}
+	l := j.life.Load()
+	l.over.Store(true)
+	for {
+		_, err := j.looks.join(ctx)
+		if j.life.Load() != l {
+			return nil
+		}
+		if !pause(ctx) {
+			return errors.Join(ErrUnconfirmed, err)
+		}
+	}
+}
+
 // untilLooked has the life known for the first time.
 func (j *Journal) untilLooked(ctx context.Context) error {
 	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {

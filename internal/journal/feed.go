@@ -244,7 +244,7 @@ func (j *Journal) live(msg *nats.Msg) *feed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if kind == "pass" {
-		f.passLocked(&Item{Key: f.key, Data: msg.Data, Pass: true}, parseOrigin(msg.Header.Get(originHeader)))
+		f.passLocked(&Item{Key: f.key, Data: msg.Data, Pass: true, beside: msg.Header[besideHeader]}, parseOrigin(msg.Header.Get(originHeader)))
 	} else {
 		f.liveLocked(f.j.messageOf(msg))
 	}
@@ -308,9 +308,11 @@ func (f *feed) takeLocked(m Message) {
 // giveLocked hands something over, after what waits.
 func (f *feed) giveLocked(r ready) {
 	r.life = f.life
-	if f.j.cfg.Prepare == nil {
-		f.handleLocked(r)
-		return
+	if f.j.cfg.Prepare == nil && !f.preparing {
+		if f.j.cfg.Behind == nil || !f.j.cfg.Behind(f.key, r.beside()) {
+			f.handleLocked(r)
+			return
+		}
 	}
 	f.ready = append(f.ready, r)
 	f.readySize += r.size()
@@ -331,8 +333,25 @@ func (r ready) size() (n int) {
 	return n
 }
 
-// overrunLocked gives up what waits, as it comes faster than it can be prepared: the key
-// goes on after it.
+// await prepares items, or waits for what the first of them wait for.
+func (f *feed) await(first ready, items []*Item) error {
+	if f.j.cfg.Prepare != nil {
+		f.j.cfg.Prepare(f.key, items)
+		return nil
+	}
+	return f.j.cfg.Await(f.key, first.beside())
+}
+
+// beside is what came beside its items, which were appended together.
+func (r ready) beside() string {
+	if len(r.items) == 0 || len(r.items[0].beside) == 0 {
+		return ""
+	}
+	return r.items[0].beside[0]
+}
+
+// overrunLocked gives up what waits, as it cannot be prepared for, or comes faster than
+// that: the key goes on after it.
 func (f *feed) overrunLocked() {
 	for _, r := range f.ready {
 		if r.done != nil {
@@ -350,13 +369,17 @@ func (f *feed) prepare() {
 	for (len(f.ready) > 0 || f.overrun) && !f.closed {
 		if f.overrun {
 			f.overrun = false
-			f.j.cfg.Logger.Warn("more is appended than can be prepared for", "key", f.key, "place", f.place)
+			f.j.cfg.Logger.Warn("what follows cannot be prepared for, or not as fast as it comes", "key", f.key, "place", f.place)
 			f.j.cfg.Lost(f.key, f.place)
 			f.unlock()
 			f.mu.Lock()
 			continue
 		}
-		batch := f.ready[:min(len(f.ready), prepareTogether)]
+		n := 1 // what waits for something beside the journal is in order with it
+		if f.j.cfg.Prepare != nil {
+			n = prepareTogether
+		}
+		batch := f.ready[:min(len(f.ready), n)]
 		f.ready = f.ready[len(batch):]
 		var items []*Item
 		for _, r := range batch {
@@ -364,8 +387,11 @@ func (f *feed) prepare() {
 			f.readySize -= r.size()
 		}
 		f.mu.Unlock()
-		f.j.cfg.Prepare(f.key, items)
+		err := f.await(batch[0], items)
 		f.mu.Lock()
+		if err != nil && batch[0].life == f.life {
+			f.overrunLocked()
+		}
 		for _, r := range batch {
 			f.handleLocked(r)
 		}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -21,7 +22,11 @@ func TestAReplicaHangs(t *testing.T) {
 	cfg.Replicas = 3
 	p := b.Proxies(t)[0]
 	one := openAt(t, p.URL(), "one", cfg)
-	table, err := OpenTable(t.Context(), one.nc, cfg.Prefix, 3, 0, cfg.Logger)
+	table, err := OpenTable(t.Context(), one.nc, TableConfig{
+		Prefix: cfg.Prefix, Replicas: 3, Logger: cfg.Logger,
+		Changed: func(context.Context, []string, uint64) error { return nil },
+		Lost:    func(context.Context, string, bool) error { return nil },
+	})
 	is.NoErr(err)
 	defer table.Close()
 	var places []uint64

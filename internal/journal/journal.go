@@ -67,6 +67,13 @@ type Config struct {
 	Flush  func(key string)
 	// Prepare, if any, comes before Handle and may wait: only this key waits with it.
 	Prepare func(key string, items []*Item)
+	// Beside, if any, is what goes with a key's items now: one text, in a list that is not
+	// changed; nil where nothing can be said. Behind says whether items that came with a
+	// text, or with none, have to wait, and Await waits: only this key waits with it. After
+	// an error the key goes on after what has come.
+	Beside func(key string) []string
+	Behind func(key, beside string) bool
+	Await  func(key, beside string) error
 	// Quiet says that a key has nothing more up to a place.
 	Quiet func(key string, place uint64)
 	// Lost says that what followed cannot be had; the key goes on after a place, of the
@@ -94,6 +101,8 @@ type Item struct {
 	First     []byte    // of a duplicate, its first's data, if it is kept still
 
 	Own any // given to Append, and back to this process's Handle
+
+	beside []string // as Beside told whoever appended it
 }
 
 // Journal is one process's side.

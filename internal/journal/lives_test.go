@@ -403,13 +403,21 @@ func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	nc := b.Connect(t, 0)
-	table, err := OpenTable(t.Context(), nc, "test", 1, 0, slog.New(slog.DiscardHandler))
+	gone := 0
+	table, err := OpenTable(t.Context(), nc, TableConfig{
+		Prefix: "test", Replicas: 1, Logger: slog.New(slog.DiscardHandler),
+		Changed: func(context.Context, []string, uint64) error { return nil },
+		Lost: func(_ context.Context, _ string, known bool) error {
+			if known {
+				gone++
+			}
+			return nil
+		},
+	})
 	is.NoErr(err)
 	defer table.Close()
-	gone := 0
-	table.Gone = func() { gone++ }
 	put := func() {
-		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}})
+		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
 		is.NoErr(err)
 	}
 	put()

@@ -30,6 +30,7 @@ type Message struct {
 	Data   []byte
 	kept   bool // false: only its id is
 	origin origin
+	beside []string
 	prev   uint64 // of its key; told by what is republished only
 }
 
@@ -38,7 +39,7 @@ func (j *Journal) messageOf(msg *nats.Msg) Message {
 	subject, _ := strings.CutPrefix(msg.Header.Get("Nats-Subject"), j.cfg.Prefix)
 	return Message{
 		parseSeq(msg.Header.Get("Nats-Sequence")), at, msg.Data, strings.HasPrefix(subject, ".ev."),
-		parseOrigin(msg.Header.Get(originHeader)), parseSeq(msg.Header.Get("Nats-Last-Sequence")),
+		parseOrigin(msg.Header.Get(originHeader)), msg.Header[besideHeader], parseSeq(msg.Header.Get("Nats-Last-Sequence")),
 	}
 }
 

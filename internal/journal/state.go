@@ -27,7 +27,8 @@ func (s state) life() string { return strconv.FormatInt(s.created.UnixNano(), 36
 
 var errNoLeader = errors.New("the stream has no leader")
 
-func (j *Journal) askState() (state, error) {
+// info asks the leader for the stream's state.
+func (s *stream) info(ctx context.Context) (state, error) {
 	var info struct {
 		Created time.Time `json:"created"`
 		State   struct {
@@ -46,9 +47,9 @@ func (j *Journal) askState() (state, error) {
 		} `json:"cluster"`
 		Error *jetstream.APIError `json:"error"`
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	msg, err := j.ask(ctx, message("$JS.API.STREAM.INFO."+j.name, nil))
+	msg, err := s.ask(ctx, message("$JS.API.STREAM.INFO."+s.name, nil))
 	if err == nil {
 		err = json.Unmarshal(msg.Data, &info)
 	}
@@ -61,15 +62,23 @@ func (j *Journal) askState() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	s := info.State
-	j.answered.set(uptime())
-	j.bytes.Store(int64(s.Bytes))
-	j.first.Store(s.First)
-	j.room.told(int64(s.Bytes))
+	is := info.State
 	return state{
-		info.Created, s.First, s.Last, s.Subjects, s.Messages, s.Bytes,
+		info.Created, is.First, is.Last, is.Subjects, is.Messages, is.Bytes,
 		max(0, info.Config.PerKey), parsePast(info.Config.Metadata[pastKey]),
 	}, nil
+}
+
+func (j *Journal) askState() (state, error) {
+	s, err := j.info(context.Background())
+	if err != nil {
+		return state{}, err
+	}
+	j.answered.set(uptime())
+	j.bytes.Store(int64(s.bytes))
+	j.first.Store(s.first)
+	j.room.told(int64(s.bytes))
+	return s, nil
 }
 
 // state asks the leader, or joins another's question that is not yet sent: so what

@@ -19,43 +19,59 @@ var ErrConflict = errors.New("changed meanwhile")
 
 // Row is one row of a table: the last that was put at its name.
 type Row struct {
-	Group, Name string
-	Data        []byte // empty for a group's own row, whose Name is empty
-	Seq         uint64
-	Fades       bool // it is of no use after the table's age
+	Topic, Group, Name string
+
+	Data  []byte // empty for a group's own row, whose Name is empty
+	Seq   uint64
+	Fades bool // it is of no use after the table's age
+}
+
+// TableConfig is what a table needs to know.
+type TableConfig struct {
+	Prefix   string // of its subjects; its stream's name too, with "_"
+	Replicas int
+	Age      time.Duration // after which rows that fade do; 0: never
+	Logger   *slog.Logger
+	// Changed reads the rows of topics that have changed, up to a place.
+	Changed func(ctx context.Context, topics []string, place uint64) error
+	// Lost says that rows are gone: the broker has lost the table, or the last of it. What
+	// it has is told again then. life names the table, and is new where it was made anew;
+	// the first time nothing is gone that was known here.
+	Lost func(ctx context.Context, life string, known bool) error
 }
 
 // Table keeps rows by topic and group. A group's rows are changed together, from
 // what they were; who wants them reads what has changed since it last did.
 type Table struct {
 	*stream
-	prefix   string
-	replicas int
-	age      time.Duration
-	logger   *slog.Logger
-	remakes  joined[struct{}]
+	cfg     TableConfig
+	looks   joined[struct{}]
+	readers chan struct{} // of much at once
 
-	// Gone, if any, says that the broker has lost all rows. Set before the table is used.
-	Gone func()
+	// Owned by look.
+	life string
+	seen uint64 // all that changed up to here is read
 }
 
-// OpenTable makes the table's stream, or adapts it. Rows that fade do so after age; 0:
-// never.
-func OpenTable(ctx context.Context, nc *nats.Conn, prefix string, replicas int, age time.Duration, logger *slog.Logger) (*Table, error) {
-	g, err := newStream(nc, prefix+"_table")
+// OpenTable makes the table's stream, or adapts it, and looks at it.
+func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, error) {
+	g, err := newStream(nc, cfg.Prefix+"_table")
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{stream: g, prefix: prefix, replicas: replicas, age: age, logger: logger}
-	t.remakes.ask = t.remake
-	return t, t.prepare(ctx)
+	t := &Table{stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
+	t.looks.ask = t.look
+	if err := t.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return t, untilMade(ctx, cfg.Logger, t.Look)
 }
 
 // prepare makes the table's stream, or adapts it.
 func (t *Table) prepare(ctx context.Context) error {
-	return t.make(ctx, t.logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return t.make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-			Name: t.name, Subjects: []string{t.prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.replicas,
+			Name: t.name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		})
 		return err
@@ -69,79 +85,214 @@ var names = base64.RawURLEncoding
 const nameMark = "_"
 
 func (t *Table) subject(topic, group, name string) string {
-	return t.prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
+	return t.cfg.Prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
 }
 
 // Last is the place of a topic's last change, as the leader tells. A table that has gone is
 // made anew, without rows.
 func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
-	place, err := t.last(ctx, t.prefix+".row."+token(topic)+".>")
-	if !isGone(err) {
-		return place, err
+	subject := t.cfg.Prefix + ".row." + token(topic) + ".>"
+	place, err := t.last(ctx, subject)
+	if isGone(err) {
+		if err = t.Look(ctx); err == nil {
+			place, err = t.last(ctx, subject)
+		}
 	}
-	_, err = t.remakes.join(ctx)
-	return 0, err
+	return place, err
 }
 
-// remake makes the table anew, unless another has.
-func (t *Table) remake() (none struct{}, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
-	defer cancel()
-	if _, err = t.last(ctx, t.prefix+".row.>"); !isGone(err) {
-		return none, err
-	}
-	if err = t.prepare(ctx); err != nil {
-		return none, err
-	}
-	t.logger.Error("the broker's table is gone and is made anew", "stream", t.name)
-	if t.Gone != nil {
-		t.Gone()
-	}
-	return none, nil
+// Version is the place of a group's own row, as the leader tells.
+func (t *Table) Version(ctx context.Context, topic, group string) (uint64, error) {
+	return t.last(ctx, t.subject(topic, group, ""))
 }
+
+// Look has Changed told of all that had changed in the table when it was called.
+func (t *Table) Look(ctx context.Context) error {
+	_, err := t.looks.join(ctx)
+	return err
+}
+
+// look asks the leader how far the table is, and has what has changed read.
+func (t *Table) look() (none struct{}, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	s, err := t.info(ctx)
+	if isGone(err) {
+		if err = t.prepare(ctx); err == nil {
+			s, err = t.info(ctx)
+		}
+	}
+	if err == nil && s.life() == t.life && s.last < t.seen && t.cfg.Replicas > 1 {
+		// Either the broker has lost the last of it, or who was asked leads no more. What
+		// is kept now tells: it goes where the table's end is.
+		var place uint64
+		place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
+		if err == nil && place > t.seen {
+			err = errStale
+		}
+	}
+	if err != nil {
+		return none, err
+	}
+	if life := s.life(); life != t.life || s.last < t.seen {
+		if err := t.cfg.Lost(ctx, life, t.life != ""); err != nil {
+			return none, err
+		}
+		if t.seen = 0; t.life == "" {
+			t.seen = s.last // nobody has asked for anything yet
+		}
+		t.life = life
+	}
+	if s.last == t.seen {
+		return none, nil
+	}
+	// The own row of each group that has changed: few, however many have.
+	var topics []string
+	told := map[string]bool{}
+	err = t.scan(ctx, t.cfg.Prefix+".row.*.*."+nameMark, t.seen, s.last, func(rows []Row) error {
+		for _, r := range rows {
+			if !told[r.Topic] {
+				told[r.Topic], topics = true, append(topics, r.Topic)
+			}
+		}
+		return nil
+	})
+	if err == nil && len(topics) > 0 {
+		err = t.cfg.Changed(ctx, topics, s.last)
+	}
+	if err == nil {
+		t.seen = s.last
+	}
+	return none, err
+}
+
+// Bounds of reading: what is asked for at once; how many more make it worth a consumer,
+// as the broker counts anew what is left at each get; how many of those there are.
+const (
+	manyRows      = 4 * readBatch
+	fetchRows     = 4096
+	readersAtOnce = 4
+	readTimeout   = 10 * time.Second
+)
 
 // Read hands over a topic's rows that changed after a place, at least up to another,
-// in the order of their changes; it returns the last one's place.
-func (t *Table) Read(ctx context.Context, topic string, after, until uint64, take func([]Row)) (uint64, error) {
-	subject := t.prefix + ".row." + token(topic) + ".>"
+// in the order of their changes.
+func (t *Table) Read(ctx context.Context, topic string, after, until uint64, take func([]Row) error) error {
+	return t.scan(ctx, t.cfg.Prefix+".row."+token(topic)+".>", after, until, take)
+}
+
+// scan is Read of rows whose subjects match.
+func (t *Table) scan(ctx context.Context, subject string, after, until uint64, take func([]Row) error) error {
 	for wait := time.Millisecond; ; {
 		var rows []Row
 		end, err := t.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch}, func(msg *nats.Msg) {
-			rows = append(rows, t.rowOf(msg))
+			rows = append(rows, t.rowOf(msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence")), msg.Data))
 		})
 		if err != nil {
-			return after, err
+			return err
 		}
 		if len(rows) > 0 {
 			after = rows[len(rows)-1].Seq
-			take(rows)
-		}
-		if len(rows) > 0 && parseSeq(end.Get("Nats-Num-Pending")) > 0 {
-			continue
+			if err := take(rows); err != nil {
+				return err
+			}
+			more := parseSeq(end.Get("Nats-Num-Pending"))
+			if more > manyRows {
+				if after, err = t.consume(ctx, subject, after, take); err != nil {
+					return err
+				}
+			}
+			if more > 0 {
+				continue
+			}
 		}
 		if after >= until {
-			return after, nil
+			return nil
 		}
 		// A replica that is behind; or the row there was changed once more, or faded.
-		if next, err := t.next(ctx, subject, after, 1<<62); err != nil || next == 0 {
-			return max(after, until), err
+		next, err := t.next(ctx, subject, after, 1<<62)
+		if err != nil {
+			return err
+		}
+		if next == 0 {
+			last, err := t.last(ctx, t.cfg.Prefix+".row.>")
+			if err == nil && last < until {
+				err = errStale // there is no such place: it is of another life
+			}
+			return err
 		}
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, 50*time.Millisecond)
 		case <-ctx.Done():
-			return after, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
 
-func (t *Table) rowOf(msg *nats.Msg) Row {
-	r := Row{Data: msg.Data, Seq: parseSeq(msg.Header.Get("Nats-Sequence"))}
-	parts := strings.Split(msg.Header.Get("Nats-Subject"), ".")
-	if n := len(parts); n >= 2 {
+// consume reads on to the end through a consumer of its own, which goes with it; it
+// returns the last row's place.
+func (t *Table) consume(ctx context.Context, subject string, after uint64, take func([]Row) error) (uint64, error) {
+	select {
+	case t.readers <- struct{}{}:
+		defer func() { <-t.readers }()
+	case <-ctx.Done():
+		return after, ctx.Err()
+	}
+	js, err := jetstream.New(t.nc)
+	if err != nil {
+		return after, err
+	}
+	making, cancel := context.WithTimeout(ctx, makeTimeout)
+	defer cancel()
+	consumer, err := js.CreateConsumer(making, t.name, jetstream.ConsumerConfig{
+		FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: readTimeout,
+	})
+	if err != nil {
+		return after, err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		defer cancel()
+		js.DeleteConsumer(ctx, t.name, consumer.CachedInfo().Name) // else it goes by itself
+	}()
+	for number, left := uint64(0), consumer.CachedInfo().NumPending; left > 0; {
+		batch, err := consumer.Fetch(int(min(left, fetchRows)), jetstream.FetchMaxWait(askTimeout))
+		if err != nil {
+			return after, err
+		}
+		var rows []Row
+		for msg := range batch.Messages() {
+			meta, err := msg.Metadata()
+			if err != nil {
+				return after, err
+			}
+			if number++; meta.Sequence.Consumer != number {
+				return after, errTorn
+			}
+			left = meta.NumPending
+			rows = append(rows, t.rowOf(msg.Subject(), meta.Sequence.Stream, msg.Data()))
+		}
+		if len(rows) == 0 { // it is over, or has gone
+			return after, batch.Error()
+		}
+		after = rows[len(rows)-1].Seq
+		if err := take(rows); err != nil {
+			return after, err
+		}
+	}
+	return after, nil
+}
+
+func (t *Table) rowOf(subject string, seq uint64, data []byte) Row {
+	r := Row{Data: data, Seq: seq}
+	parts := strings.Split(subject, ".")
+	if n := len(parts); n >= 3 {
+		topic, _ := encoding.DecodeString(parts[n-3])
 		group, _ := names.DecodeString(parts[n-2])
 		name, _ := names.DecodeString(strings.TrimPrefix(parts[n-1], nameMark))
-		r.Group, r.Name = string(group), string(name)
+		r.Topic, r.Group, r.Name = string(topic), string(group), string(name)
 	}
 	return r
 }
@@ -149,19 +300,30 @@ func (t *Table) rowOf(msg *nats.Msg) Row {
 // putTries is how often a batch is tried that the broker is too busy for.
 const putTries = 100
 
+// emptyAge is how much longer the own row of an empty group is kept than rows that fade:
+// who knows the group by it changes it from there.
+const emptyAge = 24 * time.Hour
+
 // Put puts rows of one group, at once where they are fewer than BatchLimit. from is
 // the place of the group's own row as the caller knows it; ErrConflict where it is
-// another. It returns the place of the last.
-func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows []Row) (uint64, error) {
+// another. empty: nothing is in the group any more, so that its own row fades as well. It
+// returns the place of the last.
+func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows []Row, empty bool) (uint64, error) {
+	fade := func(msg *nats.Msg, after time.Duration) {
+		msg.Header[jetstream.MsgTTLHeader] = []string{strconv.Itoa(int((after + time.Second - 1) / time.Second))}
+	}
 	some := false // are put
 	for tries := 0; ; {
 		n := min(len(rows), BatchLimit-1)
 		own := message(t.subject(topic, group, ""), nil, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
+		if empty && t.cfg.Age > 0 && n == len(rows) {
+			fade(own, t.cfg.Age+emptyAge)
+		}
 		messages := []*nats.Msg{own}
 		for _, r := range rows[:n] {
 			msg := message(t.subject(topic, group, r.Name), r.Data)
-			if r.Fades && t.age > 0 {
-				msg.Header[jetstream.MsgTTLHeader] = []string{strconv.Itoa(int((t.age + time.Second - 1) / time.Second))}
+			if r.Fades && t.cfg.Age > 0 {
+				fade(msg, t.cfg.Age)
 			}
 			messages = append(messages, msg)
 		}

@@ -29,6 +29,19 @@ func (p *Peers) Lost() []string {
 	return slices.Sorted(maps.Keys(p.lost))
 }
 
+// Hears says that no other is silent, nor was given up lately.
+func (p *Peers) Hears() bool {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.nodes {
+		if n.silent(now) {
+			return false
+		}
+	}
+	return len(p.lost) == 0
+}
+
 // heard notes a sign of life. Of a process that is new to us, or was silent for
 // longer than its beats are apart, all is asked. It says whether the process is there.
 func (p *Peers) heard(name string) bool {

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/natstest"
+)
+
+// behindProxies are hubs that share a broker of one server, each but the first behind a
+// proxy of its own.
+func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testHub, proxies []*natstest.Proxy, prefix string) {
+	t.Helper()
+	alone(t, "it makes its own")
+	prefix = newPrefix()
+	for i := range n {
+		url := broker.URL(0)
+		if i > 0 {
+			proxies = append(proxies, natstest.StartProxy(t, url))
+			url = proxies[i-1].URL()
+		}
+		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
+			return joinBrokerAt(t, url, 1, prefix, kept)
+		})
+		node.nodes = []*testHub{node}
+		nodes = append(nodes, node)
+	}
+	for _, node := range nodes {
+		eventually(t, func() bool { return len(node.Cluster.peers.Others()) == n-1 })
+	}
+	return nodes, proxies, prefix
+}
+
+// A hub that another does not hear, though both reach the broker, is given up, and not
+// told of a change. What is said after the change waits there until it is known.
+func TestEventsWaitForTheirMembership(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	a, b := nodes[0], nodes[1]
+	members := "/v1/tenants/acme/conversations/r/members"
+	status, _ := a.do(t, "PUT", members, `{"members":["0","stays"]}`)
+	is.Equal(status, http.StatusNoContent)
+	people := map[string]*testClient{"0": nil, "1": nil, "stays": nil}
+	for who := range people {
+		people[who] = b.open(t, "tenant=acme&profile="+who)
+	}
+	proxies[0].Rule(func(m *natstest.Message) natstest.Verdict {
+		return natstest.Verdict{Drop: strings.Contains(m.Subject, ".peer.")}
+	})
+	const changes = 20
+	for n := range changes { // the room has one of the two, by turns
+		out, in := fmt.Sprint(n%2), fmt.Sprint((n+1)%2)
+		eventually(t, func() bool { // once it is given up, at once
+			status, _ := a.do(t, "DELETE", members+"/"+out, "")
+			return status == http.StatusNoContent
+		})
+		status, _ := a.do(t, "PUT", members+"/"+in, "")
+		is.Equal(status, http.StatusNoContent)
+		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(n))
+	}
+	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
+	got := map[string][]string{}
+	for who, client := range people {
+		for event := client.next(t); event.Type != markerType; event = client.next(t) {
+			got[who] = append(got[who], string(openEnvelope(t, event).Payload))
+		}
+	}
+	want := map[string][]string{}
+	for n := range changes {
+		in := fmt.Sprint((n + 1) % 2)
+		want[in] = append(want[in], fmt.Sprint(n))
+		want["stays"] = append(want["stays"], fmt.Sprint(n))
+	}
+	is.Equal(got, want)
+}
+
+// The stream of a table is deleted: it is made anew, and changes are possible again; all
+// hubs agree on what is left, which is nothing; clients are told once that something is
+// missing, and operators what.
+func TestTheTableIsLost(t *testing.T) {
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	nodes, _, prefix := behindProxies(t, broker, 3)
+	room := "/v1/tenants/acme/conversations/r/members"
+	status, _ := nodes[0].do(t, "PUT", room, `{"members":["me","you"]}`)
+	is.Equal(status, http.StatusNoContent)
+	clients := []*testClient{nodes[0].open(t, meQuery), nodes[1].open(t, meQuery)}
+	nodes[2].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
+	cursor := clients[0].next(t).ID
+	clients[1].next(t)
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), prefix+"_table"))
+
+	for i, c := range clients {
+		is.Equal(c.until(t, "hub.closing").Type, "hub.closing") // sent back
+		again := nodes[i].back(t, cursor, meQuery)
+		is.True(strings.Contains(again.Ready.Data, `"resume":"partial"`))
+		is.True(strings.Contains(again.next(t).Data, `"reason":"unknown"`))
+		again.close()
+	}
+	for _, node := range nodes {
+		eventually(t, func() bool {
+			status, answer := node.do(t, "GET", room, "")
+			return status == http.StatusOK && len(answer["members"].([]any)) == 0
+		})
+		eventually(t, func() bool { return node.Stats().Log.Gone[KeptMembers] == 1 })
+	}
+	eventually(t, func() bool {
+		status, _ := nodes[1].do(t, "PUT", room, `{"members":["me"]}`)
+		return status == http.StatusNoContent
+	})
+	for _, node := range nodes {
+		_, answer := node.do(t, "GET", room, "")
+		is.Equal(len(answer["members"].([]any)), 1)
+	}
+	again := nodes[0].open(t, meQuery)
+	nodes[2].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")
+	is.Equal(string(openEnvelope(t, again.next(t)).Payload), "2")
+}
+
+// isRead says whether a message asks for a tenant's rows.
+func isRead(m *natstest.Message) bool {
+	return !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") && strings.HasSuffix(m.Subject, "_table") &&
+		!strings.Contains(string(m.Data), "*") // which a look has
+}
+
+// Who has a tenant's membership read, and does not wait for it, has it read all the same:
+// the next one does not begin anew.
+func TestReadingOutlivesWhoAsked(t *testing.T) {
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	status, _ := nodes[0].do(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["me","you"]}`)
+	is.Equal(status, http.StatusNoContent)
+	gate, asked := make(chan struct{}), make(chan struct{})
+	var reads atomic.Int32
+	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if isRead(m) {
+			if reads.Add(1) == 1 {
+				close(asked)
+			}
+			v.After = gate
+		}
+		return v
+	})
+	impatient, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() { left <- nodes[1].Know(impatient, "acme") }()
+	<-asked
+	leave()
+	is.True(errors.Is(<-left, context.Canceled))
+	close(gate)
+	is.NoErr(nodes[1].Know(t.Context(), "acme"))
+	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
+}
+
+// toldRooms are what a brokerRooms tells of one tenant's rooms.
+type toldRooms struct {
+	mu    sync.Mutex
+	rooms Rooms // guarded by mu
+}
+
+func (r *toldRooms) belong(_ string, room Room, changed []Belonging) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range changed {
+		r.rooms.Set(room, b)
+	}
+}
+
+// What was read for one who has let go of a tenant since is told nobody: somebody may have
+// begun anew, and know more.
+func TestAnOldReadingTellsNothing(t *testing.T) {
+	is := is.New(t)
+	alone(t, "it makes its own")
+	broker := natstest.Start(t, 1)
+	proxy := natstest.StartProxy(t, broker.URL(0))
+	prefix := newPrefix()
+	near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).rooms
+	var told toldRooms
+	far.Follow(told.belong, func(string) {})
+	near.Follow(func(string, Room, []Belonging) {}, func(string) {})
+	ctx, room := t.Context(), Room{KindGroup, "g"}
+	is.NoErr(near.Attach(ctx, "acme"))
+	is.NoErr(far.Attach(ctx, "acme"))
+	last := func() uint64 {
+		place, err := near.table.Last(ctx, "acme")
+		is.NoErr(err)
+		return place
+	}
+	change := func(member bool) {
+		_, version, err := near.Now(ctx, "acme", room)
+		is.NoErr(err)
+		b := Belonging{Profile: alice, Member: member, Stays: []Stay{{room, 0, 1 << 62}}}
+		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
+		is.NoErr(near.Change(ctx, "acme", room, 0, version, []Belonging{b}, !member))
+	}
+	change(true)
+	// The rows have come; that they are all, is not heard yet.
+	gate, held := make(chan struct{}), make(chan struct{})
+	var reply atomic.Value
+	var once sync.Once
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		switch {
+		case isRead(m) && reply.CompareAndSwap(nil, m.Reply):
+		case m.FromServer && m.Subject == reply.Load() && m.Header.Get("Status") == "204":
+			once.Do(func() {
+				v.After = gate
+				close(held)
+			})
+		}
+		return v
+	})
+	old := make(chan bool)
+	go func() { old <- far.reached("acme", last()) }()
+	<-held
+	far.Detach("acme")
+	change(false)
+	is.NoErr(far.Attach(ctx, "acme"))
+	is.True(!told.rooms.Has(room, alice))
+	close(gate)
+	is.Equal(<-old, false)
+	told.mu.Lock()
+	defer told.mu.Unlock()
+	is.True(!told.rooms.Has(room, alice)) // as the newer rows say
+}
+
+// Rooms that are empty leave the table in time, and can be used again, on hubs that know
+// them by what has gone.
+func TestEmptyRoomsLeaveTheTable(t *testing.T) {
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	nodes, _, prefix := behindProxies(t, broker, 2)
+	room := "/v1/tenants/acme/groups/g/members"
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	stream, err := js.Stream(t.Context(), prefix+"_table")
+	is.NoErr(err)
+	own := func() *jetstream.RawStreamMsg {
+		info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(">"))
+		is.NoErr(err)
+		for subject := range info.State.Subjects {
+			if strings.Contains(subject, base64.RawURLEncoding.EncodeToString([]byte("group:g"))+"._") && strings.HasSuffix(subject, "._") {
+				msg, err := stream.GetLastMsgForSubject(t.Context(), subject)
+				is.NoErr(err)
+				return msg
+			}
+		}
+		t.Fatal("the room has no row")
+		return nil
+	}
+	ttl := func(h nats.Header) string { return h.Get(jetstream.MsgTTLHeader) }
+	do := func(node *testHub, method, path string) {
+		t.Helper()
+		status, _ := node.do(t, method, room+path, "")
+		is.Equal(status, http.StatusNoContent)
+	}
+	do(nodes[0], "PUT", "/me")
+	is.Equal(ttl(own().Header), "")
+	do(nodes[0], "DELETE", "/me")
+	is.Equal(ttl(own().Header), fmt.Sprint(int((testLimits.TTL+24*time.Hour)/time.Second)))
+	do(nodes[1], "PUT", "/me")
+	is.Equal(ttl(own().Header), "")
+	do(nodes[1], "DELETE", "/me")
+	is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(own().Subject))) // as if it had faded
+	for _, node := range []*testHub{nodes[1], nodes[0]} {
+		do(node, "PUT", "/me")
+		_, answer := nodes[0].do(t, "GET", room, "")
+		is.Equal(len(answer["members"].([]any)), 1)
+		do(node, "DELETE", "/me")
+		is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(own().Subject)))
+	}
+}
+
+// Places of a history that is over say nothing of the next one: who belongs somewhere does
+// so from its beginning on.
+func TestRoomsInAnotherHistory(t *testing.T) {
+	is := is.New(t)
+	var rooms Rooms
+	room := Room{KindGroup, "g"}
+	rooms.Add(room, alice, 100)
+	rooms.Add(room, bob, 100)
+	rooms.Remove(room, bob, 200)
+	rooms.Unsure(150)
+	rooms.Restart()
+	is.Equal(rooms.Stays(alice), []Stay{{room, 0, 1<<64 - 1}})
+	is.Equal(*rooms.Reader(alice), Reader{Profile: alice, Rooms: []Stay{{room, 0, 1<<64 - 1}}})
+	is.Equal(rooms.Forgotten(), uint64(0))
+	is.True(!rooms.Remembers())
+	rooms.Clear()
+	is.True(rooms.Empty())
+	is.Equal(slices.Collect(rooms.Members(room)), nil)
+	is.Equal(rooms.Bytes(), (&Rooms{}).Bytes()) // nothing is left
+}
