@@ -45,7 +45,7 @@ const clockSlack = time.Second
 
 // judgeAll is all findings of a record, whose load is over.
 func judgeAll(r *record) []finding {
-	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails},
+	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice},
 		ordered: map[string][]*event{}, index: map[string]int{}, cursors: map[string]int{}, of: map[belonging][]*change{}}
 	for _, e := range r.events {
 		if e.place > 0 {
@@ -53,6 +53,9 @@ func judgeAll(r *record) []finding {
 		} else if !e.acked.IsZero() {
 			j.find("acknowledged, not stored", "%s", e)
 		}
+	}
+	for _, e := range r.twice {
+		j.find("stored twice", "%s", e)
 	}
 	for _, list := range j.ordered {
 		slices.SortFunc(list, func(a, b *event) int { return cmp.Compare(a.place, b.place) })

@@ -15,6 +15,7 @@ type record struct {
 	changes []*change
 	probes  []probe
 	trails  []*trail
+	twice   []*event // that are stored twice
 }
 
 func newRecord(kept int) *record { return &record{kept: kept, events: map[string]*event{}} }
