@@ -196,8 +196,11 @@ func plan(seed uint64, lasts time.Duration, only []string) (all []fault) {
 		f := fault{kind: names[random.IntN(len(names))], which: random.IntN(servers), at: after}
 		k := kinds[f.kind]
 		// Most are short: more happens then.
-		part := random.Float64()
-		f.lasts = (k.shortest + time.Duration(part*part*float64(k.longest-k.shortest))).Round(100 * time.Millisecond)
+		part := random.Float64() / 3
+		if random.IntN(3) == 0 {
+			part = 3 * part
+		}
+		f.lasts = (k.shortest + time.Duration(part*float64(k.longest-k.shortest))).Round(100 * time.Millisecond)
 		if n := len(all); n > 0 && after < all[n-1].lasts && k.server == kinds[all[n-1].kind].server {
 			f.at += all[n-1].lasts
 			at += all[n-1].lasts

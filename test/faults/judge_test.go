@@ -348,17 +348,21 @@ func (j *judge) readiness() {
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 func (e *event) String() string {
-	to := "all"
-	if e.room != "" {
-		to = "room " + e.room
-	} else if e.profile != "" {
-		to = e.profile
-	}
 	acked := "never"
 	if !e.acked.IsZero() {
 		acked = clock(e.acked)
 	}
-	return fmt.Sprintf("%s (place %d, to %s, begun %s, stored %s, acknowledged %s)", e.id, e.place, to, clock(e.begun), clock(e.at), acked)
+	return fmt.Sprintf("%s (place %d, to %s, begun %s, stored %s, acknowledged %s)", e.id, e.place, e.whom(), clock(e.begun), clock(e.at), acked)
+}
+
+func (e *event) whom() string {
+	switch {
+	case e.room != "":
+		return "room " + e.room
+	case e.profile != "":
+		return e.profile
+	}
+	return "all"
 }
 
 func (c *change) String() string {
@@ -395,7 +399,12 @@ func (f finding) around(j *record) string {
 		fmt.Fprintf(&b, "  %s %s%s\n", mark, f.trail.sights[i], place)
 	}
 	if n := len(f.places); n > 0 {
-		fmt.Fprintf(&b, "  places %v", f.places[:min(n, 20)])
+		b.WriteString("  about")
+		for _, e := range j.events {
+			if slices.Contains(f.places[:min(n, 20)], e.place) {
+				fmt.Fprintf(&b, " %d to %s,", e.place, e.whom())
+			}
+		}
 		if n > 20 {
 			fmt.Fprintf(&b, " … %d", f.places[n-1])
 		}

@@ -297,8 +297,8 @@ func (l *load) changeRooms(random *rand.Rand, tenant string) {
 	}
 }
 
-// subscribe has one person come and go. In the end who is steady is there, and so is
-// everybody with an even number; the others are gone.
+// subscribe has one person come and go, until the last fault is over: then who is fast is
+// gone, and the others stay.
 func (l *load) subscribe(random *rand.Rand, t *trail) {
 	cursor := ""
 	for l.ended.Err() == nil {
@@ -333,9 +333,7 @@ func (l *load) subscribe(random *rand.Rand, t *trail) {
 }
 
 // stays says who is there in the end.
-func stays(t *trail) bool {
-	return t.kind == "steady" || t.kind == "long away"
-}
+func stays(t *trail) bool { return t.kind != "fast" }
 
 // stream is one stream, on any hub, and says whether it was there.
 func (l *load) stream(random *rand.Rand, t *trail, cursor *string, stay time.Duration) bool {
@@ -377,17 +375,15 @@ func (l *load) stream(random *rand.Rand, t *trail, cursor *string, stay time.Dur
 	defer over.Stop()
 	left := context.AfterFunc(l.ended, cancel)
 	defer left()
-	if !stays(t) || t.kind != "steady" {
-		go func() {
-			select {
-			case <-l.settled:
-				if !stays(t) {
-					cancel()
-				}
-			case <-ctx.Done():
+	go func() {
+		select {
+		case <-l.settled:
+			if !stays(t) {
+				cancel()
 			}
-		}()
-	}
+		case <-ctx.Done():
+		}
+	}()
 	was := false
 	defer func() {
 		*cursor = events.LastEventID()
