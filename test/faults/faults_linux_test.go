@@ -126,7 +126,7 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	}
 	l.begin()
 	told.tell("all is well, seed %d", seed)
-	w.happen(seed, all, told)
+	w.happen(seed, all, told, r)
 	healed := time.Now()
 	told.tell("the last fault is over")
 	close(l.settled)

@@ -94,13 +94,13 @@ var kinds = map[string]kind{
 	"hub-cut": {2, time.Second, 15 * time.Second, false, func(w *world, i int, _ *rand.Rand) func() {
 		return lines(w.lines[i][:], (*natstest.Proxy).Cut)
 	}},
-	"server-isolated": {2, 3 * time.Second, 15 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
+	"server-isolated": {2, 3 * time.Second, 25 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
 		return lines(w.peers(i), (*natstest.Proxy).Silence)
 	}},
 	"leader-isolated": {2, 3 * time.Second, 15 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
 		return lines(w.peers(max(0, w.leader())), (*natstest.Proxy).Silence)
 	}},
-	"server-silent": {2, 3 * time.Second, 15 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
+	"server-silent": {2, 3 * time.Second, 25 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
 		all := w.peers(i)
 		for h := range hubs {
 			all = append(all, w.lines[h][i])
@@ -235,7 +235,7 @@ func (t *told) String() string {
 }
 
 // happen has a history happen, and returns when all of it is over.
-func (w *world) happen(seed uint64, all []fault, told *told) {
+func (w *world) happen(seed uint64, all []fault, told *told, r *record) {
 	var under sync.WaitGroup
 	var sort [2]sync.Mutex // one of a sort at a time: that which is slow to end is waited for
 	for i, f := range all {
@@ -250,14 +250,28 @@ func (w *world) happen(seed uint64, all []fault, told *told) {
 			told.tell("(the servers are not whole)")
 		}
 		random := rand.New(rand.NewPCG(seed, uint64(i)+1))
+		begun := time.Now()
 		undo := k.do(w, f.which, random)
 		told.tell("%s", f)
 		under.Go(func() {
 			defer one.Unlock()
 			time.Sleep(f.lasts)
 			undo()
+			switch {
+			case !k.server:
+				r.excuse(f.which, begun)
+			case f.kind == "quorum-lost":
+				r.excuse(-1, begun)
+			}
 			told.tell("  over: %s", f)
 		})
 	}
 	under.Wait()
+}
+
+// excuse notes that a hub could not take what was published until now.
+func (r *record) excuse(hub int, begun time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.away = append(r.away, away{hub, begun, time.Now()})
 }

@@ -45,7 +45,7 @@ const clockSlack = time.Second
 
 // judgeAll is all findings of a record, whose load is over.
 func judgeAll(r *record) []finding {
-	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice},
+	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice, away: r.away},
 		ordered: map[string][]*event{}, index: map[string]int{}, cursors: map[string]int{}, of: map[belonging][]*change{}}
 	for _, e := range r.events {
 		if e.place > 0 {
@@ -79,6 +79,7 @@ func judgeAll(r *record) []finding {
 		j.follow(t)
 	}
 	j.readiness()
+	j.outages()
 	return j.findings
 }
 
@@ -341,6 +342,34 @@ func (j *judge) readiness() {
 				}
 			}
 			flush()
+		}
+	}
+}
+
+// mostAway is how long a hub may take nothing although a majority of the servers works and
+// can be reached: a leader is elected in 10 s, and seen as gone before.
+const mostAway = 15 * time.Second
+
+// outages holds that hubs take what is published whenever they can.
+func (j *judge) outages() {
+	last := map[int]time.Time{}
+	slices.SortFunc(j.probes, func(a, b probe) int { return a.end.Compare(b.end) })
+	for _, p := range j.probes {
+		if !p.publish {
+			continue
+		}
+		since, ok := last[p.hub]
+		if !ok || p.status == 202 {
+			last[p.hub] = p.end
+		}
+		// What cannot be helped begins the time anew.
+		for _, a := range j.away {
+			if (a.hub == p.hub || a.hub < 0) && a.end.After(since) && a.begun.Before(p.end) {
+				since = a.end
+			}
+		}
+		if ok && p.status == 202 && p.end.Sub(since) > mostAway {
+			j.find("away", "hub %d took nothing for %.1f s from %s", p.hub, p.end.Sub(since).Seconds(), clock(since))
 		}
 	}
 }

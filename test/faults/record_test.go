@@ -16,6 +16,7 @@ type record struct {
 	probes  []probe
 	trails  []*trail
 	twice   []*event // that are stored twice
+	away    []away
 }
 
 func newRecord(kept int) *record { return &record{kept: kept, events: map[string]*event{}} }
@@ -43,6 +44,12 @@ type change struct {
 	member                bool
 	begun                 time.Time
 	done                  time.Time // zero: never
+}
+
+// away is a time in which a hub may not be able to take what is published.
+type away struct {
+	hub        int // -1: all of them
+	begun, end time.Time
 }
 
 // probe is what a hub said of itself, or did when it was given an event to publish.
