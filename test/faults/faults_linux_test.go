@@ -116,7 +116,7 @@ const (
 
 func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	w := newWorld(t, binaries...)
-	r := newRecord(kept)
+	r := w.r
 	l := newLoad(w, r, seed)
 	told := &told{}
 	learning, cancel := context.WithCancel(context.Background())
@@ -126,7 +126,7 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	}
 	l.begin()
 	told.tell("all is well, seed %d", seed)
-	w.happen(seed, all, told, r)
+	w.happen(seed, all, told)
 	healed := time.Now()
 	told.tell("the last fault is over")
 	close(l.settled)

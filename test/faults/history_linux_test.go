@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"context"
+	"encoding/base32"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -9,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/natstest"
 )
@@ -87,6 +91,22 @@ var kinds = map[string]kind{
 		}
 		return func() { w.startServer(i) }
 	}},
+	"hub-resized": {1, 200 * time.Millisecond, 2 * time.Second, false, func(w *world, i int, random *rand.Rand) func() {
+		w.hubs[i].kill()
+		for n, line := range w.hubs[i].env {
+			if strings.HasPrefix(line, events) {
+				w.hubs[i].env[n] = fmt.Sprint(events, kept*(1+random.IntN(3)))
+			}
+		}
+		return func() { w.startHub(i) }
+	}},
+	// What an operator may do with the broker's own tools.
+	"purged": {1, 200 * time.Millisecond, time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
+		if err := w.purge(tenants[i]); err != nil {
+			w.t.Log(err)
+		}
+		return func() {}
+	}},
 	// A line that is silent closes nothing, and what was said arrives when it is over.
 	"hub-silent": {3, 2 * time.Second, 15 * time.Second, false, func(w *world, i int, _ *rand.Rand) func() {
 		return lines(w.lines[i][:], (*natstest.Proxy).Silence)
@@ -114,6 +134,37 @@ var kinds = map[string]kind{
 	"drop-any":     {2, 2 * time.Second, 8 * time.Second, false, messages(.05, natstest.Verdict{Drop: true}, isLive, isAnswer, isOther)},
 	"late-answers": {2, 2 * time.Second, 8 * time.Second, false, messages(.3, natstest.Verdict{Late: 700 * time.Millisecond}, isAnswer)},
 	"late-any":     {2, 2 * time.Second, 8 * time.Second, false, messages(.1, natstest.Verdict{Late: 300 * time.Millisecond}, isLive, isAnswer, isOther)},
+}
+
+// events is the setting of how many are kept of a tenant.
+const events = "REALTIME_HISTORY_EVENTS="
+
+// purge removes all of a tenant's history but the last few events.
+func (w *world) purge(tenant string) error {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+	defer cancel()
+	js, err := jetstream.New(w.nc)
+	if err != nil {
+		return err
+	}
+	s, err := js.Stream(ctx, prefix+"_journal")
+	if err != nil {
+		return err
+	}
+	w.r.mu.Lock()
+	defer w.r.mu.Unlock()
+	p := purge{tenant: tenant, begun: time.Now()}
+	var places []uint64
+	for _, e := range w.r.events {
+		if e.tenant == tenant && e.place > 0 {
+			places = append(places, e.place)
+		}
+	}
+	slices.Sort(places)
+	p.until = places[max(0, len(places)-10)]
+	subject := prefix + ".ev." + base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(tenant))
+	w.r.purges = append(w.r.purges, p)
+	return s.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(p.until+1))
 }
 
 // peers are the lines between a server and the others.
@@ -235,7 +286,7 @@ func (t *told) String() string {
 }
 
 // happen has a history happen, and returns when all of it is over.
-func (w *world) happen(seed uint64, all []fault, told *told, r *record) {
+func (w *world) happen(seed uint64, all []fault, told *told) {
 	var under sync.WaitGroup
 	var sort [2]sync.Mutex // one of a sort at a time: that which is slow to end is waited for
 	for i, f := range all {
@@ -259,9 +310,9 @@ func (w *world) happen(seed uint64, all []fault, told *told, r *record) {
 			undo()
 			switch {
 			case !k.server:
-				r.excuse(f.which, begun)
+				w.r.excuse(f.which, begun)
 			case f.kind == "quorum-lost":
-				r.excuse(-1, begun)
+				w.r.excuse(-1, begun)
 			}
 			told.tell("  over: %s", f)
 		})

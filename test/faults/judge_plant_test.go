@@ -151,6 +151,20 @@ func TestJudge(t *testing.T) {
 			}
 			s.insert(s.sightOf("e8"), sight{at: s.at(7.5), what: connecting, id: "c2"}, sight{at: s.at(7.5), what: ready, said: "partial"}, sight{at: s.at(7.6), what: gap, id: "c7", said: "expired"})
 		}, nil},
+		"what an operator removed is told": {func(s *scene) {
+			s.r.purges = []purge{{"acme", 50, s.at(7.1), s.at(7.2)}}
+			for _, id := range []string{"e3", "e4", "e5"} {
+				s.cut(id)
+			}
+			s.insert(s.sightOf("e7"), sight{at: s.at(7.5), what: connecting, id: "c2"}, sight{at: s.at(7.5), what: ready, said: "partial"}, sight{at: s.at(7.6), what: gap, id: "c5", said: "expired"})
+		}, nil},
+		"what an operator removed is not told": {func(s *scene) {
+			s.r.purges = []purge{{"acme", 50, s.at(7.1), s.at(7.2)}}
+			for _, id := range []string{"e3", "e4", "e5"} {
+				s.cut(id)
+			}
+			s.insert(s.sightOf("e7"), sight{at: s.at(7.5), what: connecting, id: "c2"}, sight{at: s.at(7.5), what: ready, said: "complete"})
+		}, []string{"lost"}},
 		"and more than that is lost": {func(s *scene) {
 			s.r.kept = 2
 			for _, id := range []string{"e3", "e4", "e5", "e7"} {

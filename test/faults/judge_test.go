@@ -45,7 +45,7 @@ const clockSlack = time.Second
 
 // judgeAll is all findings of a record, whose load is over.
 func judgeAll(r *record) []finding {
-	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice, away: r.away},
+	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice, away: r.away, purges: r.purges},
 		ordered: map[string][]*event{}, index: map[string]int{}, cursors: map[string]int{}, of: map[belonging][]*change{}}
 	for _, e := range r.events {
 		if e.place > 0 {
@@ -218,6 +218,11 @@ func (j *judge) follow(t *trail) {
 
 // gone says whether something after an index was kept no more at a time.
 func (j *judge) gone(list []*event, after int, at time.Time) bool {
+	for _, p := range j.purges {
+		if p.begun.Before(at) && after+1 < len(list) && list[after+1].tenant == p.tenant && list[after+1].place <= p.until {
+			return true
+		}
+	}
 	stored := sort.Search(len(list), func(i int) bool { return list[i].at.After(at.Add(clockSlack)) })
 	return stored-(after+1) > j.kept
 }

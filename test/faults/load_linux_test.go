@@ -31,6 +31,7 @@ const (
 	publishers = 4                      // of each tenant
 	pause      = 100 * time.Millisecond // of a publisher, about
 	changing   = 400 * time.Millisecond // of who changes a tenant's rooms, about
+	manyStays  = 40                     // of one person in one room, one after the other, now and then
 	probing    = 250 * time.Millisecond // of each hub
 	patience   = 4 * time.Second        // for any answer: a hub has 2 s for a publish
 	prober     = "probe"                // the tenant of probes
@@ -290,10 +291,22 @@ func (l *load) changeRooms(random *rand.Rand, tenant string) {
 		member[belonging{c.tenant, c.room, c.profile}] = true
 	}
 	l.r.mu.Unlock()
-	for wait(l.ctx, about(random, changing)) {
+	for n := 0; wait(l.ctx, about(random, changing)); n++ {
 		b := belonging{tenant, rooms[1+random.IntN(len(rooms)-1)], person(random.IntN(people))}
-		member[b] = !member[b]
-		l.change(random, &change{tenant: b.tenant, room: b.room, profile: b.profile, member: member[b]})
+		times := 1
+		if random.IntN(40) == 0 {
+			times = 2 * manyStays // in and out and in
+		}
+		for i := range times {
+			if l.ctx.Err() != nil {
+				return
+			}
+			member[b] = !member[b]
+			l.change(random, &change{tenant: b.tenant, room: b.room, profile: b.profile, member: member[b]})
+			if times > 1 && member[b] {
+				l.say(random, &event{tenant: tenant, id: fmt.Sprint(tenant, ".stay.", n, ".", i), room: b.room})
+			}
+		}
 	}
 }
 
@@ -629,7 +642,10 @@ func (l *load) stored(within time.Duration) {
 // histories is what is wrong about the history, as each hub tells it.
 func (l *load) histories(ctx context.Context) (wrong []string) {
 	l.r.mu.Lock()
-	ordered := map[string][]string{}
+	ordered, purged := map[string][]string{}, map[string]uint64{}
+	for _, p := range l.r.purges {
+		purged[p.tenant] = p.until
+	}
 	var all []*event
 	for _, e := range l.r.events {
 		if e.place > 0 {
@@ -639,7 +655,9 @@ func (l *load) histories(ctx context.Context) (wrong []string) {
 	l.r.mu.Unlock()
 	slices.SortFunc(all, func(a, b *event) int { return int(a.place) - int(b.place) })
 	for _, e := range all {
-		ordered[e.tenant] = append(ordered[e.tenant], e.id)
+		if e.place > purged[e.tenant] {
+			ordered[e.tenant] = append(ordered[e.tenant], e.id)
+		}
 	}
 	for _, tenant := range tenants {
 		want := ordered[tenant]

@@ -17,6 +17,14 @@ type record struct {
 	trails  []*trail
 	twice   []*event // that are stored twice
 	away    []away
+	purges  []purge
+}
+
+// purge is of a tenant's history by an operator, up to a place.
+type purge struct {
+	tenant     string
+	until      uint64
+	begun, end time.Time
 }
 
 func newRecord(kept int) *record { return &record{kept: kept, events: map[string]*event{}} }

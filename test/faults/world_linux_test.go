@@ -46,6 +46,7 @@ type world struct {
 	lines  [hubs][servers]*natstest.Proxy
 	routes [servers][servers]*natstest.Proxy
 	nc     *nats.Conn // our own, past all proxies
+	r      *record
 }
 
 // server is a NATS server.
@@ -113,7 +114,7 @@ func (p *process) kill() { <-p.signal(syscall.SIGKILL) }
 // newWorld starts all of it. A hub of each binary is started, in turn.
 func newWorld(t *testing.T, binaries ...string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	w := &world{t: t, dir: t.TempDir(), r: newRecord(kept)}
 	var cluster [servers]int
 	for i := range servers {
 		w.servers[i] = &server{name: fmt.Sprint("n", i), dir: filepath.Join(w.dir, fmt.Sprint("store", i)), port: natstest.FreePort(t)}
@@ -182,7 +183,7 @@ func newWorld(t *testing.T, binaries ...string) *world {
 			}
 		}
 		h.env = append(h.env, "REALTIME_ADDR="+h.addr, "REALTIME_NATS_URL="+strings.Join(lines, ","), fmt.Sprint("REALTIME_NATS_REPLICAS=", servers), "REALTIME_NATS_PREFIX="+prefix,
-			fmt.Sprint("REALTIME_HISTORY_EVENTS=", kept), "REALTIME_HEARTBEAT="+heartbeat.String(), "REALTIME_DRAIN="+drain.String(), "REALTIME_MEMORY_BUDGET=67108864")
+			fmt.Sprint(events, kept), "REALTIME_HEARTBEAT="+heartbeat.String(), "REALTIME_DRAIN="+drain.String(), "REALTIME_MEMORY_BUDGET=67108864")
 		w.hubs[i] = h
 		w.startHub(i)
 	}
