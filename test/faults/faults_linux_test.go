@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -121,12 +122,11 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	told := &told{}
 	learning, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if err := l.learn(learning); err != nil {
-		t.Fatal(err)
-	}
+	var learned sync.WaitGroup
+	learned.Go(func() { l.learn(learning) })
 	l.begin()
 	told.tell("all is well, seed %d", seed)
-	w.happen(seed, all, told)
+	w.happen(seed, all, *lasts, told)
 	healed := time.Now()
 	told.tell("the last fault is over")
 	close(l.settled)
@@ -161,11 +161,12 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	if len(behind) > 0 {
 		say("behind", []string{fmt.Sprintf("%v after the end have not the last event: %s", eventsWithin, strings.Join(behind, ", "))})
 	}
-	l.stored(5 * time.Second)
+	l.stored(10 * time.Second)
 	say("history", l.histories(context.Background()))
 	l.end()
 	l.streaming.Wait()
 	cancel()
+	learned.Wait()
 
 	findings := append(judgeAll(r), others...)
 	var answers []string

@@ -285,8 +285,10 @@ func (t *told) String() string {
 	return strings.Join(t.lines, "\n")
 }
 
-// happen has a history happen, and returns when all of it is over.
-func (w *world) happen(seed uint64, all []fault, told *told) {
+// happen has a history happen, and returns when all of it is over. What does not begin in
+// its time, since the servers took long to be whole again, is left out.
+func (w *world) happen(seed uint64, all []fault, lasts time.Duration, told *told) {
+	end := time.Now().Add(lasts)
 	var under sync.WaitGroup
 	var sort [2]sync.Mutex // one of a sort at a time: that which is slow to end is waited for
 	for i, f := range all {
@@ -299,6 +301,10 @@ func (w *world) happen(seed uint64, all []fault, told *told) {
 		one.Lock()
 		if k.server && !w.whole() {
 			told.tell("(the servers are not whole)")
+		}
+		if time.Now().After(end) {
+			one.Unlock()
+			break
 		}
 		random := rand.New(rand.NewPCG(seed, uint64(i)+1))
 		begun := time.Now()

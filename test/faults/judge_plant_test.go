@@ -210,12 +210,12 @@ func TestJudge(t *testing.T) {
 		}, nil},
 		"a hub takes nothing for long": {func(s *scene) {
 			s.r.probes = append(s.r.probes, probe{hub: 1, publish: true, begun: s.at(0), end: s.at(.1), status: 202},
-				probe{hub: 1, publish: true, begun: s.at(16), end: s.at(17), status: 202})
+				probe{hub: 1, publish: true, begun: s.at(21), end: s.at(22), status: 202})
 		}, []string{"away"}},
 		"a hub can take nothing for long": {func(s *scene) {
-			s.r.away = []away{{1, s.at(1), s.at(16)}}
+			s.r.away = []away{{1, s.at(1), s.at(20)}}
 			s.r.probes = append(s.r.probes, probe{hub: 1, publish: true, begun: s.at(0), end: s.at(.1), status: 202},
-				probe{hub: 1, publish: true, begun: s.at(16), end: s.at(17), status: 202})
+				probe{hub: 1, publish: true, begun: s.at(21), end: s.at(22), status: 202})
 		}, nil},
 		"a hub does not answer at all": {func(s *scene) {
 			for i := range 20 {

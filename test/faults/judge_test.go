@@ -353,7 +353,7 @@ func (j *judge) readiness() {
 
 // mostAway is how long a hub may take nothing although a majority of the servers works and
 // can be reached: a leader is elected in 10 s, and seen as gone before.
-const mostAway = 15 * time.Second
+const mostAway = 20 * time.Second
 
 // outages holds that hubs take what is published whenever they can.
 func (j *judge) outages() {

@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"realtimehub/internal/sse"
 )
 
@@ -590,38 +588,37 @@ func (l *load) caughtUp(within time.Duration) (behind []string) {
 	}
 }
 
-// learn reads the stream as it grows, past all hubs: what is stored where. What was
-// stored is not given another place by anybody.
-func (l *load) learn(ctx context.Context) error {
-	js, err := jetstream.New(l.w.nc)
-	if err != nil {
-		return err
-	}
-	c, err := js.OrderedConsumer(ctx, prefix+"_journal", jetstream.OrderedConsumerConfig{FilterSubjects: []string{prefix + ".ev.*"}})
-	if err != nil {
-		return err
-	}
-	_, err = c.Consume(func(msg jetstream.Msg) {
-		meta, err := msg.Metadata()
-		if err != nil {
-			return
+// learn reads the stream as it grows, past all hubs, until ctx ends: what is stored where.
+// It asks the leader, for one message after the other: nothing is lost on the way.
+func (l *load) learn(ctx context.Context) {
+	for after := uint64(0); ctx.Err() == nil; {
+		question, _ := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": prefix + ".ev.*"})
+		msg, err := l.w.nc.Request("$JS.API.STREAM.MSG.GET."+prefix+"_journal", question, time.Second)
+		var answer struct {
+			Message struct {
+				Seq  uint64
+				Data []byte
+				Time time.Time
+			}
 		}
-		var stored struct{ ID, TenantID string }
-		if json.Unmarshal(msg.Data(), &stored) != nil || stored.TenantID == prober {
-			return
+		if err != nil || json.Unmarshal(msg.Data, &answer) != nil || answer.Message.Seq <= after {
+			wait(ctx, 50*time.Millisecond) // there is no more, or no leader
+			continue
+		}
+		after = answer.Message.Seq
+		var stored struct{ ID string }
+		if json.Unmarshal(answer.Message.Data, &stored) != nil {
+			continue
 		}
 		l.r.mu.Lock()
-		defer l.r.mu.Unlock()
-		e := l.r.events[stored.ID]
-		if e == nil {
-			return
+		if e := l.r.events[stored.ID]; e != nil {
+			if e.place != 0 {
+				l.r.twice = append(l.r.twice, e)
+			}
+			e.place, e.at = after, answer.Message.Time
 		}
-		if e.place != 0 && e.place != meta.Sequence.Stream {
-			l.r.twice = append(l.r.twice, e)
-		}
-		e.place, e.at = meta.Sequence.Stream, meta.Timestamp
-	})
-	return err
+		l.r.mu.Unlock()
+	}
 }
 
 // stored waits until all that was acknowledged was read from the stream.
