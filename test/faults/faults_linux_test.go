@@ -26,6 +26,7 @@ var (
 	seeds  = flag.String("faults.seeds", "1", "of histories, with commas")
 	only   = flag.String("faults.only", "", "kinds of faults, with commas; empty: all")
 	other  = flag.String("faults.other", "", "a commit: one of the hubs is built from it")
+	dry    = flag.Bool("faults.plan", false, "only say what would happen")
 	clocks = flag.Bool("faults.clocks", true, "one of the hubs has a clock that is an hour ahead")
 )
 
@@ -39,7 +40,10 @@ func TestHistories(t *testing.T) {
 	if *long {
 		*lasts, *seeds = 10*time.Minute, "1,2,3"
 	}
-	binaries := binaries(t)
+	var binaries []string
+	if !*dry {
+		binaries = build(t)
+	}
 	var kinds []string
 	if *only != "" {
 		kinds = strings.Split(*only, ",")
@@ -49,15 +53,20 @@ func TestHistories(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Run("seed "+text, func(t *testing.T) { history(t, seed, plan(seed, *lasts, kinds), binaries) })
+		all := plan(seed, *lasts, kinds)
+		if *dry {
+			t.Logf("seed %d: %v", seed, all)
+			continue
+		}
+		t.Run("seed "+text, func(t *testing.T) { history(t, seed, all, binaries) })
 	}
 }
 
-// binaries are those of the hubs.
-func binaries(t *testing.T) []string {
+// build makes the hubs.
+func build(t *testing.T) []string {
 	t.Helper()
 	dir := t.TempDir()
-	build := func(from, name string, args ...string) string {
+	hub := func(from, name string, args ...string) string {
 		binary := filepath.Join(dir, name)
 		cmd := exec.Command("go", append(append([]string{"build", "-o", binary}, args...), "realtimehub")...)
 		cmd.Dir = from
@@ -66,10 +75,10 @@ func binaries(t *testing.T) []string {
 		}
 		return binary
 	}
-	all := []string{build("", "hub"), "", ""}
+	all := []string{hub("", "hub"), "", ""}
 	all[1], all[2] = all[0], all[0]
 	if *clocks {
-		all[1] = build("", "hub-ahead", "-overlay", ahead(t, dir))
+		all[1] = hub("", "hub-ahead", "-overlay", ahead(t, dir))
 	}
 	if *other != "" {
 		source := filepath.Join(dir, "other")
@@ -77,7 +86,7 @@ func binaries(t *testing.T) []string {
 		if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		all[2] = build(source, "hub-other")
+		all[2] = hub(source, "hub-other")
 	}
 	return all
 }
