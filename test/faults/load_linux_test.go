@@ -379,7 +379,11 @@ func (l *load) stream(random *rand.Rand, t *trail, cursor *string, stay time.Dur
 		// What comes without an id has the last one's.
 		events.Reset(io.MultiReader(strings.NewReader("id: "+*cursor+"\n\n"), res.Body))
 	}
-	events.OnQuiet = func() { silent.Reset(3 * heartbeat) }
+	quiet := 3 * heartbeat
+	if t.kind == "steady" {
+		quiet = time.Hour // as a stock EventSource, which never gives up
+	}
+	events.OnQuiet = func() { silent.Reset(quiet) }
 	t.add(sight{at: asked, hub: hub, what: connecting, id: *cursor})
 	o := &open{hub: hub, told: map[string]string{}}
 	over := time.AfterFunc(stay, cancel)
@@ -415,7 +419,7 @@ func (l *load) stream(random *rand.Rand, t *trail, cursor *string, stay time.Dur
 			see(closed, events.LastEventID(), why)
 			return was
 		}
-		silent.Reset(3 * heartbeat)
+		silent.Reset(quiet)
 		var data struct {
 			ID, Type, Reason, Resume, Cursor string
 			Payload                          json.RawMessage
