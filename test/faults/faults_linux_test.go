@@ -40,13 +40,16 @@ func TestHistories(t *testing.T) {
 	if *long {
 		*lasts, *seeds = 10*time.Minute, "1,2,3"
 	}
-	var binaries []string
-	if !*dry {
-		binaries = build(t)
-	}
 	var kinds []string
 	if *only != "" {
 		kinds = strings.Split(*only, ",")
+	}
+	if end, ok := t.Deadline(); ok && !*dry && time.Until(end) < time.Duration(1+strings.Count(*seeds, ","))*(*lasts+2*time.Minute) {
+		t.Fatal("this takes longer than the test may take: -timeout 1h")
+	}
+	var binaries []string
+	if !*dry {
+		binaries = build(t)
 	}
 	for text := range strings.SplitSeq(*seeds, ",") {
 		seed, err := strconv.ParseUint(text, 10, 64)
@@ -164,7 +167,7 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	if len(wrong) == 0 {
 		told.tell("presence is right since %s", clock(right))
 	}
-	l.finish()
+	l.finish(eventsWithin)
 	told.tell("the last event is published")
 	behind := l.caughtUp(eventsWithin)
 	if len(behind) > 0 {
@@ -176,6 +179,8 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	l.streaming.Wait()
 	cancel()
 	learned.Wait()
+
+	say("never answered", l.unanswered())
 
 	findings := append(judgeAll(r), others...)
 	var answers []string

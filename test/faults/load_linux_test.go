@@ -78,6 +78,8 @@ type load struct {
 	ctx       context.Context // of those who publish and change rooms
 	stop      context.CancelFunc
 	working   sync.WaitGroup
+	calling   context.Context // of calls that are repeated until they are answered well
+	giveUp    context.CancelFunc
 	settled   chan struct{}   // closed when nobody comes and goes any more
 	ended     context.Context // of streams
 	end       context.CancelFunc
@@ -101,6 +103,7 @@ type open struct {
 func newLoad(w *world, r *record, seed uint64) *load {
 	l := &load{w: w, r: r, seed: seed, settled: make(chan struct{})}
 	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.calling, l.giveUp = context.WithCancel(context.Background())
 	l.ended, l.end = context.WithCancel(context.Background())
 	return l
 }
@@ -216,9 +219,9 @@ func (l *load) say(random *rand.Rand, batch ...*event) {
 		l.r.events[e.id] = e
 	}
 	l.r.mu.Unlock()
-	for tries := 0; tries < 2000 && l.ended.Err() == nil; tries++ {
+	for l.calling.Err() == nil {
 		hub := random.IntN(hubs)
-		status, answer, err := call(l.ended, "POST", l.w.hubs[hub].addr, path, body)
+		status, answer, err := call(l.calling, "POST", l.w.hubs[hub].addr, path, body)
 		l.count(answered("publish", status, answer, err))
 		l.r.mu.Lock()
 		for _, e := range batch {
@@ -243,7 +246,7 @@ func (l *load) say(random *rand.Rand, batch ...*event) {
 		if err == nil && status < 500 && status != 429 {
 			return
 		}
-		wait(l.ended, about(random, 100*time.Millisecond))
+		wait(l.calling, about(random, 100*time.Millisecond))
 	}
 }
 
@@ -266,9 +269,9 @@ func (l *load) change(random *rand.Rand, c *change) {
 	l.r.mu.Lock()
 	l.r.changes = append(l.r.changes, c)
 	l.r.mu.Unlock()
-	for l.ended.Err() == nil {
+	for l.calling.Err() == nil {
 		hub := random.IntN(hubs)
-		status, answer, err := call(l.ended, method, l.w.hubs[hub].addr, fmt.Sprintf("/v1/tenants/%s/conversations/%s/members/%s", c.tenant, c.room, c.profile), nil)
+		status, answer, err := call(l.calling, method, l.w.hubs[hub].addr, fmt.Sprintf("/v1/tenants/%s/conversations/%s/members/%s", c.tenant, c.room, c.profile), nil)
 		l.count(answered("change", status, answer, err))
 		if err == nil && status == http.StatusNoContent {
 			l.r.mu.Lock()
@@ -276,7 +279,7 @@ func (l *load) change(random *rand.Rand, c *change) {
 			l.r.mu.Unlock()
 			return
 		}
-		wait(l.ended, about(random, 100*time.Millisecond))
+		wait(l.calling, about(random, 100*time.Millisecond))
 	}
 }
 
@@ -563,15 +566,33 @@ func (l *load) probe(hub int, publish bool) {
 	}
 }
 
-// finish has the publishers end, and one event follow for everybody in each tenant.
-func (l *load) finish() {
+// finish has the publishers end, and one event follow for everybody in each tenant. What
+// is not answered well by then, with all faults over for long, never will be.
+func (l *load) finish(within time.Duration) {
 	l.stop()
+	over := time.AfterFunc(within, l.giveUp)
+	defer over.Stop()
 	l.working.Wait()
 	l.probed.Wait()
 	random := l.random(1)
 	for _, tenant := range tenants {
 		l.say(random, &event{tenant: tenant, id: tenant + ".end"})
 	}
+}
+
+// unanswered is what was never done.
+func (l *load) unanswered() (list []string) {
+	for _, e := range l.r.events {
+		if e.acked.IsZero() {
+			list = append(list, fmt.Sprintf("%s; %s", e, strings.Join(e.tries, ", ")))
+		}
+	}
+	for _, c := range l.r.changes {
+		if c.done.IsZero() {
+			list = append(list, fmt.Sprintf("%s of %s in %s", c, c.profile, c.tenant))
+		}
+	}
+	return list
 }
 
 // caughtUp waits until whoever is there has the last event, and says who has not.
