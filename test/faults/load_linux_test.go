@@ -614,11 +614,13 @@ func (l *load) caughtUp(within time.Duration) (behind []string) {
 }
 
 // learn reads the stream as it grows, past all hubs, until ctx ends: what is stored where.
-// It asks the leader, for one message after the other: nothing is lost on the way.
+// It asks the leader, for one message after the other, so that nothing is lost on the way;
+// and through another server where one knows of no more, as the one may be cut off.
 func (l *load) learn(ctx context.Context) {
-	for after := uint64(0); ctx.Err() == nil; {
+	after, through := uint64(0), 0
+	for ctx.Err() == nil {
 		question, _ := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": prefix + ".ev.*"})
-		msg, err := l.w.nc.Request("$JS.API.STREAM.MSG.GET."+prefix+"_journal", question, time.Second)
+		msg, err := l.w.each[through].Request("$JS.API.STREAM.MSG.GET."+prefix+"_journal", question, 300*time.Millisecond)
 		var answer struct {
 			Message struct {
 				Seq  uint64
@@ -627,7 +629,8 @@ func (l *load) learn(ctx context.Context) {
 			}
 		}
 		if err != nil || json.Unmarshal(msg.Data, &answer) != nil || answer.Message.Seq <= after {
-			wait(ctx, 50*time.Millisecond) // there is no more, or no leader
+			through = (through + 1) % servers
+			wait(ctx, 20*time.Millisecond)
 			continue
 		}
 		after = answer.Message.Seq

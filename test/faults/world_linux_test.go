@@ -45,7 +45,10 @@ type world struct {
 	// lines are of a hub to a server, routes of a server to another.
 	lines  [hubs][servers]*natstest.Proxy
 	routes [servers][servers]*natstest.Proxy
-	nc     *nats.Conn // our own, past all proxies
+	// Our own connections, past all proxies: to any server, and to each.
+	nc   *nats.Conn
+	each [servers]*nats.Conn
+
 	r      *record
 }
 
@@ -166,11 +169,10 @@ func newWorld(t *testing.T, binaries ...string) *world {
 	for _, s := range w.servers {
 		urls = append(urls, fmt.Sprint("nats://127.0.0.1:", s.port))
 	}
-	var err error
-	if w.nc, err = nats.Connect(strings.Join(urls, ","), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2)); err != nil {
-		t.Fatal(err)
+	w.nc = w.connect(strings.Join(urls, ","))
+	for i, url := range urls {
+		w.each[i] = w.connect(url)
 	}
-	t.Cleanup(w.nc.Close)
 	for i := range hubs {
 		var lines []string
 		for k := range servers {
@@ -191,6 +193,16 @@ func newWorld(t *testing.T, binaries ...string) *world {
 		w.awaitHub(i)
 	}
 	return w
+}
+
+func (w *world) connect(urls string) *nats.Conn {
+	w.t.Helper()
+	nc, err := nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(nc.Close)
+	return nc
 }
 
 func (w *world) startServer(i int) {
