@@ -49,7 +49,7 @@ type world struct {
 	nc   *nats.Conn
 	each [servers]*nats.Conn
 
-	r      *record
+	r *record
 }
 
 // server is a NATS server.
