@@ -127,13 +127,16 @@ var kinds = map[string]kind{
 		}
 		return lines(all, (*natstest.Proxy).Silence)
 	}},
-	// Single messages between a hub and its servers.
-	"drop-live":    {3, 2 * time.Second, 8 * time.Second, false, messages(.1, natstest.Verdict{Drop: true}, isLive)},
-	"drop-answers": {3, 2 * time.Second, 8 * time.Second, false, messages(.2, natstest.Verdict{Drop: true}, isAnswer)},
-	"drop-both":    {3, 2 * time.Second, 8 * time.Second, false, messages(.2, natstest.Verdict{Drop: true}, isLive, isAnswer)},
-	"drop-any":     {2, 2 * time.Second, 8 * time.Second, false, messages(.05, natstest.Verdict{Drop: true}, isLive, isAnswer, isOther)},
-	"late-answers": {2, 2 * time.Second, 8 * time.Second, false, messages(.3, natstest.Verdict{Late: 700 * time.Millisecond}, isAnswer)},
-	"late-any":     {2, 2 * time.Second, 8 * time.Second, false, messages(.1, natstest.Verdict{Late: 300 * time.Millisecond}, isLive, isAnswer, isOther)},
+	// Messages between a hub and its servers. Of an answer of several the rest is lost with
+	// one, as it comes in order from one server.
+	"drop-live":      {3, 2 * time.Second, 8 * time.Second, false, messages(.1, natstest.Verdict{Drop: true}, true, isLive)},
+	"drop-answers":   {3, 2 * time.Second, 8 * time.Second, false, messages(.2, natstest.Verdict{Drop: true}, true, isAnswer)},
+	"drop-both":      {3, 2 * time.Second, 8 * time.Second, false, messages(.2, natstest.Verdict{Drop: true}, true, isLive, isAnswer)},
+	"drop-any":       {2, 2 * time.Second, 8 * time.Second, false, messages(.05, natstest.Verdict{Drop: true}, true, isLive, isAnswer, isOther)},
+	"late-questions": {2, 2 * time.Second, 8 * time.Second, false, messages(.3, natstest.Verdict{Late: 700 * time.Millisecond}, true, isQuestion)},
+	// And one in the middle of an answer alone, for which a route between servers has to
+	// break and come back within it: it happens only if it is asked for.
+	"drop-middles": {0, 2 * time.Second, 8 * time.Second, false, messages(.2, natstest.Verdict{Drop: true}, false, isMiddle)},
 }
 
 // events is the setting of how many are kept of a tenant.
@@ -196,24 +199,35 @@ func isAnswer(m *natstest.Message) bool {
 	return m.FromServer && strings.HasPrefix(m.Subject, "_INBOX.")
 }
 
+func isMiddle(m *natstest.Message) bool {
+	return isAnswer(m) && m.Header.Get("Nats-Num-Pending") != ""
+}
+
+func isQuestion(m *natstest.Message) bool {
+	return !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.")
+}
+
 func isOther(m *natstest.Message) bool {
 	return strings.HasSuffix(m.Verb, "MSG") || strings.HasSuffix(m.Verb, "PUB")
 }
 
-// messages has something happen to some of a hub's messages.
-func messages(share float64, verdict natstest.Verdict, of ...func(*natstest.Message) bool) func(*world, int, *rand.Rand) func() {
+// messages has something happen to some of a hub's messages, which are of any of some
+// sorts; to the rest of an answer too, if that is said.
+func messages(share float64, verdict natstest.Verdict, rest bool, of ...func(*natstest.Message) bool) func(*world, int, *rand.Rand) func() {
 	return func(w *world, i int, random *rand.Rand) func() {
-		var mu sync.Mutex // of random
+		var mu sync.Mutex
+		broken := map[string]bool{} // answers
 		rule := func(m *natstest.Message) natstest.Verdict {
 			if !isOther(m) || !slices.ContainsFunc(of, func(is func(*natstest.Message) bool) bool { return is(m) }) {
 				return natstest.Verdict{}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if random.Float64() < share {
-				return verdict
+			if !broken[m.Subject] && random.Float64() >= share {
+				return natstest.Verdict{}
 			}
-			return natstest.Verdict{}
+			broken[m.Subject] = rest && isAnswer(m)
+			return verdict
 		}
 		for _, p := range w.lines[i] {
 			p.Rule(rule)
