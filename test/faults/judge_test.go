@@ -131,6 +131,15 @@ func (j *judge) follow(t *trail) {
 		}
 		j.findings = append(j.findings, f)
 	}
+	// lacks is what was to come before an index, and has not.
+	lacks := func(before int, at time.Time) (lost []*event) {
+		for k := max(last, excused) + 1; k < before; k++ {
+			if list[k].begun.After(first) && j.due(list[k], t, asked, at) {
+				lost = append(lost, list[k])
+			}
+		}
+		return lost
+	}
 	for i, s := range t.sights {
 		switch s.what {
 		case connecting:
@@ -188,14 +197,8 @@ func (j *judge) follow(t *trail) {
 			} else if e.room != "" && j.member(belonging{t.tenant, e.room, t.profile}, asked, s.at) == no {
 				tell(i, "replayed to who had left", []*event{e}, "%s %s", e, j.story(e, t))
 			}
-			var missing []*event
-			for k := last + 1; k < at; k++ {
-				if list[k].begun.After(first) && k > excused && j.due(list[k], t, asked, s.at) {
-					missing = append(missing, list[k])
-				}
-			}
-			if len(missing) > 0 {
-				tell(i, "lost", missing, "%d of the %d places before %s; the first: %s %s", len(missing), at-last-1, e, missing[0], j.story(missing[0], t))
+			if lost := lacks(at, s.at); len(lost) > 0 {
+				tell(i, "lost", lost, "%d of the %d places before %s; the first: %s %s", len(lost), at-last-1, e, lost[0], j.story(lost[0], t))
 			}
 			last = at
 			if excused == len(list) {
@@ -204,14 +207,8 @@ func (j *judge) follow(t *trail) {
 		}
 	}
 	if !t.ended.IsZero() { // all that was published before was to come
-		var missing []*event
-		for k := last + 1; k < len(list); k++ {
-			if list[k].begun.After(first) && k > excused && j.due(list[k], t, asked, t.ended) {
-				missing = append(missing, list[k])
-			}
-		}
-		if len(missing) > 0 {
-			tell(len(t.sights)-1, "lost", missing, "%d, the last; the first: %s %s", len(missing), missing[0], j.story(missing[0], t))
+		if lost := lacks(len(list), t.ended); len(lost) > 0 {
+			tell(len(t.sights)-1, "lost", lost, "%d, the last; the first: %s %s", len(lost), lost[0], j.story(lost[0], t))
 		}
 	}
 }
