@@ -27,6 +27,7 @@ var (
 	only   = flag.String("faults.only", "", "kinds of faults, with commas; empty: all")
 	other  = flag.String("faults.other", "", "a commit: one of the hubs is built from it")
 	dry    = flag.Bool("faults.plan", false, "only say what would happen")
+	logs   = flag.String("faults.logs", "", "a folder for the hubs' logs of what failed")
 	clocks = flag.Bool("faults.clocks", true, "one of the hubs has a clock that is an hour ahead")
 )
 
@@ -199,7 +200,7 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 			sights[name]++
 		}
 	}
-	t.Logf("seed %d: %d events, %d changes, %v\n%s", seed, len(r.events), len(r.changes), sights, strings.Join(answers, ", "))
+	t.Logf("seed %d: %d events, %d changes, %v\n%s\nlongest without an acknowledgement: %s", seed, len(r.events), len(r.changes), sights, strings.Join(answers, ", "), r.longest())
 	if len(findings) == 0 {
 		t.Logf("what happened:\n%s", told)
 		return
@@ -216,10 +217,16 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 			t.Log(f.around(r))
 		}
 	}
-	for i := range hubs {
-		if path := os.Getenv("FAULTS_LOGS"); path != "" {
-			text, _ := os.ReadFile(w.hubs[i].logs)
-			os.WriteFile(filepath.Join(path, fmt.Sprintf("seed%d-hub%d.log", seed, i)), text, 0o600)
+	for i, h := range w.hubs {
+		if *logs == "" {
+			break
+		}
+		text, err := os.ReadFile(h.logs)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(*logs, fmt.Sprintf("seed%d-hub%d.log", seed, i)), text, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }

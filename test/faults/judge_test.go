@@ -376,6 +376,27 @@ func (j *judge) outages() {
 	}
 }
 
+// longest is how long each hub was without an acknowledgement at the most, for whatever
+// reason. The probes are in the order of their ends.
+func (r *record) longest() string {
+	last, most, from := map[int]time.Time{}, map[int]time.Duration{}, map[int]time.Time{}
+	for _, p := range r.probes {
+		if !p.publish || p.status != 202 {
+			continue
+		}
+		if since, ok := last[p.hub]; ok && p.end.Sub(since) > most[p.hub] {
+			most[p.hub], from[p.hub] = p.end.Sub(since), since
+		}
+		last[p.hub] = p.end
+	}
+	var lines []string
+	for hub, d := range most {
+		lines = append(lines, fmt.Sprintf("hub %d %.1f s from %s", hub, d.Seconds(), clock(from[hub])))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, ", ")
+}
+
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 func (e *event) String() string {

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -243,23 +242,6 @@ func (w *world) await(name string, is func() bool) bool {
 		}
 	}
 	return true
-}
-
-// said is the end of what a hub logged.
-func (w *world) said(i int) string {
-	file, err := os.Open(w.hubs[i].logs)
-	if err != nil {
-		return err.Error()
-	}
-	defer file.Close()
-	var lines []string
-	for all := bufio.NewScanner(file); all.Scan(); {
-		lines = append(lines, all.Text())
-		if len(lines) > 60 {
-			lines = lines[1:]
-		}
-	}
-	return strings.Join(lines, "\n")
 }
 
 // cluster is what the servers say of the stream.
