@@ -64,8 +64,8 @@ var kinds = map[string]kind{
 		w.servers[i].kill()
 		return func() { w.startServer(i) }
 	}},
-	"leader-kill": {2, 200 * time.Millisecond, 6 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
-		i = max(0, w.leader())
+	"leader-kill": {2, 200 * time.Millisecond, 6 * time.Second, true, func(w *world, _ int, _ *rand.Rand) func() {
+		i := max(0, w.leader())
 		w.servers[i].kill()
 		return func() { w.startServer(i) }
 	}},
@@ -73,8 +73,8 @@ var kinds = map[string]kind{
 		w.servers[i].signal(syscall.SIGSTOP)
 		return func() { w.servers[i].signal(syscall.SIGCONT) }
 	}},
-	"leader-pause": {2, 2 * time.Second, 12 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
-		i = max(0, w.leader())
+	"leader-pause": {2, 2 * time.Second, 12 * time.Second, true, func(w *world, _ int, _ *rand.Rand) func() {
+		i := max(0, w.leader())
 		w.servers[i].signal(syscall.SIGSTOP)
 		return func() { w.servers[i].signal(syscall.SIGCONT) }
 	}},
