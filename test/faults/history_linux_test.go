@@ -60,24 +60,10 @@ var kinds = map[string]kind{
 		w.hubs[i].signal(syscall.SIGSTOP)
 		return func() { w.hubs[i].signal(syscall.SIGCONT) }
 	}},
-	"server-kill": {2, 200 * time.Millisecond, 6 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
-		w.servers[i].kill()
-		return func() { w.startServer(i) }
-	}},
-	"leader-kill": {2, 200 * time.Millisecond, 6 * time.Second, true, func(w *world, _ int, _ *rand.Rand) func() {
-		i := max(0, w.leader())
-		w.servers[i].kill()
-		return func() { w.startServer(i) }
-	}},
-	"server-pause": {2, 2 * time.Second, 12 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
-		w.servers[i].signal(syscall.SIGSTOP)
-		return func() { w.servers[i].signal(syscall.SIGCONT) }
-	}},
-	"leader-pause": {2, 2 * time.Second, 12 * time.Second, true, func(w *world, _ int, _ *rand.Rand) func() {
-		i := max(0, w.leader())
-		w.servers[i].signal(syscall.SIGSTOP)
-		return func() { w.servers[i].signal(syscall.SIGCONT) }
-	}},
+	"server-kill":  {2, 200 * time.Millisecond, 6 * time.Second, true, killServer},
+	"leader-kill":  {2, 200 * time.Millisecond, 6 * time.Second, true, killServer},
+	"server-pause": {2, 2 * time.Second, 12 * time.Second, true, pauseServer},
+	"leader-pause": {2, 2 * time.Second, 12 * time.Second, true, pauseServer},
 	"quorum-lost": {1, 3 * time.Second, 10 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
 		k := (i + 1) % servers
 		w.servers[i].kill()
@@ -114,12 +100,8 @@ var kinds = map[string]kind{
 	"hub-cut": {2, time.Second, 15 * time.Second, false, func(w *world, i int, _ *rand.Rand) func() {
 		return lines(w.lines[i][:], (*natstest.Proxy).Cut)
 	}},
-	"server-isolated": {2, 3 * time.Second, 25 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
-		return lines(w.peers(i), (*natstest.Proxy).Silence)
-	}},
-	"leader-isolated": {2, 3 * time.Second, 15 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
-		return lines(w.peers(max(0, w.leader())), (*natstest.Proxy).Silence)
-	}},
+	"server-isolated": {2, 3 * time.Second, 25 * time.Second, true, isolateServer},
+	"leader-isolated": {2, 3 * time.Second, 15 * time.Second, true, isolateServer},
 	"server-silent": {2, 3 * time.Second, 25 * time.Second, true, func(w *world, i int, _ *rand.Rand) func() {
 		all := w.peers(i)
 		for h := range hubs {
@@ -137,6 +119,20 @@ var kinds = map[string]kind{
 	// And one in the middle of an answer alone, for which a route between servers has to
 	// break and come back within it: it happens only if it is asked for.
 	"drop-middles": {0, 2 * time.Second, 8 * time.Second, false, messages(.2, natstest.Verdict{Drop: true}, false, isMiddle)},
+}
+
+func killServer(w *world, i int, _ *rand.Rand) func() {
+	w.servers[i].kill()
+	return func() { w.startServer(i) }
+}
+
+func pauseServer(w *world, i int, _ *rand.Rand) func() {
+	w.servers[i].signal(syscall.SIGSTOP)
+	return func() { w.servers[i].signal(syscall.SIGCONT) }
+}
+
+func isolateServer(w *world, i int, _ *rand.Rand) func() {
+	return lines(w.peers(i), (*natstest.Proxy).Silence)
 }
 
 // events is the setting of how many are kept of a tenant.
@@ -246,10 +242,15 @@ func plan(seed uint64, lasts time.Duration, only []string) (all []fault) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	var names []string
 	for name, k := range kinds {
-		if len(only) == 0 || slices.Contains(only, name) {
-			for range k.often {
-				names = append(names, name)
+		often := k.often
+		if len(only) > 0 {
+			often = 0
+			if slices.Contains(only, name) {
+				often = max(1, k.often)
 			}
+		}
+		for range often {
+			names = append(names, name)
 		}
 	}
 	if len(names) == 0 {
@@ -266,9 +267,9 @@ func plan(seed uint64, lasts time.Duration, only []string) (all []fault) {
 			part = 3 * part
 		}
 		f.lasts = (k.shortest + time.Duration(part*float64(k.longest-k.shortest))).Round(100 * time.Millisecond)
-		if n := len(all); n > 0 && after < all[n-1].lasts && k.server == kinds[all[n-1].kind].server {
-			f.at += all[n-1].lasts
-			at += all[n-1].lasts
+		if n := len(all); n > 0 && k.server == kinds[all[n-1].kind].server {
+			f.at = max(after, all[n-1].lasts)
+			at += f.at - after
 		}
 		if at+f.lasts > lasts {
 			return all
@@ -314,11 +315,17 @@ func (w *world) happen(seed uint64, all []fault, lasts time.Duration, told *told
 		}
 		one.Lock()
 		if k.server && !w.whole() {
-			told.tell("(the servers are not whole)")
+			told.tell("left out, as the servers are not whole: %s", f)
+			one.Unlock()
+			continue
 		}
 		if time.Now().After(end) {
+			told.tell("left out, from %s on", f)
 			one.Unlock()
 			break
+		}
+		if strings.HasPrefix(f.kind, "leader-") {
+			f.which = max(0, w.leader())
 		}
 		random := rand.New(rand.NewPCG(seed, uint64(i)+1))
 		begun := time.Now()

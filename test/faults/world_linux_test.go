@@ -156,13 +156,15 @@ func newWorld(t *testing.T, binaries ...string) *world {
 		w.startServer(i)
 	}
 	for _, s := range w.servers {
-		w.await("a server", func() bool {
+		if !await(func() bool {
 			conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", s.port))
 			if err == nil {
 				conn.Close()
 			}
 			return err == nil
-		})
+		}) {
+			t.Fatalf("server %s does not come", s.name)
+		}
 	}
 	var urls []string
 	for _, s := range w.servers {
@@ -227,17 +229,18 @@ func (w *world) startHub(i int) {
 }
 
 func (w *world) awaitHub(i int) {
-	w.await(fmt.Sprint("hub ", i), func() bool {
+	if !await(func() bool {
 		status, _, err := call(w.t.Context(), "GET", w.hubs[i].addr, "/readyz", nil)
 		return err == nil && status == 200
-	})
+	}) {
+		w.t.Fatalf("hub %d does not come", i)
+	}
 }
 
-// await waits for what has to come.
-func (w *world) await(name string, is func() bool) bool {
+// await waits for what has to come, and says whether it came.
+func await(is func() bool) bool {
 	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Errorf("%s does not come", name)
 			return false
 		}
 	}
@@ -274,7 +277,7 @@ func (w *world) whole() bool {
 	if err != nil {
 		return false
 	}
-	return w.await("a whole cluster", func() bool {
+	return await(func() bool {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 3*time.Second)
 		defer cancel()
 		streams := js.ListStreams(ctx)
