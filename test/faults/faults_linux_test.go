@@ -41,9 +41,14 @@ func TestHistories(t *testing.T) {
 	if *long {
 		*lasts, *seeds = 10*time.Minute, "1,2,3"
 	}
-	var kinds []string
+	var named []string
 	if *only != "" {
-		kinds = strings.Split(*only, ",")
+		named = strings.Split(*only, ",")
+	}
+	for _, name := range named {
+		if _, ok := kinds[name]; !ok && name != "none" {
+			t.Fatalf("%q is no kind of faults; there are none and %q", name, slices.Sorted(maps.Keys(kinds)))
+		}
 	}
 	if end, ok := t.Deadline(); ok && !*dry && time.Until(end) < time.Duration(1+strings.Count(*seeds, ","))*(*lasts+2*time.Minute) {
 		t.Fatal("this takes longer than the test may take: -timeout 1h")
@@ -57,7 +62,7 @@ func TestHistories(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all := plan(seed, *lasts, kinds)
+		all := plan(seed, *lasts, named)
 		if *dry {
 			t.Logf("seed %d: %v", seed, all)
 			continue
