@@ -27,7 +27,7 @@ var (
 	only   = flag.String("faults.only", "", "kinds of faults, with commas; empty: all")
 	other  = flag.String("faults.other", "", "a commit: one of the hubs is built from it")
 	dry    = flag.Bool("faults.plan", false, "only say what would happen")
-	logs   = flag.String("faults.logs", "", "a folder for the hubs' logs of what failed")
+	logs   = flag.String("faults.logs", "", "a folder for the logs of hubs and servers where something failed")
 	clocks = flag.Bool("faults.clocks", true, "one of the hubs has a clock that is an hour ahead")
 )
 
@@ -222,13 +222,13 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 			t.Log(f.around(r))
 		}
 	}
-	for i, h := range w.hubs {
-		if *logs == "" {
-			break
-		}
-		text, err := os.ReadFile(h.logs)
+	if *logs == "" {
+		return
+	}
+	for _, path := range w.logs() {
+		text, err := os.ReadFile(path)
 		if err == nil {
-			err = os.WriteFile(filepath.Join(*logs, fmt.Sprintf("seed%d-hub%d.log", seed, i)), text, 0o600)
+			err = os.WriteFile(filepath.Join(*logs, fmt.Sprintf("seed%d-%s", seed, filepath.Base(path))), text, 0o600)
 		}
 		if err != nil {
 			t.Error(err)

@@ -54,8 +54,8 @@ type world struct {
 // server is a NATS server.
 type server struct {
 	process
-	name, dir, config string
-	port              int
+	name, dir, config, logs string
+	port                    int
 }
 
 // hub is one of ours.
@@ -119,7 +119,7 @@ func newWorld(t *testing.T, binaries ...string) *world {
 	w := &world{t: t, dir: t.TempDir(), r: newRecord(kept)}
 	var cluster [servers]int
 	for i := range servers {
-		w.servers[i] = &server{name: fmt.Sprint("n", i), dir: filepath.Join(w.dir, fmt.Sprint("store", i)), port: natstest.FreePort(t)}
+		w.servers[i] = &server{name: fmt.Sprint("n", i), dir: filepath.Join(w.dir, fmt.Sprint("store", i)), logs: filepath.Join(w.dir, fmt.Sprintf("server%d.log", i)), port: natstest.FreePort(t)}
 		cluster[i] = natstest.FreePort(t)
 	}
 	for i, s := range w.servers {
@@ -133,8 +133,8 @@ func newWorld(t *testing.T, binaries ...string) *world {
 		// Servers tell each other where others are: nobody is to be reached there, or they
 		// would find a way past the proxies.
 		s.config = filepath.Join(w.dir, s.name+".conf")
-		text := fmt.Sprintf("server_name: %s\nlisten: 127.0.0.1:%d\njetstream { store_dir: %q }\ncluster { name: test, listen: 127.0.0.1:%d, advertise: \"127.0.0.1:1\", no_advertise: true, routes: [%s] }\n",
-			s.name, s.port, s.dir, cluster[i], strings.Join(routes, ", "))
+		text := fmt.Sprintf("server_name: %s\nlog_file: %q\nlisten: 127.0.0.1:%d\njetstream { store_dir: %q }\ncluster { name: test, listen: 127.0.0.1:%d, advertise: \"127.0.0.1:1\", no_advertise: true, routes: [%s] }\n",
+			s.name, s.logs, s.port, s.dir, cluster[i], strings.Join(routes, ", "))
 		if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func newWorld(t *testing.T, binaries ...string) *world {
 			}
 			return err == nil
 		}) {
-			t.Fatalf("server %s does not come", s.name)
+			t.Fatalf("server %s does not come:\n%s", s.name, w.said(s.logs))
 		}
 	}
 	var urls []string
@@ -233,8 +233,31 @@ func (w *world) awaitHub(i int) {
 		status, _, err := call(w.t.Context(), "GET", w.hubs[i].addr, "/readyz", nil)
 		return err == nil && status == 200
 	}) {
-		w.t.Fatalf("hub %d does not come", i)
+		for _, s := range w.servers {
+			w.t.Logf("%s: %s", s.name, w.said(s.logs))
+		}
+		w.t.Fatalf("hub %d does not come:\n%s", i, w.said(w.hubs[i].logs))
 	}
+}
+
+// logs are the files to which hubs and servers write.
+func (w *world) logs() (paths []string) {
+	for _, h := range w.hubs {
+		paths = append(paths, h.logs)
+	}
+	for _, s := range w.servers {
+		paths = append(paths, s.logs)
+	}
+	return paths
+}
+
+// said is the end of a log.
+func (w *world) said(path string) []byte {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return text[max(0, len(text)-3000):]
 }
 
 // await waits for what has to come, and says whether it came.
