@@ -25,6 +25,7 @@ var (
 	lasts  = flag.Duration("faults.for", time.Minute, "how long a history is")
 	seeds  = flag.String("faults.seeds", "1", "of histories, with commas")
 	only   = flag.String("faults.only", "", "kinds of faults, with commas; empty: all")
+	of     = flag.String("faults.of", "", "a commit: the hubs are built from it; empty: from what is here")
 	other  = flag.String("faults.other", "", "a commit: one of the hubs is built from it")
 	dry    = flag.Bool("faults.plan", false, "only say what would happen")
 	logs   = flag.String("faults.logs", "", "a folder for the logs of hubs and servers where something failed")
@@ -84,18 +85,26 @@ func build(t *testing.T) []string {
 		}
 		return binary
 	}
-	all := []string{hub("", "hub"), "", ""}
-	all[1], all[2] = all[0], all[0]
-	if *clocks {
-		all[1] = hub("", "hub-ahead", "-overlay", ahead(t, dir))
-	}
-	if *other != "" {
-		source := filepath.Join(dir, "other")
-		script := fmt.Sprintf("mkdir %q && cd \"$(git rev-parse --show-toplevel)\" && git archive %q | tar -x -C %[1]q", source, *other)
+	// at is the source at a commit.
+	at := func(commit string) string {
+		source := filepath.Join(dir, "at-"+commit)
+		script := fmt.Sprintf("mkdir %q && cd \"$(git rev-parse --show-toplevel)\" && git archive %q | tar -x -C %[1]q", source, commit)
 		if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		all[2] = hub(source, "hub-other")
+		return source
+	}
+	source := ""
+	if *of != "" {
+		source = at(*of)
+	}
+	one := hub(source, "hub")
+	all := []string{one, one, one}
+	if *clocks {
+		all[1] = hub(source, "hub-ahead", "-overlay", ahead(t, dir))
+	}
+	if *other != "" {
+		all[2] = hub(at(*other), "hub-other")
 	}
 	return all
 }
