@@ -87,7 +87,7 @@ func build(t *testing.T) []string {
 	}
 	// at is the source at a commit.
 	at := func(commit string) string {
-		source := filepath.Join(dir, "at-"+commit)
+		source := filepath.Join(dir, fmt.Sprintf("at-%x", commit))
 		script := fmt.Sprintf("mkdir %q && cd \"$(git rev-parse --show-toplevel)\" && git archive %q | tar -x -C %[1]q", source, commit)
 		if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
