@@ -190,6 +190,11 @@ func history(t *testing.T, seed uint64, all []fault, binaries []string) {
 	}
 	l.stored(10 * time.Second)
 	say("history", l.histories(context.Background()))
+	for i, h := range w.hubs {
+		if !h.runs() {
+			say("a hub ended", []string{fmt.Sprintf("hub %d, which said\n%s", i, w.said(h.logs))})
+		}
+	}
 	l.end()
 	l.streaming.Wait()
 	cancel()

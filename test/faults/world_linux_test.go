@@ -111,6 +111,12 @@ func (p *process) signal(s os.Signal) <-chan struct{} {
 	return p.ended
 }
 
+func (p *process) runs() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil
+}
+
 func (p *process) kill() { <-p.signal(syscall.SIGKILL) }
 
 // newWorld starts all of it. A hub of each binary is started, in turn.
