@@ -206,7 +206,7 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 		}
 		data, err := json.Marshal(row)
 		is.NoErr(err)
-		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: ProfileRef{"user", who}.String(), Data: data}})
+		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: ProfileRef{"user", who}.String(), Data: data}}, false)
 		is.NoErr(err)
 	}
 	fresh := start(1000)

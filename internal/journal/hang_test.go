@@ -39,7 +39,7 @@ func TestAReplicaHangs(t *testing.T) {
 	for i := range rows {
 		rows[i] = Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
 	}
-	last, err := table.Put(t.Context(), "topic", "group", 0, rows)
+	last, err := table.Put(t.Context(), "topic", "group", 0, rows, false)
 	is.NoErr(err)
 
 	p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
