@@ -299,7 +299,7 @@ func TestRoomsInAnotherHistory(t *testing.T) {
 	rooms.Restart()
 	is.Equal(rooms.Stays(alice), []Stay{{room, 0, 1<<64 - 1}})
 	is.Equal(*rooms.Reader(alice), Reader{Profile: alice, Rooms: []Stay{{room, 0, 1<<64 - 1}}})
-	is.Equal(rooms.Forgotten(), uint64(0))
+	is.Equal(rooms.Forgotten(alice), uint64(0))
 	is.True(!rooms.Remembers())
 	rooms.Clear()
 	is.True(rooms.Empty())

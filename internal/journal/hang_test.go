@@ -61,10 +61,11 @@ func TestAReplicaHangs(t *testing.T) {
 		is.NoErr(err)
 		is.True(span.Oldest < places[0])
 		n := 0
-		after, err := table.Read(t.Context(), "topic", 0, last, func(rows []Row) { n += len(rows) })
-		is.NoErr(err)
+		is.NoErr(table.Read(t.Context(), "topic", 0, last, func(rows []Row) error {
+			n += len(rows)
+			return nil
+		}))
 		is.Equal(n, 51) // with the group's own
-		is.Equal(after, last)
 		again := it("k", "7")
 		one.append(again)
 		is.True(again.Duplicate)
