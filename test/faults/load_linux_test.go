@@ -558,6 +558,9 @@ func (l *load) probe(hub int, publish bool) {
 		}
 		p.end, p.code = time.Now(), ""
 		p.code, _ = answer["code"].(string)
+		if why, _ := answer["detail"].(string); !publish && strings.HasPrefix(why, "membership") {
+			continue // cannot be changed, it says; publishing does not show whether that is so
+		}
 		if l.ctx.Err() == nil {
 			l.r.mu.Lock()
 			l.r.probes = append(l.r.probes, p)
