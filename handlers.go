@@ -173,9 +173,7 @@ func (a *api) handler(inner bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
-		if reset(r) {
-			panic(http.ErrAbortHandler) // before it has cost anything
-		}
+		unlessReset(r)
 		r, over, err := lobby.Greet(w, r)
 		if err != nil {
 			panic(http.ErrAbortHandler) // an answer that nobody reads would be one more

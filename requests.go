@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
@@ -97,9 +98,14 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	}
 }
 
-// reset says that an HTTP/2 client has taken its request back. Who floods a hub with such
+// unlessReset ends a request that an HTTP/2 client has taken back. Who floods a hub with such
 // sends them faster than they are answered, so that most have been when their turn comes.
-func reset(r *http.Request) bool { return r.ProtoMajor > 1 && r.Context().Err() != nil }
+func unlessReset(r *http.Request) {
+	if r.ProtoMajor > 1 && r.Context().Err() != nil {
+		lobby.TakenBack(r)
+		panic(http.ErrAbortHandler)
+	}
+}
 
 // usualHead is what is counted of a request's head wherever a request is: what one takes
 // more is counted where it stays.

@@ -40,9 +40,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		sse.Header(w.Header())
 		return nil
 	}
-	if reset(r) {
-		panic(http.ErrAbortHandler)
-	}
+	unlessReset(r)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.TurnAway(tenant, ErrDescriptors)
@@ -54,6 +52,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if errors.Is(err, context.Canceled) {
+		unlessReset(r)
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
 	if err != nil {

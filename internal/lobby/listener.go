@@ -166,7 +166,7 @@ func (l *Lobby) open(g *guest) net.Conn {
 	if crowded {
 		runtime.Gosched() // who came before says who it is, and leaves its place
 	}
-	return &opened{Conn: c, socket: g.conn}
+	return &opened{Conn: c, guest: g}
 }
 
 // opened is a connection as net/http has it. One that never has to wait for its client lets
@@ -175,8 +175,8 @@ func (l *Lobby) open(g *guest) net.Conn {
 // else would wait for a second.
 type opened struct {
 	net.Conn
-	socket net.Conn
-	work   int // since others went on; whoever reads owns it
+	guest *guest
+	work  int // since others went on; whoever reads owns it
 }
 
 // What a connection may bring before others go on: so many bytes, and a read is as much
@@ -186,8 +186,18 @@ const (
 	mostWork = 8 << 10
 )
 
+// How much later a connection is read for each request that was taken back, and at most at
+// once.
+const (
+	takenPause = 5 * time.Millisecond
+	longPause  = 250 * time.Millisecond
+)
+
 // Read implements net.Conn.
 func (c *opened) Read(p []byte) (int, error) {
+	if taken := c.guest.taken.Swap(0); taken > 0 {
+		time.Sleep(min(time.Duration(taken)*takenPause, longPause))
+	}
 	n, err := c.Conn.Read(p)
 	if c.work += readWork + n; c.work >= mostWork {
 		c.work = 0
@@ -198,11 +208,11 @@ func (c *opened) Read(p []byte) (int, error) {
 
 // CloseWrite is for net/http, so that the last answer to who still sends is not lost.
 func (c *opened) CloseWrite() error {
-	if tcp, ok := c.socket.(*net.TCPConn); ok {
+	if tcp, ok := c.guest.conn.(*net.TCPConn); ok {
 		return tcp.CloseWrite()
 	}
 	return errors.ErrUnsupported
 }
 
 // NetConn is the socket, as of [crypto/tls.Conn].
-func (c *opened) NetConn() net.Conn { return c.socket }
+func (c *opened) NetConn() net.Conn { return c.guest.conn }

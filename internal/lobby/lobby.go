@@ -100,6 +100,7 @@ type guest struct {
 	all   int          // so many may be in the lobby that it enters; 0: any number
 	asked atomic.Int64 // when it first did, in Unix nanoseconds; 0: never
 	known atomic.Bool  // that it has proven something
+	taken atomic.Int64 // requests that were taken back, and for which its reader has not waited
 
 	// Guarded by lobby.mu.
 	place  *list.Element // nil: not in the lobby

@@ -450,7 +450,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 func TestWhoBringsMuchLetsOthersGoOn(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, size := range []int{9, 16 << 10} {
-		c := &opened{Conn: endless{}}
+		c := &opened{Conn: endless{}, guest: &guest{}}
 		var other atomic.Bool
 		go other.Store(true)
 		reads := 0
@@ -461,4 +461,29 @@ func TestWhoBringsMuchLetsOthersGoOn(t *testing.T) {
 			t.Errorf("it was read %d times before", reads)
 		}
 	}
+}
+
+// For each request that a client takes back its connection is read later; a proxy's is not.
+func TestWhoTakesRequestsBackIsReadLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{Proxies: Proxies{netip.MustParsePrefix("198.51.100.0/24")}})
+		wait := func(from string, times int) time.Duration {
+			socket, _ := r.come(from)
+			req := r.ask(socket)
+			c := &opened{Conn: endless{}, guest: guestOf(req)}
+			for range times {
+				TakenBack(req)
+			}
+			start := time.Now()
+			for range 10 {
+				c.Read(make([]byte, 9))
+			}
+			return time.Since(start)
+		}
+		is.Equal(wait(anna, 0), time.Duration(0))
+		is.Equal(wait(anna, 3), 3*takenPause)
+		is.Equal(wait(anna, 1000), longPause)
+		is.Equal(wait("198.51.100.1", 1000), time.Duration(0))
+	})
 }

@@ -70,6 +70,15 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v.over, nil
 }
 
+// TakenBack notes that a request was taken back before anything came of it. For each its
+// connection is read a little later, or one could send any number of them. A proxy's is
+// not: it is for many.
+func TakenBack(r *http.Request) {
+	if g := guestOf(r); g != nil && !g.lobby.cfg.Proxies.trusts(g.addr) {
+		g.taken.Add(1)
+	}
+}
+
 // name gives a request the address of its client.
 func (p Proxies) name(r *http.Request) {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)

@@ -57,7 +57,6 @@ var attacks = map[string]attack{
 	"open_bodies":       {do: openBodies},
 	"unread_streams":    {do: unreadStreams, beside: slowReader},
 	"resets":            {do: resets},
-	"fat_heads":         {do: fatHeads},
 	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true},
 }
 

