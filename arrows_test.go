@@ -115,7 +115,7 @@ var rooms = map[string][]string{
 	"doctor":         {"doctor", "sse"},
 	"limits":         {"quota"},
 	"proofs":         {"quota"},
-	"requests":       {"lobby", "quota", "strictjson"},
+	"requests":       {"quota", "strictjson"},
 	"administration": {"strictjson"},
 	"subscribing":    {"lobby", "reserve", "sse", "strictjson"},
 	"handlers":       {"lobby", "reserve", "sse"},

@@ -173,6 +173,11 @@ func (a *api) handler(inner bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
+		defer func() {
+			if isReset(r) {
+				lobby.TakenBack(r)
+			}
+		}()
 		unlessReset(r)
 		r, over, err := lobby.Greet(w, r)
 		if err != nil {

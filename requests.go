@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"realtimehub/internal/lobby"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
@@ -98,11 +97,13 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	}
 }
 
-// unlessReset ends a request that an HTTP/2 client has taken back. Who floods a hub with such
-// sends them faster than they are answered, so that most have been when their turn comes.
+// isReset says that an HTTP/2 client has taken its request back.
+func isReset(r *http.Request) bool { return r.ProtoMajor > 1 && r.Context().Err() != nil }
+
+// unlessReset ends a request that was taken back. Who floods a hub with such sends them
+// faster than they are answered, so that most have been when their turn comes.
 func unlessReset(r *http.Request) {
-	if r.ProtoMajor > 1 && r.Context().Err() != nil {
-		lobby.TakenBack(r)
+	if isReset(r) {
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -52,7 +52,6 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		c, err = s.hub.Connect(r.Context(), sub)
 	}
 	if errors.Is(err, context.Canceled) {
-		unlessReset(r)
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
 	if err != nil {

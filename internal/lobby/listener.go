@@ -186,17 +186,18 @@ const (
 	mostWork = 8 << 10
 )
 
-// How much later a connection is read for each request that was taken back, and at most at
-// once.
+// How much later a connection is read for each request that was taken back, and for how many
+// at a time: its end is not noticed meanwhile.
 const (
 	takenPause = 5 * time.Millisecond
-	longPause  = 250 * time.Millisecond
+	mostTaken  = 50
 )
 
 // Read implements net.Conn.
 func (c *opened) Read(p []byte) (int, error) {
-	if taken := c.guest.taken.Swap(0); taken > 0 {
-		time.Sleep(min(time.Duration(taken)*takenPause, longPause))
+	if taken := min(c.guest.taken.Load(), mostTaken); taken > 0 {
+		c.guest.taken.Add(-taken)
+		time.Sleep(time.Duration(taken) * takenPause)
 	}
 	n, err := c.Conn.Read(p)
 	if c.work += readWork + n; c.work >= mostWork {

@@ -70,9 +70,8 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v.over, nil
 }
 
-// TakenBack notes that a request was taken back before anything came of it. For each its
-// connection is read a little later, or one could send any number of them. A proxy's is
-// not: it is for many.
+// TakenBack notes that a client took a request back. For each its connection is read a
+// little later, or one could send any number of them. A proxy's is not: it is for many.
 func TakenBack(r *http.Request) {
 	if g := guestOf(r); g != nil && !g.lobby.cfg.Proxies.trusts(g.addr) {
 		g.taken.Add(1)
