@@ -59,7 +59,7 @@ type streams struct {
 
 // start makes the engine that writes them.
 func (x *streams) start(cfg sse.Config) {
-	x.openAtOnce(16 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
+	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
 	x.cuts = newCounts(CloseSlow, CloseNoisy)
