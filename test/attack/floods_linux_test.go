@@ -83,7 +83,7 @@ func (f *framed) send() bool {
 }
 
 // resets opens streams from far behind, again and again, and takes each back at once
-// (CVE-2023-44487): 60,000 a second.
+// (CVE-2023-44487): 20,000 a second.
 func resets(a *attacker) {
 	const together = 50
 	for range 9 {
@@ -94,7 +94,7 @@ func resets(a *attacker) {
 		a.count("no history", 1)
 	}
 	path, credential := "/v1/stream?presence=none&cursor="+first.Cursor, token(evil, "user:evil")
-	a.each(60, 1000, 60, func(int) {
+	a.each(20, 1000, 20, func(int) {
 		for f := a.framed(1 << 20); f != nil && a.ctx.Err() == nil; {
 			var streams []uint32
 			for range together {
