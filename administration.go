@@ -64,7 +64,9 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit)
+	l := a.list(r, who)
+	defer l.memory.close()
+	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
 	if err != nil {
 		return err
 	}
@@ -74,9 +76,8 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list := slices.Clone(page.list) // which was as long as the tenant is large
-	memory := a.quotas.Answer(r, who)
-	defer memory.close()
-	out, err := newRows(w, http.StatusOK, memory, "connections")
+	l.memory.back(0)
+	out, err := newRows(w, http.StatusOK, l.memory, "connections")
 	if err != nil {
 		return err
 	}

@@ -383,8 +383,10 @@ type connectionPage struct {
 	more  bool // follow
 }
 
-// cut is the page of a whole list that comes after an id; a limit of 0 is none.
+// cut is the page of a whole list, in any order, that comes after an id; a limit of 0 is
+// none.
 func cut(list []*Connection, after string, limit int) connectionPage {
+	slices.SortFunc(list, compareIDs)
 	p := connectionPage{list, len(list), false}
 	if after != "" {
 		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
@@ -402,9 +404,19 @@ func cut(list []*Connection, after string, limit int) connectionPage {
 }
 
 // Connections are a tenant's, or one profile's, wherever they are: a page of those after
-// an id. ErrSilent: a hub that is there does not answer.
-func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef, after string, limit int) (connectionPage, error) {
+// an id. ErrSilent: a hub that is there does not answer. Before this hub's list is made begin
+// is told how long it will be, and may refuse it; once it is made, end is called.
+func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef, after string, limit int, begin func(size int) (end func(), err error)) (connectionPage, error) {
+	size := 1
+	if of == nil {
+		size = x.hub.Open(tenant)
+	}
+	end, err := begin(size)
+	if err != nil {
+		return connectionPage{}, err
+	}
 	all := cut(x.hub.Connections(tenant, of), after, limit)
+	end()
 	if x.peers == nil {
 		return all, nil
 	}
@@ -416,7 +428,6 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 		all.list = append(all.list, p.list...)
 		count, more = count+p.count, more || p.more
 	}
-	slices.SortFunc(all.list, compareIDs)
 	all = cut(all.list, "", limit)
 	return connectionPage{all.list, count, more || all.more}, errors.Join(errs...)
 }

@@ -70,6 +70,7 @@ type Presence struct {
 	frozen  func() bool    // static; says that others cannot be heard. nil: there are none
 	thaw    time.Time      // owned by tick: until then nothing is announced
 	ticked  time.Time      // owned by tick
+	telling series[string] // of tenants
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -376,7 +377,9 @@ func (p *Presence) tick(now time.Time) {
 		return // whom to tell is known soon
 	}
 	for tenant, n := range p.advance(now) {
-		p.announce(tenant, n, now)
+		if p.cfg.Audience != AudienceNone {
+			p.telling.do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
+		}
 	}
 	p.typists.tick(now)
 }
@@ -418,9 +421,6 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 }
 
 func (p *Presence) announce(tenant string, n *news, now time.Time) {
-	if p.cfg.Audience == AudienceNone || len(n.changes) == 0 {
-		return
-	}
 	shared := p.cfg.Audience == AudienceShared
 	notices := make([]Notice, len(n.changes))
 	for i, c := range n.changes {

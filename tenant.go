@@ -2,6 +2,7 @@ package main
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"realtimehub/internal/sse"
@@ -12,6 +13,9 @@ import (
 type tenant struct {
 	name   string  // static
 	quotas *Quotas // static
+
+	open     atomic.Int32 // conns' number, as others see it
+	accepted atomic.Int64 // events that were published to this hub, since it was found
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -27,7 +31,6 @@ type tenant struct {
 	coming    int                // that are admitted, and not yet among conns
 	readers   int                // who wait for what other hubs know of it
 	watchers  table[ProfileRef, *watched]
-	accepted  int64 // events that were published to this hub, since it was found
 	forgotten bool  // no longer among the tenants
 	bytes     int64 // of what is kept here, but for rooms and the tables
 	charged   int64 // so much of its share of memory is taken
@@ -95,6 +98,7 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns[c.index].index = c.index
 	t.conns[end] = nil
 	t.conns = t.conns[:end]
+	t.open.Store(int32(end))
 
 	t.rooms.Disconnect(c.Profile, c)
 	t.dropLocked(c)
