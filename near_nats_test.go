@@ -81,7 +81,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	is.NoErr(err)
 	var questions atomic.Int64
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
-		if !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") {
+		if !m.FromServer && (strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") || strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.")) {
 			questions.Add(1)
 			v.Drop = true
 		}
