@@ -64,7 +64,18 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
+	memory := a.quotas.Answer(r, who)
+	defer memory.close()
+	if of == nil && !memory.use(8*a.hub.Open(tenant)) {
+		return ErrAnswers
+	}
 	list := a.cluster.Connections(r.Context(), tenant, of)
+	over, err := listTurn(r.Context(), tenant, len(list))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(list, compareIDs)
+	over()
 	count := len(list)
 	if after := strings.ToLower(query.Get("after")); after != "" {
 		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
@@ -82,8 +93,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list = slices.Clone(list) // which was as long as the tenant is large
-	memory := a.quotas.Answer(r, who)
-	defer memory.close()
+	memory.back(0)
 	out, err := newRows(w, http.StatusOK, memory, "connections")
 	if err != nil {
 		return err

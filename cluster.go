@@ -278,8 +278,7 @@ func (x *Cluster) ask(ctx context.Context, c *Connection, call Call) bool {
 	return err == nil && answer.Found
 }
 
-// Connections are a tenant's, or one profile's, wherever they are, in the order of
-// their ids.
+// Connections are a tenant's, or one profile's, wherever they are, in no order.
 func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef) []*Connection {
 	list := x.hub.Connections(tenant, of)
 	if x.peers == nil {
@@ -291,7 +290,6 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 			list = append(list, d.connection())
 		}
 	}
-	slices.SortFunc(list, compareIDs)
 	return list
 }
 

@@ -34,7 +34,7 @@ func (x *dispatcher) deliver(tenant string, entries []*Entry, published bool) {
 		p := parcelOf(e)
 		switch {
 		case e.Here:
-			t.accepted++
+			t.accepted.Add(1)
 			p.since = e.Event.Timestamp
 		case published: // another hub's clock may be wrong
 			p.since = time.Now()

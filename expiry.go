@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -10,8 +12,8 @@ const expiringBefore = 30 * time.Second
 
 // expiry ends connections when their tokens do: one timer for all of them.
 type expiry struct {
-	// Both are called with no lock held, one connection after the other: whether it is
-	// still so, says stands.
+	// Both are called with no lock held, of a tenant for one connection after the other:
+	// whether it is still so, says stands.
 	warn func(*lifetime) // of the end that comes
 	end  func(*lifetime)
 
@@ -52,26 +54,29 @@ func (x *expiry) armLocked() {
 
 func (x *expiry) fire() {
 	now := time.Now()
-	var warned, ended []*lifetime
+	due := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
 	x.mu.Lock()
 	for len(x.due) > 0 && !x.stopped && !x.due[0].when().at.After(now) {
 		next := x.due[0].(*lifetime)
+		due[next.conn.Tenant] = append(due[next.conn.Tenant], next)
 		if next.expires.After(now) {
-			warned = append(warned, next)
 			x.due.set(next, next.expires)
 		} else {
-			ended = append(ended, next)
 			x.due.set(next, time.Time{})
 		}
 	}
 	x.armLocked()
 	x.mu.Unlock()
-	for _, l := range warned {
-		x.warn(l)
-	}
-	for _, l := range ended {
-		x.end(l)
-	}
+	lists := slices.Collect(maps.Values(due))
+	together(len(lists), func(i int) {
+		for _, l := range lists[i] {
+			if l.expires.After(now) {
+				x.warn(l)
+			} else {
+				x.end(l)
+			}
+		}
+	})
 }
 
 // stands says that a connection's time was not set anew.

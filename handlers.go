@@ -173,12 +173,26 @@ func (a *api) handler(inner bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
+		defer func() {
+			if isReset(r) {
+				lobby.TakenBack(r)
+			}
+		}()
+		unlessReset(r)
 		r, over, err := lobby.Greet(w, r)
 		if err != nil {
 			panic(http.ErrAbortHandler) // an answer that nobody reads would be one more
 		}
 		if over != nil {
 			defer over()
+		}
+		if crowded(r) {
+			if r.ProtoMajor > 1 {
+				panic(http.ErrAbortHandler) // its head would stay as long as the answer waits
+			}
+			w.Header().Set("Connection", "close")
+			http.Error(w, "431 Request Header Fields Too Large", http.StatusRequestHeaderFieldsTooLarge)
+			return
 		}
 		w.Header()["X-Content-Type-Options"] = nosniff
 		if a.hub.Draining() || reserve.Holds(r.Context()) {

@@ -71,7 +71,10 @@ func NewHub(cfg HubConfig) *Hub {
 }
 
 // ShareWith makes the hub one of a cluster, before its first connection.
-func (h *Hub) ShareWith(s Sharing, node [4]byte) { h.tenants.sharing, h.streams.node = s, node }
+func (h *Hub) ShareWith(s Sharing, node [4]byte) {
+	h.tenants.sharing, h.streams.node = s, node
+	h.streams.openAtOnce(512) // each may wait for the broker
+}
 
 // Ready says why nothing can be stored now, nil when it can.
 func (h *Hub) Ready() error { return h.log.Ready() }

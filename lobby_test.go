@@ -265,7 +265,7 @@ func TestSettingsOfTheLobby(t *testing.T) {
 	cfg, err := loadConfig([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
 	is.Equal(len(cfg.proxies()), 2)
-	is.Equal(mostStrangers(cfg.memory()), 32)
+	is.Equal(mostStrangers(cfg.memory()), 21)
 }
 
 // probesOf opens probes for an address until it may have no more.

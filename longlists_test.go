@@ -58,7 +58,8 @@ func TestLongListsTakeTurns(t *testing.T) {
 	is.NoErr(h.SetMembers(t.Context(), "acme", room, members))
 	is.NoErr(h.SetMembers(t.Context(), "acme", Room{KindConversation, "small"}, members[:largeRoom]))
 	for _, p := range members {
-		h.Presence.Connected(&Connection{Tenant: "acme", Profile: p})
+		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
+		is.NoErr(err)
 	}
 	ask := func(ctx context.Context, path string) int {
 		w := httptest.NewRecorder()
@@ -66,7 +67,7 @@ func TestLongListsTakeTurns(t *testing.T) {
 		h.API.Handler().ServeHTTP(w, r)
 		return w.Code
 	}
-	paths := []string{"/conversations/large/members", "/conversations/large/presence", "/presence"}
+	paths := []string{"/conversations/large/members", "/conversations/large/presence", "/presence", "/connections?limit=1"}
 	for range max(runtime.GOMAXPROCS(0)/2, 1) {
 		over, err := largeTurn(t.Context(), "other")
 		is.NoErr(err)

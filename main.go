@@ -433,7 +433,7 @@ func tuneMemory(memory plan.Memory, logger *slog.Logger) {
 
 // strangerBytes is what a connection that has proven nothing may cost, headers, buffers
 // and its goroutine together.
-const strangerBytes = 32 << 10
+const strangerBytes = 48 << 10
 
 // mostStrangers is for how many connections that have proven nothing there is memory, and
 // descriptors: of those streams have at least half; 0: any number.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,12 +22,8 @@ var (
 	ErrMemberships = errors.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some")
 )
 
-// resolveTime is how long whoever owns membership is waited for, for however many
-// rooms; resolvesAtOnce how many of those are asked for at a time.
-const (
-	resolveTime    = 2 * time.Second
-	resolvesAtOnce = 32
-)
+// resolveTime is how long whoever owns membership is waited for, for however many rooms.
+const resolveTime = 2 * time.Second
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
 // lock held. A nil Roster means that the hub's own rooms are the truth.
@@ -106,24 +101,6 @@ func (m *members) resolveAll(ctx context.Context, rooms []tenantRoom) (rosters [
 		return rosters, m.noAnswer(rooms[i].tenant, rooms[i].room, errs[i])
 	}
 	return rosters, nil
-}
-
-// together does n things that wait for others, some at a time.
-func together(n int, do func(i int)) {
-	if n == 1 {
-		do(0)
-		return
-	}
-	var all sync.WaitGroup
-	turns := make(chan struct{}, resolvesAtOnce)
-	for i := range n {
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
-			do(i)
-		})
-	}
-	all.Wait()
 }
 
 // Refresh asks whoever owns a room's membership anew; what the answer says holds for
@@ -364,6 +341,7 @@ func (m *members) Share(tenant string, viewer ProfileRef, profiles []ProfileRef)
 // readerLocked is who p is as one who reads a tenant's history.
 func (m *members) readerLocked(t *tenant, p ProfileRef) *Reader {
 	r := t.rooms.Reader(p)
+	t.settleLocked()
 	if m.ownsMembership() {
 		r.RoomsFrom = 0 // of its own a hub forgets none
 	}

@@ -69,6 +69,7 @@ type Presence struct {
 	cfg     PresenceConfig // static
 	frozen  func() bool    // static; says that others cannot be heard. nil: there are none
 	thaw    time.Time      // owned by tick: until then nothing is announced
+	telling series[string] // of tenants
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -358,7 +359,9 @@ func (p *Presence) tick(now time.Time) {
 		return // who seems to have left may be with another hub
 	}
 	for tenant, n := range p.advance(now) {
-		p.announce(tenant, n, now)
+		if p.cfg.Audience != AudienceNone {
+			p.telling.do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
+		}
 	}
 	p.typists.tick(now)
 }
@@ -400,9 +403,6 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 }
 
 func (p *Presence) announce(tenant string, n *news, now time.Time) {
-	if p.cfg.Audience == AudienceNone || len(n.changes) == 0 {
-		return
-	}
 	shared := p.cfg.Audience == AudienceShared
 	notices := make([]Notice, len(n.changes))
 	for i, c := range n.changes {

@@ -97,6 +97,17 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 	}
 }
 
+// isReset says that an HTTP/2 client has taken its request back.
+func isReset(r *http.Request) bool { return r.ProtoMajor > 1 && r.Context().Err() != nil }
+
+// unlessReset ends a request that was taken back. Who floods a hub with such sends them
+// faster than they are answered, so that most have been when their turn comes.
+func unlessReset(r *http.Request) {
+	if isReset(r) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // usualHead is what is counted of a request's head wherever a request is: what one takes
 // more is counted where it stays.
 const usualHead = 4 << 10
@@ -106,6 +117,19 @@ const (
 	headerBytes = 96
 	valueBytes  = 16
 )
+
+// mostHeaders is how many lines a request's head may have, as with other servers. The
+// smallest take ten times as much memory as on the wire.
+const mostHeaders = 100
+
+// crowded says whether a request's head has more lines than it may.
+func crowded(r *http.Request) bool {
+	n := 0
+	for _, values := range r.Header {
+		n += len(values)
+	}
+	return n > mostHeaders
+}
 
 // longHead is the memory that a request's head takes past the usual.
 func longHead(r *http.Request) int64 {

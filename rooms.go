@@ -72,6 +72,7 @@ type person struct {
 	ref     ProfileRef
 	conns   []*Connection
 	circles []*circle
+	stays   []Stay // of who is in many rooms, as long as they are right; nil: not known
 }
 
 // pair names a bond: of this person to that circle.
@@ -221,6 +222,7 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 		r.bytes += circleBytes + textBytes(room.ID)
 	}
 	r.bonds.set(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
+	r.moved(p)
 	push(&c.members, p, &r.bytes)
 	push(&p.circles, c, &r.bytes)
 	if len(p.conns) > 0 {
@@ -236,6 +238,7 @@ func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
 	if !ok {
 		return false
 	}
+	r.moved(p)
 	if b.since < at {
 		if r.ended >= maxPast {
 			r.ForgetPast(at)
@@ -333,6 +336,9 @@ func (r *Rooms) Set(room Room, b Belonging) {
 		r.Add(room, b.Profile, from)
 	}
 	key := belonging{b.Profile, room}
+	if p := r.people.of[b.Profile]; p != nil {
+		r.moved(p)
+	}
 	r.forget(key, len(r.past.of[key]))
 	if len(past) > 0 && r.ended+len(past) > maxPast {
 		r.forgot = max(r.forgot, past[len(past)-1].Until)
@@ -369,7 +375,32 @@ func (r *Rooms) Unsure(place uint64) { r.unsure = max(r.unsure, place) }
 
 // Reader is who p is as one who reads a tenant's history.
 func (r *Rooms) Reader(p ProfileRef) *Reader {
-	return &Reader{Profile: p, Rooms: r.Stays(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
+	return &Reader{Profile: p, Rooms: r.known(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
+}
+
+// manyRooms has so many that to find the stays of who is in all of them takes long: they
+// are kept until its rooms change. Those that are pruned meanwhile do no harm.
+const manyRooms = 1000
+
+const stayBytes = 48
+
+// known is Stays, found once of who is in many rooms.
+func (r *Rooms) known(ref ProfileRef) []Stay {
+	p := r.people.of[ref]
+	if p == nil || len(p.circles) < manyRooms {
+		return r.Stays(ref)
+	}
+	if p.stays == nil {
+		p.stays = r.Stays(ref)
+		r.bytes += stayBytes * int64(cap(p.stays))
+	}
+	return p.stays
+}
+
+// moved says that a person's rooms change.
+func (r *Rooms) moved(p *person) {
+	r.bytes -= stayBytes * int64(cap(p.stays))
+	p.stays = nil
 }
 
 // Stays are the times that p has spent in the rooms it belongs to now.

@@ -33,13 +33,14 @@ const shelfBytes = 832
 // shelves keep the last entries of tenants in memory, within limits, so that a
 // reader finds what is for it without looking at anybody else's.
 //
-// Lock order: shelves.mu → shelf.mu → shelves.ranking; nobody holds two shelves.
+// Lock order: shelf.mu → shelves.mu → shelves.ranking; nobody holds two shelves.
 type shelves struct {
 	limits MemoryLimits              // static
 	begin  func(tenant string) Epoch // static: a new shelf's
 	rises  bool                      // static: no place is given twice, whatever is forgotten
 
 	total atomic.Int64
+	kept  atomic.Int64         // entries
 	owed  atomic.Int64         // of that: what goes as soon as it has come
 	cut   [bounds]atomic.Int64 // entries that went before their time, by the bound that they were past
 
@@ -247,6 +248,7 @@ func (s *shelves) expect(h *shelf, n int64) bool {
 func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	h.head = e.Cursor.Seq
 	h.entries.push(e)
+	s.kept.Add(1)
 	before := h.lists.weight()
 	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
 	size := e.Size()
@@ -271,6 +273,7 @@ func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 // resetLocked empties a shelf, which is whole from a place on.
 func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
 	s.account(h, shelfBytes+h.coming-h.bytes)
+	s.kept.Add(-int64(h.entries.len()))
 	h.entries, h.lists, h.gone, h.dropped = queue[*Entry]{}, lists{}, 0, dropped{floor: place}
 	h.epoch, h.from, h.head = epoch, place, place
 }
@@ -294,6 +297,7 @@ func (s *shelves) evictLocked(h *shelf, now time.Time) {
 // dropLocked drops the oldest entry.
 func (s *shelves) dropLocked(h *shelf) {
 	e := h.entries.pop()
+	s.kept.Add(-1)
 	h.gone++
 	h.from = e.Cursor.Seq
 	before := h.lists.weight()
@@ -364,22 +368,22 @@ func (s *shelves) takeLocked(h *shelf) bool {
 	return true
 }
 
-// forget drops a shelf that is empty and that nobody is attached to.
+// forget drops a shelf that is empty and that nobody is attached to. Who waits for one that
+// is busy holds nothing that others need.
 func (s *shelves) forget(tenant string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.tenants[tenant]
+	h := s.lock(tenant, false)
 	if h == nil {
 		return
 	}
-	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.entries.len() > 0 || h.attached > 0 || h.coming > 0 {
 		return
 	}
 	h.forgotten = true
+	s.mu.Lock()
 	s.buryLocked(h)
 	delete(s.tenants, tenant)
+	s.mu.Unlock()
 	s.account(h, -h.bytes)
 }
 
@@ -406,18 +410,15 @@ func (s *shelves) all() []*shelf {
 	return all
 }
 
+// stats waits for no shelf that is busy.
 func (s *shelves) stats() LogStats {
-	all := s.all()
-	stats := LogStats{
-		Tenants: len(all), Bytes: s.total.Load(), Memory: s.total.Load(), Limit: s.limits.Total,
+	s.mu.RLock()
+	tenants := len(s.tenants)
+	s.mu.RUnlock()
+	return LogStats{
+		Tenants: tenants, Entries: int(s.kept.Load()), Bytes: s.total.Load(), Memory: s.total.Load(), Limit: s.limits.Total,
 		CutTenant: s.cut[ofTenant].Load(), CutAll: s.cut[ofAll].Load(),
 	}
-	for _, h := range all {
-		h.mu.Lock()
-		stats.Entries += h.entries.len()
-		h.mu.Unlock()
-	}
-	return stats
 }
 
 // upTo is how many entries, with those that have gone, have a place up to one.

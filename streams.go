@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/quota"
 	"realtimehub/internal/sse"
 )
 
@@ -41,6 +43,7 @@ type streams struct {
 	directory
 	overload
 	away      turnedAway
+	opening   *turns[string] // of tenants, by Connect
 	expiry    expiry
 	count     *hubCounts
 	turnedOff rate.Sometimes
@@ -56,6 +59,7 @@ type streams struct {
 
 // start makes the engine that writes them.
 func (x *streams) start(cfg sse.Config) {
+	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
 	x.cuts = newCounts(CloseSlow, CloseNoisy)
@@ -77,6 +81,9 @@ func (x *streams) start(cfg sse.Config) {
 	x.overload.relieve = x.engine.Relieve
 	x.away.seed = maphash.MakeSeed()
 }
+
+// openAtOnce is how many streams are opened at a time, of one tenant half of them.
+func (x *streams) openAtOnce(n int) { x.opening = newTurns(quota.New[string](int64(n), 1)) }
 
 // relieved is the engine's word of what it took to keep to the memory budget.
 func (x *streams) relieved(r sse.Relief) {
@@ -128,11 +135,16 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 // Connect opens a connection and puts hub.ready on its stream, and what follows
 // the subscription's cursor: the one door of every transport, which then serves
 // c.Stream. ErrDraining, ErrFull and ErrOverloaded when none is taken; else an error is
-// the log's.
+// the log's, or ctx's: nobody waits for the stream any more. However many come at once,
+// tenants take turns: a flood of one tenant's is not before another's.
 func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
 	if x.Overloaded() {
 		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
 	}
+	if err := x.opening.take(ctx, s.Tenant); err != nil {
+		return nil, err
+	}
+	defer x.opening.give(s.Tenant)
 	c, err := x.connect(ctx, s)
 	if err != nil {
 		x.count.refused.add(Turned(err), 1)
@@ -275,6 +287,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	}
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
+	t.open.Store(int32(len(t.conns)))
 	t.rooms.Connect(c.Profile, c)
 	t.watchLocked(c, watch)
 	t.settleLocked()
@@ -383,7 +396,7 @@ func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef)
 	return true, nil
 }
 
-// Connections are a tenant's of this hub, or one profile's, in the order of their ids.
+// Connections are a tenant's of this hub, or one profile's, in no order.
 func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 	t := x.tenants.find(tenant)
 	if t == nil {
@@ -396,10 +409,8 @@ func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
 			list = p.conns
 		}
 	}
-	list = slices.Clone(list)
-	t.mu.Unlock()
-	slices.SortFunc(list, compareIDs)
-	return list
+	defer t.mu.Unlock()
+	return slices.Clone(list)
 }
 
 // owner is what the engine knows of a connection.

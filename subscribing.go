@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -39,6 +40,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		sse.Header(w.Header())
 		return nil
 	}
+	unlessReset(r)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.TurnAway(tenant, ErrDescriptors)
@@ -46,7 +48,11 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		err = s.hub.TurnAway(tenant, none)
 	} else {
 		defer over()
+		lobby.Leave(r) // it is paid for, however long it waits for its turn
 		c, err = s.hub.Connect(r.Context(), sub)
+	}
+	if errors.Is(err, context.Canceled) {
+		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
 	if err != nil {
 		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))

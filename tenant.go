@@ -2,6 +2,7 @@ package main
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"realtimehub/internal/sse"
@@ -12,6 +13,9 @@ import (
 type tenant struct {
 	name   string  // static
 	quotas *Quotas // static
+
+	open     atomic.Int32 // conns' number, as others see it
+	accepted atomic.Int64 // events that were published to this hub, since it was found
 
 	changing sync.Mutex // held while a shared room is changed; before mu
 
@@ -28,7 +32,6 @@ type tenant struct {
 	conns     []*Connection      // in no order; a connection knows its index
 	coming    int                // that are admitted, and not yet among conns
 	watchers  table[ProfileRef, *watched]
-	accepted  int64 // events that were published to this hub, since it was found
 	forgotten bool  // no longer among the tenants
 	bytes     int64 // of what is kept here, but for rooms and the tables
 	charged   int64 // so much of its share of memory is taken
@@ -96,6 +99,7 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns[c.index].index = c.index
 	t.conns[end] = nil
 	t.conns = t.conns[:end]
+	t.open.Store(int32(end))
 
 	t.rooms.Disconnect(c.Profile, c)
 	t.dropLocked(c)

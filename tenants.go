@@ -262,6 +262,16 @@ func (x *tenants) needsLocked(t *tenant) bool {
 	return len(t.conns) > 0 || t.coming > 0 || !x.inCluster() && (!t.rooms.Empty() || len(t.resolved) > 0)
 }
 
+// Open is how many streams a tenant has.
+func (x *tenants) Open(name string) int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if t := x.byName[name]; t != nil {
+		return int(t.open.Load())
+	}
+	return 0
+}
+
 // TenantStats is one tenant's part.
 type TenantStats struct {
 	Name     string
@@ -269,17 +279,17 @@ type TenantStats struct {
 	Accepted int64 // events, since the tenant was last found here
 }
 
-// Busiest are the n tenants with most streams, of those that have any.
+// Busiest are the n tenants with most streams, of those that have any. It waits for none
+// that is busy.
 func (x *tenants) Busiest(n int) []TenantStats {
 	var all []TenantStats
-	for _, name := range x.names() {
-		if t := x.find(name); t != nil {
-			if len(t.conns) > 0 {
-				all = append(all, TenantStats{name, len(t.conns), t.accepted})
-			}
-			t.mu.Unlock()
+	x.mu.RLock()
+	for name, t := range x.byName {
+		if open := t.open.Load(); open > 0 {
+			all = append(all, TenantStats{name, int(open), t.accepted.Load()})
 		}
 	}
+	x.mu.RUnlock()
 	slices.SortFunc(all, func(a, b TenantStats) int {
 		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
 	})

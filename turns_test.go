@@ -78,3 +78,24 @@ func TestTurnsHaveAPart(t *testing.T) {
 		is.True(in["other"] >= 90)
 	})
 }
+
+// What is to be done of one key is done in its order, and keeps nobody waiting.
+func TestASeriesIsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var s series[string]
+		var done []int
+		busy := make(chan struct{})
+		s.do("busy", func() { <-busy })
+		for i := range 3 {
+			s.do("busy", func() { done = append(done, i) })
+		}
+		s.do("other", func() { done = append(done, -1) })
+		synctest.Wait()
+		is.Equal(done, []int{-1})
+		close(busy)
+		synctest.Wait()
+		is.Equal(done, []int{-1, 0, 1, 2})
+		is.Equal(len(s.of), 0)
+	})
+}

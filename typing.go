@@ -201,15 +201,9 @@ func (x *Typists) tick(now time.Time) {
 	}
 }
 
-// tellSoon is tell for who must not wait for the membership service; errors are logged
-// there.
-func (x *Typists) tellSoon(t *typist) {
-	if x.hub.ownsMembership() {
-		x.tell(t)
-	} else {
-		go x.tell(t)
-	}
-}
+// tellSoon is tell for who must wait neither for the membership service, where errors are
+// logged, nor for a tenant that is busy.
+func (x *Typists) tellSoon(t *typist) { go x.tell(t) }
 
 // tell has others know what is so of a typist, unless another call sees to it. Who
 // could not be told of a start is told with its repeat.

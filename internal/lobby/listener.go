@@ -133,7 +133,7 @@ func (x *listener) hand(g *guest, in bool) {
 	select {
 	case x.accepted <- accepted{conn: c}:
 	case <-x.closed:
-		x.lobby.leave(c)
+		x.lobby.leave(g.conn)
 		abort(g.conn)
 	}
 }
@@ -151,26 +151,69 @@ func (l *Lobby) guest(c net.Conn) *guest {
 func (l *Lobby) open(g *guest) net.Conn {
 	c := g.conn
 	if l.cfg.Proxies.trusts(g.addr) {
-		c = &forwarded{proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(headerTime),
+		c = proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(headerTime),
 			proxyproto.ValidateHeader(func(h *proxyproto.Header) error {
 				if client := addressOf(h.SourceAddr); !h.Command.IsLocal() && client.IsValid() && !l.move(g, client) {
 					return errRefused
 				}
 				return nil
-			}))}
+			}))
 	}
 	l.mu.Lock()
-	l.conns[c] = g
+	l.conns[g.conn] = g
 	crowded := l.size > l.cfg.Address/4 || l.cfg.All > 0 && l.size > l.cfg.All/4
 	l.mu.Unlock()
 	if crowded {
 		runtime.Gosched() // who came before says who it is, and leaves its place
 	}
-	return c
+	return &opened{Conn: c, guest: g}
 }
 
-// forwarded is a connection of a proxy, whose first bytes may say for whom it is.
-type forwarded struct{ *proxyproto.Conn }
+// opened is a connection as net/http has it. One that never has to wait for its client lets
+// others go on now and then. Go itself would have it go on for 10 ms, and with HTTP/2 the
+// goroutines of a connection one after the other: beside a hundred that flood, everybody
+// else would wait for a second.
+type opened struct {
+	net.Conn
+	guest *guest
+	work  int // since others went on; whoever reads owns it
+}
+
+// What a connection may bring before others go on: so many bytes, and a read is as much
+// work as some of them.
+const (
+	readWork = 512
+	mostWork = 8 << 10
+)
+
+// How much later a connection is read for each request that was taken back, and for how many
+// at a time: its end is not noticed meanwhile.
+const (
+	takenPause = 10 * time.Millisecond
+	mostTaken  = 25
+)
+
+// Read implements net.Conn.
+func (c *opened) Read(p []byte) (int, error) {
+	if taken := min(c.guest.taken.Load(), mostTaken); taken > 0 {
+		c.guest.taken.Add(-taken)
+		time.Sleep(time.Duration(taken) * takenPause)
+	}
+	n, err := c.Conn.Read(p)
+	if c.work += readWork + n; c.work >= mostWork {
+		c.work = 0
+		runtime.Gosched()
+	}
+	return n, err
+}
+
+// CloseWrite is for net/http, so that the last answer to who still sends is not lost.
+func (c *opened) CloseWrite() error {
+	if tcp, ok := c.guest.conn.(*net.TCPConn); ok {
+		return tcp.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
 
 // NetConn is the socket, as of [crypto/tls.Conn].
-func (f *forwarded) NetConn() net.Conn { return f.Raw() }
+func (c *opened) NetConn() net.Conn { return c.guest.conn }

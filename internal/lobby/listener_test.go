@@ -48,7 +48,7 @@ func openDoor(t *testing.T, cfg Config) (l *Lobby, d *door, in chan net.Conn) {
 			if err != nil {
 				return
 			}
-			in <- c
+			in <- plain(c)
 		}
 	}()
 	return l, d, in

@@ -11,7 +11,6 @@ import (
 	"container/heap"
 	"container/list"
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -59,7 +58,7 @@ type Lobby struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	conns    map[net.Conn]*guest // all that are open, as net/http knows them
+	conns    map[net.Conn]*guest // all that net/http has, by their sockets
 	size     int                 // of them in the lobby
 	requests int
 	ending   int // requests that lost their place
@@ -97,12 +96,13 @@ type guest struct {
 	lobby *Lobby
 	conn  net.Conn // the socket
 	came  time.Time
+	addr  netip.Addr   // of the client; changed under lobby.mu, before there is a request
 	all   int          // so many may be in the lobby that it enters; 0: any number
 	asked atomic.Int64 // when it first did, in Unix nanoseconds; 0: never
 	known atomic.Bool  // that it has proven something
+	taken atomic.Int64 // requests that were taken back, and for which its reader has not waited
 
 	// Guarded by lobby.mu.
-	addr   netip.Addr    // of the client
 	place  *list.Element // nil: not in the lobby
 	holder *holder
 	away   int    // requests for which it is not
@@ -232,7 +232,7 @@ func (l *Lobby) enter(g *guest, how entry) (in, wait bool) {
 		l.cutLocked(oldest, ByAll)
 	}
 	g.came = time.Now() // its time begins
-	l.seatLocked(g, g.addr)
+	l.seatLocked(g)
 	return true, false
 }
 
@@ -268,9 +268,9 @@ func (l *Lobby) roomLocked(addr netip.Addr) bool {
 	return false
 }
 
-func (l *Lobby) seatLocked(g *guest, addr netip.Addr) {
-	h := l.holderLocked(addr)
-	g.addr, g.holder, g.place = addr, h, h.conns.PushBack(g)
+func (l *Lobby) seatLocked(g *guest) {
+	h := l.holderLocked(g.addr)
+	g.holder, g.place = h, h.conns.PushBack(g)
 	l.size++
 	l.tidyLocked(h)
 }
@@ -332,7 +332,8 @@ func (l *Lobby) move(g *guest, addr netip.Addr) bool {
 		g.gone = true
 		return false
 	}
-	l.seatLocked(g, addr)
+	g.addr = addr
+	l.seatLocked(g)
 	return true
 }
 
@@ -349,7 +350,7 @@ func (l *Lobby) back(g *guest) {
 	} else if l.cfg.All > 0 && l.size >= l.cfg.All {
 		l.cutLocked(l.most.list[0].conns.Front().Value.(*guest), ByAll)
 	}
-	l.seatLocked(g, g.addr)
+	l.seatLocked(g)
 }
 
 // leave forgets a connection that is closed, or no longer net/http's.
@@ -393,10 +394,13 @@ func (l *Lobby) Guard(server *http.Server) {
 	}
 }
 
-// plain is the connection that TLS is spoken on.
+// plain is the socket that TLS is spoken on, and for which a proxy may speak.
 func plain(c net.Conn) net.Conn {
-	if secure, ok := c.(*tls.Conn); ok {
-		return secure.NetConn()
+	for {
+		around, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = around.NetConn()
 	}
-	return c
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -406,5 +407,83 @@ func TestTheCountIsRight(t *testing.T) {
 		}
 		is.Equal(r.ending, 0)
 		is.Equal(len(r.of)+len(r.most.list)+len(r.busiest.list)+len(r.conns), 0)
+	})
+}
+
+// Of a request on a connection that has proven something the lobby's lock, for which
+// thousands may wait, is taken twice: for its place, and to leave it.
+func TestALobbyIsLeftOnce(t *testing.T) {
+	is := is.New(t)
+	r := newRoom(Config{Address: 2})
+	c, _ := r.come(anna)
+	first := r.ask(c)
+	Prove(first, nil)
+	second := httptest.NewRequest("GET", "/", nil).WithContext(first.Context())
+	second.ProtoMajor, second.RemoteAddr = 2, c.RemoteAddr().String()
+	second, over, err := Greet(httptest.NewRecorder(), second)
+	is.NoErr(err)
+	Leave(second)
+	is.Equal(r.Stats().Requests, 0)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		Seat(httptest.NewRecorder(), second)
+		Prove(second, func() {})
+		Away(second)()
+		over()
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for the lobby's lock")
+	}
+}
+
+// endless is a connection whose client always has more to say.
+type endless struct{ net.Conn }
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// Who never has to wait for its client lets others go on.
+func TestWhoBringsMuchLetsOthersGoOn(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, size := range []int{9, 16 << 10} {
+		c := &opened{Conn: endless{}, guest: &guest{}}
+		var other atomic.Bool
+		go other.Store(true)
+		reads := 0
+		for ; !other.Load(); reads++ {
+			c.Read(make([]byte, size))
+		}
+		if reads > mostWork/readWork {
+			t.Errorf("it was read %d times before", reads)
+		}
+	}
+}
+
+// For each request that a client takes back its connection is read later; a proxy's is not.
+func TestWhoTakesRequestsBackIsReadLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		r := newRoom(Config{Proxies: Proxies{netip.MustParsePrefix("198.51.100.0/24")}})
+		wait := func(from string, times int) time.Duration {
+			socket, _ := r.come(from)
+			req := r.ask(socket)
+			c := &opened{Conn: endless{}, guest: guestOf(req)}
+			for range times {
+				TakenBack(req)
+			}
+			start := time.Now()
+			for range 10 {
+				c.Read(make([]byte, 9))
+			}
+			return time.Since(start)
+		}
+		is.Equal(wait(anna, 0), time.Duration(0))
+		is.Equal(wait(anna, 3), 3*takenPause)
+		is.Equal(wait(anna, 1000), 10*mostTaken*takenPause)
+		is.Equal(wait("198.51.100.1", 1000), time.Duration(0))
 	})
 }

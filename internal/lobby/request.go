@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type visit struct {
 	lobby *Lobby
 	guest *guest // whose request it is, or that of a proxy
 	came  time.Time
+	left  atomic.Bool // for good: the lobby knows nothing of it
 
 	// Guarded by lobby.mu.
 	holder      *holder // nil: it has left
@@ -61,11 +63,19 @@ func Greet(w http.ResponseWriter, r *http.Request) (known *http.Request, over fu
 	if r.ProtoMajor < 2 {
 		return r, nil, nil
 	}
-	v, err := g.lobby.visit(w, g, g.address())
+	v, err := g.lobby.visit(w, g, g.addr)
 	if err != nil {
 		return r, nil, err
 	}
 	return r.WithContext(context.WithValue(r.Context(), visitKey{}, v)), v.over, nil
+}
+
+// TakenBack notes that a client took a request back. For each its connection is read a
+// little later, or one could send any number of them. A proxy's is not: it is for many.
+func TakenBack(r *http.Request) {
+	if g := guestOf(r); g != nil && !g.lobby.cfg.Proxies.trusts(g.addr) {
+		g.taken.Add(1)
+	}
 }
 
 // name gives a request the address of its client.
@@ -89,7 +99,7 @@ func Seat(w http.ResponseWriter, r *http.Request) (over func(), err error) {
 		return func() {}, nil
 	}
 	addr := from.Addr().Unmap().WithZone("")
-	if has := visitOf(r); addr == g.address() && (has != nil || !g.known.Load()) {
+	if has := visitOf(r); addr == g.addr && (has != nil || !g.known.Load()) {
 		return func() {}, nil // or its connection has one
 	}
 	v, err := g.lobby.visit(w, g, addr)
@@ -97,12 +107,6 @@ func Seat(w http.ResponseWriter, r *http.Request) (over func(), err error) {
 		return nil, err
 	}
 	return v.over, nil
-}
-
-func (g *guest) address() netip.Addr {
-	g.lobby.mu.Lock()
-	defer g.lobby.mu.Unlock()
-	return g.addr
 }
 
 // visit gives a request a place, if need be that of another: who has most loses the oldest.
@@ -140,10 +144,16 @@ func (l *Lobby) visit(w http.ResponseWriter, g *guest, addr netip.Addr) (*visit,
 	return v, nil
 }
 
+// leave gives the place back. What is to leave again has no need of the lobby's lock, for
+// which thousands may wait.
 func (v *visit) leave() {
+	if v.left.Load() {
+		return
+	}
 	v.lobby.mu.Lock()
 	defer v.lobby.mu.Unlock()
 	v.leaveLocked()
+	v.left.Store(!v.ending)
 }
 
 func (v *visit) leaveLocked() {
@@ -172,6 +182,9 @@ func (v *visit) over() {
 	v.mu.Lock()
 	v.w = nil
 	v.mu.Unlock()
+	if v.left.Load() {
+		return
+	}
 	l := v.lobby
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -216,15 +229,16 @@ func Prove(r *http.Request, give func()) {
 	if g == nil {
 		return
 	}
-	l := g.lobby
-	l.mu.Lock()
-	first := !g.gone && !g.known.Load()
-	if first {
-		l.riseLocked(g)
-		g.known.Store(true)
-		g.give = give
+	first := false
+	if l := g.lobby; !g.known.Load() {
+		l.mu.Lock()
+		if first = !g.gone && !g.known.Load(); first {
+			l.riseLocked(g)
+			g.known.Store(true)
+			g.give = give
+		}
+		l.mu.Unlock()
 	}
-	l.mu.Unlock()
 	if !first && give != nil { // proven at the same time by another request, or cut
 		give()
 	}
@@ -245,6 +259,9 @@ func Away(r *http.Request) (back func()) {
 	if g == nil || r.ProtoMajor < 2 {
 		Prove(r, nil)
 		return func() {}
+	}
+	if g.known.Load() {
+		return func() {} // it has left for good
 	}
 	l := g.lobby
 	l.mu.Lock()

@@ -56,6 +56,7 @@ var attacks = map[string]attack{
 	"memberships":       {do: memberships},
 	"open_bodies":       {do: openBodies},
 	"unread_streams":    {do: unreadStreams, beside: slowReader},
+	"resets":            {do: resets},
 	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true},
 }
 

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// inTime says whether something is done, rather than waiting for a lock that is held.
+func inTime(do func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(10 * time.Second):
+		return false
+	}
+}
+
+// overHTTP2 serves a hub as the program does.
+func (h *testHub) overHTTP2(t *testing.T) (at string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := newServer(h.API.Handler(), nil, log.New(io.Discard, "", 0))
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	return listener.Addr().String()
+}
+
+// waiting is how many streams of a tenant wait for their turn to be opened.
+func (h *testHub) waiting(tenant string) int {
+	h.opening.mu.Lock()
+	defer h.opening.mu.Unlock()
+	if at := h.opening.lines[tenant]; at != nil {
+		return at.Value.(*line[string]).waiting.Len()
+	}
+	return 0
+}
+
+// A flood of streams of a tenant takes turns, so that it has another's come in at once; and
+// those that are reset before their turn are never opened.
+func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
+	const places, asked = 16, 200
+	is := is.New(t)
+	h := newTestHub(t)
+	h.openAtOnce(places)
+	is.NoErr(h.SetMembers(t.Context(), "acme", Room{KindGroup, "g"}, []ProfileRef{{"user", "1"}}))
+	busy := h.tenants.find("acme")
+	f := dialFramed(t, h.overHTTP2(t), "", 1<<20)
+	for range asked {
+		f.ask("/v1/stream?tenant=acme&profile=me", "")
+	}
+	eventually(t, func() bool { return h.waiting("acme") == asked-places/2 })
+	h.open(t, "tenant=well&profile=me")
+	for stream := uint32(1); stream < f.stream; stream += 2 {
+		f.write(resetFrame, 0, stream, binary.BigEndian.AppendUint32(nil, 8))
+	}
+	eventually(t, func() bool { return h.waiting("acme") == 0 })
+	busy.mu.Unlock()
+	eventually(t, func() bool { return h.opening.places.Total() == 0 })
+	opened := int64(0)
+	for _, n := range h.Stats().Connects {
+		opened += n
+	}
+	is.Equal(opened, int64(1+places/2))
+}
+
+// A request that was reset before its handler began does nothing.
+func TestRequestsThatAreResetDoNothing(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(gone, "POST", "http://localhost/v1/events", strings.NewReader(eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")))
+	r.Header.Set("Content-Type", "application/json")
+	r.ProtoMajor = 2
+	func() {
+		defer func() { is.Equal(recover(), http.ErrAbortHandler) }()
+		h.API.Handler().ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	page, _, err := h.History(t.Context(), "acme", "", 10)
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 0)
+}
+
+// The head of a request has so many lines, which take far more memory than they have bytes:
+// one that has more is refused, and with HTTP/2 nothing of it stays.
+func TestLinesOfAHead(t *testing.T) {
+	is := is.New(t)
+	at := strings.TrimPrefix(serve(t), "http://")
+	for lines, status := range map[int]string{mostHeaders: "200", mostHeaders + 1: "431"} {
+		var headers []string
+		for i := range lines {
+			headers = append(headers, fmt.Sprint("a", i%50), "1")
+		}
+		answer, err := io.ReadAll(dialAs(t, at, request("/healthz", headers...)+request("/healthz", "Connection", "close")))
+		is.NoErr(err)
+		is.Equal(string(answer[len("HTTP/1.1 "):len("HTTP/1.1 200")]), status)
+		is.Equal(strings.Count(string(answer), "HTTP/1.1 "), map[string]int{"200": 2, "431": 1}[status])
+	}
+	f := dialFramed(t, at, "", 1<<20)
+	head := append([]byte{0x82, 0x86, 0x04, 8}, "/healthz\x01\x09localhost"...)
+	for i := range mostHeaders + 1 {
+		name := fmt.Sprint("a", i)
+		head = append(append(append(head, 0, byte(len(name))), name...), 1, '1')
+	}
+	f.write(headersFrame, 0x4|endStream, 1, head)
+	for {
+		kind, _, stream := f.next()
+		is.True(kind != headersFrame)
+		if kind == resetFrame {
+			is.Equal(stream, uint32(1))
+			break
+		}
+	}
+}
+
+// Who waits for a tenant's history that is busy, to forget it, keeps nobody from another's;
+// and who counts waits for none.
+func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
+	is := is.New(t)
+	s := &NewMemoryLog(testLimits).shelves
+	busy := s.lock("acme", true)
+	var forgotten sync.WaitGroup
+	forgotten.Go(func() { s.forget("acme") })
+	eventually(t, func() bool { return waitsIn(".(*shelves).forget(") })
+	free := s.mu.TryRLock()
+	if free {
+		s.mu.RUnlock()
+		is.True(inTime(func() { s.lock("well", true).mu.Unlock() }))
+		is.True(inTime(func() { is.Equal(s.stats().Tenants, 2) }))
+	}
+	busy.mu.Unlock()
+	forgotten.Wait()
+	is.True(free)
+	is.Equal(s.lock("acme", false), nil)
+}
+
+// Whoever counts streams, tells of presence, or ends streams with their tokens does not have
+// other tenants wait for one that is busy.
+func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = AudienceTenant })
+	well := h.open(t, "tenant=well&profile=me")
+	var all []*Connection
+	for i := range 8 {
+		tenant := fmt.Sprint("acme-", i)
+		h.open(t, "profile=me&tenant="+tenant)
+		all = append(all, h.Connections(tenant, nil)[0])
+		busy := h.tenants.find(tenant)
+		defer busy.mu.Unlock()
+	}
+	all = append(all, h.Connections("well", nil)[0])
+	for _, c := range all {
+		h.Presence.Connected(&Connection{Tenant: c.Tenant, Profile: ProfileRef{"user", "new"}})
+	}
+	well.until(t, "presence.online")
+	is.True(inTime(func() { is.Equal(len(h.Busiest(10)), 9) }))
+	end := time.Now().Add(100 * time.Millisecond)
+	for _, c := range all {
+		h.expiry.set(c, end)
+	}
+	well.until(t, "hub.closing")
+}
+
+// The stays of who is in many rooms are found once, until they change.
+func TestManyStaysAreFoundOnce(t *testing.T) {
+	is := is.New(t)
+	var r Rooms
+	me := ProfileRef{"user", "me"}
+	room := func(i int) Room { return Room{KindGroup, fmt.Sprint(i)} }
+	for i := range manyRooms {
+		r.Add(room(i), me, 1)
+	}
+	stays := func() *Stay { return &r.Reader(me).Rooms[0] }
+	bytes := r.Bytes()
+	first := stays()
+	is.Equal(stays(), first)
+	is.True(r.Bytes() >= bytes+manyRooms*stayBytes)
+	r.Add(Room{KindGroup, "another"}, me, 2)
+	is.True(stays() != first)
+	is.Equal(r.Reader(me).Rooms, r.Stays(me))
+	r.Remove(room(0), me, 3)
+	is.Equal(r.Reader(me).Rooms, r.Stays(me))
+	for _, s := range r.Stays(me) {
+		r.Remove(s.Room, me, 0)
+	}
+	r.ForgetPast(4)
+	is.Equal(r.Bytes(), int64(0))
+}
