@@ -57,6 +57,7 @@ func (h *testHub) waiting(tenant string) int {
 // A flood of streams of a tenant takes turns, so that it has another's come in at once; and
 // those that are reset before their turn are never opened.
 func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
+	alone(t, "its requests end before they begin")
 	const places, asked = 16, 200
 	is := is.New(t)
 	h := newTestHub(t)
@@ -156,6 +157,7 @@ func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
 // Whoever counts streams, tells of presence, or ends streams with their tokens does not have
 // other tenants wait for one that is busy.
 func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
+	alone(t, "its tenants are of one hub")
 	is := is.New(t)
 	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = AudienceTenant })
 	well := h.open(t, "tenant=well&profile=me")
