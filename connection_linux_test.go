@@ -82,6 +82,7 @@ func TestClosedForGood(t *testing.T) {
 // The server that a hub is connected to is cut off from the others: it answers pings, and
 // nothing that takes a leader. Others are in reach.
 func TestMovesFromACutOffServer(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	proxies := natstest.Start(t, 3).Proxies(t)
 	h, _ := soloOn(t, 3, proxies[0].URL(), proxies[1].URL(), proxies[2].URL())
@@ -107,6 +108,7 @@ func TestMovesFromACutOffServer(t *testing.T) {
 
 // An election takes its time on all servers: nobody moves for it.
 func TestNobodyMovesWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 3)
 	h, _ := soloOn(t, 3, b.URL(0))

@@ -172,6 +172,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 // Of a hub that does not answer nothing is known: calls are 503, and what is to be closed
 // there is, once it answers.
 func TestAHubThatSleeps(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	a, b, proxy := sleepers(t)
 	me, one, other := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one"), b.open(t, "tenant=acme&profile=other")

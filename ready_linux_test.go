@@ -83,6 +83,7 @@ func lead(t *testing.T, servers *natstest.Processes, stream string, i int) {
 // With two of three servers dead nothing can be stored, whatever the third says: at first
 // that it leads, and then what it has.
 func TestNotReadyWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	servers := natstest.StartProcesses(t, 3)
 	h, prefix := soloOn(t, 3, servers.URL(0))
@@ -110,6 +111,7 @@ func TestNotReadyWithoutQuorum(t *testing.T) {
 // What is asked is answered, and nothing is stored: since a disk hangs, while nobody
 // publishes; since one is full; since the table is lost.
 func TestNotReadyWhenNothingIsStored(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	server := theBroker(t)
 	of := func(m *natstest.Message, prefix string, kinds ...string) bool {
@@ -195,6 +197,7 @@ func TestAPublishSaysWhetherItIsReady(t *testing.T) {
 // One of three servers hangs, which is not the leader: what is asked of any replica is
 // answered all the same.
 func TestAHangingFollower(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	servers := natstest.StartProcesses(t, 3)
 	h, prefix := soloOn(t, 3, servers.URL(0))
