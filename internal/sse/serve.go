@@ -1,8 +1,6 @@
 package sse
 
 import (
-	"errors"
-	"net"
 	"net/http"
 	"time"
 )
@@ -82,7 +80,8 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		s.state = writing
 		s.mu.Unlock()
 
-		rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not supported: the server's own holds
+		begun := time.Now()
+		rc.SetWriteDeadline(begun.Add(writeTimeout)) // not supported: the server's own holds
 		_, err := w.Write(data)
 		if err == nil {
 			err = rc.Flush() // a failed write may show here only
@@ -90,7 +89,7 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		s.mu.Lock()
 		if err != nil {
 			s.mu.Unlock()
-			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() { // ours, or the kernel's
+			if time.Since(begun) >= userTimeout { // the kernel's time-out may have told net/http, which reads, and not us
 				return ErrSlow
 			}
 			return ErrGone // how much of it came through is not known
