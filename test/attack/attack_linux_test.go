@@ -22,6 +22,7 @@ const (
 	unnoticed    = 10 * time.Millisecond // than this, if it does not take longer anyway: then the machine is busy
 	attackTime   = 10 * time.Second      // at most, once
 	rest         = 30 * time.Second      // until the hub is as before
+	tries        = 3                     // an attack makes others wait if it does so each time: a machine stumbles now and then
 	uncollected  = 16 << 20              // bytes: Go does not collect a smaller heap, as the hub has it set
 )
 
@@ -36,6 +37,9 @@ type result struct {
 	tally              map[string]int
 }
 
+// waited says that the other tenant did, for the attack as it seems.
+func (r *result) waited() bool { return r.alone <= unnoticed && r.beside > mostTimes*unnoticed }
+
 // stage is the machine: one attack at a time is on it. What was attacked may rest beside
 // the next.
 var stage sync.Mutex
@@ -49,13 +53,23 @@ func TestAttacks(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(attacks)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := &result{attack: name}
-			s := perform(t, attacks[name], r, binary, alone)
-			mu.Lock()
-			results = append(results, r)
-			mu.Unlock()
-			if s != nil {
-				restore(t, s, r)
+			for try := 1; ; try++ {
+				r := &result{attack: name}
+				s := perform(t, attacks[name], r, binary, alone)
+				mu.Lock()
+				results = append(results, r)
+				mu.Unlock()
+				if s != nil {
+					restore(t, s, r)
+				}
+				switch {
+				case t.Failed() || !r.waited() || attacks[name].broker:
+					return
+				case try == tries:
+					t.Errorf("each of %d times the other tenant waited more than %v for an event, at last %v, alone %v", tries, mostTimes*unnoticed, r.beside, r.alone)
+					return
+				}
+				t.Logf("the other tenant waited %v for an event, alone %v: was it the attack, or the machine? It is done again", r.beside, r.alone)
 			}
 		})
 	}
@@ -133,10 +147,6 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 	}
 	if r.alone > unnoticed {
 		t.Logf("the machine is busy with something else, so waiting is not judged: an event takes %v alone", r.alone)
-		return s
-	}
-	if r.beside > mostTimes*unnoticed && !a.broker {
-		t.Errorf("the other tenant waited %v for an event, alone %v", r.beside, r.alone)
 	}
 	return s
 }
