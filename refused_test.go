@@ -162,12 +162,12 @@ func TestManyComeAtOnce(t *testing.T) {
 type meddler struct {
 	Observer
 	kick func(*Connection) bool
-	was  []bool
+	was  chan bool // a value for each that came
 }
 
 func (x *meddler) Connected(c *Connection) {
 	x.Observer.Connected(c)
-	x.was = append(x.was, x.kick(c))
+	x.was <- x.kick(c)
 }
 
 // A connection that is admitted but not in its tenant yet cannot be taken out of it:
@@ -176,10 +176,11 @@ func TestNobodyEndsWhoIsNotThereYet(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, defaultPresence)
 	for _, node := range h.nodes {
-		x := &meddler{Observer: node.observer, kick: func(c *Connection) bool { return node.Kick(c, CloseKicked) }}
+		x := &meddler{node.observer, func(c *Connection) bool { return node.Kick(c, CloseKicked) }, make(chan bool, 2)}
 		node.Observe(x)
 		c := node.open(t, "tenant=acme&profile=me")
-		is.Equal(x.was, []bool{false}) // nothing was there to end
+		is.Equal(<-x.was, false) // nothing was there to end
+		is.Equal(len(x.was), 0)
 		there := node.Connection(c.ConnectionID)
 		is.True(there != nil)
 		is.Equal(node.Kick(there, CloseKicked), true)
