@@ -306,6 +306,7 @@ func enter(t *testing.T, network *os.File) {
 // stream told when to come back, spread over the time; then exit 0. What was
 // acknowledged and not delivered any more is had from the other hub.
 func TestDrainUnderLoad(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	const over = 8 * time.Second // long enough for a slow machine to ask before it is over
 	streams := 2000
@@ -451,6 +452,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 // 2,000 clients that never finish their headers are gone within 10 s, and real ones
 // connect meanwhile.
 func TestSlowloris(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	const slow, within = 2000, 10 * time.Second
 	p := startProcess(t)

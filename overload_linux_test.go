@@ -18,6 +18,7 @@ import (
 // all is as before. Another tenant's reader keeps its stream, and gets all that was
 // accepted.
 func TestAnOverloadIsOverByItself(t *testing.T) {
+	t.Parallel()
 	binary := buildHub(t)
 	t.Run("little is kept", func(t *testing.T) { overloadIsOver(t, binary, 48, 64, 1) })
 	t.Run("the history is full", func(t *testing.T) { overloadIsOver(t, binary, 84, 20, 62) })
