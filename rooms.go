@@ -72,7 +72,8 @@ type Rooms struct {
 type circle struct {
 	room    Room
 	members []*person
-	here    int // so many of them are connected
+	here    int    // so many of them are connected
+	newest  uint64 // the place since which the latest of them belongs to it, or more
 }
 
 // person is a profile that belongs somewhere or has connections.
@@ -105,7 +106,7 @@ type span struct{ from, until uint64 }
 
 // What is kept of a circle and of a person takes in bytes, beside names and lists.
 const (
-	circleBytes = 64
+	circleBytes = 80
 	personBytes = 80
 )
 
@@ -218,6 +219,22 @@ func (r *Rooms) Here(room Room) (here []*person, size int) {
 	return nil, 0
 }
 
+// HereAt is Here without those who did not belong to the room at a place yet: that they
+// came may be known before what was said before is delivered. At 0 it is Here.
+func (r *Rooms) HereAt(room Room, place uint64) (here []*person, size int) {
+	here, size = r.Here(room)
+	if c := r.circles.of[room]; c != nil && 0 < place && place <= c.newest {
+		here = slices.DeleteFunc(slices.Clone(here), func(p *person) bool { return !r.belonged(c, p, place) })
+	}
+	return here, size
+}
+
+// belonged says whether a member was one at a place.
+func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
+	return r.bonds.of[pair{c, p}].since < place ||
+		slices.ContainsFunc(r.past.of[belonging{p.ref, c.room}], func(s span) bool { return s.from < place && place <= s.until })
+}
+
 // Add makes p a member from a place on; false when it was one.
 func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 	if r.Has(room, ref) {
@@ -230,6 +247,7 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 		r.bytes += circleBytes + textBytes(room.ID)
 	}
 	r.bonds.set(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
+	c.newest = max(c.newest, at)
 	r.moved(p)
 	push(&c.members, p, &r.bytes)
 	push(&p.circles, c, &r.bytes)
@@ -388,6 +406,9 @@ func (r *Rooms) Restart() {
 		b.since = 0
 		r.bonds.of[p] = b
 		r.moved(p.person)
+	}
+	for _, c := range r.circles.of {
+		c.newest = 0
 	}
 	r.forgot, r.pruned, r.unsure = 0, 0, 0
 }

@@ -287,7 +287,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 		}
 	default:
 		room, _ := target.Room()
-		here, size := t.rooms.Here(room)
+		here, size := t.rooms.HereAt(room, p.place)
 		p.members = int32(size)
 		for _, p := range here {
 			giveAll(p)
