@@ -68,6 +68,15 @@ func newScene() *scene {
 	return s
 }
 
+// comesAndGoes has the person leave the room and come again, after what is said there.
+func (s *scene) comesAndGoes(times int) {
+	for n := range times {
+		at := 5.1 + float64(n)/100
+		s.change(false, at, at+.003)
+		s.change(true, at+.005, at+.008)
+	}
+}
+
 // sightOf is where an event came.
 func (s *scene) sightOf(id string) int {
 	return slices.IndexFunc(s.t.sights, func(x sight) bool { return x.what == came && x.id == id })
@@ -165,6 +174,23 @@ func TestJudge(t *testing.T) {
 			}
 			s.insert(s.sightOf("e7"), sight{at: s.at(7.5), what: connecting, id: "c2"}, sight{at: s.at(7.5), what: ready, said: "complete"})
 		}, []string{"lost"}},
+		"who was in a room more often than is kept is told": {func(s *scene) {
+			s.comesAndGoes(40)
+			for _, id := range []string{"e3", "e4", "e5"} {
+				s.cut(id)
+			}
+			s.insert(s.sightOf("e7"), sight{at: s.at(6.5), what: connecting, id: "c2"}, sight{at: s.at(6.5), what: ready, said: "partial"}, sight{at: s.at(6.6), what: gap, id: "c2", said: "expired"})
+		}, nil},
+		"and what was for others is lost": {func(s *scene) {
+			s.comesAndGoes(40)
+			s.cut("e7")
+			s.cut("e8")
+			s.insert(s.sightOf("e9"), sight{at: s.at(8.5), what: connecting, id: "c5"}, sight{at: s.at(8.5), what: ready, said: "partial"}, sight{at: s.at(8.6), what: gap, id: "c5", said: "expired"})
+		}, []string{"lost"}},
+		"less often, and told": {func(s *scene) {
+			s.comesAndGoes(20)
+			s.insert(s.sightOf("e7"), sight{at: s.at(6.5), what: connecting, id: "c5"}, sight{at: s.at(6.5), what: ready, said: "partial"}, sight{at: s.at(6.6), what: gap, id: "c5", said: "expired"})
+		}, []string{"false gap"}},
 		"and more than that is lost": {func(s *scene) {
 			s.r.kept = 2
 			for _, id := range []string{"e3", "e4", "e5", "e7"} {

@@ -124,6 +124,7 @@ func (j *judge) follow(t *trail) {
 	last, excused := -1, -1    // indices in list: of what came, and up to where a gap was told
 	var first, asked time.Time // when it was there first; when it last asked for a stream
 	resumed := ""
+	short := map[string]time.Time{} // of rooms: what was said before is excused
 	tell := func(i int, what string, about []*event, format string, args ...any) {
 		f := finding{what: what, text: fmt.Sprintf(format, args...), trail: t, sight: i}
 		for _, e := range about {
@@ -134,7 +135,7 @@ func (j *judge) follow(t *trail) {
 	// lacks is what was to come before an index, and has not.
 	lacks := func(before int, at time.Time) (lost []*event) {
 		for k := max(last, excused) + 1; k < before; k++ {
-			if list[k].begun.After(first) && j.due(list[k], t, asked, at) {
+			if list[k].begun.After(first) && !list[k].begun.Before(short[list[k].room]) && j.due(list[k], t, asked, at) {
 				lost = append(lost, list[k])
 			}
 		}
@@ -165,7 +166,11 @@ func (j *judge) follow(t *trail) {
 			if at, ok := j.cursors[resumed]; ok {
 				from = max(from, at)
 			}
-			if s.said != "expired" || !j.gone(list, from, s.at) {
+			stays := j.cutShort(t, list, from, s.at)
+			for _, room := range stays {
+				short[room] = s.at
+			}
+			if s.said != "expired" || len(stays) == 0 && !j.gone(list, from, s.at) {
 				tell(i, "false gap", nil, "%s, and nothing was gone", s.said)
 			}
 			if at, ok := j.cursors[s.id]; ok {
@@ -222,6 +227,27 @@ func (j *judge) gone(list []*event, after int, at time.Time) bool {
 	}
 	stored := sort.Search(len(list), func(i int) bool { return list[i].at.After(at.Add(clockSlack)) })
 	return stored-(after+1) > j.kept
+}
+
+// mostStays is how many times in a room are kept of a person. The last goes on.
+const mostStays = 31
+
+// cutShort is in which rooms a person has been more often after an index, up to a time.
+func (j *judge) cutShort(t *trail, list []*event, after int, at time.Time) (rooms []string) {
+	joins := map[string]int{}
+	for b, changes := range j.of {
+		for _, c := range changes {
+			if b.tenant == t.tenant && b.profile == t.profile && c.member && c.begun.Before(at) && (after < 0 || c.done.IsZero() || c.done.After(list[after].begun)) {
+				joins[b.room]++
+			}
+		}
+	}
+	for room, n := range joins {
+		if n >= mostStays {
+			rooms = append(rooms, room)
+		}
+	}
+	return rooms
 }
 
 // whom says whether an event is for a person.
