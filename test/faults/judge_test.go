@@ -332,15 +332,17 @@ func (j *judge) readiness() {
 			var said, did time.Time
 			var worst time.Duration
 			var from time.Time
+			why := map[string]int{} // it says so, how often
 			flush := func() {
 				if worst > mostWrong {
 					word := "is ready, and takes nothing"
 					if !says {
 						word = "is not ready, and takes what comes"
 					}
-					j.find("readiness", "hub %d %s, for %.1f s from %s", hub, word, worst.Seconds(), clock(from))
+					j.find("readiness", "hub %d %s, for %.1f s from %s %v", hub, word, worst.Seconds(), clock(from), why)
 				}
 				worst = 0
+				clear(why)
 			}
 			for _, p := range list {
 				good := p.status < 300
@@ -358,6 +360,9 @@ func (j *judge) readiness() {
 				case p.publish && good == says:
 					did = time.Time{}
 					flush()
+				}
+				if !p.publish && good == says && !good {
+					why[p.why]++
 				}
 				if !said.IsZero() && !did.IsZero() {
 					since := said
@@ -466,7 +471,14 @@ func (f finding) around(j *record) string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "  of %s in %s (%s), who saw\n", f.trail.profile, f.trail.tenant, f.trail.kind)
-	for i := max(0, f.sight-8); i < min(len(f.trail.sights), f.sight+4); i++ {
+	asked := f.sight // its last stream
+	for asked > 0 && f.trail.sights[asked].what != connecting {
+		asked--
+	}
+	for i := asked; i < min(len(f.trail.sights), f.sight+4); i++ {
+		if asked+2 < i && i < f.sight-8 {
+			continue
+		}
 		mark, place := "  ", ""
 		if i == f.sight {
 			mark = "=>"

@@ -556,9 +556,10 @@ func (l *load) probe(hub int, publish bool) {
 		if err != nil {
 			p.status = 0
 		}
-		p.end, p.code = time.Now(), ""
+		p.end = time.Now()
 		p.code, _ = answer["code"].(string)
-		if why, _ := answer["detail"].(string); !publish && strings.HasPrefix(why, "membership") {
+		p.why, _ = answer["detail"].(string)
+		if !publish && strings.HasPrefix(p.why, "membership") {
 			continue // cannot be changed, it says; publishing does not show whether that is so
 		}
 		if l.ctx.Err() == nil {

@@ -67,6 +67,7 @@ type probe struct {
 	begun, end time.Time
 	status     int // 0: no answer
 	code       string
+	why        string // the answer's detail
 }
 
 // trail is all that one person's streams brought, one after the other.
