@@ -26,6 +26,7 @@ const (
 	codeBatchesFull = 10210
 	codeIncomplete  = 10176 // another leader has not seen the batch's beginning
 	codeNotLeader   = 10009
+	codeUnavailable = 10008 // the servers have no leader, though the stream may
 
 	codeWrongLast, codeWrongLastInBatch = 10071, 10164 // another was first
 )

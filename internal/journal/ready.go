@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,14 +13,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Whether something can be kept is tried, each second, and not supposed. What is tried is
+// Whether something can be kept is tried, again and again, and not supposed. What is tried is
 // to purge a subject that has no message: the leader has the others agree on it as on a
 // message, and each writes that down, but it takes no place and nothing goes. A server that
 // has nobody to agree with writes nothing: there a key of the bucket is put as well, on the
 // same disk. Where an append, or that, was not kept, an anchor is, or is not, and that
 // decides.
 const (
-	tryEach = time.Second
+	tryEach = 600 * time.Millisecond
 	// believed is how long it holds that something went well, from when it was begun: the
 	// next try has failed by then.
 	believed = tryEach + appendTimeout + 250*time.Millisecond
@@ -27,7 +28,7 @@ const (
 	bucketTimeout = 300 * time.Millisecond
 	againAfter    = 100 * time.Millisecond
 	tryName       = "try" // of no key
-	mostTries     = 3     // at once, while nobody answers
+	mostTries     = 4     // at once, while nobody answers
 )
 
 // uptime is a time that no clock that is set changes. What has never been was long before.
@@ -151,26 +152,61 @@ func (j *Journal) TryThrough(ctx context.Context, nc *nats.Conn) error {
 	return s.purgeNothing(ctx, j.cutSubject(tryName))
 }
 
+// betterWord is how long the leader is waited for once another server has said that the
+// cluster has no leader: each says so of the servers' own group at once, while the
+// stream's leader has yet to agree with its followers.
+const betterWord = 300 * time.Millisecond
+
 // purgeNothing has those who keep the stream agree on a purge of what is not there.
 func (s *stream) purgeNothing(ctx context.Context, subject string) error {
 	body, err := json.Marshal(map[string]string{"filter": subject})
 	if err != nil {
 		return err
 	}
-	answer, err := s.ask(ctx, message("$JS.API.STREAM.PURGE."+s.name, body))
-	if err != nil {
+	inbox, answers, forget := s.expect(mostReplicas)
+	defer forget()
+	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.name, inbox, body); err != nil {
 		return err
+	}
+	for {
+		select {
+		case msg := <-answers:
+			if err = purgeError(msg); !isUnavailable(err) {
+				return err
+			}
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, betterWord)
+			defer cancel()
+		case <-ctx.Done():
+			return cmp.Or(err, ctx.Err())
+		case <-s.ended:
+			return nats.ErrConnectionClosed
+		}
+	}
+}
+
+func purgeError(msg *nats.Msg) error {
+	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+		return nats.ErrNoResponders
 	}
 	var purged struct {
 		Error *jetstream.APIError `json:"error"`
 	}
-	if err := json.Unmarshal(answer.Data, &purged); err != nil {
+	if err := json.Unmarshal(msg.Data, &purged); err != nil {
 		return err
 	}
 	if purged.Error != nil {
 		return purged.Error
 	}
 	return nil
+}
+
+// mostReplicas is how many servers may answer what only one is asked.
+const mostReplicas = 5
+
+func isUnavailable(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == codeUnavailable
 }
 
 func (j *Journal) tryHistory(ctx context.Context) error {

@@ -209,16 +209,16 @@ func (t *Table) scan(ctx context.Context, subject string, after, until uint64, t
 		if after >= until {
 			return nil
 		}
-		// A replica that is behind; or the row there was changed once more, or faded.
-		next, err := t.next(ctx, subject, after, 1<<62)
+		// A replica that is behind; or the row there was changed once more, or faded. A leader
+		// that has just become one may be behind as well, so what it has is asked first.
+		last, err := t.last(ctx, t.cfg.Prefix+".row.>")
 		if err != nil {
 			return err
 		}
-		if next == 0 {
-			last, err := t.last(ctx, t.cfg.Prefix+".row.>")
-			if err == nil && last < until {
-				err = errStale // there is no such place: it is of another life
-			}
+		if last < until {
+			return errStale // or there is no such place: it is of another life
+		}
+		if next, err := t.next(ctx, subject, after, 1<<62); err != nil || next == 0 {
 			return err
 		}
 		select {
