@@ -180,16 +180,19 @@ func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
 	return j.last(ctx, j.subject(key))
 }
 
-// Reach waits until a followed key was handed over up to a place that exists.
-func (j *Journal) Reach(ctx context.Context, key string, place uint64) error {
+// Reach waits until a followed key was handed over up to a place that exists in the life
+// of an epoch, or that is over.
+func (j *Journal) Reach(ctx context.Context, key, epoch string, place uint64) error {
 	f := j.feed(key)
 	if f == nil {
 		return nil
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		f.mu.Lock()
-		f.knowLocked(place)
-		reached := f.place >= place || f.closed
+		reached := f.of.epoch != epoch || f.place >= place || f.closed
+		if !reached {
+			f.knowLocked(place)
+		}
 		f.mu.Unlock()
 		if reached {
 			return nil
