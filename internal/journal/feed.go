@@ -43,6 +43,7 @@ type feed struct {
 	place     uint64    // Handle has had all up to here
 	taken     uint64    // taken up to here, ≥ place
 	last      uint64    // of those, the last that is a message
+	lastAt    time.Time // when that was kept
 	known     uint64    // the last place that is known to exist
 	of        *life     // all those places are in
 	had       bool      // a message, since it began
@@ -279,7 +280,7 @@ func (f *feed) liveLocked(m Message) {
 		f.missing(f.last)
 	}
 	// Where none is before it any more, one may have gone that did not come.
-	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) {
+	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) && f.j.sure(f.of) {
 		f.takeLocked(m)
 		return
 	}
@@ -298,7 +299,7 @@ func (f *feed) takeLocked(m Message) {
 	}
 	f.of.saw(m.Seq)
 	f.had = true
-	f.taken, f.last, f.known = m.Seq, m.Seq, max(f.known, m.Seq)
+	f.taken, f.last, f.lastAt, f.known = m.Seq, m.Seq, m.At, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history
 	}

@@ -74,7 +74,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		if err := j.whole(ctx, key, after, until); err != nil {
 			return err
 		}
-		if j.life.Load() != l {
+		if j.life.Load() != l || l.over.Load() {
 			return errStale
 		}
 		if n == 0 && gone > 0 && gone <= until {
