@@ -181,7 +181,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, was 
 	if e == nil || r.epoch(tenant, r.journal.Epoch()) != was.Now.Epoch {
 		return ErrConflict
 	}
-	at := e.place.Load()
+	life, at := *r.life.Load(), e.place.Load()
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
 		row := belongingRow{Epoch: was.Now.Epoch.text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
@@ -224,7 +224,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, was 
 	// known to all yet.
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at})
+	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -454,15 +454,19 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	if err := r.journal.Renew(ctx, "table", life); err != nil {
 		return err
 	}
-	if r.life.Store(&life); !known {
+	r.mu.Lock()
+	enrolled := maps.Clone(r.enrolled)
+	for _, e := range enrolled {
+		e.place.Store(0) // before it can be taken for one of this table
+	}
+	r.life.Store(&life)
+	r.mu.Unlock()
+	if !known {
 		return nil
 	}
 	r.logger.Error("the broker has lost who belongs where, or the last of it")
 	r.lose(KeptMembers)
 	r.here.leave() // until it is read again
-	r.mu.Lock()
-	enrolled := maps.Clone(r.enrolled)
-	r.mu.Unlock()
 	for tenant, e := range enrolled {
 		e.telling.Lock()
 		if e.life >= 0 {
@@ -479,16 +483,20 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	return nil
 }
 
-// reached reads a tenant's rows up to a place, if we need them, and says that we
-// have.
-func (r *brokerRooms) reached(tenant string, place uint64) bool {
-	e := r.enrolment(tenant)
+// reached reads a tenant's rows up to a place that a call names, if we need them, and says
+// that we have.
+func (r *brokerRooms) reached(c Call) bool {
+	e := r.enrolment(c.Tenant)
 	if e == nil {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
 	defer cancel()
-	return r.catchUp(ctx, tenant, e, place) == nil
+	other := func() bool { return c.Life != "" && c.Life != *r.life.Load() }
+	if other() && (r.look(ctx) != nil || other()) {
+		return false
+	}
+	return r.catchUp(ctx, c.Tenant, e, c.Place) == nil
 }
 
 // goesBeside is the place of a tenant's last row as it goes with its events, if this hub
@@ -501,14 +509,18 @@ func (r *brokerRooms) goesBeside(tenant string) []string {
 }
 
 // behind says whether an event has to wait: for rows up to the place that its publisher
-// knew of, or, if that is not known, until this hub is sure.
+// knew of; where that is of another table, until this hub has looked; or, if none was told,
+// until it is sure.
 func (r *brokerRooms) behind(tenant, beside string) bool {
-	place, known := r.placeOf(beside)
-	if !known {
-		return !r.here.sure() && r.enrolment(tenant) != nil
-	}
 	e := r.enrolment(tenant)
-	return e != nil && e.place.Load() < place
+	place, known := r.placeOf(beside)
+	switch {
+	case e == nil:
+		return false
+	case known:
+		return e.place.Load() < place
+	}
+	return beside != "" || !r.here.sure()
 }
 
 func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
@@ -523,9 +535,16 @@ func (r *brokerRooms) await(tenant, beside string) (err error) {
 	defer cancel()
 	for r.behind(tenant, beside) {
 		place, known := r.placeOf(beside)
-		if e := r.enrolment(tenant); known && e != nil {
+		switch e := r.enrolment(tenant); {
+		case known && e != nil:
 			err = r.catchUp(ctx, tenant, e, place)
-		} else {
+		case beside != "":
+			if err = r.look(ctx); err == nil {
+				if _, known := r.placeOf(beside); !known {
+					return nil // it is the publisher who does not know yet
+				}
+			}
+		default:
 			err = r.beSure(ctx)
 		}
 		if err != nil && !r.pause(ctx) {
