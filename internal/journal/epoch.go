@@ -29,6 +29,7 @@ type life struct {
 
 	highest atomic.Uint64 // place that was seen in it
 	over    atomic.Bool   // a place was given again
+	lasts   lasts
 }
 
 func newLife(created string, count uint64, secret string) *life {
@@ -197,7 +198,6 @@ func (j *Journal) begin(l *life, last uint64) {
 	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
-	j.lasts.forget()
 	for _, f := range j.followed() {
 		f.mu.Lock()
 		if f.of != l {

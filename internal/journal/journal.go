@@ -132,7 +132,6 @@ type Journal struct {
 	looks  joined[state] // with all that depends on it
 	proved time.Time     // owned by look: when an answer was last shown to be old
 	room   room
-	lasts  lasts
 
 	silent, purged seldom // what the log is told
 

@@ -135,7 +135,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
 		return Span{}, err
 	}
-	gone, err := j.goneOf(ctx, key, s, first.first, first.count, cut.place)
+	gone, err := j.goneOf(ctx, l, key, s, first.first, first.count, cut.place)
 	if err != nil {
 		return Span{}, err
 	}
