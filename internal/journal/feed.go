@@ -54,6 +54,7 @@ type feed struct {
 	preparing bool
 	repairing bool
 	held      []Message       // came while what is before them is read back
+	heldSize  int             // bytes, of those
 	early     []pass          // that go with what has not come
 	life      uint64          // counts how often it began anew
 	fresh     bool            // something was handled since the last Flush
@@ -135,6 +136,7 @@ func (f *feed) takeHeldLocked() {
 			f.held = held[i:]
 			return
 		}
+		f.heldSize -= len(m.Data)
 		f.takeLocked(m)
 	}
 }
@@ -284,8 +286,8 @@ func (f *feed) liveLocked(m Message) {
 		f.takeLocked(m)
 		return
 	}
-	if len(f.held) == mostHeld {
-		f.held = nil
+	if f.heldSize += len(m.Data); len(f.held) == mostHeld || f.heldSize > mostReadyBytes {
+		f.held, f.heldSize = nil, len(m.Data) // they are read back as well
 	}
 	f.held = append(f.held, m)
 	f.of.saw(m.Seq)

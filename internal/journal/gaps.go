@@ -87,7 +87,7 @@ func (f *feed) readBack(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.unlock()
-	if f.life != life || !sure {
+	if f.life != life || !sure || !f.j.sure(of) {
 		return errStale
 	}
 	f.taken = max(f.taken, known) // what is not there has gone, or is another key's
@@ -101,7 +101,7 @@ func (f *feed) readBack(ctx context.Context) error {
 // loseLocked goes on after a place that is not the next, and says so before anything
 // that follows is handed over.
 func (f *feed) loseLocked(place, known uint64) {
-	f.part, f.early, f.held = nil, nil, nil
+	f.part, f.early, f.held, f.heldSize = nil, nil, nil, 0
 	f.taken, f.place, f.known = place, place, known
 	f.life++
 	f.j.cfg.Lost(f.key, place)
