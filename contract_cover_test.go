@@ -35,13 +35,13 @@ func (l *brokenLog) Read(context.Context, string, Query) (page Page, _ error) { 
 // brokenRooms fail as brokenLog does.
 type brokenRooms struct{ *brokenLog }
 
-func (brokenRooms) Follow(func(string, Room, []Belonging), func(string)) {}
-func (brokenRooms) Sure(context.Context) error                           { return nil }
-func (r brokenRooms) Attach(context.Context, string) error               { return r.err }
-func (r brokenRooms) Now(context.Context, string, Room) (place, version uint64, err error) {
-	return 0, 0, r.err
+func (brokenRooms) Follow(func(string, Epoch, Room, []Belonging), func(string)) {}
+func (brokenRooms) Sure(context.Context) error                                  { return nil }
+func (r brokenRooms) Attach(context.Context, string) error                      { return r.err }
+func (r brokenRooms) Now(context.Context, string, Room) (RoomState, error) {
+	return RoomState{}, r.err
 }
-func (r brokenRooms) Change(context.Context, string, Room, uint64, uint64, []Belonging, bool) error {
+func (r brokenRooms) Change(context.Context, string, Room, RoomState, []Belonging, bool) error {
 	return r.err
 }
 

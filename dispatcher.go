@@ -86,9 +86,7 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 	if t == nil {
 		return
 	}
-	if place.Epoch != t.head.Epoch {
-		t.rooms.Restart()
-	}
+	t.rooms.Restart(place.Epoch)
 	t.head = place
 	open := slices.Clone(t.conns)
 	for _, c := range open {

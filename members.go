@@ -223,15 +223,16 @@ func (m *members) changeShared(ctx context.Context, name string, room Room, diff
 }
 
 func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
-	place, version, err := m.shared.Now(ctx, t.name, room)
+	was, err := m.shared.Now(ctx, t.name, room)
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
-	if t.forgotten {
+	if t.forgotten || t.rooms.of != was.Now.Epoch.tag {
 		t.mu.Unlock()
 		return ErrConflict
 	}
+	place := was.Now.Seq
 	join, leave := differ(&t.rooms)
 	if err := m.admitLocked(t, room, join, leave); err != nil {
 		t.mu.Unlock()
@@ -255,7 +256,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 		changed = append(changed, b)
 	}
 	t.mu.Unlock()
-	err = m.shared.Change(ctx, t.name, room, place, version, changed, empty)
+	err = m.shared.Change(ctx, t.name, room, was, changed, empty)
 	t.mu.Lock()
 	t.settleLocked() // what was taken for it is kept now, or not
 	t.mu.Unlock()
@@ -263,12 +264,13 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 }
 
 // belong is the shared membership's word of what changed in a room.
-func (m *members) belong(name string, room Room, changed []Belonging) {
+func (m *members) belong(name string, of Epoch, room Room, changed []Belonging) {
 	t := m.tenants.find(name)
 	if t == nil {
 		return
 	}
 	defer t.mu.Unlock()
+	t.rooms.Restart(of)
 	for _, b := range changed {
 		t.rooms.Set(room, b)
 	}

@@ -217,7 +217,7 @@ type toldRooms struct {
 	rooms Rooms // guarded by mu
 }
 
-func (r *toldRooms) belong(_ string, room Room, changed []Belonging) {
+func (r *toldRooms) belong(_ string, _ Epoch, room Room, changed []Belonging) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range changed {
@@ -236,7 +236,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).rooms
 	var told toldRooms
 	far.Follow(told.belong, func(string) {})
-	near.Follow(func(string, Room, []Belonging) {}, func(string) {})
+	near.Follow(func(string, Epoch, Room, []Belonging) {}, func(string) {})
 	ctx, room := t.Context(), Room{KindGroup, "g"}
 	is.NoErr(near.Attach(ctx, "acme"))
 	is.NoErr(far.Attach(ctx, "acme"))
@@ -246,11 +246,11 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return place
 	}
 	change := func(member bool) {
-		_, version, err := near.Now(ctx, "acme", room)
+		now, err := near.Now(ctx, "acme", room)
 		is.NoErr(err)
 		b := Belonging{Profile: alice, Member: member, Stays: []Stay{{room, 0, 1 << 62}}}
 		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
-		is.NoErr(near.Change(ctx, "acme", room, 0, version, []Belonging{b}, !member))
+		is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{b}, !member))
 	}
 	change(true)
 	// The rows have come; that they are all, is not heard yet.
@@ -269,7 +269,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return v
 	})
 	old := make(chan bool)
-	go func() { old <- far.reached("acme", last()) }()
+	go func() { old <- far.reached(Call{Tenant: "acme", Place: last()}) }()
 	<-held
 	far.Detach("acme")
 	change(false)
@@ -339,7 +339,7 @@ func TestRoomsInAnotherHistory(t *testing.T) {
 	rooms.Add(room, bob, 100)
 	rooms.Remove(room, bob, 200)
 	rooms.Unsure(150)
-	rooms.Restart()
+	rooms.Restart(Epoch{tag: 1})
 	is.Equal(rooms.Stays(alice), []Stay{{room, 0, 1<<64 - 1}})
 	is.Equal(*rooms.Reader(alice), Reader{Profile: alice, Rooms: []Stay{{room, 0, 1<<64 - 1}}})
 	is.Equal(rooms.Forgotten(alice), uint64(0))

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -130,7 +129,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if log.journal, err = journal.Open(ctx, b.nc, kept); err != nil {
 		return err
 	}
-	rooms.journal, rooms.epoch, rooms.askAll, rooms.lose = log.journal, func(tenant string) string { return hex.EncodeToString(log.epochID(tenant)) }, others.AskAll, log.lose
+	rooms.journal, rooms.epoch, rooms.askAll, rooms.lose = log.journal, log.epochOf, others.AskAll, log.lose
 	rooms.table, err = journal.OpenTable(ctx, b.nc, journal.TableConfig{
 		Prefix: cfg.Prefix, Replicas: cfg.Replicas, Age: cfg.Limits.TTL, Logger: cfg.Logger, Changed: rooms.changed, Lost: rooms.lost,
 	})

@@ -358,7 +358,7 @@ func (l *brokerLog) bringNear(h *shelf, f *fetch, after, from uint64, epoch Epoc
 	})
 	h.mu.Lock()
 	room := storedSize(entries)
-	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from
+	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from && l.epoch(h.tenant) == epoch
 	switch {
 	case same && fits:
 		l.shelves.prependLocked(h, after, entries)

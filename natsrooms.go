@@ -8,7 +8,6 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
-	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,10 +27,10 @@ import (
 type brokerRooms struct {
 	journal *journal.Journal
 	table   *journal.Table
-	epoch   func(tenant string) string // of places in its history
+	epoch   func(tenant, life string) Epoch // of places in its history
 	askAll  func(ctx context.Context, c Call) (answers []Answer, silent []string)
 	heard   func() bool // no other hub is silent, nor was given up lately
-	belong  func(tenant string, room Room, changed []Belonging)
+	belong  func(tenant string, of Epoch, room Room, changed []Belonging)
 	forget  func(tenant string)
 	lose    func(Kept) // counts
 	logger  *slog.Logger
@@ -105,7 +104,7 @@ func (r *brokerRooms) besideOf(row uint64) *[]string {
 }
 
 // Follow implements SharedRooms.
-func (r *brokerRooms) Follow(belong func(string, Room, []Belonging), forget func(string)) {
+func (r *brokerRooms) Follow(belong func(string, Epoch, Room, []Belonging), forget func(string)) {
 	r.belong, r.forget = belong, forget
 }
 
@@ -154,17 +153,20 @@ func (r *brokerRooms) Detach(tenant string) {
 }
 
 // Now implements SharedRooms.
-func (r *brokerRooms) Now(ctx context.Context, tenant string, room Room) (place, version uint64, err error) {
-	place, err = r.journal.Last(ctx, tenant)
-	if err != nil {
-		return 0, 0, logError(err)
-	}
+func (r *brokerRooms) Now(ctx context.Context, tenant string, room Room) (now RoomState, err error) {
 	if e := r.enrolment(tenant); e != nil {
+		e.telling.Lock()
+		now.Now.Epoch = r.belongs(tenant, roomChange{})
+		e.telling.Unlock()
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		version = e.rooms[room]
+		now.Version = e.rooms[room]
 	}
-	return place, version, nil
+	now.Now.Seq, err = r.journal.Last(ctx, tenant)
+	if err != nil {
+		return RoomState{}, logError(err)
+	}
+	return now, nil
 }
 
 func (r *brokerRooms) enrolment(tenant string) *enrolment {
@@ -174,15 +176,15 @@ func (r *brokerRooms) enrolment(tenant string) *enrolment {
 }
 
 // Change implements SharedRooms.
-func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging, empty bool) error {
+func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, was RoomState, changed []Belonging, empty bool) error {
 	e := r.enrolment(tenant)
-	if e == nil {
+	if e == nil || r.epoch(tenant, r.journal.Epoch()) != was.Now.Epoch {
 		return ErrConflict
 	}
-	at, epoch := e.place.Load(), r.epoch(tenant)
+	life, at := *r.life.Load(), e.place.Load()
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
-		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member, Forgot: b.Forgot}
+		row := belongingRow{Epoch: was.Now.Epoch.text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
 		if more := len(b.Stays) - mostStays; more > 0 {
 			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
 			b.Stays = b.Stays[more:]
@@ -197,7 +199,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
 	if len(rows) > 0 {
-		last, err := r.table.Put(ctx, tenant, groupOf(room), version, rows, empty)
+		last, err := r.table.Put(ctx, tenant, groupOf(room), was.Version, rows, empty)
 		if errors.Is(err, journal.ErrConflict) {
 			if err = r.refresh(ctx, tenant, e, room); err == nil {
 				return ErrConflict
@@ -222,7 +224,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	// known to all yet.
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at})
+	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -307,7 +309,7 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 		for c := range r.changesOf(tenant, rows) {
 			if patient && c.place > 0 { // events that came before it are delivered before it
 				reaching, cancel := context.WithTimeout(ctx, reachTime)
-				patient = r.journal.Reach(reaching, tenant, c.place) == nil
+				patient = r.journal.Reach(reaching, tenant, c.life, c.place) == nil
 				cancel()
 			}
 			if err := r.tell(tenant, e, life, c); err != nil {
@@ -331,7 +333,8 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 type roomChange struct {
 	room    Room
 	version uint64 // the room's own place; 0: it is not among them
-	place   uint64 // in the history, before which they hold not yet
+	life    string // of the history
+	place   uint64 // in it, before which they hold not yet
 	changed []Belonging
 	last    uint64 // row
 }
@@ -339,15 +342,16 @@ type roomChange struct {
 // changesOf are the changes that rows tell of.
 func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
-		epoch := r.epoch(tenant)
-		var c roomChange
+		life := r.journal.Epoch()
+		epoch := r.epoch(tenant, life).text()
+		c := roomChange{life: life}
 		for _, row := range rows {
 			of := roomOf(row.Group)
 			if row.Name == "" {
 				if c.last > 0 && !yield(c) {
 					return
 				}
-				c = roomChange{room: of, version: row.Seq, last: row.Seq}
+				c = roomChange{room: of, version: row.Seq, last: row.Seq, life: life}
 				continue
 			}
 			var stored belongingRow
@@ -356,25 +360,21 @@ func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[room
 				r.logger.Error("broker: not a member", "tenant", tenant, "place", row.Seq)
 				continue
 			}
-			belongs := Belonging{Profile: p, Member: stored.Member}
-			if stored.Epoch != epoch { // the history has begun anew since
-				stored.Place, stored.Stays, stored.Forgot = 0, nil, 0
-				if stored.Member {
-					stored.Stays = [][2]uint64{{0, math.MaxUint64}}
-				}
-			}
 			if stored.Forgot == 0 && len(stored.Stays) > mostStays {
 				stored.Forgot = stored.Stays[0][0]
 			}
-			belongs.Forgot = stored.Forgot
+			belongs := Belonging{Profile: p, Member: stored.Member, Forgot: stored.Forgot}
 			for _, s := range stored.Stays {
 				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
+			}
+			if stored.Epoch != epoch { // the history has begun anew since
+				stored.Place, belongs = 0, belongs.restarted(of)
 			}
 			if c.last > 0 && (of != c.room || len(c.changed) > 0 && stored.Place != c.place) {
 				if !yield(c) {
 					return
 				}
-				c = roomChange{}
+				c = roomChange{life: life}
 			}
 			c.room, c.place, c.changed, c.last = of, stored.Place, append(c.changed, belongs), row.Seq
 		}
@@ -391,9 +391,7 @@ func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) 
 	if e.life != life || life < 0 {
 		return errOver
 	}
-	if len(c.changed) > 0 {
-		r.belong(tenant, c.room, c.changed)
-	}
+	r.belongs(tenant, c)
 	if c.version > 0 {
 		e.mu.Lock()
 		e.rooms[c.room] = c.version
@@ -402,6 +400,24 @@ func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) 
 	e.beside.Store(r.besideOf(c.last))
 	e.place.Store(c.last)
 	return nil
+}
+
+// belongs tells a tenant of a change, and of which history its places are; what is being
+// told to the tenant is locked. It returns that history.
+func (r *brokerRooms) belongs(tenant string, c roomChange) Epoch {
+	for {
+		life := r.journal.Epoch()
+		of := r.epoch(tenant, life)
+		if c.life != life {
+			c.life = life
+			for i, b := range c.changed {
+				c.changed[i] = b.restarted(c.room)
+			}
+		}
+		if r.belong(tenant, of, c.room, c.changed); r.journal.Epoch() == life {
+			return of
+		}
+	}
 }
 
 // changed reads what has changed of tenants that are here.
@@ -438,15 +454,19 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	if err := r.journal.Renew(ctx, "table", life); err != nil {
 		return err
 	}
-	if r.life.Store(&life); !known {
+	r.mu.Lock()
+	enrolled := maps.Clone(r.enrolled)
+	for _, e := range enrolled {
+		e.place.Store(0) // before it can be taken for one of this table
+	}
+	r.life.Store(&life)
+	r.mu.Unlock()
+	if !known {
 		return nil
 	}
 	r.logger.Error("the broker has lost who belongs where, or the last of it")
 	r.lose(KeptMembers)
 	r.here.leave() // until it is read again
-	r.mu.Lock()
-	enrolled := maps.Clone(r.enrolled)
-	r.mu.Unlock()
 	for tenant, e := range enrolled {
 		e.telling.Lock()
 		if e.life >= 0 {
@@ -463,16 +483,20 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	return nil
 }
 
-// reached reads a tenant's rows up to a place, if we need them, and says that we
-// have.
-func (r *brokerRooms) reached(tenant string, place uint64) bool {
-	e := r.enrolment(tenant)
+// reached reads a tenant's rows up to a place that a call names, if we need them, and says
+// that we have.
+func (r *brokerRooms) reached(c Call) bool {
+	e := r.enrolment(c.Tenant)
 	if e == nil {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
 	defer cancel()
-	return r.catchUp(ctx, tenant, e, place) == nil
+	other := func() bool { return c.Life != "" && c.Life != *r.life.Load() }
+	if other() && (r.look(ctx) != nil || other()) {
+		return false
+	}
+	return r.catchUp(ctx, c.Tenant, e, c.Place) == nil
 }
 
 // goesBeside is the place of a tenant's last row as it goes with its events, if this hub
@@ -485,14 +509,18 @@ func (r *brokerRooms) goesBeside(tenant string) []string {
 }
 
 // behind says whether an event has to wait: for rows up to the place that its publisher
-// knew of, or, if that is not known, until this hub is sure.
+// knew of; where that is of another table, until this hub has looked; or, if none was told,
+// until it is sure.
 func (r *brokerRooms) behind(tenant, beside string) bool {
-	place, known := r.placeOf(beside)
-	if !known {
-		return !r.here.sure() && r.enrolment(tenant) != nil
-	}
 	e := r.enrolment(tenant)
-	return e != nil && e.place.Load() < place
+	place, known := r.placeOf(beside)
+	switch {
+	case e == nil:
+		return false
+	case known:
+		return e.place.Load() < place
+	}
+	return beside != "" || !r.here.sure()
 }
 
 func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
@@ -507,9 +535,16 @@ func (r *brokerRooms) await(tenant, beside string) (err error) {
 	defer cancel()
 	for r.behind(tenant, beside) {
 		place, known := r.placeOf(beside)
-		if e := r.enrolment(tenant); known && e != nil {
+		switch e := r.enrolment(tenant); {
+		case known && e != nil:
 			err = r.catchUp(ctx, tenant, e, place)
-		} else {
+		case beside != "":
+			if err = r.look(ctx); err == nil {
+				if _, known := r.placeOf(beside); !known {
+					return nil // it is the publisher who does not know yet
+				}
+			}
+		default:
 			err = r.beSure(ctx)
 		}
 		if err != nil && !r.pause(ctx) {

@@ -24,6 +24,7 @@ type replay struct {
 	sure    func(context.Context) error // that this is what all hubs know
 
 	count *hubCounts
+	of    Epoch // of the history that is read
 
 	patience time.Duration // how long an answer about rooms is waited for; 0 once one did not come
 
@@ -54,6 +55,9 @@ func (r *replay) step() bool {
 	}
 	page, err := r.log.Read(context.Background(), t.name, q)
 	expired := errors.Is(err, ErrExpired)
+	if (err == nil || expired) && page.Next.Epoch != r.of {
+		err, expired = ErrUnknownCursor, false // it has begun anew
+	}
 	if err != nil && !expired {
 		r.logger.Warn("history", "tenant", t.name, "err", err)
 		r.fail()

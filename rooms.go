@@ -20,25 +20,40 @@ type Belonging struct {
 	Forgot  uint64 // stays that ended up to this place may be lacking
 }
 
+// restarted is what is known of it in another history than that of its places.
+func (b Belonging) restarted(room Room) Belonging {
+	b.Stays, b.Forgot = nil, 0
+	if b.Member {
+		b.Stays = []Stay{{room, 0, math.MaxUint64}}
+	}
+	return b
+}
+
 // SharedRooms keeps who belongs where for all hubs of a cluster. A hub that is alone
 // keeps it by itself (nil).
 type SharedRooms interface {
 	// Follow names who is told of a room's belongings: all of them before Attach
-	// returns, then each change in order.
+	// returns, then each change in order, with the history that their places are of.
 	// What is forgotten is gone, and told anew where it is there again.
-	Follow(belong func(tenant string, room Room, changed []Belonging), forget func(tenant string))
+	Follow(belong func(tenant string, of Epoch, room Room, changed []Belonging), forget func(tenant string))
 	Attach(ctx context.Context, tenant string) error
 	Detach(tenant string)
-	// Now is where a tenant's history is, and which version of a room is known here.
-	Now(ctx context.Context, tenant string, room Room) (place, version uint64, err error)
-	// Change stores what changes in a version of a room, as of a place; empty: nobody
-	// belongs to it then. It returns when all hubs know. ErrConflict: there is another
-	// version, and this hub knows it now.
-	Change(ctx context.Context, tenant string, room Room, place, version uint64, changed []Belonging, empty bool) error
+	// Now is what is to be known before a room is changed.
+	Now(ctx context.Context, tenant string, room Room) (RoomState, error)
+	// Change stores what changes in a room that was in a state; empty: nobody belongs to
+	// it then. It returns when all hubs know. ErrConflict: there is another version, and
+	// this hub knows it now; or the history is another.
+	Change(ctx context.Context, tenant string, room Room, was RoomState, changed []Belonging, empty bool) error
 	// Sure returns when what had been changed anywhere before the call is known here: at
 	// once, unless other hubs may have given this one up. ErrUnconfirmed: that cannot be
 	// said now.
 	Sure(ctx context.Context) error
+}
+
+// RoomState is where a tenant's history is, and which version of a room is known here.
+type RoomState struct {
+	Now     Cursor
+	Version uint64
 }
 
 // maxPast is how many ended stays a tenant's rooms remember.
@@ -65,6 +80,7 @@ type Rooms struct {
 	cut     table[belonging, uint64] // and of these up to a later one
 	pruned  uint64                   // the place up to which stays may have been pruned
 	unsure  uint64                   // the place up to which who belonged where may be forgotten
+	of      uint64                   // the tag of the epoch that all these places are of; 0: of any
 	bytes   int64                    // of all but the tables
 }
 
@@ -398,9 +414,13 @@ func (r *Rooms) Set(room Room, b Belonging) {
 	}
 }
 
-// Restart has those who belong somewhere do so from the beginning on: the places that
-// are known are of another history.
-func (r *Rooms) Restart() {
+// Restart has those who belong somewhere do so from the beginning of a history on, if the
+// places that are known are of another.
+func (r *Rooms) Restart(of Epoch) {
+	if r.of == of.tag {
+		return
+	}
+	r.of = of.tag
 	r.ForgetPast()
 	for p, b := range r.bonds.of {
 		b.since = 0

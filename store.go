@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,9 @@ type Epoch struct {
 	key *cursorKey
 	tag uint64
 }
+
+// text names the epoch among others of its tenant.
+func (e Epoch) text() string { return fmt.Sprintf("%016x", e.tag) }
 
 // Cursor is a place in a tenant's history. Its text form is opaque to clients: it tells
 // neither how much there is nor what came first, and cannot be made up.

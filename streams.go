@@ -218,7 +218,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	}
 	if t != nil {
 		r := &replay{
-			tenant: t, conn: c, log: x.log, logger: x.logger, told: from.Seq,
+			tenant: t, conn: c, log: x.log, logger: x.logger, of: from.Epoch, told: from.Seq,
 			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
 			sure:   x.tenants.sure,
 			fail:   func() { x.Kick(c, CloseUnavailable) },
@@ -299,6 +299,9 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	t.watchLocked(c, watch)
 	t.settleLocked()
 
+	if from.Epoch != (Epoch{}) && from.Epoch != t.head.Epoch { // the history has begun anew
+		missed, from = ErrUnknownCursor, t.head
+	}
 	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
 		missed = ErrExpired
 	}

@@ -271,21 +271,30 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 	if over {
 		return nil
 	}
-	head, err := x.log.Attach(ctx, t.name)
-	if err != nil {
-		return err
+	for {
+		head, err := x.log.Attach(ctx, t.name)
+		if err != nil {
+			return err
+		}
+		t.mu.Lock()
+		over = t.forgotten
+		same := t.head.Epoch == Epoch{} || t.head.Epoch == head.Epoch
+		if t.attached = same && !over; t.attached && t.head.Seq <= head.Seq {
+			t.head = head
+			t.rooms.Restart(head.Epoch)
+			t.rooms.Unsure(head.Seq) // the tenant may have been here before
+		}
+		t.mu.Unlock()
+		if over || !same {
+			x.log.Detach(t.name)
+		}
+		if over || same {
+			return nil
+		}
+		t.mu.Lock()
+		t.head = Cursor{} // what has been told meanwhile is of another history, or the head is
+		t.mu.Unlock()
 	}
-	t.mu.Lock()
-	if t.attached = !t.forgotten; t.attached && t.head.Seq <= head.Seq {
-		t.head = head
-		t.rooms.Unsure(head.Seq) // the tenant may have been here before
-	}
-	over = t.forgotten
-	t.mu.Unlock()
-	if over {
-		x.log.Detach(t.name)
-	}
-	return nil
 }
 
 // share learns what other hubs know of a tenant, and is told what changes.

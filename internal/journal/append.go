@@ -142,7 +142,7 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 			it.Epoch = l.epoch
 		}
 		if n := len(seqs[key]); n > 0 {
-			j.lasts.note(key, seqs[key][n-1])
+			l.lasts.note(key, seqs[key][n-1])
 		}
 		if j.awaitOwn(ctx, l, key, p, seqs[key]) {
 			continue
@@ -167,7 +167,7 @@ type batch struct {
 
 func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 	for _, key := range keys {
-		subject, prev := token(key), j.knows(key)
+		subject, prev := token(key), j.knows(j.life.Load(), key)
 		of, passing := 0, 0
 		for _, it := range p.items[key] {
 			if it.Pass {

@@ -17,8 +17,9 @@ import (
 //
 // It is another if the stream was made anew, or a counter was raised, which all who
 // share the journal keep in a bucket beside it. The counter is raised when a place has
-// been given again. Only what a message is given that the servers have kept shows that:
-// any other answer may be of one who does not know yet that he leads no more.
+// been given again. What a message is given that the servers have kept shows that, and a
+// message at a place where another was seen: any other answer may be of one who does not
+// know yet that he leads no more.
 type life struct {
 	// Static.
 	epoch   string // its name
@@ -28,6 +29,7 @@ type life struct {
 
 	highest atomic.Uint64 // place that was seen in it
 	over    atomic.Bool   // a place was given again
+	lasts   lasts
 }
 
 func newLife(created string, count uint64, secret string) *life {
@@ -65,12 +67,17 @@ var errUnagreed = errors.New("what all who share the journal agree on is not kno
 
 // look asks the leader for the stream and what life it is in. What the broker should
 // keep and does not is made anew. With errUnagreed the state is known.
-func (j *Journal) look() (state, error) {
+func (j *Journal) look() (s state, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
-	l := j.life.Load()
+	l, breaks := j.life.Load(), j.breaks()
+	defer func() {
+		if err == nil || errors.Is(err, errUnagreed) {
+			j.looked.Store(breaks)
+		}
+	}()
 	seen := l.highest.Load()
-	s, err := j.heads.join(ctx)
+	s, err = j.heads.join(ctx)
 	if isGone(err) {
 		if err = j.prepare(ctx); err == nil {
 			s, err = j.heads.join(ctx)
@@ -90,6 +97,13 @@ func (j *Journal) look() (state, error) {
 	if err == nil {
 		count, err = j.countFrom(ctx, mine)
 	}
+	if same && !l.over.Load() {
+		if again, err := j.givenAgain(ctx, l); err != nil {
+			return s, err
+		} else if again {
+			j.gaveAgain(l, s.last)
+		}
+	}
 	switch {
 	case same && (s.last < seen || l.over.Load()) && (err != nil || count == mine):
 		if !l.over.Load() {
@@ -105,7 +119,7 @@ func (j *Journal) look() (state, error) {
 				l.saw(place)
 				return s, errStale
 			}
-			l.over.Store(true)
+			j.gaveAgain(l, place)
 		}
 		if err == nil {
 			count, err = j.countFrom(ctx, mine+1)
@@ -119,6 +133,51 @@ func (j *Journal) look() (state, error) {
 	j.begin(newLife(created, count, secret), s.last)
 	return s, nil
 }
+
+// givenAgain asks the leader for the last message that any feed has taken in a life: whether
+// there is another at its place.
+func (j *Journal) givenAgain(ctx context.Context, l *life) (bool, error) {
+	place, at := uint64(0), time.Time{}
+	for _, f := range j.followed() {
+		f.mu.Lock()
+		if f.of == l && f.last > place {
+			place, at = f.last, f.lastAt
+		}
+		f.mu.Unlock()
+	}
+	if place == 0 || at.IsZero() {
+		return false, nil
+	}
+	m, err := j.leader(ctx, get{Seq: place})
+	return m.Seq == place && !m.At.Equal(at), err
+}
+
+// gaveAgain notes that a place was given again.
+func (j *Journal) gaveAgain(l *life, place uint64) {
+	if !l.over.Swap(true) {
+		j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", l.highest.Load())
+	}
+}
+
+// breaks is how often the connection has broken.
+func (j *Journal) breaks() int64 {
+	for {
+		select {
+		case _, more := <-j.broken:
+			if !more { // it is over
+				return j.brokeOff.Load()
+			}
+			j.brokeOff.Add(1)
+		default:
+			return j.brokeOff.Load()
+		}
+	}
+}
+
+// sure says whether what comes next in a life can be taken for that. It cannot once a place
+// was given again; nor from when the connection has broken until the leader was asked: what
+// was seen last before that is compared then.
+func (j *Journal) sure(l *life) bool { return !l.over.Load() && j.breaks() == j.looked.Load() }
 
 // begin begins a life, unless it is the one that we know.
 func (j *Journal) begin(l *life, last uint64) {
@@ -139,7 +198,6 @@ func (j *Journal) begin(l *life, last uint64) {
 	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
-	j.lasts.forget()
 	for _, f := range j.followed() {
 		f.mu.Lock()
 		if f.of != l {
@@ -161,17 +219,14 @@ func (j *Journal) lose(what, text string, about ...any) {
 // lifeOf is the life that places are of, which were just given. l and highest are the
 // life, and its highest place, as they were before they were asked for.
 func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint64) (*life, error) {
-	if first > highest {
+	if first > highest && !l.over.Load() {
 		l.saw(last)
 		if j.life.Load() != l {
 			return nil, ErrUnconfirmed // it may have been given before the end
 		}
 		return l, nil
 	}
-	if j.given.due() {
-		j.cfg.Logger.Error("the broker has given a place again", "place", first, "highest", highest)
-	}
-	l.over.Store(true)
+	j.gaveAgain(l, first)
 	_, err := j.looks.join(ctx)
 	if now := j.life.Load(); now != l {
 		return now, nil

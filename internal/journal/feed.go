@@ -43,6 +43,7 @@ type feed struct {
 	place     uint64    // Handle has had all up to here
 	taken     uint64    // taken up to here, ≥ place
 	last      uint64    // of those, the last that is a message
+	lastAt    time.Time // when that was kept
 	known     uint64    // the last place that is known to exist
 	of        *life     // all those places are in
 	had       bool      // a message, since it began
@@ -53,6 +54,7 @@ type feed struct {
 	preparing bool
 	repairing bool
 	held      []Message       // came while what is before them is read back
+	heldSize  int             // bytes, of those
 	early     []pass          // that go with what has not come
 	life      uint64          // counts how often it began anew
 	fresh     bool            // something was handled since the last Flush
@@ -134,6 +136,7 @@ func (f *feed) takeHeldLocked() {
 			f.held = held[i:]
 			return
 		}
+		f.heldSize -= len(m.Data)
 		f.takeLocked(m)
 	}
 }
@@ -180,16 +183,19 @@ func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
 	return j.last(ctx, j.subject(key))
 }
 
-// Reach waits until a followed key was handed over up to a place that exists.
-func (j *Journal) Reach(ctx context.Context, key string, place uint64) error {
+// Reach waits until a followed key was handed over up to a place that exists in the life
+// of an epoch, or that is over.
+func (j *Journal) Reach(ctx context.Context, key, epoch string, place uint64) error {
 	f := j.feed(key)
 	if f == nil {
 		return nil
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		f.mu.Lock()
-		f.knowLocked(place)
-		reached := f.place >= place || f.closed
+		reached := f.of.epoch != epoch || f.place >= place || f.closed
+		if !reached {
+			f.knowLocked(place)
+		}
 		f.mu.Unlock()
 		if reached {
 			return nil
@@ -276,12 +282,12 @@ func (f *feed) liveLocked(m Message) {
 		f.missing(f.last)
 	}
 	// Where none is before it any more, one may have gone that did not come.
-	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) {
+	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) && f.j.sure(f.of) {
 		f.takeLocked(m)
 		return
 	}
-	if len(f.held) == mostHeld {
-		f.held = nil
+	if f.heldSize += len(m.Data); len(f.held) == mostHeld || f.heldSize > mostReadyBytes {
+		f.held, f.heldSize = nil, len(m.Data) // they are read back as well
 	}
 	f.held = append(f.held, m)
 	f.of.saw(m.Seq)
@@ -295,7 +301,7 @@ func (f *feed) takeLocked(m Message) {
 	}
 	f.of.saw(m.Seq)
 	f.had = true
-	f.taken, f.last, f.known = m.Seq, m.Seq, max(f.known, m.Seq)
+	f.taken, f.last, f.lastAt, f.known = m.Seq, m.Seq, m.At, max(f.known, m.Seq)
 	if len(f.part) > 0 && (f.part[0].origin.node != m.origin.node || f.part[0].origin.number != m.origin.number) {
 		f.giveLocked(f.assembleLocked()) // its end has gone from the history
 	}

@@ -59,9 +59,14 @@ func (f *feed) readBack(ctx context.Context) error {
 	f.mu.Lock()
 	from, known, life, of := f.taken, f.known, f.life, f.of
 	f.mu.Unlock()
+	sure := f.j.sure(of)
+	if !sure {
+		return errStale
+	}
 	err := f.j.read(ctx, of, f.key, from, known, func(list []Message) bool {
 		f.mu.Lock()
-		same := f.life == life && !f.closed
+		sure = f.j.sure(of)
+		same := f.life == life && !f.closed && sure
 		if same {
 			for _, m := range list {
 				f.takeLocked(m)
@@ -82,7 +87,7 @@ func (f *feed) readBack(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.unlock()
-	if f.life != life {
+	if f.life != life || !sure || !f.j.sure(of) {
 		return errStale
 	}
 	f.taken = max(f.taken, known) // what is not there has gone, or is another key's
@@ -96,7 +101,7 @@ func (f *feed) readBack(ctx context.Context) error {
 // loseLocked goes on after a place that is not the next, and says so before anything
 // that follows is handed over.
 func (f *feed) loseLocked(place, known uint64) {
-	f.part, f.early, f.held = nil, nil, nil
+	f.part, f.early, f.held, f.heldSize = nil, nil, nil, 0
 	f.taken, f.place, f.known = place, place, known
 	f.life++
 	f.j.cfg.Lost(f.key, place)

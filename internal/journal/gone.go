@@ -40,22 +40,40 @@ func unbroken(after uint64, list []Message) (n int, gone uint64) {
 	return len(list), 0
 }
 
-// knows is the last place of a key's that this process knows of: 0 where it knows none.
-func (j *Journal) knows(key string) uint64 {
-	place := j.lasts.of(key)
+// knows is the last place of a key's that this process knows of in a life: 0 where it
+// knows none.
+func (j *Journal) knows(l *life, key string) uint64 {
+	place := l.lasts.of(key)
 	if f := j.feed(key); f != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		place = max(place, f.last)
+		if f.of == l {
+			place = max(place, f.last)
+		}
 	}
 	return place
 }
 
-// cutAt asks the leader whether a key's message at a place is gone, and writes it down
-// then, for those who have not seen it there.
-func (j *Journal) cutAt(ctx context.Context, key string, place uint64) (gone bool, err error) {
-	subject, err := j.subjectOf(ctx, place)
-	if err != nil || subject != "" {
+// isCut asks the leader whether the message at a place is gone. Only one who has a later
+// message can say so: to others it may not have come yet.
+func (j *Journal) isCut(ctx context.Context, l *life, place uint64) (gone bool, err error) {
+	from := get{Seq: place, Next: ">"}
+	next, err := j.leader(ctx, from)
+	if err == nil && next.Seq == 0 {
+		if _, err = j.prove(ctx); err == nil {
+			next, err = j.leader(ctx, from)
+		}
+	}
+	if err == nil && (next.Seq == 0 || j.life.Load() != l) {
+		err = errStale
+	}
+	return err == nil && next.Seq > place, err
+}
+
+// cutAt asks whether a key's message at a place is gone, and writes it down then, for those
+// who have not seen it there.
+func (j *Journal) cutAt(ctx context.Context, l *life, key string, place uint64) (gone bool, err error) {
+	if gone, err = j.isCut(ctx, l, place); !gone {
 		return false, err
 	}
 	if j.purged.due() {
@@ -70,16 +88,17 @@ func (f *feed) missing(place uint64) {
 	if place < f.j.first.Load() { // it had its age
 		return
 	}
+	l := f.of
 	f.j.done.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*askTimeout)
 		defer cancel()
-		if _, err := f.j.cutAt(ctx, f.key, place); err != nil {
+		if _, err := f.j.cutAt(ctx, l, f.key, place); err != nil {
 			f.j.cfg.Logger.Debug("not known whether it has gone", "key", f.key, "place", place, "err", err)
 		}
 	})
 }
 
-// lasts are the last places of what this process has appended, by key. Of many, those of
+// lasts are the last places of what this process has appended in one life, by key. Of many, those of
 // keys that were not appended to for longest are forgotten.
 type lasts struct {
 	mu         sync.Mutex
@@ -104,13 +123,6 @@ func (l *lasts) of(key string) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return max(l.young[key], l.old[key])
-}
-
-// forget is for places that are of another life.
-func (l *lasts) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.young, l.old = nil, nil
 }
 
 // past is the least limit of a key's messages that the stream had before, and the last
@@ -170,13 +182,13 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 
 // goneOf is the place up to which some of a key may be missing, by its first message and
 // how many there are, as any replica tells; cut is up to where that is known already.
-func (j *Journal) goneOf(ctx context.Context, key string, s state, first Message, count int64, cut uint64) (uint64, error) {
+func (j *Journal) goneOf(ctx context.Context, l *life, key string, s state, first Message, count int64, cut uint64) (uint64, error) {
 	if count == 0 {
-		known := j.knows(key)
+		known := j.knows(l, key)
 		if known <= cut || known < s.first {
 			return cut, nil
 		}
-		gone, err := j.cutAt(ctx, key, known) // else a replica is behind
+		gone, err := j.cutAt(ctx, l, key, known) // else a replica is behind
 		if gone {
 			cut = known
 		}

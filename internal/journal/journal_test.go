@@ -228,7 +228,7 @@ func TestOneOrder(t *testing.T) {
 		wg.Wait()
 		last := it("k", "last")
 		users[0].append(last)
-		is.NoErr(users[1].Reach(t.Context(), "k", last.Seq))
+		is.NoErr(users[1].Reach(t.Context(), "k", users[1].Epoch(), last.Seq))
 		is.Equal(users[0].seen("k"), users[1].seen("k"))
 		is.Equal(len(strings.Fields(users[0].seen("k"))), 16*50*2+1)
 	})

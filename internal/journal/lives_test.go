@@ -88,7 +88,7 @@ func TestOneLossIsOneEpoch(t *testing.T) {
 		one.append(it("k", fmt.Sprint("lost", i)))
 	}
 	for _, u := range users {
-		is.NoErr(u.Reach(t.Context(), "k", uint64(2*at*each+1)))
+		is.NoErr(u.Reach(t.Context(), "k", before, uint64(2*at*each+1)))
 	}
 	lose()
 	// The broker is asked for the stream again when all these are kept.

@@ -116,7 +116,7 @@ func TestAttachSeam(t *testing.T) {
 			head := two.attach(key)
 			close(attached)
 			<-done
-			is.NoErr(two.Reach(t.Context(), key, items[each-1].Seq))
+			is.NoErr(two.Reach(t.Context(), key, two.Epoch(), items[each-1].Seq))
 			var all, after []string
 			for _, it := range items {
 				all = append(all, string(it.Data))

@@ -74,7 +74,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		if err := j.whole(ctx, key, after, until); err != nil {
 			return err
 		}
-		if j.life.Load() != l {
+		if j.life.Load() != l || l.over.Load() {
 			return errStale
 		}
 		if n == 0 && gone > 0 && gone <= until {
@@ -135,7 +135,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 	if err = cmp.Or(err, first.err, cut.err); err != nil {
 		return Span{}, err
 	}
-	gone, err := j.goneOf(ctx, key, s, first.first, first.count, cut.place)
+	gone, err := j.goneOf(ctx, l, key, s, first.first, first.count, cut.place)
 	if err != nil {
 		return Span{}, err
 	}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// anewLog has the history begin anew at some step of whoever asks it, after which it has
+// three events.
+type anewLog struct {
+	*MemoryLog
+	sink Sink
+	now  Epoch
+	next Cursor
+	at   string // the step
+}
+
+func (l *anewLog) Follow(s Sink) { l.sink = s }
+
+// begin begins it; the sink is told at once.
+func (l *anewLog) begin(step string) {
+	if step == l.at {
+		l.at, l.now = "", l.next.Epoch
+		l.sink.Lost("acme", l.next)
+	}
+}
+
+func (l *anewLog) Attach(context.Context, string) (Cursor, error) {
+	head := Cursor{l.now, 10}
+	if l.now == l.next.Epoch {
+		head = l.next
+	}
+	l.begin("attach")
+	return head, nil
+}
+
+func (l *anewLog) Detach(string) {}
+
+func (l *anewLog) Find(_ context.Context, _, cursor string, _ *Reader) (Cursor, error) {
+	c, ok := l.now.parse(cursor)
+	l.begin("find")
+	if !ok {
+		return l.next, ErrUnknownCursor
+	}
+	return c, nil
+}
+
+func (l *anewLog) Read(_ context.Context, _ string, q Query) (Page, error) {
+	if l.at == "read" { // the sink is told later
+		l.at, l.now = "", l.next.Epoch
+	}
+	return Page{Next: Cursor{l.now, max(q.After, 10)}}, nil
+}
+
+// A history begins anew at any moment while somebody comes: places of the one that is over
+// are not taken for places of the next.
+func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
+	alone(t, "it makes its own")
+	key := newCursorKey([]byte("a secret"))
+	before, next := key.epoch([]byte("before 1")), Cursor{key.epoch([]byte("the next")), 3}
+	start := func(at string) (*testHub, *anewLog) {
+		log := &anewLog{MemoryLog: NewMemoryLog(testLimits), now: before, next: next, at: at}
+		return newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log = log }), log
+	}
+	follows := func(t *testing.T, log *anewLog, c *testClient) {
+		t.Helper()
+		e := &Event{ID: "x", TenantID: "acme", Type: "a.b", Payload: json.RawMessage("4"), Target: Target{Kind: KindTenant}}
+		log.sink.Deliver("acme", []*Entry{{Event: e, Envelope: e.Seal(), Cursor: Cursor{next.Epoch, 4}}})
+		e = &Event{ID: "y", TenantID: "acme", Type: "a.b", Payload: json.RawMessage("11"), Target: Target{Kind: KindTenant}}
+		log.sink.Deliver("acme", []*Entry{{Event: e, Envelope: e.Seal(), Cursor: Cursor{next.Epoch, 11}}})
+		log.sink.Flush("acme")
+		for _, want := range []string{"4", "11"} {
+			if got := string(openEnvelope(t, c.until(t, "a.b")).Payload); got != want {
+				t.Fatalf("it got %s, and not %s", got, want)
+			}
+		}
+	}
+	t.Run("its cursor is known, and it is not there yet", func(t *testing.T) {
+		is := is.New(t)
+		h, log := start("find")
+		c := h.back(t, Cursor{before, 5}.String(), meQuery)
+		is.Equal(c.resume(t), "partial")
+		is.True(strings.Contains(c.next(t).Data, `"unknown"`))
+		follows(t, log, c)
+	})
+	t.Run("its tenant is attached", func(t *testing.T) {
+		h, log := start("attach")
+		c := h.open(t, meQuery)
+		follows(t, log, c)
+	})
+	t.Run("it catches up", func(t *testing.T) {
+		is := is.New(t)
+		h, _ := start("read")
+		c := h.back(t, Cursor{before, 5}.String(), meQuery)
+		event := c.next(t)
+		is.Equal(event.Type, "hub.closing")
+		is.Equal(event.ID, Cursor{before, 5}.String()) // what it knew
+	})
+}

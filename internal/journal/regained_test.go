@@ -1,0 +1,95 @@
+package journal
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// The broker loses its last writes, and others who know nothing of them have as many kept
+// again, and more, while one is cut off: it sees that its last place is another's now, and
+// does not go on as if nothing had happened.
+func TestWhatWasLostIsRegainedUnseen(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	two.attach("k")
+	one.append(it("k", "a"))
+	two.await("k", "a")
+	lose := snapshot(t, b)
+	await(t, func() bool { return one.ready() && two.ready() })
+	await(t, func() bool { return one.Append(t.Context(), []*Item{it("k", "lost0")}) == nil })
+	one.append(it("k", "lost1"))
+	one.append(it("k", "lost2"))
+	two.await("k", "a lost0 lost1 lost2")
+	before := two.Epoch()
+	proxy.Cut()
+	one.nc.Close()
+	lose()
+	b.Restart(t, 0)
+	three := open(t, b, 0, "three", settings)
+	is.Equal(three.Epoch(), before) // it cannot know
+	for i := range 9 {
+		three.append(it("k", fmt.Sprint("new", i)))
+	}
+	proxy.Mend()
+	await(t, func() bool { return two.Epoch() != before && two.Epoch() == three.Epoch() })
+	await(t, func() bool {
+		_, told := two.lostAt("k")
+		return told
+	})
+	is.Equal(two.seen("k"), "a lost0 lost1 lost2") // nothing of another history before that
+	three.append(it("k", "last"))
+	two.await("k", "a lost0 lost1 lost2 last")
+}
+
+// What is kept after a loss comes to nobody as what follows in the history before, however
+// many are kept at once.
+func TestNothingFollowsWhatWasLost(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	cfg := settings
+	var mu sync.Mutex
+	early := ""
+	one := open(t, b, 0, "one", cfg)
+	var two *user
+	cfg.Lost = func(string, uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		early += two.seen("k")
+	}
+	two = open(t, b, 0, "two", cfg)
+	two.attach("k")
+	one.append(it("k", "a"))
+	two.await("k", "a")
+	lose := snapshot(t, b)
+	await(t, func() bool { return one.ready() && two.ready() })
+	await(t, func() bool { return one.Append(t.Context(), []*Item{it("k", "lost")}) == nil })
+	two.await("k", "a lost")
+	before := one.Epoch()
+	lose()
+	b.Restart(t, 0)
+	await(t, func() bool { return one.nc.IsConnected() && two.nc.IsConnected() })
+	var all sync.WaitGroup
+	for i := range 16 {
+		all.Go(func() {
+			for one.Append(t.Context(), []*Item{it("k", fmt.Sprint("new", i))}) != nil { // until it is told
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	all.Wait()
+	await(t, func() bool { return two.Epoch() != before })
+	await(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return early != ""
+	})
+	is.Equal(early, "a lost")
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/natstest"
+)
+
+// A history begins anew while a hub knows who belongs where, and has nobody connected: who
+// belonged there before gets all that is said from then on, also what it missed. So where
+// the members change after that, and on other hubs.
+func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	nodes, _, prefix := behindProxies(t, broker, 2)
+	room := "/v1/tenants/acme/conversations/r/members"
+	say := func(node *testHub, kind, payload string) string {
+		return node.publish(t, "acme", "a.b", kind, payload)["cursor"].(string)
+	}
+	for i := range 20 {
+		say(nodes[0], `{"kind":"tenant"}`, fmt.Sprint(i))
+	}
+	status, _ := nodes[0].do(t, "PUT", room, `{"members":["me","you"]}`)
+	is.Equal(status, http.StatusNoContent)
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	before := nodes[0].Hub.log.(*brokerLog).journal.Epoch()
+	is.NoErr(js.DeleteStream(t.Context(), prefix+"_journal"))
+	for _, node := range nodes {
+		eventually(t, func() bool { return node.Hub.log.(*brokerLog).journal.Epoch() != before && node.Ready() == nil })
+	}
+	status, _ = nodes[0].do(t, "DELETE", room+"/you", "")
+	is.Equal(status, http.StatusNoContent)
+	status, _ = nodes[0].do(t, "PUT", room+"/you", "")
+	is.Equal(status, http.StatusNoContent)
+	from := say(nodes[0], `{"kind":"tenant"}`, "0")
+	said := say(nodes[0], `{"kind":"conversation","conversationId":"r"}`, "1")
+	for _, node := range nodes {
+		for _, who := range []string{"me", "you"} {
+			c := node.back(t, from, "tenant=acme&profile="+who)
+			is.Equal(c.resume(t), "complete")
+			marker := say(node, `{"kind":"profiles","profiles":["`+who+`"]}`, "2")
+			got := c.next(t).ID
+			if got != said {
+				t.Errorf("%s has missed what was said (%v)", who, got == marker)
+			}
+			c.close()
+		}
+	}
+}

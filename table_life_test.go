@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"testing"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/natstest"
+)
+
+// The table of who belongs where is made anew, and a hub learns that from what another
+// tells it of the new one: places of the old one say nothing of what it knows. It does not
+// say that it knows of a change, nor deliver what came after that, until it has read it.
+func TestPlacesOfAnotherTable(t *testing.T) {
+	for name, learn := range map[string]func(*brokerRooms, Call, string) bool{
+		"by an event": func(far *brokerRooms, _ Call, beside string) bool {
+			return far.behind("acme", beside) && far.await("acme", beside) == nil
+		},
+		"by a call": func(far *brokerRooms, c Call, _ string) bool { return far.reached(c) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			alone(t, "it makes its own")
+			broker := natstest.Start(t, 1)
+			prefix := newPrefix()
+			near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBroker(t, broker, 0, prefix, testLimits).rooms
+			var told toldRooms
+			far.Follow(told.belong, func(string) {})
+			near.Follow(func(string, Epoch, Room, []Belonging) {}, func(string) {})
+			ctx, room := t.Context(), Room{KindGroup, "g"}
+			is.NoErr(near.Attach(ctx, "acme"))
+			is.NoErr(far.Attach(ctx, "acme"))
+			var call Call
+			near.askAll = func(_ context.Context, c Call) ([]Answer, []string) {
+				call = c
+				return nil, nil
+			}
+			join := func(p ProfileRef) {
+				now, err := near.Now(ctx, "acme", room)
+				is.NoErr(err)
+				is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{{Profile: p, Member: true, Stays: []Stay{{room, 0, 1 << 62}}}}, false))
+			}
+			join(alice)
+			is.True(far.reached(call))
+			js, err := jetstream.New(broker.Connect(t, 0))
+			is.NoErr(err)
+			is.NoErr(js.DeleteStream(ctx, prefix+"_table"))
+			is.NoErr(near.table.Look(ctx))
+			join(bob)
+			is.True(learn(far, call, (*near.besideOf(call.Place))[0]))
+			told.mu.Lock()
+			defer told.mu.Unlock()
+			is.True(told.rooms.Has(room, bob))
+		})
+	}
+}
