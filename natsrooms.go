@@ -50,6 +50,7 @@ type enrolment struct {
 	known  atomic.Bool              // all that there was is
 	place  atomic.Uint64            // in the table: all up to here is known
 	beside atomic.Pointer[[]string] // the place of the last row, as it goes with events
+	due    atomic.Uint64            // all that holds before this place in the history is known
 
 	telling sync.Mutex // held while the tenant is told of rows; before the tenant's
 	life    int        // guarded by telling: counts how often it began anew; -1: it is over
@@ -304,13 +305,16 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 	e.telling.Unlock()
 	patient := true
 	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
-		for c := range r.changesOf(tenant, rows) {
+		epoch := r.epoch(tenant)
+		for c := range changesOf(rows, epoch, r.logger.With("tenant", tenant)) {
 			if patient && c.place > 0 { // events that came before it are delivered before it
+				e.due.Store(c.place)
 				reaching, cancel := context.WithTimeout(ctx, reachTime)
 				patient = r.journal.Reach(reaching, tenant, c.place) == nil
 				cancel()
+				e.due.Store(0)
 			}
-			if err := r.tell(tenant, e, life, c); err != nil {
+			if err := r.tell(tenant, e, life, epoch, c); err != nil {
 				return err
 			}
 		}
@@ -336,10 +340,9 @@ type roomChange struct {
 	last    uint64 // row
 }
 
-// changesOf are the changes that rows tell of.
-func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[roomChange] {
+// changesOf are the changes that rows of a tenant tell of, whose history is of an epoch.
+func changesOf(rows []journal.Row, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
-		epoch := r.epoch(tenant)
 		var c roomChange
 		for _, row := range rows {
 			of := roomOf(row.Group)
@@ -353,7 +356,7 @@ func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[room
 			var stored belongingRow
 			p, err := ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
-				r.logger.Error("broker: not a member", "tenant", tenant, "place", row.Seq)
+				logger.Error("broker: not a member", "place", row.Seq)
 				continue
 			}
 			belongs := Belonging{Profile: p, Member: stored.Member}
@@ -384,11 +387,11 @@ func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[room
 	}
 }
 
-// tell tells of a change, and that it is known.
-func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) error {
+// tell tells of a change, and that it is known; its places are of an epoch.
+func (r *brokerRooms) tell(tenant string, e *enrolment, life int, epoch string, c roomChange) error {
 	e.telling.Lock()
 	defer e.telling.Unlock()
-	if e.life != life || life < 0 {
+	if e.life != life || life < 0 || r.epoch(tenant) != epoch {
 		return errOver
 	}
 	if len(c.changed) > 0 {
@@ -485,14 +488,21 @@ func (r *brokerRooms) goesBeside(tenant string) []string {
 }
 
 // behind says whether an event has to wait: for rows up to the place that its publisher
-// knew of, or, if that is not known, until this hub is sure.
-func (r *brokerRooms) behind(tenant, beside string) bool {
-	place, known := r.placeOf(beside)
-	if !known {
-		return !r.here.sure() && r.enrolment(tenant) != nil
+// knew of, or, if that is not known, until this hub is sure, or the next row is of a change
+// after it.
+func (r *brokerRooms) behind(tenant, beside string, place uint64) bool {
+	row, known := r.placeOf(beside)
+	if !known && r.here.sure() {
+		return false
 	}
 	e := r.enrolment(tenant)
-	return e != nil && e.place.Load() < place
+	switch {
+	case e == nil:
+		return false
+	case known:
+		return e.place.Load() < row
+	}
+	return place == 0 || place > e.due.Load()
 }
 
 func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
@@ -502,15 +512,15 @@ func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
 }
 
 // await waits for what an event has to wait for.
-func (r *brokerRooms) await(tenant, beside string) (err error) {
+func (r *brokerRooms) await(tenant, beside string, place uint64) (err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
 	defer cancel()
-	for r.behind(tenant, beside) {
-		place, known := r.placeOf(beside)
+	for r.behind(tenant, beside, place) {
+		row, known := r.placeOf(beside)
 		if e := r.enrolment(tenant); known && e != nil {
-			err = r.catchUp(ctx, tenant, e, place)
+			err = r.catchUp(ctx, tenant, e, row)
 		} else {
-			err = r.beSure(ctx)
+			err = r.beSureOr(ctx, func() bool { return !r.behind(tenant, beside, place) })
 		}
 		if err != nil && !r.pause(ctx) {
 			return err
@@ -551,6 +561,23 @@ func (r *brokerRooms) beSure(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// beSureOr is beSure until enough says that it need not be: who reads the table may wait for
+// the one who asks.
+func (r *brokerRooms) beSureOr(ctx context.Context, enough func() bool) error {
+	sure := make(chan error, 1)
+	go func() { sure <- r.beSure(ctx) }()
+	for {
+		select {
+		case err := <-sure:
+			return err
+		case <-time.After(progressTime):
+			if enough() {
+				return nil
+			}
+		}
+	}
 }
 
 // look has the table looked at: what had been answered before, anywhere, is known here then.

@@ -72,7 +72,8 @@ type Rooms struct {
 type circle struct {
 	room    Room
 	members []*person
-	here    int // so many of them are connected
+	here    int    // so many of them are connected
+	joined  uint64 // the last place from which on one of them has belonged to it
 }
 
 // person is a profile that belongs somewhere or has connections.
@@ -105,7 +106,7 @@ type span struct{ from, until uint64 }
 
 // What is kept of a circle and of a person takes in bytes, beside names and lists.
 const (
-	circleBytes = 64
+	circleBytes = 80
 	personBytes = 80
 )
 
@@ -209,13 +210,25 @@ func (r *Rooms) swap(c *circle, i, j int) {
 	}
 }
 
-// Here are the members of a room that are connected, in no order, and size is how many
-// it has in all.
-func (r *Rooms) Here(room Room) (here []*person, size int) {
-	if c := r.circles.of[room]; c != nil {
-		return c.members[:c.here], len(c.members)
+// Here are the members of a room that are connected, in no order, for whom an event at a
+// place is: who has joined after it was told of early. size is how many it has in all.
+func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
+	c := r.circles.of[room]
+	if c == nil {
+		return nil, 0
 	}
-	return nil, 0
+	here = c.members[:c.here]
+	if c.joined >= place {
+		here = slices.DeleteFunc(slices.Clone(here), func(p *person) bool { return !r.belonged(c, p, place) })
+	}
+	return here, len(c.members)
+}
+
+// belonged says whether a member was one at a place, or may have been.
+func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
+	key := belonging{p.ref, c.room}
+	return r.bonds.of[pair{c, p}].since < place || max(r.forgot, r.cut.of[key]) >= place ||
+		slices.ContainsFunc(r.past.of[key], func(s span) bool { return s.from < place && place <= s.until })
 }
 
 // Add makes p a member from a place on; false when it was one.
@@ -229,6 +242,7 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 		r.circles.set(room, c)
 		r.bytes += circleBytes + textBytes(room.ID)
 	}
+	c.joined = max(c.joined, at)
 	r.bonds.set(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
 	r.moved(p)
 	push(&c.members, p, &r.bytes)
@@ -389,6 +403,9 @@ func (r *Rooms) Restart() {
 		r.bonds.of[p] = b
 		r.moved(p.person)
 	}
+	for _, c := range r.circles.of {
+		c.joined = 0
+	}
 	r.forgot, r.pruned, r.unsure = 0, 0, 0
 }
 
@@ -526,7 +543,7 @@ func (r *Rooms) Has(room Room, p ProfileRef) bool {
 
 // Len is how many members the room has.
 func (r *Rooms) Len(room Room) int {
-	_, size := r.Here(room)
+	_, size := r.Here(room, math.MaxUint64)
 	return size
 }
 
