@@ -54,11 +54,13 @@ func (p *Peers) heard(name string) bool {
 	n := p.nodes[name]
 	known := n != nil
 	if !known {
-		n = &node{}
+		n = &node{lacks: map[string]time.Time{}}
 		p.nodes[name] = n
 		delete(p.lost, name)
 	}
-	n.stale = n.stale || n.silent(now)
+	if n.silent(now) {
+		p.lackAllLocked(n)
+	}
 	n.heard, n.absent = now, false
 	topics := p.lackedLocked(n, now)
 	p.mu.Unlock()
@@ -75,14 +77,43 @@ func (p *Peers) heard(name string) bool {
 // silent says that a beat is overdue.
 func (n *node) silent(now time.Time) bool { return now.Sub(n.heard) > beatEvery*3/2 }
 
-// lackedLocked are the topics to ask a process for, of which we may have missed
-// something. It is asked once, and again where it does not answer.
-func (p *Peers) lackedLocked(n *node, now time.Time) []string {
-	if !n.stale || now.Sub(n.asked) < askTimeout {
+// lack notes that we may lack something of a topic.
+func (n *node) lack(topic string) {
+	if _, known := n.lacks[topic]; !known {
+		n.lacks[topic], n.looked = time.Time{}, time.Time{}
+	}
+}
+
+func (p *Peers) lackAllLocked(n *node) {
+	for topic := range p.holds {
+		n.lack(topic)
+	}
+}
+
+// lackedLocked are the topics to ask a process for, of which we may lack something. It is
+// asked once for each, and again where it does not answer, or has answered what it was asked
+// later.
+func (p *Peers) lackedLocked(n *node, now time.Time) (topics []string) {
+	if len(n.lacks) == 0 || now.Sub(n.looked) < askTimeout {
 		return nil
 	}
-	n.asked, n.stale = now, len(p.holds) > 0
-	return slices.Collect(maps.Keys(p.holds))
+	n.looked = now
+	for topic, asked := range n.lacks {
+		passed := n.answered.Sub(asked) >= askTimeout || now.Sub(n.told) >= askTimeout
+		if now.Sub(asked) >= askTimeout && passed {
+			n.lacks[topic] = now
+			topics = append(topics, topic)
+		}
+	}
+	return topics
+}
+
+// has notes that a process has told all that it has of a topic.
+func (n *node) has(topic string) {
+	if asked := n.lacks[topic]; asked.After(n.answered) {
+		n.answered = asked
+	}
+	delete(n.lacks, topic)
 }
 
 // absent notes that nobody is at the broker by a name: it is not waited for.
@@ -121,7 +152,9 @@ func (p *Peers) hearsay(r *reader) {
 		if r.bad || left || name == "" || name == p.cfg.Node || p.nodes[name] != nil || ago >= Silence {
 			continue
 		}
-		p.nodes[name] = &node{heard: time.Now().Add(-ago), stale: true}
+		n := &node{heard: time.Now().Add(-ago), lacks: map[string]time.Time{}}
+		p.lackAllLocked(n)
+		p.nodes[name] = n
 	}
 }
 
@@ -272,7 +305,9 @@ func (p *Peers) resync(afresh bool) {
 	p.mu.Lock()
 	own := slices.Collect(maps.Keys(p.version))
 	for name, n := range p.nodes {
-		n.stale = n.stale || afresh || n.silent(now)
+		if afresh || n.silent(now) {
+			p.lackAllLocked(n)
+		}
 		topics[name] = p.lackedLocked(n, now)
 	}
 	p.mu.Unlock()
