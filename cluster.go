@@ -44,6 +44,9 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
+		if service, ok := hub.resolver.(Refresher); ok {
+			service.Away(peers.Away)
+		}
 		hub.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
