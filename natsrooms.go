@@ -241,9 +241,9 @@ func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, 
 	if err := r.table.Look(ctx); err != nil {
 		return err
 	}
-	version, err := r.table.Version(ctx, tenant, groupOf(room))
+	version, last, err := r.table.Version(ctx, tenant, groupOf(room))
 	if err == nil {
-		err = r.catchUp(ctx, tenant, e, version)
+		err = r.catchUp(ctx, tenant, e, last)
 	}
 	if err == nil {
 		e.mu.Lock()
@@ -304,9 +304,14 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 	life := e.life
 	e.telling.Unlock()
 	patient := true
+	var begun roomChange // of which more may follow
 	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
 		epoch := r.epoch(tenant)
 		for c := range changesOf(rows, epoch, r.logger.With("tenant", tenant)) {
+			if c.version > 0 {
+				r.whole(e, life, begun)
+				begun = c
+			}
 			if patient && c.place > 0 { // events that came before it are delivered before it
 				e.due.Store(c.place)
 				reaching, cancel := context.WithTimeout(ctx, reachTime)
@@ -322,6 +327,7 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 	}); err != nil {
 		return err
 	}
+	r.whole(e, life, begun)
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	if e.life != life || life < 0 {
@@ -397,14 +403,21 @@ func (r *brokerRooms) tell(tenant string, e *enrolment, life int, epoch string, 
 	if len(c.changed) > 0 {
 		r.belong(tenant, c.room, c.changed)
 	}
-	if c.version > 0 {
+	e.beside.Store(r.besideOf(c.last))
+	e.place.Store(c.last)
+	return nil
+}
+
+// whole notes a room's version once all of the change is told of: who knows it may change
+// the room from there.
+func (r *brokerRooms) whole(e *enrolment, life int, c roomChange) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if c.version > 0 && e.life == life {
 		e.mu.Lock()
 		e.rooms[c.room] = c.version
 		e.mu.Unlock()
 	}
-	e.beside.Store(r.besideOf(c.last))
-	e.place.Store(c.last)
-	return nil
 }
 
 // changed reads what has changed of tenants that are here.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/matryer/is"
@@ -100,4 +102,72 @@ func TestLateEventsAreForThoseWhoWereMembersThen(t *testing.T) {
 	is.Equal(got["joins"], []string{`"last"`})
 	is.Equal(got["returns"], []string{`"first"`, `"last"`})
 	is.Equal(got["stays"], []string{`"first"`, `"without"`, `"last"`})
+}
+
+// Two hubs change a room at the same time, and one has read only the beginning of what the
+// other has written: it changes what it has become, and not the half of it that it knows.
+func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	a, b := nodes[0], nodes[1]
+	members := "/v1/tenants/acme/conversations/r/members"
+	status, _ := a.do(t, "PUT", members, `{"members":["0"]}`)
+	is.Equal(status, http.StatusNoContent)
+	b.open(t, meQuery)
+
+	var reads atomic.Int64
+	status = 0
+	half, gate, learns := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if isRead(m) {
+			switch reads.Add(1) {
+			case 1:
+			case 2:
+				close(half)
+				fallthrough
+			default:
+				v.After = gate
+			}
+		}
+		if reads.Load() > 1 && strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.") && strings.HasSuffix(m.Subject, "_table") {
+			once.Do(func() { close(learns) }) // that it has changed meanwhile
+		}
+		return v
+	})
+	many := make([]string, 900)
+	for i := range many {
+		many[i] = fmt.Sprintf("%q", fmt.Sprint(i))
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		a.do(t, "PUT", members, `{"members":[`+strings.Join(many, ",")+`]}`)
+	}()
+	<-half
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := b.do(t, "PUT", members, `{"members":["0"]}`)
+		answered <- status
+	}()
+	select {
+	case <-learns:
+	case status = <-answered:
+	}
+	close(gate)
+	<-over
+	if status == 0 {
+		status = <-answered
+	}
+	if status != http.StatusNoContent {
+		eventually(t, func() bool {
+			status, _ := b.do(t, "PUT", members, `{"members":["0"]}`)
+			return status == http.StatusNoContent
+		})
+	}
+	for _, node := range nodes {
+		_, answer := node.do(t, "GET", members, "")
+		is.Equal(len(answer["members"].([]any)), 1)
+	}
 }
