@@ -332,8 +332,12 @@ func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 		}
 		return err
 	}
+	of := &k.profile
+	if k.profile == (ProfileRef{}) {
+		of = nil
+	}
 	for after := ""; ; {
-		p, err := x.pageOn(ctx, node, k.tenant, &k.profile, after, kickPage)
+		p, err := x.pageOn(ctx, node, k.tenant, of, after, kickPage)
 		if err == nil {
 			err = x.KickAll(ctx, p.list, k.reason)
 		}
