@@ -46,7 +46,7 @@ func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
 func (p *brokerPeers) Node() [4]byte { return p.node }
 
 // Hears implements Peers.
-func (p *brokerPeers) Hears() bool { return p.hears() }
+func (p *brokerPeers) Hears() bool { return p.hears() && !p.peers.Lags() }
 
 // Away implements Peers.
 func (p *brokerPeers) Away() int64 { return p.away() }

@@ -96,7 +96,8 @@ type Peers interface {
 	Follow(PeerSink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
-	// Hears says whether this hub is in touch with the broker, so that it hears the others.
+	// Hears says whether this hub is in touch with the broker, so that it hears the others,
+	// and they have told it what it had missed.
 	Hears() bool
 	// Away is how often this hub was away, so that others may have given it up.
 	Away() int64

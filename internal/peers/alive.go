@@ -42,6 +42,21 @@ func (p *Peers) Hears() bool {
 	return len(p.lost) == 0
 }
 
+// Lags says that others who are there have yet to tell again what we may have missed while
+// they were not heard.
+func (p *Peers) Lags() bool {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.nodes {
+		there := !n.silent(now) || now.Sub(n.missed) <= beatEvery*3/2
+		if there && len(n.lacks) > 0 && now.Sub(n.missed) <= Silence {
+			return true
+		}
+	}
+	return false
+}
+
 // heard notes a sign of life. Of a process that is new to us, or was silent for
 // longer than its beats are apart, all is asked. It says whether the process is there.
 func (p *Peers) heard(name string) bool {
@@ -84,7 +99,9 @@ func (n *node) lack(topic string) {
 	}
 }
 
+// lackAllLocked notes that we may have missed whatever a process has told.
 func (p *Peers) lackAllLocked(n *node) {
+	n.missed = time.Now()
 	for topic := range p.holds {
 		n.lack(topic)
 	}

@@ -109,6 +109,7 @@ type node struct {
 	absent bool // nobody is at the broker by its name, as of the last question
 
 	lacks    map[string]time.Time // topics of which we may lack something, and when it was asked; zero: not yet
+	missed   time.Time            // when all of it was last noted
 	looked   time.Time            // when what it has not answered was last looked for
 	told     time.Time            // when it last answered
 	answered time.Time            // when it was asked what it has answered: the last of it
