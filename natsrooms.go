@@ -645,6 +645,9 @@ func (r *brokerRooms) resync() {
 	r.look(ctx) // else soon
 }
 
+// away is how often this hub was away, so that others may have given it up.
+func (r *brokerRooms) away() int64 { return r.here.asks().left }
+
 func (r *brokerRooms) close() {
 	r.end()
 	r.done.Wait()
