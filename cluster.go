@@ -44,6 +44,9 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
+		if service, ok := hub.resolver.(Refresher); ok {
+			service.Away(peers.Away)
+		}
 		hub.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
@@ -329,8 +332,12 @@ func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 		}
 		return err
 	}
+	of := &k.profile
+	if k.profile == (ProfileRef{}) {
+		of = nil
+	}
 	for after := ""; ; {
-		p, err := x.pageOn(ctx, node, k.tenant, &k.profile, after, kickPage)
+		p, err := x.pageOn(ctx, node, k.tenant, of, after, kickPage)
 		if err == nil {
 			err = x.KickAll(ctx, p.list, k.reason)
 		}

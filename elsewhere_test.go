@@ -234,6 +234,26 @@ func TestAHubThatSleepsLong(t *testing.T) {
 	is.Equal(one.until(t, "hub.closing").Type, "hub.closing")
 }
 
+// More is to be closed at a hub that sleeps than is remembered one by one: nothing of it is
+// forgotten.
+func TestManyKicksAtAHubThatSleeps(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	a, b, proxy := sleepers(t)
+	me, other := b.open(t, meQuery), b.open(t, "tenant=other&profile=me")
+	mute(proxy)
+	node := b.Cluster.peers.Node()
+	for n := range mostOwed {
+		a.Cluster.owed.add(node, kick{tenant: "acme", profile: ProfileRef{"user", fmt.Sprint(n)}, reason: CloseKicked})
+	}
+	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
+	is.Equal(status, http.StatusServiceUnavailable)
+	proxy.Rule(nil)
+	is.Equal(me.until(t, "hub.closing").Type, "hub.closing")
+	b.publish(t, "other", "x.y", `{"kind":"tenant"}`, "1")
+	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1") // another tenant's stays
+}
+
 // What the version before says is understood, and what it does not understand is not taken
 // for done.
 func TestHubsOfTheVersionBefore(t *testing.T) {

@@ -9,11 +9,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// kick is connections that are to be closed: one of a tenant's, or all of a profile's.
+// kick is connections that are to be closed: one of a tenant's, or all of a profile's, or
+// all that there are.
 type kick struct {
 	tenant  string
-	profile ProfileRef
-	id      uuid.UUID // zero: all
+	profile ProfileRef // zero: of all profiles
+	id      uuid.UUID  // zero: all
 	reason  CloseReason
 }
 
@@ -29,7 +30,8 @@ type owed struct {
 	of map[[4]byte]map[string]map[kick]struct{} // guarded by mu, by hub and tenant
 }
 
-// mostOwed is how many kicks of a tenant are remembered for a hub.
+// mostOwed is how many kicks of a tenant are remembered for a hub. Where there are more all
+// of the tenant's connections there are to go: who may come back does.
 const mostOwed = 1000
 
 // add remembers a kick for a hub.
@@ -47,8 +49,13 @@ func (o *owed) add(node [4]byte, k kick) {
 		kicks = map[kick]struct{}{}
 		o.of[node][k.tenant] = kicks
 	}
-	if len(kicks) < mostOwed {
-		kicks[k] = struct{}{}
+	all := kick{tenant: k.tenant, reason: CloseUnavailable}
+	if _, so := kicks[all]; so {
+		return
+	}
+	if kicks[k] = struct{}{}; len(kicks) > mostOwed {
+		clear(kicks)
+		kicks[all] = struct{}{}
 	}
 }
 

@@ -32,6 +32,9 @@ type Resolver interface {
 
 // Refresher is a Resolver that keeps answers.
 type Refresher interface {
+	// Away names, before anybody asks, what counts how often this hub was away: what was
+	// answered before may have been refreshed meanwhile, and is asked for again.
+	Away(times func() int64)
 	// Refresh is Resolve with an answer to a question that is asked from now on.
 	Refresh(ctx context.Context, tenant string, room Room) (*Roster, error)
 }

@@ -36,6 +36,7 @@ type MembershipService struct {
 	client      *http.Client
 	state       *quota.Pool[string] // bytes of answers that are kept, by tenant
 	turns       *turns[string]      // questions under way, by tenant
+	away        func() int64        // static once somebody asks: how often this hub was away; nil: alone, it never was
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -50,6 +51,7 @@ type answer struct {
 	asking   chan struct{} // closed at the end of the question that is to come or under way; nil: there is none
 	giveUp   func()        // ends the wait for that one's turn
 	begun    uint64        // the number of the last question
+	left     int64         // how often this hub had been away by then
 	answered uint64        // the number of the last one that is over
 	err      error         // of that one
 	roster   *Roster       // the last good answer; nil: never resolved
@@ -82,6 +84,16 @@ func (m *MembershipService) Resolve(ctx context.Context, tenant string, room Roo
 	return nil, err
 }
 
+// Away implements Refresher.
+func (m *MembershipService) Away(times func() int64) { m.away = times }
+
+func (m *MembershipService) left() int64 {
+	if m.away == nil {
+		return 0
+	}
+	return m.away()
+}
+
 // Refresh implements Refresher.
 func (m *MembershipService) Refresh(ctx context.Context, tenant string, room Room) (*Roster, error) {
 	return m.resolve(ctx, tenantRoom{tenant, room}, true)
@@ -94,13 +106,14 @@ func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bo
 	if climbs(key.room.ID) {
 		return nil, &FieldError{CodeInvalidField, string(key.room.Kind) + "Id", -1, "a path's dot segment in an id is not sent to the membership service"}
 	}
+	left := m.left()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := m.answerLocked(key)
 	a.waiting++
 	defer m.leaveLocked(key, a)
 	came := a.begun
-	for a.answered <= came && (anew || !time.Now().Before(a.until)) {
+	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.until)) {
 		if err := ctx.Err(); err != nil {
 			return a.roster, err
 		}
@@ -151,7 +164,7 @@ func (m *MembershipService) question(turn context.Context, key tenantRoom, a *an
 		return
 	}
 	m.asked++
-	a.begun = m.asked
+	a.begun, a.left = m.asked, m.left()
 	m.mu.Unlock()
 	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
 	m.turns.give(key.tenant)

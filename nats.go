@@ -136,7 +136,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 	if err == nil {
 		log.journal.Requires(rooms.table)
 		log.faults, others.hears = b.watch.faults, log.journal.Heard
-		others.known = rooms.reached
+		others.known, others.away = rooms.reached, rooms.away
 		others.peers, err = peers.Start(b.nc, peers.Config{
 			Prefix: cfg.Prefix, Node: name, Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
 			Items: others.items, Changed: others.changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,

@@ -20,6 +20,7 @@ type brokerPeers struct {
 	peers  *peers.Peers
 	known  func(Call) bool // reads membership up to a place, and says that it has
 	hears  func() bool
+	away   func() int64
 	sink   PeerSink
 	ready  chan struct{} // closed when sink is named
 	logger *slog.Logger
@@ -45,7 +46,10 @@ func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
 func (p *brokerPeers) Node() [4]byte { return p.node }
 
 // Hears implements Peers.
-func (p *brokerPeers) Hears() bool { return p.hears() }
+func (p *brokerPeers) Hears() bool { return p.hears() && !p.peers.Lags() }
+
+// Away implements Peers.
+func (p *brokerPeers) Away() int64 { return p.away() }
 
 // Others implements Peers.
 func (p *brokerPeers) Others() [][4]byte { return marks(p.peers.Nodes()) }

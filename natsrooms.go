@@ -49,6 +49,7 @@ type enrolment struct {
 	known  atomic.Bool              // all that there was is
 	place  atomic.Uint64            // in the table: all up to here is known
 	beside atomic.Pointer[[]string] // the place of the last row, as it goes with events
+	due    atomic.Uint64            // all that holds before this place in the history is known
 
 	telling sync.Mutex // held while the tenant is told of rows; before the tenant's
 	life    int        // guarded by telling: counts how often it began anew; -1: it is over
@@ -242,9 +243,9 @@ func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, 
 	if err := r.table.Look(ctx); err != nil {
 		return err
 	}
-	version, err := r.table.Version(ctx, tenant, groupOf(room))
+	version, last, err := r.table.Version(ctx, tenant, groupOf(room))
 	if err == nil {
-		err = r.catchUp(ctx, tenant, e, version)
+		err = r.catchUp(ctx, tenant, e, last)
 	}
 	if err == nil {
 		e.mu.Lock()
@@ -305,12 +306,20 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 	life := e.life
 	e.telling.Unlock()
 	patient := true
+	var begun roomChange // of which more may follow
 	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
-		for c := range r.changesOf(tenant, rows) {
+		now := r.journal.Epoch()
+		for c := range changesOf(rows, now, r.epoch(tenant, now).text(), r.logger.With("tenant", tenant)) {
+			if c.version > 0 {
+				r.whole(e, life, begun)
+				begun = c
+			}
 			if patient && c.place > 0 { // events that came before it are delivered before it
+				e.due.Store(c.place)
 				reaching, cancel := context.WithTimeout(ctx, reachTime)
 				patient = r.journal.Reach(reaching, tenant, c.life, c.place) == nil
 				cancel()
+				e.due.Store(0)
 			}
 			if err := r.tell(tenant, e, life, c); err != nil {
 				return err
@@ -320,6 +329,7 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 	}); err != nil {
 		return err
 	}
+	r.whole(e, life, begun)
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	if e.life != life || life < 0 {
@@ -339,11 +349,9 @@ type roomChange struct {
 	last    uint64 // row
 }
 
-// changesOf are the changes that rows tell of.
-func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[roomChange] {
+// changesOf are the changes that rows of a tenant tell of, whose history is in a life, and of an epoch.
+func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
-		life := r.journal.Epoch()
-		epoch := r.epoch(tenant, life).text()
 		c := roomChange{life: life}
 		for _, row := range rows {
 			of := roomOf(row.Group)
@@ -357,7 +365,7 @@ func (r *brokerRooms) changesOf(tenant string, rows []journal.Row) iter.Seq[room
 			var stored belongingRow
 			p, err := ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
-				r.logger.Error("broker: not a member", "tenant", tenant, "place", row.Seq)
+				logger.Error("broker: not a member", "place", row.Seq)
 				continue
 			}
 			if stored.Forgot == 0 && len(stored.Stays) > mostStays {
@@ -392,14 +400,21 @@ func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) 
 		return errOver
 	}
 	r.belongs(tenant, c)
-	if c.version > 0 {
+	e.beside.Store(r.besideOf(c.last))
+	e.place.Store(c.last)
+	return nil
+}
+
+// whole notes a room's version once all of the change is told of: who knows it may change
+// the room from there.
+func (r *brokerRooms) whole(e *enrolment, life int, c roomChange) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if c.version > 0 && e.life == life {
 		e.mu.Lock()
 		e.rooms[c.room] = c.version
 		e.mu.Unlock()
 	}
-	e.beside.Store(r.besideOf(c.last))
-	e.place.Store(c.last)
-	return nil
 }
 
 // belongs tells a tenant of a change, and of which history its places are; what is being
@@ -510,17 +525,20 @@ func (r *brokerRooms) goesBeside(tenant string) []string {
 
 // behind says whether an event has to wait: for rows up to the place that its publisher
 // knew of; where that is of another table, until this hub has looked; or, if none was told,
-// until it is sure.
-func (r *brokerRooms) behind(tenant, beside string) bool {
+// until it is sure, or the next row is of a change after it.
+func (r *brokerRooms) behind(tenant, beside string, place uint64) bool {
+	row, known := r.placeOf(beside)
+	if beside == "" && r.here.sure() {
+		return false
+	}
 	e := r.enrolment(tenant)
-	place, known := r.placeOf(beside)
 	switch {
 	case e == nil:
 		return false
 	case known:
-		return e.place.Load() < place
+		return e.place.Load() < row
 	}
-	return beside != "" || !r.here.sure()
+	return beside != "" || place == 0 || place > e.due.Load()
 }
 
 func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
@@ -530,14 +548,14 @@ func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
 }
 
 // await waits for what an event has to wait for.
-func (r *brokerRooms) await(tenant, beside string) (err error) {
+func (r *brokerRooms) await(tenant, beside string, place uint64) (err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
 	defer cancel()
-	for r.behind(tenant, beside) {
-		place, known := r.placeOf(beside)
+	for r.behind(tenant, beside, place) {
+		row, known := r.placeOf(beside)
 		switch e := r.enrolment(tenant); {
 		case known && e != nil:
-			err = r.catchUp(ctx, tenant, e, place)
+			err = r.catchUp(ctx, tenant, e, row)
 		case beside != "":
 			if err = r.look(ctx); err == nil {
 				if _, known := r.placeOf(beside); !known {
@@ -545,7 +563,7 @@ func (r *brokerRooms) await(tenant, beside string) (err error) {
 				}
 			}
 		default:
-			err = r.beSure(ctx)
+			err = r.beSureOr(ctx, func() bool { return !r.behind(tenant, beside, place) })
 		}
 		if err != nil && !r.pause(ctx) {
 			return err
@@ -586,6 +604,23 @@ func (r *brokerRooms) beSure(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// beSureOr is beSure until enough says that it need not be: who reads the table may wait for
+// the one who asks.
+func (r *brokerRooms) beSureOr(ctx context.Context, enough func() bool) error {
+	sure := make(chan error, 1)
+	go func() { sure <- r.beSure(ctx) }()
+	for {
+		select {
+		case err := <-sure:
+			return err
+		case <-time.After(progressTime):
+			if enough() {
+				return nil
+			}
+		}
+	}
 }
 
 // look has the table looked at: what had been answered before, anywhere, is known here then.
@@ -639,6 +674,9 @@ func (r *brokerRooms) resync() {
 	defer cancel()
 	r.look(ctx) // else soon
 }
+
+// away is how often this hub was away, so that others may have given it up.
+func (r *brokerRooms) away() int64 { return r.here.asks().left }
 
 func (r *brokerRooms) close() {
 	r.end()

@@ -97,8 +97,11 @@ type Peers interface {
 	Follow(PeerSink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
-	// Hears says whether this hub is in touch with the broker, so that it hears the others.
+	// Hears says whether this hub is in touch with the broker, so that it hears the others,
+	// and they have told it what it had missed.
 	Hears() bool
+	// Away is how often this hub was away, so that others may have given it up.
+	Away() int64
 	// Others are those that are there, as far as is known; Lost those that were given up
 	// lately since they were silent, and may be back.
 	Others() [][4]byte

@@ -89,7 +89,7 @@ type circle struct {
 	room    Room
 	members []*person
 	here    int    // so many of them are connected
-	newest  uint64 // the place since which the latest of them belongs to it, or more
+	joined  uint64 // the last place from which on one of them has belonged to it
 }
 
 // person is a profile that belongs somewhere or has connections.
@@ -226,29 +226,25 @@ func (r *Rooms) swap(c *circle, i, j int) {
 	}
 }
 
-// Here are the members of a room that are connected, in no order, and size is how many
-// it has in all.
-func (r *Rooms) Here(room Room) (here []*person, size int) {
-	if c := r.circles.of[room]; c != nil {
-		return c.members[:c.here], len(c.members)
+// Here are the members of a room that are connected, in no order, for whom an event at a
+// place is: who has joined after it was told of early. size is how many it has in all.
+func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
+	c := r.circles.of[room]
+	if c == nil {
+		return nil, 0
 	}
-	return nil, 0
-}
-
-// HereAt is Here without those who did not belong to the room at a place yet: that they
-// came may be known before what was said before is delivered. At 0 it is Here.
-func (r *Rooms) HereAt(room Room, place uint64) (here []*person, size int) {
-	here, size = r.Here(room)
-	if c := r.circles.of[room]; c != nil && 0 < place && place <= c.newest {
+	here = c.members[:c.here]
+	if c.joined >= place {
 		here = slices.DeleteFunc(slices.Clone(here), func(p *person) bool { return !r.belonged(c, p, place) })
 	}
-	return here, size
+	return here, len(c.members)
 }
 
-// belonged says whether a member was one at a place.
+// belonged says whether a member was one at a place, or may have been.
 func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
-	return r.bonds.of[pair{c, p}].since < place ||
-		slices.ContainsFunc(r.past.of[belonging{p.ref, c.room}], func(s span) bool { return s.from < place && place <= s.until })
+	key := belonging{p.ref, c.room}
+	return r.bonds.of[pair{c, p}].since < place || max(r.forgot, r.cut.of[key]) >= place ||
+		slices.ContainsFunc(r.past.of[key], func(s span) bool { return s.from < place && place <= s.until })
 }
 
 // Add makes p a member from a place on; false when it was one.
@@ -262,8 +258,8 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 		r.circles.set(room, c)
 		r.bytes += circleBytes + textBytes(room.ID)
 	}
+	c.joined = max(c.joined, at)
 	r.bonds.set(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
-	c.newest = max(c.newest, at)
 	r.moved(p)
 	push(&c.members, p, &r.bytes)
 	push(&p.circles, c, &r.bytes)
@@ -428,7 +424,7 @@ func (r *Rooms) Restart(of Epoch) {
 		r.moved(p.person)
 	}
 	for _, c := range r.circles.of {
-		c.newest = 0
+		c.joined = 0
 	}
 	r.forgot, r.pruned, r.unsure = 0, 0, 0
 }
@@ -567,7 +563,7 @@ func (r *Rooms) Has(room Room, p ProfileRef) bool {
 
 // Len is how many members the room has.
 func (r *Rooms) Len(room Room) int {
-	_, size := r.Here(room)
+	_, size := r.Here(room, math.MaxUint64)
 	return size
 }
 

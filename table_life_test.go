@@ -16,7 +16,7 @@ import (
 func TestPlacesOfAnotherTable(t *testing.T) {
 	for name, learn := range map[string]func(*brokerRooms, Call, string) bool{
 		"by an event": func(far *brokerRooms, _ Call, beside string) bool {
-			return far.behind("acme", beside) && far.await("acme", beside) == nil
+			return far.behind("acme", beside, 1) && far.await("acme", beside, 1) == nil
 		},
 		"by a call": func(far *brokerRooms, c Call, _ string) bool { return far.reached(c) },
 	} {

@@ -287,7 +287,11 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 		}
 	default:
 		room, _ := target.Room()
-		here, size := t.rooms.HereAt(room, p.place)
+		place := p.place
+		if place == 0 {
+			place = t.head.Seq + 1
+		}
+		here, size := t.rooms.Here(room, place)
 		p.members = int32(size)
 		for _, p := range here {
 			giveAll(p)

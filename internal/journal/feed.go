@@ -315,7 +315,7 @@ func (f *feed) takeLocked(m Message) {
 func (f *feed) giveLocked(r ready) {
 	r.life = f.life
 	if f.j.cfg.Prepare == nil && !f.preparing {
-		if f.j.cfg.Behind == nil || !f.j.cfg.Behind(f.key, r.beside()) {
+		if f.j.cfg.Behind == nil || !f.j.cfg.Behind(f.key, r.beside(), r.place()) {
 			f.handleLocked(r)
 			return
 		}
@@ -345,7 +345,7 @@ func (f *feed) await(first ready, items []*Item) error {
 		f.j.cfg.Prepare(f.key, items)
 		return nil
 	}
-	return f.j.cfg.Await(f.key, first.beside())
+	return f.j.cfg.Await(f.key, first.beside(), first.place())
 }
 
 // beside is what came beside its items, which were appended together.
@@ -354,6 +354,16 @@ func (r ready) beside() string {
 		return ""
 	}
 	return r.items[0].beside[0]
+}
+
+// place is that of the first of its items that is kept; 0: none is.
+func (r ready) place() uint64 {
+	for _, it := range r.items {
+		if it.Seq > 0 {
+			return it.Seq
+		}
+	}
+	return 0
 }
 
 // overrunLocked gives up what waits, as it cannot be prepared for, or comes faster than

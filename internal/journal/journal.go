@@ -69,11 +69,12 @@ type Config struct {
 	Prepare func(key string, items []*Item)
 	// Beside, if any, is what goes with a key's items now: one text, in a list that is not
 	// changed; nil where nothing can be said. Behind says whether items that came with a
-	// text, or with none, have to wait, and Await waits: only this key waits with it. After
-	// an error the key goes on after what has come.
+	// text, or with none, have to wait, and Await waits: only this key waits with it. place
+	// is that of the first which is kept; 0: none is. After an error the key goes on after what has
+	// come.
 	Beside func(key string) []string
-	Behind func(key, beside string) bool
-	Await  func(key, beside string) error
+	Behind func(key, beside string, place uint64) bool
+	Await  func(key, beside string, place uint64) error
 	// Quiet says that a key has nothing more up to a place.
 	Quiet func(key string, place uint64)
 	// Lost says that what followed cannot be had; the key goes on after a place, of the

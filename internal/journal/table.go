@@ -101,9 +101,14 @@ func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
 	return place, err
 }
 
-// Version is the place of a group's own row, as the leader tells.
-func (t *Table) Version(ctx context.Context, topic, group string) (uint64, error) {
-	return t.last(ctx, t.subject(topic, group, ""))
+// Version is the place of a group's own row, as the leader tells, and that of the last row
+// of the group.
+func (t *Table) Version(ctx context.Context, topic, group string) (version, last uint64, err error) {
+	own := t.subject(topic, group, "")
+	if version, err = t.last(ctx, own); err == nil {
+		last, err = t.last(ctx, strings.TrimSuffix(own, nameMark)+"*")
+	}
+	return version, last, err
 }
 
 // Look has Changed told of all that had changed in the table when it was called.

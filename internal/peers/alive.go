@@ -42,6 +42,21 @@ func (p *Peers) Hears() bool {
 	return len(p.lost) == 0
 }
 
+// Lags says that others who are there have yet to tell again what we may have missed while
+// they were not heard.
+func (p *Peers) Lags() bool {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.nodes {
+		there := !n.silent(now) || now.Sub(n.missed) <= beatEvery*3/2
+		if there && len(n.lacks) > 0 && now.Sub(n.missed) <= Silence {
+			return true
+		}
+	}
+	return false
+}
+
 // heard notes a sign of life. Of a process that is new to us, or was silent for
 // longer than its beats are apart, all is asked. It says whether the process is there.
 func (p *Peers) heard(name string) bool {
@@ -54,11 +69,13 @@ func (p *Peers) heard(name string) bool {
 	n := p.nodes[name]
 	known := n != nil
 	if !known {
-		n = &node{}
+		n = &node{lacks: map[string]time.Time{}}
 		p.nodes[name] = n
 		delete(p.lost, name)
 	}
-	n.stale = n.stale || n.silent(now)
+	if n.silent(now) {
+		p.lackAllLocked(n)
+	}
 	n.heard, n.absent = now, false
 	topics := p.lackedLocked(n, now)
 	p.mu.Unlock()
@@ -75,14 +92,45 @@ func (p *Peers) heard(name string) bool {
 // silent says that a beat is overdue.
 func (n *node) silent(now time.Time) bool { return now.Sub(n.heard) > beatEvery*3/2 }
 
-// lackedLocked are the topics to ask a process for, of which we may have missed
-// something. It is asked once, and again where it does not answer.
-func (p *Peers) lackedLocked(n *node, now time.Time) []string {
-	if !n.stale || now.Sub(n.asked) < askTimeout {
+// lack notes that we may lack something of a topic.
+func (n *node) lack(topic string) {
+	if _, known := n.lacks[topic]; !known {
+		n.lacks[topic], n.looked = time.Time{}, time.Time{}
+	}
+}
+
+// lackAllLocked notes that we may have missed whatever a process has told.
+func (p *Peers) lackAllLocked(n *node) {
+	n.missed = time.Now()
+	for topic := range p.holds {
+		n.lack(topic)
+	}
+}
+
+// lackedLocked are the topics to ask a process for, of which we may lack something. It is
+// asked once for each, and again where it does not answer, or has answered what it was asked
+// later.
+func (p *Peers) lackedLocked(n *node, now time.Time) (topics []string) {
+	if len(n.lacks) == 0 || now.Sub(n.looked) < askTimeout {
 		return nil
 	}
-	n.asked, n.stale = now, len(p.holds) > 0
-	return slices.Collect(maps.Keys(p.holds))
+	n.looked = now
+	for topic, asked := range n.lacks {
+		passed := n.answered.Sub(asked) >= askTimeout || now.Sub(n.told) >= askTimeout
+		if now.Sub(asked) >= askTimeout && passed {
+			n.lacks[topic] = now
+			topics = append(topics, topic)
+		}
+	}
+	return topics
+}
+
+// has notes that a process has told all that it has of a topic.
+func (n *node) has(topic string) {
+	if asked := n.lacks[topic]; asked.After(n.answered) {
+		n.answered = asked
+	}
+	delete(n.lacks, topic)
 }
 
 // absent notes that nobody is at the broker by a name: it is not waited for.
@@ -121,7 +169,9 @@ func (p *Peers) hearsay(r *reader) {
 		if r.bad || left || name == "" || name == p.cfg.Node || p.nodes[name] != nil || ago >= Silence {
 			continue
 		}
-		p.nodes[name] = &node{heard: time.Now().Add(-ago), stale: true}
+		n := &node{heard: time.Now().Add(-ago), lacks: map[string]time.Time{}}
+		p.lackAllLocked(n)
+		p.nodes[name] = n
 	}
 }
 
@@ -272,7 +322,9 @@ func (p *Peers) resync(afresh bool) {
 	p.mu.Lock()
 	own := slices.Collect(maps.Keys(p.version))
 	for name, n := range p.nodes {
-		n.stale = n.stale || afresh || n.silent(now)
+		if afresh || n.silent(now) {
+			p.lackAllLocked(n)
+		}
 		topics[name] = p.lackedLocked(n, now)
 	}
 	p.mu.Unlock()

@@ -293,3 +293,56 @@ func errorsOf(err error) string {
 	}
 	return err.Error()
 }
+
+// A question about what a process has is lost on the way, as when a route between servers
+// breaks and is there again: it is asked again, though nothing changes there any more.
+func TestALostQuestion(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one := join(t, b, "one")
+	defer one.Close()
+	one.tell(1, "a")
+	one.flush()
+	proxy := b.Proxies(t)[0]
+	var wants atomic.Int64
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		return natstest.Verdict{Drop: !m.FromServer && len(m.Data) > 0 && m.Data[0] == kindWant && wants.Add(1) == 1}
+	})
+	two := joinAt(t, proxy.URL(), "two")
+	defer two.Close()
+	eventually(t, func() bool { return time.Since(one.begun) > 3*beatEvery }) // it tells of the topic no more
+	two.hold()
+	two.await(map[ID]string{{1}: "a"})
+	is.True(two.Complete(t.Context(), "topic"))
+	is.Equal(two.told(), nil) // it was there already
+}
+
+// Of many answers after a time in which nothing was heard one is lost: it is asked for again.
+func TestALostAnswerOfMany(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := join(t, b, "one"), joinAt(t, proxy.URL(), "two")
+	defer one.Close()
+	defer two.Close()
+	for n := range 5 {
+		is.NoErr(two.Hold(t.Context(), fmt.Sprint("topic-", n)))
+	}
+	two.hold()
+	proxy.Cut()
+	one.tell(1, "a")
+	cut := time.Now()
+	eventually(t, func() bool { return time.Since(cut) > 3*beatEvery }) // it tells of the topic no more
+	var lost atomic.Bool
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		if !m.FromServer || len(m.Data) == 0 || m.Data[0] != kindSnapshot {
+			return natstest.Verdict{}
+		}
+		r := &reader{b: m.Data[1:]}
+		r.bytes()
+		return natstest.Verdict{Drop: string(r.bytes()) == "topic" && lost.CompareAndSwap(false, true)}
+	})
+	proxy.Mend()
+	two.await(map[ID]string{{1}: "a"})
+	is.True(lost.Load())
+}

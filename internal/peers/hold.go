@@ -2,8 +2,6 @@ package peers
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,7 +28,6 @@ func (h *hold) knows(node string) bool {
 type remoteSet struct {
 	heard   bool // its first snapshot has come
 	known   bool // the snapshot that comes is of what was there already
-	asked   time.Time
 	version uint64
 	ids     map[ID]struct{}
 	partial map[ID]struct{} // of a snapshot in several messages
@@ -45,9 +42,10 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 	var nodes []string
 	if h == nil {
 		h = &hold{ready: make(chan struct{}), of: map[string]*remoteSet{}, begun: time.Now(), first: map[string]struct{}{}}
-		nodes = slices.Collect(maps.Keys(p.nodes))
-		for _, name := range nodes {
+		for name, n := range p.nodes {
+			nodes = append(nodes, name)
 			h.first[name] = struct{}{}
+			n.lacks[topic] = h.begun
 		}
 		sub, err := p.nc.ChanSubscribe(p.topicSubject(topic), p.in)
 		if err != nil {
@@ -119,6 +117,9 @@ func (p *Peers) Release(topic string) {
 		if h.refs--; h.refs == 0 {
 			h.sub.Unsubscribe()
 			delete(p.holds, topic)
+			for _, n := range p.nodes {
+				delete(n.lacks, topic)
+			}
 		}
 	}
 }
@@ -126,6 +127,20 @@ func (p *Peers) Release(topic string) {
 // want asks a process for a snapshot of a topic. If it is not there, the broker says so.
 func (p *Peers) want(name, topic string) error {
 	return p.nc.PublishRequest(p.nodeSubject(name), p.inbox+"."+name, frame(kindWant, p.cfg.Node, topic))
+}
+
+// lacksLocked notes that we lack something of a topic that a process has told of, and says
+// whether to ask at once: it was not for a second.
+func (p *Peers) lacksLocked(node, topic string) (ask bool) {
+	n, now := p.nodes[node], time.Now()
+	if n == nil {
+		return false
+	}
+	n.lack(topic)
+	if ask = now.Sub(n.lacks[topic]) > askTimeout; ask {
+		n.lacks[topic] = now
+	}
+	return ask
 }
 
 // setLocked is what a node has of a topic that we hold, nil when we don't.
@@ -153,10 +168,7 @@ func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
 		return
 	}
 	if from != s.version || !s.heard {
-		again := (to > s.version || !s.heard) && time.Since(s.asked) > askTimeout
-		if again {
-			s.asked = time.Now()
-		}
+		again := (to > s.version || !s.heard) && p.lacksLocked(node, topic)
 		p.mu.Unlock()
 		if again {
 			p.want(node, topic)
@@ -182,9 +194,12 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	defer p.changing.Unlock()
 	ops := r.ops()
 	p.mu.Lock()
-	if n := p.nodes[node]; n != nil {
-		n.stale = false // it has heard us, and answers one question after the other
+	n := p.nodes[node]
+	if n == nil { // it was given up
+		p.mu.Unlock()
+		return
 	}
+	n.told = time.Now() // it has heard us, and answers one question after the other
 	s := p.setLocked(node, topic)
 	if s == nil || r.bad || s.partial == nil && part&firstPart == 0 {
 		p.mu.Unlock()
@@ -192,10 +207,7 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	}
 	if place := part / partPlace; place > 0 && place != s.parts { // of the version before none has a place
 		s.partial = nil
-		again := time.Since(s.asked) > askTimeout
-		if again {
-			s.asked = time.Now()
-		}
+		again := p.lacksLocked(node, topic)
 		p.mu.Unlock()
 		p.cfg.Logger.Warn("a part of what another hub has was lost", "node", node)
 		if again {
@@ -205,6 +217,7 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	}
 	if s.heard && s.version == version {
 		s.partial = nil // it says nothing new
+		n.has(topic)
 		p.mu.Unlock()
 		return
 	}
@@ -224,7 +237,8 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 			}
 		}
 		s.ids, s.partial = s.partial, nil
-		s.version, s.heard, s.asked = version, true, time.Time{}
+		s.version, s.heard = version, true
+		n.has(topic)
 	} else {
 		for _, op := range ops {
 			s.ids[op.ID] = struct{}{}

@@ -106,9 +106,13 @@ type Peers struct {
 // node is another process that is there.
 type node struct {
 	heard  time.Time
-	absent bool      // nobody is at the broker by its name, as of the last question
-	stale  bool      // we may lack something of what it has told
-	asked  time.Time // when it was last asked for all
+	absent bool // nobody is at the broker by its name, as of the last question
+
+	lacks    map[string]time.Time // topics of which we may lack something, and when it was asked; zero: not yet
+	missed   time.Time            // when all of it was last noted
+	looked   time.Time            // when what it has not answered was last looked for
+	told     time.Time            // when it last answered
+	answered time.Time            // when it was asked what it has answered: the last of it
 }
 
 // Start joins the others.

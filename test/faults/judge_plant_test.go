@@ -77,6 +77,17 @@ func (s *scene) comesAndGoes(times int) {
 	}
 }
 
+// goneUntil has the person be away while all but the last two events go, and miss some: it is
+// told that they are gone up to a place.
+func (s *scene) goneUntil(cursor string, missed ...string) {
+	s.r.kept = 2
+	for _, id := range missed {
+		s.cut(id)
+	}
+	i := max(s.sightOf("e2"), s.sightOf("e5")) + 1
+	s.insert(i, sight{at: s.at(6.5), what: connecting, id: "c2"}, sight{at: s.at(6.5), what: ready, said: "partial"}, sight{at: s.at(6.6), what: gap, id: cursor, said: "expired"})
+}
+
 // sightOf is where an event came.
 func (s *scene) sightOf(id string) int {
 	return slices.IndexFunc(s.t.sights, func(x sight) bool { return x.what == came && x.id == id })
@@ -152,13 +163,19 @@ func TestJudge(t *testing.T) {
 		"what was lost is told, and is not gone": {func(s *scene) {
 			s.cut("e8")
 			s.insert(s.sightOf("e9"), sight{at: s.at(8.5), what: gap, id: "c8", said: "unknown"})
-		}, []string{"false gap"}},
-		"what is gone is told": {func(s *scene) {
-			s.r.kept = 2
-			for _, id := range []string{"e3", "e4", "e5", "e7"} {
+		}, []string{"false gap", "lost"}},
+		"what is gone is told":            {func(s *scene) { s.goneUntil("c5", "e3", "e4", "e5") }, nil},
+		"more is told to be gone than is": {func(s *scene) { s.goneUntil("c7", "e3", "e4", "e5", "e7") }, []string{"lost"}},
+		"and nobody knows up to where":    {func(s *scene) { s.goneUntil("c?", "e3", "e4", "e5", "e7") }, []string{"lost"}},
+		"who left too often is told": {func(s *scene) {
+			for n := range mostStays {
+				s.change(false, 5.1+.01*float64(n), 5.103+.01*float64(n))
+				s.change(true, 5.104+.01*float64(n), 5.108+.01*float64(n))
+			}
+			for _, id := range []string{"e3", "e4", "e5"} {
 				s.cut(id)
 			}
-			s.insert(s.sightOf("e8"), sight{at: s.at(7.5), what: connecting, id: "c2"}, sight{at: s.at(7.5), what: ready, said: "partial"}, sight{at: s.at(7.6), what: gap, id: "c7", said: "expired"})
+			s.insert(s.sightOf("e7"), sight{at: s.at(6.5), what: connecting, id: "c2"}, sight{at: s.at(6.5), what: ready, said: "partial"}, sight{at: s.at(6.6), what: gap, id: "c5", said: "expired"})
 		}, nil},
 		"what an operator removed is told": {func(s *scene) {
 			s.r.purges = []purge{{"acme", 50, s.at(7.1), s.at(7.2)}}
@@ -237,6 +254,15 @@ func TestJudge(t *testing.T) {
 		"a hub takes nothing for long": {func(s *scene) {
 			s.r.probes = append(s.r.probes, probe{hub: 1, publish: true, begun: s.at(0), end: s.at(.1), status: 202},
 				probe{hub: 1, publish: true, begun: s.at(21), end: s.at(22), status: 202})
+		}, []string{"away"}},
+		"a hub takes nothing any more": {func(s *scene) {
+			for i := range 30 {
+				status := 503
+				if i == 0 {
+					status = 202
+				}
+				s.r.probes = append(s.r.probes, probe{hub: 1, publish: true, begun: s.at(float64(i)), end: s.at(float64(i) + .1), status: status})
+			}
 		}, []string{"away"}},
 		"a hub can take nothing for long": {func(s *scene) {
 			s.r.away = []away{{1, s.at(1), s.at(20)}}

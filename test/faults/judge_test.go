@@ -166,17 +166,24 @@ func (j *judge) follow(t *trail) {
 			if at, ok := j.cursors[resumed]; ok {
 				from = max(from, at)
 			}
-			stays := j.cutShort(t, list, from, s.at)
-			for _, room := range stays {
+			until, cut := j.gone(list, s.at), j.cutShort(list, from, t, s.at)
+			for _, room := range cut {
 				short[room] = s.at
 			}
-			if s.said != "expired" || len(stays) == 0 && !j.gone(list, from, s.at) {
+			stays := len(cut) > 0
+			if s.said != "expired" || until <= from && !stays {
 				tell(i, "false gap", nil, "%s, and nothing was gone", s.said)
 			}
-			if at, ok := j.cursors[s.id]; ok {
-				excused = max(excused, at)
-			} else {
+			at, ok := j.cursors[s.id]
+			switch {
+			case !ok && stays:
 				excused = len(list) // of the place it is not known where it is
+			case !ok:
+				excused = max(excused, until)
+			case stays:
+				excused = max(excused, at)
+			default: // what was there still was to come, whatever was told
+				excused = max(excused, min(at, until))
 			}
 		case came:
 			e := j.events[s.id]
@@ -218,33 +225,40 @@ func (j *judge) follow(t *trail) {
 	}
 }
 
-// gone says whether something after an index was kept no more at a time.
-func (j *judge) gone(list []*event, after int, at time.Time) bool {
+// gone is the last index that may be kept no more at a time; -1: there is none.
+func (j *judge) gone(list []*event, at time.Time) int {
+	stored := sort.Search(len(list), func(i int) bool { return list[i].at.After(at.Add(clockSlack)) })
+	last := max(-1, stored-j.kept-1)
 	for _, p := range j.purges {
-		if p.begun.Before(at) && after+1 < len(list) && list[after+1].tenant == p.tenant && list[after+1].place <= p.until {
-			return true
+		if p.begun.Before(at) && len(list) > 0 && list[0].tenant == p.tenant {
+			last = max(last, sort.Search(len(list), func(i int) bool { return list[i].place > p.until })-1)
 		}
 	}
-	stored := sort.Search(len(list), func(i int) bool { return list[i].at.After(at.Add(clockSlack)) })
-	return stored-(after+1) > j.kept
+	return last
 }
 
-// mostStays is how many times in a room are kept of a person. The last goes on.
+// mostStays is how many times of somebody in a room are remembered.
 const mostStays = 31
 
-// cutShort is in which rooms a person has been more often after an index, up to a time.
-func (j *judge) cutShort(t *trail, list []*event, after int, at time.Time) (rooms []string) {
-	joins := map[string]int{}
+// cutShort is which rooms somebody has left so often, between an index and a time, that not
+// all of it may be remembered.
+func (j *judge) cutShort(list []*event, after int, t *trail, at time.Time) (rooms []string) {
+	since := time.Time{}
+	if after >= 0 {
+		since = list[after].begun
+	}
 	for b, changes := range j.of {
+		if b.tenant != t.tenant || b.profile != t.profile {
+			continue
+		}
+		left := 0
 		for _, c := range changes {
-			if b.tenant == t.tenant && b.profile == t.profile && c.member && c.begun.Before(at) && (after < 0 || c.done.IsZero() || c.done.After(list[after].begun)) {
-				joins[b.room]++
+			if !c.member && (c.done.IsZero() || c.done.After(since)) && c.begun.Before(at) {
+				left++
 			}
 		}
-	}
-	for room, n := range joins {
-		if n >= mostStays {
-			rooms = append(rooms, room)
+		if left >= mostStays {
+			rooms = append(rooms, b.room)
 		}
 	}
 	return rooms
@@ -347,8 +361,10 @@ func (j *judge) readiness() {
 			for _, p := range list {
 				good := p.status < 300
 				switch {
-				case p.status == 0 || p.code == "Draining":
-					said, did = time.Time{}, time.Time{} // it is gone, or goes
+				case p.status == 0 || p.code == "Draining", strings.HasPrefix(p.why, "membership"):
+					// It is gone, or goes; or membership cannot be changed, it says, and publishing
+					// does not show whether that is so.
+					said, did = time.Time{}, time.Time{}
 					flush()
 				case !p.publish && good == says && said.IsZero():
 					said = p.begun
@@ -385,7 +401,7 @@ const mostAway = 20 * time.Second
 
 // outages holds that hubs take what is published whenever they can.
 func (j *judge) outages() {
-	last := map[int]time.Time{}
+	last, ends := map[int]time.Time{}, map[int]time.Time{}
 	slices.SortFunc(j.probes, func(a, b probe) int { return a.end.Compare(b.end) })
 	for _, p := range j.probes {
 		if !p.publish {
@@ -395,15 +411,25 @@ func (j *judge) outages() {
 		if !ok || p.status == 202 {
 			last[p.hub] = p.end
 		}
-		// What cannot be helped begins the time anew.
-		for _, a := range j.away {
-			if (a.hub == p.hub || a.hub < 0) && a.end.After(since) && a.begun.Before(p.end) {
-				since = a.end
-			}
+		if ok && p.status == 202 {
+			j.outage(p.hub, since, p.end)
 		}
-		if ok && p.status == 202 && p.end.Sub(since) > mostAway {
-			j.find("away", "hub %d took nothing for %.1f s from %s", p.hub, p.end.Sub(since).Seconds(), clock(since))
+		ends[p.hub] = p.end
+	}
+	for hub, end := range ends { // also where none follows
+		j.outage(hub, last[hub], end)
+	}
+}
+
+// outage holds that a time in which a hub took nothing was not too long.
+func (j *judge) outage(hub int, since, end time.Time) {
+	for _, a := range j.away { // what cannot be helped begins it anew
+		if (a.hub == hub || a.hub < 0) && a.end.After(since) && a.begun.Before(end) {
+			since = a.end
 		}
+	}
+	if end.Sub(since) > mostAway {
+		j.find("away", "hub %d took nothing for %.1f s from %s", hub, end.Sub(since).Seconds(), clock(since))
 	}
 }
 

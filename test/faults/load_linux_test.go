@@ -559,9 +559,6 @@ func (l *load) probe(hub int, publish bool) {
 		p.end = time.Now()
 		p.code, _ = answer["code"].(string)
 		p.why, _ = answer["detail"].(string)
-		if !publish && strings.HasPrefix(p.why, "membership") {
-			continue // cannot be changed, it says; publishing does not show whether that is so
-		}
 		if l.ctx.Err() == nil {
 			l.r.mu.Lock()
 			l.r.probes = append(l.r.probes, p)

@@ -104,6 +104,22 @@ const (
 	closed     what = "closed"
 )
 
+// taken says whether each hub has taken an event that was published after a time.
+func (r *record) taken(after time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	by := map[int]bool{}
+	for _, p := range r.probes {
+		by[p.hub] = by[p.hub] || p.publish && p.status == 202 && p.begun.After(after)
+	}
+	for _, took := range by {
+		if !took {
+			return false
+		}
+	}
+	return len(by) > 0
+}
+
 func (t *trail) add(s sight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -74,6 +74,8 @@ type process struct {
 	// Guarded by mu.
 	cmd   *exec.Cmd
 	ended chan struct{}
+	asked bool // to end
+	fell  int  // how often it has ended unasked
 }
 
 func (p *process) start(cmd *exec.Cmd) error {
@@ -86,11 +88,13 @@ func (p *process) start(cmd *exec.Cmd) error {
 		return err
 	}
 	ended := make(chan struct{})
-	p.cmd, p.ended = cmd, ended
+	p.cmd, p.ended, p.asked = cmd, ended, false
 	go func() {
 		cmd.Wait()
 		p.mu.Lock()
-		p.cmd = nil
+		if p.cmd = nil; !p.asked {
+			p.fell++
+		}
 		p.mu.Unlock()
 		close(ended)
 	}()
@@ -102,6 +106,7 @@ func (p *process) signal(s os.Signal) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd != nil {
+		p.asked = p.asked || s == syscall.SIGTERM || s == syscall.SIGKILL
 		p.cmd.Process.Signal(s)
 	}
 	if p.ended == nil {
@@ -111,10 +116,11 @@ func (p *process) signal(s os.Signal) <-chan struct{} {
 	return p.ended
 }
 
-func (p *process) runs() bool {
+// falls is how often it has ended unasked.
+func (p *process) falls() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.cmd != nil
+	return p.fell
 }
 
 func (p *process) kill() { <-p.signal(syscall.SIGKILL) }

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// What was said before somebody joined is delivered before it is known that they did, also
+// where a hub that was away has to learn both, and the first of it came from a hub that knew
+// nothing of the tenant's rooms.
+func TestWhatWasSaidBeforeAJoinIsDeliveredBeforeIt(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 3)
+	a, b, c := nodes[0], nodes[1], nodes[2]
+	members := "/v1/tenants/acme/conversations/r/members"
+	status, _ := c.do(t, "PUT", members, `{"members":["stays"]}`)
+	is.Equal(status, http.StatusNoContent)
+	people := map[string]*testClient{"joins": nil, "stays": nil}
+	for who := range people {
+		people[who] = b.open(t, "tenant=acme&profile="+who)
+	}
+
+	proxies[0].Cut()
+	a.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"to all"`)
+	const before = 5
+	for n := range before {
+		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(n))
+	}
+	status, _ = c.do(t, "PUT", members+"/joins", "")
+	is.Equal(status, http.StatusServiceUnavailable) // one that is there still has not heard it
+	a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, `"after"`)
+	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
+	proxies[0].Mend()
+
+	got := map[string][]string{}
+	for who, client := range people {
+		for event := client.next(t); event.Type != markerType; event = client.next(t) {
+			got[who] = append(got[who], string(openEnvelope(t, event).Payload))
+		}
+	}
+	is.Equal(got["joins"], []string{`"to all"`, `"after"`})
+	is.Equal(got["stays"], []string{`"to all"`, "0", "1", "2", "3", "4", `"after"`})
+}
+
+// Where what was said comes later than who may wait for it does, it still is for those who
+// were members when it was said: also for who left after it and is back, and not for who
+// joined after it.
+func TestLateEventsAreForThoseWhoWereMembersThen(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	a, b := nodes[0], nodes[1]
+	members := "/v1/tenants/acme/conversations/r/members"
+	status, _ := a.do(t, "PUT", members, `{"members":["returns","stays"]}`)
+	is.Equal(status, http.StatusNoContent)
+	people := map[string]*testClient{"joins": nil, "returns": nil, "stays": nil}
+	for who := range people {
+		people[who] = b.open(t, "tenant=acme&profile="+who)
+	}
+
+	gate := make(chan struct{})
+	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		read := strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") || strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.")
+		if strings.Contains(m.Subject, ".live.") && m.FromServer || read && strings.HasSuffix(m.Subject, "_journal") {
+			v.After = gate
+		}
+		return v
+	})
+	say := func(what string) {
+		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprintf("%q", what))
+	}
+	change := func(method, who string) {
+		eventually(t, func() bool { // the other hub waits for what was said before
+			status, _ := a.do(t, method, members+"/"+who, "")
+			return status == http.StatusNoContent
+		})
+	}
+	say("first")
+	change("DELETE", "returns")
+	say("without")
+	change("PUT", "returns")
+	change("PUT", "joins")
+	say("last")
+	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
+	close(gate)
+
+	got := map[string][]string{}
+	for who, client := range people {
+		for event := client.next(t); event.Type != markerType; event = client.next(t) {
+			got[who] = append(got[who], string(openEnvelope(t, event).Payload))
+		}
+	}
+	is.Equal(got["joins"], []string{`"last"`})
+	is.Equal(got["returns"], []string{`"first"`, `"last"`})
+	is.Equal(got["stays"], []string{`"first"`, `"without"`, `"last"`})
+}
+
+// Two hubs change a room at the same time, and one has read only the beginning of what the
+// other has written: it changes what it has become, and not the half of it that it knows.
+func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	a, b := nodes[0], nodes[1]
+	members := "/v1/tenants/acme/conversations/r/members"
+	status, _ := a.do(t, "PUT", members, `{"members":["0"]}`)
+	is.Equal(status, http.StatusNoContent)
+	b.open(t, meQuery)
+
+	var reads atomic.Int64
+	status = 0
+	half, gate, learns := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if isRead(m) {
+			switch reads.Add(1) {
+			case 1:
+			case 2:
+				close(half)
+				fallthrough
+			default:
+				v.After = gate
+			}
+		}
+		if reads.Load() > 1 && strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.") && strings.HasSuffix(m.Subject, "_table") {
+			once.Do(func() { close(learns) }) // that it has changed meanwhile
+		}
+		return v
+	})
+	many := make([]string, 900)
+	for i := range many {
+		many[i] = fmt.Sprintf("%q", fmt.Sprint(i))
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		a.do(t, "PUT", members, `{"members":[`+strings.Join(many, ",")+`]}`)
+	}()
+	<-half
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := b.do(t, "PUT", members, `{"members":["0"]}`)
+		answered <- status
+	}()
+	select {
+	case <-learns:
+	case status = <-answered:
+	}
+	close(gate)
+	<-over
+	if status == 0 {
+		status = <-answered
+	}
+	if status != http.StatusNoContent {
+		eventually(t, func() bool {
+			status, _ := b.do(t, "PUT", members, `{"members":["0"]}`)
+			return status == http.StatusNoContent
+		})
+	}
+	for _, node := range nodes {
+		_, answer := node.do(t, "GET", members, "")
+		is.Equal(len(answer["members"].([]any)), 1)
+	}
+}
