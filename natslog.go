@@ -396,7 +396,9 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	}
 	page := Page{Next: Cursor{l.epochOf(tenant, span.Epoch), max(span.Last, q.After)}}
 	if h := l.shelves.lock(tenant, false); h != nil {
-		page.Next.Seq = max(q.After, min(page.Next.Seq, h.head)) // what comes after is told to the sinks
+		if h.attached > 0 { // what comes after is told to the sinks
+			page.Next.Seq = max(q.After, min(page.Next.Seq, h.head))
+		}
 		h.mu.Unlock()
 	}
 	bytes := 0

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
 
@@ -65,6 +66,25 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	is.True(p.bytes.Load() < 5*events*int64(len(text)))
 }
 
+// What was told of a tenant in the moment in which the last stream left leaves a shelf that
+// nobody keeps up: it says nothing about where the history ends.
+func TestAHistoryIsReadToItsEnd(t *testing.T) {
+	is := is.New(t)
+	b := joinBroker(t, theBroker(t), 0, newPrefix(), testLimits)
+	log := b.Log()
+	for i := range 3 {
+		persist(t, log, entryTo("acme", fmt.Sprint(i), ToTenant()))
+	}
+	head, err := log.Attach(t.Context(), "acme")
+	is.NoErr(err)
+	log.Detach("acme")
+	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", ToTenant())}})
+	page, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
+	is.NoErr(err)
+	is.Equal(len(page.Entries), 3)
+	is.Equal(page.Next, head)
+}
+
 // Many come back at once to a tenant of which the hub has nothing near, and the broker does
 // not answer: they wait for one question, and none for the other's.
 func TestWhoComesBackSharesTheWait(t *testing.T) {
@@ -105,7 +125,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", Query{})
+	page, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }
