@@ -226,7 +226,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return v
 	})
 	old := make(chan bool)
-	go func() { old <- far.reached("acme", last()) }()
+	go func() { old <- far.reached("acme", "", last()) }()
 	<-held
 	far.Detach("acme")
 	change(false)

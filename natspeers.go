@@ -18,7 +18,7 @@ import (
 type brokerPeers struct {
 	node   [4]byte
 	peers  *peers.Peers
-	known  func(tenant string, place uint64) bool // reads membership up to a place, and says that it has
+	known  func(tenant, life string, place uint64) bool // reads membership up to a place, and says that it has
 	hears  func() bool
 	away   func() int64
 	sink   PeerSink
@@ -218,7 +218,7 @@ func (p *brokerPeers) serve(data []byte) []byte {
 		return nil // no answer: it is not that there is nothing
 	}
 	if c.Op == CallRooms {
-		a.Found = p.known(c.Tenant, c.Place)
+		a.Found = p.known(c.Tenant, c.Life, c.Place)
 	} else {
 		<-p.ready
 		a = p.sink.Serve(c)

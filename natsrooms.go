@@ -180,7 +180,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	if e == nil {
 		return ErrConflict
 	}
-	at, epoch := e.place.Load(), r.epoch(tenant)
+	at, epoch, life := e.place.Load(), r.epoch(tenant), *r.life.Load()
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
 		row := belongingRow{Epoch: epoch, Place: place, Member: b.Member, Forgot: b.Forgot}
@@ -223,7 +223,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, plac
 	// known to all yet.
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at})
+	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -479,15 +479,20 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	return nil
 }
 
-// reached reads a tenant's rows up to a place, if we need them, and says that we
-// have.
-func (r *brokerRooms) reached(tenant string, place uint64) bool {
+// reached reads a tenant's rows up to a place in a life of the table, if we need them, and
+// says that we have.
+func (r *brokerRooms) reached(tenant, life string, place uint64) bool {
 	e := r.enrolment(tenant)
 	if e == nil {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
 	defer cancel()
+	if life != "" && life != *r.life.Load() { // either we do not know of it yet, or who asks does not
+		if r.look(ctx) != nil || life != *r.life.Load() {
+			return false
+		}
+	}
 	return r.catchUp(ctx, tenant, e, place) == nil
 }
 

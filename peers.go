@@ -67,6 +67,7 @@ type Call struct {
 	Limit   int           `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
 	Reason  CloseReason   `json:",omitzero"`
 	Place   uint64        `json:",omitzero"`
+	Life    string        `json:",omitzero"` // of the table that Place is in; empty: of the version before
 }
 
 // Answer is the other hub's.
