@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/natstest"
 )
@@ -170,4 +171,43 @@ func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
 		_, answer := node.do(t, "GET", members, "")
 		is.Equal(len(answer["members"].([]any)), 1)
 	}
+}
+
+// The table is lost and made anew, where places are small again: a hub that has not noticed
+// yet is not taken for one that knows what has changed since.
+func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	nodes, proxies, prefix := behindProxies(t, broker, 2)
+	a, b := nodes[0], nodes[1]
+	members := "/v1/tenants/acme/conversations/r/members"
+	status, _ := a.do(t, "PUT", members, `{"members":["0","1","2","3"]}`)
+	is.Equal(status, http.StatusNoContent)
+	tenant, err := b.know(t.Context(), "acme")
+	is.NoErr(err)
+	tenant.readers++ // as by who waits for what is known of it
+	tenant.mu.Unlock()
+
+	gate := make(chan struct{})
+	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if m.Subject == "$JS.API.STREAM.INFO."+prefix+"_table" {
+			v.After = gate
+		}
+		return v
+	})
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), prefix+"_table"))
+	eventually(t, func() bool { return a.Stats().Log.Gone[KeptMembers] == 1 })
+	is.Equal(b.Stats().Log.Gone[KeptMembers], int64(0))
+	status, _ = a.do(t, "PUT", members, `{"members":["new"]}`)
+	is.Equal(status, http.StatusServiceUnavailable) // the other does not know it
+	close(gate)
+	eventually(t, func() bool {
+		status, _ := a.do(t, "PUT", members, `{"members":["new"]}`)
+		return status == http.StatusNoContent
+	})
+	_, answer := b.do(t, "GET", members, "")
+	is.Equal(len(answer["members"].([]any)), 1)
 }
