@@ -135,10 +135,6 @@ type Journal struct {
 
 	silent, purged seldom // what the log is told
 
-	broken   chan nats.Status // is told before the connection comes back
-	brokeOff atomic.Int64     // how often, as far as it was heard
-	looked   atomic.Int64     // so often, when a look began that has succeeded since
-
 	mu sync.Mutex
 	// Guarded by mu.
 	feeds map[string]*feed
@@ -158,7 +154,6 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.life.Store(&life{})
-	j.broken = nc.StatusChanged(nats.RECONNECTING)
 	j.heads.ask, j.looks.ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
@@ -273,7 +268,6 @@ func transient(err error) bool {
 // Close ends what Open began; the connection is the caller's.
 func (j *Journal) Close() {
 	close(j.ended)
-	j.nc.RemoveStatusListener(j.broken)
 	for _, f := range j.followed() {
 		f.close()
 	}
