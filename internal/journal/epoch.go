@@ -70,12 +70,7 @@ var errUnagreed = errors.New("what all who share the journal agree on is not kno
 func (j *Journal) look() (s state, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
-	l, breaks := j.life.Load(), j.breaks()
-	defer func() {
-		if err == nil || errors.Is(err, errUnagreed) {
-			j.looked.Store(breaks)
-		}
-	}()
+	l := j.life.Load()
 	seen := l.highest.Load()
 	s, err = j.heads.join(ctx)
 	if isGone(err) {
@@ -158,26 +153,6 @@ func (j *Journal) gaveAgain(l *life, place uint64) {
 		j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", l.highest.Load())
 	}
 }
-
-// breaks is how often the connection has broken.
-func (j *Journal) breaks() int64 {
-	for {
-		select {
-		case _, more := <-j.broken:
-			if !more { // it is over
-				return j.brokeOff.Load()
-			}
-			j.brokeOff.Add(1)
-		default:
-			return j.brokeOff.Load()
-		}
-	}
-}
-
-// sure says whether what comes next in a life can be taken for that. It cannot once a place
-// was given again; nor from when the connection has broken until the leader was asked: what
-// was seen last before that is compared then.
-func (j *Journal) sure(l *life) bool { return !l.over.Load() && j.breaks() == j.looked.Load() }
 
 // begin begins a life, unless it is the one that we know.
 func (j *Journal) begin(l *life, last uint64) {

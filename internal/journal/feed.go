@@ -282,7 +282,7 @@ func (f *feed) liveLocked(m Message) {
 		f.missing(f.last)
 	}
 	// Where none is before it any more, one may have gone that did not come.
-	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) && f.j.sure(f.of) {
+	if m.prev <= f.taken && !f.repairing && (m.prev > 0 || !f.had) && !f.of.over.Load() {
 		f.takeLocked(m)
 		return
 	}

@@ -59,14 +59,9 @@ func (f *feed) readBack(ctx context.Context) error {
 	f.mu.Lock()
 	from, known, life, of := f.taken, f.known, f.life, f.of
 	f.mu.Unlock()
-	sure := f.j.sure(of)
-	if !sure {
-		return errStale
-	}
 	err := f.j.read(ctx, of, f.key, from, known, func(list []Message) bool {
 		f.mu.Lock()
-		sure = f.j.sure(of)
-		same := f.life == life && !f.closed && sure
+		same := f.life == life && !f.closed
 		if same {
 			for _, m := range list {
 				f.takeLocked(m)
@@ -87,7 +82,7 @@ func (f *feed) readBack(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.unlock()
-	if f.life != life || !sure || !f.j.sure(of) {
+	if f.life != life {
 		return errStale
 	}
 	f.taken = max(f.taken, known) // what is not there has gone, or is another key's

@@ -136,10 +136,6 @@ type Journal struct {
 
 	silent, purged seldom // what the log is told
 
-	broken   chan nats.Status // is told before the connection comes back
-	brokeOff atomic.Int64     // how often, as far as it was heard
-	looked   atomic.Int64     // so often, when a look began that has succeeded since
-
 	mu sync.Mutex
 	// Guarded by mu.
 	feeds map[string]*feed
@@ -159,7 +155,6 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.life.Store(&life{})
-	j.broken = nc.StatusChanged(nats.RECONNECTING)
 	j.heads.ask, j.looks.ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
@@ -274,7 +269,6 @@ func transient(err error) bool {
 // Close ends what Open began; the connection is the caller's.
 func (j *Journal) Close() {
 	close(j.ended)
-	j.nc.RemoveStatusListener(j.broken)
 	for _, f := range j.followed() {
 		f.close()
 	}

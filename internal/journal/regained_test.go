@@ -2,9 +2,7 @@ package journal
 
 import (
 	"fmt"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 
@@ -47,49 +45,4 @@ func TestWhatWasLostIsRegainedUnseen(t *testing.T) {
 	is.Equal(two.seen("k"), "a lost0 lost1 lost2") // nothing of another history before that
 	three.append(it("k", "last"))
 	two.await("k", "a lost0 lost1 lost2 last")
-}
-
-// What is kept after a loss comes to nobody as what follows in the history before, however
-// many are kept at once.
-func TestNothingFollowsWhatWasLost(t *testing.T) {
-	is := is.New(t)
-	b := natstest.Start(t, 1)
-	cfg := settings
-	var mu sync.Mutex
-	early := ""
-	one := open(t, b, 0, "one", cfg)
-	var two *user
-	cfg.Lost = func(string, uint64) {
-		mu.Lock()
-		defer mu.Unlock()
-		early += two.seen("k")
-	}
-	two = open(t, b, 0, "two", cfg)
-	two.attach("k")
-	one.append(it("k", "a"))
-	two.await("k", "a")
-	lose := snapshot(t, b)
-	await(t, func() bool { return one.ready() && two.ready() })
-	await(t, func() bool { return one.Append(t.Context(), []*Item{it("k", "lost")}) == nil })
-	two.await("k", "a lost")
-	before := one.Epoch()
-	lose()
-	b.Restart(t, 0)
-	await(t, func() bool { return one.nc.IsConnected() && two.nc.IsConnected() })
-	var all sync.WaitGroup
-	for i := range 16 {
-		all.Go(func() {
-			for one.Append(t.Context(), []*Item{it("k", fmt.Sprint("new", i))}) != nil { // until it is told
-				time.Sleep(time.Millisecond)
-			}
-		})
-	}
-	all.Wait()
-	await(t, func() bool { return two.Epoch() != before })
-	await(t, func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return early != ""
-	})
-	is.Equal(early, "a lost")
 }
