@@ -46,6 +46,7 @@ type Table struct {
 	*stream
 	cfg     TableConfig
 	looks   joined[struct{}]
+	proofs  joined[uint64]
 	readers chan struct{} // of much at once
 
 	// Owned by look.
@@ -60,7 +61,7 @@ func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, err
 		return nil, err
 	}
 	t := &Table{stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
-	t.looks.ask = t.look
+	t.looks.ask, t.proofs.ask = t.look, t.prove
 	if err := t.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -88,16 +89,29 @@ func (t *Table) subject(topic, group, name string) string {
 	return t.cfg.Prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
 }
 
-// Last is the place of a topic's last change, as the leader tells. A table that has gone is
-// made anew, without rows.
+// Last is a place up to which all of a topic has changed that anybody was told of before. A
+// table that has gone is made anew, without rows.
 func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
-	subject := t.cfg.Prefix + ".row." + token(topic) + ".>"
-	place, err := t.last(ctx, subject)
-	if isGone(err) {
-		if err = t.Look(ctx); err == nil {
-			place, err = t.last(ctx, subject)
-		}
+	place, err := t.lastOf(ctx, topic)
+	if err != nil && t.Look(ctx) == nil {
+		place, err = t.lastOf(ctx, topic)
 	}
+	return place, err
+}
+
+func (t *Table) lastOf(ctx context.Context, topic string) (uint64, error) {
+	if t.cfg.Replicas == 1 {
+		return t.last(ctx, t.cfg.Prefix+".row."+token(topic)+".>")
+	}
+	return t.proofs.join(ctx)
+}
+
+// prove has a message kept, so that its place is after all that was kept before. Who leads no
+// more, and does not know it yet, tells of an earlier end.
+func (t *Table) prove() (place uint64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
 	return place, err
 }
 
@@ -127,12 +141,12 @@ func (t *Table) look() (none struct{}, err error) {
 			s, err = t.info(ctx)
 		}
 	}
-	if err == nil && s.life() == t.life && s.last < t.seen && t.cfg.Replicas > 1 {
-		// Either the broker has lost the last of it, or who was asked leads no more. What
-		// is kept now tells: it goes where the table's end is.
-		var place uint64
-		place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
-		if err == nil && place > t.seen {
+	var place uint64
+	if err == nil && t.cfg.Replicas > 1 {
+		place, err = t.prove()
+	}
+	if err == nil && s.last < place {
+		if s, err = t.info(ctx); err == nil && s.last < place {
 			err = errStale
 		}
 	}

@@ -33,6 +33,11 @@ type tableUser struct {
 
 func openTable(t *testing.T, url string) *tableUser {
 	t.Helper()
+	return openTableOf(t, url, 1)
+}
+
+func openTableOf(t *testing.T, url string, replicas int) *tableUser {
+	t.Helper()
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +45,7 @@ func openTable(t *testing.T, url string) *tableUser {
 	t.Cleanup(nc.Close)
 	u := &tableUser{nc: nc}
 	u.Table, err = OpenTable(t.Context(), nc, TableConfig{
-		Prefix: "test", Replicas: 1, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
+		Prefix: "test", Replicas: replicas, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
 		Changed: func(_ context.Context, topics []string, _ uint64) error {
 			u.mu.Lock()
 			defer u.mu.Unlock()
