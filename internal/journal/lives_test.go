@@ -267,8 +267,9 @@ func TestTheBucketIsGone(t *testing.T) {
 		defer mu.Unlock()
 		gone[what]++
 	}
-	one, two := open(t, b, 0, "one", cfg), open(t, b, 0, "two", cfg)
-	js, err := jetstream.New(one.nc)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	one, two := openAt(t, proxy.URL(), "one", cfg), openAt(t, proxy.URL(), "two", cfg)
+	js, err := jetstream.New(b.Connect(t, 0))
 	is.NoErr(err)
 	kv, err := js.KeyValue(t.Context(), settings.Prefix+"_epoch")
 	is.NoErr(err)
@@ -286,7 +287,20 @@ func TestTheBucketIsGone(t *testing.T) {
 		return gone["history"] == 2 // the two have been told of a loss
 	})
 
+	deleted := make(chan struct{}) // a server that makes it anew while it removes its folder has none then
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if m.Subject == "$JS.API.STREAM.CREATE.KV_"+settings.Prefix+"_epoch" {
+			v.After = deleted
+		}
+		return v
+	})
 	is.NoErr(js.DeleteKeyValue(t.Context(), settings.Prefix+"_epoch"))
+	folder := filepath.Join(b.StoreDir(0), "jetstream", "$G", "streams", "KV_"+settings.Prefix+"_epoch")
+	await(t, func() bool {
+		_, err := os.Stat(folder)
+		return errors.Is(err, os.ErrNotExist)
+	})
+	close(deleted)
 	two.deaf("k")
 	one.append(it("k", "b"))
 	two.await("k", "a b")
