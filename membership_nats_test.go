@@ -88,49 +88,6 @@ func TestEventsWaitForTheirMembership(t *testing.T) {
 	is.Equal(got, want)
 }
 
-// A hub to which events come late learns of a change before what was said before it. It
-// gives that to those who belonged to the room then, and have come again since, and not
-// to who came later.
-func TestLateEventsAreForThoseWhoWereThere(t *testing.T) {
-	t.Parallel()
-	is := is.New(t)
-	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
-	a, b := nodes[0], nodes[1]
-	const members, room = "/v1/tenants/acme/conversations/r/members", `{"kind":"conversation","conversationId":"r"}`
-	change := func(method, who string) {
-		t.Helper()
-		eventually(t, func() bool { // the other hub waits for what was said before, and then no longer
-			status, _ := a.do(t, method, members+who, map[string]string{"PUT": `{"members":["again","left"]}`}[method+who])
-			return status == http.StatusNoContent
-		})
-	}
-	change("PUT", "")
-	got := map[string]*testClient{}
-	for _, who := range []string{"again", "left", "later"} {
-		got[who] = b.open(t, "tenant=acme&profile="+who)
-	}
-	a.publish(t, "acme", "a.b", room, "1")
-	is.Equal(string(openEnvelope(t, got["left"].next(t)).Payload), "1")
-	is.Equal(string(openEnvelope(t, got["again"].next(t)).Payload), "1")
-
-	proxies[0].Rule(func(m *natstest.Message) natstest.Verdict { // no event comes, nor can one be fetched
-		return natstest.Verdict{Drop: m.FromServer && strings.Contains(m.Subject, ".live.") ||
-			!m.FromServer && strings.Contains(m.Subject, ".GET.") && strings.HasSuffix(m.Subject, "_journal")}
-	})
-	a.publish(t, "acme", "a.b", room, "2")
-	change("DELETE", "/left")
-	change("DELETE", "/again")
-	change("PUT", "/again")
-	change("PUT", "/later")
-	proxies[0].Rule(nil)
-	a.publish(t, "acme", "a.b", room, "3")
-	is.Equal(string(openEnvelope(t, got["again"].next(t)).Payload), "2")
-	is.Equal(string(openEnvelope(t, got["again"].next(t)).Payload), "3")
-	is.Equal(string(openEnvelope(t, got["later"].next(t)).Payload), "3")
-	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "4")
-	is.Equal(got["left"].next(t).Type, markerType)
-}
-
 // The stream of a table is deleted: it is made anew, and changes are possible again; all
 // hubs agree on what is left, which is nothing; clients are told once that something is
 // missing, and operators what.

@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"io"
+	"maps"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -21,14 +22,29 @@ func TestClusterMetrics(t *testing.T) {
 	is := is.New(t)
 	_, nodes := threeHubs(t)
 	here, there := nodes[0], nodes[1]
-	client := there.open(t, "tenant=acme&profile=a")
+	client, beside := there.open(t, "tenant=acme&profile=a"), here.open(t, "tenant=acme&profile=b")
+	for _, node := range []*testHub{here, there} { // each knows of both
+		eventually(t, func() bool { return scrape(t, node.API.Handler())[`realtime_presence_profiles{status="online"}`] == 2 })
+	}
 	here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")
-	is.Equal(client.next(t).Type, "a.b")
-	eventually(t, func() bool { return scrape(t, there.API.Handler())["realtime_deliveries_total"] == 1 })
-	moves(t, there.API.Handler(), map[string]float64{"deliveries_total": 1, "publish_to_write_seconds_count": 1, "history_events": 1}, func() {
-		moves(t, here.API.Handler(), map[string]float64{`events_accepted_total{target="tenant"}`: 1, "history_events": 1}, func() {
+	is.Equal(client.until(t, "a.b").Type, "a.b")
+	is.Equal(beside.until(t, "a.b").Type, "a.b")
+	delivered := map[string]float64{"deliveries_total": 1, "publish_to_write_seconds_count": 1, "history_events": 1}
+	accepted := maps.Clone(delivered)
+	accepted[`events_accepted_total{target="tenant"}`] = 1
+	for _, node := range []*testHub{here, there} { // what was told before is counted
+		before := -1.0
+		eventually(t, func() bool {
+			was := before
+			before = scrape(t, node.API.Handler())["realtime_deliveries_total"]
+			return before == was
+		})
+	}
+	moves(t, there.API.Handler(), delivered, func() {
+		moves(t, here.API.Handler(), accepted, func() {
 			here.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 			is.Equal(client.next(t).Type, "a.b")
+			is.Equal(beside.next(t).Type, "a.b")
 		})
 	})
 	is.Equal(there.Stats().Closes[CloseClient], int64(0))

@@ -186,7 +186,6 @@ func TestRealtimeOffline(t *testing.T) {
 // A stream that says nothing, not even its heartbeat, is a dead one: the client
 // does not wait for the network to find out.
 func TestRealtimeSilence(t *testing.T) {
-	t.Parallel()
 	h := newClientHub(t, "REALTIME_HEARTBEAT=50ms")
 	tab := h.live(asAlice)
 	before := h.connections()[0]
@@ -376,7 +375,6 @@ func TestRealtimeActivity(t *testing.T) {
 
 // The token is refreshed before it ends: the stream lives on, and no address has it.
 func TestRealtimeToken(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
