@@ -59,6 +59,7 @@ func (l *anewLog) Read(_ context.Context, _ string, q Query) (Page, error) {
 // A history begins anew at any moment while somebody comes: places of the one that is over
 // are not taken for places of the next.
 func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	key := newCursorKey([]byte("a secret"))
 	before, next := key.epoch([]byte("before 1")), Cursor{key.epoch([]byte("the next")), 3}

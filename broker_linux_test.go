@@ -170,6 +170,7 @@ func leaderOf(t *testing.T, servers *natstest.Processes, n int) int {
 // The broker is killed again and again while many publish: what was acknowledged
 // reaches everybody once, in one order, on streams that never ended.
 func TestBrokerKilled(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	kills := 20
@@ -240,6 +241,7 @@ func TestLeaderKilled(t *testing.T) {
 // A broker that stands still for 30 s: no answer that is not true, streams stay, and
 // when it goes on all have caught up within 5 s.
 func TestBrokerStands(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	still := 30 * time.Second
@@ -286,6 +288,7 @@ func TestBrokerStands(t *testing.T) {
 // Clients resume on a hub of chance while hubs are killed, and drained and started
 // again: nothing acknowledged is lost, nothing comes twice, all see one order.
 func TestClusterStorm(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	clients, rounds := 200, 8

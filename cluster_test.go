@@ -254,6 +254,7 @@ func TestClusterPresence(t *testing.T) {
 // Typing that one hub is told of is told once to the streams of all, and repeats on
 // another hub are no news.
 func TestClusterTyping(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	_, nodes := threeHubs(t, func(_ *HubConfig, p *PresenceConfig) { p.TypingTTL = time.Second })
 	nodes[0].do(t, "PUT", "/v1/tenants/acme/conversations/r/members", `{"members":["me","you"]}`)

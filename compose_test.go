@@ -22,6 +22,7 @@ import (
 // The brokers of compose.yaml, started as it says but for hosts and ports, are a cluster
 // that a hub with its URL joins, and nobody without the password.
 func TestComposeBrokers(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	text, err := os.ReadFile("compose.yaml")

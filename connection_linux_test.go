@@ -18,6 +18,7 @@ import (
 // The server refuses a hub's credentials for a while, as when others are being rolled out:
 // the hub goes on asking, and is there again once they are good.
 func TestRefusedByTheServer(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := theBroker(t)
 	set := func(password string) {
@@ -36,6 +37,7 @@ func TestRefusedByTheServer(t *testing.T) {
 // A server says something after which the client library gives up for good, and nothing
 // would bring it back: so the process ends, and says why.
 func TestClosedForGood(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := theBroker(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -325,6 +325,7 @@ func TestOrderOfAll(t *testing.T) {
 // the other, with the time to come back, and resume complete on the second; what
 // is published meanwhile, through either, reaches all.
 func TestDrainToAnotherHub(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	clients := 2000

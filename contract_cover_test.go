@@ -270,7 +270,9 @@ func (s *stage) provokeEvents() {
 	w.until(t, "presence.away")
 	a.close()
 	w.until(t, "presence.offline")
-	is.NoErr(h.SetMembers(t.Context(), "acme", talk, []ProfileRef{{"user", "w"}, {"user", "a"}}))
+	is.NoErr(untilConfirmed(func() error {
+		return h.SetMembers(t.Context(), "acme", talk, []ProfileRef{{"user", "w"}, {"user", "a"}})
+	}))
 	for _, state := range []string{"started", "stopped"} {
 		is.NoErr(h.Cluster.Typing(t.Context(), "acme", ProfileRef{"user", "a"}, talk.ID, state == "started"))
 		w.until(t, "typing."+state)

@@ -84,6 +84,7 @@ func (c *stockClient) read(conn net.Conn, reader *sse.Reader, profile string, an
 // connections, answers what is being published, and ends all streams at once. Each
 // client is with the next process after one reconnect, and none comes back before.
 func TestDrainOfALoneHub(t *testing.T) {
+	t.Parallel()
 	for name, resume := range map[string]string{"in memory": "partial", "on NATS": "complete"} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)

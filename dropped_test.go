@@ -124,13 +124,13 @@ func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sw
 			m.cursors[p] = append(m.cursors[p], h.head(t, tenant))
 		case n < 68:
 			p := someone()
-			is.NoErr(h.AddMember(ctx, tenant, room, p))
+			is.NoErr(untilConfirmed(func() error { return h.AddMember(ctx, tenant, room, p) }))
 			if !slices.Contains(m.members[room], p) {
 				m.members[room] = append(m.members[room], p)
 			}
 		case n < 74 && leaves:
 			p := someone()
-			is.NoErr(h.RemoveMember(ctx, tenant, room, p))
+			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(ctx, tenant, room, p) }))
 			m.members[room] = slices.DeleteFunc(m.members[room], func(q ProfileRef) bool { return q == p })
 		case n < 78 && limits.TTL > 0:
 			time.Sleep(limits.TTL / 3)
@@ -341,11 +341,11 @@ func TestPrunedStaysStillCount(t *testing.T) {
 			is := is.New(t)
 			h := bareHub(t, 2)
 			room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
-			is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 			start := h.head(t, "acme")
 			_, err := h.Publish(t.Context(), []*Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: ToConversation("r")}})
 			is.NoErr(err)
-			is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
+			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
 			for range 3 {
 				h.mustPublish("you", false)
 			}
@@ -362,7 +362,7 @@ func TestPrunedStaysStillCount(t *testing.T) {
 				is.NoErr(err)
 				is.Equal(missed, nil) // who has left may not see it
 			}
-			is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 			_, missed, err := h.streams.locate(t.Context(), s)
 			is.NoErr(err)
 			is.True(errors.Is(missed, ErrExpired))

@@ -95,6 +95,7 @@ func TestAdjustThroughAnotherHub(t *testing.T) {
 // However much another hub has to tell of connections, it is told, in the server's
 // messages, and all of a profile's are closed.
 func TestManyConnectionsElsewhere(t *testing.T) {
+	t.Parallel()
 	for name, small := range map[string]int32{"": 1 << 20, " in small messages": 64 << 10} {
 		t.Run("many"+name, func(t *testing.T) {
 			is := is.New(t)
@@ -215,6 +216,7 @@ func TestAHubThatSleeps(t *testing.T) {
 // A hub that was silent for so long that it was given up may sleep: what was to be closed
 // is, once it is back.
 func TestAHubThatSleepsLong(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes as long as a hub may be silent")
 	}
@@ -296,6 +298,7 @@ func (p *cannedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) { retu
 // A server that is cut off from the others may still say that it leads, though nothing is
 // kept: a hub on its side, which hears nobody, tells nobody offline for it.
 func TestAHubInTheMinority(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes longer than a hub may be silent")
 	}

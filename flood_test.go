@@ -62,7 +62,9 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	h.openAtOnce(places)
-	is.NoErr(h.SetMembers(t.Context(), "acme", Room{KindGroup, "g"}, []ProfileRef{{"user", "1"}}))
+	is.NoErr(untilConfirmed(func() error {
+		return h.SetMembers(t.Context(), "acme", Room{KindGroup, "g"}, []ProfileRef{{"user", "1"}})
+	}))
 	busy := h.tenants.find("acme")
 	f := dialFramed(t, h.overHTTP2(t), "", 1<<20)
 	for range asked {

@@ -161,8 +161,8 @@ func TestStaysThatWereCutShort(t *testing.T) {
 	start, _, _ := sharing(t)
 	one, two := start(1000), start(1000)
 	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
-	is.NoErr(one.AddMember(t.Context(), "acme", room, me))
-	is.NoErr(one.AddMember(t.Context(), "acme", room, ProfileRef{"user", "you"}))
+	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, ProfileRef{"user", "you"}) }))
 	c := one.open(t, meQuery)
 	stays := one.open(t, "tenant=acme&profile=you") // so that the tenant is known
 	var late string
@@ -171,8 +171,8 @@ func TestStaysThatWereCutShort(t *testing.T) {
 		if i == 35 {
 			late = cursor
 		}
-		is.NoErr(one.RemoveMember(t.Context(), "acme", room, me))
-		is.NoErr(one.AddMember(t.Context(), "acme", room, me))
+		is.NoErr(untilConfirmed(func() error { return one.RemoveMember(t.Context(), "acme", room, me) }))
+		is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, me) }))
 	}
 	for _, h := range []*testHub{one, two, start(1000)} {
 		client := h.back(t, c.Cursor, meQuery)
@@ -252,17 +252,17 @@ func TestForgottenStaysOfWhoLeftAllRooms(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
-	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	c.close()
 	h.empty(t, "acme")
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
-	is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
+	is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
 	acme := h.find("acme")
 	is.True(acme.rooms.ForgetPast())
 	acme.mu.Unlock()
 	h.Sweep(time.Now())
-	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "partial")
 }
 
@@ -274,7 +274,7 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 	limits.Events, limits.Bytes, limits.Total = 0, 0, 0
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })
 	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
-	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	c.close()
 	var lines strings.Builder
@@ -283,8 +283,8 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"tenant"}}`+"\n", payload)
 	}
 	h.lines(t, lines.String(), many)
-	is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
-	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	client := h.back(t, c.Cursor, meQuery)
 	is.Equal(client.resume(t), "complete")
 	is.Equal(client.next(t).Type, "a.b")

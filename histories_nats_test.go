@@ -30,6 +30,7 @@ func persist(t *testing.T, l Log, entries ...*Entry) {
 // One tenant's flood costs no other tenant an event, as any hub tells; the one who is past
 // a bound hears that its oldest have expired, on all hubs.
 func TestOnNATSTheLargestTenantPays(t *testing.T) {
+	t.Parallel()
 	for name, bounds := range map[string]struct {
 		tenant, all int64
 		cut         func(LogStats) int64

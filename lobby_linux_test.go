@@ -32,6 +32,7 @@ func TestStreamsOfAProxyAreTaken(t *testing.T) {
 
 // The proxies themselves, as the docs have them set up, tell their clients apart.
 func TestDeployClients(t *testing.T) {
+	t.Parallel()
 	haproxy := func(mode, server string) func(*testing.T, string) *front {
 		return func(t *testing.T, hub string) *front {
 			needs(t, "haproxy")

@@ -55,8 +55,10 @@ func TestLongListsTakeTurns(t *testing.T) {
 	for i := range members {
 		members[i] = ProfileRef{"user", fmt.Sprint(i)}
 	}
-	is.NoErr(h.SetMembers(t.Context(), "acme", room, members))
-	is.NoErr(h.SetMembers(t.Context(), "acme", Room{KindConversation, "small"}, members[:largeRoom]))
+	is.NoErr(untilConfirmed(func() error { return h.SetMembers(t.Context(), "acme", room, members) }))
+	is.NoErr(untilConfirmed(func() error {
+		return h.SetMembers(t.Context(), "acme", Room{KindConversation, "small"}, members[:largeRoom])
+	}))
 	for _, p := range members {
 		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
 		is.NoErr(err)

@@ -355,6 +355,7 @@ func (silentPeers) AskAll(context.Context, Call) ([]Answer, []string) { return n
 // A refresh through one hub holds on all of them when it is answered; where one does
 // not say so, it is not told as done.
 func TestClusterMembersRefresh(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)

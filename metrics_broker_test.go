@@ -52,6 +52,7 @@ func TestClusterMetrics(t *testing.T) {
 
 // What the broker did not confirm is counted by event; its publishers were told.
 func TestMetricsOfUnconfirmed(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	broker := natstest.Start(t, 1)

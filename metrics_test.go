@@ -255,7 +255,9 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 		h.Lost("acme", Cursor{Epoch{}, 9})
 	})
 	for i := range maxTypingRoom + 1 {
-		is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "all"}, ProfileRef{"user", strconv.Itoa(i)}))
+		is.NoErr(untilConfirmed(func() error {
+			return h.AddMember(t.Context(), "acme", Room{KindConversation, "all"}, ProfileRef{"user", strconv.Itoa(i)})
+		}))
 	}
 	moves(t, handler, map[string]float64{`drops_total{reason="room"}`: 1}, func() {
 		h.post(t, "/v1/conversations/all/typing?tenant=acme&profile=1", `{"state":"started"}`)

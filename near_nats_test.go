@@ -133,6 +133,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 // The hub asks a server that is behind, and its client has seen more than that knows of:
 // it is not sent back to an earlier place, and told to come again.
 func TestAnOldAnswerRewindsNobody(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := theBroker(t)
 	proxy := natstest.StartProxy(t, b.URL(0))
@@ -210,6 +211,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 // One hub knows that the history is another, and a client comes from there to one that does
 // not yet: it is told of no gap.
 func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := theBroker(t)
 	proxy := natstest.StartProxy(t, b.URL(0))

@@ -178,7 +178,7 @@ func TestDigestPastBurst(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, carol, alice}))
+				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, carol, alice}) }))
 				seer, watcher := w.connect(bob), w.connect(carol, alice)
 				w.connect(alice)
 				w.connect(ProfileRef{"user", "dave"})
@@ -198,7 +198,7 @@ func TestPresenceAudience(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, alice}))
+				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, alice}) }))
 				friend, stranger := w.connect(bob), w.connect(carol)
 				blind, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: bob, Watch: []ProfileRef{}})
 				is.NoErr(err)
@@ -225,7 +225,7 @@ func TestTyping(t *testing.T) {
 		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
 	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-		is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}))
+		is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}) }))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
 		is.True(errors.Is(start(w, carol, true), ErrNotMember))
 		w.wait(6 * time.Minute)
@@ -244,7 +244,7 @@ func TestTyping(t *testing.T) {
 	})
 	t.Run("stops when offline", func(t *testing.T) {
 		inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-			is.NoErr(w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}))
+			is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}) }))
 			c, other := w.connect(alice), w.connect(bob)
 			w.Kick(c, CloseKicked)
 			w.wait(4 * time.Second)

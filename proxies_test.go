@@ -204,6 +204,7 @@ func TestDoctor(t *testing.T) {
 }
 
 func TestDoctorOverHTTP2(t *testing.T) {
+	t.Parallel()
 	alone(t, "a probe is of one hub")
 	is := is.New(t)
 	cert, key := writeCertificate(t, t.TempDir(), "first")

@@ -174,6 +174,7 @@ func TestNotReadyWhenNothingIsStored(t *testing.T) {
 // One publish that is not confirmed says that none may be, and one that is afterwards that
 // they are: there is no wait for a next try.
 func TestAPublishSaysWhetherItIsReady(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	alone(t, "it makes its own")
 	proxy := theBroker(t).Proxies(t)[0]
@@ -241,6 +242,7 @@ func TestAHangingFollower(t *testing.T) {
 // While the broker answers nothing, who wants a stream is told so, and it is counted and
 // logged as what it is.
 func TestNoStreamWithoutTheBroker(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	alone(t, "it makes its own")
 	proxy := theBroker(t).Proxies(t)[0]

@@ -45,6 +45,7 @@ func (x *told) Disconnected(c *Connection) {
 // Whoever is turned away was never there: nobody is told, on this hub or another,
 // however often they try; and who has another connection stays online.
 func TestARefusedStreamIsNotOnline(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	me, you, they := ProfileRef{"user", "me"}, ProfileRef{"user", "you"}, ProfileRef{"user", "they"}
 	for _, c := range []struct {

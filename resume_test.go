@@ -157,12 +157,12 @@ func TestForgottenStays(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
-	is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	rejoin := func() (cursor string) {
 		cursor = h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "0")["cursor"].(string)
-		is.NoErr(h.RemoveMember(t.Context(), "acme", room, me))
-		is.NoErr(h.AddMember(t.Context(), "acme", room, me))
+		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 		return cursor
 	}
 	rejoin()

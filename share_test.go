@@ -184,9 +184,9 @@ func TestEndedStaysGiveWay(t *testing.T) {
 	c := h.open(t, meQuery)
 	for i := range 700 { // who came and went, each with an event between
 		p := ProfileRef{"user", fmt.Sprint(i)}
-		is.NoErr(h.AddMember(t.Context(), "acme", room, p))
+		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, p) }))
 		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
-		is.NoErr(h.RemoveMember(t.Context(), "acme", room, p))
+		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, p) }))
 	}
 	acme := h.find("acme")
 	forgotten, remembers, charged, kept := acme.rooms.Forgotten(ProfileRef{"user", "me"}), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
@@ -245,7 +245,9 @@ func TestTypingHasAShare(t *testing.T) {
 	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: -1}, withState(64<<10))
 	for i := range 20 {
 		for _, who := range []string{"me", "you"} {
-			is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, fmt.Sprint(i)}, ProfileRef{"user", who}))
+			is.NoErr(untilConfirmed(func() error {
+				return h.AddMember(t.Context(), "acme", Room{KindConversation, fmt.Sprint(i)}, ProfileRef{"user", who})
+			}))
 		}
 	}
 	types := func(i int, who string) int {
@@ -304,7 +306,9 @@ func TestNamesDoNotHoldTheirRequest(t *testing.T) {
 	is := is.New(t)
 	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: 1e6})
 	padding := strings.Repeat("x", 12<<10)
-	is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "0"}, ProfileRef{"user", "me"}))
+	is.NoErr(untilConfirmed(func() error {
+		return h.AddMember(t.Context(), "acme", Room{KindConversation, "0"}, ProfileRef{"user", "me"})
+	}))
 	const n = 300
 	round := func(i int) {
 		for _, call := range []struct{ method, path, body string }{
@@ -361,7 +365,9 @@ func TestStateOfOtherHubs(t *testing.T) {
 	here, there := all.nodes[0], all.nodes[1]
 	c := there.open(t, meQuery) // so that it knows the tenant
 	for i := range 100 {
-		is.NoErr(here.AddMember(t.Context(), "acme", Room{KindGroup, "r"}, ProfileRef{"user", fmt.Sprint(i)}))
+		is.NoErr(untilConfirmed(func() error {
+			return here.AddMember(t.Context(), "acme", Room{KindGroup, "r"}, ProfileRef{"user", fmt.Sprint(i)})
+		}))
 	}
 	before := there.quotas.State.Of("acme")
 	here.open(t, "tenant=acme&profile=you")

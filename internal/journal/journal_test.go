@@ -85,9 +85,14 @@ func (u *user) attach(key string) uint64 {
 	return head
 }
 
+// append appends items, again where a broker that is slow did not confirm them.
 func (u *user) append(items ...*Item) {
 	u.t.Helper()
-	if err := u.Append(u.t.Context(), items); err != nil {
+	err := u.Append(u.t.Context(), items)
+	for deadline := time.Now().Add(time.Minute); errors.Is(err, ErrUnconfirmed) && time.Now().Before(deadline); {
+		err = u.Append(u.t.Context(), items)
+	}
+	if err != nil {
 		u.t.Error(err)
 	}
 }
