@@ -394,7 +394,7 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 	if err != nil {
 		return Page{}, logError(err)
 	}
-	page := Page{Next: Cursor{l.epochOf(tenant, span.Epoch), max(span.Last, q.After)}}
+	page := Page{Next: Cursor{l.epochOf(tenant, span.Epoch), q.end(span.Last)}}
 	if h := l.shelves.lock(tenant, false); h != nil {
 		if h.attached > 0 { // what comes after is told to the sinks
 			page.Next.Seq = max(q.After, min(page.Next.Seq, h.head))

@@ -44,7 +44,9 @@ func (r *replay) step() bool {
 		return false
 	}
 	t.mu.Lock()
-	q := Query{After: c.place, Reader: r.reader(), Bytes: chunkBytes}
+	// Its rooms are as they are now: what is said from here on may be to others, which it joins
+	// while this is read.
+	q := Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
 	over, cut := c.removed, false
 	if forgot := t.rooms.Forgotten(c.Profile); !over && forgot > c.behind.forgot { // since it began
 		cut, c.behind.forgot = c.place < forgot, forgot

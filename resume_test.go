@@ -502,3 +502,35 @@ func TestForgetFlushes(t *testing.T) {
 	is.Equal(c.next(t).Type, "a.b")
 	is.Equal(c.next(t).Type, "hub.closing")
 }
+
+// pausedLog waits before it reads.
+type pausedLog struct {
+	*MemoryLog
+	reads, gate chan struct{}
+}
+
+func (l *pausedLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
+	l.reads <- struct{}{}
+	<-l.gate
+	return l.MemoryLog.Read(ctx, tenant, q)
+}
+
+// Who joins a room while what it missed is read has what is said there from then on.
+func TestJoinedWhileItCatchesUp(t *testing.T) {
+	alone(t, "it has a log of its own")
+	is := is.New(t)
+	log := &pausedLog{NewMemoryLog(testLimits), make(chan struct{}, 8), make(chan struct{})}
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
+	first := h.open(t, meQuery)
+	first.close()
+	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+	comes := make(chan *testClient, 1)
+	go func() { comes <- h.back(t, first.Cursor, meQuery) }()
+	<-log.reads
+	is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "r"}, ProfileRef{"user", "me"}))
+	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")
+	close(log.gate)
+	back := <-comes
+	is.Equal(string(openEnvelope(t, back.next(t)).Payload), "1")
+	is.Equal(string(openEnvelope(t, back.next(t)).Payload), "2")
+}

@@ -446,7 +446,7 @@ func (h *shelf) readLocked(q Query) Page {
 	} else {
 		h.findLocked(&places, q.Reader, q.After)
 	}
-	page := Page{Next: Cursor{h.epoch, max(h.head, q.After)}}
+	page := Page{Next: Cursor{h.epoch, q.end(h.head)}}
 	for bytes, last := 0, uint64(0); ; {
 		n, ok := places.next()
 		if !ok {
@@ -456,7 +456,7 @@ func (h *shelf) readLocked(q Query) Page {
 			continue
 		}
 		last = n
-		if !page.add(h.entries.at(int(n-h.gone-1)), q, &bytes) {
+		if e := h.entries.at(int(n - h.gone - 1)); e.Cursor.Seq > page.Next.Seq || !page.add(e, q, &bytes) {
 			return page
 		}
 	}

@@ -198,9 +198,18 @@ type Stay struct {
 // Query asks for entries after a place, the oldest first.
 type Query struct {
 	After  uint64
+	Until  uint64  // the last place that is read; 0: the end
 	Reader *Reader // nil: all entries
 	Limit  int     // entries at most; at least one is read, if there is one
 	Bytes  int     // of envelopes and of whom they are for, as many entries as fit
+}
+
+// end is the last place that is read of a history that ends at a place.
+func (q *Query) end(head uint64) uint64 {
+	if q.Until > 0 {
+		head = min(head, q.Until)
+	}
+	return max(q.After, head)
 }
 
 // Page is what a Query finds. Entries are shared: nobody changes them.
