@@ -25,10 +25,9 @@ import (
 )
 
 // hubsOn are hubs in this process that share servers in processes of their own.
-func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) []*testHub {
+func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) (nodes []*testHub, prefix string) {
 	t.Helper()
-	prefix := newPrefix()
-	var nodes []*testHub
+	prefix = newPrefix()
 	for range hubs {
 		limits := testLimits
 		limits.Events = 0
@@ -38,7 +37,7 @@ func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) []*te
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
-	return nodes
+	return nodes, prefix
 }
 
 // flood publishes numbered events from many at once, each until it is answered 202,
@@ -148,7 +147,7 @@ func saw(t *testing.T, log Log, c *cutClient, acked []int) {
 func addrOf(h *testHub) string { return h.Server.Listener.Addr().String() }
 
 // leaderOf is which server leads a stream.
-func leaderOf(t *testing.T, servers *natstest.Processes, n int) int {
+func leaderOf(t *testing.T, servers *natstest.Processes, prefix string) int {
 	t.Helper()
 	nc, err := nats.Connect(servers.URLs())
 	if err != nil {
@@ -157,7 +156,7 @@ func leaderOf(t *testing.T, servers *natstest.Processes, n int) int {
 	defer nc.Close()
 	var info struct{ Cluster struct{ Leader string } }
 	eventually(t, func() bool {
-		msg, err := nc.Request("$JS.API.STREAM.INFO."+fmt.Sprint("test", n)+"_journal", nil, time.Second)
+		msg, err := nc.Request("$JS.API.STREAM.INFO."+prefix+"_journal", nil, time.Second)
 		return err == nil && json.Unmarshal(msg.Data, &info) == nil && info.Cluster.Leader != ""
 	})
 	i, err := strconv.Atoi(strings.TrimPrefix(info.Cluster.Leader, "n"))
@@ -170,7 +169,6 @@ func leaderOf(t *testing.T, servers *natstest.Processes, n int) int {
 // The broker is killed again and again while many publish: what was acknowledged
 // reaches everybody once, in one order, on streams that never ended.
 func TestBrokerKilled(t *testing.T) {
-	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	kills := 20
@@ -178,7 +176,7 @@ func TestBrokerKilled(t *testing.T) {
 		kills = 3
 	}
 	servers := natstest.StartProcesses(t, 1)
-	nodes := hubsOn(t, servers, 1, 2)
+	nodes, _ := hubsOn(t, servers, 1, 2)
 	all, done := witnesses(t, addrOf(nodes[0]), addrOf(nodes[1]))
 	f := startFlood(t, 16, time.Millisecond, nodes[0].URL, nodes[1].URL)
 	for range kills {
@@ -212,14 +210,13 @@ func TestLeaderKilled(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
 	servers := natstest.StartProcesses(t, 3)
-	nodes := hubsOn(t, servers, 3, 2)
-	n := int(prefixes.Load())
+	nodes, prefix := hubsOn(t, servers, 3, 2)
 	all, done := witnesses(t, addrOf(nodes[0]), addrOf(nodes[1]))
 	f := startFlood(t, 16, time.Millisecond, nodes[0].URL, nodes[1].URL)
 	for range 2 {
 		before := len(f.answered())
 		eventually(t, func() bool { return len(f.answered()) > before+200 })
-		leader := leaderOf(t, servers, n)
+		leader := leaderOf(t, servers, prefix)
 		servers.Kill(leader)
 		start, before := time.Now(), len(f.answered())
 		eventually(t, func() bool { return len(f.answered()) > before+20 }) // another leads
@@ -241,7 +238,6 @@ func TestLeaderKilled(t *testing.T) {
 // A broker that stands still for 30 s: no answer that is not true, streams stay, and
 // when it goes on all have caught up within 5 s.
 func TestBrokerStands(t *testing.T) {
-	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	still := 30 * time.Second
@@ -249,7 +245,7 @@ func TestBrokerStands(t *testing.T) {
 		still = 5 * time.Second
 	}
 	servers := natstest.StartProcesses(t, 1)
-	nodes := hubsOn(t, servers, 1, 2)
+	nodes, _ := hubsOn(t, servers, 1, 2)
 	all, done := witnesses(t, addrOf(nodes[0]), addrOf(nodes[1]))
 	f := startFlood(t, 4, 5*time.Millisecond, nodes[0].URL, nodes[1].URL)
 	eventually(t, func() bool { return len(f.answered()) > 100 })
