@@ -306,7 +306,6 @@ func enter(t *testing.T, network *os.File) {
 // stream told when to come back, spread over the time; then exit 0. What was
 // acknowledged and not delivered any more is had from the other hub.
 func TestDrainUnderLoad(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	const over = 8 * time.Second // long enough for a slow machine to ask before it is over
 	streams := 2000
@@ -321,15 +320,20 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	endings := make(chan ending, streams)
 	var started atomic.Pointer[time.Time]
+	var open, read atomic.Int64 // streams, and the events that those have read
+	open.Store(int64(streams))
 	for i := range streams {
 		conn := subscribe(t, p.addr, fmt.Sprint("p-", i))
 		go func() {
 			reader := newStreamReader(t, conn)
-			for {
+			for n := int64(0); ; n++ {
 				event, err := reader.Next()
 				if err == nil && event.Type != "hub.closing" {
+					read.Add(1)
 					continue
 				}
+				read.Add(-n)
+				open.Add(-1)
 				e := ending{lastID: reader.LastEventID(), err: err}
 				if began := started.Load(); began != nil {
 					e.at = time.Since(*began)
@@ -348,8 +352,9 @@ func TestDrainUnderLoad(t *testing.T) {
 			}
 		}()
 	}
-	// Publishers post until nobody listens any more. A connection that the hub has
-	// said it closes is not used again, so each request is answered.
+	// Publishers post until nobody listens any more, as fast as the streams are read. A
+	// connection that the hub has said it closes is not used again, so each request is
+	// answered.
 	var publishers sync.WaitGroup
 	var acknowledged, draining atomic.Int32
 	faults := make(chan error, 4)
@@ -375,6 +380,9 @@ func TestDrainUnderLoad(t *testing.T) {
 				acknowledged.Add(1)
 				if res.Close {
 					draining.Add(1)
+				}
+				for read.Load() < int64(acknowledged.Load()-50)*open.Load() {
+					time.Sleep(time.Millisecond)
 				}
 			}
 		})
