@@ -77,10 +77,10 @@ func (s *scene) comesAndGoes(times int) {
 	}
 }
 
-// goneUntil has the person be away while all but the last two events go, and miss some: it is
+// goneUntil has the person be away while only the last four events are kept, and miss some: it is
 // told that they are gone up to a place.
 func (s *scene) goneUntil(cursor string, missed ...string) {
-	s.r.kept = 2
+	s.r.kept = 4
 	for _, id := range missed {
 		s.cut(id)
 	}
@@ -209,7 +209,7 @@ func TestJudge(t *testing.T) {
 			s.insert(s.sightOf("e7"), sight{at: s.at(6.5), what: connecting, id: "c5"}, sight{at: s.at(6.5), what: ready, said: "partial"}, sight{at: s.at(6.6), what: gap, id: "c5", said: "expired"})
 		}, []string{"false gap"}},
 		"and more than that is lost": {func(s *scene) {
-			s.r.kept = 2
+			s.r.kept = 4
 			for _, id := range []string{"e3", "e4", "e5", "e7"} {
 				s.cut(id)
 			}

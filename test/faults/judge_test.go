@@ -225,10 +225,15 @@ func (j *judge) follow(t *trail) {
 	}
 }
 
-// gone is the last index that may be kept no more at a time; -1: there is none.
+// gone is the last index that may be told to be gone at a time; -1: there is none. Where as
+// many are kept as may be, the oldest tells what has gone before it, and is not read itself;
+// and one more may have gone while that was asked.
 func (j *judge) gone(list []*event, at time.Time) int {
 	stored := sort.Search(len(list), func(i int) bool { return list[i].at.After(at.Add(clockSlack)) })
-	last := max(-1, stored-j.kept-1)
+	last := -1
+	if stored >= j.kept {
+		last = stored - j.kept + 1
+	}
 	for _, p := range j.purges {
 		if p.begun.Before(at) && len(list) > 0 && list[0].tenant == p.tenant {
 			last = max(last, sort.Search(len(list), func(i int) bool { return list[i].place > p.until })-1)
