@@ -89,6 +89,10 @@ func TestClusterMembership(t *testing.T) {
 		status, _ := nodes[i%3].do(t, "PUT", fmt.Sprint(room, "/", who), "")
 		is.Equal(status, http.StatusNoContent)
 		all.settle(t)
+		eventually(t, func() bool { // hubs that are slow are not known for a moment
+			status, answer := nodes[(i+1)%3].do(t, "GET", "/v1/tenants/acme/connections", "")
+			return status == http.StatusOK && answer["count"] == 3.0
+		})
 		answer := nodes[(i+1)%3].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(i))
 		is.Equal(answer["connections"], 1.0) // wherever it is
 		is.Equal(string(openEnvelope(t, clients[who].next(t)).Payload), fmt.Sprint(i))
