@@ -92,6 +92,18 @@ func (h *testHub) publish(t testing.TB, tenant, typ, target, payload string) map
 	return answer
 }
 
+// changes has members changed, again while not all hubs have said that they know: one that
+// is slow takes longer than a call waits.
+func (h *testHub) changes(t testing.TB, method, path, body string) {
+	t.Helper()
+	var status int
+	for deadline := time.Now().Add(time.Minute); status != http.StatusNoContent; {
+		if status, _ = h.do(t, method, path, body); status != http.StatusNoContent && time.Now().After(deadline) {
+			t.Fatalf("%s %s: %d", method, path, status)
+		}
+	}
+}
+
 // untilConfirmed does again what a broker that is slow did not confirm.
 func untilConfirmed(change func() error) (err error) {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {

@@ -52,8 +52,7 @@ func TestEventsWaitForTheirMembership(t *testing.T) {
 	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
 	a, b := nodes[0], nodes[1]
 	members := "/v1/tenants/acme/conversations/r/members"
-	status, _ := a.do(t, "PUT", members, `{"members":["0","stays"]}`)
-	is.Equal(status, http.StatusNoContent)
+	a.changes(t, "PUT", members, `{"members":["0","stays"]}`)
 	people := map[string]*testClient{"0": nil, "1": nil, "stays": nil}
 	for who := range people {
 		people[who] = b.open(t, "tenant=acme&profile="+who)
@@ -68,8 +67,7 @@ func TestEventsWaitForTheirMembership(t *testing.T) {
 			status, _ := a.do(t, "DELETE", members+"/"+out, "")
 			return status == http.StatusNoContent
 		})
-		status, _ := a.do(t, "PUT", members+"/"+in, "")
-		is.Equal(status, http.StatusNoContent)
+		a.changes(t, "PUT", members+"/"+in, "")
 		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(n))
 	}
 	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
@@ -96,8 +94,7 @@ func TestTheTableIsLost(t *testing.T) {
 	broker := natstest.Start(t, 1)
 	nodes, _, prefix := behindProxies(t, broker, 3)
 	room := "/v1/tenants/acme/conversations/r/members"
-	status, _ := nodes[0].do(t, "PUT", room, `{"members":["me","you"]}`)
-	is.Equal(status, http.StatusNoContent)
+	nodes[0].changes(t, "PUT", room, `{"members":["me","you"]}`)
 	clients := []*testClient{nodes[0].open(t, meQuery), nodes[1].open(t, meQuery)}
 	nodes[2].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
 	cursor := clients[0].next(t).ID
@@ -144,8 +141,7 @@ func isRead(m *natstest.Message) bool {
 func TestReadingOutlivesWhoAsked(t *testing.T) {
 	is := is.New(t)
 	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
-	status, _ := nodes[0].do(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["me","you"]}`)
-	is.Equal(status, http.StatusNoContent)
+	nodes[0].changes(t, "PUT", "/v1/tenants/acme/groups/g/members", `{"members":["me","you"]}`)
 	gate, asked := make(chan struct{}), make(chan struct{})
 	var reads atomic.Int32
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {

@@ -23,8 +23,7 @@ func TestWhatWasSaidBeforeAJoinIsDeliveredBeforeIt(t *testing.T) {
 	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 3)
 	a, b, c := nodes[0], nodes[1], nodes[2]
 	members := "/v1/tenants/acme/conversations/r/members"
-	status, _ := c.do(t, "PUT", members, `{"members":["stays"]}`)
-	is.Equal(status, http.StatusNoContent)
+	c.changes(t, "PUT", members, `{"members":["stays"]}`)
 	people := map[string]*testClient{"joins": nil, "stays": nil}
 	for who := range people {
 		people[who] = b.open(t, "tenant=acme&profile="+who)
@@ -36,7 +35,7 @@ func TestWhatWasSaidBeforeAJoinIsDeliveredBeforeIt(t *testing.T) {
 	for n := range before {
 		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(n))
 	}
-	status, _ = c.do(t, "PUT", members+"/joins", "")
+	status, _ := c.do(t, "PUT", members+"/joins", "")
 	is.Equal(status, http.StatusServiceUnavailable) // one that is there still has not heard it
 	a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, `"after"`)
 	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
@@ -61,8 +60,7 @@ func TestLateEventsAreForThoseWhoWereMembersThen(t *testing.T) {
 	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
 	a, b := nodes[0], nodes[1]
 	members := "/v1/tenants/acme/conversations/r/members"
-	status, _ := a.do(t, "PUT", members, `{"members":["returns","stays"]}`)
-	is.Equal(status, http.StatusNoContent)
+	a.changes(t, "PUT", members, `{"members":["returns","stays"]}`)
 	people := map[string]*testClient{"joins": nil, "returns": nil, "stays": nil}
 	for who := range people {
 		people[who] = b.open(t, "tenant=acme&profile="+who)
@@ -113,12 +111,11 @@ func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
 	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
 	a, b := nodes[0], nodes[1]
 	members := "/v1/tenants/acme/conversations/r/members"
-	status, _ := a.do(t, "PUT", members, `{"members":["0"]}`)
-	is.Equal(status, http.StatusNoContent)
+	a.changes(t, "PUT", members, `{"members":["0"]}`)
 	b.open(t, meQuery)
 
 	var reads atomic.Int64
-	status = 0
+	status := 0
 	half, gate, learns := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -182,8 +179,7 @@ func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
 	nodes, proxies, prefix := behindProxies(t, broker, 2)
 	a, b := nodes[0], nodes[1]
 	members := "/v1/tenants/acme/conversations/r/members"
-	status, _ := a.do(t, "PUT", members, `{"members":["0","1","2","3"]}`)
-	is.Equal(status, http.StatusNoContent)
+	a.changes(t, "PUT", members, `{"members":["0","1","2","3"]}`)
 	tenant, err := b.know(t.Context(), "acme")
 	is.NoErr(err)
 	tenant.readers++ // as by who waits for what is known of it
@@ -201,7 +197,7 @@ func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
 	is.NoErr(js.DeleteStream(t.Context(), prefix+"_table"))
 	eventually(t, func() bool { return a.Stats().Log.Gone[KeptMembers] == 1 })
 	is.Equal(b.Stats().Log.Gone[KeptMembers], int64(0))
-	status, _ = a.do(t, "PUT", members, `{"members":["new"]}`)
+	status, _ := a.do(t, "PUT", members, `{"members":["new"]}`)
 	is.Equal(status, http.StatusServiceUnavailable) // the other does not know it
 	close(gate)
 	eventually(t, func() bool {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"testing"
 
 	"github.com/matryer/is"
@@ -25,8 +24,7 @@ func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
 	for i := range 20 {
 		say(nodes[0], `{"kind":"tenant"}`, fmt.Sprint(i))
 	}
-	status, _ := nodes[0].do(t, "PUT", room, `{"members":["me","you"]}`)
-	is.Equal(status, http.StatusNoContent)
+	nodes[0].changes(t, "PUT", room, `{"members":["me","you"]}`)
 	js, err := jetstream.New(broker.Connect(t, 0))
 	is.NoErr(err)
 	before := nodes[0].Hub.log.(*brokerLog).journal.Epoch()
@@ -34,10 +32,8 @@ func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
 	for _, node := range nodes {
 		eventually(t, func() bool { return node.Hub.log.(*brokerLog).journal.Epoch() != before && node.Ready() == nil })
 	}
-	status, _ = nodes[0].do(t, "DELETE", room+"/you", "")
-	is.Equal(status, http.StatusNoContent)
-	status, _ = nodes[0].do(t, "PUT", room+"/you", "")
-	is.Equal(status, http.StatusNoContent)
+	nodes[0].changes(t, "DELETE", room+"/you", "")
+	nodes[0].changes(t, "PUT", room+"/you", "")
 	from := say(nodes[0], `{"kind":"tenant"}`, "0")
 	said := say(nodes[0], `{"kind":"conversation","conversationId":"r"}`, "1")
 	for _, node := range nodes {
