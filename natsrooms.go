@@ -349,7 +349,8 @@ type roomChange struct {
 	last    uint64 // row
 }
 
-// changesOf are the changes that rows of a tenant tell of, whose history is in a life, and of an epoch.
+// changesOf are the changes that rows of a tenant tell of. Its history is in a life, and of
+// an epoch.
 func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
 		c := roomChange{life: life}

@@ -168,15 +168,18 @@ func (s *stream) purgeNothing(ctx context.Context, subject string) error {
 	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.name, inbox, body); err != nil {
 		return err
 	}
+	var waited <-chan time.Time // for the leader
 	for {
 		select {
 		case msg := <-answers:
 			if err = purgeError(msg); !isUnavailable(err) {
 				return err
 			}
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, betterWord)
-			defer cancel()
+			if waited == nil {
+				waited = time.After(betterWord)
+			}
+		case <-waited:
+			return err
 		case <-ctx.Done():
 			return cmp.Or(err, ctx.Err())
 		case <-s.ended:

@@ -20,7 +20,7 @@ const (
 	mostResident = plan * 115 / 100      // bytes, at any time
 	mostTimes    = 2                     // how much longer an event may take in 99 of 100 cases
 	unnoticed    = 10 * time.Millisecond // than this, if it does not take longer anyway: then the machine is busy
-	attackTime   = 7 * time.Second       // at most, once
+	attackTime   = 10 * time.Second      // at most, once
 	rest         = 30 * time.Second      // until the hub is as before
 	tries        = 3                     // an attack makes others wait if it does so each time: a machine stumbles now and then
 	uncollected  = 16 << 20              // bytes: Go does not collect a smaller heap, as the hub has it set
