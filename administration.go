@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -226,26 +227,9 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	return a.presences(w, who, l, asked, wanted)
 }
 
-// longList is a list of profiles that is answered: there may be very many.
-type longList struct {
-	ctx    context.Context
-	tenant string
-	memory *allowance
-}
-
 func (a *administrator) list(r *http.Request, who *Caller) longList {
 	return longList{r.Context(), who.Tenant(), a.quotas.Answer(r, who)}
 }
-
-// begin takes the memory for a list before it is made, and its turn.
-func (l longList) begin(size int) (end func(), err error) {
-	if !l.memory.use(profileSize * size) {
-		return nil, ErrAnswers
-	}
-	return l.turn(size)
-}
-
-func (l longList) turn(size int) (over func(), err error) { return listTurn(l.ctx, l.tenant, size) }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
@@ -395,4 +379,53 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	return noContent(w)
+}
+
+var errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
+
+// done answers a call about a connection that was found, if it still was there.
+func done(w http.ResponseWriter) func(found bool, err error) error {
+	return func(found bool, err error) error {
+		if err == nil && !found {
+			err = errNoConnection
+		}
+		if err != nil {
+			return err
+		}
+		return noContent(w)
+	}
+}
+
+// connection is a Connection on the wire.
+type connection struct {
+	ID             string            `json:"id"`
+	TenantID       string            `json:"tenantId"`
+	Profile        ProfileRef        `json:"profile"`
+	Transport      string            `json:"transport"`
+	ConnectedAt    string            `json:"connectedAt"`
+	LastActivityAt string            `json:"lastActivityAt"`
+	Metadata       map[string]string `json:"metadata"`
+}
+
+func wireConnection(c *Connection) connection {
+	metadata := c.Metadata
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
+}
+
+// presenceRows answers with what is known of profiles, some of which are asked about at
+// a time.
+func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, turn func(size int) (over func(), err error), ask func([]ProfileRef) []PresenceOf) error {
+	out, err := newRows(w, http.StatusOK, memory, "profiles")
+	if err != nil {
+		return err
+	}
+	return out.profiles(profiles, turn, func(some []ProfileRef) {
+		for _, p := range ask(some) {
+			text, _ := json.Marshal(p) // of texts alone
+			out.put(func(b []byte) []byte { return append(b, text...) })
+		}
+	})
 }

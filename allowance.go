@@ -2,10 +2,7 @@ package main
 
 import (
 	"errors"
-	"log/slog"
 	"net/http"
-	"sync"
-	"time"
 
 	"realtimehub/internal/quota"
 )
@@ -102,30 +99,3 @@ func (a *allowance) back(to int64) {
 
 // close gives back all.
 func (a *allowance) close() { a.back(0) }
-
-// seldom says when to log what may go on and on: once a second.
-type seldom struct {
-	mu sync.Mutex
-	// Guarded by mu.
-	told  time.Time
-	times int // since
-}
-
-// due counts one more, and says whether to log it now, as one of so many.
-func (s *seldom) due(now time.Time) (times int, due bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.times++
-	if now.Sub(s.told) < time.Second {
-		return 0, false
-	}
-	times, s.told, s.times = s.times, now, 0
-	return times, true
-}
-
-// tellCrowded logs that a caller has its share of the memory for calls, once a second.
-func (s *seldom) tellCrowded(logger *slog.Logger, err error, holder tenantProfile) {
-	if times, due := s.due(time.Now()); due {
-		logger.Warn("a call is refused for want of memory", "err", err, "tenant", holder.tenant, "profile", holder.profile.String(), "times", times)
-	}
-}

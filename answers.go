@@ -22,10 +22,6 @@ type problem struct {
 func (p *problem) Error() string { return p.code + ": " + p.detail }
 
 // What several calls do not find.
-var (
-	errNothingHere  = &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
-	errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
-)
 
 type fieldProblem struct {
 	Code   Code   `json:"code"`
@@ -103,8 +99,6 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 }
 
 var errBroker = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", "the broker does not answer; ask again"}
-
-var errEncoding = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must not be compressed: Content-Encoding must be identity, or absent"}
 
 // question is the error of a call that only asks, whatever its method: there is nothing
 // to be confirmed.
@@ -188,110 +182,4 @@ func describe(err error) *problem {
 		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}
 	}
 	return &problem{http.StatusInternalServerError, "Internal", "the hub failed; its log says why"}
-}
-
-// problemCodes is every code of an answer to a publish: a closed set.
-func problemCodes() []string {
-	codes := []string{
-		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
-		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
-		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
-	}
-	for _, code := range []Code{
-		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,
-		CodeConversationIDRequired, CodeGroupIDRequired, CodeConnectionIDRequired, CodeInvalidTenantID, CodeInvalidProfile,
-		CodeInvalidEventType, CodeReservedType, CodeInvalidEventID, CodeInvalidCorrelationID, CodeInvalidField, CodeUnknownField,
-		CodePayloadTooLarge, CodeMalformedJSON, CodeBatchSize,
-	} {
-		codes = append(codes, string(code))
-	}
-	return codes
-}
-
-func reply(w http.ResponseWriter, status int, body any) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body) // a client that left is not our failure
-	return nil
-}
-
-// replyReceipt is reply for what is answered most, without reflection: what is
-// in a receipt needs no escaping.
-func replyReceipt(w http.ResponseWriter, r Receipt) error {
-	b := r.appendJSON(make([]byte, 0, 256))
-	w.Header()["Content-Type"] = []string{"application/json"}
-	w.Header()["Cache-Control"] = []string{"no-store"}
-	w.WriteHeader(http.StatusAccepted)
-	w.Write(append(b, '\n'))
-	return nil
-}
-
-// appendJSON appends the receipt as it goes over the wire.
-func (r Receipt) appendJSON(b []byte) []byte {
-	b = append(append(b, `{"id":"`...), r.ID...)
-	b = AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
-	if r.Cursor != "" {
-		b = append(append(b, `","cursor":"`...), r.Cursor...)
-	}
-	b = strconv.AppendInt(append(b, `","connections":`...), int64(r.Connections), 10)
-	if r.Members >= 0 {
-		b = strconv.AppendInt(append(b, `,"members":`...), int64(r.Members), 10)
-	}
-	return append(strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate), '}')
-}
-
-func noContent(w http.ResponseWriter) error {
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// done answers a call about a connection that was found, if it still was there.
-func done(w http.ResponseWriter) func(found bool, err error) error {
-	return func(found bool, err error) error {
-		if err == nil && !found {
-			err = errNoConnection
-		}
-		if err != nil {
-			return err
-		}
-		return noContent(w)
-	}
-}
-
-// receipt is a Receipt on the wire.
-type receipt struct {
-	ID          string `json:"id"`
-	Timestamp   string `json:"timestamp"`
-	Cursor      string `json:"cursor,omitempty"`
-	Connections int    `json:"connections"`
-	Members     *int   `json:"members,omitempty"`
-	Duplicate   bool   `json:"duplicate"`
-}
-
-func wireReceipt(r Receipt) receipt {
-	wire := receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
-	if r.Members >= 0 {
-		wire.Members = &r.Members
-	}
-	return wire
-}
-
-// connection is a Connection on the wire.
-type connection struct {
-	ID             string            `json:"id"`
-	TenantID       string            `json:"tenantId"`
-	Profile        ProfileRef        `json:"profile"`
-	Transport      string            `json:"transport"`
-	ConnectedAt    string            `json:"connectedAt"`
-	LastActivityAt string            `json:"lastActivityAt"`
-	Metadata       map[string]string `json:"metadata"`
-}
-
-func wireConnection(c *Connection) connection {
-	metadata := c.Metadata
-	if metadata == nil {
-		metadata = map[string]string{}
-	}
-	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
 }

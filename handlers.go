@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/reserve"
@@ -265,7 +266,10 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err er
 	}
 	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
 		tenant, profile := who.Holder(r)
-		a.crowded.tellCrowded(a.cfg.Logger, err, tenantProfile{tenant, profile})
+		if times, due := a.crowded.due(time.Now()); due {
+			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
+				"tenant", tenant, "profile", profile.String(), "times", times)
+		}
 	}
 	fail(w, r, a.cfg.Logger, err)
 }
@@ -358,4 +362,19 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		status = "overloaded"
 	}
 	reply(w, http.StatusOK, map[string]string{"status": status})
+}
+
+var errNothingHere = &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+
+// handler answers for a caller whose scope and tenant are proven; an error becomes
+// problem details.
+type handler func(w http.ResponseWriter, r *http.Request, who *Caller) error
+
+// untilNone waits until a count is zero, or ctx ends.
+func untilNone(ctx context.Context, count *atomic.Int64) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for count.Load() > 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }

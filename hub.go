@@ -82,18 +82,6 @@ func (h *Hub) Ready() error { return h.log.Ready() }
 // Waits says whether Publish may wait for others: a broker, or the membership service.
 func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership() }
 
-// Receipt answers one published event. Cursor is empty where nothing is stored; Members
-// is how many the event's room has, and -1 where it is for none, where that is not
-// known, and of a duplicate.
-type Receipt struct {
-	ID          string
-	Timestamp   time.Time
-	Cursor      string
-	Connections int
-	Members     int
-	Duplicate   bool
-}
-
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
 // waits for a membership service, if there is one, and for no client. Ids and
@@ -165,15 +153,6 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 	return receipts, nil
 }
 
-// UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
-type UnconfirmedError struct {
-	IDs []string
-	err error
-}
-
-func (e *UnconfirmedError) Error() string { return e.err.Error() }
-func (e *UnconfirmedError) Unwrap() error { return e.err }
-
 // roomsTime is how long an event waits until this hub knows of its tenant's rooms.
 const roomsTime = 300 * time.Millisecond
 
@@ -232,25 +211,6 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 
 // historyBytes bounds one piece of History.
 const historyBytes = 64 << 10
-
-// HubStats is what a hub has counted since it was made, and what it has now.
-type HubStats struct {
-	Streams     int
-	Ready       bool // takes streams, and can store
-	Connects    map[Resume]int64
-	Closes      map[CloseReason]int64
-	Refused     map[CloseReason]int64 // streams that were turned away
-	Accepted    map[TargetKind]int64  // events
-	Duplicates  int64
-	Unconfirmed int64
-	Unanswered  int64                // questions to other hubs
-	Dropped     map[DropReason]int64 // events, by stream
-	Gaps        map[GapReason]int64
-	Replayed    Histogram // events, by resume
-	Engine      sse.Stats
-	Log         LogStats
-	Overload    OverloadStats
-}
 
 // Stats looks at everything; for a broker's answer it may wait a second.
 func (h *Hub) Stats() HubStats {

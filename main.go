@@ -5,15 +5,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
+	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -115,70 +113,6 @@ func onHangup(ctx context.Context, reread func(), logger *slog.Logger) {
 			}
 		}
 	}()
-}
-
-// checkHealth is the container's health check, which has no shell.
-func checkHealth(addr string, secure bool) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	// The certificate is for the name that clients use, and we ask ourselves.
-	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	scheme := "http://"
-	if secure {
-		scheme = "https://"
-	}
-	res, err := client.Get(scheme + net.JoinHostPort(host, port) + "/healthz")
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s is answered %s", res.Request.URL, res.Status)
-	}
-	return nil
-}
-
-// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
-const (
-	headerTimeout  = 5 * time.Second // the TLS handshake's too
-	requestTimeout = 30 * time.Second
-	idleTimeout    = 2 * time.Minute
-	pingTimeout    = 15 * time.Second // of a silent HTTP/2 connection, then of its answer
-)
-
-// newServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
-// in clear text, which HTTP/2 proxies know beforehand (RFC 9113, section 3.3).
-func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	server := &http.Server{
-		Handler: handler,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return reserve.ConnContext(sse.ConnContext(ctx, c), c)
-		},
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       requestTimeout,
-		WriteTimeout:      requestTimeout + answerTime,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		Protocols:         protocols,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 250, SendPingTimeout: pingTimeout, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout,
-		},
-		ErrorLog: errorLog,
-	}
-	if certificate != nil {
-		protocols.SetHTTP2(true)
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get}
-	} else {
-		protocols.SetUnencryptedHTTP2(true)
-	}
-	return server
 }
 
 // Times of an end.
@@ -449,14 +383,6 @@ func mostStrangers(memory plan.Memory) int {
 	return most
 }
 
-func newLogger(cfg Config, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 // sweep has the hub forget what has grown old, often enough for a short TTL.
 func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
 	every := time.Minute
@@ -474,3 +400,8 @@ func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
 		}
 	}
 }
+
+// readme has the one table of settings, which a test holds to Config.
+//
+//go:embed README.md
+var readme string

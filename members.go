@@ -24,27 +24,6 @@ var (
 // resolveTime is how long whoever owns membership is waited for, for however many rooms.
 const resolveTime = 2 * time.Second
 
-// Resolver asks whoever owns membership. It may wait; the hub calls it with no
-// lock held. A nil Roster means that the hub's own rooms are the truth.
-type Resolver interface {
-	Resolve(ctx context.Context, tenant string, room Room) (*Roster, error)
-}
-
-// Refresher is a Resolver that keeps answers.
-type Refresher interface {
-	// Away names, before anybody asks, what counts how often this hub was away: what was
-	// answered before may have been refreshed meanwhile, and is asked for again.
-	Away(times func() int64)
-	// Refresh is Resolve with an answer to a question that is asked from now on.
-	Refresh(ctx context.Context, tenant string, room Room) (*Roster, error)
-}
-
-// OwnMembership is the Resolver of a hub that owns membership itself.
-type OwnMembership struct{}
-
-// Resolve has nothing to ask.
-func (OwnMembership) Resolve(context.Context, string, Room) (*Roster, error) { return nil, nil }
-
 // members is who belongs where: in each tenant's own rooms, in those that all hubs of a
 // cluster keep, or in another service's.
 type members struct {

@@ -116,7 +116,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	look := m.look()
 	for _, f := range m.families {
 		if f.histogram != nil {
-			ch <- f.histogram(look).metric(f.desc)
+			ch <- metric(f.desc, f.histogram(look))
 			continue
 		}
 		for word, value := range f.values(look) {
@@ -129,7 +129,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (h Histogram) metric(desc *prometheus.Desc) prometheus.Metric {
+func metric(desc *prometheus.Desc, h Histogram) prometheus.Metric {
 	below, all := map[float64]uint64{}, uint64(0)
 	for i, n := range h.Buckets {
 		all += uint64(n)

@@ -11,7 +11,6 @@ import (
 // Errors of questions to other hubs. Of one that does not answer nothing is known.
 var (
 	ErrElsewhere = errors.New("there is no such hub")
-	ErrSilent    = errors.New("another hub does not answer")
 )
 
 // Session is an open connection as the other hubs know it.

@@ -18,16 +18,6 @@ const (
 	Offline Status = "offline" // no connection, and the grace is over
 )
 
-// Audience says who may see a profile's presence.
-type Audience string
-
-// The audiences.
-const (
-	AudienceTenant Audience = "tenant" // everybody in the tenant
-	AudienceShared Audience = "shared" // who has a conversation or group in common
-	AudienceNone   Audience = "none"   // nobody
-)
-
 const (
 	thawTime = time.Second    // to hear what has happened, once others are heard again
 	seenTTL  = 24 * time.Hour // so long an offline profile's last activity is remembered

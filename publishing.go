@@ -276,3 +276,32 @@ func within(trace string, events ...*Event) {
 		}
 	}
 }
+
+// problemCodes is every code of an answer to a publish: a closed set.
+func problemCodes() []string {
+	codes := []string{
+		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
+		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
+		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
+	}
+	for _, code := range []Code{
+		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,
+		CodeConversationIDRequired, CodeGroupIDRequired, CodeConnectionIDRequired, CodeInvalidTenantID, CodeInvalidProfile,
+		CodeInvalidEventType, CodeReservedType, CodeInvalidEventID, CodeInvalidCorrelationID, CodeInvalidField, CodeUnknownField,
+		CodePayloadTooLarge, CodeMalformedJSON, CodeBatchSize,
+	} {
+		codes = append(codes, string(code))
+	}
+	return codes
+}
+
+// replyReceipt is reply for what is answered most, without reflection: what is
+// in a receipt needs no escaping.
+func replyReceipt(w http.ResponseWriter, r Receipt) error {
+	b := r.appendJSON(make([]byte, 0, 256))
+	w.Header()["Content-Type"] = []string{"application/json"}
+	w.Header()["Cache-Control"] = []string{"no-store"}
+	w.WriteHeader(http.StatusAccepted)
+	w.Write(append(b, '\n'))
+	return nil
+}

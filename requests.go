@@ -10,16 +10,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
-
-// handler answers for a caller whose scope and tenant are proven; an error becomes
-// problem details.
-type handler func(w http.ResponseWriter, r *http.Request, who *Caller) error
 
 // mediaType is what the body is said to be. One that is compressed would be read as
 // what it is not.
@@ -237,11 +231,4 @@ func askedProfiles(f *Faults, query url.Values) []ProfileRef {
 	return profiles
 }
 
-// untilNone waits until a count is zero, or ctx ends.
-func untilNone(ctx context.Context, count *atomic.Int64) {
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for count.Load() > 0 && ctx.Err() == nil {
-		<-ticker.C
-	}
-}
+var errEncoding = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must not be compressed: Content-Encoding must be identity, or absent"}

@@ -139,18 +139,3 @@ func profileRows(w http.ResponseWriter, memory *allowance, name string, list []P
 		}
 	})
 }
-
-// presenceRows answers with what is known of profiles, some of which are asked about at
-// a time.
-func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, turn func(size int) (over func(), err error), ask func([]ProfileRef) []PresenceOf) error {
-	out, err := newRows(w, http.StatusOK, memory, "profiles")
-	if err != nil {
-		return err
-	}
-	return out.profiles(profiles, turn, func(some []ProfileRef) {
-		for _, p := range ask(some) {
-			text, _ := json.Marshal(p) // of texts alone
-			out.put(func(b []byte) []byte { return append(b, text...) })
-		}
-	})
-}

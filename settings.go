@@ -282,3 +282,13 @@ func (cfg *Config) memory() plan.Memory {
 	}
 	return memory
 }
+
+// Audience says who may see a profile's presence.
+type Audience string
+
+// The audiences.
+const (
+	AudienceTenant Audience = "tenant" // everybody in the tenant
+	AudienceShared Audience = "shared" // who has a conversation or group in common
+	AudienceNone   Audience = "none"   // nobody
+)

@@ -307,3 +307,13 @@ const (
 	FaultMoved      BrokerFault = "moved"      // a server could do nothing, and the hub has moved to another
 	FaultOther      BrokerFault = "other"      // the log says which
 )
+
+// UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
+type UnconfirmedError struct {
+	IDs []string
+	err error
+}
+
+func (e *UnconfirmedError) Error() string { return e.err.Error() }
+
+func (e *UnconfirmedError) Unwrap() error { return e.err }

@@ -562,35 +562,3 @@ func (x *streams) Drain(ctx context.Context, over time.Duration) {
 
 // drainStep is how exactly Drain keeps its times.
 const drainStep = 10 * time.Millisecond
-
-// paced tells of what may happen often, by number: at once, then once a second.
-type paced struct {
-	say func() // static: what has happened since it was called
-
-	mu sync.Mutex
-	// Guarded by mu.
-	resting, due bool
-}
-
-// tell says that something has happened.
-func (p *paced) tell() {
-	p.mu.Lock()
-	p.due = p.resting
-	first := !p.resting
-	p.resting = true
-	p.mu.Unlock()
-	if first {
-		p.say()
-		time.AfterFunc(time.Second, p.rested)
-	}
-}
-
-func (p *paced) rested() {
-	p.mu.Lock()
-	p.resting = false
-	due := p.due
-	p.mu.Unlock()
-	if due {
-		p.tell()
-	}
-}

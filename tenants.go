@@ -413,3 +413,5 @@ func (x *tenants) Busiest(n int) []TenantStats {
 	})
 	return all[:min(n, len(all))]
 }
+
+var ErrSilent = errors.New("another hub does not answer")

@@ -19,11 +19,6 @@ const usage = `Usage:
   realtimehub -help
 `
 
-// readme has the one table of settings, which a test holds to Config.
-//
-//go:embed README.md
-var readme string
-
 var (
 	settingRow   = regexp.MustCompile("(?m)^\\| `(REALTIME_[A-Z_]+)` \\| ([^|]+) \\| (.*) \\|$")
 	markdownLink = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)

@@ -34,15 +34,6 @@ func decodeEvent(body []byte, at *Address, maxPayload int, room func(bytes int) 
 	return d.Event, d.Err()
 }
 
-// DecodeStored reads an event as AppendWhole writes it, with its timestamp.
-func DecodeStored(body []byte) (*Event, error) {
-	d := eventDecoder{Event: new(Event), stored: true}
-	if err := d.decode(body, nil, 0); err != nil {
-		return nil, err
-	}
-	return d.Event, d.Err()
-}
-
 // DecodeBatch reads {"events":[…]}; the error joins the faults of all events,
 // each with its index.
 func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
@@ -331,3 +322,5 @@ func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), wh
 		check(len(t.Profiles) > 0, CodeInvalidTarget, at+"profiles", "belongs to another kind of target")
 	}
 }
+
+const MaxBatchEvents = 1_000

@@ -1,0 +1,10 @@
+package main
+
+// DecodeStored reads an event as AppendWhole writes it, with its timestamp.
+func DecodeStored(body []byte) (*Event, error) {
+	d := eventDecoder{Event: new(Event), stored: true}
+	if err := d.decode(body, nil, 0); err != nil {
+		return nil, err
+	}
+	return d.Event, d.Err()
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"log"
+	"net"
+	"net/http"
+	"time"
+
+	"realtimehub/internal/reserve"
+	"realtimehub/internal/sse"
+)
+
+// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
+const (
+	headerTimeout  = 5 * time.Second // the TLS handshake's too
+	requestTimeout = 30 * time.Second
+	idleTimeout    = 2 * time.Minute
+	pingTimeout    = 15 * time.Second // of a silent HTTP/2 connection, then of its answer
+)
+
+// newServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
+// in clear text, which HTTP/2 proxies know beforehand (RFC 9113, section 3.3).
+func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	server := &http.Server{
+		Handler: handler,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return reserve.ConnContext(sse.ConnContext(ctx, c), c)
+		},
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout + answerTime,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		Protocols:         protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 250, SendPingTimeout: pingTimeout, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout,
+		},
+		ErrorLog: errorLog,
+	}
+	if certificate != nil {
+		protocols.SetHTTP2(true)
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get}
+	} else {
+		protocols.SetUnencryptedHTTP2(true)
+	}
+	return server
+}
