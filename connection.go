@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/due"
 	"realtimehub/internal/sse"
 )
 
@@ -109,13 +110,15 @@ func (c *Connection) active(at time.Time) {
 // compareIDs orders connections by when they were opened, as far as hubs' clocks agree.
 func compareIDs(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) }
 
-// lifetime is of a connection that ends by itself; its deadline is the warning,
+// lifetime is of a connection that ends by itself; due is the warning,
 // then the end.
 type lifetime struct {
-	deadline
+	due     due.Item
 	conn    *Connection
 	expires time.Time
 }
+
+func (l *lifetime) Due() *due.Item { return &l.due }
 
 // behind is kept for a connection that is being sent what it missed: events to
 // come are read from the history as well, but for those that are not stored.

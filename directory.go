@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -44,7 +43,7 @@ func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	case x.draining:
 		return ErrDraining
 	case replaces:
-	case x.most.All > 0 && len(x.byID.of) >= x.most.All:
+	case x.most.All > 0 && x.byID.len() >= x.most.All:
 		return ErrFull
 	case x.most.Tenant > 0 && beside >= x.most.Tenant:
 		return ErrTenantFull
@@ -64,7 +63,7 @@ func (x *directory) shut() []*Connection {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.draining = true
-	return slices.Collect(maps.Values(x.byID.of))
+	return slices.Collect(x.byID.values())
 }
 
 // Draining says that no new stream is taken.
@@ -78,7 +77,7 @@ func (x *directory) Draining() bool {
 func (x *directory) now() (open int, draining bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.byID.of), x.draining
+	return x.byID.len(), x.draining
 }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when
@@ -94,7 +93,7 @@ func (x *directory) Connection(id string) *Connection {
 func (x *directory) connection(id uuid.UUID) *Connection {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.byID.of[id]
+	return x.byID.get(id)
 }
 
 // parseConnectionID takes the one form that connections' ids have.

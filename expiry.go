@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"realtimehub/internal/due"
 )
 
 // expiringBefore is how long before its end a stream is told of it.
@@ -19,7 +21,7 @@ type expiry struct {
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	due     deadlines
+	due     due.Queue[*lifetime]
 	timer   *time.Timer // nil before the first
 	stopped bool
 }
@@ -30,21 +32,22 @@ func (x *expiry) set(c *Connection, expires time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if c.lifetime != nil {
-		x.due.set(c.lifetime, time.Time{})
+		x.due.Set(c.lifetime, time.Time{})
 		c.lifetime = nil
 	}
 	if !expires.IsZero() {
 		c.lifetime = &lifetime{conn: c, expires: expires}
-		x.due.set(c.lifetime, expires.Add(-expiringBefore))
+		x.due.Set(c.lifetime, expires.Add(-expiringBefore))
 		x.armLocked()
 	}
 }
 
 func (x *expiry) armLocked() {
-	if len(x.due) == 0 || x.stopped {
+	if x.due.Len() == 0 || x.stopped {
 		return
 	}
-	wait := time.Until(x.due[0].when().at)
+	_, at := x.due.First()
+	wait := time.Until(at)
 	if x.timer == nil {
 		x.timer = time.AfterFunc(wait, x.fire)
 	} else {
@@ -54,20 +57,19 @@ func (x *expiry) armLocked() {
 
 func (x *expiry) fire() {
 	now := time.Now()
-	due := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
+	come := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
 	x.mu.Lock()
-	for len(x.due) > 0 && !x.stopped && !x.due[0].when().at.After(now) {
-		next := x.due[0].(*lifetime)
-		due[next.conn.Tenant] = append(due[next.conn.Tenant], next)
+	for next, ok := x.due.Next(now); ok && !x.stopped; next, ok = x.due.Next(now) {
+		come[next.conn.Tenant] = append(come[next.conn.Tenant], next)
 		if next.expires.After(now) {
-			x.due.set(next, next.expires)
+			x.due.Set(next, next.expires)
 		} else {
-			x.due.set(next, time.Time{})
+			x.due.Set(next, time.Time{})
 		}
 	}
 	x.armLocked()
 	x.mu.Unlock()
-	lists := slices.Collect(maps.Values(due))
+	lists := slices.Collect(maps.Values(come))
 	together(len(lists), func(i int) {
 		for _, l := range lists[i] {
 			if l.expires.After(now) {

@@ -44,16 +44,6 @@ func (h *testHub) overHTTP2(t *testing.T) (at string) {
 	return listener.Addr().String()
 }
 
-// waiting is how many streams of a tenant wait for their turn to be opened.
-func (h *testHub) waiting(tenant string) int {
-	h.opening.mu.Lock()
-	defer h.opening.mu.Unlock()
-	if at := h.opening.lines[tenant]; at != nil {
-		return at.Value.(*line[string]).waiting.Len()
-	}
-	return 0
-}
-
 // A flood of streams of a tenant takes turns, so that it has another's come in at once; and
 // those that are reset before their turn are never opened.
 func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
@@ -70,14 +60,14 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	for range asked {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")
 	}
-	eventually(t, func() bool { return h.waiting("acme") == asked-places/2 })
+	eventually(t, func() bool { return h.opening.waiting("acme") == asked-places/2 })
 	h.open(t, "tenant=well&profile=me")
 	for stream := uint32(1); stream < f.stream; stream += 2 {
 		f.write(resetFrame, 0, stream, binary.BigEndian.AppendUint32(nil, 8))
 	}
-	eventually(t, func() bool { return h.waiting("acme") == 0 })
+	eventually(t, func() bool { return h.opening.waiting("acme") == 0 })
 	busy.mu.Unlock()
-	eventually(t, func() bool { return h.opening.places.Total() == 0 })
+	eventually(t, func() bool { return h.opening.pool().Total() == 0 })
 	opened := int64(0)
 	for _, n := range h.Stats().Connects {
 		opened += n

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/due"
 	"realtimehub/internal/largest"
 	"realtimehub/internal/quota"
 )
@@ -23,18 +24,20 @@ type idWindow struct {
 	// Guarded by mu.
 	tenants table[string, *tenantIDs]
 	sizes   largest.Sizes[*tenantIDs] // how many ids each has
-	due     deadlines                 // tenants, by when the oldest is to be forgotten
+	due     due.Queue[*tenantIDs]     // tenants, by when the oldest is to be forgotten
 	lost    int
 }
 
 // tenantIDs are one tenant's.
 type tenantIDs struct {
-	deadline
+	due     due.Item
 	name    string
 	numbers table[idHash, uint64] // in order
 	order   idOrder
 	held    int64 // as it is counted
 }
+
+func (t *tenantIDs) Due() *due.Item { return &t.due }
 
 // idHash is what is remembered of an id, in place of up to 128 bytes: two ids of one
 // hash would be found by luck among 2⁶⁴.
@@ -121,11 +124,11 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 	for range 2 { // more than one comes: what has grown old gets less
 		w.expireLocked(now)
 	}
-	t := w.tenants.of[tenant]
+	t := w.tenants.get(tenant)
 	if t == nil {
 		t = &tenantIDs{name: tenant}
 	}
-	if number, ok := t.numbers.of[hash]; ok {
+	if number, ok := t.numbers.find(hash); ok {
 		if first := *t.order.at(number); now-first.came < w.window {
 			return first, true
 		}
@@ -157,11 +160,7 @@ func (w *idWindow) fullLocked() bool {
 
 // expireLocked forgets one id whose window is over, if there is one.
 func (w *idWindow) expireLocked(now time.Duration) bool {
-	for len(w.due) > 0 {
-		t := w.due[0].(*tenantIDs)
-		if w.start.Add(now).Before(t.at) {
-			return false
-		}
+	for t, ok := w.due.Next(w.start.Add(now)); ok; t, ok = w.due.Next(w.start.Add(now)) {
 		if t.order.at(t.order.first).came+w.window <= now {
 			w.forgetLocked(t)
 			return true
@@ -174,7 +173,7 @@ func (w *idWindow) expireLocked(now time.Duration) bool {
 // forgetLocked forgets a tenant's oldest.
 func (w *idWindow) forgetLocked(t *tenantIDs) {
 	oldest := t.order.first
-	if id := t.order.at(oldest).id; t.numbers.of[id] == oldest { // else it came again, after its window
+	if id := t.order.at(oldest).id; t.numbers.get(id) == oldest { // else it came again, after its window
 		t.numbers.delete(id)
 	}
 	t.order.pop()
@@ -189,8 +188,8 @@ func (w *idWindow) changedLocked(t *tenantIDs) {
 	case n == 0:
 		weight = 0
 		w.tenants.delete(t.name)
-		w.due.set(t, time.Time{})
-	case t.deadline.at.IsZero():
+		w.due.Set(t, time.Time{})
+	case t.due.At().IsZero():
 		w.dueLocked(t)
 	}
 	if weight != t.held {
@@ -200,7 +199,7 @@ func (w *idWindow) changedLocked(t *tenantIDs) {
 }
 
 func (w *idWindow) dueLocked(t *tenantIDs) {
-	w.due.set(t, w.start.Add(t.order.at(t.order.first).came+w.window))
+	w.due.Set(t, w.start.Add(t.order.at(t.order.first).came+w.window))
 }
 
 // expire forgets all ids whose window is over, a few at a time: nobody who publishes

@@ -244,7 +244,7 @@ func (b *buckets[K]) until(key K) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	short := 0.0
-	if b.of.of[key] != nil {
+	if b.of.get(key) != nil {
 		short = 1 - b.filledLocked(key, time.Now()).tokens
 	}
 	if short <= 0 {
@@ -275,17 +275,17 @@ func (b *buckets[K]) filledLocked(key K, now time.Time) *bucket {
 		x.at = now
 		return x
 	}
-	if x := b.of.of[key]; x != nil {
+	if x := b.of.get(key); x != nil {
 		return fill(x)
 	}
-	if len(b.of.of) >= b.clean {
-		for key, x := range b.of.of {
+	if b.of.len() >= b.clean {
+		for key, x := range b.of.all() {
 			if fill(x).tokens >= b.burst() { // as good as new
 				b.of.delete(key)
 				b.count(key, -1)
 			}
 		}
-		b.clean = max(2*len(b.of.of), 1024)
+		b.clean = max(2*b.of.len(), 1024)
 	}
 	x := &bucket{b.burst(), now}
 	key = b.own(key)

@@ -3,7 +3,6 @@ package main
 import (
 	"container/heap"
 	"iter"
-	"maps"
 	"slices"
 )
 
@@ -60,7 +59,7 @@ const (
 func (x *index[K]) weight() int64 { return x.bytes + x.queues.bytes() }
 
 func (x *index[K]) push(k K, n uint64) {
-	q := x.queues.of[k]
+	q := x.queues.get(k)
 	if q == nil {
 		q = new(queue[uint64])
 		x.queues.set(k, q)
@@ -72,7 +71,7 @@ func (x *index[K]) push(k K, n uint64) {
 }
 
 func (x *index[K]) pop(k K) {
-	q := x.queues.of[k]
+	q := x.queues.get(k)
 	x.bytes -= int64(q.places()) * indexPlace
 	q.pop()
 	x.bytes += int64(q.places()) * indexPlace
@@ -83,11 +82,11 @@ func (x *index[K]) pop(k K) {
 }
 
 // all are the queues of all.
-func (x *index[K]) all() iter.Seq[*queue[uint64]] { return maps.Values(x.queues.of) }
+func (x *index[K]) all() iter.Seq[*queue[uint64]] { return x.queues.values() }
 
 // numbers are those for one, the first who came first.
 func (x *index[K]) numbers(k K) []uint64 {
-	if q := x.queues.of[k]; q != nil {
+	if q := x.queues.get(k); q != nil {
 		return q.items
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"realtimehub/internal/due"
 )
 
 // Status is a profile's presence, all its connections together.
@@ -50,7 +52,7 @@ type PresenceOf struct {
 
 // Presence derives each profile's status from what the hub sees, and announces
 // changes once a tick. Its work is proportional to what changed: every profile
-// has at most one deadline, and only due ones are looked at.
+// is due at most once, and only due ones are looked at.
 //
 // Lock order: Presence.mu → Typists.mu.
 type Presence struct {
@@ -65,7 +67,7 @@ type Presence struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	tenants table[string, *roll]
-	due     deadlines
+	due     due.Queue[*profile]
 	dirty   []*profile // status may differ from what was announced
 	left    []*profile // offline since the last tick
 	count   map[Status]int
@@ -80,7 +82,7 @@ type roll struct {
 }
 
 type profile struct {
-	deadline
+	due       due.Item
 	roll      *roll
 	ref       ProfileRef
 	conns     []*Connection
@@ -92,6 +94,8 @@ type profile struct {
 	dirty     bool
 	seen      *list.Element // in roll.seen
 }
+
+func (x *profile) Due() *due.Item { return &x.due }
 
 // NewPresence makes the presence of a hub and has it told of connections; Run
 // makes it tick.
@@ -133,13 +137,13 @@ func (p *Presence) Known(c *Connection) {
 }
 
 func (p *Presence) connectedLocked(c *Connection) *profile {
-	r, more := p.tenants.of[c.Tenant], int64(0)
+	r, more := p.tenants.get(c.Tenant), int64(0)
 	if r == nil {
 		r = &roll{tenant: c.Tenant, count: map[Status]int{}}
 		p.tenants.set(c.Tenant, r)
 		more += rollBytes + textBytes(c.Tenant)
 	}
-	who := r.profiles.of[c.Profile]
+	who := r.profiles.get(c.Profile)
 	if who == nil {
 		who = &profile{roll: r, ref: c.Profile, status: Offline, announced: Offline}
 		r.profiles.set(c.Profile, who)
@@ -158,12 +162,12 @@ func (p *Presence) connectedLocked(c *Connection) *profile {
 func (p *Presence) Forget(tenant string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.tenants.of[tenant]
+	r := p.tenants.get(tenant)
 	if r == nil {
 		return
 	}
 	now := time.Now()
-	for _, who := range r.profiles.of {
+	for _, who := range r.profiles.all() {
 		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.elsewhere }) {
 			continue
 		}
@@ -211,8 +215,8 @@ func (who *profile) leftBy(at time.Time) {
 }
 
 func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
-	if r := p.tenants.of[tenant]; r != nil {
-		return r.profiles.of[ref]
+	if r := p.tenants.get(tenant); r != nil {
+		return r.profiles.get(ref)
 	}
 	return nil
 }
@@ -265,9 +269,9 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 			status, again = Away, time.Time{}
 		}
 	}
-	// A later deadline waits until the present one has come: activity is frequent.
-	if who.at.IsZero() || again.IsZero() || again.Before(who.at) {
-		p.due.set(who, again)
+	// A later time waits until the present one has come: activity is frequent.
+	if who.due.At().IsZero() || again.IsZero() || again.Before(who.due.At()) {
+		p.due.Set(who, again)
 	}
 	if status == who.status {
 		return
@@ -293,7 +297,7 @@ func (who *profile) bytes() int64 { return profileBytes + who.ref.bytes() }
 // rememberLocked keeps who has gone offline, for a time, in the place of those of its
 // tenant who left first where there is no room for more.
 func (p *Presence) rememberLocked(who *profile) {
-	if who.status != Offline || who.seen != nil || who.roll.profiles.of[who.ref] != who {
+	if who.status != Offline || who.seen != nil || who.roll.profiles.get(who.ref) != who {
 		return
 	}
 	r, n := who.roll, who.bytes()+seenBytes
@@ -307,7 +311,7 @@ func (p *Presence) rememberLocked(who *profile) {
 	}
 	p.hub.quotas.State.Force(r.tenant, seenBytes)
 	who.seen = r.seen.PushBack(who)
-	p.due.set(who, who.leftAt.Add(seenTTL))
+	p.due.Set(who, who.leftAt.Add(seenTTL))
 }
 
 // returnedLocked has who was offline be remembered no longer as such.
@@ -330,9 +334,9 @@ func (p *Presence) forgetLocked(who *profile) {
 // dropLocked drops who is offline.
 func (p *Presence) dropLocked(who *profile) {
 	r, less := who.roll, who.bytes()
-	p.due.set(who, time.Time{})
+	p.due.Set(who, time.Time{})
 	r.profiles.delete(who.ref)
-	if len(r.profiles.of) == 0 {
+	if r.profiles.len() == 0 {
 		p.tenants.delete(r.tenant)
 		less += rollBytes + textBytes(r.tenant)
 	}
@@ -378,9 +382,8 @@ func (p *Presence) tick(now time.Time) {
 func (p *Presence) advance(now time.Time) map[string]*news {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.due) > 0 && !p.due[0].when().at.After(now) {
-		who := p.due[0].(*profile)
-		p.due.set(who, time.Time{})
+	for who, ok := p.due.Next(now); ok; who, ok = p.due.Next(now) {
+		p.due.Set(who, time.Time{})
 		if who.seen != nil && now.Sub(who.leftAt) >= seenTTL {
 			p.forgetLocked(who)
 			continue
@@ -472,8 +475,8 @@ func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileR
 func (p *Presence) All(tenant string, status Status, begin func(size int) (end func(), err error)) (list []ProfileRef, err error) {
 	p.mu.Lock()
 	size := 0
-	if r := p.tenants.of[tenant]; r != nil {
-		size = len(r.profiles.of)
+	if r := p.tenants.get(tenant); r != nil {
+		size = r.profiles.len()
 	}
 	p.mu.Unlock()
 	end, err := begin(size)
@@ -482,8 +485,8 @@ func (p *Presence) All(tenant string, status Status, begin func(size int) (end f
 	}
 	defer end()
 	p.mu.Lock()
-	if r := p.tenants.of[tenant]; r != nil {
-		for _, who := range r.profiles.of {
+	if r := p.tenants.get(tenant); r != nil {
+		for _, who := range r.profiles.all() {
 			if who.status.is(status) {
 				list = append(list, who.ref)
 			}

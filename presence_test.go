@@ -169,7 +169,7 @@ func TestFlapSendsNothing(t *testing.T) {
 func (w presenceWorld) typists() int {
 	w.Presence.typists.mu.Lock()
 	defer w.Presence.typists.mu.Unlock()
-	return len(w.Presence.typists.of.of)
+	return w.Presence.typists.of.len()
 }
 
 func TestDigestPastBurst(t *testing.T) {

@@ -133,12 +133,12 @@ func (r *Rooms) Bytes() int64 {
 
 // JoinBytes is what it takes for profiles to join a room, at most.
 func (r *Rooms) JoinBytes(room Room, join []ProfileRef) (n int64) {
-	if r.circles.of[room] == nil {
+	if r.circles.get(room) == nil {
 		n += circleBytes + r.circles.each() + textBytes(room.ID)
 	}
 	for _, p := range join {
 		n += r.bonds.each() + 2*16
-		if r.people.of[p] == nil {
+		if r.people.get(p) == nil {
 			n += personBytes + r.people.each() + p.bytes()
 		}
 	}
@@ -146,20 +146,20 @@ func (r *Rooms) JoinBytes(room Room, join []ProfileRef) (n int64) {
 }
 
 // Memberships is how many there are now.
-func (r *Rooms) Memberships() int { return len(r.bonds.of) }
+func (r *Rooms) Memberships() int { return r.bonds.len() }
 
 // Empty says that nobody belongs anywhere, nor did.
-func (r *Rooms) Empty() bool { return len(r.bonds.of) == 0 && !r.Remembers() }
+func (r *Rooms) Empty() bool { return r.bonds.len() == 0 && !r.Remembers() }
 
 // Remembers says whether anybody left who may still be asked for.
-func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || len(r.cut.of) > 0 }
+func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.len() > 0 }
 
 // Person is who belongs somewhere or is connected; nil where that is nobody.
-func (r *Rooms) Person(ref ProfileRef) *person { return r.people.of[ref] }
+func (r *Rooms) Person(ref ProfileRef) *person { return r.people.get(ref) }
 
 // enter finds or makes a person.
 func (r *Rooms) enter(ref ProfileRef) *person {
-	p := r.people.of[ref]
+	p := r.people.get(ref)
 	if p == nil {
 		p = &person{ref: ref}
 		r.people.set(ref, p)
@@ -190,7 +190,7 @@ func (r *Rooms) Connect(ref ProfileRef, c *Connection) *person {
 
 // Disconnect takes a connection away.
 func (r *Rooms) Disconnect(ref ProfileRef, c *Connection) {
-	p := r.people.of[ref]
+	p := r.people.get(ref)
 	if i := slices.Index(p.conns, c); i >= 0 {
 		copy(p.conns[i:], p.conns[i+1:]) // the oldest stays the first
 		pull(&p.conns, &r.bytes)
@@ -205,13 +205,13 @@ func (r *Rooms) Disconnect(ref ProfileRef, c *Connection) {
 
 // come has a member be one of those who are connected, and gone no longer.
 func (r *Rooms) come(c *circle, p *person) {
-	r.swap(c, int(r.bonds.of[pair{c, p}].inCircle), c.here)
+	r.swap(c, int(r.bonds.get(pair{c, p}).inCircle), c.here)
 	c.here++
 }
 
 func (r *Rooms) gone(c *circle, p *person) {
 	c.here--
-	r.swap(c, int(r.bonds.of[pair{c, p}].inCircle), c.here)
+	r.swap(c, int(r.bonds.get(pair{c, p}).inCircle), c.here)
 }
 
 func (r *Rooms) swap(c *circle, i, j int) {
@@ -220,16 +220,16 @@ func (r *Rooms) swap(c *circle, i, j int) {
 	}
 	c.members[i], c.members[j] = c.members[j], c.members[i]
 	for _, at := range []int{i, j} {
-		b := r.bonds.of[pair{c, c.members[at]}]
+		b := r.bonds.get(pair{c, c.members[at]})
 		b.inCircle = int32(at)
-		r.bonds.of[pair{c, c.members[at]}] = b
+		r.bonds.set(pair{c, c.members[at]}, b)
 	}
 }
 
 // Here are the members of a room that are connected, in no order, for whom an event at a
 // place is: who has joined after it was told of early. size is how many it has in all.
 func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
-	c := r.circles.of[room]
+	c := r.circles.get(room)
 	if c == nil {
 		return nil, 0
 	}
@@ -243,8 +243,8 @@ func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
 // belonged says whether a member was one at a place, or may have been.
 func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
 	key := belonging{p.ref, c.room}
-	return r.bonds.of[pair{c, p}].since < place || max(r.forgot, r.cut.of[key]) >= place ||
-		slices.ContainsFunc(r.past.of[key], func(s span) bool { return s.from < place && place <= s.until })
+	return r.bonds.get(pair{c, p}).since < place || max(r.forgot, r.cut.get(key)) >= place ||
+		slices.ContainsFunc(r.past.get(key), func(s span) bool { return s.from < place && place <= s.until })
 }
 
 // Add makes p a member from a place on; false when it was one.
@@ -252,7 +252,7 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 	if r.Has(room, ref) {
 		return false
 	}
-	c, p := r.circles.of[room], r.enter(ref)
+	c, p := r.circles.get(room), r.enter(ref)
 	if c == nil {
 		c = &circle{room: room}
 		r.circles.set(room, c)
@@ -271,8 +271,8 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 
 // Remove ends p's membership at a place; false when there was none.
 func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
-	c, p := r.circles.of[room], r.people.of[ref]
-	b, ok := r.bonds.of[pair{c, p}]
+	c, p := r.circles.get(room), r.people.get(ref)
+	b, ok := r.bonds.find(pair{c, p})
 	if !ok {
 		return false
 	}
@@ -286,13 +286,13 @@ func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
 	if len(p.conns) > 0 {
 		r.gone(c, p)
 	}
-	r.swap(c, int(r.bonds.of[pair{c, p}].inCircle), len(c.members)-1)
+	r.swap(c, int(r.bonds.get(pair{c, p}).inCircle), len(c.members)-1)
 	pull(&c.members, &r.bytes)
 	end := len(p.circles) - 1
 	if last := p.circles[end]; last != c {
-		moved := r.bonds.of[pair{last, p}]
+		moved := r.bonds.get(pair{last, p})
 		moved.inPerson = b.inPerson
-		r.bonds.of[pair{last, p}] = moved
+		r.bonds.set(pair{last, p}, moved)
 		p.circles[b.inPerson] = last
 	}
 	pull(&p.circles, &r.bytes)
@@ -307,7 +307,7 @@ func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
 
 // remember adds ended stays of one profile in one room.
 func (r *Rooms) remember(key belonging, ended []span) {
-	stays := r.past.of[key]
+	stays := r.past.get(key)
 	if stays == nil {
 		r.bytes += key.bytes()
 	}
@@ -318,7 +318,7 @@ func (r *Rooms) remember(key belonging, ended []span) {
 
 // forget drops the first n stays of one profile in one room.
 func (r *Rooms) forget(key belonging, n int) {
-	stays := r.past.of[key]
+	stays := r.past.get(key)
 	r.ended -= n
 	r.bytes -= spanBytes * int64(n)
 	if n < len(stays) {
@@ -337,14 +337,14 @@ func (b belonging) bytes() int64 { return b.profile.bytes() + textBytes(b.room.I
 // ForgetPast forgets all stays that have ended: who resumes from before the last of their
 // ends is told of a gap. It says whether there were any.
 func (r *Rooms) ForgetPast() bool {
-	if r.ended+len(r.cut.of) == 0 {
+	if r.ended+r.cut.len() == 0 {
 		return false
 	}
-	for key, stays := range r.past.of {
+	for key, stays := range r.past.all() {
 		r.bytes -= spanBytes*int64(len(stays)) + key.bytes()
 		r.forgot = max(r.forgot, stays[len(stays)-1].until)
 	}
-	for key, place := range r.cut.of {
+	for key, place := range r.cut.all() {
 		r.bytes -= key.bytes()
 		r.forgot = max(r.forgot, place)
 	}
@@ -355,7 +355,7 @@ func (r *Rooms) ForgetPast() bool {
 // cutShort notes up to which place a profile's stays in a room may be lacking; 0: they
 // are not.
 func (r *Rooms) cutShort(key belonging, place uint64) {
-	_, was := r.cut.of[key]
+	_, was := r.cut.find(key)
 	switch {
 	case place == 0 && was:
 		r.cut.delete(key)
@@ -370,8 +370,8 @@ func (r *Rooms) cutShort(key belonging, place uint64) {
 
 // Belonging is what is known of p in a room.
 func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
-	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.of[belonging{p, room}])}
-	for _, s := range r.past.of[belonging{p, room}] {
+	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.get(belonging{p, room}))}
+	for _, s := range r.past.get(belonging{p, room}) {
 		b.Stays = append(b.Stays, Stay{room, s.from, s.until})
 	}
 	if bond, ok := r.bond(room, p); ok {
@@ -394,10 +394,10 @@ func (r *Rooms) Set(room Room, b Belonging) {
 		r.Add(room, b.Profile, from)
 	}
 	key := belonging{b.Profile, room}
-	if p := r.people.of[b.Profile]; p != nil {
+	if p := r.people.get(b.Profile); p != nil {
 		r.moved(p)
 	}
-	r.forget(key, len(r.past.of[key]))
+	r.forget(key, len(r.past.get(key)))
 	r.cutShort(key, b.Forgot)
 	if len(past) > 0 && r.ended+len(past) > maxPast {
 		r.forgot = max(r.forgot, past[len(past)-1].Until)
@@ -418,12 +418,12 @@ func (r *Rooms) Restart(of Epoch) {
 	}
 	r.of = of.tag
 	r.ForgetPast()
-	for p, b := range r.bonds.of {
+	for p, b := range r.bonds.all() {
 		b.since = 0
-		r.bonds.of[p] = b
+		r.bonds.set(p, b)
 		r.moved(p.person)
 	}
-	for _, c := range r.circles.of {
+	for _, c := range r.circles.all() {
 		c.joined = 0
 	}
 	r.forgot, r.pruned, r.unsure = 0, 0, 0
@@ -432,7 +432,7 @@ func (r *Rooms) Restart(of Epoch) {
 // Clear forgets who belongs where, and did.
 func (r *Rooms) Clear() {
 	r.ForgetPast()
-	for _, c := range r.circles.of {
+	for _, c := range r.circles.all() {
 		for len(c.members) > 0 {
 			r.Remove(c.room, c.members[len(c.members)-1].ref, 0) // leaves no stay behind
 		}
@@ -443,9 +443,9 @@ func (r *Rooms) Clear() {
 // rooms that it has left and returned to.
 func (r *Rooms) Forgotten(ref ProfileRef) uint64 {
 	place := r.forgot
-	if len(r.cut.of) > 0 {
+	if r.cut.len() > 0 {
 		for _, c := range r.circlesOf(ref) {
-			place = max(place, r.cut.of[belonging{ref, c.room}])
+			place = max(place, r.cut.get(belonging{ref, c.room}))
 		}
 	}
 	return place
@@ -457,13 +457,13 @@ func (r *Rooms) Prune(oldest uint64) {
 	if r.forgot <= oldest {
 		r.pruned, r.forgot = max(r.pruned, r.forgot), 0
 	}
-	for key, place := range r.cut.of {
+	for key, place := range r.cut.all() {
 		if place <= oldest {
 			r.pruned = max(r.pruned, place)
 			r.cutShort(key, 0)
 		}
 	}
-	for key, stays := range r.past.of {
+	for key, stays := range r.past.all() {
 		n := 0
 		for n < len(stays) && stays[n].until <= oldest {
 			n++
@@ -491,7 +491,7 @@ const stayBytes = 48
 
 // known is Stays, found once of who is in many rooms.
 func (r *Rooms) known(ref ProfileRef) []Stay {
-	p := r.people.of[ref]
+	p := r.people.get(ref)
 	if p == nil || len(p.circles) < manyRooms {
 		return r.Stays(ref)
 	}
@@ -512,17 +512,17 @@ func (r *Rooms) moved(p *person) {
 func (r *Rooms) Stays(ref ProfileRef) (stays []Stay) {
 	for _, c := range r.circlesOf(ref) {
 		if r.ended > 0 {
-			for _, s := range r.past.of[belonging{ref, c.room}] {
+			for _, s := range r.past.get(belonging{ref, c.room}) {
 				stays = append(stays, Stay{c.room, s.from, s.until})
 			}
 		}
-		stays = append(stays, Stay{c.room, r.bonds.of[pair{c, r.people.of[ref]}].since, math.MaxUint64})
+		stays = append(stays, Stay{c.room, r.bonds.get(pair{c, r.people.get(ref)}).since, math.MaxUint64})
 	}
 	return stays
 }
 
 func (r *Rooms) circlesOf(ref ProfileRef) []*circle {
-	if p := r.people.of[ref]; p != nil {
+	if p := r.people.get(ref); p != nil {
 		return p.circles
 	}
 	return nil
@@ -547,11 +547,11 @@ func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRe
 }
 
 func (r *Rooms) bond(room Room, p ProfileRef) (bond, bool) {
-	c := r.circles.of[room]
+	c := r.circles.get(room)
 	if c == nil {
 		return bond{}, false
 	}
-	b, ok := r.bonds.of[pair{c, r.people.of[p]}]
+	b, ok := r.bonds.find(pair{c, r.people.get(p)})
 	return b, ok
 }
 
@@ -570,7 +570,7 @@ func (r *Rooms) Len(room Room) int {
 // Members are the room's, in no order.
 func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
 	return func(yield func(ProfileRef) bool) {
-		if c := r.circles.of[room]; c != nil {
+		if c := r.circles.get(room); c != nil {
 			for _, p := range c.members {
 				if !yield(p.ref) {
 					return
@@ -582,7 +582,7 @@ func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
 
 // Share says whether two profiles have a room in common.
 func (r *Rooms) Share(a, b ProfileRef) bool {
-	one, other := r.people.of[a], r.people.of[b]
+	one, other := r.people.get(a), r.people.get(b)
 	if one == nil || other == nil {
 		return false
 	}
@@ -590,7 +590,7 @@ func (r *Rooms) Share(a, b ProfileRef) bool {
 		one, other = other, one
 	}
 	return slices.ContainsFunc(one.circles, func(c *circle) bool {
-		_, both := r.bonds.of[pair{c, other}]
+		_, both := r.bonds.find(pair{c, other})
 		return both
 	})
 }

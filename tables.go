@@ -1,6 +1,7 @@
 package main
 
 import (
+	"iter"
 	"maps"
 	"unsafe"
 )
@@ -20,7 +21,19 @@ func (t *table[K, V]) set(k K, v V) {
 	t.most = max(t.most, len(t.of))
 }
 
-// delete may be called while of is ranged over.
+// get is the value of k, or the zero value.
+func (t *table[K, V]) get(k K) V { return t.of[k] }
+
+func (t *table[K, V]) find(k K) (V, bool) {
+	v, ok := t.of[k]
+	return v, ok
+}
+
+func (t *table[K, V]) len() int             { return len(t.of) }
+func (t *table[K, V]) all() iter.Seq2[K, V] { return maps.All(t.of) }
+func (t *table[K, V]) values() iter.Seq[V]  { return maps.Values(t.of) }
+
+// delete may be called while all is ranged over.
 func (t *table[K, V]) delete(k K) {
 	delete(t.of, k)
 	switch n := len(t.of); {

@@ -146,7 +146,7 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 		c.watch = make([]watching, 0, len(watch))
 	}
 	for _, p := range watch {
-		w := t.watchers.of[p]
+		w := t.watchers.get(p)
 		if w == nil {
 			w = &watched{ref: p}
 			t.watchers.set(p, w)
@@ -160,7 +160,7 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 // unwatchedLocked is what a watch list takes that nobody has part in yet.
 func (t *tenant) unwatchedLocked(watch []ProfileRef) (n int64) {
 	for _, p := range watch {
-		if t.watchers.of[p] == nil {
+		if t.watchers.get(p) == nil {
 			n += watchedBytes + watchedPlace + p.bytes()
 		}
 	}
@@ -343,7 +343,7 @@ func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, 
 
 // watching are the connections that watch a profile.
 func (t *tenant) watching(p ProfileRef) []*Connection {
-	if w := t.watchers.of[p]; w != nil {
+	if w := t.watchers.get(p); w != nil {
 		return w.by
 	}
 	return nil

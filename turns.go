@@ -65,6 +65,19 @@ func (t *turns[K]) take(ctx context.Context, key K) error {
 	return context.Cause(ctx)
 }
 
+// pool is what the places are taken from, to be looked at.
+func (t *turns[K]) pool() *quota.Pool[K] { return t.places }
+
+// waiting is how many of a key wait for their turn.
+func (t *turns[K]) waiting(key K) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at := t.lines[key]; at != nil {
+		return at.Value.(*line[K]).waiting.Len()
+	}
+	return 0
+}
+
 // give ends a turn.
 func (t *turns[K]) give(key K) {
 	t.mu.Lock()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"realtimehub/internal/due"
 )
 
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
@@ -31,13 +33,13 @@ type Typists struct {
 	// Guarded by mu, which is a leaf.
 	of      table[tenantProfile, *table[string, *typist]] // by conversation
 	turn    uint64                                        // of the latest call
-	due     deadlines
+	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
 }
 
 type typist struct {
-	deadline     // may come before until, as a repeat does not move it
+	due          due.Item // may come before until, as a repeat does not move it
 	who          tenantProfile
 	conversation string
 	until        time.Time
@@ -49,6 +51,8 @@ type typist struct {
 	uncast  bool // other hubs are to be told of types
 	telling bool // who tells sees to what comes meanwhile
 }
+
+func (t *typist) Due() *due.Item { return &t.due }
 
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
 // ErrMembership, ErrTenantShare, ErrPersonShare.
@@ -107,7 +111,7 @@ func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *t
 		if err := x.hub.quotas.Keep(who, t.bytes(), ours); err != nil {
 			return nil, 0, err
 		}
-		theirs := x.of.of[who]
+		theirs := x.of.get(who)
 		if theirs == nil {
 			theirs = &table[string, *typist]{}
 			x.of.set(who, theirs)
@@ -121,8 +125,8 @@ func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *t
 
 // findLocked is who types where, nil where nobody does.
 func (x *Typists) findLocked(who tenantProfile, conversation string) *typist {
-	if theirs := x.of.of[who]; theirs != nil {
-		return theirs.of[conversation]
+	if theirs := x.of.get(who); theirs != nil {
+		return theirs.get(conversation)
 	}
 	return nil
 }
@@ -139,8 +143,8 @@ func (x *Typists) forgetLocked(t *typist) {
 	if t.calls > 0 || t.telling || t.types || t.told || x.findLocked(t.who, t.conversation) != t {
 		return
 	}
-	theirs := x.of.of[t.who]
-	if theirs.delete(t.conversation); len(theirs.of) == 0 {
+	theirs := x.of.get(t.who)
+	if theirs.delete(t.conversation); theirs.len() == 0 {
 		x.of.delete(t.who)
 	}
 	x.hub.quotas.Drop(t.who, t.bytes())
@@ -161,21 +165,21 @@ func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
 	t.until = time.Now().Add(x.ttl)
 	if !t.types {
 		t.types = true
-		x.due.set(t, t.until)
+		x.due.Set(t, t.until)
 	}
 }
 
 func (x *Typists) stopLocked(t *typist) {
 	t.types = false
-	x.due.set(t, time.Time{})
+	x.due.Set(t, time.Time{})
 }
 
 // left ends all typing of who went offline.
 func (x *Typists) left(who tenantProfile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if theirs := x.of.of[who]; theirs != nil {
-		for _, t := range theirs.of {
+	if theirs := x.of.get(who); theirs != nil {
+		for _, t := range theirs.all() {
 			x.stopLocked(t)
 			x.stopped = append(x.stopped, t)
 		}
@@ -185,9 +189,9 @@ func (x *Typists) left(who tenantProfile) {
 // tick tells of all that has stopped by itself.
 func (x *Typists) tick(now time.Time) {
 	x.mu.Lock()
-	for len(x.due) > 0 && !x.due[0].when().at.After(now) {
-		if t := x.due[0].(*typist); t.until.After(now) {
-			x.due.set(t, t.until)
+	for t, ok := x.due.Next(now); ok; t, ok = x.due.Next(now) {
+		if t.until.After(now) {
+			x.due.Set(t, t.until)
 		} else {
 			x.stopLocked(t)
 			x.stopped = append(x.stopped, t)
