@@ -16,6 +16,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"realtimehub/internal/count"
 	"realtimehub/internal/lobby"
 )
 
@@ -128,7 +129,7 @@ type Auth struct {
 	certified   bool
 	origins     *Origins
 	crossOrigin *http.CrossOriginProtection
-	refused     counts[string] // by code
+	refused     count.Words[string] // by code
 }
 
 type apiKey struct {
@@ -141,7 +142,7 @@ type apiKey struct {
 func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 	a := &Auth{
 		open: cfg.open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, certified: cfg.Certified, crossOrigin: http.NewCrossOriginProtection(),
-		refused: newCounts(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
+		refused: count.NewWords(errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code,
 			errCookieSite.Code, errForeignHost.Code, errCertificate.Code, codeScope, codeNotYet, codeKeys, codeRate, unlistedOrigin),
 		proofs: newProofs(cfg.FailedRate, cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))),
 	}
@@ -193,15 +194,15 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 // Refuse counts a *Refusal among what an answer says.
 func (a *Auth) Refuse(err error) {
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		a.refused.add(refusal.Code, 1)
+		a.refused.Add(refusal.Code, 1)
 	}
 }
 
 // Unlisted counts a call of a page whose origin is not listed.
-func (a *Auth) Unlisted() { a.refused.add(unlistedOrigin, 1) }
+func (a *Auth) Unlisted() { a.refused.Add(unlistedOrigin, 1) }
 
 // Refused is how often each code was answered.
-func (a *Auth) Refused() map[string]int64 { return a.refused.now() }
+func (a *Auth) Refused() map[string]int64 { return a.refused.Now() }
 
 // Open says that no credential is asked for.
 func (a *Auth) Open() bool { return a.open }
@@ -323,7 +324,7 @@ func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, er
 // Reread reads again what credentials are checked against and is in a file.
 func (a *Auth) Reread() {
 	if a.tokens.public != nil {
-		a.tokens.public.again()
+		a.tokens.public.Reload()
 	}
 }
 

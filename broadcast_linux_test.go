@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/pace"
 )
 
 // served is a hub that main's run has started, in this process.
@@ -180,11 +182,11 @@ func TestPaced(t *testing.T) {
 		is := is.New(t)
 		var n atomic.Int64
 		told := make(chan int64, 10)
-		p := paced{say: func() { told <- n.Swap(0) }}
+		p := pace.Reporter{Say: func() { told <- n.Swap(0) }}
 		tell := func(times int) {
 			for range times {
 				n.Add(1)
-				p.tell()
+				p.Tell()
 			}
 		}
 		said := func(want ...int64) {

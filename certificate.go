@@ -7,14 +7,18 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+
+	"realtimehub/internal/reread"
 )
 
 // Certificate is a TLS certificate in files, read again when they change.
-type Certificate struct{ files *rereading[*tls.Certificate] }
+type Certificate struct {
+	files *reread.File[*tls.Certificate]
+}
 
 // LoadCertificate reads both files; an error is theirs.
 func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error) {
-	f, err := openRereading("certificate", logger, func() (*tls.Certificate, error) {
+	f, err := reread.Open("certificate", logger, func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		return &pair, err
 	}, cert, key)
@@ -22,15 +26,15 @@ func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error
 }
 
 // Get is tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.get(), nil }
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.Get(), nil }
 
 // ClientCAs are the authorities whose certificates services show, in a file that is
 // read again when it changes.
-type ClientCAs struct{ files *rereading[*x509.CertPool] }
+type ClientCAs struct{ files *reread.File[*x509.CertPool] }
 
 // LoadClientCAs reads a file of PEM blocks; an error is its.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
-	f, err := openRereading("client certificates' authorities", logger, func() (*x509.CertPool, error) {
+	f, err := reread.Open("client certificates' authorities", logger, func() (*x509.CertPool, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
@@ -50,11 +54,11 @@ func (c *ClientCAs) ask(config *tls.Config, must bool) {
 	if must {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	config.ClientCAs = c.files.get()
+	config.ClientCAs = c.files.Get()
 	var mu sync.Mutex
 	current := config // guarded by mu: what the last handshake had
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		pool := c.files.get()
+		pool := c.files.Get()
 		mu.Lock()
 		defer mu.Unlock()
 		if current.ClientCAs != pool { // a config is not changed while it is used

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"realtimehub/internal/fair"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
@@ -282,7 +284,7 @@ func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (
 // KickAll is Kick for many connections, together.
 func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) error {
 	errs := make([]error, len(list))
-	together(len(list), func(i int) { _, errs[i] = x.Kick(ctx, list[i], reason) })
+	fair.ForEach(len(list), func(i int) { _, errs[i] = x.Kick(ctx, list[i], reason) })
 	return errors.Join(errs...)
 }
 
@@ -296,7 +298,7 @@ func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile Profil
 	}
 	others := x.peers.Others()
 	errs := make([]error, len(others))
-	together(len(others), func(i int) {
+	fair.ForEach(len(others), func(i int) {
 		if errs[i] = x.kickOn(ctx, others[i], k); errs[i] != nil {
 			x.owed.add(others[i], k)
 		}
@@ -429,7 +431,7 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 	}
 	others := x.peers.Others()
 	pages, errs := make([]connectionPage, len(others)), make([]error, len(others))
-	together(len(others), func(i int) { pages[i], errs[i] = x.pageOn(ctx, others[i], tenant, of, after, limit) })
+	fair.ForEach(len(others), func(i int) { pages[i], errs[i] = x.pageOn(ctx, others[i], tenant, of, after, limit) })
 	count, more := all.count, all.more
 	for _, p := range pages {
 		all.list = append(all.list, p.list...)

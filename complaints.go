@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"realtimehub/internal/count"
 )
 
 // Complaint is what net/http's own words are about: no caller hears of them.
@@ -24,7 +26,7 @@ const (
 // is logged at debug: anybody can cause it. The rest is loud, once a second of each.
 type complaints struct {
 	logger *slog.Logger
-	count  counts[Complaint]
+	count  count.Words[Complaint]
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -35,7 +37,7 @@ type complaints struct {
 func newComplaints(logger *slog.Logger) *complaints {
 	return &complaints{
 		logger: logger,
-		count:  newCounts(ComplaintAccept, ComplaintPanic, ComplaintTLS, ComplaintClient, ComplaintOther),
+		count:  count.NewWords(ComplaintAccept, ComplaintPanic, ComplaintTLS, ComplaintClient, ComplaintOther),
 		told:   map[Complaint]time.Time{}, untold: map[Complaint]int{},
 	}
 }
@@ -60,7 +62,7 @@ func complaintOf(line string) Complaint {
 func (c *complaints) Write(b []byte) (int, error) {
 	text := string(bytes.TrimSpace(b))
 	kind := complaintOf(text)
-	c.count.add(kind, 1)
+	c.count.Add(kind, 1)
 	if kind == ComplaintTLS || kind == ComplaintClient {
 		c.logger.Debug("net/http", "kind", string(kind), "err", text)
 		return len(b), nil

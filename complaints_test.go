@@ -55,7 +55,7 @@ func TestComplaints(t *testing.T) {
 		is.Equal(lines[3]["times"], 100.0) // with those that were not told
 		is.Equal(lines[1]["err"], "http: panic serving 192.0.2.1:1234: oops")
 		is.True(strings.Contains(lines[1]["stack"].(string), "main.main()"))
-		is.Equal(c.count.now(), map[Complaint]int64{"accept": 101, "tls": 100, "client": 100, "panic": 1, "other": 1})
+		is.Equal(c.count.Now(), map[Complaint]int64{"accept": 101, "tls": 100, "client": 100, "panic": 1, "other": 1})
 	})
 }
 
@@ -77,6 +77,6 @@ func TestAPanicIsLoud(t *testing.T) {
 		is.True(err != nil)
 		server.Close()
 	}
-	eventually(t, func() bool { return c.count.now()[ComplaintPanic] == 2 }) // over HTTP/2 after its client was told
+	eventually(t, func() bool { return c.count.Now()[ComplaintPanic] == 2 }) // over HTTP/2 after its client was told
 	is.Equal(logged(t, &logs)[0]["kind"], "panic")
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
 
@@ -76,7 +77,7 @@ func weigh(types *TypeFilter, watch []ProfileRef, metadata map[string]string) we
 		w.own += 48 + 70*int64(max(len(metadata), 4))
 	}
 	for key, value := range metadata {
-		w.own += textBytes(key) + textBytes(value)
+		w.own += sized.Text(key) + sized.Text(value)
 	}
 	return w
 }
@@ -154,7 +155,7 @@ func (b *behind) hold(frame *sse.Frame, after uint64) {
 	}
 	b.count.behind.Add(int64(dropped))
 	if len(b.held) != 1 || b.held[0].frame != b.shed {
-		b.count.gaps.add(GapSlow, 1)
+		b.count.gaps.Add(GapSlow, 1)
 	}
 	first := append(b.held, held{after: after})[0]
 	b.held, b.bytes = []held{{first.after, b.shed}}, maxHeld

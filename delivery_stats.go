@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/count"
 	"realtimehub/internal/sse"
 )
 
@@ -42,27 +43,27 @@ func wireReceipt(r Receipt) receipt {
 
 // hubCounts is what a hub counts as it happens.
 type hubCounts struct {
-	connects    counts[Resume]
-	closes      counts[CloseReason]
-	refused     counts[CloseReason]
-	accepted    counts[TargetKind]
-	gaps        counts[GapReason]
+	connects    count.Words[Resume]
+	closes      count.Words[CloseReason]
+	refused     count.Words[CloseReason]
+	accepted    count.Words[TargetKind]
+	gaps        count.Words[GapReason]
 	duplicates  atomic.Int64
 	unconfirmed atomic.Int64
 	unanswered  atomic.Int64 // questions to other hubs
 	behind      atomic.Int64 // ephemeral events too many to be held for who catches up
-	replayed    *sizes
+	replayed    *count.Sizes
 }
 
 func newHubCounts() *hubCounts {
 	return &hubCounts{
-		connects: newCounts(ResumeFresh, ResumeComplete, ResumePartial),
-		closes: newCounts(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
+		connects: count.NewWords(ResumeFresh, ResumeComplete, ResumePartial),
+		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseReplaced, CloseUnavailable),
-		refused:  newCounts(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable),
-		accepted: newCounts(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
-		gaps:     newCounts(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
-		replayed: newSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),
+		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable),
+		accepted: count.NewWords(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
+		gaps:     count.NewWords(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
+		replayed: count.NewSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),
 	}
 }
 
@@ -91,7 +92,7 @@ type HubStats struct {
 	Unanswered  int64                // questions to other hubs
 	Dropped     map[DropReason]int64 // events, by stream
 	Gaps        map[GapReason]int64
-	Replayed    Histogram // events, by resume
+	Replayed    count.Histogram // events, by resume
 	Engine      sse.Stats
 	Log         LogStats
 	Overload    OverloadStats

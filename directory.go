@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+
+	"realtimehub/internal/sized"
 )
 
 // Errors of a hub that takes no stream; handlers know what is answered then.
@@ -30,7 +32,7 @@ type directory struct {
 
 	mu sync.RWMutex
 	// Guarded by mu, which is a leaf.
-	byID     table[uuid.UUID, *Connection]
+	byID     sized.Table[uuid.UUID, *Connection]
 	draining bool
 }
 
@@ -43,19 +45,19 @@ func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	case x.draining:
 		return ErrDraining
 	case replaces:
-	case x.most.All > 0 && x.byID.len() >= x.most.All:
+	case x.most.All > 0 && x.byID.Len() >= x.most.All:
 		return ErrFull
 	case x.most.Tenant > 0 && beside >= x.most.Tenant:
 		return ErrTenantFull
 	}
-	x.byID.set(c.ID, c)
+	x.byID.Put(c.ID, c)
 	return nil
 }
 
 func (x *directory) drop(c *Connection) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.byID.delete(c.ID)
+	x.byID.Delete(c.ID)
 }
 
 // shut has nobody come any more, and returns who is there, in no order.
@@ -63,7 +65,7 @@ func (x *directory) shut() []*Connection {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.draining = true
-	return slices.Collect(x.byID.values())
+	return slices.Collect(x.byID.Values())
 }
 
 // Draining says that no new stream is taken.
@@ -77,7 +79,7 @@ func (x *directory) Draining() bool {
 func (x *directory) now() (open int, draining bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.byID.len(), x.draining
+	return x.byID.Len(), x.draining
 }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when
@@ -93,7 +95,7 @@ func (x *directory) Connection(id string) *Connection {
 func (x *directory) connection(id uuid.UUID) *Connection {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.byID.get(id)
+	return x.byID.Get(id)
 }
 
 // parseConnectionID takes the one form that connections' ids have.

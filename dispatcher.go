@@ -94,7 +94,7 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 		c.Stream.Close(x.streams.Closing(CloseDrain)) // before anything that follows
 	}
 	t.mu.Unlock()
-	x.count.gaps.add(GapLost, len(open))
+	x.count.gaps.Add(GapLost, len(open))
 	if len(open) > 0 {
 		x.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/fair"
 )
 
 // expiringBefore is how long before its end a stream is told of it.
@@ -70,7 +71,7 @@ func (x *expiry) fire() {
 	x.armLocked()
 	x.mu.Unlock()
 	lists := slices.Collect(maps.Values(come))
-	together(len(lists), func(i int) {
+	fair.ForEach(len(lists), func(i int) {
 		for _, l := range lists[i] {
 			if l.expires.After(now) {
 				x.warn(l)

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"realtimehub/internal/sized"
 )
 
 // TypeFilter is the set of types that a stream wants: names, "name.*", or "*".
@@ -66,10 +68,10 @@ func (f *TypeFilter) bytes() int64 {
 		n += 40 * int64(max(len(f.exact), 4))
 	}
 	for name := range f.exact {
-		n += textBytes(name)
+		n += sized.Text(name)
 	}
 	for _, prefix := range f.prefixes {
-		n += textBytes(prefix)
+		n += sized.Text(prefix)
 	}
 	return n
 }

@@ -60,14 +60,14 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	for range asked {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")
 	}
-	eventually(t, func() bool { return h.opening.waiting("acme") == asked-places/2 })
+	eventually(t, func() bool { return h.opening.Waiting("acme") == asked-places/2 })
 	h.open(t, "tenant=well&profile=me")
 	for stream := uint32(1); stream < f.stream; stream += 2 {
 		f.write(resetFrame, 0, stream, binary.BigEndian.AppendUint32(nil, 8))
 	}
-	eventually(t, func() bool { return h.opening.waiting("acme") == 0 })
+	eventually(t, func() bool { return h.opening.Waiting("acme") == 0 })
 	busy.mu.Unlock()
-	eventually(t, func() bool { return h.opening.pool().Total() == 0 })
+	eventually(t, func() bool { return h.opening.Pool().Total() == 0 })
 	opened := int64(0)
 	for _, n := range h.Stats().Connects {
 		opened += n

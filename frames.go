@@ -89,7 +89,7 @@ func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
 	case errors.Is(why, ErrRoomUnknown):
 		reason = GapMembership
 	}
-	count.gaps.add(reason, 1)
+	count.gaps.Add(reason, 1)
 	cursor := from.String()
 	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+string(reason)+`","cursor":"`+cursor+`"}`))
 	return sse.NewFrame(b, false)

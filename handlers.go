@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/pace"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
@@ -38,7 +39,7 @@ type api struct {
 	doctor  *Doctor
 
 	requests atomic.Int64 // that are being answered
-	crowded  seldom       // calls that were refused for want of memory
+	crowded  pace.Counter // calls that were refused for want of memory
 
 	publishing     publisher
 	subscribing    subscriber
@@ -266,7 +267,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err er
 	}
 	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
 		tenant, profile := who.Holder(r)
-		if times, due := a.crowded.due(time.Now()); due {
+		if times, due := a.crowded.Due(time.Now()); due {
 			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
 				"tenant", tenant, "profile", profile.String(), "times", times)
 		}

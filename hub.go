@@ -129,7 +129,7 @@ func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
 			receipts[i].Timestamp = e.FirstAt
 			h.count.duplicates.Add(1)
 		} else {
-			h.count.accepted.add(e.Event.Target.Kind, 1)
+			h.count.accepted.Add(e.Event.Target.Kind, 1)
 		}
 		if e.Cursor.Seq > 0 {
 			receipts[i].Cursor = e.Cursor.String()
@@ -222,13 +222,13 @@ func (h *Hub) Stats() HubStats {
 	for why, n := range engine.Dropped {
 		dropped[DropReason(sse.Drop(why).String())] = n
 	}
-	gaps := c.gaps.now()
+	gaps := c.gaps.Now()
 	gaps[GapSlow] += engine.Shed
 	return HubStats{
 		Streams: streams, Ready: !draining && h.Ready() == nil,
-		Connects: c.connects.now(), Closes: c.closes.now(), Refused: c.refused.now(),
-		Accepted: c.accepted.now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
-		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.now(), Engine: engine, Log: log,
+		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
+		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
+		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: engine, Log: log,
 		Overload: h.overload.Stats(),
 	}
 }

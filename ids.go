@@ -8,6 +8,7 @@ import (
 	"realtimehub/internal/due"
 	"realtimehub/internal/largest"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/sized"
 )
 
 // idWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
@@ -22,7 +23,7 @@ type idWindow struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants table[string, *tenantIDs]
+	tenants sized.Table[string, *tenantIDs]
 	sizes   largest.Sizes[*tenantIDs] // how many ids each has
 	due     due.Queue[*tenantIDs]     // tenants, by when the oldest is to be forgotten
 	lost    int
@@ -32,7 +33,7 @@ type idWindow struct {
 type tenantIDs struct {
 	due     due.Item
 	name    string
-	numbers table[idHash, uint64] // in order
+	numbers sized.Table[idHash, uint64] // in order
 	order   idOrder
 	held    int64 // as it is counted
 }
@@ -95,7 +96,7 @@ func (o *idOrder) pop() {
 // weight is the memory that a tenant's ids take.
 func (t *tenantIDs) weight() int64 {
 	const block = idBlock * 40
-	return idTenantBytes + t.numbers.bytes() + block*int64(t.order.blocks.len()) + 8*int64(t.order.blocks.places())
+	return idTenantBytes + t.numbers.Bytes() + block*int64(t.order.blocks.len()) + 8*int64(t.order.blocks.places())
 }
 
 // mostIDs is how many ids are remembered: as many as were set, of those that a pool has
@@ -124,11 +125,11 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 	for range 2 { // more than one comes: what has grown old gets less
 		w.expireLocked(now)
 	}
-	t := w.tenants.get(tenant)
+	t := w.tenants.Get(tenant)
 	if t == nil {
 		t = &tenantIDs{name: tenant}
 	}
-	if number, ok := t.numbers.find(hash); ok {
+	if number, ok := t.numbers.Find(hash); ok {
 		if first := *t.order.at(number); now-first.came < w.window {
 			return first, true
 		}
@@ -144,10 +145,10 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 		w.forgetLocked(victim)
 		w.lost++
 	}
-	t.numbers.set(hash, t.order.next)
+	t.numbers.Put(hash, t.order.next)
 	t.order.push(remembered{hash, seq, at.UnixNano(), now})
 	if t.order.len() == 1 {
-		w.tenants.set(tenant, t)
+		w.tenants.Put(tenant, t)
 	}
 	w.changedLocked(t)
 	return remembered{}, false
@@ -173,8 +174,8 @@ func (w *idWindow) expireLocked(now time.Duration) bool {
 // forgetLocked forgets a tenant's oldest.
 func (w *idWindow) forgetLocked(t *tenantIDs) {
 	oldest := t.order.first
-	if id := t.order.at(oldest).id; t.numbers.get(id) == oldest { // else it came again, after its window
-		t.numbers.delete(id)
+	if id := t.order.at(oldest).id; t.numbers.Get(id) == oldest { // else it came again, after its window
+		t.numbers.Delete(id)
 	}
 	t.order.pop()
 	w.changedLocked(t)
@@ -187,7 +188,7 @@ func (w *idWindow) changedLocked(t *tenantIDs) {
 	switch {
 	case n == 0:
 		weight = 0
-		w.tenants.delete(t.name)
+		w.tenants.Delete(t.name)
 		w.due.Set(t, time.Time{})
 	case t.due.At().IsZero():
 		w.dueLocked(t)

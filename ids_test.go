@@ -113,7 +113,7 @@ func TestIDsAreShared(t *testing.T) {
 			is.True(lost > 0)
 			time.Sleep(w.window)
 			w.expire(time.Now())
-			is.Equal(w.tenants.len()+w.due.Len()+w.sizes.Len(), 0) // nobody is remembered
+			is.Equal(w.tenants.Len()+w.due.Len()+w.sizes.Len(), 0) // nobody is remembered
 			is.Equal(w.held.Total(), int64(0))
 		})
 	}

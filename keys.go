@@ -17,6 +17,8 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
+
+	"realtimehub/internal/reread"
 )
 
 // minRSABits is what RFC 7518, section 3.3 asks for.
@@ -31,9 +33,9 @@ var (
 // tokenKeys are those that tokens may be signed with.
 type tokenKeys struct {
 	// Static.
-	secrets   []jwt.VerificationKey        // HS256
-	public    *rereading[crypto.PublicKey] // nil: none
-	published *publishedKeys               // nil: none
+	secrets   []jwt.VerificationKey          // HS256
+	public    *reread.File[crypto.PublicKey] // nil: none
+	published *publishedKeys                 // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
@@ -63,12 +65,12 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 }
 
 // openPublicKey reads a key, and again when its file changes.
-func openPublicKey(text string, logger *slog.Logger) (*rereading[crypto.PublicKey], error) {
+func openPublicKey(text string, logger *slog.Logger) (*reread.File[crypto.PublicKey], error) {
 	var paths []string
 	if !strings.HasPrefix(text, "-----BEGIN") {
 		paths = []string{text}
 	}
-	return openRereading("public key", logger, func() (crypto.PublicKey, error) { return readPublicKey(text) }, paths...)
+	return reread.Open("public key", logger, func() (crypto.PublicKey, error) { return readPublicKey(text) }, paths...)
 }
 
 // readPublicKey reads a PEM block, in which \n may stand for a line's end.
@@ -136,7 +138,7 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 	}
 	var set jwt.VerificationKeySet
 	if k.public != nil {
-		if key := k.public.get(); algorithm(key) == alg {
+		if key := k.public.Get(); algorithm(key) == alg {
 			set.Keys = append(set.Keys, key)
 		}
 	}

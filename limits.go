@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"realtimehub/internal/quota"
+	"realtimehub/internal/sized"
 )
 
 // LimitsConfig is how much one may do; 0 lifts a limit.
@@ -70,14 +71,14 @@ func NewLimits(cfg LimitsConfig) *Limits {
 	}
 	return &Limits{
 		publish: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
-			cfg.Quotas.State.Force(tenant, sign*(bucketBytes+textBytes(tenant)))
+			cfg.Quotas.State.Force(tenant, sign*(bucketBytes+sized.Text(tenant)))
 		}},
 		client: buckets[tenantProfile]{perSecond: cfg.ClientRate, own: tenantProfile.clone, count: func(who tenantProfile, sign int64) {
-			cfg.Quotas.State.Force(who.tenant, sign*(bucketBytes+textBytes(who.tenant)+who.profile.bytes()))
+			cfg.Quotas.State.Force(who.tenant, sign*(bucketBytes+sized.Text(who.tenant)+who.profile.bytes()))
 		}},
 		probes: quota.New[string](maxProbes, probesPart),
 		admin: buckets[adminCaller]{perSecond: cfg.AdminRate, own: adminCaller.clone, count: func(who adminCaller, sign int64) {
-			cfg.Quotas.State.Force(who.holder.tenant, sign*(bucketBytes+textBytes(who.tenant)+textBytes(who.holder.tenant)+who.holder.profile.bytes()))
+			cfg.Quotas.State.Force(who.holder.tenant, sign*(bucketBytes+sized.Text(who.tenant)+sized.Text(who.holder.tenant)+who.holder.profile.bytes()))
 		}},
 
 		ownProbes: map[tenantProfile]int{},
@@ -197,7 +198,7 @@ type buckets[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	of    table[K, *bucket]
+	of    sized.Table[K, *bucket]
 	clean int // looked through when it has grown to so many
 }
 
@@ -244,7 +245,7 @@ func (b *buckets[K]) until(key K) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	short := 0.0
-	if b.of.get(key) != nil {
+	if b.of.Get(key) != nil {
 		short = 1 - b.filledLocked(key, time.Now()).tokens
 	}
 	if short <= 0 {
@@ -275,21 +276,21 @@ func (b *buckets[K]) filledLocked(key K, now time.Time) *bucket {
 		x.at = now
 		return x
 	}
-	if x := b.of.get(key); x != nil {
+	if x := b.of.Get(key); x != nil {
 		return fill(x)
 	}
-	if b.of.len() >= b.clean {
-		for key, x := range b.of.all() {
+	if b.of.Len() >= b.clean {
+		for key, x := range b.of.All() {
 			if fill(x).tokens >= b.burst() { // as good as new
-				b.of.delete(key)
+				b.of.Delete(key)
 				b.count(key, -1)
 			}
 		}
-		b.clean = max(2*b.of.len(), 1024)
+		b.clean = max(2*b.of.Len(), 1024)
 	}
 	x := &bucket{b.burst(), now}
 	key = b.own(key)
-	b.of.set(key, x)
+	b.of.Put(key, x)
 	b.count(key, 1)
 	return x
 }

@@ -116,7 +116,7 @@ func TestPublishRate(t *testing.T) {
 			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
 			time.Sleep(time.Millisecond)
 		}
-		is.True(limits.publish.of.len() < 5000)
+		is.True(limits.publish.of.Len() < 5000)
 	})
 }
 

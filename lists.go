@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"iter"
 	"slices"
+
+	"realtimehub/internal/sized"
 )
 
 // queue is first in, first out. It has at most three times the places that it needs.
@@ -45,7 +47,7 @@ type index[K interface {
 	comparable
 	bytes() int64
 }] struct {
-	queues table[K, *queue[uint64]]
+	queues sized.Table[K, *queue[uint64]]
 	bytes  int64 // of the names and the numbers
 }
 
@@ -56,13 +58,13 @@ const (
 )
 
 // weight is the memory that it takes.
-func (x *index[K]) weight() int64 { return x.bytes + x.queues.bytes() }
+func (x *index[K]) weight() int64 { return x.bytes + x.queues.Bytes() }
 
 func (x *index[K]) push(k K, n uint64) {
-	q := x.queues.get(k)
+	q := x.queues.Get(k)
 	if q == nil {
 		q = new(queue[uint64])
-		x.queues.set(k, q)
+		x.queues.Put(k, q)
 		x.bytes += k.bytes() + indexQueue
 	}
 	x.bytes -= int64(q.places()) * indexPlace
@@ -71,22 +73,22 @@ func (x *index[K]) push(k K, n uint64) {
 }
 
 func (x *index[K]) pop(k K) {
-	q := x.queues.get(k)
+	q := x.queues.Get(k)
 	x.bytes -= int64(q.places()) * indexPlace
 	q.pop()
 	x.bytes += int64(q.places()) * indexPlace
 	if q.len() == 0 {
-		x.queues.delete(k)
+		x.queues.Delete(k)
 		x.bytes -= k.bytes() + indexQueue
 	}
 }
 
 // all are the queues of all.
-func (x *index[K]) all() iter.Seq[*queue[uint64]] { return x.queues.values() }
+func (x *index[K]) all() iter.Seq[*queue[uint64]] { return x.queues.Values() }
 
 // numbers are those for one, the first who came first.
 func (x *index[K]) numbers(k K) []uint64 {
-	if q := x.queues.get(k); q != nil {
+	if q := x.queues.Get(k); q != nil {
 		return q.items
 	}
 	return nil

@@ -162,10 +162,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	onHangup(background, func() {
 		auth.Reread()
 		if certificate != nil {
-			certificate.files.again()
+			certificate.files.Reload()
 		}
 		if services != nil {
-			services.files.again()
+			services.files.Reload()
 		}
 	}, logger)
 	quotas := NewQuotas(memory)

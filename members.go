@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"realtimehub/internal/fair"
+	"realtimehub/internal/sized"
 )
 
 // Errors of membership; handlers know which status each is.
@@ -79,7 +82,7 @@ func (m *members) noAnswer(tenant string, room Room, err error) error {
 func (m *members) resolveAll(ctx context.Context, rooms []tenantRoom) (rosters []*Roster, err error) {
 	rosters = make([]*Roster, len(rooms))
 	errs := make([]error, len(rooms))
-	together(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].tenant, rooms[i].room) })
+	fair.ForEach(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].tenant, rooms[i].room) })
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
 		return rosters, m.noAnswer(rooms[i].tenant, rooms[i].room, errs[i])
 	}
@@ -381,7 +384,7 @@ func (m *members) settle(ctx context.Context, hasToBe bool, events ...*Event) (s
 			return nil, err
 		}
 		if !hasToBe && t.resolved[key.room] == nil {
-			err = t.takeLocked(resolvedBytes + textBytes(key.room.ID) + t.rooms.JoinBytes(key.room, rosters[i].Members))
+			err = t.takeLocked(resolvedBytes + sized.Text(key.room.ID) + t.rooms.JoinBytes(key.room, rosters[i].Members))
 		}
 		if err == nil {
 			t.adoptLocked(key.room, rosters[i], now)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/fair"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
@@ -34,9 +35,9 @@ const (
 type MembershipService struct {
 	base, token string
 	client      *http.Client
-	state       *quota.Pool[string] // bytes of answers that are kept, by tenant
-	turns       *turns[string]      // questions under way, by tenant
-	away        func() int64        // static once somebody asks: how often this hub was away; nil: alone, it never was
+	state       *quota.Pool[string]     // bytes of answers that are kept, by tenant
+	turns       *fair.Semaphore[string] // questions under way, by tenant
+	away        func() int64            // static once somebody asks: how often this hub was away; nil: alone, it never was
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -65,7 +66,7 @@ func NewMembershipService(base, token string, state *quota.Pool[string]) *Member
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = membershipConns, membershipConns
 	return &MembershipService{
-		base: base, token: token, state: state, turns: newTurns(quota.New[string](membershipConns, 1)),
+		base: base, token: token, state: state, turns: fair.NewSemaphore(quota.New[string](membershipConns, 1)),
 		client: &http.Client{
 			Transport:     transport,
 			Timeout:       membershipTimeout,
@@ -149,7 +150,7 @@ func (m *MembershipService) leaveLocked(key tenantRoom, a *answer) {
 // question asks when its turn comes, for all who wait: whoever of them leaves does not
 // fail the others.
 func (m *MembershipService) question(turn context.Context, key tenantRoom, a *answer) {
-	err := m.turns.take(turn, key.tenant)
+	err := m.turns.Acquire(turn, key.tenant)
 	a.giveUp()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -167,7 +168,7 @@ func (m *MembershipService) question(turn context.Context, key tenantRoom, a *an
 	a.begun, a.left = m.asked, m.left()
 	m.mu.Unlock()
 	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
-	m.turns.give(key.tenant)
+	m.turns.Release(key.tenant)
 	m.mu.Lock()
 	if err == nil {
 		a.roster = &Roster{Members: members, asked: a.begun}

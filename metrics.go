@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"realtimehub/internal/count"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/sse"
 )
@@ -24,7 +25,7 @@ type Metrics struct {
 	auth     *Auth
 	limits   *Limits
 	tenants  int // that are shown, those with most streams
-	refused  counts[string]
+	refused  count.Words[string]
 	lobby    *lobby.Lobby // nil: connections are not bounded
 
 	complaints *complaints // net/http's
@@ -37,7 +38,7 @@ type Metrics struct {
 func NewMetrics(hub *Hub, presence *Presence, auth *Auth, limits *Limits, tenants int, logger *slog.Logger) *Metrics {
 	m := &Metrics{
 		hub: hub, presence: presence, auth: auth, limits: limits, tenants: tenants,
-		refused: newCounts(problemCodes()...), complaints: newComplaints(logger), families: families(),
+		refused: count.NewWords(problemCodes()...), complaints: newComplaints(logger), families: families(),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m, buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -46,7 +47,7 @@ func NewMetrics(hub *Hub, presence *Presence, auth *Auth, limits *Limits, tenant
 }
 
 // RefusePublish counts a call, or a line of many, that was not accepted.
-func (m *Metrics) RefusePublish(code string) { m.refused.add(code, 1) }
+func (m *Metrics) RefusePublish(code string) { m.refused.Add(code, 1) }
 
 // ServeHTTP answers a scrape.
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +84,7 @@ type look struct {
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.now(), complaints: m.complaints.count.now(), quotas: m.hub.quotas.Stats()}
+	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.count.Now(), quotas: m.hub.quotas.Stats()}
 	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
@@ -101,7 +102,7 @@ type family struct {
 	desc      *prometheus.Desc
 	kind      prometheus.ValueType
 	values    func(*look) map[string]float64
-	histogram func(*look) Histogram
+	histogram func(*look) count.Histogram
 }
 
 // Describe implements prometheus.Collector.
@@ -129,7 +130,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func metric(desc *prometheus.Desc, h Histogram) prometheus.Metric {
+func metric(desc *prometheus.Desc, h count.Histogram) prometheus.Metric {
 	below, all := map[float64]uint64{}, uint64(0)
 	for i, n := range h.Buckets {
 		all += uint64(n)
@@ -149,7 +150,7 @@ func families() (all []family) {
 		}
 		all = append(all, family{desc: prometheus.NewDesc("realtime_"+name, help, labels, nil), kind: kind, values: values})
 	}
-	histogram := func(name, help string, of func(*look) Histogram) {
+	histogram := func(name, help string, of func(*look) count.Histogram) {
 		all = append(all, family{desc: prometheus.NewDesc("realtime_"+name, help, nil, nil), histogram: of})
 	}
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -188,9 +189,9 @@ func families() (all []family) {
 	add(gauge, "queue_bytes", "", "Bytes of memory for what all streams together are owed: an event counts once.",
 		func(l *look) map[string]float64 { return one(l.Engine.Owed) })
 	histogram("publish_to_write_seconds", "From a publish to the write that hands its event to the kernel; by write call, of the oldest event in it.",
-		func(l *look) Histogram { return agesOf(&l.Engine) })
+		func(l *look) count.Histogram { return agesOf(&l.Engine) })
 	histogram("replay_events", "Events that a resume brought until the stream had caught up.",
-		func(l *look) Histogram { return l.Replayed })
+		func(l *look) count.Histogram { return l.Replayed })
 	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
 		func(l *look) map[string]float64 { return words(l.auth) })
 	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
@@ -295,8 +296,8 @@ func (l *look) byTenant(value func(TenantStats) float64) map[string]float64 {
 	return values
 }
 
-func agesOf(stats *sse.Stats) Histogram {
-	h := Histogram{Buckets: stats.Ages[:], Sum: stats.AgeSum.Seconds()}
+func agesOf(stats *sse.Stats) count.Histogram {
+	h := count.Histogram{Buckets: stats.Ages[:], Sum: stats.AgeSum.Seconds()}
 	for i := range len(stats.Ages) - 1 {
 		h.Bounds = append(h.Bounds, sse.AgeBound(i).Seconds())
 	}

@@ -120,7 +120,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
 		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
 		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
-		Gone: func(what string) { log.lose(Kept(what)) }, Fault: func(what string) { b.watch.faults.add(BrokerFault(what), 1) },
+		Gone: func(what string) { log.lose(Kept(what)) }, Fault: func(what string) { b.watch.faults.Add(BrokerFault(what), 1) },
 		Beside: rooms.goesBeside, Behind: rooms.behind, Await: rooms.await,
 	}
 	if cfg.Prepare {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/count"
 	"realtimehub/internal/journal"
 )
 
@@ -22,8 +23,8 @@ type brokerLog struct {
 	sinks   []Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
-	gone    counts[Kept]
-	faults  counts[BrokerFault]
+	gone    count.Words[Kept]
+	faults  count.Words[BrokerFault]
 	logger  *slog.Logger
 
 	keyMu sync.Mutex
@@ -33,11 +34,11 @@ type brokerLog struct {
 }
 
 func newBrokerLog(disk int64, logger *slog.Logger) *brokerLog {
-	return &brokerLog{disk: disk, gone: newCounts(KeptHistory, KeptEpoch, KeptMembers), logger: logger}
+	return &brokerLog{disk: disk, gone: count.NewWords(KeptHistory, KeptEpoch, KeptMembers), logger: logger}
 }
 
 // lose counts that the broker has lost something, which was made anew.
-func (l *brokerLog) lose(what Kept) { l.gone.add(what, 1) }
+func (l *brokerLog) lose(what Kept) { l.gone.Add(what, 1) }
 
 // epochID is of one tenant and one life of the stream, the same for all hubs.
 func (l *brokerLog) epochID(tenant string) []byte { return epochIDOf(tenant, l.journal.Epoch()) }
@@ -437,6 +438,6 @@ func (l *brokerLog) Stats() LogStats {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
 	stats.CutTenant, stats.CutAll = l.journal.Cut()
-	stats.Gone, stats.Faults = l.gone.now(), l.faults.now()
+	stats.Gone, stats.Faults = l.gone.Now(), l.faults.Now()
 	return stats
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/count"
 	"realtimehub/internal/dialer"
 	"realtimehub/internal/journal"
 )
@@ -29,7 +30,7 @@ type brokerWatch struct {
 	over    chan error // has room for one: why the connection has ended, other than by us
 	ended   chan struct{}
 
-	faults          counts[BrokerFault]
+	faults          count.Words[BrokerFault]
 	closing         atomic.Bool // by us
 	refused         atomic.Pointer[error]
 	to              atomic.Pointer[destination]
@@ -57,7 +58,7 @@ func newBrokerWatch(access []nats.Option, logger *slog.Logger) *brokerWatch {
 	return &brokerWatch{
 		access: append(access, nats.Timeout(brokerDial)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
-		faults: newCounts(FaultHistory, FaultMembership, FaultRefused, FaultMoved, FaultOther),
+		faults: count.NewWords(FaultHistory, FaultMembership, FaultRefused, FaultMoved, FaultOther),
 		said:   rate.Sometimes{Interval: time.Second}, unreached: rate.Sometimes{Interval: 5 * time.Second},
 	}
 }
@@ -104,7 +105,7 @@ func (w *brokerWatch) away(err error) {
 func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
 		if errors.Is(err, refusal) {
-			w.faults.add(FaultRefused, 1)
+			w.faults.Add(FaultRefused, 1)
 			w.away(err)
 			return
 		}
@@ -113,7 +114,7 @@ func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error)
 		w.away(err)
 		return
 	}
-	w.faults.add(FaultOther, 1)
+	w.faults.Add(FaultOther, 1)
 	w.said.Do(func() {
 		subject := ""
 		if sub != nil {
@@ -185,7 +186,7 @@ func (w *brokerWatch) move() {
 			continue
 		}
 		w.logger.Warn("broker: the server can do nothing and another can: moving", "from", from, "to", name)
-		w.faults.add(FaultMoved, 1)
+		w.faults.Add(FaultMoved, 1)
 		if !slices.Contains(pool, url) { // who is cut off has had it forgotten
 			w.nc.SetServerPool(all)
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/fair"
+	"realtimehub/internal/sized"
 )
 
 // Status is a profile's presence, all its connections together.
@@ -56,17 +58,17 @@ type PresenceOf struct {
 //
 // Lock order: Presence.mu → Typists.mu.
 type Presence struct {
-	hub     *Hub           // static
-	typists *Typists       // static
-	cfg     PresenceConfig // static
-	frozen  func() bool    // static; says that others cannot be heard. nil: there are none
-	thaw    time.Time      // owned by tick: until then nothing is announced
-	ticked  time.Time      // owned by tick
-	telling series[string] // of tenants
+	hub     *Hub                // static
+	typists *Typists            // static
+	cfg     PresenceConfig      // static
+	frozen  func() bool         // static; says that others cannot be heard. nil: there are none
+	thaw    time.Time           // owned by tick: until then nothing is announced
+	ticked  time.Time           // owned by tick
+	telling fair.Series[string] // of tenants
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants table[string, *roll]
+	tenants sized.Table[string, *roll]
 	due     due.Queue[*profile]
 	dirty   []*profile // status may differ from what was announced
 	left    []*profile // offline since the last tick
@@ -76,7 +78,7 @@ type Presence struct {
 // roll is the presence of one tenant.
 type roll struct {
 	tenant   string
-	profiles table[ProfileRef, *profile]
+	profiles sized.Table[ProfileRef, *profile]
 	seen     list.List // of *profile: those who are offline, first who left first
 	count    map[Status]int
 }
@@ -137,16 +139,16 @@ func (p *Presence) Known(c *Connection) {
 }
 
 func (p *Presence) connectedLocked(c *Connection) *profile {
-	r, more := p.tenants.get(c.Tenant), int64(0)
+	r, more := p.tenants.Get(c.Tenant), int64(0)
 	if r == nil {
 		r = &roll{tenant: c.Tenant, count: map[Status]int{}}
-		p.tenants.set(c.Tenant, r)
-		more += rollBytes + textBytes(c.Tenant)
+		p.tenants.Put(c.Tenant, r)
+		more += rollBytes + sized.Text(c.Tenant)
 	}
-	who := r.profiles.get(c.Profile)
+	who := r.profiles.Get(c.Profile)
 	if who == nil {
 		who = &profile{roll: r, ref: c.Profile, status: Offline, announced: Offline}
-		r.profiles.set(c.Profile, who)
+		r.profiles.Put(c.Profile, who)
 		more += who.bytes()
 	}
 	if more > 0 {
@@ -162,12 +164,12 @@ func (p *Presence) connectedLocked(c *Connection) *profile {
 func (p *Presence) Forget(tenant string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.tenants.get(tenant)
+	r := p.tenants.Get(tenant)
 	if r == nil {
 		return
 	}
 	now := time.Now()
-	for _, who := range r.profiles.all() {
+	for _, who := range r.profiles.All() {
 		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.elsewhere }) {
 			continue
 		}
@@ -215,8 +217,8 @@ func (who *profile) leftBy(at time.Time) {
 }
 
 func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
-	if r := p.tenants.get(tenant); r != nil {
-		return r.profiles.get(ref)
+	if r := p.tenants.Get(tenant); r != nil {
+		return r.profiles.Get(ref)
 	}
 	return nil
 }
@@ -297,7 +299,7 @@ func (who *profile) bytes() int64 { return profileBytes + who.ref.bytes() }
 // rememberLocked keeps who has gone offline, for a time, in the place of those of its
 // tenant who left first where there is no room for more.
 func (p *Presence) rememberLocked(who *profile) {
-	if who.status != Offline || who.seen != nil || who.roll.profiles.get(who.ref) != who {
+	if who.status != Offline || who.seen != nil || who.roll.profiles.Get(who.ref) != who {
 		return
 	}
 	r, n := who.roll, who.bytes()+seenBytes
@@ -335,10 +337,10 @@ func (p *Presence) forgetLocked(who *profile) {
 func (p *Presence) dropLocked(who *profile) {
 	r, less := who.roll, who.bytes()
 	p.due.Set(who, time.Time{})
-	r.profiles.delete(who.ref)
-	if r.profiles.len() == 0 {
-		p.tenants.delete(r.tenant)
-		less += rollBytes + textBytes(r.tenant)
+	r.profiles.Delete(who.ref)
+	if r.profiles.Len() == 0 {
+		p.tenants.Delete(r.tenant)
+		less += rollBytes + sized.Text(r.tenant)
 	}
 	p.hub.quotas.State.Give(r.tenant, less)
 }
@@ -372,7 +374,7 @@ func (p *Presence) tick(now time.Time) {
 	}
 	for tenant, n := range p.advance(now) {
 		if p.cfg.Audience != AudienceNone {
-			p.telling.do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
+			p.telling.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
 		}
 	}
 	p.typists.tick(now)
@@ -475,8 +477,8 @@ func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileR
 func (p *Presence) All(tenant string, status Status, begin func(size int) (end func(), err error)) (list []ProfileRef, err error) {
 	p.mu.Lock()
 	size := 0
-	if r := p.tenants.get(tenant); r != nil {
-		size = r.profiles.len()
+	if r := p.tenants.Get(tenant); r != nil {
+		size = r.profiles.Len()
 	}
 	p.mu.Unlock()
 	end, err := begin(size)
@@ -485,8 +487,8 @@ func (p *Presence) All(tenant string, status Status, begin func(size int) (end f
 	}
 	defer end()
 	p.mu.Lock()
-	if r := p.tenants.get(tenant); r != nil {
-		for _, who := range r.profiles.all() {
+	if r := p.tenants.Get(tenant); r != nil {
+		for _, who := range r.profiles.All() {
 			if who.status.is(status) {
 				list = append(list, who.ref)
 			}

@@ -169,7 +169,7 @@ func TestFlapSendsNothing(t *testing.T) {
 func (w presenceWorld) typists() int {
 	w.Presence.typists.mu.Lock()
 	defer w.Presence.typists.mu.Unlock()
-	return w.Presence.typists.of.len()
+	return w.Presence.typists.of.Len()
 }
 
 func TestDigestPastBurst(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/fair"
 	"realtimehub/internal/quota"
 )
 
@@ -31,7 +32,7 @@ type proofs struct {
 	// Static.
 	perSecond float64 // that may fail, of a network; 0: any number
 	logger    *slog.Logger
-	turns     *turns[string]
+	turns     *fair.Semaphore[string]
 	places    *quota.Pool[string]
 	apart     *quota.Pool[string] // those that wait for others than each other
 	seed      maphash.Seed
@@ -49,7 +50,7 @@ type proofs struct {
 func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 	return &proofs{
 		perSecond: perSecond, logger: logger,
-		turns:  newTurns(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0)), // the rest is for what is proven
+		turns:  fair.NewSemaphore(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0)), // the rest is for what is proven
 		places: quota.New[string](proofPlaces, 1), apart: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
 		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
 	}
@@ -90,7 +91,7 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 		return 0
 	}
 	for {
-		if t.of.turns.take(ctx, t.from) != nil {
+		if t.of.turns.Acquire(ctx, t.from) != nil {
 			return time.Second // nobody is left to be told
 		}
 		var wait time.Duration
@@ -101,7 +102,7 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 			t.checked, t.entered = true, true
 			return 0
 		}
-		t.of.turns.give(t.from)
+		t.of.turns.Release(t.from)
 		if wait > proofPatience {
 			t.of.refused(t, wait)
 			return wait
@@ -121,7 +122,7 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 func (t *proof) leave() {
 	if t.entered {
 		t.entered = false
-		t.of.turns.give(t.from)
+		t.of.turns.Release(t.from)
 	}
 }
 

@@ -127,16 +127,16 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 			service.gate <- struct{}{}
 			synctest.Wait()
 		}
-		is.True(members.turns.pool().Refused() <= rooms+4*answers)
+		is.True(members.turns.Pool().Refused() <= rooms+4*answers)
 		leave()
 		synctest.Wait()
 		asked := answers + membershipConns/2
 		is.Equal(len(members.answers), asked)
-		is.Equal(members.turns.waiting("acme"), 0)
+		is.Equal(members.turns.Waiting("acme"), 0)
 		close(service.gate)
 		synctest.Wait()
 		is.Equal(service.questions(), asked)
-		is.Equal(members.turns.pool().Total(), int64(0))
+		is.Equal(members.turns.Pool().Total(), int64(0))
 		members.pruneLocked(time.Now().Add(2 * resolvedTTL))
 		is.Equal(state.Total(), int64(0))
 	})

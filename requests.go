@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/fair"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/sized"
 	"realtimehub/internal/strictjson"
 )
 
@@ -127,11 +129,11 @@ func crowded(r *http.Request) bool {
 
 // longHead is the memory that a request's head takes past the usual.
 func longHead(r *http.Request) int64 {
-	n := textBytes(r.RequestURI) - usualHead
+	n := sized.Text(r.RequestURI) - usualHead
 	for name, values := range r.Header {
-		n += headerBytes + textBytes(name)
+		n += headerBytes + sized.Text(name)
 		for _, value := range values {
-			n += valueBytes + textBytes(value)
+			n += valueBytes + sized.Text(value)
 		}
 	}
 	return max(0, n)
@@ -142,14 +144,14 @@ func longHead(r *http.Request) int64 {
 // that do not take long.
 const largeBody = 64 << 10
 
-var largeTurns = newTurns(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0))
+var largeTurns = fair.NewSemaphore(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0))
 
 // largeTurn waits for a tenant's turn, as long as ctx does; over is to be called.
 func largeTurn(ctx context.Context, tenant string) (over func(), err error) {
-	if err := largeTurns.take(ctx, tenant); err != nil {
+	if err := largeTurns.Acquire(ctx, tenant); err != nil {
 		return nil, err
 	}
-	return func() { largeTurns.give(tenant) }, nil
+	return func() { largeTurns.Release(tenant) }, nil
 }
 
 // bodyTurn is largeTurn for a body of so many bytes, if they are many.

@@ -91,7 +91,7 @@ func (r *replay) step() bool {
 	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
 		c.behind = nil
-		r.count.replayed.add(r.events)
+		r.count.replayed.Add(r.events)
 	}
 	t.mu.Unlock()
 	d.Flush()

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"realtimehub/internal/sized"
 )
 
 // ErrConflict: somebody else has changed the room at the same time.
@@ -71,17 +73,17 @@ type tenantRoom struct {
 // A profile and a room are kept once, however many belong together, and what all of it
 // takes is counted in bytes.
 type Rooms struct {
-	circles table[Room, *circle]
-	people  table[ProfileRef, *person]
-	bonds   table[pair, bond]
-	past    table[belonging, []span] // ended, and in reach of the history still
-	ended   int                      // stays in past
-	forgot  uint64                   // stays that ended up to this place may be lacking
-	cut     table[belonging, uint64] // and of these up to a later one
-	pruned  uint64                   // the place up to which stays may have been pruned
-	unsure  uint64                   // the place up to which who belonged where may be forgotten
-	of      uint64                   // the tag of the epoch that all these places are of; 0: of any
-	bytes   int64                    // of all but the tables
+	circles sized.Table[Room, *circle]
+	people  sized.Table[ProfileRef, *person]
+	bonds   sized.Table[pair, bond]
+	past    sized.Table[belonging, []span] // ended, and in reach of the history still
+	ended   int                            // stays in past
+	forgot  uint64                         // stays that ended up to this place may be lacking
+	cut     sized.Table[belonging, uint64] // and of these up to a later one
+	pruned  uint64                         // the place up to which stays may have been pruned
+	unsure  uint64                         // the place up to which who belonged where may be forgotten
+	of      uint64                         // the tag of the epoch that all these places are of; 0: of any
+	bytes   int64                          // of all but the tables
 }
 
 // circle is who belongs to one room: first those who are connected.
@@ -128,41 +130,41 @@ const (
 
 // Bytes is what all of it takes in memory.
 func (r *Rooms) Bytes() int64 {
-	return r.bytes + r.circles.bytes() + r.people.bytes() + r.bonds.bytes() + r.past.bytes() + r.cut.bytes()
+	return r.bytes + r.circles.Bytes() + r.people.Bytes() + r.bonds.Bytes() + r.past.Bytes() + r.cut.Bytes()
 }
 
 // JoinBytes is what it takes for profiles to join a room, at most.
 func (r *Rooms) JoinBytes(room Room, join []ProfileRef) (n int64) {
-	if r.circles.get(room) == nil {
-		n += circleBytes + r.circles.each() + textBytes(room.ID)
+	if r.circles.Get(room) == nil {
+		n += circleBytes + r.circles.Each() + sized.Text(room.ID)
 	}
 	for _, p := range join {
-		n += r.bonds.each() + 2*16
-		if r.people.get(p) == nil {
-			n += personBytes + r.people.each() + p.bytes()
+		n += r.bonds.Each() + 2*16
+		if r.people.Get(p) == nil {
+			n += personBytes + r.people.Each() + p.bytes()
 		}
 	}
 	return n
 }
 
 // Memberships is how many there are now.
-func (r *Rooms) Memberships() int { return r.bonds.len() }
+func (r *Rooms) Memberships() int { return r.bonds.Len() }
 
 // Empty says that nobody belongs anywhere, nor did.
-func (r *Rooms) Empty() bool { return r.bonds.len() == 0 && !r.Remembers() }
+func (r *Rooms) Empty() bool { return r.bonds.Len() == 0 && !r.Remembers() }
 
 // Remembers says whether anybody left who may still be asked for.
-func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.len() > 0 }
+func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.Len() > 0 }
 
 // Person is who belongs somewhere or is connected; nil where that is nobody.
-func (r *Rooms) Person(ref ProfileRef) *person { return r.people.get(ref) }
+func (r *Rooms) Person(ref ProfileRef) *person { return r.people.Get(ref) }
 
 // enter finds or makes a person.
 func (r *Rooms) enter(ref ProfileRef) *person {
-	p := r.people.get(ref)
+	p := r.people.Get(ref)
 	if p == nil {
 		p = &person{ref: ref}
-		r.people.set(ref, p)
+		r.people.Put(ref, p)
 		r.bytes += personBytes + ref.bytes()
 	}
 	return p
@@ -171,7 +173,7 @@ func (r *Rooms) enter(ref ProfileRef) *person {
 // leave forgets a person who belongs nowhere and has no connection.
 func (r *Rooms) leave(p *person) {
 	if len(p.conns) == 0 && len(p.circles) == 0 {
-		r.people.delete(p.ref)
+		r.people.Delete(p.ref)
 		r.bytes -= personBytes + p.ref.bytes()
 	}
 }
@@ -179,7 +181,7 @@ func (r *Rooms) leave(p *person) {
 // Connect adds a connection of a profile, and is the person.
 func (r *Rooms) Connect(ref ProfileRef, c *Connection) *person {
 	p := r.enter(ref)
-	push(&p.conns, c, &r.bytes)
+	sized.Push(&p.conns, c, &r.bytes)
 	if len(p.conns) == 1 {
 		for _, circle := range p.circles {
 			r.come(circle, p)
@@ -190,10 +192,10 @@ func (r *Rooms) Connect(ref ProfileRef, c *Connection) *person {
 
 // Disconnect takes a connection away.
 func (r *Rooms) Disconnect(ref ProfileRef, c *Connection) {
-	p := r.people.get(ref)
+	p := r.people.Get(ref)
 	if i := slices.Index(p.conns, c); i >= 0 {
 		copy(p.conns[i:], p.conns[i+1:]) // the oldest stays the first
-		pull(&p.conns, &r.bytes)
+		sized.Pull(&p.conns, &r.bytes)
 	}
 	if len(p.conns) == 0 {
 		for _, circle := range p.circles {
@@ -205,13 +207,13 @@ func (r *Rooms) Disconnect(ref ProfileRef, c *Connection) {
 
 // come has a member be one of those who are connected, and gone no longer.
 func (r *Rooms) come(c *circle, p *person) {
-	r.swap(c, int(r.bonds.get(pair{c, p}).inCircle), c.here)
+	r.swap(c, int(r.bonds.Get(pair{c, p}).inCircle), c.here)
 	c.here++
 }
 
 func (r *Rooms) gone(c *circle, p *person) {
 	c.here--
-	r.swap(c, int(r.bonds.get(pair{c, p}).inCircle), c.here)
+	r.swap(c, int(r.bonds.Get(pair{c, p}).inCircle), c.here)
 }
 
 func (r *Rooms) swap(c *circle, i, j int) {
@@ -220,16 +222,16 @@ func (r *Rooms) swap(c *circle, i, j int) {
 	}
 	c.members[i], c.members[j] = c.members[j], c.members[i]
 	for _, at := range []int{i, j} {
-		b := r.bonds.get(pair{c, c.members[at]})
+		b := r.bonds.Get(pair{c, c.members[at]})
 		b.inCircle = int32(at)
-		r.bonds.set(pair{c, c.members[at]}, b)
+		r.bonds.Put(pair{c, c.members[at]}, b)
 	}
 }
 
 // Here are the members of a room that are connected, in no order, for whom an event at a
 // place is: who has joined after it was told of early. size is how many it has in all.
 func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
-	c := r.circles.get(room)
+	c := r.circles.Get(room)
 	if c == nil {
 		return nil, 0
 	}
@@ -243,8 +245,8 @@ func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
 // belonged says whether a member was one at a place, or may have been.
 func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
 	key := belonging{p.ref, c.room}
-	return r.bonds.get(pair{c, p}).since < place || max(r.forgot, r.cut.get(key)) >= place ||
-		slices.ContainsFunc(r.past.get(key), func(s span) bool { return s.from < place && place <= s.until })
+	return r.bonds.Get(pair{c, p}).since < place || max(r.forgot, r.cut.Get(key)) >= place ||
+		slices.ContainsFunc(r.past.Get(key), func(s span) bool { return s.from < place && place <= s.until })
 }
 
 // Add makes p a member from a place on; false when it was one.
@@ -252,17 +254,17 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 	if r.Has(room, ref) {
 		return false
 	}
-	c, p := r.circles.get(room), r.enter(ref)
+	c, p := r.circles.Get(room), r.enter(ref)
 	if c == nil {
 		c = &circle{room: room}
-		r.circles.set(room, c)
-		r.bytes += circleBytes + textBytes(room.ID)
+		r.circles.Put(room, c)
+		r.bytes += circleBytes + sized.Text(room.ID)
 	}
 	c.joined = max(c.joined, at)
-	r.bonds.set(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
+	r.bonds.Put(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
 	r.moved(p)
-	push(&c.members, p, &r.bytes)
-	push(&p.circles, c, &r.bytes)
+	sized.Push(&c.members, p, &r.bytes)
+	sized.Push(&p.circles, c, &r.bytes)
 	if len(p.conns) > 0 {
 		r.come(c, p)
 	}
@@ -271,8 +273,8 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 
 // Remove ends p's membership at a place; false when there was none.
 func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
-	c, p := r.circles.get(room), r.people.get(ref)
-	b, ok := r.bonds.find(pair{c, p})
+	c, p := r.circles.Get(room), r.people.Get(ref)
+	b, ok := r.bonds.Find(pair{c, p})
 	if !ok {
 		return false
 	}
@@ -286,20 +288,20 @@ func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
 	if len(p.conns) > 0 {
 		r.gone(c, p)
 	}
-	r.swap(c, int(r.bonds.get(pair{c, p}).inCircle), len(c.members)-1)
-	pull(&c.members, &r.bytes)
+	r.swap(c, int(r.bonds.Get(pair{c, p}).inCircle), len(c.members)-1)
+	sized.Pull(&c.members, &r.bytes)
 	end := len(p.circles) - 1
 	if last := p.circles[end]; last != c {
-		moved := r.bonds.get(pair{last, p})
+		moved := r.bonds.Get(pair{last, p})
 		moved.inPerson = b.inPerson
-		r.bonds.set(pair{last, p}, moved)
+		r.bonds.Put(pair{last, p}, moved)
 		p.circles[b.inPerson] = last
 	}
-	pull(&p.circles, &r.bytes)
-	r.bonds.delete(pair{c, p})
+	sized.Pull(&p.circles, &r.bytes)
+	r.bonds.Delete(pair{c, p})
 	if len(c.members) == 0 {
-		r.circles.delete(c.room)
-		r.bytes -= circleBytes + textBytes(c.room.ID)
+		r.circles.Delete(c.room)
+		r.bytes -= circleBytes + sized.Text(c.room.ID)
 	}
 	r.leave(p)
 	return true
@@ -307,24 +309,24 @@ func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
 
 // remember adds ended stays of one profile in one room.
 func (r *Rooms) remember(key belonging, ended []span) {
-	stays := r.past.get(key)
+	stays := r.past.Get(key)
 	if stays == nil {
 		r.bytes += key.bytes()
 	}
 	r.bytes += spanBytes * int64(len(ended))
 	r.ended += len(ended)
-	r.past.set(key, append(stays, ended...))
+	r.past.Put(key, append(stays, ended...))
 }
 
 // forget drops the first n stays of one profile in one room.
 func (r *Rooms) forget(key belonging, n int) {
-	stays := r.past.get(key)
+	stays := r.past.Get(key)
 	r.ended -= n
 	r.bytes -= spanBytes * int64(n)
 	if n < len(stays) {
-		r.past.set(key, slices.Clone(stays[n:]))
+		r.past.Put(key, slices.Clone(stays[n:]))
 	} else if stays != nil {
-		r.past.delete(key)
+		r.past.Delete(key)
 		r.bytes -= key.bytes()
 	}
 }
@@ -332,46 +334,46 @@ func (r *Rooms) forget(key belonging, n int) {
 // spanBytes is of one in a list that grows.
 const spanBytes = 2 * 16
 
-func (b belonging) bytes() int64 { return b.profile.bytes() + textBytes(b.room.ID) }
+func (b belonging) bytes() int64 { return b.profile.bytes() + sized.Text(b.room.ID) }
 
 // ForgetPast forgets all stays that have ended: who resumes from before the last of their
 // ends is told of a gap. It says whether there were any.
 func (r *Rooms) ForgetPast() bool {
-	if r.ended+r.cut.len() == 0 {
+	if r.ended+r.cut.Len() == 0 {
 		return false
 	}
-	for key, stays := range r.past.all() {
+	for key, stays := range r.past.All() {
 		r.bytes -= spanBytes*int64(len(stays)) + key.bytes()
 		r.forgot = max(r.forgot, stays[len(stays)-1].until)
 	}
-	for key, place := range r.cut.all() {
+	for key, place := range r.cut.All() {
 		r.bytes -= key.bytes()
 		r.forgot = max(r.forgot, place)
 	}
-	r.past, r.ended, r.cut = table[belonging, []span]{}, 0, table[belonging, uint64]{}
+	r.past, r.ended, r.cut = sized.Table[belonging, []span]{}, 0, sized.Table[belonging, uint64]{}
 	return true
 }
 
 // cutShort notes up to which place a profile's stays in a room may be lacking; 0: they
 // are not.
 func (r *Rooms) cutShort(key belonging, place uint64) {
-	_, was := r.cut.find(key)
+	_, was := r.cut.Find(key)
 	switch {
 	case place == 0 && was:
-		r.cut.delete(key)
+		r.cut.Delete(key)
 		r.bytes -= key.bytes()
 	case place > 0:
 		if !was {
 			r.bytes += key.bytes()
 		}
-		r.cut.set(key, place)
+		r.cut.Put(key, place)
 	}
 }
 
 // Belonging is what is known of p in a room.
 func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
-	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.get(belonging{p, room}))}
-	for _, s := range r.past.get(belonging{p, room}) {
+	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.Get(belonging{p, room}))}
+	for _, s := range r.past.Get(belonging{p, room}) {
 		b.Stays = append(b.Stays, Stay{room, s.from, s.until})
 	}
 	if bond, ok := r.bond(room, p); ok {
@@ -394,10 +396,10 @@ func (r *Rooms) Set(room Room, b Belonging) {
 		r.Add(room, b.Profile, from)
 	}
 	key := belonging{b.Profile, room}
-	if p := r.people.get(b.Profile); p != nil {
+	if p := r.people.Get(b.Profile); p != nil {
 		r.moved(p)
 	}
-	r.forget(key, len(r.past.get(key)))
+	r.forget(key, len(r.past.Get(key)))
 	r.cutShort(key, b.Forgot)
 	if len(past) > 0 && r.ended+len(past) > maxPast {
 		r.forgot = max(r.forgot, past[len(past)-1].Until)
@@ -418,12 +420,12 @@ func (r *Rooms) Restart(of Epoch) {
 	}
 	r.of = of.tag
 	r.ForgetPast()
-	for p, b := range r.bonds.all() {
+	for p, b := range r.bonds.All() {
 		b.since = 0
-		r.bonds.set(p, b)
+		r.bonds.Put(p, b)
 		r.moved(p.person)
 	}
-	for _, c := range r.circles.all() {
+	for _, c := range r.circles.All() {
 		c.joined = 0
 	}
 	r.forgot, r.pruned, r.unsure = 0, 0, 0
@@ -432,7 +434,7 @@ func (r *Rooms) Restart(of Epoch) {
 // Clear forgets who belongs where, and did.
 func (r *Rooms) Clear() {
 	r.ForgetPast()
-	for _, c := range r.circles.all() {
+	for _, c := range r.circles.All() {
 		for len(c.members) > 0 {
 			r.Remove(c.room, c.members[len(c.members)-1].ref, 0) // leaves no stay behind
 		}
@@ -443,9 +445,9 @@ func (r *Rooms) Clear() {
 // rooms that it has left and returned to.
 func (r *Rooms) Forgotten(ref ProfileRef) uint64 {
 	place := r.forgot
-	if r.cut.len() > 0 {
+	if r.cut.Len() > 0 {
 		for _, c := range r.circlesOf(ref) {
-			place = max(place, r.cut.get(belonging{ref, c.room}))
+			place = max(place, r.cut.Get(belonging{ref, c.room}))
 		}
 	}
 	return place
@@ -457,13 +459,13 @@ func (r *Rooms) Prune(oldest uint64) {
 	if r.forgot <= oldest {
 		r.pruned, r.forgot = max(r.pruned, r.forgot), 0
 	}
-	for key, place := range r.cut.all() {
+	for key, place := range r.cut.All() {
 		if place <= oldest {
 			r.pruned = max(r.pruned, place)
 			r.cutShort(key, 0)
 		}
 	}
-	for key, stays := range r.past.all() {
+	for key, stays := range r.past.All() {
 		n := 0
 		for n < len(stays) && stays[n].until <= oldest {
 			n++
@@ -491,7 +493,7 @@ const stayBytes = 48
 
 // known is Stays, found once of who is in many rooms.
 func (r *Rooms) known(ref ProfileRef) []Stay {
-	p := r.people.get(ref)
+	p := r.people.Get(ref)
 	if p == nil || len(p.circles) < manyRooms {
 		return r.Stays(ref)
 	}
@@ -512,17 +514,17 @@ func (r *Rooms) moved(p *person) {
 func (r *Rooms) Stays(ref ProfileRef) (stays []Stay) {
 	for _, c := range r.circlesOf(ref) {
 		if r.ended > 0 {
-			for _, s := range r.past.get(belonging{ref, c.room}) {
+			for _, s := range r.past.Get(belonging{ref, c.room}) {
 				stays = append(stays, Stay{c.room, s.from, s.until})
 			}
 		}
-		stays = append(stays, Stay{c.room, r.bonds.get(pair{c, r.people.get(ref)}).since, math.MaxUint64})
+		stays = append(stays, Stay{c.room, r.bonds.Get(pair{c, r.people.Get(ref)}).since, math.MaxUint64})
 	}
 	return stays
 }
 
 func (r *Rooms) circlesOf(ref ProfileRef) []*circle {
-	if p := r.people.get(ref); p != nil {
+	if p := r.people.Get(ref); p != nil {
 		return p.circles
 	}
 	return nil
@@ -547,11 +549,11 @@ func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRe
 }
 
 func (r *Rooms) bond(room Room, p ProfileRef) (bond, bool) {
-	c := r.circles.get(room)
+	c := r.circles.Get(room)
 	if c == nil {
 		return bond{}, false
 	}
-	b, ok := r.bonds.find(pair{c, r.people.get(p)})
+	b, ok := r.bonds.Find(pair{c, r.people.Get(p)})
 	return b, ok
 }
 
@@ -570,7 +572,7 @@ func (r *Rooms) Len(room Room) int {
 // Members are the room's, in no order.
 func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
 	return func(yield func(ProfileRef) bool) {
-		if c := r.circles.get(room); c != nil {
+		if c := r.circles.Get(room); c != nil {
 			for _, p := range c.members {
 				if !yield(p.ref) {
 					return
@@ -582,7 +584,7 @@ func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
 
 // Share says whether two profiles have a room in common.
 func (r *Rooms) Share(a, b ProfileRef) bool {
-	one, other := r.people.get(a), r.people.get(b)
+	one, other := r.people.Get(a), r.people.Get(b)
 	if one == nil || other == nil {
 		return false
 	}
@@ -590,7 +592,7 @@ func (r *Rooms) Share(a, b ProfileRef) bool {
 		one, other = other, one
 	}
 	return slices.ContainsFunc(one.circles, func(c *circle) bool {
-		_, both := r.bonds.find(pair{c, other})
+		_, both := r.bonds.Find(pair{c, other})
 		return both
 	})
 }

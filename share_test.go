@@ -234,7 +234,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	presence.tick(time.Now().Add(seenTTL))
 	is.Equal(quotas.State.Total(), int64(0))
 	is.Equal(quotas.Seen.Total(), int64(0))
-	is.Equal(presence.tenants.len(), 0)
+	is.Equal(presence.tenants.Len(), 0)
 	is.NoErr(hub.Engine().Close(t.Context()))
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"realtimehub/internal/sized"
 )
 
 // Errors of a Log: they say why a place in the history is not where a reader may
@@ -130,7 +132,7 @@ const (
 )
 
 // Size is the memory that a stored entry takes, in bytes, but for its places in lists.
-func (e *Entry) Size() int64 { return entryBytes + blockBytes(cap(e.Envelope)) + e.Event.weight() }
+func (e *Entry) Size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.weight() }
 
 // storedSize is what those entries take that are to be stored.
 func storedSize(entries []*Entry) (bytes int64) {

@@ -14,6 +14,9 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/count"
+	"realtimehub/internal/fair"
+	"realtimehub/internal/pace"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sse"
 )
@@ -43,15 +46,15 @@ type streams struct {
 	directory
 	overload
 	away      turnedAway
-	opening   *turns[string] // of tenants, by Connect
+	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
 	count     *hubCounts
 	turnedOff rate.Sometimes
 	crowded   sync.Once
-	cuts      counts[CloseReason] // that no log line has told of
-	cutting   paced
+	cuts      count.Words[CloseReason] // that no log line has told of
+	cutting   pace.Reporter
 	relief    struct{ shed, cut, owed atomic.Int64 } // likewise, but for owed
-	relieving paced
+	relieving pace.Reporter
 
 	drained chan struct{} // closed by Refuse
 	endOnce sync.Once
@@ -62,15 +65,15 @@ func (x *streams) start(cfg sse.Config) {
 	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
-	x.cuts = newCounts(CloseSlow, CloseNoisy)
-	x.cutting.say = func() {
+	x.cuts = count.NewWords(CloseSlow, CloseNoisy)
+	x.cutting.Say = func() {
 		for reason, n := range x.cuts {
 			if n := n.Swap(0); n > 0 {
 				x.logger.Warn("streams cut", "reason", string(reason), "streams", n)
 			}
 		}
 	}
-	x.relieving.say = func() {
+	x.relieving.Say = func() {
 		x.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
 			"shed", x.relief.shed.Swap(0), "cut", x.relief.cut.Swap(0), "owed", x.relief.owed.Load())
 	}
@@ -83,14 +86,14 @@ func (x *streams) start(cfg sse.Config) {
 }
 
 // openAtOnce is how many streams are opened at a time, of one tenant half of them.
-func (x *streams) openAtOnce(n int) { x.opening = newTurns(quota.New[string](int64(n), 1)) }
+func (x *streams) openAtOnce(n int) { x.opening = fair.NewSemaphore(quota.New[string](int64(n), 1)) }
 
 // relieved is the engine's word of what it took to keep to the memory budget.
 func (x *streams) relieved(r sse.Relief) {
 	x.relief.shed.Add(int64(r.Shed))
 	x.relief.cut.Add(int64(r.Cut))
 	x.relief.owed.Store(r.Owed)
-	x.relieving.tell()
+	x.relieving.Tell()
 }
 
 // Observe names who is told of connections.
@@ -145,10 +148,10 @@ func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, err
 	if x.Overloaded() {
 		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
 	}
-	if err := x.opening.take(ctx, s.Tenant); err != nil {
+	if err := x.opening.Acquire(ctx, s.Tenant); err != nil {
 		return nil, err
 	}
-	defer x.opening.give(s.Tenant)
+	defer x.opening.Release(s.Tenant)
 	c, err := x.connect(ctx, s)
 	switch {
 	case err == nil:
@@ -162,7 +165,7 @@ func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, err
 // TurnAway counts a stream that is not taken, and returns err.
 func (x *streams) TurnAway(tenant string, err error) error {
 	why := Turned(err)
-	x.count.refused.add(why, 1)
+	x.count.refused.Add(why, 1)
 	if why == CloseDrain {
 		return err
 	}
@@ -312,7 +315,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	case from.Epoch == (Epoch{}):
 		resume, from = ResumeFresh, t.head
 	}
-	x.count.connects.add(resume, 1)
+	x.count.connects.Add(resume, 1)
 	c.place = from.Seq
 	var d sse.Delivery
 	d.Send(c.Stream, x.ready(c, resume, from))
@@ -325,14 +328,14 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 		c.behind = &behind{shed: x.shed, count: x.count, forgot: t.rooms.Forgotten(c.Profile)}
 		in = t
 	case resume != ResumeFresh:
-		x.count.replayed.add(0)
+		x.count.replayed.Add(0)
 	}
 	return in, replaced
 }
 
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
 func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
-	x.count.closes.add(reason, 1)
+	x.count.closes.Add(reason, 1)
 	t.removeLocked(c)
 	x.expiry.set(c, time.Time{})
 	x.drop(c)
@@ -473,8 +476,8 @@ func (x *streams) ended(c *Connection, why error) {
 		reason = CloseNoisy
 	}
 	if reason == CloseSlow || reason == CloseNoisy {
-		x.cuts.add(reason, 1) // remove logs each at debug
-		x.cutting.tell()
+		x.cuts.Add(reason, 1) // remove logs each at debug
+		x.cutting.Tell()
 	}
 	x.removeIf(c, reason, nil)
 }

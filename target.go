@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/sized"
 	"realtimehub/internal/strictjson"
 )
 
@@ -45,7 +46,7 @@ func (p ProfileRef) check() error {
 }
 
 // bytes is what the names take in memory.
-func (p ProfileRef) bytes() int64 { return textBytes(p.Type) + textBytes(p.ID) }
+func (p ProfileRef) bytes() int64 { return sized.Text(p.Type) + sized.Text(p.ID) }
 
 // tenantProfile is a profile and whose it is: others may have one of the same name.
 type tenantProfile struct {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
 
@@ -30,7 +31,7 @@ type tenant struct {
 	conns     []*Connection      // in no order; a connection knows its index
 	coming    int                // that are admitted, and not yet among conns
 	readers   int                // who wait for what other hubs know of it
-	watchers  table[ProfileRef, *watched]
+	watchers  sized.Table[ProfileRef, *watched]
 	forgotten bool  // no longer among the tenants
 	bytes     int64 // of what is kept here, but for rooms and the tables
 	charged   int64 // so much of its share of memory is taken
@@ -49,7 +50,7 @@ const tenantBytes = 1024
 const resolvedBytes = 48 + 2*41
 
 // keptLocked is how many bytes of memory the tenant takes.
-func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.bytes() }
+func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.Bytes() }
 
 // settleLocked has as much of the tenant's share taken as is kept: of what is there
 // already nobody asks whether there is room.
@@ -136,8 +137,8 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 				last.watch[i].index = w.index
 			}
 		}
-		if pull(&w.by, &t.bytes); len(w.by) == 0 {
-			t.watchers.delete(w.ref)
+		if sized.Pull(&w.by, &t.bytes); len(w.by) == 0 {
+			t.watchers.Delete(w.ref)
 			t.bytes -= watchedBytes + w.ref.bytes()
 		}
 	}
@@ -146,21 +147,21 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 		c.watch = make([]watching, 0, len(watch))
 	}
 	for _, p := range watch {
-		w := t.watchers.get(p)
+		w := t.watchers.Get(p)
 		if w == nil {
 			w = &watched{ref: p}
-			t.watchers.set(p, w)
+			t.watchers.Put(p, w)
 			t.bytes += watchedBytes + p.bytes()
 		}
 		c.watch = append(c.watch, watching{w, int32(len(w.by))})
-		push(&w.by, c, &t.bytes)
+		sized.Push(&w.by, c, &t.bytes)
 	}
 }
 
 // unwatchedLocked is what a watch list takes that nobody has part in yet.
 func (t *tenant) unwatchedLocked(watch []ProfileRef) (n int64) {
 	for _, p := range watch {
-		if t.watchers.get(p) == nil {
+		if t.watchers.Get(p) == nil {
 			n += watchedBytes + watchedPlace + p.bytes()
 		}
 	}
@@ -177,7 +178,7 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 	if r == nil {
 		r = &resolved{}
 		t.resolved[room] = r
-		t.bytes += resolvedBytes + textBytes(room.ID)
+		t.bytes += resolvedBytes + sized.Text(room.ID)
 	}
 	if r.roster != roster && (r.roster == nil || roster.asked >= r.roster.asked) {
 		r.roster = roster
@@ -191,7 +192,7 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 func (t *tenant) unresolveLocked(room Room) {
 	t.setMembersLocked(room, nil)
 	delete(t.resolved, room)
-	t.bytes -= resolvedBytes + textBytes(room.ID)
+	t.bytes -= resolvedBytes + sized.Text(room.ID)
 	t.rooms.Unsure(t.head.Seq)
 }
 
@@ -343,7 +344,7 @@ func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, 
 
 // watching are the connections that watch a profile.
 func (t *tenant) watching(p ProfileRef) []*Connection {
-	if w := t.watchers.get(p); w != nil {
+	if w := t.watchers.Get(p); w != nil {
 		return w.by
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/sized"
 )
 
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
@@ -31,8 +32,8 @@ type Typists struct {
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	of      table[tenantProfile, *table[string, *typist]] // by conversation
-	turn    uint64                                        // of the latest call
+	of      sized.Table[tenantProfile, *sized.Table[string, *typist]] // by conversation
+	turn    uint64                                                    // of the latest call
 	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
@@ -97,7 +98,7 @@ func (x *Typists) Heard(tenant string, ref ProfileRef, conversation string, star
 const typistBytes = 176 + 2*57 + 48 + 8*25 + 2*16
 
 func (t *typist) bytes() int64 {
-	return typistBytes + t.who.profile.bytes() + textBytes(t.conversation)
+	return typistBytes + t.who.profile.bytes() + sized.Text(t.conversation)
 }
 
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
@@ -111,12 +112,12 @@ func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *t
 		if err := x.hub.quotas.Keep(who, t.bytes(), ours); err != nil {
 			return nil, 0, err
 		}
-		theirs := x.of.get(who)
+		theirs := x.of.Get(who)
 		if theirs == nil {
-			theirs = &table[string, *typist]{}
-			x.of.set(who, theirs)
+			theirs = &sized.Table[string, *typist]{}
+			x.of.Put(who, theirs)
 		}
-		theirs.set(conversation, t)
+		theirs.Put(conversation, t)
 	}
 	t.calls++
 	x.turn++
@@ -125,8 +126,8 @@ func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *t
 
 // findLocked is who types where, nil where nobody does.
 func (x *Typists) findLocked(who tenantProfile, conversation string) *typist {
-	if theirs := x.of.get(who); theirs != nil {
-		return theirs.get(conversation)
+	if theirs := x.of.Get(who); theirs != nil {
+		return theirs.Get(conversation)
 	}
 	return nil
 }
@@ -143,9 +144,9 @@ func (x *Typists) forgetLocked(t *typist) {
 	if t.calls > 0 || t.telling || t.types || t.told || x.findLocked(t.who, t.conversation) != t {
 		return
 	}
-	theirs := x.of.get(t.who)
-	if theirs.delete(t.conversation); theirs.len() == 0 {
-		x.of.delete(t.who)
+	theirs := x.of.Get(t.who)
+	if theirs.Delete(t.conversation); theirs.Len() == 0 {
+		x.of.Delete(t.who)
 	}
 	x.hub.quotas.Drop(t.who, t.bytes())
 }
@@ -178,8 +179,8 @@ func (x *Typists) stopLocked(t *typist) {
 func (x *Typists) left(who tenantProfile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if theirs := x.of.get(who); theirs != nil {
-		for _, t := range theirs.all() {
+	if theirs := x.of.Get(who); theirs != nil {
+		for _, t := range theirs.All() {
 			x.stopLocked(t)
 			x.stopped = append(x.stopped, t)
 		}

@@ -1,15 +1,19 @@
 package main
 
-import "github.com/google/uuid"
+import (
+	"github.com/google/uuid"
 
-func (r Room) bytes() int64 { return textBytes(string(r.Kind)) + textBytes(r.ID) }
+	"realtimehub/internal/sized"
+)
+
+func (r Room) bytes() int64 { return sized.Text(string(r.Kind)) + sized.Text(r.ID) }
 
 // weight is the memory that what a target is made of takes.
 func (t *Target) weight() int64 {
-	n := textBytes(string(t.Kind)) + textBytes(t.ConversationID) + textBytes(t.GroupID) + textBytes(t.ConnectionID) +
-		blockBytes(cap(t.ExcludeConnections)*len(uuid.UUID{}))
+	n := sized.Text(string(t.Kind)) + sized.Text(t.ConversationID) + sized.Text(t.GroupID) + sized.Text(t.ConnectionID) +
+		sized.Block(cap(t.ExcludeConnections)*len(uuid.UUID{}))
 	for _, profiles := range [][]ProfileRef{t.Profiles, t.ExcludeProfiles} {
-		n += blockBytes(cap(profiles) * refBytes)
+		n += sized.Block(cap(profiles) * refBytes)
 		for _, p := range profiles {
 			n += p.bytes()
 		}
@@ -23,5 +27,5 @@ const refBytes = 32
 // weight is the memory that what an event is made of takes, but for its payload, which
 // is part of its envelope.
 func (e *Event) weight() int64 {
-	return textBytes(e.ID) + textBytes(e.TenantID) + textBytes(e.Type) + textBytes(e.CorrelationID) + textBytes(e.TraceParent) + e.Target.weight()
+	return sized.Text(e.ID) + sized.Text(e.TenantID) + sized.Text(e.Type) + sized.Text(e.CorrelationID) + sized.Text(e.TraceParent) + e.Target.weight()
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/sized"
 )
 
 // shapes makes events of every shape at random, as publishers write them.
@@ -307,12 +309,12 @@ func TestQueueGivesMemoryBack(t *testing.T) {
 	is.Equal(q.places(), 0)
 }
 
-// blockBytes is never less than what Go takes, and not much more.
+// sized.Block is never less than what Go takes, and not much more.
 func TestBlock(t *testing.T) {
 	is := is.New(t)
 	for _, n := range []int{0, 1, 16, 17, 100, 256, 257, 1025, 4097, 8193, 20_481, 32_768, 32_769, 100_000} {
 		took := int64(cap(append([]byte(nil), make([]byte, n)...))) // rounded up to what it takes
-		is.True(float64(blockBytes(n)) >= 0.94*float64(took))
-		is.True(float64(blockBytes(n)) <= 1.13*float64(took)+16)
+		is.True(float64(sized.Block(n)) >= 0.94*float64(took))
+		is.True(float64(sized.Block(n)) <= 1.13*float64(took)+16)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package fair
 
 import (
 	"context"
@@ -16,12 +16,12 @@ import (
 func TestTurnsAreFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		turns := newTurns(quota.New[string](1, 0))
-		is.NoErr(turns.take(t.Context(), "first"))
+		turns := NewSemaphore(quota.New[string](1, 0))
+		is.NoErr(turns.Acquire(t.Context(), "first"))
 		var order []string
 		wait := func(ctx context.Context, who, name string) {
 			go func() {
-				if turns.take(ctx, who) == nil {
+				if turns.Acquire(ctx, who) == nil {
 					order = append(order, name) // one at a time
 				}
 			}()
@@ -37,11 +37,11 @@ func TestTurnsAreFair(t *testing.T) {
 		leave()
 		synctest.Wait()
 		for _, who := range []string{"first", "greedy", "other", "greedy", "greedy"} {
-			turns.give(who)
+			turns.Release(who)
 			synctest.Wait()
 		}
 		is.Equal(order, []string{"greedy 0", "other", "greedy 1", "greedy 2", "greedy 3"})
-		turns.give("greedy")
+		turns.Release("greedy")
 		is.Equal(turns.places.Total(), int64(0))
 		is.Equal(len(turns.lines)+turns.order.Len(), 0)
 	})
@@ -52,12 +52,12 @@ func TestTurnsAreFair(t *testing.T) {
 func TestTurnsHaveAPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		turns := newTurns(quota.New[string](8, 1))
+		turns := NewSemaphore(quota.New[string](8, 1))
 		in := map[string]int{}
 		for _, who := range []string{"greedy", "other", "third"} {
 			for range 100 {
 				go func() {
-					if turns.take(t.Context(), who) == nil {
+					if turns.Acquire(t.Context(), who) == nil {
 						in[who]++ // one at a time
 					}
 				}()
@@ -65,13 +65,13 @@ func TestTurnsHaveAPart(t *testing.T) {
 			}
 		}
 		is.Equal(in, map[string]int{"greedy": 4, "other": 2, "third": 1})
-		turns.give("greedy")
-		turns.give("greedy")
+		turns.Release("greedy")
+		turns.Release("greedy")
 		synctest.Wait()
 		is.Equal(in, map[string]int{"greedy": 4, "other": 2, "third": 2}) // who has least
 		tries := turns.places.Refused()
 		for range 90 {
-			turns.give("other")
+			turns.Release("other")
 			synctest.Wait()
 		}
 		is.True(turns.places.Refused()-tries <= 90*6) // few for each, however many wait
@@ -83,14 +83,14 @@ func TestTurnsHaveAPart(t *testing.T) {
 func TestASeriesIsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		var s series[string]
+		var s Series[string]
 		var done []int
 		busy := make(chan struct{})
-		s.do("busy", func() { <-busy })
+		s.Do("busy", func() { <-busy })
 		for i := range 3 {
-			s.do("busy", func() { done = append(done, i) })
+			s.Do("busy", func() { done = append(done, i) })
 		}
-		s.do("other", func() { done = append(done, -1) })
+		s.Do("other", func() { done = append(done, -1) })
 		synctest.Wait()
 		is.Equal(done, []int{-1})
 		close(busy)

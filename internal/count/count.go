@@ -1,30 +1,30 @@
-package main
+package count
 
 import (
 	"slices"
 	"sync/atomic"
 )
 
-// counts is how often each word of a closed set has occurred. What is counted by a
+// Words is how often each word of a closed set has occurred. What is counted by a
 // user's own word would grow with them: a word that is not of the set is not counted.
-type counts[K comparable] map[K]*atomic.Int64
+type Words[K comparable] map[K]*atomic.Int64
 
-func newCounts[K comparable](words ...K) counts[K] {
-	c := counts[K]{}
+func NewWords[K comparable](words ...K) Words[K] {
+	c := Words[K]{}
 	for _, word := range words {
 		c[word] = new(atomic.Int64)
 	}
 	return c
 }
 
-func (c counts[K]) add(word K, n int) {
+func (c Words[K]) Add(word K, n int) {
 	if count := c[word]; count != nil && n != 0 {
 		count.Add(int64(n))
 	}
 }
 
-// now is what was counted, of each word.
-func (c counts[K]) now() map[K]int64 {
+// Now is what was counted, of each word.
+func (c Words[K]) Now() map[K]int64 {
 	now := make(map[K]int64, len(c))
 	for word, count := range c {
 		now[word] = count.Load()
@@ -32,18 +32,18 @@ func (c counts[K]) now() map[K]int64 {
 	return now
 }
 
-// sizes is how often something had which size.
-type sizes struct {
+// Sizes is how often something had which size.
+type Sizes struct {
 	bounds  []int // static, rising
 	buckets []atomic.Int64
 	sum     atomic.Int64
 }
 
-func newSizes(bounds ...int) *sizes {
-	return &sizes{bounds: bounds, buckets: make([]atomic.Int64, len(bounds)+1)}
+func NewSizes(bounds ...int) *Sizes {
+	return &Sizes{bounds: bounds, buckets: make([]atomic.Int64, len(bounds)+1)}
 }
 
-func (s *sizes) add(n int) {
+func (s *Sizes) Add(n int) {
 	at, _ := slices.BinarySearch(s.bounds, n)
 	s.buckets[at].Add(1)
 	s.sum.Add(int64(n))
@@ -57,7 +57,7 @@ type Histogram struct {
 	Sum     float64
 }
 
-func (s *sizes) now() Histogram {
+func (s *Sizes) Now() Histogram {
 	h := Histogram{Sum: float64(s.sum.Load())}
 	for i := range s.buckets {
 		h.Buckets = append(h.Buckets, s.buckets[i].Load())

@@ -1,20 +1,20 @@
-package main
+package pace
 
 import (
 	"sync"
 	"time"
 )
 
-// seldom says when to log what may go on and on: once a second.
-type seldom struct {
+// Counter says when to log what may go on and on: once a second.
+type Counter struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	told  time.Time
 	times int // since
 }
 
-// due counts one more, and says whether to log it now, as one of so many.
-func (s *seldom) due(now time.Time) (times int, due bool) {
+// Due counts one more, and says whether to log it now, as one of so many.
+func (s *Counter) Due(now time.Time) (times int, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.times++
@@ -25,34 +25,34 @@ func (s *seldom) due(now time.Time) (times int, due bool) {
 	return times, true
 }
 
-// paced tells of what may happen often, by number: at once, then once a second.
-type paced struct {
-	say func() // static: what has happened since it was called
+// Reporter tells of what may happen often, by number: at once, then once a second.
+type Reporter struct {
+	Say func() // static: what has happened since it was called
 
 	mu sync.Mutex
 	// Guarded by mu.
 	resting, due bool
 }
 
-// tell says that something has happened.
-func (p *paced) tell() {
+// Tell says that something has happened.
+func (p *Reporter) Tell() {
 	p.mu.Lock()
 	p.due = p.resting
 	first := !p.resting
 	p.resting = true
 	p.mu.Unlock()
 	if first {
-		p.say()
+		p.Say()
 		time.AfterFunc(time.Second, p.rested)
 	}
 }
 
-func (p *paced) rested() {
+func (p *Reporter) rested() {
 	p.mu.Lock()
 	p.resting = false
 	due := p.due
 	p.mu.Unlock()
 	if due {
-		p.tell()
+		p.Tell()
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package reread
 
 import (
 	"log/slog"
@@ -11,9 +11,9 @@ import (
 // rereadEvery is how often at most files are looked at.
 const rereadEvery = time.Second
 
-// rereading are files that are read again when they change, so that what is renewed needs
+// File are files that are read again when they change, so that what is renewed needs
 // no restart. While they cannot be read, what was read last serves.
-type rereading[T any] struct {
+type File[T any] struct {
 	// Static.
 	what   string // for the log
 	paths  []string
@@ -28,15 +28,15 @@ type rereading[T any] struct {
 	failure string // the last, which the log has told; empty: none
 }
 
-// openRereading reads files for the first time; an error is read's.
-func openRereading[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*rereading[T], error) {
-	w := &rereading[T]{what: what, paths: paths, read: read, logger: logger}
+// Open reads files for the first time; an error is read's.
+func Open[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*File[T], error) {
+	w := &File[T]{what: what, paths: paths, read: read, logger: logger}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w, w.loadLocked()
 }
 
-func (w *rereading[T]) loadLocked() error {
+func (w *File[T]) loadLocked() error {
 	version := w.stat() // before they are read: what changes meanwhile is seen next time
 	value, err := w.read()
 	if err == nil {
@@ -45,7 +45,7 @@ func (w *rereading[T]) loadLocked() error {
 	return err
 }
 
-func (w *rereading[T]) stat() (version []os.FileInfo) {
+func (w *File[T]) stat() (version []os.FileInfo) {
 	for _, name := range w.paths {
 		info, _ := os.Stat(name)
 		version = append(version, info)
@@ -60,8 +60,8 @@ func sameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// get is what the files hold.
-func (w *rereading[T]) get() T {
+// Get is what the files hold.
+func (w *File[T]) Get() T {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if now := time.Now(); now.Sub(w.looked) >= rereadEvery {
@@ -73,15 +73,15 @@ func (w *rereading[T]) get() T {
 	return w.value
 }
 
-// again reads the files, changed or not.
-func (w *rereading[T]) again() {
+// Reload reads the files, changed or not.
+func (w *File[T]) Reload() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failure = "" // whoever asks wants to be told
 	w.againLocked()
 }
 
-func (w *rereading[T]) againLocked() {
+func (w *File[T]) againLocked() {
 	if err := w.loadLocked(); err == nil {
 		w.failure = ""
 		w.logger.Info(w.what + ": read again")
