@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/sized"
-	"realtimehub/internal/sse"
 )
 
 // Connection is one open stream of one profile.
@@ -21,7 +21,7 @@ type Connection struct {
 	ConnectedAt time.Time
 	Metadata    map[string]string
 	unnamed     bool
-	Stream      *sse.Stream
+	Stream      *engine.Stream
 	elsewhere   bool // another hub holds it: there is no stream
 
 	lastActivity atomic.Int64 // Unix nanoseconds
@@ -126,7 +126,7 @@ func (l *lifetime) Due() *due.Item { return &l.due }
 type behind struct {
 	held  []held
 	bytes int
-	shed  *sse.Frame // in place of what was too much
+	shed  *engine.Frame // in place of what was too much
 	count *hubCounts
 
 	forgot uint64 // stays that ended up to this place may be lacking, and the client knows
@@ -135,7 +135,7 @@ type behind struct {
 // held is a frame that is not stored, and the place it comes after.
 type held struct {
 	after uint64
-	frame *sse.Frame
+	frame *engine.Frame
 }
 
 // maxHeld is how many bytes are held for a connection that is behind.
@@ -143,7 +143,7 @@ const maxHeld = 256 << 10
 
 // hold keeps a frame that is not stored, after a place in the history; or where there
 // is no room, tells of a gap in place of all that was held.
-func (b *behind) hold(frame *sse.Frame, after uint64) {
+func (b *behind) hold(frame *engine.Frame, after uint64) {
 	if b.bytes+frame.Len() <= maxHeld {
 		b.held = append(b.held, held{after, frame})
 		b.bytes += frame.Len()

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"realtimehub/internal/count"
-	"realtimehub/internal/sse"
+	"realtimehub/internal/engine"
 )
 
 // appendJSON appends the receipt as it goes over the wire.
@@ -93,7 +93,7 @@ type HubStats struct {
 	Dropped     map[DropReason]int64 // events, by stream
 	Gaps        map[GapReason]int64
 	Replayed    count.Histogram // events, by resume
-	Engine      sse.Stats
+	Engine      engine.Stats
 	Log         LogStats
 	Overload    OverloadStats
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"realtimehub/internal/sse"
+	"realtimehub/internal/engine"
 )
 
 // dispatcher hands to streams what the log tells of, in its order, and what the hub
@@ -122,7 +122,7 @@ func (x *dispatcher) Notify(name string, notices []Notice, digest *Event, shared
 	if t == nil {
 		return
 	}
-	var d sse.Delivery
+	var d engine.Batch
 	t.notifyLocked(&d, notices, digest, shared)
 	t.mu.Unlock()
 	d.Flush()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/sse"
 )
 
@@ -40,7 +41,7 @@ func NewDoctor(hub *Hub, limits *Limits) *Doctor {
 // openProbe is one that may be told of another's end.
 type openProbe struct {
 	holder tenantProfile
-	stream *sse.Stream
+	stream *engine.Stream
 	start  time.Time
 }
 
@@ -105,13 +106,14 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Cal
 		d.mu.Unlock()
 	}
 	go d.run(stream, p, start, who.Expires, gone)
+	sse.Header(w.Header())
 	d.hub.Engine().Serve(w, r, stream)
 	return nil
 }
 
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (d *Doctor) run(stream *sse.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
+func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
 	end := time.NewTimer(p.lasts)
 	defer end.Stop()
 	var ticks, expired <-chan time.Time
@@ -126,7 +128,7 @@ func (d *Doctor) run(stream *sse.Stream, p probe, start, expires time.Time, gone
 		expired = timer.C
 	}
 	seq := 0
-	tick := func(name string) *sse.Frame {
+	tick := func(name string) *engine.Frame {
 		now := time.Now()
 		return probeFrame(name, doctor.Tick{Seq: seq, At: formatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
 	}
@@ -170,25 +172,25 @@ func (d *Doctor) ended(id, tell string, holder tenantProfile, why error) {
 	}
 	how := doctor.GivenUp
 	switch {
-	case errors.Is(why, sse.ErrGone):
+	case errors.Is(why, engine.ErrGone):
 		how = doctor.Left
-	case errors.Is(why, sse.ErrVanished):
+	case errors.Is(why, engine.ErrVanished):
 		how = doctor.Vanished
 	}
 	now := time.Now()
 	sendProbe(other.stream, probeFrame(doctor.EventGone, doctor.Gone{ID: id, How: how, At: formatTime(now), ElapsedMS: now.Sub(other.start).Milliseconds()}))
 }
 
-func sendProbe(stream *sse.Stream, frame *sse.Frame) {
-	var d sse.Delivery
+func sendProbe(stream *engine.Stream, frame *engine.Frame) {
+	var d engine.Batch
 	d.Send(stream, frame)
 	d.Flush()
 }
 
-func probeFrame(name string, data any) *sse.Frame {
+func probeFrame(name string, data any) *engine.Frame {
 	text, _ := json.Marshal(data)
 	b, _ := sse.AppendEvent(nil, "", name, text)
-	return sse.NewFrame(b, false)
+	return engine.NewFrame(b, false)
 }
 
 // seen is what of a request may be told: nothing secret.

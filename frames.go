@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"realtimehub/internal/engine"
 	"realtimehub/internal/sse"
 )
 
@@ -24,7 +25,7 @@ type frames struct {
 // one has none: its client is to learn of the gap even if it is cut before. The
 // heartbeat is told for those who read streams by themselves: a silence of three is
 // a dead stream.
-func (f *frames) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
+func (f *frames) ready(c *Connection, resume Resume, from Cursor) *engine.Frame {
 	cursor := from.String()
 	data := make([]byte, 0, 320) // by hand: it is part of what a connect costs
 	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
@@ -40,7 +41,7 @@ func (f *frames) ready(c *Connection, resume Resume, from Cursor) *sse.Frame {
 		cursor = ""
 	}
 	b, _ = sse.AppendEvent(b, cursor, "hub.ready", data)
-	return sse.NewFrame(b, false)
+	return engine.NewFrame(b, false)
 }
 
 // displacedRetry is how long who was displaced stays away, up to twice that. A client
@@ -50,16 +51,16 @@ const displacedRetry = 5 * time.Minute
 
 // Closing is the last frame of a stream that the hub ends: when to come back is
 // jittered, so that those cut together do not return together.
-func (f *frames) Closing(reason CloseReason) *sse.Frame { return f.closing(reason, 0, "") }
+func (f *frames) Closing(reason CloseReason) *engine.Frame { return f.closing(reason, 0, "") }
 
 // ClosingFor is Closing where coming back is of no use for some time.
-func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *sse.Frame {
+func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *engine.Frame {
 	return f.closing(reason, after, "")
 }
 
 // closing is ClosingFor with an id: the place that a client knows who has had all
 // before; empty where it lacks something.
-func (f *frames) closing(reason CloseReason, after time.Duration, place string) *sse.Frame {
+func (f *frames) closing(reason CloseReason, after time.Duration, place string) *engine.Frame {
 	wait := f.retry
 	if reason == CloseReplaced || reason == CloseKicked {
 		wait = max(wait, displacedRetry)
@@ -70,18 +71,18 @@ func (f *frames) closing(reason CloseReason, after time.Duration, place string) 
 		RetryMS int64       `json:"retryMs"`
 	}{reason, wait.Milliseconds()})
 	b, _ := sse.AppendEvent(sse.AppendRetry(nil, wait), place, "hub.closing", data)
-	return sse.NewFrame(b, false)
+	return engine.NewFrame(b, false)
 }
 
 // expiringFrame tells a client that its token is about to end.
-func expiringFrame(at time.Time) *sse.Frame {
+func expiringFrame(at time.Time) *engine.Frame {
 	data := AppendTime([]byte(`{"expiresAt":"`), at)
 	frame, _ := sse.AppendEvent(nil, "", "hub.expiring", append(data, `"}`...))
-	return sse.NewFrame(frame, false)
+	return engine.NewFrame(frame, false)
 }
 
 // gapFrame says that something was missed for good, and where things go on.
-func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
+func gapFrame(count *hubCounts, why error, from Cursor) *engine.Frame {
 	reason := GapExpired
 	switch {
 	case errors.Is(why, ErrUnknownCursor):
@@ -92,13 +93,13 @@ func gapFrame(count *hubCounts, why error, from Cursor) *sse.Frame {
 	count.gaps.Add(reason, 1)
 	cursor := from.String()
 	b, _ := sse.AppendEvent(nil, cursor, "hub.gap", []byte(`{"reason":"`+string(reason)+`","cursor":"`+cursor+`"}`))
-	return sse.NewFrame(b, false)
+	return engine.NewFrame(b, false)
 }
 
 // shedFrame stands in place of ephemeral events that were too much for a stream.
-func shedFrame() *sse.Frame {
+func shedFrame() *engine.Frame {
 	gap, _ := sse.AppendEvent(nil, "", "hub.gap", []byte(`{"reason":"slow"}`))
-	return sse.NewFrame(gap, false)
+	return engine.NewFrame(gap, false)
 }
 
 // Resume says how a stream began; the word is the contract's.
@@ -147,7 +148,7 @@ const (
 )
 
 // DropReason says why an event was not delivered to somebody it was for: one of the
-// engine's ([sse.Drop]) or of these.
+// engine's ([engine.Drop]) or of these.
 type DropReason string
 
 // The reasons that the engine does not know of.

@@ -22,6 +22,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
@@ -222,7 +223,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	})
 	h.Handler = checked(t, h.API.Handler())
 	h.Server = httptest.NewUnstartedServer(h.Handler)
-	h.Server.Config.ConnContext = sse.ConnContext
+	h.Server.Config.ConnContext = engine.ConnContext
 	h.Server.Start()
 	h.URL = h.Server.URL
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"realtimehub/internal/sse"
+	"realtimehub/internal/engine"
 )
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -64,7 +64,7 @@ func NewHub(cfg HubConfig) *Hub {
 			return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total()
 		}, logger: cfg.Logger},
 	}
-	h.streams.start(sse.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
+	h.streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
 	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
 	h.log.Follow(h.dispatcher)
 	return h
@@ -214,21 +214,21 @@ const historyBytes = 64 << 10
 
 // Stats looks at everything; for a broker's answer it may wait a second.
 func (h *Hub) Stats() HubStats {
-	c, engine, log := h.count, h.engine.Stats(), h.log.Stats()
+	c, written, log := h.count, h.engine.Stats(), h.log.Stats()
 	streams, draining := h.directory.now()
 	dropped := map[DropReason]int64{
 		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
 	}
-	for why, n := range engine.Dropped {
-		dropped[DropReason(sse.Drop(why).String())] = n
+	for why, n := range written.Dropped {
+		dropped[DropReason(engine.Drop(why).String())] = n
 	}
 	gaps := c.gaps.Now()
-	gaps[GapSlow] += engine.Shed
+	gaps[GapSlow] += written.Shed
 	return HubStats{
 		Streams: streams, Ready: !draining && h.Ready() == nil,
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
-		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: engine, Log: log,
+		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
 		Overload: h.overload.Stats(),
 	}
 }

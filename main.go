@@ -24,10 +24,10 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
-	"realtimehub/internal/sse"
 )
 
 func main() {
@@ -194,13 +194,13 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	})
 	cluster := NewCluster(hub, presence, shared.peers, 2*cfg.Retry)
 
-	listener, err := sse.Listen(ctx, cfg.Addr)
+	listener, err := engine.Listen(ctx, cfg.Addr)
 	if err != nil {
 		return cannotListen("ADDR", err)
 	}
 	var inner net.Listener // where services and operators call; nil: at listener too
 	if cfg.AdminAddr != "" {
-		if inner, err = sse.Listen(ctx, cfg.AdminAddr); err != nil {
+		if inner, err = engine.Listen(ctx, cfg.AdminAddr); err != nil {
 			return cannotListen("ADMIN_ADDR", err)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"realtimehub/internal/count"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/lobby"
-	"realtimehub/internal/sse"
 )
 
 // Metrics shows what the hub and its parts count, in Prometheus's words. The parts
@@ -296,10 +296,10 @@ func (l *look) byTenant(value func(TenantStats) float64) map[string]float64 {
 	return values
 }
 
-func agesOf(stats *sse.Stats) count.Histogram {
+func agesOf(stats *engine.Stats) count.Histogram {
 	h := count.Histogram{Buckets: stats.Ages[:], Sum: stats.AgeSum.Seconds()}
 	for i := range len(stats.Ages) - 1 {
-		h.Bounds = append(h.Bounds, sse.AgeBound(i).Seconds())
+		h.Bounds = append(h.Bounds, engine.AgeBound(i).Seconds())
 	}
 	return h
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/engine"
 	"realtimehub/internal/sse"
 )
 
@@ -22,7 +23,7 @@ type parcel struct {
 	notProfiles map[ProfileRef]struct{}
 	notConns    map[uuid.UUID]struct{}
 
-	named, unnamed *sse.Frame
+	named, unnamed *engine.Frame
 }
 
 // pack makes an event of the hub's own ready, which is not stored.
@@ -71,14 +72,14 @@ func (p *parcel) append(b []byte, unnamed bool) []byte {
 	return b
 }
 
-func (p *parcel) frame(unnamed bool) *sse.Frame {
+func (p *parcel) frame(unnamed bool) *engine.Frame {
 	frame := &p.named
 	if unnamed {
 		frame = &p.unnamed
 	}
 	if *frame == nil {
-		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24+sse.ChunkRoom)
-		*frame = sse.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
+		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24+engine.ChunkRoom)
+		*frame = engine.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
 	}
 	return *frame
 }
@@ -86,10 +87,10 @@ func (p *parcel) frame(unnamed bool) *sse.Frame {
 // bundle is several parcels for many streams, in one frame for those that want all.
 type bundle struct {
 	parcels        []*parcel
-	named, unnamed *sse.Frame
+	named, unnamed *engine.Frame
 }
 
-func (b *bundle) frame(unnamed bool) *sse.Frame {
+func (b *bundle) frame(unnamed bool) *engine.Frame {
 	frame := &b.named
 	if unnamed {
 		frame = &b.unnamed
@@ -99,7 +100,7 @@ func (b *bundle) frame(unnamed bool) *sse.Frame {
 		for _, p := range b.parcels {
 			data = p.append(data, unnamed)
 		}
-		*frame = sse.NewEvents(data, len(b.parcels), true, time.Time{})
+		*frame = engine.NewEvents(data, len(b.parcels), true, time.Time{})
 	}
 	return *frame
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"realtimehub/internal/engine"
 	"realtimehub/internal/sse"
 )
 
@@ -67,7 +68,7 @@ func (r *replay) step() bool {
 	}
 	rooms, rosters := r.rosters(page.Entries)
 
-	var d sse.Delivery
+	var d engine.Batch
 	t.mu.Lock()
 	now := time.Now()
 	unknown := false
@@ -122,13 +123,13 @@ func (r *replay) rosters(entries []*Entry) (rooms []tenantRoom, rosters []*Roste
 
 // sendLocked sends a page's entries, as one frame where it can, and between them
 // what was held at their places.
-func (r *replay) sendLocked(d *sse.Delivery, page Page) {
+func (r *replay) sendLocked(d *engine.Batch, page Page) {
 	t, c := r.tenant, r.conn
 	var b []byte
 	events := 0 // in b
 	flush := func() {
 		if len(b) > 0 {
-			d.Send(c.Stream, sse.NewEvents(b, events, false, time.Time{}))
+			d.Send(c.Stream, engine.NewEvents(b, events, false, time.Time{}))
 			r.events += events
 			b, events = nil, 0
 		}

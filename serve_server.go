@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"realtimehub/internal/engine"
 	"realtimehub/internal/reserve"
-	"realtimehub/internal/sse"
 )
 
 // Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
@@ -28,7 +28,7 @@ func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 	server := &http.Server{
 		Handler: handler,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return reserve.ConnContext(sse.ConnContext(ctx, c), c)
+			return reserve.ConnContext(engine.ConnContext(ctx, c), c)
 		},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,

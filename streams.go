@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"realtimehub/internal/count"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/quota"
@@ -34,11 +35,11 @@ type streams struct {
 	frames
 	tenants  *tenants
 	members  *members
-	engine   *sse.Engine
+	engine   *engine.Engine
 	observer Observer
 	log      Log
 	node     [4]byte // its mark in the ids of its connections, unless it is alone
-	shed     *sse.Frame
+	shed     *engine.Frame
 	inline   bool // what a client missed may begin before its head is written
 	logger   *slog.Logger
 
@@ -61,7 +62,7 @@ type streams struct {
 }
 
 // start makes the engine that writes them.
-func (x *streams) start(cfg sse.Config) {
+func (x *streams) start(cfg engine.Config) {
 	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
@@ -79,8 +80,9 @@ func (x *streams) start(cfg sse.Config) {
 	}
 	cfg.Relieved = x.relieved
 	x.shed = shedFrame()
-	cfg.Shed, cfg.Cut = x.shed, func() *sse.Frame { return x.Closing(CloseSlow) }
-	x.engine = sse.NewEngine(cfg)
+	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.Closing(CloseSlow) }
+	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
+	x.engine = engine.NewEngine(cfg)
 	x.overload.relieve = x.engine.Relieve
 	x.away.seed = maphash.MakeSeed()
 }
@@ -89,7 +91,7 @@ func (x *streams) start(cfg sse.Config) {
 func (x *streams) openAtOnce(n int) { x.opening = fair.NewSemaphore(quota.New[string](int64(n), 1)) }
 
 // relieved is the engine's word of what it took to keep to the memory budget.
-func (x *streams) relieved(r sse.Relief) {
+func (x *streams) relieved(r engine.Relief) {
 	x.relief.shed.Add(int64(r.Shed))
 	x.relief.cut.Add(int64(r.Cut))
 	x.relief.owed.Store(r.Owed)
@@ -100,7 +102,7 @@ func (x *streams) relieved(r sse.Relief) {
 func (x *streams) Observe(o Observer) { x.observer = o }
 
 // Engine writes the streams of this hub.
-func (x *streams) Engine() *sse.Engine { return x.engine }
+func (x *streams) Engine() *engine.Engine { return x.engine }
 
 // Subscription is what a client asks of a new stream.
 type Subscription struct {
@@ -317,7 +319,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cu
 	}
 	x.count.connects.Add(resume, 1)
 	c.place = from.Seq
-	var d sse.Delivery
+	var d engine.Batch
 	d.Send(c.Stream, x.ready(c, resume, from))
 	if missed != nil {
 		d.Send(c.Stream, gapFrame(x.count, missed, from))
@@ -366,7 +368,7 @@ func (x *streams) expiring(l *lifetime) {
 	if t == nil {
 		return
 	}
-	var d sse.Delivery
+	var d engine.Batch
 	if x.expiry.stands(l) {
 		d.Send(l.conn.Stream, expiringFrame(l.expires))
 	}
@@ -432,7 +434,7 @@ type owner struct {
 	conn    *Connection
 }
 
-// Gone implements sse.Owner. Whoever writes this stream writes other tenants' as well: it
+// Gone implements engine.Owner. Whoever writes this stream writes other tenants' as well: it
 // does not wait for a tenant that is busy.
 func (o owner) Gone(why error) {
 	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
@@ -446,18 +448,18 @@ func (o owner) Gone(why error) {
 	o.streams.ended(o.conn, why)
 }
 
-// Group implements sse.Owner: tenants do not pay for each other.
+// Group implements engine.Owner: tenants do not pay for each other.
 func (o owner) Group() string { return o.conn.Tenant }
 
-// Beat implements sse.Owner: the place is told instead of a comment where it has moved, and
+// Beat implements engine.Owner: the place is told instead of a comment where it has moved, and
 // the tenant is not busy.
-func (o owner) Beat(s *sse.Stream, d *sse.Delivery, comment *sse.Frame) {
+func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
 	switch {
-	case busy && comment != nil:
-		d.Send(s, comment)
+	case busy && beat != nil:
+		d.Send(s, beat)
 	case t != nil:
-		t.beatLocked(d, o.conn, comment)
+		t.beatLocked(d, o.conn, beat)
 		t.mu.Unlock()
 	}
 }
@@ -468,11 +470,11 @@ func (x *streams) ended(c *Connection, why error) {
 	switch {
 	case why == nil:
 		reason = CloseDrain // who ended it for another reason has removed it
-	case errors.Is(why, sse.ErrVanished):
+	case errors.Is(why, engine.ErrVanished):
 		reason = CloseVanished
-	case errors.Is(why, sse.ErrSlow):
+	case errors.Is(why, engine.ErrSlow):
 		reason = CloseSlow
-	case errors.Is(why, sse.ErrNoisy):
+	case errors.Is(why, engine.ErrNoisy):
 		reason = CloseNoisy
 	}
 	if reason == CloseSlow || reason == CloseNoisy {

@@ -36,8 +36,8 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	}
 	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires
 	sub.Cursor = cursorOf(r.Header, query)
+	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
-		sse.Header(w.Header())
 		return nil
 	}
 	unlessReset(r)
@@ -59,6 +59,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 		return nil
 	}
 	defer lobby.Away(r)() // it is counted as a stream
+	sse.Header(w.Header())
 	s.hub.Engine().Serve(w, r, c.Stream)
 	return nil
 }
@@ -106,8 +107,8 @@ func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Du
 // turnAway answers with a stream of hub.closing alone, for a client to come back after
 // some time: stock EventSource gives up for good on any other answer than 200.
 func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseReason, after time.Duration) {
+	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
-		sse.Header(w.Header())
 		return
 	}
 	last := s.hub.Engine().NewStream(func(error) {})

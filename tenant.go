@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/engine"
 	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
@@ -20,11 +21,11 @@ type tenant struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	head      Cursor       // the last place that was handed to streams
-	attached  bool         // head is known, and the log tells of all that follows
-	shared    bool         // what other hubs know of it is known, and what changes
-	gathered  sse.Delivery // what is to be flushed
-	mark      *sse.Frame   // tells the place markAt, made when it is needed
+	head      Cursor        // the last place that was handed to streams
+	attached  bool          // head is known, and the log tells of all that follows
+	shared    bool          // what other hubs know of it is known, and what changes
+	gathered  engine.Batch  // what is to be flushed
+	mark      *engine.Frame // tells the place markAt, made when it is needed
 	markAt    Cursor
 	rooms     Rooms
 	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
@@ -214,7 +215,7 @@ func (t *tenant) changeMembersLocked(room Room, join, leave []ProfileRef) {
 
 // sendLocked hands c a frame of an event with a place in the history, or of one
 // that has none (0).
-func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, place uint64) {
+func (t *tenant) sendLocked(d *engine.Batch, c *Connection, frame *engine.Frame, place uint64) {
 	switch b := c.behind; {
 	case b == nil && place == 0:
 		d.Send(c.Stream, frame)
@@ -228,19 +229,19 @@ func (t *tenant) sendLocked(d *sse.Delivery, c *Connection, frame *sse.Frame, pl
 }
 
 // beatLocked sends what is due on a stream about once a heartbeat: the place of one that
-// is live, if its client does not know it, or else the comment, if any. Without the
+// is live, if its client does not know it, or else the beat, if any. Without the
 // place a quiet client would come back from far behind.
-func (t *tenant) beatLocked(d *sse.Delivery, c *Connection, comment *sse.Frame) {
+func (t *tenant) beatLocked(d *engine.Batch, c *Connection, beat *engine.Frame) {
 	switch {
 	case c.removed || c.drained:
 	case c.behind == nil && c.place < t.head.Seq:
 		if t.mark == nil || t.markAt != t.head {
-			t.mark, t.markAt = sse.NewFrame(sse.AppendID(nil, t.head.String()), false), t.head
+			t.mark, t.markAt = engine.NewFrame(sse.AppendID(nil, t.head.String()), false), t.head
 		}
 		c.place = t.head.Seq
 		d.Send(c.Stream, t.mark)
-	case comment != nil:
-		d.Send(c.Stream, comment)
+	case beat != nil:
+		d.Send(c.Stream, beat)
 	}
 }
 
@@ -255,7 +256,7 @@ func (t *tenant) knownLocked(c *Connection) string {
 
 // deliverLocked hands a parcel to its target's connections and counts them, and the
 // members of its room.
-func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
+func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 	target := &p.event.Target
 	give := func(c *Connection) {
 		if p.excludes(c) {
@@ -304,7 +305,7 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 // flush lets go what has been gathered, and unlocks the tenant, which is locked.
 func (t *tenant) flush() {
 	d := t.gathered
-	t.gathered = sse.Delivery{}
+	t.gathered = engine.Batch{}
 	t.mu.Unlock()
 	d.Flush()
 }
@@ -316,7 +317,7 @@ type Notice struct {
 }
 
 // notifyLocked is Notify for the streams of one tenant.
-func (t *tenant) notifyLocked(d *sse.Delivery, notices []Notice, digest *Event, shared bool) {
+func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *Event, shared bool) {
 	parcels := make([]*parcel, len(notices))
 	for i, n := range notices {
 		parcels[i] = pack(n.Event)
@@ -350,7 +351,7 @@ func (t *tenant) watching(p ProfileRef) []*Connection {
 	return nil
 }
 
-func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels []*parcel, digest bool) {
+func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels []*parcel, digest bool) {
 	told := map[*person]bool{}
 	visited := map[*circle]bool{}
 	for i, n := range notices {
@@ -383,13 +384,13 @@ func (t *tenant) notifySharedLocked(d *sse.Delivery, notices []Notice, parcels [
 	}
 }
 
-func (t *tenant) sendWantedLocked(d *sse.Delivery, c *Connection, p *parcel) {
+func (t *tenant) sendWantedLocked(d *engine.Batch, c *Connection, p *parcel) {
 	if c.filter.Wants(p.event.Type) {
 		t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 	}
 }
 
-func (t *tenant) sendBundleLocked(d *sse.Delivery, c *Connection, b *bundle) {
+func (t *tenant) sendBundleLocked(d *engine.Batch, c *Connection, b *bundle) {
 	if c.filter != nil {
 		for _, p := range b.parcels {
 			t.sendWantedLocked(d, c, p)

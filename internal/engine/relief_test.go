@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 // member is an owner of a group.
 type member string
 
-func (member) Gone(error)                      {}
-func (member) Beat(*Stream, *Delivery, *Frame) {}
-func (m member) Group() string                 { return string(m) }
+func (member) Gone(error)                   {}
+func (member) Beat(*Stream, *Batch, *Frame) {}
+func (m member) Group() string              { return string(m) }
 
 // members are n streams of a group in a state, which nobody serves.
 func members(t *testing.T, e *Engine, group string, n int, in state) (streams []*Stream) {

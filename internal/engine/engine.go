@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"context"
@@ -31,7 +31,8 @@ const (
 type Config struct {
 	Buffer    int           // bytes that a client who does not read may be owed; four times as many if it takes some of it
 	Budget    int64         // bytes of memory that all clients together may be owed; a frame counts once
-	Heartbeat time.Duration // a comment after so long a silence at most
+	Heartbeat time.Duration // Beat is sent after so long a silence at most
+	Beat      *Frame        // says that the stream is alive, and is no event; with Heartbeat
 	Shed      *Frame        // tells a client that ephemeral frames were shed
 	Cut       func() *Frame // last words to a client that is cut as slow
 	Plain     bool          // never takes a socket from net/http
@@ -49,7 +50,6 @@ type Engine struct {
 	// Static.
 	cfg       Config
 	shards    []*shard
-	heartbeat *Frame
 	lastChunk *Frame // ends a body in chunks; to another it adds nothing
 	poller    poller
 
@@ -96,7 +96,7 @@ type waiting struct {
 // NewEngine makes an engine; its goroutines start with its first stream, and end
 // with [Engine.Close].
 func NewEngine(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, heartbeat: NewFrame([]byte(":\n\n"), true), lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, stop: make(chan struct{})}
+	e := &Engine{cfg: cfg, lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, stop: make(chan struct{})}
 	e.limit.Store(percent(cfg.Budget, budgetShed))
 	e.shards = make([]*shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range e.shards {
@@ -115,7 +115,7 @@ func (e *Engine) Streams() int {
 // Owed is how many bytes of memory all streams owe their clients, more or less.
 func (e *Engine) Owed() int64 { return e.owed.Load() }
 
-// Heartbeat is after how long a silence at most a stream is sent a comment; 0: never.
+// Heartbeat is after how long a silence at most a stream is sent a beat; 0: never.
 func (e *Engine) Heartbeat() time.Duration { return e.cfg.Heartbeat }
 
 // enter gives s its place in the table; false once the engine has stopped.
@@ -227,7 +227,7 @@ const beatTogether = 64
 // beat has a heartbeat sent on the streams that were last written to before a time; the
 // owners of all are asked for something better, once in four times.
 func (e *Engine) beat(streams []*Stream, before time.Duration, all bool) {
-	var d Delivery
+	var d Batch
 	for _, s := range streams {
 		s.mu.Lock()
 		due := s.state == idle && !s.silent
@@ -235,13 +235,13 @@ func (e *Engine) beat(streams []*Stream, before time.Duration, all bool) {
 		s.mu.Unlock()
 		switch {
 		case due && quiet:
-			s.owner.Beat(s, &d, e.heartbeat)
+			s.owner.Beat(s, &d, e.cfg.Beat)
 		case due && all:
 			s.owner.Beat(s, &d, nil)
 		}
 		if d.count >= beatTogether {
 			d.hand()
-			d = Delivery{}
+			d = Batch{}
 		}
 	}
 	d.hand()

@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"bufio"
@@ -21,6 +21,9 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
+	"realtimehub/internal/sse/ssetest"
 )
 
 const patience = 20 * time.Second
@@ -87,6 +90,7 @@ func openHouse(t *testing.T, cfg Config) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.Beat = NewFrame([]byte(sse.Comment), true)
 	h := &house{Engine: NewEngine(cfg), addr: listener.Addr().String(), streams: map[string]*guest{}}
 	server := &http.Server{Handler: h, ConnContext: ConnContext}
 	ended := make(chan struct{})
@@ -129,6 +133,7 @@ func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	h.streams[r.URL.Query().Get("name")] = g
 	h.mu.Unlock()
+	sse.Header(w.Header())
 	h.Serve(w, r, g.Stream)
 	g.served <- len(g.gone) == 0
 }
@@ -147,7 +152,7 @@ func (h *house) guest(t *testing.T, name string) (g *guest) {
 
 // deliver publishes frames to streams, as one delivery.
 func deliver(streams []*Stream, frames ...*Frame) {
-	var d Delivery
+	var d Batch
 	for _, s := range streams {
 		for _, f := range frames {
 			d.Send(s, f)
@@ -157,7 +162,7 @@ func deliver(streams []*Stream, frames ...*Frame) {
 }
 
 func eventFrame(data string) *Frame {
-	b, _ := AppendEvent(nil, "", "", []byte(data))
+	b, _ := sse.AppendEvent(nil, "", "", []byte(data))
 	return NewFrame(b, false)
 }
 
@@ -330,17 +335,17 @@ func (v *visitor) rest(t *testing.T) string {
 // What the web platform's tests send arrives as it was sent, over a real socket.
 func TestVectorsOverASocket(t *testing.T) {
 	bothPaths(t, Config{}, func(t *testing.T, h *house) {
-		for i, vector := range vectors {
+		for i, vector := range ssetest.Vectors {
 			is := is.New(t)
 			name := fmt.Sprint(i)
 			v := h.visit(t, name, get)
 			g := h.guest(t, name)
-			deliver([]*Stream{g.Stream}, NewFrame([]byte(vector.in), false))
+			deliver([]*Stream{g.Stream}, NewFrame([]byte(vector.In), false))
 			g.Stream.Close(NewFrame(nil, false))
 			v.head(t)
-			got, err := parseAll(v, 0)
+			got, err := ssetest.ParseAll(v, 0)
 			is.Equal(err, io.EOF)
-			is.Equal(got, vector.want) // the vector
+			is.Equal(got, vector.Want) // the vector
 			is.NoErr(g.wait(t))
 		}
 	})
@@ -371,7 +376,7 @@ func TestOrderIsAHashChain(t *testing.T) {
 		for range publishers {
 			wg.Go(func() {
 				for range each {
-					var d Delivery
+					var d Batch
 					order.Lock()
 					size := []int{10, 300, 3_000, 20_000}[n%4]
 					if n%97 == 0 {
@@ -406,7 +411,7 @@ func TestOrderIsAHashChain(t *testing.T) {
 func readChain(v *visitor, slowly bool, frames int) error {
 	var from io.Reader = v
 	if slowly {
-		from = chunker{v, 1000}
+		from = ssetest.Chunker{R: v, N: 1000}
 	}
 	lines := bufio.NewReaderSize(from, 512)
 	var last [sha256.Size]byte
@@ -530,7 +535,7 @@ func TestOverTLS(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprint("HTTP/", version), func(t *testing.T) {
 			is := is.New(t)
-			e := NewEngine(Config{Heartbeat: 100 * time.Millisecond})
+			e := NewEngine(Config{Heartbeat: 100 * time.Millisecond, Beat: NewFrame([]byte(sse.Comment), true)})
 			streams, gone := make(chan *Stream, 1), make(chan error, 1)
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := e.NewStream(func(why error) { gone <- why })

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package sse
+package engine
 
 // Elsewhere keep-alive is what the system has it be.
 func limit(uintptr) error  { return nil }

@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"bufio"
@@ -91,7 +91,7 @@ func churnPublish(h *house, stop <-chan struct{}) {
 		default:
 		}
 		open, names := h.some()
-		var d Delivery
+		var d Batch
 		for i, g := range open {
 			d.Send(g.Stream, eventFrame(names[i]))
 			d.Send(g.Stream, all)

@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"io"
@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/sse"
 )
 
 // published is a frame of n events that were published a while ago.
 func published(data string, n int, ago time.Duration) *Frame {
-	b, _ := AppendEvent(nil, "", "", []byte(data))
+	b, _ := sse.AppendEvent(nil, "", "", []byte(data))
 	return NewEvents(b, n, false, time.Now().Add(-ago))
 }
 
@@ -26,7 +28,7 @@ func TestStatsOfWrites(t *testing.T) {
 		deliver(both, published("timed", 1, 30*time.Millisecond))
 		a.next(t, "timed")
 		b.next(t, "timed")
-		replay, _ := AppendEvent(nil, "", "", []byte("replay"))
+		replay, _ := sse.AppendEvent(nil, "", "", []byte("replay"))
 		deliver(both[:1], NewEvents(replay, 7, false, time.Time{}))
 		a.next(t, "replay")
 		deliver(both[:1], eventFrame("none")) // such as hub.ready

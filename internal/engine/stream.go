@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"slices"
@@ -12,7 +12,7 @@ type state uint8
 const (
 	starting state = iota // who made it, until its head is written
 	idle                  // nobody; nothing is owed
-	gathered              // a Delivery that is not flushed yet
+	gathered              // a Batch that is not flushed yet
 	ready                 // the list of its shard; on the plain path its handler, woken
 	writing               // who writes
 	blocked               // epoll: the socket is full
@@ -64,8 +64,8 @@ type Owner interface {
 	// more.
 	Gone(why error)
 	// Beat is called about once a heartbeat, to send what the client should have: the
-	// comment or better after a silence. comment is nil where there was none.
-	Beat(s *Stream, d *Delivery, comment *Frame)
+	// frame beat or better after a silence. beat is nil where there was none.
+	Beat(s *Stream, d *Batch, beat *Frame)
 	// Group names those whose streams are relieved together when all owe too much, before
 	// any other's are. It is called with locks held, and does not change.
 	Group() string
@@ -74,7 +74,7 @@ type Owner interface {
 // NewOwned makes a stream.
 func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
 
-// NewStream is NewOwned of who knows nothing better than the comment.
+// NewStream is NewOwned of who knows nothing better than the beat.
 func (e *Engine) NewStream(gone func(why error)) *Stream { return e.NewOwned(onGone(gone)) }
 
 // onGone is an Owner that is only told when its stream is gone.
@@ -84,9 +84,9 @@ type onGone func(why error)
 func (f onGone) Gone(why error) { f(why) }
 
 // Beat implements Owner.
-func (onGone) Beat(s *Stream, d *Delivery, comment *Frame) {
-	if comment != nil {
-		d.Send(s, comment)
+func (onGone) Beat(s *Stream, d *Batch, beat *Frame) {
+	if beat != nil {
+		d.Send(s, beat)
 	}
 }
 
@@ -132,9 +132,9 @@ func (s *Stream) feed(more func() bool) {
 	}
 }
 
-// Delivery gathers what one publish hands to streams of one engine: Send under
+// Batch gathers what one publish hands to streams of one engine: Send under
 // the lock that orders publishes, Flush after it is released. The zero value is ready.
-type Delivery struct {
+type Batch struct {
 	engine *Engine
 	lists  [maxShards]list // of the streams claimed
 	plain  list
@@ -153,7 +153,7 @@ const inAdvance = 1 << 20
 const few = 4
 
 // Send adds f to what s is owed. It never waits.
-func (d *Delivery) Send(s *Stream, f *Frame) {
+func (d *Batch) Send(s *Stream, f *Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -184,7 +184,7 @@ func (d *Delivery) Send(s *Stream, f *Frame) {
 }
 
 // release takes back the owers that the last frame has too many.
-func (d *Delivery) release() {
+func (d *Batch) release() {
 	if d.frame != nil {
 		d.owed += d.frame.owe(-d.spare)
 		d.frame, d.spare = nil, 0
@@ -194,7 +194,7 @@ func (d *Delivery) release() {
 // Flush lets the writers go, and relieves the streams that are owed too much.
 // It does not wait for a client, but calls gone when it finds one that left: so
 // no lock may be held.
-func (d *Delivery) Flush() {
+func (d *Batch) Flush() {
 	if d.engine == nil {
 		return
 	}
@@ -209,11 +209,11 @@ func (d *Delivery) Flush() {
 		}
 	}
 	d.engine.relieve()
-	*d = Delivery{}
+	*d = Batch{}
 }
 
 // hand gives all streams to the writers.
-func (d *Delivery) hand() {
+func (d *Batch) hand() {
 	if d.engine == nil {
 		return
 	}
@@ -223,7 +223,7 @@ func (d *Delivery) hand() {
 	}
 }
 
-func (d *Delivery) flushPlain() {
+func (d *Batch) flushPlain() {
 	d.release()
 	d.engine.owed.Add(d.owed)
 	d.owed = 0

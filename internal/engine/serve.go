@@ -1,4 +1,4 @@
-package sse
+package engine
 
 import (
 	"net/http"
@@ -8,15 +8,7 @@ import (
 // writeTimeout bounds one write on the plain path; no other client feels it.
 const writeTimeout = 15 * time.Second
 
-// Header sets what an event stream needs to come through: no cache, no proxy
-// buffer (nginx reads X-Accel-Buffering), no transformation.
-func Header(h http.Header) {
-	h["Content-Type"] = []string{"text/event-stream"}
-	h["Cache-Control"] = []string{"no-cache, no-store, no-transform"}
-	h["X-Accel-Buffering"] = []string{"no"}
-}
-
-// Serve writes s as the answer to r, a GET, until the client leaves, the stream
+// Serve writes s as the answer to r, a GET whose header w has, until the client leaves, the stream
 // is closed or a write fails; then s's owner is told. Plain HTTP/1 over TCP on
 // Linux takes the socket from net/http and Serve returns at once, where
 // [ConnContext] is in use; TLS, HTTP/2 and the rest are served until it returns.
@@ -25,7 +17,6 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 		s.owner.Gone(ErrGone)
 		panic(http.ErrAbortHandler)
 	}
-	Header(w.Header())
 	if r.ProtoMajor == 1 { // HTTP/2 would end all of the connection's streams
 		w.Header()["Connection"] = []string{"close"} // the end of a stream is the end of its connection
 	}
