@@ -251,7 +251,7 @@ func FuzzReader(f *testing.F) {
 			is.Equal(err, wantErr)
 			is.Equal(got, want)
 		}
-		got, err := ssetest.ParseAll(ssetest.Chunker{bytes.NewReader(in), int(chunk) + 1}, int(limit))
+		got, err := ssetest.ParseAll(ssetest.Chunker{R: bytes.NewReader(in), N: int(chunk) + 1}, int(limit))
 		is.Equal(err, wantErr)
 		is.Equal(got, want)
 	})
