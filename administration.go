@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/strictjson"
 )
 
@@ -31,19 +32,19 @@ func pathTenant(who *Caller) (string, error) {
 }
 
 // pathRoom is the tenant and the conversation or group of a path.
-func pathRoom(r *http.Request, who *Caller) (tenant string, room Room, err error) {
+func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err error) {
 	switch r.PathValue("rooms") {
 	case "conversations":
-		room.Kind = KindConversation
+		room.Kind = event.KindConversation
 	case "groups":
-		room.Kind = KindGroup
+		room.Kind = event.KindGroup
 	default:
 		return "", room, errNothingHere
 	}
 	var faults Faults
 	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request
 	faults.tenant("tenantId", tenant)
-	if err := checkName(room.ID); err != nil {
+	if err := event.CheckName(room.ID); err != nil {
 		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
 	}
 	return tenant, room, faults.Err()
@@ -56,7 +57,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 	}
 	var faults Faults
 	query := r.URL.Query()
-	var of *ProfileRef
+	var of *event.Profile
 	if text := query.Get("profile"); text != "" {
 		p := faults.profile("profile", text)
 		of = &p
@@ -233,8 +234,8 @@ func (a *administrator) list(r *http.Request, who *Caller) longList {
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList, profiles []ProfileRef, wanted func(Status) bool) error {
-	return presenceRows(w, l.memory, profiles, l.turn, func(some []ProfileRef) []PresenceOf {
+func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
+	return presenceRows(w, l.memory, profiles, l.turn, func(some []event.Profile) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
 			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
@@ -268,7 +269,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return err
 	}
-	p, err := ParseProfile(r.PathValue("profile"))
+	p, err := event.ParseProfile(r.PathValue("profile"))
 	if err != nil {
 		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
 	}
@@ -277,7 +278,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	}
 	l := a.list(r, who)
 	defer l.memory.close()
-	return a.presences(w, who, l, []ProfileRef{p}, nil)
+	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
 func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -318,7 +319,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	}
 	memory := a.quotas.Body(r, who)
 	defer memory.close()
-	var members []ProfileRef
+	var members []event.Profile
 	found := false
 	err = a.bodies.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		if name != "members" {
@@ -366,12 +367,12 @@ func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who
 	return a.changeMember(w, r, who, a.hub.RemoveMember)
 }
 
-func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *Caller, do func(context.Context, string, Room, ProfileRef) error) error {
+func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
-	p, err := ParseProfile(strings.Clone(r.PathValue("p")))
+	p, err := event.ParseProfile(strings.Clone(r.PathValue("p")))
 	if err != nil {
 		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
 	}
@@ -400,7 +401,7 @@ func done(w http.ResponseWriter) func(found bool, err error) error {
 type connection struct {
 	ID             string            `json:"id"`
 	TenantID       string            `json:"tenantId"`
-	Profile        ProfileRef        `json:"profile"`
+	Profile        event.Profile     `json:"profile"`
 	Transport      string            `json:"transport"`
 	ConnectedAt    string            `json:"connectedAt"`
 	LastActivityAt string            `json:"lastActivityAt"`
@@ -412,17 +413,17 @@ func wireConnection(c *Connection) connection {
 	if metadata == nil {
 		metadata = map[string]string{}
 	}
-	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", formatTime(c.ConnectedAt), formatTime(c.LastActivity()), metadata}
+	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", event.FormatTime(c.ConnectedAt), event.FormatTime(c.LastActivity()), metadata}
 }
 
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
-func presenceRows(w http.ResponseWriter, memory *allowance, profiles []ProfileRef, turn func(size int) (over func(), err error), ask func([]ProfileRef) []PresenceOf) error {
+func presenceRows(w http.ResponseWriter, memory *allowance, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
 	out, err := newRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err
 	}
-	return out.profiles(profiles, turn, func(some []ProfileRef) {
+	return out.profiles(profiles, turn, func(some []event.Profile) {
 		for _, p := range ask(some) {
 			text, _ := json.Marshal(p) // of texts alone
 			out.put(func(b []byte) []byte { return append(b, text...) })

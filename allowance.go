@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
 )
 
@@ -16,10 +17,10 @@ var ErrAnswers = errors.New("answers that this caller has not read yet take as m
 // nothing.
 type allowance struct {
 	// Static.
-	pool   *quota.Pool[tenantProfile]
-	holder tenantProfile
-	people *quota.Pool[tenantProfile] // nil where the holder is no person
-	person tenantProfile
+	pool   *quota.Pool[event.TenantProfile]
+	holder event.TenantProfile
+	people *quota.Pool[event.TenantProfile] // nil where the holder is no person
+	person event.TenantProfile
 
 	used, taken int64
 }
@@ -31,7 +32,7 @@ const (
 
 // people is a tenant's people together, as a holder: however many they are, others have
 // as much left as beside one. It is no profile's name.
-var people = ProfileRef{Type: "*"}
+var people = event.Profile{Type: "*"}
 
 // Body is a call's share of the memory for bodies and for what is made of them.
 func (q *Quotas) Body(r *http.Request, who *Caller) *allowance { return q.allow(q.Bodies, r, who) }
@@ -41,11 +42,11 @@ func (q *Quotas) Answer(r *http.Request, who *Caller) *allowance { return q.allo
 
 // allow is for a tenant's services, for an address, or for a person, who has a part of
 // what the tenant's people may have.
-func (q *Quotas) allow(pool *quota.Pool[tenantProfile], r *http.Request, who *Caller) *allowance {
+func (q *Quotas) allow(pool *quota.Pool[event.TenantProfile], r *http.Request, who *Caller) *allowance {
 	tenant, profile := who.Holder(r)
-	a := &allowance{pool: pool, holder: tenantProfile{tenant, profile}}
-	if profile != (ProfileRef{}) {
-		a.people, a.person, a.holder.profile = q.People, a.holder, people
+	a := &allowance{pool: pool, holder: event.TenantProfile{Tenant: tenant, Profile: profile}}
+	if profile != (event.Profile{}) {
+		a.people, a.person, a.holder.Profile = q.People, a.holder, people
 	}
 	return a
 }

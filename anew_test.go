@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // anewLog has the history begin anew at some step of whoever asks it, after which it has
@@ -69,9 +71,9 @@ func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
 	}
 	follows := func(t *testing.T, log *anewLog, c *testClient) {
 		t.Helper()
-		e := &Event{ID: "x", TenantID: "acme", Type: "a.b", Payload: json.RawMessage("4"), Target: Target{Kind: KindTenant}}
+		e := &event.Event{ID: "x", TenantID: "acme", Type: "a.b", Payload: json.RawMessage("4"), Target: event.Target{Kind: event.KindTenant}}
 		log.sink.Deliver("acme", []*Entry{{Event: e, Envelope: e.Seal(), Cursor: Cursor{next.Epoch, 4}}})
-		e = &Event{ID: "y", TenantID: "acme", Type: "a.b", Payload: json.RawMessage("11"), Target: Target{Kind: KindTenant}}
+		e = &event.Event{ID: "y", TenantID: "acme", Type: "a.b", Payload: json.RawMessage("11"), Target: event.Target{Kind: event.KindTenant}}
 		log.sink.Deliver("acme", []*Entry{{Event: e, Envelope: e.Seal(), Cursor: Cursor{next.Epoch, 11}}})
 		log.sink.Flush("acme")
 		for _, want := range []string{"4", "11"} {

@@ -17,6 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"realtimehub/internal/count"
+	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 )
 
@@ -170,7 +171,7 @@ func NewAuth(ctx context.Context, cfg AuthConfig) (*Auth, error) {
 		tenant, key, _ := strings.Cut(strings.TrimSpace(pair), "=")
 		hash := sha256.Sum256([]byte(key))
 		switch {
-		case key == "" || tenant != "*" && checkTenant(tenant) != nil:
+		case key == "" || tenant != "*" && event.CheckTenant(tenant) != nil:
 			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
 		case len(key) < minAPIKey:
 			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
@@ -452,13 +453,13 @@ func (a *Auth) claimFault(claims jwt.MapClaims) *Refusal {
 // read makes a caller of proven claims.
 func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
 	tenant, _ := claims[a.tenantClaim].(string)
-	if checkTenant(tenant) != nil {
+	if event.CheckTenant(tenant) != nil {
 		return nil, 0, badClaim(a.tenantClaim)
 	}
 	// What is no Unicode, such as half of a surrogate pair, JSON's reader makes U+FFFD: two
 	// persons would be one.
 	subject, _ := claims["sub"].(string)
-	profile, err := ParseProfile(subject)
+	profile, err := event.ParseProfile(subject)
 	if err != nil || strings.ContainsRune(subject, utf8.RuneError) {
 		return nil, 0, badClaim("sub")
 	}

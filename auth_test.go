@@ -37,6 +37,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -640,7 +641,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		warning, at := next()
 		is.Equal(warning.Type, "hub.expiring")
 		is.Equal(at, 30*time.Second)
-		is.Equal(warning.Data, `{"expiresAt":"`+formatTime(start.Add(time.Minute))+`"}`)
+		is.Equal(warning.Data, `{"expiresAt":"`+event.FormatTime(start.Add(time.Minute))+`"}`)
 
 		put := func(token string) int {
 			return ask(checked(t, api.Handler()), "PUT", "/v1/connections/"+data.ConnectionID+"/token", "", "Authorization", token).Code
@@ -722,7 +723,7 @@ func TestIsolation(t *testing.T) {
 	}
 	for i := range len(tenants) * perTenant {
 		tenant := tenants[i%len(tenants)]
-		c, err := h.Connect(t.Context(), Subscription{Tenant: tenant, Profile: ProfileRef{"user", fmt.Sprint(i % 4)}})
+		c, err := h.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
 		is.NoErr(err)
 		ids = append(ids, c.ID.String())
 		conns[c.ID.String()] = c
@@ -979,8 +980,8 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			return
 		}
-		back, err := ParseProfile(caller.profile.Type + ":" + caller.profile.ID)
-		if err != nil || back != caller.profile || checkTenant(caller.tenant) != nil || caller.tenant == "*" ||
+		back, err := event.ParseProfile(caller.profile.Type + ":" + caller.profile.ID)
+		if err != nil || back != caller.profile || event.CheckTenant(caller.tenant) != nil || caller.tenant == "*" ||
 			!caller.Expires.After(time.Now()) || caller.Expires.Unix() > maxExpiry || scopes > ScopeSubscribe|ScopePublish|ScopeAdmin {
 			t.Fatalf("%+v of %q", caller, claims)
 		}

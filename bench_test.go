@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
 
@@ -20,7 +21,7 @@ func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: NewQuotas(plan.Of(1 << 40))})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceTenant})
 	for i := range streams {
-		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}}); err != nil {
+		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -56,11 +57,11 @@ func BenchmarkPublish(b *testing.B) {
 			body := benchBody(c.target)
 			b.ReportAllocs()
 			for b.Loop() {
-				event, err := DecodeEvent(body, nil, 64<<10)
+				e, err := DecodeEvent(body, nil, 64<<10)
 				if err != nil {
 					b.Fatal(err)
 				}
-				if _, err := hub.Publish(context.Background(), []*Event{event}); err != nil {
+				if _, err := hub.Publish(context.Background(), []*event.Event{e}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -90,7 +91,7 @@ func BenchmarkConnect(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(n)}}); err != nil {
+		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -433,19 +434,19 @@ func listen(t *testing.T, addr, profile string) *listener {
 	go func() {
 		reader := newStreamReader(t, conn)
 		for {
-			event, err := reader.Next()
+			ev, err := reader.Next()
 			if err != nil {
 				close(l.all)
 				return
 			}
 			var e struct{ Payload json.RawMessage }
-			json.Unmarshal([]byte(event.Data), &e)
-			var about struct{ Profile ProfileRef }
+			json.Unmarshal([]byte(ev.Data), &e)
+			var about struct{ Profile event.Profile }
 			word := string(e.Payload)
 			if json.Unmarshal(e.Payload, &about) == nil {
 				word = about.Profile.ID
 			}
-			l.all <- event.Type + " " + word
+			l.all <- ev.Type + " " + word
 		}
 	}()
 	return l
@@ -520,7 +521,7 @@ func TestManyTenants(t *testing.T) {
 	publish := func(n int) time.Duration { // the broker's CPU time for each
 		before := cpuTime(t, servers.PID(0))
 		for i := range n {
-			e := entryTo(fmt.Sprint("tenant-", i%tenants), "1", ToTenant())
+			e := entryTo(fmt.Sprint("tenant-", i%tenants), "1", event.ToTenant())
 			e.Event.ID = fmt.Sprint(prefix, i, before)
 			e.Event.Timestamp = time.Now()
 			e.Envelope = e.Event.Seal()

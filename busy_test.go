@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // waitsIn says whether a goroutine waits for a lock in a function.
@@ -28,7 +30,7 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 	h := newTestHub(t)
 	for _, name := range []string{"acme", "well"} {
 		is.NoErr(untilConfirmed(func() error {
-			return h.SetMembers(t.Context(), name, Room{KindGroup, "g"}, []ProfileRef{{"user", "1"}})
+			return h.SetMembers(t.Context(), name, event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
 		}))
 	}
 	busy := h.tenants.find("acme")

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 )
 
@@ -50,9 +51,9 @@ func (s Scope) String() string {
 type Caller struct {
 	Expires time.Time // of the token; zero: never
 
-	tenant  string     // where it may act; "*": everywhere
-	path    string     // the tenant of the request's path, if it has one
-	profile ProfileRef // of a token
+	tenant  string        // where it may act; "*": everywhere
+	path    string        // the tenant of the request's path, if it has one
+	profile event.Profile // of a token
 	open    bool
 }
 
@@ -75,7 +76,7 @@ func (c *Caller) Only() string {
 
 // Client is the tenant and the profile that a request of a browser acts for: the
 // token's; in open mode it says so itself, in the query or else in the headers.
-func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
+func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p event.Profile, err error) {
 	if !c.open {
 		return c.tenant, c.profile, nil
 	}
@@ -88,7 +89,7 @@ func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p Pro
 
 // Viewer is Client for a call whose "profile" is who is asked about: in open mode
 // the viewer is the header's, or nobody.
-func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p ProfileRef, err error) {
+func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p event.Profile, err error) {
 	if !c.open {
 		return c.tenant, c.profile, nil
 	}
@@ -104,16 +105,16 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p Pro
 // Holder is whose the credential is, where each may have only so many of something: a
 // profile's, or that of a tenant's services; in open mode, where nobody is proven, an
 // address stands in the tenant's place.
-func (c *Caller) Holder(r *http.Request) (tenant string, p ProfileRef) {
+func (c *Caller) Holder(r *http.Request) (tenant string, p event.Profile) {
 	if c.open {
-		return lobby.PlaceOf(r), ProfileRef{}
+		return lobby.PlaceOf(r), event.Profile{}
 	}
 	return c.tenant, c.profile
 }
 
 // Owner is who makes a call about a connection: in open mode the connection's own, or
 // while it is not known (nil) the holder.
-func (c *Caller) Owner(r *http.Request, conn *Connection) (tenant string, p ProfileRef) {
+func (c *Caller) Owner(r *http.Request, conn *Connection) (tenant string, p event.Profile) {
 	if c.open && conn != nil {
 		return conn.Tenant, conn.Profile
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 )
 
@@ -39,8 +40,8 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
 	if peers != nil {
 		presence.frozen = func() bool { return !peers.Hears() }
-		presence.typists.cast = func(who tenantProfile, conversation string, started bool) {
-			peers.Cast(who.tenant, Typing{who.profile, conversation, started})
+		presence.typists.cast = func(who event.TenantProfile, conversation string, started bool) {
+			peers.Cast(who.Tenant, Typing{who.Profile, conversation, started})
 		}
 		c.owed = &owed{
 			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
@@ -116,7 +117,7 @@ func (x *Cluster) Unshare(tenant string) {
 }
 
 // Count implements Sharing.
-func (x *Cluster) Count(e *Event, belongs func(ProfileRef) bool) int {
+func (x *Cluster) Count(e *event.Event, belongs func(event.Profile) bool) int {
 	return x.elsewhere.count(e, belongs)
 }
 
@@ -170,7 +171,7 @@ func (x *Cluster) Typed(tenant string, t Typing) {
 }
 
 // Typing is Typists.Typing, for the streams of all hubs.
-func (x *Cluster) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
+func (x *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
 	return x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
 }
 
@@ -240,7 +241,7 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. ErrTenantShare, ErrPersonShare: it has what it had.
-func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **TypeFilter, watch *[]ProfileRef) (found bool, err error) {
+func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	if !c.elsewhere {
 		return x.hub.Adjust(c, types, watch)
 	}
@@ -290,7 +291,7 @@ func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseR
 
 // KickProfile closes all connections of a profile: they are gone when it returns.
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
-func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile ProfileRef, reason CloseReason) error {
+func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason CloseReason) error {
 	k := kick{tenant: tenant, profile: profile, reason: reason}
 	err := x.KickAll(ctx, x.hub.Connections(tenant, &profile), reason)
 	if x.peers == nil {
@@ -335,7 +336,7 @@ func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 		return err
 	}
 	of := &k.profile
-	if k.profile == (ProfileRef{}) {
+	if k.profile == (event.Profile{}) {
 		of = nil
 	}
 	for after := ""; ; {
@@ -355,7 +356,7 @@ const kickPage = 1000
 
 // Refresh is members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
-func (x *Cluster) Refresh(ctx context.Context, tenant string, room Room) error {
+func (x *Cluster) Refresh(ctx context.Context, tenant string, room event.Room) error {
 	if x.peers == nil || x.hub.ownsMembership() {
 		return x.hub.Refresh(ctx, tenant, room)
 	}
@@ -415,7 +416,7 @@ func cut(list []*Connection, after string, limit int) connectionPage {
 // Connections are a tenant's, or one profile's, wherever they are: a page of those after
 // an id. ErrSilent: a hub that is there does not answer. Before this hub's list is made begin
 // is told how long it will be, and may refuse it; once it is made, end is called.
-func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef, after string, limit int, begin func(size int) (end func(), err error)) (connectionPage, error) {
+func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (connectionPage, error) {
 	size := 1
 	if of == nil {
 		size = x.hub.Open(tenant)
@@ -442,7 +443,7 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *ProfileRef
 }
 
 // pageOn is the page of one other hub, which may take several answers.
-func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *ProfileRef, after string, limit int) (p connectionPage, err error) {
+func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *event.Profile, after string, limit int) (p connectionPage, err error) {
 	for p.more = true; p.more && len(p.list) < limit; {
 		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.list)})
 		if err != nil {
@@ -492,14 +493,14 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallProlong:
 		a.Found, _ = x.Prolong(ctx, c, call.Expires)
 	case CallAdjust:
-		var types **TypeFilter
+		var types **event.Filter
 		if call.Types != nil {
-			filter, _ := ParseTypes(*call.Types)
+			filter, _ := event.ParseFilter(*call.Types)
 			types = &filter
 		}
 		watch := call.Watch
 		if call.Unwatch {
-			watch = new([]ProfileRef)
+			watch = new([]event.Profile)
 		}
 		found, err := x.Adjust(ctx, c, types, watch)
 		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, ErrPersonShare), call.Unwatch

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -182,14 +183,14 @@ func TestClusterMembershipInReplay(t *testing.T) {
 func (h *testHub) presences(t testing.TB, c *testClient) string {
 	t.Helper()
 	var words []string
-	for _, event := range h.received(t, "acme", c)[0] {
+	for _, ev := range h.received(t, "acme", c)[0] {
 		var e struct {
 			Payload struct {
-				Profile ProfileRef
+				Profile event.Profile
 				Status  string
 			}
 		}
-		if err := json.Unmarshal([]byte(event.Data), &e); err != nil {
+		if err := json.Unmarshal([]byte(ev.Data), &e); err != nil {
 			t.Fatal(err)
 		}
 		words = append(words, e.Payload.Profile.ID+" "+e.Payload.Status)
@@ -212,8 +213,8 @@ func eventually(t testing.TB, true func() bool) {
 	}
 }
 
-func (h *testHub) status(ref ProfileRef) Status {
-	return h.Presence.Of("acme", []ProfileRef{ref})[0].Status
+func (h *testHub) status(ref event.Profile) Status {
+	return h.Presence.Of("acme", []event.Profile{ref})[0].Status
 }
 
 // A profile on two hubs is online once, and offline once, when both are gone; every
@@ -251,7 +252,7 @@ func TestClusterPresence(t *testing.T) {
 	nodes[0].open(t, "tenant=beta&profile=alice")
 	all.settle(t)
 	late := nodes[2].open(t, "tenant=beta&profile=bob&presence=alice")
-	is.Equal(nodes[2].Presence.Of("beta", []ProfileRef{alice})[0].Status, Online)
+	is.Equal(nodes[2].Presence.Of("beta", []event.Profile{alice})[0].Status, Online)
 	_, answer := nodes[1].do(t, "GET", "/v1/presence?tenant=beta&profile=alice", "")
 	is.Equal(answer["profiles"].([]any)[0].(map[string]any)["status"], "online") // nor has this one
 	is.Equal(nodes[2].payloads(t, "beta", late), []string{""})
@@ -277,8 +278,8 @@ func TestClusterTyping(t *testing.T) {
 		}
 	}
 	for _, c := range you {
-		is.Equal(c.next(t).Type, TypeTypingStarted)
-		is.Equal(c.next(t).Type, TypeTypingStopped) // by itself, once
+		is.Equal(c.next(t).Type, event.TypeTypingStarted)
+		is.Equal(c.next(t).Type, event.TypeTypingStopped) // by itself, once
 	}
 	for i, c := range you {
 		is.Equal(nodes[i].replayed(t, c), "") // and nothing else

@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/due"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
 
@@ -17,7 +18,7 @@ type Connection struct {
 	// Static.
 	ID          uuid.UUID
 	Tenant      string
-	Profile     ProfileRef
+	Profile     event.Profile
 	ConnectedAt time.Time
 	Metadata    map[string]string
 	unnamed     bool
@@ -27,7 +28,7 @@ type Connection struct {
 	lastActivity atomic.Int64 // Unix nanoseconds
 
 	// Guarded by the tenant's mu.
-	filter  *TypeFilter
+	filter  *event.Filter
 	watch   []watching // nil: as configured; empty: none
 	index   int        // in tenant.conns
 	joined  bool       // it is in tenant.conns, or was
@@ -49,7 +50,7 @@ type watching struct {
 
 // watched is a profile that connections of a tenant watch.
 type watched struct {
-	ref ProfileRef
+	ref event.Profile
 	by  []*Connection
 }
 
@@ -68,10 +69,10 @@ const (
 	watchedPlace    = 2 * 41 // in the tenant's table
 )
 
-func weigh(types *TypeFilter, watch []ProfileRef, metadata map[string]string) weight {
-	w := weight{own: connectionBytes + types.bytes() + watchingBytes*int64(len(watch))}
+func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string) weight {
+	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
 	for _, p := range watch {
-		w.common += watchedBytes + watchedPlace + p.bytes()
+		w.common += watchedBytes + watchedPlace + p.Bytes()
 	}
 	if len(metadata) > 0 {
 		w.own += 48 + 70*int64(max(len(metadata), 4))
@@ -83,18 +84,20 @@ func weigh(types *TypeFilter, watch []ProfileRef, metadata map[string]string) we
 }
 
 // watchList is the profiles that c watches.
-func (c *Connection) watchList() []ProfileRef {
+func (c *Connection) watchList() []event.Profile {
 	if c.watch == nil {
 		return nil
 	}
-	list := make([]ProfileRef, len(c.watch))
+	list := make([]event.Profile, len(c.watch))
 	for i, w := range c.watch {
 		list[i] = w.ref
 	}
 	return list
 }
 
-func (c *Connection) who() tenantProfile { return tenantProfile{c.Tenant, c.Profile} }
+func (c *Connection) who() event.TenantProfile {
+	return event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
+}
 
 // LastActivity is when the connection was last active.
 func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -381,7 +382,7 @@ func TestDrainIsSpread(t *testing.T) {
 		const streams, seconds = 80, 8
 		var open []*Connection
 		for i := range streams {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}})
+			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 			is.NoErr(err)
 			open = append(open, c)
 		}
@@ -470,8 +471,8 @@ func FuzzLastEventID(f *testing.F) {
 	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
 	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), NewLimits(LimitsConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
-	event := toAll("1").Event
-	receipts, err := hub.Publish(context.Background(), []*Event{event})
+	e := toAll("1").Event
+	receipts, err := hub.Publish(context.Background(), []*event.Event{e})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/event"
 )
 
 // brokenLog fails as it is told to.
@@ -35,13 +36,13 @@ func (l *brokenLog) Read(context.Context, string, Query) (page Page, _ error) { 
 // brokenRooms fail as brokenLog does.
 type brokenRooms struct{ *brokenLog }
 
-func (brokenRooms) Follow(func(string, Epoch, Room, []Belonging), func(string)) {}
-func (brokenRooms) Sure(context.Context) error                                  { return nil }
-func (r brokenRooms) Attach(context.Context, string) error                      { return r.err }
-func (r brokenRooms) Now(context.Context, string, Room) (RoomState, error) {
+func (brokenRooms) Follow(func(string, Epoch, event.Room, []Belonging), func(string)) {}
+func (brokenRooms) Sure(context.Context) error                                        { return nil }
+func (r brokenRooms) Attach(context.Context, string) error                            { return r.err }
+func (r brokenRooms) Now(context.Context, string, event.Room) (RoomState, error) {
 	return RoomState{}, r.err
 }
-func (r brokenRooms) Change(context.Context, string, Room, RoomState, []Belonging, bool) error {
+func (r brokenRooms) Change(context.Context, string, event.Room, RoomState, []Belonging, bool) error {
 	return r.err
 }
 
@@ -90,7 +91,7 @@ func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map
 		all["tenant"], all["profile"] = "acme", "user:42"
 	}
 	if o.Takes("connectionId") && h != s.secured && h != s.broken && h != s.draining { // of somebody who is there
-		c, err := h.Connect(s.t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "42"}})
+		c, err := h.Connect(s.t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -138,7 +139,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	}
 	switch status {
 	case "200", "202", "204":
-		if err := s.open.AddMember(s.t.Context(), "acme", Room{KindConversation, "general"}, ProfileRef{"user", "42"}); err != nil {
+		if err := s.open.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
 			s.t.Fatal(err) // who types must be one
 		}
 		s.send(s.open, o, kind, nil)
@@ -271,19 +272,19 @@ func (s *stage) provokeEvents() {
 	a.close()
 	w.until(t, "presence.offline")
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", talk, []ProfileRef{{"user", "w"}, {"user", "a"}})
+		return h.SetMembers(t.Context(), "acme", talk, []event.Profile{{Type: "user", ID: "w"}, {Type: "user", ID: "a"}})
 	}))
 	for _, state := range []string{"started", "stopped"} {
-		is.NoErr(h.Cluster.Typing(t.Context(), "acme", ProfileRef{"user", "a"}, talk.ID, state == "started"))
+		is.NoErr(h.Cluster.Typing(t.Context(), "acme", event.Profile{Type: "user", ID: "a"}, talk.ID, state == "started"))
 		w.until(t, "typing."+state)
 	}
-	for _, event := range []string{
+	for _, ev := range []string{
 		eventJSON("acme", "a.stored", `{"kind":"conversation","conversationId":"talk"}`, "1"),
 		eventJSON("acme", "a.single", `{"kind":"connection","connectionId":"`+w.ConnectionID+`"}`, "1"),
 	} {
-		e, err := DecodeEvent([]byte(event), nil, 0)
+		e, err := DecodeEvent([]byte(ev), nil, 0)
 		is.NoErr(err)
-		_, err = h.Publish(t.Context(), []*Event{e})
+		_, err = h.Publish(t.Context(), []*event.Event{e})
 		is.NoErr(err)
 		w.until(t, e.Type)
 	}
@@ -300,7 +301,7 @@ func (s *stage) provokeEvents() {
 	var all sync.WaitGroup
 	for i := range 3 { // two at least in one tick
 		all.Go(func() {
-			h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint(i)}})
+			h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 		})
 	}
 	all.Wait()

@@ -7,12 +7,13 @@ import (
 
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 )
 
 // appendJSON appends the receipt as it goes over the wire.
 func (r Receipt) appendJSON(b []byte) []byte {
 	b = append(append(b, `{"id":"`...), r.ID...)
-	b = AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
+	b = event.AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
 	if r.Cursor != "" {
 		b = append(append(b, `","cursor":"`...), r.Cursor...)
 	}
@@ -34,7 +35,7 @@ type receipt struct {
 }
 
 func wireReceipt(r Receipt) receipt {
-	wire := receipt{r.ID, formatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
+	wire := receipt{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
 	if r.Members >= 0 {
 		wire.Members = &r.Members
 	}
@@ -46,7 +47,7 @@ type hubCounts struct {
 	connects    count.Words[Resume]
 	closes      count.Words[CloseReason]
 	refused     count.Words[CloseReason]
-	accepted    count.Words[TargetKind]
+	accepted    count.Words[event.TargetKind]
 	gaps        count.Words[GapReason]
 	duplicates  atomic.Int64
 	unconfirmed atomic.Int64
@@ -61,7 +62,7 @@ func newHubCounts() *hubCounts {
 		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseReplaced, CloseUnavailable),
 		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable),
-		accepted: count.NewWords(KindProfile, KindProfiles, KindConversation, KindGroup, KindTenant, KindConnection),
+		accepted: count.NewWords(event.KindProfile, event.KindProfiles, event.KindConversation, event.KindGroup, event.KindTenant, event.KindConnection),
 		gaps:     count.NewWords(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: count.NewSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),
 	}
@@ -85,8 +86,8 @@ type HubStats struct {
 	Ready       bool // takes streams, and can store
 	Connects    map[Resume]int64
 	Closes      map[CloseReason]int64
-	Refused     map[CloseReason]int64 // streams that were turned away
-	Accepted    map[TargetKind]int64  // events
+	Refused     map[CloseReason]int64      // streams that were turned away
+	Accepted    map[event.TargetKind]int64 // events
 	Duplicates  int64
 	Unconfirmed int64
 	Unanswered  int64                // questions to other hubs

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 )
 
 // dispatcher hands to streams what the log tells of, in its order, and what the hub
@@ -45,7 +46,7 @@ func (x *dispatcher) deliver(tenant string, entries []*Entry, published bool) {
 		if p.place > 0 {
 			t.head = e.Cursor
 		}
-		if e.Event.Target.Kind == KindConnection {
+		if e.Event.Target.Kind == event.KindConnection {
 			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
@@ -63,7 +64,7 @@ func (x *dispatcher) Flush(tenant string) {
 // Prepare implements Sink: the rooms of what another hub has published are settled
 // here as well.
 func (x *dispatcher) Prepare(tenant string, entries []*Entry) {
-	events := make([]*Event, len(entries))
+	events := make([]*event.Event, len(entries))
 	for i, e := range entries {
 		events[i] = e.Event
 	}
@@ -101,7 +102,7 @@ func (x *dispatcher) Lost(tenant string, place Cursor) {
 }
 
 // Say delivers an ephemeral event of the hub's own making to its own streams.
-func (x *dispatcher) Say(ctx context.Context, e *Event) error {
+func (x *dispatcher) Say(ctx context.Context, e *event.Event) error {
 	if _, err := x.members.settle(ctx, false, e); err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (x *dispatcher) Say(ctx context.Context, e *Event) error {
 // those on its list, and every other stream of all of them in one write, or of
 // the digest alone when there is one. With shared set, only streams of profiles
 // that have a room in common with who changed, or are who changed, are told.
-func (x *dispatcher) Notify(name string, notices []Notice, digest *Event, shared bool) {
+func (x *dispatcher) Notify(name string, notices []Notice, digest *event.Event, shared bool) {
 	t := x.tenants.find(name)
 	if t == nil {
 		return

@@ -13,6 +13,7 @@ import (
 
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -40,7 +41,7 @@ func NewDoctor(hub *Hub, limits *Limits) *Doctor {
 
 // openProbe is one that may be told of another's end.
 type openProbe struct {
-	holder tenantProfile
+	holder event.TenantProfile
 	stream *engine.Stream
 	start  time.Time
 }
@@ -87,7 +88,7 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Cal
 	if err != nil {
 		return err
 	}
-	id, holder := rand.Text(), tenantProfile{tenant, profile}
+	id, holder := rand.Text(), event.TenantProfile{Tenant: tenant, Profile: profile}
 	gone := make(chan struct{})
 	stream := d.hub.Engine().NewStream(func(why error) {
 		over()
@@ -130,7 +131,7 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 	seq := 0
 	tick := func(name string) *engine.Frame {
 		now := time.Now()
-		return probeFrame(name, doctor.Tick{Seq: seq, At: formatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
+		return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
 	}
 	for {
 		select {
@@ -152,7 +153,7 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 
 // find is an open probe that has ticks, of this holder; nil if there is none. It may
 // be on another hub.
-func (d *Doctor) find(id string, holder tenantProfile) *openProbe {
+func (d *Doctor) find(id string, holder event.TenantProfile) *openProbe {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.open[id]; p != nil && p.holder == holder {
@@ -162,7 +163,7 @@ func (d *Doctor) find(id string, holder tenantProfile) *openProbe {
 }
 
 // ended forgets a probe, and tells the other one why it ended, unless it was to.
-func (d *Doctor) ended(id, tell string, holder tenantProfile, why error) {
+func (d *Doctor) ended(id, tell string, holder event.TenantProfile, why error) {
 	d.mu.Lock()
 	delete(d.open, id)
 	d.mu.Unlock()
@@ -178,7 +179,7 @@ func (d *Doctor) ended(id, tell string, holder tenantProfile, why error) {
 		how = doctor.Vanished
 	}
 	now := time.Now()
-	sendProbe(other.stream, probeFrame(doctor.EventGone, doctor.Gone{ID: id, How: how, At: formatTime(now), ElapsedMS: now.Sub(other.start).Milliseconds()}))
+	sendProbe(other.stream, probeFrame(doctor.EventGone, doctor.Gone{ID: id, How: how, At: event.FormatTime(now), ElapsedMS: now.Sub(other.start).Milliseconds()}))
 }
 
 func sendProbe(stream *engine.Stream, frame *engine.Frame) {
@@ -203,7 +204,7 @@ func seen(r *http.Request, p probe, at time.Time, heartbeat time.Duration) docto
 		}
 	}
 	return doctor.Hello{
-		At: formatTime(at), Protocol: r.Proto, TLS: r.TLS != nil, Host: short(r.Host), Headers: headers,
+		At: event.FormatTime(at), Protocol: r.Proto, TLS: r.TLS != nil, Host: short(r.Host), Headers: headers,
 		EveryMS: p.every.Milliseconds(), ForMS: p.lasts.Milliseconds(), HeartbeatMS: heartbeat.Milliseconds(),
 	}
 }

@@ -1,6 +1,10 @@
 package main
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+
+	"realtimehub/internal/event"
+)
 
 // dropped is what a shelf remembers of what it no longer has: by whom it was for, the
 // last place. Of many, what was dropped first is forgotten; so it knows of all that
@@ -33,11 +37,11 @@ func (p *droppedPart) len() int { return len(p.profiles) + len(p.rooms) }
 
 // note adds an event's place; most is how many are remembered in one part. It returns
 // how many more, or fewer, are remembered now.
-func (d *dropped) note(e *Event, place uint64, most int) int {
+func (d *dropped) note(e *event.Event, place uint64, most int) int {
 	before := d.len()
 	y := &d.young
 	y.last = max(y.last, place)
-	if e.Target.Kind == KindTenant {
+	if e.Target.Kind == event.KindTenant {
 		d.tenant = max(d.tenant, place)
 	}
 	if room, ok := e.Target.Room(); ok {
@@ -63,13 +67,13 @@ func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
 }
 
 // lastFor is the last place that was dropped for a profile.
-func (d *dropped) lastFor(p ProfileRef) uint64 {
+func (d *dropped) lastFor(p event.Profile) uint64 {
 	hash := maphash.Comparable(droppedSeed, p)
 	return max(d.young.profiles[hash], d.old.profiles[hash])
 }
 
 // lastIn is the last place that was dropped for a room.
-func (d *dropped) lastIn(r Room) uint64 {
+func (d *dropped) lastIn(r event.Room) uint64 {
 	hash := maphash.Comparable(droppedSeed, r)
 	return max(d.young.rooms[hash], d.old.rooms[hash])
 }

@@ -12,30 +12,32 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // modelEvent is an event as the model of TestExpired knows it.
 type modelEvent struct {
 	place   uint64
-	target  Target
-	members []ProfileRef // of its room, when it was published
+	target  event.Target
+	members []event.Profile // of its room, when it was published
 }
 
 // historyModel is all that was ever published to a tenant, and who belongs where.
 type historyModel struct {
 	events  []modelEvent
-	members map[Room][]ProfileRef
-	cursors map[ProfileRef][]Cursor // that a client of it may have
+	members map[event.Room][]event.Profile
+	cursors map[event.Profile][]Cursor // that a client of it may have
 }
 
 // misses says whether anything for a profile after a place is among what has gone.
-func (m *historyModel) misses(p ProfileRef, after, from uint64) bool {
+func (m *historyModel) misses(p event.Profile, after, from uint64) bool {
 	return slices.ContainsFunc(m.events, func(e modelEvent) bool {
 		room, ok := e.target.Room()
 		switch {
 		case e.place <= after || e.place > from:
 			return false
-		case e.target.Kind == KindTenant:
+		case e.target.Kind == event.KindTenant:
 			return true
 		case !ok:
 			return slices.Contains(e.target.Profiles, p)
@@ -90,26 +92,26 @@ func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sw
 		acme, err := h.open(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
 		acme.mu.Unlock()
-		models[tenant] = &historyModel{members: map[Room][]ProfileRef{}, cursors: map[ProfileRef][]Cursor{}}
+		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
-	someone := func() ProfileRef { return ProfileRef{"user", pick("")} }
+	someone := func() event.Profile { return event.Profile{Type: "user", ID: pick("")} }
 	for range 400 {
 		tenant := []string{"a", "a", "a", "b", "b", "c", "d"}[random.IntN(7)]
 		m := models[tenant]
-		room := Room{KindConversation, pick("r")}
+		room := event.Room{Kind: event.KindConversation, ID: pick("r")}
 		switch n := random.IntN(100); {
 		case n < 45:
-			target := ToProfile(someone())
+			target := event.ToProfile(someone())
 			switch random.IntN(8) {
 			case 0:
-				target = ToTenant()
+				target = event.ToTenant()
 			case 1:
-				target = ToProfiles(someone(), someone())
+				target = event.ToProfiles(someone(), someone())
 			case 2, 3:
-				target = ToConversation(room.ID)
+				target = event.ToConversation(room.ID)
 			}
-			_, err := h.Publish(ctx, []*Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: target}})
+			_, err := h.Publish(ctx, []*event.Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: target}})
 			is.NoErr(err)
 			e := modelEvent{place: h.head(t, tenant).Seq, target: target}
 			if room, ok := target.Room(); ok {
@@ -131,7 +133,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sw
 		case n < 74 && leaves:
 			p := someone()
 			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(ctx, tenant, room, p) }))
-			m.members[room] = slices.DeleteFunc(m.members[room], func(q ProfileRef) bool { return q == p })
+			m.members[room] = slices.DeleteFunc(m.members[room], func(q event.Profile) bool { return q == p })
 		case n < 78 && limits.TTL > 0:
 			time.Sleep(limits.TTL / 3)
 		case n < 82 && sweeps:
@@ -178,7 +180,7 @@ func (h *Hub) head(t testing.TB, tenant string) Cursor {
 }
 
 // readsAll checks that all that is left for a profile after a cursor is read.
-func (h *Hub) readsAll(t *testing.T, tenant string, p ProfileRef, cursor Cursor, m *historyModel) {
+func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
 	acme, err := h.open(t.Context(), tenant)
@@ -210,7 +212,7 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		limits.TTL = time.Minute
 		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		h.Observe(nobody{})
-		me := Subscription{Tenant: "quiet", Profile: ProfileRef{"user", "me"}}
+		me := Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
 		resume := func(after Cursor) (place Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
@@ -219,7 +221,7 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 			return place, missed
 		}
 		publish := func(tenant, to string) {
-			_, err := h.Publish(t.Context(), []*Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: ToProfile(ProfileRef{"user", to})}})
+			_, err := h.Publish(t.Context(), []*event.Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: event.ToProfile(event.Profile{Type: "user", ID: to})}})
 			is.NoErr(err)
 		}
 		forget := func() {
@@ -264,14 +266,14 @@ func TestForgottenTenantsAreBounded(t *testing.T) {
 		l.add(first, toAll("2"), toAll("3"))
 		start, head := Cursor{first.Cursor.Epoch, 0}, Cursor{first.Cursor.Epoch, 3}
 		for i := range 10_000 {
-			l.add(entryTo(fmt.Sprint("tenant-", i), "1", ToTenant()))
+			l.add(entryTo(fmt.Sprint("tenant-", i), "1", event.ToTenant()))
 			if i%100 == 0 {
 				time.Sleep(limits.TTL)
 				l.Sweep(time.Now())
 				is.True(l.Stats().Bytes <= limits.Total)
 			}
 		}
-		me := &Reader{Profile: ProfileRef{"user", "me"}}
+		me := &Reader{Profile: event.Profile{Type: "user", ID: "me"}}
 		_, err := l.Find(t.Context(), "acme", start.String(), me)
 		is.True(errors.Is(err, ErrExpired))
 		again := toAll("4")
@@ -292,11 +294,11 @@ func TestOthersDoNotExpireTheQuiet(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			l := &logUser{T: t, is: is, Log: NewMemoryLog(c.limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
-			me, you := ProfileRef{"user", "me"}, ProfileRef{"user", "you"}
-			mine := entryTo("acme", "1", ToProfile(me))
+			me, you := event.Profile{Type: "user", ID: "me"}, event.Profile{Type: "user", ID: "you"}
+			mine := entryTo("acme", "1", event.ToProfile(me))
 			l.add(mine)
 			for range 1000 {
-				l.add(entryTo("acme", "2", ToProfile(you)))
+				l.add(entryTo("acme", "2", event.ToProfile(you)))
 			}
 			is.True(l.oldest() > mine.Cursor.Seq)
 			_, err := l.Find(t.Context(), "acme", mine.Cursor.String(), &Reader{Profile: me})
@@ -322,8 +324,8 @@ func TestDroppedSize(t *testing.T) {
 	var d dropped
 	before := liveHeap()
 	for i := range many {
-		p := ProfileRef{"user", fmt.Sprintf("profile-number-%d", i)}
-		d.note(&Event{Target: ToProfile(p)}, uint64(i), mostDropped)
+		p := event.Profile{Type: "user", ID: fmt.Sprintf("profile-number-%d", i)}
+		d.note(&event.Event{Target: event.ToProfile(p)}, uint64(i), mostDropped)
 	}
 	real := float64(liveHeap()-before) / float64(d.len())
 	t.Logf("one takes %.0f bytes", real)
@@ -340,10 +342,10 @@ func TestPrunedStaysStillCount(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := bareHub(t, 2)
-			room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+			room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 			start := h.head(t, "acme")
-			_, err := h.Publish(t.Context(), []*Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: ToConversation("r")}})
+			_, err := h.Publish(t.Context(), []*event.Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToConversation("r")}})
 			is.NoErr(err)
 			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
 			for range 3 {

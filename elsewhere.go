@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+
+	"realtimehub/internal/event"
 )
 
 // elsewhere is the connections that other hubs hold, of the tenants that this one
@@ -24,7 +26,7 @@ const awayBytes = 320 + 2*25 + 2*57 + 2*8
 // away is one tenant's.
 type away struct {
 	byID     map[uuid.UUID]*Connection
-	profiles map[ProfileRef][]*Connection
+	profiles map[event.Profile][]*Connection
 }
 
 // hold begins to know a tenant.
@@ -35,7 +37,7 @@ func (x *elsewhere) hold(tenant string) {
 		x.tenants = map[string]*away{}
 	}
 	if x.tenants[tenant] == nil {
-		x.tenants[tenant] = &away{map[uuid.UUID]*Connection{}, map[ProfileRef][]*Connection{}}
+		x.tenants[tenant] = &away{map[uuid.UUID]*Connection{}, map[event.Profile][]*Connection{}}
 	}
 }
 
@@ -44,7 +46,7 @@ func (x *elsewhere) release(tenant string) {
 	defer x.mu.Unlock()
 	if t := x.tenants[tenant]; t != nil {
 		for _, c := range t.byID {
-			x.quotas.State.Give(tenant, awayBytes+c.Profile.bytes())
+			x.quotas.State.Give(tenant, awayBytes+c.Profile.Bytes())
 		}
 		delete(x.tenants, tenant)
 	}
@@ -76,12 +78,12 @@ func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came 
 		if t.profiles[c.Profile] = list; len(list) == 0 {
 			delete(t.profiles, c.Profile)
 		}
-		x.quotas.State.Give(tenant, awayBytes+c.Profile.bytes())
+		x.quotas.State.Give(tenant, awayBytes+c.Profile.Bytes())
 		return c, false
 	case c == nil:
 		c = &Connection{ID: s.ID, Tenant: tenant, Profile: s.Profile, ConnectedAt: s.ConnectedAt, elsewhere: true}
 		t.byID[s.ID] = c
-		x.quotas.State.Force(tenant, awayBytes+s.Profile.bytes()) // it is there
+		x.quotas.State.Force(tenant, awayBytes+s.Profile.Bytes()) // it is there
 		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
 		came = true
 	}
@@ -92,7 +94,7 @@ func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came 
 
 // count is how many connections elsewhere an event's target resolves to; belongs
 // says who is in its room.
-func (x *elsewhere) count(e *Event, belongs func(ProfileRef) bool) (n int) {
+func (x *elsewhere) count(e *event.Event, belongs func(event.Profile) bool) (n int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	t := x.tenants[e.TenantID]
@@ -113,15 +115,15 @@ func (x *elsewhere) count(e *Event, belongs func(ProfileRef) bool) (n int) {
 		}
 	}
 	switch e.Target.Kind {
-	case KindProfile, KindProfiles:
+	case event.KindProfile, event.KindProfiles:
 		for _, ref := range e.Target.Profiles {
 			add(t.profiles[ref])
 		}
-	case KindConnection:
+	case event.KindConnection:
 		if id, err := uuid.Parse(e.Target.ConnectionID); err == nil && t.byID[id] != nil {
 			add([]*Connection{t.byID[id]})
 		}
-	case KindTenant:
+	case event.KindTenant:
 		if p.notProfiles == nil && p.notConns == nil {
 			return len(t.byID)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats-server/v2/server"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -25,10 +26,10 @@ func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
 }
 
 // connect opens n connections that nobody reads.
-func (h *testHub) connect(t testing.TB, n int, profile func(i int) ProfileRef, metadata map[string]string) {
+func (h *testHub) connect(t testing.TB, n int, profile func(i int) event.Profile, metadata map[string]string) {
 	t.Helper()
 	for i := range n {
-		if _, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []ProfileRef{}, Metadata: metadata}); err != nil {
+		if _, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,8 +104,8 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 			is := is.New(t)
 			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = small })
 			a, b := aPair(t, broker)
-			a.connect(t, 6000, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
-			b.connect(t, 10, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
+			a.connect(t, 6000, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
+			b.connect(t, 10, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 			ids, count := b.everybody(t, "")
 			is.Equal(count, 6010.0)
 			is.Equal(len(slices.Compact(slices.Clone(ids))), 6010)
@@ -116,7 +117,7 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 			is := is.New(t)
 			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = small })
 			a, b := aPair(t, broker)
-			me := func(int) ProfileRef { return ProfileRef{"user", "me"} }
+			me := func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }
 			a.connect(t, 300, me, largeMetadata())
 			b.connect(t, 3, me, largeMetadata())
 			ids, count := b.everybody(t, "profile=me")
@@ -135,8 +136,8 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 func TestManyPeopleInSmallMessages(t *testing.T) {
 	is := is.New(t)
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
-	a.connect(t, 3001, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
-	b.connect(t, 1, func(int) ProfileRef { return ProfileRef{"user", "me"} }, nil)
+	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
+	b.connect(t, 1, func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }, nil)
 	is.NoErr(b.KnowAll(t.Context(), "acme"))
 	online, _ := b.Presence.Counts()
 	is.Equal(online, 3002)
@@ -248,7 +249,7 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	mute(proxy)
 	node := b.Cluster.peers.Node()
 	for n := range mostOwed {
-		a.Cluster.owed.add(node, kick{tenant: "acme", profile: ProfileRef{"user", fmt.Sprint(n)}, reason: CloseKicked})
+		a.Cluster.owed.add(node, kick{tenant: "acme", profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, reason: CloseKicked})
 	}
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 	is.Equal(status, http.StatusServiceUnavailable)
@@ -264,7 +265,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	h = h.nodes[0]
-	h.connect(t, 5, func(i int) ProfileRef { return ProfileRef{"user", fmt.Sprint(i)} }, nil)
+	h.connect(t, 5, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 	a := h.Cluster.Serve(Call{Op: CallList, Tenant: "acme"})
 	is.Equal(len(a.Connections), 5) // without a limit all
 	before := a
@@ -281,7 +282,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 		}
 	}
 	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
-	as := []ProfileRef(nil)
+	as := []event.Profile(nil)
 	_, err := x.Adjust(t.Context(), &Connection{elsewhere: true}, nil, &as)
 	is.Equal(describe(err).code, "HubUnavailable")
 	now := time.Now()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // prolonger prolongs a connection when another ends, as a client may whose call comes
@@ -44,7 +46,7 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 			}
 		}})
 		for _, id := range []string{"a", "b", "c"} {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", id}, Expires: time.Now().Add(time.Minute)})
+			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -76,7 +78,7 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 			}
 			warn(l)
 		}
-		for _, ref := range []ProfileRef{alice, bob, carol} {
+		for _, ref := range []event.Profile{alice, bob, carol} {
 			c, err := w.Connect(w.t.Context(), Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()

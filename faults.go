@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/strictjson"
 )
 
@@ -148,26 +149,26 @@ func (f *Faults) Err() error {
 func (f *Faults) tenant(field, id string) {
 	if id == "" {
 		f.add(CodeTenantIDRequired, field, "a tenant is needed")
-	} else if err := checkTenant(id); err != nil {
+	} else if err := event.CheckTenant(id); err != nil {
 		f.add(CodeInvalidTenantID, field, "%v", err)
 	}
 }
 
-func (f *Faults) profile(field, text string) ProfileRef {
+func (f *Faults) profile(field, text string) event.Profile {
 	if text == "" {
 		f.add(CodeProfileRequired, field, "a profile is needed")
-		return ProfileRef{}
+		return event.Profile{}
 	}
-	p, err := ParseProfile(text)
+	p, err := event.ParseProfile(text)
 	if err != nil {
 		f.add(CodeInvalidProfile, field, "%v", err)
 	}
 	return p
 }
 
-// types reads patterns of types ([ParseTypes]).
-func (f *Faults) types(field string, patterns []string) *TypeFilter {
-	filter, errs := ParseTypes(patterns)
+// types reads patterns of types ([event.ParseFilter]).
+func (f *Faults) types(field string, patterns []string) *event.Filter {
+	filter, errs := event.ParseFilter(patterns)
 	for _, err := range errs {
 		f.add(CodeInvalidField, field, "%v", err)
 	}
@@ -221,12 +222,12 @@ func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
 }
 
 // profiles reads an array of profiles, each in either form, without repeats.
-func (f *Faults) profiles(code Code, field string, v strictjson.Value) []ProfileRef {
+func (f *Faults) profiles(code Code, field string, v strictjson.Value) []event.Profile {
 	if v == nil || absent(v) {
 		return nil
 	}
-	var list []ProfileRef
-	var seen map[ProfileRef]bool // only one profile needs none
+	var list []event.Profile
+	var seen map[event.Profile]bool // only one profile needs none
 	if !v.Array(func(i int, v strictjson.Value) {
 		if f.full() {
 			return
@@ -243,7 +244,7 @@ func (f *Faults) profiles(code Code, field string, v strictjson.Value) []Profile
 			return
 		}
 		if seen == nil && len(list) == 1 {
-			seen = map[ProfileRef]bool{list[0]: true}
+			seen = map[event.Profile]bool{list[0]: true}
 		}
 		if !seen[p] {
 			if !f.take(listedProfile) {
@@ -262,12 +263,12 @@ func (f *Faults) profiles(code Code, field string, v strictjson.Value) []Profile
 
 // decodeProfile reads a profile in either form; its faults name the field below it,
 // such as ".id".
-func decodeProfile(v strictjson.Value) (ProfileRef, []*FieldError) {
+func decodeProfile(v strictjson.Value) (event.Profile, []*FieldError) {
 	if text, ok := v.String(); ok {
-		p, err := ParseProfile(text)
+		p, err := event.ParseProfile(text)
 		return p, atFault(err)
 	}
-	p := ProfileRef{Type: "user"}
+	p := event.Profile{Type: "user"}
 	var faults Faults
 	if !v.Object(func(name []byte, v strictjson.Value) {
 		if faults.full() {
@@ -289,7 +290,7 @@ func decodeProfile(v strictjson.Value) (ProfileRef, []*FieldError) {
 	if len(faults.list) > 0 {
 		return p, faults.list
 	}
-	return p, atFault(p.check())
+	return p, atFault(p.Check())
 }
 
 // atFault says that a profile is not valid as a whole, if err does.

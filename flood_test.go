@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // inTime says whether something is done, rather than waiting for a lock that is held.
@@ -53,7 +55,7 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	h := newTestHub(t)
 	h.openAtOnce(places)
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", Room{KindGroup, "g"}, []ProfileRef{{"user", "1"}})
+		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
 	}))
 	busy := h.tenants.find("acme")
 	f := dialFramed(t, h.overHTTP2(t), "", 1<<20)
@@ -163,7 +165,7 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 	}
 	all = append(all, h.Connections("well", nil)[0])
 	for _, c := range all {
-		h.Presence.Connected(&Connection{Tenant: c.Tenant, Profile: ProfileRef{"user", "new"}})
+		h.Presence.Connected(&Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
 	}
 	well.until(t, "presence.online")
 	is.True(inTime(func() { is.Equal(len(h.Busiest(10)), 9) }))
@@ -178,8 +180,8 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 func TestManyStaysAreFoundOnce(t *testing.T) {
 	is := is.New(t)
 	var r Rooms
-	me := ProfileRef{"user", "me"}
-	room := func(i int) Room { return Room{KindGroup, fmt.Sprint(i)} }
+	me := event.Profile{Type: "user", ID: "me"}
+	room := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
 	for i := range manyRooms {
 		r.Add(room(i), me, 1)
 	}
@@ -188,7 +190,7 @@ func TestManyStaysAreFoundOnce(t *testing.T) {
 	first := stays()
 	is.Equal(stays(), first)
 	is.True(r.Bytes() >= bytes+manyRooms*stayBytes)
-	r.Add(Room{KindGroup, "another"}, me, 2)
+	r.Add(event.Room{Kind: event.KindGroup, ID: "another"}, me, 2)
 	is.True(stays() != first)
 	is.Equal(r.Reader(me).Rooms, r.Stays(me))
 	r.Remove(room(0), me, 3)

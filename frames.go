@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -31,7 +32,7 @@ func (f *frames) ready(c *Connection, resume Resume, from Cursor) *engine.Frame 
 	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
 	data = append(append(data, `","tenantId":"`...), c.Tenant...)
 	data = c.Profile.AppendJSON(append(data, `","profile":`...))
-	data = AppendTime(append(data, `,"connectedAt":"`...), c.ConnectedAt)
+	data = event.AppendTime(append(data, `,"connectedAt":"`...), c.ConnectedAt)
 	data = append(append(data, `","resume":"`...), resume...)
 	data = append(append(data, `","cursor":"`...), cursor...)
 	data = append(data, `","heartbeatMs":`...)
@@ -76,7 +77,7 @@ func (f *frames) closing(reason CloseReason, after time.Duration, place string) 
 
 // expiringFrame tells a client that its token is about to end.
 func expiringFrame(at time.Time) *engine.Frame {
-	data := AppendTime([]byte(`{"expiresAt":"`), at)
+	data := event.AppendTime([]byte(`{"expiresAt":"`), at)
 	frame, _ := sse.AppendEvent(nil, "", "hub.expiring", append(data, `"}`...))
 	return engine.NewFrame(frame, false)
 }

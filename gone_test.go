@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
@@ -160,9 +161,9 @@ func TestStaysThatWereCutShort(t *testing.T) {
 	is := is.New(t)
 	start, _, _ := sharing(t)
 	one, two := start(1000), start(1000)
-	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, me) }))
-	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, ProfileRef{"user", "you"}) }))
+	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, event.Profile{Type: "user", ID: "you"}) }))
 	c := one.open(t, meQuery)
 	stays := one.open(t, "tenant=acme&profile=you") // so that the tenant is known
 	var late string
@@ -206,7 +207,7 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 		}
 		data, err := json.Marshal(row)
 		is.NoErr(err)
-		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: ProfileRef{"user", who}.String(), Data: data}}, false)
+		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: event.Profile{Type: "user", ID: who}.String(), Data: data}}, false)
 		is.NoErr(err)
 	}
 	fresh := start(1000)
@@ -248,7 +249,7 @@ func TestForgottenStaysOfWhoLeftAllRooms(t *testing.T) {
 	alone(t, "it looks into one hub's rooms")
 	is := is.New(t)
 	h := newTestHub(t)
-	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	c.close()
@@ -270,7 +271,7 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 	limits := testLimits
 	limits.Events, limits.Bytes, limits.Total = 0, 0, 0
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })
-	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	c.close()

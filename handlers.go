@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/reserve"
@@ -73,12 +74,12 @@ func (a *api) routes() map[string]route {
 	return map[string]route{
 		"POST /v1/events":                               {ScopePublish, a.publishing.events},
 		"POST /v1/events/batch":                         {ScopePublish, a.publishing.batch},
-		"POST " + tenant + "/events":                    {ScopePublish, a.publishing.to(KindTenant)},
-		"POST " + tenant + "/profiles/{id}/events":      {ScopePublish, a.publishing.to(KindProfile)},
-		"POST " + tenant + "/profiles/events":           {ScopePublish, a.publishing.to(KindProfiles)},
-		"POST " + tenant + "/conversations/{id}/events": {ScopePublish, a.publishing.to(KindConversation)},
-		"POST " + tenant + "/groups/{id}/events":        {ScopePublish, a.publishing.to(KindGroup)},
-		"POST " + tenant + "/connections/{id}/events":   {ScopePublish, a.publishing.to(KindConnection)},
+		"POST " + tenant + "/events":                    {ScopePublish, a.publishing.to(event.KindTenant)},
+		"POST " + tenant + "/profiles/{id}/events":      {ScopePublish, a.publishing.to(event.KindProfile)},
+		"POST " + tenant + "/profiles/events":           {ScopePublish, a.publishing.to(event.KindProfiles)},
+		"POST " + tenant + "/conversations/{id}/events": {ScopePublish, a.publishing.to(event.KindConversation)},
+		"POST " + tenant + "/groups/{id}/events":        {ScopePublish, a.publishing.to(event.KindGroup)},
+		"POST " + tenant + "/connections/{id}/events":   {ScopePublish, a.publishing.to(event.KindConnection)},
 		streamRoute:                                      {ScopeSubscribe, a.subscribing.stream},
 		"GET /v1/doctor":                                 {ScopeSubscribe | ScopePublish | ScopeAdmin, a.probe},
 		"POST /v1/connections/{id}/touch":                {ScopeSubscribe, a.subscribing.touch},
@@ -140,7 +141,7 @@ func (a *api) handler(inner bool) http.Handler {
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
 			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
 				tenant, profile := who.Holder(r)
-				err = a.limits.Admin(who.Tenant(), tenantProfile{tenant, profile})
+				err = a.limits.Admin(who.Tenant(), event.TenantProfile{Tenant: tenant, Profile: profile})
 			}
 			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
 				err = ErrOverloaded // before there is a body
@@ -237,7 +238,7 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 		return nothing
 	}
 	tenant, profile := who.Holder(r)
-	holder, pool := tenantProfile{tenant, profile}, a.hub.quotas.Person
+	holder, pool := event.TenantProfile{Tenant: tenant, Profile: profile}, a.hub.quotas.Person
 	if lobby.IsStranger(r) {
 		if !pool.Take(holder, socketBytes) {
 			return nothing

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
@@ -109,7 +111,7 @@ func TestFaultsOfSmallBodiesNameTheirFields(t *testing.T) {
 		{adjust, `{"presence":["none"]}`, ""},
 		{adjust, `{"presence":["user:2",{"type":"bot","id":"7"}]}`, ""},
 		{adjust, `{"presence":["X:2",5]}`, "InvalidProfile presence[0], InvalidProfile presence[1]"},
-		{adjust, `{"presence":["a"` + strings.Repeat(`,"a"`, MaxAskedProfiles) + `]}`, "InvalidField presence"},
+		{adjust, `{"presence":["a"` + strings.Repeat(`,"a"`, event.MaxAskedProfiles) + `]}`, "InvalidField presence"},
 		{members, `{"members":"a"}`, "InvalidField members"},
 		{members, `{"members":["a",{"id":"b","role":"x"}]}`, "UnknownField members[1].role"},
 		{members, `{"members":["a"],"members":[]}`, "MalformedJson "},
@@ -208,12 +210,12 @@ func TestMembershipService(t *testing.T) {
 	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = members })
 	one := h.open(t, "tenant=acme&profile=user:1")
 	other := h.open(t, "tenant=acme&profile=user:3")
-	const path, event = "/v1/tenants/acme/conversations/a%2Fb/events", `{"type":"a.b","payload":1}`
+	const path, e = "/v1/tenants/acme/conversations/a%2Fb/events", `{"type":"a.b","payload":1}`
 
-	code, body := h.post(t, path, event)
+	code, body := h.post(t, path, e)
 	is.Equal(code, 503) // never resolved
 	is.Equal(body["code"], "MembershipUnavailable")
-	room := Room{KindConversation, "a/b"}
+	room := event.Room{Kind: event.KindConversation, ID: "a/b"}
 	expire := func() {
 		members.mu.Lock()
 		defer members.mu.Unlock()
@@ -222,24 +224,24 @@ func TestMembershipService(t *testing.T) {
 
 	status.Store(http.StatusOK)
 	expire()
-	code, body = h.post(t, path, event)
+	code, body = h.post(t, path, e)
 	is.Equal(code, 202)
 	is.Equal(body["connections"], float64(1))
 	is.Equal(h.seqOf(t, body["cursor"].(string)), 1) // the refused one took no place
 	is.Equal(one.until(t, "a.b").Type, "a.b")
 
 	before := asked.Load()
-	h.post(t, path, event)
+	h.post(t, path, e)
 	is.Equal(asked.Load(), before) // kept
 
 	status.Store(http.StatusInternalServerError)
 	expire()
-	code, _ = h.post(t, path, event)
+	code, _ = h.post(t, path, e)
 	is.Equal(code, 202) // the last good answer serves
 
 	status.Store(http.StatusNotFound)
 	expire()
-	code, body = h.post(t, path, event)
+	code, body = h.post(t, path, e)
 	is.Equal(code, 202)
 	is.Equal(body["connections"], float64(0)) // 404 is empty
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // bareHub is a hub without a server, whose log keeps so many events, until the test ends.
@@ -49,8 +51,8 @@ func (h *Hub) mustConnect(t testing.TB, s Subscription) *Connection {
 // mustPublish publishes an event to one profile, and returns its cursor; it panics at an
 // error.
 func (h *Hub) mustPublish(to string, ephemeral bool) string {
-	receipts, err := h.Publish(context.Background(), []*Event{{
-		TenantID: "acme", Type: "a.b", Payload: []byte(`"` + to + `"`), Target: ToProfile(ProfileRef{"user", to}), Ephemeral: ephemeral,
+	receipts, err := h.Publish(context.Background(), []*event.Event{{
+		TenantID: "acme", Type: "a.b", Payload: []byte(`"` + to + `"`), Target: event.ToProfile(event.Profile{Type: "user", ID: to}), Ephemeral: ephemeral,
 	}})
 	if err != nil {
 		panic(err)
@@ -67,9 +69,9 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 			is := is.New(t)
 			h := bareHub(t, 40)
 			for i := range streams { // nobody serves them: what they are sent, they owe
-				h.mustConnect(t, Subscription{Tenant: "acme", Profile: ProfileRef{"user", fmt.Sprint("quiet-", i)}})
+				h.mustConnect(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint("quiet-", i)}})
 			}
-			h.mustConnect(t, Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+			h.mustConnect(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 			before := h.Engine().Owed()
 			for range 200 {
 				h.mustPublish("me", false)
@@ -130,7 +132,9 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		h := bareHub(t, 10_000)
-		user := func(id string) Subscription { return Subscription{Tenant: "acme", Profile: ProfileRef{"user", id}} }
+		user := func(id string) Subscription {
+			return Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}}
+		}
 		quiet, busy := h.serve(t, user("quiet")), h.serve(t, user("busy"))
 		time.Sleep(time.Minute)
 		is.True(strings.HasPrefix(quiet.written(), ":\n\n:\n\n:\n\n"))
@@ -203,7 +207,7 @@ func TestLastWordsTellThePlace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				h := bareHub(t, 10_000)
-				me := h.serve(t, Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+				me := h.serve(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 				head := h.mustPublish("you", false)
 				is.Equal(me.written(), "")
 				c.end(h, me.conn)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
 
@@ -74,7 +75,7 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 	is := is.New(t)
 	quotas := NewQuotas(plan.Of(1 << 30))
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Quotas, cfg.Most.Profile = quotas, 1 })
-	who := tenantProfile{"acme", ProfileRef{"user", "1"}}
+	who := event.TenantProfile{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}}
 	const streams = 5
 	answer := &unreadAnswer{nil, make(chan struct{}, 2*streams), make(chan struct{})}
 	ended := make(chan struct{})
@@ -87,9 +88,9 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 		}()
 		<-answer.writes
 	}
-	is.Equal(len(h.Connections(who.tenant, &who.profile)), 1)
+	is.Equal(len(h.Connections(who.Tenant, &who.Profile)), 1)
 	is.True(quotas.Person.Of(who) >= streams*handlerBytes)
-	is.True(quotas.State.Of(who.tenant) >= streams*handlerBytes)
+	is.True(quotas.State.Of(who.Tenant) >= streams*handlerBytes)
 	close(answer.read)
 	h.Drain(t.Context(), 0)
 	for range streams {

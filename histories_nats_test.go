@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // persist appends until there is room.
@@ -52,14 +54,14 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			here, there := join(), join()
 			const small = 50
 			for i := range small {
-				persist(t, here, entryTo(fmt.Sprint("small-", i), "1", ToTenant()))
+				persist(t, here, entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
 			}
-			first := entryTo("large", "1", ToTenant())
+			first := entryTo("large", "1", event.ToTenant())
 			persist(t, here, first)
 			text := strings.Repeat("x", 40_000)
 			var last *Entry
 			for i := range 500 { // 20 MB, of which each would be enough to push out all others
-				last = entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), ToTenant())
+				last = entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant())
 				persist(t, here, last)
 			}
 			eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
@@ -103,14 +105,14 @@ func TestNearIsShared(t *testing.T) {
 	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*brokerLog)
 	text := strings.Repeat("x", 6000)
 	for i := range 300 { // three times what may be near
-		persist(t, log, entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), ToTenant()))
+		persist(t, log, entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "small")
 	is.NoErr(err)
 	head, err := log.Attach(t.Context(), "large")
 	is.NoErr(err)
 	for i := range 8 {
-		persist(t, log, entryTo("small", fmt.Sprintf(`"%d %s"`, i, text), ToTenant()))
+		persist(t, log, entryTo("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	near := func(tenant string) (events int, bytes int64) {
 		h := log.shelves.lock(tenant, false)

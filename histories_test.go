@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // heldTo looks at a memory log whenever it hands something over: what it has stored is
@@ -84,7 +86,7 @@ func (h *heldTo) counted(t *testing.T) (bytes int64) {
 }
 
 func large(tenant string, i int) *Entry {
-	return entryTo(tenant, fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 4000)), ToTenant())
+	return entryTo(tenant, fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 4000)), event.ToTenant())
 }
 
 // However many small tenants there are, the large one is found among them: it pays alone,
@@ -94,7 +96,7 @@ func TestTheLargestPaysAlone(t *testing.T) {
 	const small = 5000
 	h := newHeldLog(MemoryLimits{Total: 12 << 20})
 	for i := range small {
-		h.add(entryTo(fmt.Sprint("small-", i), "1", ToTenant()))
+		h.add(entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
 	}
 	begun := h.shelves.total.Load()
 	is.True(begun < h.shelves.limits.Total*3/4) // there is room for a large one
@@ -130,16 +132,16 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 			tenant := fmt.Sprint("t", min(random.IntN(tenants), random.IntN(tenants), random.IntN(tenants)))
 			var entries []*Entry
 			for i := range 1 + random.IntN(4) {
-				target := ToTenant()
+				target := event.ToTenant()
 				switch random.IntN(3) {
 				case 0:
-					var many []ProfileRef
+					var many []event.Profile
 					for range random.IntN(60) {
-						many = append(many, ProfileRef{"user", fmt.Sprint(random.IntN(1000))})
+						many = append(many, event.Profile{Type: "user", ID: fmt.Sprint(random.IntN(1000))})
 					}
-					target = ToProfiles(append(many, ProfileRef{"user", "a"})...)
+					target = event.ToProfiles(append(many, event.Profile{Type: "user", ID: "a"})...)
 				case 1:
-					target = ToConversation(fmt.Sprint(random.IntN(5)))
+					target = event.ToConversation(fmt.Sprint(random.IntN(5)))
 				}
 				e := entryTo(tenant, fmt.Sprintf(`"%s"`, strings.Repeat("x", random.IntN(3000))), target)
 				e.Event.ID = fmt.Sprint(n, " ", i)

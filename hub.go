@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 )
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -87,7 +88,7 @@ func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership()
 // waits for a membership service, if there is one, and for no client. Ids and
 // timestamps are filled in. ErrMembership, ErrNotStored: nothing was stored; an
 // *UnconfirmedError: it may have been.
-func (h *Hub) Publish(ctx context.Context, events []*Event) ([]Receipt, error) {
+func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, error) {
 	now := time.Now()
 	entries := make([]*Entry, len(events))
 	for i, e := range events {
@@ -158,7 +159,7 @@ const roomsTime = 300 * time.Millisecond
 
 // knowRooms has the rooms known that events are for, so that what is known of them goes
 // with the events to hubs that know less. Without it those ask.
-func (h *Hub) knowRooms(ctx context.Context, events []*Event) {
+func (h *Hub) knowRooms(ctx context.Context, events []*event.Event) {
 	if h.rooms == nil {
 		return
 	}
@@ -177,7 +178,7 @@ func (h *Hub) knowRooms(ctx context.Context, events []*Event) {
 
 // countElsewhere is how many of an event's connections other hubs hold, and how many
 // members its room has on all of them: -1 where that is not known.
-func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, members int) {
+func (h *Hub) countElsewhere(ctx context.Context, e *event.Event) (connections, members int) {
 	if !h.sureNow() {
 		return 0, -1
 	}
@@ -187,7 +188,7 @@ func (h *Hub) countElsewhere(ctx context.Context, e *Event) (connections, member
 	}
 	defer t.mu.Unlock()
 	room, _ := e.Target.Room()
-	connections = h.sharing.Count(e, func(p ProfileRef) bool { return t.rooms.Has(room, p) })
+	connections = h.sharing.Count(e, func(p event.Profile) bool { return t.rooms.Has(room, p) })
 	return connections, t.rooms.Len(room)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -472,7 +473,7 @@ func TestNothingCrossesATenant(t *testing.T) {
 		}
 		h.do(t, "DELETE", "/v1/tenants/one/connections?profile=a", "")
 		is.Equal(len(listed(t, h, "/v1/tenants/one/connections")), 0)
-		is.Equal(h.Presence.Of("one", []ProfileRef{{"user", "a"}})[0].Status, Offline)
+		is.Equal(h.Presence.Of("one", []event.Profile{{Type: "user", ID: "a"}})[0].Status, Offline)
 		is.Equal(listed(t, h, "/v1/tenants/two/connections"), []string{theirs.ConnectionID})
 		is.Equal(h.payloads(t, "two", theirs), []string{""}) // it is open still
 	})
@@ -552,7 +553,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 64 << 10 }).nodes[0] // the one that has it
 	healthy := h.open(t, "tenant=acme&profile=a")
-	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}}) // nobody reads it
+	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}}) // nobody reads it
 	is.NoErr(err)
 	payload := `"` + strings.Repeat("x", 1<<10) + `"`
 	for i := range 100 {
@@ -573,7 +574,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 8 << 10 }).nodes[0] // the one that has it
-	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "slow"}})
+	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}})
 	is.NoErr(err)
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"kept"`)
 	for range 10 {

@@ -7,14 +7,16 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"realtimehub/internal/event"
 )
 
 // kick is connections that are to be closed: one of a tenant's, or all of a profile's, or
 // all that there are.
 type kick struct {
 	tenant  string
-	profile ProfileRef // zero: of all profiles
-	id      uuid.UUID  // zero: all
+	profile event.Profile // zero: of all profiles
+	id      uuid.UUID     // zero: all
 	reason  CloseReason
 }
 
@@ -38,8 +40,8 @@ const mostOwed = 1000
 func (o *owed) add(node [4]byte, k kick) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	who := tenantProfile{k.tenant, k.profile}.clone() // they may be pieces of a whole request
-	k.tenant, k.profile = who.tenant, who.profile
+	who := event.TenantProfile{Tenant: k.tenant, Profile: k.profile}.Clone() // they may be pieces of a whole request
+	k.tenant, k.profile = who.Tenant, who.Profile
 	if o.of[node] == nil {
 		o.of[node] = map[string]map[kick]struct{}{}
 		go o.remind(node)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sized"
 )
@@ -53,7 +54,7 @@ var ErrDescriptors = errors.New("the descriptors that are left are for health ch
 // own measure, so that one at its limit is no other's concern.
 type Limits struct {
 	publish buckets[string]
-	client  buckets[tenantProfile]
+	client  buckets[event.TenantProfile]
 	probes  *quota.Pool[string] // by tenant
 	admin   buckets[adminCaller]
 
@@ -61,7 +62,7 @@ type Limits struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	ownProbes map[tenantProfile]int
+	ownProbes map[event.TenantProfile]int
 }
 
 // NewLimits makes full buckets: a burst may be one second's worth.
@@ -73,15 +74,15 @@ func NewLimits(cfg LimitsConfig) *Limits {
 		publish: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
 			cfg.Quotas.State.Force(tenant, sign*(bucketBytes+sized.Text(tenant)))
 		}},
-		client: buckets[tenantProfile]{perSecond: cfg.ClientRate, own: tenantProfile.clone, count: func(who tenantProfile, sign int64) {
-			cfg.Quotas.State.Force(who.tenant, sign*(bucketBytes+sized.Text(who.tenant)+who.profile.bytes()))
+		client: buckets[event.TenantProfile]{perSecond: cfg.ClientRate, own: event.TenantProfile.Clone, count: func(who event.TenantProfile, sign int64) {
+			cfg.Quotas.State.Force(who.Tenant, sign*(bucketBytes+sized.Text(who.Tenant)+who.Profile.Bytes()))
 		}},
 		probes: quota.New[string](maxProbes, probesPart),
 		admin: buckets[adminCaller]{perSecond: cfg.AdminRate, own: adminCaller.clone, count: func(who adminCaller, sign int64) {
-			cfg.Quotas.State.Force(who.holder.tenant, sign*(bucketBytes+sized.Text(who.tenant)+sized.Text(who.holder.tenant)+who.holder.profile.bytes()))
+			cfg.Quotas.State.Force(who.holder.Tenant, sign*(bucketBytes+sized.Text(who.tenant)+sized.Text(who.holder.Tenant)+who.holder.Profile.Bytes()))
 		}},
 
-		ownProbes: map[tenantProfile]int{},
+		ownProbes: map[event.TenantProfile]int{},
 	}
 }
 
@@ -131,8 +132,8 @@ func (l *Limits) AwaitPublish(ctx context.Context, events map[string]int) error 
 }
 
 // Client takes one call of a profile, or says when: a *RateError.
-func (l *Limits) Client(tenant string, p ProfileRef) error {
-	if wait := l.client.take(map[tenantProfile]int{{tenant, p}: 1}); wait > 0 {
+func (l *Limits) Client(tenant string, p event.Profile) error {
+	if wait := l.client.take(map[event.TenantProfile]int{{Tenant: tenant, Profile: p}: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
 	}
 	return nil
@@ -141,16 +142,16 @@ func (l *Limits) Client(tenant string, p ProfileRef) error {
 // adminCaller is a credential's holder and the tenant that it asks about.
 type adminCaller struct {
 	tenant string
-	holder tenantProfile
+	holder event.TenantProfile
 }
 
 func (c adminCaller) clone() adminCaller {
-	return adminCaller{strings.Clone(c.tenant), c.holder.clone()}
+	return adminCaller{strings.Clone(c.tenant), c.holder.Clone()}
 }
 
 // Admin takes one administrative call about a tenant, or says when: a *RateError.
-func (l *Limits) Admin(tenant string, holder tenantProfile) error {
-	if l.admin.perSecond <= 0 || checkTenant(tenant) != nil {
+func (l *Limits) Admin(tenant string, holder event.TenantProfile) error {
+	if l.admin.perSecond <= 0 || event.CheckTenant(tenant) != nil {
 		return nil // which is refused
 	}
 	if wait := l.admin.take(map[adminCaller]int{{strings.Clone(tenant), holder}: 1}); wait > 0 {
@@ -161,8 +162,8 @@ func (l *Limits) Admin(tenant string, holder tenantProfile) error {
 
 // Probe takes one of the probes that the holder of a credential may have, until over
 // is called: [ErrOwnProbes] or [ErrProbes] when there is none.
-func (l *Limits) Probe(tenant string, p ProfileRef) (over func(), err error) {
-	who := tenantProfile{tenant, p}
+func (l *Limits) Probe(tenant string, p event.Profile) (over func(), err error) {
+	who := event.TenantProfile{Tenant: tenant, Profile: p}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

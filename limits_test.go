@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 func TestConnectionLimits(t *testing.T) {
@@ -104,7 +106,7 @@ func TestPublishRate(t *testing.T) {
 		cancel()
 		is.True(limits.AwaitPublish(ended, map[string]int{"waiting": 1}) != nil)
 
-		one, two := ProfileRef{"user", "1"}, ProfileRef{"user", "2"}
+		one, two := event.Profile{Type: "user", ID: "1"}, event.Profile{Type: "user", ID: "2"}
 		is.NoErr(limits.Client("acme", one))
 		is.NoErr(limits.Client("acme", one))
 		is.True(limits.Client("acme", one) != nil)
@@ -131,7 +133,7 @@ func TestFloods(t *testing.T) {
 		return bearer(t, "tenant", tenant, "sub", sub, "scope", "subscribe publish admin")
 	}
 	flooder, other, neighbour := token("acme", "user:1"), token("acme", "user:2"), token("globex", "user:1")
-	c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "1"}})
+	c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}})
 	is.NoErr(err)
 	for _, sub := range []string{"user:1", "user:2"} {
 		is.Equal(ask(handler, "PUT", "/v1/tenants/acme/conversations/c/members/"+sub, "", "Authorization", flooder).Code, 204)

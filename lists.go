@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
 
@@ -45,7 +46,7 @@ func (q *queue[T]) pop() T {
 // index is numbers by whom they are for.
 type index[K interface {
 	comparable
-	bytes() int64
+	Bytes() int64
 }] struct {
 	queues sized.Table[K, *queue[uint64]]
 	bytes  int64 // of the names and the numbers
@@ -65,7 +66,7 @@ func (x *index[K]) push(k K, n uint64) {
 	if q == nil {
 		q = new(queue[uint64])
 		x.queues.Put(k, q)
-		x.bytes += k.bytes() + indexQueue
+		x.bytes += k.Bytes() + indexQueue
 	}
 	x.bytes -= int64(q.places()) * indexPlace
 	q.push(n)
@@ -79,7 +80,7 @@ func (x *index[K]) pop(k K) {
 	x.bytes += int64(q.places()) * indexPlace
 	if q.len() == 0 {
 		x.queues.Delete(k)
-		x.bytes -= k.bytes() + indexQueue
+		x.bytes -= k.Bytes() + indexQueue
 	}
 }
 
@@ -97,8 +98,8 @@ func (x *index[K]) numbers(k K) []uint64 {
 // lists are entries' numbers by whom they are for.
 type lists struct {
 	tenant   queue[uint64]
-	profiles index[ProfileRef]
-	rooms    index[Room]
+	profiles index[event.Profile]
+	rooms    index[event.Room]
 }
 
 // weight is the memory that they take.
@@ -106,8 +107,8 @@ func (l *lists) weight() int64 {
 	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight()
 }
 
-func (l *lists) add(e *Event, n uint64) {
-	if e.Target.Kind == KindTenant {
+func (l *lists) add(e *event.Event, n uint64) {
+	if e.Target.Kind == event.KindTenant {
 		l.tenant.push(n)
 	}
 	if room, ok := e.Target.Room(); ok {
@@ -119,8 +120,8 @@ func (l *lists) add(e *Event, n uint64) {
 }
 
 // remove takes the oldest entry's numbers out, the first of each of its lists.
-func (l *lists) remove(e *Event) {
-	if e.Target.Kind == KindTenant {
+func (l *lists) remove(e *event.Event) {
+	if e.Target.Kind == event.KindTenant {
 		l.tenant.pop()
 	}
 	if room, ok := e.Target.Room(); ok {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // anyLength lets a list of any length be made.
@@ -50,14 +52,14 @@ func TestLargeEventsTakeTurns(t *testing.T) {
 func TestLongListsTakeTurns(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	room := Room{KindConversation, "large"}
-	members := make([]ProfileRef, largeRoom+1)
+	room := event.Room{Kind: event.KindConversation, ID: "large"}
+	members := make([]event.Profile, largeRoom+1)
 	for i := range members {
-		members[i] = ProfileRef{"user", fmt.Sprint(i)}
+		members[i] = event.Profile{Type: "user", ID: fmt.Sprint(i)}
 	}
 	is.NoErr(untilConfirmed(func() error { return h.SetMembers(t.Context(), "acme", room, members) }))
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", Room{KindConversation, "small"}, members[:largeRoom])
+		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:largeRoom])
 	}))
 	for _, p := range members {
 		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/sized"
 )
@@ -59,14 +60,14 @@ func (m *members) ownsMembership() bool {
 }
 
 // resolve makes sure of a room's membership before anything is stored or locked.
-func (m *members) resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
+func (m *members) resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
 	return roster, m.noAnswer(tenant, room, err)
 }
 
-func (m *members) noAnswer(tenant string, room Room, err error) error {
+func (m *members) noAnswer(tenant string, room event.Room, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -91,7 +92,7 @@ func (m *members) resolveAll(ctx context.Context, rooms []tenantRoom) (rosters [
 
 // Refresh asks whoever owns a room's membership anew; what the answer says holds for
 // all that is published here from then on. ErrNoService, ErrMembership.
-func (m *members) Refresh(ctx context.Context, name string, room Room) error {
+func (m *members) Refresh(ctx context.Context, name string, room event.Room) error {
 	service, ok := m.resolver.(Refresher)
 	if !ok {
 		return ErrNoService
@@ -113,32 +114,32 @@ func (m *members) Refresh(ctx context.Context, name string, room Room) error {
 // membership, ErrMemberships and ErrTenantShare where the tenant has too many: nothing
 // is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
 // and RemoveMember.
-func (m *members) SetMembers(ctx context.Context, name string, room Room, members []ProfileRef) error {
-	return m.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []ProfileRef) { return r.Differ(room, members) })
+func (m *members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
+	return m.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []event.Profile) { return r.Differ(room, members) })
 }
 
 // AddMember adds one member.
-func (m *members) AddMember(ctx context.Context, name string, room Room, p ProfileRef) error {
-	return m.change(ctx, name, room, true, func(r *Rooms) (join, leave []ProfileRef) {
+func (m *members) AddMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
+	return m.change(ctx, name, room, true, func(r *Rooms) (join, leave []event.Profile) {
 		if !r.Has(room, p) {
-			join = []ProfileRef{p}
+			join = []event.Profile{p}
 		}
 		return join, nil
 	})
 }
 
 // RemoveMember removes one member.
-func (m *members) RemoveMember(ctx context.Context, name string, room Room, p ProfileRef) error {
-	return m.change(ctx, name, room, false, func(r *Rooms) (join, leave []ProfileRef) {
+func (m *members) RemoveMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
+	return m.change(ctx, name, room, false, func(r *Rooms) (join, leave []event.Profile) {
 		if r.Has(room, p) {
-			leave = []ProfileRef{p}
+			leave = []event.Profile{p}
 		}
 		return nil, leave
 	})
 }
 
 // change has profiles join and leave a room.
-func (m *members) change(ctx context.Context, name string, room Room, create bool, differ func(*Rooms) (join, leave []ProfileRef)) error {
+func (m *members) change(ctx context.Context, name string, room event.Room, create bool, differ func(*Rooms) (join, leave []event.Profile)) error {
 	if !m.ownsMembership() {
 		return ErrExternal
 	}
@@ -170,7 +171,7 @@ func (m *members) change(ctx context.Context, name string, room Room, create boo
 
 // admitLocked takes what it takes for profiles to join a room while others leave it, if
 // the tenant may have so many.
-func (m *members) admitLocked(t *tenant, room Room, join, leave []ProfileRef) error {
+func (m *members) admitLocked(t *tenant, room event.Room, join, leave []event.Profile) error {
 	if len(join) == 0 {
 		return nil // to have fewer is always allowed
 	}
@@ -189,7 +190,7 @@ func (m *members) admitLocked(t *tenant, room Room, join, leave []ProfileRef) er
 
 // changeShared is change where all hubs of a cluster keep membership: what is
 // stored comes back, to all of them, through belong.
-func (m *members) changeShared(ctx context.Context, name string, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
+func (m *members) changeShared(ctx context.Context, name string, room event.Room, differ func(*Rooms) (join, leave []event.Profile)) error {
 	for {
 		t, err := m.tenants.know(ctx, name)
 		if err != nil {
@@ -207,7 +208,7 @@ func (m *members) changeShared(ctx context.Context, name string, room Room, diff
 	}
 }
 
-func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ func(*Rooms) (join, leave []ProfileRef)) error {
+func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, differ func(*Rooms) (join, leave []event.Profile)) error {
 	was, err := m.shared.Now(ctx, t.name, room)
 	if err != nil {
 		return err
@@ -249,7 +250,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room Room, differ f
 }
 
 // belong is the shared membership's word of what changed in a room.
-func (m *members) belong(name string, of Epoch, room Room, changed []Belonging) {
+func (m *members) belong(name string, of Epoch, room event.Room, changed []Belonging) {
 	t := m.tenants.find(name)
 	if t == nil {
 		return
@@ -273,7 +274,7 @@ func (m *members) clear(name string) {
 
 // Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made
 // begin is told how long it will be, and may refuse it; once it is made, end is called.
-func (m *members) Members(ctx context.Context, tenant string, room Room, begin func(size int) (end func(), err error)) ([]ProfileRef, error) {
+func (m *members) Members(ctx context.Context, tenant string, room event.Room, begin func(size int) (end func(), err error)) ([]event.Profile, error) {
 	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
 		return nil, err
@@ -292,14 +293,14 @@ func (m *members) Members(ctx context.Context, tenant string, room Room, begin f
 		return nil, err
 	}
 	defer end()
-	list := make([]ProfileRef, 0, size)
+	list := make([]event.Profile, 0, size)
 	if roster != nil {
 		list = append(list, roster.Members...)
 	} else if t := m.tenants.find(tenant); t != nil {
 		list = slices.AppendSeq(list, t.rooms.Members(room))
 		t.mu.Unlock()
 	}
-	slices.SortFunc(list, compareProfiles)
+	slices.SortFunc(list, event.CompareProfiles)
 	return list, nil
 }
 
@@ -310,7 +311,7 @@ func (m *members) look(ctx context.Context, name string) (*tenant, error) {
 }
 
 // Member says whether p belongs to a room, and how many do.
-func (m *members) Member(ctx context.Context, tenant string, room Room, p ProfileRef) (member bool, size int, err error) {
+func (m *members) Member(ctx context.Context, tenant string, room event.Room, p event.Profile) (member bool, size int, err error) {
 	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
 		return false, 0, err
@@ -327,7 +328,7 @@ func (m *members) Member(ctx context.Context, tenant string, room Room, p Profil
 }
 
 // Share says of each profile whether it has a room in common with viewer.
-func (m *members) Share(tenant string, viewer ProfileRef, profiles []ProfileRef) []bool {
+func (m *members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
 	share := make([]bool, len(profiles))
 	if t := m.tenants.find(tenant); t != nil {
 		defer t.mu.Unlock()
@@ -339,7 +340,7 @@ func (m *members) Share(tenant string, viewer ProfileRef, profiles []ProfileRef)
 }
 
 // readerLocked is who p is as one who reads a tenant's history.
-func (m *members) readerLocked(t *tenant, p ProfileRef) *Reader {
+func (m *members) readerLocked(t *tenant, p event.Profile) *Reader {
 	r := t.rooms.Reader(p)
 	t.settleLocked()
 	if m.ownsMembership() {
@@ -356,7 +357,7 @@ func (m *members) readerLocked(t *tenant, p ProfileRef) *Reader {
 // where nobody is connected, since who resumes later is to get them. Where another
 // service owns membership, it says how many members each event's room has; else nil.
 // ErrTenantShare where the tenant may not have one more room kept, unless it has to be.
-func (m *members) settle(ctx context.Context, hasToBe bool, events ...*Event) (sizes []int, err error) {
+func (m *members) settle(ctx context.Context, hasToBe bool, events ...*event.Event) (sizes []int, err error) {
 	if m.ownsMembership() {
 		return nil, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
@@ -77,7 +78,7 @@ func NewMembershipService(base, token string, state *quota.Pool[string]) *Member
 }
 
 // Resolve implements Resolver; an error only for a room that was never resolved.
-func (m *MembershipService) Resolve(ctx context.Context, tenant string, room Room) (*Roster, error) {
+func (m *MembershipService) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
 	roster, err := m.resolve(ctx, tenantRoom{tenant, room}, false)
 	if roster != nil {
 		return roster, nil
@@ -96,7 +97,7 @@ func (m *MembershipService) left() int64 {
 }
 
 // Refresh implements Refresher.
-func (m *MembershipService) Refresh(ctx context.Context, tenant string, room Room) (*Roster, error) {
+func (m *MembershipService) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
 	return m.resolve(ctx, tenantRoom{tenant, room}, true)
 }
 
@@ -255,7 +256,7 @@ func (m *MembershipService) pruneLocked(now time.Time) {
 }
 
 // ask asks the service for the members, and how long they hold.
-func (m *MembershipService) ask(ctx context.Context, tenant string, room Room) (members []ProfileRef, holds time.Duration, err error) {
+func (m *MembershipService) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
 	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"?"+query.Encode(), nil)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -170,7 +171,7 @@ type toldRooms struct {
 	rooms Rooms // guarded by mu
 }
 
-func (r *toldRooms) belong(_ string, _ Epoch, room Room, changed []Belonging) {
+func (r *toldRooms) belong(_ string, _ Epoch, room event.Room, changed []Belonging) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range changed {
@@ -189,8 +190,8 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).rooms
 	var told toldRooms
 	far.Follow(told.belong, func(string) {})
-	near.Follow(func(string, Epoch, Room, []Belonging) {}, func(string) {})
-	ctx, room := t.Context(), Room{KindGroup, "g"}
+	near.Follow(func(string, Epoch, event.Room, []Belonging) {}, func(string) {})
+	ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 	is.NoErr(near.Attach(ctx, "acme"))
 	is.NoErr(far.Attach(ctx, "acme"))
 	last := func() uint64 {
@@ -287,7 +288,7 @@ func TestEmptyRoomsLeaveTheTable(t *testing.T) {
 func TestRoomsInAnotherHistory(t *testing.T) {
 	is := is.New(t)
 	var rooms Rooms
-	room := Room{KindGroup, "g"}
+	room := event.Room{Kind: event.KindGroup, ID: "g"}
 	rooms.Add(room, alice, 100)
 	rooms.Add(room, bob, 100)
 	rooms.Remove(room, bob, 200)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
@@ -114,7 +115,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
-		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
 		cursor, _, _ = strings.Cut(cursor, `"`)
@@ -130,7 +131,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		pr, pw := io.Pipe()
 		var done sync.WaitGroup
 		done.Go(func() {
-			again, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}, Cursor: cursor})
+			again, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
 			if err != nil {
 				t.Error(err)
 				return
@@ -323,9 +324,9 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2)
-		list, err := hub.Members(t.Context(), "acme", Room{KindConversation, "r1"}, anyLength)
+		list, err := hub.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
 		is.NoErr(err)
-		is.Equal(list, []ProfileRef{{"user", "you"}})
+		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
 		is.NoErr(hub.Engine().Close(t.Context()))
 	})
 }
@@ -338,8 +339,8 @@ func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	acme, err := x.open(t.Context(), "acme")
 	is.NoErr(err)
 	defer acme.mu.Unlock()
-	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
-	before, after := &Roster{Members: []ProfileRef{me}, asked: 1}, &Roster{asked: 2}
+	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
+	before, after := &Roster{Members: []event.Profile{me}, asked: 1}, &Roster{asked: 2}
 	acme.adoptLocked(room, before, time.Now())
 	is.True(acme.rooms.Has(room, me))
 	acme.adoptLocked(room, after, time.Now())
@@ -384,7 +385,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 		}
 	}
 	lame := nodes[0].Cluster
-	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", Room{KindConversation, "r"})
+	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
 	is.Equal(describe(err).code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -119,7 +120,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 	var c *Connection
 	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {
 		var err error
-		c, err = h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "a"}, Cursor: cursor})
+		c, err = h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
 		is.NoErr(err)
 	})
 	rec := httptest.NewRecorder()

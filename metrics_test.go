@@ -26,6 +26,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -126,20 +127,20 @@ func TestMetricsMove(t *testing.T) {
 		maps.DeleteFunc(want, func(_ string, n float64) bool { return n == 0 })
 		return want
 	}
-	event := func(more string) string {
+	e := func(more string) string {
 		return `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}` + more + `}`
 	}
 	want := published(1, 1, 2)
 	want["events_duplicate_total"], want["dedupe_ids"] = 2, 1
 	moves(t, handler, want, func() {
 		for range 3 {
-			h.post(t, "/v1/events", event(`,"id":"x"`))
+			h.post(t, "/v1/events", e(`,"id":"x"`))
 		}
 	})
-	moves(t, handler, published(0, 1, 2), func() { h.post(t, "/v1/events", event(`,"ephemeral":true`)) })
+	moves(t, handler, published(0, 1, 2), func() { h.post(t, "/v1/events", e(`,"ephemeral":true`)) })
 	// A batch is one write a stream, timed once.
 	moves(t, handler, published(3, 3, 2), func() {
-		h.post(t, "/v1/events/batch", `{"events":[`+event("")+`,`+event("")+`,`+event("")+`]}`)
+		h.post(t, "/v1/events/batch", `{"events":[`+e("")+`,`+e("")+`,`+e("")+`]}`)
 	})
 	moves(t, handler, map[string]float64{`events_refused_total{code="TargetRequired"}`: 1, `events_refused_total{code="ValidationFailed"}`: 1, `events_refused_total{code="UnsupportedMediaType"}`: 1}, func() {
 		h.post(t, "/v1/events", `{"tenantId":"acme","type":"a.b","payload":1}`)
@@ -149,7 +150,7 @@ func TestMetricsMove(t *testing.T) {
 	want = published(1, 1, 2)
 	want[`events_refused_total{code="MalformedJson"}`], want[`events_refused_total{code="BodyTooLarge"}`] = 1, 1
 	moves(t, handler, want, func() {
-		res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader("{\n"+event("")+"\n"+strings.Repeat("x", 2<<20)+"\n"))
+		res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader("{\n"+e("")+"\n"+strings.Repeat("x", 2<<20)+"\n"))
 		is.NoErr(err)
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
@@ -188,7 +189,7 @@ func TestMetricsMove(t *testing.T) {
 		h.do(t, "DELETE", "/v1/tenants/other/connections?profile=c", "")
 	})
 	moves(t, handler, map[string]float64{"streams_open": -1, `closes_total{reason="expired"}`: 1}, func() {
-		h.Prolong(h.Connections("acme", &ProfileRef{"user", "b"})[0], time.Now())
+		h.Prolong(h.Connections("acme", &event.Profile{Type: "user", ID: "b"})[0], time.Now())
 	})
 	moves(t, handler, map[string]float64{`auth_failures_total{reason="ForbiddenHost"}`: 1, `auth_failures_total{reason="CrossSite"}`: 1}, func() {
 		r := httptest.NewRequest("GET", "/metrics", nil)
@@ -201,7 +202,7 @@ func TestMetricsMove(t *testing.T) {
 		"streams_open": -open, "ready": -1, `closes_total{reason="drain"}`: open, `streams_refused_total{reason="drain"}`: 1,
 	}, func() {
 		h.Drain(t.Context(), 0)
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "late"}})
+		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
 		is.Equal(err, ErrDraining)
 	})
 }
@@ -230,7 +231,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	var slow *Connection
 	moves(t, handler, map[string]float64{"streams_open": 1, `presence_profiles{status="online"}`: 1, `connects_total{resume="fresh"}`: 1}, func() {
 		var err error
-		slow, err = h.Connect(context.Background(), Subscription{Tenant: "other", Profile: ProfileRef{"user", "slow"}})
+		slow, err = h.Connect(context.Background(), Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
 		is.NoErr(err)
 	})
 	padding := strings.Repeat("x", 1<<10)
@@ -256,7 +257,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	})
 	for i := range maxTypingRoom + 1 {
 		is.NoErr(untilConfirmed(func() error {
-			return h.AddMember(t.Context(), "acme", Room{KindConversation, "all"}, ProfileRef{"user", strconv.Itoa(i)})
+			return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
 		}))
 	}
 	moves(t, handler, map[string]float64{`drops_total{reason="room"}`: 1}, func() {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/peers"
 )
 
@@ -190,7 +191,7 @@ func (p *brokerPeers) changed(c peers.Change) {
 			if json.Unmarshal(op.Data, &row) != nil {
 				continue
 			}
-			profile, err := ParseProfile(row.Profile)
+			profile, err := event.ParseProfile(row.Profile)
 			if err != nil {
 				continue
 			}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/journal"
 )
 
@@ -30,7 +31,7 @@ type brokerRooms struct {
 	epoch   func(tenant, life string) Epoch // of places in its history
 	askAll  func(ctx context.Context, c Call) (answers []Answer, silent []string)
 	heard   func() bool // no other hub is silent, nor was given up lately
-	belong  func(tenant string, of Epoch, room Room, changed []Belonging)
+	belong  func(tenant string, of Epoch, room event.Room, changed []Belonging)
 	forget  func(tenant string)
 	lose    func(Kept) // counts
 	logger  *slog.Logger
@@ -56,8 +57,8 @@ type enrolment struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	rooms   map[Room]uint64 // a room's own place in the table
-	reading *reading        // under way
+	rooms   map[event.Room]uint64 // a room's own place in the table
+	reading *reading              // under way
 
 	refs int // guarded by brokerRooms.mu
 }
@@ -105,7 +106,7 @@ func (r *brokerRooms) besideOf(row uint64) *[]string {
 }
 
 // Follow implements SharedRooms.
-func (r *brokerRooms) Follow(belong func(string, Epoch, Room, []Belonging), forget func(string)) {
+func (r *brokerRooms) Follow(belong func(string, Epoch, event.Room, []Belonging), forget func(string)) {
 	r.belong, r.forget = belong, forget
 }
 
@@ -114,7 +115,7 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 	r.mu.Lock()
 	e := r.enrolled[tenant]
 	if e == nil {
-		e = &enrolment{rooms: map[Room]uint64{}}
+		e = &enrolment{rooms: map[event.Room]uint64{}}
 		e.beside.Store(r.besideOf(0))
 		r.enrolled[tenant] = e
 	}
@@ -154,7 +155,7 @@ func (r *brokerRooms) Detach(tenant string) {
 }
 
 // Now implements SharedRooms.
-func (r *brokerRooms) Now(ctx context.Context, tenant string, room Room) (now RoomState, err error) {
+func (r *brokerRooms) Now(ctx context.Context, tenant string, room event.Room) (now RoomState, err error) {
 	if e := r.enrolment(tenant); e != nil {
 		e.telling.Lock()
 		now.Now.Epoch = r.belongs(tenant, roomChange{})
@@ -177,7 +178,7 @@ func (r *brokerRooms) enrolment(tenant string) *enrolment {
 }
 
 // Change implements SharedRooms.
-func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, was RoomState, changed []Belonging, empty bool) error {
+func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room, was RoomState, changed []Belonging, empty bool) error {
 	e := r.enrolment(tenant)
 	if e == nil || r.epoch(tenant, r.journal.Epoch()) != was.Now.Epoch {
 		return ErrConflict
@@ -239,7 +240,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room Room, was 
 
 // refresh learns of a room what it is now: it has changed, its own row has faded, or the
 // table is another.
-func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, room Room) error {
+func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, room event.Room) error {
 	if err := r.table.Look(ctx); err != nil {
 		return err
 	}
@@ -255,14 +256,14 @@ func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, 
 	return err
 }
 
-func groupOf(room Room) string { return string(room.Kind) + ":" + room.ID }
+func groupOf(room event.Room) string { return string(room.Kind) + ":" + room.ID }
 
-func roomOf(group string) Room {
+func roomOf(group string) event.Room {
 	kind, id, ok := strings.Cut(group, ":")
 	if !ok {
-		return Room{}
+		return event.Room{}
 	}
-	return Room{TargetKind(kind), id}
+	return event.Room{Kind: event.TargetKind(kind), ID: id}
 }
 
 // catchUp has a tenant's rows read up to a place, and the tenant told what changed. What
@@ -341,7 +342,7 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 
 // roomChange is rows of one room that were changed together, or a part of them.
 type roomChange struct {
-	room    Room
+	room    event.Room
 	version uint64 // the room's own place; 0: it is not among them
 	life    string // of the history
 	place   uint64 // in it, before which they hold not yet
@@ -364,7 +365,7 @@ func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter
 				continue
 			}
 			var stored belongingRow
-			p, err := ParseProfile(row.Name)
+			p, err := event.ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
 				logger.Error("broker: not a member", "place", row.Seq)
 				continue

@@ -7,6 +7,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
 )
 
@@ -25,7 +26,7 @@ func (w stuckWriter) Write([]byte) (int, error) {
 // A reader that breaks off leaves nothing of its answers in the budget of all.
 func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	is := is.New(t)
-	pool := quota.New[tenantProfile](1<<20, 1)
+	pool := quota.New[event.TenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
 		out := newSpool(w, &allowance{pool: pool})

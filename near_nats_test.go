@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
@@ -44,7 +45,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	text := strings.Repeat("x", 6000)
 	const events = 850 // 5 MiB
 	for i := range events {
-		e := entryTo("acme", fmt.Sprint("e", i), ToTenant())
+		e := entryTo("acme", fmt.Sprint("e", i), event.ToTenant())
 		e.Event.Payload = []byte(`"` + text + `"`)
 		persist(t, writer, e)
 	}
@@ -73,12 +74,12 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	b := joinBroker(t, theBroker(t), 0, newPrefix(), testLimits)
 	log := b.Log()
 	for i := range 3 {
-		persist(t, log, entryTo("acme", fmt.Sprint(i), ToTenant()))
+		persist(t, log, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	log.Detach("acme")
-	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", ToTenant())}})
+	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", event.ToTenant())}})
 	page, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
@@ -95,7 +96,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
 	for i := range 50 {
-		persist(t, writer, entryTo("acme", fmt.Sprint(i), ToTenant()))
+		persist(t, writer, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -140,7 +141,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
-	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
 	var mu sync.Mutex
 	var old []byte
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -164,7 +165,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); !asked(); time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, ToTenant())
+	late := entryTo("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	last := late.Cursor
 	_, err := log.Attach(t.Context(), "acme")
@@ -192,15 +193,15 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 		return node
 	}
 	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
-	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
-	me := Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}}
+	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	me := Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
 	defer node.Kick(first, CloseKicked)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
 		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
 		return v
 	})
-	late := entryTo("acme", `"late"`, ToTenant())
+	late := entryTo("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	me.Cursor = late.Cursor.String()
 	c := node.Hub.mustConnect(t, me)
@@ -218,7 +219,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
-	persist(t, writer, entryTo("acme", `"early"`, ToTenant()))
+	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
 	before := writer.journal.Epoch()
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
@@ -233,7 +234,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, ToTenant())
+	late := entryTo("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	is.Equal(log.journal.Epoch(), before)
 	proxy.Rule(nil)

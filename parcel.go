@@ -6,12 +6,13 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
 // parcel is an event on its way to streams: framed at most once each way.
 type parcel struct {
-	event  *Event
+	event  *event.Event
 	data   []byte      // the envelope
 	place  uint64      // 0: not stored
 	cursor string      // empty: not stored
@@ -20,14 +21,14 @@ type parcel struct {
 
 	members int32 // of its room; set as it is delivered
 
-	notProfiles map[ProfileRef]struct{}
+	notProfiles map[event.Profile]struct{}
 	notConns    map[uuid.UUID]struct{}
 
 	named, unnamed *engine.Frame
 }
 
 // pack makes an event of the hub's own ready, which is not stored.
-func pack(e *Event) *parcel {
+func pack(e *event.Event) *parcel {
 	return &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
 }
 
@@ -42,9 +43,9 @@ func parcelOf(e *Entry) parcel {
 }
 
 // exclude notes whom a target leaves out.
-func (p *parcel) exclude(t *Target) {
+func (p *parcel) exclude(t *event.Target) {
 	if excluded := t.ExcludeProfiles; len(excluded) > 0 {
-		p.notProfiles = make(map[ProfileRef]struct{}, len(excluded))
+		p.notProfiles = make(map[event.Profile]struct{}, len(excluded))
 		for _, ref := range excluded {
 			p.notProfiles[ref] = struct{}{}
 		}

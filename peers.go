@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"realtimehub/internal/event"
 )
 
 // Errors of questions to other hubs. Of one that does not answer nothing is known.
@@ -16,7 +18,7 @@ var (
 // Session is an open connection as the other hubs know it.
 type Session struct {
 	ID          uuid.UUID
-	Profile     ProfileRef
+	Profile     event.Profile
 	ConnectedAt time.Time
 	ActiveAt    time.Time // by this hub's clock, wherever it is
 	Drained     bool      // its hub has sent it away: it will be back
@@ -30,7 +32,7 @@ type SessionChange struct {
 
 // Typing is somebody's typing in a conversation.
 type Typing struct {
-	Profile      ProfileRef
+	Profile      event.Profile
 	Conversation string
 	Started      bool
 }
@@ -54,19 +56,19 @@ const (
 // means differs, and both have to arrive: an omitted pointer is nil, a list never null.
 type Call struct {
 	Op      CallOp
-	ID      uuid.UUID     `json:",omitzero"`
-	Tenant  string        `json:",omitzero"`
-	Profile *ProfileRef   `json:",omitzero"`
-	Room    Room          `json:",omitzero"`
-	Expires time.Time     `json:",omitzero"` // zero: not by itself
-	Types   *[]string     `json:",omitzero"` // nil: as it is
-	Watch   *[]ProfileRef `json:",omitzero"` // nil: as it is
-	Unwatch bool          `json:",omitzero"` // to watch as configured; a hub that knows it says so
-	After   string        `json:",omitzero"` // the id that a page comes after
-	Limit   int           `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
-	Reason  CloseReason   `json:",omitzero"`
-	Place   uint64        `json:",omitzero"`
-	Life    string        `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
+	ID      uuid.UUID        `json:",omitzero"`
+	Tenant  string           `json:",omitzero"`
+	Profile *event.Profile   `json:",omitzero"`
+	Room    event.Room       `json:",omitzero"`
+	Expires time.Time        `json:",omitzero"` // zero: not by itself
+	Types   *[]string        `json:",omitzero"` // nil: as it is
+	Watch   *[]event.Profile `json:",omitzero"` // nil: as it is
+	Unwatch bool             `json:",omitzero"` // to watch as configured; a hub that knows it says so
+	After   string           `json:",omitzero"` // the id that a page comes after
+	Limit   int              `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
+	Reason  CloseReason      `json:",omitzero"`
+	Place   uint64           `json:",omitzero"`
+	Life    string           `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
 }
 
 // Answer is the other hub's.
@@ -84,7 +86,7 @@ type Answer struct {
 type Described struct {
 	ID          uuid.UUID
 	Tenant      string
-	Profile     ProfileRef
+	Profile     event.Profile
 	ConnectedAt time.Time
 	ActiveAt    time.Time
 	Metadata    map[string]string `json:",omitzero"`

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/sized"
 )
@@ -47,9 +48,9 @@ type PresenceConfig struct {
 
 // PresenceOf is what is known of one profile.
 type PresenceOf struct {
-	Profile      ProfileRef `json:"profile"`
-	Status       Status     `json:"status"`
-	LastActiveAt *string    `json:"lastActiveAt"` // null: never seen
+	Profile      event.Profile `json:"profile"`
+	Status       Status        `json:"status"`
+	LastActiveAt *string       `json:"lastActiveAt"` // null: never seen
 }
 
 // Presence derives each profile's status from what the hub sees, and announces
@@ -78,7 +79,7 @@ type Presence struct {
 // roll is the presence of one tenant.
 type roll struct {
 	tenant   string
-	profiles sized.Table[ProfileRef, *profile]
+	profiles sized.Table[event.Profile, *profile]
 	seen     list.List // of *profile: those who are offline, first who left first
 	count    map[Status]int
 }
@@ -86,7 +87,7 @@ type roll struct {
 type profile struct {
 	due       due.Item
 	roll      *roll
-	ref       ProfileRef
+	ref       event.Profile
 	conns     []*Connection
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
@@ -216,7 +217,7 @@ func (who *profile) leftBy(at time.Time) {
 	}
 }
 
-func (p *Presence) findLocked(tenant string, ref ProfileRef) *profile {
+func (p *Presence) findLocked(tenant string, ref event.Profile) *profile {
 	if r := p.tenants.Get(tenant); r != nil {
 		return r.profiles.Get(ref)
 	}
@@ -234,10 +235,10 @@ func (p *Presence) Touch(c *Connection, now time.Time) {
 }
 
 // spoke says that a profile is active now, on whichever connection.
-func (p *Presence) spoke(a tenantProfile) {
+func (p *Presence) spoke(a event.TenantProfile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if who := p.findLocked(a.tenant, a.profile); who != nil {
+	if who := p.findLocked(a.Tenant, a.Profile); who != nil {
 		who.spokeAt = time.Now()
 		p.reviseLocked(who, who.spokeAt)
 	}
@@ -288,13 +289,13 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == Offline {
-		p.typists.left(tenantProfile{who.roll.tenant, who.ref})
+		p.typists.left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
 		p.left = append(p.left, who)
 	}
 }
 
 // bytes is what is kept of a profile.
-func (who *profile) bytes() int64 { return profileBytes + who.ref.bytes() }
+func (who *profile) bytes() int64 { return profileBytes + who.ref.Bytes() }
 
 // rememberLocked keeps who has gone offline, for a time, in the place of those of its
 // tenant who left first where there is no room for more.
@@ -347,10 +348,10 @@ func (p *Presence) dropLocked(who *profile) {
 
 // change is one profile's, as it is announced.
 type change struct {
-	Profile      ProfileRef `json:"profile"`
-	Status       Status     `json:"status"`
-	Previous     Status     `json:"previous"`
-	LastActiveAt string     `json:"lastActiveAt"`
+	Profile      event.Profile `json:"profile"`
+	Status       Status        `json:"status"`
+	Previous     Status        `json:"previous"`
+	LastActiveAt string        `json:"lastActiveAt"`
 }
 
 // news is what one tick has to tell one tenant.
@@ -404,7 +405,7 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 			n = &news{online: r.count[Online], away: r.count[Away]}
 			all[r.tenant] = n
 		}
-		n.changes = append(n.changes, change{who.ref, who.status, who.announced, formatTime(who.activeAt)})
+		n.changes = append(n.changes, change{who.ref, who.status, who.announced, event.FormatTime(who.activeAt)})
 		who.announced = who.status
 	}
 	p.dirty = nil
@@ -419,15 +420,15 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 	shared := p.cfg.Audience == AudienceShared
 	notices := make([]Notice, len(n.changes))
 	for i, c := range n.changes {
-		notices[i] = Notice{c.Profile, ownEvent(tenant, "presence."+string(c.Status), ToTenant(), now, c)}
+		notices[i] = Notice{c.Profile, event.NewEphemeral(tenant, "presence."+string(c.Status), event.ToTenant(), now, c)}
 	}
-	var digest *Event
+	var digest *event.Event
 	if p.cfg.Burst > 0 && len(n.changes) > p.cfg.Burst {
 		counts := map[string]int{"changed": len(n.changes)}
 		if !shared { // how many others there are is not everybody's business
 			counts["online"], counts["away"] = n.online, n.away
 		}
-		digest = ownEvent(tenant, TypePresenceDigest, ToTenant(), now, counts)
+		digest = event.NewEphemeral(tenant, event.TypePresenceDigest, event.ToTenant(), now, counts)
 	}
 	p.hub.Notify(tenant, notices, digest, shared)
 }
@@ -440,7 +441,7 @@ func (p *Presence) Counts() (online, away int) {
 }
 
 // Of is what is known of profiles, in the order asked.
-func (p *Presence) Of(tenant string, profiles []ProfileRef) []PresenceOf {
+func (p *Presence) Of(tenant string, profiles []event.Profile) []PresenceOf {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := make([]PresenceOf, len(profiles))
@@ -454,7 +455,7 @@ func (p *Presence) Of(tenant string, profiles []ProfileRef) []PresenceOf {
 }
 
 // Visible is Of as viewer may see it: what the audience hides looks offline.
-func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileRef) []PresenceOf {
+func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event.Profile) []PresenceOf {
 	list := p.Of(tenant, profiles)
 	if p.cfg.Audience == AudienceTenant {
 		return list
@@ -474,7 +475,7 @@ func (p *Presence) Visible(tenant string, viewer ProfileRef, profiles []ProfileR
 // All are a tenant's profiles of one status, or with status "" those that are
 // not offline, sorted: who they are, since there may be very many. Before the list is made
 // begin is told how long it may be, and may refuse it; once it is made, end is called.
-func (p *Presence) All(tenant string, status Status, begin func(size int) (end func(), err error)) (list []ProfileRef, err error) {
+func (p *Presence) All(tenant string, status Status, begin func(size int) (end func(), err error)) (list []event.Profile, err error) {
 	p.mu.Lock()
 	size := 0
 	if r := p.tenants.Get(tenant); r != nil {
@@ -495,7 +496,7 @@ func (p *Presence) All(tenant string, status Status, begin func(size int) (end f
 		}
 	}
 	p.mu.Unlock()
-	slices.SortFunc(list, compareProfiles)
+	slices.SortFunc(list, event.CompareProfiles)
 	return list, nil
 }
 
@@ -503,6 +504,6 @@ func (p *Presence) All(tenant string, status Status, begin func(size int) (end f
 func (s Status) is(asked Status) bool { return s == asked || asked == "" && s != Offline }
 
 func (who *profile) show() PresenceOf {
-	at := formatTime(who.activeAt)
+	at := event.FormatTime(who.activeAt)
 	return PresenceOf{who.ref, who.status, &at}
 }

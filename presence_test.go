@@ -13,13 +13,15 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 var (
-	alice = ProfileRef{"user", "alice"}
-	bob   = ProfileRef{"user", "bob"}
-	carol = ProfileRef{"user", "carol"}
-	talk  = Room{KindConversation, "talk"}
+	alice = event.Profile{Type: "user", ID: "alice"}
+	bob   = event.Profile{Type: "user", ID: "bob"}
+	carol = event.Profile{Type: "user", ID: "carol"}
+	talk  = event.Room{Kind: event.KindConversation, ID: "talk"}
 )
 
 // presenceWorld is a hub in a bubble, where time is the test's own.
@@ -45,7 +47,7 @@ func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is
 	})
 }
 
-func (w presenceWorld) connect(ref ProfileRef, watch ...ProfileRef) *Connection {
+func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *Connection {
 	w.t.Helper()
 	c, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ref, Watch: watch})
 	if err != nil {
@@ -61,8 +63,8 @@ func (w presenceWorld) wait(d time.Duration) {
 	synctest.Wait()
 }
 
-func (w presenceWorld) status(ref ProfileRef) Status {
-	return w.Of("acme", []ProfileRef{ref})[0].Status
+func (w presenceWorld) status(ref event.Profile) Status {
+	return w.Of("acme", []event.Profile{ref})[0].Status
 }
 
 // read ends c and returns what it was sent, as "type who previous>status".
@@ -73,29 +75,29 @@ func (w presenceWorld) read(c *Connection) string {
 	w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	var words []string
 	for reader := newStreamReader(w.t, rec.Body); ; {
-		event, err := reader.Next()
+		ev, err := reader.Next()
 		if err != nil {
 			return strings.Join(words, ", ")
 		}
-		if strings.HasPrefix(event.Type, "hub.") {
+		if strings.HasPrefix(ev.Type, "hub.") {
 			continue
 		}
 		var e struct {
 			Payload struct {
-				Profile          ProfileRef
+				Profile          event.Profile
 				Status, Previous string
 				Changed, Online  *int
 			}
 		}
-		if err := json.Unmarshal([]byte(event.Data), &e); err != nil {
+		if err := json.Unmarshal([]byte(ev.Data), &e); err != nil {
 			w.t.Fatal(err)
 		}
-		word := event.Type + " " + e.Payload.Profile.ID
+		word := ev.Type + " " + e.Payload.Profile.ID
 		if e.Payload.Status != "" {
 			word += " " + e.Payload.Previous + ">" + e.Payload.Status
 		}
 		if e.Payload.Changed != nil {
-			word = fmt.Sprintf("%s %d %t", event.Type, *e.Payload.Changed, e.Payload.Online != nil)
+			word = fmt.Sprintf("%s %d %t", ev.Type, *e.Payload.Changed, e.Payload.Online != nil)
 		}
 		words = append(words, word)
 	}
@@ -178,10 +180,12 @@ func TestDigestPastBurst(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, carol, alice}) }))
+				is.NoErr(untilConfirmed(func() error {
+					return w.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, carol, alice})
+				}))
 				seer, watcher := w.connect(bob), w.connect(carol, alice)
 				w.connect(alice)
-				w.connect(ProfileRef{"user", "dave"})
+				w.connect(event.Profile{Type: "user", ID: "dave"})
 				w.wait(1500 * time.Millisecond)
 				is.Equal(w.read(seer), digest)
 				is.Equal(w.read(watcher), "presence.online alice offline>online") // one by one even then
@@ -198,9 +202,9 @@ func TestPresenceAudience(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{bob, alice}) }))
+				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, alice}) }))
 				friend, stranger := w.connect(bob), w.connect(carol)
-				blind, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: bob, Watch: []ProfileRef{}})
+				blind, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
 				is.NoErr(err)
 				w.wait(1500 * time.Millisecond)
 				before := []*Connection{w.connect(bob), w.connect(carol)}
@@ -209,8 +213,8 @@ func TestPresenceAudience(t *testing.T) {
 				is.Equal(w.read(before[0]), want[0])
 				is.Equal(w.read(before[1]), want[1])
 				is.Equal(w.read(blind), "") // an empty watch list: nobody
-				seen := func(viewer ProfileRef) bool {
-					return w.Visible("acme", viewer, []ProfileRef{alice})[0].Status == Online
+				seen := func(viewer event.Profile) bool {
+					return w.Visible("acme", viewer, []event.Profile{alice})[0].Status == Online
 				}
 				is.Equal(seen(bob), want[0] != "")
 				is.Equal(seen(carol), want[1] != "")
@@ -221,11 +225,11 @@ func TestPresenceAudience(t *testing.T) {
 }
 
 func TestTyping(t *testing.T) {
-	start := func(w presenceWorld, ref ProfileRef, started bool) error {
+	start := func(w presenceWorld, ref event.Profile, started bool) error {
 		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
 	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-		is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}) }))
+		is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
 		is.True(errors.Is(start(w, carol, true), ErrNotMember))
 		w.wait(6 * time.Minute)
@@ -244,7 +248,7 @@ func TestTyping(t *testing.T) {
 	})
 	t.Run("stops when offline", func(t *testing.T) {
 		inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-			is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []ProfileRef{alice, bob}) }))
+			is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
 			c, other := w.connect(alice), w.connect(bob)
 			w.Kick(c, CloseKicked)
 			w.wait(4 * time.Second)

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+
+	"realtimehub/internal/event"
 )
 
 // publisher takes events from services, one or many in a call.
@@ -55,18 +57,18 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 	if err != nil {
 		return err
 	}
-	sent := sending{memory.holder.tenant, len(body)}
+	sent := sending{memory.holder.Tenant, len(body)}
 	over, err := sent.turn(r.Context())
 	if err != nil {
 		return err
 	}
-	event, err := decodeEvent(body, at, p.maxEvent, memory.use)
+	e, err := decodeEvent(body, at, p.maxEvent, memory.use)
 	over()
 	if err != nil {
 		return err
 	}
-	within(traceOf(r), event)
-	receipts, err := p.accept(r.Context(), who, []*Event{event}, p.limits.Publish, sent)
+	within(traceOf(r), e)
+	receipts, err := p.accept(r.Context(), who, []*event.Event{e}, p.limits.Publish, sent)
 	if err != nil {
 		return err
 	}
@@ -74,20 +76,20 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 }
 
 // to publishes to the target that the path names.
-func (p *publisher) to(kind TargetKind) handler {
+func (p *publisher) to(kind event.TargetKind) handler {
 	return func(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		var faults Faults
-		at := &Address{TenantID: who.Tenant(), Target: Target{Kind: kind}}
+		at := &Address{TenantID: who.Tenant(), Target: event.Target{Kind: kind}}
 		faults.tenant("tenantId", at.TenantID)
 		switch id := strings.Clone(r.PathValue("id")); kind {
-		case KindProfile:
-			at.Target = ToProfile(faults.profile("profile", id))
-		case KindConversation:
-			at.Target = ToConversation(id)
-		case KindGroup:
-			at.Target = ToGroup(id)
-		case KindConnection:
-			at.Target = ToConnection(id)
+		case event.KindProfile:
+			at.Target = event.ToProfile(faults.profile("profile", id))
+		case event.KindConversation:
+			at.Target = event.ToConversation(id)
+		case event.KindGroup:
+			at.Target = event.ToGroup(id)
+		case event.KindConnection:
+			at.Target = event.ToConnection(id)
 		}
 		if err := faults.Err(); err != nil {
 			return err
@@ -104,7 +106,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 	if err != nil {
 		return err
 	}
-	sent := sending{memory.holder.tenant, len(body)}
+	sent := sending{memory.holder.Tenant, len(body)}
 	over, err := sent.turn(r.Context())
 	if err != nil {
 		return err
@@ -136,9 +138,9 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 // reading slows down.
 func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
-	var events []*Event
+	var events []*event.Event
 	var of []int // their lines
-	sent := sending{tenant: memory.holder.tenant}
+	sent := sending{tenant: memory.holder.Tenant}
 	for _, line := range lines {
 		sent.size += len(line)
 	}
@@ -156,7 +158,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 		}
 	}
 	wait := func(events map[string]int) error { return p.limits.AwaitPublish(taking, events) }
-	publish := func(events []*Event, of []int) error {
+	publish := func(events []*event.Event, of []int) error {
 		ids := make([]string, len(events))
 		for i, e := range events {
 			ids[i] = e.ID
@@ -191,7 +193,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 
 // accept hands events to the hub that the caller may publish: its one way there. What
 // is not stored costs nothing of the rate, so that it may be tried again.
-func (p *publisher) accept(ctx context.Context, who *Caller, events []*Event, limit func(events map[string]int) error, sent sending) ([]Receipt, error) {
+func (p *publisher) accept(ctx context.Context, who *Caller, events []*event.Event, limit func(events map[string]int) error, sent sending) ([]Receipt, error) {
 	counts := map[string]int{}
 	for _, e := range events {
 		if !who.Reaches(e.TenantID) {
@@ -222,7 +224,7 @@ func (s sending) turn(ctx context.Context) (over func(), err error) {
 
 // publish hands events to the hub, unless its streams are at their end or its memory is:
 // in their turn, where nobody else is waited for.
-func (p *publisher) publish(ctx context.Context, events []*Event, sent sending) ([]Receipt, error) {
+func (p *publisher) publish(ctx context.Context, events []*event.Event, sent sending) ([]Receipt, error) {
 	if !p.hub.Waits() {
 		over, err := sent.turn(ctx)
 		if err != nil {
@@ -264,12 +266,12 @@ func traceOf(r *http.Request) string {
 	if len(headers) != 1 {
 		return ""
 	}
-	trace, _ := ParseTraceParent(headers[0])
+	trace, _ := event.ParseTraceParent(headers[0])
 	return trace
 }
 
 // within has events without a trace of their own belong to one.
-func within(trace string, events ...*Event) {
+func within(trace string, events ...*event.Event) {
 	for _, e := range events {
 		if e.TraceParent == "" {
 			e.TraceParent = trace

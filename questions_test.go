@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
 )
 
@@ -27,7 +28,7 @@ func TestNoIDClimbs(t *testing.T) {
 		"a..b": false, "...": false, "a.b/c": false, "100%": false, "order-17": false,
 	} {
 		before := service.questions()
-		_, err := members.Resolve(t.Context(), "acme", Room{KindConversation, id})
+		_, err := members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: id})
 		is.Equal(err != nil, climbing)                    // id
 		is.Equal(service.questions() == before, climbing) // id
 	}
@@ -86,7 +87,7 @@ func TestAnswersThatAreKeptAreCounted(t *testing.T) {
 		members := NewMembershipService("http://members.example", "", state)
 		members.client.Transport = service
 		for i := range 1000 {
-			roster, err := members.Resolve(t.Context(), "acme", Room{KindConversation, fmt.Sprint("r", i)})
+			roster, err := members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 			is.NoErr(err)
 			is.Equal(len(roster.Members), 2)
 		}
@@ -94,9 +95,9 @@ func TestAnswersThatAreKeptAreCounted(t *testing.T) {
 		kept := len(members.answers)
 		is.True(kept > 50 && kept < 150)
 		asked := service.questions()
-		members.Resolve(t.Context(), "acme", Room{KindConversation, "r0"})
+		members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r0"})
 		is.Equal(service.questions(), asked) // kept
-		_, err := members.Resolve(t.Context(), "globex", Room{KindConversation, "r0"})
+		_, err := members.Resolve(t.Context(), "globex", event.Room{Kind: event.KindConversation, ID: "r0"})
 		is.NoErr(err)
 		is.True(state.Of("globex") > 0)
 		time.Sleep(2 * resolvedTTL)
@@ -119,7 +120,7 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 		const rooms, answers = 1000, 300
 		ctx, leave := context.WithCancel(t.Context())
 		for i := range rooms {
-			go members.Resolve(ctx, "acme", Room{KindConversation, fmt.Sprint("r", i)})
+			go members.Resolve(ctx, "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 		}
 		synctest.Wait()
 		is.True(state.Of("acme") >= rooms*membershipBase)
@@ -152,7 +153,7 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		m := newMembers(newTenants(NewMemoryLog(testLimits), nil, &Quotas{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
 		for second := range 3 {
 			for i := range 100 {
-				_, err := m.resolve(t.Context(), "acme", Room{KindConversation, fmt.Sprint("r", i)})
+				_, err := m.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 				is.True(err != nil)
 			}
 			is.Equal(strings.Count(logs.String(), "WARN"), second+1)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // Quiet tenants beside one whose events push the broker's history out keep up with it,
@@ -24,14 +26,14 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	one, two := h.nodes[0], h.nodes[1]
 	start := map[string]string{}
 	subscription := func(i int) Subscription {
-		return Subscription{Tenant: fmt.Sprint("quiet-", i), Profile: ProfileRef{"user", "me"}}
+		return Subscription{Tenant: fmt.Sprint("quiet-", i), Profile: event.Profile{Type: "user", ID: "me"}}
 	}
 	conns := make([]*Connection, tenants)
 	for i := range conns { // nobody serves them
 		conns[i] = one.mustConnect(t, subscription(i))
 		start[conns[i].Tenant] = known(one.Hub, conns[i])
 	}
-	busy := one.mustConnect(t, Subscription{Tenant: "busy", Profile: ProfileRef{"user", "me"}})
+	busy := one.mustConnect(t, Subscription{Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
 	body := `"` + strings.Repeat("x", 500) + `"`
 	for range 4 {
 		before := one.Engine().Owed()

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
 )
@@ -16,13 +17,13 @@ var (
 // Quotas bound what outlives a call and what a client can make wait, each byte counted
 // where it is kept, for whom it is kept. A nil pool bounds nothing.
 type Quotas struct {
-	State   *quota.Pool[string]        // connections, filters, watch lists, memberships, presence: by tenant
-	IDs     *quota.Pool[string]        // ids of events, by tenant; past their number the oldest go
-	Person  *quota.Pool[tenantProfile] // what of that is one person's making
-	Seen    *quota.Pool[string]        // what of that is about who has left
-	Bodies  *quota.Pool[tenantProfile] // bodies that are being read, by who sends them
-	Answers *quota.Pool[tenantProfile] // answers that are being written, by who is to read them
-	People  *quota.Pool[tenantProfile] // what of both is one person's
+	State   *quota.Pool[string]              // connections, filters, watch lists, memberships, presence: by tenant
+	IDs     *quota.Pool[string]              // ids of events, by tenant; past their number the oldest go
+	Person  *quota.Pool[event.TenantProfile] // what of that is one person's making
+	Seen    *quota.Pool[string]              // what of that is about who has left
+	Bodies  *quota.Pool[event.TenantProfile] // bodies that are being read, by who sends them
+	Answers *quota.Pool[event.TenantProfile] // answers that are being written, by who is to read them
+	People  *quota.Pool[event.TenantProfile] // what of both is one person's
 }
 
 // seenPart is how much of all state may be about who has left.
@@ -44,33 +45,33 @@ func NewQuotas(memory plan.Memory) *Quotas {
 	return &Quotas{
 		State:   quota.New[string](state, 1),
 		IDs:     quota.New[string](ids, 1),
-		Person:  quota.New[tenantProfile](state, personsPart),
+		Person:  quota.New[event.TenantProfile](state, personsPart),
 		Seen:    quota.New[string](state/seenPart, 1),
-		Bodies:  quota.New[tenantProfile](memory.Calls/2, 1),
-		Answers: quota.New[tenantProfile](memory.Calls/2, 1),
-		People:  quota.New[tenantProfile](memory.Calls, peoplesPart),
+		Bodies:  quota.New[event.TenantProfile](memory.Calls/2, 1),
+		Answers: quota.New[event.TenantProfile](memory.Calls/2, 1),
+		People:  quota.New[event.TenantProfile](memory.Calls, peoplesPart),
 	}
 }
 
 // Keep takes n bytes of state for a person, of their tenant's share as well: or where it
 // may be refused, ErrTenantShare or ErrPersonShare.
-func (q *Quotas) Keep(who tenantProfile, n int64, refuse bool) error {
+func (q *Quotas) Keep(who event.TenantProfile, n int64, refuse bool) error {
 	switch {
 	case !refuse:
-		q.State.Force(who.tenant, n)
+		q.State.Force(who.Tenant, n)
 		q.Person.Force(who, n)
-	case !q.State.Take(who.tenant, n):
+	case !q.State.Take(who.Tenant, n):
 		return ErrTenantShare
 	case !q.Person.Take(who, n):
-		q.State.Give(who.tenant, n)
+		q.State.Give(who.Tenant, n)
 		return ErrPersonShare
 	}
 	return nil
 }
 
 // Drop gives back what Keep took.
-func (q *Quotas) Drop(who tenantProfile, n int64) {
-	q.State.Give(who.tenant, n)
+func (q *Quotas) Drop(who event.TenantProfile, n int64) {
+	q.State.Give(who.Tenant, n)
 	q.Person.Give(who, n)
 }
 

@@ -18,6 +18,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // onceADay gives nothing back while a test lasts: each has one, at the start.
@@ -47,7 +49,7 @@ func (f *failing) Append(ctx context.Context, entries []*Entry) error {
 }
 
 // Resolve fails for the room "down".
-func (f *failing) Resolve(_ context.Context, _ string, room Room) (*Roster, error) {
+func (f *failing) Resolve(_ context.Context, _ string, room event.Room) (*Roster, error) {
 	if room.ID == "down" {
 		return nil, errors.New("it does not answer")
 	}

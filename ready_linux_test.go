@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -228,7 +229,7 @@ func TestAHangingFollower(t *testing.T) {
 		if members, _ := answer["members"].([]any); status != http.StatusOK || len(members) != 1 {
 			refused["membership"]++
 		}
-		c, err := next.Connect(t.Context(), Subscription{Tenant: tenant, Profile: ProfileRef{"user", "me"}, Cursor: cursors[i]})
+		c, err := next.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursors[i]})
 		if err != nil {
 			refused["resume"]++
 			continue

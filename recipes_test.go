@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // recipes is a hub, and a folder with the files of the recipes' page.
@@ -167,7 +169,7 @@ func TestRecipesMint(t *testing.T) {
 			tenant, profile, err := caller.Client(req, nil)
 			is.NoErr(err)
 			is.Equal(tenant, "acme")
-			is.Equal(profile, ProfileRef{Type: "user", ID: "42"})
+			is.Equal(profile, event.Profile{Type: "user", ID: "42"})
 			life := time.Until(caller.Expires)
 			is.True(life > 4*time.Minute && life <= 5*time.Minute)
 			_, err = auth.Admit(req, ScopePublish|ScopeAdmin, false)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
 
@@ -167,7 +168,7 @@ func TestARateIsMetBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			h := newNode(t, auth, LimitsConfig{PublishRate: onceADay, ClientRate: onceADay, AdminRate: onceADay}, nil)
-			c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "42"}})
+			c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 			is.NoErr(err)
 			defer h.Kick(c, CloseKicked)
 			call := func(target string, body io.Reader, header ...string) int {
@@ -295,7 +296,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 		})
 		w := ask(h.Handler, "PUT", "/v1/tenants/acme/groups/g/members", body)
 		is.Equal(h.quotas.Bodies.Total(), int64(0))
-		members, err := h.Members(t.Context(), "acme", Room{KindGroup, "g"}, anyLength)
+		members, err := h.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, anyLength)
 		is.NoErr(err)
 		is.Equal(len(members) > 0, w.Code == 204) // all or nothing
 		return w.Code, w.Body.String()

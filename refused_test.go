@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // defaultPresence is what a hub announces with no setting changed.
@@ -21,11 +23,11 @@ func defaultPresence(_ *HubConfig, cfg *PresenceConfig) {
 type told struct {
 	Observer
 	mu         sync.Mutex
-	came, went map[ProfileRef]int
+	came, went map[event.Profile]int
 }
 
 func newTold(o Observer) *told {
-	return &told{Observer: o, came: map[ProfileRef]int{}, went: map[ProfileRef]int{}}
+	return &told{Observer: o, came: map[event.Profile]int{}, went: map[event.Profile]int{}}
 }
 
 func (x *told) Connected(c *Connection) {
@@ -47,7 +49,7 @@ func (x *told) Disconnected(c *Connection) {
 func TestARefusedStreamIsNotOnline(t *testing.T) {
 	t.Parallel()
 	alone(t, "it makes its own")
-	me, you, they := ProfileRef{"user", "me"}, ProfileRef{"user", "you"}, ProfileRef{"user", "they"}
+	me, you, they := event.Profile{Type: "user", ID: "me"}, event.Profile{Type: "user", ID: "you"}, event.Profile{Type: "user", ID: "they"}
 	for _, c := range []struct {
 		name   string
 		most   MostConnections
@@ -70,14 +72,14 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 			watcher.until(t, "presence.online") // of me
 			c.refuse(here)
 			for range 3 {
-				for _, profile := range []ProfileRef{me, you} {
+				for _, profile := range []event.Profile{me, you} {
 					_, err := here.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile})
 					is.True(errors.Is(err, c.err)) // refused
 				}
 			}
 			here.Cluster.peers.Tell("acme", SessionChange{Session: sessionOf(here.Connections("acme", &me)[0])}) // told after all that was told before
 			online := func(h *testHub) (list []Status) {
-				for _, p := range h.Presence.Of("acme", []ProfileRef{me, you, they}) {
+				for _, p := range h.Presence.Of("acme", []event.Profile{me, you, they}) {
 					list = append(list, p.Status)
 				}
 				return list
@@ -87,7 +89,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 			is.Equal(online(there), []Status{Online, Offline, Online})
 			observer.mu.Lock()
 			defer observer.mu.Unlock()
-			is.Equal(observer.came, map[ProfileRef]int{me: 1})
+			is.Equal(observer.came, map[event.Profile]int{me: 1})
 			is.Equal(len(observer.went), 0)
 		})
 	}
@@ -101,12 +103,12 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
 	observer := newTold(h.observer)
 	h.Observe(observer)
-	you := ProfileRef{"user", "you"}
+	you := event.Profile{Type: "user", ID: "you"}
 	for range 3 {
 		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: you})
 		is.True(errors.Is(err, ErrNotStored))
 	}
-	is.Equal(h.Presence.Of("acme", []ProfileRef{you})[0].Status, Offline)
+	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
 	is.Equal(len(observer.came), 0)
 	is.Equal(h.find("acme"), nil) // nor is there a tenant
 }
@@ -125,7 +127,7 @@ func TestManyComeAtOnce(t *testing.T) {
 			h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
 			observer := newTold(h.observer)
 			h.Observe(observer)
-			me := ProfileRef{"user", "me"}
+			me := event.Profile{Type: "user", ID: "me"}
 			var wg sync.WaitGroup
 			results := make(chan error, 64)
 			for range 64 {
@@ -149,7 +151,7 @@ func TestManyComeAtOnce(t *testing.T) {
 			open := h.Connections("acme", nil)
 			is.Equal(observer.went[me], taken-len(open))
 			is.True(c.most.Profile == 0 || len(open) == 1)
-			is.Equal(h.Presence.Of("acme", []ProfileRef{me})[0].Status, Online)
+			is.Equal(h.Presence.Of("acme", []event.Profile{me})[0].Status, Online)
 			for _, conn := range open { // nobody serves them
 				h.Kick(conn, CloseKicked)
 			}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sized"
@@ -184,7 +185,7 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 	if err != nil {
 		return err
 	}
-	over, err := bodyTurn(r.Context(), memory.holder.tenant, len(body))
+	over, err := bodyTurn(r.Context(), memory.holder.Tenant, len(body))
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 }
 
 // profiles reads a body that names profiles to ask about.
-func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []ProfileRef, err error) {
+func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []event.Profile, err error) {
 	found := false
 	err = most.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		if name != "profiles" {
@@ -209,7 +210,7 @@ func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []Prof
 			return
 		}
 		found = !absent(v)
-		if !f.tooMany(CodeInvalidField, name, v, MaxAskedProfiles, "profiles") {
+		if !f.tooMany(CodeInvalidField, name, v, event.MaxAskedProfiles, "profiles") {
 			asked = f.profiles(CodeInvalidField, name, v)
 		}
 	})
@@ -220,13 +221,13 @@ func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []Prof
 }
 
 // askedProfiles are those that a query names.
-func askedProfiles(f *Faults, query url.Values) []ProfileRef {
+func askedProfiles(f *Faults, query url.Values) []event.Profile {
 	asked := query["profile"]
-	if len(asked) > MaxAskedProfiles {
-		f.add(CodeInvalidField, "profile", "%d profiles at most", MaxAskedProfiles)
+	if len(asked) > event.MaxAskedProfiles {
+		f.add(CodeInvalidField, "profile", "%d profiles at most", event.MaxAskedProfiles)
 		return nil
 	}
-	profiles := make([]ProfileRef, len(asked))
+	profiles := make([]event.Profile, len(asked))
 	for i, text := range asked {
 		profiles[i] = f.profile("profile["+strconv.Itoa(i)+"]", text)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -105,7 +106,7 @@ func (r *replay) rosters(entries []*Entry) (rooms []tenantRoom, rosters []*Roste
 	if r.resolve == nil {
 		return nil, nil
 	}
-	asked := map[Room]bool{}
+	asked := map[event.Room]bool{}
 	for _, e := range entries {
 		if room, ok := e.Event.Target.Room(); ok && !asked[room] {
 			asked[room] = true

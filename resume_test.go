@@ -14,6 +14,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -157,7 +158,7 @@ func TestForgottenStays(t *testing.T) {
 	alone(t, "it looks into one hub's rooms")
 	is := is.New(t)
 	h := newTestHub(t)
-	room, me := Room{KindConversation, "r"}, ProfileRef{"user", "me"}
+	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	rejoin := func() (cursor string) {
@@ -503,14 +504,14 @@ type rosterStub struct {
 func (s *rosterStub) set(room string, members ...string) {
 	roster := &Roster{}
 	for _, id := range members {
-		roster.Members = append(roster.Members, ProfileRef{"user", id})
+		roster.Members = append(roster.Members, event.Profile{Type: "user", ID: id})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rooms[room] = roster
 }
 
-func (s *rosterStub) Resolve(_ context.Context, _ string, room Room) (*Roster, error) {
+func (s *rosterStub) Resolve(_ context.Context, _ string, room event.Room) (*Roster, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rooms[room.ID], nil
@@ -572,7 +573,7 @@ func TestJoinedWhileItCatchesUp(t *testing.T) {
 	comes := make(chan *testClient, 1)
 	go func() { comes <- h.back(t, first.Cursor, meQuery) }()
 	<-log.reads
-	is.NoErr(h.AddMember(t.Context(), "acme", Room{KindConversation, "r"}, ProfileRef{"user", "me"}))
+	is.NoErr(h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}))
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")
 	close(log.gate)
 	back := <-comes

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // closingIn reads a hub.closing.
@@ -70,7 +72,7 @@ func TestTheMoreAreTurnedAwayTheLaterTheyReturn(t *testing.T) {
 	is.True(long < 10) // but for those that share with acme, by chance
 
 	h.open(t, "tenant=other&profile=a") // the hub is full
-	_, err := h.Connect(t.Context(), Subscription{Tenant: "third", Profile: ProfileRef{"user", "c"}})
+	_, err := h.Connect(t.Context(), Subscription{Tenant: "third", Profile: event.Profile{Type: "user", ID: "c"}})
 	is.True(errors.Is(err, ErrFull) && !errors.Is(err, ErrTenantFull))
 	for n := range 60 * backOfAll {
 		h.Away(fmt.Sprint("tenant-", n), ErrFull)

@@ -1,11 +1,15 @@
 package main
 
-import "context"
+import (
+	"context"
+
+	"realtimehub/internal/event"
+)
 
 // Resolver asks whoever owns membership. It may wait; the hub calls it with no
 // lock held. A nil Roster means that the hub's own rooms are the truth.
 type Resolver interface {
-	Resolve(ctx context.Context, tenant string, room Room) (*Roster, error)
+	Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error)
 }
 
 // Refresher is a Resolver that keeps answers.
@@ -14,11 +18,11 @@ type Refresher interface {
 	// answered before may have been refreshed meanwhile, and is asked for again.
 	Away(times func() int64)
 	// Refresh is Resolve with an answer to a question that is asked from now on.
-	Refresh(ctx context.Context, tenant string, room Room) (*Roster, error)
+	Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error)
 }
 
 // OwnMembership is the Resolver of a hub that owns membership itself.
 type OwnMembership struct{}
 
 // Resolve has nothing to ask.
-func (OwnMembership) Resolve(context.Context, string, Room) (*Roster, error) { return nil, nil }
+func (OwnMembership) Resolve(context.Context, string, event.Room) (*Roster, error) { return nil, nil }

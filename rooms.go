@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
 
@@ -16,14 +17,14 @@ var ErrConflict = errors.New("the room has changed meanwhile")
 
 // Belonging is what is kept of one profile in one room.
 type Belonging struct {
-	Profile ProfileRef
+	Profile event.Profile
 	Member  bool
 	Stays   []Stay // oldest first; of a member the last is without end
 	Forgot  uint64 // stays that ended up to this place may be lacking
 }
 
 // restarted is what is known of it in another history than that of its places.
-func (b Belonging) restarted(room Room) Belonging {
+func (b Belonging) restarted(room event.Room) Belonging {
 	b.Stays, b.Forgot = nil, 0
 	if b.Member {
 		b.Stays = []Stay{{room, 0, math.MaxUint64}}
@@ -37,15 +38,15 @@ type SharedRooms interface {
 	// Follow names who is told of a room's belongings: all of them before Attach
 	// returns, then each change in order, with the history that their places are of.
 	// What is forgotten is gone, and told anew where it is there again.
-	Follow(belong func(tenant string, of Epoch, room Room, changed []Belonging), forget func(tenant string))
+	Follow(belong func(tenant string, of Epoch, room event.Room, changed []Belonging), forget func(tenant string))
 	Attach(ctx context.Context, tenant string) error
 	Detach(tenant string)
 	// Now is what is to be known before a room is changed.
-	Now(ctx context.Context, tenant string, room Room) (RoomState, error)
+	Now(ctx context.Context, tenant string, room event.Room) (RoomState, error)
 	// Change stores what changes in a room that was in a state; empty: nobody belongs to
 	// it then. It returns when all hubs know. ErrConflict: there is another version, and
 	// this hub knows it now; or the history is another.
-	Change(ctx context.Context, tenant string, room Room, was RoomState, changed []Belonging, empty bool) error
+	Change(ctx context.Context, tenant string, room event.Room, was RoomState, changed []Belonging, empty bool) error
 	// Sure returns when what had been changed anywhere before the call is known here: at
 	// once, unless other hubs may have given this one up. ErrUnconfirmed: that cannot be
 	// said now.
@@ -64,7 +65,7 @@ const maxPast = 1 << 20
 // tenantRoom is a room and whose it is.
 type tenantRoom struct {
 	tenant string
-	room   Room
+	room   event.Room
 }
 
 // Rooms is who belongs where in one tenant, from both sides, since which place in its
@@ -73,8 +74,8 @@ type tenantRoom struct {
 // A profile and a room are kept once, however many belong together, and what all of it
 // takes is counted in bytes.
 type Rooms struct {
-	circles sized.Table[Room, *circle]
-	people  sized.Table[ProfileRef, *person]
+	circles sized.Table[event.Room, *circle]
+	people  sized.Table[event.Profile, *person]
 	bonds   sized.Table[pair, bond]
 	past    sized.Table[belonging, []span] // ended, and in reach of the history still
 	ended   int                            // stays in past
@@ -88,7 +89,7 @@ type Rooms struct {
 
 // circle is who belongs to one room: first those who are connected.
 type circle struct {
-	room    Room
+	room    event.Room
 	members []*person
 	here    int    // so many of them are connected
 	joined  uint64 // the last place from which on one of them has belonged to it
@@ -96,7 +97,7 @@ type circle struct {
 
 // person is a profile that belongs somewhere or has connections.
 type person struct {
-	ref     ProfileRef
+	ref     event.Profile
 	conns   []*Connection
 	circles []*circle
 	stays   []Stay // of who is in many rooms, as long as they are right; nil: not known
@@ -115,8 +116,8 @@ type bond struct {
 }
 
 type belonging struct {
-	profile ProfileRef
-	room    Room
+	profile event.Profile
+	room    event.Room
 }
 
 // span is a Stay in a room that is known.
@@ -134,14 +135,14 @@ func (r *Rooms) Bytes() int64 {
 }
 
 // JoinBytes is what it takes for profiles to join a room, at most.
-func (r *Rooms) JoinBytes(room Room, join []ProfileRef) (n int64) {
+func (r *Rooms) JoinBytes(room event.Room, join []event.Profile) (n int64) {
 	if r.circles.Get(room) == nil {
 		n += circleBytes + r.circles.Each() + sized.Text(room.ID)
 	}
 	for _, p := range join {
 		n += r.bonds.Each() + 2*16
 		if r.people.Get(p) == nil {
-			n += personBytes + r.people.Each() + p.bytes()
+			n += personBytes + r.people.Each() + p.Bytes()
 		}
 	}
 	return n
@@ -157,15 +158,15 @@ func (r *Rooms) Empty() bool { return r.bonds.Len() == 0 && !r.Remembers() }
 func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.Len() > 0 }
 
 // Person is who belongs somewhere or is connected; nil where that is nobody.
-func (r *Rooms) Person(ref ProfileRef) *person { return r.people.Get(ref) }
+func (r *Rooms) Person(ref event.Profile) *person { return r.people.Get(ref) }
 
 // enter finds or makes a person.
-func (r *Rooms) enter(ref ProfileRef) *person {
+func (r *Rooms) enter(ref event.Profile) *person {
 	p := r.people.Get(ref)
 	if p == nil {
 		p = &person{ref: ref}
 		r.people.Put(ref, p)
-		r.bytes += personBytes + ref.bytes()
+		r.bytes += personBytes + ref.Bytes()
 	}
 	return p
 }
@@ -174,12 +175,12 @@ func (r *Rooms) enter(ref ProfileRef) *person {
 func (r *Rooms) leave(p *person) {
 	if len(p.conns) == 0 && len(p.circles) == 0 {
 		r.people.Delete(p.ref)
-		r.bytes -= personBytes + p.ref.bytes()
+		r.bytes -= personBytes + p.ref.Bytes()
 	}
 }
 
 // Connect adds a connection of a profile, and is the person.
-func (r *Rooms) Connect(ref ProfileRef, c *Connection) *person {
+func (r *Rooms) Connect(ref event.Profile, c *Connection) *person {
 	p := r.enter(ref)
 	sized.Push(&p.conns, c, &r.bytes)
 	if len(p.conns) == 1 {
@@ -191,7 +192,7 @@ func (r *Rooms) Connect(ref ProfileRef, c *Connection) *person {
 }
 
 // Disconnect takes a connection away.
-func (r *Rooms) Disconnect(ref ProfileRef, c *Connection) {
+func (r *Rooms) Disconnect(ref event.Profile, c *Connection) {
 	p := r.people.Get(ref)
 	if i := slices.Index(p.conns, c); i >= 0 {
 		copy(p.conns[i:], p.conns[i+1:]) // the oldest stays the first
@@ -230,7 +231,7 @@ func (r *Rooms) swap(c *circle, i, j int) {
 
 // Here are the members of a room that are connected, in no order, for whom an event at a
 // place is: who has joined after it was told of early. size is how many it has in all.
-func (r *Rooms) Here(room Room, place uint64) (here []*person, size int) {
+func (r *Rooms) Here(room event.Room, place uint64) (here []*person, size int) {
 	c := r.circles.Get(room)
 	if c == nil {
 		return nil, 0
@@ -250,7 +251,7 @@ func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
 }
 
 // Add makes p a member from a place on; false when it was one.
-func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
+func (r *Rooms) Add(room event.Room, ref event.Profile, at uint64) bool {
 	if r.Has(room, ref) {
 		return false
 	}
@@ -272,7 +273,7 @@ func (r *Rooms) Add(room Room, ref ProfileRef, at uint64) bool {
 }
 
 // Remove ends p's membership at a place; false when there was none.
-func (r *Rooms) Remove(room Room, ref ProfileRef, at uint64) bool {
+func (r *Rooms) Remove(room event.Room, ref event.Profile, at uint64) bool {
 	c, p := r.circles.Get(room), r.people.Get(ref)
 	b, ok := r.bonds.Find(pair{c, p})
 	if !ok {
@@ -334,7 +335,7 @@ func (r *Rooms) forget(key belonging, n int) {
 // spanBytes is of one in a list that grows.
 const spanBytes = 2 * 16
 
-func (b belonging) bytes() int64 { return b.profile.bytes() + sized.Text(b.room.ID) }
+func (b belonging) bytes() int64 { return b.profile.Bytes() + sized.Text(b.room.ID) }
 
 // ForgetPast forgets all stays that have ended: who resumes from before the last of their
 // ends is told of a gap. It says whether there were any.
@@ -371,7 +372,7 @@ func (r *Rooms) cutShort(key belonging, place uint64) {
 }
 
 // Belonging is what is known of p in a room.
-func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
+func (r *Rooms) Belonging(room event.Room, p event.Profile) Belonging {
 	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.Get(belonging{p, room}))}
 	for _, s := range r.past.Get(belonging{p, room}) {
 		b.Stays = append(b.Stays, Stay{room, s.from, s.until})
@@ -384,7 +385,7 @@ func (r *Rooms) Belonging(room Room, p ProfileRef) Belonging {
 }
 
 // Set makes what is known of a profile in a room as given.
-func (r *Rooms) Set(room Room, b Belonging) {
+func (r *Rooms) Set(room event.Room, b Belonging) {
 	past, member, from := b.Stays, b.Member && len(b.Stays) > 0, uint64(0)
 	if member {
 		from, past = past[len(past)-1].From, past[:len(past)-1]
@@ -443,7 +444,7 @@ func (r *Rooms) Clear() {
 
 // Forgotten is the place before which a replay for a profile may lack what was said to
 // rooms that it has left and returned to.
-func (r *Rooms) Forgotten(ref ProfileRef) uint64 {
+func (r *Rooms) Forgotten(ref event.Profile) uint64 {
 	place := r.forgot
 	if r.cut.Len() > 0 {
 		for _, c := range r.circlesOf(ref) {
@@ -481,7 +482,7 @@ func (r *Rooms) Prune(oldest uint64) {
 func (r *Rooms) Unsure(place uint64) { r.unsure = max(r.unsure, place) }
 
 // Reader is who p is as one who reads a tenant's history.
-func (r *Rooms) Reader(p ProfileRef) *Reader {
+func (r *Rooms) Reader(p event.Profile) *Reader {
 	return &Reader{Profile: p, Rooms: r.known(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
 }
 
@@ -492,7 +493,7 @@ const manyRooms = 1000
 const stayBytes = 48
 
 // known is Stays, found once of who is in many rooms.
-func (r *Rooms) known(ref ProfileRef) []Stay {
+func (r *Rooms) known(ref event.Profile) []Stay {
 	p := r.people.Get(ref)
 	if p == nil || len(p.circles) < manyRooms {
 		return r.Stays(ref)
@@ -511,7 +512,7 @@ func (r *Rooms) moved(p *person) {
 }
 
 // Stays are the times that p has spent in the rooms it belongs to now.
-func (r *Rooms) Stays(ref ProfileRef) (stays []Stay) {
+func (r *Rooms) Stays(ref event.Profile) (stays []Stay) {
 	for _, c := range r.circlesOf(ref) {
 		if r.ended > 0 {
 			for _, s := range r.past.Get(belonging{ref, c.room}) {
@@ -523,7 +524,7 @@ func (r *Rooms) Stays(ref ProfileRef) (stays []Stay) {
 	return stays
 }
 
-func (r *Rooms) circlesOf(ref ProfileRef) []*circle {
+func (r *Rooms) circlesOf(ref event.Profile) []*circle {
 	if p := r.people.Get(ref); p != nil {
 		return p.circles
 	}
@@ -532,8 +533,8 @@ func (r *Rooms) circlesOf(ref ProfileRef) []*circle {
 
 // Differ says who would join and who would leave if members were all that the room
 // has.
-func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRef) {
-	want := make(map[ProfileRef]struct{}, len(members))
+func (r *Rooms) Differ(room event.Room, members []event.Profile) (join, leave []event.Profile) {
+	want := make(map[event.Profile]struct{}, len(members))
 	for _, p := range members {
 		if _, twice := want[p]; !twice && !r.Has(room, p) {
 			join = append(join, p)
@@ -548,7 +549,7 @@ func (r *Rooms) Differ(room Room, members []ProfileRef) (join, leave []ProfileRe
 	return join, leave
 }
 
-func (r *Rooms) bond(room Room, p ProfileRef) (bond, bool) {
+func (r *Rooms) bond(room event.Room, p event.Profile) (bond, bool) {
 	c := r.circles.Get(room)
 	if c == nil {
 		return bond{}, false
@@ -558,20 +559,20 @@ func (r *Rooms) bond(room Room, p ProfileRef) (bond, bool) {
 }
 
 // Has says whether p is a member.
-func (r *Rooms) Has(room Room, p ProfileRef) bool {
+func (r *Rooms) Has(room event.Room, p event.Profile) bool {
 	_, ok := r.bond(room, p)
 	return ok
 }
 
 // Len is how many members the room has.
-func (r *Rooms) Len(room Room) int {
+func (r *Rooms) Len(room event.Room) int {
 	_, size := r.Here(room, math.MaxUint64)
 	return size
 }
 
 // Members are the room's, in no order.
-func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
-	return func(yield func(ProfileRef) bool) {
+func (r *Rooms) Members(room event.Room) iter.Seq[event.Profile] {
+	return func(yield func(event.Profile) bool) {
 		if c := r.circles.Get(room); c != nil {
 			for _, p := range c.members {
 				if !yield(p.ref) {
@@ -583,7 +584,7 @@ func (r *Rooms) Members(room Room) iter.Seq[ProfileRef] {
 }
 
 // Share says whether two profiles have a room in common.
-func (r *Rooms) Share(a, b ProfileRef) bool {
+func (r *Rooms) Share(a, b event.Profile) bool {
 	one, other := r.people.Get(a), r.people.Get(b)
 	if one == nil || other == nil {
 		return false
@@ -600,7 +601,7 @@ func (r *Rooms) Share(a, b ProfileRef) bool {
 // Roster is the membership of one room as its owner gave it. It is immutable:
 // another answer is another pointer.
 type Roster struct {
-	Members []ProfileRef
+	Members []event.Profile
 	asked   uint64 // of two answers the one with less was asked for before
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"realtimehub/internal/event"
 )
 
 const (
@@ -62,7 +64,7 @@ const rowsTogether = 100
 
 // profiles adds an item for each profile, some at a time: each time in a turn, which is
 // over before anybody is waited for who reads.
-func (r *rows) profiles(list []ProfileRef, turn func(size int) (over func(), err error), put func(some []ProfileRef)) error {
+func (r *rows) profiles(list []event.Profile, turn func(size int) (over func(), err error), put func(some []event.Profile)) error {
 	for some := range slices.Chunk(list, rowsTogether) {
 		over, err := turn(len(list))
 		if err != nil && r.sent {
@@ -128,12 +130,12 @@ func (r *rows) write() {
 const profileSize = 32
 
 // profileRows answers with a list of them.
-func profileRows(w http.ResponseWriter, memory *allowance, name string, list []ProfileRef, turn func(size int) (over func(), err error)) error {
+func profileRows(w http.ResponseWriter, memory *allowance, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
 	out, err := newRows(w, http.StatusOK, memory, name)
 	if err != nil {
 		return err
 	}
-	return out.profiles(list, turn, func(some []ProfileRef) {
+	return out.profiles(list, turn, func(some []event.Profile) {
 		for _, p := range some {
 			out.put(p.AppendJSON)
 		}

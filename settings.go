@@ -15,6 +15,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
 )
@@ -136,7 +137,7 @@ func loadConfig(environ []string) (Config, error) {
 	} {
 		wrong(set != nil && *set < 0, name, "is negative; 0 lifts the limit")
 	}
-	wrong(!plainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
+	wrong(!event.PlainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
 	wrong(cfg.NATSReplicas < 1 || cfg.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", cfg.NATSReplicas)
 	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, envPrefix)
 	wrong(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)

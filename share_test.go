@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 )
@@ -45,9 +46,9 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	h := newTestHub(t, withState(4<<20))
 	fill := func(tenant string, person func(i int) string) (n int, err error) {
 		for ; err == nil && n < 1_000; n++ {
-			s := Subscription{Tenant: tenant, Profile: ProfileRef{"user", person(n)}}
-			for i := range MaxAskedProfiles {
-				s.Watch = append(s.Watch, ProfileRef{"user", fmt.Sprintf("%s-%d-%d", strings.Repeat("x", 30), n, i)})
+			s := Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
+			for i := range event.MaxAskedProfiles {
+				s.Watch = append(s.Watch, event.Profile{Type: "user", ID: fmt.Sprintf("%s-%d-%d", strings.Repeat("x", 30), n, i)})
 			}
 			_, err = h.Connect(t.Context(), s)
 		}
@@ -86,7 +87,7 @@ func TestAdjustPastAShare(t *testing.T) {
 	c := h.open(t, "tenant=acme&profile=me&presence=user:you&types=presence.*")
 	path := "/v1/connections/" + c.ConnectionID
 	var long []string
-	for i := range MaxAskedProfiles {
+	for i := range event.MaxAskedProfiles {
 		long = append(long, fmt.Sprintf(`"a.%s%d"`, strings.Repeat("x", 100), i))
 	}
 	for _, body := range []string{
@@ -104,7 +105,7 @@ func TestAdjustPastAShare(t *testing.T) {
 	filter, watch := conn.filter, conn.watchList()
 	acme.mu.Unlock()
 	is.Equal(filter.Patterns(), []string{"presence.*"})
-	is.Equal(watch, []ProfileRef{{"user", "you"}})
+	is.Equal(watch, []event.Profile{{Type: "user", ID: "you"}})
 	h.open(t, "tenant=acme&profile=you")
 	is.True(strings.Contains(c.until(t, "presence.online").Data, `"you"`))
 	status, _ := h.do(t, "PATCH", path, `{"types":["a"],"presence":["user:1","user:2"]}`)
@@ -147,7 +148,7 @@ func TestMembersPastAShare(t *testing.T) {
 			is.Equal(h.Hub.quotas.State.Of("acme"), int64(0)) // a tenant of which nothing came is gone
 			done("PUT", all, list(1_000))
 			refused("PUT", all, list(20_000))
-			members, err := h.Members(t.Context(), "acme", Room{KindGroup, "all"}, anyLength)
+			members, err := h.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "all"}, anyLength)
 			is.NoErr(err)
 			is.Equal(len(members), 1_000)
 			n := 0
@@ -180,16 +181,16 @@ func TestEndedStaysGiveWay(t *testing.T) {
 	alone(t, "it looks into one hub")
 	is := is.New(t)
 	h := newTestHub(t, withState(256<<10))
-	room := Room{KindGroup, "r"}
+	room := event.Room{Kind: event.KindGroup, ID: "r"}
 	c := h.open(t, meQuery)
 	for i := range 700 { // who came and went, each with an event between
-		p := ProfileRef{"user", fmt.Sprint(i)}
+		p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
 		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, p) }))
 		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, p) }))
 	}
 	acme := h.find("acme")
-	forgotten, remembers, charged, kept := acme.rooms.Forgotten(ProfileRef{"user", "me"}), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
+	forgotten, remembers, charged, kept := acme.rooms.Forgotten(event.Profile{Type: "user", ID: "me"}), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
 	acme.mu.Unlock()
 	is.True(forgotten > 0)
 	is.True(remembers) // and goes on remembering
@@ -204,9 +205,9 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	is := is.New(t)
 	quotas := NewQuotas(plan.Memory{State: 800 << 10}) // 75 KiB about who has left
 	hub, presence := newQuietHub(quotas)
-	visit := func(tenant string, n int) (people []ProfileRef) {
+	visit := func(tenant string, n int) (people []event.Profile) {
 		for i := range n {
-			p := ProfileRef{"user", fmt.Sprint(i)}
+			p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
 			c, err := hub.Connect(t.Context(), Subscription{Tenant: tenant, Profile: p})
 			is.NoErr(err)
 			is.True(hub.Kick(c, CloseKicked))
@@ -215,7 +216,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 		}
 		return people
 	}
-	known := func(tenant string, people []ProfileRef) (n int) {
+	known := func(tenant string, people []event.Profile) (n int) {
 		for _, p := range presence.Of(tenant, people) {
 			if p.LastActiveAt != nil {
 				n++
@@ -246,7 +247,7 @@ func TestTypingHasAShare(t *testing.T) {
 	for i := range 20 {
 		for _, who := range []string{"me", "you"} {
 			is.NoErr(untilConfirmed(func() error {
-				return h.AddMember(t.Context(), "acme", Room{KindConversation, fmt.Sprint(i)}, ProfileRef{"user", who})
+				return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint(i)}, event.Profile{Type: "user", ID: who})
 			}))
 		}
 	}
@@ -268,7 +269,7 @@ func TestTypingHasAShare(t *testing.T) {
 // anyRoom is a service that knows every room, and nobody in it.
 type anyRoom struct{}
 
-func (anyRoom) Resolve(context.Context, string, Room) (*Roster, error) { return &Roster{}, nil }
+func (anyRoom) Resolve(context.Context, string, event.Room) (*Roster, error) { return &Roster{}, nil }
 
 // Who publishes to ever more rooms that another service owns may have as many kept as
 // the tenant's share has room for.
@@ -307,7 +308,7 @@ func TestNamesDoNotHoldTheirRequest(t *testing.T) {
 	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: 1e6})
 	padding := strings.Repeat("x", 12<<10)
 	is.NoErr(untilConfirmed(func() error {
-		return h.AddMember(t.Context(), "acme", Room{KindConversation, "0"}, ProfileRef{"user", "me"})
+		return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "0"}, event.Profile{Type: "user", ID: "me"})
 	}))
 	const n = 300
 	round := func(i int) {
@@ -348,7 +349,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	first := h.open(t, meQuery)
 	for range 258 {
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: ProfileRef{"user", "me"}})
+		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 	}
 	is.True(strings.Contains(first.until(t, "hub.closing").Data, "replaced"))
@@ -366,7 +367,7 @@ func TestStateOfOtherHubs(t *testing.T) {
 	c := there.open(t, meQuery) // so that it knows the tenant
 	for i := range 100 {
 		is.NoErr(untilConfirmed(func() error {
-			return here.AddMember(t.Context(), "acme", Room{KindGroup, "r"}, ProfileRef{"user", fmt.Sprint(i)})
+			return here.AddMember(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "r"}, event.Profile{Type: "user", ID: fmt.Sprint(i)})
 		}))
 	}
 	before := there.quotas.State.Of("acme")

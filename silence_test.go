@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // twoMinutes is for how long each stream is left alone.
@@ -270,9 +272,9 @@ func TestASilentStreamStaysOpen(t *testing.T) {
 				is.NoErr(err)
 				is.Equal(res.ProtoMajor == 2, http2)
 				reader := newStreamReader(t, res.Body)
-				event, err := reader.Next()
+				e, err := reader.Next()
 				is.NoErr(err)
-				is.Equal(event.Type, "hub.ready")
+				is.Equal(e.Type, "hub.ready")
 				next := make(chan string, 1)
 				go func() {
 					event, err := reader.Next()
@@ -281,7 +283,7 @@ func TestASilentStreamStaysOpen(t *testing.T) {
 				time.Sleep(twoMinutes)
 				synctest.Wait()
 				is.Equal(len(next), 0) // nothing came but heartbeats, and no end
-				_, err = h.Publish(t.Context(), []*Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: ToTenant()}})
+				_, err = h.Publish(t.Context(), []*event.Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToTenant()}})
 				is.NoErr(err)
 				is.Equal(<-next, "a.b<nil>")
 				leave()

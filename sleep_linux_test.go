@@ -8,6 +8,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/peers"
 )
 
@@ -26,14 +27,16 @@ func TestAStoppedHubTellsNobodyOffline(t *testing.T) {
 	syscall.Kill(one.pid, syscall.SIGCONT)
 	subscribe(t, two.addr, "news")
 	for {
-		event, err := seer.Next()
+		e, err := seer.Next()
 		is.NoErr(err)
-		var told struct{ Payload struct{ Profile ProfileRef } }
-		json.Unmarshal([]byte(event.Data), &told)
-		if event.Type == "presence.offline" {
+		var told struct {
+			Payload struct{ Profile event.Profile }
+		}
+		json.Unmarshal([]byte(e.Data), &told)
+		if e.Type == "presence.offline" {
 			t.Fatal("told offline: ", told.Payload.Profile.ID)
 		}
-		if event.Type == "presence.online" && told.Payload.Profile.ID == "news" {
+		if e.Type == "presence.online" && told.Payload.Profile.ID == "news" {
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -33,7 +34,7 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 
 			is.True(!found(h.Cluster.Touch(t.Context(), c)))
 			is.True(!found(h.Cluster.Prolong(t.Context(), c, c.ConnectedAt)))
-			is.True(!found(h.Cluster.Adjust(t.Context(), c, nil, &[]ProfileRef{})))
+			is.True(!found(h.Cluster.Adjust(t.Context(), c, nil, &[]event.Profile{})))
 			is.True(!found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
 
 			last := h.open(t, "tenant=acme&profile=last") // told after all that
@@ -43,7 +44,7 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 					x.mu.RLock()
 					defer x.mu.RUnlock()
 					acme := x.tenants["acme"]
-					return len(acme.profiles[ProfileRef{"user", "last"}]) == 1 && len(acme.byID) == 1 // the last alone
+					return len(acme.profiles[event.Profile{Type: "user", ID: "last"}]) == 1 && len(acme.byID) == 1 // the last alone
 				})
 			}
 			last.close()

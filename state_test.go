@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
 
@@ -46,13 +47,13 @@ func TestRoomsAreCounted(t *testing.T) {
 			is := is.New(t)
 			random := rand.New(rand.NewPCG(1, 2))
 			before := liveHeap()
-			rooms := make([]Room, shape.rooms)
+			rooms := make([]event.Room, shape.rooms)
 			for i := range rooms {
-				rooms[i] = Room{KindConversation, text(random, shape.name)}
+				rooms[i] = event.Room{Kind: event.KindConversation, ID: text(random, shape.name)}
 			}
-			people := make([]ProfileRef, shape.people)
+			people := make([]event.Profile, shape.people)
 			for i := range people {
-				people[i], _ = ParseProfile("user:" + text(random, shape.name))
+				people[i], _ = event.ParseProfile("user:" + text(random, shape.name))
 			}
 			names := liveHeap() - before
 			var r Rooms
@@ -129,19 +130,19 @@ func TestConnectionsAreCounted(t *testing.T) {
 			hub, presence := newQuietHub(quotas)
 			defer runtime.KeepAlive(presence)
 			before := liveHeap()
-			var person ProfileRef
+			var person event.Profile
 			for i := range shape.connections {
 				if i%shape.perPerson == 0 {
-					person, _ = ParseProfile("user:" + text(random, shape.name))
+					person, _ = event.ParseProfile("user:" + text(random, shape.name))
 				}
 				s := Subscription{Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
 				var types []string
 				for range shape.types(random) {
 					types = append(types, "t"+text(random, shape.name)+[]string{"", ".*"}[random.IntN(2)])
 				}
-				s.Types, _ = ParseTypes(types)
+				s.Types, _ = event.ParseFilter(types)
 				for range shape.watch(random) {
-					p, _ := ParseProfile("user:" + text(random, shape.name))
+					p, _ := event.ParseProfile("user:" + text(random, shape.name))
 					s.Watch = append(s.Watch, p)
 				}
 				for range shape.metadata(random) {

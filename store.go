@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
 
@@ -110,7 +111,7 @@ func (e Epoch) parse(text string) (Cursor, bool) {
 
 // Entry is one event on its way through a Log, which sets the second group.
 type Entry struct {
-	Event    *Event
+	Event    *event.Event
 	Envelope []byte // as its recipients see it
 	Chosen   bool   // its publisher chose its id, so a repeat is recognised
 	Here     bool   // it was published to this hub, at its timestamp by this hub's own clock
@@ -132,7 +133,7 @@ const (
 )
 
 // Size is the memory that a stored entry takes, in bytes, but for its places in lists.
-func (e *Entry) Size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.weight() }
+func (e *Entry) Size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
 
 // storedSize is what those entries take that are to be stored.
 func storedSize(entries []*Entry) (bytes int64) {
@@ -163,7 +164,7 @@ type Sink interface {
 // Reader is whose entries are read: those of a profile that may see what was
 // said in its rooms while it belonged to them.
 type Reader struct {
-	Profile  ProfileRef
+	Profile  event.Profile
 	Rooms    []Stay
 	AllRooms bool // whoever belongs to them: that is looked at later
 
@@ -180,7 +181,7 @@ func (r *Reader) wants(e *Entry) bool {
 	t := &e.Event.Target
 	room, ok := t.Room()
 	switch {
-	case t.Kind == KindTenant:
+	case t.Kind == event.KindTenant:
 		return true
 	case !ok:
 		return slices.Contains(t.Profiles, r.Profile)
@@ -193,7 +194,7 @@ func (r *Reader) wants(e *Entry) bool {
 // Stay is a time in a room, in places of the tenant's history: those after From,
 // up to Until.
 type Stay struct {
-	Room        Room
+	Room        event.Room
 	From, Until uint64
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // logKind is one kind of Log; open makes an empty one.
@@ -88,11 +90,11 @@ func (l *logUser) add(entries ...*Entry) {
 }
 
 // entryTo is an entry whose payload is its name.
-func entryTo(tenant, name string, target Target) *Entry {
-	return &Entry{Event: &Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+func entryTo(tenant, name string, target event.Target) *Entry {
+	return &Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
 }
 
-func toAll(name string) *Entry { return entryTo("acme", name, ToTenant()) }
+func toAll(name string) *Entry { return entryTo("acme", name, event.ToTenant()) }
 
 func chosen(e *Entry) *Entry {
 	e.Chosen = true
@@ -142,7 +144,7 @@ func TestLogAppend(t *testing.T) {
 		ephemeral := toAll("2")
 		ephemeral.Event.Ephemeral = true
 		one, three := toAll("1"), toAll("3")
-		other := entryTo("other", "9", ToTenant())
+		other := entryTo("other", "9", event.ToTenant())
 		l.add(one, ephemeral, other, three)
 		is.Equal(names(l.got["acme"]), "1 2 3")
 		is.Equal(names(l.got["other"]), "9")
@@ -187,10 +189,10 @@ func TestLogDuplicates(t *testing.T) {
 		first := chosen(toAll("1"))
 		l.add(first, toAll("2"), toAll("2"))
 		again, twice := chosen(toAll("1")), chosen(toAll("3"))
-		l.add(again, twice, chosen(toAll("3")), chosen(entryTo("other", "1", ToTenant())))
+		l.add(again, twice, chosen(toAll("3")), chosen(entryTo("other", "1", event.ToTenant())))
 		is.True(again.Duplicate)
-		is.Equal(again.Cursor, first.Cursor)                                   // the first's
-		is.Equal(formatTime(again.FirstAt), formatTime(first.Event.Timestamp)) // the first's, as it is told
+		is.Equal(again.Cursor, first.Cursor)                                               // the first's
+		is.Equal(event.FormatTime(again.FirstAt), event.FormatTime(first.Event.Timestamp)) // the first's, as it is told
 		is.True(!twice.Duplicate)
 		is.Equal(names(l.got["acme"]), "1 2 2 3")
 		is.Equal(names(l.got["other"]), "1") // another tenant's id is its own
@@ -273,13 +275,13 @@ func TestLogFind(t *testing.T) {
 func TestLogReader(t *testing.T) {
 	anyLog(t, defaults, func(t *testing.T, l *logUser) {
 		is := l.is
-		ann, bob := ProfileRef{"user", "ann"}, ProfileRef{"user", "bob"}
-		room := Room{KindConversation, "r"}
+		ann, bob := event.Profile{Type: "user", ID: "ann"}, event.Profile{Type: "user", ID: "bob"}
+		room := event.Room{Kind: event.KindConversation, ID: "r"}
 		all := []*Entry{
-			entryTo("acme", "1", ToProfile(ann)), entryTo("acme", "2", ToProfile(bob)),
-			entryTo("acme", "3", ToConversation("r")), toAll("4"),
-			entryTo("acme", "5", ToProfiles(bob, ann, ann)), entryTo("acme", "6", ToConversation("r")),
-			entryTo("acme", "7", ToGroup("r")), entryTo("acme", "8", ToConversation("r")),
+			entryTo("acme", "1", event.ToProfile(ann)), entryTo("acme", "2", event.ToProfile(bob)),
+			entryTo("acme", "3", event.ToConversation("r")), toAll("4"),
+			entryTo("acme", "5", event.ToProfiles(bob, ann, ann)), entryTo("acme", "6", event.ToConversation("r")),
+			entryTo("acme", "7", event.ToGroup("r")), entryTo("acme", "8", event.ToConversation("r")),
 		}
 		l.add(all...)
 		at := func(i int) uint64 { return all[i-1].Cursor.Seq }
@@ -294,7 +296,7 @@ func TestLogReader(t *testing.T) {
 		for bytes := range 5 {
 			is.Equal(l.read(Query{Reader: stays, Bytes: bytes * 100}), "1 3 4 5 8")
 		}
-		is.Equal(l.read(Query{Reader: &Reader{Profile: ann, Rooms: []Stay{{Room{KindGroup, "r"}, 0, at(8)}}}}), "1 4 5 7") // rooms of both kinds
+		is.Equal(l.read(Query{Reader: &Reader{Profile: ann, Rooms: []Stay{{event.Room{Kind: event.KindGroup, ID: "r"}, 0, at(8)}}}}), "1 4 5 7") // rooms of both kinds
 	})
 }
 
@@ -304,7 +306,7 @@ func TestLogLimits(t *testing.T) {
 	limits.Events, limits.Bytes = 0, 20_000
 	anyLog(t, limits, func(t *testing.T, l *logUser) {
 		for i := range 1000 {
-			l.add(entryTo("acme", fmt.Sprint(i), ToProfiles(ProfileRef{"user", fmt.Sprint(i % 7)}, ProfileRef{"user", "all"})))
+			l.add(entryTo("acme", fmt.Sprint(i), event.ToProfiles(event.Profile{Type: "user", ID: fmt.Sprint(i % 7)}, event.Profile{Type: "user", ID: "all"})))
 		}
 		_, shared := l.Log.(*brokerLog)
 		if shared { // where it ends there a little later, and a part earlier
@@ -317,7 +319,7 @@ func TestLogLimits(t *testing.T) {
 		events := len(strings.Fields(kept))
 		l.is.True(events == stats.Entries || shared && events > stats.Entries-10) // beside events it has an anchor, and where it was cut
 		l.is.True(strings.HasSuffix(kept, " 998 999"))
-		l.is.Equal(l.read(Query{After: l.oldest(), Reader: &Reader{Profile: ProfileRef{"user", "all"}}}), kept)
+		l.is.Equal(l.read(Query{After: l.oldest(), Reader: &Reader{Profile: event.Profile{Type: "user", ID: "all"}}}), kept)
 	})
 }
 
@@ -327,7 +329,7 @@ func TestMemoryLogTotal(t *testing.T) {
 	limits := defaults
 	limits.Total = 100_000
 	l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
-	l.add(entryTo("quiet", "1", ToTenant()))
+	l.add(entryTo("quiet", "1", event.ToTenant()))
 	for i := range 1000 {
 		l.add(toAll(fmt.Sprint(i)))
 	}
@@ -336,7 +338,7 @@ func TestMemoryLogTotal(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(names(page.Entries), "1") // it is still there
 	for i := range 1000 {
-		l.add(entryTo(fmt.Sprint("tenant-", i), "1", ToTenant()))
+		l.add(entryTo(fmt.Sprint("tenant-", i), "1", event.ToTenant()))
 	}
 	is.True(l.Stats().Bytes <= limits.Total)
 	is.True(l.Stats().Tenants < 200) // and who has lost all is forgotten
@@ -400,7 +402,7 @@ func TestEntrySize(t *testing.T) {
 	before := liveHeap()
 	for i := range entries {
 		id := fmt.Sprintf("profile-number-%d", i)
-		l.add(entryTo(strings.Clone("acme"), `"`+strings.Repeat("x", 200)+`"`, ToProfile(ProfileRef{"user", id})))
+		l.add(entryTo(strings.Clone("acme"), `"`+strings.Repeat("x", 200)+`"`, event.ToProfile(event.Profile{Type: "user", ID: id})))
 	}
 	real := float64(liveHeap()-before) / entries
 	counted := float64(log.Stats().Bytes) / entries

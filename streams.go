@@ -16,6 +16,7 @@ import (
 
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/quota"
@@ -107,9 +108,9 @@ func (x *streams) Engine() *engine.Engine { return x.engine }
 // Subscription is what a client asks of a new stream.
 type Subscription struct {
 	Tenant   string
-	Profile  ProfileRef
-	Types    *TypeFilter
-	Watch    []ProfileRef // nil: as configured; empty: none
+	Profile  event.Profile
+	Types    *event.Filter
+	Watch    []event.Profile // nil: as configured; empty: none
 	Unnamed  bool
 	Metadata map[string]string
 	Cursor   string    // where to resume, as the client says; empty: nowhere
@@ -257,7 +258,7 @@ func (x *streams) locate(ctx context.Context, s Subscription) (from Cursor, miss
 
 // reserve admits c to its tenant, which is not forgotten until register adds it, and has
 // what is to be kept for it taken of its shares.
-func (x *streams) reserve(ctx context.Context, c *Connection, watch []ProfileRef) (*tenant, error) {
+func (x *streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {
 	t, err := x.tenants.open(ctx, c.Tenant)
 	if err != nil {
 		return nil, err
@@ -287,7 +288,7 @@ func (x *streams) replaces(p *person) bool {
 // register adds c, which was admitted, to its tenant, to be live after a place, or
 // after the head when that is zero. The tenant is returned when c is behind, and the
 // connection whose place c took.
-func (x *streams) register(t *tenant, c *Connection, watch []ProfileRef, from Cursor, missed error) (in *tenant, replaced *Connection) {
+func (x *streams) register(t *tenant, c *Connection, watch []event.Profile, from Cursor, missed error) (in *tenant, replaced *Connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.coming--
@@ -384,7 +385,7 @@ func (x *streams) expired(l *lifetime) {
 // Adjust gives a connection another filter or watch list; nil leaves it. It says
 // whether the connection was there still. ErrTenantShare, ErrPersonShare: it has what it
 // had.
-func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef) (found bool, err error) {
+func (x *streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	t := x.tenants.find(c.Tenant)
 	if t == nil {
 		return false, nil
@@ -412,7 +413,7 @@ func (x *streams) Adjust(c *Connection, types **TypeFilter, watch *[]ProfileRef)
 }
 
 // Connections are a tenant's of this hub, or one profile's, in no order.
-func (x *streams) Connections(tenant string, of *ProfileRef) []*Connection {
+func (x *streams) Connections(tenant string, of *event.Profile) []*Connection {
 	t := x.tenants.find(tenant)
 	if t == nil {
 		return nil

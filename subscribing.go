@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
@@ -44,7 +45,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.TurnAway(tenant, ErrDescriptors)
-	} else if over, none := s.hold(r, tenantProfile{tenant, profile}); none != nil {
+	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
 		err = s.hub.TurnAway(tenant, none)
 	} else {
 		defer over()
@@ -66,7 +67,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 
 // hold has a handler that stays with its stream counted for a person, until over is
 // called: it stays longer than the connection is known, where the client does not read.
-func (s *subscriber) hold(r *http.Request, who tenantProfile) (over func(), err error) {
+func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
 	if s.hub.Engine().Takes(r) {
 		return func() {}, nil
 	}
@@ -136,7 +137,7 @@ func subscription(query url.Values) (s Subscription, err error) {
 		if !ok || len(values) == 0 {
 			continue
 		}
-		if key == "" || !isText(key) || !isText(values[0]) {
+		if key == "" || !event.ValidText(key) || !event.ValidText(values[0]) {
 			faults.add(CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
 			continue
 		}
@@ -152,16 +153,16 @@ func subscription(query url.Values) (s Subscription, err error) {
 }
 
 // watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
-func watchList(f *Faults, field string, list []string) []ProfileRef {
+func watchList(f *Faults, field string, list []string) []event.Profile {
 	if len(list) == 1 && list[0] == "*" {
 		return nil
 	}
-	watch := []ProfileRef{}
+	watch := []event.Profile{}
 	if len(list) == 1 && list[0] == "none" {
 		return watch
 	}
-	if len(list) > MaxAskedProfiles {
-		f.add(CodeInvalidField, field, "%d profiles at most", MaxAskedProfiles)
+	if len(list) > event.MaxAskedProfiles {
+		f.add(CodeInvalidField, field, "%d profiles at most", event.MaxAskedProfiles)
 		return watch
 	}
 	for i, text := range list {
@@ -174,8 +175,8 @@ func watchList(f *Faults, field string, list []string) []ProfileRef {
 }
 
 // watchValue is watchList for JSON, which has profiles in either form.
-func watchValue(f *Faults, field string, v strictjson.Value) []ProfileRef {
-	if f.tooMany(CodeInvalidField, field, v, MaxAskedProfiles, "profiles") {
+func watchValue(f *Faults, field string, v strictjson.Value) []event.Profile {
+	if f.tooMany(CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
 		return nil
 	}
 	count, word := 0, ""
@@ -186,7 +187,7 @@ func watchValue(f *Faults, field string, v strictjson.Value) []ProfileRef {
 	if count == 1 && (word == "none" || word == "*") {
 		return watchList(f, field, []string{word})
 	}
-	return append([]ProfileRef{}, f.profiles(CodeInvalidField, field, v)...)
+	return append([]event.Profile{}, f.profiles(CodeInvalidField, field, v)...)
 }
 
 // own finds the connection of a client's call, which counts as one of its profile; in
@@ -235,15 +236,15 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	}
 	memory := s.quotas.Body(r, who)
 	defer memory.close()
-	var types **TypeFilter
-	var watch *[]ProfileRef
+	var types **event.Filter
+	var watch *[]event.Profile
 	if err := smallCall.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
 		switch {
 		case name != "types" && name != "presence":
 			f.add(CodeUnknownField, name, "is not a field here")
 		case absent(v):
 		case name == "types":
-			if f.tooMany(CodeInvalidField, name, v, MaxAskedProfiles, "types") {
+			if f.tooMany(CodeInvalidField, name, v, event.MaxAskedProfiles, "types") {
 				return
 			}
 			if list := f.texts(CodeInvalidField, name, v); !f.within(name) {
@@ -282,7 +283,7 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err == nil && state != "started" && state != "stopped" {
 		err = &FieldError{CodeInvalidField, "state", -1, "must be started or stopped"}
 	}
-	if bad := checkName(conversation); bad != nil {
+	if bad := event.CheckName(conversation); bad != nil {
 		err = errors.Join(err, &FieldError{CodeInvalidField, "conversationId", -1, bad.Error()})
 	}
 	if err != nil {
@@ -321,5 +322,5 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	answer := s.quotas.Answer(r, who)
 	defer answer.close()
 	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
-	return presenceRows(w, answer, asked, turn, func(some []ProfileRef) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
+	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }

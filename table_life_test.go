@@ -7,6 +7,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -28,8 +29,8 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBroker(t, broker, 0, prefix, testLimits).rooms
 			var told toldRooms
 			far.Follow(told.belong, func(string) {})
-			near.Follow(func(string, Epoch, Room, []Belonging) {}, func(string) {})
-			ctx, room := t.Context(), Room{KindGroup, "g"}
+			near.Follow(func(string, Epoch, event.Room, []Belonging) {}, func(string) {})
+			ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 			is.NoErr(near.Attach(ctx, "acme"))
 			is.NoErr(far.Attach(ctx, "acme"))
 			var call Call
@@ -37,7 +38,7 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 				call = c
 				return nil, nil
 			}
-			join := func(p ProfileRef) {
+			join := func(p event.Profile) {
 				now, err := near.Now(ctx, "acme", room)
 				is.NoErr(err)
 				is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{{Profile: p, Member: true, Stays: []Stay{{room, 0, 1 << 62}}}}, false))

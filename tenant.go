@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
@@ -28,11 +29,11 @@ type tenant struct {
 	mark      *engine.Frame // tells the place markAt, made when it is needed
 	markAt    Cursor
 	rooms     Rooms
-	resolved  map[Room]*resolved // what rooms holds of a Resolver's answers
-	conns     []*Connection      // in no order; a connection knows its index
-	coming    int                // that are admitted, and not yet among conns
-	readers   int                // who wait for what other hubs know of it
-	watchers  sized.Table[ProfileRef, *watched]
+	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
+	conns     []*Connection            // in no order; a connection knows its index
+	coming    int                      // that are admitted, and not yet among conns
+	readers   int                      // who wait for what other hubs know of it
+	watchers  sized.Table[event.Profile, *watched]
 	forgotten bool  // no longer among the tenants
 	bytes     int64 // of what is kept here, but for rooms and the tables
 	charged   int64 // so much of its share of memory is taken
@@ -72,7 +73,7 @@ func (t *tenant) growLocked() {
 
 // joinLocked takes what it takes for profiles to join a room: of the tenant's share,
 // where stays that have ended give way first.
-func (t *tenant) joinLocked(room Room, join []ProfileRef) error {
+func (t *tenant) joinLocked(room event.Room, join []event.Profile) error {
 	n := t.rooms.JoinBytes(room, join)
 	err := t.takeLocked(n)
 	if err != nil && t.rooms.ForgetPast() {
@@ -108,7 +109,7 @@ func (t *tenant) removeLocked(c *Connection) {
 
 // keepLocked takes what a connection weighs, or is to weigh from now on, of its tenant's
 // and its person's shares, with a watch list; settleLocked follows when that is there.
-func (t *tenant) keepLocked(c *Connection, w weight, watch []ProfileRef) error {
+func (t *tenant) keepLocked(c *Connection, w weight, watch []event.Profile) error {
 	own := w.own - c.weight.own
 	if err := t.takeLocked(own + t.unwatchedLocked(watch)); err != nil {
 		return err
@@ -129,7 +130,7 @@ func (t *tenant) dropLocked(c *Connection) {
 	t.settleLocked()
 }
 
-func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
+func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
 	for _, w := range c.watch {
 		last := w.by[len(w.by)-1]
 		w.by[w.index] = last
@@ -140,7 +141,7 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 		}
 		if sized.Pull(&w.by, &t.bytes); len(w.by) == 0 {
 			t.watchers.Delete(w.ref)
-			t.bytes -= watchedBytes + w.ref.bytes()
+			t.bytes -= watchedBytes + w.ref.Bytes()
 		}
 	}
 	c.watch = nil
@@ -152,7 +153,7 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 		if w == nil {
 			w = &watched{ref: p}
 			t.watchers.Put(p, w)
-			t.bytes += watchedBytes + p.bytes()
+			t.bytes += watchedBytes + p.Bytes()
 		}
 		c.watch = append(c.watch, watching{w, int32(len(w.by))})
 		sized.Push(&w.by, c, &t.bytes)
@@ -160,10 +161,10 @@ func (t *tenant) watchLocked(c *Connection, watch []ProfileRef) {
 }
 
 // unwatchedLocked is what a watch list takes that nobody has part in yet.
-func (t *tenant) unwatchedLocked(watch []ProfileRef) (n int64) {
+func (t *tenant) unwatchedLocked(watch []event.Profile) (n int64) {
 	for _, p := range watch {
 		if t.watchers.Get(p) == nil {
-			n += watchedBytes + watchedPlace + p.bytes()
+			n += watchedBytes + watchedPlace + p.Bytes()
 		}
 	}
 	return n
@@ -171,7 +172,7 @@ func (t *tenant) unwatchedLocked(watch []ProfileRef) (n int64) {
 
 // adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
 // to a later one.
-func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
+func (t *tenant) adoptLocked(room event.Room, roster *Roster, now time.Time) {
 	if roster == nil {
 		return
 	}
@@ -190,20 +191,20 @@ func (t *tenant) adoptLocked(room Room, roster *Roster, now time.Time) {
 }
 
 // unresolveLocked forgets a Resolver's answer.
-func (t *tenant) unresolveLocked(room Room) {
+func (t *tenant) unresolveLocked(room event.Room) {
 	t.setMembersLocked(room, nil)
 	delete(t.resolved, room)
 	t.bytes -= resolvedBytes + sized.Text(room.ID)
 	t.rooms.Unsure(t.head.Seq)
 }
 
-func (t *tenant) setMembersLocked(room Room, members []ProfileRef) {
+func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
 	join, leave := t.rooms.Differ(room, members)
 	t.changeMembersLocked(room, join, leave)
 }
 
 // changeMembersLocked has profiles join and leave a room, as of now.
-func (t *tenant) changeMembersLocked(room Room, join, leave []ProfileRef) {
+func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profile) {
 	for _, p := range join {
 		t.rooms.Add(room, p, t.head.Seq)
 	}
@@ -275,15 +276,15 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 		}
 	}
 	switch target.Kind {
-	case KindProfile, KindProfiles:
+	case event.KindProfile, event.KindProfiles:
 		for _, ref := range target.Profiles {
 			giveAll(t.rooms.Person(ref))
 		}
-	case KindTenant:
+	case event.KindTenant:
 		for _, c := range t.conns {
 			give(c)
 		}
-	case KindConnection:
+	case event.KindConnection:
 		if p.only != nil && p.only.Tenant == t.name && !p.only.removed {
 			give(p.only)
 		}
@@ -312,12 +313,12 @@ func (t *tenant) flush() {
 
 // Notice is an ephemeral event of the hub's own about one profile.
 type Notice struct {
-	About ProfileRef
-	Event *Event
+	About event.Profile
+	Event *event.Event
 }
 
 // notifyLocked is Notify for the streams of one tenant.
-func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *Event, shared bool) {
+func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *event.Event, shared bool) {
 	parcels := make([]*parcel, len(notices))
 	for i, n := range notices {
 		parcels[i] = pack(n.Event)
@@ -344,7 +345,7 @@ func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *Event, 
 }
 
 // watching are the connections that watch a profile.
-func (t *tenant) watching(p ProfileRef) []*Connection {
+func (t *tenant) watching(p event.Profile) []*Connection {
 	if w := t.watchers.Get(p); w != nil {
 		return w.by
 	}

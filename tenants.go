@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"realtimehub/internal/event"
 )
 
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
@@ -19,7 +21,7 @@ type Sharing interface {
 	Unshare(tenant string)
 	// Count is how many connections elsewhere an event's target resolves to; belongs
 	// says who is in its room.
-	Count(e *Event, belongs func(ProfileRef) bool) int
+	Count(e *event.Event, belongs func(event.Profile) bool) int
 	// Complete says whether all hubs that are there have told of a tenant that is shared.
 	Complete(ctx context.Context, tenant string) bool
 	// Empty says that nobody is connected elsewhere.
@@ -164,7 +166,7 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 			x.mu.Lock()
 			if x.byName[name] == nil {
 				name := strings.Clone(name) // it may be a piece of a whole request
-				x.byName[name] = &tenant{name: name, quotas: x.quotas, resolved: map[Room]*resolved{}, bytes: tenantBytes}
+				x.byName[name] = &tenant{name: name, quotas: x.quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
 			}
 			x.mu.Unlock()
 			continue

@@ -7,6 +7,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -31,7 +32,7 @@ func TestWhoWentElsewhereIsNotToldOffline(t *testing.T) {
 	})
 	proxy.Mend()
 	eventually(t, func() bool { // it is known
-		return b.Cluster.elsewhere.count(&Event{TenantID: "acme", Target: ToTenant()}, nil) == 1
+		return b.Cluster.elsewhere.count(&event.Event{TenantID: "acme", Target: event.ToTenant()}, nil) == 1
 	})
 	is.True(lost.Load())
 	b.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")

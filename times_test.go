@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/peers"
 	"realtimehub/internal/plan"
 )
@@ -226,13 +227,13 @@ func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
 func TestCallsArriveAsTheyWere(t *testing.T) {
 	is := is.New(t)
 	none, some := []string{}, []string{"a.b", "c.*"}
-	nobody, somebody := []ProfileRef{}, []ProfileRef{alice, {"device", "<a>:b"}}
+	nobody, somebody := []event.Profile{}, []event.Profile{alice, {Type: "device", ID: "<a>:b"}}
 	count := 0
 	for _, c := range []Call{
 		{}, {Op: CallAdjust, Types: &none}, {Op: CallAdjust, Types: &some}, {Op: CallAdjust, Watch: &nobody}, {Op: CallAdjust, Watch: &somebody},
 		{Op: CallAdjust, Unwatch: true}, {Op: CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
 		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0).UTC()}, {Op: CallProlong, ID: uuid.New()},
-		{Op: CallKick, Reason: CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: Room{KindGroup, "g"}},
+		{Op: CallKick, Reason: CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: event.Room{Kind: event.KindGroup, ID: "g"}},
 	} {
 		is.Equal(overTheWire(t, c), c)
 	}
@@ -240,8 +241,8 @@ func TestCallsArriveAsTheyWere(t *testing.T) {
 		is.Equal(overTheWire(t, a), a)
 	}
 	for _, patterns := range [][]string{nil, {}, {"*"}, {"a.b"}, {"a.*", "b"}} {
-		f, _ := ParseTypes(patterns)
-		again, _ := ParseTypes(overTheWire(t, f.Patterns()))
+		f, _ := event.ParseFilter(patterns)
+		again, _ := event.ParseFilter(overTheWire(t, f.Patterns()))
 		is.Equal(again, f)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"realtimehub/internal/due"
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
 
@@ -24,16 +25,16 @@ const maxTypingRoom = 1_000
 // What is told is always what is so then, by one goroutine a typist at a time: so the
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
-	hub   *Hub                // static
-	ttl   time.Duration       // static
-	spoke func(tenantProfile) // static; typing is activity
+	hub   *Hub                      // static
+	ttl   time.Duration             // static
+	spoke func(event.TenantProfile) // static; typing is activity
 	// cast tells other hubs; static, nil: there are none.
-	cast func(who tenantProfile, conversation string, started bool)
+	cast func(who event.TenantProfile, conversation string, started bool)
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	of      sized.Table[tenantProfile, *sized.Table[string, *typist]] // by conversation
-	turn    uint64                                                    // of the latest call
+	of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
+	turn    uint64                                                          // of the latest call
 	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
@@ -41,7 +42,7 @@ type Typists struct {
 
 type typist struct {
 	due          due.Item // may come before until, as a repeat does not move it
-	who          tenantProfile
+	who          event.TenantProfile
 	conversation string
 	until        time.Time
 
@@ -57,15 +58,15 @@ func (t *typist) Due() *due.Item { return &t.due }
 
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
 // ErrMembership, ErrTenantShare, ErrPersonShare.
-func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, conversation string, started bool) error {
+func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
 	// Its turn comes before it is known to be a member: that may take longer than for
 	// what its client says next.
-	t, turn, err := x.enter(tenantProfile{tenant, ref}, conversation, true)
+	t, turn, err := x.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, true)
 	if err != nil {
 		return err
 	}
 	defer x.leave(t)
-	member, size, err := x.hub.Member(ctx, tenant, Room{KindConversation, conversation}, ref)
+	member, size, err := x.hub.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
 	if err != nil {
 		return err
 	}
@@ -85,8 +86,8 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref ProfileRef, con
 
 // Heard is Typing of whom another hub has found to be a member: its own streams are
 // told there, and ours here. It does not wait.
-func (x *Typists) Heard(tenant string, ref ProfileRef, conversation string, started bool) {
-	t, turn, _ := x.enter(tenantProfile{tenant, ref}, conversation, false)
+func (x *Typists) Heard(tenant string, ref event.Profile, conversation string, started bool) {
+	t, turn, _ := x.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
 	x.spoke(t.who)
 	x.set(t, turn, started, false)
 	x.tellSoon(t)
@@ -98,12 +99,12 @@ func (x *Typists) Heard(tenant string, ref ProfileRef, conversation string, star
 const typistBytes = 176 + 2*57 + 48 + 8*25 + 2*16
 
 func (t *typist) bytes() int64 {
-	return typistBytes + t.who.profile.bytes() + sized.Text(t.conversation)
+	return typistBytes + t.who.Profile.Bytes() + sized.Text(t.conversation)
 }
 
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
 // ErrTenantShare, ErrPersonShare where it is ours to refuse: there is no typist then.
-func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
+func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	t = x.findLocked(who, conversation)
@@ -125,7 +126,7 @@ func (x *Typists) enter(who tenantProfile, conversation string, ours bool) (t *t
 }
 
 // findLocked is who types where, nil where nobody does.
-func (x *Typists) findLocked(who tenantProfile, conversation string) *typist {
+func (x *Typists) findLocked(who event.TenantProfile, conversation string) *typist {
 	if theirs := x.of.Get(who); theirs != nil {
 		return theirs.Get(conversation)
 	}
@@ -176,7 +177,7 @@ func (x *Typists) stopLocked(t *typist) {
 }
 
 // left ends all typing of who went offline.
-func (x *Typists) left(who tenantProfile) {
+func (x *Typists) left(who event.TenantProfile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if theirs := x.of.Get(who); theirs != nil {
@@ -240,16 +241,16 @@ func (x *Typists) tell(t *typist) (err error) {
 // say tells this hub's streams. It may be of another call than the one that tells: so
 // it does not end with that one's client.
 func (x *Typists) say(t *typist, started bool) error {
-	kind := TypeTypingStopped
+	kind := event.TypeTypingStopped
 	if started {
-		kind = TypeTypingStarted
+		kind = event.TypeTypingStarted
 	}
-	to := ToConversation(t.conversation)
-	to.ExcludeProfiles = []ProfileRef{t.who.profile}
-	return x.hub.Say(context.Background(), ownEvent(t.who.tenant, kind, to, time.Now(), struct {
-		ConversationID string     `json:"conversationId"`
-		Profile        ProfileRef `json:"profile"`
-	}{t.conversation, t.who.profile}))
+	to := event.ToConversation(t.conversation)
+	to.ExcludeProfiles = []event.Profile{t.who.Profile}
+	return x.hub.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
+		ConversationID string        `json:"conversationId"`
+		Profile        event.Profile `json:"profile"`
+	}{t.conversation, t.who.Profile}))
 }
 
 // Crowded is of how many typists nobody was told.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
 )
 
 // gatedResolver is a membership service that answers some of its calls, by their
@@ -28,7 +30,7 @@ func (g *gatedResolver) hold(n int) (let func()) {
 	return func() { close(gate) }
 }
 
-func (g *gatedResolver) Resolve(context.Context, string, Room) (*Roster, error) {
+func (g *gatedResolver) Resolve(context.Context, string, event.Room) (*Roster, error) {
 	g.mu.Lock()
 	g.calls++
 	gate := g.gates[g.calls]
@@ -36,7 +38,7 @@ func (g *gatedResolver) Resolve(context.Context, string, Room) (*Roster, error) 
 	if gate != nil {
 		<-gate
 	}
-	return &Roster{Members: []ProfileRef{alice, bob}}, nil
+	return &Roster{Members: []event.Profile{alice, bob}}, nil
 }
 
 // castPeers records what other hubs are told of typing.
@@ -137,7 +139,7 @@ func TestTypingIsToldInOrder(t *testing.T) {
 	t.Run("offline, and typing again within the tick", func(t *testing.T) {
 		typingBubble(t, nil, func(w typing, is *is.I) {
 			w.types(true)
-			w.Presence.typists.left(tenantProfile{"acme", alice})
+			w.Presence.typists.left(event.TenantProfile{Tenant: "acme", Profile: alice})
 			w.types(true)
 			w.wait(3 * time.Second)
 			is.Equal(w.typists(), 1)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
 )
@@ -49,8 +50,8 @@ func (w *heldWriter) Write(b []byte) (int, error) {
 func fillHistory(t testing.TB, h *Hub, events, size int) {
 	t.Helper()
 	for range events {
-		e := &Event{TenantID: "acme", Type: "a.b", Payload: []byte(`"` + strings.Repeat("x", size) + `"`), Target: ToTenant()}
-		if _, err := h.Publish(t.Context(), []*Event{e}); err != nil {
+		e := &event.Event{TenantID: "acme", Type: "a.b", Payload: []byte(`"` + strings.Repeat("x", size) + `"`), Target: event.ToTenant()}
+		if _, err := h.Publish(t.Context(), []*event.Event{e}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,9 +63,9 @@ func TestALongAnswerIsNeverThereAsAWhole(t *testing.T) {
 	alone(t, "it looks at one hub's memory")
 	h := newTestHub(t)
 	fillHistory(t, h.Hub, 1000, 10_000)
-	var members []ProfileRef
+	var members []event.Profile
 	for i := range 1000 {
-		p := ProfileRef{"user", fmt.Sprintf("%04d%s", i, strings.Repeat("n", 200))}
+		p := event.Profile{Type: "user", ID: fmt.Sprintf("%04d%s", i, strings.Repeat("n", 200))}
 		members = append(members, p)
 		c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
 		if err != nil {
@@ -72,7 +73,7 @@ func TestALongAnswerIsNeverThereAsAWhole(t *testing.T) {
 		}
 		defer h.Kick(c, CloseKicked)
 	}
-	if err := h.SetMembers(t.Context(), "acme", Room{KindGroup, "g"}, members); err != nil {
+	if err := h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, members); err != nil {
 		t.Fatal(err)
 	}
 	for target, name := range map[string]string{
@@ -141,7 +142,7 @@ func TestAnAnswerHasATimeToBeRead(t *testing.T) {
 		is := is.New(t)
 		h := newSilentHub(t, secure, http2)
 		defer h.end()
-		h.quotas.Answers = quota.New[tenantProfile](1<<30, 1)
+		h.quotas.Answers = quota.New[event.TenantProfile](1<<30, 1)
 		fillHistory(t, h.Hub, 400, 20_000)
 		res, err := h.client.Get(h.url + "/v1/tenants/acme/events?limit=1000")
 		is.NoErr(err)
@@ -235,10 +236,10 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 // The answers to a publisher's lines are its own share too: it waits, and others do not.
 func TestASpoolIsItsHoldersShare(t *testing.T) {
 	is := is.New(t)
-	pool := quota.New[tenantProfile](1<<20, 1)
+	pool := quota.New[event.TenantProfile](1<<20, 1)
 	spoolOf := func(tenant string) (*spool, *heldWriter) {
 		w := newHeldWriter()
-		return newSpool(w, &allowance{pool: pool, holder: tenantProfile{tenant: tenant}}), w
+		return newSpool(w, &allowance{pool: pool, holder: event.TenantProfile{Tenant: tenant}}), w
 	}
 	greedy, unread := spoolOf("acme")
 	waits := make(chan struct{})
@@ -251,7 +252,7 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 	for pool.Refused() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	is.True(pool.Of(tenantProfile{tenant: "acme"}) <= 1<<19)
+	is.True(pool.Of(event.TenantProfile{Tenant: "acme"}) <= 1<<19)
 	other, read := spoolOf("globex")
 	close(read.reads)
 	for range 100 {

@@ -7,26 +7,27 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/strictjson"
 )
 
 // Address is what a call's path says of an event, so that its body must not.
 type Address struct {
 	TenantID string
-	Target   Target // Kind KindProfiles: the body brings "profiles"
+	Target   event.Target // Kind KindProfiles: the body brings "profiles"
 }
 
 // DecodeEvent reads and validates one event; at is nil where the body carries
 // the whole envelope, and maxPayload 0 lifts that limit. The error joins all
 // faults ([FieldErrors]).
-func DecodeEvent(body []byte, at *Address, maxPayload int) (*Event, error) {
+func DecodeEvent(body []byte, at *Address, maxPayload int) (*event.Event, error) {
 	return decodeEvent(body, at, maxPayload, nil)
 }
 
 // decodeEvent is DecodeEvent that takes the memory for what is read, if room is not
 // nil, and is ErrBodies where there is too little.
-func decodeEvent(body []byte, at *Address, maxPayload int, room func(bytes int) bool) (*Event, error) {
-	d := eventDecoder{Event: new(Event), Faults: Faults{room: room}}
+func decodeEvent(body []byte, at *Address, maxPayload int, room func(bytes int) bool) (*event.Event, error) {
+	d := eventDecoder{Event: new(event.Event), Faults: Faults{room: room}}
 	if err := d.decode(body, at, maxPayload); err != nil {
 		return nil, err
 	}
@@ -36,13 +37,13 @@ func decodeEvent(body []byte, at *Address, maxPayload int, room func(bytes int) 
 
 // DecodeBatch reads {"events":[…]}; the error joins the faults of all events,
 // each with its index.
-func DecodeBatch(body []byte, maxPayload int) ([]*Event, error) {
+func DecodeBatch(body []byte, maxPayload int) ([]*event.Event, error) {
 	return decodeBatch(body, maxPayload, nil)
 }
 
 // decodeBatch is DecodeBatch as decodeEvent is DecodeEvent.
-func decodeBatch(body []byte, maxPayload int, room func(bytes int) bool) ([]*Event, error) {
-	var events []*Event
+func decodeBatch(body []byte, maxPayload int, room func(bytes int) bool) ([]*event.Event, error) {
+	var events []*event.Event
 	faults := Faults{room: room}
 	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
 		if faults.full() {
@@ -87,7 +88,7 @@ func decodeBatch(body []byte, maxPayload int, room func(bytes int) bool) ([]*Eve
 const eventBytes = 1024
 
 type eventDecoder struct {
-	*Event
+	*event.Event
 	Faults
 	hasTarget bool
 	stored    bool // the hub wrote it itself
@@ -117,7 +118,7 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 			d.traceParent(d.text(CodeInvalidField, "traceparent", v))
 		case "timestamp":
 			if d.stored {
-				d.Timestamp, _ = time.Parse(TimeFormat, d.text(CodeInvalidField, "timestamp", v))
+				d.Timestamp, _ = time.Parse(event.TimeFormat, d.text(CodeInvalidField, "timestamp", v))
 			}
 		case "ephemeral":
 			d.Ephemeral = string(v) == "true"
@@ -143,7 +144,7 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 				d.target(v)
 			}
 		case "profiles":
-			if unknown = at == nil || at.Target.Kind != KindProfiles; !unknown {
+			if unknown = at == nil || at.Target.Kind != event.KindProfiles; !unknown {
 				d.Target.Profiles = d.recipients("profiles", v)
 			}
 		default:
@@ -160,8 +161,8 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 }
 
 // recipients reads profiles, as many as a target may name.
-func (d *eventDecoder) recipients(field string, v strictjson.Value) []ProfileRef {
-	if d.tooMany(CodeInvalidTarget, field, v, MaxTargetProfiles, "profiles") {
+func (d *eventDecoder) recipients(field string, v strictjson.Value) []event.Profile {
+	if d.tooMany(CodeInvalidTarget, field, v, event.MaxTargetProfiles, "profiles") {
 		return nil
 	}
 	return d.profiles(CodeInvalidTarget, field, v)
@@ -174,7 +175,7 @@ func (d *eventDecoder) target(v strictjson.Value) {
 		}
 		switch string(name) {
 		case "kind":
-			d.Target.Kind = TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
+			d.Target.Kind = event.TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
 		case "profiles":
 			d.Target.Profiles = d.recipients("target.profiles", v)
 		case "conversationId":
@@ -217,7 +218,7 @@ func (d *eventDecoder) exclude(v strictjson.Value) {
 // connections reads connections' ids. Of an event that is stored those that are none are
 // left out: earlier hubs took any text.
 func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID {
-	if absent(v) || !d.stored && d.tooMany(CodeInvalidTarget, field, v, MaxExcludedIDs, "ids") {
+	if absent(v) || !d.stored && d.tooMany(CodeInvalidTarget, field, v, event.MaxExcludedIDs, "ids") {
 		return nil
 	}
 	var ids []uuid.UUID
@@ -246,7 +247,7 @@ func parseConnection(text string) (uuid.UUID, bool) {
 // traceParent takes the field, if it is not absent.
 func (d *eventDecoder) traceParent(text string) {
 	var ok bool
-	if d.TraceParent, ok = ParseTraceParent(text); !ok && text != "" {
+	if d.TraceParent, ok = event.ParseTraceParent(text); !ok && text != "" {
 		d.add(CodeInvalidField, "traceparent", "must be version-trace-parent-flags in lower-case hex, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	}
 }
@@ -263,14 +264,14 @@ func (d *eventDecoder) validate(whole bool) {
 	if whole && !decoded.within("tenantId") {
 		d.tenant("tenantId", d.TenantID)
 	}
-	check(d.ID != "" && !plainWord(d.ID, "._~-"),
+	check(d.ID != "" && !event.PlainWord(d.ID, "._~-"),
 		CodeInvalidEventID, "id", "must be 1–128 of A-Za-z0-9._~-")
-	check(len(d.CorrelationID) > 128 || !printable(d.CorrelationID),
+	check(len(d.CorrelationID) > 128 || !event.Printable(d.CorrelationID),
 		CodeInvalidCorrelationID, "correlationId", "must be 1–128 printable ASCII characters")
 	check(d.Type == "", CodeEventTypeRequired, "type", "a type is needed")
-	check(d.Type != "" && !validType(d.Type),
+	check(d.Type != "" && !event.ValidType(d.Type),
 		CodeInvalidEventType, "type", "must be 1–128 of A-Za-z0-9._-, starting with a letter")
-	check(reserved(d.Type), CodeReservedType, "type", "is the hub's own")
+	check(event.Reserved(d.Type), CodeReservedType, "type", "is the hub's own")
 	check(d.Payload == nil, CodePayloadRequired, "payload", "a payload is needed")
 	check(!d.hasTarget, CodeTargetRequired, "target", "a target is needed")
 	if d.hasTarget {
@@ -285,28 +286,28 @@ func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), wh
 	}
 	var need Code
 	switch t.Kind {
-	case KindProfile, KindProfiles:
+	case event.KindProfile, event.KindProfiles:
 		check(len(t.Profiles) == 0, CodeProfileRequired, at+"profiles", "a profile is needed")
-		check(t.Kind == KindProfile && len(t.Profiles) > 1, CodeInvalidTarget, at+"profiles", "one profile exactly, or the kind profiles")
-	case KindConversation:
+		check(t.Kind == event.KindProfile && len(t.Profiles) > 1, CodeInvalidTarget, at+"profiles", "one profile exactly, or the kind profiles")
+	case event.KindConversation:
 		need = CodeConversationIDRequired
-	case KindGroup:
+	case event.KindGroup:
 		need = CodeGroupIDRequired
-	case KindConnection:
+	case event.KindConnection:
 		need = CodeConnectionIDRequired
-	case KindTenant:
+	case event.KindTenant:
 	default:
 		check(true, CodeInvalidTarget, "target.kind", "must be profile, profiles, conversation, group, tenant or connection")
 		return
 	}
 	for _, f := range []struct {
-		kind        TargetKind
+		kind        event.TargetKind
 		field, text string
 		valid       func(string) error
 	}{
-		{KindConversation, "conversationId", t.ConversationID, checkName},
-		{KindGroup, "groupId", t.GroupID, checkName},
-		{KindConnection, "connectionId", t.ConnectionID, checkConnectionID},
+		{event.KindConversation, "conversationId", t.ConversationID, event.CheckName},
+		{event.KindGroup, "groupId", t.GroupID, event.CheckName},
+		{event.KindConnection, "connectionId", t.ConnectionID, event.CheckConnectionID},
 	} {
 		switch {
 		case f.kind != t.Kind:
@@ -318,7 +319,7 @@ func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), wh
 			check(err != nil, CodeInvalidTarget, at+f.field, fmt.Sprint(err))
 		}
 	}
-	if t.Kind != KindProfile && t.Kind != KindProfiles {
+	if t.Kind != event.KindProfile && t.Kind != event.KindProfiles {
 		check(len(t.Profiles) > 0, CodeInvalidTarget, at+"profiles", "belongs to another kind of target")
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sse"
 )
 
@@ -140,7 +141,7 @@ func TestTraceParent(t *testing.T) {
 	} {
 		t.Run(text, func(t *testing.T) {
 			is := is.New(t)
-			got, ok := ParseTraceParent(text)
+			got, ok := event.ParseTraceParent(text)
 			is.Equal(got, want)
 			is.Equal(ok, want != "")
 			body := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"},"traceparent":"` + text + `"}`

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/sized"
 )
 
@@ -75,7 +76,7 @@ func (s shapes) event(tenant string) []byte {
 		exclude["profiles"] = s.profiles(1000)
 	}
 	if s.IntN(4) == 0 {
-		ids := make([]string, s.length(MaxExcludedIDs))
+		ids := make([]string, s.length(event.MaxExcludedIDs))
 		for i := range ids {
 			ids[i] = uuid.UUID{byte(s.IntN(256)), byte(i), 6: 0x70, 8: 0x80}.String()
 		}
@@ -251,9 +252,9 @@ func TestExcludedConnections(t *testing.T) {
 	const field = "target.exclude.connectionIds"
 	for ids, want := range map[string]string{
 		`[]`: "", `null`: "", `[` + valid + `,` + valid + `]`: "",
-		`[` + strings.Repeat(valid+",", MaxExcludedIDs-1) + valid + `]`: "",
-		`[` + strings.Repeat(valid+",", MaxExcludedIDs) + valid + `]`:   field,
-		`[` + strings.Repeat(`"x",`, 20_000) + valid + `]`:              field,
+		`[` + strings.Repeat(valid+",", event.MaxExcludedIDs-1) + valid + `]`: "",
+		`[` + strings.Repeat(valid+",", event.MaxExcludedIDs) + valid + `]`:   field,
+		`[` + strings.Repeat(`"x",`, 20_000) + valid + `]`:                    field,
 		`"x"`: field, `{}`: field, `[""]`: field + "[0]", `[null]`: field + "[0]",
 		`[` + valid + `,"x"]`:                        field + "[1]",
 		`["{01a20b6b-b9ee-789c-bf01-260aa0b28d5c}"]`: field + "[0]", // what the parser takes as well
@@ -265,7 +266,7 @@ func TestExcludedConnections(t *testing.T) {
 		_, err := DecodeEvent(body(ids), nil, 0)
 		faults := FieldErrors(err)
 		is.Equal(len(faults) > 0, want != "")
-		is.True(len(faults) <= MaxExcludedIDs+1)
+		is.True(len(faults) <= event.MaxExcludedIDs+1)
 		for _, f := range faults {
 			is.Equal(f.Code, CodeInvalidTarget)
 			is.True(f.Field == want || strings.HasPrefix(f.Field, want+"["))

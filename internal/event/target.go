@@ -1,4 +1,4 @@
-package main
+package event
 
 import (
 	"cmp"
@@ -11,55 +11,55 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// ProfileRef names one person or actor of a tenant. It is comparable, a map key
+// Profile names one person or actor of a tenant. It is comparable, a map key
 // as it is: joining it to one string would let "a:b"+"c" meet "a"+"b:c".
-type ProfileRef struct {
+type Profile struct {
 	Type string `json:"type"` // 1–32 of a-z0-9_-
 	ID   string `json:"id"`   // 1–256 bytes of UTF-8 without control characters
 }
 
 // AppendJSON appends the object form.
-func (p ProfileRef) AppendJSON(b []byte) []byte {
+func (p Profile) AppendJSON(b []byte) []byte {
 	b = strictjson.AppendQuote(append(b, `{"type":`...), p.Type)
 	b = strictjson.AppendQuote(append(b, `,"id":`...), p.ID)
 	return append(b, '}')
 }
 
 // String is the text form, type:id.
-func (p ProfileRef) String() string { return p.Type + ":" + p.ID }
+func (p Profile) String() string { return p.Type + ":" + p.ID }
 
 // ParseProfile reads the text form: split at the first colon, type "user" when
 // there is none.
-func ParseProfile(text string) (ProfileRef, error) {
-	p := ProfileRef{Type: "user", ID: text}
+func ParseProfile(text string) (Profile, error) {
+	p := Profile{Type: "user", ID: text}
 	if kind, id, found := strings.Cut(text, ":"); found {
-		p = ProfileRef{kind, id}
+		p = Profile{kind, id}
 	}
-	return p, p.check()
+	return p, p.Check()
 }
 
-func (p ProfileRef) check() error {
+func (p Profile) Check() error {
 	if !word(p.Type, 32, "_-") || strings.ToLower(p.Type) != p.Type {
 		return errors.New("the type must be 1–32 of a-z0-9_-")
 	}
-	return checkName(p.ID)
+	return CheckName(p.ID)
 }
 
-// bytes is what the names take in memory.
-func (p ProfileRef) bytes() int64 { return sized.Text(p.Type) + sized.Text(p.ID) }
+// Bytes is what the names take in memory.
+func (p Profile) Bytes() int64 { return sized.Text(p.Type) + sized.Text(p.ID) }
 
-// tenantProfile is a profile and whose it is: others may have one of the same name.
-type tenantProfile struct {
-	tenant  string
-	profile ProfileRef
+// TenantProfile is a profile and whose it is: others may have one of the same name.
+type TenantProfile struct {
+	Tenant  string
+	Profile Profile
 }
 
-// clone is a, not as a piece of something larger.
-func (a tenantProfile) clone() tenantProfile {
-	return tenantProfile{strings.Clone(a.tenant), ProfileRef{strings.Clone(a.profile.Type), strings.Clone(a.profile.ID)}}
+// Clone is a, not as a piece of something larger.
+func (a TenantProfile) Clone() TenantProfile {
+	return TenantProfile{strings.Clone(a.Tenant), Profile{strings.Clone(a.Profile.Type), strings.Clone(a.Profile.ID)}}
 }
 
-func compareProfiles(a, b ProfileRef) int {
+func CompareProfiles(a, b Profile) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }
 
@@ -79,20 +79,20 @@ const (
 // Target says whom an event is for.
 type Target struct {
 	Kind           TargetKind
-	Profiles       []ProfileRef // profile, profiles
+	Profiles       []Profile // profile, profiles
 	ConversationID string
 	GroupID        string
 	ConnectionID   string
 
-	ExcludeProfiles    []ProfileRef
+	ExcludeProfiles    []Profile
 	ExcludeConnections []uuid.UUID
 }
 
 // ToProfile targets all connections of p.
-func ToProfile(p ProfileRef) Target { return Target{Kind: KindProfile, Profiles: []ProfileRef{p}} }
+func ToProfile(p Profile) Target { return Target{Kind: KindProfile, Profiles: []Profile{p}} }
 
 // ToProfiles targets all connections of each of ps.
-func ToProfiles(ps ...ProfileRef) Target { return Target{Kind: KindProfiles, Profiles: ps} }
+func ToProfiles(ps ...Profile) Target { return Target{Kind: KindProfiles, Profiles: ps} }
 
 // ToConversation targets a conversation's members.
 func ToConversation(id string) Target { return Target{Kind: KindConversation, ConversationID: id} }
@@ -129,10 +129,10 @@ func (t *Target) appendRecipients(b []byte) []byte {
 		b = strictjson.AppendQuote(append(b, `,"connectionId":`...), t.ConnectionID)
 	}
 	if len(t.Profiles) > 0 {
-		b = appendList(append(b, `,"profiles":`...), t.Profiles, ProfileRef.AppendJSON)
+		b = appendList(append(b, `,"profiles":`...), t.Profiles, Profile.AppendJSON)
 	}
 	if len(t.ExcludeProfiles)+len(t.ExcludeConnections) > 0 {
-		b = appendList(append(b, `,"exclude":{"profiles":`...), t.ExcludeProfiles, ProfileRef.AppendJSON)
+		b = appendList(append(b, `,"exclude":{"profiles":`...), t.ExcludeProfiles, Profile.AppendJSON)
 		b = appendList(append(b, `,"connectionIds":`...), t.ExcludeConnections, func(id uuid.UUID, b []byte) []byte {
 			return strictjson.AppendQuote(b, id.String())
 		})

@@ -1,4 +1,4 @@
-package main
+package event
 
 import (
 	"encoding/json"
@@ -61,11 +61,11 @@ func AppendTime(b []byte, t time.Time) []byte {
 	return append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
 }
 
-// formatTime is t in TimeFormat.
-func formatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, len(TimeFormat)), t)) }
+// FormatTime is t in TimeFormat.
+func FormatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, len(TimeFormat)), t)) }
 
-// ownEvent is an ephemeral event of the hub's own making.
-func ownEvent(tenant, kind string, to Target, now time.Time, payload any) *Event {
+// NewEphemeral is an ephemeral event of the hub's own making.
+func NewEphemeral(tenant, kind string, to Target, now time.Time, payload any) *Event {
 	data, _ := json.Marshal(payload)
 	return &Event{
 		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Type: kind, Payload: data,

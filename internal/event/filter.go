@@ -1,4 +1,4 @@
-package main
+package event
 
 import (
 	"fmt"
@@ -9,31 +9,31 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// TypeFilter is the set of types that a stream wants: names, "name.*", or "*".
-type TypeFilter struct {
+// Filter is the set of types that a stream wants: names, "name.*", or "*".
+type Filter struct {
 	exact    map[string]bool
 	prefixes []string // with their final dot, or ""
 }
 
-// ParseTypes reads patterns, and says of each that is none; nil patterns mean no
+// ParseFilter reads patterns, and says of each that is none; nil patterns mean no
 // filter (nil).
-func ParseTypes(patterns []string) (*TypeFilter, []error) {
+func ParseFilter(patterns []string) (*Filter, []error) {
 	if patterns == nil {
 		return nil, nil
 	}
 	if len(patterns) > MaxAskedProfiles {
 		return nil, []error{fmt.Errorf("%d types at most", MaxAskedProfiles)}
 	}
-	filter, all := &TypeFilter{exact: map[string]bool{}}, false
+	filter, all := &Filter{exact: map[string]bool{}}, false
 	var errs []error
 	for _, pattern := range patterns {
 		prefix, star := strings.CutSuffix(pattern, "*")
 		switch {
 		case star && prefix == "":
 			all = true // the others may still be at fault
-		case star && strings.HasSuffix(prefix, ".") && validType(prefix):
+		case star && strings.HasSuffix(prefix, ".") && ValidType(prefix):
 			filter.prefixes = append(filter.prefixes, strings.Clone(prefix))
-		case !star && validType(pattern):
+		case !star && ValidType(pattern):
 			filter.exact[strings.Clone(pattern)] = true
 		default:
 			errs = append(errs, fmt.Errorf("%q is not a type, or a type's beginning with .*", pattern))
@@ -45,8 +45,8 @@ func ParseTypes(patterns []string) (*TypeFilter, []error) {
 	return filter, errs
 }
 
-// Patterns are what ParseTypes reads as f: of no filter "*".
-func (f *TypeFilter) Patterns() []string {
+// Patterns are what ParseFilter reads as f: of no filter "*".
+func (f *Filter) Patterns() []string {
 	if f == nil {
 		return []string{"*"}
 	}
@@ -58,8 +58,8 @@ func (f *TypeFilter) Patterns() []string {
 	return list
 }
 
-// bytes is what f takes in memory.
-func (f *TypeFilter) bytes() int64 {
+// Bytes is what f takes in memory.
+func (f *Filter) Bytes() int64 {
 	if f == nil {
 		return 0
 	}
@@ -77,7 +77,7 @@ func (f *TypeFilter) bytes() int64 {
 }
 
 // Wants says whether an event of this type passes; a nil filter lets all pass.
-func (f *TypeFilter) Wants(name string) bool {
+func (f *Filter) Wants(name string) bool {
 	if f == nil || f.exact[name] {
 		return true
 	}

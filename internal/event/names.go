@@ -1,4 +1,4 @@
-package main
+package event
 
 import (
 	"errors"
@@ -29,15 +29,15 @@ func word(s string, most int, more string) bool {
 	return true
 }
 
-// plainWord is a word that means no folder, where it stands in a path.
-func plainWord(s string, more string) bool { return word(s, 128, more) && s != "." && s != ".." }
+// PlainWord is a word that means no folder, where it stands in a path.
+func PlainWord(s string, more string) bool { return word(s, 128, more) && s != "." && s != ".." }
 
-func validType(s string) bool {
+func ValidType(s string) bool {
 	return word(s, 128, "._-") && 'a' <= s[0]|0x20 && s[0]|0x20 <= 'z'
 }
 
-// reserved says whether a type is the hub's own.
-func reserved(s string) bool {
+// Reserved says whether a type is the hub's own.
+func Reserved(s string) bool {
 	switch kind, _, dot := strings.Cut(s, "."); kind {
 	case "hub", "presence", "connection":
 		return dot
@@ -47,12 +47,12 @@ func reserved(s string) bool {
 	return false
 }
 
-func printable(s string) bool {
+func Printable(s string) bool {
 	return !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' })
 }
 
-func checkTenant(id string) error {
-	if !plainWord(id, "._~@-") {
+func CheckTenant(id string) error {
+	if !PlainWord(id, "._~@-") {
 		return errors.New("must be 1–128 of A-Za-z0-9._~@-")
 	}
 	return nil
@@ -61,17 +61,17 @@ func checkTenant(id string) error {
 // maxText is how many bytes ids and metadata may have.
 const maxText = 256
 
-// isText is the rule of metadata.
-func isText(s string) bool {
+// ValidText is the rule of metadata.
+func ValidText(s string) bool {
 	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// checkName is the rule of profile, conversation and group ids.
-func checkName(id string) error {
+// CheckName is the rule of profile, conversation and group ids.
+func CheckName(id string) error {
 	switch {
 	case id == "" || len(id) > maxText:
 		return errors.New("the id must have 1–256 bytes")
-	case !isText(id):
+	case !ValidText(id):
 		return errors.New("the id must be UTF-8 without control characters")
 	case id == "." || id == "..":
 		return errors.New(`an id must not be "." or ".."`)
@@ -79,7 +79,7 @@ func checkName(id string) error {
 	return nil
 }
 
-func checkConnectionID(id string) error {
+func CheckConnectionID(id string) error {
 	if !word(id, 128, "._~-") {
 		return errors.New("is not a connection's id")
 	}
