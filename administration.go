@@ -382,7 +382,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	return noContent(w)
 }
 
-var errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
+var errNoConnection = &Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
 
 // done answers a call about a connection that was found, if it still was there.
 func done(w http.ResponseWriter) func(found bool, err error) error {

@@ -8,20 +8,49 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"realtimehub/internal/lobby"
 )
 
-// problem is an answer of RFC 9457 whose cause is not a field.
-type problem struct {
-	status int
-	code   string
-	detail string
+// Problem is an answer of RFC 9457. It is an error, and answered with itself.
+type Problem struct {
+	Status int
+	Code   string
+	Detail string        // for people
+	After  time.Duration // of 429 and 503: when to ask again; at most a second: soon
+	Header http.Header   // beside those that follow from the status; may be nil
+	Asked  *Problem      // what a call that only asks is answered instead; nil: the same
 }
 
-func (p *problem) Error() string { return p.code + ": " + p.detail }
+func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 
-// What several calls do not find.
+// Problem implements Answerer.
+func (p *Problem) Problem() *Problem { return p }
+
+// Answerer is an error that says what it is answered with.
+type Answerer interface {
+	error
+	Problem() *Problem
+}
+
+// cause is an error that is told apart by errors.Is, and its answer.
+type cause struct {
+	text   string
+	answer Problem
+}
+
+func (c *cause) Error() string     { return c.text }
+func (c *cause) Problem() *Problem { return &c.answer }
+
+// NewCause makes an error of a text to be told apart by errors.Is. Its answer's detail is
+// the text as well, where it has none.
+func NewCause(text string, answer Problem) error {
+	if answer.Detail == "" {
+		answer.Detail = text
+	}
+	return &cause{text, answer}
+}
+
+// codeCredentialRequired says that a call came without a credential.
+const codeCredentialRequired = "CredentialRequired"
 
 type fieldProblem struct {
 	Code   Code   `json:"code"`
@@ -60,126 +89,87 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		body.IDs = ids
 	}
 	p := describe(err)
-	if isRead := r.Method == http.MethodGet || r.Method == http.MethodHead; isRead && errors.Is(err, ErrUnconfirmed) {
-		p = errBroker // a question stores nothing
+	if isRead := r.Method == http.MethodGet || r.Method == http.MethodHead; isRead && p.Asked != nil {
+		p = p.Asked
 	}
-	if p.status == http.StatusInternalServerError {
+	if p.Status == http.StatusInternalServerError {
 		logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	} else {
-		logger.Debug("request refused", "method", r.Method, "status", p.status, "reason", p.code)
+		logger.Debug("request refused", "method", r.Method, "status", p.Status, "reason", p.Code)
 	}
-	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.status), p.status, p.detail, p.code
+	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.Status), p.Status, p.Detail, p.Code
 	body.Errors = fieldProblems(err)
-	switch p.status {
+	for name, values := range p.Header {
+		w.Header()[name] = values
+	}
+	switch p.Status {
 	case http.StatusUnauthorized: // RFC 6750, section 3
 		challenge := `Bearer realm="realtime"`
-		if p.code != errNoCredential.Code {
+		if p.Code != codeCredentialRequired {
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
-	case http.StatusUnsupportedMediaType: // RFC 9110, section 15.5.16
-		if errors.Is(err, errEncoding) {
-			w.Header().Set("Accept-Encoding", "identity")
-		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		wait := time.Second
-		if limit, ok := errors.AsType[*RateError](err); ok {
-			wait = max(wait, limit.After+time.Second-1)
-		} else if refusal, ok := errors.AsType[*Refusal](err); ok {
-			wait = max(wait, refusal.After+time.Second-1)
-		} else if errors.Is(err, ErrOverloaded) {
-			wait = jittered(overloadAway / 2)
-		}
+		wait := max(time.Second, p.After+time.Second-1)
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(p.status)
+	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(body)
 }
-
-var errBroker = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", "the broker does not answer; ask again"}
 
 // question is the error of a call that only asks, whatever its method: there is nothing
 // to be confirmed.
 func question(err error) error {
-	if errors.Is(err, ErrUnconfirmed) {
-		return errBroker
+	if err != nil {
+		if p := describe(err); p.Asked != nil {
+			return p.Asked
+		}
 	}
 	return err
 }
 
-// unconfirmed are the ids of events that may have been stored.
+// unconfirmed are the ids of events that may have been stored, as err's EventIDs says.
 func unconfirmed(err error) []string {
-	if e, ok := errors.AsType[*UnconfirmedError](err); ok {
-		return e.IDs
+	var of interface{ EventIDs() []string }
+	if errors.As(err, &of) {
+		return of.EventIDs()
 	}
 	return nil
 }
 
-func describe(err error) *problem {
+// describe is what an error is answered with: the faults of fields first, then what the
+// error says of itself.
+func describe(err error) *Problem {
 	if fields := FieldErrors(err); len(fields) > 0 {
-		p := &problem{http.StatusBadRequest, string(fields[0].Code), fields[0].Detail}
-		if fields[0].Field != "" {
-			p.detail = fields[0].Field + ": " + p.detail
-		}
-		if len(fields) >= mostFaults {
-			p.detail = strconv.Itoa(mostFaults) + " faults and perhaps more, the first: " + p.detail
-		} else if len(fields) > 1 {
-			p.detail = strconv.Itoa(len(fields)) + " faults, the first: " + p.detail
-		}
-		differs := func(e *FieldError) bool { return string(e.Code) != p.code }
-		switch {
-		case slices.ContainsFunc(fields, differs):
-			p.code = "ValidationFailed"
-		case fields[0].Code == CodePayloadTooLarge:
-			p.status = http.StatusRequestEntityTooLarge
-		}
-		return p
+		return ofFields(fields)
 	}
-	var tooLarge *http.MaxBytesError
-	if p, ok := errors.AsType[*problem](err); ok {
-		return p
+	if e, ok := errors.AsType[Answerer](err); ok {
+		return e.Problem()
 	}
-	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		return &problem{refusal.Status, refusal.Code, refusal.Detail}
+	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Code: "BodyTooLarge", Detail: "the body has more than " + strconv.FormatInt(e.Limit, 10) + " bytes"}
 	}
-	if limit, ok := errors.AsType[*RateError](err); ok {
-		return &problem{http.StatusTooManyRequests, "RateLimited", limit.Error()}
+	return &Problem{Status: http.StatusInternalServerError, Code: "Internal", Detail: "the hub failed; its log says why"}
+}
+
+func ofFields(fields []*FieldError) *Problem {
+	first := fields[0]
+	p := &Problem{Status: http.StatusBadRequest, Code: string(first.Code), Detail: first.Detail}
+	if first.Field != "" {
+		p.Detail = first.Field + ": " + p.Detail
+	}
+	if len(fields) >= mostFaults {
+		p.Detail = strconv.Itoa(mostFaults) + " faults and perhaps more, the first: " + p.Detail
+	} else if len(fields) > 1 {
+		p.Detail = strconv.Itoa(len(fields)) + " faults, the first: " + p.Detail
 	}
 	switch {
-	case errors.As(err, &tooLarge):
-		return &problem{http.StatusRequestEntityTooLarge, "BodyTooLarge", "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
-	case errors.Is(err, lobby.ErrCrowded):
-		return &problem{http.StatusTooManyRequests, "TooManyConnections", err.Error()}
-	case errors.Is(err, ErrMembership):
-		return &problem{http.StatusServiceUnavailable, "MembershipUnavailable", ErrMembership.Error() + "; nothing was stored"}
-	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrConflict):
-		return &problem{http.StatusServiceUnavailable, "Unconfirmed", ErrUnconfirmed.Error() + "; it may have been stored: send it again with the same id, and the answer tells"}
-	case errors.Is(err, ErrOverloaded):
-		return &problem{http.StatusServiceUnavailable, "Overloaded", ErrOverloaded.Error() + "; nothing was stored, try again later"}
-	case errors.Is(err, ErrNotStored):
-		return &problem{http.StatusServiceUnavailable, "NotStored", ErrNotStored.Error()}
-	case errors.Is(err, ErrTooLarge):
-		return &problem{http.StatusRequestEntityTooLarge, "EventTooLarge", ErrTooLarge.Error()}
-	case errors.Is(err, ErrExternal):
-		return &problem{http.StatusConflict, "MembershipExternal", ErrExternal.Error()}
-	case errors.Is(err, ErrMemberships):
-		return &problem{http.StatusConflict, "TooManyMemberships", ErrMemberships.Error()}
-	case errors.Is(err, ErrTenantShare), errors.Is(err, ErrPersonShare):
-		return &problem{http.StatusServiceUnavailable, "ShareUsedUp", err.Error()}
-	case errors.Is(err, ErrNoService):
-		return &problem{http.StatusConflict, "MembershipNotExternal", ErrNoService.Error()}
-	case errors.Is(err, ErrSilent):
-		return &problem{http.StatusServiceUnavailable, "HubUnavailable", ErrSilent.Error() + "; ask again"}
-	case errors.Is(err, ErrBodies):
-		return &problem{http.StatusServiceUnavailable, "BodiesBusy", ErrBodies.Error()}
-	case errors.Is(err, ErrAnswers):
-		return &problem{http.StatusServiceUnavailable, "AnswersBusy", ErrAnswers.Error()}
-	case errors.Is(err, ErrProbes), errors.Is(err, ErrOwnProbes), errors.Is(err, ErrDescriptors):
-		return &problem{http.StatusServiceUnavailable, "ProbesBusy", err.Error()}
-	case errors.Is(err, ErrNotMember):
-		return &problem{http.StatusForbidden, "NotAMember", ErrNotMember.Error()}
+	case slices.ContainsFunc(fields, func(e *FieldError) bool { return e.Code != first.Code }):
+		p.Code = "ValidationFailed"
+	case first.Code == CodePayloadTooLarge:
+		p.Status = http.StatusRequestEntityTooLarge
 	}
-	return &problem{http.StatusInternalServerError, "Internal", "the hub failed; its log says why"}
+	return p
 }

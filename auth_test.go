@@ -995,7 +995,7 @@ func FuzzProblem(f *testing.F) {
 	f.Add("a\"b", "x\r\ny: z", "</script>\x00\xff", -1)
 	f.Fuzz(func(t *testing.T, code, field, detail string, index int) {
 		for _, err := range []error{
-			&FieldError{Code(code), field, index, detail}, &problem{400, code, detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
+			&FieldError{Code(code), field, index, detail}, &Problem{Status: 400, Code: code, Detail: detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
 		} {
 			w := httptest.NewRecorder()
 			fail(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)

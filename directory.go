@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 
@@ -13,7 +14,7 @@ import (
 
 // Errors of a hub that takes no stream; handlers know what is answered then.
 var (
-	ErrDraining = errors.New("the hub is draining")
+	ErrDraining = NewCause("the hub is draining", Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
 	ErrFull     = errors.New("no more connections are taken")
 
 	ErrTenantFull = fmt.Errorf("%w of this tenant", ErrFull)

@@ -81,7 +81,7 @@ func probeOf(query url.Values) (p probe, err error) {
 // or the hub does.
 func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Caller) error {
 	if d.hub.Draining() {
-		return &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+		return &Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	}
 	tenant, profile := who.Holder(r)
 	over, err := d.limits.Probe(tenant, profile)

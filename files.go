@@ -48,7 +48,7 @@ func page(name string, logger *slog.Logger) http.HandlerFunc {
 			if r.ProtoMajor > 1 {
 				panic(http.ErrAbortHandler) // an answer could wait as the file would
 			}
-			fail(w, r, logger, err)
+			fail(w, r, logger, &Problem{Status: http.StatusTooManyRequests, Code: "TooManyConnections", Detail: err.Error()})
 			return
 		}
 		defer over()

@@ -310,7 +310,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 		return errNothingHere
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return &problem{http.StatusMethodNotAllowed, "MethodNotAllowed", "this path takes " + strings.Join(allowed, ", ")}
+	return &Problem{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Detail: "this path takes " + strings.Join(allowed, ", ")}
 }
 
 // probe is a stream that shows what stands between its client and the hub.
@@ -349,9 +349,9 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
 	if a.hub.Draining() {
-		not = &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+		not = &Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
-		not = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", err.Error()}
+		not = &Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
 	} else {
 		not = a.auth.Ready()
 	}
@@ -366,7 +366,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": status})
 }
 
-var errNothingHere = &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+var errNothingHere = &Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
 // problem details.

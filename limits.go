@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +33,11 @@ func (e *RateError) Error() string {
 	return fmt.Sprintf("too many %s; try again in %.1f s", e.What, e.After.Seconds())
 }
 
+// Problem implements Answerer.
+func (e *RateError) Problem() *Problem {
+	return &Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: e.Error(), After: e.After}
+}
+
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
 	maxProbes    = 256
@@ -42,13 +47,13 @@ const (
 
 // Why there is no probe to be had.
 var (
-	ErrProbes    = errors.New("as many probes of this tenant or address are open as it may have beside the others now; try again later")
-	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
+	ErrProbes    = NewCause("as many probes of this tenant or address are open as it may have beside the others now; try again later", Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	ErrOwnProbes = NewCause(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 )
 
 // ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
 // descriptors has begun.
-var ErrDescriptors = errors.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)")
+var ErrDescriptors = NewCause("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 
 // Limits bounds how often, and how many at a time. Each tenant and each profile has its
 // own measure, so that one at its limit is no other's concern.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,11 +19,11 @@ import (
 
 // Errors of membership; handlers know which status each is.
 var (
-	ErrMembership = errors.New("the membership service does not answer")
-	ErrExternal   = errors.New("membership is owned by the membership service")
-	ErrNoService  = errors.New("this hub owns membership: there is no service to ask")
+	ErrMembership = NewCause("the membership service does not answer", Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
+	ErrExternal   = NewCause("membership is owned by the membership service", Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
+	ErrNoService  = NewCause("this hub owns membership: there is no service to ask", Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
 
-	ErrMemberships = errors.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some")
+	ErrMemberships = NewCause("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
 )
 
 // resolveTime is how long whoever owns membership is waited for, for however many rooms.

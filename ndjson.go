@@ -151,7 +151,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 
 func problemOf(line int, err error) lineProblem {
 	p := describe(err)
-	fault := lineProblem{Line: line, Code: p.code, Detail: p.detail, Errors: fieldProblems(err)}
+	fault := lineProblem{Line: line, Code: p.Code, Detail: p.Detail, Errors: fieldProblems(err)}
 	if ids := unconfirmed(err); len(ids) == 1 {
 		fault.ID = ids[0]
 	}
@@ -159,9 +159,10 @@ func problemOf(line int, err error) lineProblem {
 }
 
 // readError is the end of a body that did not end well.
-type readError struct{ problem }
+type readError struct{ answer Problem }
 
-func (e *readError) Unwrap() error { return &e.problem }
+func (e *readError) Error() string     { return e.answer.Error() }
+func (e *readError) Problem() *Problem { return &e.answer }
 
 // patientBody gives each read its own time, until the hub ends them all. No deadline
 // is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
@@ -211,7 +212,7 @@ func (b *patientBody) interrupt(taking context.Context, stop context.CancelCause
 func (b *patientBody) over() error {
 	select {
 	case <-b.ending:
-		return &readError{problem{http.StatusServiceUnavailable, "Draining", "the hub is draining; lines from here on were not taken"}}
+		return &readError{Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining; lines from here on were not taken"}}
 	default:
 		return b.expired()
 	}
@@ -219,7 +220,7 @@ func (b *patientBody) over() error {
 
 func (b *patientBody) expired() error {
 	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
-		return &readError{problem{http.StatusUnauthorized, errExpired.Code, errExpired.Detail + "; lines from here on were not taken"}}
+		return &readError{Problem{Status: http.StatusUnauthorized, Code: errExpired.Code, Detail: errExpired.Detail + "; lines from here on were not taken"}}
 	}
 	return nil
 }
@@ -237,9 +238,9 @@ func (b *patientBody) Read(p []byte) (int, error) {
 	case b.over() != nil:
 		return n, b.over()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, &readError{problem{http.StatusRequestTimeout, "BodyTimeout", "30 s without a byte"}}
+		return n, &readError{Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
 	}
-	return n, &readError{problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}}
+	return n, &readError{Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}}
 }
 
 // lineReader reads lines of at most max bytes (0: any); a longer one is skipped

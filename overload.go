@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math"
+	"net/http"
 	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
@@ -12,7 +12,17 @@ import (
 )
 
 // ErrOverloaded is why nothing more is taken while hardly any memory is left.
-var ErrOverloaded = errors.New("the hub has hardly any memory left")
+var ErrOverloaded error = overloaded{}
+
+type overloaded struct{}
+
+func (overloaded) Error() string { return "the hub has hardly any memory left" }
+
+// Problem implements Answerer. Those who are sent away together do not come back together.
+func (o overloaded) Problem() *Problem {
+	return &Problem{Status: http.StatusServiceUnavailable, Code: "Overloaded", Detail: o.Error() + "; nothing was stored, try again later",
+		After: jittered(overloadAway / 2).Truncate(time.Second)}
+}
 
 // An overload begins at so many percent of the memory that there is. What is kept then,
 // histories and state, has bounds of its own and stays, and may be more than any lower

@@ -251,11 +251,11 @@ func (p *publisher) end(ctx context.Context) {
 	untilNone(ctx, &p.storing)
 }
 
-var errLate = &problem{http.StatusServiceUnavailable, "Draining", "the hub is draining and has ended its streams; nothing was stored"}
+var errLate = &Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining and has ended its streams; nothing was stored"}
 
 // refused counts a publish call, or a line of one, that is answered with an error.
 func (p *publisher) refused(err error) {
-	p.metrics.RefusePublish(describe(err).code)
+	p.metrics.RefusePublish(describe(err).Code)
 	p.auth.Refuse(err)
 }
 

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"net/http"
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
@@ -10,8 +10,8 @@ import (
 
 // Errors of a share that is used up.
 var (
-	ErrTenantShare = errors.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others")
-	ErrPersonShare = errors.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others")
+	ErrTenantShare = NewCause("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
+	ErrPersonShare = NewCause("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
 )
 
 // Quotas bound what outlives a call and what a client can make wait, each byte counted

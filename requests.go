@@ -37,7 +37,7 @@ func mediaType(r *http.Request) (string, error) {
 	return kind, nil
 }
 
-var errMediaType = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must be application/json in UTF-8"}
+var errMediaType = &Problem{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Detail: "the body must be application/json in UTF-8"}
 
 // bodyLimit is how many bytes a JSON body may have; 0 lifts the limit.
 type bodyLimit int
@@ -48,7 +48,7 @@ const smallCall bodyLimit = 64 << 10
 // firstRoom is what is made room for on a client's mere word.
 const firstRoom = 4 << 10
 
-var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
+var errBrokeOff = &Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}
 
 // read reads a JSON body whole. Room is made for what comes, and not for what a client
 // says that will.
@@ -234,4 +234,5 @@ func askedProfiles(f *Faults, query url.Values) []event.Profile {
 	return profiles
 }
 
-var errEncoding = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must not be compressed: Content-Encoding must be identity, or absent"}
+var errEncoding = &Problem{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Detail: "the body must not be compressed: Content-Encoding must be identity, or absent",
+	Header: http.Header{"Accept-Encoding": {"identity"}}}

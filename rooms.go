@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"math"
+	"net/http"
 	"slices"
 	"time"
 
@@ -13,7 +13,8 @@ import (
 )
 
 // ErrConflict: somebody else has changed the room at the same time.
-var ErrConflict = errors.New("the room has changed meanwhile")
+var ErrConflict = NewCause("the room has changed meanwhile", Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
+	Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells"})
 
 // Belonging is what is kept of one profile in one room.
 type Belonging struct {

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -29,11 +30,11 @@ var (
 // Errors of a Log that a broker keeps.
 var (
 	// ErrUnconfirmed: it may have been stored; the same ids again tell.
-	ErrUnconfirmed = errors.New("the broker did not confirm in time")
+	ErrUnconfirmed = NewCause("the broker did not confirm in time", Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells", Asked: errBroker})
 	// ErrNotStored: the broker says that it was not.
-	ErrNotStored = errors.New("the broker has not stored it")
+	ErrNotStored = NewCause("the broker has not stored it", Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
 	// ErrTooLarge: nor will it be.
-	ErrTooLarge = errors.New("the event has more bytes than the broker takes")
+	ErrTooLarge = NewCause("the event has more bytes than the broker takes", Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
 
 // Epoch is one life of a tenant's history. Two are equal if they are the same one's.
@@ -311,6 +312,9 @@ const (
 	FaultOther      BrokerFault = "other"      // the log says which
 )
 
+// errBroker answers who only asks, and has nothing to be confirmed.
+var errBroker = &Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
+
 // UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
 type UnconfirmedError struct {
 	IDs []string
@@ -318,5 +322,8 @@ type UnconfirmedError struct {
 }
 
 func (e *UnconfirmedError) Error() string { return e.err.Error() }
+
+// EventIDs are the events that may have been stored.
+func (e *UnconfirmedError) EventIDs() []string { return e.IDs }
 
 func (e *UnconfirmedError) Unwrap() error { return e.err }

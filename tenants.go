@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -416,4 +417,4 @@ func (x *tenants) Busiest(n int) []TenantStats {
 	return all[:min(n, len(all))]
 }
 
-var ErrSilent = errors.New("another hub does not answer")
+var ErrSilent = NewCause("another hub does not answer", Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})

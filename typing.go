@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"net/http"
 	"sync"
 	"time"
 
@@ -12,7 +12,7 @@ import (
 )
 
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
-var ErrNotMember = errors.New("not a member of the conversation")
+var ErrNotMember = NewCause("not a member of the conversation", Problem{Status: http.StatusForbidden, Code: "NotAMember"})
 
 // maxTypingRoom is how many members a conversation may have: past it nobody is told of
 // typing, which would cost more than all that is said there.
