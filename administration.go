@@ -152,7 +152,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	memory := a.quotas.Answer(r, who)
+	memory := a.quotas.Answer(who.Holder(r))
 	defer memory.close()
 	out, err := newRows(w, http.StatusOK, memory, "events")
 	if err != nil {
@@ -229,7 +229,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 }
 
 func (a *administrator) list(r *http.Request, who *Caller) longList {
-	return longList{r.Context(), who.Tenant(), a.quotas.Answer(r, who)}
+	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
@@ -250,7 +250,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	if err != nil {
 		return err
 	}
-	memory := a.quotas.Body(r, who)
+	memory := a.quotas.Body(who.Holder(r))
 	defer memory.close()
 	asked, err := smallCall.profiles(r, memory)
 	if err == nil {
@@ -317,7 +317,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err != nil {
 		return err
 	}
-	memory := a.quotas.Body(r, who)
+	memory := a.quotas.Body(who.Holder(r))
 	defer memory.close()
 	var members []event.Profile
 	found := false

@@ -34,21 +34,23 @@ const (
 var people = event.Profile{Type: "*"}
 
 // Body is a call's share of the memory for bodies and for what is made of them.
-func (q *Quotas) Body(r *http.Request, who *Caller) *allowance { return q.allow(q.Bodies, r, who) }
+func (q *Quotas) Body(holder event.TenantProfile) *allowance { return q.allow(q.Bodies, holder) }
 
 // Answer is a call's share of the memory for answers.
-func (q *Quotas) Answer(r *http.Request, who *Caller) *allowance { return q.allow(q.Answers, r, who) }
+func (q *Quotas) Answer(holder event.TenantProfile) *allowance { return q.allow(q.Answers, holder) }
 
 // allow is for a tenant's services, for an address, or for a person, who has a part of
 // what the tenant's people may have.
-func (q *Quotas) allow(pool *quota.Pool[event.TenantProfile], r *http.Request, who *Caller) *allowance {
-	tenant, profile := who.Holder(r)
-	a := &allowance{pool: pool, holder: event.TenantProfile{Tenant: tenant, Profile: profile}}
-	if profile != (event.Profile{}) {
+func (q *Quotas) allow(pool *quota.Pool[event.TenantProfile], holder event.TenantProfile) *allowance {
+	a := &allowance{pool: pool, holder: holder}
+	if holder.Profile != (event.Profile{}) {
 		a.people, a.person, a.holder.Profile = q.People, a.holder, people
 	}
 	return a
 }
+
+// Tenant is whose the call is, or the address that stands in a tenant's place.
+func (a *allowance) Tenant() string { return a.holder.Tenant }
 
 // take takes n bytes, or nothing, and says which. It and the next two may be called at
 // any time.

@@ -83,12 +83,12 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Cal
 	if d.hub.Draining() {
 		return &Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	}
-	tenant, profile := who.Holder(r)
-	over, err := d.limits.Probe(tenant, profile)
+	holder := who.Holder(r)
+	over, err := d.limits.Probe(holder)
 	if err != nil {
 		return err
 	}
-	id, holder := rand.Text(), event.TenantProfile{Tenant: tenant, Profile: profile}
+	id := rand.Text()
 	gone := make(chan struct{})
 	stream := d.hub.Engine().NewStream(func(why error) {
 		over()

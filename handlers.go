@@ -140,8 +140,7 @@ func (a *api) handler(inner bool) http.Handler {
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
 			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
-				tenant, profile := who.Holder(r)
-				err = a.limits.Admin(who.Tenant(), event.TenantProfile{Tenant: tenant, Profile: profile})
+				err = a.limits.Admin(who.Tenant(), who.Holder(r))
 			}
 			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
 				err = ErrOverloaded // before there is a body
@@ -234,11 +233,10 @@ const (
 // holder pays for both, for the call until over is called; as long as it can, or they stay
 // where they are. In open mode nothing was proven.
 func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) {
-	if who.open {
+	if !who.Proven() {
 		return nothing
 	}
-	tenant, profile := who.Holder(r)
-	holder, pool := event.TenantProfile{Tenant: tenant, Profile: profile}, a.hub.quotas.Person
+	holder, pool := who.Holder(r), a.hub.quotas.Person
 	if lobby.IsStranger(r) {
 		if !pool.Take(holder, socketBytes) {
 			return nothing
@@ -260,17 +258,17 @@ func nothing() {}
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
 	faults := FieldErrors(err)
 	if len(faults) > 0 {
-		memory := a.hub.quotas.Answer(r, who)
+		memory := a.hub.quotas.Answer(who.Holder(r))
 		defer memory.close()
 		if !memory.use(2 * faultBytes * len(faults)) {
 			err = faults[0]
 		}
 	}
 	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
-		tenant, profile := who.Holder(r)
 		if times, due := a.crowded.Due(time.Now()); due {
+			holder := who.Holder(r)
 			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
-				"tenant", tenant, "profile", profile.String(), "times", times)
+				"tenant", holder.Tenant, "profile", holder.Profile.String(), "times", times)
 		}
 	}
 	fail(w, r, a.cfg.Logger, err)

@@ -137,8 +137,8 @@ func (l *Limits) AwaitPublish(ctx context.Context, events map[string]int) error 
 }
 
 // Client takes one call of a profile, or says when: a *RateError.
-func (l *Limits) Client(tenant string, p event.Profile) error {
-	if wait := l.client.take(map[event.TenantProfile]int{{Tenant: tenant, Profile: p}: 1}); wait > 0 {
+func (l *Limits) Client(who event.TenantProfile) error {
+	if wait := l.client.take(map[event.TenantProfile]int{who: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
 	}
 	return nil
@@ -167,14 +167,13 @@ func (l *Limits) Admin(tenant string, holder event.TenantProfile) error {
 
 // Probe takes one of the probes that the holder of a credential may have, until over
 // is called: [ErrOwnProbes] or [ErrProbes] when there is none.
-func (l *Limits) Probe(tenant string, p event.Profile) (over func(), err error) {
-	who := event.TenantProfile{Tenant: tenant, Profile: p}
+func (l *Limits) Probe(who event.TenantProfile) (over func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.ownProbes[who] >= maxOwnProbes:
 		err = ErrOwnProbes
-	case !l.probes.Take(tenant, 1):
+	case !l.probes.Take(who.Tenant, 1):
 		err = ErrProbes
 	}
 	if err != nil {
@@ -185,7 +184,7 @@ func (l *Limits) Probe(tenant string, p event.Profile) (over func(), err error) 
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.probes.Give(tenant, 1)
+		l.probes.Give(who.Tenant, 1)
 		if l.ownProbes[who]--; l.ownProbes[who] == 0 {
 			delete(l.ownProbes, who)
 		}

@@ -29,7 +29,7 @@ type publisher struct {
 // events takes one event, or a body of lines.
 func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		body, answer := p.quotas.Body(r, who), p.quotas.Answer(r, who)
+		body, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 		defer body.close()
 		trace := traceOf(r)
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
@@ -51,13 +51,13 @@ func (p *publisher) read(r *http.Request, who *Caller, memory *allowance) ([]byt
 }
 
 func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
-	memory := p.quotas.Body(r, who)
+	memory := p.quotas.Body(who.Holder(r))
 	defer memory.close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
 	}
-	sent := sending{memory.holder.Tenant, len(body)}
+	sent := sending{memory.Tenant(), len(body)}
 	over, err := sent.turn(r.Context())
 	if err != nil {
 		return err
@@ -99,14 +99,14 @@ func (p *publisher) to(kind event.TargetKind) handler {
 }
 
 func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	memory, answer := p.quotas.Body(r, who), p.quotas.Answer(r, who)
+	memory, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 	defer memory.close()
 	defer answer.close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
 	}
-	sent := sending{memory.holder.Tenant, len(body)}
+	sent := sending{memory.Tenant(), len(body)}
 	over, err := sent.turn(r.Context())
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*event.Event
 	var of []int // their lines
-	sent := sending{tenant: memory.holder.Tenant}
+	sent := sending{tenant: memory.Tenant()}
 	for _, line := range lines {
 		sent.size += len(line)
 	}

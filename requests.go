@@ -185,7 +185,7 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 	if err != nil {
 		return err
 	}
-	over, err := bodyTurn(r.Context(), memory.holder.Tenant, len(body))
+	over, err := bodyTurn(r.Context(), memory.Tenant(), len(body))
 	if err != nil {
 		return err
 	}

@@ -196,7 +196,11 @@ func watchValue(f *Faults, field string, v strictjson.Value) []event.Profile {
 func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 	id := r.PathValue("id")
 	c := s.hub.Connection(id)
-	if err := s.limits.Client(who.Owner(r, c)); err != nil {
+	holder := who.Holder(r)
+	if c != nil && !who.Proven() {
+		holder = event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
+	}
+	if err := s.limits.Client(holder); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -205,7 +209,7 @@ func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 			return nil, err
 		}
 	}
-	if c == nil || !who.Owns(c) {
+	if c == nil || !who.Is(c.Tenant, c.Profile) {
 		return nil, errNoConnection
 	}
 	return c, nil
@@ -234,7 +238,7 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(r, who)
+	memory := s.quotas.Body(who.Holder(r))
 	defer memory.close()
 	var types **event.Filter
 	var watch *[]event.Profile
@@ -264,12 +268,12 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	tenant, profile, err := who.Client(r, r.URL.Query())
 	if err == nil {
-		err = s.limits.Client(tenant, profile)
+		err = s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: profile})
 	}
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(r, who)
+	memory := s.quotas.Body(who.Holder(r))
 	defer memory.close()
 	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
@@ -306,11 +310,11 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
-	if err := s.limits.Client(tenant, viewer); err != nil {
+	if err := s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: viewer}); err != nil {
 		return err
 	}
 	if r.Method == http.MethodPost {
-		memory := s.quotas.Body(r, who)
+		memory := s.quotas.Body(who.Holder(r))
 		defer memory.close()
 		if asked, err = smallCall.profiles(r, memory); err != nil {
 			return err
@@ -319,7 +323,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	if err := question(s.hub.KnowAll(r.Context(), tenant)); err != nil {
 		return err
 	}
-	answer := s.quotas.Answer(r, who)
+	answer := s.quotas.Answer(who.Holder(r))
 	defer answer.close()
 	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
 	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
