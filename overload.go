@@ -60,6 +60,12 @@ type overload struct {
 	since, relieved time.Time
 }
 
+// newOverload watches the memory in use, if that is known. kept is how many bytes of it stay
+// whatever is done, and relieve has streams give some back.
+func newOverload(use MemoryUse, kept func() int64, relieve func(), logger *slog.Logger) *overload {
+	return &overload{use: use, kept: kept, relieve: relieve, logger: logger}
+}
+
 // Overloaded says that nothing more is to be taken.
 func (o *overload) Overloaded() bool { return o.now.Load() }
 
@@ -71,7 +77,7 @@ func (o *overload) WatchMemory(ctx context.Context) {
 	ticker := time.NewTicker(overloadLook)
 	defer ticker.Stop()
 	for {
-		o.look()
+		o.look(time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -80,9 +86,9 @@ func (o *overload) WatchMemory(ctx context.Context) {
 	}
 }
 
-// look begins and ends an overload.
-func (o *overload) look() {
-	was, now := o.now.Load(), time.Now()
+// look begins and ends an overload, as of a time that does not go back.
+func (o *overload) look(now time.Time) {
+	was := o.now.Load()
 	used, limit := o.use(was)
 	o.used.Store(used)
 	o.limit.Store(limit)

@@ -43,6 +43,8 @@ type turnedAway struct {
 	of   [256]returns
 }
 
+func newTurnedAway() *turnedAway { return &turnedAway{seed: maphash.MakeSeed()} }
+
 // after is how long a tenant's client stays away. full says that the hub has no room,
 // for any tenant.
 func (x *turnedAway) after(tenant string, full bool) time.Duration {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -46,8 +45,8 @@ type streams struct {
 
 	// These guard themselves.
 	directory
-	overload
-	away      turnedAway
+	overload  *overload
+	away      *turnedAway
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
 	count     *hubCounts
@@ -63,7 +62,7 @@ type streams struct {
 }
 
 // start makes the engine that writes them.
-func (x *streams) start(cfg engine.Config) {
+func (x *streams) start(cfg engine.Config, use MemoryUse, kept func() int64) {
 	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
@@ -84,8 +83,8 @@ func (x *streams) start(cfg engine.Config) {
 	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.Closing(CloseSlow) }
 	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
 	x.engine = engine.NewEngine(cfg)
-	x.overload.relieve = x.engine.Relieve
-	x.away.seed = maphash.MakeSeed()
+	x.overload = newOverload(use, kept, x.engine.Relieve, x.logger)
+	x.away = newTurnedAway()
 }
 
 // openAtOnce is how many streams are opened at a time, of one tenant half of them.
@@ -148,7 +147,7 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 // more. However many come at once, tenants take turns: a flood of one tenant's is not before
 // another's.
 func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
-	if x.Overloaded() {
+	if x.overload.Overloaded() {
 		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
 	}
 	if err := x.opening.Acquire(ctx, s.Tenant); err != nil {

@@ -111,15 +111,6 @@ func keep(t *testing.T, log Log, body []byte, at time.Time) {
 	is.NoErr(log.Append(context.Background(), []*Entry{{Event: event, Envelope: event.Seal()}}))
 }
 
-// agrees holds what is counted against what there is in memory.
-func agrees(t *testing.T, when string, heap, counted int64) {
-	t.Helper()
-	is := is.New(t)
-	t.Logf("%s: %d KB in memory, counted as %d KB", when, heap>>10, counted>>10)
-	is.True(float64(heap) <= 1.2*float64(counted)+64<<10)
-	is.True(float64(counted) <= 2*float64(heap)+1<<20)
-}
-
 // What is counted is what is kept, whatever events are like, while they come, while old
 // ones go, and when most have gone.
 func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
