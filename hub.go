@@ -10,6 +10,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/overload"
 )
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -43,9 +44,9 @@ type HubConfig struct {
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
-	Memberships  int       // that a tenant may have; 0: any number
-	Quotas       *Quotas   // nil: nothing is bounded
-	Memory       MemoryUse // nil: never overloaded
+	Memberships  int          // that a tenant may have; 0: any number
+	Quotas       *Quotas      // nil: nothing is bounded
+	Memory       overload.Use // nil: never overloaded
 	Logger       *slog.Logger
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/overload"
 )
 
 // newScarceHub is newTestHub whose memory is used by so many percent, which is looked at
@@ -27,7 +29,7 @@ func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 		used.Store(percent)
 		now = now.Add(2 * time.Second)
 		for _, node := range h.nodes {
-			node.overload.look(now)
+			node.overload.Look(now)
 		}
 	}
 }
@@ -57,8 +59,8 @@ func TestAnOverloadedHubRefuses(t *testing.T) {
 	is.Equal(answer["code"], "Overloaded")
 	reason, wait := turned(t, h.nodes[0], "tenant=other&profile=b") // whoever they are
 	is.Equal(reason, "capacity")
-	is.True(wait >= overloadAway)
-	is.True(wait <= 2*(overloadAway+2*time.Second))
+	is.True(wait >= overload.Away)
+	is.True(wait <= 2*(overload.Away+2*time.Second))
 	is.Equal(h.nodes[0].find("other"), nil) // nothing is made for it
 	status, answer = h.do(t, "GET", "/readyz", "")
 	is.Equal(status, http.StatusOK)

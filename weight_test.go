@@ -16,6 +16,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
@@ -255,11 +256,11 @@ func TestExcludedConnections(t *testing.T) {
 	} {
 		is := is.New(t)
 		_, err := DecodeEvent(body(ids), nil, 0)
-		faults := FieldErrors(err)
+		faults := problem.Fields(err)
 		is.Equal(len(faults) > 0, want != "")
 		is.True(len(faults) <= event.MaxExcludedIDs+1)
 		for _, f := range faults {
-			is.Equal(f.Code, CodeInvalidTarget)
+			is.Equal(f.Code, problem.CodeInvalidTarget)
 			is.True(f.Field == want || strings.HasPrefix(f.Field, want+"["))
 			is.True(!strings.Contains(f.Detail, "xx")) // nothing is repeated
 		}

@@ -1,4 +1,4 @@
-package main
+package overload
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-// memoryOf is a MemoryUse of so many percent.
-func memoryOf(percent *atomic.Int64) MemoryUse {
+// memoryOf is a Use of so many percent.
+func memoryOf(percent *atomic.Int64) Use {
 	return func(bool) (used, limit int64) { return percent.Load() * 1000, 100_000 }
 }
 
@@ -31,15 +31,15 @@ func TestOverloadBeginsAndEnds(t *testing.T) {
 		is := is.New(t)
 		var used, reliefs atomic.Int64
 		var logs strings.Builder
-		o := newOverload(memoryOf(&used), keepsNothing, func() { reliefs.Add(1) }, slog.New(slog.NewTextHandler(&logs, nil)))
+		o := New(memoryOf(&used), keepsNothing, func() { reliefs.Add(1) }, slog.New(slog.NewTextHandler(&logs, nil)))
 		for _, step := range []struct {
 			used       int64
 			overloaded bool
 		}{{0, false}, {89, false}, {90, true}, {10, true}, {99, true}, {75, true}, {89, true}, {74, false}, {89, false}, {120, true}} {
 			used.Store(step.used)
-			o.look(time.Now())
+			o.Look(time.Now())
 			is.Equal(o.Overloaded(), step.overloaded)
-			is.Equal(o.Stats(), OverloadStats{step.overloaded, step.used * 1000, 100_000})
+			is.Equal(o.Stats(), Stats{step.overloaded, step.used * 1000, 100_000})
 			time.Sleep(overloadLeast / 4)
 		}
 		is.Equal(strings.Count(logs.String(), `msg="overloaded: `), 2)
@@ -66,17 +66,17 @@ func TestAnOverloadEndsWhereMuchIsKept(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				used, kept, limit := int64(0), memory.History+memory.State, memory.GoLimit()
-				o := &overload{
+				o := &Guard{
 					use: func(bool) (int64, int64) { return used, limit }, kept: func() int64 { return kept },
 					relieve: func() {}, logger: slog.New(slog.DiscardHandler),
 				}
 				used = limit
-				o.look(time.Now())
+				o.Look(time.Now())
 				is.True(o.Overloaded())
 				time.Sleep(overloadLeast)
 				const idle, relieved = 4 * mib, 30 // percent
 				used = kept + memory.Streams/100*relieved + idle
-				o.look(time.Now())
+				o.Look(time.Now())
 				is.True(!o.Overloaded())
 				is.True(used < limit/100*overloadBegins) // nor does it begin again
 			})
@@ -91,7 +91,7 @@ func TestMemoryIsWatched(t *testing.T) {
 		is := is.New(t)
 		var used, reliefs atomic.Int64
 		var freshly atomic.Bool
-		o := &overload{kept: keepsNothing, relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.DiscardHandler)}
+		o := &Guard{kept: keepsNothing, relieve: func() { reliefs.Add(1) }, logger: slog.New(slog.DiscardHandler)}
 		o.WatchMemory(t.Context()) // returns: there is nothing to be watched
 		o.use = func(fresh bool) (int64, int64) {
 			freshly.Store(fresh)
@@ -114,7 +114,7 @@ func TestMemoryIsWatched(t *testing.T) {
 		synctest.Wait()
 		is.True(!o.Overloaded())
 
-		unlimited := &overload{use: func(bool) (int64, int64) { return 1 << 40, 0 }, kept: keepsNothing, logger: slog.New(slog.DiscardHandler)}
+		unlimited := &Guard{use: func(bool) (int64, int64) { return 1 << 40, 0 }, kept: keepsNothing, logger: slog.New(slog.DiscardHandler)}
 		go unlimited.WatchMemory(t.Context())
 		time.Sleep(time.Hour)
 		is.True(!unlimited.Overloaded())
@@ -124,7 +124,7 @@ func TestMemoryIsWatched(t *testing.T) {
 // What is judged is what a collection cannot give back, and not garbage.
 func TestGoMemory(t *testing.T) {
 	is := is.New(t)
-	use := goMemory()
+	use := GoMemory()
 	testkit.LiveHeap() // collects
 	before, _ := use(true)
 	percent := debug.SetGCPercent(-1)

@@ -1,4 +1,4 @@
-package main
+package overload
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 func TestReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		var x returns
+		var x tally
 		now := time.Now()
 		is.Equal(x.after(now, 10), time.Duration(0)) // one alone does not wait
 		for n := range 600 {
@@ -36,7 +36,7 @@ func TestAStormOfReturnsCalms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		const clients = 3_000
-		x := newTurnedAway()
+		x := NewReturns()
 		ctx, stop := context.WithCancel(t.Context())
 		var came atomic.Int64
 		var all sync.WaitGroup
@@ -44,7 +44,7 @@ func TestAStormOfReturnsCalms(t *testing.T) {
 			all.Go(func() {
 				for ctx.Err() == nil {
 					came.Add(1)
-					time.Sleep(jittered(2*time.Second) + jittered(x.after(fmt.Sprint(n%300), true)))
+					time.Sleep(Jittered(2*time.Second) + Jittered(x.After(fmt.Sprint(n%300), true)))
 				}
 			})
 		}
