@@ -120,7 +120,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 			ids[i] = e.ID
 		}
 		h.count.unconfirmed.Add(int64(len(events)))
-		return nil, &UnconfirmedError{ids, err}
+		return nil, NewUnconfirmed(ids, err)
 	} else if err != nil {
 		return nil, err
 	}

@@ -24,25 +24,25 @@ func idsOf(most int) *idWindow {
 	return &w
 }
 
-// known says whether an id is, and else remembers it.
-func (w *idWindow) known(tenant, id string) bool {
-	_, known := w.claim(tenant, id, 1, time.Now())
-	return known
+// isKnown says whether an id is, and else remembers it.
+func isKnown(w *idWindow, tenant, id string) bool {
+	_, is := w.claim(tenant, id, 1, time.Now())
+	return is
 }
 
 // One tenant's million ids push out its own only.
 func TestIDsOfOneTenantPushOutItsOwn(t *testing.T) {
 	is := is.New(t)
 	w := idsOf(10_000)
-	is.True(!w.known("small", "order-17-paid"))
+	is.True(!isKnown(w, "small", "order-17-paid"))
 	for i := range 50_000 {
-		if w.known("large", fmt.Sprint(i)) {
+		if isKnown(w, "large", fmt.Sprint(i)) {
 			t.Fatal(i)
 		}
 	}
-	is.True(w.known("small", "order-17-paid")) // it would be delivered twice
-	is.True(w.known("large", "49999"))
-	is.True(!w.known("large", "0"))
+	is.True(isKnown(w, "small", "order-17-paid")) // it would be delivered twice
+	is.True(isKnown(w, "large", "49999"))
+	is.True(!isKnown(w, "large", "0"))
 	ids, lost := w.count()
 	is.Equal(ids, 10_000)
 	is.Equal(lost, 50_000+2-10_000)
@@ -104,7 +104,7 @@ func TestIDsAreShared(t *testing.T) {
 				if !known {
 					model[tenant] = append(model[tenant], first{id, time.Now()})
 				}
-				is.Equal(w.known(tenant, id), known)
+				is.Equal(isKnown(w, tenant, id), known)
 			}
 			w.expire(time.Now())
 			ids, gone := w.count()
@@ -125,14 +125,14 @@ func TestIDsComeAgain(t *testing.T) {
 		is := is.New(t)
 		w := idsOf(0)
 		for i := range 100 { // more than a claim forgets
-			is.True(!w.known("acme", fmt.Sprint(i)))
+			is.True(!isKnown(w, "acme", fmt.Sprint(i)))
 		}
 		time.Sleep(w.window)
-		is.True(!w.known("acme", "99"))
+		is.True(!isKnown(w, "acme", "99"))
 		time.Sleep(w.window / 2)
-		is.True(w.known("acme", "99"))
+		is.True(isKnown(w, "acme", "99"))
 		w.expire(time.Now())
-		is.True(w.known("acme", "99"))
+		is.True(isKnown(w, "acme", "99"))
 		ids, lost := w.count()
 		is.Equal(ids, 1)
 		is.Equal(lost, 0)

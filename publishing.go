@@ -172,7 +172,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 			case err == nil:
 				receipts[n] = got[i]
 			case unsure != nil:
-				errs[n] = &UnconfirmedError{unsure.IDs[i : i+1], unsure.err}
+				errs[n] = unsure.Part(i)
 			default:
 				errs[n] = err
 				events[i].ID = ids[i] // as its publisher gave it, to be tried again

@@ -313,6 +313,10 @@ const (
 	FaultOther      BrokerFault = "other"      // the log says which
 )
 
+// NewUnconfirmed says that events with these ids were not confirmed, for a reason that is
+// an ErrUnconfirmed.
+func NewUnconfirmed(ids []string, err error) *UnconfirmedError { return &UnconfirmedError{ids, err} }
+
 // errBroker answers who only asks, and has nothing to be confirmed.
 var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
 
@@ -326,5 +330,10 @@ func (e *UnconfirmedError) Error() string { return e.err.Error() }
 
 // EventIDs are the events that may have been stored.
 func (e *UnconfirmedError) EventIDs() []string { return e.IDs }
+
+// Part is the same of the event at a place among them alone.
+func (e *UnconfirmedError) Part(i int) *UnconfirmedError {
+	return &UnconfirmedError{e.IDs[i : i+1], e.err}
+}
 
 func (e *UnconfirmedError) Unwrap() error { return e.err }
