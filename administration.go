@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
@@ -21,7 +22,7 @@ type administrator struct {
 	cluster  *Cluster
 	presence *Presence
 	bodies   bodyLimit
-	quotas   *Quotas
+	quotas   *allowance.Pools
 }
 
 // pathTenant is the tenant of an administrative call.
@@ -68,7 +69,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list := slices.Clone(page.list) // which was as long as the tenant is large
-	l.memory.back(0)
+	l.memory.Back(0)
 	out, err := newRows(w, http.StatusOK, l.memory, "connections")
 	if err != nil {
 		return err
@@ -154,14 +155,14 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 		return err
 	}
 	memory := a.quotas.Answer(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	out, err := newRows(w, http.StatusOK, memory, "events")
 	if err != nil {
 		return err
 	}
 	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
-	if err == nil && !memory.use(page.weight()) {
-		err = ErrAnswers
+	if err == nil && !memory.Use(page.Weight()) {
+		err = allowance.ErrAnswers
 	}
 	if err != nil {
 		return err
@@ -172,12 +173,12 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 				return nil
 			}
 		}
-		if limit -= len(page.Entries); limit <= 0 || !page.cut() {
+		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
 			break
 		}
-		memory.back(rowsBytes)
+		memory.Back(rowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
-		if err != nil || lost || !memory.use(next.weight()) {
+		if err != nil || lost || !memory.Use(next.Weight()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
@@ -217,7 +218,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
@@ -252,7 +253,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 		return err
 	}
 	memory := a.quotas.Body(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	asked, err := smallCall.profiles(r, memory)
 	if err == nil {
 		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
@@ -261,7 +262,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	return a.presences(w, who, l, asked, nil)
 }
 
@@ -278,7 +279,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
@@ -288,7 +289,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err == nil {
 		err = a.hub.KnowAll(r.Context(), tenant)
@@ -305,7 +306,7 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err != nil {
 		return err
@@ -319,7 +320,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 		return err
 	}
 	memory := a.quotas.Body(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	var members []event.Profile
 	found := false
 	err = a.bodies.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
@@ -419,7 +420,7 @@ func wireConnection(c *Connection) connection {
 
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
-func presenceRows(w http.ResponseWriter, memory *allowance, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
+func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
 	out, err := newRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err

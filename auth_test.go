@@ -38,6 +38,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
@@ -613,7 +614,7 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
 		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
 		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()

@@ -18,6 +18,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/history"
 )
 
 // browser starts a real headless browser; without one the test is skipped, in CI
@@ -181,7 +183,7 @@ func TestBrowserGaps(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log, hub.Retry, hub.StreamBuffer = NewMemoryLog(limits), 3*time.Second, 256<<10 // what is published while it is away takes less
+		hub.Log, hub.Retry, hub.StreamBuffer = history.NewMemory(limits), 3*time.Second, 256<<10 // what is published while it is away takes less
 	})
 	page, _ := tab(t, ctx, h.URL+"/healthz")
 	listen := func(query string) {

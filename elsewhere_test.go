@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/problem"
 )
@@ -162,7 +163,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 	prefix := newPrefix()
 	var nodes []*testHub
 	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		}, configure...)
 		node.nodes = []*testHub{node}

@@ -17,6 +17,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // inTime says whether something is done, rather than waiting for a lock that is held.
@@ -131,21 +132,21 @@ func TestLinesOfAHead(t *testing.T) {
 // and who counts waits for none.
 func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
 	is := is.New(t)
-	s := &NewMemoryLog(testLimits).shelves
-	busy := s.lock("acme", true)
+	s := &history.NewMemory(testLimits).Shelves
+	busy := s.Lock("acme", true)
 	var forgotten sync.WaitGroup
-	forgotten.Go(func() { s.forget("acme") })
+	forgotten.Go(func() { s.Forget("acme") })
 	eventually(t, func() bool { return waitsIn(".(*shelves).forget(") })
-	free := s.mu.TryRLock()
+	free := s.Mu.TryRLock()
 	if free {
-		s.mu.RUnlock()
-		is.True(inTime(func() { s.lock("well", true).mu.Unlock() }))
-		is.True(inTime(func() { is.Equal(s.stats().Tenants, 2) }))
+		s.Mu.RUnlock()
+		is.True(inTime(func() { s.Lock("well", true).Mu.Unlock() }))
+		is.True(inTime(func() { is.Equal(s.Stats().Tenants, 2) }))
 	}
-	busy.mu.Unlock()
+	busy.Mu.Unlock()
 	forgotten.Wait()
 	is.True(free)
-	is.Equal(s.lock("acme", false), nil)
+	is.Equal(s.Lock("acme", false), nil)
 }
 
 // Whoever counts streams, tells of presence, or ends streams with their tokens does not have
@@ -185,7 +186,7 @@ func TestManyStaysAreFoundOnce(t *testing.T) {
 	for i := range manyRooms {
 		r.Add(room(i), me, 1)
 	}
-	stays := func() *Stay { return &r.Reader(me).Rooms[0] }
+	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
 	bytes := r.Bytes()
 	first := stays()
 	is.Equal(stays(), first)

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
@@ -261,12 +262,12 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err er
 	faults := problem.Fields(err)
 	if len(faults) > 0 {
 		memory := a.hub.quotas.Answer(who.Holder(r))
-		defer memory.close()
-		if !memory.use(2 * problem.FaultBytes * len(faults)) {
+		defer memory.Close()
+		if !memory.Use(2 * problem.FaultBytes * len(faults)) {
 			err = faults[0]
 		}
 	}
-	if errors.Is(err, problem.ErrBodies) || errors.Is(err, ErrAnswers) {
+	if errors.Is(err, problem.ErrBodies) || errors.Is(err, allowance.ErrAnswers) {
 		if times, due := a.crowded.Due(time.Now()); due {
 			holder := who.Holder(r)
 			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,

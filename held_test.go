@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
@@ -73,7 +74,7 @@ func (u *unreadAnswer) FlushError() error   { return nil }
 // pays for all of them.
 func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 	is := is.New(t)
-	quotas := NewQuotas(plan.Of(1 << 30))
+	quotas := allowance.New(plan.Of(1 << 30))
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Quotas, cfg.Most.Profile = quotas, 1 })
 	who := event.TenantProfile{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}}
 	const streams = 5

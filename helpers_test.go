@@ -16,8 +16,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
@@ -37,7 +39,7 @@ var (
 type syncBuffer = testkit.Buffer
 
 // testLimits are the defaults.
-var testLimits = MemoryLimits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
+var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
 
 const markerType = "test.marker"
 
@@ -152,7 +154,7 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 	prefix := newPrefix()
 	var nodes []*testHub
 	for i := range n {
-		nodes = append(nodes, newNode(t, auth, limits, func(kept MemoryLimits, external bool) *Broker {
+		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *Broker {
 			return joinBroker(t, broker, i%len(broker.Servers), prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
 		}, configure...))
 	}
@@ -167,13 +169,13 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept MemoryLimits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
-		Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
-		Quotas: NewQuotas(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
+		Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -185,7 +187,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	var peers Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(OwnMembership)
-		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits, !own)
+		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
 			hubConfig.Rooms = broker.Rooms()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
@@ -18,10 +19,10 @@ import (
 
 // LimitsConfig is how much one may do; 0 lifts a limit.
 type LimitsConfig struct {
-	PublishRate float64 // events a second a tenant
-	ClientRate  float64 // client calls a second a profile
-	Quotas      *Quotas // where it is counted what keeping account takes; nil: nowhere
-	AdminRate   float64 // administrative calls a second, of one credential about one tenant
+	PublishRate float64          // events a second a tenant
+	ClientRate  float64          // client calls a second a profile
+	Quotas      *allowance.Pools // where it is counted what keeping account takes; nil: nowhere
+	AdminRate   float64          // administrative calls a second, of one credential about one tenant
 }
 
 // RateError says that a rate limit was met, and when to come back.
@@ -74,7 +75,7 @@ type Limits struct {
 // NewLimits makes full buckets: a burst may be one second's worth.
 func NewLimits(cfg LimitsConfig) *Limits {
 	if cfg.Quotas == nil {
-		cfg.Quotas = &Quotas{}
+		cfg.Quotas = &allowance.Pools{}
 	}
 	return &Limits{
 		publish: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/problem"
 )
@@ -21,7 +23,7 @@ type publisher struct {
 	metrics  *Metrics
 	bodies   bodyLimit
 	maxEvent int // bytes of a payload; 0 lifts the limit
-	quotas   *Quotas
+	quotas   *allowance.Pools
 
 	calls   atomic.Int64 // that are being answered
 	storing atomic.Int64 // that are with the hub
@@ -32,7 +34,7 @@ type publisher struct {
 func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
 		body, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
-		defer body.close()
+		defer body.Close()
 		trace := traceOf(r)
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
@@ -43,7 +45,7 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) 
 }
 
 // read reads a body, unless its caller is past the rate already, as far as can be told.
-func (p *publisher) read(r *http.Request, who *Caller, memory *allowance) ([]byte, error) {
+func (p *publisher) read(r *http.Request, who *Caller, memory *allowance.Call) ([]byte, error) {
 	if tenant := who.Only(); tenant != "" {
 		if err := p.limits.MayPublish(tenant); err != nil {
 			return nil, err
@@ -54,7 +56,7 @@ func (p *publisher) read(r *http.Request, who *Caller, memory *allowance) ([]byt
 
 func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
 	memory := p.quotas.Body(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
@@ -64,7 +66,7 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 	if err != nil {
 		return err
 	}
-	e, err := decodeEvent(body, at, p.maxEvent, memory.use)
+	e, err := decodeEvent(body, at, p.maxEvent, memory.Use)
 	over()
 	if err != nil {
 		return err
@@ -102,8 +104,8 @@ func (p *publisher) to(kind event.TargetKind) handler {
 
 func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	memory, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
-	defer memory.close()
-	defer answer.close()
+	defer memory.Close()
+	defer answer.Close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
@@ -113,7 +115,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 	if err != nil {
 		return err
 	}
-	events, err := decodeBatch(body, p.maxEvent, memory.use)
+	events, err := decodeBatch(body, p.maxEvent, memory.Use)
 	over()
 	if err != nil {
 		return err
@@ -138,7 +140,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 // each publishes lines, each for itself, though together where nothing speaks
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
-func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance) ([]Receipt, []error) {
+func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance.Call) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*event.Event
 	var of []int // their lines
@@ -152,7 +154,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 			errs[i] = err
 			continue
 		}
-		event, err := decodeEvent(line, nil, p.maxEvent, memory.use)
+		event, err := decodeEvent(line, nil, p.maxEvent, memory.Use)
 		over()
 		if errs[i] = err; err == nil {
 			within(trace, event)
@@ -166,7 +168,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 			ids[i] = e.ID
 		}
 		got, err := p.accept(ctx, who, events, wait, sent)
-		unsure, _ := errors.AsType[*UnconfirmedError](err)
+		unsure, _ := errors.AsType[*history.UnconfirmedError](err)
 		for i, n := range of {
 			switch {
 			case err == nil:

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/problem"
@@ -53,7 +54,7 @@ var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnr
 
 // read reads a JSON body whole. Room is made for what comes, and not for what a client
 // says that will.
-func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
+func (most bodyLimit) read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	switch kind, err := mediaType(r); {
 	case err != nil:
 		return nil, err
@@ -77,7 +78,7 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 				return body, nil
 			}
 			more := int(min(int64(max(2*cap(body), firstRoom)), end))
-			if !memory.use(bodyCopies * (more - cap(body))) {
+			if !memory.Use(allowance.BodyCopies * (more - cap(body))) {
 				return nil, problem.ErrBodies
 			}
 			body = append(make([]byte, 0, more), body...)
@@ -181,7 +182,7 @@ func turnPast(few int, ctx context.Context, tenant string, size int) (over func(
 }
 
 // object reads a small body strictly, all faults at once.
-func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *problem.Faults, name string, v strictjson.Value)) error {
+func (most bodyLimit) object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
 	body, err := most.read(r, memory)
 	if err != nil {
 		return err
@@ -191,7 +192,7 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 		return err
 	}
 	defer over()
-	faults := problem.Faults{Room: memory.use}
+	faults := problem.Faults{Room: memory.Use}
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
 		if !faults.Full() {
 			member(&faults, string(name), v)
@@ -203,7 +204,7 @@ func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *
 }
 
 // profiles reads a body that names profiles to ask about.
-func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []event.Profile, err error) {
+func (most bodyLimit) profiles(r *http.Request, memory *allowance.Call) (asked []event.Profile, err error) {
 	found := false
 	err = most.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "profiles" {

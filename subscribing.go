@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
@@ -26,7 +27,7 @@ type subscriber struct {
 	cluster  *Cluster
 	presence *Presence
 	limits   *Limits
-	quotas   *Quotas
+	quotas   *allowance.Pools
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -240,7 +241,7 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 		return err
 	}
 	memory := s.quotas.Body(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	var types **event.Filter
 	var watch *[]event.Profile
 	if err := smallCall.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
@@ -275,7 +276,7 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 		return err
 	}
 	memory := s.quotas.Body(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
 	err = smallCall.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
@@ -316,7 +317,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	}
 	if r.Method == http.MethodPost {
 		memory := s.quotas.Body(who.Holder(r))
-		defer memory.close()
+		defer memory.Close()
 		if asked, err = smallCall.profiles(r, memory); err != nil {
 			return err
 		}
@@ -325,7 +326,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	answer := s.quotas.Answer(who.Holder(r))
-	defer answer.close()
+	defer answer.Close()
 	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
 	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }
