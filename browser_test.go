@@ -88,7 +88,7 @@ func browserFolder(t *testing.T) string {
 }
 
 // serve runs the whole program on a free port.
-func serve(t *testing.T, settings ...string) (url string) {
+func startHub(t *testing.T, settings ...string) (url string) {
 	alone(t, "the program has a hub of its own")
 	ctx, stop := context.WithCancel(context.Background())
 	addr, done := make(chan net.Addr, 1), make(chan error, 1)
@@ -144,7 +144,7 @@ func becomes(t *testing.T, page context.Context, expression string) {
 func TestBrowserEventSource(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=50ms")
 	listen := func(profile string) context.Context {
 		page, _ := tab(t, ctx, url+"/healthz")
 		do(t, page, chromedp.Evaluate(`globalThis.got = []; globalThis.ready = false;
@@ -269,7 +269,7 @@ func TestBrowserCredentials(t *testing.T) {
 	token := func(sub, scope string) string {
 		return strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "scope", scope), "Bearer ")
 	}
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	evaluate := func(page context.Context, expression string, result any) {
 		do(t, page, chromedp.Evaluate(expression, result, awaited))
 	}

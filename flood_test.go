@@ -100,13 +100,13 @@ func TestRequestsThatAreResetDoNothing(t *testing.T) {
 // one that has more is refused, and with HTTP/2 nothing of it stays.
 func TestLinesOfAHead(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(serve(t), "http://")
+	at := strings.TrimPrefix(startHub(t), "http://")
 	for lines, status := range map[int]string{mostHeaders: "200", mostHeaders + 1: "431"} {
 		var headers []string
 		for i := range lines {
 			headers = append(headers, fmt.Sprint("a", i%50), "1")
 		}
-		answer, err := io.ReadAll(dialAs(t, at, request("/healthz", headers...)+request("/healthz", "Connection", "close")))
+		answer, err := io.ReadAll(dialAs(t, at, rawRequest("/healthz", headers...)+rawRequest("/healthz", "Connection", "close")))
 		is.NoErr(err)
 		is.Equal(string(answer[len("HTTP/1.1 "):len("HTTP/1.1 200")]), status)
 		is.Equal(strings.Count(string(answer), "HTTP/1.1 "), map[string]int{"200": 2, "431": 1}[status])

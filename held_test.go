@@ -23,7 +23,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 	for name, head := range map[string]string{"usual": "", "long": strings.Repeat("x", 14<<10)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			url := serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
+			url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
 			at := strings.TrimPrefix(url, "http://")
 			transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 			defer transport.CloseIdleConnections()
