@@ -982,8 +982,9 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			return
 		}
-		back, err := event.ParseProfile(caller.profile.Type + ":" + caller.profile.ID)
-		if err != nil || back != caller.profile || event.CheckTenant(caller.tenant) != nil || caller.tenant == "*" ||
+		is := caller.Holder(asking(t.Context()))
+		back, err := event.ParseProfile(is.Profile.Type + ":" + is.Profile.ID)
+		if err != nil || back != is.Profile || event.CheckTenant(is.Tenant) != nil || is.Tenant == "*" ||
 			!caller.Expires.After(time.Now()) || caller.Expires.Unix() > maxExpiry || scopes > ScopeSubscribe|ScopePublish|ScopeAdmin {
 			t.Fatalf("%+v of %q", caller, claims)
 		}

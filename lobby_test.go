@@ -345,7 +345,7 @@ func TestFilesThroughAProxy(t *testing.T) {
 	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
 	pass := func(client, path string) *http.Response {
 		// Together more than the kernel takes.
-		conn := dialAs(t, at, strings.Repeat(request(path, "X-Forwarded-For", client), pipelined))
+		conn := dialAs(t, at, strings.Repeat(rawRequest(path, "X-Forwarded-For", client), pipelined))
 		res, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
 		is.NoErr(err)
 		return res
@@ -369,7 +369,7 @@ func TestFilesThroughAProxy(t *testing.T) {
 func (s *stage) crowd(o *contracttest.Operation) {
 	const client = "203.0.113.7"
 	if s.crowded == "" {
-		s.crowded = serve(s.whole, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
+		s.crowded = startHub(s.whole, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
 		dialAs(s.whole, strings.TrimPrefix(s.crowded, "http://"), strings.Repeat(rawRequest("/openapi.yaml", "X-Forwarded-For", client), pipelined))
 	}
 	method, path, _ := o.Sample("", nil)
