@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"context"
@@ -7,32 +7,32 @@ import (
 	"net/http"
 )
 
-// door is an address where the hub is called.
-type door struct {
+// Endpoint is an address where the hub is called.
+type Endpoint struct {
 	net.Listener
 	*http.Server
 }
 
-func (d door) url() string {
+func (d Endpoint) URL() string {
 	if d.TLSConfig != nil {
 		return "https://" + d.Listener.Addr().String()
 	}
 	return "http://" + d.Listener.Addr().String()
 }
 
-func (d door) serve() error {
+func (d Endpoint) Serve() error {
 	if d.TLSConfig != nil {
 		return d.ServeTLS(d.Listener, "", "")
 	}
 	return d.Serve(d.Listener)
 }
 
-// doors are all of them.
-type doors []door
+// Endpoints are all of them.
+type Endpoints []Endpoint
 
-// shutdown takes no more connections, and waits until all requests are answered or ctx
+// Shutdown takes no more connections, and waits until all requests are answered or ctx
 // ends.
-func (all doors) shutdown(ctx context.Context) error {
+func (all Endpoints) Shutdown(ctx context.Context) error {
 	ended := make(chan error)
 	for _, d := range all {
 		go func() { ended <- d.Shutdown(ctx) }()
@@ -44,8 +44,8 @@ func (all doors) shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// close ends all connections.
-func (all doors) close() {
+// Close ends all connections.
+func (all Endpoints) Close() {
 	for _, d := range all {
 		d.Server.Close()
 	}
