@@ -230,7 +230,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	strangers.Guard(servers[0].Server) // the other door is for the trusted
 	servers[0].Listener = strangers.Listener(listener)
 	if services != nil { // browsers are asked for no certificate where services have a door of their own
-		services.Require(servers[len(servers)-1].TLSConfig, inner != nil)
+		services.Require(servers[len(servers)-1].Server.TLSConfig, inner != nil)
 	}
 	logger.Info("listening", "url", servers[0].URL())
 	if inner != nil {

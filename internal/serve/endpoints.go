@@ -9,22 +9,24 @@ import (
 
 // Endpoint is an address where the hub is called.
 type Endpoint struct {
-	net.Listener
-	*http.Server
+	Listener net.Listener
+	Server   *http.Server
 }
 
-func (d Endpoint) URL() string {
-	if d.TLSConfig != nil {
-		return "https://" + d.Listener.Addr().String()
+// URL is where the endpoint is reached, without a path.
+func (e Endpoint) URL() string {
+	if e.Server.TLSConfig != nil {
+		return "https://" + e.Listener.Addr().String()
 	}
-	return "http://" + d.Listener.Addr().String()
+	return "http://" + e.Listener.Addr().String()
 }
 
-func (d Endpoint) Serve() error {
-	if d.TLSConfig != nil {
-		return d.ServeTLS(d.Listener, "", "")
+// Serve answers until the endpoint is shut down or closed, as http.Server.Serve.
+func (e Endpoint) Serve() error {
+	if e.Server.TLSConfig != nil {
+		return e.Server.ServeTLS(e.Listener, "", "")
 	}
-	return d.Serve(d.Listener)
+	return e.Server.Serve(e.Listener)
 }
 
 // Endpoints are all of them.
@@ -34,8 +36,8 @@ type Endpoints []Endpoint
 // ends.
 func (all Endpoints) Shutdown(ctx context.Context) error {
 	ended := make(chan error)
-	for _, d := range all {
-		go func() { ended <- d.Shutdown(ctx) }()
+	for _, e := range all {
+		go func() { ended <- e.Server.Shutdown(ctx) }()
 	}
 	var errs []error
 	for range all {
@@ -46,7 +48,7 @@ func (all Endpoints) Shutdown(ctx context.Context) error {
 
 // Close ends all connections.
 func (all Endpoints) Close() {
-	for _, d := range all {
-		d.Server.Close()
+	for _, e := range all {
+		e.Server.Close()
 	}
 }
