@@ -217,7 +217,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
@@ -259,7 +259,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	defer memory.Close()
 	asked, err := request.Small.Profiles(r, memory)
 	if err == nil {
-		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
+		err = problem.OfQuestion(a.hub.tenants.KnowAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
@@ -278,7 +278,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
@@ -293,9 +293,9 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	}
 	l := a.list(r, who)
 	defer l.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
+	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
 	if err == nil {
-		err = a.hub.KnowAll(r.Context(), tenant)
+		err = a.hub.tenants.KnowAll(r.Context(), tenant)
 	}
 	if err != nil {
 		return err
@@ -310,7 +310,7 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	l := a.list(r, who)
 	defer l.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
+	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
 	if err != nil {
 		return err
 	}
@@ -345,7 +345,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 		defer over()
 	}
 	if err == nil {
-		err = a.hub.SetMembers(r.Context(), tenant, room, members)
+		err = a.hub.members.SetMembers(r.Context(), tenant, room, members)
 	}
 	if err != nil {
 		return err
@@ -365,11 +365,11 @@ func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, w
 }
 
 func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.AddMember)
+	return a.changeMember(w, r, who, a.hub.members.AddMember)
 }
 
 func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.RemoveMember)
+	return a.changeMember(w, r, who, a.hub.members.RemoveMember)
 }
 
 func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {

@@ -324,9 +324,9 @@ func TestBadCredentials(t *testing.T) {
 	is.True(len(cases) >= 60)
 	t.Logf("%d cases", len(cases))
 	for _, h := range handlers {
-		h.mu.RLock()
+		h.tenants.mu.RLock()
 		is.Equal(len(h.tenants.byName), 0) // and nothing came of any
-		h.mu.RUnlock()
+		h.tenants.mu.RUnlock()
 	}
 }
 
@@ -687,7 +687,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		is.True(strings.Contains(answer.Body.String(), "CredentialExpired"))
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		is.NoErr(hub.Engine().Close(last))
+		is.NoErr(hub.streams.Engine().Close(last))
 	})
 }
 
@@ -728,7 +728,7 @@ func TestIsolation(t *testing.T) {
 	}
 	for i := range len(tenants) * perTenant {
 		tenant := tenants[i%len(tenants)]
-		c, err := h.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
+		c, err := h.streams.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
 		is.NoErr(err)
 		ids = append(ids, c.ID.String())
 		conns[c.ID.String()] = c
@@ -802,9 +802,9 @@ func TestIsolation(t *testing.T) {
 	delivered := 0
 	for id, c := range conns {
 		is.True(!c.removed) // nobody closed another's
-		c.Stream.Close(h.Closing(CloseKicked))
+		c.Stream.Close(h.streams.Closing(CloseKicked))
 		inbox[id] = httptest.NewRecorder()
-		h.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
+		h.streams.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
 		for reader := newStreamReader(t, inbox[id].Body); ; {
 			event, err := reader.Next()
 			if err != nil {

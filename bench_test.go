@@ -26,7 +26,7 @@ func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
 	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceTenant})
 	for i := range streams {
-		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
+		if _, err := hub.streams.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func BenchmarkConnect(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
+		if _, err := hub.streams.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -200,8 +200,8 @@ func TestBrowserGaps(t *testing.T) {
 	}
 	publish := func(payload string) { h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload) }
 	cut := func() { // it is to come back at once, as who is kicked is not
-		for _, c := range h.Connections("acme", nil) {
-			h.Kick(c, CloseDrain)
+		for _, c := range h.streams.Connections("acme", nil) {
+			h.streams.Kick(c, CloseDrain)
 		}
 	}
 

@@ -30,7 +30,7 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 	h := newTestHub(t)
 	for _, name := range []string{"acme", "well"} {
 		is.NoErr(untilConfirmed(func() error {
-			return h.SetMembers(t.Context(), name, event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
+			return h.members.SetMembers(t.Context(), name, event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
 		}))
 	}
 	busy := h.tenants.find("acme")

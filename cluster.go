@@ -46,13 +46,13 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers.Cast(who.Tenant, Typing{who.Profile, conversation, started})
 		}
 		c.owed = &owed{
-			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
+			peers: peers, ended: hub.streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		if service, ok := hub.resolver.(room.Refresher); ok {
+		if service, ok := hub.members.resolver.(room.Refresher); ok {
 			service.Away(peers.Away)
 		}
-		hub.Observe(c)
+		hub.streams.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
 	}
@@ -81,7 +81,7 @@ func (x *Cluster) Connected(c *Connection) {
 
 // Disconnected implements Observer.
 func (x *Cluster) Disconnected(c *Connection) {
-	if c.drained && !x.hub.Draining() {
+	if c.drained && !x.hub.streams.Draining() {
 		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
 	} else {
 		x.presence.Disconnected(c)
@@ -184,7 +184,7 @@ func (x *Cluster) Find(ctx context.Context, text string) (*Connection, error) {
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if c := x.hub.connection(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
+	if c := x.hub.streams.connection(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
 		return c, nil
 	}
 	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
@@ -222,7 +222,7 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err err
 	}
 	x.presence.Touch(c, time.Now())
 	if x.peers == nil {
-		return x.hub.connection(c.ID) != nil, nil
+		return x.hub.streams.connection(c.ID) != nil, nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -238,14 +238,14 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 	if c.elsewhere {
 		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	return x.hub.Prolong(c, expires), nil
+	return x.hub.streams.Prolong(c, expires), nil
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
 func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	if !c.elsewhere {
-		return x.hub.Adjust(c, types, watch)
+		return x.hub.streams.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
 	if watch != nil && *watch == nil {
@@ -281,7 +281,7 @@ func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (
 	if c.elsewhere {
 		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	return x.hub.Kick(c, reason), nil
+	return x.hub.streams.Kick(c, reason), nil
 }
 
 // KickAll is Kick for many connections, together.
@@ -295,7 +295,7 @@ func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseR
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
 func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason CloseReason) error {
 	k := kick{tenant: tenant, profile: profile, reason: reason}
-	err := x.KickAll(ctx, x.hub.Connections(tenant, &profile), reason)
+	err := x.KickAll(ctx, x.hub.streams.Connections(tenant, &profile), reason)
 	if x.peers == nil {
 		return err
 	}
@@ -359,8 +359,8 @@ const kickPage = 1000
 // Refresh is members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
 func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
-	if x.peers == nil || x.hub.ownsMembership() {
-		return x.hub.Refresh(ctx, tenant, r)
+	if x.peers == nil || x.hub.members.ownsMembership() {
+		return x.hub.members.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
@@ -370,7 +370,7 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	others.Go(func() {
 		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
 	})
-	err := x.hub.Refresh(ctx, tenant, r)
+	err := x.hub.members.Refresh(ctx, tenant, r)
 	others.Wait()
 	switch {
 	case err != nil:
@@ -421,13 +421,13 @@ func cut(list []*Connection, after string, limit int) connectionPage {
 func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (connectionPage, error) {
 	size := 1
 	if of == nil {
-		size = x.hub.Open(tenant)
+		size = x.hub.tenants.Open(tenant)
 	}
 	end, err := begin(size)
 	if err != nil {
 		return connectionPage{}, err
 	}
-	all := cut(x.hub.Connections(tenant, of), after, limit)
+	all := cut(x.hub.streams.Connections(tenant, of), after, limit)
 	end()
 	if x.peers == nil {
 		return all, nil
@@ -471,7 +471,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		p := cut(x.hub.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		p := cut(x.hub.streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
 		for _, c := range p.list {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
@@ -480,10 +480,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
 		defer cancel()
-		a.Found = x.hub.Refresh(ctx, call.Tenant, call.Room) == nil
+		a.Found = x.hub.members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	c := x.hub.connection(call.ID)
+	c := x.hub.streams.connection(call.ID)
 	if c == nil {
 		return a
 	}

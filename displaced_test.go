@@ -47,7 +47,7 @@ func TestDisplacedStayAway(t *testing.T) {
 	third := h.open(t, meQuery) // and who comes nevertheless is told the usual again
 	retry, _ = third.reader.Retry()
 	is.Equal(retry, 10*time.Millisecond)
-	h.Kick(h.Connections("acme", nil)[0], CloseDrain)
+	h.streams.Kick(h.streams.Connections("acme", nil)[0], CloseDrain)
 	stays(third, CloseDrain, 10*time.Millisecond)
 }
 

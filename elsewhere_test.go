@@ -33,7 +33,7 @@ func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
 func (h *testHub) connect(t testing.TB, n int, profile func(i int) event.Profile, metadata map[string]string) {
 	t.Helper()
 	for i := range n {
-		if _, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
+		if _, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestAdjustThroughAnotherHub(t *testing.T) {
 				client := a.open(t, "tenant=acme&profile=me&types=x.y&presence=user:1")
 				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
 				is.Equal(status, http.StatusNoContent)
-				c := a.Hub.Connection(client.ConnectionID)
+				c := a.Hub.streams.Connection(client.ConnectionID)
 				acme := a.tenants.find("acme")
 				seen = append(seen, fmt.Sprint(c.filter.Patterns(), c.filter == nil, c.watchList(), c.watch == nil))
 				acme.mu.Unlock()
@@ -129,8 +129,8 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 			is.Equal(len(ids), 303)
 			status, _ := b.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 			is.Equal(status, http.StatusNoContent)
-			is.Equal(len(a.Hub.Connections("acme", nil)), 0)
-			is.Equal(len(b.Hub.Connections("acme", nil)), 0)
+			is.Equal(len(a.Hub.streams.Connections("acme", nil)), 0)
+			is.Equal(len(b.Hub.streams.Connections("acme", nil)), 0)
 		})
 	}
 }
@@ -142,7 +142,7 @@ func TestManyPeopleInSmallMessages(t *testing.T) {
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 	b.connect(t, 1, func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }, nil)
-	is.NoErr(b.KnowAll(t.Context(), "acme"))
+	is.NoErr(b.tenants.KnowAll(t.Context(), "acme"))
 	online, _ := b.Presence.Counts()
 	is.Equal(online, 3002)
 }

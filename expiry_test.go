@@ -34,22 +34,22 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-		defer hub.Engine().Close(t.Context())
+		defer hub.streams.Engine().Close(t.Context())
 		later := time.Now().Add(time.Hour)
 		var mu sync.Mutex
 		var all []*Connection
 		var ended atomic.Int32
-		hub.Observe(&prolonger{hub, func(*Connection) {
+		hub.streams.Observe(&prolonger{hub, func(*Connection) {
 			mu.Lock()
 			defer mu.Unlock()
 			if ended.Add(1) == 1 {
 				for _, c := range all {
-					hub.Prolong(c, later)
+					hub.streams.Prolong(c, later)
 				}
 			}
 		}})
 		for _, id := range []string{"a", "b", "c"} {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
+			c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -57,11 +57,11 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		is.Equal(len(hub.Connections("acme", nil)), 2) // all but the first
+		is.Equal(len(hub.streams.Connections("acme", nil)), 2) // all but the first
 		is.Equal(ended.Load(), int32(1))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		is.Equal(len(hub.Connections("acme", nil)), 0) // they end when their new time is over
+		is.Equal(len(hub.streams.Connections("acme", nil)), 0) // they end when their new time is over
 	})
 }
 
@@ -76,13 +76,13 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 			defer mu.Unlock()
 			for _, c := range all {
 				if c != l.conn {
-					w.Prolong(c, time.Now().Add(time.Hour))
+					w.streams.Prolong(c, time.Now().Add(time.Hour))
 				}
 			}
 			warn(l)
 		}
 		for _, ref := range []event.Profile{alice, bob, carol} {
-			c, err := w.Connect(w.t.Context(), Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
+			c, err := w.streams.Connect(w.t.Context(), Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -91,9 +91,9 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 		w.wait(35 * time.Second)
 		warned := 0
 		for _, c := range all {
-			c.Stream.Close(w.Closing(CloseKicked))
+			c.Stream.Close(w.streams.Closing(CloseKicked))
 			rec := httptest.NewRecorder()
-			w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+			w.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 			warned += strings.Count(rec.Body.String(), "hub.expiring")
 		}
 		is.Equal(warned, 1)

@@ -205,7 +205,7 @@ func (a *api) handler(inner bool) http.Handler {
 			return
 		}
 		w.Header()["X-Content-Type-Options"] = nosniff
-		if a.hub.Draining() || reserve.Holds(r.Context()) {
+		if a.hub.streams.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
@@ -354,7 +354,7 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
-	if a.hub.Draining() {
+	if a.hub.streams.Draining() {
 		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
 		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}

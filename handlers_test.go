@@ -92,8 +92,8 @@ func TestErrorsAreProblems(t *testing.T) {
 	is.NoErr(err)
 	res.Body.Close()
 	is.Equal(res.StatusCode, http.StatusUnsupportedMediaType)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.tenants.mu.RLock()
+	defer h.tenants.mu.RUnlock()
 	is.Equal(len(h.tenants.byName), 0) // nothing of all this made a tenant
 }
 

@@ -26,11 +26,11 @@ func bareHub(t testing.TB, events int) *Hub {
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20, Plain: true,
 		Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler),
 	})
-	h.Observe(nobody{})
+	h.streams.Observe(nobody{})
 	t.Cleanup(func() {
 		over, cancel := context.WithCancel(context.Background())
 		cancel()
-		h.Engine().Close(over)
+		h.streams.Engine().Close(over)
 	})
 	return h
 }
@@ -43,7 +43,7 @@ func (nobody) Disconnected(*Connection) {}
 
 func (h *Hub) mustConnect(t testing.TB, s Subscription) *Connection {
 	t.Helper()
-	c, err := h.Connect(t.Context(), s)
+	c, err := h.streams.Connect(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,23 +74,23 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 				h.mustConnect(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint("quiet-", i)}})
 			}
 			h.mustConnect(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
-			before := h.Engine().Owed()
+			before := h.streams.Engine().Owed()
 			for range 200 {
 				h.mustPublish("me", false)
 			}
-			grown := h.Engine().Owed() - before
+			grown := h.streams.Engine().Owed() - before
 			is.True(grown > 200*100) // the one who is a target has its events
 			if first == 0 {
 				first = grown
 			}
 			is.Equal(grown, first)
-			before = h.Engine().Owed()
+			before = h.streams.Engine().Owed()
 			h.Sweep(time.Now().Add(testLimits.TTL - time.Second))
-			head := h.find("acme").head
+			head := h.tenants.find("acme").head
 			h.tenants.byName["acme"].mu.Unlock()
-			h.Quiet("acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1000})
-			h.Flush("acme")
-			is.Equal(h.Engine().Owed(), before)
+			h.dispatcher.Quiet("acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1000})
+			h.dispatcher.Flush("acme")
+			is.Equal(h.streams.Engine().Owed(), before)
 		})
 	}
 }
@@ -116,7 +116,7 @@ func (w memoryWriter) Flush()                      {}
 func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
 	t.Helper()
 	x := &servedHere{conn: h.mustConnect(t, s)}
-	go h.Engine().Serve(memoryWriter{httptest.NewRecorder(), &x.out}, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
+	go h.streams.Engine().Serve(memoryWriter{httptest.NewRecorder(), &x.out}, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
 	x.written()
 	return x
 }
@@ -161,7 +161,7 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 		is.True(strings.Contains(got, "\nid: "+head+"\n\n"))
 		is.Equal(quiet.conn.place, busy.conn.place)
 
-		acme := h.find("acme")
+		acme := h.tenants.find("acme")
 		quiet.conn.behind = &behind{}
 		acme.mu.Unlock()
 		h.mustPublish("you", false)
@@ -179,29 +179,29 @@ func TestLastWordsTellThePlace(t *testing.T) {
 		end   func(*Hub, *Connection)
 		tells bool
 	}{
-		{"drain", func(h *Hub, _ *Connection) { h.Drain(context.Background(), 0) }, true},
-		{"kicked", func(h *Hub, c *Connection) { h.Kick(c, CloseKicked) }, true},
+		{"drain", func(h *Hub, _ *Connection) { h.streams.Drain(context.Background(), 0) }, true},
+		{"kicked", func(h *Hub, c *Connection) { h.streams.Kick(c, CloseKicked) }, true},
 		{"replaced", func(h *Hub, c *Connection) {
-			h.most.Profile = 1
-			h.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
+			h.streams.most.Profile = 1
+			h.streams.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
 		}, true},
 		{"behind", func(h *Hub, c *Connection) {
-			acme := h.find("acme")
+			acme := h.tenants.find("acme")
 			c.behind = &behind{}
 			acme.mu.Unlock()
-			h.Drain(context.Background(), 0)
+			h.streams.Drain(context.Background(), 0)
 		}, false},
 		{"notYetIn", func(h *Hub, c *Connection) {
-			acme := h.find("acme")
+			acme := h.tenants.find("acme")
 			c.joined = false
 			acme.mu.Unlock()
-			h.Drain(context.Background(), 0)
+			h.streams.Drain(context.Background(), 0)
 		}, false},
 		{"lost", func(h *Hub, c *Connection) {
-			acme := h.find("acme")
+			acme := h.tenants.find("acme")
 			after := history.Cursor{Epoch: acme.head.Epoch, Seq: acme.head.Seq + 9}
 			acme.mu.Unlock()
-			h.Lost("acme", after)
+			h.dispatcher.Lost("acme", after)
 			h.mustPublish("me", false) // it may not have what follows the gap
 		}, false},
 	} {

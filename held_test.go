@@ -89,11 +89,11 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 		}()
 		<-answer.writes
 	}
-	is.Equal(len(h.Connections(who.Tenant, &who.Profile)), 1)
+	is.Equal(len(h.streams.Connections(who.Tenant, &who.Profile)), 1)
 	is.True(quotas.Person.Of(who) >= streams*handlerBytes)
 	is.True(quotas.State.Of(who.Tenant) >= streams*handlerBytes)
 	close(answer.read)
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	for range streams {
 		<-ended
 	}
@@ -107,7 +107,7 @@ func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
 	}
 	is := is.New(t)
 	h := newTestHub(t)
-	h.Refuse()
+	h.streams.Refuse()
 	handler := h.API.Handler()
 	turnAway := func() {
 		r := httptest.NewRequest("GET", "http://localhost/v1/stream?tenant=acme&profile=user:1", nil)

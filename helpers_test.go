@@ -98,7 +98,7 @@ func (h *testHub) settled() bool {
 			var there []uuid.UUID
 			for _, other := range h.nodes {
 				if other != node {
-					for _, c := range other.Connections(tenant, nil) {
+					for _, c := range other.streams.Connections(tenant, nil) {
 						there = append(there, c.ID)
 					}
 				}
@@ -117,7 +117,7 @@ func (h *testHub) settled() bool {
 // holder is the node that has a connection, and the connection there.
 func (h *testHub) holder(id string) (*testHub, *Connection) {
 	for _, node := range h.nodes {
-		if c := node.Hub.Connection(id); c != nil {
+		if c := node.Hub.streams.Connection(id); c != nil {
 			return node, c
 		}
 	}
@@ -219,12 +219,12 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {
-		h.Drain(ctx, 0)
+		h.streams.Drain(ctx, 0)
 		h.client.CloseIdleConnections()
 		h.Server.Close()
 		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := h.Engine().Close(last); err != nil {
+		if err := h.streams.Engine().Close(last); err != nil {
 			t.Errorf("streams left: %v", err)
 		}
 		stop()

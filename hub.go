@@ -21,13 +21,13 @@ import (
 // Lock order: tenants' → (a stream's, directory.mu, expiry.mu), which are leaves.
 type Hub struct {
 	// Static after the start.
-	*tenants
-	*members
-	*streams
-	*dispatcher
-	log    history.Log
-	logger *slog.Logger
-	quotas *allowance.Pools
+	tenants    *tenants
+	members    *members
+	streams    *streams
+	dispatcher *dispatcher
+	log        history.Log
+	logger     *slog.Logger
+	quotas     *allowance.Pools
 
 	count *hubCounts // what happens; guards itself
 
@@ -64,7 +64,7 @@ func NewHub(cfg HubConfig) *Hub {
 	h.streams = &streams{
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
-		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
+		inline:  h.members.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),
 	}
 	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
@@ -75,10 +75,10 @@ func NewHub(cfg HubConfig) *Hub {
 }
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.
-func (h *Hub) Overloaded() bool { return h.overload.Overloaded() }
+func (h *Hub) Overloaded() bool { return h.streams.overload.Overloaded() }
 
 // WatchMemory looks at the memory in use until ctx ends.
-func (h *Hub) WatchMemory(ctx context.Context) { h.overload.WatchMemory(ctx) }
+func (h *Hub) WatchMemory(ctx context.Context) { h.streams.overload.WatchMemory(ctx) }
 
 // ShareWith makes the hub one of a cluster, before its first connection.
 func (h *Hub) ShareWith(s Sharing, node [4]byte) {
@@ -90,7 +90,7 @@ func (h *Hub) ShareWith(s Sharing, node [4]byte) {
 func (h *Hub) Ready() error { return h.log.Ready() }
 
 // Waits says whether Publish may wait for others: a broker, or the membership service.
-func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership() }
+func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.members.ownsMembership() }
 
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
@@ -112,7 +112,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 		e.Timestamp = now
 		entries[i].Envelope = e.Seal()
 	}
-	sizes, err := h.settle(ctx, false, events...)
+	sizes, err := h.members.settle(ctx, false, events...)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 			continue
 		}
 		members := int(e.Members)
-		if h.sharing != nil {
+		if h.tenants.sharing != nil {
 			var elsewhere int
 			elsewhere, members = h.countElsewhere(ctx, e.Event)
 			receipts[i].Connections += elsewhere
@@ -169,7 +169,7 @@ const roomsTime = 300 * time.Millisecond
 // knowRooms has the rooms known that events are for, so that what is known of them goes
 // with the events to hubs that know less. Without it those ask.
 func (h *Hub) knowRooms(ctx context.Context, events []*event.Event) {
-	if h.rooms == nil {
+	if h.tenants.rooms == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, roomsTime)
@@ -177,7 +177,7 @@ func (h *Hub) knowRooms(ctx context.Context, events []*event.Event) {
 	known := ""
 	for _, e := range events {
 		if _, ok := e.Target.Room(); ok && e.TenantID != known {
-			if t, err := h.know(ctx, e.TenantID); err == nil {
+			if t, err := h.tenants.know(ctx, e.TenantID); err == nil {
 				t.mu.Unlock()
 			}
 			known = e.TenantID
@@ -188,16 +188,16 @@ func (h *Hub) knowRooms(ctx context.Context, events []*event.Event) {
 // countElsewhere is how many of an event's connections other hubs hold, and how many
 // members its room has on all of them: -1 where that is not known.
 func (h *Hub) countElsewhere(ctx context.Context, e *event.Event) (connections, members int) {
-	if !h.sureNow() {
+	if !h.tenants.sureNow() {
 		return 0, -1
 	}
-	t, err := h.know(ctx, e.TenantID)
+	t, err := h.tenants.know(ctx, e.TenantID)
 	if err != nil {
 		return 0, -1 // it is stored, and this is only told
 	}
 	defer t.mu.Unlock()
 	room, _ := e.Target.Room()
-	connections = h.sharing.Count(e, func(p event.Profile) bool { return t.rooms.Has(room, p) })
+	connections = h.tenants.sharing.Count(e, func(p event.Profile) bool { return t.rooms.Has(room, p) })
 	return connections, t.rooms.Len(room)
 }
 
@@ -224,8 +224,8 @@ const historyBytes = 64 << 10
 
 // Stats looks at everything; for a broker's answer it may wait a second.
 func (h *Hub) Stats() HubStats {
-	c, written, log := h.count, h.engine.Stats(), h.log.Stats()
-	streams, draining := h.directory.now()
+	c, written, log := h.count, h.streams.engine.Stats(), h.log.Stats()
+	streams, draining := h.streams.directory.now()
 	dropped := map[DropReason]int64{
 		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
 	}
@@ -239,15 +239,15 @@ func (h *Hub) Stats() HubStats {
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
-		Overload: h.overload.Stats(),
+		Overload: h.streams.overload.Stats(),
 	}
 }
 
 // Sweep forgets what nobody needs any more. Called now and then.
 func (h *Hub) Sweep(now time.Time) {
 	answers := true // the log; who does not is asked again the next time, and not by each tenant
-	for _, name := range h.names() {
-		t := h.find(name)
+	for _, name := range h.tenants.names() {
+		t := h.tenants.find(name)
 		if t == nil {
 			continue
 		}
@@ -259,7 +259,7 @@ func (h *Hub) Sweep(now time.Time) {
 			oldest, err = h.log.Find(context.Background(), name, "", nil)
 			answers = err == nil
 		}
-		if t := h.find(name); t != nil {
+		if t := h.tenants.find(name); t != nil {
 			for in, r := range t.resolved {
 				// As long as history has events for the room, who resumes must get them.
 				if now.Sub(r.used) > room.ResolvedTTL && err == nil && r.at < oldest.Seq {
@@ -272,7 +272,7 @@ func (h *Hub) Sweep(now time.Time) {
 			t.settleLocked()
 			t.mu.Unlock()
 		}
-		h.forget(name)
+		h.tenants.forget(name)
 	}
 	h.log.Sweep(now)
 	stats := h.Stats()

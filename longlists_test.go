@@ -58,12 +58,12 @@ func TestLongListsTakeTurns(t *testing.T) {
 	for i := range members {
 		members[i] = event.Profile{Type: "user", ID: fmt.Sprint(i)}
 	}
-	is.NoErr(untilConfirmed(func() error { return h.SetMembers(t.Context(), "acme", room, members) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.SetMembers(t.Context(), "acme", room, members) }))
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:request.LargeRoom])
+		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:request.LargeRoom])
 	}))
 	for _, p := range members {
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
+		_, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
 		is.NoErr(err)
 	}
 	ask := func(ctx context.Context, path string) int {

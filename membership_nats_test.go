@@ -162,7 +162,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	go func() {
 		var err error
 		for err = history.ErrUnconfirmed; errors.Is(err, history.ErrUnconfirmed) && impatient.Err() == nil; {
-			err = nodes[1].Know(impatient, "acme")
+			err = nodes[1].tenants.Know(impatient, "acme")
 		}
 		left <- err
 	}()
@@ -174,7 +174,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	leave()
 	is.True(errors.Is(<-left, context.Canceled))
 	close(gate)
-	is.NoErr(nodes[1].Know(t.Context(), "acme"))
+	is.NoErr(nodes[1].tenants.Know(t.Context(), "acme"))
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 

@@ -127,7 +127,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
-		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
 		cursor, _, _ = strings.Cut(cursor, `"`)
@@ -135,7 +135,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		for i := range rooms {
 			is.Equal(call(handler, "POST", "/v1/events", toRoom(i+1)).Code, http.StatusAccepted)
 		}
-		hub.Kick(c, CloseKicked)
+		hub.streams.Kick(c, CloseKicked)
 		time.Sleep(time.Minute) // no answer holds any more
 		service.set(func() { service.gate, service.asked, service.most = make(chan struct{}), 0, 0 })
 
@@ -143,13 +143,13 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		pr, pw := io.Pipe()
 		var done sync.WaitGroup
 		done.Go(func() {
-			again, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
+			again, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			r := httptest.NewRequest("GET", "/v1/stream", nil)
-			hub.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
+			hub.streams.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
 			pw.Close()
 		})
 		reader := newStreamReader(t, pr)
@@ -167,9 +167,9 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is.Equal(service.questions(), rooms)
 		is.Equal(service.mostAtOnce(), rooms) // together
 		go io.Copy(io.Discard, pr)
-		hub.Drain(t.Context(), 0)
+		hub.streams.Drain(t.Context(), 0)
 		done.Wait()
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -194,7 +194,7 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		w := call(handler, "POST", "/v1/events", toRoom(100))
 		is.Equal(w.Code, http.StatusServiceUnavailable) // never resolved
 		is.True(strings.Contains(w.Body.String(), "MembershipUnavailable"))
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -234,7 +234,7 @@ func TestMembershipAnswersHoldAsTheySay(t *testing.T) {
 				time.Sleep(time.Nanosecond)
 				publish()
 				is.Equal(service.questions(), 2) // and not longer
-				is.NoErr(hub.Engine().Close(t.Context()))
+				is.NoErr(hub.streams.Engine().Close(t.Context()))
 			})
 		})
 	}
@@ -267,7 +267,7 @@ func TestMembershipQuestionsAreShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2) // another one for all who came later
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -336,10 +336,10 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2)
-		list, err := hub.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
+		list, err := hub.members.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
 		is.NoErr(err)
 		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 

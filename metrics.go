@@ -95,7 +95,7 @@ func (m *Metrics) look() *look {
 	l.limits["memberships"] = m.hub.members.full.Load()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {
-		l.tenants = m.hub.Busiest(m.tenants)
+		l.tenants = m.hub.tenants.Busiest(m.tenants)
 	}
 	return l
 }

@@ -123,7 +123,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 	var c *Connection
 	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {
 		var err error
-		c, err = h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
+		c, err = h.streams.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
 		is.NoErr(err)
 	})
 	rec := httptest.NewRecorder()
@@ -131,7 +131,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 		"ready": -1, "streams_open": -1, `closes_total{reason="unavailable"}`: 1, `presence_profiles{status="online"}`: -1, "deliveries_total": 1,
 	}, func() {
 		broker.Stop(0)
-		h.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+		h.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	})
 	is.True(strings.Contains(rec.Body.String(), `event: hub.closing`+"\n"+`data: {"reason":"unavailable"`))
 }

@@ -198,7 +198,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
 	me := Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
-	defer node.Kick(first, CloseKicked)
+	defer node.streams.Kick(first, CloseKicked)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
 		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
 		return v
@@ -207,7 +207,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	persist(t, writer, late)
 	me.Cursor = late.Cursor.String()
 	c := node.Hub.mustConnect(t, me)
-	defer node.Kick(c, CloseKicked)
+	defer node.streams.Kick(c, CloseKicked)
 	is.Equal(known(node.Hub, c), me.Cursor)
 }
 

@@ -106,7 +106,7 @@ func (x *profile) Due() *due.Item { return &x.due }
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
 	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke}
-	hub.Observe(p)
+	hub.streams.Observe(p)
 	return p
 }
 
@@ -371,7 +371,7 @@ func (p *Presence) tick(now time.Time) {
 	if now.Before(p.thaw) {
 		return // who seems to have left may be with another hub
 	}
-	if !p.hub.sureNow() {
+	if !p.hub.tenants.sureNow() {
 		return // whom to tell is known soon
 	}
 	for tenant, n := range p.advance(now) {
@@ -431,7 +431,7 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 		}
 		digest = event.NewEphemeral(tenant, event.TypePresenceDigest, event.ToTenant(), now, counts)
 	}
-	p.hub.Notify(tenant, notices, digest, shared)
+	p.hub.dispatcher.Notify(tenant, notices, digest, shared)
 }
 
 // Counts are how many profiles are not offline, all tenants together.
@@ -463,7 +463,7 @@ func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event
 	}
 	share := make([]bool, len(profiles))
 	if p.cfg.Audience == settings.AudienceShared {
-		share = p.hub.Share(tenant, viewer, profiles)
+		share = p.hub.members.Share(tenant, viewer, profiles)
 	}
 	for i, ref := range profiles {
 		if !share[i] && ref != viewer {

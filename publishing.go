@@ -42,7 +42,7 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *access.C
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
 		}
-		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.Drained(), who.Expires})
+		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.streams.Drained(), who.Expires})
 	}
 	return p.one(w, r, who, nil)
 }

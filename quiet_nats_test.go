@@ -38,12 +38,12 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	busy := one.mustConnect(t, Subscription{Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
 	body := `"` + strings.Repeat("x", 500) + `"`
 	for range 4 {
-		before := one.Engine().Owed()
+		before := one.streams.Engine().Owed()
 		for range each {
 			one.publish(t, "busy", "a.b", `{"kind":"profile","profiles":["you"]}`, body)
 		}
 		one.sweep(t, conns)
-		is.Equal(one.Engine().Owed(), before) // it put nothing on any stream
+		is.Equal(one.streams.Engine().Owed(), before) // it put nothing on any stream
 	}
 	moved := 0
 	resume := func(on *testHub, i int, cursor string) error {
@@ -71,13 +71,13 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	is.Equal(expiredThere, 0)
 	is.True(resume(two, 0, start["quiet-0"]) != nil) // for all it knows something has gone
 	for _, c := range append(conns, busy) {
-		one.Kick(c, CloseKicked)
+		one.streams.Kick(c, CloseKicked)
 	}
 }
 
 // known is the place that a stream's last words would tell.
 func known(h *Hub, c *Connection) string {
-	t := h.find(c.Tenant)
+	t := h.tenants.find(c.Tenant)
 	defer t.mu.Unlock()
 	return t.knownLocked(c)
 }

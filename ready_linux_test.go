@@ -231,12 +231,12 @@ func TestAHangingFollower(t *testing.T) {
 		if members, _ := answer["members"].([]any); status != http.StatusOK || len(members) != 1 {
 			refused["membership"]++
 		}
-		c, err := next.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursors[i]})
+		c, err := next.streams.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursors[i]})
 		if err != nil {
 			refused["resume"]++
 			continue
 		}
-		next.Kick(c, CloseKicked)
+		next.streams.Kick(c, CloseKicked)
 	}
 	is.Equal(refused, map[string]int{})
 	is.True(next.isReady(t))

@@ -61,14 +61,14 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 	}{
 		{"tenant", MostConnections{Tenant: 1}, func(*testHub) {}, ErrFull},
 		{"all", MostConnections{All: 1}, func(*testHub) {}, ErrFull},
-		{"draining", MostConnections{}, func(h *testHub) { h.shut() }, ErrDraining},
+		{"draining", MostConnections{}, func(h *testHub) { h.streams.shut() }, ErrDraining},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
 			here, there := h.nodes[0], h.nodes[1]
-			observer := newTold(here.observer)
-			here.Observe(observer)
+			observer := newTold(here.streams.observer)
+			here.streams.Observe(observer)
 			watcher := there.open(t, "tenant=acme&profile=they")
 			here.open(t, "tenant=acme&profile=me")
 			watcher.until(t, "presence.online") // of themselves
@@ -76,11 +76,11 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 			c.refuse(here)
 			for range 3 {
 				for _, profile := range []event.Profile{me, you} {
-					_, err := here.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile})
+					_, err := here.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile})
 					is.True(errors.Is(err, c.err)) // refused
 				}
 			}
-			here.Cluster.peers.Tell("acme", SessionChange{Session: sessionOf(here.Connections("acme", &me)[0])}) // told after all that was told before
+			here.Cluster.peers.Tell("acme", SessionChange{Session: sessionOf(here.streams.Connections("acme", &me)[0])}) // told after all that was told before
 			online := func(h *testHub) (list []Status) {
 				for _, p := range h.Presence.Of("acme", []event.Profile{me, you, they}) {
 					list = append(list, p.Status)
@@ -104,16 +104,16 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	is := is.New(t)
 	log := &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}
 	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
-	observer := newTold(h.observer)
-	h.Observe(observer)
+	observer := newTold(h.streams.observer)
+	h.streams.Observe(observer)
 	you := event.Profile{Type: "user", ID: "you"}
 	for range 3 {
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: you})
+		_, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: you})
 		is.True(errors.Is(err, history.ErrNotStored))
 	}
 	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
 	is.Equal(len(observer.came), 0)
-	is.Equal(h.find("acme"), nil) // nor is there a tenant
+	is.Equal(h.tenants.find("acme"), nil) // nor is there a tenant
 }
 
 // Of many that come at once no more are taken than may be, each is told of once, and
@@ -128,14 +128,14 @@ func TestManyComeAtOnce(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
-			observer := newTold(h.observer)
-			h.Observe(observer)
+			observer := newTold(h.streams.observer)
+			h.streams.Observe(observer)
 			me := event.Profile{Type: "user", ID: "me"}
 			var wg sync.WaitGroup
 			results := make(chan error, 64)
 			for range 64 {
 				wg.Go(func() {
-					_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: me})
+					_, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: me})
 					results <- err
 				})
 			}
@@ -151,15 +151,15 @@ func TestManyComeAtOnce(t *testing.T) {
 			}
 			is.Equal(taken, c.taken)
 			is.Equal(observer.came[me], taken)
-			open := h.Connections("acme", nil)
+			open := h.streams.Connections("acme", nil)
 			is.Equal(observer.went[me], taken-len(open))
 			is.True(c.most.Profile == 0 || len(open) == 1)
 			is.Equal(h.Presence.Of("acme", []event.Profile{me})[0].Status, Online)
 			for _, conn := range open { // nobody serves them
-				h.Kick(conn, CloseKicked)
+				h.streams.Kick(conn, CloseKicked)
 			}
 			is.Equal(observer.went[me], taken)
-			is.Equal(h.find("acme"), nil)
+			is.Equal(h.tenants.find("acme"), nil)
 		})
 	}
 }
@@ -182,16 +182,16 @@ func TestNobodyEndsWhoIsNotThereYet(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, defaultPresence)
 	for _, node := range h.nodes {
-		x := &meddler{node.observer, func(c *Connection) bool { return node.Kick(c, CloseKicked) }, make(chan bool, 2)}
-		node.Observe(x)
+		x := &meddler{node.streams.observer, func(c *Connection) bool { return node.streams.Kick(c, CloseKicked) }, make(chan bool, 2)}
+		node.streams.Observe(x)
 		c := node.open(t, "tenant=acme&profile=me")
 		is.Equal(<-x.was, false) // nothing was there to end
 		is.Equal(len(x.was), 0)
-		there := node.Connection(c.ConnectionID)
+		there := node.streams.Connection(c.ConnectionID)
 		is.True(there != nil)
-		is.Equal(node.Kick(there, CloseKicked), true)
-		is.Equal(node.Kick(there, CloseKicked), false)
-		is.True(node.Connection(c.ConnectionID) == nil)
+		is.Equal(node.streams.Kick(there, CloseKicked), true)
+		is.Equal(node.streams.Kick(there, CloseKicked), false)
+		is.True(node.streams.Connection(c.ConnectionID) == nil)
 		c.until(t, "hub.closing")
 	}
 }

@@ -161,17 +161,17 @@ func TestForgottenStays(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", r, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", r, me) }))
 	c := h.open(t, meQuery)
 	rejoin := func() (cursor string) {
 		cursor = h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "0")["cursor"].(string)
-		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", r, me) }))
-		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", r, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", r, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", r, me) }))
 		return cursor
 	}
 	rejoin()
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "complete")
-	acme := h.find("acme")
+	acme := h.tenants.find("acme")
 	acme.rooms.Ended = room.MaxPast
 	acme.mu.Unlock()
 	last := rejoin()
@@ -241,7 +241,7 @@ func TestDeepReplay(t *testing.T) {
 					h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"new"`)
 				}
 				is.Equal(string(openEnvelope(t, again.next(t)).Payload), fmt.Sprint(want[i]))
-				most = max(most, h.Engine().Owed())
+				most = max(most, h.streams.Engine().Owed())
 			}
 			t.Logf("%d of %d in %v", missed, stored, time.Since(start))
 			is.Equal(string(openEnvelope(t, again.next(t)).Payload), `"new"`)
@@ -424,7 +424,7 @@ func TestHistory(t *testing.T) {
 	none, start, gap := read("")
 	is.Equal(none, nil)
 	is.Equal(gap, false)
-	is.Equal(h.find("acme"), nil) // a read makes no tenant
+	is.Equal(h.tenants.find("acme"), nil) // a read makes no tenant
 	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["01a20b6b-b9ee-789c-bf01-260aa0b28d5c"]}}`, "0")
 	_, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?after="+start, "")
 	events, err := json.Marshal(answer["events"])
@@ -525,7 +525,7 @@ func (h *testHub) empty(t testing.TB, tenant string) {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	deadline := time.After(time.Minute)
-	for len(h.Connections(tenant, nil)) > 0 {
+	for len(h.streams.Connections(tenant, nil)) > 0 {
 		select {
 		case <-ticker.C:
 		case <-deadline:
@@ -544,9 +544,9 @@ func TestForgetFlushes(t *testing.T) {
 	e.Event.Ephemeral = true
 	e.Envelope = e.Event.Seal()
 	node, conn := h.holder(c.ConnectionID)
-	node.Deliver("acme", []*history.Entry{e})
-	node.Kick(conn, CloseKicked)
-	node.Flush("acme") // too late: the tenant is forgotten
+	node.dispatcher.Deliver("acme", []*history.Entry{e})
+	node.streams.Kick(conn, CloseKicked)
+	node.dispatcher.Flush("acme") // too late: the tenant is forgotten
 	is.Equal(c.next(t).Type, "a.b")
 	is.Equal(c.next(t).Type, "hub.closing")
 }
@@ -575,7 +575,7 @@ func TestJoinedWhileItCatchesUp(t *testing.T) {
 	comes := make(chan *testClient, 1)
 	go func() { comes <- h.back(t, first.Cursor, meQuery) }()
 	<-log.reads
-	is.NoErr(h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}))
+	is.NoErr(h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}))
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")
 	close(log.gate)
 	back := <-comes

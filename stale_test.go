@@ -24,7 +24,7 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 				nodes = newCluster(t, hubs, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}).nodes
 			}
 			h, other := nodes[0], nodes[hubs-1]
-			c := h.Hub.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)
+			c := h.Hub.streams.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)
 			other.open(t, "tenant=acme&profile=there") // so that it knows the tenant
 			found := func(found bool, err error) bool {
 				is.NoErr(err)

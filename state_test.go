@@ -155,24 +155,24 @@ func TestConnectionsAreCounted(t *testing.T) {
 					}
 					s.Metadata[text(random, shape.name)] = text(random, shape.name)
 				}
-				_, err := hub.Connect(t.Context(), s)
+				_, err := hub.streams.Connect(t.Context(), s)
 				is.NoErr(err)
 			}
 			// Nobody writes these: hub.ready is owed, which is counted as such.
-			weighs(t, before, quotas.State.Total()+hub.Engine().Stats().Owed)
-			t.Logf("%d bytes each", (liveHeap()-before-hub.Engine().Stats().Owed)/int64(shape.connections))
+			weighs(t, before, quotas.State.Total()+hub.streams.Engine().Stats().Owed)
+			t.Logf("%d bytes each", (liveHeap()-before-hub.streams.Engine().Stats().Owed)/int64(shape.connections))
 			is.True(quotas.Person.Total() <= quotas.State.Total()*11/10)
-			for _, c := range hub.Connections("acme", nil) {
-				is.True(hub.Kick(c, CloseKicked))
+			for _, c := range hub.streams.Connections("acme", nil) {
+				is.True(hub.streams.Kick(c, CloseKicked))
 			}
 			presence.tick(time.Now())
 			is.Equal(quotas.Person.Total(), int64(0))
-			is.Equal(hub.find("acme"), nil)
+			is.Equal(hub.tenants.find("acme"), nil)
 			weighs(t, before, quotas.State.Total()) // who has left
 			presence.tick(time.Now().Add(seenTTL))
 			is.Equal(quotas.State.Total(), int64(0))
 			is.Equal(quotas.Seen.Total(), int64(0))
-			is.NoErr(hub.Engine().Close(context.Background()))
+			is.NoErr(hub.streams.Engine().Close(context.Background()))
 		})
 	}
 }

@@ -48,31 +48,31 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 	request.AbortIfReset(r)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.TurnAway(tenant, access.ErrDescriptors)
+		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
 	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
-		err = s.hub.TurnAway(tenant, none)
+		err = s.hub.streams.TurnAway(tenant, none)
 	} else {
 		defer over()
 		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		c, err = s.hub.Connect(r.Context(), sub)
+		c, err = s.hub.streams.Connect(r.Context(), sub)
 	}
 	if errors.Is(err, context.Canceled) {
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
 	if err != nil {
-		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
+		s.turnAway(w, r, Turned(err), s.hub.streams.Away(tenant, err))
 		return nil
 	}
 	defer lobby.Away(r)() // it is counted as a stream
 	sse.Header(w.Header())
-	s.hub.Engine().Serve(w, r, c.Stream)
+	s.hub.streams.Engine().Serve(w, r, c.Stream)
 	return nil
 }
 
 // hold has a handler that stays with its stream counted for a person, until over is
 // called: it stays longer than the connection is known, where the client does not read.
 func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
-	if s.hub.Engine().Takes(r) {
+	if s.hub.streams.Engine().Takes(r) {
 		return func() {}, nil
 	}
 	n := handlerBytes + request.HeadBytes(r)
@@ -116,9 +116,9 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseR
 	if r.Method == http.MethodHead {
 		return
 	}
-	last := s.hub.Engine().NewStream(func(error) {})
-	last.Close(s.hub.ClosingFor(why, after))
-	s.hub.Engine().Serve(w, r, last)
+	last := s.hub.streams.Engine().NewStream(func(error) {})
+	last.Close(s.hub.streams.ClosingFor(why, after))
+	s.hub.streams.Engine().Serve(w, r, last)
 }
 
 func subscription(query url.Values) (s Subscription, err error) {
@@ -199,7 +199,7 @@ func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Pro
 // one of the client's address. It counts before another hub is asked.
 func (s *subscriber) own(r *http.Request, who *access.Caller) (*Connection, error) {
 	id := r.PathValue("id")
-	c := s.hub.Connection(id)
+	c := s.hub.streams.Connection(id)
 	holder := who.Holder(r)
 	if c != nil && !who.Proven() {
 		holder = event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
@@ -324,7 +324,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 			return err
 		}
 	}
-	if err := problem.OfQuestion(s.hub.KnowAll(r.Context(), tenant)); err != nil {
+	if err := problem.OfQuestion(s.hub.tenants.KnowAll(r.Context(), tenant)); err != nil {
 		return err
 	}
 	answer := s.quotas.Answer(who.Holder(r))

@@ -32,7 +32,7 @@ func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
-		defer hub.Engine().Close(ctx)
+		defer hub.streams.Engine().Close(ctx)
 		test(presenceWorld{hub, p, t}, x, is.New(t))
 	})
 }
@@ -49,7 +49,7 @@ func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
 		w.wait(1500 * time.Millisecond)
 		died := time.Now()
 		w.wait(8 * time.Second)
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, CloseKicked)
 		w.wait(2 * time.Second)
 		there.Gone = true
 		x.Changed("acme", []SessionChange{there}, false, died)
@@ -57,7 +57,7 @@ func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
 		is.Equal(w.status(alice), Online) // within the grace
 		again := w.connect(alice)
 		w.wait(10 * time.Second)
-		w.Kick(again, CloseKicked)
+		w.streams.Kick(again, CloseKicked)
 		w.wait(4 * time.Second)
 		is.Equal(w.status(alice), Online)
 		w.wait(2 * time.Second)
@@ -77,7 +77,7 @@ func TestBackAndGoneAgain(t *testing.T) {
 		x.Changed("acme", []SessionChange{there}, false, time.Time{})
 		there.Gone = true
 		x.Changed("acme", []SessionChange{there}, false, time.Time{})
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, CloseKicked)
 		w.wait(4900 * time.Millisecond)
 		is.Equal(w.status(alice), Online)
 		w.wait(1100 * time.Millisecond)
@@ -213,15 +213,15 @@ func (p *heldPeers) Tell(string, SessionChange) {
 func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
 	is := is.New(t)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-	defer hub.Engine().Close(context.Background())
+	defer hub.streams.Engine().Close(context.Background())
 	p := &heldPeers{}
 	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), p, 0)
-	c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: alice})
+	c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: alice})
 	is.NoErr(err)
 	found, err := p.x.Touch(t.Context(), c)
 	is.NoErr(err)
 	is.True(found)
-	hub.Kick(c, CloseKicked)
+	hub.streams.Kick(c, CloseKicked)
 	is.Equal(p.told, 3)
 	is.Equal(p.loose, 0)
 }

@@ -85,7 +85,7 @@ func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
-		defer hub.Engine().Close(ctx)
+		defer hub.streams.Engine().Close(ctx)
 		w := typing{presenceWorld{hub, p, t}, cluster, resolver, nil}
 		w.seer = w.connect(bob)
 		test(w, is.New(t))

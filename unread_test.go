@@ -71,13 +71,13 @@ func TestALongAnswerIsNeverThereAsAWhole(t *testing.T) {
 	for i := range 1000 {
 		p := event.Profile{Type: "user", ID: fmt.Sprintf("%04d%s", i, strings.Repeat("n", 200))}
 		members = append(members, p)
-		c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
+		c, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer h.Kick(c, CloseKicked)
+		defer h.streams.Kick(c, CloseKicked)
 	}
-	if err := h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, members); err != nil {
+	if err := h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, members); err != nil {
 		t.Fatal(err)
 	}
 	for target, name := range map[string]string{
