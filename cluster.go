@@ -81,7 +81,7 @@ func (x *Cluster) Connected(c *Connection) {
 
 // Disconnected implements Observer.
 func (x *Cluster) Disconnected(c *Connection) {
-	if c.drained && !x.hub.streams.Draining() {
+	if c.SentAway() && !x.hub.streams.Draining() {
 		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
 	} else {
 		x.presence.Disconnected(c)
@@ -92,7 +92,7 @@ func (x *Cluster) Disconnected(c *Connection) {
 		delete(x.own, c.Tenant)
 	}
 	s := sessionOf(c)
-	if c.drained {
+	if c.SentAway() {
 		s.Drained = true
 		x.peers.Tell(c.Tenant, SessionChange{Session: s})
 	}
@@ -151,7 +151,7 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		c, came := x.elsewhere.change(tenant, s)
 		switch {
 		case c == nil:
-		case s.Gone && c.drained:
+		case s.Gone && c.SentAway():
 			x.presence.Left(c, time.Now().Add(x.back))
 		case s.Gone && at.IsZero():
 			x.presence.Left(c, time.Now())
@@ -184,7 +184,7 @@ func (x *Cluster) Find(ctx context.Context, text string) (*Connection, error) {
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if c := x.hub.streams.connection(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
+	if c := x.hub.streams.ByID(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
 		return c, nil
 	}
 	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
@@ -204,7 +204,7 @@ func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, err
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	x.hub.count.unanswered.Add(1)
+	x.hub.count.Unanswered(1)
 	return Answer{}, errors.Join(ErrSilent, err)
 }
 
@@ -217,12 +217,12 @@ func holderOf(id uuid.UUID) (node [4]byte) {
 // Touch says that a connection is active now. It says whether the connection was there
 // still, as all that follow do; ErrSilent: its hub does not answer.
 func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err error) {
-	if c.elsewhere {
+	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallTouch})
 	}
 	x.presence.Touch(c, time.Now())
 	if x.peers == nil {
-		return x.hub.streams.connection(c.ID) != nil, nil
+		return x.hub.streams.ByID(c.ID) != nil, nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -235,7 +235,7 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err err
 
 // Prolong has a connection end at another time; at zero not by itself.
 func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time) (found bool, err error) {
-	if c.elsewhere {
+	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
 	return x.hub.streams.Prolong(c, expires), nil
@@ -244,7 +244,7 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
 func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
-	if !c.elsewhere {
+	if !c.Remote() {
 		return x.hub.streams.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
@@ -278,7 +278,7 @@ func (x *Cluster) askOf(ctx context.Context, c *Connection, call Call) (found bo
 
 // Kick closes a connection: it is gone when Kick returns.
 func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (found bool, err error) {
-	if c.elsewhere {
+	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
 	return x.hub.streams.Kick(c, reason), nil
@@ -376,7 +376,7 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		x.hub.count.unanswered.Add(int64(len(silent)))
+		x.hub.count.Unanswered(len(silent))
 		return ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there
@@ -483,7 +483,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 		a.Found = x.hub.members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	c := x.hub.streams.connection(call.ID)
+	c := x.hub.streams.ByID(call.ID)
 	if c == nil {
 		return a
 	}
@@ -517,7 +517,5 @@ func descriptionOf(c *Connection) Described {
 }
 
 func (d Described) connection() *Connection {
-	c := &Connection{ID: d.ID, Tenant: d.Tenant, Profile: d.Profile, ConnectedAt: d.ConnectedAt, Metadata: d.Metadata, elsewhere: true}
-	c.lastActivity.Store(d.ActiveAt.UnixNano())
-	return c
+	return NewRemote(d.ID, d.Tenant, d.Profile, d.ConnectedAt, d.ActiveAt, d.Metadata)
 }

@@ -99,6 +99,23 @@ func (c *Connection) who() event.TenantProfile {
 	return event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
 }
 
+// NewRemote makes a connection that another hub holds: there is no stream.
+func NewRemote(id uuid.UUID, tenant string, p event.Profile, connectedAt, activeAt time.Time, metadata map[string]string) *Connection {
+	c := &Connection{ID: id, Tenant: tenant, Profile: p, ConnectedAt: connectedAt, Metadata: metadata, elsewhere: true}
+	c.lastActivity.Store(activeAt.UnixNano())
+	return c
+}
+
+// Remote says that another hub holds it.
+func (c *Connection) Remote() bool { return c.elsewhere }
+
+// SentAway says that it was closed by a drain, or is about to be: its client comes back to
+// another hub, and nobody is told that it left.
+func (c *Connection) SentAway() bool { return c.drained }
+
+// SetSentAway is for one that another hub holds.
+func (c *Connection) SetSentAway(is bool) { c.drained = is }
+
 // LastActivity is when the connection was last active.
 func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.lastActivity.Load()) }
 
@@ -130,7 +147,7 @@ type behind struct {
 	held  []held
 	bytes int
 	shed  *engine.Frame // in place of what was too much
-	count *hubCounts
+	count *Counts
 
 	forgot uint64 // stays that ended up to this place may be lacking, and the client knows
 }

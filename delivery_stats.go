@@ -44,8 +44,8 @@ func wireReceipt(r Receipt) receipt {
 	return wire
 }
 
-// hubCounts is what a hub counts as it happens.
-type hubCounts struct {
+// Counts is what a hub counts as it happens.
+type Counts struct {
 	connects    count.Words[Resume]
 	closes      count.Words[CloseReason]
 	refused     count.Words[CloseReason]
@@ -58,8 +58,8 @@ type hubCounts struct {
 	replayed    *count.Sizes
 }
 
-func newHubCounts() *hubCounts {
-	return &hubCounts{
+func newCounts() *Counts {
+	return &Counts{
 		connects: count.NewWords(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseReplaced, CloseUnavailable),
@@ -99,4 +99,41 @@ type HubStats struct {
 	Engine      engine.Stats
 	Log         history.Stats
 	Overload    overload.Stats
+}
+
+// Accepted counts an event that was published.
+func (c *Counts) Accepted(kind event.TargetKind) { c.accepted.Add(kind, 1) }
+
+// Duplicate counts an event that had been published before.
+func (c *Counts) Duplicate() { c.duplicates.Add(1) }
+
+// Unconfirmed counts events of which it is not known whether they are stored.
+func (c *Counts) Unconfirmed(events int) { c.unconfirmed.Add(int64(events)) }
+
+// Unanswered counts questions that other hubs did not answer.
+func (c *Counts) Unanswered(hubs int) { c.unanswered.Add(int64(hubs)) }
+
+// Refused counts a stream that was turned away.
+func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
+
+// Stats looks at everything; for a broker's answer it may wait a second. Ready says only that
+// the hub does not drain.
+func (x *streams) Stats() HubStats {
+	c, written, log := x.count, x.engine.Stats(), x.log.Stats()
+	open, draining := x.directory.now()
+	dropped := map[DropReason]int64{
+		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
+	}
+	for why, n := range written.Dropped {
+		dropped[DropReason(engine.Drop(why).String())] = n
+	}
+	gaps := c.gaps.Now()
+	gaps[GapSlow] += written.Shed
+	return HubStats{
+		Streams: open, Ready: !draining,
+		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
+		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
+		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
+		Overload: x.overload.Stats(),
+	}
 }

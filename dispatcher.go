@@ -18,7 +18,7 @@ type dispatcher struct {
 	tenants *tenants
 	members *members
 	streams *streams
-	count   *hubCounts
+	count   *Counts
 	logger  *slog.Logger
 }
 

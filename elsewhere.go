@@ -82,13 +82,13 @@ func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came 
 		x.quotas.State.Give(tenant, awayBytes+c.Profile.Bytes())
 		return c, false
 	case c == nil:
-		c = &Connection{ID: s.ID, Tenant: tenant, Profile: s.Profile, ConnectedAt: s.ConnectedAt, elsewhere: true}
+		c = NewRemote(s.ID, tenant, s.Profile, s.ConnectedAt, s.ActiveAt, nil)
 		t.byID[s.ID] = c
 		x.quotas.State.Force(tenant, awayBytes+s.Profile.Bytes()) // it is there
 		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
 		came = true
 	}
-	c.drained = s.Drained
+	c.SetSentAway(s.Drained)
 	c.active(s.ActiveAt)
 	return c, came
 }
@@ -102,15 +102,14 @@ func (x *elsewhere) count(e *event.Event, belongs func(event.Profile) bool) (n i
 	if t == nil || len(t.byID) == 0 {
 		return 0
 	}
-	p := parcel{}
-	p.exclude(&e.Target)
+	excluded := event.ExcludedBy(&e.Target)
 	add := func(list []*Connection) {
-		if p.notProfiles == nil && p.notConns == nil {
+		if excluded.Nobody() {
 			n += len(list)
 			return
 		}
 		for _, c := range list {
-			if !p.excludes(c) {
+			if !excluded.Has(c.Profile, c.ID) {
 				n++
 			}
 		}
@@ -125,7 +124,7 @@ func (x *elsewhere) count(e *event.Event, belongs func(event.Profile) bool) (n i
 			add([]*Connection{t.byID[id]})
 		}
 	case event.KindTenant:
-		if p.notProfiles == nil && p.notConns == nil {
+		if excluded.Nobody() {
 			return len(t.byID)
 		}
 		for _, list := range t.profiles {

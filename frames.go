@@ -84,7 +84,7 @@ func expiringFrame(at time.Time) *engine.Frame {
 }
 
 // gapFrame says that something was missed for good, and where things go on.
-func gapFrame(count *hubCounts, why error, from history.Cursor) *engine.Frame {
+func gapFrame(count *Counts, why error, from history.Cursor) *engine.Frame {
 	reason := GapExpired
 	switch {
 	case errors.Is(why, history.ErrUnknownCursor):

@@ -182,7 +182,7 @@ func TestLastWordsTellThePlace(t *testing.T) {
 		{"drain", func(h *Hub, _ *Connection) { h.streams.Drain(context.Background(), 0) }, true},
 		{"kicked", func(h *Hub, c *Connection) { h.streams.Kick(c, CloseKicked) }, true},
 		{"replaced", func(h *Hub, c *Connection) {
-			h.streams.most.Profile = 1
+			h.streams.directory.most.Profile = 1
 			h.streams.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
 		}, true},
 		{"behind", func(h *Hub, c *Connection) {

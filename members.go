@@ -48,6 +48,9 @@ func newMembers(tenants *tenants, shared room.Shared, resolver room.Resolver, li
 	return m
 }
 
+// Full is how many changes were refused since a tenant had as many memberships as it may.
+func (m *members) Full() int64 { return m.full.Load() }
+
 func (m *members) ownsMembership() bool {
 	_, own := m.resolver.(room.Own)
 	return own

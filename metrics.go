@@ -92,7 +92,7 @@ func (m *Metrics) look() *look {
 	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
-	l.limits["memberships"] = m.hub.members.full.Load()
+	l.limits["memberships"] = m.hub.members.Full()
 	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {
 		l.tenants = m.hub.tenants.Busiest(m.tenants)

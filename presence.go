@@ -172,10 +172,10 @@ func (p *Presence) Forget(tenant string) {
 	}
 	now := time.Now()
 	for _, who := range r.profiles.All() {
-		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.elsewhere }) {
+		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.Remote() }) {
 			continue
 		}
-		who.conns = slices.DeleteFunc(who.conns, func(c *Connection) bool { return c.elsewhere })
+		who.conns = slices.DeleteFunc(who.conns, func(c *Connection) bool { return c.Remote() })
 		if len(who.conns) == 0 {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}
@@ -186,7 +186,7 @@ func (p *Presence) Forget(tenant string) {
 
 // Disconnected is the hub's word that c has closed; who was drained will be back.
 func (p *Presence) Disconnected(c *Connection) {
-	if !c.drained {
+	if !c.SentAway() {
 		p.Left(c, time.Now())
 	}
 }

@@ -61,7 +61,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 	}{
 		{"tenant", MostConnections{Tenant: 1}, func(*testHub) {}, ErrFull},
 		{"all", MostConnections{All: 1}, func(*testHub) {}, ErrFull},
-		{"draining", MostConnections{}, func(h *testHub) { h.streams.shut() }, ErrDraining},
+		{"draining", MostConnections{}, func(h *testHub) { h.streams.directory.shut() }, ErrDraining},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)

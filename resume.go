@@ -27,7 +27,7 @@ type replay struct {
 	reader  func() *history.Reader      // who the connection is now; the tenant is locked
 	sure    func(context.Context) error // that this is what all hubs know
 
-	count *hubCounts
+	count *Counts
 	of    history.Epoch // of the history that is read
 
 	patience time.Duration // how long an answer about rooms is waited for; 0 once one did not come

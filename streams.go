@@ -34,7 +34,7 @@ type Observer interface {
 // streams are a hub's open ones: each comes in through Connect, and ends once.
 type streams struct {
 	// Static after the start.
-	frames
+	words    frames
 	tenants  *tenants
 	members  *members
 	engine   *engine.Engine
@@ -46,12 +46,12 @@ type streams struct {
 	logger   *slog.Logger
 
 	// These guard themselves.
-	directory
+	directory directory
 	overload  *overload.Guard
 	away      *overload.Returns
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
-	count     *hubCounts
+	count     *Counts
 	turnedOff rate.Sometimes
 	crowded   sync.Once
 	cuts      count.Words[CloseReason] // that no log line has told of
@@ -82,7 +82,7 @@ func (x *streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 	}
 	cfg.Relieved = x.relieved
 	x.shed = shedFrame()
-	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.Closing(CloseSlow) }
+	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.words.Closing(CloseSlow) }
 	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
 	x.engine = engine.NewEngine(cfg)
 	x.overload = overload.New(use, kept, x.engine.Relieve, x.logger)
@@ -102,6 +102,37 @@ func (x *streams) relieved(r engine.Relief) {
 
 // Observe names who is told of connections.
 func (x *streams) Observe(o Observer) { x.observer = o }
+
+// Connection finds an open connection of this hub, whichever tenant's; nil when there is
+// none, or the text is no id.
+func (x *streams) Connection(id string) *Connection { return x.directory.Connection(id) }
+
+// ByID is Connection of an id that was read.
+func (x *streams) ByID(id uuid.UUID) *Connection { return x.directory.connection(id) }
+
+// Draining says that no new stream is taken.
+func (x *streams) Draining() bool { return x.directory.Draining() }
+
+// Closing is a stream's last words.
+func (x *streams) Closing(reason CloseReason) *engine.Frame { return x.words.Closing(reason) }
+
+// ClosingFor is Closing for a client that is to stay away for some time.
+func (x *streams) ClosingFor(reason CloseReason, after time.Duration) *engine.Frame {
+	return x.words.ClosingFor(reason, after)
+}
+
+// Overloaded says that hardly any memory is left, and nothing more is taken.
+func (x *streams) Overloaded() bool { return x.overload.Overloaded() }
+
+// WatchMemory looks at the memory in use until ctx ends.
+func (x *streams) WatchMemory(ctx context.Context) { x.overload.WatchMemory(ctx) }
+
+// ShareWith makes the hub one of a cluster, in which its connections' ids have a mark of
+// its own, before its first connection.
+func (x *streams) ShareWith(node [4]byte) {
+	x.node = node
+	x.openAtOnce(512) // each may wait for the broker
+}
 
 // Engine writes the streams of this hub.
 func (x *streams) Engine() *engine.Engine { return x.engine }
@@ -169,7 +200,7 @@ func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, err
 // TurnAway counts a stream that is not taken, and returns err.
 func (x *streams) TurnAway(tenant string, err error) error {
 	why := Turned(err)
-	x.count.refused.Add(why, 1)
+	x.count.Refused(why)
 	if why == CloseDrain {
 		return err
 	}
@@ -212,10 +243,10 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	t, replaced := x.register(t, c, s.Watch, from, missed)
 	if replaced != nil {
 		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		if x.most.Profile > 1 { // one is one device at a time, which is meant
+		if x.directory.most.Profile > 1 { // one is one device at a time, which is meant
 			x.crowded.Do(func() {
 				x.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
-					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.most.Profile, "tenant", c.Tenant)
+					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.directory.most.Profile, "tenant", c.Tenant)
 			})
 		}
 		x.observer.Disconnected(replaced)
@@ -273,7 +304,7 @@ func (x *streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata), watch); err != nil {
 		return nil, err
 	}
-	if err := x.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+	if err := x.directory.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
 		t.dropLocked(c)
 		return nil, err
 	}
@@ -283,7 +314,7 @@ func (x *streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 
 // replaces says whether one more connection of p takes the place of its oldest.
 func (x *streams) replaces(p *member) bool {
-	return x.most.Profile > 0 && len(p.Conns()) >= x.most.Profile
+	return x.directory.most.Profile > 0 && len(p.Conns()) >= x.directory.most.Profile
 }
 
 // register adds c, which was admitted, to its tenant, to be live after a place, or
@@ -322,7 +353,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	x.count.connects.Add(resume, 1)
 	c.place = from.Seq
 	var d engine.Batch
-	d.Send(c.Stream, x.ready(c, resume, from))
+	d.Send(c.Stream, x.words.ready(c, resume, from))
 	if missed != nil {
 		d.Send(c.Stream, gapFrame(x.count, missed, from))
 	}
@@ -342,12 +373,12 @@ func (x *streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 	x.count.closes.Add(reason, 1)
 	t.removeLocked(c)
 	x.expiry.set(c, time.Time{})
-	x.drop(c)
+	x.directory.drop(c)
 }
 
 // closeLocked ends c's stream, with the place that its client may go on from.
 func (x *streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
-	c.Stream.Close(x.closing(reason, 0, t.knownLocked(c)))
+	c.Stream.Close(x.words.closing(reason, 0, t.knownLocked(c)))
 }
 
 // Prolong has a connection end at another time; at zero not by itself. It says whether
@@ -534,7 +565,7 @@ func (x *streams) Drained() <-chan struct{} { return x.drained }
 
 // Refuse has no new stream taken, and requests that have no end of their own end.
 func (x *streams) Refuse() {
-	x.shut()
+	x.directory.shut()
 	x.endOnce.Do(func() {
 		x.expiry.stop()
 		close(x.drained)
@@ -546,7 +577,7 @@ func (x *streams) Refuse() {
 // Who is sent away is not announced as offline: they will be back.
 func (x *streams) Drain(ctx context.Context, over time.Duration) {
 	defer x.Refuse()
-	open := x.shut()
+	open := x.directory.shut()
 	start := time.Now()
 	for i, c := range open {
 		due := over * time.Duration(i) / time.Duration(len(open))

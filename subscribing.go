@@ -105,7 +105,7 @@ func cursorOf(header http.Header, query url.Values) string {
 
 // later has a client come back whose token may be good then.
 func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
-	s.hub.count.refused.Add(ClosePending, 1)
+	s.hub.count.Refused(ClosePending)
 	s.turnAway(w, r, ClosePending, after)
 }
 

@@ -161,6 +161,12 @@ func (x *tenants) knowing(ctx context.Context, name string, all bool) (err error
 	return err
 }
 
+// Shared says whether other hubs have a part in tenants.
+func (x *tenants) Shared() bool { return x.sharing != nil }
+
+// ShareWith has other hubs have a part in tenants, before the first one is made.
+func (x *tenants) ShareWith(s Sharing) { x.sharing = s }
+
 func (x *tenants) inCluster() bool { return x.sharing != nil || x.rooms != nil }
 
 // enter returns the tenant locked, made where there is none, and made enough.
@@ -422,3 +428,74 @@ func (x *tenants) Busiest(n int) []TenantStats {
 }
 
 var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})
+
+// roomsTime is how long an event waits until this hub knows of its tenant's rooms.
+const roomsTime = 300 * time.Millisecond
+
+// ensureRooms has the rooms known that events are for, so that what is known of them goes
+// with the events to hubs that know less. Without it those ask.
+func (x *tenants) ensureRooms(ctx context.Context, events []*event.Event) {
+	if x.rooms == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, roomsTime)
+	defer cancel()
+	known := ""
+	for _, e := range events {
+		if _, ok := e.Target.Room(); ok && e.TenantID != known {
+			if t, err := x.know(ctx, e.TenantID); err == nil {
+				t.mu.Unlock()
+			}
+			known = e.TenantID
+		}
+	}
+}
+
+// countRemote is how many of an event's connections other hubs hold, and how many
+// members its room has on all of them: -1 where that is not known.
+func (x *tenants) countRemote(ctx context.Context, e *event.Event) (connections, members int) {
+	if !x.sureNow() {
+		return 0, -1
+	}
+	t, err := x.know(ctx, e.TenantID)
+	if err != nil {
+		return 0, -1 // it is stored, and this is only told
+	}
+	defer t.mu.Unlock()
+	room, _ := e.Target.Room()
+	connections = x.sharing.Count(e, func(p event.Profile) bool { return t.rooms.Has(room, p) })
+	return connections, t.rooms.Len(room)
+}
+
+// Prune forgets what nobody needs of who belonged where, and the tenants that nobody needs.
+// oldest is the place that a tenant's history reaches back to; where it fails nothing of
+// that tenant is forgotten.
+func (x *tenants) Prune(now time.Time, oldest func(tenant string) (uint64, error)) {
+	for _, name := range x.names() {
+		t := x.find(name)
+		if t == nil {
+			continue
+		}
+		remembers := t.rooms.Remembers() || len(t.resolved) > 0
+		t.mu.Unlock()
+		var place uint64
+		err := errors.ErrUnsupported
+		if remembers {
+			place, err = oldest(name)
+		}
+		if t := x.find(name); t != nil {
+			for in, r := range t.resolved {
+				// As long as history has events for the room, who resumes must get them.
+				if now.Sub(r.used) > room.ResolvedTTL && err == nil && r.at < place {
+					t.unresolveLocked(in)
+				}
+			}
+			if err == nil {
+				t.rooms.Prune(place)
+			}
+			t.settleLocked()
+			t.mu.Unlock()
+		}
+		x.forget(name)
+	}
+}
