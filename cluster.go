@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/room"
@@ -33,13 +34,13 @@ type Cluster struct {
 	// The others are told of what is here under the lock under which it changes, so that
 	// what they were told last is so. The broker is not waited for.
 	mu  sync.Mutex
-	own map[string]map[*Connection]Session // guarded by mu: what the others were told of, by tenant
+	own map[string]map[*delivery.Connection]Session // guarded by mu: what the others were told of, by tenant
 }
 
 // NewCluster joins a hub and its presence to others; nil peers leave it alone. back
 // is how long a client that was sent away may take to be back.
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
-	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
+	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*delivery.Connection]Session{}}
 	if peers != nil {
 		presence.frozen = func() bool { return !peers.Hears() }
 		presence.typists.cast = func(who event.TenantProfile, conversation string, started bool) {
@@ -49,7 +50,7 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers: peers, ended: hub.streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		if service, ok := hub.members.resolver.(room.Refresher); ok {
+		if service, ok := hub.members.Resolver.(room.Refresher); ok {
 			service.Away(peers.Away)
 		}
 		hub.streams.Observe(c)
@@ -62,16 +63,16 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 // Alone says that no other hub is known, to which clients could go.
 func (x *Cluster) Alone() bool { return x.peers == nil || len(x.peers.Others()) == 0 }
 
-func sessionOf(c *Connection) Session {
+func sessionOf(c *delivery.Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
 }
 
 // Connected implements Observer.
-func (x *Cluster) Connected(c *Connection) {
+func (x *Cluster) Connected(c *delivery.Connection) {
 	s := sessionOf(c)
 	x.mu.Lock()
 	if x.own[c.Tenant] == nil {
-		x.own[c.Tenant] = map[*Connection]Session{}
+		x.own[c.Tenant] = map[*delivery.Connection]Session{}
 	}
 	x.own[c.Tenant][c] = s
 	x.peers.Tell(c.Tenant, SessionChange{Session: s})
@@ -80,7 +81,7 @@ func (x *Cluster) Connected(c *Connection) {
 }
 
 // Disconnected implements Observer.
-func (x *Cluster) Disconnected(c *Connection) {
+func (x *Cluster) Disconnected(c *delivery.Connection) {
 	if c.SentAway() && !x.hub.streams.Draining() {
 		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
 	} else {
@@ -179,8 +180,8 @@ func (x *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, 
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
 // there is none. ErrSilent: the hub that holds it does not answer.
-func (x *Cluster) Find(ctx context.Context, text string) (*Connection, error) {
-	id, err := parseConnectionID(text)
+func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, error) {
+	id, err := delivery.ParseID(text)
 	if err != nil {
 		return nil, nil // no connection has it
 	}
@@ -205,7 +206,7 @@ func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, err
 		return Answer{}, nil
 	}
 	x.hub.count.Unanswered(1)
-	return Answer{}, errors.Join(ErrSilent, err)
+	return Answer{}, errors.Join(delivery.ErrSilent, err)
 }
 
 // holderOf is the mark of the hub that made a connection's id.
@@ -216,7 +217,7 @@ func holderOf(id uuid.UUID) (node [4]byte) {
 
 // Touch says that a connection is active now. It says whether the connection was there
 // still, as all that follow do; ErrSilent: its hub does not answer.
-func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err error) {
+func (x *Cluster) Touch(ctx context.Context, c *delivery.Connection) (found bool, err error) {
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallTouch})
 	}
@@ -234,7 +235,7 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err err
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
-func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time) (found bool, err error) {
+func (x *Cluster) Prolong(ctx context.Context, c *delivery.Connection, expires time.Time) (found bool, err error) {
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
@@ -243,7 +244,7 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
-func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
+func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	if !c.Remote() {
 		return x.hub.streams.Adjust(c, types, watch)
 	}
@@ -264,20 +265,20 @@ func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filte
 	case answer.Full:
 		return true, allowance.ErrTenant
 	case answer.Found && call.Unwatch && !answer.Unwatched:
-		return true, fmt.Errorf("%w as it should: it is of the version before", ErrSilent)
+		return true, fmt.Errorf("%w as it should: it is of the version before", delivery.ErrSilent)
 	}
 	return answer.Found, nil
 }
 
 // askOf has the holder of a connection do something with it.
-func (x *Cluster) askOf(ctx context.Context, c *Connection, call Call) (found bool, err error) {
+func (x *Cluster) askOf(ctx context.Context, c *delivery.Connection, call Call) (found bool, err error) {
 	call.ID = c.ID
 	answer, err := x.ask(ctx, holderOf(c.ID), call)
 	return answer.Found, err
 }
 
 // Kick closes a connection: it is gone when Kick returns.
-func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (found bool, err error) {
+func (x *Cluster) Kick(ctx context.Context, c *delivery.Connection, reason delivery.CloseReason) (found bool, err error) {
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
@@ -285,7 +286,7 @@ func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (
 }
 
 // KickAll is Kick for many connections, together.
-func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) error {
+func (x *Cluster) KickAll(ctx context.Context, list []*delivery.Connection, reason delivery.CloseReason) error {
 	errs := make([]error, len(list))
 	fair.ForEach(len(list), func(i int) { _, errs[i] = x.Kick(ctx, list[i], reason) })
 	return errors.Join(errs...)
@@ -293,7 +294,7 @@ func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseR
 
 // KickProfile closes all connections of a profile: they are gone when it returns.
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
-func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason CloseReason) error {
+func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason delivery.CloseReason) error {
 	k := kick{tenant: tenant, profile: profile, reason: reason}
 	err := x.KickAll(ctx, x.hub.streams.Connections(tenant, &profile), reason)
 	if x.peers == nil {
@@ -313,12 +314,12 @@ func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.
 }
 
 // KickOne is KickProfile for one connection of a tenant, and says whether it was there.
-func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason CloseReason) (found bool, err error) {
+func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason delivery.CloseReason) (found bool, err error) {
 	c, err := x.Find(ctx, text)
 	if c != nil && c.Tenant == tenant {
 		found, err = x.Kick(ctx, c, reason)
 	}
-	id, bad := parseConnectionID(text)
+	id, bad := delivery.ParseID(text)
 	if x.peers == nil || bad != nil {
 		return found, err
 	}
@@ -356,10 +357,10 @@ func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 // kickPage is how many connections are asked for and closed at a time.
 const kickPage = 1000
 
-// Refresh is members.Refresh on all hubs that are there: what the service says now
+// Refresh is delivery.Members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
 func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
-	if x.peers == nil || x.hub.members.ownsMembership() {
+	if x.peers == nil || x.hub.members.OwnsMembership() {
 		return x.hub.members.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
@@ -377,7 +378,7 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 		return err
 	case len(silent) > 0:
 		x.hub.count.Unanswered(len(silent))
-		return ErrSilent
+		return delivery.ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there
 	}
@@ -386,22 +387,22 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 
 // refreshTime is how long a refresh may take: a question that is under way already, and
 // another.
-const refreshTime = 2*resolveTime + time.Second
+const refreshTime = 2*delivery.ResolveTime + time.Second
 
 // connectionPage is a page of a list of connections, in the order of their ids.
 type connectionPage struct {
-	list  []*Connection
+	list  []*delivery.Connection
 	count int  // of the whole list
 	more  bool // follow
 }
 
 // cut is the page of a whole list, in any order, that comes after an id; a limit of 0 is
 // none.
-func cut(list []*Connection, after string, limit int) connectionPage {
-	slices.SortFunc(list, compareIDs)
+func cut(list []*delivery.Connection, after string, limit int) connectionPage {
+	slices.SortFunc(list, delivery.CompareIDs)
 	p := connectionPage{list, len(list), false}
 	if after != "" {
-		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
+		from, _ := slices.BinarySearchFunc(list, after, func(c *delivery.Connection, id string) int {
 			if c.ID.String() <= id {
 				return -1
 			}
@@ -451,7 +452,7 @@ func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *e
 		if err != nil {
 			return connectionPage{}, err
 		}
-		list := make([]*Connection, len(answer.Connections))
+		list := make([]*delivery.Connection, len(answer.Connections))
 		for i, d := range answer.Connections {
 			list[i] = d.connection()
 		}
@@ -512,10 +513,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	return a
 }
 
-func descriptionOf(c *Connection) Described {
+func descriptionOf(c *delivery.Connection) Described {
 	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata}
 }
 
-func (d Described) connection() *Connection {
-	return NewRemote(d.ID, d.Tenant, d.Profile, d.ConnectedAt, d.ActiveAt, d.Metadata)
+func (d Described) connection() *delivery.Connection {
+	return delivery.NewRemote(d.ID, d.Tenant, d.Profile, d.ConnectedAt, d.ActiveAt, d.Metadata)
 }

@@ -52,7 +52,7 @@ func TestClusterCalls(t *testing.T) {
 		is.Equal(status, http.StatusNotFound) // another tenant's
 	}
 	conn := a.Hub.streams.Connection(client.ConnectionID)
-	conn.lastActivity.Store(1)
+	conn.Activity.Store(1)
 	status, _ := b.post(t, "/v1/connections/"+client.ConnectionID+"/touch", "")
 	is.Equal(status, http.StatusNoContent)
 	is.True(time.Since(conn.LastActivity()) < time.Minute)

@@ -27,6 +27,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -384,9 +385,9 @@ func TestDrainIsSpread(t *testing.T) {
 		})
 		NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone})
 		const streams, seconds = 80, 8
-		var open []*Connection
+		var open []*delivery.Connection
 		for i := range streams {
-			c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 			is.NoErr(err)
 			open = append(open, c)
 		}
@@ -397,11 +398,11 @@ func TestDrainIsSpread(t *testing.T) {
 			synctest.Wait()
 			ended := 0
 			for _, c := range open {
-				tenant := hub.tenants.find("acme")
-				if c.drained {
+				tenant := hub.tenants.Find("acme")
+				if c.Drained {
 					ended++
 				}
-				tenant.mu.Unlock()
+				tenant.Mu.Unlock()
 			}
 			is.Equal(ended, second*streams/seconds+1)
 			time.Sleep(time.Second)

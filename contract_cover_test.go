@@ -17,6 +17,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -99,11 +100,11 @@ func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map
 		all["tenant"], all["profile"] = "acme", "user:42"
 	}
 	if o.Takes("connectionId") && h != s.secured && h != s.broken && h != s.draining { // of somebody who is there
-		c, err := h.streams.Connect(s.t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+		c, err := h.streams.Connect(s.t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		defer h.streams.Kick(c, CloseKicked)
+		defer h.streams.Kick(c, delivery.CloseKicked)
 		all["connectionId"] = c.ID.String()
 	}
 	for name, value := range set {
@@ -309,7 +310,7 @@ func (s *stage) provokeEvents() {
 	var all sync.WaitGroup
 	for i := range 3 { // two at least in one tick
 		all.Go(func() {
-			h.streams.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 		})
 	}
 	all.Wait()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -83,7 +84,7 @@ func probeOf(query url.Values) (p probe, err error) {
 // or the hub does.
 func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
 	if d.hub.streams.Draining() {
-		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
+		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)
 	over, err := d.limits.Probe(holder)
@@ -144,9 +145,9 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.hub.streams.Closing(CloseExpired))
+			stream.Close(d.hub.streams.Closing(delivery.CloseExpired))
 		case <-d.hub.streams.Drained():
-			stream.Close(d.hub.streams.Closing(CloseDrain))
+			stream.Close(d.hub.streams.Closing(delivery.CloseDrain))
 		case <-gone:
 		}
 		return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -91,9 +92,9 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 	ctx := context.Background()
 	models := map[string]*historyModel{}
 	for _, tenant := range []string{"a", "b", "c", "d"} {
-		acme, err := h.tenants.open(ctx, tenant) // so that all who join and leave are known from the start
+		acme, err := h.tenants.OpenLocked(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
-		acme.mu.Unlock()
+		acme.Mu.Unlock()
 		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]history.Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
@@ -148,7 +149,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
 			oldest, err := h.log.Find(ctx, tenant, "", nil)
 			is.NoErr(err)
-			_, missed, err := h.streams.locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			_, missed, err := h.streams.Locate(ctx, delivery.Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
 			is.NoErr(err)
 			misses := m.misses(p, cursor.Seq, oldest.Seq)
 			switch {
@@ -185,10 +186,10 @@ func (h *Hub) head(t testing.TB, tenant string) history.Cursor {
 func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
-	acme, err := h.tenants.open(t.Context(), tenant)
+	acme, err := h.tenants.OpenLocked(t.Context(), tenant)
 	is.NoErr(err)
-	r := h.members.readerLocked(acme, p)
-	acme.mu.Unlock()
+	r := h.members.ReaderLocked(acme, p)
+	acme.Mu.Unlock()
 	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
 	is.NoErr(err)
 	var got, want []uint64
@@ -214,11 +215,11 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		limits.TTL = time.Minute
 		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		h.streams.Observe(nobody{})
-		me := Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
+		me := delivery.Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
-			place, missed, err := h.streams.locate(t.Context(), s)
+			place, missed, err := h.streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			return place, missed
 		}
@@ -357,17 +358,17 @@ func TestPrunedStaysStillCount(t *testing.T) {
 				h.Sweep(time.Now())
 			}
 			if c.prune == "forget" {
-				h.tenants.forget("acme")
-				is.Equal(h.tenants.find("acme"), nil)
+				h.tenants.Forget("acme")
+				is.Equal(h.tenants.Find("acme"), nil)
 			}
-			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
+			s := delivery.Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
 			if c.prune != "forget" {
-				_, missed, err := h.streams.locate(t.Context(), s)
+				_, missed, err := h.streams.Locate(t.Context(), s)
 				is.NoErr(err)
 				is.Equal(missed, nil) // who has left may not see it
 			}
 			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
-			_, missed, err := h.streams.locate(t.Context(), s)
+			_, missed, err := h.streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			is.True(errors.Is(missed, history.ErrExpired))
 		})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -22,11 +23,11 @@ import (
 // while many end at once.
 type prolonger struct {
 	*Hub
-	on func(*Connection)
+	on func(*delivery.Connection)
 }
 
-func (p *prolonger) Connected(*Connection)      {}
-func (p *prolonger) Disconnected(c *Connection) { p.on(c) }
+func (p *prolonger) Connected(*delivery.Connection)      {}
+func (p *prolonger) Disconnected(c *delivery.Connection) { p.on(c) }
 
 // Connections whose time is over at the same moment end one after the other: one that
 // is prolonged meanwhile lives on, and is not told of an end that does not come.
@@ -37,9 +38,9 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		defer hub.streams.Engine().Close(t.Context())
 		later := time.Now().Add(time.Hour)
 		var mu sync.Mutex
-		var all []*Connection
+		var all []*delivery.Connection
 		var ended atomic.Int32
-		hub.streams.Observe(&prolonger{hub, func(*Connection) {
+		hub.streams.Observe(&prolonger{hub, func(*delivery.Connection) {
 			mu.Lock()
 			defer mu.Unlock()
 			if ended.Add(1) == 1 {
@@ -49,7 +50,7 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 			}
 		}})
 		for _, id := range []string{"a", "b", "c"} {
-			c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -69,20 +70,20 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 func TestProlongedWhileOthersAreWarned(t *testing.T) {
 	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
 		var mu sync.Mutex
-		var all []*Connection
-		warn := w.streams.expiry.warn
-		w.streams.expiry.warn = func(l *lifetime) {
+		var all []*delivery.Connection
+		warn := w.streams.Expiry.Warn
+		w.streams.Expiry.Warn = func(l *delivery.Lifetime) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, c := range all {
-				if c != l.conn {
+				if c != l.Conn {
 					w.streams.Prolong(c, time.Now().Add(time.Hour))
 				}
 			}
 			warn(l)
 		}
 		for _, ref := range []event.Profile{alice, bob, carol} {
-			c, err := w.streams.Connect(w.t.Context(), Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
+			c, err := w.streams.Connect(w.t.Context(), delivery.Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -91,7 +92,7 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 		w.wait(35 * time.Second)
 		warned := 0
 		for _, c := range all {
-			c.Stream.Close(w.streams.Closing(CloseKicked))
+			c.Stream.Close(w.streams.Closing(delivery.CloseKicked))
 			rec := httptest.NewRecorder()
 			w.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 			warned += strings.Count(rec.Body.String(), "hub.expiring")

@@ -240,9 +240,9 @@ func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
 		one.changes(t, "PUT", room, `{"members":["stays"]}`)
 		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	}
-	acme := two.tenants.find("acme")
-	attached, forgot, bytes := acme.attached, acme.rooms.Forgot, acme.keptLocked()
-	acme.mu.Unlock()
+	acme := two.tenants.Find("acme")
+	attached, forgot, bytes := acme.Attached, acme.Rooms.Forgot, acme.KeptLocked()
+	acme.Mu.Unlock()
 	is.True(!attached)
 	is.True(forgot > 0)
 	is.True(bytes < 256<<10)
@@ -260,9 +260,9 @@ func TestForgottenStaysOfWhoLeftAllRooms(t *testing.T) {
 	h.empty(t, "acme")
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
 	is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
-	acme := h.tenants.find("acme")
-	is.True(acme.rooms.ForgetPast())
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	is.True(acme.Rooms.ForgetPast())
+	acme.Mu.Unlock()
 	h.Sweep(time.Now())
 	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "partial")
@@ -290,9 +290,9 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 	client := h.back(t, c.Cursor, meQuery)
 	is.Equal(client.resume(t), "complete")
 	is.Equal(client.next(t).Type, "a.b")
-	acme := h.tenants.find("acme")
-	acme.rooms.ForgetPast()
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	acme.Rooms.ForgetPast()
+	acme.Mu.Unlock()
 	gaps := 0
 	for events := 1; events < many; {
 		switch event := client.next(t); event.Type {

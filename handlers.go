@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
@@ -355,7 +356,7 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
 	if a.hub.streams.Draining() {
-		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
 		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
 	} else {

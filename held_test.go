@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
@@ -47,7 +48,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 					}
 				}
 			}
-			most := (4<<20/4*3/9 - socketBytes) / (handlerBytes + connectionBytes + len(head))
+			most := (4<<20/4*3/9 - socketBytes) / (handlerBytes + delivery.ConnectionBytes + len(head))
 			is.True(opened > 0 && opened <= most) // as many as there is memory for
 			is.Equal(opened+turnedAway, 20)
 		})

@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -115,7 +116,7 @@ func (h *testHub) settled() bool {
 }
 
 // holder is the node that has a connection, and the connection there.
-func (h *testHub) holder(id string) (*testHub, *Connection) {
+func (h *testHub) holder(id string) (*testHub, *delivery.Connection) {
 	for _, node := range h.nodes {
 		if c := node.Hub.streams.Connection(id); c != nil {
 			return node, c
@@ -178,7 +179,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
 		Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
-		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
+		Quotas: allowance.New(plan.Of(1 << 30)), Most: delivery.Limits{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,

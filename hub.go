@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
@@ -18,30 +19,30 @@ import (
 // Lock order: tenants' → (a stream's, directory.mu, expiry.mu), which are leaves.
 type Hub struct {
 	// Static after the start.
-	tenants    *tenants
-	members    *members
-	streams    *streams
-	dispatcher *dispatcher
+	tenants    *delivery.Tenants
+	members    *delivery.Members
+	streams    *delivery.Streams
+	dispatcher *delivery.Dispatcher
 	log        history.Log
 	logger     *slog.Logger
 	quotas     *allowance.Pools
 
-	count *Counts // what happens; guards itself
+	count *delivery.Counts // what happens; guards itself
 
-	lostIDs int                  // owned by Sweep
-	cutAll  int64                // owned by Sweep
-	dropped map[DropReason]int64 // owned by Sweep: what was dropped when it last looked
+	lostIDs int                           // owned by Sweep
+	cutAll  int64                         // owned by Sweep
+	dropped map[delivery.DropReason]int64 // owned by Sweep: what was dropped when it last looked
 }
 
 // HubConfig is what a hub needs to know.
-type HubConfig = DeliveryConfig
+type HubConfig = delivery.Config
 
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
 	}
-	d := NewDelivery(cfg)
+	d := delivery.New(cfg)
 	return &Hub{
 		tenants: d.Tenants, members: d.Members, streams: d.Streams, dispatcher: d.Dispatcher, count: d.Counts,
 		log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas,
@@ -55,7 +56,7 @@ func (h *Hub) Overloaded() bool { return h.streams.Overloaded() }
 func (h *Hub) WatchMemory(ctx context.Context) { h.streams.WatchMemory(ctx) }
 
 // ShareWith makes the hub one of a cluster, before its first connection.
-func (h *Hub) ShareWith(s Sharing, node [4]byte) {
+func (h *Hub) ShareWith(s delivery.Sharing, node [4]byte) {
 	h.tenants.ShareWith(s)
 	h.streams.ShareWith(node)
 }
@@ -64,14 +65,14 @@ func (h *Hub) ShareWith(s Sharing, node [4]byte) {
 func (h *Hub) Ready() error { return h.log.Ready() }
 
 // Waits says whether Publish may wait for others: a broker, or the membership service.
-func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.members.ownsMembership() }
+func (h *Hub) Waits() bool { return h.tenants.InCluster() || !h.members.OwnsMembership() }
 
 // Publish accepts events, all or none, and hands them to the streams of their
 // targets: those of one tenant take consecutive places, in the order given. It
 // waits for a membership service, if there is one, and for no client. Ids and
 // timestamps are filled in. ErrMembership, ErrNotStored: nothing was stored; an
 // *UnconfirmedError: it may have been.
-func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, error) {
+func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Receipt, error) {
 	now := time.Now()
 	entries := make([]*history.Entry, len(events))
 	for i, e := range events {
@@ -86,11 +87,11 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 		e.Timestamp = now
 		entries[i].Envelope = e.Seal()
 	}
-	sizes, err := h.members.settle(ctx, false, events...)
+	sizes, err := h.members.ResolveRooms(ctx, false, events...)
 	if err != nil {
 		return nil, err
 	}
-	h.tenants.ensureRooms(ctx, events)
+	h.tenants.EnsureRooms(ctx, events)
 	if err := h.log.Append(ctx, entries); errors.Is(err, history.ErrUnconfirmed) {
 		ids := make([]string, len(events))
 		for i, e := range events {
@@ -102,13 +103,13 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 		return nil, err
 	}
 	debug := h.logger.Enabled(ctx, slog.LevelDebug)
-	receipts := make([]Receipt, len(entries))
+	receipts := make([]delivery.Receipt, len(entries))
 	for i, e := range entries {
 		if debug {
 			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
 				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
 		}
-		receipts[i] = Receipt{ID: e.Event.ID, Timestamp: now, Connections: int(e.Reached), Members: -1, Duplicate: e.Duplicate}
+		receipts[i] = delivery.Receipt{ID: e.Event.ID, Timestamp: now, Connections: int(e.Reached), Members: -1, Duplicate: e.Duplicate}
 		if e.Duplicate {
 			receipts[i].Timestamp = e.FirstAt
 			h.count.Duplicate()
@@ -124,7 +125,7 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 		members := int(e.Members)
 		if h.tenants.Shared() {
 			var elsewhere int
-			elsewhere, members = h.tenants.countRemote(ctx, e.Event)
+			elsewhere, members = h.tenants.CountRemote(ctx, e.Event)
 			receipts[i].Connections += elsewhere
 		}
 		if sizes != nil {
@@ -159,7 +160,7 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 const historyBytes = 64 << 10
 
 // Stats looks at everything; for a broker's answer it may wait a second.
-func (h *Hub) Stats() HubStats {
+func (h *Hub) Stats() delivery.Stats {
 	stats := h.streams.Stats()
 	stats.Ready = stats.Ready && h.Ready() == nil
 	return stats
@@ -187,7 +188,7 @@ func (h *Hub) Sweep(now time.Time) {
 		h.cutAll = cut
 	}
 	for reason, n := range stats.Dropped {
-		if reason.forGood() && n > h.dropped[reason] {
+		if reason.ForGood() && n > h.dropped[reason] {
 			h.logger.Warn("events dropped", "reason", string(reason), "events", n-h.dropped[reason])
 		}
 	}

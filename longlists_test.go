@@ -11,6 +11,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/request"
 )
@@ -63,7 +64,7 @@ func TestLongListsTakeTurns(t *testing.T) {
 		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:request.LargeRoom])
 	}))
 	for _, p := range members {
-		_, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: p})
 		is.NoErr(err)
 	}
 	ask := func(ctx context.Context, path string) int {

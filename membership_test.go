@@ -19,6 +19,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -127,7 +128,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
-		c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
 		cursor, _, _ = strings.Cut(cursor, `"`)
@@ -135,7 +136,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		for i := range rooms {
 			is.Equal(call(handler, "POST", "/v1/events", toRoom(i+1)).Code, http.StatusAccepted)
 		}
-		hub.streams.Kick(c, CloseKicked)
+		hub.streams.Kick(c, delivery.CloseKicked)
 		time.Sleep(time.Minute) // no answer holds any more
 		service.set(func() { service.gate, service.asked, service.most = make(chan struct{}), 0, 0 })
 
@@ -143,7 +144,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		pr, pw := io.Pipe()
 		var done sync.WaitGroup
 		done.Go(func() {
-			again, err := hub.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
+			again, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
 			if err != nil {
 				t.Error(err)
 				return
@@ -347,17 +348,17 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
-	acme, err := x.open(t.Context(), "acme")
+	x := delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
+	acme, err := x.OpenLocked(t.Context(), "acme")
 	is.NoErr(err)
-	defer acme.mu.Unlock()
+	defer acme.Mu.Unlock()
 	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.adoptLocked(r, before, time.Now())
-	is.True(acme.rooms.Has(r, me))
-	acme.adoptLocked(r, after, time.Now())
-	acme.adoptLocked(r, before, time.Now())
-	is.True(!acme.rooms.Has(r, me))
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(acme.Rooms.Has(r, me))
+	acme.AdoptLocked(r, after, time.Now())
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(!acme.Rooms.Has(r, me))
 }
 
 // silentPeers do not answer.
@@ -604,12 +605,12 @@ func (slowPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
 func TestClosingAProfileElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		list := make([]*Connection, 30)
+		list := make([]*delivery.Connection, 30)
 		for i := range list {
-			list[i] = &Connection{elsewhere: true}
+			list[i] = &delivery.Connection{Elsewhere: true}
 		}
 		start := time.Now()
-		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, CloseKicked)
+		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
 		is.Equal(time.Since(start), time.Second)
 	})
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/serve"
@@ -89,7 +90,7 @@ func TestMetricsMove(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
 	h := newTestHub(t, func(hub *HubConfig, presence *PresenceConfig) {
-		hub.Most = MostConnections{All: 5, Profile: 3}
+		hub.Most = delivery.Limits{All: 5, Profile: 3}
 		presence.Grace = 0
 	})
 	handler := h.API.Handler()
@@ -205,8 +206,8 @@ func TestMetricsMove(t *testing.T) {
 		"streams_open": -open, "ready": -1, `closes_total{reason="drain"}`: open, `streams_refused_total{reason="drain"}`: 1,
 	}, func() {
 		h.streams.Drain(t.Context(), 0)
-		_, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
-		is.Equal(err, ErrDraining)
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
+		is.Equal(err, delivery.ErrDraining)
 	})
 }
 
@@ -231,10 +232,10 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	}, func() { h.back(t, cursor, "tenant=acme&profile=late") })
 
 	// Nobody reads this one until all is over.
-	var slow *Connection
+	var slow *delivery.Connection
 	moves(t, handler, map[string]float64{"streams_open": 1, `presence_profiles{status="online"}`: 1, `connects_total{resume="fresh"}`: 1}, func() {
 		var err error
-		slow, err = h.streams.Connect(context.Background(), Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
+		slow, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
 		is.NoErr(err)
 	})
 	padding := strings.Repeat("x", 1<<10)

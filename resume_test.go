@@ -14,6 +14,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -171,9 +172,9 @@ func TestForgottenStays(t *testing.T) {
 	}
 	rejoin()
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "complete")
-	acme := h.tenants.find("acme")
-	acme.rooms.Ended = room.MaxPast
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	acme.Rooms.Ended = room.MaxPast
+	acme.Mu.Unlock()
 	last := rejoin()
 	client := h.back(t, c.Cursor, meQuery)
 	is.Equal(client.resume(t), "partial")
@@ -245,7 +246,7 @@ func TestDeepReplay(t *testing.T) {
 			}
 			t.Logf("%d of %d in %v", missed, stored, time.Since(start))
 			is.Equal(string(openEnvelope(t, again.next(t)).Payload), `"new"`)
-			is.True(most < 4*chunkBytes) // never the whole
+			is.True(most < 4*delivery.ChunkBytes) // never the whole
 			is.Equal(h.payloads(t, "acme", again), []string{""})
 		})
 	}
@@ -312,11 +313,11 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 		name   string
 		events int
 		want   string
-	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", maxHeld/100 + 1, "1 hub.gap 2 3"}} {
+	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", delivery.MaxHeld/100 + 1, "1 hub.gap 2 3"}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			log := &pausingLog{Memory: history.NewMemory(testLimits), entered: make(chan bool), goOn: make(chan bool)}
-			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * chunkBytes })
+			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * delivery.ChunkBytes })
 			start := h.open(t, meQuery)
 			start.close()
 			h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
@@ -333,8 +334,8 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 			got := strings.ReplaceAll(h.payloads(t, "acme", client)[0], `"e"`, "e")
 			is.Equal(got, c.want)
 			stats := h.Stats()
-			is.Equal(int(stats.Dropped[DropBehind]), c.events-strings.Count(c.want, "e")) // each that did not come
-			is.Equal(int(stats.Gaps[GapSlow]), strings.Count(c.want, "hub.gap"))
+			is.Equal(int(stats.Dropped[delivery.DropBehind]), c.events-strings.Count(c.want, "e")) // each that did not come
+			is.Equal(int(stats.Gaps[delivery.GapSlow]), strings.Count(c.want, "hub.gap"))
 			is.True(stats.Replayed.Sum == 3 || stats.Replayed.Sum == 4) // the marker may find it still behind
 		})
 	}
@@ -424,7 +425,7 @@ func TestHistory(t *testing.T) {
 	none, start, gap := read("")
 	is.Equal(none, nil)
 	is.Equal(gap, false)
-	is.Equal(h.tenants.find("acme"), nil) // a read makes no tenant
+	is.Equal(h.tenants.Find("acme"), nil) // a read makes no tenant
 	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["01a20b6b-b9ee-789c-bf01-260aa0b28d5c"]}}`, "0")
 	_, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?after="+start, "")
 	events, err := json.Marshal(answer["events"])
@@ -545,7 +546,7 @@ func TestForgetFlushes(t *testing.T) {
 	e.Envelope = e.Event.Seal()
 	node, conn := h.holder(c.ConnectionID)
 	node.dispatcher.Deliver("acme", []*history.Entry{e})
-	node.streams.Kick(conn, CloseKicked)
+	node.streams.Kick(conn, delivery.CloseKicked)
 	node.dispatcher.Flush("acme") // too late: the tenant is forgotten
 	is.Equal(c.next(t).Type, "a.b")
 	is.Equal(c.next(t).Type, "hub.closing")

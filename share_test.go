@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
@@ -49,7 +50,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	h := newTestHub(t, withState(4<<20))
 	fill := func(tenant string, person func(i int) string) (n int, err error) {
 		for ; err == nil && n < 1_000; n++ {
-			s := Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
+			s := delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
 			for i := range event.MaxAskedProfiles {
 				s.Watch = append(s.Watch, event.Profile{Type: "user", ID: fmt.Sprintf("%s-%d-%d", strings.Repeat("x", 30), n, i)})
 			}
@@ -61,11 +62,11 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	is.Equal(err, allowance.ErrPerson)
 	many, err := fill("many", func(i int) string { return fmt.Sprint(i) })
 	is.Equal(err, allowance.ErrTenant)
-	is.True(one >= 5)                                     // an eighth is one's own
-	is.True(many > 2*one)                                 // of which a tenant has more
-	is.True(h.quotas.State.Of("many") <= 2<<20)           // and leaves as much
-	is.Equal(len(h.streams.Connections("one", nil)), one) // nobody was ended
-	is.Equal(h.Stats().Refused[CloseCapacity], int64(2))  // it is counted who was turned away
+	is.True(one >= 5)                                             // an eighth is one's own
+	is.True(many > 2*one)                                         // of which a tenant has more
+	is.True(h.quotas.State.Of("many") <= 2<<20)                   // and leaves as much
+	is.Equal(len(h.streams.Connections("one", nil)), one)         // nobody was ended
+	is.Equal(h.Stats().Refused[delivery.CloseCapacity], int64(2)) // it is counted who was turned away
 	is.True(h.quotas.State.Refused() > 0)
 	is.True(h.quotas.Person.Refused() > 0)
 
@@ -78,7 +79,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	is.True(!h.turnedAway(t, "tenant=other&profile=me"))            // who has done nothing is not
 	is.True(!h.turnedAway(t, "tenant=one&profile=somebody"))        // of the same tenant either
 	for _, c := range h.streams.Connections("one", nil) {
-		h.streams.Kick(c, CloseKicked) // somebody may have left by now
+		h.streams.Kick(c, delivery.CloseKicked) // somebody may have left by now
 	}
 	is.True(!h.turnedAway(t, "tenant=one&profile=me"+list.String()))
 }
@@ -104,9 +105,9 @@ func TestAdjustPastAShare(t *testing.T) {
 		}
 	}
 	node, conn := h.holder(c.ConnectionID)
-	acme := node.tenants.find("acme")
-	filter, watch := conn.filter, conn.watchList()
-	acme.mu.Unlock()
+	acme := node.tenants.Find("acme")
+	filter, watch := conn.Filter, conn.WatchList()
+	acme.Mu.Unlock()
 	is.Equal(filter.Patterns(), []string{"presence.*"})
 	is.Equal(watch, []event.Profile{{Type: "user", ID: "you"}})
 	h.open(t, "tenant=acme&profile=you")
@@ -192,9 +193,9 @@ func TestEndedStaysGiveWay(t *testing.T) {
 		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 		is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, p) }))
 	}
-	acme := h.tenants.find("acme")
-	forgotten, remembers, charged, kept := acme.rooms.Forgotten(event.Profile{Type: "user", ID: "me"}), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	forgotten, remembers, charged, kept := acme.Rooms.Forgotten(event.Profile{Type: "user", ID: "me"}), acme.Rooms.Remembers(), acme.Charged, acme.KeptLocked()
+	acme.Mu.Unlock()
 	is.True(forgotten > 0)
 	is.True(remembers) // and goes on remembering
 	is.Equal(charged, kept)
@@ -211,9 +212,9 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	visit := func(tenant string, n int) (people []event.Profile) {
 		for i := range n {
 			p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
-			c, err := hub.streams.Connect(t.Context(), Subscription{Tenant: tenant, Profile: p})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: tenant, Profile: p})
 			is.NoErr(err)
-			is.True(hub.streams.Kick(c, CloseKicked))
+			is.True(hub.streams.Kick(c, delivery.CloseKicked))
 			people = append(people, p)
 			presence.tick(time.Now())
 		}
@@ -354,7 +355,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	first := h.open(t, meQuery)
 	for range 258 {
-		_, err := h.streams.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 	}
 	is.True(strings.Contains(first.until(t, "hub.closing").Data, "replaced"))
@@ -380,19 +381,19 @@ func TestStateOfOtherHubs(t *testing.T) {
 	all.settle(t)
 	after := there.quotas.State.Of("acme")
 	is.True(after >= before+awayBytes) // a connection that it does not hold
-	acme := there.tenants.find("acme")
-	memberships, bytes := acme.rooms.Count(), acme.rooms.Bytes()
-	acme.mu.Unlock()
+	acme := there.tenants.Find("acme")
+	memberships, bytes := acme.Rooms.Count(), acme.Rooms.Bytes()
+	acme.Mu.Unlock()
 	is.Equal(memberships, 100)
 	is.True(bytes > 100*80)
 	c.close()
 	for _, node := range all.nodes {
 		for _, c := range node.streams.Connections("acme", nil) {
-			node.streams.Kick(c, CloseKicked)
+			node.streams.Kick(c, delivery.CloseKicked)
 		}
 	}
 	for _, node := range all.nodes {
-		eventually(t, func() bool { return len(node.tenants.names()) == 0 })
+		eventually(t, func() bool { return len(node.tenants.Names()) == 0 })
 		eventually(t, func() bool { // what another hub tells may come still
 			node.Presence.advance(time.Now().Add(time.Hour)) // to tick would look like one that has slept
 			node.Presence.advance(time.Now().Add(seenTTL + time.Hour))

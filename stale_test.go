@@ -6,6 +6,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
@@ -31,12 +32,12 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 				return found
 			}
 			is.True(found(h.Cluster.Touch(t.Context(), c)))
-			is.True(found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
+			is.True(found(h.Cluster.Kick(t.Context(), c, delivery.CloseKicked)))
 
 			is.True(!found(h.Cluster.Touch(t.Context(), c)))
 			is.True(!found(h.Cluster.Prolong(t.Context(), c, c.ConnectedAt)))
 			is.True(!found(h.Cluster.Adjust(t.Context(), c, nil, &[]event.Profile{})))
-			is.True(!found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
+			is.True(!found(h.Cluster.Kick(t.Context(), c, delivery.CloseKicked)))
 
 			last := h.open(t, "tenant=acme&profile=last") // told after all that
 			if hubs > 1 {

@@ -12,6 +12,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
@@ -46,7 +47,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 		return nil
 	}
 	request.AbortIfReset(r)
-	var c *Connection
+	var c *delivery.Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
 		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
 	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
@@ -60,7 +61,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
 	if err != nil {
-		s.turnAway(w, r, Turned(err), s.hub.streams.Away(tenant, err))
+		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(tenant, err))
 		return nil
 	}
 	defer lobby.Away(r)() // it is counted as a stream
@@ -105,13 +106,13 @@ func cursorOf(header http.Header, query url.Values) string {
 
 // later has a client come back whose token may be good then.
 func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
-	s.hub.count.Refused(ClosePending)
-	s.turnAway(w, r, ClosePending, after)
+	s.hub.count.Refused(delivery.ClosePending)
+	s.turnAway(w, r, delivery.ClosePending, after)
 }
 
 // turnAway answers with a stream of hub.closing alone, for a client to come back after
 // some time: stock EventSource gives up for good on any other answer than 200.
-func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseReason, after time.Duration) {
+func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why delivery.CloseReason, after time.Duration) {
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return
@@ -121,7 +122,7 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseR
 	s.hub.streams.Engine().Serve(w, r, last)
 }
 
-func subscription(query url.Values) (s Subscription, err error) {
+func subscription(query url.Values) (s delivery.Subscription, err error) {
 	var faults problem.Faults
 	if types := query.Get("types"); types != "" {
 		s.Types = faults.Types("types", strings.Split(types, ","))
@@ -197,7 +198,7 @@ func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Pro
 // own finds the connection of a client's call, which counts as one of its profile; in
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
-func (s *subscriber) own(r *http.Request, who *access.Caller) (*Connection, error) {
+func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
 	id := r.PathValue("id")
 	c := s.hub.streams.Connection(id)
 	holder := who.Holder(r)
@@ -324,7 +325,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 			return err
 		}
 	}
-	if err := problem.OfQuestion(s.hub.tenants.KnowAll(r.Context(), tenant)); err != nil {
+	if err := problem.OfQuestion(s.hub.tenants.EnsureAll(r.Context(), tenant)); err != nil {
 		return err
 	}
 	answer := s.quotas.Answer(who.Holder(r))

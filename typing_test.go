@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -73,7 +74,7 @@ type typing struct {
 	presenceWorld
 	cluster  *Cluster
 	resolver *gatedResolver
-	seer     *Connection
+	seer     *delivery.Connection
 }
 
 func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {

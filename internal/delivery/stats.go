@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"strconv"
@@ -12,8 +12,8 @@ import (
 	"realtimehub/internal/overload"
 )
 
-// appendJSON appends the receipt as it goes over the wire.
-func (r Receipt) appendJSON(b []byte) []byte {
+// AppendJSON appends the receipt as it goes over the wire.
+func (r Receipt) AppendJSON(b []byte) []byte {
 	b = append(append(b, `{"id":"`...), r.ID...)
 	b = event.AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
 	if r.Cursor != "" {
@@ -26,8 +26,8 @@ func (r Receipt) appendJSON(b []byte) []byte {
 	return append(strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate), '}')
 }
 
-// receipt is a Receipt on the wire.
-type receipt struct {
+// ReceiptJSON is a Receipt on the wire.
+type ReceiptJSON struct {
 	ID          string `json:"id"`
 	Timestamp   string `json:"timestamp"`
 	Cursor      string `json:"cursor,omitempty"`
@@ -36,8 +36,8 @@ type receipt struct {
 	Duplicate   bool   `json:"duplicate"`
 }
 
-func wireReceipt(r Receipt) receipt {
-	wire := receipt{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
+func NewReceiptJSON(r Receipt) ReceiptJSON {
+	wire := ReceiptJSON{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
 	if r.Members >= 0 {
 		wire.Members = &r.Members
 	}
@@ -82,8 +82,8 @@ type Receipt struct {
 	Duplicate   bool
 }
 
-// HubStats is what a hub has counted since it was made, and what it has now.
-type HubStats struct {
+// Stats is what a hub has counted since it was made, and what it has now.
+type Stats struct {
 	Streams     int
 	Ready       bool // takes streams, and can store
 	Connects    map[Resume]int64
@@ -118,9 +118,9 @@ func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
 
 // Stats looks at everything; for a broker's answer it may wait a second. Ready says only that
 // the hub does not drain.
-func (x *streams) Stats() HubStats {
+func (x *Streams) Stats() Stats {
 	c, written, log := x.count, x.engine.Stats(), x.log.Stats()
-	open, draining := x.directory.now()
+	open, draining := x.Directory.now()
 	dropped := map[DropReason]int64{
 		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
 	}
@@ -129,11 +129,18 @@ func (x *streams) Stats() HubStats {
 	}
 	gaps := c.gaps.Now()
 	gaps[GapSlow] += written.Shed
-	return HubStats{
+	return Stats{
 		Streams: open, Ready: !draining,
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
-		Overload: x.overload.Stats(),
+		Overload: x.Overload.Stats(),
 	}
+}
+
+// TenantStats is one tenant's part.
+type TenantStats struct {
+	Name     string
+	Streams  int
+	Accepted int64 // events, since the tenant was last found here
 }

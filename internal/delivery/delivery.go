@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"log/slog"
@@ -11,8 +11,8 @@ import (
 	"realtimehub/internal/room"
 )
 
-// DeliveryConfig is what delivery needs to know.
-type DeliveryConfig struct {
+// Config is what delivery needs to know.
+type Config struct {
 	Retry        time.Duration // how long clients wait before they reconnect
 	Heartbeat    time.Duration
 	StreamBuffer int   // bytes
@@ -21,7 +21,7 @@ type DeliveryConfig struct {
 	Log          history.Log
 	Rooms        room.Shared // of all hubs of a cluster; nil: this hub's own
 	Resolver     room.Resolver
-	Most         MostConnections
+	Most         Limits
 	Memberships  int              // that a tenant may have; 0: any number
 	Quotas       *allowance.Pools // where it is counted what is kept
 	Memory       overload.Use     // nil: never overloaded
@@ -30,27 +30,27 @@ type DeliveryConfig struct {
 
 // Parts are what delivery is made of.
 type Parts struct {
-	Tenants    *tenants
-	Members    *members
-	Streams    *streams
-	Dispatcher *dispatcher
+	Tenants    *Tenants
+	Members    *Members
+	Streams    *Streams
+	Dispatcher *Dispatcher
 	Counts     *Counts
 }
 
-// NewDelivery makes them, and has the log tell the dispatcher.
-func NewDelivery(cfg DeliveryConfig) Parts {
+// New makes them, and has the log tell the dispatcher.
+func New(cfg Config) Parts {
 	counts := newCounts()
-	tenants := newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
-	members := newMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
-	streams := &streams{
-		words: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
+	tenants := NewTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
+	members := NewMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
+	streams := &Streams{
+		words: frames{cfg.Retry, cfg.Heartbeat}, Directory: directory{Most: cfg.Most},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
-		inline:  members.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
+		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*ChunkBytes), // else it waits for the service
 		drained: make(chan struct{}),
 	}
 	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
 	streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain}, cfg.Memory, kept)
-	d := Parts{tenants, members, streams, &dispatcher{tenants, members, streams, counts, cfg.Logger}, counts}
+	d := Parts{tenants, members, streams, &Dispatcher{tenants, members, streams, counts, cfg.Logger}, counts}
 	cfg.Log.Follow(d.Dispatcher)
 	return d
 }

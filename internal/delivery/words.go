@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"encoding/json"
@@ -161,7 +161,7 @@ const (
 	DropUnreadable DropReason = "unreadable" // another hub's, and no event to this one
 )
 
-// forGood says that a resume does not bring what was dropped.
-func (r DropReason) forGood() bool {
+// ForGood says that a resume does not bring what was dropped.
+func (r DropReason) ForGood() bool {
 	return !slices.Contains([]DropReason{"cut", "gone", "closed"}, r)
 }
