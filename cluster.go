@@ -21,8 +21,9 @@ import (
 // connections wherever they are, tells the others of its own, and keeps presence and
 // counts those of all.
 type Cluster struct {
-	hub       *Hub
-	presence  *Presence
+	cfg       ClusterConfig
+	presence  ClusterPresence
+	typists   ClusterTypists
 	peers     Peers         // nil: the hub is alone
 	back      time.Duration // in which a client that was sent away is back
 	elsewhere elsewhere
@@ -37,24 +38,52 @@ type Cluster struct {
 	own map[string]map[*delivery.Connection]Session // guarded by mu: what the others were told of, by tenant
 }
 
-// NewCluster joins a hub and its presence to others; nil peers leave it alone. back
-// is how long a client that was sent away may take to be back.
-func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
-	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*delivery.Connection]Session{}}
+// ClusterPresence keeps who is online of all hubs.
+type ClusterPresence interface {
+	Connected(*delivery.Connection)
+	Known(*delivery.Connection)
+	Left(c *delivery.Connection, at time.Time)
+	Disconnected(*delivery.Connection)
+	Touch(c *delivery.Connection, at time.Time)
+	Forget(tenant string)
+	Freeze(frozen func() bool)
+}
+
+// ClusterTypists keep who types of all hubs.
+type ClusterTypists interface {
+	Heard(tenant string, p event.Profile, conversation string, started bool)
+	Typing(ctx context.Context, tenant string, p event.Profile, conversation string, started bool) error
+	CastTo(cast func(who event.TenantProfile, conversation string, started bool))
+}
+
+// ClusterConfig is what a Cluster needs to know.
+type ClusterConfig struct {
+	Delivery delivery.Parts
+	Pools    *allowance.Pools
+	Presence ClusterPresence
+	Typists  ClusterTypists
+	Peers    Peers         // nil: the hub is alone
+	Back     time.Duration // that a client which was sent away may take to be back
+}
+
+// MakeCluster joins a hub and its presence to others.
+func MakeCluster(cfg ClusterConfig) *Cluster {
+	peers := cfg.Peers
+	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, elsewhere: elsewhere{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
 	if peers != nil {
-		presence.frozen = func() bool { return !peers.Hears() }
-		presence.typists.cast = func(who event.TenantProfile, conversation string, started bool) {
+		cfg.Presence.Freeze(func() bool { return !peers.Hears() })
+		cfg.Typists.CastTo(func(who event.TenantProfile, conversation string, started bool) {
 			peers.Cast(who.Tenant, Typing{who.Profile, conversation, started})
-		}
+		})
 		c.owed = &owed{
-			peers: peers, ended: hub.streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
+			peers: peers, ended: cfg.Delivery.Streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		if service, ok := hub.members.Resolver.(room.Refresher); ok {
+		if service, ok := cfg.Delivery.Members.Resolver.(room.Refresher); ok {
 			service.Away(peers.Away)
 		}
-		hub.streams.Observe(c)
-		hub.ShareWith(c, peers.Node())
+		cfg.Delivery.Streams.Observe(c)
+		cfg.Delivery.ShareWith(c, peers.Node())
 		peers.Follow(c)
 	}
 	return c
@@ -82,7 +111,7 @@ func (x *Cluster) Connected(c *delivery.Connection) {
 
 // Disconnected implements Observer.
 func (x *Cluster) Disconnected(c *delivery.Connection) {
-	if c.SentAway() && !x.hub.streams.Draining() {
+	if c.SentAway() && !x.cfg.Delivery.Streams.Draining() {
 		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
 	} else {
 		x.presence.Disconnected(c)
@@ -170,12 +199,12 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 
 // Typed implements PeerSink.
 func (x *Cluster) Typed(tenant string, t Typing) {
-	x.presence.typists.Heard(tenant, t.Profile, t.Conversation, t.Started)
+	x.typists.Heard(tenant, t.Profile, t.Conversation, t.Started)
 }
 
 // Typing is Typists.Typing, for the streams of all hubs.
 func (x *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
-	return x.presence.typists.Typing(ctx, tenant, ref, conversation, started)
+	return x.typists.Typing(ctx, tenant, ref, conversation, started)
 }
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
@@ -185,7 +214,7 @@ func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, 
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if c := x.hub.streams.ByID(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
+	if c := x.cfg.Delivery.Streams.ByID(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
 		return c, nil
 	}
 	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
@@ -205,7 +234,7 @@ func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, err
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	x.hub.count.Unanswered(1)
+	x.cfg.Delivery.Counts.Unanswered(1)
 	return Answer{}, errors.Join(delivery.ErrSilent, err)
 }
 
@@ -223,7 +252,7 @@ func (x *Cluster) Touch(ctx context.Context, c *delivery.Connection) (found bool
 	}
 	x.presence.Touch(c, time.Now())
 	if x.peers == nil {
-		return x.hub.streams.ByID(c.ID) != nil, nil
+		return x.cfg.Delivery.Streams.ByID(c.ID) != nil, nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -239,14 +268,14 @@ func (x *Cluster) Prolong(ctx context.Context, c *delivery.Connection, expires t
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	return x.hub.streams.Prolong(c, expires), nil
+	return x.cfg.Delivery.Streams.Prolong(c, expires), nil
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
 func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	if !c.Remote() {
-		return x.hub.streams.Adjust(c, types, watch)
+		return x.cfg.Delivery.Streams.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
 	if watch != nil && *watch == nil {
@@ -282,7 +311,7 @@ func (x *Cluster) Kick(ctx context.Context, c *delivery.Connection, reason deliv
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	return x.hub.streams.Kick(c, reason), nil
+	return x.cfg.Delivery.Streams.Kick(c, reason), nil
 }
 
 // KickAll is Kick for many connections, together.
@@ -296,7 +325,7 @@ func (x *Cluster) KickAll(ctx context.Context, list []*delivery.Connection, reas
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
 func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason delivery.CloseReason) error {
 	k := kick{tenant: tenant, profile: profile, reason: reason}
-	err := x.KickAll(ctx, x.hub.streams.Connections(tenant, &profile), reason)
+	err := x.KickAll(ctx, x.cfg.Delivery.Streams.Connections(tenant, &profile), reason)
 	if x.peers == nil {
 		return err
 	}
@@ -360,8 +389,8 @@ const kickPage = 1000
 // Refresh is delivery.Members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
 func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
-	if x.peers == nil || x.hub.members.OwnsMembership() {
-		return x.hub.members.Refresh(ctx, tenant, r)
+	if x.peers == nil || x.cfg.Delivery.Members.OwnsMembership() {
+		return x.cfg.Delivery.Members.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
@@ -371,13 +400,13 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	others.Go(func() {
 		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
 	})
-	err := x.hub.members.Refresh(ctx, tenant, r)
+	err := x.cfg.Delivery.Members.Refresh(ctx, tenant, r)
 	others.Wait()
 	switch {
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		x.hub.count.Unanswered(len(silent))
+		x.cfg.Delivery.Counts.Unanswered(len(silent))
 		return delivery.ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there
@@ -422,13 +451,13 @@ func cut(list []*delivery.Connection, after string, limit int) connectionPage {
 func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (connectionPage, error) {
 	size := 1
 	if of == nil {
-		size = x.hub.tenants.Open(tenant)
+		size = x.cfg.Delivery.Tenants.Open(tenant)
 	}
 	end, err := begin(size)
 	if err != nil {
 		return connectionPage{}, err
 	}
-	all := cut(x.hub.streams.Connections(tenant, of), after, limit)
+	all := cut(x.cfg.Delivery.Streams.Connections(tenant, of), after, limit)
 	end()
 	if x.peers == nil {
 		return all, nil
@@ -472,7 +501,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		p := cut(x.hub.streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		p := cut(x.cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
 		for _, c := range p.list {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
@@ -481,10 +510,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
 		defer cancel()
-		a.Found = x.hub.members.Refresh(ctx, call.Tenant, call.Room) == nil
+		a.Found = x.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	c := x.hub.streams.ByID(call.ID)
+	c := x.cfg.Delivery.Streams.ByID(call.ID)
 	if c == nil {
 		return a
 	}

@@ -30,16 +30,16 @@ const (
 // Doctor serves probes: streams of the same engine, with the same headers, as real
 // ones, so that what becomes of them becomes of those.
 type Doctor struct {
-	hub    *Hub
-	limits *access.Rates
+	streams *delivery.Streams
+	limits  *access.Rates
 
 	mu   sync.Mutex
 	open map[string]*openProbe // guarded by mu; by id
 }
 
-// NewDoctor serves a hub's probes, as many as limits allow.
-func NewDoctor(hub *Hub, limits *access.Rates) *Doctor {
-	return &Doctor{hub: hub, limits: limits, open: map[string]*openProbe{}}
+// NewDoctor serves probes, as many as limits allow.
+func NewDoctor(streams *delivery.Streams, limits *access.Rates) *Doctor {
+	return &Doctor{streams: streams, limits: limits, open: map[string]*openProbe{}}
 }
 
 // openProbe is one that may be told of another's end.
@@ -83,7 +83,7 @@ func probeOf(query url.Values) (p probe, err error) {
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
 func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
-	if d.hub.streams.Draining() {
+	if d.streams.Draining() {
 		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)
@@ -93,13 +93,13 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	}
 	id := rand.Text()
 	gone := make(chan struct{})
-	stream := d.hub.streams.Engine().NewStream(func(why error) {
+	stream := d.streams.Engine().NewStream(func(why error) {
 		over()
 		d.ended(id, p.tell, holder, why)
 		close(gone)
 	})
 	start := time.Now()
-	hello := seen(r, p, start, d.hub.streams.Engine().Heartbeat())
+	hello := seen(r, p, start, d.streams.Engine().Heartbeat())
 	hello.ID, hello.Tells = id, d.find(p.tell, holder) != nil
 	sendProbe(stream, probeFrame(doctor.EventHello, hello))
 	if p.every == 0 {
@@ -111,7 +111,7 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	}
 	go d.run(stream, p, start, who.Expires, gone)
 	sse.Header(w.Header())
-	d.hub.streams.Engine().Serve(w, r, stream)
+	d.streams.Engine().Serve(w, r, stream)
 	return nil
 }
 
@@ -145,9 +145,9 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.hub.streams.Closing(delivery.CloseExpired))
-		case <-d.hub.streams.Drained():
-			stream.Close(d.hub.streams.Closing(delivery.CloseDrain))
+			stream.Close(d.streams.Closing(delivery.CloseExpired))
+		case <-d.streams.Drained():
+			stream.Close(d.streams.Closing(delivery.CloseDrain))
 		case <-gone:
 		}
 		return

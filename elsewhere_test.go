@@ -276,7 +276,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	before := a
 	before.Count = nil
 	for _, answer := range []Answer{before, a} {
-		x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: answer}}
+		x := &Cluster{cfg: ClusterConfig{Delivery: h.parts()}, peers: &cannedPeers{answer: answer}}
 		p, err := x.pageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
 		is.NoErr(err)
 		is.Equal(p.count, 5)
@@ -286,7 +286,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 			is.True(p.more)
 		}
 	}
-	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
+	x := &Cluster{cfg: ClusterConfig{Delivery: h.parts()}, peers: &cannedPeers{answer: Answer{Found: true}}}
 	as := []event.Profile(nil)
 	_, err := x.Adjust(t.Context(), &delivery.Connection{Elsewhere: true}, nil, &as)
 	is.Equal(problem.Of(err).Code, "HubUnavailable")

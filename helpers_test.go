@@ -204,7 +204,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
-	h.API = NewAPI(h.Cluster, auth, access.NewRates(limits), APIConfig{
+	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())
@@ -354,4 +354,10 @@ func byItself(t *testing.T) bool {
 	t.Helper()
 	alone(t, "it weighs what is in a process")
 	return testkit.ByItself(t)
+}
+
+// withCluster is the hub of NewCluster.
+func withCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Hub {
+	NewCluster(hub, presence, peers, back)
+	return hub
 }

@@ -218,7 +218,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
 		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: logger,
 	})
-	api := NewAPI(cluster, auth, rates, APIConfig{
+	api := NewAPI(hub, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})

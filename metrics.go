@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/count"
 	"realtimehub/internal/delivery"
@@ -25,26 +24,15 @@ import (
 // No label is a user's word, or it would grow with them; but for the tenants that
 // are asked for by number.
 type Metrics struct {
-	hub      *Hub
-	presence *Presence
-	auth     *access.Auth
-	limits   *access.Rates
-	tenants  int // that are shown, those with most streams
-	refused  count.Words[string]
-	lobby    *lobby.Lobby // nil: connections are not bounded
-
-	complaints *serve.ErrorLog // net/http's
-
-	families []family
-	handler  http.Handler
+	look     func() Values       // static
+	refused  count.Words[string] // calls and lines, by code
+	families []family            // static
+	handler  http.Handler        // static
 }
 
-// NewMetrics shows a hub's metrics, and of so many tenants their part.
-func NewMetrics(hub *Hub, presence *Presence, auth *access.Auth, limits *access.Rates, tenants int, logger *slog.Logger) *Metrics {
-	m := &Metrics{
-		hub: hub, presence: presence, auth: auth, limits: limits, tenants: tenants,
-		refused: count.NewWords(problemCodes()...), complaints: serve.NewErrorLog(logger), families: families(),
-	}
+// NewMetrics shows what look finds, and calls that were refused with one of some codes.
+func NewMetrics(look func() Values, codes []string, logger *slog.Logger) *Metrics {
+	m := &Metrics{look: look, refused: count.NewWords(codes...), families: families()}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m, buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)})
@@ -76,29 +64,18 @@ func buildInfo() prometheus.Collector {
 	return info
 }
 
-// look is what the parts said at one moment.
-type look struct {
-	delivery.Stats
-	online, away int
-	auth, limits map[string]int64
-	refused      map[string]int64
-	complaints   map[serve.Complaint]int64
-	tenants      []delivery.TenantStats
-	quotas       map[string]allowance.QuotaStats
-	lobby        lobby.Stats
-}
+// Values are what the parts said at one moment.
+type Values struct {
+	Hub          delivery.Stats
+	Online, Away int              // profiles
+	Auth         map[string]int64 // refused calls, by code
+	Limits       map[string]int64 // how often a limit was met
+	Complaints   map[serve.Complaint]int64
+	Tenants      []delivery.TenantStats // those that are shown by name
+	Quotas       map[string]allowance.QuotaStats
+	Lobby        lobby.Stats
 
-func (m *Metrics) look() *look {
-	l := &look{Stats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.Count.Now(), quotas: m.hub.quotas.Stats()}
-	l.lobby = m.lobby.Stats()
-	l.Ready = l.Ready && m.auth.Ready() == nil
-	l.online, l.away = m.presence.Counts()
-	l.limits["memberships"] = m.hub.members.Full()
-	l.Dropped[delivery.DropRoom] = int64(m.presence.typists.Crowded())
-	if m.tenants > 0 {
-		l.tenants = m.hub.tenants.Busiest(m.tenants)
-	}
-	return l
+	refused map[string]int64
 }
 
 // family is one metric: of one value by each of its label's words, or without a
@@ -106,8 +83,8 @@ func (m *Metrics) look() *look {
 type family struct {
 	desc      *prometheus.Desc
 	kind      prometheus.ValueType
-	values    func(*look) map[string]float64
-	histogram func(*look) count.Histogram
+	values    func(*Values) map[string]float64
+	histogram func(*Values) count.Histogram
 }
 
 // Describe implements prometheus.Collector.
@@ -120,12 +97,13 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	look := m.look()
+	look.refused = m.refused.Now()
 	for _, f := range m.families {
 		if f.histogram != nil {
-			ch <- metric(f.desc, f.histogram(look))
+			ch <- metric(f.desc, f.histogram(&look))
 			continue
 		}
-		for word, value := range f.values(look) {
+		for word, value := range f.values(&look) {
 			if word == "" {
 				ch <- prometheus.MustNewConstMetric(f.desc, f.kind, value)
 			} else {
@@ -148,74 +126,74 @@ func metric(desc *prometheus.Desc, h count.Histogram) prometheus.Metric {
 
 // families is every metric of ours.
 func families() (all []family) {
-	add := func(kind prometheus.ValueType, name, label, help string, values func(*look) map[string]float64) {
+	add := func(kind prometheus.ValueType, name, label, help string, values func(*Values) map[string]float64) {
 		var labels []string
 		if label != "" {
 			labels = []string{label}
 		}
 		all = append(all, family{desc: prometheus.NewDesc("realtime_"+name, help, labels, nil), kind: kind, values: values})
 	}
-	histogram := func(name, help string, of func(*look) count.Histogram) {
+	histogram := func(name, help string, of func(*Values) count.Histogram) {
 		all = append(all, family{desc: prometheus.NewDesc("realtime_"+name, help, nil, nil), histogram: of})
 	}
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 
 	add(gauge, "ready", "", "1 while the hub takes streams and can store events.",
-		func(l *look) map[string]float64 {
-			if l.Ready {
+		func(l *Values) map[string]float64 {
+			if l.Hub.Ready {
 				return one(1)
 			}
 			return one(0)
 		})
 	add(gauge, "streams_open", "", "Streams that are open.",
-		func(l *look) map[string]float64 { return one(l.Streams) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Streams) })
 	add(counter, "connects_total", "resume", "Streams that were opened, by how they began.",
-		func(l *look) map[string]float64 { return words(l.Connects) })
+		func(l *Values) map[string]float64 { return words(l.Hub.Connects) })
 	add(counter, "closes_total", "reason", "Streams that have ended.",
-		func(l *look) map[string]float64 { return words(l.Closes) })
+		func(l *Values) map[string]float64 { return words(l.Hub.Closes) })
 	add(counter, "streams_refused_total", "reason", "Streams that were turned away.",
-		func(l *look) map[string]float64 { return words(l.Refused) })
+		func(l *Values) map[string]float64 { return words(l.Hub.Refused) })
 	add(counter, "events_accepted_total", "target", "Events that were published to this hub, by kind of target.",
-		func(l *look) map[string]float64 { return words(l.Accepted) })
+		func(l *Values) map[string]float64 { return words(l.Hub.Accepted) })
 	add(counter, "events_duplicate_total", "", "Events whose id was known: nothing was delivered again.",
-		func(l *look) map[string]float64 { return one(l.Duplicates) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Duplicates) })
 	add(counter, "events_unconfirmed_total", "", "Events that the broker did not confirm in time.",
-		func(l *look) map[string]float64 { return one(l.Unconfirmed) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Unconfirmed) })
 	add(counter, "hub_unanswered_total", "", "Questions to other hubs that were not answered.",
-		func(l *look) map[string]float64 { return one(l.Unanswered) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Unanswered) })
 	add(counter, "events_refused_total", "code", "Publish calls and lines that were refused; a batch counts once.",
-		func(l *look) map[string]float64 { return words(l.refused) })
+		func(l *Values) map[string]float64 { return words(l.refused) })
 	add(counter, "deliveries_total", "", "Events that were written whole to a stream, each stream by itself.",
-		func(l *look) map[string]float64 { return one(l.Engine.Delivered) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Engine.Delivered) })
 	add(counter, "drops_total", "reason", "Events that were not written to a stream they were for, each stream by itself.",
-		func(l *look) map[string]float64 { return words(l.Dropped) })
+		func(l *Values) map[string]float64 { return words(l.Hub.Dropped) })
 	add(counter, "gaps_total", "reason", "How often something was missed for good.",
-		func(l *look) map[string]float64 { return words(l.Gaps) })
+		func(l *Values) map[string]float64 { return words(l.Hub.Gaps) })
 	add(gauge, "queue_bytes", "", "Bytes of memory for what all streams together are owed: an event counts once.",
-		func(l *look) map[string]float64 { return one(l.Engine.Owed) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Engine.Owed) })
 	histogram("publish_to_write_seconds", "From a publish to the write that hands its event to the kernel; by write call, of the oldest event in it.",
-		func(l *look) count.Histogram { return agesOf(&l.Engine) })
+		func(l *Values) count.Histogram { return agesOf(&l.Hub.Engine) })
 	histogram("replay_events", "Events that a resume brought until the stream had caught up.",
-		func(l *look) count.Histogram { return l.Replayed })
+		func(l *Values) count.Histogram { return l.Hub.Replayed })
 	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
-		func(l *look) map[string]float64 { return words(l.auth) })
+		func(l *Values) map[string]float64 { return words(l.Auth) })
 	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
-		func(l *look) map[string]float64 { return words(l.limits) })
+		func(l *Values) map[string]float64 { return words(l.Limits) })
 	add(gauge, "overloaded", "", "1 while hardly any memory is left, and new streams and events are refused.",
-		func(l *look) map[string]float64 {
-			if l.Overload.Now {
+		func(l *Values) map[string]float64 {
+			if l.Hub.Overload.Now {
 				return one(1)
 			}
 			return one(0)
 		})
 	add(gauge, "memory_used_bytes", "", "Memory that a collection cannot give back, as of the last one.",
-		func(l *look) map[string]float64 { return one(l.Overload.Used) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Overload.Used) })
 	add(gauge, "memory_limit_bytes", "", "How much that may be: Go's memory limit; 0: no limit.",
-		func(l *look) map[string]float64 { return one(l.Overload.Limit) })
-	quotas := func(of func(allowance.QuotaStats) int64) func(*look) map[string]float64 {
-		return func(l *look) map[string]float64 {
+		func(l *Values) map[string]float64 { return one(l.Hub.Overload.Limit) })
+	quotas := func(of func(allowance.QuotaStats) int64) func(*Values) map[string]float64 {
+		return func(l *Values) map[string]float64 {
 			values := map[string]float64{}
-			for name, q := range l.quotas {
+			for name, q := range l.Quotas {
 				values[name] = float64(of(q))
 			}
 			return values
@@ -225,51 +203,51 @@ func families() (all []family) {
 	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(allowance.QuotaStats.All))
 	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(allowance.QuotaStats.Refused))
 	add(gauge, "unproven_open", "", "Connections that have proven nothing yet.",
-		func(l *look) map[string]float64 { return one(l.lobby.Connections) })
+		func(l *Values) map[string]float64 { return one(l.Lobby.Connections) })
 	add(gauge, "unproven_limit", "", "So many of them there may be; 0: no limit.",
-		func(l *look) map[string]float64 { return one(l.lobby.All) })
+		func(l *Values) map[string]float64 { return one(l.Lobby.All) })
 	add(counter, "unproven_cut_total", "bound", "Connections that have proven nothing and were refused or cut, and requests likewise.",
-		func(l *look) map[string]float64 { return words(l.lobby.Refused) })
+		func(l *Values) map[string]float64 { return words(l.Lobby.Refused) })
 	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
-		func(l *look) map[string]float64 { return words(l.complaints) })
+		func(l *Values) map[string]float64 { return words(l.Complaints) })
 	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",
-		func(l *look) map[string]float64 {
-			return words(map[Status]int64{Online: int64(l.online), Away: int64(l.away)})
+		func(l *Values) map[string]float64 {
+			return map[string]float64{"online": float64(l.Online), "away": float64(l.Away)}
 		})
 	add(gauge, "history_events", "", "Events that are kept; with a broker by all hubs together.",
-		func(l *look) map[string]float64 { return l.kept(l.Log.Entries) })
+		func(l *Values) map[string]float64 { return l.kept(l.Hub.Log.Entries) })
 	add(gauge, "history_bytes", "", "Bytes that those take; with a broker its own.",
-		func(l *look) map[string]float64 { return l.kept(int(l.Log.Bytes)) })
+		func(l *Values) map[string]float64 { return l.kept(int(l.Hub.Log.Bytes)) })
 	add(gauge, "history_limit_bytes", "", "Bytes that those may take together; 0: no limit.",
-		func(l *look) map[string]float64 { return l.kept(int(l.Log.Limit)) })
+		func(l *Values) map[string]float64 { return l.kept(int(l.Hub.Log.Limit)) })
 	add(gauge, "history_memory_bytes", "", "Bytes of memory that histories take in this hub.",
-		func(l *look) map[string]float64 { return one(l.Log.Memory) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Log.Memory) })
 	add(counter, "history_cut_total", "bound", "Events that went before their time: past their tenant's bytes, or past all tenants' and theirs had most.",
-		func(l *look) map[string]float64 {
-			return map[string]float64{"tenant": float64(l.Log.CutTenant), "all": float64(l.Log.CutAll)}
+		func(l *Values) map[string]float64 {
+			return map[string]float64{"tenant": float64(l.Hub.Log.CutTenant), "all": float64(l.Hub.Log.CutAll)}
 		})
 	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost something of all tenants.",
-		func(l *look) map[string]float64 {
-			return words(map[history.Kept]int64{history.KeptHistory: l.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Log.Gone[history.KeptMembers]})
+		func(l *Values) map[string]float64 {
+			return words(map[history.Kept]int64{history.KeptHistory: l.Hub.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Hub.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Hub.Log.Gone[history.KeptMembers]})
 		})
 	add(counter, "broker_faults_total", "fault", "What was wrong with the broker, as this hub saw it.",
-		func(l *look) map[string]float64 {
+		func(l *Values) map[string]float64 {
 			values := map[string]float64{}
 			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {
-				values[string(fault)] = float64(l.Log.Faults[fault])
+				values[string(fault)] = float64(l.Hub.Log.Faults[fault])
 			}
 			return values
 		})
 	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
-		func(l *look) map[string]float64 { return one(l.Log.IDs) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",
-		func(l *look) map[string]float64 { return one(l.Log.LostIDs) })
+		func(l *Values) map[string]float64 { return one(l.Hub.Log.LostIDs) })
 	add(gauge, "tenant_streams_open", "tenant", "Open streams of the tenants with most.",
-		func(l *look) map[string]float64 {
+		func(l *Values) map[string]float64 {
 			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Streams) })
 		})
 	add(counter, "tenant_events_accepted_total", "tenant", "Events that were published to this hub, of the tenants with most streams.",
-		func(l *look) map[string]float64 {
+		func(l *Values) map[string]float64 {
 			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Accepted) })
 		})
 	return all
@@ -286,16 +264,16 @@ func words[K ~string](counted map[K]int64) map[string]float64 {
 }
 
 // kept is a value of the history's, unless nobody knows it now.
-func (l *look) kept(n int) map[string]float64 {
-	if l.Log.Unknown {
+func (l *Values) kept(n int) map[string]float64 {
+	if l.Hub.Log.Unknown {
 		return nil
 	}
 	return one(n)
 }
 
-func (l *look) byTenant(value func(delivery.TenantStats) float64) map[string]float64 {
+func (l *Values) byTenant(value func(delivery.TenantStats) float64) map[string]float64 {
 	values := map[string]float64{}
-	for _, t := range l.tenants {
+	for _, t := range l.Tenants {
 		values[t.Name] = value(t)
 	}
 	return values

@@ -106,10 +106,15 @@ func (x *profile) Due() *due.Item { return &x.due }
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
-	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke}
+	p.typists = NewTypists(TypingConfig{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
+	hub.presence = p
 	hub.streams.Observe(p)
 	return p
 }
+
+// Freeze names who says that other hubs cannot be heard, before the first tick: meanwhile
+// nobody is announced.
+func (p *Presence) Freeze(frozen func() bool) { p.frozen = frozen }
 
 // Run ticks until ctx ends.
 func (p *Presence) Run(ctx context.Context) {
@@ -291,7 +296,7 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == Offline {
-		p.typists.left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
+		p.typists.Left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
 		p.left = append(p.left, who)
 	}
 }
@@ -380,7 +385,7 @@ func (p *Presence) tick(now time.Time) {
 			p.telling.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
 		}
 	}
-	p.typists.tick(now)
+	p.typists.Tick(now)
 }
 
 // advance moves what is due, and is what changed, by tenant.

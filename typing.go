@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
@@ -26,10 +27,8 @@ const maxTypingRoom = 1_000
 // What is told is always what is so then, by one goroutine a typist at a time: so the
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
-	hub   *Hub                      // static
-	ttl   time.Duration             // static
-	spoke func(event.TenantProfile) // static; typing is activity
-	// cast tells other hubs; static, nil: there are none.
+	cfg TypingConfig // static
+	// cast tells other hubs; static after the start, nil: there are none.
 	cast func(who event.TenantProfile, conversation string, started bool)
 
 	mu sync.Mutex
@@ -39,6 +38,29 @@ type Typists struct {
 	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
+}
+
+// TypingConfig is what Typists need to know.
+type TypingConfig struct {
+	TTL     time.Duration // after which typing that is not repeated has stopped
+	Pools   *allowance.Pools
+	Spoke   func(event.TenantProfile) // typing is activity
+	Members interface {
+		// Member says whether a profile belongs to a room, and how many do. It may ask.
+		Member(ctx context.Context, tenant string, r event.Room, p event.Profile) (member bool, size int, err error)
+	}
+	Teller interface {
+		// Say tells this hub's streams of an event that is not stored.
+		Say(ctx context.Context, e *event.Event) error
+	}
+}
+
+// NewTypists makes them; nobody types yet.
+func NewTypists(cfg TypingConfig) *Typists { return &Typists{cfg: cfg} }
+
+// CastTo names who tells other hubs, before the first call.
+func (x *Typists) CastTo(cast func(who event.TenantProfile, conversation string, started bool)) {
+	x.cast = cast
 }
 
 type typist struct {
@@ -67,7 +89,7 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 		return err
 	}
 	defer x.leave(t)
-	member, size, err := x.hub.members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
+	member, size, err := x.cfg.Members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
 	if err != nil {
 		return err
 	}
@@ -80,7 +102,7 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 		x.crowded++
 		x.mu.Unlock()
 	}
-	x.spoke(t.who)
+	x.cfg.Spoke(t.who)
 	x.set(t, turn, started, x.cast != nil)
 	return x.tell(t)
 }
@@ -89,7 +111,7 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 // told there, and ours here. It does not wait.
 func (x *Typists) Heard(tenant string, ref event.Profile, conversation string, started bool) {
 	t, turn, _ := x.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
-	x.spoke(t.who)
+	x.cfg.Spoke(t.who)
 	x.set(t, turn, started, false)
 	x.tellSoon(t)
 	x.leave(t)
@@ -111,7 +133,7 @@ func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool)
 	t = x.findLocked(who, conversation)
 	if t == nil {
 		t = &typist{who: who, conversation: conversation}
-		if err := x.hub.quotas.Keep(who, t.bytes(), ours); err != nil {
+		if err := x.cfg.Pools.Keep(who, t.bytes(), ours); err != nil {
 			return nil, 0, err
 		}
 		theirs := x.of.Get(who)
@@ -150,7 +172,7 @@ func (x *Typists) forgetLocked(t *typist) {
 	if theirs.Delete(t.conversation); theirs.Len() == 0 {
 		x.of.Delete(t.who)
 	}
-	x.hub.quotas.Drop(t.who, t.bytes())
+	x.cfg.Pools.Drop(t.who, t.bytes())
 }
 
 // set takes in what a call says, unless a later one has.
@@ -165,7 +187,7 @@ func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
 		x.stopLocked(t)
 		return
 	}
-	t.until = time.Now().Add(x.ttl)
+	t.until = time.Now().Add(x.cfg.TTL)
 	if !t.types {
 		t.types = true
 		x.due.Set(t, t.until)
@@ -177,8 +199,8 @@ func (x *Typists) stopLocked(t *typist) {
 	x.due.Set(t, time.Time{})
 }
 
-// left ends all typing of who went offline.
-func (x *Typists) left(who event.TenantProfile) {
+// Left ends all typing of who went offline.
+func (x *Typists) Left(who event.TenantProfile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if theirs := x.of.Get(who); theirs != nil {
@@ -189,8 +211,8 @@ func (x *Typists) left(who event.TenantProfile) {
 	}
 }
 
-// tick tells of all that has stopped by itself.
-func (x *Typists) tick(now time.Time) {
+// Tick tells of all that has stopped by itself.
+func (x *Typists) Tick(now time.Time) {
 	x.mu.Lock()
 	for t, ok := x.due.Next(now); ok; t, ok = x.due.Next(now) {
 		if t.until.After(now) {
@@ -248,7 +270,7 @@ func (x *Typists) say(t *typist, started bool) error {
 	}
 	to := event.ToConversation(t.conversation)
 	to.ExcludeProfiles = []event.Profile{t.who.Profile}
-	return x.hub.dispatcher.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
+	return x.cfg.Teller.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
 		ConversationID string        `json:"conversationId"`
 		Profile        event.Profile `json:"profile"`
 	}{t.conversation, t.who.Profile}))
