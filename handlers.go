@@ -18,8 +18,10 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
+	"realtimehub/internal/probe"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
@@ -45,8 +47,8 @@ type api struct {
 	hub     *Hub
 	auth    *access.Auth
 	limits  *access.Rates
-	metrics *Metrics
-	doctor  *Doctor
+	metrics *metrics.Metrics
+	doctor  *probe.Server
 
 	complaints *serve.ErrorLog // net/http's
 
@@ -64,7 +66,7 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 	complaints := serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: NewDoctor(hub.streams, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
@@ -74,9 +76,9 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 }
 
 // newMetrics shows what the hub and its parts count.
-func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *Metrics {
-	return NewMetrics(func() Values {
-		v := Values{
+func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
+	return metrics.New(func() metrics.Values {
+		v := metrics.Values{
 			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Count.Now(),
 			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
 		}
@@ -342,7 +344,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 
 // probe is a stream that shows what stands between its client and the hub.
 func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := probeOf(r.URL.Query())
+	p, err := probe.Parse(r.URL.Query())
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -24,7 +25,7 @@ type Hub struct {
 	streams    *delivery.Streams
 	dispatcher *delivery.Dispatcher
 	presence   *Presence
-	cluster    *Cluster
+	cluster    *cluster.Cluster
 	log        history.Log
 	logger     *slog.Logger
 	quotas     *allowance.Pools
@@ -63,8 +64,8 @@ func (h *Hub) parts() delivery.Parts {
 
 // NewCluster joins a hub and its presence to others; nil peers leave it alone. back
 // is how long a client that was sent away may take to be back.
-func NewCluster(h *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
-	h.cluster = MakeCluster(ClusterConfig{
+func NewCluster(h *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *cluster.Cluster {
+	h.cluster = cluster.New(cluster.Config{
 		Delivery: h.parts(),
 		Pools:    h.quotas, Presence: presence, Typists: presence.typists, Peers: peers, Back: back,
 	})

@@ -25,6 +25,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
@@ -322,7 +323,7 @@ func cannotListen(setting string, err error) error {
 type backing struct {
 	log   history.Log
 	rooms room.Shared
-	peers Peers
+	peers cluster.Peers
 	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }

@@ -30,8 +30,10 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/typing"
 )
 
 // scraped is an answer of GET /metrics: values by name and label, as written there.
@@ -259,7 +261,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
 		h.dispatcher.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
 	})
-	for i := range maxTypingRoom + 1 {
+	for i := range typing.MaxTypingRoom + 1 {
 		is.NoErr(untilConfirmed(func() error {
 			return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
 		}))
@@ -599,7 +601,7 @@ func TestDashboard(t *testing.T) {
 }
 
 // metricsOf shows a hub, and the two tenants with most streams.
-func metricsOf(t testing.TB, hub *Hub) *Metrics {
+func metricsOf(t testing.TB, hub *Hub) *metrics.Metrics {
 	logger := slog.New(slog.DiscardHandler)
 	return newMetrics(hub, openDoor(t), access.NewRates(access.RatesConfig{}), serve.NewErrorLog(logger), APIConfig{MetricsTenants: 2, Logger: logger})
 }

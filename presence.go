@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/fair"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sized"
+	"realtimehub/internal/typing"
 )
 
 // Status is a profile's presence, all its connections together.
@@ -59,10 +60,10 @@ type PresenceOf struct {
 // changes once a tick. Its work is proportional to what changed: every profile
 // is due at most once, and only due ones are looked at.
 //
-// Lock order: Presence.mu → Typists.mu.
+// Lock order: Presence.mu → typing.Typists.Mu.
 type Presence struct {
 	hub     *Hub                // static
-	typists *Typists            // static
+	typists *typing.Typists     // static
 	cfg     PresenceConfig      // static
 	frozen  func() bool         // static; says that others cannot be heard. nil: there are none
 	thaw    time.Time           // owned by tick: until then nothing is announced
@@ -106,7 +107,7 @@ func (x *profile) Due() *due.Item { return &x.due }
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
-	p.typists = NewTypists(TypingConfig{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
+	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
 	hub.presence = p
 	hub.streams.Observe(p)
 	return p

@@ -20,6 +20,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -140,9 +141,9 @@ type askedPeers struct {
 	asked int
 }
 
-func (p *askedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+func (p *askedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
 	p.asked++
-	return Answer{}, ErrElsewhere
+	return cluster.Answer{}, cluster.ErrElsewhere
 }
 
 // A client over its limit causes no question to another hub.

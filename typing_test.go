@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -47,12 +48,12 @@ func (g *gatedResolver) Resolve(context.Context, string, event.Room) (*room.Rost
 
 // castPeers records what other hubs are told of typing.
 type castPeers struct {
-	Peers
+	cluster.Peers
 	mu   sync.Mutex
 	cast []bool
 }
 
-func (*castPeers) Follow(PeerSink)      {}
+func (*castPeers) Follow(cluster.Sink)  {}
 func (*castPeers) Node() (node [4]byte) { return node }
 func (*castPeers) Hears() bool          { return true }
 func (*castPeers) Others() [][4]byte    { return nil }
@@ -60,10 +61,10 @@ func (*castPeers) Lost() [][4]byte      { return nil }
 func (*castPeers) Complete(context.Context, string) bool {
 	return true
 }
-func (*castPeers) Tell(string, SessionChange)         {}
+func (*castPeers) Tell(string, cluster.SessionChange) {}
 func (*castPeers) Hold(context.Context, string) error { return nil }
 func (*castPeers) Release(string)                     {}
-func (p *castPeers) Cast(_ string, t Typing) {
+func (p *castPeers) Cast(_ string, t cluster.Typing) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cast = append(p.cast, t.Started)
@@ -72,12 +73,12 @@ func (p *castPeers) Cast(_ string, t Typing) {
 // typingWorld is a hub with one who sees who types, in a bubble.
 type typingWorld struct {
 	presenceWorld
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	resolver *gatedResolver
 	seer     *delivery.Connection
 }
 
-func typingBubble(t *testing.T, peers Peers, test func(w typingWorld, is *is.I)) {
+func typingBubble(t *testing.T, peers cluster.Peers, test func(w typingWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
 		resolver := &gatedResolver{gates: map[int]chan struct{}{}}
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: resolver, Logger: slog.New(slog.DiscardHandler)})
@@ -153,9 +154,9 @@ func TestTypingIsToldInOrder(t *testing.T) {
 	t.Run("another hub's, told late", func(t *testing.T) {
 		typingBubble(t, nil, func(w typingWorld, is *is.I) {
 			let := w.resolver.hold(1)
-			w.cluster.Typed("acme", Typing{alice, "talk", true})
+			w.cluster.Typed("acme", cluster.Typing{Profile: alice, Conversation: "talk", Started: true})
 			synctest.Wait()
-			w.cluster.Typed("acme", Typing{alice, "talk", false})
+			w.cluster.Typed("acme", cluster.Typing{Profile: alice, Conversation: "talk", Started: false})
 			synctest.Wait()
 			let()
 			synctest.Wait()
