@@ -21,7 +21,7 @@ func pathRoom(r *http.Request, who *access.Caller) (tenant string, room event.Ro
 	case "groups":
 		room.Kind = event.KindGroup
 	default:
-		return "", room, errNothingHere
+		return "", room, request.ErrNothingHere
 	}
 	var faults problem.Faults
 	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request

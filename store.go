@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -77,8 +78,13 @@ type backing struct {
 // brokerWait is how long the start waits for the broker.
 const brokerWait = time.Minute
 
-// share joins the other hubs on the broker, if one is configured.
-func share(ctx context.Context, cfg settings.Config, limits history.Limits, logger *slog.Logger) (backing, error) {
+// openStore keeps everything in this process; or on the broker, where one is configured,
+// and joins the other hubs there. Histories take so many bytes of memory.
+func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *allowance.Pools, logger *slog.Logger) (backing, error) {
+	limits := history.Limits{
+		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: bytes,
+		Window: cfg.DedupeWindow, IDs: history.MostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
+	}
 	if cfg.NATSURL == "" {
 		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
 	}
