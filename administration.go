@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
 )
 
@@ -25,9 +26,9 @@ type administrator struct {
 
 // pathTenant is the tenant of an administrative call.
 func pathTenant(who *Caller) (string, error) {
-	var faults Faults
+	var faults problem.Faults
 	tenant := who.Tenant()
-	faults.tenant("tenantId", tenant)
+	faults.Tenant("tenantId", tenant)
 	return tenant, faults.Err()
 }
 
@@ -41,11 +42,11 @@ func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err
 	default:
 		return "", room, errNothingHere
 	}
-	var faults Faults
+	var faults problem.Faults
 	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request
-	faults.tenant("tenantId", tenant)
+	faults.Tenant("tenantId", tenant)
 	if err := event.CheckName(room.ID); err != nil {
-		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
+		faults.Add(problem.CodeInvalidField, string(room.Kind)+"Id", "%v", err)
 	}
 	return tenant, room, faults.Err()
 }
@@ -55,11 +56,11 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 	if err != nil {
 		return err
 	}
-	var faults Faults
+	var faults problem.Faults
 	query := r.URL.Query()
 	var of *event.Profile
 	if text := query.Get("profile"); text != "" {
-		p := faults.profile("profile", text)
+		p := faults.Profile("profile", text)
 		of = &p
 	}
 	limit := pageLimit(&faults, query)
@@ -128,8 +129,8 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err != nil {
 		return err
 	}
-	var faults Faults
-	p := faults.profile("profile", r.URL.Query().Get("profile"))
+	var faults problem.Faults
+	p := faults.Profile("profile", r.URL.Query().Get("profile"))
 	if err := faults.Err(); err != nil {
 		return err
 	}
@@ -146,7 +147,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 	if err != nil {
 		return err
 	}
-	var faults Faults
+	var faults problem.Faults
 	query := r.URL.Query()
 	limit := pageLimit(&faults, query)
 	if err := faults.Err(); err != nil {
@@ -185,14 +186,14 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 }
 
 // pageLimit is how many items one answer may have.
-func pageLimit(f *Faults, query url.Values) int {
+func pageLimit(f *problem.Faults, query url.Values) int {
 	text := query.Get("limit")
 	if text == "" {
 		return 100
 	}
 	limit, err := strconv.Atoi(text)
 	if err != nil || limit < 1 || limit > 1000 {
-		f.add(CodeInvalidField, "limit", "must be 1–1000")
+		f.Add(problem.CodeInvalidField, "limit", "must be 1–1000")
 	}
 	return limit
 }
@@ -202,12 +203,12 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err != nil {
 		return err
 	}
-	var faults Faults
+	var faults problem.Faults
 	query := r.URL.Query()
 	asked := askedProfiles(&faults, query)
 	status := Status(query.Get("status"))
 	if status != "" && status != Online && status != Away && status != Offline {
-		faults.add(CodeInvalidField, "status", "must be online, away or offline")
+		faults.Add(problem.CodeInvalidField, "status", "must be online, away or offline")
 	}
 	if err := faults.Err(); err != nil {
 		return err
@@ -254,7 +255,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	defer memory.close()
 	asked, err := smallCall.profiles(r, memory)
 	if err == nil {
-		err = question(a.hub.KnowAll(r.Context(), tenant))
+		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
@@ -271,7 +272,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	}
 	p, err := event.ParseProfile(r.PathValue("profile"))
 	if err != nil {
-		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
 	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
 		return err
@@ -321,16 +322,16 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	defer memory.close()
 	var members []event.Profile
 	found := false
-	err = a.bodies.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
+	err = a.bodies.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "members" {
-			f.add(CodeUnknownField, name, `the body has "members" only`)
+			f.Add(problem.CodeUnknownField, name, `the body has "members" only`)
 			return
 		}
-		found = !absent(v)
-		members = f.profiles(CodeInvalidField, name, v)
+		found = !problem.Absent(v)
+		members = f.Profiles(problem.CodeInvalidField, name, v)
 	})
 	if err == nil && !found {
-		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
+		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
 	}
 	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
 		over, taken := listTurn(r.Context(), tenant, len(members))
@@ -374,7 +375,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	}
 	p, err := event.ParseProfile(strings.Clone(r.PathValue("p")))
 	if err != nil {
-		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
 	if err := do(r.Context(), tenant, room, p); err != nil {
 		return err
@@ -382,7 +383,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	return noContent(w)
 }
 
-var errNoConnection = &Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
+var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
 
 // done answers a call about a connection that was found, if it still was there.
 func done(w http.ResponseWriter) func(found bool, err error) error {

@@ -4,12 +4,13 @@ import (
 	"net/http"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 )
 
 // ErrAnswers says that answers that are being written to one take more memory than it
 // may have.
-var ErrAnswers = NewCause("answers that this caller has not read yet take as much memory as it may have now; read them, or ask again later", Problem{Status: http.StatusServiceUnavailable, Code: "AnswersBusy"})
+var ErrAnswers = problem.New("answers that this caller has not read yet take as much memory as it may have now; read them, or ask again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "AnswersBusy"})
 
 // allowance is what one call takes of a pool, a step ahead of what it uses: so the pool is
 // not asked for each little thing. It belongs to one goroutine. A nil allowance bounds

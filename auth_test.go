@@ -38,6 +38,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
@@ -995,10 +996,10 @@ func FuzzProblem(f *testing.F) {
 	f.Add("a\"b", "x\r\ny: z", "</script>\x00\xff", -1)
 	f.Fuzz(func(t *testing.T, code, field, detail string, index int) {
 		for _, err := range []error{
-			&FieldError{Code(code), field, index, detail}, &Problem{Status: 400, Code: code, Detail: detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
+			&problem.FieldError{Code: problem.Code(code), Field: field, Index: index, Detail: detail}, &problem.Problem{Status: 400, Code: code, Detail: detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
 		} {
 			w := httptest.NewRecorder()
-			fail(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)
+			problem.Write(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)
 			var body struct {
 				Type, Title, Detail, Code string
 				Status                    int

@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
 )
 
 // Scope is a set of what a credential may do; the route table says what each
@@ -80,10 +81,10 @@ func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p eve
 	if !c.open {
 		return c.tenant, c.profile, nil
 	}
-	var faults Faults
+	var faults problem.Faults
 	tenant = strings.Clone(cmp.Or(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
-	faults.tenant("tenant", tenant)
-	p = faults.profile("profile", strings.Clone(cmp.Or(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
+	faults.Tenant("tenant", tenant)
+	p = faults.Profile("profile", strings.Clone(cmp.Or(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
 	return tenant, p, faults.Err()
 }
 
@@ -93,11 +94,11 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p eve
 	if !c.open {
 		return c.tenant, c.profile, nil
 	}
-	var faults Faults
+	var faults problem.Faults
 	tenant = cmp.Or(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
-	faults.tenant("tenant", tenant)
+	faults.Tenant("tenant", tenant)
 	if text := r.Header.Get("X-Profile-Id"); text != "" {
-		p = faults.profile("X-Profile-Id", text)
+		p = faults.Profile("X-Profile-Id", text)
 	}
 	return tenant, p, faults.Err()
 }

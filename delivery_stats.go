@@ -8,6 +8,7 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/overload"
 )
 
 // appendJSON appends the receipt as it goes over the wire.
@@ -96,5 +97,5 @@ type HubStats struct {
 	Replayed    count.Histogram // events, by resume
 	Engine      engine.Stats
 	Log         LogStats
-	Overload    OverloadStats
+	Overload    overload.Stats
 }

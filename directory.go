@@ -9,12 +9,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // Errors of a hub that takes no stream; handlers know what is answered then.
 var (
-	ErrDraining = NewCause("the hub is draining", Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
+	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
 	ErrFull     = errors.New("no more connections are taken")
 
 	ErrTenantFull = fmt.Errorf("%w of this tenant", ErrFull)

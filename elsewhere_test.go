@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/problem"
 )
 
 // aPair share a broker of one server.
@@ -284,7 +285,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
 	as := []event.Profile(nil)
 	_, err := x.Adjust(t.Context(), &Connection{elsewhere: true}, nil, &as)
-	is.Equal(describe(err).Code, "HubUnavailable")
+	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	now := time.Now()
 	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
 	is.Equal(sessionRow{Active: now.Add(time.Hour).UnixMilli()}.activeAt(now), now)

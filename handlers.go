@@ -14,7 +14,9 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
@@ -143,7 +145,7 @@ func (a *api) handler(inner bool) http.Handler {
 				err = a.limits.Admin(who.Tenant(), who.Holder(r))
 			}
 			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
-				err = ErrOverloaded // before there is a body
+				err = overload.ErrOverloaded // before there is a body
 			}
 			if err == nil {
 				lobby.Admit(w, r)
@@ -168,7 +170,7 @@ func (a *api) handler(inner bool) http.Handler {
 	for pattern, do := range a.openRoutes() {
 		mux.HandleFunc(pattern, do)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
 	pages := &webPages{auth: a.auth, loopback: a.cfg.Loopback, logger: a.cfg.Logger, told: map[string]bool{}}
 	serve := pages.shared(mux)
@@ -206,7 +208,7 @@ func (a *api) handler(inner bool) http.Handler {
 		}
 		if err != nil {
 			a.auth.Refuse(err)
-			fail(w, r, a.cfg.Logger, err)
+			problem.Write(w, r, a.cfg.Logger, err)
 		} else {
 			serve.ServeHTTP(w, r)
 		}
@@ -256,22 +258,22 @@ func nothing() {}
 // refuse is fail for a caller that is known, or nil. Of many faults one alone is told
 // where the caller has its share of the memory for answers.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
-	faults := FieldErrors(err)
+	faults := problem.Fields(err)
 	if len(faults) > 0 {
 		memory := a.hub.quotas.Answer(who.Holder(r))
 		defer memory.close()
-		if !memory.use(2 * faultBytes * len(faults)) {
+		if !memory.use(2 * problem.FaultBytes * len(faults)) {
 			err = faults[0]
 		}
 	}
-	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
+	if errors.Is(err, problem.ErrBodies) || errors.Is(err, ErrAnswers) {
 		if times, due := a.crowded.Due(time.Now()); due {
 			holder := who.Holder(r)
 			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
 				"tenant", holder.Tenant, "profile", holder.Profile.String(), "times", times)
 		}
 	}
-	fail(w, r, a.cfg.Logger, err)
+	problem.Write(w, r, a.cfg.Logger, err)
 }
 
 // ErrorLog takes what net/http has to say.
@@ -308,7 +310,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 		return errNothingHere
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return &Problem{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Detail: "this path takes " + strings.Join(allowed, ", ")}
+	return &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Detail: "this path takes " + strings.Join(allowed, ", ")}
 }
 
 // probe is a stream that shows what stands between its client and the hub.
@@ -325,7 +327,7 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		return ErrDescriptors
 	}
 	if a.hub.Overloaded() {
-		return ErrOverloaded
+		return overload.ErrOverloaded
 	}
 	return a.doctor.Serve(w, r, p, who)
 }
@@ -347,14 +349,14 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
 	if a.hub.Draining() {
-		not = &Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
-		not = &Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
 	} else {
 		not = a.auth.Ready()
 	}
 	if not != nil {
-		fail(w, r, a.cfg.Logger, not)
+		problem.Write(w, r, a.cfg.Logger, not)
 		return
 	}
 	status := "ready"
@@ -364,7 +366,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": status})
 }
 
-var errNothingHere = &Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}
+var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
 // problem details.

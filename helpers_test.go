@@ -3,16 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,35 +21,20 @@ import (
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // TestMain fails a run that leaves goroutines behind.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	natstest.Clean()
-	if code == 0 && !settled(before) {
-		fmt.Fprintf(os.Stderr, "goroutines left behind: %d, %d at the start\n", runtime.NumGoroutine(), before)
-		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testkit.Main(m, natstest.Clean) }
 
-// settled waits a few seconds for the goroutines to be as few as before.
-func settled(before int) bool {
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(5 * time.Second)
-	for runtime.NumGoroutine() > before+1 { // os/signal's, once it was used, stays
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			return false
-		}
-	}
-	return true
-}
+// What any package's tests need, by its short name.
+var (
+	eventually = testkit.Eventually
+	liveHeap   = testkit.LiveHeap
+	agrees     = testkit.Agrees
+)
+
+type syncBuffer = testkit.Buffer
 
 // testLimits are the defaults.
 var testLimits = MemoryLimits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
@@ -363,30 +343,9 @@ func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]a
 	return res.StatusCode, answer
 }
 
-// byItself runs a test in a process of its own, where nobody else's memory comes and goes,
-// and says whether this is that process.
+// byItself is testkit.ByItself, which is not on a cluster.
 func byItself(t *testing.T) bool {
 	t.Helper()
-	const mark = "REALTIMEHUB_TEST_BY_ITSELF"
-	if os.Getenv(mark) != "" {
-		return true
-	}
 	alone(t, "it weighs what is in a process")
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-test.short=", testing.Short()))
-	cmd.Env = append(os.Environ(), mark+"=1")
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return false
-}
-
-// liveHeap is how many bytes are in use.
-func liveHeap() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	return testkit.ByItself(t)
 }

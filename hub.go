@@ -10,6 +10,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/overload"
 )
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -43,9 +44,9 @@ type HubConfig struct {
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
-	Memberships  int       // that a tenant may have; 0: any number
-	Quotas       *Quotas   // nil: nothing is bounded
-	Memory       MemoryUse // nil: never overloaded
+	Memberships  int          // that a tenant may have; 0: any number
+	Quotas       *Quotas      // nil: nothing is bounded
+	Memory       overload.Use // nil: never overloaded
 	Logger       *slog.Logger
 }
 
@@ -61,15 +62,20 @@ func NewHub(cfg HubConfig) *Hub {
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}), overload: overload{use: cfg.Memory, kept: func() int64 {
-			return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total()
-		}, logger: cfg.Logger},
+		drained: make(chan struct{}),
 	}
-	h.streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
+	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
+	h.streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain}, cfg.Memory, kept)
 	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
 	h.log.Follow(h.dispatcher)
 	return h
 }
+
+// Overloaded says that hardly any memory is left, and nothing more is taken.
+func (h *Hub) Overloaded() bool { return h.overload.Overloaded() }
+
+// WatchMemory looks at the memory in use until ctx ends.
+func (h *Hub) WatchMemory(ctx context.Context) { h.overload.WatchMemory(ctx) }
 
 // ShareWith makes the hub one of a cluster, before its first connection.
 func (h *Hub) ShareWith(s Sharing, node [4]byte) {

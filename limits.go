@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sized"
 )
@@ -34,8 +35,8 @@ func (e *RateError) Error() string {
 }
 
 // Problem implements Answerer.
-func (e *RateError) Problem() *Problem {
-	return &Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: e.Error(), After: e.After}
+func (e *RateError) Problem() *problem.Problem {
+	return &problem.Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: e.Error(), After: e.After}
 }
 
 // How many probes there may be: each has a goroutine and timers, which no stream has.
@@ -47,13 +48,13 @@ const (
 
 // Why there is no probe to be had.
 var (
-	ErrProbes    = NewCause("as many probes of this tenant or address are open as it may have beside the others now; try again later", Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
-	ErrOwnProbes = NewCause(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	ErrProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	ErrOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 )
 
 // ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
 // descriptors has begun.
-var ErrDescriptors = NewCause("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+var ErrDescriptors = problem.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 
 // Limits bounds how often, and how many at a time. Each tenant and each profile has its
 // own measure, so that one at its limit is no other's concern.

@@ -26,6 +26,7 @@ import (
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
 )
@@ -186,7 +187,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: goMemory(),
+		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,

@@ -14,16 +14,17 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // Errors of membership; handlers know which status each is.
 var (
-	ErrMembership = NewCause("the membership service does not answer", Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
-	ErrExternal   = NewCause("membership is owned by the membership service", Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
-	ErrNoService  = NewCause("this hub owns membership: there is no service to ask", Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
+	ErrMembership = problem.New("the membership service does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
+	ErrExternal   = problem.New("membership is owned by the membership service", problem.Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
+	ErrNoService  = problem.New("this hub owns membership: there is no service to ask", problem.Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
 
-	ErrMemberships = NewCause("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
+	ErrMemberships = problem.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", problem.Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
 )
 
 // resolveTime is how long whoever owns membership is waited for, for however many rooms.
@@ -72,7 +73,7 @@ func (m *members) noAnswer(tenant string, room event.Room, err error) error {
 	if err == nil {
 		return nil
 	}
-	if wrong, ok := errors.AsType[*FieldError](err); ok {
+	if wrong, ok := errors.AsType[*problem.FieldError](err); ok {
 		return wrong
 	}
 	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err) })

@@ -19,6 +19,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
@@ -386,7 +387,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 	}
 	lame := nodes[0].Cluster
 	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
-	is.Equal(describe(err).Code, "HubUnavailable")
+	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")
 	is.Equal(status, http.StatusServiceUnavailable)

@@ -11,6 +11,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"realtimehub/internal/problem"
 )
 
 // Bounds of NDJSON publishing.
@@ -28,11 +30,11 @@ const (
 
 // lineProblem is the answer to a line that was refused.
 type lineProblem struct {
-	Line   int            `json:"line"`
-	Code   string         `json:"code"`
-	Detail string         `json:"detail"`
-	Errors []fieldProblem `json:"errors,omitempty"`
-	ID     string         `json:"id,omitempty"` // of an event that may have been stored
+	Line   int                    `json:"line"`
+	Code   string                 `json:"code"`
+	Detail string                 `json:"detail"`
+	Errors []problem.FieldProblem `json:"errors,omitempty"`
+	ID     string                 `json:"id,omitempty"` // of an event that may have been stored
 }
 
 // lineReceipt is the answer to a line that was accepted, with results=all.
@@ -68,10 +70,10 @@ type lineIntake struct {
 func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	results := r.URL.Query().Get("results")
 	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
-		return &FieldError{CodeInvalidField, "results", -1, "must be all"}
+		return &problem.FieldError{Code: problem.CodeInvalidField, Field: "results", Index: -1, Detail: "must be all"}
 	}
 	if !in.body.use(linesBytes) {
-		return ErrBodies
+		return problem.ErrBodies
 	}
 	rc := http.NewResponseController(w)
 	rc.EnableFullDuplex()            // HTTP/2 needs none and says so
@@ -150,19 +152,19 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 }
 
 func problemOf(line int, err error) lineProblem {
-	p := describe(err)
-	fault := lineProblem{Line: line, Code: p.Code, Detail: p.Detail, Errors: fieldProblems(err)}
-	if ids := unconfirmed(err); len(ids) == 1 {
+	p := problem.Of(err)
+	fault := lineProblem{Line: line, Code: p.Code, Detail: p.Detail, Errors: problem.FieldProblems(err)}
+	if ids := problem.EventIDs(err); len(ids) == 1 {
 		fault.ID = ids[0]
 	}
 	return fault
 }
 
 // readError is the end of a body that did not end well.
-type readError struct{ answer Problem }
+type readError struct{ answer problem.Problem }
 
-func (e *readError) Error() string     { return e.answer.Error() }
-func (e *readError) Problem() *Problem { return &e.answer }
+func (e *readError) Error() string             { return e.answer.Error() }
+func (e *readError) Problem() *problem.Problem { return &e.answer }
 
 // patientBody gives each read its own time, until the hub ends them all. No deadline
 // is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
@@ -212,7 +214,7 @@ func (b *patientBody) interrupt(taking context.Context, stop context.CancelCause
 func (b *patientBody) over() error {
 	select {
 	case <-b.ending:
-		return &readError{Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining; lines from here on were not taken"}}
+		return &readError{problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining; lines from here on were not taken"}}
 	default:
 		return b.expired()
 	}
@@ -220,7 +222,7 @@ func (b *patientBody) over() error {
 
 func (b *patientBody) expired() error {
 	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
-		return &readError{Problem{Status: http.StatusUnauthorized, Code: errExpired.Code, Detail: errExpired.Detail + "; lines from here on were not taken"}}
+		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: errExpired.Code, Detail: errExpired.Detail + "; lines from here on were not taken"}}
 	}
 	return nil
 }
@@ -238,9 +240,9 @@ func (b *patientBody) Read(p []byte) (int, error) {
 	case b.over() != nil:
 		return n, b.over()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, &readError{Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
+		return n, &readError{problem.Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
 	}
-	return n, &readError{Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}}
+	return n, &readError{problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}}
 }
 
 // lineReader reads lines of at most max bytes (0: any); a longer one is skipped
@@ -272,7 +274,7 @@ func (l *lineReader) next() ([]byte, error) {
 		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
 			skipped = &http.MaxBytesError{Limit: int64(l.max)}
 		case !l.memory.use(bodyCopies * len(part)):
-			skipped = ErrBodies
+			skipped = problem.ErrBodies
 		default:
 			l.text = append(l.text, part...)
 		}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/overload"
+	"realtimehub/internal/problem"
 )
 
 // publisher takes events from services, one or many in a call.
@@ -78,12 +80,12 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 // to publishes to the target that the path names.
 func (p *publisher) to(kind event.TargetKind) handler {
 	return func(w http.ResponseWriter, r *http.Request, who *Caller) error {
-		var faults Faults
+		var faults problem.Faults
 		at := &Address{TenantID: who.Tenant(), Target: event.Target{Kind: kind}}
-		faults.tenant("tenantId", at.TenantID)
+		faults.Tenant("tenantId", at.TenantID)
 		switch id := strings.Clone(r.PathValue("id")); kind {
 		case event.KindProfile:
-			at.Target = event.ToProfile(faults.profile("profile", id))
+			at.Target = event.ToProfile(faults.Profile("profile", id))
 		case event.KindConversation:
 			at.Target = event.ToConversation(id)
 		case event.KindGroup:
@@ -182,7 +184,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 		return receipts, errs
 	}
 	err := publish(events, of)
-	if unconfirmed(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
+	if problem.EventIDs(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
 		for i := range events {
 			errs[of[i]] = nil
 			publish(events[i:i+1], of[i:i+1])
@@ -205,7 +207,7 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*event.Eve
 		return nil, err
 	}
 	receipts, err := p.publish(ctx, events, sent)
-	if err != nil && unconfirmed(err) == nil {
+	if err != nil && problem.EventIDs(err) == nil {
 		p.limits.Unpublish(counts)
 	}
 	return receipts, err
@@ -238,7 +240,7 @@ func (p *publisher) publish(ctx context.Context, events []*event.Event, sent sen
 		return nil, errLate
 	}
 	if p.hub.Overloaded() {
-		return nil, ErrOverloaded
+		return nil, overload.ErrOverloaded
 	}
 	return p.hub.Publish(ctx, events)
 }
@@ -251,11 +253,11 @@ func (p *publisher) end(ctx context.Context) {
 	untilNone(ctx, &p.storing)
 }
 
-var errLate = &Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining and has ended its streams; nothing was stored"}
+var errLate = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining and has ended its streams; nothing was stored"}
 
 // refused counts a publish call, or a line of one, that is answered with an error.
 func (p *publisher) refused(err error) {
-	p.metrics.RefusePublish(describe(err).Code)
+	p.metrics.RefusePublish(problem.Of(err).Code)
 	p.auth.Refuse(err)
 }
 
@@ -286,11 +288,11 @@ func problemCodes() []string {
 		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
 		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
-	for _, code := range []Code{
-		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,
-		CodeConversationIDRequired, CodeGroupIDRequired, CodeConnectionIDRequired, CodeInvalidTenantID, CodeInvalidProfile,
-		CodeInvalidEventType, CodeReservedType, CodeInvalidEventID, CodeInvalidCorrelationID, CodeInvalidField, CodeUnknownField,
-		CodePayloadTooLarge, CodeMalformedJSON, CodeBatchSize,
+	for _, code := range []problem.Code{
+		problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget, problem.CodeProfileRequired,
+		problem.CodeConversationIDRequired, problem.CodeGroupIDRequired, problem.CodeConnectionIDRequired, problem.CodeInvalidTenantID, problem.CodeInvalidProfile,
+		problem.CodeInvalidEventType, problem.CodeReservedType, problem.CodeInvalidEventID, problem.CodeInvalidCorrelationID, problem.CodeInvalidField, problem.CodeUnknownField,
+		problem.CodePayloadTooLarge, problem.CodeMalformedJSON, problem.CodeBatchSize,
 	} {
 		codes = append(codes, string(code))
 	}

@@ -5,13 +5,14 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 )
 
 // Errors of a share that is used up.
 var (
-	ErrTenantShare = NewCause("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
-	ErrPersonShare = NewCause("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
+	ErrTenantShare = problem.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
+	ErrPersonShare = problem.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
 )
 
 // Quotas bound what outlives a call and what a client can make wait, each byte counted

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // ErrConflict: somebody else has changed the room at the same time.
-var ErrConflict = NewCause("the room has changed meanwhile", Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
+var ErrConflict = problem.New("the room has changed meanwhile", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
 	Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells"})
 
 // Belonging is what is kept of one profile in one room.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
@@ -30,11 +31,11 @@ var (
 // Errors of a Log that a broker keeps.
 var (
 	// ErrUnconfirmed: it may have been stored; the same ids again tell.
-	ErrUnconfirmed = NewCause("the broker did not confirm in time", Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells", Asked: errBroker})
+	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells", Asked: errBroker})
 	// ErrNotStored: the broker says that it was not.
-	ErrNotStored = NewCause("the broker has not stored it", Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
+	ErrNotStored = problem.New("the broker has not stored it", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
 	// ErrTooLarge: nor will it be.
-	ErrTooLarge = NewCause("the event has more bytes than the broker takes", Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
+	ErrTooLarge = problem.New("the event has more bytes than the broker takes", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
 
 // Epoch is one life of a tenant's history. Two are equal if they are the same one's.
@@ -313,7 +314,7 @@ const (
 )
 
 // errBroker answers who only asks, and has nothing to be confirmed.
-var errBroker = &Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
+var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
 
 // UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
 type UnconfirmedError struct {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sse"
@@ -46,8 +46,8 @@ type streams struct {
 
 	// These guard themselves.
 	directory
-	overload
-	away      turnedAway
+	overload  *overload.Guard
+	away      *overload.Returns
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
 	count     *hubCounts
@@ -63,7 +63,7 @@ type streams struct {
 }
 
 // start makes the engine that writes them.
-func (x *streams) start(cfg engine.Config) {
+func (x *streams) start(cfg engine.Config, use overload.Use, kept func() int64) {
 	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
@@ -84,8 +84,8 @@ func (x *streams) start(cfg engine.Config) {
 	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.Closing(CloseSlow) }
 	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
 	x.engine = engine.NewEngine(cfg)
-	x.overload.relieve = x.engine.Relieve
-	x.away.seed = maphash.MakeSeed()
+	x.overload = overload.New(use, kept, x.engine.Relieve, x.logger)
+	x.away = overload.NewReturns()
 }
 
 // openAtOnce is how many streams are opened at a time, of one tenant half of them.
@@ -134,11 +134,11 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 	if errors.Is(err, ErrDraining) {
 		return 0 // another hub has room
 	}
-	after := x.away.after(tenant, !errors.Is(err, ErrTenantFull))
-	if errors.Is(err, ErrOverloaded) {
-		after += overloadAway
+	after := x.away.After(tenant, !errors.Is(err, ErrTenantFull))
+	if errors.Is(err, overload.ErrOverloaded) {
+		after += overload.Away
 	}
-	return jittered(after)
+	return overload.Jittered(after)
 }
 
 // Connect opens a connection and puts hub.ready on its stream, and what follows
@@ -148,8 +148,8 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 // more. However many come at once, tenants take turns: a flood of one tenant's is not before
 // another's.
 func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
-	if x.Overloaded() {
-		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
+	if x.overload.Overloaded() {
+		return nil, x.TurnAway(s.Tenant, overload.ErrOverloaded)
 	}
 	if err := x.opening.Acquire(ctx, s.Tenant); err != nil {
 		return nil, err

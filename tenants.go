@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 )
 
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
@@ -417,4 +418,4 @@ func (x *tenants) Busiest(n int) []TenantStats {
 	return all[:min(n, len(all))]
 }
 
-var ErrSilent = NewCause("another hub does not answer", Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})
+var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})

@@ -8,11 +8,12 @@ import (
 
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
-var ErrNotMember = NewCause("not a member of the conversation", Problem{Status: http.StatusForbidden, Code: "NotAMember"})
+var ErrNotMember = problem.New("not a member of the conversation", problem.Problem{Status: http.StatusForbidden, Code: "NotAMember"})
 
 // maxTypingRoom is how many members a conversation may have: past it nobody is told of
 // typing, which would cost more than all that is said there.

@@ -16,6 +16,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
@@ -109,15 +110,6 @@ func keep(t *testing.T, log Log, body []byte, at time.Time) {
 	}
 	event.Timestamp = at
 	is.NoErr(log.Append(context.Background(), []*Entry{{Event: event, Envelope: event.Seal()}}))
-}
-
-// agrees holds what is counted against what there is in memory.
-func agrees(t *testing.T, when string, heap, counted int64) {
-	t.Helper()
-	is := is.New(t)
-	t.Logf("%s: %d KB in memory, counted as %d KB", when, heap>>10, counted>>10)
-	is.True(float64(heap) <= 1.2*float64(counted)+64<<10)
-	is.True(float64(counted) <= 2*float64(heap)+1<<20)
 }
 
 // What is counted is what is kept, whatever events are like, while they come, while old
@@ -264,11 +256,11 @@ func TestExcludedConnections(t *testing.T) {
 	} {
 		is := is.New(t)
 		_, err := DecodeEvent(body(ids), nil, 0)
-		faults := FieldErrors(err)
+		faults := problem.Fields(err)
 		is.Equal(len(faults) > 0, want != "")
 		is.True(len(faults) <= event.MaxExcludedIDs+1)
 		for _, f := range faults {
-			is.Equal(f.Code, CodeInvalidTarget)
+			is.Equal(f.Code, problem.CodeInvalidTarget)
 			is.True(f.Field == want || strings.HasPrefix(f.Field, want+"["))
 			is.True(!strings.Contains(f.Detail, "xx")) // nothing is repeated
 		}

@@ -198,7 +198,7 @@ func plain(in []byte) (events []sse.Event, lastID string) {
 				if typ == "" {
 					typ = "message"
 				}
-				events = append(events, sse.Event{lastID, typ, strings.Join(data, "\n")})
+				events = append(events, sse.Event{ID: lastID, Type: typ, Data: strings.Join(data, "\n")})
 			}
 			data, typ = nil, ""
 		case name == "data":

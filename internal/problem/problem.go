@@ -1,4 +1,4 @@
-package main
+package problem
 
 import (
 	"encoding/json"
@@ -40,28 +40,28 @@ type cause struct {
 func (c *cause) Error() string     { return c.text }
 func (c *cause) Problem() *Problem { return &c.answer }
 
-// NewCause makes an error of a text to be told apart by errors.Is. Its answer's detail is
+// New makes an error of a text to be told apart by errors.Is. Its answer's detail is
 // the text as well, where it has none.
-func NewCause(text string, answer Problem) error {
+func New(text string, answer Problem) error {
 	if answer.Detail == "" {
 		answer.Detail = text
 	}
 	return &cause{text, answer}
 }
 
-// codeCredentialRequired says that a call came without a credential.
-const codeCredentialRequired = "CredentialRequired"
+// CodeCredentialRequired says that a call came without a credential.
+const CodeCredentialRequired = "CredentialRequired"
 
-type fieldProblem struct {
+type FieldProblem struct {
 	Code   Code   `json:"code"`
 	Field  string `json:"field"`
 	Index  *int   `json:"index,omitempty"`
 	Detail string `json:"detail"`
 }
 
-func fieldProblems(err error) (told []fieldProblem) {
-	for _, e := range FieldErrors(err) {
-		field := fieldProblem{e.Code, e.Field, nil, e.Detail}
+func FieldProblems(err error) (told []FieldProblem) {
+	for _, e := range Fields(err) {
+		field := FieldProblem{e.Code, e.Field, nil, e.Detail}
 		if e.Index >= 0 {
 			field.Index = &e.Index
 		}
@@ -70,25 +70,25 @@ func fieldProblems(err error) (told []fieldProblem) {
 	return told
 }
 
-// fail answers with problem details (RFC 9457); what it does not know is ours,
+// Write answers with problem details (RFC 9457); what it does not know is ours,
 // and is logged rather than told.
-func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error) {
+func Write(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error) {
 	body := struct {
 		Type   string         `json:"type"`
 		Title  string         `json:"title"`
 		Status int            `json:"status"`
 		Detail string         `json:"detail"`
 		Code   string         `json:"code"`
-		Errors []fieldProblem `json:"errors,omitempty"`
+		Errors []FieldProblem `json:"errors,omitempty"`
 		ID     string         `json:"id,omitempty"`  // of an event that may have been stored
 		IDs    []string       `json:"ids,omitempty"` // of a batch that may have been
 	}{Type: "about:blank"}
-	if ids := unconfirmed(err); len(ids) == 1 {
+	if ids := EventIDs(err); len(ids) == 1 {
 		body.ID = ids[0]
 	} else {
 		body.IDs = ids
 	}
-	p := describe(err)
+	p := Of(err)
 	if isRead := r.Method == http.MethodGet || r.Method == http.MethodHead; isRead && p.Asked != nil {
 		p = p.Asked
 	}
@@ -98,14 +98,14 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 		logger.Debug("request refused", "method", r.Method, "status", p.Status, "reason", p.Code)
 	}
 	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.Status), p.Status, p.Detail, p.Code
-	body.Errors = fieldProblems(err)
+	body.Errors = FieldProblems(err)
 	for name, values := range p.Header {
 		w.Header()[name] = values
 	}
 	switch p.Status {
 	case http.StatusUnauthorized: // RFC 6750, section 3
 		challenge := `Bearer realm="realtime"`
-		if p.Code != codeCredentialRequired {
+		if p.Code != CodeCredentialRequired {
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
@@ -119,19 +119,19 @@ func fail(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error
 	json.NewEncoder(w).Encode(body)
 }
 
-// question is the error of a call that only asks, whatever its method: there is nothing
+// OfQuestion is the error of a call that only asks, whatever its method: there is nothing
 // to be confirmed.
-func question(err error) error {
+func OfQuestion(err error) error {
 	if err != nil {
-		if p := describe(err); p.Asked != nil {
+		if p := Of(err); p.Asked != nil {
 			return p.Asked
 		}
 	}
 	return err
 }
 
-// unconfirmed are the ids of events that may have been stored, as err's EventIDs says.
-func unconfirmed(err error) []string {
+// EventIDs are the ids of events that may have been stored, as err's EventIDs says.
+func EventIDs(err error) []string {
 	var of interface{ EventIDs() []string }
 	if errors.As(err, &of) {
 		return of.EventIDs()
@@ -139,10 +139,10 @@ func unconfirmed(err error) []string {
 	return nil
 }
 
-// describe is what an error is answered with: the faults of fields first, then what the
+// Of is what an error is answered with: the faults of fields first, then what the
 // error says of itself.
-func describe(err error) *Problem {
-	if fields := FieldErrors(err); len(fields) > 0 {
+func Of(err error) *Problem {
+	if fields := Fields(err); len(fields) > 0 {
 		return ofFields(fields)
 	}
 	if e, ok := errors.AsType[Answerer](err); ok {
