@@ -9,8 +9,11 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/request"
 	"realtimehub/internal/strictjson"
 )
 
@@ -20,12 +23,12 @@ type administrator struct {
 	hub      *Hub
 	cluster  *Cluster
 	presence *Presence
-	bodies   bodyLimit
-	quotas   *Quotas
+	bodies   request.Limit
+	quotas   *allowance.Pools
 }
 
 // pathTenant is the tenant of an administrative call.
-func pathTenant(who *Caller) (string, error) {
+func pathTenant(who *access.Caller) (string, error) {
 	var faults problem.Faults
 	tenant := who.Tenant()
 	faults.Tenant("tenantId", tenant)
@@ -33,7 +36,7 @@ func pathTenant(who *Caller) (string, error) {
 }
 
 // pathRoom is the tenant and the conversation or group of a path.
-func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err error) {
+func pathRoom(r *http.Request, who *access.Caller) (tenant string, room event.Room, err error) {
 	switch r.PathValue("rooms") {
 	case "conversations":
 		room.Kind = event.KindConversation
@@ -51,7 +54,7 @@ func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err
 	return tenant, room, faults.Err()
 }
 
-func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -68,7 +71,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
 	if err != nil {
 		return err
@@ -79,7 +82,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list := slices.Clone(page.list) // which was as long as the tenant is large
-	l.memory.back(0)
+	l.memory.Back(0)
 	out, err := newRows(w, http.StatusOK, l.memory, "connections")
 	if err != nil {
 		return err
@@ -93,7 +96,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 }
 
 // tenantConnection finds a connection of the path's tenant.
-func (a *administrator) tenantConnection(r *http.Request, who *Caller) (*Connection, error) {
+func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*Connection, error) {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func (a *administrator) tenantConnection(r *http.Request, who *Caller) (*Connect
 	return c, nil
 }
 
-func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := a.tenantConnection(r, who)
 	if err != nil {
 		return err
@@ -116,7 +119,7 @@ func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *
 	return reply(w, http.StatusOK, wireConnection(c))
 }
 
-func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -124,7 +127,7 @@ func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *Caller
 	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), CloseKicked))
 }
 
-func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -142,7 +145,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 
 // history answers whole envelopes, as they were published, a piece of the history after
 // the other.
-func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -154,14 +157,14 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 		return err
 	}
 	memory := a.quotas.Answer(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	out, err := newRows(w, http.StatusOK, memory, "events")
 	if err != nil {
 		return err
 	}
 	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
-	if err == nil && !memory.use(page.weight()) {
-		err = ErrAnswers
+	if err == nil && !memory.Use(page.Weight()) {
+		err = allowance.ErrAnswers
 	}
 	if err != nil {
 		return err
@@ -172,12 +175,12 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 				return nil
 			}
 		}
-		if limit -= len(page.Entries); limit <= 0 || !page.cut() {
+		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
 			break
 		}
-		memory.back(rowsBytes)
+		memory.Back(rowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
-		if err != nil || lost || !memory.use(next.weight()) {
+		if err != nil || lost || !memory.Use(next.Weight()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
@@ -198,14 +201,14 @@ func pageLimit(f *problem.Faults, query url.Values) int {
 	return limit
 }
 
-func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
 	var faults problem.Faults
 	query := r.URL.Query()
-	asked := askedProfiles(&faults, query)
+	asked := request.ProfilesOf(&faults, query)
 	status := Status(query.Get("status"))
 	if status != "" && status != Online && status != Away && status != Offline {
 		faults.Add(problem.CodeInvalidField, "status", "must be online, away or offline")
@@ -217,7 +220,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
@@ -229,13 +232,13 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	return a.presences(w, who, l, asked, wanted)
 }
 
-func (a *administrator) list(r *http.Request, who *Caller) longList {
+func (a *administrator) list(r *http.Request, who *access.Caller) longList {
 	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
+func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
 	return presenceRows(w, l.memory, profiles, l.turn, func(some []event.Profile) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
@@ -246,14 +249,14 @@ func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList
 }
 
 // queryPresence is tenantPresence of profiles that a body names.
-func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
 	memory := a.quotas.Body(who.Holder(r))
-	defer memory.close()
-	asked, err := smallCall.profiles(r, memory)
+	defer memory.Close()
+	asked, err := request.Small.Profiles(r, memory)
 	if err == nil {
 		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
 	}
@@ -261,11 +264,11 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	return a.presences(w, who, l, asked, nil)
 }
 
-func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -278,17 +281,17 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
-func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err == nil {
 		err = a.hub.KnowAll(r.Context(), tenant)
@@ -299,13 +302,13 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	return a.presences(w, who, l, members, nil)
 }
 
-func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err != nil {
 		return err
@@ -313,16 +316,16 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 	return profileRows(w, l.memory, "members", members, l.turn)
 }
 
-func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
 	}
 	memory := a.quotas.Body(who.Holder(r))
-	defer memory.close()
+	defer memory.Close()
 	var members []event.Profile
 	found := false
-	err = a.bodies.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	err = a.bodies.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "members" {
 			f.Add(problem.CodeUnknownField, name, `the body has "members" only`)
 			return
@@ -334,7 +337,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
 	}
 	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
-		over, taken := listTurn(r.Context(), tenant, len(members))
+		over, taken := request.ListTurn(r.Context(), tenant, len(members))
 		if taken != nil {
 			return taken
 		}
@@ -349,7 +352,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	return noContent(w)
 }
 
-func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err == nil {
 		err = a.cluster.Refresh(r.Context(), tenant, room)
@@ -360,15 +363,15 @@ func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, w
 	return noContent(w)
 }
 
-func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	return a.changeMember(w, r, who, a.hub.AddMember)
 }
 
-func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	return a.changeMember(w, r, who, a.hub.RemoveMember)
 }
 
-func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
+func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
@@ -419,7 +422,7 @@ func wireConnection(c *Connection) connection {
 
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
-func presenceRows(w http.ResponseWriter, memory *allowance, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
+func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
 	out, err := newRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err

@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 )
 
@@ -18,7 +21,7 @@ import (
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: NewQuotas(plan.Of(1 << 40))})
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceTenant})
 	for i := range streams {
 		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
@@ -71,7 +74,7 @@ func BenchmarkPublish(b *testing.B) {
 
 func BenchmarkPublishHandler(b *testing.B) {
 	hub, presence := newBenchHub(b, 10)
-	handler := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(b), NewLimits(LimitsConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	handler := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
 	body := benchBody(`{"kind":"profile","profiles":["user:1"]}`)
 	b.ReportAllocs()
 	for b.Loop() {

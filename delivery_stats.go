@@ -8,6 +8,7 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/overload"
 )
 
@@ -96,6 +97,6 @@ type HubStats struct {
 	Gaps        map[GapReason]int64
 	Replayed    count.Histogram // events, by resume
 	Engine      engine.Stats
-	Log         LogStats
+	Log         history.Stats
 	Overload    overload.Stats
 }

@@ -16,8 +16,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
@@ -37,7 +40,7 @@ var (
 type syncBuffer = testkit.Buffer
 
 // testLimits are the defaults.
-var testLimits = MemoryLimits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
+var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
 
 const markerType = "test.marker"
 
@@ -123,12 +126,12 @@ func (h *testHub) holder(id string) (*testHub, *Connection) {
 // ends it with the test.
 func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
-	return newTrustedHub(t, openDoor(t), LimitsConfig{}, configure...)
+	return newTrustedHub(t, openDoor(t), access.RatesConfig{}, configure...)
 }
 
 // openDoor asks for no credential.
-func openDoor(t testing.TB) *Auth {
-	auth, err := NewAuth(context.Background(), AuthConfig{})
+func openDoor(t testing.TB) *access.Auth {
+	auth, err := access.NewAuth(context.Background(), access.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +139,7 @@ func openDoor(t testing.TB) *Auth {
 }
 
 // newTrustedHub is newTestHub with credentials and rate limits.
-func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newTrustedHub(t testing.TB, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	if *clusterFlag == 0 {
 		h := newNode(t, auth, limits, nil, configure...)
@@ -147,12 +150,12 @@ func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...f
 }
 
 // newCluster starts n hubs that share a broker, spread over its servers.
-func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	prefix := newPrefix()
 	var nodes []*testHub
 	for i := range n {
-		nodes = append(nodes, newNode(t, auth, limits, func(kept MemoryLimits, external bool) *Broker {
+		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *Broker {
 			return joinBroker(t, broker, i%len(broker.Servers), prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
 		}, configure...))
 	}
@@ -167,13 +170,13 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept MemoryLimits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
-		Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
-		Quotas: NewQuotas(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
+		Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -185,7 +188,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	var peers Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(OwnMembership)
-		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits, !own)
+		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
 			hubConfig.Rooms = broker.Rooms()
@@ -198,7 +201,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
-	h.API = NewAPI(h.Cluster, auth, NewLimits(limits), APIConfig{
+	h.API = NewAPI(h.Cluster, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())

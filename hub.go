@@ -8,8 +8,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/overload"
 )
 
@@ -22,9 +24,9 @@ type Hub struct {
 	*members
 	*streams
 	*dispatcher
-	log    Log
+	log    history.Log
 	logger *slog.Logger
-	quotas *Quotas
+	quotas *allowance.Pools
 
 	count *hubCounts // what happens; guards itself
 
@@ -40,20 +42,20 @@ type HubConfig struct {
 	StreamBuffer int   // bytes
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
-	Log          Log
+	Log          history.Log
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
-	Memberships  int          // that a tenant may have; 0: any number
-	Quotas       *Quotas      // nil: nothing is bounded
-	Memory       overload.Use // nil: never overloaded
+	Memberships  int              // that a tenant may have; 0: any number
+	Quotas       *allowance.Pools // nil: nothing is bounded
+	Memory       overload.Use     // nil: never overloaded
 	Logger       *slog.Logger
 }
 
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	if cfg.Quotas == nil {
-		cfg.Quotas = &Quotas{}
+		cfg.Quotas = &allowance.Pools{}
 	}
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, count: newHubCounts(), quotas: cfg.Quotas}
 	h.tenants = newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
@@ -96,9 +98,9 @@ func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership()
 // *UnconfirmedError: it may have been.
 func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, error) {
 	now := time.Now()
-	entries := make([]*Entry, len(events))
+	entries := make([]*history.Entry, len(events))
 	for i, e := range events {
-		entries[i] = &Entry{Event: e, Chosen: e.ID != "", Here: true}
+		entries[i] = &history.Entry{Event: e, Chosen: e.ID != "", Here: true}
 		if e.ID == "" {
 			id, err := uuid.NewV7()
 			if err != nil {
@@ -114,13 +116,13 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 		return nil, err
 	}
 	h.knowRooms(ctx, events)
-	if err := h.log.Append(ctx, entries); errors.Is(err, ErrUnconfirmed) {
+	if err := h.log.Append(ctx, entries); errors.Is(err, history.ErrUnconfirmed) {
 		ids := make([]string, len(events))
 		for i, e := range events {
 			ids[i] = e.ID
 		}
 		h.count.unconfirmed.Add(int64(len(events)))
-		return nil, &UnconfirmedError{ids, err}
+		return nil, history.NewUnconfirmed(ids, err)
 	} else if err != nil {
 		return nil, err
 	}
@@ -200,15 +202,15 @@ func (h *Hub) countElsewhere(ctx context.Context, e *event.Event) (connections, 
 
 // History reads a piece of a tenant's events after a cursor, or from the oldest on when
 // that is empty: limit at most. gap says that some before them are missing for good.
-func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
+func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page history.Page, gap bool, err error) {
 	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
-		lost := errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor)
+		lost := errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor)
 		if err != nil && !lost {
-			return Page{}, false, err
+			return history.Page{}, false, err
 		}
 		gap = gap || lost
-		page, err = h.log.Read(ctx, tenant, Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
+		page, err = h.log.Read(ctx, tenant, history.Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
 		if err == nil {
 			return page, gap, nil
 		}
@@ -250,7 +252,7 @@ func (h *Hub) Sweep(now time.Time) {
 		}
 		remembers := t.rooms.Remembers() || len(t.resolved) > 0
 		t.mu.Unlock()
-		var oldest Cursor
+		var oldest history.Cursor
 		err := errors.ErrUnsupported
 		if remembers && answers {
 			oldest, err = h.log.Find(context.Background(), name, "", nil)

@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
@@ -113,7 +114,7 @@ func (m *members) Refresh(ctx context.Context, name string, room event.Room) err
 }
 
 // SetMembers replaces a room's members. ErrExternal where the hub does not own
-// membership, ErrMemberships and ErrTenantShare where the tenant has too many: nothing
+// membership, ErrMemberships and allowance.ErrTenant where the tenant has too many: nothing
 // is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
 // and RemoveMember.
 func (m *members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
@@ -216,7 +217,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 		return err
 	}
 	t.mu.Lock()
-	if t.forgotten || t.rooms.of != was.Now.Epoch.tag {
+	if t.forgotten || t.rooms.of != was.Now.Epoch.Tag {
 		t.mu.Unlock()
 		return ErrConflict
 	}
@@ -230,7 +231,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 	changed := make([]Belonging, 0, len(join)+len(leave))
 	for _, p := range join {
 		b := t.rooms.Belonging(room, p)
-		b.Member, b.Stays = true, append(b.Stays, Stay{room, place, math.MaxUint64})
+		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: room, From: place, Until: math.MaxUint64})
 		changed = append(changed, b)
 	}
 	for _, p := range leave {
@@ -252,7 +253,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 }
 
 // belong is the shared membership's word of what changed in a room.
-func (m *members) belong(name string, of Epoch, room event.Room, changed []Belonging) {
+func (m *members) belong(name string, of history.Epoch, room event.Room, changed []Belonging) {
 	t := m.tenants.find(name)
 	if t == nil {
 		return
@@ -342,7 +343,7 @@ func (m *members) Share(tenant string, viewer event.Profile, profiles []event.Pr
 }
 
 // readerLocked is who p is as one who reads a tenant's history.
-func (m *members) readerLocked(t *tenant, p event.Profile) *Reader {
+func (m *members) readerLocked(t *tenant, p event.Profile) *history.Reader {
 	r := t.rooms.Reader(p)
 	t.settleLocked()
 	if m.ownsMembership() {
@@ -358,7 +359,7 @@ func (m *members) readerLocked(t *tenant, p event.Profile) *Reader {
 // settle brings the tenants' rooms up to date before events for them are placed: also
 // where nobody is connected, since who resumes later is to get them. Where another
 // service owns membership, it says how many members each event's room has; else nil.
-// ErrTenantShare where the tenant may not have one more room kept, unless it has to be.
+// allowance.ErrTenant where the tenant may not have one more room kept, unless it has to be.
 func (m *members) settle(ctx context.Context, hasToBe bool, events ...*event.Event) (sizes []int, err error) {
 	if m.ownsMembership() {
 		return nil, nil

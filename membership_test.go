@@ -17,7 +17,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
@@ -85,10 +88,10 @@ func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 	members := NewMembershipService("http://members.example", "", nil)
 	members.client.Transport = s
 	hub := NewHub(HubConfig{
-		Retry: time.Second, StreamBuffer: 1 << 20, Log: NewMemoryLog(testLimits), Resolver: members, Plain: true, Logger: logger,
+		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), NewLimits(LimitsConfig{}), APIConfig{Logger: logger})
+	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }
 
@@ -336,7 +339,7 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(NewMemoryLog(testLimits), nil, &Quotas{})
+	x := newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
 	acme, err := x.open(t.Context(), "acme")
 	is.NoErr(err)
 	defer acme.mu.Unlock()
@@ -407,7 +410,7 @@ func TestClusterRoomsThatNobodyKnows(t *testing.T) {
 		io.WriteString(w, `{"members":["me"]}`)
 	}))
 	defer server.Close()
-	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
+	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
 		hub.Resolver = NewMembershipService(server.URL, "", nil)
 	})
 	one, two := all.nodes[0], all.nodes[1]
@@ -526,7 +529,7 @@ func TestPresenceQuery(t *testing.T) {
 	}
 
 	// As GET does, it counts as a call, hides what the audience hides, and asks for a scope.
-	h = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{ClientRate: 2})
+	h = newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{ClientRate: 2})
 	post := func(path, token string) *httptest.ResponseRecorder {
 		return call(h.Handler, "POST", path, `{"profiles":["1"]}`, "Authorization", token)
 	}

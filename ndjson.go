@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/problem"
 )
 
@@ -59,8 +61,8 @@ type lineIntake struct {
 	// are taken.
 	publish func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error)
 	refused func(error) // told of each line that was
-	body    *allowance
-	answer  *allowance      // whose the answers are that are not read yet
+	body    *allowance.Call
+	answer  *allowance.Call // whose the answers are that are not read yet
 	ending  <-chan struct{} // closed when no more lines are taken
 	expires time.Time       // of the credential; zero: never
 }
@@ -72,7 +74,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
 		return &problem.FieldError{Code: problem.CodeInvalidField, Field: "results", Index: -1, Detail: "must be all"}
 	}
-	if !in.body.use(linesBytes) {
+	if !in.body.Use(linesBytes) {
 		return problem.ErrBodies
 	}
 	rc := http.NewResponseController(w)
@@ -222,7 +224,7 @@ func (b *patientBody) over() error {
 
 func (b *patientBody) expired() error {
 	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
-		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: errExpired.Code, Detail: errExpired.Detail + "; lines from here on were not taken"}}
+		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: access.ErrExpired.Code, Detail: access.ErrExpired.Detail + "; lines from here on were not taken"}}
 	}
 	return nil
 }
@@ -251,7 +253,7 @@ func (b *patientBody) Read(p []byte) (int, error) {
 type lineReader struct {
 	in     *bufio.Reader
 	max    int
-	memory *allowance
+	memory *allowance.Call
 	text   []byte // the lines since reset
 }
 
@@ -260,7 +262,7 @@ func (l *lineReader) reset() {
 	if l.text = l.text[:0]; cap(l.text) > keptText {
 		l.text = nil
 	}
-	l.memory.back(linesBytes)
+	l.memory.Back(linesBytes)
 }
 
 // next is the next line, until reset.
@@ -273,7 +275,7 @@ func (l *lineReader) next() ([]byte, error) {
 		case skipped != nil:
 		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
 			skipped = &http.MaxBytesError{Limit: int64(l.max)}
-		case !l.memory.use(bodyCopies * len(part)):
+		case !l.memory.Use(allowance.BodyCopies * len(part)):
 			skipped = problem.ErrBodies
 		default:
 			l.text = append(l.text, part...)
@@ -303,7 +305,7 @@ func (l *lineReader) more() bool {
 // memory for answers put waits until the client reads, and gives up after writeTimeout.
 type spool struct {
 	w      http.ResponseWriter
-	memory *allowance // which knows nothing of what is held
+	memory *allowance.Call // which knows nothing of what is held
 	ended  chan struct{}
 
 	mu   sync.Mutex
@@ -315,7 +317,7 @@ type spool struct {
 	err     error
 }
 
-func newSpool(w http.ResponseWriter, memory *allowance) *spool {
+func newSpool(w http.ResponseWriter, memory *allowance.Call) *spool {
 	s := &spool{w: w, memory: memory, ended: make(chan struct{})}
 	s.cond = sync.NewCond(&s.mu)
 	go s.run()
@@ -344,8 +346,8 @@ func (s *spool) put(answer any) error {
 // may have all of its share.
 func (s *spool) takeLocked(n int) bool {
 	if s.held == 0 {
-		s.memory.force(int64(n))
-	} else if !s.memory.take(int64(n)) {
+		s.memory.Force(int64(n))
+	} else if !s.memory.Take(int64(n)) {
 		return false
 	}
 	s.held += n
@@ -353,7 +355,7 @@ func (s *spool) takeLocked(n int) bool {
 }
 
 func (s *spool) giveLocked(n int) {
-	s.memory.give(int64(n))
+	s.memory.Give(int64(n))
 	s.held -= n
 }
 

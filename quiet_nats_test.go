@@ -8,7 +8,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // Quiet tenants beside one whose events push the broker's history out keep up with it,
@@ -18,10 +20,10 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
 	const tenants, each = 1500, 300
-	h := newCluster(t, 2, theBroker(t), openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
+	h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events, limits.Bytes = 0, 256<<10 // some 400 events, of all tenants together
-		hub.Log, hub.Plain = NewMemoryLog(limits), true
+		hub.Log, hub.Plain = history.NewMemory(limits), true
 	})
 	one, two := h.nodes[0], h.nodes[1]
 	start := map[string]string{}

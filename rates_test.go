@@ -19,7 +19,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // onceADay gives nothing back while a test lasts: each has one, at the start.
@@ -27,7 +29,7 @@ const onceADay = 1.0 / 86400
 
 // failing is a membership service and a log that fail where they are told to.
 type failing struct {
-	*MemoryLog
+	*history.Memory
 	mu  sync.Mutex
 	err error // of all appends
 }
@@ -38,14 +40,14 @@ func (f *failing) fail(err error) {
 	f.err = err
 }
 
-func (f *failing) Append(ctx context.Context, entries []*Entry) error {
+func (f *failing) Append(ctx context.Context, entries []*history.Entry) error {
 	f.mu.Lock()
 	err := f.err
 	f.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return f.MemoryLog.Append(ctx, entries)
+	return f.Memory.Append(ctx, entries)
 }
 
 // Resolve fails for the room "down".
@@ -57,13 +59,13 @@ func (f *failing) Resolve(_ context.Context, _ string, room event.Room) (*Roster
 }
 
 // limited is the API of a hub that stands on f.
-func limited(t testing.TB, auth *Auth, f *failing, limits LimitsConfig) http.Handler {
+func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesConfig) http.Handler {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
 	t.Cleanup(func() { hub.Engine().Close(context.Background()) })
 	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0)
-	return checked(t, NewAPI(cluster, auth, NewLimits(limits), APIConfig{Logger: logger}).Handler())
+	return checked(t, NewAPI(cluster, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
 
 func toTenants(names ...string) string {
@@ -78,7 +80,7 @@ func toTenants(names ...string) string {
 func TestARefusedBatchCostsNothing(t *testing.T) {
 	is := is.New(t)
 	for range 20 { // whichever tenant is looked at first
-		api := limited(t, openDoor(t), &failing{MemoryLog: NewMemoryLog(testLimits)}, LimitsConfig{PublishRate: onceADay})
+		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, access.RatesConfig{PublishRate: onceADay})
 		is.Equal(ask(api, "POST", "/v1/events", toTenants("full")).Code, 202)
 		is.Equal(ask(api, "POST", "/v1/events/batch", `{"events":[`+toTenants("a", "b", "full", "y", "z")+`]}`).Code, 429)
 		for _, tenant := range []string{"a", "b", "y", "z"} {
@@ -90,8 +92,8 @@ func TestARefusedBatchCostsNothing(t *testing.T) {
 // What was not stored costs nothing; what may have been does.
 func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 	is := is.New(t)
-	f := &failing{MemoryLog: NewMemoryLog(testLimits)}
-	api := limited(t, openDoor(t), f, LimitsConfig{PublishRate: onceADay})
+	f := &failing{Memory: history.NewMemory(testLimits)}
+	api := limited(t, openDoor(t), f, access.RatesConfig{PublishRate: onceADay})
 	post := func(target string) int {
 		return ask(api, "POST", "/v1/events", eventJSON("acme", "a.b", target, "1")).Code
 	}
@@ -99,9 +101,9 @@ func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 	for range 3 {
 		is.Equal(post(`{"kind":"conversation","conversationId":"down"}`), 503)
 	}
-	f.fail(ErrNotStored)
+	f.fail(history.ErrNotStored)
 	is.Equal(post(`{"kind":"tenant"}`), 503)
-	f.fail(ErrUnconfirmed)
+	f.fail(history.ErrUnconfirmed)
 	is.Equal(post(`{"kind":"tenant"}`), 503)
 	f.fail(nil)
 	is.Equal(post(`{"kind":"tenant"}`), 429) // for the one before
@@ -112,7 +114,7 @@ func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 func TestLinesCostOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		api := limited(t, openDoor(t), &failing{MemoryLog: NewMemoryLog(testLimits)}, LimitsConfig{PublishRate: 4})
+		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, access.RatesConfig{PublishRate: 4})
 		body := toTenants("acme") + "\n" + eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"down"}`, "1") + "\n" + toTenants("acme") + "\n"
 		r := httptest.NewRequest("POST", "/v1/events", strings.NewReader(body))
 		r.Host = "localhost"
@@ -143,15 +145,15 @@ func (p *askedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
 
 // A client over its limit causes no question to another hub.
 func TestALimitComesBeforeAQuestion(t *testing.T) {
-	for name, auth := range map[string]*Auth{"with a token": newAuth(t, AuthConfig{Secret: testSecret}), "open": openDoor(t)} {
+	for name, auth := range map[string]*access.Auth{"with a token": newAuth(t, access.Config{Secret: testSecret}), "open": openDoor(t)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
-			hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
+			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
 			defer hub.Engine().Close(context.Background())
 			peers := &askedPeers{}
 			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), peers, 0)
-			api := checked(t, NewAPI(cluster, auth, NewLimits(LimitsConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
+			api := checked(t, NewAPI(cluster, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
 			var headers []string
 			if !auth.Open() {
 				headers = []string{"Authorization", bearer(t)}
@@ -176,7 +178,7 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 func TestDrainEndsLinesThatWait(t *testing.T) {
 	alone(t, "limits are each hub's own")
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: onceADay})
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: onceADay})
 	c := h.open(t, "tenant=acme&profile=me")
 	body, lines := io.Pipe()
 	answer := make(chan *http.Response, 1)

@@ -6,16 +6,15 @@ import (
 	"slices"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/serve"
 )
 
 const (
 	rowsPiece = 16 << 10 // what is written at a time, about
 	rowsBytes = 40 << 10 // what such an answer takes, with net/http's part
 )
-
-// answerTime is how long an answer, or a piece of a long one, waits to be read.
-const answerTime = time.Minute
 
 // rows is an answer of many items, written piece by piece: however many there are and
 // however slowly they are read, a piece of them is in memory.
@@ -30,9 +29,9 @@ type rows struct {
 
 // newRows begins an answer {"name":[…]} within an allowance; [ErrAnswers] where that has no
 // room.
-func newRows(w http.ResponseWriter, status int, memory *allowance, name string) (*rows, error) {
-	if !memory.use(rowsBytes) {
-		return nil, ErrAnswers
+func newRows(w http.ResponseWriter, status int, memory *allowance.Call, name string) (*rows, error) {
+	if !memory.Use(rowsBytes) {
+		return nil, allowance.ErrAnswers
 	}
 	return &rows{w: w, status: status, b: append(append([]byte(`{"`), name...), `":[`...)}, nil
 }
@@ -119,7 +118,7 @@ func (r *rows) write() {
 		r.w.Header().Set("Cache-Control", "no-store")
 		r.w.WriteHeader(r.status)
 	}
-	http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(answerTime))
+	http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(serve.AnswerTime))
 	_, r.err = r.w.Write(r.b)
 	if r.b = r.b[:0]; cap(r.b) > 4*rowsPiece {
 		r.b = nil
@@ -130,7 +129,7 @@ func (r *rows) write() {
 const profileSize = 32
 
 // profileRows answers with a list of them.
-func profileRows(w http.ResponseWriter, memory *allowance, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
+func profileRows(w http.ResponseWriter, memory *allowance.Call, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
 	out, err := newRows(w, http.StatusOK, memory, name)
 	if err != nil {
 		return err

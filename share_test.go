@@ -13,6 +13,8 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
@@ -20,7 +22,7 @@ import (
 
 // withState gives a hub so much memory for state.
 func withState(n int64) func(*HubConfig, *PresenceConfig) {
-	return func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = NewQuotas(plan.Memory{State: n}) }
+	return func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = allowance.New(plan.Memory{State: n}) }
 }
 
 // turnedAway says whether a stream is answered hub.closing for want of capacity.
@@ -55,9 +57,9 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 		return n - 1, err
 	}
 	one, err := fill("one", func(int) string { return "me" })
-	is.Equal(err, ErrPersonShare)
+	is.Equal(err, allowance.ErrPerson)
 	many, err := fill("many", func(i int) string { return fmt.Sprint(i) })
-	is.Equal(err, ErrTenantShare)
+	is.Equal(err, allowance.ErrTenant)
 	is.True(one >= 5)                                    // an eighth is one's own
 	is.True(many > 2*one)                                // of which a tenant has more
 	is.True(h.quotas.State.Of("many") <= 2<<20)          // and leaves as much
@@ -172,7 +174,7 @@ func TestMembersPastAShare(t *testing.T) {
 			}
 		})
 	}
-	is.True(!strings.Contains(ErrTenantShare.Error(), "acme"))
+	is.True(!strings.Contains(allowance.ErrTenant.Error(), "acme"))
 }
 
 // Stays that have ended give way to members, who resume with a gap then; they do not
@@ -203,7 +205,7 @@ func TestEndedStaysGiveWay(t *testing.T) {
 // many forgets its own.
 func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	is := is.New(t)
-	quotas := NewQuotas(plan.Memory{State: 800 << 10}) // 75 KiB about who has left
+	quotas := allowance.New(plan.Memory{State: 800 << 10}) // 75 KiB about who has left
 	hub, presence := newQuietHub(quotas)
 	visit := func(tenant string, n int) (people []event.Profile) {
 		for i := range n {
@@ -243,7 +245,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 // else is.
 func TestTypingHasAShare(t *testing.T) {
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: -1}, withState(64<<10))
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: -1}, withState(64<<10))
 	for i := range 20 {
 		for _, who := range []string{"me", "you"} {
 			is.NoErr(untilConfirmed(func() error {
@@ -305,7 +307,7 @@ func TestNamesDoNotHoldTheirRequest(t *testing.T) {
 	}
 	alone(t, "it measures one hub")
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: 1e6})
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: 1e6})
 	padding := strings.Repeat("x", 12<<10)
 	is.NoErr(untilConfirmed(func() error {
 		return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "0"}, event.Profile{Type: "user", ID: "me"})
@@ -362,7 +364,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 func TestStateOfOtherHubs(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
-	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), LimitsConfig{}, withState(1<<20))
+	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, withState(1<<20))
 	here, there := all.nodes[0], all.nodes[1]
 	c := there.open(t, meQuery) // so that it knows the tenant
 	for i := range 100 {
