@@ -71,7 +71,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.close()
 	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
 	if err != nil {
 		return err
@@ -82,8 +82,8 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list := slices.Clone(page.list) // which was as long as the tenant is large
-	l.memory.Back(0)
-	out, err := newRows(w, http.StatusOK, l.memory, "connections")
+	l.call().Back(0)
+	out, err := newRows(w, http.StatusOK, l.call(), "connections")
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
@@ -233,13 +233,13 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 }
 
 func (a *administrator) list(r *http.Request, who *access.Caller) longList {
-	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
+	return newList(r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r)))
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
 func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
-	return presenceRows(w, l.memory, profiles, l.turn, func(some []event.Profile) []PresenceOf {
+	return presenceRows(w, l.call(), profiles, l.turn, func(some []event.Profile) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
 			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
@@ -264,7 +264,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.close()
 	return a.presences(w, who, l, asked, nil)
 }
 
@@ -281,7 +281,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
@@ -291,7 +291,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err == nil {
 		err = a.hub.KnowAll(r.Context(), tenant)
@@ -308,12 +308,12 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err != nil {
 		return err
 	}
-	return profileRows(w, l.memory, "members", members, l.turn)
+	return profileRows(w, l.call(), "members", members, l.turn)
 }
 
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {

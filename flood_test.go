@@ -182,7 +182,7 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 // The stays of who is in many rooms are found once, until they change.
 func TestManyStaysAreFoundOnce(t *testing.T) {
 	is := is.New(t)
-	var r Rooms
+	var r Rooms[*Connection]
 	me := event.Profile{Type: "user", ID: "me"}
 	room := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
 	for i := range manyRooms {

@@ -23,6 +23,7 @@ import (
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/web"
 )
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
@@ -115,10 +116,10 @@ func (a *api) routes() map[string]route {
 
 // openRoutes is every call that needs no credential, and the files of web/.
 func (a *api) openRoutes() map[string]http.HandlerFunc {
-	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html", a.cfg.Logger)}
-	files, _ := web.ReadDir("web")
+	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": web.Page("index.html", a.cfg.Logger)}
+	files, _ := web.Files.ReadDir(".")
 	for _, file := range files {
-		routes["GET /"+file.Name()] = page(file.Name(), a.cfg.Logger)
+		routes["GET /"+file.Name()] = web.Page(file.Name(), a.cfg.Logger)
 	}
 	return routes
 }

@@ -25,6 +25,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/serve"
+	"realtimehub/web"
 )
 
 // dialAs connects, and begins as a proxy does that connects for a client.
@@ -147,7 +148,7 @@ func TestUnreadFilesCostNothing(t *testing.T) {
 		is.NoErr(err)
 	}
 	each := (inUse() - before) / clients
-	file, err := web.ReadFile("web/openapi.yaml")
+	file, err := web.Files.ReadFile("openapi.yaml")
 	is.NoErr(err)
 	t.Logf("%d bytes each, the file has %d", each, len(file))
 	is.True(each < int64(len(file))*3/4) // so that none has it, nor a part
@@ -428,12 +429,15 @@ func TestUnreadFilesOverHTTP2(t *testing.T) {
 	}
 }
 
+// fileTime is how long a file may take to be read.
+const fileTime = 30 * time.Second
+
 // Who does not read a file has a time for it; who reads slowly gets all of it.
 func TestAFileHasATimeToBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		listener := newPipes()
-		server := serve.NewServer(page("openapi.yaml", slog.New(slog.DiscardHandler)), nil, log.New(io.Discard, "", 0))
+		server := serve.NewServer(web.Page("openapi.yaml", slog.New(slog.DiscardHandler)), nil, log.New(io.Discard, "", 0))
 		go server.Serve(listener)
 		defer server.Close()
 		ours, theirs := net.Pipe() // which holds nothing: whoever writes waits for its reader

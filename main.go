@@ -48,7 +48,7 @@ func main() {
 	}
 	switch {
 	case help:
-		printHelp(os.Stdout)
+		printHelp(os.Stdout, readme)
 		return
 	case about:
 		fmt.Println(version())

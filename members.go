@@ -118,12 +118,12 @@ func (m *members) Refresh(ctx context.Context, name string, room event.Room) err
 // is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
 // and RemoveMember.
 func (m *members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
-	return m.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []event.Profile) { return r.Differ(room, members) })
+	return m.change(ctx, name, room, len(members) > 0, func(r *memberships) (join, leave []event.Profile) { return r.Differ(room, members) })
 }
 
 // AddMember adds one member.
 func (m *members) AddMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
-	return m.change(ctx, name, room, true, func(r *Rooms) (join, leave []event.Profile) {
+	return m.change(ctx, name, room, true, func(r *memberships) (join, leave []event.Profile) {
 		if !r.Has(room, p) {
 			join = []event.Profile{p}
 		}
@@ -133,7 +133,7 @@ func (m *members) AddMember(ctx context.Context, name string, room event.Room, p
 
 // RemoveMember removes one member.
 func (m *members) RemoveMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
-	return m.change(ctx, name, room, false, func(r *Rooms) (join, leave []event.Profile) {
+	return m.change(ctx, name, room, false, func(r *memberships) (join, leave []event.Profile) {
 		if r.Has(room, p) {
 			leave = []event.Profile{p}
 		}
@@ -142,7 +142,7 @@ func (m *members) RemoveMember(ctx context.Context, name string, room event.Room
 }
 
 // change has profiles join and leave a room.
-func (m *members) change(ctx context.Context, name string, room event.Room, create bool, differ func(*Rooms) (join, leave []event.Profile)) error {
+func (m *members) change(ctx context.Context, name string, room event.Room, create bool, differ func(*memberships) (join, leave []event.Profile)) error {
 	if !m.ownsMembership() {
 		return ErrExternal
 	}
@@ -193,7 +193,7 @@ func (m *members) admitLocked(t *tenant, room event.Room, join, leave []event.Pr
 
 // changeShared is change where all hubs of a cluster keep membership: what is
 // stored comes back, to all of them, through belong.
-func (m *members) changeShared(ctx context.Context, name string, room event.Room, differ func(*Rooms) (join, leave []event.Profile)) error {
+func (m *members) changeShared(ctx context.Context, name string, room event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
 	for {
 		t, err := m.tenants.know(ctx, name)
 		if err != nil {
@@ -211,7 +211,7 @@ func (m *members) changeShared(ctx context.Context, name string, room event.Room
 	}
 }
 
-func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, differ func(*Rooms) (join, leave []event.Profile)) error {
+func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
 	was, err := m.shared.Now(ctx, t.name, room)
 	if err != nil {
 		return err

@@ -76,10 +76,10 @@ type tenantRoom struct {
 //
 // A profile and a room are kept once, however many belong together, and what all of it
 // takes is counted in bytes.
-type Rooms struct {
-	circles sized.Table[event.Room, *circle]
-	people  sized.Table[event.Profile, *person]
-	bonds   sized.Table[pair, bond]
+type Rooms[C comparable] struct {
+	circles sized.Table[event.Room, *circle[C]]
+	people  sized.Table[event.Profile, *person[C]]
+	bonds   sized.Table[pair[C], bond]
 	past    sized.Table[belonging, []span] // ended, and in reach of the history still
 	ended   int                            // stays in past
 	forgot  uint64                         // stays that ended up to this place may be lacking
@@ -91,25 +91,25 @@ type Rooms struct {
 }
 
 // circle is who belongs to one room: first those who are connected.
-type circle struct {
+type circle[C comparable] struct {
 	room    event.Room
-	members []*person
+	members []*person[C]
 	here    int    // so many of them are connected
 	joined  uint64 // the last place from which on one of them has belonged to it
 }
 
 // person is a profile that belongs somewhere or has connections.
-type person struct {
+type person[C comparable] struct {
 	ref     event.Profile
-	conns   []*Connection
-	circles []*circle
+	conns   []C
+	circles []*circle[C]
 	stays   []history.Stay // of who is in many rooms, as long as they are right; nil: not known
 }
 
 // pair names a bond: of this person to that circle.
-type pair struct {
-	circle *circle
-	person *person
+type pair[C comparable] struct {
+	circle *circle[C]
+	person *person[C]
 }
 
 type bond struct {
@@ -133,12 +133,12 @@ const (
 )
 
 // Bytes is what all of it takes in memory.
-func (r *Rooms) Bytes() int64 {
+func (r *Rooms[C]) Bytes() int64 {
 	return r.bytes + r.circles.Bytes() + r.people.Bytes() + r.bonds.Bytes() + r.past.Bytes() + r.cut.Bytes()
 }
 
 // JoinBytes is what it takes for profiles to join a room, at most.
-func (r *Rooms) JoinBytes(room event.Room, join []event.Profile) (n int64) {
+func (r *Rooms[C]) JoinBytes(room event.Room, join []event.Profile) (n int64) {
 	if r.circles.Get(room) == nil {
 		n += circleBytes + r.circles.Each() + sized.Text(room.ID)
 	}
@@ -152,22 +152,28 @@ func (r *Rooms) JoinBytes(room event.Room, join []event.Profile) (n int64) {
 }
 
 // Memberships is how many there are now.
-func (r *Rooms) Memberships() int { return r.bonds.Len() }
+func (r *Rooms[C]) Memberships() int { return r.bonds.Len() }
 
 // Empty says that nobody belongs anywhere, nor did.
-func (r *Rooms) Empty() bool { return r.bonds.Len() == 0 && !r.Remembers() }
+func (r *Rooms[C]) Empty() bool { return r.bonds.Len() == 0 && !r.Remembers() }
 
 // Remembers says whether anybody left who may still be asked for.
-func (r *Rooms) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.Len() > 0 }
+func (r *Rooms[C]) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.Len() > 0 }
+
+// Profile is who the person is.
+func (p *person[C]) Profile() event.Profile { return p.ref }
+
+// Conns are a person's connections, the oldest first. They are good until the next change.
+func (p *person[C]) Conns() []C { return p.conns }
 
 // Person is who belongs somewhere or is connected; nil where that is nobody.
-func (r *Rooms) Person(ref event.Profile) *person { return r.people.Get(ref) }
+func (r *Rooms[C]) Person(ref event.Profile) *person[C] { return r.people.Get(ref) }
 
 // enter finds or makes a person.
-func (r *Rooms) enter(ref event.Profile) *person {
+func (r *Rooms[C]) enter(ref event.Profile) *person[C] {
 	p := r.people.Get(ref)
 	if p == nil {
-		p = &person{ref: ref}
+		p = &person[C]{ref: ref}
 		r.people.Put(ref, p)
 		r.bytes += personBytes + ref.Bytes()
 	}
@@ -175,7 +181,7 @@ func (r *Rooms) enter(ref event.Profile) *person {
 }
 
 // leave forgets a person who belongs nowhere and has no connection.
-func (r *Rooms) leave(p *person) {
+func (r *Rooms[C]) leave(p *person[C]) {
 	if len(p.conns) == 0 && len(p.circles) == 0 {
 		r.people.Delete(p.ref)
 		r.bytes -= personBytes + p.ref.Bytes()
@@ -183,7 +189,7 @@ func (r *Rooms) leave(p *person) {
 }
 
 // Connect adds a connection of a profile, and is the person.
-func (r *Rooms) Connect(ref event.Profile, c *Connection) *person {
+func (r *Rooms[C]) Connect(ref event.Profile, c C) *person[C] {
 	p := r.enter(ref)
 	sized.Push(&p.conns, c, &r.bytes)
 	if len(p.conns) == 1 {
@@ -195,7 +201,7 @@ func (r *Rooms) Connect(ref event.Profile, c *Connection) *person {
 }
 
 // Disconnect takes a connection away.
-func (r *Rooms) Disconnect(ref event.Profile, c *Connection) {
+func (r *Rooms[C]) Disconnect(ref event.Profile, c C) {
 	p := r.people.Get(ref)
 	if i := slices.Index(p.conns, c); i >= 0 {
 		copy(p.conns[i:], p.conns[i+1:]) // the oldest stays the first
@@ -210,62 +216,62 @@ func (r *Rooms) Disconnect(ref event.Profile, c *Connection) {
 }
 
 // come has a member be one of those who are connected, and gone no longer.
-func (r *Rooms) come(c *circle, p *person) {
-	r.swap(c, int(r.bonds.Get(pair{c, p}).inCircle), c.here)
+func (r *Rooms[C]) come(c *circle[C], p *person[C]) {
+	r.swap(c, int(r.bonds.Get(pair[C]{c, p}).inCircle), c.here)
 	c.here++
 }
 
-func (r *Rooms) gone(c *circle, p *person) {
+func (r *Rooms[C]) gone(c *circle[C], p *person[C]) {
 	c.here--
-	r.swap(c, int(r.bonds.Get(pair{c, p}).inCircle), c.here)
+	r.swap(c, int(r.bonds.Get(pair[C]{c, p}).inCircle), c.here)
 }
 
-func (r *Rooms) swap(c *circle, i, j int) {
+func (r *Rooms[C]) swap(c *circle[C], i, j int) {
 	if i == j {
 		return
 	}
 	c.members[i], c.members[j] = c.members[j], c.members[i]
 	for _, at := range []int{i, j} {
-		b := r.bonds.Get(pair{c, c.members[at]})
+		b := r.bonds.Get(pair[C]{c, c.members[at]})
 		b.inCircle = int32(at)
-		r.bonds.Put(pair{c, c.members[at]}, b)
+		r.bonds.Put(pair[C]{c, c.members[at]}, b)
 	}
 }
 
 // Here are the members of a room that are connected, in no order, for whom an event at a
 // place is: who has joined after it was told of early. size is how many it has in all.
-func (r *Rooms) Here(room event.Room, place uint64) (here []*person, size int) {
+func (r *Rooms[C]) Here(room event.Room, place uint64) (here []*person[C], size int) {
 	c := r.circles.Get(room)
 	if c == nil {
 		return nil, 0
 	}
 	here = c.members[:c.here]
 	if c.joined >= place {
-		here = slices.DeleteFunc(slices.Clone(here), func(p *person) bool { return !r.belonged(c, p, place) })
+		here = slices.DeleteFunc(slices.Clone(here), func(p *person[C]) bool { return !r.belonged(c, p, place) })
 	}
 	return here, len(c.members)
 }
 
 // belonged says whether a member was one at a place, or may have been.
-func (r *Rooms) belonged(c *circle, p *person, place uint64) bool {
+func (r *Rooms[C]) belonged(c *circle[C], p *person[C], place uint64) bool {
 	key := belonging{p.ref, c.room}
-	return r.bonds.Get(pair{c, p}).since < place || max(r.forgot, r.cut.Get(key)) >= place ||
+	return r.bonds.Get(pair[C]{c, p}).since < place || max(r.forgot, r.cut.Get(key)) >= place ||
 		slices.ContainsFunc(r.past.Get(key), func(s span) bool { return s.from < place && place <= s.until })
 }
 
 // Add makes p a member from a place on; false when it was one.
-func (r *Rooms) Add(room event.Room, ref event.Profile, at uint64) bool {
+func (r *Rooms[C]) Add(room event.Room, ref event.Profile, at uint64) bool {
 	if r.Has(room, ref) {
 		return false
 	}
 	c, p := r.circles.Get(room), r.enter(ref)
 	if c == nil {
-		c = &circle{room: room}
+		c = &circle[C]{room: room}
 		r.circles.Put(room, c)
 		r.bytes += circleBytes + sized.Text(room.ID)
 	}
 	c.joined = max(c.joined, at)
-	r.bonds.Put(pair{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
+	r.bonds.Put(pair[C]{c, p}, bond{at, int32(len(c.members)), int32(len(p.circles))})
 	r.moved(p)
 	sized.Push(&c.members, p, &r.bytes)
 	sized.Push(&p.circles, c, &r.bytes)
@@ -276,9 +282,9 @@ func (r *Rooms) Add(room event.Room, ref event.Profile, at uint64) bool {
 }
 
 // Remove ends p's membership at a place; false when there was none.
-func (r *Rooms) Remove(room event.Room, ref event.Profile, at uint64) bool {
+func (r *Rooms[C]) Remove(room event.Room, ref event.Profile, at uint64) bool {
 	c, p := r.circles.Get(room), r.people.Get(ref)
-	b, ok := r.bonds.Find(pair{c, p})
+	b, ok := r.bonds.Find(pair[C]{c, p})
 	if !ok {
 		return false
 	}
@@ -292,17 +298,17 @@ func (r *Rooms) Remove(room event.Room, ref event.Profile, at uint64) bool {
 	if len(p.conns) > 0 {
 		r.gone(c, p)
 	}
-	r.swap(c, int(r.bonds.Get(pair{c, p}).inCircle), len(c.members)-1)
+	r.swap(c, int(r.bonds.Get(pair[C]{c, p}).inCircle), len(c.members)-1)
 	sized.Pull(&c.members, &r.bytes)
 	end := len(p.circles) - 1
 	if last := p.circles[end]; last != c {
-		moved := r.bonds.Get(pair{last, p})
+		moved := r.bonds.Get(pair[C]{last, p})
 		moved.inPerson = b.inPerson
-		r.bonds.Put(pair{last, p}, moved)
+		r.bonds.Put(pair[C]{last, p}, moved)
 		p.circles[b.inPerson] = last
 	}
 	sized.Pull(&p.circles, &r.bytes)
-	r.bonds.Delete(pair{c, p})
+	r.bonds.Delete(pair[C]{c, p})
 	if len(c.members) == 0 {
 		r.circles.Delete(c.room)
 		r.bytes -= circleBytes + sized.Text(c.room.ID)
@@ -312,7 +318,7 @@ func (r *Rooms) Remove(room event.Room, ref event.Profile, at uint64) bool {
 }
 
 // remember adds ended stays of one profile in one room.
-func (r *Rooms) remember(key belonging, ended []span) {
+func (r *Rooms[C]) remember(key belonging, ended []span) {
 	stays := r.past.Get(key)
 	if stays == nil {
 		r.bytes += key.bytes()
@@ -323,7 +329,7 @@ func (r *Rooms) remember(key belonging, ended []span) {
 }
 
 // forget drops the first n stays of one profile in one room.
-func (r *Rooms) forget(key belonging, n int) {
+func (r *Rooms[C]) forget(key belonging, n int) {
 	stays := r.past.Get(key)
 	r.ended -= n
 	r.bytes -= spanBytes * int64(n)
@@ -342,7 +348,7 @@ func (b belonging) bytes() int64 { return b.profile.Bytes() + sized.Text(b.room.
 
 // ForgetPast forgets all stays that have ended: who resumes from before the last of their
 // ends is told of a gap. It says whether there were any.
-func (r *Rooms) ForgetPast() bool {
+func (r *Rooms[C]) ForgetPast() bool {
 	if r.ended+r.cut.Len() == 0 {
 		return false
 	}
@@ -360,7 +366,7 @@ func (r *Rooms) ForgetPast() bool {
 
 // cutShort notes up to which place a profile's stays in a room may be lacking; 0: they
 // are not.
-func (r *Rooms) cutShort(key belonging, place uint64) {
+func (r *Rooms[C]) cutShort(key belonging, place uint64) {
 	_, was := r.cut.Find(key)
 	switch {
 	case place == 0 && was:
@@ -375,7 +381,7 @@ func (r *Rooms) cutShort(key belonging, place uint64) {
 }
 
 // Belonging is what is known of p in a room.
-func (r *Rooms) Belonging(room event.Room, p event.Profile) Belonging {
+func (r *Rooms[C]) Belonging(room event.Room, p event.Profile) Belonging {
 	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.Get(belonging{p, room}))}
 	for _, s := range r.past.Get(belonging{p, room}) {
 		b.Stays = append(b.Stays, history.Stay{Room: room, From: s.from, Until: s.until})
@@ -388,7 +394,7 @@ func (r *Rooms) Belonging(room event.Room, p event.Profile) Belonging {
 }
 
 // Set makes what is known of a profile in a room as given.
-func (r *Rooms) Set(room event.Room, b Belonging) {
+func (r *Rooms[C]) Set(room event.Room, b Belonging) {
 	past, member, from := b.Stays, b.Member && len(b.Stays) > 0, uint64(0)
 	if member {
 		from, past = past[len(past)-1].From, past[:len(past)-1]
@@ -418,7 +424,7 @@ func (r *Rooms) Set(room event.Room, b Belonging) {
 
 // Restart has those who belong somewhere do so from the beginning of a history on, if the
 // places that are known are of another.
-func (r *Rooms) Restart(of history.Epoch) {
+func (r *Rooms[C]) Restart(of history.Epoch) {
 	if r.of == of.Tag {
 		return
 	}
@@ -436,7 +442,7 @@ func (r *Rooms) Restart(of history.Epoch) {
 }
 
 // Clear forgets who belongs where, and did.
-func (r *Rooms) Clear() {
+func (r *Rooms[C]) Clear() {
 	r.ForgetPast()
 	for _, c := range r.circles.All() {
 		for len(c.members) > 0 {
@@ -447,7 +453,7 @@ func (r *Rooms) Clear() {
 
 // Forgotten is the place before which a replay for a profile may lack what was said to
 // rooms that it has left and returned to.
-func (r *Rooms) Forgotten(ref event.Profile) uint64 {
+func (r *Rooms[C]) Forgotten(ref event.Profile) uint64 {
 	place := r.forgot
 	if r.cut.Len() > 0 {
 		for _, c := range r.circlesOf(ref) {
@@ -459,7 +465,7 @@ func (r *Rooms) Forgotten(ref event.Profile) uint64 {
 
 // Prune forgets the stays that ended before a place which the history reaches
 // back to.
-func (r *Rooms) Prune(oldest uint64) {
+func (r *Rooms[C]) Prune(oldest uint64) {
 	if r.forgot <= oldest {
 		r.pruned, r.forgot = max(r.pruned, r.forgot), 0
 	}
@@ -482,10 +488,10 @@ func (r *Rooms) Prune(oldest uint64) {
 }
 
 // Unsure says that who belonged where before a place may not be known.
-func (r *Rooms) Unsure(place uint64) { r.unsure = max(r.unsure, place) }
+func (r *Rooms[C]) Unsure(place uint64) { r.unsure = max(r.unsure, place) }
 
 // Reader is who p is as one who reads a tenant's history.
-func (r *Rooms) Reader(p event.Profile) *history.Reader {
+func (r *Rooms[C]) Reader(p event.Profile) *history.Reader {
 	return &history.Reader{Profile: p, Rooms: r.known(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
 }
 
@@ -496,7 +502,7 @@ const manyRooms = 1000
 const stayBytes = 48
 
 // known is Stays, found once of who is in many rooms.
-func (r *Rooms) known(ref event.Profile) []history.Stay {
+func (r *Rooms[C]) known(ref event.Profile) []history.Stay {
 	p := r.people.Get(ref)
 	if p == nil || len(p.circles) < manyRooms {
 		return r.Stays(ref)
@@ -509,34 +515,51 @@ func (r *Rooms) known(ref event.Profile) []history.Stay {
 }
 
 // moved says that a person's rooms change.
-func (r *Rooms) moved(p *person) {
+func (r *Rooms[C]) moved(p *person[C]) {
 	r.bytes -= stayBytes * int64(cap(p.stays))
 	p.stays = nil
 }
 
 // Stays are the times that p has spent in the rooms it belongs to now.
-func (r *Rooms) Stays(ref event.Profile) (stays []history.Stay) {
+func (r *Rooms[C]) Stays(ref event.Profile) (stays []history.Stay) {
 	for _, c := range r.circlesOf(ref) {
 		if r.ended > 0 {
 			for _, s := range r.past.Get(belonging{ref, c.room}) {
 				stays = append(stays, history.Stay{Room: c.room, From: s.from, Until: s.until})
 			}
 		}
-		stays = append(stays, history.Stay{Room: c.room, From: r.bonds.Get(pair{c, r.people.Get(ref)}).since, Until: math.MaxUint64})
+		stays = append(stays, history.Stay{Room: c.room, From: r.bonds.Get(pair[C]{c, r.people.Get(ref)}).since, Until: math.MaxUint64})
 	}
 	return stays
 }
 
-func (r *Rooms) circlesOf(ref event.Profile) []*circle {
+func (r *Rooms[C]) circlesOf(ref event.Profile) []*circle[C] {
 	if p := r.people.Get(ref); p != nil {
 		return p.circles
 	}
 	return nil
 }
 
+// Visited are rooms whose connected members were told of something.
+type Visited[C comparable] map[*circle[C]]bool
+
+// EachBeside calls tell for everybody who is connected and has a room in common with a
+// profile, of rooms that were not visited before; now they are. Who is in several of them
+// is told several times.
+func (r *Rooms[C]) EachBeside(ref event.Profile, visited Visited[C], tell func(*person[C])) {
+	for _, c := range r.circlesOf(ref) {
+		if !visited[c] {
+			visited[c] = true
+			for _, p := range c.members[:c.here] {
+				tell(p)
+			}
+		}
+	}
+}
+
 // Differ says who would join and who would leave if members were all that the room
 // has.
-func (r *Rooms) Differ(room event.Room, members []event.Profile) (join, leave []event.Profile) {
+func (r *Rooms[C]) Differ(room event.Room, members []event.Profile) (join, leave []event.Profile) {
 	want := make(map[event.Profile]struct{}, len(members))
 	for _, p := range members {
 		if _, twice := want[p]; !twice && !r.Has(room, p) {
@@ -552,29 +575,29 @@ func (r *Rooms) Differ(room event.Room, members []event.Profile) (join, leave []
 	return join, leave
 }
 
-func (r *Rooms) bond(room event.Room, p event.Profile) (bond, bool) {
+func (r *Rooms[C]) bond(room event.Room, p event.Profile) (bond, bool) {
 	c := r.circles.Get(room)
 	if c == nil {
 		return bond{}, false
 	}
-	b, ok := r.bonds.Find(pair{c, r.people.Get(p)})
+	b, ok := r.bonds.Find(pair[C]{c, r.people.Get(p)})
 	return b, ok
 }
 
 // Has says whether p is a member.
-func (r *Rooms) Has(room event.Room, p event.Profile) bool {
+func (r *Rooms[C]) Has(room event.Room, p event.Profile) bool {
 	_, ok := r.bond(room, p)
 	return ok
 }
 
 // Len is how many members the room has.
-func (r *Rooms) Len(room event.Room) int {
+func (r *Rooms[C]) Len(room event.Room) int {
 	_, size := r.Here(room, math.MaxUint64)
 	return size
 }
 
 // Members are the room's, in no order.
-func (r *Rooms) Members(room event.Room) iter.Seq[event.Profile] {
+func (r *Rooms[C]) Members(room event.Room) iter.Seq[event.Profile] {
 	return func(yield func(event.Profile) bool) {
 		if c := r.circles.Get(room); c != nil {
 			for _, p := range c.members {
@@ -587,7 +610,7 @@ func (r *Rooms) Members(room event.Room) iter.Seq[event.Profile] {
 }
 
 // Share says whether two profiles have a room in common.
-func (r *Rooms) Share(a, b event.Profile) bool {
+func (r *Rooms[C]) Share(a, b event.Profile) bool {
 	one, other := r.people.Get(a), r.people.Get(b)
 	if one == nil || other == nil {
 		return false
@@ -595,8 +618,8 @@ func (r *Rooms) Share(a, b event.Profile) bool {
 	if len(one.circles) > len(other.circles) {
 		one, other = other, one
 	}
-	return slices.ContainsFunc(one.circles, func(c *circle) bool {
-		_, both := r.bonds.Find(pair{c, other})
+	return slices.ContainsFunc(one.circles, func(c *circle[C]) bool {
+		_, both := r.bonds.Find(pair[C]{c, other})
 		return both
 	})
 }
@@ -607,6 +630,9 @@ type Roster struct {
 	Members []event.Profile
 	asked   uint64 // of two answers the one with less was asked for before
 }
+
+// Before says whether r was asked for before another answer.
+func (r *Roster) Before(other *Roster) bool { return r.asked < other.asked }
 
 // resolvedTTL is how long an unused answer of a Resolver is kept for deliveries.
 const resolvedTTL = time.Hour

@@ -58,7 +58,7 @@ func TestRoomsAreCounted(t *testing.T) {
 				people[i], _ = event.ParseProfile("user:" + text(random, shape.name))
 			}
 			names := liveHeap() - before
-			var r Rooms
+			var r Rooms[*Connection]
 			for i := range shape.bonds {
 				room := rooms[i%len(rooms)]
 				if shape.rooms > 1 && shape.people > 1 {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	_ "embed"
 	"fmt"
 	"io"
 	"regexp"
@@ -28,7 +27,7 @@ const helpWidth = 100 // columns
 
 // printHelp says how the program is called and, of each setting, its default and what
 // README says first of it.
-func printHelp(w io.Writer) {
+func printHelp(w io.Writer, readme string) {
 	fmt.Fprint(w, usage, "\nSettings, and their defaults. Durations are Go's (15s), sizes are bytes, 0 lifts a limit.\nREADME.md says more of each.\n\n")
 	for _, row := range settingRow.FindAllStringSubmatch(readme, -1) {
 		name, standard, why := row[1], strings.Trim(row[2], "`"), row[3]

@@ -70,8 +70,9 @@ func (t *Table[K, V]) Bytes() int64 {
 	return 48 + max(4, int64(t.most))*t.Each() // the smallest map has 8 places
 }
 
-// Push appends to a list and adds to bytes what that has taken.
-func Push[T any](list *[]*T, x *T, bytes *int64) {
+// Push appends a pointer, or a value as large as one, to a list and adds to bytes what that
+// has taken.
+func Push[T any](list *[]T, x T, bytes *int64) {
 	was := cap(*list)
 	*list = append(*list, x)
 	*bytes += 8 * int64(cap(*list)-was)
@@ -79,14 +80,14 @@ func Push[T any](list *[]*T, x *T, bytes *int64) {
 
 // Pull removes a list's last item and takes from bytes what that has given back: a list gets
 // smaller again.
-func Pull[T any](list *[]*T, bytes *int64) {
+func Pull[T any](list *[]T, bytes *int64) {
 	was, end := cap(*list), len(*list)-1
-	(*list)[end] = nil
+	clear((*list)[end:])
 	switch *list = (*list)[:end]; {
 	case end == 0:
 		*list = nil
 	case was > 16 && end < was/4:
-		*list = append(make([]*T, 0, 2*end), *list...)
+		*list = append(make([]T, 0, 2*end), *list...)
 	}
 	*bytes += 8 * int64(cap(*list)-was)
 }
