@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
@@ -348,7 +349,7 @@ func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *access.Caller)
 }
 
 func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	answer.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
@@ -368,7 +369,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
 		status = "overloaded"
 	}
-	reply(w, http.StatusOK, map[string]string{"status": status})
+	answer.JSON(w, http.StatusOK, map[string]string{"status": status})
 }
 
 var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}

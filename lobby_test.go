@@ -25,6 +25,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 	"realtimehub/web"
 )
 
@@ -262,13 +263,13 @@ func TestTheLobbyOverTLS(t *testing.T) {
 func TestSettingsOfTheLobby(t *testing.T) {
 	is := is.New(t)
 	for name, value := range map[string]string{"REALTIME_TRUSTED_PROXIES": "10.0.0.1,nginx", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "-1"} {
-		_, err := loadConfig([]string{name + "=" + value})
+		_, err := settings.Load([]string{name + "=" + value})
 		is.True(err != nil && strings.Contains(err.Error(), name))
 	}
-	cfg, err := loadConfig([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
+	cfg, err := settings.Load([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
-	is.Equal(len(cfg.proxies()), 2)
-	is.Equal(mostStrangers(cfg.memory()), 21)
+	is.Equal(len(cfg.Proxies()), 2)
+	is.Equal(mostStrangers(cfg.Memory()), 21)
 }
 
 // probesOf opens probes for an address until it may have no more.

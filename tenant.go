@@ -9,14 +9,15 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
 
 // memberships are who belongs where in a tenant, and the connections of each.
 type (
-	memberships = Rooms[*Connection]
-	member      = person[*Connection]
+	memberships = room.Memberships[*Connection]
+	member      = room.Person[*Connection]
 )
 
 // tenant is one tenant's streams and their order. Its methods need its lock,
@@ -48,7 +49,7 @@ type tenant struct {
 }
 
 type resolved struct {
-	roster *Roster
+	roster *room.Roster
 	used   time.Time
 	at     uint64 // the tenant's place then
 }
@@ -180,7 +181,7 @@ func (t *tenant) unwatchedLocked(watch []event.Profile) (n int64) {
 
 // adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
 // to a later one.
-func (t *tenant) adoptLocked(room event.Room, roster *Roster, now time.Time) {
+func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time) {
 	if roster == nil {
 		return
 	}
@@ -362,7 +363,7 @@ func (t *tenant) watching(p event.Profile) []*Connection {
 
 func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels []*parcel, digest bool) {
 	told := map[*member]bool{}
-	visited := Visited[*Connection]{}
+	visited := room.Visited[*Connection]{}
 	for i, n := range notices {
 		parcel := parcels[0]
 		if !digest {
