@@ -89,6 +89,7 @@ func readFloorPlan(t *testing.T) floorPlan {
 			floors, inside = floors+1, true
 		case line == "end":
 			inside = false
+		case strings.HasPrefix(line, "direction "):
 		case inside:
 			for node := range strings.SplitSeq(line, "; ") {
 				name := drawnNode.FindStringSubmatch(node)
