@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
@@ -23,7 +24,7 @@ import (
 type administrator struct {
 	// Static.
 	hub      *Hub
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	presence *Presence
 	bodies   request.Limit
 	quotas   *allowance.Pools
@@ -79,11 +80,11 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	var next *string
-	if page.more {
-		id := page.list[len(page.list)-1].ID.String()
+	if page.More {
+		id := page.List[len(page.List)-1].ID.String()
 		next = &id
 	}
-	list := slices.Clone(page.list) // which was as long as the tenant is large
+	list := slices.Clone(page.List) // which was as long as the tenant is large
 	l.Call().Back(0)
 	out, err := answer.NewRows(w, http.StatusOK, l.Call(), "connections")
 	if err != nil {
@@ -94,7 +95,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 			break
 		}
 	}
-	return out.End("count", page.count, "next", next)
+	return out.End("count", page.Count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.

@@ -474,7 +474,7 @@ func TestDrainEndsLines(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
-	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
+	handler := NewAPI(withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
 	e := toAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})

@@ -18,8 +18,10 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
+	"realtimehub/internal/probe"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
@@ -45,8 +47,10 @@ type api struct {
 	hub     *Hub
 	auth    *access.Auth
 	limits  *access.Rates
-	metrics *Metrics
-	doctor  *Doctor
+	metrics *metrics.Metrics
+	doctor  *probe.Server
+
+	complaints *serve.ErrorLog // net/http's
 
 	requests atomic.Int64 // that are being answered
 	crowded  pace.Counter // calls that were refused for want of memory
@@ -57,18 +61,36 @@ type api struct {
 }
 
 // NewAPI makes the HTTP side of a hub.
-func NewAPI(cluster *Cluster, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
-	hub, presence, bodies := cluster.hub, cluster.presence, request.Limit(cfg.MaxBodyBytes)
-	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
-	metrics.lobby = cfg.Lobby
+func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
+	cluster, presence, bodies := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes)
+	complaints := serve.NewErrorLog(cfg.Logger)
+	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, doctor: NewDoctor(hub, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
 		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
+}
+
+// newMetrics shows what the hub and its parts count.
+func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
+	return metrics.New(func() metrics.Values {
+		v := metrics.Values{
+			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Count.Now(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+		}
+		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
+		v.Online, v.Away = hub.presence.Counts()
+		v.Limits["memberships"] = hub.members.Full()
+		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
+		if cfg.MetricsTenants > 0 {
+			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
+		}
+		return v
+	}, problemCodes(), cfg.Logger)
 }
 
 // route is a call and the scope that it needs, or one of them.
@@ -284,7 +306,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller,
 }
 
 // ErrorLog takes what net/http has to say.
-func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }
+func (a *api) ErrorLog() *log.Logger { return log.New(a.complaints, "", 0) }
 
 // Published waits until all that is being published is answered, or ctx ends. Who
 // publishes later is told that it is too late.
@@ -322,7 +344,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 
 // probe is a stream that shows what stands between its client and the hub.
 func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := probeOf(r.URL.Query())
+	p, err := probe.Parse(r.URL.Query())
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
@@ -51,7 +52,7 @@ const markerType = "test.marker"
 type testHub struct {
 	*Hub
 	Presence *Presence
-	Cluster  *Cluster
+	Cluster  *cluster.Cluster
 	API      *api
 	Handler  http.Handler // its API's, held against the contract
 	Server   *httptest.Server
@@ -88,13 +89,13 @@ func (h *testHub) settle(t testing.TB) {
 
 func (h *testHub) settled() bool {
 	for _, node := range h.nodes {
-		x := &node.Cluster.elsewhere
-		x.mu.RLock()
+		x := &node.Cluster.Elsewhere
+		x.Mu.RLock()
 		known := map[string][]uuid.UUID{}
-		for tenant, away := range x.tenants {
-			known[tenant] = slices.Collect(maps.Keys(away.byID))
+		for tenant, away := range x.Tenants {
+			known[tenant] = slices.Collect(maps.Keys(away.ByID))
 		}
-		x.mu.RUnlock()
+		x.Mu.RUnlock()
 		for tenant, ids := range known {
 			var there []uuid.UUID
 			for _, other := range h.nodes {
@@ -188,7 +189,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	for _, c := range configure {
 		c(&hubConfig, &presenceConfig)
 	}
-	var peers Peers
+	var peers cluster.Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
 		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
@@ -204,7 +205,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
-	h.API = NewAPI(h.Cluster, auth, access.NewRates(limits), APIConfig{
+	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())
@@ -354,4 +355,10 @@ func byItself(t *testing.T) bool {
 	t.Helper()
 	alone(t, "it weighs what is in a process")
 	return testkit.ByItself(t)
+}
+
+// withCluster is the hub of NewCluster.
+func withCluster(hub *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *Hub {
+	NewCluster(hub, presence, peers, back)
+	return hub
 }

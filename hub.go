@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -23,6 +24,8 @@ type Hub struct {
 	members    *delivery.Members
 	streams    *delivery.Streams
 	dispatcher *delivery.Dispatcher
+	presence   *Presence
+	cluster    *cluster.Cluster
 	log        history.Log
 	logger     *slog.Logger
 	quotas     *allowance.Pools
@@ -55,10 +58,18 @@ func (h *Hub) Overloaded() bool { return h.streams.Overloaded() }
 // WatchMemory looks at the memory in use until ctx ends.
 func (h *Hub) WatchMemory(ctx context.Context) { h.streams.WatchMemory(ctx) }
 
-// ShareWith makes the hub one of a cluster, before its first connection.
-func (h *Hub) ShareWith(s delivery.Sharing, node [4]byte) {
-	h.tenants.ShareWith(s)
-	h.streams.ShareWith(node)
+func (h *Hub) parts() delivery.Parts {
+	return delivery.Parts{Tenants: h.tenants, Members: h.members, Streams: h.streams, Dispatcher: h.dispatcher, Counts: h.count}
+}
+
+// NewCluster joins a hub and its presence to others; nil peers leave it alone. back
+// is how long a client that was sent away may take to be back.
+func NewCluster(h *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *cluster.Cluster {
+	h.cluster = cluster.New(cluster.Config{
+		Delivery: h.parts(),
+		Pools:    h.quotas, Presence: presence, Typists: presence.typists, Peers: peers, Back: back,
+	})
+	return h.cluster
 }
 
 // Ready says why nothing can be stored now, nil when it can.

@@ -25,6 +25,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
@@ -218,7 +219,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
 		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: logger,
 	})
-	api := NewAPI(cluster, auth, rates, APIConfig{
+	api := NewAPI(hub, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
@@ -322,7 +323,7 @@ func cannotListen(setting string, err error) error {
 type backing struct {
 	log   history.Log
 	rooms room.Shared
-	peers Peers
+	peers cluster.Peers
 	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }

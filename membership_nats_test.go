@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -44,7 +45,7 @@ func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testH
 		nodes = append(nodes, node)
 	}
 	for _, node := range nodes {
-		eventually(t, func() bool { return len(node.Cluster.peers.Others()) == n-1 })
+		eventually(t, func() bool { return len(node.Cluster.Peers.Others()) == n-1 })
 	}
 	return nodes, proxies, prefix
 }
@@ -217,7 +218,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		now, err := near.Now(ctx, "acme", r)
 		is.NoErr(err)
 		b := room.Membership{Profile: alice, Member: member, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}
-		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
+		near.askAll = func(context.Context, cluster.Call) ([]cluster.Answer, []string) { return nil, nil }
 		is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{b}, !member))
 	}
 	change(true)
@@ -237,7 +238,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return v
 	})
 	old := make(chan bool)
-	go func() { old <- far.reached(Call{Tenant: "acme", Place: last()}) }()
+	go func() { old <- far.reached(cluster.Call{Tenant: "acme", Place: last()}) }()
 	<-held
 	far.Detach("acme")
 	change(false)

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
@@ -171,4 +172,4 @@ func (b *Broker) Log() history.Log { return b.log }
 func (b *Broker) Rooms() room.Shared { return b.rooms }
 
 // Peers are the other hubs.
-func (b *Broker) Peers() Peers { return b.peers }
+func (b *Broker) Peers() cluster.Peers { return b.peers }

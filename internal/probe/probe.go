@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"crypto/rand"
@@ -27,19 +27,19 @@ const (
 	maxShown      = 256 // bytes of a header that is repeated
 )
 
-// Doctor serves probes: streams of the same engine, with the same headers, as real
+// Server serves probes: streams of the same engine, with the same headers, as real
 // ones, so that what becomes of them becomes of those.
-type Doctor struct {
-	hub    *Hub
-	limits *access.Rates
+type Server struct {
+	streams *delivery.Streams
+	limits  *access.Rates
 
-	mu   sync.Mutex
-	open map[string]*openProbe // guarded by mu; by id
+	Mu   sync.Mutex
+	Open map[string]*openProbe // guarded by mu; by id
 }
 
-// NewDoctor serves a hub's probes, as many as limits allow.
-func NewDoctor(hub *Hub, limits *access.Rates) *Doctor {
-	return &Doctor{hub: hub, limits: limits, open: map[string]*openProbe{}}
+// New serves probes, as many as limits allow.
+func New(streams *delivery.Streams, limits *access.Rates) *Server {
+	return &Server{streams: streams, limits: limits, Open: map[string]*openProbe{}}
 }
 
 // openProbe is one that may be told of another's end.
@@ -59,7 +59,7 @@ type probe struct {
 // probeID is what [rand.Text] makes.
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
-func probeOf(query url.Values) (p probe, err error) {
+func Parse(query url.Values) (p probe, err error) {
 	var faults problem.Faults
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
 		text := query.Get(name)
@@ -82,8 +82,8 @@ func probeOf(query url.Values) (p probe, err error) {
 
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
-func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
-	if d.hub.streams.Draining() {
+func (d *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
+	if d.streams.Draining() {
 		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)
@@ -93,31 +93,31 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	}
 	id := rand.Text()
 	gone := make(chan struct{})
-	stream := d.hub.streams.Engine().NewStream(func(why error) {
+	stream := d.streams.Engine().NewStream(func(why error) {
 		over()
 		d.ended(id, p.tell, holder, why)
 		close(gone)
 	})
 	start := time.Now()
-	hello := seen(r, p, start, d.hub.streams.Engine().Heartbeat())
+	hello := seen(r, p, start, d.streams.Engine().Heartbeat())
 	hello.ID, hello.Tells = id, d.find(p.tell, holder) != nil
 	sendProbe(stream, probeFrame(doctor.EventHello, hello))
 	if p.every == 0 {
 		stream.Silence()
 	} else {
-		d.mu.Lock()
-		d.open[id] = &openProbe{holder, stream, start}
-		d.mu.Unlock()
+		d.Mu.Lock()
+		d.Open[id] = &openProbe{holder, stream, start}
+		d.Mu.Unlock()
 	}
 	go d.run(stream, p, start, who.Expires, gone)
 	sse.Header(w.Header())
-	d.hub.streams.Engine().Serve(w, r, stream)
+	d.streams.Engine().Serve(w, r, stream)
 	return nil
 }
 
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
+func (d *Server) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
 	end := time.NewTimer(p.lasts)
 	defer end.Stop()
 	var ticks, expired <-chan time.Time
@@ -145,9 +145,9 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.hub.streams.Closing(delivery.CloseExpired))
-		case <-d.hub.streams.Drained():
-			stream.Close(d.hub.streams.Closing(delivery.CloseDrain))
+			stream.Close(d.streams.Closing(delivery.CloseExpired))
+		case <-d.streams.Drained():
+			stream.Close(d.streams.Closing(delivery.CloseDrain))
 		case <-gone:
 		}
 		return
@@ -156,20 +156,20 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 
 // find is an open probe that has ticks, of this holder; nil if there is none. It may
 // be on another hub.
-func (d *Doctor) find(id string, holder event.TenantProfile) *openProbe {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.open[id]; p != nil && p.holder == holder {
+func (d *Server) find(id string, holder event.TenantProfile) *openProbe {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	if p := d.Open[id]; p != nil && p.holder == holder {
 		return p
 	}
 	return nil
 }
 
 // ended forgets a probe, and tells the other one why it ended, unless it was to.
-func (d *Doctor) ended(id, tell string, holder event.TenantProfile, why error) {
-	d.mu.Lock()
-	delete(d.open, id)
-	d.mu.Unlock()
+func (d *Server) ended(id, tell string, holder event.TenantProfile, why error) {
+	d.Mu.Lock()
+	delete(d.Open, id)
+	d.Mu.Unlock()
 	other := d.find(tell, holder)
 	if other == nil || why == nil {
 		return

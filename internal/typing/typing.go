@@ -1,4 +1,4 @@
-package main
+package typing
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
@@ -15,9 +16,9 @@ import (
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
 var ErrNotMember = problem.New("not a member of the conversation", problem.Problem{Status: http.StatusForbidden, Code: "NotAMember"})
 
-// maxTypingRoom is how many members a conversation may have: past it nobody is told of
+// MaxTypingRoom is how many members a conversation may have: past it nobody is told of
 // typing, which would cost more than all that is said there.
-const maxTypingRoom = 1_000
+const MaxTypingRoom = 1_000
 
 // Typists are who types where. Others are told of each once, however often it is
 // repeated, and that it has stopped: when its client says so, or at the next tick
@@ -26,19 +27,40 @@ const maxTypingRoom = 1_000
 // What is told is always what is so then, by one goroutine a typist at a time: so the
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
-	hub   *Hub                      // static
-	ttl   time.Duration             // static
-	spoke func(event.TenantProfile) // static; typing is activity
-	// cast tells other hubs; static, nil: there are none.
+	cfg Config // static
+	// cast tells other hubs; static after the start, nil: there are none.
 	cast func(who event.TenantProfile, conversation string, started bool)
 
-	mu sync.Mutex
+	Mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
+	Of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
 	turn    uint64                                                          // of the latest call
 	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
 	crowded int       // of whom nobody was told, their conversation being too large
+}
+
+// Config is what Typists need to know.
+type Config struct {
+	TTL     time.Duration // after which typing that is not repeated has stopped
+	Pools   *allowance.Pools
+	Spoke   func(event.TenantProfile) // typing is activity
+	Members interface {
+		// Member says whether a profile belongs to a room, and how many do. It may ask.
+		Member(ctx context.Context, tenant string, r event.Room, p event.Profile) (member bool, size int, err error)
+	}
+	Teller interface {
+		// Say tells this hub's streams of an event that is not stored.
+		Say(ctx context.Context, e *event.Event) error
+	}
+}
+
+// New makes them; nobody types yet.
+func New(cfg Config) *Typists { return &Typists{cfg: cfg} }
+
+// CastTo names who tells other hubs, before the first call.
+func (x *Typists) CastTo(cast func(who event.TenantProfile, conversation string, started bool)) {
+	x.cast = cast
 }
 
 type typist struct {
@@ -67,20 +89,20 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 		return err
 	}
 	defer x.leave(t)
-	member, size, err := x.hub.members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
+	member, size, err := x.cfg.Members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
 	if err != nil {
 		return err
 	}
 	if !member {
 		return ErrNotMember
 	}
-	if started && size > maxTypingRoom {
+	if started && size > MaxTypingRoom {
 		started = false
-		x.mu.Lock()
+		x.Mu.Lock()
 		x.crowded++
-		x.mu.Unlock()
+		x.Mu.Unlock()
 	}
-	x.spoke(t.who)
+	x.cfg.Spoke(t.who)
 	x.set(t, turn, started, x.cast != nil)
 	return x.tell(t)
 }
@@ -89,7 +111,7 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 // told there, and ours here. It does not wait.
 func (x *Typists) Heard(tenant string, ref event.Profile, conversation string, started bool) {
 	t, turn, _ := x.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
-	x.spoke(t.who)
+	x.cfg.Spoke(t.who)
 	x.set(t, turn, started, false)
 	x.tellSoon(t)
 	x.leave(t)
@@ -106,18 +128,18 @@ func (t *typist) bytes() int64 {
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
 // allowance.ErrTenant, allowance.ErrPerson where it is ours to refuse: there is no typist then.
 func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
 	t = x.findLocked(who, conversation)
 	if t == nil {
 		t = &typist{who: who, conversation: conversation}
-		if err := x.hub.quotas.Keep(who, t.bytes(), ours); err != nil {
+		if err := x.cfg.Pools.Keep(who, t.bytes(), ours); err != nil {
 			return nil, 0, err
 		}
-		theirs := x.of.Get(who)
+		theirs := x.Of.Get(who)
 		if theirs == nil {
 			theirs = &sized.Table[string, *typist]{}
-			x.of.Put(who, theirs)
+			x.Of.Put(who, theirs)
 		}
 		theirs.Put(conversation, t)
 	}
@@ -128,15 +150,15 @@ func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool)
 
 // findLocked is who types where, nil where nobody does.
 func (x *Typists) findLocked(who event.TenantProfile, conversation string) *typist {
-	if theirs := x.of.Get(who); theirs != nil {
+	if theirs := x.Of.Get(who); theirs != nil {
 		return theirs.Get(conversation)
 	}
 	return nil
 }
 
 func (x *Typists) leave(t *typist) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
 	t.calls--
 	x.forgetLocked(t)
 }
@@ -146,17 +168,17 @@ func (x *Typists) forgetLocked(t *typist) {
 	if t.calls > 0 || t.telling || t.types || t.told || x.findLocked(t.who, t.conversation) != t {
 		return
 	}
-	theirs := x.of.Get(t.who)
+	theirs := x.Of.Get(t.who)
 	if theirs.Delete(t.conversation); theirs.Len() == 0 {
-		x.of.Delete(t.who)
+		x.Of.Delete(t.who)
 	}
-	x.hub.quotas.Drop(t.who, t.bytes())
+	x.cfg.Pools.Drop(t.who, t.bytes())
 }
 
 // set takes in what a call says, unless a later one has.
 func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
 	if turn < t.turn {
 		return
 	}
@@ -165,7 +187,7 @@ func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
 		x.stopLocked(t)
 		return
 	}
-	t.until = time.Now().Add(x.ttl)
+	t.until = time.Now().Add(x.cfg.TTL)
 	if !t.types {
 		t.types = true
 		x.due.Set(t, t.until)
@@ -177,11 +199,11 @@ func (x *Typists) stopLocked(t *typist) {
 	x.due.Set(t, time.Time{})
 }
 
-// left ends all typing of who went offline.
-func (x *Typists) left(who event.TenantProfile) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if theirs := x.of.Get(who); theirs != nil {
+// Left ends all typing of who went offline.
+func (x *Typists) Left(who event.TenantProfile) {
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
+	if theirs := x.Of.Get(who); theirs != nil {
 		for _, t := range theirs.All() {
 			x.stopLocked(t)
 			x.stopped = append(x.stopped, t)
@@ -189,9 +211,9 @@ func (x *Typists) left(who event.TenantProfile) {
 	}
 }
 
-// tick tells of all that has stopped by itself.
-func (x *Typists) tick(now time.Time) {
-	x.mu.Lock()
+// Tick tells of all that has stopped by itself.
+func (x *Typists) Tick(now time.Time) {
+	x.Mu.Lock()
 	for t, ok := x.due.Next(now); ok; t, ok = x.due.Next(now) {
 		if t.until.After(now) {
 			x.due.Set(t, t.until)
@@ -202,7 +224,7 @@ func (x *Typists) tick(now time.Time) {
 	}
 	stopped := x.stopped
 	x.stopped = nil
-	x.mu.Unlock()
+	x.Mu.Unlock()
 	for _, t := range stopped {
 		x.tellSoon(t)
 	}
@@ -215,8 +237,8 @@ func (x *Typists) tellSoon(t *typist) { go x.tell(t) }
 // tell has others know what is so of a typist, unless another call sees to it. Who
 // could not be told of a start is told with its repeat.
 func (x *Typists) tell(t *typist) (err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
 	if t.telling {
 		return nil
 	}
@@ -224,14 +246,14 @@ func (x *Typists) tell(t *typist) (err error) {
 	for err == nil && (t.told != t.types || t.uncast) {
 		types, news, cast := t.types, t.told != t.types, t.uncast
 		t.uncast = false
-		x.mu.Unlock()
+		x.Mu.Unlock()
 		if news {
 			err = x.say(t, types)
 		}
 		if err == nil && cast {
 			x.cast(t.who, t.conversation, types)
 		}
-		x.mu.Lock()
+		x.Mu.Lock()
 		t.told = types && err == nil
 	}
 	t.telling = false
@@ -248,7 +270,7 @@ func (x *Typists) say(t *typist, started bool) error {
 	}
 	to := event.ToConversation(t.conversation)
 	to.ExcludeProfiles = []event.Profile{t.who.Profile}
-	return x.hub.dispatcher.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
+	return x.cfg.Teller.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
 		ConversationID string        `json:"conversationId"`
 		Profile        event.Profile `json:"profile"`
 	}{t.conversation, t.who.Profile}))
@@ -256,7 +278,7 @@ func (x *Typists) say(t *typist, started bool) error {
 
 // Crowded is of how many typists nobody was told.
 func (x *Typists) Crowded() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
 	return x.crowded
 }

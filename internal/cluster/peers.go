@@ -1,4 +1,4 @@
-package main
+package cluster
 
 import (
 	"context"
@@ -96,7 +96,7 @@ type Described struct {
 // Peers are the other hubs of a cluster. A hub that is alone has none (nil).
 type Peers interface {
 	// Follow names who is told of the others, before anything is.
-	Follow(PeerSink)
+	Follow(Sink)
 	// Node is this hub's mark in the ids of its connections.
 	Node() [4]byte
 	// Hears says whether this hub is in touch with the broker, so that it hears the others,
@@ -124,8 +124,8 @@ type Peers interface {
 	AskAll(ctx context.Context, c Call) (answers []Answer, silent []string)
 }
 
-// PeerSink is who is told of other hubs.
-type PeerSink interface {
+// Sink is who is told of other hubs.
+type Sink interface {
 	// Sessions are this hub's own of a tenant.
 	Sessions(tenant string) []Session
 	// Changed is told of others' sessions: known, of what there was when the tenant was

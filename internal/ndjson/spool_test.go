@@ -1,4 +1,4 @@
-package main
+package ndjson
 
 import (
 	"errors"
@@ -30,15 +30,15 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
-		out := newSpool(w, &allowance.Call{Pool: pool})
-		is.NoErr(out.put("being written"))
+		out := NewSpool(w, &allowance.Call{Pool: pool})
+		is.NoErr(out.Put("being written"))
 		<-w.waits
 		for range 1000 {
-			is.NoErr(out.put("written by nobody"))
+			is.NoErr(out.Put("written by nobody"))
 		}
 		close(w.gone)
-		out.finish()
-		is.True(out.put("too late") != nil)
+		out.Finish()
+		is.True(out.Put("too late") != nil)
 	}
 	is.Equal(pool.Total(), int64(0)) // whole again
 }
