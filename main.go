@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -25,7 +24,6 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
-	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
@@ -319,48 +317,6 @@ func cannotListen(setting string, err error) error {
 	return fmt.Errorf("%s%s: %w%s", settings.Prefix, setting, err, remedy)
 }
 
-// backing is what a hub stands on, alone or with others.
-type backing struct {
-	log   history.Log
-	rooms room.Shared
-	peers cluster.Peers
-	over  <-chan error // has why others cannot be reached any more
-	leave func()
-}
-
-// brokerWait is how long the start waits for the broker.
-const brokerWait = time.Minute
-
-// share joins the other hubs on the broker, if one is configured.
-func share(ctx context.Context, cfg settings.Config, limits history.Limits, logger *slog.Logger) (backing, error) {
-	if cfg.NATSURL == "" {
-		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
-	}
-	if cfg.NATSCreds != "" {
-		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
-			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, brokerWait)
-	defer cancel()
-	external := cfg.MembershipURL != ""
-	broker, err := ConnectBroker(ctx, BrokerConfig{
-		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
-		Limits: limits, Disk: cfg.Disk(), Prepare: external, Logger: logger,
-	})
-	if inURL, ok := errors.AsType[*url.Error](err); ok {
-		err = inURL.Err // it repeats the URL, which may hold a secret
-	}
-	if err != nil {
-		return backing{}, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
-	}
-	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
-	if !external {
-		s.rooms = broker.Rooms()
-	}
-	return s, nil
-}
-
 // tuneMemory trades memory that is there for fewer collections; as what is kept comes
 // near the plan they become frequent again. Without a bound nothing is traded. GOGC and
 // GOMEMLIMIT have the last word.
@@ -390,24 +346,6 @@ func mostStrangers(memory plan.Memory) int {
 		most = half
 	}
 	return most
-}
-
-// sweep has the hub forget what has grown old, often enough for a short TTL.
-func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
-	every := time.Minute
-	if ttl > 0 {
-		every = min(every, max(ttl/8, time.Second))
-	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			hub.Sweep(now)
-		}
-	}
 }
 
 // readme has the one table of settings, which a test holds to Config.
