@@ -198,21 +198,6 @@ func (h *testHub) presences(t testing.TB, c *testClient) string {
 	return strings.Join(words, ", ")
 }
 
-// eventually waits for something that a hub does by itself.
-func eventually(t testing.TB, true func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(time.Minute)
-	for !true() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatal("it does not come")
-		}
-	}
-}
-
 func (h *testHub) status(ref event.Profile) Status {
 	return h.Presence.Of("acme", []event.Profile{ref})[0].Status
 }

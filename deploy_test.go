@@ -100,8 +100,8 @@ func recipesNginx(t *testing.T) string {
 	t.Helper()
 	var parts []string
 	for _, b := range blocksOf(t, recipesPage) {
-		if b.language == "nginx" {
-			parts = append(parts, b.text)
+		if b.Language == "nginx" {
+			parts = append(parts, b.Text)
 		}
 	}
 	if len(parts) != 2 {
@@ -167,8 +167,8 @@ func TestDeployHAProxy(t *testing.T) {
 		writeFiles(t, recipesPage, dir)
 		config := ""
 		for _, b := range blocksOf(t, recipesPage) {
-			if b.language == "haproxy" {
-				config = b.text
+			if b.Language == "haproxy" {
+				config = b.Text
 			}
 		}
 		for _, change := range []struct{ from, to string }{

@@ -58,8 +58,8 @@ func TestRealtimeDisplaced(t *testing.T) {
 	h := newClientHub(t, "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1", "REALTIME_RETRY=20ms", "REALTIME_HEARTBEAT=50ms")
 	var script string
 	for _, b := range blocksOf(t, "docs/client.md") {
-		if strings.Contains(b.text, "displaced") {
-			script = b.text
+		if strings.Contains(b.Text, "displaced") {
+			script = b.Text
 		}
 	}
 	is.True(script != "")
@@ -108,8 +108,8 @@ func TestRealtimeTypes(t *testing.T) {
 	is.NoErr(os.WriteFile(filepath.Join(dir, "types.ts"), program, 0o644))
 	shown := "import { connect } from 'realtimehub';\ndeclare const token: () => string;\ndeclare function show(text: string): void;\ndeclare function hide(id: string): void;\n"
 	for _, b := range blocksOf(t, "docs/client.md") {
-		if b.language == "ts" {
-			shown += b.text
+		if b.Language == "ts" {
+			shown += b.Text
 		}
 	}
 	is.True(strings.Contains(shown, "connect<"))

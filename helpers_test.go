@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -23,43 +22,16 @@ import (
 
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
 )
 
-// TestMain fails a run that leaves goroutines behind.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	natstest.Clean()
-	if code == 0 && !settled(before) {
-		fmt.Fprintf(os.Stderr, "goroutines left behind: %d, %d at the start\n", runtime.NumGoroutine(), before)
-		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// settled waits a few seconds for the goroutines to be as few as before.
-func settled(before int) bool {
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(5 * time.Second)
-	for runtime.NumGoroutine() > before+1 { // os/signal's, once it was used, stays
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			return false
-		}
-	}
-	return true
-}
+func TestMain(m *testing.M) { hubtest.Main(m) }
 
 // testLimits are the defaults.
 var testLimits = MemoryLimits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
-
-const markerType = "test.marker"
 
 // testHub is a whole hub behind a server on loopback.
 type testHub struct {
@@ -274,7 +246,7 @@ func (h *testHub) open(t testing.TB, query string) *testClient {
 		t.Fatal(err)
 	}
 	c.body, c.reader = res.Body, newStreamReader(t, res.Body)
-	c.reader.contract = h.contract
+	c.reader.Contract = h.contract
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
 		text, _ := io.ReadAll(res.Body)
 		t.Fatalf("stream %s: %s %s", query, res.Status, text)

@@ -13,23 +13,6 @@ import (
 	"github.com/matryer/is"
 )
 
-// lacks skips a test for want of a program, in words; in CI it fails.
-func lacks(t testing.TB, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(what + ", and CI needs it")
-	}
-	t.Skip(what + ": the test is skipped")
-}
-
-// needs is lacks for a program.
-func needs(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		lacks(t, "there is no "+program)
-	}
-}
-
 // node runs a program in a folder, and is what it wrote.
 func node(t testing.TB, dir string, command ...string) string {
 	t.Helper()

@@ -12,8 +12,8 @@ import (
 	"realtimehub/internal/sse"
 )
 
-// consoleFiles are the console's own and npm's, which are no contract.
-var consoleFiles = []string{
+// ConsoleFiles are the console's own and npm's, which are no contract.
+var ConsoleFiles = []string{
 	"/connections.js", "/console.css", "/console.js", "/dom.js", "/favicon.svg", "/graph.js", "/index.html", "/log.js",
 	"/package.json", "/pane.js", "/publish.js", "/roster.js", "/service.js", "/talk.js",
 }
@@ -37,7 +37,7 @@ func LoadContract() (*contracttest.Contract, error) {
 	}
 	c.Fold = foldKinds
 	c.Unlisted = map[string]bool{}
-	for _, path := range consoleFiles {
+	for _, path := range ConsoleFiles {
 		c.Unlisted[path] = true
 	}
 	return c, nil
