@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
 )
 
@@ -20,14 +22,14 @@ type administrator struct {
 	cluster  *Cluster
 	presence *Presence
 	bodies   bodyLimit
-	quotas   *Quotas
+	quotas   *allowance.Pools
 }
 
 // pathTenant is the tenant of an administrative call.
 func pathTenant(who *Caller) (string, error) {
-	var faults Faults
+	var faults problem.Faults
 	tenant := who.Tenant()
-	faults.tenant("tenantId", tenant)
+	faults.Tenant("tenantId", tenant)
 	return tenant, faults.Err()
 }
 
@@ -41,11 +43,11 @@ func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err
 	default:
 		return "", room, errNothingHere
 	}
-	var faults Faults
+	var faults problem.Faults
 	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request
-	faults.tenant("tenantId", tenant)
+	faults.Tenant("tenantId", tenant)
 	if err := event.CheckName(room.ID); err != nil {
-		faults.add(CodeInvalidField, string(room.Kind)+"Id", "%v", err)
+		faults.Add(problem.CodeInvalidField, string(room.Kind)+"Id", "%v", err)
 	}
 	return tenant, room, faults.Err()
 }
@@ -55,11 +57,11 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 	if err != nil {
 		return err
 	}
-	var faults Faults
+	var faults problem.Faults
 	query := r.URL.Query()
 	var of *event.Profile
 	if text := query.Get("profile"); text != "" {
-		p := faults.profile("profile", text)
+		p := faults.Profile("profile", text)
 		of = &p
 	}
 	limit := pageLimit(&faults, query)
@@ -67,7 +69,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
 	if err != nil {
 		return err
@@ -78,7 +80,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list := slices.Clone(page.list) // which was as long as the tenant is large
-	l.memory.back(0)
+	l.memory.Back(0)
 	out, err := newRows(w, http.StatusOK, l.memory, "connections")
 	if err != nil {
 		return err
@@ -128,8 +130,8 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err != nil {
 		return err
 	}
-	var faults Faults
-	p := faults.profile("profile", r.URL.Query().Get("profile"))
+	var faults problem.Faults
+	p := faults.Profile("profile", r.URL.Query().Get("profile"))
 	if err := faults.Err(); err != nil {
 		return err
 	}
@@ -146,21 +148,21 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 	if err != nil {
 		return err
 	}
-	var faults Faults
+	var faults problem.Faults
 	query := r.URL.Query()
 	limit := pageLimit(&faults, query)
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	memory := a.quotas.Answer(r, who)
-	defer memory.close()
+	memory := a.quotas.Answer(who.Holder(r))
+	defer memory.Close()
 	out, err := newRows(w, http.StatusOK, memory, "events")
 	if err != nil {
 		return err
 	}
 	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
-	if err == nil && !memory.use(page.weight()) {
-		err = ErrAnswers
+	if err == nil && !memory.Use(page.Weight()) {
+		err = allowance.ErrAnswers
 	}
 	if err != nil {
 		return err
@@ -171,12 +173,12 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 				return nil
 			}
 		}
-		if limit -= len(page.Entries); limit <= 0 || !page.cut() {
+		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
 			break
 		}
-		memory.back(rowsBytes)
+		memory.Back(rowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
-		if err != nil || lost || !memory.use(next.weight()) {
+		if err != nil || lost || !memory.Use(next.Weight()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
@@ -185,14 +187,14 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Cal
 }
 
 // pageLimit is how many items one answer may have.
-func pageLimit(f *Faults, query url.Values) int {
+func pageLimit(f *problem.Faults, query url.Values) int {
 	text := query.Get("limit")
 	if text == "" {
 		return 100
 	}
 	limit, err := strconv.Atoi(text)
 	if err != nil || limit < 1 || limit > 1000 {
-		f.add(CodeInvalidField, "limit", "must be 1–1000")
+		f.Add(problem.CodeInvalidField, "limit", "must be 1–1000")
 	}
 	return limit
 }
@@ -202,12 +204,12 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err != nil {
 		return err
 	}
-	var faults Faults
+	var faults problem.Faults
 	query := r.URL.Query()
 	asked := askedProfiles(&faults, query)
 	status := Status(query.Get("status"))
 	if status != "" && status != Online && status != Away && status != Offline {
-		faults.add(CodeInvalidField, "status", "must be online, away or offline")
+		faults.Add(problem.CodeInvalidField, "status", "must be online, away or offline")
 	}
 	if err := faults.Err(); err != nil {
 		return err
@@ -216,7 +218,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
@@ -229,7 +231,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 }
 
 func (a *administrator) list(r *http.Request, who *Caller) longList {
-	return longList{r.Context(), who.Tenant(), a.quotas.Answer(r, who)}
+	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
@@ -250,17 +252,17 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	if err != nil {
 		return err
 	}
-	memory := a.quotas.Body(r, who)
-	defer memory.close()
+	memory := a.quotas.Body(who.Holder(r))
+	defer memory.Close()
 	asked, err := smallCall.profiles(r, memory)
 	if err == nil {
-		err = question(a.hub.KnowAll(r.Context(), tenant))
+		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	return a.presences(w, who, l, asked, nil)
 }
 
@@ -271,13 +273,13 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	}
 	p, err := event.ParseProfile(r.PathValue("profile"))
 	if err != nil {
-		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
 	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
@@ -287,7 +289,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err == nil {
 		err = a.hub.KnowAll(r.Context(), tenant)
@@ -304,7 +306,7 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.close()
+	defer l.memory.Close()
 	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
 	if err != nil {
 		return err
@@ -317,20 +319,20 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err != nil {
 		return err
 	}
-	memory := a.quotas.Body(r, who)
-	defer memory.close()
+	memory := a.quotas.Body(who.Holder(r))
+	defer memory.Close()
 	var members []event.Profile
 	found := false
-	err = a.bodies.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
+	err = a.bodies.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "members" {
-			f.add(CodeUnknownField, name, `the body has "members" only`)
+			f.Add(problem.CodeUnknownField, name, `the body has "members" only`)
 			return
 		}
-		found = !absent(v)
-		members = f.profiles(CodeInvalidField, name, v)
+		found = !problem.Absent(v)
+		members = f.Profiles(problem.CodeInvalidField, name, v)
 	})
 	if err == nil && !found {
-		err = &FieldError{CodeInvalidField, "members", -1, "an array of profiles is needed"}
+		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
 	}
 	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
 		over, taken := listTurn(r.Context(), tenant, len(members))
@@ -374,7 +376,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	}
 	p, err := event.ParseProfile(strings.Clone(r.PathValue("p")))
 	if err != nil {
-		return &FieldError{CodeInvalidProfile, "profile", -1, err.Error()}
+		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
 	if err := do(r.Context(), tenant, room, p); err != nil {
 		return err
@@ -382,7 +384,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	return noContent(w)
 }
 
-var errNoConnection = &problem{http.StatusNotFound, "ConnectionNotFound", "there is no such connection"}
+var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
 
 // done answers a call about a connection that was found, if it still was there.
 func done(w http.ResponseWriter) func(found bool, err error) error {
@@ -418,7 +420,7 @@ func wireConnection(c *Connection) connection {
 
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
-func presenceRows(w http.ResponseWriter, memory *allowance, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
+func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
 	out, err := newRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err

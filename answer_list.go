@@ -1,18 +1,22 @@
 package main
 
-import "context"
+import (
+	"context"
+
+	"realtimehub/internal/allowance"
+)
 
 // longList is a list of profiles that is answered: there may be very many.
 type longList struct {
 	ctx    context.Context
 	tenant string
-	memory *allowance
+	memory *allowance.Call
 }
 
 // begin takes the memory for a list before it is made, and its turn.
 func (l longList) begin(size int) (end func(), err error) {
-	if !l.memory.use(profileSize * size) {
-		return nil, ErrAnswers
+	if !l.memory.Use(profileSize * size) {
+		return nil, allowance.ErrAnswers
 	}
 	return l.turn(size)
 }

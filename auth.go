@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
 )
 
 // Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
@@ -33,10 +34,15 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
 
+// Problem implements Answerer.
+func (r *Refusal) Problem() *problem.Problem {
+	return &problem.Problem{Status: r.Status, Code: r.Code, Detail: r.Detail, After: r.After}
+}
+
 var (
-	errNoCredential = &Refusal{http.StatusUnauthorized, "CredentialRequired", "a token or an API key is needed", 0}
+	errNoCredential = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed", 0}
 	errNoKeyID      = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the token does not name its key (kid), and the identity provider has several", 0}
-	errOtherScheme  = &Refusal{http.StatusUnauthorized, "CredentialRequired", "a token or an API key is needed, and in Authorization the scheme Bearer", 0}
+	errOtherScheme  = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed, and in Authorization the scheme Bearer", 0}
 	errCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
 	errExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
 	errTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential is of another tenant", 0}

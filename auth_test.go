@@ -38,6 +38,8 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
@@ -579,7 +581,7 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
 		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
 		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
@@ -962,10 +964,10 @@ func FuzzProblem(f *testing.F) {
 	f.Add("a\"b", "x\r\ny: z", "</script>\x00\xff", -1)
 	f.Fuzz(func(t *testing.T, code, field, detail string, index int) {
 		for _, err := range []error{
-			&FieldError{Code(code), field, index, detail}, &problem{400, code, detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
+			&problem.FieldError{Code: problem.Code(code), Field: field, Index: index, Detail: detail}, &problem.Problem{Status: 400, Code: code, Detail: detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
 		} {
 			w := httptest.NewRecorder()
-			fail(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)
+			problem.Write(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)
 			var body struct {
 				Type, Title, Detail, Code string
 				Status                    int

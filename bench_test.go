@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 )
 
@@ -18,7 +20,7 @@ import (
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: NewQuotas(plan.Of(1 << 40))})
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceTenant})
 	for i := range streams {
 		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {

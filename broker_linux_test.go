@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -32,7 +33,7 @@ func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) (node
 	for range hubs {
 		limits := testLimits
 		limits.Events = 0
-		node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
+		node := newNode(t, openDoor(t), LimitsConfig{}, func(history.Limits, bool) *Broker {
 			return joinBrokerAt(t, servers.URLs(), replicas, prefix, limits)
 		})
 		node.nodes = []*testHub{node}
@@ -129,13 +130,13 @@ func witnesses(t *testing.T, addrs ...string) (all []*cutClient, done *sync.Wait
 }
 
 // saw checks that a client saw what was published, each once, in the order of places.
-func saw(t *testing.T, log Log, c *cutClient, acked []int) {
+func saw(t *testing.T, log history.Log, c *cutClient, acked []int) {
 	t.Helper()
 	is := is.New(t)
 	is.NoErr(c.fault)
 	var places []uint64
 	for _, text := range c.cursors {
-		cursor, ok := epochOf(log, "acme").parse(text)
+		cursor, ok := epochOf(log, "acme").Parse(text)
 		is.True(ok)
 		places = append(places, cursor.Seq)
 	}
@@ -340,7 +341,7 @@ func TestClusterStorm(t *testing.T) {
 	resumes := 0
 	limits := testLimits
 	limits.Events = 0
-	log := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker { // one more, that can read cursors
+	log := newNode(t, openDoor(t), LimitsConfig{}, func(history.Limits, bool) *Broker { // one more, that can read cursors
 		return joinBrokerAt(t, servers.URLs(), 1, "realtime", limits)
 	}).log
 	for _, c := range all {
@@ -525,7 +526,7 @@ func TestManyTenants(t *testing.T) {
 			e.Event.ID = fmt.Sprint(prefix, i, before)
 			e.Event.Timestamp = time.Now()
 			e.Envelope = e.Event.Seal()
-			is.NoErr(brokers[i%3].Log().Append(context.Background(), []*Entry{e}))
+			is.NoErr(brokers[i%3].Log().Append(context.Background(), []*history.Entry{e}))
 		}
 		return (cpuTime(t, servers.PID(0)) - before) / time.Duration(n)
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/history"
 )
 
 // browser starts a real headless browser; without one the test is skipped, in CI
@@ -86,7 +88,7 @@ func browserFolder(t *testing.T) string {
 }
 
 // serve runs the whole program on a free port.
-func serve(t *testing.T, settings ...string) (url string) {
+func startHub(t *testing.T, settings ...string) (url string) {
 	alone(t, "the program has a hub of its own")
 	ctx, stop := context.WithCancel(context.Background())
 	addr, done := make(chan net.Addr, 1), make(chan error, 1)
@@ -142,7 +144,7 @@ func becomes(t *testing.T, page context.Context, expression string) {
 func TestBrowserEventSource(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=50ms")
 	listen := func(profile string) context.Context {
 		page, _ := tab(t, ctx, url+"/healthz")
 		do(t, page, chromedp.Evaluate(`globalThis.got = []; globalThis.ready = false;
@@ -181,7 +183,7 @@ func TestBrowserGaps(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log, hub.Retry, hub.StreamBuffer = NewMemoryLog(limits), 3*time.Second, 256<<10 // what is published while it is away takes less
+		hub.Log, hub.Retry, hub.StreamBuffer = history.NewMemory(limits), 3*time.Second, 256<<10 // what is published while it is away takes less
 	})
 	page, _ := tab(t, ctx, h.URL+"/healthz")
 	listen := func(query string) {
@@ -267,7 +269,7 @@ func TestBrowserCredentials(t *testing.T) {
 	token := func(sub, scope string) string {
 		return strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", sub, "scope", scope), "Bearer ")
 	}
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	evaluate := func(page context.Context, expression string, result any) {
 		do(t, page, chromedp.Evaluate(expression, result, awaited))
 	}

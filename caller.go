@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
 )
 
 // Scope is a set of what a credential may do; the route table says what each
@@ -80,10 +81,10 @@ func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p eve
 	if !c.open {
 		return c.tenant, c.profile, nil
 	}
-	var faults Faults
+	var faults problem.Faults
 	tenant = strings.Clone(cmp.Or(query.Get("tenant"), r.Header.Get("X-Tenant-Id")))
-	faults.tenant("tenant", tenant)
-	p = faults.profile("profile", strings.Clone(cmp.Or(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
+	faults.Tenant("tenant", tenant)
+	p = faults.Profile("profile", strings.Clone(cmp.Or(query.Get("profile"), r.Header.Get("X-Profile-Id"))))
 	return tenant, p, faults.Err()
 }
 
@@ -93,11 +94,11 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p eve
 	if !c.open {
 		return c.tenant, c.profile, nil
 	}
-	var faults Faults
+	var faults problem.Faults
 	tenant = cmp.Or(query.Get("tenant"), r.Header.Get("X-Tenant-Id"))
-	faults.tenant("tenant", tenant)
+	faults.Tenant("tenant", tenant)
 	if text := r.Header.Get("X-Profile-Id"); text != "" {
-		p = faults.profile("X-Profile-Id", text)
+		p = faults.Profile("X-Profile-Id", text)
 	}
 	return tenant, p, faults.Err()
 }
@@ -105,25 +106,19 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p eve
 // Holder is whose the credential is, where each may have only so many of something: a
 // profile's, or that of a tenant's services; in open mode, where nobody is proven, an
 // address stands in the tenant's place.
-func (c *Caller) Holder(r *http.Request) (tenant string, p event.Profile) {
+func (c *Caller) Holder(r *http.Request) event.TenantProfile {
 	if c.open {
-		return lobby.PlaceOf(r), event.Profile{}
+		return event.TenantProfile{Tenant: lobby.PlaceOf(r)}
 	}
-	return c.tenant, c.profile
+	return event.TenantProfile{Tenant: c.tenant, Profile: c.profile}
 }
 
-// Owner is who makes a call about a connection: in open mode the connection's own, or
-// while it is not known (nil) the holder.
-func (c *Caller) Owner(r *http.Request, conn *Connection) (tenant string, p event.Profile) {
-	if c.open && conn != nil {
-		return conn.Tenant, conn.Profile
-	}
-	return c.Holder(r)
-}
+// Proven says that somebody has proven who calls; in open mode nobody does.
+func (c *Caller) Proven() bool { return !c.open }
 
-// Owns says whether a connection is the caller's own; in open mode its id is enough.
-func (c *Caller) Owns(conn *Connection) bool {
-	return c.open || conn.Tenant == c.tenant && conn.Profile == c.profile
+// Is says whether the caller is a tenant's profile; in open mode it may be anybody.
+func (c *Caller) Is(tenant string, p event.Profile) bool {
+	return c.open || tenant == c.tenant && p == c.profile
 }
 
 // scopes are an API key's.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 )
@@ -240,7 +241,7 @@ func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time)
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
-// is nil is as configured. ErrTenantShare, ErrPersonShare: it has what it had.
+// is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
 func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	if !c.elsewhere {
 		return x.hub.Adjust(c, types, watch)
@@ -258,9 +259,9 @@ func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filte
 	case err != nil:
 		return false, err
 	case answer.Person:
-		return true, ErrPersonShare
+		return true, allowance.ErrPerson
 	case answer.Full:
-		return true, ErrTenantShare
+		return true, allowance.ErrTenant
 	case answer.Found && call.Unwatch && !answer.Unwatched:
 		return true, fmt.Errorf("%w as it should: it is of the version before", ErrSilent)
 	}
@@ -503,7 +504,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 			watch = new([]event.Profile)
 		}
 		found, err := x.Adjust(ctx, c, types, watch)
-		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, ErrPersonShare), call.Unwatch
+		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, allowance.ErrPerson), call.Unwatch
 	case CallKick:
 		a.Found, _ = x.Kick(ctx, c, call.Reason)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats-server/v2/server"
 
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -27,7 +28,7 @@ func TestRefusedByTheServer(t *testing.T) {
 	set("good")
 	h, _ := soloOn(t, 1, strings.Replace(b.URL(0), "//", "//hub:good@", 1))
 	set("other")
-	eventually(t, func() bool { return h.Stats().Log.Faults[FaultRefused] > 5 })
+	eventually(t, func() bool { return h.Stats().Log.Faults[history.FaultRefused] > 5 })
 	is.True(!h.isReady(t))
 	set("good")
 	h.becomes(t, true)
@@ -105,7 +106,7 @@ func TestMovesFromACutOffServer(t *testing.T) {
 	t.Logf("moved after %v", time.Since(start))
 	is.True(time.Since(start) < 30*time.Second)
 	is.True(h.publishes(t))
-	is.Equal(h.Stats().Log.Faults[FaultMoved], int64(1))
+	is.Equal(h.Stats().Log.Faults[history.FaultMoved], int64(1))
 }
 
 // An election takes its time on all servers: nobody moves for it.
@@ -118,6 +119,6 @@ func TestNobodyMovesWithoutQuorum(t *testing.T) {
 	b.Stop(2)
 	h.becomes(t, false)
 	faults := h.Stats().Log.Faults
-	eventually(t, func() bool { return h.Stats().Log.Faults[FaultHistory] > faults[FaultHistory]+8 })
-	is.Equal(h.Stats().Log.Faults[FaultMoved], int64(0))
+	eventually(t, func() bool { return h.Stats().Log.Faults[history.FaultHistory] > faults[history.FaultHistory]+8 })
+	is.Equal(h.Stats().Log.Faults[history.FaultMoved], int64(0))
 }

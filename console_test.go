@@ -60,7 +60,7 @@ func shell(t *testing.T, line string, env ...string) (answer struct{ Connections
 func TestBrowserConsole(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_PRESENCE_GRACE=200ms", "REALTIME_HISTORY_EVENTS=3")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_PRESENCE_GRACE=200ms", "REALTIME_HISTORY_EVENTS=3")
 	page, _ := tab(t, ctx, url+"/")
 	live := func(names ...string) {
 		t.Helper()
@@ -266,7 +266,7 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
 	is := is.New(t)
-	url := serve(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=50ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	console, _ := chromedp.NewContext(ctx) // its first call is refused, which a browser logs as an error
 	t.Cleanup(func() { chromedp.Cancel(console) })
 	do(t, console, chromedp.Navigate(url+"/"))

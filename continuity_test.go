@@ -27,6 +27,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -182,7 +183,7 @@ func TestStorm(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events, limits.Bytes = 0, 0 // a slow machine's clients are behind, not expired
-		hub.Log = NewMemoryLog(limits)
+		hub.Log = history.NewMemory(limits)
 	})
 	addr := h.Server.Listener.Addr().String()
 	all := make([]*cutClient, clients)
@@ -333,7 +334,7 @@ func TestDrainToAnotherHub(t *testing.T) {
 	if testing.Short() {
 		clients = 200
 	}
-	shared := NewMemoryLog(testLimits)
+	shared := history.NewMemory(testLimits)
 	share := func(hub *HubConfig, _ *PresenceConfig) { hub.Log = shared }
 	first, second := newTestHub(t, share), newTestHub(t, share)
 	var ready, done sync.WaitGroup
@@ -376,7 +377,7 @@ func TestDrainIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{
-			Retry: time.Second, StreamBuffer: 1 << 20, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
+			Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
 		})
 		NewPresence(hub, PresenceConfig{Audience: AudienceNone})
 		const streams, seconds = 80, 8
@@ -468,7 +469,7 @@ func TestDrainEndsLines(t *testing.T) {
 // where things go on, and nothing that it brought is repeated.
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
 	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), NewLimits(LimitsConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
 	e := toAll("1").Event
@@ -478,7 +479,7 @@ func FuzzLastEventID(f *testing.F) {
 	}
 	head := receipts[0].Cursor
 	first, _ := hub.parse("acme", head)
-	start := Cursor{first.Epoch, 0}.String()
+	start := history.Cursor{Epoch: first.Epoch, Seq: 0}.String()
 	for _, seed := range []string{"", head, start, head + "0", "0-0", "\r\n", "\x00", "id: 1\nevent: x", "é", strings.Repeat("9", 300)} {
 		f.Add(seed)
 	}

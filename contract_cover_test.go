@@ -18,28 +18,33 @@ import (
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
 )
 
 // brokenLog fails as it is told to.
 type brokenLog struct {
-	*MemoryLog
+	*history.Memory
 	err error
 }
 
-func (l *brokenLog) Append(context.Context, []*Entry) error         { return l.err }
-func (l *brokenLog) Attach(context.Context, string) (Cursor, error) { return Cursor{}, l.err }
-func (l *brokenLog) Find(context.Context, string, string, *Reader) (Cursor, error) {
-	return Cursor{}, l.err
+func (l *brokenLog) Append(context.Context, []*history.Entry) error { return l.err }
+func (l *brokenLog) Attach(context.Context, string) (history.Cursor, error) {
+	return history.Cursor{}, l.err
 }
-func (l *brokenLog) Read(context.Context, string, Query) (page Page, _ error) { return page, l.err }
+func (l *brokenLog) Find(context.Context, string, string, *history.Reader) (history.Cursor, error) {
+	return history.Cursor{}, l.err
+}
+func (l *brokenLog) Read(context.Context, string, history.Query) (page history.Page, _ error) {
+	return page, l.err
+}
 
 // brokenRooms fail as brokenLog does.
 type brokenRooms struct{ *brokenLog }
 
-func (brokenRooms) Follow(func(string, Epoch, event.Room, []Belonging), func(string)) {}
-func (brokenRooms) Sure(context.Context) error                                        { return nil }
-func (r brokenRooms) Attach(context.Context, string) error                            { return r.err }
+func (brokenRooms) Follow(func(string, history.Epoch, event.Room, []Belonging), func(string)) {}
+func (brokenRooms) Sure(context.Context) error                                                { return nil }
+func (r brokenRooms) Attach(context.Context, string) error                                    { return r.err }
 func (r brokenRooms) Now(context.Context, string, event.Room) (RoomState, error) {
 	return RoomState{}, r.err
 }
@@ -65,7 +70,7 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, whole: t, contract: c, log: &brokenLog{NewMemoryLog(testLimits), ErrNotStored}}
+	s := &stage{t: t, whole: t, contract: c, log: &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}}
 	s.open = newTestHub(t)
 	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
 	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
@@ -236,14 +241,14 @@ func (s *stage) provokeElsewhere() {
 	s.send(s.open, health, "", nil, to("GET", "/nowhere", "localhost"))
 	s.send(s.open, health, "", nil, to("GET", "/nowhere", "evil.example"))
 	s.send(s.open, health, "", nil, to("DELETE", "/v1/events", "localhost"))
-	defer func() { s.log.err = ErrNotStored }()
-	for _, s.log.err = range []error{ErrUnconfirmed, ErrTooLarge, errors.New("a fault of the hub's own")} {
+	defer func() { s.log.err = history.ErrNotStored }()
+	for _, s.log.err = range []error{history.ErrUnconfirmed, history.ErrTooLarge, errors.New("a fault of the hub's own")} {
 		for _, id := range []string{"publishEvent", "publishBatch"} {
 			s.send(s.broken, operation(id), "application/json", nil)
 		}
 		s.send(s.broken, operation("publishEvent"), "application/x-ndjson", nil)
 	}
-	s.log.err = ErrUnconfirmed // of a question nothing may have been stored
+	s.log.err = history.ErrUnconfirmed // of a question nothing may have been stored
 	for id, kind := range map[string]string{"getPresence": "", "queryPresence": "application/json", "queryTenantPresence": "application/json"} {
 		if w := s.send(s.broken, operation(id), kind, nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
 			s.t.Errorf("%s from a broker that is away: %d %s", id, w.Code, w.Body)

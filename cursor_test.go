@@ -9,28 +9,30 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/history"
 )
 
 // Of two cursors a subscriber sees that they are not the same, and nothing else: not how
 // many events lie between them, nor which came first.
 func TestCursorsAreOpaque(t *testing.T) {
 	is := is.New(t)
-	epoch := NewMemoryLog(testLimits).epoch("acme")
+	epoch := history.NewMemory(testLimits).Epoch("acme")
 	const many = 4096
 	seen := map[string]bool{}
 	rises, common, longest := 0, 0, 0
 	last := ""
 	for seq := range uint64(many) {
-		text := Cursor{epoch, seq}.String()
-		is.True(cursorSafe(text) && len(text) == cursorLen)
+		text := history.Cursor{Epoch: epoch, Seq: seq}.String()
+		is.True(cursorSafe(text) && len(text) == history.CursorLen)
 		is.True(!seen[text])
 		seen[text] = true
 		if text > last {
 			rises++
 		}
 		raw, before := make([]byte, 16), make([]byte, 16)
-		cursorText.Decode(raw, []byte(text))
-		cursorText.Decode(before, []byte(last))
+		history.CursorText.Decode(raw, []byte(text))
+		history.CursorText.Decode(before, []byte(last))
 		same := 0
 		for i := range raw {
 			same += 8 - bits.OnesCount8(raw[i]^before[i])
@@ -41,8 +43,8 @@ func TestCursorsAreOpaque(t *testing.T) {
 	is.True(rises > many*2/5 && rises < many*3/5)             // no order
 	is.True(common > many*64*19/20 && common < many*64*21/20) // half of the bits change each time
 	is.True(longest < 110)
-	other := NewMemoryLog(testLimits).epoch("acme") // another life, the same number
-	is.True(Cursor{epoch, 1}.String() != Cursor{other, 1}.String())
+	other := history.NewMemory(testLimits).Epoch("acme") // another life, the same number
+	is.True(history.Cursor{Epoch: epoch, Seq: 1}.String() != history.Cursor{Epoch: other, Seq: 1}.String())
 }
 
 // cursorSafe says that a text needs no quoting anywhere: in a query, a header that a
@@ -54,12 +56,12 @@ func cursorSafe(text string) bool {
 // A cursor that was made up, or changed, or is another tenant's, is none.
 func TestForgedCursors(t *testing.T) {
 	is := is.New(t)
-	log := NewMemoryLog(testLimits)
-	epoch := log.epoch("acme")
-	text := Cursor{epoch, 5}.String()
-	c, ok := epoch.parse(text)
+	log := history.NewMemory(testLimits)
+	epoch := log.Epoch("acme")
+	text := history.Cursor{Epoch: epoch, Seq: 5}.String()
+	c, ok := epoch.Parse(text)
 	is.True(ok)
-	is.Equal(c, Cursor{epoch, 5})
+	is.Equal(c, history.Cursor{Epoch: epoch, Seq: 5})
 	for i := range text {
 		for _, r := range []byte("A_-z0=+/.\r\n\x00") {
 			forged := []byte(text)
@@ -67,20 +69,20 @@ func TestForgedCursors(t *testing.T) {
 				continue
 			}
 			forged[i] = r
-			_, ok := epoch.parse(string(forged))
+			_, ok := epoch.Parse(string(forged))
 			is.True(!ok) // forged
 		}
 	}
-	for _, other := range []string{"", text + "A", text[1:], text + "==", " " + text[1:], fmt.Sprintf("%x-5", epoch.tag), Cursor{log.epoch("other"), 5}.String()} {
-		_, ok := epoch.parse(other)
+	for _, other := range []string{"", text + "A", text[1:], text + "==", " " + text[1:], fmt.Sprintf("%x-5", epoch.Tag), history.Cursor{Epoch: log.Epoch("other"), Seq: 5}.String()} {
+		_, ok := epoch.Parse(other)
 		is.True(!ok) // other
 	}
 	plain := make([]byte, 16)
-	binary.BigEndian.PutUint64(plain, epoch.tag)
+	binary.BigEndian.PutUint64(plain, epoch.Tag)
 	binary.BigEndian.PutUint64(plain[8:], 5)
-	_, ok = epoch.parse(cursorText.EncodeToString(plain))
+	_, ok = epoch.Parse(history.CursorText.EncodeToString(plain))
 	is.True(!ok) // who knows what it says cannot make it
-	is.Equal(Cursor{}.String(), "")
+	is.Equal(history.Cursor{}.String(), "")
 }
 
 // A place has one text on all hubs, and survives them.
@@ -117,18 +119,18 @@ func TestCursorsAreTheSameOnAllHubs(t *testing.T) {
 }
 
 func BenchmarkCursor(b *testing.B) {
-	epoch := NewMemoryLog(testLimits).epoch("acme")
+	epoch := history.NewMemory(testLimits).Epoch("acme")
 	b.Run("write", func(b *testing.B) {
 		b.ReportAllocs()
 		for seq := uint64(0); b.Loop(); seq++ {
-			_ = Cursor{epoch, seq}.String()
+			_ = history.Cursor{Epoch: epoch, Seq: seq}.String()
 		}
 	})
 	b.Run("read", func(b *testing.B) {
 		b.ReportAllocs()
-		text := Cursor{epoch, 5}.String()
+		text := history.Cursor{Epoch: epoch, Seq: 5}.String()
 		for b.Loop() {
-			epoch.parse(text)
+			epoch.Parse(text)
 		}
 	})
 }

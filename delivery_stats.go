@@ -8,6 +8,8 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/overload"
 )
 
 // appendJSON appends the receipt as it goes over the wire.
@@ -95,6 +97,6 @@ type HubStats struct {
 	Gaps        map[GapReason]int64
 	Replayed    count.Histogram // events, by resume
 	Engine      engine.Stats
-	Log         LogStats
-	Overload    OverloadStats
+	Log         history.Stats
+	Overload    overload.Stats
 }

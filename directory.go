@@ -3,17 +3,19 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // Errors of a hub that takes no stream; handlers know what is answered then.
 var (
-	ErrDraining = errors.New("the hub is draining")
+	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
 	ErrFull     = errors.New("no more connections are taken")
 
 	ErrTenantFull = fmt.Errorf("%w of this tenant", ErrFull)

@@ -8,6 +8,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // dispatcher hands to streams what the log tells of, in its order, and what the hub
@@ -22,10 +23,12 @@ type dispatcher struct {
 }
 
 // Deliver implements Sink.
-func (x *dispatcher) Deliver(tenant string, entries []*Entry) { x.deliver(tenant, entries, true) }
+func (x *dispatcher) Deliver(tenant string, entries []*history.Entry) {
+	x.deliver(tenant, entries, true)
+}
 
 // deliver hands entries to their streams; what was published is timed.
-func (x *dispatcher) deliver(tenant string, entries []*Entry, published bool) {
+func (x *dispatcher) deliver(tenant string, entries []*history.Entry, published bool) {
 	t := x.tenants.find(tenant)
 	if t == nil {
 		return
@@ -63,7 +66,7 @@ func (x *dispatcher) Flush(tenant string) {
 
 // Prepare implements Sink: the rooms of what another hub has published are settled
 // here as well.
-func (x *dispatcher) Prepare(tenant string, entries []*Entry) {
+func (x *dispatcher) Prepare(tenant string, entries []*history.Entry) {
 	events := make([]*event.Event, len(entries))
 	for i, e := range entries {
 		events[i] = e.Event
@@ -72,7 +75,7 @@ func (x *dispatcher) Prepare(tenant string, entries []*Entry) {
 }
 
 // Quiet implements Sink: a heartbeat tells the place.
-func (x *dispatcher) Quiet(tenant string, place Cursor) {
+func (x *dispatcher) Quiet(tenant string, place history.Cursor) {
 	if t := x.tenants.find(tenant); t != nil {
 		if t.attached && place.Seq > t.head.Seq {
 			t.head = place
@@ -82,7 +85,7 @@ func (x *dispatcher) Quiet(tenant string, place Cursor) {
 }
 
 // Lost implements Sink: streams end, and resume where they can.
-func (x *dispatcher) Lost(tenant string, place Cursor) {
+func (x *dispatcher) Lost(tenant string, place history.Cursor) {
 	t := x.tenants.find(tenant)
 	if t == nil {
 		return
@@ -109,7 +112,7 @@ func (x *dispatcher) Say(ctx context.Context, e *event.Event) error {
 	if err := x.tenants.sure(ctx); err != nil {
 		return err
 	}
-	x.deliver(e.TenantID, []*Entry{{Event: e, Envelope: e.Seal()}}, false)
+	x.deliver(e.TenantID, []*history.Entry{{Event: e, Envelope: e.Seal()}}, false)
 	x.Flush(e.TenantID)
 	return nil
 }

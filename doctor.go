@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
@@ -57,7 +58,7 @@ type probe struct {
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
 func probeOf(query url.Values) (p probe, err error) {
-	var faults Faults
+	var faults problem.Faults
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
 		text := query.Get(name)
 		if text == "" {
@@ -65,14 +66,14 @@ func probeOf(query url.Values) (p probe, err error) {
 		}
 		d, err := time.ParseDuration(text)
 		if err != nil || d > most || d < least && !(zero && d == 0) {
-			faults.add(CodeInvalidField, name, "must be %s", bad)
+			faults.Add(problem.CodeInvalidField, name, "must be %s", bad)
 		}
 		return d
 	}
 	p.every = duration("every", 250*time.Millisecond, minProbeEvery, maxProbeTime, true, "a duration such as 250ms, 50ms at least, or 0 for silence")
 	p.lasts = duration("for", 30*time.Second, 1, maxProbeTime, false, "a duration such as 30s, 30m at most")
 	if p.tell = query.Get("tell"); !probeID.MatchString(p.tell) {
-		faults.add(CodeInvalidField, "tell", "must be the id of a probe, from its doctor.hello")
+		faults.Add(problem.CodeInvalidField, "tell", "must be the id of a probe, from its doctor.hello")
 	}
 	return p, faults.Err()
 }
@@ -81,14 +82,14 @@ func probeOf(query url.Values) (p probe, err error) {
 // or the hub does.
 func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Caller) error {
 	if d.hub.Draining() {
-		return &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	}
-	tenant, profile := who.Holder(r)
-	over, err := d.limits.Probe(tenant, profile)
+	holder := who.Holder(r)
+	over, err := d.limits.Probe(holder)
 	if err != nil {
 		return err
 	}
-	id, holder := rand.Text(), event.TenantProfile{Tenant: tenant, Profile: profile}
+	id := rand.Text()
 	gone := make(chan struct{})
 	stream := d.hub.Engine().NewStream(func(why error) {
 		over()

@@ -17,6 +17,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/history"
 )
 
 // openProbe opens GET /v1/doctor?query; headers are names and values.
@@ -241,7 +242,7 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		logger := slog.New(slog.DiscardHandler)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: logger})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: logger})
 		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
 		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: logger})
 		start := time.Now()

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // modelEvent is an event as the model of TestExpired knows it.
@@ -27,7 +28,7 @@ type modelEvent struct {
 type historyModel struct {
 	events  []modelEvent
 	members map[event.Room][]event.Profile
-	cursors map[event.Profile][]Cursor // that a client of it may have
+	cursors map[event.Profile][]history.Cursor // that a client of it may have
 }
 
 // misses says whether anything for a profile after a place is among what has gone.
@@ -52,20 +53,20 @@ func (m *historyModel) misses(p event.Profile, after, from uint64) bool {
 func TestExpiredIsExact(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		limits MemoryLimits
+		limits history.Limits
 		leaves bool
 		sweeps bool // tenants without a stream are forgotten
 		exact  bool
 	}{
-		{"count", MemoryLimits{Events: 10}, false, false, true},
-		{"bytes", MemoryLimits{Bytes: 20_000}, false, false, true},
-		{"ttl", MemoryLimits{TTL: time.Minute}, false, false, true},
-		{"leaves", MemoryLimits{Events: 10}, true, false, false},
-		{"pruned", MemoryLimits{Events: 4}, true, true, false},
-		{"little is remembered", MemoryLimits{Bytes: 7000}, true, false, false},
-		{"total", MemoryLimits{Total: 30_000}, true, true, false},
-		{"forgotten", MemoryLimits{TTL: time.Minute, Total: 1 << 20}, true, true, false},
-		{"all", MemoryLimits{Events: 10, Bytes: 12_000, TTL: time.Minute, Total: 40_000}, true, true, false},
+		{"count", history.Limits{Events: 10}, false, false, true},
+		{"bytes", history.Limits{Bytes: 20_000}, false, false, true},
+		{"ttl", history.Limits{TTL: time.Minute}, false, false, true},
+		{"leaves", history.Limits{Events: 10}, true, false, false},
+		{"pruned", history.Limits{Events: 4}, true, true, false},
+		{"little is remembered", history.Limits{Bytes: 7000}, true, false, false},
+		{"total", history.Limits{Total: 30_000}, true, true, false},
+		{"forgotten", history.Limits{TTL: time.Minute, Total: 1 << 20}, true, true, false},
+		{"all", history.Limits{Events: 10, Bytes: 12_000, TTL: time.Minute, Total: 40_000}, true, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			complete, expired := 0, 0
@@ -82,9 +83,9 @@ func TestExpiredIsExact(t *testing.T) {
 	}
 }
 
-func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sweeps, exact bool) (complete, expired int) {
+func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, sweeps, exact bool) (complete, expired int) {
 	is := is.New(t)
-	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 	h.Observe(nobody{})
 	ctx := context.Background()
 	models := map[string]*historyModel{}
@@ -92,7 +93,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sw
 		acme, err := h.open(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
 		acme.mu.Unlock()
-		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]Cursor{}}
+		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]history.Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
 	someone := func() event.Profile { return event.Profile{Type: "user", ID: pick("")} }
@@ -160,7 +161,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sw
 				is.True(misses)
 				fallthrough
 			default:
-				is.True(errors.Is(missed, ErrExpired))
+				is.True(errors.Is(missed, history.ErrExpired))
 				expired++
 			}
 		}
@@ -169,7 +170,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits MemoryLimits, leaves, sw
 }
 
 // head is a tenant's last place.
-func (h *Hub) head(t testing.TB, tenant string) Cursor {
+func (h *Hub) head(t testing.TB, tenant string) history.Cursor {
 	t.Helper()
 	head, err := h.log.Attach(t.Context(), tenant)
 	if err != nil {
@@ -180,14 +181,14 @@ func (h *Hub) head(t testing.TB, tenant string) Cursor {
 }
 
 // readsAll checks that all that is left for a profile after a cursor is read.
-func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor Cursor, m *historyModel) {
+func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
 	acme, err := h.open(t.Context(), tenant)
 	is.NoErr(err)
 	r := h.members.readerLocked(acme, p)
 	acme.mu.Unlock()
-	page, err := h.log.Read(t.Context(), tenant, Query{After: cursor.Seq, Reader: r})
+	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
 	is.NoErr(err)
 	var got, want []uint64
 	for _, e := range page.Entries {
@@ -210,10 +211,10 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		is := is.New(t)
 		limits := testLimits
 		limits.TTL = time.Minute
-		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		h.Observe(nobody{})
 		me := Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
-		resume := func(after Cursor) (place Cursor, missed error) {
+		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
 			place, missed, err := h.streams.locate(t.Context(), s)
@@ -247,7 +248,7 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		_, missed = resume(one)
 		is.Equal(missed, nil)
 		_, missed = resume(start)
-		is.True(errors.Is(missed, ErrExpired)) // what came after it has gone
+		is.True(errors.Is(missed, history.ErrExpired)) // what came after it has gone
 		is.Equal(h.head(t, "quiet"), one)
 		publish("quiet", "you")
 		is.Equal(h.head(t, "quiet").Seq, one.Seq+1) // no place is given twice
@@ -261,10 +262,10 @@ func TestForgottenTenantsAreBounded(t *testing.T) {
 		is := is.New(t)
 		limits := defaults
 		limits.TTL = time.Minute
-		l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+		l := &logUser{T: t, is: is, Log: history.NewMemory(limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 		first := toAll("1")
 		l.add(first, toAll("2"), toAll("3"))
-		start, head := Cursor{first.Cursor.Epoch, 0}, Cursor{first.Cursor.Epoch, 3}
+		start, head := history.Cursor{Epoch: first.Cursor.Epoch, Seq: 0}, history.Cursor{Epoch: first.Cursor.Epoch, Seq: 3}
 		for i := range 10_000 {
 			l.add(entryTo(fmt.Sprint("tenant-", i), "1", event.ToTenant()))
 			if i%100 == 0 {
@@ -273,9 +274,9 @@ func TestForgottenTenantsAreBounded(t *testing.T) {
 				is.True(l.Stats().Bytes <= limits.Total)
 			}
 		}
-		me := &Reader{Profile: event.Profile{Type: "user", ID: "me"}}
+		me := &history.Reader{Profile: event.Profile{Type: "user", ID: "me"}}
 		_, err := l.Find(t.Context(), "acme", start.String(), me)
-		is.True(errors.Is(err, ErrExpired))
+		is.True(errors.Is(err, history.ErrExpired))
 		again := toAll("4")
 		l.add(again)
 		is.True(again.Cursor.Seq > head.Seq)
@@ -289,11 +290,11 @@ func TestForgottenTenantsAreBounded(t *testing.T) {
 func TestOthersDoNotExpireTheQuiet(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		limits MemoryLimits
-	}{{"count", MemoryLimits{Events: 10}}, {"bytes", MemoryLimits{Bytes: 20_000}}, {"total", MemoryLimits{Total: 100_000}}} {
+		limits history.Limits
+	}{{"count", history.Limits{Events: 10}}, {"bytes", history.Limits{Bytes: 20_000}}, {"total", history.Limits{Total: 100_000}}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
-			l := &logUser{T: t, is: is, Log: NewMemoryLog(c.limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+			l := &logUser{T: t, is: is, Log: history.NewMemory(c.limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 			me, you := event.Profile{Type: "user", ID: "me"}, event.Profile{Type: "user", ID: "you"}
 			mine := entryTo("acme", "1", event.ToProfile(me))
 			l.add(mine)
@@ -301,15 +302,15 @@ func TestOthersDoNotExpireTheQuiet(t *testing.T) {
 				l.add(entryTo("acme", "2", event.ToProfile(you)))
 			}
 			is.True(l.oldest() > mine.Cursor.Seq)
-			_, err := l.Find(t.Context(), "acme", mine.Cursor.String(), &Reader{Profile: me})
+			_, err := l.Find(t.Context(), "acme", mine.Cursor.String(), &history.Reader{Profile: me})
 			is.NoErr(err) // all that came was somebody else's
-			page, err := l.Read(t.Context(), "acme", Query{After: mine.Cursor.Seq, Reader: &Reader{Profile: me}})
+			page, err := l.Read(t.Context(), "acme", history.Query{After: mine.Cursor.Seq, Reader: &history.Reader{Profile: me}})
 			is.NoErr(err)
 			is.Equal(len(page.Entries), 0)
-			_, err = l.Find(t.Context(), "acme", Cursor{mine.Cursor.Epoch, 0}.String(), &Reader{Profile: me})
-			is.True(errors.Is(err, ErrExpired))
+			_, err = l.Find(t.Context(), "acme", history.Cursor{Epoch: mine.Cursor.Epoch, Seq: 0}.String(), &history.Reader{Profile: me})
+			is.True(errors.Is(err, history.ErrExpired))
 			_, err = l.Find(t.Context(), "acme", mine.Cursor.String(), nil)
-			is.True(errors.Is(err, ErrExpired)) // who reads all has
+			is.True(errors.Is(err, history.ErrExpired)) // who reads all has
 		})
 	}
 }
@@ -320,19 +321,19 @@ func TestDroppedSize(t *testing.T) {
 		return
 	}
 	is := is.New(t)
-	const many = 3 * mostDropped
-	var d dropped
+	const many = 3 * history.MostDropped
+	var d history.Dropped
 	before := liveHeap()
 	for i := range many {
 		p := event.Profile{Type: "user", ID: fmt.Sprintf("profile-number-%d", i)}
-		d.note(&event.Event{Target: event.ToProfile(p)}, uint64(i), mostDropped)
+		d.Note(&event.Event{Target: event.ToProfile(p)}, uint64(i), history.MostDropped)
 	}
-	real := float64(liveHeap()-before) / float64(d.len())
+	real := float64(liveHeap()-before) / float64(d.Len())
 	t.Logf("one takes %.0f bytes", real)
-	is.True(d.len() <= 2*mostDropped)
-	is.True(real < 1.5*droppedBytes)
-	is.True(!d.since(many-1, &Reader{}))
-	is.True(d.since(0, &Reader{}))
+	is.True(d.Len() <= 2*history.MostDropped)
+	is.True(real < 1.5*history.DroppedBytes)
+	is.True(!d.Since(many-1, &history.Reader{}))
+	is.True(d.Since(0, &history.Reader{}))
 }
 
 // Who was in a room, left and came back has missed what was said there the first time,
@@ -367,7 +368,7 @@ func TestPrunedStaysStillCount(t *testing.T) {
 			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 			_, missed, err := h.streams.locate(t.Context(), s)
 			is.NoErr(err)
-			is.True(errors.Is(missed, ErrExpired))
+			is.True(errors.Is(missed, history.ErrExpired))
 		})
 	}
 }

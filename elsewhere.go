@@ -6,13 +6,14 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 )
 
 // elsewhere is the connections that other hubs hold, of the tenants that this one
 // holds. They are known by their session: they have no stream here.
 type elsewhere struct {
-	quotas *Quotas // static
+	quotas *allowance.Pools // static
 
 	mu sync.RWMutex
 	// Guarded by mu.

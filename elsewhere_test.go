@@ -13,7 +13,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/problem"
 )
 
 // aPair share a broker of one server.
@@ -161,7 +163,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 	prefix := newPrefix()
 	var nodes []*testHub
 	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		}, configure...)
 		node.nodes = []*testHub{node}
@@ -284,7 +286,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
 	as := []event.Profile(nil)
 	_, err := x.Adjust(t.Context(), &Connection{elsewhere: true}, nil, &as)
-	is.Equal(describe(err).code, "HubUnavailable")
+	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	now := time.Now()
 	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
 	is.Equal(sessionRow{Active: now.Add(time.Hour).UnixMilli()}.activeAt(now), now)

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // prolonger prolongs a connection when another ends, as a client may whose call comes
@@ -30,7 +31,7 @@ func (p *prolonger) Disconnected(c *Connection) { p.on(c) }
 func TestProlongedWhileOthersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		defer hub.Engine().Close(t.Context())
 		later := time.Now().Add(time.Hour)
 		var mu sync.Mutex

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
 )
 
 //go:embed web
@@ -48,7 +49,7 @@ func page(name string, logger *slog.Logger) http.HandlerFunc {
 			if r.ProtoMajor > 1 {
 				panic(http.ErrAbortHandler) // an answer could wait as the file would
 			}
-			fail(w, r, logger, err)
+			problem.Write(w, r, logger, &problem.Problem{Status: http.StatusTooManyRequests, Code: "TooManyConnections", Detail: err.Error()})
 			return
 		}
 		defer over()

@@ -17,6 +17,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // inTime says whether something is done, rather than waiting for a lock that is held.
@@ -99,13 +100,13 @@ func TestRequestsThatAreResetDoNothing(t *testing.T) {
 // one that has more is refused, and with HTTP/2 nothing of it stays.
 func TestLinesOfAHead(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(serve(t), "http://")
+	at := strings.TrimPrefix(startHub(t), "http://")
 	for lines, status := range map[int]string{mostHeaders: "200", mostHeaders + 1: "431"} {
 		var headers []string
 		for i := range lines {
 			headers = append(headers, fmt.Sprint("a", i%50), "1")
 		}
-		answer, err := io.ReadAll(dialAs(t, at, request("/healthz", headers...)+request("/healthz", "Connection", "close")))
+		answer, err := io.ReadAll(dialAs(t, at, rawRequest("/healthz", headers...)+rawRequest("/healthz", "Connection", "close")))
 		is.NoErr(err)
 		is.Equal(string(answer[len("HTTP/1.1 "):len("HTTP/1.1 200")]), status)
 		is.Equal(strings.Count(string(answer), "HTTP/1.1 "), map[string]int{"200": 2, "431": 1}[status])
@@ -131,21 +132,21 @@ func TestLinesOfAHead(t *testing.T) {
 // and who counts waits for none.
 func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
 	is := is.New(t)
-	s := &NewMemoryLog(testLimits).shelves
-	busy := s.lock("acme", true)
+	s := &history.NewMemory(testLimits).Shelves
+	busy := s.Lock("acme", true)
 	var forgotten sync.WaitGroup
-	forgotten.Go(func() { s.forget("acme") })
+	forgotten.Go(func() { s.Forget("acme") })
 	eventually(t, func() bool { return waitsIn(".(*shelves).forget(") })
-	free := s.mu.TryRLock()
+	free := s.Mu.TryRLock()
 	if free {
-		s.mu.RUnlock()
-		is.True(inTime(func() { s.lock("well", true).mu.Unlock() }))
-		is.True(inTime(func() { is.Equal(s.stats().Tenants, 2) }))
+		s.Mu.RUnlock()
+		is.True(inTime(func() { s.Lock("well", true).Mu.Unlock() }))
+		is.True(inTime(func() { is.Equal(s.Stats().Tenants, 2) }))
 	}
-	busy.mu.Unlock()
+	busy.Mu.Unlock()
 	forgotten.Wait()
 	is.True(free)
-	is.Equal(s.lock("acme", false), nil)
+	is.Equal(s.Lock("acme", false), nil)
 }
 
 // Whoever counts streams, tells of presence, or ends streams with their tokens does not have
@@ -185,7 +186,7 @@ func TestManyStaysAreFoundOnce(t *testing.T) {
 	for i := range manyRooms {
 		r.Add(room(i), me, 1)
 	}
-	stays := func() *Stay { return &r.Reader(me).Rooms[0] }
+	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
 	bytes := r.Bytes()
 	first := stays()
 	is.Equal(stays(), first)

@@ -10,6 +10,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -26,7 +27,7 @@ type frames struct {
 // one has none: its client is to learn of the gap even if it is cut before. The
 // heartbeat is told for those who read streams by themselves: a silence of three is
 // a dead stream.
-func (f *frames) ready(c *Connection, resume Resume, from Cursor) *engine.Frame {
+func (f *frames) ready(c *Connection, resume Resume, from history.Cursor) *engine.Frame {
 	cursor := from.String()
 	data := make([]byte, 0, 320) // by hand: it is part of what a connect costs
 	data = append(append(data, `{"connectionId":"`...), c.ID.String()...)
@@ -83,12 +84,12 @@ func expiringFrame(at time.Time) *engine.Frame {
 }
 
 // gapFrame says that something was missed for good, and where things go on.
-func gapFrame(count *hubCounts, why error, from Cursor) *engine.Frame {
+func gapFrame(count *hubCounts, why error, from history.Cursor) *engine.Frame {
 	reason := GapExpired
 	switch {
-	case errors.Is(why, ErrUnknownCursor):
+	case errors.Is(why, history.ErrUnknownCursor):
 		reason = GapUnknown
-	case errors.Is(why, ErrRoomUnknown):
+	case errors.Is(why, history.ErrRoomUnknown):
 		reason = GapMembership
 	}
 	count.gaps.Add(reason, 1)

@@ -27,8 +27,8 @@ import (
 func TestEventsComeAtOnceToFixedReads(t *testing.T) {
 	t.Parallel()
 	cert, key := writeCertificate(t, t.TempDir(), "first")
-	plain := serve(t, "REALTIME_HEARTBEAT=0")
-	secure := strings.Replace(serve(t, "REALTIME_HEARTBEAT=0", "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key), "http:", "https:", 1)
+	plain := startHub(t, "REALTIME_HEARTBEAT=0")
+	secure := strings.Replace(startHub(t, "REALTIME_HEARTBEAT=0", "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key), "http:", "https:", 1)
 	text, err := os.ReadFile(cert)
 	if err != nil {
 		t.Fatal(err)

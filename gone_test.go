@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
@@ -27,9 +28,9 @@ func sharing(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (star
 		t.Helper()
 		limits := testLimits
 		limits.Events = events
-		h := newNode(t, openDoor(t), LimitsConfig{}, func(kept MemoryLimits, external bool) *Broker {
+		h := newNode(t, openDoor(t), LimitsConfig{}, func(kept history.Limits, external bool) *Broker {
 			return joinBroker(t, broker, 0, prefix, kept)
-		}, append(configure, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })...)
+		}, append(configure, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = history.NewMemory(limits) })...)
 		h.nodes = []*testHub{h}
 		return h
 	}, broker, prefix
@@ -270,7 +271,7 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 	is := is.New(t)
 	limits := testLimits
 	limits.Events, limits.Bytes, limits.Total = 0, 0, 0
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = NewMemoryLog(limits) })
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = history.NewMemory(limits) })
 	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)

@@ -12,9 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
@@ -140,11 +143,10 @@ func (a *api) handler(inner bool) http.Handler {
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
 			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
-				tenant, profile := who.Holder(r)
-				err = a.limits.Admin(who.Tenant(), event.TenantProfile{Tenant: tenant, Profile: profile})
+				err = a.limits.Admin(who.Tenant(), who.Holder(r))
 			}
 			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
-				err = ErrOverloaded // before there is a body
+				err = overload.ErrOverloaded // before there is a body
 			}
 			if err == nil {
 				lobby.Admit(w, r)
@@ -169,7 +171,7 @@ func (a *api) handler(inner bool) http.Handler {
 	for pattern, do := range a.openRoutes() {
 		mux.HandleFunc(pattern, do)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
 	pages := &webPages{auth: a.auth, loopback: a.cfg.Loopback, logger: a.cfg.Logger, told: map[string]bool{}}
 	serve := pages.shared(mux)
@@ -207,7 +209,7 @@ func (a *api) handler(inner bool) http.Handler {
 		}
 		if err != nil {
 			a.auth.Refuse(err)
-			fail(w, r, a.cfg.Logger, err)
+			problem.Write(w, r, a.cfg.Logger, err)
 		} else {
 			serve.ServeHTTP(w, r)
 		}
@@ -234,11 +236,10 @@ const (
 // holder pays for both, for the call until over is called; as long as it can, or they stay
 // where they are. In open mode nothing was proven.
 func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) {
-	if who.open {
+	if !who.Proven() {
 		return nothing
 	}
-	tenant, profile := who.Holder(r)
-	holder, pool := event.TenantProfile{Tenant: tenant, Profile: profile}, a.hub.quotas.Person
+	holder, pool := who.Holder(r), a.hub.quotas.Person
 	if lobby.IsStranger(r) {
 		if !pool.Take(holder, socketBytes) {
 			return nothing
@@ -258,22 +259,22 @@ func nothing() {}
 // refuse is fail for a caller that is known, or nil. Of many faults one alone is told
 // where the caller has its share of the memory for answers.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
-	faults := FieldErrors(err)
+	faults := problem.Fields(err)
 	if len(faults) > 0 {
-		memory := a.hub.quotas.Answer(r, who)
-		defer memory.close()
-		if !memory.use(2 * faultBytes * len(faults)) {
+		memory := a.hub.quotas.Answer(who.Holder(r))
+		defer memory.Close()
+		if !memory.Use(2 * problem.FaultBytes * len(faults)) {
 			err = faults[0]
 		}
 	}
-	if errors.Is(err, ErrBodies) || errors.Is(err, ErrAnswers) {
-		tenant, profile := who.Holder(r)
+	if errors.Is(err, problem.ErrBodies) || errors.Is(err, allowance.ErrAnswers) {
 		if times, due := a.crowded.Due(time.Now()); due {
+			holder := who.Holder(r)
 			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
-				"tenant", tenant, "profile", profile.String(), "times", times)
+				"tenant", holder.Tenant, "profile", holder.Profile.String(), "times", times)
 		}
 	}
-	fail(w, r, a.cfg.Logger, err)
+	problem.Write(w, r, a.cfg.Logger, err)
 }
 
 // ErrorLog takes what net/http has to say.
@@ -310,7 +311,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 		return errNothingHere
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return &problem{http.StatusMethodNotAllowed, "MethodNotAllowed", "this path takes " + strings.Join(allowed, ", ")}
+	return &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Detail: "this path takes " + strings.Join(allowed, ", ")}
 }
 
 // probe is a stream that shows what stands between its client and the hub.
@@ -327,7 +328,7 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		return ErrDescriptors
 	}
 	if a.hub.Overloaded() {
-		return ErrOverloaded
+		return overload.ErrOverloaded
 	}
 	return a.doctor.Serve(w, r, p, who)
 }
@@ -349,14 +350,14 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
 	if a.hub.Draining() {
-		not = &problem{http.StatusServiceUnavailable, "Draining", ErrDraining.Error()}
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
-		not = &problem{http.StatusServiceUnavailable, "BrokerUnavailable", err.Error()}
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
 	} else {
 		not = a.auth.Ready()
 	}
 	if not != nil {
-		fail(w, r, a.cfg.Logger, not)
+		problem.Write(w, r, a.cfg.Logger, not)
 		return
 	}
 	status := "ready"
@@ -366,7 +367,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": status})
 }
 
-var errNothingHere = &problem{http.StatusNotFound, "NotFound", "there is nothing at this path"}
+var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
 // problem details.

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // bareHub is a hub without a server, whose log keeps so many events, until the test ends.
@@ -22,7 +23,7 @@ func bareHub(t testing.TB, events int) *Hub {
 	limits.Events = events
 	h := NewHub(HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20, Plain: true,
-		Log: NewMemoryLog(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler),
+		Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler),
 	})
 	h.Observe(nobody{})
 	t.Cleanup(func() {
@@ -86,7 +87,7 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 			h.Sweep(time.Now().Add(testLimits.TTL - time.Second))
 			head := h.find("acme").head
 			h.tenants.byName["acme"].mu.Unlock()
-			h.Quiet("acme", Cursor{head.Epoch, head.Seq + 1000})
+			h.Quiet("acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1000})
 			h.Flush("acme")
 			is.Equal(h.Engine().Owed(), before)
 		})
@@ -197,7 +198,7 @@ func TestLastWordsTellThePlace(t *testing.T) {
 		}, false},
 		{"lost", func(h *Hub, c *Connection) {
 			acme := h.find("acme")
-			after := Cursor{acme.head.Epoch, acme.head.Seq + 9}
+			after := history.Cursor{Epoch: acme.head.Epoch, Seq: acme.head.Seq + 9}
 			acme.mu.Unlock()
 			h.Lost("acme", after)
 			h.mustPublish("me", false) // it may not have what follows the gap

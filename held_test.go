@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
@@ -22,7 +23,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 	for name, head := range map[string]string{"usual": "", "long": strings.Repeat("x", 14<<10)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			url := serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
+			url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
 			at := strings.TrimPrefix(url, "http://")
 			transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 			defer transport.CloseIdleConnections()
@@ -73,7 +74,7 @@ func (u *unreadAnswer) FlushError() error   { return nil }
 // pays for all of them.
 func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 	is := is.New(t)
-	quotas := NewQuotas(plan.Of(1 << 30))
+	quotas := allowance.New(plan.Of(1 << 30))
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Quotas, cfg.Most.Profile = quotas, 1 })
 	who := event.TenantProfile{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}}
 	const streams = 5

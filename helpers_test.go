@@ -3,15 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,18 +16,30 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 func TestMain(m *testing.M) { hubtest.Main(m) }
 
+// What any package's tests need, by its short name.
+var (
+	eventually = testkit.Eventually
+	liveHeap   = testkit.LiveHeap
+	agrees     = testkit.Agrees
+)
+
+type syncBuffer = testkit.Buffer
+
 // testLimits are the defaults.
-var testLimits = MemoryLimits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
+var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
 
 // testHub is a whole hub behind a server on loopback.
 type testHub struct {
@@ -144,7 +152,7 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 	prefix := newPrefix()
 	var nodes []*testHub
 	for i := range n {
-		nodes = append(nodes, newNode(t, auth, limits, func(kept MemoryLimits, external bool) *Broker {
+		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *Broker {
 			return joinBroker(t, broker, i%len(broker.Servers), prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
 		}, configure...))
 	}
@@ -159,13 +167,13 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept MemoryLimits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
-		Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
-		Quotas: NewQuotas(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
+		Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -177,7 +185,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept Memor
 	var peers Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(OwnMembership)
-		broker := join(hubConfig.Log.(*MemoryLog).shelves.limits, !own)
+		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
 			hubConfig.Rooms = broker.Rooms()
@@ -335,30 +343,9 @@ func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]a
 	return res.StatusCode, answer
 }
 
-// byItself runs a test in a process of its own, where nobody else's memory comes and goes,
-// and says whether this is that process.
+// byItself is testkit.ByItself, which is not on a cluster.
 func byItself(t *testing.T) bool {
 	t.Helper()
-	const mark = "REALTIMEHUB_TEST_BY_ITSELF"
-	if os.Getenv(mark) != "" {
-		return true
-	}
 	alone(t, "it weighs what is in a process")
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-test.short=", testing.Short()))
-	cmd.Env = append(os.Environ(), mark+"=1")
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return false
-}
-
-// liveHeap is how many bytes are in use.
-func liveHeap() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	return testkit.ByItself(t)
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // persist appends until there is room.
-func persist(t *testing.T, l Log, entries ...*Entry) {
+func persist(t *testing.T, l history.Log, entries ...*history.Entry) {
 	t.Helper()
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
@@ -22,7 +23,7 @@ func persist(t *testing.T, l Log, entries ...*Entry) {
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		err := l.Append(t.Context(), entries)
-		if !errors.Is(err, ErrNotStored) || time.Now().After(deadline) {
+		if !errors.Is(err, history.ErrNotStored) || time.Now().After(deadline) {
 			is.New(t).NoErr(err)
 			return
 		}
@@ -35,10 +36,10 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 	t.Parallel()
 	for name, bounds := range map[string]struct {
 		tenant, all int64
-		cut         func(LogStats) int64
+		cut         func(history.Stats) int64
 	}{
-		"past its own":     {2 << 20, 64 << 20, func(s LogStats) int64 { return s.CutTenant }},
-		"past all tenants": {64 << 20, 8 << 20, func(s LogStats) int64 { return s.CutAll }},
+		"past its own":     {2 << 20, 64 << 20, func(s history.Stats) int64 { return s.CutTenant }},
+		"past all tenants": {64 << 20, 8 << 20, func(s history.Stats) int64 { return s.CutAll }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -46,7 +47,7 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			limits.Bytes = bounds.tenant
 			server, prefix := theBroker(t), newPrefix()
 			var logs syncBuffer
-			join := func() Log {
+			join := func() history.Log {
 				return joinBroker(t, server, 0, prefix, limits, func(cfg *BrokerConfig) {
 					cfg.Disk, cfg.Logger = bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
 				}).Log()
@@ -59,7 +60,7 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			first := entryTo("large", "1", event.ToTenant())
 			persist(t, here, first)
 			text := strings.Repeat("x", 40_000)
-			var last *Entry
+			var last *history.Entry
 			for i := range 500 { // 20 MB, of which each would be enough to push out all others
 				last = entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant())
 				persist(t, here, last)
@@ -71,22 +72,22 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			} else {
 				is.True(!strings.Contains(logs.String(), "nearly full"))
 			}
-			for _, hub := range []Log{here, there} {
+			for _, hub := range []history.Log{here, there} {
 				for i := range small {
 					tenant := fmt.Sprint("small-", i)
 					begin, err := hub.Find(t.Context(), tenant, "", nil)
 					is.NoErr(err)
 					is.Equal(begin.Seq, uint64(0))
-					page, err := hub.Read(t.Context(), tenant, Query{})
+					page, err := hub.Read(t.Context(), tenant, history.Query{})
 					is.NoErr(err)
 					is.Equal(names(page.Entries), "1")
 				}
 				oldest, err := hub.Find(t.Context(), "large", first.Cursor.String(), nil)
-				is.Equal(err, ErrExpired)
-				page, err := hub.Read(t.Context(), "large", Query{After: first.Cursor.Seq})
-				is.Equal(err, ErrExpired)
+				is.Equal(err, history.ErrExpired)
+				page, err := hub.Read(t.Context(), "large", history.Query{After: first.Cursor.Seq})
+				is.Equal(err, history.ErrExpired)
 				is.Equal(page.Next, oldest)
-				page, err = hub.Read(t.Context(), "large", Query{After: oldest.Seq})
+				page, err = hub.Read(t.Context(), "large", history.Query{After: oldest.Seq})
 				is.NoErr(err)
 				is.True(len(page.Entries) > 10)
 				is.Equal(page.Entries[len(page.Entries)-1].Cursor, last.Cursor)
@@ -115,23 +116,23 @@ func TestNearIsShared(t *testing.T) {
 		persist(t, log, entryTo("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	near := func(tenant string) (events int, bytes int64) {
-		h := log.shelves.lock(tenant, false)
-		defer h.mu.Unlock()
-		is.Equal(h.coming, int64(0))
-		return h.entries.len(), h.bytes
+		h := log.shelves.Lock(tenant, false)
+		defer h.Mu.Unlock()
+		is.Equal(h.Coming, int64(0))
+		return h.Entries.Len(), h.Bytes
 	}
-	page, err := log.Read(t.Context(), "large", Query{})
+	page, err := log.Read(t.Context(), "large", history.Query{})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 300) // from the broker
 	events, bytes := near("small")
 	is.True(bytes < limits.Total/2) // its share
 	is.Equal(events, 8)
-	is.True(log.shelves.total.Load() <= limits.Total)
-	page, err = log.Read(t.Context(), "large", Query{After: head.Seq - 20})
+	is.True(log.shelves.Total.Load() <= limits.Total)
+	page, err = log.Read(t.Context(), "large", history.Query{After: head.Seq - 20})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 20)
 	events, bytes = near("large") // of which there is room for some
 	is.Equal(events, 20)
 	is.True(bytes > 20*6000)
-	is.Equal(log.Stats().Memory, log.shelves.total.Load())
+	is.Equal(log.Stats().Memory, log.shelves.Total.Load())
 }

@@ -13,17 +13,18 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // heldTo looks at a memory log whenever it hands something over: what it has stored is
 // there then, and nothing was cut since.
 type heldTo struct {
-	*MemoryLog
+	*history.Memory
 	most atomic.Int64 // bytes
 }
 
-func (h *heldTo) Deliver(string, []*Entry) {
-	for bytes := h.shelves.total.Load(); ; {
+func (h *heldTo) Deliver(string, []*history.Entry) {
+	for bytes := h.Shelves.Total.Load(); ; {
 		most := h.most.Load()
 		if bytes <= most || h.most.CompareAndSwap(most, bytes) {
 			return
@@ -31,18 +32,18 @@ func (h *heldTo) Deliver(string, []*Entry) {
 	}
 }
 
-func (h *heldTo) Flush(string)             {}
-func (h *heldTo) Prepare(string, []*Entry) {}
-func (h *heldTo) Quiet(string, Cursor)     {}
-func (h *heldTo) Lost(string, Cursor)      {}
+func (h *heldTo) Flush(string)                     {}
+func (h *heldTo) Prepare(string, []*history.Entry) {}
+func (h *heldTo) Quiet(string, history.Cursor)     {}
+func (h *heldTo) Lost(string, history.Cursor)      {}
 
-func newHeldLog(limits MemoryLimits) *heldTo {
-	h := &heldTo{MemoryLog: NewMemoryLog(limits)}
+func newHeldLog(limits history.Limits) *heldTo {
+	h := &heldTo{Memory: history.NewMemory(limits)}
 	h.Follow(h)
 	return h
 }
 
-func (h *heldTo) add(entries ...*Entry) (bytes int64) {
+func (h *heldTo) add(entries ...*history.Entry) (bytes int64) {
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
@@ -53,39 +54,39 @@ func (h *heldTo) add(entries ...*Entry) (bytes int64) {
 }
 
 // inLists is the most that an entry adds to its shelf's lists here, where they are short.
-func inLists(e *Entry) int64 {
+func inLists(e *history.Entry) int64 {
 	recipients := int64(len(e.Event.Target.Profiles))
 	return 1024 + recipients*512
 }
 
 // wholeOf says whether a tenant has all that it ever had.
 func (h *heldTo) wholeOf(tenant string) bool {
-	s := h.shelves.lock(tenant, false)
+	s := h.Shelves.Lock(tenant, false)
 	if s == nil {
 		return false
 	}
-	defer s.mu.Unlock()
-	return s.from == 0
+	defer s.Mu.Unlock()
+	return s.From == 0
 }
 
 // counted is what shelves are counted as, added up from what they have.
 func (h *heldTo) counted(t *testing.T) (bytes int64) {
-	for _, s := range h.shelves.all() {
-		s.mu.Lock()
-		own := int64(shelfBytes) + int64(s.dropped.len())*droppedBytes + s.lists.weight()
-		for _, e := range s.entries.items {
+	for _, s := range h.Shelves.All() {
+		s.Mu.Lock()
+		own := int64(history.ShelfBytes) + int64(s.Dropped.Len())*history.DroppedBytes + s.Lists.Weight()
+		for _, e := range s.Entries.Items {
 			own += e.Size()
 		}
-		if s.bytes != own || s.coming != 0 {
-			t.Errorf("%s has %d bytes and is counted as %d, of which %d are to come", s.tenant, own, s.bytes, s.coming)
+		if s.Bytes != own || s.Coming != 0 {
+			t.Errorf("%s has %d bytes and is counted as %d, of which %d are to come", s.Tenant, own, s.Bytes, s.Coming)
 		}
 		bytes += own
-		s.mu.Unlock()
+		s.Mu.Unlock()
 	}
-	return bytes + graveBytes*int64(len(h.shelves.young)+len(h.shelves.old))
+	return bytes + history.GraveBytes*int64(len(h.Shelves.Young)+len(h.Shelves.Old))
 }
 
-func large(tenant string, i int) *Entry {
+func large(tenant string, i int) *history.Entry {
 	return entryTo(tenant, fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 4000)), event.ToTenant())
 }
 
@@ -94,13 +95,13 @@ func large(tenant string, i int) *Entry {
 func TestTheLargestPaysAlone(t *testing.T) {
 	is := is.New(t)
 	const small = 5000
-	h := newHeldLog(MemoryLimits{Total: 12 << 20})
+	h := newHeldLog(history.Limits{Total: 12 << 20})
 	for i := range small {
 		h.add(entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
 	}
-	begun := h.shelves.total.Load()
-	is.True(begun < h.shelves.limits.Total*3/4) // there is room for a large one
-	for i := range 3 * int(h.shelves.limits.Total) / 4000 {
+	begun := h.Shelves.Total.Load()
+	is.True(begun < h.Shelves.Limits.Total*3/4) // there is room for a large one
+	for i := range 3 * int(h.Shelves.Limits.Total) / 4000 {
 		h.add(large("large", i))
 	}
 	lost := 0
@@ -111,8 +112,8 @@ func TestTheLargestPaysAlone(t *testing.T) {
 	}
 	is.Equal(lost, 0)
 	is.True(!h.wholeOf("large"))
-	is.True(h.most.Load() <= h.shelves.limits.Total)
-	is.True(h.shelves.total.Load() > h.shelves.limits.Total-8000) // and no more goes than has to
+	is.True(h.most.Load() <= h.Shelves.Limits.Total)
+	is.True(h.Shelves.Total.Load() > h.Shelves.Limits.Total-8000) // and no more goes than has to
 	stats := h.Stats()
 	is.Equal(stats.CutTenant, int64(0))
 	is.True(stats.CutAll > 0)
@@ -126,11 +127,11 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 		is := is.New(t)
 		random := rand.New(rand.NewPCG(seed, 6))
 		const tenants = 40
-		h := newHeldLog(MemoryLimits{Total: 400_000, Window: time.Minute, IDs: 100})
+		h := newHeldLog(history.Limits{Total: 400_000, Window: time.Minute, IDs: 100})
 		had, lists := map[string]int64{}, map[string]int64{}
 		for n := range 1500 {
 			tenant := fmt.Sprint("t", min(random.IntN(tenants), random.IntN(tenants), random.IntN(tenants)))
-			var entries []*Entry
+			var entries []*history.Entry
 			for i := range 1 + random.IntN(4) {
 				target := event.ToTenant()
 				switch random.IntN(3) {
@@ -152,15 +153,15 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 				entries = append(entries, e)
 			}
 			had[tenant] += h.add(entries...)
-			if s := h.shelves.lock(tenant, false); s != nil {
-				lists[tenant] = max(lists[tenant], s.lists.weight())
-				s.mu.Unlock()
+			if s := h.Shelves.Lock(tenant, false); s != nil {
+				lists[tenant] = max(lists[tenant], s.Lists.Weight())
+				s.Mu.Unlock()
 			}
-			is.True(h.shelves.total.Load() <= h.shelves.limits.Total)
+			is.True(h.Shelves.Total.Load() <= h.Shelves.Limits.Total)
 		}
 		is.Equal(h.Stats().Bytes, h.counted(t))
 		// The graves of whom all was lost are nobody's share.
-		share := (h.shelves.limits.Total-tenants*graveBytes)/tenants - shelfBytes
+		share := (h.Shelves.Limits.Total-tenants*history.GraveBytes)/tenants - history.ShelfBytes
 		paid := 0
 		for tenant, bytes := range had {
 			whole := h.wholeOf(tenant)
@@ -180,9 +181,9 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 func TestTotalAtOnce(t *testing.T) {
 	is := is.New(t)
 	const publishers, batch = 8, 10
-	h := newHeldLog(MemoryLimits{Total: 600_000})
+	h := newHeldLog(history.Limits{Total: 600_000})
 	var bytes int64
-	for _, e := range []*Entry{large("t", 1)} {
+	for _, e := range []*history.Entry{large("t", 1)} {
 		e.Envelope = e.Event.Seal()
 		bytes = e.Size() + 64
 	}
@@ -190,7 +191,7 @@ func TestTotalAtOnce(t *testing.T) {
 	for p := range publishers {
 		wg.Go(func() {
 			for i := range 200 {
-				var entries []*Entry
+				var entries []*history.Entry
 				for n := range 1 + i%batch {
 					entries = append(entries, large(fmt.Sprint("t", p%5), n))
 				}
@@ -199,8 +200,8 @@ func TestTotalAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	is.True(h.most.Load() <= h.shelves.limits.Total+publishers*batch*bytes)
-	is.True(h.Stats().Bytes <= h.shelves.limits.Total)
+	is.True(h.most.Load() <= h.Shelves.Limits.Total+publishers*batch*bytes)
+	is.True(h.Stats().Bytes <= h.Shelves.Limits.Total)
 	is.Equal(h.Stats().Bytes, h.counted(t))
 	is.True(h.Stats().Entries > 0)
 }
@@ -210,21 +211,21 @@ func TestTotalAtOnce(t *testing.T) {
 func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	is := is.New(t)
 	const total = 1 << 20
-	h := newHeldLog(MemoryLimits{Total: total})
+	h := newHeldLog(history.Limits{Total: total})
 	quiet := h.add(large("quiet", 0))
-	slow := h.shelves.lock("slow", true)
-	slow.attached++
-	h.shelves.expectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
-	slow.mu.Unlock()
+	slow := h.Shelves.Lock("slow", true)
+	slow.Attached++
+	h.Shelves.ExpectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
+	slow.Mu.Unlock()
 	for i := range 3 * total / 4000 {
 		h.add(large("acme", i))
 		h.add(large("globex", i))
 	}
-	is.True(h.shelves.total.Load() <= total+total*3/4)
+	is.True(h.Shelves.Total.Load() <= total+total*3/4)
 	has := func(tenant string) int64 {
-		s := h.shelves.lock(tenant, false)
-		defer s.mu.Unlock()
-		return s.bytes
+		s := h.Shelves.Lock(tenant, false)
+		defer s.Mu.Unlock()
+		return s.Bytes
 	}
 	share := (total - quiet) / 3
 	shared := func(tenants ...string) {
@@ -235,17 +236,17 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	}
 	shared("acme", "globex")
 
-	slow.mu.Lock()
-	for i := 0; slow.coming > 0; i++ {
+	slow.Mu.Lock()
+	for i := 0; slow.Coming > 0; i++ {
 		e := large("slow", i)
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
-		e.Cursor = Cursor{slow.epoch, uint64(i + 1)}
-		h.shelves.pushLocked(slow, e)
+		e.Cursor = history.Cursor{Epoch: slow.Epoch, Seq: uint64(i + 1)}
+		h.Shelves.PushLocked(slow, e)
 	}
-	slow.mu.Unlock()
-	h.shelves.shrink()
-	is.True(h.shelves.total.Load() <= total)
+	slow.Mu.Unlock()
+	h.Shelves.Shrink()
+	is.True(h.Shelves.Total.Load() <= total)
 	shared("acme", "globex", "slow")
 	is.True(h.wholeOf("quiet"))
 	h.counted(t)

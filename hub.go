@@ -8,8 +8,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/overload"
 )
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -21,9 +24,9 @@ type Hub struct {
 	*members
 	*streams
 	*dispatcher
-	log    Log
+	log    history.Log
 	logger *slog.Logger
-	quotas *Quotas
+	quotas *allowance.Pools
 
 	count *hubCounts // what happens; guards itself
 
@@ -39,20 +42,20 @@ type HubConfig struct {
 	StreamBuffer int   // bytes
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
-	Log          Log
+	Log          history.Log
 	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
 	Resolver     Resolver
 	Most         MostConnections
-	Memberships  int       // that a tenant may have; 0: any number
-	Quotas       *Quotas   // nil: nothing is bounded
-	Memory       MemoryUse // nil: never overloaded
+	Memberships  int              // that a tenant may have; 0: any number
+	Quotas       *allowance.Pools // nil: nothing is bounded
+	Memory       overload.Use     // nil: never overloaded
 	Logger       *slog.Logger
 }
 
 // NewHub makes a hub; Observe comes before its first connection.
 func NewHub(cfg HubConfig) *Hub {
 	if cfg.Quotas == nil {
-		cfg.Quotas = &Quotas{}
+		cfg.Quotas = &allowance.Pools{}
 	}
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, count: newHubCounts(), quotas: cfg.Quotas}
 	h.tenants = newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
@@ -61,15 +64,20 @@ func NewHub(cfg HubConfig) *Hub {
 		frames: frames{cfg.Retry, cfg.Heartbeat}, directory: directory{most: cfg.Most},
 		tenants: h.tenants, members: h.members, log: cfg.Log, logger: cfg.Logger, count: h.count,
 		inline:  h.ownsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
-		drained: make(chan struct{}), overload: overload{use: cfg.Memory, kept: func() int64 {
-			return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total()
-		}, logger: cfg.Logger},
+		drained: make(chan struct{}),
 	}
-	h.streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain})
+	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
+	h.streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain}, cfg.Memory, kept)
 	h.dispatcher = &dispatcher{h.tenants, h.members, h.streams, h.count, cfg.Logger}
 	h.log.Follow(h.dispatcher)
 	return h
 }
+
+// Overloaded says that hardly any memory is left, and nothing more is taken.
+func (h *Hub) Overloaded() bool { return h.overload.Overloaded() }
+
+// WatchMemory looks at the memory in use until ctx ends.
+func (h *Hub) WatchMemory(ctx context.Context) { h.overload.WatchMemory(ctx) }
 
 // ShareWith makes the hub one of a cluster, before its first connection.
 func (h *Hub) ShareWith(s Sharing, node [4]byte) {
@@ -90,9 +98,9 @@ func (h *Hub) Waits() bool { return h.tenants.inCluster() || !h.ownsMembership()
 // *UnconfirmedError: it may have been.
 func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, error) {
 	now := time.Now()
-	entries := make([]*Entry, len(events))
+	entries := make([]*history.Entry, len(events))
 	for i, e := range events {
-		entries[i] = &Entry{Event: e, Chosen: e.ID != "", Here: true}
+		entries[i] = &history.Entry{Event: e, Chosen: e.ID != "", Here: true}
 		if e.ID == "" {
 			id, err := uuid.NewV7()
 			if err != nil {
@@ -108,13 +116,13 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]Receipt, er
 		return nil, err
 	}
 	h.knowRooms(ctx, events)
-	if err := h.log.Append(ctx, entries); errors.Is(err, ErrUnconfirmed) {
+	if err := h.log.Append(ctx, entries); errors.Is(err, history.ErrUnconfirmed) {
 		ids := make([]string, len(events))
 		for i, e := range events {
 			ids[i] = e.ID
 		}
 		h.count.unconfirmed.Add(int64(len(events)))
-		return nil, &UnconfirmedError{ids, err}
+		return nil, history.NewUnconfirmed(ids, err)
 	} else if err != nil {
 		return nil, err
 	}
@@ -194,15 +202,15 @@ func (h *Hub) countElsewhere(ctx context.Context, e *event.Event) (connections, 
 
 // History reads a piece of a tenant's events after a cursor, or from the oldest on when
 // that is empty: limit at most. gap says that some before them are missing for good.
-func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page Page, gap bool, err error) {
+func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page history.Page, gap bool, err error) {
 	from, err := h.log.Find(ctx, tenant, after, nil)
 	for {
-		lost := errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor)
+		lost := errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor)
 		if err != nil && !lost {
-			return Page{}, false, err
+			return history.Page{}, false, err
 		}
 		gap = gap || lost
-		page, err = h.log.Read(ctx, tenant, Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
+		page, err = h.log.Read(ctx, tenant, history.Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
 		if err == nil {
 			return page, gap, nil
 		}
@@ -244,7 +252,7 @@ func (h *Hub) Sweep(now time.Time) {
 		}
 		remembers := t.rooms.Remembers() || len(t.resolved) > 0
 		t.mu.Unlock()
-		var oldest Cursor
+		var oldest history.Cursor
 		err := errors.ErrUnsupported
 		if remembers && answers {
 			oldest, err = h.log.Find(context.Background(), name, "", nil)

@@ -17,6 +17,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -87,7 +88,7 @@ func (h *testHub) changes(t testing.TB, method, path, body string) {
 // untilConfirmed does again what a broker that is slow did not confirm.
 func untilConfirmed(change func() error) (err error) {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		if err = change(); !errors.Is(err, ErrUnconfirmed) {
+		if err = change(); !errors.Is(err, history.ErrUnconfirmed) {
 			break
 		}
 	}
@@ -104,12 +105,14 @@ func (h *testHub) seqOf(t testing.TB, cursor string) int {
 }
 
 // parse reads a cursor as only the hub can.
-func (h *Hub) parse(tenant, cursor string) (Cursor, bool) {
-	return epochOf(h.log, tenant).parse(cursor)
+func (h *Hub) parse(tenant, cursor string) (history.Cursor, bool) {
+	return epochOf(h.log, tenant).Parse(cursor)
 }
 
-func epochOf(log Log, tenant string) Epoch {
-	return log.(interface{ epoch(tenant string) Epoch }).epoch(tenant)
+func epochOf(log history.Log, tenant string) history.Epoch {
+	return log.(interface {
+		Epoch(tenant string) history.Epoch
+	}).Epoch(tenant)
 }
 
 func TestReadyComesFirst(t *testing.T) {

@@ -15,7 +15,6 @@ var (
 
 	eventJSON    = hubtest.EventJSON
 	openEnvelope = hubtest.OpenEnvelope
-	eventually   = hubtest.Eventually
 	lacks        = hubtest.Lacks
 	needs        = hubtest.Needs
 
@@ -27,12 +26,12 @@ var (
 	transports       = hubtest.Transports
 	transportTo      = hubtest.TransportTo
 
-	subscribe = hubtest.Subscribe
-	dialAs    = hubtest.Dial
-	proxyV1   = hubtest.ProxyV1
-	proxyV2   = hubtest.ProxyV2
-	request   = hubtest.Request
-	streamOn  = hubtest.StreamOn
+	subscribe  = hubtest.Subscribe
+	dialAs     = hubtest.Dial
+	proxyV1    = hubtest.ProxyV1
+	proxyV2    = hubtest.ProxyV2
+	rawRequest = hubtest.Request
+	streamOn   = hubtest.StreamOn
 
 	fencedBlock = hubtest.FencedBlock
 	blocksOf    = hubtest.Blocks
@@ -48,7 +47,6 @@ const (
 type (
 	envelope     = hubtest.Envelope
 	streamReader = hubtest.Reader
-	syncBuffer   = hubtest.Buffer
 )
 
 // scrapeFrom are the metrics of a hub in open mode, by way of loopback.

@@ -16,34 +16,35 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
 )
 
-func idsOf(most int) *idWindow {
-	w := newIDWindow(MemoryLimits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
+func idsOf(most int) *history.IDWindow {
+	w := history.NewIDWindow(history.Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
 	return &w
 }
 
-// known says whether an id is, and else remembers it.
-func (w *idWindow) known(tenant, id string) bool {
-	_, known := w.claim(tenant, id, 1, time.Now())
-	return known
+// isKnown says whether an id is, and else remembers it.
+func isKnown(w *history.IDWindow, tenant, id string) bool {
+	_, is := w.Claim(tenant, id, 1, time.Now())
+	return is
 }
 
 // One tenant's million ids push out its own only.
 func TestIDsOfOneTenantPushOutItsOwn(t *testing.T) {
 	is := is.New(t)
 	w := idsOf(10_000)
-	is.True(!w.known("small", "order-17-paid"))
+	is.True(!isKnown(w, "small", "order-17-paid"))
 	for i := range 50_000 {
-		if w.known("large", fmt.Sprint(i)) {
+		if isKnown(w, "large", fmt.Sprint(i)) {
 			t.Fatal(i)
 		}
 	}
-	is.True(w.known("small", "order-17-paid")) // it would be delivered twice
-	is.True(w.known("large", "49999"))
-	is.True(!w.known("large", "0"))
-	ids, lost := w.count()
+	is.True(isKnown(w, "small", "order-17-paid")) // it would be delivered twice
+	is.True(isKnown(w, "large", "49999"))
+	is.True(!isKnown(w, "large", "0"))
+	ids, lost := w.Count()
 	is.Equal(ids, 10_000)
 	is.Equal(lost, 50_000+2-10_000)
 }
@@ -73,12 +74,12 @@ func TestIDsAreShared(t *testing.T) {
 					time.Sleep(time.Duration(random.IntN(20)) * time.Second)
 				}
 				if random.IntN(500) == 0 {
-					w.expire(time.Now())
+					w.Expire(time.Now())
 				}
 				tenant := []string{"a", "a", "a", "a", "a", "a", "b", "b", "c", "d"}[random.IntN(10)]
 				id := fmt.Sprint(random.IntN(400))
 				for name, ids := range model {
-					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.window })
+					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.Window })
 				}
 				known := slices.ContainsFunc(model[tenant], func(f first) bool { return f.id == id })
 				if !known && total() == most {
@@ -104,17 +105,17 @@ func TestIDsAreShared(t *testing.T) {
 				if !known {
 					model[tenant] = append(model[tenant], first{id, time.Now()})
 				}
-				is.Equal(w.known(tenant, id), known)
+				is.Equal(isKnown(w, tenant, id), known)
 			}
-			w.expire(time.Now())
-			ids, gone := w.count()
+			w.Expire(time.Now())
+			ids, gone := w.Count()
 			is.Equal(ids, total())
 			is.Equal(gone, lost)
 			is.True(lost > 0)
-			time.Sleep(w.window)
-			w.expire(time.Now())
-			is.Equal(w.tenants.Len()+w.due.Len()+w.sizes.Len(), 0) // nobody is remembered
-			is.Equal(w.held.Total(), int64(0))
+			time.Sleep(w.Window)
+			w.Expire(time.Now())
+			is.Equal(w.Tenants.Len()+w.Due.Len()+w.Sizes.Len(), 0) // nobody is remembered
+			is.Equal(w.Held.Total(), int64(0))
 		})
 	}
 }
@@ -125,15 +126,15 @@ func TestIDsComeAgain(t *testing.T) {
 		is := is.New(t)
 		w := idsOf(0)
 		for i := range 100 { // more than a claim forgets
-			is.True(!w.known("acme", fmt.Sprint(i)))
+			is.True(!isKnown(w, "acme", fmt.Sprint(i)))
 		}
-		time.Sleep(w.window)
-		is.True(!w.known("acme", "99"))
-		time.Sleep(w.window / 2)
-		is.True(w.known("acme", "99"))
-		w.expire(time.Now())
-		is.True(w.known("acme", "99"))
-		ids, lost := w.count()
+		time.Sleep(w.Window)
+		is.True(!isKnown(w, "acme", "99"))
+		time.Sleep(w.Window / 2)
+		is.True(isKnown(w, "acme", "99"))
+		w.Expire(time.Now())
+		is.True(isKnown(w, "acme", "99"))
+		ids, lost := w.Count()
 		is.Equal(ids, 1)
 		is.Equal(lost, 0)
 	})
@@ -152,7 +153,7 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 			is := is.New(t)
 			pool := quota.New[string](8<<20, 1)
 			before := liveHeap()
-			w := newIDWindow(MemoryLimits{Window: time.Minute, IDs: mostIDs(1_000_000, pool), Held: pool})
+			w := history.NewIDWindow(history.Limits{Window: time.Minute, IDs: history.MostIDs(1_000_000, pool), Held: pool})
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()
@@ -160,13 +161,13 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
 			}
 			for i := range c.ids {
-				w.claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
+				w.Claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
 			}
 			check("all came")
-			ids, lost := w.count()
+			ids, lost := w.Count()
 			is.Equal(ids+lost, c.ids)
 			is.True(lost > 0)
-			w.expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
+			w.Expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
 			check("1,000 are left")
 			runtime.KeepAlive(&w)
 		})
@@ -189,7 +190,7 @@ func BenchmarkIDs(b *testing.B) {
 			now := time.Now()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				w.claim(names[i%tenants], ids[i%len(ids)], 1, now)
+				w.Claim(names[i%tenants], ids[i%len(ids)], 1, now)
 			}
 		})
 	}
@@ -243,12 +244,12 @@ func TestIDsHaveAPartOfTheState(t *testing.T) {
 
 func TestMostIDs(t *testing.T) {
 	is := is.New(t)
-	pool := quota.New[string](idBytes*100, 1)
+	pool := quota.New[string](history.IDBytes*100, 1)
 	for _, c := range []struct {
 		set  int
 		pool *quota.Pool[string]
 		want int
 	}{{50, pool, 50}, {100, pool, 100}, {1000, pool, 100}, {0, pool, 100}, {50, nil, 50}, {0, nil, 0}} {
-		is.Equal(mostIDs(c.set, c.pool), c.want)
+		is.Equal(history.MostIDs(c.set, c.pool), c.want)
 	}
 }

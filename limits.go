@@ -2,25 +2,27 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sized"
 )
 
 // LimitsConfig is how much one may do; 0 lifts a limit.
 type LimitsConfig struct {
-	PublishRate float64 // events a second a tenant
-	ClientRate  float64 // client calls a second a profile
-	Quotas      *Quotas // where it is counted what keeping account takes; nil: nowhere
-	AdminRate   float64 // administrative calls a second, of one credential about one tenant
+	PublishRate float64          // events a second a tenant
+	ClientRate  float64          // client calls a second a profile
+	Quotas      *allowance.Pools // where it is counted what keeping account takes; nil: nowhere
+	AdminRate   float64          // administrative calls a second, of one credential about one tenant
 }
 
 // RateError says that a rate limit was met, and when to come back.
@@ -33,6 +35,11 @@ func (e *RateError) Error() string {
 	return fmt.Sprintf("too many %s; try again in %.1f s", e.What, e.After.Seconds())
 }
 
+// Problem implements Answerer.
+func (e *RateError) Problem() *problem.Problem {
+	return &problem.Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: e.Error(), After: e.After}
+}
+
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
 	maxProbes    = 256
@@ -42,13 +49,13 @@ const (
 
 // Why there is no probe to be had.
 var (
-	ErrProbes    = errors.New("as many probes of this tenant or address are open as it may have beside the others now; try again later")
-	ErrOwnProbes = fmt.Errorf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes)
+	ErrProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	ErrOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 )
 
 // ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
 // descriptors has begun.
-var ErrDescriptors = errors.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)")
+var ErrDescriptors = problem.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 
 // Limits bounds how often, and how many at a time. Each tenant and each profile has its
 // own measure, so that one at its limit is no other's concern.
@@ -68,7 +75,7 @@ type Limits struct {
 // NewLimits makes full buckets: a burst may be one second's worth.
 func NewLimits(cfg LimitsConfig) *Limits {
 	if cfg.Quotas == nil {
-		cfg.Quotas = &Quotas{}
+		cfg.Quotas = &allowance.Pools{}
 	}
 	return &Limits{
 		publish: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
@@ -132,8 +139,8 @@ func (l *Limits) AwaitPublish(ctx context.Context, events map[string]int) error 
 }
 
 // Client takes one call of a profile, or says when: a *RateError.
-func (l *Limits) Client(tenant string, p event.Profile) error {
-	if wait := l.client.take(map[event.TenantProfile]int{{Tenant: tenant, Profile: p}: 1}); wait > 0 {
+func (l *Limits) Client(who event.TenantProfile) error {
+	if wait := l.client.take(map[event.TenantProfile]int{who: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
 	}
 	return nil
@@ -162,14 +169,13 @@ func (l *Limits) Admin(tenant string, holder event.TenantProfile) error {
 
 // Probe takes one of the probes that the holder of a credential may have, until over
 // is called: [ErrOwnProbes] or [ErrProbes] when there is none.
-func (l *Limits) Probe(tenant string, p event.Profile) (over func(), err error) {
-	who := event.TenantProfile{Tenant: tenant, Profile: p}
+func (l *Limits) Probe(who event.TenantProfile) (over func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.ownProbes[who] >= maxOwnProbes:
 		err = ErrOwnProbes
-	case !l.probes.Take(tenant, 1):
+	case !l.probes.Take(who.Tenant, 1):
 		err = ErrProbes
 	}
 	if err != nil {
@@ -180,7 +186,7 @@ func (l *Limits) Probe(tenant string, p event.Profile) (over func(), err error) 
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.probes.Give(tenant, 1)
+		l.probes.Give(who.Tenant, 1)
 		if l.ownProbes[who]--; l.ownProbes[who] == 0 {
 			delete(l.ownProbes, who)
 		}

@@ -101,11 +101,11 @@ func TestPublishRate(t *testing.T) {
 		is.True(limits.AwaitPublish(ended, map[string]int{"waiting": 1}) != nil)
 
 		one, two := event.Profile{Type: "user", ID: "1"}, event.Profile{Type: "user", ID: "2"}
-		is.NoErr(limits.Client("acme", one))
-		is.NoErr(limits.Client("acme", one))
-		is.True(limits.Client("acme", one) != nil)
-		is.NoErr(limits.Client("acme", two))
-		is.NoErr(limits.Client("globex", one))
+		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}))
+		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}))
+		is.True(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}) != nil)
+		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: two}))
+		is.NoErr(limits.Client(event.TenantProfile{Tenant: "globex", Profile: one}))
 
 		// Tenants that were named once cost nothing in the long run.
 		for i := range 100_000 {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/history"
 )
 
 // The broker comes back empty: hubs make anew what they keep there, take publishes again,
@@ -42,10 +44,10 @@ func TestTheBrokerComesBackEmpty(t *testing.T) {
 	is.Equal(again.next(t).ID, cursor)
 	again.close()
 	is.Equal(one.back(t, cursor, meQuery).resume(t), "complete")
-	is.Equal(one.Stats().Log.Gone[KeptHistory], int64(1))
-	is.Equal(two.Stats().Log.Gone[KeptHistory], int64(1))
+	is.Equal(one.Stats().Log.Gone[history.KeptHistory], int64(1))
+	is.Equal(two.Stats().Log.Gone[history.KeptHistory], int64(1))
 	for _, h := range nodes { // each knows that nobody belongs anywhere now
-		eventually(t, func() bool { return h.Stats().Log.Gone[KeptMembers] > 0 })
-		is.Equal(h.Stats().Log.Gone[KeptMembers], int64(1))
+		eventually(t, func() bool { return h.Stats().Log.Gone[history.KeptMembers] > 0 })
+		is.Equal(h.Stats().Log.Gone[history.KeptMembers], int64(1))
 	}
 }

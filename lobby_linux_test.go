@@ -18,14 +18,14 @@ import (
 // goroutine stays with it.
 func TestStreamsOfAProxyAreTaken(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")
+	url := startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")
 	at := strings.TrimPrefix(url, "http://")
 	const streams = 60
 	goroutines := func() float64 { return scrapeFrom(t, url)["go_goroutines"] }
 	before := goroutines()
 	for i := range streams {
 		preamble := []string{"", proxyV1("203.0.113.7"), proxyV2("2001:db8::7")}[i%3]
-		is.Equal(streamOn(t, dialAs(t, at, preamble), request("/v1/stream?tenant=acme&profile=me")), "hub.ready")
+		is.Equal(streamOn(t, dialAs(t, at, preamble), rawRequest("/v1/stream?tenant=acme&profile=me")), "hub.ready")
 	}
 	eventually(t, func() bool { return goroutines() < before+streams/6 })
 }
@@ -54,14 +54,14 @@ func TestDeployClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			at := strings.TrimPrefix(start(t, serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")).url, "http://")
+			at := strings.TrimPrefix(start(t, startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")).url, "http://")
 			probe := func(from string) int {
 				dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 				conn, err := dialer.Dial("tcp", at)
 				is.NoErr(err)
 				t.Cleanup(func() { conn.Close() })
 				conn.SetDeadline(time.Now().Add(time.Minute))
-				io.WriteString(conn, request("/v1/doctor?every=50ms&for=1m", "X-Forwarded-For", "203.0.113.7")) // which is not so
+				io.WriteString(conn, rawRequest("/v1/doctor?every=50ms&for=1m", "X-Forwarded-For", "203.0.113.7")) // which is not so
 				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				is.NoErr(err)
 				kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")

@@ -37,9 +37,9 @@ const pipelined = 12
 // goroutine, and no copy of the files.
 func TestUnreadFilesCostNothing(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(serve(t), "http://")
+	at := strings.TrimPrefix(startHub(t), "http://")
 	const clients = 200
-	attack := strings.Repeat(request("/openapi.yaml"), pipelined)
+	attack := strings.Repeat(rawRequest("/openapi.yaml"), pipelined)
 	var one [1]byte
 	conns := make([]net.Conn, clients)
 	before := inUse()
@@ -62,17 +62,17 @@ func TestUnreadFilesCostNothing(t *testing.T) {
 // loses any. Health, other addresses and who was there before notice nothing.
 func TestAFloodOfOneAddress(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=50")
+	url := startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=50")
 	at := strings.TrimPrefix(url, "http://")
 	const flood, most = 400, 50
 	stream := dialAs(t, at, proxyV1("203.0.113.7")) // even of that address
-	is.Equal(streamOn(t, stream, request("/v1/stream?tenant=acme&profile=before")), "hub.ready")
-	attack := proxyV1("203.0.113.7") + strings.Repeat(request("/openapi.yaml"), pipelined)
+	is.Equal(streamOn(t, stream, rawRequest("/v1/stream?tenant=acme&profile=before")), "hub.ready")
+	attack := proxyV1("203.0.113.7") + strings.Repeat(rawRequest("/openapi.yaml"), pipelined)
 	for range flood {
 		dialAs(t, at, attack)
 	}
 	is.NoErr(checkHealth(at, false))
-	is.Equal(streamOn(t, dialAs(t, at, proxyV2("203.0.113.8")), request("/v1/stream?tenant=acme&profile=other")), "hub.ready")
+	is.Equal(streamOn(t, dialAs(t, at, proxyV2("203.0.113.8")), rawRequest("/v1/stream?tenant=acme&profile=other")), "hub.ready")
 	eventually(t, func() bool {
 		now := scrapeFrom(t, url)
 		return now[`realtime_unproven_cut_total{bound="address"}`] >= flood-most && now["realtime_unproven_open"] <= most+1
@@ -97,10 +97,10 @@ func TestManyPeopleOfOneAddress(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			url := serve(t, append(c.settings, settings...)...)
+			url := startHub(t, append(c.settings, settings...)...)
 			at := strings.TrimPrefix(url, "http://")
 			for range people {
-				is.Equal(streamOn(t, dialAs(t, at, proxyV1("203.0.113.7")), request("/v1/stream?tenant=acme&profile=me", c.headers...)), "hub.ready")
+				is.Equal(streamOn(t, dialAs(t, at, proxyV1("203.0.113.7")), rawRequest("/v1/stream?tenant=acme&profile=me", c.headers...)), "hub.ready")
 			}
 			if name == "open" {
 				eventually(t, func() bool { return scrapeFrom(t, url)["realtime_unproven_open"] <= 1 })
@@ -109,7 +109,7 @@ func TestManyPeopleOfOneAddress(t *testing.T) {
 			var services []net.Conn
 			ask := func(conn net.Conn) {
 				t.Helper()
-				_, err := io.WriteString(conn, request("/v1/tenants/acme/presence", "X-API-Key", "a-key-of-acme-alone"))
+				_, err := io.WriteString(conn, rawRequest("/v1/tenants/acme/presence", "X-API-Key", "a-key-of-acme-alone"))
 				is.NoErr(err)
 				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				is.NoErr(err)
@@ -136,7 +136,7 @@ func TestTheLobbyOverTLS(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
 			is := is.New(t)
-			at := strings.TrimPrefix(serve(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
+			at := strings.TrimPrefix(startHub(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
 			var first *http.Client
 			for range 6 {
 				transport := transportTo(true, http2, rootsOf(t, cert), func(context.Context, string, string) (net.Conn, error) {
@@ -178,7 +178,7 @@ func TestSettingsOfTheLobby(t *testing.T) {
 func probesOf(t testing.TB, at, preamble string, headers ...string) (n int) {
 	t.Helper()
 	for {
-		conn := dialAs(t, at, preamble+request("/v1/doctor?every=0&for=1m", headers...))
+		conn := dialAs(t, at, preamble+rawRequest("/v1/doctor?every=0&for=1m", headers...))
 		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestClientsOfAProxy(t *testing.T) {
 	for name, preamble := range map[string]func(string) string{"v1": proxyV1, "v2": proxyV2} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.0/8"), "http://")
+			at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.0/8"), "http://")
 			is.Equal(probesOf(t, at, preamble("203.0.113.7")), maxOwnProbes)
 			is.Equal(probesOf(t, at, preamble("203.0.113.7")), 0)
 			is.Equal(probesOf(t, at, preamble("2001:db8::7")), maxOwnProbes)
@@ -207,7 +207,7 @@ func TestClientsOfAProxy(t *testing.T) {
 	}
 	t.Run("X-Forwarded-For", func(t *testing.T) {
 		is := is.New(t)
-		at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8"), "http://")
+		at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8"), "http://")
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), maxOwnProbes)
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "198.51.100.1, 203.0.113.7"), 0) // which it says itself
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7, 10.0.0.1"), 0)     // by way of another proxy
@@ -216,11 +216,11 @@ func TestClientsOfAProxy(t *testing.T) {
 	})
 	t.Run("untrusted", func(t *testing.T) {
 		is := is.New(t)
-		at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=10.0.0.0/8"), "http://")
+		at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=10.0.0.0/8"), "http://")
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), maxOwnProbes)
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.8"), 0)
 		for _, preamble := range []string{proxyV1("203.0.113.9"), proxyV2("203.0.113.9")} {
-			conn := dialAs(t, at, preamble+request("/healthz"))
+			conn := dialAs(t, at, preamble+rawRequest("/healthz"))
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			is.True(err != nil || res.StatusCode == http.StatusBadRequest) // it is no HTTP
 		}
@@ -230,16 +230,16 @@ func TestClientsOfAProxy(t *testing.T) {
 // A proxy may connect, and ask for itself, with or without a header that says so.
 func TestAProxyItself(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
+	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
 	for _, preamble := range []string{"", "PROXY UNKNOWN\r\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"} {
 		for range 4 {
-			conn := dialAs(t, at, preamble+request("/healthz"))
+			conn := dialAs(t, at, preamble+rawRequest("/healthz"))
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			is.NoErr(err)
 			is.Equal(res.StatusCode, http.StatusOK)
 		}
 	}
-	conn := dialAs(t, at, "PROXY TCP4 nonsense\r\n"+request("/healthz"))
+	conn := dialAs(t, at, "PROXY TCP4 nonsense\r\n"+rawRequest("/healthz"))
 	_, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	is.True(err != nil)
 }
@@ -248,10 +248,10 @@ func TestAProxyItself(t *testing.T) {
 // is told so, and others have theirs.
 func TestFilesThroughAProxy(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
+	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
 	pass := func(client, path string) *http.Response {
 		// Together more than the kernel takes.
-		conn := dialAs(t, at, strings.Repeat(request(path, "X-Forwarded-For", client), pipelined))
+		conn := dialAs(t, at, strings.Repeat(rawRequest(path, "X-Forwarded-For", client), pipelined))
 		res, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
 		is.NoErr(err)
 		return res
@@ -275,8 +275,8 @@ func TestFilesThroughAProxy(t *testing.T) {
 func (s *stage) crowd(o *contracttest.Operation) {
 	const client = "203.0.113.7"
 	if s.crowded == "" {
-		s.crowded = serve(s.whole, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
-		dialAs(s.whole, strings.TrimPrefix(s.crowded, "http://"), strings.Repeat(request("/openapi.yaml", "X-Forwarded-For", client), pipelined))
+		s.crowded = startHub(s.whole, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=1")
+		dialAs(s.whole, strings.TrimPrefix(s.crowded, "http://"), strings.Repeat(rawRequest("/openapi.yaml", "X-Forwarded-For", client), pipelined))
 	}
 	method, path, _ := o.Sample("", nil)
 	asked := &http.Client{Transport: s.contract.Transport(http.DefaultTransport, func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) })}
@@ -303,7 +303,7 @@ func TestUnreadFilesOverHTTP2(t *testing.T) {
 	for name, token := range map[string]string{"stranger": "", "person": bearer(t)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			at := strings.TrimPrefix(serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
+			at := strings.TrimPrefix(startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
 			f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
 			next := func() byte {
 				kind, _, _ := f.next()
@@ -345,7 +345,7 @@ func TestAFileHasATimeToBeRead(t *testing.T) {
 		listener.conns <- theirs
 		answers := bufio.NewReader(ours)
 		read := func(after time.Duration) error {
-			_, err := io.WriteString(ours, request("/openapi.yaml"))
+			_, err := io.WriteString(ours, rawRequest("/openapi.yaml"))
 			is.NoErr(err)
 			time.Sleep(after)
 			synctest.Wait()
@@ -434,7 +434,7 @@ func paidFor(t testing.TB, url string) (bytes float64) {
 // With HTTP/2 a call is paid for as well, while it lasts.
 func TestCallsBesideOthersArePaidFor(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, "REALTIME_API_KEYS=acme=a-key-of-acme-alone,*=a-key-of-all-tenants")
+	url := startHub(t, "REALTIME_API_KEYS=acme=a-key-of-acme-alone,*=a-key-of-all-tenants")
 	at := strings.TrimPrefix(url, "http://")
 	transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 	defer transport.CloseIdleConnections()
@@ -466,7 +466,7 @@ func TestCallsBesideOthersArePaidFor(t *testing.T) {
 // can; then they stay in it.
 func TestConnectionsArePaidFor(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants", "REALTIME_STATE_BYTES=1048576") // an eighth is 8 connections' worth
+	url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants", "REALTIME_STATE_BYTES=1048576") // an eighth is 8 connections' worth
 	at := strings.TrimPrefix(url, "http://")
 	taken := func() (bytes, lobby float64) {
 		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -484,7 +484,7 @@ func TestConnectionsArePaidFor(t *testing.T) {
 	}
 	var conns []net.Conn
 	for range 12 {
-		conn := dialAs(t, at, request("/v1/presence?profile=user:1", "Authorization", bearer(t)))
+		conn := dialAs(t, at, rawRequest("/v1/presence?profile=user:1", "Authorization", bearer(t)))
 		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		is.NoErr(err)
 		is.Equal(res.StatusCode, http.StatusOK)

@@ -23,9 +23,12 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
 )
@@ -168,14 +171,14 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 			services.files.Reload()
 		}
 	}, logger)
-	quotas := NewQuotas(memory)
+	quotas := allowance.New(memory)
 	var resolver Resolver = OwnMembership{}
 	if cfg.MembershipURL != "" {
 		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
 	}
-	limits := MemoryLimits{
+	limits := history.Limits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
-		Window: cfg.DedupeWindow, IDs: mostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
+		Window: cfg.DedupeWindow, IDs: history.MostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
 	}
 	shared, err := share(ctx, cfg, limits, logger)
 	if err != nil {
@@ -186,7 +189,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
 		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: goMemory(),
+		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
@@ -312,7 +315,7 @@ func cannotListen(setting string, err error) error {
 
 // backing is what a hub stands on, alone or with others.
 type backing struct {
-	log   Log
+	log   history.Log
 	rooms SharedRooms
 	peers Peers
 	over  <-chan error // has why others cannot be reached any more
@@ -323,9 +326,9 @@ type backing struct {
 const brokerWait = time.Minute
 
 // share joins the other hubs on the broker, if one is configured.
-func share(ctx context.Context, cfg Config, limits MemoryLimits, logger *slog.Logger) (backing, error) {
+func share(ctx context.Context, cfg Config, limits history.Limits, logger *slog.Logger) (backing, error) {
 	if cfg.NATSURL == "" {
-		return backing{log: NewMemoryLog(limits), leave: func() {}}, nil
+		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
 	}
 	if cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {

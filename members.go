@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -13,16 +14,18 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/history"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // Errors of membership; handlers know which status each is.
 var (
-	ErrMembership = errors.New("the membership service does not answer")
-	ErrExternal   = errors.New("membership is owned by the membership service")
-	ErrNoService  = errors.New("this hub owns membership: there is no service to ask")
+	ErrMembership = problem.New("the membership service does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
+	ErrExternal   = problem.New("membership is owned by the membership service", problem.Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
+	ErrNoService  = problem.New("this hub owns membership: there is no service to ask", problem.Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
 
-	ErrMemberships = errors.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some")
+	ErrMemberships = problem.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", problem.Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
 )
 
 // resolveTime is how long whoever owns membership is waited for, for however many rooms.
@@ -71,7 +74,7 @@ func (m *members) noAnswer(tenant string, room event.Room, err error) error {
 	if err == nil {
 		return nil
 	}
-	if wrong, ok := errors.AsType[*FieldError](err); ok {
+	if wrong, ok := errors.AsType[*problem.FieldError](err); ok {
 		return wrong
 	}
 	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err) })
@@ -111,7 +114,7 @@ func (m *members) Refresh(ctx context.Context, name string, room event.Room) err
 }
 
 // SetMembers replaces a room's members. ErrExternal where the hub does not own
-// membership, ErrMemberships and ErrTenantShare where the tenant has too many: nothing
+// membership, ErrMemberships and allowance.ErrTenant where the tenant has too many: nothing
 // is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
 // and RemoveMember.
 func (m *members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
@@ -214,7 +217,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 		return err
 	}
 	t.mu.Lock()
-	if t.forgotten || t.rooms.of != was.Now.Epoch.tag {
+	if t.forgotten || t.rooms.of != was.Now.Epoch.Tag {
 		t.mu.Unlock()
 		return ErrConflict
 	}
@@ -228,7 +231,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 	changed := make([]Belonging, 0, len(join)+len(leave))
 	for _, p := range join {
 		b := t.rooms.Belonging(room, p)
-		b.Member, b.Stays = true, append(b.Stays, Stay{room, place, math.MaxUint64})
+		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: room, From: place, Until: math.MaxUint64})
 		changed = append(changed, b)
 	}
 	for _, p := range leave {
@@ -250,7 +253,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 }
 
 // belong is the shared membership's word of what changed in a room.
-func (m *members) belong(name string, of Epoch, room event.Room, changed []Belonging) {
+func (m *members) belong(name string, of history.Epoch, room event.Room, changed []Belonging) {
 	t := m.tenants.find(name)
 	if t == nil {
 		return
@@ -340,7 +343,7 @@ func (m *members) Share(tenant string, viewer event.Profile, profiles []event.Pr
 }
 
 // readerLocked is who p is as one who reads a tenant's history.
-func (m *members) readerLocked(t *tenant, p event.Profile) *Reader {
+func (m *members) readerLocked(t *tenant, p event.Profile) *history.Reader {
 	r := t.rooms.Reader(p)
 	t.settleLocked()
 	if m.ownsMembership() {
@@ -356,7 +359,7 @@ func (m *members) readerLocked(t *tenant, p event.Profile) *Reader {
 // settle brings the tenants' rooms up to date before events for them are placed: also
 // where nobody is connected, since who resumes later is to get them. Where another
 // service owns membership, it says how many members each event's room has; else nil.
-// ErrTenantShare where the tenant may not have one more room kept, unless it has to be.
+// allowance.ErrTenant where the tenant may not have one more room kept, unless it has to be.
 func (m *members) settle(ctx context.Context, hasToBe bool, events ...*event.Event) (sizes []int, err error) {
 	if m.ownsMembership() {
 		return nil, nil

@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/strictjson"
 )
@@ -106,7 +107,7 @@ func (m *MembershipService) Refresh(ctx context.Context, tenant string, room eve
 // it. The roster is the last good one, also beside an error.
 func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bool) (*Roster, error) {
 	if climbs(key.room.ID) {
-		return nil, &FieldError{CodeInvalidField, string(key.room.Kind) + "Id", -1, "a path's dot segment in an id is not sent to the membership service"}
+		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
 	}
 	left := m.left()
 	m.mu.Lock()
@@ -287,12 +288,12 @@ func (m *MembershipService) ask(ctx context.Context, tenant string, room event.R
 		return nil, 0, errors.New("an answer of more than 1 MiB")
 	}
 	// Fields that we don't know are the service's own affair.
-	var faults Faults
+	var faults problem.Faults
 	found := false
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
 		if string(name) == "members" {
 			found = true
-			members = faults.profiles(CodeInvalidField, "members", v)
+			members = faults.Profiles(problem.CodeInvalidField, "members", v)
 		}
 	}); err != nil {
 		return nil, 0, err

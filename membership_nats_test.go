@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -33,7 +34,7 @@ func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testH
 			proxies = append(proxies, natstest.StartProxy(t, url))
 			url = proxies[i-1].URL()
 		}
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		})
 		node.nodes = []*testHub{node}
@@ -116,7 +117,7 @@ func TestTheTableIsLost(t *testing.T) {
 			status, answer := node.do(t, "GET", room, "")
 			return status == http.StatusOK && len(answer["members"].([]any)) == 0
 		})
-		eventually(t, func() bool { return node.Stats().Log.Gone[KeptMembers] == 1 })
+		eventually(t, func() bool { return node.Stats().Log.Gone[history.KeptMembers] == 1 })
 	}
 	eventually(t, func() bool {
 		status, _ := nodes[1].do(t, "PUT", room, `{"members":["me"]}`)
@@ -171,7 +172,7 @@ type toldRooms struct {
 	rooms Rooms // guarded by mu
 }
 
-func (r *toldRooms) belong(_ string, _ Epoch, room event.Room, changed []Belonging) {
+func (r *toldRooms) belong(_ string, _ history.Epoch, room event.Room, changed []Belonging) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range changed {
@@ -190,7 +191,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).rooms
 	var told toldRooms
 	far.Follow(told.belong, func(string) {})
-	near.Follow(func(string, Epoch, event.Room, []Belonging) {}, func(string) {})
+	near.Follow(func(string, history.Epoch, event.Room, []Belonging) {}, func(string) {})
 	ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 	is.NoErr(near.Attach(ctx, "acme"))
 	is.NoErr(far.Attach(ctx, "acme"))
@@ -202,7 +203,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	change := func(member bool) {
 		now, err := near.Now(ctx, "acme", room)
 		is.NoErr(err)
-		b := Belonging{Profile: alice, Member: member, Stays: []Stay{{room, 0, 1 << 62}}}
+		b := Belonging{Profile: alice, Member: member, Stays: []history.Stay{{Room: room, From: 0, Until: 1 << 62}}}
 		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
 		is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{b}, !member))
 	}
@@ -293,9 +294,9 @@ func TestRoomsInAnotherHistory(t *testing.T) {
 	rooms.Add(room, bob, 100)
 	rooms.Remove(room, bob, 200)
 	rooms.Unsure(150)
-	rooms.Restart(Epoch{tag: 1})
-	is.Equal(rooms.Stays(alice), []Stay{{room, 0, 1<<64 - 1}})
-	is.Equal(*rooms.Reader(alice), Reader{Profile: alice, Rooms: []Stay{{room, 0, 1<<64 - 1}}})
+	rooms.Restart(history.Epoch{Tag: 1})
+	is.Equal(rooms.Stays(alice), []history.Stay{{Room: room, From: 0, Until: 1<<64 - 1}})
+	is.Equal(*rooms.Reader(alice), history.Reader{Profile: alice, Rooms: []history.Stay{{Room: room, From: 0, Until: 1<<64 - 1}}})
 	is.Equal(rooms.Forgotten(alice), uint64(0))
 	is.True(!rooms.Remembers())
 	rooms.Clear()

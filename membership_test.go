@@ -17,8 +17,11 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
@@ -84,7 +87,7 @@ func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 	members := NewMembershipService("http://members.example", "", nil)
 	members.client.Transport = s
 	hub := NewHub(HubConfig{
-		Retry: time.Second, StreamBuffer: 1 << 20, Log: NewMemoryLog(testLimits), Resolver: members, Plain: true, Logger: logger,
+		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
 	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), NewLimits(LimitsConfig{}), APIConfig{Logger: logger})
@@ -335,7 +338,7 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(NewMemoryLog(testLimits), nil, &Quotas{})
+	x := newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
 	acme, err := x.open(t.Context(), "acme")
 	is.NoErr(err)
 	defer acme.mu.Unlock()
@@ -386,7 +389,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 	}
 	lame := nodes[0].Cluster
 	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
-	is.Equal(describe(err).code, "HubUnavailable")
+	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")
 	is.Equal(status, http.StatusServiceUnavailable)

@@ -9,8 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
 )
 
@@ -79,7 +81,7 @@ type look struct {
 	refused      map[string]int64
 	complaints   map[Complaint]int64
 	tenants      []TenantStats
-	quotas       map[string]QuotaStats
+	quotas       map[string]allowance.QuotaStats
 	lobby        lobby.Stats
 }
 
@@ -207,7 +209,7 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return one(l.Overload.Used) })
 	add(gauge, "memory_limit_bytes", "", "How much that may be: Go's memory limit; 0: no limit.",
 		func(l *look) map[string]float64 { return one(l.Overload.Limit) })
-	quotas := func(of func(QuotaStats) int64) func(*look) map[string]float64 {
+	quotas := func(of func(allowance.QuotaStats) int64) func(*look) map[string]float64 {
 		return func(l *look) map[string]float64 {
 			values := map[string]float64{}
 			for name, q := range l.quotas {
@@ -216,9 +218,9 @@ func families() (all []family) {
 			return values
 		}
 	}
-	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(QuotaStats.Total))
-	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(QuotaStats.All))
-	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(QuotaStats.Refused))
+	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(allowance.QuotaStats.Total))
+	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(allowance.QuotaStats.All))
+	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(allowance.QuotaStats.Refused))
 	add(gauge, "unproven_open", "", "Connections that have proven nothing yet.",
 		func(l *look) map[string]float64 { return one(l.lobby.Connections) })
 	add(gauge, "unproven_limit", "", "So many of them there may be; 0: no limit.",
@@ -245,12 +247,12 @@ func families() (all []family) {
 		})
 	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost something of all tenants.",
 		func(l *look) map[string]float64 {
-			return words(map[Kept]int64{KeptHistory: l.Log.Gone[KeptHistory], KeptEpoch: l.Log.Gone[KeptEpoch], KeptMembers: l.Log.Gone[KeptMembers]})
+			return words(map[history.Kept]int64{history.KeptHistory: l.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Log.Gone[history.KeptMembers]})
 		})
 	add(counter, "broker_faults_total", "fault", "What was wrong with the broker, as this hub saw it.",
 		func(l *look) map[string]float64 {
 			values := map[string]float64{}
-			for _, fault := range []BrokerFault{FaultHistory, FaultMembership, FaultRefused, FaultMoved, FaultOther} {
+			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {
 				values[string(fault)] = float64(l.Log.Faults[fault])
 			}
 			return values

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -111,7 +112,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 	h := newCluster(t, 1, broker, openDoor(t), LimitsConfig{}, func(hub *HubConfig, presence *PresenceConfig) {
 		limits := testLimits
 		limits.Total = 1 // nothing is kept near: the broker is asked for each chunk
-		hub.Log, presence.Grace = NewMemoryLog(limits), 0
+		hub.Log, presence.Grace = history.NewMemory(limits), 0
 	})
 	cursor := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
 	for range 3 {

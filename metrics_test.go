@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -173,7 +174,7 @@ func TestMetricsMove(t *testing.T) {
 	}, func() { h.back(t, "nonsense", "tenant=acme&profile=b") })
 	moves(t, handler, map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, "replay_events_count": 1}, func() {
 		start, _ := h.parse("acme", a.Ready.ID)
-		h.back(t, Cursor{start.Epoch, 9 + 1}.String(), "tenant=acme&profile=b")
+		h.back(t, history.Cursor{Epoch: start.Epoch, Seq: 9 + 1}.String(), "tenant=acme&profile=b")
 	})
 	moves(t, handler, map[string]float64{`connects_total{resume="fresh"}`: 1, `closes_total{reason="replaced"}`: 1}, func() {
 		h.open(t, "tenant=acme&profile=b")
@@ -213,7 +214,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log, hub.StreamBuffer = NewMemoryLog(limits), 8<<10
+		hub.Log, hub.StreamBuffer = history.NewMemory(limits), 8<<10
 	})
 	handler := h.API.Handler()
 	var cursor string
@@ -253,7 +254,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	is.Equal(scrape(t, handler)["realtime_queue_bytes"], 0.0)
 
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
-		h.Lost("acme", Cursor{Epoch{}, 9})
+		h.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
 	})
 	for i := range maxTypingRoom + 1 {
 		is.NoErr(untilConfirmed(func() error {
@@ -340,7 +341,7 @@ func TestMetricsOfLostIDs(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.IDs = 3
-		hub.Log = NewMemoryLog(limits)
+		hub.Log = history.NewMemory(limits)
 	})
 	publish := func(ids ...string) func() {
 		return func() {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
 )
@@ -21,8 +22,8 @@ type BrokerConfig struct {
 	Creds    string // path of a credentials file; empty: none
 	Prefix   string // of all subjects and streams
 	Replicas int
-	Limits   MemoryLimits // Bytes is of a tenant, also at the broker; Total of what this hub keeps near
-	Disk     int64        // bytes of all tenants together at the broker; 0: no limit
+	Limits   history.Limits // Bytes is of a tenant, also at the broker; Total of what this hub keeps near
+	Disk     int64          // bytes of all tenants together at the broker; 0: no limit
 	// Prepare: the sink prepares for what other hubs append.
 	Prepare bool
 	Logger  *slog.Logger
@@ -56,7 +57,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
-	b.log.shelves = newShelves(cfg.Limits, false, b.log.epoch)
+	b.log.shelves = history.NewShelves(cfg.Limits, false, b.log.Epoch)
 	access := []nats.Option{nats.Name("realtimehub " + b.peers.name())}
 	if cfg.Creds != "" {
 		access = append(access, nats.UserCredentials(cfg.Creds))
@@ -120,7 +121,7 @@ func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
 		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
 		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
 		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
-		Gone: func(what string) { log.lose(Kept(what)) }, Fault: func(what string) { b.watch.faults.Add(BrokerFault(what), 1) },
+		Gone: func(what string) { log.lose(history.Kept(what)) }, Fault: func(what string) { b.watch.faults.Add(history.Fault(what), 1) },
 		Beside: rooms.goesBeside, Behind: rooms.behind, Await: rooms.await,
 	}
 	if cfg.Prepare {
@@ -163,7 +164,7 @@ func (b *Broker) Close() {
 }
 
 // Log is the history that all hubs share.
-func (b *Broker) Log() Log { return b.log }
+func (b *Broker) Log() history.Log { return b.log }
 
 // Rooms is who belongs where, for all hubs.
 func (b *Broker) Rooms() SharedRooms { return b.rooms }

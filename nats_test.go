@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -26,13 +27,13 @@ func newPrefix() string { return fmt.Sprint("test", prefixes.Add(1)) }
 func theBroker(t testing.TB) *natstest.Broker { return natstest.Start(t, 1) }
 
 // joinBroker connects a hub's side to a server of the test's own.
-func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits MemoryLimits, change ...func(*BrokerConfig)) *Broker {
+func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits history.Limits, change ...func(*BrokerConfig)) *Broker {
 	t.Helper()
 	return joinBrokerAt(t, b.URL(server), len(b.Servers), prefix, limits, change...)
 }
 
 // joinBrokerAt connects a hub's side to a server, until the test ends.
-func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits MemoryLimits, change ...func(*BrokerConfig)) *Broker {
+func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits history.Limits, change ...func(*BrokerConfig)) *Broker {
 	t.Helper()
 	cfg := BrokerConfig{URL: url, Prefix: prefix, Replicas: replicas, Limits: limits, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {

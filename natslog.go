@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/count"
+	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 )
 
@@ -19,26 +20,26 @@ import (
 // are followed, is read from memory.
 type brokerLog struct {
 	journal *journal.Journal
-	shelves shelves
-	sinks   []Sink
+	shelves history.Shelves
+	sinks   []history.Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
-	gone    count.Words[Kept]
-	faults  count.Words[BrokerFault]
+	gone    count.Words[history.Kept]
+	faults  count.Words[history.Fault]
 	logger  *slog.Logger
 
 	keyMu sync.Mutex
 	// Guarded by keyMu.
-	lastKey *cursorKey
+	lastKey *history.Key
 	secret  string // what it was made from
 }
 
 func newBrokerLog(disk int64, logger *slog.Logger) *brokerLog {
-	return &brokerLog{disk: disk, gone: count.NewWords(KeptHistory, KeptEpoch, KeptMembers), logger: logger}
+	return &brokerLog{disk: disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), logger: logger}
 }
 
 // lose counts that the broker has lost something, which was made anew.
-func (l *brokerLog) lose(what Kept) { l.gone.Add(what, 1) }
+func (l *brokerLog) lose(what history.Kept) { l.gone.Add(what, 1) }
 
 // epochID is of one tenant and one life of the stream, the same for all hubs.
 func (l *brokerLog) epochID(tenant string) []byte { return epochIDOf(tenant, l.journal.Epoch()) }
@@ -48,29 +49,31 @@ func epochIDOf(tenant, life string) []byte {
 	return sum[:8]
 }
 
-func (l *brokerLog) epoch(tenant string) Epoch { return l.epochOf(tenant, l.journal.Epoch()) }
+func (l *brokerLog) Epoch(tenant string) history.Epoch { return l.epochOf(tenant, l.journal.Epoch()) }
 
-func (l *brokerLog) epochOf(tenant, life string) Epoch { return l.key().epoch(epochIDOf(tenant, life)) }
+func (l *brokerLog) epochOf(tenant, life string) history.Epoch {
+	return l.key().Epoch(epochIDOf(tenant, life))
+}
 
 // key is that of all hubs.
-func (l *brokerLog) key() *cursorKey {
+func (l *brokerLog) key() *history.Key {
 	secret := l.journal.Secret()
 	l.keyMu.Lock()
 	defer l.keyMu.Unlock()
 	if l.lastKey == nil || l.secret != secret {
-		l.lastKey, l.secret = newCursorKey([]byte(secret)), secret
+		l.lastKey, l.secret = history.NewKey([]byte(secret)), secret
 	}
 	return l.lastKey
 }
 
 // Follow implements Log.
-func (l *brokerLog) Follow(s Sink) { l.sinks = append(l.sinks, s) }
+func (l *brokerLog) Follow(s history.Sink) { l.sinks = append(l.sinks, s) }
 
 // Ready implements Log.
 func (l *brokerLog) Ready() error { return l.journal.Ready() }
 
 // Append implements Log. ErrUnconfirmed, ErrNotStored, ErrTooLarge.
-func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
+func (l *brokerLog) Append(ctx context.Context, entries []*history.Entry) error {
 	items := make([]*journal.Item, len(entries))
 	for i, e := range entries {
 		it := &journal.Item{Key: e.Event.TenantID, Data: e.Event.AppendWhole(make([]byte, 0, len(e.Envelope)+64)), Pass: !e.Event.Stored(), Own: e}
@@ -93,7 +96,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
 			}
 		}
 		if items[i].Seq > 0 && e.Cursor.Seq == 0 { // else it is on a shelf, and others read it
-			e.Cursor = Cursor{l.epochOf(e.Event.TenantID, items[i].Epoch), items[i].Seq}
+			e.Cursor = history.Cursor{Epoch: l.epochOf(e.Event.TenantID, items[i].Epoch), Seq: items[i].Seq}
 		}
 	}
 	return nil
@@ -102,17 +105,17 @@ func (l *brokerLog) Append(ctx context.Context, entries []*Entry) error {
 func logError(err error) error {
 	switch {
 	case errors.Is(err, journal.ErrTooLarge):
-		return errors.Join(ErrTooLarge, err)
+		return errors.Join(history.ErrTooLarge, err)
 	case journal.Refused(err):
-		return errors.Join(ErrNotStored, err)
+		return errors.Join(history.ErrNotStored, err)
 	}
-	return errors.Join(ErrUnconfirmed, err)
+	return errors.Join(history.ErrUnconfirmed, err)
 }
 
 // entryOf is an item as it is handed on; nil for what is no event, which is told of
 // once, when the item is prepared for or else handled.
-func (l *brokerLog) entryOf(it *journal.Item, epoch Epoch) *Entry {
-	e, _ := it.Own.(*Entry)
+func (l *brokerLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entry {
+	e, _ := it.Own.(*history.Entry)
 	if e == nil {
 		if _, told := it.Own.(error); told {
 			return nil
@@ -124,17 +127,17 @@ func (l *brokerLog) entryOf(it *journal.Item, epoch Epoch) *Entry {
 			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
 			return nil
 		}
-		e = &Entry{Event: event, Envelope: event.Seal()}
+		e = &history.Entry{Event: event, Envelope: event.Seal()}
 		it.Own = e
 	}
 	if !it.Pass {
-		e.Cursor = Cursor{epoch, it.Seq}
+		e.Cursor = history.Cursor{Epoch: epoch, Seq: it.Seq}
 	}
 	return e
 }
 
-func (l *brokerLog) entriesOf(items []*journal.Item, epoch Epoch) []*Entry {
-	entries := make([]*Entry, 0, len(items))
+func (l *brokerLog) entriesOf(items []*journal.Item, epoch history.Epoch) []*history.Entry {
+	entries := make([]*history.Entry, 0, len(items))
 	for _, it := range items {
 		if e := l.entryOf(it, epoch); e != nil {
 			entries = append(entries, e)
@@ -145,26 +148,26 @@ func (l *brokerLog) entriesOf(items []*journal.Item, epoch Epoch) []*Entry {
 
 // handle takes what follows next in a tenant's order.
 func (l *brokerLog) handle(tenant string, items []*journal.Item) {
-	h := l.shelves.lock(tenant, true)
-	entries := l.entriesOf(items, h.epoch)
+	h := l.shelves.Lock(tenant, true)
+	entries := l.entriesOf(items, h.Epoch)
 	room := int64(0)
-	if h.attached > 0 {
-		room = storedSize(entries)
-		l.shelves.expectLocked(h, room)
+	if h.Attached > 0 {
+		room = history.StoredSize(entries)
+		l.shelves.ExpectLocked(h, room)
 	}
 	for _, e := range entries {
 		switch {
-		case !e.Event.Stored() || e.Cursor.Seq <= h.head:
-		case h.attached == 0: // nobody has said from where on it is whole
-			l.shelves.resetLocked(h, h.epoch, e.Cursor.Seq)
+		case !e.Event.Stored() || e.Cursor.Seq <= h.Head:
+		case h.Attached == 0: // nobody has said from where on it is whole
+			l.shelves.ResetLocked(h, h.Epoch, e.Cursor.Seq)
 		default:
-			l.shelves.pushLocked(h, e)
+			l.shelves.PushLocked(h, e)
 			room -= e.Size()
 		}
 	}
-	l.shelves.missLocked(h, max(0, room))
-	l.shelves.evictLocked(h, time.Now())
-	h.mu.Unlock()
+	l.shelves.MissLocked(h, max(0, room))
+	l.shelves.EvictLocked(h, time.Now())
+	h.Mu.Unlock()
 	if len(entries) > 0 {
 		for _, s := range l.sinks {
 			s.Deliver(tenant, entries)
@@ -176,57 +179,57 @@ func (l *brokerLog) flush(tenant string) {
 	for _, s := range l.sinks {
 		s.Flush(tenant)
 	}
-	l.shelves.shrink()
+	l.shelves.Shrink()
 }
 
 func (l *brokerLog) prepare(tenant string, items []*journal.Item) {
 	for _, s := range l.sinks {
-		s.Prepare(tenant, l.entriesOf(items, l.epoch(tenant)))
+		s.Prepare(tenant, l.entriesOf(items, l.Epoch(tenant)))
 	}
 }
 
 func (l *brokerLog) quiet(tenant string, place uint64) {
-	h := l.shelves.lock(tenant, false)
+	h := l.shelves.Lock(tenant, false)
 	if h == nil {
 		return
 	}
-	h.head = max(h.head, place)
-	c := Cursor{h.epoch, h.head}
-	h.mu.Unlock()
+	h.Head = max(h.Head, place)
+	c := history.Cursor{Epoch: h.Epoch, Seq: h.Head}
+	h.Mu.Unlock()
 	for _, s := range l.sinks {
 		s.Quiet(tenant, c)
 	}
 }
 
 func (l *brokerLog) lost(tenant string, place uint64) {
-	h := l.shelves.lock(tenant, true)
-	l.shelves.resetLocked(h, l.epoch(tenant), place)
-	c := Cursor{h.epoch, place}
-	h.mu.Unlock()
+	h := l.shelves.Lock(tenant, true)
+	l.shelves.ResetLocked(h, l.Epoch(tenant), place)
+	c := history.Cursor{Epoch: h.Epoch, Seq: place}
+	h.Mu.Unlock()
 	for _, s := range l.sinks {
 		s.Lost(tenant, c)
 	}
 }
 
 // Attach implements Log.
-func (l *brokerLog) Attach(ctx context.Context, tenant string) (Cursor, error) {
+func (l *brokerLog) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
 	for {
 		head, life, err := l.journal.Attach(ctx, tenant)
 		if err != nil {
-			return Cursor{}, logError(err)
+			return history.Cursor{}, logError(err)
 		}
-		h := l.shelves.lock(tenant, true)
+		h := l.shelves.Lock(tenant, true)
 		if l.journal.Epoch() != life { // the head is of another, and lost may have been told
-			h.mu.Unlock()
+			h.Mu.Unlock()
 			l.journal.Detach(tenant)
 			continue
 		}
-		if epoch := l.epochOf(tenant, life); h.epoch != epoch || h.attached == 0 && h.head < head {
-			l.shelves.resetLocked(h, epoch, head)
+		if epoch := l.epochOf(tenant, life); h.Epoch != epoch || h.Attached == 0 && h.Head < head {
+			l.shelves.ResetLocked(h, epoch, head)
 		}
-		h.attached++
-		c := Cursor{h.epoch, h.head}
-		h.mu.Unlock()
+		h.Attached++
+		c := history.Cursor{Epoch: h.Epoch, Seq: h.Head}
+		h.Mu.Unlock()
 		return c, nil
 	}
 }
@@ -234,28 +237,28 @@ func (l *brokerLog) Attach(ctx context.Context, tenant string) (Cursor, error) {
 // Detach implements Log.
 func (l *brokerLog) Detach(tenant string) {
 	l.journal.Detach(tenant)
-	h := l.shelves.lock(tenant, false)
+	h := l.shelves.Lock(tenant, false)
 	if h == nil {
 		return
 	}
-	h.attached--
-	last := h.attached <= 0
+	h.Attached--
+	last := h.Attached <= 0
 	if last {
-		l.shelves.resetLocked(h, h.epoch, h.head)
+		l.shelves.ResetLocked(h, h.Epoch, h.Head)
 	}
-	h.mu.Unlock()
+	h.Mu.Unlock()
 	if last {
-		l.shelves.forget(tenant)
+		l.shelves.Forget(tenant)
 	}
 }
 
 // Find implements Log.
-func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
-	epoch := l.epoch(tenant)
-	c, ok := epoch.parse(cursor)
-	if h := l.shelves.lock(tenant, false); h != nil {
-		near := ok && h.epoch == epoch && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
-		h.mu.Unlock()
+func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
+	epoch := l.Epoch(tenant)
+	c, ok := epoch.Parse(cursor)
+	if h := l.shelves.Lock(tenant, false); h != nil {
+		near := ok && h.Epoch == epoch && h.Attached > 0 && c.Seq <= h.Head && h.WholeLocked(c.Seq, r)
+		h.Mu.Unlock()
 		if near {
 			return c, nil
 		}
@@ -272,57 +275,57 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *Reader) 
 		}
 	}
 	if err != nil {
-		return Cursor{}, logError(err)
+		return history.Cursor{}, logError(err)
 	}
 	epoch = l.epochOf(tenant, span.Epoch)
-	c, ok = epoch.parse(cursor)
+	c, ok = epoch.Parse(cursor)
 	switch {
 	case cursor == "":
-		return Cursor{epoch, span.Oldest}, nil
+		return history.Cursor{Epoch: epoch, Seq: span.Oldest}, nil
 	case !ok:
 		head, err := l.journal.Last(ctx, tenant)
 		if err != nil {
-			return Cursor{}, logError(err)
+			return history.Cursor{}, logError(err)
 		}
 		if head == 0 {
 			head = span.Last
 		}
-		return Cursor{epoch, max(head, span.Oldest)}, ErrUnknownCursor
+		return history.Cursor{Epoch: epoch, Seq: max(head, span.Oldest)}, history.ErrUnknownCursor
 	case c.Seq < span.Oldest:
-		return Cursor{epoch, span.Oldest}, ErrExpired
+		return history.Cursor{Epoch: epoch, Seq: span.Oldest}, history.ErrExpired
 	}
 	return c, nil
 }
 
 // Read implements Log.
-func (l *brokerLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
+func (l *brokerLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	for range mostFetches {
-		h := l.shelves.lock(tenant, false)
+		h := l.shelves.Lock(tenant, false)
 		if h == nil {
 			break
 		}
-		if h.attached > 0 && h.wholeLocked(q.After, q.Reader) {
-			page := h.readLocked(q)
-			h.mu.Unlock()
+		if h.Attached > 0 && h.WholeLocked(q.After, q.Reader) {
+			page := h.ReadLocked(q)
+			h.Mu.Unlock()
 			return page, nil
 		}
-		if h.attached == 0 || q.After < h.far && time.Since(h.tried) < farTime {
-			h.mu.Unlock()
+		if h.Attached == 0 || q.After < h.Far && time.Since(h.Tried) < farTime {
+			h.Mu.Unlock()
 			break // nobody is near, or it is more than is kept near
 		}
 		f := l.fetchLocked(h, q.After)
-		h.mu.Unlock()
+		h.Mu.Unlock()
 		select {
-		case <-f.done:
+		case <-f.Done:
 		case <-ctx.Done():
-			return Page{}, logError(ctx.Err())
+			return history.Page{}, logError(ctx.Err())
 		}
-		gone, ok := errors.AsType[*journal.GoneError](f.err)
+		gone, ok := errors.AsType[*journal.GoneError](f.Err)
 		if ok && gone.Oldest > q.After { // else it was another's
 			break // what is before it is told first
 		}
-		if f.err != nil && !ok {
-			return Page{}, logError(f.err)
+		if f.Err != nil && !ok {
+			return history.Page{}, logError(f.Err)
 		}
 	}
 	return l.readFar(ctx, tenant, q)
@@ -337,47 +340,47 @@ const (
 
 // fetchLocked has what a shelf has not, after a place, read to it, so that all who come
 // back find it there; or joins what is under way.
-func (l *brokerLog) fetchLocked(h *shelf, after uint64) *fetch {
-	if h.fetching == nil {
-		h.fetching = &fetch{done: make(chan struct{})}
-		go l.bringNear(h, h.fetching, after, h.from, h.epoch)
+func (l *brokerLog) fetchLocked(h *history.Shelf, after uint64) *history.Fetch {
+	if h.Fetching == nil {
+		h.Fetching = &history.Fetch{Done: make(chan struct{})}
+		go l.bringNear(h, h.Fetching, after, h.From, h.Epoch)
 	}
-	return h.fetching
+	return h.Fetching
 }
 
-func (l *brokerLog) bringNear(h *shelf, f *fetch, after, from uint64, epoch Epoch) {
-	defer close(f.done)
-	var entries []*Entry
+func (l *brokerLog) bringNear(h *history.Shelf, f *history.Fetch, after, from uint64, epoch history.Epoch) {
+	defer close(f.Done)
+	var entries []*history.Entry
 	fits := true
 	far := after + 1
-	err := l.scan(context.Background(), h.tenant, after, from, func(e *Entry) bool {
-		if fits = l.shelves.expect(h, e.Size()); fits {
+	err := l.scan(context.Background(), h.Tenant, after, from, func(e *history.Entry) bool {
+		if fits = l.shelves.Expect(h, e.Size()); fits {
 			entries = append(entries, e)
 			far = e.Cursor.Seq
 		}
 		return fits
 	})
-	h.mu.Lock()
-	room := storedSize(entries)
-	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from && l.epoch(h.tenant) == epoch
+	h.Mu.Lock()
+	room := history.StoredSize(entries)
+	same := err == nil && !h.Forgotten && h.Epoch == epoch && h.From == from && l.Epoch(h.Tenant) == epoch
 	switch {
 	case same && fits:
-		l.shelves.prependLocked(h, after, entries)
+		l.shelves.PrependLocked(h, after, entries)
 		room = 0
 	case same:
 		// It is tried again when its client has taken as much as would have fitted.
-		h.far, h.tried = far, time.Now()
+		h.Far, h.Tried = far, time.Now()
 	}
-	l.shelves.missLocked(h, room)
-	h.fetching, f.err = nil, err
-	h.mu.Unlock()
-	l.shelves.shrink() // others may have come meanwhile
+	l.shelves.MissLocked(h, room)
+	h.Fetching, f.Err = nil, err
+	h.Mu.Unlock()
+	l.shelves.Shrink() // others may have come meanwhile
 }
 
 // scan reads a tenant's events after a place up to another that exists, until take says
 // that it is enough; a *journal.GoneError where some of them have gone.
-func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*Entry) bool) error {
-	epoch := l.epoch(tenant)
+func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*history.Entry) bool) error {
+	epoch := l.Epoch(tenant)
 	return l.journal.Read(ctx, tenant, after, until, func(list []journal.Message) bool {
 		for _, m := range list {
 			e := l.entryOf(&journal.Item{Key: tenant, Data: m.Data, Seq: m.Seq}, epoch)
@@ -390,24 +393,24 @@ func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64
 }
 
 // readFar answers a Query from what the broker has.
-func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, error) {
+func (l *brokerLog) readFar(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	span, err := l.journal.Span(ctx, tenant)
 	if err != nil {
-		return Page{}, logError(err)
+		return history.Page{}, logError(err)
 	}
-	page := Page{Next: Cursor{l.epochOf(tenant, span.Epoch), q.end(span.Last)}}
-	if h := l.shelves.lock(tenant, false); h != nil {
-		if h.attached > 0 { // what comes after is told to the sinks
-			page.Next.Seq = max(q.After, min(page.Next.Seq, h.head))
+	page := history.Page{Next: history.Cursor{Epoch: l.epochOf(tenant, span.Epoch), Seq: q.End(span.Last)}}
+	if h := l.shelves.Lock(tenant, false); h != nil {
+		if h.Attached > 0 { // what comes after is told to the sinks
+			page.Next.Seq = max(q.After, min(page.Next.Seq, h.Head))
 		}
-		h.mu.Unlock()
+		h.Mu.Unlock()
 	}
 	bytes := 0
-	err = l.scan(ctx, tenant, q.After, page.Next.Seq, func(e *Entry) bool {
-		return !q.Reader.wants(e) || page.add(e, q, &bytes)
+	err = l.scan(ctx, tenant, q.After, page.Next.Seq, func(e *history.Entry) bool {
+		return !q.Reader.Wants(e) || page.Add(e, q, &bytes)
 	})
 	if l.journal.Epoch() != span.Epoch {
-		return Page{}, logError(journal.ErrUnconfirmed)
+		return history.Page{}, logError(journal.ErrUnconfirmed)
 	}
 	gone, some := errors.AsType[*journal.GoneError](err)
 	switch n := len(page.Entries); {
@@ -415,24 +418,24 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q Query) (Page, 
 		page.Next = page.Entries[n-1].Cursor
 		return page, nil
 	case some:
-		return Page{Next: Cursor{l.epoch(tenant), gone.Oldest}}, ErrExpired
+		return history.Page{Next: history.Cursor{Epoch: l.Epoch(tenant), Seq: gone.Oldest}}, history.ErrExpired
 	case err != nil:
-		return Page{}, logError(err)
+		return history.Page{}, logError(err)
 	}
 	return page, nil
 }
 
 // Sweep implements Log.
-func (l *brokerLog) Sweep(now time.Time) { l.shelves.sweep(now) }
+func (l *brokerLog) Sweep(now time.Time) { l.shelves.Sweep(now) }
 
 // Held implements Log.
-func (l *brokerLog) Held() int64 { return l.shelves.total.Load() }
+func (l *brokerLog) Held() int64 { return l.shelves.Total.Load() }
 
 // Stats implements Log: of the whole history, whoever keeps it.
-func (l *brokerLog) Stats() LogStats {
+func (l *brokerLog) Stats() history.Stats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	stats := LogStats{Limit: l.disk, Memory: l.shelves.total.Load(), Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
+	stats := history.Stats{Limit: l.disk, Memory: l.shelves.Total.Load(), Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
 	keys, messages, bytes, err := l.journal.Stats(ctx)
 	if stats.Unknown = err != nil; !stats.Unknown {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 )
 
@@ -28,12 +29,12 @@ import (
 type brokerRooms struct {
 	journal *journal.Journal
 	table   *journal.Table
-	epoch   func(tenant, life string) Epoch // of places in its history
+	epoch   func(tenant, life string) history.Epoch // of places in its history
 	askAll  func(ctx context.Context, c Call) (answers []Answer, silent []string)
 	heard   func() bool // no other hub is silent, nor was given up lately
-	belong  func(tenant string, of Epoch, room event.Room, changed []Belonging)
+	belong  func(tenant string, of history.Epoch, room event.Room, changed []Belonging)
 	forget  func(tenant string)
-	lose    func(Kept) // counts
+	lose    func(history.Kept) // counts
 	logger  *slog.Logger
 	life    atomic.Pointer[string] // of the table
 	here    attendance
@@ -106,7 +107,7 @@ func (r *brokerRooms) besideOf(row uint64) *[]string {
 }
 
 // Follow implements SharedRooms.
-func (r *brokerRooms) Follow(belong func(string, Epoch, event.Room, []Belonging), forget func(string)) {
+func (r *brokerRooms) Follow(belong func(string, history.Epoch, event.Room, []Belonging), forget func(string)) {
 	r.belong, r.forget = belong, forget
 }
 
@@ -186,7 +187,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room
 	life, at := *r.life.Load(), e.place.Load()
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
-		row := belongingRow{Epoch: was.Now.Epoch.text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
+		row := belongingRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
 		if more := len(b.Stays) - mostStays; more > 0 {
 			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
 			b.Stays = b.Stays[more:]
@@ -218,7 +219,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room
 			err = r.catchUp(ctx, tenant, e, last)
 		}
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+			return fmt.Errorf("%w: %w", history.ErrUnconfirmed, err)
 		}
 		at = last
 	}
@@ -233,7 +234,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room
 		}
 	}
 	if len(silent) > 0 {
-		return fmt.Errorf("%w: not known yet to %v", ErrUnconfirmed, silent)
+		return fmt.Errorf("%w: not known yet to %v", history.ErrUnconfirmed, silent)
 	}
 	return nil
 }
@@ -310,7 +311,7 @@ func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
 	var begun roomChange // of which more may follow
 	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
 		now := r.journal.Epoch()
-		for c := range changesOf(rows, now, r.epoch(tenant, now).text(), r.logger.With("tenant", tenant)) {
+		for c := range changesOf(rows, now, r.epoch(tenant, now).Text(), r.logger.With("tenant", tenant)) {
 			if c.version > 0 {
 				r.whole(e, life, begun)
 				begun = c
@@ -375,7 +376,7 @@ func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter
 			}
 			belongs := Belonging{Profile: p, Member: stored.Member, Forgot: stored.Forgot}
 			for _, s := range stored.Stays {
-				belongs.Stays = append(belongs.Stays, Stay{of, s[0], s[1]})
+				belongs.Stays = append(belongs.Stays, history.Stay{Room: of, From: s[0], Until: s[1]})
 			}
 			if stored.Epoch != epoch { // the history has begun anew since
 				stored.Place, belongs = 0, belongs.restarted(of)
@@ -421,7 +422,7 @@ func (r *brokerRooms) whole(e *enrolment, life int, c roomChange) {
 
 // belongs tells a tenant of a change, and of which history its places are; what is being
 // told to the tenant is locked. It returns that history.
-func (r *brokerRooms) belongs(tenant string, c roomChange) Epoch {
+func (r *brokerRooms) belongs(tenant string, c roomChange) history.Epoch {
 	for {
 		life := r.journal.Epoch()
 		of := r.epoch(tenant, life)
@@ -482,7 +483,7 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 		return nil
 	}
 	r.logger.Error("the broker has lost who belongs where, or the last of it")
-	r.lose(KeptMembers)
+	r.lose(history.KeptMembers)
 	r.here.leave() // until it is read again
 	for tenant, e := range enrolled {
 		e.telling.Lock()
@@ -593,7 +594,7 @@ func (r *brokerRooms) Sure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sureTime)
 	defer cancel()
 	if err := r.beSure(ctx); err != nil {
-		return errors.Join(ErrUnconfirmed, err)
+		return errors.Join(history.ErrUnconfirmed, err)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/count"
 	"realtimehub/internal/dialer"
+	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 )
 
@@ -30,7 +31,7 @@ type brokerWatch struct {
 	over    chan error // has room for one: why the connection has ended, other than by us
 	ended   chan struct{}
 
-	faults          count.Words[BrokerFault]
+	faults          count.Words[history.Fault]
 	closing         atomic.Bool // by us
 	refused         atomic.Pointer[error]
 	to              atomic.Pointer[destination]
@@ -58,7 +59,7 @@ func newBrokerWatch(access []nats.Option, logger *slog.Logger) *brokerWatch {
 	return &brokerWatch{
 		access: append(access, nats.Timeout(brokerDial)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
-		faults: count.NewWords(FaultHistory, FaultMembership, FaultRefused, FaultMoved, FaultOther),
+		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther),
 		said:   rate.Sometimes{Interval: time.Second}, unreached: rate.Sometimes{Interval: 5 * time.Second},
 	}
 }
@@ -105,7 +106,7 @@ func (w *brokerWatch) away(err error) {
 func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
 		if errors.Is(err, refusal) {
-			w.faults.Add(FaultRefused, 1)
+			w.faults.Add(history.FaultRefused, 1)
 			w.away(err)
 			return
 		}
@@ -114,7 +115,7 @@ func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error)
 		w.away(err)
 		return
 	}
-	w.faults.Add(FaultOther, 1)
+	w.faults.Add(history.FaultOther, 1)
 	w.said.Do(func() {
 		subject := ""
 		if sub != nil {
@@ -186,7 +187,7 @@ func (w *brokerWatch) move() {
 			continue
 		}
 		w.logger.Warn("broker: the server can do nothing and another can: moving", "from", from, "to", name)
-		w.faults.Add(FaultMoved, 1)
+		w.faults.Add(history.FaultMoved, 1)
 		if !slices.Contains(pool, url) { // who is cut off has had it forgotten
 			w.nc.SetServerPool(all)
 		}

@@ -11,6 +11,9 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/problem"
 )
 
 // Bounds of NDJSON publishing.
@@ -28,11 +31,11 @@ const (
 
 // lineProblem is the answer to a line that was refused.
 type lineProblem struct {
-	Line   int            `json:"line"`
-	Code   string         `json:"code"`
-	Detail string         `json:"detail"`
-	Errors []fieldProblem `json:"errors,omitempty"`
-	ID     string         `json:"id,omitempty"` // of an event that may have been stored
+	Line   int                    `json:"line"`
+	Code   string                 `json:"code"`
+	Detail string                 `json:"detail"`
+	Errors []problem.FieldProblem `json:"errors,omitempty"`
+	ID     string                 `json:"id,omitempty"` // of an event that may have been stored
 }
 
 // lineReceipt is the answer to a line that was accepted, with results=all.
@@ -57,8 +60,8 @@ type lineIntake struct {
 	// are taken.
 	publish func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error)
 	refused func(error) // told of each line that was
-	body    *allowance
-	answer  *allowance      // whose the answers are that are not read yet
+	body    *allowance.Call
+	answer  *allowance.Call // whose the answers are that are not read yet
 	ending  <-chan struct{} // closed when no more lines are taken
 	expires time.Time       // of the credential; zero: never
 }
@@ -68,10 +71,10 @@ type lineIntake struct {
 func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 	results := r.URL.Query().Get("results")
 	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
-		return &FieldError{CodeInvalidField, "results", -1, "must be all"}
+		return &problem.FieldError{Code: problem.CodeInvalidField, Field: "results", Index: -1, Detail: "must be all"}
 	}
-	if !in.body.use(linesBytes) {
-		return ErrBodies
+	if !in.body.Use(linesBytes) {
+		return problem.ErrBodies
 	}
 	rc := http.NewResponseController(w)
 	rc.EnableFullDuplex()            // HTTP/2 needs none and says so
@@ -150,18 +153,19 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 }
 
 func problemOf(line int, err error) lineProblem {
-	p := describe(err)
-	fault := lineProblem{Line: line, Code: p.code, Detail: p.detail, Errors: fieldProblems(err)}
-	if ids := unconfirmed(err); len(ids) == 1 {
+	p := problem.Of(err)
+	fault := lineProblem{Line: line, Code: p.Code, Detail: p.Detail, Errors: problem.FieldProblems(err)}
+	if ids := problem.EventIDs(err); len(ids) == 1 {
 		fault.ID = ids[0]
 	}
 	return fault
 }
 
 // readError is the end of a body that did not end well.
-type readError struct{ problem }
+type readError struct{ answer problem.Problem }
 
-func (e *readError) Unwrap() error { return &e.problem }
+func (e *readError) Error() string             { return e.answer.Error() }
+func (e *readError) Problem() *problem.Problem { return &e.answer }
 
 // patientBody gives each read its own time, until the hub ends them all. No deadline
 // is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
@@ -211,7 +215,7 @@ func (b *patientBody) interrupt(taking context.Context, stop context.CancelCause
 func (b *patientBody) over() error {
 	select {
 	case <-b.ending:
-		return &readError{problem{http.StatusServiceUnavailable, "Draining", "the hub is draining; lines from here on were not taken"}}
+		return &readError{problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining; lines from here on were not taken"}}
 	default:
 		return b.expired()
 	}
@@ -219,7 +223,7 @@ func (b *patientBody) over() error {
 
 func (b *patientBody) expired() error {
 	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
-		return &readError{problem{http.StatusUnauthorized, errExpired.Code, errExpired.Detail + "; lines from here on were not taken"}}
+		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: errExpired.Code, Detail: errExpired.Detail + "; lines from here on were not taken"}}
 	}
 	return nil
 }
@@ -237,9 +241,9 @@ func (b *patientBody) Read(p []byte) (int, error) {
 	case b.over() != nil:
 		return n, b.over()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, &readError{problem{http.StatusRequestTimeout, "BodyTimeout", "30 s without a byte"}}
+		return n, &readError{problem.Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
 	}
-	return n, &readError{problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}}
+	return n, &readError{problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}}
 }
 
 // lineReader reads lines of at most max bytes (0: any); a longer one is skipped
@@ -248,7 +252,7 @@ func (b *patientBody) Read(p []byte) (int, error) {
 type lineReader struct {
 	in     *bufio.Reader
 	max    int
-	memory *allowance
+	memory *allowance.Call
 	text   []byte // the lines since reset
 }
 
@@ -257,7 +261,7 @@ func (l *lineReader) reset() {
 	if l.text = l.text[:0]; cap(l.text) > keptText {
 		l.text = nil
 	}
-	l.memory.back(linesBytes)
+	l.memory.Back(linesBytes)
 }
 
 // next is the next line, until reset.
@@ -270,8 +274,8 @@ func (l *lineReader) next() ([]byte, error) {
 		case skipped != nil:
 		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
 			skipped = &http.MaxBytesError{Limit: int64(l.max)}
-		case !l.memory.use(bodyCopies * len(part)):
-			skipped = ErrBodies
+		case !l.memory.Use(allowance.BodyCopies * len(part)):
+			skipped = problem.ErrBodies
 		default:
 			l.text = append(l.text, part...)
 		}
@@ -300,7 +304,7 @@ func (l *lineReader) more() bool {
 // memory for answers put waits until the client reads, and gives up after writeTimeout.
 type spool struct {
 	w      http.ResponseWriter
-	memory *allowance // which knows nothing of what is held
+	memory *allowance.Call // which knows nothing of what is held
 	ended  chan struct{}
 
 	mu   sync.Mutex
@@ -312,7 +316,7 @@ type spool struct {
 	err     error
 }
 
-func newSpool(w http.ResponseWriter, memory *allowance) *spool {
+func newSpool(w http.ResponseWriter, memory *allowance.Call) *spool {
 	s := &spool{w: w, memory: memory, ended: make(chan struct{})}
 	s.cond = sync.NewCond(&s.mu)
 	go s.run()
@@ -341,8 +345,8 @@ func (s *spool) put(answer any) error {
 // may have all of its share.
 func (s *spool) takeLocked(n int) bool {
 	if s.held == 0 {
-		s.memory.force(int64(n))
-	} else if !s.memory.take(int64(n)) {
+		s.memory.Force(int64(n))
+	} else if !s.memory.Take(int64(n)) {
 		return false
 	}
 	s.held += n
@@ -350,7 +354,7 @@ func (s *spool) takeLocked(n int) bool {
 }
 
 func (s *spool) giveLocked(n int) {
-	s.memory.give(int64(n))
+	s.memory.Give(int64(n))
 	s.held -= n
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
 )
@@ -29,7 +30,7 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
-		out := newSpool(w, &allowance{pool: pool})
+		out := newSpool(w, &allowance.Call{Pool: pool})
 		is.NoErr(out.put("being written"))
 		<-w.waits
 		for range 1000 {

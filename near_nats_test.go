@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
@@ -57,7 +58,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	is.NoErr(err)
 	read := 0
 	for place := from.Seq; place < head.Seq; {
-		page, err := log.Read(t.Context(), "acme", Query{After: place, Bytes: chunkBytes})
+		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
 		is.NoErr(err)
 		place = page.Next.Seq
 		read += len(page.Entries)
@@ -80,7 +81,7 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	is.NoErr(err)
 	log.Detach("acme")
 	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", event.ToTenant())}})
-	page, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
 	is.Equal(page.Next, head)
@@ -112,8 +113,8 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	var wg sync.WaitGroup
 	for range back {
 		wg.Go(func() {
-			_, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
-			if !errors.Is(err, ErrUnconfirmed) {
+			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+			if !errors.Is(err, history.ErrUnconfirmed) {
 				t.Error(err)
 			}
 		})
@@ -121,12 +122,12 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	// Who is no longer interested is not kept.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = log.Read(ctx, "acme", Query{Bytes: chunkBytes})
+	_, err = log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
 	is.True(err != nil)
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", Query{Bytes: chunkBytes})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }
@@ -171,7 +172,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	_, err = log.Find(t.Context(), "acme", last.String(), nil)
-	is.True(errors.Is(err, ErrUnconfirmed)) // which is 503
+	is.True(errors.Is(err, history.ErrUnconfirmed)) // which is 503
 	proxy.Rule(nil)
 	found, err := log.Find(t.Context(), "acme", last.String(), nil)
 	is.NoErr(err)
@@ -186,7 +187,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
 	join := func(url string) *testHub {
-		node := newNode(t, openDoor(t), LimitsConfig{}, func(MemoryLimits, bool) *Broker {
+		node := newNode(t, openDoor(t), LimitsConfig{}, func(history.Limits, bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, testLimits)
 		})
 		node.nodes = []*testHub{node}

@@ -65,8 +65,8 @@ func TestNode(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	dir := packed(t, "eventsource@4.0.0", "event-source-polyfill@1.0.31")
-	url := serve(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
-	single := serve(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
+	url := startHub(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
+	single := startHub(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
 	programs, err := filepath.Glob("testdata/node/*.mjs")
 	is.NoErr(err)
 	for _, name := range programs { // to where their modules are found

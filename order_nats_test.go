@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -195,8 +196,8 @@ func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
 	js, err := jetstream.New(broker.Connect(t, 0))
 	is.NoErr(err)
 	is.NoErr(js.DeleteStream(t.Context(), prefix+"_table"))
-	eventually(t, func() bool { return a.Stats().Log.Gone[KeptMembers] == 1 })
-	is.Equal(b.Stats().Log.Gone[KeptMembers], int64(0))
+	eventually(t, func() bool { return a.Stats().Log.Gone[history.KeptMembers] == 1 })
+	is.Equal(b.Stats().Log.Gone[history.KeptMembers], int64(0))
 	status, _ := a.do(t, "PUT", members, `{"members":["new"]}`)
 	is.Equal(status, http.StatusServiceUnavailable) // the other does not know it
 	close(gate)

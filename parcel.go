@@ -7,6 +7,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -33,7 +34,7 @@ func pack(e *event.Event) *parcel {
 }
 
 // parcelOf makes an entry ready for streams.
-func parcelOf(e *Entry) parcel {
+func parcelOf(e *history.Entry) parcel {
 	p := parcel{event: e.Event, data: e.Envelope}
 	if e.Event.Stored() {
 		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()

@@ -15,6 +15,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 var (
@@ -34,7 +35,7 @@ type presenceWorld struct {
 // inBubble runs test with tick 1 s, grace 5 s, idle 5 m, typing 6 s, burst 3.
 func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,

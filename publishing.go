@@ -7,7 +7,11 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/overload"
+	"realtimehub/internal/problem"
 )
 
 // publisher takes events from services, one or many in a call.
@@ -19,7 +23,7 @@ type publisher struct {
 	metrics  *Metrics
 	bodies   bodyLimit
 	maxEvent int // bytes of a payload; 0 lifts the limit
-	quotas   *Quotas
+	quotas   *allowance.Pools
 
 	calls   atomic.Int64 // that are being answered
 	storing atomic.Int64 // that are with the hub
@@ -29,8 +33,8 @@ type publisher struct {
 // events takes one event, or a body of lines.
 func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
-		body, answer := p.quotas.Body(r, who), p.quotas.Answer(r, who)
-		defer body.close()
+		body, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
+		defer body.Close()
 		trace := traceOf(r)
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
@@ -41,7 +45,7 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) 
 }
 
 // read reads a body, unless its caller is past the rate already, as far as can be told.
-func (p *publisher) read(r *http.Request, who *Caller, memory *allowance) ([]byte, error) {
+func (p *publisher) read(r *http.Request, who *Caller, memory *allowance.Call) ([]byte, error) {
 	if tenant := who.Only(); tenant != "" {
 		if err := p.limits.MayPublish(tenant); err != nil {
 			return nil, err
@@ -51,18 +55,18 @@ func (p *publisher) read(r *http.Request, who *Caller, memory *allowance) ([]byt
 }
 
 func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
-	memory := p.quotas.Body(r, who)
-	defer memory.close()
+	memory := p.quotas.Body(who.Holder(r))
+	defer memory.Close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
 	}
-	sent := sending{memory.holder.Tenant, len(body)}
+	sent := sending{memory.Tenant(), len(body)}
 	over, err := sent.turn(r.Context())
 	if err != nil {
 		return err
 	}
-	e, err := decodeEvent(body, at, p.maxEvent, memory.use)
+	e, err := decodeEvent(body, at, p.maxEvent, memory.Use)
 	over()
 	if err != nil {
 		return err
@@ -78,12 +82,12 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 // to publishes to the target that the path names.
 func (p *publisher) to(kind event.TargetKind) handler {
 	return func(w http.ResponseWriter, r *http.Request, who *Caller) error {
-		var faults Faults
+		var faults problem.Faults
 		at := &Address{TenantID: who.Tenant(), Target: event.Target{Kind: kind}}
-		faults.tenant("tenantId", at.TenantID)
+		faults.Tenant("tenantId", at.TenantID)
 		switch id := strings.Clone(r.PathValue("id")); kind {
 		case event.KindProfile:
-			at.Target = event.ToProfile(faults.profile("profile", id))
+			at.Target = event.ToProfile(faults.Profile("profile", id))
 		case event.KindConversation:
 			at.Target = event.ToConversation(id)
 		case event.KindGroup:
@@ -99,19 +103,19 @@ func (p *publisher) to(kind event.TargetKind) handler {
 }
 
 func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	memory, answer := p.quotas.Body(r, who), p.quotas.Answer(r, who)
-	defer memory.close()
-	defer answer.close()
+	memory, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
+	defer memory.Close()
+	defer answer.Close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
 	}
-	sent := sending{memory.holder.Tenant, len(body)}
+	sent := sending{memory.Tenant(), len(body)}
 	over, err := sent.turn(r.Context())
 	if err != nil {
 		return err
 	}
-	events, err := decodeBatch(body, p.maxEvent, memory.use)
+	events, err := decodeBatch(body, p.maxEvent, memory.Use)
 	over()
 	if err != nil {
 		return err
@@ -136,11 +140,11 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 // each publishes lines, each for itself, though together where nothing speaks
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
-func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance) ([]Receipt, []error) {
+func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance.Call) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*event.Event
 	var of []int // their lines
-	sent := sending{tenant: memory.holder.Tenant}
+	sent := sending{tenant: memory.Tenant()}
 	for _, line := range lines {
 		sent.size += len(line)
 	}
@@ -150,7 +154,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 			errs[i] = err
 			continue
 		}
-		event, err := decodeEvent(line, nil, p.maxEvent, memory.use)
+		event, err := decodeEvent(line, nil, p.maxEvent, memory.Use)
 		over()
 		if errs[i] = err; err == nil {
 			within(trace, event)
@@ -164,13 +168,13 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 			ids[i] = e.ID
 		}
 		got, err := p.accept(ctx, who, events, wait, sent)
-		unsure, _ := errors.AsType[*UnconfirmedError](err)
+		unsure, _ := errors.AsType[*history.UnconfirmedError](err)
 		for i, n := range of {
 			switch {
 			case err == nil:
 				receipts[n] = got[i]
 			case unsure != nil:
-				errs[n] = &UnconfirmedError{unsure.IDs[i : i+1], unsure.err}
+				errs[n] = unsure.Part(i)
 			default:
 				errs[n] = err
 				events[i].ID = ids[i] // as its publisher gave it, to be tried again
@@ -182,7 +186,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 		return receipts, errs
 	}
 	err := publish(events, of)
-	if unconfirmed(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
+	if problem.EventIDs(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
 		for i := range events {
 			errs[of[i]] = nil
 			publish(events[i:i+1], of[i:i+1])
@@ -205,7 +209,7 @@ func (p *publisher) accept(ctx context.Context, who *Caller, events []*event.Eve
 		return nil, err
 	}
 	receipts, err := p.publish(ctx, events, sent)
-	if err != nil && unconfirmed(err) == nil {
+	if err != nil && problem.EventIDs(err) == nil {
 		p.limits.Unpublish(counts)
 	}
 	return receipts, err
@@ -238,7 +242,7 @@ func (p *publisher) publish(ctx context.Context, events []*event.Event, sent sen
 		return nil, errLate
 	}
 	if p.hub.Overloaded() {
-		return nil, ErrOverloaded
+		return nil, overload.ErrOverloaded
 	}
 	return p.hub.Publish(ctx, events)
 }
@@ -251,11 +255,11 @@ func (p *publisher) end(ctx context.Context) {
 	untilNone(ctx, &p.storing)
 }
 
-var errLate = &problem{http.StatusServiceUnavailable, "Draining", "the hub is draining and has ended its streams; nothing was stored"}
+var errLate = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining and has ended its streams; nothing was stored"}
 
 // refused counts a publish call, or a line of one, that is answered with an error.
 func (p *publisher) refused(err error) {
-	p.metrics.RefusePublish(describe(err).code)
+	p.metrics.RefusePublish(problem.Of(err).Code)
 	p.auth.Refuse(err)
 }
 
@@ -286,11 +290,11 @@ func problemCodes() []string {
 		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
 		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
 	}
-	for _, code := range []Code{
-		CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget, CodeProfileRequired,
-		CodeConversationIDRequired, CodeGroupIDRequired, CodeConnectionIDRequired, CodeInvalidTenantID, CodeInvalidProfile,
-		CodeInvalidEventType, CodeReservedType, CodeInvalidEventID, CodeInvalidCorrelationID, CodeInvalidField, CodeUnknownField,
-		CodePayloadTooLarge, CodeMalformedJSON, CodeBatchSize,
+	for _, code := range []problem.Code{
+		problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget, problem.CodeProfileRequired,
+		problem.CodeConversationIDRequired, problem.CodeGroupIDRequired, problem.CodeConnectionIDRequired, problem.CodeInvalidTenantID, problem.CodeInvalidProfile,
+		problem.CodeInvalidEventType, problem.CodeReservedType, problem.CodeInvalidEventID, problem.CodeInvalidCorrelationID, problem.CodeInvalidField, problem.CodeUnknownField,
+		problem.CodePayloadTooLarge, problem.CodeMalformedJSON, problem.CodeBatchSize,
 	} {
 		codes = append(codes, string(code))
 	}

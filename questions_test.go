@@ -13,7 +13,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
 )
 
@@ -150,7 +152,7 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		var logs syncBuffer
 		service := NewMembershipService("http://members.example", "", nil)
 		service.client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
-		m := newMembers(newTenants(NewMemoryLog(testLimits), nil, &Quotas{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
+		m := newMembers(newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
 		for second := range 3 {
 			for i := range 100 {
 				_, err := m.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})

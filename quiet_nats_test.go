@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // Quiet tenants beside one whose events push the broker's history out keep up with it,
@@ -21,7 +22,7 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	h := newCluster(t, 2, theBroker(t), openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events, limits.Bytes = 0, 256<<10 // some 400 events, of all tenants together
-		hub.Log, hub.Plain = NewMemoryLog(limits), true
+		hub.Log, hub.Plain = history.NewMemory(limits), true
 	})
 	one, two := h.nodes[0], h.nodes[1]
 	start := map[string]string{}

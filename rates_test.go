@@ -20,6 +20,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // onceADay gives nothing back while a test lasts: each has one, at the start.
@@ -27,7 +28,7 @@ const onceADay = 1.0 / 86400
 
 // failing is a membership service and a log that fail where they are told to.
 type failing struct {
-	*MemoryLog
+	*history.Memory
 	mu  sync.Mutex
 	err error // of all appends
 }
@@ -38,14 +39,14 @@ func (f *failing) fail(err error) {
 	f.err = err
 }
 
-func (f *failing) Append(ctx context.Context, entries []*Entry) error {
+func (f *failing) Append(ctx context.Context, entries []*history.Entry) error {
 	f.mu.Lock()
 	err := f.err
 	f.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return f.MemoryLog.Append(ctx, entries)
+	return f.Memory.Append(ctx, entries)
 }
 
 // Resolve fails for the room "down".
@@ -78,7 +79,7 @@ func toTenants(names ...string) string {
 func TestARefusedBatchCostsNothing(t *testing.T) {
 	is := is.New(t)
 	for range 20 { // whichever tenant is looked at first
-		api := limited(t, openDoor(t), &failing{MemoryLog: NewMemoryLog(testLimits)}, LimitsConfig{PublishRate: onceADay})
+		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, LimitsConfig{PublishRate: onceADay})
 		is.Equal(ask(api, "POST", "/v1/events", toTenants("full")).Code, 202)
 		is.Equal(ask(api, "POST", "/v1/events/batch", `{"events":[`+toTenants("a", "b", "full", "y", "z")+`]}`).Code, 429)
 		for _, tenant := range []string{"a", "b", "y", "z"} {
@@ -90,7 +91,7 @@ func TestARefusedBatchCostsNothing(t *testing.T) {
 // What was not stored costs nothing; what may have been does.
 func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 	is := is.New(t)
-	f := &failing{MemoryLog: NewMemoryLog(testLimits)}
+	f := &failing{Memory: history.NewMemory(testLimits)}
 	api := limited(t, openDoor(t), f, LimitsConfig{PublishRate: onceADay})
 	post := func(target string) int {
 		return ask(api, "POST", "/v1/events", eventJSON("acme", "a.b", target, "1")).Code
@@ -99,9 +100,9 @@ func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 	for range 3 {
 		is.Equal(post(`{"kind":"conversation","conversationId":"down"}`), 503)
 	}
-	f.fail(ErrNotStored)
+	f.fail(history.ErrNotStored)
 	is.Equal(post(`{"kind":"tenant"}`), 503)
-	f.fail(ErrUnconfirmed)
+	f.fail(history.ErrUnconfirmed)
 	is.Equal(post(`{"kind":"tenant"}`), 503)
 	f.fail(nil)
 	is.Equal(post(`{"kind":"tenant"}`), 429) // for the one before
@@ -112,7 +113,7 @@ func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 func TestLinesCostOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		api := limited(t, openDoor(t), &failing{MemoryLog: NewMemoryLog(testLimits)}, LimitsConfig{PublishRate: 4})
+		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, LimitsConfig{PublishRate: 4})
 		body := toTenants("acme") + "\n" + eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"down"}`, "1") + "\n" + toTenants("acme") + "\n"
 		r := httptest.NewRequest("POST", "/v1/events", strings.NewReader(body))
 		r.Host = "localhost"
@@ -147,7 +148,7 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
-			hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger})
+			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
 			defer hub.Engine().Close(context.Background())
 			peers := &askedPeers{}
 			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), peers, 0)

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -53,7 +54,7 @@ func soloOn(t *testing.T, replicas int, urls ...string) (h *testHub, prefix stri
 // joinOn is another hub on the same stores.
 func joinOn(t *testing.T, prefix string, replicas int, urls ...string) *testHub {
 	t.Helper()
-	h := newNode(t, openDoor(t), LimitsConfig{}, func(limits MemoryLimits, _ bool) *Broker {
+	h := newNode(t, openDoor(t), LimitsConfig{}, func(limits history.Limits, _ bool) *Broker {
 		return joinBrokerAt(t, strings.Join(urls, ","), replicas, prefix, limits)
 	})
 	h.nodes = []*testHub{h}
@@ -166,7 +167,7 @@ func TestNotReadyWhenNothingIsStored(t *testing.T) {
 			proxy.Rule(nil)
 			is.True(h.becomes(t, true) < wrongFor)
 			faults := h.Stats().Log.Faults
-			is.True(faults[FaultHistory]+faults[FaultMembership] > 0) // and it is counted
+			is.True(faults[history.FaultHistory]+faults[history.FaultMembership] > 0) // and it is counted
 			is.True(h.publishes(t))
 		})
 	}

@@ -34,7 +34,7 @@ func newClientHub(t *testing.T, settings ...string) *clientHub {
 	alone(t, "the program that it starts is its own")
 	t.Parallel() // they wait, more than they work
 	browser := browser(t)
-	url := serve(t, append([]string{"REALTIME_PRESENCE_TICK=50ms", "REALTIME_RETRY=200ms"}, settings...)...)
+	url := startHub(t, append([]string{"REALTIME_PRESENCE_TICK=50ms", "REALTIME_RETRY=200ms"}, settings...)...)
 	return &clientHub{t: t, browser: browser, url: url, wire: newWire(t, url)}
 }
 

@@ -40,7 +40,7 @@ func newRecipes(t *testing.T, settings ...string) *recipes {
 	alone(t, "the page is of one hub")
 	r := &recipes{
 		t: t, dir: t.TempDir(), client: http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}},
-		url: serve(t, append(settings, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_RETRY=100ms")...),
+		url: startHub(t, append(settings, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_RETRY=100ms")...),
 	}
 	token := strings.TrimPrefix(bearer(t, "sub", "user:42", "scope", "subscribe"), "Bearer ")
 	r.environ = append(os.Environ(), "REALTIME_JWT_SECRET="+testSecret, "HUB="+r.url, "KEY=service-key-0001", "TOKEN="+token)

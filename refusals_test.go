@@ -15,6 +15,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
@@ -228,7 +229,7 @@ func TestBodiesUnderWayAreBounded(t *testing.T) {
 	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	logs := new(syncBuffer)
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
-		cfg.Quotas = NewQuotas(plan.Memory{Calls: 8 << 20})
+		cfg.Quotas = allowance.New(plan.Memory{Calls: 8 << 20})
 	})
 	h.API.cfg.Logger = slog.New(slog.NewTextHandler(logs, nil))
 	handler := checked(t, h.API.Handler())
@@ -292,7 +293,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 	body := `{"members":[` + many(20_000, func(i int) string { return fmt.Sprintf(`"%x"`, i) }) + `]}`
 	put := func(calls int64) (int, string) {
 		h := newNode(t, openDoor(t), LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
-			cfg.Quotas = NewQuotas(plan.Memory{Calls: calls})
+			cfg.Quotas = allowance.New(plan.Memory{Calls: calls})
 		})
 		w := ask(h.Handler, "PUT", "/v1/tenants/acme/groups/g/members", body)
 		is.Equal(h.quotas.Bodies.Total(), int64(0))
@@ -343,7 +344,7 @@ func TestThePeopleOfATenantAreOneCaller(t *testing.T) {
 	is := is.New(t)
 	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=the-api-key-of-acme's", "globex=the-api-key-of-globex's"}})
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
-		cfg.Quotas = NewQuotas(plan.Memory{Calls: 8 << 20})
+		cfg.Quotas = allowance.New(plan.Memory{Calls: 8 << 20})
 	})
 	codes, ends := make(chan int), []chan struct{}{}
 	for i := range 300 {

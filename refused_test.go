@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // defaultPresence is what a hub announces with no setting changed.
@@ -99,14 +100,14 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	alone(t, "it breaks one hub's log")
 	is := is.New(t)
-	log := &brokenLog{NewMemoryLog(testLimits), ErrNotStored}
+	log := &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}
 	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
 	observer := newTold(h.observer)
 	h.Observe(observer)
 	you := event.Profile{Type: "user", ID: "you"}
 	for range 3 {
 		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: you})
-		is.True(errors.Is(err, ErrNotStored))
+		is.True(errors.Is(err, history.ErrNotStored))
 	}
 	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
 	is.Equal(len(observer.came), 0)

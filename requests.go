@@ -11,8 +11,10 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sized"
 	"realtimehub/internal/strictjson"
@@ -37,7 +39,7 @@ func mediaType(r *http.Request) (string, error) {
 	return kind, nil
 }
 
-var errMediaType = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must be application/json in UTF-8"}
+var errMediaType = &problem.Problem{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Detail: "the body must be application/json in UTF-8"}
 
 // bodyLimit is how many bytes a JSON body may have; 0 lifts the limit.
 type bodyLimit int
@@ -48,11 +50,11 @@ const smallCall bodyLimit = 64 << 10
 // firstRoom is what is made room for on a client's mere word.
 const firstRoom = 4 << 10
 
-var errBrokeOff = &problem{http.StatusBadRequest, "BodyUnreadable", "the body broke off"}
+var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}
 
 // read reads a JSON body whole. Room is made for what comes, and not for what a client
 // says that will.
-func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
+func (most bodyLimit) read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	switch kind, err := mediaType(r); {
 	case err != nil:
 		return nil, err
@@ -76,8 +78,8 @@ func (most bodyLimit) read(r *http.Request, memory *allowance) ([]byte, error) {
 				return body, nil
 			}
 			more := int(min(int64(max(2*cap(body), firstRoom)), end))
-			if !memory.use(bodyCopies * (more - cap(body))) {
-				return nil, ErrBodies
+			if !memory.Use(allowance.BodyCopies * (more - cap(body))) {
+				return nil, problem.ErrBodies
 			}
 			body = append(make([]byte, 0, more), body...)
 		}
@@ -180,58 +182,59 @@ func turnPast(few int, ctx context.Context, tenant string, size int) (over func(
 }
 
 // object reads a small body strictly, all faults at once.
-func (most bodyLimit) object(r *http.Request, memory *allowance, member func(f *Faults, name string, v strictjson.Value)) error {
+func (most bodyLimit) object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
 	body, err := most.read(r, memory)
 	if err != nil {
 		return err
 	}
-	over, err := bodyTurn(r.Context(), memory.holder.Tenant, len(body))
+	over, err := bodyTurn(r.Context(), memory.Tenant(), len(body))
 	if err != nil {
 		return err
 	}
 	defer over()
-	faults := Faults{room: memory.use}
+	faults := problem.Faults{Room: memory.Use}
 	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
-		if !faults.full() {
+		if !faults.Full() {
 			member(&faults, string(name), v)
 		}
 	}); err != nil {
-		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+		return &problem.FieldError{Code: problem.CodeMalformedJSON, Field: "", Index: -1, Detail: err.Error()}
 	}
 	return faults.Err()
 }
 
 // profiles reads a body that names profiles to ask about.
-func (most bodyLimit) profiles(r *http.Request, memory *allowance) (asked []event.Profile, err error) {
+func (most bodyLimit) profiles(r *http.Request, memory *allowance.Call) (asked []event.Profile, err error) {
 	found := false
-	err = most.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
+	err = most.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "profiles" {
-			f.add(CodeUnknownField, name, `the body has "profiles" only`)
+			f.Add(problem.CodeUnknownField, name, `the body has "profiles" only`)
 			return
 		}
-		found = !absent(v)
-		if !f.tooMany(CodeInvalidField, name, v, event.MaxAskedProfiles, "profiles") {
-			asked = f.profiles(CodeInvalidField, name, v)
+		found = !problem.Absent(v)
+		if !f.TooMany(problem.CodeInvalidField, name, v, event.MaxAskedProfiles, "profiles") {
+			asked = f.Profiles(problem.CodeInvalidField, name, v)
 		}
 	})
 	if err == nil && !found {
-		err = &FieldError{CodeInvalidField, "profiles", -1, "an array of profiles is needed"}
+		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "profiles", Index: -1, Detail: "an array of profiles is needed"}
 	}
 	return asked, err
 }
 
 // askedProfiles are those that a query names.
-func askedProfiles(f *Faults, query url.Values) []event.Profile {
+func askedProfiles(f *problem.Faults, query url.Values) []event.Profile {
 	asked := query["profile"]
 	if len(asked) > event.MaxAskedProfiles {
-		f.add(CodeInvalidField, "profile", "%d profiles at most", event.MaxAskedProfiles)
+		f.Add(problem.CodeInvalidField, "profile", "%d profiles at most", event.MaxAskedProfiles)
 		return nil
 	}
 	profiles := make([]event.Profile, len(asked))
 	for i, text := range asked {
-		profiles[i] = f.profile("profile["+strconv.Itoa(i)+"]", text)
+		profiles[i] = f.Profile("profile["+strconv.Itoa(i)+"]", text)
 	}
 	return profiles
 }
 
-var errEncoding = &problem{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must not be compressed: Content-Encoding must be identity, or absent"}
+var errEncoding = &problem.Problem{Status: http.StatusUnsupportedMediaType, Code: "UnsupportedMediaType", Detail: "the body must not be compressed: Content-Encoding must be identity, or absent",
+	Header: http.Header{"Accept-Encoding": {"identity"}}}

@@ -8,6 +8,7 @@ import (
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -17,16 +18,16 @@ type replay struct {
 	// Static.
 	tenant *tenant
 	conn   *Connection
-	log    Log
+	log    history.Log
 	// resolve asks for rooms; nil: the hub's own are the truth.
 	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error)
 	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
-	reader  func() *Reader              // who the connection is now; the tenant is locked
+	reader  func() *history.Reader      // who the connection is now; the tenant is locked
 	sure    func(context.Context) error // that this is what all hubs know
 
 	count *hubCounts
-	of    Epoch // of the history that is read
+	of    history.Epoch // of the history that is read
 
 	patience time.Duration // how long an answer about rooms is waited for; 0 once one did not come
 
@@ -48,7 +49,7 @@ func (r *replay) step() bool {
 	t.mu.Lock()
 	// Its rooms are as they are now: what is said from here on may be to others, which it joins
 	// while this is read.
-	q := Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
+	q := history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
 	over, cut := c.removed, false
 	if forgot := t.rooms.Forgotten(c.Profile); !over && forgot > c.behind.forgot { // since it began
 		cut, c.behind.forgot = c.place < forgot, forgot
@@ -58,9 +59,9 @@ func (r *replay) step() bool {
 		return false
 	}
 	page, err := r.log.Read(context.Background(), t.name, q)
-	expired := errors.Is(err, ErrExpired)
+	expired := errors.Is(err, history.ErrExpired)
 	if (err == nil || expired) && page.Next.Epoch != r.of {
-		err, expired = ErrUnknownCursor, false // it has begun anew
+		err, expired = history.ErrUnknownCursor, false // it has begun anew
 	}
 	if err != nil && !expired {
 		r.logger.Warn("history", "tenant", t.name, "err", err)
@@ -78,16 +79,16 @@ func (r *replay) step() bool {
 		unknown = unknown || t.resolved[rooms[i].room] == nil
 	}
 	if cut {
-		d.Send(c.Stream, gapFrame(r.count, ErrExpired, Cursor{page.Next.Epoch, q.After}))
+		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After}))
 		r.told = q.After
 	}
 	if expired {
-		d.Send(c.Stream, gapFrame(r.count, ErrExpired, page.Next))
+		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, page.Next))
 		r.told = page.Next.Seq
 	}
 	r.sendLocked(&d, page)
 	if unknown { // the client may be one of those whom it was for
-		d.Send(c.Stream, gapFrame(r.count, ErrRoomUnknown, page.Next))
+		d.Send(c.Stream, gapFrame(r.count, history.ErrRoomUnknown, page.Next))
 		r.told = page.Next.Seq
 	}
 	live := page.Next.Seq >= t.head.Seq && !expired
@@ -102,7 +103,7 @@ func (r *replay) step() bool {
 
 // rosters asks whoever owns membership about the rooms of some entries, as of now. It
 // has nil for those of which nobody says anything: the last answer holds.
-func (r *replay) rosters(entries []*Entry) (rooms []tenantRoom, rosters []*Roster) {
+func (r *replay) rosters(entries []*history.Entry) (rooms []tenantRoom, rosters []*Roster) {
 	if r.resolve == nil {
 		return nil, nil
 	}
@@ -124,7 +125,7 @@ func (r *replay) rosters(entries []*Entry) (rooms []tenantRoom, rosters []*Roste
 
 // sendLocked sends a page's entries, as one frame where it can, and between them
 // what was held at their places.
-func (r *replay) sendLocked(d *engine.Batch, page Page) {
+func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 	t, c := r.tenant, r.conn
 	var b []byte
 	events := 0 // in b

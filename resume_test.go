@@ -15,6 +15,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
 )
 
@@ -71,7 +72,7 @@ func TestGaps(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log = NewMemoryLog(limits)
+		hub.Log = history.NewMemory(limits)
 	})
 	var cursors []string
 	for i := range 5 {
@@ -213,7 +214,7 @@ func TestDeepReplay(t *testing.T) {
 				hub.Plain = plain
 				limits := testLimits
 				limits.Events, limits.Bytes = 0, 0
-				hub.Log = NewMemoryLog(limits)
+				hub.Log = history.NewMemory(limits)
 			})
 			c := h.open(t, meQuery)
 			c.close()
@@ -313,7 +314,7 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", maxHeld/100 + 1, "1 hub.gap 2 3"}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
-			log := &pausingLog{MemoryLog: NewMemoryLog(testLimits), entered: make(chan bool), goOn: make(chan bool)}
+			log := &pausingLog{Memory: history.NewMemory(testLimits), entered: make(chan bool), goOn: make(chan bool)}
 			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * chunkBytes })
 			start := h.open(t, meQuery)
 			start.close()
@@ -345,7 +346,7 @@ func TestQuietStreamsMoveOn(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 20
-		hub.Log, hub.Heartbeat = NewMemoryLog(limits), 50*time.Millisecond
+		hub.Log, hub.Heartbeat = history.NewMemory(limits), 50*time.Millisecond
 	})
 	quiet, filtered := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you&types=none.*,test.marker")
 	var head string
@@ -408,7 +409,7 @@ func TestHistory(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 3
-		hub.Log = NewMemoryLog(limits)
+		hub.Log = history.NewMemory(limits)
 	})
 	read := func(query string) (payloads []string, cursor string, gap bool) {
 		t.Helper()
@@ -482,17 +483,17 @@ func TestDuplicates(t *testing.T) {
 
 // pausingLog waits within Read, as one does that asks a broker.
 type pausingLog struct {
-	*MemoryLog
+	*history.Memory
 	pause         atomic.Bool
 	entered, goOn chan bool
 }
 
-func (l *pausingLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
+func (l *pausingLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	if l.pause.Load() {
 		l.entered <- true
 		<-l.goOn
 	}
-	return l.MemoryLog.Read(ctx, tenant, q)
+	return l.Memory.Read(ctx, tenant, q)
 }
 
 // rosterStub owns membership, in conversations.
@@ -542,7 +543,7 @@ func TestForgetFlushes(t *testing.T) {
 	e.Event.Ephemeral = true
 	e.Envelope = e.Event.Seal()
 	node, conn := h.holder(c.ConnectionID)
-	node.Deliver("acme", []*Entry{e})
+	node.Deliver("acme", []*history.Entry{e})
 	node.Kick(conn, CloseKicked)
 	node.Flush("acme") // too late: the tenant is forgotten
 	is.Equal(c.next(t).Type, "a.b")
@@ -551,21 +552,21 @@ func TestForgetFlushes(t *testing.T) {
 
 // pausedLog waits before it reads.
 type pausedLog struct {
-	*MemoryLog
+	*history.Memory
 	reads, gate chan struct{}
 }
 
-func (l *pausedLog) Read(ctx context.Context, tenant string, q Query) (Page, error) {
+func (l *pausedLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	l.reads <- struct{}{}
 	<-l.gate
-	return l.MemoryLog.Read(ctx, tenant, q)
+	return l.Memory.Read(ctx, tenant, q)
 }
 
 // Who joins a room while what it missed is read has what is said there from then on.
 func TestJoinedWhileItCatchesUp(t *testing.T) {
 	alone(t, "it has a log of its own")
 	is := is.New(t)
-	log := &pausedLog{NewMemoryLog(testLimits), make(chan struct{}, 8), make(chan struct{})}
+	log := &pausedLog{history.NewMemory(testLimits), make(chan struct{}, 8), make(chan struct{})}
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
 	first := h.open(t, meQuery)
 	first.close()

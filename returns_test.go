@@ -1,15 +1,10 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -30,25 +25,6 @@ func closingIn(t testing.TB, data string) (reason string, wait time.Duration) {
 	return word.Reason, time.Duration(word.RetryMS) * time.Millisecond
 }
 
-// Those who are turned away together come back one after the other, so many a second,
-// however many they are; later it is as it was.
-func TestReturns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		var x returns
-		now := time.Now()
-		is.Equal(x.after(now, 10), time.Duration(0)) // one alone does not wait
-		for n := range 600 {
-			is.Equal(x.after(now, 10), time.Duration(n+1)*100*time.Millisecond)
-		}
-		for range 1000 {
-			is.Equal(x.after(now, 10), longestAway)
-		}
-		is.Equal(x.after(now.Add(30*time.Second), 10), 30*time.Second+100*time.Millisecond)
-		is.Equal(x.after(now.Add(2*time.Hour), 10), time.Duration(0))
-	})
-}
-
 // Refused clients come back the slower the more there are, with jitter; a tenant that is
 // at its own limit sends nobody else's away for longer.
 func TestTheMoreAreTurnedAwayTheLaterTheyReturn(t *testing.T) {
@@ -57,11 +33,11 @@ func TestTheMoreAreTurnedAwayTheLaterTheyReturn(t *testing.T) {
 	h.open(t, "tenant=acme&profile=a")
 	_, first := turned(t, h, "tenant=acme&profile=b")
 	is.True(first <= 2*2*time.Second) // alone it waits as long as every one
-	for range 60 * backOfTenant {
+	for range 60 * 50 {
 		h.Away("acme", ErrTenantFull)
 	}
 	_, last := turned(t, h, "tenant=acme&profile=b")
-	is.True(last >= longestAway/2 && last <= 2*longestAway+4*time.Second)
+	is.True(last >= time.Minute/2 && last <= 2*time.Minute+4*time.Second)
 	is.Equal(h.Away("acme", ErrDraining), time.Duration(0)) // another hub has room
 	long := 0
 	for n := range 100 {
@@ -74,35 +50,9 @@ func TestTheMoreAreTurnedAwayTheLaterTheyReturn(t *testing.T) {
 	h.open(t, "tenant=other&profile=a") // the hub is full
 	_, err := h.Connect(t.Context(), Subscription{Tenant: "third", Profile: event.Profile{Type: "user", ID: "c"}})
 	is.True(errors.Is(err, ErrFull) && !errors.Is(err, ErrTenantFull))
-	for n := range 60 * backOfAll {
+	for n := range 60 * 200 {
 		h.Away(fmt.Sprint("tenant-", n), ErrFull)
 	}
 	_, last = turned(t, h, "tenant=third&profile=c")
-	is.True(last >= longestAway/2)
-}
-
-// However many come back when they are told to, only so many a second do.
-func TestAStormOfReturnsCalms(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		const clients = 3_000
-		x := &turnedAway{seed: maphash.MakeSeed()}
-		ctx, stop := context.WithCancel(t.Context())
-		var came atomic.Int64
-		var all sync.WaitGroup
-		for n := range clients {
-			all.Go(func() {
-				for ctx.Err() == nil {
-					came.Add(1)
-					time.Sleep(jittered(2*time.Second) + jittered(x.after(fmt.Sprint(n%300), true)))
-				}
-			})
-		}
-		time.Sleep(3 * time.Minute)
-		before := came.Load()
-		time.Sleep(3 * time.Minute)
-		is.True(came.Load()-before <= 180*backOfAll*5/4) // and not 1,000 a second
-		stop()
-		all.Wait()
-	})
+	is.True(last >= time.Minute/2)
 }

@@ -2,32 +2,35 @@ package main
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"math"
+	"net/http"
 	"slices"
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // ErrConflict: somebody else has changed the room at the same time.
-var ErrConflict = errors.New("the room has changed meanwhile")
+var ErrConflict = problem.New("the room has changed meanwhile", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
+	Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells"})
 
 // Belonging is what is kept of one profile in one room.
 type Belonging struct {
 	Profile event.Profile
 	Member  bool
-	Stays   []Stay // oldest first; of a member the last is without end
-	Forgot  uint64 // stays that ended up to this place may be lacking
+	Stays   []history.Stay // oldest first; of a member the last is without end
+	Forgot  uint64         // stays that ended up to this place may be lacking
 }
 
 // restarted is what is known of it in another history than that of its places.
 func (b Belonging) restarted(room event.Room) Belonging {
 	b.Stays, b.Forgot = nil, 0
 	if b.Member {
-		b.Stays = []Stay{{room, 0, math.MaxUint64}}
+		b.Stays = []history.Stay{{Room: room, From: 0, Until: math.MaxUint64}}
 	}
 	return b
 }
@@ -38,7 +41,7 @@ type SharedRooms interface {
 	// Follow names who is told of a room's belongings: all of them before Attach
 	// returns, then each change in order, with the history that their places are of.
 	// What is forgotten is gone, and told anew where it is there again.
-	Follow(belong func(tenant string, of Epoch, room event.Room, changed []Belonging), forget func(tenant string))
+	Follow(belong func(tenant string, of history.Epoch, room event.Room, changed []Belonging), forget func(tenant string))
 	Attach(ctx context.Context, tenant string) error
 	Detach(tenant string)
 	// Now is what is to be known before a room is changed.
@@ -55,7 +58,7 @@ type SharedRooms interface {
 
 // RoomState is where a tenant's history is, and which version of a room is known here.
 type RoomState struct {
-	Now     Cursor
+	Now     history.Cursor
 	Version uint64
 }
 
@@ -100,7 +103,7 @@ type person struct {
 	ref     event.Profile
 	conns   []*Connection
 	circles []*circle
-	stays   []Stay // of who is in many rooms, as long as they are right; nil: not known
+	stays   []history.Stay // of who is in many rooms, as long as they are right; nil: not known
 }
 
 // pair names a bond: of this person to that circle.
@@ -375,11 +378,11 @@ func (r *Rooms) cutShort(key belonging, place uint64) {
 func (r *Rooms) Belonging(room event.Room, p event.Profile) Belonging {
 	b := Belonging{Profile: p, Forgot: max(r.forgot, r.cut.Get(belonging{p, room}))}
 	for _, s := range r.past.Get(belonging{p, room}) {
-		b.Stays = append(b.Stays, Stay{room, s.from, s.until})
+		b.Stays = append(b.Stays, history.Stay{Room: room, From: s.from, Until: s.until})
 	}
 	if bond, ok := r.bond(room, p); ok {
 		b.Member = true
-		b.Stays = append(b.Stays, Stay{room, bond.since, math.MaxUint64})
+		b.Stays = append(b.Stays, history.Stay{Room: room, From: bond.since, Until: math.MaxUint64})
 	}
 	return b
 }
@@ -415,11 +418,11 @@ func (r *Rooms) Set(room event.Room, b Belonging) {
 
 // Restart has those who belong somewhere do so from the beginning of a history on, if the
 // places that are known are of another.
-func (r *Rooms) Restart(of Epoch) {
-	if r.of == of.tag {
+func (r *Rooms) Restart(of history.Epoch) {
+	if r.of == of.Tag {
 		return
 	}
-	r.of = of.tag
+	r.of = of.Tag
 	r.ForgetPast()
 	for p, b := range r.bonds.All() {
 		b.since = 0
@@ -482,8 +485,8 @@ func (r *Rooms) Prune(oldest uint64) {
 func (r *Rooms) Unsure(place uint64) { r.unsure = max(r.unsure, place) }
 
 // Reader is who p is as one who reads a tenant's history.
-func (r *Rooms) Reader(p event.Profile) *Reader {
-	return &Reader{Profile: p, Rooms: r.known(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
+func (r *Rooms) Reader(p event.Profile) *history.Reader {
+	return &history.Reader{Profile: p, Rooms: r.known(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
 }
 
 // manyRooms has so many that to find the stays of who is in all of them takes long: they
@@ -493,7 +496,7 @@ const manyRooms = 1000
 const stayBytes = 48
 
 // known is Stays, found once of who is in many rooms.
-func (r *Rooms) known(ref event.Profile) []Stay {
+func (r *Rooms) known(ref event.Profile) []history.Stay {
 	p := r.people.Get(ref)
 	if p == nil || len(p.circles) < manyRooms {
 		return r.Stays(ref)
@@ -512,14 +515,14 @@ func (r *Rooms) moved(p *person) {
 }
 
 // Stays are the times that p has spent in the rooms it belongs to now.
-func (r *Rooms) Stays(ref event.Profile) (stays []Stay) {
+func (r *Rooms) Stays(ref event.Profile) (stays []history.Stay) {
 	for _, c := range r.circlesOf(ref) {
 		if r.ended > 0 {
 			for _, s := range r.past.Get(belonging{ref, c.room}) {
-				stays = append(stays, Stay{c.room, s.from, s.until})
+				stays = append(stays, history.Stay{Room: c.room, From: s.from, Until: s.until})
 			}
 		}
-		stays = append(stays, Stay{c.room, r.bonds.Get(pair{c, r.people.Get(ref)}).since, math.MaxUint64})
+		stays = append(stays, history.Stay{Room: c.room, From: r.bonds.Get(pair{c, r.people.Get(ref)}).since, Until: math.MaxUint64})
 	}
 	return stays
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 )
 
@@ -30,9 +31,9 @@ type rows struct {
 
 // newRows begins an answer {"name":[…]} within an allowance; [ErrAnswers] where that has no
 // room.
-func newRows(w http.ResponseWriter, status int, memory *allowance, name string) (*rows, error) {
-	if !memory.use(rowsBytes) {
-		return nil, ErrAnswers
+func newRows(w http.ResponseWriter, status int, memory *allowance.Call, name string) (*rows, error) {
+	if !memory.Use(rowsBytes) {
+		return nil, allowance.ErrAnswers
 	}
 	return &rows{w: w, status: status, b: append(append([]byte(`{"`), name...), `":[`...)}, nil
 }
@@ -130,7 +131,7 @@ func (r *rows) write() {
 const profileSize = 32
 
 // profileRows answers with a list of them.
-func profileRows(w http.ResponseWriter, memory *allowance, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
+func profileRows(w http.ResponseWriter, memory *allowance.Call, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
 	out, err := newRows(w, http.StatusOK, memory, name)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
@@ -20,7 +21,7 @@ import (
 
 // withState gives a hub so much memory for state.
 func withState(n int64) func(*HubConfig, *PresenceConfig) {
-	return func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = NewQuotas(plan.Memory{State: n}) }
+	return func(hub *HubConfig, _ *PresenceConfig) { hub.Quotas = allowance.New(plan.Memory{State: n}) }
 }
 
 // turnedAway says whether a stream is answered hub.closing for want of capacity.
@@ -55,9 +56,9 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 		return n - 1, err
 	}
 	one, err := fill("one", func(int) string { return "me" })
-	is.Equal(err, ErrPersonShare)
+	is.Equal(err, allowance.ErrPerson)
 	many, err := fill("many", func(i int) string { return fmt.Sprint(i) })
-	is.Equal(err, ErrTenantShare)
+	is.Equal(err, allowance.ErrTenant)
 	is.True(one >= 5)                                    // an eighth is one's own
 	is.True(many > 2*one)                                // of which a tenant has more
 	is.True(h.quotas.State.Of("many") <= 2<<20)          // and leaves as much
@@ -172,7 +173,7 @@ func TestMembersPastAShare(t *testing.T) {
 			}
 		})
 	}
-	is.True(!strings.Contains(ErrTenantShare.Error(), "acme"))
+	is.True(!strings.Contains(allowance.ErrTenant.Error(), "acme"))
 }
 
 // Stays that have ended give way to members, who resume with a gap then; they do not
@@ -203,7 +204,7 @@ func TestEndedStaysGiveWay(t *testing.T) {
 // many forgets its own.
 func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	is := is.New(t)
-	quotas := NewQuotas(plan.Memory{State: 800 << 10}) // 75 KiB about who has left
+	quotas := allowance.New(plan.Memory{State: 800 << 10}) // 75 KiB about who has left
 	hub, presence := newQuietHub(quotas)
 	visit := func(tenant string, n int) (people []event.Profile) {
 		for i := range n {

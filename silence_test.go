@@ -18,6 +18,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // twoMinutes is for how long each stream is left alone.
@@ -172,7 +173,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentH
 	}
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{
-		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
 	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), NewLimits(LimitsConfig{PublishRate: cfg.PublishRate}), APIConfig{

@@ -12,7 +12,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 )
 
@@ -99,8 +101,8 @@ func TestRoomsAreCounted(t *testing.T) {
 	}
 }
 
-func newQuietHub(quotas *Quotas) (*Hub, *Presence) {
-	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)})
+func newQuietHub(quotas *allowance.Pools) (*Hub, *Presence) {
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)})
 	return hub, NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: AudienceNone})
 }
 
@@ -126,7 +128,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			random := rand.New(rand.NewPCG(1, 2))
-			quotas := NewQuotas(plan.Memory{})
+			quotas := allowance.New(plan.Memory{})
 			hub, presence := newQuietHub(quotas)
 			defer runtime.KeepAlive(presence)
 			before := liveHeap()

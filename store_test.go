@@ -13,26 +13,27 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // logKind is one kind of Log; open makes an empty one.
 type logKind struct {
 	name string
-	open func(t *testing.T, limits MemoryLimits) Log
+	open func(t *testing.T, limits history.Limits) history.Log
 }
 
 var logKinds = []logKind{
-	{"memory", func(_ *testing.T, limits MemoryLimits) Log { return NewMemoryLog(limits) }},
-	{"nats", func(t *testing.T, limits MemoryLimits) Log {
+	{"memory", func(_ *testing.T, limits history.Limits) history.Log { return history.NewMemory(limits) }},
+	{"nats", func(t *testing.T, limits history.Limits) history.Log {
 		return joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log()
 	}},
 }
 
 // anyLog runs a test with each kind of Log.
-func anyLog(t *testing.T, limits MemoryLimits, test func(t *testing.T, l *logUser)) {
+func anyLog(t *testing.T, limits history.Limits, test func(t *testing.T, l *logUser)) {
 	for _, kind := range logKinds {
 		t.Run(kind.name, func(t *testing.T) {
-			l := &logUser{T: t, is: is.New(t), Log: kind.open(t, limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+			l := &logUser{T: t, is: is.New(t), Log: kind.open(t, limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 			l.Follow(l)
 			l.attach("acme")
 			test(t, l)
@@ -43,26 +44,26 @@ func anyLog(t *testing.T, limits MemoryLimits, test func(t *testing.T, l *logUse
 // logUser appends, and collects what it is handed as a Sink.
 type logUser struct {
 	*testing.T
-	Log
+	history.Log
 	is *is.I
 
 	mu sync.Mutex
 	// Guarded by mu.
-	got     map[string][]*Entry
+	got     map[string][]*history.Entry
 	parts   map[string][]int // how many were handed over together
 	flushed int
 }
 
-func (l *logUser) Deliver(tenant string, entries []*Entry) {
+func (l *logUser) Deliver(tenant string, entries []*history.Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.got[tenant] = append(l.got[tenant], entries...)
 	l.parts[tenant] = append(l.parts[tenant], len(entries))
 }
 
-func (l *logUser) Prepare(string, []*Entry) {}
-func (l *logUser) Quiet(string, Cursor)     {}
-func (l *logUser) Lost(string, Cursor)      {}
+func (l *logUser) Prepare(string, []*history.Entry) {}
+func (l *logUser) Quiet(string, history.Cursor)     {}
+func (l *logUser) Lost(string, history.Cursor)      {}
 
 func (l *logUser) Flush(string) {
 	l.mu.Lock()
@@ -71,14 +72,14 @@ func (l *logUser) Flush(string) {
 }
 
 // attach asks to be told of a tenant.
-func (l *logUser) attach(tenant string) Cursor {
+func (l *logUser) attach(tenant string) history.Cursor {
 	l.Helper()
 	head, err := l.Attach(l.Context(), tenant)
 	l.is.NoErr(err)
 	return head
 }
 
-func (l *logUser) add(entries ...*Entry) {
+func (l *logUser) add(entries ...*history.Entry) {
 	l.Helper()
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
@@ -90,18 +91,18 @@ func (l *logUser) add(entries ...*Entry) {
 }
 
 // entryTo is an entry whose payload is its name.
-func entryTo(tenant, name string, target event.Target) *Entry {
-	return &Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+func entryTo(tenant, name string, target event.Target) *history.Entry {
+	return &history.Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
 }
 
-func toAll(name string) *Entry { return entryTo("acme", name, event.ToTenant()) }
+func toAll(name string) *history.Entry { return entryTo("acme", name, event.ToTenant()) }
 
-func chosen(e *Entry) *Entry {
+func chosen(e *history.Entry) *history.Entry {
 	e.Chosen = true
 	return e
 }
 
-func names(entries []*Entry) string {
+func names(entries []*history.Entry) string {
 	var list []string
 	for _, e := range entries {
 		list = append(list, string(e.Event.Payload))
@@ -110,7 +111,7 @@ func names(entries []*Entry) string {
 }
 
 // read reads all there is for a query, page by page.
-func (l *logUser) read(q Query) string {
+func (l *logUser) read(q history.Query) string {
 	l.Helper()
 	var all []string
 	for {
@@ -132,7 +133,7 @@ func (l *logUser) oldest() uint64 {
 	return c.Seq
 }
 
-var defaults = MemoryLimits{Events: 1000, Bytes: 1 << 20, TTL: time.Hour, Total: 1 << 20, Window: time.Minute, IDs: 1000}
+var defaults = history.Limits{Events: 1000, Bytes: 1 << 20, TTL: time.Hour, Total: 1 << 20, Window: time.Minute, IDs: 1000}
 
 // What is appended together is handed over together, in one order, at places that
 // follow each other; what is not stored has none; and tenants are apart.
@@ -150,11 +151,11 @@ func TestLogAppend(t *testing.T) {
 		is.Equal(names(l.got["other"]), "9")
 		is.Equal(l.parts, map[string][]int{"acme": {3}, "other": {1}})
 		is.Equal(l.flushed, 2)
-		is.Equal(one.Cursor, Cursor{head.Epoch, head.Seq + 1})
-		is.Equal(three.Cursor, Cursor{head.Epoch, head.Seq + 2}) // consecutive
-		is.Equal(ephemeral.Cursor, Cursor{})
+		is.Equal(one.Cursor, history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1})
+		is.Equal(three.Cursor, history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 2}) // consecutive
+		is.Equal(ephemeral.Cursor, history.Cursor{})
 		is.True(other.Cursor.Epoch != head.Epoch) // another tenant's cursor is none here
-		is.Equal(l.read(Query{After: head.Seq}), "1 3")
+		is.Equal(l.read(history.Query{After: head.Seq}), "1 3")
 		is.Equal(l.attach("acme"), three.Cursor) // the head
 	})
 }
@@ -176,7 +177,7 @@ func TestLogOrder(t *testing.T) {
 		for i := 1; i < len(got); i++ {
 			l.is.Equal(got[i].Cursor.Seq, got[i-1].Cursor.Seq+1)
 		}
-		l.is.Equal(l.read(Query{Limit: 7}), names(got))
+		l.is.Equal(l.read(history.Query{Limit: 7}), names(got))
 	})
 }
 
@@ -197,7 +198,7 @@ func TestLogDuplicates(t *testing.T) {
 		is.Equal(names(l.got["acme"]), "1 2 2 3")
 		is.Equal(names(l.got["other"]), "1") // another tenant's id is its own
 
-		ephemeral := func() *Entry {
+		ephemeral := func() *history.Entry {
 			e := chosen(toAll("4"))
 			e.Event.Ephemeral = true
 			return e
@@ -206,7 +207,7 @@ func TestLogDuplicates(t *testing.T) {
 		last := ephemeral()
 		l.add(last)
 		is.True(last.Duplicate)
-		is.Equal(last.Cursor, Cursor{})
+		is.Equal(last.Cursor, history.Cursor{})
 
 		var wg sync.WaitGroup
 		for range 16 {
@@ -214,7 +215,7 @@ func TestLogDuplicates(t *testing.T) {
 		}
 		wg.Wait()
 		is.Equal(names(l.got["acme"]), "1 2 2 3 4 5")
-		is.Equal(l.read(Query{}), "1 2 2 3 5")
+		is.Equal(l.read(history.Query{}), "1 2 2 3 5")
 	})
 }
 
@@ -224,7 +225,7 @@ func TestLogFind(t *testing.T) {
 	limits.Events = 3
 	anyLog(t, limits, func(t *testing.T, l *logUser) {
 		is := l.is
-		var cursors []Cursor
+		var cursors []history.Cursor
 		for i := range 5 {
 			e := toAll(fmt.Sprint(i))
 			l.add(e)
@@ -233,37 +234,37 @@ func TestLogFind(t *testing.T) {
 		head := cursors[4]
 		for _, c := range []struct {
 			cursor string
-			want   Cursor
+			want   history.Cursor
 			err    error
 		}{
 			{head.String(), head, nil},
 			{cursors[1].String(), cursors[1], nil}, // the place before the oldest of the three
-			{cursors[0].String(), cursors[1], ErrExpired},
+			{cursors[0].String(), cursors[1], history.ErrExpired},
 			{"", cursors[1], nil},
-			{Cursor{newCursorKey(nil).epoch(make([]byte, 8)), 1}.String(), head, ErrUnknownCursor},
-			{Cursor{Epoch{head.Epoch.key, head.Epoch.tag + 1}, 1}.String(), head, ErrUnknownCursor},
-			{"0123456789abcdef-1", head, ErrUnknownCursor}, // as they were before they were opaque
-			{head.String()[1:], head, ErrUnknownCursor},
-			{head.String() + "=", head, ErrUnknownCursor},
-			{"- -", head, ErrUnknownCursor},
+			{history.Cursor{Epoch: history.NewKey(nil).Epoch(make([]byte, 8)), Seq: 1}.String(), head, history.ErrUnknownCursor},
+			{history.Cursor{Epoch: history.Epoch{Key: head.Epoch.Key, Tag: head.Epoch.Tag + 1}, Seq: 1}.String(), head, history.ErrUnknownCursor},
+			{"0123456789abcdef-1", head, history.ErrUnknownCursor}, // as they were before they were opaque
+			{head.String()[1:], head, history.ErrUnknownCursor},
+			{head.String() + "=", head, history.ErrUnknownCursor},
+			{"- -", head, history.ErrUnknownCursor},
 		} {
 			got, err := l.Find(t.Context(), "acme", c.cursor, nil)
 			is.Equal(err, c.err)  // err
 			is.Equal(got, c.want) // place
 		}
-		is.Equal(l.read(Query{After: cursors[1].Seq}), "2 3 4")
-		page, err := l.Read(t.Context(), "acme", Query{After: cursors[0].Seq})
-		is.Equal(err, ErrExpired)
+		is.Equal(l.read(history.Query{After: cursors[1].Seq}), "2 3 4")
+		page, err := l.Read(t.Context(), "acme", history.Query{After: cursors[0].Seq})
+		is.Equal(err, history.ErrExpired)
 		is.Equal(page.Next, cursors[1])
 		got, err := l.Find(t.Context(), "nobody", head.String(), nil)
-		is.Equal(err, ErrUnknownCursor)
-		is.True(got.Epoch != Epoch{} && got.Epoch != head.Epoch)
+		is.Equal(err, history.ErrUnknownCursor)
+		is.True(got.Epoch != history.Epoch{} && got.Epoch != head.Epoch)
 		// Nobody can make up a place that was not given yet: the servers have lost it, which
 		// begins another history. In memory nothing is lost without the rest.
-		got, err = l.Find(t.Context(), "acme", Cursor{head.Epoch, head.Seq + 1}.String(), nil)
-		is.Equal(err, ErrUnknownCursor)
+		got, err = l.Find(t.Context(), "acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1}.String(), nil)
+		is.Equal(err, history.ErrUnknownCursor)
 		if _, shared := l.Log.(*brokerLog); shared {
-			is.True(got.Epoch != Epoch{} && got.Epoch != head.Epoch)
+			is.True(got.Epoch != history.Epoch{} && got.Epoch != head.Epoch)
 		} else {
 			is.Equal(got, head)
 		}
@@ -277,7 +278,7 @@ func TestLogReader(t *testing.T) {
 		is := l.is
 		ann, bob := event.Profile{Type: "user", ID: "ann"}, event.Profile{Type: "user", ID: "bob"}
 		room := event.Room{Kind: event.KindConversation, ID: "r"}
-		all := []*Entry{
+		all := []*history.Entry{
 			entryTo("acme", "1", event.ToProfile(ann)), entryTo("acme", "2", event.ToProfile(bob)),
 			entryTo("acme", "3", event.ToConversation("r")), toAll("4"),
 			entryTo("acme", "5", event.ToProfiles(bob, ann, ann)), entryTo("acme", "6", event.ToConversation("r")),
@@ -285,18 +286,18 @@ func TestLogReader(t *testing.T) {
 		}
 		l.add(all...)
 		at := func(i int) uint64 { return all[i-1].Cursor.Seq }
-		annOnly := &Reader{Profile: ann}
-		is.Equal(l.read(Query{Reader: annOnly}), "1 4 5")
-		is.Equal(l.read(Query{Reader: annOnly, After: at(1)}), "4 5")
-		is.Equal(l.read(Query{Reader: &Reader{Profile: bob}}), "2 4 5")
-		stays := &Reader{Profile: ann, Rooms: []Stay{{room, at(2), at(4)}, {room, at(6), at(8)}}}
+		annOnly := &history.Reader{Profile: ann}
+		is.Equal(l.read(history.Query{Reader: annOnly}), "1 4 5")
+		is.Equal(l.read(history.Query{Reader: annOnly, After: at(1)}), "4 5")
+		is.Equal(l.read(history.Query{Reader: &history.Reader{Profile: bob}}), "2 4 5")
+		stays := &history.Reader{Profile: ann, Rooms: []history.Stay{{Room: room, From: at(2), Until: at(4)}, {Room: room, From: at(6), Until: at(8)}}}
 		for limit := range 4 {
-			is.Equal(l.read(Query{Reader: stays, Limit: limit}), "1 3 4 5 8") // 6 came while she was away
+			is.Equal(l.read(history.Query{Reader: stays, Limit: limit}), "1 3 4 5 8") // 6 came while she was away
 		}
 		for bytes := range 5 {
-			is.Equal(l.read(Query{Reader: stays, Bytes: bytes * 100}), "1 3 4 5 8")
+			is.Equal(l.read(history.Query{Reader: stays, Bytes: bytes * 100}), "1 3 4 5 8")
 		}
-		is.Equal(l.read(Query{Reader: &Reader{Profile: ann, Rooms: []Stay{{event.Room{Kind: event.KindGroup, ID: "r"}, 0, at(8)}}}}), "1 4 5 7") // rooms of both kinds
+		is.Equal(l.read(history.Query{Reader: &history.Reader{Profile: ann, Rooms: []history.Stay{{Room: event.Room{Kind: event.KindGroup, ID: "r"}, From: 0, Until: at(8)}}}}), "1 4 5 7") // rooms of both kinds
 	})
 }
 
@@ -315,11 +316,11 @@ func TestLogLimits(t *testing.T) {
 		stats := l.Stats()
 		l.is.True(stats.Bytes <= 20_000 && (stats.Bytes > 18_000 || shared && stats.Bytes > 15_000))
 		l.is.True(stats.Entries > 10)
-		kept := l.read(Query{After: l.oldest()})
+		kept := l.read(history.Query{After: l.oldest()})
 		events := len(strings.Fields(kept))
 		l.is.True(events == stats.Entries || shared && events > stats.Entries-10) // beside events it has an anchor, and where it was cut
 		l.is.True(strings.HasSuffix(kept, " 998 999"))
-		l.is.Equal(l.read(Query{After: l.oldest(), Reader: &Reader{Profile: event.Profile{Type: "user", ID: "all"}}}), kept)
+		l.is.Equal(l.read(history.Query{After: l.oldest(), Reader: &history.Reader{Profile: event.Profile{Type: "user", ID: "all"}}}), kept)
 	})
 }
 
@@ -328,13 +329,13 @@ func TestMemoryLogTotal(t *testing.T) {
 	is := is.New(t)
 	limits := defaults
 	limits.Total = 100_000
-	l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+	l := &logUser{T: t, is: is, Log: history.NewMemory(limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 	l.add(entryTo("quiet", "1", event.ToTenant()))
 	for i := range 1000 {
 		l.add(toAll(fmt.Sprint(i)))
 	}
 	is.True(l.Stats().Bytes <= limits.Total)
-	page, err := l.Read(t.Context(), "quiet", Query{})
+	page, err := l.Read(t.Context(), "quiet", history.Query{})
 	is.NoErr(err)
 	is.Equal(names(page.Entries), "1") // it is still there
 	for i := range 1000 {
@@ -348,7 +349,7 @@ func TestMemoryLogTotal(t *testing.T) {
 func TestMemoryLogAges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		l := &logUser{T: t, is: is, Log: NewMemoryLog(defaults), got: map[string][]*Entry{}, parts: map[string][]int{}}
+		l := &logUser{T: t, is: is, Log: history.NewMemory(defaults), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 		first := chosen(toAll("1"))
 		l.add(first)
 		time.Sleep(defaults.Window - 1)
@@ -357,17 +358,17 @@ func TestMemoryLogAges(t *testing.T) {
 		is.True(again.Duplicate)
 		time.Sleep(time.Nanosecond)
 		l.add(chosen(toAll("1"))) // the window is over
-		is.Equal(l.Stats(), LogStats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, Limit: defaults.Total, Memory: l.Stats().Bytes, IDs: 1})
+		is.Equal(l.Stats(), history.Stats{Tenants: 1, Entries: 2, Bytes: l.Stats().Bytes, Limit: defaults.Total, Memory: l.Stats().Bytes, IDs: 1})
 		time.Sleep(defaults.TTL - defaults.Window)
-		_, err := l.Find(t.Context(), "acme", Cursor{first.Cursor.Epoch, 0}.String(), nil)
-		is.Equal(err, ErrExpired) // the first has gone, without a sweep
-		is.Equal(l.read(Query{After: l.oldest()}), "1")
+		_, err := l.Find(t.Context(), "acme", history.Cursor{Epoch: first.Cursor.Epoch, Seq: 0}.String(), nil)
+		is.Equal(err, history.ErrExpired) // the first has gone, without a sweep
+		is.Equal(l.read(history.Query{After: l.oldest()}), "1")
 		time.Sleep(defaults.Window)
 		l.Sweep(time.Now())
-		is.Equal(l.Stats(), LogStats{Bytes: graveBytes, Limit: defaults.Total, Memory: graveBytes}) // where its places stood
+		is.Equal(l.Stats(), history.Stats{Bytes: history.GraveBytes, Limit: defaults.Total, Memory: history.GraveBytes}) // where its places stood
 		l.add(toAll("2"))
 		_, err = l.Find(t.Context(), "acme", first.Cursor.String(), nil)
-		is.Equal(err, ErrExpired) // never complete: what came between is gone
+		is.Equal(err, history.ErrExpired) // never complete: what came between is gone
 	})
 }
 
@@ -376,7 +377,7 @@ func TestMemoryLogForgetsIDs(t *testing.T) {
 	is := is.New(t)
 	limits := defaults
 	limits.IDs = 10
-	l := &logUser{T: t, is: is, Log: NewMemoryLog(limits), got: map[string][]*Entry{}, parts: map[string][]int{}}
+	l := &logUser{T: t, is: is, Log: history.NewMemory(limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 	for i := range 11 {
 		l.add(chosen(toAll(fmt.Sprint(i))))
 	}
@@ -396,9 +397,9 @@ func TestEntrySize(t *testing.T) {
 	}
 	is := is.New(t)
 	const entries = 20_000
-	limits := MemoryLimits{}
-	log := NewMemoryLog(limits)
-	l := &logUser{T: t, is: is, Log: log, got: map[string][]*Entry{}, parts: map[string][]int{}}
+	limits := history.Limits{}
+	log := history.NewMemory(limits)
+	l := &logUser{T: t, is: is, Log: log, got: map[string][]*history.Entry{}, parts: map[string][]int{}}
 	before := liveHeap()
 	for i := range entries {
 		id := fmt.Sprintf("profile-number-%d", i)
@@ -414,19 +415,19 @@ func FuzzParseCursor(f *testing.F) {
 	for _, seed := range []string{"", "-", "a-0", "a-18446744073709551615", "a-18446744073709551616", "a-b-1", "a-01", "é-1", "\x00-1"} {
 		f.Add(seed)
 	}
-	l := NewMemoryLog(MemoryLimits{Events: 2})
+	l := history.NewMemory(history.Limits{Events: 2})
 	for range 3 {
 		e := toAll("1")
 		e.Envelope = e.Event.Seal()
-		l.Append(context.Background(), []*Entry{e})
+		l.Append(context.Background(), []*history.Entry{e})
 	}
 	head, _ := l.Attach(context.Background(), "acme")
-	valid := []string{head.String(), Cursor{head.Epoch, 2}.String(), Cursor{head.Epoch, 1}.String(), ""}
+	valid := []string{head.String(), history.Cursor{Epoch: head.Epoch, Seq: 2}.String(), history.Cursor{Epoch: head.Epoch, Seq: 1}.String(), ""}
 	for _, v := range valid {
 		f.Add(v)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if c, ok := head.Epoch.parse(text); ok && c.String() != text {
+		if c, ok := head.Epoch.Parse(text); ok && c.String() != text {
 			t.Fatalf("%q reads as %q", text, c)
 		}
 		place, err := l.Find(context.Background(), "acme", text, nil)

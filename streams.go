@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -18,6 +17,8 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/history"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sse"
@@ -38,7 +39,7 @@ type streams struct {
 	members  *members
 	engine   *engine.Engine
 	observer Observer
-	log      Log
+	log      history.Log
 	node     [4]byte // its mark in the ids of its connections, unless it is alone
 	shed     *engine.Frame
 	inline   bool // what a client missed may begin before its head is written
@@ -46,8 +47,8 @@ type streams struct {
 
 	// These guard themselves.
 	directory
-	overload
-	away      turnedAway
+	overload  *overload.Guard
+	away      *overload.Returns
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
 	count     *hubCounts
@@ -63,7 +64,7 @@ type streams struct {
 }
 
 // start makes the engine that writes them.
-func (x *streams) start(cfg engine.Config) {
+func (x *streams) start(cfg engine.Config, use overload.Use, kept func() int64) {
 	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
 	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
@@ -84,8 +85,8 @@ func (x *streams) start(cfg engine.Config) {
 	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.Closing(CloseSlow) }
 	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
 	x.engine = engine.NewEngine(cfg)
-	x.overload.relieve = x.engine.Relieve
-	x.away.seed = maphash.MakeSeed()
+	x.overload = overload.New(use, kept, x.engine.Relieve, x.logger)
+	x.away = overload.NewReturns()
 }
 
 // openAtOnce is how many streams are opened at a time, of one tenant half of them.
@@ -122,7 +123,7 @@ func Turned(err error) CloseReason {
 	switch {
 	case errors.Is(err, ErrDraining):
 		return CloseDrain
-	case errors.Is(err, ErrUnconfirmed), errors.Is(err, ErrNotStored):
+	case errors.Is(err, history.ErrUnconfirmed), errors.Is(err, history.ErrNotStored):
 		return CloseUnavailable
 	}
 	return CloseCapacity
@@ -134,11 +135,11 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 	if errors.Is(err, ErrDraining) {
 		return 0 // another hub has room
 	}
-	after := x.away.after(tenant, !errors.Is(err, ErrTenantFull))
-	if errors.Is(err, ErrOverloaded) {
-		after += overloadAway
+	after := x.away.After(tenant, !errors.Is(err, ErrTenantFull))
+	if errors.Is(err, overload.ErrOverloaded) {
+		after += overload.Away
 	}
-	return jittered(after)
+	return overload.Jittered(after)
 }
 
 // Connect opens a connection and puts hub.ready on its stream, and what follows
@@ -148,8 +149,8 @@ func (x *streams) Away(tenant string, err error) time.Duration {
 // more. However many come at once, tenants take turns: a flood of one tenant's is not before
 // another's.
 func (x *streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
-	if x.Overloaded() {
-		return nil, x.TurnAway(s.Tenant, ErrOverloaded)
+	if x.overload.Overloaded() {
+		return nil, x.TurnAway(s.Tenant, overload.ErrOverloaded)
 	}
 	if err := x.opening.Acquire(ctx, s.Tenant); err != nil {
 		return nil, err
@@ -194,7 +195,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	c.lastActivity.Store(now.UnixNano())
 	c.Stream = x.engine.NewOwned(owner{x, c})
 
-	var from Cursor
+	var from history.Cursor
 	var missed error
 	if s.Cursor != "" {
 		if from, missed, err = x.locate(ctx, s); err != nil {
@@ -225,7 +226,7 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	if t != nil {
 		r := &replay{
 			tenant: t, conn: c, log: x.log, logger: x.logger, of: from.Epoch, told: from.Seq,
-			reader: func() *Reader { return x.members.readerLocked(t, c.Profile) },
+			reader: func() *history.Reader { return x.members.readerLocked(t, c.Profile) },
 			sure:   x.tenants.sure,
 			fail:   func() { x.Kick(c, CloseUnavailable) },
 			count:  x.count,
@@ -242,15 +243,15 @@ func (x *streams) connect(ctx context.Context, s Subscription) (*Connection, err
 
 // locate is where a subscription's cursor stands for its profile, and what it missed for
 // good.
-func (x *streams) locate(ctx context.Context, s Subscription) (from Cursor, missed, err error) {
+func (x *streams) locate(ctx context.Context, s Subscription) (from history.Cursor, missed, err error) {
 	t, err := x.tenants.open(ctx, s.Tenant)
 	if err != nil {
-		return Cursor{}, nil, err
+		return history.Cursor{}, nil, err
 	}
 	r := x.members.readerLocked(t, s.Profile)
 	t.mu.Unlock()
 	from, err = x.log.Find(ctx, s.Tenant, s.Cursor, r)
-	if errors.Is(err, ErrExpired) || errors.Is(err, ErrUnknownCursor) {
+	if errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor) {
 		return from, err, nil
 	}
 	return from, nil, err
@@ -288,7 +289,7 @@ func (x *streams) replaces(p *person) bool {
 // register adds c, which was admitted, to its tenant, to be live after a place, or
 // after the head when that is zero. The tenant is returned when c is behind, and the
 // connection whose place c took.
-func (x *streams) register(t *tenant, c *Connection, watch []event.Profile, from Cursor, missed error) (in *tenant, replaced *Connection) {
+func (x *streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.coming--
@@ -305,17 +306,17 @@ func (x *streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	t.watchLocked(c, watch)
 	t.settleLocked()
 
-	if from.Epoch != (Epoch{}) && from.Epoch != t.head.Epoch { // the history has begun anew
-		missed, from = ErrUnknownCursor, t.head
+	if from.Epoch != (history.Epoch{}) && from.Epoch != t.head.Epoch { // the history has begun anew
+		missed, from = history.ErrUnknownCursor, t.head
 	}
-	if missed == nil && from.Epoch != (Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
-		missed = ErrExpired
+	if missed == nil && from.Epoch != (history.Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
+		missed = history.ErrExpired
 	}
 	resume := ResumeComplete
 	switch {
 	case missed != nil:
 		resume = ResumePartial
-	case from.Epoch == (Epoch{}):
+	case from.Epoch == (history.Epoch{}):
 		resume, from = ResumeFresh, t.head
 	}
 	x.count.connects.Add(resume, 1)
@@ -383,7 +384,7 @@ func (x *streams) expired(l *lifetime) {
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it. It says
-// whether the connection was there still. ErrTenantShare, ErrPersonShare: it has what it
+// whether the connection was there still. allowance.ErrTenant, allowance.ErrPerson: it has what it
 // had.
 func (x *streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	t := x.tenants.find(c.Tenant)

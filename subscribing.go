@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
@@ -25,7 +27,7 @@ type subscriber struct {
 	cluster  *Cluster
 	presence *Presence
 	limits   *Limits
-	quotas   *Quotas
+	quotas   *allowance.Pools
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller) error {
@@ -118,16 +120,16 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseR
 }
 
 func subscription(query url.Values) (s Subscription, err error) {
-	var faults Faults
+	var faults problem.Faults
 	if types := query.Get("types"); types != "" {
-		s.Types = faults.types("types", strings.Split(types, ","))
+		s.Types = faults.Types("types", strings.Split(types, ","))
 	}
 	switch query.Get("named") {
 	case "", "true":
 	case "false":
 		s.Unnamed = true
 	default:
-		faults.add(CodeInvalidField, "named", "must be true or false")
+		faults.Add(problem.CodeInvalidField, "named", "must be true or false")
 	}
 	if list := query["presence"]; len(list) > 0 && list[0] != "" {
 		s.Watch = watchList(&faults, "presence", list)
@@ -138,7 +140,7 @@ func subscription(query url.Values) (s Subscription, err error) {
 			continue
 		}
 		if key == "" || !event.ValidText(key) || !event.ValidText(values[0]) {
-			faults.add(CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
+			faults.Add(problem.CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
 			continue
 		}
 		if s.Metadata == nil {
@@ -147,13 +149,13 @@ func subscription(query url.Values) (s Subscription, err error) {
 		s.Metadata[strings.Clone(key)] = strings.Clone(values[0])
 	}
 	if len(s.Metadata) > 16 {
-		faults.add(CodeInvalidField, "meta", "16 keys at most")
+		faults.Add(problem.CodeInvalidField, "meta", "16 keys at most")
 	}
 	return s, faults.Err()
 }
 
 // watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
-func watchList(f *Faults, field string, list []string) []event.Profile {
+func watchList(f *problem.Faults, field string, list []string) []event.Profile {
 	if len(list) == 1 && list[0] == "*" {
 		return nil
 	}
@@ -162,11 +164,11 @@ func watchList(f *Faults, field string, list []string) []event.Profile {
 		return watch
 	}
 	if len(list) > event.MaxAskedProfiles {
-		f.add(CodeInvalidField, field, "%d profiles at most", event.MaxAskedProfiles)
+		f.Add(problem.CodeInvalidField, field, "%d profiles at most", event.MaxAskedProfiles)
 		return watch
 	}
 	for i, text := range list {
-		p := f.profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
+		p := f.Profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
 		if !slices.Contains(watch, p) {
 			watch = append(watch, p)
 		}
@@ -175,8 +177,8 @@ func watchList(f *Faults, field string, list []string) []event.Profile {
 }
 
 // watchValue is watchList for JSON, which has profiles in either form.
-func watchValue(f *Faults, field string, v strictjson.Value) []event.Profile {
-	if f.tooMany(CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
+func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Profile {
+	if f.TooMany(problem.CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
 		return nil
 	}
 	count, word := 0, ""
@@ -187,7 +189,7 @@ func watchValue(f *Faults, field string, v strictjson.Value) []event.Profile {
 	if count == 1 && (word == "none" || word == "*") {
 		return watchList(f, field, []string{word})
 	}
-	return append([]event.Profile{}, f.profiles(CodeInvalidField, field, v)...)
+	return append([]event.Profile{}, f.Profiles(problem.CodeInvalidField, field, v)...)
 }
 
 // own finds the connection of a client's call, which counts as one of its profile; in
@@ -196,7 +198,11 @@ func watchValue(f *Faults, field string, v strictjson.Value) []event.Profile {
 func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 	id := r.PathValue("id")
 	c := s.hub.Connection(id)
-	if err := s.limits.Client(who.Owner(r, c)); err != nil {
+	holder := who.Holder(r)
+	if c != nil && !who.Proven() {
+		holder = event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
+	}
+	if err := s.limits.Client(holder); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -205,7 +211,7 @@ func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 			return nil, err
 		}
 	}
-	if c == nil || !who.Owns(c) {
+	if c == nil || !who.Is(c.Tenant, c.Profile) {
 		return nil, errNoConnection
 	}
 	return c, nil
@@ -234,21 +240,21 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(r, who)
-	defer memory.close()
+	memory := s.quotas.Body(who.Holder(r))
+	defer memory.Close()
 	var types **event.Filter
 	var watch *[]event.Profile
-	if err := smallCall.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
+	if err := smallCall.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		switch {
 		case name != "types" && name != "presence":
-			f.add(CodeUnknownField, name, "is not a field here")
-		case absent(v):
+			f.Add(problem.CodeUnknownField, name, "is not a field here")
+		case problem.Absent(v):
 		case name == "types":
-			if f.tooMany(CodeInvalidField, name, v, event.MaxAskedProfiles, "types") {
+			if f.TooMany(problem.CodeInvalidField, name, v, event.MaxAskedProfiles, "types") {
 				return
 			}
-			if list := f.texts(CodeInvalidField, name, v); !f.within(name) {
-				filter := f.types(name, list)
+			if list := f.Texts(problem.CodeInvalidField, name, v); !f.Within(name) {
+				filter := f.Types(name, list)
 				types = &filter
 			}
 		default:
@@ -264,27 +270,27 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	tenant, profile, err := who.Client(r, r.URL.Query())
 	if err == nil {
-		err = s.limits.Client(tenant, profile)
+		err = s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: profile})
 	}
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(r, who)
-	defer memory.close()
+	memory := s.quotas.Body(who.Holder(r))
+	defer memory.Close()
 	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
-	err = smallCall.object(r, memory, func(f *Faults, name string, v strictjson.Value) {
+	err = smallCall.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "state" {
-			f.add(CodeUnknownField, name, "is not a field here")
+			f.Add(problem.CodeUnknownField, name, "is not a field here")
 			return
 		}
-		state = f.text(CodeInvalidField, name, v)
+		state = f.Text(problem.CodeInvalidField, name, v)
 	})
 	if err == nil && state != "started" && state != "stopped" {
-		err = &FieldError{CodeInvalidField, "state", -1, "must be started or stopped"}
+		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "state", Index: -1, Detail: "must be started or stopped"}
 	}
 	if bad := event.CheckName(conversation); bad != nil {
-		err = errors.Join(err, &FieldError{CodeInvalidField, "conversationId", -1, bad.Error()})
+		err = errors.Join(err, &problem.FieldError{Code: problem.CodeInvalidField, Field: "conversationId", Index: -1, Detail: bad.Error()})
 	}
 	if err != nil {
 		return err
@@ -301,26 +307,26 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	query := r.URL.Query()
 	tenant, viewer, err := who.Viewer(r, query)
-	var faults Faults
+	var faults problem.Faults
 	asked := askedProfiles(&faults, query)
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
-	if err := s.limits.Client(tenant, viewer); err != nil {
+	if err := s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: viewer}); err != nil {
 		return err
 	}
 	if r.Method == http.MethodPost {
-		memory := s.quotas.Body(r, who)
-		defer memory.close()
+		memory := s.quotas.Body(who.Holder(r))
+		defer memory.Close()
 		if asked, err = smallCall.profiles(r, memory); err != nil {
 			return err
 		}
 	}
-	if err := question(s.hub.KnowAll(r.Context(), tenant)); err != nil {
+	if err := problem.OfQuestion(s.hub.KnowAll(r.Context(), tenant)); err != nil {
 		return err
 	}
-	answer := s.quotas.Answer(r, who)
-	defer answer.close()
+	answer := s.quotas.Answer(who.Holder(r))
+	defer answer.Close()
 	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
 	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }

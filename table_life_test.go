@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -29,7 +30,7 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBroker(t, broker, 0, prefix, testLimits).rooms
 			var told toldRooms
 			far.Follow(told.belong, func(string) {})
-			near.Follow(func(string, Epoch, event.Room, []Belonging) {}, func(string) {})
+			near.Follow(func(string, history.Epoch, event.Room, []Belonging) {}, func(string) {})
 			ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 			is.NoErr(near.Attach(ctx, "acme"))
 			is.NoErr(far.Attach(ctx, "acme"))
@@ -41,7 +42,7 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			join := func(p event.Profile) {
 				now, err := near.Now(ctx, "acme", room)
 				is.NoErr(err)
-				is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{{Profile: p, Member: true, Stays: []Stay{{room, 0, 1 << 62}}}}, false))
+				is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{{Profile: p, Member: true, Stays: []history.Stay{{Room: room, From: 0, Until: 1 << 62}}}}, false))
 			}
 			join(alice)
 			is.True(far.reached(call))

@@ -5,8 +5,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
 )
@@ -14,20 +16,20 @@ import (
 // tenant is one tenant's streams and their order. Its methods need its lock,
 // which who finds it holds.
 type tenant struct {
-	name   string  // static
-	quotas *Quotas // static
+	name   string           // static
+	quotas *allowance.Pools // static
 
 	open     atomic.Int32 // conns' number, as others see it
 	accepted atomic.Int64 // events that were published to this hub, since it was found
 
 	mu sync.Mutex
 	// Guarded by mu.
-	head      Cursor        // the last place that was handed to streams
-	attached  bool          // head is known, and the log tells of all that follows
-	shared    bool          // what other hubs know of it is known, and what changes
-	gathered  engine.Batch  // what is to be flushed
-	mark      *engine.Frame // tells the place markAt, made when it is needed
-	markAt    Cursor
+	head      history.Cursor // the last place that was handed to streams
+	attached  bool           // head is known, and the log tells of all that follows
+	shared    bool           // what other hubs know of it is known, and what changes
+	gathered  engine.Batch   // what is to be flushed
+	mark      *engine.Frame  // tells the place markAt, made when it is needed
+	markAt    history.Cursor
 	rooms     Rooms
 	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
 	conns     []*Connection            // in no order; a connection knows its index
@@ -87,7 +89,7 @@ func (t *tenant) joinLocked(room event.Room, join []event.Profile) error {
 // there is room: settleLocked follows.
 func (t *tenant) takeLocked(n int64) error {
 	if !t.quotas.State.Take(t.name, n) {
-		return ErrTenantShare
+		return allowance.ErrTenant
 	}
 	t.charged += n
 	return nil
@@ -116,7 +118,7 @@ func (t *tenant) keepLocked(c *Connection, w weight, watch []event.Profile) erro
 	}
 	if !t.quotas.Person.Take(c.who(), w.all()-c.weight.all()) {
 		t.settleLocked()
-		return ErrPersonShare
+		return allowance.ErrPerson
 	}
 	t.bytes += own
 	c.weight = w
@@ -252,7 +254,7 @@ func (t *tenant) knownLocked(c *Connection) string {
 	if !c.joined || c.behind != nil {
 		return ""
 	}
-	return Cursor{t.head.Epoch, max(t.head.Seq, c.place)}.String() // another hub may have told it of more
+	return history.Cursor{Epoch: t.head.Epoch, Seq: max(t.head.Seq, c.place)}.String() // another hub may have told it of more
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them, and the

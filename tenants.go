@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/problem"
 )
 
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
@@ -36,17 +40,17 @@ type Sharing interface {
 // tenant.
 type tenants struct {
 	// Static after the start.
-	log     Log
+	log     history.Log
 	rooms   SharedRooms // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
-	quotas  *Quotas
+	quotas  *allowance.Pools
 	gates   gates // while a tenant is attached, shared or forgotten
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
 }
 
-func newTenants(log Log, rooms SharedRooms, quotas *Quotas) *tenants {
+func newTenants(log history.Log, rooms SharedRooms, quotas *allowance.Pools) *tenants {
 	return &tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
 }
 
@@ -192,7 +196,7 @@ func (x *tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 				return nil, g.err
 			}
 		case <-ctx.Done():
-			return nil, errors.Join(ErrUnconfirmed, ctx.Err())
+			return nil, errors.Join(history.ErrUnconfirmed, ctx.Err())
 		}
 	}
 }
@@ -252,7 +256,7 @@ func (x *gates) pass(ctx context.Context, name string) error {
 		select {
 		case <-g.over:
 		case <-ctx.Done():
-			return errors.Join(ErrUnconfirmed, ctx.Err())
+			return errors.Join(history.ErrUnconfirmed, ctx.Err())
 		}
 	}
 }
@@ -280,7 +284,7 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 		}
 		t.mu.Lock()
 		over = t.forgotten
-		same := t.head.Epoch == Epoch{} || t.head.Epoch == head.Epoch
+		same := t.head.Epoch == history.Epoch{} || t.head.Epoch == head.Epoch
 		if t.attached = same && !over; t.attached && t.head.Seq <= head.Seq {
 			t.head = head
 			t.rooms.Restart(head.Epoch)
@@ -294,7 +298,7 @@ func (x *tenants) attach(ctx context.Context, t *tenant) error {
 			return nil
 		}
 		t.mu.Lock()
-		t.head = Cursor{} // what has been told meanwhile is of another history, or the head is
+		t.head = history.Cursor{} // what has been told meanwhile is of another history, or the head is
 		t.mu.Unlock()
 	}
 }
@@ -416,4 +420,4 @@ func (x *tenants) Busiest(n int) []TenantStats {
 	return all[:min(n, len(all))]
 }
 
-var ErrSilent = errors.New("another hub does not answer")
+var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})

@@ -14,7 +14,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/peers"
 	"realtimehub/internal/plan"
 )
@@ -22,7 +24,7 @@ import (
 // inCluster is inBubble for a hub of several, with what others say told by the test.
 func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: AudienceTenant})
 		x := NewCluster(hub, p, &castPeers{}, 2*time.Second)
 		ctx, stop := context.WithCancel(t.Context())
@@ -145,7 +147,7 @@ func (stuckSharing) Unshare(string) {}
 // gives up is let go.
 func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(NewMemoryLog(testLimits), nil, NewQuotas(plan.Of(1<<30)))
+	x := newTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
 	sharing := stuckSharing{stuck: make(chan struct{})}
 	x.sharing = sharing
 	open := func(ctx context.Context, name string) error {
@@ -208,7 +210,7 @@ func (p *heldPeers) Tell(string, SessionChange) {
 // it does and that it is told.
 func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
 	is := is.New(t)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
 	defer hub.Engine().Close(context.Background())
 	p := &heldPeers{}
 	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), p, 0)

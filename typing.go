@@ -2,17 +2,18 @@ package main
 
 import (
 	"context"
-	"errors"
+	"net/http"
 	"sync"
 	"time"
 
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
-var ErrNotMember = errors.New("not a member of the conversation")
+var ErrNotMember = problem.New("not a member of the conversation", problem.Problem{Status: http.StatusForbidden, Code: "NotAMember"})
 
 // maxTypingRoom is how many members a conversation may have: past it nobody is told of
 // typing, which would cost more than all that is said there.
@@ -57,7 +58,7 @@ type typist struct {
 func (t *typist) Due() *due.Item { return &t.due }
 
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
-// ErrMembership, ErrTenantShare, ErrPersonShare.
+// ErrMembership, allowance.ErrTenant, allowance.ErrPerson.
 func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
 	// Its turn comes before it is known to be a member: that may take longer than for
 	// what its client says next.
@@ -103,7 +104,7 @@ func (t *typist) bytes() int64 {
 }
 
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
-// ErrTenantShare, ErrPersonShare where it is ours to refuse: there is no typist then.
+// allowance.ErrTenant, allowance.ErrPerson where it is ours to refuse: there is no typist then.
 func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // gatedResolver is a membership service that answers some of its calls, by their
@@ -76,7 +77,7 @@ type typing struct {
 func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
 		resolver := &gatedResolver{gates: map[int]chan struct{}{}}
-		hub := NewHub(HubConfig{Retry: time.Second, Log: NewMemoryLog(testLimits), Resolver: resolver, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: resolver, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{Tick: time.Second, Grace: 5 * time.Second, TypingTTL: 6 * time.Second, Audience: AudienceNone})
 		cluster := NewCluster(hub, p, peers, 0)
 		ctx, stop := context.WithCancel(t.Context())

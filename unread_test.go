@@ -14,7 +14,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
 )
@@ -190,7 +192,7 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 	is := is.New(t)
 	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
-		cfg.Quotas = NewQuotas(plan.Memory{Calls: 8 << 20})
+		cfg.Quotas = allowance.New(plan.Memory{Calls: 8 << 20})
 	})
 	fillHistory(t, h.Hub, 100, 10_000)
 	get := func(w http.ResponseWriter, tenant string) {
@@ -239,7 +241,7 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	spoolOf := func(tenant string) (*spool, *heldWriter) {
 		w := newHeldWriter()
-		return newSpool(w, &allowance{pool: pool, holder: event.TenantProfile{Tenant: tenant}}), w
+		return newSpool(w, &allowance.Call{Pool: pool, Holder: event.TenantProfile{Tenant: tenant}}), w
 	}
 	greedy, unread := spoolOf("acme")
 	waits := make(chan struct{})
@@ -299,7 +301,7 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 	h := newNode(t, openDoor(t), LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 1
-		cfg.Log = NewMemoryLog(limits)
+		cfg.Log = history.NewMemory(limits)
 	})
 	handler := h.API.Handler()
 	large := strings.Repeat(" ", 20_000) + "\n"
@@ -341,7 +343,7 @@ func TestLinesThatAreKeptOpenAreBounded(t *testing.T) {
 	is := is.New(t)
 	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
-		cfg.Quotas = NewQuotas(plan.Memory{Calls: 4 << 20})
+		cfg.Quotas = allowance.New(plan.Memory{Calls: 4 << 20})
 	})
 	over := make(chan int)
 	var open []*piecesBody

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
 )
 
@@ -19,7 +20,7 @@ type Address struct {
 
 // DecodeEvent reads and validates one event; at is nil where the body carries
 // the whole envelope, and maxPayload 0 lifts that limit. The error joins all
-// faults ([FieldErrors]).
+// faults ([problem.Fields]).
 func DecodeEvent(body []byte, at *Address, maxPayload int) (*event.Event, error) {
 	return decodeEvent(body, at, maxPayload, nil)
 }
@@ -27,7 +28,7 @@ func DecodeEvent(body []byte, at *Address, maxPayload int) (*event.Event, error)
 // decodeEvent is DecodeEvent that takes the memory for what is read, if room is not
 // nil, and is ErrBodies where there is too little.
 func decodeEvent(body []byte, at *Address, maxPayload int, room func(bytes int) bool) (*event.Event, error) {
-	d := eventDecoder{Event: new(event.Event), Faults: Faults{room: room}}
+	d := eventDecoder{Event: new(event.Event), Faults: problem.Faults{Room: room}}
 	if err := d.decode(body, at, maxPayload); err != nil {
 		return nil, err
 	}
@@ -44,42 +45,42 @@ func DecodeBatch(body []byte, maxPayload int) ([]*event.Event, error) {
 // decodeBatch is DecodeBatch as decodeEvent is DecodeEvent.
 func decodeBatch(body []byte, maxPayload int, room func(bytes int) bool) ([]*event.Event, error) {
 	var events []*event.Event
-	faults := Faults{room: room}
+	faults := problem.Faults{Room: room}
 	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
-		if faults.full() {
+		if faults.Full() {
 			return
 		}
 		if string(name) != "events" {
-			faults.add(CodeUnknownField, string(name), `a batch has "events" only`)
+			faults.Add(problem.CodeUnknownField, string(name), `a batch has "events" only`)
 			return
 		}
 		count := 0
 		v.Array(func(int, strictjson.Value) { count++ })
 		if count > MaxBatchEvents {
-			faults.add(CodeBatchSize, "events", "1–%d events, not %d", MaxBatchEvents, count)
+			faults.Add(problem.CodeBatchSize, "events", "1–%d events, not %d", MaxBatchEvents, count)
 			return
 		}
 		if !v.Array(func(i int, v strictjson.Value) {
-			if faults.full() || !faults.take(eventBytes) {
+			if faults.Full() || !faults.Take(eventBytes) {
 				return
 			}
 			e, err := decodeEvent(v, nil, maxPayload, room)
 			events = append(events, e)
-			faults.crowded = err == ErrBodies
-			list := FieldErrors(err)
+			faults.Crowded = err == problem.ErrBodies
+			list := problem.Fields(err)
 			for _, fault := range list {
 				fault.Index = i
 			}
-			faults.join(list)
+			faults.Join(list)
 		}) {
-			faults.add(CodeInvalidField, "events", "must be an array of events")
+			faults.Add(problem.CodeInvalidField, "events", "must be an array of events")
 		}
 	})
 	if err != nil {
-		return nil, &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+		return nil, &problem.FieldError{Code: problem.CodeMalformedJSON, Field: "", Index: -1, Detail: err.Error()}
 	}
-	if len(events) == 0 && !faults.within("events") {
-		faults.add(CodeBatchSize, "events", "1–%d events, not 0", MaxBatchEvents)
+	if len(events) == 0 && !faults.Within("events") {
+		faults.Add(problem.CodeBatchSize, "events", "1–%d events, not 0", MaxBatchEvents)
 	}
 	return events, faults.Err()
 }
@@ -89,7 +90,7 @@ const eventBytes = 1024
 
 type eventDecoder struct {
 	*event.Event
-	Faults
+	problem.Faults
 	hasTarget bool
 	stored    bool // the hub wrote it itself
 }
@@ -100,43 +101,43 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 		d.TenantID, d.Target, d.hasTarget = at.TenantID, at.Target, true
 	}
 	err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
-		if d.full() {
+		if d.Full() {
 			return
 		}
-		if absent(v) && (string(name) != "payload" || v.IsNull()) {
+		if problem.Absent(v) && (string(name) != "payload" || v.IsNull()) {
 			v = nil
 		}
 		unknown := false
 		switch string(name) {
 		case "id":
-			d.ID = d.text(CodeInvalidEventID, "id", v)
+			d.ID = d.Text(problem.CodeInvalidEventID, "id", v)
 		case "type":
-			d.Type = d.text(CodeInvalidEventType, "type", v)
+			d.Type = d.Text(problem.CodeInvalidEventType, "type", v)
 		case "correlationId":
-			d.CorrelationID = d.text(CodeInvalidCorrelationID, "correlationId", v)
+			d.CorrelationID = d.Text(problem.CodeInvalidCorrelationID, "correlationId", v)
 		case "traceparent":
-			d.traceParent(d.text(CodeInvalidField, "traceparent", v))
+			d.traceParent(d.Text(problem.CodeInvalidField, "traceparent", v))
 		case "timestamp":
 			if d.stored {
-				d.Timestamp, _ = time.Parse(event.TimeFormat, d.text(CodeInvalidField, "timestamp", v))
+				d.Timestamp, _ = time.Parse(event.TimeFormat, d.Text(problem.CodeInvalidField, "timestamp", v))
 			}
 		case "ephemeral":
 			d.Ephemeral = string(v) == "true"
 			if v != nil && !d.Ephemeral && string(v) != "false" {
-				d.add(CodeInvalidField, "ephemeral", "must be true or false")
+				d.Add(problem.CodeInvalidField, "ephemeral", "must be true or false")
 			}
 		case "payload":
 			if v == nil {
 				return
 			}
 			if maxPayload > 0 && len(v) > maxPayload {
-				d.add(CodePayloadTooLarge, "payload", "has %d bytes, at most %d are taken", len(v), maxPayload)
+				d.Add(problem.CodePayloadTooLarge, "payload", "has %d bytes, at most %d are taken", len(v), maxPayload)
 				return
 			}
 			d.Payload = v.Compact()
 		case "tenantId":
 			if unknown = at != nil; !unknown {
-				d.TenantID = d.text(CodeInvalidTenantID, "tenantId", v)
+				d.TenantID = d.Text(problem.CodeInvalidTenantID, "tenantId", v)
 			}
 		case "target":
 			if unknown = at != nil; !unknown && v != nil {
@@ -151,54 +152,54 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 			unknown = true
 		}
 		if unknown {
-			d.add(CodeUnknownField, string(name), "is not a field of an event here")
+			d.Add(problem.CodeUnknownField, string(name), "is not a field of an event here")
 		}
 	})
 	if err != nil {
-		return &FieldError{CodeMalformedJSON, "", -1, err.Error()}
+		return &problem.FieldError{Code: problem.CodeMalformedJSON, Field: "", Index: -1, Detail: err.Error()}
 	}
 	return nil
 }
 
 // recipients reads profiles, as many as a target may name.
 func (d *eventDecoder) recipients(field string, v strictjson.Value) []event.Profile {
-	if d.tooMany(CodeInvalidTarget, field, v, event.MaxTargetProfiles, "profiles") {
+	if d.TooMany(problem.CodeInvalidTarget, field, v, event.MaxTargetProfiles, "profiles") {
 		return nil
 	}
-	return d.profiles(CodeInvalidTarget, field, v)
+	return d.Profiles(problem.CodeInvalidTarget, field, v)
 }
 
 func (d *eventDecoder) target(v strictjson.Value) {
 	if !v.Object(func(name []byte, v strictjson.Value) {
-		if d.full() {
+		if d.Full() {
 			return
 		}
 		switch string(name) {
 		case "kind":
-			d.Target.Kind = event.TargetKind(strings.ToLower(d.text(CodeInvalidTarget, "target.kind", v)))
+			d.Target.Kind = event.TargetKind(strings.ToLower(d.Text(problem.CodeInvalidTarget, "target.kind", v)))
 		case "profiles":
 			d.Target.Profiles = d.recipients("target.profiles", v)
 		case "conversationId":
-			d.Target.ConversationID = d.text(CodeInvalidTarget, "target.conversationId", v)
+			d.Target.ConversationID = d.Text(problem.CodeInvalidTarget, "target.conversationId", v)
 		case "groupId":
-			d.Target.GroupID = d.text(CodeInvalidTarget, "target.groupId", v)
+			d.Target.GroupID = d.Text(problem.CodeInvalidTarget, "target.groupId", v)
 		case "connectionId":
-			d.Target.ConnectionID = d.text(CodeInvalidTarget, "target.connectionId", v)
+			d.Target.ConnectionID = d.Text(problem.CodeInvalidTarget, "target.connectionId", v)
 		case "exclude":
-			if !absent(v) {
+			if !problem.Absent(v) {
 				d.exclude(v)
 			}
 		default:
-			d.add(CodeUnknownField, "target."+string(name), "is not a field of a target")
+			d.Add(problem.CodeUnknownField, "target."+string(name), "is not a field of a target")
 		}
 	}) {
-		d.add(CodeInvalidTarget, "target", "must be an object")
+		d.Add(problem.CodeInvalidTarget, "target", "must be an object")
 	}
 }
 
 func (d *eventDecoder) exclude(v strictjson.Value) {
 	if !v.Object(func(name []byte, v strictjson.Value) {
-		if d.full() {
+		if d.Full() {
 			return
 		}
 		field := "target.exclude." + string(name)
@@ -208,32 +209,32 @@ func (d *eventDecoder) exclude(v strictjson.Value) {
 		case "connectionIds":
 			d.Target.ExcludeConnections = d.connections(field, v)
 		default:
-			d.add(CodeUnknownField, field, "is not a field of exclude")
+			d.Add(problem.CodeUnknownField, field, "is not a field of exclude")
 		}
 	}) {
-		d.add(CodeInvalidTarget, "target.exclude", "must be an object")
+		d.Add(problem.CodeInvalidTarget, "target.exclude", "must be an object")
 	}
 }
 
 // connections reads connections' ids. Of an event that is stored those that are none are
 // left out: earlier hubs took any text.
 func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID {
-	if absent(v) || !d.stored && d.tooMany(CodeInvalidTarget, field, v, event.MaxExcludedIDs, "ids") {
+	if problem.Absent(v) || !d.stored && d.TooMany(problem.CodeInvalidTarget, field, v, event.MaxExcludedIDs, "ids") {
 		return nil
 	}
 	var ids []uuid.UUID
 	if !v.Array(func(i int, v strictjson.Value) {
-		if d.full() || !d.take(len(uuid.UUID{})) {
+		if d.Full() || !d.Take(len(uuid.UUID{})) {
 			return
 		}
 		text, _ := v.String()
 		if id, ok := parseConnection(text); ok {
 			ids = append(ids, id)
 		} else if !d.stored {
-			d.add(CodeInvalidTarget, fmt.Sprintf("%s[%d]", field, i), "must be a connection's id, as hub.ready tells it")
+			d.Add(problem.CodeInvalidTarget, fmt.Sprintf("%s[%d]", field, i), "must be a connection's id, as hub.ready tells it")
 		}
 	}) {
-		d.add(CodeInvalidTarget, field, "must be an array of connections' ids")
+		d.Add(problem.CodeInvalidTarget, field, "must be an array of connections' ids")
 	}
 	return ids
 }
@@ -248,7 +249,7 @@ func parseConnection(text string) (uuid.UUID, bool) {
 func (d *eventDecoder) traceParent(text string) {
 	var ok bool
 	if d.TraceParent, ok = event.ParseTraceParent(text); !ok && text != "" {
-		d.add(CodeInvalidField, "traceparent", "must be version-trace-parent-flags in lower-case hex, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+		d.Add(problem.CodeInvalidField, "traceparent", "must be version-trace-parent-flags in lower-case hex, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	}
 }
 
@@ -256,48 +257,48 @@ func (d *eventDecoder) traceParent(text string) {
 // is not named twice.
 func (d *eventDecoder) validate(whole bool) {
 	decoded := d.Faults
-	check := func(bad bool, code Code, field, detail string) {
-		if bad && !decoded.within(field) {
-			d.add(code, field, "%s", detail)
+	check := func(bad bool, code problem.Code, field, detail string) {
+		if bad && !decoded.Within(field) {
+			d.Add(code, field, "%s", detail)
 		}
 	}
-	if whole && !decoded.within("tenantId") {
-		d.tenant("tenantId", d.TenantID)
+	if whole && !decoded.Within("tenantId") {
+		d.Tenant("tenantId", d.TenantID)
 	}
 	check(d.ID != "" && !event.PlainWord(d.ID, "._~-"),
-		CodeInvalidEventID, "id", "must be 1–128 of A-Za-z0-9._~-")
+		problem.CodeInvalidEventID, "id", "must be 1–128 of A-Za-z0-9._~-")
 	check(len(d.CorrelationID) > 128 || !event.Printable(d.CorrelationID),
-		CodeInvalidCorrelationID, "correlationId", "must be 1–128 printable ASCII characters")
-	check(d.Type == "", CodeEventTypeRequired, "type", "a type is needed")
+		problem.CodeInvalidCorrelationID, "correlationId", "must be 1–128 printable ASCII characters")
+	check(d.Type == "", problem.CodeEventTypeRequired, "type", "a type is needed")
 	check(d.Type != "" && !event.ValidType(d.Type),
-		CodeInvalidEventType, "type", "must be 1–128 of A-Za-z0-9._-, starting with a letter")
-	check(event.Reserved(d.Type), CodeReservedType, "type", "is the hub's own")
-	check(d.Payload == nil, CodePayloadRequired, "payload", "a payload is needed")
-	check(!d.hasTarget, CodeTargetRequired, "target", "a target is needed")
+		problem.CodeInvalidEventType, "type", "must be 1–128 of A-Za-z0-9._-, starting with a letter")
+	check(event.Reserved(d.Type), problem.CodeReservedType, "type", "is the hub's own")
+	check(d.Payload == nil, problem.CodePayloadRequired, "payload", "a payload is needed")
+	check(!d.hasTarget, problem.CodeTargetRequired, "target", "a target is needed")
 	if d.hasTarget {
 		d.validateTarget(check, whole)
 	}
 }
 
-func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), whole bool) {
+func (d *eventDecoder) validateTarget(check func(bool, problem.Code, string, string), whole bool) {
 	t, at := &d.Target, "target."
 	if !whole {
 		at = ""
 	}
-	var need Code
+	var need problem.Code
 	switch t.Kind {
 	case event.KindProfile, event.KindProfiles:
-		check(len(t.Profiles) == 0, CodeProfileRequired, at+"profiles", "a profile is needed")
-		check(t.Kind == event.KindProfile && len(t.Profiles) > 1, CodeInvalidTarget, at+"profiles", "one profile exactly, or the kind profiles")
+		check(len(t.Profiles) == 0, problem.CodeProfileRequired, at+"profiles", "a profile is needed")
+		check(t.Kind == event.KindProfile && len(t.Profiles) > 1, problem.CodeInvalidTarget, at+"profiles", "one profile exactly, or the kind profiles")
 	case event.KindConversation:
-		need = CodeConversationIDRequired
+		need = problem.CodeConversationIDRequired
 	case event.KindGroup:
-		need = CodeGroupIDRequired
+		need = problem.CodeGroupIDRequired
 	case event.KindConnection:
-		need = CodeConnectionIDRequired
+		need = problem.CodeConnectionIDRequired
 	case event.KindTenant:
 	default:
-		check(true, CodeInvalidTarget, "target.kind", "must be profile, profiles, conversation, group, tenant or connection")
+		check(true, problem.CodeInvalidTarget, "target.kind", "must be profile, profiles, conversation, group, tenant or connection")
 		return
 	}
 	for _, f := range []struct {
@@ -311,16 +312,16 @@ func (d *eventDecoder) validateTarget(check func(bool, Code, string, string), wh
 	} {
 		switch {
 		case f.kind != t.Kind:
-			check(f.text != "", CodeInvalidTarget, at+f.field, "belongs to another kind of target")
+			check(f.text != "", problem.CodeInvalidTarget, at+f.field, "belongs to another kind of target")
 		case f.text == "":
 			check(true, need, at+f.field, "is needed for this kind of target")
 		default:
 			err := f.valid(f.text)
-			check(err != nil, CodeInvalidTarget, at+f.field, fmt.Sprint(err))
+			check(err != nil, problem.CodeInvalidTarget, at+f.field, fmt.Sprint(err))
 		}
 	}
 	if t.Kind != event.KindProfile && t.Kind != event.KindProfiles {
-		check(len(t.Profiles) > 0, CodeInvalidTarget, at+"profiles", "belongs to another kind of target")
+		check(len(t.Profiles) > 0, problem.CodeInvalidTarget, at+"profiles", "belongs to another kind of target")
 	}
 }
 

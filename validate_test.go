@@ -9,14 +9,15 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
-var allCodes = []Code{
-	CodeTenantIDRequired, CodeEventTypeRequired, CodePayloadRequired, CodeTargetRequired, CodeInvalidTarget,
-	CodeProfileRequired, CodeConversationIDRequired, CodeGroupIDRequired, CodeConnectionIDRequired,
-	CodeInvalidTenantID, CodeInvalidProfile, CodeInvalidEventType, CodeReservedType, CodeInvalidEventID,
-	CodeInvalidCorrelationID, CodeInvalidField, CodeUnknownField, CodePayloadTooLarge, CodeMalformedJSON, CodeBatchSize,
+var allCodes = []problem.Code{
+	problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget,
+	problem.CodeProfileRequired, problem.CodeConversationIDRequired, problem.CodeGroupIDRequired, problem.CodeConnectionIDRequired,
+	problem.CodeInvalidTenantID, problem.CodeInvalidProfile, problem.CodeInvalidEventType, problem.CodeReservedType, problem.CodeInvalidEventID,
+	problem.CodeInvalidCorrelationID, problem.CodeInvalidField, problem.CodeUnknownField, problem.CodePayloadTooLarge, problem.CodeMalformedJSON, problem.CodeBatchSize,
 }
 
 func TestEachFaultHasItsCode(t *testing.T) {
@@ -71,7 +72,7 @@ func TestEachFaultHasItsCode(t *testing.T) {
 			is := is.New(t)
 			_, err := DecodeEvent([]byte(with(change)), nil, 12)
 			got := ""
-			for _, e := range FieldErrors(err) {
+			for _, e := range problem.Fields(err) {
 				got += string(e.Code) + " " + e.Field
 			}
 			is.Equal(got, want)
@@ -83,7 +84,7 @@ func TestAllFaultsAtOnceWithTheirIndex(t *testing.T) {
 	is := is.New(t)
 	_, err := DecodeBatch([]byte(`{"events":[{"tenantId":"a","type":"t","payload":1,"target":{"kind":"tenant"}},{"taget":1},{"tenantId":"a","type":"hub.x","payload":1,"target":{"kind":"tenant"}}]}`), 0)
 	var got []string
-	for _, e := range FieldErrors(err) {
+	for _, e := range problem.Fields(err) {
 		got = append(got, string(rune('0'+e.Index))+" "+string(e.Code))
 	}
 	is.Equal(got, []string{"1 UnknownField", "1 TenantIdRequired", "1 EventTypeRequired", "1 PayloadRequired", "1 TargetRequired", "2 ReservedType"})
@@ -98,7 +99,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		e, err := DecodeEvent(body, nil, 0)
 		if err != nil {
-			faults := FieldErrors(err)
+			faults := problem.Fields(err)
 			if len(faults) == 0 {
 				t.Fatalf("%v has no field", err)
 			}
@@ -147,9 +148,9 @@ func TestTraceParent(t *testing.T) {
 			body := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"},"traceparent":"` + text + `"}`
 			e, err := DecodeEvent([]byte(body), nil, 0)
 			if want == "" && text != "" {
-				faults := FieldErrors(err)
+				faults := problem.Fields(err)
 				is.Equal(len(faults), 1)
-				is.Equal(faults[0].Code, CodeInvalidField)
+				is.Equal(faults[0].Code, problem.CodeInvalidField)
 				is.Equal(faults[0].Field, "traceparent")
 				return
 			}

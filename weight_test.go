@@ -16,6 +16,8 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
@@ -99,7 +101,7 @@ func (s shapes) event(tenant string) []byte {
 }
 
 // keep has a log keep an event, as it was published at a time.
-func keep(t *testing.T, log Log, body []byte, at time.Time) {
+func keep(t *testing.T, log history.Log, body []byte, at time.Time) {
 	t.Helper()
 	is := is.New(t)
 	event, err := DecodeEvent(body, nil, 0)
@@ -108,16 +110,7 @@ func keep(t *testing.T, log Log, body []byte, at time.Time) {
 		event.ID = uuid.NewString()
 	}
 	event.Timestamp = at
-	is.NoErr(log.Append(context.Background(), []*Entry{{Event: event, Envelope: event.Seal()}}))
-}
-
-// agrees holds what is counted against what there is in memory.
-func agrees(t *testing.T, when string, heap, counted int64) {
-	t.Helper()
-	is := is.New(t)
-	t.Logf("%s: %d KB in memory, counted as %d KB", when, heap>>10, counted>>10)
-	is.True(float64(heap) <= 1.2*float64(counted)+64<<10)
-	is.True(float64(counted) <= 2*float64(heap)+1<<20)
+	is.NoErr(log.Append(context.Background(), []*history.Entry{{Event: event, Envelope: event.Seal()}}))
 }
 
 // What is counted is what is kept, whatever events are like, while they come, while old
@@ -128,19 +121,19 @@ func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		limits  MemoryLimits
+		limits  history.Limits
 		tenants int
 	}{
-		{"all are kept", MemoryLimits{}, 3},
-		{"many go", MemoryLimits{Bytes: 1 << 20, Events: 200}, 3},
-		{"many tenants", MemoryLimits{Total: 4 << 20}, 200},
+		{"all are kept", history.Limits{}, 3},
+		{"many go", history.Limits{Bytes: 1 << 20, Events: 200}, 3},
+		{"many tenants", history.Limits{Total: 4 << 20}, 200},
 	} {
 		for seed := range uint64(2) {
 			t.Run(fmt.Sprint(c.name, " ", seed), func(t *testing.T) {
 				c.limits.TTL = time.Hour
 				s := shapes{rand.New(rand.NewPCG(seed, 14))}
 				before := liveHeap()
-				log := NewMemoryLog(c.limits)
+				log := history.NewMemory(c.limits)
 				check := func(when string) { agrees(t, when, liveHeap()-before, log.Stats().Bytes) }
 				begin, n := time.Now(), 400
 				for i := range n {
@@ -209,7 +202,7 @@ func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := liveHeap()
-			log := NewMemoryLog(MemoryLimits{Events: c.most, TTL: time.Hour})
+			log := history.NewMemory(history.Limits{Events: c.most, TTL: time.Hour})
 			for i := range c.events {
 				keep(t, log, []byte(c.body(i)), time.Now())
 			}
@@ -264,11 +257,11 @@ func TestExcludedConnections(t *testing.T) {
 	} {
 		is := is.New(t)
 		_, err := DecodeEvent(body(ids), nil, 0)
-		faults := FieldErrors(err)
+		faults := problem.Fields(err)
 		is.Equal(len(faults) > 0, want != "")
 		is.True(len(faults) <= event.MaxExcludedIDs+1)
 		for _, f := range faults {
-			is.Equal(f.Code, CodeInvalidTarget)
+			is.Equal(f.Code, problem.CodeInvalidTarget)
 			is.True(f.Field == want || strings.HasPrefix(f.Field, want+"["))
 			is.True(!strings.Contains(f.Detail, "xx")) // nothing is repeated
 		}
@@ -285,29 +278,29 @@ func TestExcludedConnections(t *testing.T) {
 // A queue takes memory by what is in it, not by what was.
 func TestQueueGivesMemoryBack(t *testing.T) {
 	is := is.New(t)
-	var q queue[int]
+	var q history.Queue[int]
 	random := rand.New(rand.NewPCG(1, 1))
 	next, first := 0, 0
 	for range 200 {
 		for range random.IntN(2000) {
-			q.push(next)
+			q.Push(next)
 			next++
 		}
 		for range random.IntN(2000) {
-			if q.len() == 0 {
+			if q.Len() == 0 {
 				break
 			}
-			is.Equal(q.at(0), first)
-			is.Equal(q.pop(), first)
+			is.Equal(q.At(0), first)
+			is.Equal(q.Pop(), first)
 			first++
-			is.True(q.places() <= 3*q.len()+8)
+			is.True(q.Places() <= 3*q.Len()+8)
 		}
-		is.Equal(q.len(), next-first)
+		is.Equal(q.Len(), next-first)
 	}
-	for q.len() > 0 {
-		q.pop()
+	for q.Len() > 0 {
+		q.Pop()
 	}
-	is.Equal(q.places(), 0)
+	is.Equal(q.Places(), 0)
 }
 
 // sized.Block is never less than what Go takes, and not much more.

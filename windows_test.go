@@ -81,7 +81,7 @@ func TestUnreadAnswersOverHTTP2(t *testing.T) {
 	for path, credential := range map[string]string{"/healthz": "", "/nothing": "", "/v1/presence": "", "/v1/stream": "", "/v1/stream?named=1": bearer(t)} {
 		t.Run(path, func(t *testing.T) {
 			is := is.New(t)
-			at := strings.TrimPrefix(serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
+			at := strings.TrimPrefix(startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_MAX_CONNECTIONS_PER_ADDRESS=%d", most)), "http://")
 			f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
 			for range asked {
 				f.ask(path, credential)
@@ -103,7 +103,7 @@ func TestUnreadAnswersOverHTTP2(t *testing.T) {
 // A person pays for calls until their answers have left, which they do whole.
 func TestUnreadAnswersArePaidFor(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants")
+	url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=*=a-key-of-all-tenants")
 	f := dialFramed(t, strings.TrimPrefix(url, "http://"), "", 0)
 	const calls = 3
 	for range calls {
@@ -132,7 +132,7 @@ func TestUnreadAnswersArePaidFor(t *testing.T) {
 // In open mode a stream takes its connection out of the lobby as long as it lasts.
 func TestAStreamProvesNothing(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")
+	url := startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1")
 	f := dialFramed(t, strings.TrimPrefix(url, "http://"), proxyV2("203.0.113.7"), 1<<16)
 	asking := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}} // by one connection
 	defer asking.CloseIdleConnections()
@@ -155,7 +155,7 @@ func TestAStreamProvesNothing(t *testing.T) {
 // Requests that strangers leave unanswered keep nobody else from asking.
 func TestUnreadAnswersKeepNobodyFromAsking(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(serve(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_CALL_BYTES=%d", 32*strangerBytes)), "http://")
+	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_CALL_BYTES=%d", 32*strangerBytes)), "http://")
 	f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
 	for range 32 {
 		f.ask("/healthz", "")

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"realtimehub/internal/testkit"
 )
 
 // Program is a hub in a process of its own.
@@ -22,7 +24,7 @@ type Program struct {
 	Hub
 	Addr string // host:port
 	PID  int
-	Logs *Buffer
+	Logs *testkit.Buffer
 
 	process *os.Process
 	wait    func() *os.ProcessState
@@ -131,7 +133,7 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 		t.Fatal(err)
 	}
 	w.Close()
-	p := &Program{PID: cmd.Process.Pid, Logs: new(Buffer), process: cmd.Process}
+	p := &Program{PID: cmd.Process.Pid, Logs: new(testkit.Buffer), process: cmd.Process}
 	listening, read := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer close(read)

@@ -142,10 +142,10 @@ func (r *Reader) field() error {
 		}
 		r.data = append(append(r.data, value...), '\n')
 	case "event":
-		r.eventType = decodeUTF8(value)
+		r.eventType = DecodeUTF8(value)
 	case "id":
 		if bytes.IndexByte(value, 0) < 0 {
-			r.id, r.hasID = decodeUTF8(value), true
+			r.id, r.hasID = DecodeUTF8(value), true
 		}
 	case "retry":
 		if d, ok := parseRetry(value); ok {
@@ -160,7 +160,7 @@ func (r *Reader) field() error {
 func (r *Reader) dispatch() (ev Event, ok bool) {
 	r.lastID = r.id
 	if len(r.data) > 0 {
-		ev = Event{ID: r.lastID, Type: r.eventType, Data: decodeUTF8(r.data[:len(r.data)-1])}
+		ev = Event{ID: r.lastID, Type: r.eventType, Data: DecodeUTF8(r.data[:len(r.data)-1])}
 		if ev.Type == "" {
 			ev.Type = "message"
 		}
@@ -193,9 +193,9 @@ func parseRetry(b []byte) (time.Duration, bool) {
 	return time.Duration(ms) * time.Millisecond, len(b) > 0
 }
 
-// decodeUTF8 is "UTF-8 decode without BOM" of the Encoding standard: one U+FFFD for each maximal
+// DecodeUTF8 is "UTF-8 decode without BOM" of the Encoding standard: one U+FFFD for each maximal
 // prefix of a well-formed sequence, where ranging over a Go string gives one for each byte.
-func decodeUTF8(b []byte) string {
+func DecodeUTF8(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
 	}

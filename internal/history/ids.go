@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"crypto/sha256"
@@ -11,21 +11,21 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// idWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
+// IDWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
 // who has most loses its own oldest: so nobody loses one who has no more than a fair
 // share, however many somebody else brings.
-type idWindow struct {
+type IDWindow struct {
 	// Static.
-	window time.Duration
+	Window time.Duration
 	most   int                 // 0: no limit
-	held   *quota.Pool[string] // what they take is counted there, by tenant
+	Held   *quota.Pool[string] // what they take is counted there, by tenant
 	start  time.Time           // ids' times are since then
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants sized.Table[string, *tenantIDs]
-	sizes   largest.Sizes[*tenantIDs] // how many ids each has
-	due     due.Queue[*tenantIDs]     // tenants, by when the oldest is to be forgotten
+	Tenants sized.Table[string, *tenantIDs]
+	Sizes   largest.Sizes[*tenantIDs] // how many ids each has
+	Due     due.Queue[*tenantIDs]     // tenants, by when the oldest is to be forgotten
 	lost    int
 }
 
@@ -60,14 +60,14 @@ type remembered struct {
 
 // Memory that ids take, as measured.
 const (
-	idBytes       = 112 // one of many
+	IDBytes       = 112 // one of many
 	idTenantBytes = 640 // a tenant that has any, beside them
 )
 
 // idOrder is ids by number, the first who came first, in blocks: so that to grow moves
 // none of them.
 type idOrder struct {
-	blocks      queue[*[idBlock]remembered]
+	blocks      Queue[*[idBlock]remembered]
 	first, next uint64 // numbers: of the oldest, and of the one that comes next
 }
 
@@ -76,12 +76,12 @@ const idBlock = 16
 func (o *idOrder) len() int { return int(o.next - o.first) }
 
 func (o *idOrder) at(number uint64) *remembered {
-	return &o.blocks.at(int(number/idBlock - o.first/idBlock))[number%idBlock]
+	return &o.blocks.At(int(number/idBlock - o.first/idBlock))[number%idBlock]
 }
 
 func (o *idOrder) push(r remembered) {
 	if o.next%idBlock == 0 {
-		o.blocks.push(new([idBlock]remembered))
+		o.blocks.Push(new([idBlock]remembered))
 	}
 	o.next++
 	*o.at(o.next - 1) = r
@@ -89,34 +89,34 @@ func (o *idOrder) push(r remembered) {
 
 func (o *idOrder) pop() {
 	if o.first++; o.first%idBlock == 0 {
-		o.blocks.pop()
+		o.blocks.Pop()
 	}
 }
 
 // weight is the memory that a tenant's ids take.
 func (t *tenantIDs) weight() int64 {
 	const block = idBlock * 40
-	return idTenantBytes + t.numbers.Bytes() + block*int64(t.order.blocks.len()) + 8*int64(t.order.blocks.places())
+	return idTenantBytes + t.numbers.Bytes() + block*int64(t.order.blocks.Len()) + 8*int64(t.order.blocks.Places())
 }
 
-// mostIDs is how many ids are remembered: as many as were set, of those that a pool has
+// MostIDs is how many ids are remembered: as many as were set, of those that a pool has
 // room for; 0 lifts either limit.
-func mostIDs(set int, pool *quota.Pool[string]) int {
-	fit := int(pool.All() / idBytes)
+func MostIDs(set int, pool *quota.Pool[string]) int {
+	fit := int(pool.All() / IDBytes)
 	if set == 0 || fit > 0 && fit < set {
 		return fit
 	}
 	return set
 }
 
-func newIDWindow(limits MemoryLimits) idWindow {
-	return idWindow{window: limits.Window, most: limits.IDs, held: limits.Held, start: time.Now()}
+func NewIDWindow(limits Limits) IDWindow {
+	return IDWindow{Window: limits.Window, most: limits.IDs, Held: limits.Held, start: time.Now()}
 }
 
-// claim remembers an id with its event's place and time, unless it is known from a first
+// Claim remembers an id with its event's place and time, unless it is known from a first
 // event within the window, which is returned then.
-func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first remembered, known bool) {
-	if w.window <= 0 {
+func (w *IDWindow) Claim(tenant, id string, seq uint64, at time.Time) (first remembered, known bool) {
+	if w.Window <= 0 {
 		return remembered{}, false
 	}
 	hash, now := hashID(id), at.Sub(w.start)
@@ -125,17 +125,17 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 	for range 2 { // more than one comes: what has grown old gets less
 		w.expireLocked(now)
 	}
-	t := w.tenants.Get(tenant)
+	t := w.Tenants.Get(tenant)
 	if t == nil {
 		t = &tenantIDs{name: tenant}
 	}
 	if number, ok := t.numbers.Find(hash); ok {
-		if first := *t.order.at(number); now-first.came < w.window {
+		if first := *t.order.at(number); now-first.came < w.Window {
 			return first, true
 		}
 	}
 	for range idBlock { // as many as free what a tenant's first takes
-		victim, n, ok := w.sizes.Most()
+		victim, n, ok := w.Sizes.Most()
 		if !ok || !w.fullLocked() {
 			break
 		}
@@ -148,21 +148,21 @@ func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first rem
 	t.numbers.Put(hash, t.order.next)
 	t.order.push(remembered{hash, seq, at.UnixNano(), now})
 	if t.order.len() == 1 {
-		w.tenants.Put(tenant, t)
+		w.Tenants.Put(tenant, t)
 	}
 	w.changedLocked(t)
 	return remembered{}, false
 }
 
 // fullLocked says that there is no room for one more.
-func (w *idWindow) fullLocked() bool {
-	return w.most > 0 && int(w.sizes.Total()) >= w.most || w.held.All() > 0 && w.held.Total() > w.held.All()
+func (w *IDWindow) fullLocked() bool {
+	return w.most > 0 && int(w.Sizes.Total()) >= w.most || w.Held.All() > 0 && w.Held.Total() > w.Held.All()
 }
 
 // expireLocked forgets one id whose window is over, if there is one.
-func (w *idWindow) expireLocked(now time.Duration) bool {
-	for t, ok := w.due.Next(w.start.Add(now)); ok; t, ok = w.due.Next(w.start.Add(now)) {
-		if t.order.at(t.order.first).came+w.window <= now {
+func (w *IDWindow) expireLocked(now time.Duration) bool {
+	for t, ok := w.Due.Next(w.start.Add(now)); ok; t, ok = w.Due.Next(w.start.Add(now)) {
+		if t.order.at(t.order.first).came+w.Window <= now {
 			w.forgetLocked(t)
 			return true
 		}
@@ -172,7 +172,7 @@ func (w *idWindow) expireLocked(now time.Duration) bool {
 }
 
 // forgetLocked forgets a tenant's oldest.
-func (w *idWindow) forgetLocked(t *tenantIDs) {
+func (w *IDWindow) forgetLocked(t *tenantIDs) {
 	oldest := t.order.first
 	if id := t.order.at(oldest).id; t.numbers.Get(id) == oldest { // else it came again, after its window
 		t.numbers.Delete(id)
@@ -182,30 +182,30 @@ func (w *idWindow) forgetLocked(t *tenantIDs) {
 }
 
 // changedLocked notes what a tenant has, after that has changed.
-func (w *idWindow) changedLocked(t *tenantIDs) {
+func (w *IDWindow) changedLocked(t *tenantIDs) {
 	n, weight := t.order.len(), t.weight()
-	w.sizes.Set(t, int64(n))
+	w.Sizes.Set(t, int64(n))
 	switch {
 	case n == 0:
 		weight = 0
-		w.tenants.Delete(t.name)
-		w.due.Set(t, time.Time{})
+		w.Tenants.Delete(t.name)
+		w.Due.Set(t, time.Time{})
 	case t.due.At().IsZero():
 		w.dueLocked(t)
 	}
 	if weight != t.held {
-		w.held.Force(t.name, weight-t.held)
+		w.Held.Force(t.name, weight-t.held)
 		t.held = weight
 	}
 }
 
-func (w *idWindow) dueLocked(t *tenantIDs) {
-	w.due.Set(t, w.start.Add(t.order.at(t.order.first).came+w.window))
+func (w *IDWindow) dueLocked(t *tenantIDs) {
+	w.Due.Set(t, w.start.Add(t.order.at(t.order.first).came+w.Window))
 }
 
-// expire forgets all ids whose window is over, a few at a time: nobody who publishes
+// Expire forgets all ids whose window is over, a few at a time: nobody who publishes
 // waits for all of them.
-func (w *idWindow) expire(now time.Time) {
+func (w *IDWindow) Expire(now time.Time) {
 	for more := true; more; {
 		w.mu.Lock()
 		for range 1000 {
@@ -217,8 +217,8 @@ func (w *idWindow) expire(now time.Time) {
 	}
 }
 
-func (w *idWindow) count() (ids, lost int) {
+func (w *IDWindow) Count() (ids, lost int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return int(w.sizes.Total()), w.lost
+	return int(w.Sizes.Total()), w.lost
 }

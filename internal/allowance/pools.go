@@ -1,22 +1,23 @@
-package main
+package allowance
 
 import (
-	"errors"
+	"net/http"
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/quota"
 )
 
 // Errors of a share that is used up.
 var (
-	ErrTenantShare = errors.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others")
-	ErrPersonShare = errors.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others")
+	ErrTenant = problem.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
+	ErrPerson = problem.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
 )
 
-// Quotas bound what outlives a call and what a client can make wait, each byte counted
+// Pools bound what outlives a call and what a client can make wait, each byte counted
 // where it is kept, for whom it is kept. A nil pool bounds nothing.
-type Quotas struct {
+type Pools struct {
 	State   *quota.Pool[string]              // connections, filters, watch lists, memberships, presence: by tenant
 	IDs     *quota.Pool[string]              // ids of events, by tenant; past their number the oldest go
 	Person  *quota.Pool[event.TenantProfile] // what of that is one person's making
@@ -38,11 +39,11 @@ const peoplesPart = 4
 // idsPart is how much of what is for state the ids of events may have, as a fraction.
 const idsPart = 4
 
-// NewQuotas makes the pools of a plan.
-func NewQuotas(memory plan.Memory) *Quotas {
+// New makes the pools of a plan.
+func New(memory plan.Memory) *Pools {
 	ids := memory.State / idsPart
 	state := memory.State - ids
-	return &Quotas{
+	return &Pools{
 		State:   quota.New[string](state, 1),
 		IDs:     quota.New[string](ids, 1),
 		Person:  quota.New[event.TenantProfile](state, personsPart),
@@ -54,23 +55,23 @@ func NewQuotas(memory plan.Memory) *Quotas {
 }
 
 // Keep takes n bytes of state for a person, of their tenant's share as well: or where it
-// may be refused, ErrTenantShare or ErrPersonShare.
-func (q *Quotas) Keep(who event.TenantProfile, n int64, refuse bool) error {
+// may be refused, ErrTenant or ErrPerson.
+func (q *Pools) Keep(who event.TenantProfile, n int64, refuse bool) error {
 	switch {
 	case !refuse:
 		q.State.Force(who.Tenant, n)
 		q.Person.Force(who, n)
 	case !q.State.Take(who.Tenant, n):
-		return ErrTenantShare
+		return ErrTenant
 	case !q.Person.Take(who, n):
 		q.State.Give(who.Tenant, n)
-		return ErrPersonShare
+		return ErrPerson
 	}
 	return nil
 }
 
 // Drop gives back what Keep took.
-func (q *Quotas) Drop(who event.TenantProfile, n int64) {
+func (q *Pools) Drop(who event.TenantProfile, n int64) {
 	q.State.Give(who.Tenant, n)
 	q.Person.Give(who, n)
 }
@@ -83,6 +84,6 @@ type QuotaStats interface {
 }
 
 // Stats are the pools by name.
-func (q *Quotas) Stats() map[string]QuotaStats {
+func (q *Pools) Stats() map[string]QuotaStats {
 	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers, "people": q.People}
 }

@@ -1,8 +1,9 @@
-package main
+package problem
 
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"realtimehub/internal/event"
@@ -52,14 +53,14 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s: %s: %s", e.Code, e.Field, e.Detail)
 }
 
-// FieldErrors takes a joined error of Faults apart; nil for any other.
-func FieldErrors(err error) (list []*FieldError) {
+// Fields takes a joined error of Faults apart; nil for any other.
+func Fields(err error) (list []*FieldError) {
 	if e, ok := err.(*FieldError); ok {
 		return []*FieldError{e}
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
-			list = append(list, FieldErrors(e)...)
+			list = append(list, Fields(e)...)
 		}
 	}
 	return list
@@ -71,42 +72,42 @@ const mostFaults = 1000
 
 // What memory is counted for what is read, in bytes.
 const (
-	faultBytes    = 256 // of one fault
+	FaultBytes    = 256 // of one fault
 	listedProfile = 96  // of one profile in a list, and to know it again
 	listedText    = 48  // of one text in a list
 	mostRepeated  = 256 // of a field's name or a fault's detail; the rest is cut
 )
 
 // ErrBodies says that what one sends at once takes more memory than it may have.
-var ErrBodies = errors.New("what is being read of this caller takes as much memory as it may have now; nothing was stored; send less at a time, or again later")
+var ErrBodies = New("what is being read of this caller takes as much memory as it may have now; nothing was stored; send less at a time, or again later", Problem{Status: http.StatusServiceUnavailable, Code: "BodiesBusy"})
 
 // Faults gathers all that is wrong with a request, to be told at once.
 type Faults struct {
 	list    []*FieldError
-	room    func(bytes int) bool // takes memory for what is read; nil: there is enough
-	crowded bool                 // there was not: nothing more is read
+	Room    func(bytes int) bool // takes memory for what is read; nil: there is enough
+	Crowded bool                 // there was not: nothing more is read
 }
 
-func (f *Faults) add(code Code, field, format string, args ...any) {
-	if !f.full() && f.take(faultBytes) {
+func (f *Faults) Add(code Code, field, format string, args ...any) {
+	if !f.Full() && f.Take(FaultBytes) {
 		f.list = append(f.list, &FieldError{code, short(field), -1, short(fmt.Sprintf(format, args...))})
 	}
 }
 
-// join adds faults that were gathered elsewhere.
-func (f *Faults) join(faults []*FieldError) {
+// Join adds faults that were gathered elsewhere.
+func (f *Faults) Join(faults []*FieldError) {
 	f.list = append(f.list, faults[:min(len(faults), mostFaults-len(f.list))]...)
 }
 
-// full says that nothing more has to be read: it would change nothing.
-func (f *Faults) full() bool { return f.crowded || len(f.list) >= mostFaults }
+// Full says that nothing more has to be read: it would change nothing.
+func (f *Faults) Full() bool { return f.Crowded || len(f.list) >= mostFaults }
 
-// take takes memory for what is read, if there is as much.
-func (f *Faults) take(bytes int) bool {
-	if f.room != nil && !f.crowded {
-		f.crowded = !f.room(bytes)
+// Take takes memory for what is read, if there is as much.
+func (f *Faults) Take(bytes int) bool {
+	if f.Room != nil && !f.Crowded {
+		f.Crowded = !f.Room(bytes)
 	}
-	return !f.crowded
+	return !f.Crowded
 }
 
 // short is a text as it may be repeated.
@@ -117,9 +118,9 @@ func short(text string) string {
 	return strings.ToValidUTF8(text[:mostRepeated], "") + "…"
 }
 
-// within says whether field, what encloses it or one of its elements is at fault
+// Within says whether field, what encloses it or one of its elements is at fault
 // already.
-func (f *Faults) within(field string) bool {
+func (f *Faults) Within(field string) bool {
 	for _, e := range f.list {
 		if field == e.Field || begins(field, e.Field, '.') || begins(e.Field, field, '[') {
 			return true
@@ -136,7 +137,7 @@ func begins(text, beginning string, mark byte) bool {
 
 // Err joins the faults, nil when there are none; ErrBodies when not all was read.
 func (f *Faults) Err() error {
-	if f.crowded {
+	if f.Crowded {
 		return ErrBodies
 	}
 	errs := make([]error, len(f.list))
@@ -146,108 +147,108 @@ func (f *Faults) Err() error {
 	return errors.Join(errs...)
 }
 
-func (f *Faults) tenant(field, id string) {
+func (f *Faults) Tenant(field, id string) {
 	if id == "" {
-		f.add(CodeTenantIDRequired, field, "a tenant is needed")
+		f.Add(CodeTenantIDRequired, field, "a tenant is needed")
 	} else if err := event.CheckTenant(id); err != nil {
-		f.add(CodeInvalidTenantID, field, "%v", err)
+		f.Add(CodeInvalidTenantID, field, "%v", err)
 	}
 }
 
-func (f *Faults) profile(field, text string) event.Profile {
+func (f *Faults) Profile(field, text string) event.Profile {
 	if text == "" {
-		f.add(CodeProfileRequired, field, "a profile is needed")
+		f.Add(CodeProfileRequired, field, "a profile is needed")
 		return event.Profile{}
 	}
 	p, err := event.ParseProfile(text)
 	if err != nil {
-		f.add(CodeInvalidProfile, field, "%v", err)
+		f.Add(CodeInvalidProfile, field, "%v", err)
 	}
 	return p
 }
 
-// types reads patterns of types ([event.ParseFilter]).
-func (f *Faults) types(field string, patterns []string) *event.Filter {
+// Types reads patterns of types ([event.ParseFilter]).
+func (f *Faults) Types(field string, patterns []string) *event.Filter {
 	filter, errs := event.ParseFilter(patterns)
 	for _, err := range errs {
-		f.add(CodeInvalidField, field, "%v", err)
+		f.Add(CodeInvalidField, field, "%v", err)
 	}
 	return filter
 }
 
-// absent: null and "" mean that a field is not there; a payload may be "".
-func absent(v strictjson.Value) bool { return v.IsNull() || string(v) == `""` }
+// Absent: null and "" mean that a field is not there; a payload may be "".
+func Absent(v strictjson.Value) bool { return v.IsNull() || string(v) == `""` }
 
-func (f *Faults) text(code Code, field string, v strictjson.Value) string {
-	if v == nil || absent(v) {
+func (f *Faults) Text(code Code, field string, v strictjson.Value) string {
+	if v == nil || Absent(v) {
 		return ""
 	}
 	s, ok := v.String()
 	if !ok {
-		f.add(code, field, "must be a string")
+		f.Add(code, field, "must be a string")
 	}
 	return s
 }
 
-// tooMany says whether v is an array of more than most items, which is a fault: it is
+// TooMany says whether v is an array of more than most items, which is a fault: it is
 // not read then.
-func (f *Faults) tooMany(code Code, field string, v strictjson.Value, most int, what string) bool {
+func (f *Faults) TooMany(code Code, field string, v strictjson.Value, most int, what string) bool {
 	count := 0
 	v.Array(func(int, strictjson.Value) { count++ })
 	if count > most {
-		f.add(code, field, "%d %s at most", most, what)
+		f.Add(code, field, "%d %s at most", most, what)
 	}
 	return count > most
 }
 
-// texts reads an array of strings; absent is nil, an empty array is not.
-func (f *Faults) texts(code Code, field string, v strictjson.Value) []string {
-	if v == nil || absent(v) {
+// Texts reads an array of strings; absent is nil, an empty array is not.
+func (f *Faults) Texts(code Code, field string, v strictjson.Value) []string {
+	if v == nil || Absent(v) {
 		return nil
 	}
 	list := []string{}
 	if !v.Array(func(i int, v strictjson.Value) {
-		if f.full() || !f.take(listedText) {
+		if f.Full() || !f.Take(listedText) {
 			return
 		}
 		s, ok := v.String()
 		if !ok || s == "" {
-			f.add(code, fmt.Sprintf("%s[%d]", field, i), "must be a string that is not empty")
+			f.Add(code, fmt.Sprintf("%s[%d]", field, i), "must be a string that is not empty")
 		}
 		list = append(list, s)
 	}) {
-		f.add(code, field, "must be an array of strings")
+		f.Add(code, field, "must be an array of strings")
 	}
 	return list
 }
 
-// profiles reads an array of profiles, each in either form, without repeats.
-func (f *Faults) profiles(code Code, field string, v strictjson.Value) []event.Profile {
-	if v == nil || absent(v) {
+// Profiles reads an array of profiles, each in either form, without repeats.
+func (f *Faults) Profiles(code Code, field string, v strictjson.Value) []event.Profile {
+	if v == nil || Absent(v) {
 		return nil
 	}
 	var list []event.Profile
 	var seen map[event.Profile]bool // only one profile needs none
 	if !v.Array(func(i int, v strictjson.Value) {
-		if f.full() {
+		if f.Full() {
 			return
 		}
 		p, faults := decodeProfile(v)
 		if len(faults) > 0 {
-			if !f.take(faultBytes * len(faults)) {
+			if !f.Take(FaultBytes * len(faults)) {
 				return
 			}
 			for _, e := range faults {
 				e.Field = fmt.Sprintf("%s[%d]%s", field, i, e.Field)
 			}
-			f.join(faults)
+			f.Join(faults)
 			return
 		}
 		if seen == nil && len(list) == 1 {
 			seen = map[event.Profile]bool{list[0]: true}
 		}
 		if !seen[p] {
-			if !f.take(listedProfile) {
+			if !f.Take(listedProfile) {
 				return
 			}
 			list = append(list, p)
@@ -256,7 +257,7 @@ func (f *Faults) profiles(code Code, field string, v strictjson.Value) []event.P
 			seen[p] = true
 		}
 	}) {
-		f.add(code, field, "must be an array of profiles")
+		f.Add(code, field, "must be an array of profiles")
 	}
 	return list
 }
@@ -271,18 +272,18 @@ func decodeProfile(v strictjson.Value) (event.Profile, []*FieldError) {
 	p := event.Profile{Type: "user"}
 	var faults Faults
 	if !v.Object(func(name []byte, v strictjson.Value) {
-		if faults.full() {
+		if faults.Full() {
 			return
 		}
 		switch string(name) {
 		case "id":
-			p.ID = faults.text(CodeInvalidProfile, ".id", v)
+			p.ID = faults.Text(CodeInvalidProfile, ".id", v)
 		case "type":
-			if !absent(v) {
-				p.Type = faults.text(CodeInvalidProfile, ".type", v)
+			if !Absent(v) {
+				p.Type = faults.Text(CodeInvalidProfile, ".type", v)
 			}
 		default:
-			faults.add(CodeUnknownField, "."+string(name), "is not a field of a profile")
+			faults.Add(CodeUnknownField, "."+string(name), "is not a field of a profile")
 		}
 	}) {
 		return p, atFault(errors.New(`must be "type:id" or {"type","id"}`))

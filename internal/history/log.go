@@ -1,20 +1,14 @@
-package main
+package history
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
-	"fmt"
+	"net/http"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/sized"
 )
 
@@ -29,85 +23,12 @@ var (
 // Errors of a Log that a broker keeps.
 var (
 	// ErrUnconfirmed: it may have been stored; the same ids again tell.
-	ErrUnconfirmed = errors.New("the broker did not confirm in time")
+	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells", Asked: errBroker})
 	// ErrNotStored: the broker says that it was not.
-	ErrNotStored = errors.New("the broker has not stored it")
+	ErrNotStored = problem.New("the broker has not stored it", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
 	// ErrTooLarge: nor will it be.
-	ErrTooLarge = errors.New("the event has more bytes than the broker takes")
+	ErrTooLarge = problem.New("the event has more bytes than the broker takes", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
-
-// Epoch is one life of a tenant's history. Two are equal if they are the same one's.
-type Epoch struct {
-	key *cursorKey
-	tag uint64
-}
-
-// text names the epoch among others of its tenant.
-func (e Epoch) text() string { return fmt.Sprintf("%016x", e.tag) }
-
-// Cursor is a place in a tenant's history. Its text form is opaque to clients: it tells
-// neither how much there is nor what came first, and cannot be made up.
-type Cursor struct {
-	Epoch Epoch  // new for each life of the tenant's history
-	Seq   uint64 // 0: before the first event
-}
-
-// cursorKey is the secret of cursors: one block of AES over the epoch's tag and the
-// number. Who does not have it meets a tag by luck once in 2⁶⁴ tries.
-type cursorKey struct{ block cipher.Block }
-
-// cursorLen is how long a cursor's text is.
-const cursorLen = 22
-
-var cursorText = base64.RawURLEncoding.Strict()
-
-// cursorBlocks are for what is encrypted or decrypted, which the compiler cannot keep on
-// the stack.
-var cursorBlocks = sync.Pool{New: func() any { return new([aes.BlockSize]byte) }}
-
-// newCursorKey makes the key that follows from a secret of any length.
-func newCursorKey(secret []byte) *cursorKey {
-	key := sha256.Sum256(append([]byte("cursor "), secret...))
-	block, err := aes.NewCipher(key[:])
-	if err != nil {
-		panic(err) // the key has a length that there is
-	}
-	return &cursorKey{block}
-}
-
-// epoch is the one of an id, of which 8 bytes count.
-func (k *cursorKey) epoch(id []byte) Epoch { return Epoch{k, binary.BigEndian.Uint64(id)} }
-
-// String is the text form; empty for a place in no history.
-func (c Cursor) String() string {
-	if c.Epoch.key == nil {
-		return ""
-	}
-	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
-	defer cursorBlocks.Put(b)
-	binary.BigEndian.PutUint64(b[:], c.Epoch.tag)
-	binary.BigEndian.PutUint64(b[8:], c.Seq)
-	c.Epoch.key.block.Encrypt(b[:], b[:])
-	var text [cursorLen]byte
-	cursorText.Encode(text[:], b[:])
-	return string(text[:])
-}
-
-// parse reads the text form, in the one way that String writes it, of an epoch.
-func (e Epoch) parse(text string) (Cursor, bool) {
-	if len(text) != cursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
-		return Cursor{}, false
-	}
-	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
-	defer cursorBlocks.Put(b)
-	var raw [cursorLen]byte
-	copy(raw[:], text)
-	if n, err := cursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
-		return Cursor{}, false
-	}
-	e.key.block.Decrypt(b[:], b[:])
-	return Cursor{e, binary.BigEndian.Uint64(b[8:])}, binary.BigEndian.Uint64(b[:]) == e.tag
-}
 
 // Entry is one event on its way through a Log, which sets the second group.
 type Entry struct {
@@ -135,8 +56,8 @@ const (
 // Size is the memory that a stored entry takes, in bytes, but for its places in lists.
 func (e *Entry) Size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
 
-// storedSize is what those entries take that are to be stored.
-func storedSize(entries []*Entry) (bytes int64) {
+// StoredSize is what those entries take that are to be stored.
+func StoredSize(entries []*Entry) (bytes int64) {
 	for _, e := range entries {
 		if e.Event.Stored() {
 			bytes += e.Size()
@@ -173,8 +94,8 @@ type Reader struct {
 	StaysFrom, RoomsFrom uint64
 }
 
-// wants says whether a reader is to be shown an entry; nil reads all.
-func (r *Reader) wants(e *Entry) bool {
+// Wants says whether a reader is to be shown an entry; nil reads all.
+func (r *Reader) Wants(e *Entry) bool {
 	if r == nil {
 		return true
 	}
@@ -207,8 +128,8 @@ type Query struct {
 	Bytes  int     // of envelopes and of whom they are for, as many entries as fit
 }
 
-// end is the last place that is read of a history that ends at a place.
-func (q *Query) end(head uint64) uint64 {
+// End is the last place that is read of a history that ends at a place.
+func (q *Query) End(head uint64) uint64 {
 	if q.Until > 0 {
 		head = min(head, q.Until)
 	}
@@ -221,16 +142,16 @@ type Page struct {
 	Next    Cursor // the place reached: there is nothing else up to here
 }
 
-// weight is the memory that the entries take.
-func (p *Page) weight() (bytes int) {
+// Weight is the memory that the entries take.
+func (p *Page) Weight() (bytes int) {
 	for _, e := range p.Entries {
 		bytes += int(e.Size())
 	}
 	return bytes
 }
 
-// cut says that there may be more after the page than was asked for.
-func (p *Page) cut() bool {
+// Cut says that there may be more after the page than was asked for.
+func (p *Page) Cut() bool {
 	n := len(p.Entries)
 	return n > 0 && p.Next == p.Entries[n-1].Cursor
 }
@@ -265,51 +186,15 @@ type Log interface {
 	// Held is how many bytes histories take in this process.
 	Held() int64
 	// Stats tells what is kept.
-	Stats() LogStats
+	Stats() Stats
 }
 
-// LogStats is what a Log keeps on this machine.
-type LogStats struct {
-	Tenants int
-	Entries int
-	Bytes   int64 // that those take, as counted against the limits; with a broker its own
-	Limit   int64 // of Bytes; 0: none
-	Memory  int64 // bytes that histories take in this process
-	IDs     int   // that would be recognised
-	LostIDs int   // forgotten before their window was over, since the start
-	// Events that went before their time, since the start: past their tenant's bytes; or past
-	// all tenants', and theirs had most.
-	CutTenant, CutAll int64
-	Unsent            int  // ephemeral events that other hubs could not be told of, since the start
-	Unread            int  // what other hubs stored and is no event to this one, since the start
-	Unknown           bool // what is kept, as nobody answers
-	// How often this hub learned that a broker had lost it, since the start.
-	Gone map[Kept]int64
-	// What was wrong with the broker, and how often, since the start.
-	Faults map[BrokerFault]int64
-}
+// NewUnconfirmed says that events with these ids were not confirmed, for a reason that is
+// an ErrUnconfirmed.
+func NewUnconfirmed(ids []string, err error) *UnconfirmedError { return &UnconfirmedError{ids, err} }
 
-// Kept is something that a broker keeps for all hubs.
-type Kept string
-
-// All that a broker keeps.
-const (
-	KeptHistory Kept = "history"
-	KeptEpoch   Kept = "epoch" // and the secret of cursors
-	KeptMembers Kept = "membership"
-)
-
-// BrokerFault is something that is wrong with a broker.
-type BrokerFault string
-
-// All that is told apart.
-const (
-	FaultHistory    BrokerFault = "history"    // it could not be changed, when that was tried
-	FaultMembership BrokerFault = "membership" // likewise
-	FaultRefused    BrokerFault = "refused"    // a server did not take the hub's credentials
-	FaultMoved      BrokerFault = "moved"      // a server could do nothing, and the hub has moved to another
-	FaultOther      BrokerFault = "other"      // the log says which
-)
+// errBroker answers who only asks, and has nothing to be confirmed.
+var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
 
 // UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
 type UnconfirmedError struct {
@@ -318,5 +203,13 @@ type UnconfirmedError struct {
 }
 
 func (e *UnconfirmedError) Error() string { return e.err.Error() }
+
+// EventIDs are the events that may have been stored.
+func (e *UnconfirmedError) EventIDs() []string { return e.IDs }
+
+// Part is the same of the event at a place among them alone.
+func (e *UnconfirmedError) Part(i int) *UnconfirmedError {
+	return &UnconfirmedError{e.IDs[i : i+1], e.err}
+}
 
 func (e *UnconfirmedError) Unwrap() error { return e.err }

@@ -1,4 +1,4 @@
-package main
+package overload
 
 import (
 	"hash/maphash"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// returns tells those who are turned away when to come back: so many a second, one after
+// tally tells those who are turned away when to come back: so many a second, one after
 // the other, so that each waits the longer the more they are. The zero value is ready.
-type returns struct {
+type tally struct {
 	mu   sync.Mutex
 	next time.Time // guarded by mu: when the next one is to come
 }
@@ -18,7 +18,7 @@ type returns struct {
 const longestAway = time.Minute
 
 // after is how long the next one stays away.
-func (x *returns) after(now time.Time, perSecond int) time.Duration {
+func (x *tally) after(now time.Time, perSecond int) time.Duration {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.next.Before(now) {
@@ -35,17 +35,19 @@ const (
 	backOfAll    = 200
 )
 
-// turnedAway is the returns of a hub, and of each tenant, which shares with few: one whose
+// Returns is the returns of a hub, and of each tenant, which shares with few: one whose
 // clients storm is not to send those of all others away for longer.
-type turnedAway struct {
+type Returns struct {
 	seed maphash.Seed // static
-	all  returns
-	of   [256]returns
+	all  tally
+	of   [256]tally
 }
 
-// after is how long a tenant's client stays away. full says that the hub has no room,
+func NewReturns() *Returns { return &Returns{seed: maphash.MakeSeed()} }
+
+// After is how long a tenant's client stays away. full says that the hub has no room,
 // for any tenant.
-func (x *turnedAway) after(tenant string, full bool) time.Duration {
+func (x *Returns) After(tenant string, full bool) time.Duration {
 	now := time.Now()
 	wait := x.of[maphash.String(x.seed, tenant)%uint64(len(x.of))].after(now, backOfTenant)
 	if full {
@@ -54,6 +56,6 @@ func (x *turnedAway) after(tenant string, full bool) time.Duration {
 	return wait
 }
 
-// jittered is d to twice that, since those who were sent away together must not come
+// Jittered is d to twice that, since those who were sent away together must not come
 // back together.
-func jittered(d time.Duration) time.Duration { return d + rand.N(d+1) }
+func Jittered(d time.Duration) time.Duration { return d + rand.N(d+1) }

@@ -1,18 +1,30 @@
-package main
+package overload
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math"
+	"net/http"
 	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
 	"time"
+
+	"realtimehub/internal/problem"
 )
 
 // ErrOverloaded is why nothing more is taken while hardly any memory is left.
-var ErrOverloaded = errors.New("the hub has hardly any memory left")
+var ErrOverloaded error = overloaded{}
+
+type overloaded struct{}
+
+func (overloaded) Error() string { return "the hub has hardly any memory left" }
+
+// Problem implements Answerer. Those who are sent away together do not come back together.
+func (o overloaded) Problem() *problem.Problem {
+	return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Overloaded", Detail: o.Error() + "; nothing was stored, try again later",
+		After: Jittered(Away / 2).Truncate(time.Second)}
+}
 
 // An overload begins at so many percent of the memory that there is. What is kept then,
 // histories and state, has bounds of its own and stays, and may be more than any lower
@@ -27,18 +39,18 @@ const (
 	overloadLook   = 100 * time.Millisecond // an attack fills some 100 MB a second: a tenth of 1 GiB
 	overloadLeast  = time.Second            // that it lasts: one that comes and goes is not told of all the time
 	overloadRelief = time.Second            // between two reliefs of streams while it lasts
-	overloadAway   = 10 * time.Second       // of a client that comes meanwhile, at least
+	Away           = 10 * time.Second       // of a client that comes meanwhile, at least
 )
 
-// MemoryUse is how many bytes of memory are in use, and how many there may be; 0: any
+// Use is how many bytes of memory are in use, and how many there may be; 0: any
 // number. fresh asks for what is in use now, and not some time ago.
-type MemoryUse func(fresh bool) (used, limit int64)
+type Use func(fresh bool) (used, limit int64)
 
-// overload says whether the hub has hardly any memory left: then it takes no stream and
+// Guard says whether the hub has hardly any memory left: then it takes no stream and
 // no event, so that those who are there keep theirs.
-type overload struct {
+type Guard struct {
 	// Static.
-	use     MemoryUse    // nil: never overloaded
+	use     Use          // nil: never overloaded
 	kept    func() int64 // bytes of that which stay
 	relieve func()
 	logger  *slog.Logger
@@ -50,18 +62,24 @@ type overload struct {
 	since, relieved time.Time
 }
 
+// New watches the memory in use, if that is known. kept is how many bytes of it stay
+// whatever is done, and relieve has streams give some back.
+func New(use Use, kept func() int64, relieve func(), logger *slog.Logger) *Guard {
+	return &Guard{use: use, kept: kept, relieve: relieve, logger: logger}
+}
+
 // Overloaded says that nothing more is to be taken.
-func (o *overload) Overloaded() bool { return o.now.Load() }
+func (o *Guard) Overloaded() bool { return o.now.Load() }
 
 // WatchMemory looks at the memory in use until ctx ends.
-func (o *overload) WatchMemory(ctx context.Context) {
+func (o *Guard) WatchMemory(ctx context.Context) {
 	if o.use == nil {
 		return
 	}
 	ticker := time.NewTicker(overloadLook)
 	defer ticker.Stop()
 	for {
-		o.look()
+		o.Look(time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -70,9 +88,9 @@ func (o *overload) WatchMemory(ctx context.Context) {
 	}
 }
 
-// look begins and ends an overload.
-func (o *overload) look() {
-	was, now := o.now.Load(), time.Now()
+// Look begins and ends an overload, as of a time that does not go back.
+func (o *Guard) Look(now time.Time) {
+	was := o.now.Load()
 	used, limit := o.use(was)
 	o.used.Store(used)
 	o.limit.Store(limit)
@@ -93,15 +111,15 @@ func (o *overload) look() {
 	}
 }
 
-// OverloadStats is what was found at the last look; Limit 0: no limit.
-type OverloadStats struct {
+// Stats is what was found at the last look; Limit 0: no limit.
+type Stats struct {
 	Now         bool
 	Used, Limit int64 // bytes
 }
 
 // Stats looks at what was found, not at the memory.
-func (o *overload) Stats() OverloadStats {
-	return OverloadStats{o.now.Load(), o.used.Load(), o.limit.Load()}
+func (o *Guard) Stats() Stats {
+	return Stats{o.now.Load(), o.used.Load(), o.limit.Load()}
 }
 
 // collectEvery is how old the word of the last collection may be while there is an
@@ -109,10 +127,10 @@ func (o *overload) Stats() OverloadStats {
 // only when there is.
 const collectEvery = 5 * time.Second
 
-// goMemory is the MemoryUse of this process: of Go's memory limit, whoever has set it,
+// GoMemory is the Use of this process: of Go's memory limit, whoever has set it,
 // what a collection cannot give back. That is what the last one found alive, and stacks.
 // The heap as it is would be no measure: with memory to spare most of it is garbage.
-func goMemory() MemoryUse {
+func GoMemory() Use {
 	const live, stacks, limit, cycles = 0, 1, 2, 3
 	samples := []metrics.Sample{
 		live:   {Name: "/gc/heap/live:bytes"},

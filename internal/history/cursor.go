@@ -1,0 +1,85 @@
+package history
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// Epoch is one life of a tenant's history. Two are equal if they are the same one's.
+type Epoch struct {
+	Key *Key
+	Tag uint64
+}
+
+// Text names the epoch among others of its tenant.
+func (e Epoch) Text() string { return fmt.Sprintf("%016x", e.Tag) }
+
+// Cursor is a place in a tenant's history. Its text form is opaque to clients: it tells
+// neither how much there is nor what came first, and cannot be made up.
+type Cursor struct {
+	Epoch Epoch  // new for each life of the tenant's history
+	Seq   uint64 // 0: before the first event
+}
+
+// Key is the secret of cursors: one block of AES over the epoch's tag and the
+// number. Who does not have it meets a tag by luck once in 2⁶⁴ tries.
+type Key struct{ block cipher.Block }
+
+// CursorLen is how long a cursor's text is.
+const CursorLen = 22
+
+var CursorText = base64.RawURLEncoding.Strict()
+
+// cursorBlocks are for what is encrypted or decrypted, which the compiler cannot keep on
+// the stack.
+var cursorBlocks = sync.Pool{New: func() any { return new([aes.BlockSize]byte) }}
+
+// NewKey makes the key that follows from a secret of any length.
+func NewKey(secret []byte) *Key {
+	key := sha256.Sum256(append([]byte("cursor "), secret...))
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic(err) // the key has a length that there is
+	}
+	return &Key{block}
+}
+
+// Epoch is the one of an id, of which 8 bytes count.
+func (k *Key) Epoch(id []byte) Epoch { return Epoch{k, binary.BigEndian.Uint64(id)} }
+
+// String is the text form; empty for a place in no history.
+func (c Cursor) String() string {
+	if c.Epoch.Key == nil {
+		return ""
+	}
+	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
+	defer cursorBlocks.Put(b)
+	binary.BigEndian.PutUint64(b[:], c.Epoch.Tag)
+	binary.BigEndian.PutUint64(b[8:], c.Seq)
+	c.Epoch.Key.block.Encrypt(b[:], b[:])
+	var text [CursorLen]byte
+	CursorText.Encode(text[:], b[:])
+	return string(text[:])
+}
+
+// Parse reads the text form, in the one way that String writes it, of an epoch.
+func (e Epoch) Parse(text string) (Cursor, bool) {
+	if len(text) != CursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
+		return Cursor{}, false
+	}
+	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
+	defer cursorBlocks.Put(b)
+	var raw [CursorLen]byte
+	copy(raw[:], text)
+	if n, err := CursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
+		return Cursor{}, false
+	}
+	e.Key.block.Decrypt(b[:], b[:])
+	return Cursor{e, binary.BigEndian.Uint64(b[8:])}, binary.BigEndian.Uint64(b[:]) == e.Tag
+}

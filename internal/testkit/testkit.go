@@ -1,0 +1,118 @@
+// Package testkit is what tests of any package need and the standard library lacks: it knows
+// nothing of the hub. [Eventually] waits for a state, [Buffer] is a log to be read meanwhile,
+// [ByItself] and [LiveHeap] weigh memory, [Main] finds goroutines that are left behind.
+package testkit
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Main runs a package's tests, then clean if it is not nil, and fails a run that leaves
+// goroutines behind.
+func Main(m *testing.M, clean func()) {
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	if clean != nil {
+		clean()
+	}
+	if code == 0 && !settled(before) {
+		fmt.Fprintf(os.Stderr, "goroutines left behind: %d, %d at the start\n", runtime.NumGoroutine(), before)
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// settled waits a few seconds for the goroutines to be as few as before.
+func settled(before int) bool {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(5 * time.Second)
+	for runtime.NumGoroutine() > before+1 { // os/signal's, once it was used, stays
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			return false
+		}
+	}
+	return true
+}
+
+// Eventually waits until something is true, for a minute at most.
+func Eventually(t testing.TB, true func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(time.Minute)
+	for !true() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatal("it does not come")
+		}
+	}
+}
+
+// Buffer takes what is written, and may be read meanwhile. The zero value is empty.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *Buffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+// String is all that was written.
+func (s *Buffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// ByItself runs a test in a process of its own, where nobody else's memory comes and goes,
+// and says whether this is that process.
+func ByItself(t *testing.T) bool {
+	t.Helper()
+	const mark = "REALTIMEHUB_TEST_BY_ITSELF"
+	if os.Getenv(mark) != "" {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-test.short=", testing.Short()))
+	cmd.Env = append(os.Environ(), mark+"=1")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return false
+}
+
+// LiveHeap is how many bytes are in use.
+func LiveHeap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Agrees fails a test where what is counted is not what is in memory: not more than a fifth
+// too little, and not twice as much.
+func Agrees(t testing.TB, when string, heap, counted int64) {
+	t.Helper()
+	t.Logf("%s: %d KB in memory, counted as %d KB", when, heap>>10, counted>>10)
+	if float64(heap) > 1.2*float64(counted)+64<<10 || float64(counted) > 2*float64(heap)+1<<20 {
+		t.Error("what is counted is not what is in memory")
+	}
+}
