@@ -15,6 +15,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
 )
 
 // codeOf is the code of a problem, empty where the answer is none.
@@ -50,7 +52,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 	key, _ := rsa.GenerateKey(rand.Reader, 2048)
 	keys := newKeyServer(t)
 	keys.set.Store("")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{JWKSURL: keys.URL, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{JWKSURL: keys.URL, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
 	for _, header := range [][]any{nil, {"kid", "one"}} {
 		token := "Bearer " + signed(t, jwt.SigningMethodRS256, key, claimsOf(), header...)
 		w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token)
@@ -87,7 +89,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 func TestClocksDiffer(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
 	now := time.Now().Unix()
 	for name, tc := range map[string]struct {
 		claims []any
@@ -128,7 +130,7 @@ func TestSecretsRotate(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	is := is.New(t)
 	const next = "fedcba9876543210fedcba9876543210"
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret + "," + next}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret + "," + next}), access.RatesConfig{})
 	for secret, status := range map[string]int{testSecret: 200, next: 200, testSecret + "," + next: 401, testSecret + "x": 401, "": 401} {
 		token := "Bearer " + signed(t, jwt.SigningMethodHS256, []byte(secret), claimsOf())
 		is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token).Code, status) // signed with secret
@@ -140,7 +142,7 @@ func TestSecretsRotate(t *testing.T) {
 		testSecret + ", " + next:            "JWT_SECRET: entry 2 begins or ends with a blank",
 		"short,secret," + next + testSecret: "JWT_SECRET: entry 1 has 5 bytes",
 	} {
-		_, err := NewAuth(t.Context(), AuthConfig{Secret: wrong})
+		_, err := access.NewAuth(t.Context(), access.Config{Secret: wrong})
 		is.True(err != nil && strings.Contains(err.Error(), says)) // of a wrong secret
 		is.True(err != nil && !strings.Contains(err.Error(), "short"))
 	}
@@ -153,12 +155,12 @@ func TestSecretsRotate(t *testing.T) {
 func TestAnotherSchemeIsNotOurs(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
 	token := strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, scheme := range []string{"Basic dXNlcjpwYXNz", `Digest username="x", uri="/"`, "Negotiate abc", "basic", "", token} {
 		t.Run(fmt.Sprintf("%.10s", scheme), func(t *testing.T) {
 			is := is.New(t)
-			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Cookie", tokenCookie+"="+token).Code, 200)
+			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Cookie", access.TokenCookie+"="+token).Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/stream?access_token="+token, "", "Authorization", scheme).Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/tenants/acme/connections", "", "Authorization", scheme, "X-API-Key", "service-key-0001").Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Authorization", "Bearer "+token).Code, 200)
@@ -167,7 +169,7 @@ func TestAnotherSchemeIsNotOurs(t *testing.T) {
 			is.Equal(codeOf(w), "CredentialRequired")
 			is.Equal(w.Header().Get("WWW-Authenticate"), `Bearer realm="realtime"`)
 			// A bad one of ours still hides what follows.
-			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer x", "Cookie", tokenCookie+"="+token).Code, 401)
+			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer x", "Cookie", access.TokenCookie+"="+token).Code, 401)
 		})
 	}
 }
@@ -175,7 +177,7 @@ func TestAnotherSchemeIsNotOurs(t *testing.T) {
 // newPagesHub has origins whose pages may call.
 func newPagesHub(t *testing.T, logger *slog.Logger, origins ...string) http.Handler {
 	t.Helper()
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"*=master-key-00001"}, Origins: origins, Logger: logger}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"*=master-key-00001"}, Origins: origins, Logger: logger}), access.RatesConfig{})
 	h.API.cfg.Logger = logger
 	return checked(t, h.API.Handler())
 }
@@ -184,7 +186,7 @@ func newPagesHub(t *testing.T, logger *slog.Logger, origins ...string) http.Hand
 func TestOriginsHaveOneRule(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
-	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
+	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, tc := range []struct {
 		listed, origin string
 		may            bool
@@ -234,7 +236,7 @@ func TestOriginsHaveOneRule(t *testing.T) {
 	} {
 		t.Run("wrong "+wrong, func(t *testing.T) {
 			is := is.New(t)
-			_, err := NewAuth(t.Context(), AuthConfig{Origins: []string{"https://good.example", wrong}})
+			_, err := access.NewAuth(t.Context(), access.Config{Origins: []string{"https://good.example", wrong}})
 			is.True(err != nil && strings.Contains(err.Error(), "CORS_ORIGINS: entry 2"))
 		})
 	}
@@ -245,7 +247,7 @@ func TestAllOriginsAndNoCookie(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	is := is.New(t)
 	handler := newPagesHub(t, slog.New(slog.DiscardHandler), "*", "https://app.example.com")
-	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
+	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	w := ask(handler, "GET", "/v1/presence", "", "Cookie", cookie, "Origin", "https://app.example.com", "Sec-Fetch-Site", "cross-site")
 	is.Equal(w.Code, 403)
 	is.Equal(w.Header().Get("Access-Control-Allow-Origin"), "*")
@@ -359,7 +361,7 @@ func TestARefusedOriginIsToldOnce(t *testing.T) {
 func TestScopesOfIdentityProviders(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
 	for _, tc := range []struct {
 		scope            any
 		subscribe, admin int

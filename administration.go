@@ -9,9 +9,11 @@ import (
 	"strconv"
 	"strings"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/request"
 	"realtimehub/internal/strictjson"
 )
 
@@ -21,12 +23,12 @@ type administrator struct {
 	hub      *Hub
 	cluster  *Cluster
 	presence *Presence
-	bodies   bodyLimit
+	bodies   request.Limit
 	quotas   *allowance.Pools
 }
 
 // pathTenant is the tenant of an administrative call.
-func pathTenant(who *Caller) (string, error) {
+func pathTenant(who *access.Caller) (string, error) {
 	var faults problem.Faults
 	tenant := who.Tenant()
 	faults.Tenant("tenantId", tenant)
@@ -34,7 +36,7 @@ func pathTenant(who *Caller) (string, error) {
 }
 
 // pathRoom is the tenant and the conversation or group of a path.
-func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err error) {
+func pathRoom(r *http.Request, who *access.Caller) (tenant string, room event.Room, err error) {
 	switch r.PathValue("rooms") {
 	case "conversations":
 		room.Kind = event.KindConversation
@@ -52,7 +54,7 @@ func pathRoom(r *http.Request, who *Caller) (tenant string, room event.Room, err
 	return tenant, room, faults.Err()
 }
 
-func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -94,7 +96,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 }
 
 // tenantConnection finds a connection of the path's tenant.
-func (a *administrator) tenantConnection(r *http.Request, who *Caller) (*Connection, error) {
+func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*Connection, error) {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return nil, err
@@ -109,7 +111,7 @@ func (a *administrator) tenantConnection(r *http.Request, who *Caller) (*Connect
 	return c, nil
 }
 
-func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := a.tenantConnection(r, who)
 	if err != nil {
 		return err
@@ -117,7 +119,7 @@ func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *
 	return reply(w, http.StatusOK, wireConnection(c))
 }
 
-func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -125,7 +127,7 @@ func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *Caller
 	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), CloseKicked))
 }
 
-func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -143,7 +145,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 
 // history answers whole envelopes, as they were published, a piece of the history after
 // the other.
-func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -199,14 +201,14 @@ func pageLimit(f *problem.Faults, query url.Values) int {
 	return limit
 }
 
-func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
 	var faults problem.Faults
 	query := r.URL.Query()
-	asked := askedProfiles(&faults, query)
+	asked := request.ProfilesOf(&faults, query)
 	status := Status(query.Get("status"))
 	if status != "" && status != Online && status != Away && status != Offline {
 		faults.Add(problem.CodeInvalidField, "status", "must be online, away or offline")
@@ -230,13 +232,13 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	return a.presences(w, who, l, asked, wanted)
 }
 
-func (a *administrator) list(r *http.Request, who *Caller) longList {
+func (a *administrator) list(r *http.Request, who *access.Caller) longList {
 	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
+func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
 	return presenceRows(w, l.memory, profiles, l.turn, func(some []event.Profile) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
@@ -247,14 +249,14 @@ func (a *administrator) presences(w http.ResponseWriter, who *Caller, l longList
 }
 
 // queryPresence is tenantPresence of profiles that a body names.
-func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
 	}
 	memory := a.quotas.Body(who.Holder(r))
 	defer memory.Close()
-	asked, err := smallCall.profiles(r, memory)
+	asked, err := request.Small.Profiles(r, memory)
 	if err == nil {
 		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
 	}
@@ -266,7 +268,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	return a.presences(w, who, l, asked, nil)
 }
 
-func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return err
@@ -283,7 +285,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
-func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
@@ -300,7 +302,7 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	return a.presences(w, who, l, members, nil)
 }
 
-func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
@@ -314,7 +316,7 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *Cal
 	return profileRows(w, l.memory, "members", members, l.turn)
 }
 
-func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err
@@ -323,7 +325,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	defer memory.Close()
 	var members []event.Profile
 	found := false
-	err = a.bodies.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	err = a.bodies.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "members" {
 			f.Add(problem.CodeUnknownField, name, `the body has "members" only`)
 			return
@@ -335,7 +337,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
 	}
 	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
-		over, taken := listTurn(r.Context(), tenant, len(members))
+		over, taken := request.ListTurn(r.Context(), tenant, len(members))
 		if taken != nil {
 			return taken
 		}
@@ -350,7 +352,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	return noContent(w)
 }
 
-func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, room, err := pathRoom(r, who)
 	if err == nil {
 		err = a.cluster.Refresh(r.Context(), tenant, room)
@@ -361,15 +363,15 @@ func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, w
 	return noContent(w)
 }
 
-func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	return a.changeMember(w, r, who, a.hub.AddMember)
 }
 
-func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	return a.changeMember(w, r, who, a.hub.RemoveMember)
 }
 
-func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
+func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
 	tenant, room, err := pathRoom(r, who)
 	if err != nil {
 		return err

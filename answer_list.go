@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/request"
 )
 
 // longList is a list of profiles that is answered: there may be very many.
@@ -21,4 +22,6 @@ func (l longList) begin(size int) (end func(), err error) {
 	return l.turn(size)
 }
 
-func (l longList) turn(size int) (over func(), err error) { return listTurn(l.ctx, l.tenant, size) }
+func (l longList) turn(size int) (over func(), err error) {
+	return request.ListTurn(l.ctx, l.tenant, size)
+}

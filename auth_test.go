@@ -37,20 +37,21 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/sse"
 )
 
-func newAuth(t testing.TB, cfg AuthConfig) *Auth {
+func newAuth(t testing.TB, cfg access.Config) *access.Auth {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(stop)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	auth, err := NewAuth(ctx, cfg)
+	auth, err := access.NewAuth(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,12 +135,12 @@ func TestBadCredentials(t *testing.T) {
 	keys := newKeyServer(t, jwkOf(&rsaKey.PublicKey, "one"), jwkOf(&rsaKey.PublicKey, "for-encryption", "use", "enc"), jwkOf(&rsaKey.PublicKey, "rs512", "alg", "RS512"),
 		map[string]string{"kty": "oct", "kid": "symmetric", "k": base64.RawURLEncoding.EncodeToString([]byte(testSecret))})
 
-	doors := map[string]*Auth{
-		"HS":   newAuth(t, AuthConfig{Secret: testSecret, Issuer: "issuer", Audience: "hub", APIKeys: []string{"acme=service-key-0001"}}),
-		"RS":   newAuth(t, AuthConfig{PublicKey: rsaPEM}),
-		"ES":   newAuth(t, AuthConfig{PublicKey: pemOf(t, &ecKey.PublicKey)}),
-		"Ed":   newAuth(t, AuthConfig{PublicKey: pemOf(t, edPublic)}),
-		"JWKS": newAuth(t, AuthConfig{JWKSURL: keys.URL}),
+	doors := map[string]*access.Auth{
+		"HS":   newAuth(t, access.Config{Secret: testSecret, Issuer: "issuer", Audience: "hub", APIKeys: []string{"acme=service-key-0001"}}),
+		"RS":   newAuth(t, access.Config{PublicKey: rsaPEM}),
+		"ES":   newAuth(t, access.Config{PublicKey: pemOf(t, &ecKey.PublicKey)}),
+		"Ed":   newAuth(t, access.Config{PublicKey: pemOf(t, edPublic)}),
+		"JWKS": newAuth(t, access.Config{JWKSURL: keys.URL}),
 	}
 	hs := func(changes ...any) string {
 		return signed(t, jwt.SigningMethodHS256, []byte(testSecret), claimsOf(changes...))
@@ -164,13 +165,13 @@ func TestBadCredentials(t *testing.T) {
 		"HS": good, "RS": rs(rsaKey), "ES": signed(t, jwt.SigningMethodES256, ecKey, claimsOf()),
 		"Ed": signed(t, jwt.SigningMethodEdDSA, edKey, claimsOf()), "JWKS": rs(rsaKey, "kid", "one"),
 	} {
-		h := newTrustedHub(t, doors[door], LimitsConfig{})
+		h := newTrustedHub(t, doors[door], access.RatesConfig{})
 		if w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+token); w.Code != 200 {
 			t.Fatalf("%s: a good token is refused: %s", door, w.Body)
 		}
 	}
 	good512 := signed(t, jwt.SigningMethodRS512, rsaKey, claimsOf(), "kid", "rs512")
-	if w := ask(newTrustedHub(t, doors["JWKS"], LimitsConfig{}).Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+good512); w.Code != 200 {
+	if w := ask(newTrustedHub(t, doors["JWKS"], access.RatesConfig{}).Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+good512); w.Code != 200 {
 		t.Fatalf("a JWKS key's own alg is refused: %s", w.Body)
 	}
 
@@ -183,7 +184,7 @@ func TestBadCredentials(t *testing.T) {
 		{"wrong API key", "HS", "X-API-Key", "service-key-000z"}, {"beginning of an API key", "HS", "X-API-Key", "service-key-000"}, {"API key and more", "HS", "X-API-Key", "service-key-0001y"},
 		{"empty API key", "HS", "X-API-Key", ""}, {"API key with its tenant", "HS", "X-API-Key", "acme=service-key-0001"}, {"token as API key", "HS", "X-API-Key", good},
 		{"wrong API key as bearer", "HS", "Authorization", "Bearer service-key-000z"}, {"token of a cookie's other name", "HS", "Cookie", "token=" + good},
-		{"API key as cookie", "HS", "Cookie", tokenCookie + "=service-key-0001"}, {"broken cookie", "HS", "Cookie", tokenCookie + "=" + good[:len(good)-2]},
+		{"API key as cookie", "HS", "Cookie", access.TokenCookie + "=service-key-0001"}, {"broken cookie", "HS", "Cookie", access.TokenCookie + "=" + good[:len(good)-2]},
 	}
 	token := func(name, door, text string) {
 		cases = append(cases, credential{name, door, "Authorization", "Bearer " + text})
@@ -236,7 +237,7 @@ func TestBadCredentials(t *testing.T) {
 	token("exp 0", "HS", hs("exp", 0))
 	token("exp negative", "HS", hs("exp", -5))
 	token("exp beyond time", "HS", hs("exp", 1e300))
-	token("exp in the year 10000", "HS", hs("exp", maxExpiry+1))
+	token("exp in the year 10000", "HS", hs("exp", access.MaxExpiry+1))
 	token("nbf as text", "HS", hs("nbf", "tomorrow"))
 	token("no tenant", "HS", hs("tenant", nil))
 	token("empty tenant", "HS", hs("tenant", ""))
@@ -254,14 +255,14 @@ func TestBadCredentials(t *testing.T) {
 
 	handlers := map[string]*testHub{}
 	for door, auth := range doors {
-		handlers[door] = newTrustedHub(t, auth, LimitsConfig{})
+		handlers[door] = newTrustedHub(t, auth, access.RatesConfig{})
 	}
 	for _, tc := range cases { // a kid that is not known is once a fetch has not brought it
 		if tc.door == "JWKS" {
 			ask(handlers[tc.door].Handler, "GET", "/v1/presence", "", tc.header, tc.value)
 		}
 	}
-	doors["JWKS"].tokens.published.update(t.Context())
+	doors["JWKS"].Tokens.Published.Update(t.Context())
 	for _, tc := range cases {
 		t.Run(tc.door+" "+tc.name, func(t *testing.T) {
 			is := is.New(t)
@@ -296,7 +297,7 @@ func TestBadCredentials(t *testing.T) {
 
 // Who mints tokens is told which claim is at fault; of a token with another's signature nothing.
 func TestRefusalNamesTheClaim(t *testing.T) {
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Issuer: "issuer", Audience: "hub", TenantClaim: "org"}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, Issuer: "issuer", Audience: "hub", TenantClaim: "org"}), access.RatesConfig{})
 	for _, tc := range []struct {
 		claim string
 		value any
@@ -324,7 +325,7 @@ func TestRefusalNamesTheClaim(t *testing.T) {
 // Only for stock EventSource: a token in a query is no credential elsewhere.
 func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
 	text := strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
 	for pattern := range h.API.routes() {
 		t.Run(pattern, func(t *testing.T) {
@@ -366,7 +367,7 @@ func routeScopes(pattern string) []string {
 
 func TestScopesOfEveryRoute(t *testing.T) {
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "globex=other-key-000001", "*=master-key-00001"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "globex=other-key-000001", "*=master-key-00001"}}), access.RatesConfig{})
 	handler := h.Handler
 	for pattern := range h.API.routes() {
 		method, path, _ := strings.Cut(pathOf(pattern), " ")
@@ -467,7 +468,7 @@ func TestOnlyAuthProvesATenant(t *testing.T) {
 func TestAnotherTenantIsForbidden(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"globex=globex-key-00001"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"globex=globex-key-00001"}}), access.RatesConfig{})
 	handler := h.Handler
 	w := ask(handler, "PUT", "/v1/tenants/globex/groups/g/members/user:1", "", "X-API-Key", "globex-key-00001")
 	is.Equal(w.Code, 204) // globex exists
@@ -500,9 +501,9 @@ func TestAnotherTenantIsForbidden(t *testing.T) {
 
 func TestCookies(t *testing.T) {
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"https://app.example.com"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, Origins: []string{"https://app.example.com"}}), access.RatesConfig{})
 	handler := checked(t, h.API.Handler())
-	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
+	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, tc := range []struct {
 		site, origin string
 		status       int
@@ -543,7 +544,7 @@ func TestCookies(t *testing.T) {
 			w := ask(handler, "OPTIONS", "/v1/connections/x/token", "", "Origin", origin, "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization")
 			is.Equal(w.Header().Get("Access-Control-Allow-Origin"), want)
 		}
-		all := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"*"}}), LimitsConfig{})
+		all := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, Origins: []string{"*"}}), access.RatesConfig{})
 		w := ask(all.Handler, "GET", "/healthz", "", "Origin", "https://anywhere.example")
 		is.Equal(w.Header().Get("Access-Control-Allow-Origin"), "*")
 		is.Equal(w.Header().Get("Access-Control-Allow-Credentials"), "") // never both
@@ -555,11 +556,11 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 	one, _ := rsa.GenerateKey(rand.Reader, 2048)
 	two, _ := rsa.GenerateKey(rand.Reader, 2048)
 	keys := newKeyServer(t, jwkOf(&one.PublicKey, "one"))
-	auth := newAuth(t, AuthConfig{JWKSURL: keys.URL})
+	auth := newAuth(t, access.Config{JWKSURL: keys.URL})
 	admit := func(key *rsa.PrivateKey, kid string) error {
 		r := httptest.NewRequest("GET", "/v1/stream", nil)
 		r.Header.Set("Authorization", "Bearer "+signed(t, jwt.SigningMethodRS256, key, claimsOf(), "kid", kid))
-		_, err := auth.Admit(r, ScopeSubscribe, true)
+		_, err := auth.Admit(r, access.ScopeSubscribe, true)
 		return err
 	}
 	is.NoErr(admit(one, "one"))
@@ -568,8 +569,8 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 	asked := keys.asked.Load()
 	keys.set.Store("")
 	for range 100 {
-		refusal, _ := errors.AsType[*Refusal](admit(two, "three"))
-		is.True(refusal != nil && refusal.Code == codeKeys) // it could not be asked for
+		refusal, _ := errors.AsType[*access.Refusal](admit(two, "three"))
+		is.True(refusal != nil && refusal.Code == access.CodeKeys) // it could not be asked for
 	}
 	is.True(keys.asked.Load() <= asked+1) // strangers cannot have it fetched again and again
 	is.NoErr(admit(one, "one"))           // what was good stays
@@ -583,7 +584,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
 		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
+		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		bearerFor := func(d time.Duration, changes ...any) string {
 			return bearer(t, append([]any{"exp", start.Add(d).Unix()}, changes...)...)
@@ -677,7 +678,7 @@ func TestIsolation(t *testing.T) {
 		operations = 10_000
 	}
 	tenants := []string{"acme", "globex", "initech"}
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{ClientRate: -1})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{ClientRate: -1})
 	handler := h.Handler
 	seed := uint64(time.Now().UnixNano())
 	random := mathrand.New(mathrand.NewPCG(seed, 0))
@@ -852,7 +853,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 						case 1:
 							r.Header.Set("X-API-Key", token)
 						case 2:
-							r.Header.Set("Cookie", tokenCookie+"="+token)
+							r.Header.Set("Cookie", access.TokenCookie+"="+token)
 						}
 						res, err := client.Do(r)
 						is.NoErr(err)
@@ -902,7 +903,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 }
 
 func FuzzAuthorization(f *testing.F) {
-	auth, err := NewAuth(context.Background(), AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
+	auth, err := access.NewAuth(context.Background(), access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -913,7 +914,7 @@ func FuzzAuthorization(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		r := httptest.NewRequest("GET", "/v1/stream", nil)
 		r.Header["Authorization"] = []string{header}
-		caller, err := auth.Admit(r, ScopeSubscribe|ScopePublish, true)
+		caller, err := auth.Admit(r, access.ScopeSubscribe|access.ScopePublish, true)
 		if (caller == nil) == (err == nil) {
 			t.Fatalf("%v and %v", caller, err)
 		}
@@ -923,7 +924,7 @@ func FuzzAuthorization(f *testing.F) {
 			if !strings.EqualFold(scheme, "Bearer") || credential != "service-key-0001" && credential != good[7:] {
 				t.Fatalf("%q opens the door", header)
 			}
-		} else if _, ok := err.(*Refusal); !ok {
+		} else if _, ok := err.(*access.Refusal); !ok {
 			t.Fatalf("%T", err)
 		}
 	})
@@ -931,7 +932,7 @@ func FuzzAuthorization(f *testing.F) {
 
 // Claims that are signed and anything else: what is read of them is valid.
 func FuzzClaims(f *testing.F) {
-	auth, err := NewAuth(context.Background(), AuthConfig{Secret: testSecret})
+	auth, err := access.NewAuth(context.Background(), access.Config{Secret: testSecret})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -945,13 +946,14 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		caller, scopes, err := auth.token(asking(t.Context()), text+"."+b64.EncodeToString(signature))
+		caller, scopes, err := auth.Token(asking(t.Context()), text+"."+b64.EncodeToString(signature))
 		if err != nil {
 			return
 		}
-		back, err := event.ParseProfile(caller.profile.Type + ":" + caller.profile.ID)
-		if err != nil || back != caller.profile || event.CheckTenant(caller.tenant) != nil || caller.tenant == "*" ||
-			!caller.Expires.After(time.Now()) || caller.Expires.Unix() > maxExpiry || scopes > ScopeSubscribe|ScopePublish|ScopeAdmin {
+		is := caller.Holder(asking(t.Context()))
+		back, err := event.ParseProfile(is.Profile.Type + ":" + is.Profile.ID)
+		if err != nil || back != is.Profile || event.CheckTenant(is.Tenant) != nil || is.Tenant == "*" ||
+			!caller.Expires.After(time.Now()) || caller.Expires.Unix() > access.MaxExpiry || scopes > access.ScopeSubscribe|access.ScopePublish|access.ScopeAdmin {
 			t.Fatalf("%+v of %q", caller, claims)
 		}
 	})
@@ -964,7 +966,7 @@ func FuzzProblem(f *testing.F) {
 	f.Add("a\"b", "x\r\ny: z", "</script>\x00\xff", -1)
 	f.Fuzz(func(t *testing.T, code, field, detail string, index int) {
 		for _, err := range []error{
-			&problem.FieldError{Code: problem.Code(code), Field: field, Index: index, Detail: detail}, &problem.Problem{Status: 400, Code: code, Detail: detail}, &Refusal{401, code, detail, 0}, &RateError{detail, time.Duration(index)}, fmt.Errorf("%s", detail),
+			&problem.FieldError{Code: problem.Code(code), Field: field, Index: index, Detail: detail}, &problem.Problem{Status: 400, Code: code, Detail: detail}, &access.Refusal{Status: 401, Code: code, Detail: detail, After: 0}, &access.RateError{What: detail, After: time.Duration(index)}, fmt.Errorf("%s", detail),
 		} {
 			w := httptest.NewRecorder()
 			problem.Write(w, httptest.NewRequest("GET", "/", nil), slog.New(slog.DiscardHandler), err)

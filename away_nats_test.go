@@ -7,6 +7,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
@@ -24,7 +25,7 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	proxy, prefix := natstest.StartProxy(t, broker.URL(0)), newPrefix()
 	var nodes []*testHub
 	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept history.Limits, external bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
 		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "", nil) })
 		node.nodes = []*testHub{node}

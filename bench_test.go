@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -73,7 +74,7 @@ func BenchmarkPublish(b *testing.B) {
 
 func BenchmarkPublishHandler(b *testing.B) {
 	hub, presence := newBenchHub(b, 10)
-	handler := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(b), NewLimits(LimitsConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	handler := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
 	body := benchBody(`{"kind":"profile","profiles":["user:1"]}`)
 	b.ReportAllocs()
 	for b.Loop() {

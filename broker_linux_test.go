@@ -21,6 +21,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -33,7 +34,7 @@ func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) (node
 	for range hubs {
 		limits := testLimits
 		limits.Events = 0
-		node := newNode(t, openDoor(t), LimitsConfig{}, func(history.Limits, bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker {
 			return joinBrokerAt(t, servers.URLs(), replicas, prefix, limits)
 		})
 		node.nodes = []*testHub{node}
@@ -341,7 +342,7 @@ func TestClusterStorm(t *testing.T) {
 	resumes := 0
 	limits := testLimits
 	limits.Events = 0
-	log := newNode(t, openDoor(t), LimitsConfig{}, func(history.Limits, bool) *Broker { // one more, that can read cursors
+	log := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker { // one more, that can read cursors
 		return joinBrokerAt(t, servers.URLs(), 1, "realtime", limits)
 	}).log
 	for _, c := range all {

@@ -19,6 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/history"
 )
 
@@ -282,7 +283,7 @@ func TestBrowserCredentials(t *testing.T) {
 	}
 	byQuery := listen("?access_token=" + token("user:query", "subscribe"))
 	becomes(t, byQuery, `got.includes("ready query")`)
-	evaluate(byQuery, `document.cookie = "`+tokenCookie+`=`+token("user:cookie", "subscribe")+`; SameSite=Strict; path=/"; 0`, nil)
+	evaluate(byQuery, `document.cookie = "`+access.TokenCookie+`=`+token("user:cookie", "subscribe")+`; SameSite=Strict; path=/"; 0`, nil)
 	byCookie := listen("")
 	becomes(t, byCookie, `got.includes("ready cookie")`)
 	var status int

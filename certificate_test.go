@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/serve"
 )
 
 // That files could not be read once does not mean that they cannot be: a full table of
@@ -20,7 +22,7 @@ func TestCertificateIsTriedAgain(t *testing.T) {
 		var logs syncBuffer
 		folder := t.TempDir()
 		cert, key := writeCertificate(t, folder, "first")
-		c, err := LoadCertificate(cert, key, slog.New(slog.NewTextHandler(&logs, nil)))
+		c, err := serve.LoadCertificate(cert, key, slog.New(slog.NewTextHandler(&logs, nil)))
 		is.NoErr(err)
 		name := func() string {
 			time.Sleep(time.Second) // files are looked at once in a second

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
@@ -29,7 +30,7 @@ func alone(t testing.TB, why string) {
 func threeHubs(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) (all *testHub, nodes []*testHub) {
 	t.Helper()
 	alone(t, "it makes its own")
-	all = newCluster(t, 3, natstest.Start(t, 3), openDoor(t), LimitsConfig{}, configure...)
+	all = newCluster(t, 3, natstest.Start(t, 3), openDoor(t), access.RatesConfig{}, configure...)
 	return all, all.nodes
 }
 

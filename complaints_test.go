@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/serve"
 )
 
 // logged are the lines of a log in JSON.
@@ -33,7 +35,7 @@ func TestComplaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var logs syncBuffer
-		c := newComplaints(newLogger(Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
+		c := serve.NewErrorLog(newLogger(Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
 		errorLog := log.New(c, "", 0)
 		const accept = "http: Accept error: accept tcp 127.0.0.1:8080: accept4: too many open files; retrying in 5ms"
 		for range 100 {
@@ -55,7 +57,7 @@ func TestComplaints(t *testing.T) {
 		is.Equal(lines[3]["times"], 100.0) // with those that were not told
 		is.Equal(lines[1]["err"], "http: panic serving 192.0.2.1:1234: oops")
 		is.True(strings.Contains(lines[1]["stack"].(string), "main.main()"))
-		is.Equal(c.count.Now(), map[Complaint]int64{"accept": 101, "tls": 100, "client": 100, "panic": 1, "other": 1})
+		is.Equal(c.Count.Now(), map[serve.Complaint]int64{"accept": 101, "tls": 100, "client": 100, "panic": 1, "other": 1})
 	})
 }
 
@@ -63,10 +65,10 @@ func TestComplaints(t *testing.T) {
 func TestAPanicIsLoud(t *testing.T) {
 	is := is.New(t)
 	var logs syncBuffer
-	c := newComplaints(newLogger(Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
+	c := serve.NewErrorLog(newLogger(Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
 	for _, http2 := range []bool{false, true} {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") }))
-		server.Config = newServer(server.Config.Handler, nil, log.New(c, "", 0))
+		server.Config = serve.NewServer(server.Config.Handler, nil, log.New(c, "", 0))
 		server.EnableHTTP2 = http2
 		if http2 {
 			server.StartTLS()
@@ -77,6 +79,6 @@ func TestAPanicIsLoud(t *testing.T) {
 		is.True(err != nil)
 		server.Close()
 	}
-	eventually(t, func() bool { return c.count.Now()[ComplaintPanic] == 2 }) // over HTTP/2 after its client was told
+	eventually(t, func() bool { return c.Count.Now()[serve.ComplaintPanic] == 2 }) // over HTTP/2 after its client was told
 	is.Equal(logged(t, &logs)[0]["kind"], "panic")
 }

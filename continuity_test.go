@@ -26,6 +26,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
@@ -470,7 +471,7 @@ func TestDrainEndsLines(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
-	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), NewLimits(LimitsConfig{}), APIConfig{Logger: logger}).Handler()
+	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
 	e := toAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/event"
@@ -72,11 +73,11 @@ func newStage(t *testing.T) *stage {
 	}
 	s := &stage{t: t, whole: t, contract: c, log: &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}}
 	s.open = newTestHub(t)
-	s.secured = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
-	s.limited = newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
-	auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 0.01})
-	s.suspect = newTrustedHub(t, auth, LimitsConfig{})
-	auth.token(asking(t.Context()), badToken(t)) // from where all requests come
+	s.secured = newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
+	s.limited = newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
+	auth := newAuth(t, access.Config{Secret: testSecret, FailedRate: 0.01})
+	s.suspect = newTrustedHub(t, auth, access.RatesConfig{})
+	auth.Token(asking(t.Context()), badToken(t)) // from where all requests come
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
 		c.Resolver = NewMembershipService("http://127.0.0.1:1", "", nil)
 	})
@@ -264,7 +265,7 @@ func (s *stage) provokeElsewhere() {
 func (s *stage) provokeEvents() {
 	t := s.t
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{}, func(_ *HubConfig, p *PresenceConfig) {
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{}, func(_ *HubConfig, p *PresenceConfig) {
 		p.Audience, p.Burst, p.IdleTimeout, p.Grace = AudienceTenant, 0, 100*time.Millisecond, 10*time.Millisecond
 	})
 	h.contract = s.contract

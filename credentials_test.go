@@ -17,6 +17,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
 )
 
 // An identity provider's answer has a bound, and where a redirect leads is not asked:
@@ -59,8 +61,8 @@ func TestKeysAreReadWithinBounds(t *testing.T) {
 			server := httptest.NewServer(tc.answer)
 			t.Cleanup(server.Close)
 			var logs syncBuffer
-			auth := newAuth(t, AuthConfig{JWKSURL: server.URL, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
-			is.Equal(auth.tokens.published.Fetched(), tc.good)
+			auth := newAuth(t, access.Config{JWKSURL: server.URL, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+			is.Equal(auth.Tokens.Published.Fetched(), tc.good)
 			is.True(strings.Contains(logs.String(), tc.says))
 			is.True(!strings.Contains(logs.String(), server.URL)) // which may hold a secret
 		})
@@ -90,7 +92,7 @@ func TestAKidIsDemandedWhereThereAreSeveralKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			h := newTrustedHub(t, newAuth(t, AuthConfig{JWKSURL: tc.keys.URL}), LimitsConfig{})
+			h := newTrustedHub(t, newAuth(t, access.Config{JWKSURL: tc.keys.URL}), access.RatesConfig{})
 			token := signed(t, jwt.SigningMethodRS256, one, claimsOf(), tc.header...)
 			w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+token)
 			is.Equal(w.Code, tc.status)
@@ -102,20 +104,20 @@ func TestAKidIsDemandedWhereThereAreSeveralKeys(t *testing.T) {
 // A sister host can set a cookie beside the hub's own: which is meant is not said.
 func TestTwoCookiesAreNoCredential(t *testing.T) {
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
-	good, other := tokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), tokenCookie+"="+strings.TrimPrefix(bearer(t, "sub", "user:2"), "Bearer ")
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
+	good, other := access.TokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), access.TokenCookie+"="+strings.TrimPrefix(bearer(t, "sub", "user:2"), "Bearer ")
 	for name, tc := range map[string]struct {
 		cookies []string // headers
 		status  int
 	}{
 		"one":                   {[]string{good}, 200},
-		"one of other names":    {[]string{"a=b; x" + other + "; " + good + "; " + tokenCookie + "_2=x"}, 200},
+		"one of other names":    {[]string{"a=b; x" + other + "; " + good + "; " + access.TokenCookie + "_2=x"}, 200},
 		"two":                   {[]string{good + "; " + other}, 401},
 		"two in two headers":    {[]string{good, other}, 401},
 		"twice the same":        {[]string{good + ";" + good}, 401},
-		"one that nobody reads": {[]string{tokenCookie + `="a\b"; ` + good}, 401},
-		"one without a value":   {[]string{good + "; " + tokenCookie}, 401},
-		"one of blanks":         {[]string{good + ";   " + tokenCookie + " = x"}, 401},
+		"one that nobody reads": {[]string{access.TokenCookie + `="a\b"; ` + good}, 401},
+		"one without a value":   {[]string{good + "; " + access.TokenCookie}, 401},
+		"one of blanks":         {[]string{good + ";   " + access.TokenCookie + " = x"}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -134,8 +136,8 @@ func TestTwoCookiesAreNoCredential(t *testing.T) {
 // nor does anything else with one; one that is listed does.
 func TestASisterHostIsNotTheHub(t *testing.T) {
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, Origins: []string{"https://app.example.com"}}), LimitsConfig{})
-	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, Origins: []string{"https://app.example.com"}}), access.RatesConfig{})
+	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
 	for _, call := range []string{"GET /v1/stream", "GET /v1/presence", "GET /v1/doctor", "GET /v1/tenants/acme/connections", "POST /v1/conversations/c/typing", "DELETE /v1/tenants/acme/connections?profile=user:1"} {
 		t.Run(call, func(t *testing.T) {
 			is := is.New(t)
@@ -158,7 +160,7 @@ func TestASisterHostIsNotTheHub(t *testing.T) {
 // What is no Unicode becomes U+FFFD when it is read, so that two persons would be one.
 func TestASubjectIsUnicode(t *testing.T) {
 	alone(t, "its requests end before they begin")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
 	b64 := base64.RawURLEncoding.EncodeToString
 	for sub, status := range map[string]int{
 		`user:1`: 200, `user:é`: 200, `user:\ud83d\ude00`: 200, "user:😀": 200,
@@ -202,6 +204,6 @@ func TestSettingsThatOpenTheDoorStopTheStart(t *testing.T) {
 		})
 	}
 	is := is.New(t)
-	_, err := NewAuth(t.Context(), AuthConfig{APIKeys: []string{" acme=0123456789abcdef", "*=0123456789abcdeF "}, Origins: []string{"https://*.example.com"}})
+	_, err := access.NewAuth(t.Context(), access.Config{APIKeys: []string{" acme=0123456789abcdef", "*=0123456789abcdeF "}, Origins: []string{"https://*.example.com"}})
 	is.NoErr(err)
 }

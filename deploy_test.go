@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
 )
 
 // front is a real proxy before a hub, or before where none is.
@@ -198,8 +200,8 @@ func TestDeployHAProxy(t *testing.T) {
 // leaving ends a stream soon.
 func hubBehind(t *testing.T) *testHub {
 	t.Helper()
-	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
-	return newTrustedHub(t, auth, LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 10 * time.Minute })
+	auth := newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
+	return newTrustedHub(t, auth, access.RatesConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 10 * time.Minute })
 }
 
 // ask asks with the service's key, or with a person's token where key is false.

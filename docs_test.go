@@ -13,6 +13,8 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/matryer/is"
 	yaml "go.yaml.in/yaml/v4"
+
+	"realtimehub/internal/access"
 )
 
 var (
@@ -227,7 +229,7 @@ func TestKubernetesManifest(t *testing.T) {
 			for pattern, route := range h.API.routes() {
 				_, path, _ := strings.Cut(pattern, " ")
 				if path == p.Path || p.PathType == "Prefix" && strings.HasPrefix(path, p.Path+"/") {
-					is.True(route.scope&ScopeSubscribe != 0) // for browsers
+					is.True(route.scope&access.ScopeSubscribe != 0) // for browsers
 					reached = append(reached, pattern)
 					found++
 				}
@@ -238,7 +240,7 @@ func TestKubernetesManifest(t *testing.T) {
 		}
 	}
 	for pattern, route := range h.API.routes() {
-		if route.scope == ScopeSubscribe && !slices.Contains(reached, pattern) {
+		if route.scope == access.ScopeSubscribe && !slices.Contains(reached, pattern) {
 			t.Errorf("%s is for browsers, and not reached by the Ingress", pattern)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -29,14 +30,14 @@ const (
 // ones, so that what becomes of them becomes of those.
 type Doctor struct {
 	hub    *Hub
-	limits *Limits
+	limits *access.Rates
 
 	mu   sync.Mutex
 	open map[string]*openProbe // guarded by mu; by id
 }
 
 // NewDoctor serves a hub's probes, as many as limits allow.
-func NewDoctor(hub *Hub, limits *Limits) *Doctor {
+func NewDoctor(hub *Hub, limits *access.Rates) *Doctor {
 	return &Doctor{hub: hub, limits: limits, open: map[string]*openProbe{}}
 }
 
@@ -80,7 +81,7 @@ func probeOf(query url.Values) (p probe, err error) {
 
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
-func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *Caller) error {
+func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
 	if d.hub.Draining() {
 		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/history"
 )
@@ -138,7 +139,7 @@ func TestProbeParameters(t *testing.T) {
 // tenants, do not take them all: whoever comes next examines its way.
 func TestProbesAreFew(t *testing.T) {
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
 	tenant := "acme"
 	open := func(sub string) *http.Response {
 		t.Helper()
@@ -169,7 +170,7 @@ func TestProbesAreFew(t *testing.T) {
 	}
 	var first io.Closer
 	for _, sub := range []string{"", "user:1"} {
-		for range maxOwnProbes {
+		for range access.MaxOwnProbes {
 			res := open(sub)
 			is.Equal(res.StatusCode, 200)
 			first = cmp.Or[io.Closer](first, res.Body)
@@ -196,26 +197,26 @@ func TestProbesAreFew(t *testing.T) {
 // In open mode an address has as many.
 func TestProbesAreFewForAnAddress(t *testing.T) {
 	is := is.New(t)
-	limits, far := NewLimits(LimitsConfig{}), httptest.NewRequest("GET", "/", nil) // of 192.0.2.1
+	limits, far := access.NewRates(access.RatesConfig{}), httptest.NewRequest("GET", "/", nil) // of 192.0.2.1
 	near := far.Clone(t.Context())
 	near.RemoteAddr = "[2001:db8::1]:1234"
-	who, err := openDoor(t).Admit(far, ScopeSubscribe, false)
+	who, err := openDoor(t).Admit(far, access.ScopeSubscribe, false)
 	is.NoErr(err)
 	var over []func()
-	for range maxOwnProbes {
+	for range access.MaxOwnProbes {
 		end, err := limits.Probe(who.Holder(far))
 		is.NoErr(err)
 		over = append(over, end)
 	}
 	far.RemoteAddr = "192.0.2.1:4321"
 	_, err = limits.Probe(who.Holder(far))
-	is.Equal(err, ErrOwnProbes)
+	is.Equal(err, access.ErrOwnProbes)
 	_, err = limits.Probe(who.Holder(near))
 	is.NoErr(err)
 	for _, end := range over {
 		end()
 	}
-	is.Equal(len(limits.ownProbes), 1) // nothing is left of who has none
+	is.Equal(len(limits.OwnProbes), 1) // nothing is left of who has none
 	is.Equal(limits.Met()["probe"], int64(1))
 }
 
@@ -244,7 +245,7 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 		logger := slog.New(slog.DiscardHandler)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: logger})
 		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, AuthConfig{Secret: testSecret}), NewLimits(LimitsConfig{}), APIConfig{Logger: logger})
+		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 		start := time.Now()
 		pr, pw := io.Pipe()
 		done := make(chan struct{})

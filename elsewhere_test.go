@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats-server/v2/server"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -23,7 +24,7 @@ func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
 	t.Helper()
 	alone(t, "it makes its own")
 	many := func(hub *HubConfig, _ *PresenceConfig) { hub.Most.Profile = 0 }
-	nodes := newCluster(t, 2, broker, openDoor(t), LimitsConfig{ClientRate: -1}, many).nodes
+	nodes := newCluster(t, 2, broker, openDoor(t), access.RatesConfig{ClientRate: -1}, many).nodes
 	return nodes[0], nodes[1]
 }
 
@@ -163,7 +164,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 	prefix := newPrefix()
 	var nodes []*testHub
 	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		}, configure...)
 		node.nodes = []*testHub{node}

@@ -18,6 +18,8 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/request"
+	"realtimehub/internal/serve"
 )
 
 // inTime says whether something is done, rather than waiting for a lock that is held.
@@ -41,7 +43,7 @@ func (h *testHub) overHTTP2(t *testing.T) (at string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := newServer(h.API.Handler(), nil, log.New(io.Discard, "", 0))
+	server := serve.NewServer(h.API.Handler(), nil, log.New(io.Discard, "", 0))
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 	return listener.Addr().String()
@@ -101,7 +103,7 @@ func TestRequestsThatAreResetDoNothing(t *testing.T) {
 func TestLinesOfAHead(t *testing.T) {
 	is := is.New(t)
 	at := strings.TrimPrefix(startHub(t), "http://")
-	for lines, status := range map[int]string{mostHeaders: "200", mostHeaders + 1: "431"} {
+	for lines, status := range map[int]string{request.MostHeaders: "200", request.MostHeaders + 1: "431"} {
 		var headers []string
 		for i := range lines {
 			headers = append(headers, fmt.Sprint("a", i%50), "1")
@@ -113,7 +115,7 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 	f := dialFramed(t, at, "", 1<<20)
 	head := append([]byte{0x82, 0x86, 0x04, 8}, "/healthz\x01\x09localhost"...)
-	for i := range mostHeaders + 1 {
+	for i := range request.MostHeaders + 1 {
 		name := fmt.Sprint("a", i)
 		head = append(append(append(head, 0, byte(len(name))), name...), 1, '1')
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
@@ -28,7 +29,7 @@ func sharing(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (star
 		t.Helper()
 		limits := testLimits
 		limits.Events = events
-		h := newNode(t, openDoor(t), LimitsConfig{}, func(kept history.Limits, external bool) *Broker {
+		h := newNode(t, openDoor(t), access.RatesConfig{}, func(kept history.Limits, external bool) *Broker {
 			return joinBroker(t, broker, 0, prefix, kept)
 		}, append(configure, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = history.NewMemory(limits) })...)
 		h.nodes = []*testHub{h}

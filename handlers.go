@@ -12,13 +12,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
+	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
 )
 
@@ -37,8 +40,8 @@ type api struct {
 	// Static.
 	cfg     APIConfig
 	hub     *Hub
-	auth    *Auth
-	limits  *Limits
+	auth    *access.Auth
+	limits  *access.Rates
 	metrics *Metrics
 	doctor  *Doctor
 
@@ -51,8 +54,8 @@ type api struct {
 }
 
 // NewAPI makes the HTTP side of a hub.
-func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
-	hub, presence, bodies := cluster.hub, cluster.presence, bodyLimit(cfg.MaxBodyBytes)
+func NewAPI(cluster *Cluster, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
+	hub, presence, bodies := cluster.hub, cluster.presence, request.Limit(cfg.MaxBodyBytes)
 	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
 	metrics.lobby = cfg.Lobby
 	return &api{
@@ -67,7 +70,7 @@ func NewAPI(cluster *Cluster, auth *Auth, limits *Limits, cfg APIConfig) *api {
 
 // route is a call and the scope that it needs, or one of them.
 type route struct {
-	scope Scope
+	scope access.Scope
 	do    handler
 }
 
@@ -75,38 +78,38 @@ type route struct {
 func (a *api) routes() map[string]route {
 	const tenant, refresh = "/v1/tenants/{t}", "/{rooms}/{id}/members/refresh"
 	return map[string]route{
-		"POST /v1/events":                               {ScopePublish, a.publishing.events},
-		"POST /v1/events/batch":                         {ScopePublish, a.publishing.batch},
-		"POST " + tenant + "/events":                    {ScopePublish, a.publishing.to(event.KindTenant)},
-		"POST " + tenant + "/profiles/{id}/events":      {ScopePublish, a.publishing.to(event.KindProfile)},
-		"POST " + tenant + "/profiles/events":           {ScopePublish, a.publishing.to(event.KindProfiles)},
-		"POST " + tenant + "/conversations/{id}/events": {ScopePublish, a.publishing.to(event.KindConversation)},
-		"POST " + tenant + "/groups/{id}/events":        {ScopePublish, a.publishing.to(event.KindGroup)},
-		"POST " + tenant + "/connections/{id}/events":   {ScopePublish, a.publishing.to(event.KindConnection)},
-		streamRoute:                                      {ScopeSubscribe, a.subscribing.stream},
-		"GET /v1/doctor":                                 {ScopeSubscribe | ScopePublish | ScopeAdmin, a.probe},
-		"POST /v1/connections/{id}/touch":                {ScopeSubscribe, a.subscribing.touch},
-		"PATCH /v1/connections/{id}":                     {ScopeSubscribe, a.subscribing.adjust},
-		"PUT /v1/connections/{id}/token":                 {ScopeSubscribe, a.subscribing.token},
-		"POST /v1/conversations/{id}/typing":             {ScopeSubscribe, a.subscribing.typing},
-		"GET /v1/presence":                               {ScopeSubscribe, a.subscribing.visiblePresence},
-		"POST /v1/presence/query":                        {ScopeSubscribe, a.subscribing.visiblePresence},
-		"GET " + tenant + "/connections":                 {ScopeAdmin, a.administration.connections},
-		"DELETE " + tenant + "/connections":              {ScopeAdmin, a.administration.kickProfile},
-		"GET " + tenant + "/connections/{id}":            {ScopeAdmin, a.administration.connection},
-		"DELETE " + tenant + "/connections/{id}":         {ScopeAdmin, a.administration.kick},
-		"GET " + tenant + "/events":                      {ScopeAdmin | ScopePublish, a.administration.history},
-		"GET " + tenant + "/presence":                    {ScopeAdmin, a.administration.tenantPresence},
-		"POST " + tenant + "/presence/query":             {ScopeAdmin, a.administration.queryPresence},
-		"GET " + tenant + "/presence/{profile}":          {ScopeAdmin, a.administration.profilePresence},
-		"GET " + tenant + "/{rooms}/{id}/presence":       {ScopeAdmin, a.administration.roomPresence},
-		"GET " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.administration.members},
-		"PUT " + tenant + "/{rooms}/{id}/members":        {ScopeAdmin, a.administration.setMembers},
-		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {ScopeAdmin, a.administration.addMember},
-		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {ScopeAdmin, a.administration.removeMember},
-		"POST " + tenant + refresh:                       {ScopeAdmin, a.administration.refreshMembers},
-		"GET /metrics":                                   {ScopeAll, a.scrape},
-		"GET " + profilesAt:                              {ScopeAll, a.profiles},
+		"POST /v1/events":                               {access.ScopePublish, a.publishing.events},
+		"POST /v1/events/batch":                         {access.ScopePublish, a.publishing.batch},
+		"POST " + tenant + "/events":                    {access.ScopePublish, a.publishing.to(event.KindTenant)},
+		"POST " + tenant + "/profiles/{id}/events":      {access.ScopePublish, a.publishing.to(event.KindProfile)},
+		"POST " + tenant + "/profiles/events":           {access.ScopePublish, a.publishing.to(event.KindProfiles)},
+		"POST " + tenant + "/conversations/{id}/events": {access.ScopePublish, a.publishing.to(event.KindConversation)},
+		"POST " + tenant + "/groups/{id}/events":        {access.ScopePublish, a.publishing.to(event.KindGroup)},
+		"POST " + tenant + "/connections/{id}/events":   {access.ScopePublish, a.publishing.to(event.KindConnection)},
+		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
+		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.probe},
+		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
+		"PATCH /v1/connections/{id}":                     {access.ScopeSubscribe, a.subscribing.adjust},
+		"PUT /v1/connections/{id}/token":                 {access.ScopeSubscribe, a.subscribing.token},
+		"POST /v1/conversations/{id}/typing":             {access.ScopeSubscribe, a.subscribing.typing},
+		"GET /v1/presence":                               {access.ScopeSubscribe, a.subscribing.visiblePresence},
+		"POST /v1/presence/query":                        {access.ScopeSubscribe, a.subscribing.visiblePresence},
+		"GET " + tenant + "/connections":                 {access.ScopeAdmin, a.administration.connections},
+		"DELETE " + tenant + "/connections":              {access.ScopeAdmin, a.administration.kickProfile},
+		"GET " + tenant + "/connections/{id}":            {access.ScopeAdmin, a.administration.connection},
+		"DELETE " + tenant + "/connections/{id}":         {access.ScopeAdmin, a.administration.kick},
+		"GET " + tenant + "/events":                      {access.ScopeAdmin | access.ScopePublish, a.administration.history},
+		"GET " + tenant + "/presence":                    {access.ScopeAdmin, a.administration.tenantPresence},
+		"POST " + tenant + "/presence/query":             {access.ScopeAdmin, a.administration.queryPresence},
+		"GET " + tenant + "/presence/{profile}":          {access.ScopeAdmin, a.administration.profilePresence},
+		"GET " + tenant + "/{rooms}/{id}/presence":       {access.ScopeAdmin, a.administration.roomPresence},
+		"GET " + tenant + "/{rooms}/{id}/members":        {access.ScopeAdmin, a.administration.members},
+		"PUT " + tenant + "/{rooms}/{id}/members":        {access.ScopeAdmin, a.administration.setMembers},
+		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {access.ScopeAdmin, a.administration.addMember},
+		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {access.ScopeAdmin, a.administration.removeMember},
+		"POST " + tenant + refresh:                       {access.ScopeAdmin, a.administration.refreshMembers},
+		"GET /metrics":                                   {access.ScopeAll, a.scrape},
+		"GET " + serve.ProfilesAt:                        {access.ScopeAll, a.profiles},
 	}
 }
 
@@ -133,19 +136,19 @@ func (a *api) PublicHandler() http.Handler { return a.handler(false) }
 func (a *api) handler(inner bool) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
-		if !inner && (route.scope == ScopeAdmin || route.scope == ScopeAll) {
+		if !inner && (route.scope == access.ScopeAdmin || route.scope == access.ScopeAll) {
 			continue
 		}
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if route.scope == ScopePublish {
+			if route.scope == access.ScopePublish {
 				a.publishing.calls.Add(1)
 				defer a.publishing.calls.Add(-1)
 			}
 			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
-			if err == nil && route.scope&ScopeAdmin != 0 && who.Tenant() != "" {
+			if err == nil && route.scope&access.ScopeAdmin != 0 && who.Tenant() != "" {
 				err = a.limits.Admin(who.Tenant(), who.Holder(r))
 			}
-			if err == nil && route.scope == ScopePublish && a.hub.Overloaded() {
+			if err == nil && route.scope == access.ScopePublish && a.hub.Overloaded() {
 				err = overload.ErrOverloaded // before there is a body
 			}
 			if err == nil {
@@ -154,12 +157,12 @@ func (a *api) handler(inner bool) http.Handler {
 				err = route.do(w, r, who)
 			}
 			if err != nil {
-				if route.scope == ScopePublish {
+				if route.scope == access.ScopePublish {
 					a.publishing.refused(err)
 				} else {
 					a.auth.Refuse(err)
 				}
-				if later, ok := errors.AsType[*Refusal](err); ok && later.later() && pattern == streamRoute {
+				if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() && pattern == streamRoute {
 					a.subscribing.later(w, r, later.After)
 					return
 				}
@@ -173,17 +176,17 @@ func (a *api) handler(inner bool) http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
-	pages := &webPages{auth: a.auth, loopback: a.cfg.Loopback, logger: a.cfg.Logger, told: map[string]bool{}}
-	serve := pages.shared(mux)
+	pages := &access.Pages{Auth: a.auth, Loopback: a.cfg.Loopback, Logger: a.cfg.Logger, Told: map[string]bool{}}
+	serve := pages.Shared(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		defer a.requests.Add(-1)
 		defer func() {
-			if isReset(r) {
+			if request.TakenBack(r) {
 				lobby.TakenBack(r)
 			}
 		}()
-		unlessReset(r)
+		request.AbortIfReset(r)
 		r, over, err := lobby.Greet(w, r)
 		if err != nil {
 			panic(http.ErrAbortHandler) // an answer that nobody reads would be one more
@@ -191,7 +194,7 @@ func (a *api) handler(inner bool) http.Handler {
 		if over != nil {
 			defer over()
 		}
-		if crowded(r) {
+		if request.TooManyHeaders(r) {
 			if r.ProtoMajor > 1 {
 				panic(http.ErrAbortHandler) // its head would stay as long as the answer waits
 			}
@@ -203,7 +206,7 @@ func (a *api) handler(inner bool) http.Handler {
 		if a.hub.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
-		err = pages.refuses(r)
+		err = pages.Refuses(r)
 		if err == nil && !isClean(r.URL) {
 			err = errNothingHere // else the mux redirects, and repeats the query with its token
 		}
@@ -235,7 +238,7 @@ const (
 // vouch takes a request whose credential is good out of the lobby, and its connection. The
 // holder pays for both, for the call until over is called; as long as it can, or they stay
 // where they are. In open mode nothing was proven.
-func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) {
+func (a *api) vouch(r *http.Request, who *access.Caller, pattern string) (over func()) {
 	if !who.Proven() {
 		return nothing
 	}
@@ -246,7 +249,7 @@ func (a *api) vouch(r *http.Request, who *Caller, pattern string) (over func()) 
 		}
 		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
 	}
-	n := callBytes + longHead(r)
+	n := callBytes + request.HeadBytes(r)
 	if r.ProtoMajor < 2 || pattern == streamRoute || !pool.Take(holder, n) { // a stream pays for itself, and leaves once it is one
 		return nothing
 	}
@@ -258,7 +261,7 @@ func nothing() {}
 
 // refuse is fail for a caller that is known, or nil. Of many faults one alone is told
 // where the caller has its share of the memory for answers.
-func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *Caller, err error) {
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller, err error) {
 	faults := problem.Fields(err)
 	if len(faults) > 0 {
 		memory := a.hub.quotas.Answer(who.Holder(r))
@@ -315,7 +318,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 }
 
 // probe is a stream that shows what stands between its client and the hub.
-func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	p, err := probeOf(r.URL.Query())
 	if err != nil {
 		return err
@@ -325,7 +328,7 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 		return nil
 	}
 	if reserve.Holds(r.Context()) || reserve.Begun() {
-		return ErrDescriptors
+		return access.ErrDescriptors
 	}
 	if a.hub.Overloaded() {
 		return overload.ErrOverloaded
@@ -333,13 +336,13 @@ func (a *api) probe(w http.ResponseWriter, r *http.Request, who *Caller) error {
 	return a.doctor.Serve(w, r, p, who)
 }
 
-func (a *api) scrape(w http.ResponseWriter, r *http.Request, _ *Caller) error {
+func (a *api) scrape(w http.ResponseWriter, r *http.Request, _ *access.Caller) error {
 	a.metrics.ServeHTTP(w, r)
 	return nil
 }
 
-func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *Caller) error {
-	profiles(w, r)
+func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *access.Caller) error {
+	serve.Profiles(w, r)
 	return nil
 }
 
@@ -371,7 +374,7 @@ var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFou
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
 // problem details.
-type handler func(w http.ResponseWriter, r *http.Request, who *Caller) error
+type handler func(w http.ResponseWriter, r *http.Request, who *access.Caller) error
 
 // untilNone waits until a count is zero, or ctx ends.
 func untilNone(ctx context.Context, count *atomic.Int64) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/engine"
@@ -123,12 +124,12 @@ func (h *testHub) holder(id string) (*testHub, *Connection) {
 // ends it with the test.
 func newTestHub(t testing.TB, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
-	return newTrustedHub(t, openDoor(t), LimitsConfig{}, configure...)
+	return newTrustedHub(t, openDoor(t), access.RatesConfig{}, configure...)
 }
 
 // openDoor asks for no credential.
-func openDoor(t testing.TB) *Auth {
-	auth, err := NewAuth(context.Background(), AuthConfig{})
+func openDoor(t testing.TB) *access.Auth {
+	auth, err := access.NewAuth(context.Background(), access.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func openDoor(t testing.TB) *Auth {
 }
 
 // newTrustedHub is newTestHub with credentials and rate limits.
-func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newTrustedHub(t testing.TB, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	if *clusterFlag == 0 {
 		h := newNode(t, auth, limits, nil, configure...)
@@ -147,7 +148,7 @@ func newTrustedHub(t testing.TB, auth *Auth, limits LimitsConfig, configure ...f
 }
 
 // newCluster starts n hubs that share a broker, spread over its servers.
-func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits LimitsConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	prefix := newPrefix()
 	var nodes []*testHub
@@ -167,7 +168,7 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *Auth, limits
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
@@ -198,7 +199,7 @@ func newNode(t testing.TB, auth *Auth, limits LimitsConfig, join func(kept histo
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
-	h.API = NewAPI(h.Cluster, auth, NewLimits(limits), APIConfig{
+	h.API = NewAPI(h.Cluster, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())

@@ -21,7 +21,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
+	"realtimehub/internal/serve"
 )
 
 func TestConnectionLimits(t *testing.T) {
@@ -71,13 +73,13 @@ func TestConnectionLimits(t *testing.T) {
 func TestPublishRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		limits := NewLimits(LimitsConfig{PublishRate: 100, ClientRate: 2})
+		limits := access.NewRates(access.RatesConfig{PublishRate: 100, ClientRate: 2})
 		for range 100 {
 			is.NoErr(limits.Publish(map[string]int{"acme": 1}))
 		}
 		err := limits.Publish(map[string]int{"acme": 1})
 		is.True(err != nil)
-		is.Equal(err.(*RateError).After, 10*time.Millisecond)
+		is.Equal(err.(*access.RateError).After, 10*time.Millisecond)
 		is.NoErr(limits.Publish(map[string]int{"globex": 100})) // another's limit is its own
 		time.Sleep(10 * time.Millisecond)
 		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
@@ -112,7 +114,7 @@ func TestPublishRate(t *testing.T) {
 			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
 			time.Sleep(time.Millisecond)
 		}
-		is.True(limits.publish.of.Len() < 5000)
+		is.True(limits.Publishing.Of.Len() < 5000)
 	})
 }
 
@@ -121,7 +123,7 @@ func TestPublishRate(t *testing.T) {
 func TestFloods(t *testing.T) {
 	alone(t, "limits are each hub's own")
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{PublishRate: 20, ClientRate: 20})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{PublishRate: 20, ClientRate: 20})
 	handler := h.Handler
 	token := func(tenant, sub string) string {
 		return bearer(t, "tenant", tenant, "sub", sub, "scope", "subscribe publish admin")
@@ -229,8 +231,8 @@ func TestTransport(t *testing.T) {
 		return (<-listening).String()
 	}
 	secure, clear := start("REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key), start()
-	is.NoErr(checkHealth(secure, true))
-	is.True(checkHealth(secure, false) != nil)
+	is.NoErr(serve.CheckHealth(secure, true))
+	is.True(serve.CheckHealth(secure, false) != nil)
 
 	client := func(http2, unencrypted bool) *http.Client {
 		protocols := new(http.Protocols)
@@ -299,7 +301,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		is := is.New(t)
 		folder := t.TempDir()
 		cert, key := writeCertificate(t, folder, "first")
-		c, err := LoadCertificate(cert, key, slog.New(slog.DiscardHandler))
+		c, err := serve.LoadCertificate(cert, key, slog.New(slog.DiscardHandler))
 		is.NoErr(err)
 		name := func() string {
 			time.Sleep(time.Second) // files are looked at once in a second
@@ -318,7 +320,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		is.Equal(name(), "second and longer")
 		writeCertificate(t, folder, "third")
 		is.Equal(name(), "third")
-		_, err = LoadCertificate(cert, filepath.Join(folder, "nothing"), slog.New(slog.DiscardHandler))
+		_, err = serve.LoadCertificate(cert, filepath.Join(folder, "nothing"), slog.New(slog.DiscardHandler))
 		is.True(err != nil)
 	})
 }
@@ -326,7 +328,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 // With a rate limit an NDJSON body is read more slowly, and nothing of it is refused.
 func TestARateLimitSlowsNDJSON(t *testing.T) {
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: 1000})
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: 1000})
 	const lines = 1500
 	start := time.Now()
 	res, err := h.client.Post(h.URL+"/v1/events", "application/x-ndjson", strings.NewReader(strings.Repeat(eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")+"\n", lines)))

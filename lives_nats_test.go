@@ -8,6 +8,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/history"
 )
 
@@ -17,7 +18,7 @@ func TestTheBrokerComesBackEmpty(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
 	b := theBroker(t)
-	nodes := newCluster(t, 2, b, openDoor(t), LimitsConfig{}).nodes
+	nodes := newCluster(t, 2, b, openDoor(t), access.RatesConfig{}).nodes
 	one, two := nodes[0], nodes[1]
 	c := one.open(t, meQuery)
 	last := ""

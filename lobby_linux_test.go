@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
 )
 
 // A stream's socket is taken from net/http also where a proxy began the connection: no
@@ -75,7 +77,7 @@ func TestDeployClients(t *testing.T) {
 				return http.StatusOK
 			}
 			for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
-				for range maxOwnProbes {
+				for range access.MaxOwnProbes {
 					is.Equal(probe(from), http.StatusOK)
 				}
 				is.Equal(probe(from), http.StatusServiceUnavailable)

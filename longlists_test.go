@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/request"
 )
 
 // anyLength lets a list of any length be made.
@@ -29,9 +30,9 @@ func TestLargeEventsTakeTurns(t *testing.T) {
 		h.API.Handler().ServeHTTP(w, r)
 		return w.Code
 	}
-	event := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", largeBody/2+1) + `","target":{"kind":"tenant"}}`
+	event := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", request.LargeBody/2+1) + `","target":{"kind":"tenant"}}`
 	for range max(runtime.GOMAXPROCS(0)/2, 1) {
-		over, err := largeTurn(t.Context(), "other")
+		over, err := request.LargeTurn(t.Context(), "other")
 		is.NoErr(err)
 		defer over()
 	}
@@ -39,7 +40,7 @@ func TestLargeEventsTakeTurns(t *testing.T) {
 	leave()
 	small := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`
 	is.Equal(post(left, "/v1/events", "application/json", small), http.StatusAccepted)
-	spaces := strings.Repeat(" ", largeBody)
+	spaces := strings.Repeat(" ", request.LargeBody)
 	is.Equal(post(left, "/v1/events", "application/json", small+spaces), http.StatusBadRequest) // it left before its turn came
 	is.Equal(post(left, "/v1/events/batch", "application/json", `{"events":[`+event+","+event+"]}"), http.StatusBadRequest)
 	post(left, "/v1/events", "application/x-ndjson", event+"\n"+event+"\n")
@@ -53,13 +54,13 @@ func TestLongListsTakeTurns(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	room := event.Room{Kind: event.KindConversation, ID: "large"}
-	members := make([]event.Profile, largeRoom+1)
+	members := make([]event.Profile, request.LargeRoom+1)
 	for i := range members {
 		members[i] = event.Profile{Type: "user", ID: fmt.Sprint(i)}
 	}
 	is.NoErr(untilConfirmed(func() error { return h.SetMembers(t.Context(), "acme", room, members) }))
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:largeRoom])
+		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:request.LargeRoom])
 	}))
 	for _, p := range members {
 		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
@@ -73,7 +74,7 @@ func TestLongListsTakeTurns(t *testing.T) {
 	}
 	paths := []string{"/conversations/large/members", "/conversations/large/presence", "/presence", "/connections?limit=1"}
 	for range max(runtime.GOMAXPROCS(0)/2, 1) {
-		over, err := largeTurn(t.Context(), "other")
+		over, err := request.LargeTurn(t.Context(), "other")
 		is.NoErr(err)
 		defer over()
 	}

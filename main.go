@@ -23,6 +23,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
@@ -31,6 +32,7 @@ import (
 	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
+	"realtimehub/internal/serve"
 )
 
 func main() {
@@ -52,7 +54,7 @@ func main() {
 		fmt.Println(version())
 		return
 	case health:
-		if err := checkHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""); err != nil {
+		if err := serve.CheckHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""); err != nil {
 			fmt.Fprintln(os.Stderr, "realtimehub: not healthy:", err)
 			os.Exit(1)
 		}
@@ -146,29 +148,29 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	defer stop()
 	credentials := cfg.auth()
 	credentials.Logger = logger
-	auth, err := NewAuth(background, credentials)
+	auth, err := access.NewAuth(background, credentials)
 	if err != nil {
 		return errors.New(envPrefix + strings.ReplaceAll(err.Error(), "\n", "\n"+envPrefix))
 	}
-	var certificate *Certificate
+	var certificate *serve.Certificate
 	if cfg.TLSCert != "" {
-		if certificate, err = LoadCertificate(cfg.TLSCert, cfg.TLSKey, logger); err != nil {
+		if certificate, err = serve.LoadCertificate(cfg.TLSCert, cfg.TLSKey, logger); err != nil {
 			return fmt.Errorf("%sTLS_CERT: %w", envPrefix, err)
 		}
 	}
-	var services *ClientCAs
+	var services *serve.ClientCAs
 	if cfg.TLSClientCA != "" {
-		if services, err = LoadClientCAs(cfg.TLSClientCA, logger); err != nil {
+		if services, err = serve.LoadClientCAs(cfg.TLSClientCA, logger); err != nil {
 			return fmt.Errorf("%sTLS_CLIENT_CA: %w", envPrefix, err)
 		}
 	}
 	onHangup(background, func() {
 		auth.Reread()
 		if certificate != nil {
-			certificate.files.Reload()
+			certificate.Files.Reload()
 		}
 		if services != nil {
-			services.files.Reload()
+			services.Files.Reload()
 		}
 	}, logger)
 	quotas := allowance.New(memory)
@@ -208,35 +210,35 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		}
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := NewLimits(LimitsConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
+	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
 	strangers := lobby.New(lobby.Config{
 		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(),
-		Answer: requestTimeout + answerTime, Logger: logger,
+		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: logger,
 	})
 	api := NewAPI(cluster, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
-		Loopback: isLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
+		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
 	outer := api.Handler()
 	if inner != nil {
 		outer = api.PublicHandler()
 	}
-	servers := doors{{listener, newServer(outer, certificate, api.ErrorLog())}}
+	servers := serve.Endpoints{{Listener: listener, Server: serve.NewServer(outer, certificate, api.ErrorLog())}}
 	if inner != nil {
-		servers = append(servers, door{inner, newServer(api.Handler(), certificate, api.ErrorLog())})
+		servers = append(servers, serve.Endpoint{Listener: inner, Server: serve.NewServer(api.Handler(), certificate, api.ErrorLog())})
 	}
 	strangers.Guard(servers[0].Server) // the other door is for the trusted
 	servers[0].Listener = strangers.Listener(listener)
 	if services != nil { // browsers are asked for no certificate where services have a door of their own
-		services.ask(servers[len(servers)-1].TLSConfig, inner != nil)
+		services.Require(servers[len(servers)-1].Server.TLSConfig, inner != nil)
 	}
-	logger.Info("listening", "url", servers[0].url())
+	logger.Info("listening", "url", servers[0].URL())
 	if inner != nil {
-		logger.Info("listening for services and operators", "url", servers[1].url())
+		logger.Info("listening for services and operators", "url", servers[1].URL())
 	}
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
-		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !isOnLoopback(origin) }) {
+		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
 			logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", envPrefix+"CORS_ORIGINS")
 		}
 	}
@@ -250,7 +252,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	go plan.GiveBack(background)
 	failed := make(chan error, len(servers))
 	for _, d := range servers {
-		go func() { failed <- d.serve() }()
+		go func() { failed <- d.Serve() }()
 	}
 	var broken error
 	select {
@@ -273,7 +275,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	shut := make(chan error, 1)
-	go func() { shut <- servers.shutdown(last) }() // nobody can connect from now on
+	go func() { shut <- servers.Shutdown(last) }() // nobody can connect from now on
 	if atOnce {
 		publishes, cancel := context.WithTimeout(last, publishTimeout)
 		api.Published(publishes) // streams are to have it
@@ -284,13 +286,13 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		api.Answered(last)
 		select {
 		case <-time.After(quietTimeout):
-			servers.close() // Shutdown would give 5 s to a connection that has not asked for anything
+			servers.Close() // Shutdown would give 5 s to a connection that has not asked for anything
 		case <-last.Done():
 		}
 	}()
 	if err := <-shut; err != nil {
 		logger.Warn("requests cut", "err", err)
-		servers.close()
+		servers.Close()
 	}
 	if err := hub.Engine().Close(last); err != nil {
 		logger.Warn("streams cut", "err", err)

@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/serve"
 )
 
 func TestReadmeSettings(t *testing.T) {
@@ -77,9 +80,9 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	is.True(strings.Contains(err.Error(), "valid number")) // 0.5 is one
 	cfg, err := loadConfig([]string{"REALTIME_CORS_ORIGINS=https://a.example, https://b.example"})
 	is.NoErr(err)
-	_, err = NewAuth(t.Context(), AuthConfig{Origins: cfg.CORSOrigins})
+	_, err = access.NewAuth(t.Context(), access.Config{Origins: cfg.CORSOrigins})
 	is.NoErr(err) // a blank after the comma
-	_, err = NewAuth(t.Context(), AuthConfig{Origins: []string{"https://a.example", "https://b.example/app"}})
+	_, err = access.NewAuth(t.Context(), access.Config{Origins: []string{"https://a.example", "https://b.example/app"}})
 	is.True(err != nil && strings.Contains(err.Error(), "entry 2")) // which one
 	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "REALTIME_TOKEN=z", "HOME=/"}), []string{"REALTIME_ADR"})
 }
@@ -94,7 +97,7 @@ func TestRunServesAndDrains(t *testing.T) {
 		done <- run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_LOG_LEVEL=debug"}, &logs, func(a net.Addr) { addr <- a })
 	}()
 	at := (<-addr).String()
-	is.NoErr(checkHealth(at, false))
+	is.NoErr(serve.CheckHealth(at, false))
 
 	res, err := checkedClient(t, nil).Get("http://" + at + "/v1/stream?tenant=acme&profile=user:1&presence=none")
 	is.NoErr(err)
@@ -118,6 +121,6 @@ func TestRunServesAndDrains(t *testing.T) {
 	is.Equal(last.Type, "hub.closing")
 	is.True(strings.Contains(last.Data, `"reason":"drain"`))
 	is.NoErr(<-done) // so the process exits 0
-	is.True(checkHealth(at, false) != nil)
+	is.True(serve.CheckHealth(at, false) != nil)
 	is.True(!strings.Contains(logs.String(), "canary-payload"))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -34,7 +35,7 @@ func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testH
 			proxies = append(proxies, natstest.StartProxy(t, url))
 			url = proxies[i-1].URL()
 		}
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		})
 		node.nodes = []*testHub{node}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -90,7 +91,7 @@ func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), NewLimits(LimitsConfig{}), APIConfig{Logger: logger})
+	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }
 
@@ -409,7 +410,7 @@ func TestClusterRoomsThatNobodyKnows(t *testing.T) {
 		io.WriteString(w, `{"members":["me"]}`)
 	}))
 	defer server.Close()
-	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
+	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
 		hub.Resolver = NewMembershipService(server.URL, "", nil)
 	})
 	one, two := all.nodes[0], all.nodes[1]
@@ -528,7 +529,7 @@ func TestPresenceQuery(t *testing.T) {
 	}
 
 	// As GET does, it counts as a call, hides what the audience hides, and asks for a scope.
-	h = newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{ClientRate: 2})
+	h = newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{ClientRate: 2})
 	post := func(path, token string) *httptest.ResponseRecorder {
 		return call(h.Handler, "POST", path, `{"profiles":["1"]}`, "Authorization", token)
 	}

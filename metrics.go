@@ -9,11 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/count"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/serve"
 )
 
 // Metrics shows what the hub and its parts count, in Prometheus's words. The parts
@@ -24,23 +26,23 @@ import (
 type Metrics struct {
 	hub      *Hub
 	presence *Presence
-	auth     *Auth
-	limits   *Limits
+	auth     *access.Auth
+	limits   *access.Rates
 	tenants  int // that are shown, those with most streams
 	refused  count.Words[string]
 	lobby    *lobby.Lobby // nil: connections are not bounded
 
-	complaints *complaints // net/http's
+	complaints *serve.ErrorLog // net/http's
 
 	families []family
 	handler  http.Handler
 }
 
 // NewMetrics shows a hub's metrics, and of so many tenants their part.
-func NewMetrics(hub *Hub, presence *Presence, auth *Auth, limits *Limits, tenants int, logger *slog.Logger) *Metrics {
+func NewMetrics(hub *Hub, presence *Presence, auth *access.Auth, limits *access.Rates, tenants int, logger *slog.Logger) *Metrics {
 	m := &Metrics{
 		hub: hub, presence: presence, auth: auth, limits: limits, tenants: tenants,
-		refused: count.NewWords(problemCodes()...), complaints: newComplaints(logger), families: families(),
+		refused: count.NewWords(problemCodes()...), complaints: serve.NewErrorLog(logger), families: families(),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m, buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -79,14 +81,14 @@ type look struct {
 	online, away int
 	auth, limits map[string]int64
 	refused      map[string]int64
-	complaints   map[Complaint]int64
+	complaints   map[serve.Complaint]int64
 	tenants      []TenantStats
 	quotas       map[string]allowance.QuotaStats
 	lobby        lobby.Stats
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.count.Now(), quotas: m.hub.quotas.Stats()}
+	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.Count.Now(), quotas: m.hub.quotas.Stats()}
 	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()

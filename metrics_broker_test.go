@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -58,7 +59,7 @@ func TestMetricsOfUnconfirmed(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
 	broker := natstest.Start(t, 1)
-	h := newCluster(t, 1, broker, openDoor(t), LimitsConfig{})
+	h := newCluster(t, 1, broker, openDoor(t), access.RatesConfig{})
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	event := eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")
 	// Three of a batch, which is one call, and two lines.
@@ -81,7 +82,7 @@ func TestMetricsOfUnreadable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			broker := natstest.Start(t, 1)
-			all := newCluster(t, 2, broker, openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = resolver })
+			all := newCluster(t, 2, broker, openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = resolver })
 			here, there := all.nodes[0], all.nodes[1]
 			a, b := here.open(t, "tenant=acme&profile=a"), there.open(t, "tenant=acme&profile=b")
 			here.open(t, "tenant=other&profile=a")
@@ -109,7 +110,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
 	broker := natstest.Start(t, 1)
-	h := newCluster(t, 1, broker, openDoor(t), LimitsConfig{}, func(hub *HubConfig, presence *PresenceConfig) {
+	h := newCluster(t, 1, broker, openDoor(t), access.RatesConfig{}, func(hub *HubConfig, presence *PresenceConfig) {
 		limits := testLimits
 		limits.Total = 1 // nothing is kept near: the broker is asked for each chunk
 		hub.Log, presence.Grace = history.NewMemory(limits), 0

@@ -26,8 +26,10 @@ import (
 	"github.com/matryer/is"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
 )
 
@@ -296,8 +298,8 @@ func TestMetricsOfNoise(t *testing.T) {
 func TestMetricsOfRefusals(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "*=master-key-00001"}}),
-		LimitsConfig{PublishRate: 1e-6, ClientRate: 1e-6})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "*=master-key-00001"}}),
+		access.RatesConfig{PublishRate: 1e-6, ClientRate: 1e-6})
 	handler := h.API.Handler()
 	master := []string{"X-API-Key", "master-key-00001"}
 	is.Equal(ask(handler, "GET", "/metrics", "").Code, http.StatusUnauthorized)
@@ -314,7 +316,7 @@ func TestMetricsOfRefusals(t *testing.T) {
 	fails("InvalidCredential", "Authorization", "Bearer x")
 	fails("CredentialExpired", "Authorization", bearer(t, "exp", 1))
 	fails("ScopeRequired", "X-API-Key", "service-key-0001")
-	fails("CrossSite", "Cookie", tokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), "Sec-Fetch-Site", "cross-site")
+	fails("CrossSite", "Cookie", access.TokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), "Sec-Fetch-Site", "cross-site")
 	event := `{"type":"a.b","payload":1}`
 	moves(t, handler, map[string]float64{`auth_failures_total{reason="TenantForbidden"}`: 2, `events_refused_total{code="TenantForbidden"}`: 2}, func() {
 		ask(handler, "POST", "/v1/tenants/other/events", event, "X-API-Key", "service-key-0001")
@@ -329,7 +331,7 @@ func TestMetricsOfRefusals(t *testing.T) {
 		ask(handler, "GET", "/v1/presence", "", "Authorization", bearer(t))
 	}, master...)
 	moves(t, handler, map[string]float64{`rate_limited_total{limit="probe"}`: 1}, func() {
-		for range maxOwnProbes + 1 {
+		for range access.MaxOwnProbes + 1 {
 			h.openProbe(t, "every=0", "X-API-Key", "service-key-0001")
 		}
 	}, master...)
@@ -434,7 +436,7 @@ func TestMetricsOfTenants(t *testing.T) {
 	}
 	h.publish(t, "large", "a.b", `{"kind":"tenant"}`, "1")
 	h.publish(t, "nobody", "a.b", `{"kind":"tenant"}`, "1")
-	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), NewLimits(LimitsConfig{}), 2, slog.New(slog.DiscardHandler))
+	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler))
 	tenants := scrape(t, metrics)
 	maps.DeleteFunc(tenants, func(name string, _ float64) bool { return !strings.Contains(name, "tenant=") })
 	is.Equal(tenants, scraped{
@@ -446,7 +448,7 @@ func TestMetricsOfTenants(t *testing.T) {
 func TestMetricsAreWellFormed(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	w := ask(NewMetrics(h.Hub, h.Presence, openDoor(t), NewLimits(LimitsConfig{}), 2, slog.New(slog.DiscardHandler)), "GET", "/metrics", "")
+	w := ask(NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler)), "GET", "/metrics", "")
 	is.True(strings.Contains(w.Body.String(), "\ngo_goroutines "))
 	is.True(strings.Contains(w.Body.String(), "\nrealtime_build_info{"))
 	problems, err := promlint.New(w.Body).Lint()
@@ -478,7 +480,7 @@ func TestOnlyMetricsKnowPrometheus(t *testing.T) {
 func TestProfiles(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	server := newServer(h.API.Handler(), nil, h.API.ErrorLog())
+	server := serve.NewServer(h.API.Handler(), nil, h.API.ErrorLog())
 	server.ReadTimeout = 200 * time.Millisecond
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	is.NoErr(err)
@@ -544,7 +546,7 @@ func TestDashboard(t *testing.T) {
 	is.Equal(dashboard.Templating.List[0], struct{ Name, Type string }{"DS_PROMETHEUS", "datasource"})
 
 	h := newTestHub(t)
-	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), NewLimits(LimitsConfig{}), 2, slog.New(slog.DiscardHandler))
+	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler))
 	h.open(t, "tenant=acme&profile=a")
 	there := map[string]bool{}     // names, and whether a panel shows them
 	for _, node := range h.nodes { // whichever has the stream

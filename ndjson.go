@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/problem"
 )
@@ -223,7 +224,7 @@ func (b *patientBody) over() error {
 
 func (b *patientBody) expired() error {
 	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
-		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: errExpired.Code, Detail: errExpired.Detail + "; lines from here on were not taken"}}
+		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: access.ErrExpired.Code, Detail: access.ErrExpired.Detail + "; lines from here on were not taken"}}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
@@ -187,7 +188,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
 	join := func(url string) *testHub {
-		node := newNode(t, openDoor(t), LimitsConfig{}, func(history.Limits, bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, testLimits)
 		})
 		node.nodes = []*testHub{node}

@@ -5,13 +5,15 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/serve"
 )
 
 // A page of the hub loads nothing from elsewhere, nor can what is injected into it move
 // its links or send its forms to another host.
 func TestPagesSendNothingElsewhere(t *testing.T) {
 	h := newTestHub(t)
-	paths := []string{profilesAt}
+	paths := []string{serve.ProfilesAt}
 	for pattern := range h.API.openRoutes() {
 		if path := strings.TrimSuffix(strings.TrimPrefix(pattern, "GET "), "{$}"); path != "/healthz" && path != "/readyz" {
 			paths = append(paths, path)

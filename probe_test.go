@@ -7,6 +7,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/sse"
 )
@@ -25,7 +26,7 @@ func probeIn(t testing.TB, event sse.Event) (hello doctor.Hello) {
 func TestAProbeTellsOfItsEnd(t *testing.T) {
 	alone(t, "a probe tells on its own hub")
 	is := is.New(t)
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret}), LimitsConfig{})
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
 	open := func(query, sub string) (*http.Response, *streamReader, doctor.Hello) {
 		t.Helper()
 		res, reader := h.openProbe(t, query, "Authorization", bearer(t, "sub", sub))

@@ -20,6 +20,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
 )
 
 // asking is a request with a context, from 192.0.2.1.
@@ -45,10 +47,10 @@ func from(ctx context.Context, addr string) *http.Request {
 }
 
 // proven is what a token is answered, and when it may come again.
-func proven(t testing.TB, auth *Auth, r *http.Request, token string) (int, time.Duration) {
+func proven(t testing.TB, auth *access.Auth, r *http.Request, token string) (int, time.Duration) {
 	t.Helper()
-	_, _, err := auth.token(r, token)
-	if refusal, ok := errors.AsType[*Refusal](err); ok {
+	_, _, err := auth.Token(r, token)
+	if refusal, ok := errors.AsType[*access.Refusal](err); ok {
 		return refusal.Status, refusal.After
 	}
 	if err != nil {
@@ -63,7 +65,7 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var logs syncBuffer
-		auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 10, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+		auth := newAuth(t, access.Config{Secret: testSecret, FailedRate: 10, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
 		const here, there = "[2001:db8:0:1::5]:4000", "[2001:db8:0:2::5]:4000"
 		at := func(addr, token string) (int, time.Duration) {
 			t.Helper()
@@ -111,7 +113,7 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		fresh := goodToken(t)
 		status, after := proven(t, auth, from(t.Context(), here), fresh)
 		is.Equal(status, 429)
-		is.True(after > proofPatience && after <= proofPatience+time.Second)
+		is.True(after > access.ProofPatience && after <= access.ProofPatience+time.Second)
 		status, waited = at(here, known)
 		is.Equal(status, 200)
 		is.Equal(waited, time.Duration(0)) // the office goes on
@@ -141,7 +143,7 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		status, waited = at(here, fresh)
 		is.Equal(status, 200)
 		is.Equal(waited, time.Duration(0))
-		time.Sleep(proofPatience)
+		time.Sleep(access.ProofPatience)
 		synctest.Wait()
 		checked := 0
 		for range 1000 {
@@ -155,17 +157,17 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		is.True(strings.Contains(logs.String(), "REALTIME_FAILED_TOKEN_RATE"))
 
 		// Who has stopped is forgotten.
-		time.Sleep(2 * forgiveEvery)
+		time.Sleep(2 * access.ForgiveEvery)
 		for range 10 {
 			status, waited = at(here, badToken(t))
 			is.Equal(status, 401)
 			is.Equal(waited, time.Duration(0))
 		}
-		is.Equal(auth.proofs.places.Total(), int64(0))
-		is.Equal(len(auth.proofs.suspects), 1)
-		time.Sleep(2 * forgiveEvery)
+		is.Equal(auth.Proofs.Places.Total(), int64(0))
+		is.Equal(len(auth.Proofs.Suspects), 1)
+		time.Sleep(2 * access.ForgiveEvery)
 		at(there, goodToken(t))
-		is.Equal(len(auth.proofs.suspects), 0)
+		is.Equal(len(auth.Proofs.Suspects), 0)
 	})
 }
 
@@ -173,15 +175,15 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 // each counts nothing.
 func TestGoodTokensNeverCount(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{Secret: testSecret, FailedRate: 1})
+	auth := newAuth(t, access.Config{Secret: testSecret, FailedRate: 1})
 	for range 1000 {
 		status, _ := proven(t, auth, asking(t.Context()), goodToken(t))
 		is.Equal(status, 200)
 	}
-	is.Equal(len(auth.proofs.suspects), 0)
+	is.Equal(len(auth.Proofs.Suspects), 0)
 	pending, _ := proven(t, auth, asking(t.Context()), strings.TrimPrefix(bearer(t, "nbf", time.Now().Add(time.Minute).Unix()), "Bearer "))
 	is.Equal(pending, 503)
-	is.Equal(len(auth.proofs.suspects), 0) // it will be good
+	is.Equal(len(auth.Proofs.Suspects), 0) // it will be good
 }
 
 // What can be seen without a signature's check counts nothing and costs none, and of
@@ -206,10 +208,10 @@ func TestWhatCountsAsABadToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			auth := newAuth(t, AuthConfig{Secret: testSecret, Audience: "hub", FailedRate: 1})
+			auth := newAuth(t, access.Config{Secret: testSecret, Audience: "hub", FailedRate: 1})
 			status, _ := proven(t, auth, asking(t.Context()), tc.token)
 			is.Equal(status, 401)
-			is.Equal(len(auth.proofs.suspects) == 1, tc.count)
+			is.Equal(len(auth.Proofs.Suspects) == 1, tc.count)
 		})
 	}
 }
@@ -219,8 +221,8 @@ func TestATokenThatHasToWait(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	alone(t, "one hub proves a credential, without the others")
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "*=master-key-00001"}, FailedRate: 0.1})
-	h := newTrustedHub(t, auth, LimitsConfig{})
+	auth := newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "*=master-key-00001"}, FailedRate: 0.1})
+	h := newTrustedHub(t, auth, access.RatesConfig{})
 	is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+badToken(t)).Code, 401)
 	token := "Bearer " + goodToken(t)
 	moves(t, h.Handler, map[string]float64{
@@ -244,56 +246,56 @@ func TestATokenThatHasToWait(t *testing.T) {
 func TestSuspectsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		p := newProofs(2, slog.New(slog.DiscardHandler))
+		p := access.NewProofs(2, slog.New(slog.DiscardHandler))
 		network := func(i int) string {
 			return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
 		}
 		fail := func(i int) (sentAway bool) {
-			proof, ok := p.begin(network(i), fmt.Sprint(i, time.Now()))
+			proof, ok := p.Begin(network(i), fmt.Sprint(i, time.Now()))
 			if !ok {
 				return true
 			}
-			sentAway = proof.enter(t.Context()) > 0
-			proof.leave()
-			proof.end(false)
+			sentAway = proof.Enter(t.Context()) > 0
+			proof.Leave()
+			proof.End(false)
 			return sentAway
 		}
-		for i := range mostSuspects {
+		for i := range access.MostSuspects {
 			is.True(!fail(i))
 		}
 		for i := range 2 {
-			is.True(!fail(mostSuspects + i))
+			is.True(!fail(access.MostSuspects + i))
 		}
 		begun := time.Now()
-		is.True(!fail(mostSuspects + 3)) // the third of those without room
+		is.True(!fail(access.MostSuspects + 3)) // the third of those without room
 		is.Equal(time.Since(begun), 500*time.Millisecond)
-		is.Equal(len(p.suspects), mostSuspects+1)
+		is.Equal(len(p.Suspects), access.MostSuspects+1)
 
-		for i := range 3 * mostGood {
-			proof, _ := p.begin(network(0), fmt.Sprint("good ", i))
-			proof.end(true)
+		for i := range 3 * access.MostGood {
+			proof, _ := p.Begin(network(0), fmt.Sprint("good ", i))
+			proof.End(true)
 		}
-		for i := range 3 * mostAway {
-			p.refused(&proof{token: uint64(i)}, time.Second)
+		for i := range 3 * access.MostAway {
+			p.Refused(&access.Proof{Token: uint64(i)}, time.Second)
 		}
-		is.True(len(p.good.now)+len(p.good.before) <= 2*mostGood)
-		is.True(len(p.away.now)+len(p.away.before) <= 2*mostAway)
-		is.Equal(p.places.Total(), int64(0))
+		is.True(len(p.Good.Now)+len(p.Good.Before) <= 2*access.MostGood)
+		is.True(len(p.Away.Now)+len(p.Away.Before) <= 2*access.MostAway)
+		is.Equal(p.Places.Total(), int64(0))
 	})
 }
 
 // As many tokens of one network as may be under way at once leave places to others.
 func TestPlacesForTokens(t *testing.T) {
 	is := is.New(t)
-	p := newProofs(0, slog.New(slog.DiscardHandler))
+	p := access.NewProofs(0, slog.New(slog.DiscardHandler))
 	mine, theirs := "192.0.2.1", "192.0.2.2"
 	held := 0
-	for i := range 2 * proofPlaces {
-		if _, ok := p.begin(mine, fmt.Sprint(i)); ok {
+	for i := range 2 * access.ProofPlaces {
+		if _, ok := p.Begin(mine, fmt.Sprint(i)); ok {
 			held++
 		}
 	}
-	is.Equal(held, proofPlaces/2)
-	_, ok := p.begin(theirs, "another")
+	is.Equal(held, access.ProofPlaces/2)
+	_, ok := p.Begin(theirs, "another")
 	is.True(ok)
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 )
 
@@ -236,7 +237,7 @@ func TestDoctorOverHTTP2(t *testing.T) {
 // The command's exit code says what it found, and what it prints never holds the token.
 func TestDoctorCommand(t *testing.T) {
 	alone(t, "a probe is of one hub")
-	h := newTrustedHub(t, newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=canary-service-key-0001"}}), LimitsConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=canary-service-key-0001"}}), access.RatesConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = time.Second })
 	held := newProxy(t, h.URL, faults{hold: 16 << 10}).URL
 	stripped := newProxy(t, h.URL, faults{drop: "Authorization"}).URL
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

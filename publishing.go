@@ -7,21 +7,23 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/request"
 )
 
 // publisher takes events from services, one or many in a call.
 type publisher struct {
 	// Static.
 	hub      *Hub
-	auth     *Auth
-	limits   *Limits
+	auth     *access.Auth
+	limits   *access.Rates
 	metrics  *Metrics
-	bodies   bodyLimit
+	bodies   request.Limit
 	maxEvent int // bytes of a payload; 0 lifts the limit
 	quotas   *allowance.Pools
 
@@ -31,8 +33,8 @@ type publisher struct {
 }
 
 // events takes one event, or a body of lines.
-func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) error {
-	if kind, err := mediaType(r); err == nil && kind == "application/x-ndjson" {
+func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	if kind, err := request.MediaType(r); err == nil && kind == "application/x-ndjson" {
 		body, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 		defer body.Close()
 		trace := traceOf(r)
@@ -45,16 +47,16 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *Caller) 
 }
 
 // read reads a body, unless its caller is past the rate already, as far as can be told.
-func (p *publisher) read(r *http.Request, who *Caller, memory *allowance.Call) ([]byte, error) {
+func (p *publisher) read(r *http.Request, who *access.Caller, memory *allowance.Call) ([]byte, error) {
 	if tenant := who.Only(); tenant != "" {
 		if err := p.limits.MayPublish(tenant); err != nil {
 			return nil, err
 		}
 	}
-	return p.bodies.read(r, memory)
+	return p.bodies.Read(r, memory)
 }
 
-func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at *Address) error {
+func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *access.Caller, at *Address) error {
 	memory := p.quotas.Body(who.Holder(r))
 	defer memory.Close()
 	body, err := p.read(r, who, memory)
@@ -81,7 +83,7 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *Caller, at 
 
 // to publishes to the target that the path names.
 func (p *publisher) to(kind event.TargetKind) handler {
-	return func(w http.ResponseWriter, r *http.Request, who *Caller) error {
+	return func(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 		var faults problem.Faults
 		at := &Address{TenantID: who.Tenant(), Target: event.Target{Kind: kind}}
 		faults.Tenant("tenantId", at.TenantID)
@@ -102,7 +104,7 @@ func (p *publisher) to(kind event.TargetKind) handler {
 	}
 }
 
-func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	memory, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 	defer memory.Close()
 	defer answer.Close()
@@ -140,7 +142,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *Caller) e
 // each publishes lines, each for itself, though together where nothing speaks
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
-func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Caller, trace string, memory *allowance.Call) ([]Receipt, []error) {
+func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *access.Caller, trace string, memory *allowance.Call) ([]Receipt, []error) {
 	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
 	var events []*event.Event
 	var of []int // their lines
@@ -197,11 +199,11 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *Calle
 
 // accept hands events to the hub that the caller may publish: its one way there. What
 // is not stored costs nothing of the rate, so that it may be tried again.
-func (p *publisher) accept(ctx context.Context, who *Caller, events []*event.Event, limit func(events map[string]int) error, sent sending) ([]Receipt, error) {
+func (p *publisher) accept(ctx context.Context, who *access.Caller, events []*event.Event, limit func(events map[string]int) error, sent sending) ([]Receipt, error) {
 	counts := map[string]int{}
 	for _, e := range events {
 		if !who.Reaches(e.TenantID) {
-			return nil, errTenant
+			return nil, access.ErrTenant
 		}
 		counts[e.TenantID]++
 	}
@@ -223,7 +225,7 @@ type sending struct {
 
 // turn waits for one, if they are many; over is to be called.
 func (s sending) turn(ctx context.Context) (over func(), err error) {
-	return bodyTurn(ctx, s.tenant, s.size)
+	return request.BodyTurn(ctx, s.tenant, s.size)
 }
 
 // publish hands events to the hub, unless its streams are at their end or its memory is:
@@ -288,7 +290,7 @@ func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
 		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
-		errNoCredential.Code, errCredential.Code, errExpired.Code, errTenant.Code, errCookieSite.Code, codeScope, codeNotYet, codeKeys,
+		access.ErrNoCredential.Code, access.ErrCredential.Code, access.ErrExpired.Code, access.ErrTenant.Code, access.ErrCookieSite.Code, access.CodeScope, access.CodeNotYet, access.CodeKeys,
 	}
 	for _, code := range []problem.Code{
 		problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget, problem.CodeProfileRequired,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
@@ -19,7 +20,7 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
 	const tenants, each = 1500, 300
-	h := newCluster(t, 2, theBroker(t), openDoor(t), LimitsConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
+	h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events, limits.Bytes = 0, 256<<10 // some 400 events, of all tenants together
 		hub.Log, hub.Plain = history.NewMemory(limits), true

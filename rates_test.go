@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
@@ -58,13 +59,13 @@ func (f *failing) Resolve(_ context.Context, _ string, room event.Room) (*Roster
 }
 
 // limited is the API of a hub that stands on f.
-func limited(t testing.TB, auth *Auth, f *failing, limits LimitsConfig) http.Handler {
+func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesConfig) http.Handler {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
 	t.Cleanup(func() { hub.Engine().Close(context.Background()) })
 	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0)
-	return checked(t, NewAPI(cluster, auth, NewLimits(limits), APIConfig{Logger: logger}).Handler())
+	return checked(t, NewAPI(cluster, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
 
 func toTenants(names ...string) string {
@@ -79,7 +80,7 @@ func toTenants(names ...string) string {
 func TestARefusedBatchCostsNothing(t *testing.T) {
 	is := is.New(t)
 	for range 20 { // whichever tenant is looked at first
-		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, LimitsConfig{PublishRate: onceADay})
+		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, access.RatesConfig{PublishRate: onceADay})
 		is.Equal(ask(api, "POST", "/v1/events", toTenants("full")).Code, 202)
 		is.Equal(ask(api, "POST", "/v1/events/batch", `{"events":[`+toTenants("a", "b", "full", "y", "z")+`]}`).Code, 429)
 		for _, tenant := range []string{"a", "b", "y", "z"} {
@@ -92,7 +93,7 @@ func TestARefusedBatchCostsNothing(t *testing.T) {
 func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 	is := is.New(t)
 	f := &failing{Memory: history.NewMemory(testLimits)}
-	api := limited(t, openDoor(t), f, LimitsConfig{PublishRate: onceADay})
+	api := limited(t, openDoor(t), f, access.RatesConfig{PublishRate: onceADay})
 	post := func(target string) int {
 		return ask(api, "POST", "/v1/events", eventJSON("acme", "a.b", target, "1")).Code
 	}
@@ -113,7 +114,7 @@ func TestWhatWasNotStoredCostsNothing(t *testing.T) {
 func TestLinesCostOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, LimitsConfig{PublishRate: 4})
+		api := limited(t, openDoor(t), &failing{Memory: history.NewMemory(testLimits)}, access.RatesConfig{PublishRate: 4})
 		body := toTenants("acme") + "\n" + eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"down"}`, "1") + "\n" + toTenants("acme") + "\n"
 		r := httptest.NewRequest("POST", "/v1/events", strings.NewReader(body))
 		r.Host = "localhost"
@@ -144,7 +145,7 @@ func (p *askedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
 
 // A client over its limit causes no question to another hub.
 func TestALimitComesBeforeAQuestion(t *testing.T) {
-	for name, auth := range map[string]*Auth{"with a token": newAuth(t, AuthConfig{Secret: testSecret}), "open": openDoor(t)} {
+	for name, auth := range map[string]*access.Auth{"with a token": newAuth(t, access.Config{Secret: testSecret}), "open": openDoor(t)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
@@ -152,7 +153,7 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 			defer hub.Engine().Close(context.Background())
 			peers := &askedPeers{}
 			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), peers, 0)
-			api := checked(t, NewAPI(cluster, auth, NewLimits(LimitsConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
+			api := checked(t, NewAPI(cluster, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
 			var headers []string
 			if !auth.Open() {
 				headers = []string{"Authorization", bearer(t)}
@@ -177,7 +178,7 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 func TestDrainEndsLinesThatWait(t *testing.T) {
 	alone(t, "limits are each hub's own")
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{PublishRate: onceADay})
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: onceADay})
 	c := h.open(t, "tenant=acme&profile=me")
 	body, lines := io.Pipe()
 	answer := make(chan *http.Response, 1)

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -54,7 +55,7 @@ func soloOn(t *testing.T, replicas int, urls ...string) (h *testHub, prefix stri
 // joinOn is another hub on the same stores.
 func joinOn(t *testing.T, prefix string, replicas int, urls ...string) *testHub {
 	t.Helper()
-	h := newNode(t, openDoor(t), LimitsConfig{}, func(limits history.Limits, _ bool) *Broker {
+	h := newNode(t, openDoor(t), access.RatesConfig{}, func(limits history.Limits, _ bool) *Broker {
 		return joinBrokerAt(t, strings.Join(urls, ","), replicas, prefix, limits)
 	})
 	h.nodes = []*testHub{h}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 )
 
@@ -141,7 +142,7 @@ func TestRecipesInTheShell(t *testing.T) {
 // Each language's token is one that the hub takes, and says what it should.
 func TestRecipesMint(t *testing.T) {
 	r := newRecipes(t)
-	auth := newAuth(t, AuthConfig{Secret: testSecret})
+	auth := newAuth(t, access.Config{Secret: testSecret})
 	for _, one := range []struct {
 		program, file string
 	}{
@@ -164,7 +165,7 @@ func TestRecipesMint(t *testing.T) {
 			}
 			req, _ := http.NewRequest(http.MethodGet, "/v1/stream", nil)
 			req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(out)))
-			caller, err := auth.Admit(req, ScopeSubscribe, false)
+			caller, err := auth.Admit(req, access.ScopeSubscribe, false)
 			is.NoErr(err)
 			tenant, profile, err := caller.Client(req, nil)
 			is.NoErr(err)
@@ -172,7 +173,7 @@ func TestRecipesMint(t *testing.T) {
 			is.Equal(profile, event.Profile{Type: "user", ID: "42"})
 			life := time.Until(caller.Expires)
 			is.True(life > 4*time.Minute && life <= 5*time.Minute)
-			_, err = auth.Admit(req, ScopePublish|ScopeAdmin, false)
+			_, err = auth.Admit(req, access.ScopePublish|access.ScopeAdmin, false)
 			is.True(err != nil) // it lets its owner listen, and no more
 		})
 	}

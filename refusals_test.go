@@ -15,9 +15,11 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/request"
 )
 
 // many is a list of n items.
@@ -165,10 +167,10 @@ func (unread) Close() error { return nil }
 
 // Who is past a rate is told so before anybody reads what else there is.
 func TestARateIsMetBeforeTheBody(t *testing.T) {
-	for name, auth := range map[string]*Auth{"with credentials": newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=a-key-of-the-services"}}), "open": openDoor(t)} {
+	for name, auth := range map[string]*access.Auth{"with credentials": newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=a-key-of-the-services"}}), "open": openDoor(t)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			h := newNode(t, auth, LimitsConfig{PublishRate: onceADay, ClientRate: onceADay, AdminRate: onceADay}, nil)
+			h := newNode(t, auth, access.RatesConfig{PublishRate: onceADay, ClientRate: onceADay, AdminRate: onceADay}, nil)
 			c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 			is.NoErr(err)
 			defer h.Kick(c, CloseKicked)
@@ -226,9 +228,9 @@ func (b *slowBody) Read(p []byte) (int, error) {
 // they need. What is announced and does not come takes none.
 func TestBodiesUnderWayAreBounded(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
+	auth := newAuth(t, access.Config{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
 	logs := new(syncBuffer)
-	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+	h := newNode(t, auth, access.RatesConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = allowance.New(plan.Memory{Calls: 8 << 20})
 	})
 	h.API.cfg.Logger = slog.New(slog.NewTextHandler(logs, nil))
@@ -260,7 +262,7 @@ func TestBodiesUnderWayAreBounded(t *testing.T) {
 	for range 100 {
 		is.Equal(slowly("acme", 1, 1<<20), nil)
 	}
-	is.True(h.quotas.Bodies.Total() <= 100*2*firstRoom) // of a hundred megabytes that were announced
+	is.True(h.quotas.Bodies.Total() <= 100*2*request.FirstRoom) // of a hundred megabytes that were announced
 
 	var refused *httptest.ResponseRecorder
 	for len(open) < 1000 && refused == nil {
@@ -292,7 +294,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 	is := is.New(t)
 	body := `{"members":[` + many(20_000, func(i int) string { return fmt.Sprintf(`"%x"`, i) }) + `]}`
 	put := func(calls int64) (int, string) {
-		h := newNode(t, openDoor(t), LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+		h := newNode(t, openDoor(t), access.RatesConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 			cfg.Quotas = allowance.New(plan.Memory{Calls: calls})
 		})
 		w := ask(h.Handler, "PUT", "/v1/tenants/acme/groups/g/members", body)
@@ -312,8 +314,8 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 // One who asks for more than its rate of one tenant waits, and nobody else does.
 func TestAdministrationHasARate(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own", "*=a-key-of-all-tenants"}})
-	h := newNode(t, auth, LimitsConfig{AdminRate: onceADay}, nil)
+	auth := newAuth(t, access.Config{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own", "*=a-key-of-all-tenants"}})
+	h := newNode(t, auth, access.RatesConfig{AdminRate: onceADay}, nil)
 	codes := func(key, target string) (codes []int) {
 		for range 3 {
 			w := ask(h.Handler, "GET", target, "", "X-API-Key", key)
@@ -342,8 +344,8 @@ func TestAdministrationHasARate(t *testing.T) {
 // caller would leave them.
 func TestThePeopleOfATenantAreOneCaller(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{Secret: testSecret, APIKeys: []string{"acme=the-api-key-of-acme's", "globex=the-api-key-of-globex's"}})
-	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+	auth := newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=the-api-key-of-acme's", "globex=the-api-key-of-globex's"}})
+	h := newNode(t, auth, access.RatesConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = allowance.New(plan.Memory{Calls: 8 << 20})
 	})
 	codes, ends := make(chan int), []chan struct{}{}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
@@ -63,7 +64,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
-			h := newCluster(t, 2, theBroker(t), openDoor(t), LimitsConfig{}, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
+			h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
 			here, there := h.nodes[0], h.nodes[1]
 			observer := newTold(here.observer)
 			here.Observe(observer)

@@ -8,15 +8,13 @@ import (
 
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/serve"
 )
 
 const (
 	rowsPiece = 16 << 10 // what is written at a time, about
 	rowsBytes = 40 << 10 // what such an answer takes, with net/http's part
 )
-
-// answerTime is how long an answer, or a piece of a long one, waits to be read.
-const answerTime = time.Minute
 
 // rows is an answer of many items, written piece by piece: however many there are and
 // however slowly they are read, a piece of them is in memory.
@@ -120,7 +118,7 @@ func (r *rows) write() {
 		r.w.Header().Set("Cache-Control", "no-store")
 		r.w.WriteHeader(r.status)
 	}
-	http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(answerTime))
+	http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(serve.AnswerTime))
 	_, r.err = r.w.Write(r.b)
 	if r.b = r.b[:0]; cap(r.b) > 4*rowsPiece {
 		r.b = nil

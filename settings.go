@@ -15,6 +15,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/plan"
@@ -158,7 +159,7 @@ func loadConfig(environ []string) (Config, error) {
 		}
 		host, _, err := net.SplitHostPort(listen.addr)
 		wrong(err != nil, listen.name, "%q is not host:port", listen.addr)
-		wrong(err == nil && cfg.auth().open() && !isLoopback(host) && !cfg.DangerouslyOpen, listen.name,
+		wrong(err == nil && cfg.auth().Open() && !access.IsLoopback(host) && !cfg.DangerouslyOpen, listen.name,
 			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, envPrefix)
 	}
 	return cfg, errors.Join(errs...)
@@ -236,14 +237,14 @@ func (cfg *Config) misfits(environ []string) (misfits []string) {
 	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
 		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", envPrefix, most))
 	}
-	if cfg.DangerouslyOpen && !cfg.auth().open() {
+	if cfg.DangerouslyOpen && !cfg.auth().Open() {
 		misfits = append(misfits, envPrefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
 	}
 	return misfits
 }
 
-func (cfg *Config) auth() AuthConfig {
-	return AuthConfig{
+func (cfg *Config) auth() access.Config {
+	return access.Config{
 		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
 		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
 		FailedRate: cfg.FailedTokenRate,

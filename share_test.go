@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
@@ -244,7 +245,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 // else is.
 func TestTypingHasAShare(t *testing.T) {
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: -1}, withState(64<<10))
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: -1}, withState(64<<10))
 	for i := range 20 {
 		for _, who := range []string{"me", "you"} {
 			is.NoErr(untilConfirmed(func() error {
@@ -306,7 +307,7 @@ func TestNamesDoNotHoldTheirRequest(t *testing.T) {
 	}
 	alone(t, "it measures one hub")
 	is := is.New(t)
-	h := newTrustedHub(t, openDoor(t), LimitsConfig{ClientRate: 1e6})
+	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: 1e6})
 	padding := strings.Repeat("x", 12<<10)
 	is.NoErr(untilConfirmed(func() error {
 		return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "0"}, event.Profile{Type: "user", ID: "me"})
@@ -363,7 +364,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 func TestStateOfOtherHubs(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
-	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), LimitsConfig{}, withState(1<<20))
+	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, withState(1<<20))
 	here, there := all.nodes[0], all.nodes[1]
 	c := there.open(t, meQuery) // so that it knows the tenant
 	for i := range 100 {

@@ -17,8 +17,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/serve"
 )
 
 // twoMinutes is for how long each stream is left alone.
@@ -176,21 +178,21 @@ func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentH
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), NewLimits(LimitsConfig{PublishRate: cfg.PublishRate}), APIConfig{
+	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})
 	h := &silentHub{Hub: hub, url: "http://localhost:8080"}
 	listener := newPipes()
-	var certificate *Certificate
+	var certificate *serve.Certificate
 	var roots *x509.CertPool
 	if secure {
 		cert, key := writeCertificate(t, t.TempDir(), "localhost")
-		if certificate, err = LoadCertificate(cert, key, logger); err != nil {
+		if certificate, err = serve.LoadCertificate(cert, key, logger); err != nil {
 			t.Fatal(err)
 		}
 		roots, h.url = rootsOf(t, cert), "https://localhost:8080"
 	}
-	server := newServer(checked(t, api.Handler()), certificate, api.ErrorLog())
+	server := serve.NewServer(checked(t, api.Handler()), certificate, api.ErrorLog())
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
@@ -20,7 +21,7 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 			if hubs == 1 {
 				nodes = []*testHub{newTestHub(t)}
 			} else {
-				nodes = newCluster(t, hubs, natstest.Start(t, 1), openDoor(t), LimitsConfig{}).nodes
+				nodes = newCluster(t, hubs, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}).nodes
 			}
 			h, other := nodes[0], nodes[hubs-1]
 			c := h.Hub.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
@@ -26,11 +28,11 @@ type subscriber struct {
 	hub      *Hub
 	cluster  *Cluster
 	presence *Presence
-	limits   *Limits
+	limits   *access.Rates
 	quotas   *allowance.Pools
 }
 
-func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
 	tenant, profile, err := who.Client(r, query)
 	sub, err2 := subscription(query)
@@ -43,10 +45,10 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *Caller)
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	unlessReset(r)
+	request.AbortIfReset(r)
 	var c *Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.TurnAway(tenant, ErrDescriptors)
+		err = s.hub.TurnAway(tenant, access.ErrDescriptors)
 	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
 		err = s.hub.TurnAway(tenant, none)
 	} else {
@@ -73,7 +75,7 @@ func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func()
 	if s.hub.Engine().Takes(r) {
 		return func() {}, nil
 	}
-	n := handlerBytes + longHead(r)
+	n := handlerBytes + request.HeadBytes(r)
 	if err := s.quotas.Keep(who, n, true); err != nil {
 		return nil, err
 	}
@@ -195,7 +197,7 @@ func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Pro
 // own finds the connection of a client's call, which counts as one of its profile; in
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
-func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
+func (s *subscriber) own(r *http.Request, who *access.Caller) (*Connection, error) {
 	id := r.PathValue("id")
 	c := s.hub.Connection(id)
 	holder := who.Holder(r)
@@ -217,7 +219,7 @@ func (s *subscriber) own(r *http.Request, who *Caller) (*Connection, error) {
 	return c, nil
 }
 
-func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
 	if err != nil {
 		return err
@@ -227,7 +229,7 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *Caller) 
 
 // token has a stream live as long as the token of this request; in open mode
 // there is nothing to prolong.
-func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
 	if err != nil {
 		return err
@@ -235,7 +237,7 @@ func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *Caller) 
 	return done(w)(s.cluster.Prolong(r.Context(), c, who.Expires))
 }
 
-func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
 	if err != nil {
 		return err
@@ -244,7 +246,7 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	defer memory.Close()
 	var types **event.Filter
 	var watch *[]event.Profile
-	if err := smallCall.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	if err := request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		switch {
 		case name != "types" && name != "presence":
 			f.Add(problem.CodeUnknownField, name, "is not a field here")
@@ -267,7 +269,7 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *Caller)
 	return done(w)(s.cluster.Adjust(r.Context(), c, types, watch))
 }
 
-func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, profile, err := who.Client(r, r.URL.Query())
 	if err == nil {
 		err = s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: profile})
@@ -279,7 +281,7 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 	defer memory.Close()
 	conversation := strings.Clone(r.PathValue("id"))
 	state := ""
-	err = smallCall.object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "state" {
 			f.Add(problem.CodeUnknownField, name, "is not a field here")
 			return
@@ -304,11 +306,11 @@ func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *Caller)
 
 // visiblePresence is what the caller may see of others, whom the query names or, of a
 // POST, the body.
-func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *Caller) error {
+func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
 	tenant, viewer, err := who.Viewer(r, query)
 	var faults problem.Faults
-	asked := askedProfiles(&faults, query)
+	asked := request.ProfilesOf(&faults, query)
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
@@ -318,7 +320,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	if r.Method == http.MethodPost {
 		memory := s.quotas.Body(who.Holder(r))
 		defer memory.Close()
-		if asked, err = smallCall.profiles(r, memory); err != nil {
+		if asked, err = request.Small.Profiles(r, memory); err != nil {
 			return err
 		}
 	}
@@ -327,6 +329,6 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	}
 	answer := s.quotas.Answer(who.Holder(r))
 	defer answer.Close()
-	turn := func(size int) (func(), error) { return listTurn(r.Context(), tenant, size) }
+	turn := func(size int) (func(), error) { return request.ListTurn(r.Context(), tenant, size) }
 	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
 }

@@ -24,6 +24,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
 )
 
 // authority issues certificates to clients.
@@ -206,10 +208,10 @@ func TestAPublicKeyIsReadAgain(t *testing.T) {
 	one, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	two, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	put(one)
-	auth, err := NewAuth(t.Context(), AuthConfig{PublicKey: path, Logger: slog.New(slog.DiscardHandler)})
+	auth, err := access.NewAuth(t.Context(), access.Config{PublicKey: path, Logger: slog.New(slog.DiscardHandler)})
 	is.NoErr(err)
 	good := func(key *ecdsa.PrivateKey) bool {
-		_, _, err := auth.token(asking(t.Context()), signed(t, jwt.SigningMethodES256, key, claimsOf()))
+		_, _, err := auth.Token(asking(t.Context()), signed(t, jwt.SigningMethodES256, key, claimsOf()))
 		return err == nil
 	}
 	is.True(good(one) && !good(two))

@@ -14,11 +14,13 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/serve"
 )
 
 // heldWriter is an answer whose client reads when it is told to.
@@ -151,10 +153,10 @@ func TestAnAnswerHasATimeToBeRead(t *testing.T) {
 		defer res.Body.Close()
 		synctest.Wait()
 		is.True(h.quotas.Answers.Total() > 0)
-		time.Sleep(answerTime - time.Second)
+		time.Sleep(serve.AnswerTime - time.Second)
 		synctest.Wait()
 		is.True(h.quotas.Answers.Total() > 0)
-		time.Sleep(requestTimeout + 2*time.Second)
+		time.Sleep(serve.RequestTimeout + 2*time.Second)
 		synctest.Wait()
 		is.Equal(h.quotas.Answers.Total(), int64(0))
 		_, err = io.ReadAll(res.Body)
@@ -190,8 +192,8 @@ func TestASlowReaderGetsAll(t *testing.T) {
 // they are not.
 func TestAnswersUnderWayAreBounded(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
-	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+	auth := newAuth(t, access.Config{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
+	h := newNode(t, auth, access.RatesConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = allowance.New(plan.Memory{Calls: 8 << 20})
 	})
 	fillHistory(t, h.Hub, 100, 10_000)
@@ -298,7 +300,7 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 		return
 	}
 	is := is.New(t)
-	h := newNode(t, openDoor(t), LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+	h := newNode(t, openDoor(t), access.RatesConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events = 1
 		cfg.Log = history.NewMemory(limits)
@@ -341,8 +343,8 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 // So many bodies of lines may one keep open, and then others still may.
 func TestLinesThatAreKeptOpenAreBounded(t *testing.T) {
 	is := is.New(t)
-	auth := newAuth(t, AuthConfig{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
-	h := newNode(t, auth, LimitsConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
+	auth := newAuth(t, access.Config{APIKeys: []string{"acme=a-key-of-acme's-own", "globex=a-key-of-globex's-own"}})
+	h := newNode(t, auth, access.RatesConfig{}, nil, func(cfg *HubConfig, _ *PresenceConfig) {
 		cfg.Quotas = allowance.New(plan.Memory{Calls: 4 << 20})
 	})
 	over := make(chan int)

@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"context"
@@ -20,18 +20,18 @@ import (
 
 // When an identity provider's keys are fetched.
 const (
-	keysEvery     = 10 * time.Minute
-	keysUnknown   = time.Minute // at most so often for tokens that no key fits
+	KeysEvery     = 10 * time.Minute
+	KeysUnknown   = time.Minute // at most so often for tokens that no key fits
 	keysTimeout   = 5 * time.Second
-	keysRetry     = time.Second // after a fetch that failed, twice as long each time
+	KeysRetry     = time.Second // after a fetch that failed, twice as long each time
 	keysRetryMost = 30 * time.Second
 )
 
 // mostKeyBytes is what an answer with keys may have; that of a large provider has 10 KB.
 const mostKeyBytes = 1 << 20
 
-// mostUnknown tokens are remembered, to be told that a fetch has brought no key for them.
-const mostUnknown = 1000
+// MostUnknown tokens are remembered, to be told that a fetch has brought no key for them.
+const MostUnknown = 1000
 
 // publishedKeys are what an identity provider publishes (a JWK Set: RFC 7517, section
 // 5), fetched again and again. While that fails the last good ones serve.
@@ -50,7 +50,7 @@ type publishedKeys struct {
 	next     time.Time // when the next one begins, or the one under way began
 	asked    time.Time // when the last one began that was for a token
 	over     chan struct{}
-	unknown  map[[sha256.Size]byte]int // tokens that no key fitted, and how many fetches had begun
+	Unknown  map[[sha256.Size]byte]int // tokens that no key fitted, and how many fetches had begun
 }
 
 // fetchKeys fetches the keys for the first time, and goes on until ctx ends.
@@ -59,7 +59,7 @@ func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (*publishe
 		return nil, err
 	}
 	client := &http.Client{Timeout: keysTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
+	return KeepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
 }
 
 // readKeys asks for the keys once. Where a redirect leads nobody has said to trust. Keys
@@ -101,12 +101,12 @@ func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwk
 	return keys, nil
 }
 
-func keepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {
+func KeepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {
 	k := &publishedKeys{
 		fetch: fetch, logger: logger, sooner: make(chan struct{}, 1),
-		over: make(chan struct{}), unknown: map[[sha256.Size]byte]int{},
+		over: make(chan struct{}), Unknown: map[[sha256.Size]byte]int{},
 	}
-	k.update(ctx)
+	k.Update(ctx)
 	go k.run(ctx)
 	return k
 }
@@ -126,13 +126,13 @@ func (k *publishedKeys) run(ctx context.Context) {
 		case <-k.sooner:
 			next.Stop()
 		case <-next.C:
-			k.update(ctx)
+			k.Update(ctx)
 		}
 	}
 }
 
-// update fetches once.
-func (k *publishedKeys) update(ctx context.Context) {
+// Update fetches once.
+func (k *publishedKeys) Update(ctx context.Context) {
 	k.mu.Lock()
 	k.begun++
 	number := k.begun
@@ -143,7 +143,7 @@ func (k *publishedKeys) update(ctx context.Context) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	wait := keysEvery
+	wait := KeysEvery
 	switch {
 	case err == nil:
 		if k.failures > 0 {
@@ -154,7 +154,7 @@ func (k *publishedKeys) update(ctx context.Context) {
 		if inURL, ok := errors.AsType[*url.Error](err); ok {
 			err = inURL.Err // it repeats the URL, which may hold a secret
 		}
-		wait = min(keysRetry<<min(k.failures, 10), keysRetryMost)
+		wait = min(KeysRetry<<min(k.failures, 10), keysRetryMost)
 		wait = wait/2 + rand.N(wait)
 		k.failures++
 		k.logger.Warn("jwks: not fetched, the keys stay as they were", "err", err, "retry", wait)
@@ -194,16 +194,16 @@ func (k *publishedKeys) Renew(token string) (came int, over <-chan struct{}) {
 	id := sha256.Sum256([]byte(token))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	came, there := k.unknown[id]
+	came, there := k.Unknown[id]
 	if !there {
-		if len(k.unknown) >= mostUnknown {
-			clear(k.unknown)
+		if len(k.Unknown) >= MostUnknown {
+			clear(k.Unknown)
 		}
 		came = k.begun
-		k.unknown[id] = came
+		k.Unknown[id] = came
 	}
 	now := time.Now()
-	if due := k.asked.Add(keysUnknown); k.failures == 0 && k.next.After(now) && k.next.After(due) {
+	if due := k.asked.Add(KeysUnknown); k.failures == 0 && k.next.After(now) && k.next.After(due) {
 		k.next = due
 		if due.Before(now) {
 			k.next = now

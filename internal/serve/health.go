@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"crypto/tls"
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// checkHealth is the container's health check, which has no shell.
-func checkHealth(addr string, secure bool) error {
+// CheckHealth is the container's health check, which has no shell.
+func CheckHealth(addr string, secure bool) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return err

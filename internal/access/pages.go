@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"log/slog"
@@ -10,26 +10,26 @@ import (
 	"github.com/rs/cors"
 )
 
-// webPages decides which pages may call. A browser hides from all others what they are
+// Pages decides which pages may call. A browser hides from all others what they are
 // answered, and tells them nothing: the log does, who runs the hub.
-type webPages struct {
+type Pages struct {
 	// Static.
-	auth     *Auth
-	loopback bool // so that in open mode no page of another machine gets in
-	logger   *slog.Logger
+	Auth     *Auth
+	Loopback bool // so that in open mode no page of another machine gets in
+	Logger   *slog.Logger
 
 	mu   sync.Mutex
-	told map[string]bool // origins that the log has named; guarded by mu
+	Told map[string]bool // origins that the log has named; guarded by mu
 }
 
 // anyPages are files that any page may import: they are the same for everybody.
 var anyPages = map[string]bool{"/realtime.js": true, "/realtime.d.ts": true}
 
-// shared lets pages of the configured origins call: with the credentials that a
+// Shared lets pages of the configured origins call: with the credentials that a
 // browser adds by itself only those named, never all. They may send any header, as
 // tracing adds its own: the hub reads only what it knows.
-func (p *webPages) shared(handler http.Handler) http.Handler {
-	origins, serve := p.auth.origins, handler
+func (p *Pages) Shared(handler http.Handler) http.Handler {
+	origins, serve := p.Auth.origins, handler
 	options := cors.Options{
 		AllowOriginFunc:  origins.Allows,
 		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
@@ -52,7 +52,7 @@ func (p *webPages) shared(handler http.Handler) http.Handler {
 			return
 		}
 		if origin := r.Header.Get("Origin"); origin != "" && !isOwn(r, origin) && !origins.Allows(origin) {
-			p.auth.Unlisted()
+			p.Auth.Unlisted()
 			p.tell(origin, "if it is yours, list it in REALTIME_CORS_ORIGINS")
 		}
 		serve.ServeHTTP(w, r)
@@ -69,13 +69,13 @@ func isOwn(r *http.Request, origin string) bool {
 	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
-// refuses says why a request is not let in, in open mode on loopback: its Host is not
+// Refuses says why a request is not let in, in open mode on loopback: its Host is not
 // this machine's (DNS rebinding), or a page of another machine sends it.
-func (p *webPages) refuses(r *http.Request) error {
-	if !p.loopback || !p.auth.Open() {
+func (p *Pages) Refuses(r *http.Request) error {
+	if !p.Loopback || !p.Auth.Open() {
 		return nil
 	}
-	if !isLoopback(hostOf(r.Host)) {
+	if !IsLoopback(hostOf(r.Host)) {
 		return errForeignHost
 	}
 	origin := r.Header.Get("Origin")
@@ -87,7 +87,7 @@ func (p *webPages) refuses(r *http.Request) error {
 			return nil
 		}
 	}
-	if isOnLoopback(origin) || anyPages[r.URL.Path] {
+	if IsOnLoopback(origin) || anyPages[r.URL.Path] {
 		return nil
 	}
 	if origin != "" {
@@ -103,15 +103,15 @@ const (
 )
 
 // tell names a refused origin in the log, once.
-func (p *webPages) tell(origin, remedy string) {
+func (p *Pages) tell(origin, remedy string) {
 	origin = origin[:min(len(origin), longestTold)]
 	p.mu.Lock()
-	known := p.told[origin] || len(p.told) >= mostTold
+	known := p.Told[origin] || len(p.Told) >= mostTold
 	if !known {
-		p.told[origin] = true
+		p.Told[origin] = true
 	}
 	p.mu.Unlock()
 	if !known {
-		p.logger.Warn("a page's origin is refused", "origin", origin, "remedy", remedy)
+		p.Logger.Warn("a page's origin is refused", "origin", origin, "remedy", remedy)
 	}
 }

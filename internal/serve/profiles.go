@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"net/http"
@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-const profilesAt = "/debug/pprof/"
+const ProfilesAt = "/debug/pprof/"
 
-// profiles is what Go tells of the process: all that [net/http/pprof] has.
-func profiles(w http.ResponseWriter, r *http.Request) {
+// Profiles is what Go tells of the process: all that [net/http/pprof] has.
+func Profiles(w http.ResponseWriter, r *http.Request) {
 	// The server's own bounds are for requests; these last as long as ?seconds= says.
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{})
 	rc.SetWriteDeadline(time.Time{})
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	switch name := strings.TrimPrefix(r.URL.Path, profilesAt); name {
+	switch name := strings.TrimPrefix(r.URL.Path, ProfilesAt); name {
 	case "cmdline":
 		pprof.Cmdline(w, r)
 	case "profile":

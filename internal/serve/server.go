@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"context"
@@ -15,14 +15,14 @@ import (
 // Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
 const (
 	headerTimeout  = 5 * time.Second // the TLS handshake's too
-	requestTimeout = 30 * time.Second
+	RequestTimeout = 30 * time.Second
 	idleTimeout    = 2 * time.Minute
 	pingTimeout    = 15 * time.Second // of a silent HTTP/2 connection, then of its answer
 )
 
-// newServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
+// NewServer speaks HTTP/1.1 and HTTP/2: over TLS where there is a certificate, else
 // in clear text, which HTTP/2 proxies know beforehand (RFC 9113, section 3.3).
-func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
+func NewServer(handler http.Handler, certificate *Certificate, errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	server := &http.Server{
@@ -31,8 +31,8 @@ func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 			return reserve.ConnContext(engine.ConnContext(ctx, c), c)
 		},
 		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       requestTimeout,
-		WriteTimeout:      requestTimeout + answerTime,
+		ReadTimeout:       RequestTimeout,
+		WriteTimeout:      RequestTimeout + AnswerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		Protocols:         protocols,
@@ -49,3 +49,6 @@ func newServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 	}
 	return server
 }
+
+// AnswerTime is how long an answer, or a piece of a long one, waits to be read.
+const AnswerTime = time.Minute

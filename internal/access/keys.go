@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"cmp"
@@ -35,7 +35,7 @@ type tokenKeys struct {
 	// Static.
 	secrets   []jwt.VerificationKey          // HS256
 	public    *reread.File[crypto.PublicKey] // nil: none
-	published *publishedKeys                 // nil: none
+	Published *publishedKeys                 // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
@@ -143,8 +143,8 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 		}
 	}
 	var published []jwkset.JWK
-	if k.published != nil {
-		published, open = k.published.of(t)
+	if k.Published != nil {
+		published, open = k.Published.of(t)
 	}
 	fitting := 0
 	for _, key := range published {

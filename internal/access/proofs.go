@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"context"
@@ -15,12 +15,12 @@ import (
 
 // What may wait, and what is remembered, of tokens whose signature is to be checked.
 const (
-	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
-	proofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
-	mostSuspects  = 1 << 14         // networks; those that come later count as one
-	mostGood      = 1 << 15         // tokens that were good, twice as many at most
-	mostAway      = 1 << 14         // tokens that are to come back, likewise
-	forgiveEvery  = 10 * time.Second
+	ProofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
+	ProofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
+	MostSuspects  = 1 << 14         // networks; those that come later count as one
+	MostGood      = 1 << 15         // tokens that were good, twice as many at most
+	MostAway      = 1 << 14         // tokens that are to come back, likewise
+	ForgiveEvery  = 10 * time.Second
 )
 
 // proofs bound what it costs to find out that tokens are not good: with a key of P-521
@@ -33,59 +33,59 @@ type proofs struct {
 	perSecond float64 // that may fail, of a network; 0: any number
 	logger    *slog.Logger
 	turns     *fair.Semaphore[string]
-	places    *quota.Pool[string]
-	apart     *quota.Pool[string] // those that wait for others than each other
+	Places    *quota.Pool[string]
+	Apart     *quota.Pool[string] // those that wait for others than each other
 	seed      maphash.Seed
 
 	mu sync.Mutex
 	// Guarded by mu.
-	suspects map[lane]*suspect // those that owe
+	Suspects map[lane]*suspect // those that owe
 	forgiven time.Time         // when suspects were looked through
-	good     recent            // tokens that were good
-	away     recent            // tokens that are to come back, and when
+	Good     recent            // tokens that were good
+	Away     recent            // tokens that are to come back, and when
 	told     time.Time         // when the log was
 	untold   int               // since then
 }
 
-func newProofs(perSecond float64, logger *slog.Logger) *proofs {
+func NewProofs(perSecond float64, logger *slog.Logger) *proofs {
 	return &proofs{
 		perSecond: perSecond, logger: logger,
 		turns:  fair.NewSemaphore(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0)), // the rest is for what is proven
-		places: quota.New[string](proofPlaces, 1), apart: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
-		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
+		Places: quota.New[string](ProofPlaces, 1), Apart: quota.New[string](ProofPlaces, 1), seed: maphash.MakeSeed(),
+		Suspects: map[lane]*suspect{}, Good: newRecent(MostGood), Away: newRecent(MostAway),
 	}
 }
 
-// proof is one token that is being proven.
-type proof struct {
+// Proof is one token that is being proven.
+type Proof struct {
 	of      *proofs
 	from    string
 	lane    lane
-	token   uint64
+	Token   uint64
 	good    bool // before: it needs no turn
 	entered bool // it is in
 	checked bool // its signature was, or its key was looked for
 	paid    bool // it has waited for what its network owes
 }
 
-// begin takes a place, until end; false where there is none.
-func (p *proofs) begin(from string, token string) (*proof, bool) {
-	t := &proof{of: p, from: from, token: maphash.String(p.seed, token)}
+// Begin takes a place, until end; false where there is none.
+func (p *proofs) Begin(from string, token string) (*Proof, bool) {
+	t := &Proof{of: p, from: from, Token: maphash.String(p.seed, token)}
 	p.mu.Lock()
-	_, t.good = p.good.get(t.token)
-	due, away := p.away.get(t.token)
+	_, t.good = p.Good.get(t.Token)
+	due, away := p.Away.get(t.Token)
 	p.mu.Unlock()
 	t.lane = lane{from, away && time.Now().UnixMilli() >= due}
-	if !t.good && !p.places.Take(from, 1) {
-		p.refused(t, time.Second)
+	if !t.good && !p.Places.Take(from, 1) {
+		p.Refused(t, time.Second)
 		return nil, false
 	}
 	return t, true
 }
 
-// enter waits until the token's signature may be checked; then leave is to follow. Else it
+// Enter waits until the token's signature may be checked; then leave is to follow. Else it
 // says when to come back.
-func (t *proof) enter(ctx context.Context) (after time.Duration) {
+func (t *Proof) Enter(ctx context.Context) (after time.Duration) {
 	if t.good {
 		t.checked = true
 		return 0
@@ -103,8 +103,8 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 			return 0
 		}
 		t.of.turns.Release(t.from)
-		if wait > proofPatience {
-			t.of.refused(t, wait)
+		if wait > ProofPatience {
+			t.of.Refused(t, wait)
 			return wait
 		}
 		t.paid = true
@@ -118,8 +118,8 @@ func (t *proof) enter(ctx context.Context) (after time.Duration) {
 	}
 }
 
-// leave lets the next one in.
-func (t *proof) leave() {
+// Leave lets the next one in.
+func (t *Proof) Leave() {
 	if t.entered {
 		t.entered = false
 		t.of.turns.Release(t.from)
@@ -129,15 +129,15 @@ func (t *proof) leave() {
 // apart waits for something to be over that a network is between: without the place,
 // which is for those who need not. It says whether it is over: not where ctx has ended, or
 // too many wait.
-func (t *proof) apart(ctx context.Context, over <-chan struct{}) bool {
+func (t *Proof) apart(ctx context.Context, over <-chan struct{}) bool {
 	p := t.of
-	if !p.apart.Take(t.from, 1) {
+	if !p.Apart.Take(t.from, 1) {
 		return false
 	}
-	defer p.apart.Give(t.from, 1)
+	defer p.Apart.Give(t.from, 1)
 	if !t.good {
-		p.places.Give(t.from, 1)
-		defer p.places.Force(t.from, 1)
+		p.Places.Give(t.from, 1)
+		defer p.Places.Force(t.from, 1)
 	}
 	select {
 	case <-over:
@@ -147,11 +147,11 @@ func (t *proof) apart(ctx context.Context, over <-chan struct{}) bool {
 	}
 }
 
-// end gives the place back. What has failed is owed; what was good never counts.
-func (t *proof) end(good bool) {
+// End gives the place back. What has failed is owed; what was good never counts.
+func (t *Proof) End(good bool) {
 	p := t.of
 	if !t.good {
-		p.places.Give(t.from, 1)
+		p.Places.Give(t.from, 1)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,10 +162,10 @@ func (t *proof) end(good bool) {
 		p.changeLocked(t.lane, 1)
 	}
 	if good {
-		p.good.put(t.token, 0)
+		p.Good.put(t.Token, 0)
 	} else if failed {
-		p.good.delete(t.token)
-		p.away.delete(t.token)
+		p.Good.delete(t.Token)
+		p.Away.delete(t.Token)
 	}
 }
 
@@ -189,13 +189,13 @@ func (p *proofs) owed(in lane) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.forgiveLocked(now)
-	s := p.suspects[p.keyLocked(in)]
+	p.ForgiveLocked(now)
+	s := p.Suspects[p.keyLocked(in)]
 	if s == nil || s.fill(p.perSecond, now) >= 1 {
 		return 0
 	}
 	wait := time.Duration(min((1-s.left)/p.perSecond, 1e9) * float64(time.Second))
-	if wait <= proofPatience {
+	if wait <= ProofPatience {
 		s.left--
 	}
 	return max(wait, 1)
@@ -206,14 +206,14 @@ func (p *proofs) changeLocked(in lane, by float64) {
 		return
 	}
 	now := time.Now()
-	p.forgiveLocked(now)
+	p.ForgiveLocked(now)
 	key := p.keyLocked(in)
-	s := p.suspects[key]
+	s := p.Suspects[key]
 	if s == nil {
 		s = &suspect{p.burst(), now}
-		p.suspects[key] = s
+		p.Suspects[key] = s
 	}
-	s.left = max(min(s.fill(p.perSecond, now)+by, p.burst()), -p.perSecond*proofPatience.Seconds())
+	s.left = max(min(s.fill(p.perSecond, now)+by, p.burst()), -p.perSecond*ProofPatience.Seconds())
 }
 
 // burst is how many may fail at once: one second's worth.
@@ -227,34 +227,34 @@ func (s *suspect) fill(perSecond float64, now time.Time) float64 {
 
 // keyLocked is the lane, or what stands for all that there is no room for.
 func (p *proofs) keyLocked(in lane) lane {
-	if p.suspects[in] == nil && len(p.suspects) >= mostSuspects {
+	if p.Suspects[in] == nil && len(p.Suspects) >= MostSuspects {
 		return lane{}
 	}
 	return in
 }
 
-// forgiveLocked forgets now and then who owes nothing.
-func (p *proofs) forgiveLocked(now time.Time) {
-	if now.Sub(p.forgiven) < forgiveEvery {
+// ForgiveLocked forgets now and then who owes nothing.
+func (p *proofs) ForgiveLocked(now time.Time) {
+	if now.Sub(p.forgiven) < ForgiveEvery {
 		return
 	}
 	p.forgiven = now
-	for in, s := range p.suspects {
+	for in, s := range p.Suspects {
 		if s.fill(p.perSecond, now) >= p.burst() {
-			delete(p.suspects, in)
+			delete(p.Suspects, in)
 		}
 	}
-	if len(p.suspects) == 0 {
-		p.suspects = map[lane]*suspect{} // a map never shrinks
+	if len(p.Suspects) == 0 {
+		p.Suspects = map[lane]*suspect{} // a map never shrinks
 	}
 }
 
-// refused has a token come back, and tells the log, once a second.
-func (p *proofs) refused(t *proof, after time.Duration) {
+// Refused has a token come back, and tells the log, once a second.
+func (p *proofs) Refused(t *Proof, after time.Duration) {
 	p.mu.Lock()
 	now := time.Now()
-	if due, away := p.away.get(t.token); !away || now.UnixMilli() >= due { // who comes early is not put off
-		p.away.put(t.token, now.Add(after).UnixMilli())
+	if due, away := p.Away.get(t.Token); !away || now.UnixMilli() >= due { // who comes early is not put off
+		p.Away.put(t.Token, now.Add(after).UnixMilli())
 	}
 	p.untold++
 	times := p.untold
@@ -271,26 +271,26 @@ func (p *proofs) refused(t *proof, after time.Duration) {
 // recent remembers what was put last: so many for certain, twice as many at most.
 type recent struct {
 	most        int
-	now, before map[uint64]int64
+	Now, Before map[uint64]int64
 }
 
-func newRecent(most int) recent { return recent{most: most, now: map[uint64]int64{}} }
+func newRecent(most int) recent { return recent{most: most, Now: map[uint64]int64{}} }
 
 func (r *recent) get(key uint64) (value int64, there bool) {
-	if value, there = r.now[key]; !there {
-		value, there = r.before[key]
+	if value, there = r.Now[key]; !there {
+		value, there = r.Before[key]
 	}
 	return value, there
 }
 
 func (r *recent) put(key uint64, value int64) {
-	if _, there := r.now[key]; !there && len(r.now) >= r.most {
-		r.before, r.now = r.now, map[uint64]int64{}
+	if _, there := r.Now[key]; !there && len(r.Now) >= r.most {
+		r.Before, r.Now = r.Now, map[uint64]int64{}
 	}
-	r.now[key] = value
+	r.Now[key] = value
 }
 
 func (r *recent) delete(key uint64) {
-	delete(r.now, key)
-	delete(r.before, key)
+	delete(r.Now, key)
+	delete(r.Before, key)
 }

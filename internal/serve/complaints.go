@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"bytes"
@@ -22,11 +22,11 @@ const (
 	ComplaintOther  Complaint = "other"  // what we do wrong with net/http, or do not know
 )
 
-// complaints takes what net/http logs, a line each, and counts it. What a client does
+// ErrorLog takes what net/http logs, a line each, and counts it. What a client does
 // is logged at debug: anybody can cause it. The rest is loud, once a second of each.
-type complaints struct {
+type ErrorLog struct {
 	logger *slog.Logger
-	count  count.Words[Complaint]
+	Count  count.Words[Complaint]
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -34,10 +34,10 @@ type complaints struct {
 	untold map[Complaint]int // since
 }
 
-func newComplaints(logger *slog.Logger) *complaints {
-	return &complaints{
+func NewErrorLog(logger *slog.Logger) *ErrorLog {
+	return &ErrorLog{
 		logger: logger,
-		count:  count.NewWords(ComplaintAccept, ComplaintPanic, ComplaintTLS, ComplaintClient, ComplaintOther),
+		Count:  count.NewWords(ComplaintAccept, ComplaintPanic, ComplaintTLS, ComplaintClient, ComplaintOther),
 		told:   map[Complaint]time.Time{}, untold: map[Complaint]int{},
 	}
 }
@@ -59,10 +59,10 @@ func complaintOf(line string) Complaint {
 }
 
 // Write implements io.Writer.
-func (c *complaints) Write(b []byte) (int, error) {
+func (c *ErrorLog) Write(b []byte) (int, error) {
 	text := string(bytes.TrimSpace(b))
 	kind := complaintOf(text)
-	c.count.Add(kind, 1)
+	c.Count.Add(kind, 1)
 	if kind == ComplaintTLS || kind == ComplaintClient {
 		c.logger.Debug("net/http", "kind", string(kind), "err", text)
 		return len(b), nil

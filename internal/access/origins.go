@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"errors"
@@ -98,10 +98,10 @@ func (o *Origins) listed(origin string) bool {
 	return false
 }
 
-// isOnLoopback says whether an origin's page is served by this machine.
-func isOnLoopback(origin string) bool {
+// IsOnLoopback says whether an origin's page is served by this machine.
+func IsOnLoopback(origin string) bool {
 	u, err := url.Parse(origin)
-	return err == nil && isLoopback(u.Hostname())
+	return err == nil && IsLoopback(u.Hostname())
 }
 
 // hostOf is a Host header without its port.
@@ -112,8 +112,8 @@ func hostOf(header string) string {
 	return strings.Trim(header, "[]")
 }
 
-// isLoopback says whether a host is this machine and no other.
-func isLoopback(host string) bool {
+// IsLoopback says whether a host is this machine and no other.
+func IsLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }

@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"crypto/tls"
@@ -13,7 +13,7 @@ import (
 
 // Certificate is a TLS certificate in files, read again when they change.
 type Certificate struct {
-	files *reread.File[*tls.Certificate]
+	Files *reread.File[*tls.Certificate]
 }
 
 // LoadCertificate reads both files; an error is theirs.
@@ -26,11 +26,11 @@ func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error
 }
 
 // Get is tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.Get(), nil }
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Files.Get(), nil }
 
 // ClientCAs are the authorities whose certificates services show, in a file that is
 // read again when it changes.
-type ClientCAs struct{ files *reread.File[*x509.CertPool] }
+type ClientCAs struct{ Files *reread.File[*x509.CertPool] }
 
 // LoadClientCAs reads a file of PEM blocks; an error is its.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
@@ -48,17 +48,17 @@ func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 	return &ClientCAs{f}, err
 }
 
-// ask has a server ask its clients for a certificate; must says whether they need one.
-func (c *ClientCAs) ask(config *tls.Config, must bool) {
+// Require has a server ask its clients for a certificate; must says whether they need one.
+func (c *ClientCAs) Require(config *tls.Config, must bool) {
 	config.ClientAuth = tls.VerifyClientCertIfGiven
 	if must {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	config.ClientCAs = c.files.Get()
+	config.ClientCAs = c.Files.Get()
 	var mu sync.Mutex
 	current := config // guarded by mu: what the last handshake had
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		pool := c.files.Get()
+		pool := c.Files.Get()
 		mu.Lock()
 		defer mu.Unlock()
 		if current.ClientCAs != pool { // a config is not changed while it is used

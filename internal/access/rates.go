@@ -1,0 +1,193 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
+	"realtimehub/internal/quota"
+	"realtimehub/internal/sized"
+)
+
+// RatesConfig is how much one may do; 0 lifts a limit.
+type RatesConfig struct {
+	PublishRate float64          // events a second a tenant
+	ClientRate  float64          // client calls a second a profile
+	Quotas      *allowance.Pools // where it is counted what keeping account takes; nil: nowhere
+	AdminRate   float64          // administrative calls a second, of one credential about one tenant
+}
+
+// RateError says that a rate limit was met, and when to come back.
+type RateError struct {
+	What  string
+	After time.Duration
+}
+
+func (e *RateError) Error() string {
+	return fmt.Sprintf("too many %s; try again in %.1f s", e.What, e.After.Seconds())
+}
+
+// Problem implements Answerer.
+func (e *RateError) Problem() *problem.Problem {
+	return &problem.Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: e.Error(), After: e.After}
+}
+
+// How many probes there may be: each has a goroutine and timers, which no stream has.
+const (
+	maxProbes    = 256
+	probesPart   = 15 // a tenant may have 16, and after ten who took all they could the next has enough for a doctor
+	MaxOwnProbes = 8  // a doctor opens up to six
+)
+
+// Why there is no probe to be had.
+var (
+	ErrProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	ErrOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", MaxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+)
+
+// ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
+// descriptors has begun.
+var ErrDescriptors = problem.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+
+// Rates bounds how often, and how many at a time. Each tenant and each profile has its
+// own measure, so that one at its limit is no other's concern.
+type Rates struct {
+	Publishing buckets[string]
+	client     buckets[event.TenantProfile]
+	probes     *quota.Pool[string] // by tenant
+	admin      buckets[adminCaller]
+
+	noProbe atomic.Int64 // how often none was to be had
+
+	mu sync.Mutex
+	// Guarded by mu.
+	OwnProbes map[event.TenantProfile]int
+}
+
+// NewRates makes full buckets: a burst may be one second's worth.
+func NewRates(cfg RatesConfig) *Rates {
+	if cfg.Quotas == nil {
+		cfg.Quotas = &allowance.Pools{}
+	}
+	return &Rates{
+		Publishing: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
+			cfg.Quotas.State.Force(tenant, sign*(bucketBytes+sized.Text(tenant)))
+		}},
+		client: buckets[event.TenantProfile]{perSecond: cfg.ClientRate, own: event.TenantProfile.Clone, count: func(who event.TenantProfile, sign int64) {
+			cfg.Quotas.State.Force(who.Tenant, sign*(bucketBytes+sized.Text(who.Tenant)+who.Profile.Bytes()))
+		}},
+		probes: quota.New[string](maxProbes, probesPart),
+		admin: buckets[adminCaller]{perSecond: cfg.AdminRate, own: adminCaller.clone, count: func(who adminCaller, sign int64) {
+			cfg.Quotas.State.Force(who.holder.Tenant, sign*(bucketBytes+sized.Text(who.tenant)+sized.Text(who.holder.Tenant)+who.holder.Profile.Bytes()))
+		}},
+
+		OwnProbes: map[event.TenantProfile]int{},
+	}
+}
+
+// Publish takes so many events of each tenant, or none of any and says when: a
+// *RateError.
+func (l *Rates) Publish(events map[string]int) error {
+	if wait := l.Publishing.take(events); wait > 0 {
+		return &RateError{"events of this tenant", wait}
+	}
+	return nil
+}
+
+// MayPublish is Publish of one event that is not taken yet, for who would rather know
+// before the event has come.
+func (l *Rates) MayPublish(tenant string) error {
+	if wait := l.Publishing.until(tenant); wait > 0 {
+		return &RateError{"events of this tenant", wait}
+	}
+	return nil
+}
+
+// Unpublish gives back events that were taken and then not stored.
+func (l *Rates) Unpublish(events map[string]int) { l.Publishing.give(events) }
+
+// Met is how often a limit refused somebody, or had them wait.
+func (l *Rates) Met() map[string]int64 {
+	return map[string]int64{"publish": l.Publishing.met.Load(), "client": l.client.met.Load(), "admin": l.admin.met.Load(), "probe": l.noProbe.Load()}
+}
+
+// AwaitPublish is Publish for who would rather wait, as long as ctx does.
+func (l *Rates) AwaitPublish(ctx context.Context, events map[string]int) error {
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		wait := l.Publishing.take(events)
+		if wait == 0 {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// Client takes one call of a profile, or says when: a *RateError.
+func (l *Rates) Client(who event.TenantProfile) error {
+	if wait := l.client.take(map[event.TenantProfile]int{who: 1}); wait > 0 {
+		return &RateError{"calls of this profile", wait}
+	}
+	return nil
+}
+
+// adminCaller is a credential's holder and the tenant that it asks about.
+type adminCaller struct {
+	tenant string
+	holder event.TenantProfile
+}
+
+func (c adminCaller) clone() adminCaller {
+	return adminCaller{strings.Clone(c.tenant), c.holder.Clone()}
+}
+
+// Admin takes one administrative call about a tenant, or says when: a *RateError.
+func (l *Rates) Admin(tenant string, holder event.TenantProfile) error {
+	if l.admin.perSecond <= 0 || event.CheckTenant(tenant) != nil {
+		return nil // which is refused
+	}
+	if wait := l.admin.take(map[adminCaller]int{{strings.Clone(tenant), holder}: 1}); wait > 0 {
+		return &RateError{"administrative calls", wait}
+	}
+	return nil
+}
+
+// Probe takes one of the probes that the holder of a credential may have, until over
+// is called: [ErrOwnProbes] or [ErrProbes] when there is none.
+func (l *Rates) Probe(who event.TenantProfile) (over func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.OwnProbes[who] >= MaxOwnProbes:
+		err = ErrOwnProbes
+	case !l.probes.Take(who.Tenant, 1):
+		err = ErrProbes
+	}
+	if err != nil {
+		l.noProbe.Add(1)
+		return nil, err
+	}
+	l.OwnProbes[who]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.probes.Give(who.Tenant, 1)
+		if l.OwnProbes[who]--; l.OwnProbes[who] == 0 {
+			delete(l.OwnProbes, who)
+		}
+	}, nil
+}

@@ -1,0 +1,184 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
+)
+
+// leeway is how far ahead an issuer's clock may be of ours when a token begins; it
+// ends to the second.
+const leeway = 30 * time.Second
+
+// MaxExpiry is the last time that RFC 3339 can write, 9999-12-31T23:59:59Z.
+const MaxExpiry = 253_402_300_799
+
+// Token proves a JWT (RFC 7519) and reads its claims.
+func (a *Auth) Token(r *http.Request, text string) (caller *Caller, scopes Scope, err error) {
+	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
+		return nil, 0, ErrCredential
+	}
+	proof, ok := a.Proofs.Begin(lobby.PlaceOf(r), text)
+	if !ok {
+		return nil, 0, tooMany(time.Second)
+	}
+	defer func() {
+		refusal, _ := errors.AsType[*Refusal](err)
+		proof.End(err == nil || refusal != nil && refusal.Code == CodeNotYet)
+	}()
+	return a.believe(r.Context(), proof, text)
+}
+
+// believe is token, once it has a place.
+func (a *Auth) believe(ctx context.Context, proof *Proof, text string) (*Caller, Scope, error) {
+	claims, err := a.prove(ctx, proof, text)
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return nil, 0, ErrExpired
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		caller, _, err := a.read(claims)
+		if err != nil {
+			return nil, 0, err
+		}
+		begins, _ := claims.GetNotBefore()
+		if !begins.Before(caller.Expires) {
+			return nil, 0, badClaim("nbf")
+		}
+		return nil, 0, notYet(time.Until(begins.Add(-leeway)))
+	case errors.Is(err, jwt.ErrTokenInvalidClaims): // the signature was good
+		return nil, 0, a.claimFault(claims)
+	case err != nil:
+		if refusal, ok := errors.AsType[*Refusal](err); ok {
+			return nil, 0, refusal
+		}
+		if errors.Is(err, errNoKid) {
+			return nil, 0, errNoKeyID
+		}
+		return nil, 0, ErrCredential
+	}
+	return a.read(claims)
+}
+
+// prove holds a token against the keys; where others may have been published since
+// those were fetched, it has them fetched. An error is the library's, or a *Refusal.
+func (a *Auth) prove(ctx context.Context, proof *Proof, text string) (jwt.MapClaims, error) {
+	claims, open, err := a.check(ctx, proof, text)
+	if !open {
+		return claims, err
+	}
+	came, fetched := a.Tokens.Published.Renew(text)
+	if fetched != nil && proof.apart(ctx, fetched) {
+		if claims, open, err = a.check(ctx, proof, text); !open {
+			return claims, err
+		}
+	}
+	after, known := a.Tokens.Published.Judged(came)
+	if !known {
+		return nil, unproven(after)
+	}
+	proof.checked = true
+	return claims, err
+}
+
+// check holds a token against the keys that are here, and says whether another may prove
+// it where they do not. Its signature, which takes longest, comes last.
+func (a *Auth) check(ctx context.Context, proof *Proof, text string) (claims jwt.MapClaims, open bool, err error) {
+	defer proof.Leave()
+	claims = jwt.MapClaims{}
+	_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) {
+		if expires, err := claims.GetExpirationTime(); err == nil && expires != nil && !time.Now().Before(expires.Time) {
+			return nil, ErrExpired // whoever signed it
+		}
+		keys, more, err := a.Tokens.of(t)
+		if err != nil && !more {
+			return nil, err
+		}
+		if after := proof.Enter(ctx); after > 0 {
+			return nil, tooMany(after)
+		}
+		proof.checked = err == nil // without a key there is nothing to check it with
+		open = more
+		return keys, err
+	})
+	open = open && (errors.Is(err, jwt.ErrTokenUnverifiable) || errors.Is(err, jwt.ErrTokenSignatureInvalid))
+	return claims, open, err
+}
+
+// claimFault says which of the claims that the library looks at is at fault.
+func (a *Auth) claimFault(claims jwt.MapClaims) *Refusal {
+	if expires, err := claims.GetExpirationTime(); err != nil || expires == nil {
+		return badClaim("exp")
+	}
+	if _, err := claims.GetNotBefore(); err != nil {
+		return badClaim("nbf")
+	}
+	if issuer, err := claims.GetIssuer(); err != nil || a.issuer != "" && issuer != a.issuer {
+		return badClaim("iss")
+	}
+	return badClaim("aud")
+}
+
+// read makes a caller of proven claims.
+func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
+	tenant, _ := claims[a.tenantClaim].(string)
+	if event.CheckTenant(tenant) != nil {
+		return nil, 0, badClaim(a.tenantClaim)
+	}
+	// What is no Unicode, such as half of a surrogate pair, JSON's reader makes U+FFFD: two
+	// persons would be one.
+	subject, _ := claims["sub"].(string)
+	profile, err := event.ParseProfile(subject)
+	if err != nil || strings.ContainsRune(subject, utf8.RuneError) {
+		return nil, 0, badClaim("sub")
+	}
+	expires, err := claims.GetExpirationTime()
+	if err != nil || expires == nil || expires.Unix() > MaxExpiry || expires.Unix() < 0 {
+		return nil, 0, badClaim("exp")
+	}
+	if !time.Now().Before(expires.Time) {
+		return nil, 0, ErrExpired
+	}
+	scopes, ok := scopesOf(claims["scope"])
+	if !ok {
+		return nil, 0, badClaim("scope")
+	}
+	return &Caller{tenant: strings.Clone(tenant), profile: profile, Expires: expires.Time}, scopes, nil
+}
+
+// scopesOf reads the claim scope: words (RFC 8693, section 4.2) or, as some identity
+// providers write them, an array of such. Where none is of ours, "openid profile", it
+// is as if the claim were not there; an empty one grants nothing.
+func scopesOf(claim any) (scopes Scope, ok bool) {
+	words := []string{}
+	switch claim := claim.(type) {
+	case nil:
+		return ScopeSubscribe, true
+	case string:
+		words = strings.Fields(claim)
+	case []any:
+		for _, element := range claim {
+			text, isText := element.(string)
+			if !isText {
+				return 0, false
+			}
+			words = append(words, strings.Fields(text)...)
+		}
+	default:
+		return 0, false
+	}
+	for _, word := range words {
+		scopes |= scopeOf(word)
+	}
+	if scopes == 0 && len(words) > 0 {
+		scopes = ScopeSubscribe
+	}
+	return scopes, true
+}
