@@ -79,3 +79,23 @@ func TestNode(t *testing.T) {
 	}
 	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single) })
 }
+
+// The types say what the client takes and gives, with a map of events and without, also
+// in docs/client.md.
+func TestRealtimeTypes(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	dir := packed(t, "typescript@5.9.3")
+	program, err := os.ReadFile("testdata/node/types.ts")
+	is.NoErr(err)
+	is.NoErr(os.WriteFile(filepath.Join(dir, "types.ts"), program, 0o644))
+	shown := "import { connect } from 'realtimehub';\ndeclare const token: () => string;\ndeclare function show(text: string): void;\ndeclare function hide(id: string): void;\n"
+	for _, b := range blocksOf(t, "docs/client.md") {
+		if b.Language == "ts" {
+			shown += b.Text
+		}
+	}
+	is.True(strings.Contains(shown, "connect<"))
+	is.NoErr(os.WriteFile(filepath.Join(dir, "shown.ts"), []byte(shown), 0o644))
+	node(t, dir, "node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "types.ts", "shown.ts")
+}

@@ -23,6 +23,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
 )
 
 // recipes is a hub, and a folder with the files of the recipes' page.
@@ -203,8 +204,8 @@ func TestRecipesListen(t *testing.T) {
 			}
 			needs(t, one.program)
 			r := r.with(t)
-			wire := newWire(t, r.url)
-			r.environ = append(r.environ, "HUB="+wire.url)
+			wire := hubtest.NewWire(t, r.url)
+			r.environ = append(r.environ, "HUB="+wire.URL)
 			is := is.New(t)
 			publish := func(text string) {
 				status, _ := r.hub(http.MethodPost, "/v1/tenants/acme/profiles/user:42/events", `{"type":"order.paid","payload":{"is":"`+text+`"}}`)
@@ -215,10 +216,10 @@ func TestRecipesListen(t *testing.T) {
 			r.connected(1)
 			publish("live")
 			r.prints(printed, "live")
-			wire.set(true)
+			wire.Set(true)
 			r.connected(0)
 			publish("missed")
-			wire.set(false)
+			wire.Set(false)
 			r.prints(printed, "missed")
 			is.True(!strings.Contains(printed.String(), "None"))                                             // the hub's own events have no payload
 			is.Equal(strings.Count(printed.String(), `"live"`)+strings.Count(printed.String(), `'live'`), 1) // not told twice
