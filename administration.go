@@ -11,6 +11,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
@@ -71,8 +72,8 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
-	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
+	defer l.Close()
+	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.Begin)
 	if err != nil {
 		return err
 	}
@@ -82,17 +83,17 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		next = &id
 	}
 	list := slices.Clone(page.list) // which was as long as the tenant is large
-	l.memory.Back(0)
-	out, err := newRows(w, http.StatusOK, l.memory, "connections")
+	l.Call().Back(0)
+	out, err := answer.NewRows(w, http.StatusOK, l.Call(), "connections")
 	if err != nil {
 		return err
 	}
 	for _, c := range list {
-		if !out.value(wireConnection(c)) {
+		if !out.Value(wireConnection(c)) {
 			break
 		}
 	}
-	return out.end("count", page.count, "next", next)
+	return out.End("count", page.count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.
@@ -116,7 +117,7 @@ func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, wireConnection(c))
+	return answer.JSON(w, http.StatusOK, wireConnection(c))
 }
 
 func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -140,7 +141,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err := a.cluster.KickProfile(r.Context(), tenant, p, CloseKicked); err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 // history answers whole envelopes, as they were published, a piece of the history after
@@ -158,7 +159,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	memory := a.quotas.Answer(who.Holder(r))
 	defer memory.Close()
-	out, err := newRows(w, http.StatusOK, memory, "events")
+	out, err := answer.NewRows(w, http.StatusOK, memory, "events")
 	if err != nil {
 		return err
 	}
@@ -171,21 +172,21 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	for {
 		for _, e := range page.Entries {
-			if !out.add(e.Event.AppendWhole) {
+			if !out.Add(e.Event.AppendWhole) {
 				return nil
 			}
 		}
 		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
 			break
 		}
-		memory.Back(rowsBytes)
+		memory.Back(answer.RowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
 		if err != nil || lost || !memory.Use(next.Weight()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
 	}
-	return out.end("cursor", page.Next.String(), "gap", gap)
+	return out.End("cursor", page.Next.String(), "gap", gap)
 }
 
 // pageLimit is how many items one answer may have.
@@ -220,11 +221,11 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.Close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
-		if asked, err = a.presence.All(tenant, status, l.begin); err != nil {
+		if asked, err = a.presence.All(tenant, status, l.Begin); err != nil {
 			return err
 		}
 		wanted = func(s Status) bool { return s.is(status) } // it may have changed
@@ -232,14 +233,14 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	return a.presences(w, who, l, asked, wanted)
 }
 
-func (a *administrator) list(r *http.Request, who *access.Caller) longList {
-	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
+func (a *administrator) list(r *http.Request, who *access.Caller) answer.List {
+	return answer.NewList(r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r)))
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
-	return presenceRows(w, l.memory, profiles, l.turn, func(some []event.Profile) []PresenceOf {
+func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l answer.List, profiles []event.Profile, wanted func(Status) bool) error {
+	return presenceRows(w, l.Call(), profiles, l.Turn, func(some []event.Profile) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
 			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
@@ -264,7 +265,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.Close()
 	return a.presences(w, who, l, asked, nil)
 }
 
@@ -281,7 +282,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
@@ -291,8 +292,8 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
+	defer l.Close()
+	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
 	if err == nil {
 		err = a.hub.KnowAll(r.Context(), tenant)
 	}
@@ -308,12 +309,12 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
+	defer l.Close()
+	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
 	if err != nil {
 		return err
 	}
-	return profileRows(w, l.memory, "members", members, l.turn)
+	return answer.ProfileRows(w, l.Call(), "members", members, l.Turn)
 }
 
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -349,7 +350,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -360,7 +361,7 @@ func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, w
 	if err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -383,7 +384,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	if err := do(r.Context(), tenant, room, p); err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
@@ -397,7 +398,7 @@ func done(w http.ResponseWriter) func(found bool, err error) error {
 		if err != nil {
 			return err
 		}
-		return noContent(w)
+		return answer.NoContent(w)
 	}
 }
 
@@ -423,14 +424,14 @@ func wireConnection(c *Connection) connection {
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
 func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
-	out, err := newRows(w, http.StatusOK, memory, "profiles")
+	out, err := answer.NewRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err
 	}
-	return out.profiles(profiles, turn, func(some []event.Profile) {
+	return out.Profiles(profiles, turn, func(some []event.Profile) {
 		for _, p := range ask(some) {
 			text, _ := json.Marshal(p) // of texts alone
-			out.put(func(b []byte) []byte { return append(b, text...) })
+			out.Put(func(b []byte) []byte { return append(b, text...) })
 		}
 	})
 }

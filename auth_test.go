@@ -41,6 +41,8 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
@@ -582,8 +584,8 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
-		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
+		presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
 		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		bearerFor := func(d time.Duration, changes ...any) string {

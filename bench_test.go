@@ -15,14 +15,16 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // newBenchHub has streams that nobody serves: what they are owed is shed, so
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
-	presence := NewPresence(hub, PresenceConfig{Audience: AudienceTenant})
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
+	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceTenant})
 	for i := range streams {
 		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/room"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
@@ -48,7 +49,7 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		if service, ok := hub.resolver.(Refresher); ok {
+		if service, ok := hub.resolver.(room.Refresher); ok {
 			service.Away(peers.Away)
 		}
 		hub.Observe(c)
@@ -357,9 +358,9 @@ const kickPage = 1000
 
 // Refresh is members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
-func (x *Cluster) Refresh(ctx context.Context, tenant string, room event.Room) error {
+func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
 	if x.peers == nil || x.hub.ownsMembership() {
-		return x.hub.Refresh(ctx, tenant, room)
+		return x.hub.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
@@ -367,9 +368,9 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, room event.Room) e
 	var silent []string
 	var others sync.WaitGroup
 	others.Go(func() {
-		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: room})
+		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
 	})
-	err := x.hub.Refresh(ctx, tenant, room)
+	err := x.hub.Refresh(ctx, tenant, r)
 	others.Wait()
 	switch {
 	case err != nil:
@@ -378,7 +379,7 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, room event.Room) e
 		x.hub.count.unanswered.Add(int64(len(silent)))
 		return ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
-		return ErrMembership // it has been logged there
+		return room.ErrMembership // it has been logged there
 	}
 	return nil
 }

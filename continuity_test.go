@@ -29,6 +29,8 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
@@ -378,9 +380,9 @@ func TestDrainIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{
-			Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
+			Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
 		})
-		NewPresence(hub, PresenceConfig{Audience: AudienceNone})
+		NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone})
 		const streams, seconds = 80, 8
 		var open []*Connection
 		for i := range streams {
@@ -412,7 +414,7 @@ func TestDrainIsSpread(t *testing.T) {
 func TestDrainAnnouncesNobody(t *testing.T) {
 	alone(t, "it drains one hub")
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = AudienceTenant, 0 })
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = settings.AudienceTenant, 0 })
 	clients := []*testClient{h.open(t, "tenant=acme&profile=a"), h.open(t, "tenant=acme&profile=b"), h.open(t, "tenant=acme&profile=c")}
 	for _, c := range clients[:2] { // c is announced,
 		for !strings.Contains(c.until(t, "presence.online").Data, `"id":"c"`) {
@@ -470,8 +472,8 @@ func TestDrainEndsLines(t *testing.T) {
 // where things go on, and nothing that it brought is repeated.
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
-	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
+	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
 	e := toAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})

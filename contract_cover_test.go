@@ -21,6 +21,8 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // brokenLog fails as it is told to.
@@ -43,13 +45,13 @@ func (l *brokenLog) Read(context.Context, string, history.Query) (page history.P
 // brokenRooms fail as brokenLog does.
 type brokenRooms struct{ *brokenLog }
 
-func (brokenRooms) Follow(func(string, history.Epoch, event.Room, []Belonging), func(string)) {}
-func (brokenRooms) Sure(context.Context) error                                                { return nil }
-func (r brokenRooms) Attach(context.Context, string) error                                    { return r.err }
-func (r brokenRooms) Now(context.Context, string, event.Room) (RoomState, error) {
-	return RoomState{}, r.err
+func (brokenRooms) Follow(func(string, history.Epoch, event.Room, []room.Membership), func(string)) {}
+func (brokenRooms) Sure(context.Context) error                                                      { return nil }
+func (r brokenRooms) Attach(context.Context, string) error                                          { return r.err }
+func (r brokenRooms) Now(context.Context, string, event.Room) (room.State, error) {
+	return room.State{}, r.err
 }
-func (r brokenRooms) Change(context.Context, string, event.Room, RoomState, []Belonging, bool) error {
+func (r brokenRooms) Change(context.Context, string, event.Room, room.State, []room.Membership, bool) error {
 	return r.err
 }
 
@@ -79,11 +81,11 @@ func newStage(t *testing.T) *stage {
 	s.suspect = newTrustedHub(t, auth, access.RatesConfig{})
 	auth.Token(asking(t.Context()), badToken(t)) // from where all requests come
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
-		c.Resolver = NewMembershipService("http://127.0.0.1:1", "", nil)
+		c.Resolver = room.NewService("http://127.0.0.1:1", "", nil)
 	})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
 	t.Cleanup(service.Close)
-	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(service.URL, "", nil) })
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(service.URL, "", nil) })
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.Drain(t.Context(), 0)
@@ -266,7 +268,7 @@ func (s *stage) provokeEvents() {
 	t := s.t
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{}, func(_ *HubConfig, p *PresenceConfig) {
-		p.Audience, p.Burst, p.IdleTimeout, p.Grace = AudienceTenant, 0, 100*time.Millisecond, 10*time.Millisecond
+		p.Audience, p.Burst, p.IdleTimeout, p.Grace = settings.AudienceTenant, 0, 100*time.Millisecond, 10*time.Millisecond
 	})
 	h.contract = s.contract
 	as := func(sub string, lasts time.Duration) string {
@@ -301,7 +303,7 @@ func (s *stage) provokeEvents() {
 	w.until(t, "hub.closing")
 
 	h = newTestHub(t, func(_ *HubConfig, p *PresenceConfig) {
-		p.Audience, p.Burst, p.Tick = AudienceTenant, 1, 100*time.Millisecond
+		p.Audience, p.Burst, p.Tick = settings.AudienceTenant, 1, 100*time.Millisecond
 	})
 	h.contract = s.contract
 	w = h.open(t, "tenant=acme&profile=w")

@@ -19,6 +19,8 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // openProbe opens GET /v1/doctor?query; headers are names and values.
@@ -243,8 +245,8 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		logger := slog.New(slog.DiscardHandler)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: logger})
-		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger})
+		presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
 		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 		start := time.Now()
 		pr, pw := io.Pipe()

@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 )
 
 // modelEvent is an event as the model of TestExpired knows it.
@@ -85,7 +86,7 @@ func TestExpiredIsExact(t *testing.T) {
 
 func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, sweeps, exact bool) (complete, expired int) {
 	is := is.New(t)
-	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 	h.Observe(nobody{})
 	ctx := context.Background()
 	models := map[string]*historyModel{}
@@ -211,7 +212,7 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		is := is.New(t)
 		limits := testLimits
 		limits.TTL = time.Minute
-		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		h.Observe(nobody{})
 		me := Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {

@@ -17,6 +17,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/settings"
 )
 
 // aPair share a broker of one server.
@@ -309,7 +310,7 @@ func TestAHubInTheMinority(t *testing.T) {
 		t.Skip("it takes longer than a hub may be silent")
 	}
 	is := is.New(t)
-	b, a, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	b, a, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	b.open(t, "tenant=acme&profile=alice&presence=none")
 	seer := a.open(t, "tenant=acme&profile=seer&presence=alice")
 	is.Equal(a.status(alice), Online)

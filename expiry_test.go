@@ -14,6 +14,8 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // prolonger prolongs a connection when another ends, as a client may whose call comes
@@ -31,7 +33,7 @@ func (p *prolonger) Disconnected(c *Connection) { p.on(c) }
 func TestProlongedWhileOthersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		defer hub.Engine().Close(t.Context())
 		later := time.Now().Add(time.Hour)
 		var mu sync.Mutex
@@ -65,7 +67,7 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 
 // The same for the warning.
 func TestProlongedWhileOthersAreWarned(t *testing.T) {
-	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
 		var mu sync.Mutex
 		var all []*Connection
 		warn := w.streams.expiry.warn

@@ -19,7 +19,9 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/request"
+	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 )
 
 // inTime says whether something is done, rather than waiting for a lock that is held.
@@ -156,7 +158,7 @@ func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
 func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 	alone(t, "its tenants are of one hub")
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = AudienceTenant })
+	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = settings.AudienceTenant })
 	well := h.open(t, "tenant=well&profile=me")
 	var all []*Connection
 	for i := range 8 {
@@ -182,21 +184,21 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 // The stays of who is in many rooms are found once, until they change.
 func TestManyStaysAreFoundOnce(t *testing.T) {
 	is := is.New(t)
-	var r Rooms
+	var r room.Memberships[*Connection]
 	me := event.Profile{Type: "user", ID: "me"}
-	room := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
-	for i := range manyRooms {
-		r.Add(room(i), me, 1)
+	in := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
+	for i := range room.ManyRooms {
+		r.Add(in(i), me, 1)
 	}
 	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
 	bytes := r.Bytes()
 	first := stays()
 	is.Equal(stays(), first)
-	is.True(r.Bytes() >= bytes+manyRooms*stayBytes)
+	is.True(r.Bytes() >= bytes+room.ManyRooms*room.StayBytes)
 	r.Add(event.Room{Kind: event.KindGroup, ID: "another"}, me, 2)
 	is.True(stays() != first)
 	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	r.Remove(room(0), me, 3)
+	r.Remove(in(0), me, 3)
 	is.Equal(r.Reader(me).Rooms, r.Stays(me))
 	for _, s := range r.Stays(me) {
 		r.Remove(s.Room, me, 0)

@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
@@ -23,6 +24,7 @@ import (
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/web"
 )
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
@@ -115,10 +117,10 @@ func (a *api) routes() map[string]route {
 
 // openRoutes is every call that needs no credential, and the files of web/.
 func (a *api) openRoutes() map[string]http.HandlerFunc {
-	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html", a.cfg.Logger)}
-	files, _ := web.ReadDir("web")
+	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": web.Page("index.html", a.cfg.Logger)}
+	files, _ := web.Files.ReadDir(".")
 	for _, file := range files {
-		routes["GET /"+file.Name()] = page(file.Name(), a.cfg.Logger)
+		routes["GET /"+file.Name()] = web.Page(file.Name(), a.cfg.Logger)
 	}
 	return routes
 }
@@ -347,7 +349,7 @@ func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *access.Caller)
 }
 
 func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	answer.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
@@ -367,7 +369,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
 		status = "overloaded"
 	}
-	reply(w, http.StatusOK, map[string]string{"status": status})
+	answer.JSON(w, http.StatusOK, map[string]string{"status": status})
 }
 
 var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}

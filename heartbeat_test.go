@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 )
 
 // bareHub is a hub without a server, whose log keeps so many events, until the test ends.
@@ -23,7 +24,7 @@ func bareHub(t testing.TB, events int) *Hub {
 	limits.Events = events
 	h := NewHub(HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20, Plain: true,
-		Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler),
+		Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler),
 	})
 	h.Observe(nobody{})
 	t.Cleanup(func() {

@@ -24,6 +24,8 @@ import (
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
 )
@@ -173,19 +175,19 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
-		Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
 		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
-		TypingTTL: 6 * time.Second, Audience: AudienceNone, Burst: 100,
+		TypingTTL: 6 * time.Second, Audience: settings.AudienceNone, Burst: 100,
 	}
 	for _, c := range configure {
 		c(&hubConfig, &presenceConfig)
 	}
 	var peers Peers
 	if join != nil { // with the limits of the log that was configured
-		_, own := hubConfig.Resolver.(OwnMembership)
+		_, own := hubConfig.Resolver.(room.Own)
 		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {

@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/overload"
+	"realtimehub/internal/room"
 )
 
 // Hub accepts events, gives them their order and hands them to streams.
@@ -43,8 +44,8 @@ type HubConfig struct {
 	MemoryBudget int64 // bytes that all streams together may owe
 	Plain        bool  // every stream is written by its handler, as on systems without epoll
 	Log          history.Log
-	Rooms        SharedRooms // of all hubs of a cluster; nil: this hub's own
-	Resolver     Resolver
+	Rooms        room.Shared // of all hubs of a cluster; nil: this hub's own
+	Resolver     room.Resolver
 	Most         MostConnections
 	Memberships  int              // that a tenant may have; 0: any number
 	Quotas       *allowance.Pools // nil: nothing is bounded
@@ -259,10 +260,10 @@ func (h *Hub) Sweep(now time.Time) {
 			answers = err == nil
 		}
 		if t := h.find(name); t != nil {
-			for room, r := range t.resolved {
+			for in, r := range t.resolved {
 				// As long as history has events for the room, who resumes must get them.
-				if now.Sub(r.used) > resolvedTTL && err == nil && r.at < oldest.Seq {
-					t.unresolveLocked(room)
+				if now.Sub(r.used) > room.ResolvedTTL && err == nil && r.at < oldest.Seq {
+					t.unresolveLocked(in)
 				}
 			}
 			if err == nil {

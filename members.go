@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,16 +15,8 @@ import (
 	"realtimehub/internal/fair"
 	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/room"
 	"realtimehub/internal/sized"
-)
-
-// Errors of membership; handlers know which status each is.
-var (
-	ErrMembership = problem.New("the membership service does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
-	ErrExternal   = problem.New("membership is owned by the membership service", problem.Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
-	ErrNoService  = problem.New("this hub owns membership: there is no service to ask", problem.Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
-
-	ErrMemberships = problem.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", problem.Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
 )
 
 // resolveTime is how long whoever owns membership is waited for, for however many rooms.
@@ -35,8 +26,8 @@ const resolveTime = 2 * time.Second
 // cluster keep, or in another service's.
 type members struct {
 	tenants  *tenants
-	shared   SharedRooms // nil: this hub keeps it by itself
-	resolver Resolver
+	shared   room.Shared // nil: this hub keeps it by itself
+	resolver room.Resolver
 	limit    int // memberships of a tenant; 0: any number
 	logger   *slog.Logger
 
@@ -48,7 +39,7 @@ type members struct {
 	fullLog rate.Sometimes
 }
 
-func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, limit int, logger *slog.Logger) *members {
+func newMembers(tenants *tenants, shared room.Shared, resolver room.Resolver, limit int, logger *slog.Logger) *members {
 	m := &members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
 	m.fullLog.Interval = time.Second
 	if shared != nil {
@@ -58,55 +49,55 @@ func newMembers(tenants *tenants, shared SharedRooms, resolver Resolver, limit i
 }
 
 func (m *members) ownsMembership() bool {
-	_, own := m.resolver.(OwnMembership)
+	_, own := m.resolver.(room.Own)
 	return own
 }
 
 // resolve makes sure of a room's membership before anything is stored or locked.
-func (m *members) resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+func (m *members) resolve(ctx context.Context, tenant string, room event.Room) (*room.Roster, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
 	roster, err := m.resolver.Resolve(ctx, tenant, room)
 	return roster, m.noAnswer(tenant, room, err)
 }
 
-func (m *members) noAnswer(tenant string, room event.Room, err error) error {
+func (m *members) noAnswer(tenant string, r event.Room, err error) error {
 	if err == nil {
 		return nil
 	}
 	if wrong, ok := errors.AsType[*problem.FieldError](err); ok {
 		return wrong
 	}
-	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", room.ID, "err", err) })
-	return errors.Join(ErrMembership, err)
+	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", r.ID, "err", err) })
+	return errors.Join(room.ErrMembership, err)
 }
 
 // resolveAll is resolve for many rooms together, as long as ctx allows. It has nil for
 // those of which nobody can say, and says of one of them why.
-func (m *members) resolveAll(ctx context.Context, rooms []tenantRoom) (rosters []*Roster, err error) {
-	rosters = make([]*Roster, len(rooms))
+func (m *members) resolveAll(ctx context.Context, rooms []room.Key) (rosters []*room.Roster, err error) {
+	rosters = make([]*room.Roster, len(rooms))
 	errs := make([]error, len(rooms))
-	fair.ForEach(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].tenant, rooms[i].room) })
+	fair.ForEach(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].Tenant, rooms[i].Room) })
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-		return rosters, m.noAnswer(rooms[i].tenant, rooms[i].room, errs[i])
+		return rosters, m.noAnswer(rooms[i].Tenant, rooms[i].Room, errs[i])
 	}
 	return rosters, nil
 }
 
 // Refresh asks whoever owns a room's membership anew; what the answer says holds for
 // all that is published here from then on. ErrNoService, ErrMembership.
-func (m *members) Refresh(ctx context.Context, name string, room event.Room) error {
-	service, ok := m.resolver.(Refresher)
+func (m *members) Refresh(ctx context.Context, name string, r event.Room) error {
+	service, ok := m.resolver.(room.Refresher)
 	if !ok {
-		return ErrNoService
+		return room.ErrNoService
 	}
-	roster, err := service.Refresh(ctx, name, room)
+	roster, err := service.Refresh(ctx, name, r)
 	if err != nil {
-		return m.noAnswer(name, room, err)
+		return m.noAnswer(name, r, err)
 	}
 	if t := m.tenants.find(name); t != nil {
 		if t.attached { // else nobody is here, and who publishes asks first
-			t.adoptLocked(room, roster, time.Now())
+			t.adoptLocked(r, roster, time.Now())
 		}
 		t.mu.Unlock()
 	}
@@ -118,12 +109,12 @@ func (m *members) Refresh(ctx context.Context, name string, room event.Room) err
 // is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
 // and RemoveMember.
 func (m *members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
-	return m.change(ctx, name, room, len(members) > 0, func(r *Rooms) (join, leave []event.Profile) { return r.Differ(room, members) })
+	return m.change(ctx, name, room, len(members) > 0, func(r *memberships) (join, leave []event.Profile) { return r.Differ(room, members) })
 }
 
 // AddMember adds one member.
 func (m *members) AddMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
-	return m.change(ctx, name, room, true, func(r *Rooms) (join, leave []event.Profile) {
+	return m.change(ctx, name, room, true, func(r *memberships) (join, leave []event.Profile) {
 		if !r.Has(room, p) {
 			join = []event.Profile{p}
 		}
@@ -133,7 +124,7 @@ func (m *members) AddMember(ctx context.Context, name string, room event.Room, p
 
 // RemoveMember removes one member.
 func (m *members) RemoveMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
-	return m.change(ctx, name, room, false, func(r *Rooms) (join, leave []event.Profile) {
+	return m.change(ctx, name, room, false, func(r *memberships) (join, leave []event.Profile) {
 		if r.Has(room, p) {
 			leave = []event.Profile{p}
 		}
@@ -142,12 +133,12 @@ func (m *members) RemoveMember(ctx context.Context, name string, room event.Room
 }
 
 // change has profiles join and leave a room.
-func (m *members) change(ctx context.Context, name string, room event.Room, create bool, differ func(*Rooms) (join, leave []event.Profile)) error {
+func (m *members) change(ctx context.Context, name string, r event.Room, create bool, differ func(*memberships) (join, leave []event.Profile)) error {
 	if !m.ownsMembership() {
-		return ErrExternal
+		return room.ErrExternal
 	}
 	if m.shared != nil {
-		return m.changeShared(ctx, name, room, differ)
+		return m.changeShared(ctx, name, r, differ)
 	}
 	t := m.tenants.find(name)
 	if t == nil && !create {
@@ -161,8 +152,8 @@ func (m *members) change(ctx context.Context, name string, room event.Room, crea
 		return err
 	}
 	join, leave := differ(&t.rooms)
-	if err = m.admitLocked(t, room, join, leave); err == nil {
-		t.changeMembersLocked(room, join, leave)
+	if err = m.admitLocked(t, r, join, leave); err == nil {
+		t.changeMembersLocked(r, join, leave)
 	}
 	empty := t.rooms.Empty()
 	t.mu.Unlock()
@@ -174,26 +165,26 @@ func (m *members) change(ctx context.Context, name string, room event.Room, crea
 
 // admitLocked takes what it takes for profiles to join a room while others leave it, if
 // the tenant may have so many.
-func (m *members) admitLocked(t *tenant, room event.Room, join, leave []event.Profile) error {
+func (m *members) admitLocked(t *tenant, r event.Room, join, leave []event.Profile) error {
 	if len(join) == 0 {
 		return nil // to have fewer is always allowed
 	}
 	err := error(nil)
-	if more := len(join) - len(leave); m.limit > 0 && more > 0 && t.rooms.Memberships()+more > m.limit {
+	if more := len(join) - len(leave); m.limit > 0 && more > 0 && t.rooms.Count()+more > m.limit {
 		m.full.Add(1)
-		err = ErrMemberships
+		err = room.ErrMemberships
 	} else {
-		err = t.joinLocked(room, join)
+		err = t.joinLocked(r, join)
 	}
 	if err != nil {
-		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", room.ID, "err", err) })
+		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", r.ID, "err", err) })
 	}
 	return err
 }
 
 // changeShared is change where all hubs of a cluster keep membership: what is
 // stored comes back, to all of them, through belong.
-func (m *members) changeShared(ctx context.Context, name string, room event.Room, differ func(*Rooms) (join, leave []event.Profile)) error {
+func (m *members) changeShared(ctx context.Context, name string, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
 	for {
 		t, err := m.tenants.know(ctx, name)
 		if err != nil {
@@ -203,39 +194,39 @@ func (m *members) changeShared(ctx context.Context, name string, room event.Room
 		if err := m.changing.pass(ctx, name); err != nil {
 			return err
 		}
-		err = m.changeOnce(ctx, t, room, differ)
+		err = m.changeOnce(ctx, t, r, differ)
 		m.changing.end(name)
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+		if !errors.Is(err, room.ErrConflict) || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, differ func(*Rooms) (join, leave []event.Profile)) error {
-	was, err := m.shared.Now(ctx, t.name, room)
+func (m *members) changeOnce(ctx context.Context, t *tenant, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
+	was, err := m.shared.Now(ctx, t.name, r)
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
-	if t.forgotten || t.rooms.of != was.Now.Epoch.Tag {
+	if t.forgotten || t.rooms.Of != was.Now.Epoch.Tag {
 		t.mu.Unlock()
-		return ErrConflict
+		return room.ErrConflict
 	}
 	place := was.Now.Seq
 	join, leave := differ(&t.rooms)
-	if err := m.admitLocked(t, room, join, leave); err != nil {
+	if err := m.admitLocked(t, r, join, leave); err != nil {
 		t.mu.Unlock()
 		return err
 	}
-	empty := t.rooms.Len(room)+len(join) == len(leave)
-	changed := make([]Belonging, 0, len(join)+len(leave))
+	empty := t.rooms.Len(r)+len(join) == len(leave)
+	changed := make([]room.Membership, 0, len(join)+len(leave))
 	for _, p := range join {
-		b := t.rooms.Belonging(room, p)
-		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: room, From: place, Until: math.MaxUint64})
+		b := t.rooms.Belonging(r, p)
+		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: r, From: place, Until: math.MaxUint64})
 		changed = append(changed, b)
 	}
 	for _, p := range leave {
-		b := t.rooms.Belonging(room, p)
+		b := t.rooms.Belonging(r, p)
 		b.Member = false
 		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
 			last.Until = place
@@ -245,7 +236,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 		changed = append(changed, b)
 	}
 	t.mu.Unlock()
-	err = m.shared.Change(ctx, t.name, room, was, changed, empty)
+	err = m.shared.Change(ctx, t.name, r, was, changed, empty)
 	t.mu.Lock()
 	t.settleLocked() // what was taken for it is kept now, or not
 	t.mu.Unlock()
@@ -253,7 +244,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, room event.Room, di
 }
 
 // belong is the shared membership's word of what changed in a room.
-func (m *members) belong(name string, of history.Epoch, room event.Room, changed []Belonging) {
+func (m *members) belong(name string, of history.Epoch, room event.Room, changed []room.Membership) {
 	t := m.tenants.find(name)
 	if t == nil {
 		return
@@ -364,11 +355,11 @@ func (m *members) settle(ctx context.Context, hasToBe bool, events ...*event.Eve
 	if m.ownsMembership() {
 		return nil, nil
 	}
-	var rooms []tenantRoom
-	places := map[tenantRoom]int{} // in rooms
+	var rooms []room.Key
+	places := map[room.Key]int{} // in rooms
 	for _, e := range events {
-		if room, ok := e.Target.Room(); ok {
-			key := tenantRoom{e.TenantID, room}
+		if r, ok := e.Target.Room(); ok {
+			key := room.Key{Tenant: e.TenantID, Room: r}
 			if _, twice := places[key]; !twice {
 				places[key] = len(rooms)
 				rooms = append(rooms, key)
@@ -383,26 +374,26 @@ func (m *members) settle(ctx context.Context, hasToBe bool, events ...*event.Eve
 		if rosters[i] == nil {
 			continue
 		}
-		t, err := m.tenants.open(ctx, key.tenant)
+		t, err := m.tenants.open(ctx, key.Tenant)
 		if err != nil {
 			return nil, err
 		}
-		if !hasToBe && t.resolved[key.room] == nil {
-			err = t.takeLocked(resolvedBytes + sized.Text(key.room.ID) + t.rooms.JoinBytes(key.room, rosters[i].Members))
+		if !hasToBe && t.resolved[key.Room] == nil {
+			err = t.takeLocked(resolvedBytes + sized.Text(key.Room.ID) + t.rooms.JoinBytes(key.Room, rosters[i].Members))
 		}
 		if err == nil {
-			t.adoptLocked(key.room, rosters[i], now)
+			t.adoptLocked(key.Room, rosters[i], now)
 		}
 		t.mu.Unlock()
 		if err != nil {
-			m.tenants.forget(key.tenant)
+			m.tenants.forget(key.Tenant)
 			return nil, err
 		}
 	}
 	sizes = make([]int, len(events))
 	for i, e := range events {
-		room, _ := e.Target.Room()
-		if at, ok := places[tenantRoom{e.TenantID, room}]; ok && rosters[at] != nil {
+		in, _ := e.Target.Room()
+		if at, ok := places[room.Key{Tenant: e.TenantID, Room: in}]; ok && rosters[at] != nil {
 			sizes[i] = len(rosters[at].Members)
 		}
 	}

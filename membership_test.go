@@ -23,6 +23,8 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
@@ -42,6 +44,12 @@ func (s *memberService) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
+}
+
+func (s *memberService) mostAtOnce() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
 }
 
 func (s *memberService) questions() int {
@@ -85,12 +93,12 @@ func (s *memberService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // ruled is a hub in a bubble whose membership the service owns.
 func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 	logger := slog.New(slog.DiscardHandler)
-	members := NewMembershipService("http://members.example", "", nil)
-	members.client.Transport = s
+	members := room.NewService("http://members.example", "", nil)
+	members.Client.Transport = s
 	hub := NewHub(HubConfig{
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
-	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
 	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }
@@ -156,8 +164,8 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 			is.Equal(string(openEnvelope(t, next()).Payload), fmt.Sprint(i+1))
 		}
 		is.Equal(time.Since(start), 2*time.Second) // one question's time
-		is.Equal(service.asked, rooms)
-		is.Equal(service.most, rooms) // together
+		is.Equal(service.questions(), rooms)
+		is.Equal(service.mostAtOnce(), rooms) // together
 		go io.Copy(io.Discard, pr)
 		hub.Drain(t.Context(), 0)
 		done.Wait()
@@ -182,7 +190,7 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		start := time.Now()
 		is.Equal(call(handler, "POST", "/v1/events/batch", batch).Code, http.StatusAccepted) // the last good answers serve
 		is.Equal(time.Since(start), 2*time.Second)
-		is.Equal(service.most, 32) // as many as one call asks for at a time
+		is.Equal(service.mostAtOnce(), 32) // as many as one call asks for at a time
 		w := call(handler, "POST", "/v1/events", toRoom(100))
 		is.Equal(w.Code, http.StatusServiceUnavailable) // never resolved
 		is.True(strings.Contains(w.Body.String(), "MembershipUnavailable"))
@@ -273,7 +281,7 @@ func TestMembersRefresh(t *testing.T) {
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "", nil) })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(server.URL, "", nil) })
 	me, you := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you")
 	say := func(what string) float64 {
 		t.Helper()
@@ -343,13 +351,13 @@ func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	acme, err := x.open(t.Context(), "acme")
 	is.NoErr(err)
 	defer acme.mu.Unlock()
-	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	before, after := &Roster{Members: []event.Profile{me}, asked: 1}, &Roster{asked: 2}
-	acme.adoptLocked(room, before, time.Now())
-	is.True(acme.rooms.Has(room, me))
-	acme.adoptLocked(room, after, time.Now())
-	acme.adoptLocked(room, before, time.Now())
-	is.True(!acme.rooms.Has(room, me))
+	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
+	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
+	acme.adoptLocked(r, before, time.Now())
+	is.True(acme.rooms.Has(r, me))
+	acme.adoptLocked(r, after, time.Now())
+	acme.adoptLocked(r, before, time.Now())
+	is.True(!acme.rooms.Has(r, me))
 }
 
 // silentPeers do not answer.
@@ -365,7 +373,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "", nil) })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
 	var clients []*testClient
 	for _, node := range nodes {
 		clients = append(clients, node.open(t, meQuery), node.open(t, "tenant=acme&profile=you"))
@@ -411,7 +419,7 @@ func TestClusterRoomsThatNobodyKnows(t *testing.T) {
 	}))
 	defer server.Close()
 	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
-		hub.Resolver = NewMembershipService(server.URL, "", nil)
+		hub.Resolver = room.NewService(server.URL, "", nil)
 	})
 	one, two := all.nodes[0], all.nodes[1]
 	c := one.open(t, meQuery)
@@ -489,7 +497,7 @@ func TestReceiptsSayMembersOfTheService(t *testing.T) {
 	service := &memberService{members: `"me","you","me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "", nil) })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(server.URL, "", nil) })
 	for range len(h.nodes) {
 		is.Equal(h.publish(t, "acme", "a.b", `{"kind":"group","groupId":"g"}`, "1")["members"], 2.0)
 	}
@@ -500,7 +508,7 @@ func TestReceiptsSayMembersOfTheService(t *testing.T) {
 // A service may ask for presence of more than a URL holds, and so may a client.
 func TestPresenceQuery(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	h.open(t, "tenant=acme&profile=online")
 	var names, texts []string
 	for i := range 199 {

@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
+	"realtimehub/internal/room"
 )
 
 // BrokerConfig is how hubs that share a NATS server or cluster are one.
@@ -167,7 +168,7 @@ func (b *Broker) Close() {
 func (b *Broker) Log() history.Log { return b.log }
 
 // Rooms is who belongs where, for all hubs.
-func (b *Broker) Rooms() SharedRooms { return b.rooms }
+func (b *Broker) Rooms() room.Shared { return b.rooms }
 
 // Peers are the other hubs.
 func (b *Broker) Peers() Peers { return b.peers }

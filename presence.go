@@ -10,6 +10,7 @@ import (
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sized"
 )
 
@@ -42,7 +43,7 @@ type PresenceConfig struct {
 	Tick        time.Duration
 	Grace       time.Duration
 	TypingTTL   time.Duration
-	Audience    Audience
+	Audience    settings.Audience
 	Burst       int // changes of one tenant in one tick past which a digest goes out
 }
 
@@ -374,7 +375,7 @@ func (p *Presence) tick(now time.Time) {
 		return // whom to tell is known soon
 	}
 	for tenant, n := range p.advance(now) {
-		if p.cfg.Audience != AudienceNone {
+		if p.cfg.Audience != settings.AudienceNone {
 			p.telling.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
 		}
 	}
@@ -417,7 +418,7 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 }
 
 func (p *Presence) announce(tenant string, n *news, now time.Time) {
-	shared := p.cfg.Audience == AudienceShared
+	shared := p.cfg.Audience == settings.AudienceShared
 	notices := make([]Notice, len(n.changes))
 	for i, c := range n.changes {
 		notices[i] = Notice{c.Profile, event.NewEphemeral(tenant, "presence."+string(c.Status), event.ToTenant(), now, c)}
@@ -457,11 +458,11 @@ func (p *Presence) Of(tenant string, profiles []event.Profile) []PresenceOf {
 // Visible is Of as viewer may see it: what the audience hides looks offline.
 func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event.Profile) []PresenceOf {
 	list := p.Of(tenant, profiles)
-	if p.cfg.Audience == AudienceTenant {
+	if p.cfg.Audience == settings.AudienceTenant {
 		return list
 	}
 	share := make([]bool, len(profiles))
-	if p.cfg.Audience == AudienceShared {
+	if p.cfg.Audience == settings.AudienceShared {
 		share = p.hub.Share(tenant, viewer, profiles)
 	}
 	for i, ref := range profiles {

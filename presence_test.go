@@ -16,6 +16,8 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 var (
@@ -33,9 +35,9 @@ type presenceWorld struct {
 }
 
 // inBubble runs test with tick 1 s, grace 5 s, idle 5 m, typing 6 s, burst 3.
-func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is.I)) {
+func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
@@ -105,7 +107,7 @@ func (w presenceWorld) read(c *Connection) string {
 }
 
 func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		seer := w.connect(bob, alice)
 		is.Equal(w.status(alice), Offline)
 		c := w.connect(alice)
@@ -121,7 +123,7 @@ func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
 }
 
 func TestPageReloadIsNoEvent(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		c := w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
@@ -135,7 +137,7 @@ func TestPageReloadIsNoEvent(t *testing.T) {
 }
 
 func TestIdleAwayAndTouchOnline(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		one, two := w.connect(alice), w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
@@ -153,7 +155,7 @@ func TestIdleAwayAndTouchOnline(t *testing.T) {
 }
 
 func TestFlapSendsNothing(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		c := w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
@@ -176,8 +178,8 @@ func (w presenceWorld) typists() int {
 }
 
 func TestDigestPastBurst(t *testing.T) {
-	for audience, digest := range map[Audience]string{
-		AudienceTenant: "presence.digest 4 true", AudienceShared: "presence.digest 4 false",
+	for audience, digest := range map[settings.Audience]string{
+		settings.AudienceTenant: "presence.digest 4 true", settings.AudienceShared: "presence.digest 4 false",
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
@@ -196,10 +198,10 @@ func TestDigestPastBurst(t *testing.T) {
 }
 
 func TestPresenceAudience(t *testing.T) {
-	for audience, want := range map[Audience][2]string{
-		AudienceTenant: {"presence.online alice offline>online", "presence.online alice offline>online"},
-		AudienceShared: {"presence.online alice offline>online", ""},
-		AudienceNone:   {"", ""},
+	for audience, want := range map[settings.Audience][2]string{
+		settings.AudienceTenant: {"presence.online alice offline>online", "presence.online alice offline>online"},
+		settings.AudienceShared: {"presence.online alice offline>online", ""},
+		settings.AudienceNone:   {"", ""},
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
@@ -229,7 +231,7 @@ func TestTyping(t *testing.T) {
 	start := func(w presenceWorld, ref event.Profile, started bool) error {
 		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
-	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
 		is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
 		is.True(errors.Is(start(w, carol, true), ErrNotMember))
@@ -248,7 +250,7 @@ func TestTyping(t *testing.T) {
 		is.Equal(w.read(stranger), "")
 	})
 	t.Run("stops when offline", func(t *testing.T) {
-		inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
+		inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
 			is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
 			c, other := w.connect(alice), w.connect(bob)
 			w.Kick(c, CloseKicked)
@@ -262,7 +264,7 @@ func TestTyping(t *testing.T) {
 
 func TestPresenceOfManyInTheOrderAsked(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	h.open(t, "tenant=acme&profile=user:1")
 	h.open(t, "tenant=acme&profile=bot:2")
 	for _, path := range []string{"/v1/presence?tenant=acme&", "/v1/tenants/acme/presence?"} {

@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/overload"
@@ -105,9 +106,9 @@ func (p *publisher) to(kind event.TargetKind) handler {
 }
 
 func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	memory, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
+	memory, a := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 	defer memory.Close()
-	defer answer.Close()
+	defer a.Close()
 	body, err := p.read(r, who, memory)
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 	if err != nil {
 		return err
 	}
-	out, err := newRows(w, http.StatusAccepted, answer, "results") // before anything is stored
+	out, err := answer.NewRows(w, http.StatusAccepted, a, "results") // before anything is stored
 	if err != nil {
 		return err
 	}
@@ -132,11 +133,11 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 		return err
 	}
 	for _, receipt := range receipts {
-		if !out.add(receipt.appendJSON) {
+		if !out.Add(receipt.appendJSON) {
 			break
 		}
 	}
-	return out.end()
+	return out.End()
 }
 
 // each publishes lines, each for itself, though together where nothing speaks

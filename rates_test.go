@@ -22,6 +22,8 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // onceADay gives nothing back while a test lasts: each has one, at the start.
@@ -51,11 +53,11 @@ func (f *failing) Append(ctx context.Context, entries []*history.Entry) error {
 }
 
 // Resolve fails for the room "down".
-func (f *failing) Resolve(_ context.Context, _ string, room event.Room) (*Roster, error) {
-	if room.ID == "down" {
+func (f *failing) Resolve(_ context.Context, _ string, r event.Room) (*room.Roster, error) {
+	if r.ID == "down" {
 		return nil, errors.New("it does not answer")
 	}
-	return &Roster{}, nil
+	return &room.Roster{}, nil
 }
 
 // limited is the API of a hub that stands on f.
@@ -64,7 +66,7 @@ func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesCon
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
 	t.Cleanup(func() { hub.Engine().Close(context.Background()) })
-	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0)
+	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0)
 	return checked(t, NewAPI(cluster, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
 
@@ -149,10 +151,10 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
-			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
+			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
 			defer hub.Engine().Close(context.Background())
 			peers := &askedPeers{}
-			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), peers, 0)
+			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), peers, 0)
 			api := checked(t, NewAPI(cluster, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
 			var headers []string
 			if !auth.Open() {

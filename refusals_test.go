@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/request"
+	"realtimehub/internal/settings"
 )
 
 // many is a list of n items.
@@ -335,7 +336,7 @@ func TestAdministrationHasARate(t *testing.T) {
 	for range 3 { // publishing has a rate of its own
 		is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", "a-key-of-acme's-own").Code, 202)
 	}
-	cfg, err := loadConfig(nil)
+	cfg, err := settings.Load(nil)
 	is.NoErr(err)
 	is.Equal(cfg.AdminRate, 100.0)
 }

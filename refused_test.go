@@ -11,13 +11,14 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/settings"
 )
 
 // defaultPresence is what a hub announces with no setting changed.
 func defaultPresence(_ *HubConfig, cfg *PresenceConfig) {
 	*cfg = PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
-		TypingTTL: 6 * time.Second, Audience: AudienceTenant, Burst: 100,
+		TypingTTL: 6 * time.Second, Audience: settings.AudienceTenant, Burst: 100,
 	}
 }
 

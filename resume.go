@@ -9,6 +9,7 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 	"realtimehub/internal/sse"
 )
 
@@ -20,7 +21,7 @@ type replay struct {
 	conn   *Connection
 	log    history.Log
 	// resolve asks for rooms; nil: the hub's own are the truth.
-	resolve func(ctx context.Context, rooms []tenantRoom) ([]*Roster, error)
+	resolve func(ctx context.Context, rooms []room.Key) ([]*room.Roster, error)
 	fail    func() // ends the stream: the client resumes later
 	logger  *slog.Logger
 	reader  func() *history.Reader      // who the connection is now; the tenant is locked
@@ -75,8 +76,8 @@ func (r *replay) step() bool {
 	now := time.Now()
 	unknown := false
 	for i, roster := range rosters {
-		t.adoptLocked(rooms[i].room, roster, now)
-		unknown = unknown || t.resolved[rooms[i].room] == nil
+		t.adoptLocked(rooms[i].Room, roster, now)
+		unknown = unknown || t.resolved[rooms[i].Room] == nil
 	}
 	if cut {
 		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After}))
@@ -103,15 +104,15 @@ func (r *replay) step() bool {
 
 // rosters asks whoever owns membership about the rooms of some entries, as of now. It
 // has nil for those of which nobody says anything: the last answer holds.
-func (r *replay) rosters(entries []*history.Entry) (rooms []tenantRoom, rosters []*Roster) {
+func (r *replay) rosters(entries []*history.Entry) (rooms []room.Key, rosters []*room.Roster) {
 	if r.resolve == nil {
 		return nil, nil
 	}
 	asked := map[event.Room]bool{}
 	for _, e := range entries {
-		if room, ok := e.Event.Target.Room(); ok && !asked[room] {
-			asked[room] = true
-			rooms = append(rooms, tenantRoom{r.tenant.name, room})
+		if in, ok := e.Event.Target.Room(); ok && !asked[in] {
+			asked[in] = true
+			rooms = append(rooms, room.Key{Tenant: r.tenant.name, Room: in})
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), r.patience)

@@ -16,6 +16,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 	"realtimehub/internal/sse"
 )
 
@@ -159,19 +160,19 @@ func TestForgottenStays(t *testing.T) {
 	alone(t, "it looks into one hub's rooms")
 	is := is.New(t)
 	h := newTestHub(t)
-	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
+	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", r, me) }))
 	c := h.open(t, meQuery)
 	rejoin := func() (cursor string) {
 		cursor = h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "0")["cursor"].(string)
-		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
-		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", r, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", r, me) }))
 		return cursor
 	}
 	rejoin()
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "complete")
 	acme := h.find("acme")
-	acme.rooms.ended = maxPast
+	acme.rooms.Ended = room.MaxPast
 	acme.mu.Unlock()
 	last := rejoin()
 	client := h.back(t, c.Cursor, meQuery)
@@ -184,7 +185,7 @@ func TestForgottenStays(t *testing.T) {
 // was connected while it was said.
 func TestReplayAndMembershipService(t *testing.T) {
 	is := is.New(t)
-	stub := &rosterStub{rooms: map[string]*Roster{}}
+	stub := &rosterStub{rooms: map[string]*room.Roster{}}
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = stub })
 	stub.set("r", "me", "you")
 	c := h.open(t, meQuery)
@@ -499,20 +500,20 @@ func (l *pausingLog) Read(ctx context.Context, tenant string, q history.Query) (
 // rosterStub owns membership, in conversations.
 type rosterStub struct {
 	mu    sync.Mutex
-	rooms map[string]*Roster
+	rooms map[string]*room.Roster
 }
 
-func (s *rosterStub) set(room string, members ...string) {
-	roster := &Roster{}
+func (s *rosterStub) set(r string, members ...string) {
+	roster := &room.Roster{}
 	for _, id := range members {
 		roster.Members = append(roster.Members, event.Profile{Type: "user", ID: id})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rooms[room] = roster
+	s.rooms[r] = roster
 }
 
-func (s *rosterStub) Resolve(_ context.Context, _ string, room event.Room) (*Roster, error) {
+func (s *rosterStub) Resolve(_ context.Context, _ string, room event.Room) (*room.Roster, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rooms[room.ID], nil

@@ -18,6 +18,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/room"
 )
 
 // withState gives a hub so much memory for state.
@@ -271,7 +272,9 @@ func TestTypingHasAShare(t *testing.T) {
 // anyRoom is a service that knows every room, and nobody in it.
 type anyRoom struct{}
 
-func (anyRoom) Resolve(context.Context, string, event.Room) (*Roster, error) { return &Roster{}, nil }
+func (anyRoom) Resolve(context.Context, string, event.Room) (*room.Roster, error) {
+	return &room.Roster{}, nil
+}
 
 // Who publishes to ever more rooms that another service owns may have as many kept as
 // the tenant's share has room for.
@@ -378,7 +381,7 @@ func TestStateOfOtherHubs(t *testing.T) {
 	after := there.quotas.State.Of("acme")
 	is.True(after >= before+awayBytes) // a connection that it does not hold
 	acme := there.find("acme")
-	memberships, bytes := acme.rooms.Memberships(), acme.rooms.Bytes()
+	memberships, bytes := acme.rooms.Count(), acme.rooms.Bytes()
 	acme.mu.Unlock()
 	is.Equal(memberships, 100)
 	is.True(bytes > 100*80)

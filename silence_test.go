@@ -20,7 +20,9 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 )
 
 // twoMinutes is for how long each stream is left alone.
@@ -167,17 +169,17 @@ type silentHub struct {
 
 // newSilentHub starts a hub with the default settings, but for some. Its certificate
 // is made before the bubble's time begins, which is the year 2000.
-func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentHub {
+func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 	t.Helper()
-	cfg, err := loadConfig(settings)
+	cfg, err := settings.Load(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{
-		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
 	})
-	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
+	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
 	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})

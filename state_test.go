@@ -16,6 +16,8 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // weighs fails where what is kept takes more memory than is counted, by a fifth.
@@ -58,7 +60,7 @@ func TestRoomsAreCounted(t *testing.T) {
 				people[i], _ = event.ParseProfile("user:" + text(random, shape.name))
 			}
 			names := liveHeap() - before
-			var r Rooms
+			var r room.Memberships[*Connection]
 			for i := range shape.bonds {
 				room := rooms[i%len(rooms)]
 				if shape.rooms > 1 && shape.people > 1 {
@@ -66,7 +68,7 @@ func TestRoomsAreCounted(t *testing.T) {
 				}
 				r.Add(room, people[i%len(people)], 1)
 			}
-			is.True(r.Memberships() > shape.bonds*9/10)
+			is.True(r.Count() > shape.bonds*9/10)
 			list := int64(len(rooms)+len(people)) * 32 // that the test itself keeps
 			weighs(t, before+list, r.Bytes())
 			for _, c := range []int{2, 5, 20} { // leaving and returning
@@ -102,8 +104,8 @@ func TestRoomsAreCounted(t *testing.T) {
 }
 
 func newQuietHub(quotas *allowance.Pools) (*Hub, *Presence) {
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)})
-	return hub, NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: AudienceNone})
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)})
+	return hub, NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: settings.AudienceNone})
 }
 
 func TestConnectionsAreCounted(t *testing.T) {

@@ -268,7 +268,7 @@ func (x *streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 	c.Tenant = t.name // one copy of a name for all; before others can find c
 	p := t.rooms.Person(c.Profile)
 	if p != nil {
-		c.Profile = p.ref
+		c.Profile = p.Profile()
 	}
 	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata), watch); err != nil {
 		return nil, err
@@ -282,8 +282,8 @@ func (x *streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 }
 
 // replaces says whether one more connection of p takes the place of its oldest.
-func (x *streams) replaces(p *person) bool {
-	return x.most.Profile > 0 && len(p.conns) >= x.most.Profile
+func (x *streams) replaces(p *member) bool {
+	return x.most.Profile > 0 && len(p.Conns()) >= x.most.Profile
 }
 
 // register adds c, which was admitted, to its tenant, to be live after a place, or
@@ -295,7 +295,7 @@ func (x *streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	t.coming--
 	c.joined = true
 	if p := t.rooms.Person(c.Profile); p != nil && x.replaces(p) {
-		replaced = p.conns[0] // the oldest
+		replaced = p.Conns()[0] // the oldest
 		x.leaveLocked(t, replaced, CloseReplaced)
 		x.closeLocked(t, replaced, CloseReplaced)
 	}
@@ -423,7 +423,7 @@ func (x *streams) Connections(tenant string, of *event.Profile) []*Connection {
 	if of != nil {
 		list = nil
 		if p := t.rooms.Person(*of); p != nil {
-			list = p.conns
+			list = p.Conns()
 		}
 	}
 	defer t.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // The table of who belongs where is made anew, and a hub learns that from what another
@@ -30,8 +31,8 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBroker(t, broker, 0, prefix, testLimits).rooms
 			var told toldRooms
 			far.Follow(told.belong, func(string) {})
-			near.Follow(func(string, history.Epoch, event.Room, []Belonging) {}, func(string) {})
-			ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
+			near.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
+			ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 			is.NoErr(near.Attach(ctx, "acme"))
 			is.NoErr(far.Attach(ctx, "acme"))
 			var call Call
@@ -40,9 +41,9 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 				return nil, nil
 			}
 			join := func(p event.Profile) {
-				now, err := near.Now(ctx, "acme", room)
+				now, err := near.Now(ctx, "acme", r)
 				is.NoErr(err)
-				is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{{Profile: p, Member: true, Stays: []history.Stay{{Room: room, From: 0, Until: 1 << 62}}}}, false))
+				is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{{Profile: p, Member: true, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}}, false))
 			}
 			join(alice)
 			is.True(far.reached(call))
@@ -54,7 +55,7 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			is.True(learn(far, call, (*near.besideOf(call.Place))[0]))
 			told.mu.Lock()
 			defer told.mu.Unlock()
-			is.True(told.rooms.Has(room, bob))
+			is.True(told.rooms.Has(r, bob))
 		})
 	}
 }

@@ -9,8 +9,15 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 	"realtimehub/internal/sized"
 	"realtimehub/internal/sse"
+)
+
+// memberships are who belongs where in a tenant, and the connections of each.
+type (
+	memberships = room.Memberships[*Connection]
+	member      = room.Person[*Connection]
 )
 
 // tenant is one tenant's streams and their order. Its methods need its lock,
@@ -30,7 +37,7 @@ type tenant struct {
 	gathered  engine.Batch   // what is to be flushed
 	mark      *engine.Frame  // tells the place markAt, made when it is needed
 	markAt    history.Cursor
-	rooms     Rooms
+	rooms     memberships
 	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
 	conns     []*Connection            // in no order; a connection knows its index
 	coming    int                      // that are admitted, and not yet among conns
@@ -42,7 +49,7 @@ type tenant struct {
 }
 
 type resolved struct {
-	roster *Roster
+	roster *room.Roster
 	used   time.Time
 	at     uint64 // the tenant's place then
 }
@@ -174,7 +181,7 @@ func (t *tenant) unwatchedLocked(watch []event.Profile) (n int64) {
 
 // adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
 // to a later one.
-func (t *tenant) adoptLocked(room event.Room, roster *Roster, now time.Time) {
+func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time) {
 	if roster == nil {
 		return
 	}
@@ -184,7 +191,7 @@ func (t *tenant) adoptLocked(room event.Room, roster *Roster, now time.Time) {
 		t.resolved[room] = r
 		t.bytes += resolvedBytes + sized.Text(room.ID)
 	}
-	if r.roster != roster && (r.roster == nil || roster.asked >= r.roster.asked) {
+	if r.roster != roster && (r.roster == nil || !roster.Before(r.roster)) {
 		r.roster = roster
 		t.setMembersLocked(room, roster.Members)
 	}
@@ -270,9 +277,9 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 			t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 		}
 	}
-	giveAll := func(p *person) {
+	giveAll := func(p *member) {
 		if p != nil {
-			for _, c := range p.conns {
+			for _, c := range p.Conns() {
 				give(c)
 			}
 		}
@@ -355,8 +362,8 @@ func (t *tenant) watching(p event.Profile) []*Connection {
 }
 
 func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels []*parcel, digest bool) {
-	told := map[*person]bool{}
-	visited := map[*circle]bool{}
+	told := map[*member]bool{}
+	visited := room.Visited[*Connection]{}
 	for i, n := range notices {
 		parcel := parcels[0]
 		if !digest {
@@ -364,26 +371,19 @@ func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels [
 			clear(told)
 			clear(visited)
 		}
-		tell := func(p *person) {
+		tell := func(p *member) {
 			if p == nil || told[p] {
 				return
 			}
 			told[p] = true
-			for _, c := range p.conns {
+			for _, c := range p.Conns() {
 				if c.watch == nil {
 					t.sendWantedLocked(d, c, parcel)
 				}
 			}
 		}
 		tell(t.rooms.Person(n.About))
-		for _, c := range t.rooms.circlesOf(n.About) {
-			if !visited[c] {
-				visited[c] = true
-				for _, p := range c.members[:c.here] {
-					tell(p)
-				}
-			}
-		}
+		t.rooms.EachBeside(n.About, visited, tell)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/room"
 )
 
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
@@ -41,7 +42,7 @@ type Sharing interface {
 type tenants struct {
 	// Static after the start.
 	log     history.Log
-	rooms   SharedRooms // nil: this hub keeps it by itself
+	rooms   room.Shared // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
 	quotas  *allowance.Pools
 	gates   gates // while a tenant is attached, shared or forgotten
@@ -50,7 +51,7 @@ type tenants struct {
 	byName map[string]*tenant // guarded by mu
 }
 
-func newTenants(log history.Log, rooms SharedRooms, quotas *allowance.Pools) *tenants {
+func newTenants(log history.Log, rooms room.Shared, quotas *allowance.Pools) *tenants {
 	return &tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/settings"
 )
 
 // Who went to another hub while this one was cut off is not told offline before the other
@@ -16,7 +17,7 @@ import (
 func TestWhoWentElsewhereIsNotToldOffline(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	a, b, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = AudienceTenant, 1 })
+	a, b, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = settings.AudienceTenant, 1 })
 	me, you := b.open(t, meQuery), b.open(t, "tenant=acme&profile=you")
 	is.Equal(me.until(t, "presence.online").Type, "presence.online") // that you are there
 	_, count := a.everybody(t, "")

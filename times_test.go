@@ -19,13 +19,15 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/peers"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // inCluster is inBubble for a hub of several, with what others say told by the test.
 func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
-		p := NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: AudienceTenant})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
+		p := NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: settings.AudienceTenant})
 		x := NewCluster(hub, p, &castPeers{}, 2*time.Second)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
@@ -210,10 +212,10 @@ func (p *heldPeers) Tell(string, SessionChange) {
 // it does and that it is told.
 func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
 	is := is.New(t)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 	defer hub.Engine().Close(context.Background())
 	p := &heldPeers{}
-	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), p, 0)
+	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), p, 0)
 	c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: alice})
 	is.NoErr(err)
 	found, err := p.x.Touch(t.Context(), c)

@@ -12,6 +12,8 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // gatedResolver is a membership service that answers some of its calls, by their
@@ -31,7 +33,7 @@ func (g *gatedResolver) hold(n int) (let func()) {
 	return func() { close(gate) }
 }
 
-func (g *gatedResolver) Resolve(context.Context, string, event.Room) (*Roster, error) {
+func (g *gatedResolver) Resolve(context.Context, string, event.Room) (*room.Roster, error) {
 	g.mu.Lock()
 	g.calls++
 	gate := g.gates[g.calls]
@@ -39,7 +41,7 @@ func (g *gatedResolver) Resolve(context.Context, string, event.Room) (*Roster, e
 	if gate != nil {
 		<-gate
 	}
-	return &Roster{Members: []event.Profile{alice, bob}}, nil
+	return &room.Roster{Members: []event.Profile{alice, bob}}, nil
 }
 
 // castPeers records what other hubs are told of typing.
@@ -78,7 +80,7 @@ func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
 		resolver := &gatedResolver{gates: map[int]chan struct{}{}}
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: resolver, Logger: slog.New(slog.DiscardHandler)})
-		p := NewPresence(hub, PresenceConfig{Tick: time.Second, Grace: 5 * time.Second, TypingTTL: 6 * time.Second, Audience: AudienceNone})
+		p := NewPresence(hub, PresenceConfig{Tick: time.Second, Grace: 5 * time.Second, TypingTTL: 6 * time.Second, Audience: settings.AudienceNone})
 		cluster := NewCluster(hub, p, peers, 0)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()

@@ -1,4 +1,6 @@
-package main
+// Package web is the files that browsers load, and serves them: the console, the client and
+// the documents of the contract. [Page] answers with one of [Files].
+package web
 
 import (
 	"crypto/sha256"
@@ -15,8 +17,10 @@ import (
 	"realtimehub/internal/problem"
 )
 
-//go:embed web
-var web embed.FS
+// Files are all that is served, by name.
+//
+//go:embed *.css *.html *.js *.json *.svg *.ts *.yaml
+var Files embed.FS
 
 // mediaTypes of the files; Go would ask the machine, which may know nothing, or call a .ts
 // film.
@@ -33,10 +37,10 @@ var mediaTypes = map[string]string{
 // fileTime is how long a client may take to read a file.
 const fileTime = 30 * time.Second
 
-// page serves one of the files of web/: all answers are written from one copy, and in one
+// Page serves one of the files: all answers are written from one copy, and in one
 // piece, so that who does not read waits without a buffer of its own.
-func page(name string, logger *slog.Logger) http.HandlerFunc {
-	body, err := web.ReadFile("web/" + name)
+func Page(name string, logger *slog.Logger) http.HandlerFunc {
+	body, err := Files.ReadFile(name)
 	if err != nil {
 		panic(err) // it was built in
 	}

@@ -1,4 +1,4 @@
-package main
+package room
 
 import (
 	"context"
@@ -26,24 +26,24 @@ const (
 	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
 	membershipMost    = time.Hour        // and one that does, at most
 	membershipRetry   = time.Second      // after a failure
-	membershipConns   = 128              // questions to the service at a time; a tenant has a part of those that are left
-	membershipBase    = 256              // what an answer takes in memory without its members, as measured
+	MembershipConns   = 128              // questions to the service at a time; a tenant has a part of those that are left
+	MembershipBase    = 256              // what an answer takes in memory without its members, as measured
 )
 
-// MembershipService is the Resolver of hubs whose membership another service
+// Service is the Resolver of hubs whose membership another service
 // owns: GET URL?tenant={t}&conversation={id} (or group) answers {"members":[…]}, 404 is
 // empty. An answer holds as long as its Cache-Control says. One question at a time a
 // room, and so many a tenant; while it fails the last good answer serves.
-type MembershipService struct {
+type Service struct {
 	base, token string
-	client      *http.Client
+	Client      *http.Client
 	state       *quota.Pool[string]     // bytes of answers that are kept, by tenant
-	turns       *fair.Semaphore[string] // questions under way, by tenant
+	Turns       *fair.Semaphore[string] // questions under way, by tenant
 	away        func() int64            // static once somebody asks: how often this hub was away; nil: alone, it never was
 
-	mu sync.Mutex
+	Mu sync.Mutex
 	// Guarded by mu.
-	answers map[tenantRoom]*answer
+	Answers map[Key]*answer
 	asked   uint64 // questions
 	prune   int    // the size at which old answers are looked for
 }
@@ -58,29 +58,29 @@ type answer struct {
 	answered uint64        // the number of the last one that is over
 	err      error         // of that one
 	roster   *Roster       // the last good answer; nil: never resolved
-	until    time.Time     // so long nobody asks again
+	Until    time.Time     // so long nobody asks again
 	bytes    int64         // taken of the service's state
 }
 
-// NewMembershipService asks the service at base with a Bearer token, if any; what it
+// NewService asks the service at base with a Bearer token, if any; what it
 // keeps is counted in state.
-func NewMembershipService(base, token string, state *quota.Pool[string]) *MembershipService {
+func NewService(base, token string, state *quota.Pool[string]) *Service {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = membershipConns, membershipConns
-	return &MembershipService{
-		base: base, token: token, state: state, turns: fair.NewSemaphore(quota.New[string](membershipConns, 1)),
-		client: &http.Client{
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = MembershipConns, MembershipConns
+	return &Service{
+		base: base, token: token, state: state, Turns: fair.NewSemaphore(quota.New[string](MembershipConns, 1)),
+		Client: &http.Client{
 			Transport:     transport,
 			Timeout:       membershipTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		answers: map[tenantRoom]*answer{}, prune: 1024,
+		Answers: map[Key]*answer{}, prune: 1024,
 	}
 }
 
 // Resolve implements Resolver; an error only for a room that was never resolved.
-func (m *MembershipService) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
-	roster, err := m.resolve(ctx, tenantRoom{tenant, room}, false)
+func (m *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	roster, err := m.resolve(ctx, Key{tenant, room}, false)
 	if roster != nil {
 		return roster, nil
 	}
@@ -88,9 +88,9 @@ func (m *MembershipService) Resolve(ctx context.Context, tenant string, room eve
 }
 
 // Away implements Refresher.
-func (m *MembershipService) Away(times func() int64) { m.away = times }
+func (m *Service) Away(times func() int64) { m.away = times }
 
-func (m *MembershipService) left() int64 {
+func (m *Service) left() int64 {
 	if m.away == nil {
 		return 0
 	}
@@ -98,25 +98,25 @@ func (m *MembershipService) left() int64 {
 }
 
 // Refresh implements Refresher.
-func (m *MembershipService) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
-	return m.resolve(ctx, tenantRoom{tenant, room}, true)
+func (m *Service) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	return m.resolve(ctx, Key{tenant, room}, true)
 }
 
 // resolve waits, as long as ctx allows, for an answer that still holds or, anew or
 // not, for one to a question that began after the call: all who came before it share
 // it. The roster is the last good one, also beside an error.
-func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bool) (*Roster, error) {
-	if climbs(key.room.ID) {
-		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
+func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
+	if climbs(key.Room.ID) {
+		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
 	}
 	left := m.left()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a := m.answerLocked(key)
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
+	a := m.AnswerLocked(key)
 	a.waiting++
 	defer m.leaveLocked(key, a)
 	came := a.begun
-	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.until)) {
+	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.Until)) {
 		if err := ctx.Err(); err != nil {
 			return a.roster, err
 		}
@@ -127,18 +127,18 @@ func (m *MembershipService) resolve(ctx context.Context, key tenantRoom, anew bo
 			go m.question(turn, key, a)
 		}
 		over := a.asking
-		m.mu.Unlock()
+		m.Mu.Unlock()
 		select {
 		case <-over:
 		case <-ctx.Done():
 		}
-		m.mu.Lock()
+		m.Mu.Lock()
 	}
 	return a.roster, a.err
 }
 
 // leaveLocked is for a call that wants an answer no longer: for nobody none is asked for.
-func (m *MembershipService) leaveLocked(key tenantRoom, a *answer) {
+func (m *Service) leaveLocked(key Key, a *answer) {
 	if a.waiting--; a.waiting > 0 {
 		return
 	}
@@ -151,11 +151,11 @@ func (m *MembershipService) leaveLocked(key tenantRoom, a *answer) {
 
 // question asks when its turn comes, for all who wait: whoever of them leaves does not
 // fail the others.
-func (m *MembershipService) question(turn context.Context, key tenantRoom, a *answer) {
-	err := m.turns.Acquire(turn, key.tenant)
+func (m *Service) question(turn context.Context, key Key, a *answer) {
+	err := m.Turns.Acquire(turn, key.Tenant)
 	a.giveUp()
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
 	defer func() {
 		close(a.asking)
 		a.asking = nil
@@ -168,23 +168,23 @@ func (m *MembershipService) question(turn context.Context, key tenantRoom, a *an
 	}
 	m.asked++
 	a.begun, a.left = m.asked, m.left()
-	m.mu.Unlock()
-	members, holds, err := m.ask(context.Background(), key.tenant, key.room)
-	m.turns.Release(key.tenant)
-	m.mu.Lock()
+	m.Mu.Unlock()
+	members, holds, err := m.ask(context.Background(), key.Tenant, key.Room)
+	m.Turns.Release(key.Tenant)
+	m.Mu.Lock()
 	if err == nil {
-		a.roster = &Roster{Members: members, asked: a.begun}
+		a.roster = &Roster{Members: members, Asked: a.begun}
 	} else {
 		holds = membershipRetry
 	}
-	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
+	a.err, a.Until, a.answered = err, time.Now().Add(holds), a.begun
 	m.keepLocked(key, a)
 }
 
 // keepLocked keeps an answer while its tenant has room for it; else it is for those who
 // wait for it only.
-func (m *MembershipService) keepLocked(key tenantRoom, a *answer) {
-	if m.answers[key] != a {
+func (m *Service) keepLocked(key Key, a *answer) {
+	if m.Answers[key] != a {
 		return
 	}
 	bytes := answerBytes(key)
@@ -194,21 +194,21 @@ func (m *MembershipService) keepLocked(key tenantRoom, a *answer) {
 		}
 	}
 	m.dropLocked(key, a)
-	if m.state.Take(key.tenant, bytes) {
-		m.answers[key], a.bytes = a, bytes
+	if m.state.Take(key.Tenant, bytes) {
+		m.Answers[key], a.bytes = a, bytes
 	}
 }
 
-func (m *MembershipService) dropLocked(key tenantRoom, a *answer) {
-	if m.answers[key] == a {
-		m.state.Give(key.tenant, a.bytes)
-		delete(m.answers, key)
+func (m *Service) dropLocked(key Key, a *answer) {
+	if m.Answers[key] == a {
+		m.state.Give(key.Tenant, a.bytes)
+		delete(m.Answers, key)
 		a.bytes = 0
 	}
 }
 
 // answerBytes is what an answer takes in memory without its members.
-func answerBytes(key tenantRoom) int64 { return int64(membershipBase + len(key.room.ID)) }
+func answerBytes(key Key) int64 { return int64(MembershipBase + len(key.Room.ID)) }
 
 // memberBytes is what a profile takes in memory beside its text.
 const memberBytes = 32
@@ -231,33 +231,33 @@ func climbs(id string) bool {
 	return false
 }
 
-func (m *MembershipService) answerLocked(key tenantRoom) *answer {
-	a := m.answers[key]
+func (m *Service) AnswerLocked(key Key) *answer {
+	a := m.Answers[key]
 	if a == nil {
-		if len(m.answers) >= m.prune {
-			m.pruneLocked(time.Now())
+		if len(m.Answers) >= m.prune {
+			m.PruneLocked(time.Now())
 		}
 		a = &answer{bytes: answerBytes(key)}
-		m.answers[key] = a
-		m.state.Force(key.tenant, a.bytes) // it is there while somebody waits for it
+		m.Answers[key] = a
+		m.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
 	}
 	return a
 }
 
-// pruneLocked drops answers that nobody has asked for in a long time, and sooner
+// PruneLocked drops answers that nobody has asked for in a long time, and sooner
 // those that say nothing.
-func (m *MembershipService) pruneLocked(now time.Time) {
-	for key, a := range m.answers {
-		old := now.Sub(a.until)
-		if a.waiting == 0 && a.asking == nil && (old > resolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
+func (m *Service) PruneLocked(now time.Time) {
+	for key, a := range m.Answers {
+		old := now.Sub(a.Until)
+		if a.waiting == 0 && a.asking == nil && (old > ResolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
 			m.dropLocked(key, a)
 		}
 	}
-	m.prune = max(1024, 2*len(m.answers))
+	m.prune = max(1024, 2*len(m.Answers))
 }
 
 // ask asks the service for the members, and how long they hold.
-func (m *MembershipService) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
+func (m *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
 	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"?"+query.Encode(), nil)
 	if err != nil {
@@ -268,7 +268,7 @@ func (m *MembershipService) ask(ctx context.Context, tenant string, room event.R
 	if m.token != "" {
 		req.Header.Set("Authorization", "Bearer "+m.token)
 	}
-	res, err := m.client.Do(req)
+	res, err := m.Client.Do(req)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -1,11 +1,11 @@
-package main
+package answer
 
 import (
 	"encoding/json"
 	"net/http"
 )
 
-func reply(w http.ResponseWriter, status int, body any) error {
+func JSON(w http.ResponseWriter, status int, body any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
@@ -13,7 +13,7 @@ func reply(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
-func noContent(w http.ResponseWriter) error {
+func NoContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -1,4 +1,4 @@
-package main
+package settings
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ import (
 	"realtimehub/internal/plan"
 )
 
-const envPrefix = "REALTIME_"
+const Prefix = "REALTIME_"
 
 // Config is read from the environment; the README's table is held to it by a test.
 type Config struct {
@@ -82,11 +82,11 @@ type Config struct {
 	LogFormat        string        `env:"LOG_FORMAT" envDefault:"text"`
 }
 
-// loadConfig reads and checks the environment ("KEY=value" each); every fault
+// Load reads and checks the environment ("KEY=value" each); every fault
 // names its variable, and none repeats a secret.
-func loadConfig(environ []string) (Config, error) {
+func Load(environ []string) (Config, error) {
 	var cfg Config
-	err := env.ParseWithOptions(&cfg, env.Options{Prefix: envPrefix, Environment: env.ToMap(environ)})
+	err := env.ParseWithOptions(&cfg, env.Options{Prefix: Prefix, Environment: env.ToMap(environ)})
 	if err != nil {
 		return cfg, nameVariables(err)
 	}
@@ -96,7 +96,7 @@ func loadConfig(environ []string) (Config, error) {
 	var errs []error
 	wrong := func(bad bool, name, format string, args ...any) {
 		if bad {
-			errs = append(errs, fmt.Errorf(envPrefix+name+": "+format, args...))
+			errs = append(errs, fmt.Errorf(Prefix+name+": "+format, args...))
 		}
 	}
 	for _, d := range []struct {
@@ -131,7 +131,7 @@ func loadConfig(environ []string) (Config, error) {
 	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate, "ADMIN_RATE": cfg.AdminRate} {
 		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
-	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", envPrefix)
+	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", Prefix)
 	for name, set := range map[string]*int64{
 		"MEMORY_BUDGET": cfg.MemoryBudget, "HISTORY_TOTAL_BYTES": cfg.HistoryTotal, "STATE_BYTES": cfg.StateBytes, "CALL_BYTES": cfg.CallBytes,
 		"NATS_HISTORY_BYTES": cfg.NATSHistoryBytes,
@@ -140,7 +140,7 @@ func loadConfig(environ []string) (Config, error) {
 	}
 	wrong(!event.PlainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
 	wrong(cfg.NATSReplicas < 1 || cfg.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", cfg.NATSReplicas)
-	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, envPrefix)
+	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, Prefix)
 	wrong(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
 	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
 	for name, text := range map[string]string{"MEMBERSHIP_URL": cfg.MembershipURL, "JWKS_URL": cfg.JWKSURL} {
@@ -151,16 +151,16 @@ func loadConfig(environ []string) (Config, error) {
 			wrong(!bad && name == "MEMBERSHIP_URL" && u.RawQuery != "", name, "has a query; the hub adds its own")
 		}
 	}
-	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", envPrefix)
-	wrong(cfg.TLSClientCA != "" && len(cfg.APIKeys) == 0 && cfg.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", envPrefix)
+	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
+	wrong(cfg.TLSClientCA != "" && len(cfg.APIKeys) == 0 && cfg.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	for _, listen := range []struct{ name, addr string }{{"ADDR", cfg.Addr}, {"ADMIN_ADDR", cfg.AdminAddr}} {
 		if listen.addr == "" && listen.name == "ADMIN_ADDR" {
 			continue
 		}
 		host, _, err := net.SplitHostPort(listen.addr)
 		wrong(err != nil, listen.name, "%q is not host:port", listen.addr)
-		wrong(err == nil && cfg.auth().Open() && !access.IsLoopback(host) && !cfg.DangerouslyOpen, listen.name,
-			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, envPrefix)
+		wrong(err == nil && cfg.Access().Open() && !access.IsLoopback(host) && !cfg.DangerouslyOpen, listen.name,
+			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, Prefix)
 	}
 	return cfg, errors.Join(errs...)
 }
@@ -176,7 +176,7 @@ func nameVariables(err error) error {
 	for _, err := range aggregate.Errors {
 		if parse, ok := errors.AsType[env.ParseError](err); ok {
 			if field, ok := reflect.TypeFor[Config]().FieldByName(parse.Name); ok {
-				err = fmt.Errorf("%s%s: is not a valid %s", envPrefix, field.Tag.Get("env"), kindName(field.Type))
+				err = fmt.Errorf("%s%s: is not a valid %s", Prefix, field.Tag.Get("env"), kindName(field.Type))
 			}
 		}
 		errs = append(errs, err)
@@ -198,14 +198,14 @@ func kindName(t reflect.Type) string {
 	return "whole number such as 1048576, without a unit"
 }
 
-// unknownVariables are those with our prefix that mean nothing, such as a misspelt one; the
+// Unknown are those with our prefix that mean nothing, such as a misspelt one; the
 // TOKEN is the doctor's.
-func unknownVariables(environ []string) (unknown []string) {
-	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
+func Unknown(environ []string) (unknown []string) {
+	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: Prefix})
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
-		known := name == envPrefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
-		if strings.HasPrefix(name, envPrefix) && !known {
+		known := name == Prefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
+		if strings.HasPrefix(name, Prefix) && !known {
 			unknown = append(unknown, name)
 		}
 	}
@@ -215,35 +215,35 @@ func unknownVariables(environ []string) (unknown []string) {
 // keySettings have a hub ask for tokens.
 var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
 
-// needed are the settings that mean nothing without another: any of these.
-var needed = map[string][]string{
+// Needed are the settings that mean nothing without another: any of these.
+var Needed = map[string][]string{
 	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
 	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
 	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
 }
 
-// misfits are the settings that mean nothing beside the others, or harm, each with the reason.
-func (cfg *Config) misfits(environ []string) (misfits []string) {
+// Misfits are the settings that mean nothing beside the others, or harm, each with the reason.
+func (cfg *Config) Misfits(environ []string) (misfits []string) {
 	set := env.ToMap(environ)
-	isSet := func(name string) bool { return set[envPrefix+name] != "" }
-	for _, name := range slices.Sorted(maps.Keys(needed)) {
-		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
-			misfits = append(misfits, envPrefix+name+" needs "+envPrefix+strings.Join(needed[name], " or "+envPrefix))
+	isSet := func(name string) bool { return set[Prefix+name] != "" }
+	for _, name := range slices.Sorted(maps.Keys(Needed)) {
+		if isSet(name) && !slices.ContainsFunc(Needed[name], isSet) {
+			misfits = append(misfits, Prefix+name+" needs "+Prefix+strings.Join(Needed[name], " or "+Prefix))
 		}
 	}
 	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
-		misfits = append(misfits, envPrefix+"MAX_EVENT_BYTES is more than "+envPrefix+"MAX_BODY_BYTES, which an event is within")
+		misfits = append(misfits, Prefix+"MAX_EVENT_BYTES is more than "+Prefix+"MAX_BODY_BYTES, which an event is within")
 	}
 	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
-		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", envPrefix, most))
+		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", Prefix, most))
 	}
-	if cfg.DangerouslyOpen && !cfg.auth().Open() {
-		misfits = append(misfits, envPrefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
+	if cfg.DangerouslyOpen && !cfg.Access().Open() {
+		misfits = append(misfits, Prefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
 	}
 	return misfits
 }
 
-func (cfg *Config) auth() access.Config {
+func (cfg *Config) Access() access.Config {
 	return access.Config{
 		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
 		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
@@ -251,8 +251,8 @@ func (cfg *Config) auth() access.Config {
 	}
 }
 
-// disk is how many bytes all histories may take at the broker; 0: no limit.
-func (cfg *Config) disk() int64 {
+// Disk is how many bytes all histories may take at the broker; 0: no limit.
+func (cfg *Config) Disk() int64 {
 	switch {
 	case cfg.NATSHistoryBytes != nil:
 		return *cfg.NATSHistoryBytes
@@ -262,14 +262,14 @@ func (cfg *Config) disk() int64 {
 	return max(1<<30, cfg.HistoryBytes)
 }
 
-// proxies are the trusted ones, which were checked.
-func (cfg *Config) proxies() lobby.Proxies {
+// Proxies are the trusted ones, which were checked.
+func (cfg *Config) Proxies() lobby.Proxies {
 	proxies, _ := lobby.ParseProxies(cfg.TrustedProxies)
 	return proxies
 }
 
-// memory is the plan for the memory that is there, with what was set.
-func (cfg *Config) memory() plan.Memory {
+// Memory is the plan for the memory that is there, with what was set.
+func (cfg *Config) Memory() plan.Memory {
 	memory := plan.Of(plan.Available())
 	for _, part := range []struct {
 		set  *int64

@@ -1,7 +1,6 @@
-package main
+package settings
 
 import (
-	_ "embed"
 	"fmt"
 	"io"
 	"regexp"
@@ -10,7 +9,7 @@ import (
 	"strings"
 )
 
-const usage = `Usage:
+const Usage = `Usage:
 
   realtimehub               serve; settings are environment variables, -help lists them
   realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
@@ -24,12 +23,12 @@ var (
 	markdownLink = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
 )
 
-const helpWidth = 100 // columns
+const HelpWidth = 100 // columns
 
-// printHelp says how the program is called and, of each setting, its default and what
+// PrintHelp says how the program is called and, of each setting, its default and what
 // README says first of it.
-func printHelp(w io.Writer) {
-	fmt.Fprint(w, usage, "\nSettings, and their defaults. Durations are Go's (15s), sizes are bytes, 0 lifts a limit.\nREADME.md says more of each.\n\n")
+func PrintHelp(w io.Writer, readme string) {
+	fmt.Fprint(w, Usage, "\nSettings, and their defaults. Durations are Go's (15s), sizes are bytes, 0 lifts a limit.\nREADME.md says more of each.\n\n")
 	for _, row := range settingRow.FindAllStringSubmatch(readme, -1) {
 		name, standard, why := row[1], strings.Trim(row[2], "`"), row[3]
 		if standard == "–" {
@@ -39,7 +38,7 @@ func printHelp(w io.Writer) {
 		why, _, _ = strings.Cut(why, "; ")
 		line := "     "
 		for word := range strings.FieldsSeq(strings.ReplaceAll(markdownLink.ReplaceAllString(why, "$1"), "`", "")) {
-			if len(line)+1+len(word) > helpWidth {
+			if len(line)+1+len(word) > HelpWidth {
 				fmt.Fprintln(w, line)
 				line = "     "
 			}
@@ -49,8 +48,8 @@ func printHelp(w io.Writer) {
 	}
 }
 
-// version says what was built, from what, with what and for what.
-func version() string {
+// Version says what was built, from what, with what and for what.
+func Version() string {
 	module, revision, changed := "unknown", "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		module = info.Main.Version

@@ -1,4 +1,4 @@
-package main
+package answer
 
 import (
 	"encoding/json"
@@ -13,7 +13,7 @@ import (
 
 const (
 	rowsPiece = 16 << 10 // what is written at a time, about
-	rowsBytes = 40 << 10 // what such an answer takes, with net/http's part
+	RowsBytes = 40 << 10 // what such an answer takes, with net/http's part
 )
 
 // rows is an answer of many items, written piece by piece: however many there are and
@@ -27,24 +27,24 @@ type rows struct {
 	err    error // nobody reads
 }
 
-// newRows begins an answer {"name":[…]} within an allowance; [ErrAnswers] where that has no
+// NewRows begins an answer {"name":[…]} within an allowance; [ErrAnswers] where that has no
 // room.
-func newRows(w http.ResponseWriter, status int, memory *allowance.Call, name string) (*rows, error) {
-	if !memory.Use(rowsBytes) {
+func NewRows(w http.ResponseWriter, status int, memory *allowance.Call, name string) (*rows, error) {
+	if !memory.Use(RowsBytes) {
 		return nil, allowance.ErrAnswers
 	}
 	return &rows{w: w, status: status, b: append(append([]byte(`{"`), name...), `":[`...)}, nil
 }
 
-// add adds an item that appends itself; false when nobody reads any more.
-func (r *rows) add(item func([]byte) []byte) bool {
-	r.put(item)
+// Add adds an item that appends itself; false when nobody reads any more.
+func (r *rows) Add(item func([]byte) []byte) bool {
+	r.Put(item)
 	r.writeMuch()
 	return r.err == nil
 }
 
-// put adds an item that is written later.
-func (r *rows) put(item func([]byte) []byte) {
+// Put adds an item that is written later.
+func (r *rows) Put(item func([]byte) []byte) {
 	if r.more {
 		r.b = append(r.b, ',')
 	}
@@ -61,9 +61,9 @@ func (r *rows) writeMuch() {
 // rowsTogether is how many profiles are looked at in one turn.
 const rowsTogether = 100
 
-// profiles adds an item for each profile, some at a time: each time in a turn, which is
+// Profiles adds an item for each profile, some at a time: each time in a turn, which is
 // over before anybody is waited for who reads.
-func (r *rows) profiles(list []event.Profile, turn func(size int) (over func(), err error), put func(some []event.Profile)) error {
+func (r *rows) Profiles(list []event.Profile, turn func(size int) (over func(), err error), put func(some []event.Profile)) error {
 	for some := range slices.Chunk(list, rowsTogether) {
 		over, err := turn(len(list))
 		if err != nil && r.sent {
@@ -78,21 +78,21 @@ func (r *rows) profiles(list []event.Profile, turn func(size int) (over func(), 
 			return nil
 		}
 	}
-	return r.end()
+	return r.End()
 }
 
-// value adds an item of any kind.
-func (r *rows) value(item any) bool {
+// Value adds an item of any kind.
+func (r *rows) Value(item any) bool {
 	text, err := json.Marshal(item)
 	if err != nil {
 		r.err = err
 		return false
 	}
-	return r.add(func(b []byte) []byte { return append(b, text...) })
+	return r.Add(func(b []byte) []byte { return append(b, text...) })
 }
 
-// end ends the items, and the answer with other members: a name and a value each.
-func (r *rows) end(members ...any) error {
+// End ends the items, and the answer with other members: a name and a value each.
+func (r *rows) End(members ...any) error {
 	r.b = append(r.b, ']')
 	for i := 0; i+1 < len(members); i += 2 {
 		value, err := json.Marshal(members[i+1])
@@ -128,15 +128,15 @@ func (r *rows) write() {
 // profileSize is what a list takes for each profile; the names are the rooms' own.
 const profileSize = 32
 
-// profileRows answers with a list of them.
-func profileRows(w http.ResponseWriter, memory *allowance.Call, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
-	out, err := newRows(w, http.StatusOK, memory, name)
+// ProfileRows answers with a list of them.
+func ProfileRows(w http.ResponseWriter, memory *allowance.Call, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
+	out, err := NewRows(w, http.StatusOK, memory, name)
 	if err != nil {
 		return err
 	}
-	return out.profiles(list, turn, func(some []event.Profile) {
+	return out.Profiles(list, turn, func(some []event.Profile) {
 		for _, p := range some {
-			out.put(p.AppendJSON)
+			out.Put(p.AppendJSON)
 		}
 	})
 }

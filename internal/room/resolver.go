@@ -1,7 +1,8 @@
-package main
+package room
 
 import (
 	"context"
+	"time"
 
 	"realtimehub/internal/event"
 )
@@ -21,8 +22,21 @@ type Refresher interface {
 	Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error)
 }
 
-// OwnMembership is the Resolver of a hub that owns membership itself.
-type OwnMembership struct{}
+// Own is the Resolver of a hub that owns membership itself.
+type Own struct{}
 
 // Resolve has nothing to ask.
-func (OwnMembership) Resolve(context.Context, string, event.Room) (*Roster, error) { return nil, nil }
+func (Own) Resolve(context.Context, string, event.Room) (*Roster, error) { return nil, nil }
+
+// Roster is the membership of one room as its owner gave it. It is immutable:
+// another answer is another pointer.
+type Roster struct {
+	Members []event.Profile
+	Asked   uint64 // of two answers the one with less was asked for before
+}
+
+// Before says whether r was asked for before another answer.
+func (r *Roster) Before(other *Roster) bool { return r.Asked < other.Asked }
+
+// ResolvedTTL is how long an unused answer of a Resolver is kept for deliveries.
+const ResolvedTTL = time.Hour

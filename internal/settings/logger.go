@@ -1,11 +1,11 @@
-package main
+package settings
 
 import (
 	"io"
 	"log/slog"
 )
 
-func newLogger(cfg Config, w io.Writer) *slog.Logger {
+func NewLogger(cfg Config, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: cfg.LogLevel}
 	if cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, options))
