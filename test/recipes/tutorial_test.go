@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package recipes
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/browsertest"
-	"realtimehub/internal/natstest"
+	"realtimehub/internal/hubtest"
 )
 
 // needNode is of a version that the pages ask for.
@@ -136,12 +136,9 @@ func (c *chat) open(browser context.Context, name string) (page context.Context,
 	return page, closeTab
 }
 
-func freePort(t *testing.T) string { return strconv.Itoa(natstest.FreePort(t)) }
-
 // The tutorial is done as it is written, by its own blocks, and then its chat is used.
 func TestTutorial(t *testing.T) {
 	t.Parallel()
-	alone(t, "the page starts one hub")
 	needNode(t)
 	browser := browsertest.Start(t)
 	is := is.New(t)
@@ -158,7 +155,7 @@ func TestTutorial(t *testing.T) {
 	caches := strings.Fields(string(goEnv))
 	c.environ = []string{"HOME=" + c.home, "GOCACHE=" + caches[0], "GOMODCACHE=" + caches[1], "TOKEN_SECONDS=6"}
 
-	c.run(".", blocks[0])
+	c.run(hubtest.Root(), blocks[0])
 	c.run(c.dir, strings.NewReplacer("8080", hubPort, "3000", appPort).Replace(blocks[1])) // the only other ports
 	settings, err := os.ReadFile(filepath.Join(c.dir, "settings.env"))
 	is.NoErr(err)

@@ -1,4 +1,4 @@
-package main
+package recipes
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
 
 // node runs a program in a folder, and is what it wrote.
@@ -38,13 +40,11 @@ func packed(t *testing.T, others ...string) (dir string) {
 	needs(t, "npm")
 	is := is.New(t)
 	dir = t.TempDir()
-	web, err := filepath.Abs("web")
-	is.NoErr(err)
 	var packages []struct {
 		Filename string
 		Files    []struct{ Path string }
 	}
-	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", web)), &packages))
+	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", hubtest.Path("web"))), &packages))
 	var files []string
 	for _, file := range packages[0].Files {
 		files = append(files, file.Path)
@@ -65,8 +65,8 @@ func TestNode(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	dir := packed(t, "eventsource@4.0.0", "event-source-polyfill@1.0.31")
-	url := startHub(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
-	single := startHub(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
+	hub := hubtest.Start(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
+	single := hubtest.Start(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
 	programs, err := filepath.Glob("testdata/node/*.mjs")
 	is.NoErr(err)
 	for _, name := range programs { // to where their modules are found
@@ -75,9 +75,9 @@ func TestNode(t *testing.T) {
 		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
 	}
 	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs"} {
-		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, url) })
+		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, hub.URL) })
 	}
-	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single) })
+	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single.URL) })
 }
 
 // The types say what the client takes and gives, with a map of events and without, also
