@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
@@ -97,7 +98,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 }
 
 // tenantConnection finds a connection of the path's tenant.
-func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*Connection, error) {
+func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access
 	if err != nil {
 		return err
 	}
-	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), CloseKicked))
+	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), delivery.CloseKicked))
 }
 
 func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -138,7 +139,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.cluster.KickProfile(r.Context(), tenant, p, CloseKicked); err != nil {
+	if err := a.cluster.KickProfile(r.Context(), tenant, p, delivery.CloseKicked); err != nil {
 		return err
 	}
 	return answer.NoContent(w)
@@ -217,7 +218,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.EnsureAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
@@ -259,7 +260,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	defer memory.Close()
 	asked, err := request.Small.Profiles(r, memory)
 	if err == nil {
-		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
+		err = problem.OfQuestion(a.hub.tenants.EnsureAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
@@ -278,7 +279,7 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.EnsureAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
@@ -293,9 +294,9 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 	}
 	l := a.list(r, who)
 	defer l.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
+	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
 	if err == nil {
-		err = a.hub.KnowAll(r.Context(), tenant)
+		err = a.hub.tenants.EnsureAll(r.Context(), tenant)
 	}
 	if err != nil {
 		return err
@@ -310,7 +311,7 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	l := a.list(r, who)
 	defer l.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
+	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
 	if err != nil {
 		return err
 	}
@@ -337,7 +338,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err == nil && !found {
 		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
 	}
-	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
+	if err == nil && !a.hub.tenants.InCluster() { // in one, most of the time is waited for others
 		over, taken := request.ListTurn(r.Context(), tenant, len(members))
 		if taken != nil {
 			return taken
@@ -345,7 +346,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 		defer over()
 	}
 	if err == nil {
-		err = a.hub.SetMembers(r.Context(), tenant, room, members)
+		err = a.hub.members.SetMembers(r.Context(), tenant, room, members)
 	}
 	if err != nil {
 		return err
@@ -365,11 +366,11 @@ func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, w
 }
 
 func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.AddMember)
+	return a.changeMember(w, r, who, a.hub.members.AddMember)
 }
 
 func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.RemoveMember)
+	return a.changeMember(w, r, who, a.hub.members.RemoveMember)
 }
 
 func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
@@ -413,7 +414,7 @@ type connection struct {
 	Metadata       map[string]string `json:"metadata"`
 }
 
-func wireConnection(c *Connection) connection {
+func wireConnection(c *delivery.Connection) connection {
 	metadata := c.Metadata
 	if metadata == nil {
 		metadata = map[string]string{}

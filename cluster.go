@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/room"
@@ -33,26 +34,26 @@ type Cluster struct {
 	// The others are told of what is here under the lock under which it changes, so that
 	// what they were told last is so. The broker is not waited for.
 	mu  sync.Mutex
-	own map[string]map[*Connection]Session // guarded by mu: what the others were told of, by tenant
+	own map[string]map[*delivery.Connection]Session // guarded by mu: what the others were told of, by tenant
 }
 
 // NewCluster joins a hub and its presence to others; nil peers leave it alone. back
 // is how long a client that was sent away may take to be back.
 func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *Cluster {
-	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*Connection]Session{}}
+	c := &Cluster{hub: hub, presence: presence, peers: peers, back: back, elsewhere: elsewhere{quotas: hub.quotas}, own: map[string]map[*delivery.Connection]Session{}}
 	if peers != nil {
 		presence.frozen = func() bool { return !peers.Hears() }
 		presence.typists.cast = func(who event.TenantProfile, conversation string, started bool) {
 			peers.Cast(who.Tenant, Typing{who.Profile, conversation, started})
 		}
 		c.owed = &owed{
-			peers: peers, ended: hub.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
+			peers: peers, ended: hub.streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		if service, ok := hub.resolver.(room.Refresher); ok {
+		if service, ok := hub.members.Resolver.(room.Refresher); ok {
 			service.Away(peers.Away)
 		}
-		hub.Observe(c)
+		hub.streams.Observe(c)
 		hub.ShareWith(c, peers.Node())
 		peers.Follow(c)
 	}
@@ -62,16 +63,16 @@ func NewCluster(hub *Hub, presence *Presence, peers Peers, back time.Duration) *
 // Alone says that no other hub is known, to which clients could go.
 func (x *Cluster) Alone() bool { return x.peers == nil || len(x.peers.Others()) == 0 }
 
-func sessionOf(c *Connection) Session {
+func sessionOf(c *delivery.Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
 }
 
 // Connected implements Observer.
-func (x *Cluster) Connected(c *Connection) {
+func (x *Cluster) Connected(c *delivery.Connection) {
 	s := sessionOf(c)
 	x.mu.Lock()
 	if x.own[c.Tenant] == nil {
-		x.own[c.Tenant] = map[*Connection]Session{}
+		x.own[c.Tenant] = map[*delivery.Connection]Session{}
 	}
 	x.own[c.Tenant][c] = s
 	x.peers.Tell(c.Tenant, SessionChange{Session: s})
@@ -80,8 +81,8 @@ func (x *Cluster) Connected(c *Connection) {
 }
 
 // Disconnected implements Observer.
-func (x *Cluster) Disconnected(c *Connection) {
-	if c.drained && !x.hub.Draining() {
+func (x *Cluster) Disconnected(c *delivery.Connection) {
+	if c.SentAway() && !x.hub.streams.Draining() {
 		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
 	} else {
 		x.presence.Disconnected(c)
@@ -92,7 +93,7 @@ func (x *Cluster) Disconnected(c *Connection) {
 		delete(x.own, c.Tenant)
 	}
 	s := sessionOf(c)
-	if c.drained {
+	if c.SentAway() {
 		s.Drained = true
 		x.peers.Tell(c.Tenant, SessionChange{Session: s})
 	}
@@ -151,7 +152,7 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		c, came := x.elsewhere.change(tenant, s)
 		switch {
 		case c == nil:
-		case s.Gone && c.drained:
+		case s.Gone && c.SentAway():
 			x.presence.Left(c, time.Now().Add(x.back))
 		case s.Gone && at.IsZero():
 			x.presence.Left(c, time.Now())
@@ -179,12 +180,12 @@ func (x *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, 
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
 // there is none. ErrSilent: the hub that holds it does not answer.
-func (x *Cluster) Find(ctx context.Context, text string) (*Connection, error) {
-	id, err := parseConnectionID(text)
+func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, error) {
+	id, err := delivery.ParseID(text)
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if c := x.hub.connection(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
+	if c := x.hub.streams.ByID(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
 		return c, nil
 	}
 	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
@@ -204,8 +205,8 @@ func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, err
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	x.hub.count.unanswered.Add(1)
-	return Answer{}, errors.Join(ErrSilent, err)
+	x.hub.count.Unanswered(1)
+	return Answer{}, errors.Join(delivery.ErrSilent, err)
 }
 
 // holderOf is the mark of the hub that made a connection's id.
@@ -216,13 +217,13 @@ func holderOf(id uuid.UUID) (node [4]byte) {
 
 // Touch says that a connection is active now. It says whether the connection was there
 // still, as all that follow do; ErrSilent: its hub does not answer.
-func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err error) {
-	if c.elsewhere {
+func (x *Cluster) Touch(ctx context.Context, c *delivery.Connection) (found bool, err error) {
+	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallTouch})
 	}
 	x.presence.Touch(c, time.Now())
 	if x.peers == nil {
-		return x.hub.connection(c.ID) != nil, nil
+		return x.hub.streams.ByID(c.ID) != nil, nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -234,18 +235,18 @@ func (x *Cluster) Touch(ctx context.Context, c *Connection) (found bool, err err
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
-func (x *Cluster) Prolong(ctx context.Context, c *Connection, expires time.Time) (found bool, err error) {
-	if c.elsewhere {
+func (x *Cluster) Prolong(ctx context.Context, c *delivery.Connection, expires time.Time) (found bool, err error) {
+	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	return x.hub.Prolong(c, expires), nil
+	return x.hub.streams.Prolong(c, expires), nil
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
-func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
-	if !c.elsewhere {
-		return x.hub.Adjust(c, types, watch)
+func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
+	if !c.Remote() {
+		return x.hub.streams.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
 	if watch != nil && *watch == nil {
@@ -264,28 +265,28 @@ func (x *Cluster) Adjust(ctx context.Context, c *Connection, types **event.Filte
 	case answer.Full:
 		return true, allowance.ErrTenant
 	case answer.Found && call.Unwatch && !answer.Unwatched:
-		return true, fmt.Errorf("%w as it should: it is of the version before", ErrSilent)
+		return true, fmt.Errorf("%w as it should: it is of the version before", delivery.ErrSilent)
 	}
 	return answer.Found, nil
 }
 
 // askOf has the holder of a connection do something with it.
-func (x *Cluster) askOf(ctx context.Context, c *Connection, call Call) (found bool, err error) {
+func (x *Cluster) askOf(ctx context.Context, c *delivery.Connection, call Call) (found bool, err error) {
 	call.ID = c.ID
 	answer, err := x.ask(ctx, holderOf(c.ID), call)
 	return answer.Found, err
 }
 
 // Kick closes a connection: it is gone when Kick returns.
-func (x *Cluster) Kick(ctx context.Context, c *Connection, reason CloseReason) (found bool, err error) {
-	if c.elsewhere {
+func (x *Cluster) Kick(ctx context.Context, c *delivery.Connection, reason delivery.CloseReason) (found bool, err error) {
+	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	return x.hub.Kick(c, reason), nil
+	return x.hub.streams.Kick(c, reason), nil
 }
 
 // KickAll is Kick for many connections, together.
-func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseReason) error {
+func (x *Cluster) KickAll(ctx context.Context, list []*delivery.Connection, reason delivery.CloseReason) error {
 	errs := make([]error, len(list))
 	fair.ForEach(len(list), func(i int) { _, errs[i] = x.Kick(ctx, list[i], reason) })
 	return errors.Join(errs...)
@@ -293,9 +294,9 @@ func (x *Cluster) KickAll(ctx context.Context, list []*Connection, reason CloseR
 
 // KickProfile closes all connections of a profile: they are gone when it returns.
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
-func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason CloseReason) error {
+func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason delivery.CloseReason) error {
 	k := kick{tenant: tenant, profile: profile, reason: reason}
-	err := x.KickAll(ctx, x.hub.Connections(tenant, &profile), reason)
+	err := x.KickAll(ctx, x.hub.streams.Connections(tenant, &profile), reason)
 	if x.peers == nil {
 		return err
 	}
@@ -313,12 +314,12 @@ func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.
 }
 
 // KickOne is KickProfile for one connection of a tenant, and says whether it was there.
-func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason CloseReason) (found bool, err error) {
+func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason delivery.CloseReason) (found bool, err error) {
 	c, err := x.Find(ctx, text)
 	if c != nil && c.Tenant == tenant {
 		found, err = x.Kick(ctx, c, reason)
 	}
-	id, bad := parseConnectionID(text)
+	id, bad := delivery.ParseID(text)
 	if x.peers == nil || bad != nil {
 		return found, err
 	}
@@ -356,11 +357,11 @@ func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 // kickPage is how many connections are asked for and closed at a time.
 const kickPage = 1000
 
-// Refresh is members.Refresh on all hubs that are there: what the service says now
+// Refresh is delivery.Members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
 func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
-	if x.peers == nil || x.hub.ownsMembership() {
-		return x.hub.Refresh(ctx, tenant, r)
+	if x.peers == nil || x.hub.members.OwnsMembership() {
+		return x.hub.members.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
@@ -370,14 +371,14 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	others.Go(func() {
 		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
 	})
-	err := x.hub.Refresh(ctx, tenant, r)
+	err := x.hub.members.Refresh(ctx, tenant, r)
 	others.Wait()
 	switch {
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		x.hub.count.unanswered.Add(int64(len(silent)))
-		return ErrSilent
+		x.hub.count.Unanswered(len(silent))
+		return delivery.ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there
 	}
@@ -386,22 +387,22 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 
 // refreshTime is how long a refresh may take: a question that is under way already, and
 // another.
-const refreshTime = 2*resolveTime + time.Second
+const refreshTime = 2*delivery.ResolveTime + time.Second
 
 // connectionPage is a page of a list of connections, in the order of their ids.
 type connectionPage struct {
-	list  []*Connection
+	list  []*delivery.Connection
 	count int  // of the whole list
 	more  bool // follow
 }
 
 // cut is the page of a whole list, in any order, that comes after an id; a limit of 0 is
 // none.
-func cut(list []*Connection, after string, limit int) connectionPage {
-	slices.SortFunc(list, compareIDs)
+func cut(list []*delivery.Connection, after string, limit int) connectionPage {
+	slices.SortFunc(list, delivery.CompareIDs)
 	p := connectionPage{list, len(list), false}
 	if after != "" {
-		from, _ := slices.BinarySearchFunc(list, after, func(c *Connection, id string) int {
+		from, _ := slices.BinarySearchFunc(list, after, func(c *delivery.Connection, id string) int {
 			if c.ID.String() <= id {
 				return -1
 			}
@@ -421,13 +422,13 @@ func cut(list []*Connection, after string, limit int) connectionPage {
 func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (connectionPage, error) {
 	size := 1
 	if of == nil {
-		size = x.hub.Open(tenant)
+		size = x.hub.tenants.Open(tenant)
 	}
 	end, err := begin(size)
 	if err != nil {
 		return connectionPage{}, err
 	}
-	all := cut(x.hub.Connections(tenant, of), after, limit)
+	all := cut(x.hub.streams.Connections(tenant, of), after, limit)
 	end()
 	if x.peers == nil {
 		return all, nil
@@ -451,7 +452,7 @@ func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *e
 		if err != nil {
 			return connectionPage{}, err
 		}
-		list := make([]*Connection, len(answer.Connections))
+		list := make([]*delivery.Connection, len(answer.Connections))
 		for i, d := range answer.Connections {
 			list[i] = d.connection()
 		}
@@ -471,7 +472,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		p := cut(x.hub.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		p := cut(x.hub.streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
 		for _, c := range p.list {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
@@ -480,10 +481,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
 		defer cancel()
-		a.Found = x.hub.Refresh(ctx, call.Tenant, call.Room) == nil
+		a.Found = x.hub.members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	c := x.hub.connection(call.ID)
+	c := x.hub.streams.ByID(call.ID)
 	if c == nil {
 		return a
 	}
@@ -512,12 +513,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	return a
 }
 
-func descriptionOf(c *Connection) Described {
+func descriptionOf(c *delivery.Connection) Described {
 	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata}
 }
 
-func (d Described) connection() *Connection {
-	c := &Connection{ID: d.ID, Tenant: d.Tenant, Profile: d.Profile, ConnectedAt: d.ConnectedAt, Metadata: d.Metadata, elsewhere: true}
-	c.lastActivity.Store(d.ActiveAt.UnixNano())
-	return c
+func (d Described) connection() *delivery.Connection {
+	return delivery.NewRemote(d.ID, d.Tenant, d.Profile, d.ConnectedAt, d.ActiveAt, d.Metadata)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -82,8 +83,8 @@ func probeOf(query url.Values) (p probe, err error) {
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
 func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
-	if d.hub.Draining() {
-		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
+	if d.hub.streams.Draining() {
+		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)
 	over, err := d.limits.Probe(holder)
@@ -92,13 +93,13 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	}
 	id := rand.Text()
 	gone := make(chan struct{})
-	stream := d.hub.Engine().NewStream(func(why error) {
+	stream := d.hub.streams.Engine().NewStream(func(why error) {
 		over()
 		d.ended(id, p.tell, holder, why)
 		close(gone)
 	})
 	start := time.Now()
-	hello := seen(r, p, start, d.hub.Engine().Heartbeat())
+	hello := seen(r, p, start, d.hub.streams.Engine().Heartbeat())
 	hello.ID, hello.Tells = id, d.find(p.tell, holder) != nil
 	sendProbe(stream, probeFrame(doctor.EventHello, hello))
 	if p.every == 0 {
@@ -110,7 +111,7 @@ func (d *Doctor) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	}
 	go d.run(stream, p, start, who.Expires, gone)
 	sse.Header(w.Header())
-	d.hub.Engine().Serve(w, r, stream)
+	d.hub.streams.Engine().Serve(w, r, stream)
 	return nil
 }
 
@@ -144,9 +145,9 @@ func (d *Doctor) run(stream *engine.Stream, p probe, start, expires time.Time, g
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.hub.Closing(CloseExpired))
-		case <-d.hub.Drained():
-			stream.Close(d.hub.Closing(CloseDrain))
+			stream.Close(d.hub.streams.Closing(delivery.CloseExpired))
+		case <-d.hub.streams.Drained():
+			stream.Close(d.hub.streams.Closing(delivery.CloseDrain))
 		case <-gone:
 		}
 		return

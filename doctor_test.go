@@ -228,7 +228,7 @@ func TestProbesEndWithTheHub(t *testing.T) {
 	_, reader := h.openProbe(t, "every=0&for=1m")
 	_, err := reader.Next()
 	is.NoErr(err)
-	go h.Drain(t.Context(), 0)
+	go h.streams.Drain(t.Context(), 0)
 	event, err := reader.Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing")
@@ -271,6 +271,6 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 		<-done
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		is.NoErr(hub.Engine().Close(last))
+		is.NoErr(hub.streams.Engine().Close(last))
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 )
 
@@ -26,8 +27,8 @@ const awayBytes = 320 + 2*25 + 2*57 + 2*8
 
 // away is one tenant's.
 type away struct {
-	byID     map[uuid.UUID]*Connection
-	profiles map[event.Profile][]*Connection
+	byID     map[uuid.UUID]*delivery.Connection
+	profiles map[event.Profile][]*delivery.Connection
 }
 
 // hold begins to know a tenant.
@@ -38,7 +39,7 @@ func (x *elsewhere) hold(tenant string) {
 		x.tenants = map[string]*away{}
 	}
 	if x.tenants[tenant] == nil {
-		x.tenants[tenant] = &away{map[uuid.UUID]*Connection{}, map[event.Profile][]*Connection{}}
+		x.tenants[tenant] = &away{map[uuid.UUID]*delivery.Connection{}, map[event.Profile][]*delivery.Connection{}}
 	}
 }
 
@@ -62,7 +63,7 @@ func (x *elsewhere) empty(tenant string) bool {
 
 // change takes in what changed of a session, and returns the connection: whether it
 // came, or is another's; nil where nothing changed.
-func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came bool) {
+func (x *elsewhere) change(tenant string, s SessionChange) (c *delivery.Connection, came bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	t := x.tenants[tenant]
@@ -75,21 +76,21 @@ func (x *elsewhere) change(tenant string, s SessionChange) (c *Connection, came 
 		return nil, false
 	case s.Gone:
 		delete(t.byID, s.ID)
-		list := slices.DeleteFunc(t.profiles[c.Profile], func(other *Connection) bool { return other == c })
+		list := slices.DeleteFunc(t.profiles[c.Profile], func(other *delivery.Connection) bool { return other == c })
 		if t.profiles[c.Profile] = list; len(list) == 0 {
 			delete(t.profiles, c.Profile)
 		}
 		x.quotas.State.Give(tenant, awayBytes+c.Profile.Bytes())
 		return c, false
 	case c == nil:
-		c = &Connection{ID: s.ID, Tenant: tenant, Profile: s.Profile, ConnectedAt: s.ConnectedAt, elsewhere: true}
+		c = delivery.NewRemote(s.ID, tenant, s.Profile, s.ConnectedAt, s.ActiveAt, nil)
 		t.byID[s.ID] = c
 		x.quotas.State.Force(tenant, awayBytes+s.Profile.Bytes()) // it is there
 		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
 		came = true
 	}
-	c.drained = s.Drained
-	c.active(s.ActiveAt)
+	c.SetSentAway(s.Drained)
+	c.Active(s.ActiveAt)
 	return c, came
 }
 
@@ -102,15 +103,14 @@ func (x *elsewhere) count(e *event.Event, belongs func(event.Profile) bool) (n i
 	if t == nil || len(t.byID) == 0 {
 		return 0
 	}
-	p := parcel{}
-	p.exclude(&e.Target)
-	add := func(list []*Connection) {
-		if p.notProfiles == nil && p.notConns == nil {
+	excluded := event.ExcludedBy(&e.Target)
+	add := func(list []*delivery.Connection) {
+		if excluded.Nobody() {
 			n += len(list)
 			return
 		}
 		for _, c := range list {
-			if !p.excludes(c) {
+			if !excluded.Has(c.Profile, c.ID) {
 				n++
 			}
 		}
@@ -122,10 +122,10 @@ func (x *elsewhere) count(e *event.Event, belongs func(event.Profile) bool) (n i
 		}
 	case event.KindConnection:
 		if id, err := uuid.Parse(e.Target.ConnectionID); err == nil && t.byID[id] != nil {
-			add([]*Connection{t.byID[id]})
+			add([]*delivery.Connection{t.byID[id]})
 		}
 	case event.KindTenant:
-		if p.notProfiles == nil && p.notConns == nil {
+		if excluded.Nobody() {
 			return len(t.byID)
 		}
 		for _, list := range t.profiles {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -33,7 +34,7 @@ func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
 func (h *testHub) connect(t testing.TB, n int, profile func(i int) event.Profile, metadata map[string]string) {
 	t.Helper()
 	for i := range n {
-		if _, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
+		if _, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,10 +89,10 @@ func TestAdjustThroughAnotherHub(t *testing.T) {
 				client := a.open(t, "tenant=acme&profile=me&types=x.y&presence=user:1")
 				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
 				is.Equal(status, http.StatusNoContent)
-				c := a.Hub.Connection(client.ConnectionID)
-				acme := a.tenants.find("acme")
-				seen = append(seen, fmt.Sprint(c.filter.Patterns(), c.filter == nil, c.watchList(), c.watch == nil))
-				acme.mu.Unlock()
+				c := a.Hub.streams.Connection(client.ConnectionID)
+				acme := a.tenants.Find("acme")
+				seen = append(seen, fmt.Sprint(c.Filter.Patterns(), c.Filter == nil, c.WatchList(), c.Watch == nil))
+				acme.Mu.Unlock()
 				client.close()
 			}
 			is.Equal(seen[1], seen[0])
@@ -129,8 +130,8 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 			is.Equal(len(ids), 303)
 			status, _ := b.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 			is.Equal(status, http.StatusNoContent)
-			is.Equal(len(a.Hub.Connections("acme", nil)), 0)
-			is.Equal(len(b.Hub.Connections("acme", nil)), 0)
+			is.Equal(len(a.Hub.streams.Connections("acme", nil)), 0)
+			is.Equal(len(b.Hub.streams.Connections("acme", nil)), 0)
 		})
 	}
 }
@@ -142,7 +143,7 @@ func TestManyPeopleInSmallMessages(t *testing.T) {
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 	b.connect(t, 1, func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }, nil)
-	is.NoErr(b.KnowAll(t.Context(), "acme"))
+	is.NoErr(b.tenants.EnsureAll(t.Context(), "acme"))
 	online, _ := b.Presence.Counts()
 	is.Equal(online, 3002)
 }
@@ -253,7 +254,7 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	mute(proxy)
 	node := b.Cluster.peers.Node()
 	for n := range mostOwed {
-		a.Cluster.owed.add(node, kick{tenant: "acme", profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, reason: CloseKicked})
+		a.Cluster.owed.add(node, kick{tenant: "acme", profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, reason: delivery.CloseKicked})
 	}
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 	is.Equal(status, http.StatusServiceUnavailable)
@@ -287,7 +288,7 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	}
 	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
 	as := []event.Profile(nil)
-	_, err := x.Adjust(t.Context(), &Connection{elsewhere: true}, nil, &as)
+	_, err := x.Adjust(t.Context(), &delivery.Connection{Elsewhere: true}, nil, &as)
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	now := time.Now()
 	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())

@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
@@ -205,7 +206,7 @@ func (a *api) handler(inner bool) http.Handler {
 			return
 		}
 		w.Header()["X-Content-Type-Options"] = nosniff
-		if a.hub.Draining() || reserve.Holds(r.Context()) {
+		if a.hub.streams.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
@@ -354,8 +355,8 @@ func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
-	if a.hub.Draining() {
-		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
+	if a.hub.streams.Draining() {
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
 		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
 	} else {

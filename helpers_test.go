@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
@@ -96,7 +97,7 @@ func (h *testHub) settled() bool {
 			var there []uuid.UUID
 			for _, other := range h.nodes {
 				if other != node {
-					for _, c := range other.Connections(tenant, nil) {
+					for _, c := range other.streams.Connections(tenant, nil) {
 						there = append(there, c.ID)
 					}
 				}
@@ -113,9 +114,9 @@ func (h *testHub) settled() bool {
 }
 
 // holder is the node that has a connection, and the connection there.
-func (h *testHub) holder(id string) (*testHub, *Connection) {
+func (h *testHub) holder(id string) (*testHub, *delivery.Connection) {
 	for _, node := range h.nodes {
-		if c := node.Hub.Connection(id); c != nil {
+		if c := node.Hub.streams.Connection(id); c != nil {
 			return node, c
 		}
 	}
@@ -176,7 +177,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
 		Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
-		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
+		Quotas: allowance.New(plan.Of(1 << 30)), Most: delivery.Limits{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -217,12 +218,12 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {
-		h.Drain(ctx, 0)
+		h.streams.Drain(ctx, 0)
 		h.client.CloseIdleConnections()
 		h.Server.Close()
 		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := h.Engine().Close(last); err != nil {
+		if err := h.streams.Engine().Close(last); err != nil {
 			t.Errorf("streams left: %v", err)
 		}
 		stop()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 )
 
@@ -17,7 +18,7 @@ type kick struct {
 	tenant  string
 	profile event.Profile // zero: of all profiles
 	id      uuid.UUID     // zero: all
-	reason  CloseReason
+	reason  delivery.CloseReason
 }
 
 // owed is kicks that other hubs have not heard. Each is remembered until its hub has heard
@@ -51,7 +52,7 @@ func (o *owed) add(node [4]byte, k kick) {
 		kicks = map[kick]struct{}{}
 		o.of[node][k.tenant] = kicks
 	}
-	all := kick{tenant: k.tenant, reason: CloseUnavailable}
+	all := kick{tenant: k.tenant, reason: delivery.CloseUnavailable}
 	if _, so := kicks[all]; so {
 		return
 	}

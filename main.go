@@ -25,6 +25,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
@@ -192,7 +193,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
-		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
+		Most:   delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
 		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
@@ -269,11 +270,11 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if atOnce {
 		over = 0
 	}
-	logger.Info("draining; a second signal ends at once", "streams", hub.Engine().Streams(), "over", over)
+	logger.Info("draining; a second signal ends at once", "streams", hub.streams.Engine().Streams(), "over", over)
 	if !atOnce {
-		hub.Drain(background, over)
+		hub.streams.Drain(background, over)
 	}
-	hub.Refuse()
+	hub.streams.Refuse()
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	shut := make(chan error, 1)
@@ -282,7 +283,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		publishes, cancel := context.WithTimeout(last, publishTimeout)
 		api.Published(publishes) // streams are to have it
 		cancel()
-		hub.Drain(background, 0)
+		hub.streams.Drain(background, 0)
 	}
 	go func() {
 		api.Answered(last)
@@ -296,7 +297,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		logger.Warn("requests cut", "err", err)
 		servers.Close()
 	}
-	if err := hub.Engine().Close(last); err != nil {
+	if err := hub.streams.Engine().Close(last); err != nil {
 		logger.Warn("streams cut", "err", err)
 	}
 	logger.Info("stopped")

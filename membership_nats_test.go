@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -162,7 +163,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	go func() {
 		var err error
 		for err = history.ErrUnconfirmed; errors.Is(err, history.ErrUnconfirmed) && impatient.Err() == nil; {
-			err = nodes[1].Know(impatient, "acme")
+			err = nodes[1].tenants.Ensure(impatient, "acme")
 		}
 		left <- err
 	}()
@@ -174,14 +175,14 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	leave()
 	is.True(errors.Is(<-left, context.Canceled))
 	close(gate)
-	is.NoErr(nodes[1].Know(t.Context(), "acme"))
+	is.NoErr(nodes[1].tenants.Ensure(t.Context(), "acme"))
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 
 // toldRooms are what a brokerRooms tells of one tenant's rooms.
 type toldRooms struct {
 	mu    sync.Mutex
-	rooms room.Memberships[*Connection] // guarded by mu
+	rooms room.Memberships[*delivery.Connection] // guarded by mu
 }
 
 func (r *toldRooms) belong(_ string, _ history.Epoch, room event.Room, changed []room.Membership) {
@@ -300,7 +301,7 @@ func TestEmptyRoomsLeaveTheTable(t *testing.T) {
 // so from its beginning on.
 func TestRoomsInAnotherHistory(t *testing.T) {
 	is := is.New(t)
-	var rooms room.Memberships[*Connection]
+	var rooms room.Memberships[*delivery.Connection]
 	r := event.Room{Kind: event.KindGroup, ID: "g"}
 	rooms.Add(r, alice, 100)
 	rooms.Add(r, bob, 100)
@@ -314,5 +315,5 @@ func TestRoomsInAnotherHistory(t *testing.T) {
 	rooms.Clear()
 	is.True(rooms.Empty())
 	is.Equal(slices.Collect(rooms.Members(r)), nil)
-	is.Equal(rooms.Bytes(), (&room.Memberships[*Connection]{}).Bytes()) // nothing is left
+	is.Equal(rooms.Bytes(), (&room.Memberships[*delivery.Connection]{}).Bytes()) // nothing is left
 }

@@ -19,6 +19,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -127,7 +128,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
-		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
 		cursor, _, _ = strings.Cut(cursor, `"`)
@@ -135,7 +136,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		for i := range rooms {
 			is.Equal(call(handler, "POST", "/v1/events", toRoom(i+1)).Code, http.StatusAccepted)
 		}
-		hub.Kick(c, CloseKicked)
+		hub.streams.Kick(c, delivery.CloseKicked)
 		time.Sleep(time.Minute) // no answer holds any more
 		service.set(func() { service.gate, service.asked, service.most = make(chan struct{}), 0, 0 })
 
@@ -143,13 +144,13 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		pr, pw := io.Pipe()
 		var done sync.WaitGroup
 		done.Go(func() {
-			again, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
+			again, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			r := httptest.NewRequest("GET", "/v1/stream", nil)
-			hub.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
+			hub.streams.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
 			pw.Close()
 		})
 		reader := newStreamReader(t, pr)
@@ -167,9 +168,9 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is.Equal(service.questions(), rooms)
 		is.Equal(service.mostAtOnce(), rooms) // together
 		go io.Copy(io.Discard, pr)
-		hub.Drain(t.Context(), 0)
+		hub.streams.Drain(t.Context(), 0)
 		done.Wait()
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -194,7 +195,7 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		w := call(handler, "POST", "/v1/events", toRoom(100))
 		is.Equal(w.Code, http.StatusServiceUnavailable) // never resolved
 		is.True(strings.Contains(w.Body.String(), "MembershipUnavailable"))
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -234,7 +235,7 @@ func TestMembershipAnswersHoldAsTheySay(t *testing.T) {
 				time.Sleep(time.Nanosecond)
 				publish()
 				is.Equal(service.questions(), 2) // and not longer
-				is.NoErr(hub.Engine().Close(t.Context()))
+				is.NoErr(hub.streams.Engine().Close(t.Context()))
 			})
 		})
 	}
@@ -267,7 +268,7 @@ func TestMembershipQuestionsAreShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2) // another one for all who came later
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -336,10 +337,10 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2)
-		list, err := hub.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
+		list, err := hub.members.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
 		is.NoErr(err)
 		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -347,17 +348,17 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
-	acme, err := x.open(t.Context(), "acme")
+	x := delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
+	acme, err := x.OpenLocked(t.Context(), "acme")
 	is.NoErr(err)
-	defer acme.mu.Unlock()
+	defer acme.Mu.Unlock()
 	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.adoptLocked(r, before, time.Now())
-	is.True(acme.rooms.Has(r, me))
-	acme.adoptLocked(r, after, time.Now())
-	acme.adoptLocked(r, before, time.Now())
-	is.True(!acme.rooms.Has(r, me))
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(acme.Rooms.Has(r, me))
+	acme.AdoptLocked(r, after, time.Now())
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(!acme.Rooms.Has(r, me))
 }
 
 // silentPeers do not answer.
@@ -604,12 +605,12 @@ func (slowPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
 func TestClosingAProfileElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		list := make([]*Connection, 30)
+		list := make([]*delivery.Connection, 30)
 		for i := range list {
-			list[i] = &Connection{elsewhere: true}
+			list[i] = &delivery.Connection{Elsewhere: true}
 		}
 		start := time.Now()
-		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, CloseKicked)
+		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
 		is.Equal(time.Since(start), time.Second)
 	})
 }

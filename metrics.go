@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/count"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
@@ -77,25 +78,25 @@ func buildInfo() prometheus.Collector {
 
 // look is what the parts said at one moment.
 type look struct {
-	HubStats
+	delivery.Stats
 	online, away int
 	auth, limits map[string]int64
 	refused      map[string]int64
 	complaints   map[serve.Complaint]int64
-	tenants      []TenantStats
+	tenants      []delivery.TenantStats
 	quotas       map[string]allowance.QuotaStats
 	lobby        lobby.Stats
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.Count.Now(), quotas: m.hub.quotas.Stats()}
+	l := &look{Stats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.Count.Now(), quotas: m.hub.quotas.Stats()}
 	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()
-	l.limits["memberships"] = m.hub.members.full.Load()
-	l.Dropped[DropRoom] = int64(m.presence.typists.Crowded())
+	l.limits["memberships"] = m.hub.members.Full()
+	l.Dropped[delivery.DropRoom] = int64(m.presence.typists.Crowded())
 	if m.tenants > 0 {
-		l.tenants = m.hub.Busiest(m.tenants)
+		l.tenants = m.hub.tenants.Busiest(m.tenants)
 	}
 	return l
 }
@@ -265,11 +266,11 @@ func families() (all []family) {
 		func(l *look) map[string]float64 { return one(l.Log.LostIDs) })
 	add(gauge, "tenant_streams_open", "tenant", "Open streams of the tenants with most.",
 		func(l *look) map[string]float64 {
-			return l.byTenant(func(t TenantStats) float64 { return float64(t.Streams) })
+			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Streams) })
 		})
 	add(counter, "tenant_events_accepted_total", "tenant", "Events that were published to this hub, of the tenants with most streams.",
 		func(l *look) map[string]float64 {
-			return l.byTenant(func(t TenantStats) float64 { return float64(t.Accepted) })
+			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Accepted) })
 		})
 	return all
 }
@@ -292,7 +293,7 @@ func (l *look) kept(n int) map[string]float64 {
 	return one(n)
 }
 
-func (l *look) byTenant(value func(TenantStats) float64) map[string]float64 {
+func (l *look) byTenant(value func(delivery.TenantStats) float64) map[string]float64 {
 	values := map[string]float64{}
 	for _, t := range l.tenants {
 		values[t.Name] = value(t)

@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/serve"
@@ -89,7 +90,7 @@ func TestMetricsMove(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
 	h := newTestHub(t, func(hub *HubConfig, presence *PresenceConfig) {
-		hub.Most = MostConnections{All: 5, Profile: 3}
+		hub.Most = delivery.Limits{All: 5, Profile: 3}
 		presence.Grace = 0
 	})
 	handler := h.API.Handler()
@@ -192,7 +193,7 @@ func TestMetricsMove(t *testing.T) {
 		h.do(t, "DELETE", "/v1/tenants/other/connections?profile=c", "")
 	})
 	moves(t, handler, map[string]float64{"streams_open": -1, `closes_total{reason="expired"}`: 1}, func() {
-		h.Prolong(h.Connections("acme", &event.Profile{Type: "user", ID: "b"})[0], time.Now())
+		h.streams.Prolong(h.streams.Connections("acme", &event.Profile{Type: "user", ID: "b"})[0], time.Now())
 	})
 	moves(t, handler, map[string]float64{`auth_failures_total{reason="ForbiddenHost"}`: 1, `auth_failures_total{reason="CrossSite"}`: 1}, func() {
 		r := httptest.NewRequest("GET", "/metrics", nil)
@@ -204,9 +205,9 @@ func TestMetricsMove(t *testing.T) {
 	moves(t, handler, map[string]float64{
 		"streams_open": -open, "ready": -1, `closes_total{reason="drain"}`: open, `streams_refused_total{reason="drain"}`: 1,
 	}, func() {
-		h.Drain(t.Context(), 0)
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
-		is.Equal(err, ErrDraining)
+		h.streams.Drain(t.Context(), 0)
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
+		is.Equal(err, delivery.ErrDraining)
 	})
 }
 
@@ -231,10 +232,10 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	}, func() { h.back(t, cursor, "tenant=acme&profile=late") })
 
 	// Nobody reads this one until all is over.
-	var slow *Connection
+	var slow *delivery.Connection
 	moves(t, handler, map[string]float64{"streams_open": 1, `presence_profiles{status="online"}`: 1, `connects_total{resume="fresh"}`: 1}, func() {
 		var err error
-		slow, err = h.Connect(context.Background(), Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
+		slow, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
 		is.NoErr(err)
 	})
 	padding := strings.Repeat("x", 1<<10)
@@ -251,16 +252,16 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 		}
 	})
 	moves(t, handler, map[string]float64{"streams_open": -1, `closes_total{reason="slow"}`: 1}, func() {
-		h.Engine().Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), slow.Stream)
+		h.streams.Engine().Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), slow.Stream)
 	})
 	is.Equal(scrape(t, handler)["realtime_queue_bytes"], 0.0)
 
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
-		h.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
+		h.dispatcher.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
 	})
 	for i := range maxTypingRoom + 1 {
 		is.NoErr(untilConfirmed(func() error {
-			return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
+			return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
 		}))
 	}
 	moves(t, handler, map[string]float64{`drops_total{reason="room"}`: 1}, func() {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/peers"
 )
@@ -146,7 +147,7 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 		return a, errors.Join(ErrElsewhere, err)
 	case err != nil:
 		p.silent(c.Op, err, name)
-		return a, errors.Join(ErrSilent, err)
+		return a, errors.Join(delivery.ErrSilent, err)
 	}
 	return a, nil
 }
@@ -167,7 +168,7 @@ func (p *brokerPeers) AskAll(ctx context.Context, c Call) (list []Answer, silent
 		}
 	}
 	if len(silent) > 0 {
-		p.silent(c.Op, ErrSilent, silent...)
+		p.silent(c.Op, delivery.ErrSilent, silent...)
 	}
 	return list, silent
 }

@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/problem"
 )
 
@@ -42,7 +43,7 @@ type lineProblem struct {
 // lineReceipt is the answer to a line that was accepted, with results=all.
 type lineReceipt struct {
 	Line int `json:"line"`
-	receipt
+	delivery.ReceiptJSON
 }
 
 // lineSummary ends the answer.
@@ -59,7 +60,7 @@ type lineIntake struct {
 	maxLine int // bytes; 0 lifts the limit
 	// publish publishes lines, each for itself. taking ends, with a cause, when no more
 	// are taken.
-	publish func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error)
+	publish func(ctx, taking context.Context, lines [][]byte) ([]delivery.Receipt, []error)
 	refused func(error) // told of each line that was
 	body    *allowance.Call
 	answer  *allowance.Call // whose the answers are that are not read yet
@@ -130,7 +131,7 @@ func publishLines(w http.ResponseWriter, r *http.Request, in lineIntake) error {
 					sum.NoMembers++
 				}
 				if results == "all" {
-					err = out.put(lineReceipt{number, wireReceipt(got)})
+					err = out.put(lineReceipt{number, delivery.NewReceiptJSON(got)})
 				}
 			}
 			if err != nil { // nobody reads the answers

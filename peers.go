@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 )
 
@@ -56,19 +57,19 @@ const (
 // means differs, and both have to arrive: an omitted pointer is nil, a list never null.
 type Call struct {
 	Op      CallOp
-	ID      uuid.UUID        `json:",omitzero"`
-	Tenant  string           `json:",omitzero"`
-	Profile *event.Profile   `json:",omitzero"`
-	Room    event.Room       `json:",omitzero"`
-	Expires time.Time        `json:",omitzero"` // zero: not by itself
-	Types   *[]string        `json:",omitzero"` // nil: as it is
-	Watch   *[]event.Profile `json:",omitzero"` // nil: as it is
-	Unwatch bool             `json:",omitzero"` // to watch as configured; a hub that knows it says so
-	After   string           `json:",omitzero"` // the id that a page comes after
-	Limit   int              `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
-	Reason  CloseReason      `json:",omitzero"`
-	Place   uint64           `json:",omitzero"`
-	Life    string           `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
+	ID      uuid.UUID            `json:",omitzero"`
+	Tenant  string               `json:",omitzero"`
+	Profile *event.Profile       `json:",omitzero"`
+	Room    event.Room           `json:",omitzero"`
+	Expires time.Time            `json:",omitzero"` // zero: not by itself
+	Types   *[]string            `json:",omitzero"` // nil: as it is
+	Watch   *[]event.Profile     `json:",omitzero"` // nil: as it is
+	Unwatch bool                 `json:",omitzero"` // to watch as configured; a hub that knows it says so
+	After   string               `json:",omitzero"` // the id that a page comes after
+	Limit   int                  `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
+	Reason  delivery.CloseReason `json:",omitzero"`
+	Place   uint64               `json:",omitzero"`
+	Life    string               `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
 }
 
 // Answer is the other hub's.

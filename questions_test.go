@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
@@ -152,10 +153,10 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		var logs syncBuffer
 		service := room.NewService("http://members.example", "", nil)
 		service.Client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
-		m := newMembers(newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
+		m := delivery.NewMembers(delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
 		for second := range 3 {
 			for i := range 100 {
-				_, err := m.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
+				_, err := m.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 				is.True(err != nil)
 			}
 			is.Equal(strings.Count(logs.String(), "WARN"), second+1)

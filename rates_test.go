@@ -65,7 +65,7 @@ func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesCon
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
-	t.Cleanup(func() { hub.Engine().Close(context.Background()) })
+	t.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
 	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0)
 	return checked(t, NewAPI(cluster, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
@@ -152,7 +152,7 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
 			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
-			defer hub.Engine().Close(context.Background())
+			defer hub.streams.Engine().Close(context.Background())
 			peers := &askedPeers{}
 			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), peers, 0)
 			api := checked(t, NewAPI(cluster, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
@@ -199,7 +199,7 @@ func TestDrainEndsLinesThatWait(t *testing.T) {
 	for h.API.publishing.limits.Met()["publish"] == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	res := <-answer
 	defer res.Body.Close()
 	var refused, last map[string]any

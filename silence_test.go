@@ -212,7 +212,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 		<-served
 		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := hub.Engine().Close(last); err != nil {
+		if err := hub.streams.Engine().Close(last); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(10 * time.Second) // of what is said last
@@ -263,7 +263,7 @@ func TestASilentStreamStaysOpen(t *testing.T) {
 				is.Equal(<-next, "a.b<nil>")
 				leave()
 				synctest.Wait()
-				is.Equal(h.Engine().Streams(), 0)
+				is.Equal(h.streams.Engine().Streams(), 0)
 			})
 		})
 	}

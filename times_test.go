@@ -15,6 +15,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/peers"
@@ -32,7 +33,7 @@ func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
-		defer hub.Engine().Close(ctx)
+		defer hub.streams.Engine().Close(ctx)
 		test(presenceWorld{hub, p, t}, x, is.New(t))
 	})
 }
@@ -49,7 +50,7 @@ func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
 		w.wait(1500 * time.Millisecond)
 		died := time.Now()
 		w.wait(8 * time.Second)
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(2 * time.Second)
 		there.Gone = true
 		x.Changed("acme", []SessionChange{there}, false, died)
@@ -57,7 +58,7 @@ func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
 		is.Equal(w.status(alice), Online) // within the grace
 		again := w.connect(alice)
 		w.wait(10 * time.Second)
-		w.Kick(again, CloseKicked)
+		w.streams.Kick(again, delivery.CloseKicked)
 		w.wait(4 * time.Second)
 		is.Equal(w.status(alice), Online)
 		w.wait(2 * time.Second)
@@ -77,7 +78,7 @@ func TestBackAndGoneAgain(t *testing.T) {
 		x.Changed("acme", []SessionChange{there}, false, time.Time{})
 		there.Gone = true
 		x.Changed("acme", []SessionChange{there}, false, time.Time{})
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(4900 * time.Millisecond)
 		is.Equal(w.status(alice), Online)
 		w.wait(1100 * time.Millisecond)
@@ -133,7 +134,7 @@ func TestAnEarlierActivityToldLater(t *testing.T) {
 
 // stuckSharing does not hear what other hubs know of one tenant.
 type stuckSharing struct {
-	Sharing
+	delivery.Sharing
 	stuck chan struct{}
 }
 
@@ -149,19 +150,19 @@ func (stuckSharing) Unshare(string) {}
 // gives up is let go.
 func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
+	x := delivery.NewTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
 	sharing := stuckSharing{stuck: make(chan struct{})}
-	x.sharing = sharing
+	x.Sharing = sharing
 	open := func(ctx context.Context, name string) error {
-		tenant, err := x.open(ctx, name)
+		tenant, err := x.OpenLocked(ctx, name)
 		if err == nil {
-			tenant.mu.Unlock()
+			tenant.Mu.Unlock()
 		}
 		return err
 	}
 	entered := make(chan error)
 	go func() { entered <- open(t.Context(), "stuck") }()
-	eventually(t, func() bool { return slices.Contains(x.names(), "stuck") })
+	eventually(t, func() bool { return slices.Contains(x.Names(), "stuck") })
 	others := make(chan struct{})
 	go func() {
 		defer close(others)
@@ -213,15 +214,15 @@ func (p *heldPeers) Tell(string, SessionChange) {
 func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
 	is := is.New(t)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-	defer hub.Engine().Close(context.Background())
+	defer hub.streams.Engine().Close(context.Background())
 	p := &heldPeers{}
 	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), p, 0)
-	c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: alice})
+	c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: alice})
 	is.NoErr(err)
 	found, err := p.x.Touch(t.Context(), c)
 	is.NoErr(err)
 	is.True(found)
-	hub.Kick(c, CloseKicked)
+	hub.streams.Kick(c, delivery.CloseKicked)
 	is.Equal(p.told, 3)
 	is.Equal(p.loose, 0)
 }
@@ -237,7 +238,7 @@ func TestCallsArriveAsTheyWere(t *testing.T) {
 		{}, {Op: CallAdjust, Types: &none}, {Op: CallAdjust, Types: &some}, {Op: CallAdjust, Watch: &nobody}, {Op: CallAdjust, Watch: &somebody},
 		{Op: CallAdjust, Unwatch: true}, {Op: CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
 		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0).UTC()}, {Op: CallProlong, ID: uuid.New()},
-		{Op: CallKick, Reason: CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: event.Room{Kind: event.KindGroup, ID: "g"}},
+		{Op: CallKick, Reason: delivery.CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: event.Room{Kind: event.KindGroup, ID: "g"}},
 	} {
 		is.Equal(overTheWire(t, c), c)
 	}

@@ -67,7 +67,7 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 		return err
 	}
 	defer x.leave(t)
-	member, size, err := x.hub.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
+	member, size, err := x.hub.members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (x *Typists) say(t *typist, started bool) error {
 	}
 	to := event.ToConversation(t.conversation)
 	to.ExcludeProfiles = []event.Profile{t.who.Profile}
-	return x.hub.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
+	return x.hub.dispatcher.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
 		ConversationID string        `json:"conversationId"`
 		Profile        event.Profile `json:"profile"`
 	}{t.conversation, t.who.Profile}))

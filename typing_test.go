@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -73,7 +74,7 @@ type typing struct {
 	presenceWorld
 	cluster  *Cluster
 	resolver *gatedResolver
-	seer     *Connection
+	seer     *delivery.Connection
 }
 
 func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
@@ -85,7 +86,7 @@ func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
-		defer hub.Engine().Close(ctx)
+		defer hub.streams.Engine().Close(ctx)
 		w := typing{presenceWorld{hub, p, t}, cluster, resolver, nil}
 		w.seer = w.connect(bob)
 		test(w, is.New(t))

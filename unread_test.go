@@ -16,6 +16,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
@@ -71,13 +72,13 @@ func TestALongAnswerIsNeverThereAsAWhole(t *testing.T) {
 	for i := range 1000 {
 		p := event.Profile{Type: "user", ID: fmt.Sprintf("%04d%s", i, strings.Repeat("n", 200))}
 		members = append(members, p)
-		c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
+		c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer h.Kick(c, CloseKicked)
+		defer h.streams.Kick(c, delivery.CloseKicked)
 	}
-	if err := h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, members); err != nil {
+	if err := h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, members); err != nil {
 		t.Fatal(err)
 	}
 	for target, name := range map[string]string{

@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"errors"
@@ -21,8 +21,8 @@ var (
 	ErrTenantFull = fmt.Errorf("%w of this tenant", ErrFull)
 )
 
-// MostConnections is how many may be open at once; 0 lifts a limit.
-type MostConnections struct {
+// Limits is how many may be open at once; 0 lifts a limit.
+type Limits struct {
 	All, Tenant int // one more is turned away
 	Profile     int // one more takes the place of the profile's oldest
 }
@@ -30,7 +30,7 @@ type MostConnections struct {
 // directory is every open connection of this hub by its id, whichever tenant's, and
 // who may still come.
 type directory struct {
-	most MostConnections // static
+	Most Limits // static
 
 	mu sync.RWMutex
 	// Guarded by mu, which is a leaf.
@@ -47,9 +47,9 @@ func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	case x.draining:
 		return ErrDraining
 	case replaces:
-	case x.most.All > 0 && x.byID.Len() >= x.most.All:
+	case x.Most.All > 0 && x.byID.Len() >= x.Most.All:
 		return ErrFull
-	case x.most.Tenant > 0 && beside >= x.most.Tenant:
+	case x.Most.Tenant > 0 && beside >= x.Most.Tenant:
 		return ErrTenantFull
 	}
 	x.byID.Put(c.ID, c)
@@ -62,8 +62,8 @@ func (x *directory) drop(c *Connection) {
 	x.byID.Delete(c.ID)
 }
 
-// shut has nobody come any more, and returns who is there, in no order.
-func (x *directory) shut() []*Connection {
+// Shut has nobody come any more, and returns who is there, in no order.
+func (x *directory) Shut() []*Connection {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.draining = true
@@ -87,7 +87,7 @@ func (x *directory) now() (open int, draining bool) {
 // Connection finds an open connection of this hub, whichever tenant's; nil when
 // there is none.
 func (x *directory) Connection(id string) *Connection {
-	key, err := parseConnectionID(id)
+	key, err := ParseID(id)
 	if err != nil {
 		return nil
 	}
@@ -100,8 +100,8 @@ func (x *directory) connection(id uuid.UUID) *Connection {
 	return x.byID.Get(id)
 }
 
-// parseConnectionID takes the one form that connections' ids have.
-func parseConnectionID(text string) (uuid.UUID, error) {
+// ParseID takes the one form that connections' ids have.
+func ParseID(text string) (uuid.UUID, error) {
 	id, err := uuid.Parse(text)
 	if err == nil && len(text) != 36 {
 		err = errors.New("not the form of an id")

@@ -1,9 +1,7 @@
-package main
+package delivery
 
 import (
 	"time"
-
-	"github.com/google/uuid"
 
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
@@ -22,8 +20,7 @@ type parcel struct {
 
 	members int32 // of its room; set as it is delivered
 
-	notProfiles map[event.Profile]struct{}
-	notConns    map[uuid.UUID]struct{}
+	excluded event.Excluded
 
 	named, unnamed *engine.Frame
 }
@@ -39,31 +36,11 @@ func parcelOf(e *history.Entry) parcel {
 	if e.Event.Stored() {
 		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
 	}
-	p.exclude(&e.Event.Target)
+	p.excluded = event.ExcludedBy(&e.Event.Target)
 	return p
 }
 
-// exclude notes whom a target leaves out.
-func (p *parcel) exclude(t *event.Target) {
-	if excluded := t.ExcludeProfiles; len(excluded) > 0 {
-		p.notProfiles = make(map[event.Profile]struct{}, len(excluded))
-		for _, ref := range excluded {
-			p.notProfiles[ref] = struct{}{}
-		}
-	}
-	if excluded := t.ExcludeConnections; len(excluded) > 0 {
-		p.notConns = make(map[uuid.UUID]struct{}, len(excluded))
-		for _, id := range excluded {
-			p.notConns[id] = struct{}{}
-		}
-	}
-}
-
-func (p *parcel) excludes(c *Connection) bool {
-	_, profile := p.notProfiles[c.Profile]
-	_, conn := p.notConns[c.ID]
-	return profile || conn
-}
+func (p *parcel) excludes(c *Connection) bool { return p.excluded.Has(c.Profile, c.ID) }
 
 func (p *parcel) append(b []byte, unnamed bool) []byte {
 	name := p.event.Type

@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"strconv"
@@ -12,8 +12,8 @@ import (
 	"realtimehub/internal/overload"
 )
 
-// appendJSON appends the receipt as it goes over the wire.
-func (r Receipt) appendJSON(b []byte) []byte {
+// AppendJSON appends the receipt as it goes over the wire.
+func (r Receipt) AppendJSON(b []byte) []byte {
 	b = append(append(b, `{"id":"`...), r.ID...)
 	b = event.AppendTime(append(b, `","timestamp":"`...), r.Timestamp)
 	if r.Cursor != "" {
@@ -26,8 +26,8 @@ func (r Receipt) appendJSON(b []byte) []byte {
 	return append(strconv.AppendBool(append(b, `,"duplicate":`...), r.Duplicate), '}')
 }
 
-// receipt is a Receipt on the wire.
-type receipt struct {
+// ReceiptJSON is a Receipt on the wire.
+type ReceiptJSON struct {
 	ID          string `json:"id"`
 	Timestamp   string `json:"timestamp"`
 	Cursor      string `json:"cursor,omitempty"`
@@ -36,16 +36,16 @@ type receipt struct {
 	Duplicate   bool   `json:"duplicate"`
 }
 
-func wireReceipt(r Receipt) receipt {
-	wire := receipt{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
+func NewReceiptJSON(r Receipt) ReceiptJSON {
+	wire := ReceiptJSON{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
 	if r.Members >= 0 {
 		wire.Members = &r.Members
 	}
 	return wire
 }
 
-// hubCounts is what a hub counts as it happens.
-type hubCounts struct {
+// Counts is what a hub counts as it happens.
+type Counts struct {
 	connects    count.Words[Resume]
 	closes      count.Words[CloseReason]
 	refused     count.Words[CloseReason]
@@ -58,8 +58,8 @@ type hubCounts struct {
 	replayed    *count.Sizes
 }
 
-func newHubCounts() *hubCounts {
-	return &hubCounts{
+func newCounts() *Counts {
+	return &Counts{
 		connects: count.NewWords(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseReplaced, CloseUnavailable),
@@ -82,8 +82,8 @@ type Receipt struct {
 	Duplicate   bool
 }
 
-// HubStats is what a hub has counted since it was made, and what it has now.
-type HubStats struct {
+// Stats is what a hub has counted since it was made, and what it has now.
+type Stats struct {
 	Streams     int
 	Ready       bool // takes streams, and can store
 	Connects    map[Resume]int64
@@ -99,4 +99,48 @@ type HubStats struct {
 	Engine      engine.Stats
 	Log         history.Stats
 	Overload    overload.Stats
+}
+
+// Accepted counts an event that was published.
+func (c *Counts) Accepted(kind event.TargetKind) { c.accepted.Add(kind, 1) }
+
+// Duplicate counts an event that had been published before.
+func (c *Counts) Duplicate() { c.duplicates.Add(1) }
+
+// Unconfirmed counts events of which it is not known whether they are stored.
+func (c *Counts) Unconfirmed(events int) { c.unconfirmed.Add(int64(events)) }
+
+// Unanswered counts questions that other hubs did not answer.
+func (c *Counts) Unanswered(hubs int) { c.unanswered.Add(int64(hubs)) }
+
+// Refused counts a stream that was turned away.
+func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
+
+// Stats looks at everything; for a broker's answer it may wait a second. Ready says only that
+// the hub does not drain.
+func (x *Streams) Stats() Stats {
+	c, written, log := x.count, x.engine.Stats(), x.log.Stats()
+	open, draining := x.Directory.now()
+	dropped := map[DropReason]int64{
+		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
+	}
+	for why, n := range written.Dropped {
+		dropped[DropReason(engine.Drop(why).String())] = n
+	}
+	gaps := c.gaps.Now()
+	gaps[GapSlow] += written.Shed
+	return Stats{
+		Streams: open, Ready: !draining,
+		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
+		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
+		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
+		Overload: x.Overload.Stats(),
+	}
+}
+
+// TenantStats is one tenant's part.
+type TenantStats struct {
+	Name     string
+	Streams  int
+	Accepted int64 // events, since the tenant was last found here
 }

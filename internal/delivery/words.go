@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"encoding/json"
@@ -84,7 +84,7 @@ func expiringFrame(at time.Time) *engine.Frame {
 }
 
 // gapFrame says that something was missed for good, and where things go on.
-func gapFrame(count *hubCounts, why error, from history.Cursor) *engine.Frame {
+func gapFrame(count *Counts, why error, from history.Cursor) *engine.Frame {
 	reason := GapExpired
 	switch {
 	case errors.Is(why, history.ErrUnknownCursor):
@@ -161,7 +161,7 @@ const (
 	DropUnreadable DropReason = "unreadable" // another hub's, and no event to this one
 )
 
-// forGood says that a resume does not bring what was dropped.
-func (r DropReason) forGood() bool {
+// ForGood says that a resume does not bring what was dropped.
+func (r DropReason) ForGood() bool {
 	return !slices.Contains([]DropReason{"cut", "gone", "closed"}, r)
 }
