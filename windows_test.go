@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/hubtest"
+
 	"github.com/matryer/is"
 )
 
@@ -134,7 +136,7 @@ func TestAStreamProvesNothing(t *testing.T) {
 	f := dialFramed(t, strings.TrimPrefix(url, "http://"), proxyV2("203.0.113.7"), 1<<16)
 	asking := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}} // by one connection
 	defer asking.CloseIdleConnections()
-	strangers := func() float64 { return scrapeBy(t, asking, url)["realtime_unproven_open"] - 1 }
+	strangers := func() float64 { return hubtest.ScrapeBy(t, asking, url)["realtime_unproven_open"] - 1 }
 	const streams = 2
 	for range streams {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")

@@ -1,4 +1,4 @@
-package main
+package browser
 
 import (
 	"context"
@@ -73,7 +73,7 @@ func TestRealtimeLeaderLeaves(t *testing.T) {
 	}{
 		{"closed", func(c *clientTab) { c.close() }},
 		{"client closed", func(c *clientTab) { c.run(`c.close()`) }},
-		{"navigated away", func(c *clientTab) { do(t, c.page, chromedp.Navigate(c.h.wire.url+"/readyz")) }},
+		{"navigated away", func(c *clientTab) { do(t, c.page, chromedp.Navigate(c.h.wire.URL+"/readyz")) }},
 		{"reloaded", func(c *clientTab) { do(t, c.page, chromedp.Reload()) }},
 	}
 	h := newClientHub(t)
@@ -170,7 +170,7 @@ func TestRealtimeOffline(t *testing.T) {
 	h.publish("a.b", 0)
 	one.told(0)
 	offline(true)
-	h.wire.cut()
+	h.wire.Cut()
 	one.becomes(`is.state === "waiting"`)
 	two.becomes(`is.state === "waiting"`)
 	for i := range 3 {
@@ -191,12 +191,12 @@ func TestRealtimeSilence(t *testing.T) {
 	before := h.connections()[0]
 	for range 2 { // when the second has passed the first was read
 		select {
-		case <-h.wire.beat:
+		case <-h.wire.Beat:
 		case <-time.After(time.Minute):
 			t.Fatal("no heartbeat")
 		}
 	}
-	h.wire.die()
+	h.wire.Die()
 	h.publish("a.b", 1)
 	tab.run(`(() => { const now = Date.now; globalThis.late = 0; Date.now = () => now() + late; })()`)
 	tab.becomes(`(late += 60_000, states.includes("waiting"))`) // what was sent before may still be read
@@ -283,7 +283,7 @@ func TestRealtimeBack(t *testing.T) {
 			h.publish("a.b", 0)
 			tab.told(0)
 			tab.run(`globalThis.kept = true`)
-			do(t, tab.page, chromedp.Navigate(h.wire.url+"/readyz"))
+			do(t, tab.page, chromedp.Navigate(h.wire.URL+"/readyz"))
 			if c.after != "" {
 				others = append(others, h.live(c.after))
 			}
@@ -399,9 +399,7 @@ func TestRealtimeToken(t *testing.T) {
 	sibling.told(1)
 	is.Equal(tab.run(`is.connectionId`), id)
 	is.Equal(tab.run(`is.reconnects`), 0.0)
-	h.wire.mu.Lock()
-	asked := strings.Join(h.wire.asked, "\n")
-	h.wire.mu.Unlock()
+	asked := strings.Join(h.wire.Asked(), "\n")
 	is.True(strings.Contains(asked, "GET /v1/stream"))
 	is.True(strings.Contains(asked, "PUT /v1/connections/"+id.(string)+"/token"))
 	is.True(!strings.Contains(asked, "eyJ"))
@@ -409,7 +407,7 @@ func TestRealtimeToken(t *testing.T) {
 	// A token that the hub refuses is said; the next one may be taken.
 	refused, _ := chromedp.NewContext(h.browser)
 	t.Cleanup(func() { chromedp.Cancel(refused) })
-	do(t, refused, chromedp.Navigate(h.wire.url+"/healthz")) // not by tab: a browser logs each 401 as an error
+	do(t, refused, chromedp.Navigate(h.wire.URL+"/healthz")) // not by tab: a browser logs each 401 as an error
 	bad := &clientTab{h, refused, nil}
 	bad.run(fmt.Sprintf(openClient, `token: () => globalThis.good ?? "no.such.token"`))
 	bad.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)

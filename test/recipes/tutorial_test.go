@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package recipes
 
 import (
 	"bytes"
@@ -21,7 +21,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/natstest"
+	"realtimehub/internal/browsertest"
+	"realtimehub/internal/hubtest"
 )
 
 // needNode is of a version that the pages ask for.
@@ -128,21 +129,18 @@ func (c *chat) open(browser context.Context, name string) (page context.Context,
 	page, cancel := chromedp.NewContext(browser)
 	closeTab = func() { chromedp.Cancel(page); cancel() }
 	c.t.Cleanup(closeTab)
-	do(c.t, page, chromedp.Navigate(c.app+"/?name="+name))
+	browsertest.Do(c.t, page, chromedp.Navigate(c.app+"/?name="+name))
 	c.shows(page, `document.querySelector("#status").textContent.startsWith("live")`)
-	do(c.t, page, chromedp.Evaluate(`globalThis.gaps = []; client.onGap(({reason}) => gaps.push(reason));
+	browsertest.Do(c.t, page, chromedp.Evaluate(`globalThis.gaps = []; client.onGap(({reason}) => gaps.push(reason));
 		globalThis.heard = []; client.on("message.received", ({payload}) => heard.push(payload.text)); 0`, nil))
 	return page, closeTab
 }
 
-func freePort(t *testing.T) string { return strconv.Itoa(natstest.FreePort(t)) }
-
 // The tutorial is done as it is written, by its own blocks, and then its chat is used.
 func TestTutorial(t *testing.T) {
 	t.Parallel()
-	alone(t, "the page starts one hub")
 	needNode(t)
-	browser := browser(t)
+	browser := browsertest.Start(t)
 	is := is.New(t)
 	const page = "docs/tutorial.md"
 	blocks := shellBlocks(t, page)
@@ -157,7 +155,7 @@ func TestTutorial(t *testing.T) {
 	caches := strings.Fields(string(goEnv))
 	c.environ = []string{"HOME=" + c.home, "GOCACHE=" + caches[0], "GOMODCACHE=" + caches[1], "TOKEN_SECONDS=6"}
 
-	c.run(".", blocks[0])
+	c.run(hubtest.Root(), blocks[0])
 	c.run(c.dir, strings.NewReplacer("8080", hubPort, "3000", appPort).Replace(blocks[1])) // the only other ports
 	settings, err := os.ReadFile(filepath.Join(c.dir, "settings.env"))
 	is.NoErr(err)
@@ -175,15 +173,15 @@ func TestTutorial(t *testing.T) {
 	}
 	says := func(page context.Context, text string) {
 		t.Helper()
-		do(t, page, chromedp.SendKeys("input", text, chromedp.ByQuery), chromedp.Click("button", chromedp.ByQuery))
+		browsertest.Do(t, page, chromedp.SendKeys("input", text, chromedp.ByQuery), chromedp.Click("button", chromedp.ByQuery))
 	}
 	lines := func(text ...string) string {
 		all, _ := json.Marshal(text)
 		return fmt.Sprintf(`JSON.stringify([...document.querySelectorAll("#messages .sent")].map((line) => line.textContent)) === %q && !document.querySelector(".sending")`, all)
 	}
-	do(t, bob, chromedp.SendKeys("input", "hello", chromedp.ByQuery))
+	browsertest.Do(t, bob, chromedp.SendKeys("input", "hello", chromedp.ByQuery))
 	c.shows(ann, `document.querySelector("#typing").textContent === "bob is typing …"`)
-	do(t, bob, chromedp.Click("button", chromedp.ByQuery))
+	browsertest.Do(t, bob, chromedp.Click("button", chromedp.ByQuery))
 	for _, page := range []context.Context{ann, bob} {
 		c.shows(page, lines("bob: hello"))
 	}
@@ -222,9 +220,9 @@ func TestTutorial(t *testing.T) {
 	c.shows(ann, lines(all...))
 
 	t.Log("no network")
-	offline := func(is bool) { do(t, bob, network.EmulateNetworkConditions(is, 0, -1, -1)) }
+	offline := func(is bool) { browsertest.Do(t, bob, network.EmulateNetworkConditions(is, 0, -1, -1)) }
 	offline(true)
-	do(t, bob, chromedp.Evaluate(`globalThis.reconnects = client.status.reconnects; 0`, nil))
+	browsertest.Do(t, bob, chromedp.Evaluate(`globalThis.reconnects = client.status.reconnects; 0`, nil))
 	says(bob, "in a tunnel")
 	c.shows(bob, `document.querySelector(".sending")?.textContent === "bob: in a tunnel"`)
 	says(ann, "where is bob?")
@@ -238,7 +236,7 @@ func TestTutorial(t *testing.T) {
 	c.shows(bob, `client.status.reconnects > reconnects && client.status.resume === "complete" && gaps.length === 1`)
 
 	t.Log("a reload, the first tab closed, the end")
-	do(t, bob, chromedp.Reload())
+	browsertest.Do(t, bob, chromedp.Reload())
 	c.shows(bob, lines(all...))
 	closeAnn()
 	c.shows(second, `client.status.leader && client.status.state === "live"`)

@@ -1,10 +1,11 @@
 //go:build unix
 
-package main
+package recipes
 
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +20,8 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/access"
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 )
 
 // front is a real proxy before a hub, or before where none is.
@@ -28,7 +30,7 @@ type front struct{ url string }
 // startFront runs a proxy that is configured in dir until the test ends.
 func startFront(t *testing.T, dir, port string, command ...string) *front {
 	t.Helper()
-	printed := new(syncBuffer)
+	printed := new(testkit.Buffer)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, printed, printed
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -102,8 +104,8 @@ func recipesNginx(t *testing.T) string {
 	t.Helper()
 	var parts []string
 	for _, b := range blocksOf(t, recipesPage) {
-		if b.language == "nginx" {
-			parts = append(parts, b.text)
+		if b.Language == "nginx" {
+			parts = append(parts, b.Text)
 		}
 	}
 	if len(parts) != 2 {
@@ -114,11 +116,7 @@ func recipesNginx(t *testing.T) string {
 
 func deployNginx(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("deploy/nginx.conf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return hubtest.ReadFile(t, "deploy/nginx.conf")
 }
 
 // The files and the recipes work with the proxies themselves: an event comes at once,
@@ -126,7 +124,6 @@ func deployNginx(t *testing.T) string {
 func TestDeployNginx(t *testing.T) {
 	for name, config := range map[string]func(*testing.T) string{"file": deployNginx, "recipe": recipesNginx} {
 		t.Run(name, func(t *testing.T) {
-			alone(t, "the file names one hub here")
 			h := hubBehind(t)
 			holdsFront(t, h, configuredNginx(t, config(t), h.URL))
 		})
@@ -138,7 +135,6 @@ func TestDeployNginx(t *testing.T) {
 
 // NDJSON goes both ways at once.
 func TestDeployNginxLines(t *testing.T) {
-	alone(t, "the file names one hub here")
 	is := is.New(t)
 	f := configuredNginx(t, deployNginx(t), hubBehind(t).URL)
 	lines, send := io.Pipe()
@@ -169,8 +165,8 @@ func TestDeployHAProxy(t *testing.T) {
 		writeFiles(t, recipesPage, dir)
 		config := ""
 		for _, b := range blocksOf(t, recipesPage) {
-			if b.language == "haproxy" {
-				config = b.text
+			if b.Language == "haproxy" {
+				config = b.Text
 			}
 		}
 		for _, change := range []struct{ from, to string }{
@@ -186,7 +182,6 @@ func TestDeployHAProxy(t *testing.T) {
 		return startFront(t, dir, port, "haproxy", "-f", "haproxy.cfg")
 	}
 	t.Run("recipe", func(t *testing.T) {
-		alone(t, "the recipe names one hub here")
 		h := hubBehind(t)
 		holdsFront(t, h, start(t, h.URL))
 	})
@@ -197,11 +192,12 @@ func TestDeployHAProxy(t *testing.T) {
 
 // hubBehind is a hub as it is behind a proxy: with credentials, as open mode answers no
 // foreign Host, and none that a health check leaves out. Nothing but its client's
-// leaving ends a stream soon.
-func hubBehind(t *testing.T) *testHub {
+// leaving ends a stream soon. What reaches it, and what it says, is held against the
+// contract.
+func hubBehind(t *testing.T) *hubtest.Hub {
 	t.Helper()
-	auth := newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}})
-	return newTrustedHub(t, auth, access.RatesConfig{}, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 10 * time.Minute })
+	p := hubtest.Start(t, "REALTIME_JWT_SECRET="+hubtest.Secret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_HEARTBEAT=10m")
+	return &hubtest.Hub{URL: hubtest.CheckedFront(t, p.URL).URL, Client: p.Client}
 }
 
 // ask asks with the service's key, or with a person's token where key is false.
@@ -224,15 +220,17 @@ func (f *front) ask(t *testing.T, ctx context.Context, key bool, method, path, b
 }
 
 // holdsFront says what must hold of a hub behind a proxy.
-func holdsFront(t *testing.T, h *testHub, f *front) {
+func holdsFront(t *testing.T, h *hubtest.Hub, f *front) {
 	t.Helper()
 	is := is.New(t)
-	event, err := newStreamReader(t, f.ask(t, t.Context(), true, http.MethodGet, "/v1/doctor?every=0&for=1ms", "").Body).Next()
+	event, err := hubtest.NewReader(t, f.ask(t, t.Context(), true, http.MethodGet, "/v1/doctor?every=0&for=1ms", "").Body).Next()
 	is.NoErr(err)
-	is.Equal(probeIn(t, event).Host, strings.TrimPrefix(f.url, "http://")) // a cookie is believed by it
+	var hello struct{ Host string }
+	is.NoErr(json.Unmarshal([]byte(event.Data), &hello))
+	is.Equal(hello.Host, strings.TrimPrefix(f.url, "http://")) // a cookie is believed by it
 	ctx, leave := context.WithTimeout(t.Context(), time.Minute)
 	defer leave()
-	reader := newStreamReader(t, f.ask(t, ctx, false, http.MethodGet, "/v1/stream", "").Body)
+	reader := hubtest.NewReader(t, f.ask(t, ctx, false, http.MethodGet, "/v1/stream", "").Body)
 	event, err = reader.Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.ready")
@@ -242,7 +240,11 @@ func holdsFront(t *testing.T, h *testHub, f *front) {
 		is.NoErr(err)
 	}
 	leave()
-	eventually(t, func() bool { return len(h.streams.Connections("acme", nil)) == 0 }) // long before a heartbeat could tell
+	eventually(t, func() bool { // long before a heartbeat could tell
+		status, list := h.Do(t, http.MethodGet, "/v1/tenants/acme/connections", "", "X-API-Key", "service-key-0001")
+		is.Equal(status, http.StatusOK)
+		return list["count"] == 0.0
+	})
 }
 
 // saysLater holds of a proxy without a hub.

@@ -1,4 +1,4 @@
-package main
+package browser
 
 import (
 	"strings"
@@ -16,10 +16,8 @@ func TestRealtimeManyWatchersAskOnce(t *testing.T) {
 	tab.run(`(globalThis.people = {}, 0)`)
 	tab.run(`(Array.from({length: 60}, (_, i) => c.presence.watch(["user:p" + i], (p) => { people[p.profile.id] = p.status; })), 0)`)
 	tab.becomes(`Object.keys(people).length === 60 && Object.values(people).every((status) => status === "offline")`)
-	h.wire.mu.Lock()
-	defer h.wire.mu.Unlock()
 	asked := 0
-	for _, line := range h.wire.asked {
+	for _, line := range h.wire.Asked() {
 		if strings.HasPrefix(line, "GET /v1/presence") {
 			asked++
 		}

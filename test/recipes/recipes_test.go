@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package recipes
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,10 +20,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/access"
-	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 )
 
 // recipes is a hub, and a folder with the files of the recipes' page.
@@ -38,13 +40,12 @@ const recipesPage = "docs/recipes.md"
 
 func newRecipes(t *testing.T, settings ...string) *recipes {
 	t.Helper()
-	alone(t, "the page is of one hub")
 	r := &recipes{
 		t: t, dir: t.TempDir(), client: http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}},
-		url: startHub(t, append(settings, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_RETRY=100ms")...),
+		url: hubtest.Start(t, append(settings, "REALTIME_JWT_SECRET="+hubtest.Secret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_RETRY=100ms")...).URL,
 	}
 	token := strings.TrimPrefix(bearer(t, "sub", "user:42", "scope", "subscribe"), "Bearer ")
-	r.environ = append(os.Environ(), "REALTIME_JWT_SECRET="+testSecret, "HUB="+r.url, "KEY=service-key-0001", "TOKEN="+token)
+	r.environ = append(os.Environ(), "REALTIME_JWT_SECRET="+hubtest.Secret, "HUB="+r.url, "KEY=service-key-0001", "TOKEN="+token)
 	writeFiles(t, recipesPage, r.dir)
 	return r
 }
@@ -69,9 +70,9 @@ func (r *recipes) command(name string, args ...string) *exec.Cmd {
 }
 
 // start runs what does not end by itself, and collects what it prints.
-func (r *recipes) start(name string, args ...string) (printed *syncBuffer) {
+func (r *recipes) start(name string, args ...string) (printed *testkit.Buffer) {
 	r.t.Helper()
-	cmd, printed := r.command(name, args...), new(syncBuffer)
+	cmd, printed := r.command(name, args...), new(testkit.Buffer)
 	cmd.Stdout, cmd.Stderr = printed, printed
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
@@ -80,7 +81,7 @@ func (r *recipes) start(name string, args ...string) (printed *syncBuffer) {
 	return printed
 }
 
-func (r *recipes) prints(printed *syncBuffer, want string) {
+func (r *recipes) prints(printed *testkit.Buffer, want string) {
 	r.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(printed.String(), want); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -116,7 +117,7 @@ func (r *recipes) hub(method, path, body string) (status int, answer map[string]
 func TestRecipesInTheShell(t *testing.T) {
 	needs(t, "curl")
 	r := newRecipes(t)
-	service := httptest.NewServer(&memberService{members: `"user:42"`})
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":["user:42"]}`) }))
 	defer service.Close()
 	asking := newRecipes(t, "REALTIME_MEMBERSHIP_URL="+service.URL)
 	scripts := append(shellBlocks(t, recipesPage), shellBlocks(t, "docs/faq.md")...)
@@ -142,7 +143,7 @@ func TestRecipesInTheShell(t *testing.T) {
 // Each language's token is one that the hub takes, and says what it should.
 func TestRecipesMint(t *testing.T) {
 	r := newRecipes(t)
-	auth := newAuth(t, access.Config{Secret: testSecret})
+	hub := &hubtest.Hub{URL: r.url, Client: hubtest.CheckedClient(t, &http.Transport{DisableKeepAlives: true})}
 	for _, one := range []struct {
 		program, file string
 	}{
@@ -163,18 +164,25 @@ func TestRecipesMint(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, complaint)
 			}
-			req, _ := http.NewRequest(http.MethodGet, "/v1/stream", nil)
-			req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(out)))
-			caller, err := auth.Admit(req, access.ScopeSubscribe, false)
+			token := strings.TrimSpace(string(out))
+			ready := hub.Open(t, "presence=none", "Authorization", "Bearer "+token).Ready
+			var hello struct {
+				TenantID string
+				Profile  struct{ Type, ID string }
+			}
+			is.NoErr(json.Unmarshal([]byte(ready.Data), &hello))
+			is.Equal(hello.TenantID, "acme")
+			is.Equal(hello.Profile.Type+":"+hello.Profile.ID, "user:42")
+			var claims jwt.RegisteredClaims
+			_, _, err = jwt.NewParser().ParseUnverified(token, &claims)
 			is.NoErr(err)
-			tenant, profile, err := caller.Client(req, nil)
-			is.NoErr(err)
-			is.Equal(tenant, "acme")
-			is.Equal(profile, event.Profile{Type: "user", ID: "42"})
-			life := time.Until(caller.Expires)
+			life := time.Until(claims.ExpiresAt.Time)
 			is.True(life > 4*time.Minute && life <= 5*time.Minute)
-			_, err = auth.Admit(req, access.ScopePublish|access.ScopeAdmin, false)
-			is.True(err != nil) // it lets its owner listen, and no more
+			for method, path := range map[string]string{http.MethodPost: "/v1/tenants/acme/events", http.MethodGet: "/v1/tenants/acme/connections"} {
+				status, answer := hub.Do(t, method, path, "", "Authorization", "Bearer "+token)
+				is.Equal(status, http.StatusForbidden) // it lets its owner listen, and no more
+				is.Equal(answer["code"], "ScopeRequired")
+			}
 		})
 	}
 }
@@ -187,11 +195,8 @@ func TestRecipesListen(t *testing.T) {
 	if status != http.StatusOK {
 		t.Fatal(status)
 	}
-	client, err := os.ReadFile("web/realtime.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(r.dir, "realtime.mjs"), client, 0o600); err != nil {
+	client := hubtest.ReadFile(t, "web/realtime.js")
+	if err := os.WriteFile(filepath.Join(r.dir, "realtime.mjs"), []byte(client), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, one := range []struct{ program, script string }{
@@ -203,8 +208,8 @@ func TestRecipesListen(t *testing.T) {
 			}
 			needs(t, one.program)
 			r := r.with(t)
-			wire := newWire(t, r.url)
-			r.environ = append(r.environ, "HUB="+wire.url)
+			wire := hubtest.NewWire(t, r.url)
+			r.environ = append(r.environ, "HUB="+wire.URL)
 			is := is.New(t)
 			publish := func(text string) {
 				status, _ := r.hub(http.MethodPost, "/v1/tenants/acme/profiles/user:42/events", `{"type":"order.paid","payload":{"is":"`+text+`"}}`)
@@ -215,10 +220,10 @@ func TestRecipesListen(t *testing.T) {
 			r.connected(1)
 			publish("live")
 			r.prints(printed, "live")
-			wire.set(true)
+			wire.Set(true)
 			r.connected(0)
 			publish("missed")
-			wire.set(false)
+			wire.Set(false)
 			r.prints(printed, "missed")
 			is.True(!strings.Contains(printed.String(), "None"))                                             // the hub's own events have no payload
 			is.Equal(strings.Count(printed.String(), `"live"`)+strings.Count(printed.String(), `'live'`), 1) // not told twice

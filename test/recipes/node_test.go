@@ -1,4 +1,4 @@
-package main
+package recipes
 
 import (
 	"context"
@@ -11,24 +11,9 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
-
-// lacks skips a test for want of a program, in words; in CI it fails.
-func lacks(t testing.TB, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(what + ", and CI needs it")
-	}
-	t.Skip(what + ": the test is skipped")
-}
-
-// needs is lacks for a program.
-func needs(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		lacks(t, "there is no "+program)
-	}
-}
 
 // node runs a program in a folder, and is what it wrote.
 func node(t testing.TB, dir string, command ...string) string {
@@ -55,13 +40,11 @@ func packed(t *testing.T, others ...string) (dir string) {
 	needs(t, "npm")
 	is := is.New(t)
 	dir = t.TempDir()
-	web, err := filepath.Abs("web")
-	is.NoErr(err)
 	var packages []struct {
 		Filename string
 		Files    []struct{ Path string }
 	}
-	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", web)), &packages))
+	is.NoErr(json.Unmarshal([]byte(node(t, dir, "npm", "pack", "--json", hubtest.Path("web"))), &packages))
 	var files []string
 	for _, file := range packages[0].Files {
 		files = append(files, file.Path)
@@ -82,8 +65,8 @@ func TestNode(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	dir := packed(t, "eventsource@4.0.0", "event-source-polyfill@1.0.31")
-	url := startHub(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
-	single := startHub(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
+	hub := hubtest.Start(t, "REALTIME_PRESENCE_TICK=20ms", "REALTIME_RETRY=100ms")
+	single := hubtest.Start(t, "REALTIME_RETRY=100ms", "REALTIME_MAX_CONNECTIONS_PER_PROFILE=1")
 	programs, err := filepath.Glob("testdata/node/*.mjs")
 	is.NoErr(err)
 	for _, name := range programs { // to where their modules are found
@@ -92,7 +75,27 @@ func TestNode(t *testing.T) {
 		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
 	}
 	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs"} {
-		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, url) })
+		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, hub.URL) })
 	}
-	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single) })
+	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single.URL) })
+}
+
+// The types say what the client takes and gives, with a map of events and without, also
+// in docs/client.md.
+func TestRealtimeTypes(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	dir := packed(t, "typescript@5.9.3")
+	program, err := os.ReadFile("testdata/node/types.ts")
+	is.NoErr(err)
+	is.NoErr(os.WriteFile(filepath.Join(dir, "types.ts"), program, 0o644))
+	shown := "import { connect } from 'realtimehub';\ndeclare const token: () => string;\ndeclare function show(text: string): void;\ndeclare function hide(id: string): void;\n"
+	for _, b := range blocksOf(t, "docs/client.md") {
+		if b.Language == "ts" {
+			shown += b.Text
+		}
+	}
+	is.True(strings.Contains(shown, "connect<"))
+	is.NoErr(os.WriteFile(filepath.Join(dir, "shown.ts"), []byte(shown), 0o644))
+	node(t, dir, "node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "types.ts", "shown.ts")
 }
