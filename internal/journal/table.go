@@ -229,12 +229,13 @@ func (t *Table) scan(ctx context.Context, subject string, after, until uint64, t
 			return nil
 		}
 		// A replica that is behind; or the row there was changed once more, or faded. A leader
-		// that has just become one may be behind as well, so what it has is asked first.
-		last, err := t.last(ctx, t.cfg.Prefix+".row.>")
+		// that has just become one may be behind as well, so it is asked first how far it has
+		// come: not for its last row, which may have faded.
+		s, err := t.info(ctx)
 		if err != nil {
 			return err
 		}
-		if last < until {
+		if s.last < until {
 			return errStale // or there is no such place: it is of another life
 		}
 		if next, err := t.next(ctx, subject, after, 1<<62); err != nil || next == 0 {
