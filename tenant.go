@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -288,8 +289,8 @@ func (t *tenant) deliverLocked(d *sse.Delivery, p *parcel) (n int32) {
 	default:
 		room, _ := target.Room()
 		place := p.place
-		if place == 0 {
-			place = t.head.Seq + 1
+		if place == 0 { // it is for whoever is a member now, however far behind the history is
+			place = math.MaxUint64
 		}
 		here, size := t.rooms.Here(room, place)
 		p.members = int32(size)
