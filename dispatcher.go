@@ -44,12 +44,29 @@ func (x *dispatcher) deliver(tenant string, entries []*Entry, published bool) {
 		}
 		if p.place > 0 {
 			t.head = e.Cursor
+			if room, ok := e.Event.Target.Room(); ok && t.resolved[room] == nil && !x.members.ownsMembership() {
+				x.unknownLocked(t) // each may be one of those whom it was for
+				continue
+			}
 		}
 		if e.Event.Target.Kind == KindConnection {
 			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
 		e.Members = p.members
+	}
+}
+
+// unknownLocked tells a tenant's streams that nobody has said here who belongs to the room in
+// which something was said last.
+func (x *dispatcher) unknownLocked(t *tenant) {
+	if len(t.conns) == 0 {
+		return
+	}
+	frame := gapFrame(x.count, ErrRoomUnknown, t.head)
+	x.count.gaps.add(GapMembership, len(t.conns)-1)
+	for _, c := range t.conns {
+		t.sendLocked(&t.gathered, c, frame, t.head.Seq)
 	}
 }
 
