@@ -323,8 +323,10 @@ func (m *members) Members(ctx context.Context, tenant string, room Room, begin f
 
 // look is find, with what other hubs know known here.
 func (m *members) look(ctx context.Context, name string) (*tenant, error) {
-	err := m.tenants.Know(ctx, name)
-	return m.tenants.find(name), err
+	if err := m.tenants.Know(ctx, name); err != nil {
+		return nil, err
+	}
+	return m.tenants.find(name), nil
 }
 
 // Member says whether p belongs to a room, and how many do.
