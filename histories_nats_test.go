@@ -115,24 +115,18 @@ func TestNearIsShared(t *testing.T) {
 	for i := range 8 {
 		persist(t, log, entryTo("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
-	near := func(tenant string) (events int, bytes int64) {
-		h := log.shelves.Lock(tenant, false)
-		defer h.Mu.Unlock()
-		is.Equal(h.Coming, int64(0))
-		return h.Entries.Len(), h.Bytes
-	}
 	page, err := log.Read(t.Context(), "large", history.Query{})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 300) // from the broker
-	events, bytes := near("small")
-	is.True(bytes < limits.Total/2) // its share
-	is.Equal(events, 8)
-	is.True(log.shelves.Total.Load() <= limits.Total)
+	near := log.near.Stats()
+	is.Equal(near.Entries, 8)            // all of small's, and none of large's
+	is.True(near.Bytes < limits.Total/2) // nor is anything left of the attempt
 	page, err = log.Read(t.Context(), "large", history.Query{After: head.Seq - 20})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 20)
-	events, bytes = near("large") // of which there is room for some
-	is.Equal(events, 20)
-	is.True(bytes > 20*6000)
-	is.Equal(log.Stats().Memory, log.shelves.Total.Load())
+	near = log.near.Stats()
+	is.Equal(near.Entries, 8+20) // of which there is room for some
+	is.True(near.Bytes > (8+20)*6000)
+	is.True(near.Bytes <= limits.Total)
+	is.Equal(log.Stats().Memory, near.Bytes)
 }

@@ -156,6 +156,31 @@ func (p *Page) Cut() bool {
 	return n > 0 && p.Next == p.Entries[n-1].Cursor
 }
 
+// PageBuilder fills a page with what a Query asks for.
+type PageBuilder struct {
+	Page  Page
+	query Query
+	bytes int
+}
+
+// BeginPage begins a page that reaches up to a place, unless it is full before.
+func BeginPage(q Query, end Cursor) PageBuilder { return PageBuilder{Page: Page{Next: end}, query: q} }
+
+// Add adds the next entry, if the query's reader wants it; unless the page is full: then it
+// ends before, and false is returned.
+func (b *PageBuilder) Add(e *Entry) bool { return !b.query.Reader.Wants(e) || b.add(e) }
+
+func (b *PageBuilder) add(e *Entry) bool {
+	p, q, t := &b.Page, &b.query, &e.Event.Target
+	b.bytes += len(e.Envelope) + listBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
+	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && b.bytes > q.Bytes) {
+		p.Next = p.Entries[n-1].Cursor
+		return false
+	}
+	p.Entries = append(p.Entries, e)
+	return true
+}
+
 // Log orders, recognises and keeps the events of every tenant. A kind may keep
 // them in memory, or with a broker for several hubs; then its calls may wait and
 // fail, and what any hub appends goes to the sinks of all.

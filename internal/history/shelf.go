@@ -32,12 +32,6 @@ type Shelf struct {
 	Tried    time.Time
 }
 
-// Fetch reads what is before a shelf's from, for all who need it.
-type Fetch struct {
-	Done chan struct{} // closed when it is over
-	Err  error
-}
-
 // WholeLocked says that after a place nothing for a reader is missing; nil: nothing.
 func (h *Shelf) WholeLocked(place uint64, r *Reader) bool {
 	return place >= h.From || !h.Dropped.Since(place, r)
@@ -60,37 +54,23 @@ func (h *Shelf) ReadLocked(q Query) Page {
 	} else {
 		h.findLocked(&places, q.Reader, q.After)
 	}
-	page := Page{Next: Cursor{h.Epoch, q.End(h.Head)}}
-	for bytes, last := 0, uint64(0); ; {
+	b := BeginPage(q, Cursor{h.Epoch, q.End(h.Head)})
+	for last := uint64(0); ; {
 		n, ok := places.next()
 		if !ok {
-			return page
+			return b.Page
 		}
 		if n == last {
 			continue
 		}
 		last = n
-		if e := h.Entries.At(int(n - h.gone - 1)); e.Cursor.Seq > page.Next.Seq || !page.Add(e, q, &bytes) {
-			return page
+		if e := h.Entries.At(int(n - h.gone - 1)); e.Cursor.Seq > b.Page.Next.Seq || !b.add(e) {
+			return b.Page
 		}
 	}
 }
 
-// listedBytes is what one of an event's recipients takes.
-const listedBytes = 48
-
-// Add adds an entry to a page unless that is full; then Next is where it ends.
-func (p *Page) Add(e *Entry, q Query, bytes *int) bool {
-	t := &e.Event.Target
-	*bytes += len(e.Envelope) + listedBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
-	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
-		p.Next = p.Entries[n-1].Cursor
-		return false
-	}
-	p.Entries = append(p.Entries, e)
-	return true
-}
-
+// findLocked finds the numbers of what is for a reader.
 func (h *Shelf) findLocked(to *runs, r *Reader, after uint64) {
 	n := h.upTo(after)
 	to.add(h.Lists.tenant.Items, n, math.MaxUint64)
