@@ -29,6 +29,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/sse"
 )
 
@@ -473,7 +474,7 @@ func FuzzLastEventID(f *testing.F) {
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
 	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
-	e := toAll("1").Event
+	e := historytest.ToAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})
 	if err != nil {
 		f.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
@@ -47,7 +48,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	text := strings.Repeat("x", 6000)
 	const events = 850 // 5 MiB
 	for i := range events {
-		e := entryTo("acme", fmt.Sprint("e", i), event.ToTenant())
+		e := historytest.To("acme", fmt.Sprint("e", i), event.ToTenant())
 		e.Event.Payload = []byte(`"` + text + `"`)
 		persist(t, writer, e)
 	}
@@ -76,12 +77,12 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	b := joinBroker(t, theBroker(t), 0, newPrefix(), testLimits)
 	log := b.Log()
 	for i := range 3 {
-		persist(t, log, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
+		persist(t, log, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	log.Detach("acme")
-	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", event.ToTenant())}})
+	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
 	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
@@ -98,7 +99,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
 	for i := range 50 {
-		persist(t, writer, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
+		persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -143,7 +144,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	var mu sync.Mutex
 	var old []byte
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -167,7 +168,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); !asked(); time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	last := late.Cursor
 	_, err := log.Attach(t.Context(), "acme")
@@ -195,7 +196,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 		return node
 	}
 	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	me := Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
 	defer node.Kick(first, CloseKicked)
@@ -203,7 +204,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
 		return v
 	})
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	me.Cursor = late.Cursor.String()
 	c := node.Hub.mustConnect(t, me)
@@ -221,7 +222,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	before := writer.journal.Epoch()
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
@@ -236,7 +237,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	is.Equal(log.journal.Epoch(), before)
 	proxy.Rule(nil)

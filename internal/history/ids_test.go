@@ -1,32 +1,27 @@
-package main
+package history
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/testkit"
 )
 
-func idsOf(most int) *history.IDWindow {
-	w := history.NewIDWindow(history.Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
+func idsOf(most int) *IDWindow {
+	w := NewIDWindow(Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
 	return &w
 }
 
 // isKnown says whether an id is, and else remembers it.
-func isKnown(w *history.IDWindow, tenant, id string) bool {
+func isKnown(w *IDWindow, tenant, id string) bool {
 	_, is := w.Claim(tenant, id, 1, time.Now())
 	return is
 }
@@ -142,7 +137,7 @@ func TestIDsComeAgain(t *testing.T) {
 
 // What ids take is counted, by tenant, and bounded: also of many tenants with few.
 func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
-	if !byItself(t) {
+	if !testkit.ByItself(t) {
 		return
 	}
 	for _, c := range []struct {
@@ -152,12 +147,12 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			pool := quota.New[string](8<<20, 1)
-			before := liveHeap()
-			w := history.NewIDWindow(history.Limits{Window: time.Minute, IDs: history.MostIDs(1_000_000, pool), Held: pool})
+			before := testkit.LiveHeap()
+			w := NewIDWindow(Limits{Window: time.Minute, IDs: MostIDs(1_000_000, pool), Held: pool})
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()
-				agrees(t, when, liveHeap()-before, pool.Total())
+				testkit.Agrees(t, when, testkit.LiveHeap()-before, pool.Total())
 				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
 			}
 			for i := range c.ids {
@@ -196,60 +191,14 @@ func BenchmarkIDs(b *testing.B) {
 	}
 }
 
-// As the program is started: ids have a quarter of the memory for state, and one tenant's
-// many do not cost another's.
-func TestIDsHaveAPartOfTheState(t *testing.T) {
-	is := is.New(t)
-	ctx, stop := context.WithCancel(t.Context())
-	listening, ended := make(chan string, 1), make(chan error, 1)
-	go func() {
-		ended <- run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_STATE_BYTES=89600"}, io.Discard, func(a net.Addr) { listening <- "http://" + a.String() })
-	}()
-	url := <-listening
-	client := &http.Client{Transport: &http.Transport{}}
-	publish := func(tenant string, ids ...string) (duplicates int) {
-		var events []string
-		for _, id := range ids {
-			events = append(events, `{"id":"`+id+`","tenantId":"`+tenant+`","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
-		}
-		res, err := client.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.Join(events, ",")+`]}`))
-		is.NoErr(err)
-		defer res.Body.Close()
-		body, err := io.ReadAll(res.Body)
-		is.NoErr(err)
-		is.Equal(res.StatusCode, http.StatusAccepted)
-		return strings.Count(string(body), `"duplicate":true`)
-	}
-	many := make([]string, 500)
-	for i := range many {
-		many[i] = fmt.Sprint("order-", i)
-	}
-	is.Equal(publish("small", "order-17-paid"), 0)
-	is.Equal(publish("large", many...), 0)
-	is.Equal(publish("small", "order-17-paid"), 1)    // it was delivered
-	is.Equal(publish("large", many[400:]...), 100)    // what came last is known
-	is.Equal(publish("large", many[0], many[100]), 0) // what came first had to go
-	res, err := client.Get(url + "/metrics")
-	is.NoErr(err)
-	metrics, err := io.ReadAll(res.Body)
-	is.NoErr(err)
-	res.Body.Close()
-	for _, line := range []string{"realtime_dedupe_ids 200", "realtime_dedupe_ids_lost_total 303", `realtime_quota_limit_bytes{quota="ids"} 22400`, `realtime_quota_limit_bytes{quota="state"} 67200`} {
-		is.True(strings.Contains(string(metrics), line+"\n"))
-	}
-	client.CloseIdleConnections()
-	stop()
-	is.NoErr(<-ended)
-}
-
 func TestMostIDs(t *testing.T) {
 	is := is.New(t)
-	pool := quota.New[string](history.IDBytes*100, 1)
+	pool := quota.New[string](IDBytes*100, 1)
 	for _, c := range []struct {
 		set  int
 		pool *quota.Pool[string]
 		want int
 	}{{50, pool, 50}, {100, pool, 100}, {1000, pool, 100}, {0, pool, 100}, {50, nil, 50}, {0, nil, 0}} {
-		is.Equal(history.MostIDs(c.set, c.pool), c.want)
+		is.Equal(MostIDs(c.set, c.pool), c.want)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"context"
@@ -13,17 +13,17 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
+	"realtimehub/internal/testkit"
 )
 
 // heldTo looks at a memory log whenever it hands something over: what it has stored is
 // there then, and nothing was cut since.
 type heldTo struct {
-	*history.Memory
+	*Memory
 	most atomic.Int64 // bytes
 }
 
-func (h *heldTo) Deliver(string, []*history.Entry) {
+func (h *heldTo) Deliver(string, []*Entry) {
 	for bytes := h.Shelves.Total.Load(); ; {
 		most := h.most.Load()
 		if bytes <= most || h.most.CompareAndSwap(most, bytes) {
@@ -32,18 +32,18 @@ func (h *heldTo) Deliver(string, []*history.Entry) {
 	}
 }
 
-func (h *heldTo) Flush(string)                     {}
-func (h *heldTo) Prepare(string, []*history.Entry) {}
-func (h *heldTo) Quiet(string, history.Cursor)     {}
-func (h *heldTo) Lost(string, history.Cursor)      {}
+func (h *heldTo) Flush(string)             {}
+func (h *heldTo) Prepare(string, []*Entry) {}
+func (h *heldTo) Quiet(string, Cursor)     {}
+func (h *heldTo) Lost(string, Cursor)      {}
 
-func newHeldLog(limits history.Limits) *heldTo {
-	h := &heldTo{Memory: history.NewMemory(limits)}
+func newHeldLog(limits Limits) *heldTo {
+	h := &heldTo{Memory: NewMemory(limits)}
 	h.Follow(h)
 	return h
 }
 
-func (h *heldTo) add(entries ...*history.Entry) (bytes int64) {
+func (h *heldTo) add(entries ...*Entry) (bytes int64) {
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
@@ -54,7 +54,7 @@ func (h *heldTo) add(entries ...*history.Entry) (bytes int64) {
 }
 
 // inLists is the most that an entry adds to its shelf's lists here, where they are short.
-func inLists(e *history.Entry) int64 {
+func inLists(e *Entry) int64 {
 	recipients := int64(len(e.Event.Target.Profiles))
 	return 1024 + recipients*512
 }
@@ -73,7 +73,7 @@ func (h *heldTo) wholeOf(tenant string) bool {
 func (h *heldTo) counted(t *testing.T) (bytes int64) {
 	for _, s := range h.Shelves.All() {
 		s.Mu.Lock()
-		own := int64(history.ShelfBytes) + int64(s.Dropped.Len())*history.DroppedBytes + s.Lists.Weight()
+		own := int64(ShelfBytes) + int64(s.Dropped.Len())*DroppedBytes + s.Lists.Weight()
 		for _, e := range s.Entries.Items {
 			own += e.Size()
 		}
@@ -83,10 +83,15 @@ func (h *heldTo) counted(t *testing.T) (bytes int64) {
 		bytes += own
 		s.Mu.Unlock()
 	}
-	return bytes + history.GraveBytes*int64(len(h.Shelves.Young)+len(h.Shelves.Old))
+	return bytes + GraveBytes*int64(len(h.Shelves.Young)+len(h.Shelves.Old))
 }
 
-func large(tenant string, i int) *history.Entry {
+// entryTo is an entry whose payload is its name.
+func entryTo(tenant, name string, target event.Target) *Entry {
+	return &Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+}
+
+func large(tenant string, i int) *Entry {
 	return entryTo(tenant, fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 4000)), event.ToTenant())
 }
 
@@ -95,7 +100,7 @@ func large(tenant string, i int) *history.Entry {
 func TestTheLargestPaysAlone(t *testing.T) {
 	is := is.New(t)
 	const small = 5000
-	h := newHeldLog(history.Limits{Total: 12 << 20})
+	h := newHeldLog(Limits{Total: 12 << 20})
 	for i := range small {
 		h.add(entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
 	}
@@ -127,11 +132,11 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 		is := is.New(t)
 		random := rand.New(rand.NewPCG(seed, 6))
 		const tenants = 40
-		h := newHeldLog(history.Limits{Total: 400_000, Window: time.Minute, IDs: 100})
+		h := newHeldLog(Limits{Total: 400_000, Window: time.Minute, IDs: 100})
 		had, lists := map[string]int64{}, map[string]int64{}
 		for n := range 1500 {
 			tenant := fmt.Sprint("t", min(random.IntN(tenants), random.IntN(tenants), random.IntN(tenants)))
-			var entries []*history.Entry
+			var entries []*Entry
 			for i := range 1 + random.IntN(4) {
 				target := event.ToTenant()
 				switch random.IntN(3) {
@@ -161,7 +166,7 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 		}
 		is.Equal(h.Stats().Bytes, h.counted(t))
 		// The graves of whom all was lost are nobody's share.
-		share := (h.Shelves.Limits.Total-tenants*history.GraveBytes)/tenants - history.ShelfBytes
+		share := (h.Shelves.Limits.Total-tenants*GraveBytes)/tenants - ShelfBytes
 		paid := 0
 		for tenant, bytes := range had {
 			whole := h.wholeOf(tenant)
@@ -181,9 +186,9 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 func TestTotalAtOnce(t *testing.T) {
 	is := is.New(t)
 	const publishers, batch = 8, 10
-	h := newHeldLog(history.Limits{Total: 600_000})
+	h := newHeldLog(Limits{Total: 600_000})
 	var bytes int64
-	for _, e := range []*history.Entry{large("t", 1)} {
+	for _, e := range []*Entry{large("t", 1)} {
 		e.Envelope = e.Event.Seal()
 		bytes = e.Size() + 64
 	}
@@ -191,7 +196,7 @@ func TestTotalAtOnce(t *testing.T) {
 	for p := range publishers {
 		wg.Go(func() {
 			for i := range 200 {
-				var entries []*history.Entry
+				var entries []*Entry
 				for n := range 1 + i%batch {
 					entries = append(entries, large(fmt.Sprint("t", p%5), n))
 				}
@@ -211,7 +216,7 @@ func TestTotalAtOnce(t *testing.T) {
 func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	is := is.New(t)
 	const total = 1 << 20
-	h := newHeldLog(history.Limits{Total: total})
+	h := newHeldLog(Limits{Total: total})
 	quiet := h.add(large("quiet", 0))
 	slow := h.Shelves.Lock("slow", true)
 	slow.Attached++
@@ -241,7 +246,7 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 		e := large("slow", i)
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
-		e.Cursor = history.Cursor{Epoch: slow.Epoch, Seq: uint64(i + 1)}
+		e.Cursor = Cursor{Epoch: slow.Epoch, Seq: uint64(i + 1)}
 		h.Shelves.PushLocked(slow, e)
 	}
 	slow.Mu.Unlock()
@@ -250,4 +255,25 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	shared("acme", "globex", "slow")
 	is.True(h.wholeOf("quiet"))
 	h.counted(t)
+}
+
+// Who waits for a tenant's history that is busy, to forget it, keeps nobody from another's;
+// and who counts waits for none.
+func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
+	is := is.New(t)
+	s := &NewMemory(Limits{}).Shelves
+	busy := s.Lock("acme", true)
+	var forgotten sync.WaitGroup
+	forgotten.Go(func() { s.Forget("acme") })
+	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Shelves).Forget(") })
+	free := s.Mu.TryRLock()
+	if free {
+		s.Mu.RUnlock()
+		is.True(testkit.InTime(func() { s.Lock("well", true).Mu.Unlock() }))
+		is.True(testkit.InTime(func() { is.Equal(s.Stats().Tenants, 2) }))
+	}
+	busy.Mu.Unlock()
+	forgotten.Wait()
+	is.True(free)
+	is.Equal(s.Lock("acme", false), nil)
 }
