@@ -180,7 +180,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	}
 	limits := history.Limits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
-		Window: cfg.DedupeWindow, IDs: history.MostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
+		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
 	}
 	shared, err := share(ctx, cfg, limits, logger)
 	if err != nil {

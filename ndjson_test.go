@@ -30,7 +30,7 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
-		out := newSpool(w, &allowance.Call{Pool: pool})
+		out := newSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{}))
 		is.NoErr(out.put("being written"))
 		<-w.waits
 		for range 1000 {

@@ -243,7 +243,7 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	spoolOf := func(tenant string) (*spool, *heldWriter) {
 		w := newHeldWriter()
-		return newSpool(w, &allowance.Call{Pool: pool, Holder: event.TenantProfile{Tenant: tenant}}), w
+		return newSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
 	}
 	greedy, unread := spoolOf("acme")
 	waits := make(chan struct{})

@@ -110,7 +110,7 @@ func MostIDs(set int, pool *quota.Pool[string]) int {
 }
 
 func NewIDWindow(limits Limits) IDWindow {
-	return IDWindow{Window: limits.Window, most: limits.IDs, Held: limits.Held, start: time.Now()}
+	return IDWindow{Window: limits.Window, most: MostIDs(limits.IDs, limits.Held), Held: limits.Held, start: time.Now()}
 }
 
 // Claim remembers an id with its event's place and time, unless it is known from a first

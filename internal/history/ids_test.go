@@ -148,7 +148,7 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 			is := is.New(t)
 			pool := quota.New[string](8<<20, 1)
 			before := testkit.LiveHeap()
-			w := NewIDWindow(Limits{Window: time.Minute, IDs: MostIDs(1_000_000, pool), Held: pool})
+			w := NewIDWindow(Limits{Window: time.Minute, IDs: 1_000_000, Held: pool})
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()

@@ -32,6 +32,9 @@ func NewMemory(limits Limits) *Memory {
 	return l
 }
 
+// Limits are those that it was made with.
+func (l *Memory) Limits() Limits { return l.Shelves.Limits }
+
 // Follow implements Log.
 func (l *Memory) Follow(s Sink) { l.sinks = append(l.sinks, s) }
 
