@@ -17,8 +17,8 @@ var ErrAnswers = problem.New("answers that this caller has not read yet take as 
 // nothing.
 type Call struct {
 	// Static.
-	Pool   *quota.Pool[event.TenantProfile]
-	Holder event.TenantProfile
+	pool   *quota.Pool[event.TenantProfile]
+	holder event.TenantProfile
 	people *quota.Pool[event.TenantProfile] // nil where the holder is no person
 	person event.TenantProfile
 
@@ -26,8 +26,8 @@ type Call struct {
 }
 
 const (
-	allowanceStep = 4 << 10 // what is taken at least
-	BodyCopies    = 2       // a body is there as it came and as it was understood
+	step       = 4 << 10 // what is taken at least
+	BodyCopies = 2       // a body is there as it came and as it was understood
 )
 
 // people is a tenant's people together, as a holder: however many they are, others have
@@ -43,15 +43,15 @@ func (q *Pools) Answer(holder event.TenantProfile) *Call { return q.allow(q.Answ
 // allow is for a tenant's services, for an address, or for a person, who has a part of
 // what the tenant's people may have.
 func (q *Pools) allow(pool *quota.Pool[event.TenantProfile], holder event.TenantProfile) *Call {
-	a := &Call{Pool: pool, Holder: holder}
+	a := &Call{pool: pool, holder: holder}
 	if holder.Profile != (event.Profile{}) {
-		a.people, a.person, a.Holder.Profile = q.People, a.Holder, people
+		a.people, a.person, a.holder.Profile = q.People, a.holder, people
 	}
 	return a
 }
 
 // Tenant is whose the call is, or the address that stands in a tenant's place.
-func (a *Call) Tenant() string { return a.Holder.Tenant }
+func (a *Call) Tenant() string { return a.holder.Tenant }
 
 // Take takes n bytes, or nothing, and says which. It and the next two may be called at
 // any time.
@@ -59,7 +59,7 @@ func (a *Call) Take(n int64) bool {
 	if !a.people.Take(a.person, n) {
 		return false
 	}
-	if !a.Pool.Take(a.Holder, n) {
+	if !a.pool.Take(a.holder, n) {
 		a.people.Give(a.person, n)
 		return false
 	}
@@ -69,7 +69,7 @@ func (a *Call) Take(n int64) bool {
 // Force is take for what is there already.
 func (a *Call) Force(n int64) {
 	a.people.Force(a.person, n)
-	a.Pool.Force(a.Holder, n)
+	a.pool.Force(a.holder, n)
 }
 
 // Give gives back what was taken.
@@ -81,7 +81,7 @@ func (a *Call) Use(n int) bool {
 		return true
 	}
 	if more := a.used + int64(n) - a.taken; more > 0 {
-		more = max(more, allowanceStep)
+		more = max(more, step)
 		if !a.Take(more) {
 			return false
 		}

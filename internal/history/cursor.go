@@ -13,7 +13,7 @@ import (
 
 // Epoch is one life of a tenant's history. Two are equal if they are the same one's.
 type Epoch struct {
-	Key *Key
+	key *Key
 	Tag uint64
 }
 
@@ -31,10 +31,10 @@ type Cursor struct {
 // number. Who does not have it meets a tag by luck once in 2⁶⁴ tries.
 type Key struct{ block cipher.Block }
 
-// CursorLen is how long a cursor's text is.
-const CursorLen = 22
+// cursorLen is how long a cursor's text is.
+const cursorLen = 22
 
-var CursorText = base64.RawURLEncoding.Strict()
+var cursorText = base64.RawURLEncoding.Strict()
 
 // cursorBlocks are for what is encrypted or decrypted, which the compiler cannot keep on
 // the stack.
@@ -55,31 +55,31 @@ func (k *Key) Epoch(id []byte) Epoch { return Epoch{k, binary.BigEndian.Uint64(i
 
 // String is the text form; empty for a place in no history.
 func (c Cursor) String() string {
-	if c.Epoch.Key == nil {
+	if c.Epoch.key == nil {
 		return ""
 	}
 	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
 	defer cursorBlocks.Put(b)
 	binary.BigEndian.PutUint64(b[:], c.Epoch.Tag)
 	binary.BigEndian.PutUint64(b[8:], c.Seq)
-	c.Epoch.Key.block.Encrypt(b[:], b[:])
-	var text [CursorLen]byte
-	CursorText.Encode(text[:], b[:])
+	c.Epoch.key.block.Encrypt(b[:], b[:])
+	var text [cursorLen]byte
+	cursorText.Encode(text[:], b[:])
 	return string(text[:])
 }
 
 // Parse reads the text form, in the one way that String writes it, of an epoch.
 func (e Epoch) Parse(text string) (Cursor, bool) {
-	if len(text) != CursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
+	if len(text) != cursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
 		return Cursor{}, false
 	}
 	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
 	defer cursorBlocks.Put(b)
-	var raw [CursorLen]byte
+	var raw [cursorLen]byte
 	copy(raw[:], text)
-	if n, err := CursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
+	if n, err := cursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
 		return Cursor{}, false
 	}
-	e.Key.block.Decrypt(b[:], b[:])
+	e.key.block.Decrypt(b[:], b[:])
 	return Cursor{e, binary.BigEndian.Uint64(b[8:])}, binary.BigEndian.Uint64(b[:]) == e.Tag
 }

@@ -21,15 +21,15 @@ func TestCursorsAreOpaque(t *testing.T) {
 	last := ""
 	for seq := range uint64(many) {
 		text := Cursor{Epoch: epoch, Seq: seq}.String()
-		is.True(cursorSafe(text) && len(text) == CursorLen)
+		is.True(cursorSafe(text) && len(text) == cursorLen)
 		is.True(!seen[text])
 		seen[text] = true
 		if text > last {
 			rises++
 		}
 		raw, before := make([]byte, 16), make([]byte, 16)
-		CursorText.Decode(raw, []byte(text))
-		CursorText.Decode(before, []byte(last))
+		cursorText.Decode(raw, []byte(text))
+		cursorText.Decode(before, []byte(last))
 		same := 0
 		for i := range raw {
 			same += 8 - bits.OnesCount8(raw[i]^before[i])
@@ -77,7 +77,7 @@ func TestForgedCursors(t *testing.T) {
 	plain := make([]byte, 16)
 	binary.BigEndian.PutUint64(plain, epoch.Tag)
 	binary.BigEndian.PutUint64(plain[8:], 5)
-	_, ok = epoch.Parse(CursorText.EncodeToString(plain))
+	_, ok = epoch.Parse(cursorText.EncodeToString(plain))
 	is.True(!ok) // who knows what it says cannot make it
 	is.Equal(Cursor{}.String(), "")
 }

@@ -6,10 +6,10 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Dropped is what a shelf remembers of what it no longer has: by whom it was for, the
+// dropped is what a shelf remembers of what it no longer has: by whom it was for, the
 // last place. Of many, what was dropped first is forgotten; so it knows of all that
 // follows a place, which is its floor.
-type Dropped struct {
+type dropped struct {
 	floor      uint64
 	tenant     uint64 // the last for everybody
 	rooms      uint64 // the last for any room
@@ -29,16 +29,16 @@ type droppedPart struct {
 var droppedSeed = maphash.MakeSeed()
 
 const (
-	DroppedBytes = 40     // that one takes in memory, as measured
-	MostDropped  = 16_384 // in one part
+	droppedBytes = 40     // that one takes in memory, as measured
+	mostDropped  = 16_384 // in one part
 )
 
 func (p *droppedPart) len() int { return len(p.profiles) + len(p.rooms) }
 
-// Note adds an event's place; most is how many are remembered in one part. It returns
+// note adds an event's place; most is how many are remembered in one part. It returns
 // how many more, or fewer, are remembered now.
-func (d *Dropped) Note(e *event.Event, place uint64, most int) int {
-	before := d.Len()
+func (d *dropped) note(e *event.Event, place uint64, most int) int {
+	before := d.len()
 	y := &d.young
 	y.last = max(y.last, place)
 	if e.Target.Kind == event.KindTenant {
@@ -55,7 +55,7 @@ func (d *Dropped) Note(e *event.Event, place uint64, most int) int {
 		d.floor = max(d.floor, d.old.last)
 		d.old, d.young = d.young, droppedPart{}
 	}
-	return d.Len() - before
+	return d.len() - before
 }
 
 func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
@@ -67,22 +67,22 @@ func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
 }
 
 // lastFor is the last place that was dropped for a profile.
-func (d *Dropped) lastFor(p event.Profile) uint64 {
+func (d *dropped) lastFor(p event.Profile) uint64 {
 	hash := maphash.Comparable(droppedSeed, p)
 	return max(d.young.profiles[hash], d.old.profiles[hash])
 }
 
 // lastIn is the last place that was dropped for a room.
-func (d *Dropped) lastIn(r event.Room) uint64 {
+func (d *dropped) lastIn(r event.Room) uint64 {
 	hash := maphash.Comparable(droppedSeed, r)
 	return max(d.young.rooms[hash], d.old.rooms[hash])
 }
 
-func (d *Dropped) Len() int { return d.young.len() + d.old.len() }
+func (d *dropped) len() int { return d.young.len() + d.old.len() }
 
-// Since says whether anything that a reader wants may have been dropped after a place:
+// since says whether anything that a reader wants may have been dropped after a place:
 // it may, where that is not known.
-func (d *Dropped) Since(place uint64, r *Reader) bool {
+func (d *dropped) since(place uint64, r *Reader) bool {
 	if r == nil || place < d.floor || d.tenant > place || d.lastFor(r.Profile) > place {
 		return true
 	}

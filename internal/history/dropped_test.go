@@ -16,17 +16,17 @@ func TestDroppedSize(t *testing.T) {
 		return
 	}
 	is := is.New(t)
-	const many = 3 * MostDropped
-	var d Dropped
+	const many = 3 * mostDropped
+	var d dropped
 	before := testkit.LiveHeap()
 	for i := range many {
 		p := event.Profile{Type: "user", ID: fmt.Sprintf("profile-number-%d", i)}
-		d.Note(&event.Event{Target: event.ToProfile(p)}, uint64(i), MostDropped)
+		d.note(&event.Event{Target: event.ToProfile(p)}, uint64(i), mostDropped)
 	}
-	real := float64(testkit.LiveHeap()-before) / float64(d.Len())
+	real := float64(testkit.LiveHeap()-before) / float64(d.len())
 	t.Logf("one takes %.0f bytes", real)
-	is.True(d.Len() <= 2*MostDropped)
-	is.True(real < 1.5*DroppedBytes)
-	is.True(!d.Since(many-1, &Reader{}))
-	is.True(d.Since(0, &Reader{}))
+	is.True(d.len() <= 2*mostDropped)
+	is.True(real < 1.5*droppedBytes)
+	is.True(!d.since(many-1, &Reader{}))
+	is.True(d.since(0, &Reader{}))
 }

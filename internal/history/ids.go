@@ -11,21 +11,21 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// IDWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
+// idWindow remembers chosen ids for a while, each tenant's apart. When there are too many,
 // who has most loses its own oldest: so nobody loses one who has no more than a fair
 // share, however many somebody else brings.
-type IDWindow struct {
+type idWindow struct {
 	// Static.
-	Window time.Duration
+	window time.Duration
 	most   int                 // 0: no limit
-	Held   *quota.Pool[string] // what they take is counted there, by tenant
+	held   *quota.Pool[string] // what they take is counted there, by tenant
 	start  time.Time           // ids' times are since then
 
 	mu sync.Mutex
 	// Guarded by mu.
-	Tenants sized.Table[string, *tenantIDs]
-	Sizes   largest.Sizes[*tenantIDs] // how many ids each has
-	Due     due.Queue[*tenantIDs]     // tenants, by when the oldest is to be forgotten
+	tenants sized.Table[string, *tenantIDs]
+	sizes   largest.Sizes[*tenantIDs] // how many ids each has
+	due     due.Queue[*tenantIDs]     // tenants, by when the oldest is to be forgotten
 	lost    int
 }
 
@@ -60,14 +60,14 @@ type remembered struct {
 
 // Memory that ids take, as measured.
 const (
-	IDBytes       = 112 // one of many
+	idBytes       = 112 // one of many
 	idTenantBytes = 640 // a tenant that has any, beside them
 )
 
 // idOrder is ids by number, the first who came first, in blocks: so that to grow moves
 // none of them.
 type idOrder struct {
-	blocks      Queue[*[idBlock]remembered]
+	blocks      queue[*[idBlock]remembered]
 	first, next uint64 // numbers: of the oldest, and of the one that comes next
 }
 
@@ -76,12 +76,12 @@ const idBlock = 16
 func (o *idOrder) len() int { return int(o.next - o.first) }
 
 func (o *idOrder) at(number uint64) *remembered {
-	return &o.blocks.At(int(number/idBlock - o.first/idBlock))[number%idBlock]
+	return &o.blocks.at(int(number/idBlock - o.first/idBlock))[number%idBlock]
 }
 
 func (o *idOrder) push(r remembered) {
 	if o.next%idBlock == 0 {
-		o.blocks.Push(new([idBlock]remembered))
+		o.blocks.push(new([idBlock]remembered))
 	}
 	o.next++
 	*o.at(o.next - 1) = r
@@ -89,34 +89,34 @@ func (o *idOrder) push(r remembered) {
 
 func (o *idOrder) pop() {
 	if o.first++; o.first%idBlock == 0 {
-		o.blocks.Pop()
+		o.blocks.pop()
 	}
 }
 
 // weight is the memory that a tenant's ids take.
 func (t *tenantIDs) weight() int64 {
 	const block = idBlock * 40
-	return idTenantBytes + t.numbers.Bytes() + block*int64(t.order.blocks.Len()) + 8*int64(t.order.blocks.Places())
+	return idTenantBytes + t.numbers.Bytes() + block*int64(t.order.blocks.len()) + 8*int64(t.order.blocks.places())
 }
 
-// MostIDs is how many ids are remembered: as many as were set, of those that a pool has
+// mostIDs is how many ids are remembered: as many as were set, of those that a pool has
 // room for; 0 lifts either limit.
-func MostIDs(set int, pool *quota.Pool[string]) int {
-	fit := int(pool.All() / IDBytes)
+func mostIDs(set int, pool *quota.Pool[string]) int {
+	fit := int(pool.All() / idBytes)
 	if set == 0 || fit > 0 && fit < set {
 		return fit
 	}
 	return set
 }
 
-func NewIDWindow(limits Limits) IDWindow {
-	return IDWindow{Window: limits.Window, most: MostIDs(limits.IDs, limits.Held), Held: limits.Held, start: time.Now()}
+func newIDWindow(limits Limits) idWindow {
+	return idWindow{window: limits.Window, most: mostIDs(limits.IDs, limits.Held), held: limits.Held, start: time.Now()}
 }
 
-// Claim remembers an id with its event's place and time, unless it is known from a first
+// claim remembers an id with its event's place and time, unless it is known from a first
 // event within the window, which is returned then.
-func (w *IDWindow) Claim(tenant, id string, seq uint64, at time.Time) (first remembered, known bool) {
-	if w.Window <= 0 {
+func (w *idWindow) claim(tenant, id string, seq uint64, at time.Time) (first remembered, known bool) {
+	if w.window <= 0 {
 		return remembered{}, false
 	}
 	hash, now := hashID(id), at.Sub(w.start)
@@ -125,17 +125,17 @@ func (w *IDWindow) Claim(tenant, id string, seq uint64, at time.Time) (first rem
 	for range 2 { // more than one comes: what has grown old gets less
 		w.expireLocked(now)
 	}
-	t := w.Tenants.Get(tenant)
+	t := w.tenants.Get(tenant)
 	if t == nil {
 		t = &tenantIDs{name: tenant}
 	}
 	if number, ok := t.numbers.Find(hash); ok {
-		if first := *t.order.at(number); now-first.came < w.Window {
+		if first := *t.order.at(number); now-first.came < w.window {
 			return first, true
 		}
 	}
 	for range idBlock { // as many as free what a tenant's first takes
-		victim, n, ok := w.Sizes.Most()
+		victim, n, ok := w.sizes.Most()
 		if !ok || !w.fullLocked() {
 			break
 		}
@@ -148,21 +148,21 @@ func (w *IDWindow) Claim(tenant, id string, seq uint64, at time.Time) (first rem
 	t.numbers.Put(hash, t.order.next)
 	t.order.push(remembered{hash, seq, at.UnixNano(), now})
 	if t.order.len() == 1 {
-		w.Tenants.Put(tenant, t)
+		w.tenants.Put(tenant, t)
 	}
 	w.changedLocked(t)
 	return remembered{}, false
 }
 
 // fullLocked says that there is no room for one more.
-func (w *IDWindow) fullLocked() bool {
-	return w.most > 0 && int(w.Sizes.Total()) >= w.most || w.Held.All() > 0 && w.Held.Total() > w.Held.All()
+func (w *idWindow) fullLocked() bool {
+	return w.most > 0 && int(w.sizes.Total()) >= w.most || w.held.All() > 0 && w.held.Total() > w.held.All()
 }
 
 // expireLocked forgets one id whose window is over, if there is one.
-func (w *IDWindow) expireLocked(now time.Duration) bool {
-	for t, ok := w.Due.Next(w.start.Add(now)); ok; t, ok = w.Due.Next(w.start.Add(now)) {
-		if t.order.at(t.order.first).came+w.Window <= now {
+func (w *idWindow) expireLocked(now time.Duration) bool {
+	for t, ok := w.due.Next(w.start.Add(now)); ok; t, ok = w.due.Next(w.start.Add(now)) {
+		if t.order.at(t.order.first).came+w.window <= now {
 			w.forgetLocked(t)
 			return true
 		}
@@ -172,7 +172,7 @@ func (w *IDWindow) expireLocked(now time.Duration) bool {
 }
 
 // forgetLocked forgets a tenant's oldest.
-func (w *IDWindow) forgetLocked(t *tenantIDs) {
+func (w *idWindow) forgetLocked(t *tenantIDs) {
 	oldest := t.order.first
 	if id := t.order.at(oldest).id; t.numbers.Get(id) == oldest { // else it came again, after its window
 		t.numbers.Delete(id)
@@ -182,30 +182,30 @@ func (w *IDWindow) forgetLocked(t *tenantIDs) {
 }
 
 // changedLocked notes what a tenant has, after that has changed.
-func (w *IDWindow) changedLocked(t *tenantIDs) {
+func (w *idWindow) changedLocked(t *tenantIDs) {
 	n, weight := t.order.len(), t.weight()
-	w.Sizes.Set(t, int64(n))
+	w.sizes.Set(t, int64(n))
 	switch {
 	case n == 0:
 		weight = 0
-		w.Tenants.Delete(t.name)
-		w.Due.Set(t, time.Time{})
+		w.tenants.Delete(t.name)
+		w.due.Set(t, time.Time{})
 	case t.due.At().IsZero():
 		w.dueLocked(t)
 	}
 	if weight != t.held {
-		w.Held.Force(t.name, weight-t.held)
+		w.held.Force(t.name, weight-t.held)
 		t.held = weight
 	}
 }
 
-func (w *IDWindow) dueLocked(t *tenantIDs) {
-	w.Due.Set(t, w.start.Add(t.order.at(t.order.first).came+w.Window))
+func (w *idWindow) dueLocked(t *tenantIDs) {
+	w.due.Set(t, w.start.Add(t.order.at(t.order.first).came+w.window))
 }
 
-// Expire forgets all ids whose window is over, a few at a time: nobody who publishes
+// expire forgets all ids whose window is over, a few at a time: nobody who publishes
 // waits for all of them.
-func (w *IDWindow) Expire(now time.Time) {
+func (w *idWindow) expire(now time.Time) {
 	for more := true; more; {
 		w.mu.Lock()
 		for range 1000 {
@@ -217,8 +217,8 @@ func (w *IDWindow) Expire(now time.Time) {
 	}
 }
 
-func (w *IDWindow) Count() (ids, lost int) {
+func (w *idWindow) count() (ids, lost int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return int(w.Sizes.Total()), w.lost
+	return int(w.sizes.Total()), w.lost
 }

@@ -15,14 +15,14 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func idsOf(most int) *IDWindow {
-	w := NewIDWindow(Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
+func idsOf(most int) *idWindow {
+	w := newIDWindow(Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
 	return &w
 }
 
 // isKnown says whether an id is, and else remembers it.
-func isKnown(w *IDWindow, tenant, id string) bool {
-	_, is := w.Claim(tenant, id, 1, time.Now())
+func isKnown(w *idWindow, tenant, id string) bool {
+	_, is := w.claim(tenant, id, 1, time.Now())
 	return is
 }
 
@@ -39,7 +39,7 @@ func TestIDsOfOneTenantPushOutItsOwn(t *testing.T) {
 	is.True(isKnown(w, "small", "order-17-paid")) // it would be delivered twice
 	is.True(isKnown(w, "large", "49999"))
 	is.True(!isKnown(w, "large", "0"))
-	ids, lost := w.Count()
+	ids, lost := w.count()
 	is.Equal(ids, 10_000)
 	is.Equal(lost, 50_000+2-10_000)
 }
@@ -69,12 +69,12 @@ func TestIDsAreShared(t *testing.T) {
 					time.Sleep(time.Duration(random.IntN(20)) * time.Second)
 				}
 				if random.IntN(500) == 0 {
-					w.Expire(time.Now())
+					w.expire(time.Now())
 				}
 				tenant := []string{"a", "a", "a", "a", "a", "a", "b", "b", "c", "d"}[random.IntN(10)]
 				id := fmt.Sprint(random.IntN(400))
 				for name, ids := range model {
-					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.Window })
+					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.window })
 				}
 				known := slices.ContainsFunc(model[tenant], func(f first) bool { return f.id == id })
 				if !known && total() == most {
@@ -102,15 +102,15 @@ func TestIDsAreShared(t *testing.T) {
 				}
 				is.Equal(isKnown(w, tenant, id), known)
 			}
-			w.Expire(time.Now())
-			ids, gone := w.Count()
+			w.expire(time.Now())
+			ids, gone := w.count()
 			is.Equal(ids, total())
 			is.Equal(gone, lost)
 			is.True(lost > 0)
-			time.Sleep(w.Window)
-			w.Expire(time.Now())
-			is.Equal(w.Tenants.Len()+w.Due.Len()+w.Sizes.Len(), 0) // nobody is remembered
-			is.Equal(w.Held.Total(), int64(0))
+			time.Sleep(w.window)
+			w.expire(time.Now())
+			is.Equal(w.tenants.Len()+w.due.Len()+w.sizes.Len(), 0) // nobody is remembered
+			is.Equal(w.held.Total(), int64(0))
 		})
 	}
 }
@@ -123,13 +123,13 @@ func TestIDsComeAgain(t *testing.T) {
 		for i := range 100 { // more than a claim forgets
 			is.True(!isKnown(w, "acme", fmt.Sprint(i)))
 		}
-		time.Sleep(w.Window)
+		time.Sleep(w.window)
 		is.True(!isKnown(w, "acme", "99"))
-		time.Sleep(w.Window / 2)
+		time.Sleep(w.window / 2)
 		is.True(isKnown(w, "acme", "99"))
-		w.Expire(time.Now())
+		w.expire(time.Now())
 		is.True(isKnown(w, "acme", "99"))
-		ids, lost := w.Count()
+		ids, lost := w.count()
 		is.Equal(ids, 1)
 		is.Equal(lost, 0)
 	})
@@ -148,7 +148,7 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 			is := is.New(t)
 			pool := quota.New[string](8<<20, 1)
 			before := testkit.LiveHeap()
-			w := NewIDWindow(Limits{Window: time.Minute, IDs: 1_000_000, Held: pool})
+			w := newIDWindow(Limits{Window: time.Minute, IDs: 1_000_000, Held: pool})
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()
@@ -156,13 +156,13 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
 			}
 			for i := range c.ids {
-				w.Claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
+				w.claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
 			}
 			check("all came")
-			ids, lost := w.Count()
+			ids, lost := w.count()
 			is.Equal(ids+lost, c.ids)
 			is.True(lost > 0)
-			w.Expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
+			w.expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
 			check("1,000 are left")
 			runtime.KeepAlive(&w)
 		})
@@ -185,7 +185,7 @@ func BenchmarkIDs(b *testing.B) {
 			now := time.Now()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				w.Claim(names[i%tenants], ids[i%len(ids)], 1, now)
+				w.claim(names[i%tenants], ids[i%len(ids)], 1, now)
 			}
 		})
 	}
@@ -193,12 +193,12 @@ func BenchmarkIDs(b *testing.B) {
 
 func TestMostIDs(t *testing.T) {
 	is := is.New(t)
-	pool := quota.New[string](IDBytes*100, 1)
+	pool := quota.New[string](idBytes*100, 1)
 	for _, c := range []struct {
 		set  int
 		pool *quota.Pool[string]
 		want int
 	}{{50, pool, 50}, {100, pool, 100}, {1000, pool, 100}, {0, pool, 100}, {50, nil, 50}, {0, nil, 0}} {
-		is.Equal(MostIDs(c.set, c.pool), c.want)
+		is.Equal(mostIDs(c.set, c.pool), c.want)
 	}
 }

@@ -9,36 +9,36 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// Queue is first in, first out. It has at most three times the places that it needs.
-type Queue[T any] struct {
-	Items []T
+// queue is first in, first out. It has at most three times the places that it needs.
+type queue[T any] struct {
+	items []T
 	gone  int // places in front of them, which still take memory
 }
 
-func (q *Queue[T]) Len() int { return len(q.Items) }
+func (q *queue[T]) len() int { return len(q.items) }
 
-func (q *Queue[T]) At(i int) T { return q.Items[i] }
+func (q *queue[T]) at(i int) T { return q.items[i] }
 
-// Places is how many it has.
-func (q *Queue[T]) Places() int { return q.gone + cap(q.Items) }
+// places is how many it has.
+func (q *queue[T]) places() int { return q.gone + cap(q.items) }
 
-func (q *Queue[T]) Push(x T) {
-	if len(q.Items) == cap(q.Items) {
+func (q *queue[T]) push(x T) {
+	if len(q.items) == cap(q.items) {
 		q.gone = 0 // they stay behind
 	}
-	q.Items = append(q.Items, x)
+	q.items = append(q.items, x)
 }
 
-func (q *Queue[T]) Pop() T {
-	x := q.Items[0]
-	clear(q.Items[:1])
-	q.Items = q.Items[1:]
+func (q *queue[T]) pop() T {
+	x := q.items[0]
+	clear(q.items[:1])
+	q.items = q.items[1:]
 	q.gone++
-	switch n := len(q.Items); {
+	switch n := len(q.items); {
 	case n == 0:
-		*q = Queue[T]{}
-	case q.Places() > 3*n:
-		*q = Queue[T]{Items: append(make([]T, 0, n), q.Items...)}
+		*q = queue[T]{}
+	case q.places() > 3*n:
+		*q = queue[T]{items: append(make([]T, 0, n), q.items...)}
 	}
 	return x
 }
@@ -48,7 +48,7 @@ type index[K interface {
 	comparable
 	Bytes() int64
 }] struct {
-	queues sized.Table[K, *Queue[uint64]]
+	queues sized.Table[K, *queue[uint64]]
 	bytes  int64 // of the names and the numbers
 }
 
@@ -64,52 +64,52 @@ func (x *index[K]) weight() int64 { return x.bytes + x.queues.Bytes() }
 func (x *index[K]) push(k K, n uint64) {
 	q := x.queues.Get(k)
 	if q == nil {
-		q = new(Queue[uint64])
+		q = new(queue[uint64])
 		x.queues.Put(k, q)
 		x.bytes += k.Bytes() + indexQueue
 	}
-	x.bytes -= int64(q.Places()) * indexPlace
-	q.Push(n)
-	x.bytes += int64(q.Places()) * indexPlace
+	x.bytes -= int64(q.places()) * indexPlace
+	q.push(n)
+	x.bytes += int64(q.places()) * indexPlace
 }
 
 func (x *index[K]) pop(k K) {
 	q := x.queues.Get(k)
-	x.bytes -= int64(q.Places()) * indexPlace
-	q.Pop()
-	x.bytes += int64(q.Places()) * indexPlace
-	if q.Len() == 0 {
+	x.bytes -= int64(q.places()) * indexPlace
+	q.pop()
+	x.bytes += int64(q.places()) * indexPlace
+	if q.len() == 0 {
 		x.queues.Delete(k)
 		x.bytes -= k.Bytes() + indexQueue
 	}
 }
 
 // all are the queues of all.
-func (x *index[K]) all() iter.Seq[*Queue[uint64]] { return x.queues.Values() }
+func (x *index[K]) all() iter.Seq[*queue[uint64]] { return x.queues.Values() }
 
 // numbers are those for one, the first who came first.
 func (x *index[K]) numbers(k K) []uint64 {
 	if q := x.queues.Get(k); q != nil {
-		return q.Items
+		return q.items
 	}
 	return nil
 }
 
 // lists are entries' numbers by whom they are for.
 type lists struct {
-	tenant   Queue[uint64]
+	tenant   queue[uint64]
 	profiles index[event.Profile]
 	rooms    index[event.Room]
 }
 
-// Weight is the memory that they take.
-func (l *lists) Weight() int64 {
-	return int64(l.tenant.Places())*indexPlace + l.profiles.weight() + l.rooms.weight()
+// weight is the memory that they take.
+func (l *lists) weight() int64 {
+	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight()
 }
 
 func (l *lists) add(e *event.Event, n uint64) {
 	if e.Target.Kind == event.KindTenant {
-		l.tenant.Push(n)
+		l.tenant.push(n)
 	}
 	if room, ok := e.Target.Room(); ok {
 		l.rooms.push(room, n)
@@ -122,7 +122,7 @@ func (l *lists) add(e *event.Event, n uint64) {
 // remove takes the oldest entry's numbers out, the first of each of its lists.
 func (l *lists) remove(e *event.Event) {
 	if e.Target.Kind == event.KindTenant {
-		l.tenant.Pop()
+		l.tenant.pop()
 	}
 	if room, ok := e.Target.Room(); ok {
 		l.rooms.pop(room)

@@ -10,27 +10,27 @@ import (
 // A queue takes memory by what is in it, not by what was.
 func TestQueueGivesMemoryBack(t *testing.T) {
 	is := is.New(t)
-	var q Queue[int]
+	var q queue[int]
 	random := rand.New(rand.NewPCG(1, 1))
 	next, first := 0, 0
 	for range 200 {
 		for range random.IntN(2000) {
-			q.Push(next)
+			q.push(next)
 			next++
 		}
 		for range random.IntN(2000) {
-			if q.Len() == 0 {
+			if q.len() == 0 {
 				break
 			}
-			is.Equal(q.At(0), first)
-			is.Equal(q.Pop(), first)
+			is.Equal(q.at(0), first)
+			is.Equal(q.pop(), first)
 			first++
-			is.True(q.Places() <= 3*q.Len()+8)
+			is.True(q.places() <= 3*q.len()+8)
 		}
-		is.Equal(q.Len(), next-first)
+		is.Equal(q.len(), next-first)
 	}
-	for q.Len() > 0 {
-		q.Pop()
+	for q.len() > 0 {
+		q.pop()
 	}
-	is.Equal(q.Places(), 0)
+	is.Equal(q.places(), 0)
 }

@@ -53,14 +53,14 @@ const (
 	listBytes  = 48
 )
 
-// Size is the memory that a stored entry takes, in bytes, but for its places in lists.
-func (e *Entry) Size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
+// size is the memory that a stored entry takes, in bytes, but for its places in lists.
+func (e *Entry) size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
 
-// StoredSize is what those entries take that are to be stored.
-func StoredSize(entries []*Entry) (bytes int64) {
+// storedSize is what those entries take that are to be stored.
+func storedSize(entries []*Entry) (bytes int64) {
 	for _, e := range entries {
 		if e.Event.Stored() {
-			bytes += e.Size()
+			bytes += e.size()
 		}
 	}
 	return bytes
@@ -94,8 +94,8 @@ type Reader struct {
 	StaysFrom, RoomsFrom uint64
 }
 
-// Wants says whether a reader is to be shown an entry; nil reads all.
-func (r *Reader) Wants(e *Entry) bool {
+// wants says whether a reader is to be shown an entry; nil reads all.
+func (r *Reader) wants(e *Entry) bool {
 	if r == nil {
 		return true
 	}
@@ -142,16 +142,16 @@ type Page struct {
 	Next    Cursor // the place reached: there is nothing else up to here
 }
 
-// Weight is the memory that the entries take.
-func (p *Page) Weight() (bytes int) {
+// Size is the memory that the entries take.
+func (p *Page) Size() (bytes int) {
 	for _, e := range p.Entries {
-		bytes += int(e.Size())
+		bytes += int(e.size())
 	}
 	return bytes
 }
 
-// Cut says that there may be more after the page than was asked for.
-func (p *Page) Cut() bool {
+// More says that there may be more after the page than was asked for.
+func (p *Page) More() bool {
 	n := len(p.Entries)
 	return n > 0 && p.Next == p.Entries[n-1].Cursor
 }
@@ -168,7 +168,7 @@ func BeginPage(q Query, end Cursor) PageBuilder { return PageBuilder{Page: Page{
 
 // Add adds the next entry, if the query's reader wants it; unless the page is full: then it
 // ends before, and false is returned.
-func (b *PageBuilder) Add(e *Entry) bool { return !b.query.Reader.Wants(e) || b.add(e) }
+func (b *PageBuilder) Add(e *Entry) bool { return !b.query.Reader.wants(e) || b.add(e) }
 
 func (b *PageBuilder) add(e *Entry) bool {
 	p, q, t := &b.Page, &b.query, &e.Event.Target
@@ -223,18 +223,18 @@ var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "B
 
 // UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
 type UnconfirmedError struct {
-	IDs []string
+	ids []string
 	err error
 }
 
 func (e *UnconfirmedError) Error() string { return e.err.Error() }
 
 // EventIDs are the events that may have been stored.
-func (e *UnconfirmedError) EventIDs() []string { return e.IDs }
+func (e *UnconfirmedError) EventIDs() []string { return e.ids }
 
 // Part is the same of the event at a place among them alone.
 func (e *UnconfirmedError) Part(i int) *UnconfirmedError {
-	return &UnconfirmedError{e.IDs[i : i+1], e.err}
+	return &UnconfirmedError{e.ids[i : i+1], e.err}
 }
 
 func (e *UnconfirmedError) Unwrap() error { return e.err }

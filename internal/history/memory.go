@@ -11,15 +11,15 @@ import (
 
 // Memory is the Log that lives as long as the process.
 //
-// Lock order: shelves' → IDWindow.mu. The sinks are called with a shelf locked.
+// Lock order: shelves' → idWindow.mu. The sinks are called with a shelf locked.
 type Memory struct {
 	// Static after the start.
 	secret []byte
 	key    *Key
 	sinks  []Sink
 
-	Shelves Shelves
-	ids     IDWindow
+	shelves shelves
+	ids     idWindow
 }
 
 // NewMemory makes an empty log.
@@ -27,13 +27,13 @@ func NewMemory(limits Limits) *Memory {
 	l := &Memory{secret: make([]byte, 32)}
 	rand.Read(l.secret)
 	l.key = NewKey(l.secret)
-	l.Shelves = NewShelves(limits, true, l.Epoch)
-	l.ids = NewIDWindow(limits)
+	l.shelves = newShelves(limits, true, l.Epoch)
+	l.ids = newIDWindow(limits)
 	return l
 }
 
 // Limits are those that it was made with.
-func (l *Memory) Limits() Limits { return l.Shelves.Limits }
+func (l *Memory) Limits() Limits { return l.shelves.limits }
 
 // Follow implements Log.
 func (l *Memory) Follow(s Sink) { l.sinks = append(l.sinks, s) }
@@ -73,9 +73,9 @@ func (l *Memory) Append(_ context.Context, entries []*Entry) error {
 }
 
 func (l *Memory) append(tenant string, entries []*Entry) {
-	h := l.Shelves.Lock(tenant, true)
-	room := StoredSize(entries)
-	l.Shelves.ExpectLocked(h, room)
+	h := l.shelves.lock(tenant, true)
+	room := storedSize(entries)
+	l.shelves.expectLocked(h, room)
 	fresh := entries
 	for i, e := range entries {
 		l.place(h, e)
@@ -85,15 +85,15 @@ func (l *Memory) append(tenant string, entries []*Entry) {
 			fresh = append(fresh, e)
 		}
 	}
-	l.Shelves.MissLocked(h, room-StoredSize(fresh))
-	l.Shelves.EvictLocked(h, entries[0].Event.Timestamp)
+	l.shelves.missLocked(h, room-storedSize(fresh))
+	l.shelves.evictLocked(h, entries[0].Event.Timestamp)
 	if len(fresh) > 0 {
 		for _, s := range l.sinks {
 			s.Deliver(tenant, fresh)
 		}
 	}
-	h.Mu.Unlock()
-	l.Shelves.Shrink() // where it is more than anybody else has
+	h.mu.Unlock()
+	l.shelves.shrink() // where it is more than anybody else has
 	if len(fresh) > 0 {
 		for _, s := range l.sinks {
 			s.Flush(tenant)
@@ -102,69 +102,69 @@ func (l *Memory) append(tenant string, entries []*Entry) {
 }
 
 // place gives e its place in h, which is locked, unless it is a duplicate.
-func (l *Memory) place(h *Shelf, e *Entry) {
+func (l *Memory) place(h *shelf, e *Entry) {
 	var at uint64
 	if e.Event.Stored() {
-		at = h.Head + 1
+		at = h.head + 1
 	}
 	if e.Chosen {
-		if first, known := l.ids.Claim(h.Tenant, e.Event.ID, at, e.Event.Timestamp); known {
+		if first, known := l.ids.claim(h.tenant, e.Event.ID, at, e.Event.Timestamp); known {
 			e.Duplicate, e.FirstAt = true, time.Unix(0, first.at)
 			if at = first.seq; at > 0 {
-				e.Cursor = Cursor{h.Epoch, at}
+				e.Cursor = Cursor{h.epoch, at}
 			}
 			return
 		}
 	}
 	if at > 0 {
-		e.Cursor = Cursor{h.Epoch, at}
-		l.Shelves.PushLocked(h, e)
+		e.Cursor = Cursor{h.epoch, at}
+		l.shelves.pushLocked(h, e)
 	}
 }
 
 // Attach implements Log.
 func (l *Memory) Attach(_ context.Context, tenant string) (Cursor, error) {
-	h := l.Shelves.Lock(tenant, true)
-	defer h.Mu.Unlock()
-	h.Attached++
-	return Cursor{h.Epoch, h.Head}, nil
+	h := l.shelves.lock(tenant, true)
+	defer h.mu.Unlock()
+	h.attached++
+	return Cursor{h.epoch, h.head}, nil
 }
 
 // Detach implements Log.
 func (l *Memory) Detach(tenant string) {
-	if h := l.Shelves.Lock(tenant, false); h != nil {
-		h.Attached--
-		h.Mu.Unlock()
+	if h := l.shelves.lock(tenant, false); h != nil {
+		h.attached--
+		h.mu.Unlock()
 	}
 }
 
 // look returns a tenant's shelf without what has grown old, locked; one that does
 // not exist looks like an empty one, and is not made.
-func (l *Memory) look(tenant string) *Shelf {
-	h := l.Shelves.Lock(tenant, false)
+func (l *Memory) look(tenant string) *shelf {
+	h := l.shelves.lock(tenant, false)
 	if h == nil {
-		l.Shelves.Mu.RLock()
-		h = l.Shelves.emptyLocked(tenant)
-		l.Shelves.Mu.RUnlock()
-		h.Mu.Lock()
+		l.shelves.mu.RLock()
+		h = l.shelves.emptyLocked(tenant)
+		l.shelves.mu.RUnlock()
+		h.mu.Lock()
 	}
-	l.Shelves.EvictLocked(h, time.Now())
+	l.shelves.evictLocked(h, time.Now())
 	return h
 }
 
 // Find implements Log.
 func (l *Memory) Find(_ context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
 	h := l.look(tenant)
-	defer h.Mu.Unlock()
-	oldest := Cursor{h.Epoch, h.From}
+	defer h.mu.Unlock()
+	oldest := Cursor{h.epoch, h.from}
 	if cursor == "" {
 		return oldest, nil
 	}
-	c, ok := h.Epoch.Parse(cursor)
+	c, ok := h.epoch.Parse(cursor)
 	switch {
-	case !ok || c.Seq > h.Head:
-		return Cursor{h.Epoch, h.Head}, ErrUnknownCursor
-	case !h.WholeLocked(c.Seq, r):
+	case !ok || c.Seq > h.head:
+		return Cursor{h.epoch, h.head}, ErrUnknownCursor
+	case !h.wholeLocked(c.Seq, r):
 		return oldest, ErrExpired
 	}
 	return c, nil
@@ -173,25 +173,25 @@ func (l *Memory) Find(_ context.Context, tenant, cursor string, r *Reader) (Curs
 // Read implements Log.
 func (l *Memory) Read(_ context.Context, tenant string, q Query) (Page, error) {
 	h := l.look(tenant)
-	defer h.Mu.Unlock()
-	if !h.WholeLocked(q.After, q.Reader) {
-		return Page{Next: Cursor{h.Epoch, h.From}}, ErrExpired
+	defer h.mu.Unlock()
+	if !h.wholeLocked(q.After, q.Reader) {
+		return Page{Next: Cursor{h.epoch, h.from}}, ErrExpired
 	}
-	return h.ReadLocked(q), nil
+	return h.readLocked(q), nil
 }
 
 // Sweep implements Log.
 func (l *Memory) Sweep(now time.Time) {
-	l.ids.Expire(now)
-	l.Shelves.Sweep(now)
+	l.ids.expire(now)
+	l.shelves.sweep(now)
 }
 
 // Held implements Log.
-func (l *Memory) Held() int64 { return l.Shelves.Total.Load() }
+func (l *Memory) Held() int64 { return l.shelves.total.Load() }
 
 // Stats implements Log.
 func (l *Memory) Stats() Stats {
-	stats := l.Shelves.Stats()
-	stats.IDs, stats.LostIDs = l.ids.Count()
+	stats := l.shelves.stats()
+	stats.IDs, stats.LostIDs = l.ids.count()
 	return stats
 }

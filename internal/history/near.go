@@ -9,7 +9,7 @@ import (
 // here is attached to: so what they miss is read without asking the broker. Each of its
 // methods locks what it needs; none calls the sinks.
 type Near struct {
-	shelves Shelves
+	shelves shelves
 	scan    Scan
 }
 
@@ -19,123 +19,123 @@ type Scan func(ctx context.Context, tenant string, after, until uint64, take fun
 
 // NewNear makes an empty one, of histories whose epochs are asked for, and which scan reads.
 func NewNear(limits Limits, epoch func(tenant string) Epoch, scan Scan) *Near {
-	return &Near{NewShelves(limits, false, epoch), scan}
+	return &Near{newShelves(limits, false, epoch), scan}
 }
 
 // Take keeps what comes next in a tenant's order, if anybody is attached to it. The entries
 // are made for the epoch that the tenant has here, and returned.
 func (n *Near) Take(tenant string, entriesOf func(Epoch) []*Entry) []*Entry {
-	h := n.shelves.Lock(tenant, true)
-	defer h.Mu.Unlock()
-	entries := entriesOf(h.Epoch)
+	h := n.shelves.lock(tenant, true)
+	defer h.mu.Unlock()
+	entries := entriesOf(h.epoch)
 	room := int64(0)
-	if h.Attached > 0 {
-		room = StoredSize(entries)
-		n.shelves.ExpectLocked(h, room)
+	if h.attached > 0 {
+		room = storedSize(entries)
+		n.shelves.expectLocked(h, room)
 	}
 	for _, e := range entries {
 		switch {
-		case !e.Event.Stored() || e.Cursor.Seq <= h.Head:
-		case h.Attached == 0: // nobody has said from where on it is whole
-			n.shelves.ResetLocked(h, h.Epoch, e.Cursor.Seq)
+		case !e.Event.Stored() || e.Cursor.Seq <= h.head:
+		case h.attached == 0: // nobody has said from where on it is whole
+			n.shelves.resetLocked(h, h.epoch, e.Cursor.Seq)
 		default:
-			n.shelves.PushLocked(h, e)
-			room -= e.Size()
+			n.shelves.pushLocked(h, e)
+			room -= e.size()
 		}
 	}
-	n.shelves.MissLocked(h, max(0, room))
-	n.shelves.EvictLocked(h, time.Now())
+	n.shelves.missLocked(h, max(0, room))
+	n.shelves.evictLocked(h, time.Now())
 	return entries
 }
 
 // Advance notes that a tenant has nothing else up to a place, and returns where it is now;
 // false where nothing is kept of it.
 func (n *Near) Advance(tenant string, place uint64) (Cursor, bool) {
-	h := n.shelves.Lock(tenant, false)
+	h := n.shelves.lock(tenant, false)
 	if h == nil {
 		return Cursor{}, false
 	}
-	defer h.Mu.Unlock()
-	h.Head = max(h.Head, place)
-	return Cursor{h.Epoch, h.Head}, true
+	defer h.mu.Unlock()
+	h.head = max(h.head, place)
+	return Cursor{h.epoch, h.head}, true
 }
 
 // Reset forgets what a tenant has here, which goes on after a place of its present epoch.
 func (n *Near) Reset(tenant string, place uint64) Cursor {
-	h := n.shelves.Lock(tenant, true)
-	defer h.Mu.Unlock()
-	n.shelves.ResetLocked(h, n.shelves.begin(tenant), place)
-	return Cursor{h.Epoch, place}
+	h := n.shelves.lock(tenant, true)
+	defer h.mu.Unlock()
+	n.shelves.resetLocked(h, n.shelves.begin(tenant), place)
+	return Cursor{h.epoch, place}
 }
 
 // Attach has a tenant's entries kept from its head on, until as many calls of Detach. The
 // epoch is asked for once nothing else changes what is kept: it is that of the head, or
 // false where that is of one that is over, and nothing is done.
 func (n *Near) Attach(tenant string, head uint64, epoch func() (Epoch, bool)) (Cursor, bool) {
-	h := n.shelves.Lock(tenant, true)
-	defer h.Mu.Unlock()
+	h := n.shelves.lock(tenant, true)
+	defer h.mu.Unlock()
 	now, ok := epoch()
 	if !ok {
 		return Cursor{}, false
 	}
-	if h.Epoch != now || h.Attached == 0 && h.Head < head {
-		n.shelves.ResetLocked(h, now, head)
+	if h.epoch != now || h.attached == 0 && h.head < head {
+		n.shelves.resetLocked(h, now, head)
 	}
-	h.Attached++
-	return Cursor{h.Epoch, h.Head}, true
+	h.attached++
+	return Cursor{h.epoch, h.head}, true
 }
 
 // Detach ends one Attach; with the last what is kept goes.
 func (n *Near) Detach(tenant string) {
-	h := n.shelves.Lock(tenant, false)
+	h := n.shelves.lock(tenant, false)
 	if h == nil {
 		return
 	}
-	h.Attached--
-	last := h.Attached <= 0
+	h.attached--
+	last := h.attached <= 0
 	if last {
-		n.shelves.ResetLocked(h, h.Epoch, h.Head)
+		n.shelves.resetLocked(h, h.epoch, h.head)
 	}
-	h.Mu.Unlock()
+	h.mu.Unlock()
 	if last {
-		n.shelves.Forget(tenant)
+		n.shelves.forget(tenant)
 	}
 }
 
 // Whole says whether all that a reader misses after a cursor is here; nil reads all.
 func (n *Near) Whole(tenant string, c Cursor, r *Reader) bool {
-	h := n.shelves.Lock(tenant, false)
+	h := n.shelves.lock(tenant, false)
 	if h == nil {
 		return false
 	}
-	defer h.Mu.Unlock()
-	return h.Epoch == c.Epoch && h.Attached > 0 && c.Seq <= h.Head && h.WholeLocked(c.Seq, r)
+	defer h.mu.Unlock()
+	return h.epoch == c.Epoch && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
 }
 
 // Head is the last place of a tenant that somebody is attached to.
 func (n *Near) Head(tenant string) (place uint64, ok bool) {
-	h := n.shelves.Lock(tenant, false)
+	h := n.shelves.lock(tenant, false)
 	if h == nil {
 		return 0, false
 	}
-	defer h.Mu.Unlock()
-	return h.Head, h.Attached > 0
+	defer h.mu.Unlock()
+	return h.head, h.attached > 0
 }
 
 // Read answers a Query from what is here, if that is all that it asks for. Otherwise it has
 // what is missing fetched, for the caller to wait for and to ask again; or where that would
 // not stay here either, there is no fetch, and the caller reads for itself.
 func (n *Near) Read(tenant string, q Query) (page Page, ok bool, f *Fetch) {
-	h := n.shelves.Lock(tenant, false)
+	h := n.shelves.lock(tenant, false)
 	if h == nil {
 		return Page{}, false, nil
 	}
-	defer h.Mu.Unlock()
+	defer h.mu.Unlock()
 	switch {
-	case h.Attached == 0:
-	case h.WholeLocked(q.After, q.Reader):
-		return h.ReadLocked(q), true, nil
-	case q.After < h.Far && time.Since(h.Tried) < farTime: // it is more than is kept here
+	case h.attached == 0:
+	case h.wholeLocked(q.After, q.Reader):
+		return h.readLocked(q), true, nil
+	case q.After < h.far && time.Since(h.tried) < farTime: // it is more than is kept here
 	default:
 		f = n.fetchLocked(h, q.After)
 	}
@@ -163,52 +163,52 @@ func (f *Fetch) Wait(ctx context.Context) error {
 }
 
 // fetchLocked begins to fetch what a shelf has not, after a place; or joins what is under way.
-func (n *Near) fetchLocked(h *Shelf, after uint64) *Fetch {
-	if h.Fetching == nil {
-		h.Fetching = &Fetch{done: make(chan struct{})}
-		go n.fetch(h, h.Fetching, after, h.From, h.Epoch)
+func (n *Near) fetchLocked(h *shelf, after uint64) *Fetch {
+	if h.fetching == nil {
+		h.fetching = &Fetch{done: make(chan struct{})}
+		go n.fetch(h, h.fetching, after, h.from, h.epoch)
 	}
-	return h.Fetching
+	return h.fetching
 }
 
-func (n *Near) fetch(h *Shelf, f *Fetch, after, from uint64, epoch Epoch) {
+func (n *Near) fetch(h *shelf, f *Fetch, after, from uint64, epoch Epoch) {
 	defer close(f.done)
 	var entries []*Entry
 	fits := true
 	far := after + 1
-	err := n.scan(context.Background(), h.Tenant, after, from, func(e *Entry) bool {
-		if fits = n.shelves.Expect(h, e.Size()); fits {
+	err := n.scan(context.Background(), h.tenant, after, from, func(e *Entry) bool {
+		if fits = n.shelves.expect(h, e.size()); fits {
 			entries = append(entries, e)
 			far = e.Cursor.Seq
 		}
 		return fits
 	})
-	h.Mu.Lock()
-	room := StoredSize(entries)
-	same := err == nil && !h.Forgotten && h.Epoch == epoch && h.From == from && n.shelves.begin(h.Tenant) == epoch
+	h.mu.Lock()
+	room := storedSize(entries)
+	same := err == nil && !h.forgotten && h.epoch == epoch && h.from == from && n.shelves.begin(h.tenant) == epoch
 	switch {
 	case same && fits:
-		n.shelves.PrependLocked(h, after, entries)
+		n.shelves.prependLocked(h, after, entries)
 		room = 0
 	case same:
 		// It is tried again when its client has taken as much as would have fitted.
-		h.Far, h.Tried = far, time.Now()
+		h.far, h.tried = far, time.Now()
 	}
-	n.shelves.MissLocked(h, room)
-	h.Fetching, f.err = nil, err
-	h.Mu.Unlock()
-	n.shelves.Shrink() // others may have come meanwhile
+	n.shelves.missLocked(h, room)
+	h.fetching, f.err = nil, err
+	h.mu.Unlock()
+	n.shelves.shrink() // others may have come meanwhile
 }
 
 // Shrink makes room where all that is kept is more than the limits allow. It is called after
 // Take, once nobody waits for what was taken.
-func (n *Near) Shrink() { n.shelves.Shrink() }
+func (n *Near) Shrink() { n.shelves.shrink() }
 
 // Sweep forgets what has grown old.
-func (n *Near) Sweep(now time.Time) { n.shelves.Sweep(now) }
+func (n *Near) Sweep(now time.Time) { n.shelves.sweep(now) }
 
 // Held is how many bytes are kept, with those that are being fetched.
-func (n *Near) Held() int64 { return n.shelves.Total.Load() }
+func (n *Near) Held() int64 { return n.shelves.total.Load() }
 
 // Stats tells what is kept.
-func (n *Near) Stats() Stats { return n.shelves.Stats() }
+func (n *Near) Stats() Stats { return n.shelves.stats() }

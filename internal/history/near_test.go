@@ -62,13 +62,13 @@ func (b *farBroker) attach(t *testing.T, n *Near, tenant string) {
 // kept is what is kept of a tenant, of which nothing is to come.
 func (n *Near) kept(t *testing.T, tenant string) (entries int, bytes int64) {
 	t.Helper()
-	h := n.shelves.Lock(tenant, false)
+	h := n.shelves.lock(tenant, false)
 	if h == nil {
 		return 0, 0
 	}
-	defer h.Mu.Unlock()
-	is.New(t).Equal(h.Coming, int64(0))
-	return h.Entries.Len(), h.Bytes
+	defer h.mu.Unlock()
+	is.New(t).Equal(h.coming, int64(0))
+	return h.entries.len(), h.bytes
 }
 
 // What one tenant has fetched is bounded before it is there, and pushes nothing out that
@@ -95,7 +95,7 @@ func TestNearIsShared(t *testing.T) {
 		is.True(!ok && fetch == nil) // it does not fit, so its reader reads for itself
 		entries, bytes := n.kept(t, "large")
 		is.Equal(entries, 0)
-		is.Equal(bytes, int64(ShelfBytes))
+		is.Equal(bytes, int64(shelfBytes))
 		entries, bytes = n.kept(t, "small")
 		is.Equal(entries, 8)
 		is.True(bytes < total/2) // its share
@@ -174,7 +174,7 @@ func TestAFetchThatComesTooLate(t *testing.T) {
 				entries, _ := n.kept(t, "acme")
 				is.Equal(entries, 0)
 				is.Equal(n.Stats().Entries, 0)
-				is.Equal(n.Held(), int64(ShelfBytes*n.Stats().Tenants)) // nothing is counted that is not there
+				is.Equal(n.Held(), int64(shelfBytes*n.Stats().Tenants)) // nothing is counted that is not there
 			})
 		})
 	}

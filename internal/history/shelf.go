@@ -8,53 +8,53 @@ import (
 	"time"
 )
 
-// Shelf is one tenant's.
-type Shelf struct {
-	Tenant string // static
+// shelf is one tenant's.
+type shelf struct {
+	tenant string // static
 
-	Mu sync.Mutex
+	mu sync.Mutex
 	// Guarded by mu.
-	Bytes     int64 // all that is counted
-	Coming    int64 // of those, for entries that are not there yet
+	bytes     int64 // all that is counted
+	coming    int64 // of those, for entries that are not there yet
 	owed      int64 // of those: as much goes of the shelf as soon as they have come
-	Epoch     Epoch
-	Entries   Queue[*Entry] // in the order of their places
+	epoch     Epoch
+	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
-	From      uint64        // the place after which none is missing
-	Head      uint64        // the place up to which they go
-	Lists     lists
-	Dropped   Dropped
-	Attached  int
-	Forgotten bool
+	from      uint64        // the place after which none is missing
+	head      uint64        // the place up to which they go
+	lists     lists
+	dropped   dropped
+	attached  int
+	forgotten bool
 
-	Fetching *Fetch // under way
-	Far      uint64 // what is after an earlier place does not fit, as was tried at tried
-	Tried    time.Time
+	fetching *Fetch // under way
+	far      uint64 // what is after an earlier place does not fit, as was tried at tried
+	tried    time.Time
 }
 
-// WholeLocked says that after a place nothing for a reader is missing; nil: nothing.
-func (h *Shelf) WholeLocked(place uint64, r *Reader) bool {
-	return place >= h.From || !h.Dropped.Since(place, r)
+// wholeLocked says that after a place nothing for a reader is missing; nil: nothing.
+func (h *shelf) wholeLocked(place uint64, r *Reader) bool {
+	return place >= h.from || !h.dropped.since(place, r)
 }
 
 // upTo is how many entries, with those that have gone, have a place up to one.
-func (h *Shelf) upTo(place uint64) uint64 {
-	if place >= h.Head {
-		return h.gone + uint64(h.Entries.Len())
+func (h *shelf) upTo(place uint64) uint64 {
+	if place >= h.head {
+		return h.gone + uint64(h.entries.len())
 	}
-	n := sort.Search(h.Entries.Len(), func(i int) bool { return h.Entries.At(i).Cursor.Seq > place })
+	n := sort.Search(h.entries.len(), func(i int) bool { return h.entries.at(i).Cursor.Seq > place })
 	return h.gone + uint64(n)
 }
 
-// ReadLocked answers a Query after a place from which the shelf is whole for its reader.
-func (h *Shelf) ReadLocked(q Query) Page {
+// readLocked answers a Query after a place from which the shelf is whole for its reader.
+func (h *shelf) readLocked(q Query) Page {
 	places := runs{}
 	if q.Reader == nil {
-		places.whole(h.upTo(q.After)+1, h.upTo(h.Head))
+		places.whole(h.upTo(q.After)+1, h.upTo(h.head))
 	} else {
 		h.findLocked(&places, q.Reader, q.After)
 	}
-	b := BeginPage(q, Cursor{h.Epoch, q.End(h.Head)})
+	b := BeginPage(q, Cursor{h.epoch, q.End(h.head)})
 	for last := uint64(0); ; {
 		n, ok := places.next()
 		if !ok {
@@ -64,24 +64,24 @@ func (h *Shelf) ReadLocked(q Query) Page {
 			continue
 		}
 		last = n
-		if e := h.Entries.At(int(n - h.gone - 1)); e.Cursor.Seq > b.Page.Next.Seq || !b.add(e) {
+		if e := h.entries.at(int(n - h.gone - 1)); e.Cursor.Seq > b.Page.Next.Seq || !b.add(e) {
 			return b.Page
 		}
 	}
 }
 
 // findLocked finds the numbers of what is for a reader.
-func (h *Shelf) findLocked(to *runs, r *Reader, after uint64) {
+func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
 	n := h.upTo(after)
-	to.add(h.Lists.tenant.Items, n, math.MaxUint64)
-	to.add(h.Lists.profiles.numbers(r.Profile), n, math.MaxUint64)
+	to.add(h.lists.tenant.items, n, math.MaxUint64)
+	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for room := range h.Lists.rooms.all() {
-			to.add(room.Items, n, math.MaxUint64)
+		for room := range h.lists.rooms.all() {
+			to.add(room.items, n, math.MaxUint64)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := h.Lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
+		if list := h.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
 			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
 		}
 	}

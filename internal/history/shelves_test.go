@@ -24,7 +24,7 @@ type heldTo struct {
 }
 
 func (h *heldTo) Deliver(string, []*Entry) {
-	for bytes := h.Shelves.Total.Load(); ; {
+	for bytes := h.shelves.total.Load(); ; {
 		most := h.most.Load()
 		if bytes <= most || h.most.CompareAndSwap(most, bytes) {
 			return
@@ -47,7 +47,7 @@ func (h *heldTo) add(entries ...*Entry) (bytes int64) {
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
-		bytes += e.Size() + inLists(e)
+		bytes += e.size() + inLists(e)
 	}
 	h.Append(context.Background(), entries)
 	return bytes
@@ -61,29 +61,29 @@ func inLists(e *Entry) int64 {
 
 // wholeOf says whether a tenant has all that it ever had.
 func (h *heldTo) wholeOf(tenant string) bool {
-	s := h.Shelves.Lock(tenant, false)
+	s := h.shelves.lock(tenant, false)
 	if s == nil {
 		return false
 	}
-	defer s.Mu.Unlock()
-	return s.From == 0
+	defer s.mu.Unlock()
+	return s.from == 0
 }
 
 // counted is what shelves are counted as, added up from what they have.
 func (h *heldTo) counted(t *testing.T) (bytes int64) {
-	for _, s := range h.Shelves.All() {
-		s.Mu.Lock()
-		own := int64(ShelfBytes) + int64(s.Dropped.Len())*DroppedBytes + s.Lists.Weight()
-		for _, e := range s.Entries.Items {
-			own += e.Size()
+	for _, s := range h.shelves.all() {
+		s.mu.Lock()
+		own := int64(shelfBytes) + int64(s.dropped.len())*droppedBytes + s.lists.weight()
+		for _, e := range s.entries.items {
+			own += e.size()
 		}
-		if s.Bytes != own || s.Coming != 0 {
-			t.Errorf("%s has %d bytes and is counted as %d, of which %d are to come", s.Tenant, own, s.Bytes, s.Coming)
+		if s.bytes != own || s.coming != 0 {
+			t.Errorf("%s has %d bytes and is counted as %d, of which %d are to come", s.tenant, own, s.bytes, s.coming)
 		}
 		bytes += own
-		s.Mu.Unlock()
+		s.mu.Unlock()
 	}
-	return bytes + GraveBytes*int64(len(h.Shelves.Young)+len(h.Shelves.Old))
+	return bytes + graveBytes*int64(len(h.shelves.young)+len(h.shelves.old))
 }
 
 // entryTo is an entry whose payload is its name.
@@ -104,9 +104,9 @@ func TestTheLargestPaysAlone(t *testing.T) {
 	for i := range small {
 		h.add(entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
 	}
-	begun := h.Shelves.Total.Load()
-	is.True(begun < h.Shelves.Limits.Total*3/4) // there is room for a large one
-	for i := range 3 * int(h.Shelves.Limits.Total) / 4000 {
+	begun := h.shelves.total.Load()
+	is.True(begun < h.shelves.limits.Total*3/4) // there is room for a large one
+	for i := range 3 * int(h.shelves.limits.Total) / 4000 {
 		h.add(large("large", i))
 	}
 	lost := 0
@@ -117,8 +117,8 @@ func TestTheLargestPaysAlone(t *testing.T) {
 	}
 	is.Equal(lost, 0)
 	is.True(!h.wholeOf("large"))
-	is.True(h.most.Load() <= h.Shelves.Limits.Total)
-	is.True(h.Shelves.Total.Load() > h.Shelves.Limits.Total-8000) // and no more goes than has to
+	is.True(h.most.Load() <= h.shelves.limits.Total)
+	is.True(h.shelves.total.Load() > h.shelves.limits.Total-8000) // and no more goes than has to
 	stats := h.Stats()
 	is.Equal(stats.CutTenant, int64(0))
 	is.True(stats.CutAll > 0)
@@ -158,15 +158,15 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 				entries = append(entries, e)
 			}
 			had[tenant] += h.add(entries...)
-			if s := h.Shelves.Lock(tenant, false); s != nil {
-				lists[tenant] = max(lists[tenant], s.Lists.Weight())
-				s.Mu.Unlock()
+			if s := h.shelves.lock(tenant, false); s != nil {
+				lists[tenant] = max(lists[tenant], s.lists.weight())
+				s.mu.Unlock()
 			}
-			is.True(h.Shelves.Total.Load() <= h.Shelves.Limits.Total)
+			is.True(h.shelves.total.Load() <= h.shelves.limits.Total)
 		}
 		is.Equal(h.Stats().Bytes, h.counted(t))
 		// The graves of whom all was lost are nobody's share.
-		share := (h.Shelves.Limits.Total-tenants*GraveBytes)/tenants - ShelfBytes
+		share := (h.shelves.limits.Total-tenants*graveBytes)/tenants - shelfBytes
 		paid := 0
 		for tenant, bytes := range had {
 			whole := h.wholeOf(tenant)
@@ -190,7 +190,7 @@ func TestTotalAtOnce(t *testing.T) {
 	var bytes int64
 	for _, e := range []*Entry{large("t", 1)} {
 		e.Envelope = e.Event.Seal()
-		bytes = e.Size() + 64
+		bytes = e.size() + 64
 	}
 	var wg sync.WaitGroup
 	for p := range publishers {
@@ -205,8 +205,8 @@ func TestTotalAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	is.True(h.most.Load() <= h.Shelves.Limits.Total+publishers*batch*bytes)
-	is.True(h.Stats().Bytes <= h.Shelves.Limits.Total)
+	is.True(h.most.Load() <= h.shelves.limits.Total+publishers*batch*bytes)
+	is.True(h.Stats().Bytes <= h.shelves.limits.Total)
 	is.Equal(h.Stats().Bytes, h.counted(t))
 	is.True(h.Stats().Entries > 0)
 }
@@ -218,19 +218,19 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	const total = 1 << 20
 	h := newHeldLog(Limits{Total: total})
 	quiet := h.add(large("quiet", 0))
-	slow := h.Shelves.Lock("slow", true)
-	slow.Attached++
-	h.Shelves.ExpectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
-	slow.Mu.Unlock()
+	slow := h.shelves.lock("slow", true)
+	slow.attached++
+	h.shelves.expectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
+	slow.mu.Unlock()
 	for i := range 3 * total / 4000 {
 		h.add(large("acme", i))
 		h.add(large("globex", i))
 	}
-	is.True(h.Shelves.Total.Load() <= total+total*3/4)
+	is.True(h.shelves.total.Load() <= total+total*3/4)
 	has := func(tenant string) int64 {
-		s := h.Shelves.Lock(tenant, false)
-		defer s.Mu.Unlock()
-		return s.Bytes
+		s := h.shelves.lock(tenant, false)
+		defer s.mu.Unlock()
+		return s.bytes
 	}
 	share := (total - quiet) / 3
 	shared := func(tenants ...string) {
@@ -241,17 +241,17 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	}
 	shared("acme", "globex")
 
-	slow.Mu.Lock()
-	for i := 0; slow.Coming > 0; i++ {
+	slow.mu.Lock()
+	for i := 0; slow.coming > 0; i++ {
 		e := large("slow", i)
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
-		e.Cursor = Cursor{Epoch: slow.Epoch, Seq: uint64(i + 1)}
-		h.Shelves.PushLocked(slow, e)
+		e.Cursor = Cursor{Epoch: slow.epoch, Seq: uint64(i + 1)}
+		h.shelves.pushLocked(slow, e)
 	}
-	slow.Mu.Unlock()
-	h.Shelves.Shrink()
-	is.True(h.Shelves.Total.Load() <= total)
+	slow.mu.Unlock()
+	h.shelves.shrink()
+	is.True(h.shelves.total.Load() <= total)
 	shared("acme", "globex", "slow")
 	is.True(h.wholeOf("quiet"))
 	h.counted(t)
@@ -261,19 +261,19 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 // and who counts waits for none.
 func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
 	is := is.New(t)
-	s := &NewMemory(Limits{}).Shelves
-	busy := s.Lock("acme", true)
+	s := &NewMemory(Limits{}).shelves
+	busy := s.lock("acme", true)
 	var forgotten sync.WaitGroup
-	forgotten.Go(func() { s.Forget("acme") })
-	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Shelves).Forget(") })
-	free := s.Mu.TryRLock()
+	forgotten.Go(func() { s.forget("acme") })
+	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*shelves).forget(") })
+	free := s.mu.TryRLock()
 	if free {
-		s.Mu.RUnlock()
-		is.True(testkit.InTime(func() { s.Lock("well", true).Mu.Unlock() }))
-		is.True(testkit.InTime(func() { is.Equal(s.Stats().Tenants, 2) }))
+		s.mu.RUnlock()
+		is.True(testkit.InTime(func() { s.lock("well", true).mu.Unlock() }))
+		is.True(testkit.InTime(func() { is.Equal(s.stats().Tenants, 2) }))
 	}
-	busy.Mu.Unlock()
+	busy.mu.Unlock()
 	forgotten.Wait()
 	is.True(free)
-	is.Equal(s.Lock("acme", false), nil)
+	is.Equal(s.lock("acme", false), nil)
 }
