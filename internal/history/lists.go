@@ -9,22 +9,22 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// queue is first in, first out. It has at most three times the places that it needs.
+// queue is first in, first out. It takes at most three times the memory that it needs.
 type queue[T any] struct {
 	items []T
-	gone  int // places in front of them, which still take memory
+	gone  int // places before them, which still take memory
 }
 
 func (q *queue[T]) len() int { return len(q.items) }
 
 func (q *queue[T]) at(i int) T { return q.items[i] }
 
-// places is how many it has.
+// places is how many items it has memory for.
 func (q *queue[T]) places() int { return q.gone + cap(q.items) }
 
 func (q *queue[T]) push(x T) {
 	if len(q.items) == cap(q.items) {
-		q.gone = 0 // they stay behind
+		q.gone = 0 // the items move, and those places stay behind
 	}
 	q.items = append(q.items, x)
 }
@@ -43,7 +43,7 @@ func (q *queue[T]) pop() T {
 	return x
 }
 
-// index is numbers by whom they are for.
+// index is the numbers of entries by whom they are for.
 type index[K interface {
 	comparable
 	Bytes() int64
@@ -59,43 +59,45 @@ const (
 )
 
 // weight is the memory that it takes.
-func (x *index[K]) weight() int64 { return x.bytes + x.queues.Bytes() }
+func (i *index[K]) weight() int64 { return i.bytes + i.queues.Bytes() }
 
-func (x *index[K]) push(k K, n uint64) {
-	q := x.queues.Get(k)
+// push adds a number for a key.
+func (i *index[K]) push(k K, n uint64) {
+	q := i.queues.Get(k)
 	if q == nil {
 		q = new(queue[uint64])
-		x.queues.Put(k, q)
-		x.bytes += k.Bytes() + indexQueue
+		i.queues.Put(k, q)
+		i.bytes += k.Bytes() + indexQueue
 	}
-	x.bytes -= int64(q.places()) * indexPlace
+	i.bytes -= int64(q.places()) * indexPlace
 	q.push(n)
-	x.bytes += int64(q.places()) * indexPlace
+	i.bytes += int64(q.places()) * indexPlace
 }
 
-func (x *index[K]) pop(k K) {
-	q := x.queues.Get(k)
-	x.bytes -= int64(q.places()) * indexPlace
+// pop removes the first number for a key.
+func (i *index[K]) pop(k K) {
+	q := i.queues.Get(k)
+	i.bytes -= int64(q.places()) * indexPlace
 	q.pop()
-	x.bytes += int64(q.places()) * indexPlace
+	i.bytes += int64(q.places()) * indexPlace
 	if q.len() == 0 {
-		x.queues.Delete(k)
-		x.bytes -= k.Bytes() + indexQueue
+		i.queues.Delete(k)
+		i.bytes -= k.Bytes() + indexQueue
 	}
 }
 
-// all are the queues of all.
-func (x *index[K]) all() iter.Seq[*queue[uint64]] { return x.queues.Values() }
+// all are the queues of all keys.
+func (i *index[K]) all() iter.Seq[*queue[uint64]] { return i.queues.Values() }
 
-// numbers are those for one, the first who came first.
-func (x *index[K]) numbers(k K) []uint64 {
-	if q := x.queues.Get(k); q != nil {
+// numbers are those of one key, in their order.
+func (i *index[K]) numbers(k K) []uint64 {
+	if q := i.queues.Get(k); q != nil {
 		return q.items
 	}
 	return nil
 }
 
-// lists are entries' numbers by whom they are for.
+// lists are the numbers of a shelf's entries by whom they are for.
 type lists struct {
 	tenant   queue[uint64]
 	profiles index[event.Profile]
@@ -107,6 +109,7 @@ func (l *lists) weight() int64 {
 	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight()
 }
 
+// add adds the number of the newest entry.
 func (l *lists) add(e *event.Event, n uint64) {
 	if e.Target.Kind == event.KindTenant {
 		l.tenant.push(n)
@@ -119,7 +122,7 @@ func (l *lists) add(e *event.Event, n uint64) {
 	}
 }
 
-// remove takes the oldest entry's numbers out, the first of each of its lists.
+// remove removes the number of the oldest entry, which is the first in each of its lists.
 func (l *lists) remove(e *event.Event) {
 	if e.Target.Kind == event.KindTenant {
 		l.tenant.pop()
@@ -132,15 +135,16 @@ func (l *lists) remove(e *event.Event) {
 	}
 }
 
-// runs are ascending numbers from several lists, taken in one order.
+// runs merges ascending numbers from several lists. It is a heap of the lists by their first.
 type runs struct {
 	lists    [][]uint64
-	from, to uint64 // instead of lists, all of these
+	from, to uint64 // where there are no lists: all of these
 }
 
+// whole has it go through all numbers from one up to another, instead of lists.
 func (r *runs) whole(from, to uint64) { r.from, r.to = from, to }
 
-// add takes a list's numbers after one, up to another.
+// add adds those numbers of a list that come after one, up to another.
 func (r *runs) add(list []uint64, after, until uint64) {
 	if len(list) == 0 || list[len(list)-1] <= after {
 		return
@@ -156,6 +160,7 @@ func (r *runs) add(list []uint64, after, until uint64) {
 	}
 }
 
+// next is the next number; false after the last. One that is in several lists comes as often.
 func (r *runs) next() (uint64, bool) {
 	if len(r.lists) == 0 {
 		n := r.from

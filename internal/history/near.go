@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Near keeps the last entries of histories that a broker has, of the tenants that somebody
-// here is attached to: so what they miss is read without asking the broker. Each of its
-// methods locks what it needs; none calls the sinks.
+// Near keeps the last entries of histories that a broker has, for the tenants that somebody
+// here is attached to, so that what they missed is read without asking the broker. Its methods
+// lock what they need.
 type Near struct {
 	shelves shelves
 	scan    Scan
@@ -17,13 +17,14 @@ type Near struct {
 // says that it is enough.
 type Scan func(ctx context.Context, tenant string, after, until uint64, take func(*Entry) bool) error
 
-// NewNear makes an empty one, of histories whose epochs are asked for, and which scan reads.
+// NewNear makes an empty Near. It asks for the present epoch of a tenant, and has scan read what
+// it does not have.
 func NewNear(limits Limits, epoch func(tenant string) Epoch, scan Scan) *Near {
 	return &Near{newShelves(limits, false, epoch), scan}
 }
 
-// Take keeps what comes next in a tenant's order, if anybody is attached to it. The entries
-// are made for the epoch that the tenant has here, and returned.
+// Take keeps what comes next in a tenant's order, if anybody is attached to it, and returns it.
+// The entries are made for the epoch that the tenant has here, with its shelf locked.
 func (n *Near) Take(tenant string, entriesOf func(Epoch) []*Entry) []*Entry {
 	h := n.shelves.lock(tenant, true)
 	defer h.mu.Unlock()
@@ -68,9 +69,9 @@ func (n *Near) Reset(tenant string, place uint64) Cursor {
 	return Cursor{h.epoch, place}
 }
 
-// Attach has a tenant's entries kept from its head on, until as many calls of Detach. The
-// epoch is asked for once nothing else changes what is kept: it is that of the head, or
-// false where that is of one that is over, and nothing is done.
+// Attach has a tenant's entries kept from its head on, until Detach is called as often. It asks
+// for the epoch of the head when nothing else can change what is kept. Where that epoch is
+// over, it does nothing and returns false.
 func (n *Near) Attach(tenant string, head uint64, epoch func() (Epoch, bool)) (Cursor, bool) {
 	h := n.shelves.lock(tenant, true)
 	defer h.mu.Unlock()
@@ -85,7 +86,7 @@ func (n *Near) Attach(tenant string, head uint64, epoch func() (Epoch, bool)) (C
 	return Cursor{h.epoch, h.head}, true
 }
 
-// Detach ends one Attach; with the last what is kept goes.
+// Detach ends one Attach. What is kept goes with the last.
 func (n *Near) Detach(tenant string) {
 	h := n.shelves.lock(tenant, false)
 	if h == nil {
@@ -102,7 +103,7 @@ func (n *Near) Detach(tenant string) {
 	}
 }
 
-// Whole says whether all that a reader misses after a cursor is here; nil reads all.
+// Whole says whether all that a reader missed after a cursor is here; a nil one reads all.
 func (n *Near) Whole(tenant string, c Cursor, r *Reader) bool {
 	h := n.shelves.lock(tenant, false)
 	if h == nil {
@@ -112,7 +113,7 @@ func (n *Near) Whole(tenant string, c Cursor, r *Reader) bool {
 	return h.epoch == c.Epoch && h.attached > 0 && c.Seq <= h.head && h.wholeLocked(c.Seq, r)
 }
 
-// Head is the last place of a tenant that somebody is attached to.
+// Head is the last place of a tenant; false if nobody is attached to it.
 func (n *Near) Head(tenant string) (place uint64, ok bool) {
 	h := n.shelves.lock(tenant, false)
 	if h == nil {
@@ -122,9 +123,9 @@ func (n *Near) Head(tenant string) (place uint64, ok bool) {
 	return h.head, h.attached > 0
 }
 
-// Read answers a Query from what is here, if that is all that it asks for. Otherwise it has
-// what is missing fetched, for the caller to wait for and to ask again; or where that would
-// not stay here either, there is no fetch, and the caller reads for itself.
+// Read answers a Query from what is here. Where something is missing it returns false and a
+// Fetch that brings it: the caller waits for that and asks again. Where that would not fit, or
+// nobody is attached, there is no Fetch: the caller asks the broker.
 func (n *Near) Read(tenant string, q Query) (page Page, ok bool, f *Fetch) {
 	h := n.shelves.lock(tenant, false)
 	if h == nil {
@@ -145,14 +146,14 @@ func (n *Near) Read(tenant string, q Query) (page Page, ok bool, f *Fetch) {
 // farTime is for how long what did not fit is not fetched again.
 const farTime = time.Minute
 
-// Fetch brings what somebody misses, for all who miss it.
+// Fetch brings what is missing, once for all who ask for it.
 type Fetch struct {
 	done chan struct{} // closed when it is over
 	err  error         // of scan
 }
 
-// Wait waits until it is over, and returns the error of the Scan; or that of the context, if
-// that ends before.
+// Wait waits until it is over, and returns the error of the Scan; or the context's, if that ends
+// before.
 func (f *Fetch) Wait(ctx context.Context) error {
 	select {
 	case <-f.done:
@@ -162,7 +163,7 @@ func (f *Fetch) Wait(ctx context.Context) error {
 	}
 }
 
-// fetchLocked begins to fetch what a shelf has not, after a place; or joins what is under way.
+// fetchLocked begins to fetch what a shelf lacks after a place, or joins what is under way.
 func (n *Near) fetchLocked(h *shelf, after uint64) *Fetch {
 	if h.fetching == nil {
 		h.fetching = &Fetch{done: make(chan struct{})}
@@ -171,6 +172,8 @@ func (n *Near) fetchLocked(h *shelf, after uint64) *Fetch {
 	return h.fetching
 }
 
+// fetch reads what a shelf lacks after a place up to another, and puts it there if all of it
+// fits and the shelf has not changed.
 func (n *Near) fetch(h *shelf, f *Fetch, after, from uint64, epoch Epoch) {
 	defer close(f.done)
 	var entries []*Entry
@@ -191,7 +194,7 @@ func (n *Near) fetch(h *shelf, f *Fetch, after, from uint64, epoch Epoch) {
 		n.shelves.prependLocked(h, after, entries)
 		room = 0
 	case same:
-		// It is tried again when its client has taken as much as would have fitted.
+		// It is tried again once its reader has got past as much as would have fitted.
 		h.far, h.tried = far, time.Now()
 	}
 	n.shelves.missLocked(h, room)
@@ -200,8 +203,8 @@ func (n *Near) fetch(h *shelf, f *Fetch, after, from uint64, epoch Epoch) {
 	n.shelves.shrink() // others may have come meanwhile
 }
 
-// Shrink makes room where all that is kept is more than the limits allow. It is called after
-// Take, once nobody waits for what was taken.
+// Shrink makes room where more is kept than the limits allow. It is called after Take, when
+// nobody waits for what was taken.
 func (n *Near) Shrink() { n.shelves.shrink() }
 
 // Sweep forgets what has grown old.

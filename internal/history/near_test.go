@@ -26,36 +26,36 @@ func newFarBroker() *farBroker {
 	return &farBroker{epoch: NewKey(nil).Epoch(make([]byte, 8)), entries: map[string][]*Entry{}}
 }
 
-func (b *farBroker) add(tenant string, bytes int) *Entry {
-	list := b.entries[tenant]
+func (f *farBroker) add(tenant string, bytes int) *Entry {
+	list := f.entries[tenant]
 	e := &Entry{Event: &event.Event{TenantID: tenant, Type: "a.b", Payload: []byte(fmt.Sprintf(`"%s"`, strings.Repeat("x", bytes))), Target: event.ToTenant()}}
-	e.Envelope, e.Cursor = e.Event.Seal(), Cursor{b.epoch, uint64(len(list) + 1)}
-	b.entries[tenant] = append(list, e)
+	e.Envelope, e.Cursor = e.Event.Seal(), Cursor{f.epoch, uint64(len(list) + 1)}
+	f.entries[tenant] = append(list, e)
 	return e
 }
 
-func (b *farBroker) scan(_ context.Context, tenant string, after, until uint64, take func(*Entry) bool) error {
-	b.scans++
-	if b.gate != nil {
-		<-b.gate
+func (f *farBroker) scan(_ context.Context, tenant string, after, until uint64, take func(*Entry) bool) error {
+	f.scans++
+	if f.gate != nil {
+		<-f.gate
 	}
-	for _, e := range b.entries[tenant][after:until] {
-		if b.err == nil && !take(e) {
+	for _, e := range f.entries[tenant][after:until] {
+		if f.err == nil && !take(e) {
 			break
 		}
 	}
-	return b.err
+	return f.err
 }
 
 // near is one of what the broker has.
-func (b *farBroker) near(limits Limits) *Near {
-	return NewNear(limits, func(string) Epoch { return b.epoch }, b.scan)
+func (f *farBroker) near(limits Limits) *Near {
+	return NewNear(limits, func(string) Epoch { return f.epoch }, f.scan)
 }
 
 // attach attaches to all that a tenant has.
-func (b *farBroker) attach(t *testing.T, n *Near, tenant string) {
+func (f *farBroker) attach(t *testing.T, n *Near, tenant string) {
 	t.Helper()
-	_, ok := n.Attach(tenant, uint64(len(b.entries[tenant])), func() (Epoch, bool) { return b.epoch, true })
+	_, ok := n.Attach(tenant, uint64(len(f.entries[tenant])), func() (Epoch, bool) { return f.epoch, true })
 	is.New(t).True(ok)
 }
 

@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// shelf is one tenant's.
+// shelf keeps one tenant's last entries, and knows by whom they are for. An entry's number is
+// how many the shelf had up to it, with those that have gone.
 type shelf struct {
 	tenant string // static
 
 	mu sync.Mutex
 	// Guarded by mu.
 	bytes     int64 // all that is counted
-	coming    int64 // of those, for entries that are not there yet
-	owed      int64 // of those: as much goes of the shelf as soon as they have come
+	coming    int64 // of those, for entries that are expected
+	owed      int64 // of those, for which as much goes once they have come
 	epoch     Epoch
 	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
@@ -25,36 +26,37 @@ type shelf struct {
 	lists     lists
 	dropped   dropped
 	attached  int
-	forgotten bool
+	forgotten bool // it is no longer in shelves
 
-	fetching *Fetch // under way
-	far      uint64 // what is after an earlier place does not fit, as was tried at tried
-	tried    time.Time
+	// A Near's.
+	fetching *Fetch    // under way
+	far      uint64    // what comes after an earlier place does not fit
+	tried    time.Time // when that was found
 }
 
-// wholeLocked says that after a place nothing for a reader is missing; nil: nothing.
-func (h *shelf) wholeLocked(place uint64, r *Reader) bool {
-	return place >= h.from || !h.dropped.since(place, r)
+// wholeLocked says that after a place nothing for a reader is missing; a nil one reads all.
+func (s *shelf) wholeLocked(place uint64, r *Reader) bool {
+	return place >= s.from || !s.dropped.since(place, r)
 }
 
-// upTo is how many entries, with those that have gone, have a place up to one.
-func (h *shelf) upTo(place uint64) uint64 {
-	if place >= h.head {
-		return h.gone + uint64(h.entries.len())
+// upTo is the number of the last entry with a place up to one.
+func (s *shelf) upTo(place uint64) uint64 {
+	if place >= s.head {
+		return s.gone + uint64(s.entries.len())
 	}
-	n := sort.Search(h.entries.len(), func(i int) bool { return h.entries.at(i).Cursor.Seq > place })
-	return h.gone + uint64(n)
+	n := sort.Search(s.entries.len(), func(i int) bool { return s.entries.at(i).Cursor.Seq > place })
+	return s.gone + uint64(n)
 }
 
-// readLocked answers a Query after a place from which the shelf is whole for its reader.
-func (h *shelf) readLocked(q Query) Page {
+// readLocked answers a Query of a reader for whom the shelf is whole after its place.
+func (s *shelf) readLocked(q Query) Page {
 	places := runs{}
 	if q.Reader == nil {
-		places.whole(h.upTo(q.After)+1, h.upTo(h.head))
+		places.whole(s.upTo(q.After)+1, s.upTo(s.head))
 	} else {
-		h.findLocked(&places, q.Reader, q.After)
+		s.findLocked(&places, q.Reader, q.After)
 	}
-	b := BeginPage(q, Cursor{h.epoch, q.End(h.head)})
+	b := BeginPage(q, Cursor{s.epoch, q.End(s.head)})
 	for last := uint64(0); ; {
 		n, ok := places.next()
 		if !ok {
@@ -64,25 +66,25 @@ func (h *shelf) readLocked(q Query) Page {
 			continue
 		}
 		last = n
-		if e := h.entries.at(int(n - h.gone - 1)); e.Cursor.Seq > b.Page.Next.Seq || !b.add(e) {
+		if e := s.entries.at(int(n - s.gone - 1)); e.Cursor.Seq > b.Page.Next.Seq || !b.add(e) {
 			return b.Page
 		}
 	}
 }
 
-// findLocked finds the numbers of what is for a reader.
-func (h *shelf) findLocked(to *runs, r *Reader, after uint64) {
-	n := h.upTo(after)
-	to.add(h.lists.tenant.items, n, math.MaxUint64)
-	to.add(h.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
+// findLocked finds the numbers of the entries after a place that are for a reader.
+func (s *shelf) findLocked(to *runs, r *Reader, after uint64) {
+	n := s.upTo(after)
+	to.add(s.lists.tenant.items, n, math.MaxUint64)
+	to.add(s.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for room := range h.lists.rooms.all() {
+		for room := range s.lists.rooms.all() {
 			to.add(room.items, n, math.MaxUint64)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := h.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
-			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
+		if list := s.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
+			to.add(list, max(n, s.upTo(stay.From)), s.upTo(stay.Until))
 		}
 	}
 	heap.Init(to)

@@ -11,44 +11,38 @@ import (
 
 // Limits bound what is kept in memory; 0 lifts a limit.
 type Limits struct {
-	Events int           // a tenant: exactly the last so many are kept
-	Bytes  int64         // a tenant
+	Events int           // of one tenant: exactly the last so many are kept
+	Bytes  int64         // of one tenant
 	TTL    time.Duration // of an event
-	Total  int64         // bytes of all tenants together
-	Window time.Duration // in which an id is recognised again; 0: none is
-	IDs    int           // remembered at most, of all tenants together
+	Total  int64         // bytes, of all tenants together
+	Window time.Duration // in which a chosen id is recognised again; 0: none is
+	IDs    int           // that are remembered, of all tenants together and within Held
 
-	Held *quota.Pool[string] // what ids take is counted there, by tenant; nil: nowhere
+	Held *quota.Pool[string] // counts and bounds the memory of ids, by tenant; nil: neither
 }
 
-// owedStep is how many bytes a shelf owes more at a time: as little as an entry may have.
-const owedStep = 4 << 10
-
-// shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 832
-
-// shelves keep the last entries of tenants in memory, within limits, so that a
-// reader finds what is for it without looking at anybody else's.
+// shelves keep the last entries of tenants in memory, within limits, so that a reader finds
+// what is for it without looking at anybody else's.
 //
-// Lock order: shelf.mu → shelves.mu → shelves.ranking; nobody holds two shelves.
+// Lock order: shelf.mu → shelves.mu → shelves.ranking. Nobody holds two shelves.
 type shelves struct {
 	limits Limits                    // static
-	begin  func(tenant string) Epoch // static: a new shelf's
+	begin  func(tenant string) Epoch // static: of a new shelf
 	rises  bool                      // static: no place is given twice, whatever is forgotten
 
-	total atomic.Int64
+	total atomic.Int64         // bytes
+	owed  atomic.Int64         // of those: all that shelves owe
 	kept  atomic.Int64         // entries
-	owed  atomic.Int64         // of that: what goes as soon as it has come
 	cut   [bounds]atomic.Int64 // entries that went before their time, by the bound that they were past
 
 	ranking sync.Mutex
-	sizes   largest.Sizes[*shelf] // guarded by ranking: what could go of each, now or when it has come
+	sizes   largest.Sizes[*shelf] // guarded by ranking: bytes that each does not owe yet
 
 	mu sync.RWMutex
 	// Guarded by mu.
 	tenants    map[string]*shelf
-	young, old map[string]grave // of those that were forgotten, if places must rise
-	floor      uint64           // the last place of those whose graves are forgotten too
+	young, old map[string]grave // of tenants that are forgotten, if places must rise
+	floor      uint64           // the last place of any whose grave is forgotten too
 }
 
 // The bounds of bytes that an entry may be past.
@@ -58,11 +52,11 @@ const (
 	bounds
 )
 
-// grave is what is remembered of a forgotten shelf that had something.
+// grave is where the places of a forgotten shelf stood.
 type grave struct{ from, head uint64 }
 
 const (
-	graveBytes = 240    // that one takes in memory, of a tenant with a long name
+	graveBytes = 240    // of memory for one, of a tenant with a long name
 	mostGraves = 65_536 // in one generation
 )
 
@@ -70,7 +64,8 @@ func newShelves(limits Limits, rises bool, begin func(string) Epoch) shelves {
 	return shelves{limits: limits, begin: begin, rises: rises, tenants: map[string]*shelf{}}
 }
 
-// most is how many things of a size fit in a small part of so many bytes; no limit is 0.
+// most is how many things of a size fit in an eighth of so many bytes, up to n; 0 bytes are no
+// limit.
 func most(n int, size, bytes int64) int {
 	if bytes > 0 {
 		n = int(max(1, min(int64(n), bytes/8/size)))
@@ -78,8 +73,8 @@ func most(n int, size, bytes int64) int {
 	return n
 }
 
-// lock returns a tenant's shelf locked, making it when create is set; else nil
-// where there is none.
+// lock returns a tenant's shelf, locked. Where there is none it makes one if create is set, and
+// otherwise returns nil.
 func (s *shelves) lock(tenant string, create bool) *shelf {
 	for {
 		s.mu.RLock()
@@ -92,7 +87,7 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 			s.mu.Lock()
 			if h = s.tenants[tenant]; h == nil {
 				h = s.emptyLocked(tenant)
-				s.digLocked(tenant)
+				s.raiseLocked(tenant)
 				s.tenants[tenant] = h
 				s.account(h, shelfBytes)
 			}
@@ -118,7 +113,7 @@ func (s *shelves) emptyLocked(tenant string) *shelf {
 	return &shelf{tenant: tenant, epoch: s.begin(tenant), head: g.head, from: g.from, dropped: dropped{floor: g.from}}
 }
 
-// buryLocked remembers a shelf that is forgotten; of many the first are not.
+// buryLocked digs the grave of a shelf that is forgotten. Of too many graves the oldest go.
 func (s *shelves) buryLocked(h *shelf) {
 	if !s.rises || h.head == 0 {
 		return
@@ -138,85 +133,12 @@ func (s *shelves) buryLocked(h *shelf) {
 	s.old, s.young = s.young, nil
 }
 
-// digLocked forgets the grave of who is back.
-func (s *shelves) digLocked(tenant string) {
+// raiseLocked removes the grave of a tenant that is back.
+func (s *shelves) raiseLocked(tenant string) {
 	before := len(s.young) + len(s.old)
 	delete(s.young, tenant)
 	delete(s.old, tenant)
 	s.total.Add(graveBytes * int64(len(s.young)+len(s.old)-before))
-}
-
-// account counts bytes of a shelf that nobody else has now. What has come is no longer
-// owed: it can go.
-func (s *shelves) account(h *shelf, n int64) {
-	paid := max(0, h.owed-h.coming)
-	if n == 0 && paid == 0 {
-		return
-	}
-	h.bytes += n
-	s.total.Add(n)
-	s.owe(h, -paid)
-}
-
-// owe has so many bytes more of what is to come go as soon as it has.
-func (s *shelves) owe(h *shelf, n int64) {
-	h.owed += n
-	s.owed.Add(n)
-	if s.limits.Total > 0 {
-		s.ranking.Lock()
-		s.sizes.Set(h, h.bytes-shelfBytes-h.owed)
-		s.ranking.Unlock()
-	}
-}
-
-// full says that all have more than they may, without what goes anyway.
-func (s *shelves) full() bool {
-	return s.limits.Total > 0 && s.total.Load()-s.owed.Load() > s.limits.Total
-}
-
-// most is the shelf of which most could go; nil where nothing could.
-func (s *shelves) most() (h *shelf, bytes int64) {
-	s.ranking.Lock()
-	defer s.ranking.Unlock()
-	h, bytes, _ = s.sizes.Most()
-	return h, bytes
-}
-
-// expectLocked counts the bytes of entries that are to come, and makes room for them
-// before they are there. It lets go of the shelf meanwhile, which is not forgotten until
-// they were pushed or are no longer expected.
-func (s *shelves) expectLocked(h *shelf, n int64) {
-	h.coming += n
-	s.account(h, n)
-	if n > 0 && s.full() {
-		h.mu.Unlock()
-		s.shrink()
-		h.mu.Lock()
-	}
-}
-
-// missLocked is for bytes that were expected and do not come.
-func (s *shelves) missLocked(h *shelf, n int64) {
-	n = min(n, h.coming)
-	h.coming -= n
-	s.account(h, -n)
-}
-
-// expect is expectLocked for what can be had from elsewhere as well: it says that there
-// is no room, where some of the shelf itself would have to go for it.
-func (s *shelves) expect(h *shelf, n int64) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if s.limits.Bytes > 0 && h.bytes+n > s.limits.Bytes {
-		return false
-	}
-	if s.limits.Total > 0 && s.total.Load()+n > s.limits.Total {
-		if other, most := s.most(); other == h || h.bytes-shelfBytes+n >= most {
-			return false
-		}
-	}
-	s.expectLocked(h, n)
-	return true
 }
 
 // pushLocked adds the next entry.
@@ -229,23 +151,23 @@ func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	size := e.size()
 	expected := min(size, h.coming)
 	h.coming -= expected
-	s.account(h, size-expected+h.lists.weight()-before) // lists may even take less than before
+	s.account(h, size-expected+h.lists.weight()-before) // lists may take less than before
 }
 
-// prependLocked adds what comes before from, after a place.
+// prependLocked adds the entries between a place and from.
 func (s *shelves) prependLocked(h *shelf, after uint64, entries []*Entry) {
 	entries = append(entries, h.entries.items...)
-	head, dropped := h.head, h.dropped
+	head, lost := h.head, h.dropped
 	s.resetLocked(h, h.epoch, after)
-	h.dropped = dropped
-	s.account(h, int64(dropped.len())*droppedBytes)
+	h.dropped = lost
+	s.account(h, int64(lost.len())*droppedBytes)
 	for _, e := range entries {
 		s.pushLocked(h, e)
 	}
 	h.head = max(h.head, head)
 }
 
-// resetLocked empties a shelf, which is whole from a place on.
+// resetLocked empties a shelf, which is whole from a place of an epoch on.
 func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
 	s.account(h, shelfBytes+h.coming-h.bytes)
 	s.kept.Add(-int64(h.entries.len()))
@@ -281,65 +203,8 @@ func (s *shelves) dropLocked(h *shelf) {
 	s.account(h, int64(more)*droppedBytes-e.size()+h.lists.weight()-before)
 }
 
-// clearLocked forgets who lost what.
-func (s *shelves) clearLocked(h *shelf) {
-	s.account(h, -int64(h.dropped.len())*droppedBytes)
-	h.dropped = dropped{floor: h.from}
-}
-
-// shrink makes room where all together have more than they may. Whoever has most loses
-// its oldest, until another has as much: so nobody does who has less than its share. What
-// has not come yet cannot go: its shelf owes it, so that others pay neither for it nor
-// less for themselves.
-func (s *shelves) shrink() {
-	for s.full() {
-		h, _ := s.most()
-		if h == nil || !s.takeFrom(h) {
-			return
-		}
-	}
-}
-
-// takeFrom takes from a shelf as long as it has most; it says whether there was
-// anything to take.
-func (s *shelves) takeFrom(h *shelf) bool {
-	h.mu.Lock()
-	some := true
-	for some && s.full() {
-		if other, _ := s.most(); other != h {
-			break
-		}
-		some = s.takeLocked(h)
-	}
-	empty := h.entries.len() == 0
-	h.mu.Unlock()
-	if empty {
-		s.forget(h.tenant)
-	}
-	return some
-}
-
-func (s *shelves) takeLocked(h *shelf) bool {
-	before := h.bytes
-	switch {
-	case h.entries.len() > 0:
-		s.cut[ofAll].Add(1)
-		s.dropLocked(h)
-		if h.bytes >= before { // to remember who lost it takes more than it did
-			s.clearLocked(h)
-		}
-	case h.dropped.len() > 0:
-		s.clearLocked(h)
-	case h.coming > h.owed:
-		s.owe(h, min(h.coming-h.owed, owedStep))
-	default:
-		return false
-	}
-	return true
-}
-
-// forget drops a shelf that is empty and that nobody is attached to. Who waits for one that
-// is busy holds nothing that others need.
+// forget drops a tenant's shelf, if it is empty and nobody is attached to it. While it waits
+// for one that is busy it holds nothing that others need.
 func (s *shelves) forget(tenant string) {
 	h := s.lock(tenant, false)
 	if h == nil {
@@ -357,7 +222,7 @@ func (s *shelves) forget(tenant string) {
 	s.account(h, -h.bytes)
 }
 
-// sweep drops what has grown old, and the shelves that nobody needs.
+// sweep drops entries that have grown old, and shelves that nobody needs.
 func (s *shelves) sweep(now time.Time) {
 	for _, h := range s.all() {
 		h.mu.Lock()
@@ -370,6 +235,7 @@ func (s *shelves) sweep(now time.Time) {
 	}
 }
 
+// all are the shelves of all tenants, none of them locked.
 func (s *shelves) all() []*shelf {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -380,7 +246,7 @@ func (s *shelves) all() []*shelf {
 	return all
 }
 
-// stats waits for no shelf that is busy.
+// stats counts without waiting for a shelf that is busy.
 func (s *shelves) stats() Stats {
 	s.mu.RLock()
 	tenants := len(s.tenants)
