@@ -11,6 +11,9 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
@@ -21,7 +24,7 @@ import (
 type administrator struct {
 	// Static.
 	hub      *Hub
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	presence *Presence
 	bodies   request.Limit
 	quotas   *allowance.Pools
@@ -71,32 +74,32 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
-	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.begin)
+	defer l.Close()
+	page, err := a.cluster.Connections(r.Context(), tenant, of, strings.ToLower(query.Get("after")), limit, l.Begin)
 	if err != nil {
 		return err
 	}
 	var next *string
-	if page.more {
-		id := page.list[len(page.list)-1].ID.String()
+	if page.More {
+		id := page.List[len(page.List)-1].ID.String()
 		next = &id
 	}
-	list := slices.Clone(page.list) // which was as long as the tenant is large
-	l.memory.Back(0)
-	out, err := newRows(w, http.StatusOK, l.memory, "connections")
+	list := slices.Clone(page.List) // which was as long as the tenant is large
+	l.Call().Back(0)
+	out, err := answer.NewRows(w, http.StatusOK, l.Call(), "connections")
 	if err != nil {
 		return err
 	}
 	for _, c := range list {
-		if !out.value(wireConnection(c)) {
+		if !out.Value(wireConnection(c)) {
 			break
 		}
 	}
-	return out.end("count", page.count, "next", next)
+	return out.End("count", page.Count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.
-func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*Connection, error) {
+func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return nil, err
@@ -116,7 +119,7 @@ func (a *administrator) connection(w http.ResponseWriter, r *http.Request, who *
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, wireConnection(c))
+	return answer.JSON(w, http.StatusOK, wireConnection(c))
 }
 
 func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -124,7 +127,7 @@ func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access
 	if err != nil {
 		return err
 	}
-	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), CloseKicked))
+	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), delivery.CloseKicked))
 }
 
 func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -137,10 +140,10 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.cluster.KickProfile(r.Context(), tenant, p, CloseKicked); err != nil {
+	if err := a.cluster.KickProfile(r.Context(), tenant, p, delivery.CloseKicked); err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 // history answers whole envelopes, as they were published, a piece of the history after
@@ -158,7 +161,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	memory := a.quotas.Answer(who.Holder(r))
 	defer memory.Close()
-	out, err := newRows(w, http.StatusOK, memory, "events")
+	out, err := answer.NewRows(w, http.StatusOK, memory, "events")
 	if err != nil {
 		return err
 	}
@@ -171,21 +174,21 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	for {
 		for _, e := range page.Entries {
-			if !out.add(e.Event.AppendWhole) {
+			if !out.Add(e.Event.AppendWhole) {
 				return nil
 			}
 		}
 		if limit -= len(page.Entries); limit <= 0 || !page.More() {
 			break
 		}
-		memory.Back(rowsBytes)
+		memory.Back(answer.RowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
 		if err != nil || lost || !memory.Use(next.Size()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
 	}
-	return out.end("cursor", page.Next.String(), "gap", gap)
+	return out.End("cursor", page.Next.String(), "gap", gap)
 }
 
 // pageLimit is how many items one answer may have.
@@ -216,15 +219,15 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.EnsureAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.Close()
 	wanted := func(s Status) bool { return status == "" || s == status }
 	if len(asked) == 0 {
 		var err error
-		if asked, err = a.presence.All(tenant, status, l.begin); err != nil {
+		if asked, err = a.presence.All(tenant, status, l.Begin); err != nil {
 			return err
 		}
 		wanted = func(s Status) bool { return s.is(status) } // it may have changed
@@ -232,14 +235,14 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	return a.presences(w, who, l, asked, wanted)
 }
 
-func (a *administrator) list(r *http.Request, who *access.Caller) longList {
-	return longList{r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r))}
+func (a *administrator) list(r *http.Request, who *access.Caller) answer.List {
+	return answer.NewList(r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r)))
 }
 
 // presences answers with what is known of profiles that have a status which is wanted;
 // nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l longList, profiles []event.Profile, wanted func(Status) bool) error {
-	return presenceRows(w, l.memory, profiles, l.turn, func(some []event.Profile) []PresenceOf {
+func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l answer.List, profiles []event.Profile, wanted func(Status) bool) error {
+	return presenceRows(w, l.Call(), profiles, l.Turn, func(some []event.Profile) []PresenceOf {
 		list := a.presence.Of(who.Tenant(), some)
 		if wanted != nil {
 			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
@@ -258,13 +261,13 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	defer memory.Close()
 	asked, err := request.Small.Profiles(r, memory)
 	if err == nil {
-		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
+		err = problem.OfQuestion(a.hub.tenants.EnsureAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.Close()
 	return a.presences(w, who, l, asked, nil)
 }
 
@@ -277,11 +280,11 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.EnsureAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
+	defer l.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
 }
 
@@ -291,10 +294,10 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
+	defer l.Close()
+	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
 	if err == nil {
-		err = a.hub.KnowAll(r.Context(), tenant)
+		err = a.hub.tenants.EnsureAll(r.Context(), tenant)
 	}
 	if err != nil {
 		return err
@@ -308,12 +311,12 @@ func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	l := a.list(r, who)
-	defer l.memory.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.begin)
+	defer l.Close()
+	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
 	if err != nil {
 		return err
 	}
-	return profileRows(w, l.memory, "members", members, l.turn)
+	return answer.ProfileRows(w, l.Call(), "members", members, l.Turn)
 }
 
 func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -336,7 +339,7 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 	if err == nil && !found {
 		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
 	}
-	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
+	if err == nil && !a.hub.tenants.InCluster() { // in one, most of the time is waited for others
 		over, taken := request.ListTurn(r.Context(), tenant, len(members))
 		if taken != nil {
 			return taken
@@ -344,12 +347,12 @@ func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *
 		defer over()
 	}
 	if err == nil {
-		err = a.hub.SetMembers(r.Context(), tenant, room, members)
+		err = a.hub.members.SetMembers(r.Context(), tenant, room, members)
 	}
 	if err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -360,15 +363,15 @@ func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, w
 	if err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.AddMember)
+	return a.changeMember(w, r, who, a.hub.members.AddMember)
 }
 
 func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.RemoveMember)
+	return a.changeMember(w, r, who, a.hub.members.RemoveMember)
 }
 
 func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
@@ -383,7 +386,7 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 	if err := do(r.Context(), tenant, room, p); err != nil {
 		return err
 	}
-	return noContent(w)
+	return answer.NoContent(w)
 }
 
 var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
@@ -397,7 +400,7 @@ func done(w http.ResponseWriter) func(found bool, err error) error {
 		if err != nil {
 			return err
 		}
-		return noContent(w)
+		return answer.NoContent(w)
 	}
 }
 
@@ -412,7 +415,7 @@ type connection struct {
 	Metadata       map[string]string `json:"metadata"`
 }
 
-func wireConnection(c *Connection) connection {
+func wireConnection(c *delivery.Connection) connection {
 	metadata := c.Metadata
 	if metadata == nil {
 		metadata = map[string]string{}
@@ -423,14 +426,14 @@ func wireConnection(c *Connection) connection {
 // presenceRows answers with what is known of profiles, some of which are asked about at
 // a time.
 func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
-	out, err := newRows(w, http.StatusOK, memory, "profiles")
+	out, err := answer.NewRows(w, http.StatusOK, memory, "profiles")
 	if err != nil {
 		return err
 	}
-	return out.profiles(profiles, turn, func(some []event.Profile) {
+	return out.Profiles(profiles, turn, func(some []event.Profile) {
 		for _, p := range ask(some) {
 			text, _ := json.Marshal(p) // of texts alone
-			out.put(func(b []byte) []byte { return append(b, text...) })
+			out.Put(func(b []byte) []byte { return append(b, text...) })
 		}
 	})
 }

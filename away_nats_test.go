@@ -10,6 +10,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // A hub that was given up has not heard of a refresh: when it is back, it asks the service
@@ -27,12 +28,12 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	for _, url := range []string{broker.URL(0), proxy.URL()} {
 		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
-		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "", nil) })
+		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
 	a, b := nodes[0], nodes[1]
-	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
 	me, you := b.open(t, meQuery), b.open(t, "tenant=acme&profile=you")
 	say := func(what string) {
 		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, what)

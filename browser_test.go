@@ -20,6 +20,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/history"
 )
 
@@ -200,8 +201,8 @@ func TestBrowserGaps(t *testing.T) {
 	}
 	publish := func(payload string) { h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload) }
 	cut := func() { // it is to come back at once, as who is kicked is not
-		for _, c := range h.Connections("acme", nil) {
-			h.Kick(c, CloseDrain)
+		for _, c := range h.streams.Connections("acme", nil) {
+			h.streams.Kick(c, delivery.CloseDrain)
 		}
 	}
 
@@ -244,7 +245,7 @@ func TestBrowserGaps(t *testing.T) {
 		stalled <- chromedp.Run(page, chromedp.Evaluate(`{ const gate = new XMLHttpRequest(); gate.open("GET", "`+gate.URL+`", false); gate.send(); } 0`, nil))
 	}()
 	filler := `"` + strings.Repeat("x", 60_000) + `"`
-	for posted := 0; h.Stats().Gaps[GapSlow] == 0; posted++ {
+	for posted := 0; h.Stats().Gaps[delivery.GapSlow] == 0; posted++ {
 		if posted == 20_000 {
 			t.Error("nothing was shed")
 			break

@@ -16,6 +16,8 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // alone skips, on a cluster, a test of what each hub has to itself.
@@ -49,8 +51,8 @@ func TestClusterCalls(t *testing.T) {
 		status, _ = node.do(t, "GET", "/v1/tenants/other/connections/"+client.ConnectionID, "")
 		is.Equal(status, http.StatusNotFound) // another tenant's
 	}
-	conn := a.Hub.Connection(client.ConnectionID)
-	conn.lastActivity.Store(1)
+	conn := a.Hub.streams.Connection(client.ConnectionID)
+	conn.Activity.Store(1)
 	status, _ := b.post(t, "/v1/connections/"+client.ConnectionID+"/touch", "")
 	is.Equal(status, http.StatusNoContent)
 	is.True(time.Since(conn.LastActivity()) < time.Minute)
@@ -208,7 +210,7 @@ func (h *testHub) status(ref event.Profile) Status {
 func TestClusterPresence(t *testing.T) {
 	is := is.New(t)
 	all, nodes := threeHubs(t, func(_ *HubConfig, p *PresenceConfig) {
-		p.Audience, p.Grace, p.Tick = AudienceTenant, 200*time.Millisecond, 20*time.Millisecond
+		p.Audience, p.Grace, p.Tick = settings.AudienceTenant, 200*time.Millisecond, 20*time.Millisecond
 	})
 	allSay := func(status Status) {
 		t.Helper()
@@ -226,7 +228,7 @@ func TestClusterPresence(t *testing.T) {
 	two := nodes[1].open(t, "tenant=acme&profile=alice&presence=none")
 	all.settle(t)
 	one.close()
-	eventually(t, func() bool { return len(nodes[0].Connections("acme", &alice)) == 0 })
+	eventually(t, func() bool { return len(nodes[0].streams.Connections("acme", &alice)) == 0 })
 	all.settle(t)
 	two.close()
 	allSay(Offline)
@@ -280,7 +282,7 @@ func TestClusterExternalMembership(t *testing.T) {
 		w.Write([]byte(`{"members":["me","you"]}`))
 	}))
 	t.Cleanup(service.Close)
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(service.URL, "", nil) })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(service.URL, "", nil) })
 	me := nodes[0].open(t, meQuery)
 	nodes[1].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
 	is.Equal(string(openEnvelope(t, me.next(t)).Payload), "1")

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 )
 
 // logged are the lines of a log in JSON.
@@ -35,7 +36,7 @@ func TestComplaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var logs syncBuffer
-		c := serve.NewErrorLog(newLogger(Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
+		c := serve.NewErrorLog(settings.NewLogger(settings.Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
 		errorLog := log.New(c, "", 0)
 		const accept = "http: Accept error: accept tcp 127.0.0.1:8080: accept4: too many open files; retrying in 5ms"
 		for range 100 {
@@ -65,7 +66,7 @@ func TestComplaints(t *testing.T) {
 func TestAPanicIsLoud(t *testing.T) {
 	is := is.New(t)
 	var logs syncBuffer
-	c := serve.NewErrorLog(newLogger(Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
+	c := serve.NewErrorLog(settings.NewLogger(settings.Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
 	for _, http2 := range []bool{false, true} {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") }))
 		server.Config = serve.NewServer(server.Config.Handler, nil, log.New(c, "", 0))

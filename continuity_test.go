@@ -27,9 +27,12 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
@@ -350,7 +353,7 @@ func TestDrainToAnotherHub(t *testing.T) {
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		first.Drain(context.Background(), time.Second)
+		first.streams.Drain(context.Background(), time.Second)
 	}()
 	var want [100][]int
 	for n := 0; ; n++ {
@@ -379,28 +382,28 @@ func TestDrainIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{
-			Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
+			Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
 		})
-		NewPresence(hub, PresenceConfig{Audience: AudienceNone})
+		NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone})
 		const streams, seconds = 80, 8
-		var open []*Connection
+		var open []*delivery.Connection
 		for i := range streams {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 			is.NoErr(err)
 			open = append(open, c)
 		}
 		var drain sync.WaitGroup
-		drain.Go(func() { hub.Drain(t.Context(), seconds*time.Second) })
+		drain.Go(func() { hub.streams.Drain(t.Context(), seconds*time.Second) })
 		time.Sleep(time.Millisecond)
 		for second := range seconds {
 			synctest.Wait()
 			ended := 0
 			for _, c := range open {
-				tenant := hub.find("acme")
-				if c.drained {
+				tenant := hub.tenants.Find("acme")
+				if c.Drained {
 					ended++
 				}
-				tenant.mu.Unlock()
+				tenant.Mu.Unlock()
 			}
 			is.Equal(ended, second*streams/seconds+1)
 			time.Sleep(time.Second)
@@ -413,7 +416,7 @@ func TestDrainIsSpread(t *testing.T) {
 func TestDrainAnnouncesNobody(t *testing.T) {
 	alone(t, "it drains one hub")
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = AudienceTenant, 0 })
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = settings.AudienceTenant, 0 })
 	clients := []*testClient{h.open(t, "tenant=acme&profile=a"), h.open(t, "tenant=acme&profile=b"), h.open(t, "tenant=acme&profile=c")}
 	for _, c := range clients[:2] { // c is announced,
 		for !strings.Contains(c.until(t, "presence.online").Data, `"id":"c"`) {
@@ -436,7 +439,7 @@ func TestDrainAnnouncesNobody(t *testing.T) {
 			}
 		})
 	}
-	h.Drain(t.Context(), 500*time.Millisecond) // the second closes 250 ms after the first, 25 ticks
+	h.streams.Drain(t.Context(), 500*time.Millisecond) // the second closes 250 ms after the first, 25 ticks
 	wg.Wait()
 	is.Equal(len(offline), 0)
 }
@@ -460,7 +463,7 @@ func TestDrainEndsLines(t *testing.T) {
 	}()
 	io.WriteString(w, eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")+"\n"+`{"tenantId":"ac`)
 	c.until(t, "a.b") // the first line was taken; the second never ends
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	answer := <-answered
 	w.Close()
 	is.True(strings.HasPrefix(answer, `{"line":2,"code":"Draining",`))
@@ -471,9 +474,9 @@ func TestDrainEndsLines(t *testing.T) {
 // where things go on, and nothing that it brought is repeated.
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger})
-	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
-	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
+	handler := NewAPI(withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
+	f.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
 	e := historytest.ToAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})
 	if err != nil {

@@ -17,9 +17,12 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // brokenLog fails as it is told to.
@@ -42,13 +45,13 @@ func (l *brokenLog) Read(context.Context, string, history.Query) (page history.P
 // brokenRooms fail as brokenLog does.
 type brokenRooms struct{ *brokenLog }
 
-func (brokenRooms) Follow(func(string, history.Epoch, event.Room, []Belonging), func(string)) {}
-func (brokenRooms) Sure(context.Context) error                                                { return nil }
-func (r brokenRooms) Attach(context.Context, string) error                                    { return r.err }
-func (r brokenRooms) Now(context.Context, string, event.Room) (RoomState, error) {
-	return RoomState{}, r.err
+func (brokenRooms) Follow(func(string, history.Epoch, event.Room, []room.Membership), func(string)) {}
+func (brokenRooms) Sure(context.Context) error                                                      { return nil }
+func (r brokenRooms) Attach(context.Context, string) error                                          { return r.err }
+func (r brokenRooms) Now(context.Context, string, event.Room) (room.State, error) {
+	return room.State{}, r.err
 }
-func (r brokenRooms) Change(context.Context, string, event.Room, RoomState, []Belonging, bool) error {
+func (r brokenRooms) Change(context.Context, string, event.Room, room.State, []room.Membership, bool) error {
 	return r.err
 }
 
@@ -78,14 +81,14 @@ func newStage(t *testing.T) *stage {
 	s.suspect = newTrustedHub(t, auth, access.RatesConfig{})
 	auth.Token(asking(t.Context()), badToken(t)) // from where all requests come
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
-		c.Resolver = NewMembershipService("http://127.0.0.1:1", "", nil)
+		c.Resolver = room.NewService("http://127.0.0.1:1", "", nil)
 	})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
 	t.Cleanup(service.Close)
-	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(service.URL, "", nil) })
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(service.URL, "", nil) })
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
-	s.draining.Drain(t.Context(), 0)
+	s.draining.streams.Drain(t.Context(), 0)
 	return s
 }
 
@@ -97,11 +100,11 @@ func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map
 		all["tenant"], all["profile"] = "acme", "user:42"
 	}
 	if o.Takes("connectionId") && h != s.secured && h != s.broken && h != s.draining { // of somebody who is there
-		c, err := h.Connect(s.t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+		c, err := h.streams.Connect(s.t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		defer h.Kick(c, CloseKicked)
+		defer h.streams.Kick(c, delivery.CloseKicked)
 		all["connectionId"] = c.ID.String()
 	}
 	for name, value := range set {
@@ -145,7 +148,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	}
 	switch status {
 	case "200", "202", "204":
-		if err := s.open.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
+		if err := s.open.members.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
 			s.t.Fatal(err) // who types must be one
 		}
 		s.send(s.open, o, kind, nil)
@@ -265,7 +268,7 @@ func (s *stage) provokeEvents() {
 	t := s.t
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{}, func(_ *HubConfig, p *PresenceConfig) {
-		p.Audience, p.Burst, p.IdleTimeout, p.Grace = AudienceTenant, 0, 100*time.Millisecond, 10*time.Millisecond
+		p.Audience, p.Burst, p.IdleTimeout, p.Grace = settings.AudienceTenant, 0, 100*time.Millisecond, 10*time.Millisecond
 	})
 	h.contract = s.contract
 	as := func(sub string, lasts time.Duration) string {
@@ -278,7 +281,7 @@ func (s *stage) provokeEvents() {
 	a.close()
 	w.until(t, "presence.offline")
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", talk, []event.Profile{{Type: "user", ID: "w"}, {Type: "user", ID: "a"}})
+		return h.members.SetMembers(t.Context(), "acme", talk, []event.Profile{{Type: "user", ID: "w"}, {Type: "user", ID: "a"}})
 	}))
 	for _, state := range []string{"started", "stopped"} {
 		is.NoErr(h.Cluster.Typing(t.Context(), "acme", event.Profile{Type: "user", ID: "a"}, talk.ID, state == "started"))
@@ -296,18 +299,18 @@ func (s *stage) provokeEvents() {
 	}
 	h.open(t, "cursor=elsewhere-1&access_token="+as("w", time.Hour)).until(t, "hub.gap")
 	h.open(t, "access_token="+as("w", 10*time.Second)).until(t, "hub.expiring")
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	w.until(t, "hub.closing")
 
 	h = newTestHub(t, func(_ *HubConfig, p *PresenceConfig) {
-		p.Audience, p.Burst, p.Tick = AudienceTenant, 1, 100*time.Millisecond
+		p.Audience, p.Burst, p.Tick = settings.AudienceTenant, 1, 100*time.Millisecond
 	})
 	h.contract = s.contract
 	w = h.open(t, "tenant=acme&profile=w")
 	var all sync.WaitGroup
 	for i := range 3 { // two at least in one tick
 		all.Go(func() {
-			h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 		})
 	}
 	all.Wait()

@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/sse"
+	"realtimehub/web"
 )
 
 // consoleFiles are the console's own and npm's, which are no contract.
@@ -21,11 +22,11 @@ var consoleFiles = []string{
 var contract = sync.OnceValues(loadContract)
 
 func loadContract() (*contracttest.Contract, error) {
-	openapi, err := web.ReadFile("web/openapi.yaml")
+	openapi, err := web.Files.ReadFile("openapi.yaml")
 	if err != nil {
 		return nil, err
 	}
-	asyncapi, err := web.ReadFile("web/asyncapi.yaml")
+	asyncapi, err := web.Files.ReadFile("asyncapi.yaml")
 	if err != nil {
 		return nil, err
 	}

@@ -242,7 +242,7 @@ func holdsFront(t *testing.T, h *testHub, f *front) {
 		is.NoErr(err)
 	}
 	leave()
-	eventually(t, func() bool { return len(h.Connections("acme", nil)) == 0 }) // long before a heartbeat could tell
+	eventually(t, func() bool { return len(h.streams.Connections("acme", nil)) == 0 }) // long before a heartbeat could tell
 }
 
 // saysLater holds of a proxy without a hub.

@@ -15,6 +15,7 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/settings"
 )
 
 var (
@@ -123,9 +124,9 @@ func TestDocsReferToWhatIsThere(t *testing.T) {
 
 func TestDocsNameRealSettings(t *testing.T) {
 	is := is.New(t)
-	params, err := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: envPrefix})
+	params, err := env.GetFieldParamsWithOptions(&settings.Config{}, env.Options{Prefix: settings.Prefix})
 	is.NoErr(err)
-	real := map[string]bool{envPrefix + "TOKEN": true} // the doctor's, who is a client
+	real := map[string]bool{settings.Prefix + "TOKEN": true} // the doctor's, who is a client
 	for _, p := range params {
 		real[p.Key] = true
 	}
@@ -245,9 +246,9 @@ func TestKubernetesManifest(t *testing.T) {
 	for _, e := range hub.Env {
 		environ = append(environ, e.Name+"="+e.Value)
 	}
-	cfg, err := loadConfig(environ)
+	cfg, err := settings.Load(environ)
 	is.NoErr(err)
-	is.Equal(unknownVariables(environ), nil)
+	is.Equal(settings.Unknown(environ), nil)
 	needs := time.Duration(hub.Lifecycle.PreStop.Sleep.Seconds)*time.Second + cfg.Drain + shutdownTimeout
 	is.True(time.Duration(pod.Spec.Grace)*time.Second > needs) // else streams are cut
 

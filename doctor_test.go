@@ -19,6 +19,8 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // openProbe opens GET /v1/doctor?query; headers are names and values.
@@ -226,7 +228,7 @@ func TestProbesEndWithTheHub(t *testing.T) {
 	_, reader := h.openProbe(t, "every=0&for=1m")
 	_, err := reader.Next()
 	is.NoErr(err)
-	go h.Drain(t.Context(), 0)
+	go h.streams.Drain(t.Context(), 0)
 	event, err := reader.Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing")
@@ -243,9 +245,9 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		logger := slog.New(slog.DiscardHandler)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Plain: true, Logger: logger})
-		presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger})
+		presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
+		api := NewAPI(withCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 		start := time.Now()
 		pr, pw := io.Pipe()
 		done := make(chan struct{})
@@ -269,6 +271,6 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 		<-done
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		is.NoErr(hub.Engine().Close(last))
+		is.NoErr(hub.streams.Engine().Close(last))
 	})
 }

@@ -13,8 +13,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 )
 
 // modelEvent is an event as the model of TestExpired knows it.
@@ -85,14 +87,14 @@ func TestExpiredIsExact(t *testing.T) {
 
 func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, sweeps, exact bool) (complete, expired int) {
 	is := is.New(t)
-	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
-	h.Observe(nobody{})
+	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
+	h.streams.Observe(nobody{})
 	ctx := context.Background()
 	models := map[string]*historyModel{}
 	for _, tenant := range []string{"a", "b", "c", "d"} {
-		acme, err := h.open(ctx, tenant) // so that all who join and leave are known from the start
+		acme, err := h.tenants.OpenLocked(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
-		acme.mu.Unlock()
+		acme.Mu.Unlock()
 		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]history.Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
@@ -127,13 +129,13 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			m.cursors[p] = append(m.cursors[p], h.head(t, tenant))
 		case n < 68:
 			p := someone()
-			is.NoErr(untilConfirmed(func() error { return h.AddMember(ctx, tenant, room, p) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(ctx, tenant, room, p) }))
 			if !slices.Contains(m.members[room], p) {
 				m.members[room] = append(m.members[room], p)
 			}
 		case n < 74 && leaves:
 			p := someone()
-			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(ctx, tenant, room, p) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(ctx, tenant, room, p) }))
 			m.members[room] = slices.DeleteFunc(m.members[room], func(q event.Profile) bool { return q == p })
 		case n < 78 && limits.TTL > 0:
 			time.Sleep(limits.TTL / 3)
@@ -147,7 +149,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
 			oldest, err := h.log.Find(ctx, tenant, "", nil)
 			is.NoErr(err)
-			_, missed, err := h.streams.locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			_, missed, err := h.streams.Locate(ctx, delivery.Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
 			is.NoErr(err)
 			misses := m.misses(p, cursor.Seq, oldest.Seq)
 			switch {
@@ -184,10 +186,10 @@ func (h *Hub) head(t testing.TB, tenant string) history.Cursor {
 func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
-	acme, err := h.open(t.Context(), tenant)
+	acme, err := h.tenants.OpenLocked(t.Context(), tenant)
 	is.NoErr(err)
-	r := h.members.readerLocked(acme, p)
-	acme.mu.Unlock()
+	r := h.members.ReaderLocked(acme, p)
+	acme.Mu.Unlock()
 	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
 	is.NoErr(err)
 	var got, want []uint64
@@ -211,13 +213,13 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		is := is.New(t)
 		limits := testLimits
 		limits.TTL = time.Minute
-		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
-		h.Observe(nobody{})
-		me := Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
+		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
+		h.streams.Observe(nobody{})
+		me := delivery.Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
-			place, missed, err := h.streams.locate(t.Context(), s)
+			place, missed, err := h.streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			return place, missed
 		}
@@ -263,11 +265,11 @@ func TestPrunedStaysStillCount(t *testing.T) {
 			is := is.New(t)
 			h := bareHub(t, 2)
 			room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 			start := h.head(t, "acme")
 			_, err := h.Publish(t.Context(), []*event.Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToConversation("r")}})
 			is.NoErr(err)
-			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
 			for range 3 {
 				h.mustPublish("you", false)
 			}
@@ -275,17 +277,17 @@ func TestPrunedStaysStillCount(t *testing.T) {
 				h.Sweep(time.Now())
 			}
 			if c.prune == "forget" {
-				h.forget("acme")
-				is.Equal(h.find("acme"), nil)
+				h.tenants.Forget("acme")
+				is.Equal(h.tenants.Find("acme"), nil)
 			}
-			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
+			s := delivery.Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
 			if c.prune != "forget" {
-				_, missed, err := h.streams.locate(t.Context(), s)
+				_, missed, err := h.streams.Locate(t.Context(), s)
 				is.NoErr(err)
 				is.Equal(missed, nil) // who has left may not see it
 			}
-			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
-			_, missed, err := h.streams.locate(t.Context(), s)
+			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
+			_, missed, err := h.streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			is.True(errors.Is(missed, history.ErrExpired))
 		})

@@ -15,10 +15,13 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/request"
+	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/testkit"
 )
 
@@ -41,23 +44,23 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	const places, asked = 16, 200
 	is := is.New(t)
 	h := newTestHub(t)
-	h.openAtOnce(places)
+	h.streams.OpenAtOnce(places)
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
+		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
 	}))
-	busy := h.tenants.find("acme")
+	busy := h.tenants.Find("acme")
 	f := dialFramed(t, h.overHTTP2(t), "", 1<<20)
 	for range asked {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")
 	}
-	eventually(t, func() bool { return h.opening.Waiting("acme") == asked-places/2 })
+	eventually(t, func() bool { return h.streams.Opening.Waiting("acme") == asked-places/2 })
 	h.open(t, "tenant=well&profile=me")
 	for stream := uint32(1); stream < f.stream; stream += 2 {
 		f.write(resetFrame, 0, stream, binary.BigEndian.AppendUint32(nil, 8))
 	}
-	eventually(t, func() bool { return h.opening.Waiting("acme") == 0 })
-	busy.mu.Unlock()
-	eventually(t, func() bool { return h.opening.Pool().Total() == 0 })
+	eventually(t, func() bool { return h.streams.Opening.Waiting("acme") == 0 })
+	busy.Mu.Unlock()
+	eventually(t, func() bool { return h.streams.Opening.Pool().Total() == 0 })
 	opened := int64(0)
 	for _, n := range h.Stats().Connects {
 		opened += n
@@ -120,25 +123,25 @@ func TestLinesOfAHead(t *testing.T) {
 func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 	alone(t, "its tenants are of one hub")
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = AudienceTenant })
+	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = settings.AudienceTenant })
 	well := h.open(t, "tenant=well&profile=me")
-	var all []*Connection
+	var all []*delivery.Connection
 	for i := range 8 {
 		tenant := fmt.Sprint("acme-", i)
 		h.open(t, "profile=me&tenant="+tenant)
-		all = append(all, h.Connections(tenant, nil)[0])
-		busy := h.tenants.find(tenant)
-		defer busy.mu.Unlock()
+		all = append(all, h.streams.Connections(tenant, nil)[0])
+		busy := h.tenants.Find(tenant)
+		defer busy.Mu.Unlock()
 	}
-	all = append(all, h.Connections("well", nil)[0])
+	all = append(all, h.streams.Connections("well", nil)[0])
 	for _, c := range all {
-		h.Presence.Connected(&Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
+		h.Presence.Connected(&delivery.Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
 	}
 	well.until(t, "presence.online")
-	is.True(testkit.InTime(func() { is.Equal(len(h.Busiest(10)), 9) }))
+	is.True(testkit.InTime(func() { is.Equal(len(h.tenants.Busiest(10)), 9) }))
 	end := time.Now().Add(100 * time.Millisecond)
 	for _, c := range all {
-		h.expiry.set(c, end)
+		h.streams.Expiry.Set(c, end)
 	}
 	well.until(t, "hub.closing")
 }
@@ -146,21 +149,21 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 // The stays of who is in many rooms are found once, until they change.
 func TestManyStaysAreFoundOnce(t *testing.T) {
 	is := is.New(t)
-	var r Rooms
+	var r room.Memberships[*delivery.Connection]
 	me := event.Profile{Type: "user", ID: "me"}
-	room := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
-	for i := range manyRooms {
-		r.Add(room(i), me, 1)
+	in := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
+	for i := range room.ManyRooms {
+		r.Add(in(i), me, 1)
 	}
 	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
 	bytes := r.Bytes()
 	first := stays()
 	is.Equal(stays(), first)
-	is.True(r.Bytes() >= bytes+manyRooms*stayBytes)
+	is.True(r.Bytes() >= bytes+room.ManyRooms*room.StayBytes)
 	r.Add(event.Room{Kind: event.KindGroup, ID: "another"}, me, 2)
 	is.True(stays() != first)
 	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	r.Remove(room(0), me, 3)
+	r.Remove(in(0), me, 3)
 	is.Equal(r.Reader(me).Rooms, r.Stays(me))
 	for _, s := range r.Stays(me) {
 		r.Remove(s.Room, me, 0)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
@@ -275,7 +276,7 @@ func TestResumeFromTheQuery(t *testing.T) {
 // line comes back to it for ever.
 func TestTheLargestEventFitsALine(t *testing.T) {
 	is := is.New(t)
-	cfg, err := loadConfig(nil)
+	cfg, err := settings.Load(nil)
 	is.NoErr(err)
 	h := newTestHub(t)
 	for _, node := range h.nodes {

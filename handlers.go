@@ -14,15 +14,20 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
+	"realtimehub/internal/probe"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/web"
 )
 
 // APIConfig is what the HTTP side needs to know; sizes of 0 lift the limit.
@@ -42,8 +47,10 @@ type api struct {
 	hub     *Hub
 	auth    *access.Auth
 	limits  *access.Rates
-	metrics *Metrics
-	doctor  *Doctor
+	metrics *metrics.Metrics
+	doctor  *probe.Server
+
+	complaints *serve.ErrorLog // net/http's
 
 	requests atomic.Int64 // that are being answered
 	crowded  pace.Counter // calls that were refused for want of memory
@@ -54,18 +61,36 @@ type api struct {
 }
 
 // NewAPI makes the HTTP side of a hub.
-func NewAPI(cluster *Cluster, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
-	hub, presence, bodies := cluster.hub, cluster.presence, request.Limit(cfg.MaxBodyBytes)
-	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
-	metrics.lobby = cfg.Lobby
+func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
+	cluster, presence, bodies := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes)
+	complaints := serve.NewErrorLog(cfg.Logger)
+	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, doctor: NewDoctor(hub, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
 		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
+}
+
+// newMetrics shows what the hub and its parts count.
+func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
+	return metrics.New(func() metrics.Values {
+		v := metrics.Values{
+			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Count.Now(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+		}
+		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
+		v.Online, v.Away = hub.presence.Counts()
+		v.Limits["memberships"] = hub.members.Full()
+		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
+		if cfg.MetricsTenants > 0 {
+			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
+		}
+		return v
+	}, problemCodes(), cfg.Logger)
 }
 
 // route is a call and the scope that it needs, or one of them.
@@ -115,10 +140,10 @@ func (a *api) routes() map[string]route {
 
 // openRoutes is every call that needs no credential, and the files of web/.
 func (a *api) openRoutes() map[string]http.HandlerFunc {
-	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": page("index.html", a.cfg.Logger)}
-	files, _ := web.ReadDir("web")
+	routes := map[string]http.HandlerFunc{"GET /healthz": a.healthy, "GET /readyz": a.ready, "GET /{$}": web.Page("index.html", a.cfg.Logger)}
+	files, _ := web.Files.ReadDir(".")
 	for _, file := range files {
-		routes["GET /"+file.Name()] = page(file.Name(), a.cfg.Logger)
+		routes["GET /"+file.Name()] = web.Page(file.Name(), a.cfg.Logger)
 	}
 	return routes
 }
@@ -203,7 +228,7 @@ func (a *api) handler(inner bool) http.Handler {
 			return
 		}
 		w.Header()["X-Content-Type-Options"] = nosniff
-		if a.hub.Draining() || reserve.Holds(r.Context()) {
+		if a.hub.streams.Draining() || reserve.Holds(r.Context()) {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
@@ -281,7 +306,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller,
 }
 
 // ErrorLog takes what net/http has to say.
-func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }
+func (a *api) ErrorLog() *log.Logger { return log.New(a.complaints, "", 0) }
 
 // Published waits until all that is being published is answered, or ctx ends. Who
 // publishes later is told that it is too late.
@@ -319,7 +344,7 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
 
 // probe is a stream that shows what stands between its client and the hub.
 func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := probeOf(r.URL.Query())
+	p, err := probe.Parse(r.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -347,13 +372,13 @@ func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *access.Caller)
 }
 
 func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	answer.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	var not error
-	if a.hub.Draining() {
-		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: ErrDraining.Error()}
+	if a.hub.streams.Draining() {
+		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	} else if err := a.hub.Ready(); err != nil {
 		not = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: err.Error()}
 	} else {
@@ -367,7 +392,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	if a.hub.Overloaded() { // it says when to come back itself, and a balancer with no hub left would not
 		status = "overloaded"
 	}
-	reply(w, http.StatusOK, map[string]string{"status": status})
+	answer.JSON(w, http.StatusOK, map[string]string{"status": status})
 }
 
 var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}

@@ -18,6 +18,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/room"
 )
 
 func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
@@ -91,9 +92,9 @@ func TestErrorsAreProblems(t *testing.T) {
 	is.NoErr(err)
 	res.Body.Close()
 	is.Equal(res.StatusCode, http.StatusUnsupportedMediaType)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	is.Equal(len(h.tenants.byName), 0) // nothing of all this made a tenant
+	h.tenants.Mu.RLock()
+	defer h.tenants.Mu.RUnlock()
+	is.Equal(len(h.tenants.ByName), 0) // nothing of all this made a tenant
 }
 
 // Each fault is told once, by the name of the field as the request has it.
@@ -205,8 +206,8 @@ func TestMembershipService(t *testing.T) {
 		io.WriteString(w, `{"members":["user:1",{"type":"user","id":"2"}]}`)
 	}))
 	defer service.Close()
-	members := NewMembershipService(service.URL+"/m/", "s3cret", nil)
-	defer members.client.CloseIdleConnections()
+	members := room.NewService(service.URL+"/m/", "s3cret", nil)
+	defer members.Client.CloseIdleConnections()
 	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = members })
 	one := h.open(t, "tenant=acme&profile=user:1")
 	other := h.open(t, "tenant=acme&profile=user:3")
@@ -215,11 +216,11 @@ func TestMembershipService(t *testing.T) {
 	code, body := h.post(t, path, e)
 	is.Equal(code, 503) // never resolved
 	is.Equal(body["code"], "MembershipUnavailable")
-	room := event.Room{Kind: event.KindConversation, ID: "a/b"}
+	r := event.Room{Kind: event.KindConversation, ID: "a/b"}
 	expire := func() {
-		members.mu.Lock()
-		defer members.mu.Unlock()
-		members.answerLocked(tenantRoom{"acme", room}).until = time.Time{}
+		members.Mu.Lock()
+		defer members.Mu.Unlock()
+		members.AnswerLocked(room.Key{Tenant: "acme", Room: r}).Until = time.Time{}
 	}
 
 	status.Store(http.StatusOK)
@@ -247,7 +248,7 @@ func TestMembershipService(t *testing.T) {
 
 	code, _ = h.do(t, "PUT", "/v1/tenants/acme/conversations/a%2Fb/members/user:9", "")
 	is.Equal(code, 409)
-	_, err := members.Resolve(context.Background(), "acme", room)
-	is.True(!errors.Is(err, ErrMembership))
+	_, err := members.Resolve(context.Background(), "acme", r)
+	is.True(!errors.Is(err, room.ErrMembership))
 	other.close()
 }

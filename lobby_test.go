@@ -25,6 +25,8 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
+	"realtimehub/web"
 )
 
 // dialAs connects, and begins as a proxy does that connects for a client.
@@ -147,7 +149,7 @@ func TestUnreadFilesCostNothing(t *testing.T) {
 		is.NoErr(err)
 	}
 	each := (inUse() - before) / clients
-	file, err := web.ReadFile("web/openapi.yaml")
+	file, err := web.Files.ReadFile("openapi.yaml")
 	is.NoErr(err)
 	t.Logf("%d bytes each, the file has %d", each, len(file))
 	is.True(each < int64(len(file))*3/4) // so that none has it, nor a part
@@ -261,13 +263,13 @@ func TestTheLobbyOverTLS(t *testing.T) {
 func TestSettingsOfTheLobby(t *testing.T) {
 	is := is.New(t)
 	for name, value := range map[string]string{"REALTIME_TRUSTED_PROXIES": "10.0.0.1,nginx", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "-1"} {
-		_, err := loadConfig([]string{name + "=" + value})
+		_, err := settings.Load([]string{name + "=" + value})
 		is.True(err != nil && strings.Contains(err.Error(), name))
 	}
-	cfg, err := loadConfig([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
+	cfg, err := settings.Load([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
-	is.Equal(len(cfg.proxies()), 2)
-	is.Equal(mostStrangers(cfg.memory()), 21)
+	is.Equal(len(cfg.Proxies()), 2)
+	is.Equal(mostStrangers(cfg.Memory()), 21)
 }
 
 // probesOf opens probes for an address until it may have no more.
@@ -428,12 +430,15 @@ func TestUnreadFilesOverHTTP2(t *testing.T) {
 	}
 }
 
+// fileTime is how long a file may take to be read.
+const fileTime = 30 * time.Second
+
 // Who does not read a file has a time for it; who reads slowly gets all of it.
 func TestAFileHasATimeToBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		listener := newPipes()
-		server := serve.NewServer(page("openapi.yaml", slog.New(slog.DiscardHandler)), nil, log.New(io.Discard, "", 0))
+		server := serve.NewServer(web.Page("openapi.yaml", slog.New(slog.DiscardHandler)), nil, log.New(io.Discard, "", 0))
 		go server.Serve(listener)
 		defer server.Close()
 		ours, theirs := net.Pipe() // which holds nothing: whoever writes waits for its reader

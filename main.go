@@ -25,6 +25,8 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
@@ -32,7 +34,9 @@ import (
 	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/reserve"
+	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 )
 
 func main() {
@@ -48,13 +52,13 @@ func main() {
 	}
 	switch {
 	case help:
-		printHelp(os.Stdout)
+		settings.PrintHelp(os.Stdout, readme)
 		return
 	case about:
-		fmt.Println(version())
+		fmt.Println(settings.Version())
 		return
 	case health:
-		if err := serve.CheckHealth(cmp.Or(os.Getenv(envPrefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(envPrefix+"TLS_CERT") != ""); err != nil {
+		if err := serve.CheckHealth(cmp.Or(os.Getenv(settings.Prefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(settings.Prefix+"TLS_CERT") != ""); err != nil {
 			fmt.Fprintln(os.Stderr, "realtimehub: not healthy:", err)
 			os.Exit(1)
 		}
@@ -77,7 +81,7 @@ func main() {
 
 // misused ends a process that was not called as it can be.
 func misused(why string) {
-	fmt.Fprintf(os.Stderr, "realtimehub: %s\n\n%s", why, usage)
+	fmt.Fprintf(os.Stderr, "realtimehub: %s\n\n%s", why, settings.Usage)
 	os.Exit(2)
 }
 
@@ -129,39 +133,39 @@ const (
 
 // run serves until ctx ends; listening, when not nil, is told the address.
 func run(ctx context.Context, environ []string, logs io.Writer, listening func(net.Addr)) error {
-	cfg, err := loadConfig(environ)
+	cfg, err := settings.Load(environ)
 	if err != nil {
 		return err
 	}
-	logger := newLogger(cfg, logs)
-	for _, name := range unknownVariables(environ) {
+	logger := settings.NewLogger(cfg, logs)
+	for _, name := range settings.Unknown(environ) {
 		logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
 	}
-	for _, why := range cfg.misfits(environ) {
+	for _, why := range cfg.Misfits(environ) {
 		logger.Warn("settings do not fit together", "why", why)
 	}
 
-	memory := cfg.memory()
+	memory := cfg.Memory()
 	tuneMemory(memory, logger)
 
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
-	credentials := cfg.auth()
+	credentials := cfg.Access()
 	credentials.Logger = logger
 	auth, err := access.NewAuth(background, credentials)
 	if err != nil {
-		return errors.New(envPrefix + strings.ReplaceAll(err.Error(), "\n", "\n"+envPrefix))
+		return errors.New(settings.Prefix + strings.ReplaceAll(err.Error(), "\n", "\n"+settings.Prefix))
 	}
 	var certificate *serve.Certificate
 	if cfg.TLSCert != "" {
 		if certificate, err = serve.LoadCertificate(cfg.TLSCert, cfg.TLSKey, logger); err != nil {
-			return fmt.Errorf("%sTLS_CERT: %w", envPrefix, err)
+			return fmt.Errorf("%sTLS_CERT: %w", settings.Prefix, err)
 		}
 	}
 	var services *serve.ClientCAs
 	if cfg.TLSClientCA != "" {
 		if services, err = serve.LoadClientCAs(cfg.TLSClientCA, logger); err != nil {
-			return fmt.Errorf("%sTLS_CLIENT_CA: %w", envPrefix, err)
+			return fmt.Errorf("%sTLS_CLIENT_CA: %w", settings.Prefix, err)
 		}
 	}
 	onHangup(background, func() {
@@ -174,9 +178,9 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		}
 	}, logger)
 	quotas := allowance.New(memory)
-	var resolver Resolver = OwnMembership{}
+	var resolver room.Resolver = room.Own{}
 	if cfg.MembershipURL != "" {
-		resolver = NewMembershipService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
+		resolver = room.NewService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
 	}
 	limits := history.Limits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
@@ -190,7 +194,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
 		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
-		Most:   MostConnections{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
+		Most:   delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
 		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	})
 	presence := NewPresence(hub, PresenceConfig{
@@ -212,10 +216,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	host, _, _ := net.SplitHostPort(cfg.Addr)
 	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
 	strangers := lobby.New(lobby.Config{
-		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.proxies(),
+		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
 		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: logger,
 	})
-	api := NewAPI(cluster, auth, rates, APIConfig{
+	api := NewAPI(hub, auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
 	})
@@ -239,7 +243,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if auth.Open() {
 		logger.Warn("open mode: no credentials are asked for")
 		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
-			logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", envPrefix+"CORS_ORIGINS")
+			logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", settings.Prefix+"CORS_ORIGINS")
 		}
 	}
 	if listening != nil {
@@ -267,11 +271,11 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if atOnce {
 		over = 0
 	}
-	logger.Info("draining; a second signal ends at once", "streams", hub.Engine().Streams(), "over", over)
+	logger.Info("draining; a second signal ends at once", "streams", hub.streams.Engine().Streams(), "over", over)
 	if !atOnce {
-		hub.Drain(background, over)
+		hub.streams.Drain(background, over)
 	}
-	hub.Refuse()
+	hub.streams.Refuse()
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	shut := make(chan error, 1)
@@ -280,7 +284,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		publishes, cancel := context.WithTimeout(last, publishTimeout)
 		api.Published(publishes) // streams are to have it
 		cancel()
-		hub.Drain(background, 0)
+		hub.streams.Drain(background, 0)
 	}
 	go func() {
 		api.Answered(last)
@@ -294,7 +298,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 		logger.Warn("requests cut", "err", err)
 		servers.Close()
 	}
-	if err := hub.Engine().Close(last); err != nil {
+	if err := hub.streams.Engine().Close(last); err != nil {
 		logger.Warn("streams cut", "err", err)
 	}
 	logger.Info("stopped")
@@ -312,14 +316,14 @@ func cannotListen(setting string, err error) error {
 	case errors.Is(err, syscall.EACCES):
 		remedy = "; ports below 1024 take a privilege: set another"
 	}
-	return fmt.Errorf("%s%s: %w%s", envPrefix, setting, err, remedy)
+	return fmt.Errorf("%s%s: %w%s", settings.Prefix, setting, err, remedy)
 }
 
 // backing is what a hub stands on, alone or with others.
 type backing struct {
 	log   history.Log
-	rooms SharedRooms
-	peers Peers
+	rooms room.Shared
+	peers cluster.Peers
 	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }
@@ -328,13 +332,13 @@ type backing struct {
 const brokerWait = time.Minute
 
 // share joins the other hubs on the broker, if one is configured.
-func share(ctx context.Context, cfg Config, limits history.Limits, logger *slog.Logger) (backing, error) {
+func share(ctx context.Context, cfg settings.Config, limits history.Limits, logger *slog.Logger) (backing, error) {
 	if cfg.NATSURL == "" {
 		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
 	}
 	if cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
-			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", envPrefix, err)
+			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
@@ -342,13 +346,13 @@ func share(ctx context.Context, cfg Config, limits history.Limits, logger *slog.
 	external := cfg.MembershipURL != ""
 	broker, err := ConnectBroker(ctx, BrokerConfig{
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
-		Limits: limits, Disk: cfg.disk(), Prepare: external, Logger: logger,
+		Limits: limits, Disk: cfg.Disk(), Prepare: external, Logger: logger,
 	})
 	if inURL, ok := errors.AsType[*url.Error](err); ok {
 		err = inURL.Err // it repeats the URL, which may hold a secret
 	}
 	if err != nil {
-		return backing{}, fmt.Errorf("%sNATS_URL: %w", envPrefix, err)
+		return backing{}, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
 	}
 	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
 	if !external {

@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 )
 
 func TestReadmeSettings(t *testing.T) {
@@ -38,15 +39,15 @@ func TestReadmeSettings(t *testing.T) {
 // standards are the settings in their order, each with its default as people read it.
 func standards() iter.Seq2[string, string] {
 	return func(yield func(name, standard string) bool) {
-		for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		for _, field := range reflect.VisibleFields(reflect.TypeFor[settings.Config]()) {
 			standard := field.Tag.Get("envDefault")
 			if field.Type.Kind() == reflect.Pointer {
-				standard = "by memory" // worked out at the start, see Config.memory
+				standard = "by memory" // worked out at the start, see settings.Config.Memory
 				if field.Name == "NATSHistoryBytes" {
-					standard = "by history" // see Config.disk
+					standard = "by history" // see settings.Config.Disk
 				}
 			}
-			if !yield(envPrefix+field.Tag.Get("env"), standard) {
+			if !yield(settings.Prefix+field.Tag.Get("env"), standard) {
 				return
 			}
 		}
@@ -62,7 +63,7 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			is := is.New(t)
-			_, err := loadConfig([]string{line})
+			_, err := settings.Load([]string{line})
 			is.True(err != nil)
 			name, value, _ := strings.Cut(line, "=")
 			is.True(strings.Contains(err.Error(), name))
@@ -70,21 +71,21 @@ func TestAWrongValueNamesItsVariable(t *testing.T) {
 		})
 	}
 	is := is.New(t)
-	_, err := loadConfig([]string{"REALTIME_ADDR=:8080", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_IDLE_TIMEOUT=0", "REALTIME_STREAM_BUFFER=0"})
+	_, err := settings.Load([]string{"REALTIME_ADDR=:8080", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_IDLE_TIMEOUT=0", "REALTIME_STREAM_BUFFER=0"})
 	is.NoErr(err)
-	_, err = loadConfig([]string{"REALTIME_NATS_URL=nats://localhost", "REALTIME_HISTORY_TTL=1s"})
+	_, err = settings.Load([]string{"REALTIME_NATS_URL=nats://localhost", "REALTIME_HISTORY_TTL=1s"})
 	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_HISTORY_TTL")) // less than the window
 	err = run(t.Context(), []string{"REALTIME_NATS_URL=nats://user:secret@%zz"}, io.Discard, nil)
 	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_NATS_URL") && !strings.Contains(err.Error(), "secret"))
-	_, err = loadConfig([]string{"REALTIME_PUBLISH_RATE=fast"})
+	_, err = settings.Load([]string{"REALTIME_PUBLISH_RATE=fast"})
 	is.True(strings.Contains(err.Error(), "valid number")) // 0.5 is one
-	cfg, err := loadConfig([]string{"REALTIME_CORS_ORIGINS=https://a.example, https://b.example"})
+	cfg, err := settings.Load([]string{"REALTIME_CORS_ORIGINS=https://a.example, https://b.example"})
 	is.NoErr(err)
 	_, err = access.NewAuth(t.Context(), access.Config{Origins: cfg.CORSOrigins})
 	is.NoErr(err) // a blank after the comma
 	_, err = access.NewAuth(t.Context(), access.Config{Origins: []string{"https://a.example", "https://b.example/app"}})
 	is.True(err != nil && strings.Contains(err.Error(), "entry 2")) // which one
-	is.Equal(unknownVariables([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "REALTIME_TOKEN=z", "HOME=/"}), []string{"REALTIME_ADR"})
+	is.Equal(settings.Unknown([]string{"REALTIME_ADDR=x", "REALTIME_ADR=y", "REALTIME_TOKEN=z", "HOME=/"}), []string{"REALTIME_ADR"})
 }
 
 func TestRunServesAndDrains(t *testing.T) {

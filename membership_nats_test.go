@@ -18,9 +18,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // behindProxies are hubs that share a broker of one server, each but the first behind a
@@ -42,7 +45,7 @@ func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testH
 		nodes = append(nodes, node)
 	}
 	for _, node := range nodes {
-		eventually(t, func() bool { return len(node.Cluster.peers.Others()) == n-1 })
+		eventually(t, func() bool { return len(node.Cluster.Peers.Others()) == n-1 })
 	}
 	return nodes, proxies, prefix
 }
@@ -157,23 +160,33 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 		return v
 	})
 	impatient, leave := context.WithCancel(t.Context())
-	left := make(chan error)
-	go func() { left <- nodes[1].Know(impatient, "acme") }()
-	<-asked
+	left := make(chan error, 1)
+	go func() {
+		var err error
+		for err = history.ErrUnconfirmed; errors.Is(err, history.ErrUnconfirmed) && impatient.Err() == nil; {
+			err = nodes[1].tenants.Ensure(impatient, "acme")
+		}
+		left <- err
+	}()
+	select {
+	case <-asked:
+	case err := <-left:
+		t.Fatal("nothing was read: ", err)
+	}
 	leave()
 	is.True(errors.Is(<-left, context.Canceled))
 	close(gate)
-	is.NoErr(nodes[1].Know(t.Context(), "acme"))
+	is.NoErr(nodes[1].tenants.Ensure(t.Context(), "acme"))
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 
 // toldRooms are what a brokerRooms tells of one tenant's rooms.
 type toldRooms struct {
 	mu    sync.Mutex
-	rooms Rooms // guarded by mu
+	rooms room.Memberships[*delivery.Connection] // guarded by mu
 }
 
-func (r *toldRooms) belong(_ string, _ history.Epoch, room event.Room, changed []Belonging) {
+func (r *toldRooms) belong(_ string, _ history.Epoch, room event.Room, changed []room.Membership) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range changed {
@@ -192,8 +205,8 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).rooms
 	var told toldRooms
 	far.Follow(told.belong, func(string) {})
-	near.Follow(func(string, history.Epoch, event.Room, []Belonging) {}, func(string) {})
-	ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
+	near.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
+	ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 	is.NoErr(near.Attach(ctx, "acme"))
 	is.NoErr(far.Attach(ctx, "acme"))
 	last := func() uint64 {
@@ -202,11 +215,11 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return place
 	}
 	change := func(member bool) {
-		now, err := near.Now(ctx, "acme", room)
+		now, err := near.Now(ctx, "acme", r)
 		is.NoErr(err)
-		b := Belonging{Profile: alice, Member: member, Stays: []history.Stay{{Room: room, From: 0, Until: 1 << 62}}}
-		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
-		is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{b}, !member))
+		b := room.Membership{Profile: alice, Member: member, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}
+		near.askAll = func(context.Context, cluster.Call) ([]cluster.Answer, []string) { return nil, nil }
+		is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{b}, !member))
 	}
 	change(true)
 	// The rows have come; that they are all, is not heard yet.
@@ -225,17 +238,17 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return v
 	})
 	old := make(chan bool)
-	go func() { old <- far.reached(Call{Tenant: "acme", Place: last()}) }()
+	go func() { old <- far.reached(cluster.Call{Tenant: "acme", Place: last()}) }()
 	<-held
 	far.Detach("acme")
 	change(false)
 	is.NoErr(far.Attach(ctx, "acme"))
-	is.True(!told.rooms.Has(room, alice))
+	is.True(!told.rooms.Has(r, alice))
 	close(gate)
 	is.Equal(<-old, false)
 	told.mu.Lock()
 	defer told.mu.Unlock()
-	is.True(!told.rooms.Has(room, alice)) // as the newer rows say
+	is.True(!told.rooms.Has(r, alice)) // as the newer rows say
 }
 
 // Rooms that are empty leave the table in time, and can be used again, on hubs that know
@@ -289,19 +302,19 @@ func TestEmptyRoomsLeaveTheTable(t *testing.T) {
 // so from its beginning on.
 func TestRoomsInAnotherHistory(t *testing.T) {
 	is := is.New(t)
-	var rooms Rooms
-	room := event.Room{Kind: event.KindGroup, ID: "g"}
-	rooms.Add(room, alice, 100)
-	rooms.Add(room, bob, 100)
-	rooms.Remove(room, bob, 200)
+	var rooms room.Memberships[*delivery.Connection]
+	r := event.Room{Kind: event.KindGroup, ID: "g"}
+	rooms.Add(r, alice, 100)
+	rooms.Add(r, bob, 100)
+	rooms.Remove(r, bob, 200)
 	rooms.Unsure(150)
 	rooms.Restart(history.Epoch{Tag: 1})
-	is.Equal(rooms.Stays(alice), []history.Stay{{Room: room, From: 0, Until: 1<<64 - 1}})
-	is.Equal(*rooms.Reader(alice), history.Reader{Profile: alice, Rooms: []history.Stay{{Room: room, From: 0, Until: 1<<64 - 1}}})
+	is.Equal(rooms.Stays(alice), []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}})
+	is.Equal(*rooms.Reader(alice), history.Reader{Profile: alice, Rooms: []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}}})
 	is.Equal(rooms.Forgotten(alice), uint64(0))
 	is.True(!rooms.Remembers())
 	rooms.Clear()
 	is.True(rooms.Empty())
-	is.Equal(slices.Collect(rooms.Members(room)), nil)
-	is.Equal(rooms.Bytes(), (&Rooms{}).Bytes()) // nothing is left
+	is.Equal(slices.Collect(rooms.Members(r)), nil)
+	is.Equal(rooms.Bytes(), (&room.Memberships[*delivery.Connection]{}).Bytes()) // nothing is left
 }

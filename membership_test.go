@@ -19,10 +19,14 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
@@ -42,6 +46,12 @@ func (s *memberService) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
+}
+
+func (s *memberService) mostAtOnce() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
 }
 
 func (s *memberService) questions() int {
@@ -85,13 +95,13 @@ func (s *memberService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // ruled is a hub in a bubble whose membership the service owns.
 func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 	logger := slog.New(slog.DiscardHandler)
-	members := NewMembershipService("http://members.example", "", nil)
-	members.client.Transport = s
+	members := room.NewService("http://members.example", "", nil)
+	members.Client.Transport = s
 	hub := NewHub(HubConfig{
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
-	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
+	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }
 
@@ -119,7 +129,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"me"`}
 		hub, handler := service.ruled(t)
-		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
 		cursor, _, _ = strings.Cut(cursor, `"`)
@@ -127,7 +137,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		for i := range rooms {
 			is.Equal(call(handler, "POST", "/v1/events", toRoom(i+1)).Code, http.StatusAccepted)
 		}
-		hub.Kick(c, CloseKicked)
+		hub.streams.Kick(c, delivery.CloseKicked)
 		time.Sleep(time.Minute) // no answer holds any more
 		service.set(func() { service.gate, service.asked, service.most = make(chan struct{}), 0, 0 })
 
@@ -135,13 +145,13 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		pr, pw := io.Pipe()
 		var done sync.WaitGroup
 		done.Go(func() {
-			again, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
+			again, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			r := httptest.NewRequest("GET", "/v1/stream", nil)
-			hub.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
+			hub.streams.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
 			pw.Close()
 		})
 		reader := newStreamReader(t, pr)
@@ -156,12 +166,12 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 			is.Equal(string(openEnvelope(t, next()).Payload), fmt.Sprint(i+1))
 		}
 		is.Equal(time.Since(start), 2*time.Second) // one question's time
-		is.Equal(service.asked, rooms)
-		is.Equal(service.most, rooms) // together
+		is.Equal(service.questions(), rooms)
+		is.Equal(service.mostAtOnce(), rooms) // together
 		go io.Copy(io.Discard, pr)
-		hub.Drain(t.Context(), 0)
+		hub.streams.Drain(t.Context(), 0)
 		done.Wait()
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -182,11 +192,11 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		start := time.Now()
 		is.Equal(call(handler, "POST", "/v1/events/batch", batch).Code, http.StatusAccepted) // the last good answers serve
 		is.Equal(time.Since(start), 2*time.Second)
-		is.Equal(service.most, 32) // as many as one call asks for at a time
+		is.Equal(service.mostAtOnce(), 32) // as many as one call asks for at a time
 		w := call(handler, "POST", "/v1/events", toRoom(100))
 		is.Equal(w.Code, http.StatusServiceUnavailable) // never resolved
 		is.True(strings.Contains(w.Body.String(), "MembershipUnavailable"))
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -226,7 +236,7 @@ func TestMembershipAnswersHoldAsTheySay(t *testing.T) {
 				time.Sleep(time.Nanosecond)
 				publish()
 				is.Equal(service.questions(), 2) // and not longer
-				is.NoErr(hub.Engine().Close(t.Context()))
+				is.NoErr(hub.streams.Engine().Close(t.Context()))
 			})
 		})
 	}
@@ -259,7 +269,7 @@ func TestMembershipQuestionsAreShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2) // another one for all who came later
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -273,7 +283,7 @@ func TestMembersRefresh(t *testing.T) {
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "", nil) })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(server.URL, "", nil) })
 	me, you := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you")
 	say := func(what string) float64 {
 		t.Helper()
@@ -328,10 +338,10 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.questions(), 2)
-		list, err := hub.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
+		list, err := hub.members.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
 		is.NoErr(err)
 		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -339,23 +349,25 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
-	acme, err := x.open(t.Context(), "acme")
+	x := delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
+	acme, err := x.OpenLocked(t.Context(), "acme")
 	is.NoErr(err)
-	defer acme.mu.Unlock()
-	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	before, after := &Roster{Members: []event.Profile{me}, asked: 1}, &Roster{asked: 2}
-	acme.adoptLocked(room, before, time.Now())
-	is.True(acme.rooms.Has(room, me))
-	acme.adoptLocked(room, after, time.Now())
-	acme.adoptLocked(room, before, time.Now())
-	is.True(!acme.rooms.Has(room, me))
+	defer acme.Mu.Unlock()
+	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
+	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(acme.Rooms.Has(r, me))
+	acme.AdoptLocked(r, after, time.Now())
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(!acme.Rooms.Has(r, me))
 }
 
 // silentPeers do not answer.
-type silentPeers struct{ Peers }
+type silentPeers struct{ cluster.Peers }
 
-func (silentPeers) AskAll(context.Context, Call) ([]Answer, []string) { return nil, []string{"x"} }
+func (silentPeers) AskAll(context.Context, cluster.Call) ([]cluster.Answer, []string) {
+	return nil, []string{"x"}
+}
 
 // A refresh through one hub holds on all of them when it is answered; where one does
 // not say so, it is not told as done.
@@ -365,7 +377,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 	service := &memberService{members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "", nil) })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
 	var clients []*testClient
 	for _, node := range nodes {
 		clients = append(clients, node.open(t, meQuery), node.open(t, "tenant=acme&profile=you"))
@@ -389,7 +401,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 		}
 	}
 	lame := nodes[0].Cluster
-	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
+	err := (&cluster.Cluster{Cfg: lame.Cfg, Presence: lame.Presence, Peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")
@@ -411,7 +423,7 @@ func TestClusterRoomsThatNobodyKnows(t *testing.T) {
 	}))
 	defer server.Close()
 	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
-		hub.Resolver = NewMembershipService(server.URL, "", nil)
+		hub.Resolver = room.NewService(server.URL, "", nil)
 	})
 	one, two := all.nodes[0], all.nodes[1]
 	c := one.open(t, meQuery)
@@ -489,7 +501,7 @@ func TestReceiptsSayMembersOfTheService(t *testing.T) {
 	service := &memberService{members: `"me","you","me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = NewMembershipService(server.URL, "", nil) })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(server.URL, "", nil) })
 	for range len(h.nodes) {
 		is.Equal(h.publish(t, "acme", "a.b", `{"kind":"group","groupId":"g"}`, "1")["members"], 2.0)
 	}
@@ -500,7 +512,7 @@ func TestReceiptsSayMembersOfTheService(t *testing.T) {
 // A service may ask for presence of more than a URL holds, and so may a client.
 func TestPresenceQuery(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	h.open(t, "tenant=acme&profile=online")
 	var names, texts []string
 	for i := range 199 {
@@ -584,24 +596,24 @@ func TestCompressedBodies(t *testing.T) {
 }
 
 // slowPeers answer after a second each.
-type slowPeers struct{ Peers }
+type slowPeers struct{ cluster.Peers }
 
 func (slowPeers) Node() (node [4]byte) { return node }
-func (slowPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+func (slowPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
 	time.Sleep(time.Second)
-	return Answer{Found: true}, nil
+	return cluster.Answer{Found: true}, nil
 }
 
 // Connections that other hubs hold are closed together.
 func TestClosingAProfileElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		list := make([]*Connection, 30)
+		list := make([]*delivery.Connection, 30)
 		for i := range list {
-			list[i] = &Connection{elsewhere: true}
+			list[i] = &delivery.Connection{Elsewhere: true}
 		}
 		start := time.Now()
-		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, CloseKicked)
+		(&cluster.Cluster{Peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
 		is.Equal(time.Since(start), time.Second)
 	})
 }

@@ -14,9 +14,11 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // What hubs share is counted where it happens: a publish by the hub that accepted
@@ -50,7 +52,7 @@ func TestClusterMetrics(t *testing.T) {
 			is.Equal(beside.next(t).Type, "a.b")
 		})
 	})
-	is.Equal(there.Stats().Closes[CloseClient], int64(0))
+	is.Equal(there.Stats().Closes[delivery.CloseClient], int64(0))
 }
 
 // What the broker did not confirm is counted by event; its publishers were told.
@@ -78,7 +80,7 @@ func TestMetricsOfUnconfirmed(t *testing.T) {
 // follows the tenant, also where it is prepared for first.
 func TestMetricsOfUnreadable(t *testing.T) {
 	alone(t, "it makes its own")
-	for name, resolver := range map[string]Resolver{"own": OwnMembership{}, "external": NewMembershipService("http://127.0.0.1:1", "", nil)} {
+	for name, resolver := range map[string]room.Resolver{"own": room.Own{}, "external": room.NewService("http://127.0.0.1:1", "", nil)} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			broker := natstest.Start(t, 1)
@@ -117,12 +119,12 @@ func TestMetricsOfCapacity(t *testing.T) {
 	})
 	cursor := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
 	for range 3 {
-		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", chunkBytes*3/4)+`"`)
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", delivery.ChunkBytes*3/4)+`"`)
 	}
-	var c *Connection
+	var c *delivery.Connection
 	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {
 		var err error
-		c, err = h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
+		c, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
 		is.NoErr(err)
 	})
 	rec := httptest.NewRecorder()
@@ -130,7 +132,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 		"ready": -1, "streams_open": -1, `closes_total{reason="unavailable"}`: 1, `presence_profiles{status="online"}`: -1, "deliveries_total": 1,
 	}, func() {
 		broker.Stop(0)
-		h.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+		h.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	})
 	is.True(strings.Contains(rec.Body.String(), `event: hub.closing`+"\n"+`data: {"reason":"unavailable"`))
 }

@@ -11,9 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
+	"realtimehub/internal/room"
 )
 
 // BrokerConfig is how hubs that share a NATS server or cluster are one.
@@ -167,7 +169,7 @@ func (b *Broker) Close() {
 func (b *Broker) Log() history.Log { return b.log }
 
 // Rooms is who belongs where, for all hubs.
-func (b *Broker) Rooms() SharedRooms { return b.rooms }
+func (b *Broker) Rooms() room.Shared { return b.rooms }
 
 // Peers are the other hubs.
-func (b *Broker) Peers() Peers { return b.peers }
+func (b *Broker) Peers() cluster.Peers { return b.peers }

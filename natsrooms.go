@@ -14,12 +14,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
+	"realtimehub/internal/room"
 )
 
-// brokerRooms is the SharedRooms of a Broker: a table with a row a belonging. A change
+// brokerRooms is the room.Shared of a Broker: a table with a row a belonging. A change
 // is known to all hubs before it is answered, since each is asked to read up to it.
 //
 // A hub that does not answer for long is given up, and not asked. So each event goes with
@@ -30,9 +32,9 @@ type brokerRooms struct {
 	journal *journal.Journal
 	table   *journal.Table
 	epoch   func(tenant, life string) history.Epoch // of places in its history
-	askAll  func(ctx context.Context, c Call) (answers []Answer, silent []string)
+	askAll  func(ctx context.Context, c cluster.Call) (answers []cluster.Answer, silent []string)
 	heard   func() bool // no other hub is silent, nor was given up lately
-	belong  func(tenant string, of history.Epoch, room event.Room, changed []Belonging)
+	belong  func(tenant string, of history.Epoch, room event.Room, changed []room.Membership)
 	forget  func(tenant string)
 	lose    func(history.Kept) // counts
 	logger  *slog.Logger
@@ -106,12 +108,12 @@ func (r *brokerRooms) besideOf(row uint64) *[]string {
 	return &[]string{*r.life.Load() + " " + strconv.FormatUint(row, 10)}
 }
 
-// Follow implements SharedRooms.
-func (r *brokerRooms) Follow(belong func(string, history.Epoch, event.Room, []Belonging), forget func(string)) {
+// Follow implements room.Shared.
+func (r *brokerRooms) Follow(belong func(string, history.Epoch, event.Room, []room.Membership), forget func(string)) {
 	r.belong, r.forget = belong, forget
 }
 
-// Attach implements SharedRooms.
+// Attach implements room.Shared.
 func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 	r.mu.Lock()
 	e := r.enrolled[tenant]
@@ -136,7 +138,7 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 	return nil
 }
 
-// Detach implements SharedRooms.
+// Detach implements room.Shared.
 func (r *brokerRooms) Detach(tenant string) {
 	r.mu.Lock()
 	e := r.enrolled[tenant]
@@ -155,19 +157,19 @@ func (r *brokerRooms) Detach(tenant string) {
 	}
 }
 
-// Now implements SharedRooms.
-func (r *brokerRooms) Now(ctx context.Context, tenant string, room event.Room) (now RoomState, err error) {
+// Now implements room.Shared.
+func (r *brokerRooms) Now(ctx context.Context, tenant string, in event.Room) (now room.State, err error) {
 	if e := r.enrolment(tenant); e != nil {
 		e.telling.Lock()
 		now.Now.Epoch = r.belongs(tenant, roomChange{})
 		e.telling.Unlock()
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		now.Version = e.rooms[room]
+		now.Version = e.rooms[in]
 	}
 	now.Now.Seq, err = r.journal.Last(ctx, tenant)
 	if err != nil {
-		return RoomState{}, logError(err)
+		return room.State{}, logError(err)
 	}
 	return now, nil
 }
@@ -178,11 +180,11 @@ func (r *brokerRooms) enrolment(tenant string) *enrolment {
 	return r.enrolled[tenant]
 }
 
-// Change implements SharedRooms.
-func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room, was RoomState, changed []Belonging, empty bool) error {
+// Change implements room.Shared.
+func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, was room.State, changed []room.Membership, empty bool) error {
 	e := r.enrolment(tenant)
 	if e == nil || r.epoch(tenant, r.journal.Epoch()) != was.Now.Epoch {
-		return ErrConflict
+		return room.ErrConflict
 	}
 	life, at := *r.life.Load(), e.place.Load()
 	rows := make([]journal.Row, len(changed))
@@ -202,18 +204,18 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room
 		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
 	if len(rows) > 0 {
-		last, err := r.table.Put(ctx, tenant, groupOf(room), was.Version, rows, empty)
+		last, err := r.table.Put(ctx, tenant, groupOf(in), was.Version, rows, empty)
 		if errors.Is(err, journal.ErrConflict) {
-			if err = r.refresh(ctx, tenant, e, room); err == nil {
-				return ErrConflict
+			if err = r.refresh(ctx, tenant, e, in); err == nil {
+				return room.ErrConflict
 			}
 		}
 		if err != nil {
 			return logError(err)
 		}
 		if last <= at { // it was given before: the table is another
-			if err = r.refresh(ctx, tenant, e, room); err == nil {
-				return ErrConflict
+			if err = r.refresh(ctx, tenant, e, in); err == nil {
+				return room.ErrConflict
 			}
 		} else {
 			err = r.catchUp(ctx, tenant, e, last)
@@ -227,7 +229,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, room event.Room
 	// known to all yet.
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at, Life: life})
+	answers, silent := r.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -347,7 +349,7 @@ type roomChange struct {
 	version uint64 // the room's own place; 0: it is not among them
 	life    string // of the history
 	place   uint64 // in it, before which they hold not yet
-	changed []Belonging
+	changed []room.Membership
 	last    uint64 // row
 }
 
@@ -374,12 +376,12 @@ func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter
 			if stored.Forgot == 0 && len(stored.Stays) > mostStays {
 				stored.Forgot = stored.Stays[0][0]
 			}
-			belongs := Belonging{Profile: p, Member: stored.Member, Forgot: stored.Forgot}
+			belongs := room.Membership{Profile: p, Member: stored.Member, Forgot: stored.Forgot}
 			for _, s := range stored.Stays {
 				belongs.Stays = append(belongs.Stays, history.Stay{Room: of, From: s[0], Until: s[1]})
 			}
 			if stored.Epoch != epoch { // the history has begun anew since
-				stored.Place, belongs = 0, belongs.restarted(of)
+				stored.Place, belongs = 0, belongs.Restarted(of)
 			}
 			if c.last > 0 && (of != c.room || len(c.changed) > 0 && stored.Place != c.place) {
 				if !yield(c) {
@@ -429,7 +431,7 @@ func (r *brokerRooms) belongs(tenant string, c roomChange) history.Epoch {
 		if c.life != life {
 			c.life = life
 			for i, b := range c.changed {
-				c.changed[i] = b.restarted(c.room)
+				c.changed[i] = b.Restarted(c.room)
 			}
 		}
 		if r.belong(tenant, of, c.room, c.changed); r.journal.Epoch() == life {
@@ -503,7 +505,7 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 
 // reached reads a tenant's rows up to a place that a call names, if we need them, and says
 // that we have.
-func (r *brokerRooms) reached(c Call) bool {
+func (r *brokerRooms) reached(c cluster.Call) bool {
 	e := r.enrolment(c.Tenant)
 	if e == nil {
 		return true
@@ -586,7 +588,7 @@ func (r *brokerRooms) pause(ctx context.Context) bool {
 	return false
 }
 
-// Sure implements SharedRooms.
+// Sure implements room.Shared.
 func (r *brokerRooms) Sure(ctx context.Context) error {
 	if r.here.sure() {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
@@ -60,7 +61,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	is.NoErr(err)
 	read := 0
 	for place := from.Seq; place < head.Seq; {
-		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
+		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: delivery.ChunkBytes})
 		is.NoErr(err)
 		place = page.Next.Seq
 		read += len(page.Entries)
@@ -83,7 +84,7 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	is.NoErr(err)
 	log.Detach("acme")
 	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
 	is.Equal(page.Next, head)
@@ -115,7 +116,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	var wg sync.WaitGroup
 	for range back {
 		wg.Go(func() {
-			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 			if !errors.Is(err, history.ErrUnconfirmed) {
 				t.Error(err)
 			}
@@ -124,12 +125,12 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	// Who is no longer interested is not kept.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
+	_, err = log.Read(ctx, "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.True(err != nil)
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }
@@ -197,9 +198,9 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	}
 	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
 	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
-	me := Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
+	me := delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
-	defer node.Kick(first, CloseKicked)
+	defer node.streams.Kick(first, delivery.CloseKicked)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
 		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
 		return v
@@ -208,7 +209,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	persist(t, writer, late)
 	me.Cursor = late.Cursor.String()
 	c := node.Hub.mustConnect(t, me)
-	defer node.Kick(c, CloseKicked)
+	defer node.streams.Kick(c, delivery.CloseKicked)
 	is.Equal(known(node.Hub, c), me.Cursor)
 }
 

@@ -181,10 +181,10 @@ func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	members := "/v1/tenants/acme/conversations/r/members"
 	a.changes(t, "PUT", members, `{"members":["0","1","2","3"]}`)
-	tenant, err := b.know(t.Context(), "acme")
+	tenant, err := b.tenants.EnsureLocked(t.Context(), "acme")
 	is.NoErr(err)
-	tenant.readers++ // as by who waits for what is known of it
-	tenant.mu.Unlock()
+	tenant.Readers++ // as by who waits for what is known of it
+	tenant.Mu.Unlock()
 
 	gate := make(chan struct{})
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {

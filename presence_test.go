@@ -14,8 +14,12 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
+	"realtimehub/internal/typing"
 )
 
 var (
@@ -33,9 +37,9 @@ type presenceWorld struct {
 }
 
 // inBubble runs test with tick 1 s, grace 5 s, idle 5 m, typing 6 s, burst 3.
-func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is.I)) {
+func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: slog.New(slog.DiscardHandler)})
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
@@ -43,21 +47,21 @@ func inBubble(t *testing.T, audience Audience, test func(w presenceWorld, is *is
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
-		defer hub.Engine().Close(ctx)
+		defer hub.streams.Engine().Close(ctx)
 		test(presenceWorld{hub, p, t}, is.New(t))
 	})
 }
 
-func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *Connection {
+func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *delivery.Connection {
 	w.t.Helper()
-	c, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ref, Watch: watch})
+	c, err := w.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: ref, Watch: watch})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return c
 }
 
-func (w presenceWorld) Touch(c *Connection) { w.Presence.Touch(c, time.Now()) }
+func (w presenceWorld) Touch(c *delivery.Connection) { w.Presence.Touch(c, time.Now()) }
 
 func (w presenceWorld) wait(d time.Duration) {
 	time.Sleep(d)
@@ -69,11 +73,11 @@ func (w presenceWorld) status(ref event.Profile) Status {
 }
 
 // read ends c and returns what it was sent, as "type who previous>status".
-func (w presenceWorld) read(c *Connection) string {
+func (w presenceWorld) read(c *delivery.Connection) string {
 	w.t.Helper()
-	c.Stream.Close(w.Closing(CloseKicked))
+	c.Stream.Close(w.streams.Closing(delivery.CloseKicked))
 	rec := httptest.NewRecorder()
-	w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+	w.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	var words []string
 	for reader := newStreamReader(w.t, rec.Body); ; {
 		ev, err := reader.Next()
@@ -105,13 +109,13 @@ func (w presenceWorld) read(c *Connection) string {
 }
 
 func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		seer := w.connect(bob, alice)
 		is.Equal(w.status(alice), Offline)
 		c := w.connect(alice)
 		is.Equal(w.status(alice), Online) // the first connection
 		w.wait(1500 * time.Millisecond)
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(4 * time.Second)
 		is.Equal(w.status(alice), Online) // within the grace
 		w.wait(2 * time.Second)
@@ -121,11 +125,11 @@ func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
 }
 
 func TestPageReloadIsNoEvent(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		c := w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(3 * time.Second)
 		w.connect(alice)
 		w.wait(20 * time.Second)
@@ -135,7 +139,7 @@ func TestPageReloadIsNoEvent(t *testing.T) {
 }
 
 func TestIdleAwayAndTouchOnline(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		one, two := w.connect(alice), w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
@@ -153,13 +157,13 @@ func TestIdleAwayAndTouchOnline(t *testing.T) {
 }
 
 func TestFlapSendsNothing(t *testing.T) {
-	inBubble(t, AudienceTenant, func(w presenceWorld, is *is.I) {
+	inBubble(t, settings.AudienceTenant, func(w presenceWorld, is *is.I) {
 		c := w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
-		c.lastActivity.Store(time.Now().Add(-time.Hour).UnixNano())
+		c.Activity.Store(time.Now().Add(-time.Hour).UnixNano())
 		extra := w.connect(carol)
-		w.Kick(extra, CloseKicked)
+		w.streams.Kick(extra, delivery.CloseKicked)
 		w.Presence.mu.Lock()
 		w.reviseLocked(w.findLocked("acme", alice), time.Now())
 		w.Presence.mu.Unlock()
@@ -170,19 +174,19 @@ func TestFlapSendsNothing(t *testing.T) {
 }
 
 func (w presenceWorld) typists() int {
-	w.Presence.typists.mu.Lock()
-	defer w.Presence.typists.mu.Unlock()
-	return w.Presence.typists.of.Len()
+	w.Presence.typists.Mu.Lock()
+	defer w.Presence.typists.Mu.Unlock()
+	return w.Presence.typists.Of.Len()
 }
 
 func TestDigestPastBurst(t *testing.T) {
-	for audience, digest := range map[Audience]string{
-		AudienceTenant: "presence.digest 4 true", AudienceShared: "presence.digest 4 false",
+	for audience, digest := range map[settings.Audience]string{
+		settings.AudienceTenant: "presence.digest 4 true", settings.AudienceShared: "presence.digest 4 false",
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
 				is.NoErr(untilConfirmed(func() error {
-					return w.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, carol, alice})
+					return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, carol, alice})
 				}))
 				seer, watcher := w.connect(bob), w.connect(carol, alice)
 				w.connect(alice)
@@ -196,19 +200,21 @@ func TestDigestPastBurst(t *testing.T) {
 }
 
 func TestPresenceAudience(t *testing.T) {
-	for audience, want := range map[Audience][2]string{
-		AudienceTenant: {"presence.online alice offline>online", "presence.online alice offline>online"},
-		AudienceShared: {"presence.online alice offline>online", ""},
-		AudienceNone:   {"", ""},
+	for audience, want := range map[settings.Audience][2]string{
+		settings.AudienceTenant: {"presence.online alice offline>online", "presence.online alice offline>online"},
+		settings.AudienceShared: {"presence.online alice offline>online", ""},
+		settings.AudienceNone:   {"", ""},
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, alice}) }))
+				is.NoErr(untilConfirmed(func() error {
+					return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, alice})
+				}))
 				friend, stranger := w.connect(bob), w.connect(carol)
-				blind, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
+				blind, err := w.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
 				is.NoErr(err)
 				w.wait(1500 * time.Millisecond)
-				before := []*Connection{w.connect(bob), w.connect(carol)}
+				before := []*delivery.Connection{w.connect(bob), w.connect(carol)}
 				w.connect(alice)
 				w.wait(2 * time.Second)
 				is.Equal(w.read(before[0]), want[0])
@@ -229,10 +235,12 @@ func TestTyping(t *testing.T) {
 	start := func(w presenceWorld, ref event.Profile, started bool) error {
 		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
-	inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-		is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
+	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+		is.NoErr(untilConfirmed(func() error {
+			return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob})
+		}))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
-		is.True(errors.Is(start(w, carol, true), ErrNotMember))
+		is.True(errors.Is(start(w, carol, true), typing.ErrNotMember))
 		w.wait(6 * time.Minute)
 		is.Equal(w.status(alice), Away)
 		is.NoErr(start(w, alice, true))
@@ -248,10 +256,12 @@ func TestTyping(t *testing.T) {
 		is.Equal(w.read(stranger), "")
 	})
 	t.Run("stops when offline", func(t *testing.T) {
-		inBubble(t, AudienceNone, func(w presenceWorld, is *is.I) {
-			is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
+		inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+			is.NoErr(untilConfirmed(func() error {
+				return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob})
+			}))
 			c, other := w.connect(alice), w.connect(bob)
-			w.Kick(c, CloseKicked)
+			w.streams.Kick(c, delivery.CloseKicked)
 			w.wait(4 * time.Second)
 			is.NoErr(start(w, alice, true)) // its TTL ends at 10 s, the grace at 5 s
 			w.wait(3 * time.Second)
@@ -262,7 +272,7 @@ func TestTyping(t *testing.T) {
 
 func TestPresenceOfManyInTheOrderAsked(t *testing.T) {
 	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = AudienceTenant })
+	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	h.open(t, "tenant=acme&profile=user:1")
 	h.open(t, "tenant=acme&profile=bot:2")
 	for _, path := range []string{"/v1/presence?tenant=acme&", "/v1/tenants/acme/presence?"} {

@@ -14,17 +14,19 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/room"
 )
 
 // An id that would climb out of a path is not asked about, however it is written.
 func TestNoIDClimbs(t *testing.T) {
 	is := is.New(t)
 	service := &memberService{members: `"user:me"`}
-	members := NewMembershipService("http://members.example", "", nil)
-	members.client.Transport = service
+	members := room.NewService("http://members.example", "", nil)
+	members.Client.Transport = service
 	for id, climbing := range map[string]bool{
 		"../globex": true, "a/../../globex": true, `a\..\b`: true, "..%2F..%2Fglobex%2Fr": true, "%2e%2e/x": true, "%252e%252e%252fx": true, "..;x/r": true, "./r": true,
 		"a..b": false, "...": false, "a.b/c": false, "100%": false, "order-17": false,
@@ -60,20 +62,19 @@ func TestTypingAsksForFewAtATime(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		is.Equal(service.questions(), membershipConns/2)
+		is.Equal(service.questions(), room.MembershipConns/2)
 		typing.Go(func() {
 			call(handler, "POST", "/v1/conversations/r/typing?tenant=globex&profile=me", `{"state":"started"}`)
 		})
 		synctest.Wait()
-		is.Equal(service.questions(), membershipConns/2+1)
+		is.Equal(service.questions(), room.MembershipConns/2+1)
 		typing.Wait() // after 2 s all are told that nobody says
 		close(codes)
 		for code := range codes {
 			is.Equal(code, http.StatusServiceUnavailable)
 		}
-		most := 0
-		service.set(func() { most = service.most })
-		is.Equal(most, membershipConns/2+1)
+		most := service.mostAtOnce()
+		is.Equal(most, room.MembershipConns/2+1)
 		close(service.gate) // some had a turn when the others had given up
 		synctest.Wait()
 	})
@@ -86,15 +87,15 @@ func TestAnswersThatAreKeptAreCounted(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"user:me","user:you"`}
 		state := quota.New[string](64<<10, 1)
-		members := NewMembershipService("http://members.example", "", state)
-		members.client.Transport = service
+		members := room.NewService("http://members.example", "", state)
+		members.Client.Transport = service
 		for i := range 1000 {
 			roster, err := members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 			is.NoErr(err)
 			is.Equal(len(roster.Members), 2)
 		}
 		is.True(state.Of("acme") > 0 && state.Of("acme") <= 32<<10)
-		kept := len(members.answers)
+		kept := len(members.Answers)
 		is.True(kept > 50 && kept < 150)
 		asked := service.questions()
 		members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r0"})
@@ -102,10 +103,10 @@ func TestAnswersThatAreKeptAreCounted(t *testing.T) {
 		_, err := members.Resolve(t.Context(), "globex", event.Room{Kind: event.KindConversation, ID: "r0"})
 		is.NoErr(err)
 		is.True(state.Of("globex") > 0)
-		time.Sleep(2 * resolvedTTL)
-		members.mu.Lock()
-		members.pruneLocked(time.Now())
-		members.mu.Unlock()
+		time.Sleep(2 * room.ResolvedTTL)
+		members.Mu.Lock()
+		members.PruneLocked(time.Now())
+		members.Mu.Unlock()
 		is.Equal(state.Total(), int64(0))
 	})
 }
@@ -117,30 +118,30 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 		is := is.New(t)
 		service := &memberService{members: `"user:me"`, cache: []string{"no-store"}, gate: make(chan struct{})}
 		state := quota.New[string](1<<20, 1)
-		members := NewMembershipService("http://members.example", "", state)
-		members.client.Transport = service
+		members := room.NewService("http://members.example", "", state)
+		members.Client.Transport = service
 		const rooms, answers = 1000, 300
 		ctx, leave := context.WithCancel(t.Context())
 		for i := range rooms {
 			go members.Resolve(ctx, "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 		}
 		synctest.Wait()
-		is.True(state.Of("acme") >= rooms*membershipBase)
+		is.True(state.Of("acme") >= rooms*room.MembershipBase)
 		for range answers {
 			service.gate <- struct{}{}
 			synctest.Wait()
 		}
-		is.True(members.turns.Pool().Refused() <= rooms+4*answers)
+		is.True(members.Turns.Pool().Refused() <= rooms+4*answers)
 		leave()
 		synctest.Wait()
-		asked := answers + membershipConns/2
-		is.Equal(len(members.answers), asked)
-		is.Equal(members.turns.Waiting("acme"), 0)
+		asked := answers + room.MembershipConns/2
+		is.Equal(len(members.Answers), asked)
+		is.Equal(members.Turns.Waiting("acme"), 0)
 		close(service.gate)
 		synctest.Wait()
 		is.Equal(service.questions(), asked)
-		is.Equal(members.turns.Pool().Total(), int64(0))
-		members.pruneLocked(time.Now().Add(2 * resolvedTTL))
+		is.Equal(members.Turns.Pool().Total(), int64(0))
+		members.PruneLocked(time.Now().Add(2 * room.ResolvedTTL))
 		is.Equal(state.Total(), int64(0))
 	})
 }
@@ -150,12 +151,12 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var logs syncBuffer
-		service := NewMembershipService("http://members.example", "", nil)
-		service.client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
-		m := newMembers(newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
+		service := room.NewService("http://members.example", "", nil)
+		service.Client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
+		m := delivery.NewMembers(delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
 		for second := range 3 {
 			for i := range 100 {
-				_, err := m.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
+				_, err := m.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 				is.True(err != nil)
 			}
 			is.Equal(strings.Count(logs.String(), "WARN"), second+1)

@@ -17,9 +17,11 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/request"
+	"realtimehub/internal/settings"
 )
 
 // many is a list of n items.
@@ -171,9 +173,9 @@ func TestARateIsMetBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			h := newNode(t, auth, access.RatesConfig{PublishRate: onceADay, ClientRate: onceADay, AdminRate: onceADay}, nil)
-			c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+			c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 			is.NoErr(err)
-			defer h.Kick(c, CloseKicked)
+			defer h.streams.Kick(c, delivery.CloseKicked)
 			call := func(target string, body io.Reader, header ...string) int {
 				method, target, _ := strings.Cut(target, " ")
 				r := httptest.NewRequest(method, target, body)
@@ -299,7 +301,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 		})
 		w := ask(h.Handler, "PUT", "/v1/tenants/acme/groups/g/members", body)
 		is.Equal(h.quotas.Bodies.Total(), int64(0))
-		members, err := h.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, anyLength)
+		members, err := h.members.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, anyLength)
 		is.NoErr(err)
 		is.Equal(len(members) > 0, w.Code == 204) // all or nothing
 		return w.Code, w.Body.String()
@@ -335,7 +337,7 @@ func TestAdministrationHasARate(t *testing.T) {
 	for range 3 { // publishing has a rate of its own
 		is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", "a-key-of-acme's-own").Code, 202)
 	}
-	cfg, err := loadConfig(nil)
+	cfg, err := settings.Load(nil)
 	is.NoErr(err)
 	is.Equal(cfg.AdminRate, 100.0)
 }

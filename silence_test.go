@@ -21,7 +21,9 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/settings"
 )
 
 // twoMinutes is for how long each stream is left alone.
@@ -197,18 +199,18 @@ type silentHub struct {
 
 // newSilentHub starts a hub with the default settings, but for some. Its certificate
 // is made before the bubble's time begins, which is the year 2000.
-func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentHub {
+func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 	t.Helper()
-	cfg, err := loadConfig(settings)
+	cfg, err := settings.Load(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{
-		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Logger: logger,
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
 	})
-	presence := NewPresence(hub, PresenceConfig{Audience: AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
+	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
+	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})
 	h := &silentHub{Hub: hub, url: "http://localhost:8080"}
@@ -240,7 +242,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, settings ...string) *silentH
 		<-served
 		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := hub.Engine().Close(last); err != nil {
+		if err := hub.streams.Engine().Close(last); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(10 * time.Second) // of what is said last
@@ -291,7 +293,7 @@ func TestASilentStreamStaysOpen(t *testing.T) {
 				is.Equal(<-next, "a.b<nil>")
 				leave()
 				synctest.Wait()
-				is.Equal(h.Engine().Streams(), 0)
+				is.Equal(h.streams.Engine().Streams(), 0)
 			})
 		})
 	}

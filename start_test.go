@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/settings"
 )
 
 // In open mode only pages of this machine may call, whatever is listed: the log says so
@@ -78,7 +80,7 @@ func TestAHubThatIsAwayIsNotHealthy(t *testing.T) {
 }
 
 func TestSettingsThatDoNotFit(t *testing.T) {
-	for settings, want := range map[string]string{
+	for s, want := range map[string]string{
 		"REALTIME_JWT_ISSUER=x":                                      "REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
 		"REALTIME_NATS_REPLICAS=3":                                   "REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
 		"REALTIME_STREAM_BUFFER=1024":                                "REALTIME_STREAM_BUFFER has no room for an event of 61440 bytes, which is taken: it would end the streams it is for",
@@ -90,16 +92,16 @@ func TestSettingsThatDoNotFit(t *testing.T) {
 		"REALTIME_NATS_CREDS=c REALTIME_NATS_URL=nats://x":           "",
 		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000 REALTIME_MAX_BODY_BYTES=0 REALTIME_JWT_TENANT_CLAIM=tenant": "REALTIME_JWT_TENANT_CLAIM needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
 	} {
-		t.Run(settings, func(t *testing.T) {
+		t.Run(s, func(t *testing.T) {
 			is := is.New(t)
-			cfg, err := loadConfig(strings.Fields(settings))
+			cfg, err := settings.Load(strings.Fields(s))
 			is.NoErr(err)
-			is.Equal(strings.Join(cfg.misfits(strings.Fields(settings)), ", "), want)
+			is.Equal(strings.Join(cfg.Misfits(strings.Fields(s)), ", "), want)
 		})
 	}
 	is := is.New(t)
-	for name := range needed {
-		is.Equal(len(unknownVariables([]string{envPrefix + name + "=x"})), 0) // it is a setting
+	for name := range settings.Needed {
+		is.Equal(len(settings.Unknown([]string{settings.Prefix + name + "=x"})), 0) // it is a setting
 	}
 }
 

@@ -13,9 +13,12 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
 )
 
 // weighs fails where what is kept takes more memory than is counted, by a fifth.
@@ -58,7 +61,7 @@ func TestRoomsAreCounted(t *testing.T) {
 				people[i], _ = event.ParseProfile("user:" + text(random, shape.name))
 			}
 			names := liveHeap() - before
-			var r Rooms
+			var r room.Memberships[*delivery.Connection]
 			for i := range shape.bonds {
 				room := rooms[i%len(rooms)]
 				if shape.rooms > 1 && shape.people > 1 {
@@ -66,7 +69,7 @@ func TestRoomsAreCounted(t *testing.T) {
 				}
 				r.Add(room, people[i%len(people)], 1)
 			}
-			is.True(r.Memberships() > shape.bonds*9/10)
+			is.True(r.Count() > shape.bonds*9/10)
 			list := int64(len(rooms)+len(people)) * 32 // that the test itself keeps
 			weighs(t, before+list, r.Bytes())
 			for _, c := range []int{2, 5, 20} { // leaving and returning
@@ -102,8 +105,8 @@ func TestRoomsAreCounted(t *testing.T) {
 }
 
 func newQuietHub(quotas *allowance.Pools) (*Hub, *Presence) {
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: OwnMembership{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)})
-	return hub, NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: AudienceNone})
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)})
+	return hub, NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: settings.AudienceNone})
 }
 
 func TestConnectionsAreCounted(t *testing.T) {
@@ -137,7 +140,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 				if i%shape.perPerson == 0 {
 					person, _ = event.ParseProfile("user:" + text(random, shape.name))
 				}
-				s := Subscription{Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
+				s := delivery.Subscription{Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
 				var types []string
 				for range shape.types(random) {
 					types = append(types, "t"+text(random, shape.name)+[]string{"", ".*"}[random.IntN(2)])
@@ -153,24 +156,24 @@ func TestConnectionsAreCounted(t *testing.T) {
 					}
 					s.Metadata[text(random, shape.name)] = text(random, shape.name)
 				}
-				_, err := hub.Connect(t.Context(), s)
+				_, err := hub.streams.Connect(t.Context(), s)
 				is.NoErr(err)
 			}
 			// Nobody writes these: hub.ready is owed, which is counted as such.
-			weighs(t, before, quotas.State.Total()+hub.Engine().Stats().Owed)
-			t.Logf("%d bytes each", (liveHeap()-before-hub.Engine().Stats().Owed)/int64(shape.connections))
+			weighs(t, before, quotas.State.Total()+hub.streams.Engine().Stats().Owed)
+			t.Logf("%d bytes each", (liveHeap()-before-hub.streams.Engine().Stats().Owed)/int64(shape.connections))
 			is.True(quotas.Person.Total() <= quotas.State.Total()*11/10)
-			for _, c := range hub.Connections("acme", nil) {
-				is.True(hub.Kick(c, CloseKicked))
+			for _, c := range hub.streams.Connections("acme", nil) {
+				is.True(hub.streams.Kick(c, delivery.CloseKicked))
 			}
 			presence.tick(time.Now())
 			is.Equal(quotas.Person.Total(), int64(0))
-			is.Equal(hub.find("acme"), nil)
+			is.Equal(hub.tenants.Find("acme"), nil)
 			weighs(t, before, quotas.State.Total()) // who has left
 			presence.tick(time.Now().Add(seenTTL))
 			is.Equal(quotas.State.Total(), int64(0))
 			is.Equal(quotas.Seen.Total(), int64(0))
-			is.NoErr(hub.Engine().Close(context.Background()))
+			is.NoErr(hub.streams.Engine().Close(context.Background()))
 		})
 	}
 }

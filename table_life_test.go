@@ -7,20 +7,22 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // The table of who belongs where is made anew, and a hub learns that from what another
 // tells it of the new one: places of the old one say nothing of what it knows. It does not
 // say that it knows of a change, nor deliver what came after that, until it has read it.
 func TestPlacesOfAnotherTable(t *testing.T) {
-	for name, learn := range map[string]func(*brokerRooms, Call, string) bool{
-		"by an event": func(far *brokerRooms, _ Call, beside string) bool {
+	for name, learn := range map[string]func(*brokerRooms, cluster.Call, string) bool{
+		"by an event": func(far *brokerRooms, _ cluster.Call, beside string) bool {
 			return far.behind("acme", beside, 1) && far.await("acme", beside, 1) == nil
 		},
-		"by a call": func(far *brokerRooms, c Call, _ string) bool { return far.reached(c) },
+		"by a call": func(far *brokerRooms, c cluster.Call, _ string) bool { return far.reached(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -30,19 +32,19 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBroker(t, broker, 0, prefix, testLimits).rooms
 			var told toldRooms
 			far.Follow(told.belong, func(string) {})
-			near.Follow(func(string, history.Epoch, event.Room, []Belonging) {}, func(string) {})
-			ctx, room := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
+			near.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
+			ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 			is.NoErr(near.Attach(ctx, "acme"))
 			is.NoErr(far.Attach(ctx, "acme"))
-			var call Call
-			near.askAll = func(_ context.Context, c Call) ([]Answer, []string) {
+			var call cluster.Call
+			near.askAll = func(_ context.Context, c cluster.Call) ([]cluster.Answer, []string) {
 				call = c
 				return nil, nil
 			}
 			join := func(p event.Profile) {
-				now, err := near.Now(ctx, "acme", room)
+				now, err := near.Now(ctx, "acme", r)
 				is.NoErr(err)
-				is.NoErr(near.Change(ctx, "acme", room, now, []Belonging{{Profile: p, Member: true, Stays: []history.Stay{{Room: room, From: 0, Until: 1 << 62}}}}, false))
+				is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{{Profile: p, Member: true, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}}, false))
 			}
 			join(alice)
 			is.True(far.reached(call))
@@ -54,7 +56,7 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			is.True(learn(far, call, (*near.besideOf(call.Place))[0]))
 			told.mu.Lock()
 			defer told.mu.Unlock()
-			is.True(told.rooms.Has(room, bob))
+			is.True(told.rooms.Has(r, bob))
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/settings"
 )
 
 // Who went to another hub while this one was cut off is not told offline before the other
@@ -16,14 +17,14 @@ import (
 func TestWhoWentElsewhereIsNotToldOffline(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	a, b, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = AudienceTenant, 1 })
+	a, b, proxy := sleepers(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = settings.AudienceTenant, 1 })
 	me, you := b.open(t, meQuery), b.open(t, "tenant=acme&profile=you")
 	is.Equal(me.until(t, "presence.online").Type, "presence.online") // that you are there
 	_, count := a.everybody(t, "")
 	is.Equal(count, 2.0)
 
 	proxy.Cut()
-	eventually(t, func() bool { return !b.Cluster.peers.Hears() })
+	eventually(t, func() bool { return !b.Cluster.Peers.Hears() })
 	you.close()
 	a.open(t, "tenant=acme&profile=you")
 	var lost atomic.Bool
@@ -32,7 +33,7 @@ func TestWhoWentElsewhereIsNotToldOffline(t *testing.T) {
 	})
 	proxy.Mend()
 	eventually(t, func() bool { // it is known
-		return b.Cluster.elsewhere.count(&event.Event{TenantID: "acme", Target: event.ToTenant()}, nil) == 1
+		return b.Cluster.Elsewhere.Count(&event.Event{TenantID: "acme", Target: event.ToTenant()}, nil) == 1
 	})
 	is.True(lost.Load())
 	b.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")

@@ -26,6 +26,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/settings"
 )
 
 // authority issues certificates to clients.
@@ -230,7 +231,7 @@ func TestTrustedSettings(t *testing.T) {
 		"REALTIME_ADMIN_ADDR=:9090":     "REALTIME_ADMIN_ADDR", // reachable, and without credentials
 	} {
 		is := is.New(t)
-		_, err := loadConfig([]string{setting})
+		_, err := settings.Load([]string{setting})
 		is.True(err != nil)
 		is.True(strings.Contains(err.Error(), names+": ")) // setting
 	}

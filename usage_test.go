@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/settings"
 )
 
 // TestMainItself is the program, for tests that start it as a process.
@@ -48,7 +50,7 @@ func TestHelpListsEverySetting(t *testing.T) {
 			is.True(shown.MatchString(stdout)) // a setting, its default and what it means
 		}
 		for line := range strings.Lines(stdout) {
-			is.True(utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) <= helpWidth)
+			is.True(utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) <= settings.HelpWidth)
 			is.True(!strings.ContainsAny(line, "`|") && !strings.Contains(line, "](")) // no Markdown
 		}
 		is.Equal(strings.Count(stdout, "("), strings.Count(stdout, ")")) // what is cut off is a thought of its own

@@ -61,22 +61,22 @@ func (t *Table[K, V]) Bytes() int64 {
 	return 48 + max(4, int64(t.most))*t.Each() // one of few has 8 places
 }
 
-// Push appends to a list of which bytes are counted, and pull takes the last one off:
-// a list gets smaller again as well.
-func Push[T any](list *[]*T, x *T, bytes *int64) {
+// Push appends a pointer, or what is as large, to a list whose bytes are counted.
+func Push[T any](list *[]T, x T, bytes *int64) {
 	was := cap(*list)
 	*list = append(*list, x)
 	*bytes += 8 * int64(cap(*list)-was)
 }
 
-func Pull[T any](list *[]*T, bytes *int64) {
+// Pull takes the last one off: a list gets smaller again as well.
+func Pull[T any](list *[]T, bytes *int64) {
 	was, end := cap(*list), len(*list)-1
-	(*list)[end] = nil
+	clear((*list)[end:])
 	switch *list = (*list)[:end]; {
 	case end == 0:
 		*list = nil
 	case was > 16 && end < was/4:
-		*list = append(make([]*T, 0, 2*end), *list...)
+		*list = append(make([]T, 0, 2*end), *list...)
 	}
 	*bytes += 8 * int64(cap(*list)-was)
 }

@@ -1,0 +1,330 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/fair"
+	"realtimehub/internal/problem"
+	"realtimehub/internal/quota"
+	"realtimehub/internal/strictjson"
+)
+
+// The bounds of a membership service's answers.
+const (
+	membershipTimeout = 2 * time.Second
+	membershipBytes   = 1 << 20
+	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
+	membershipMost    = time.Hour        // and one that does, at most
+	membershipRetry   = time.Second      // after a failure
+	MembershipConns   = 128              // questions to the service at a time; a tenant has a part of those that are left
+	MembershipBase    = 256              // what an answer takes in memory without its members, as measured
+)
+
+// Service is the Resolver of hubs whose membership another service
+// owns: GET URL?tenant={t}&conversation={id} (or group) answers {"members":[…]}, 404 is
+// empty. An answer holds as long as its Cache-Control says. One question at a time a
+// room, and so many a tenant; while it fails the last good answer serves.
+type Service struct {
+	base, token string
+	Client      *http.Client
+	state       *quota.Pool[string]     // bytes of answers that are kept, by tenant
+	Turns       *fair.Semaphore[string] // questions under way, by tenant
+	away        func() int64            // static once somebody asks: how often this hub was away; nil: alone, it never was
+
+	Mu sync.Mutex
+	// Guarded by mu.
+	Answers map[Key]*answer
+	asked   uint64 // questions
+	prune   int    // the size at which old answers are looked for
+}
+
+// answer is one room's, guarded by the service's mu.
+type answer struct {
+	waiting  int           // calls that want it
+	asking   chan struct{} // closed at the end of the question that is to come or under way; nil: there is none
+	giveUp   func()        // ends the wait for that one's turn
+	begun    uint64        // the number of the last question
+	left     int64         // how often this hub had been away by then
+	answered uint64        // the number of the last one that is over
+	err      error         // of that one
+	roster   *Roster       // the last good answer; nil: never resolved
+	Until    time.Time     // so long nobody asks again
+	bytes    int64         // taken of the service's state
+}
+
+// NewService asks the service at base with a Bearer token, if any; what it
+// keeps is counted in state.
+func NewService(base, token string, state *quota.Pool[string]) *Service {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = MembershipConns, MembershipConns
+	return &Service{
+		base: base, token: token, state: state, Turns: fair.NewSemaphore(quota.New[string](MembershipConns, 1)),
+		Client: &http.Client{
+			Transport:     transport,
+			Timeout:       membershipTimeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		Answers: map[Key]*answer{}, prune: 1024,
+	}
+}
+
+// Resolve implements Resolver; an error only for a room that was never resolved.
+func (m *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	roster, err := m.resolve(ctx, Key{tenant, room}, false)
+	if roster != nil {
+		return roster, nil
+	}
+	return nil, err
+}
+
+// Away implements Refresher.
+func (m *Service) Away(times func() int64) { m.away = times }
+
+func (m *Service) left() int64 {
+	if m.away == nil {
+		return 0
+	}
+	return m.away()
+}
+
+// Refresh implements Refresher.
+func (m *Service) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	return m.resolve(ctx, Key{tenant, room}, true)
+}
+
+// resolve waits, as long as ctx allows, for an answer that still holds or, anew or
+// not, for one to a question that began after the call: all who came before it share
+// it. The roster is the last good one, also beside an error.
+func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
+	if climbs(key.Room.ID) {
+		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
+	}
+	left := m.left()
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
+	a := m.AnswerLocked(key)
+	a.waiting++
+	defer m.leaveLocked(key, a)
+	came := a.begun
+	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.Until)) {
+		if err := ctx.Err(); err != nil {
+			return a.roster, err
+		}
+		if a.asking == nil {
+			a.asking = make(chan struct{})
+			var turn context.Context
+			turn, a.giveUp = context.WithCancel(context.Background())
+			go m.question(turn, key, a)
+		}
+		over := a.asking
+		m.Mu.Unlock()
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
+		m.Mu.Lock()
+	}
+	return a.roster, a.err
+}
+
+// leaveLocked is for a call that wants an answer no longer: for nobody none is asked for.
+func (m *Service) leaveLocked(key Key, a *answer) {
+	if a.waiting--; a.waiting > 0 {
+		return
+	}
+	if a.asking != nil {
+		a.giveUp()
+	} else if a.answered == 0 {
+		m.dropLocked(key, a)
+	}
+}
+
+// question asks when its turn comes, for all who wait: whoever of them leaves does not
+// fail the others.
+func (m *Service) question(turn context.Context, key Key, a *answer) {
+	err := m.Turns.Acquire(turn, key.Tenant)
+	a.giveUp()
+	m.Mu.Lock()
+	defer m.Mu.Unlock()
+	defer func() {
+		close(a.asking)
+		a.asking = nil
+	}()
+	if err != nil {
+		if a.waiting == 0 && a.answered == 0 {
+			m.dropLocked(key, a)
+		}
+		return
+	}
+	m.asked++
+	a.begun, a.left = m.asked, m.left()
+	m.Mu.Unlock()
+	members, holds, err := m.ask(context.Background(), key.Tenant, key.Room)
+	m.Turns.Release(key.Tenant)
+	m.Mu.Lock()
+	if err == nil {
+		a.roster = &Roster{Members: members, Asked: a.begun}
+	} else {
+		holds = membershipRetry
+	}
+	a.err, a.Until, a.answered = err, time.Now().Add(holds), a.begun
+	m.keepLocked(key, a)
+}
+
+// keepLocked keeps an answer while its tenant has room for it; else it is for those who
+// wait for it only.
+func (m *Service) keepLocked(key Key, a *answer) {
+	if m.Answers[key] != a {
+		return
+	}
+	bytes := answerBytes(key)
+	if a.roster != nil {
+		for _, p := range a.roster.Members {
+			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
+		}
+	}
+	m.dropLocked(key, a)
+	if m.state.Take(key.Tenant, bytes) {
+		m.Answers[key], a.bytes = a, bytes
+	}
+}
+
+func (m *Service) dropLocked(key Key, a *answer) {
+	if m.Answers[key] == a {
+		m.state.Give(key.Tenant, a.bytes)
+		delete(m.Answers, key)
+		a.bytes = 0
+	}
+}
+
+// answerBytes is what an answer takes in memory without its members.
+func answerBytes(key Key) int64 { return int64(MembershipBase + len(key.Room.ID)) }
+
+// memberBytes is what a profile takes in memory beside its text.
+const memberBytes = 32
+
+// climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not:
+// a proxy that decodes would have it ask for another tenant's room.
+func climbs(id string) bool {
+	for range 3 {
+		for segment := range strings.FieldsFuncSeq(id, func(r rune) bool { return r == '/' || r == '\\' }) {
+			if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
+				return true
+			}
+		}
+		decoded, err := url.PathUnescape(id)
+		if err != nil || decoded == id {
+			return false
+		}
+		id = decoded
+	}
+	return false
+}
+
+func (m *Service) AnswerLocked(key Key) *answer {
+	a := m.Answers[key]
+	if a == nil {
+		if len(m.Answers) >= m.prune {
+			m.PruneLocked(time.Now())
+		}
+		a = &answer{bytes: answerBytes(key)}
+		m.Answers[key] = a
+		m.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
+	}
+	return a
+}
+
+// PruneLocked drops answers that nobody has asked for in a long time, and sooner
+// those that say nothing.
+func (m *Service) PruneLocked(now time.Time) {
+	for key, a := range m.Answers {
+		old := now.Sub(a.Until)
+		if a.waiting == 0 && a.asking == nil && (old > ResolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
+			m.dropLocked(key, a)
+		}
+	}
+	m.prune = max(1024, 2*len(m.Answers))
+}
+
+// ask asks the service for the members, and how long they hold.
+func (m *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
+	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"?"+query.Encode(), nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Cache-Control", "no-cache") // the hub keeps it; what a cache in between has may be older
+	if m.token != "" {
+		req.Header.Set("Authorization", "Bearer "+m.token)
+	}
+	res, err := m.Client.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer res.Body.Close()
+	holds = holdsFor(res.Header)
+	if res.StatusCode == http.StatusNotFound {
+		return nil, holds, nil
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, 0, fmt.Errorf("status %d", res.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, membershipBytes+1))
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(body) > membershipBytes {
+		return nil, 0, errors.New("an answer of more than 1 MiB")
+	}
+	// Fields that we don't know are the service's own affair.
+	var faults problem.Faults
+	found := false
+	if err := strictjson.Object(body, func(name []byte, v strictjson.Value) {
+		if string(name) == "members" {
+			found = true
+			members = faults.Profiles(problem.CodeInvalidField, "members", v)
+		}
+	}); err != nil {
+		return nil, 0, err
+	}
+	if !found {
+		return nil, 0, errors.New(`an answer without "members"`)
+	}
+	return members, holds, faults.Err()
+}
+
+// holdsFor is how long an answer holds (RFC 9111, section 5.2.2): the shortest that
+// its Cache-Control says; what cannot be read counts as 0.
+func holdsFor(h http.Header) time.Duration {
+	holds, said := membershipMost, false
+	for _, line := range h.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+			seconds := 0
+			switch strings.ToLower(name) {
+			case "max-age":
+				seconds, _ = strconv.Atoi(strings.Trim(value, `"`)) // too many are the most there are
+			case "no-cache", "no-store":
+			default:
+				continue
+			}
+			said = true
+			holds = min(holds, time.Duration(max(0, min(seconds, int(membershipMost/time.Second))))*time.Second)
+		}
+	}
+	if !said {
+		return membershipTTL
+	}
+	return holds
+}

@@ -1,0 +1,68 @@
+package room
+
+import (
+	"context"
+	"math"
+	"net/http"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/problem"
+)
+
+// Errors of membership; handlers know which status each is.
+var (
+	ErrMembership = problem.New("the membership service does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
+	ErrExternal   = problem.New("membership is owned by the membership service", problem.Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
+	ErrNoService  = problem.New("this hub owns membership: there is no service to ask", problem.Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
+
+	ErrMemberships = problem.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", problem.Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
+)
+
+// ErrConflict: somebody else has changed the room at the same time.
+var ErrConflict = problem.New("the room has changed meanwhile", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
+	Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells"})
+
+// Membership is what is kept of one profile in one room.
+type Membership struct {
+	Profile event.Profile
+	Member  bool
+	Stays   []history.Stay // oldest first; of a member the last is without end
+	Forgot  uint64         // stays that ended up to this place may be lacking
+}
+
+// Restarted is what is known of it in another history than that of its places.
+func (b Membership) Restarted(room event.Room) Membership {
+	b.Stays, b.Forgot = nil, 0
+	if b.Member {
+		b.Stays = []history.Stay{{Room: room, From: 0, Until: math.MaxUint64}}
+	}
+	return b
+}
+
+// Shared keeps who belongs where for all hubs of a cluster. A hub that is alone
+// keeps it by itself (nil).
+type Shared interface {
+	// Follow names who is told of a room's belongings: all of them before Attach
+	// returns, then each change in order, with the history that their places are of.
+	// What is forgotten is gone, and told anew where it is there again.
+	Follow(belong func(tenant string, of history.Epoch, room event.Room, changed []Membership), forget func(tenant string))
+	Attach(ctx context.Context, tenant string) error
+	Detach(tenant string)
+	// Now is what is to be known before a room is changed.
+	Now(ctx context.Context, tenant string, room event.Room) (State, error)
+	// Change stores what changes in a room that was in a state; empty: nobody belongs to
+	// it then. It returns when all hubs know. ErrConflict: there is another version, and
+	// this hub knows it now; or the history is another.
+	Change(ctx context.Context, tenant string, room event.Room, was State, changed []Membership, empty bool) error
+	// Sure returns when what had been changed anywhere before the call is known here: at
+	// once, unless other hubs may have given this one up. ErrUnconfirmed: that cannot be
+	// said now.
+	Sure(ctx context.Context) error
+}
+
+// State is where a tenant's history is, and which version of a room is known here.
+type State struct {
+	Now     history.Cursor
+	Version uint64
+}

@@ -1,0 +1,296 @@
+package settings
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
+	"realtimehub/internal/plan"
+)
+
+const Prefix = "REALTIME_"
+
+// Config is read from the environment; the README's table is held to it by a test.
+type Config struct {
+	Addr             string        `env:"ADDR" envDefault:"127.0.0.1:8080"`
+	TLSCert          string        `env:"TLS_CERT"`
+	TLSKey           string        `env:"TLS_KEY"`
+	TLSClientCA      string        `env:"TLS_CLIENT_CA"`
+	AdminAddr        string        `env:"ADMIN_ADDR"`
+	JWTSecret        string        `env:"JWT_SECRET"`
+	JWTPublicKey     string        `env:"JWT_PUBLIC_KEY"`
+	JWKSURL          string        `env:"JWKS_URL"`
+	JWTIssuer        string        `env:"JWT_ISSUER"`
+	JWTAudience      string        `env:"JWT_AUDIENCE"`
+	JWTTenantClaim   string        `env:"JWT_TENANT_CLAIM" envDefault:"tenant"`
+	APIKeys          []string      `env:"API_KEYS"`
+	CORSOrigins      []string      `env:"CORS_ORIGINS"`
+	DangerouslyOpen  bool          `env:"DANGEROUSLY_OPEN" envDefault:"false"`
+	IdleTimeout      time.Duration `env:"IDLE_TIMEOUT" envDefault:"5m"`
+	PresenceTick     time.Duration `env:"PRESENCE_TICK" envDefault:"1s"`
+	PresenceGrace    time.Duration `env:"PRESENCE_GRACE" envDefault:"5s"`
+	PresenceAudience Audience      `env:"PRESENCE_AUDIENCE" envDefault:"tenant"`
+	PresenceBurst    int           `env:"PRESENCE_BURST" envDefault:"100"`
+	TypingTTL        time.Duration `env:"TYPING_TTL" envDefault:"6s"`
+	Heartbeat        time.Duration `env:"HEARTBEAT" envDefault:"15s"`
+	Retry            time.Duration `env:"RETRY" envDefault:"2s"`
+	StreamBuffer     int           `env:"STREAM_BUFFER" envDefault:"1048576"`
+	MemoryBudget     *int64        `env:"MEMORY_BUDGET"` // nil: a quarter of what there is
+	HistoryEvents    int           `env:"HISTORY_EVENTS" envDefault:"10000"`
+	HistoryBytes     int64         `env:"HISTORY_BYTES" envDefault:"67108864"`
+	HistoryTTL       time.Duration `env:"HISTORY_TTL" envDefault:"24h"`
+	HistoryTotal     *int64        `env:"HISTORY_TOTAL_BYTES"` // nil: 1 GiB, or a quarter of what there is
+	StateBytes       *int64        `env:"STATE_BYTES"`         // nil: an eighth of what there is
+	CallBytes        *int64        `env:"CALL_BYTES"`          // nil: a 16th of what there is
+	DedupeWindow     time.Duration `env:"DEDUPE_WINDOW" envDefault:"2m"`
+	DedupeIDs        int           `env:"DEDUPE_IDS" envDefault:"1000000"`
+	Drain            time.Duration `env:"DRAIN" envDefault:"10s"`
+	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"61440"`
+	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"0"`
+	MaxPerTenant     int           `env:"MAX_CONNECTIONS_PER_TENANT" envDefault:"0"`
+	MaxPerProfile    int           `env:"MAX_CONNECTIONS_PER_PROFILE" envDefault:"256"`
+	MaxMemberships   int           `env:"MAX_MEMBERSHIPS_PER_TENANT" envDefault:"1000000"`
+	MaxPerAddress    int           `env:"MAX_CONNECTIONS_PER_ADDRESS" envDefault:"256"`
+	TrustedProxies   []string      `env:"TRUSTED_PROXIES"`
+	PublishRate      float64       `env:"PUBLISH_RATE" envDefault:"0"`
+	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"20"`
+	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
+	AdminRate        float64       `env:"ADMIN_RATE" envDefault:"100"`
+	NATSURL          string        `env:"NATS_URL"`
+	NATSCreds        string        `env:"NATS_CREDS"`
+	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
+	NATSReplicas     int           `env:"NATS_REPLICAS" envDefault:"1"`
+	NATSHistoryBytes *int64        `env:"NATS_HISTORY_BYTES"` // nil: 1 GiB, or HISTORY_BYTES if that is more
+	MembershipURL    string        `env:"MEMBERSHIP_URL"`
+	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
+	MetricsTenants   int           `env:"METRICS_TENANTS" envDefault:"0"`
+	LogLevel         slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
+	LogFormat        string        `env:"LOG_FORMAT" envDefault:"text"`
+}
+
+// Load reads and checks the environment ("KEY=value" each); every fault
+// names its variable, and none repeats a secret.
+func Load(environ []string) (Config, error) {
+	var cfg Config
+	err := env.ParseWithOptions(&cfg, env.Options{Prefix: Prefix, Environment: env.ToMap(environ)})
+	if err != nil {
+		return cfg, nameVariables(err)
+	}
+	for i, origin := range cfg.CORSOrigins {
+		cfg.CORSOrigins[i] = strings.TrimSpace(origin) // as API_KEYS may be written
+	}
+	var errs []error
+	wrong := func(bad bool, name, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(Prefix+name+": "+format, args...))
+		}
+	}
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+		zero bool // lifts the limit
+	}{
+		{"IDLE_TIMEOUT", cfg.IdleTimeout, true}, {"PRESENCE_TICK", cfg.PresenceTick, false},
+		{"PRESENCE_GRACE", cfg.PresenceGrace, true}, {"TYPING_TTL", cfg.TypingTTL, false},
+		{"HEARTBEAT", cfg.Heartbeat, true}, {"HISTORY_TTL", cfg.HistoryTTL, true},
+		{"DEDUPE_WINDOW", cfg.DedupeWindow, true}, {"DRAIN", cfg.Drain, true},
+	} {
+		wrong(d.d < 0, d.name, "%v is negative", d.d)
+		wrong(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")
+	}
+	wrong(cfg.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", cfg.Retry)
+	for _, n := range []struct {
+		name string
+		n    int64
+	}{
+		{"PRESENCE_BURST", int64(cfg.PresenceBurst)}, {"STREAM_BUFFER", int64(cfg.StreamBuffer)},
+		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
+		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
+		{"MAX_CONNECTIONS", int64(cfg.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(cfg.MaxPerTenant)},
+		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(cfg.MaxPerAddress)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(cfg.MaxMemberships)},
+	} {
+		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
+	}
+	_, bad := lobby.ParseProxies(cfg.TrustedProxies)
+	wrong(bad != nil, "TRUSTED_PROXIES", "%v", bad)
+	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
+	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate, "ADMIN_RATE": cfg.AdminRate} {
+		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
+	}
+	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", Prefix)
+	for name, set := range map[string]*int64{
+		"MEMORY_BUDGET": cfg.MemoryBudget, "HISTORY_TOTAL_BYTES": cfg.HistoryTotal, "STATE_BYTES": cfg.StateBytes, "CALL_BYTES": cfg.CallBytes,
+		"NATS_HISTORY_BYTES": cfg.NATSHistoryBytes,
+	} {
+		wrong(set != nil && *set < 0, name, "is negative; 0 lifts the limit")
+	}
+	wrong(!event.PlainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
+	wrong(cfg.NATSReplicas < 1 || cfg.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", cfg.NATSReplicas)
+	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, Prefix)
+	wrong(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
+	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
+	for name, text := range map[string]string{"MEMBERSHIP_URL": cfg.MembershipURL, "JWKS_URL": cfg.JWKSURL} {
+		if text != "" {
+			u, err := url.Parse(text)
+			bad := err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != ""
+			wrong(bad, name, "is not a URL such as https://login.example.com/path")
+			wrong(!bad && name == "MEMBERSHIP_URL" && u.RawQuery != "", name, "has a query; the hub adds its own")
+		}
+	}
+	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
+	wrong(cfg.TLSClientCA != "" && len(cfg.APIKeys) == 0 && cfg.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
+	for _, listen := range []struct{ name, addr string }{{"ADDR", cfg.Addr}, {"ADMIN_ADDR", cfg.AdminAddr}} {
+		if listen.addr == "" && listen.name == "ADMIN_ADDR" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(listen.addr)
+		wrong(err != nil, listen.name, "%q is not host:port", listen.addr)
+		wrong(err == nil && cfg.Access().Open() && !access.IsLoopback(host) && !cfg.DangerouslyOpen, listen.name,
+			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, Prefix)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+// nameVariables turns the library's words, which name our struct's fields and
+// repeat the value, into the variables' names.
+func nameVariables(err error) error {
+	aggregate, ok := errors.AsType[env.AggregateError](err)
+	if !ok {
+		return err
+	}
+	var errs []error
+	for _, err := range aggregate.Errors {
+		if parse, ok := errors.AsType[env.ParseError](err); ok {
+			if field, ok := reflect.TypeFor[Config]().FieldByName(parse.Name); ok {
+				err = fmt.Errorf("%s%s: is not a valid %s", Prefix, field.Tag.Get("env"), kindName(field.Type))
+			}
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func kindName(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return "duration such as 15s or 5m"
+	case reflect.TypeFor[slog.Level]():
+		return "level: debug, info, warn or error"
+	case reflect.TypeFor[bool]():
+		return "truth value: true or false"
+	case reflect.TypeFor[float64]():
+		return "number"
+	}
+	return "whole number such as 1048576, without a unit"
+}
+
+// Unknown are those with our prefix that mean nothing, such as a misspelt one; the
+// TOKEN is the doctor's.
+func Unknown(environ []string) (unknown []string) {
+	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: Prefix})
+	for _, line := range environ {
+		name, _, _ := strings.Cut(line, "=")
+		known := name == Prefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
+		if strings.HasPrefix(name, Prefix) && !known {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
+}
+
+// keySettings have a hub ask for tokens.
+var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
+
+// Needed are the settings that mean nothing without another: any of these.
+var Needed = map[string][]string{
+	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
+	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
+	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
+}
+
+// Misfits are the settings that mean nothing beside the others, or harm, each with the reason.
+func (cfg *Config) Misfits(environ []string) (misfits []string) {
+	set := env.ToMap(environ)
+	isSet := func(name string) bool { return set[Prefix+name] != "" }
+	for _, name := range slices.Sorted(maps.Keys(Needed)) {
+		if isSet(name) && !slices.ContainsFunc(Needed[name], isSet) {
+			misfits = append(misfits, Prefix+name+" needs "+Prefix+strings.Join(Needed[name], " or "+Prefix))
+		}
+	}
+	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
+		misfits = append(misfits, Prefix+"MAX_EVENT_BYTES is more than "+Prefix+"MAX_BODY_BYTES, which an event is within")
+	}
+	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
+		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", Prefix, most))
+	}
+	if cfg.DangerouslyOpen && !cfg.Access().Open() {
+		misfits = append(misfits, Prefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
+	}
+	return misfits
+}
+
+func (cfg *Config) Access() access.Config {
+	return access.Config{
+		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
+		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
+		FailedRate: cfg.FailedTokenRate,
+	}
+}
+
+// Disk is how many bytes all histories may take at the broker; 0: no limit.
+func (cfg *Config) Disk() int64 {
+	switch {
+	case cfg.NATSHistoryBytes != nil:
+		return *cfg.NATSHistoryBytes
+	case cfg.HistoryBytes == 0:
+		return 0
+	}
+	return max(1<<30, cfg.HistoryBytes)
+}
+
+// Proxies are the trusted ones, which were checked.
+func (cfg *Config) Proxies() lobby.Proxies {
+	proxies, _ := lobby.ParseProxies(cfg.TrustedProxies)
+	return proxies
+}
+
+// Memory is the plan for the memory that is there, with what was set.
+func (cfg *Config) Memory() plan.Memory {
+	memory := plan.Of(plan.Available())
+	for _, part := range []struct {
+		set  *int64
+		part *int64
+	}{
+		{cfg.MemoryBudget, &memory.Streams}, {cfg.HistoryTotal, &memory.History},
+		{cfg.StateBytes, &memory.State}, {cfg.CallBytes, &memory.Calls},
+	} {
+		if part.set != nil {
+			*part.part = *part.set
+		}
+	}
+	return memory
+}
+
+// Audience says who may see a profile's presence.
+type Audience string
+
+// The audiences.
+const (
+	AudienceTenant Audience = "tenant" // everybody in the tenant
+	AudienceShared Audience = "shared" // who has a conversation or group in common
+	AudienceNone   Audience = "none"   // nobody
+)
