@@ -27,7 +27,7 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 		h.tenants.Forget("acme")
 		close(forgotten)
 	}()
-	eventually(t, func() bool { return testkit.WaitsIn(".(*tenants).forget(") })
+	eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).Forget(") })
 	free := h.tenants.Mu.TryRLock()
 	if free {
 		h.tenants.Mu.RUnlock()
@@ -55,7 +55,7 @@ func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
 	for _, c := range acme {
 		c.close()
 	}
-	eventually(t, func() bool { return testkit.WaitsIn(".(*streams).ended(") })
+	eventually(t, func() bool { return testkit.WaitsIn(".(*Streams).ended(") })
 	defer busy.Mu.Unlock()
 	status, _ := h.post(t, "/v1/events", `{"tenantId":"well","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
 	is.Equal(status, http.StatusAccepted)
