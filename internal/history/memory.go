@@ -22,12 +22,12 @@ type Memory struct {
 
 // NewMemory makes an empty log.
 func NewMemory(limits Limits) *Memory {
-	l := &Memory{secret: make([]byte, 32)}
-	rand.Read(l.secret)
-	l.key = NewKey(l.secret)
-	l.shelves = newShelves(limits, true, l.Epoch)
-	l.ids = newIDWindow(limits)
-	return l
+	m := &Memory{secret: make([]byte, 32)}
+	rand.Read(m.secret)
+	m.key = NewKey(m.secret)
+	m.shelves = newShelves(limits, true, m.Epoch)
+	m.ids = newIDWindow(limits)
+	return m
 }
 
 // Limits are those that it was made with.
