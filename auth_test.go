@@ -47,39 +47,6 @@ import (
 	"realtimehub/internal/sse"
 )
 
-const testSecret = "0123456789abcdef0123456789abcdef"
-
-// claimsOf are good ones, with changes; nil removes a claim.
-func claimsOf(changes ...any) jwt.MapClaims {
-	claims := jwt.MapClaims{"tenant": "acme", "sub": "user:1", "exp": time.Now().Add(time.Hour).Unix(), "iss": "issuer", "aud": "hub"}
-	for i := 0; i < len(changes); i += 2 {
-		if changes[i+1] == nil {
-			delete(claims, changes[i].(string))
-		} else {
-			claims[changes[i].(string)] = changes[i+1]
-		}
-	}
-	return claims
-}
-
-func signed(t testing.TB, method jwt.SigningMethod, key any, claims jwt.Claims, header ...any) string {
-	t.Helper()
-	token := jwt.NewWithClaims(method, claims)
-	for i := 0; i < len(header); i += 2 {
-		token.Header[header[i].(string)] = header[i+1]
-	}
-	text, err := token.SignedString(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-// bearer is an HS256 token of the test's secret.
-func bearer(t testing.TB, changes ...any) string {
-	return "Bearer " + signed(t, jwt.SigningMethodHS256, []byte(testSecret), claimsOf(changes...))
-}
-
 func newAuth(t testing.TB, cfg access.Config) *access.Auth {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())

@@ -21,6 +21,7 @@ import (
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
@@ -69,7 +70,7 @@ type stage struct {
 }
 
 func newStage(t *testing.T) *stage {
-	c, err := loadContract() // its own, so that only what happens here was seen
+	c, err := hubtest.LoadContract() // its own, so that only what happens here was seen
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +321,7 @@ func (s *stage) provokeEvents() {
 	is.NoErr(err)
 	defer res.Body.Close()
 	probe := newStreamReader(t, res.Body)
-	probe.contract = s.contract
+	probe.Contract = s.contract
 	hello, err := probe.Next()
 	is.NoErr(err)
 	other, err := h.client.Get(h.URL + "/v1/doctor?every=0&for=1m&tell=" + probeIn(t, hello).ID)
@@ -334,7 +335,7 @@ func (s *stage) provokeEvents() {
 	is.NoErr(err)
 	defer res.Body.Close()
 	probe = newStreamReader(t, res.Body)
-	probe.contract = s.contract
+	probe.Contract = s.contract
 	for err == nil {
 		_, err = probe.Next()
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/hubtest"
 )
 
 func readDocument(t *testing.T) *openapi3.T {
@@ -62,7 +63,7 @@ func (a *api) codeRoutes() map[string]string {
 		all[pattern] = route.scope.String()
 	}
 	for pattern := range a.openRoutes() {
-		if _, path, _ := strings.Cut(pattern, " "); !slices.Contains(consoleFiles, path) {
+		if _, path, _ := strings.Cut(pattern, " "); !slices.Contains(hubtest.ConsoleFiles, path) {
 			all[pattern] = ""
 		}
 	}

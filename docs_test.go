@@ -19,53 +19,11 @@ import (
 )
 
 var (
-	fencedBlock = regexp.MustCompile("(?ms)^(?:<!-- file: (\\S+) -->\n)?```(\\w*)\n(.*?)^```$")
 	markdownRef = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading     = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	settingName = regexp.MustCompile(`\bREALTIME_[A-Z_]+`)
 	notInSlug   = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
-
-// block is a fenced one of a page: of a language, or a file by name.
-type block struct{ file, language, text string }
-
-func blocksOf(t *testing.T, page string) (blocks []block) {
-	t.Helper()
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, found := range fencedBlock.FindAllStringSubmatch(string(text), -1) {
-		blocks = append(blocks, block{found[1], found[2], found[3]})
-	}
-	return blocks
-}
-
-// shellBlocks are what a page has its reader type, in order.
-func shellBlocks(t *testing.T, page string) (scripts []string) {
-	t.Helper()
-	for _, b := range blocksOf(t, page) {
-		if b.language == "sh" {
-			scripts = append(scripts, b.text)
-		}
-	}
-	return scripts
-}
-
-// writeFiles puts the files that a page has its reader save into dir.
-func writeFiles(t *testing.T, page, dir string) (names []string) {
-	t.Helper()
-	for _, b := range blocksOf(t, page) {
-		if b.file == "" {
-			continue
-		}
-		names = append(names, b.file)
-		if err := os.WriteFile(filepath.Join(dir, b.file), []byte(b.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return names
-}
 
 func pages(t *testing.T, patterns ...string) (names []string) {
 	t.Helper()
@@ -95,7 +53,7 @@ func anchorsOf(t *testing.T, page string) (anchors []string) {
 
 func TestDocsReferToWhatIsThere(t *testing.T) {
 	links := 0
-	for _, page := range pages(t, "README.md", "docs/*.md") {
+	for _, page := range pages(t, "*.md", "docs/*.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -130,7 +88,7 @@ func TestDocsNameRealSettings(t *testing.T) {
 	for _, p := range params {
 		real[p.Key] = true
 	}
-	for _, page := range pages(t, "README.md", "docs/*.md", "deploy/*", "compose.yaml", "Dockerfile") {
+	for _, page := range pages(t, "*.md", "docs/*.md", "deploy/*", "compose.yaml", "Dockerfile") {
 		text, err := os.ReadFile(page)
 		is.NoErr(err)
 		for _, name := range settingName.FindAllString(string(text), -1) {
@@ -145,7 +103,7 @@ func TestDocsNameRealSettings(t *testing.T) {
 func TestDocsExcerpts(t *testing.T) {
 	excerpts := 0
 	for _, b := range blocksOf(t, "docs/recipes.md") {
-		file := map[string]string{"nginx": "deploy/nginx.conf", "caddyfile": "deploy/Caddyfile"}[b.language]
+		file := map[string]string{"nginx": "deploy/nginx.conf", "caddyfile": "deploy/Caddyfile"}[b.Language]
 		if file == "" {
 			continue
 		}
@@ -154,7 +112,7 @@ func TestDocsExcerpts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(b.text) {
+		for line := range strings.Lines(b.Text) {
 			if !regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(strings.TrimSpace(line)) + `$`).Match(whole) {
 				t.Errorf("%s is not in %s", strings.TrimSpace(line), file)
 			}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -112,39 +111,6 @@ func (p *process) peak(t *testing.T) int {
 	}
 	t.Fatal("no VmHWM")
 	return 0
-}
-
-// opened is a stream behind its head: what is read is the body.
-type opened struct {
-	net.Conn
-	body io.Reader
-}
-
-func (o opened) Read(p []byte) (int, error) { return o.body.Read(p) }
-
-// subscribe opens a stream and reads its head and hub.ready, and no event more.
-func subscribe(t *testing.T, addr, profile string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, addr)
-	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []byte
-	for b := make([]byte, 1); !bytes.Contains(got, []byte("hub.ready\ndata: ")) || !bytes.HasSuffix(got, []byte("\n\n")); {
-		if _, err := res.Body.Read(b); err != nil {
-			t.Fatalf("%v after %q", err, got)
-		}
-		got = append(got, b...)
-	}
-	conn.SetDeadline(time.Time{})
-	return opened{conn, res.Body}
 }
 
 // A flood of events to clients that do not read stays within the memory budget
@@ -248,58 +214,6 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 	metrics, err := io.ReadAll(res.Body)
 	is.NoErr(err)
 	is.True(strings.Contains(string(metrics), `realtime_closes_total{reason="vanished"} 2`)) // and not as one that left
-}
-
-// setns is the system call's number, for which package syscall has no name; 0
-// where we do not know it.
-var setns = map[string]uintptr{"amd64": 308, "arm64": 268}[runtime.GOARCH]
-
-// cabled makes two networks with a cable between them, each end with its address, and
-// ip, which changes the network that the test is in.
-func cabled(t *testing.T, nearAddr, farAddr string) (near, far *os.File, ip func(args string)) {
-	t.Helper()
-	if setns == 0 {
-		lacks(t, "setns has no number here for "+runtime.GOARCH)
-	}
-	needs(t, "ip")
-	runtime.LockOSThread() // and never unlocked: the networks end with the thread, and the thread with the test
-	ip = func(args string) {
-		t.Helper()
-		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", args, err, out)
-		}
-	}
-	near, far = newNetwork(t), newNetwork(t)
-	ip(fmt.Sprintf("link add cable type veth peer name cable netns /proc/%d/fd/%d", os.Getpid(), near.Fd()))
-	for network, addr := range map[*os.File]string{near: nearAddr, far: farAddr} {
-		enter(t, network)
-		ip("link set lo up")
-		ip("addr add " + addr + " dev cable")
-		ip("link set cable up")
-	}
-	return near, far, ip
-}
-
-// newNetwork moves the thread into a network of its own.
-func newNetwork(t *testing.T) *os.File {
-	t.Helper()
-	if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
-		lacks(t, "network namespaces are not allowed here: "+err.Error())
-	}
-	network, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { network.Close() })
-	return network
-}
-
-// enter moves the thread into a network: what it dials or starts is there.
-func enter(t *testing.T, network *os.File) {
-	t.Helper()
-	if _, _, err := syscall.RawSyscall(setns, network.Fd(), syscall.CLONE_NEWNET, 0); err != 0 {
-		t.Fatal(os.NewSyscallError("setns", err))
-	}
 }
 
 // SIGTERM under load: not ready at once, publishes answered while it drains, every

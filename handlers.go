@@ -6,9 +6,6 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"path"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -199,7 +196,9 @@ func (a *api) handler(inner bool) http.Handler {
 	for pattern, do := range a.openRoutes() {
 		mux.HandleFunc(pattern, do)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problem.Write(w, r, a.cfg.Logger, request.NoRoute(mux, w, r))
+	})
 	nosniff := []string{"nosniff"}
 	pages := &access.Pages{Auth: a.auth, Loopback: a.cfg.Loopback, Logger: a.cfg.Logger, Told: map[string]bool{}}
 	serve := pages.Shared(mux)
@@ -232,8 +231,8 @@ func (a *api) handler(inner bool) http.Handler {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
-		if err == nil && !isClean(r.URL) {
-			err = errNothingHere // else the mux redirects, and repeats the query with its token
+		if err == nil && !request.IsClean(r.URL) {
+			err = request.ErrNothingHere // else the mux redirects, and repeats the query with its token
 		}
 		if err != nil {
 			a.auth.Refuse(err)
@@ -318,30 +317,6 @@ func (a *api) Published(ctx context.Context) {
 // Answered is Published for all requests, streams among them that have a handler.
 func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }
 
-// isClean says whether the mux takes a path as it is.
-func isClean(u *url.URL) bool {
-	escaped := u.EscapedPath()
-	clean := path.Clean(escaped)
-	return escaped == clean || escaped == clean+"/"
-}
-
-// noRoute tells a wrong method (405, with Allow) from a path that is not there.
-func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
-	var allowed []string
-	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
-		probe := *r
-		probe.Method = method
-		if _, pattern := mux.Handler(&probe); pattern != "/" {
-			allowed = append(allowed, method)
-		}
-	}
-	if len(allowed) == 0 {
-		return errNothingHere
-	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Detail: "this path takes " + strings.Join(allowed, ", ")}
-}
-
 // probe is a stream that shows what stands between its client and the hub.
 func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	p, err := probe.Parse(r.URL.Query())
@@ -394,8 +369,6 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.JSON(w, http.StatusOK, map[string]string{"status": status})
 }
-
-var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
 // problem details.

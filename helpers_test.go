@@ -23,6 +23,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
@@ -31,8 +32,7 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-// TestMain fails a run that leaves goroutines behind.
-func TestMain(m *testing.M) { testkit.Main(m, natstest.Clean) }
+func TestMain(m *testing.M) { hubtest.Main(m) }
 
 // What any package's tests need, by its short name.
 var (
@@ -45,8 +45,6 @@ type syncBuffer = testkit.Buffer
 
 // testLimits are the defaults.
 var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
-
-const markerType = "test.marker"
 
 // testHub is a whole hub behind a server on loopback.
 type testHub struct {
@@ -261,7 +259,7 @@ func (h *testHub) open(t testing.TB, query string) *testClient {
 		t.Fatal(err)
 	}
 	c.body, c.reader = res.Body, newStreamReader(t, res.Body)
-	c.reader.contract = h.contract
+	c.reader.Contract = h.contract
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
 		text, _ := io.ReadAll(res.Body)
 		t.Fatalf("stream %s: %s %s", query, res.Status, text)

@@ -22,23 +22,6 @@ import (
 	"realtimehub/internal/sse"
 )
 
-// envelope is an event as a client reads it.
-type envelope struct {
-	ID, TenantID, Type, Timestamp string
-	Payload                       json.RawMessage
-	Target                        map[string]any
-	Ephemeral                     bool
-}
-
-func openEnvelope(t testing.TB, event sse.Event) envelope {
-	t.Helper()
-	var e envelope
-	if err := json.Unmarshal([]byte(event.Data), &e); err != nil {
-		t.Fatalf("%v in %+v", err, event)
-	}
-	return e
-}
-
 // received publishes a marker to the tenant and returns, of each client, all
 // that came before it.
 func (h *testHub) received(t testing.TB, tenant string, clients ...*testClient) [][]sse.Event {
@@ -74,10 +57,6 @@ func (h *testHub) payloads(t testing.TB, tenant string, clients ...*testClient) 
 		all = append(all, strings.Join(words, " "))
 	}
 	return all
-}
-
-func eventJSON(tenant, typ, target, payload string) string {
-	return fmt.Sprintf(`{"tenantId":%q,"type":%q,"target":%s,"payload":%s}`, tenant, typ, target, payload)
 }
 
 // publish publishes one event and returns its answer.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -24,102 +22,11 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 	"realtimehub/web"
 )
-
-// dialAs connects, and begins as a proxy does that connects for a client.
-func dialAs(t testing.TB, at, preamble string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := io.WriteString(conn, preamble); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
-// proxyV1 begins a connection by version 1 of the PROXY protocol.
-func proxyV1(client string) string {
-	from := netip.MustParseAddr(client)
-	if from.Is4() {
-		return "PROXY TCP4 " + client + " 192.0.2.1 4711 80\r\n"
-	}
-	return "PROXY TCP6 " + client + " 2001:db8::80 4711 80\r\n"
-}
-
-// proxyV2 is proxyV1 by version 2, which is binary.
-func proxyV2(client string) string {
-	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21")
-	from, to := netip.MustParseAddr(client), netip.MustParseAddr("192.0.2.1")
-	family := byte(0x11)
-	if from.Is6() {
-		family, to = 0x21, netip.MustParseAddr("2001:db8::80")
-	}
-	b = append(b, family)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(from.AsSlice())*2+4))
-	b = append(append(b, from.AsSlice()...), to.AsSlice()...)
-	return string(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, 4711), 80))
-}
-
-// request is a GET as it goes over the wire.
-func rawRequest(path string, headers ...string) string {
-	text := "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n"
-	for i := 0; i < len(headers); i += 2 {
-		text += headers[i] + ": " + headers[i+1] + "\r\n"
-	}
-	return text + "\r\n"
-}
-
-// streamOn opens a stream on a connection, and is its first event.
-func streamOn(t testing.TB, conn net.Conn, text string) string {
-	t.Helper()
-	if _, err := io.WriteString(conn, text); err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(res.Body)
-		t.Fatalf("%s %s", res.Status, body)
-	}
-	event, err := newStreamReader(t, res.Body).Next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return event.Type
-}
-
-// scrapeFrom are the metrics of a hub in open mode, by way of loopback.
-func scrapeFrom(t testing.TB, url string) scraped {
-	t.Helper()
-	return scrapeBy(t, &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}, url)
-}
-
-func scrapeBy(t testing.TB, client *http.Client, url string) scraped {
-	t.Helper()
-	res, err := client.Get(url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	all := scraped{}
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		var n float64
-		if fmt.Sscan(value, &n); name != "#" {
-			all[name] = n
-		}
-	}
-	return all
-}
 
 // inUse is memory for objects and for goroutines' stacks.
 func inUse() int64 {
@@ -269,7 +176,7 @@ func TestSettingsOfTheLobby(t *testing.T) {
 	cfg, err := settings.Load([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
 	is.Equal(len(cfg.Proxies()), 2)
-	is.Equal(mostStrangers(cfg.Memory()), 21)
+	is.Equal(lobby.Most(cfg.Memory().Calls), 21)
 }
 
 // probesOf opens probes for an address until it may have no more.

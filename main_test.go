@@ -125,3 +125,20 @@ func TestRunServesAndDrains(t *testing.T) {
 	is.True(serve.CheckHealth(at, false) != nil)
 	is.True(!strings.Contains(logs.String(), "canary-payload"))
 }
+
+// startHub runs the whole program on a free port.
+func startHub(t *testing.T, settings ...string) (url string) {
+	alone(t, "the program has a hub of its own")
+	ctx, stop := context.WithCancel(context.Background())
+	addr, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0"), &syncBuffer{}, func(a net.Addr) { addr <- a })
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + (<-addr).String()
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/count"
+	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 )
@@ -89,7 +90,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*history.Entry) error 
 	for i, e := range entries {
 		if it := items[i]; it.Duplicate {
 			e.Duplicate, e.FirstAt = true, it.At
-			if first, err := DecodeStored(it.First); err == nil {
+			if first, err := event.DecodeStored(it.First); err == nil {
 				e.FirstAt = first.Timestamp
 			} else if it.At.IsZero() {
 				e.FirstAt = e.Event.Timestamp
@@ -120,14 +121,14 @@ func (l *brokerLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entr
 		if _, told := it.Own.(error); told {
 			return nil
 		}
-		event, err := DecodeStored(it.Data)
+		decoded, err := event.DecodeStored(it.Data)
 		if err != nil {
 			it.Own = err
 			l.unread.Add(1)
 			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
 			return nil
 		}
-		e = &history.Entry{Event: event, Envelope: event.Seal()}
+		e = &history.Entry{Event: decoded, Envelope: decoded.Seal()}
 		it.Own = e
 	}
 	if !it.Pass {

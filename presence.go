@@ -72,15 +72,15 @@ type Presence struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants sized.Table[string, *roll]
+	tenants sized.Table[string, *tenantPresence]
 	due     due.Queue[*profile]
 	dirty   []*profile // status may differ from what was announced
 	left    []*profile // offline since the last tick
 	count   map[Status]int
 }
 
-// roll is the presence of one tenant.
-type roll struct {
+// tenantPresence is the presence of one tenant.
+type tenantPresence struct {
 	tenant   string
 	profiles sized.Table[event.Profile, *profile]
 	seen     list.List // of *profile: those who are offline, first who left first
@@ -89,7 +89,7 @@ type roll struct {
 
 type profile struct {
 	due       due.Item
-	roll      *roll
+	roll      *tenantPresence
 	ref       event.Profile
 	conns     []*delivery.Connection
 	activeAt  time.Time // the latest activity ever
@@ -98,7 +98,7 @@ type profile struct {
 	status    Status
 	announced Status
 	dirty     bool
-	seen      *list.Element // in roll.seen
+	seen      *list.Element // in tenantPresence.seen
 }
 
 func (x *profile) Due() *due.Item { return &x.due }
@@ -150,7 +150,7 @@ func (p *Presence) Known(c *delivery.Connection) {
 func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 	r, more := p.tenants.Get(c.Tenant), int64(0)
 	if r == nil {
-		r = &roll{tenant: c.Tenant, count: map[Status]int{}}
+		r = &tenantPresence{tenant: c.Tenant, count: map[Status]int{}}
 		p.tenants.Put(c.Tenant, r)
 		more += rollBytes + sized.Text(c.Tenant)
 	}

@@ -95,8 +95,8 @@ func TestSilenceInRealTime(t *testing.T) {
 		}()
 	}
 	for name, way := range transports {
-		url := map[bool]string{false: "http://", true: "https://"}[way.secure] + doors[name]
-		transport := transportTo(way.secure, way.http2, roots, nil)
+		url := map[bool]string{false: "http://", true: "https://"}[way.Secure] + doors[name]
+		transport := transportTo(way.Secure, way.HTTP2, roots, nil)
 		defer transport.CloseIdleConnections()
 		client := checkedClient(t, transport)
 		hold(name, func() error { return holdStream(t, client, url) })

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -28,24 +27,6 @@ import (
 
 // twoMinutes is for how long each stream is left alone.
 const twoMinutes = 2 * time.Minute
-
-// transports are the ways there are to speak to a hub, and what the client's side of
-// each is.
-var transports = map[string]struct {
-	secure bool
-	http2  bool
-}{
-	"HTTP/1.1": {}, "TLS": {secure: true}, "h2": {secure: true, http2: true}, "h2c": {http2: true},
-}
-
-// transportTo is a client's side of one of transports.
-func transportTo(secure, http2 bool, roots *x509.CertPool, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(!http2)
-	protocols.SetHTTP2(http2 && secure)
-	protocols.SetUnencryptedHTTP2(http2 && !secure)
-	return &http.Transport{DialContext: dial, Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
-}
 
 // pipes is a listener whose connections never leave the process: so a bubble can have
 // its time pass.
@@ -178,17 +159,6 @@ func (b *buffered) Close() error {
 	return b.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 }
 
-// rootsOf trusts a certificate that is in a file.
-func rootsOf(t testing.TB, cert string) *x509.CertPool {
-	t.Helper()
-	text, err := os.ReadFile(cert)
-	roots := x509.NewCertPool()
-	if err != nil || !roots.AppendCertsFromPEM(text) {
-		t.Fatal(cert, err)
-	}
-	return roots
-}
-
 // silentHub is a hub with its server, in a bubble, and a client of one transport.
 type silentHub struct {
 	*Hub
@@ -255,7 +225,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 func eachTransport(t *testing.T, test func(t *testing.T, secure, http2 bool)) {
 	for name, way := range transports {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { test(t, way.secure, way.http2) })
+			synctest.Test(t, func(t *testing.T) { test(t, way.Secure, way.HTTP2) })
 		})
 	}
 }

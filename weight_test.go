@@ -268,7 +268,7 @@ func TestExcludedConnections(t *testing.T) {
 
 	// What earlier hubs have stored is read all the same.
 	is := is.New(t)
-	e, err := DecodeStored(body(`["x",` + valid + `]`))
+	e, err := event.DecodeStored(body(`["x",` + valid + `]`))
 	is.NoErr(err)
 	is.Equal(len(e.Target.ExcludeConnections), 1)
 	is.True(bytes.Contains(e.AppendWhole(nil), []byte(`"connectionIds":[`+valid+`]`)))

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/hubtest"
+
 	"github.com/matryer/is"
 )
 
@@ -134,7 +136,7 @@ func TestAStreamProvesNothing(t *testing.T) {
 	f := dialFramed(t, strings.TrimPrefix(url, "http://"), proxyV2("203.0.113.7"), 1<<16)
 	asking := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}} // by one connection
 	defer asking.CloseIdleConnections()
-	strangers := func() float64 { return scrapeBy(t, asking, url)["realtime_unproven_open"] - 1 }
+	strangers := func() float64 { return hubtest.ScrapeBy(t, asking, url)["realtime_unproven_open"] - 1 }
 	const streams = 2
 	for range streams {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")
@@ -153,7 +155,7 @@ func TestAStreamProvesNothing(t *testing.T) {
 // Requests that strangers leave unanswered keep nobody else from asking.
 func TestUnreadAnswersKeepNobodyFromAsking(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_CALL_BYTES=%d", 32*strangerBytes)), "http://")
+	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_CALL_BYTES=%d", 32*48<<10)), "http://")
 	f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
 	for range 32 {
 		f.ask("/healthz", "")

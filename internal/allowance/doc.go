@@ -1,5 +1,7 @@
-// Package allowance says how much of the hub's memory each tenant, person and address may have.
-// [Pools] has a pool for each kind of memory, made of the process's memory plan: state asks
-// with [Pools.Keep] or the pools themselves, calls with [Pools.Body] and [Pools.Answer]. Pools
-// lock themselves, and call nobody.
+// Package allowance counts who holds how much of the hub's memory, and refuses who would
+// have more than its share.
+//
+// [New] makes the [Pools]. [Pools.Keep] and [Pools.Drop] are for what outlives a call, by
+// tenant and by person. [Pools.Body] and [Pools.Answer] give a [Call] that grows with what is
+// read or written and is closed at its end.
 package allowance

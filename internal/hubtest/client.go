@@ -1,0 +1,296 @@
+package hubtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"realtimehub/internal/contracttest"
+	"realtimehub/internal/sse"
+)
+
+// MarkerType is the type of the events by which Received finds the end.
+const MarkerType = "test.marker"
+
+// Hub is a hub as its clients and services know it: by its address.
+type Hub struct {
+	URL      string
+	Client   *http.Client
+	Contract *contracttest.Contract // of its streams; nil: that of all tests
+}
+
+// Open opens GET /v1/stream?query and reads hub.ready; headers are names and values.
+func (h *Hub) Open(t testing.TB, query string, headers ...string) *Stream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Stream{cancel: cancel}
+	t.Cleanup(s.Close)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/v1/stream?"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	setHeaders(req, headers)
+	res, err := h.Client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.body, s.Reader = res.Body, NewReader(t, res.Body)
+	s.Reader.Contract = h.Contract
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
+		text, _ := io.ReadAll(res.Body)
+		t.Fatalf("stream %s: %s %s", query, res.Status, text)
+	}
+	s.Ready = s.Next(t)
+	if s.Ready.Type != "hub.ready" {
+		t.Fatalf("stream %s began with %+v", query, s.Ready)
+	}
+	var ready struct{ ConnectionID, Cursor string }
+	if err := json.Unmarshal([]byte(s.Ready.Data), &ready); err != nil {
+		t.Fatal(err)
+	}
+	s.ConnectionID, s.Cursor = ready.ConnectionID, ready.Cursor
+	return s
+}
+
+func setHeaders(req *http.Request, headers []string) {
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+}
+
+// Do sends a request with JSON, and is the status and the answer, if that is an object.
+func (h *Hub) Do(t testing.TB, method, path, body string, headers ...string) (int, map[string]any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, h.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	setHeaders(req, headers)
+	res, err := h.Client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer map[string]any
+	if len(text) > 0 && strings.Contains(res.Header.Get("Content-Type"), "json") {
+		if err := json.Unmarshal(text, &answer); err != nil {
+			t.Fatalf("%s %s: %v in %s", method, path, err, text)
+		}
+	}
+	return res.StatusCode, answer
+}
+
+// Post is Do with POST.
+func (h *Hub) Post(t testing.TB, path, body string, headers ...string) (int, map[string]any) {
+	t.Helper()
+	return h.Do(t, http.MethodPost, path, body, headers...)
+}
+
+// EventJSON is an event as a service publishes it; target and payload are JSON.
+func EventJSON(tenant, typ, target, payload string) string {
+	return fmt.Sprintf(`{"tenantId":%q,"type":%q,"target":%s,"payload":%s}`, tenant, typ, target, payload)
+}
+
+// Publish publishes one event, again while a broker that is slow does not confirm it, and
+// returns its answer.
+func (h *Hub) Publish(t testing.TB, tenant, typ, target, payload string, headers ...string) map[string]any {
+	t.Helper()
+	event := EventJSON(tenant, typ, target, payload)
+	status, answer := h.Post(t, "/v1/events", event, headers...)
+	for deadline := time.Now().Add(time.Minute); status == http.StatusServiceUnavailable && answer["code"] == "Unconfirmed" && time.Now().Before(deadline); {
+		status, answer = h.Post(t, "/v1/events", fmt.Sprintf(`{"id":%q,`, answer["id"])+event[1:], headers...)
+	}
+	if status != http.StatusAccepted {
+		t.Fatalf("publish: %d %v", status, answer)
+	}
+	return answer
+}
+
+// Changes has members changed, again while not all hubs have said that they know: one that
+// is slow takes longer than a call waits.
+func (h *Hub) Changes(t testing.TB, method, path, body string, headers ...string) {
+	t.Helper()
+	var status int
+	for deadline := time.Now().Add(time.Minute); status != http.StatusNoContent; {
+		if status, _ = h.Do(t, method, path, body, headers...); status != http.StatusNoContent && time.Now().After(deadline) {
+			t.Fatalf("%s %s: %d", method, path, status)
+		}
+	}
+}
+
+// Received publishes a marker to the tenant and returns, of each stream, all that came
+// before it.
+func (h *Hub) Received(t testing.TB, tenant string, streams ...*Stream) [][]sse.Event {
+	t.Helper()
+	h.Publish(t, tenant, MarkerType, `{"kind":"tenant"}`, "0")
+	all := make([][]sse.Event, len(streams))
+	for i, s := range streams {
+		for {
+			event := s.Next(t)
+			if event.Type == MarkerType || event.Type == "message" && OpenEnvelope(t, event).Type == MarkerType {
+				break
+			}
+			all[i] = append(all[i], event)
+		}
+	}
+	return all
+}
+
+// Payloads is Received, of each event its payload alone; of the hub's own bare ones the
+// type.
+func (h *Hub) Payloads(t testing.TB, tenant string, streams ...*Stream) []string {
+	t.Helper()
+	all := []string{}
+	for _, events := range h.Received(t, tenant, streams...) {
+		var words []string
+		for _, event := range events {
+			if strings.HasPrefix(event.Type, "hub.") {
+				words = append(words, event.Type)
+				continue
+			}
+			words = append(words, string(OpenEnvelope(t, event).Payload))
+		}
+		all = append(all, strings.Join(words, " "))
+	}
+	return all
+}
+
+// Envelope is an event as a client reads it.
+type Envelope struct {
+	ID, TenantID, Type, Timestamp string
+	Payload                       json.RawMessage
+	Target                        map[string]any
+	Ephemeral                     bool
+}
+
+// OpenEnvelope reads an event's data.
+func OpenEnvelope(t testing.TB, event sse.Event) Envelope {
+	t.Helper()
+	var e Envelope
+	if err := json.Unmarshal([]byte(event.Data), &e); err != nil {
+		t.Fatalf("%v in %+v", err, event)
+	}
+	return e
+}
+
+// Stream is one open stream, read as it is asked for.
+type Stream struct {
+	ConnectionID, Cursor string
+	Ready                sse.Event
+	Reader               *Reader
+
+	body   io.Closer
+	cancel context.CancelFunc
+}
+
+// Read is the next event, or how the stream ended; it gives up after a minute.
+func (s *Stream) Read() (sse.Event, error) {
+	timer := time.AfterFunc(time.Minute, s.cancel)
+	defer timer.Stop()
+	return s.Reader.Next()
+}
+
+// Next is the next event, whatever it is.
+func (s *Stream) Next(t testing.TB) sse.Event {
+	t.Helper()
+	event, err := s.Read()
+	if err != nil {
+		t.Fatalf("no next event: %v", err)
+	}
+	return event
+}
+
+// Until is the next event of a type; others are skipped.
+func (s *Stream) Until(t testing.TB, typ string) sse.Event {
+	t.Helper()
+	for {
+		if event := s.Next(t); event.Type == typ {
+			return event
+		}
+	}
+}
+
+// Close leaves, as a browser does that closes the page.
+func (s *Stream) Close() {
+	s.cancel()
+	if s.body != nil {
+		s.body.Close()
+	}
+}
+
+// Metrics is an answer of GET /metrics: values by name and labels, as written there.
+type Metrics map[string]float64
+
+// ReadMetrics reads the text of GET /metrics.
+func ReadMetrics(text io.Reader) (Metrics, error) {
+	all := Metrics{}
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		i := strings.LastIndexByte(lines.Text(), ' ')
+		if i < 0 || strings.HasPrefix(lines.Text(), "#") {
+			continue
+		}
+		value, err := strconv.ParseFloat(lines.Text()[i+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", lines.Text(), err)
+		}
+		all[lines.Text()[:i]] = value
+	}
+	return all, lines.Err()
+}
+
+// Scrape asks for GET /metrics on a connection of its own; headers are names and values.
+func (h *Hub) Scrape(t testing.TB, headers ...string) Metrics {
+	t.Helper()
+	return ScrapeBy(t, &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}, h.URL, headers...)
+}
+
+// ScrapeBy asks for GET /metrics with a client.
+func ScrapeBy(t testing.TB, client *http.Client, url string, headers ...string) Metrics {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	setHeaders(req, headers)
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatal("GET /metrics: ", res.Status)
+	}
+	all, err := ReadMetrics(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Metric is one value of GET /metrics, which must be there.
+func (h *Hub) Metric(t testing.TB, name string) float64 {
+	t.Helper()
+	all := h.Scrape(t)
+	value, ok := all[name]
+	if !ok {
+		t.Fatalf("no metric %s among %v", name, len(all))
+	}
+	return value
+}

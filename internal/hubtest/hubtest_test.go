@@ -1,0 +1,70 @@
+package hubtest
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+func TestMain(m *testing.M) { Main(m) }
+
+// A program is started with its settings, is talked to, and ends well.
+func TestProgram(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		t.Run(format, func(t *testing.T) {
+			is := is.New(t)
+			p := Start(t, "REALTIME_LOG_FORMAT="+format, "REALTIME_PRESENCE_AUDIENCE=none")
+			s := p.Open(t, "tenant=acme&profile=me")
+			p.Publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+			is.Equal(p.Payloads(t, "acme", s), []string{"1"})
+			is.Equal(p.Metric(t, "realtime_streams_open"), 1.0)
+			s.Close()
+			is.Equal(p.Stop().ExitCode(), 0)
+			is.True(strings.Contains(p.Logs.String(), "listening"))
+		})
+	}
+}
+
+func TestReadMetrics(t *testing.T) {
+	is := is.New(t)
+	got, err := ReadMetrics(strings.NewReader("# HELP a b\na 1\nb{c=\"d e\"} 2.5\n"))
+	is.NoErr(err)
+	is.Equal(got, Metrics{"a": 1, `b{c="d e"}`: 2.5})
+	_, err = ReadMetrics(strings.NewReader("a b\n"))
+	is.True(err != nil)
+}
+
+// reports is a test that goes on when it has failed.
+type reports struct {
+	testing.TB
+	faults int
+}
+
+func (r *reports) Errorf(string, ...any) { r.faults++ }
+
+// What is not in the contract fails a test, whichever way it is seen.
+func TestTrafficIsChecked(t *testing.T) {
+	is := is.New(t)
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer hub.Close()
+	get := func(client *http.Client, url string) {
+		res, err := client.Get(url + "/healthz")
+		is.NoErr(err)
+		res.Body.Close()
+		is.Equal(res.StatusCode, http.StatusTeapot)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	far, near, events := &reports{TB: t}, &reports{TB: t}, &reports{TB: t}
+	get(CheckedClient(far, transport), hub.URL)
+	is.Equal(far.faults, 1)
+	get(&http.Client{Transport: transport}, CheckedFront(near, hub.URL).URL)
+	is.Equal(near.faults, 1)
+	_, err := NewReader(events, strings.NewReader("event: hub.ready\ndata: {}\n\n")).Next()
+	is.NoErr(err)
+	is.Equal(events.faults, 1)
+}

@@ -1,0 +1,207 @@
+package hubtest
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"realtimehub/internal/testkit"
+)
+
+// Program is a hub in a process of its own.
+type Program struct {
+	Hub
+	Addr string // host:port
+	PID  int
+	Logs *testkit.Buffer
+
+	process *os.Process
+	wait    func() *os.ProcessState
+	asked   atomic.Bool // the test has ended it, or waited for its end
+}
+
+// Start starts the hub on a free port of loopback, with the default settings but for
+// those that are given, as lines of an environment are. It ends with the test. The hub
+// has the race detector if the test has it.
+func Start(t testing.TB, settings ...string) *Program {
+	t.Helper()
+	return StartBinary(t, Binary(t), settings...)
+}
+
+// StartPlain is Start of a hub without the race detector, as users build it: for tests
+// that look at what it costs.
+func StartPlain(t testing.TB, settings ...string) *Program {
+	t.Helper()
+	return StartBinary(t, PlainBinary(t), settings...)
+}
+
+// Binary is the hub's program, built once for all tests of a process, with the race
+// detector if they have it.
+func Binary(t testing.TB) string {
+	t.Helper()
+	if raceDetector {
+		return built(t, withDetector)
+	}
+	return PlainBinary(t)
+}
+
+// PlainBinary is the hub's program as users build it.
+func PlainBinary(t testing.TB) string {
+	t.Helper()
+	return built(t, plain)
+}
+
+func built(t testing.TB, build func() (string, error)) string {
+	t.Helper()
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+var (
+	plain        = sync.OnceValues(func() (string, error) { return build() })
+	withDetector = sync.OnceValues(func() (string, error) { return build("-race") })
+)
+
+// folders has what was built, to be removed by clean.
+var folders struct {
+	mu    sync.Mutex
+	names []string // guarded by mu
+}
+
+func build(flags ...string) (string, error) {
+	dir, err := os.MkdirTemp("", "hub")
+	if err != nil {
+		return "", err
+	}
+	folders.mu.Lock()
+	folders.names = append(folders.names, dir)
+	folders.mu.Unlock()
+	binary := filepath.Join(dir, "realtimehub")
+	if runtime.GOOS == "windows" {
+		binary += ".exe"
+	}
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", binary, ".")...)
+	cmd.Dir = Root()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+func clean() {
+	folders.mu.Lock()
+	defer folders.mu.Unlock()
+	for _, dir := range folders.names {
+		os.RemoveAll(dir)
+	}
+}
+
+// listensAt finds the hub's address in its log, as text and as JSON.
+var listensAt = regexp.MustCompile(`msg"?[=:]"?listening"?[ ,]"?url"?[=:]"?(https?://[^\s"]+)`)
+
+// StartBinary is Start of a program that is there: a hub of another version, or a script
+// that becomes the hub.
+func StartBinary(t testing.TB, binary string, settings ...string) *Program {
+	t.Helper()
+	cmd := exec.Command(binary)
+	for _, line := range os.Environ() {
+		if !strings.HasPrefix(line, "REALTIME_") && !strings.HasPrefix(line, "GO") {
+			cmd.Env = append(cmd.Env, line)
+		}
+	}
+	cmd.Env = append(append(cmd.Env, "REALTIME_ADDR=127.0.0.1:0"), settings...)
+	logs, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	p := &Program{PID: cmd.Process.Pid, Logs: new(testkit.Buffer), process: cmd.Process}
+	listening, read := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewReader(logs); ; {
+			line, err := lines.ReadString('\n')
+			p.Logs.Write([]byte(line))
+			if found := listensAt.FindStringSubmatch(line); found != nil {
+				listening <- found[1]
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	p.wait = sync.OnceValue(func() *os.ProcessState {
+		<-read
+		cmd.Wait()
+		logs.Close()
+		return cmd.ProcessState
+	})
+	t.Cleanup(func() { p.cleanup(t) })
+	select {
+	case p.URL = <-listening:
+	case <-read:
+		t.Fatalf("the hub does not start:\n%s", p.Logs)
+	case <-time.After(time.Minute):
+		t.Fatalf("the hub does not listen:\n%s", p.Logs)
+	}
+	_, p.Addr, _ = strings.Cut(p.URL, "://")
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p.Client = CheckedClient(t, transport)
+	return p
+}
+
+// cleanup ends the program. One that nobody has ended before must end well.
+func (p *Program) cleanup(t testing.TB) {
+	asked := p.asked.Load()
+	state := p.Stop()
+	if !asked && runtime.GOOS != "windows" && state.ExitCode() != 0 { // Windows has no SIGTERM
+		t.Errorf("the hub ended with %v:\n%s", state, p.Logs)
+	}
+	if strings.Contains(p.Logs.String(), "WARNING: DATA RACE") {
+		t.Errorf("the hub has a race:\n%s", p.Logs)
+	}
+}
+
+// Signal sends a signal to the program.
+func (p *Program) Signal(s syscall.Signal) {
+	if p.process.Signal(s) != nil && s == syscall.SIGTERM {
+		p.process.Kill() // it is over, or this is Windows
+	}
+}
+
+// Wait waits for the program's end, and says how it ended.
+func (p *Program) Wait() *os.ProcessState {
+	p.asked.Store(true)
+	return p.wait()
+}
+
+// Stop ends the program as SIGTERM does, and waits for its end.
+func (p *Program) Stop() *os.ProcessState {
+	p.Signal(syscall.SIGTERM)
+	return p.Wait()
+}
+
+// Kill ends the program as SIGKILL does, and waits for its end.
+func (p *Program) Kill() {
+	p.process.Kill()
+	p.Wait()
+}
