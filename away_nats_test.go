@@ -54,3 +54,21 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	is.Equal(string(openEnvelope(t, me.next(t)).Payload), `"to me"`)
 	is.Equal(you.next(t).Type, markerType) // who was removed gets nothing
 }
+
+// A hub that is cut off does not answer from what it knew: others may have changed it, and
+// not have waited.
+func TestMembersOfAHubThatIsAway(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	b := nodes[1]
+	const members = "/v1/tenants/acme/conversations/r/members"
+	nodes[0].changes(t, "PUT", members, `{"members":["me"]}`)
+	b.open(t, meQuery)
+	status, _ := b.do(t, "GET", members, "")
+	is.Equal(status, http.StatusOK)
+	proxies[0].Cut()
+	eventually(t, func() bool { return !b.tenants.sureNow() })
+	status, _ = b.do(t, "GET", members, "")
+	is.Equal(status, http.StatusServiceUnavailable)
+}

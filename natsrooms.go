@@ -468,8 +468,8 @@ func (r *brokerRooms) changed(ctx context.Context, tenants []string, place uint6
 // readsAtOnce is of how many tenants what has changed is read at a time.
 const readsAtOnce = 16
 
-// lost has all that is known here read again. Where the table was made anew, the history
-// begins anew as well: in that way all who come back are told that something is missing.
+// lost has all that is known here read again. Since the table is another, the history begins
+// anew as well: in that way all who come back are told that something is missing.
 func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	if err := r.journal.Renew(ctx, "table", life); err != nil {
 		return err

@@ -27,10 +27,12 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 		}
 		gap = gap || lost
 		page, err = h.log.Read(ctx, tenant, history.Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
-		if err == nil {
+		if err == nil && page.Next.Epoch == from.Epoch {
 			return page, gap, nil
 		}
-		from = page.Next
+		if from = page.Next; err == nil { // it has begun anew meanwhile
+			from, err = h.log.Find(ctx, tenant, after, nil)
+		}
 	}
 }
 
