@@ -145,7 +145,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
-	if err == nil && !memory.Use(page.Weight()) {
+	if err == nil && !memory.Use(page.Size()) {
 		err = allowance.ErrAnswers
 	}
 	if err != nil {
@@ -157,12 +157,12 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 				return nil
 			}
 		}
-		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
+		if limit -= len(page.Entries); limit <= 0 || !page.More() {
 			break
 		}
 		memory.Back(answer.RowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
-		if err != nil || lost || !memory.Use(next.Weight()) {
+		if err != nil || lost || !memory.Use(next.Size()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next

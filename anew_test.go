@@ -100,7 +100,7 @@ func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
 		is := is.New(t)
 		for _, at := range []string{"find", "read"} {
 			h, _ := start(at)
-			_, answer := h.do(t, "GET", "/v1/tenants/acme/events?after="+Cursor{before, 5}.String(), "")
+			_, answer := h.do(t, "GET", "/v1/tenants/acme/events?after="+history.Cursor{Epoch: before, Seq: 5}.String(), "")
 			is.Equal(answer["gap"], true)
 		}
 	})

@@ -68,7 +68,7 @@ func TestMembersOfAHubThatIsAway(t *testing.T) {
 	status, _ := b.do(t, "GET", members, "")
 	is.Equal(status, http.StatusOK)
 	proxies[0].Cut()
-	eventually(t, func() bool { return !b.tenants.sureNow() })
+	eventually(t, func() bool { return !b.tenants.SureNow() })
 	status, _ = b.do(t, "GET", members, "")
 	is.Equal(status, http.StatusServiceUnavailable)
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
@@ -18,7 +20,7 @@ func TestAPlaceThatHasFadedIsKnown(t *testing.T) {
 	alone(t, "it makes its own")
 	broker, prefix := natstest.Start(t, 1), newPrefix()
 	join := func() *testHub {
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
 			kept.TTL, kept.Window = time.Second, time.Second
 			return joinBrokerAt(t, broker.URL(0), 1, prefix, kept)
 		})
@@ -42,7 +44,7 @@ func TestAPlaceThatHasFadedIsKnown(t *testing.T) {
 	})
 
 	b := join()
-	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
 	me := b.open(t, meQuery)
 	a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, `"said"`)
 	is.Equal(me.next(t).Type, "a.b")

@@ -190,7 +190,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	var peers cluster.Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
-		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
+		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
 			hubConfig.Rooms = broker.Rooms()

@@ -59,7 +59,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
-	b.log.shelves = history.NewShelves(cfg.Limits, false, b.log.Epoch)
+	b.log.near = history.NewNear(cfg.Limits, b.log.Epoch, b.log.scan)
 	access := []nats.Option{nats.Name("realtimehub " + b.peers.name())}
 	if cfg.Creds != "" {
 		access = append(access, nats.UserCredentials(cfg.Creds))

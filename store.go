@@ -85,7 +85,7 @@ const brokerWait = time.Minute
 func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *allowance.Pools, logger *slog.Logger) (backing, error) {
 	limits := history.Limits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: bytes,
-		Window: cfg.DedupeWindow, IDs: history.MostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
+		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
 	}
 	if cfg.NATSURL == "" {
 		return backing{log: history.NewMemory(limits), leave: func() {}}, nil

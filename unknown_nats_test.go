@@ -8,7 +8,11 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/room"
 )
 
 // Another hub knows who belongs to a room, and this one has never been told, since the
@@ -24,14 +28,14 @@ func TestARoomThatOnlyAnotherHubKnows(t *testing.T) {
 	for _, service := range []http.Handler{&memberService{members: `"me"`}, away} {
 		server := httptest.NewServer(service)
 		t.Cleanup(server.Close)
-		node := newNode(t, openDoor(t), LimitsConfig{ClientRate: -1}, func(kept MemoryLimits, external bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *Broker {
 			return joinBrokerAt(t, broker.URL(0), 1, prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
-		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = NewMembershipService(server.URL, "", nil) })
+		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
 	a, b := nodes[0], nodes[1]
-	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
 	me := b.open(t, meQuery)
 	said := a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")["cursor"].(string)
 	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
@@ -40,5 +44,5 @@ func TestARoomThatOnlyAnotherHubKnows(t *testing.T) {
 	is.True(strings.Contains(gap.Data, `"membership"`))
 	is.Equal(gap.ID, said)
 	is.Equal(me.next(t).Type, markerType)
-	is.Equal(b.Stats().Gaps[GapMembership], int64(1))
+	is.Equal(b.Stats().Gaps[delivery.GapMembership], int64(1))
 }

@@ -245,7 +245,7 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	spoolOf := func(tenant string) (*ndjson.Spool, *heldWriter) {
 		w := newHeldWriter()
-		return ndjson.NewSpool(w, &allowance.Call{Pool: pool, Holder: event.TenantProfile{Tenant: tenant}}), w
+		return ndjson.NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
 	}
 	greedy, unread := spoolOf("acme")
 	waits := make(chan struct{})

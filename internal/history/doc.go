@@ -1,9 +1,14 @@
-// Package history is what a tenant's events are once they are taken: a [Log] that gives each
-// its place in one order, knows duplicates by their id, reads from a [Cursor] on, and says
-// what is no longer there. [Memory] is the Log of a hub that is alone; another is in package
-// broker, and both keep their last events on [Shelves].
+// Package history keeps the last events of each tenant in one order, so that a client that
+// comes back reads what it missed. It owns the order, cursors, chosen ids that are recognised
+// again, and the limits of what is kept in memory; it knows nothing of streams or of HTTP.
 //
-// [Log.Append] takes events and hands them to the [Sink] in order. [Log.Find] turns a
-// client's cursor into a place, or says why it is none. [Log.Read] answers a [Query] with a
-// [Page]. Shelves, [Fetch] and [Page.Add] are exported for broker alone.
+// A [Log] is all of that. Its users call Attach for each tenant with a stream, Append to
+// publish, and Find and then Read to resume; a [Sink] is handed what was accepted. [Memory]
+// is the Log of one hub. A Log that several hubs share keeps events with a broker, and has a
+// [Near]: the latest of them, in memory, for the tenants that have streams here.
+//
+// Lock order, for either: shelf.mu → shelves.mu → shelves.ranking and idWindow.mu. Nobody
+// holds two shelves. Memory delivers to its sinks with the tenant's shelf locked, so a sink
+// calls no Log. Near calls what is given to Take and Attach with the shelf locked, and its
+// Scan with nothing locked.
 package history

@@ -30,7 +30,7 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
-		out := NewSpool(w, &allowance.Call{Pool: pool})
+		out := NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{}))
 		is.NoErr(out.Put("being written"))
 		<-w.waits
 		for range 1000 {

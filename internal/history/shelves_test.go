@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"context"
@@ -13,18 +13,18 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
+	"realtimehub/internal/testkit"
 )
 
 // heldTo looks at a memory log whenever it hands something over: what it has stored is
 // there then, and nothing was cut since.
 type heldTo struct {
-	*history.Memory
+	*Memory
 	most atomic.Int64 // bytes
 }
 
-func (h *heldTo) Deliver(string, []*history.Entry) {
-	for bytes := h.Shelves.Total.Load(); ; {
+func (h *heldTo) Deliver(string, []*Entry) {
+	for bytes := h.shelves.total.Load(); ; {
 		most := h.most.Load()
 		if bytes <= most || h.most.CompareAndSwap(most, bytes) {
 			return
@@ -32,61 +32,66 @@ func (h *heldTo) Deliver(string, []*history.Entry) {
 	}
 }
 
-func (h *heldTo) Flush(string)                     {}
-func (h *heldTo) Prepare(string, []*history.Entry) {}
-func (h *heldTo) Quiet(string, history.Cursor)     {}
-func (h *heldTo) Lost(string, history.Cursor)      {}
+func (h *heldTo) Flush(string)             {}
+func (h *heldTo) Prepare(string, []*Entry) {}
+func (h *heldTo) Quiet(string, Cursor)     {}
+func (h *heldTo) Lost(string, Cursor)      {}
 
-func newHeldLog(limits history.Limits) *heldTo {
-	h := &heldTo{Memory: history.NewMemory(limits)}
+func newHeldLog(limits Limits) *heldTo {
+	h := &heldTo{Memory: NewMemory(limits)}
 	h.Follow(h)
 	return h
 }
 
-func (h *heldTo) add(entries ...*history.Entry) (bytes int64) {
+func (h *heldTo) add(entries ...*Entry) (bytes int64) {
 	for _, e := range entries {
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
-		bytes += e.Size() + inLists(e)
+		bytes += e.size() + inLists(e)
 	}
 	h.Append(context.Background(), entries)
 	return bytes
 }
 
 // inLists is the most that an entry adds to its shelf's lists here, where they are short.
-func inLists(e *history.Entry) int64 {
+func inLists(e *Entry) int64 {
 	recipients := int64(len(e.Event.Target.Profiles))
 	return 1024 + recipients*512
 }
 
 // wholeOf says whether a tenant has all that it ever had.
 func (h *heldTo) wholeOf(tenant string) bool {
-	s := h.Shelves.Lock(tenant, false)
+	s := h.shelves.lock(tenant, false)
 	if s == nil {
 		return false
 	}
-	defer s.Mu.Unlock()
-	return s.From == 0
+	defer s.mu.Unlock()
+	return s.from == 0
 }
 
 // counted is what shelves are counted as, added up from what they have.
 func (h *heldTo) counted(t *testing.T) (bytes int64) {
-	for _, s := range h.Shelves.All() {
-		s.Mu.Lock()
-		own := int64(history.ShelfBytes) + int64(s.Dropped.Len())*history.DroppedBytes + s.Lists.Weight()
-		for _, e := range s.Entries.Items {
-			own += e.Size()
+	for _, s := range h.shelves.all() {
+		s.mu.Lock()
+		own := int64(shelfBytes) + int64(s.dropped.len())*droppedBytes + s.lists.weight()
+		for _, e := range s.entries.items {
+			own += e.size()
 		}
-		if s.Bytes != own || s.Coming != 0 {
-			t.Errorf("%s has %d bytes and is counted as %d, of which %d are to come", s.Tenant, own, s.Bytes, s.Coming)
+		if s.bytes != own || s.coming != 0 {
+			t.Errorf("%s has %d bytes and is counted as %d, of which %d are to come", s.tenant, own, s.bytes, s.coming)
 		}
 		bytes += own
-		s.Mu.Unlock()
+		s.mu.Unlock()
 	}
-	return bytes + history.GraveBytes*int64(len(h.Shelves.Young)+len(h.Shelves.Old))
+	return bytes + graveBytes*int64(len(h.shelves.young)+len(h.shelves.old))
 }
 
-func large(tenant string, i int) *history.Entry {
+// entryTo is an entry whose payload is its name.
+func entryTo(tenant, name string, target event.Target) *Entry {
+	return &Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+}
+
+func large(tenant string, i int) *Entry {
 	return entryTo(tenant, fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 4000)), event.ToTenant())
 }
 
@@ -95,13 +100,13 @@ func large(tenant string, i int) *history.Entry {
 func TestTheLargestPaysAlone(t *testing.T) {
 	is := is.New(t)
 	const small = 5000
-	h := newHeldLog(history.Limits{Total: 12 << 20})
+	h := newHeldLog(Limits{Total: 12 << 20})
 	for i := range small {
 		h.add(entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
 	}
-	begun := h.Shelves.Total.Load()
-	is.True(begun < h.Shelves.Limits.Total*3/4) // there is room for a large one
-	for i := range 3 * int(h.Shelves.Limits.Total) / 4000 {
+	begun := h.shelves.total.Load()
+	is.True(begun < h.shelves.limits.Total*3/4) // there is room for a large one
+	for i := range 3 * int(h.shelves.limits.Total) / 4000 {
 		h.add(large("large", i))
 	}
 	lost := 0
@@ -112,8 +117,8 @@ func TestTheLargestPaysAlone(t *testing.T) {
 	}
 	is.Equal(lost, 0)
 	is.True(!h.wholeOf("large"))
-	is.True(h.most.Load() <= h.Shelves.Limits.Total)
-	is.True(h.Shelves.Total.Load() > h.Shelves.Limits.Total-8000) // and no more goes than has to
+	is.True(h.most.Load() <= h.shelves.limits.Total)
+	is.True(h.shelves.total.Load() > h.shelves.limits.Total-8000) // and no more goes than has to
 	stats := h.Stats()
 	is.Equal(stats.CutTenant, int64(0))
 	is.True(stats.CutAll > 0)
@@ -127,11 +132,11 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 		is := is.New(t)
 		random := rand.New(rand.NewPCG(seed, 6))
 		const tenants = 40
-		h := newHeldLog(history.Limits{Total: 400_000, Window: time.Minute, IDs: 100})
+		h := newHeldLog(Limits{Total: 400_000, Window: time.Minute, IDs: 100})
 		had, lists := map[string]int64{}, map[string]int64{}
 		for n := range 1500 {
 			tenant := fmt.Sprint("t", min(random.IntN(tenants), random.IntN(tenants), random.IntN(tenants)))
-			var entries []*history.Entry
+			var entries []*Entry
 			for i := range 1 + random.IntN(4) {
 				target := event.ToTenant()
 				switch random.IntN(3) {
@@ -153,15 +158,15 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 				entries = append(entries, e)
 			}
 			had[tenant] += h.add(entries...)
-			if s := h.Shelves.Lock(tenant, false); s != nil {
-				lists[tenant] = max(lists[tenant], s.Lists.Weight())
-				s.Mu.Unlock()
+			if s := h.shelves.lock(tenant, false); s != nil {
+				lists[tenant] = max(lists[tenant], s.lists.weight())
+				s.mu.Unlock()
 			}
-			is.True(h.Shelves.Total.Load() <= h.Shelves.Limits.Total)
+			is.True(h.shelves.total.Load() <= h.shelves.limits.Total)
 		}
 		is.Equal(h.Stats().Bytes, h.counted(t))
 		// The graves of whom all was lost are nobody's share.
-		share := (h.Shelves.Limits.Total-tenants*history.GraveBytes)/tenants - history.ShelfBytes
+		share := (h.shelves.limits.Total-tenants*graveBytes)/tenants - shelfBytes
 		paid := 0
 		for tenant, bytes := range had {
 			whole := h.wholeOf(tenant)
@@ -181,17 +186,17 @@ func TestNobodyPaysBelowItsShare(t *testing.T) {
 func TestTotalAtOnce(t *testing.T) {
 	is := is.New(t)
 	const publishers, batch = 8, 10
-	h := newHeldLog(history.Limits{Total: 600_000})
+	h := newHeldLog(Limits{Total: 600_000})
 	var bytes int64
-	for _, e := range []*history.Entry{large("t", 1)} {
+	for _, e := range []*Entry{large("t", 1)} {
 		e.Envelope = e.Event.Seal()
-		bytes = e.Size() + 64
+		bytes = e.size() + 64
 	}
 	var wg sync.WaitGroup
 	for p := range publishers {
 		wg.Go(func() {
 			for i := range 200 {
-				var entries []*history.Entry
+				var entries []*Entry
 				for n := range 1 + i%batch {
 					entries = append(entries, large(fmt.Sprint("t", p%5), n))
 				}
@@ -200,8 +205,8 @@ func TestTotalAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	is.True(h.most.Load() <= h.Shelves.Limits.Total+publishers*batch*bytes)
-	is.True(h.Stats().Bytes <= h.Shelves.Limits.Total)
+	is.True(h.most.Load() <= h.shelves.limits.Total+publishers*batch*bytes)
+	is.True(h.Stats().Bytes <= h.shelves.limits.Total)
 	is.Equal(h.Stats().Bytes, h.counted(t))
 	is.True(h.Stats().Entries > 0)
 }
@@ -211,21 +216,21 @@ func TestTotalAtOnce(t *testing.T) {
 func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	is := is.New(t)
 	const total = 1 << 20
-	h := newHeldLog(history.Limits{Total: total})
+	h := newHeldLog(Limits{Total: total})
 	quiet := h.add(large("quiet", 0))
-	slow := h.Shelves.Lock("slow", true)
-	slow.Attached++
-	h.Shelves.ExpectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
-	slow.Mu.Unlock()
+	slow := h.shelves.lock("slow", true)
+	slow.attached++
+	h.shelves.expectLocked(slow, total*3/4) // a broker was asked for them, and takes its time
+	slow.mu.Unlock()
 	for i := range 3 * total / 4000 {
 		h.add(large("acme", i))
 		h.add(large("globex", i))
 	}
-	is.True(h.Shelves.Total.Load() <= total+total*3/4)
+	is.True(h.shelves.total.Load() <= total+total*3/4)
 	has := func(tenant string) int64 {
-		s := h.Shelves.Lock(tenant, false)
-		defer s.Mu.Unlock()
-		return s.Bytes
+		s := h.shelves.lock(tenant, false)
+		defer s.mu.Unlock()
+		return s.bytes
 	}
 	share := (total - quiet) / 3
 	shared := func(tenants ...string) {
@@ -236,18 +241,39 @@ func TestWhatIsToComeKeepsNobodyFromPaying(t *testing.T) {
 	}
 	shared("acme", "globex")
 
-	slow.Mu.Lock()
-	for i := 0; slow.Coming > 0; i++ {
+	slow.mu.Lock()
+	for i := 0; slow.coming > 0; i++ {
 		e := large("slow", i)
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
-		e.Cursor = history.Cursor{Epoch: slow.Epoch, Seq: uint64(i + 1)}
-		h.Shelves.PushLocked(slow, e)
+		e.Cursor = Cursor{Epoch: slow.epoch, Seq: uint64(i + 1)}
+		h.shelves.pushLocked(slow, e)
 	}
-	slow.Mu.Unlock()
-	h.Shelves.Shrink()
-	is.True(h.Shelves.Total.Load() <= total)
+	slow.mu.Unlock()
+	h.shelves.shrink()
+	is.True(h.shelves.total.Load() <= total)
 	shared("acme", "globex", "slow")
 	is.True(h.wholeOf("quiet"))
 	h.counted(t)
+}
+
+// Who waits for a tenant's history that is busy, to forget it, keeps nobody from another's;
+// and who counts waits for none.
+func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
+	is := is.New(t)
+	s := &NewMemory(Limits{}).shelves
+	busy := s.lock("acme", true)
+	var forgotten sync.WaitGroup
+	forgotten.Go(func() { s.forget("acme") })
+	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*shelves).forget(") })
+	free := s.mu.TryRLock()
+	if free {
+		s.mu.RUnlock()
+		is.True(testkit.InTime(func() { s.lock("well", true).mu.Unlock() }))
+		is.True(testkit.InTime(func() { is.Equal(s.stats().Tenants, 2) }))
+	}
+	busy.mu.Unlock()
+	forgotten.Wait()
+	is.True(free)
+	is.Equal(s.lock("acme", false), nil)
 }

@@ -1,33 +1,28 @@
-package main
+package history
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/testkit"
 )
 
-func idsOf(most int) *history.IDWindow {
-	w := history.NewIDWindow(history.Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
+func idsOf(most int) *idWindow {
+	w := newIDWindow(Limits{Window: time.Minute, IDs: most, Held: quota.New[string](0, 1)})
 	return &w
 }
 
 // isKnown says whether an id is, and else remembers it.
-func isKnown(w *history.IDWindow, tenant, id string) bool {
-	_, is := w.Claim(tenant, id, 1, time.Now())
+func isKnown(w *idWindow, tenant, id string) bool {
+	_, is := w.claim(tenant, id, 1, time.Now())
 	return is
 }
 
@@ -44,7 +39,7 @@ func TestIDsOfOneTenantPushOutItsOwn(t *testing.T) {
 	is.True(isKnown(w, "small", "order-17-paid")) // it would be delivered twice
 	is.True(isKnown(w, "large", "49999"))
 	is.True(!isKnown(w, "large", "0"))
-	ids, lost := w.Count()
+	ids, lost := w.count()
 	is.Equal(ids, 10_000)
 	is.Equal(lost, 50_000+2-10_000)
 }
@@ -74,12 +69,12 @@ func TestIDsAreShared(t *testing.T) {
 					time.Sleep(time.Duration(random.IntN(20)) * time.Second)
 				}
 				if random.IntN(500) == 0 {
-					w.Expire(time.Now())
+					w.expire(time.Now())
 				}
 				tenant := []string{"a", "a", "a", "a", "a", "a", "b", "b", "c", "d"}[random.IntN(10)]
 				id := fmt.Sprint(random.IntN(400))
 				for name, ids := range model {
-					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.Window })
+					model[name] = slices.DeleteFunc(ids, func(f first) bool { return time.Since(f.at) >= w.window })
 				}
 				known := slices.ContainsFunc(model[tenant], func(f first) bool { return f.id == id })
 				if !known && total() == most {
@@ -107,15 +102,15 @@ func TestIDsAreShared(t *testing.T) {
 				}
 				is.Equal(isKnown(w, tenant, id), known)
 			}
-			w.Expire(time.Now())
-			ids, gone := w.Count()
+			w.expire(time.Now())
+			ids, gone := w.count()
 			is.Equal(ids, total())
 			is.Equal(gone, lost)
 			is.True(lost > 0)
-			time.Sleep(w.Window)
-			w.Expire(time.Now())
-			is.Equal(w.Tenants.Len()+w.Due.Len()+w.Sizes.Len(), 0) // nobody is remembered
-			is.Equal(w.Held.Total(), int64(0))
+			time.Sleep(w.window)
+			w.expire(time.Now())
+			is.Equal(w.tenants.Len()+w.due.Len()+w.sizes.Len(), 0) // nobody is remembered
+			is.Equal(w.held.Total(), int64(0))
 		})
 	}
 }
@@ -128,13 +123,13 @@ func TestIDsComeAgain(t *testing.T) {
 		for i := range 100 { // more than a claim forgets
 			is.True(!isKnown(w, "acme", fmt.Sprint(i)))
 		}
-		time.Sleep(w.Window)
+		time.Sleep(w.window)
 		is.True(!isKnown(w, "acme", "99"))
-		time.Sleep(w.Window / 2)
+		time.Sleep(w.window / 2)
 		is.True(isKnown(w, "acme", "99"))
-		w.Expire(time.Now())
+		w.expire(time.Now())
 		is.True(isKnown(w, "acme", "99"))
-		ids, lost := w.Count()
+		ids, lost := w.count()
 		is.Equal(ids, 1)
 		is.Equal(lost, 0)
 	})
@@ -142,7 +137,7 @@ func TestIDsComeAgain(t *testing.T) {
 
 // What ids take is counted, by tenant, and bounded: also of many tenants with few.
 func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
-	if !byItself(t) {
+	if !testkit.ByItself(t) {
 		return
 	}
 	for _, c := range []struct {
@@ -152,22 +147,22 @@ func TestIDsWeighWhatTheyAreCountedAs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			pool := quota.New[string](8<<20, 1)
-			before := liveHeap()
-			w := history.NewIDWindow(history.Limits{Window: time.Minute, IDs: history.MostIDs(1_000_000, pool), Held: pool})
+			before := testkit.LiveHeap()
+			w := newIDWindow(Limits{Window: time.Minute, IDs: 1_000_000, Held: pool})
 			begin := time.Now()
 			check := func(when string) {
 				t.Helper()
-				agrees(t, when, liveHeap()-before, pool.Total())
+				testkit.Agrees(t, when, testkit.LiveHeap()-before, pool.Total())
 				is.True(float64(pool.Total()) <= 1.01*float64(pool.All()))
 			}
 			for i := range c.ids {
-				w.Claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
+				w.claim(fmt.Sprint("tenant", i%c.tenants), fmt.Sprint("some-id-of-some-order-", i), 1, begin.Add(time.Duration(i)*time.Millisecond/10))
 			}
 			check("all came")
-			ids, lost := w.Count()
+			ids, lost := w.count()
 			is.Equal(ids+lost, c.ids)
 			is.True(lost > 0)
-			w.Expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
+			w.expire(begin.Add(time.Minute + time.Duration(c.ids-1000)*time.Millisecond/10))
 			check("1,000 are left")
 			runtime.KeepAlive(&w)
 		})
@@ -190,66 +185,20 @@ func BenchmarkIDs(b *testing.B) {
 			now := time.Now()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				w.Claim(names[i%tenants], ids[i%len(ids)], 1, now)
+				w.claim(names[i%tenants], ids[i%len(ids)], 1, now)
 			}
 		})
 	}
 }
 
-// As the program is started: ids have a quarter of the memory for state, and one tenant's
-// many do not cost another's.
-func TestIDsHaveAPartOfTheState(t *testing.T) {
-	is := is.New(t)
-	ctx, stop := context.WithCancel(t.Context())
-	listening, ended := make(chan string, 1), make(chan error, 1)
-	go func() {
-		ended <- run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_STATE_BYTES=89600"}, io.Discard, func(a net.Addr) { listening <- "http://" + a.String() })
-	}()
-	url := <-listening
-	client := &http.Client{Transport: &http.Transport{}}
-	publish := func(tenant string, ids ...string) (duplicates int) {
-		var events []string
-		for _, id := range ids {
-			events = append(events, `{"id":"`+id+`","tenantId":"`+tenant+`","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
-		}
-		res, err := client.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.Join(events, ",")+`]}`))
-		is.NoErr(err)
-		defer res.Body.Close()
-		body, err := io.ReadAll(res.Body)
-		is.NoErr(err)
-		is.Equal(res.StatusCode, http.StatusAccepted)
-		return strings.Count(string(body), `"duplicate":true`)
-	}
-	many := make([]string, 500)
-	for i := range many {
-		many[i] = fmt.Sprint("order-", i)
-	}
-	is.Equal(publish("small", "order-17-paid"), 0)
-	is.Equal(publish("large", many...), 0)
-	is.Equal(publish("small", "order-17-paid"), 1)    // it was delivered
-	is.Equal(publish("large", many[400:]...), 100)    // what came last is known
-	is.Equal(publish("large", many[0], many[100]), 0) // what came first had to go
-	res, err := client.Get(url + "/metrics")
-	is.NoErr(err)
-	metrics, err := io.ReadAll(res.Body)
-	is.NoErr(err)
-	res.Body.Close()
-	for _, line := range []string{"realtime_dedupe_ids 200", "realtime_dedupe_ids_lost_total 303", `realtime_quota_limit_bytes{quota="ids"} 22400`, `realtime_quota_limit_bytes{quota="state"} 67200`} {
-		is.True(strings.Contains(string(metrics), line+"\n"))
-	}
-	client.CloseIdleConnections()
-	stop()
-	is.NoErr(<-ended)
-}
-
 func TestMostIDs(t *testing.T) {
 	is := is.New(t)
-	pool := quota.New[string](history.IDBytes*100, 1)
+	pool := quota.New[string](idBytes*100, 1)
 	for _, c := range []struct {
 		set  int
 		pool *quota.Pool[string]
 		want int
 	}{{50, pool, 50}, {100, pool, 100}, {1000, pool, 100}, {0, pool, 100}, {50, nil, 50}, {0, nil, 0}} {
-		is.Equal(history.MostIDs(c.set, c.pool), c.want)
+		is.Equal(mostIDs(c.set, c.pool), c.want)
 	}
 }
