@@ -65,8 +65,8 @@ type floorPlan struct {
 }
 
 var (
-	fencedDrawing = regexp.MustCompile("(?ms)^(?:```|~~~)mermaid\n(.*?)^(?:```|~~~)$")
-	fencedList    = regexp.MustCompile("(?ms)^(?:```|~~~)packages\n(.*?)^(?:```|~~~)$")
+	fencedDrawing = regexp.MustCompile("(?ms)^```mermaid\n(.*?)^```$")
+	fencedList    = regexp.MustCompile("(?ms)^```packages\n(.*?)^```$")
 	drawnNode     = regexp.MustCompile(`^(\w+)(?:\["(.*)"\])?$`)
 )
 
