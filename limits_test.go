@@ -70,54 +70,6 @@ func TestConnectionLimits(t *testing.T) {
 	h.open(t, "tenant=globex&profile=user:3")
 }
 
-func TestPublishRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		limits := access.NewRates(access.RatesConfig{PublishRate: 100, ClientRate: 2})
-		for range 100 {
-			is.NoErr(limits.Publish(map[string]int{"acme": 1}))
-		}
-		err := limits.Publish(map[string]int{"acme": 1})
-		is.True(err != nil)
-		is.Equal(err.(*access.RateError).After, 10*time.Millisecond)
-		is.NoErr(limits.Publish(map[string]int{"globex": 100})) // another's limit is its own
-		time.Sleep(10 * time.Millisecond)
-		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
-		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
-
-		time.Sleep(time.Second)
-		is.NoErr(limits.Publish(map[string]int{"acme": 1000})) // more than fit: taken from a full bucket, and owed
-		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
-		time.Sleep(8 * time.Second)
-		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
-		time.Sleep(time.Second + 10*time.Millisecond)
-		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
-
-		start := time.Now()
-		for range 500 {
-			is.NoErr(limits.AwaitPublish(t.Context(), map[string]int{"waiting": 1}))
-		}
-		is.Equal(time.Since(start).Round(50*time.Millisecond), 4*time.Second)
-		ended, cancel := context.WithCancel(t.Context())
-		cancel()
-		is.True(limits.AwaitPublish(ended, map[string]int{"waiting": 1}) != nil)
-
-		one, two := event.Profile{Type: "user", ID: "1"}, event.Profile{Type: "user", ID: "2"}
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}))
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}))
-		is.True(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}) != nil)
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: two}))
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "globex", Profile: one}))
-
-		// Tenants that were named once cost nothing in the long run.
-		for i := range 100_000 {
-			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
-			time.Sleep(time.Millisecond)
-		}
-		is.True(limits.Publishing.Of.Len() < 5000)
-	})
-}
-
 // A publish flood is 429 for its tenant alone; floods of typing and touches for
 // their profile alone.
 func TestFloods(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/access"
 )
 
 // A stream's socket is taken from net/http also where a proxy began the connection: no
@@ -77,7 +76,7 @@ func TestDeployClients(t *testing.T) {
 				return http.StatusOK
 			}
 			for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
-				for range access.MaxOwnProbes {
+				for range maxOwnProbes {
 					is.Equal(probe(from), http.StatusOK)
 				}
 				is.Equal(probe(from), http.StatusServiceUnavailable)

@@ -20,7 +20,6 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
@@ -201,9 +200,9 @@ func TestClientsOfAProxy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.0/8"), "http://")
-			is.Equal(probesOf(t, at, preamble("203.0.113.7")), access.MaxOwnProbes)
+			is.Equal(probesOf(t, at, preamble("203.0.113.7")), maxOwnProbes)
 			is.Equal(probesOf(t, at, preamble("203.0.113.7")), 0)
-			is.Equal(probesOf(t, at, preamble("2001:db8::7")), access.MaxOwnProbes)
+			is.Equal(probesOf(t, at, preamble("2001:db8::7")), maxOwnProbes)
 			is.Equal(probesOf(t, at, preamble("2001:db8::8")), 0)                                    // of the same network
 			is.Equal(probesOf(t, at, preamble("203.0.113.9"), "X-Forwarded-For", "203.0.113.10"), 8) // it is no proxy's
 			is.Equal(probesOf(t, at, preamble("203.0.113.9"), "X-Forwarded-For", "203.0.113.11"), 0)
@@ -212,16 +211,16 @@ func TestClientsOfAProxy(t *testing.T) {
 	t.Run("X-Forwarded-For", func(t *testing.T) {
 		is := is.New(t)
 		at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8"), "http://")
-		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), access.MaxOwnProbes)
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), maxOwnProbes)
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "198.51.100.1, 203.0.113.7"), 0) // which it says itself
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7, 10.0.0.1"), 0)     // by way of another proxy
-		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.8"), access.MaxOwnProbes)
-		is.Equal(probesOf(t, at, ""), access.MaxOwnProbes) // the proxy itself
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.8"), maxOwnProbes)
+		is.Equal(probesOf(t, at, ""), maxOwnProbes) // the proxy itself
 	})
 	t.Run("untrusted", func(t *testing.T) {
 		is := is.New(t)
 		at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=10.0.0.0/8"), "http://")
-		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), access.MaxOwnProbes)
+		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.7"), maxOwnProbes)
 		is.Equal(probesOf(t, at, "", "X-Forwarded-For", "203.0.113.8"), 0)
 		for _, preamble := range []string{proxyV1("203.0.113.9"), proxyV2("203.0.113.9")} {
 			conn := dialAs(t, at, preamble+rawRequest("/healthz"))

@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -22,10 +21,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/access"
 	"realtimehub/internal/settings"
 )
 
@@ -195,33 +192,6 @@ func TestServicesShowACertificate(t *testing.T) {
 			is.Equal(ask(services, "X-API-Key", apiKey, first.issue(t)), 0)
 		})
 	}
-}
-
-// A public key in a file may be changed without a restart.
-func TestAPublicKeyIsReadAgain(t *testing.T) {
-	is := is.New(t)
-	path := filepath.Join(t.TempDir(), "key.pem")
-	put := func(key *ecdsa.PrivateKey) {
-		der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		is.NoErr(err)
-		is.NoErr(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
-	}
-	one, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	two, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	put(one)
-	auth, err := access.NewAuth(t.Context(), access.Config{PublicKey: path, Logger: slog.New(slog.DiscardHandler)})
-	is.NoErr(err)
-	good := func(key *ecdsa.PrivateKey) bool {
-		_, _, err := auth.Token(asking(t.Context()), signed(t, jwt.SigningMethodES256, key, claimsOf()))
-		return err == nil
-	}
-	is.True(good(one) && !good(two))
-	put(two)
-	auth.Reread()
-	is.True(good(two) && !good(one))
-	is.NoErr(os.Remove(path))
-	auth.Reread()
-	is.True(good(two)) // the last good one
 }
 
 func TestTrustedSettings(t *testing.T) {

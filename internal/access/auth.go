@@ -33,11 +33,11 @@ type Config struct {
 	Issuer      string // empty: any
 	Audience    string // empty: any
 	TenantClaim string
-	APIKeys     []string // "tenant=key", tenant "*" for all
-	Certified   bool     // API keys open the door only to clients that have proven a certificate
-	Origins     []string // whose pages may call ([ParseOrigins])
-	FailedRate  float64  // tokens a second of a network that may turn out bad; 0: any number
-	Logger      *slog.Logger
+	APIKeys     []string     // "tenant=key", tenant "*" for all
+	Certified   bool         // API keys open the door only to clients that have proven a certificate
+	Origins     []string     // whose pages may call ([ParseOrigins])
+	FailedRate  float64      // tokens a second of a network that may turn out bad; 0: any number
+	Logger      *slog.Logger // nil: nobody is told
 }
 
 // Open says that there is nothing to check against, so that no credential is asked for.
@@ -68,11 +68,15 @@ type apiKey struct {
 // NewAuth reads the keys; those of a JWKS are fetched and refreshed until ctx ends.
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
+	logger := cfg.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
 	a := &Auth{
 		open: cfg.Open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, certified: cfg.Certified, crossOrigin: http.NewCrossOriginProtection(),
 		refused: count.NewWords(ErrNoCredential.Code, ErrCredential.Code, ErrExpired.Code, ErrTenant.Code,
 			ErrCookieSite.Code, errForeignHost.Code, errCertificate.Code, CodeScope, CodeNotYet, CodeKeys, codeRate, unlistedOrigin),
-		Proofs: NewProofs(cfg.FailedRate, cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))),
+		Proofs: NewProofs(cfg.FailedRate, logger),
 	}
 	// The library forgives at a token's end as well; read does not.
 	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithLeeway(leeway)}
@@ -89,7 +93,7 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
 	}
 	if cfg.PublicKey != "" {
-		if a.Tokens.public, err = openPublicKey(cfg.PublicKey, cfg.Logger); err != nil {
+		if a.Tokens.public, err = openPublicKey(cfg.PublicKey, logger); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
@@ -112,7 +116,7 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 		errs = append(errs, errors.New("CORS_ORIGINS: "+err.Error()))
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
-		if a.Tokens.Published, err = fetchKeys(ctx, cfg.JWKSURL, cfg.Logger); err != nil {
+		if a.Tokens.Published, err = fetchKeys(ctx, cfg.JWKSURL, logger); err != nil {
 			errs = append(errs, errors.New("JWKS_URL: is not a URL that keys can be fetched from"))
 		}
 	}
