@@ -178,7 +178,7 @@ func (a *api) handler(inner bool) http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
 	nosniff := []string{"nosniff"}
-	pages := &access.Pages{Auth: a.auth, Loopback: a.cfg.Loopback, Logger: a.cfg.Logger, Told: map[string]bool{}}
+	pages := access.NewPages(a.auth, a.cfg.Loopback, a.cfg.Logger)
 	serve := pages.Shared(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)

@@ -42,7 +42,7 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *access.C
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
 		}
-		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.Drained(), who.Expires})
+		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.Drained(), who.Expires()})
 	}
 	return p.one(w, r, who, nil)
 }
@@ -291,7 +291,7 @@ func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
 		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
-		access.ErrNoCredential.Code, access.ErrCredential.Code, access.ErrExpired.Code, access.ErrTenant.Code, access.ErrCookieSite.Code, access.CodeScope, access.CodeNotYet, access.CodeKeys,
+		"CredentialRequired", "InvalidCredential", "CredentialExpired", "TenantForbidden", "CrossSite", "ScopeRequired", "CredentialNotYetValid", "KeysUnavailable",
 	}
 	for _, code := range []problem.Code{
 		problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget, problem.CodeProfileRequired,

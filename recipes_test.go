@@ -172,7 +172,7 @@ func TestRecipesMint(t *testing.T) {
 			is.NoErr(err)
 			is.Equal(tenant, "acme")
 			is.Equal(profile, event.Profile{Type: "user", ID: "42"})
-			life := time.Until(caller.Expires)
+			life := time.Until(caller.Expires())
 			is.True(life > 4*time.Minute && life <= 5*time.Minute)
 			_, err = auth.Admit(req, access.ScopePublish|access.ScopeAdmin, false)
 			is.True(err != nil) // it lets its owner listen, and no more

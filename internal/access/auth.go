@@ -21,7 +21,7 @@ import (
 const (
 	maxToken     = 8 << 10 // bytes; an API key's too
 	minAPIKey    = 16      // bytes
-	TokenCookie  = "realtime_token"
+	tokenCookie  = "realtime_token"
 	tokenInQuery = "access_token"
 )
 
@@ -41,21 +41,21 @@ type Config struct {
 }
 
 // Open says that there is nothing to check against, so that no credential is asked for.
-func (cfg Config) Open() bool {
-	return cfg.Secret == "" && cfg.PublicKey == "" && cfg.JWKSURL == "" && len(cfg.APIKeys) == 0
+func (c Config) Open() bool {
+	return c.Secret == "" && c.PublicKey == "" && c.JWKSURL == "" && len(c.APIKeys) == 0
 }
 
 // Auth proves who a request acts for.
 type Auth struct {
 	open        bool
-	Tokens      tokenKeys
-	Proofs      *proofs
+	tokens      tokenKeys
+	proofs      *proofs
 	parser      *jwt.Parser
 	tenantClaim string
 	issuer      string // empty: any
 	keys        []apiKey
 	certified   bool
-	origins     *Origins
+	origins     *origins
 	crossOrigin *http.CrossOriginProtection
 	refused     count.Words[string] // by code
 }
@@ -74,9 +74,9 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 	}
 	a := &Auth{
 		open: cfg.Open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, certified: cfg.Certified, crossOrigin: http.NewCrossOriginProtection(),
-		refused: count.NewWords(ErrNoCredential.Code, ErrCredential.Code, ErrExpired.Code, ErrTenant.Code,
-			ErrCookieSite.Code, errForeignHost.Code, errCertificate.Code, CodeScope, CodeNotYet, CodeKeys, codeRate, unlistedOrigin),
-		Proofs: NewProofs(cfg.FailedRate, logger),
+		refused: count.NewWords(errNoCredential.Code, errCredential.Code, ErrExpired.Code, ErrTenant.Code,
+			errCookieSite.Code, errForeignHost.Code, errCertificate.Code, codeScope, codeNotYet, codeKeys, codeRate, unlistedOrigin),
+		proofs: newProofs(cfg.FailedRate, logger),
 	}
 	// The library forgives at a token's end as well; read does not.
 	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithLeeway(leeway)}
@@ -89,11 +89,11 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 	a.parser = jwt.NewParser(options...)
 	var errs []error
 	var err error
-	if a.Tokens.secrets, err = readSecrets(cfg.Secret); err != nil {
+	if a.tokens.secrets, err = readSecrets(cfg.Secret); err != nil {
 		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
 	}
 	if cfg.PublicKey != "" {
-		if a.Tokens.public, err = openPublicKey(cfg.PublicKey, logger); err != nil {
+		if a.tokens.public, err = openPublicKey(cfg.PublicKey, logger); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
@@ -112,11 +112,11 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 		seen[hash] = true
 		a.keys = append(a.keys, apiKey{tenant, hash})
 	}
-	if a.origins, err = ParseOrigins(cfg.Origins); err != nil {
+	if a.origins, err = newOrigins(cfg.Origins); err != nil {
 		errs = append(errs, errors.New("CORS_ORIGINS: "+err.Error()))
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
-		if a.Tokens.Published, err = fetchKeys(ctx, cfg.JWKSURL, logger); err != nil {
+		if a.tokens.published, err = fetchKeys(ctx, cfg.JWKSURL, logger); err != nil {
 			errs = append(errs, errors.New("JWKS_URL: is not a URL that keys can be fetched from"))
 		}
 	}
@@ -130,8 +130,8 @@ func (a *Auth) Refuse(err error) {
 	}
 }
 
-// Unlisted counts a call of a page whose origin is not listed.
-func (a *Auth) Unlisted() { a.refused.Add(unlistedOrigin, 1) }
+// unlisted counts a call of a page whose origin is not listed.
+func (a *Auth) unlisted() { a.refused.Add(unlistedOrigin, 1) }
 
 // Refused is how often each code was answered.
 func (a *Auth) Refused() map[string]int64 { return a.refused.Now() }
@@ -154,7 +154,7 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	case need == ScopeAll:
 		return nil, errScopeAll
 	default:
-		return nil, &Refusal{http.StatusForbidden, CodeScope, "the credential needs the scope " + need.String(), 0}
+		return nil, &Refusal{http.StatusForbidden, codeScope, "the credential needs the scope " + need.String(), 0}
 	}
 	if t := r.PathValue("t"); t != "" {
 		if !caller.Reaches(t) {
@@ -168,8 +168,8 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 // Ready is a *Refusal while no token can be proven, as the only keys for them were
 // never fetched.
 func (a *Auth) Ready() error {
-	if t := &a.Tokens; t.Published != nil && len(t.secrets) == 0 && t.public == nil && !t.Published.Fetched() {
-		return &Refusal{http.StatusServiceUnavailable, CodeKeys, "the identity provider's keys could not be fetched yet", 0}
+	if t := &a.tokens; t.published != nil && len(t.secrets) == 0 && t.public == nil && !t.published.fetched() {
+		return &Refusal{http.StatusServiceUnavailable, codeKeys, "the identity provider's keys could not be fetched yet", 0}
 	}
 	return nil
 }
@@ -177,7 +177,7 @@ func (a *Auth) Ready() error {
 // identify takes the first credential that the request has, good or bad. What another
 // scheme says in Authorization is for whoever asked for it, such as a proxy.
 func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
-	missing := ErrNoCredential
+	missing := errNoCredential
 	bearers := make([]string, 0, 1)
 	for _, header := range r.Header["Authorization"] {
 		if scheme, credential, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
@@ -188,38 +188,38 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 	}
 	switch {
 	case len(bearers) > 1: // a proxy and the hub could take another one each
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	case len(bearers) == 1:
 		if caller := a.service(bearers[0]); caller != nil {
 			return a.admitService(r, caller)
 		}
-		return a.Token(r, bearers[0])
+		return a.token(r, bearers[0])
 	}
 	switch keys := r.Header["X-Api-Key"]; {
 	case len(keys) == 1:
 		if caller := a.service(keys[0]); caller != nil {
 			return a.admitService(r, caller)
 		}
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	case len(keys) > 1:
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	}
 	if inQuery {
 		switch tokens := r.URL.Query()[tokenInQuery]; {
 		case len(tokens) == 1:
-			return a.Token(r, tokens[0])
+			return a.token(r, tokens[0])
 		case len(tokens) > 1:
-			return nil, 0, ErrCredential
+			return nil, 0, errCredential
 		}
 	}
-	switch n := cookies(r, TokenCookie); {
+	switch n := cookies(r, tokenCookie); {
 	case n > 0 && !a.ownPage(r):
-		return nil, 0, ErrCookieSite
+		return nil, 0, errCookieSite
 	case n > 1: // a sister host can add one, and which comes first is not said (RFC 6265, section 4.2.2)
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	}
-	if cookie, err := r.Cookie(TokenCookie); err == nil {
-		return a.Token(r, cookie.Value)
+	if cookie, err := r.Cookie(tokenCookie); err == nil {
+		return a.token(r, cookie.Value)
 	}
 	return nil, 0, missing
 }
@@ -242,7 +242,7 @@ func cookies(r *http.Request, name string) (n int) {
 func (a *Auth) ownPage(r *http.Request) bool {
 	probe := *r
 	probe.Method = http.MethodPost // else it is taken for harmless
-	return a.crossOrigin.Check(&probe) == nil || a.origins.Trusts(r.Header.Get("Origin"))
+	return a.crossOrigin.Check(&probe) == nil || a.origins.trusts(r.Header.Get("Origin"))
 }
 
 // admitService has a service show its certificate, where that is asked for.
@@ -255,8 +255,8 @@ func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, er
 
 // Reread reads again what credentials are checked against and is in a file.
 func (a *Auth) Reread() {
-	if a.Tokens.public != nil {
-		a.Tokens.public.Reload()
+	if a.tokens.public != nil {
+		a.tokens.public.Reload()
 	}
 }
 

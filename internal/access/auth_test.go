@@ -57,14 +57,14 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		caller, scopes, err := auth.Token(asking(t.Context()), text+"."+b64.EncodeToString(signature))
+		caller, scopes, err := auth.token(asking(t.Context()), text+"."+b64.EncodeToString(signature))
 		if err != nil {
 			return
 		}
 		is := caller.Holder(asking(t.Context()))
 		back, err := event.ParseProfile(is.Profile.Type + ":" + is.Profile.ID)
 		if err != nil || back != is.Profile || event.CheckTenant(is.Tenant) != nil || is.Tenant == "*" ||
-			!caller.Expires.After(time.Now()) || caller.Expires.Unix() > MaxExpiry || scopes > ScopeSubscribe|ScopePublish|ScopeAdmin {
+			!caller.expires.After(time.Now()) || caller.expires.Unix() > maxExpiry || scopes > ScopeSubscribe|ScopePublish|ScopeAdmin {
 			t.Fatalf("%+v of %q", caller, claims)
 		}
 	})

@@ -21,7 +21,7 @@ type buckets[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	Of    sized.Table[K, *bucket]
+	kept    sized.Table[K, *bucket]
 	clean int // looked through when it has grown to so many
 }
 
@@ -68,7 +68,7 @@ func (b *buckets[K]) until(key K) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	short := 0.0
-	if b.Of.Get(key) != nil {
+	if b.kept.Get(key) != nil {
 		short = 1 - b.filledLocked(key, time.Now()).tokens
 	}
 	if short <= 0 {
@@ -99,21 +99,21 @@ func (b *buckets[K]) filledLocked(key K, now time.Time) *bucket {
 		x.at = now
 		return x
 	}
-	if x := b.Of.Get(key); x != nil {
+	if x := b.kept.Get(key); x != nil {
 		return fill(x)
 	}
-	if b.Of.Len() >= b.clean {
-		for key, x := range b.Of.All() {
+	if b.kept.Len() >= b.clean {
+		for key, x := range b.kept.All() {
 			if fill(x).tokens >= b.burst() { // as good as new
-				b.Of.Delete(key)
+				b.kept.Delete(key)
 				b.count(key, -1)
 			}
 		}
-		b.clean = max(2*b.Of.Len(), 1024)
+		b.clean = max(2*b.kept.Len(), 1024)
 	}
 	x := &bucket{b.burst(), now}
 	key = b.own(key)
-	b.Of.Put(key, x)
+	b.kept.Put(key, x)
 	b.count(key, 1)
 	return x
 }

@@ -50,13 +50,15 @@ func (s Scope) String() string {
 
 // Caller is who a request acts for. Only Admit makes one, so that its tenant is proven.
 type Caller struct {
-	Expires time.Time // of the token; zero: never
-
 	tenant  string        // where it may act; "*": everywhere
 	path    string        // the tenant of the request's path, if it has one
 	profile event.Profile // of a token
-	open    bool
+	expires time.Time     // of the token; zero: never
+	open    bool          // nobody has proven anything
 }
+
+// Expires is when the token ends; zero: never.
+func (c *Caller) Expires() time.Time { return c.expires }
 
 // Tenant is the tenant of the request's path.
 func (c *Caller) Tenant() string { return c.path }

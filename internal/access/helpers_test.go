@@ -52,7 +52,7 @@ func from(ctx context.Context, addr string) *http.Request {
 // proven is what a token is answered, and when it may come again.
 func proven(t testing.TB, auth *Auth, r *http.Request, token string) (int, time.Duration) {
 	t.Helper()
-	_, _, err := auth.Token(r, token)
+	_, _, err := auth.token(r, token)
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		return refusal.Status, refusal.After
 	}

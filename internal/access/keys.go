@@ -35,7 +35,7 @@ type tokenKeys struct {
 	// Static.
 	secrets   []jwt.VerificationKey          // HS256
 	public    *reread.File[crypto.PublicKey] // nil: none
-	Published *publishedKeys                 // nil: none
+	published *publishedKeys                 // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
@@ -128,23 +128,23 @@ func algorithm(key crypto.PublicKey) string {
 // of are the keys that a token may have been signed with, and whether another may prove
 // it that was not fetched. The token's own word decides nothing: its alg must be the
 // key's, and its kid is looked up.
-func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
-	if _, critical := t.Header["crit"]; critical { // RFC 7515, section 4.1.11: we know no extension
+func (t *tokenKeys) of(token *jwt.Token) (keys any, open bool, err error) {
+	if _, critical := token.Header["crit"]; critical { // RFC 7515, section 4.1.11: we know no extension
 		return nil, false, errNoKey
 	}
-	alg := t.Method.Alg()
-	if alg == jwt.SigningMethodHS256.Name && len(k.secrets) > 0 {
-		return jwt.VerificationKeySet{Keys: k.secrets}, false, nil
+	alg := token.Method.Alg()
+	if alg == jwt.SigningMethodHS256.Name && len(t.secrets) > 0 {
+		return jwt.VerificationKeySet{Keys: t.secrets}, false, nil
 	}
 	var set jwt.VerificationKeySet
-	if k.public != nil {
-		if key := k.public.Get(); algorithm(key) == alg {
+	if t.public != nil {
+		if key := t.public.Get(); algorithm(key) == alg {
 			set.Keys = append(set.Keys, key)
 		}
 	}
 	var published []jwkset.JWK
-	if k.Published != nil {
-		published, open = k.Published.of(t)
+	if t.published != nil {
+		published, open = t.published.of(token)
 	}
 	fitting := 0
 	for _, key := range published {
@@ -158,7 +158,7 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 	if len(set.Keys) == 0 {
 		return nil, open, errNoKey
 	}
-	if t.Header["kid"] == nil && fitting > 1 {
+	if token.Header["kid"] == nil && fitting > 1 {
 		return nil, false, errNoKid
 	}
 	return set, open, nil

@@ -67,7 +67,7 @@ func TestKeysAreReadWithinBounds(t *testing.T) {
 			t.Cleanup(server.Close)
 			var logs testkit.Buffer
 			auth := newAuth(t, Config{JWKSURL: server.URL, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
-			is.Equal(auth.Tokens.Published.Fetched(), tc.good)
+			is.Equal(auth.tokens.published.fetched(), tc.good)
 			is.True(strings.Contains(logs.String(), tc.says))
 			is.True(!strings.Contains(logs.String(), server.URL)) // which may hold a secret
 		})
@@ -94,7 +94,7 @@ func TestJWKSKeepsTheLastGoodSet(t *testing.T) {
 	keys.Fail()
 	for range 100 {
 		refusal, _ := errors.AsType[*Refusal](admit(two, "three"))
-		is.True(refusal != nil && refusal.Code == CodeKeys) // it could not be asked for
+		is.True(refusal != nil && refusal.Code == codeKeys) // it could not be asked for
 	}
 	is.True(keys.Asked() <= asked+1) // strangers cannot have it fetched again and again
 	is.NoErr(admit(one, "one"))      // what was good stays
@@ -116,7 +116,7 @@ func TestAPublicKeyIsReadAgain(t *testing.T) {
 	auth, err := NewAuth(t.Context(), Config{PublicKey: path, Logger: slog.New(slog.DiscardHandler)})
 	is.NoErr(err)
 	good := func(key *ecdsa.PrivateKey) bool {
-		_, _, err := auth.Token(asking(t.Context()), hubtest.Signed(t, jwt.SigningMethodES256, key, hubtest.Claims()))
+		_, _, err := auth.token(asking(t.Context()), hubtest.Signed(t, jwt.SigningMethodES256, key, hubtest.Claims()))
 		return err == nil
 	}
 	is.True(good(one) && !good(two))

@@ -73,7 +73,7 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		fresh := goodToken(t)
 		status, after := proven(t, auth, from(t.Context(), here), fresh)
 		is.Equal(status, 429)
-		is.True(after > ProofPatience && after <= ProofPatience+time.Second)
+		is.True(after > proofPatience && after <= proofPatience+time.Second)
 		status, waited = at(here, known)
 		is.Equal(status, 200)
 		is.Equal(waited, time.Duration(0)) // the office goes on
@@ -103,7 +103,7 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		status, waited = at(here, fresh)
 		is.Equal(status, 200)
 		is.Equal(waited, time.Duration(0))
-		time.Sleep(ProofPatience)
+		time.Sleep(proofPatience)
 		synctest.Wait()
 		checked := 0
 		for range 1000 {
@@ -117,17 +117,17 @@ func TestBadTokensMakeTheirNetworkWait(t *testing.T) {
 		is.True(strings.Contains(logs.String(), "REALTIME_FAILED_TOKEN_RATE"))
 
 		// Who has stopped is forgotten.
-		time.Sleep(2 * ForgiveEvery)
+		time.Sleep(2 * forgiveEvery)
 		for range 10 {
 			status, waited = at(here, badToken(t))
 			is.Equal(status, 401)
 			is.Equal(waited, time.Duration(0))
 		}
-		is.Equal(auth.Proofs.Places.Total(), int64(0))
-		is.Equal(len(auth.Proofs.Suspects), 1)
-		time.Sleep(2 * ForgiveEvery)
+		is.Equal(auth.proofs.places.Total(), int64(0))
+		is.Equal(len(auth.proofs.suspects), 1)
+		time.Sleep(2 * forgiveEvery)
 		at(there, goodToken(t))
-		is.Equal(len(auth.Proofs.Suspects), 0)
+		is.Equal(len(auth.proofs.suspects), 0)
 	})
 }
 
@@ -140,10 +140,10 @@ func TestGoodTokensNeverCount(t *testing.T) {
 		status, _ := proven(t, auth, asking(t.Context()), goodToken(t))
 		is.Equal(status, 200)
 	}
-	is.Equal(len(auth.Proofs.Suspects), 0)
+	is.Equal(len(auth.proofs.suspects), 0)
 	pending, _ := proven(t, auth, asking(t.Context()), strings.TrimPrefix(hubtest.Bearer(t, "nbf", time.Now().Add(time.Minute).Unix()), "Bearer "))
 	is.Equal(pending, 503)
-	is.Equal(len(auth.Proofs.Suspects), 0) // it will be good
+	is.Equal(len(auth.proofs.suspects), 0) // it will be good
 }
 
 // What can be seen without a signature's check counts nothing and costs none, and of
@@ -171,7 +171,7 @@ func TestWhatCountsAsABadToken(t *testing.T) {
 			auth := newAuth(t, Config{Secret: hubtest.Secret, Audience: "hub", FailedRate: 1})
 			status, _ := proven(t, auth, asking(t.Context()), tc.token)
 			is.Equal(status, 401)
-			is.Equal(len(auth.Proofs.Suspects) == 1, tc.count)
+			is.Equal(len(auth.proofs.suspects) == 1, tc.count)
 		})
 	}
 }
@@ -181,56 +181,56 @@ func TestWhatCountsAsABadToken(t *testing.T) {
 func TestSuspectsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		p := NewProofs(2, slog.New(slog.DiscardHandler))
+		p := newProofs(2, slog.New(slog.DiscardHandler))
 		network := func(i int) string {
 			return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
 		}
 		fail := func(i int) (sentAway bool) {
-			proof, ok := p.Begin(network(i), fmt.Sprint(i, time.Now()))
+			proof, ok := p.begin(network(i), fmt.Sprint(i, time.Now()))
 			if !ok {
 				return true
 			}
-			sentAway = proof.Enter(t.Context()) > 0
-			proof.Leave()
-			proof.End(false)
+			sentAway = proof.enter(t.Context()) > 0
+			proof.leave()
+			proof.end(false)
 			return sentAway
 		}
-		for i := range MostSuspects {
+		for i := range mostSuspects {
 			is.True(!fail(i))
 		}
 		for i := range 2 {
-			is.True(!fail(MostSuspects + i))
+			is.True(!fail(mostSuspects + i))
 		}
 		begun := time.Now()
-		is.True(!fail(MostSuspects + 3)) // the third of those without room
+		is.True(!fail(mostSuspects + 3)) // the third of those without room
 		is.Equal(time.Since(begun), 500*time.Millisecond)
-		is.Equal(len(p.Suspects), MostSuspects+1)
+		is.Equal(len(p.suspects), mostSuspects+1)
 
-		for i := range 3 * MostGood {
-			proof, _ := p.Begin(network(0), fmt.Sprint("good ", i))
-			proof.End(true)
+		for i := range 3 * mostGood {
+			proof, _ := p.begin(network(0), fmt.Sprint("good ", i))
+			proof.end(true)
 		}
-		for i := range 3 * MostAway {
-			p.Refused(&Proof{Token: uint64(i)}, time.Second)
+		for i := range 3 * mostAway {
+			p.refused(&proof{token: uint64(i)}, time.Second)
 		}
-		is.True(len(p.Good.Now)+len(p.Good.Before) <= 2*MostGood)
-		is.True(len(p.Away.Now)+len(p.Away.Before) <= 2*MostAway)
-		is.Equal(p.Places.Total(), int64(0))
+		is.True(len(p.good.now)+len(p.good.before) <= 2*mostGood)
+		is.True(len(p.away.now)+len(p.away.before) <= 2*mostAway)
+		is.Equal(p.places.Total(), int64(0))
 	})
 }
 
 // As many tokens of one network as may be under way at once leave places to others.
 func TestPlacesForTokens(t *testing.T) {
 	is := is.New(t)
-	p := NewProofs(0, slog.New(slog.DiscardHandler))
+	p := newProofs(0, slog.New(slog.DiscardHandler))
 	mine, theirs := "192.0.2.1", "192.0.2.2"
 	held := 0
-	for i := range 2 * ProofPlaces {
-		if _, ok := p.Begin(mine, fmt.Sprint(i)); ok {
+	for i := range 2 * proofPlaces {
+		if _, ok := p.begin(mine, fmt.Sprint(i)); ok {
 			held++
 		}
 	}
-	is.Equal(held, ProofPlaces/2)
-	_, ok := p.Begin(theirs, "another")
+	is.Equal(held, proofPlaces/2)
+	_, ok := p.begin(theirs, "another")
 	is.True(ok)
 }

@@ -78,12 +78,12 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		auth, err := NewAuth(ctx, Config{APIKeys: []string{"acme=service-key-0001"}})
 		is.NoErr(err)
 		var p provider
-		auth.Tokens.Published = KeepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
 		mint := func(key *rsa.PrivateKey, header ...any) string {
 			return hubtest.Signed(t, jwt.SigningMethodRS256, key, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), header...)
 		}
 		status := func(token string) (int, time.Duration) {
-			_, _, err := auth.Token(asking(ctx), token)
+			_, _, err := auth.token(asking(ctx), token)
 			if refusal, ok := errors.AsType[*Refusal](err); ok {
 				return refusal.Status, refusal.After
 			}
@@ -135,7 +135,7 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		}
 		is.Equal(p.asked(), before+1)
 		_, after = status(fresh)
-		is.True(after > 0 && after <= KeysUnknown)
+		is.True(after > 0 && after <= keysUnknown)
 		time.Sleep(after)
 		synctest.Wait()
 		is.Equal(p.asked(), before+2)
@@ -152,10 +152,10 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		expect(wrong, 401) // its key is known
 
 		// Strangers' tokens take no more than so much memory.
-		for range MostUnknown + 10 {
-			auth.Tokens.Published.Renew(rand.Text())
+		for range mostUnknown + 10 {
+			auth.tokens.published.renew(rand.Text())
 		}
-		is.True(len(auth.Tokens.Published.Unknown) <= MostUnknown)
+		is.True(len(auth.tokens.published.unknown) <= mostUnknown)
 	})
 }
 
@@ -178,15 +178,15 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
 		gate := make(chan struct{}, 1)
 		gate <- struct{}{}
-		auth.Tokens.Published = KeepKeys(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context) ([]jwkset.JWK, error) {
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context) ([]jwkset.JWK, error) {
 			select {
 			case <-gate:
 			case <-ctx.Done():
 			}
 			return p.fetch(ctx)
 		})
-		time.Sleep(2 * KeysUnknown)
-		answers := make(chan int, 2*ProofPlaces)
+		time.Sleep(2 * keysUnknown)
+		answers := make(chan int, 2*proofPlaces)
 		for i := range cap(answers) {
 			token := withKid("other")
 			go func() {
@@ -198,8 +198,8 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		is.Equal(auth.Proofs.Places.Total(), int64(0))
-		is.Equal(len(answers), cap(answers)-ProofPlaces/2)
+		is.Equal(auth.proofs.places.Total(), int64(0))
+		is.Equal(len(answers), cap(answers)-proofPlaces/2)
 		begun := time.Now()
 		status, _ := proven(t, auth, asking(ctx), goodToken(t))
 		is.Equal(status, 200)
@@ -221,7 +221,7 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 			said[<-answers]++
 		}
 		is.Equal(said, map[int]int{401: 1, 503: cap(answers) - 1}) // the first came before the keys were asked for
-		is.Equal(auth.Proofs.Places.Total()+auth.Proofs.Apart.Total(), int64(0))
+		is.Equal(auth.proofs.places.Total()+auth.proofs.apart.Total(), int64(0))
 	})
 }
 
@@ -236,7 +236,7 @@ func TestAKeyThatIsNotThereCounts(t *testing.T) {
 		auth := newAuth(t, Config{Secret: hubtest.Secret, FailedRate: 1})
 		var p provider
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
-		auth.Tokens.Published = KeepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
 		const here, there = "192.0.2.1:4000", "203.0.113.7:4000"
 		expect := func(addr, token string, want int, wait time.Duration) {
 			t.Helper()
@@ -245,9 +245,9 @@ func TestAKeyThatIsNotThereCounts(t *testing.T) {
 			is.Equal(status, want)
 			is.Equal(time.Since(begun), wait)
 		}
-		time.Sleep(2 * KeysUnknown)
+		time.Sleep(2 * keysUnknown)
 		expect(here, withKid("nobody's"), 401, 0) // the provider was asked
-		is.Equal(len(auth.Proofs.Suspects), 1)
+		is.Equal(len(auth.proofs.suspects), 1)
 		expect(here, withKid("nobody's"), 503, time.Second) // its network's tokens wait
 		expect(there, withKid("nobody's"), 503, 0)
 
@@ -257,11 +257,11 @@ func TestAKeyThatIsNotThereCounts(t *testing.T) {
 		for range 10 {
 			expect(there, rotated, 503, 0)
 		}
-		time.Sleep(2 * KeysUnknown)
+		time.Sleep(2 * keysUnknown)
 		expect(there, rotated, 200, 0)
-		time.Sleep(2 * KeysUnknown)
-		auth.Proofs.ForgiveLocked(time.Now())
-		is.Equal(len(auth.Proofs.Suspects), 0)
+		time.Sleep(2 * keysUnknown)
+		auth.proofs.forgiveLocked(time.Now())
+		is.Equal(len(auth.proofs.suspects), 0)
 	})
 }
 
@@ -277,19 +277,19 @@ func TestAnEmptyKeySetKeepsTheKeys(t *testing.T) {
 		is.NoErr(err)
 		var p provider
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
-		auth.Tokens.Published = KeepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
 		token := hubtest.Signed(t, jwt.SigningMethodRS256, one, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "one")
-		_, _, err = auth.Token(asking(ctx), token)
+		_, _, err = auth.token(asking(ctx), token)
 		is.NoErr(err)
 
 		p.publish(t, nil)
-		time.Sleep(KeysEvery)
+		time.Sleep(keysEvery)
 		synctest.Wait()
 		before := p.asked()
 		is.Equal(before, 2)
-		_, _, err = auth.Token(asking(ctx), token)
+		_, _, err = auth.token(asking(ctx), token)
 		is.NoErr(err)
-		time.Sleep(2 * KeysRetry)
+		time.Sleep(2 * keysRetry)
 		synctest.Wait()
 		is.True(p.asked() > before) // soon, not ten minutes later
 	})

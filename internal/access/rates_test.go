@@ -56,7 +56,7 @@ func TestPublishRate(t *testing.T) {
 			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
 			time.Sleep(time.Millisecond)
 		}
-		is.True(limits.Publishing.Of.Len() < 5000)
+		is.True(limits.publishing.kept.Len() < 5000)
 	})
 }
 
@@ -69,19 +69,19 @@ func TestProbesAreFewForAnAddress(t *testing.T) {
 	who, err := newAuth(t, Config{}).Admit(far, ScopeSubscribe, false)
 	is.NoErr(err)
 	var over []func()
-	for range MaxOwnProbes {
+	for range maxOwnProbes {
 		end, err := limits.Probe(who.Holder(far))
 		is.NoErr(err)
 		over = append(over, end)
 	}
 	far.RemoteAddr = "192.0.2.1:4321"
 	_, err = limits.Probe(who.Holder(far))
-	is.Equal(err, ErrOwnProbes)
+	is.Equal(err, errOwnProbes)
 	_, err = limits.Probe(who.Holder(near))
 	is.NoErr(err)
 	for _, end := range over {
 		end()
 	}
-	is.Equal(len(limits.OwnProbes), 1) // nothing is left of who has none
+	is.Equal(len(limits.ownProbes), 1) // nothing is left of who has none
 	is.Equal(limits.Met()["probe"], int64(1))
 }
