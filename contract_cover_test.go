@@ -85,11 +85,13 @@ func newStage(t *testing.T) *stage {
 	refusal, _ := errors.AsType[*access.Refusal](err)
 	is.New(t).Equal(refusal.Code, "InvalidCredential")
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
-		c.Resolver = room.NewService("http://127.0.0.1:1", "", nil)
+		c.Resolver = room.NewService(room.ServiceConfig{URL: "http://127.0.0.1:1"})
 	})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
 	t.Cleanup(service.Close)
-	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(service.URL, "", nil) })
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
+		c.Resolver = room.NewService(room.ServiceConfig{URL: service.URL})
+	})
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.Drain(t.Context(), 0)

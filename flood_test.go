@@ -19,7 +19,6 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/request"
-	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 )
@@ -179,30 +178,4 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 		h.expiry.set(c, end)
 	}
 	well.until(t, "hub.closing")
-}
-
-// The stays of who is in many rooms are found once, until they change.
-func TestManyStaysAreFoundOnce(t *testing.T) {
-	is := is.New(t)
-	var r room.Memberships[*Connection]
-	me := event.Profile{Type: "user", ID: "me"}
-	in := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
-	for i := range room.ManyRooms {
-		r.Add(in(i), me, 1)
-	}
-	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
-	bytes := r.Bytes()
-	first := stays()
-	is.Equal(stays(), first)
-	is.True(r.Bytes() >= bytes+room.ManyRooms*room.StayBytes)
-	r.Add(event.Room{Kind: event.KindGroup, ID: "another"}, me, 2)
-	is.True(stays() != first)
-	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	r.Remove(in(0), me, 3)
-	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	for _, s := range r.Stays(me) {
-		r.Remove(s.Room, me, 0)
-	}
-	r.ForgetPast()
-	is.Equal(r.Bytes(), int64(0))
 }

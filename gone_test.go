@@ -239,7 +239,7 @@ func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
 		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	}
 	acme := two.find("acme")
-	attached, forgot, bytes := acme.attached, acme.rooms.Forgot, acme.keptLocked()
+	attached, forgot, bytes := acme.attached, acme.rooms.Forgotten(event.Profile{Type: "user", ID: "nobody"}), acme.keptLocked()
 	acme.mu.Unlock()
 	is.True(!attached)
 	is.True(forgot > 0)

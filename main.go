@@ -178,7 +178,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	quotas := allowance.New(memory)
 	var resolver room.Resolver = room.Own{}
 	if cfg.MembershipURL != "" {
-		resolver = room.NewService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
+		resolver = room.NewService(room.ServiceConfig{URL: cfg.MembershipURL, Token: cfg.MembershipToken, State: quotas.State})
 	}
 	limits := history.Limits{
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,

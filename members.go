@@ -208,7 +208,7 @@ func (m *members) changeOnce(ctx context.Context, t *tenant, r event.Room, diffe
 		return err
 	}
 	t.mu.Lock()
-	if t.forgotten || t.rooms.Of != was.Now.Epoch.Tag {
+	if t.forgotten || !t.rooms.IsOf(was.Now.Epoch) {
 		t.mu.Unlock()
 		return room.ErrConflict
 	}

@@ -24,6 +24,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/hubtest"
+	"realtimehub/internal/room/roomtest"
 )
 
 // recipes is a hub, and a folder with the files of the recipes' page.
@@ -117,7 +118,7 @@ func (r *recipes) hub(method, path, body string) (status int, answer map[string]
 func TestRecipesInTheShell(t *testing.T) {
 	needs(t, "curl")
 	r := newRecipes(t)
-	service := httptest.NewServer(&memberService{members: `"user:42"`})
+	service := httptest.NewServer(&roomtest.Service{Members: `"user:42"`})
 	defer service.Close()
 	asking := newRecipes(t, "REALTIME_MEMBERSHIP_URL="+service.URL)
 	scripts := append(shellBlocks(t, recipesPage), shellBlocks(t, "docs/faq.md")...)

@@ -35,7 +35,7 @@ type Config struct {
 	TenantClaim string
 	APIKeys     []string     // "tenant=key", tenant "*" for all
 	Certified   bool         // API keys open the door only to clients that have proven a certificate
-	Origins     []string     // whose pages may call ([ParseOrigins])
+	Origins     []string     // whose pages may call, such as https://*.example.com; "*": all
 	FailedRate  float64      // tokens a second of a network that may turn out bad; 0: any number
 	Logger      *slog.Logger // nil: nobody is told
 }

@@ -21,7 +21,7 @@ type buckets[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	kept    sized.Table[K, *bucket]
+	kept  sized.Table[K, *bucket]
 	clean int // looked through when it has grown to so many
 }
 

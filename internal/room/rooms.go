@@ -26,12 +26,12 @@ type Memberships[C comparable] struct {
 	people  sized.Table[event.Profile, *Person[C]]
 	bonds   sized.Table[pair[C], bond]
 	past    sized.Table[belonging, []span] // ended, and in reach of the history still
-	Ended   int                            // stays in past
-	Forgot  uint64                         // stays that ended up to this place may be lacking
+	ended   int                            // stays in past
+	forgot  uint64                         // stays that ended up to this place may be lacking
 	cut     sized.Table[belonging, uint64] // and of these up to a later one
 	pruned  uint64                         // the place up to which stays may have been pruned
 	unsure  uint64                         // the place up to which who belonged where may be forgotten
-	Of      uint64                         // the tag of the epoch that all these places are of; 0: of any
+	tag     uint64                         // of the epoch that all these places are of; 0: of any
 	bytes   int64                          // of all but the tables
 }
 
@@ -99,11 +99,14 @@ func (r *Memberships[C]) JoinBytes(room event.Room, join []event.Profile) (n int
 // Count is how many there are now.
 func (r *Memberships[C]) Count() int { return r.bonds.Len() }
 
+// IsOf says whether the places are of a history.
+func (r *Memberships[C]) IsOf(epoch history.Epoch) bool { return r.tag == epoch.Tag }
+
 // Empty says that nobody belongs anywhere, nor did.
 func (r *Memberships[C]) Empty() bool { return r.bonds.Len() == 0 && !r.Remembers() }
 
 // Remembers says whether anybody left who may still be asked for.
-func (r *Memberships[C]) Remembers() bool { return r.Ended > 0 || r.Forgot > 0 || r.cut.Len() > 0 }
+func (r *Memberships[C]) Remembers() bool { return r.ended > 0 || r.forgot > 0 || r.cut.Len() > 0 }
 
 // Profile is who the person is.
 func (p *Person[C]) Profile() event.Profile { return p.ref }
@@ -200,7 +203,7 @@ func (r *Memberships[C]) Here(room event.Room, place uint64) (here []*Person[C],
 // belonged says whether a member was one at a place, or may have been.
 func (r *Memberships[C]) belonged(c *circle[C], p *Person[C], place uint64) bool {
 	key := belonging{p.ref, c.room}
-	return r.bonds.Get(pair[C]{c, p}).since < place || max(r.Forgot, r.cut.Get(key)) >= place ||
+	return r.bonds.Get(pair[C]{c, p}).since < place || max(r.forgot, r.cut.Get(key)) >= place ||
 		slices.ContainsFunc(r.past.Get(key), func(s span) bool { return s.from < place && place <= s.until })
 }
 
@@ -235,7 +238,7 @@ func (r *Memberships[C]) Remove(room event.Room, ref event.Profile, at uint64) b
 	}
 	r.moved(p)
 	if b.since < at {
-		if r.Ended >= MaxPast {
+		if r.ended >= maxPast {
 			r.ForgetPast()
 		}
 		r.remember(belonging{p.ref, c.room}, []span{{b.since, at}})

@@ -26,8 +26,8 @@ const (
 	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
 	membershipMost    = time.Hour        // and one that does, at most
 	membershipRetry   = time.Second      // after a failure
-	MembershipConns   = 128              // questions to the service at a time; a tenant has a part of those that are left
-	MembershipBase    = 256              // what an answer takes in memory without its members, as measured
+	mostQuestions     = 128              // questions to the service at a time; a tenant has a part of those that are left
+	answerBase        = 256              // what an answer takes in memory without its members, as measured
 )
 
 // Service is the Resolver of hubs whose membership another service
@@ -35,15 +35,16 @@ const (
 // empty. An answer holds as long as its Cache-Control says. One question at a time a
 // room, and so many a tenant; while it fails the last good answer serves.
 type Service struct {
+	// Static.
 	base, token string
-	Client      *http.Client
+	client      *http.Client
 	state       *quota.Pool[string]     // bytes of answers that are kept, by tenant
-	Turns       *fair.Semaphore[string] // questions under way, by tenant
+	turns       *fair.Semaphore[string] // questions under way, by tenant
 	away        func() int64            // static once somebody asks: how often this hub was away; nil: alone, it never was
 
-	Mu sync.Mutex
+	mu sync.Mutex
 	// Guarded by mu.
-	Answers map[Key]*answer
+	answers map[Key]*answer
 	asked   uint64 // questions
 	prune   int    // the size at which old answers are looked for
 }
@@ -58,23 +59,33 @@ type answer struct {
 	answered uint64        // the number of the last one that is over
 	err      error         // of that one
 	roster   *Roster       // the last good answer; nil: never resolved
-	Until    time.Time     // so long nobody asks again
+	until    time.Time     // so long nobody asks again
 	bytes    int64         // taken of the service's state
 }
 
-// NewService asks the service at base with a Bearer token, if any; what it
-// keeps is counted in state.
-func NewService(base, token string, state *quota.Pool[string]) *Service {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = MembershipConns, MembershipConns
+// ServiceConfig is where a membership service is, and what it may use.
+type ServiceConfig struct {
+	URL       string
+	Token     string              // a Bearer token; empty: none
+	State     *quota.Pool[string] // where answers that are kept are counted, in bytes by tenant; nil: nowhere
+	Transport http.RoundTripper   // nil: HTTP
+}
+
+// NewService makes a Resolver that asks a service.
+func NewService(cfg ServiceConfig) *Service {
+	if cfg.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = mostQuestions, mostQuestions
+		cfg.Transport = transport
+	}
 	return &Service{
-		base: base, token: token, state: state, Turns: fair.NewSemaphore(quota.New[string](MembershipConns, 1)),
-		Client: &http.Client{
-			Transport:     transport,
+		base: cfg.URL, token: cfg.Token, state: cfg.State, turns: fair.NewSemaphore(quota.New[string](mostQuestions, 1)),
+		client: &http.Client{
+			Transport:     cfg.Transport,
 			Timeout:       membershipTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		Answers: map[Key]*answer{}, prune: 1024,
+		answers: map[Key]*answer{}, prune: 1024,
 	}
 }
 
@@ -110,13 +121,13 @@ func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, err
 		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
 	}
 	left := m.left()
-	m.Mu.Lock()
-	defer m.Mu.Unlock()
-	a := m.AnswerLocked(key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.answerLocked(key)
 	a.waiting++
 	defer m.leaveLocked(key, a)
 	came := a.begun
-	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.Until)) {
+	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.until)) {
 		if err := ctx.Err(); err != nil {
 			return a.roster, err
 		}
@@ -127,12 +138,12 @@ func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, err
 			go m.question(turn, key, a)
 		}
 		over := a.asking
-		m.Mu.Unlock()
+		m.mu.Unlock()
 		select {
 		case <-over:
 		case <-ctx.Done():
 		}
-		m.Mu.Lock()
+		m.mu.Lock()
 	}
 	return a.roster, a.err
 }
@@ -152,10 +163,10 @@ func (m *Service) leaveLocked(key Key, a *answer) {
 // question asks when its turn comes, for all who wait: whoever of them leaves does not
 // fail the others.
 func (m *Service) question(turn context.Context, key Key, a *answer) {
-	err := m.Turns.Acquire(turn, key.Tenant)
+	err := m.turns.Acquire(turn, key.Tenant)
 	a.giveUp()
-	m.Mu.Lock()
-	defer m.Mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	defer func() {
 		close(a.asking)
 		a.asking = nil
@@ -168,23 +179,23 @@ func (m *Service) question(turn context.Context, key Key, a *answer) {
 	}
 	m.asked++
 	a.begun, a.left = m.asked, m.left()
-	m.Mu.Unlock()
+	m.mu.Unlock()
 	members, holds, err := m.ask(context.Background(), key.Tenant, key.Room)
-	m.Turns.Release(key.Tenant)
-	m.Mu.Lock()
+	m.turns.Release(key.Tenant)
+	m.mu.Lock()
 	if err == nil {
 		a.roster = &Roster{Members: members, Asked: a.begun}
 	} else {
 		holds = membershipRetry
 	}
-	a.err, a.Until, a.answered = err, time.Now().Add(holds), a.begun
+	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
 	m.keepLocked(key, a)
 }
 
 // keepLocked keeps an answer while its tenant has room for it; else it is for those who
 // wait for it only.
 func (m *Service) keepLocked(key Key, a *answer) {
-	if m.Answers[key] != a {
+	if m.answers[key] != a {
 		return
 	}
 	bytes := answerBytes(key)
@@ -195,20 +206,20 @@ func (m *Service) keepLocked(key Key, a *answer) {
 	}
 	m.dropLocked(key, a)
 	if m.state.Take(key.Tenant, bytes) {
-		m.Answers[key], a.bytes = a, bytes
+		m.answers[key], a.bytes = a, bytes
 	}
 }
 
 func (m *Service) dropLocked(key Key, a *answer) {
-	if m.Answers[key] == a {
+	if m.answers[key] == a {
 		m.state.Give(key.Tenant, a.bytes)
-		delete(m.Answers, key)
+		delete(m.answers, key)
 		a.bytes = 0
 	}
 }
 
 // answerBytes is what an answer takes in memory without its members.
-func answerBytes(key Key) int64 { return int64(MembershipBase + len(key.Room.ID)) }
+func answerBytes(key Key) int64 { return int64(answerBase + len(key.Room.ID)) }
 
 // memberBytes is what a profile takes in memory beside its text.
 const memberBytes = 32
@@ -231,29 +242,29 @@ func climbs(id string) bool {
 	return false
 }
 
-func (m *Service) AnswerLocked(key Key) *answer {
-	a := m.Answers[key]
+func (m *Service) answerLocked(key Key) *answer {
+	a := m.answers[key]
 	if a == nil {
-		if len(m.Answers) >= m.prune {
-			m.PruneLocked(time.Now())
+		if len(m.answers) >= m.prune {
+			m.pruneLocked(time.Now())
 		}
 		a = &answer{bytes: answerBytes(key)}
-		m.Answers[key] = a
+		m.answers[key] = a
 		m.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
 	}
 	return a
 }
 
-// PruneLocked drops answers that nobody has asked for in a long time, and sooner
+// pruneLocked drops answers that nobody has asked for in a long time, and sooner
 // those that say nothing.
-func (m *Service) PruneLocked(now time.Time) {
-	for key, a := range m.Answers {
-		old := now.Sub(a.Until)
+func (m *Service) pruneLocked(now time.Time) {
+	for key, a := range m.answers {
+		old := now.Sub(a.until)
 		if a.waiting == 0 && a.asking == nil && (old > ResolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
 			m.dropLocked(key, a)
 		}
 	}
-	m.prune = max(1024, 2*len(m.Answers))
+	m.prune = max(1024, 2*len(m.answers))
 }
 
 // ask asks the service for the members, and how long they hold.
@@ -268,7 +279,7 @@ func (m *Service) ask(ctx context.Context, tenant string, room event.Room) (memb
 	if m.token != "" {
 		req.Header.Set("Authorization", "Bearer "+m.token)
 	}
-	res, err := m.Client.Do(req)
+	res, err := m.client.Do(req)
 	if err != nil {
 		return nil, 0, err
 	}

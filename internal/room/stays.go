@@ -9,8 +9,8 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// MaxPast is how many ended stays a tenant's rooms remember.
-const MaxPast = 1 << 20
+// maxPast is how many ended stays a tenant's rooms remember.
+const maxPast = 1 << 20
 
 // remember adds ended stays of one profile in one room.
 func (r *Memberships[C]) remember(key belonging, ended []span) {
@@ -19,14 +19,14 @@ func (r *Memberships[C]) remember(key belonging, ended []span) {
 		r.bytes += key.bytes()
 	}
 	r.bytes += spanBytes * int64(len(ended))
-	r.Ended += len(ended)
+	r.ended += len(ended)
 	r.past.Put(key, append(stays, ended...))
 }
 
 // forget drops the first n stays of one profile in one room.
 func (r *Memberships[C]) forget(key belonging, n int) {
 	stays := r.past.Get(key)
-	r.Ended -= n
+	r.ended -= n
 	r.bytes -= spanBytes * int64(n)
 	if n < len(stays) {
 		r.past.Put(key, slices.Clone(stays[n:]))
@@ -42,18 +42,18 @@ const spanBytes = 2 * 16
 // ForgetPast forgets all stays that have ended: who resumes from before the last of their
 // ends is told of a gap. It says whether there were any.
 func (r *Memberships[C]) ForgetPast() bool {
-	if r.Ended+r.cut.Len() == 0 {
+	if r.ended+r.cut.Len() == 0 {
 		return false
 	}
 	for key, stays := range r.past.All() {
 		r.bytes -= spanBytes*int64(len(stays)) + key.bytes()
-		r.Forgot = max(r.Forgot, stays[len(stays)-1].until)
+		r.forgot = max(r.forgot, stays[len(stays)-1].until)
 	}
 	for key, place := range r.cut.All() {
 		r.bytes -= key.bytes()
-		r.Forgot = max(r.Forgot, place)
+		r.forgot = max(r.forgot, place)
 	}
-	r.past, r.Ended, r.cut = sized.Table[belonging, []span]{}, 0, sized.Table[belonging, uint64]{}
+	r.past, r.ended, r.cut = sized.Table[belonging, []span]{}, 0, sized.Table[belonging, uint64]{}
 	return true
 }
 
@@ -75,7 +75,7 @@ func (r *Memberships[C]) cutShort(key belonging, place uint64) {
 
 // Belonging is what is known of p in a room.
 func (r *Memberships[C]) Belonging(room event.Room, p event.Profile) Membership {
-	b := Membership{Profile: p, Forgot: max(r.Forgot, r.cut.Get(belonging{p, room}))}
+	b := Membership{Profile: p, Forgot: max(r.forgot, r.cut.Get(belonging{p, room}))}
 	for _, s := range r.past.Get(belonging{p, room}) {
 		b.Stays = append(b.Stays, history.Stay{Room: room, From: s.from, Until: s.until})
 	}
@@ -104,8 +104,8 @@ func (r *Memberships[C]) Set(room event.Room, b Membership) {
 	}
 	r.forget(key, len(r.past.Get(key)))
 	r.cutShort(key, b.Forgot)
-	if len(past) > 0 && r.Ended+len(past) > MaxPast {
-		r.Forgot = max(r.Forgot, past[len(past)-1].Until)
+	if len(past) > 0 && r.ended+len(past) > maxPast {
+		r.forgot = max(r.forgot, past[len(past)-1].Until)
 	} else if len(past) > 0 {
 		spans := make([]span, len(past))
 		for i, s := range past {
@@ -118,10 +118,10 @@ func (r *Memberships[C]) Set(room event.Room, b Membership) {
 // Restart has those who belong somewhere do so from the beginning of a history on, if the
 // places that are known are of another.
 func (r *Memberships[C]) Restart(of history.Epoch) {
-	if r.Of == of.Tag {
+	if r.tag == of.Tag {
 		return
 	}
-	r.Of = of.Tag
+	r.tag = of.Tag
 	r.ForgetPast()
 	for p, b := range r.bonds.All() {
 		b.since = 0
@@ -131,7 +131,7 @@ func (r *Memberships[C]) Restart(of history.Epoch) {
 	for _, c := range r.circles.All() {
 		c.joined = 0
 	}
-	r.Forgot, r.pruned, r.unsure = 0, 0, 0
+	r.forgot, r.pruned, r.unsure = 0, 0, 0
 }
 
 // Clear forgets who belongs where, and did.
@@ -147,7 +147,7 @@ func (r *Memberships[C]) Clear() {
 // Forgotten is the place before which a replay for a profile may lack what was said to
 // rooms that it has left and returned to.
 func (r *Memberships[C]) Forgotten(ref event.Profile) uint64 {
-	place := r.Forgot
+	place := r.forgot
 	if r.cut.Len() > 0 {
 		for _, c := range r.circlesOf(ref) {
 			place = max(place, r.cut.Get(belonging{ref, c.room}))
@@ -159,8 +159,8 @@ func (r *Memberships[C]) Forgotten(ref event.Profile) uint64 {
 // Prune forgets the stays that ended before a place which the history reaches
 // back to.
 func (r *Memberships[C]) Prune(oldest uint64) {
-	if r.Forgot <= oldest {
-		r.pruned, r.Forgot = max(r.pruned, r.Forgot), 0
+	if r.forgot <= oldest {
+		r.pruned, r.forgot = max(r.pruned, r.forgot), 0
 	}
 	for key, place := range r.cut.All() {
 		if place <= oldest {
@@ -188,35 +188,36 @@ func (r *Memberships[C]) Reader(p event.Profile) *history.Reader {
 	return &history.Reader{Profile: p, Rooms: r.known(p), StaysFrom: max(r.pruned, r.unsure), RoomsFrom: r.unsure}
 }
 
-// ManyRooms has so many that to find the stays of who is in all of them takes long: they
+// manyRooms has so many that to find the stays of who is in all of them takes long: they
 // are kept until its rooms change. Those that are pruned meanwhile do no harm.
-const ManyRooms = 1000
+const manyRooms = 1000
 
-const StayBytes = 48
+// stayBytes is what a stay takes that is kept so.
+const stayBytes = 48
 
-// known is Stays, found once of who is in many rooms.
+// known is stays, found once of who is in many rooms.
 func (r *Memberships[C]) known(ref event.Profile) []history.Stay {
 	p := r.people.Get(ref)
-	if p == nil || len(p.circles) < ManyRooms {
-		return r.Stays(ref)
+	if p == nil || len(p.circles) < manyRooms {
+		return r.stays(ref)
 	}
 	if p.stays == nil {
-		p.stays = r.Stays(ref)
-		r.bytes += StayBytes * int64(cap(p.stays))
+		p.stays = r.stays(ref)
+		r.bytes += stayBytes * int64(cap(p.stays))
 	}
 	return p.stays
 }
 
 // moved says that a person's rooms change.
 func (r *Memberships[C]) moved(p *Person[C]) {
-	r.bytes -= StayBytes * int64(cap(p.stays))
+	r.bytes -= stayBytes * int64(cap(p.stays))
 	p.stays = nil
 }
 
-// Stays are the times that p has spent in the rooms it belongs to now.
-func (r *Memberships[C]) Stays(ref event.Profile) (stays []history.Stay) {
+// stays are the times that p has spent in the rooms it belongs to now.
+func (r *Memberships[C]) stays(ref event.Profile) (stays []history.Stay) {
 	for _, c := range r.circlesOf(ref) {
-		if r.Ended > 0 {
+		if r.ended > 0 {
 			for _, s := range r.past.Get(belonging{ref, c.room}) {
 				stays = append(stays, history.Stay{Room: c.room, From: s.from, Until: s.until})
 			}
