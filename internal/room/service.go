@@ -90,8 +90,8 @@ func NewService(cfg ServiceConfig) *Service {
 }
 
 // Resolve implements Resolver; an error only for a room that was never resolved.
-func (m *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
-	roster, err := m.resolve(ctx, Key{tenant, room}, false)
+func (s *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	roster, err := s.resolve(ctx, Key{tenant, room}, false)
 	if roster != nil {
 		return roster, nil
 	}
@@ -99,33 +99,33 @@ func (m *Service) Resolve(ctx context.Context, tenant string, room event.Room) (
 }
 
 // Away implements Refresher.
-func (m *Service) Away(times func() int64) { m.away = times }
+func (s *Service) Away(times func() int64) { s.away = times }
 
-func (m *Service) left() int64 {
-	if m.away == nil {
+func (s *Service) left() int64 {
+	if s.away == nil {
 		return 0
 	}
-	return m.away()
+	return s.away()
 }
 
 // Refresh implements Refresher.
-func (m *Service) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
-	return m.resolve(ctx, Key{tenant, room}, true)
+func (s *Service) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	return s.resolve(ctx, Key{tenant, room}, true)
 }
 
 // resolve waits, as long as ctx allows, for an answer that still holds or, anew or
 // not, for one to a question that began after the call: all who came before it share
 // it. The roster is the last good one, also beside an error.
-func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
+func (s *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
 	if climbs(key.Room.ID) {
 		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
 	}
-	left := m.left()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a := m.answerLocked(key)
+	left := s.left()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.answerLocked(key)
 	a.waiting++
-	defer m.leaveLocked(key, a)
+	defer s.leaveLocked(key, a)
 	came := a.begun
 	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.until)) {
 		if err := ctx.Err(); err != nil {
@@ -135,67 +135,67 @@ func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, err
 			a.asking = make(chan struct{})
 			var turn context.Context
 			turn, a.giveUp = context.WithCancel(context.Background())
-			go m.question(turn, key, a)
+			go s.question(turn, key, a)
 		}
 		over := a.asking
-		m.mu.Unlock()
+		s.mu.Unlock()
 		select {
 		case <-over:
 		case <-ctx.Done():
 		}
-		m.mu.Lock()
+		s.mu.Lock()
 	}
 	return a.roster, a.err
 }
 
 // leaveLocked is for a call that wants an answer no longer: for nobody none is asked for.
-func (m *Service) leaveLocked(key Key, a *answer) {
+func (s *Service) leaveLocked(key Key, a *answer) {
 	if a.waiting--; a.waiting > 0 {
 		return
 	}
 	if a.asking != nil {
 		a.giveUp()
 	} else if a.answered == 0 {
-		m.dropLocked(key, a)
+		s.dropLocked(key, a)
 	}
 }
 
 // question asks when its turn comes, for all who wait: whoever of them leaves does not
 // fail the others.
-func (m *Service) question(turn context.Context, key Key, a *answer) {
-	err := m.turns.Acquire(turn, key.Tenant)
+func (s *Service) question(turn context.Context, key Key, a *answer) {
+	err := s.turns.Acquire(turn, key.Tenant)
 	a.giveUp()
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	defer func() {
 		close(a.asking)
 		a.asking = nil
 	}()
 	if err != nil {
 		if a.waiting == 0 && a.answered == 0 {
-			m.dropLocked(key, a)
+			s.dropLocked(key, a)
 		}
 		return
 	}
-	m.asked++
-	a.begun, a.left = m.asked, m.left()
-	m.mu.Unlock()
-	members, holds, err := m.ask(context.Background(), key.Tenant, key.Room)
-	m.turns.Release(key.Tenant)
-	m.mu.Lock()
+	s.asked++
+	a.begun, a.left = s.asked, s.left()
+	s.mu.Unlock()
+	members, holds, err := s.ask(context.Background(), key.Tenant, key.Room)
+	s.turns.Release(key.Tenant)
+	s.mu.Lock()
 	if err == nil {
 		a.roster = &Roster{Members: members, Asked: a.begun}
 	} else {
 		holds = membershipRetry
 	}
 	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
-	m.keepLocked(key, a)
+	s.keepLocked(key, a)
 }
 
 // keepLocked keeps an answer while its tenant has room for it; else it is for those who
 // wait for it only.
-func (m *Service) keepLocked(key Key, a *answer) {
-	if m.answers[key] != a {
+func (s *Service) keepLocked(key Key, a *answer) {
+	if s.answers[key] != a {
 		return
 	}
 	bytes := answerBytes(key)
@@ -204,16 +204,16 @@ func (m *Service) keepLocked(key Key, a *answer) {
 			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
 		}
 	}
-	m.dropLocked(key, a)
-	if m.state.Take(key.Tenant, bytes) {
-		m.answers[key], a.bytes = a, bytes
+	s.dropLocked(key, a)
+	if s.state.Take(key.Tenant, bytes) {
+		s.answers[key], a.bytes = a, bytes
 	}
 }
 
-func (m *Service) dropLocked(key Key, a *answer) {
-	if m.answers[key] == a {
-		m.state.Give(key.Tenant, a.bytes)
-		delete(m.answers, key)
+func (s *Service) dropLocked(key Key, a *answer) {
+	if s.answers[key] == a {
+		s.state.Give(key.Tenant, a.bytes)
+		delete(s.answers, key)
 		a.bytes = 0
 	}
 }
@@ -242,44 +242,44 @@ func climbs(id string) bool {
 	return false
 }
 
-func (m *Service) answerLocked(key Key) *answer {
-	a := m.answers[key]
+func (s *Service) answerLocked(key Key) *answer {
+	a := s.answers[key]
 	if a == nil {
-		if len(m.answers) >= m.prune {
-			m.pruneLocked(time.Now())
+		if len(s.answers) >= s.prune {
+			s.pruneLocked(time.Now())
 		}
 		a = &answer{bytes: answerBytes(key)}
-		m.answers[key] = a
-		m.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
+		s.answers[key] = a
+		s.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
 	}
 	return a
 }
 
 // pruneLocked drops answers that nobody has asked for in a long time, and sooner
 // those that say nothing.
-func (m *Service) pruneLocked(now time.Time) {
-	for key, a := range m.answers {
+func (s *Service) pruneLocked(now time.Time) {
+	for key, a := range s.answers {
 		old := now.Sub(a.until)
 		if a.waiting == 0 && a.asking == nil && (old > ResolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
-			m.dropLocked(key, a)
+			s.dropLocked(key, a)
 		}
 	}
-	m.prune = max(1024, 2*len(m.answers))
+	s.prune = max(1024, 2*len(s.answers))
 }
 
 // ask asks the service for the members, and how long they hold.
-func (m *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
+func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
 	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, 0, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Cache-Control", "no-cache") // the hub keeps it; what a cache in between has may be older
-	if m.token != "" {
-		req.Header.Set("Authorization", "Bearer "+m.token)
+	if s.token != "" {
+		req.Header.Set("Authorization", "Bearer "+s.token)
 	}
-	res, err := m.client.Do(req)
+	res, err := s.client.Do(req)
 	if err != nil {
 		return nil, 0, err
 	}
