@@ -18,7 +18,6 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/request"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 )
@@ -103,8 +102,9 @@ func TestRequestsThatAreResetDoNothing(t *testing.T) {
 // one that has more is refused, and with HTTP/2 nothing of it stays.
 func TestLinesOfAHead(t *testing.T) {
 	is := is.New(t)
+	const most = 100 // lines
 	at := strings.TrimPrefix(startHub(t), "http://")
-	for lines, status := range map[int]string{request.MostHeaders: "200", request.MostHeaders + 1: "431"} {
+	for lines, status := range map[int]string{most: "200", most + 1: "431"} {
 		var headers []string
 		for i := range lines {
 			headers = append(headers, fmt.Sprint("a", i%50), "1")
@@ -116,7 +116,7 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 	f := dialFramed(t, at, "", 1<<20)
 	head := append([]byte{0x82, 0x86, 0x04, 8}, "/healthz\x01\x09localhost"...)
-	for i := range request.MostHeaders + 1 {
+	for i := range most + 1 {
 		name := fmt.Sprint("a", i)
 		head = append(append(append(head, 0, byte(len(name))), name...), 1, '1')
 	}

@@ -4,19 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -246,35 +241,6 @@ func TestTransport(t *testing.T) {
 	conn, err := tls.Dial("tcp", secure, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 	is.NoErr(err)
 	conn.Close()
-}
-
-func TestCertificateIsReadAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		folder := t.TempDir()
-		cert, key := writeCertificate(t, folder, "first")
-		c, err := serve.LoadCertificate(cert, key, slog.New(slog.DiscardHandler))
-		is.NoErr(err)
-		name := func() string {
-			time.Sleep(time.Second) // files are looked at once in a second
-			pair, err := c.Get(nil)
-			is.NoErr(err)
-			leaf, err := x509.ParseCertificate(pair.Certificate[0])
-			is.NoErr(err)
-			return leaf.Subject.CommonName
-		}
-		is.Equal(name(), "first")
-		writeCertificate(t, folder, "second and longer")
-		is.Equal(name(), "second and longer")
-		is.NoErr(os.WriteFile(key, []byte("nonsense"), 0o600))
-		is.Equal(name(), "second and longer") // the last good one
-		is.NoErr(os.Remove(cert))
-		is.Equal(name(), "second and longer")
-		writeCertificate(t, folder, "third")
-		is.Equal(name(), "third")
-		_, err = serve.LoadCertificate(cert, filepath.Join(folder, "nothing"), slog.New(slog.DiscardHandler))
-		is.True(err != nil)
-	})
 }
 
 // With a rate limit an NDJSON body is read more slowly, and nothing of it is refused.

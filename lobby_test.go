@@ -165,15 +165,11 @@ func TestTheLobbyOverTLS(t *testing.T) {
 	}
 }
 
-func TestSettingsOfTheLobby(t *testing.T) {
+// What strangers may have at a time is a part of what calls may take.
+func TestStrangersHaveAPartOfCalls(t *testing.T) {
 	is := is.New(t)
-	for name, value := range map[string]string{"REALTIME_TRUSTED_PROXIES": "10.0.0.1,nginx", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "-1"} {
-		_, err := settings.Load([]string{name + "=" + value})
-		is.True(err != nil && strings.Contains(err.Error(), name))
-	}
-	cfg, err := settings.Load([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
+	cfg, err := settings.Load([]string{"REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
-	is.Equal(len(cfg.Proxies()), 2)
 	is.Equal(mostStrangers(cfg.Memory()), 21)
 }
 

@@ -169,10 +169,10 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	onHangup(background, func() {
 		auth.Reread()
 		if certificate != nil {
-			certificate.Files.Reload()
+			certificate.Reload()
 		}
 		if services != nil {
-			services.Files.Reload()
+			services.Reload()
 		}
 	}, logger)
 	quotas := allowance.New(memory)

@@ -88,7 +88,7 @@ type look struct {
 }
 
 func (m *Metrics) look() *look {
-	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.Count.Now(), quotas: m.hub.quotas.Stats()}
+	l := &look{HubStats: m.hub.Stats(), auth: m.auth.Refused(), limits: m.limits.Met(), refused: m.refused.Now(), complaints: m.complaints.Counts(), quotas: m.hub.quotas.Stats()}
 	l.lobby = m.lobby.Stats()
 	l.Ready = l.Ready && m.auth.Ready() == nil
 	l.online, l.away = m.presence.Counts()

@@ -22,8 +22,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/settings"
 )
 
 // authority issues certificates to clients.
@@ -191,18 +189,5 @@ func TestServicesShowACertificate(t *testing.T) {
 			eventually(t, func() bool { return ask(services, "X-API-Key", apiKey, second.issue(t)) == 202 })
 			is.Equal(ask(services, "X-API-Key", apiKey, first.issue(t)), 0)
 		})
-	}
-}
-
-func TestTrustedSettings(t *testing.T) {
-	for setting, names := range map[string]string{
-		"REALTIME_TLS_CLIENT_CA=ca.pem": "REALTIME_TLS_CLIENT_CA",
-		"REALTIME_ADMIN_ADDR=nonsense":  "REALTIME_ADMIN_ADDR",
-		"REALTIME_ADMIN_ADDR=:9090":     "REALTIME_ADMIN_ADDR", // reachable, and without credentials
-	} {
-		is := is.New(t)
-		_, err := settings.Load([]string{setting})
-		is.True(err != nil)
-		is.True(strings.Contains(err.Error(), names+": ")) // setting
 	}
 }

@@ -42,27 +42,27 @@ type Limit int
 // Small is the limit of calls whose bodies say little.
 const Small Limit = 64 << 10
 
-// FirstRoom is what is made room for on a client's mere word.
-const FirstRoom = 4 << 10
+// firstRoom is what is made room for on a client's mere word.
+const firstRoom = 4 << 10
 
 var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}
 
 // Read reads a JSON body whole. Room is made for what comes, and not for what a client
 // says that will.
-func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
+func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	switch kind, err := MediaType(r); {
 	case err != nil:
 		return nil, err
 	case kind != "application/json":
 		return nil, errMediaType
 	}
-	tooLarge := &http.MaxBytesError{Limit: int64(most)}
+	tooLarge := &http.MaxBytesError{Limit: int64(l)}
 	announced, end := r.ContentLength, int64(math.MaxInt) // where a client says that it ends; what is not read
-	if most > 0 {
-		if announced > int64(most) {
+	if l > 0 {
+		if announced > int64(l) {
 			return nil, tooLarge
 		}
-		end = int64(most) + 1
+		end = int64(l) + 1
 	}
 	if announced >= 0 {
 		end = min(end, announced)
@@ -72,7 +72,7 @@ func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) 
 			if int64(len(body)) == announced {
 				return body, nil
 			}
-			more := int(min(int64(max(2*cap(body), FirstRoom)), end))
+			more := int(min(int64(max(2*cap(body), firstRoom)), end))
 			if !memory.Use(allowance.BodyCopies * (more - cap(body))) {
 				return nil, problem.ErrBodies
 			}
@@ -81,7 +81,7 @@ func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) 
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		switch {
-		case most > 0 && len(body) > int(most):
+		case l > 0 && len(body) > int(l):
 			return nil, tooLarge
 		case err == io.EOF && announced > int64(len(body)), err != nil && err != io.EOF:
 			return nil, errBrokeOff
@@ -92,8 +92,8 @@ func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) 
 }
 
 // Object reads a small body strictly, all faults at once.
-func (most Limit) Object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
-	body, err := most.Read(r, memory)
+func (l Limit) Object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
+	body, err := l.Read(r, memory)
 	if err != nil {
 		return err
 	}
@@ -114,9 +114,9 @@ func (most Limit) Object(r *http.Request, memory *allowance.Call, member func(f 
 }
 
 // Profiles reads a body that names profiles to ask about.
-func (most Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []event.Profile, err error) {
+func (l Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []event.Profile, err error) {
 	found := false
-	err = most.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	err = l.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "profiles" {
 			f.Add(problem.CodeUnknownField, name, `the body has "profiles" only`)
 			return

@@ -27,9 +27,9 @@ const (
 	valueBytes  = 16
 )
 
-// MostHeaders is how many lines a request's head may have, as with other servers. The
+// mostHeaders is how many lines a request's head may have, as with other servers. The
 // smallest take ten times as much memory as on the wire.
-const MostHeaders = 100
+const mostHeaders = 100
 
 // TooManyHeaders says whether a request's head has more lines than it may.
 func TooManyHeaders(r *http.Request) bool {
@@ -37,7 +37,7 @@ func TooManyHeaders(r *http.Request) bool {
 	for _, values := range r.Header {
 		n += len(values)
 	}
-	return n > MostHeaders
+	return n > mostHeaders
 }
 
 // HeadBytes is the memory that a request's head takes past the usual.

@@ -13,7 +13,7 @@ import (
 
 // Certificate is a TLS certificate in files, read again when they change.
 type Certificate struct {
-	Files *reread.File[*tls.Certificate]
+	files *reread.File[*tls.Certificate]
 }
 
 // LoadCertificate reads both files; an error is theirs.
@@ -26,11 +26,14 @@ func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error
 }
 
 // Get is tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Files.Get(), nil }
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.Get(), nil }
+
+// Reload reads the files now, changed or not.
+func (c *Certificate) Reload() { c.files.Reload() }
 
 // ClientCAs are the authorities whose certificates services show, in a file that is
 // read again when it changes.
-type ClientCAs struct{ Files *reread.File[*x509.CertPool] }
+type ClientCAs struct{ files *reread.File[*x509.CertPool] }
 
 // LoadClientCAs reads a file of PEM blocks; an error is its.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
@@ -48,17 +51,20 @@ func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 	return &ClientCAs{f}, err
 }
 
+// Reload reads the file now, changed or not.
+func (c *ClientCAs) Reload() { c.files.Reload() }
+
 // Require has a server ask its clients for a certificate; must says whether they need one.
 func (c *ClientCAs) Require(config *tls.Config, must bool) {
 	config.ClientAuth = tls.VerifyClientCertIfGiven
 	if must {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	config.ClientCAs = c.Files.Get()
+	config.ClientCAs = c.files.Get()
 	var mu sync.Mutex
 	current := config // guarded by mu: what the last handshake had
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		pool := c.Files.Get()
+		pool := c.files.Get()
 		mu.Lock()
 		defer mu.Unlock()
 		if current.ClientCAs != pool { // a config is not changed while it is used

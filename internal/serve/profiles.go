@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// ProfilesAt is the path below which [Profiles] answers.
 const ProfilesAt = "/debug/pprof/"
 
 // Profiles is what Go tells of the process: all that [net/http/pprof] has.

@@ -14,8 +14,8 @@ import (
 
 // Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
 const (
-	headerTimeout  = 5 * time.Second // the TLS handshake's too
-	RequestTimeout = 30 * time.Second
+	headerTimeout  = 5 * time.Second  // the TLS handshake's too
+	RequestTimeout = 30 * time.Second // of a request with its body
 	idleTimeout    = 2 * time.Minute
 	pingTimeout    = 15 * time.Second // of a silent HTTP/2 connection, then of its answer
 )

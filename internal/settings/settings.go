@@ -21,6 +21,7 @@ import (
 	"realtimehub/internal/plan"
 )
 
+// Prefix is what each setting's name begins with.
 const Prefix = "REALTIME_"
 
 // Config is read from the environment; the README's table is held to it by a test.
@@ -215,68 +216,69 @@ func Unknown(environ []string) (unknown []string) {
 // keySettings have a hub ask for tokens.
 var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
 
-// Needed are the settings that mean nothing without another: any of these.
-var Needed = map[string][]string{
+// needed are the settings that mean nothing without another: any of these.
+var needed = map[string][]string{
 	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
 	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
 	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
 }
 
 // Misfits are the settings that mean nothing beside the others, or harm, each with the reason.
-func (cfg *Config) Misfits(environ []string) (misfits []string) {
+func (c *Config) Misfits(environ []string) (misfits []string) {
 	set := env.ToMap(environ)
 	isSet := func(name string) bool { return set[Prefix+name] != "" }
-	for _, name := range slices.Sorted(maps.Keys(Needed)) {
-		if isSet(name) && !slices.ContainsFunc(Needed[name], isSet) {
-			misfits = append(misfits, Prefix+name+" needs "+Prefix+strings.Join(Needed[name], " or "+Prefix))
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
+			misfits = append(misfits, Prefix+name+" needs "+Prefix+strings.Join(needed[name], " or "+Prefix))
 		}
 	}
-	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
+	if c.MaxBodyBytes > 0 && c.MaxEventBytes > c.MaxBodyBytes {
 		misfits = append(misfits, Prefix+"MAX_EVENT_BYTES is more than "+Prefix+"MAX_BODY_BYTES, which an event is within")
 	}
-	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
+	if most := cmp.Or(c.MaxEventBytes, c.MaxBodyBytes); c.StreamBuffer > 0 && c.StreamBuffer < most {
 		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", Prefix, most))
 	}
-	if cfg.DangerouslyOpen && !cfg.Access().Open() {
+	if c.DangerouslyOpen && !c.Access().Open() {
 		misfits = append(misfits, Prefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
 	}
 	return misfits
 }
 
-func (cfg *Config) Access() access.Config {
+// Access is what credentials are checked against; it has no logger yet.
+func (c *Config) Access() access.Config {
 	return access.Config{
-		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
-		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
-		FailedRate: cfg.FailedTokenRate,
+		Secret: c.JWTSecret, PublicKey: c.JWTPublicKey, JWKSURL: c.JWKSURL, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+		TenantClaim: c.JWTTenantClaim, APIKeys: c.APIKeys, Certified: c.TLSClientCA != "", Origins: c.CORSOrigins,
+		FailedRate: c.FailedTokenRate,
 	}
 }
 
 // Disk is how many bytes all histories may take at the broker; 0: no limit.
-func (cfg *Config) Disk() int64 {
+func (c *Config) Disk() int64 {
 	switch {
-	case cfg.NATSHistoryBytes != nil:
-		return *cfg.NATSHistoryBytes
-	case cfg.HistoryBytes == 0:
+	case c.NATSHistoryBytes != nil:
+		return *c.NATSHistoryBytes
+	case c.HistoryBytes == 0:
 		return 0
 	}
-	return max(1<<30, cfg.HistoryBytes)
+	return max(1<<30, c.HistoryBytes)
 }
 
 // Proxies are the trusted ones, which were checked.
-func (cfg *Config) Proxies() lobby.Proxies {
-	proxies, _ := lobby.ParseProxies(cfg.TrustedProxies)
+func (c *Config) Proxies() lobby.Proxies {
+	proxies, _ := lobby.ParseProxies(c.TrustedProxies)
 	return proxies
 }
 
 // Memory is the plan for the memory that is there, with what was set.
-func (cfg *Config) Memory() plan.Memory {
+func (c *Config) Memory() plan.Memory {
 	memory := plan.Of(plan.Available())
 	for _, part := range []struct {
 		set  *int64
 		part *int64
 	}{
-		{cfg.MemoryBudget, &memory.Streams}, {cfg.HistoryTotal, &memory.History},
-		{cfg.StateBytes, &memory.State}, {cfg.CallBytes, &memory.Calls},
+		{c.MemoryBudget, &memory.Streams}, {c.HistoryTotal, &memory.History},
+		{c.StateBytes, &memory.State}, {c.CallBytes, &memory.Calls},
 	} {
 		if part.set != nil {
 			*part.part = *part.set
