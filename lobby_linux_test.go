@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-
 )
 
 // A stream's socket is taken from net/http also where a proxy began the connection: no
