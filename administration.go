@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -12,17 +11,18 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
-	"realtimehub/internal/strictjson"
 )
 
 // administrator shows and changes one tenant, for its services.
 type administrator struct {
 	// Static.
 	hub      *Hub
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	presence *Presence
 	bodies   request.Limit
 	quotas   *allowance.Pools
@@ -34,25 +34,6 @@ func pathTenant(who *access.Caller) (string, error) {
 	tenant := who.Tenant()
 	faults.Tenant("tenantId", tenant)
 	return tenant, faults.Err()
-}
-
-// pathRoom is the tenant and the conversation or group of a path.
-func pathRoom(r *http.Request, who *access.Caller) (tenant string, room event.Room, err error) {
-	switch r.PathValue("rooms") {
-	case "conversations":
-		room.Kind = event.KindConversation
-	case "groups":
-		room.Kind = event.KindGroup
-	default:
-		return "", room, errNothingHere
-	}
-	var faults problem.Faults
-	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request
-	faults.Tenant("tenantId", tenant)
-	if err := event.CheckName(room.ID); err != nil {
-		faults.Add(problem.CodeInvalidField, string(room.Kind)+"Id", "%v", err)
-	}
-	return tenant, room, faults.Err()
 }
 
 func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -78,11 +59,11 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	var next *string
-	if page.more {
-		id := page.list[len(page.list)-1].ID.String()
+	if page.More {
+		id := page.List[len(page.List)-1].ID.String()
 		next = &id
 	}
-	list := slices.Clone(page.list) // which was as long as the tenant is large
+	list := slices.Clone(page.List) // which was as long as the tenant is large
 	l.Call().Back(0)
 	out, err := answer.NewRows(w, http.StatusOK, l.Call(), "connections")
 	if err != nil {
@@ -93,11 +74,11 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 			break
 		}
 	}
-	return out.End("count", page.count, "next", next)
+	return out.End("count", page.Count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.
-func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*Connection, error) {
+func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
 	tenant, err := pathTenant(who)
 	if err != nil {
 		return nil, err
@@ -125,7 +106,7 @@ func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access
 	if err != nil {
 		return err
 	}
-	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), CloseKicked))
+	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), delivery.CloseKicked))
 }
 
 func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -138,7 +119,7 @@ func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who 
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.cluster.KickProfile(r.Context(), tenant, p, CloseKicked); err != nil {
+	if err := a.cluster.KickProfile(r.Context(), tenant, p, delivery.CloseKicked); err != nil {
 		return err
 	}
 	return answer.NoContent(w)
@@ -164,7 +145,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
-	if err == nil && !memory.Use(page.Weight()) {
+	if err == nil && !memory.Use(page.Size()) {
 		err = allowance.ErrAnswers
 	}
 	if err != nil {
@@ -176,12 +157,12 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 				return nil
 			}
 		}
-		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
+		if limit -= len(page.Entries); limit <= 0 || !page.More() {
 			break
 		}
 		memory.Back(answer.RowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
-		if err != nil || lost || !memory.Use(next.Weight()) {
+		if err != nil || lost || !memory.Use(next.Size()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
@@ -217,7 +198,7 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.EnsureAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
@@ -259,7 +240,7 @@ func (a *administrator) queryPresence(w http.ResponseWriter, r *http.Request, wh
 	defer memory.Close()
 	asked, err := request.Small.Profiles(r, memory)
 	if err == nil {
-		err = problem.OfQuestion(a.hub.KnowAll(r.Context(), tenant))
+		err = problem.OfQuestion(a.hub.tenants.EnsureAll(r.Context(), tenant))
 	}
 	if err != nil {
 		return err
@@ -278,113 +259,12 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
 	}
-	if err := a.hub.KnowAll(r.Context(), tenant); err != nil {
+	if err := a.hub.tenants.EnsureAll(r.Context(), tenant); err != nil {
 		return err
 	}
 	l := a.list(r, who)
 	defer l.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
-}
-
-func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	l := a.list(r, who)
-	defer l.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
-	if err == nil {
-		err = a.hub.KnowAll(r.Context(), tenant)
-	}
-	if err != nil {
-		return err
-	}
-	return a.presences(w, who, l, members, nil)
-}
-
-func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	l := a.list(r, who)
-	defer l.Close()
-	members, err := a.hub.Members(r.Context(), tenant, room, l.Begin)
-	if err != nil {
-		return err
-	}
-	return answer.ProfileRows(w, l.Call(), "members", members, l.Turn)
-}
-
-func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	memory := a.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	var members []event.Profile
-	found := false
-	err = a.bodies.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		if name != "members" {
-			f.Add(problem.CodeUnknownField, name, `the body has "members" only`)
-			return
-		}
-		found = !problem.Absent(v)
-		members = f.Profiles(problem.CodeInvalidField, name, v)
-	})
-	if err == nil && !found {
-		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
-	}
-	if err == nil && !a.hub.tenants.inCluster() { // in one, most of the time is waited for others
-		over, taken := request.ListTurn(r.Context(), tenant, len(members))
-		if taken != nil {
-			return taken
-		}
-		defer over()
-	}
-	if err == nil {
-		err = a.hub.SetMembers(r.Context(), tenant, room, members)
-	}
-	if err != nil {
-		return err
-	}
-	return answer.NoContent(w)
-}
-
-func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err == nil {
-		err = a.cluster.Refresh(r.Context(), tenant, room)
-	}
-	if err != nil {
-		return err
-	}
-	return answer.NoContent(w)
-}
-
-func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.AddMember)
-}
-
-func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.RemoveMember)
-}
-
-func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	p, err := event.ParseProfile(strings.Clone(r.PathValue("p")))
-	if err != nil {
-		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
-	}
-	if err := do(r.Context(), tenant, room, p); err != nil {
-		return err
-	}
-	return answer.NoContent(w)
 }
 
 var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
@@ -413,7 +293,7 @@ type connection struct {
 	Metadata       map[string]string `json:"metadata"`
 }
 
-func wireConnection(c *Connection) connection {
+func wireConnection(c *delivery.Connection) connection {
 	metadata := c.Metadata
 	if metadata == nil {
 		metadata = map[string]string{}

@@ -54,10 +54,10 @@ func (a *attendance) tick(connected, heard bool) {
 
 // wake notes that this process runs again.
 func (a *attendance) wake() {
+	now := time.Now() // the process may be stopped before the rest of it
 	if !a.awake() {
 		a.leave()
 	}
-	now := time.Now()
 	a.ticked.Store(&now)
 }
 

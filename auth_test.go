@@ -34,6 +34,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/access/accesstest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -521,7 +522,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
 		presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
+		api := NewAPI(withCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		bearerFor := func(d time.Duration, changes ...any) string {
 			return bearer(t, append([]any{"exp", start.Add(d).Unix()}, changes...)...)
@@ -589,7 +590,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		is.True(strings.Contains(answer.Body.String(), "CredentialExpired"))
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		is.NoErr(hub.Engine().Close(last))
+		is.NoErr(hub.streams.Engine().Close(last))
 	})
 }
 
@@ -624,13 +625,13 @@ func TestIsolation(t *testing.T) {
 	token := map[string]string{}
 	var ids []string // of all connections; the i-th is of tenants[i%3]
 	inbox := map[string]*httptest.ResponseRecorder{}
-	conns := map[string]*Connection{}
+	conns := map[string]*delivery.Connection{}
 	for _, tenant := range tenants {
 		token[tenant] = bearer(t, "tenant", tenant, "scope", "subscribe publish admin")
 	}
 	for i := range len(tenants) * perTenant {
 		tenant := tenants[i%len(tenants)]
-		c, err := h.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
+		c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
 		is.NoErr(err)
 		ids = append(ids, c.ID.String())
 		conns[c.ID.String()] = c
@@ -704,9 +705,9 @@ func TestIsolation(t *testing.T) {
 	is.Equal(h.Stats().Streams, len(conns)) // nobody closed another's
 	delivered := 0
 	for id, c := range conns {
-		c.Stream.Close(h.Closing(CloseKicked))
+		c.Stream.Close(h.streams.Closing(delivery.CloseKicked))
 		inbox[id] = httptest.NewRecorder()
-		h.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
+		h.streams.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
 		for reader := newStreamReader(t, inbox[id].Body); ; {
 			event, err := reader.Next()
 			if err != nil {

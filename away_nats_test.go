@@ -36,7 +36,7 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 		nodes = append(nodes, node)
 	}
 	a, b := nodes[0], nodes[1]
-	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
 	me, you := b.open(t, meQuery), b.open(t, "tenant=acme&profile=you")
 	say := func(what string) {
 		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, what)
@@ -56,4 +56,22 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	proxy.Mend()
 	is.Equal(string(openEnvelope(t, me.next(t)).Payload), `"to me"`)
 	is.Equal(you.next(t).Type, markerType) // who was removed gets nothing
+}
+
+// A hub that is cut off does not answer from what it knew: others may have changed it, and
+// not have waited.
+func TestMembersOfAHubThatIsAway(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	b := nodes[1]
+	const members = "/v1/tenants/acme/conversations/r/members"
+	nodes[0].changes(t, "PUT", members, `{"members":["me"]}`)
+	b.open(t, meQuery)
+	status, _ := b.do(t, "GET", members, "")
+	is.Equal(status, http.StatusOK)
+	proxies[0].Cut()
+	eventually(t, func() bool { return !b.tenants.SureNow() })
+	status, _ = b.do(t, "GET", members, "")
+	is.Equal(status, http.StatusServiceUnavailable)
 }

@@ -12,6 +12,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
@@ -26,7 +27,7 @@ func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
 	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceTenant})
 	for i := range streams {
-		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
+		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -76,7 +77,7 @@ func BenchmarkPublish(b *testing.B) {
 
 func BenchmarkPublishHandler(b *testing.B) {
 	hub, presence := newBenchHub(b, 10)
-	handler := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	handler := NewAPI(withCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
 	body := benchBody(`{"kind":"profile","profiles":["user:1"]}`)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -96,7 +97,7 @@ func BenchmarkConnect(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		if _, err := hub.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
+		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
 			b.Fatal(err)
 		}
 	}

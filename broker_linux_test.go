@@ -24,6 +24,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/natstest"
 )
 
@@ -523,7 +524,7 @@ func TestManyTenants(t *testing.T) {
 	publish := func(n int) time.Duration { // the broker's CPU time for each
 		before := cpuTime(t, servers.PID(0))
 		for i := range n {
-			e := entryTo(fmt.Sprint("tenant-", i%tenants), "1", event.ToTenant())
+			e := historytest.To(fmt.Sprint("tenant-", i%tenants), "1", event.ToTenant())
 			e.Event.ID = fmt.Sprint(prefix, i, before)
 			e.Event.Timestamp = time.Now()
 			e.Envelope = e.Event.Seal()

@@ -3,25 +3,13 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/testkit"
 )
-
-// waitsIn says whether a goroutine waits for a lock in a function.
-func waitsIn(function string) bool {
-	stacks := make([]byte, 1<<20)
-	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-		if strings.Contains(stack, function) && strings.Contains(stack, "sync.(*Mutex).Lock") {
-			return true
-		}
-	}
-	return false
-}
 
 // Who waits for a tenant that is busy, to forget it, keeps nobody from another.
 func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
@@ -30,25 +18,25 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 	h := newTestHub(t)
 	for _, name := range []string{"acme", "well"} {
 		is.NoErr(untilConfirmed(func() error {
-			return h.SetMembers(t.Context(), name, event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
+			return h.members.SetMembers(t.Context(), name, event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
 		}))
 	}
-	busy := h.tenants.find("acme")
+	busy := h.tenants.Find("acme")
 	forgotten := make(chan struct{})
 	go func() {
-		h.tenants.forget("acme")
+		h.tenants.Forget("acme")
 		close(forgotten)
 	}()
-	eventually(t, func() bool { return waitsIn(".(*tenants).forget(") })
-	free := h.tenants.mu.TryRLock()
+	eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).Forget(") })
+	free := h.tenants.Mu.TryRLock()
 	if free {
-		h.tenants.mu.RUnlock()
+		h.tenants.Mu.RUnlock()
 	}
-	busy.mu.Unlock()
+	busy.Mu.Unlock()
 	<-forgotten
 	is.True(free)                      // others are found meanwhile
-	h.tenants.find("acme").mu.Unlock() // it is needed still
-	h.tenants.find("well").mu.Unlock()
+	h.tenants.Find("acme").Mu.Unlock() // it is needed still
+	h.tenants.Find("well").Mu.Unlock()
 }
 
 // Whoever writes streams does not wait for a busy tenant whose clients leave.
@@ -63,12 +51,12 @@ func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
 	for i := range 16 { // of each writer some
 		acme = append(acme, h.open(t, fmt.Sprintf("tenant=acme&profile=user:%d", i)))
 	}
-	busy := h.tenants.find("acme")
+	busy := h.tenants.Find("acme")
 	for _, c := range acme {
 		c.close()
 	}
-	eventually(t, func() bool { return waitsIn(".(*streams).ended(") })
-	defer busy.mu.Unlock()
+	eventually(t, func() bool { return testkit.WaitsIn(".(*Streams).ended(") })
+	defer busy.Mu.Unlock()
 	status, _ := h.post(t, "/v1/events", `{"tenantId":"well","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
 	is.Equal(status, http.StatusAccepted)
 	for _, c := range well {

@@ -51,8 +51,8 @@ func TestClusterCalls(t *testing.T) {
 		status, _ = node.do(t, "GET", "/v1/tenants/other/connections/"+client.ConnectionID, "")
 		is.Equal(status, http.StatusNotFound) // another tenant's
 	}
-	conn := a.Hub.Connection(client.ConnectionID)
-	conn.lastActivity.Store(1)
+	conn := a.Hub.streams.Connection(client.ConnectionID)
+	conn.Activity.Store(1)
 	status, _ := b.post(t, "/v1/connections/"+client.ConnectionID+"/touch", "")
 	is.Equal(status, http.StatusNoContent)
 	is.True(time.Since(conn.LastActivity()) < time.Minute)
@@ -228,7 +228,7 @@ func TestClusterPresence(t *testing.T) {
 	two := nodes[1].open(t, "tenant=acme&profile=alice&presence=none")
 	all.settle(t)
 	one.close()
-	eventually(t, func() bool { return len(nodes[0].Connections("acme", &alice)) == 0 })
+	eventually(t, func() bool { return len(nodes[0].streams.Connections("acme", &alice)) == 0 })
 	all.settle(t)
 	two.close()
 	allSay(Offline)

@@ -27,8 +27,10 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
@@ -351,7 +353,7 @@ func TestDrainToAnotherHub(t *testing.T) {
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		first.Drain(context.Background(), time.Second)
+		first.streams.Drain(context.Background(), time.Second)
 	}()
 	var want [100][]int
 	for n := 0; ; n++ {
@@ -384,24 +386,24 @@ func TestDrainIsSpread(t *testing.T) {
 		})
 		NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone})
 		const streams, seconds = 80, 8
-		var open []*Connection
+		var open []*delivery.Connection
 		for i := range streams {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 			is.NoErr(err)
 			open = append(open, c)
 		}
 		var drain sync.WaitGroup
-		drain.Go(func() { hub.Drain(t.Context(), seconds*time.Second) })
+		drain.Go(func() { hub.streams.Drain(t.Context(), seconds*time.Second) })
 		time.Sleep(time.Millisecond)
 		for second := range seconds {
 			synctest.Wait()
 			ended := 0
 			for _, c := range open {
-				tenant := hub.find("acme")
-				if c.drained {
+				tenant := hub.tenants.Find("acme")
+				if c.Drained {
 					ended++
 				}
-				tenant.mu.Unlock()
+				tenant.Mu.Unlock()
 			}
 			is.Equal(ended, second*streams/seconds+1)
 			time.Sleep(time.Second)
@@ -437,7 +439,7 @@ func TestDrainAnnouncesNobody(t *testing.T) {
 			}
 		})
 	}
-	h.Drain(t.Context(), 500*time.Millisecond) // the second closes 250 ms after the first, 25 ticks
+	h.streams.Drain(t.Context(), 500*time.Millisecond) // the second closes 250 ms after the first, 25 ticks
 	wg.Wait()
 	is.Equal(len(offline), 0)
 }
@@ -461,7 +463,7 @@ func TestDrainEndsLines(t *testing.T) {
 	}()
 	io.WriteString(w, eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")+"\n"+`{"tenantId":"ac`)
 	c.until(t, "a.b") // the first line was taken; the second never ends
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	answer := <-answered
 	w.Close()
 	is.True(strings.HasPrefix(answer, `{"line":2,"code":"Draining",`))
@@ -473,9 +475,9 @@ func TestDrainEndsLines(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
-	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
-	f.Cleanup(func() { hub.Engine().Close(context.Background()) })
-	e := toAll("1").Event
+	handler := NewAPI(withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
+	f.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
+	e := historytest.ToAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})
 	if err != nil {
 		f.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -94,7 +95,7 @@ func newStage(t *testing.T) *stage {
 	})
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
-	s.draining.Drain(t.Context(), 0)
+	s.draining.streams.Drain(t.Context(), 0)
 	return s
 }
 
@@ -106,11 +107,11 @@ func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map
 		all["tenant"], all["profile"] = "acme", "user:42"
 	}
 	if o.Takes("connectionId") && h != s.secured && h != s.broken && h != s.draining { // of somebody who is there
-		c, err := h.Connect(s.t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+		c, err := h.streams.Connect(s.t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		defer h.Kick(c, CloseKicked)
+		defer h.streams.Kick(c, delivery.CloseKicked)
 		all["connectionId"] = c.ID.String()
 	}
 	for name, value := range set {
@@ -154,7 +155,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	}
 	switch status {
 	case "200", "202", "204":
-		if err := s.open.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
+		if err := s.open.members.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
 			s.t.Fatal(err) // who types must be one
 		}
 		s.send(s.open, o, kind, nil)
@@ -287,7 +288,7 @@ func (s *stage) provokeEvents() {
 	a.close()
 	w.until(t, "presence.offline")
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", talk, []event.Profile{{Type: "user", ID: "w"}, {Type: "user", ID: "a"}})
+		return h.members.SetMembers(t.Context(), "acme", talk, []event.Profile{{Type: "user", ID: "w"}, {Type: "user", ID: "a"}})
 	}))
 	for _, state := range []string{"started", "stopped"} {
 		is.NoErr(h.Cluster.Typing(t.Context(), "acme", event.Profile{Type: "user", ID: "a"}, talk.ID, state == "started"))
@@ -305,7 +306,7 @@ func (s *stage) provokeEvents() {
 	}
 	h.open(t, "cursor=elsewhere-1&access_token="+as("w", time.Hour)).until(t, "hub.gap")
 	h.open(t, "access_token="+as("w", 10*time.Second)).until(t, "hub.expiring")
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	w.until(t, "hub.closing")
 
 	h = newTestHub(t, func(_ *HubConfig, p *PresenceConfig) {
@@ -316,7 +317,7 @@ func (s *stage) provokeEvents() {
 	var all sync.WaitGroup
 	for i := range 3 { // two at least in one tick
 		all.Go(func() {
-			h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 		})
 	}
 	all.Wait()

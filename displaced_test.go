@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/delivery"
 )
 
 // Who was displaced is told to stay away for minutes, in retry: as well, which is all
@@ -15,12 +17,12 @@ func TestDisplacedStayAway(t *testing.T) {
 	alone(t, "limits are each hub's own")
 	is := is.New(t)
 	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
-		c.Most, c.Retry = MostConnections{Profile: 1}, 10*time.Millisecond
+		c.Most, c.Retry = delivery.Limits{Profile: 1}, 10*time.Millisecond
 	})
-	stays := func(c *testClient, reason CloseReason, least time.Duration) {
+	stays := func(c *testClient, reason delivery.CloseReason, least time.Duration) {
 		t.Helper()
 		var closing struct {
-			Reason  CloseReason
+			Reason  delivery.CloseReason
 			RetryMS int64
 		}
 		is.NoErr(json.Unmarshal([]byte(c.until(t, "hub.closing").Data), &closing))
@@ -34,13 +36,13 @@ func TestDisplacedStayAway(t *testing.T) {
 	retry, _ := first.reader.Retry()
 	is.Equal(retry, 10*time.Millisecond)
 	second := h.open(t, meQuery)
-	stays(first, CloseReplaced, 5*time.Minute)
+	stays(first, delivery.CloseReplaced, 5*time.Minute)
 	status, _ := h.do(t, http.MethodDelete, "/v1/tenants/acme/connections/"+second.ConnectionID, "")
 	is.Equal(status, http.StatusNoContent)
-	stays(second, CloseKicked, 5*time.Minute)
+	stays(second, delivery.CloseKicked, 5*time.Minute)
 	third := h.open(t, meQuery) // and who comes nevertheless is told the usual again
 	retry, _ = third.reader.Retry()
 	is.Equal(retry, 10*time.Millisecond)
-	h.Kick(h.Connections("acme", nil)[0], CloseDrain)
-	stays(third, CloseDrain, 10*time.Millisecond)
+	h.streams.Kick(h.streams.Connections("acme", nil)[0], delivery.CloseDrain)
+	stays(third, delivery.CloseDrain, 10*time.Millisecond)
 }

@@ -205,7 +205,7 @@ func TestProbesEndWithTheHub(t *testing.T) {
 	_, reader := h.openProbe(t, "every=0&for=1m")
 	_, err := reader.Next()
 	is.NoErr(err)
-	go h.Drain(t.Context(), 0)
+	go h.streams.Drain(t.Context(), 0)
 	event, err := reader.Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing")
@@ -224,7 +224,7 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 		logger := slog.New(slog.DiscardHandler)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger})
 		presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+		api := NewAPI(withCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 		start := time.Now()
 		pr, pw := io.Pipe()
 		done := make(chan struct{})
@@ -248,6 +248,6 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 		<-done
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		is.NoErr(hub.Engine().Close(last))
+		is.NoErr(hub.streams.Engine().Close(last))
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -87,13 +88,13 @@ func TestExpiredIsExact(t *testing.T) {
 func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, sweeps, exact bool) (complete, expired int) {
 	is := is.New(t)
 	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-	h.Observe(nobody{})
+	h.streams.Observe(nobody{})
 	ctx := context.Background()
 	models := map[string]*historyModel{}
 	for _, tenant := range []string{"a", "b", "c", "d"} {
-		acme, err := h.open(ctx, tenant) // so that all who join and leave are known from the start
+		acme, err := h.tenants.OpenLocked(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
-		acme.mu.Unlock()
+		acme.Mu.Unlock()
 		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]history.Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
@@ -128,13 +129,13 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			m.cursors[p] = append(m.cursors[p], h.head(t, tenant))
 		case n < 68:
 			p := someone()
-			is.NoErr(untilConfirmed(func() error { return h.AddMember(ctx, tenant, room, p) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(ctx, tenant, room, p) }))
 			if !slices.Contains(m.members[room], p) {
 				m.members[room] = append(m.members[room], p)
 			}
 		case n < 74 && leaves:
 			p := someone()
-			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(ctx, tenant, room, p) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(ctx, tenant, room, p) }))
 			m.members[room] = slices.DeleteFunc(m.members[room], func(q event.Profile) bool { return q == p })
 		case n < 78 && limits.TTL > 0:
 			time.Sleep(limits.TTL / 3)
@@ -148,7 +149,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
 			oldest, err := h.log.Find(ctx, tenant, "", nil)
 			is.NoErr(err)
-			_, missed, err := h.streams.locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			_, missed, err := h.streams.Locate(ctx, delivery.Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
 			is.NoErr(err)
 			misses := m.misses(p, cursor.Seq, oldest.Seq)
 			switch {
@@ -185,10 +186,10 @@ func (h *Hub) head(t testing.TB, tenant string) history.Cursor {
 func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
-	acme, err := h.open(t.Context(), tenant)
+	acme, err := h.tenants.OpenLocked(t.Context(), tenant)
 	is.NoErr(err)
-	r := h.members.readerLocked(acme, p)
-	acme.mu.Unlock()
+	r := h.members.ReaderLocked(acme, p)
+	acme.Mu.Unlock()
 	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
 	is.NoErr(err)
 	var got, want []uint64
@@ -213,12 +214,12 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		limits := testLimits
 		limits.TTL = time.Minute
 		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-		h.Observe(nobody{})
-		me := Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
+		h.streams.Observe(nobody{})
+		me := delivery.Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
-			place, missed, err := h.streams.locate(t.Context(), s)
+			place, missed, err := h.streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			return place, missed
 		}
@@ -256,87 +257,6 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 	})
 }
 
-// So many tenants may be forgotten that where they were is forgotten as well: then
-// nothing is complete that may not be, no place is given twice, and the memory is bounded.
-func TestForgottenTenantsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		limits := defaults
-		limits.TTL = time.Minute
-		l := &logUser{T: t, is: is, Log: history.NewMemory(limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
-		first := toAll("1")
-		l.add(first, toAll("2"), toAll("3"))
-		start, head := history.Cursor{Epoch: first.Cursor.Epoch, Seq: 0}, history.Cursor{Epoch: first.Cursor.Epoch, Seq: 3}
-		for i := range 10_000 {
-			l.add(entryTo(fmt.Sprint("tenant-", i), "1", event.ToTenant()))
-			if i%100 == 0 {
-				time.Sleep(limits.TTL)
-				l.Sweep(time.Now())
-				is.True(l.Stats().Bytes <= limits.Total)
-			}
-		}
-		me := &history.Reader{Profile: event.Profile{Type: "user", ID: "me"}}
-		_, err := l.Find(t.Context(), "acme", start.String(), me)
-		is.True(errors.Is(err, history.ErrExpired))
-		again := toAll("4")
-		l.add(again)
-		is.True(again.Cursor.Seq > head.Seq)
-		_, err = l.Find(t.Context(), "acme", again.Cursor.String(), me)
-		is.NoErr(err)
-	})
-}
-
-// Quiet profiles of a tenant whose history others push out, and of one that all
-// tenants' limit is taken from, have missed nothing.
-func TestOthersDoNotExpireTheQuiet(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		limits history.Limits
-	}{{"count", history.Limits{Events: 10}}, {"bytes", history.Limits{Bytes: 20_000}}, {"total", history.Limits{Total: 100_000}}} {
-		t.Run(c.name, func(t *testing.T) {
-			is := is.New(t)
-			l := &logUser{T: t, is: is, Log: history.NewMemory(c.limits), got: map[string][]*history.Entry{}, parts: map[string][]int{}}
-			me, you := event.Profile{Type: "user", ID: "me"}, event.Profile{Type: "user", ID: "you"}
-			mine := entryTo("acme", "1", event.ToProfile(me))
-			l.add(mine)
-			for range 1000 {
-				l.add(entryTo("acme", "2", event.ToProfile(you)))
-			}
-			is.True(l.oldest() > mine.Cursor.Seq)
-			_, err := l.Find(t.Context(), "acme", mine.Cursor.String(), &history.Reader{Profile: me})
-			is.NoErr(err) // all that came was somebody else's
-			page, err := l.Read(t.Context(), "acme", history.Query{After: mine.Cursor.Seq, Reader: &history.Reader{Profile: me}})
-			is.NoErr(err)
-			is.Equal(len(page.Entries), 0)
-			_, err = l.Find(t.Context(), "acme", history.Cursor{Epoch: mine.Cursor.Epoch, Seq: 0}.String(), &history.Reader{Profile: me})
-			is.True(errors.Is(err, history.ErrExpired))
-			_, err = l.Find(t.Context(), "acme", mine.Cursor.String(), nil)
-			is.True(errors.Is(err, history.ErrExpired)) // who reads all has
-		})
-	}
-}
-
-// What is counted is what it takes to remember what was dropped, and that is bounded.
-func TestDroppedSize(t *testing.T) {
-	if !byItself(t) {
-		return
-	}
-	is := is.New(t)
-	const many = 3 * history.MostDropped
-	var d history.Dropped
-	before := liveHeap()
-	for i := range many {
-		p := event.Profile{Type: "user", ID: fmt.Sprintf("profile-number-%d", i)}
-		d.Note(&event.Event{Target: event.ToProfile(p)}, uint64(i), history.MostDropped)
-	}
-	real := float64(liveHeap()-before) / float64(d.Len())
-	t.Logf("one takes %.0f bytes", real)
-	is.True(d.Len() <= 2*history.MostDropped)
-	is.True(real < 1.5*history.DroppedBytes)
-	is.True(!d.Since(many-1, &history.Reader{}))
-	is.True(d.Since(0, &history.Reader{}))
-}
-
 // Who was in a room, left and came back has missed what was said there the first time,
 // once it has gone; also when nobody remembers the first time.
 func TestPrunedStaysStillCount(t *testing.T) {
@@ -345,11 +265,11 @@ func TestPrunedStaysStillCount(t *testing.T) {
 			is := is.New(t)
 			h := bareHub(t, 2)
 			room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 			start := h.head(t, "acme")
 			_, err := h.Publish(t.Context(), []*event.Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToConversation("r")}})
 			is.NoErr(err)
-			is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
+			is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
 			for range 3 {
 				h.mustPublish("you", false)
 			}
@@ -357,17 +277,17 @@ func TestPrunedStaysStillCount(t *testing.T) {
 				h.Sweep(time.Now())
 			}
 			if c.prune == "forget" {
-				h.forget("acme")
-				is.Equal(h.find("acme"), nil)
+				h.tenants.Forget("acme")
+				is.Equal(h.tenants.Find("acme"), nil)
 			}
-			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
+			s := delivery.Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
 			if c.prune != "forget" {
-				_, missed, err := h.streams.locate(t.Context(), s)
+				_, missed, err := h.streams.Locate(t.Context(), s)
 				is.NoErr(err)
 				is.Equal(missed, nil) // who has left may not see it
 			}
-			is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
-			_, missed, err := h.streams.locate(t.Context(), s)
+			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
+			_, missed, err := h.streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			is.True(errors.Is(missed, history.ErrExpired))
 		})

@@ -13,6 +13,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -33,7 +35,7 @@ func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
 func (h *testHub) connect(t testing.TB, n int, profile func(i int) event.Profile, metadata map[string]string) {
 	t.Helper()
 	for i := range n {
-		if _, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
+		if _, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,10 +90,10 @@ func TestAdjustThroughAnotherHub(t *testing.T) {
 				client := a.open(t, "tenant=acme&profile=me&types=x.y&presence=user:1")
 				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
 				is.Equal(status, http.StatusNoContent)
-				c := a.Hub.Connection(client.ConnectionID)
-				acme := a.tenants.find("acme")
-				seen = append(seen, fmt.Sprint(c.filter.Patterns(), c.filter == nil, c.watchList(), c.watch == nil))
-				acme.mu.Unlock()
+				c := a.Hub.streams.Connection(client.ConnectionID)
+				acme := a.tenants.Find("acme")
+				seen = append(seen, fmt.Sprint(c.Filter.Patterns(), c.Filter == nil, c.WatchList(), c.Watch == nil))
+				acme.Mu.Unlock()
 				client.close()
 			}
 			is.Equal(seen[1], seen[0])
@@ -129,8 +131,8 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 			is.Equal(len(ids), 303)
 			status, _ := b.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 			is.Equal(status, http.StatusNoContent)
-			is.Equal(len(a.Hub.Connections("acme", nil)), 0)
-			is.Equal(len(b.Hub.Connections("acme", nil)), 0)
+			is.Equal(len(a.Hub.streams.Connections("acme", nil)), 0)
+			is.Equal(len(b.Hub.streams.Connections("acme", nil)), 0)
 		})
 	}
 }
@@ -142,7 +144,7 @@ func TestManyPeopleInSmallMessages(t *testing.T) {
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 	b.connect(t, 1, func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }, nil)
-	is.NoErr(b.KnowAll(t.Context(), "acme"))
+	is.NoErr(b.tenants.EnsureAll(t.Context(), "acme"))
 	online, _ := b.Presence.Counts()
 	is.Equal(online, 3002)
 }
@@ -172,7 +174,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 		nodes = append(nodes, node)
 	}
 	eventually(t, func() bool {
-		return len(nodes[0].Cluster.peers.Others()) == 1 && len(nodes[1].Cluster.peers.Others()) == 1
+		return len(nodes[0].Cluster.Peers.Others()) == 1 && len(nodes[1].Cluster.Peers.Others()) == 1
 	})
 	return nodes[0], nodes[1], proxy
 }
@@ -212,9 +214,9 @@ func TestAHubThatSleeps(t *testing.T) {
 		return status == http.StatusOK && answer["count"] == 1.0 // the other, which nobody closed
 	})
 	eventually(t, func() bool { // nothing is remembered
-		a.Cluster.owed.mu.Lock()
-		defer a.Cluster.owed.mu.Unlock()
-		return len(a.Cluster.owed.of) == 0
+		a.Cluster.Owed.Mu.Lock()
+		defer a.Cluster.Owed.Mu.Unlock()
+		return len(a.Cluster.Owed.Of) == 0
 	})
 	b.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")
 	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1")
@@ -231,7 +233,7 @@ func TestAHubThatSleepsLong(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, one := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one")
 	mute(proxy)
-	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 0 })
+	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 0 })
 	_, count := a.everybody(t, "")
 	is.Equal(count, 0.0)
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
@@ -251,9 +253,9 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, other := b.open(t, meQuery), b.open(t, "tenant=other&profile=me")
 	mute(proxy)
-	node := b.Cluster.peers.Node()
-	for n := range mostOwed {
-		a.Cluster.owed.add(node, kick{tenant: "acme", profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, reason: CloseKicked})
+	node := b.Cluster.Peers.Node()
+	for n := range cluster.MostOwed {
+		a.Cluster.Owed.Add(node, cluster.Kick{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, Reason: delivery.CloseKicked})
 	}
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 	is.Equal(status, http.StatusServiceUnavailable)
@@ -270,24 +272,24 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	h := newTestHub(t)
 	h = h.nodes[0]
 	h.connect(t, 5, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
-	a := h.Cluster.Serve(Call{Op: CallList, Tenant: "acme"})
+	a := h.Cluster.Serve(cluster.Call{Op: cluster.CallList, Tenant: "acme"})
 	is.Equal(len(a.Connections), 5) // without a limit all
 	before := a
 	before.Count = nil
-	for _, answer := range []Answer{before, a} {
-		x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: answer}}
-		p, err := x.pageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
+	for _, answer := range []cluster.Answer{before, a} {
+		x := &cluster.Cluster{Cfg: cluster.Config{Delivery: h.parts()}, Peers: &cannedPeers{answer: answer}}
+		p, err := x.PageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
 		is.NoErr(err)
-		is.Equal(p.count, 5)
+		is.Equal(p.Count, 5)
 		if answer.Count == nil { // it does not know of pages
-			is.Equal(len(p.list), 1)
-			is.Equal(p.list[0].ID, a.Connections[2].ID)
-			is.True(p.more)
+			is.Equal(len(p.List), 1)
+			is.Equal(p.List[0].ID, a.Connections[2].ID)
+			is.True(p.More)
 		}
 	}
-	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
+	x := &cluster.Cluster{Cfg: cluster.Config{Delivery: h.parts()}, Peers: &cannedPeers{answer: cluster.Answer{Found: true}}}
 	as := []event.Profile(nil)
-	_, err := x.Adjust(t.Context(), &Connection{elsewhere: true}, nil, &as)
+	_, err := x.Adjust(t.Context(), &delivery.Connection{Elsewhere: true}, nil, &as)
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	now := time.Now()
 	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
@@ -297,10 +299,12 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 // cannedPeers answer always the same.
 type cannedPeers struct {
 	castPeers
-	answer Answer
+	answer cluster.Answer
 }
 
-func (p *cannedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) { return p.answer, nil }
+func (p *cannedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
+	return p.answer, nil
+}
 
 // A server that is cut off from the others may still say that it leads, though nothing is
 // kept: a hub on its side, which hears nobody, tells nobody offline for it.

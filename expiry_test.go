@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -22,11 +23,11 @@ import (
 // while many end at once.
 type prolonger struct {
 	*Hub
-	on func(*Connection)
+	on func(*delivery.Connection)
 }
 
-func (p *prolonger) Connected(*Connection)      {}
-func (p *prolonger) Disconnected(c *Connection) { p.on(c) }
+func (p *prolonger) Connected(*delivery.Connection)      {}
+func (p *prolonger) Disconnected(c *delivery.Connection) { p.on(c) }
 
 // Connections whose time is over at the same moment end one after the other: one that
 // is prolonged meanwhile lives on, and is not told of an end that does not come.
@@ -34,22 +35,22 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-		defer hub.Engine().Close(t.Context())
+		defer hub.streams.Engine().Close(t.Context())
 		later := time.Now().Add(time.Hour)
 		var mu sync.Mutex
-		var all []*Connection
+		var all []*delivery.Connection
 		var ended atomic.Int32
-		hub.Observe(&prolonger{hub, func(*Connection) {
+		hub.streams.Observe(&prolonger{hub, func(*delivery.Connection) {
 			mu.Lock()
 			defer mu.Unlock()
 			if ended.Add(1) == 1 {
 				for _, c := range all {
-					hub.Prolong(c, later)
+					hub.streams.Prolong(c, later)
 				}
 			}
 		}})
 		for _, id := range []string{"a", "b", "c"} {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -57,11 +58,11 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		is.Equal(len(hub.Connections("acme", nil)), 2) // all but the first
+		is.Equal(len(hub.streams.Connections("acme", nil)), 2) // all but the first
 		is.Equal(ended.Load(), int32(1))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		is.Equal(len(hub.Connections("acme", nil)), 0) // they end when their new time is over
+		is.Equal(len(hub.streams.Connections("acme", nil)), 0) // they end when their new time is over
 	})
 }
 
@@ -69,20 +70,20 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 func TestProlongedWhileOthersAreWarned(t *testing.T) {
 	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
 		var mu sync.Mutex
-		var all []*Connection
-		warn := w.streams.expiry.warn
-		w.streams.expiry.warn = func(l *lifetime) {
+		var all []*delivery.Connection
+		warn := w.streams.Expiry.Warn
+		w.streams.Expiry.Warn = func(l *delivery.Lifetime) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, c := range all {
-				if c != l.conn {
-					w.Prolong(c, time.Now().Add(time.Hour))
+				if c != l.Conn {
+					w.streams.Prolong(c, time.Now().Add(time.Hour))
 				}
 			}
 			warn(l)
 		}
 		for _, ref := range []event.Profile{alice, bob, carol} {
-			c, err := w.Connect(w.t.Context(), Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
+			c, err := w.streams.Connect(w.t.Context(), delivery.Subscription{Tenant: "acme", Profile: ref, Expires: time.Now().Add(time.Minute)})
 			is.NoErr(err)
 			mu.Lock()
 			all = append(all, c)
@@ -91,9 +92,9 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 		w.wait(35 * time.Second)
 		warned := 0
 		for _, c := range all {
-			c.Stream.Close(w.Closing(CloseKicked))
+			c.Stream.Close(w.streams.Closing(delivery.CloseKicked))
 			rec := httptest.NewRecorder()
-			w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+			w.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 			warned += strings.Count(rec.Body.String(), "hub.expiring")
 		}
 		is.Equal(warned, 1)

@@ -10,32 +10,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/testkit"
 )
-
-// inTime says whether something is done, rather than waiting for a lock that is held.
-func inTime(do func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(10 * time.Second):
-		return false
-	}
-}
 
 // overHTTP2 serves a hub as the program does.
 func (h *testHub) overHTTP2(t *testing.T) (at string) {
@@ -56,23 +41,23 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	const places, asked = 16, 200
 	is := is.New(t)
 	h := newTestHub(t)
-	h.openAtOnce(places)
+	h.streams.OpenAtOnce(places)
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
+		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
 	}))
-	busy := h.tenants.find("acme")
+	busy := h.tenants.Find("acme")
 	f := dialFramed(t, h.overHTTP2(t), "", 1<<20)
 	for range asked {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")
 	}
-	eventually(t, func() bool { return h.opening.Waiting("acme") == asked-places/2 })
+	eventually(t, func() bool { return h.streams.Opening.Waiting("acme") == asked-places/2 })
 	h.open(t, "tenant=well&profile=me")
 	for stream := uint32(1); stream < f.stream; stream += 2 {
 		f.write(resetFrame, 0, stream, binary.BigEndian.AppendUint32(nil, 8))
 	}
-	eventually(t, func() bool { return h.opening.Waiting("acme") == 0 })
-	busy.mu.Unlock()
-	eventually(t, func() bool { return h.opening.Pool().Total() == 0 })
+	eventually(t, func() bool { return h.streams.Opening.Waiting("acme") == 0 })
+	busy.Mu.Unlock()
+	eventually(t, func() bool { return h.streams.Opening.Pool().Total() == 0 })
 	opened := int64(0)
 	for _, n := range h.Stats().Connects {
 		opened += n
@@ -131,27 +116,6 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 }
 
-// Who waits for a tenant's history that is busy, to forget it, keeps nobody from another's;
-// and who counts waits for none.
-func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
-	is := is.New(t)
-	s := &history.NewMemory(testLimits).Shelves
-	busy := s.Lock("acme", true)
-	var forgotten sync.WaitGroup
-	forgotten.Go(func() { s.Forget("acme") })
-	eventually(t, func() bool { return waitsIn(".(*shelves).forget(") })
-	free := s.Mu.TryRLock()
-	if free {
-		s.Mu.RUnlock()
-		is.True(inTime(func() { s.Lock("well", true).Mu.Unlock() }))
-		is.True(inTime(func() { is.Equal(s.Stats().Tenants, 2) }))
-	}
-	busy.Mu.Unlock()
-	forgotten.Wait()
-	is.True(free)
-	is.Equal(s.Lock("acme", false), nil)
-}
-
 // Whoever counts streams, tells of presence, or ends streams with their tokens does not have
 // other tenants wait for one that is busy.
 func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
@@ -159,23 +123,23 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = settings.AudienceTenant })
 	well := h.open(t, "tenant=well&profile=me")
-	var all []*Connection
+	var all []*delivery.Connection
 	for i := range 8 {
 		tenant := fmt.Sprint("acme-", i)
 		h.open(t, "profile=me&tenant="+tenant)
-		all = append(all, h.Connections(tenant, nil)[0])
-		busy := h.tenants.find(tenant)
-		defer busy.mu.Unlock()
+		all = append(all, h.streams.Connections(tenant, nil)[0])
+		busy := h.tenants.Find(tenant)
+		defer busy.Mu.Unlock()
 	}
-	all = append(all, h.Connections("well", nil)[0])
+	all = append(all, h.streams.Connections("well", nil)[0])
 	for _, c := range all {
-		h.Presence.Connected(&Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
+		h.Presence.Connected(&delivery.Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
 	}
 	well.until(t, "presence.online")
-	is.True(inTime(func() { is.Equal(len(h.Busiest(10)), 9) }))
+	is.True(testkit.InTime(func() { is.Equal(len(h.tenants.Busiest(10)), 9) }))
 	end := time.Now().Add(100 * time.Millisecond)
 	for _, c := range all {
-		h.expiry.set(c, end)
+		h.streams.Expiry.Set(c, end)
 	}
 	well.until(t, "hub.closing")
 }

@@ -164,8 +164,10 @@ func TestStaysThatWereCutShort(t *testing.T) {
 	start, _, _ := sharing(t)
 	one, two := start(1000), start(1000)
 	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, me) }))
-	is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, event.Profile{Type: "user", ID: "you"}) }))
+	is.NoErr(untilConfirmed(func() error { return one.members.AddMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error {
+		return one.members.AddMember(t.Context(), "acme", room, event.Profile{Type: "user", ID: "you"})
+	}))
 	c := one.open(t, meQuery)
 	stays := one.open(t, "tenant=acme&profile=you") // so that the tenant is known
 	var late string
@@ -174,8 +176,8 @@ func TestStaysThatWereCutShort(t *testing.T) {
 		if i == 35 {
 			late = cursor
 		}
-		is.NoErr(untilConfirmed(func() error { return one.RemoveMember(t.Context(), "acme", room, me) }))
-		is.NoErr(untilConfirmed(func() error { return one.AddMember(t.Context(), "acme", room, me) }))
+		is.NoErr(untilConfirmed(func() error { return one.members.RemoveMember(t.Context(), "acme", room, me) }))
+		is.NoErr(untilConfirmed(func() error { return one.members.AddMember(t.Context(), "acme", room, me) }))
 	}
 	for _, h := range []*testHub{one, two, start(1000)} {
 		client := h.back(t, c.Cursor, meQuery)
@@ -238,9 +240,9 @@ func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
 		one.changes(t, "PUT", room, `{"members":["stays"]}`)
 		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	}
-	acme := two.find("acme")
-	attached, forgot, bytes := acme.attached, acme.rooms.Forgotten(event.Profile{Type: "user", ID: "nobody"}), acme.keptLocked()
-	acme.mu.Unlock()
+	acme := two.tenants.Find("acme")
+	attached, forgot, bytes := acme.Attached, acme.Rooms.Forgotten(event.Profile{Type: "user", ID: "nobody"}), acme.KeptLocked()
+	acme.Mu.Unlock()
 	is.True(!attached)
 	is.True(forgot > 0)
 	is.True(bytes < 256<<10)
@@ -252,17 +254,17 @@ func TestForgottenStaysOfWhoLeftAllRooms(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	c.close()
 	h.empty(t, "acme")
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
-	is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
-	acme := h.find("acme")
-	is.True(acme.rooms.ForgetPast())
-	acme.mu.Unlock()
+	is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
+	acme := h.tenants.Find("acme")
+	is.True(acme.Rooms.ForgetPast())
+	acme.Mu.Unlock()
 	h.Sweep(time.Now())
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "partial")
 }
 
@@ -274,7 +276,7 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 	limits.Events, limits.Bytes, limits.Total = 0, 0, 0
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = history.NewMemory(limits) })
 	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 	c := h.open(t, meQuery)
 	c.close()
 	var lines strings.Builder
@@ -283,14 +285,14 @@ func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
 		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"tenant"}}`+"\n", payload)
 	}
 	h.lines(t, lines.String(), many)
-	is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, me) }))
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
 	client := h.back(t, c.Cursor, meQuery)
 	is.Equal(client.resume(t), "complete")
 	is.Equal(client.next(t).Type, "a.b")
-	acme := h.find("acme")
-	acme.rooms.ForgetPast()
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	acme.Rooms.ForgetPast()
+	acme.Mu.Unlock()
 	gaps := 0
 	for events := 1; events < many; {
 		switch event := client.next(t); event.Type {

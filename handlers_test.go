@@ -16,6 +16,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/room/roomtest"
 )
@@ -91,9 +92,9 @@ func TestErrorsAreProblems(t *testing.T) {
 	is.NoErr(err)
 	res.Body.Close()
 	is.Equal(res.StatusCode, http.StatusUnsupportedMediaType)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	is.Equal(len(h.tenants.byName), 0) // nothing of all this made a tenant
+	h.tenants.Mu.RLock()
+	defer h.tenants.Mu.RUnlock()
+	is.Equal(len(h.tenants.ByName), 0) // nothing of all this made a tenant
 }
 
 // Each fault is told once, by the name of the field as the request has it.
@@ -208,9 +209,9 @@ func TestMembershipService(t *testing.T) {
 			io.WriteString(w, `{"members":["user:1",{"type":"user","id":"2"}]}`)
 			return w.Result(), nil
 		}))
-		streams := map[string]*Connection{}
+		streams := map[string]*delivery.Connection{}
 		for _, id := range []string{"1", "3"} {
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}})
 			is.NoErr(err)
 			streams[id] = c
 		}
@@ -256,11 +257,11 @@ func TestMembershipService(t *testing.T) {
 
 		is.Equal(call(handler, "PUT", "/v1/tenants/acme/conversations/a%2Fb/members/user:9", "").Code, 409)
 		for id, events := range map[string]int{"1": 3, "3": 0} {
-			hub.Kick(streams[id], CloseKicked)
+			hub.streams.Kick(streams[id], delivery.CloseKicked)
 			w := httptest.NewRecorder()
-			hub.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), streams[id].Stream)
+			hub.streams.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), streams[id].Stream)
 			is.Equal(strings.Count(w.Body.String(), "event: a.b\n"), events) // of this one
 		}
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -26,11 +27,11 @@ func bareHub(t testing.TB, events int) *Hub {
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20, Plain: true,
 		Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler),
 	})
-	h.Observe(nobody{})
+	h.streams.Observe(nobody{})
 	t.Cleanup(func() {
 		over, cancel := context.WithCancel(context.Background())
 		cancel()
-		h.Engine().Close(over)
+		h.streams.Engine().Close(over)
 	})
 	return h
 }
@@ -38,12 +39,12 @@ func bareHub(t testing.TB, events int) *Hub {
 // nobody observes.
 type nobody struct{}
 
-func (nobody) Connected(*Connection)    {}
-func (nobody) Disconnected(*Connection) {}
+func (nobody) Connected(*delivery.Connection)    {}
+func (nobody) Disconnected(*delivery.Connection) {}
 
-func (h *Hub) mustConnect(t testing.TB, s Subscription) *Connection {
+func (h *Hub) mustConnect(t testing.TB, s delivery.Subscription) *delivery.Connection {
 	t.Helper()
-	c, err := h.Connect(t.Context(), s)
+	c, err := h.streams.Connect(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,26 +72,26 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 			is := is.New(t)
 			h := bareHub(t, 40)
 			for i := range streams { // nobody serves them: what they are sent, they owe
-				h.mustConnect(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint("quiet-", i)}})
+				h.mustConnect(t, delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint("quiet-", i)}})
 			}
-			h.mustConnect(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
-			before := h.Engine().Owed()
+			h.mustConnect(t, delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+			before := h.streams.Engine().Owed()
 			for range 200 {
 				h.mustPublish("me", false)
 			}
-			grown := h.Engine().Owed() - before
+			grown := h.streams.Engine().Owed() - before
 			is.True(grown > 200*100) // the one who is a target has its events
 			if first == 0 {
 				first = grown
 			}
 			is.Equal(grown, first)
-			before = h.Engine().Owed()
+			before = h.streams.Engine().Owed()
 			h.Sweep(time.Now().Add(testLimits.TTL - time.Second))
-			head := h.find("acme").head
-			h.tenants.byName["acme"].mu.Unlock()
-			h.Quiet("acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1000})
-			h.Flush("acme")
-			is.Equal(h.Engine().Owed(), before)
+			head := h.tenants.Find("acme").Head
+			h.tenants.ByName["acme"].Mu.Unlock()
+			h.dispatcher.Quiet("acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1000})
+			h.dispatcher.Flush("acme")
+			is.Equal(h.streams.Engine().Owed(), before)
 		})
 	}
 }
@@ -98,7 +99,7 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 // servedHere is a stream that is written to memory; written is what has come since it was
 // last asked.
 type servedHere struct {
-	conn *Connection
+	conn *delivery.Connection
 	out  syncBuffer
 	seen int
 }
@@ -113,10 +114,10 @@ func (w memoryWriter) Write(b []byte) (int, error) { return w.out.Write(b) }
 func (w memoryWriter) WriteHeader(int)             {}
 func (w memoryWriter) Flush()                      {}
 
-func (h *Hub) serve(t testing.TB, s Subscription) *servedHere {
+func (h *Hub) serve(t testing.TB, s delivery.Subscription) *servedHere {
 	t.Helper()
 	x := &servedHere{conn: h.mustConnect(t, s)}
-	go h.Engine().Serve(memoryWriter{httptest.NewRecorder(), &x.out}, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
+	go h.streams.Engine().Serve(memoryWriter{httptest.NewRecorder(), &x.out}, httptest.NewRequest("GET", "/v1/stream", nil).WithContext(t.Context()), x.conn.Stream)
 	x.written()
 	return x
 }
@@ -134,8 +135,8 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		h := bareHub(t, 10_000)
-		user := func(id string) Subscription {
-			return Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}}
+		user := func(id string) delivery.Subscription {
+			return delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}}
 		}
 		quiet, busy := h.serve(t, user("quiet")), h.serve(t, user("busy"))
 		time.Sleep(time.Minute)
@@ -159,11 +160,11 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 		is.Equal(strings.Count(got, "event:"), 10)
 		is.Equal(strings.Count(got, "id: "), 1)
 		is.True(strings.Contains(got, "\nid: "+head+"\n\n"))
-		is.Equal(quiet.conn.place, busy.conn.place)
+		is.Equal(quiet.conn.Place, busy.conn.Place)
 
-		acme := h.find("acme")
-		quiet.conn.behind = &behind{}
-		acme.mu.Unlock()
+		acme := h.tenants.Find("acme")
+		quiet.conn.Behind = &delivery.Behind{}
+		acme.Mu.Unlock()
 		h.mustPublish("you", false)
 		quiet.written()
 		time.Sleep(20 * time.Second)
@@ -176,32 +177,32 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 func TestLastWordsTellThePlace(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		end   func(*Hub, *Connection)
+		end   func(*Hub, *delivery.Connection)
 		tells bool
 	}{
-		{"drain", func(h *Hub, _ *Connection) { h.Drain(context.Background(), 0) }, true},
-		{"kicked", func(h *Hub, c *Connection) { h.Kick(c, CloseKicked) }, true},
-		{"replaced", func(h *Hub, c *Connection) {
-			h.most.Profile = 1
-			h.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
+		{"drain", func(h *Hub, _ *delivery.Connection) { h.streams.Drain(context.Background(), 0) }, true},
+		{"kicked", func(h *Hub, c *delivery.Connection) { h.streams.Kick(c, delivery.CloseKicked) }, true},
+		{"replaced", func(h *Hub, c *delivery.Connection) {
+			h.streams.Directory.Most.Profile = 1
+			h.streams.Connect(context.Background(), delivery.Subscription{Tenant: c.Tenant, Profile: c.Profile})
 		}, true},
-		{"behind", func(h *Hub, c *Connection) {
-			acme := h.find("acme")
-			c.behind = &behind{}
-			acme.mu.Unlock()
-			h.Drain(context.Background(), 0)
+		{"behind", func(h *Hub, c *delivery.Connection) {
+			acme := h.tenants.Find("acme")
+			c.Behind = &delivery.Behind{}
+			acme.Mu.Unlock()
+			h.streams.Drain(context.Background(), 0)
 		}, false},
-		{"notYetIn", func(h *Hub, c *Connection) {
-			acme := h.find("acme")
-			c.joined = false
-			acme.mu.Unlock()
-			h.Drain(context.Background(), 0)
+		{"notYetIn", func(h *Hub, c *delivery.Connection) {
+			acme := h.tenants.Find("acme")
+			c.Joined = false
+			acme.Mu.Unlock()
+			h.streams.Drain(context.Background(), 0)
 		}, false},
-		{"lost", func(h *Hub, c *Connection) {
-			acme := h.find("acme")
-			after := history.Cursor{Epoch: acme.head.Epoch, Seq: acme.head.Seq + 9}
-			acme.mu.Unlock()
-			h.Lost("acme", after)
+		{"lost", func(h *Hub, c *delivery.Connection) {
+			acme := h.tenants.Find("acme")
+			after := history.Cursor{Epoch: acme.Head.Epoch, Seq: acme.Head.Seq + 9}
+			acme.Mu.Unlock()
+			h.dispatcher.Lost("acme", after)
 			h.mustPublish("me", false) // it may not have what follows the gap
 		}, false},
 	} {
@@ -209,7 +210,7 @@ func TestLastWordsTellThePlace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				h := bareHub(t, 10_000)
-				me := h.serve(t, Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+				me := h.serve(t, delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 				head := h.mustPublish("you", false)
 				is.Equal(me.written(), "")
 				c.end(h, me.conn)

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 )
@@ -47,7 +48,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 					}
 				}
 			}
-			most := (4<<20/4*3/9 - socketBytes) / (handlerBytes + connectionBytes + len(head))
+			most := (4<<20/4*3/9 - socketBytes) / (handlerBytes + delivery.ConnectionBytes + len(head))
 			is.True(opened > 0 && opened <= most) // as many as there is memory for
 			is.Equal(opened+turnedAway, 20)
 		})
@@ -89,11 +90,11 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 		}()
 		<-answer.writes
 	}
-	is.Equal(len(h.Connections(who.Tenant, &who.Profile)), 1)
+	is.Equal(len(h.streams.Connections(who.Tenant, &who.Profile)), 1)
 	is.True(quotas.Person.Of(who) >= streams*handlerBytes)
 	is.True(quotas.State.Of(who.Tenant) >= streams*handlerBytes)
 	close(answer.read)
-	h.Drain(t.Context(), 0)
+	h.streams.Drain(t.Context(), 0)
 	for range streams {
 		<-ended
 	}
@@ -107,7 +108,7 @@ func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
 	}
 	is := is.New(t)
 	h := newTestHub(t)
-	h.Refuse()
+	h.streams.Refuse()
 	handler := h.API.Handler()
 	turnAway := func() {
 		r := httptest.NewRequest("GET", "http://localhost/v1/stream?tenant=acme&profile=user:1", nil)

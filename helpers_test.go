@@ -18,7 +18,9 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/hubtest"
@@ -48,7 +50,7 @@ var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.
 type testHub struct {
 	*Hub
 	Presence *Presence
-	Cluster  *Cluster
+	Cluster  *cluster.Cluster
 	API      *api
 	Handler  http.Handler // its API's, held against the contract
 	Server   *httptest.Server
@@ -85,18 +87,18 @@ func (h *testHub) settle(t testing.TB) {
 
 func (h *testHub) settled() bool {
 	for _, node := range h.nodes {
-		x := &node.Cluster.elsewhere
-		x.mu.RLock()
+		x := &node.Cluster.Elsewhere
+		x.Mu.RLock()
 		known := map[string][]uuid.UUID{}
-		for tenant, away := range x.tenants {
-			known[tenant] = slices.Collect(maps.Keys(away.byID))
+		for tenant, away := range x.Tenants {
+			known[tenant] = slices.Collect(maps.Keys(away.ByID))
 		}
-		x.mu.RUnlock()
+		x.Mu.RUnlock()
 		for tenant, ids := range known {
 			var there []uuid.UUID
 			for _, other := range h.nodes {
 				if other != node {
-					for _, c := range other.Connections(tenant, nil) {
+					for _, c := range other.streams.Connections(tenant, nil) {
 						there = append(there, c.ID)
 					}
 				}
@@ -113,9 +115,9 @@ func (h *testHub) settled() bool {
 }
 
 // holder is the node that has a connection, and the connection there.
-func (h *testHub) holder(id string) (*testHub, *Connection) {
+func (h *testHub) holder(id string) (*testHub, *delivery.Connection) {
 	for _, node := range h.nodes {
-		if c := node.Hub.Connection(id); c != nil {
+		if c := node.Hub.streams.Connection(id); c != nil {
 			return node, c
 		}
 	}
@@ -176,7 +178,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
 		Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
-		Quotas: allowance.New(plan.Of(1 << 30)), Most: MostConnections{Profile: 256}, Memberships: 1_000_000,
+		Quotas: allowance.New(plan.Of(1 << 30)), Most: delivery.Limits{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -185,10 +187,10 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	for _, c := range configure {
 		c(&hubConfig, &presenceConfig)
 	}
-	var peers Peers
+	var peers cluster.Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
-		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
+		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
 			hubConfig.Rooms = broker.Rooms()
@@ -201,7 +203,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
-	h.API = NewAPI(h.Cluster, auth, access.NewRates(limits), APIConfig{
+	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())
@@ -217,12 +219,12 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {
-		h.Drain(ctx, 0)
+		h.streams.Drain(ctx, 0)
 		h.client.CloseIdleConnections()
 		h.Server.Close()
 		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := h.Engine().Close(last); err != nil {
+		if err := h.streams.Engine().Close(last); err != nil {
 			t.Errorf("streams left: %v", err)
 		}
 		stop()
@@ -351,4 +353,10 @@ func byItself(t *testing.T) bool {
 	t.Helper()
 	alone(t, "it weighs what is in a process")
 	return testkit.ByItself(t)
+}
+
+// withCluster is the hub of NewCluster.
+func withCluster(hub *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *Hub {
+	NewCluster(hub, presence, peers, back)
+	return hub
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/sse"
@@ -336,11 +337,11 @@ func TestConnectionsComeAndGoAndAreListedByProfile(t *testing.T) {
 
 // gone is told of connections that have left the hub.
 type gone struct {
-	Observer
-	left chan *Connection
+	delivery.Observer
+	left chan *delivery.Connection
 }
 
-func (g *gone) Disconnected(c *Connection) {
+func (g *gone) Disconnected(c *delivery.Connection) {
 	g.Observer.Disconnected(c)
 	g.left <- c
 }
@@ -348,18 +349,18 @@ func (g *gone) Disconnected(c *Connection) {
 func TestClientThatLeavesIsRemoved(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	left := make(chan *Connection, 9)
+	left := make(chan *delivery.Connection, 9)
 	for _, node := range h.nodes {
-		node.Observe(&gone{node.observer, left})
+		node.streams.Observe(&gone{node.streams.Observer, left})
 	}
 	c := h.open(t, "tenant=acme&profile=a")
 	c.close()
 	is.Equal((<-left).ID.String(), c.ConnectionID)
 	is.Equal(len(listed(t, h, "/v1/tenants/acme/connections")), 0)
 	for _, node := range h.nodes {
-		node.mu.RLock()
-		is.Equal(len(node.tenants.byName), 0) // a tenant with nothing is forgotten
-		node.mu.RUnlock()
+		node.tenants.Mu.RLock()
+		is.Equal(len(node.tenants.ByName), 0) // a tenant with nothing is forgotten
+		node.tenants.Mu.RUnlock()
 	}
 }
 
@@ -368,7 +369,7 @@ func TestTouchMovesLastActivity(t *testing.T) {
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=a")
 	_, conn := h.holder(c.ConnectionID)
-	conn.lastActivity.Store(1)
+	conn.Activity.Store(1)
 	status, _ := h.post(t, "/v1/connections/"+c.ConnectionID+"/touch", "")
 	is.Equal(status, http.StatusNoContent)
 	is.True(!conn.LastActivity().Before(conn.ConnectedAt))
@@ -535,7 +536,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 64 << 10 }).nodes[0] // the one that has it
 	healthy := h.open(t, "tenant=acme&profile=a")
-	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}}) // nobody reads it
+	slow, err := h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}}) // nobody reads it
 	is.NoErr(err)
 	payload := `"` + strings.Repeat("x", 1<<10) + `"`
 	for i := range 100 {
@@ -545,27 +546,27 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	is.Equal(h.payloads(t, "acme", healthy), []string{""})
 
 	w := httptest.NewRecorder()
-	h.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), slow.Stream)
+	h.streams.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), slow.Stream)
 	event, err := newStreamReader(t, w.Body).Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing") // the first it reads, and the last
 	is.True(strings.Contains(event.Data, `"reason":"slow"`))
-	is.Equal(h.Connection(slow.ID.String()), nil) // gone
+	is.Equal(h.streams.Connection(slow.ID.String()), nil) // gone
 }
 
 func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 8 << 10 }).nodes[0] // the one that has it
-	slow, err := h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}})
+	slow, err := h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}})
 	is.NoErr(err)
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"kept"`)
 	for range 10 {
 		status, _ := h.post(t, "/v1/events", `{"tenantId":"acme","type":"a.b","payload":"`+strings.Repeat("x", 1<<10)+`","target":{"kind":"tenant"},"ephemeral":true}`)
 		is.Equal(status, http.StatusAccepted)
 	}
-	h.Kick(slow, CloseKicked)
+	h.streams.Kick(slow, delivery.CloseKicked)
 	w := httptest.NewRecorder()
-	h.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), slow.Stream)
+	h.streams.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), slow.Stream)
 	var types []string
 	for reader := newStreamReader(t, w.Body); ; {
 		event, err := reader.Next()

@@ -17,6 +17,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/serve"
 )
@@ -25,7 +26,7 @@ func TestConnectionLimits(t *testing.T) {
 	alone(t, "limits are each hub's own")
 	is := is.New(t)
 	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
-		c.Most = MostConnections{All: 6, Tenant: 4, Profile: 2}
+		c.Most = delivery.Limits{All: 6, Tenant: 4, Profile: 2}
 	})
 	refused := func(query string) {
 		t.Helper()
@@ -50,16 +51,16 @@ func TestConnectionLimits(t *testing.T) {
 	h.open(t, "tenant=acme&profile=user:2")
 	h.open(t, "tenant=acme&profile=user:3")
 	refused("tenant=acme&profile=user:4")
-	is.Equal(len(h.Connections("acme", nil)), 4)
+	is.Equal(len(h.streams.Connections("acme", nil)), 4)
 	h.open(t, "tenant=acme&profile=user:1") // takes second's place, full as the tenant is
 	is.Equal(second.next(t).Type, "hub.closing")
 	h.open(t, "tenant=globex&profile=user:1")
 	h.open(t, "tenant=globex&profile=user:2")
 	refused("tenant=globex&profile=user:3")
 	refused("tenant=initech&profile=user:1")
-	is.True(h.find("initech") == nil) // a refused stream leaves no tenant
+	is.True(h.tenants.Find("initech") == nil) // a refused stream leaves no tenant
 	third.close()
-	for len(h.Connections("acme", nil)) > 3 { // until it was noticed
+	for len(h.streams.Connections("acme", nil)) > 3 { // until it was noticed
 		is.NoErr(t.Context().Err())
 	}
 	h.open(t, "tenant=globex&profile=user:3")
@@ -76,7 +77,7 @@ func TestFloods(t *testing.T) {
 		return bearer(t, "tenant", tenant, "sub", sub, "scope", "subscribe publish admin")
 	}
 	flooder, other, neighbour := token("acme", "user:1"), token("acme", "user:2"), token("globex", "user:1")
-	c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}})
+	c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}})
 	is.NoErr(err)
 	for _, sub := range []string{"user:1", "user:2"} {
 		is.Equal(ask(handler, "PUT", "/v1/tenants/acme/conversations/c/members/"+sub, "", "Authorization", flooder).Code, 204)
@@ -114,7 +115,7 @@ func TestFloods(t *testing.T) {
 		w := ask(handler, method, tc.unmovedPath, tc.body, "Authorization", tc.unmoved)
 		is.True(w.Code >= 200 && w.Code < 300) // nobody else's limit
 	}
-	c.Stream.Close(h.Closing(CloseKicked))
+	c.Stream.Close(h.streams.Closing(delivery.CloseKicked))
 }
 
 // One byte over a limit is 413 and nothing is delivered; the limit itself passes.

@@ -21,6 +21,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 	"realtimehub/web"
@@ -170,7 +171,7 @@ func TestStrangersHaveAPartOfCalls(t *testing.T) {
 	is := is.New(t)
 	cfg, err := settings.Load([]string{"REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
-	is.Equal(mostStrangers(cfg.Memory()), 21)
+	is.Equal(lobby.Most(cfg.Memory().Calls), 21)
 }
 
 // probesOf opens probes for an address until it may have no more.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/request"
 )
@@ -64,12 +65,12 @@ func TestLongListsTakeTurns(t *testing.T) {
 	for i := range members {
 		members[i] = event.Profile{Type: "user", ID: fmt.Sprint(i)}
 	}
-	is.NoErr(untilConfirmed(func() error { return h.SetMembers(t.Context(), "acme", room, members) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.SetMembers(t.Context(), "acme", room, members) }))
 	is.NoErr(untilConfirmed(func() error {
-		return h.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:largeRoom])
+		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:largeRoom])
 	}))
 	for _, p := range members {
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: p})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: p})
 		is.NoErr(err)
 	}
 	ask := func(ctx context.Context, path string) int {

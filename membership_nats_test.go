@@ -17,6 +17,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -42,7 +44,7 @@ func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testH
 		nodes = append(nodes, node)
 	}
 	for _, node := range nodes {
-		eventually(t, func() bool { return len(node.Cluster.peers.Others()) == n-1 })
+		eventually(t, func() bool { return len(node.Cluster.Peers.Others()) == n-1 })
 	}
 	return nodes, proxies, prefix
 }
@@ -161,7 +163,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	go func() {
 		var err error
 		for err = history.ErrUnconfirmed; errors.Is(err, history.ErrUnconfirmed) && impatient.Err() == nil; {
-			err = nodes[1].Know(impatient, "acme")
+			err = nodes[1].tenants.Ensure(impatient, "acme")
 		}
 		left <- err
 	}()
@@ -173,14 +175,14 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	leave()
 	is.True(errors.Is(<-left, context.Canceled))
 	close(gate)
-	is.NoErr(nodes[1].Know(t.Context(), "acme"))
+	is.NoErr(nodes[1].tenants.Ensure(t.Context(), "acme"))
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 
 // toldRooms are what a brokerRooms tells of one tenant's rooms.
 type toldRooms struct {
 	mu    sync.Mutex
-	rooms room.Memberships[*Connection] // guarded by mu
+	rooms room.Memberships[*delivery.Connection] // guarded by mu
 }
 
 func (r *toldRooms) belong(_ string, _ history.Epoch, room event.Room, changed []room.Membership) {
@@ -215,7 +217,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		now, err := near.Now(ctx, "acme", r)
 		is.NoErr(err)
 		b := room.Membership{Profile: alice, Member: member, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}
-		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
+		near.askAll = func(context.Context, cluster.Call) ([]cluster.Answer, []string) { return nil, nil }
 		is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{b}, !member))
 	}
 	change(true)
@@ -235,7 +237,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return v
 	})
 	old := make(chan bool)
-	go func() { old <- far.reached(Call{Tenant: "acme", Place: last()}) }()
+	go func() { old <- far.reached(cluster.Call{Tenant: "acme", Place: last()}) }()
 	<-held
 	far.Detach("acme")
 	change(false)

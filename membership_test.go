@@ -19,6 +19,8 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -37,7 +39,7 @@ func ruled(t *testing.T, service http.RoundTripper) (*Hub, http.Handler) {
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }
 
@@ -65,7 +67,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is := is.New(t)
 		service := &roomtest.Service{Members: `"me"`}
 		hub, handler := ruled(t, service)
-		c, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
 		cursor, _, _ = strings.Cut(cursor, `"`)
@@ -73,7 +75,7 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		for i := range rooms {
 			is.Equal(call(handler, "POST", "/v1/events", toRoom(i+1)).Code, http.StatusAccepted)
 		}
-		hub.Kick(c, CloseKicked)
+		hub.streams.Kick(c, delivery.CloseKicked)
 		time.Sleep(time.Minute) // no answer holds any more
 		service.Forget()
 		service.Set(func() { service.Gate = make(chan struct{}) })
@@ -82,13 +84,13 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		pr, pw := io.Pipe()
 		var done sync.WaitGroup
 		done.Go(func() {
-			again, err := hub.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
+			again, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursor})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			r := httptest.NewRequest("GET", "/v1/stream", nil)
-			hub.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
+			hub.streams.Engine().Serve(&pipeWriter{header: http.Header{}, w: pw}, r, again.Stream)
 			pw.Close()
 		})
 		reader := newStreamReader(t, pr)
@@ -106,9 +108,9 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		is.Equal(service.Questions(), rooms)
 		is.Equal(service.MostAtOnce(), rooms) // together
 		go io.Copy(io.Discard, pr)
-		hub.Drain(t.Context(), 0)
+		hub.streams.Drain(t.Context(), 0)
 		done.Wait()
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -133,7 +135,7 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		w := call(handler, "POST", "/v1/events", toRoom(100))
 		is.Equal(w.Code, http.StatusServiceUnavailable) // never resolved
 		is.True(strings.Contains(w.Body.String(), "MembershipUnavailable"))
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -173,7 +175,7 @@ func TestMembershipAnswersHoldAsTheySay(t *testing.T) {
 				time.Sleep(time.Nanosecond)
 				publish()
 				is.Equal(service.Questions(), 2) // and not longer
-				is.NoErr(hub.Engine().Close(t.Context()))
+				is.NoErr(hub.streams.Engine().Close(t.Context()))
 			})
 		})
 	}
@@ -206,7 +208,7 @@ func TestMembershipQuestionsAreShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.Questions(), 2) // another one for all who came later
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -277,10 +279,10 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		close(gate)
 		all.Wait()
 		is.Equal(service.Questions(), 2)
-		list, err := hub.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
+		list, err := hub.members.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
 		is.NoErr(err)
 		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
-		is.NoErr(hub.Engine().Close(t.Context()))
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
 
@@ -288,23 +290,25 @@ func TestMembersRefreshIsShared(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	x := newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
-	acme, err := x.open(t.Context(), "acme")
+	x := delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
+	acme, err := x.OpenLocked(t.Context(), "acme")
 	is.NoErr(err)
-	defer acme.mu.Unlock()
+	defer acme.Mu.Unlock()
 	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
 	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.adoptLocked(r, before, time.Now())
-	is.True(acme.rooms.Has(r, me))
-	acme.adoptLocked(r, after, time.Now())
-	acme.adoptLocked(r, before, time.Now())
-	is.True(!acme.rooms.Has(r, me))
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(acme.Rooms.Has(r, me))
+	acme.AdoptLocked(r, after, time.Now())
+	acme.AdoptLocked(r, before, time.Now())
+	is.True(!acme.Rooms.Has(r, me))
 }
 
 // silentPeers do not answer.
-type silentPeers struct{ Peers }
+type silentPeers struct{ cluster.Peers }
 
-func (silentPeers) AskAll(context.Context, Call) ([]Answer, []string) { return nil, []string{"x"} }
+func (silentPeers) AskAll(context.Context, cluster.Call) ([]cluster.Answer, []string) {
+	return nil, []string{"x"}
+}
 
 // A refresh through one hub holds on all of them when it is answered; where one does
 // not say so, it is not told as done.
@@ -340,7 +344,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 		}
 	}
 	lame := nodes[0].Cluster
-	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
+	err := (&cluster.Cluster{Cfg: lame.Cfg, Presence: lame.Presence, Peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")
@@ -537,24 +541,24 @@ func TestCompressedBodies(t *testing.T) {
 }
 
 // slowPeers answer after a second each.
-type slowPeers struct{ Peers }
+type slowPeers struct{ cluster.Peers }
 
 func (slowPeers) Node() (node [4]byte) { return node }
-func (slowPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+func (slowPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
 	time.Sleep(time.Second)
-	return Answer{Found: true}, nil
+	return cluster.Answer{Found: true}, nil
 }
 
 // Connections that other hubs hold are closed together.
 func TestClosingAProfileElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		list := make([]*Connection, 30)
+		list := make([]*delivery.Connection, 30)
 		for i := range list {
-			list[i] = &Connection{elsewhere: true}
+			list[i] = &delivery.Connection{Elsewhere: true}
 		}
 		start := time.Now()
-		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, CloseKicked)
+		(&cluster.Cluster{Peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
 		is.Equal(time.Since(start), time.Second)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -51,7 +52,7 @@ func TestClusterMetrics(t *testing.T) {
 			is.Equal(beside.next(t).Type, "a.b")
 		})
 	})
-	is.Equal(there.Stats().Closes[CloseClient], int64(0))
+	is.Equal(there.Stats().Closes[delivery.CloseClient], int64(0))
 }
 
 // What the broker did not confirm is counted by event; its publishers were told.
@@ -118,12 +119,12 @@ func TestMetricsOfCapacity(t *testing.T) {
 	})
 	cursor := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
 	for range 3 {
-		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", chunkBytes*3/4)+`"`)
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", delivery.ChunkBytes*3/4)+`"`)
 	}
-	var c *Connection
+	var c *delivery.Connection
 	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {
 		var err error
-		c, err = h.Connect(context.Background(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
+		c, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
 		is.NoErr(err)
 	})
 	rec := httptest.NewRecorder()
@@ -131,7 +132,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 		"ready": -1, "streams_open": -1, `closes_total{reason="unavailable"}`: 1, `presence_profiles{status="online"}`: -1, "deliveries_total": 1,
 	}, func() {
 		broker.Stop(0)
-		h.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+		h.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	})
 	is.True(strings.Contains(rec.Body.String(), `event: hub.closing`+"\n"+`data: {"reason":"unavailable"`))
 }

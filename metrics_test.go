@@ -27,10 +27,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/typing"
 )
 
 // scraped is an answer of GET /metrics: values by name and label, as written there.
@@ -89,7 +92,7 @@ func TestMetricsMove(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
 	h := newTestHub(t, func(hub *HubConfig, presence *PresenceConfig) {
-		hub.Most = MostConnections{All: 5, Profile: 3}
+		hub.Most = delivery.Limits{All: 5, Profile: 3}
 		presence.Grace = 0
 	})
 	handler := h.API.Handler()
@@ -192,7 +195,7 @@ func TestMetricsMove(t *testing.T) {
 		h.do(t, "DELETE", "/v1/tenants/other/connections?profile=c", "")
 	})
 	moves(t, handler, map[string]float64{"streams_open": -1, `closes_total{reason="expired"}`: 1}, func() {
-		h.Prolong(h.Connections("acme", &event.Profile{Type: "user", ID: "b"})[0], time.Now())
+		h.streams.Prolong(h.streams.Connections("acme", &event.Profile{Type: "user", ID: "b"})[0], time.Now())
 	})
 	moves(t, handler, map[string]float64{`auth_failures_total{reason="ForbiddenHost"}`: 1, `auth_failures_total{reason="CrossSite"}`: 1}, func() {
 		r := httptest.NewRequest("GET", "/metrics", nil)
@@ -204,9 +207,9 @@ func TestMetricsMove(t *testing.T) {
 	moves(t, handler, map[string]float64{
 		"streams_open": -open, "ready": -1, `closes_total{reason="drain"}`: open, `streams_refused_total{reason="drain"}`: 1,
 	}, func() {
-		h.Drain(t.Context(), 0)
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
-		is.Equal(err, ErrDraining)
+		h.streams.Drain(t.Context(), 0)
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
+		is.Equal(err, delivery.ErrDraining)
 	})
 }
 
@@ -231,10 +234,10 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	}, func() { h.back(t, cursor, "tenant=acme&profile=late") })
 
 	// Nobody reads this one until all is over.
-	var slow *Connection
+	var slow *delivery.Connection
 	moves(t, handler, map[string]float64{"streams_open": 1, `presence_profiles{status="online"}`: 1, `connects_total{resume="fresh"}`: 1}, func() {
 		var err error
-		slow, err = h.Connect(context.Background(), Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
+		slow, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
 		is.NoErr(err)
 	})
 	padding := strings.Repeat("x", 1<<10)
@@ -251,16 +254,16 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 		}
 	})
 	moves(t, handler, map[string]float64{"streams_open": -1, `closes_total{reason="slow"}`: 1}, func() {
-		h.Engine().Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), slow.Stream)
+		h.streams.Engine().Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), slow.Stream)
 	})
 	is.Equal(scrape(t, handler)["realtime_queue_bytes"], 0.0)
 
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
-		h.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
+		h.dispatcher.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
 	})
-	for i := range maxTypingRoom + 1 {
+	for i := range typing.MaxTypingRoom + 1 {
 		is.NoErr(untilConfirmed(func() error {
-			return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
+			return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
 		}))
 	}
 	moves(t, handler, map[string]float64{`drops_total{reason="room"}`: 1}, func() {
@@ -436,7 +439,7 @@ func TestMetricsOfTenants(t *testing.T) {
 	}
 	h.publish(t, "large", "a.b", `{"kind":"tenant"}`, "1")
 	h.publish(t, "nobody", "a.b", `{"kind":"tenant"}`, "1")
-	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler))
+	metrics := metricsOf(t, h.Hub)
 	tenants := scrape(t, metrics)
 	maps.DeleteFunc(tenants, func(name string, _ float64) bool { return !strings.Contains(name, "tenant=") })
 	is.Equal(tenants, scraped{
@@ -448,7 +451,7 @@ func TestMetricsOfTenants(t *testing.T) {
 func TestMetricsAreWellFormed(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	w := ask(NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler)), "GET", "/metrics", "")
+	w := ask(metricsOf(t, h.Hub), "GET", "/metrics", "")
 	is.True(strings.Contains(w.Body.String(), "\ngo_goroutines "))
 	is.True(strings.Contains(w.Body.String(), "\nrealtime_build_info{"))
 	problems, err := promlint.New(w.Body).Lint()
@@ -546,11 +549,10 @@ func TestDashboard(t *testing.T) {
 	is.Equal(dashboard.Templating.List[0], struct{ Name, Type string }{"DS_PROMETHEUS", "datasource"})
 
 	h := newTestHub(t)
-	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler))
 	h.open(t, "tenant=acme&profile=a")
 	there := map[string]bool{}     // names, and whether a panel shows them
 	for _, node := range h.nodes { // whichever has the stream
-		metrics.hub = node.Hub
+		metrics := metricsOf(t, node.Hub)
 		for series := range scrape(t, metrics) {
 			name, _, _ := strings.Cut(series, "{")
 			there[name] = false
@@ -596,4 +598,10 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("no panel shows %s", name)
 		}
 	}
+}
+
+// metricsOf shows a hub, and the two tenants with most streams.
+func metricsOf(t testing.TB, hub *Hub) *metrics.Metrics {
+	logger := slog.New(slog.DiscardHandler)
+	return newMetrics(hub, openDoor(t), access.NewRates(access.RatesConfig{}), serve.NewErrorLog(logger), APIConfig{MetricsTenants: 2, Logger: logger})
 }

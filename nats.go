@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/peers"
@@ -58,7 +59,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
-	b.log.shelves = history.NewShelves(cfg.Limits, false, b.log.Epoch)
+	b.log.near = history.NewNear(cfg.Limits, b.log.Epoch, b.log.scan)
 	access := []nats.Option{nats.Name("realtimehub " + b.peers.name())}
 	if cfg.Creds != "" {
 		access = append(access, nats.UserCredentials(cfg.Creds))
@@ -171,4 +172,4 @@ func (b *Broker) Log() history.Log { return b.log }
 func (b *Broker) Rooms() room.Shared { return b.rooms }
 
 // Peers are the other hubs.
-func (b *Broker) Peers() Peers { return b.peers }
+func (b *Broker) Peers() cluster.Peers { return b.peers }

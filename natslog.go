@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/count"
+	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
 )
@@ -20,7 +21,7 @@ import (
 // are followed, is read from memory.
 type brokerLog struct {
 	journal *journal.Journal
-	shelves history.Shelves
+	near    *history.Near
 	sinks   []history.Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
@@ -89,7 +90,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*history.Entry) error 
 	for i, e := range entries {
 		if it := items[i]; it.Duplicate {
 			e.Duplicate, e.FirstAt = true, it.At
-			if first, err := DecodeStored(it.First); err == nil {
+			if first, err := event.DecodeStored(it.First); err == nil {
 				e.FirstAt = first.Timestamp
 			} else if it.At.IsZero() {
 				e.FirstAt = e.Event.Timestamp
@@ -120,14 +121,14 @@ func (l *brokerLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entr
 		if _, told := it.Own.(error); told {
 			return nil
 		}
-		event, err := DecodeStored(it.Data)
+		decoded, err := event.DecodeStored(it.Data)
 		if err != nil {
 			it.Own = err
 			l.unread.Add(1)
 			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
 			return nil
 		}
-		e = &history.Entry{Event: event, Envelope: event.Seal()}
+		e = &history.Entry{Event: decoded, Envelope: decoded.Seal()}
 		it.Own = e
 	}
 	if !it.Pass {
@@ -148,26 +149,7 @@ func (l *brokerLog) entriesOf(items []*journal.Item, epoch history.Epoch) []*his
 
 // handle takes what follows next in a tenant's order.
 func (l *brokerLog) handle(tenant string, items []*journal.Item) {
-	h := l.shelves.Lock(tenant, true)
-	entries := l.entriesOf(items, h.Epoch)
-	room := int64(0)
-	if h.Attached > 0 {
-		room = history.StoredSize(entries)
-		l.shelves.ExpectLocked(h, room)
-	}
-	for _, e := range entries {
-		switch {
-		case !e.Event.Stored() || e.Cursor.Seq <= h.Head:
-		case h.Attached == 0: // nobody has said from where on it is whole
-			l.shelves.ResetLocked(h, h.Epoch, e.Cursor.Seq)
-		default:
-			l.shelves.PushLocked(h, e)
-			room -= e.Size()
-		}
-	}
-	l.shelves.MissLocked(h, max(0, room))
-	l.shelves.EvictLocked(h, time.Now())
-	h.Mu.Unlock()
+	entries := l.near.Take(tenant, func(epoch history.Epoch) []*history.Entry { return l.entriesOf(items, epoch) })
 	if len(entries) > 0 {
 		for _, s := range l.sinks {
 			s.Deliver(tenant, entries)
@@ -179,7 +161,7 @@ func (l *brokerLog) flush(tenant string) {
 	for _, s := range l.sinks {
 		s.Flush(tenant)
 	}
-	l.shelves.Shrink()
+	l.near.Shrink()
 }
 
 func (l *brokerLog) prepare(tenant string, items []*journal.Item) {
@@ -189,23 +171,17 @@ func (l *brokerLog) prepare(tenant string, items []*journal.Item) {
 }
 
 func (l *brokerLog) quiet(tenant string, place uint64) {
-	h := l.shelves.Lock(tenant, false)
-	if h == nil {
+	c, ok := l.near.Advance(tenant, place)
+	if !ok {
 		return
 	}
-	h.Head = max(h.Head, place)
-	c := history.Cursor{Epoch: h.Epoch, Seq: h.Head}
-	h.Mu.Unlock()
 	for _, s := range l.sinks {
 		s.Quiet(tenant, c)
 	}
 }
 
 func (l *brokerLog) lost(tenant string, place uint64) {
-	h := l.shelves.Lock(tenant, true)
-	l.shelves.ResetLocked(h, l.Epoch(tenant), place)
-	c := history.Cursor{Epoch: h.Epoch, Seq: place}
-	h.Mu.Unlock()
+	c := l.near.Reset(tenant, place)
 	for _, s := range l.sinks {
 		s.Lost(tenant, c)
 	}
@@ -218,50 +194,28 @@ func (l *brokerLog) Attach(ctx context.Context, tenant string) (history.Cursor, 
 		if err != nil {
 			return history.Cursor{}, logError(err)
 		}
-		h := l.shelves.Lock(tenant, true)
-		if l.journal.Epoch() != life { // the head is of another, and lost may have been told
-			h.Mu.Unlock()
-			l.journal.Detach(tenant)
-			continue
+		c, ok := l.near.Attach(tenant, head, func() (history.Epoch, bool) {
+			return l.epochOf(tenant, life), l.journal.Epoch() == life
+		})
+		if ok {
+			return c, nil
 		}
-		if epoch := l.epochOf(tenant, life); h.Epoch != epoch || h.Attached == 0 && h.Head < head {
-			l.shelves.ResetLocked(h, epoch, head)
-		}
-		h.Attached++
-		c := history.Cursor{Epoch: h.Epoch, Seq: h.Head}
-		h.Mu.Unlock()
-		return c, nil
+		l.journal.Detach(tenant) // the head is of another life, and lost may have been told
 	}
 }
 
 // Detach implements Log.
 func (l *brokerLog) Detach(tenant string) {
 	l.journal.Detach(tenant)
-	h := l.shelves.Lock(tenant, false)
-	if h == nil {
-		return
-	}
-	h.Attached--
-	last := h.Attached <= 0
-	if last {
-		l.shelves.ResetLocked(h, h.Epoch, h.Head)
-	}
-	h.Mu.Unlock()
-	if last {
-		l.shelves.Forget(tenant)
-	}
+	l.near.Detach(tenant)
 }
 
 // Find implements Log.
 func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
 	epoch := l.Epoch(tenant)
 	c, ok := epoch.Parse(cursor)
-	if h := l.shelves.Lock(tenant, false); h != nil {
-		near := ok && h.Epoch == epoch && h.Attached > 0 && c.Seq <= h.Head && h.WholeLocked(c.Seq, r)
-		h.Mu.Unlock()
-		if near {
-			return c, nil
-		}
+	if ok && l.near.Whole(tenant, c, r) {
+		return c, nil
 	}
 	if !ok {
 		c.Seq = 0
@@ -300,82 +254,27 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *history.
 // Read implements Log.
 func (l *brokerLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	for range mostFetches {
-		h := l.shelves.Lock(tenant, false)
-		if h == nil {
-			break
-		}
-		if h.Attached > 0 && h.WholeLocked(q.After, q.Reader) {
-			page := h.ReadLocked(q)
-			h.Mu.Unlock()
+		page, ok, fetch := l.near.Read(tenant, q)
+		if ok {
 			return page, nil
 		}
-		if h.Attached == 0 || q.After < h.Far && time.Since(h.Tried) < farTime {
-			h.Mu.Unlock()
-			break // nobody is near, or it is more than is kept near
+		if fetch == nil {
+			break
 		}
-		f := l.fetchLocked(h, q.After)
-		h.Mu.Unlock()
-		select {
-		case <-f.Done:
-		case <-ctx.Done():
-			return history.Page{}, logError(ctx.Err())
-		}
-		gone, ok := errors.AsType[*journal.GoneError](f.Err)
-		if ok && gone.Oldest > q.After { // else it was another's
+		err := fetch.Wait(ctx)
+		gone, some := errors.AsType[*journal.GoneError](err)
+		if some && gone.Oldest > q.After { // else it was another's
 			break // what is before it is told first
 		}
-		if f.Err != nil && !ok {
-			return history.Page{}, logError(f.Err)
+		if err != nil && !some {
+			return history.Page{}, logError(err)
 		}
 	}
 	return l.readFar(ctx, tenant, q)
 }
 
-const (
-	// mostFetches is how often a read waits for what others need before it reads for itself.
-	mostFetches = 3
-	// farTime is for how long what did not fit on a shelf is read past it.
-	farTime = time.Minute
-)
-
-// fetchLocked has what a shelf has not, after a place, read to it, so that all who come
-// back find it there; or joins what is under way.
-func (l *brokerLog) fetchLocked(h *history.Shelf, after uint64) *history.Fetch {
-	if h.Fetching == nil {
-		h.Fetching = &history.Fetch{Done: make(chan struct{})}
-		go l.bringNear(h, h.Fetching, after, h.From, h.Epoch)
-	}
-	return h.Fetching
-}
-
-func (l *brokerLog) bringNear(h *history.Shelf, f *history.Fetch, after, from uint64, epoch history.Epoch) {
-	defer close(f.Done)
-	var entries []*history.Entry
-	fits := true
-	far := after + 1
-	err := l.scan(context.Background(), h.Tenant, after, from, func(e *history.Entry) bool {
-		if fits = l.shelves.Expect(h, e.Size()); fits {
-			entries = append(entries, e)
-			far = e.Cursor.Seq
-		}
-		return fits
-	})
-	h.Mu.Lock()
-	room := history.StoredSize(entries)
-	same := err == nil && !h.Forgotten && h.Epoch == epoch && h.From == from && l.Epoch(h.Tenant) == epoch
-	switch {
-	case same && fits:
-		l.shelves.PrependLocked(h, after, entries)
-		room = 0
-	case same:
-		// It is tried again when its client has taken as much as would have fitted.
-		h.Far, h.Tried = far, time.Now()
-	}
-	l.shelves.MissLocked(h, room)
-	h.Fetching, f.Err = nil, err
-	h.Mu.Unlock()
-	l.shelves.Shrink() // others may have come meanwhile
-}
+// mostFetches is how often a read waits for what others need before it reads for itself.
+const mostFetches = 3
 
 // scan reads a tenant's events after a place up to another that exists, until take says
 // that it is enough; a *journal.GoneError where some of them have gone.
@@ -398,21 +297,17 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q history.Query)
 	if err != nil {
 		return history.Page{}, logError(err)
 	}
-	page := history.Page{Next: history.Cursor{Epoch: l.epochOf(tenant, span.Epoch), Seq: q.End(span.Last)}}
-	if h := l.shelves.Lock(tenant, false); h != nil {
-		if h.Attached > 0 { // what comes after is told to the sinks
-			page.Next.Seq = max(q.After, min(page.Next.Seq, h.Head))
-		}
-		h.Mu.Unlock()
+	end := q.End(span.Last)
+	if head, near := l.near.Head(tenant); near { // what comes after is told to the sinks
+		end = max(q.After, min(end, head))
 	}
-	bytes := 0
-	err = l.scan(ctx, tenant, q.After, page.Next.Seq, func(e *history.Entry) bool {
-		return !q.Reader.Wants(e) || page.Add(e, q, &bytes)
-	})
+	build := history.BeginPage(q, history.Cursor{Epoch: l.epochOf(tenant, span.Epoch), Seq: end})
+	err = l.scan(ctx, tenant, q.After, end, build.Add)
 	if l.journal.Epoch() != span.Epoch {
 		return history.Page{}, logError(journal.ErrUnconfirmed)
 	}
 	gone, some := errors.AsType[*journal.GoneError](err)
+	page := build.Page
 	switch n := len(page.Entries); {
 	case some && n > 0: // that is whole
 		page.Next = page.Entries[n-1].Cursor
@@ -426,16 +321,16 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q history.Query)
 }
 
 // Sweep implements Log.
-func (l *brokerLog) Sweep(now time.Time) { l.shelves.Sweep(now) }
+func (l *brokerLog) Sweep(now time.Time) { l.near.Sweep(now) }
 
 // Held implements Log.
-func (l *brokerLog) Held() int64 { return l.shelves.Total.Load() }
+func (l *brokerLog) Held() int64 { return l.near.Held() }
 
 // Stats implements Log: of the whole history, whoever keeps it.
 func (l *brokerLog) Stats() history.Stats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	stats := history.Stats{Limit: l.disk, Memory: l.shelves.Total.Load(), Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
+	stats := history.Stats{Limit: l.disk, Memory: l.near.Held(), Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
 	keys, messages, bytes, err := l.journal.Stats(ctx)
 	if stats.Unknown = err != nil; !stats.Unknown {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)

@@ -11,6 +11,8 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/peers"
 )
@@ -19,10 +21,10 @@ import (
 type brokerPeers struct {
 	node   [4]byte
 	peers  *peers.Peers
-	known  func(Call) bool // reads membership up to a place, and says that it has
+	known  func(cluster.Call) bool // reads membership up to a place, and says that it has
 	hears  func() bool
 	away   func() int64
-	sink   PeerSink
+	sink   cluster.Sink
 	ready  chan struct{} // closed when sink is named
 	logger *slog.Logger
 
@@ -30,12 +32,12 @@ type brokerPeers struct {
 }
 
 // silent tells the log of hubs that did not answer.
-func (p *brokerPeers) silent(op CallOp, err error, nodes ...string) {
+func (p *brokerPeers) silent(op cluster.CallOp, err error, nodes ...string) {
 	p.silence.Do(func() { p.logger.Warn("another hub does not answer", "nodes", nodes, "call", string(op), "err", err) })
 }
 
 // Follow implements Peers.
-func (p *brokerPeers) Follow(s PeerSink) {
+func (p *brokerPeers) Follow(s cluster.Sink) {
 	p.sink = s
 	close(p.ready)
 }
@@ -94,7 +96,7 @@ func (r sessionRow) activeAt(now time.Time) time.Time {
 	return at
 }
 
-func opOf(s SessionChange) peers.Op {
+func opOf(s cluster.SessionChange) peers.Op {
 	op := peers.Op{ID: s.ID}
 	if !s.Gone {
 		idle := time.Since(s.ActiveAt).Milliseconds()
@@ -104,7 +106,7 @@ func opOf(s SessionChange) peers.Op {
 }
 
 // Tell implements Peers.
-func (p *brokerPeers) Tell(tenant string, s SessionChange) { p.peers.Tell(tenant, opOf(s)) }
+func (p *brokerPeers) Tell(tenant string, s cluster.SessionChange) { p.peers.Tell(tenant, opOf(s)) }
 
 // Hold implements Peers.
 func (p *brokerPeers) Hold(ctx context.Context, tenant string) error {
@@ -120,7 +122,7 @@ func (p *brokerPeers) Complete(ctx context.Context, tenant string) bool {
 func (p *brokerPeers) Release(tenant string) { p.peers.Release(tenant) }
 
 // Cast implements Peers.
-func (p *brokerPeers) Cast(tenant string, t Typing) {
+func (p *brokerPeers) Cast(tenant string, t cluster.Typing) {
 	data, err := json.Marshal(t)
 	if err == nil {
 		err = p.peers.Cast(tenant, data)
@@ -131,7 +133,7 @@ func (p *brokerPeers) Cast(tenant string, t Typing) {
 }
 
 // Ask implements Peers.
-func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, err error) {
+func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cluster.Answer, err error) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return a, err
@@ -143,23 +145,23 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c Call) (a Answer, 
 	}
 	switch {
 	case errors.Is(err, peers.ErrGone):
-		return a, errors.Join(ErrElsewhere, err)
+		return a, errors.Join(cluster.ErrElsewhere, err)
 	case err != nil:
 		p.silent(c.Op, err, name)
-		return a, errors.Join(ErrSilent, err)
+		return a, errors.Join(delivery.ErrSilent, err)
 	}
 	return a, nil
 }
 
 // AskAll implements Peers.
-func (p *brokerPeers) AskAll(ctx context.Context, c Call) (list []Answer, silent []string) {
+func (p *brokerPeers) AskAll(ctx context.Context, c cluster.Call) (list []cluster.Answer, silent []string) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
 	answers, silent := p.peers.AskAll(ctx, data)
 	for _, answer := range answers {
-		var a Answer
+		var a cluster.Answer
 		if json.Unmarshal(answer, &a) == nil {
 			list = append(list, a)
 		} else {
@@ -167,7 +169,7 @@ func (p *brokerPeers) AskAll(ctx context.Context, c Call) (list []Answer, silent
 		}
 	}
 	if len(silent) > 0 {
-		p.silent(c.Op, ErrSilent, silent...)
+		p.silent(c.Op, delivery.ErrSilent, silent...)
 	}
 	return list, silent
 }
@@ -177,15 +179,15 @@ func (p *brokerPeers) items(tenant string) []peers.Op {
 	sessions := p.sink.Sessions(tenant)
 	ops := make([]peers.Op, len(sessions))
 	for i, s := range sessions {
-		ops[i] = opOf(SessionChange{Session: s})
+		ops[i] = opOf(cluster.SessionChange{Session: s})
 	}
 	return ops
 }
 
 func (p *brokerPeers) changed(c peers.Change) {
-	changes := make([]SessionChange, 0, len(c.Ops))
+	changes := make([]cluster.SessionChange, 0, len(c.Ops))
 	for _, op := range c.Ops {
-		s := SessionChange{Session: Session{ID: uuid.UUID(op.ID)}, Gone: op.Data == nil}
+		s := cluster.SessionChange{Session: cluster.Session{ID: uuid.UUID(op.ID)}, Gone: op.Data == nil}
 		if !s.Gone {
 			var row sessionRow
 			if json.Unmarshal(op.Data, &row) != nil {
@@ -205,7 +207,7 @@ func (p *brokerPeers) changed(c peers.Change) {
 }
 
 func (p *brokerPeers) told(tenant string, data []byte) {
-	var t Typing
+	var t cluster.Typing
 	if json.Unmarshal(data, &t) == nil {
 		<-p.ready
 		p.sink.Typed(tenant, t)
@@ -213,12 +215,12 @@ func (p *brokerPeers) told(tenant string, data []byte) {
 }
 
 func (p *brokerPeers) serve(data []byte) []byte {
-	var c Call
-	var a Answer
+	var c cluster.Call
+	var a cluster.Answer
 	if json.Unmarshal(data, &c) != nil {
 		return nil // no answer: it is not that there is nothing
 	}
-	if c.Op == CallRooms {
+	if c.Op == cluster.CallRooms {
 		a.Found = p.known(c)
 	} else {
 		<-p.ready
@@ -232,7 +234,7 @@ const answerHead = 256
 
 // fit is an answer as it goes over the wire: of a page as much as the broker takes, and one
 // connection at least.
-func (p *brokerPeers) fit(a Answer) []byte {
+func (p *brokerPeers) fit(a cluster.Answer) []byte {
 	size := answerHead
 	for i, d := range a.Connections {
 		row, _ := json.Marshal(d)

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/journal"
@@ -31,7 +32,7 @@ type brokerRooms struct {
 	journal *journal.Journal
 	table   *journal.Table
 	epoch   func(tenant, life string) history.Epoch // of places in its history
-	askAll  func(ctx context.Context, c Call) (answers []Answer, silent []string)
+	askAll  func(ctx context.Context, c cluster.Call) (answers []cluster.Answer, silent []string)
 	heard   func() bool // no other hub is silent, nor was given up lately
 	belong  func(tenant string, of history.Epoch, room event.Room, changed []room.Membership)
 	forget  func(tenant string)
@@ -228,7 +229,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, 
 	// known to all yet.
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, Call{Op: CallRooms, Tenant: tenant, Place: at, Life: life})
+	answers, silent := r.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -467,8 +468,8 @@ func (r *brokerRooms) changed(ctx context.Context, tenants []string, place uint6
 // readsAtOnce is of how many tenants what has changed is read at a time.
 const readsAtOnce = 16
 
-// lost has all that is known here read again. Where the table was made anew, the history
-// begins anew as well: in that way all who come back are told that something is missing.
+// lost has all that is known here read again. Since the table is another, the history begins
+// anew as well: in that way all who come back are told that something is missing.
 func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	if err := r.journal.Renew(ctx, "table", life); err != nil {
 		return err
@@ -504,7 +505,7 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 
 // reached reads a tenant's rows up to a place that a call names, if we need them, and says
 // that we have.
-func (r *brokerRooms) reached(c Call) bool {
+func (r *brokerRooms) reached(c cluster.Call) bool {
 	e := r.enrolment(c.Tenant)
 	if e == nil {
 		return true

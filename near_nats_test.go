@@ -14,8 +14,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
@@ -47,7 +49,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	text := strings.Repeat("x", 6000)
 	const events = 850 // 5 MiB
 	for i := range events {
-		e := entryTo("acme", fmt.Sprint("e", i), event.ToTenant())
+		e := historytest.To("acme", fmt.Sprint("e", i), event.ToTenant())
 		e.Event.Payload = []byte(`"` + text + `"`)
 		persist(t, writer, e)
 	}
@@ -59,7 +61,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	is.NoErr(err)
 	read := 0
 	for place := from.Seq; place < head.Seq; {
-		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
+		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: delivery.ChunkBytes})
 		is.NoErr(err)
 		place = page.Next.Seq
 		read += len(page.Entries)
@@ -76,13 +78,13 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	b := joinBroker(t, theBroker(t), 0, newPrefix(), testLimits)
 	log := b.Log()
 	for i := range 3 {
-		persist(t, log, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
+		persist(t, log, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	log.Detach("acme")
-	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", event.ToTenant())}})
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
 	is.Equal(page.Next, head)
@@ -98,7 +100,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
 	for i := range 50 {
-		persist(t, writer, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
+		persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -114,7 +116,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	var wg sync.WaitGroup
 	for range back {
 		wg.Go(func() {
-			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 			if !errors.Is(err, history.ErrUnconfirmed) {
 				t.Error(err)
 			}
@@ -123,12 +125,12 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	// Who is no longer interested is not kept.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
+	_, err = log.Read(ctx, "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.True(err != nil)
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }
@@ -143,7 +145,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	var mu sync.Mutex
 	var old []byte
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -167,7 +169,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); !asked(); time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	last := late.Cursor
 	_, err := log.Attach(t.Context(), "acme")
@@ -195,19 +197,19 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 		return node
 	}
 	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
-	me := Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
+	me := delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
-	defer node.Kick(first, CloseKicked)
+	defer node.streams.Kick(first, delivery.CloseKicked)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
 		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
 		return v
 	})
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	me.Cursor = late.Cursor.String()
 	c := node.Hub.mustConnect(t, me)
-	defer node.Kick(c, CloseKicked)
+	defer node.streams.Kick(c, delivery.CloseKicked)
 	is.Equal(known(node.Hub, c), me.Cursor)
 }
 
@@ -221,7 +223,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	before := writer.journal.Epoch()
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
@@ -236,7 +238,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	is.Equal(log.journal.Epoch(), before)
 	proxy.Rule(nil)

@@ -29,7 +29,7 @@ func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 		used.Store(percent)
 		now = now.Add(2 * time.Second)
 		for _, node := range h.nodes {
-			node.overload.Look(now)
+			node.streams.Overload.Look(now)
 		}
 	}
 }
@@ -61,7 +61,7 @@ func TestAnOverloadedHubRefuses(t *testing.T) {
 	is.Equal(reason, "capacity")
 	is.True(wait >= overload.Away)
 	is.True(wait <= 2*(overload.Away+2*time.Second))
-	is.Equal(h.nodes[0].find("other"), nil) // nothing is made for it
+	is.Equal(h.nodes[0].tenants.Find("other"), nil) // nothing is made for it
 	status, answer = h.do(t, "GET", "/readyz", "")
 	is.Equal(status, http.StatusOK)
 	is.Equal(answer["status"], "overloaded")

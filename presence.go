@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
 	"realtimehub/internal/fair"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sized"
+	"realtimehub/internal/typing"
 )
 
 // Status is a profile's presence, all its connections together.
@@ -58,10 +60,10 @@ type PresenceOf struct {
 // changes once a tick. Its work is proportional to what changed: every profile
 // is due at most once, and only due ones are looked at.
 //
-// Lock order: Presence.mu → Typists.mu.
+// Lock order: Presence.mu → typing.Typists.Mu.
 type Presence struct {
 	hub     *Hub                // static
-	typists *Typists            // static
+	typists *typing.Typists     // static
 	cfg     PresenceConfig      // static
 	frozen  func() bool         // static; says that others cannot be heard. nil: there are none
 	thaw    time.Time           // owned by tick: until then nothing is announced
@@ -70,15 +72,15 @@ type Presence struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants sized.Table[string, *roll]
+	tenants sized.Table[string, *tenantPresence]
 	due     due.Queue[*profile]
 	dirty   []*profile // status may differ from what was announced
 	left    []*profile // offline since the last tick
 	count   map[Status]int
 }
 
-// roll is the presence of one tenant.
-type roll struct {
+// tenantPresence is the presence of one tenant.
+type tenantPresence struct {
 	tenant   string
 	profiles sized.Table[event.Profile, *profile]
 	seen     list.List // of *profile: those who are offline, first who left first
@@ -87,16 +89,16 @@ type roll struct {
 
 type profile struct {
 	due       due.Item
-	roll      *roll
+	roll      *tenantPresence
 	ref       event.Profile
-	conns     []*Connection
+	conns     []*delivery.Connection
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
 	leftAt    time.Time // when the last connection closed, since one opened
 	status    Status
 	announced Status
 	dirty     bool
-	seen      *list.Element // in roll.seen
+	seen      *list.Element // in tenantPresence.seen
 }
 
 func (x *profile) Due() *due.Item { return &x.due }
@@ -105,10 +107,15 @@ func (x *profile) Due() *due.Item { return &x.due }
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
-	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke}
-	hub.Observe(p)
+	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
+	hub.presence = p
+	hub.streams.Observe(p)
 	return p
 }
+
+// Freeze names who says that other hubs cannot be heard, before the first tick: meanwhile
+// nobody is announced.
+func (p *Presence) Freeze(frozen func() bool) { p.frozen = frozen }
 
 // Run ticks until ctx ends.
 func (p *Presence) Run(ctx context.Context) {
@@ -125,7 +132,7 @@ func (p *Presence) Run(ctx context.Context) {
 }
 
 // Connected is the hub's word that c is about to open.
-func (p *Presence) Connected(c *Connection) {
+func (p *Presence) Connected(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connectedLocked(c)
@@ -133,17 +140,17 @@ func (p *Presence) Connected(c *Connection) {
 
 // Known has a connection elsewhere counted, that was there before this hub heard of
 // it: that is no news.
-func (p *Presence) Known(c *Connection) {
+func (p *Presence) Known(c *delivery.Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.connectedLocked(c)
 	who.announced = who.status
 }
 
-func (p *Presence) connectedLocked(c *Connection) *profile {
+func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 	r, more := p.tenants.Get(c.Tenant), int64(0)
 	if r == nil {
-		r = &roll{tenant: c.Tenant, count: map[Status]int{}}
+		r = &tenantPresence{tenant: c.Tenant, count: map[Status]int{}}
 		p.tenants.Put(c.Tenant, r)
 		more += rollBytes + sized.Text(c.Tenant)
 	}
@@ -172,10 +179,10 @@ func (p *Presence) Forget(tenant string) {
 	}
 	now := time.Now()
 	for _, who := range r.profiles.All() {
-		if !slices.ContainsFunc(who.conns, func(c *Connection) bool { return c.elsewhere }) {
+		if !slices.ContainsFunc(who.conns, func(c *delivery.Connection) bool { return c.Remote() }) {
 			continue
 		}
-		who.conns = slices.DeleteFunc(who.conns, func(c *Connection) bool { return c.elsewhere })
+		who.conns = slices.DeleteFunc(who.conns, func(c *delivery.Connection) bool { return c.Remote() })
 		if len(who.conns) == 0 {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}
@@ -185,14 +192,14 @@ func (p *Presence) Forget(tenant string) {
 }
 
 // Disconnected is the hub's word that c has closed; who was drained will be back.
-func (p *Presence) Disconnected(c *Connection) {
-	if !c.drained {
+func (p *Presence) Disconnected(c *delivery.Connection) {
+	if !c.SentAway() {
 		p.Left(c, time.Now())
 	}
 }
 
 // Left says that c was there until a time.
-func (p *Presence) Left(c *Connection, at time.Time) {
+func (p *Presence) Left(c *delivery.Connection, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	who := p.findLocked(c.Tenant, c.Profile)
@@ -200,7 +207,7 @@ func (p *Presence) Left(c *Connection, at time.Time) {
 		return
 	}
 	now := time.Now()
-	who.conns = slices.DeleteFunc(who.conns, func(other *Connection) bool { return other == c })
+	who.conns = slices.DeleteFunc(who.conns, func(other *delivery.Connection) bool { return other == c })
 	if len(who.conns) == 0 {
 		who.conns = nil
 	} else if at.After(now) {
@@ -226,10 +233,10 @@ func (p *Presence) findLocked(tenant string, ref event.Profile) *profile {
 }
 
 // Touch says that a connection was active at a time, which is now.
-func (p *Presence) Touch(c *Connection, now time.Time) {
+func (p *Presence) Touch(c *delivery.Connection, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c.active(now)
+	c.Active(now)
 	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
 		p.reviseLocked(who, now)
 	}
@@ -290,7 +297,7 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == Offline {
-		p.typists.left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
+		p.typists.Left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
 		p.left = append(p.left, who)
 	}
 }
@@ -371,7 +378,7 @@ func (p *Presence) tick(now time.Time) {
 	if now.Before(p.thaw) {
 		return // who seems to have left may be with another hub
 	}
-	if !p.hub.sureNow() {
+	if !p.hub.tenants.SureNow() {
 		return // whom to tell is known soon
 	}
 	for tenant, n := range p.advance(now) {
@@ -379,7 +386,7 @@ func (p *Presence) tick(now time.Time) {
 			p.telling.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
 		}
 	}
-	p.typists.tick(now)
+	p.typists.Tick(now)
 }
 
 // advance moves what is due, and is what changed, by tenant.
@@ -419,9 +426,9 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 
 func (p *Presence) announce(tenant string, n *news, now time.Time) {
 	shared := p.cfg.Audience == settings.AudienceShared
-	notices := make([]Notice, len(n.changes))
+	notices := make([]delivery.Notice, len(n.changes))
 	for i, c := range n.changes {
-		notices[i] = Notice{c.Profile, event.NewEphemeral(tenant, "presence."+string(c.Status), event.ToTenant(), now, c)}
+		notices[i] = delivery.Notice{About: c.Profile, Event: event.NewEphemeral(tenant, "presence."+string(c.Status), event.ToTenant(), now, c)}
 	}
 	var digest *event.Event
 	if p.cfg.Burst > 0 && len(n.changes) > p.cfg.Burst {
@@ -431,7 +438,7 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 		}
 		digest = event.NewEphemeral(tenant, event.TypePresenceDigest, event.ToTenant(), now, counts)
 	}
-	p.hub.Notify(tenant, notices, digest, shared)
+	p.hub.dispatcher.Notify(tenant, notices, digest, shared)
 }
 
 // Counts are how many profiles are not offline, all tenants together.
@@ -463,7 +470,7 @@ func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event
 	}
 	share := make([]bool, len(profiles))
 	if p.cfg.Audience == settings.AudienceShared {
-		share = p.hub.Share(tenant, viewer, profiles)
+		share = p.hub.members.Share(tenant, viewer, profiles)
 	}
 	for i, ref := range profiles {
 		if !share[i] && ref != viewer {

@@ -14,10 +14,12 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/typing"
 )
 
 var (
@@ -45,21 +47,21 @@ func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorl
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
-		defer hub.Engine().Close(ctx)
+		defer hub.streams.Engine().Close(ctx)
 		test(presenceWorld{hub, p, t}, is.New(t))
 	})
 }
 
-func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *Connection {
+func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *delivery.Connection {
 	w.t.Helper()
-	c, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: ref, Watch: watch})
+	c, err := w.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: ref, Watch: watch})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return c
 }
 
-func (w presenceWorld) Touch(c *Connection) { w.Presence.Touch(c, time.Now()) }
+func (w presenceWorld) Touch(c *delivery.Connection) { w.Presence.Touch(c, time.Now()) }
 
 func (w presenceWorld) wait(d time.Duration) {
 	time.Sleep(d)
@@ -71,11 +73,11 @@ func (w presenceWorld) status(ref event.Profile) Status {
 }
 
 // read ends c and returns what it was sent, as "type who previous>status".
-func (w presenceWorld) read(c *Connection) string {
+func (w presenceWorld) read(c *delivery.Connection) string {
 	w.t.Helper()
-	c.Stream.Close(w.Closing(CloseKicked))
+	c.Stream.Close(w.streams.Closing(delivery.CloseKicked))
 	rec := httptest.NewRecorder()
-	w.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
+	w.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	var words []string
 	for reader := newStreamReader(w.t, rec.Body); ; {
 		ev, err := reader.Next()
@@ -113,7 +115,7 @@ func TestPresenceOnlineThenOfflineAfterGrace(t *testing.T) {
 		c := w.connect(alice)
 		is.Equal(w.status(alice), Online) // the first connection
 		w.wait(1500 * time.Millisecond)
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(4 * time.Second)
 		is.Equal(w.status(alice), Online) // within the grace
 		w.wait(2 * time.Second)
@@ -127,7 +129,7 @@ func TestPageReloadIsNoEvent(t *testing.T) {
 		c := w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
-		w.Kick(c, CloseKicked)
+		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(3 * time.Second)
 		w.connect(alice)
 		w.wait(20 * time.Second)
@@ -159,9 +161,9 @@ func TestFlapSendsNothing(t *testing.T) {
 		c := w.connect(alice)
 		w.wait(1500 * time.Millisecond)
 		seer := w.connect(bob, alice)
-		c.lastActivity.Store(time.Now().Add(-time.Hour).UnixNano())
+		c.Activity.Store(time.Now().Add(-time.Hour).UnixNano())
 		extra := w.connect(carol)
-		w.Kick(extra, CloseKicked)
+		w.streams.Kick(extra, delivery.CloseKicked)
 		w.Presence.mu.Lock()
 		w.reviseLocked(w.findLocked("acme", alice), time.Now())
 		w.Presence.mu.Unlock()
@@ -172,9 +174,9 @@ func TestFlapSendsNothing(t *testing.T) {
 }
 
 func (w presenceWorld) typists() int {
-	w.Presence.typists.mu.Lock()
-	defer w.Presence.typists.mu.Unlock()
-	return w.Presence.typists.of.Len()
+	w.Presence.typists.Mu.Lock()
+	defer w.Presence.typists.Mu.Unlock()
+	return w.Presence.typists.Of.Len()
 }
 
 func TestDigestPastBurst(t *testing.T) {
@@ -184,7 +186,7 @@ func TestDigestPastBurst(t *testing.T) {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
 				is.NoErr(untilConfirmed(func() error {
-					return w.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, carol, alice})
+					return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, carol, alice})
 				}))
 				seer, watcher := w.connect(bob), w.connect(carol, alice)
 				w.connect(alice)
@@ -205,12 +207,14 @@ func TestPresenceAudience(t *testing.T) {
 	} {
 		t.Run(string(audience), func(t *testing.T) {
 			inBubble(t, audience, func(w presenceWorld, is *is.I) {
-				is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, alice}) }))
+				is.NoErr(untilConfirmed(func() error {
+					return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, alice})
+				}))
 				friend, stranger := w.connect(bob), w.connect(carol)
-				blind, err := w.Connect(context.Background(), Subscription{Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
+				blind, err := w.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
 				is.NoErr(err)
 				w.wait(1500 * time.Millisecond)
-				before := []*Connection{w.connect(bob), w.connect(carol)}
+				before := []*delivery.Connection{w.connect(bob), w.connect(carol)}
 				w.connect(alice)
 				w.wait(2 * time.Second)
 				is.Equal(w.read(before[0]), want[0])
@@ -232,9 +236,11 @@ func TestTyping(t *testing.T) {
 		return w.Presence.typists.Typing(context.Background(), "acme", ref, "talk", started)
 	}
 	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
-		is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
+		is.NoErr(untilConfirmed(func() error {
+			return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob})
+		}))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
-		is.True(errors.Is(start(w, carol, true), ErrNotMember))
+		is.True(errors.Is(start(w, carol, true), typing.ErrNotMember))
 		w.wait(6 * time.Minute)
 		is.Equal(w.status(alice), Away)
 		is.NoErr(start(w, alice, true))
@@ -251,9 +257,11 @@ func TestTyping(t *testing.T) {
 	})
 	t.Run("stops when offline", func(t *testing.T) {
 		inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
-			is.NoErr(untilConfirmed(func() error { return w.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob}) }))
+			is.NoErr(untilConfirmed(func() error {
+				return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob})
+			}))
 			c, other := w.connect(alice), w.connect(bob)
-			w.Kick(c, CloseKicked)
+			w.streams.Kick(c, delivery.CloseKicked)
 			w.wait(4 * time.Second)
 			is.NoErr(start(w, alice, true)) // its TTL ends at 10 s, the grace at 5 s
 			w.wait(3 * time.Second)

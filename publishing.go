@@ -10,8 +10,11 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/metrics"
+	"realtimehub/internal/ndjson"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
@@ -23,7 +26,7 @@ type publisher struct {
 	hub      *Hub
 	auth     *access.Auth
 	limits   *access.Rates
-	metrics  *Metrics
+	metrics  *metrics.Metrics
 	bodies   request.Limit
 	maxEvent int // bytes of a payload; 0 lifts the limit
 	quotas   *allowance.Pools
@@ -39,10 +42,10 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *access.C
 		body, answer := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 		defer body.Close()
 		trace := traceOf(r)
-		lines := func(ctx, taking context.Context, lines [][]byte) ([]Receipt, []error) {
+		lines := func(ctx, taking context.Context, lines [][]byte) ([]delivery.Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
 		}
-		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.Drained(), who.Expires()})
+		return ndjson.Serve(w, r, ndjson.Intake{MaxLine: int(p.bodies), Publish: lines, Refused: p.refused, Body: body, Answer: answer, Ending: p.hub.streams.Drained(), Expires: who.Expires()})
 	}
 	return p.one(w, r, who, nil)
 }
@@ -133,7 +136,7 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 		return err
 	}
 	for _, receipt := range receipts {
-		if !out.Add(receipt.appendJSON) {
+		if !out.Add(receipt.AppendJSON) {
 			break
 		}
 	}
@@ -143,8 +146,8 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 // each publishes lines, each for itself, though together where nothing speaks
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
-func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *access.Caller, trace string, memory *allowance.Call) ([]Receipt, []error) {
-	receipts, errs := make([]Receipt, len(lines)), make([]error, len(lines))
+func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *access.Caller, trace string, memory *allowance.Call) ([]delivery.Receipt, []error) {
+	receipts, errs := make([]delivery.Receipt, len(lines)), make([]error, len(lines))
 	var events []*event.Event
 	var of []int // their lines
 	sent := sending{tenant: memory.Tenant()}
@@ -200,7 +203,7 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 
 // accept hands events to the hub that the caller may publish: its one way there. What
 // is not stored costs nothing of the rate, so that it may be tried again.
-func (p *publisher) accept(ctx context.Context, who *access.Caller, events []*event.Event, limit func(events map[string]int) error, sent sending) ([]Receipt, error) {
+func (p *publisher) accept(ctx context.Context, who *access.Caller, events []*event.Event, limit func(events map[string]int) error, sent sending) ([]delivery.Receipt, error) {
 	counts := map[string]int{}
 	for _, e := range events {
 		if !who.Reaches(e.TenantID) {
@@ -231,7 +234,7 @@ func (s sending) turn(ctx context.Context) (over func(), err error) {
 
 // publish hands events to the hub, unless its streams are at their end or its memory is:
 // in their turn, where nobody else is waited for.
-func (p *publisher) publish(ctx context.Context, events []*event.Event, sent sending) ([]Receipt, error) {
+func (p *publisher) publish(ctx context.Context, events []*event.Event, sent sending) ([]delivery.Receipt, error) {
 	if !p.hub.Waits() {
 		over, err := sent.turn(ctx)
 		if err != nil {
@@ -306,8 +309,8 @@ func problemCodes() []string {
 
 // replyReceipt is reply for what is answered most, without reflection: what is
 // in a receipt needs no escaping.
-func replyReceipt(w http.ResponseWriter, r Receipt) error {
-	b := r.appendJSON(make([]byte, 0, 256))
+func replyReceipt(w http.ResponseWriter, r delivery.Receipt) error {
+	b := r.AppendJSON(make([]byte, 0, 256))
 	w.Header()["Content-Type"] = []string{"application/json"}
 	w.Header()["Cache-Control"] = []string{"no-store"}
 	w.WriteHeader(http.StatusAccepted)

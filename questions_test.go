@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -84,10 +85,10 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		is := is.New(t)
 		var logs syncBuffer
 		service := room.NewService(room.ServiceConfig{URL: "http://members.example", Transport: roomtest.Transport(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })})
-		m := newMembers(newTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
+		m := delivery.NewMembers(delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
 		for second := range 3 {
 			for i := range 100 {
-				_, err := m.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
+				_, err := m.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 				is.True(err != nil)
 			}
 			is.Equal(strings.Count(logs.String(), "WARN"), second+1)

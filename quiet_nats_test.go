@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
@@ -27,29 +28,29 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	})
 	one, two := h.nodes[0], h.nodes[1]
 	start := map[string]string{}
-	subscription := func(i int) Subscription {
-		return Subscription{Tenant: fmt.Sprint("quiet-", i), Profile: event.Profile{Type: "user", ID: "me"}}
+	subscription := func(i int) delivery.Subscription {
+		return delivery.Subscription{Tenant: fmt.Sprint("quiet-", i), Profile: event.Profile{Type: "user", ID: "me"}}
 	}
-	conns := make([]*Connection, tenants)
+	conns := make([]*delivery.Connection, tenants)
 	for i := range conns { // nobody serves them
 		conns[i] = one.mustConnect(t, subscription(i))
 		start[conns[i].Tenant] = known(one.Hub, conns[i])
 	}
-	busy := one.mustConnect(t, Subscription{Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
+	busy := one.mustConnect(t, delivery.Subscription{Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
 	body := `"` + strings.Repeat("x", 500) + `"`
 	for range 4 {
-		before := one.Engine().Owed()
+		before := one.streams.Engine().Owed()
 		for range each {
 			one.publish(t, "busy", "a.b", `{"kind":"profile","profiles":["you"]}`, body)
 		}
 		one.sweep(t, conns)
-		is.Equal(one.Engine().Owed(), before) // it put nothing on any stream
+		is.Equal(one.streams.Engine().Owed(), before) // it put nothing on any stream
 	}
 	moved := 0
 	resume := func(on *testHub, i int, cursor string) error {
 		s := subscription(i)
 		s.Cursor = cursor
-		_, missed, err := on.streams.locate(t.Context(), s)
+		_, missed, err := on.streams.Locate(t.Context(), s)
 		is.NoErr(err)
 		return missed
 	}
@@ -71,20 +72,20 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	is.Equal(expiredThere, 0)
 	is.True(resume(two, 0, start["quiet-0"]) != nil) // for all it knows something has gone
 	for _, c := range append(conns, busy) {
-		one.Kick(c, CloseKicked)
+		one.streams.Kick(c, delivery.CloseKicked)
 	}
 }
 
 // known is the place that a stream's last words would tell.
-func known(h *Hub, c *Connection) string {
-	t := h.find(c.Tenant)
-	defer t.mu.Unlock()
-	return t.knownLocked(c)
+func known(h *Hub, c *delivery.Connection) string {
+	t := h.tenants.Find(c.Tenant)
+	defer t.Mu.Unlock()
+	return t.KnownLocked(c)
 }
 
 // sweep waits until what a hub asks the broker each second has moved connections on to
 // what was published until now.
-func (h *testHub) sweep(t testing.TB, conns []*Connection) {
+func (h *testHub) sweep(t testing.TB, conns []*delivery.Connection) {
 	t.Helper()
 	log := h.log.(*brokerLog)
 	span, err := log.journal.Span(t.Context(), "busy")

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -231,12 +232,12 @@ func TestAHangingFollower(t *testing.T) {
 		if members, _ := answer["members"].([]any); status != http.StatusOK || len(members) != 1 {
 			refused["membership"]++
 		}
-		c, err := next.Connect(t.Context(), Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursors[i]})
+		c, err := next.streams.Connect(t.Context(), delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: "me"}, Cursor: cursors[i]})
 		if err != nil {
 			refused["resume"]++
 			continue
 		}
-		next.Kick(c, CloseKicked)
+		next.streams.Kick(c, delivery.CloseKicked)
 	}
 	is.Equal(refused, map[string]int{})
 	is.True(next.isReady(t))
@@ -261,6 +262,6 @@ func TestNoStreamWithoutTheBroker(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing")
 	is.True(strings.Contains(event.Data, `"reason":"unavailable"`))
-	is.Equal(h.Stats().Refused[CloseUnavailable], int64(1))
-	is.Equal(h.Stats().Refused[CloseCapacity], int64(0))
+	is.Equal(h.Stats().Refused[delivery.CloseUnavailable], int64(1))
+	is.Equal(h.Stats().Refused[delivery.CloseCapacity], int64(0))
 }

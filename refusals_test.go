@@ -17,6 +17,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/settings"
@@ -171,9 +172,9 @@ func TestARateIsMetBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			h := newNode(t, auth, access.RatesConfig{PublishRate: onceADay, ClientRate: onceADay, AdminRate: onceADay}, nil)
-			c, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+			c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 			is.NoErr(err)
-			defer h.Kick(c, CloseKicked)
+			defer h.streams.Kick(c, delivery.CloseKicked)
 			call := func(target string, body io.Reader, header ...string) int {
 				method, target, _ := strings.Cut(target, " ")
 				r := httptest.NewRequest(method, target, body)
@@ -299,7 +300,7 @@ func TestWhatABodyBringsIsCounted(t *testing.T) {
 		})
 		w := ask(h.Handler, "PUT", "/v1/tenants/acme/groups/g/members", body)
 		is.Equal(h.quotas.Bodies.Total(), int64(0))
-		members, err := h.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, anyLength)
+		members, err := h.members.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, anyLength)
 		is.NoErr(err)
 		is.Equal(len(members) > 0, w.Code == 204) // all or nothing
 		return w.Code, w.Body.String()

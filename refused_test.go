@@ -9,6 +9,8 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/settings"
@@ -24,23 +26,23 @@ func defaultPresence(_ *HubConfig, cfg *PresenceConfig) {
 
 // told counts what an Observer is told.
 type told struct {
-	Observer
+	delivery.Observer
 	mu         sync.Mutex
 	came, went map[event.Profile]int
 }
 
-func newTold(o Observer) *told {
+func newTold(o delivery.Observer) *told {
 	return &told{Observer: o, came: map[event.Profile]int{}, went: map[event.Profile]int{}}
 }
 
-func (x *told) Connected(c *Connection) {
+func (x *told) Connected(c *delivery.Connection) {
 	x.mu.Lock()
 	x.came[c.Profile]++
 	x.mu.Unlock()
 	x.Observer.Connected(c)
 }
 
-func (x *told) Disconnected(c *Connection) {
+func (x *told) Disconnected(c *delivery.Connection) {
 	x.mu.Lock()
 	x.went[c.Profile]++
 	x.mu.Unlock()
@@ -55,20 +57,20 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 	me, you, they := event.Profile{Type: "user", ID: "me"}, event.Profile{Type: "user", ID: "you"}, event.Profile{Type: "user", ID: "they"}
 	for _, c := range []struct {
 		name   string
-		most   MostConnections
+		most   delivery.Limits
 		refuse func(*testHub) // from now on
 		err    error
 	}{
-		{"tenant", MostConnections{Tenant: 1}, func(*testHub) {}, ErrFull},
-		{"all", MostConnections{All: 1}, func(*testHub) {}, ErrFull},
-		{"draining", MostConnections{}, func(h *testHub) { h.shut() }, ErrDraining},
+		{"tenant", delivery.Limits{Tenant: 1}, func(*testHub) {}, delivery.ErrFull},
+		{"all", delivery.Limits{All: 1}, func(*testHub) {}, delivery.ErrFull},
+		{"draining", delivery.Limits{}, func(h *testHub) { h.streams.Directory.Shut() }, delivery.ErrDraining},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
 			here, there := h.nodes[0], h.nodes[1]
-			observer := newTold(here.observer)
-			here.Observe(observer)
+			observer := newTold(here.streams.Observer)
+			here.streams.Observe(observer)
 			watcher := there.open(t, "tenant=acme&profile=they")
 			here.open(t, "tenant=acme&profile=me")
 			watcher.until(t, "presence.online") // of themselves
@@ -76,11 +78,11 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 			c.refuse(here)
 			for range 3 {
 				for _, profile := range []event.Profile{me, you} {
-					_, err := here.Connect(t.Context(), Subscription{Tenant: "acme", Profile: profile})
+					_, err := here.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: profile})
 					is.True(errors.Is(err, c.err)) // refused
 				}
 			}
-			here.Cluster.peers.Tell("acme", SessionChange{Session: sessionOf(here.Connections("acme", &me)[0])}) // told after all that was told before
+			here.Cluster.Peers.Tell("acme", cluster.SessionChange{Session: cluster.SessionOf(here.streams.Connections("acme", &me)[0])}) // told after all that was told before
 			online := func(h *testHub) (list []Status) {
 				for _, p := range h.Presence.Of("acme", []event.Profile{me, you, they}) {
 					list = append(list, p.Status)
@@ -104,16 +106,16 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	is := is.New(t)
 	log := &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}
 	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
-	observer := newTold(h.observer)
-	h.Observe(observer)
+	observer := newTold(h.streams.Observer)
+	h.streams.Observe(observer)
 	you := event.Profile{Type: "user", ID: "you"}
 	for range 3 {
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: you})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: you})
 		is.True(errors.Is(err, history.ErrNotStored))
 	}
 	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
 	is.Equal(len(observer.came), 0)
-	is.Equal(h.find("acme"), nil) // nor is there a tenant
+	is.Equal(h.tenants.Find("acme"), nil) // nor is there a tenant
 }
 
 // Of many that come at once no more are taken than may be, each is told of once, and
@@ -122,20 +124,20 @@ func TestManyComeAtOnce(t *testing.T) {
 	alone(t, "it counts one hub's")
 	for _, c := range []struct {
 		name  string
-		most  MostConnections
+		most  delivery.Limits
 		taken int // of 64
-	}{{"tenant", MostConnections{Tenant: 5}, 5}, {"all", MostConnections{All: 7}, 7}, {"profile", MostConnections{Tenant: 64, Profile: 1}, 64}} {
+	}{{"tenant", delivery.Limits{Tenant: 5}, 5}, {"all", delivery.Limits{All: 7}, 7}, {"profile", delivery.Limits{Tenant: 64, Profile: 1}, 64}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
-			observer := newTold(h.observer)
-			h.Observe(observer)
+			observer := newTold(h.streams.Observer)
+			h.streams.Observe(observer)
 			me := event.Profile{Type: "user", ID: "me"}
 			var wg sync.WaitGroup
 			results := make(chan error, 64)
 			for range 64 {
 				wg.Go(func() {
-					_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: me})
+					_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: me})
 					results <- err
 				})
 			}
@@ -146,32 +148,32 @@ func TestManyComeAtOnce(t *testing.T) {
 				if err == nil {
 					taken++
 				} else {
-					is.True(errors.Is(err, ErrFull))
+					is.True(errors.Is(err, delivery.ErrFull))
 				}
 			}
 			is.Equal(taken, c.taken)
 			is.Equal(observer.came[me], taken)
-			open := h.Connections("acme", nil)
+			open := h.streams.Connections("acme", nil)
 			is.Equal(observer.went[me], taken-len(open))
 			is.True(c.most.Profile == 0 || len(open) == 1)
 			is.Equal(h.Presence.Of("acme", []event.Profile{me})[0].Status, Online)
 			for _, conn := range open { // nobody serves them
-				h.Kick(conn, CloseKicked)
+				h.streams.Kick(conn, delivery.CloseKicked)
 			}
 			is.Equal(observer.went[me], taken)
-			is.Equal(h.find("acme"), nil)
+			is.Equal(h.tenants.Find("acme"), nil)
 		})
 	}
 }
 
 // meddler tries to end a connection as soon as an observer is told of it.
 type meddler struct {
-	Observer
-	kick func(*Connection) bool
+	delivery.Observer
+	kick func(*delivery.Connection) bool
 	was  chan bool // a value for each that came
 }
 
-func (x *meddler) Connected(c *Connection) {
+func (x *meddler) Connected(c *delivery.Connection) {
 	x.Observer.Connected(c)
 	x.was <- x.kick(c)
 }
@@ -182,16 +184,16 @@ func TestNobodyEndsWhoIsNotThereYet(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, defaultPresence)
 	for _, node := range h.nodes {
-		x := &meddler{node.observer, func(c *Connection) bool { return node.Kick(c, CloseKicked) }, make(chan bool, 2)}
-		node.Observe(x)
+		x := &meddler{node.streams.Observer, func(c *delivery.Connection) bool { return node.streams.Kick(c, delivery.CloseKicked) }, make(chan bool, 2)}
+		node.streams.Observe(x)
 		c := node.open(t, "tenant=acme&profile=me")
 		is.Equal(<-x.was, false) // nothing was there to end
 		is.Equal(len(x.was), 0)
-		there := node.Connection(c.ConnectionID)
+		there := node.streams.Connection(c.ConnectionID)
 		is.True(there != nil)
-		is.Equal(node.Kick(there, CloseKicked), true)
-		is.Equal(node.Kick(there, CloseKicked), false)
-		is.True(node.Connection(c.ConnectionID) == nil)
+		is.Equal(node.streams.Kick(there, delivery.CloseKicked), true)
+		is.Equal(node.streams.Kick(there, delivery.CloseKicked), false)
+		is.True(node.streams.Connection(c.ConnectionID) == nil)
 		c.until(t, "hub.closing")
 	}
 }

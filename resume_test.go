@@ -14,8 +14,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/sse"
 )
@@ -161,19 +163,19 @@ func TestForgottenStays(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", r, me) }))
+	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", r, me) }))
 	c := h.open(t, meQuery)
 	rejoin := func() (cursor string) {
 		cursor = h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "0")["cursor"].(string)
-		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", r, me) }))
-		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", r, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", r, me) }))
+		is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", r, me) }))
 		return cursor
 	}
 	rejoin()
 	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "complete")
-	acme := h.find("acme")
-	acme.rooms.ForgetPast() // as a room does that remembers as many as it may
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	acme.Rooms.ForgetPast() // as a room does that remembers as many as it may
+	acme.Mu.Unlock()
 	last := rejoin()
 	client := h.back(t, c.Cursor, meQuery)
 	is.Equal(client.resume(t), "partial")
@@ -241,11 +243,11 @@ func TestDeepReplay(t *testing.T) {
 					h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"new"`)
 				}
 				is.Equal(string(openEnvelope(t, again.next(t)).Payload), fmt.Sprint(want[i]))
-				most = max(most, h.Engine().Owed())
+				most = max(most, h.streams.Engine().Owed())
 			}
 			t.Logf("%d of %d in %v", missed, stored, time.Since(start))
 			is.Equal(string(openEnvelope(t, again.next(t)).Payload), `"new"`)
-			is.True(most < 4*chunkBytes) // never the whole
+			is.True(most < 4*delivery.ChunkBytes) // never the whole
 			is.Equal(h.payloads(t, "acme", again), []string{""})
 		})
 	}
@@ -312,11 +314,11 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 		name   string
 		events int
 		want   string
-	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", maxHeld/100 + 1, "1 hub.gap 2 3"}} {
+	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", delivery.MaxHeld/100 + 1, "1 hub.gap 2 3"}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			log := &pausingLog{Memory: history.NewMemory(testLimits), entered: make(chan bool), goOn: make(chan bool)}
-			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * chunkBytes })
+			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * delivery.ChunkBytes })
 			start := h.open(t, meQuery)
 			start.close()
 			h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
@@ -333,8 +335,8 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 			got := strings.ReplaceAll(h.payloads(t, "acme", client)[0], `"e"`, "e")
 			is.Equal(got, c.want)
 			stats := h.Stats()
-			is.Equal(int(stats.Dropped[DropBehind]), c.events-strings.Count(c.want, "e")) // each that did not come
-			is.Equal(int(stats.Gaps[GapSlow]), strings.Count(c.want, "hub.gap"))
+			is.Equal(int(stats.Dropped[delivery.DropBehind]), c.events-strings.Count(c.want, "e")) // each that did not come
+			is.Equal(int(stats.Gaps[delivery.GapSlow]), strings.Count(c.want, "hub.gap"))
 			is.True(stats.Replayed.Sum == 3 || stats.Replayed.Sum == 4) // the marker may find it still behind
 		})
 	}
@@ -424,7 +426,7 @@ func TestHistory(t *testing.T) {
 	none, start, gap := read("")
 	is.Equal(none, nil)
 	is.Equal(gap, false)
-	is.Equal(h.find("acme"), nil) // a read makes no tenant
+	is.Equal(h.tenants.Find("acme"), nil) // a read makes no tenant
 	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["01a20b6b-b9ee-789c-bf01-260aa0b28d5c"]}}`, "0")
 	_, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?after="+start, "")
 	events, err := json.Marshal(answer["events"])
@@ -525,7 +527,7 @@ func (h *testHub) empty(t testing.TB, tenant string) {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	deadline := time.After(time.Minute)
-	for len(h.Connections(tenant, nil)) > 0 {
+	for len(h.streams.Connections(tenant, nil)) > 0 {
 		select {
 		case <-ticker.C:
 		case <-deadline:
@@ -540,13 +542,13 @@ func TestForgetFlushes(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	c := h.open(t, meQuery)
-	e := toAll("1")
+	e := historytest.ToAll("1")
 	e.Event.Ephemeral = true
 	e.Envelope = e.Event.Seal()
 	node, conn := h.holder(c.ConnectionID)
-	node.Deliver("acme", []*history.Entry{e})
-	node.Kick(conn, CloseKicked)
-	node.Flush("acme") // too late: the tenant is forgotten
+	node.dispatcher.Deliver("acme", []*history.Entry{e})
+	node.streams.Kick(conn, delivery.CloseKicked)
+	node.dispatcher.Flush("acme") // too late: the tenant is forgotten
 	is.Equal(c.next(t).Type, "a.b")
 	is.Equal(c.next(t).Type, "hub.closing")
 }
@@ -575,7 +577,7 @@ func TestJoinedWhileItCatchesUp(t *testing.T) {
 	comes := make(chan *testClient, 1)
 	go func() { comes <- h.back(t, first.Cursor, meQuery) }()
 	<-log.reads
-	is.NoErr(h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}))
+	is.NoErr(h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}))
 	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")
 	close(log.gate)
 	back := <-comes

@@ -15,6 +15,8 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
@@ -49,11 +51,11 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	h := newTestHub(t, withState(4<<20))
 	fill := func(tenant string, person func(i int) string) (n int, err error) {
 		for ; err == nil && n < 1_000; n++ {
-			s := Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
+			s := delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
 			for i := range event.MaxAskedProfiles {
 				s.Watch = append(s.Watch, event.Profile{Type: "user", ID: fmt.Sprintf("%s-%d-%d", strings.Repeat("x", 30), n, i)})
 			}
-			_, err = h.Connect(t.Context(), s)
+			_, err = h.streams.Connect(t.Context(), s)
 		}
 		return n - 1, err
 	}
@@ -61,11 +63,11 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	is.Equal(err, allowance.ErrPerson)
 	many, err := fill("many", func(i int) string { return fmt.Sprint(i) })
 	is.Equal(err, allowance.ErrTenant)
-	is.True(one >= 5)                                    // an eighth is one's own
-	is.True(many > 2*one)                                // of which a tenant has more
-	is.True(h.quotas.State.Of("many") <= 2<<20)          // and leaves as much
-	is.Equal(len(h.Connections("one", nil)), one)        // nobody was ended
-	is.Equal(h.Stats().Refused[CloseCapacity], int64(2)) // it is counted who was turned away
+	is.True(one >= 5)                                             // an eighth is one's own
+	is.True(many > 2*one)                                         // of which a tenant has more
+	is.True(h.quotas.State.Of("many") <= 2<<20)                   // and leaves as much
+	is.Equal(len(h.streams.Connections("one", nil)), one)         // nobody was ended
+	is.Equal(h.Stats().Refused[delivery.CloseCapacity], int64(2)) // it is counted who was turned away
 	is.True(h.quotas.State.Refused() > 0)
 	is.True(h.quotas.Person.Refused() > 0)
 
@@ -77,8 +79,8 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	is.True(h.turnedAway(t, "tenant=one&profile=me"+list.String())) // EventSource comes back
 	is.True(!h.turnedAway(t, "tenant=other&profile=me"))            // who has done nothing is not
 	is.True(!h.turnedAway(t, "tenant=one&profile=somebody"))        // of the same tenant either
-	for _, c := range h.Connections("one", nil) {
-		h.Kick(c, CloseKicked) // somebody may have left by now
+	for _, c := range h.streams.Connections("one", nil) {
+		h.streams.Kick(c, delivery.CloseKicked) // somebody may have left by now
 	}
 	is.True(!h.turnedAway(t, "tenant=one&profile=me"+list.String()))
 }
@@ -104,9 +106,9 @@ func TestAdjustPastAShare(t *testing.T) {
 		}
 	}
 	node, conn := h.holder(c.ConnectionID)
-	acme := node.find("acme")
-	filter, watch := conn.filter, conn.watchList()
-	acme.mu.Unlock()
+	acme := node.tenants.Find("acme")
+	filter, watch := conn.Filter, conn.WatchList()
+	acme.Mu.Unlock()
 	is.Equal(filter.Patterns(), []string{"presence.*"})
 	is.Equal(watch, []event.Profile{{Type: "user", ID: "you"}})
 	h.open(t, "tenant=acme&profile=you")
@@ -151,7 +153,7 @@ func TestMembersPastAShare(t *testing.T) {
 			is.Equal(h.Hub.quotas.State.Of("acme"), int64(0)) // a tenant of which nothing came is gone
 			done("PUT", all, list(1_000))
 			refused("PUT", all, list(20_000))
-			members, err := h.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "all"}, anyLength)
+			members, err := h.members.Members(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "all"}, anyLength)
 			is.NoErr(err)
 			is.Equal(len(members), 1_000)
 			n := 0
@@ -188,13 +190,13 @@ func TestEndedStaysGiveWay(t *testing.T) {
 	c := h.open(t, meQuery)
 	for i := range 700 { // who came and went, each with an event between
 		p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
-		is.NoErr(untilConfirmed(func() error { return h.AddMember(t.Context(), "acme", room, p) }))
+		is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, p) }))
 		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
-		is.NoErr(untilConfirmed(func() error { return h.RemoveMember(t.Context(), "acme", room, p) }))
+		is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, p) }))
 	}
-	acme := h.find("acme")
-	forgotten, remembers, charged, kept := acme.rooms.Forgotten(event.Profile{Type: "user", ID: "me"}), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
-	acme.mu.Unlock()
+	acme := h.tenants.Find("acme")
+	forgotten, remembers, charged, kept := acme.Rooms.Forgotten(event.Profile{Type: "user", ID: "me"}), acme.Rooms.Remembers(), acme.Charged, acme.KeptLocked()
+	acme.Mu.Unlock()
 	is.True(forgotten > 0)
 	is.True(remembers) // and goes on remembering
 	is.Equal(charged, kept)
@@ -211,9 +213,9 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	visit := func(tenant string, n int) (people []event.Profile) {
 		for i := range n {
 			p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
-			c, err := hub.Connect(t.Context(), Subscription{Tenant: tenant, Profile: p})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: tenant, Profile: p})
 			is.NoErr(err)
-			is.True(hub.Kick(c, CloseKicked))
+			is.True(hub.streams.Kick(c, delivery.CloseKicked))
 			people = append(people, p)
 			presence.tick(time.Now())
 		}
@@ -239,7 +241,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	is.Equal(quotas.State.Total(), int64(0))
 	is.Equal(quotas.Seen.Total(), int64(0))
 	is.Equal(presence.tenants.Len(), 0)
-	is.NoErr(hub.Engine().Close(t.Context()))
+	is.NoErr(hub.streams.Engine().Close(t.Context()))
 }
 
 // Who types in more conversations than they may have memory for is refused, and nobody
@@ -250,7 +252,7 @@ func TestTypingHasAShare(t *testing.T) {
 	for i := range 20 {
 		for _, who := range []string{"me", "you"} {
 			is.NoErr(untilConfirmed(func() error {
-				return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint(i)}, event.Profile{Type: "user", ID: who})
+				return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint(i)}, event.Profile{Type: "user", ID: who})
 			}))
 		}
 	}
@@ -313,7 +315,7 @@ func TestNamesDoNotHoldTheirRequest(t *testing.T) {
 	h := newTrustedHub(t, openDoor(t), access.RatesConfig{ClientRate: 1e6})
 	padding := strings.Repeat("x", 12<<10)
 	is.NoErr(untilConfirmed(func() error {
-		return h.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "0"}, event.Profile{Type: "user", ID: "me"})
+		return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "0"}, event.Profile{Type: "user", ID: "me"})
 	}))
 	const n = 300
 	round := func(i int) {
@@ -354,11 +356,11 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	first := h.open(t, meQuery)
 	for range 258 {
-		_, err := h.Connect(t.Context(), Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 	}
 	is.True(strings.Contains(first.until(t, "hub.closing").Data, "replaced"))
-	is.Equal(len(h.Connections("acme", nil)), 256)
+	is.Equal(len(h.streams.Connections("acme", nil)), 256)
 	is.Equal(strings.Count(logged.String(), "REALTIME_MAX_CONNECTIONS_PER_PROFILE"), 1)
 	is.True(strings.Contains(logged.String(), "anonymous"))
 }
@@ -372,27 +374,27 @@ func TestStateOfOtherHubs(t *testing.T) {
 	c := there.open(t, meQuery) // so that it knows the tenant
 	for i := range 100 {
 		is.NoErr(untilConfirmed(func() error {
-			return here.AddMember(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "r"}, event.Profile{Type: "user", ID: fmt.Sprint(i)})
+			return here.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "r"}, event.Profile{Type: "user", ID: fmt.Sprint(i)})
 		}))
 	}
 	before := there.quotas.State.Of("acme")
 	here.open(t, "tenant=acme&profile=you")
 	all.settle(t)
 	after := there.quotas.State.Of("acme")
-	is.True(after >= before+awayBytes) // a connection that it does not hold
-	acme := there.find("acme")
-	memberships, bytes := acme.rooms.Count(), acme.rooms.Bytes()
-	acme.mu.Unlock()
+	is.True(after >= before+cluster.AwayBytes) // a connection that it does not hold
+	acme := there.tenants.Find("acme")
+	memberships, bytes := acme.Rooms.Count(), acme.Rooms.Bytes()
+	acme.Mu.Unlock()
 	is.Equal(memberships, 100)
 	is.True(bytes > 100*80)
 	c.close()
 	for _, node := range all.nodes {
-		for _, c := range node.Connections("acme", nil) {
-			node.Kick(c, CloseKicked)
+		for _, c := range node.streams.Connections("acme", nil) {
+			node.streams.Kick(c, delivery.CloseKicked)
 		}
 	}
 	for _, node := range all.nodes {
-		eventually(t, func() bool { return len(node.names()) == 0 })
+		eventually(t, func() bool { return len(node.tenants.Names()) == 0 })
 		eventually(t, func() bool { // what another hub tells may come still
 			node.Presence.advance(time.Now().Add(time.Hour)) // to tick would look like one that has slept
 			node.Presence.advance(time.Now().Add(seenTTL + time.Hour))

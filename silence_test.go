@@ -180,7 +180,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
+	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})
 	h := &silentHub{Hub: hub, url: "http://localhost:8080"}
@@ -212,7 +212,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 		<-served
 		last, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := hub.Engine().Close(last); err != nil {
+		if err := hub.streams.Engine().Close(last); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(10 * time.Second) // of what is said last
@@ -263,7 +263,7 @@ func TestASilentStreamStaysOpen(t *testing.T) {
 				is.Equal(<-next, "a.b<nil>")
 				leave()
 				synctest.Wait()
-				is.Equal(h.Engine().Streams(), 0)
+				is.Equal(h.streams.Engine().Streams(), 0)
 			})
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
@@ -24,28 +25,28 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 				nodes = newCluster(t, hubs, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}).nodes
 			}
 			h, other := nodes[0], nodes[hubs-1]
-			c := h.Hub.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)
+			c := h.Hub.streams.Connection(h.open(t, "tenant=acme&profile=gone").ConnectionID)
 			other.open(t, "tenant=acme&profile=there") // so that it knows the tenant
 			found := func(found bool, err error) bool {
 				is.NoErr(err)
 				return found
 			}
 			is.True(found(h.Cluster.Touch(t.Context(), c)))
-			is.True(found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
+			is.True(found(h.Cluster.Kick(t.Context(), c, delivery.CloseKicked)))
 
 			is.True(!found(h.Cluster.Touch(t.Context(), c)))
 			is.True(!found(h.Cluster.Prolong(t.Context(), c, c.ConnectedAt)))
 			is.True(!found(h.Cluster.Adjust(t.Context(), c, nil, &[]event.Profile{})))
-			is.True(!found(h.Cluster.Kick(t.Context(), c, CloseKicked)))
+			is.True(!found(h.Cluster.Kick(t.Context(), c, delivery.CloseKicked)))
 
 			last := h.open(t, "tenant=acme&profile=last") // told after all that
 			if hubs > 1 {
 				eventually(t, func() bool {
-					x := &other.Cluster.elsewhere
-					x.mu.RLock()
-					defer x.mu.RUnlock()
-					acme := x.tenants["acme"]
-					return len(acme.profiles[event.Profile{Type: "user", ID: "last"}]) == 1 && len(acme.byID) == 1 // the last alone
+					x := &other.Cluster.Elsewhere
+					x.Mu.RLock()
+					defer x.Mu.RUnlock()
+					acme := x.Tenants["acme"]
+					return len(acme.Profiles[event.Profile{Type: "user", ID: "last"}]) == 1 && len(acme.ByID) == 1 // the last alone
 				})
 			}
 			last.close()

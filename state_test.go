@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
@@ -55,7 +56,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 				if i%shape.perPerson == 0 {
 					person, _ = event.ParseProfile("user:" + testkit.Text(random, shape.name))
 				}
-				s := Subscription{Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
+				s := delivery.Subscription{Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
 				var types []string
 				for range shape.types(random) {
 					types = append(types, "t"+testkit.Text(random, shape.name)+[]string{"", ".*"}[random.IntN(2)])
@@ -71,24 +72,24 @@ func TestConnectionsAreCounted(t *testing.T) {
 					}
 					s.Metadata[testkit.Text(random, shape.name)] = testkit.Text(random, shape.name)
 				}
-				_, err := hub.Connect(t.Context(), s)
+				_, err := hub.streams.Connect(t.Context(), s)
 				is.NoErr(err)
 			}
 			// Nobody writes these: hub.ready is owed, which is counted as such.
-			testkit.Weighs(t, before, quotas.State.Total()+hub.Engine().Stats().Owed)
-			t.Logf("%d bytes each", (liveHeap()-before-hub.Engine().Stats().Owed)/int64(shape.connections))
+			testkit.Weighs(t, before, quotas.State.Total()+hub.streams.Engine().Stats().Owed)
+			t.Logf("%d bytes each", (liveHeap()-before-hub.streams.Engine().Stats().Owed)/int64(shape.connections))
 			is.True(quotas.Person.Total() <= quotas.State.Total()*11/10)
-			for _, c := range hub.Connections("acme", nil) {
-				is.True(hub.Kick(c, CloseKicked))
+			for _, c := range hub.streams.Connections("acme", nil) {
+				is.True(hub.streams.Kick(c, delivery.CloseKicked))
 			}
 			presence.tick(time.Now())
 			is.Equal(quotas.Person.Total(), int64(0))
-			is.Equal(hub.find("acme"), nil)
+			is.Equal(hub.tenants.Find("acme"), nil)
 			testkit.Weighs(t, before, quotas.State.Total()) // who has left
 			presence.tick(time.Now().Add(seenTTL))
 			is.Equal(quotas.State.Total(), int64(0))
 			is.Equal(quotas.Seen.Total(), int64(0))
-			is.NoErr(hub.Engine().Close(context.Background()))
+			is.NoErr(hub.streams.Engine().Close(context.Background()))
 		})
 	}
 }

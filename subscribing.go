@@ -12,6 +12,8 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
@@ -26,7 +28,7 @@ import (
 type subscriber struct {
 	// Static.
 	hub      *Hub
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	presence *Presence
 	limits   *access.Rates
 	quotas   *allowance.Pools
@@ -46,33 +48,33 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 		return nil
 	}
 	request.AbortIfReset(r)
-	var c *Connection
+	var c *delivery.Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.TurnAway(tenant, access.ErrDescriptors)
+		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
 	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
-		err = s.hub.TurnAway(tenant, none)
+		err = s.hub.streams.TurnAway(tenant, none)
 	} else {
 		defer over()
 		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		c, err = s.hub.Connect(r.Context(), sub)
+		c, err = s.hub.streams.Connect(r.Context(), sub)
 	}
 	if errors.Is(err, context.Canceled) {
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
 	if err != nil {
-		s.turnAway(w, r, Turned(err), s.hub.Away(tenant, err))
+		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(tenant, err))
 		return nil
 	}
 	defer lobby.Away(r)() // it is counted as a stream
 	sse.Header(w.Header())
-	s.hub.Engine().Serve(w, r, c.Stream)
+	s.hub.streams.Engine().Serve(w, r, c.Stream)
 	return nil
 }
 
 // hold has a handler that stays with its stream counted for a person, until over is
 // called: it stays longer than the connection is known, where the client does not read.
 func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
-	if s.hub.Engine().Takes(r) {
+	if s.hub.streams.Engine().Takes(r) {
 		return func() {}, nil
 	}
 	n := handlerBytes + request.HeadBytes(r)
@@ -105,23 +107,23 @@ func cursorOf(header http.Header, query url.Values) string {
 
 // later has a client come back whose token may be good then.
 func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
-	s.hub.count.refused.Add(ClosePending, 1)
-	s.turnAway(w, r, ClosePending, after)
+	s.hub.count.Refused(delivery.ClosePending)
+	s.turnAway(w, r, delivery.ClosePending, after)
 }
 
 // turnAway answers with a stream of hub.closing alone, for a client to come back after
 // some time: stock EventSource gives up for good on any other answer than 200.
-func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why CloseReason, after time.Duration) {
+func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why delivery.CloseReason, after time.Duration) {
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return
 	}
-	last := s.hub.Engine().NewStream(func(error) {})
-	last.Close(s.hub.ClosingFor(why, after))
-	s.hub.Engine().Serve(w, r, last)
+	last := s.hub.streams.Engine().NewStream(func(error) {})
+	last.Close(s.hub.streams.ClosingFor(why, after))
+	s.hub.streams.Engine().Serve(w, r, last)
 }
 
-func subscription(query url.Values) (s Subscription, err error) {
+func subscription(query url.Values) (s delivery.Subscription, err error) {
 	var faults problem.Faults
 	if types := query.Get("types"); types != "" {
 		s.Types = faults.Types("types", strings.Split(types, ","))
@@ -197,9 +199,9 @@ func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Pro
 // own finds the connection of a client's call, which counts as one of its profile; in
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
-func (s *subscriber) own(r *http.Request, who *access.Caller) (*Connection, error) {
+func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
 	id := r.PathValue("id")
-	c := s.hub.Connection(id)
+	c := s.hub.streams.Connection(id)
 	holder := who.Holder(r)
 	if c != nil && !who.Proven() {
 		holder = event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
@@ -324,7 +326,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 			return err
 		}
 	}
-	if err := problem.OfQuestion(s.hub.KnowAll(r.Context(), tenant)); err != nil {
+	if err := problem.OfQuestion(s.hub.tenants.EnsureAll(r.Context(), tenant)); err != nil {
 		return err
 	}
 	answer := s.quotas.Answer(who.Holder(r))

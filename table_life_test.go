@@ -7,6 +7,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -17,11 +18,11 @@ import (
 // tells it of the new one: places of the old one say nothing of what it knows. It does not
 // say that it knows of a change, nor deliver what came after that, until it has read it.
 func TestPlacesOfAnotherTable(t *testing.T) {
-	for name, learn := range map[string]func(*brokerRooms, Call, string) bool{
-		"by an event": func(far *brokerRooms, _ Call, beside string) bool {
+	for name, learn := range map[string]func(*brokerRooms, cluster.Call, string) bool{
+		"by an event": func(far *brokerRooms, _ cluster.Call, beside string) bool {
 			return far.behind("acme", beside, 1) && far.await("acme", beside, 1) == nil
 		},
-		"by a call": func(far *brokerRooms, c Call, _ string) bool { return far.reached(c) },
+		"by a call": func(far *brokerRooms, c cluster.Call, _ string) bool { return far.reached(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -35,8 +36,8 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 			ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 			is.NoErr(near.Attach(ctx, "acme"))
 			is.NoErr(far.Attach(ctx, "acme"))
-			var call Call
-			near.askAll = func(_ context.Context, c Call) ([]Answer, []string) {
+			var call cluster.Call
+			near.askAll = func(_ context.Context, c cluster.Call) ([]cluster.Answer, []string) {
 				call = c
 				return nil, nil
 			}

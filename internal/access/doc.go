@@ -1,9 +1,10 @@
-// Package access decides who may call. [NewAuth] reads the keys; [Auth.Admit] proves the
-// credential of a request, and is the only way to a [Caller]: so no handler acts for a
-// tenant that nobody has proven. [Rates] bounds how often a caller, or all publishers of a
-// tenant, may call ([NewRates]). [Pages] lets the pages of the configured origins call, and
-// refuses others ([Pages.Shared], [Pages.Refuses]). A [Refusal] and a [RateError] carry what
-// they are answered with.
+// Package access decides who calls and what they may: credentials (tokens, keys of services,
+// cookies, certificates), scopes, the origins of pages, and how often anybody may call.
 //
-// Locks are held for moments and never together; under them at most a quota's pool is asked.
+// [Auth.Admit] makes a [Caller] of a request, or a [Refusal]. A Caller says for which tenant
+// and profile it acts, and there is no other way to get one: so nothing acts for a tenant that
+// nobody has proven. [Pages.Refuses] keeps out pages that are not listed, and the methods
+// of [Rates] are asked before a call does anything.
+//
+// No two locks of the package are held together; under one at most a quota's pool is asked.
 package access

@@ -1,5 +1,4 @@
-// Package answer writes what callers are answered. [JSON] and [NoContent] are for answers of
-// a few bytes; [NewRows] begins one of many items, of which only a piece is in memory at a time.
-// A [List] of profiles takes its memory and its turn before it is made ([List.Begin]).
-// Everything belongs to one call: there is no lock.
+// Package answer writes what goes back to a caller: one value by [JSON], or a list that may
+// be long by [NewRows], piece by piece, so that what waits for a slow reader is a piece. A
+// [List] takes the turn that a long one needs, and the caller's allowance.
 package answer

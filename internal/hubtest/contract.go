@@ -2,7 +2,11 @@ package hubtest
 
 import (
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -85,6 +89,35 @@ func CheckedClient(t testing.TB, transport http.RoundTripper) *http.Client {
 		transport = http.DefaultTransport
 	}
 	return &http.Client{Transport: c.Transport(transport, func(err error) { t.Errorf("not in openapi.yaml: %v", err) })}
+}
+
+// CheckedFront is a server before a hub that passes on what it is asked, and is Checked:
+// for what browsers and proxies ask. Its CloseClientConnections is as a network that ends.
+func CheckedFront(t testing.TB, hub string) *httptest.Server {
+	t.Helper()
+	to, err := url.Parse(hub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableCompression: true}
+	passes := Checked(t, &httputil.ReverseProxy{
+		Transport:     transport,
+		FlushInterval: -1, // at once
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // of streams that are cut
+	})
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex() // NDJSON goes both ways at once
+		passes.ServeHTTP(w, r)
+	}))
+	front.Config.ErrorLog = log.New(io.Discard, "", 0)
+	front.Start()
+	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(front.Close)
+	return front
 }
 
 // Reader reads a stream, and fails the test where an event and the contract do not

@@ -1,6 +1,8 @@
 package hubtest
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -33,4 +35,36 @@ func TestReadMetrics(t *testing.T) {
 	is.Equal(got, Metrics{"a": 1, `b{c="d e"}`: 2.5})
 	_, err = ReadMetrics(strings.NewReader("a b\n"))
 	is.True(err != nil)
+}
+
+// reports is a test that goes on when it has failed.
+type reports struct {
+	testing.TB
+	faults int
+}
+
+func (r *reports) Errorf(string, ...any) { r.faults++ }
+
+// What is not in the contract fails a test, whichever way it is seen.
+func TestTrafficIsChecked(t *testing.T) {
+	is := is.New(t)
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer hub.Close()
+	get := func(client *http.Client, url string) {
+		res, err := client.Get(url + "/healthz")
+		is.NoErr(err)
+		res.Body.Close()
+		is.Equal(res.StatusCode, http.StatusTeapot)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	far, near, events := &reports{TB: t}, &reports{TB: t}, &reports{TB: t}
+	get(CheckedClient(far, transport), hub.URL)
+	is.Equal(far.faults, 1)
+	get(&http.Client{Transport: transport}, CheckedFront(near, hub.URL).URL)
+	is.Equal(near.faults, 1)
+	_, err := NewReader(events, strings.NewReader("event: hub.ready\ndata: {}\n\n")).Next()
+	is.NoErr(err)
+	is.Equal(events.faults, 1)
 }

@@ -121,9 +121,15 @@ func (f *feed) passLocked(it *Item, o origin) {
 			return !p.waiting && p.origin.node == o.node && p.origin.number == o.number
 		})
 		if !came {
-			now := time.Now()
-			f.early = slices.DeleteFunc(f.early, func(p pass) bool { return now.Sub(p.came) >= passTime })
-			if len(f.early) < mostHeld {
+			now, size := time.Now(), len(it.Data)
+			f.early = slices.DeleteFunc(f.early, func(p pass) bool {
+				old := now.Sub(p.came) >= passTime
+				if p.waiting && !old {
+					size += len(p.item.Data)
+				}
+				return old
+			})
+			if len(f.early) < mostHeld && size <= mostReadyBytes {
 				f.early = append(f.early, pass{o, it, now, true})
 			}
 			return

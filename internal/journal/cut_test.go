@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,4 +73,41 @@ func TestWhatIsHeldIsBounded(t *testing.T) {
 	is.True(held <= mostReadyBytes)
 	proxy.Rule(nil)
 	two.await("k", strings.Join(want, " "))
+}
+
+// So it is with what is not kept and goes with something that has yet to come.
+func TestWhatGoesWithWhatIsMissingIsBounded(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	two.attach("k")
+	f := two.feed("k")
+	passed := make(chan struct{})
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if m.FromServer && strings.HasSuffix(m.Subject, ".pass") && m.Header.Get("Last") != "" {
+			close(passed)
+		}
+		v.Drop = m.FromServer && strings.HasSuffix(m.Subject, ".ev") || strings.Contains(m.Subject, "DIRECT.GET") || strings.Contains(m.Subject, "MSG.GET")
+		return v
+	})
+	const each = 512 << 10
+	for i := range 2 * mostReadyBytes / each {
+		one.append(it("k", fmt.Sprint(i)), &Item{Key: "k", Data: make([]byte, each), Pass: true})
+	}
+	is.NoErr(one.nc.PublishMsg(message(settings.Prefix+".live."+token("k")+".pass", nil, "Last", "yes")))
+	<-passed
+	await(t, func() bool { // what came before that is taken
+		two.mu.Lock()
+		defer two.mu.Unlock()
+		return slices.Contains(two.got["k"], "")
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	waits := 0
+	for _, p := range f.early {
+		waits += len(p.item.Data)
+	}
+	is.True(waits > 0)
+	is.True(waits <= mostReadyBytes)
 }

@@ -20,10 +20,17 @@ type state struct {
 	bytes       uint64
 	perKey      int64 // the newest so many messages of a key are kept; 0: all
 	past        past
+	losses      int // how often it has lost its end, if it is a table's
 }
 
-// life is the stream's, by when it was made.
-func (s state) life() string { return strconv.FormatInt(s.created.UnixNano(), 36) }
+// life is the stream's, by when it was made, or lost its end.
+func (s state) life() string {
+	life := strconv.FormatInt(s.created.UnixNano(), 36)
+	if s.losses > 0 {
+		life += "." + strconv.Itoa(s.losses)
+	}
+	return life
+}
 
 var errNoLeader = errors.New("the stream has no leader")
 
@@ -63,9 +70,10 @@ func (s *stream) info(ctx context.Context) (state, error) {
 		return state{}, err
 	}
 	is := info.State
+	losses, _ := strconv.Atoi(info.Config.Metadata[lossesKey])
 	return state{
 		info.Created, is.First, is.Last, is.Subjects, is.Messages, is.Bytes,
-		max(0, info.Config.PerKey), parsePast(info.Config.Metadata[pastKey]),
+		max(0, info.Config.PerKey), parsePast(info.Config.Metadata[pastKey]), losses,
 	}, nil
 }
 

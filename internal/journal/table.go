@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -35,8 +36,8 @@ type TableConfig struct {
 	// Changed reads the rows of topics that have changed, up to a place.
 	Changed func(ctx context.Context, topics []string, place uint64) error
 	// Lost says that rows are gone: the broker has lost the table, or the last of it. What
-	// it has is told again then. life names the table, and is new where it was made anew;
-	// the first time nothing is gone that was known here.
+	// it has is told again then. life names the table as it is since; the first time nothing
+	// is gone that was known here.
 	Lost func(ctx context.Context, life string, known bool) error
 }
 
@@ -62,19 +63,36 @@ func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, err
 	}
 	t := &Table{stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
 	t.looks.ask, t.proofs.ask = t.look, t.prove
-	if err := t.prepare(ctx); err != nil {
+	if err := t.prepare(ctx, 0); err != nil {
 		return nil, err
 	}
 	return t, untilMade(ctx, cfg.Logger, t.Look)
 }
 
-// prepare makes the table's stream, or adapts it.
-func (t *Table) prepare(ctx context.Context) error {
+// lossesKey is where the stream's configuration counts how often the table has lost its end.
+const lossesKey = "losses"
+
+// prepare makes the table's stream, or adapts it, and notes that it has lost its end at least
+// so often.
+func (t *Table) prepare(ctx context.Context, losses int) error {
 	return t.make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
-		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		config := jetstream.StreamConfig{
 			Name: t.name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
-		})
+		}
+		was, err := js.Stream(ctx, t.name)
+		if err == nil {
+			config.Metadata = maps.Clone(was.CachedInfo().Config.Metadata)
+		} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
+		if known, _ := strconv.Atoi(config.Metadata[lossesKey]); losses > known {
+			if config.Metadata == nil {
+				config.Metadata = map[string]string{}
+			}
+			config.Metadata[lossesKey] = strconv.Itoa(losses)
+		}
+		_, err = js.CreateOrUpdateStream(ctx, config)
 		return err
 	})
 }
@@ -137,7 +155,7 @@ func (t *Table) look() (none struct{}, err error) {
 	defer cancel()
 	s, err := t.info(ctx)
 	if isGone(err) {
-		if err = t.prepare(ctx); err == nil {
+		if err = t.prepare(ctx, 0); err == nil {
 			s, err = t.info(ctx)
 		}
 	}
@@ -150,10 +168,19 @@ func (t *Table) look() (none struct{}, err error) {
 			err = errStale
 		}
 	}
+	if err == nil && s.life() == t.life && s.last < t.seen {
+		// The others are told: once it is as long again they would not see it.
+		if err = t.prepare(ctx, s.losses+1); err == nil {
+			s, err = t.info(ctx)
+		}
+		if err == nil && s.life() == t.life {
+			err = errStale
+		}
+	}
 	if err != nil {
 		return none, err
 	}
-	if life := s.life(); life != t.life || s.last < t.seen {
+	if life := s.life(); life != t.life {
 		if err := t.cfg.Lost(ctx, life, t.life != ""); err != nil {
 			return none, err
 		}
@@ -229,12 +256,13 @@ func (t *Table) scan(ctx context.Context, subject string, after, until uint64, t
 			return nil
 		}
 		// A replica that is behind; or the row there was changed once more, or faded. A leader
-		// that has just become one may be behind as well, so what it has is asked first.
-		last, err := t.last(ctx, t.cfg.Prefix+".row.>")
+		// that has just become one may be behind as well, so it is asked first how far it has
+		// come: not for its last row, which may have faded.
+		s, err := t.info(ctx)
 		if err != nil {
 			return err
 		}
-		if last < until {
+		if s.last < until {
 			return errStale // or there is no such place: it is of another life
 		}
 		if next, err := t.next(ctx, subject, after, 1<<62); err != nil || next == 0 {

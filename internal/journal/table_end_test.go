@@ -70,3 +70,32 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 	is.True(errors.Is(err, errStale))
 	is.True(errors.Is(reads.Look(t.Context()), errStale))
 }
+
+// The table has lost its end, and whoever notices first puts more into it than was lost: who
+// looks after that notices as well, and does not take what is at places that it had read for
+// what it knows.
+func TestAnEndThatWasLostIsNoticedByAll(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, two := openTable(t, b.URL(0)), openTable(t, b.URL(0))
+	lose := snapshot(t, b)
+	await(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
+	_, err := one.Put(t.Context(), "lost", "g", 0, rowsOf(3), false)
+	is.NoErr(err)
+	is.NoErr(one.Look(t.Context()))
+	is.NoErr(two.Look(t.Context()))
+	lose()
+	b.Restart(t, 0)
+	await(t, func() bool { return one.Look(t.Context()) == nil })
+	is.Equal(one.lost, 1)
+	_, err = one.Put(t.Context(), "new", "g", 0, rowsOf(9), false)
+	is.NoErr(err)
+	await(t, func() bool { return two.Look(t.Context()) == nil })
+	is.Equal(two.lost, 1)
+	is.Equal(one.lives, two.lives)
+	is.True(two.lives[0] != two.lives[1]) // places of the one are not taken for places of the other
+	three := openTable(t, b.URL(0))
+	is.Equal(three.lives, two.lives[1:]) // who comes then adapts the table, and changes nothing of that
+	is.NoErr(two.Look(t.Context()))
+	is.Equal(two.lost, 1)
+}

@@ -82,6 +82,7 @@ func (p *Peers) heard(name string) bool {
 	if !known {
 		p.cfg.Logger.Info("another hub", "node", name)
 		p.nc.Publish(p.nodeSubject(name), p.greeting(name)) // so that it knows us at once
+		p.meet()
 	}
 	for _, topic := range topics {
 		p.want(name, topic)

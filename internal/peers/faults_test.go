@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -345,4 +346,33 @@ func TestALostAnswerOfMany(t *testing.T) {
 	proxy.Mend()
 	two.await(map[ID]string{{1}: "a"})
 	is.True(lost.Load())
+}
+
+// Who comes knows the others before it does anything, also where they are slow to answer: it
+// would take a cluster for one that has nobody else.
+func TestWhoComesWaitsForTheOthers(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one := join(t, b, "one")
+	defer one.Close()
+	proxy := b.Proxies(t)[0]
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if m.FromServer && strings.Contains(m.Subject, ".peer.") {
+			v.Late = 3 * rollCall
+		}
+		return v
+	})
+	two := joinAt(t, proxy.URL(), "two")
+	defer two.Close()
+	is.Equal(two.Nodes(), []string{"one"})
+}
+
+// Nobody is waited for who is not there.
+func TestWhoComesAloneDoesNotWait(t *testing.T) {
+	t.Parallel()
+	b := natstest.Start(t, 1)
+	one := join(t, b, "one")
+	defer one.Close()
+	<-one.met
 }

@@ -21,6 +21,7 @@ const (
 	gatherFor   = 50 * time.Millisecond // changes that come one after the other
 	askTimeout  = time.Second
 	rollCall    = 100 * time.Millisecond
+	rollMost    = beatEvery * 3 / 2      // until the first of the others answers: their beats are heard by then
 	holdTimeout = 500 * time.Millisecond // to hear what others have of a topic
 
 	completeEvery = 5 * time.Millisecond
@@ -82,10 +83,12 @@ type Peers struct {
 	unread chan chan struct{} // closes what it gets when all that has come until now is read
 	kick   chan struct{}
 	again  chan struct{} // Resynced is to be called
+	met    chan struct{} // closed when another was heard, or the broker says that there is none
 	ended  chan struct{}
 	done   sync.WaitGroup
 	begun  time.Time
 
+	meeting  sync.Once
 	sending  sync.Mutex // held from a version's making to its sending
 	changing sync.Mutex // held from what is known to Changed
 
@@ -119,7 +122,7 @@ type node struct {
 func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	p := &Peers{
 		cfg: cfg, nc: nc, in: make(chan *nats.Msg, inboxSize), inbox: nc.NewRespInbox(),
-		unread: make(chan chan struct{}), kick: make(chan struct{}, 1), again: make(chan struct{}, 1), ended: make(chan struct{}), begun: time.Now(),
+		unread: make(chan chan struct{}), kick: make(chan struct{}, 1), again: make(chan struct{}, 1), met: make(chan struct{}), ended: make(chan struct{}), begun: time.Now(),
 		pending: map[string][]Op{}, version: map[string]uint64{}, recent: map[string]int{},
 		holds: map[string]*hold{}, nodes: map[string]*node{}, lost: map[string]time.Time{}, left: map[string]time.Time{},
 	}
@@ -134,15 +137,25 @@ func Start(nc *nats.Conn, cfg Config) (*Peers, error) {
 	p.done.Go(p.flushes)
 	p.done.Go(p.beats)
 	p.done.Go(p.resyncs)
-	if err := p.nc.Publish(p.all(), frame(kindBeat, cfg.Node)); err != nil {
+	if err := p.nc.PublishRequest(p.all(), p.inbox+"."+nobody, frame(kindBeat, cfg.Node)); err != nil {
 		return nil, err
 	}
 	if err := nc.Flush(); err != nil {
 		return nil, err
 	}
 	time.Sleep(rollCall) // who is there answers
+	select {
+	case <-p.met: // and names the others
+	case <-time.After(rollMost - rollCall):
+	}
 	return p, nil
 }
+
+// nobody stands for all others where the broker says that nobody is there.
+const nobody = "nobody"
+
+// meet notes that it is known whether there are others.
+func (p *Peers) meet() { p.meeting.Do(func() { close(p.met) }) }
 
 // Close says good-bye and ends.
 func (p *Peers) Close() {
@@ -188,7 +201,10 @@ func (p *Peers) run() {
 
 func (p *Peers) take(msg *nats.Msg) {
 	if len(msg.Data) == 0 {
-		if name, ok := strings.CutPrefix(msg.Subject, p.inbox+"."); ok { // the broker's: nobody is there
+		switch name, ok := strings.CutPrefix(msg.Subject, p.inbox+"."); { // the broker's: nobody is there
+		case name == nobody:
+			p.meet()
+		case ok:
 			p.absent(name)
 		}
 		return

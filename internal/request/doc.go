@@ -1,6 +1,7 @@
-// Package request reads what callers send, and bounds what that costs. [Limit.Read] reads a
-// body of JSON and [Limit.Object] what is in it, within a call's memory; [TooManyHeaders] and
-// [HeadBytes] weigh a head; [BodyTurn] and [ListTurn] have large bodies and lists take turns;
-// [AbortIfReset] ends what its caller has taken back. The turns are the package's only state:
-// half of the processors, shared by all tenants.
+// Package request reads what a request brings, within bounds that hold whatever it claims:
+// its head, its body as strict JSON, and the turn that large ones take.
+//
+// [Limit.Read] reads a body and [Limit.Object] its members, counted against the caller's
+// allowance. [BodyTurn] and [ListTurn] have large ones wait for each other, one tenant after
+// the other. [AbortIfReset] ends the work for a client that has taken its request back.
 package request

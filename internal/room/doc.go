@@ -1,13 +1,11 @@
-// Package room knows who belongs to which conversation or group, and since which place in
-// their tenant's history. [Memberships] keeps that for one tenant: connections come and go
-// ([Memberships.Connect]), profiles join and leave ([Memberships.Add], [Memberships.Remove]),
-// [Memberships.Here] finds who is to be told, and [Memberships.Reader] whose past is read. A
-// connection is only kept and compared, so its type is the caller's.
+// Package room knows who belongs to which conversation or group of a tenant, and since when
+// and until when, so that a replay shows nobody what was said without them.
 //
-// A [Resolver] is asked where somebody else owns membership: [NewService] asks a service over
-// HTTP and keeps its answers; [Own] says that nobody does. [Shared] is what a cluster keeps of
-// memberships for all of its hubs.
+// [Memberships] holds one tenant's rooms beside its connections; its caller locks it.
+// [Memberships.Here] is whom an event reaches, and [Memberships.Reader] what somebody may
+// replay. A [Resolver] says who belongs to a room: [Own] leaves it to the hub, and a [Service]
+// asks another service and keeps its answers for a while. A [Shared] is what several hubs
+// agree on; package broker has one.
 //
-// Memberships has no lock, and is guarded by its tenant's. The service's lock is not held
-// while anybody waits; under it at most a quota's pool is asked.
+// A Service's lock is not held while anybody waits; under it at most a quota's pool is asked.
 package room

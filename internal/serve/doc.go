@@ -1,7 +1,7 @@
-// Package serve is what the program has of net/http beside its routes. [NewServer] speaks
-// HTTP/1.1 and HTTP/2 with the times that a client has; [LoadCertificate] and [LoadClientCAs]
-// read files of TLS, and again when they change; [Endpoints] are the addresses that are
-// served; [NewErrorLog] counts what net/http complains of; [Profiles] shows the process, and
-// [CheckHealth] asks another one whether it lives. Locks are held for moments and never
-// together.
+// Package serve is net/http as the hub uses it: the addresses where it listens, the files of
+// its TLS, the server's times, and what the server has to complain of.
+//
+// [NewServer] makes a server with its times, and [Endpoints] opens and shuts all of them
+// together. [LoadCertificate] and [LoadClientCAs] keep the files up to date. [ErrorLog] sorts
+// net/http's lines and logs each kind once a second. [CheckHealth] is what -health does.
 package serve

@@ -1,6 +1,7 @@
-// Package settings is the environment: [Load] reads and checks it, and names what is wrong;
-// [Unknown] and [Config.Misfits] find what nobody meant. A [Config] says what it comes to for
-// others ([Config.Access], [Config.Memory], [Config.Disk], [Config.Proxies], [NewLogger]).
-// [PrintHelp], [Usage] and [Version] are what the program tells of itself. A Config does not
-// change, so there is no lock.
+// Package settings reads the environment into one [Config], with defaults that are safe, and
+// tells all that is wrong with it at once.
+//
+// [Load] reads it, [Unknown] names variables that are no settings, and [Config.Misfits] tells
+// which settings do not fit together. [PrintHelp], [Version] and [NewLogger] are what follows
+// from the settings before anything else starts.
 package settings

@@ -3,12 +3,8 @@ package browser
 import (
 	"context"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -51,27 +47,6 @@ func TestBrowserEventSource(t *testing.T) {
 	is.True(!strings.Contains(strings.Join(seen, "\n"), "for alice")) // nobody else's
 }
 
-// checkedFront passes on to a hub what the browser asks, and holds both against the
-// contract.
-func checkedFront(t *testing.T, h *hubtest.Program) *httptest.Server {
-	t.Helper()
-	hub, err := url.Parse(h.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := httptest.NewUnstartedServer(hubtest.Checked(t, &httputil.ReverseProxy{
-		FlushInterval: -1, // at once
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(hub)
-			r.Out.Host = r.In.Host
-		},
-	}))
-	front.Config.ErrorLog = log.New(io.Discard, "", 0) // of streams that are cut
-	front.Start()
-	t.Cleanup(front.Close)
-	return front
-}
-
 // A stock EventSource learns of each kind of gap by itself: it reconnects with the
 // id it has, and hears hub.gap before it hears anything else.
 func TestBrowserGaps(t *testing.T) {
@@ -79,7 +54,7 @@ func TestBrowserGaps(t *testing.T) {
 	ctx := browser(t)
 	h := hubtest.Start(t, "REALTIME_HISTORY_EVENTS=3", "REALTIME_RETRY=3s", "REALTIME_STREAM_BUFFER=262144", // what is published while it is away takes less
 		"REALTIME_PRESENCE_AUDIENCE=none")
-	front := checkedFront(t, h)
+	front := hubtest.CheckedFront(t, h.URL)
 	page, _ := tab(t, ctx, front.URL+"/healthz", "net::ERR_INCOMPLETE_CHUNKED_ENCODING") // so says the browser of a stream that is cut
 	listen := func(query string) {
 		do(t, page, chromedp.Evaluate(`globalThis.source?.close(); globalThis.got = [];

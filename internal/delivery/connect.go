@@ -1,0 +1,208 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/overload"
+)
+
+// Subscription is what a client asks of a new stream.
+type Subscription struct {
+	Tenant   string
+	Profile  event.Profile
+	Types    *event.Filter
+	Watch    []event.Profile // nil: as configured; empty: none
+	Unnamed  bool
+	Metadata map[string]string
+	Cursor   string    // where to resume, as the client says; empty: nowhere
+	Expires  time.Time // when it ends unless prolonged; zero: not by itself
+}
+
+// Connect opens a connection and puts hub.ready on its stream, and what follows
+// the subscription's cursor: the one door of every transport, which then serves
+// c.Stream. ErrDraining, ErrFull and ErrOverloaded when none is taken; else an error is
+// of what the stream needs, and Turned tells which; or ctx's: nobody waits for the stream any
+// more. However many come at once, tenants take turns: a flood of one tenant's is not before
+// another's.
+func (x *Streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
+	if x.Overload.Overloaded() {
+		return nil, x.TurnAway(s.Tenant, overload.ErrOverloaded)
+	}
+	if err := x.Opening.Acquire(ctx, s.Tenant); err != nil {
+		return nil, err
+	}
+	defer x.Opening.Release(s.Tenant)
+	c, err := x.connect(ctx, s)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, err // its client has left
+	}
+	return nil, x.TurnAway(s.Tenant, err)
+}
+
+func (x *Streams) connect(ctx context.Context, s Subscription) (*Connection, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	if x.tenants.Sharing != nil { // so that any hub knows where it is
+		copy(id[len(id)-len(x.node):], x.node[:])
+	}
+	now := time.Now()
+	c := &Connection{
+		ID: id, Tenant: s.Tenant, Profile: s.Profile, ConnectedAt: now, Metadata: s.Metadata,
+		unnamed: s.Unnamed, Filter: s.Types,
+	}
+	c.Activity.Store(now.UnixNano())
+	c.Stream = x.engine.NewOwned(owner{x, c})
+
+	var from history.Cursor
+	var missed error
+	if s.Cursor != "" {
+		if from, missed, err = x.Locate(ctx, s); err != nil {
+			x.tenants.Forget(s.Tenant)
+			return nil, err
+		}
+	}
+	t, err := x.reserve(ctx, c, s.Watch)
+	if err != nil {
+		x.tenants.Forget(c.Tenant)
+		return nil, err
+	}
+	x.Observer.Connected(c)
+	t, replaced := x.register(t, c, s.Watch, from, missed)
+	if replaced != nil {
+		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
+		if x.Directory.Most.Profile > 1 { // one is one device at a time, which is meant
+			x.crowded.Do(func() {
+				x.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
+					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.Directory.Most.Profile, "tenant", c.Tenant)
+			})
+		}
+		x.Observer.Disconnected(replaced)
+	}
+	if !s.Expires.IsZero() {
+		x.Prolong(c, s.Expires)
+	}
+	if t != nil {
+		r := &replay{
+			tenant: t, conn: c, log: x.log, logger: x.logger, of: from.Epoch, told: from.Seq,
+			reader: func() *history.Reader { return x.members.ReaderLocked(t, c.Profile) },
+			sure:   x.tenants.sure,
+			fail:   func() { x.Kick(c, CloseUnavailable) },
+			count:  x.count,
+		}
+		if !x.members.OwnsMembership() {
+			r.resolve, r.patience = x.members.resolveAll, ResolveTime
+		}
+		if !x.inline || r.step() {
+			c.Stream.Feed(r.step)
+		}
+	}
+	return c, nil
+}
+
+// Locate is where a subscription's cursor stands for its profile, and what it missed for
+// good.
+func (x *Streams) Locate(ctx context.Context, s Subscription) (from history.Cursor, missed, err error) {
+	t, err := x.tenants.OpenLocked(ctx, s.Tenant)
+	if err != nil {
+		return history.Cursor{}, nil, err
+	}
+	r := x.members.ReaderLocked(t, s.Profile)
+	t.Mu.Unlock()
+	from, err = x.log.Find(ctx, s.Tenant, s.Cursor, r)
+	if errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor) {
+		return from, err, nil
+	}
+	return from, nil, err
+}
+
+// reserve admits c to its tenant, which is not forgotten until register adds it, and has
+// what is to be kept for it taken of its shares.
+func (x *Streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {
+	t, err := x.tenants.OpenLocked(ctx, c.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Mu.Unlock()
+	c.Tenant = t.name // one copy of a name for all; before others can find c
+	p := t.Rooms.Person(c.Profile)
+	if p != nil {
+		c.Profile = p.Profile()
+	}
+	if err := t.keepLocked(c, weigh(c.Filter, watch, c.Metadata), watch); err != nil {
+		return nil, err
+	}
+	if err := x.Directory.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+		t.dropLocked(c)
+		return nil, err
+	}
+	t.coming++
+	return t, nil
+}
+
+// replaces says whether one more connection of p takes the place of its oldest.
+func (x *Streams) replaces(p *member) bool {
+	return x.Directory.Most.Profile > 0 && len(p.Conns()) >= x.Directory.Most.Profile
+}
+
+// register adds c, which was admitted, to its tenant, to be live after a place, or
+// after the head when that is zero. The tenant is returned when c is behind, and the
+// connection whose place c took.
+func (x *Streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
+	t.Mu.Lock()
+	defer t.Mu.Unlock()
+	t.coming--
+	c.Joined = true
+	if p := t.Rooms.Person(c.Profile); p != nil && x.replaces(p) {
+		replaced = p.Conns()[0] // the oldest
+		x.leaveLocked(t, replaced, CloseReplaced)
+		x.closeLocked(t, replaced, CloseReplaced)
+	}
+	c.index = len(t.conns)
+	t.conns = append(t.conns, c)
+	t.open.Store(int32(len(t.conns)))
+	t.Rooms.Connect(c.Profile, c)
+	t.watchLocked(c, watch)
+	t.settleLocked()
+
+	if from.Epoch != (history.Epoch{}) && from.Epoch != t.Head.Epoch { // the history has begun anew
+		missed, from = history.ErrUnknownCursor, t.Head
+	}
+	if missed == nil && from.Epoch != (history.Epoch{}) && from.Seq < t.Rooms.Forgotten(c.Profile) {
+		missed = history.ErrExpired
+	}
+	resume := ResumeComplete
+	switch {
+	case missed != nil:
+		resume = ResumePartial
+	case from.Epoch == (history.Epoch{}):
+		resume, from = ResumeFresh, t.Head
+	}
+	x.count.connects.Add(resume, 1)
+	c.Place = from.Seq
+	var d engine.Batch
+	d.Send(c.Stream, x.words.ready(c, resume, from))
+	if missed != nil {
+		d.Send(c.Stream, gapFrame(x.count, missed, from))
+	}
+	d.Flush()
+	switch {
+	case from.Seq < t.Head.Seq:
+		c.Behind = &Behind{shed: x.shed, count: x.count, forgot: t.Rooms.Forgotten(c.Profile)}
+		in = t
+	case resume != ResumeFresh:
+		x.count.replayed.Add(0)
+	}
+	return in, replaced
+}

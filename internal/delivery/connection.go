@@ -1,0 +1,103 @@
+package delivery
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/sized"
+)
+
+// Connection is one open stream of one profile.
+type Connection struct {
+	// Static.
+	ID          uuid.UUID
+	Tenant      string
+	Profile     event.Profile
+	ConnectedAt time.Time
+	Metadata    map[string]string
+	unnamed     bool
+	Stream      *engine.Stream
+	Elsewhere   bool // another hub holds it: there is no stream
+
+	Activity atomic.Int64 // Unix nanoseconds
+
+	// Guarded by the tenant's mu.
+	Filter  *event.Filter
+	Watch   []watching // nil: as configured; empty: none
+	index   int        // in tenant.conns
+	Joined  bool       // it is in tenant.conns, or was
+	Removed bool
+	Drained bool    // closed by a drain: not to be announced
+	Place   uint64  // in the history, that its client knows or will
+	Behind  *Behind // nil: live
+	weight  weight
+
+	lifetime *Lifetime // guarded by expiry.mu; nil: without end
+}
+
+// weight is what a connection takes in memory: what it has for itself, and what others
+// may have part in.
+type weight struct{ own, common int64 }
+
+func (w weight) all() int64 { return w.own + w.common }
+
+// What is kept of each connection takes in bytes, with its place in every table, of each
+// profile on a watch list, and of a profile that anybody watches, beside its names.
+const (
+	ConnectionBytes = 1200
+)
+
+func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string) weight {
+	w := weight{own: ConnectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	for _, p := range watch {
+		w.common += watchedBytes + watchedPlace + p.Bytes()
+	}
+	if len(metadata) > 0 {
+		w.own += 48 + 70*int64(max(len(metadata), 4))
+	}
+	for key, value := range metadata {
+		w.own += sized.Text(key) + sized.Text(value)
+	}
+	return w
+}
+
+func (c *Connection) who() event.TenantProfile {
+	return event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
+}
+
+// NewRemote makes a connection that another hub holds: there is no stream.
+func NewRemote(id uuid.UUID, tenant string, p event.Profile, connectedAt, activeAt time.Time, metadata map[string]string) *Connection {
+	c := &Connection{ID: id, Tenant: tenant, Profile: p, ConnectedAt: connectedAt, Metadata: metadata, Elsewhere: true}
+	c.Activity.Store(activeAt.UnixNano())
+	return c
+}
+
+// Remote says that another hub holds it.
+func (c *Connection) Remote() bool { return c.Elsewhere }
+
+// SentAway says that it was closed by a drain, or is about to be: its client comes back to
+// another hub, and nobody is told that it left.
+func (c *Connection) SentAway() bool { return c.Drained }
+
+// SetSentAway is for one that another hub holds.
+func (c *Connection) SetSentAway(is bool) { c.Drained = is }
+
+// LastActivity is when the connection was last active.
+func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.Activity.Load()) }
+
+// Active notes an activity, unless a later one is known.
+func (c *Connection) Active(at time.Time) {
+	for n := at.UnixNano(); ; {
+		if last := c.Activity.Load(); last >= n || c.Activity.CompareAndSwap(last, n) {
+			return
+		}
+	}
+}
+
+// CompareIDs orders connections by when they were opened, as far as hubs' clocks agree.
+func CompareIDs(a, b *Connection) int { return slices.Compare(a.ID[:], b.ID[:]) }

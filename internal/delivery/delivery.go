@@ -1,0 +1,63 @@
+package delivery
+
+import (
+	"log/slog"
+	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
+	"realtimehub/internal/overload"
+	"realtimehub/internal/room"
+)
+
+// Config is what delivery needs to know.
+type Config struct {
+	Retry        time.Duration // how long clients wait before they reconnect
+	Heartbeat    time.Duration
+	StreamBuffer int   // bytes
+	MemoryBudget int64 // bytes that all streams together may owe
+	Plain        bool  // every stream is written by its handler, as on systems without epoll
+	Log          history.Log
+	Rooms        room.Shared // of all hubs of a cluster; nil: this hub's own
+	Resolver     room.Resolver
+	Most         Limits
+	Memberships  int              // that a tenant may have; 0: any number
+	Quotas       *allowance.Pools // where it is counted what is kept
+	Memory       overload.Use     // nil: never overloaded
+	Logger       *slog.Logger
+}
+
+// Parts are what delivery is made of.
+type Parts struct {
+	Tenants    *Tenants
+	Members    *Members
+	Streams    *Streams
+	Dispatcher *Dispatcher
+	Counts     *Counts
+}
+
+// ShareWith makes the hub one of a cluster, whose connections' ids have a mark of its own,
+// before its first connection.
+func (d Parts) ShareWith(s Sharing, node [4]byte) {
+	d.Tenants.ShareWith(s)
+	d.Streams.ShareWith(node)
+}
+
+// New makes them, and has the log tell the dispatcher.
+func New(cfg Config) Parts {
+	counts := newCounts()
+	tenants := NewTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
+	members := NewMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
+	streams := &Streams{
+		words: frames{cfg.Retry, cfg.Heartbeat}, Directory: directory{Most: cfg.Most},
+		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
+		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*ChunkBytes), // else it waits for the service
+		drained: make(chan struct{}),
+	}
+	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }
+	streams.start(engine.Config{Buffer: cfg.StreamBuffer, Budget: cfg.MemoryBudget, Heartbeat: cfg.Heartbeat, Plain: cfg.Plain}, cfg.Memory, kept)
+	d := Parts{tenants, members, streams, &Dispatcher{tenants, members, streams, counts, cfg.Logger}, counts}
+	cfg.Log.Follow(d.Dispatcher)
+	return d
+}

@@ -1,0 +1,134 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+)
+
+// Dispatcher hands to streams what the log tells of, in its order, and what the hub
+// itself has to say.
+type Dispatcher struct {
+	// Static.
+	tenants *Tenants
+	members *Members
+	streams *Streams
+	count   *Counts
+	logger  *slog.Logger
+}
+
+// Deliver implements Sink.
+func (x *Dispatcher) Deliver(tenant string, entries []*history.Entry) {
+	x.deliver(tenant, entries, true)
+}
+
+// deliver hands entries to their streams; what was published is timed.
+func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published bool) {
+	t := x.tenants.Find(tenant)
+	if t == nil {
+		return
+	}
+	defer t.Mu.Unlock()
+	for _, e := range entries {
+		p := parcelOf(e)
+		switch {
+		case e.Here:
+			t.accepted.Add(1)
+			p.since = e.Event.Timestamp
+		case published: // another hub's clock may be wrong
+			p.since = time.Now()
+		}
+		if p.place > 0 && p.place <= t.Head.Seq && t.Attached {
+			continue // it was told when it was attached
+		}
+		if p.place > 0 {
+			t.Head = e.Cursor
+			if r, ok := e.Event.Target.Room(); ok && t.resolved[r] == nil && !x.members.OwnsMembership() {
+				x.unknownLocked(t) // each may be one of those whom it was for
+				continue
+			}
+		}
+		if e.Event.Target.Kind == event.KindConnection {
+			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
+		}
+		e.Reached += t.deliverLocked(&t.gathered, &p)
+		e.Members = p.members
+	}
+}
+
+// unknownLocked tells a tenant's streams that nobody has said here who belongs to the room in
+// which something was said last.
+func (x *Dispatcher) unknownLocked(t *tenant) {
+	if len(t.conns) == 0 {
+		return
+	}
+	frame := gapFrame(x.count, history.ErrRoomUnknown, t.Head)
+	x.count.gaps.Add(GapMembership, len(t.conns)-1)
+	for _, c := range t.conns {
+		t.sendLocked(&t.gathered, c, frame, t.Head.Seq)
+	}
+}
+
+// Flush implements Sink.
+func (x *Dispatcher) Flush(tenant string) {
+	if t := x.tenants.Find(tenant); t != nil {
+		t.flush()
+	}
+}
+
+// Prepare implements Sink: the rooms of what another hub has published are settled
+// here as well.
+func (x *Dispatcher) Prepare(tenant string, entries []*history.Entry) {
+	events := make([]*event.Event, len(entries))
+	for i, e := range entries {
+		events[i] = e.Event
+	}
+	x.members.ResolveRooms(context.Background(), true, events...) // logged; else the last answer holds
+}
+
+// Quiet implements Sink: a heartbeat tells the place.
+func (x *Dispatcher) Quiet(tenant string, place history.Cursor) {
+	if t := x.tenants.Find(tenant); t != nil {
+		if t.Attached && place.Seq > t.Head.Seq {
+			t.Head = place
+		}
+		t.Mu.Unlock()
+	}
+}
+
+// Lost implements Sink: streams end, and resume where they can.
+func (x *Dispatcher) Lost(tenant string, place history.Cursor) {
+	t := x.tenants.Find(tenant)
+	if t == nil {
+		return
+	}
+	t.Rooms.Restart(place.Epoch)
+	t.Head = place
+	open := slices.Clone(t.conns)
+	for _, c := range open {
+		c.Drained = true                              // they will be back
+		c.Stream.Close(x.streams.Closing(CloseDrain)) // before anything that follows
+	}
+	t.Mu.Unlock()
+	x.count.gaps.Add(GapLost, len(open))
+	if len(open) > 0 {
+		x.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
+	}
+}
+
+// Say delivers an ephemeral event of the hub's own making to its own streams.
+func (x *Dispatcher) Say(ctx context.Context, e *event.Event) error {
+	if _, err := x.members.ResolveRooms(ctx, false, e); err != nil {
+		return err
+	}
+	if err := x.tenants.sure(ctx); err != nil {
+		return err
+	}
+	x.deliver(e.TenantID, []*history.Entry{{Event: e, Envelope: e.Seal()}}, false)
+	x.Flush(e.TenantID)
+	return nil
+}

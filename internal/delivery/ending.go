@@ -1,0 +1,181 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"realtimehub/internal/engine"
+)
+
+// leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
+func (x *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
+	x.count.closes.Add(reason, 1)
+	t.removeLocked(c)
+	x.Expiry.Set(c, time.Time{})
+	x.Directory.drop(c)
+}
+
+// closeLocked ends c's stream, with the place that its client may go on from.
+func (x *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
+	c.Stream.Close(x.words.closing(reason, 0, t.KnownLocked(c)))
+}
+
+// expiring tells a connection's client that its token is about to end.
+func (x *Streams) expiring(l *Lifetime) {
+	t := x.tenants.Find(l.Conn.Tenant)
+	if t == nil {
+		return
+	}
+	var d engine.Batch
+	if x.Expiry.stands(l) {
+		d.Send(l.Conn.Stream, expiringFrame(l.expires))
+	}
+	t.Mu.Unlock()
+	d.Flush()
+}
+
+// expired ends a connection whose time is over.
+func (x *Streams) expired(l *Lifetime) {
+	x.removeIf(l.Conn, CloseExpired, func() bool { return x.Expiry.stands(l) })
+}
+
+// owner is what the engine knows of a connection.
+type owner struct {
+	streams *Streams
+	conn    *Connection
+}
+
+// Gone implements engine.Owner. Whoever writes this stream writes other tenants' as well: it
+// does not wait for a tenant that is busy.
+func (o owner) Gone(why error) {
+	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
+	if busy {
+		go o.streams.ended(o.conn, why)
+		return
+	}
+	if t != nil {
+		t.Mu.Unlock()
+	}
+	o.streams.ended(o.conn, why)
+}
+
+// Group implements engine.Owner: tenants do not pay for each other.
+func (o owner) Group() string { return o.conn.Tenant }
+
+// Beat implements engine.Owner: the place is told instead of a comment where it has moved, and
+// the tenant is not busy.
+func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
+	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
+	switch {
+	case busy && beat != nil:
+		d.Send(s, beat)
+	case t != nil:
+		t.beatLocked(d, o.conn, beat)
+		t.Mu.Unlock()
+	}
+}
+
+// ended is the stream's own word that it is over.
+func (x *Streams) ended(c *Connection, why error) {
+	reason := CloseClient
+	switch {
+	case why == nil:
+		reason = CloseDrain // who ended it for another reason has removed it
+	case errors.Is(why, engine.ErrVanished):
+		reason = CloseVanished
+	case errors.Is(why, engine.ErrSlow):
+		reason = CloseSlow
+	case errors.Is(why, engine.ErrNoisy):
+		reason = CloseNoisy
+	}
+	if reason == CloseSlow || reason == CloseNoisy {
+		x.cuts.Add(reason, 1) // remove logs each at debug
+		x.cutting.Tell()
+	}
+	x.removeIf(c, reason, nil)
+}
+
+// removeIf takes c out of the hub where it is so, which is asked under the tenant's
+// lock, and ends its stream; nil: that has ended. Only the first call does anything, and
+// says so.
+func (x *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
+	t := x.tenants.Find(c.Tenant)
+	if t == nil {
+		return false
+	}
+	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
+	// is not changed any more.
+	first = c.Joined && !c.Removed && (so == nil || so())
+	if first {
+		if c.Drained && reason == CloseClient {
+			reason = CloseDrain // it went because it was sent away
+		}
+		x.leaveLocked(t, c, reason)
+		if so != nil {
+			x.closeLocked(t, c, reason)
+		}
+	}
+	last := len(t.conns) == 0
+	t.Mu.Unlock()
+	if first {
+		x.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+		x.Observer.Disconnected(c)
+	}
+	switch {
+	case !first || !last: // who was first sees to it
+	case x.tenants.InCluster():
+		go x.tenants.Forget(c.Tenant) // it may wait for the broker, and who ends streams must not
+	default:
+		x.tenants.Forget(c.Tenant)
+	}
+	return first
+}
+
+// Kick closes a connection, and says whether it was there still: it is gone from the
+// hub when Kick returns.
+func (x *Streams) Kick(c *Connection, reason CloseReason) bool {
+	return x.removeIf(c, reason, func() bool { return true }) // before the stream's own end does, for no reason
+}
+
+// Drained is closed by Refuse, and when Drain is over: requests that have no end of
+// their own end.
+func (x *Streams) Drained() <-chan struct{} { return x.drained }
+
+// Refuse has no new stream taken, and requests that have no end of their own end.
+func (x *Streams) Refuse() {
+	x.Directory.Shut()
+	x.endOnce.Do(func() {
+		x.Expiry.stop()
+		close(x.drained)
+	})
+}
+
+// Drain refuses new streams and ends those that are open, spread over a time so
+// that the next hub gets its clients one after the other; at once when ctx ends.
+// Who is sent away is not announced as offline: they will be back.
+func (x *Streams) Drain(ctx context.Context, over time.Duration) {
+	defer x.Refuse()
+	open := x.Directory.Shut()
+	start := time.Now()
+	for i, c := range open {
+		due := over * time.Duration(i) / time.Duration(len(open))
+		if wait := due - time.Since(start); wait > drainStep {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				over = 0
+			}
+		}
+		if t := x.tenants.Find(c.Tenant); t != nil {
+			if !c.Removed {
+				c.Drained = true
+				x.closeLocked(t, c, CloseDrain)
+			}
+			t.Mu.Unlock()
+		}
+	}
+}
+
+// drainStep is how exactly Drain keeps its times.
+const drainStep = 10 * time.Millisecond

@@ -1,0 +1,282 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+)
+
+// Members is who belongs where: in each tenant's own rooms, in those that all hubs of a
+// cluster keep, or in another service's.
+type Members struct {
+	tenants  *Tenants
+	shared   room.Shared // nil: this hub keeps it by itself
+	Resolver room.Resolver
+	limit    int // memberships of a tenant; 0: any number
+	logger   *slog.Logger
+
+	changing gates // while a shared room of a tenant is changed, or another would change it meanwhile
+
+	complaint rate.Sometimes // once a second: a service that is away fails every call
+
+	full    atomic.Int64 // how often one had too many
+	fullLog rate.Sometimes
+}
+
+func NewMembers(tenants *Tenants, shared room.Shared, resolver room.Resolver, limit int, logger *slog.Logger) *Members {
+	m := &Members{tenants: tenants, shared: shared, Resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
+	m.fullLog.Interval = time.Second
+	if shared != nil {
+		shared.Follow(m.belong, m.clear)
+	}
+	return m
+}
+
+// Full is how many changes were refused since a tenant had as many memberships as it may.
+func (m *Members) Full() int64 { return m.full.Load() }
+
+func (m *Members) OwnsMembership() bool {
+	_, own := m.Resolver.(room.Own)
+	return own
+}
+
+// SetMembers replaces a room's members. ErrExternal where the hub does not own
+// membership, ErrMemberships and allowance.ErrTenant where the tenant has too many: nothing
+// is changed then; ErrUnconfirmed where not all of its cluster know. So for AddMember
+// and RemoveMember.
+func (m *Members) SetMembers(ctx context.Context, name string, room event.Room, members []event.Profile) error {
+	return m.change(ctx, name, room, len(members) > 0, func(r *memberships) (join, leave []event.Profile) { return r.Differ(room, members) })
+}
+
+// AddMember adds one member.
+func (m *Members) AddMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
+	return m.change(ctx, name, room, true, func(r *memberships) (join, leave []event.Profile) {
+		if !r.Has(room, p) {
+			join = []event.Profile{p}
+		}
+		return join, nil
+	})
+}
+
+// RemoveMember removes one member.
+func (m *Members) RemoveMember(ctx context.Context, name string, room event.Room, p event.Profile) error {
+	return m.change(ctx, name, room, false, func(r *memberships) (join, leave []event.Profile) {
+		if r.Has(room, p) {
+			leave = []event.Profile{p}
+		}
+		return nil, leave
+	})
+}
+
+// change has profiles join and leave a room.
+func (m *Members) change(ctx context.Context, name string, r event.Room, create bool, differ func(*memberships) (join, leave []event.Profile)) error {
+	if !m.OwnsMembership() {
+		return room.ErrExternal
+	}
+	if m.shared != nil {
+		return m.changeShared(ctx, name, r, differ)
+	}
+	t := m.tenants.Find(name)
+	if t == nil && !create {
+		return nil
+	}
+	if t != nil {
+		t.Mu.Unlock()
+	}
+	t, err := m.tenants.OpenLocked(ctx, name) // its place must be known
+	if err != nil {
+		return err
+	}
+	join, leave := differ(&t.Rooms)
+	if err = m.admitLocked(t, r, join, leave); err == nil {
+		t.changeMembersLocked(r, join, leave)
+	}
+	empty := t.Rooms.Empty()
+	t.Mu.Unlock()
+	if empty {
+		m.tenants.Forget(name)
+	}
+	return err
+}
+
+// admitLocked takes what it takes for profiles to join a room while others leave it, if
+// the tenant may have so many.
+func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profile) error {
+	if len(join) == 0 {
+		return nil // to have fewer is always allowed
+	}
+	err := error(nil)
+	if more := len(join) - len(leave); m.limit > 0 && more > 0 && t.Rooms.Count()+more > m.limit {
+		m.full.Add(1)
+		err = room.ErrMemberships
+	} else {
+		err = t.joinLocked(r, join)
+	}
+	if err != nil {
+		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", r.ID, "err", err) })
+	}
+	return err
+}
+
+// changeShared is change where all hubs of a cluster keep membership: what is
+// stored comes back, to all of them, through belong.
+func (m *Members) changeShared(ctx context.Context, name string, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
+	for {
+		t, err := m.tenants.EnsureLocked(ctx, name)
+		if err != nil {
+			return err
+		}
+		t.Mu.Unlock()
+		if err := m.changing.pass(ctx, name); err != nil {
+			return err
+		}
+		err = m.changeOnce(ctx, t, r, differ)
+		m.changing.end(name)
+		if !errors.Is(err, room.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
+	was, err := m.shared.Now(ctx, t.name, r)
+	if err != nil {
+		return err
+	}
+	t.Mu.Lock()
+	if t.forgotten || !t.Rooms.IsOf(was.Now.Epoch) {
+		t.Mu.Unlock()
+		return room.ErrConflict
+	}
+	place := was.Now.Seq
+	join, leave := differ(&t.Rooms)
+	if err := m.admitLocked(t, r, join, leave); err != nil {
+		t.Mu.Unlock()
+		return err
+	}
+	empty := t.Rooms.Len(r)+len(join) == len(leave)
+	changed := make([]room.Membership, 0, len(join)+len(leave))
+	for _, p := range join {
+		b := t.Rooms.Belonging(r, p)
+		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: r, From: place, Until: math.MaxUint64})
+		changed = append(changed, b)
+	}
+	for _, p := range leave {
+		b := t.Rooms.Belonging(r, p)
+		b.Member = false
+		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
+			last.Until = place
+		} else {
+			b.Stays = b.Stays[:len(b.Stays)-1]
+		}
+		changed = append(changed, b)
+	}
+	t.Mu.Unlock()
+	err = m.shared.Change(ctx, t.name, r, was, changed, empty)
+	t.Mu.Lock()
+	t.settleLocked() // what was taken for it is kept now, or not
+	t.Mu.Unlock()
+	return err
+}
+
+// belong is the shared membership's word of what changed in a room.
+func (m *Members) belong(name string, of history.Epoch, room event.Room, changed []room.Membership) {
+	t := m.tenants.Find(name)
+	if t == nil {
+		return
+	}
+	defer t.Mu.Unlock()
+	t.Rooms.Restart(of)
+	for _, b := range changed {
+		t.Rooms.Set(room, b)
+	}
+	t.growLocked()
+}
+
+// clear is the shared membership's word that it is gone.
+func (m *Members) clear(name string) {
+	if t := m.tenants.Find(name); t != nil {
+		t.Rooms.Clear()
+		t.settleLocked()
+		t.Mu.Unlock()
+	}
+}
+
+// Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made
+// begin is told how long it will be, and may refuse it; once it is made, end is called.
+func (m *Members) Members(ctx context.Context, tenant string, room event.Room, begin func(size int) (end func(), err error)) ([]event.Profile, error) {
+	roster, err := m.Resolve(ctx, tenant, room)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	if roster != nil {
+		size = len(roster.Members)
+	} else if t, err := m.look(ctx, tenant); t != nil {
+		size = t.Rooms.Len(room)
+		t.Mu.Unlock()
+	} else if err != nil {
+		return nil, err
+	}
+	end, err := begin(size)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	list := make([]event.Profile, 0, size)
+	if roster != nil {
+		list = append(list, roster.Members...)
+	} else if t := m.tenants.Find(tenant); t != nil {
+		list = slices.AppendSeq(list, t.Rooms.Members(room))
+		t.Mu.Unlock()
+	}
+	slices.SortFunc(list, event.CompareProfiles)
+	return list, nil
+}
+
+// look is find, with what other hubs know known here.
+func (m *Members) look(ctx context.Context, name string) (*tenant, error) {
+	if err := m.tenants.Ensure(ctx, name); err != nil {
+		return nil, err
+	}
+	return m.tenants.Find(name), nil
+}
+
+// Member says whether p belongs to a room, and how many do.
+func (m *Members) Member(ctx context.Context, tenant string, room event.Room, p event.Profile) (member bool, size int, err error) {
+	roster, err := m.Resolve(ctx, tenant, room)
+	if err != nil {
+		return false, 0, err
+	}
+	if roster != nil {
+		return slices.Contains(roster.Members, p), len(roster.Members), nil
+	}
+	t, err := m.look(ctx, tenant)
+	if t == nil {
+		return false, 0, err
+	}
+	defer t.Mu.Unlock()
+	return t.Rooms.Has(room, p), t.Rooms.Len(room), nil
+}
+
+// Share says of each profile whether it has a room in common with viewer.
+func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
+	share := make([]bool, len(profiles))
+	if t := m.tenants.Find(tenant); t != nil {
+		defer t.Mu.Unlock()
+		for i, p := range profiles {
+			share[i] = t.Rooms.Share(viewer, p)
+		}
+	}
+	return share
+}

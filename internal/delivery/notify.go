@@ -1,0 +1,97 @@
+package delivery
+
+import (
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/room"
+)
+
+// Notify tells a tenant's streams of changes: each stream with a watch list of
+// those on its list, and every other stream of all of them in one write, or of
+// the digest alone when there is one. With shared set, only streams of profiles
+// that have a room in common with who changed, or are who changed, are told.
+func (x *Dispatcher) Notify(name string, notices []Notice, digest *event.Event, shared bool) {
+	t := x.tenants.Find(name)
+	if t == nil {
+		return
+	}
+	var d engine.Batch
+	t.notifyLocked(&d, notices, digest, shared)
+	t.Mu.Unlock()
+	d.Flush()
+}
+
+// Notice is an ephemeral event of the hub's own about one profile.
+type Notice struct {
+	About event.Profile
+	Event *event.Event
+}
+
+// notifyLocked is Notify for the streams of one tenant.
+func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *event.Event, shared bool) {
+	parcels := make([]*parcel, len(notices))
+	for i, n := range notices {
+		parcels[i] = pack(n.Event)
+		for _, c := range t.watching(n.About) {
+			if !shared || c.Profile == n.About || t.Rooms.Share(c.Profile, n.About) {
+				t.sendWantedLocked(d, c, parcels[i])
+			}
+		}
+	}
+	all := parcels
+	if digest != nil {
+		all = []*parcel{pack(digest)}
+	}
+	if !shared {
+		whole := &bundle{parcels: all}
+		for _, c := range t.conns {
+			if c.Watch == nil {
+				t.sendBundleLocked(d, c, whole)
+			}
+		}
+	} else {
+		t.notifySharedLocked(d, notices, all, digest != nil)
+	}
+}
+
+func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels []*parcel, digest bool) {
+	told := map[*member]bool{}
+	visited := room.Visited[*Connection]{}
+	for i, n := range notices {
+		parcel := parcels[0]
+		if !digest {
+			parcel = parcels[i]
+			clear(told)
+			clear(visited)
+		}
+		tell := func(p *member) {
+			if p == nil || told[p] {
+				return
+			}
+			told[p] = true
+			for _, c := range p.Conns() {
+				if c.Watch == nil {
+					t.sendWantedLocked(d, c, parcel)
+				}
+			}
+		}
+		tell(t.Rooms.Person(n.About))
+		t.Rooms.EachBeside(n.About, visited, tell)
+	}
+}
+
+func (t *tenant) sendWantedLocked(d *engine.Batch, c *Connection, p *parcel) {
+	if c.Filter.Wants(p.event.Type) {
+		t.sendLocked(d, c, p.frame(c.unnamed), p.place)
+	}
+}
+
+func (t *tenant) sendBundleLocked(d *engine.Batch, c *Connection, b *bundle) {
+	if c.Filter != nil {
+		for _, p := range b.parcels {
+			t.sendWantedLocked(d, c, p)
+		}
+		return
+	}
+	t.sendLocked(d, c, b.frame(c.unnamed), 0)
+}

@@ -1,0 +1,85 @@
+package delivery
+
+import (
+	"time"
+
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/sse"
+)
+
+// parcel is an event on its way to streams: framed at most once each way.
+type parcel struct {
+	event  *event.Event
+	data   []byte      // the envelope
+	place  uint64      // 0: not stored
+	cursor string      // empty: not stored
+	only   *Connection // that a target of this kind names, whichever tenant's
+	since  time.Time   // when it was published; zero: not to be timed
+
+	members int32 // of its room; set as it is delivered
+
+	excluded event.Excluded
+
+	named, unnamed *engine.Frame
+}
+
+// pack makes an event of the hub's own ready, which is not stored.
+func pack(e *event.Event) *parcel {
+	return &parcel{event: e, data: e.AppendEnvelope(make([]byte, 0, len(e.Payload)+320))}
+}
+
+// parcelOf makes an entry ready for streams.
+func parcelOf(e *history.Entry) parcel {
+	p := parcel{event: e.Event, data: e.Envelope}
+	if e.Event.Stored() {
+		p.place, p.cursor = e.Cursor.Seq, e.Cursor.String()
+	}
+	p.excluded = event.ExcludedBy(&e.Event.Target)
+	return p
+}
+
+func (p *parcel) excludes(c *Connection) bool { return p.excluded.Has(c.Profile, c.ID) }
+
+func (p *parcel) append(b []byte, unnamed bool) []byte {
+	name := p.event.Type
+	if unnamed {
+		name = ""
+	}
+	b, _ = sse.AppendEvent(b, p.cursor, name, p.data) // validated: a type has no CR, LF or NUL
+	return b
+}
+
+func (p *parcel) frame(unnamed bool) *engine.Frame {
+	frame := &p.named
+	if unnamed {
+		frame = &p.unnamed
+	}
+	if *frame == nil {
+		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24+engine.ChunkRoom)
+		*frame = engine.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
+	}
+	return *frame
+}
+
+// bundle is several parcels for many streams, in one frame for those that want all.
+type bundle struct {
+	parcels        []*parcel
+	named, unnamed *engine.Frame
+}
+
+func (b *bundle) frame(unnamed bool) *engine.Frame {
+	frame := &b.named
+	if unnamed {
+		frame = &b.unnamed
+	}
+	if *frame == nil {
+		var data []byte
+		for _, p := range b.parcels {
+			data = p.append(data, unnamed)
+		}
+		*frame = engine.NewEvents(data, len(b.parcels), true, time.Time{})
+	}
+	return *frame
+}

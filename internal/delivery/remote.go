@@ -1,0 +1,46 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"realtimehub/internal/event"
+)
+
+// roomsTime is how long an event waits until this hub knows of its tenant's rooms.
+const roomsTime = 300 * time.Millisecond
+
+// EnsureRooms has the rooms known that events are for, so that what is known of them goes
+// with the events to hubs that know less. Without it those ask.
+func (x *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
+	if x.rooms == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, roomsTime)
+	defer cancel()
+	known := ""
+	for _, e := range events {
+		if _, ok := e.Target.Room(); ok && e.TenantID != known {
+			if t, err := x.EnsureLocked(ctx, e.TenantID); err == nil {
+				t.Mu.Unlock()
+			}
+			known = e.TenantID
+		}
+	}
+}
+
+// CountRemote is how many of an event's connections other hubs hold, and how many
+// members its room has on all of them: -1 where that is not known.
+func (x *Tenants) CountRemote(ctx context.Context, e *event.Event) (connections, members int) {
+	if !x.SureNow() {
+		return 0, -1
+	}
+	t, err := x.EnsureLocked(ctx, e.TenantID)
+	if err != nil {
+		return 0, -1 // it is stored, and this is only told
+	}
+	defer t.Mu.Unlock()
+	room, _ := e.Target.Room()
+	connections = x.Sharing.Count(e, func(p event.Profile) bool { return t.Rooms.Has(room, p) })
+	return connections, t.Rooms.Len(room)
+}

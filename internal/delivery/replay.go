@@ -1,0 +1,209 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/sse"
+)
+
+// replay sends one connection what it missed, a chunk whenever its client has
+// taken the last, until it has caught up and is live.
+type replay struct {
+	// Static.
+	tenant *tenant
+	conn   *Connection
+	log    history.Log
+	// resolve asks for rooms; nil: the hub's own are the truth.
+	resolve func(ctx context.Context, rooms []room.Key) ([]*room.Roster, error)
+	fail    func() // ends the stream: the client resumes later
+	logger  *slog.Logger
+	reader  func() *history.Reader      // who the connection is now; the tenant is locked
+	sure    func(context.Context) error // that this is what all hubs know
+
+	count *Counts
+	of    history.Epoch // of the history that is read
+
+	patience time.Duration // how long an answer about rooms is waited for; 0 once one did not come
+
+	told   uint64 // the place of the last id that the client was sent
+	events int    // that it was sent
+}
+
+// ChunkBytes is about how much of a history is read at once.
+const ChunkBytes = 64 << 10
+
+// step sends the next chunk and says whether there may be more.
+func (r *replay) step() bool {
+	t, c := r.tenant, r.conn
+	if err := r.sure(context.Background()); err != nil {
+		r.logger.Warn("history", "tenant", t.name, "err", err)
+		r.fail()
+		return false
+	}
+	t.Mu.Lock()
+	// Its rooms are as they are now: what is said from here on may be to others, which it joins
+	// while this is read.
+	q := history.Query{After: c.Place, Until: t.Head.Seq, Reader: r.reader(), Bytes: ChunkBytes}
+	over, cut := c.Removed, false
+	if forgot := t.Rooms.Forgotten(c.Profile); !over && forgot > c.Behind.forgot { // since it began
+		cut, c.Behind.forgot = c.Place < forgot, forgot
+	}
+	t.Mu.Unlock()
+	if over {
+		return false
+	}
+	page, err := r.log.Read(context.Background(), t.name, q)
+	expired := errors.Is(err, history.ErrExpired)
+	if (err == nil || expired) && page.Next.Epoch != r.of {
+		err, expired = history.ErrUnknownCursor, false // it has begun anew
+	}
+	if err != nil && !expired {
+		r.logger.Warn("history", "tenant", t.name, "err", err)
+		r.fail()
+		return false
+	}
+	rooms, rosters := r.rosters(page.Entries)
+
+	var d engine.Batch
+	t.Mu.Lock()
+	now := time.Now()
+	unknown := false
+	for i, roster := range rosters {
+		t.AdoptLocked(rooms[i].Room, roster, now)
+		unknown = unknown || t.resolved[rooms[i].Room] == nil
+	}
+	if cut {
+		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After}))
+		r.told = q.After
+	}
+	if expired {
+		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, page.Next))
+		r.told = page.Next.Seq
+	}
+	r.sendLocked(&d, page)
+	if unknown { // the client may be one of those whom it was for
+		d.Send(c.Stream, gapFrame(r.count, history.ErrRoomUnknown, page.Next))
+		r.told = page.Next.Seq
+	}
+	live := page.Next.Seq >= t.Head.Seq && !expired
+	if live {
+		c.Behind = nil
+		r.count.replayed.Add(r.events)
+	}
+	t.Mu.Unlock()
+	d.Flush()
+	return !live
+}
+
+// rosters asks whoever owns membership about the rooms of some entries, as of now. It
+// has nil for those of which nobody says anything: the last answer holds.
+func (r *replay) rosters(entries []*history.Entry) (rooms []room.Key, rosters []*room.Roster) {
+	if r.resolve == nil {
+		return nil, nil
+	}
+	asked := map[event.Room]bool{}
+	for _, e := range entries {
+		if in, ok := e.Event.Target.Room(); ok && !asked[in] {
+			asked[in] = true
+			rooms = append(rooms, room.Key{Tenant: r.tenant.name, Room: in})
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
+	defer cancel()
+	rosters, _ = r.resolve(ctx, rooms) // logged
+	if ctx.Err() != nil {
+		r.patience = 0
+	}
+	return rooms, rosters
+}
+
+// sendLocked sends a page's entries, as one frame where it can, and between them
+// what was held at their places.
+func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
+	t, c := r.tenant, r.conn
+	var b []byte
+	events := 0 // in b
+	flush := func() {
+		if len(b) > 0 {
+			d.Send(c.Stream, engine.NewEvents(b, events, false, time.Time{}))
+			r.events += events
+			b, events = nil, 0
+		}
+	}
+	heldBefore := func(place uint64) {
+		behind := c.Behind
+		for len(behind.held) > 0 && behind.held[0].after < place {
+			flush()
+			d.Send(c.Stream, behind.held[0].frame)
+			behind.bytes -= behind.held[0].frame.Len()
+			if behind.held = behind.held[1:]; len(behind.held) == 0 {
+				behind.bytes = 0
+			}
+		}
+	}
+	for _, e := range page.Entries {
+		heldBefore(e.Cursor.Seq)
+		room, isRoom := e.Event.Target.Room()
+		p := parcelOf(e)
+		if p.excludes(c) || !c.Filter.Wants(e.Event.Type) || isRoom && !t.Rooms.Has(room, c.Profile) {
+			continue
+		}
+		b = p.append(b, c.unnamed)
+		events++
+		r.told = e.Cursor.Seq
+	}
+	c.Place = page.Next.Seq
+	if r.told < c.Place && c.Place >= t.Head.Seq {
+		b = sse.AppendID(b, page.Next.String())
+		r.told = c.Place
+	}
+	heldBefore(c.Place + 1)
+	flush()
+}
+
+// Behind is kept for a connection that is being sent what it missed: events to
+// come are read from the history as well, but for those that are not stored.
+type Behind struct {
+	held  []held
+	bytes int
+	shed  *engine.Frame // in place of what was too much
+	count *Counts
+
+	forgot uint64 // stays that ended up to this place may be lacking, and the client knows
+}
+
+// held is a frame that is not stored, and the place it comes after.
+type held struct {
+	after uint64
+	frame *engine.Frame
+}
+
+// MaxHeld is how many bytes are held for a connection that is behind.
+const MaxHeld = 256 << 10
+
+// hold keeps a frame that is not stored, after a place in the history; or where there
+// is no room, tells of a gap in place of all that was held.
+func (b *Behind) hold(frame *engine.Frame, after uint64) {
+	if b.bytes+frame.Len() <= MaxHeld {
+		b.held = append(b.held, held{after, frame})
+		b.bytes += frame.Len()
+		return
+	}
+	dropped := frame.Events()
+	for _, h := range b.held {
+		dropped += h.frame.Events()
+	}
+	b.count.behind.Add(int64(dropped))
+	if len(b.held) != 1 || b.held[0].frame != b.shed {
+		b.count.gaps.Add(GapSlow, 1)
+	}
+	first := append(b.held, held{after: after})[0]
+	b.held, b.bytes = []held{{first.after, b.shed}}, MaxHeld
+}

@@ -1,0 +1,259 @@
+package delivery
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/sized"
+	"realtimehub/internal/sse"
+)
+
+// memberships are who belongs where in a tenant, and the connections of each.
+type (
+	memberships = room.Memberships[*Connection]
+	member      = room.Person[*Connection]
+)
+
+// tenant is one tenant's streams and their order. Its methods need its lock,
+// which who finds it holds.
+type tenant struct {
+	name   string           // static
+	quotas *allowance.Pools // static
+
+	open     atomic.Int32 // conns' number, as others see it
+	accepted atomic.Int64 // events that were published to this hub, since it was found
+
+	Mu sync.Mutex
+	// Guarded by mu.
+	Head      history.Cursor // the last place that was handed to streams
+	Attached  bool           // head is known, and the log tells of all that follows
+	shared    bool           // what other hubs know of it is known, and what changes
+	gathered  engine.Batch   // what is to be flushed
+	mark      *engine.Frame  // tells the place markAt, made when it is needed
+	markAt    history.Cursor
+	Rooms     memberships
+	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
+	conns     []*Connection            // in no order; a connection knows its index
+	coming    int                      // that are admitted, and not yet among conns
+	Readers   int                      // who wait for what other hubs know of it
+	watchers  sized.Table[event.Profile, *watched]
+	forgotten bool  // no longer among the tenants
+	bytes     int64 // of what is kept here, but for rooms and the tables
+	Charged   int64 // so much of its share of memory is taken
+}
+
+type resolved struct {
+	roster *room.Roster
+	used   time.Time
+	at     uint64 // the tenant's place then
+}
+
+// tenantBytes is what is kept of each tenant takes, with its places in tables.
+const tenantBytes = 1024
+
+// resolvedBytes is of each answer of a Resolver.
+const resolvedBytes = 48 + 2*41
+
+// KeptLocked is how many bytes of memory the tenant takes.
+func (t *tenant) KeptLocked() int64 { return t.bytes + t.Rooms.Bytes() + t.watchers.Bytes() }
+
+// settleLocked has as much of the tenant's share taken as is kept: of what is there
+// already nobody asks whether there is room.
+func (t *tenant) settleLocked() {
+	if more := t.KeptLocked() - t.Charged; more != 0 && !t.forgotten {
+		t.Charged += more
+		t.quotas.State.Force(t.name, more)
+	}
+}
+
+// growLocked is settleLocked where stays that have ended give way if there is no room.
+func (t *tenant) growLocked() {
+	if more := t.KeptLocked() - t.Charged; more > 0 && t.takeLocked(more) != nil {
+		t.Rooms.ForgetPast()
+	}
+	t.settleLocked()
+}
+
+// joinLocked takes what it takes for profiles to join a room: of the tenant's share,
+// where stays that have ended give way first.
+func (t *tenant) joinLocked(room event.Room, join []event.Profile) error {
+	n := t.Rooms.JoinBytes(room, join)
+	err := t.takeLocked(n)
+	if err != nil && t.Rooms.ForgetPast() {
+		t.settleLocked()
+		err = t.takeLocked(n)
+	}
+	return err
+}
+
+// takeLocked takes so much of the tenant's share for what is about to be kept, where
+// there is room: settleLocked follows.
+func (t *tenant) takeLocked(n int64) error {
+	if !t.quotas.State.Take(t.name, n) {
+		return allowance.ErrTenant
+	}
+	t.Charged += n
+	return nil
+}
+
+func (t *tenant) removeLocked(c *Connection) {
+	c.Removed = true
+	t.watchLocked(c, nil)
+	end := len(t.conns) - 1
+	t.conns[c.index] = t.conns[end]
+	t.conns[c.index].index = c.index
+	t.conns[end] = nil
+	t.conns = t.conns[:end]
+	t.open.Store(int32(end))
+
+	t.Rooms.Disconnect(c.Profile, c)
+	t.dropLocked(c)
+}
+
+// AdoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
+// to a later one.
+func (t *tenant) AdoptLocked(room event.Room, roster *room.Roster, now time.Time) {
+	if roster == nil {
+		return
+	}
+	r := t.resolved[room]
+	if r == nil {
+		r = &resolved{}
+		t.resolved[room] = r
+		t.bytes += resolvedBytes + sized.Text(room.ID)
+	}
+	if r.roster != roster && (r.roster == nil || !roster.Before(r.roster)) {
+		r.roster = roster
+		t.setMembersLocked(room, roster.Members)
+	}
+	r.used, r.at = now, t.Head.Seq
+	t.settleLocked()
+}
+
+// unresolveLocked forgets a Resolver's answer.
+func (t *tenant) unresolveLocked(room event.Room) {
+	t.setMembersLocked(room, nil)
+	delete(t.resolved, room)
+	t.bytes -= resolvedBytes + sized.Text(room.ID)
+	t.Rooms.Unsure(t.Head.Seq)
+}
+
+func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
+	join, leave := t.Rooms.Differ(room, members)
+	t.changeMembersLocked(room, join, leave)
+}
+
+// changeMembersLocked has profiles join and leave a room, as of now.
+func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profile) {
+	for _, p := range join {
+		t.Rooms.Add(room, p, t.Head.Seq)
+	}
+	for _, p := range leave {
+		t.Rooms.Remove(room, p, t.Head.Seq)
+	}
+	t.growLocked()
+}
+
+// sendLocked hands c a frame of an event with a place in the history, or of one
+// that has none (0).
+func (t *tenant) sendLocked(d *engine.Batch, c *Connection, frame *engine.Frame, place uint64) {
+	switch b := c.Behind; {
+	case b == nil && place == 0:
+		d.Send(c.Stream, frame)
+	case b == nil && place > c.Place:
+		c.Place = place
+		d.Send(c.Stream, frame)
+	case b == nil || place > 0: // it had it, or will
+	default:
+		b.hold(frame, t.Head.Seq)
+	}
+}
+
+// beatLocked sends what is due on a stream about once a heartbeat: the place of one that
+// is live, if its client does not know it, or else the beat, if any. Without the
+// place a quiet client would come back from far behind.
+func (t *tenant) beatLocked(d *engine.Batch, c *Connection, beat *engine.Frame) {
+	switch {
+	case c.Removed || c.Drained:
+	case c.Behind == nil && c.Place < t.Head.Seq:
+		if t.mark == nil || t.markAt != t.Head {
+			t.mark, t.markAt = engine.NewFrame(sse.AppendID(nil, t.Head.String()), false), t.Head
+		}
+		c.Place = t.Head.Seq
+		d.Send(c.Stream, t.mark)
+	case beat != nil:
+		d.Send(c.Stream, beat)
+	}
+}
+
+// KnownLocked is the place that c's client knows once it has had all that it is owed;
+// empty before it has caught up.
+func (t *tenant) KnownLocked(c *Connection) string {
+	if !c.Joined || c.Behind != nil {
+		return ""
+	}
+	return history.Cursor{Epoch: t.Head.Epoch, Seq: max(t.Head.Seq, c.Place)}.String() // another hub may have told it of more
+}
+
+// deliverLocked hands a parcel to its target's connections and counts them, and the
+// members of its room.
+func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
+	target := &p.event.Target
+	give := func(c *Connection) {
+		if p.excludes(c) {
+			return
+		}
+		n++
+		if c.Filter.Wants(p.event.Type) {
+			t.sendLocked(d, c, p.frame(c.unnamed), p.place)
+		}
+	}
+	giveAll := func(p *member) {
+		if p != nil {
+			for _, c := range p.Conns() {
+				give(c)
+			}
+		}
+	}
+	switch target.Kind {
+	case event.KindProfile, event.KindProfiles:
+		for _, ref := range target.Profiles {
+			giveAll(t.Rooms.Person(ref))
+		}
+	case event.KindTenant:
+		for _, c := range t.conns {
+			give(c)
+		}
+	case event.KindConnection:
+		if p.only != nil && p.only.Tenant == t.name && !p.only.Removed {
+			give(p.only)
+		}
+	default:
+		room, _ := target.Room()
+		place := p.place
+		if place == 0 { // it is for whoever is a member now, however far behind the history is
+			place = math.MaxUint64
+		}
+		here, size := t.Rooms.Here(room, place)
+		p.members = int32(size)
+		for _, p := range here {
+			giveAll(p)
+		}
+	}
+	return n
+}
+
+// flush lets go what has been gathered, and unlocks the tenant, which is locked.
+func (t *tenant) flush() {
+	d := t.gathered
+	t.gathered = engine.Batch{}
+	t.Mu.Unlock()
+	d.Flush()
+}

@@ -1,0 +1,109 @@
+package delivery
+
+import (
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/event"
+	"realtimehub/internal/sized"
+)
+
+// watching is one profile on a connection's watch list, and the connection's place among
+// those who have it on theirs.
+type watching struct {
+	*watched
+	index int32
+}
+
+// watched is a profile that connections of a tenant watch.
+type watched struct {
+	ref event.Profile
+	by  []*Connection
+}
+
+const watchingBytes = 16 + 16
+
+const watchedBytes = 64
+
+const watchedPlace = 2 * 41 // in the tenant's table
+
+// WatchList is the profiles that c watches.
+func (c *Connection) WatchList() []event.Profile {
+	if c.Watch == nil {
+		return nil
+	}
+	list := make([]event.Profile, len(c.Watch))
+	for i, w := range c.Watch {
+		list[i] = w.ref
+	}
+	return list
+}
+
+// keepLocked takes what a connection weighs, or is to weigh from now on, of its tenant's
+// and its person's shares, with a watch list; settleLocked follows when that is there.
+func (t *tenant) keepLocked(c *Connection, w weight, watch []event.Profile) error {
+	own := w.own - c.weight.own
+	if err := t.takeLocked(own + t.unwatchedLocked(watch)); err != nil {
+		return err
+	}
+	if !t.quotas.Person.Take(c.who(), w.all()-c.weight.all()) {
+		t.settleLocked()
+		return allowance.ErrPerson
+	}
+	t.bytes += own
+	c.weight = w
+	return nil
+}
+
+// dropLocked gives back what a connection weighs.
+func (t *tenant) dropLocked(c *Connection) {
+	t.bytes -= c.weight.own
+	t.quotas.Person.Give(c.who(), c.weight.all())
+	t.settleLocked()
+}
+
+func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
+	for _, w := range c.Watch {
+		last := w.by[len(w.by)-1]
+		w.by[w.index] = last
+		for i := range last.Watch {
+			if last.Watch[i].watched == w.watched {
+				last.Watch[i].index = w.index
+			}
+		}
+		if sized.Pull(&w.by, &t.bytes); len(w.by) == 0 {
+			t.watchers.Delete(w.ref)
+			t.bytes -= watchedBytes + w.ref.Bytes()
+		}
+	}
+	c.Watch = nil
+	if watch != nil {
+		c.Watch = make([]watching, 0, len(watch))
+	}
+	for _, p := range watch {
+		w := t.watchers.Get(p)
+		if w == nil {
+			w = &watched{ref: p}
+			t.watchers.Put(p, w)
+			t.bytes += watchedBytes + p.Bytes()
+		}
+		c.Watch = append(c.Watch, watching{w, int32(len(w.by))})
+		sized.Push(&w.by, c, &t.bytes)
+	}
+}
+
+// unwatchedLocked is what a watch list takes that nobody has part in yet.
+func (t *tenant) unwatchedLocked(watch []event.Profile) (n int64) {
+	for _, p := range watch {
+		if t.watchers.Get(p) == nil {
+			n += watchedBytes + watchedPlace + p.Bytes()
+		}
+	}
+	return n
+}
+
+// watching are the connections that watch a profile.
+func (t *tenant) watching(p event.Profile) []*Connection {
+	if w := t.watchers.Get(p); w != nil {
+		return w.by
+	}
+	return nil
+}

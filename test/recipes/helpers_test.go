@@ -1,0 +1,25 @@
+package recipes
+
+import (
+	"strconv"
+	"testing"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
+)
+
+func TestMain(m *testing.M) { hubtest.Main(m) }
+
+// Short names.
+var (
+	eventually  = testkit.Eventually
+	lacks       = hubtest.Lacks
+	needs       = hubtest.Needs
+	bearer      = hubtest.Bearer
+	blocksOf    = hubtest.Blocks
+	shellBlocks = hubtest.ShellBlocks
+	writeFiles  = hubtest.WriteFiles
+)
+
+func freePort(t testing.TB) string { return strconv.Itoa(natstest.FreePort(t)) }

@@ -1,0 +1,49 @@
+//go:build unix
+
+package recipes
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// The npm package fetch-event-source, as the page has it, comes back from each end of its
+// stream with what it missed, and takes no heartbeat for a message.
+func TestRecipesFetchEventSource(t *testing.T) {
+	t.Parallel()
+	needNode(t)
+	needs(t, "npm")
+	is := is.New(t)
+	r := newRecipes(t, "REALTIME_HEARTBEAT=50ms")
+	if out, err := r.command("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "@microsoft/fetch-event-source@2.0.1").CombinedOutput(); err != nil {
+		lacks(t, "npm cannot install: "+string(out))
+	}
+	publish := func(text string) {
+		status, _ := r.hub(http.MethodPost, "/v1/tenants/acme/profiles/user:42/events", `{"type":"order.paid","payload":"`+text+`"}`)
+		is.Equal(status, http.StatusAccepted)
+	}
+	printed := r.start("node", "fetch-event-source.mjs")
+	r.connected(1)
+	publish("live")
+	r.prints(printed, "live")
+	for _, missed := range []string{"missed", "missed again"} {
+		ends := strings.Count(printed.String(), "lost:") + 1
+		_, list := r.hub(http.MethodGet, "/v1/tenants/acme/connections", "")
+		connection := list["connections"].([]any)[0].(map[string]any)["id"].(string)
+		soon := bearer(t, "sub", "user:42", "scope", "subscribe", "exp", time.Now().Add(2*time.Second).Unix())
+		status, _ := r.call(http.MethodPut, r.url+"/v1/connections/"+connection+"/token", "", "Authorization", soon)
+		is.Equal(status, http.StatusNoContent) // its stream ends with that one
+		for deadline := time.Now().Add(time.Minute); strings.Count(printed.String(), "lost:") < ends; time.Sleep(5 * time.Millisecond) {
+			is.True(time.Now().Before(deadline))
+		}
+		publish(missed)
+		r.prints(printed, `order.paid "`+missed+`"`)
+		r.connected(1)
+	}
+	is.Equal(strings.Join(strings.Fields(printed.String()), " "),
+		`order.paid "live" lost: the hub has ended the stream order.paid "missed" lost: the hub has ended the stream order.paid "missed again"`)
+}
