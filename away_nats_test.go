@@ -8,6 +8,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
@@ -23,12 +24,12 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	service := &roomtest.Service{Members: `"me","you"`}
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
-	broker := natstest.Start(t, 1)
-	proxy, prefix := natstest.StartProxy(t, broker.URL(0)), newPrefix()
+	br := natstest.Start(t, 1)
+	proxy, prefix := natstest.StartProxy(t, br.URL(0)), newPrefix()
 	var nodes []*testHub
-	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *Broker {
-			return joinBrokerAt(t, url, 1, prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
+	for _, url := range []string{br.URL(0), proxy.URL()} {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *broker.Broker {
+			return joinBrokerAt(t, url, 1, prefix, kept, func(cfg *broker.Config) { cfg.Prepare = external })
 		}, func(hub *HubConfig, _ *PresenceConfig) {
 			hub.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
 		})

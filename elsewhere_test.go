@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -162,12 +163,12 @@ func mute(proxy *natstest.Proxy) {
 func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, b *testHub, proxy *natstest.Proxy) {
 	t.Helper()
 	alone(t, "it makes its own")
-	broker := theBroker(t)
-	proxy = broker.Proxies(t)[0]
+	br := theBroker(t)
+	proxy = br.Proxies(t)[0]
 	prefix := newPrefix()
 	var nodes []*testHub
-	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
+	for _, url := range []string{br.URL(0), proxy.URL()} {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *broker.Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		}, configure...)
 		node.nodes = []*testHub{node}
@@ -292,8 +293,8 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	_, err := x.Adjust(t.Context(), &delivery.Connection{Elsewhere: true}, nil, &as)
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	now := time.Now()
-	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
-	is.Equal(sessionRow{Active: now.Add(time.Hour).UnixMilli()}.activeAt(now), now)
+	is.Equal(broker.SessionRow{Active: now.Add(-time.Minute).UnixMilli()}.ActiveAt(now).Unix(), now.Add(-time.Minute).Unix())
+	is.Equal(broker.SessionRow{Active: now.Add(time.Hour).UnixMilli()}.ActiveAt(now), now)
 }
 
 // cannedPeers answer always the same.

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
@@ -18,11 +19,11 @@ func TestAPlaceThatHasFadedIsKnown(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	alone(t, "it makes its own")
-	broker, prefix := natstest.Start(t, 1), newPrefix()
+	br, prefix := natstest.Start(t, 1), newPrefix()
 	join := func() *testHub {
-		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *broker.Broker {
 			kept.TTL, kept.Window = time.Second, time.Second
-			return joinBrokerAt(t, broker.URL(0), 1, prefix, kept)
+			return joinBrokerAt(t, br.URL(0), 1, prefix, kept)
 		})
 		node.nodes = []*testHub{node}
 		return node
@@ -32,7 +33,7 @@ func TestAPlaceThatHasFadedIsKnown(t *testing.T) {
 	members := "/v1/tenants/acme/conversations/r/members"
 	a.changes(t, "PUT", members, `{"members":["me","you"]}`)
 	a.changes(t, "DELETE", members+"/you", "")
-	js, err := jetstream.New(broker.Connect(t, 0))
+	js, err := jetstream.New(br.Connect(t, 0))
 	is.NoErr(err)
 	table, err := js.Stream(t.Context(), prefix+"_table")
 	is.NoErr(err)

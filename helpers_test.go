@@ -18,6 +18,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/delivery"
@@ -152,13 +153,13 @@ func newTrustedHub(t testing.TB, auth *access.Auth, limits access.RatesConfig, c
 }
 
 // newCluster starts n hubs that share a broker, spread over its servers.
-func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newCluster(t testing.TB, n int, b *natstest.Broker, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	prefix := newPrefix()
 	var nodes []*testHub
 	for i := range n {
-		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *Broker {
-			return joinBroker(t, broker, i%len(broker.Servers), prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
+		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *broker.Broker {
+			return joinBroker(t, b, i%len(b.Servers), prefix, kept, func(cfg *broker.Config) { cfg.Prepare = external })
 		}, configure...))
 	}
 	for _, node := range nodes {
@@ -172,7 +173,7 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *access.Auth,
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *broker.Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{

@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
@@ -56,7 +57,7 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			server, prefix := theBroker(t), newPrefix()
 			var logs syncBuffer
 			join := func() history.Log {
-				return joinBroker(t, server, 0, prefix, limits, func(cfg *BrokerConfig) {
+				return joinBroker(t, server, 0, prefix, limits, func(cfg *broker.Config) {
 					cfg.Disk, cfg.Logger = bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
 				}).Log()
 			}
@@ -111,7 +112,7 @@ func TestNearIsShared(t *testing.T) {
 	is := is.New(t)
 	limits := testLimits
 	limits.Total = 1 << 20
-	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*brokerLog)
+	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*broker.SharedLog)
 	text := strings.Repeat("x", 6000)
 	for i := range 300 { // three times what may be near
 		persist(t, log, historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
@@ -126,13 +127,13 @@ func TestNearIsShared(t *testing.T) {
 	page, err := log.Read(t.Context(), "large", history.Query{})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 300) // from the broker
-	near := log.near.Stats()
+	near := log.Near.Stats()
 	is.Equal(near.Entries, 8)            // all of small's, and none of large's
 	is.True(near.Bytes < limits.Total/2) // nor is anything left of the attempt
 	page, err = log.Read(t.Context(), "large", history.Query{After: head.Seq - 20})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 20)
-	near = log.near.Stats()
+	near = log.Near.Stats()
 	is.Equal(near.Entries, 8+20) // of which there is room for some
 	is.True(near.Bytes > (8+20)*6000)
 	is.True(near.Bytes <= limits.Total)

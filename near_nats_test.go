@@ -14,11 +14,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/broker/journal"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
-	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
 
@@ -83,7 +84,7 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	log.Detach("acme")
-	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
+	b.Kept.Handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
 	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
@@ -190,7 +191,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
 	join := func(url string) *testHub {
-		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *broker.Broker {
 			return joinBrokerAt(t, url, 1, prefix, testLimits)
 		})
 		node.nodes = []*testHub{node}
@@ -221,10 +222,10 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	b := theBroker(t)
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
-	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*broker.SharedLog)
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*broker.SharedLog)
 	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
-	before := writer.journal.Epoch()
+	before := writer.Journal.Epoch()
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
 		return v
@@ -235,12 +236,12 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	is.NoErr(err)
 	_, err = kv.Put(t.Context(), "epoch", []byte("1")) // as who has seen a loss does
 	is.NoErr(err)
-	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); writer.Journal.Epoch() == before; time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
 	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
-	is.Equal(log.journal.Epoch(), before)
+	is.Equal(log.Journal.Epoch(), before)
 	proxy.Rule(nil)
 	found, err := log.Find(t.Context(), "acme", late.Cursor.String(), nil)
 	is.NoErr(err)

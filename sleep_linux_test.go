@@ -8,8 +8,8 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/event"
-	"realtimehub/internal/peers"
 )
 
 // A hub that was stopped for longer than others may be silent has heard nobody meanwhile:

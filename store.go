@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -98,7 +99,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
 	external := cfg.MembershipURL != ""
-	broker, err := ConnectBroker(ctx, BrokerConfig{
+	broker, err := broker.Connect(ctx, broker.Config{
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
 		Limits: limits, Disk: cfg.Disk(), Prepare: external, Logger: logger,
 	})

@@ -15,11 +15,12 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/peers"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
@@ -96,12 +97,12 @@ func TestClocksApart(t *testing.T) {
 				w.connect(bob)
 				ready := make(chan struct{})
 				close(ready)
-				p := &brokerPeers{sink: x, ready: ready}
+				p := &broker.OtherHubs{Sink: x, Ready: ready}
 				id := uuid.New()
 				at := time.Now().Add(apart).UnixMilli()
 				say := func(idle time.Duration) {
 					row := fmt.Sprintf(`{"p":"user:alice","c":%d,"a":%d,"i":%d}`, at, at, idle.Milliseconds())
-					p.changed(peers.Change{Topic: "acme", Ops: []peers.Op{{ID: id, Data: []byte(row)}}})
+					p.Changed(peers.Change{Topic: "acme", Ops: []peers.Op{{ID: id, Data: []byte(row)}}})
 				}
 				say(0)
 				is.Equal(w.status(alice), Online)
@@ -115,7 +116,7 @@ func TestClocksApart(t *testing.T) {
 	}
 	is := is.New(t)
 	var row map[string]any
-	is.NoErr(json.Unmarshal(opOf(cluster.SessionChange{Session: cluster.Session{Profile: alice, ActiveAt: time.Now().Add(-time.Minute)}}).Data, &row))
+	is.NoErr(json.Unmarshal(broker.OpOf(cluster.SessionChange{Session: cluster.Session{Profile: alice, ActiveAt: time.Now().Add(-time.Minute)}}).Data, &row))
 	is.True(row["i"].(float64) >= 60_000)
 }
 

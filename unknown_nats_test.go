@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -23,14 +24,14 @@ func TestARoomThatOnlyAnotherHubKnows(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	alone(t, "it makes its own")
-	broker, prefix := natstest.Start(t, 1), newPrefix()
+	br, prefix := natstest.Start(t, 1), newPrefix()
 	var nodes []*testHub
 	away := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	for _, service := range []http.Handler{&roomtest.Service{Members: `"me"`}, away} {
 		server := httptest.NewServer(service)
 		t.Cleanup(server.Close)
-		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *Broker {
-			return joinBrokerAt(t, broker.URL(0), 1, prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *broker.Broker {
+			return joinBrokerAt(t, br.URL(0), 1, prefix, kept, func(cfg *broker.Config) { cfg.Prepare = external })
 		}, func(hub *HubConfig, _ *PresenceConfig) {
 			hub.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
 		})

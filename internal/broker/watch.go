@@ -1,4 +1,4 @@
-package main
+package broker
 
 import (
 	"cmp"
@@ -13,16 +13,16 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/broker/dialer"
+	"realtimehub/internal/broker/journal"
 	"realtimehub/internal/count"
-	"realtimehub/internal/dialer"
 	"realtimehub/internal/history"
-	"realtimehub/internal/journal"
 )
 
-// brokerWatch watches over the connection to NATS: what is wrong with it is counted and
+// watch watches over the connection to NATS: what is wrong with it is counted and
 // logged; from a server that can do nothing it moves to another that can; and where it ends
 // for good that is said, as nothing would bring it back.
-type brokerWatch struct {
+type watch struct {
 	// Static once it has begun.
 	access  []nats.Option // to any server
 	logger  *slog.Logger
@@ -55,8 +55,8 @@ const (
 	moveTime        = 3 * time.Second // that a move may take
 )
 
-func newBrokerWatch(access []nats.Option, logger *slog.Logger) *brokerWatch {
-	return &brokerWatch{
+func newBrokerWatch(access []nats.Option, logger *slog.Logger) *watch {
+	return &watch{
 		access: append(access, nats.Timeout(brokerDial)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
 		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther),
@@ -65,7 +65,7 @@ func newBrokerWatch(access []nats.Option, logger *slog.Logger) *brokerWatch {
 }
 
 // options are for a connection that is watched.
-func (w *brokerWatch) options(url string) []nats.Option {
+func (w *watch) options(url string) []nats.Option {
 	options := append(slices.Clip(w.access),
 		nats.IgnoreAuthErrorAbort(), // or the second refusal is the end
 		nats.ErrorHandler(w.complain),
@@ -95,7 +95,7 @@ func (w *brokerWatch) options(url string) []nats.Option {
 }
 
 // away tells why a server cannot be connected to.
-func (w *brokerWatch) away(err error) {
+func (w *watch) away(err error) {
 	if !errors.Is(err, dialer.ErrDialing) {
 		w.refused.Store(&err)
 		w.unreached.Do(func() { w.logger.Warn("broker: a server cannot be connected to", "err", err) })
@@ -103,7 +103,7 @@ func (w *brokerWatch) away(err error) {
 }
 
 // complain tells of what a server, or the library, has to say.
-func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
+func (w *watch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
 		if errors.Is(err, refusal) {
 			w.faults.Add(history.FaultRefused, 1)
@@ -126,7 +126,7 @@ func (w *brokerWatch) complain(nc *nats.Conn, sub *nats.Subscription, err error)
 }
 
 // why is why there is no connection yet.
-func (w *brokerWatch) why(nc *nats.Conn) error {
+func (w *watch) why(nc *nats.Conn) error {
 	if err := w.refused.Load(); err != nil {
 		return *err
 	}
@@ -134,18 +134,18 @@ func (w *brokerWatch) why(nc *nats.Conn) error {
 }
 
 // begin watches from now on, until end.
-func (w *brokerWatch) begin(nc *nats.Conn, j *journal.Journal) {
+func (w *watch) begin(nc *nats.Conn, j *journal.Journal) {
 	w.nc, w.journal = nc, j
 	go w.run()
 }
 
 // end comes before the connection is closed.
-func (w *brokerWatch) end() {
+func (w *watch) end() {
 	w.closing.Store(true)
 	close(w.ended)
 }
 
-func (w *brokerWatch) run() {
+func (w *watch) run() {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
@@ -165,7 +165,7 @@ func (w *brokerWatch) run() {
 }
 
 // servers are the URLs of those that are known.
-func (w *brokerWatch) servers() (urls []string) {
+func (w *watch) servers() (urls []string) {
 	for _, s := range w.nc.ServerPool() {
 		urls = append(urls, s.URL.String())
 	}
@@ -175,7 +175,7 @@ func (w *brokerWatch) servers() (urls []string) {
 // move moves to a server through which the history can be changed, if there is one. The
 // one that is left answers all that it can by itself, as one does that is cut off from the
 // others, so that nothing else would end the connection.
-func (w *brokerWatch) move() {
+func (w *watch) move() {
 	pool, here, from := w.servers(), w.nc.ConnectedServerId(), w.nc.ConnectedServerName()
 	all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(pool, w.known))))
 	for _, url := range all {
@@ -199,7 +199,7 @@ func (w *brokerWatch) move() {
 }
 
 // able says whether the history can be changed through a server, if it is not the one here.
-func (w *brokerWatch) able(url, here string) (name string, able bool) {
+func (w *watch) able(url, here string) (name string, able bool) {
 	nc, err := nats.Connect(url, w.access...)
 	if err != nil {
 		return "", false

@@ -1,4 +1,4 @@
-package main
+package broker
 
 import (
 	"context"
@@ -11,54 +11,54 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/peers"
 )
 
-// brokerPeers is the Peers of a Broker.
-type brokerPeers struct {
+// OtherHubs is the Peers of a Broker.
+type OtherHubs struct {
 	node   [4]byte
 	peers  *peers.Peers
 	known  func(cluster.Call) bool // reads membership up to a place, and says that it has
 	hears  func() bool
 	away   func() int64
-	sink   cluster.Sink
-	ready  chan struct{} // closed when sink is named
+	Sink   cluster.Sink
+	Ready  chan struct{} // closed when sink is named
 	logger *slog.Logger
 
 	silence rate.Sometimes // once a second: a hub that is away answers nothing
 }
 
 // silent tells the log of hubs that did not answer.
-func (p *brokerPeers) silent(op cluster.CallOp, err error, nodes ...string) {
+func (p *OtherHubs) silent(op cluster.CallOp, err error, nodes ...string) {
 	p.silence.Do(func() { p.logger.Warn("another hub does not answer", "nodes", nodes, "call", string(op), "err", err) })
 }
 
 // Follow implements Peers.
-func (p *brokerPeers) Follow(s cluster.Sink) {
-	p.sink = s
-	close(p.ready)
+func (p *OtherHubs) Follow(s cluster.Sink) {
+	p.Sink = s
+	close(p.Ready)
 }
 
 // name is this hub's, among the others.
-func (p *brokerPeers) name() string { return hex.EncodeToString(p.node[:]) }
+func (p *OtherHubs) name() string { return hex.EncodeToString(p.node[:]) }
 
 // Node implements Peers.
-func (p *brokerPeers) Node() [4]byte { return p.node }
+func (p *OtherHubs) Node() [4]byte { return p.node }
 
 // Hears implements Peers.
-func (p *brokerPeers) Hears() bool { return p.hears() && !p.peers.Lags() }
+func (p *OtherHubs) Hears() bool { return p.hears() && !p.peers.Lags() }
 
 // Away implements Peers.
-func (p *brokerPeers) Away() int64 { return p.away() }
+func (p *OtherHubs) Away() int64 { return p.away() }
 
 // Others implements Peers.
-func (p *brokerPeers) Others() [][4]byte { return marks(p.peers.Nodes()) }
+func (p *OtherHubs) Others() [][4]byte { return marks(p.peers.Nodes()) }
 
 // Lost implements Peers.
-func (p *brokerPeers) Lost() [][4]byte { return marks(p.peers.Lost()) }
+func (p *OtherHubs) Lost() [][4]byte { return marks(p.peers.Lost()) }
 
 // marks are those of hubs with these names.
 func marks(names []string) [][4]byte {
@@ -70,13 +70,13 @@ func marks(names []string) [][4]byte {
 }
 
 // first says whether this hub does what one of them is to do.
-func (p *brokerPeers) first() bool {
+func (p *OtherHubs) first() bool {
 	others := p.peers.Nodes()
 	return len(others) == 0 || p.name() < others[0]
 }
 
-// sessionRow is a Session as others are told of it.
-type sessionRow struct {
+// SessionRow is a Session as others are told of it.
+type SessionRow struct {
 	Profile   string `json:"p"`
 	Connected int64  `json:"c"` // Unix milliseconds
 	Active    int64  `json:"a"`
@@ -84,8 +84,8 @@ type sessionRow struct {
 	Drained   bool   `json:"d,omitempty"`
 }
 
-// activeAt is when the session was last active, by this hub's clock.
-func (r sessionRow) activeAt(now time.Time) time.Time {
+// ActiveAt is when the session was last active, by this hub's clock.
+func (r SessionRow) ActiveAt(now time.Time) time.Time {
 	at := time.UnixMilli(r.Active)
 	if r.Idle != nil {
 		at = now.Add(-time.Duration(*r.Idle) * time.Millisecond)
@@ -96,33 +96,33 @@ func (r sessionRow) activeAt(now time.Time) time.Time {
 	return at
 }
 
-func opOf(s cluster.SessionChange) peers.Op {
+func OpOf(s cluster.SessionChange) peers.Op {
 	op := peers.Op{ID: s.ID}
 	if !s.Gone {
 		idle := time.Since(s.ActiveAt).Milliseconds()
-		op.Data, _ = json.Marshal(sessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained})
+		op.Data, _ = json.Marshal(SessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained})
 	}
 	return op
 }
 
 // Tell implements Peers.
-func (p *brokerPeers) Tell(tenant string, s cluster.SessionChange) { p.peers.Tell(tenant, opOf(s)) }
+func (p *OtherHubs) Tell(tenant string, s cluster.SessionChange) { p.peers.Tell(tenant, OpOf(s)) }
 
 // Hold implements Peers.
-func (p *brokerPeers) Hold(ctx context.Context, tenant string) error {
+func (p *OtherHubs) Hold(ctx context.Context, tenant string) error {
 	return p.peers.Hold(ctx, tenant)
 }
 
 // Complete implements Peers.
-func (p *brokerPeers) Complete(ctx context.Context, tenant string) bool {
+func (p *OtherHubs) Complete(ctx context.Context, tenant string) bool {
 	return p.peers.Complete(ctx, tenant)
 }
 
 // Release implements Peers.
-func (p *brokerPeers) Release(tenant string) { p.peers.Release(tenant) }
+func (p *OtherHubs) Release(tenant string) { p.peers.Release(tenant) }
 
 // Cast implements Peers.
-func (p *brokerPeers) Cast(tenant string, t cluster.Typing) {
+func (p *OtherHubs) Cast(tenant string, t cluster.Typing) {
 	data, err := json.Marshal(t)
 	if err == nil {
 		err = p.peers.Cast(tenant, data)
@@ -133,7 +133,7 @@ func (p *brokerPeers) Cast(tenant string, t cluster.Typing) {
 }
 
 // Ask implements Peers.
-func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cluster.Answer, err error) {
+func (p *OtherHubs) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cluster.Answer, err error) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return a, err
@@ -154,7 +154,7 @@ func (p *brokerPeers) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a 
 }
 
 // AskAll implements Peers.
-func (p *brokerPeers) AskAll(ctx context.Context, c cluster.Call) (list []cluster.Answer, silent []string) {
+func (p *OtherHubs) AskAll(ctx context.Context, c cluster.Call) (list []cluster.Answer, silent []string) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, []string{err.Error()}
@@ -174,22 +174,22 @@ func (p *brokerPeers) AskAll(ctx context.Context, c cluster.Call) (list []cluste
 	return list, silent
 }
 
-func (p *brokerPeers) items(tenant string) []peers.Op {
-	<-p.ready
-	sessions := p.sink.Sessions(tenant)
+func (p *OtherHubs) items(tenant string) []peers.Op {
+	<-p.Ready
+	sessions := p.Sink.Sessions(tenant)
 	ops := make([]peers.Op, len(sessions))
 	for i, s := range sessions {
-		ops[i] = opOf(cluster.SessionChange{Session: s})
+		ops[i] = OpOf(cluster.SessionChange{Session: s})
 	}
 	return ops
 }
 
-func (p *brokerPeers) changed(c peers.Change) {
+func (p *OtherHubs) Changed(c peers.Change) {
 	changes := make([]cluster.SessionChange, 0, len(c.Ops))
 	for _, op := range c.Ops {
 		s := cluster.SessionChange{Session: cluster.Session{ID: uuid.UUID(op.ID)}, Gone: op.Data == nil}
 		if !s.Gone {
-			var row sessionRow
+			var row SessionRow
 			if json.Unmarshal(op.Data, &row) != nil {
 				continue
 			}
@@ -198,23 +198,23 @@ func (p *brokerPeers) changed(c peers.Change) {
 				continue
 			}
 			s.Profile, s.Drained = profile, row.Drained
-			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), row.activeAt(time.Now())
+			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), row.ActiveAt(time.Now())
 		}
 		changes = append(changes, s)
 	}
-	<-p.ready
-	p.sink.Changed(c.Topic, changes, c.Known, c.At)
+	<-p.Ready
+	p.Sink.Changed(c.Topic, changes, c.Known, c.At)
 }
 
-func (p *brokerPeers) told(tenant string, data []byte) {
+func (p *OtherHubs) told(tenant string, data []byte) {
 	var t cluster.Typing
 	if json.Unmarshal(data, &t) == nil {
-		<-p.ready
-		p.sink.Typed(tenant, t)
+		<-p.Ready
+		p.Sink.Typed(tenant, t)
 	}
 }
 
-func (p *brokerPeers) serve(data []byte) []byte {
+func (p *OtherHubs) serve(data []byte) []byte {
 	var c cluster.Call
 	var a cluster.Answer
 	if json.Unmarshal(data, &c) != nil {
@@ -223,8 +223,8 @@ func (p *brokerPeers) serve(data []byte) []byte {
 	if c.Op == cluster.CallRooms {
 		a.Found = p.known(c)
 	} else {
-		<-p.ready
-		a = p.sink.Serve(c)
+		<-p.Ready
+		a = p.Sink.Serve(c)
 	}
 	return p.fit(a)
 }
@@ -234,7 +234,7 @@ const answerHead = 256
 
 // fit is an answer as it goes over the wire: of a page as much as the broker takes, and one
 // connection at least.
-func (p *brokerPeers) fit(a cluster.Answer) []byte {
+func (p *OtherHubs) fit(a cluster.Answer) []byte {
 	size := answerHead
 	for i, d := range a.Connections {
 		row, _ := json.Marshal(d)

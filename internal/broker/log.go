@@ -1,4 +1,4 @@
-package main
+package broker
 
 import (
 	"context"
@@ -11,17 +11,17 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/broker/journal"
 	"realtimehub/internal/count"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/journal"
 )
 
-// brokerLog is the Log that hubs share. What is near, the last entries of tenants that
+// SharedLog is the Log that hubs share. What is near, the last entries of tenants that
 // are followed, is read from memory.
-type brokerLog struct {
-	journal *journal.Journal
-	near    *history.Near
+type SharedLog struct {
+	Journal *journal.Journal
+	Near    *history.Near
 	sinks   []history.Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
@@ -35,30 +35,30 @@ type brokerLog struct {
 	secret  string // what it was made from
 }
 
-func newBrokerLog(disk int64, logger *slog.Logger) *brokerLog {
-	return &brokerLog{disk: disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), logger: logger}
+func newBrokerLog(disk int64, logger *slog.Logger) *SharedLog {
+	return &SharedLog{disk: disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), logger: logger}
 }
 
 // lose counts that the broker has lost something, which was made anew.
-func (l *brokerLog) lose(what history.Kept) { l.gone.Add(what, 1) }
+func (l *SharedLog) lose(what history.Kept) { l.gone.Add(what, 1) }
 
-// epochID is of one tenant and one life of the stream, the same for all hubs.
-func (l *brokerLog) epochID(tenant string) []byte { return epochIDOf(tenant, l.journal.Epoch()) }
+// EpochID is of one tenant and one life of the stream, the same for all hubs.
+func (l *SharedLog) EpochID(tenant string) []byte { return epochIDOf(tenant, l.Journal.Epoch()) }
 
 func epochIDOf(tenant, life string) []byte {
 	sum := sha256.Sum256([]byte(life + " " + tenant))
 	return sum[:8]
 }
 
-func (l *brokerLog) Epoch(tenant string) history.Epoch { return l.epochOf(tenant, l.journal.Epoch()) }
+func (l *SharedLog) Epoch(tenant string) history.Epoch { return l.epochOf(tenant, l.Journal.Epoch()) }
 
-func (l *brokerLog) epochOf(tenant, life string) history.Epoch {
+func (l *SharedLog) epochOf(tenant, life string) history.Epoch {
 	return l.key().Epoch(epochIDOf(tenant, life))
 }
 
 // key is that of all hubs.
-func (l *brokerLog) key() *history.Key {
-	secret := l.journal.Secret()
+func (l *SharedLog) key() *history.Key {
+	secret := l.Journal.Secret()
 	l.keyMu.Lock()
 	defer l.keyMu.Unlock()
 	if l.lastKey == nil || l.secret != secret {
@@ -68,13 +68,13 @@ func (l *brokerLog) key() *history.Key {
 }
 
 // Follow implements Log.
-func (l *brokerLog) Follow(s history.Sink) { l.sinks = append(l.sinks, s) }
+func (l *SharedLog) Follow(s history.Sink) { l.sinks = append(l.sinks, s) }
 
 // Ready implements Log.
-func (l *brokerLog) Ready() error { return l.journal.Ready() }
+func (l *SharedLog) Ready() error { return l.Journal.Ready() }
 
 // Append implements Log. ErrUnconfirmed, ErrNotStored, ErrTooLarge.
-func (l *brokerLog) Append(ctx context.Context, entries []*history.Entry) error {
+func (l *SharedLog) Append(ctx context.Context, entries []*history.Entry) error {
 	items := make([]*journal.Item, len(entries))
 	for i, e := range entries {
 		it := &journal.Item{Key: e.Event.TenantID, Data: e.Event.AppendWhole(make([]byte, 0, len(e.Envelope)+64)), Pass: !e.Event.Stored(), Own: e}
@@ -84,7 +84,7 @@ func (l *brokerLog) Append(ctx context.Context, entries []*history.Entry) error 
 		}
 		items[i] = it
 	}
-	if err := l.journal.Append(ctx, items); err != nil {
+	if err := l.Journal.Append(ctx, items); err != nil {
 		return logError(err)
 	}
 	for i, e := range entries {
@@ -115,7 +115,7 @@ func logError(err error) error {
 
 // entryOf is an item as it is handed on; nil for what is no event, which is told of
 // once, when the item is prepared for or else handled.
-func (l *brokerLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entry {
+func (l *SharedLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entry {
 	e, _ := it.Own.(*history.Entry)
 	if e == nil {
 		if _, told := it.Own.(error); told {
@@ -137,7 +137,7 @@ func (l *brokerLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entr
 	return e
 }
 
-func (l *brokerLog) entriesOf(items []*journal.Item, epoch history.Epoch) []*history.Entry {
+func (l *SharedLog) entriesOf(items []*journal.Item, epoch history.Epoch) []*history.Entry {
 	entries := make([]*history.Entry, 0, len(items))
 	for _, it := range items {
 		if e := l.entryOf(it, epoch); e != nil {
@@ -147,9 +147,9 @@ func (l *brokerLog) entriesOf(items []*journal.Item, epoch history.Epoch) []*his
 	return entries
 }
 
-// handle takes what follows next in a tenant's order.
-func (l *brokerLog) handle(tenant string, items []*journal.Item) {
-	entries := l.near.Take(tenant, func(epoch history.Epoch) []*history.Entry { return l.entriesOf(items, epoch) })
+// Handle takes what follows next in a tenant's order.
+func (l *SharedLog) Handle(tenant string, items []*journal.Item) {
+	entries := l.Near.Take(tenant, func(epoch history.Epoch) []*history.Entry { return l.entriesOf(items, epoch) })
 	if len(entries) > 0 {
 		for _, s := range l.sinks {
 			s.Deliver(tenant, entries)
@@ -157,21 +157,21 @@ func (l *brokerLog) handle(tenant string, items []*journal.Item) {
 	}
 }
 
-func (l *brokerLog) flush(tenant string) {
+func (l *SharedLog) flush(tenant string) {
 	for _, s := range l.sinks {
 		s.Flush(tenant)
 	}
-	l.near.Shrink()
+	l.Near.Shrink()
 }
 
-func (l *brokerLog) prepare(tenant string, items []*journal.Item) {
+func (l *SharedLog) prepare(tenant string, items []*journal.Item) {
 	for _, s := range l.sinks {
 		s.Prepare(tenant, l.entriesOf(items, l.Epoch(tenant)))
 	}
 }
 
-func (l *brokerLog) quiet(tenant string, place uint64) {
-	c, ok := l.near.Advance(tenant, place)
+func (l *SharedLog) quiet(tenant string, place uint64) {
+	c, ok := l.Near.Advance(tenant, place)
 	if !ok {
 		return
 	}
@@ -180,52 +180,52 @@ func (l *brokerLog) quiet(tenant string, place uint64) {
 	}
 }
 
-func (l *brokerLog) lost(tenant string, place uint64) {
-	c := l.near.Reset(tenant, place)
+func (l *SharedLog) lost(tenant string, place uint64) {
+	c := l.Near.Reset(tenant, place)
 	for _, s := range l.sinks {
 		s.Lost(tenant, c)
 	}
 }
 
 // Attach implements Log.
-func (l *brokerLog) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
+func (l *SharedLog) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
 	for {
-		head, life, err := l.journal.Attach(ctx, tenant)
+		head, life, err := l.Journal.Attach(ctx, tenant)
 		if err != nil {
 			return history.Cursor{}, logError(err)
 		}
-		c, ok := l.near.Attach(tenant, head, func() (history.Epoch, bool) {
-			return l.epochOf(tenant, life), l.journal.Epoch() == life
+		c, ok := l.Near.Attach(tenant, head, func() (history.Epoch, bool) {
+			return l.epochOf(tenant, life), l.Journal.Epoch() == life
 		})
 		if ok {
 			return c, nil
 		}
-		l.journal.Detach(tenant) // the head is of another life, and lost may have been told
+		l.Journal.Detach(tenant) // the head is of another life, and lost may have been told
 	}
 }
 
 // Detach implements Log.
-func (l *brokerLog) Detach(tenant string) {
-	l.journal.Detach(tenant)
-	l.near.Detach(tenant)
+func (l *SharedLog) Detach(tenant string) {
+	l.Journal.Detach(tenant)
+	l.Near.Detach(tenant)
 }
 
 // Find implements Log.
-func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
+func (l *SharedLog) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
 	epoch := l.Epoch(tenant)
 	c, ok := epoch.Parse(cursor)
-	if ok && l.near.Whole(tenant, c, r) {
+	if ok && l.Near.Whole(tenant, c, r) {
 		return c, nil
 	}
 	if !ok {
 		c.Seq = 0
 	}
-	span, err := l.journal.Span(ctx, tenant)
+	span, err := l.Journal.Span(ctx, tenant)
 	if err == nil && cursor != "" && (!ok || c.Seq > span.Last) {
 		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it. One
 		// that we cannot read may be of a history of which another hub knows already.
-		if err = l.journal.Confirm(ctx, c.Seq); err == nil {
-			span, err = l.journal.Span(ctx, tenant)
+		if err = l.Journal.Confirm(ctx, c.Seq); err == nil {
+			span, err = l.Journal.Span(ctx, tenant)
 		}
 	}
 	if err != nil {
@@ -237,7 +237,7 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *history.
 	case cursor == "":
 		return history.Cursor{Epoch: epoch, Seq: span.Oldest}, nil
 	case !ok:
-		head, err := l.journal.Last(ctx, tenant)
+		head, err := l.Journal.Last(ctx, tenant)
 		if err != nil {
 			return history.Cursor{}, logError(err)
 		}
@@ -252,9 +252,9 @@ func (l *brokerLog) Find(ctx context.Context, tenant, cursor string, r *history.
 }
 
 // Read implements Log.
-func (l *brokerLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
+func (l *SharedLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	for range mostFetches {
-		page, ok, fetch := l.near.Read(tenant, q)
+		page, ok, fetch := l.Near.Read(tenant, q)
 		if ok {
 			return page, nil
 		}
@@ -278,9 +278,9 @@ const mostFetches = 3
 
 // scan reads a tenant's events after a place up to another that exists, until take says
 // that it is enough; a *journal.GoneError where some of them have gone.
-func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*history.Entry) bool) error {
+func (l *SharedLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*history.Entry) bool) error {
 	epoch := l.Epoch(tenant)
-	return l.journal.Read(ctx, tenant, after, until, func(list []journal.Message) bool {
+	return l.Journal.Read(ctx, tenant, after, until, func(list []journal.Message) bool {
 		for _, m := range list {
 			e := l.entryOf(&journal.Item{Key: tenant, Data: m.Data, Seq: m.Seq}, epoch)
 			if e != nil && !take(e) {
@@ -292,18 +292,18 @@ func (l *brokerLog) scan(ctx context.Context, tenant string, after, until uint64
 }
 
 // readFar answers a Query from what the broker has.
-func (l *brokerLog) readFar(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
-	span, err := l.journal.Span(ctx, tenant)
+func (l *SharedLog) readFar(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
+	span, err := l.Journal.Span(ctx, tenant)
 	if err != nil {
 		return history.Page{}, logError(err)
 	}
 	end := q.End(span.Last)
-	if head, near := l.near.Head(tenant); near { // what comes after is told to the sinks
+	if head, near := l.Near.Head(tenant); near { // what comes after is told to the sinks
 		end = max(q.After, min(end, head))
 	}
 	build := history.BeginPage(q, history.Cursor{Epoch: l.epochOf(tenant, span.Epoch), Seq: end})
 	err = l.scan(ctx, tenant, q.After, end, build.Add)
-	if l.journal.Epoch() != span.Epoch {
+	if l.Journal.Epoch() != span.Epoch {
 		return history.Page{}, logError(journal.ErrUnconfirmed)
 	}
 	gone, some := errors.AsType[*journal.GoneError](err)
@@ -321,21 +321,21 @@ func (l *brokerLog) readFar(ctx context.Context, tenant string, q history.Query)
 }
 
 // Sweep implements Log.
-func (l *brokerLog) Sweep(now time.Time) { l.near.Sweep(now) }
+func (l *SharedLog) Sweep(now time.Time) { l.Near.Sweep(now) }
 
 // Held implements Log.
-func (l *brokerLog) Held() int64 { return l.near.Held() }
+func (l *SharedLog) Held() int64 { return l.Near.Held() }
 
 // Stats implements Log: of the whole history, whoever keeps it.
-func (l *brokerLog) Stats() history.Stats {
+func (l *SharedLog) Stats() history.Stats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	stats := history.Stats{Limit: l.disk, Memory: l.near.Held(), Unsent: int(l.journal.Unpassed()), Unread: int(l.unread.Load())}
-	keys, messages, bytes, err := l.journal.Stats(ctx)
+	stats := history.Stats{Limit: l.disk, Memory: l.Near.Held(), Unsent: int(l.Journal.Unpassed()), Unread: int(l.unread.Load())}
+	keys, messages, bytes, err := l.Journal.Stats(ctx)
 	if stats.Unknown = err != nil; !stats.Unknown {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
-	stats.CutTenant, stats.CutAll = l.journal.Cut()
+	stats.CutTenant, stats.CutAll = l.Journal.Cut()
 	stats.Gone, stats.Faults = l.gone.Now(), l.faults.Now()
 	return stats
 }

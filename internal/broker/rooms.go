@@ -1,4 +1,4 @@
-package main
+package broker
 
 import (
 	"context"
@@ -14,25 +14,25 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/broker/journal"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/journal"
 	"realtimehub/internal/room"
 )
 
-// brokerRooms is the room.Shared of a Broker: a table with a row a belonging. A change
+// SharedRooms is the room.Shared of a Broker: a table with a row a belonging. A change
 // is known to all hubs before it is answered, since each is asked to read up to it.
 //
 // A hub that does not answer for long is given up, and not asked. So each event goes with
 // the place in the table that its publisher knows, which is read up to before the event is
 // delivered; and a hub that may have been given up looks at the table before it delivers
 // or resumes anything else.
-type brokerRooms struct {
+type SharedRooms struct {
 	journal *journal.Journal
-	table   *journal.Table
+	Table   *journal.Table
 	epoch   func(tenant, life string) history.Epoch // of places in its history
-	askAll  func(ctx context.Context, c cluster.Call) (answers []cluster.Answer, silent []string)
+	AskAll  func(ctx context.Context, c cluster.Call) (answers []cluster.Answer, silent []string)
 	heard   func() bool // no other hub is silent, nor was given up lately
 	belong  func(tenant string, of history.Epoch, room event.Room, changed []room.Membership)
 	forget  func(tenant string)
@@ -48,48 +48,11 @@ type brokerRooms struct {
 	enrolled map[string]*enrolment // guarded by mu: tenants whose rooms are known
 }
 
-// enrolment is what is known of a tenant's rooms.
-type enrolment struct {
-	known  atomic.Bool              // all that there was is
-	place  atomic.Uint64            // in the table: all up to here is known
-	beside atomic.Pointer[[]string] // the place of the last row, as it goes with events
-	due    atomic.Uint64            // all that holds before this place in the history is known
-
-	telling sync.Mutex // held while the tenant is told of rows; before the tenant's
-	life    int        // guarded by telling: counts how often it began anew; -1: it is over
-
-	mu sync.Mutex
-	// Guarded by mu.
-	rooms   map[event.Room]uint64 // a room's own place in the table
-	reading *reading              // under way
-
-	refs int // guarded by brokerRooms.mu
-}
-
-// reading is a part of the table that is being read, for all who wait for it.
-type reading struct {
-	done chan struct{}
-	err  error // before done is closed
-}
-
-func newBrokerRooms(logger *slog.Logger) *brokerRooms {
-	r := &brokerRooms{enrolled: map[string]*enrolment{}, logger: logger}
+func newBrokerRooms(logger *slog.Logger) *SharedRooms {
+	r := &SharedRooms{enrolled: map[string]*enrolment{}, logger: logger}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	return r
 }
-
-// belongingRow is a Belonging as it is stored.
-type belongingRow struct {
-	Epoch  string      `json:"epoch"` // of the places, in the tenant's history
-	Place  uint64      `json:"place"` // of the change
-	Member bool        `json:"member"`
-	Stays  [][2]uint64 `json:"stays"`
-	Forgot uint64      `json:"forgot,omitempty"` // stays that ended up to this place may be lacking
-}
-
-// mostStays is how many times in a room are kept of a profile. A version before kept one
-// more, and did not say what it had cut.
-const mostStays = 31
 
 // Times of membership.
 const (
@@ -97,36 +60,33 @@ const (
 	rowTime   = 200 * time.Microsecond // more, for each of its rows
 	sureTime  = 2 * time.Second        // that a request waits until this hub is sure
 	awaitTime = 5 * time.Second        // and an event
-	readTime  = 2 * time.Minute        // that all of a tenant may take to be read
 	lookEvery = 2 * time.Second
-
-	progressTime = 5 * time.Millisecond // how often who waits for a part looks whether it is read
 )
 
-// besideOf is how a tenant's last row goes with its events.
-func (r *brokerRooms) besideOf(row uint64) *[]string {
+// BesideOf is how a tenant's last row goes with its events.
+func (r *SharedRooms) BesideOf(row uint64) *[]string {
 	return &[]string{*r.life.Load() + " " + strconv.FormatUint(row, 10)}
 }
 
 // Follow implements room.Shared.
-func (r *brokerRooms) Follow(belong func(string, history.Epoch, event.Room, []room.Membership), forget func(string)) {
+func (r *SharedRooms) Follow(belong func(string, history.Epoch, event.Room, []room.Membership), forget func(string)) {
 	r.belong, r.forget = belong, forget
 }
 
 // Attach implements room.Shared.
-func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
+func (r *SharedRooms) Attach(ctx context.Context, tenant string) error {
 	r.mu.Lock()
 	e := r.enrolled[tenant]
 	if e == nil {
 		e = &enrolment{rooms: map[event.Room]uint64{}}
-		e.beside.Store(r.besideOf(0))
+		e.beside.Store(r.BesideOf(0))
 		r.enrolled[tenant] = e
 	}
 	e.refs++
 	r.mu.Unlock()
 	// A change that was answered before this is what the leader knows; one that comes
 	// later asks us.
-	last, err := r.table.Last(ctx, tenant)
+	last, err := r.Table.Last(ctx, tenant)
 	if err == nil {
 		err = r.catchUp(ctx, tenant, e, last)
 	}
@@ -139,7 +99,7 @@ func (r *brokerRooms) Attach(ctx context.Context, tenant string) error {
 }
 
 // Detach implements room.Shared.
-func (r *brokerRooms) Detach(tenant string) {
+func (r *SharedRooms) Detach(tenant string) {
 	r.mu.Lock()
 	e := r.enrolled[tenant]
 	over := false
@@ -158,7 +118,7 @@ func (r *brokerRooms) Detach(tenant string) {
 }
 
 // Now implements room.Shared.
-func (r *brokerRooms) Now(ctx context.Context, tenant string, in event.Room) (now room.State, err error) {
+func (r *SharedRooms) Now(ctx context.Context, tenant string, in event.Room) (now room.State, err error) {
 	if e := r.enrolment(tenant); e != nil {
 		e.telling.Lock()
 		now.Now.Epoch = r.belongs(tenant, roomChange{})
@@ -174,14 +134,8 @@ func (r *brokerRooms) Now(ctx context.Context, tenant string, in event.Room) (no
 	return now, nil
 }
 
-func (r *brokerRooms) enrolment(tenant string) *enrolment {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.enrolled[tenant]
-}
-
 // Change implements room.Shared.
-func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, was room.State, changed []room.Membership, empty bool) error {
+func (r *SharedRooms) Change(ctx context.Context, tenant string, in event.Room, was room.State, changed []room.Membership, empty bool) error {
 	e := r.enrolment(tenant)
 	if e == nil || r.epoch(tenant, r.journal.Epoch()) != was.Now.Epoch {
 		return room.ErrConflict
@@ -189,7 +143,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, 
 	life, at := *r.life.Load(), e.place.Load()
 	rows := make([]journal.Row, len(changed))
 	for i, b := range changed {
-		row := belongingRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
+		row := BelongingRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
 		if more := len(b.Stays) - mostStays; more > 0 {
 			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
 			b.Stays = b.Stays[more:]
@@ -204,7 +158,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
 	if len(rows) > 0 {
-		last, err := r.table.Put(ctx, tenant, groupOf(in), was.Version, rows, empty)
+		last, err := r.Table.Put(ctx, tenant, groupOf(in), was.Version, rows, empty)
 		if errors.Is(err, journal.ErrConflict) {
 			if err = r.refresh(ctx, tenant, e, in); err == nil {
 				return room.ErrConflict
@@ -229,7 +183,7 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, 
 	// known to all yet.
 	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
 	defer cancel()
-	answers, silent := r.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
+	answers, silent := r.AskAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
 			silent = append(silent, "one that could not read it")
@@ -243,11 +197,11 @@ func (r *brokerRooms) Change(ctx context.Context, tenant string, in event.Room, 
 
 // refresh learns of a room what it is now: it has changed, its own row has faded, or the
 // table is another.
-func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, room event.Room) error {
-	if err := r.table.Look(ctx); err != nil {
+func (r *SharedRooms) refresh(ctx context.Context, tenant string, e *enrolment, room event.Room) error {
+	if err := r.Table.Look(ctx); err != nil {
 		return err
 	}
-	version, last, err := r.table.Version(ctx, tenant, groupOf(room))
+	version, last, err := r.Table.Version(ctx, tenant, groupOf(room))
 	if err == nil {
 		err = r.catchUp(ctx, tenant, e, last)
 	}
@@ -257,100 +211,6 @@ func (r *brokerRooms) refresh(ctx context.Context, tenant string, e *enrolment, 
 		e.mu.Unlock()
 	}
 	return err
-}
-
-func groupOf(room event.Room) string { return string(room.Kind) + ":" + room.ID }
-
-func roomOf(group string) event.Room {
-	kind, id, ok := strings.Cut(group, ":")
-	if !ok {
-		return event.Room{}
-	}
-	return event.Room{Kind: event.TargetKind(kind), ID: id}
-}
-
-// catchUp has a tenant's rows read up to a place, and the tenant told what changed. What
-// was read is kept, whoever waited for it.
-func (r *brokerRooms) catchUp(ctx context.Context, tenant string, e *enrolment, place uint64) error {
-	for e.place.Load() < place {
-		e.mu.Lock()
-		under := e.reading
-		if under == nil {
-			under = &reading{done: make(chan struct{})}
-			e.reading = under
-			go func() {
-				under.err = r.read(tenant, e, place)
-				e.mu.Lock()
-				e.reading = nil
-				e.mu.Unlock()
-				close(under.done)
-			}()
-		}
-		e.mu.Unlock()
-		select {
-		case <-under.done:
-			if under.err != nil {
-				return under.err
-			}
-		case <-time.After(progressTime): // it may be far enough
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// errOver: what was read is of an enrolment that is over, or began anew.
-var errOver = errors.New("the tenant's membership is read anew")
-
-func (r *brokerRooms) read(tenant string, e *enrolment, place uint64) error {
-	ctx, cancel := context.WithTimeout(r.ctx, readTime)
-	defer cancel()
-	e.telling.Lock()
-	life := e.life
-	e.telling.Unlock()
-	patient := true
-	var begun roomChange // of which more may follow
-	if err := r.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
-		now := r.journal.Epoch()
-		for c := range changesOf(rows, now, r.epoch(tenant, now).Text(), r.logger.With("tenant", tenant)) {
-			if c.version > 0 {
-				r.whole(e, life, begun)
-				begun = c
-			}
-			if patient && c.place > 0 { // events that came before it are delivered before it
-				e.due.Store(c.place)
-				reaching, cancel := context.WithTimeout(ctx, reachTime)
-				patient = r.journal.Reach(reaching, tenant, c.life, c.place) == nil
-				cancel()
-				e.due.Store(0)
-			}
-			if err := r.tell(tenant, e, life, c); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	r.whole(e, life, begun)
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	if e.life != life || life < 0 {
-		return errOver
-	}
-	e.place.Store(max(e.place.Load(), place))
-	return nil
-}
-
-// roomChange is rows of one room that were changed together, or a part of them.
-type roomChange struct {
-	room    event.Room
-	version uint64 // the room's own place; 0: it is not among them
-	life    string // of the history
-	place   uint64 // in it, before which they hold not yet
-	changed []room.Membership
-	last    uint64 // row
 }
 
 // changesOf are the changes that rows of a tenant tell of. Its history is in a life, and of
@@ -367,7 +227,7 @@ func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter
 				c = roomChange{room: of, version: row.Seq, last: row.Seq, life: life}
 				continue
 			}
-			var stored belongingRow
+			var stored BelongingRow
 			p, err := event.ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
 				logger.Error("broker: not a member", "place", row.Seq)
@@ -397,22 +257,9 @@ func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter
 	}
 }
 
-// tell tells of a change, and that it is known.
-func (r *brokerRooms) tell(tenant string, e *enrolment, life int, c roomChange) error {
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	if e.life != life || life < 0 {
-		return errOver
-	}
-	r.belongs(tenant, c)
-	e.beside.Store(r.besideOf(c.last))
-	e.place.Store(c.last)
-	return nil
-}
-
 // whole notes a room's version once all of the change is told of: who knows it may change
 // the room from there.
-func (r *brokerRooms) whole(e *enrolment, life int, c roomChange) {
+func (r *SharedRooms) whole(e *enrolment, life int, c roomChange) {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	if c.version > 0 && e.life == life {
@@ -424,7 +271,7 @@ func (r *brokerRooms) whole(e *enrolment, life int, c roomChange) {
 
 // belongs tells a tenant of a change, and of which history its places are; what is being
 // told to the tenant is locked. It returns that history.
-func (r *brokerRooms) belongs(tenant string, c roomChange) history.Epoch {
+func (r *SharedRooms) belongs(tenant string, c roomChange) history.Epoch {
 	for {
 		life := r.journal.Epoch()
 		of := r.epoch(tenant, life)
@@ -440,37 +287,9 @@ func (r *brokerRooms) belongs(tenant string, c roomChange) history.Epoch {
 	}
 }
 
-// changed reads what has changed of tenants that are here.
-func (r *brokerRooms) changed(ctx context.Context, tenants []string, place uint64) error {
-	var all sync.WaitGroup
-	var fault atomic.Pointer[error]
-	turns := make(chan struct{}, readsAtOnce)
-	for _, tenant := range tenants {
-		e := r.enrolment(tenant)
-		if e == nil {
-			continue
-		}
-		turns <- struct{}{}
-		all.Go(func() {
-			if err := r.catchUp(ctx, tenant, e, place); err != nil && r.enrolment(tenant) == e { // else it is not here any more
-				fault.Store(&err)
-			}
-			<-turns
-		})
-	}
-	all.Wait()
-	if err := fault.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
-// readsAtOnce is of how many tenants what has changed is read at a time.
-const readsAtOnce = 16
-
 // lost has all that is known here read again. Since the table is another, the history begins
 // anew as well: in that way all who come back are told that something is missing.
-func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
+func (r *SharedRooms) lost(ctx context.Context, life string, known bool) error {
 	if err := r.journal.Renew(ctx, "table", life); err != nil {
 		return err
 	}
@@ -494,7 +313,7 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 			e.mu.Lock()
 			clear(e.rooms)
 			e.mu.Unlock()
-			e.beside.Store(r.besideOf(0))
+			e.beside.Store(r.BesideOf(0))
 			e.place.Store(0)
 			r.forget(tenant)
 		}
@@ -503,35 +322,19 @@ func (r *brokerRooms) lost(ctx context.Context, life string, known bool) error {
 	return nil
 }
 
-// reached reads a tenant's rows up to a place that a call names, if we need them, and says
-// that we have.
-func (r *brokerRooms) reached(c cluster.Call) bool {
-	e := r.enrolment(c.Tenant)
-	if e == nil {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
-	defer cancel()
-	other := func() bool { return c.Life != "" && c.Life != *r.life.Load() }
-	if other() && (r.look(ctx) != nil || other()) {
-		return false
-	}
-	return r.catchUp(ctx, c.Tenant, e, c.Place) == nil
-}
-
 // goesBeside is the place of a tenant's last row as it goes with its events, if this hub
 // is sure of it.
-func (r *brokerRooms) goesBeside(tenant string) []string {
+func (r *SharedRooms) goesBeside(tenant string) []string {
 	if e := r.enrolment(tenant); e != nil && e.known.Load() && r.here.sure() {
 		return *e.beside.Load()
 	}
 	return nil
 }
 
-// behind says whether an event has to wait: for rows up to the place that its publisher
+// Behind says whether an event has to wait: for rows up to the place that its publisher
 // knew of; where that is of another table, until this hub has looked; or, if none was told,
 // until it is sure, or the next row is of a change after it.
-func (r *brokerRooms) behind(tenant, beside string, place uint64) bool {
+func (r *SharedRooms) Behind(tenant, beside string, place uint64) bool {
 	row, known := r.placeOf(beside)
 	if beside == "" && r.here.sure() {
 		return false
@@ -546,17 +349,17 @@ func (r *brokerRooms) behind(tenant, beside string, place uint64) bool {
 	return beside != "" || place == 0 || place > e.due.Load()
 }
 
-func (r *brokerRooms) placeOf(beside string) (place uint64, known bool) {
+func (r *SharedRooms) placeOf(beside string) (place uint64, known bool) {
 	life, text, _ := strings.Cut(beside, " ")
 	place, err := strconv.ParseUint(text, 10, 64)
 	return place, err == nil && life == *r.life.Load()
 }
 
-// await waits for what an event has to wait for.
-func (r *brokerRooms) await(tenant, beside string, place uint64) (err error) {
+// Await waits for what an event has to wait for.
+func (r *SharedRooms) Await(tenant, beside string, place uint64) (err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
 	defer cancel()
-	for r.behind(tenant, beside, place) {
+	for r.Behind(tenant, beside, place) {
 		row, known := r.placeOf(beside)
 		switch e := r.enrolment(tenant); {
 		case known && e != nil:
@@ -568,7 +371,7 @@ func (r *brokerRooms) await(tenant, beside string, place uint64) (err error) {
 				}
 			}
 		default:
-			err = r.beSureOr(ctx, func() bool { return !r.behind(tenant, beside, place) })
+			err = r.beSureOr(ctx, func() bool { return !r.Behind(tenant, beside, place) })
 		}
 		if err != nil && !r.pause(ctx) {
 			return err
@@ -578,7 +381,7 @@ func (r *brokerRooms) await(tenant, beside string, place uint64) (err error) {
 }
 
 // pause waits a little before another try, unless ctx or the hub ends.
-func (r *brokerRooms) pause(ctx context.Context) bool {
+func (r *SharedRooms) pause(ctx context.Context) bool {
 	select {
 	case <-time.After(50 * time.Millisecond):
 		return true
@@ -589,7 +392,7 @@ func (r *brokerRooms) pause(ctx context.Context) bool {
 }
 
 // Sure implements room.Shared.
-func (r *brokerRooms) Sure(ctx context.Context) error {
+func (r *SharedRooms) Sure(ctx context.Context) error {
 	if r.here.sure() {
 		return nil
 	}
@@ -602,7 +405,7 @@ func (r *brokerRooms) Sure(ctx context.Context) error {
 }
 
 // beSure looks at the table until this hub is sure.
-func (r *brokerRooms) beSure(ctx context.Context) error {
+func (r *SharedRooms) beSure(ctx context.Context) error {
 	for !r.here.sure() {
 		if err := r.look(ctx); err != nil && !r.pause(ctx) {
 			return err
@@ -613,7 +416,7 @@ func (r *brokerRooms) beSure(ctx context.Context) error {
 
 // beSureOr is beSure until enough says that it need not be: who reads the table may wait for
 // the one who asks.
-func (r *brokerRooms) beSureOr(ctx context.Context, enough func() bool) error {
+func (r *SharedRooms) beSureOr(ctx context.Context, enough func() bool) error {
 	sure := make(chan error, 1)
 	go func() { sure <- r.beSure(ctx) }()
 	for {
@@ -629,9 +432,9 @@ func (r *brokerRooms) beSureOr(ctx context.Context, enough func() bool) error {
 }
 
 // look has the table looked at: what had been answered before, anywhere, is known here then.
-func (r *brokerRooms) look(ctx context.Context) error {
+func (r *SharedRooms) look(ctx context.Context) error {
 	as := r.here.asks()
-	err := r.table.Look(ctx)
+	err := r.Table.Look(ctx)
 	if err == nil {
 		r.here.knows(as)
 	}
@@ -640,7 +443,7 @@ func (r *brokerRooms) look(ctx context.Context) error {
 
 // watch notes whether this hub is there, and looks at the table now and then, and when it
 // may have been given up.
-func (r *brokerRooms) watch(ctx context.Context, connected func() bool) {
+func (r *SharedRooms) watch(ctx context.Context, connected func() bool) {
 	r.look(ctx) // else soon
 	r.every(tickEvery, func() { r.here.tick(connected(), r.heard()) })
 	var complaint time.Time
@@ -657,7 +460,7 @@ func (r *brokerRooms) watch(ctx context.Context, connected func() bool) {
 	})
 }
 
-func (r *brokerRooms) every(d time.Duration, do func()) {
+func (r *SharedRooms) every(d time.Duration, do func()) {
 	r.done.Go(func() {
 		ticker := time.NewTicker(d)
 		defer ticker.Stop()
@@ -673,7 +476,7 @@ func (r *brokerRooms) every(d time.Duration, do func()) {
 }
 
 // resync: this hub may have been given up, as it was cut off.
-func (r *brokerRooms) resync() {
+func (r *SharedRooms) resync() {
 	r.here.leave()
 	ctx, cancel := context.WithTimeout(r.ctx, awaitTime)
 	defer cancel()
@@ -681,9 +484,9 @@ func (r *brokerRooms) resync() {
 }
 
 // away is how often this hub was away, so that others may have given it up.
-func (r *brokerRooms) away() int64 { return r.here.asks().left }
+func (r *SharedRooms) away() int64 { return r.here.asks().left }
 
-func (r *brokerRooms) close() {
+func (r *SharedRooms) close() {
 	r.end()
 	r.done.Wait()
 }

@@ -1,4 +1,4 @@
-package main
+package broker
 
 import (
 	"context"
@@ -11,15 +11,15 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
-	"realtimehub/internal/journal"
-	"realtimehub/internal/peers"
 	"realtimehub/internal/room"
 )
 
-// BrokerConfig is how hubs that share a NATS server or cluster are one.
-type BrokerConfig struct {
+// Config is how hubs that share a NATS server or cluster are one.
+type Config struct {
 	URL      string // one, or several with commas
 	Creds    string // path of a credentials file; empty: none
 	Prefix   string // of all subjects and streams
@@ -34,13 +34,13 @@ type BrokerConfig struct {
 // Broker is what hubs share over NATS JetStream. No file but this and natswatch.go
 // knows NATS itself.
 type Broker struct {
-	nc        *nats.Conn
-	connected atomic.Bool
-	watch     *brokerWatch
-	logger    *slog.Logger
-	log       *brokerLog
-	rooms     *brokerRooms
-	peers     *brokerPeers
+	nc         *nats.Conn
+	connected  atomic.Bool
+	watch      *watch
+	logger     *slog.Logger
+	Kept       *SharedLog
+	Belongings *SharedRooms
+	peers      *OtherHubs
 }
 
 // How the connection is kept: a broker that is stopped is noticed within 2 s, and
@@ -50,16 +50,16 @@ const (
 	brokerPings = 2
 )
 
-// ConnectBroker connects, and makes what the broker keeps; it waits as long as ctx
+// Connect connects, and makes what the broker keeps; it waits as long as ctx
 // allows.
-func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
+func Connect(ctx context.Context, cfg Config) (*Broker, error) {
 	b := &Broker{
-		logger: cfg.Logger, log: newBrokerLog(cfg.Disk, cfg.Logger),
-		rooms: newBrokerRooms(cfg.Logger),
-		peers: &brokerPeers{ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
+		logger: cfg.Logger, Kept: newBrokerLog(cfg.Disk, cfg.Logger),
+		Belongings: newBrokerRooms(cfg.Logger),
+		peers:      &OtherHubs{Ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
 	}
 	rand.Read(b.peers.node[:])
-	b.log.near = history.NewNear(cfg.Limits, b.log.Epoch, b.log.scan)
+	b.Kept.Near = history.NewNear(cfg.Limits, b.Kept.Epoch, b.Kept.scan)
 	access := []nats.Option{nats.Name("realtimehub " + b.peers.name())}
 	if cfg.Creds != "" {
 		access = append(access, nats.UserCredentials(cfg.Creds))
@@ -91,7 +91,7 @@ func ConnectBroker(ctx context.Context, cfg BrokerConfig) (*Broker, error) {
 		b.nc.Close()
 		return nil, err
 	}
-	b.watch.begin(b.nc, b.log.journal)
+	b.watch.begin(b.nc, b.Kept.Journal)
 	return b, nil
 }
 
@@ -117,59 +117,59 @@ func (b *Broker) reach(ctx context.Context) error {
 }
 
 // open makes what the broker keeps, and joins the other hubs.
-func (b *Broker) open(ctx context.Context, cfg BrokerConfig) (err error) {
-	name, log, rooms, others := b.peers.name(), b.log, b.rooms, b.peers
+func (b *Broker) open(ctx context.Context, cfg Config) (err error) {
+	name, log, rooms, others := b.peers.name(), b.Kept, b.Belongings, b.peers
 	kept := journal.Config{
 		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
 		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
-		Connected: b.connected.Load, Handle: log.handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
+		Connected: b.connected.Load, Handle: log.Handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
 		Gone: func(what string) { log.lose(history.Kept(what)) }, Fault: func(what string) { b.watch.faults.Add(history.Fault(what), 1) },
-		Beside: rooms.goesBeside, Behind: rooms.behind, Await: rooms.await,
+		Beside: rooms.goesBeside, Behind: rooms.Behind, Await: rooms.Await,
 	}
 	if cfg.Prepare {
 		kept.Prepare = log.prepare
 	}
-	if log.journal, err = journal.Open(ctx, b.nc, kept); err != nil {
+	if log.Journal, err = journal.Open(ctx, b.nc, kept); err != nil {
 		return err
 	}
-	rooms.journal, rooms.epoch, rooms.askAll, rooms.lose = log.journal, log.epochOf, others.AskAll, log.lose
-	rooms.table, err = journal.OpenTable(ctx, b.nc, journal.TableConfig{
+	rooms.journal, rooms.epoch, rooms.AskAll, rooms.lose = log.Journal, log.epochOf, others.AskAll, log.lose
+	rooms.Table, err = journal.OpenTable(ctx, b.nc, journal.TableConfig{
 		Prefix: cfg.Prefix, Replicas: cfg.Replicas, Age: cfg.Limits.TTL, Logger: cfg.Logger, Changed: rooms.changed, Lost: rooms.lost,
 	})
 	if err == nil {
-		log.journal.Requires(rooms.table)
-		log.faults, others.hears = b.watch.faults, log.journal.Heard
-		others.known, others.away = rooms.reached, rooms.away
+		log.Journal.Requires(rooms.Table)
+		log.faults, others.hears = b.watch.faults, log.Journal.Heard
+		others.known, others.away = rooms.Reached, rooms.away
 		others.peers, err = peers.Start(b.nc, peers.Config{
-			Prefix: cfg.Prefix, Node: name, Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
-			Items: others.items, Changed: others.changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,
+			Prefix: cfg.Prefix, Node: name, Able: log.Journal.Heard, Sure: log.Journal.Prove, Logger: cfg.Logger,
+			Items: others.items, Changed: others.Changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,
 		})
 	}
 	if err != nil {
-		log.journal.Close()
+		log.Journal.Close()
 		return err
 	}
 	rooms.heard = others.peers.Hears
 	rooms.watch(ctx, b.connected.Load)
-	log.journal.KeepWithin(func() bool { return others.first() })
+	log.Journal.KeepWithin(func() bool { return others.first() })
 	return nil
 }
 
 // Close leaves the others.
 func (b *Broker) Close() {
-	b.rooms.close()
+	b.Belongings.close()
 	b.peers.peers.Close()
-	b.log.journal.Close()
-	b.rooms.table.Close()
+	b.Kept.Journal.Close()
+	b.Belongings.Table.Close()
 	b.watch.end()
 	b.nc.Close()
 }
 
 // Log is the history that all hubs share.
-func (b *Broker) Log() history.Log { return b.log }
+func (b *Broker) Log() history.Log { return b.Kept }
 
 // Rooms is who belongs where, for all hubs.
-func (b *Broker) Rooms() room.Shared { return b.rooms }
+func (b *Broker) Rooms() room.Shared { return b.Belongings }
 
 // Peers are the other hubs.
 func (b *Broker) Peers() cluster.Peers { return b.peers }
