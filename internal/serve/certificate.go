@@ -25,8 +25,8 @@ func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error
 	return &Certificate{f}, err
 }
 
-// Get is tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.Get(), nil }
+// get is tls.Config's GetCertificate.
+func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.Get(), nil }
 
 // Reload reads the files now, changed or not.
 func (c *Certificate) Reload() { c.files.Reload() }

@@ -26,7 +26,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		is.NoErr(err)
 		name := func() string {
 			time.Sleep(time.Second) // files are looked at once in a second
-			pair, err := c.Get(nil)
+			pair, err := c.get(nil)
 			is.NoErr(err)
 			leaf, err := x509.ParseCertificate(pair.Certificate[0])
 			is.NoErr(err)
@@ -58,7 +58,7 @@ func TestCertificateIsTriedAgain(t *testing.T) {
 		is.NoErr(err)
 		name := func() string {
 			time.Sleep(time.Second) // files are looked at once in a second
-			pair, err := c.Get(nil)
+			pair, err := c.get(nil)
 			is.NoErr(err)
 			leaf, err := x509.ParseCertificate(pair.Certificate[0])
 			is.NoErr(err)

@@ -43,7 +43,7 @@ func NewServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 	}
 	if certificate != nil {
 		protocols.SetHTTP2(true)
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.get}
 	} else {
 		protocols.SetUnencryptedHTTP2(true)
 	}
