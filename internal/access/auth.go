@@ -65,6 +65,27 @@ type apiKey struct {
 	hash   [sha256.Size]byte
 }
 
+// readAPIKeys reads a list of "tenant=key". Each error begins with the setting's name.
+func readAPIKeys(list []string) (keys []apiKey, err error) {
+	var errs []error
+	seen := map[[sha256.Size]byte]bool{}
+	for i, pair := range list {
+		tenant, key, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		hash := sha256.Sum256([]byte(key))
+		switch {
+		case key == "" || tenant != "*" && event.CheckTenant(tenant) != nil:
+			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
+		case len(key) < minAPIKey:
+			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
+		case seen[hash]:
+			errs = append(errs, errors.New("API_KEYS: the same key twice"))
+		}
+		seen[hash] = true
+		keys = append(keys, apiKey{tenant, hash})
+	}
+	return keys, errors.Join(errs...)
+}
+
 // NewAuth reads the keys; those of a JWKS are fetched and refreshed until ctx ends.
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
@@ -97,20 +118,8 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
-	seen := map[[sha256.Size]byte]bool{}
-	for i, pair := range cfg.APIKeys {
-		tenant, key, _ := strings.Cut(strings.TrimSpace(pair), "=")
-		hash := sha256.Sum256([]byte(key))
-		switch {
-		case key == "" || tenant != "*" && event.CheckTenant(tenant) != nil:
-			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
-		case len(key) < minAPIKey:
-			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
-		case seen[hash]:
-			errs = append(errs, errors.New("API_KEYS: the same key twice"))
-		}
-		seen[hash] = true
-		a.keys = append(a.keys, apiKey{tenant, hash})
+	if a.keys, err = readAPIKeys(cfg.APIKeys); err != nil {
+		errs = append(errs, err)
 	}
 	if a.origins, err = newOrigins(cfg.Origins); err != nil {
 		errs = append(errs, errors.New("CORS_ORIGINS: "+err.Error()))
