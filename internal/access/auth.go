@@ -17,7 +17,7 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Where a token may be, and what is looked at before anything is believed.
+// Where a token may be, and the bounds that are checked before it is parsed.
 const (
 	maxToken     = 8 << 10 // bytes; an API key's too
 	minAPIKey    = 16      // bytes
@@ -40,7 +40,7 @@ type Config struct {
 	Logger      *slog.Logger // nil: nobody is told
 }
 
-// Open says that there is nothing to check against, so that no credential is asked for.
+// Open says that there is no key, so no credential is asked for.
 func (c Config) Open() bool {
 	return c.Secret == "" && c.PublicKey == "" && c.JWKSURL == "" && len(c.APIKeys) == 0
 }
@@ -132,7 +132,7 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 	return a, errors.Join(errs...)
 }
 
-// Refuse counts a *Refusal among what an answer says.
+// Refuse counts the code of an error that is answered, if it is a *Refusal.
 func (a *Auth) Refuse(err error) {
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		a.refused.Add(refusal.Code, 1)
@@ -148,8 +148,9 @@ func (a *Auth) Refused() map[string]int64 { return a.refused.Now() }
 // Open says that no credential is asked for.
 func (a *Auth) Open() bool { return a.open }
 
-// Admit finds the request's credential, proves it, and sees that it has one of the
-// scopes and is of the path's tenant. The error is a *Refusal.
+// Admit finds the request's credential and proves it. The credential must have one of the
+// scopes, and must be for the tenant of the path, if there is one. A token in the query
+// counts only if inQuery is true. The error is a *Refusal.
 func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error) {
 	if a.open {
 		return &Caller{tenant: "*", path: strings.Clone(r.PathValue("t")), open: true}, nil
@@ -174,8 +175,8 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	return caller, nil
 }
 
-// Ready is a *Refusal while no token can be proven, as the only keys for them were
-// never fetched.
+// Ready is a *Refusal while no token can be proven because the only keys, the identity
+// provider's, have never been fetched.
 func (a *Auth) Ready() error {
 	if t := &a.tokens; t.published != nil && len(t.secrets) == 0 && t.public == nil && !t.published.fetched() {
 		return &Refusal{http.StatusServiceUnavailable, codeKeys, "the identity provider's keys could not be fetched yet", 0}
@@ -183,8 +184,8 @@ func (a *Auth) Ready() error {
 	return nil
 }
 
-// identify takes the first credential that the request has, good or bad. What another
-// scheme says in Authorization is for whoever asked for it, such as a proxy.
+// identify takes the first credential of the request, valid or not. An Authorization of
+// another scheme is for somebody else, such as a proxy.
 func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 	missing := errNoCredential
 	bearers := make([]string, 0, 1)
@@ -233,7 +234,7 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 	return nil, 0, missing
 }
 
-// cookies is how many of a name there are, those among them that net/http cannot read.
+// cookies counts the cookies of a name, including those that net/http cannot read.
 func cookies(r *http.Request, name string) (n int) {
 	for _, header := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(header, ";") {
@@ -245,16 +246,16 @@ func cookies(r *http.Request, name string) (n int) {
 	return n
 }
 
-// ownPage says whether a cookie may speak for the request, whatever its method: a
-// stream is a GET, and tells all. A page of a sister host is of the same site, and may
-// be anybody's: it has to be listed like others.
+// ownPage says whether a cookie counts for the request, whatever its method: even a GET
+// opens a stream, which tells everything. A page of a sister host is of the same site, but
+// may be anybody's, so it has to be listed like any other.
 func (a *Auth) ownPage(r *http.Request) bool {
 	probe := *r
 	probe.Method = http.MethodPost // else it is taken for harmless
 	return a.crossOrigin.Check(&probe) == nil || a.origins.trusts(r.Header.Get("Origin"))
 }
 
-// admitService has a service show its certificate, where that is asked for.
+// admitService requires a client certificate of a service, if the hub asks for one.
 func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, error) {
 	if a.certified && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
 		return nil, 0, errCertificate
@@ -262,15 +263,15 @@ func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, er
 	return caller, caller.scopes(), nil
 }
 
-// Reread reads again what credentials are checked against and is in a file.
+// Reread reads the keys that are in a file again.
 func (a *Auth) Reread() {
 	if a.tokens.public != nil {
 		a.tokens.public.Reload()
 	}
 }
 
-// service finds an API key, nil where it is none; all are compared, so that the
-// time tells nothing.
+// service finds the holder of an API key, or nil. It compares all keys, so that the time
+// it takes tells nothing.
 func (a *Auth) service(key string) *Caller {
 	if key == "" || len(key) > maxToken {
 		return nil

@@ -18,11 +18,11 @@ type origins struct {
 	below []originsBelow
 }
 
-// originsBelow are those of all hosts below a name, at any depth.
+// originsBelow are the origins of all hosts below a name, at any depth.
 type originsBelow struct{ scheme, name string } // "https://" and ".example.com", with its port
 
-// newOrigins reads a list such as https://app.example.com, https://*.example.com; an
-// error names the place of the entry, not its text.
+// newOrigins reads a list such as https://app.example.com, https://*.example.com. An error
+// gives the number of the entry, not its text.
 func newOrigins(list []string) (*origins, error) {
 	o := &origins{exact: map[string]bool{}}
 	var errs []error
@@ -43,7 +43,7 @@ func newOrigins(list []string) (*origins, error) {
 	return o, errors.Join(errs...)
 }
 
-// hostName is what browsers write: letters that are not ASCII are punycode there.
+// hostName is a host as browsers write it: in ASCII, with punycode for other letters.
 var hostName = regexp.MustCompile(`^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$`)
 
 // parseOrigin returns "https://" and "app.example.com:8443" as browsers write them.

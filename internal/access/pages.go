@@ -10,8 +10,8 @@ import (
 	"github.com/rs/cors"
 )
 
-// Pages decides which pages may call. A browser hides from all others what they are
-// answered, and tells them nothing: the log does, who runs the hub.
+// Pages decides which web pages may call. A browser hides the answer from any other page
+// and does not tell it why, so the hub tells its operator in the log.
 type Pages struct {
 	// Static.
 	auth     *Auth
@@ -29,12 +29,12 @@ func NewPages(auth *Auth, loopback bool, logger *slog.Logger) *Pages {
 	return &Pages{auth: auth, loopback: loopback, logger: logger, told: map[string]bool{}}
 }
 
-// anyPages are files that any page may import: they are the same for everybody.
+// anyPages are the files that any page may import, as they are the same for everybody.
 var anyPages = map[string]bool{"/realtime.js": true, "/realtime.d.ts": true}
 
-// Shared lets pages of the configured origins call: with the credentials that a
-// browser adds by itself only those named, never all. They may send any header, as
-// tracing adds its own: the hub reads only what it knows.
+// Shared lets pages of the configured origins call. The credentials that a browser adds by
+// itself count only for origins that are listed by name, never for all. Any header is
+// allowed, since tracing adds its own and the hub reads only those that it knows.
 func (p *Pages) Shared(handler http.Handler) http.Handler {
 	origins, serve := p.auth.origins, handler
 	options := cors.Options{
@@ -66,8 +66,8 @@ func (p *Pages) Shared(handler http.Handler) http.Handler {
 	})
 }
 
-// isOwn says whether a request's origin is the hub's own, as far as can be known
-// behind a proxy that has changed the Host.
+// isOwn says whether a request's origin is the hub's own, as far as the hub can know behind
+// a proxy that has changed the Host.
 func isOwn(r *http.Request, origin string) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin"

@@ -13,7 +13,7 @@ import (
 	"realtimehub/internal/quota"
 )
 
-// What may wait, and what is remembered, of tokens whose signature is to be checked.
+// How many tokens may wait for their signature's check, and how many are remembered.
 const (
 	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
 	proofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
@@ -23,11 +23,11 @@ const (
 	forgiveEvery  = 10 * time.Second
 )
 
-// proofs bound what it costs to find out that tokens are not good: with a key of P-521
-// a signature takes milliseconds, and anybody can send one. Networks from which too many
-// came are suspect: theirs wait, one after the other, and those for which that is too long
-// are to come back. A good one among them does, and then waits only for others that have:
-// who makes up tokens makes up others. A token that was good before never waits.
+// proofs bounds the cost of refusing bad tokens: to check a signature of P-521 takes
+// milliseconds, and anybody can send one. A network that sent too many bad tokens is a
+// suspect: its tokens wait for each other, and one that would wait too long is told to come
+// back. A good token does come back, and then waits only for others that did: whoever makes
+// tokens up makes up new ones. A token that was good before never waits.
 type proofs struct {
 	// Static.
 	perSecond float64 // that may fail, of a network; 0: any number
@@ -68,7 +68,7 @@ type proof struct {
 	paid    bool // it has waited for what its network owes
 }
 
-// begin takes a place, until end; false where there is none.
+// begin takes a place until end is called. It returns false if there is none.
 func (p *proofs) begin(from string, token string) (*proof, bool) {
 	t := &proof{of: p, from: from, token: maphash.String(p.seed, token)}
 	p.mu.Lock()
@@ -83,8 +83,8 @@ func (p *proofs) begin(from string, token string) (*proof, bool) {
 	return t, true
 }
 
-// enter waits until the token's signature may be checked; then leave is to follow. Else it
-// says when to come back.
+// enter waits until the token's signature may be checked, and then returns 0: the caller
+// must call leave. Otherwise it returns when the token is to come back.
 func (p *proof) enter(ctx context.Context) (after time.Duration) {
 	if p.good {
 		p.checked = true
@@ -126,9 +126,9 @@ func (p *proof) leave() {
 	}
 }
 
-// apart waits for something to be over that a network is between: without the place,
-// which is for those who need not. It says whether it is over: not where ctx has ended, or
-// too many wait.
+// apart waits until over is closed, which takes a question over the network. Meanwhile the
+// place is free for tokens that need not wait. It returns false if ctx ends first, or if too
+// many wait.
 func (p *proof) apart(ctx context.Context, over <-chan struct{}) bool {
 	all := p.of
 	if !all.apart.Take(p.from, 1) {
@@ -147,7 +147,7 @@ func (p *proof) apart(ctx context.Context, over <-chan struct{}) bool {
 	}
 }
 
-// end gives the place back. What has failed is owed; what was good never counts.
+// end gives the place back. A token that failed is charged to its network; a good one is not.
 func (p *proof) end(good bool) {
 	all := p.of
 	if !p.good {
@@ -169,22 +169,22 @@ func (p *proof) end(good bool) {
 	}
 }
 
-// lane is whose tokens wait for each other: all of a network, but for those that have come
-// back when they were to.
+// lane is a line of tokens that wait for each other: those of a network that came back when
+// they were told to, or all its others.
 type lane struct {
 	from string
 	back bool
 }
 
-// suspect is what a network may still have checked, as of a time; less than one is a
-// debt.
+// suspect is how many bad tokens a network may still send, as of a time. Below one, its
+// tokens wait.
 type suspect struct {
 	left float64
 	at   time.Time
 }
 
-// owed is how long one of a network has to wait, and if it is worth it, its place in
-// that line; 0: it need not.
+// owed is how long a token of a lane has to wait, or 0. If it is worth waiting, the token's
+// place in the line is taken.
 func (p *proofs) owed(in lane) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -225,7 +225,7 @@ func (s *suspect) fill(perSecond float64, now time.Time) float64 {
 	return s.left
 }
 
-// keyLocked is the lane, or what stands for all that there is no room for.
+// keyLocked is the lane, or the one that stands for all lanes there is no room for.
 func (p *proofs) keyLocked(in lane) lane {
 	if p.suspects[in] == nil && len(p.suspects) >= mostSuspects {
 		return lane{}
@@ -233,7 +233,7 @@ func (p *proofs) keyLocked(in lane) lane {
 	return in
 }
 
-// forgiveLocked forgets now and then who owes nothing.
+// forgiveLocked forgets suspects that owe nothing any more, now and then.
 func (p *proofs) forgiveLocked(now time.Time) {
 	if now.Sub(p.forgiven) < forgiveEvery {
 		return
@@ -249,7 +249,7 @@ func (p *proofs) forgiveLocked(now time.Time) {
 	}
 }
 
-// refused has a token come back, and tells the log, once a second.
+// refused notes that a token was told to come back, and logs that once a second.
 func (p *proofs) refused(t *proof, after time.Duration) {
 	p.mu.Lock()
 	now := time.Now()
@@ -268,7 +268,7 @@ func (p *proofs) refused(t *proof, after time.Duration) {
 	}
 }
 
-// recent remembers what was put last: so many for certain, twice as many at most.
+// recent remembers the values that were put last: at least so many, and at most twice as many.
 type recent struct {
 	most        int
 	now, before map[uint64]int64

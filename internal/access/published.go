@@ -30,7 +30,7 @@ const (
 // mostKeyBytes is what an answer with keys may have; that of a large provider has 10 KB.
 const mostKeyBytes = 1 << 20
 
-// mostUnknown tokens are remembered, to be told that a fetch has brought no key for them.
+// mostUnknown is how many tokens without a key are remembered until a fetch has answered them.
 const mostUnknown = 1000
 
 // publishedKeys are what an identity provider publishes (a JWK Set: RFC 7517, section
@@ -62,8 +62,8 @@ func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (*publishe
 	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
 }
 
-// readKeys asks for the keys once. Where a redirect leads nobody has said to trust. Keys
-// of kinds that are not known are left out.
+// readKeys asks for the keys once. It follows no redirect, as nobody has said to trust where
+// that leads. Keys of an unknown kind are left out.
 func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwkset.JWK, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
@@ -164,8 +164,8 @@ func (p *publishedKeys) update(ctx context.Context) {
 	p.over = make(chan struct{})
 }
 
-// of are the keys of a token's kid, or all for a token without one, and whether it may
-// be proven by one that was not fetched.
+// of finds the keys of a token's kid, or all if it has none. open says that a key which was
+// not fetched yet may prove the token.
 func (p *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
 	switch t.Method.(type) {
 	case *jwt.SigningMethodRSA, *jwt.SigningMethodRSAPSS, *jwt.SigningMethodECDSA, *jwt.SigningMethodEd25519:
@@ -188,8 +188,8 @@ func (p *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
 	return nil, false
 }
 
-// renew has the keys fetched for a token that none fits, if that may be now: then over is
-// closed when they were, else it is nil. came is for Judged.
+// renew has the keys fetched again for a token that no key fits, if that is allowed now: over
+// is closed when it is done. Otherwise over is nil. came is an argument of judged.
 func (p *publishedKeys) renew(token string) (came int, over <-chan struct{}) {
 	id := sha256.Sum256([]byte(token))
 	p.mu.Lock()
@@ -220,15 +220,15 @@ func (p *publishedKeys) renew(token string) (came int, over <-chan struct{}) {
 	return came, p.over
 }
 
-// judged says whether a fetch that began after a token came for the first time has
-// brought no key for it; else how long it is until the next fetch.
+// judged says whether a fetch has succeeded since a token came for the first time, so that
+// the lack of its key is known. Otherwise it says how long it is until the next fetch.
 func (p *publishedKeys) judged(came int) (after time.Duration, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return max(time.Until(p.next), 0), p.good > came
 }
 
-// fetched says whether they were, once at least.
+// fetched says whether the keys were ever fetched.
 func (p *publishedKeys) fetched() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// RatesConfig is how much one may do; 0 lifts a limit.
+// RatesConfig is the limits of a second; 0 lifts a limit.
 type RatesConfig struct {
 	PublishRate float64          // events a second a tenant
 	ClientRate  float64          // client calls a second a profile
@@ -24,7 +24,7 @@ type RatesConfig struct {
 	AdminRate   float64          // administrative calls a second, of one credential about one tenant
 }
 
-// RateError says that a rate limit was met, and when to come back.
+// RateError says which rate limit was met, and when to come back.
 type RateError struct {
 	What  string
 	After time.Duration
@@ -46,18 +46,18 @@ const (
 	maxOwnProbes = 8  // a doctor opens up to six
 )
 
-// Why there is no probe to be had.
+// Errors of a probe that is refused.
 var (
 	errProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 	errOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 )
 
-// ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
-// descriptors has begun.
+// ErrDescriptors refuses streams and probes while only the reserve of file descriptors is
+// left.
 var ErrDescriptors = problem.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 
-// Rates bounds how often, and how many at a time. Each tenant and each profile has its
-// own measure, so that one at its limit is no other's concern.
+// Rates bounds how often callers may call, and how many probes they may have open. Each
+// tenant and each profile has limits of its own, so that nobody meets another's.
 type Rates struct {
 	publishing buckets[string]
 	client     buckets[event.TenantProfile]
@@ -71,7 +71,7 @@ type Rates struct {
 	ownProbes map[event.TenantProfile]int
 }
 
-// NewRates makes full buckets: a burst may be one second's worth.
+// NewRates makes Rates whose bursts may be as much as a second allows.
 func NewRates(cfg RatesConfig) *Rates {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
@@ -92,8 +92,8 @@ func NewRates(cfg RatesConfig) *Rates {
 	}
 }
 
-// Publish takes so many events of each tenant, or none of any and says when: a
-// *RateError.
+// Publish takes so many events of each tenant. If one tenant has too few left it takes none
+// at all, and the *RateError says when to come back.
 func (r *Rates) Publish(events map[string]int) error {
 	if wait := r.publishing.take(events); wait > 0 {
 		return &RateError{"events of this tenant", wait}
@@ -101,8 +101,8 @@ func (r *Rates) Publish(events map[string]int) error {
 	return nil
 }
 
-// MayPublish is Publish of one event that is not taken yet, for who would rather know
-// before the event has come.
+// MayPublish says whether a tenant may publish now, and takes nothing: it is asked before the
+// body is read. The error is a *RateError.
 func (r *Rates) MayPublish(tenant string) error {
 	if wait := r.publishing.until(tenant); wait > 0 {
 		return &RateError{"events of this tenant", wait}
@@ -110,15 +110,15 @@ func (r *Rates) MayPublish(tenant string) error {
 	return nil
 }
 
-// Unpublish gives back events that were taken and then not stored.
+// Unpublish gives back what was taken for events that were not stored.
 func (r *Rates) Unpublish(events map[string]int) { r.publishing.give(events) }
 
-// Met is how often a limit refused somebody, or had them wait.
+// Met counts how often each limit refused a call or made it wait.
 func (r *Rates) Met() map[string]int64 {
 	return map[string]int64{"publish": r.publishing.met.Load(), "client": r.client.met.Load(), "admin": r.admin.met.Load(), "probe": r.noProbe.Load()}
 }
 
-// AwaitPublish is Publish for who would rather wait, as long as ctx does.
+// AwaitPublish is Publish that waits until the limit allows it, or until ctx ends.
 func (r *Rates) AwaitPublish(ctx context.Context, events map[string]int) error {
 	for {
 		if ctx.Err() != nil {
@@ -137,7 +137,7 @@ func (r *Rates) AwaitPublish(ctx context.Context, events map[string]int) error {
 	}
 }
 
-// Client takes one call of a profile, or says when: a *RateError.
+// Client takes one call of a profile; a *RateError says when to come back.
 func (r *Rates) Client(who event.TenantProfile) error {
 	if wait := r.client.take(map[event.TenantProfile]int{who: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
@@ -155,7 +155,7 @@ func (a adminCaller) clone() adminCaller {
 	return adminCaller{strings.Clone(a.tenant), a.holder.Clone()}
 }
 
-// Admin takes one administrative call about a tenant, or says when: a *RateError.
+// Admin takes one administrative call about a tenant; a *RateError says when to come back.
 func (r *Rates) Admin(tenant string, holder event.TenantProfile) error {
 	if r.admin.perSecond <= 0 || event.CheckTenant(tenant) != nil {
 		return nil // which is refused
@@ -166,8 +166,8 @@ func (r *Rates) Admin(tenant string, holder event.TenantProfile) error {
 	return nil
 }
 
-// Probe takes one of the probes that the holder of a credential may have, until over
-// is called: [ErrOwnProbes] or [ErrProbes] when there is none.
+// Probe takes one of the probes that the holder of a credential may have open, until over is
+// called. The error says whose limit was met.
 func (r *Rates) Probe(who event.TenantProfile) (over func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,9 +8,10 @@ import (
 	"realtimehub/internal/problem"
 )
 
-// Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
-// invalid_token) or, where the credential is a valid one, a 403: so what time may make
-// good, or cannot be known now, is 503. It never repeats the credential.
+// Refusal is why a credential is not accepted. A client gives up at a 401 (RFC 6750's
+// invalid_token) or, if the credential is valid, at a 403. So a credential that may be
+// accepted later, or that cannot be judged now, is answered 503. A Refusal never repeats the
+// credential.
 type Refusal struct {
 	Status int // 401, 403, 429 or 503
 	Code   string
@@ -25,7 +26,7 @@ func (r *Refusal) Problem() *problem.Problem {
 	return &problem.Problem{Status: r.Status, Code: r.Code, Detail: r.Detail, After: r.After}
 }
 
-// Why a credential does not open the door, whoever shows it.
+// Refusals that are the same for everybody.
 var (
 	errNoCredential = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed", 0}
 	errNoKeyID      = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the token does not name its key (kid), and the identity provider has several", 0}
@@ -47,21 +48,21 @@ const (
 	codeKeys   = "KeysUnavailable"
 	codeRate   = "RateLimited"
 
-	// unlistedOrigin is no answer's: the hub only counts, and the browser refuses.
+	// unlistedOrigin is only counted: it is the browser that refuses, not the hub.
 	unlistedOrigin = "UnlistedOrigin"
 )
 
-// notYet refuses a token until its nbf, or for a while where that is far away.
+// notYet refuses a token until its nbf, or for a minute if that is further away.
 func notYet(until time.Duration) *Refusal {
 	return &Refusal{http.StatusServiceUnavailable, codeNotYet, "the token is not valid yet", min(until, time.Minute)}
 }
 
-// unproven refuses a token that some key may prove which could not be fetched.
+// unproven refuses a token whose key may be one that could not be fetched.
 func unproven(after time.Duration) *Refusal {
 	return &Refusal{http.StatusServiceUnavailable, codeKeys, "whether the token is good is not known now: no key that is here fits, and the identity provider could not be asked for others", after}
 }
 
-// tooMany has a token come back that there is no time to prove.
+// tooMany refuses a token that has to wait too long for its proof.
 func tooMany(after time.Duration) *Refusal {
 	return &Refusal{http.StatusTooManyRequests, codeRate, "too many tokens from this address could not be proven; send this one again later", after}
 }
@@ -71,8 +72,8 @@ func (r *Refusal) Later() bool {
 	return r.Status == http.StatusServiceUnavailable || r.Status == http.StatusTooManyRequests
 }
 
-// badClaim names the claim that is at fault. Only of a token whose signature is good:
-// the others' claims are nobody's word.
+// badClaim names the claim that is wrong. It is for tokens whose signature is good; of others
+// no claim is known to be anybody's.
 func badClaim(name string) *Refusal {
 	return &Refusal{http.StatusUnauthorized, errCredential.Code, "the token's claim " + strconv.Quote(name) + " is missing or not valid here", 0}
 }

@@ -14,8 +14,8 @@ import (
 	"realtimehub/internal/lobby"
 )
 
-// leeway is how far ahead an issuer's clock may be of ours when a token begins; it
-// ends to the second.
+// leeway is how far an issuer's clock may be ahead of ours when a token begins. Its end is
+// exact.
 const leeway = 30 * time.Second
 
 // maxExpiry is the last time that RFC 3339 can write, 9999-12-31T23:59:59Z.
@@ -37,7 +37,7 @@ func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope
 	return a.believe(r.Context(), proof, text)
 }
 
-// believe is token, once it has a place.
+// believe does the work of token, which has taken a place for it.
 func (a *Auth) believe(ctx context.Context, proof *proof, text string) (*Caller, Scope, error) {
 	claims, err := a.prove(ctx, proof, text)
 	switch {
@@ -67,8 +67,8 @@ func (a *Auth) believe(ctx context.Context, proof *proof, text string) (*Caller,
 	return a.read(claims)
 }
 
-// prove holds a token against the keys; where others may have been published since
-// those were fetched, it has them fetched. An error is the library's, or a *Refusal.
+// prove checks a token with the keys that are here. If none fits and others may have been
+// published since, it has them fetched. An error is the library's, or a *Refusal.
 func (a *Auth) prove(ctx context.Context, proof *proof, text string) (jwt.MapClaims, error) {
 	claims, open, err := a.check(ctx, proof, text)
 	if !open {

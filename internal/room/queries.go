@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Here are the members of a room that are connected, in no order, for whom an event at a
-// place is: who has joined after it was told of early. size is how many it has in all.
+// Here finds the members of a room who are connected and belonged to it when an event took
+// its place, in no order. size is how many members the room has in all.
 func (m *Memberships[C]) Here(room event.Room, place uint64) (here []*Person[C], size int) {
 	c := m.circles.Get(room)
 	if c == nil {
@@ -79,7 +79,7 @@ func (m *Memberships[C]) bond(room event.Room, p event.Profile) (bond, bool) {
 	return b, ok
 }
 
-// Has says whether p is a member.
+// Has says whether a profile is a member of a room.
 func (m *Memberships[C]) Has(room event.Room, p event.Profile) bool {
 	_, ok := m.bond(room, p)
 	return ok

@@ -80,7 +80,7 @@ func (m *Memberships[C]) Bytes() int64 {
 	return m.bytes + m.circles.Bytes() + m.people.Bytes() + m.bonds.Bytes() + m.past.Bytes() + m.cut.Bytes()
 }
 
-// JoinBytes is what it takes for profiles to join a room, at most.
+// JoinBytes is the memory that profiles take when they join a room, at most.
 func (m *Memberships[C]) JoinBytes(room event.Room, join []event.Profile) (n int64) {
 	if m.circles.Get(room) == nil {
 		n += circleBytes + m.circles.Each() + sized.Text(room.ID)
@@ -94,25 +94,25 @@ func (m *Memberships[C]) JoinBytes(room event.Room, join []event.Profile) (n int
 	return n
 }
 
-// Count is how many there are now.
+// Count is how many memberships there are now.
 func (m *Memberships[C]) Count() int { return m.bonds.Len() }
 
 // IsOf says whether the places are of a history.
 func (m *Memberships[C]) IsOf(epoch history.Epoch) bool { return m.tag == epoch.Tag }
 
-// Empty says that nobody belongs anywhere, nor did.
+// Empty says that there is no membership, and none that has ended is remembered.
 func (m *Memberships[C]) Empty() bool { return m.bonds.Len() == 0 && !m.Remembers() }
 
-// Remembers says whether anybody left who may still be asked for.
+// Remembers says whether memberships that have ended are remembered.
 func (m *Memberships[C]) Remembers() bool { return m.ended > 0 || m.forgot > 0 || m.cut.Len() > 0 }
 
 // Profile is who the person is.
 func (p *Person[C]) Profile() event.Profile { return p.ref }
 
-// Conns are a person's connections, the oldest first. They are good until the next change.
+// Conns are a person's connections, the oldest first. The slice is valid until the next change.
 func (p *Person[C]) Conns() []C { return p.conns }
 
-// Person is who belongs somewhere or is connected; nil where that is nobody.
+// Person finds somebody who belongs somewhere or is connected, or nil.
 func (m *Memberships[C]) Person(ref event.Profile) *Person[C] { return m.people.Get(ref) }
 
 // enter finds or makes a person.
@@ -134,7 +134,7 @@ func (m *Memberships[C]) leave(p *Person[C]) {
 	}
 }
 
-// Connect adds a connection of a profile, and is the person.
+// Connect adds a connection of a profile, and returns the person.
 func (m *Memberships[C]) Connect(ref event.Profile, c C) *Person[C] {
 	p := m.enter(ref)
 	sized.Push(&p.conns, c, &m.bytes)

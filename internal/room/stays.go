@@ -73,7 +73,7 @@ func (m *Memberships[C]) cutShort(key belonging, place uint64) {
 	}
 }
 
-// Belonging is what is known of p in a room.
+// Belonging is what is known of a profile in a room.
 func (m *Memberships[C]) Belonging(room event.Room, p event.Profile) Membership {
 	b := Membership{Profile: p, Forgot: max(m.forgot, m.cut.Get(belonging{p, room}))}
 	for _, s := range m.past.Get(belonging{p, room}) {
@@ -86,7 +86,7 @@ func (m *Memberships[C]) Belonging(room event.Room, p event.Profile) Membership 
 	return b
 }
 
-// Set makes what is known of a profile in a room as given.
+// Set replaces what is known of a profile in a room.
 func (m *Memberships[C]) Set(room event.Room, b Membership) {
 	past, member, from := b.Stays, b.Member && len(b.Stays) > 0, uint64(0)
 	if member {
@@ -115,8 +115,8 @@ func (m *Memberships[C]) Set(room event.Room, b Membership) {
 	}
 }
 
-// Restart has those who belong somewhere do so from the beginning of a history on, if the
-// places that are known are of another.
+// Restart begins with another history: whoever belongs somewhere does so from its beginning
+// on. It does nothing if the places are of that history already.
 func (m *Memberships[C]) Restart(of history.Epoch) {
 	if m.tag == of.Tag {
 		return
@@ -134,7 +134,7 @@ func (m *Memberships[C]) Restart(of history.Epoch) {
 	m.forgot, m.pruned, m.unsure = 0, 0, 0
 }
 
-// Clear forgets who belongs where, and did.
+// Clear forgets all memberships, also those that have ended.
 func (m *Memberships[C]) Clear() {
 	m.ForgetPast()
 	for _, c := range m.circles.All() {
@@ -180,10 +180,10 @@ func (m *Memberships[C]) Prune(oldest uint64) {
 	}
 }
 
-// Unsure says that who belonged where before a place may not be known.
+// Unsure notes that memberships before a place may not be known.
 func (m *Memberships[C]) Unsure(place uint64) { m.unsure = max(m.unsure, place) }
 
-// Reader is who p is as one who reads a tenant's history.
+// Reader is a profile as a reader of its tenant's history.
 func (m *Memberships[C]) Reader(p event.Profile) *history.Reader {
 	return &history.Reader{Profile: p, Rooms: m.known(p), StaysFrom: max(m.pruned, m.unsure), RoomsFrom: m.unsure}
 }
