@@ -17,8 +17,8 @@ const rowsPiece = 16 << 10
 // RowsBytes is what an answer of rows takes in memory, with net/http's part.
 const RowsBytes = 40 << 10
 
-// Rows is an answer of many items, written piece by piece: however many there are and
-// however slowly they are read, a piece of them is in memory.
+// Rows is an answer of many items that is written piece by piece. However many items there
+// are, and however slowly they are read, only one piece is in memory.
 type Rows struct {
 	w      http.ResponseWriter
 	status int
@@ -62,8 +62,8 @@ func (r *Rows) writeMuch() {
 // rowsTogether is how many profiles are looked at in one turn.
 const rowsTogether = 100
 
-// Profiles adds an item for each profile, some at a time: each time in a turn, which is
-// over before anybody is waited for who reads.
+// Profiles adds an item for each profile, some at a time. It does so in a turn, which is over
+// before it waits for the reader.
 func (r *Rows) Profiles(list []event.Profile, turn func(size int) (over func(), err error), put func(some []event.Profile)) error {
 	for some := range slices.Chunk(list, rowsTogether) {
 		over, err := turn(len(list))
@@ -129,7 +129,7 @@ func (r *Rows) write() {
 // profileSize is what a list takes for each profile; the names are the rooms' own.
 const profileSize = 32
 
-// ProfileRows answers with a list of them.
+// ProfileRows answers with a list of profiles.
 func ProfileRows(w http.ResponseWriter, memory *allowance.Call, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
 	out, err := NewRows(w, http.StatusOK, memory, name)
 	if err != nil {

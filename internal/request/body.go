@@ -15,8 +15,8 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// MediaType is what the body is said to be. One that is compressed would be read as
-// what it is not.
+// MediaType is the media type of the body. A body that is compressed is refused, as it would
+// be read as what it is not.
 func MediaType(r *http.Request) (string, error) {
 	for _, coding := range r.Header["Content-Encoding"] {
 		if coding != "" && !strings.EqualFold(coding, "identity") {
@@ -39,16 +39,16 @@ var errMediaType = &problem.Problem{Status: http.StatusUnsupportedMediaType, Cod
 // Limit is how many bytes a JSON body may have; 0 lifts the limit.
 type Limit int
 
-// Small is the limit of calls whose bodies say little.
+// Small is the limit of calls that need little.
 const Small Limit = 64 << 10
 
-// firstRoom is what is made room for on a client's mere word.
+// firstRoom is the memory that a body gets before any of it has come.
 const firstRoom = 4 << 10
 
 var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}
 
-// Read reads a JSON body whole. Room is made for what comes, and not for what a client
-// says that will.
+// Read reads a whole JSON body. Memory is taken as the body comes, not as its client
+// announces it.
 func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	switch kind, err := MediaType(r); {
 	case err != nil:
@@ -91,7 +91,7 @@ func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	}
 }
 
-// Object reads a small body strictly, all faults at once.
+// Object reads a body that is one JSON object, strictly, and tells all faults at once.
 func (l Limit) Object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
 	body, err := l.Read(r, memory)
 	if err != nil {
@@ -132,7 +132,7 @@ func (l Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []event.
 	return asked, err
 }
 
-// ProfilesOf are those that a query names.
+// ProfilesOf are the profiles that a query names.
 func ProfilesOf(f *problem.Faults, query url.Values) []event.Profile {
 	asked := query["profile"]
 	if len(asked) > event.MaxAskedProfiles {

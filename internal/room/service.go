@@ -19,7 +19,7 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// The bounds of a membership service's answers.
+// Bounds of the questions to a membership service, and of its answers.
 const (
 	membershipTimeout = 2 * time.Second
 	membershipBytes   = 1 << 20
@@ -30,10 +30,10 @@ const (
 	answerBase        = 256              // what an answer takes in memory without its members, as measured
 )
 
-// Service is the Resolver of hubs whose membership another service
-// owns: GET URL?tenant={t}&conversation={id} (or group) answers {"members":[…]}, 404 is
-// empty. An answer holds as long as its Cache-Control says. One question at a time a
-// room, and so many a tenant; while it fails the last good answer serves.
+// Service is the Resolver of hubs whose membership another service owns. That answers
+// GET URL?tenant={t}&conversation={id} (or group) with {"members":[…]}; 404 means no members.
+// An answer holds as long as its Cache-Control says. A room has one question at a time under
+// way, and a tenant so many. While the service fails, its last good answer is used.
 type Service struct {
 	// Static.
 	base, token string
@@ -89,7 +89,7 @@ func NewService(cfg ServiceConfig) *Service {
 	}
 }
 
-// Resolve implements Resolver; an error only for a room that was never resolved.
+// Resolve implements Resolver. It fails only for a room that was never resolved.
 func (s *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
 	roster, err := s.resolve(ctx, Key{tenant, room}, false)
 	if roster != nil {
@@ -113,9 +113,9 @@ func (s *Service) Refresh(ctx context.Context, tenant string, room event.Room) (
 	return s.resolve(ctx, Key{tenant, room}, true)
 }
 
-// resolve waits, as long as ctx allows, for an answer that still holds or, anew or
-// not, for one to a question that began after the call: all who came before it share
-// it. The roster is the last good one, also beside an error.
+// resolve waits, as long as ctx allows, for an answer that still holds; if anew is true, for
+// the answer to a question that begins after the call. Calls that came before the question
+// share its answer. The roster is the last good one, also beside an error.
 func (s *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
 	if climbs(key.Room.ID) {
 		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
@@ -148,7 +148,7 @@ func (s *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, err
 	return a.roster, a.err
 }
 
-// leaveLocked is for a call that wants an answer no longer: for nobody none is asked for.
+// leaveLocked ends a call's wait. A question that nobody waits for is not asked.
 func (s *Service) leaveLocked(key Key, a *answer) {
 	if a.waiting--; a.waiting > 0 {
 		return
@@ -160,8 +160,8 @@ func (s *Service) leaveLocked(key Key, a *answer) {
 	}
 }
 
-// question asks when its turn comes, for all who wait: whoever of them leaves does not
-// fail the others.
+// question asks when its turn comes, for all calls that wait. One that leaves does not fail
+// the others.
 func (s *Service) question(turn context.Context, key Key, a *answer) {
 	err := s.turns.Acquire(turn, key.Tenant)
 	a.giveUp()
@@ -192,8 +192,8 @@ func (s *Service) question(turn context.Context, key Key, a *answer) {
 	s.keepLocked(key, a)
 }
 
-// keepLocked keeps an answer while its tenant has room for it; else it is for those who
-// wait for it only.
+// keepLocked keeps an answer if its tenant has memory left for it. Otherwise only the calls
+// that wait for it have it.
 func (s *Service) keepLocked(key Key, a *answer) {
 	if s.answers[key] != a {
 		return
@@ -218,14 +218,14 @@ func (s *Service) dropLocked(key Key, a *answer) {
 	}
 }
 
-// answerBytes is what an answer takes in memory without its members.
+// answerBytes is the memory of an answer without its members.
 func answerBytes(key Key) int64 { return int64(answerBase + len(key.Room.ID)) }
 
-// memberBytes is what a profile takes in memory beside its text.
+// memberBytes is the memory of a profile without its texts.
 const memberBytes = 32
 
-// climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not:
-// a proxy that decodes would have it ask for another tenant's room.
+// climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not. With
+// a proxy in between that decodes it, it would ask for another tenant's room.
 func climbs(id string) bool {
 	for range 3 {
 		for segment := range strings.FieldsFuncSeq(id, func(r rune) bool { return r == '/' || r == '\\' }) {
@@ -255,8 +255,8 @@ func (s *Service) answerLocked(key Key) *answer {
 	return a
 }
 
-// pruneLocked drops answers that nobody has asked for in a long time, and sooner
-// those that say nothing.
+// pruneLocked drops answers that nobody has asked for in a long time. Those without members
+// go as soon as they no longer hold.
 func (s *Service) pruneLocked(now time.Time) {
 	for key, a := range s.answers {
 		old := now.Sub(a.until)
@@ -267,7 +267,7 @@ func (s *Service) pruneLocked(now time.Time) {
 	s.prune = max(1024, 2*len(s.answers))
 }
 
-// ask asks the service for the members, and how long they hold.
+// ask asks the service for a room's members, and says how long the answer holds.
 func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
 	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"?"+query.Encode(), nil)
@@ -315,8 +315,8 @@ func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (memb
 	return members, holds, faults.Err()
 }
 
-// holdsFor is how long an answer holds (RFC 9111, section 5.2.2): the shortest that
-// its Cache-Control says; what cannot be read counts as 0.
+// holdsFor is how long an answer holds (RFC 9111, section 5.2.2): the shortest time that its
+// Cache-Control has. A time that cannot be read counts as 0.
 func holdsFor(h http.Header) time.Duration {
 	holds, said := membershipMost, false
 	for _, line := range h.Values("Cache-Control") {

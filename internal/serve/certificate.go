@@ -16,7 +16,7 @@ type Certificate struct {
 	files *reread.File[*tls.Certificate]
 }
 
-// LoadCertificate reads both files; an error is theirs.
+// LoadCertificate reads both files. It fails if they cannot be used.
 func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error) {
 	f, err := reread.Open("certificate", logger, func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(cert, key)
@@ -35,7 +35,7 @@ func (c *Certificate) Reload() { c.files.Reload() }
 // read again when it changes.
 type ClientCAs struct{ files *reread.File[*x509.CertPool] }
 
-// LoadClientCAs reads a file of PEM blocks; an error is its.
+// LoadClientCAs reads a file of PEM blocks. It fails if there is no certificate in it.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 	f, err := reread.Open("client certificates' authorities", logger, func() (*x509.CertPool, error) {
 		text, err := os.ReadFile(path)
@@ -54,7 +54,7 @@ func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 // Reload reads the file now, changed or not.
 func (c *ClientCAs) Reload() { c.files.Reload() }
 
-// Require has a server ask its clients for a certificate; must says whether they need one.
+// Require makes a server ask its clients for a certificate; must says whether they need one.
 func (c *ClientCAs) Require(config *tls.Config, must bool) {
 	config.ClientAuth = tls.VerifyClientCertIfGiven
 	if must {

@@ -10,7 +10,7 @@ import (
 	"realtimehub/internal/count"
 )
 
-// Complaint is a kind of what net/http's own words are about: no caller hears of them.
+// Complaint is a kind of what net/http logs by itself. No caller hears of it.
 type Complaint string
 
 // The complaints there are.
@@ -22,8 +22,9 @@ const (
 	complaintOther  Complaint = "other"  // what we do wrong with net/http, or do not know
 )
 
-// ErrorLog takes what net/http logs, a line each, and counts it. What a client does
-// is logged at debug: anybody can cause it. The rest is loud, once a second of each.
+// ErrorLog takes the lines that net/http logs, and counts them by kind. What a client causes
+// is logged at level debug, since anybody can cause it. Each other kind is logged as an error,
+// once a second.
 type ErrorLog struct {
 	logger *slog.Logger
 	count  count.Words[Complaint]
@@ -46,7 +47,7 @@ func NewErrorLog(logger *slog.Logger) *ErrorLog {
 // Counts is how many complaints there were of each kind.
 func (e *ErrorLog) Counts() map[Complaint]int64 { return e.count.Now() }
 
-// complaintOf knows net/http by the words of its server and of its HTTP/2.
+// complaintOf tells the kind of a line by how net/http words it.
 func complaintOf(line string) Complaint {
 	begins := func(words string) bool { return strings.HasPrefix(line, words) }
 	switch {

@@ -12,7 +12,7 @@ import (
 	"realtimehub/internal/reserve"
 )
 
-// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
+// Times that a client has. Streams and NDJSON bodies lift those of the request and the answer.
 const (
 	headerTimeout  = 5 * time.Second  // the TLS handshake's too
 	RequestTimeout = 30 * time.Second // of a request with its body
