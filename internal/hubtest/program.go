@@ -169,10 +169,15 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 	return p
 }
 
-// cleanup ends the program. One that nobody has ended before must end well.
+// cleanup ends the program. One that nobody has ended before must end well, and soon.
 func (p *Program) cleanup(t testing.TB) {
 	asked := p.asked.Load()
+	late := time.AfterFunc(time.Minute, func() {
+		t.Error("the hub does not end")
+		p.process.Kill()
+	})
 	state := p.Stop()
+	late.Stop()
 	if !asked && runtime.GOOS != "windows" && state.ExitCode() != 0 { // Windows has no SIGTERM
 		t.Errorf("the hub ended with %v:\n%s", state, p.Logs)
 	}
