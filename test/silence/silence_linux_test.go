@@ -1,10 +1,8 @@
-package process
+package silence
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,8 +16,11 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
+
+func TestMain(m *testing.M) { hubtest.Main(m) }
 
 // twoMinutes is for how long each stream is left alone.
 const twoMinutes = 2 * time.Minute
@@ -29,10 +30,7 @@ func startPlainNginx(t *testing.T, hub string) (addr string) {
 	t.Helper()
 	is := is.New(t)
 	dir := t.TempDir()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	is.NoErr(err)
-	addr = free.Addr().String()
-	is.NoErr(free.Close())
+	addr = fmt.Sprint("127.0.0.1:", natstest.FreePort(t))
 	config := filepath.Join(dir, "nginx.conf")
 	is.NoErr(os.WriteFile(config, fmt.Appendf(nil, `
 		daemon off;
@@ -78,10 +76,9 @@ func startPlainNginx(t *testing.T, hub string) (addr string) {
 // stream that nothing happens on for two minutes is open on each transport, and so is
 // one without heartbeats.
 func TestSilenceInRealTime(t *testing.T) {
-	t.Parallel()
 	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "localhost")
-	open := startProgram(t)
-	secured := startProgram(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key)
+	open := hubtest.Start(t, "REALTIME_PRESENCE_AUDIENCE=none") // or streams would hear of each other
+	secured := hubtest.Start(t, "REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key)
 	roots := hubtest.RootsOf(t, cert)
 	doors := map[string]string{"HTTP/1.1": open.Addr, "h2c": open.Addr, "TLS": secured.Addr, "h2": secured.Addr}
 	// Goroutines, as of subtests only so many run at once.
@@ -174,51 +171,4 @@ func holdProbe(t *testing.T, client *http.Client, url string) error {
 	}
 	_, err = next(reader, "doctor.done")
 	return err
-}
-
-// An outage of three seconds, in the middle of which probes are due, ends no stream:
-// not one that is idle, nor one that is written to meanwhile.
-func TestAnOutageEndsNoStream(t *testing.T) {
-	t.Parallel()
-	is := is.New(t)
-	hub, peers, ip := hubtest.Cabled(t, "198.18.1.1/30", "198.18.1.2/30")
-	hubtest.Enter(t, hub)
-	p := startProcess(t, "REALTIME_ADDR=198.18.1.1:0", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_HEARTBEAT=0")
-	publisher, err := net.Dial("tcp", p.Addr)
-	is.NoErr(err)
-	defer publisher.Close()
-	answers := bufio.NewReader(publisher)
-	publish := func(kind, to, data string) {
-		t.Helper()
-		event := fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":%q%s}}`, data, kind, to)
-		fmt.Fprintf(publisher, "POST /v1/events HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
-		res, err := http.ReadResponse(answers, nil)
-		is.NoErr(err)
-		is.Equal(res.StatusCode, http.StatusAccepted)
-		io.Copy(io.Discard, res.Body)
-	}
-	hubtest.Enter(t, peers)
-	var all []*bareStream
-	for i := range 40 {
-		conn, err := net.Dial("tcp", p.Addr)
-		is.NoErr(err)
-		defer conn.Close()
-		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:%d HTTP/1.1\r\nHost: %s\r\n\r\n", i, p.Addr)
-		all = append(all, &bareStream{Conn: conn})
-		all[i].until(t, "event: hub.ready\n", "hub.closing")
-	}
-	publish("tenant", "", "aligned.") // all are idle since now
-	for _, s := range all {
-		s.until(t, "aligned.", "hub.closing")
-	}
-	time.Sleep(6500 * time.Millisecond)
-	ip("link set cable down") // before the next probe of most, while others wait for their second
-	publish("profile", `,"profiles":["user:0"]`, "meanwhile.")
-	time.Sleep(3 * time.Second)
-	ip("link set cable up")
-	time.Sleep(6500 * time.Millisecond) // who was taken for vanished is gone by now
-	publish("tenant", "", "still.")
-	for _, s := range all {
-		s.until(t, "still.", "hub.closing")
-	}
 }
