@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -12,18 +11,18 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
-	"realtimehub/internal/strictjson"
 )
 
 // administrator shows and changes one tenant, for its services.
 type administrator struct {
 	// Static.
 	hub      *Hub
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	presence *Presence
 	bodies   request.Limit
 	quotas   *allowance.Pools
@@ -35,25 +34,6 @@ func pathTenant(who *access.Caller) (string, error) {
 	tenant := who.Tenant()
 	faults.Tenant("tenantId", tenant)
 	return tenant, faults.Err()
-}
-
-// pathRoom is the tenant and the conversation or group of a path.
-func pathRoom(r *http.Request, who *access.Caller) (tenant string, room event.Room, err error) {
-	switch r.PathValue("rooms") {
-	case "conversations":
-		room.Kind = event.KindConversation
-	case "groups":
-		room.Kind = event.KindGroup
-	default:
-		return "", room, errNothingHere
-	}
-	var faults problem.Faults
-	tenant, room.ID = who.Tenant(), strings.Clone(r.PathValue("id")) // what is kept must not hold all of the request
-	faults.Tenant("tenantId", tenant)
-	if err := event.CheckName(room.ID); err != nil {
-		faults.Add(problem.CodeInvalidField, string(room.Kind)+"Id", "%v", err)
-	}
-	return tenant, room, faults.Err()
 }
 
 func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -79,11 +59,11 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		return err
 	}
 	var next *string
-	if page.more {
-		id := page.list[len(page.list)-1].ID.String()
+	if page.More {
+		id := page.List[len(page.List)-1].ID.String()
 		next = &id
 	}
-	list := slices.Clone(page.list) // which was as long as the tenant is large
+	list := slices.Clone(page.List) // which was as long as the tenant is large
 	l.Call().Back(0)
 	out, err := answer.NewRows(w, http.StatusOK, l.Call(), "connections")
 	if err != nil {
@@ -94,7 +74,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 			break
 		}
 	}
-	return out.End("count", page.count, "next", next)
+	return out.End("count", page.Count, "next", next)
 }
 
 // tenantConnection finds a connection of the path's tenant.
@@ -165,7 +145,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 		return err
 	}
 	page, gap, err := a.hub.History(r.Context(), tenant, query.Get("after"), limit)
-	if err == nil && !memory.Use(page.Weight()) {
+	if err == nil && !memory.Use(page.Size()) {
 		err = allowance.ErrAnswers
 	}
 	if err != nil {
@@ -177,12 +157,12 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 				return nil
 			}
 		}
-		if limit -= len(page.Entries); limit <= 0 || !page.Cut() {
+		if limit -= len(page.Entries); limit <= 0 || !page.More() {
 			break
 		}
 		memory.Back(answer.RowsBytes)
 		next, lost, err := a.hub.History(r.Context(), tenant, page.Next.String(), limit)
-		if err != nil || lost || !memory.Use(next.Weight()) {
+		if err != nil || lost || !memory.Use(next.Size()) {
 			break // whoever asks for what comes next is told
 		}
 		page = next
@@ -285,107 +265,6 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	l := a.list(r, who)
 	defer l.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
-}
-
-func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	l := a.list(r, who)
-	defer l.Close()
-	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
-	if err == nil {
-		err = a.hub.tenants.EnsureAll(r.Context(), tenant)
-	}
-	if err != nil {
-		return err
-	}
-	return a.presences(w, who, l, members, nil)
-}
-
-func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	l := a.list(r, who)
-	defer l.Close()
-	members, err := a.hub.members.Members(r.Context(), tenant, room, l.Begin)
-	if err != nil {
-		return err
-	}
-	return answer.ProfileRows(w, l.Call(), "members", members, l.Turn)
-}
-
-func (a *administrator) setMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	memory := a.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	var members []event.Profile
-	found := false
-	err = a.bodies.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		if name != "members" {
-			f.Add(problem.CodeUnknownField, name, `the body has "members" only`)
-			return
-		}
-		found = !problem.Absent(v)
-		members = f.Profiles(problem.CodeInvalidField, name, v)
-	})
-	if err == nil && !found {
-		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "members", Index: -1, Detail: "an array of profiles is needed"}
-	}
-	if err == nil && !a.hub.tenants.InCluster() { // in one, most of the time is waited for others
-		over, taken := request.ListTurn(r.Context(), tenant, len(members))
-		if taken != nil {
-			return taken
-		}
-		defer over()
-	}
-	if err == nil {
-		err = a.hub.members.SetMembers(r.Context(), tenant, room, members)
-	}
-	if err != nil {
-		return err
-	}
-	return answer.NoContent(w)
-}
-
-func (a *administrator) refreshMembers(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	tenant, room, err := pathRoom(r, who)
-	if err == nil {
-		err = a.cluster.Refresh(r.Context(), tenant, room)
-	}
-	if err != nil {
-		return err
-	}
-	return answer.NoContent(w)
-}
-
-func (a *administrator) addMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.members.AddMember)
-}
-
-func (a *administrator) removeMember(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	return a.changeMember(w, r, who, a.hub.members.RemoveMember)
-}
-
-func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who *access.Caller, do func(context.Context, string, event.Room, event.Profile) error) error {
-	tenant, room, err := pathRoom(r, who)
-	if err != nil {
-		return err
-	}
-	p, err := event.ParseProfile(strings.Clone(r.PathValue("p")))
-	if err != nil {
-		return &problem.FieldError{Code: problem.CodeInvalidProfile, Field: "profile", Index: -1, Detail: err.Error()}
-	}
-	if err := do(r.Context(), tenant, room, p); err != nil {
-		return err
-	}
-	return answer.NoContent(w)
 }
 
 var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}

@@ -96,6 +96,14 @@ func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
 		c := h.open(t, meQuery)
 		follows(t, log, c)
 	})
+	t.Run("a service reads", func(t *testing.T) {
+		is := is.New(t)
+		for _, at := range []string{"find", "read"} {
+			h, _ := start(at)
+			_, answer := h.do(t, "GET", "/v1/tenants/acme/events?after="+history.Cursor{Epoch: before, Seq: 5}.String(), "")
+			is.Equal(answer["gap"], true)
+		}
+	})
 	t.Run("it catches up", func(t *testing.T) {
 		is := is.New(t)
 		h, _ := start("read")

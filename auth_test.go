@@ -587,7 +587,7 @@ func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 		is := is.New(t)
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler)})
 		presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-		api := NewAPI(NewCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
+		api := NewAPI(withCluster(hub, presence, nil, 0), newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		bearerFor := func(d time.Duration, changes ...any) string {
 			return bearer(t, append([]any{"exp", start.Add(d).Unix()}, changes...)...)

@@ -77,7 +77,7 @@ func BenchmarkPublish(b *testing.B) {
 
 func BenchmarkPublishHandler(b *testing.B) {
 	hub, presence := newBenchHub(b, 10)
-	handler := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	handler := NewAPI(withCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
 	body := benchBody(`{"kind":"profile","profiles":["user:1"]}`)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -22,8 +22,10 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/natstest"
 )
 
@@ -34,7 +36,7 @@ func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) (node
 	for range hubs {
 		limits := testLimits
 		limits.Events = 0
-		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *broker.Broker {
 			return joinBrokerAt(t, servers.URLs(), replicas, prefix, limits)
 		})
 		node.nodes = []*testHub{node}
@@ -342,7 +344,7 @@ func TestClusterStorm(t *testing.T) {
 	resumes := 0
 	limits := testLimits
 	limits.Events = 0
-	log := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker { // one more, that can read cursors
+	log := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *broker.Broker { // one more, that can read cursors
 		return joinBrokerAt(t, servers.URLs(), 1, "realtime", limits)
 	}).log
 	for _, c := range all {
@@ -516,14 +518,14 @@ func TestManyTenants(t *testing.T) {
 	}
 	servers := natstest.StartProcesses(t, 1)
 	prefix := newPrefix()
-	var brokers []*Broker
+	var brokers []*broker.Broker
 	for range 3 {
 		brokers = append(brokers, joinBrokerAt(t, servers.URL(0), 1, prefix, testLimits))
 	}
 	publish := func(n int) time.Duration { // the broker's CPU time for each
 		before := cpuTime(t, servers.PID(0))
 		for i := range n {
-			e := entryTo(fmt.Sprint("tenant-", i%tenants), "1", event.ToTenant())
+			e := historytest.To(fmt.Sprint("tenant-", i%tenants), "1", event.ToTenant())
 			e.Event.ID = fmt.Sprint(prefix, i, before)
 			e.Event.Timestamp = time.Now()
 			e.Envelope = e.Event.Seal()

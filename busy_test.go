@@ -3,25 +3,13 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
+	"realtimehub/internal/testkit"
 )
-
-// waitsIn says whether a goroutine waits for a lock in a function.
-func waitsIn(function string) bool {
-	stacks := make([]byte, 1<<20)
-	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-		if strings.Contains(stack, function) && strings.Contains(stack, "sync.(*Mutex).Lock") {
-			return true
-		}
-	}
-	return false
-}
 
 // Who waits for a tenant that is busy, to forget it, keeps nobody from another.
 func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
@@ -39,7 +27,7 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 		h.tenants.Forget("acme")
 		close(forgotten)
 	}()
-	eventually(t, func() bool { return waitsIn(".(*tenants).forget(") })
+	eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).Forget(") })
 	free := h.tenants.Mu.TryRLock()
 	if free {
 		h.tenants.Mu.RUnlock()
@@ -67,7 +55,7 @@ func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
 	for _, c := range acme {
 		c.close()
 	}
-	eventually(t, func() bool { return waitsIn(".(*streams).ended(") })
+	eventually(t, func() bool { return testkit.WaitsIn(".(*Streams).ended(") })
 	defer busy.Mu.Unlock()
 	status, _ := h.post(t, "/v1/events", `{"tenantId":"well","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
 	is.Equal(status, http.StatusAccepted)

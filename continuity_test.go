@@ -30,6 +30,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
@@ -474,9 +475,9 @@ func TestDrainEndsLines(t *testing.T) {
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
-	handler := NewAPI(NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
+	handler := NewAPI(withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
-	e := toAll("1").Event
+	e := historytest.ToAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})
 	if err != nil {
 		f.Fatal(err)

@@ -53,7 +53,7 @@ func anchorsOf(t *testing.T, page string) (anchors []string) {
 
 func TestDocsReferToWhatIsThere(t *testing.T) {
 	links := 0
-	for _, page := range pages(t, "README.md", "docs/*.md") {
+	for _, page := range pages(t, "*.md", "docs/*.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestDocsNameRealSettings(t *testing.T) {
 	for _, p := range params {
 		real[p.Key] = true
 	}
-	for _, page := range pages(t, "README.md", "docs/*.md", "deploy/*", "compose.yaml", "Dockerfile") {
+	for _, page := range pages(t, "*.md", "docs/*.md", "deploy/*", "compose.yaml", "Dockerfile") {
 		text, err := os.ReadFile(page)
 		is.NoErr(err)
 		for _, name := range settingName.FindAllString(string(text), -1) {

@@ -13,6 +13,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -161,19 +163,19 @@ func mute(proxy *natstest.Proxy) {
 func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, b *testHub, proxy *natstest.Proxy) {
 	t.Helper()
 	alone(t, "it makes its own")
-	broker := theBroker(t)
-	proxy = broker.Proxies(t)[0]
+	br := theBroker(t)
+	proxy = br.Proxies(t)[0]
 	prefix := newPrefix()
 	var nodes []*testHub
-	for _, url := range []string{broker.URL(0), proxy.URL()} {
-		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
+	for _, url := range []string{br.URL(0), proxy.URL()} {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *broker.Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		}, configure...)
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
 	eventually(t, func() bool {
-		return len(nodes[0].Cluster.peers.Others()) == 1 && len(nodes[1].Cluster.peers.Others()) == 1
+		return len(nodes[0].Cluster.Peers.Others()) == 1 && len(nodes[1].Cluster.Peers.Others()) == 1
 	})
 	return nodes[0], nodes[1], proxy
 }
@@ -213,9 +215,9 @@ func TestAHubThatSleeps(t *testing.T) {
 		return status == http.StatusOK && answer["count"] == 1.0 // the other, which nobody closed
 	})
 	eventually(t, func() bool { // nothing is remembered
-		a.Cluster.owed.mu.Lock()
-		defer a.Cluster.owed.mu.Unlock()
-		return len(a.Cluster.owed.of) == 0
+		a.Cluster.Owed.Mu.Lock()
+		defer a.Cluster.Owed.Mu.Unlock()
+		return len(a.Cluster.Owed.Of) == 0
 	})
 	b.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")
 	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1")
@@ -232,7 +234,7 @@ func TestAHubThatSleepsLong(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, one := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one")
 	mute(proxy)
-	eventually(t, func() bool { return len(a.Cluster.peers.Others()) == 0 })
+	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 0 })
 	_, count := a.everybody(t, "")
 	is.Equal(count, 0.0)
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
@@ -252,9 +254,9 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, other := b.open(t, meQuery), b.open(t, "tenant=other&profile=me")
 	mute(proxy)
-	node := b.Cluster.peers.Node()
-	for n := range mostOwed {
-		a.Cluster.owed.add(node, kick{tenant: "acme", profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, reason: delivery.CloseKicked})
+	node := b.Cluster.Peers.Node()
+	for n := range cluster.MostOwed {
+		a.Cluster.Owed.Add(node, cluster.Kick{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, Reason: delivery.CloseKicked})
 	}
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 	is.Equal(status, http.StatusServiceUnavailable)
@@ -271,37 +273,39 @@ func TestHubsOfTheVersionBefore(t *testing.T) {
 	h := newTestHub(t)
 	h = h.nodes[0]
 	h.connect(t, 5, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
-	a := h.Cluster.Serve(Call{Op: CallList, Tenant: "acme"})
+	a := h.Cluster.Serve(cluster.Call{Op: cluster.CallList, Tenant: "acme"})
 	is.Equal(len(a.Connections), 5) // without a limit all
 	before := a
 	before.Count = nil
-	for _, answer := range []Answer{before, a} {
-		x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: answer}}
-		p, err := x.pageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
+	for _, answer := range []cluster.Answer{before, a} {
+		x := &cluster.Cluster{Cfg: cluster.Config{Delivery: h.parts()}, Peers: &cannedPeers{answer: answer}}
+		p, err := x.PageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
 		is.NoErr(err)
-		is.Equal(p.count, 5)
+		is.Equal(p.Count, 5)
 		if answer.Count == nil { // it does not know of pages
-			is.Equal(len(p.list), 1)
-			is.Equal(p.list[0].ID, a.Connections[2].ID)
-			is.True(p.more)
+			is.Equal(len(p.List), 1)
+			is.Equal(p.List[0].ID, a.Connections[2].ID)
+			is.True(p.More)
 		}
 	}
-	x := &Cluster{hub: h.Hub, peers: &cannedPeers{answer: Answer{Found: true}}}
+	x := &cluster.Cluster{Cfg: cluster.Config{Delivery: h.parts()}, Peers: &cannedPeers{answer: cluster.Answer{Found: true}}}
 	as := []event.Profile(nil)
 	_, err := x.Adjust(t.Context(), &delivery.Connection{Elsewhere: true}, nil, &as)
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	now := time.Now()
-	is.Equal(sessionRow{Active: now.Add(-time.Minute).UnixMilli()}.activeAt(now).Unix(), now.Add(-time.Minute).Unix())
-	is.Equal(sessionRow{Active: now.Add(time.Hour).UnixMilli()}.activeAt(now), now)
+	is.Equal(broker.SessionRow{Active: now.Add(-time.Minute).UnixMilli()}.ActiveAt(now).Unix(), now.Add(-time.Minute).Unix())
+	is.Equal(broker.SessionRow{Active: now.Add(time.Hour).UnixMilli()}.ActiveAt(now), now)
 }
 
 // cannedPeers answer always the same.
 type cannedPeers struct {
 	castPeers
-	answer Answer
+	answer cluster.Answer
 }
 
-func (p *cannedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) { return p.answer, nil }
+func (p *cannedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
+	return p.answer, nil
+}
 
 // A server that is cut off from the others may still say that it leads, though nothing is
 // kept: a hub on its side, which hears nobody, tells nobody offline for it.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,22 +22,8 @@ import (
 	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/testkit"
 )
-
-// inTime says whether something is done, rather than waiting for a lock that is held.
-func inTime(do func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(10 * time.Second):
-		return false
-	}
-}
 
 // overHTTP2 serves a hub as the program does.
 func (h *testHub) overHTTP2(t *testing.T) (at string) {
@@ -133,27 +118,6 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 }
 
-// Who waits for a tenant's history that is busy, to forget it, keeps nobody from another's;
-// and who counts waits for none.
-func TestABusyHistoryKeepsNobodyFromOthers(t *testing.T) {
-	is := is.New(t)
-	s := &history.NewMemory(testLimits).Shelves
-	busy := s.Lock("acme", true)
-	var forgotten sync.WaitGroup
-	forgotten.Go(func() { s.Forget("acme") })
-	eventually(t, func() bool { return waitsIn(".(*shelves).forget(") })
-	free := s.Mu.TryRLock()
-	if free {
-		s.Mu.RUnlock()
-		is.True(inTime(func() { s.Lock("well", true).Mu.Unlock() }))
-		is.True(inTime(func() { is.Equal(s.Stats().Tenants, 2) }))
-	}
-	busy.Mu.Unlock()
-	forgotten.Wait()
-	is.True(free)
-	is.Equal(s.Lock("acme", false), nil)
-}
-
 // Whoever counts streams, tells of presence, or ends streams with their tokens does not have
 // other tenants wait for one that is busy.
 func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
@@ -174,7 +138,7 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 		h.Presence.Connected(&delivery.Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
 	}
 	well.until(t, "presence.online")
-	is.True(inTime(func() { is.Equal(len(h.tenants.Busiest(10)), 9) }))
+	is.True(testkit.InTime(func() { is.Equal(len(h.tenants.Busiest(10)), 9) }))
 	end := time.Now().Add(100 * time.Millisecond)
 	for _, c := range all {
 		h.streams.Expiry.Set(c, end)

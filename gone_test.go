@@ -15,26 +15,27 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/broker/journal"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/journal"
 	"realtimehub/internal/natstest"
 )
 
 // sharing starts hubs of one broker, each when it is asked for, with settings of its own.
-func sharing(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (start func(events int) *testHub, broker *natstest.Broker, prefix string) {
+func sharing(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (start func(events int) *testHub, b *natstest.Broker, prefix string) {
 	alone(t, "it makes its own")
-	broker, prefix = natstest.Start(t, 1), newPrefix()
+	b, prefix = natstest.Start(t, 1), newPrefix()
 	return func(events int) *testHub {
 		t.Helper()
 		limits := testLimits
 		limits.Events = events
-		h := newNode(t, openDoor(t), access.RatesConfig{}, func(kept history.Limits, external bool) *Broker {
-			return joinBroker(t, broker, 0, prefix, kept)
+		h := newNode(t, openDoor(t), access.RatesConfig{}, func(kept history.Limits, external bool) *broker.Broker {
+			return joinBroker(t, b, 0, prefix, kept)
 		}, append(configure, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = history.NewMemory(limits) })...)
 		h.nodes = []*testHub{h}
 		return h
-	}, broker, prefix
+	}, b, prefix
 }
 
 // past reads a tenant's history after a cursor: how many events there are, and whether
@@ -191,13 +192,13 @@ func TestStaysThatWereCutShort(t *testing.T) {
 // A version before kept one stay more, and did not say that it had cut: so it may have.
 func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	is := is.New(t)
-	start, broker, prefix := sharing(t)
+	start, b, prefix := sharing(t)
 	one := start(1000)
 	c := one.open(t, meQuery)
 	c.close()
 	publishMany(t, []*testHub{one}, 0, 100)
-	log := one.Hub.log.(*brokerLog)
-	table, err := journal.OpenTable(t.Context(), broker.Connect(t, 0), journal.TableConfig{
+	log := one.Hub.log.(*broker.SharedLog)
+	table, err := journal.OpenTable(t.Context(), b.Connect(t, 0), journal.TableConfig{
 		Prefix: prefix, Replicas: 1, Logger: one.logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost:    func(context.Context, string, bool) error { return nil },
@@ -205,7 +206,7 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	is.NoErr(err)
 	t.Cleanup(table.Close)
 	for who, stays := range map[string]uint64{"me": 32, "you": 31} {
-		row := belongingRow{Epoch: hex.EncodeToString(log.epochID("acme")), Place: 99, Member: true}
+		row := broker.BelongingRow{Epoch: hex.EncodeToString(log.EpochID("acme")), Place: 99, Member: true}
 		for i := range stays {
 			row.Stays = append(row.Stays, [2]uint64{10 + 2*i, 11 + 2*i})
 		}

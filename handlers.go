@@ -6,9 +6,6 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"path"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,8 +15,10 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
+	"realtimehub/internal/probe"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
@@ -45,8 +44,10 @@ type api struct {
 	hub     *Hub
 	auth    *access.Auth
 	limits  *access.Rates
-	metrics *Metrics
-	doctor  *Doctor
+	metrics *metrics.Metrics
+	doctor  *probe.Server
+
+	complaints *serve.ErrorLog // net/http's
 
 	requests atomic.Int64 // that are being answered
 	crowded  pace.Counter // calls that were refused for want of memory
@@ -57,18 +58,36 @@ type api struct {
 }
 
 // NewAPI makes the HTTP side of a hub.
-func NewAPI(cluster *Cluster, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
-	hub, presence, bodies := cluster.hub, cluster.presence, request.Limit(cfg.MaxBodyBytes)
-	metrics := NewMetrics(hub, presence, auth, limits, cfg.MetricsTenants, cfg.Logger)
-	metrics.lobby = cfg.Lobby
+func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
+	cluster, presence, bodies := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes)
+	complaints := serve.NewErrorLog(cfg.Logger)
+	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, doctor: NewDoctor(hub, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
 		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
+}
+
+// newMetrics shows what the hub and its parts count.
+func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
+	return metrics.New(func() metrics.Values {
+		v := metrics.Values{
+			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Count.Now(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+		}
+		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
+		v.Online, v.Away = hub.presence.Counts()
+		v.Limits["memberships"] = hub.members.Full()
+		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
+		if cfg.MetricsTenants > 0 {
+			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
+		}
+		return v
+	}, problemCodes(), cfg.Logger)
 }
 
 // route is a call and the scope that it needs, or one of them.
@@ -177,7 +196,9 @@ func (a *api) handler(inner bool) http.Handler {
 	for pattern, do := range a.openRoutes() {
 		mux.HandleFunc(pattern, do)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, a.cfg.Logger, noRoute(mux, w, r)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problem.Write(w, r, a.cfg.Logger, request.NoRoute(mux, w, r))
+	})
 	nosniff := []string{"nosniff"}
 	pages := &access.Pages{Auth: a.auth, Loopback: a.cfg.Loopback, Logger: a.cfg.Logger, Told: map[string]bool{}}
 	serve := pages.Shared(mux)
@@ -210,8 +231,8 @@ func (a *api) handler(inner bool) http.Handler {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
-		if err == nil && !isClean(r.URL) {
-			err = errNothingHere // else the mux redirects, and repeats the query with its token
+		if err == nil && !request.IsClean(r.URL) {
+			err = request.ErrNothingHere // else the mux redirects, and repeats the query with its token
 		}
 		if err != nil {
 			a.auth.Refuse(err)
@@ -284,7 +305,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller,
 }
 
 // ErrorLog takes what net/http has to say.
-func (a *api) ErrorLog() *log.Logger { return log.New(a.metrics.complaints, "", 0) }
+func (a *api) ErrorLog() *log.Logger { return log.New(a.complaints, "", 0) }
 
 // Published waits until all that is being published is answered, or ctx ends. Who
 // publishes later is told that it is too late.
@@ -296,33 +317,9 @@ func (a *api) Published(ctx context.Context) {
 // Answered is Published for all requests, streams among them that have a handler.
 func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }
 
-// isClean says whether the mux takes a path as it is.
-func isClean(u *url.URL) bool {
-	escaped := u.EscapedPath()
-	clean := path.Clean(escaped)
-	return escaped == clean || escaped == clean+"/"
-}
-
-// noRoute tells a wrong method (405, with Allow) from a path that is not there.
-func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
-	var allowed []string
-	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
-		probe := *r
-		probe.Method = method
-		if _, pattern := mux.Handler(&probe); pattern != "/" {
-			allowed = append(allowed, method)
-		}
-	}
-	if len(allowed) == 0 {
-		return errNothingHere
-	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return &problem.Problem{Status: http.StatusMethodNotAllowed, Code: "MethodNotAllowed", Detail: "this path takes " + strings.Join(allowed, ", ")}
-}
-
 // probe is a stream that shows what stands between its client and the hub.
 func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := probeOf(r.URL.Query())
+	p, err := probe.Parse(r.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -372,8 +369,6 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.JSON(w, http.StatusOK, map[string]string{"status": status})
 }
-
-var errNothingHere = &problem.Problem{Status: http.StatusNotFound, Code: "NotFound", Detail: "there is nothing at this path"}
 
 // handler answers for a caller whose scope and tenant are proven; an error becomes
 // problem details.

@@ -18,6 +18,8 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
@@ -49,7 +51,7 @@ var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.
 type testHub struct {
 	*Hub
 	Presence *Presence
-	Cluster  *Cluster
+	Cluster  *cluster.Cluster
 	API      *api
 	Handler  http.Handler // its API's, held against the contract
 	Server   *httptest.Server
@@ -86,13 +88,13 @@ func (h *testHub) settle(t testing.TB) {
 
 func (h *testHub) settled() bool {
 	for _, node := range h.nodes {
-		x := &node.Cluster.elsewhere
-		x.mu.RLock()
+		x := &node.Cluster.Elsewhere
+		x.Mu.RLock()
 		known := map[string][]uuid.UUID{}
-		for tenant, away := range x.tenants {
-			known[tenant] = slices.Collect(maps.Keys(away.byID))
+		for tenant, away := range x.Tenants {
+			known[tenant] = slices.Collect(maps.Keys(away.ByID))
 		}
-		x.mu.RUnlock()
+		x.Mu.RUnlock()
 		for tenant, ids := range known {
 			var there []uuid.UUID
 			for _, other := range h.nodes {
@@ -151,13 +153,13 @@ func newTrustedHub(t testing.TB, auth *access.Auth, limits access.RatesConfig, c
 }
 
 // newCluster starts n hubs that share a broker, spread over its servers.
-func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newCluster(t testing.TB, n int, b *natstest.Broker, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	prefix := newPrefix()
 	var nodes []*testHub
 	for i := range n {
-		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *Broker {
-			return joinBroker(t, broker, i%len(broker.Servers), prefix, kept, func(cfg *BrokerConfig) { cfg.Prepare = external })
+		nodes = append(nodes, newNode(t, auth, limits, func(kept history.Limits, external bool) *broker.Broker {
+			return joinBroker(t, b, i%len(b.Servers), prefix, kept, func(cfg *broker.Config) { cfg.Prepare = external })
 		}, configure...))
 	}
 	for _, node := range nodes {
@@ -171,7 +173,7 @@ func newCluster(t testing.TB, n int, broker *natstest.Broker, auth *access.Auth,
 }
 
 // newNode starts one hub, one of those that share a broker if join is not nil.
-func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *broker.Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
@@ -186,10 +188,10 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	for _, c := range configure {
 		c(&hubConfig, &presenceConfig)
 	}
-	var peers Peers
+	var peers cluster.Peers
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
-		broker := join(hubConfig.Log.(*history.Memory).Shelves.Limits, !own)
+		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
 		hubConfig.Log, peers = broker.Log(), broker.Peers()
 		if own {
 			hubConfig.Rooms = broker.Rooms()
@@ -202,7 +204,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
-	h.API = NewAPI(h.Cluster, auth, access.NewRates(limits), APIConfig{
+	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
 	h.Handler = checked(t, h.API.Handler())
@@ -352,4 +354,10 @@ func byItself(t *testing.T) bool {
 	t.Helper()
 	alone(t, "it weighs what is in a process")
 	return testkit.ByItself(t)
+}
+
+// withCluster is the hub of NewCluster.
+func withCluster(hub *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *Hub {
+	NewCluster(hub, presence, peers, back)
+	return hub
 }

@@ -10,9 +10,18 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 )
+
+// On NATS a history is as any kind of Log is.
+func TestLogOnNATS(t *testing.T) {
+	historytest.Run(t, historytest.Kind{Shared: true, Open: func(t *testing.T, limits history.Limits) history.Log {
+		return joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log()
+	}})
+}
 
 // persist appends until there is room.
 func persist(t *testing.T, l history.Log, entries ...*history.Entry) {
@@ -48,21 +57,21 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			server, prefix := theBroker(t), newPrefix()
 			var logs syncBuffer
 			join := func() history.Log {
-				return joinBroker(t, server, 0, prefix, limits, func(cfg *BrokerConfig) {
+				return joinBroker(t, server, 0, prefix, limits, func(cfg *broker.Config) {
 					cfg.Disk, cfg.Logger = bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
 				}).Log()
 			}
 			here, there := join(), join()
 			const small = 50
 			for i := range small {
-				persist(t, here, entryTo(fmt.Sprint("small-", i), "1", event.ToTenant()))
+				persist(t, here, historytest.To(fmt.Sprint("small-", i), "1", event.ToTenant()))
 			}
-			first := entryTo("large", "1", event.ToTenant())
+			first := historytest.To("large", "1", event.ToTenant())
 			persist(t, here, first)
 			text := strings.Repeat("x", 40_000)
 			var last *history.Entry
 			for i := range 500 { // 20 MB, of which each would be enough to push out all others
-				last = entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant())
+				last = historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant())
 				persist(t, here, last)
 			}
 			eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
@@ -80,7 +89,7 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 					is.Equal(begin.Seq, uint64(0))
 					page, err := hub.Read(t.Context(), tenant, history.Query{})
 					is.NoErr(err)
-					is.Equal(names(page.Entries), "1")
+					is.Equal(historytest.Names(page.Entries), "1")
 				}
 				oldest, err := hub.Find(t.Context(), "large", first.Cursor.String(), nil)
 				is.Equal(err, history.ErrExpired)
@@ -103,36 +112,30 @@ func TestNearIsShared(t *testing.T) {
 	is := is.New(t)
 	limits := testLimits
 	limits.Total = 1 << 20
-	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*brokerLog)
+	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*broker.SharedLog)
 	text := strings.Repeat("x", 6000)
 	for i := range 300 { // three times what may be near
-		persist(t, log, entryTo("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
+		persist(t, log, historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "small")
 	is.NoErr(err)
 	head, err := log.Attach(t.Context(), "large")
 	is.NoErr(err)
 	for i := range 8 {
-		persist(t, log, entryTo("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
-	}
-	near := func(tenant string) (events int, bytes int64) {
-		h := log.shelves.Lock(tenant, false)
-		defer h.Mu.Unlock()
-		is.Equal(h.Coming, int64(0))
-		return h.Entries.Len(), h.Bytes
+		persist(t, log, historytest.To("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	page, err := log.Read(t.Context(), "large", history.Query{})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 300) // from the broker
-	events, bytes := near("small")
-	is.True(bytes < limits.Total/2) // its share
-	is.Equal(events, 8)
-	is.True(log.shelves.Total.Load() <= limits.Total)
+	near := log.Near.Stats()
+	is.Equal(near.Entries, 8)            // all of small's, and none of large's
+	is.True(near.Bytes < limits.Total/2) // nor is anything left of the attempt
 	page, err = log.Read(t.Context(), "large", history.Query{After: head.Seq - 20})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 20)
-	events, bytes = near("large") // of which there is room for some
-	is.Equal(events, 20)
-	is.True(bytes > 20*6000)
-	is.Equal(log.Stats().Memory, log.shelves.Total.Load())
+	near = log.Near.Stats()
+	is.Equal(near.Entries, 8+20) // of which there is room for some
+	is.True(near.Bytes > (8+20)*6000)
+	is.True(near.Bytes <= limits.Total)
+	is.Equal(log.Stats().Memory, near.Bytes)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -23,6 +24,8 @@ type Hub struct {
 	members    *delivery.Members
 	streams    *delivery.Streams
 	dispatcher *delivery.Dispatcher
+	presence   *Presence
+	cluster    *cluster.Cluster
 	log        history.Log
 	logger     *slog.Logger
 	quotas     *allowance.Pools
@@ -55,10 +58,18 @@ func (h *Hub) Overloaded() bool { return h.streams.Overloaded() }
 // WatchMemory looks at the memory in use until ctx ends.
 func (h *Hub) WatchMemory(ctx context.Context) { h.streams.WatchMemory(ctx) }
 
-// ShareWith makes the hub one of a cluster, before its first connection.
-func (h *Hub) ShareWith(s delivery.Sharing, node [4]byte) {
-	h.tenants.ShareWith(s)
-	h.streams.ShareWith(node)
+func (h *Hub) parts() delivery.Parts {
+	return delivery.Parts{Tenants: h.tenants, Members: h.members, Streams: h.streams, Dispatcher: h.dispatcher, Counts: h.count}
+}
+
+// NewCluster joins a hub and its presence to others; nil peers leave it alone. back
+// is how long a client that was sent away may take to be back.
+func NewCluster(h *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *cluster.Cluster {
+	h.cluster = cluster.New(cluster.Config{
+		Delivery: h.parts(),
+		Pools:    h.quotas, Presence: presence, Typists: presence.typists, Peers: peers, Back: back,
+	})
+	return h.cluster
 }
 
 // Ready says why nothing can be stored now, nil when it can.
@@ -138,59 +149,9 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 	return receipts, nil
 }
 
-// History reads a piece of a tenant's events after a cursor, or from the oldest on when
-// that is empty: limit at most. gap says that some before them are missing for good.
-func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page history.Page, gap bool, err error) {
-	from, err := h.log.Find(ctx, tenant, after, nil)
-	for {
-		lost := errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor)
-		if err != nil && !lost {
-			return history.Page{}, false, err
-		}
-		gap = gap || lost
-		page, err = h.log.Read(ctx, tenant, history.Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
-		if err == nil {
-			return page, gap, nil
-		}
-		from = page.Next
-	}
-}
-
-// historyBytes bounds one piece of History.
-const historyBytes = 64 << 10
-
 // Stats looks at everything; for a broker's answer it may wait a second.
 func (h *Hub) Stats() delivery.Stats {
 	stats := h.streams.Stats()
 	stats.Ready = stats.Ready && h.Ready() == nil
 	return stats
-}
-
-// Sweep forgets what nobody needs any more. Called now and then.
-func (h *Hub) Sweep(now time.Time) {
-	answers := true // the log; who does not is asked again the next time, and not by each tenant
-	h.tenants.Prune(now, func(tenant string) (uint64, error) {
-		if !answers {
-			return 0, errors.ErrUnsupported
-		}
-		oldest, err := h.log.Find(context.Background(), tenant, "", nil)
-		answers = err == nil
-		return oldest.Seq, err
-	})
-	h.log.Sweep(now)
-	stats := h.Stats()
-	if lost := stats.Log.LostIDs; lost > h.lostIDs {
-		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
-		h.lostIDs = lost
-	}
-	if cut := stats.Log.CutAll; cut > h.cutAll {
-		h.logger.Warn("the largest histories have lost their oldest events, since all together have their bytes", "events", cut-h.cutAll, "limit", stats.Log.Limit)
-		h.cutAll = cut
-	}
-	for reason, n := range stats.Dropped {
-		if reason.ForGood() && n > h.dropped[reason] {
-			h.logger.Warn("events dropped", "reason", string(reason), "events", n-h.dropped[reason])
-		}
-	}
-	h.dropped = stats.Dropped
 }

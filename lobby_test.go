@@ -22,6 +22,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/lobby"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 	"realtimehub/web"
@@ -175,7 +176,7 @@ func TestSettingsOfTheLobby(t *testing.T) {
 	cfg, err := settings.Load([]string{"REALTIME_TRUSTED_PROXIES=10.0.0.1, fd00::/8", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=0", "REALTIME_CALL_BYTES=1048576"})
 	is.NoErr(err)
 	is.Equal(len(cfg.Proxies()), 2)
-	is.Equal(mostStrangers(cfg.Memory()), 21)
+	is.Equal(lobby.Most(cfg.Memory().Calls), 21)
 }
 
 // probesOf opens probes for an address until it may have no more.

@@ -12,10 +12,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,11 +26,9 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
-	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
-	"realtimehub/internal/reserve"
 	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
@@ -130,283 +126,235 @@ const (
 	quietTimeout    = time.Second      // of connections without a request, once all is answered
 )
 
+// app is a hub from its settings to its end.
+type app struct {
+	cfg    settings.Config
+	logger *slog.Logger
+	memory plan.Memory
+
+	background context.Context // ends with the program
+	stop       context.CancelFunc
+
+	auth        *access.Auth
+	certificate *serve.Certificate // nil: no TLS
+	services    *serve.ClientCAs   // nil: services show no certificate
+	quotas      *allowance.Pools
+	backing     backing
+	hub         *Hub
+	api         *api
+	servers     serve.Endpoints // where everybody calls, then, where that is set, services and operators
+}
+
 // run serves until ctx ends; listening, when not nil, is told the address.
 func run(ctx context.Context, environ []string, logs io.Writer, listening func(net.Addr)) error {
-	cfg, err := settings.Load(environ)
+	a, err := configure(environ, logs)
 	if err != nil {
 		return err
 	}
-	logger := settings.NewLogger(cfg, logs)
+	defer a.stop()
+	if err := a.openKeys(); err != nil {
+		return err
+	}
+	if err := a.build(ctx); err != nil {
+		return err
+	}
+	defer a.backing.leave()
+	if err := a.listen(ctx); err != nil {
+		return err
+	}
+	if listening != nil {
+		listening(a.servers[0].Listener.Addr())
+	}
+	broken, err := a.serve(ctx)
+	if err != nil {
+		return err
+	}
+	a.drain(a.hub.cluster.Alone() || context.Cause(ctx) == errInterrupted)
+	return broken
+}
+
+// configure reads the settings, and says which of them are none or do not fit.
+func configure(environ []string, logs io.Writer) (*app, error) {
+	cfg, err := settings.Load(environ)
+	if err != nil {
+		return nil, err
+	}
+	a := &app{cfg: cfg, logger: settings.NewLogger(cfg, logs), memory: cfg.Memory()}
 	for _, name := range settings.Unknown(environ) {
-		logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
+		a.logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
 	}
 	for _, why := range cfg.Misfits(environ) {
-		logger.Warn("settings do not fit together", "why", why)
+		a.logger.Warn("settings do not fit together", "why", why)
 	}
+	a.memory.Tune(a.logger)
+	a.background, a.stop = context.WithCancel(context.Background())
+	return a, nil
+}
 
-	memory := cfg.Memory()
-	tuneMemory(memory, logger)
-
-	background, stop := context.WithCancel(context.Background())
-	defer stop()
-	credentials := cfg.Access()
-	credentials.Logger = logger
-	auth, err := access.NewAuth(background, credentials)
-	if err != nil {
+// openKeys reads what credentials are proven with, and certificates; and again at SIGHUP.
+func (a *app) openKeys() (err error) {
+	credentials := a.cfg.Access()
+	credentials.Logger = a.logger
+	if a.auth, err = access.NewAuth(a.background, credentials); err != nil {
 		return errors.New(settings.Prefix + strings.ReplaceAll(err.Error(), "\n", "\n"+settings.Prefix))
 	}
-	var certificate *serve.Certificate
-	if cfg.TLSCert != "" {
-		if certificate, err = serve.LoadCertificate(cfg.TLSCert, cfg.TLSKey, logger); err != nil {
+	if a.cfg.TLSCert != "" {
+		if a.certificate, err = serve.LoadCertificate(a.cfg.TLSCert, a.cfg.TLSKey, a.logger); err != nil {
 			return fmt.Errorf("%sTLS_CERT: %w", settings.Prefix, err)
 		}
 	}
-	var services *serve.ClientCAs
-	if cfg.TLSClientCA != "" {
-		if services, err = serve.LoadClientCAs(cfg.TLSClientCA, logger); err != nil {
+	if a.cfg.TLSClientCA != "" {
+		if a.services, err = serve.LoadClientCAs(a.cfg.TLSClientCA, a.logger); err != nil {
 			return fmt.Errorf("%sTLS_CLIENT_CA: %w", settings.Prefix, err)
 		}
 	}
-	onHangup(background, func() {
-		auth.Reread()
-		if certificate != nil {
-			certificate.Files.Reload()
+	onHangup(a.background, func() {
+		a.auth.Reread()
+		if a.certificate != nil {
+			a.certificate.Files.Reload()
 		}
-		if services != nil {
-			services.Files.Reload()
+		if a.services != nil {
+			a.services.Files.Reload()
 		}
-	}, logger)
-	quotas := allowance.New(memory)
+	}, a.logger)
+	return nil
+}
+
+// build makes the hub on its store, which it joins.
+func (a *app) build(ctx context.Context) (err error) {
+	cfg := a.cfg
+	a.quotas = allowance.New(a.memory)
 	var resolver room.Resolver = room.Own{}
 	if cfg.MembershipURL != "" {
-		resolver = room.NewService(cfg.MembershipURL, cfg.MembershipToken, quotas.State)
+		resolver = room.NewService(cfg.MembershipURL, cfg.MembershipToken, a.quotas.State)
 	}
-	limits := history.Limits{
-		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: memory.History,
-		Window: cfg.DedupeWindow, IDs: history.MostIDs(cfg.DedupeIDs, quotas.IDs), Held: quotas.IDs,
-	}
-	shared, err := share(ctx, cfg, limits, logger)
-	if err != nil {
+	if a.backing, err = openStore(ctx, cfg, a.memory.History, a.quotas, a.logger); err != nil {
 		return err
 	}
-	defer shared.leave()
-	hub := NewHub(HubConfig{
-		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: memory.Streams,
-		Log: shared.log, Rooms: shared.rooms, Resolver: resolver, Logger: logger,
+	a.hub = NewHub(HubConfig{
+		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: a.memory.Streams,
+		Log: a.backing.log, Rooms: a.backing.rooms, Resolver: resolver, Logger: a.logger,
 		Most:   delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
+		Quotas: a.quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	})
-	presence := NewPresence(hub, PresenceConfig{
+	presence := NewPresence(a.hub, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
 	})
-	cluster := NewCluster(hub, presence, shared.peers, 2*cfg.Retry)
+	NewCluster(a.hub, presence, a.backing.peers, 2*cfg.Retry)
+	return nil
+}
 
-	listener, err := engine.Listen(ctx, cfg.Addr)
+// listen opens the addresses where the hub is called, and says so.
+func (a *app) listen(ctx context.Context) error {
+	cfg := a.cfg
+	outer, err := engine.Listen(ctx, cfg.Addr)
 	if err != nil {
-		return cannotListen("ADDR", err)
+		return serve.CannotListen(settings.Prefix+"ADDR", err)
 	}
-	var inner net.Listener // where services and operators call; nil: at listener too
+	var inner net.Listener // where services and operators call; nil: at outer too
 	if cfg.AdminAddr != "" {
 		if inner, err = engine.Listen(ctx, cfg.AdminAddr); err != nil {
-			return cannotListen("ADMIN_ADDR", err)
+			return serve.CannotListen(settings.Prefix+"ADMIN_ADDR", err)
 		}
 	}
 	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: quotas})
+	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: a.quotas})
 	strangers := lobby.New(lobby.Config{
-		All: mostStrangers(memory), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
-		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: logger,
+		All: lobby.Most(a.memory.Calls), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
+		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: a.logger,
 	})
-	api := NewAPI(cluster, auth, rates, APIConfig{
+	a.api = NewAPI(a.hub, a.auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
-		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: logger,
+		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: a.logger,
 	})
-	outer := api.Handler()
+	handler := a.api.Handler()
 	if inner != nil {
-		outer = api.PublicHandler()
+		handler = a.api.PublicHandler()
 	}
-	servers := serve.Endpoints{{Listener: listener, Server: serve.NewServer(outer, certificate, api.ErrorLog())}}
+	server := serve.NewServer(handler, a.certificate, a.api.ErrorLog())
+	strangers.Guard(server) // the inner one is for the trusted
+	a.servers = serve.Endpoints{{Listener: strangers.Listener(outer), Server: server}}
 	if inner != nil {
-		servers = append(servers, serve.Endpoint{Listener: inner, Server: serve.NewServer(api.Handler(), certificate, api.ErrorLog())})
+		server = serve.NewServer(a.api.Handler(), a.certificate, a.api.ErrorLog())
+		a.servers = append(a.servers, serve.Endpoint{Listener: inner, Server: server})
 	}
-	strangers.Guard(servers[0].Server) // the other door is for the trusted
-	servers[0].Listener = strangers.Listener(listener)
-	if services != nil { // browsers are asked for no certificate where services have a door of their own
-		services.Require(servers[len(servers)-1].Server.TLSConfig, inner != nil)
+	if a.services != nil { // browsers are asked for no certificate where services have an address of their own
+		a.services.Require(server.TLSConfig, inner != nil)
 	}
-	logger.Info("listening", "url", servers[0].URL())
+	a.logger.Info("listening", "url", a.servers[0].URL())
 	if inner != nil {
-		logger.Info("listening for services and operators", "url", servers[1].URL())
+		a.logger.Info("listening for services and operators", "url", a.servers[1].URL())
 	}
-	if auth.Open() {
-		logger.Warn("open mode: no credentials are asked for")
+	if a.auth.Open() {
+		a.logger.Warn("open mode: no credentials are asked for")
 		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
-			logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", settings.Prefix+"CORS_ORIGINS")
+			a.logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", settings.Prefix+"CORS_ORIGINS")
 		}
 	}
-	if listening != nil {
-		listening(listener.Addr())
-	}
+	return nil
+}
 
-	go presence.Run(background)
-	go sweep(background, hub, cfg.HistoryTTL)
-	go hub.WatchMemory(background)
-	go plan.GiveBack(background)
-	failed := make(chan error, len(servers))
-	for _, d := range servers {
-		go func() { failed <- d.Serve() }()
+// serve answers until ctx ends, or the broker cannot be reached any more, which is broken:
+// who starts the process again has another. An error is of an address.
+func (a *app) serve(ctx context.Context) (broken, err error) {
+	go a.hub.presence.Run(a.background)
+	go sweep(a.background, a.hub, a.cfg.HistoryTTL)
+	go a.hub.WatchMemory(a.background)
+	go plan.GiveBack(a.background)
+	failed := make(chan error, len(a.servers))
+	for _, e := range a.servers {
+		go func() { failed <- e.Serve() }()
 	}
-	var broken error
 	select {
 	case err := <-failed:
-		return err
-	case err := <-shared.over: // whoever starts the process again has another
-		broken = fmt.Errorf("the connection to NATS has ended for good: %w", err)
+		return nil, err
+	case err := <-a.backing.over:
+		return fmt.Errorf("the connection to NATS has ended for good: %w", err), nil
 	case <-ctx.Done():
+		return nil, nil
 	}
-	atOnce := cluster.Alone() || context.Cause(ctx) == errInterrupted
-	over := cfg.Drain
+}
+
+// drain ends streams and answers what is under way. Clients are sent away little by little,
+// to other hubs; or all at once where there is none, or somebody waits for the end.
+func (a *app) drain(atOnce bool) {
+	over := a.cfg.Drain
 	if atOnce {
 		over = 0
 	}
-	logger.Info("draining; a second signal ends at once", "streams", hub.streams.Engine().Streams(), "over", over)
+	streams := a.hub.streams
+	a.logger.Info("draining; a second signal ends at once", "streams", streams.Engine().Streams(), "over", over)
 	if !atOnce {
-		hub.streams.Drain(background, over)
+		streams.Drain(a.background, over)
 	}
-	hub.streams.Refuse()
+	streams.Refuse()
 	last, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	shut := make(chan error, 1)
-	go func() { shut <- servers.Shutdown(last) }() // nobody can connect from now on
+	go func() { shut <- a.servers.Shutdown(last) }() // nobody can connect from now on
 	if atOnce {
 		publishes, cancel := context.WithTimeout(last, publishTimeout)
-		api.Published(publishes) // streams are to have it
+		a.api.Published(publishes) // streams are to have it
 		cancel()
-		hub.streams.Drain(background, 0)
+		streams.Drain(a.background, 0)
 	}
 	go func() {
-		api.Answered(last)
+		a.api.Answered(last)
 		select {
 		case <-time.After(quietTimeout):
-			servers.Close() // Shutdown would give 5 s to a connection that has not asked for anything
+			a.servers.Close() // Shutdown would give 5 s to a connection that has not asked for anything
 		case <-last.Done():
 		}
 	}()
 	if err := <-shut; err != nil {
-		logger.Warn("requests cut", "err", err)
-		servers.Close()
+		a.logger.Warn("requests cut", "err", err)
+		a.servers.Close()
 	}
-	if err := hub.streams.Engine().Close(last); err != nil {
-		logger.Warn("streams cut", "err", err)
+	if err := streams.Engine().Close(last); err != nil {
+		a.logger.Warn("streams cut", "err", err)
 	}
-	logger.Info("stopped")
-	return broken
-}
-
-// cannotListen says of which setting an address is, and what most often is wrong with it.
-func cannotListen(setting string, err error) error {
-	remedy := ""
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		remedy = "; another program has this port, perhaps a hub that was started before: end it, or set another"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		remedy = "; give one of this machine's, or none for all (:8080)"
-	case errors.Is(err, syscall.EACCES):
-		remedy = "; ports below 1024 take a privilege: set another"
-	}
-	return fmt.Errorf("%s%s: %w%s", settings.Prefix, setting, err, remedy)
-}
-
-// backing is what a hub stands on, alone or with others.
-type backing struct {
-	log   history.Log
-	rooms room.Shared
-	peers Peers
-	over  <-chan error // has why others cannot be reached any more
-	leave func()
-}
-
-// brokerWait is how long the start waits for the broker.
-const brokerWait = time.Minute
-
-// share joins the other hubs on the broker, if one is configured.
-func share(ctx context.Context, cfg settings.Config, limits history.Limits, logger *slog.Logger) (backing, error) {
-	if cfg.NATSURL == "" {
-		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
-	}
-	if cfg.NATSCreds != "" {
-		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
-			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, brokerWait)
-	defer cancel()
-	external := cfg.MembershipURL != ""
-	broker, err := ConnectBroker(ctx, BrokerConfig{
-		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
-		Limits: limits, Disk: cfg.Disk(), Prepare: external, Logger: logger,
-	})
-	if inURL, ok := errors.AsType[*url.Error](err); ok {
-		err = inURL.Err // it repeats the URL, which may hold a secret
-	}
-	if err != nil {
-		return backing{}, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
-	}
-	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
-	if !external {
-		s.rooms = broker.Rooms()
-	}
-	return s, nil
-}
-
-// tuneMemory trades memory that is there for fewer collections; as what is kept comes
-// near the plan they become frequent again. Without a bound nothing is traded. GOGC and
-// GOMEMLIMIT have the last word.
-func tuneMemory(memory plan.Memory, logger *slog.Logger) {
-	if limit := memory.GoLimit(); limit > 0 {
-		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(400)
-		}
-		if os.Getenv("GOMEMLIMIT") == "" {
-			debug.SetMemoryLimit(limit)
-		}
-	}
-	if limit, least := debug.SetMemoryLimit(-1), memory.Least(); limit < least {
-		logger.Warn("GOMEMLIMIT is too low for what histories and state may take: once they are full, an overload may not end", "limit", limit, "needed", least)
-	}
-}
-
-// strangerBytes is what a connection that has proven nothing may cost, headers, buffers
-// and its goroutine together.
-const strangerBytes = 48 << 10
-
-// mostStrangers is for how many connections that have proven nothing there is memory, and
-// descriptors: of those streams have at least half; 0: any number.
-func mostStrangers(memory plan.Memory) int {
-	most := int(memory.Calls / strangerBytes)
-	if half := reserve.Outside() / 2; half > 0 && (most == 0 || half < most) {
-		most = half
-	}
-	return most
-}
-
-// sweep has the hub forget what has grown old, often enough for a short TTL.
-func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
-	every := time.Minute
-	if ttl > 0 {
-		every = min(every, max(ttl/8, time.Second))
-	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			hub.Sweep(now)
-		}
-	}
+	a.logger.Info("stopped")
 }
 
 // readme has the one table of settings, which a test holds to Config.

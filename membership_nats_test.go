@@ -18,6 +18,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -27,24 +29,24 @@ import (
 
 // behindProxies are hubs that share a broker of one server, each but the first behind a
 // proxy of its own.
-func behindProxies(t *testing.T, broker *natstest.Broker, n int) (nodes []*testHub, proxies []*natstest.Proxy, prefix string) {
+func behindProxies(t *testing.T, b *natstest.Broker, n int) (nodes []*testHub, proxies []*natstest.Proxy, prefix string) {
 	t.Helper()
 	alone(t, "it makes its own")
 	prefix = newPrefix()
 	for i := range n {
-		url := broker.URL(0)
+		url := b.URL(0)
 		if i > 0 {
 			proxies = append(proxies, natstest.StartProxy(t, url))
 			url = proxies[i-1].URL()
 		}
-		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, _ bool) *broker.Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept)
 		})
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
 	for _, node := range nodes {
-		eventually(t, func() bool { return len(node.Cluster.peers.Others()) == n-1 })
+		eventually(t, func() bool { return len(node.Cluster.Peers.Others()) == n-1 })
 	}
 	return nodes, proxies, prefix
 }
@@ -179,7 +181,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 
-// toldRooms are what a brokerRooms tells of one tenant's rooms.
+// toldRooms are what a broker.SharedRooms tells of one tenant's rooms.
 type toldRooms struct {
 	mu    sync.Mutex
 	rooms room.Memberships[*delivery.Connection] // guarded by mu
@@ -201,7 +203,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	broker := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, broker.URL(0))
 	prefix := newPrefix()
-	near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).rooms
+	near, far := joinBroker(t, broker, 0, prefix, testLimits).Belongings, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Belongings
 	var told toldRooms
 	far.Follow(told.belong, func(string) {})
 	near.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
@@ -209,7 +211,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 	is.NoErr(near.Attach(ctx, "acme"))
 	is.NoErr(far.Attach(ctx, "acme"))
 	last := func() uint64 {
-		place, err := near.table.Last(ctx, "acme")
+		place, err := near.Table.Last(ctx, "acme")
 		is.NoErr(err)
 		return place
 	}
@@ -217,7 +219,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		now, err := near.Now(ctx, "acme", r)
 		is.NoErr(err)
 		b := room.Membership{Profile: alice, Member: member, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}
-		near.askAll = func(context.Context, Call) ([]Answer, []string) { return nil, nil }
+		near.AskAll = func(context.Context, cluster.Call) ([]cluster.Answer, []string) { return nil, nil }
 		is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{b}, !member))
 	}
 	change(true)
@@ -237,7 +239,7 @@ func TestAnOldReadingTellsNothing(t *testing.T) {
 		return v
 	})
 	old := make(chan bool)
-	go func() { old <- far.reached(Call{Tenant: "acme", Place: last()}) }()
+	go func() { old <- far.Reached(cluster.Call{Tenant: "acme", Place: last()}) }()
 	<-held
 	far.Detach("acme")
 	change(false)

@@ -19,6 +19,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -100,7 +101,7 @@ func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
+	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }
 
@@ -362,9 +363,11 @@ func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 }
 
 // silentPeers do not answer.
-type silentPeers struct{ Peers }
+type silentPeers struct{ cluster.Peers }
 
-func (silentPeers) AskAll(context.Context, Call) ([]Answer, []string) { return nil, []string{"x"} }
+func (silentPeers) AskAll(context.Context, cluster.Call) ([]cluster.Answer, []string) {
+	return nil, []string{"x"}
+}
 
 // A refresh through one hub holds on all of them when it is answered; where one does
 // not say so, it is not told as done.
@@ -398,7 +401,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 		}
 	}
 	lame := nodes[0].Cluster
-	err := (&Cluster{hub: lame.hub, presence: lame.presence, peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
+	err := (&cluster.Cluster{Cfg: lame.Cfg, Presence: lame.Presence, Peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
 	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")
@@ -593,12 +596,12 @@ func TestCompressedBodies(t *testing.T) {
 }
 
 // slowPeers answer after a second each.
-type slowPeers struct{ Peers }
+type slowPeers struct{ cluster.Peers }
 
 func (slowPeers) Node() (node [4]byte) { return node }
-func (slowPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+func (slowPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
 	time.Sleep(time.Second)
-	return Answer{Found: true}, nil
+	return cluster.Answer{Found: true}, nil
 }
 
 // Connections that other hubs hold are closed together.
@@ -610,7 +613,7 @@ func TestClosingAProfileElsewhere(t *testing.T) {
 			list[i] = &delivery.Connection{Elsewhere: true}
 		}
 		start := time.Now()
-		(&Cluster{peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
+		(&cluster.Cluster{Peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
 		is.Equal(time.Since(start), time.Second)
 	})
 }

@@ -30,8 +30,10 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/typing"
 )
 
 // scraped is an answer of GET /metrics: values by name and label, as written there.
@@ -259,7 +261,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
 		h.dispatcher.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
 	})
-	for i := range maxTypingRoom + 1 {
+	for i := range typing.MaxTypingRoom + 1 {
 		is.NoErr(untilConfirmed(func() error {
 			return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
 		}))
@@ -437,7 +439,7 @@ func TestMetricsOfTenants(t *testing.T) {
 	}
 	h.publish(t, "large", "a.b", `{"kind":"tenant"}`, "1")
 	h.publish(t, "nobody", "a.b", `{"kind":"tenant"}`, "1")
-	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler))
+	metrics := metricsOf(t, h.Hub)
 	tenants := scrape(t, metrics)
 	maps.DeleteFunc(tenants, func(name string, _ float64) bool { return !strings.Contains(name, "tenant=") })
 	is.Equal(tenants, scraped{
@@ -449,7 +451,7 @@ func TestMetricsOfTenants(t *testing.T) {
 func TestMetricsAreWellFormed(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
-	w := ask(NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler)), "GET", "/metrics", "")
+	w := ask(metricsOf(t, h.Hub), "GET", "/metrics", "")
 	is.True(strings.Contains(w.Body.String(), "\ngo_goroutines "))
 	is.True(strings.Contains(w.Body.String(), "\nrealtime_build_info{"))
 	problems, err := promlint.New(w.Body).Lint()
@@ -547,11 +549,10 @@ func TestDashboard(t *testing.T) {
 	is.Equal(dashboard.Templating.List[0], struct{ Name, Type string }{"DS_PROMETHEUS", "datasource"})
 
 	h := newTestHub(t)
-	metrics := NewMetrics(h.Hub, h.Presence, openDoor(t), access.NewRates(access.RatesConfig{}), 2, slog.New(slog.DiscardHandler))
 	h.open(t, "tenant=acme&profile=a")
 	there := map[string]bool{}     // names, and whether a panel shows them
 	for _, node := range h.nodes { // whichever has the stream
-		metrics.hub = node.Hub
+		metrics := metricsOf(t, node.Hub)
 		for series := range scrape(t, metrics) {
 			name, _, _ := strings.Cut(series, "{")
 			there[name] = false
@@ -597,4 +598,10 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("no panel shows %s", name)
 		}
 	}
+}
+
+// metricsOf shows a hub, and the two tenants with most streams.
+func metricsOf(t testing.TB, hub *Hub) *metrics.Metrics {
+	logger := slog.New(slog.DiscardHandler)
+	return newMetrics(hub, openDoor(t), access.NewRates(access.RatesConfig{}), serve.NewErrorLog(logger), APIConfig{MetricsTenants: 2, Logger: logger})
 }

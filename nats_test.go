@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
@@ -27,21 +28,21 @@ func newPrefix() string { return fmt.Sprint("test", prefixes.Add(1)) }
 func theBroker(t testing.TB) *natstest.Broker { return natstest.Start(t, 1) }
 
 // joinBroker connects a hub's side to a server of the test's own.
-func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits history.Limits, change ...func(*BrokerConfig)) *Broker {
+func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits history.Limits, change ...func(*broker.Config)) *broker.Broker {
 	t.Helper()
 	return joinBrokerAt(t, b.URL(server), len(b.Servers), prefix, limits, change...)
 }
 
 // joinBrokerAt connects a hub's side to a server, until the test ends.
-func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits history.Limits, change ...func(*BrokerConfig)) *Broker {
+func joinBrokerAt(t testing.TB, url string, replicas int, prefix string, limits history.Limits, change ...func(*broker.Config)) *broker.Broker {
 	t.Helper()
-	cfg := BrokerConfig{URL: url, Prefix: prefix, Replicas: replicas, Limits: limits, Logger: slog.New(slog.DiscardHandler)}
+	cfg := broker.Config{URL: url, Prefix: prefix, Replicas: replicas, Limits: limits, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&cfg)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	broker, err := ConnectBroker(ctx, cfg)
+	broker, err := broker.Connect(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,10 +56,10 @@ func TestAStartWithoutBrokerSaysWhy(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var logs syncBuffer
-	cfg := BrokerConfig{URL: "nats://127.0.0.1:1", Prefix: "none", Replicas: 1, Limits: testLimits, Logger: slog.New(slog.NewTextHandler(&logs, nil))}
+	cfg := broker.Config{URL: "nats://127.0.0.1:1", Prefix: "none", Replicas: 1, Limits: testLimits, Logger: slog.New(slog.NewTextHandler(&logs, nil))}
 	failed := make(chan error, 1)
 	go func() {
-		_, err := ConnectBroker(ctx, cfg)
+		_, err := broker.Connect(ctx, cfg)
 		failed <- err
 	}()
 	for ctx.Err() == nil && !strings.Contains(logs.String(), "refused") {

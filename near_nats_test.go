@@ -14,10 +14,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/broker/journal"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/journal"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/natstest"
 )
 
@@ -48,7 +50,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	text := strings.Repeat("x", 6000)
 	const events = 850 // 5 MiB
 	for i := range events {
-		e := entryTo("acme", fmt.Sprint("e", i), event.ToTenant())
+		e := historytest.To("acme", fmt.Sprint("e", i), event.ToTenant())
 		e.Event.Payload = []byte(`"` + text + `"`)
 		persist(t, writer, e)
 	}
@@ -77,12 +79,12 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	b := joinBroker(t, theBroker(t), 0, newPrefix(), testLimits)
 	log := b.Log()
 	for i := range 3 {
-		persist(t, log, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
+		persist(t, log, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	log.Detach("acme")
-	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: entryTo("acme", "0", event.ToTenant())}})
+	b.Kept.Handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
 	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: delivery.ChunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
@@ -99,7 +101,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
 	for i := range 50 {
-		persist(t, writer, entryTo("acme", fmt.Sprint(i), event.ToTenant()))
+		persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -144,7 +146,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	prefix := newPrefix()
 	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
 	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	var mu sync.Mutex
 	var old []byte
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -168,7 +170,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); !asked(); time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	last := late.Cursor
 	_, err := log.Attach(t.Context(), "acme")
@@ -189,14 +191,14 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
 	join := func(url string) *testHub {
-		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *Broker {
+		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *broker.Broker {
 			return joinBrokerAt(t, url, 1, prefix, testLimits)
 		})
 		node.nodes = []*testHub{node}
 		return node
 	}
 	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	me := delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
 	defer node.streams.Kick(first, delivery.CloseKicked)
@@ -204,7 +206,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
 		return v
 	})
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
 	me.Cursor = late.Cursor.String()
 	c := node.Hub.mustConnect(t, me)
@@ -220,10 +222,10 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	b := theBroker(t)
 	proxy := natstest.StartProxy(t, b.URL(0))
 	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*brokerLog)
-	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*brokerLog)
-	persist(t, writer, entryTo("acme", `"early"`, event.ToTenant()))
-	before := writer.journal.Epoch()
+	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*broker.SharedLog)
+	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*broker.SharedLog)
+	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
+	before := writer.Journal.Epoch()
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
 		return v
@@ -234,12 +236,12 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	is.NoErr(err)
 	_, err = kv.Put(t.Context(), "epoch", []byte("1")) // as who has seen a loss does
 	is.NoErr(err)
-	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); writer.Journal.Epoch() == before; time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
-	late := entryTo("acme", `"late"`, event.ToTenant())
+	late := historytest.To("acme", `"late"`, event.ToTenant())
 	persist(t, writer, late)
-	is.Equal(log.journal.Epoch(), before)
+	is.Equal(log.Journal.Epoch(), before)
 	proxy.Rule(nil)
 	found, err := log.Find(t.Context(), "acme", late.Cursor.String(), nil)
 	is.NoErr(err)

@@ -104,6 +104,32 @@ func TestLateEventsAreForThoseWhoWereMembersThen(t *testing.T) {
 	is.Equal(got["stays"], []string{`"first"`, `"without"`, `"last"`})
 }
 
+// What is not kept is for who belongs to the room, also where the hub has yet to be told what
+// was kept before: it is known on all hubs that they joined.
+func TestWhatIsNotKeptIsForWhoHasJoined(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := behindProxies(t, natstest.Start(t, 1), 2)
+	a, b := nodes[0], nodes[1]
+	joins := b.open(t, "tenant=acme&profile=joins")
+	gate := make(chan struct{})
+	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		read := strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") || strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.")
+		if strings.HasSuffix(m.Subject, ".ev") && m.FromServer || read && strings.HasSuffix(m.Subject, "_journal") {
+			v.After = gate
+		}
+		return v
+	})
+	a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, `"before"`)
+	a.changes(t, "PUT", "/v1/tenants/acme/conversations/r/members/joins", "")
+	status, _ := a.post(t, "/v1/events", `{"ephemeral":true,`+eventJSON("acme", "a.c", `{"kind":"conversation","conversationId":"r"}`, "0")[1:])
+	is.Equal(status, http.StatusAccepted)
+	is.Equal(joins.next(t).Type, "a.c")
+	close(gate)
+	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
+	is.Equal(joins.next(t).Type, markerType)
+}
+
 // Two hubs change a room at the same time, and one has read only the beginning of what the
 // other has written: it changes what it has become, and not the half of it that it knows.
 func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/fair"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sized"
+	"realtimehub/internal/typing"
 )
 
 // Status is a profile's presence, all its connections together.
@@ -59,10 +60,10 @@ type PresenceOf struct {
 // changes once a tick. Its work is proportional to what changed: every profile
 // is due at most once, and only due ones are looked at.
 //
-// Lock order: Presence.mu → Typists.mu.
+// Lock order: Presence.mu → typing.Typists.Mu.
 type Presence struct {
 	hub     *Hub                // static
-	typists *Typists            // static
+	typists *typing.Typists     // static
 	cfg     PresenceConfig      // static
 	frozen  func() bool         // static; says that others cannot be heard. nil: there are none
 	thaw    time.Time           // owned by tick: until then nothing is announced
@@ -71,15 +72,15 @@ type Presence struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	tenants sized.Table[string, *roll]
+	tenants sized.Table[string, *tenantPresence]
 	due     due.Queue[*profile]
 	dirty   []*profile // status may differ from what was announced
 	left    []*profile // offline since the last tick
 	count   map[Status]int
 }
 
-// roll is the presence of one tenant.
-type roll struct {
+// tenantPresence is the presence of one tenant.
+type tenantPresence struct {
 	tenant   string
 	profiles sized.Table[event.Profile, *profile]
 	seen     list.List // of *profile: those who are offline, first who left first
@@ -88,7 +89,7 @@ type roll struct {
 
 type profile struct {
 	due       due.Item
-	roll      *roll
+	roll      *tenantPresence
 	ref       event.Profile
 	conns     []*delivery.Connection
 	activeAt  time.Time // the latest activity ever
@@ -97,7 +98,7 @@ type profile struct {
 	status    Status
 	announced Status
 	dirty     bool
-	seen      *list.Element // in roll.seen
+	seen      *list.Element // in tenantPresence.seen
 }
 
 func (x *profile) Due() *due.Item { return &x.due }
@@ -106,10 +107,15 @@ func (x *profile) Due() *due.Item { return &x.due }
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
 	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
-	p.typists = &Typists{hub: hub, ttl: cfg.TypingTTL, spoke: p.spoke}
+	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
+	hub.presence = p
 	hub.streams.Observe(p)
 	return p
 }
+
+// Freeze names who says that other hubs cannot be heard, before the first tick: meanwhile
+// nobody is announced.
+func (p *Presence) Freeze(frozen func() bool) { p.frozen = frozen }
 
 // Run ticks until ctx ends.
 func (p *Presence) Run(ctx context.Context) {
@@ -144,7 +150,7 @@ func (p *Presence) Known(c *delivery.Connection) {
 func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 	r, more := p.tenants.Get(c.Tenant), int64(0)
 	if r == nil {
-		r = &roll{tenant: c.Tenant, count: map[Status]int{}}
+		r = &tenantPresence{tenant: c.Tenant, count: map[Status]int{}}
 		p.tenants.Put(c.Tenant, r)
 		more += rollBytes + sized.Text(c.Tenant)
 	}
@@ -291,7 +297,7 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 		p.dirty = append(p.dirty, who)
 	}
 	if status == Offline {
-		p.typists.left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
+		p.typists.Left(event.TenantProfile{Tenant: who.roll.tenant, Profile: who.ref})
 		p.left = append(p.left, who)
 	}
 }
@@ -380,7 +386,7 @@ func (p *Presence) tick(now time.Time) {
 			p.telling.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
 		}
 	}
-	p.typists.tick(now)
+	p.typists.Tick(now)
 }
 
 // advance moves what is due, and is what changed, by tenant.

@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/typing"
 )
 
 var (
@@ -173,9 +174,9 @@ func TestFlapSendsNothing(t *testing.T) {
 }
 
 func (w presenceWorld) typists() int {
-	w.Presence.typists.mu.Lock()
-	defer w.Presence.typists.mu.Unlock()
-	return w.Presence.typists.of.Len()
+	w.Presence.typists.Mu.Lock()
+	defer w.Presence.typists.Mu.Unlock()
+	return w.Presence.typists.Of.Len()
 }
 
 func TestDigestPastBurst(t *testing.T) {
@@ -239,7 +240,7 @@ func TestTyping(t *testing.T) {
 			return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{alice, bob})
 		}))
 		own, other, stranger := w.connect(alice), w.connect(bob), w.connect(carol)
-		is.True(errors.Is(start(w, carol, true), ErrNotMember))
+		is.True(errors.Is(start(w, carol, true), typing.ErrNotMember))
 		w.wait(6 * time.Minute)
 		is.Equal(w.status(alice), Away)
 		is.NoErr(start(w, alice, true))

@@ -66,8 +66,8 @@ func TestAProbeTellsOfItsEnd(t *testing.T) {
 	silent.Body.Close()
 	watching.Body.Close()
 	eventually(t, func() bool {
-		h.API.doctor.mu.Lock()
-		defer h.API.doctor.mu.Unlock()
-		return len(h.API.doctor.open) == 0
+		h.API.doctor.Mu.Lock()
+		defer h.API.doctor.Mu.Unlock()
+		return len(h.API.doctor.Open) == 0
 	})
 }

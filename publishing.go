@@ -13,6 +13,8 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/metrics"
+	"realtimehub/internal/ndjson"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
@@ -24,7 +26,7 @@ type publisher struct {
 	hub      *Hub
 	auth     *access.Auth
 	limits   *access.Rates
-	metrics  *Metrics
+	metrics  *metrics.Metrics
 	bodies   request.Limit
 	maxEvent int // bytes of a payload; 0 lifts the limit
 	quotas   *allowance.Pools
@@ -43,7 +45,7 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *access.C
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]delivery.Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
 		}
-		return publishLines(w, r, lineIntake{int(p.bodies), lines, p.refused, body, answer, p.hub.streams.Drained(), who.Expires})
+		return ndjson.Serve(w, r, ndjson.Intake{MaxLine: int(p.bodies), Publish: lines, Refused: p.refused, Body: body, Answer: answer, Ending: p.hub.streams.Drained(), Expires: who.Expires})
 	}
 	return p.one(w, r, who, nil)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -87,8 +88,8 @@ func known(h *Hub, c *delivery.Connection) string {
 // what was published until now.
 func (h *testHub) sweep(t testing.TB, conns []*delivery.Connection) {
 	t.Helper()
-	log := h.log.(*brokerLog)
-	span, err := log.journal.Span(t.Context(), "busy")
+	log := h.log.(*broker.SharedLog)
+	span, err := log.Journal.Span(t.Context(), "busy")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -66,8 +67,8 @@ func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesCon
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
 	t.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
-	cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0)
-	return checked(t, NewAPI(cluster, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
+	withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0)
+	return checked(t, NewAPI(hub, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
 
 func toTenants(names ...string) string {
@@ -140,9 +141,9 @@ type askedPeers struct {
 	asked int
 }
 
-func (p *askedPeers) Ask(context.Context, [4]byte, Call) (Answer, error) {
+func (p *askedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
 	p.asked++
-	return Answer{}, ErrElsewhere
+	return cluster.Answer{}, cluster.ErrElsewhere
 }
 
 // A client over its limit causes no question to another hub.
@@ -154,8 +155,8 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
 			defer hub.streams.Engine().Close(context.Background())
 			peers := &askedPeers{}
-			cluster := NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), peers, 0)
-			api := checked(t, NewAPI(cluster, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
+			withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), peers, 0)
+			api := checked(t, NewAPI(hub, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
 			var headers []string
 			if !auth.Open() {
 				headers = []string{"Authorization", bearer(t)}

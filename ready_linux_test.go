@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -56,7 +57,7 @@ func soloOn(t *testing.T, replicas int, urls ...string) (h *testHub, prefix stri
 // joinOn is another hub on the same stores.
 func joinOn(t *testing.T, prefix string, replicas int, urls ...string) *testHub {
 	t.Helper()
-	h := newNode(t, openDoor(t), access.RatesConfig{}, func(limits history.Limits, _ bool) *Broker {
+	h := newNode(t, openDoor(t), access.RatesConfig{}, func(limits history.Limits, _ bool) *broker.Broker {
 		return joinBrokerAt(t, strings.Join(urls, ","), replicas, prefix, limits)
 	})
 	h.nodes = []*testHub{h}

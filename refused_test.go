@@ -9,6 +9,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -81,7 +82,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 					is.True(errors.Is(err, c.err)) // refused
 				}
 			}
-			here.Cluster.peers.Tell("acme", SessionChange{Session: sessionOf(here.streams.Connections("acme", &me)[0])}) // told after all that was told before
+			here.Cluster.Peers.Tell("acme", cluster.SessionChange{Session: cluster.SessionOf(here.streams.Connections("acme", &me)[0])}) // told after all that was told before
 			online := func(h *testHub) (list []Status) {
 				for _, p := range h.Presence.Of("acme", []event.Profile{me, you, they}) {
 					list = append(list, p.Status)

@@ -17,6 +17,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/sse"
 )
@@ -541,7 +542,7 @@ func TestForgetFlushes(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	c := h.open(t, meQuery)
-	e := toAll("1")
+	e := historytest.ToAll("1")
 	e.Event.Ephemeral = true
 	e.Envelope = e.Event.Seal()
 	node, conn := h.holder(c.ConnectionID)

@@ -7,6 +7,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker"
 	"realtimehub/internal/natstest"
 )
 
@@ -15,8 +16,8 @@ import (
 // the members change after that, and on other hubs.
 func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
 	is := is.New(t)
-	broker := natstest.Start(t, 1)
-	nodes, _, prefix := behindProxies(t, broker, 2)
+	b := natstest.Start(t, 1)
+	nodes, _, prefix := behindProxies(t, b, 2)
 	room := "/v1/tenants/acme/conversations/r/members"
 	say := func(node *testHub, kind, payload string) string {
 		return node.publish(t, "acme", "a.b", kind, payload)["cursor"].(string)
@@ -25,12 +26,12 @@ func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
 		say(nodes[0], `{"kind":"tenant"}`, fmt.Sprint(i))
 	}
 	nodes[0].changes(t, "PUT", room, `{"members":["me","you"]}`)
-	js, err := jetstream.New(broker.Connect(t, 0))
+	js, err := jetstream.New(b.Connect(t, 0))
 	is.NoErr(err)
-	before := nodes[0].Hub.log.(*brokerLog).journal.Epoch()
+	before := nodes[0].Hub.log.(*broker.SharedLog).Journal.Epoch()
 	is.NoErr(js.DeleteStream(t.Context(), prefix+"_journal"))
 	for _, node := range nodes {
-		eventually(t, func() bool { return node.Hub.log.(*brokerLog).journal.Epoch() != before && node.Ready() == nil })
+		eventually(t, func() bool { return node.Hub.log.(*broker.SharedLog).Journal.Epoch() != before && node.Ready() == nil })
 	}
 	nodes[0].changes(t, "DELETE", room+"/you", "")
 	nodes[0].changes(t, "PUT", room+"/you", "")

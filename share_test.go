@@ -15,6 +15,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
@@ -380,7 +381,7 @@ func TestStateOfOtherHubs(t *testing.T) {
 	here.open(t, "tenant=acme&profile=you")
 	all.settle(t)
 	after := there.quotas.State.Of("acme")
-	is.True(after >= before+awayBytes) // a connection that it does not hold
+	is.True(after >= before+cluster.AwayBytes) // a connection that it does not hold
 	acme := there.tenants.Find("acme")
 	memberships, bytes := acme.Rooms.Count(), acme.Rooms.Bytes()
 	acme.Mu.Unlock()

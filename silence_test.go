@@ -180,7 +180,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
 	})
 	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-	api := NewAPI(NewCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
+	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})
 	h := &silentHub{Hub: hub, url: "http://localhost:8080"}

@@ -42,11 +42,11 @@ func TestCallsOfAConnectionThatHasJustGone(t *testing.T) {
 			last := h.open(t, "tenant=acme&profile=last") // told after all that
 			if hubs > 1 {
 				eventually(t, func() bool {
-					x := &other.Cluster.elsewhere
-					x.mu.RLock()
-					defer x.mu.RUnlock()
-					acme := x.tenants["acme"]
-					return len(acme.profiles[event.Profile{Type: "user", ID: "last"}]) == 1 && len(acme.byID) == 1 // the last alone
+					x := &other.Cluster.Elsewhere
+					x.Mu.RLock()
+					defer x.Mu.RUnlock()
+					acme := x.Tenants["acme"]
+					return len(acme.Profiles[event.Profile{Type: "user", ID: "last"}]) == 1 && len(acme.ByID) == 1 // the last alone
 				})
 			}
 			last.close()

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -101,4 +103,50 @@ func TestSettingsThatDoNotFit(t *testing.T) {
 	for name := range settings.Needed {
 		is.Equal(len(settings.Unknown([]string{settings.Prefix + name + "=x"})), 0) // it is a setting
 	}
+}
+
+// As the program is started: ids have a quarter of the memory for state, and one tenant's
+// many do not cost another's.
+func TestIDsHaveAPartOfTheState(t *testing.T) {
+	is := is.New(t)
+	ctx, stop := context.WithCancel(t.Context())
+	listening, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"REALTIME_ADDR=127.0.0.1:0", "REALTIME_STATE_BYTES=89600"}, io.Discard, func(a net.Addr) { listening <- "http://" + a.String() })
+	}()
+	url := <-listening
+	client := &http.Client{Transport: &http.Transport{}}
+	publish := func(tenant string, ids ...string) (duplicates int) {
+		var events []string
+		for _, id := range ids {
+			events = append(events, `{"id":"`+id+`","tenantId":"`+tenant+`","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+		}
+		res, err := client.Post(url+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.Join(events, ",")+`]}`))
+		is.NoErr(err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusAccepted)
+		return strings.Count(string(body), `"duplicate":true`)
+	}
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = fmt.Sprint("order-", i)
+	}
+	is.Equal(publish("small", "order-17-paid"), 0)
+	is.Equal(publish("large", many...), 0)
+	is.Equal(publish("small", "order-17-paid"), 1)    // it was delivered
+	is.Equal(publish("large", many[400:]...), 100)    // what came last is known
+	is.Equal(publish("large", many[0], many[100]), 0) // what came first had to go
+	res, err := client.Get(url + "/metrics")
+	is.NoErr(err)
+	metrics, err := io.ReadAll(res.Body)
+	is.NoErr(err)
+	res.Body.Close()
+	for _, line := range []string{"realtime_dedupe_ids 200", "realtime_dedupe_ids_lost_total 303", `realtime_quota_limit_bytes{quota="ids"} 22400`, `realtime_quota_limit_bytes{quota="state"} 67200`} {
+		is.True(strings.Contains(string(metrics), line+"\n"))
+	}
+	client.CloseIdleConnections()
+	stop()
+	is.NoErr(<-ended)
 }

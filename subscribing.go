@@ -12,6 +12,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
@@ -27,7 +28,7 @@ import (
 type subscriber struct {
 	// Static.
 	hub      *Hub
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	presence *Presence
 	limits   *access.Rates
 	quotas   *allowance.Pools

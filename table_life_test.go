@@ -7,6 +7,8 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -17,26 +19,26 @@ import (
 // tells it of the new one: places of the old one say nothing of what it knows. It does not
 // say that it knows of a change, nor deliver what came after that, until it has read it.
 func TestPlacesOfAnotherTable(t *testing.T) {
-	for name, learn := range map[string]func(*brokerRooms, Call, string) bool{
-		"by an event": func(far *brokerRooms, _ Call, beside string) bool {
-			return far.behind("acme", beside, 1) && far.await("acme", beside, 1) == nil
+	for name, learn := range map[string]func(*broker.SharedRooms, cluster.Call, string) bool{
+		"by an event": func(far *broker.SharedRooms, _ cluster.Call, beside string) bool {
+			return far.Behind("acme", beside, 1) && far.Await("acme", beside, 1) == nil
 		},
-		"by a call": func(far *brokerRooms, c Call, _ string) bool { return far.reached(c) },
+		"by a call": func(far *broker.SharedRooms, c cluster.Call, _ string) bool { return far.Reached(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			alone(t, "it makes its own")
 			broker := natstest.Start(t, 1)
 			prefix := newPrefix()
-			near, far := joinBroker(t, broker, 0, prefix, testLimits).rooms, joinBroker(t, broker, 0, prefix, testLimits).rooms
+			near, far := joinBroker(t, broker, 0, prefix, testLimits).Belongings, joinBroker(t, broker, 0, prefix, testLimits).Belongings
 			var told toldRooms
 			far.Follow(told.belong, func(string) {})
 			near.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
 			ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
 			is.NoErr(near.Attach(ctx, "acme"))
 			is.NoErr(far.Attach(ctx, "acme"))
-			var call Call
-			near.askAll = func(_ context.Context, c Call) ([]Answer, []string) {
+			var call cluster.Call
+			near.AskAll = func(_ context.Context, c cluster.Call) ([]cluster.Answer, []string) {
 				call = c
 				return nil, nil
 			}
@@ -46,13 +48,13 @@ func TestPlacesOfAnotherTable(t *testing.T) {
 				is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{{Profile: p, Member: true, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}}, false))
 			}
 			join(alice)
-			is.True(far.reached(call))
+			is.True(far.Reached(call))
 			js, err := jetstream.New(broker.Connect(t, 0))
 			is.NoErr(err)
 			is.NoErr(js.DeleteStream(ctx, prefix+"_table"))
-			is.NoErr(near.table.Look(ctx))
+			is.NoErr(near.Table.Look(ctx))
 			join(bob)
-			is.True(learn(far, call, (*near.besideOf(call.Place))[0]))
+			is.True(learn(far, call, (*near.BesideOf(call.Place))[0]))
 			told.mu.Lock()
 			defer told.mu.Unlock()
 			is.True(told.rooms.Has(r, bob))

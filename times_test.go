@@ -15,17 +15,19 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/broker/peers"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/peers"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
 
 // inCluster is inBubble for a hub of several, with what others say told by the test.
-func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
+func inCluster(t *testing.T, test func(w presenceWorld, x *cluster.Cluster, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: settings.AudienceTenant})
@@ -42,18 +44,18 @@ func inCluster(t *testing.T, test func(w presenceWorld, x *Cluster, is *is.I)) {
 // person is given up: that it was heard before the page was closed is no reason to tell
 // the person offline.
 func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
-	inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+	inCluster(t, func(w presenceWorld, x *cluster.Cluster, is *is.I) {
 		seer := w.connect(bob, alice)
 		c := w.connect(alice)
-		there := SessionChange{Session: Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
-		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		there := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
+		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
 		w.wait(1500 * time.Millisecond)
 		died := time.Now()
 		w.wait(8 * time.Second)
 		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(2 * time.Second)
 		there.Gone = true
-		x.Changed("acme", []SessionChange{there}, false, died)
+		x.Changed("acme", []cluster.SessionChange{there}, false, died)
 		w.wait(2 * time.Second)
 		is.Equal(w.status(alice), Online) // within the grace
 		again := w.connect(alice)
@@ -69,15 +71,15 @@ func TestAPageReloadAroundADeadHubsEnd(t *testing.T) {
 
 // Who was sent away by a hub that drains and is back on another needs no time to be back.
 func TestBackAndGoneAgain(t *testing.T) {
-	inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+	inCluster(t, func(w presenceWorld, x *cluster.Cluster, is *is.I) {
 		w.connect(bob, alice)
-		there := SessionChange{Session: Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
-		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		there := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
+		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
 		c := w.connect(alice)
 		there.Drained = true
-		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
 		there.Gone = true
-		x.Changed("acme", []SessionChange{there}, false, time.Time{})
+		x.Changed("acme", []cluster.SessionChange{there}, false, time.Time{})
 		w.streams.Kick(c, delivery.CloseKicked)
 		w.wait(4900 * time.Millisecond)
 		is.Equal(w.status(alice), Online)
@@ -91,16 +93,16 @@ func TestBackAndGoneAgain(t *testing.T) {
 func TestClocksApart(t *testing.T) {
 	for name, apart := range map[string]time.Duration{"behind": -time.Hour, "ahead": time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+			inCluster(t, func(w presenceWorld, x *cluster.Cluster, is *is.I) {
 				w.connect(bob)
 				ready := make(chan struct{})
 				close(ready)
-				p := &brokerPeers{sink: x, ready: ready}
+				p := &broker.OtherHubs{Sink: x, Ready: ready}
 				id := uuid.New()
 				at := time.Now().Add(apart).UnixMilli()
 				say := func(idle time.Duration) {
 					row := fmt.Sprintf(`{"p":"user:alice","c":%d,"a":%d,"i":%d}`, at, at, idle.Milliseconds())
-					p.changed(peers.Change{Topic: "acme", Ops: []peers.Op{{ID: id, Data: []byte(row)}}})
+					p.Changed(peers.Change{Topic: "acme", Ops: []peers.Op{{ID: id, Data: []byte(row)}}})
 				}
 				say(0)
 				is.Equal(w.status(alice), Online)
@@ -114,19 +116,19 @@ func TestClocksApart(t *testing.T) {
 	}
 	is := is.New(t)
 	var row map[string]any
-	is.NoErr(json.Unmarshal(opOf(SessionChange{Session: Session{Profile: alice, ActiveAt: time.Now().Add(-time.Minute)}}).Data, &row))
+	is.NoErr(json.Unmarshal(broker.OpOf(cluster.SessionChange{Session: cluster.Session{Profile: alice, ActiveAt: time.Now().Add(-time.Minute)}}).Data, &row))
 	is.True(row["i"].(float64) >= 60_000)
 }
 
 // What is told late of an earlier activity does not undo a later one.
 func TestAnEarlierActivityToldLater(t *testing.T) {
-	inCluster(t, func(w presenceWorld, x *Cluster, is *is.I) {
+	inCluster(t, func(w presenceWorld, x *cluster.Cluster, is *is.I) {
 		w.connect(bob)
-		there := SessionChange{Session: Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
+		there := cluster.SessionChange{Session: cluster.Session{ID: uuid.New(), Profile: alice, ConnectedAt: time.Now(), ActiveAt: time.Now()}}
 		before := there
 		w.wait(4 * time.Minute)
 		there.ActiveAt = time.Now()
-		x.Changed("acme", []SessionChange{there, before}, false, time.Time{})
+		x.Changed("acme", []cluster.SessionChange{there, before}, false, time.Time{})
 		w.wait(2 * time.Minute)
 		is.Equal(w.status(alice), Online)
 	})
@@ -196,15 +198,15 @@ func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
 // heldPeers count what is told of while it may change.
 type heldPeers struct {
 	castPeers
-	x     *Cluster
+	x     *cluster.Cluster
 	told  int
 	loose int
 }
 
-func (p *heldPeers) Tell(string, SessionChange) {
+func (p *heldPeers) Tell(string, cluster.SessionChange) {
 	p.told++
-	if p.x.mu.TryLock() {
-		p.x.mu.Unlock()
+	if p.x.Mu.TryLock() {
+		p.x.Mu.Unlock()
 		p.loose++
 	}
 }
@@ -234,15 +236,15 @@ func TestCallsArriveAsTheyWere(t *testing.T) {
 	none, some := []string{}, []string{"a.b", "c.*"}
 	nobody, somebody := []event.Profile{}, []event.Profile{alice, {Type: "device", ID: "<a>:b"}}
 	count := 0
-	for _, c := range []Call{
-		{}, {Op: CallAdjust, Types: &none}, {Op: CallAdjust, Types: &some}, {Op: CallAdjust, Watch: &nobody}, {Op: CallAdjust, Watch: &somebody},
-		{Op: CallAdjust, Unwatch: true}, {Op: CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
-		{Op: CallProlong, ID: uuid.New(), Expires: time.Now().Round(0).UTC()}, {Op: CallProlong, ID: uuid.New()},
-		{Op: CallKick, Reason: delivery.CloseKicked}, {Op: CallRooms, Place: 1 << 60}, {Op: CallRefresh, Room: event.Room{Kind: event.KindGroup, ID: "g"}},
+	for _, c := range []cluster.Call{
+		{}, {Op: cluster.CallAdjust, Types: &none}, {Op: cluster.CallAdjust, Types: &some}, {Op: cluster.CallAdjust, Watch: &nobody}, {Op: cluster.CallAdjust, Watch: &somebody},
+		{Op: cluster.CallAdjust, Unwatch: true}, {Op: cluster.CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
+		{Op: cluster.CallProlong, ID: uuid.New(), Expires: time.Now().Round(0).UTC()}, {Op: cluster.CallProlong, ID: uuid.New()},
+		{Op: cluster.CallKick, Reason: delivery.CloseKicked}, {Op: cluster.CallRooms, Place: 1 << 60}, {Op: cluster.CallRefresh, Room: event.Room{Kind: event.KindGroup, ID: "g"}},
 	} {
 		is.Equal(overTheWire(t, c), c)
 	}
-	for _, a := range []Answer{{}, {Found: true}, {Full: true, Person: true}, {Count: &count}, {More: true, Connections: []Described{{Tenant: "acme", Profile: alice, ConnectedAt: time.Now().Round(0).UTC(), Metadata: map[string]string{"": ""}}}}} {
+	for _, a := range []cluster.Answer{{}, {Found: true}, {Full: true, Person: true}, {Count: &count}, {More: true, Connections: []cluster.Described{{Tenant: "acme", Profile: alice, ConnectedAt: time.Now().Round(0).UTC(), Metadata: map[string]string{"": ""}}}}} {
 		is.Equal(overTheWire(t, a), a)
 	}
 	for _, patterns := range [][]string{nil, {}, {"*"}, {"a.b"}, {"a.*", "b"}} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -47,12 +48,12 @@ func (g *gatedResolver) Resolve(context.Context, string, event.Room) (*room.Rost
 
 // castPeers records what other hubs are told of typing.
 type castPeers struct {
-	Peers
+	cluster.Peers
 	mu   sync.Mutex
 	cast []bool
 }
 
-func (*castPeers) Follow(PeerSink)      {}
+func (*castPeers) Follow(cluster.Sink)  {}
 func (*castPeers) Node() (node [4]byte) { return node }
 func (*castPeers) Hears() bool          { return true }
 func (*castPeers) Others() [][4]byte    { return nil }
@@ -60,24 +61,24 @@ func (*castPeers) Lost() [][4]byte      { return nil }
 func (*castPeers) Complete(context.Context, string) bool {
 	return true
 }
-func (*castPeers) Tell(string, SessionChange)         {}
+func (*castPeers) Tell(string, cluster.SessionChange) {}
 func (*castPeers) Hold(context.Context, string) error { return nil }
 func (*castPeers) Release(string)                     {}
-func (p *castPeers) Cast(_ string, t Typing) {
+func (p *castPeers) Cast(_ string, t cluster.Typing) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cast = append(p.cast, t.Started)
 }
 
-// typing is a hub with one who sees who types, in a bubble.
-type typing struct {
+// typingWorld is a hub with one who sees who types, in a bubble.
+type typingWorld struct {
 	presenceWorld
-	cluster  *Cluster
+	cluster  *cluster.Cluster
 	resolver *gatedResolver
 	seer     *delivery.Connection
 }
 
-func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
+func typingBubble(t *testing.T, peers cluster.Peers, test func(w typingWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
 		resolver := &gatedResolver{gates: map[int]chan struct{}{}}
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: resolver, Logger: slog.New(slog.DiscardHandler)})
@@ -87,14 +88,14 @@ func typingBubble(t *testing.T, peers Peers, test func(w typing, is *is.I)) {
 		defer stop()
 		go p.Run(ctx)
 		defer hub.streams.Engine().Close(ctx)
-		w := typing{presenceWorld{hub, p, t}, cluster, resolver, nil}
+		w := typingWorld{presenceWorld{hub, p, t}, cluster, resolver, nil}
 		w.seer = w.connect(bob)
 		test(w, is.New(t))
 	})
 }
 
 // types has alice's client call, and does not wait for the answer.
-func (w typing) types(started bool) {
+func (w typingWorld) types(started bool) {
 	go w.cluster.Typing(context.Background(), "acme", alice, "talk", started)
 	synctest.Wait()
 }
@@ -108,7 +109,7 @@ const (
 // in which it happened.
 func TestTypingIsToldInOrder(t *testing.T) {
 	t.Run("the start is told late", func(t *testing.T) {
-		typingBubble(t, nil, func(w typing, is *is.I) {
+		typingBubble(t, nil, func(w typingWorld, is *is.I) {
 			let := w.resolver.hold(2) // by when it is told
 			w.types(true)
 			w.types(false)
@@ -119,7 +120,7 @@ func TestTypingIsToldInOrder(t *testing.T) {
 		})
 	})
 	t.Run("the start is found a member late", func(t *testing.T) {
-		typingBubble(t, nil, func(w typing, is *is.I) {
+		typingBubble(t, nil, func(w typingWorld, is *is.I) {
 			let := w.resolver.hold(1)
 			w.types(true)
 			w.types(false) // which is the later word
@@ -130,7 +131,7 @@ func TestTypingIsToldInOrder(t *testing.T) {
 		})
 	})
 	t.Run("the tick's stop is told late", func(t *testing.T) {
-		typingBubble(t, nil, func(w typing, is *is.I) {
+		typingBubble(t, nil, func(w typingWorld, is *is.I) {
 			w.types(true)
 			let := w.resolver.hold(1)
 			w.wait(8 * time.Second) // its time is over
@@ -141,9 +142,9 @@ func TestTypingIsToldInOrder(t *testing.T) {
 		})
 	})
 	t.Run("offline, and typing again within the tick", func(t *testing.T) {
-		typingBubble(t, nil, func(w typing, is *is.I) {
+		typingBubble(t, nil, func(w typingWorld, is *is.I) {
 			w.types(true)
-			w.Presence.typists.left(event.TenantProfile{Tenant: "acme", Profile: alice})
+			w.Presence.typists.Left(event.TenantProfile{Tenant: "acme", Profile: alice})
 			w.types(true)
 			w.wait(3 * time.Second)
 			is.Equal(w.typists(), 1)
@@ -151,11 +152,11 @@ func TestTypingIsToldInOrder(t *testing.T) {
 		})
 	})
 	t.Run("another hub's, told late", func(t *testing.T) {
-		typingBubble(t, nil, func(w typing, is *is.I) {
+		typingBubble(t, nil, func(w typingWorld, is *is.I) {
 			let := w.resolver.hold(1)
-			w.cluster.Typed("acme", Typing{alice, "talk", true})
+			w.cluster.Typed("acme", cluster.Typing{Profile: alice, Conversation: "talk", Started: true})
 			synctest.Wait()
-			w.cluster.Typed("acme", Typing{alice, "talk", false})
+			w.cluster.Typed("acme", cluster.Typing{Profile: alice, Conversation: "talk", Started: false})
 			synctest.Wait()
 			let()
 			synctest.Wait()
@@ -165,7 +166,7 @@ func TestTypingIsToldInOrder(t *testing.T) {
 	})
 	t.Run("to other hubs", func(t *testing.T) {
 		var peers castPeers
-		typingBubble(t, &peers, func(w typing, is *is.I) {
+		typingBubble(t, &peers, func(w typingWorld, is *is.I) {
 			let := w.resolver.hold(2)
 			w.types(true)
 			w.types(false)

@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/ndjson"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/serve"
@@ -242,16 +243,16 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 func TestASpoolIsItsHoldersShare(t *testing.T) {
 	is := is.New(t)
 	pool := quota.New[event.TenantProfile](1<<20, 1)
-	spoolOf := func(tenant string) (*spool, *heldWriter) {
+	spoolOf := func(tenant string) (*ndjson.Spool, *heldWriter) {
 		w := newHeldWriter()
-		return newSpool(w, &allowance.Call{Pool: pool, Holder: event.TenantProfile{Tenant: tenant}}), w
+		return ndjson.NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
 	}
 	greedy, unread := spoolOf("acme")
 	waits := make(chan struct{})
 	go func() {
 		defer close(waits)
 		for range 1000 {
-			greedy.put(strings.Repeat("x", 1000))
+			greedy.Put(strings.Repeat("x", 1000))
 		}
 	}()
 	for pool.Refused() == 0 {
@@ -261,16 +262,16 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 	other, read := spoolOf("globex")
 	close(read.reads)
 	for range 100 {
-		is.NoErr(other.put(strings.Repeat("x", 1000)))
+		is.NoErr(other.Put(strings.Repeat("x", 1000)))
 	}
-	other.finish()
+	other.Finish()
 	more, unread2 := spoolOf("acme") // one line is always taken, so that each goes on
-	is.NoErr(more.put("x"))
+	is.NoErr(more.Put("x"))
 	close(unread2.reads)
-	more.finish()
+	more.Finish()
 	close(unread.reads)
 	<-waits
-	greedy.finish()
+	greedy.Finish()
 	is.Equal(unread.body.Len(), 1000*1003)
 	is.Equal(pool.Total(), int64(0))
 }
@@ -309,7 +310,7 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 	handler := h.API.Handler()
 	large := strings.Repeat(" ", 20_000) + "\n"
 	var pieces []string
-	for i := range maxTogether { // each place among those that come together has had a large one
+	for i := range ndjson.MaxTogether { // each place among those that come together has had a large one
 		pieces = append(pieces, strings.Repeat("7\n", i)+strings.Replace(large, " ", "7", 1))
 	}
 	pieces = append(pieces, strings.Repeat(" ", 900_000)+"7\n")
@@ -330,10 +331,10 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 		}()
 		<-body.waiting
 	}
-	is.Equal(h.quotas.Bodies.Total(), int64(bodies*linesBytes))
+	is.Equal(h.quotas.Bodies.Total(), int64(bodies*ndjson.LinesBytes))
 	each := (liveHeap() - before) / bodies
 	t.Log(each, "bytes a body")
-	is.True(each <= 2*linesBytes)
+	is.True(each <= 2*ndjson.LinesBytes)
 	for _, body := range open {
 		close(body.end)
 		is.Equal(<-over, 200)
@@ -372,7 +373,7 @@ func TestLinesThatAreKeptOpenAreBounded(t *testing.T) {
 	}
 	for len(open) < 1000 && begin("acme") == 200 {
 	}
-	is.Equal(len(open), 1<<20/linesBytes) // a half of the half that is for bodies
+	is.Equal(len(open), 1<<20/ndjson.LinesBytes) // a half of the half that is for bodies
 	is.Equal(begin("acme"), 503)
 	is.Equal(begin("globex"), 200)
 	for _, body := range open {

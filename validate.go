@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -92,7 +91,6 @@ type eventDecoder struct {
 	*event.Event
 	problem.Faults
 	hasTarget bool
-	stored    bool // the hub wrote it itself
 }
 
 // decode reads the fields; an error is of what is not JSON.
@@ -118,9 +116,7 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 		case "traceparent":
 			d.traceParent(d.Text(problem.CodeInvalidField, "traceparent", v))
 		case "timestamp":
-			if d.stored {
-				d.Timestamp, _ = time.Parse(event.TimeFormat, d.Text(problem.CodeInvalidField, "timestamp", v))
-			}
+			// The hub's own: an event may be published as it was received.
 		case "ephemeral":
 			d.Ephemeral = string(v) == "true"
 			if v != nil && !d.Ephemeral && string(v) != "false" {
@@ -216,10 +212,9 @@ func (d *eventDecoder) exclude(v strictjson.Value) {
 	}
 }
 
-// connections reads connections' ids. Of an event that is stored those that are none are
-// left out: earlier hubs took any text.
+// connections reads connections' ids.
 func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID {
-	if problem.Absent(v) || !d.stored && d.TooMany(problem.CodeInvalidTarget, field, v, event.MaxExcludedIDs, "ids") {
+	if problem.Absent(v) || d.TooMany(problem.CodeInvalidTarget, field, v, event.MaxExcludedIDs, "ids") {
 		return nil
 	}
 	var ids []uuid.UUID
@@ -230,7 +225,7 @@ func (d *eventDecoder) connections(field string, v strictjson.Value) []uuid.UUID
 		text, _ := v.String()
 		if id, ok := parseConnection(text); ok {
 			ids = append(ids, id)
-		} else if !d.stored {
+		} else {
 			d.Add(problem.CodeInvalidTarget, fmt.Sprintf("%s[%d]", field, i), "must be a connection's id, as hub.ready tells it")
 		}
 	}) {

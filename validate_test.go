@@ -156,7 +156,7 @@ func TestTraceParent(t *testing.T) {
 			}
 			is.NoErr(err)
 			is.Equal(e.TraceParent, want)
-			stored, err := DecodeStored(e.AppendWhole(nil)) // what other hubs and the history have
+			stored, err := event.DecodeStored(e.AppendWhole(nil)) // what other hubs and the history have
 			is.NoErr(err)
 			is.Equal(stored.TraceParent, want)
 			is.Equal(strings.Contains(string(e.AppendEnvelope(nil)), "traceparent"), want != "")

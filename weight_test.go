@@ -18,7 +18,6 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
-	"realtimehub/internal/sized"
 )
 
 // shapes makes events of every shape at random, as publishers write them.
@@ -269,46 +268,8 @@ func TestExcludedConnections(t *testing.T) {
 
 	// What earlier hubs have stored is read all the same.
 	is := is.New(t)
-	e, err := DecodeStored(body(`["x",` + valid + `]`))
+	e, err := event.DecodeStored(body(`["x",` + valid + `]`))
 	is.NoErr(err)
 	is.Equal(len(e.Target.ExcludeConnections), 1)
 	is.True(bytes.Contains(e.AppendWhole(nil), []byte(`"connectionIds":[`+valid+`]`)))
-}
-
-// A queue takes memory by what is in it, not by what was.
-func TestQueueGivesMemoryBack(t *testing.T) {
-	is := is.New(t)
-	var q history.Queue[int]
-	random := rand.New(rand.NewPCG(1, 1))
-	next, first := 0, 0
-	for range 200 {
-		for range random.IntN(2000) {
-			q.Push(next)
-			next++
-		}
-		for range random.IntN(2000) {
-			if q.Len() == 0 {
-				break
-			}
-			is.Equal(q.At(0), first)
-			is.Equal(q.Pop(), first)
-			first++
-			is.True(q.Places() <= 3*q.Len()+8)
-		}
-		is.Equal(q.Len(), next-first)
-	}
-	for q.Len() > 0 {
-		q.Pop()
-	}
-	is.Equal(q.Places(), 0)
-}
-
-// sized.Block is never less than what Go takes, and not much more.
-func TestBlock(t *testing.T) {
-	is := is.New(t)
-	for _, n := range []int{0, 1, 16, 17, 100, 256, 257, 1025, 4097, 8193, 20_481, 32_768, 32_769, 100_000} {
-		took := int64(cap(append([]byte(nil), make([]byte, n)...))) // rounded up to what it takes
-		is.True(float64(sized.Block(n)) >= 0.94*float64(took))
-		is.True(float64(sized.Block(n)) <= 1.13*float64(took)+16)
-	}
 }

@@ -155,7 +155,7 @@ func TestAStreamProvesNothing(t *testing.T) {
 // Requests that strangers leave unanswered keep nobody else from asking.
 func TestUnreadAnswersKeepNobodyFromAsking(t *testing.T) {
 	is := is.New(t)
-	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_CALL_BYTES=%d", 32*strangerBytes)), "http://")
+	at := strings.TrimPrefix(startHub(t, "REALTIME_TRUSTED_PROXIES=127.0.0.1", fmt.Sprintf("REALTIME_CALL_BYTES=%d", 32*48<<10)), "http://")
 	f := dialFramed(t, at, proxyV2("203.0.113.7"), 0)
 	for range 32 {
 		f.ask("/healthz", "")

@@ -8,97 +8,99 @@ import (
 	"realtimehub/internal/quota"
 )
 
-// ErrAnswers says that answers that are being written to one take more memory than it
-// may have.
+// ErrAnswers says that the answers being written to a caller take as much memory as it may
+// have.
 var ErrAnswers = problem.New("answers that this caller has not read yet take as much memory as it may have now; read them, or ask again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "AnswersBusy"})
 
-// Call is what one call takes of a pool, a step ahead of what it uses: so the pool is
-// not asked for each little thing. It belongs to one goroutine. A nil allowance bounds
-// nothing.
+// Call is what one call takes of a pool. It takes a step more than it uses, so that the pool is
+// not asked for each little thing. One goroutine uses it, but for Take, Force and Give. A nil
+// Call bounds nothing, and has only Use, Back and Close.
 type Call struct {
 	// Static.
-	Pool   *quota.Pool[event.TenantProfile]
-	Holder event.TenantProfile
-	people *quota.Pool[event.TenantProfile] // nil where the holder is no person
+	pool   *quota.Pool[event.TenantProfile]
+	holder event.TenantProfile
+	people *quota.Pool[event.TenantProfile] // nil if the holder is no person
 	person event.TenantProfile
 
 	used, taken int64
 }
 
 const (
-	allowanceStep = 4 << 10 // what is taken at least
-	BodyCopies    = 2       // a body is there as it came and as it was understood
+	step = 4 << 10 // bytes that are taken at least
+
+	// BodyCopies is how often a body is there: as it came, and as it was understood.
+	BodyCopies = 2
 )
 
-// people is a tenant's people together, as a holder: however many they are, others have
-// as much left as beside one. It is no profile's name.
+// people is a tenant's people together, as a holder. However many they are, they leave other
+// holders as much as one would. No profile has this name.
 var people = event.Profile{Type: "*"}
 
-// Body is a call's share of the memory for bodies and for what is made of them.
-func (q *Pools) Body(holder event.TenantProfile) *Call { return q.allow(q.Bodies, holder) }
+// Body is for the memory of a call's body and of what is made of it. The holder is a person, a
+// tenant for its services, or an address in a tenant's place.
+func (p *Pools) Body(holder event.TenantProfile) *Call { return p.allow(p.Bodies, holder) }
 
-// Answer is a call's share of the memory for answers.
-func (q *Pools) Answer(holder event.TenantProfile) *Call { return q.allow(q.Answers, holder) }
+// Answer is for the memory of a call's answer. Holders are those of Body.
+func (p *Pools) Answer(holder event.TenantProfile) *Call { return p.allow(p.Answers, holder) }
 
-// allow is for a tenant's services, for an address, or for a person, who has a part of
-// what the tenant's people may have.
-func (q *Pools) allow(pool *quota.Pool[event.TenantProfile], holder event.TenantProfile) *Call {
-	a := &Call{Pool: pool, Holder: holder}
+// allow makes a Call. A person has a part of what the tenant's people may have.
+func (p *Pools) allow(pool *quota.Pool[event.TenantProfile], holder event.TenantProfile) *Call {
+	a := &Call{pool: pool, holder: holder}
 	if holder.Profile != (event.Profile{}) {
-		a.people, a.person, a.Holder.Profile = q.People, a.Holder, people
+		a.people, a.person, a.holder.Profile = p.People, a.holder, people
 	}
 	return a
 }
 
-// Tenant is whose the call is, or the address that stands in a tenant's place.
-func (a *Call) Tenant() string { return a.Holder.Tenant }
+// Tenant is the call's tenant, or the address in its place.
+func (c *Call) Tenant() string { return c.holder.Tenant }
 
-// Take takes n bytes, or nothing, and says which. It and the next two may be called at
-// any time.
-func (a *Call) Take(n int64) bool {
-	if !a.people.Take(a.person, n) {
+// Take takes n bytes. It returns false, and takes nothing, if the holder may not have them.
+// Take, Force and Give may be called by any goroutine.
+func (c *Call) Take(n int64) bool {
+	if !c.people.Take(c.person, n) {
 		return false
 	}
-	if !a.Pool.Take(a.Holder, n) {
-		a.people.Give(a.person, n)
+	if !c.pool.Take(c.holder, n) {
+		c.people.Give(c.person, n)
 		return false
 	}
 	return true
 }
 
-// Force is take for what is there already.
-func (a *Call) Force(n int64) {
-	a.people.Force(a.person, n)
-	a.Pool.Force(a.Holder, n)
+// Force takes n bytes that are there already, whether the holder may have them or not.
+func (c *Call) Force(n int64) {
+	c.people.Force(c.person, n)
+	c.pool.Force(c.holder, n)
 }
 
-// Give gives back what was taken.
-func (a *Call) Give(n int64) { a.Force(-n) }
+// Give gives n bytes back.
+func (c *Call) Give(n int64) { c.Force(-n) }
 
-// Use takes n bytes more, or nothing, and says which.
-func (a *Call) Use(n int) bool {
-	if a == nil {
+// Use uses n bytes more. It returns false, and uses nothing, if the holder may not have them.
+func (c *Call) Use(n int) bool {
+	if c == nil {
 		return true
 	}
-	if more := a.used + int64(n) - a.taken; more > 0 {
-		more = max(more, allowanceStep)
-		if !a.Take(more) {
+	if more := c.used + int64(n) - c.taken; more > 0 {
+		more = max(more, step)
+		if !c.Take(more) {
 			return false
 		}
-		a.taken += more
+		c.taken += more
 	}
-	a.used += int64(n)
+	c.used += int64(n)
 	return true
 }
 
-// Back gives back all but the first so many bytes that were used.
-func (a *Call) Back(to int64) {
-	if a == nil {
+// Back gives back all but the first bytes that were used.
+func (c *Call) Back(to int64) {
+	if c == nil {
 		return
 	}
-	a.Give(a.taken - to)
-	a.used, a.taken = to, to
+	c.Give(c.taken - to)
+	c.used, c.taken = to, to
 }
 
-// Close gives back all.
-func (a *Call) Close() { a.Back(0) }
+// Close gives back all that was used.
+func (c *Call) Close() { c.Back(0) }

@@ -9,35 +9,32 @@ import (
 	"realtimehub/internal/quota"
 )
 
-// Errors of a share that is used up.
+// Errors of Keep: a share is used up.
 var (
 	ErrTenant = problem.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
 	ErrPerson = problem.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
 )
 
-// Pools bound what outlives a call and what a client can make wait, each byte counted
-// where it is kept, for whom it is kept. A nil pool bounds nothing.
+// Pools bound the memory of what outlives a call, and of bodies and answers that clients can
+// make wait. Each byte is counted where it is kept, for whom it is kept. A nil pool bounds
+// nothing.
 type Pools struct {
 	State   *quota.Pool[string]              // connections, filters, watch lists, memberships, presence: by tenant
-	IDs     *quota.Pool[string]              // ids of events, by tenant; past their number the oldest go
-	Person  *quota.Pool[event.TenantProfile] // what of that is one person's making
-	Seen    *quota.Pool[string]              // what of that is about who has left
+	Person  *quota.Pool[event.TenantProfile] // what of state is one person's making
+	Seen    *quota.Pool[string]              // what of state is about those who have left
+	IDs     *quota.Pool[string]              // chosen ids of events, by tenant; when it is full the oldest go
 	Bodies  *quota.Pool[event.TenantProfile] // bodies that are being read, by who sends them
 	Answers *quota.Pool[event.TenantProfile] // answers that are being written, by who is to read them
-	People  *quota.Pool[event.TenantProfile] // what of both is one person's
+	People  *quota.Pool[event.TenantProfile] // what of bodies and answers is one person's
 }
 
-// seenPart is how much of all state may be about who has left.
-const seenPart = 8
-
-// personsPart is how much of what is free one person may have, as a fraction.
-const personsPart = 8
-
-// peoplesPart is how much of what is free one person may have for calls, as a fraction.
-const peoplesPart = 4
-
-// idsPart is how much of what is for state the ids of events may have, as a fraction.
-const idsPart = 4
+// What a part may have, as the divisor of the whole.
+const (
+	idsPart     = 4 // ids, of the memory for state
+	seenPart    = 8 // what is about those who have left, of the rest
+	personsPart = 8 // one person's state, of what is free
+	peoplesPart = 4 // one person's calls, of what is free
+)
 
 // New makes the pools of a plan.
 func New(memory plan.Memory) *Pools {
@@ -54,26 +51,26 @@ func New(memory plan.Memory) *Pools {
 	}
 }
 
-// Keep takes n bytes of state for a person, of their tenant's share as well: or where it
-// may be refused, ErrTenant or ErrPerson.
-func (q *Pools) Keep(who event.TenantProfile, n int64, refuse bool) error {
+// Keep takes n bytes of state for a person, of their tenant's share as well. If refuse is set
+// it may take nothing instead, and return ErrTenant or ErrPerson.
+func (p *Pools) Keep(who event.TenantProfile, n int64, refuse bool) error {
 	switch {
 	case !refuse:
-		q.State.Force(who.Tenant, n)
-		q.Person.Force(who, n)
-	case !q.State.Take(who.Tenant, n):
+		p.State.Force(who.Tenant, n)
+		p.Person.Force(who, n)
+	case !p.State.Take(who.Tenant, n):
 		return ErrTenant
-	case !q.Person.Take(who, n):
-		q.State.Give(who.Tenant, n)
+	case !p.Person.Take(who, n):
+		p.State.Give(who.Tenant, n)
 		return ErrPerson
 	}
 	return nil
 }
 
-// Drop gives back what Keep took.
-func (q *Pools) Drop(who event.TenantProfile, n int64) {
-	q.State.Give(who.Tenant, n)
-	q.Person.Give(who, n)
+// Drop gives back n bytes that Keep took.
+func (p *Pools) Drop(who event.TenantProfile, n int64) {
+	p.State.Give(who.Tenant, n)
+	p.Person.Give(who, n)
 }
 
 // QuotaStats is how full a pool is.
@@ -84,6 +81,6 @@ type QuotaStats interface {
 }
 
 // Stats are the pools by name.
-func (q *Pools) Stats() map[string]QuotaStats {
-	return map[string]QuotaStats{"state": q.State, "ids": q.IDs, "person": q.Person, "seen": q.Seen, "bodies": q.Bodies, "answers": q.Answers, "people": q.People}
+func (p *Pools) Stats() map[string]QuotaStats {
+	return map[string]QuotaStats{"state": p.State, "ids": p.IDs, "person": p.Person, "seen": p.Seen, "bodies": p.Bodies, "answers": p.Answers, "people": p.People}
 }

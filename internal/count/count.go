@@ -5,28 +5,30 @@ import (
 	"sync/atomic"
 )
 
-// Words is how often each word of a closed set has occurred. What is counted by a
-// user's own word would grow with them: a word that is not of the set is not counted.
+// Words is how often each word of a closed set has occurred. A word that is not in the set
+// is not counted: a set that took a user's own words would grow with its users.
 type Words[K comparable] map[K]*atomic.Int64
 
+// NewWords counts these words.
 func NewWords[K comparable](words ...K) Words[K] {
-	c := Words[K]{}
+	w := Words[K]{}
 	for _, word := range words {
-		c[word] = new(atomic.Int64)
+		w[word] = new(atomic.Int64)
 	}
-	return c
+	return w
 }
 
-func (c Words[K]) Add(word K, n int) {
-	if count := c[word]; count != nil && n != 0 {
+// Add counts a word n times.
+func (w Words[K]) Add(word K, n int) {
+	if count := w[word]; count != nil && n != 0 {
 		count.Add(int64(n))
 	}
 }
 
-// Now is what was counted, of each word.
-func (c Words[K]) Now() map[K]int64 {
-	now := make(map[K]int64, len(c))
-	for word, count := range c {
+// Now is the count of each word.
+func (w Words[K]) Now() map[K]int64 {
+	now := make(map[K]int64, len(w))
+	for word, count := range w {
 		now[word] = count.Load()
 	}
 	return now
@@ -39,24 +41,28 @@ type Sizes struct {
 	sum     atomic.Int64
 }
 
+// NewSizes counts sizes in buckets with these upper bounds, which rise, and in one more for
+// all that is above them.
 func NewSizes(bounds ...int) *Sizes {
 	return &Sizes{bounds: bounds, buckets: make([]atomic.Int64, len(bounds)+1)}
 }
 
+// Add counts one size.
 func (s *Sizes) Add(n int) {
 	at, _ := slices.BinarySearch(s.bounds, n)
 	s.buckets[at].Add(1)
 	s.sum.Add(int64(n))
 }
 
-// Histogram is how often a value was up to each bound, and in the last bucket above
-// all of them.
+// Histogram is how often a value was in each bucket. A bucket goes up to its bound, which is
+// part of it; the last bucket is for all values above the bounds.
 type Histogram struct {
 	Bounds  []float64
-	Buckets []int64
-	Sum     float64
+	Buckets []int64 // one more than Bounds
+	Sum     float64 // of all values
 }
 
+// Now is what was counted.
 func (s *Sizes) Now() Histogram {
 	h := Histogram{Sum: float64(s.sum.Load())}
 	for i := range s.buckets {

@@ -37,6 +37,13 @@ type Parts struct {
 	Counts     *Counts
 }
 
+// ShareWith makes the hub one of a cluster, whose connections' ids have a mark of its own,
+// before its first connection.
+func (d Parts) ShareWith(s Sharing, node [4]byte) {
+	d.Tenants.ShareWith(s)
+	d.Streams.ShareWith(node)
+}
+
 // New makes them, and has the log tell the dispatcher.
 func New(cfg Config) Parts {
 	counts := newCounts()

@@ -47,12 +47,29 @@ func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		}
 		if p.place > 0 {
 			t.Head = e.Cursor
+			if r, ok := e.Event.Target.Room(); ok && t.resolved[r] == nil && !x.members.OwnsMembership() {
+				x.unknownLocked(t) // each may be one of those whom it was for
+				continue
+			}
 		}
 		if e.Event.Target.Kind == event.KindConnection {
 			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
 		e.Members = p.members
+	}
+}
+
+// unknownLocked tells a tenant's streams that nobody has said here who belongs to the room in
+// which something was said last.
+func (x *Dispatcher) unknownLocked(t *tenant) {
+	if len(t.conns) == 0 {
+		return
+	}
+	frame := gapFrame(x.count, history.ErrRoomUnknown, t.Head)
+	x.count.gaps.Add(GapMembership, len(t.conns)-1)
+	for _, c := range t.conns {
+		t.sendLocked(&t.gathered, c, frame, t.Head.Seq)
 	}
 }
 

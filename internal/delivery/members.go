@@ -246,8 +246,10 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 
 // look is find, with what other hubs know known here.
 func (m *Members) look(ctx context.Context, name string) (*tenant, error) {
-	err := m.tenants.Ensure(ctx, name)
-	return m.tenants.Find(name), err
+	if err := m.tenants.Ensure(ctx, name); err != nil {
+		return nil, err
+	}
+	return m.tenants.Find(name), nil
 }
 
 // Member says whether p belongs to a room, and how many do.

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -237,8 +238,8 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 	default:
 		room, _ := target.Room()
 		place := p.place
-		if place == 0 {
-			place = t.Head.Seq + 1
+		if place == 0 { // it is for whoever is a member now, however far behind the history is
+			place = math.MaxUint64
 		}
 		here, size := t.Rooms.Here(room, place)
 		p.members = int32(size)

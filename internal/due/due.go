@@ -1,5 +1,3 @@
-// Package due tells what is due next: a Queue of items, each with a time of its own. An item
-// holds an Item and says where it is; Set moves it, First is the one to look at.
 package due
 
 import (
@@ -14,13 +12,14 @@ type Item struct {
 }
 
 // At is when the item is due; the zero time if it is in no queue.
-func (d *Item) At() time.Time { return d.at }
+func (i *Item) At() time.Time { return i.at }
 
-// Owner is what can be queued.
+// Owner is what can be queued. Due is always the same Item.
 type Owner interface{ Due() *Item }
 
-// Queue orders items by when they are due. Who sets a time may leave it too early, and set
-// the next when it has come: so an activity costs no reordering. The zero value is empty.
+// Queue orders items by when they are due. An item's time may be left too early and set
+// again when it has come, so that what puts it off costs no reordering. The zero value is
+// empty. It has no lock.
 type Queue[T Owner] struct{ heap items[T] }
 
 // Len is how many items are in the queue.
@@ -29,7 +28,7 @@ func (q *Queue[T]) Len() int { return len(q.heap) }
 // First is what is due first, and when. The queue must not be empty.
 func (q *Queue[T]) First() (T, time.Time) { return q.heap[0], q.heap[0].Due().at }
 
-// Next is the first item that is due by a time, if there is one.
+// Next is what is due first, if that is due by now. It stays in the queue.
 func (q *Queue[T]) Next(now time.Time) (item T, ok bool) {
 	if len(q.heap) == 0 || q.heap[0].Due().at.After(now) {
 		return item, false
@@ -37,7 +36,7 @@ func (q *Queue[T]) Next(now time.Time) (item T, ok bool) {
 	return q.heap[0], true
 }
 
-// Set has an item due at a time; the zero time removes it.
+// Set has an item due at a time, whether it was queued or not. The zero time removes it.
 func (q *Queue[T]) Set(item T, at time.Time) {
 	d := item.Due()
 	was := !d.at.IsZero()
@@ -68,7 +67,7 @@ func (h *items[T]) Push(x any) {
 	*h = append(*h, item)
 }
 
-// Pop gives memory back, too.
+// Pop implements heap.Interface. It gives memory back when the queue has become small.
 func (h *items[T]) Pop() any {
 	end := len(*h) - 1
 	item := (*h)[end]

@@ -10,51 +10,31 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// The well-known event types. The set is open: any name that is not the hub's
-// own may be published.
+// The types of events that the hub makes itself.
 const (
-	TypeActivityCreated     = "activity.created"
-	TypeInboxItemCreated    = "inbox.item.created"
-	TypeInboxItemUpdated    = "inbox.item.updated"
-	TypeInboxItemRead       = "inbox.item.read"
-	TypePostCreated         = "post.created"
-	TypePostUpdated         = "post.updated"
-	TypePostDeleted         = "post.deleted"
-	TypeCommentCreated      = "comment.created"
-	TypeCommentUpdated      = "comment.updated"
-	TypeCommentDeleted      = "comment.deleted"
-	TypeReactionAdded       = "reaction.added"
-	TypeReactionRemoved     = "reaction.removed"
-	TypeMessageReceived     = "message.received"
-	TypeMessageEdited       = "message.edited"
-	TypeMessageDeleted      = "message.deleted"
-	TypeConversationCreated = "conversation.created"
-	TypePresenceOnline      = "presence.online"
-	TypePresenceOffline     = "presence.offline"
-	TypePresenceAway        = "presence.away"
-	TypePresenceDigest      = "presence.digest"
-	TypeTypingStarted       = "typing.started"
-	TypeTypingStopped       = "typing.stopped"
+	TypePresenceDigest = "presence.digest"
+	TypeTypingStarted  = "typing.started"
+	TypeTypingStopped  = "typing.stopped"
 )
 
-// Event is what is published and delivered. Payload is compact JSON.
+// Event is what is published and delivered.
 type Event struct {
-	ID            string
+	ID            string // its publisher's, or a UUID of the hub's
 	TenantID      string
 	Type          string
-	Payload       json.RawMessage
+	Payload       json.RawMessage // compact
 	Target        Target
-	Timestamp     time.Time
-	CorrelationID string
-	TraceParent   string // of the trace that its publisher works in (W3C Trace Context)
-	Ephemeral     bool
+	Timestamp     time.Time // when the hub took it
+	CorrelationID string    // its publisher's, or empty
+	TraceParent   string    // of its publisher's trace (W3C Trace Context), or empty
+	Ephemeral     bool      // it is delivered and not stored
 }
 
 // TimeFormat is RFC 3339 in UTC with exactly three fraction digits.
 const TimeFormat = "2006-01-02T15:04:05.000Z"
 
-// AppendTime appends t in TimeFormat, by way of the one layout that package time
-// has a short cut for.
+// AppendTime appends t in TimeFormat. Package time formats RFC 3339 several times faster
+// than any other layout, so the fraction is added by hand.
 func AppendTime(b []byte, t time.Time) []byte {
 	b = t.UTC().AppendFormat(b, time.RFC3339)
 	ms := t.Nanosecond() / 1e6
@@ -64,7 +44,8 @@ func AppendTime(b []byte, t time.Time) []byte {
 // FormatTime is t in TimeFormat.
 func FormatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, len(TimeFormat)), t)) }
 
-// NewEphemeral is an ephemeral event of the hub's own making.
+// NewEphemeral is an event that the hub makes itself and does not store. The payload must be
+// something that encoding/json takes.
 func NewEphemeral(tenant, kind string, to Target, now time.Time, payload any) *Event {
 	data, _ := json.Marshal(payload)
 	return &Event{
@@ -76,16 +57,15 @@ func NewEphemeral(tenant, kind string, to Target, now time.Time, payload any) *E
 // Stored says whether the event gets a place in the history.
 func (e *Event) Stored() bool { return !e.Ephemeral && e.Target.Kind != KindConnection }
 
-// AppendEnvelope appends the event as its recipients see it, one line of compact
-// JSON: of the target only the kind and the room, since one recipient must not
-// learn of the others.
+// AppendEnvelope appends the event as its recipients see it, as one line of compact JSON. Of
+// the target it has only the kind and the room, since no recipient may learn of the others.
 func (e *Event) AppendEnvelope(b []byte) []byte {
 	b, _ = e.appendJSON(b, false)
 	return b
 }
 
-// Seal encodes the envelope for good: the payload is its part from now on, so that
-// an event that is kept is kept once.
+// Seal encodes the envelope. From then on Payload is a part of what it returns, so that an
+// event that is kept takes its memory once.
 func (e *Event) Seal() []byte {
 	b, at := e.appendJSON(make([]byte, 0, len(e.Payload)+256), false)
 	end := at + len(e.Payload)
@@ -93,7 +73,7 @@ func (e *Event) Seal() []byte {
 	return b
 }
 
-// AppendWhole appends the event with all of its target, for services.
+// AppendWhole appends the event with its whole target, for services and for the history.
 func (e *Event) AppendWhole(b []byte) []byte {
 	b, _ = e.appendJSON(b, true)
 	return b
@@ -139,8 +119,8 @@ func (e *Event) appendJSON(b []byte, whole bool) (_ []byte, payloadAt int) {
 // traceParentLen is the length of version 00 of the W3C's traceparent.
 const traceParentLen = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
-// ParseTraceParent reads a traceparent (W3C Trace Context, section 3.2). Of a version
-// that is not known yet it takes what it knows, as version 00.
+// ParseTraceParent reads a traceparent (W3C Trace Context, section 3.2). A version above 00
+// is read as far as 00 goes, and becomes 00. The result shares no memory with text.
 func ParseTraceParent(text string) (string, bool) {
 	if len(text) < traceParentLen {
 		return "", false

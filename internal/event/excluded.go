@@ -8,29 +8,29 @@ type Excluded struct {
 	connections map[uuid.UUID]struct{}
 }
 
-// ExcludedBy is whom t leaves out, to be asked for one after the other.
-func ExcludedBy(t *Target) (x Excluded) {
+// ExcludedBy makes the set of those whom t leaves out, which is asked for each connection.
+func ExcludedBy(t *Target) (e Excluded) {
 	if excluded := t.ExcludeProfiles; len(excluded) > 0 {
-		x.profiles = make(map[Profile]struct{}, len(excluded))
+		e.profiles = make(map[Profile]struct{}, len(excluded))
 		for _, p := range excluded {
-			x.profiles[p] = struct{}{}
+			e.profiles[p] = struct{}{}
 		}
 	}
 	if excluded := t.ExcludeConnections; len(excluded) > 0 {
-		x.connections = make(map[uuid.UUID]struct{}, len(excluded))
+		e.connections = make(map[uuid.UUID]struct{}, len(excluded))
 		for _, id := range excluded {
-			x.connections[id] = struct{}{}
+			e.connections[id] = struct{}{}
 		}
 	}
-	return x
+	return e
 }
 
 // Nobody says that nobody is left out.
-func (x *Excluded) Nobody() bool { return x.profiles == nil && x.connections == nil }
+func (e *Excluded) Nobody() bool { return e.profiles == nil && e.connections == nil }
 
 // Has says whether a profile's connection is left out.
-func (x *Excluded) Has(p Profile, connection uuid.UUID) bool {
-	_, profile := x.profiles[p]
-	_, conn := x.connections[connection]
+func (e *Excluded) Has(p Profile, connection uuid.UUID) bool {
+	_, profile := e.profiles[p]
+	_, conn := e.connections[connection]
 	return profile || conn
 }

@@ -9,14 +9,15 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// Filter is the set of types that a stream wants: names, "name.*", or "*".
+// Filter is the set of types that a stream wants. A nil Filter wants all.
 type Filter struct {
 	exact    map[string]bool
-	prefixes []string // with their final dot, or ""
+	prefixes []string // each with its final dot
 }
 
-// ParseFilter reads patterns, and says of each that is none; nil patterns mean no
-// filter (nil).
+// ParseFilter reads patterns: a type, a type's beginning with ".*", or "*". It returns an
+// error for each that is none of these. Nil patterns are no filter; an empty list wants
+// nothing.
 func ParseFilter(patterns []string) (*Filter, []error) {
 	if patterns == nil {
 		return nil, nil
@@ -45,12 +46,12 @@ func ParseFilter(patterns []string) (*Filter, []error) {
 	return filter, errs
 }
 
-// Patterns are what ParseFilter reads as f: of no filter "*".
+// Patterns are what ParseFilter reads as f; for no filter that is "*".
 func (f *Filter) Patterns() []string {
 	if f == nil {
 		return []string{"*"}
 	}
-	list := slices.AppendSeq([]string{}, maps.Keys(f.exact)) // of none it is empty and not nil, which lets all pass
+	list := slices.AppendSeq([]string{}, maps.Keys(f.exact)) // not nil where there are none: that would want all
 	slices.Sort(list)
 	for _, prefix := range f.prefixes {
 		list = append(list, prefix+"*")
@@ -58,7 +59,7 @@ func (f *Filter) Patterns() []string {
 	return list
 }
 
-// Bytes is what f takes in memory.
+// Bytes is the memory that f takes.
 func (f *Filter) Bytes() int64 {
 	if f == nil {
 		return 0
@@ -76,7 +77,7 @@ func (f *Filter) Bytes() int64 {
 	return n
 }
 
-// Wants says whether an event of this type passes; a nil filter lets all pass.
+// Wants says whether an event of this type passes.
 func (f *Filter) Wants(name string) bool {
 	if f == nil || f.exact[name] {
 		return true

@@ -11,8 +11,8 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// Profile names one person or actor of a tenant. It is comparable, a map key
-// as it is: joining it to one string would let "a:b"+"c" meet "a"+"b:c".
+// Profile names one person or actor of a tenant. It is a map key as it is: joined to one
+// string, "a:b" and "c" would be the same as "a" and "b:c".
 type Profile struct {
 	Type string `json:"type"` // 1–32 of a-z0-9_-
 	ID   string `json:"id"`   // 1–256 bytes of UTF-8 without control characters
@@ -25,11 +25,11 @@ func (p Profile) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// String is the text form, type:id.
+// String is the text form, "type:id".
 func (p Profile) String() string { return p.Type + ":" + p.ID }
 
-// ParseProfile reads the text form: split at the first colon, type "user" when
-// there is none.
+// ParseProfile reads the text form, whose first colon ends the type. Without a colon the
+// type is "user". The error is Check's.
 func ParseProfile(text string) (Profile, error) {
 	p := Profile{Type: "user", ID: text}
 	if kind, id, found := strings.Cut(text, ":"); found {
@@ -38,6 +38,7 @@ func ParseProfile(text string) (Profile, error) {
 	return p, p.Check()
 }
 
+// Check is the rule of a profile's type and id.
 func (p Profile) Check() error {
 	if !word(p.Type, 32, "_-") || strings.ToLower(p.Type) != p.Type {
 		return errors.New("the type must be 1–32 of a-z0-9_-")
@@ -45,20 +46,22 @@ func (p Profile) Check() error {
 	return CheckName(p.ID)
 }
 
-// Bytes is what the names take in memory.
+// Bytes is the memory that the names take.
 func (p Profile) Bytes() int64 { return sized.Text(p.Type) + sized.Text(p.ID) }
 
-// TenantProfile is a profile and whose it is: others may have one of the same name.
+// TenantProfile is a profile with its tenant: another tenant may have one of the same name.
 type TenantProfile struct {
 	Tenant  string
 	Profile Profile
 }
 
-// Clone is a, not as a piece of something larger.
-func (a TenantProfile) Clone() TenantProfile {
-	return TenantProfile{strings.Clone(a.Tenant), Profile{strings.Clone(a.Profile.Type), strings.Clone(a.Profile.ID)}}
+// Clone is a copy that keeps no memory alive but its own, such as the request that it was
+// read from.
+func (t TenantProfile) Clone() TenantProfile {
+	return TenantProfile{strings.Clone(t.Tenant), Profile{strings.Clone(t.Profile.Type), strings.Clone(t.Profile.ID)}}
 }
 
+// CompareProfiles orders profiles by type, then by id, bytewise.
 func CompareProfiles(a, b Profile) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }
@@ -76,10 +79,11 @@ const (
 	KindConnection   TargetKind = "connection"
 )
 
-// Target says whom an event is for.
+// Target says whom an event is for. Of the fields that name somebody, those of its kind are
+// set. The Exclude fields go with every kind.
 type Target struct {
 	Kind           TargetKind
-	Profiles       []Profile // profile, profiles
+	Profiles       []Profile // of KindProfile one, of KindProfiles any number
 	ConversationID string
 	GroupID        string
 	ConnectionID   string
@@ -106,7 +110,7 @@ func ToTenant() Target { return Target{Kind: KindTenant} }
 // ToConnection targets one connection.
 func ToConnection(id string) Target { return Target{Kind: KindConnection, ConnectionID: id} }
 
-// Room is the conversation or group that t names.
+// Room is the conversation or group that t names, if it names one.
 func (t *Target) Room() (Room, bool) {
 	switch t.Kind {
 	case KindConversation:

@@ -6,14 +6,15 @@ import (
 	"realtimehub/internal/sized"
 )
 
+// Bytes is the memory that the names take.
 func (r Room) Bytes() int64 { return sized.Text(string(r.Kind)) + sized.Text(r.ID) }
 
-// weight is the memory that what a target is made of takes.
+// weight is the memory that a target's parts take; the struct itself is counted by its event.
 func (t *Target) weight() int64 {
 	n := sized.Text(string(t.Kind)) + sized.Text(t.ConversationID) + sized.Text(t.GroupID) + sized.Text(t.ConnectionID) +
 		sized.Block(cap(t.ExcludeConnections)*len(uuid.UUID{}))
 	for _, profiles := range [][]Profile{t.Profiles, t.ExcludeProfiles} {
-		n += sized.Block(cap(profiles) * refBytes)
+		n += sized.Block(cap(profiles) * profileBytes)
 		for _, p := range profiles {
 			n += p.Bytes()
 		}
@@ -21,11 +22,11 @@ func (t *Target) weight() int64 {
 	return n
 }
 
-// refBytes is a Profile's own size: two texts' headers.
-const refBytes = 32
+// profileBytes is a Profile's own size: the headers of two strings.
+const profileBytes = 32
 
-// Weight is the memory that what an event is made of takes, but for its payload, which
-// is part of its envelope.
+// Weight is the memory that an event's parts take, apart from the payload, which is a part
+// of the envelope once the event is sealed.
 func (e *Event) Weight() int64 {
 	return sized.Text(e.ID) + sized.Text(e.TenantID) + sized.Text(e.Type) + sized.Text(e.CorrelationID) + sized.Text(e.TraceParent) + e.Target.weight()
 }

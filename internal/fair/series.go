@@ -2,34 +2,37 @@ package fair
 
 import "sync"
 
-// togetherAtOnce is how many things are done together at a time.
-const togetherAtOnce = 32
+// atOnce is how many calls of ForEach's function are under way at a time.
+const atOnce = 32
 
-// ForEach does n things that wait for others, some at a time.
+// ForEach calls do for 0 to n-1, some at a time, and returns when all calls have. It is for
+// calls that wait, such as for another process.
 func ForEach(n int, do func(i int)) {
 	if n == 1 {
 		do(0)
 		return
 	}
 	var all sync.WaitGroup
-	turns := make(chan struct{}, togetherAtOnce)
+	places := make(chan struct{}, atOnce)
 	for i := range n {
-		turns <- struct{}{}
+		places <- struct{}{}
 		all.Go(func() {
-			defer func() { <-turns }()
+			defer func() { <-places }()
 			do(i)
 		})
 	}
 	all.Wait()
 }
 
-// Series does things of each key one after the other, and has nobody wait for them. The zero
-// value is ready.
+// Series does the things of each key one after the other, in a goroutine that lasts as long
+// as there are any. The zero value is ready.
 type Series[K comparable] struct {
 	mu sync.Mutex
-	of map[K][]func() // guarded by mu: what follows where one is under way
+	of map[K][]func() // guarded by mu; a key is there while something of it is under way
 }
 
+// Do has something done after all that Do was called with before for the same key. It does
+// not wait for it.
 func (s *Series[K]) Do(key K, what func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,33 +11,32 @@ import (
 	"sync"
 )
 
-// Epoch is one life of a tenant's history. Two are equal if they are the same one's.
+// Epoch is one life of a tenant's history. Epochs of the same life are equal.
 type Epoch struct {
-	Key *Key
+	key *Key
 	Tag uint64
 }
 
-// Text names the epoch among others of its tenant.
+// Text names the epoch among others of its tenant, in 16 hexadecimal digits.
 func (e Epoch) Text() string { return fmt.Sprintf("%016x", e.Tag) }
 
 // Cursor is a place in a tenant's history. Its text form is opaque to clients: it tells
-// neither how much there is nor what came first, and cannot be made up.
+// neither how many events there are nor which came first, and nobody can make one up.
 type Cursor struct {
 	Epoch Epoch  // new for each life of the tenant's history
 	Seq   uint64 // 0: before the first event
 }
 
-// Key is the secret of cursors: one block of AES over the epoch's tag and the
-// number. Who does not have it meets a tag by luck once in 2⁶⁴ tries.
+// Key is the secret of cursors. A cursor's text is one block of AES over the epoch's tag and
+// the number, so whoever lacks the key hits a tag once in 2⁶⁴ tries.
 type Key struct{ block cipher.Block }
 
-// CursorLen is how long a cursor's text is.
-const CursorLen = 22
+// cursorLen is the length of a cursor's text.
+const cursorLen = 22
 
-var CursorText = base64.RawURLEncoding.Strict()
+var cursorText = base64.RawURLEncoding.Strict()
 
-// cursorBlocks are for what is encrypted or decrypted, which the compiler cannot keep on
-// the stack.
+// cursorBlocks are reused, since the compiler cannot keep on the stack what a cipher is given.
 var cursorBlocks = sync.Pool{New: func() any { return new([aes.BlockSize]byte) }}
 
 // NewKey makes the key that follows from a secret of any length.
@@ -50,36 +49,37 @@ func NewKey(secret []byte) *Key {
 	return &Key{block}
 }
 
-// Epoch is the one of an id, of which 8 bytes count.
+// Epoch is the epoch of an id, of which the first 8 bytes count.
 func (k *Key) Epoch(id []byte) Epoch { return Epoch{k, binary.BigEndian.Uint64(id)} }
 
 // String is the text form; empty for a place in no history.
 func (c Cursor) String() string {
-	if c.Epoch.Key == nil {
+	if c.Epoch.key == nil {
 		return ""
 	}
 	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
 	defer cursorBlocks.Put(b)
 	binary.BigEndian.PutUint64(b[:], c.Epoch.Tag)
 	binary.BigEndian.PutUint64(b[8:], c.Seq)
-	c.Epoch.Key.block.Encrypt(b[:], b[:])
-	var text [CursorLen]byte
-	CursorText.Encode(text[:], b[:])
+	c.Epoch.key.block.Encrypt(b[:], b[:])
+	var text [cursorLen]byte
+	cursorText.Encode(text[:], b[:])
 	return string(text[:])
 }
 
-// Parse reads the text form, in the one way that String writes it, of an epoch.
+// Parse reads a cursor of this epoch, in the one form that String writes. It returns false
+// for any other text.
 func (e Epoch) Parse(text string) (Cursor, bool) {
-	if len(text) != CursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
+	if len(text) != cursorLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
 		return Cursor{}, false
 	}
 	b := cursorBlocks.Get().(*[aes.BlockSize]byte)
 	defer cursorBlocks.Put(b)
-	var raw [CursorLen]byte
+	var raw [cursorLen]byte
 	copy(raw[:], text)
-	if n, err := CursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
+	if n, err := cursorText.Decode(b[:], raw[:]); err != nil || n != len(b) {
 		return Cursor{}, false
 	}
-	e.Key.block.Decrypt(b[:], b[:])
+	e.key.block.Decrypt(b[:], b[:])
 	return Cursor{e, binary.BigEndian.Uint64(b[8:])}, binary.BigEndian.Uint64(b[:]) == e.Tag
 }

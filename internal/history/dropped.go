@@ -6,39 +6,39 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Dropped is what a shelf remembers of what it no longer has: by whom it was for, the
-// last place. Of many, what was dropped first is forgotten; so it knows of all that
-// follows a place, which is its floor.
-type Dropped struct {
+// dropped is what a shelf remembers of the entries that it no longer has: the last place for
+// each profile and room. It forgets the oldest when there are too many, and knows of all that
+// came after a place, its floor.
+type dropped struct {
 	floor      uint64
 	tenant     uint64 // the last for everybody
 	rooms      uint64 // the last for any room
 	young, old droppedPart
 }
 
-// droppedPart is of a time: which is forgotten together. Names are known by their hashes:
-// so what one takes does not depend on its length. Where two have the same, what one has
-// lost the other seems to have lost as well.
+// droppedPart is what was dropped in one span of time, and is forgotten together. It knows
+// names by their hashes, so that a long one takes no more memory. Of two names with the same
+// hash each seems to have lost what the other has.
 type droppedPart struct {
 	profiles map[uint64]uint64
 	rooms    map[uint64]uint64
 	last     uint64 // of all
 }
 
-// droppedSeed is this process's own: nobody can choose names that have the same hash.
+// droppedSeed is this process's own, so that nobody can choose names with the same hash.
 var droppedSeed = maphash.MakeSeed()
 
 const (
-	DroppedBytes = 40     // that one takes in memory, as measured
-	MostDropped  = 16_384 // in one part
+	droppedBytes = 40     // of memory for one name, as measured
+	mostDropped  = 16_384 // names in one part
 )
 
-func (p *droppedPart) len() int { return len(p.profiles) + len(p.rooms) }
+func (d *droppedPart) len() int { return len(d.profiles) + len(d.rooms) }
 
-// Note adds an event's place; most is how many are remembered in one part. It returns
-// how many more, or fewer, are remembered now.
-func (d *Dropped) Note(e *event.Event, place uint64, most int) int {
-	before := d.Len()
+// note adds an event's place, where a part remembers so many names at most. It returns how
+// many more, or fewer, are remembered now.
+func (d *dropped) note(e *event.Event, place uint64, most int) int {
+	before := d.len()
 	y := &d.young
 	y.last = max(y.last, place)
 	if e.Target.Kind == event.KindTenant {
@@ -55,7 +55,7 @@ func (d *Dropped) Note(e *event.Event, place uint64, most int) int {
 		d.floor = max(d.floor, d.old.last)
 		d.old, d.young = d.young, droppedPart{}
 	}
-	return d.Len() - before
+	return d.len() - before
 }
 
 func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
@@ -66,23 +66,24 @@ func noteIn[K comparable](m *map[uint64]uint64, k K, place uint64) {
 	(*m)[hash] = max((*m)[hash], place)
 }
 
-// lastFor is the last place that was dropped for a profile.
-func (d *Dropped) lastFor(p event.Profile) uint64 {
+// lastFor is the last place dropped that was for a profile.
+func (d *dropped) lastFor(p event.Profile) uint64 {
 	hash := maphash.Comparable(droppedSeed, p)
 	return max(d.young.profiles[hash], d.old.profiles[hash])
 }
 
-// lastIn is the last place that was dropped for a room.
-func (d *Dropped) lastIn(r event.Room) uint64 {
+// lastIn is the last place dropped that was for a room.
+func (d *dropped) lastIn(r event.Room) uint64 {
 	hash := maphash.Comparable(droppedSeed, r)
 	return max(d.young.rooms[hash], d.old.rooms[hash])
 }
 
-func (d *Dropped) Len() int { return d.young.len() + d.old.len() }
+// len is how many names are remembered.
+func (d *dropped) len() int { return d.young.len() + d.old.len() }
 
-// Since says whether anything that a reader wants may have been dropped after a place:
-// it may, where that is not known.
-func (d *Dropped) Since(place uint64, r *Reader) bool {
+// since says whether anything for a reader may have been dropped after a place. It may have
+// been where nobody remembers.
+func (d *dropped) since(place uint64, r *Reader) bool {
 	if r == nil || place < d.floor || d.tenant > place || d.lastFor(r.Profile) > place {
 		return true
 	}

@@ -9,46 +9,46 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// Queue is first in, first out. It has at most three times the places that it needs.
-type Queue[T any] struct {
-	Items []T
-	gone  int // places in front of them, which still take memory
+// queue is first in, first out. It takes at most three times the memory that it needs.
+type queue[T any] struct {
+	items []T
+	gone  int // places before them, which still take memory
 }
 
-func (q *Queue[T]) Len() int { return len(q.Items) }
+func (q *queue[T]) len() int { return len(q.items) }
 
-func (q *Queue[T]) At(i int) T { return q.Items[i] }
+func (q *queue[T]) at(i int) T { return q.items[i] }
 
-// Places is how many it has.
-func (q *Queue[T]) Places() int { return q.gone + cap(q.Items) }
+// places is how many items it has memory for.
+func (q *queue[T]) places() int { return q.gone + cap(q.items) }
 
-func (q *Queue[T]) Push(x T) {
-	if len(q.Items) == cap(q.Items) {
-		q.gone = 0 // they stay behind
+func (q *queue[T]) push(x T) {
+	if len(q.items) == cap(q.items) {
+		q.gone = 0 // the items move, and those places stay behind
 	}
-	q.Items = append(q.Items, x)
+	q.items = append(q.items, x)
 }
 
-func (q *Queue[T]) Pop() T {
-	x := q.Items[0]
-	clear(q.Items[:1])
-	q.Items = q.Items[1:]
+func (q *queue[T]) pop() T {
+	x := q.items[0]
+	clear(q.items[:1])
+	q.items = q.items[1:]
 	q.gone++
-	switch n := len(q.Items); {
+	switch n := len(q.items); {
 	case n == 0:
-		*q = Queue[T]{}
-	case q.Places() > 3*n:
-		*q = Queue[T]{Items: append(make([]T, 0, n), q.Items...)}
+		*q = queue[T]{}
+	case q.places() > 3*n:
+		*q = queue[T]{items: append(make([]T, 0, n), q.items...)}
 	}
 	return x
 }
 
-// index is numbers by whom they are for.
+// index is the numbers of entries by whom they are for.
 type index[K interface {
 	comparable
 	Bytes() int64
 }] struct {
-	queues sized.Table[K, *Queue[uint64]]
+	queues sized.Table[K, *queue[uint64]]
 	bytes  int64 // of the names and the numbers
 }
 
@@ -59,57 +59,60 @@ const (
 )
 
 // weight is the memory that it takes.
-func (x *index[K]) weight() int64 { return x.bytes + x.queues.Bytes() }
+func (i *index[K]) weight() int64 { return i.bytes + i.queues.Bytes() }
 
-func (x *index[K]) push(k K, n uint64) {
-	q := x.queues.Get(k)
+// push adds a number for a key.
+func (i *index[K]) push(k K, n uint64) {
+	q := i.queues.Get(k)
 	if q == nil {
-		q = new(Queue[uint64])
-		x.queues.Put(k, q)
-		x.bytes += k.Bytes() + indexQueue
+		q = new(queue[uint64])
+		i.queues.Put(k, q)
+		i.bytes += k.Bytes() + indexQueue
 	}
-	x.bytes -= int64(q.Places()) * indexPlace
-	q.Push(n)
-	x.bytes += int64(q.Places()) * indexPlace
+	i.bytes -= int64(q.places()) * indexPlace
+	q.push(n)
+	i.bytes += int64(q.places()) * indexPlace
 }
 
-func (x *index[K]) pop(k K) {
-	q := x.queues.Get(k)
-	x.bytes -= int64(q.Places()) * indexPlace
-	q.Pop()
-	x.bytes += int64(q.Places()) * indexPlace
-	if q.Len() == 0 {
-		x.queues.Delete(k)
-		x.bytes -= k.Bytes() + indexQueue
+// pop removes the first number for a key.
+func (i *index[K]) pop(k K) {
+	q := i.queues.Get(k)
+	i.bytes -= int64(q.places()) * indexPlace
+	q.pop()
+	i.bytes += int64(q.places()) * indexPlace
+	if q.len() == 0 {
+		i.queues.Delete(k)
+		i.bytes -= k.Bytes() + indexQueue
 	}
 }
 
-// all are the queues of all.
-func (x *index[K]) all() iter.Seq[*Queue[uint64]] { return x.queues.Values() }
+// all are the queues of all keys.
+func (i *index[K]) all() iter.Seq[*queue[uint64]] { return i.queues.Values() }
 
-// numbers are those for one, the first who came first.
-func (x *index[K]) numbers(k K) []uint64 {
-	if q := x.queues.Get(k); q != nil {
-		return q.Items
+// numbers are those of one key, in their order.
+func (i *index[K]) numbers(k K) []uint64 {
+	if q := i.queues.Get(k); q != nil {
+		return q.items
 	}
 	return nil
 }
 
-// lists are entries' numbers by whom they are for.
+// lists are the numbers of a shelf's entries by whom they are for.
 type lists struct {
-	tenant   Queue[uint64]
+	tenant   queue[uint64]
 	profiles index[event.Profile]
 	rooms    index[event.Room]
 }
 
-// Weight is the memory that they take.
-func (l *lists) Weight() int64 {
-	return int64(l.tenant.Places())*indexPlace + l.profiles.weight() + l.rooms.weight()
+// weight is the memory that they take.
+func (l *lists) weight() int64 {
+	return int64(l.tenant.places())*indexPlace + l.profiles.weight() + l.rooms.weight()
 }
 
+// add adds the number of the newest entry.
 func (l *lists) add(e *event.Event, n uint64) {
 	if e.Target.Kind == event.KindTenant {
-		l.tenant.Push(n)
+		l.tenant.push(n)
 	}
 	if room, ok := e.Target.Room(); ok {
 		l.rooms.push(room, n)
@@ -119,10 +122,10 @@ func (l *lists) add(e *event.Event, n uint64) {
 	}
 }
 
-// remove takes the oldest entry's numbers out, the first of each of its lists.
+// remove removes the number of the oldest entry, which is the first in each of its lists.
 func (l *lists) remove(e *event.Event) {
 	if e.Target.Kind == event.KindTenant {
-		l.tenant.Pop()
+		l.tenant.pop()
 	}
 	if room, ok := e.Target.Room(); ok {
 		l.rooms.pop(room)
@@ -132,15 +135,16 @@ func (l *lists) remove(e *event.Event) {
 	}
 }
 
-// runs are ascending numbers from several lists, taken in one order.
+// runs merges ascending numbers from several lists. It is a heap of the lists by their first.
 type runs struct {
 	lists    [][]uint64
-	from, to uint64 // instead of lists, all of these
+	from, to uint64 // where there are no lists: all of these
 }
 
+// whole has it go through all numbers from one up to another, instead of lists.
 func (r *runs) whole(from, to uint64) { r.from, r.to = from, to }
 
-// add takes a list's numbers after one, up to another.
+// add adds those numbers of a list that come after one, up to another.
 func (r *runs) add(list []uint64, after, until uint64) {
 	if len(list) == 0 || list[len(list)-1] <= after {
 		return
@@ -156,6 +160,7 @@ func (r *runs) add(list []uint64, after, until uint64) {
 	}
 }
 
+// next is the next number; false after the last. One that is in several lists comes as often.
 func (r *runs) next() (uint64, bool) {
 	if len(r.lists) == 0 {
 		n := r.from

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"time"
 
 	"realtimehub/internal/event"
@@ -12,8 +11,7 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// Errors of a Log: they say why a place in the history is not where a reader may
-// go on as if nothing had happened.
+// Errors of a place in a history: why a reader may not go on there as if nothing had happened.
 var (
 	ErrExpired       = errors.New("the history no longer reaches back to this cursor")
 	ErrUnknownCursor = errors.New("this is no cursor of this history")
@@ -22,194 +20,160 @@ var (
 
 // Errors of a Log that a broker keeps.
 var (
-	// ErrUnconfirmed: it may have been stored; the same ids again tell.
+	// ErrUnconfirmed says that events may have been stored. Whoever sends them again with the
+	// same ids is told.
 	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells", Asked: errBroker})
-	// ErrNotStored: the broker says that it was not.
+	// ErrNotStored says that nothing was stored.
 	ErrNotStored = problem.New("the broker has not stored it", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
-	// ErrTooLarge: nor will it be.
+	// ErrTooLarge says that nothing was stored, nor ever will be.
 	ErrTooLarge = problem.New("the event has more bytes than the broker takes", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
 
-// Entry is one event on its way through a Log, which sets the second group.
+// errBroker answers a mere question, which has nothing to be confirmed.
+var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
+
+// UnconfirmedError is an ErrUnconfirmed that names its events, in their order.
+type UnconfirmedError struct {
+	ids []string
+	err error
+}
+
+// NewUnconfirmed says that events with these ids were not confirmed. Its cause is an
+// ErrUnconfirmed.
+func NewUnconfirmed(ids []string, err error) *UnconfirmedError { return &UnconfirmedError{ids, err} }
+
+func (u *UnconfirmedError) Error() string { return u.err.Error() }
+
+func (u *UnconfirmedError) Unwrap() error { return u.err }
+
+// EventIDs are the ids of the events that may have been stored.
+func (u *UnconfirmedError) EventIDs() []string { return u.ids }
+
+// Part is the error of one of the events alone.
+func (u *UnconfirmedError) Part(i int) *UnconfirmedError {
+	return &UnconfirmedError{u.ids[i : i+1], u.err}
+}
+
+// Entry is one event on its way through a Log. The publisher sets the first group, the Log
+// the second, the Sink the third.
 type Entry struct {
 	Event    *event.Event
 	Envelope []byte // as its recipients see it
 	Chosen   bool   // its publisher chose its id, so a repeat is recognised
-	Here     bool   // it was published to this hub, at its timestamp by this hub's own clock
+	Here     bool   // it was published to this hub, whose clock its timestamp is by
 
-	Cursor    Cursor    // its place, the first's for a duplicate; zero where it is not stored
-	Duplicate bool      // nothing was stored or handed on
-	FirstAt   time.Time // of a duplicate: the first's timestamp
+	Cursor    Cursor    // its place; a duplicate's is the first's; zero where it is not stored
+	Duplicate bool      // nothing was stored or handed over
+	FirstAt   time.Time // a duplicate's: the first's timestamp
 
-	// Set by the Sink.
 	Reached int32 // connections
 	Members int32 // of the room that it is for
 }
 
-// What memory an entry and its event take beside what they are made of, as measured, and
-// what one of its recipients has of a page.
-const (
-	entryBytes = 416
-	listBytes  = 48
-)
+// entryBytes is the memory that an entry and its event take beside what they are made of, as
+// measured.
+const entryBytes = 416
 
-// Size is the memory that a stored entry takes, in bytes, but for its places in lists.
-func (e *Entry) Size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
+// size is the memory that a stored entry takes, in bytes, without its places in lists.
+func (e *Entry) size() int64 { return entryBytes + sized.Block(cap(e.Envelope)) + e.Event.Weight() }
 
-// StoredSize is what those entries take that are to be stored.
-func StoredSize(entries []*Entry) (bytes int64) {
+// storedSize is the size of those entries that are to be stored.
+func storedSize(entries []*Entry) (bytes int64) {
 	for _, e := range entries {
 		if e.Event.Stored() {
-			bytes += e.Size()
+			bytes += e.size()
 		}
 	}
 	return bytes
 }
 
-// Sink is who is handed what a Log accepts.
+// Sink is handed what a Log accepts.
 type Sink interface {
-	// Deliver is called in the tenant's one order, with what was appended together.
-	// It neither waits nor calls the Log.
+	// Deliver is called in the tenant's one order, with what was appended together. It
+	// neither waits nor calls the Log.
 	Deliver(tenant string, entries []*Entry)
-	// Flush is called after each Deliver, once nobody is kept waiting by it.
+	// Flush is called after each Deliver, when nobody else waits for it to end.
 	Flush(tenant string)
-	// Prepare is called before Deliver for what others appended, if the Log was made
-	// so: it may wait.
+	// Prepare is called before Deliver with what other hubs appended, if the Log was made to
+	// do so. It may wait.
 	Prepare(tenant string, entries []*Entry)
 	// Quiet says that a tenant has nothing else up to a place.
 	Quiet(tenant string, place Cursor)
-	// Lost says that what came next cannot be had: what follows comes after a place.
+	// Lost says that what came next cannot be had. The next entry follows on a place.
 	Lost(tenant string, place Cursor)
 }
 
-// Reader is whose entries are read: those of a profile that may see what was
-// said in its rooms while it belonged to them.
-type Reader struct {
-	Profile  event.Profile
-	Rooms    []Stay
-	AllRooms bool // whoever belongs to them: that is looked at later
-
-	// What is not known of the time before these places: when it came to its rooms; which
-	// they were.
-	StaysFrom, RoomsFrom uint64
-}
-
-// Wants says whether a reader is to be shown an entry; nil reads all.
-func (r *Reader) Wants(e *Entry) bool {
-	if r == nil {
-		return true
-	}
-	t := &e.Event.Target
-	room, ok := t.Room()
-	switch {
-	case t.Kind == event.KindTenant:
-		return true
-	case !ok:
-		return slices.Contains(t.Profiles, r.Profile)
-	}
-	return r.AllRooms || slices.ContainsFunc(r.Rooms, func(s Stay) bool {
-		return s.Room == room && s.From < e.Cursor.Seq && e.Cursor.Seq <= s.Until
-	})
-}
-
-// Stay is a time in a room, in places of the tenant's history: those after From,
-// up to Until.
-type Stay struct {
-	Room        event.Room
-	From, Until uint64
-}
-
-// Query asks for entries after a place, the oldest first.
-type Query struct {
-	After  uint64
-	Until  uint64  // the last place that is read; 0: the end
-	Reader *Reader // nil: all entries
-	Limit  int     // entries at most; at least one is read, if there is one
-	Bytes  int     // of envelopes and of whom they are for, as many entries as fit
-}
-
-// End is the last place that is read of a history that ends at a place.
-func (q *Query) End(head uint64) uint64 {
-	if q.Until > 0 {
-		head = min(head, q.Until)
-	}
-	return max(q.After, head)
-}
-
-// Page is what a Query finds. Entries are shared: nobody changes them.
-type Page struct {
-	Entries []*Entry
-	Next    Cursor // the place reached: there is nothing else up to here
-}
-
-// Weight is the memory that the entries take.
-func (p *Page) Weight() (bytes int) {
-	for _, e := range p.Entries {
-		bytes += int(e.Size())
-	}
-	return bytes
-}
-
-// Cut says that there may be more after the page than was asked for.
-func (p *Page) Cut() bool {
-	n := len(p.Entries)
-	return n > 0 && p.Next == p.Entries[n-1].Cursor
-}
-
-// Log orders, recognises and keeps the events of every tenant. A kind may keep
-// them in memory, or with a broker for several hubs; then its calls may wait and
-// fail, and what any hub appends goes to the sinks of all.
+// Log orders, recognises and keeps the events of every tenant. One that a broker keeps for
+// several hubs hands what any of them appends to the sinks of all; its calls may wait and fail.
 type Log interface {
-	// Follow names one who is handed what is accepted, before anything is.
+	// Follow adds a sink. It is called before anything else.
 	Follow(Sink)
-	// Append takes entries, all or none. One whose chosen id the window knows becomes
-	// a duplicate. The others of a tenant are handed to the sinks together, in the
-	// order given; those to be stored get consecutive places.
+	// Append takes entries, all or none. One whose chosen id is known from within the window
+	// becomes a duplicate. The others of a tenant are handed to the sinks together, in the
+	// order given; those that are stored get consecutive places.
 	Append(ctx context.Context, entries []*Entry) error
-	// Attach tells the head of a tenant's history, and promises to the sinks all that
-	// comes after it; Detach ends one such promise.
+	// Attach returns the head of a tenant's history, and promises the sinks all that comes
+	// after it.
 	Attach(ctx context.Context, tenant string) (head Cursor, err error)
+	// Detach ends the promise of one Attach.
 	Detach(tenant string)
-	// Find says where a cursor of any text stands: at a place after which nothing for a
-	// reader is missing (nil: nothing at all); or with ErrExpired at one after which
-	// something is, and the oldest place is returned; or with ErrUnknownCursor nowhere, and
-	// the head is returned. Empty means the oldest place.
+	// Find returns the place of a cursor's text, after which nothing for a reader is missing;
+	// a nil reader reads everything, an empty text is the oldest place. With ErrExpired
+	// something is missing, and the oldest place is returned; with ErrUnknownCursor the text
+	// is no place, and the head is returned.
 	Find(ctx context.Context, tenant, cursor string, r *Reader) (Cursor, error)
-	// Read answers a Query, in time that depends on what it finds and not on what is
-	// kept. With ErrExpired something for its reader is missing, and Next is the oldest
+	// Read answers a Query, in time that depends on what it finds and not on what is kept.
+	// With ErrExpired something for its reader is missing, and the page's Next is the oldest
 	// place, from where to go on.
 	Read(ctx context.Context, tenant string, q Query) (Page, error)
-	// Ready says why nothing can be stored now, nil when it can.
+	// Ready says why nothing can be stored now; nil when it can.
 	Ready() error
-	// Sweep forgets what has grown old. Called now and then.
+	// Sweep forgets what has grown old. It is called now and then.
 	Sweep(now time.Time)
-	// Held is how many bytes histories take in this process.
+	// Held is the memory that histories take in this process, in bytes.
 	Held() int64
 	// Stats tells what is kept.
 	Stats() Stats
 }
 
-// NewUnconfirmed says that events with these ids were not confirmed, for a reason that is
-// an ErrUnconfirmed.
-func NewUnconfirmed(ids []string, err error) *UnconfirmedError { return &UnconfirmedError{ids, err} }
+// Stats is what a Log keeps, and what has gone wrong since the start.
+type Stats struct {
+	Tenants int
+	Entries int
+	Bytes   int64 // of the entries, as counted against the limits; a broker counts its own
+	Limit   int64 // of Bytes; 0: none
+	Memory  int64 // bytes that histories take in this process
+	IDs     int   // that would be recognised
+	LostIDs int   // forgotten before their window was over
 
-// errBroker answers who only asks, and has nothing to be confirmed.
-var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
+	CutTenant int64 // entries that went before their time since their tenant had too many bytes
+	CutAll    int64 // likewise since all tenants had, and theirs had most
 
-// UnconfirmedError is ErrUnconfirmed of events with these ids, in their order.
-type UnconfirmedError struct {
-	IDs []string
-	err error
+	Unknown bool            // nobody answers what is kept
+	Unsent  int             // ephemeral events that other hubs could not be told of
+	Unread  int             // what other hubs stored and this one cannot read as an event
+	Gone    map[Kept]int64  // how often this hub learned that the broker had lost it
+	Faults  map[Fault]int64 // how often it met what was wrong with the broker
 }
 
-func (e *UnconfirmedError) Error() string { return e.err.Error() }
+// Kept is something that a broker keeps for all hubs.
+type Kept string
 
-// EventIDs are the events that may have been stored.
-func (e *UnconfirmedError) EventIDs() []string { return e.IDs }
+// All that a broker keeps.
+const (
+	KeptHistory Kept = "history"
+	KeptEpoch   Kept = "epoch" // and the secret of cursors
+	KeptMembers Kept = "membership"
+)
 
-// Part is the same of the event at a place among them alone.
-func (e *UnconfirmedError) Part(i int) *UnconfirmedError {
-	return &UnconfirmedError{e.IDs[i : i+1], e.err}
-}
+// Fault is something that is wrong with a broker.
+type Fault string
 
-func (e *UnconfirmedError) Unwrap() error { return e.err }
+// All faults that are told apart.
+const (
+	FaultHistory    Fault = "history"    // it could not be changed
+	FaultMembership Fault = "membership" // it could not be changed
+	FaultRefused    Fault = "refused"    // a server did not take the hub's credentials
+	FaultMoved      Fault = "moved"      // a server could do nothing, and the hub has moved to another
+	FaultOther      Fault = "other"      // the log says which
+)

@@ -10,44 +10,45 @@ import (
 )
 
 // Memory is the Log that lives as long as the process.
-//
-// Lock order: shelves' → IDWindow.mu. The sinks are called with a shelf locked.
 type Memory struct {
 	// Static after the start.
 	secret []byte
 	key    *Key
 	sinks  []Sink
 
-	Shelves Shelves
-	ids     IDWindow
+	shelves shelves
+	ids     idWindow
 }
 
 // NewMemory makes an empty log.
 func NewMemory(limits Limits) *Memory {
-	l := &Memory{secret: make([]byte, 32)}
-	rand.Read(l.secret)
-	l.key = NewKey(l.secret)
-	l.Shelves = NewShelves(limits, true, l.Epoch)
-	l.ids = NewIDWindow(limits)
-	return l
+	m := &Memory{secret: make([]byte, 32)}
+	rand.Read(m.secret)
+	m.key = NewKey(m.secret)
+	m.shelves = newShelves(limits, true, m.Epoch)
+	m.ids = newIDWindow(limits)
+	return m
 }
 
+// Limits are those that it was made with.
+func (m *Memory) Limits() Limits { return m.shelves.limits }
+
 // Follow implements Log.
-func (l *Memory) Follow(s Sink) { l.sinks = append(l.sinks, s) }
+func (m *Memory) Follow(s Sink) { m.sinks = append(m.sinks, s) }
 
-// Ready implements Log; it is at any time.
-func (l *Memory) Ready() error { return nil }
+// Ready implements Log. It always is.
+func (m *Memory) Ready() error { return nil }
 
-// Epoch is of one tenant and one life of the log, so that another's cursor is
-// unknown; a tenant that is forgotten and comes back has the same.
-func (l *Memory) Epoch(tenant string) Epoch {
-	mac := hmac.New(sha256.New, l.secret)
+// Epoch is that of a tenant's cursors. A tenant that is forgotten and comes back has the same;
+// another tenant, or another Memory, has a different one.
+func (m *Memory) Epoch(tenant string) Epoch {
+	mac := hmac.New(sha256.New, m.secret)
 	mac.Write([]byte(tenant))
-	return l.key.Epoch(mac.Sum(nil))
+	return m.key.Epoch(mac.Sum(nil))
 }
 
 // Append implements Log; it does not fail.
-func (l *Memory) Append(_ context.Context, entries []*Entry) error {
+func (m *Memory) Append(_ context.Context, entries []*Entry) error {
 	for len(entries) > 0 {
 		tenant := entries[0].Event.TenantID
 		other := func(e *Entry) bool { return e.Event.TenantID != tenant }
@@ -63,132 +64,132 @@ func (l *Memory) Append(_ context.Context, entries []*Entry) error {
 			}
 			entries = own
 		}
-		l.append(tenant, entries)
+		m.append(tenant, entries)
 		entries = rest
 	}
 	return nil
 }
 
-func (l *Memory) append(tenant string, entries []*Entry) {
-	h := l.Shelves.Lock(tenant, true)
-	room := StoredSize(entries)
-	l.Shelves.ExpectLocked(h, room)
+func (m *Memory) append(tenant string, entries []*Entry) {
+	h := m.shelves.lock(tenant, true)
+	room := storedSize(entries)
+	m.shelves.expectLocked(h, room)
 	fresh := entries
 	for i, e := range entries {
-		l.place(h, e)
+		m.place(h, e)
 		if e.Duplicate && len(fresh) == len(entries) {
 			fresh = slices.Clone(entries[:i])
 		} else if !e.Duplicate && len(fresh) < i {
 			fresh = append(fresh, e)
 		}
 	}
-	l.Shelves.MissLocked(h, room-StoredSize(fresh))
-	l.Shelves.EvictLocked(h, entries[0].Event.Timestamp)
+	m.shelves.missLocked(h, room-storedSize(fresh))
+	m.shelves.evictLocked(h, entries[0].Event.Timestamp)
 	if len(fresh) > 0 {
-		for _, s := range l.sinks {
+		for _, s := range m.sinks {
 			s.Deliver(tenant, fresh)
 		}
 	}
-	h.Mu.Unlock()
-	l.Shelves.Shrink() // where it is more than anybody else has
+	h.mu.Unlock()
+	m.shelves.shrink() // where it is more than anybody else has
 	if len(fresh) > 0 {
-		for _, s := range l.sinks {
+		for _, s := range m.sinks {
 			s.Flush(tenant)
 		}
 	}
 }
 
-// place gives e its place in h, which is locked, unless it is a duplicate.
-func (l *Memory) place(h *Shelf, e *Entry) {
+// place gives an entry its place on a shelf, which is locked, unless it is a duplicate.
+func (m *Memory) place(h *shelf, e *Entry) {
 	var at uint64
 	if e.Event.Stored() {
-		at = h.Head + 1
+		at = h.head + 1
 	}
 	if e.Chosen {
-		if first, known := l.ids.Claim(h.Tenant, e.Event.ID, at, e.Event.Timestamp); known {
+		if first, known := m.ids.claim(h.tenant, e.Event.ID, at, e.Event.Timestamp); known {
 			e.Duplicate, e.FirstAt = true, time.Unix(0, first.at)
 			if at = first.seq; at > 0 {
-				e.Cursor = Cursor{h.Epoch, at}
+				e.Cursor = Cursor{h.epoch, at}
 			}
 			return
 		}
 	}
 	if at > 0 {
-		e.Cursor = Cursor{h.Epoch, at}
-		l.Shelves.PushLocked(h, e)
+		e.Cursor = Cursor{h.epoch, at}
+		m.shelves.pushLocked(h, e)
 	}
 }
 
 // Attach implements Log.
-func (l *Memory) Attach(_ context.Context, tenant string) (Cursor, error) {
-	h := l.Shelves.Lock(tenant, true)
-	defer h.Mu.Unlock()
-	h.Attached++
-	return Cursor{h.Epoch, h.Head}, nil
+func (m *Memory) Attach(_ context.Context, tenant string) (Cursor, error) {
+	h := m.shelves.lock(tenant, true)
+	defer h.mu.Unlock()
+	h.attached++
+	return Cursor{h.epoch, h.head}, nil
 }
 
 // Detach implements Log.
-func (l *Memory) Detach(tenant string) {
-	if h := l.Shelves.Lock(tenant, false); h != nil {
-		h.Attached--
-		h.Mu.Unlock()
+func (m *Memory) Detach(tenant string) {
+	if h := m.shelves.lock(tenant, false); h != nil {
+		h.attached--
+		h.mu.Unlock()
 	}
 }
 
-// look returns a tenant's shelf without what has grown old, locked; one that does
-// not exist looks like an empty one, and is not made.
-func (l *Memory) look(tenant string) *Shelf {
-	h := l.Shelves.Lock(tenant, false)
+// look returns a tenant's shelf, locked and without what has grown old. Where there is none it
+// returns an empty one, which is not kept.
+func (m *Memory) look(tenant string) *shelf {
+	h := m.shelves.lock(tenant, false)
 	if h == nil {
-		l.Shelves.Mu.RLock()
-		h = l.Shelves.emptyLocked(tenant)
-		l.Shelves.Mu.RUnlock()
-		h.Mu.Lock()
+		m.shelves.mu.RLock()
+		h = m.shelves.emptyLocked(tenant)
+		m.shelves.mu.RUnlock()
+		h.mu.Lock()
 	}
-	l.Shelves.EvictLocked(h, time.Now())
+	m.shelves.evictLocked(h, time.Now())
 	return h
 }
 
 // Find implements Log.
-func (l *Memory) Find(_ context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
-	h := l.look(tenant)
-	defer h.Mu.Unlock()
-	oldest := Cursor{h.Epoch, h.From}
+func (m *Memory) Find(_ context.Context, tenant, cursor string, r *Reader) (Cursor, error) {
+	h := m.look(tenant)
+	defer h.mu.Unlock()
+	oldest := Cursor{h.epoch, h.from}
 	if cursor == "" {
 		return oldest, nil
 	}
-	c, ok := h.Epoch.Parse(cursor)
+	c, ok := h.epoch.Parse(cursor)
 	switch {
-	case !ok || c.Seq > h.Head:
-		return Cursor{h.Epoch, h.Head}, ErrUnknownCursor
-	case !h.WholeLocked(c.Seq, r):
+	case !ok || c.Seq > h.head:
+		return Cursor{h.epoch, h.head}, ErrUnknownCursor
+	case !h.wholeLocked(c.Seq, r):
 		return oldest, ErrExpired
 	}
 	return c, nil
 }
 
 // Read implements Log.
-func (l *Memory) Read(_ context.Context, tenant string, q Query) (Page, error) {
-	h := l.look(tenant)
-	defer h.Mu.Unlock()
-	if !h.WholeLocked(q.After, q.Reader) {
-		return Page{Next: Cursor{h.Epoch, h.From}}, ErrExpired
+func (m *Memory) Read(_ context.Context, tenant string, q Query) (Page, error) {
+	h := m.look(tenant)
+	defer h.mu.Unlock()
+	if !h.wholeLocked(q.After, q.Reader) {
+		return Page{Next: Cursor{h.epoch, h.from}}, ErrExpired
 	}
-	return h.ReadLocked(q), nil
+	return h.readLocked(q), nil
 }
 
 // Sweep implements Log.
-func (l *Memory) Sweep(now time.Time) {
-	l.ids.Expire(now)
-	l.Shelves.Sweep(now)
+func (m *Memory) Sweep(now time.Time) {
+	m.ids.expire(now)
+	m.shelves.sweep(now)
 }
 
 // Held implements Log.
-func (l *Memory) Held() int64 { return l.Shelves.Total.Load() }
+func (m *Memory) Held() int64 { return m.shelves.total.Load() }
 
 // Stats implements Log.
-func (l *Memory) Stats() Stats {
-	stats := l.Shelves.Stats()
-	stats.IDs, stats.LostIDs = l.ids.Count()
+func (m *Memory) Stats() Stats {
+	stats := m.shelves.stats()
+	stats.IDs, stats.LostIDs = m.ids.count()
 	return stats
 }

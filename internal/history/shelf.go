@@ -8,101 +8,83 @@ import (
 	"time"
 )
 
-// Shelf is one tenant's.
-type Shelf struct {
-	Tenant string // static
+// shelf keeps one tenant's last entries, and knows by whom they are for. An entry's number is
+// how many the shelf had up to it, with those that have gone.
+type shelf struct {
+	tenant string // static
 
-	Mu sync.Mutex
+	mu sync.Mutex
 	// Guarded by mu.
-	Bytes     int64 // all that is counted
-	Coming    int64 // of those, for entries that are not there yet
-	owed      int64 // of those: as much goes of the shelf as soon as they have come
-	Epoch     Epoch
-	Entries   Queue[*Entry] // in the order of their places
+	bytes     int64 // all that is counted
+	coming    int64 // of those, for entries that are expected
+	owed      int64 // of those, for which as much goes once they have come
+	epoch     Epoch
+	entries   queue[*Entry] // in the order of their places
 	gone      uint64        // how many were before them
-	From      uint64        // the place after which none is missing
-	Head      uint64        // the place up to which they go
-	Lists     lists
-	Dropped   Dropped
-	Attached  int
-	Forgotten bool
+	from      uint64        // the place after which none is missing
+	head      uint64        // the place up to which they go
+	lists     lists
+	dropped   dropped
+	attached  int
+	forgotten bool // it is no longer in shelves
 
-	Fetching *Fetch // under way
-	Far      uint64 // what is after an earlier place does not fit, as was tried at tried
-	Tried    time.Time
+	// A Near's.
+	fetching *Fetch    // under way
+	far      uint64    // what comes after an earlier place does not fit
+	tried    time.Time // when that was found
 }
 
-// Fetch reads what is before a shelf's from, for all who need it.
-type Fetch struct {
-	Done chan struct{} // closed when it is over
-	Err  error
+// wholeLocked says that after a place nothing for a reader is missing; a nil one reads all.
+func (s *shelf) wholeLocked(place uint64, r *Reader) bool {
+	return place >= s.from || !s.dropped.since(place, r)
 }
 
-// WholeLocked says that after a place nothing for a reader is missing; nil: nothing.
-func (h *Shelf) WholeLocked(place uint64, r *Reader) bool {
-	return place >= h.From || !h.Dropped.Since(place, r)
-}
-
-// upTo is how many entries, with those that have gone, have a place up to one.
-func (h *Shelf) upTo(place uint64) uint64 {
-	if place >= h.Head {
-		return h.gone + uint64(h.Entries.Len())
+// upTo is the number of the last entry with a place up to one.
+func (s *shelf) upTo(place uint64) uint64 {
+	if place >= s.head {
+		return s.gone + uint64(s.entries.len())
 	}
-	n := sort.Search(h.Entries.Len(), func(i int) bool { return h.Entries.At(i).Cursor.Seq > place })
-	return h.gone + uint64(n)
+	n := sort.Search(s.entries.len(), func(i int) bool { return s.entries.at(i).Cursor.Seq > place })
+	return s.gone + uint64(n)
 }
 
-// ReadLocked answers a Query after a place from which the shelf is whole for its reader.
-func (h *Shelf) ReadLocked(q Query) Page {
+// readLocked answers a Query of a reader for whom the shelf is whole after its place.
+func (s *shelf) readLocked(q Query) Page {
 	places := runs{}
 	if q.Reader == nil {
-		places.whole(h.upTo(q.After)+1, h.upTo(h.Head))
+		places.whole(s.upTo(q.After)+1, s.upTo(s.head))
 	} else {
-		h.findLocked(&places, q.Reader, q.After)
+		s.findLocked(&places, q.Reader, q.After)
 	}
-	page := Page{Next: Cursor{h.Epoch, q.End(h.Head)}}
-	for bytes, last := 0, uint64(0); ; {
+	b := BeginPage(q, Cursor{s.epoch, q.End(s.head)})
+	for last := uint64(0); ; {
 		n, ok := places.next()
 		if !ok {
-			return page
+			return b.Page
 		}
 		if n == last {
 			continue
 		}
 		last = n
-		if e := h.Entries.At(int(n - h.gone - 1)); e.Cursor.Seq > page.Next.Seq || !page.Add(e, q, &bytes) {
-			return page
+		if e := s.entries.at(int(n - s.gone - 1)); e.Cursor.Seq > b.Page.Next.Seq || !b.add(e) {
+			return b.Page
 		}
 	}
 }
 
-// listedBytes is what one of an event's recipients takes.
-const listedBytes = 48
-
-// Add adds an entry to a page unless that is full; then Next is where it ends.
-func (p *Page) Add(e *Entry, q Query, bytes *int) bool {
-	t := &e.Event.Target
-	*bytes += len(e.Envelope) + listedBytes*(len(t.Profiles)+len(t.ExcludeProfiles))
-	if n := len(p.Entries); n > 0 && (q.Limit > 0 && n == q.Limit || q.Bytes > 0 && *bytes > q.Bytes) {
-		p.Next = p.Entries[n-1].Cursor
-		return false
-	}
-	p.Entries = append(p.Entries, e)
-	return true
-}
-
-func (h *Shelf) findLocked(to *runs, r *Reader, after uint64) {
-	n := h.upTo(after)
-	to.add(h.Lists.tenant.Items, n, math.MaxUint64)
-	to.add(h.Lists.profiles.numbers(r.Profile), n, math.MaxUint64)
+// findLocked finds the numbers of the entries after a place that are for a reader.
+func (s *shelf) findLocked(to *runs, r *Reader, after uint64) {
+	n := s.upTo(after)
+	to.add(s.lists.tenant.items, n, math.MaxUint64)
+	to.add(s.lists.profiles.numbers(r.Profile), n, math.MaxUint64)
 	if r.AllRooms {
-		for room := range h.Lists.rooms.all() {
-			to.add(room.Items, n, math.MaxUint64)
+		for room := range s.lists.rooms.all() {
+			to.add(room.items, n, math.MaxUint64)
 		}
 	}
 	for _, stay := range r.Rooms {
-		if list := h.Lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
-			to.add(list, max(n, h.upTo(stay.From)), h.upTo(stay.Until))
+		if list := s.lists.rooms.numbers(stay.Room); len(list) > 0 && !r.AllRooms {
+			to.add(list, max(n, s.upTo(stay.From)), s.upTo(stay.Until))
 		}
 	}
 	heap.Init(to)

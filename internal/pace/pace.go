@@ -5,54 +5,58 @@ import (
 	"time"
 )
 
-// Counter says when to log what may go on and on: once a second.
+// Counter counts what may go on and on, and says when to log it: once a second. The zero
+// value is ready.
 type Counter struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	told  time.Time
-	times int // since
+	times int // since told
 }
 
-// Due counts one more, and says whether to log it now, as one of so many.
-func (s *Counter) Due(now time.Time) (times int, due bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.times++
-	if now.Sub(s.told) < time.Second {
+// Due counts one more. If it is due it is to be logged, for as many times as have come since
+// the last that was.
+func (c *Counter) Due(now time.Time) (times int, due bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.times++
+	if now.Sub(c.told) < time.Second {
 		return 0, false
 	}
-	times, s.told, s.times = s.times, now, 0
+	times, c.told, c.times = c.times, now, 0
 	return times, true
 }
 
-// Reporter tells of what may happen often, by number: at once, then once a second.
+// Reporter reports what may happen often: the first time at once, what follows together
+// once a second. Its caller keeps the numbers.
 type Reporter struct {
-	Say func() // static: what has happened since it was called
+	Say func() // static; reports all that has happened since its last call
 
 	mu sync.Mutex
 	// Guarded by mu.
-	resting, due bool
+	resting bool // Say was called less than a second ago
+	due     bool // something has happened since
 }
 
 // Tell says that something has happened.
-func (p *Reporter) Tell() {
-	p.mu.Lock()
-	p.due = p.resting
-	first := !p.resting
-	p.resting = true
-	p.mu.Unlock()
+func (r *Reporter) Tell() {
+	r.mu.Lock()
+	r.due = r.resting
+	first := !r.resting
+	r.resting = true
+	r.mu.Unlock()
 	if first {
-		p.Say()
-		time.AfterFunc(time.Second, p.rested)
+		r.Say()
+		time.AfterFunc(time.Second, r.rested)
 	}
 }
 
-func (p *Reporter) rested() {
-	p.mu.Lock()
-	p.resting = false
-	due := p.due
-	p.mu.Unlock()
+func (r *Reporter) rested() {
+	r.mu.Lock()
+	r.resting = false
+	due := r.due
+	r.mu.Unlock()
 	if due {
-		p.Tell()
+		r.Tell()
 	}
 }

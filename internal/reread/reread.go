@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// rereadEvery is how often at most files are looked at.
-const rereadEvery = time.Second
+// lookEvery is how often at most files are looked at.
+const lookEvery = time.Second
 
-// File are files that are read again when they change, so that what is renewed needs
-// no restart. While they cannot be read, what was read last serves.
+// File is what one or more files hold together. While they cannot be read it is what was
+// read last.
 type File[T any] struct {
 	// Static.
 	what   string // for the log
@@ -25,28 +25,29 @@ type File[T any] struct {
 	value   T
 	version []os.FileInfo // of value
 	looked  time.Time
-	failure string // the last, which the log has told; empty: none
+	failure string // the last one, which was logged; empty: none
 }
 
-// Open reads files for the first time; an error is read's.
+// Open reads the files at paths for the first time, by read, whose error it returns. what
+// names them in the log.
 func Open[T any](what string, logger *slog.Logger, read func() (T, error), paths ...string) (*File[T], error) {
-	w := &File[T]{what: what, paths: paths, read: read, logger: logger}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w, w.loadLocked()
+	f := &File[T]{what: what, paths: paths, read: read, logger: logger}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f, f.loadLocked()
 }
 
-func (w *File[T]) loadLocked() error {
-	version := w.stat() // before they are read: what changes meanwhile is seen next time
-	value, err := w.read()
+func (f *File[T]) loadLocked() error {
+	version := f.stat() // before they are read: what changes meanwhile is seen next time
+	value, err := f.read()
 	if err == nil {
-		w.value, w.version = value, version
+		f.value, f.version = value, version
 	}
 	return err
 }
 
-func (w *File[T]) stat() (version []os.FileInfo) {
-	for _, name := range w.paths {
+func (f *File[T]) stat() (version []os.FileInfo) {
+	for _, name := range f.paths {
 		info, _ := os.Stat(name)
 		version = append(version, info)
 	}
@@ -60,33 +61,34 @@ func sameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// Get is what the files hold.
-func (w *File[T]) Get() T {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if now := time.Now(); now.Sub(w.looked) >= rereadEvery {
-		w.looked = now
-		if !slices.EqualFunc(w.stat(), w.version, sameVersion) {
-			w.againLocked()
+// Get is what the files hold. It reads them again if they have changed.
+func (f *File[T]) Get() T {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); now.Sub(f.looked) >= lookEvery {
+		f.looked = now
+		if !slices.EqualFunc(f.stat(), f.version, sameVersion) {
+			f.reloadLocked()
 		}
 	}
-	return w.value
+	return f.value
 }
 
-// Reload reads the files, changed or not.
-func (w *File[T]) Reload() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.failure = "" // whoever asks wants to be told
-	w.againLocked()
+// Reload reads the files, whether they have changed or not. A failure is logged even if it
+// was logged before.
+func (f *File[T]) Reload() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failure = ""
+	f.reloadLocked()
 }
 
-func (w *File[T]) againLocked() {
-	if err := w.loadLocked(); err == nil {
-		w.failure = ""
-		w.logger.Info(w.what + ": read again")
-	} else if w.failure != err.Error() {
-		w.failure = err.Error()
-		w.logger.Warn(w.what+": not read again, the last good one serves; it is tried again", "err", err)
+func (f *File[T]) reloadLocked() {
+	if err := f.loadLocked(); err == nil {
+		f.failure = ""
+		f.logger.Info(f.what + ": read again")
+	} else if f.failure != err.Error() {
+		f.failure = err.Error()
+		f.logger.Warn(f.what+": not read again, the last good one serves; it is tried again", "err", err)
 	}
 }

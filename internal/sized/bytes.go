@@ -1,7 +1,7 @@
 package sized
 
-// Block is the memory that Go takes for so many bytes: its sizes lie up to a fifth apart,
-// and above 32 KiB it takes whole pages (runtime/sizeclasses.go).
+// Block is the memory, in bytes, that Go takes for a piece of n bytes. Its sizes lie up to a
+// fifth apart, and above 32 KiB it takes whole pages (runtime/sizeclasses.go).
 func Block(n int) int64 {
 	const page = 8 << 10
 	switch {
@@ -13,5 +13,6 @@ func Block(n int) int64 {
 	return int64(n+15) &^ 15
 }
 
-// Text is the memory that a text takes that nothing else holds.
+// Text is the memory, in bytes, that Go takes for what a string says, if nothing else holds
+// it. The string's own 16 bytes are part of whatever it is in.
 func Text(s string) int64 { return Block(len(s)) }

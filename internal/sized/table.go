@@ -6,13 +6,14 @@ import (
 	"unsafe"
 )
 
-// Table is a map that gets smaller again, and knows what it takes in memory: Go's maps
-// never give back what they once took.
+// Table is a map that gets smaller again and knows what it takes in memory; one of Go's
+// never gives back what it once took. The zero value is empty.
 type Table[K comparable, V any] struct {
 	of   map[K]V
-	most int // it has had since it was made
+	most int // entries it has had since the map was made
 }
 
+// Put sets the value of k.
 func (t *Table[K, V]) Put(k K, v V) {
 	if t.of == nil {
 		t.of = map[K]V{}
@@ -24,16 +25,23 @@ func (t *Table[K, V]) Put(k K, v V) {
 // Get is the value of k, or the zero value.
 func (t *Table[K, V]) Get(k K) V { return t.of[k] }
 
+// Find is the value of k, and whether it is there.
 func (t *Table[K, V]) Find(k K) (V, bool) {
 	v, ok := t.of[k]
 	return v, ok
 }
 
-func (t *Table[K, V]) Len() int             { return len(t.of) }
-func (t *Table[K, V]) All() iter.Seq2[K, V] { return maps.All(t.of) }
-func (t *Table[K, V]) Values() iter.Seq[V]  { return maps.Values(t.of) }
+// Len is how many entries there are.
+func (t *Table[K, V]) Len() int { return len(t.of) }
 
-// Delete may be called while all is ranged over.
+// All is every key with its value, in no order. Delete may be called meanwhile; what it
+// removes may still come.
+func (t *Table[K, V]) All() iter.Seq2[K, V] { return maps.All(t.of) }
+
+// Values is every value, as All has them.
+func (t *Table[K, V]) Values() iter.Seq[V] { return maps.Values(t.of) }
+
+// Delete removes k. A table that is less than half of what it was is made anew.
 func (t *Table[K, V]) Delete(k K) {
 	delete(t.of, k)
 	switch n := len(t.of); {
@@ -46,29 +54,32 @@ func (t *Table[K, V]) Delete(k K) {
 	}
 }
 
-// Each is what one more takes: a table is between 7/16 and 7/8 full, and one byte beside
-// each place says what is there.
+// Each is how many bytes one more entry takes, without what its key and its value point to.
+// A map is between 7/16 and 7/8 full, and has one byte beside each place.
 func (t *Table[K, V]) Each() int64 {
 	var k K
 	var v V
 	return 2 * int64(unsafe.Sizeof(k)+unsafe.Sizeof(v)+1)
 }
 
+// Bytes is what the table takes, without what its keys and its values point to.
 func (t *Table[K, V]) Bytes() int64 {
 	if t.of == nil {
 		return 0
 	}
-	return 48 + max(4, int64(t.most))*t.Each() // one of few has 8 places
+	return 48 + max(4, int64(t.most))*t.Each() // the smallest map has 8 places
 }
 
-// Push appends a pointer, or what is as large, to a list whose bytes are counted.
+// Push appends a pointer, or a value as large as one, to a list and adds to bytes what that
+// has taken.
 func Push[T any](list *[]T, x T, bytes *int64) {
 	was := cap(*list)
 	*list = append(*list, x)
 	*bytes += 8 * int64(cap(*list)-was)
 }
 
-// Pull takes the last one off: a list gets smaller again as well.
+// Pull removes a list's last item and takes from bytes what that has given back: a list gets
+// smaller again.
 func Pull[T any](list *[]T, bytes *int64) {
 	was, end := cap(*list), len(*list)-1
 	clear((*list)[end:])

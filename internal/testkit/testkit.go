@@ -1,6 +1,7 @@
 // Package testkit is what tests of any package need and the standard library lacks: it knows
 // nothing of the hub. [Eventually] waits for a state, [Buffer] is a log to be read meanwhile,
-// [ByItself] and [LiveHeap] weigh memory, [Main] finds goroutines that are left behind.
+// [ByItself] and [LiveHeap] weigh memory, [WaitsIn] and [InTime] tell of locks, [Main] finds
+// goroutines that are left behind.
 package testkit
 
 import (

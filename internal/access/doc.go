@@ -1,0 +1,7 @@
+// Package access decides who calls and what they may: credentials (tokens, keys of services,
+// cookies, certificates), scopes, the origins of pages, and how often anybody may call.
+//
+// [Auth.Admit] makes a [Caller] of a request, or a [Refusal]. A Caller says for which tenant
+// and profile it acts. [Pages.Refuses] keeps out pages that are not listed, and the methods
+// of [Rates] are asked before a call does anything.
+package access

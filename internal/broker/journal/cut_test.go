@@ -1,0 +1,113 @@
+package journal
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// A replica is behind, and so is who thinks that it leads still: a message that neither has
+// yet is not taken for one that has gone, nor is that written down for all.
+func TestWhatNobodyAskedHasYetIsNotGone(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one := openAt(t, proxy.URL(), "one", settings)
+	item := it("k", "a")
+	one.append(item)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		switch {
+		case m.FromServer:
+		case strings.Contains(m.Subject, "DIRECT.GET"):
+			v.Instead = []byte(`{"seq":1,"next_by_subj":"test.ev.NOBODY","batch":1}`)
+		case strings.Contains(m.Subject, "MSG.GET.test_journal") && strings.Contains(string(m.Data), fmt.Sprintf(`"seq":%d`, item.Seq)):
+			v.Instead = []byte(`{"seq":999999999}`)
+		}
+		return v
+	})
+	_, err := one.Span(t.Context(), "k")
+	is.True(err != nil)
+	proxy.Rule(nil)
+	span, err := one.Span(t.Context(), "k")
+	is.NoErr(err)
+	is.True(span.Oldest < item.Seq)
+}
+
+// What comes while what was before it cannot be read back is held, but no more bytes of it
+// than of what waits elsewhere; all of it comes in the end.
+func TestWhatIsHeldIsBounded(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	two.attach("k")
+	f := two.feed("k")
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		v.Drop = isLive(m, "lost") || strings.Contains(m.Subject, "DIRECT.GET") || strings.Contains(m.Subject, "MSG.GET")
+		return v
+	})
+	const each = 512 << 10
+	want := []string{"lost"}
+	one.append(it("k", "lost"))
+	last := &Item{}
+	for i := range 2*mostReadyBytes/each + 1 {
+		last = &Item{Key: "k", Data: []byte(fmt.Sprintf("%d%s", i, strings.Repeat("x", each)))}
+		one.append(last)
+		want = append(want, string(last.Data))
+	}
+	held := 0
+	await(t, func() bool { // the last has come
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		held = 0
+		for _, m := range f.held {
+			held += len(m.Data)
+		}
+		return len(f.held) > 0 && f.held[len(f.held)-1].Seq == last.Seq
+	})
+	is.True(held <= mostReadyBytes)
+	proxy.Rule(nil)
+	two.await("k", strings.Join(want, " "))
+}
+
+// So it is with what is not kept and goes with something that has yet to come.
+func TestWhatGoesWithWhatIsMissingIsBounded(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	one, two := open(t, b, 0, "one", settings), openAt(t, proxy.URL(), "two", settings)
+	two.attach("k")
+	f := two.feed("k")
+	passed := make(chan struct{})
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
+		if m.FromServer && strings.HasSuffix(m.Subject, ".pass") && m.Header.Get("Last") != "" {
+			close(passed)
+		}
+		v.Drop = m.FromServer && strings.HasSuffix(m.Subject, ".ev") || strings.Contains(m.Subject, "DIRECT.GET") || strings.Contains(m.Subject, "MSG.GET")
+		return v
+	})
+	const each = 512 << 10
+	for i := range 2 * mostReadyBytes / each {
+		one.append(it("k", fmt.Sprint(i)), &Item{Key: "k", Data: make([]byte, each), Pass: true})
+	}
+	is.NoErr(one.nc.PublishMsg(message(settings.Prefix+".live."+token("k")+".pass", nil, "Last", "yes")))
+	<-passed
+	await(t, func() bool { // what came before that is taken
+		two.mu.Lock()
+		defer two.mu.Unlock()
+		return slices.Contains(two.got["k"], "")
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	waits := 0
+	for _, p := range f.early {
+		waits += len(p.item.Data)
+	}
+	is.True(waits > 0)
+	is.True(waits <= mostReadyBytes)
+}

@@ -1,0 +1,198 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/room"
+)
+
+// Find finds an open connection, whichever tenant's and wherever it is; nil when
+// there is none. ErrSilent: the hub that holds it does not answer.
+func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, error) {
+	id, err := delivery.ParseID(text)
+	if err != nil {
+		return nil, nil // no connection has it
+	}
+	if c := x.Cfg.Delivery.Streams.ByID(id); c != nil || x.Peers == nil || holderOf(id) == x.Peers.Node() {
+		return c, nil
+	}
+	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
+	if err != nil || len(answer.Connections) != 1 {
+		return nil, err
+	}
+	return answer.Connections[0].connection(), nil
+}
+
+// ask has another hub answer. One that is gone has nothing, which the zero Answer says;
+// of one that does not answer nobody knows: ErrSilent.
+func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, error) {
+	answer, err := x.Peers.Ask(ctx, node, call)
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.Is(err, ErrElsewhere):
+		return Answer{}, nil
+	}
+	x.Cfg.Delivery.Counts.Unanswered(1)
+	return Answer{}, errors.Join(delivery.ErrSilent, err)
+}
+
+// holderOf is the mark of the hub that made a connection's id.
+func holderOf(id uuid.UUID) (node [4]byte) {
+	copy(node[:], id[len(id)-len(node):])
+	return node
+}
+
+// Touch says that a connection is active now. It says whether the connection was there
+// still, as all that follow do; ErrSilent: its hub does not answer.
+func (x *Cluster) Touch(ctx context.Context, c *delivery.Connection) (found bool, err error) {
+	if c.Remote() {
+		return x.askOf(ctx, c, Call{Op: CallTouch})
+	}
+	x.Presence.Touch(c, time.Now())
+	if x.Peers == nil {
+		return x.Cfg.Delivery.Streams.ByID(c.ID) != nil, nil
+	}
+	x.Mu.Lock()
+	defer x.Mu.Unlock()
+	_, there := x.own[c.Tenant][c]
+	if there { // or the others would be told of one that has gone, and never again
+		x.Peers.Tell(c.Tenant, SessionChange{Session: SessionOf(c)})
+	}
+	return there, nil
+}
+
+// Prolong has a connection end at another time; at zero not by itself.
+func (x *Cluster) Prolong(ctx context.Context, c *delivery.Connection, expires time.Time) (found bool, err error) {
+	if c.Remote() {
+		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
+	}
+	return x.Cfg.Delivery.Streams.Prolong(c, expires), nil
+}
+
+// Adjust gives a connection another filter or watch list; nil leaves it, and a list that
+// is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
+func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
+	if !c.Remote() {
+		return x.Cfg.Delivery.Streams.Adjust(c, types, watch)
+	}
+	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
+	if watch != nil && *watch == nil {
+		call.Watch, call.Unwatch = nil, true
+	}
+	if types != nil {
+		patterns := (*types).Patterns()
+		call.Types = &patterns
+	}
+	answer, err := x.ask(ctx, holderOf(c.ID), call)
+	switch {
+	case err != nil:
+		return false, err
+	case answer.Person:
+		return true, allowance.ErrPerson
+	case answer.Full:
+		return true, allowance.ErrTenant
+	case answer.Found && call.Unwatch && !answer.Unwatched:
+		return true, fmt.Errorf("%w as it should: it is of the version before", delivery.ErrSilent)
+	}
+	return answer.Found, nil
+}
+
+// askOf has the holder of a connection do something with it.
+func (x *Cluster) askOf(ctx context.Context, c *delivery.Connection, call Call) (found bool, err error) {
+	call.ID = c.ID
+	answer, err := x.ask(ctx, holderOf(c.ID), call)
+	return answer.Found, err
+}
+
+// Refresh is delivery.Members.Refresh on all hubs that are there: what the service says now
+// holds on each when it returns. ErrSilent: one did not say so.
+func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
+	if x.Peers == nil || x.Cfg.Delivery.Members.OwnsMembership() {
+		return x.Cfg.Delivery.Members.Refresh(ctx, tenant, r)
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTime)
+	defer cancel()
+	var answers []Answer
+	var silent []string
+	var others sync.WaitGroup
+	others.Go(func() {
+		answers, silent = x.Peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
+	})
+	err := x.Cfg.Delivery.Members.Refresh(ctx, tenant, r)
+	others.Wait()
+	switch {
+	case err != nil:
+		return err
+	case len(silent) > 0:
+		x.Cfg.Delivery.Counts.Unanswered(len(silent))
+		return delivery.ErrSilent
+	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
+		return room.ErrMembership // it has been logged there
+	}
+	return nil
+}
+
+// refreshTime is how long a refresh may take: a question that is under way already, and
+// another.
+const refreshTime = 2*delivery.ResolveTime + time.Second
+
+// Serve implements Sink.
+func (x *Cluster) Serve(call Call) (a Answer) {
+	ctx := context.Background()
+	switch call.Op {
+	case CallList:
+		p := cut(x.Cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		for _, c := range p.List {
+			a.Connections = append(a.Connections, descriptionOf(c))
+		}
+		a.Count, a.More = &p.Count, p.More
+		return a
+	case CallRefresh:
+		ctx, cancel := context.WithTimeout(ctx, refreshTime)
+		defer cancel()
+		a.Found = x.Cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
+		return a
+	}
+	c := x.Cfg.Delivery.Streams.ByID(call.ID)
+	if c == nil {
+		return a
+	}
+	switch call.Op {
+	case CallShow:
+		a.Found, a.Connections = true, []Described{descriptionOf(c)}
+	case CallTouch:
+		a.Found, _ = x.Touch(ctx, c)
+	case CallProlong:
+		a.Found, _ = x.Prolong(ctx, c, call.Expires)
+	case CallAdjust:
+		var types **event.Filter
+		if call.Types != nil {
+			filter, _ := event.ParseFilter(*call.Types)
+			types = &filter
+		}
+		watch := call.Watch
+		if call.Unwatch {
+			watch = new([]event.Profile)
+		}
+		found, err := x.Adjust(ctx, c, types, watch)
+		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, allowance.ErrPerson), call.Unwatch
+	case CallKick:
+		a.Found, _ = x.Kick(ctx, c, call.Reason)
+	}
+	return a
+}
+
+func descriptionOf(c *delivery.Connection) Described {
+	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata}
+}

@@ -1,0 +1,138 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+)
+
+// Errors of questions to other hubs. Of one that does not answer nothing is known.
+var (
+	ErrElsewhere = errors.New("there is no such hub")
+)
+
+// Session is an open connection as the other hubs know it.
+type Session struct {
+	ID          uuid.UUID
+	Profile     event.Profile
+	ConnectedAt time.Time
+	ActiveAt    time.Time // by this hub's clock, wherever it is
+	Drained     bool      // its hub has sent it away: it will be back
+}
+
+// SessionChange is a session that came or changed, or with Gone set one that went.
+type SessionChange struct {
+	Session
+	Gone bool
+}
+
+// Typing is somebody's typing in a conversation.
+type Typing struct {
+	Profile      event.Profile
+	Conversation string
+	Started      bool
+}
+
+// CallOp is what one hub asks of another.
+type CallOp string
+
+// The calls there are.
+const (
+	CallShow    CallOp = "show"    // one connection
+	CallList    CallOp = "list"    // a page of a tenant's connections, or a profile's
+	CallTouch   CallOp = "touch"   // one is active
+	CallProlong CallOp = "prolong" // one ends at another time
+	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
+	CallKick    CallOp = "kick"    // one is closed
+	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
+	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it
+)
+
+// Call is what one hub asks of another; which fields, says Op. What nil and what empty
+// means differs, and both have to arrive: an omitted pointer is nil, a list never null.
+type Call struct {
+	Op      CallOp
+	ID      uuid.UUID            `json:",omitzero"`
+	Tenant  string               `json:",omitzero"`
+	Profile *event.Profile       `json:",omitzero"`
+	Room    event.Room           `json:",omitzero"`
+	Expires time.Time            `json:",omitzero"` // zero: not by itself
+	Types   *[]string            `json:",omitzero"` // nil: as it is
+	Watch   *[]event.Profile     `json:",omitzero"` // nil: as it is
+	Unwatch bool                 `json:",omitzero"` // to watch as configured; a hub that knows it says so
+	After   string               `json:",omitzero"` // the id that a page comes after
+	Limit   int                  `json:",omitzero"` // of a page; 0: none, and no hub asks so but those of the version before
+	Reason  delivery.CloseReason `json:",omitzero"`
+	Place   uint64               `json:",omitzero"`
+	Life    string               `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
+}
+
+// Answer is the other hub's.
+type Answer struct {
+	Found       bool // the connection is there, if it is about one, and it is done
+	Full        bool // it is there, and a share is used up that this would have been taken of
+	Person      bool `json:",omitzero"` // the share is the person's, not the tenant's
+	Unwatched   bool `json:",omitzero"` // Unwatch was understood
+	Connections []Described
+	Count       *int `json:",omitzero"` // how many there are, whatever the page; nil: these are all, of the version before
+	More        bool `json:",omitzero"` // the page ends before they do
+}
+
+// Described is a connection with all that is told of it.
+type Described struct {
+	ID          uuid.UUID
+	Tenant      string
+	Profile     event.Profile
+	ConnectedAt time.Time
+	ActiveAt    time.Time
+	Metadata    map[string]string `json:",omitzero"`
+}
+
+// Peers are the other hubs of a cluster. A hub that is alone has none (nil).
+type Peers interface {
+	// Follow names who is told of the others, before anything is.
+	Follow(Sink)
+	// Node is this hub's mark in the ids of its connections.
+	Node() [4]byte
+	// Hears says whether this hub is in touch with the broker, so that it hears the others,
+	// and they have told it what it had missed.
+	Hears() bool
+	// Away is how often this hub was away, so that others may have given it up.
+	Away() int64
+	// Others are those that are there, as far as is known; Lost those that were given up
+	// lately since they were silent, and may be back.
+	Others() [][4]byte
+	Lost() [][4]byte
+	// Tell tells the others of a session of this hub's.
+	Tell(tenant string, c SessionChange)
+	// Hold has the sink told of all sessions that others have of a tenant; those there
+	// are when it returns, unless one does not answer: Complete says so. Release ends it.
+	Hold(ctx context.Context, tenant string) error
+	Complete(ctx context.Context, tenant string) bool
+	Release(tenant string)
+	// Cast tells the others who hold a tenant of somebody's typing.
+	Cast(tenant string, t Typing)
+	// Ask has the hub with a mark answer, within a second: ErrElsewhere, ErrSilent.
+	Ask(ctx context.Context, node [4]byte, c Call) (Answer, error)
+	// AskAll has all others answer, at once or as long as ctx allows; those that do not
+	// are in silent.
+	AskAll(ctx context.Context, c Call) (answers []Answer, silent []string)
+}
+
+// Sink is who is told of other hubs.
+type Sink interface {
+	// Sessions are this hub's own of a tenant.
+	Sessions(tenant string) []Session
+	// Changed is told of others' sessions: known, of what there was when the tenant was
+	// held; at is when those went that went with their hub.
+	Changed(tenant string, changes []SessionChange, known bool, at time.Time)
+	// Typed is told of typing that another hub was told of.
+	Typed(tenant string, t Typing)
+	// Serve answers a call.
+	Serve(c Call) Answer
+}

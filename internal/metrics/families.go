@@ -1,0 +1,194 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/count"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/history"
+)
+
+// family is one metric: of one value by each of its label's words, or without a
+// label of one; or a histogram.
+type family struct {
+	desc      *prometheus.Desc
+	kind      prometheus.ValueType
+	values    func(*Values) map[string]float64
+	histogram func(*Values) count.Histogram
+}
+
+func metric(desc *prometheus.Desc, h count.Histogram) prometheus.Metric {
+	below, all := map[float64]uint64{}, uint64(0)
+	for i, n := range h.Buckets {
+		all += uint64(n)
+		if i < len(h.Bounds) {
+			below[h.Bounds[i]] = all
+		}
+	}
+	return prometheus.MustNewConstHistogram(desc, all, h.Sum, below)
+}
+
+// families is every metric of ours.
+func families() (all []family) {
+	add := func(kind prometheus.ValueType, name, label, help string, values func(*Values) map[string]float64) {
+		var labels []string
+		if label != "" {
+			labels = []string{label}
+		}
+		all = append(all, family{desc: prometheus.NewDesc("realtime_"+name, help, labels, nil), kind: kind, values: values})
+	}
+	histogram := func(name, help string, of func(*Values) count.Histogram) {
+		all = append(all, family{desc: prometheus.NewDesc("realtime_"+name, help, nil, nil), histogram: of})
+	}
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+
+	add(gauge, "ready", "", "1 while the hub takes streams and can store events.",
+		func(l *Values) map[string]float64 {
+			if l.Hub.Ready {
+				return one(1)
+			}
+			return one(0)
+		})
+	add(gauge, "streams_open", "", "Streams that are open.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Streams) })
+	add(counter, "connects_total", "resume", "Streams that were opened, by how they began.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Connects) })
+	add(counter, "closes_total", "reason", "Streams that have ended.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Closes) })
+	add(counter, "streams_refused_total", "reason", "Streams that were turned away.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Refused) })
+	add(counter, "events_accepted_total", "target", "Events that were published to this hub, by kind of target.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Accepted) })
+	add(counter, "events_duplicate_total", "", "Events whose id was known: nothing was delivered again.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Duplicates) })
+	add(counter, "events_unconfirmed_total", "", "Events that the broker did not confirm in time.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Unconfirmed) })
+	add(counter, "hub_unanswered_total", "", "Questions to other hubs that were not answered.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Unanswered) })
+	add(counter, "events_refused_total", "code", "Publish calls and lines that were refused; a batch counts once.",
+		func(l *Values) map[string]float64 { return words(l.refused) })
+	add(counter, "deliveries_total", "", "Events that were written whole to a stream, each stream by itself.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Engine.Delivered) })
+	add(counter, "drops_total", "reason", "Events that were not written to a stream they were for, each stream by itself.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Dropped) })
+	add(counter, "gaps_total", "reason", "How often something was missed for good.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Gaps) })
+	add(gauge, "queue_bytes", "", "Bytes of memory for what all streams together are owed: an event counts once.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Engine.Owed) })
+	histogram("publish_to_write_seconds", "From a publish to the write that hands its event to the kernel; by write call, of the oldest event in it.",
+		func(l *Values) count.Histogram { return agesOf(&l.Hub.Engine) })
+	histogram("replay_events", "Events that a resume brought until the stream had caught up.",
+		func(l *Values) count.Histogram { return l.Hub.Replayed })
+	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
+		func(l *Values) map[string]float64 { return words(l.Auth) })
+	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
+		func(l *Values) map[string]float64 { return words(l.Limits) })
+	add(gauge, "overloaded", "", "1 while hardly any memory is left, and new streams and events are refused.",
+		func(l *Values) map[string]float64 {
+			if l.Hub.Overload.Now {
+				return one(1)
+			}
+			return one(0)
+		})
+	add(gauge, "memory_used_bytes", "", "Memory that a collection cannot give back, as of the last one.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Overload.Used) })
+	add(gauge, "memory_limit_bytes", "", "How much that may be: Go's memory limit; 0: no limit.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Overload.Limit) })
+	quotas := func(of func(allowance.QuotaStats) int64) func(*Values) map[string]float64 {
+		return func(l *Values) map[string]float64 {
+			values := map[string]float64{}
+			for name, q := range l.Quotas {
+				values[name] = float64(of(q))
+			}
+			return values
+		}
+	}
+	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(allowance.QuotaStats.Total))
+	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(allowance.QuotaStats.All))
+	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(allowance.QuotaStats.Refused))
+	add(gauge, "unproven_open", "", "Connections that have proven nothing yet.",
+		func(l *Values) map[string]float64 { return one(l.Lobby.Connections) })
+	add(gauge, "unproven_limit", "", "So many of them there may be; 0: no limit.",
+		func(l *Values) map[string]float64 { return one(l.Lobby.All) })
+	add(counter, "unproven_cut_total", "bound", "Connections that have proven nothing and were refused or cut, and requests likewise.",
+		func(l *Values) map[string]float64 { return words(l.Lobby.Refused) })
+	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
+		func(l *Values) map[string]float64 { return words(l.Complaints) })
+	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",
+		func(l *Values) map[string]float64 {
+			return map[string]float64{"online": float64(l.Online), "away": float64(l.Away)}
+		})
+	add(gauge, "history_events", "", "Events that are kept; with a broker by all hubs together.",
+		func(l *Values) map[string]float64 { return l.kept(l.Hub.Log.Entries) })
+	add(gauge, "history_bytes", "", "Bytes that those take; with a broker its own.",
+		func(l *Values) map[string]float64 { return l.kept(int(l.Hub.Log.Bytes)) })
+	add(gauge, "history_limit_bytes", "", "Bytes that those may take together; 0: no limit.",
+		func(l *Values) map[string]float64 { return l.kept(int(l.Hub.Log.Limit)) })
+	add(gauge, "history_memory_bytes", "", "Bytes of memory that histories take in this hub.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Log.Memory) })
+	add(counter, "history_cut_total", "bound", "Events that went before their time: past their tenant's bytes, or past all tenants' and theirs had most.",
+		func(l *Values) map[string]float64 {
+			return map[string]float64{"tenant": float64(l.Hub.Log.CutTenant), "all": float64(l.Hub.Log.CutAll)}
+		})
+	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost something of all tenants.",
+		func(l *Values) map[string]float64 {
+			return words(map[history.Kept]int64{history.KeptHistory: l.Hub.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Hub.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Hub.Log.Gone[history.KeptMembers]})
+		})
+	add(counter, "broker_faults_total", "fault", "What was wrong with the broker, as this hub saw it.",
+		func(l *Values) map[string]float64 {
+			values := map[string]float64{}
+			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {
+				values[string(fault)] = float64(l.Hub.Log.Faults[fault])
+			}
+			return values
+		})
+	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Log.IDs) })
+	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",
+		func(l *Values) map[string]float64 { return one(l.Hub.Log.LostIDs) })
+	add(gauge, "tenant_streams_open", "tenant", "Open streams of the tenants with most.",
+		func(l *Values) map[string]float64 {
+			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Streams) })
+		})
+	add(counter, "tenant_events_accepted_total", "tenant", "Events that were published to this hub, of the tenants with most streams.",
+		func(l *Values) map[string]float64 {
+			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Accepted) })
+		})
+	return all
+}
+
+func one[N int | int64](n N) map[string]float64 { return map[string]float64{"": float64(n)} }
+
+func words[K ~string](counted map[K]int64) map[string]float64 {
+	values := make(map[string]float64, len(counted))
+	for word, n := range counted {
+		values[string(word)] = float64(n)
+	}
+	return values
+}
+
+// kept is a value of the history's, unless nobody knows it now.
+func (l *Values) kept(n int) map[string]float64 {
+	if l.Hub.Log.Unknown {
+		return nil
+	}
+	return one(n)
+}
+
+func (l *Values) byTenant(value func(delivery.TenantStats) float64) map[string]float64 {
+	values := map[string]float64{}
+	for _, t := range l.Tenants {
+		values[t.Name] = value(t)
+	}
+	return values
+}
+
+func agesOf(stats *engine.Stats) count.Histogram {
+	h := count.Histogram{Buckets: stats.Ages[:], Sum: stats.AgeSum.Seconds()}
+	for i := range len(stats.Ages) - 1 {
+		h.Bounds = append(h.Bounds, engine.AgeBound(i).Seconds())
+	}
+	return h
+}

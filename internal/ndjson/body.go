@@ -1,0 +1,161 @@
+package ndjson
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/problem"
+)
+
+const lineBuffer = 32 << 10 // of what has come
+
+const keptText = 32 << 10 // of the lines that were taken from it; more is not kept
+
+// readError is the end of a body that did not end well.
+type readError struct{ answer problem.Problem }
+
+func (e *readError) Error() string { return e.answer.Error() }
+
+func (e *readError) Problem() *problem.Problem { return &e.answer }
+
+// patientBody gives each read its own time, until the hub ends them all. No deadline
+// is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
+// context.
+type patientBody struct {
+	body    io.Reader
+	rc      *http.ResponseController
+	ending  <-chan struct{}
+	expires time.Time
+
+	mu      sync.Mutex
+	reading bool // guarded by mu
+}
+
+// readUntil sets the deadline of a read, or lifts it at zero.
+func (b *patientBody) readUntil(deadline time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = !deadline.IsZero()
+	b.rc.SetReadDeadline(deadline)
+}
+
+// interrupt ends what waits, a line for its turn or a read, when the hub ends or the
+// credential does; it returns once the request has.
+func (b *patientBody) interrupt(taking context.Context, stop context.CancelCauseFunc) {
+	var expired <-chan time.Time
+	if !b.expires.IsZero() {
+		timer := time.NewTimer(time.Until(b.expires))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-b.ending:
+	case <-expired:
+	case <-taking.Done():
+		return
+	}
+	stop(b.over())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reading { // else the next read sees it
+		b.rc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// over is why no more is read, nil while more is.
+func (b *patientBody) over() error {
+	select {
+	case <-b.ending:
+		return &readError{problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining; lines from here on were not taken"}}
+	default:
+		return b.expired()
+	}
+}
+
+func (b *patientBody) expired() error {
+	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
+		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: access.ErrExpired.Code, Detail: access.ErrExpired.Detail + "; lines from here on were not taken"}}
+	}
+	return nil
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	b.readUntil(time.Now().Add(bodyTimeout))
+	defer b.readUntil(time.Time{})
+	if err := b.over(); err != nil { // and if it ends from now on, interrupt's deadline is the last
+		return 0, err
+	}
+	n, err := b.body.Read(p)
+	switch {
+	case err == nil || err == io.EOF:
+		return n, err
+	case b.over() != nil:
+		return n, b.over()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return n, &readError{problem.Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
+	}
+	return n, &readError{problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}}
+}
+
+// lineReader reads lines of at most max bytes (0: any); a longer one is skipped
+// to its end and is an error, as is one for which there is no memory, and reading can
+// go on.
+type lineReader struct {
+	in     *bufio.Reader
+	max    int
+	memory *allowance.Call
+	text   []byte // the lines since reset
+}
+
+// reset gives up the lines that were read.
+func (l *lineReader) reset() {
+	if l.text = l.text[:0]; cap(l.text) > keptText {
+		l.text = nil
+	}
+	l.memory.Back(LinesBytes)
+}
+
+// next is the next line, until reset.
+func (l *lineReader) next() ([]byte, error) {
+	start := len(l.text)
+	var skipped error
+	for {
+		part, err := l.in.ReadSlice('\n')
+		switch n := len(l.text) - start; {
+		case skipped != nil:
+		case l.max > 0 && n+len(bytes.TrimRight(part, "\r\n")) > l.max:
+			skipped = &http.MaxBytesError{Limit: int64(l.max)}
+		case !l.memory.Use(allowance.BodyCopies * len(part)):
+			skipped = problem.ErrBodies
+		default:
+			l.text = append(l.text, part...)
+		}
+		switch {
+		case err == bufio.ErrBufferFull:
+			continue
+		case err == io.EOF && (len(l.text) > start || skipped != nil):
+		case err != nil:
+			return nil, err
+		}
+		if skipped != nil {
+			l.text = l.text[:start]
+			return nil, skipped
+		}
+		return l.text[start:len(l.text):len(l.text)], nil
+	}
+}
+
+// more says whether a whole line has come.
+func (l *lineReader) more() bool {
+	come, _ := l.in.Peek(l.in.Buffered())
+	return bytes.IndexByte(come, '\n') >= 0
+}

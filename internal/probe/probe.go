@@ -1,0 +1,213 @@
+package probe
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/doctor"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
+	"realtimehub/internal/sse"
+)
+
+// Bounds of a probe.
+const (
+	maxProbeTime  = 30 * time.Minute
+	minProbeEvery = 50 * time.Millisecond
+	maxShown      = 256 // bytes of a header that is repeated
+)
+
+// Server serves probes: streams of the same engine, with the same headers, as real
+// ones, so that what becomes of them becomes of those.
+type Server struct {
+	streams *delivery.Streams
+	limits  *access.Rates
+
+	Mu   sync.Mutex
+	Open map[string]*openProbe // guarded by mu; by id
+}
+
+// New serves probes, as many as limits allow.
+func New(streams *delivery.Streams, limits *access.Rates) *Server {
+	return &Server{streams: streams, limits: limits, Open: map[string]*openProbe{}}
+}
+
+// openProbe is one that may be told of another's end.
+type openProbe struct {
+	holder event.TenantProfile
+	stream *engine.Stream
+	start  time.Time
+}
+
+// probe is what was asked for: a tick so often, or silence (0), for a time; and who
+// is to be told of its end, empty for nobody.
+type probe struct {
+	every, lasts time.Duration
+	tell         string
+}
+
+// probeID is what [rand.Text] makes.
+var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
+
+func Parse(query url.Values) (p probe, err error) {
+	var faults problem.Faults
+	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
+		text := query.Get(name)
+		if text == "" {
+			return otherwise
+		}
+		d, err := time.ParseDuration(text)
+		if err != nil || d > most || d < least && !(zero && d == 0) {
+			faults.Add(problem.CodeInvalidField, name, "must be %s", bad)
+		}
+		return d
+	}
+	p.every = duration("every", 250*time.Millisecond, minProbeEvery, maxProbeTime, true, "a duration such as 250ms, 50ms at least, or 0 for silence")
+	p.lasts = duration("for", 30*time.Second, 1, maxProbeTime, false, "a duration such as 30s, 30m at most")
+	if p.tell = query.Get("tell"); !probeID.MatchString(p.tell) {
+		faults.Add(problem.CodeInvalidField, "tell", "must be the id of a probe, from its doctor.hello")
+	}
+	return p, faults.Err()
+}
+
+// Serve is a probe until its time is over, the client leaves, its credential ends
+// or the hub does.
+func (d *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
+	if d.streams.Draining() {
+		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
+	}
+	holder := who.Holder(r)
+	over, err := d.limits.Probe(holder)
+	if err != nil {
+		return err
+	}
+	id := rand.Text()
+	gone := make(chan struct{})
+	stream := d.streams.Engine().NewStream(func(why error) {
+		over()
+		d.ended(id, p.tell, holder, why)
+		close(gone)
+	})
+	start := time.Now()
+	hello := seen(r, p, start, d.streams.Engine().Heartbeat())
+	hello.ID, hello.Tells = id, d.find(p.tell, holder) != nil
+	sendProbe(stream, probeFrame(doctor.EventHello, hello))
+	if p.every == 0 {
+		stream.Silence()
+	} else {
+		d.Mu.Lock()
+		d.Open[id] = &openProbe{holder, stream, start}
+		d.Mu.Unlock()
+	}
+	go d.run(stream, p, start, who.Expires, gone)
+	sse.Header(w.Header())
+	d.streams.Engine().Serve(w, r, stream)
+	return nil
+}
+
+// run has a goroutine to itself: probes are few, and their times must not depend on
+// what else the hub does.
+func (d *Server) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
+	end := time.NewTimer(p.lasts)
+	defer end.Stop()
+	var ticks, expired <-chan time.Time
+	if p.every > 0 {
+		ticker := time.NewTicker(p.every)
+		defer ticker.Stop()
+		ticks = ticker.C
+	}
+	if !expires.IsZero() {
+		timer := time.NewTimer(time.Until(expires))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	seq := 0
+	tick := func(name string) *engine.Frame {
+		now := time.Now()
+		return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
+	}
+	for {
+		select {
+		case <-ticks:
+			seq++
+			sendProbe(stream, tick(doctor.EventTick))
+			continue
+		case <-end.C:
+			stream.Close(tick(doctor.EventDone))
+		case <-expired:
+			stream.Close(d.streams.Closing(delivery.CloseExpired))
+		case <-d.streams.Drained():
+			stream.Close(d.streams.Closing(delivery.CloseDrain))
+		case <-gone:
+		}
+		return
+	}
+}
+
+// find is an open probe that has ticks, of this holder; nil if there is none. It may
+// be on another hub.
+func (d *Server) find(id string, holder event.TenantProfile) *openProbe {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	if p := d.Open[id]; p != nil && p.holder == holder {
+		return p
+	}
+	return nil
+}
+
+// ended forgets a probe, and tells the other one why it ended, unless it was to.
+func (d *Server) ended(id, tell string, holder event.TenantProfile, why error) {
+	d.Mu.Lock()
+	delete(d.Open, id)
+	d.Mu.Unlock()
+	other := d.find(tell, holder)
+	if other == nil || why == nil {
+		return
+	}
+	how := doctor.GivenUp
+	switch {
+	case errors.Is(why, engine.ErrGone):
+		how = doctor.Left
+	case errors.Is(why, engine.ErrVanished):
+		how = doctor.Vanished
+	}
+	now := time.Now()
+	sendProbe(other.stream, probeFrame(doctor.EventGone, doctor.Gone{ID: id, How: how, At: event.FormatTime(now), ElapsedMS: now.Sub(other.start).Milliseconds()}))
+}
+
+func sendProbe(stream *engine.Stream, frame *engine.Frame) {
+	var d engine.Batch
+	d.Send(stream, frame)
+	d.Flush()
+}
+
+func probeFrame(name string, data any) *engine.Frame {
+	text, _ := json.Marshal(data)
+	b, _ := sse.AppendEvent(nil, "", name, text)
+	return engine.NewFrame(b, false)
+}
+
+// seen is what of a request may be told: nothing secret.
+func seen(r *http.Request, p probe, at time.Time, heartbeat time.Duration) doctor.Hello {
+	short := func(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxShown)], "") }
+	headers := map[string][]string{}
+	for _, name := range doctor.ShownHeaders() {
+		for _, value := range r.Header[name] {
+			headers[name] = append(headers[name], short(value))
+		}
+	}
+	return doctor.Hello{
+		At: event.FormatTime(at), Protocol: r.Proto, TLS: r.TLS != nil, Host: short(r.Host), Headers: headers,
+		EveryMS: p.every.Milliseconds(), ForMS: p.lasts.Milliseconds(), HeartbeatMS: heartbeat.Milliseconds(),
+	}
+}

@@ -1,0 +1,7 @@
+// Package serve is net/http as the hub uses it: the addresses where it listens, the files of
+// its TLS, the server's times, and what the server has to complain of.
+//
+// [NewServer] makes a server with its times, and [Endpoints] opens and shuts all of them
+// together. [LoadCertificate] and [LoadClientCAs] keep the files up to date. [ErrorLog] sorts
+// net/http's lines and logs each kind once a second. [CheckHealth] is what -health does.
+package serve

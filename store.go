@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/history"
+	"realtimehub/internal/room"
+	"realtimehub/internal/settings"
+)
+
+// History reads a piece of a tenant's events after a cursor, or from the oldest on when
+// that is empty: limit at most. gap says that some before them are missing for good.
+func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (page history.Page, gap bool, err error) {
+	from, err := h.log.Find(ctx, tenant, after, nil)
+	for {
+		lost := errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor)
+		if err != nil && !lost {
+			return history.Page{}, false, err
+		}
+		gap = gap || lost
+		page, err = h.log.Read(ctx, tenant, history.Query{After: from.Seq, Limit: limit, Bytes: historyBytes})
+		if err == nil && page.Next.Epoch == from.Epoch {
+			return page, gap, nil
+		}
+		if from = page.Next; err == nil { // it has begun anew meanwhile
+			from, err = h.log.Find(ctx, tenant, after, nil)
+		}
+	}
+}
+
+// historyBytes bounds one piece of History.
+const historyBytes = 64 << 10
+
+// Sweep forgets what nobody needs any more. Called now and then.
+func (h *Hub) Sweep(now time.Time) {
+	answers := true // the log; who does not is asked again the next time, and not by each tenant
+	h.tenants.Prune(now, func(tenant string) (uint64, error) {
+		if !answers {
+			return 0, errors.ErrUnsupported
+		}
+		oldest, err := h.log.Find(context.Background(), tenant, "", nil)
+		answers = err == nil
+		return oldest.Seq, err
+	})
+	h.log.Sweep(now)
+	stats := h.Stats()
+	if lost := stats.Log.LostIDs; lost > h.lostIDs {
+		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
+		h.lostIDs = lost
+	}
+	if cut := stats.Log.CutAll; cut > h.cutAll {
+		h.logger.Warn("the largest histories have lost their oldest events, since all together have their bytes", "events", cut-h.cutAll, "limit", stats.Log.Limit)
+		h.cutAll = cut
+	}
+	for reason, n := range stats.Dropped {
+		if reason.ForGood() && n > h.dropped[reason] {
+			h.logger.Warn("events dropped", "reason", string(reason), "events", n-h.dropped[reason])
+		}
+	}
+	h.dropped = stats.Dropped
+}
+
+// backing is what a hub stands on, alone or with others.
+type backing struct {
+	log   history.Log
+	rooms room.Shared
+	peers cluster.Peers
+	over  <-chan error // has why others cannot be reached any more
+	leave func()
+}
+
+// brokerWait is how long the start waits for the broker.
+const brokerWait = time.Minute
+
+// openStore keeps everything in this process; or on the broker, where one is configured,
+// and joins the other hubs there. Histories take so many bytes of memory.
+func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *allowance.Pools, logger *slog.Logger) (backing, error) {
+	limits := history.Limits{
+		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: bytes,
+		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
+	}
+	if cfg.NATSURL == "" {
+		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
+	}
+	if cfg.NATSCreds != "" {
+		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
+			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, brokerWait)
+	defer cancel()
+	external := cfg.MembershipURL != ""
+	broker, err := broker.Connect(ctx, broker.Config{
+		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
+		Limits: limits, Disk: cfg.Disk(), Prepare: external, Logger: logger,
+	})
+	if inURL, ok := errors.AsType[*url.Error](err); ok {
+		err = inURL.Err // it repeats the URL, which may hold a secret
+	}
+	if err != nil {
+		return backing{}, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
+	}
+	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
+	if !external {
+		s.rooms = broker.Rooms()
+	}
+	return s, nil
+}
+
+// sweep has the hub forget what has grown old, often enough for a short TTL.
+func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
+	every := time.Minute
+	if ttl > 0 {
+		every = min(every, max(ttl/8, time.Second))
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			hub.Sweep(now)
+		}
+	}
+}
