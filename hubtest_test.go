@@ -16,7 +16,6 @@ var (
 	eventJSON    = hubtest.EventJSON
 	openEnvelope = hubtest.OpenEnvelope
 	lacks        = hubtest.Lacks
-	needs        = hubtest.Needs
 
 	claimsOf         = hubtest.Claims
 	signed           = hubtest.Signed
@@ -36,7 +35,6 @@ var (
 	fencedBlock = hubtest.FencedBlock
 	blocksOf    = hubtest.Blocks
 	shellBlocks = hubtest.ShellBlocks
-	writeFiles  = hubtest.WriteFiles
 )
 
 const (
@@ -45,7 +43,6 @@ const (
 )
 
 type (
-	envelope     = hubtest.Envelope
 	streamReader = hubtest.Reader
 )
 
