@@ -16,9 +16,6 @@ import (
 	"realtimehub/internal/hubtest"
 )
 
-// maxOwnProbes is how many probes one address may have open (docs/limits.md).
-const maxOwnProbes = 8
-
 // The proxies themselves, as the docs have them set up, tell their clients apart.
 func TestDeployClients(t *testing.T) {
 	t.Parallel()
@@ -64,7 +61,7 @@ func TestDeployClients(t *testing.T) {
 				return http.StatusOK
 			}
 			for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
-				for range maxOwnProbes {
+				for range 8 { // that one address may have
 					is.Equal(probe(from), http.StatusOK)
 				}
 				is.Equal(probe(from), http.StatusServiceUnavailable)
