@@ -194,55 +194,6 @@ func TestOrderOfAll(t *testing.T) {
 	}
 }
 
-// Hubs that share a log are one: when the first drains, its streams end one after
-// the other, with the time to come back, and resume complete on the second; what
-// is published meanwhile, through either, reaches all.
-func TestDrainToAnotherHub(t *testing.T) {
-	t.Parallel()
-	alone(t, "it makes its own")
-	is := is.New(t)
-	clients := 2000
-	if testing.Short() {
-		clients = 200
-	}
-	shared := history.NewMemory(testLimits)
-	share := func(hub *HubConfig, _ *PresenceConfig) { hub.Log = shared }
-	first, second := newTestHub(t, share), newTestHub(t, share)
-	var ready, done sync.WaitGroup
-	all := make([]*hubtest.CutClient, clients)
-	for i := range all {
-		all[i] = &hubtest.CutClient{Addr: first.Server.Listener.Addr().String(), Next: second.Server.Listener.Addr().String(), Profile: fmt.Sprint(i % 100)}
-		ready.Add(1)
-		done.Go(func() { all[i].Run(&ready) })
-	}
-	ready.Wait()
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		first.streams.Drain(context.Background(), time.Second)
-	}()
-	var want [100][]int
-	for n := 0; ; n++ {
-		hub := []*testHub{first, second}[n%2]
-		to := n % 100
-		want[to] = append(want[to], n)
-		hub.publish(t, "acme", "a.b", fmt.Sprintf(`{"kind":"profile","profiles":["%d"]}`, to), fmt.Sprint(n))
-		select {
-		case <-drained:
-		default:
-			continue
-		}
-		break
-	}
-	second.publish(t, "acme", "end", `{"kind":"tenant"}`, "0")
-	done.Wait()
-	for i, c := range all {
-		is.NoErr(c.Fault)
-		is.Equal(c.Got, want[i%100])
-		is.Equal(c.Resumes, map[string]int{"fresh": 1, "complete": 1})
-	}
-}
-
 // A drain ends one stream after the other, evenly over its time.
 func TestDrainIsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
