@@ -282,7 +282,9 @@ func TestClusterExternalMembership(t *testing.T) {
 		w.Write([]byte(`{"members":["me","you"]}`))
 	}))
 	t.Cleanup(service.Close)
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(service.URL, "", nil) })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) {
+		hub.Resolver = room.NewService(room.ServiceConfig{URL: service.URL})
+	})
 	me := nodes[0].open(t, meQuery)
 	nodes[1].publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
 	is.Equal(string(openEnvelope(t, me.next(t)).Payload), "1")

@@ -242,7 +242,7 @@ func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
 		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	}
 	acme := two.tenants.Find("acme")
-	attached, forgot, bytes := acme.Attached, acme.Rooms.Forgot, acme.KeptLocked()
+	attached, forgot, bytes := acme.Attached, acme.Rooms.Forgotten(event.Profile{Type: "user", ID: "nobody"}), acme.KeptLocked()
 	acme.Mu.Unlock()
 	is.True(!attached)
 	is.True(forgot > 0)

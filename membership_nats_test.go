@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -297,25 +296,4 @@ func TestEmptyRoomsLeaveTheTable(t *testing.T) {
 		do(node, "DELETE", "/me")
 		is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(own().Subject)))
 	}
-}
-
-// Places of a history that is over say nothing of the next one: who belongs somewhere does
-// so from its beginning on.
-func TestRoomsInAnotherHistory(t *testing.T) {
-	is := is.New(t)
-	var rooms room.Memberships[*delivery.Connection]
-	r := event.Room{Kind: event.KindGroup, ID: "g"}
-	rooms.Add(r, alice, 100)
-	rooms.Add(r, bob, 100)
-	rooms.Remove(r, bob, 200)
-	rooms.Unsure(150)
-	rooms.Restart(history.Epoch{Tag: 1})
-	is.Equal(rooms.Stays(alice), []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}})
-	is.Equal(*rooms.Reader(alice), history.Reader{Profile: alice, Rooms: []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}}})
-	is.Equal(rooms.Forgotten(alice), uint64(0))
-	is.True(!rooms.Remembers())
-	rooms.Clear()
-	is.True(rooms.Empty())
-	is.Equal(slices.Collect(rooms.Members(r)), nil)
-	is.Equal(rooms.Bytes(), (&room.Memberships[*delivery.Connection]{}).Bytes()) // nothing is left
 }

@@ -80,7 +80,7 @@ func TestMetricsOfUnconfirmed(t *testing.T) {
 // follows the tenant, also where it is prepared for first.
 func TestMetricsOfUnreadable(t *testing.T) {
 	alone(t, "it makes its own")
-	for name, resolver := range map[string]room.Resolver{"own": room.Own{}, "external": room.NewService("http://127.0.0.1:1", "", nil)} {
+	for name, resolver := range map[string]room.Resolver{"own": room.Own{}, "external": room.NewService(room.ServiceConfig{URL: "http://127.0.0.1:1"})} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			broker := natstest.Start(t, 1)

@@ -1,10 +1,8 @@
-package main
+package silence
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,18 +15,22 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
 )
+
+func TestMain(m *testing.M) { hubtest.Main(m) }
+
+// twoMinutes is for how long each stream is left alone.
+const twoMinutes = 2 * time.Minute
 
 // startPlainNginx is an nginx before a hub, with what docs/recipes.md asks of a proxy.
 func startPlainNginx(t *testing.T, hub string) (addr string) {
 	t.Helper()
 	is := is.New(t)
 	dir := t.TempDir()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	is.NoErr(err)
-	addr = free.Addr().String()
-	is.NoErr(free.Close())
+	addr = fmt.Sprint("127.0.0.1:", natstest.FreePort(t))
 	config := filepath.Join(dir, "nginx.conf")
 	is.NoErr(os.WriteFile(config, fmt.Appendf(nil, `
 		daemon off;
@@ -74,13 +76,11 @@ func startPlainNginx(t *testing.T, hub string) (addr string) {
 // stream that nothing happens on for two minutes is open on each transport, and so is
 // one without heartbeats.
 func TestSilenceInRealTime(t *testing.T) {
-	t.Parallel()
-	alone(t, "its hubs are programs of their own")
-	cert, key := writeCertificate(t, t.TempDir(), "localhost")
-	open := runProgram(t)
-	secured := runProgram(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key)
-	roots := rootsOf(t, cert)
-	doors := map[string]string{"HTTP/1.1": open.addr, "h2c": open.addr, "TLS": secured.addr, "h2": secured.addr}
+	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "localhost")
+	open := hubtest.Start(t, "REALTIME_PRESENCE_AUDIENCE=none") // or streams would hear of each other
+	secured := hubtest.Start(t, "REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key)
+	roots := hubtest.RootsOf(t, cert)
+	doors := map[string]string{"HTTP/1.1": open.Addr, "h2c": open.Addr, "TLS": secured.Addr, "h2": secured.Addr}
 	// Goroutines, as of subtests only so many run at once.
 	held := make(chan error)
 	n := 0
@@ -94,18 +94,18 @@ func TestSilenceInRealTime(t *testing.T) {
 			held <- err
 		}()
 	}
-	for name, way := range transports {
+	for name, way := range hubtest.Transports {
 		url := map[bool]string{false: "http://", true: "https://"}[way.Secure] + doors[name]
-		transport := transportTo(way.Secure, way.HTTP2, roots, nil)
+		transport := hubtest.TransportTo(way.Secure, way.HTTP2, roots, nil)
 		defer transport.CloseIdleConnections()
-		client := checkedClient(t, transport)
+		client := hubtest.CheckedClient(t, transport)
 		hold(name, func() error { return holdStream(t, client, url) })
 		hold(name+", the doctor's", func() error { return holdProbe(t, client, url) })
 	}
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	if _, err := exec.LookPath("nginx"); err == nil {
-		nginx := "http://" + startPlainNginx(t, open.addr)
+		nginx := "http://" + startPlainNginx(t, open.Addr)
 		client := &http.Client{Transport: transport} // nginx takes X-Accel-Buffering out, which the contract wants
 		hold("nginx", func() error { return holdStream(t, client, nginx) })
 	}
@@ -114,11 +114,11 @@ func TestSilenceInRealTime(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	needs(t, "nginx") // last: what needs none is held all the same
+	hubtest.Needs(t, "nginx") // last: what needs none is held all the same
 }
 
 // next is an event that is to be the next one of a stream.
-func next(reader *streamReader, want string) (sse.Event, error) {
+func next(reader *hubtest.Reader, want string) (sse.Event, error) {
 	event, err := reader.Next()
 	if err == nil && event.Type != want {
 		err = fmt.Errorf("%s came instead of %s", event.Type, want)
@@ -133,7 +133,7 @@ func holdStream(t *testing.T, client *http.Client, url string) error {
 		return err
 	}
 	defer res.Body.Close()
-	reader := newStreamReader(t, res.Body)
+	reader := hubtest.NewReader(t, res.Body)
 	event, err := next(reader, "hub.ready")
 	if err != nil {
 		return err
@@ -165,57 +165,10 @@ func holdProbe(t *testing.T, client *http.Client, url string) error {
 		return err
 	}
 	defer res.Body.Close()
-	reader := newStreamReader(t, res.Body)
+	reader := hubtest.NewReader(t, res.Body)
 	if _, err := next(reader, "doctor.hello"); err != nil {
 		return err
 	}
 	_, err = next(reader, "doctor.done")
 	return err
-}
-
-// An outage of three seconds, in the middle of which probes are due, ends no stream:
-// not one that is idle, nor one that is written to meanwhile.
-func TestAnOutageEndsNoStream(t *testing.T) {
-	t.Parallel()
-	is := is.New(t)
-	hub, peers, ip := cabled(t, "198.18.1.1/30", "198.18.1.2/30")
-	enter(t, hub)
-	p := startProcess(t, "REALTIME_ADDR=198.18.1.1:0", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_HEARTBEAT=0")
-	publisher, err := net.Dial("tcp", p.addr)
-	is.NoErr(err)
-	defer publisher.Close()
-	answers := bufio.NewReader(publisher)
-	publish := func(kind, to, data string) {
-		t.Helper()
-		event := fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":%q%s}}`, data, kind, to)
-		fmt.Fprintf(publisher, "POST /v1/events HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
-		res, err := http.ReadResponse(answers, nil)
-		is.NoErr(err)
-		is.Equal(res.StatusCode, http.StatusAccepted)
-		io.Copy(io.Discard, res.Body)
-	}
-	enter(t, peers)
-	var all []*bareStream
-	for i := range 40 {
-		conn, err := net.Dial("tcp", p.addr)
-		is.NoErr(err)
-		defer conn.Close()
-		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:%d HTTP/1.1\r\nHost: %s\r\n\r\n", i, p.addr)
-		all = append(all, &bareStream{Conn: conn})
-		all[i].until(t, "event: hub.ready\n", "hub.closing")
-	}
-	publish("tenant", "", "aligned.") // all are idle since now
-	for _, s := range all {
-		s.until(t, "aligned.", "hub.closing")
-	}
-	time.Sleep(6500 * time.Millisecond)
-	ip("link set cable down") // before the next probe of most, while others wait for their second
-	publish("profile", `,"profiles":["user:0"]`, "meanwhile.")
-	time.Sleep(3 * time.Second)
-	ip("link set cable up")
-	time.Sleep(6500 * time.Millisecond) // who was taken for vanished is gone by now
-	publish("tenant", "", "still.")
-	for _, s := range all {
-		s.until(t, "still.", "hub.closing")
-	}
 }

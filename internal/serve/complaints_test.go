@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"encoding/json"
@@ -6,19 +6,17 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"realtimehub/internal/testkit"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/serve"
-	"realtimehub/internal/settings"
 )
 
 // logged are the lines of a log in JSON.
-func logged(t *testing.T, logs *syncBuffer) (lines []map[string]any) {
+func logged(t *testing.T, logs *testkit.Buffer) (lines []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(logs.String()) {
 		var l map[string]any
@@ -35,8 +33,8 @@ func logged(t *testing.T, logs *syncBuffer) (lines []map[string]any) {
 func TestComplaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		var logs syncBuffer
-		c := serve.NewErrorLog(settings.NewLogger(settings.Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
+		var logs testkit.Buffer
+		c := NewErrorLog(slog.New(slog.NewJSONHandler(&logs, nil)))
 		errorLog := log.New(c, "", 0)
 		const accept = "http: Accept error: accept tcp 127.0.0.1:8080: accept4: too many open files; retrying in 5ms"
 		for range 100 {
@@ -58,18 +56,18 @@ func TestComplaints(t *testing.T) {
 		is.Equal(lines[3]["times"], 100.0) // with those that were not told
 		is.Equal(lines[1]["err"], "http: panic serving 192.0.2.1:1234: oops")
 		is.True(strings.Contains(lines[1]["stack"].(string), "main.main()"))
-		is.Equal(c.Count.Now(), map[serve.Complaint]int64{"accept": 101, "tls": 100, "client": 100, "panic": 1, "other": 1})
+		is.Equal(c.Counts(), map[Complaint]int64{"accept": 101, "tls": 100, "client": 100, "panic": 1, "other": 1})
 	})
 }
 
 // A handler that panics is told of, as net/http really does.
 func TestAPanicIsLoud(t *testing.T) {
 	is := is.New(t)
-	var logs syncBuffer
-	c := serve.NewErrorLog(settings.NewLogger(settings.Config{LogFormat: "json", LogLevel: slog.LevelInfo}, &logs))
+	var logs testkit.Buffer
+	c := NewErrorLog(slog.New(slog.NewJSONHandler(&logs, nil)))
 	for _, http2 := range []bool{false, true} {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") }))
-		server.Config = serve.NewServer(server.Config.Handler, nil, log.New(c, "", 0))
+		server.Config = NewServer(server.Config.Handler, nil, log.New(c, "", 0))
 		server.EnableHTTP2 = http2
 		if http2 {
 			server.StartTLS()
@@ -80,6 +78,6 @@ func TestAPanicIsLoud(t *testing.T) {
 		is.True(err != nil)
 		server.Close()
 	}
-	eventually(t, func() bool { return c.Count.Now()[serve.ComplaintPanic] == 2 }) // over HTTP/2 after its client was told
+	testkit.Eventually(t, func() bool { return c.Counts()[complaintPanic] == 2 }) // over HTTP/2 after its client was told
 	is.Equal(logged(t, &logs)[0]["kind"], "panic")
 }

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bufio"
@@ -9,10 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,97 +17,9 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
-
-// process is a hub in a process of its own, whose memory is its own.
-type process struct {
-	addr string
-	pid  int
-	logs *syncBuffer
-	wait func() *os.ProcessState
-	end  func() *os.ProcessState // SIGTERM, and waits
-	kill func()                  // SIGKILL, and waits
-}
-
-// startProcess builds the hub as users do, without the race detector, and starts it.
-func startProcess(t *testing.T, settings ...string) *process {
-	t.Helper()
-	return startBinary(t, buildHub(t), settings...)
-}
-
-func buildHub(t *testing.T) string {
-	t.Helper()
-	alone(t, "its processes have their own")
-	binary := filepath.Join(t.TempDir(), "hub")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return binary
-}
-
-func startBinary(t *testing.T, binary string, settings ...string) *process {
-	t.Helper()
-	logs, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary)
-	cmd.Env = append(append(os.Environ(), "REALTIME_ADDR=127.0.0.1:0", "REALTIME_PRESENCE_AUDIENCE=none"), settings...)
-	cmd.Stderr = w
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	p := &process{pid: cmd.Process.Pid, logs: new(syncBuffer)}
-	listening, read := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(read)
-		for lines := bufio.NewScanner(logs); lines.Scan(); {
-			io.WriteString(p.logs, lines.Text()+"\n")
-			if _, addr, ok := strings.Cut(lines.Text(), "url=http://"); ok {
-				listening <- addr
-			}
-		}
-	}()
-	p.wait = sync.OnceValue(func() *os.ProcessState {
-		<-read
-		cmd.Wait()
-		logs.Close()
-		return cmd.ProcessState
-	})
-	p.end = func() *os.ProcessState {
-		cmd.Process.Signal(syscall.SIGTERM)
-		return p.wait()
-	}
-	p.kill = func() {
-		cmd.Process.Kill()
-		p.wait()
-	}
-	t.Cleanup(func() { p.end() })
-	select {
-	case p.addr = <-listening:
-	case <-time.After(time.Minute):
-		t.Fatal("the hub does not listen")
-	}
-	return p
-}
-
-// peak is the process's largest resident memory so far, in bytes.
-func (p *process) peak(t *testing.T) int {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if kb, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kb), " kB"))
-			return n << 10
-		}
-	}
-	t.Fatal("no VmHWM")
-	return 0
-}
 
 // A flood of events to clients that do not read stays within the memory budget
 // and what else was planned for, and a client that reads does not notice.
@@ -122,9 +30,9 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	p := startProcess(t, fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget), fmt.Sprint("REALTIME_HISTORY_TOTAL_BYTES=", history),
 		fmt.Sprint("REALTIME_STATE_BYTES=", state), fmt.Sprint("REALTIME_CALL_BYTES=", calls), "REALTIME_STREAM_BUFFER=0")
 	for i := range stalled {
-		subscribe(t, p.addr, fmt.Sprint("stalled-", i))
+		hubtest.Subscribe(t, p.Addr, fmt.Sprint("stalled-", i))
 	}
-	healthy := subscribe(t, p.addr, "healthy")
+	healthy := hubtest.Subscribe(t, p.Addr, "healthy")
 
 	// Events of their own for each, so that none of the memory is shared.
 	pr, pw := net.Pipe()
@@ -145,7 +53,7 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	var answer bytes.Buffer
 	posted := make(chan error, 1)
 	go func() {
-		res, err := checkedClient(t, nil).Post("http://"+p.addr+"/v1/events", "application/x-ndjson", pr)
+		res, err := hubtest.CheckedClient(t, nil).Post("http://"+p.Addr+"/v1/events", "application/x-ndjson", pr)
 		if err == nil {
 			_, err = answer.ReadFrom(res.Body)
 			res.Body.Close()
@@ -153,7 +61,7 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 		posted <- err
 	}()
 	healthy.SetReadDeadline(time.Now().Add(60 * time.Second))
-	reader := newStreamReader(t, healthy)
+	reader := hubtest.NewReader(t, healthy)
 	for range events / every {
 		event, err := reader.Next()
 		is.NoErr(err)
@@ -161,12 +69,12 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 	}
 	is.NoErr(<-posted)
 	is.True(strings.Contains(answer.String(), fmt.Sprintf(`{"accepted":%d,"refused":0`, events))) // a publish never fails for it
-	peak := p.peak(t)
+	peak := p.Peak(t)
 	t.Logf("peak %d MiB of %d", peak>>20, plan>>20)
 	is.True(peak <= plan*115/100) // + 15 %
 	http.DefaultClient.CloseIdleConnections()
-	p.end()
-	is.True(strings.Contains(p.logs.String(), "reason=slow")) // each cut says why
+	p.Stop()
+	is.True(strings.Contains(p.Logs.String(), "reason=slow")) // each cut says why
 }
 
 // A peer that vanishes without a word, as a laptop does whose lid is closed, is
@@ -175,18 +83,18 @@ func TestAFloodStaysWithinTheMemoryBudget(t *testing.T) {
 func TestAVanishedPeerIsGone(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	hub, peers, ip := cabled(t, "198.18.0.1/30", "198.18.0.2/30")
-	enter(t, hub)
+	hub, peers, ip := hubtest.Cabled(t, "198.18.0.1/30", "198.18.0.2/30")
+	hubtest.Enter(t, hub)
 	p := startProcess(t, "REALTIME_ADDR=198.18.0.1:0", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_PRESENCE_GRACE=0", "REALTIME_PRESENCE_AUDIENCE=tenant")
-	seer := subscribe(t, p.addr, "seer")
-	enter(t, peers)
-	subscribe(t, p.addr, "idle")
-	subscribe(t, p.addr, "busy")
+	seer := hubtest.Subscribe(t, p.Addr, "seer")
+	hubtest.Enter(t, peers)
+	hubtest.Subscribe(t, p.Addr, "idle")
+	hubtest.Subscribe(t, p.Addr, "busy")
 	ip("link set cable down") // not a byte comes or goes from now on
 	vanished := time.Now()
 
-	enter(t, hub)
-	publisher, err := net.Dial("tcp", p.addr)
+	hubtest.Enter(t, hub)
+	publisher, err := net.Dial("tcp", p.Addr)
 	is.NoErr(err)
 	defer publisher.Close()
 	const event = `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"profile","profiles":["busy"]}}`
@@ -198,7 +106,7 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 	io.Copy(io.Discard, res.Body)
 
 	seer.SetReadDeadline(vanished.Add(25 * time.Second))
-	reader := newStreamReader(t, seer)
+	reader := hubtest.NewReader(t, seer)
 	for offline := 0; offline < 2; {
 		event, err := reader.Next()
 		is.NoErr(err) // both are offline within 25 s
@@ -237,9 +145,9 @@ func TestDrainUnderLoad(t *testing.T) {
 	var open, read atomic.Int64 // streams, and the events that those have read
 	open.Store(int64(streams))
 	for i := range streams {
-		conn := subscribe(t, p.addr, fmt.Sprint("p-", i))
+		conn := hubtest.Subscribe(t, p.Addr, fmt.Sprint("p-", i))
 		go func() {
-			reader := newStreamReader(t, conn)
+			reader := hubtest.NewReader(t, conn)
 			for n := int64(0); ; n++ {
 				event, err := reader.Next()
 				if err == nil && event.Type != "hub.closing" {
@@ -274,10 +182,10 @@ func TestDrainUnderLoad(t *testing.T) {
 	faults := make(chan error, 4)
 	for range 4 {
 		publishers.Go(func() {
-			client := checkedClient(t, &http.Transport{})
+			client := hubtest.CheckedClient(t, &http.Transport{})
 			for {
 				body := strings.NewReader(`{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
-				res, err := client.Post("http://"+p.addr+"/v1/events", "application/json", body)
+				res, err := client.Post("http://"+p.Addr+"/v1/events", "application/json", body)
 				began := started.Load()
 				if err != nil && began != nil && time.Since(*began) > over*9/10 {
 					return // refused, or reset where the kernel had it and the hub had not
@@ -306,9 +214,9 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	now := time.Now()
 	started.Store(&now)
-	syscall.Kill(p.pid, syscall.SIGTERM)
+	syscall.Kill(p.PID, syscall.SIGTERM)
 	for { // not ready at once, and long before it is over
-		res, err := checkedClient(t, nil).Get("http://" + p.addr + "/readyz")
+		res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/readyz")
 		is.NoErr(err)
 		res.Body.Close()
 		if res.StatusCode == http.StatusServiceUnavailable {
@@ -317,10 +225,10 @@ func TestDrainUnderLoad(t *testing.T) {
 		is.True(time.Since(now) < over/2)
 	}
 	// A new stream is sent away in the way that EventSource takes.
-	res, err := checkedClient(t, nil).Get("http://" + p.addr + "/v1/stream?tenant=acme&profile=late")
+	res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/v1/stream?tenant=acme&profile=late")
 	is.NoErr(err)
 	is.Equal(res.StatusCode, http.StatusOK)
-	event, err := newStreamReader(t, res.Body).Next()
+	event, err := hubtest.NewReader(t, res.Body).Next()
 	is.NoErr(err)
 	is.Equal(event.Type, "hub.closing")
 	res.Body.Close()
@@ -338,16 +246,16 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	publishers.Wait()
 	http.DefaultClient.CloseIdleConnections()
-	state := p.wait()
+	state := p.Wait()
 	t.Logf("streams ended from %v to %v; %d events, %d after SIGTERM; exit after %v", first, last, acknowledged.Load(), draining.Load(), time.Since(now))
 	is.Equal(state.ExitCode(), 0)
 	is.Equal(len(faults), 0)
 	is.True(draining.Load() > 0) // with Connection: close
 
-	res, err = checkedClient(t, nil).Get("http://" + next.addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
+	res, err = hubtest.CheckedClient(t, nil).Get("http://" + next.Addr + "/v1/stream?tenant=acme&profile=p-1&cursor=" + lastID)
 	is.NoErr(err)
 	defer res.Body.Close()
-	ready, err := newStreamReader(t, res.Body).Next()
+	ready, err := hubtest.NewReader(t, res.Body).Next()
 	is.NoErr(err)
 	is.True(strings.Contains(ready.Data, `"resume":"complete"`))
 }
@@ -356,11 +264,11 @@ func TestDrainUnderLoad(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	is := is.New(t)
 	p, _ := twoHubs(t, "REALTIME_DRAIN=1h")
-	subscribe(t, p.addr, "a")
-	subscribe(t, p.addr, "b")
-	syscall.Kill(p.pid, syscall.SIGTERM)
+	hubtest.Subscribe(t, p.Addr, "a")
+	hubtest.Subscribe(t, p.Addr, "b")
+	syscall.Kill(p.PID, syscall.SIGTERM)
 	for {
-		res, err := checkedClient(t, nil).Get("http://" + p.addr + "/readyz")
+		res, err := hubtest.CheckedClient(t, nil).Get("http://" + p.Addr + "/readyz")
 		is.NoErr(err)
 		res.Body.Close()
 		if res.StatusCode == http.StatusServiceUnavailable {
@@ -368,7 +276,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
-	is.Equal(p.end().Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM)
+	is.Equal(p.Stop().Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM)
 }
 
 // 2,000 clients that never finish their headers are gone within 10 s, and real ones
@@ -380,10 +288,10 @@ func TestSlowloris(t *testing.T) {
 	p := startProcess(t)
 	ended := make(chan time.Duration, slow)
 	for range slow {
-		conn, err := net.Dial("tcp", p.addr)
+		conn, err := net.Dial("tcp", p.Addr)
 		is.NoErr(err)
 		t.Cleanup(func() { conn.Close() })
-		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:1 HTTP/1.1\r\nHost: %s\r\nX-Slow: ", p.addr)
+		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:1 HTTP/1.1\r\nHost: %s\r\nX-Slow: ", p.Addr)
 		start := time.Now()
 		go func() {
 			conn.SetReadDeadline(start.Add(3 * within))
@@ -393,7 +301,7 @@ func TestSlowloris(t *testing.T) {
 	}
 	start := time.Now()
 	for i := range 50 {
-		subscribe(t, p.addr, fmt.Sprint("real-", i))
+		hubtest.Subscribe(t, p.Addr, fmt.Sprint("real-", i))
 	}
 	t.Logf("50 real clients connected in %v", time.Since(start))
 	var last time.Duration

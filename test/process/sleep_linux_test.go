@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"encoding/json"
@@ -8,8 +8,8 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/broker/peers"
-	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/testkit"
 )
 
 // A hub that was stopped for longer than others may be silent has heard nobody meanwhile:
@@ -20,17 +20,18 @@ func TestAStoppedHubTellsNobodyOffline(t *testing.T) {
 	}
 	is := is.New(t)
 	one, two := twoHubs(t, "REALTIME_PRESENCE_AUDIENCE=tenant")
-	seer := newStreamReader(t, subscribe(t, one.addr, "seer"))
-	syscall.Kill(one.pid, syscall.SIGSTOP)
+	seer := hubtest.NewReader(t, hubtest.Subscribe(t, one.Addr, "seer"))
+	syscall.Kill(one.PID, syscall.SIGSTOP)
 	stopped := time.Now()
-	eventually(t, func() bool { return time.Since(stopped) > peers.Silence+3*time.Second })
-	syscall.Kill(one.pid, syscall.SIGCONT)
-	subscribe(t, two.addr, "news")
+	const silence = 10 * time.Second // after which others give a hub up
+	testkit.Eventually(t, func() bool { return time.Since(stopped) > silence+3*time.Second })
+	syscall.Kill(one.PID, syscall.SIGCONT)
+	hubtest.Subscribe(t, two.Addr, "news")
 	for {
 		e, err := seer.Next()
 		is.NoErr(err)
 		var told struct {
-			Payload struct{ Profile event.Profile }
+			Payload struct{ Profile struct{ ID string } }
 		}
 		json.Unmarshal([]byte(e.Data), &told)
 		if e.Type == "presence.offline" {

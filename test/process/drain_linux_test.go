@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bufio"
@@ -17,8 +17,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // stockClient reads a stream as EventSource does: when it ends, or cannot be had, it
@@ -89,25 +91,25 @@ func TestDrainOfALoneHub(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			const clients = 50
-			binary, own := buildHub(t), []string{"REALTIME_DRAIN=3s", "REALTIME_RETRY=50ms"}
+			own := []string{"REALTIME_DRAIN=3s", "REALTIME_RETRY=50ms"}
 			if name == "on NATS" {
 				own = append(own, "REALTIME_NATS_URL="+natstest.Start(t, 1).URL(0))
 			}
-			p := startBinary(t, binary, own...)
+			p := startProcess(t, own...)
 			all := make([]stockClient, clients)
 			var ready, done sync.WaitGroup
 			ready.Add(clients)
 			for i := range all {
 				once := sync.OnceFunc(ready.Done)
-				done.Go(func() { all[i].run(p.addr, fmt.Sprint("p-", i), 2, once) })
+				done.Go(func() { all[i].run(p.Addr, fmt.Sprint("p-", i), 2, once) })
 			}
 			ready.Wait()
 
 			// A publish whose end comes when nobody can connect any more.
-			publisher, err := net.Dial("tcp", p.addr)
+			publisher, err := net.Dial("tcp", p.Addr)
 			is.NoErr(err)
 			defer publisher.Close()
-			event := eventJSON("acme", "last.one", `{"kind":"tenant"}`, "1")
+			event := hubtest.EventJSON("acme", "last.one", `{"kind":"tenant"}`, "1")
 			fmt.Fprintf(publisher, "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(event))
 			answers := bufio.NewReader(publisher)
 			line, err := answers.ReadString('\n')
@@ -115,9 +117,9 @@ func TestDrainOfALoneHub(t *testing.T) {
 			is.True(strings.Contains(line, "100 Continue")) // it is read
 			answers.ReadString('\n')
 
-			syscall.Kill(p.pid, syscall.SIGTERM)
-			eventually(t, func() bool {
-				conn, err := net.Dial("tcp", p.addr)
+			syscall.Kill(p.PID, syscall.SIGTERM)
+			testkit.Eventually(t, func() bool {
+				conn, err := net.Dial("tcp", p.Addr)
 				if err == nil {
 					conn.Close()
 				}
@@ -129,17 +131,17 @@ func TestDrainOfALoneHub(t *testing.T) {
 			is.Equal(res.StatusCode, http.StatusAccepted)
 
 			start := time.Now()
-			is.Equal(p.wait().ExitCode(), 0)
+			is.Equal(p.Wait().ExitCode(), 0)
 			t.Logf("exit %v after the last publish", time.Since(start))
-			next := startBinary(t, binary, append(own, "REALTIME_ADDR="+p.addr)...)
-			is.Equal(next.addr, p.addr)
+			next := startProcess(t, append(own, "REALTIME_ADDR="+p.Addr)...)
+			is.Equal(next.Addr, p.Addr)
 			done.Wait()
 			for i := range all {
 				is.NoErr(all[i].fault)
 				is.Equal(all[i].answers, []string{"hub.ready fresh", "hub.ready " + resume}) // one more
 				is.Equal(all[i].events, []string{"hub.ready", "last.one", "hub.closing"})    // with what was published
 			}
-			is.True(strings.Contains(p.logs.String(), "a second signal ends at once"))
+			is.True(strings.Contains(p.Logs.String(), "a second signal ends at once"))
 		})
 	}
 }
@@ -148,33 +150,14 @@ func TestDrainOfALoneHub(t *testing.T) {
 func TestInterruptEndsAtOnce(t *testing.T) {
 	is := is.New(t)
 	p, other := twoHubs(t, "REALTIME_DRAIN=1h")
-	streams := []net.Conn{subscribe(t, p.addr, "a"), subscribe(t, p.addr, "b")}
-	syscall.Kill(p.pid, syscall.SIGINT)
-	is.Equal(p.wait().ExitCode(), 0)
+	streams := []net.Conn{hubtest.Subscribe(t, p.Addr, "a"), hubtest.Subscribe(t, p.Addr, "b")}
+	syscall.Kill(p.PID, syscall.SIGINT)
+	is.Equal(p.Wait().ExitCode(), 0)
 	for _, stream := range streams {
-		event, err := newStreamReader(t, stream).Next()
+		event, err := hubtest.NewReader(t, stream).Next()
 		is.NoErr(err)
 		is.Equal(event.Type, "hub.closing")
 	}
-	is.True(strings.Contains(p.logs.String(), "a second signal ends at once"))
-	other.end()
-}
-
-// twoHubs are two processes that know of each other.
-func twoHubs(t *testing.T, settings ...string) (one, two *process) {
-	t.Helper()
-	binary := buildHub(t)
-	settings = append(settings, "REALTIME_NATS_URL="+natstest.Start(t, 1).URL(0))
-	one, two = startBinary(t, binary, settings...), startBinary(t, binary, settings...)
-	subscribe(t, two.addr, "there")
-	eventually(t, func() bool { // until the one knows of the other
-		res, err := checkedClient(t, nil).Get("http://" + one.addr + "/v1/tenants/acme/connections")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		list, _ := io.ReadAll(res.Body)
-		return strings.Contains(string(list), "there")
-	})
-	return one, two
+	is.True(strings.Contains(p.Logs.String(), "a second signal ends at once"))
+	other.Kill() // it may not know yet that it is alone, and would wait for its own stream
 }

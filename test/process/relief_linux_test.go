@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"fmt"
@@ -15,14 +15,13 @@ import (
 // not another tenant's reader that is behind, though it owes more than any of them has
 // as its part.
 func TestATenantPaysForWhatItsStreamsOwe(t *testing.T) {
-	alone(t, "its hub has a budget of its own")
 	is := is.New(t)
 	const budget, stalled, together = 16 << 20, 100, 15
-	p := runProgram(t, fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget), "REALTIME_STREAM_BUFFER=0")
+	p := startProgram(t, fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget), "REALTIME_STREAM_BUFFER=0")
 	for i := range stalled {
-		openBare(t, p.addr, "acme", fmt.Sprint("stalled-", i))
+		openBare(t, p.Addr, "acme", fmt.Sprint("stalled-", i))
 	}
-	reader := openBare(t, p.addr, "other", "reader")
+	reader := openBare(t, p.Addr, "other", "reader")
 	filler := strings.Repeat("x", 60_000)
 	publish := func(tenant string, n int) {
 		t.Helper()
@@ -30,7 +29,7 @@ func TestATenantPaysForWhatItsStreamsOwe(t *testing.T) {
 		for range n {
 			events = append(events, fmt.Sprintf(`{"tenantId":%q,"type":"a.b","payload":%q,"target":{"kind":"tenant"}}`, tenant, filler))
 		}
-		res, err := http.DefaultClient.Post("http://"+p.addr+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.Join(events, ",")+`]}`))
+		res, err := http.DefaultClient.Post("http://"+p.Addr+"/v1/events/batch", "application/json", strings.NewReader(`{"events":[`+strings.Join(events, ",")+`]}`))
 		is.NoErr(err)
 		res.Body.Close()
 		is.Equal(res.StatusCode, http.StatusAccepted)
@@ -39,7 +38,7 @@ func TestATenantPaysForWhatItsStreamsOwe(t *testing.T) {
 	for range behind {
 		publish("other", together)
 	}
-	for rounds := 0; !strings.Contains(p.logs.String(), "those who do not read were relieved"); rounds++ {
+	for rounds := 0; !strings.Contains(p.Logs.String(), "those who do not read were relieved"); rounds++ {
 		is.True(rounds < 3*budget/together/len(filler))
 		publish("acme", together)
 		reader.SetReadDeadline(time.Now().Add(time.Minute))
@@ -49,11 +48,11 @@ func TestATenantPaysForWhatItsStreamsOwe(t *testing.T) {
 	publish("acme", 1)
 
 	// It was not cut: what it is sent now comes at the end of all that it is owed.
-	res, err := http.DefaultClient.Post("http://"+p.addr+"/v1/tenants/other/events", "application/json", strings.NewReader(`{"type":"a.b","payload":"the end"}`))
+	res, err := http.DefaultClient.Post("http://"+p.Addr+"/v1/tenants/other/events", "application/json", strings.NewReader(`{"type":"a.b","payload":"the end"}`))
 	is.NoErr(err)
 	res.Body.Close()
 	reader.until(t, "the end", "hub.closing")
 
-	is.True(!strings.Contains(p.logs.String(), "cut=0")) // but others were
+	is.True(!strings.Contains(p.Logs.String(), "cut=0")) // but others were
 	http.DefaultClient.CloseIdleConnections()
 }

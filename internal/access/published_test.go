@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"realtimehub/internal/access/accesstest"
+	"realtimehub/internal/hubtest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,8 +19,6 @@ import (
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
-
-	"realtimehub/internal/access"
 )
 
 // provider is an identity provider that tests change; nil fails.
@@ -56,7 +56,7 @@ func (p *provider) publish(t *testing.T, kids map[string]*rsa.PrivateKey) {
 	t.Helper()
 	keys := []jwkset.JWK{}
 	for kid, key := range kids {
-		text, _ := json.Marshal(jwkOf(&key.PublicKey, kid))
+		text, _ := json.Marshal(accesstest.JWK(&key.PublicKey, kid))
 		jwk, err := jwkset.NewJWKFromRawJSON(text, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -75,16 +75,16 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		is := is.New(t)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		auth, err := access.NewAuth(ctx, access.Config{APIKeys: []string{"acme=service-key-0001"}})
+		auth, err := NewAuth(ctx, Config{APIKeys: []string{"acme=service-key-0001"}})
 		is.NoErr(err)
 		var p provider
-		auth.Tokens.Published = access.KeepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
 		mint := func(key *rsa.PrivateKey, header ...any) string {
-			return signed(t, jwt.SigningMethodRS256, key, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), header...)
+			return hubtest.Signed(t, jwt.SigningMethodRS256, key, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), header...)
 		}
 		status := func(token string) (int, time.Duration) {
-			_, _, err := auth.Token(asking(ctx), token)
-			if refusal, ok := errors.AsType[*access.Refusal](err); ok {
+			_, _, err := auth.token(asking(ctx), token)
+			if refusal, ok := errors.AsType[*Refusal](err); ok {
 				return refusal.Status, refusal.After
 			}
 			is.NoErr(err)
@@ -135,7 +135,7 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		}
 		is.Equal(p.asked(), before+1)
 		_, after = status(fresh)
-		is.True(after > 0 && after <= access.KeysUnknown)
+		is.True(after > 0 && after <= keysUnknown)
 		time.Sleep(after)
 		synctest.Wait()
 		is.Equal(p.asked(), before+2)
@@ -148,14 +148,14 @@ func TestUnknownKeysAreAskedFor(t *testing.T) {
 		expect(good, 200)
 		expect(mint(two, "kid", "four"), 503)
 		is.True(auth.Ready() == nil)
-		wrong := signed(t, jwt.SigningMethodRS256, one, claimsOf(), "kid", "two")
+		wrong := hubtest.Signed(t, jwt.SigningMethodRS256, one, hubtest.Claims(), "kid", "two")
 		expect(wrong, 401) // its key is known
 
 		// Strangers' tokens take no more than so much memory.
-		for range access.MostUnknown + 10 {
-			auth.Tokens.Published.Renew(rand.Text())
+		for range mostUnknown + 10 {
+			auth.tokens.published.renew(rand.Text())
 		}
-		is.True(len(auth.Tokens.Published.Unknown) <= access.MostUnknown)
+		is.True(len(auth.tokens.published.unknown) <= mostUnknown)
 	})
 }
 
@@ -173,20 +173,20 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 		is := is.New(t)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		auth := newAuth(t, access.Config{Secret: testSecret, FailedRate: 10})
+		auth := newAuth(t, Config{Secret: hubtest.Secret, FailedRate: 10})
 		var p provider
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
 		gate := make(chan struct{}, 1)
 		gate <- struct{}{}
-		auth.Tokens.Published = access.KeepKeys(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context) ([]jwkset.JWK, error) {
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context) ([]jwkset.JWK, error) {
 			select {
 			case <-gate:
 			case <-ctx.Done():
 			}
 			return p.fetch(ctx)
 		})
-		time.Sleep(2 * access.KeysUnknown)
-		answers := make(chan int, 2*access.ProofPlaces)
+		time.Sleep(2 * keysUnknown)
+		answers := make(chan int, 2*proofPlaces)
 		for i := range cap(answers) {
 			token := withKid("other")
 			go func() {
@@ -198,15 +198,15 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		is.Equal(auth.Proofs.Places.Total(), int64(0))
-		is.Equal(len(answers), cap(answers)-access.ProofPlaces/2)
+		is.Equal(auth.proofs.places.Total(), int64(0))
+		is.Equal(len(answers), cap(answers)-proofPlaces/2)
 		begun := time.Now()
 		status, _ := proven(t, auth, asking(ctx), goodToken(t))
 		is.Equal(status, 200)
 		is.Equal(time.Since(begun), time.Duration(0))
 
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": one})
-		rotated := signed(t, jwt.SigningMethodRS256, one, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
+		rotated := hubtest.Signed(t, jwt.SigningMethodRS256, one, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
 		honest := make(chan int)
 		go func() {
 			status, _ := proven(t, auth, from(ctx, "203.0.113.7:4000"), rotated)
@@ -221,7 +221,7 @@ func TestNoPlaceIsHeldWhileKeysAreFetched(t *testing.T) {
 			said[<-answers]++
 		}
 		is.Equal(said, map[int]int{401: 1, 503: cap(answers) - 1}) // the first came before the keys were asked for
-		is.Equal(auth.Proofs.Places.Total()+auth.Proofs.Apart.Total(), int64(0))
+		is.Equal(auth.proofs.places.Total()+auth.proofs.apart.Total(), int64(0))
 	})
 }
 
@@ -233,10 +233,10 @@ func TestAKeyThatIsNotThereCounts(t *testing.T) {
 		is := is.New(t)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		auth := newAuth(t, access.Config{Secret: testSecret, FailedRate: 1})
+		auth := newAuth(t, Config{Secret: hubtest.Secret, FailedRate: 1})
 		var p provider
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
-		auth.Tokens.Published = access.KeepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
 		const here, there = "192.0.2.1:4000", "203.0.113.7:4000"
 		expect := func(addr, token string, want int, wait time.Duration) {
 			t.Helper()
@@ -245,23 +245,23 @@ func TestAKeyThatIsNotThereCounts(t *testing.T) {
 			is.Equal(status, want)
 			is.Equal(time.Since(begun), wait)
 		}
-		time.Sleep(2 * access.KeysUnknown)
+		time.Sleep(2 * keysUnknown)
 		expect(here, withKid("nobody's"), 401, 0) // the provider was asked
-		is.Equal(len(auth.Proofs.Suspects), 1)
+		is.Equal(len(auth.proofs.suspects), 1)
 		expect(here, withKid("nobody's"), 503, time.Second) // its network's tokens wait
 		expect(there, withKid("nobody's"), 503, 0)
 
 		// Whoever comes with a new key too early for a fetch is not charged, however often.
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one, "two": one})
-		rotated := signed(t, jwt.SigningMethodRS256, one, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
+		rotated := hubtest.Signed(t, jwt.SigningMethodRS256, one, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "two")
 		for range 10 {
 			expect(there, rotated, 503, 0)
 		}
-		time.Sleep(2 * access.KeysUnknown)
+		time.Sleep(2 * keysUnknown)
 		expect(there, rotated, 200, 0)
-		time.Sleep(2 * access.KeysUnknown)
-		auth.Proofs.ForgiveLocked(time.Now())
-		is.Equal(len(auth.Proofs.Suspects), 0)
+		time.Sleep(2 * keysUnknown)
+		auth.proofs.forgiveLocked(time.Now())
+		is.Equal(len(auth.proofs.suspects), 0)
 	})
 }
 
@@ -273,23 +273,23 @@ func TestAnEmptyKeySetKeepsTheKeys(t *testing.T) {
 		is := is.New(t)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		auth, err := access.NewAuth(ctx, access.Config{APIKeys: []string{"acme=service-key-0001"}})
+		auth, err := NewAuth(ctx, Config{APIKeys: []string{"acme=service-key-0001"}})
 		is.NoErr(err)
 		var p provider
 		p.publish(t, map[string]*rsa.PrivateKey{"one": one})
-		auth.Tokens.Published = access.KeepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
-		token := signed(t, jwt.SigningMethodRS256, one, claimsOf("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "one")
-		_, _, err = auth.Token(asking(ctx), token)
+		auth.tokens.published = keepKeys(ctx, slog.New(slog.DiscardHandler), p.fetch)
+		token := hubtest.Signed(t, jwt.SigningMethodRS256, one, hubtest.Claims("exp", time.Now().Add(24*time.Hour).Unix()), "kid", "one")
+		_, _, err = auth.token(asking(ctx), token)
 		is.NoErr(err)
 
 		p.publish(t, nil)
-		time.Sleep(access.KeysEvery)
+		time.Sleep(keysEvery)
 		synctest.Wait()
 		before := p.asked()
 		is.Equal(before, 2)
-		_, _, err = auth.Token(asking(ctx), token)
+		_, _, err = auth.token(asking(ctx), token)
 		is.NoErr(err)
-		time.Sleep(2 * access.KeysRetry)
+		time.Sleep(2 * keysRetry)
 		synctest.Wait()
 		is.True(p.asked() > before) // soon, not ten minutes later
 	})

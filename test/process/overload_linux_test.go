@@ -1,16 +1,17 @@
-package main
+package process
 
 import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
 
 // A tenant whose clients do not read fills the memory of a whole process: publishes are
@@ -19,30 +20,29 @@ import (
 // accepted.
 func TestAnOverloadIsOverByItself(t *testing.T) {
 	t.Parallel()
-	binary := buildHub(t)
-	t.Run("little is kept", func(t *testing.T) { overloadIsOver(t, binary, 48, 64, 1) })
-	t.Run("the history is full", func(t *testing.T) { overloadIsOver(t, binary, 84, 20, 62) })
+	t.Run("little is kept", func(t *testing.T) { overloadIsOver(t, 48, 64, 1) })
+	t.Run("the history is full", func(t *testing.T) { overloadIsOver(t, 84, 20, 62) })
 }
 
 // overloadIsOver is of a process with so much memory, for what streams are owed and for
 // histories, which are full, in MiB.
-func overloadIsOver(t *testing.T, binary string, limit, budget, history int) {
+func overloadIsOver(t *testing.T, limit, budget, history int) {
 	is := is.New(t)
 	const mib, stalled = 1 << 20, 16
-	p := startBinary(t, binary, fmt.Sprintf("GOMEMLIMIT=%dMiB", limit), fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget*mib), "REALTIME_STREAM_BUFFER=0",
+	p := startProcess(t, fmt.Sprintf("GOMEMLIMIT=%dMiB", limit), fmt.Sprint("REALTIME_MEMORY_BUDGET=", budget*mib), "REALTIME_STREAM_BUFFER=0",
 		fmt.Sprint("REALTIME_HISTORY_TOTAL_BYTES=", history*mib), fmt.Sprint("REALTIME_STATE_BYTES=", 4*mib))
 	var batch []string // to each an event of its own
 	for i := range stalled {
-		subscribe(t, p.addr, fmt.Sprint("stalled-", i))
+		hubtest.Subscribe(t, p.Addr, fmt.Sprint("stalled-", i))
 		batch = append(batch, fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"profile","profiles":["stalled-%d"]}}`, strings.Repeat("x", 60_000), i))
 	}
-	reader := openBare(t, p.addr, "other", "reader")
-	client := checkedClient(t, &http.Transport{})
+	reader := openBare(t, p.Addr, "other", "reader")
+	client := hubtest.CheckedClient(t, &http.Transport{})
 	defer client.CloseIdleConnections()
 	whole := `{"events":[` + strings.Join(batch, ",") + `]}`
 	publish := func(event string) (status int, code string) {
 		t.Helper()
-		res, err := client.Post("http://"+p.addr+"/v1/events", "application/json", strings.NewReader(event))
+		res, err := client.Post("http://"+p.Addr+"/v1/events", "application/json", strings.NewReader(event))
 		is.NoErr(err)
 		defer res.Body.Close()
 		var answer struct{ Code string }
@@ -62,7 +62,7 @@ func overloadIsOver(t *testing.T, binary string, limit, budget, history int) {
 	}
 	all := func(batch string) {
 		t.Helper()
-		res, err := http.DefaultClient.Post("http://"+p.addr+"/v1/events/batch", "application/json", strings.NewReader(batch)) // not checked: that takes long
+		res, err := http.DefaultClient.Post("http://"+p.Addr+"/v1/events/batch", "application/json", strings.NewReader(batch)) // not checked: that takes long
 		is.NoErr(err)
 		res.Body.Close()
 	}
@@ -84,22 +84,9 @@ func overloadIsOver(t *testing.T, binary string, limit, budget, history int) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
-	p.end()
-	logs := p.logs.String()
+	p.Stop()
+	logs := p.Logs.String()
 	is.True(strings.Contains(logs, `msg="overloaded: `))
 	is.True(strings.Contains(logs, `msg="no longer overloaded"`))
 	is.True(strings.Contains(logs, `msg="memory budget: those who do not read were relieved"`))
-}
-
-func openBare(t *testing.T, addr, tenant, profile string) *bareStream {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	fmt.Fprintf(conn, "GET /v1/stream?tenant=%s&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", tenant, profile, addr)
-	s := &bareStream{Conn: conn}
-	s.until(t, "event: hub.ready\n", "hub.closing")
-	return s
 }
