@@ -175,7 +175,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 		nodes = append(nodes, node)
 	}
 	eventually(t, func() bool {
-		return len(nodes[0].Cluster.Peers.Others()) == 1 && len(nodes[1].Cluster.Peers.Others()) == 1
+		return len(nodes[0].peers.Others()) == 1 && len(nodes[1].peers.Others()) == 1
 	})
 	return nodes[0], nodes[1], proxy
 }
@@ -234,7 +234,7 @@ func TestAHubThatSleepsLong(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, one := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one")
 	mute(proxy)
-	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 0 })
+	eventually(t, func() bool { return len(a.peers.Others()) == 0 })
 	_, count := a.everybody(t, "")
 	is.Equal(count, 0.0)
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
@@ -254,7 +254,7 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, other := b.open(t, meQuery), b.open(t, "tenant=other&profile=me")
 	mute(proxy)
-	node := b.Cluster.Peers.Node()
+	node := b.peers.Node()
 	for n := range cluster.MostOwed {
 		a.Cluster.Owed.Add(node, cluster.Kick{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, Reason: delivery.CloseKicked})
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
-	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -343,23 +342,6 @@ func TestMembersRefreshIsShared(t *testing.T) {
 		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
 		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
-}
-
-// An answer that was asked for before does not undo a later one, however late it is
-// brought in.
-func TestAnOlderRosterIsNotAdopted(t *testing.T) {
-	is := is.New(t)
-	x := delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
-	acme, err := x.OpenLocked(t.Context(), "acme")
-	is.NoErr(err)
-	defer acme.Mu.Unlock()
-	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.AdoptLocked(r, before, time.Now())
-	is.True(acme.Rooms.Has(r, me))
-	acme.AdoptLocked(r, after, time.Now())
-	acme.AdoptLocked(r, before, time.Now())
-	is.True(!acme.Rooms.Has(r, me))
 }
 
 // silentPeers do not answer.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -13,10 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/allowance"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/room"
 )
@@ -145,26 +141,3 @@ func TestCallsThatWaitForAnAnswer(t *testing.T) {
 		is.Equal(state.Total(), int64(0))
 	})
 }
-
-// A service that is away fails every call, and the log says so once a second.
-func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		var logs syncBuffer
-		service := room.NewService("http://members.example", "", nil)
-		service.Client.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
-		m := delivery.NewMembers(delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
-		for second := range 3 {
-			for i := range 100 {
-				_, err := m.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
-				is.True(err != nil)
-			}
-			is.Equal(strings.Count(logs.String(), "WARN"), second+1)
-			time.Sleep(time.Second)
-		}
-	})
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,14 +12,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/allowance"
 	"realtimehub/internal/broker"
 	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
@@ -132,67 +128,6 @@ func TestAnEarlierActivityToldLater(t *testing.T) {
 		w.wait(2 * time.Minute)
 		is.Equal(w.status(alice), Online)
 	})
-}
-
-// stuckSharing does not hear what other hubs know of one tenant.
-type stuckSharing struct {
-	delivery.Sharing
-	stuck chan struct{}
-}
-
-func (s stuckSharing) Share(ctx context.Context, tenant string) error {
-	if tenant == "stuck" {
-		<-s.stuck
-	}
-	return nil
-}
-func (stuckSharing) Unshare(string) {}
-
-// Nobody waits for what a tenant waits for but who has to do with that tenant, and who
-// gives up is let go.
-func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
-	is := is.New(t)
-	x := delivery.NewTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
-	sharing := stuckSharing{stuck: make(chan struct{})}
-	x.Sharing = sharing
-	open := func(ctx context.Context, name string) error {
-		tenant, err := x.OpenLocked(ctx, name)
-		if err == nil {
-			tenant.Mu.Unlock()
-		}
-		return err
-	}
-	entered := make(chan error)
-	go func() { entered <- open(t.Context(), "stuck") }()
-	eventually(t, func() bool { return slices.Contains(x.Names(), "stuck") })
-	others := make(chan struct{})
-	go func() {
-		defer close(others)
-		var all sync.WaitGroup
-		for n := range 2000 {
-			all.Go(func() {
-				if err := open(t.Context(), fmt.Sprint("tenant-", n)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		all.Wait()
-	}()
-	select {
-	case <-others:
-	case <-time.After(time.Minute):
-		t.Error("tenants wait for another")
-		close(sharing.stuck)
-		<-others
-		<-entered
-		return
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	is.True(open(ctx, "stuck") != nil) // who left does not wait
-	close(sharing.stuck)
-	is.NoErr(<-entered)
-	is.NoErr(open(t.Context(), "stuck"))
 }
 
 // heldPeers count what is told of while it may change.
