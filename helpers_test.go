@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -54,6 +53,8 @@ type testHub struct {
 	Server   *httptest.Server
 	URL      string
 
+	peers cluster.Peers // nil: it is alone
+
 	contract *contracttest.Contract // nil: that of all tests
 
 	client *http.Client
@@ -85,14 +86,7 @@ func (h *testHub) settle(t testing.TB) {
 
 func (h *testHub) settled() bool {
 	for _, node := range h.nodes {
-		x := &node.Cluster.Elsewhere
-		x.Mu.RLock()
-		known := map[string][]uuid.UUID{}
-		for tenant, away := range x.Tenants {
-			known[tenant] = slices.Collect(maps.Keys(away.ByID))
-		}
-		x.Mu.RUnlock()
-		for tenant, ids := range known {
+		for tenant, ids := range node.Cluster.Remotes() {
 			var there []uuid.UUID
 			for _, other := range h.nodes {
 				if other != node {
@@ -165,7 +159,7 @@ func newCluster(t testing.TB, n int, b *natstest.Broker, auth *access.Auth, limi
 	first := nodes[0]
 	return &testHub{
 		Hub: first.Hub, Presence: first.Presence, Cluster: first.Cluster, API: first.API, Handler: first.Handler, Server: first.Server,
-		URL: first.URL, client: first.client, nodes: nodes,
+		URL: first.URL, peers: first.peers, client: first.client, nodes: nodes,
 	}
 }
 
@@ -198,7 +192,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	if limits.ClientRate == 0 { // the default; -1 lifts it
 		limits.ClientRate = 20
 	}
-	h := &testHub{Hub: NewHub(hubConfig), client: &http.Client{Transport: &http.Transport{}}}
+	h := &testHub{Hub: NewHub(hubConfig), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence = NewPresence(h.Hub, presenceConfig)
 	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
@@ -229,6 +223,24 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 		<-stopped
 	})
 	return h
+}
+
+// mustConnect opens a stream that nobody serves: what it is sent, it owes.
+func (h *Hub) mustConnect(t testing.TB, s delivery.Subscription) *delivery.Connection {
+	t.Helper()
+	c, err := h.streams.Connect(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// observer is who is told of the hub's connections.
+func (h *testHub) observer() delivery.Observer {
+	if h.peers == nil {
+		return h.Presence
+	}
+	return h.Cluster
 }
 
 // testClient is a stream by the short names of these tests.

@@ -285,16 +285,14 @@ func TestClientThatLeavesIsRemoved(t *testing.T) {
 	h := newTestHub(t)
 	left := make(chan *delivery.Connection, 9)
 	for _, node := range h.nodes {
-		node.streams.Observe(&gone{node.streams.Observer, left})
+		node.streams.Observe(&gone{node.observer(), left})
 	}
 	c := h.open(t, "tenant=acme&profile=a")
 	c.close()
 	is.Equal((<-left).ID.String(), c.ConnectionID)
 	is.Equal(len(listed(t, h, "/v1/tenants/acme/connections")), 0)
 	for _, node := range h.nodes {
-		node.tenants.Mu.RLock()
-		is.Equal(len(node.tenants.ByName), 0) // a tenant with nothing is forgotten
-		node.tenants.Mu.RUnlock()
+		is.Equal(node.Stats().Tenants, 0) // one with nothing is forgotten
 	}
 }
 
@@ -303,10 +301,10 @@ func TestTouchMovesLastActivity(t *testing.T) {
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=a")
 	_, conn := h.holder(c.ConnectionID)
-	conn.Activity.Store(1)
+	before := conn.LastActivity()
 	status, _ := h.post(t, "/v1/connections/"+c.ConnectionID+"/touch", "")
 	is.Equal(status, http.StatusNoContent)
-	is.True(!conn.LastActivity().Before(conn.ConnectedAt))
+	is.True(conn.LastActivity().After(before))
 	status, _ = h.post(t, "/v1/connections/00000000-0000-7000-8000-000000000000/touch", "")
 	is.Equal(status, http.StatusNotFound)
 }

@@ -1,4 +1,4 @@
-package main
+package outage
 
 import (
 	"io"
@@ -12,7 +12,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats-server/v2/server"
 
-	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 )
 
@@ -21,18 +21,18 @@ import (
 func TestRefusedByTheServer(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := theBroker(t)
+	b := natstest.Start(t, 1)
 	set := func(password string) {
 		b.Reload(t, 0, func(o *server.Options) { o.Username, o.Password = "hub", password })
 	}
 	set("good")
-	h, _ := soloOn(t, 1, strings.Replace(b.URL(0), "//", "//hub:good@", 1))
+	h := joinOn(t, "test", 1, strings.Replace(b.URL(0), "//", "//hub:good@", 1))
 	set("other")
-	eventually(t, func() bool { return h.Stats().Log.Faults[history.FaultRefused] > 5 })
-	is.True(!h.isReady(t))
+	eventually(t, func() bool { return faults(t, h, "refused") > 5 })
+	is.True(!h.IsReady(t))
 	set("good")
-	h.becomes(t, true)
-	is.True(h.publishes(t))
+	h.Becomes(t, true)
+	is.True(publishes(t, h))
 }
 
 // A server says something after which the client library gives up for good, and nothing
@@ -40,7 +40,7 @@ func TestRefusedByTheServer(t *testing.T) {
 func TestClosedForGood(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := theBroker(t)
+	b := natstest.Start(t, 1)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	is.NoErr(err)
 	defer l.Close()
@@ -75,11 +75,11 @@ func TestClosedForGood(t *testing.T) {
 			}()
 		}
 	}()
-	p := startProcess(t, "REALTIME_NATS_URL=nats://"+l.Addr().String())
-	is.Equal(ask202(t, p.addr, 1), http.StatusAccepted)
+	p := hubtest.Start(t, hubtest.Shared(1, "test", "nats://"+l.Addr().String())...)
+	is.Equal(ask202(t, p.Addr, 1), http.StatusAccepted)
 	angry.Store(true)
-	eventually(t, func() bool { return strings.Contains(p.logs.String(), "the connection has ended for good") })
-	is.Equal(p.wait().ExitCode(), 1)
+	eventually(t, func() bool { return strings.Contains(p.Logs.String(), "the connection has ended for good") })
+	is.Equal(p.Wait().ExitCode(), 1)
 }
 
 // The server that a hub is connected to is cut off from the others: it answers pings, and
@@ -88,7 +88,7 @@ func TestMovesFromACutOffServer(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	proxies := natstest.Start(t, 3).Proxies(t)
-	h, _ := soloOn(t, 3, proxies[0].URL(), proxies[1].URL(), proxies[2].URL())
+	h := joinOn(t, "test", 3, proxies[0].URL(), proxies[1].URL(), proxies[2].URL())
 	var cut atomic.Int64 // where the hub is, from 1
 	for i, p := range proxies {
 		p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -101,12 +101,12 @@ func TestMovesFromACutOffServer(t *testing.T) {
 		})
 	}
 	start := time.Now()
-	h.becomes(t, false)
-	h.becomes(t, true)
+	h.Becomes(t, false)
+	h.Becomes(t, true)
 	t.Logf("moved after %v", time.Since(start))
 	is.True(time.Since(start) < 30*time.Second)
-	is.True(h.publishes(t))
-	is.Equal(h.Stats().Log.Faults[history.FaultMoved], int64(1))
+	is.True(publishes(t, h))
+	is.Equal(faults(t, h, "moved"), 1.0)
 }
 
 // An election takes its time on all servers: nobody moves for it.
@@ -114,11 +114,11 @@ func TestNobodyMovesWithoutQuorum(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 3)
-	h, _ := soloOn(t, 3, b.URL(0))
+	h := joinOn(t, "test", 3, b.URL(0))
 	b.Stop(1)
 	b.Stop(2)
-	h.becomes(t, false)
-	faults := h.Stats().Log.Faults
-	eventually(t, func() bool { return h.Stats().Log.Faults[history.FaultHistory] > faults[history.FaultHistory]+8 })
-	is.Equal(h.Stats().Log.Faults[history.FaultMoved], int64(0))
+	h.Becomes(t, false)
+	before := faults(t, h, "history")
+	eventually(t, func() bool { return faults(t, h, "history") > before+8 })
+	is.Equal(faults(t, h, "moved"), 0.0)
 }

@@ -1,4 +1,4 @@
-package main
+package outage
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 )
 
@@ -33,37 +34,37 @@ func callAt(method, addr, path, body string) int {
 func TestMembershipAtAHubThatSlept(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	binary := buildHub(t)
 	servers := natstest.StartProcesses(t, 1)
-	settings := []string{"REALTIME_NATS_URL=" + servers.URLs(), "REALTIME_NATS_REPLICAS=1"}
-	awake, asleep := startBinary(t, binary, settings...), startBinary(t, binary, settings...)
+	settings := hubtest.Shared(1, "test", servers.URLs())
+	awake, asleep := hubtest.Start(t, settings...), hubtest.Start(t, settings...)
 	members := "/v1/tenants/acme/conversations/r/members"
 	eventually(t, func() bool {
-		return callAt("PUT", awake.addr, members, `{"members":["leaver","stayer"]}`) == http.StatusNoContent
+		return callAt("PUT", awake.Addr, members, `{"members":["leaver","stayer"]}`) == http.StatusNoContent
 	})
 	people := map[string]*listener{}
 	for _, who := range []string{"leaver", "stayer", "joiner"} {
-		people[who] = listen(t, asleep.addr, who)
+		people[who] = listen(t, asleep.Addr, who)
 	}
 	eventually(t, func() bool { // all are there
-		return callAt("POST", awake.addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "0")) == http.StatusAccepted
+		return callAt("POST", awake.Addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "0")) == http.StatusAccepted
 	})
 	for _, l := range people {
 		l.until(t, "a.b 0")
 	}
 
-	is.NoErr(syscall.Kill(asleep.pid, syscall.SIGSTOP))
-	t.Cleanup(func() { syscall.Kill(asleep.pid, syscall.SIGCONT) })
-	eventually(t, func() bool { return callAt("DELETE", awake.addr, members+"/leaver", "") == http.StatusNoContent })
-	eventually(t, func() bool { return callAt("PUT", awake.addr, members+"/joiner", "") == http.StatusNoContent })
+	asleep.Signal(syscall.SIGSTOP)
+	t.Cleanup(func() { asleep.Signal(syscall.SIGCONT) })
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	eventually(t, func() bool { return callAt("DELETE", awake.Addr, members+"/leaver", "") == http.StatusNoContent })
+	eventually(t, func() bool { return callAt("PUT", awake.Addr, members+"/joiner", "") == http.StatusNoContent })
 	for n := range 20 {
 		say := eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint("1", n))
-		is.Equal(callAt("POST", awake.addr, "/v1/events", say), http.StatusAccepted)
+		is.Equal(callAt("POST", awake.Addr, "/v1/events", say), http.StatusAccepted)
 	}
-	is.NoErr(syscall.Kill(asleep.pid, syscall.SIGCONT))
+	asleep.Signal(syscall.SIGCONT)
 	// It publishes what it is given, too.
-	is.Equal(callAt("POST", asleep.addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")), http.StatusAccepted)
-	is.Equal(callAt("POST", awake.addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "3")), http.StatusAccepted)
+	is.Equal(callAt("POST", asleep.Addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "2")), http.StatusAccepted)
+	is.Equal(callAt("POST", awake.Addr, "/v1/events", eventJSON("acme", "a.b", `{"kind":"tenant"}`, "3")), http.StatusAccepted)
 	for _, l := range people {
 		l.until(t, "a.b 3")
 	}
