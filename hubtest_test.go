@@ -25,7 +25,6 @@ var (
 	transports       = hubtest.Transports
 	transportTo      = hubtest.TransportTo
 
-	subscribe  = hubtest.Subscribe
 	dialAs     = hubtest.Dial
 	proxyV1    = hubtest.ProxyV1
 	proxyV2    = hubtest.ProxyV2
@@ -42,9 +41,7 @@ const (
 	testSecret = hubtest.Secret
 )
 
-type (
-	streamReader = hubtest.Reader
-)
+type streamReader = hubtest.Reader
 
 // scrapeFrom are the metrics of a hub in open mode, by way of loopback.
 func scrapeFrom(t testing.TB, url string) scraped {
