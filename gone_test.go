@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base32"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -197,7 +196,6 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	c := one.open(t, meQuery)
 	c.close()
 	publishMany(t, []*testHub{one}, 0, 100)
-	log := one.Hub.log.(*broker.SharedLog)
 	table, err := journal.OpenTable(t.Context(), b.Connect(t, 0), journal.TableConfig{
 		Prefix: prefix, Replicas: 1, Logger: one.logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
@@ -206,11 +204,11 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	is.NoErr(err)
 	t.Cleanup(table.Close)
 	for who, stays := range map[string]uint64{"me": 32, "you": 31} {
-		row := broker.BelongingRow{Epoch: hex.EncodeToString(log.EpochID("acme")), Place: 99, Member: true}
+		var list [][2]uint64
 		for i := range stays {
-			row.Stays = append(row.Stays, [2]uint64{10 + 2*i, 11 + 2*i})
+			list = append(list, [2]uint64{10 + 2*i, 11 + 2*i})
 		}
-		data, err := json.Marshal(row)
+		data, err := json.Marshal(map[string]any{"epoch": epochOf(one.log, "acme").Text(), "place": 99, "member": true, "stays": list})
 		is.NoErr(err)
 		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: event.Profile{Type: "user", ID: who}.String(), Data: data}}, false)
 		is.NoErr(err)

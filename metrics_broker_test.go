@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
@@ -89,7 +90,15 @@ func TestMetricsOfUnreadable(t *testing.T) {
 			a, b := here.open(t, "tenant=acme&profile=a"), there.open(t, "tenant=acme&profile=b")
 			here.open(t, "tenant=other&profile=a")
 			nc := broker.Connect(t, 0)
-			subject := fmt.Sprintf("test%d.ev.%s", prefixes.Load(), base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte("acme")))
+			js, err := jetstream.New(nc)
+			is.NoErr(err)
+			prefix := ""
+			for name := range js.StreamNames(t.Context()).Name() {
+				if before, journal := strings.CutSuffix(name, "_journal"); journal {
+					prefix = before
+				}
+			}
+			subject := fmt.Sprintf("%s.ev.%s", prefix, base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte("acme")))
 			want := map[string]float64{`drops_total{reason="unreadable"}`: 2, "history_events": 2}
 			moves(t, here.API.Handler(), want, func() {
 				moves(t, there.API.Handler(), want, func() {
