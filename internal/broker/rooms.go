@@ -61,7 +61,7 @@ func (s *sharedRooms) open(ctx context.Context, nc *nats.Conn, cfg Config) (err 
 		Prefix: cfg.Prefix, Replicas: cfg.Replicas, Age: cfg.Limits.TTL, Logger: cfg.Logger, Changed: s.changed, Lost: s.lost,
 	})
 	if err == nil {
-		s.log.journal.Requires(s.table)
+		s.log.journal.Requires("membership", s.table.Try)
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -15,21 +14,6 @@ import (
 // The broker takes 50 batches of a stream at once (a setting of its own); whoever
 // finds it busy tries again.
 const batchesAtOnce = 16
-
-// BatchLimit is how many items the broker takes together.
-const BatchLimit = 1000
-
-// Codes of the broker's errors that say to try again, and what to do before.
-const (
-	codeInProcess   = 10158 // the same id is just being kept
-	codeKnown       = 10201 // a batch has an id that is known
-	codeBatchesFull = 10210
-	codeIncomplete  = 10176 // another leader has not seen the batch's beginning
-	codeNotLeader   = 10009
-	codeUnavailable = 10008 // the servers have no leader, though the stream may
-
-	codeWrongLast, codeWrongLastInBatch = 10071, 10164 // another was first
-)
 
 // errKnown: some of a batch was there before.
 var errKnown = errors.New("an id of the batch is known")
@@ -272,16 +256,6 @@ func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last 
 	}
 }
 
-// pause waits a little before another try, unless ctx ends.
-func pause(ctx context.Context) bool {
-	select {
-	case <-time.After(5*time.Millisecond + rand.N(10*time.Millisecond)):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 func (j *Journal) keepOnce(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
 	return j.stream.publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
 }
@@ -303,7 +277,7 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 		asked++
 		go func() {
 			for {
-				seq, known, err := j.request(ctx, message(j.cfg.Prefix+".id."+token(it.Key), nil, jetstream.MsgIDHeader, it.Key+":"+it.ID, condition, value))
+				seq, known, err := j.stream.request(ctx, message(j.cfg.Prefix+".id."+token(it.Key), nil, jetstream.MsgIDHeader, it.Key+":"+it.ID, condition, value))
 				refused, no := errors.AsType[*refusal](err)
 				switch {
 				case known:
@@ -338,7 +312,7 @@ func (j *Journal) describeFirsts(ctx context.Context, items []*Item) {
 		}
 		for wait := time.Millisecond; ; wait *= 2 {
 			var first *Message
-			_, err := j.direct(ctx, get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m })
+			_, err := j.stream.direct(ctx, get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m })
 			if err != nil {
 				return
 			}

@@ -62,7 +62,7 @@ func (j *Journal) keepWithin(mine func() bool) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.done():
 			return
 		case <-ticker.C:
 		}
@@ -102,7 +102,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 	epoch := j.Epoch()
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.done():
 			return nil
 		case <-ended:
 			return errors.New("the broker no longer tells what comes")
@@ -132,7 +132,7 @@ func (j *Journal) sizes(ctx context.Context) (in <-chan sized, ended <-chan stru
 	}
 	once, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	consumer, err := js.OrderedConsumer(once, j.name, jetstream.OrderedConsumerConfig{
+	consumer, err := js.OrderedConsumer(once, j.stream.name, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{j.cfg.Prefix + ".ev.*"}, HeadersOnly: true, InactiveThreshold: time.Minute,
 	})
 	if err != nil {
@@ -229,7 +229,7 @@ func (k *keeper) anchor(ctx context.Context) error {
 		return nil
 	}
 	k.anchored = time.Now()
-	_, _, err := k.j.request(ctx, message(k.j.cutSubject(anchorName), nil))
+	_, _, err := k.j.stream.request(ctx, message(k.j.cutSubject(anchorName), nil))
 	return err
 }
 
@@ -272,11 +272,11 @@ func (j *Journal) cutSubject(key string) string { return j.cfg.Prefix + ".cut." 
 // writeCut writes down that a key's messages up to a place are gone, or about to go.
 func (j *Journal) writeCut(ctx context.Context, key string, place uint64) error {
 	subject := j.cutSubject(key)
-	last, err := j.leader(ctx, get{Last: subject})
+	last, err := j.stream.leader(ctx, get{Last: subject})
 	if err != nil || parseSeq(string(last.Data)) >= place { // another was here
 		return err
 	}
-	_, _, err = j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
+	_, _, err = j.stream.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
 		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
 	return err
 }
@@ -292,7 +292,7 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 	if err != nil {
 		return 0, err
 	}
-	answer, err := j.ask(ctx, message("$JS.API.STREAM.PURGE."+j.name, body))
+	answer, err := j.stream.ask(ctx, message("$JS.API.STREAM.PURGE."+j.stream.name, body))
 	if err != nil {
 		return 0, err
 	}
@@ -311,7 +311,7 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 
 // cutOf asks the leader up to which place a key was purged: 0 where it never was.
 func (j *Journal) cutOf(ctx context.Context, key string) (uint64, error) {
-	last, err := j.leader(ctx, get{Last: j.cutSubject(token(key))})
+	last, err := j.stream.leader(ctx, get{Last: j.cutSubject(token(key))})
 	return parseSeq(string(last.Data)), err
 }
 

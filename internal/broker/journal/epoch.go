@@ -143,7 +143,7 @@ func (j *Journal) givenAgain(ctx context.Context, l *life) (bool, error) {
 	if place == 0 || at.IsZero() {
 		return false, nil
 	}
-	m, err := j.leader(ctx, get{Seq: place})
+	m, err := j.stream.leader(ctx, get{Seq: place})
 	return m.Seq == place && !m.At.Equal(at), err
 }
 
@@ -255,7 +255,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 	defer cancel()
 	subject := "$KV." + j.bucket() + "." + key
 	for {
-		kept, err := j.leaderOf(ctx, "KV_"+j.bucket(), get{Last: subject})
+		kept, err := j.stream.leaderOf(ctx, "KV_"+j.bucket(), get{Last: subject})
 		if isGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
 				j.lose("epoch", "the broker has lost what all who share the journal agree on, which is made anew", "bucket", j.bucket())
@@ -275,7 +275,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		if want == theirs {
 			return want, nil
 		}
-		_, _, err = j.request(ctx, message(subject, []byte(want), jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(kept.Seq, 10)))
+		_, _, err = j.stream.request(ctx, message(subject, []byte(want), jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(kept.Seq, 10)))
 		if err == nil {
 			return want, nil
 		}

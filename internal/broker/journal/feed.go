@@ -180,7 +180,7 @@ func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
 	if _, err := j.state(ctx); err != nil { // who leads no more may not know of the last ones
 		return 0, err
 	}
-	return j.last(ctx, j.subject(key))
+	return j.stream.last(ctx, j.subject(key))
 }
 
 // Reach waits until a followed key was handed over up to a place that exists in the life
@@ -223,7 +223,7 @@ func (j *Journal) pump(in chan *nats.Msg) {
 			if f := j.live(msg); f != nil {
 				fresh[f] = struct{}{}
 			}
-		case <-j.ended:
+		case <-j.stream.done():
 			return
 		}
 		if len(in) == 0 || n >= pumpTogether {

@@ -49,7 +49,7 @@ func (f *feed) repair() {
 		f.j.cfg.Logger.Debug("not read back", "key", f.key, "err", err)
 		select {
 		case <-time.After(wait):
-		case <-f.j.ended:
+		case <-f.j.stream.done():
 			return
 		}
 	}
@@ -116,7 +116,7 @@ func (j *Journal) sweep(ctx context.Context, s state) error {
 	}
 	// A key of which there is no message gives no answer, and neither does a replica that
 	// is behind. The stream's last message is of a subject that has one.
-	latest, err := j.subjectOf(ctx, s.last)
+	latest, err := j.stream.subjectOf(ctx, s.last)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, l
 	if _, asked := rest[latest]; !asked && latest != "" {
 		names = append(names, latest)
 	}
-	end, err := j.direct(ctx, get{Seq: from + 1, MultiLast: names}, func(msg *nats.Msg) {
+	end, err := j.stream.direct(ctx, get{Seq: from + 1, MultiLast: names}, func(msg *nats.Msg) {
 		name, seq := msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence"))
 		if w, ok := rest[name]; ok && seq > w.from {
 			w.feed.know(w.of, seq)

@@ -58,10 +58,10 @@ func (j *Journal) knows(l *life, key string) uint64 {
 // message can say so: to others it may not have come yet.
 func (j *Journal) isCut(ctx context.Context, l *life, place uint64) (gone bool, err error) {
 	from := get{Seq: place, Next: ">"}
-	next, err := j.leader(ctx, from)
+	next, err := j.stream.leader(ctx, from)
 	if err == nil && next.Seq == 0 {
 		if _, err = j.prove(ctx); err == nil {
-			next, err = j.leader(ctx, from)
+			next, err = j.stream.leader(ctx, from)
 		}
 	}
 	if err == nil && (next.Seq == 0 || j.life.Load() != l) {
@@ -148,7 +148,7 @@ func parsePast(text string) (p past) {
 
 // adapt makes the stream as it is to be, and remembers in it what limit it had.
 func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
-	was, err := js.Stream(ctx, j.name)
+	was, err := js.Stream(ctx, j.stream.name)
 	if err != nil {
 		return err
 	}
@@ -194,11 +194,11 @@ func (j *Journal) goneOf(ctx context.Context, l *life, key string, s state, firs
 		}
 		return cut, err
 	}
-	place := first.before()
+	place, past := first.before(), parsePast(s.metadata[pastKey])
 	switch {
 	case s.perKey > 0 && count >= s.perKey:
 		place = first.Seq // the oldest tells what the last one is that can't be read
-	case place == 0 && s.past.most > 0 && count >= s.past.most && first.Seq <= s.past.until:
+	case place == 0 && past.most > 0 && count >= past.most && first.Seq <= past.until:
 		place = first.Seq - 1
 	}
 	return max(place, cut), nil

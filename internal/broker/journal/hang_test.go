@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
 )
@@ -72,37 +71,6 @@ func TestAReplicaHangs(t *testing.T) {
 		is.Equal(string(again.First), "7")
 	}
 	t.Logf("5 times all in %v", time.Since(hangs))
-}
-
-// The leader tells one after the other what a replica tells at once: the same, and of one
-// that is asked for alone how many follow.
-func TestTheLeaderTellsTheSame(t *testing.T) {
-	is := is.New(t)
-	one := open(t, natstest.Start(t, 1), 0, "one", settings)
-	for i := range 30 {
-		one.append(it([]string{"k", "other"}[i%2], fmt.Sprint(i)))
-	}
-	subject := one.subject("k")
-	for _, q := range []get{
-		{Seq: 1, Next: subject, Batch: 100}, {Seq: 9, Next: subject, Batch: 100}, {Seq: 1, Next: subject, Batch: 5},
-		{Seq: 1, Next: subject, Batch: 1}, {Seq: 100, Next: subject, Batch: 10}, {Seq: 1, Next: one.subject("none"), Batch: 1},
-		{Seq: 7}, {Seq: 1000},
-	} {
-		told := func(ask func(take func(*nats.Msg)) (nats.Header, error)) (list []Message, end nats.Header) {
-			end, err := ask(func(msg *nats.Msg) { list = append(list, one.messageOf(msg)) })
-			is.NoErr(err)
-			return list, end
-		}
-		many, end := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.replica(t.Context(), q, askTimeout, take) })
-		each, end2 := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.leaderEach(t.Context(), q, take) })
-		for i := range many {
-			many[i].prev = 0 // which is of the batch
-		}
-		is.Equal(each, many)
-		left, left2 := parseSeq(end.Get("Nats-Num-Pending")), parseSeq(end2.Get("Nats-Num-Pending"))
-		is.Equal(left > 0, left2 > 0)
-		is.True(q.Batch != 1 || left == left2)
-	}
 }
 
 // What is tried takes no place, and nothing that is kept goes.

@@ -213,9 +213,9 @@ func TestQuietMovesOn(t *testing.T) {
 		}
 		s, err := one.state(t.Context())
 		is.NoErr(err)
-		asked := one.asked.Load()
+		asked := one.nc.Stats().OutMsgs
 		is.NoErr(one.sweep(t.Context(), s))
-		fewest = min(fewest, one.asked.Load()-asked)
+		fewest = min(fewest, one.nc.Stats().OutMsgs-asked)
 		is.NoErr(one.sweep(t.Context(), s)) // the journal's own may have come between
 		for i := range quiet {
 			place, idle := one.feed(key(i)).idle()

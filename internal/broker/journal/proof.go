@@ -6,9 +6,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// proofName stands for a key where what is kept says nothing.
-const proofName = "proof"
-
 // Prove has the broker keep a message that says nothing: then most of its servers are in
 // reach. Any other answer may be of one that does not know yet that it leads no more.
 func (j *Journal) Prove(ctx context.Context) error {
@@ -20,6 +17,6 @@ func (j *Journal) Prove(ctx context.Context) error {
 func (j *Journal) prove(ctx context.Context) (place uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	place, _, err = j.request(ctx, message(j.cutSubject(proofName), nil, jetstream.MsgTTLHeader, "60"))
+	place, _, err = j.stream.request(ctx, message(j.cutSubject(proofName), nil, jetstream.MsgTTLHeader, "60"))
 	return place, err
 }

@@ -3,7 +3,6 @@ package journal
 import (
 	"cmp"
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -19,9 +18,6 @@ const (
 
 // readPatience is how long a replica may lag behind.
 const readPatience = 3 * time.Second
-
-// errStale: a replica has not yet what the leader told.
-var errStale = errors.New("a replica of the stream is behind")
 
 // Message is one that is kept.
 type Message struct {
@@ -61,7 +57,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 	wait := time.Millisecond
 	for bytes := readBytes; after < until; bytes = min(2*bytes, mostBytes) {
 		var list []Message
-		_, err := j.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
+		_, err := j.stream.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
 		if err != nil {
 			return err
 		}
@@ -90,7 +86,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		}
 		// Nothing more up to there: unless this replica lags behind, the messages have
 		// gone, or are another key's.
-		last, err := j.next(ctx, subject, after, until)
+		last, err := j.stream.next(ctx, subject, after, until)
 		if err != nil || last == 0 {
 			return err
 		}
@@ -152,7 +148,7 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 
 // firstOf is a key's first message, and how many it has, as any replica tells.
 func (j *Journal) firstOf(ctx context.Context, key string) (first Message, count int64, err error) {
-	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) {
+	end, err := j.stream.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) {
 		first, count = j.messageOf(msg), 1
 	})
 	return first, count + int64(parseSeq(end.Get("Nats-Num-Pending"))), err

@@ -1,16 +1,13 @@
 package journal
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Whether something can be kept is tried, again and again, and not supposed. What is tried is
@@ -27,28 +24,8 @@ const (
 	// bucketTimeout is short, as an anchor may have to be tried after it.
 	bucketTimeout = 300 * time.Millisecond
 	againAfter    = 100 * time.Millisecond
-	tryName       = "try" // of no key
-	mostTries     = 4     // at once, while nobody answers
+	mostTries     = 4 // at once, while nobody answers
 )
-
-// uptime is a time that no clock that is set changes. What has never been was long before.
-func uptime() time.Duration { return time.Since(started) }
-
-var started = time.Now().Add(-time.Hour)
-
-// latest is when something last happened, or was begun that has happened since.
-type latest struct{ at atomic.Int64 }
-
-func (l *latest) get() time.Duration { return time.Duration(l.at.Load()) }
-
-func (l *latest) set(at time.Duration) {
-	for {
-		known := l.at.Load()
-		if int64(at) <= known || l.at.CompareAndSwap(known, int64(at)) {
-			return
-		}
-	}
-}
 
 // trial is what is tried again and again.
 type trial struct {
@@ -135,9 +112,10 @@ func (j *Journal) Stuck() time.Duration {
 	return uptime() - t.went.get()
 }
 
-// Requires has Ready try a table as well. It is called before anybody asks.
-func (j *Journal) Requires(t *Table) {
-	tries := &trial{what: "membership", try: func(ctx context.Context) error { return t.purgeNothing(ctx, j.cfg.Prefix+".row."+tryName) }}
+// Requires has Ready try whether something else can be changed as well. It is called before
+// anybody asks.
+func (j *Journal) Requires(what string, try func(context.Context) error) {
+	tries := &trial{what: what, try: try}
 	tries.went.set(uptime()) // it has just been opened
 	j.ready.trials = append(j.ready.trials, tries)
 	j.done.Go(func() { j.keepTrying(tries) })
@@ -145,82 +123,22 @@ func (j *Journal) Requires(t *Table) {
 
 // TryThrough tries the history through another connection.
 func (j *Journal) TryThrough(ctx context.Context, nc *nats.Conn) error {
-	s, err := newStream(nc, j.name)
+	s, err := newStream(nc, j.stream.name)
 	if err != nil {
 		return err
 	}
 	return s.purgeNothing(ctx, j.cutSubject(tryName))
 }
 
-// betterWord is how long the leader is waited for once another server has said that the
-// cluster has no leader: each says so of the servers' own group at once, while the
-// stream's leader has yet to agree with its followers.
-const betterWord = 300 * time.Millisecond
-
-// purgeNothing has those who keep the stream agree on a purge of what is not there.
-func (s *stream) purgeNothing(ctx context.Context, subject string) error {
-	body, err := json.Marshal(map[string]string{"filter": subject})
-	if err != nil {
-		return err
-	}
-	inbox, answers, forget := s.expect(mostReplicas)
-	defer forget()
-	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.name, inbox, body); err != nil {
-		return err
-	}
-	var waited <-chan time.Time // for the leader
-	for {
-		select {
-		case msg := <-answers:
-			if err = purgeError(msg); !isUnavailable(err) {
-				return err
-			}
-			if waited == nil {
-				waited = time.After(betterWord)
-			}
-		case <-waited:
-			return err
-		case <-ctx.Done():
-			return cmp.Or(err, ctx.Err())
-		case <-s.ended:
-			return nats.ErrConnectionClosed
-		}
-	}
-}
-
-func purgeError(msg *nats.Msg) error {
-	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
-		return nats.ErrNoResponders
-	}
-	var purged struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &purged); err != nil {
-		return err
-	}
-	if purged.Error != nil {
-		return purged.Error
-	}
-	return nil
-}
-
-// mostReplicas is how many servers may answer what only one is asked.
-const mostReplicas = 5
-
-func isUnavailable(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == codeUnavailable
-}
-
 func (j *Journal) tryHistory(ctx context.Context) error {
 	if j.ready.unkept.get() > j.ready.kept.get() {
 		return j.tryAnchor(ctx)
 	}
-	err := j.purgeNothing(ctx, j.cutSubject(tryName))
+	err := j.stream.purgeNothing(ctx, j.cutSubject(tryName))
 	if err == nil && j.cfg.Replicas == 1 {
 		once, cancel := context.WithTimeout(ctx, bucketTimeout)
 		defer cancel()
-		if _, _, err = j.request(once, message("$KV."+j.bucket()+"."+tryName, nil)); err != nil {
+		if _, _, err = j.stream.request(once, message("$KV."+j.bucket()+"."+tryName, nil)); err != nil {
 			err = j.tryAnchor(ctx)
 		}
 	}
@@ -229,7 +147,7 @@ func (j *Journal) tryHistory(ctx context.Context) error {
 
 func (j *Journal) tryAnchor(ctx context.Context) error {
 	begun := uptime()
-	_, _, err := j.request(ctx, message(j.cutSubject(anchorName), nil))
+	_, _, err := j.stream.request(ctx, message(j.cutSubject(anchorName), nil))
 	if err == nil {
 		j.ready.kept.set(begun)
 	}
@@ -278,7 +196,7 @@ func (j *Journal) keepTrying(t *trial) {
 	running := make(chan struct{}, mostTries)
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.done():
 			return
 		case <-status:
 		case <-t.again:

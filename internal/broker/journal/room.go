@@ -13,6 +13,12 @@ import (
 // room, and this one will once the bounds are kept.
 var ErrFull = errors.New("the broker has too little room left for so much of one")
 
+// Refused says that an error is the broker's word that it has kept nothing.
+func Refused(err error) bool {
+	_, refused := errors.AsType[*refusal](err)
+	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, ErrUnconfirmed)
+}
+
 // room is what the stream has left. However fast one key is filled, and whether or not
 // anybody keeps the bounds, something is left for the others, so that the broker never
 // has to drop the oldest of everybody.

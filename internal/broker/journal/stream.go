@@ -46,6 +46,17 @@ func newStream(nc *nats.Conn, name string) (*stream, error) {
 	return s, err
 }
 
+// done is closed when the stream is.
+func (s *stream) done() <-chan struct{} { return s.ended }
+
+// close ends what waits for an answer; the connection is the caller's.
+func (s *stream) close() { close(s.ended) }
+
+// batchName is of a batch of this process's that has no other name.
+func (s *stream) batchName() string {
+	return fmt.Sprintf("%s-%d", s.inbox[len(s.inbox)-8:], s.asked.Add(1))
+}
+
 // expect has answers to an inbox of its own come to a channel, until forget.
 func (s *stream) expect(most int) (inbox string, answers chan *nats.Msg, forget func()) {
 	name := strconv.FormatUint(s.asked.Add(1), 36)
@@ -265,12 +276,6 @@ type refusal struct {
 }
 
 func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.code) }
-
-// Refused says that an error is the broker's word that it has kept nothing.
-func Refused(err error) bool {
-	_, refused := errors.AsType[*refusal](err)
-	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, ErrUnconfirmed)
-}
 
 // brokerError is of a message that may have left.
 func brokerError(err error) error {

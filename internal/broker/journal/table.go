@@ -44,7 +44,8 @@ type TableConfig struct {
 // Table keeps rows by topic and group. A group's rows are changed together, from
 // what they were; who wants them reads what has changed since it last did.
 type Table struct {
-	*stream
+	nc      *nats.Conn
+	stream  *stream
 	cfg     TableConfig
 	looks   joined[struct{}]
 	proofs  joined[uint64]
@@ -61,7 +62,7 @@ func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, err
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
+	t := &Table{nc: nc, stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
 	t.looks.ask, t.proofs.ask = t.look, t.prove
 	if err := t.prepare(ctx, 0); err != nil {
 		return nil, err
@@ -69,18 +70,15 @@ func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, err
 	return t, untilMade(ctx, cfg.Logger, t.Look)
 }
 
-// lossesKey is where the stream's configuration counts how often the table has lost its end.
-const lossesKey = "losses"
-
 // prepare makes the table's stream, or adapts it, and notes that it has lost its end at least
 // so often.
 func (t *Table) prepare(ctx context.Context, losses int) error {
-	return t.make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return t.stream.make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		config := jetstream.StreamConfig{
-			Name: t.name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
+			Name: t.stream.name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		}
-		was, err := js.Stream(ctx, t.name)
+		was, err := js.Stream(ctx, t.stream.name)
 		if err == nil {
 			config.Metadata = maps.Clone(was.CachedInfo().Config.Metadata)
 		} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -107,6 +105,11 @@ func (t *Table) subject(topic, group, name string) string {
 	return t.cfg.Prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
 }
 
+// Try tries whether rows can be kept: none is.
+func (t *Table) Try(ctx context.Context) error {
+	return t.stream.purgeNothing(ctx, t.cfg.Prefix+".row."+tryName)
+}
+
 // Last is a place up to which all of a topic has changed that anybody was told of before. A
 // table that has gone is made anew, without rows.
 func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
@@ -119,7 +122,7 @@ func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
 
 func (t *Table) lastOf(ctx context.Context, topic string) (uint64, error) {
 	if t.cfg.Replicas == 1 {
-		return t.last(ctx, t.cfg.Prefix+".row."+token(topic)+".>")
+		return t.stream.last(ctx, t.cfg.Prefix+".row."+token(topic)+".>")
 	}
 	return t.proofs.join(ctx)
 }
@@ -129,7 +132,7 @@ func (t *Table) lastOf(ctx context.Context, topic string) (uint64, error) {
 func (t *Table) prove() (place uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
+	place, _, err = t.stream.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
 	return place, err
 }
 
@@ -137,8 +140,8 @@ func (t *Table) prove() (place uint64, err error) {
 // of the group.
 func (t *Table) Version(ctx context.Context, topic, group string) (version, last uint64, err error) {
 	own := t.subject(topic, group, "")
-	if version, err = t.last(ctx, own); err == nil {
-		last, err = t.last(ctx, strings.TrimSuffix(own, nameMark)+"*")
+	if version, err = t.stream.last(ctx, own); err == nil {
+		last, err = t.stream.last(ctx, strings.TrimSuffix(own, nameMark)+"*")
 	}
 	return version, last, err
 }
@@ -153,10 +156,10 @@ func (t *Table) Look(ctx context.Context) error {
 func (t *Table) look() (none struct{}, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
-	s, err := t.info(ctx)
+	s, err := t.stream.info(ctx)
 	if isGone(err) {
 		if err = t.prepare(ctx, 0); err == nil {
-			s, err = t.info(ctx)
+			s, err = t.stream.info(ctx)
 		}
 	}
 	var place uint64
@@ -164,14 +167,14 @@ func (t *Table) look() (none struct{}, err error) {
 		place, err = t.prove()
 	}
 	if err == nil && s.last < place {
-		if s, err = t.info(ctx); err == nil && s.last < place {
+		if s, err = t.stream.info(ctx); err == nil && s.last < place {
 			err = errStale
 		}
 	}
 	if err == nil && s.life() == t.life && s.last < t.seen {
 		// The others are told: once it is as long again they would not see it.
 		if err = t.prepare(ctx, s.losses+1); err == nil {
-			s, err = t.info(ctx)
+			s, err = t.stream.info(ctx)
 		}
 		if err == nil && s.life() == t.life {
 			err = errStale
@@ -215,7 +218,8 @@ func (t *Table) look() (none struct{}, err error) {
 // Bounds of reading: what is asked for at once; how many more make it worth a consumer,
 // as the broker counts anew what is left at each get; how many of those there are.
 const (
-	manyRows      = 4 * readBatch
+	readRows      = 512
+	manyRows      = 4 * readRows
 	fetchRows     = 4096
 	readersAtOnce = 4
 	readTimeout   = 10 * time.Second
@@ -231,7 +235,7 @@ func (t *Table) Read(ctx context.Context, topic string, after, until uint64, tak
 func (t *Table) scan(ctx context.Context, subject string, after, until uint64, take func([]Row) error) error {
 	for wait := time.Millisecond; ; {
 		var rows []Row
-		end, err := t.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch}, func(msg *nats.Msg) {
+		end, err := t.stream.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readRows}, func(msg *nats.Msg) {
 			rows = append(rows, t.rowOf(msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence")), msg.Data))
 		})
 		if err != nil {
@@ -258,14 +262,14 @@ func (t *Table) scan(ctx context.Context, subject string, after, until uint64, t
 		// A replica that is behind; or the row there was changed once more, or faded. A leader
 		// that has just become one may be behind as well, so it is asked first how far it has
 		// come: not for its last row, which may have faded.
-		s, err := t.info(ctx)
+		s, err := t.stream.info(ctx)
 		if err != nil {
 			return err
 		}
 		if s.last < until {
 			return errStale // or there is no such place: it is of another life
 		}
-		if next, err := t.next(ctx, subject, after, 1<<62); err != nil || next == 0 {
+		if next, err := t.stream.next(ctx, subject, after, 1<<62); err != nil || next == 0 {
 			return err
 		}
 		select {
@@ -292,7 +296,7 @@ func (t *Table) consume(ctx context.Context, subject string, after uint64, take 
 	}
 	making, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	consumer, err := js.CreateConsumer(making, t.name, jetstream.ConsumerConfig{
+	consumer, err := js.CreateConsumer(making, t.stream.name, jetstream.ConsumerConfig{
 		FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: readTimeout,
 	})
@@ -302,7 +306,7 @@ func (t *Table) consume(ctx context.Context, subject string, after uint64, take 
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 		defer cancel()
-		js.DeleteConsumer(ctx, t.name, consumer.CachedInfo().Name) // else it goes by itself
+		js.DeleteConsumer(ctx, t.stream.name, consumer.CachedInfo().Name) // else it goes by itself
 	}()
 	for number, left := uint64(0), consumer.CachedInfo().NumPending; left > 0; {
 		batch, err := consumer.Fetch(int(min(left, fetchRows)), jetstream.FetchMaxWait(askTimeout))
@@ -336,10 +340,10 @@ func (t *Table) rowOf(subject string, seq uint64, data []byte) Row {
 	r := Row{Data: data, Seq: seq}
 	parts := strings.Split(subject, ".")
 	if n := len(parts); n >= 3 {
-		topic, _ := encoding.DecodeString(parts[n-3])
+		topic := keyOf(parts[n-3])
 		group, _ := names.DecodeString(parts[n-2])
 		name, _ := names.DecodeString(strings.TrimPrefix(parts[n-1], nameMark))
-		r.Topic, r.Group, r.Name = string(topic), string(group), string(name)
+		r.Topic, r.Group, r.Name = topic, string(group), string(name)
 	}
 	return r
 }
@@ -403,9 +407,9 @@ func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows 
 }
 
 func (t *Table) putOnce(ctx context.Context, messages []*nats.Msg) (uint64, error) {
-	seq, _, err := t.publish(ctx, fmt.Sprintf("%s-%d", t.inbox[len(t.inbox)-8:], t.asked.Add(1)), messages, nil)
+	seq, _, err := t.stream.publish(ctx, t.stream.batchName(), messages, nil)
 	return seq, err
 }
 
 // Close ends reads that wait; the connection is the caller's.
-func (t *Table) Close() { close(t.ended) }
+func (t *Table) Close() { t.stream.close() }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // All that one reads from is a server that leads no more and does not know it, and a replica
@@ -78,19 +79,19 @@ func TestAnEndThatWasLostIsNoticedByAll(t *testing.T) {
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, two := openTable(t, b.URL(0)), openTable(t, b.URL(0))
-	lose := snapshot(t, b)
-	await(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
+	lose := b.Snapshot(t)
+	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
 	_, err := one.Put(t.Context(), "lost", "g", 0, rowsOf(3), false)
 	is.NoErr(err)
 	is.NoErr(one.Look(t.Context()))
 	is.NoErr(two.Look(t.Context()))
 	lose()
 	b.Restart(t, 0)
-	await(t, func() bool { return one.Look(t.Context()) == nil })
+	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil })
 	is.Equal(one.lost, 1)
 	_, err = one.Put(t.Context(), "new", "g", 0, rowsOf(9), false)
 	is.NoErr(err)
-	await(t, func() bool { return two.Look(t.Context()) == nil })
+	testkit.Eventually(t, func() bool { return two.Look(t.Context()) == nil })
 	is.Equal(two.lost, 1)
 	is.Equal(one.lives, two.lives)
 	is.True(two.lives[0] != two.lives[1]) // places of the one are not taken for places of the other
