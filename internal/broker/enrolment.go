@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -89,7 +89,7 @@ func (s *sharedRooms) read(tenant string, e *enrolment, place uint64) error {
 	e.telling.Unlock()
 	patient := true
 	var begun roomChange // of which more may follow
-	if err := s.table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
+	if err := s.table.Read(ctx, tenant, e.place.Load(), place, func(rows []table.Row) error {
 		now := s.log.journal.Epoch()
 		for c := range changesOf(rows, now, s.log.epochOf(tenant, now).Text(), s.logger.With("tenant", tenant)) {
 			if c.version > 0 {

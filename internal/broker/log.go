@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/count"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -133,7 +134,7 @@ func (s *sharedLog) Append(ctx context.Context, entries []*history.Entry) error 
 
 func logError(err error) error {
 	switch {
-	case errors.Is(err, journal.ErrTooLarge):
+	case errors.Is(err, stream.ErrTooLarge):
 		return errors.Join(history.ErrTooLarge, err)
 	case journal.Refused(err):
 		return errors.Join(history.ErrNotStored, err)
@@ -258,7 +259,7 @@ func (s *sharedLog) readFar(ctx context.Context, tenant string, q history.Query)
 	build := history.BeginPage(q, history.Cursor{Epoch: s.epochOf(tenant, span.Epoch), Seq: end})
 	err = s.scan(ctx, tenant, q.After, end, build.Add)
 	if s.journal.Epoch() != span.Epoch {
-		return history.Page{}, logError(journal.ErrUnconfirmed)
+		return history.Page{}, logError(stream.ErrUnconfirmed)
 	}
 	gone, some := errors.AsType[*journal.GoneError](err)
 	page := build.Page

@@ -14,7 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -30,7 +30,7 @@ import (
 // or resumes anything else.
 type sharedRooms struct {
 	log     *sharedLog
-	table   *journal.Table // set by open
+	table   *table.Table // set by open
 	askAll  askAll
 	changes func(tenant string, of history.Epoch, room event.Room, changed []room.Membership)
 	forget  func(tenant string)
@@ -57,7 +57,7 @@ func newSharedRooms(log *sharedLog, ask askAll, logger *slog.Logger) *sharedRoom
 
 // open opens the table. The log is open by then, and counts on it from now on.
 func (s *sharedRooms) open(ctx context.Context, nc *nats.Conn, cfg Config) (err error) {
-	s.table, err = journal.OpenTable(ctx, nc, journal.TableConfig{
+	s.table, err = table.Open(ctx, nc, table.Config{
 		Prefix: cfg.Prefix, Replicas: cfg.Replicas, Age: cfg.Limits.TTL, Logger: cfg.Logger, Changed: s.changed, Lost: s.lost,
 	})
 	if err == nil {
@@ -153,7 +153,7 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		return room.ErrConflict
 	}
 	life, at := *s.life.Load(), e.place.Load()
-	rows := make([]journal.Row, len(changed))
+	rows := make([]table.Row, len(changed))
 	for i, b := range changed {
 		row := membershipRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
 		if more := len(b.Stays) - mostStays; more > 0 {
@@ -167,11 +167,11 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		if err != nil {
 			return err
 		}
-		rows[i] = journal.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
+		rows[i] = table.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
 	if len(rows) > 0 {
 		last, err := s.table.Put(ctx, tenant, groupOf(in), was.Version, rows, empty)
-		if errors.Is(err, journal.ErrConflict) {
+		if errors.Is(err, table.ErrConflict) {
 			if err = s.refresh(ctx, tenant, e, in); err == nil {
 				return room.ErrConflict
 			}

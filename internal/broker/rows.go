@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
-	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -47,7 +47,7 @@ type roomChange struct {
 
 // changesOf are the changes that rows of a tenant tell of. Its history is in a life, and of
 // an epoch.
-func changesOf(rows []journal.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
+func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
 	return func(yield func(roomChange) bool) {
 		c := roomChange{life: life}
 		for _, row := range rows {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/natstest"
 )
 
@@ -21,24 +23,24 @@ func TestAReplicaHangs(t *testing.T) {
 	cfg.Replicas = 3
 	p := b.Proxies(t)[0]
 	one := openAt(t, p.URL(), "one", cfg)
-	table, err := OpenTable(t.Context(), one.nc, TableConfig{
+	ta, err := table.Open(t.Context(), one.nc, table.Config{
 		Prefix: cfg.Prefix, Replicas: 3, Logger: cfg.Logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost:    func(context.Context, string, bool) error { return nil },
 	})
 	is.NoErr(err)
-	defer table.Close()
+	defer ta.Close()
 	var places []uint64
 	for i := range 100 {
 		item := it("k", fmt.Sprint(i))
 		one.append(item)
 		places = append(places, item.Seq)
 	}
-	rows := make([]Row, 50)
+	rows := make([]table.Row, 50)
 	for i := range rows {
-		rows[i] = Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
+		rows[i] = table.Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
 	}
-	last, err := table.Put(t.Context(), "topic", "group", 0, rows, false)
+	last, err := ta.Put(t.Context(), "topic", "group", 0, rows, false)
 	is.NoErr(err)
 
 	p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -60,7 +62,7 @@ func TestAReplicaHangs(t *testing.T) {
 		is.NoErr(err)
 		is.True(span.Oldest < places[0])
 		n := 0
-		is.NoErr(table.Read(t.Context(), "topic", 0, last, func(rows []Row) error {
+		is.NoErr(ta.Read(t.Context(), "topic", 0, last, func(rows []table.Row) error {
 			n += len(rows)
 			return nil
 		}))
@@ -95,8 +97,8 @@ func TestATryGrowsOld(t *testing.T) {
 	is := is.New(t)
 	var tried trial
 	is.True(tried.fault() != nil)
-	tried.went.set(uptime() - believed - 1)
+	tried.went.Set(stream.Uptime() - believed - 1)
 	is.True(tried.fault() != nil)
-	tried.went.set(uptime())
+	tried.went.Set(stream.Uptime())
 	is.NoErr(tried.fault())
 }

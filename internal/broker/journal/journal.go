@@ -19,6 +19,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // Times that the broker has.
@@ -96,7 +98,7 @@ type Item struct {
 type Journal struct {
 	// Static.
 	nc     *nats.Conn
-	stream *stream
+	stream *stream.Stream
 	cfg    Config
 	pumps  []chan *nats.Msg
 	slots  chan struct{} // batches under way
@@ -105,7 +107,7 @@ type Journal struct {
 
 	number   atomic.Uint64 // of the last append
 	life     atomic.Pointer[life]
-	answered latest        // when the leader last did
+	answered stream.Latest // when the leader last did
 	unpassed atomic.Int64  // items that others could not be sent
 	bytes    atomic.Int64  // of the stream, as its leader last told
 	cutKey   atomic.Int64  // messages that were purged, past their key's bound
@@ -114,9 +116,9 @@ type Journal struct {
 	first    atomic.Uint64 // the stream's, as its leader last told
 
 	ready  readiness
-	heads  joined[state] // what the leader tells
-	looks  joined[state] // with all that depends on it
-	proved time.Time     // owned by look: when an answer was last shown to be old
+	heads  stream.Joined[stream.State] // what the leader tells
+	looks  stream.Joined[stream.State] // with all that depends on it
+	proved time.Time                   // owned by look: when an answer was last shown to be old
 	room   room
 
 	silent, purged seldom // what the log is told
@@ -131,7 +133,7 @@ type Journal struct {
 // Open makes the stream, or adapts it to the settings, and watches over it until
 // Close. It waits for the broker as long as ctx allows.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
-	g, err := newStream(nc, cfg.Prefix+"_journal")
+	g, err := stream.New(nc, cfg.Prefix+"_journal")
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +142,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.life.Store(&life{})
-	j.heads.ask, j.looks.ask = j.askState, j.look
+	j.heads.Ask, j.looks.Ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
@@ -174,13 +176,13 @@ func (j *Journal) prepare(ctx context.Context) error {
 		perKey++ // the oldest tells what the last one is that can't be read
 	}
 	config := jetstream.StreamConfig{
-		Name: j.stream.name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*", j.cfg.Prefix + ".cut.*"},
+		Name: j.stream.Name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*", j.cfg.Prefix + ".cut.*"},
 		Storage: jetstream.FileStorage, Replicas: j.cfg.Replicas, Duplicates: j.cfg.Window,
 		MaxMsgsPerSubject: unlimited(perKey), MaxBytes: unlimited(j.cfg.Bytes), MaxAge: j.cfg.Age,
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	return j.stream.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return j.stream.Make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		err := j.adapt(ctx, js, config)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			_, err = js.CreateOrUpdateStream(ctx, config)
@@ -191,7 +193,7 @@ func (j *Journal) prepare(ctx context.Context) error {
 
 // prepareBucket makes what is beside the stream.
 func (j *Journal) prepareBucket(ctx context.Context) error {
-	return j.stream.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return j.stream.Make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.bucket(), Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
 		return err
 	})
@@ -199,7 +201,7 @@ func (j *Journal) prepareBucket(ctx context.Context) error {
 
 // Close ends what Open began; the connection is the caller's.
 func (j *Journal) Close() {
-	j.stream.close()
+	j.stream.Close()
 	for _, f := range j.followed() {
 		f.close()
 	}
@@ -210,7 +212,7 @@ func (j *Journal) Close() {
 func (j *Journal) Unpassed() int64 { return j.unpassed.Load() }
 
 // subject is of a key's messages.
-func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + token(key) }
+func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + stream.Token(key) }
 
 // lookSubject is where processes tell each other to look.
 func (j *Journal) lookSubject() string { return j.cfg.Prefix + ".look" }
@@ -231,7 +233,7 @@ func (j *Journal) watch() {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-j.stream.done():
+		case <-j.stream.Done():
 			return
 		case <-status:
 		case <-j.woken:

@@ -15,6 +15,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -196,9 +197,9 @@ func TestAnOldAnswerIsNoLoss(t *testing.T) {
 	is.True(again >= 3)
 	mu.Unlock()
 	_, err := two.state(t.Context())
-	is.True(errors.Is(err, errStale))
+	is.True(errors.Is(err, stream.ErrStale))
 	_, err = two.Span(t.Context(), "k")
-	is.True(errors.Is(err, errStale))
+	is.True(errors.Is(err, stream.ErrStale))
 	proxy.Rule(nil)
 	two.probe()
 	_, err = two.Span(t.Context(), "k")
@@ -375,14 +376,14 @@ func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
 	b.Kill(2)
 	await(t, func() bool { // at first nobody answers, or who leads no more and does not know it
 		_, err := one.state(t.Context())
-		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoLeader)
+		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, stream.ErrNoLeader)
 	})
 	await(t, func() bool {
 		_, err := one.state(t.Context())
 		if err == nil {
 			t.Fatal("who has no leader is believed")
 		}
-		return errors.Is(err, errNoLeader)
+		return errors.Is(err, stream.ErrNoLeader)
 	})
 	b.Start(t, 1)
 	b.Start(t, 2)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // Whether something can be kept is tried, again and again, and not supposed. What is tried is
@@ -20,7 +22,7 @@ const (
 	tryEach = 600 * time.Millisecond
 	// believed is how long it holds that something went well, from when it was begun: the
 	// next try has failed by then.
-	believed = tryEach + appendTimeout + 250*time.Millisecond
+	believed = tryEach + stream.AppendTimeout + 250*time.Millisecond
 	// bucketTimeout is short, as an anchor may have to be tried after it.
 	bucketTimeout = 300 * time.Millisecond
 	againAfter    = 100 * time.Millisecond
@@ -34,26 +36,26 @@ type trial struct {
 	try   func(context.Context) error
 	again chan struct{} // has it tried at once; nil: nobody does
 
-	went, failed latest
+	went, failed stream.Latest
 	why          atomic.Pointer[error] // it failed
 }
 
 // run tries until it goes well, or for as long as an append may take.
 func (t *trial) run(ctx context.Context) error {
-	begun := uptime()
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	begun := stream.Uptime()
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
 	defer cancel()
 	for {
 		err := t.try(ctx)
 		if err == nil {
-			t.went.set(begun)
+			t.went.Set(begun)
 			return nil
 		}
 		select {
 		case <-time.After(againAfter):
 		case <-ctx.Done():
 			t.why.Store(&err)
-			t.failed.set(begun)
+			t.failed.Set(begun)
 			return err
 		}
 	}
@@ -61,12 +63,12 @@ func (t *trial) run(ctx context.Context) error {
 
 // fault is why something cannot be done.
 func (t *trial) fault() error {
-	went := t.went.get()
+	went := t.went.Get()
 	switch {
-	case t.failed.get() > went:
+	case t.failed.Get() > went:
 		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
-	case uptime()-went > believed:
-		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (uptime() - went).Seconds())
+	case stream.Uptime()-went > believed:
+		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (stream.Uptime() - went).Seconds())
 	}
 	return nil
 }
@@ -75,7 +77,7 @@ func (t *trial) fault() error {
 type readiness struct {
 	trials []*trial // static once somebody asks; the first is the history's
 
-	kept, unkept latest // appends, by when they were begun
+	kept, unkept stream.Latest // appends, by when they were begun
 	why          atomic.Pointer[error]
 }
 
@@ -86,7 +88,7 @@ func (j *Journal) Ready() error {
 	if !j.cfg.Connected() {
 		return errAway
 	}
-	if j.ready.unkept.get() > j.ready.kept.get() {
+	if j.ready.unkept.Get() > j.ready.kept.Get() {
 		return fmt.Errorf("what was appended is not kept: %w", *j.ready.why.Load())
 	}
 	for _, t := range j.ready.trials {
@@ -99,46 +101,46 @@ func (j *Journal) Ready() error {
 
 // Heard says whether a leader has answered lately, as it does when nothing can be kept.
 func (j *Journal) Heard() bool {
-	return j.cfg.Connected() && uptime()-j.answered.get() < staleAfter
+	return j.cfg.Connected() && stream.Uptime()-j.answered.Get() < staleAfter
 }
 
 // Stuck is for how long nobody has answered that the history can be changed, since
 // somebody last did; 0 while it can.
 func (j *Journal) Stuck() time.Duration {
 	t := j.ready.trials[0]
-	if t.failed.get() <= t.went.get() {
+	if t.failed.Get() <= t.went.Get() {
 		return 0
 	}
-	return uptime() - t.went.get()
+	return stream.Uptime() - t.went.Get()
 }
 
 // Requires has Ready try whether something else can be changed as well. It is called before
 // anybody asks.
 func (j *Journal) Requires(what string, try func(context.Context) error) {
 	tries := &trial{what: what, try: try}
-	tries.went.set(uptime()) // it has just been opened
+	tries.went.Set(stream.Uptime()) // it has just been opened
 	j.ready.trials = append(j.ready.trials, tries)
 	j.done.Go(func() { j.keepTrying(tries) })
 }
 
 // TryThrough tries the history through another connection.
 func (j *Journal) TryThrough(ctx context.Context, nc *nats.Conn) error {
-	s, err := newStream(nc, j.stream.name)
+	s, err := stream.New(nc, j.stream.Name)
 	if err != nil {
 		return err
 	}
-	return s.purgeNothing(ctx, j.cutSubject(tryName))
+	return s.PurgeNothing(ctx, j.cutSubject(stream.TryName))
 }
 
 func (j *Journal) tryHistory(ctx context.Context) error {
-	if j.ready.unkept.get() > j.ready.kept.get() {
+	if j.ready.unkept.Get() > j.ready.kept.Get() {
 		return j.tryAnchor(ctx)
 	}
-	err := j.stream.purgeNothing(ctx, j.cutSubject(tryName))
+	err := j.stream.PurgeNothing(ctx, j.cutSubject(stream.TryName))
 	if err == nil && j.cfg.Replicas == 1 {
 		once, cancel := context.WithTimeout(ctx, bucketTimeout)
 		defer cancel()
-		if _, _, err = j.stream.request(once, message("$KV."+j.bucket()+"."+tryName, nil)); err != nil {
+		if _, _, err = j.stream.Request(once, stream.NewMessage("$KV."+j.bucket()+"."+stream.TryName, nil)); err != nil {
 			err = j.tryAnchor(ctx)
 		}
 	}
@@ -146,10 +148,10 @@ func (j *Journal) tryHistory(ctx context.Context) error {
 }
 
 func (j *Journal) tryAnchor(ctx context.Context) error {
-	begun := uptime()
-	_, _, err := j.stream.request(ctx, message(j.cutSubject(anchorName), nil))
+	begun := stream.Uptime()
+	_, _, err := j.stream.Request(ctx, stream.NewMessage(j.cutSubject(anchorName), nil))
 	if err == nil {
-		j.ready.kept.set(begun)
+		j.ready.kept.Set(begun)
 	}
 	return err
 }
@@ -157,20 +159,20 @@ func (j *Journal) tryAnchor(ctx context.Context) error {
 // appended notes what became of an append.
 func (j *Journal) appended(ctx context.Context, begun time.Duration, err error) {
 	if err == nil {
-		j.ready.kept.set(begun)
+		j.ready.kept.Set(begun)
 		return
 	}
-	refused, ok := errors.AsType[*refusal](err)
+	refused, ok := errors.AsType[*stream.Refusal](err)
 	switch {
-	case errors.Is(err, errKnown), errors.Is(err, ErrTooLarge), errors.Is(err, nats.ErrReconnectBufExceeded):
+	case errors.Is(err, errKnown), errors.Is(err, stream.ErrTooLarge), errors.Is(err, nats.ErrReconnectBufExceeded):
 		return
-	case ok && (refused.code == codeInProcess || refused.code == codeBatchesFull):
+	case ok && (refused.Code == stream.CodeInProcess || refused.Code == stream.CodeBatchesFull):
 		return // by who publishes
-	case !ok && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || uptime()-begun < appendTimeout/2):
+	case !ok && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || stream.Uptime()-begun < stream.AppendTimeout/2):
 		return // who asked has not waited
 	}
 	j.ready.why.Store(&err)
-	j.ready.unkept.set(begun)
+	j.ready.unkept.Set(begun)
 	select {
 	case j.ready.trials[0].again <- struct{}{}:
 	default:
@@ -196,7 +198,7 @@ func (j *Journal) keepTrying(t *trial) {
 	running := make(chan struct{}, mostTries)
 	for {
 		select {
-		case <-j.stream.done():
+		case <-j.stream.Done():
 			return
 		case <-status:
 		case <-t.again:
@@ -217,7 +219,7 @@ func (j *Journal) keepTrying(t *trial) {
 }
 
 func (j *Journal) tryOnce(ctx context.Context, t *trial) {
-	failed := t.failed.get() > t.went.get()
+	failed := t.failed.Get() > t.went.Get()
 	err := t.run(ctx)
 	switch {
 	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // ErrFull: the stream has too little room left for so much of one key. Others may have
@@ -15,8 +17,8 @@ var ErrFull = errors.New("the broker has too little room left for so much of one
 
 // Refused says that an error is the broker's word that it has kept nothing.
 func Refused(err error) bool {
-	_, refused := errors.AsType[*refusal](err)
-	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, ErrUnconfirmed)
+	_, refused := errors.AsType[*stream.Refusal](err)
+	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, stream.ErrUnconfirmed)
 }
 
 // room is what the stream has left. However fast one key is filled, and whether or not
@@ -105,7 +107,7 @@ func (j *Journal) takeRoom(ctx context.Context, messages []*nats.Msg, of []*Item
 			return ErrFull
 		}
 		if _, err := j.state(ctx); err != nil {
-			return ErrUnconfirmed
+			return stream.ErrUnconfirmed
 		}
 	}
 }

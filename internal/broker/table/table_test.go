@@ -1,4 +1,4 @@
-package journal
+package table
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
@@ -45,7 +46,7 @@ func openTableOf(t *testing.T, url string, replicas int) *tableUser {
 	}
 	t.Cleanup(nc.Close)
 	u := &tableUser{nc: nc}
-	u.Table, err = OpenTable(t.Context(), nc, TableConfig{
+	u.Table, err = Open(t.Context(), nc, Config{
 		Prefix: "test", Replicas: replicas, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
 		Changed: func(_ context.Context, topics []string, _ uint64) error {
 			u.mu.Lock()
@@ -229,7 +230,7 @@ func TestAPlaceThatIsNot(t *testing.T) {
 	is.Equal(len(u.read(t, "k", 0, all)), 3)
 	is.Equal(len(u.read(t, "k", last, all)), 0)
 	err = u.Read(t.Context(), "k", 0, all+1, func([]Row) error { return nil })
-	is.True(errors.Is(err, errStale))
+	is.True(errors.Is(err, stream.ErrStale))
 }
 
 // A table that is deleted is made anew, which is told: it is not one of which nobody knows.
@@ -238,7 +239,7 @@ func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
 	b := natstest.Start(t, 1)
 	nc := b.Connect(t, 0)
 	gone := 0
-	table, err := OpenTable(t.Context(), nc, TableConfig{
+	table, err := Open(t.Context(), nc, Config{
 		Prefix: "test", Replicas: 1, Logger: slog.New(slog.DiscardHandler),
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost: func(_ context.Context, _ string, known bool) error {

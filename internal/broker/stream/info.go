@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"context"
@@ -10,34 +10,34 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// state is the stream's, as its leader tells.
-type state struct {
+// State is the stream's, as its leader tells.
+type State struct {
 	created     time.Time
-	first, last uint64
-	keys        int
-	messages    uint64
-	bytes       uint64
-	perKey      int64 // the newest so many messages of a key are kept; 0: all
-	losses      int   // how often it has lost its end, if that is counted
-	metadata    map[string]string
+	First, Last uint64
+	Keys        int
+	Messages    uint64
+	Bytes       uint64
+	PerKey      int64 // the newest so many messages of a key are kept; 0: all
+	Losses      int   // how often it has lost its end, if that is counted
+	Metadata    map[string]string
 }
 
-// life is the stream's, by when it was made, or lost its end.
-func (s state) life() string {
+// Life is the stream's, by when it was made, or lost its end.
+func (s State) Life() string {
 	life := strconv.FormatInt(s.created.UnixNano(), 36)
-	if s.losses > 0 {
-		life += "." + strconv.Itoa(s.losses)
+	if s.Losses > 0 {
+		life += "." + strconv.Itoa(s.Losses)
 	}
 	return life
 }
 
-// lossesKey is where the stream's configuration counts how often the table has lost its end.
-const lossesKey = "losses"
+// LossesKey is where the stream's configuration counts how often the table has lost its end.
+const LossesKey = "losses"
 
-var errNoLeader = errors.New("the stream has no leader")
+var ErrNoLeader = errors.New("the stream has no leader")
 
-// info asks the leader for the stream's state.
-func (s *stream) info(ctx context.Context) (state, error) {
+// Info asks the leader for the stream's state.
+func (s *Stream) Info(ctx context.Context) (State, error) {
 	var info struct {
 		Created time.Time `json:"created"`
 		State   struct {
@@ -56,9 +56,9 @@ func (s *stream) info(ctx context.Context) (state, error) {
 		} `json:"cluster"`
 		Error *jetstream.APIError `json:"error"`
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, AskTimeout)
 	defer cancel()
-	msg, err := s.ask(ctx, message("$JS.API.STREAM.INFO."+s.name, nil))
+	msg, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.INFO."+s.Name, nil))
 	if err == nil {
 		err = json.Unmarshal(msg.Data, &info)
 	}
@@ -66,14 +66,14 @@ func (s *stream) info(ctx context.Context) (state, error) {
 		err = info.Error
 	}
 	if err == nil && info.Cluster != nil && info.Cluster.Leader == "" {
-		err = errNoLeader // any replica answers then, as far as it has come
+		err = ErrNoLeader // any replica answers then, as far as it has come
 	}
 	if err != nil {
-		return state{}, err
+		return State{}, err
 	}
 	is := info.State
-	losses, _ := strconv.Atoi(info.Config.Metadata[lossesKey])
-	return state{
+	losses, _ := strconv.Atoi(info.Config.Metadata[LossesKey])
+	return State{
 		info.Created, is.First, is.Last, is.Subjects, is.Messages, is.Bytes,
 		max(0, info.Config.PerKey), losses, info.Config.Metadata,
 	}, nil

@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"context"
@@ -14,16 +14,16 @@ var (
 	ErrUnconfirmed = errors.New("the broker did not confirm in time")
 	// ErrTooLarge: more than the broker takes in one message.
 	ErrTooLarge = errors.New("more than the broker takes in one message")
-	// errStale: a replica has not yet what the leader told.
-	errStale = errors.New("a replica of the stream is behind")
+	// ErrStale: a replica has not yet what the leader told.
+	ErrStale = errors.New("a replica of the stream is behind")
 )
 
 // Times that the broker has.
 const (
-	appendTimeout = 1500 * time.Millisecond
-	askTimeout    = 1500 * time.Millisecond
+	AppendTimeout = 1500 * time.Millisecond
+	AskTimeout    = 1500 * time.Millisecond
 	tryEvery      = 200 * time.Millisecond
-	makeTimeout   = 2 * time.Second
+	MakeTimeout   = 2 * time.Second
 	sayEvery      = 5 * time.Second // why it still waits
 )
 
@@ -32,18 +32,18 @@ const BatchLimit = 1000
 
 // Codes of the broker's errors that say to try again, and what to do before.
 const (
-	codeInProcess   = 10158 // the same id is just being kept
-	codeKnown       = 10201 // a batch has an id that is known
-	codeBatchesFull = 10210
-	codeIncomplete  = 10176 // another leader has not seen the batch's beginning
-	codeNotLeader   = 10009
+	CodeInProcess   = 10158 // the same id is just being kept
+	CodeKnown       = 10201 // a batch has an id that is known
+	CodeBatchesFull = 10210
+	CodeIncomplete  = 10176 // another leader has not seen the batch's beginning
+	CodeNotLeader   = 10009
 	codeUnavailable = 10008 // the servers have no leader, though the stream may
 
-	codeWrongLast, codeWrongLastInBatch = 10071, 10164 // another was first
+	CodeWrongLast, CodeWrongLastInBatch = 10071, 10164 // another was first
 )
 
-// pause waits a little before another try, unless ctx ends.
-func pause(ctx context.Context) bool {
+// Pause waits a little before another try, unless ctx ends.
+func Pause(ctx context.Context) bool {
 	select {
 	case <-time.After(5*time.Millisecond + rand.N(10*time.Millisecond)):
 		return true

@@ -1,4 +1,4 @@
-package journal
+package table
 
 import (
 	"encoding/json"
@@ -10,6 +10,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
@@ -32,7 +33,7 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 	}
 	for _, kind := range []string{"STREAM.MSG.GET", "STREAM.INFO", "DIRECT.GET"} {
 		subject, answers := "$JS.API."+kind+".test_table", map[string][]byte{}
-		for _, q := range []string{"", "test.row.>", "test.row." + token("topic") + ".>"} { // as all is now
+		for _, q := range []string{"", "test.row.>", "test.row." + stream.Token("topic") + ".>"} { // as all is now
 			question := []byte(`{"last_by_subj":"` + q + `"}`)
 			if q == "" {
 				question = nil // INFO's
@@ -42,7 +43,7 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 			answers[q] = msg.Data
 		}
 		_, err = other.Subscribe(subject, func(msg *nats.Msg) {
-			var q get
+			var q stream.Get
 			json.Unmarshal(msg.Data, &q)
 			switch {
 			case kind == "DIRECT.GET":
@@ -68,8 +69,8 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 	if err == nil {
 		err = reads.Read(t.Context(), "topic", 0, last, func([]Row) error { return nil })
 	}
-	is.True(errors.Is(err, errStale))
-	is.True(errors.Is(reads.Look(t.Context()), errStale))
+	is.True(errors.Is(err, stream.ErrStale))
+	is.True(errors.Is(reads.Look(t.Context()), stream.ErrStale))
 }
 
 // The table has lost its end, and whoever notices first puts more into it than was lost: who

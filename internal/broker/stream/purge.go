@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"cmp"
@@ -16,15 +16,15 @@ import (
 // stream's leader has yet to agree with its followers.
 const betterWord = 300 * time.Millisecond
 
-// purgeNothing has those who keep the stream agree on a purge of what is not there.
-func (s *stream) purgeNothing(ctx context.Context, subject string) error {
+// PurgeNothing has those who keep the stream agree on a purge of what is not there.
+func (s *Stream) PurgeNothing(ctx context.Context, subject string) error {
 	body, err := json.Marshal(map[string]string{"filter": subject})
 	if err != nil {
 		return err
 	}
 	inbox, answers, forget := s.expect(mostReplicas)
 	defer forget()
-	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.name, inbox, body); err != nil {
+	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.Name, inbox, body); err != nil {
 		return err
 	}
 	var waited <-chan time.Time // for the leader

@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"context"
@@ -11,20 +11,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// make makes what the broker keeps, or adapts it.
-func (s *stream) make(ctx context.Context, logger *slog.Logger, do func(context.Context, jetstream.JetStream) error) error {
+// Make makes what the broker keeps, or adapts it.
+func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.Context, jetstream.JetStream) error) error {
 	js, err := jetstream.New(s.nc)
 	if err != nil {
 		return err
 	}
-	return untilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
+	return UntilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
 }
 
-// untilMade tries as long as ctx allows and the broker may still come to it.
-func untilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
+// UntilMade tries as long as ctx allows and the broker may still come to it.
+func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
 	said, again := "", time.Time{}
 	for {
-		once, cancel := context.WithTimeout(ctx, makeTimeout) // who has no leader does not answer
+		once, cancel := context.WithTimeout(ctx, MakeTimeout) // who has no leader does not answer
 		err := explained(do(once))
 		cancel()
 		if err == nil || !transient(err) {

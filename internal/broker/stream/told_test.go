@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"fmt"
@@ -20,14 +20,14 @@ func TestTheLeaderTellsTheSame(t *testing.T) {
 	is.NoErr(err)
 	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "test", Subjects: []string{"test.*"}, AllowDirect: true})
 	is.NoErr(err)
-	one, err := newStream(nc, "test")
+	one, err := New(nc, "test")
 	is.NoErr(err)
-	defer one.close()
+	defer one.Close()
 	for i := range 30 {
-		_, _, err := one.request(t.Context(), message([]string{"test.k", "test.other"}[i%2], []byte(fmt.Sprint(i)), "Origin", fmt.Sprint("one ", i)))
+		_, _, err := one.Request(t.Context(), NewMessage([]string{"test.k", "test.other"}[i%2], []byte(fmt.Sprint(i)), "Origin", fmt.Sprint("one ", i)))
 		is.NoErr(err)
 	}
-	for _, q := range []get{
+	for _, q := range []Get{
 		{Seq: 1, Next: "test.k", Batch: 100}, {Seq: 9, Next: "test.k", Batch: 100}, {Seq: 1, Next: "test.k", Batch: 5},
 		{Seq: 1, Next: "test.k", Batch: 1}, {Seq: 100, Next: "test.k", Batch: 10}, {Seq: 1, Next: "test.none", Batch: 1},
 		{Seq: 7}, {Seq: 1000},
@@ -40,10 +40,10 @@ func TestTheLeaderTellsTheSame(t *testing.T) {
 			is.NoErr(err)
 			return list, end
 		}
-		many, end := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.replica(t.Context(), q, askTimeout, take) })
+		many, end := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.replica(t.Context(), q, AskTimeout, take) })
 		each, end2 := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.leaderEach(t.Context(), q, take) })
 		is.Equal(each, many)
-		left, left2 := parseSeq(end.Get("Nats-Num-Pending")), parseSeq(end2.Get("Nats-Num-Pending"))
+		left, left2 := ParseSeq(end.Get("Nats-Num-Pending")), ParseSeq(end2.Get("Nats-Num-Pending"))
 		is.Equal(left > 0, left2 > 0)
 		is.True(q.Batch != 1 || left == left2)
 	}

@@ -1,14 +1,14 @@
-package journal
+package stream
 
 import (
 	"context"
 	"sync"
 )
 
-// joined lets many who ask the same share one answer, to a question that was put after
+// Joined lets many who ask the same share one answer, to a question that was put after
 // they asked.
-type joined[T any] struct {
-	ask func() (T, error) // static
+type Joined[T any] struct {
+	Ask func() (T, error) // static
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -22,7 +22,7 @@ type question[T any] struct {
 	err      error
 }
 
-func (h *joined[T]) join(ctx context.Context) (answer T, err error) {
+func (h *Joined[T]) Join(ctx context.Context) (answer T, err error) {
 	h.mu.Lock()
 	if h.next == nil {
 		h.next = &question[T]{answered: make(chan struct{})}
@@ -41,7 +41,7 @@ func (h *joined[T]) join(ctx context.Context) (answer T, err error) {
 	}
 }
 
-func (h *joined[T]) run() {
+func (h *Joined[T]) run() {
 	for {
 		h.mu.Lock()
 		q := h.next
@@ -51,7 +51,7 @@ func (h *joined[T]) run() {
 		if q == nil {
 			return
 		}
-		q.answer, q.err = h.ask()
+		q.answer, q.err = h.Ask()
 		close(q.answered)
 	}
 }
