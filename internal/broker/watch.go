@@ -49,16 +49,16 @@ type destination struct {
 }
 
 const (
-	brokerDial      = time.Second
-	brokerReconnect = 100 * time.Millisecond
-	stuckFor        = 3 * time.Second // nothing could be changed, and another server is looked for
-	moveTime        = 3 * time.Second // that a move may take
-	openTime        = 8 * time.Second // that a server may take at the start to do what it is asked; an election takes as long
+	dialTime      = time.Second
+	reconnectWait = 100 * time.Millisecond
+	stuckFor      = 3 * time.Second // nothing could be changed, and another server is looked for
+	moveTime      = 3 * time.Second // that a move may take
+	openTime      = 8 * time.Second // that a server may take at the start to do what it is asked; an election takes as long
 )
 
-func newBrokerWatch(access []nats.Option, logger *slog.Logger) *watch {
+func newWatch(access []nats.Option, logger *slog.Logger) *watch {
 	return &watch{
-		access: append(access, nats.Timeout(brokerDial)), logger: logger,
+		access: append(access, nats.Timeout(dialTime)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
 		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther),
 		said:   rate.Sometimes{Interval: time.Second}, unreached: rate.Sometimes{Interval: 5 * time.Second},
@@ -86,11 +86,11 @@ func (w *watch) options(url string) []nats.Option {
 			if i < 0 {
 				return nil, 0
 			}
-			return &servers[i], brokerReconnect / 2
+			return &servers[i], reconnectWait / 2
 		}),
 	)
 	if !strings.HasPrefix(url, "ws") { // whose servers do not speak first
-		options = append(options, nats.SetCustomDialer(&dialer.Dialer{Timeout: brokerDial}), nats.SkipHostLookup())
+		options = append(options, nats.SetCustomDialer(&dialer.Dialer{Timeout: dialTime}), nats.SkipHostLookup())
 	}
 	return options
 }
@@ -230,7 +230,7 @@ func (w *watch) able(url, here string) (name string, able bool) {
 		return "", false
 	}
 	defer nc.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), brokerDial)
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
 	defer cancel()
 	return nc.ConnectedServerName(), nc.ConnectedServerId() != here && w.journal.TryThrough(ctx, nc) == nil
 }

@@ -1,4 +1,4 @@
-package journal
+package table
 
 import (
 	"context"
@@ -16,7 +16,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // tableUser is one process's table, and all that it was told.
@@ -44,7 +46,7 @@ func openTableOf(t *testing.T, url string, replicas int) *tableUser {
 	}
 	t.Cleanup(nc.Close)
 	u := &tableUser{nc: nc}
-	u.Table, err = OpenTable(t.Context(), nc, TableConfig{
+	u.Table, err = Open(t.Context(), nc, Config{
 		Prefix: "test", Replicas: replicas, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
 		Changed: func(_ context.Context, topics []string, _ uint64) error {
 			u.mu.Lock()
@@ -189,15 +191,15 @@ func TestLook(t *testing.T) {
 	is.Equal(two.changed, []string{"a", "b", "a"})
 	is.NoErr(one.Look(t.Context()))
 
-	lose := snapshot(t, b) // all that follows
-	await(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
+	lose := b.Snapshot(t) // all that follows
+	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
 	put(one, "c", 0)
 	is.NoErr(one.Look(t.Context()))
 	is.NoErr(two.Look(t.Context()))
 	lose()
 	b.Restart(t, 0)
 	for _, u := range []*tableUser{one, two} {
-		await(t, func() bool { return u.Look(t.Context()) == nil })
+		testkit.Eventually(t, func() bool { return u.Look(t.Context()) == nil })
 		is.Equal(u.lost, 1)
 		is.Equal(len(u.lives), 2)
 		is.True(u.lives[0] != u.lives[1]) // places are given again
@@ -228,5 +230,42 @@ func TestAPlaceThatIsNot(t *testing.T) {
 	is.Equal(len(u.read(t, "k", 0, all)), 3)
 	is.Equal(len(u.read(t, "k", last, all)), 0)
 	err = u.Read(t.Context(), "k", 0, all+1, func([]Row) error { return nil })
-	is.True(errors.Is(err, errStale))
+	is.True(errors.Is(err, stream.ErrStale))
+}
+
+// A table that is deleted is made anew, which is told: it is not one of which nobody knows.
+func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	nc := b.Connect(t, 0)
+	gone := 0
+	table, err := Open(t.Context(), nc, Config{
+		Prefix: "test", Replicas: 1, Logger: slog.New(slog.DiscardHandler),
+		Changed: func(context.Context, []string, uint64) error { return nil },
+		Lost: func(_ context.Context, _ string, known bool) error {
+			if known {
+				gone++
+			}
+			return nil
+		},
+	})
+	is.NoErr(err)
+	defer table.Close()
+	put := func() {
+		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
+		is.NoErr(err)
+	}
+	put()
+	js, err := jetstream.New(nc)
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
+	last, err := table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.Equal(last, uint64(0))
+	is.Equal(gone, 1)
+	put()
+	last, err = table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.True(last > 0)
+	is.Equal(gone, 1)
 }

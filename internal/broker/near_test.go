@@ -1,4 +1,4 @@
-package main
+package broker
 
 import (
 	"context"
@@ -13,10 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"realtimehub/internal/access"
-	"realtimehub/internal/broker"
 	"realtimehub/internal/broker/journal"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
@@ -40,19 +37,19 @@ func (p *parts) rule(m *natstest.Message) (v natstest.Verdict) {
 // the pieces are in which a client takes it.
 func TestALargeResumeIsReadOnce(t *testing.T) {
 	is := is.New(t)
-	b := theBroker(t)
+	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
+	prefix := natstest.Prefix()
+	writer := join(t, b.URL(0), prefix).Log()
 	limits := testLimits
 	limits.Total = 1 << 20
-	log := joinBrokerAt(t, proxy.URL(), 1, prefix, limits).Log()
+	log := join(t, proxy.URL(), prefix, within(limits)).Log()
 	text := strings.Repeat("x", 6000)
 	const events = 850 // 5 MiB
 	for i := range events {
 		e := historytest.To("acme", fmt.Sprint("e", i), event.ToTenant())
 		e.Event.Payload = []byte(`"` + text + `"`)
-		persist(t, writer, e)
+		historytest.Persist(t, writer, e)
 	}
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -62,7 +59,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	is.NoErr(err)
 	read := 0
 	for place := from.Seq; place < head.Seq; {
-		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
+		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: 64 << 10})
 		is.NoErr(err)
 		place = page.Next.Seq
 		read += len(page.Entries)
@@ -76,16 +73,16 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 // nobody keeps up: it says nothing about where the history ends.
 func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	is := is.New(t)
-	b := joinBroker(t, theBroker(t), 0, newPrefix(), testLimits)
+	b := join(t, natstest.Start(t, 1).URL(0), natstest.Prefix())
 	log := b.Log()
 	for i := range 3 {
-		persist(t, log, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
+		historytest.Persist(t, log, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	head, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
 	log.Detach("acme")
-	b.Kept.Handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: 64 << 10})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
 	is.Equal(page.Next, head)
@@ -95,13 +92,13 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 // not answer: they wait for one question, and none for the other's.
 func TestWhoComesBackSharesTheWait(t *testing.T) {
 	is := is.New(t)
-	b := theBroker(t)
+	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
-	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
+	prefix := natstest.Prefix()
+	writer := join(t, b.URL(0), prefix).Log()
+	log := join(t, proxy.URL(), prefix).Log()
 	for i := range 50 {
-		persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
+		historytest.Persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -117,7 +114,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	var wg sync.WaitGroup
 	for range back {
 		wg.Go(func() {
-			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: 64 << 10})
 			if !errors.Is(err, history.ErrUnconfirmed) {
 				t.Error(err)
 			}
@@ -126,12 +123,12 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	// Who is no longer interested is not kept.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
+	_, err = log.Read(ctx, "acme", history.Query{Bytes: 64 << 10})
 	is.True(err != nil)
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: 64 << 10})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }
@@ -141,12 +138,12 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := theBroker(t)
+	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log()
-	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log()
-	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
+	prefix := natstest.Prefix()
+	writer := join(t, b.URL(0), prefix).Log()
+	log := join(t, proxy.URL(), prefix).Log()
+	historytest.Persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
 	var mu sync.Mutex
 	var old []byte
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -171,7 +168,7 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 		is.True(time.Now().Before(deadline))
 	}
 	late := historytest.To("acme", `"late"`, event.ToTenant())
-	persist(t, writer, late)
+	historytest.Persist(t, writer, late)
 	last := late.Cursor
 	_, err := log.Attach(t.Context(), "acme")
 	is.NoErr(err)
@@ -183,49 +180,18 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	is.Equal(found, last)
 }
 
-// A client knows of more than the hub that it came to. When that sends it away it keeps its
-// place.
-func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
-	is := is.New(t)
-	b := theBroker(t)
-	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := newPrefix()
-	join := func(url string) *testHub {
-		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *broker.Broker {
-			return joinBrokerAt(t, url, 1, prefix, testLimits)
-		})
-		node.nodes = []*testHub{node}
-		return node
-	}
-	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
-	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
-	me := delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
-	first := node.Hub.mustConnect(t, me)
-	defer node.streams.Kick(first, delivery.CloseKicked)
-	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
-		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
-		return v
-	})
-	late := historytest.To("acme", `"late"`, event.ToTenant())
-	persist(t, writer, late)
-	me.Cursor = late.Cursor.String()
-	c := node.Hub.mustConnect(t, me)
-	words := node.lastWords(c)
-	is.True(strings.Contains(words[strings.LastIndex(words, "retry:"):], "id: "+me.Cursor+"\n"))
-}
-
 // One hub knows that the history is another, and a client comes from there to one that does
 // not yet: it is told of no gap.
 func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	b := theBroker(t)
+	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
-	prefix := newPrefix()
-	writer := joinBroker(t, b, 0, prefix, testLimits).Log().(*broker.SharedLog)
-	log := joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Log().(*broker.SharedLog)
-	persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
-	before := writer.Journal.Epoch()
+	prefix := natstest.Prefix()
+	writer := join(t, b.URL(0), prefix).log
+	log := join(t, proxy.URL(), prefix).log
+	historytest.Persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
+	before := writer.journal.Epoch()
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		v.Drop = strings.Contains(m.Subject, "KV_"+prefix)
 		return v
@@ -236,14 +202,28 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	is.NoErr(err)
 	_, err = kv.Put(t.Context(), "epoch", []byte("1")) // as who has seen a loss does
 	is.NoErr(err)
-	for deadline := time.Now().Add(time.Minute); writer.Journal.Epoch() == before; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); writer.journal.Epoch() == before; time.Sleep(time.Millisecond) {
 		is.True(time.Now().Before(deadline))
 	}
 	late := historytest.To("acme", `"late"`, event.ToTenant())
-	persist(t, writer, late)
-	is.Equal(log.Journal.Epoch(), before)
+	historytest.Persist(t, writer, late)
+	is.Equal(log.journal.Epoch(), before)
 	proxy.Rule(nil)
 	found, err := log.Find(t.Context(), "acme", late.Cursor.String(), nil)
 	is.NoErr(err)
 	is.Equal(found.Seq, late.Cursor.Seq)
+}
+
+// The hubs make cursors with one key, so that each reads what another has made.
+func TestAllHubsHaveOneKey(t *testing.T) {
+	is := is.New(t)
+	url, prefix := natstest.Start(t, 1).URL(0), natstest.Prefix()
+	secrets := map[string]bool{}
+	for range 3 {
+		secrets[join(t, url, prefix).log.journal.Secret()] = true
+	}
+	is.Equal(len(secrets), 1)
+	for secret := range secrets {
+		is.True(len(secret) >= 32)
+	}
 }

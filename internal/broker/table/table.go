@@ -1,4 +1,4 @@
-package journal
+package table
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // ErrConflict: the group has changed since what the change was made from.
@@ -27,8 +29,8 @@ type Row struct {
 	Fades bool // it is of no use after the table's age
 }
 
-// TableConfig is what a table needs to know.
-type TableConfig struct {
+// Config is what a table needs to know.
+type Config struct {
 	Prefix   string // of its subjects; its stream's name too, with "_"
 	Replicas int
 	Age      time.Duration // after which rows that fade do; 0: never
@@ -44,10 +46,11 @@ type TableConfig struct {
 // Table keeps rows by topic and group. A group's rows are changed together, from
 // what they were; who wants them reads what has changed since it last did.
 type Table struct {
-	*stream
-	cfg     TableConfig
-	looks   joined[struct{}]
-	proofs  joined[uint64]
+	nc      *nats.Conn
+	stream  *stream.Stream
+	cfg     Config
+	looks   stream.Joined[struct{}]
+	proofs  stream.Joined[uint64]
 	readers chan struct{} // of much at once
 
 	// Owned by look.
@@ -55,42 +58,39 @@ type Table struct {
 	seen uint64 // all that changed up to here is read
 }
 
-// OpenTable makes the table's stream, or adapts it, and looks at it.
-func OpenTable(ctx context.Context, nc *nats.Conn, cfg TableConfig) (*Table, error) {
-	g, err := newStream(nc, cfg.Prefix+"_table")
+// Open makes the table's stream, or adapts it, and looks at it.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Table, error) {
+	g, err := stream.New(nc, cfg.Prefix+"_table")
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
-	t.looks.ask, t.proofs.ask = t.look, t.prove
+	t := &Table{nc: nc, stream: g, cfg: cfg, readers: make(chan struct{}, readersAtOnce)}
+	t.looks.Ask, t.proofs.Ask = t.look, t.prove
 	if err := t.prepare(ctx, 0); err != nil {
 		return nil, err
 	}
-	return t, untilMade(ctx, cfg.Logger, t.Look)
+	return t, stream.UntilMade(ctx, cfg.Logger, t.Look)
 }
-
-// lossesKey is where the stream's configuration counts how often the table has lost its end.
-const lossesKey = "losses"
 
 // prepare makes the table's stream, or adapts it, and notes that it has lost its end at least
 // so often.
 func (t *Table) prepare(ctx context.Context, losses int) error {
-	return t.make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return t.stream.Make(ctx, t.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		config := jetstream.StreamConfig{
-			Name: t.name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
+			Name: t.stream.Name, Subjects: []string{t.cfg.Prefix + ".row.>"}, Storage: jetstream.FileStorage, Replicas: t.cfg.Replicas,
 			MaxMsgsPerSubject: 1, AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		}
-		was, err := js.Stream(ctx, t.name)
+		was, err := js.Stream(ctx, t.stream.Name)
 		if err == nil {
 			config.Metadata = maps.Clone(was.CachedInfo().Config.Metadata)
 		} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return err
 		}
-		if known, _ := strconv.Atoi(config.Metadata[lossesKey]); losses > known {
+		if known, _ := strconv.Atoi(config.Metadata[stream.LossesKey]); losses > known {
 			if config.Metadata == nil {
 				config.Metadata = map[string]string{}
 			}
-			config.Metadata[lossesKey] = strconv.Itoa(losses)
+			config.Metadata[stream.LossesKey] = strconv.Itoa(losses)
 		}
 		_, err = js.CreateOrUpdateStream(ctx, config)
 		return err
@@ -104,7 +104,12 @@ var names = base64.RawURLEncoding
 const nameMark = "_"
 
 func (t *Table) subject(topic, group, name string) string {
-	return t.cfg.Prefix + ".row." + token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
+	return t.cfg.Prefix + ".row." + stream.Token(topic) + "." + names.EncodeToString([]byte(group)) + "." + nameMark + names.EncodeToString([]byte(name))
+}
+
+// Try tries whether rows can be kept: none is.
+func (t *Table) Try(ctx context.Context) error {
+	return t.stream.PurgeNothing(ctx, t.cfg.Prefix+".row."+stream.TryName)
 }
 
 // Last is a place up to which all of a topic has changed that anybody was told of before. A
@@ -119,17 +124,17 @@ func (t *Table) Last(ctx context.Context, topic string) (uint64, error) {
 
 func (t *Table) lastOf(ctx context.Context, topic string) (uint64, error) {
 	if t.cfg.Replicas == 1 {
-		return t.last(ctx, t.cfg.Prefix+".row."+token(topic)+".>")
+		return t.stream.Last(ctx, t.cfg.Prefix+".row."+stream.Token(topic)+".>")
 	}
-	return t.proofs.join(ctx)
+	return t.proofs.Join(ctx)
 }
 
 // prove has a message kept, so that its place is after all that was kept before. Who leads no
 // more, and does not know it yet, tells of an earlier end.
 func (t *Table) prove() (place uint64, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), stream.AskTimeout)
 	defer cancel()
-	place, _, err = t.request(ctx, message(t.cfg.Prefix+".row."+proofName, nil, jetstream.MsgTTLHeader, "60"))
+	place, _, err = t.stream.Request(ctx, stream.NewMessage(t.cfg.Prefix+".row."+stream.ProofName, nil, jetstream.MsgTTLHeader, "60"))
 	return place, err
 }
 
@@ -137,15 +142,15 @@ func (t *Table) prove() (place uint64, err error) {
 // of the group.
 func (t *Table) Version(ctx context.Context, topic, group string) (version, last uint64, err error) {
 	own := t.subject(topic, group, "")
-	if version, err = t.last(ctx, own); err == nil {
-		last, err = t.last(ctx, strings.TrimSuffix(own, nameMark)+"*")
+	if version, err = t.stream.Last(ctx, own); err == nil {
+		last, err = t.stream.Last(ctx, strings.TrimSuffix(own, nameMark)+"*")
 	}
 	return version, last, err
 }
 
 // Look has Changed told of all that had changed in the table when it was called.
 func (t *Table) Look(ctx context.Context) error {
-	_, err := t.looks.join(ctx)
+	_, err := t.looks.Join(ctx)
 	return err
 }
 
@@ -153,49 +158,49 @@ func (t *Table) Look(ctx context.Context) error {
 func (t *Table) look() (none struct{}, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
-	s, err := t.info(ctx)
-	if isGone(err) {
+	s, err := t.stream.Info(ctx)
+	if stream.IsGone(err) {
 		if err = t.prepare(ctx, 0); err == nil {
-			s, err = t.info(ctx)
+			s, err = t.stream.Info(ctx)
 		}
 	}
 	var place uint64
 	if err == nil && t.cfg.Replicas > 1 {
 		place, err = t.prove()
 	}
-	if err == nil && s.last < place {
-		if s, err = t.info(ctx); err == nil && s.last < place {
-			err = errStale
+	if err == nil && s.Last < place {
+		if s, err = t.stream.Info(ctx); err == nil && s.Last < place {
+			err = stream.ErrStale
 		}
 	}
-	if err == nil && s.life() == t.life && s.last < t.seen {
+	if err == nil && s.Life() == t.life && s.Last < t.seen {
 		// The others are told: once it is as long again they would not see it.
-		if err = t.prepare(ctx, s.losses+1); err == nil {
-			s, err = t.info(ctx)
+		if err = t.prepare(ctx, s.Losses+1); err == nil {
+			s, err = t.stream.Info(ctx)
 		}
-		if err == nil && s.life() == t.life {
-			err = errStale
+		if err == nil && s.Life() == t.life {
+			err = stream.ErrStale
 		}
 	}
 	if err != nil {
 		return none, err
 	}
-	if life := s.life(); life != t.life {
+	if life := s.Life(); life != t.life {
 		if err := t.cfg.Lost(ctx, life, t.life != ""); err != nil {
 			return none, err
 		}
 		if t.seen = 0; t.life == "" {
-			t.seen = s.last // nobody has asked for anything yet
+			t.seen = s.Last // nobody has asked for anything yet
 		}
 		t.life = life
 	}
-	if s.last == t.seen {
+	if s.Last == t.seen {
 		return none, nil
 	}
 	// The own row of each group that has changed: few, however many have.
 	var topics []string
 	told := map[string]bool{}
-	err = t.scan(ctx, t.cfg.Prefix+".row.*.*."+nameMark, t.seen, s.last, func(rows []Row) error {
+	err = t.scan(ctx, t.cfg.Prefix+".row.*.*."+nameMark, t.seen, s.Last, func(rows []Row) error {
 		for _, r := range rows {
 			if !told[r.Topic] {
 				told[r.Topic], topics = true, append(topics, r.Topic)
@@ -204,10 +209,10 @@ func (t *Table) look() (none struct{}, err error) {
 		return nil
 	})
 	if err == nil && len(topics) > 0 {
-		err = t.cfg.Changed(ctx, topics, s.last)
+		err = t.cfg.Changed(ctx, topics, s.Last)
 	}
 	if err == nil {
-		t.seen = s.last
+		t.seen = s.Last
 	}
 	return none, err
 }
@@ -215,7 +220,8 @@ func (t *Table) look() (none struct{}, err error) {
 // Bounds of reading: what is asked for at once; how many more make it worth a consumer,
 // as the broker counts anew what is left at each get; how many of those there are.
 const (
-	manyRows      = 4 * readBatch
+	readRows      = 512
+	manyRows      = 4 * readRows
 	fetchRows     = 4096
 	readersAtOnce = 4
 	readTimeout   = 10 * time.Second
@@ -224,15 +230,15 @@ const (
 // Read hands over a topic's rows that changed after a place, at least up to another,
 // in the order of their changes.
 func (t *Table) Read(ctx context.Context, topic string, after, until uint64, take func([]Row) error) error {
-	return t.scan(ctx, t.cfg.Prefix+".row."+token(topic)+".>", after, until, take)
+	return t.scan(ctx, t.cfg.Prefix+".row."+stream.Token(topic)+".>", after, until, take)
 }
 
 // scan is Read of rows whose subjects match.
 func (t *Table) scan(ctx context.Context, subject string, after, until uint64, take func([]Row) error) error {
 	for wait := time.Millisecond; ; {
 		var rows []Row
-		end, err := t.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch}, func(msg *nats.Msg) {
-			rows = append(rows, t.rowOf(msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence")), msg.Data))
+		end, err := t.stream.Direct(ctx, stream.Get{Seq: after + 1, Next: subject, Batch: readRows}, func(msg *nats.Msg) {
+			rows = append(rows, t.rowOf(msg.Header.Get("Nats-Subject"), stream.ParseSeq(msg.Header.Get("Nats-Sequence")), msg.Data))
 		})
 		if err != nil {
 			return err
@@ -242,7 +248,7 @@ func (t *Table) scan(ctx context.Context, subject string, after, until uint64, t
 			if err := take(rows); err != nil {
 				return err
 			}
-			more := parseSeq(end.Get("Nats-Num-Pending"))
+			more := stream.ParseSeq(end.Get("Nats-Num-Pending"))
 			if more > manyRows {
 				if after, err = t.consume(ctx, subject, after, take); err != nil {
 					return err
@@ -258,14 +264,14 @@ func (t *Table) scan(ctx context.Context, subject string, after, until uint64, t
 		// A replica that is behind; or the row there was changed once more, or faded. A leader
 		// that has just become one may be behind as well, so it is asked first how far it has
 		// come: not for its last row, which may have faded.
-		s, err := t.info(ctx)
+		s, err := t.stream.Info(ctx)
 		if err != nil {
 			return err
 		}
-		if s.last < until {
-			return errStale // or there is no such place: it is of another life
+		if s.Last < until {
+			return stream.ErrStale // or there is no such place: it is of another life
 		}
-		if next, err := t.next(ctx, subject, after, 1<<62); err != nil || next == 0 {
+		if next, err := t.stream.Next(ctx, subject, after, 1<<62); err != nil || next == 0 {
 			return err
 		}
 		select {
@@ -290,9 +296,9 @@ func (t *Table) consume(ctx context.Context, subject string, after uint64, take 
 	if err != nil {
 		return after, err
 	}
-	making, cancel := context.WithTimeout(ctx, makeTimeout)
+	making, cancel := context.WithTimeout(ctx, stream.MakeTimeout)
 	defer cancel()
-	consumer, err := js.CreateConsumer(making, t.name, jetstream.ConsumerConfig{
+	consumer, err := js.CreateConsumer(making, t.stream.Name, jetstream.ConsumerConfig{
 		FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: readTimeout,
 	})
@@ -300,12 +306,12 @@ func (t *Table) consume(ctx context.Context, subject string, after uint64, take 
 		return after, err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), stream.AskTimeout)
 		defer cancel()
-		js.DeleteConsumer(ctx, t.name, consumer.CachedInfo().Name) // else it goes by itself
+		js.DeleteConsumer(ctx, t.stream.Name, consumer.CachedInfo().Name) // else it goes by itself
 	}()
 	for number, left := uint64(0), consumer.CachedInfo().NumPending; left > 0; {
-		batch, err := consumer.Fetch(int(min(left, fetchRows)), jetstream.FetchMaxWait(askTimeout))
+		batch, err := consumer.Fetch(int(min(left, fetchRows)), jetstream.FetchMaxWait(stream.AskTimeout))
 		if err != nil {
 			return after, err
 		}
@@ -316,7 +322,7 @@ func (t *Table) consume(ctx context.Context, subject string, after uint64, take 
 				return after, err
 			}
 			if number++; meta.Sequence.Consumer != number {
-				return after, errTorn
+				return after, stream.ErrTorn
 			}
 			left = meta.NumPending
 			rows = append(rows, t.rowOf(msg.Subject(), meta.Sequence.Stream, msg.Data()))
@@ -336,10 +342,10 @@ func (t *Table) rowOf(subject string, seq uint64, data []byte) Row {
 	r := Row{Data: data, Seq: seq}
 	parts := strings.Split(subject, ".")
 	if n := len(parts); n >= 3 {
-		topic, _ := encoding.DecodeString(parts[n-3])
+		topic := stream.KeyOf(parts[n-3])
 		group, _ := names.DecodeString(parts[n-2])
 		name, _ := names.DecodeString(strings.TrimPrefix(parts[n-1], nameMark))
-		r.Topic, r.Group, r.Name = string(topic), string(group), string(name)
+		r.Topic, r.Group, r.Name = topic, string(group), string(name)
 	}
 	return r
 }
@@ -361,36 +367,36 @@ func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows 
 	}
 	some := false // are put
 	for tries := 0; ; {
-		n := min(len(rows), BatchLimit-1)
-		own := message(t.subject(topic, group, ""), nil, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
+		n := min(len(rows), stream.BatchLimit-1)
+		own := stream.NewMessage(t.subject(topic, group, ""), nil, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
 		if empty && t.cfg.Age > 0 && n == len(rows) {
 			fade(own, t.cfg.Age+emptyAge)
 		}
 		messages := []*nats.Msg{own}
 		for _, r := range rows[:n] {
-			msg := message(t.subject(topic, group, r.Name), r.Data)
+			msg := stream.NewMessage(t.subject(topic, group, r.Name), r.Data)
 			if r.Fades && t.cfg.Age > 0 {
 				fade(msg, t.cfg.Age)
 			}
 			messages = append(messages, msg)
 		}
-		once, cancel := context.WithTimeout(ctx, appendTimeout)
+		once, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
 		last, err := t.putOnce(once, messages)
 		cancel()
-		if refused, ok := errors.AsType[*refusal](err); ok {
-			switch refused.code {
-			case codeWrongLast, codeWrongLastInBatch:
+		if refused, ok := errors.AsType[*stream.Refusal](err); ok {
+			switch refused.Code {
+			case stream.CodeWrongLast, stream.CodeWrongLastInBatch:
 				if !some {
 					return 0, ErrConflict
 				}
-			case codeBatchesFull, codeIncomplete, codeNotLeader:
-				if tries++; tries < putTries && pause(ctx) {
+			case stream.CodeBatchesFull, stream.CodeIncomplete, stream.CodeNotLeader:
+				if tries++; tries < putTries && stream.Pause(ctx) {
 					continue
 				}
 			}
 		}
 		if err != nil && some {
-			return 0, fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+			return 0, fmt.Errorf("%w: %w", stream.ErrUnconfirmed, err)
 		}
 		if err != nil {
 			return 0, err
@@ -403,9 +409,9 @@ func (t *Table) Put(ctx context.Context, topic, group string, from uint64, rows 
 }
 
 func (t *Table) putOnce(ctx context.Context, messages []*nats.Msg) (uint64, error) {
-	seq, _, err := t.publish(ctx, fmt.Sprintf("%s-%d", t.inbox[len(t.inbox)-8:], t.asked.Add(1)), messages, nil)
+	seq, _, err := t.stream.Publish(ctx, t.stream.BatchName(), messages, nil)
 	return seq, err
 }
 
 // Close ends reads that wait; the connection is the caller's.
-func (t *Table) Close() { close(t.ended) }
+func (t *Table) Close() { t.stream.Close() }

@@ -1,4 +1,4 @@
-package journal
+package table
 
 import (
 	"encoding/json"
@@ -10,7 +10,9 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // All that one reads from is a server that leads no more and does not know it, and a replica
@@ -31,7 +33,7 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 	}
 	for _, kind := range []string{"STREAM.MSG.GET", "STREAM.INFO", "DIRECT.GET"} {
 		subject, answers := "$JS.API."+kind+".test_table", map[string][]byte{}
-		for _, q := range []string{"", "test.row.>", "test.row." + token("topic") + ".>"} { // as all is now
+		for _, q := range []string{"", "test.row.>", "test.row." + stream.Token("topic") + ".>"} { // as all is now
 			question := []byte(`{"last_by_subj":"` + q + `"}`)
 			if q == "" {
 				question = nil // INFO's
@@ -41,7 +43,7 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 			answers[q] = msg.Data
 		}
 		_, err = other.Subscribe(subject, func(msg *nats.Msg) {
-			var q get
+			var q stream.Get
 			json.Unmarshal(msg.Data, &q)
 			switch {
 			case kind == "DIRECT.GET":
@@ -67,8 +69,8 @@ func TestWhoLedBeforeDoesNotEndATable(t *testing.T) {
 	if err == nil {
 		err = reads.Read(t.Context(), "topic", 0, last, func([]Row) error { return nil })
 	}
-	is.True(errors.Is(err, errStale))
-	is.True(errors.Is(reads.Look(t.Context()), errStale))
+	is.True(errors.Is(err, stream.ErrStale))
+	is.True(errors.Is(reads.Look(t.Context()), stream.ErrStale))
 }
 
 // The table has lost its end, and whoever notices first puts more into it than was lost: who
@@ -78,19 +80,19 @@ func TestAnEndThatWasLostIsNoticedByAll(t *testing.T) {
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, two := openTable(t, b.URL(0)), openTable(t, b.URL(0))
-	lose := snapshot(t, b)
-	await(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
+	lose := b.Snapshot(t)
+	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
 	_, err := one.Put(t.Context(), "lost", "g", 0, rowsOf(3), false)
 	is.NoErr(err)
 	is.NoErr(one.Look(t.Context()))
 	is.NoErr(two.Look(t.Context()))
 	lose()
 	b.Restart(t, 0)
-	await(t, func() bool { return one.Look(t.Context()) == nil })
+	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil })
 	is.Equal(one.lost, 1)
 	_, err = one.Put(t.Context(), "new", "g", 0, rowsOf(9), false)
 	is.NoErr(err)
-	await(t, func() bool { return two.Look(t.Context()) == nil })
+	testkit.Eventually(t, func() bool { return two.Look(t.Context()) == nil })
 	is.Equal(two.lost, 1)
 	is.Equal(one.lives, two.lives)
 	is.True(two.lives[0] != two.lives[1]) // places of the one are not taken for places of the other

@@ -1,42 +1,25 @@
-package main
+package broker
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/broker"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // On NATS a history is as any kind of Log is.
 func TestLogOnNATS(t *testing.T) {
 	historytest.Run(t, historytest.Kind{Shared: true, Open: func(t *testing.T, limits history.Limits) history.Log {
-		return joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log()
+		return join(t, natstest.Start(t, 1).URL(0), natstest.Prefix(), within(limits)).Log()
 	}})
-}
-
-// persist appends until there is room.
-func persist(t *testing.T, l history.Log, entries ...*history.Entry) {
-	t.Helper()
-	for _, e := range entries {
-		e.Event.Timestamp = time.Now()
-		e.Envelope = e.Event.Seal()
-	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		err := l.Append(t.Context(), entries)
-		if !errors.Is(err, history.ErrNotStored) || time.Now().After(deadline) {
-			is.New(t).NoErr(err)
-			return
-		}
-	}
 }
 
 // One tenant's flood costs no other tenant an event, as any hub tells; the one who is past
@@ -54,30 +37,30 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			is := is.New(t)
 			limits := testLimits
 			limits.Bytes = bounds.tenant
-			server, prefix := theBroker(t), newPrefix()
-			var logs syncBuffer
-			join := func() history.Log {
-				return joinBroker(t, server, 0, prefix, limits, func(cfg *broker.Config) {
-					cfg.Disk, cfg.Logger = bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
+			url, prefix := natstest.Start(t, 1).URL(0), natstest.Prefix()
+			var logs testkit.Buffer
+			enter := func() history.Log {
+				return join(t, url, prefix, func(cfg *Config) {
+					cfg.Limits, cfg.Disk, cfg.Logger = limits, bounds.all, slog.New(slog.NewTextHandler(&logs, nil))
 				}).Log()
 			}
-			here, there := join(), join()
+			here, there := enter(), enter()
 			const small = 50
 			for i := range small {
-				persist(t, here, historytest.To(fmt.Sprint("small-", i), "1", event.ToTenant()))
+				historytest.Persist(t, here, historytest.To(fmt.Sprint("small-", i), "1", event.ToTenant()))
 			}
 			first := historytest.To("large", "1", event.ToTenant())
-			persist(t, here, first)
+			historytest.Persist(t, here, first)
 			text := strings.Repeat("x", 40_000)
 			var last *history.Entry
 			for i := range 500 { // 20 MB, of which each would be enough to push out all others
 				last = historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant())
-				persist(t, here, last)
+				historytest.Persist(t, here, last)
 			}
-			eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
-			eventually(t, func() bool { return here.Stats().Bytes <= min(bounds.tenant*5/4, bounds.all*7/8) })
+			testkit.Eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
+			testkit.Eventually(t, func() bool { return here.Stats().Bytes <= min(bounds.tenant*5/4, bounds.all*7/8) })
 			if bounds.all < bounds.tenant {
-				eventually(t, func() bool { return strings.Contains(logs.String(), "stream is nearly full") })
+				testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), "stream is nearly full") })
 			} else {
 				is.True(!strings.Contains(logs.String(), "nearly full"))
 			}
@@ -112,28 +95,28 @@ func TestNearIsShared(t *testing.T) {
 	is := is.New(t)
 	limits := testLimits
 	limits.Total = 1 << 20
-	log := joinBroker(t, theBroker(t), 0, newPrefix(), limits).Log().(*broker.SharedLog)
+	log := join(t, natstest.Start(t, 1).URL(0), natstest.Prefix(), within(limits)).log
 	text := strings.Repeat("x", 6000)
 	for i := range 300 { // three times what may be near
-		persist(t, log, historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
+		historytest.Persist(t, log, historytest.To("large", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	_, err := log.Attach(t.Context(), "small")
 	is.NoErr(err)
 	head, err := log.Attach(t.Context(), "large")
 	is.NoErr(err)
 	for i := range 8 {
-		persist(t, log, historytest.To("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
+		historytest.Persist(t, log, historytest.To("small", fmt.Sprintf(`"%d %s"`, i, text), event.ToTenant()))
 	}
 	page, err := log.Read(t.Context(), "large", history.Query{})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 300) // from the broker
-	near := log.Near.Stats()
+	near := log.near.Stats()
 	is.Equal(near.Entries, 8)            // all of small's, and none of large's
 	is.True(near.Bytes < limits.Total/2) // nor is anything left of the attempt
 	page, err = log.Read(t.Context(), "large", history.Query{After: head.Seq - 20})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 20)
-	near = log.Near.Stats()
+	near = log.near.Stats()
 	is.Equal(near.Entries, 8+20) // of which there is room for some
 	is.True(near.Bytes > (8+20)*6000)
 	is.True(near.Bytes <= limits.Total)

@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ func TestWaitingSaysWhyAndIsCalm(t *testing.T) {
 				ctx, stop := context.WithTimeout(t.Context(), 58*time.Second)
 				defer stop()
 				var logs bytes.Buffer
-				got := untilMade(ctx, slog.New(slog.NewTextHandler(&logs, nil)), func(context.Context) error { return err })
+				got := UntilMade(ctx, slog.New(slog.NewTextHandler(&logs, nil)), func(context.Context) error { return err })
 				is.True(strings.Contains(got.Error(), remedy))
 				is.True(strings.Contains(logs.String(), remedy))
 				is.True(strings.Count(logs.String(), "\n") <= 12) // 290 tries

@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// get is a direct get: any replica answers, in one or several messages.
-type get struct {
+// Get is a direct get: any replica answers, in one or several messages.
+type Get struct {
 	Seq       uint64   `json:"seq,omitempty"`
 	Next      string   `json:"next_by_subj,omitempty"`
 	Last      string   `json:"last_by_subj,omitempty"`
@@ -24,21 +24,21 @@ type get struct {
 	MultiLast []string `json:"multi_last,omitempty"`
 }
 
-// stream is one of the broker's: what it is sent and asked, and what it answers.
-type stream struct {
+// Stream is one of the broker's: what it is sent and asked, and what it answers.
+type Stream struct {
 	nc    *nats.Conn
-	name  string
+	Name  string
 	inbox string
 	ended chan struct{}
 	asked atomic.Uint64
-	hung  latest // a replica did not answer
+	hung  Latest // a replica did not answer
 
 	mu      sync.Mutex
 	waiting map[string]chan *nats.Msg // guarded by mu: answers, by their inbox's last token
 }
 
-func newStream(nc *nats.Conn, name string) (*stream, error) {
-	s := &stream{nc: nc, name: name, inbox: nc.NewRespInbox(), ended: make(chan struct{}), waiting: map[string]chan *nats.Msg{}}
+func New(nc *nats.Conn, name string) (*Stream, error) {
+	s := &Stream{nc: nc, Name: name, inbox: nc.NewRespInbox(), ended: make(chan struct{}), waiting: map[string]chan *nats.Msg{}}
 	answers, err := nc.Subscribe(s.inbox+".*", s.route)
 	if err == nil {
 		err = answers.SetPendingLimits(-1, -1)
@@ -46,8 +46,19 @@ func newStream(nc *nats.Conn, name string) (*stream, error) {
 	return s, err
 }
 
+// Done is closed when the stream is.
+func (s *Stream) Done() <-chan struct{} { return s.ended }
+
+// Close ends what waits for an answer; the connection is the caller's.
+func (s *Stream) Close() { close(s.ended) }
+
+// BatchName is of a batch of this process's that has no other name.
+func (s *Stream) BatchName() string {
+	return fmt.Sprintf("%s-%d", s.inbox[len(s.inbox)-8:], s.asked.Add(1))
+}
+
 // expect has answers to an inbox of its own come to a channel, until forget.
-func (s *stream) expect(most int) (inbox string, answers chan *nats.Msg, forget func()) {
+func (s *Stream) expect(most int) (inbox string, answers chan *nats.Msg, forget func()) {
 	name := strconv.FormatUint(s.asked.Add(1), 36)
 	answers = make(chan *nats.Msg, most)
 	s.mu.Lock()
@@ -60,7 +71,7 @@ func (s *stream) expect(most int) (inbox string, answers chan *nats.Msg, forget 
 	}
 }
 
-func (s *stream) route(msg *nats.Msg) {
+func (s *Stream) route(msg *nats.Msg) {
 	name := msg.Subject[len(s.inbox)+1:]
 	s.mu.Lock()
 	answers := s.waiting[name]
@@ -73,9 +84,9 @@ func (s *stream) route(msg *nats.Msg) {
 	}
 }
 
-// ask sends a message and waits for its answer. The connection's own requests would
+// Ask sends a message and waits for its answer. The connection's own requests would
 // wait for it even past their time, while it comes back.
-func (s *stream) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+func (s *Stream) Ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	inbox, answers, forget := s.expect(1)
 	defer forget()
 	msg.Reply = inbox
@@ -95,18 +106,18 @@ func (s *stream) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	}
 }
 
-// errTorn: a part of an answer was lost on its way.
-var errTorn = errors.New("an answer of the broker has not come whole")
+// ErrTorn: a part of an answer was lost on its way.
+var ErrTorn = errors.New("an answer of the broker has not come whole")
 
 // replica is direct of any replica. errHangs: no message came in a time.
-func (s *stream) replica(ctx context.Context, q get, within time.Duration, take func(*nats.Msg)) (nats.Header, error) {
+func (s *Stream) replica(ctx context.Context, q Get, within time.Duration, take func(*nats.Msg)) (nats.Header, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
 	}
 	inbox, answers, forget := s.expect(max(q.Batch, len(q.MultiLast), 1) + 1)
 	defer forget()
-	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+s.name, inbox, body); err != nil {
+	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+s.Name, inbox, body); err != nil {
 		return nil, err
 	}
 	timer := time.NewTimer(within)
@@ -117,8 +128,8 @@ func (s *stream) replica(ctx context.Context, q get, within time.Duration, take 
 		select {
 		case msg := <-answers:
 			status := msg.Header.Get("Status")
-			if several && (status == "" || status == "204") && parseSeq(msg.Header.Get("Nats-Last-Sequence")) != last {
-				return nil, errTorn
+			if several && (status == "" || status == "204") && ParseSeq(msg.Header.Get("Nats-Last-Sequence")) != last {
+				return nil, ErrTorn
 			}
 			switch status {
 			case "":
@@ -126,8 +137,8 @@ func (s *stream) replica(ctx context.Context, q get, within time.Duration, take 
 				if !several {
 					return nil, nil
 				}
-				last = parseSeq(msg.Header.Get("Nats-Sequence"))
-				timer.Reset(askTimeout)
+				last = ParseSeq(msg.Header.Get("Nats-Sequence"))
+				timer.Reset(AskTimeout)
 			case "204":
 				return msg.Header, nil
 			case "404":
@@ -145,26 +156,26 @@ func (s *stream) replica(ctx context.Context, q get, within time.Duration, take 
 	}
 }
 
-// next asks the leader for the next place of a subject after one: 0 when there is
+// Next asks the leader for the next place of a subject after one: 0 when there is
 // none up to another place.
-func (s *stream) next(ctx context.Context, subject string, after, until uint64) (uint64, error) {
-	msg, err := s.leader(ctx, get{Seq: after + 1, Next: subject})
+func (s *Stream) Next(ctx context.Context, subject string, after, until uint64) (uint64, error) {
+	msg, err := s.Leader(ctx, Get{Seq: after + 1, Next: subject})
 	if msg.Seq > until {
 		return 0, err
 	}
 	return msg.Seq, err
 }
 
-// last asks the leader for the last place of a subject, which may have wildcards: 0
+// Last asks the leader for the last place of a subject, which may have wildcards: 0
 // when there is none.
-func (s *stream) last(ctx context.Context, subject string) (uint64, error) {
-	msg, err := s.leader(ctx, get{Last: subject})
+func (s *Stream) Last(ctx context.Context, subject string) (uint64, error) {
+	msg, err := s.Leader(ctx, Get{Last: subject})
 	return msg.Seq, err
 }
 
-// subjectOf asks the leader whose message a place has; empty where it has gone.
-func (s *stream) subjectOf(ctx context.Context, seq uint64) (string, error) {
-	msg, err := s.leader(ctx, get{Seq: seq})
+// SubjectOf asks the leader whose message a place has; empty where it has gone.
+func (s *Stream) SubjectOf(ctx context.Context, seq uint64) (string, error) {
+	msg, err := s.Leader(ctx, Get{Seq: seq})
 	return msg.Subject, err
 }
 
@@ -177,18 +188,18 @@ type told struct {
 	At      time.Time `json:"time"`
 }
 
-// leader asks the stream's leader for one message.
-func (s *stream) leader(ctx context.Context, q get) (told, error) { return s.leaderOf(ctx, s.name, q) }
+// Leader asks the stream's leader for one message.
+func (s *Stream) Leader(ctx context.Context, q Get) (told, error) { return s.LeaderOf(ctx, s.Name, q) }
 
-// leaderOf is leader of a stream of any name.
-func (s *stream) leaderOf(ctx context.Context, name string, q get) (told, error) {
+// LeaderOf is leader of a stream of any name.
+func (s *Stream) LeaderOf(ctx context.Context, name string, q Get) (told, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return told{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, AskTimeout)
 	defer cancel()
-	msg, err := s.ask(ctx, message("$JS.API.STREAM.MSG.GET."+name, body))
+	msg, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.MSG.GET."+name, body))
 	if err != nil {
 		return told{}, err
 	}
@@ -208,15 +219,15 @@ func (s *stream) leaderOf(ctx context.Context, name string, q get) (told, error)
 	return told{}, answer.Error
 }
 
-// isGone says that an error is the broker's word that it has no such stream.
-func isGone(err error) bool {
+// IsGone says that an error is the broker's word that it has no such stream.
+func IsGone(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && api.ErrorCode == jetstream.JSErrCodeStreamNotFound
 }
 
-// publish sends messages, several as a batch of that name, and beside them, before
+// Publish sends messages, several as a batch of that name, and beside them, before
 // the last, what is not kept.
-func (s *stream) publish(ctx context.Context, batch string, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
+func (s *Stream) Publish(ctx context.Context, batch string, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
 	n := len(messages)
 	if n > 1 {
 		for i, msg := range messages {
@@ -230,11 +241,11 @@ func (s *stream) publish(ctx context.Context, batch string, messages, passes []*
 			return 0, false, brokerError(err)
 		}
 	}
-	return s.request(ctx, messages[n-1])
+	return s.Request(ctx, messages[n-1])
 }
 
-func (s *stream) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
-	answer, err := s.ask(ctx, msg)
+func (s *Stream) Request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
+	answer, err := s.Ask(ctx, msg)
 	if err != nil {
 		return 0, false, brokerError(err)
 	}
@@ -243,7 +254,7 @@ func (s *stream) request(ctx context.Context, msg *nats.Msg) (seq uint64, duplic
 		return 0, false, fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 	}
 	if a.Error != nil {
-		return 0, false, &refusal{a.Error.Code, a.Error.Description}
+		return 0, false, &Refusal{a.Error.Code, a.Error.Description}
 	}
 	return a.Seq, a.Duplicate, nil
 }
@@ -258,19 +269,13 @@ type ack struct {
 	} `json:"error"`
 }
 
-// refusal is the broker's word that it has not kept something.
-type refusal struct {
-	code int
+// Refusal is the broker's word that it has not kept something.
+type Refusal struct {
+	Code int
 	text string
 }
 
-func (e *refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.code) }
-
-// Refused says that an error is the broker's word that it has kept nothing.
-func Refused(err error) bool {
-	_, refused := errors.AsType[*refusal](err)
-	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, ErrUnconfirmed)
-}
+func (e *Refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.Code) }
 
 // brokerError is of a message that may have left.
 func brokerError(err error) error {
@@ -280,8 +285,8 @@ func brokerError(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 }
 
-// message makes one with headers, as they are spelt.
-func message(subject string, data []byte, headers ...string) *nats.Msg {
+// NewMessage makes one with headers, as they are spelt.
+func NewMessage(subject string, data []byte, headers ...string) *nats.Msg {
 	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
 	for i := 0; i < len(headers); i += 2 {
 		msg.Header[headers[i]] = []string{headers[i+1]}
@@ -289,7 +294,7 @@ func message(subject string, data []byte, headers ...string) *nats.Msg {
 	return msg
 }
 
-func parseSeq(text string) uint64 {
+func ParseSeq(text string) uint64 {
 	seq, _ := strconv.ParseUint(text, 10, 64)
 	return seq
 }

@@ -1,4 +1,4 @@
-package journal
+package stream
 
 import (
 	"context"
@@ -17,18 +17,18 @@ import (
 const (
 	firstWord  = 300 * time.Millisecond
 	hungFor    = 5 * time.Second
-	leaderTime = askTimeout / 3 // for as many messages as it has then told
+	leaderTime = AskTimeout / 3 // for as many messages as it has then told
 )
 
 var errHangs = errors.New("a replica does not answer")
 
-// direct asks any replica, or the leader, and hands each message to take; it returns the
+// Direct asks any replica, or the leader, and hands each message to take; it returns the
 // end's header, nil where there was nothing. After an error some may have been handed over.
-func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.Header, error) {
+func (s *Stream) Direct(ctx context.Context, q Get, take func(*nats.Msg)) (nats.Header, error) {
 	if len(q.MultiLast) > 0 {
-		return s.replica(ctx, q, askTimeout, take) // the leader cannot be asked for that
+		return s.replica(ctx, q, AskTimeout, take) // the leader cannot be asked for that
 	}
-	if hung := s.hung.get(); hung == 0 || uptime()-hung > hungFor {
+	if hung := s.hung.Get(); hung == 0 || Uptime()-hung > hungFor {
 		var list []*nats.Msg
 		end, err := s.replica(ctx, q, firstWord, func(msg *nats.Msg) { list = append(list, msg) })
 		if err == nil {
@@ -39,19 +39,19 @@ func (s *stream) direct(ctx context.Context, q get, take func(*nats.Msg)) (nats.
 		if !errors.Is(err, errHangs) {
 			return end, err
 		}
-		s.hung.set(uptime())
+		s.hung.Set(Uptime())
 	}
 	return s.leaderEach(ctx, q, take)
 }
 
 // leaderEach is direct of the leader, which tells one message after the other.
-func (s *stream) leaderEach(ctx context.Context, q get, take func(*nats.Msg)) (nats.Header, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func (s *Stream) leaderEach(ctx context.Context, q Get, take func(*nats.Msg)) (nats.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, AskTimeout)
 	defer cancel()
-	begun := uptime()
+	begun := Uptime()
 	bytes := 0
 	for n := 1; ; n++ {
-		m, err := s.leader(ctx, get{Seq: q.Seq, Next: q.Next, Last: q.Last})
+		m, err := s.Leader(ctx, Get{Seq: q.Seq, Next: q.Next, Last: q.Last})
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func (s *stream) leaderEach(ctx context.Context, q get, take func(*nats.Msg)) (n
 			return nil, nil
 		case q.Batch == 1:
 			return s.pending(ctx, q.Next, n)
-		case n == q.Batch || q.MaxBytes > 0 && bytes >= q.MaxBytes || uptime()-begun > leaderTime:
+		case n == q.Batch || q.MaxBytes > 0 && bytes >= q.MaxBytes || Uptime()-begun > leaderTime:
 			return pending(1), nil // or more
 		}
 	}
@@ -78,12 +78,12 @@ func (s *stream) leaderEach(ctx context.Context, q get, take func(*nats.Msg)) (n
 func pending(n int) nats.Header { return nats.Header{"Nats-Num-Pending": {strconv.Itoa(n)}} }
 
 // pending is the end's header after so many of a subject's messages, from the first on.
-func (s *stream) pending(ctx context.Context, subject string, after int) (nats.Header, error) {
+func (s *Stream) pending(ctx context.Context, subject string, after int) (nats.Header, error) {
 	body, err := json.Marshal(map[string]string{"subjects_filter": subject})
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.ask(ctx, message("$JS.API.STREAM.INFO."+s.name, body))
+	answer, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.INFO."+s.Name, body))
 	if err != nil {
 		return nil, err
 	}
