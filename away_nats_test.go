@@ -37,7 +37,7 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 		nodes = append(nodes, node)
 	}
 	a, b := nodes[0], nodes[1]
-	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.peers.Others()) == 1 })
 	me, you := b.open(t, meQuery), b.open(t, "tenant=acme&profile=you")
 	say := func(what string) {
 		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, what)

@@ -92,9 +92,7 @@ func TestErrorsAreProblems(t *testing.T) {
 	is.NoErr(err)
 	res.Body.Close()
 	is.Equal(res.StatusCode, http.StatusUnsupportedMediaType)
-	h.tenants.Mu.RLock()
-	defer h.tenants.Mu.RUnlock()
-	is.Equal(len(h.tenants.ByName), 0) // nothing of all this made a tenant
+	is.Equal(h.Stats().Tenants, 0) // nothing of all this made a tenant
 }
 
 // Each fault is told once, by the name of the field as the request has it.

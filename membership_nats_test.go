@@ -45,7 +45,7 @@ func behindProxies(t *testing.T, b *natstest.Broker, n int) (nodes []*testHub, p
 		nodes = append(nodes, node)
 	}
 	for _, node := range nodes {
-		eventually(t, func() bool { return len(node.Cluster.Peers.Others()) == n-1 })
+		eventually(t, func() bool { return len(node.peers.Others()) == n-1 })
 	}
 	return nodes, proxies, prefix
 }
@@ -164,7 +164,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	go func() {
 		var err error
 		for err = history.ErrUnconfirmed; errors.Is(err, history.ErrUnconfirmed) && impatient.Err() == nil; {
-			err = nodes[1].tenants.Ensure(impatient, "acme")
+			_, _, err = nodes[1].members.Member(impatient, "acme", event.Room{Kind: event.KindGroup, ID: "r"}, alice)
 		}
 		left <- err
 	}()
@@ -176,7 +176,8 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	leave()
 	is.True(errors.Is(<-left, context.Canceled))
 	close(gate)
-	is.NoErr(nodes[1].tenants.Ensure(t.Context(), "acme"))
+	_, _, err := nodes[1].members.Member(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "r"}, alice)
+	is.NoErr(err)
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,13 +17,10 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
-	"realtimehub/internal/allowance"
-	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
-	"realtimehub/internal/problem"
 	"realtimehub/internal/room"
 	"realtimehub/internal/room/roomtest"
 	"realtimehub/internal/settings"
@@ -286,30 +282,6 @@ func TestMembersRefreshIsShared(t *testing.T) {
 	})
 }
 
-// An answer that was asked for before does not undo a later one, however late it is
-// brought in.
-func TestAnOlderRosterIsNotAdopted(t *testing.T) {
-	is := is.New(t)
-	x := delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{})
-	acme, err := x.OpenLocked(t.Context(), "acme")
-	is.NoErr(err)
-	defer acme.Mu.Unlock()
-	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	before, after := &room.Roster{Members: []event.Profile{me}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.AdoptLocked(r, before, time.Now())
-	is.True(acme.Rooms.Has(r, me))
-	acme.AdoptLocked(r, after, time.Now())
-	acme.AdoptLocked(r, before, time.Now())
-	is.True(!acme.Rooms.Has(r, me))
-}
-
-// silentPeers do not answer.
-type silentPeers struct{ cluster.Peers }
-
-func (silentPeers) AskAll(context.Context, cluster.Call) ([]cluster.Answer, []string) {
-	return nil, []string{"x"}
-}
-
 // A refresh through one hub holds on all of them when it is answered; where one does
 // not say so, it is not told as done.
 func TestClusterMembersRefresh(t *testing.T) {
@@ -343,9 +315,6 @@ func TestClusterMembersRefresh(t *testing.T) {
 			is.Equal(string(openEnvelope(t, clients[2*i+who].next(t)).Payload), fmt.Sprint(round))
 		}
 	}
-	lame := nodes[0].Cluster
-	err := (&cluster.Cluster{Cfg: lame.Cfg, Presence: lame.Presence, Peers: silentPeers{}}).Refresh(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r"})
-	is.Equal(problem.Of(err).Code, "HubUnavailable")
 	server.Close()
 	status, answer := nodes[1].post(t, refreshRoom, "")
 	is.Equal(status, http.StatusServiceUnavailable)
@@ -538,27 +507,4 @@ func TestCompressedBodies(t *testing.T) {
 	is.Equal(w.Code, http.StatusAccepted)
 	w = call(h.Handler, "POST", "/v1/events", "{}", "Content-Type", "text/plain")
 	is.Equal(w.Header().Get("Accept-Encoding"), "")
-}
-
-// slowPeers answer after a second each.
-type slowPeers struct{ cluster.Peers }
-
-func (slowPeers) Node() (node [4]byte) { return node }
-func (slowPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
-	time.Sleep(time.Second)
-	return cluster.Answer{Found: true}, nil
-}
-
-// Connections that other hubs hold are closed together.
-func TestClosingAProfileElsewhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		list := make([]*delivery.Connection, 30)
-		for i := range list {
-			list[i] = &delivery.Connection{Elsewhere: true}
-		}
-		start := time.Now()
-		(&cluster.Cluster{Peers: slowPeers{}}).KickAll(t.Context(), list, delivery.CloseKicked)
-		is.Equal(time.Since(start), time.Second)
-	})
 }

@@ -28,7 +28,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 	})
 	cursor := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
 	for range 3 {
-		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", delivery.ChunkBytes*3/4)+`"`)
+		h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"`+strings.Repeat("x", chunkBytes*3/4)+`"`)
 	}
 	var c *delivery.Connection
 	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {

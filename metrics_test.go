@@ -33,7 +33,6 @@ import (
 	"realtimehub/internal/metrics"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
-	"realtimehub/internal/typing"
 )
 
 // scraped is an answer of GET /metrics: values by name and label, as written there.
@@ -261,7 +260,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	moves(t, handler, map[string]float64{`gaps_total{reason="lost"}`: 1, `closes_total{reason="drain"}`: 1, "streams_open": -1}, func() {
 		h.dispatcher.Lost("acme", history.Cursor{Epoch: history.Epoch{}, Seq: 9})
 	})
-	for i := range typing.MaxTypingRoom + 1 {
+	for i := range 1_000 + 1 {
 		is.NoErr(untilConfirmed(func() error {
 			return h.members.AddMember(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "all"}, event.Profile{Type: "user", ID: strconv.Itoa(i)})
 		}))

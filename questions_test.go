@@ -2,20 +2,15 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/allowance"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/room/roomtest"
 )
@@ -76,23 +71,5 @@ func TestTypingAsksForFewAtATime(t *testing.T) {
 		is.Equal(most, half+1)
 		close(service.Gate) // some had a turn when the others had given up
 		synctest.Wait()
-	})
-}
-
-// A service that is away fails every call, and the log says so once a second.
-func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		var logs syncBuffer
-		service := room.NewService(room.ServiceConfig{URL: "http://members.example", Transport: roomtest.Transport(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })})
-		m := delivery.NewMembers(delivery.NewTenants(history.NewMemory(testLimits), nil, &allowance.Pools{}), nil, service, 0, slog.New(slog.NewTextHandler(&logs, nil)))
-		for second := range 3 {
-			for i := range 100 {
-				_, err := m.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
-				is.True(err != nil)
-			}
-			is.Equal(strings.Count(logs.String(), "WARN"), second+1)
-			time.Sleep(time.Second)
-		}
 	})
 }

@@ -39,7 +39,7 @@ func TestARoomThatOnlyAnotherHubKnows(t *testing.T) {
 		nodes = append(nodes, node)
 	}
 	a, b := nodes[0], nodes[1]
-	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.peers.Others()) == 1 })
 	me := b.open(t, meQuery)
 	said := a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")["cursor"].(string)
 	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")

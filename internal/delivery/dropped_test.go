@@ -1,10 +1,9 @@
-package main
+package delivery
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -13,10 +12,8 @@ import (
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/room"
 )
 
 // modelEvent is an event as the model of TestExpired knows it.
@@ -87,18 +84,17 @@ func TestExpiredIsExact(t *testing.T) {
 
 func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, sweeps, exact bool) (complete, expired int) {
 	is := is.New(t)
-	h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-	h.streams.Observe(nobody{})
+	h := newRig(t, func(cfg *Config) { cfg.Log = history.NewMemory(limits) })
 	ctx := context.Background()
 	models := map[string]*historyModel{}
 	for _, tenant := range []string{"a", "b", "c", "d"} {
-		acme, err := h.tenants.OpenLocked(ctx, tenant) // so that all who join and leave are known from the start
+		acme, err := h.Tenants.OpenLocked(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
 		acme.Mu.Unlock()
 		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]history.Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
-	someone := func() event.Profile { return event.Profile{Type: "user", ID: pick("")} }
+	someone := func() event.Profile { return user(pick("")) }
 	for range 400 {
 		tenant := []string{"a", "a", "a", "b", "b", "c", "d"}[random.IntN(7)]
 		m := models[tenant]
@@ -114,8 +110,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			case 2, 3:
 				target = event.ToConversation(room.ID)
 			}
-			_, err := h.Publish(ctx, []*event.Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: target}})
-			is.NoErr(err)
+			h.publish(tenant, target, "1", false)
 			e := modelEvent{place: h.head(t, tenant).Seq, target: target}
 			if room, ok := target.Room(); ok {
 				e.members = slices.Clone(m.members[room])
@@ -129,18 +124,18 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			m.cursors[p] = append(m.cursors[p], h.head(t, tenant))
 		case n < 68:
 			p := someone()
-			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(ctx, tenant, room, p) }))
+			is.NoErr(h.Members.AddMember(ctx, tenant, room, p))
 			if !slices.Contains(m.members[room], p) {
 				m.members[room] = append(m.members[room], p)
 			}
 		case n < 74 && leaves:
 			p := someone()
-			is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(ctx, tenant, room, p) }))
+			is.NoErr(h.Members.RemoveMember(ctx, tenant, room, p))
 			m.members[room] = slices.DeleteFunc(m.members[room], func(q event.Profile) bool { return q == p })
 		case n < 78 && limits.TTL > 0:
 			time.Sleep(limits.TTL / 3)
 		case n < 82 && sweeps:
-			h.Sweep(time.Now())
+			h.sweep(time.Now())
 		default:
 			p := someone()
 			if len(m.cursors[p]) == 0 {
@@ -149,7 +144,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
 			oldest, err := h.log.Find(ctx, tenant, "", nil)
 			is.NoErr(err)
-			_, missed, err := h.streams.Locate(ctx, delivery.Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			_, missed, err := h.Streams.Locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
 			is.NoErr(err)
 			misses := m.misses(p, cursor.Seq, oldest.Seq)
 			switch {
@@ -171,24 +166,13 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 	return complete, expired
 }
 
-// head is a tenant's last place.
-func (h *Hub) head(t testing.TB, tenant string) history.Cursor {
-	t.Helper()
-	head, err := h.log.Attach(t.Context(), tenant)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.log.Detach(tenant)
-	return head
-}
-
 // readsAll checks that all that is left for a profile after a cursor is read.
-func (h *Hub) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
+func (h *rig) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
-	acme, err := h.tenants.OpenLocked(t.Context(), tenant)
+	acme, err := h.Tenants.OpenLocked(t.Context(), tenant)
 	is.NoErr(err)
-	r := h.members.ReaderLocked(acme, p)
+	r := h.Members.ReaderLocked(acme, p)
 	acme.Mu.Unlock()
 	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
 	is.NoErr(err)
@@ -213,25 +197,23 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		is := is.New(t)
 		limits := testLimits
 		limits.TTL = time.Minute
-		h := NewHub(HubConfig{Retry: time.Second, Plain: true, Log: history.NewMemory(limits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-		h.streams.Observe(nobody{})
-		me := delivery.Subscription{Tenant: "quiet", Profile: event.Profile{Type: "user", ID: "me"}}
+		h := newRig(t, func(cfg *Config) { cfg.Log = history.NewMemory(limits) })
+		me := Subscription{Tenant: "quiet", Profile: user("me")}
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
-			place, missed, err := h.streams.Locate(t.Context(), s)
+			place, missed, err := h.Streams.Locate(t.Context(), s)
 			is.NoErr(err)
 			return place, missed
 		}
 		publish := func(tenant, to string) {
-			_, err := h.Publish(t.Context(), []*event.Event{{TenantID: tenant, Type: "a.b", Payload: []byte("1"), Target: event.ToProfile(event.Profile{Type: "user", ID: to})}})
-			is.NoErr(err)
+			h.publish(tenant, event.ToProfile(user(to)), "1", false)
 		}
 		forget := func() {
 			t.Helper()
 			time.Sleep(2 * limits.TTL)
-			h.Sweep(time.Now())
-			is.Equal(h.Stats().Log.Tenants, 0)
+			h.sweep(time.Now())
+			is.Equal(h.log.Stats().Tenants, 0)
 		}
 		start := h.head(t, "quiet")
 		for i := range 100 {
@@ -263,33 +245,28 @@ func TestPrunedStaysStillCount(t *testing.T) {
 	for _, c := range []struct{ name, prune string }{{"known", ""}, {"pruned", "sweep"}, {"forgotten", "forget"}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
-			h := bareHub(t, 2)
-			room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
+			h := newRig(t, keeping(2))
+			room, me := event.Room{Kind: event.KindConversation, ID: "r"}, user("me")
+			is.NoErr(h.Members.AddMember(t.Context(), "acme", room, me))
 			start := h.head(t, "acme")
-			_, err := h.Publish(t.Context(), []*event.Event{{TenantID: "acme", Type: "a.b", Payload: []byte("1"), Target: event.ToConversation("r")}})
-			is.NoErr(err)
-			is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
+			h.publish("acme", event.ToConversation("r"), "1", false)
+			is.NoErr(h.Members.RemoveMember(t.Context(), "acme", room, me))
 			for range 3 {
-				h.mustPublish("you", false)
+				h.tell("you", false)
 			}
 			if c.prune != "" {
-				h.Sweep(time.Now())
+				h.sweep(time.Now())
 			}
 			if c.prune == "forget" {
-				h.tenants.Forget("acme")
-				is.Equal(h.tenants.Find("acme"), nil)
+				h.Tenants.Forget("acme")
+				is.Equal(h.Tenants.Find("acme"), nil)
 			}
-			s := delivery.Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
+			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
 			if c.prune != "forget" {
-				_, missed, err := h.streams.Locate(t.Context(), s)
-				is.NoErr(err)
-				is.Equal(missed, nil) // who has left may not see it
+				is.Equal(h.missed(t, s), nil) // who has left may not see it
 			}
-			is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
-			_, missed, err := h.streams.Locate(t.Context(), s)
-			is.NoErr(err)
-			is.True(errors.Is(missed, history.ErrExpired))
+			is.NoErr(h.Members.AddMember(t.Context(), "acme", room, me))
+			is.True(errors.Is(h.missed(t, s), history.ErrExpired))
 		})
 	}
 }
