@@ -1,11 +1,13 @@
 package main
 
 import (
-	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,21 +16,20 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/broker"
-	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
-	"realtimehub/internal/problem"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 )
 
 // aPair share a broker of one server.
-func aPair(t testing.TB, broker *natstest.Broker) (a, b *testHub) {
+func aPair(t testing.TB, broker *natstest.Broker, configure ...func(*HubConfig, *PresenceConfig)) (a, b *testHub) {
 	t.Helper()
 	alone(t, "it makes its own")
 	many := func(hub *HubConfig, _ *PresenceConfig) { hub.Most.Profile = 0 }
-	nodes := newCluster(t, 2, broker, openDoor(t), access.RatesConfig{ClientRate: -1}, many).nodes
+	nodes := newCluster(t, 2, broker, openDoor(t), access.RatesConfig{ClientRate: -1}, append(configure, many)...).nodes
 	return nodes[0], nodes[1]
 }
 
@@ -78,28 +79,63 @@ func (h *testHub) everybody(t testing.TB, query string) (ids []string, count any
 // What changes a connection through its own hub changes it through another as well:
 // nothing, empty and all stay apart on the way.
 func TestAdjustThroughAnotherHub(t *testing.T) {
-	a, b := aPair(t, theBroker(t))
-	for _, body := range []string{
+	a, b := aPair(t, theBroker(t), func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
+	for i, body := range []string{
 		`{"types":[]}`, `{"types":["*"]}`, `{"types":["a.b","c.*"]}`, `{"types":null}`,
 		`{"presence":["*"]}`, `{"presence":[]}`, `{"presence":["none"]}`, `{"presence":["user:<7>"]}`, `{"presence":null}`,
 		`{}`, `{"types":[],"presence":["*"]}`,
 	} {
 		t.Run(body, func(t *testing.T) {
 			is := is.New(t)
-			var seen []string
-			for _, through := range []*testHub{a, b} {
-				client := a.open(t, "tenant=acme&profile=me&types=x.y&presence=user:1")
+			var got []string
+			for by, through := range []*testHub{a, b} {
+				tenant := fmt.Sprintf("acme-%d-%d", i, by)
+				client := a.open(t, "tenant="+tenant+"&profile=me&types=x.y&presence=user:1")
 				status, _ := through.do(t, "PATCH", "/v1/connections/"+client.ConnectionID, body)
 				is.Equal(status, http.StatusNoContent)
-				c := a.Hub.streams.Connection(client.ConnectionID)
-				acme := a.tenants.Find("acme")
-				seen = append(seen, fmt.Sprint(c.Filter.Patterns(), c.Filter == nil, c.WatchList(), c.Watch == nil))
-				acme.Mu.Unlock()
-				client.close()
+				got = append(got, a.wants(t, tenant, client))
 			}
-			is.Equal(seen[1], seen[0])
+			is.Equal(got[1], got[0])
 		})
 	}
+}
+
+// wants ends a client, and returns which types of events it had of some, and whose presence
+// it would have with all types.
+func (h *testHub) wants(t *testing.T, tenant string, c *testClient) string {
+	t.Helper()
+	is := is.New(t)
+	for _, kind := range []string{"x.y", "a.b", "c.d"} {
+		h.publish(t, tenant, kind, `{"kind":"tenant"}`, "1")
+	}
+	status, _ := h.do(t, "PATCH", "/v1/connections/"+c.ConnectionID, `{"types":["presence.online"]}`)
+	is.Equal(status, http.StatusNoContent)
+	seer := h.open(t, "profile=seer&types=presence.online&tenant="+tenant)
+	for _, who := range []string{"1", "<7>", "other"} {
+		h.open(t, "tenant="+tenant+"&profile="+url.QueryEscape("user:"+who))
+		for seen(t, seer.until(t, "presence.online")).ID != who {
+		}
+	}
+	h.do(t, "DELETE", "/v1/tenants/"+tenant+"/connections/"+c.ConnectionID, "")
+	var got []string
+	for ev := c.next(t); ev.Type != "hub.closing"; ev = c.next(t) {
+		if who := seen(t, ev).ID; who != "me" && who != "seer" {
+			got = append(got, ev.Type+" "+who)
+		}
+	}
+	return strings.Join(got, ", ")
+}
+
+// seen is whose presence an event tells.
+func seen(t *testing.T, ev sse.Event) event.Profile {
+	t.Helper()
+	var who struct{ Profile event.Profile }
+	if payload := openEnvelope(t, ev).Payload; payload[0] == '{' {
+		if err := json.Unmarshal(payload, &who); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return who.Profile
 }
 
 // However much another hub has to tell of connections, it is told, in the server's
@@ -175,7 +211,7 @@ func sleepers(t *testing.T, configure ...func(*HubConfig, *PresenceConfig)) (a, 
 		nodes = append(nodes, node)
 	}
 	eventually(t, func() bool {
-		return len(nodes[0].Cluster.Peers.Others()) == 1 && len(nodes[1].Cluster.Peers.Others()) == 1
+		return len(nodes[0].peers.Others()) == 1 && len(nodes[1].peers.Others()) == 1
 	})
 	return nodes[0], nodes[1], proxy
 }
@@ -214,11 +250,6 @@ func TestAHubThatSleeps(t *testing.T) {
 		status, answer := a.do(t, "GET", "/v1/tenants/acme/connections", "")
 		return status == http.StatusOK && answer["count"] == 1.0 // the other, which nobody closed
 	})
-	eventually(t, func() bool { // nothing is remembered
-		a.Cluster.Owed.Mu.Lock()
-		defer a.Cluster.Owed.Mu.Unlock()
-		return len(a.Cluster.Owed.Of) == 0
-	})
 	b.publish(t, "acme", "x.y", `{"kind":"tenant"}`, "1")
 	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1")
 }
@@ -234,7 +265,7 @@ func TestAHubThatSleepsLong(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, one := b.open(t, "tenant=acme&profile=me"), b.open(t, "tenant=acme&profile=one")
 	mute(proxy)
-	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 0 })
+	eventually(t, func() bool { return len(a.peers.Others()) == 0 })
 	_, count := a.everybody(t, "")
 	is.Equal(count, 0.0)
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
@@ -254,54 +285,19 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	a, b, proxy := sleepers(t)
 	me, other := b.open(t, meQuery), b.open(t, "tenant=other&profile=me")
 	mute(proxy)
-	node := b.Cluster.Peers.Node()
-	for n := range cluster.MostOwed {
-		a.Cluster.Owed.Add(node, cluster.Kick{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}, Reason: delivery.CloseKicked})
+	var kicks sync.WaitGroup // one more than are remembered one by one
+	for n := range 1000 {
+		kicks.Go(func() {
+			a.Cluster.KickProfile(t.Context(), "acme", event.Profile{Type: "user", ID: fmt.Sprint(n)}, delivery.CloseKicked)
+		})
 	}
+	kicks.Wait()
 	status, _ := a.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 	is.Equal(status, http.StatusServiceUnavailable)
 	proxy.Rule(nil)
 	is.Equal(me.until(t, "hub.closing").Type, "hub.closing")
 	b.publish(t, "other", "x.y", `{"kind":"tenant"}`, "1")
 	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1") // another tenant's stays
-}
-
-// What the version before says is understood, and what it does not understand is not taken
-// for done.
-func TestHubsOfTheVersionBefore(t *testing.T) {
-	is := is.New(t)
-	h := newTestHub(t)
-	h = h.nodes[0]
-	h.connect(t, 5, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
-	a := h.Cluster.Serve(cluster.Call{Op: cluster.CallList, Tenant: "acme"})
-	is.Equal(len(a.Connections), 5) // without a limit all
-	before := a
-	before.Count = nil
-	for _, answer := range []cluster.Answer{before, a} {
-		x := &cluster.Cluster{Cfg: cluster.Config{Delivery: h.parts()}, Peers: &cannedPeers{answer: answer}}
-		p, err := x.PageOn(t.Context(), [4]byte{1}, "acme", nil, a.Connections[1].ID.String(), 1)
-		is.NoErr(err)
-		is.Equal(p.Count, 5)
-		if answer.Count == nil { // it does not know of pages
-			is.Equal(len(p.List), 1)
-			is.Equal(p.List[0].ID, a.Connections[2].ID)
-			is.True(p.More)
-		}
-	}
-	x := &cluster.Cluster{Cfg: cluster.Config{Delivery: h.parts()}, Peers: &cannedPeers{answer: cluster.Answer{Found: true}}}
-	as := []event.Profile(nil)
-	_, err := x.Adjust(t.Context(), &delivery.Connection{Elsewhere: true}, nil, &as)
-	is.Equal(problem.Of(err).Code, "HubUnavailable")
-}
-
-// cannedPeers answer always the same.
-type cannedPeers struct {
-	castPeers
-	answer cluster.Answer
-}
-
-func (p *cannedPeers) Ask(context.Context, [4]byte, cluster.Call) (cluster.Answer, error) {
-	return p.answer, nil
 }
 
 // A server that is cut off from the others may still say that it leads, though nothing is

@@ -45,7 +45,7 @@ func TestAPlaceThatHasFadedIsKnown(t *testing.T) {
 	})
 
 	b := join()
-	eventually(t, func() bool { return len(a.Cluster.Peers.Others()) == 1 })
+	eventually(t, func() bool { return len(a.peers.Others()) == 1 })
 	me := b.open(t, meQuery)
 	a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, `"said"`)
 	is.Equal(me.next(t).Type, "a.b")

@@ -10,62 +10,79 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/request"
-	"realtimehub/internal/room"
+	"realtimehub/internal/plan"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
-	"realtimehub/internal/testkit"
 )
 
-// overHTTP2 serves a hub as the program does.
-func (h *testHub) overHTTP2(t *testing.T) (at string) {
+// serveHTTP2 serves as the program does.
+func serveHTTP2(t *testing.T, handler http.Handler) (at string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := serve.NewServer(h.API.Handler(), nil, log.New(io.Discard, "", 0))
+	server := serve.NewServer(handler, nil, log.New(io.Discard, "", 0))
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 	return listener.Addr().String()
 }
 
+// stuckLog does not say where acme's history is until it is let.
+type stuckLog struct {
+	*history.Memory
+	let chan struct{}
+}
+
+func (l *stuckLog) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
+	if tenant == "acme" {
+		<-l.let
+	}
+	return l.Memory.Attach(ctx, tenant)
+}
+
 // A flood of streams of a tenant takes turns, so that it has another's come in at once; and
 // those that are reset before their turn are never opened.
 func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
-	alone(t, "its requests end before they begin")
-	const places, asked = 16, 200
+	alone(t, "it stops one hub's log")
+	const asked = 200
 	is := is.New(t)
-	h := newTestHub(t)
-	h.streams.OpenAtOnce(places)
-	is.NoErr(untilConfirmed(func() error {
-		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}})
-	}))
-	busy := h.tenants.Find("acme")
-	f := dialFramed(t, h.overHTTP2(t), "", 1<<20)
+	log := &stuckLog{history.NewMemory(testLimits), make(chan struct{})}
+	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
+	var began, over atomic.Int32
+	handler := h.API.Handler()
+	f := dialFramed(t, serveHTTP2(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer over.Add(1)
+		began.Add(1)
+		handler.ServeHTTP(w, r)
+	})), "", 1<<20)
 	for range asked {
 		f.ask("/v1/stream?tenant=acme&profile=me", "")
 	}
-	eventually(t, func() bool { return h.streams.Opening.Waiting("acme") == asked-places/2 })
+	eventually(t, func() bool { return began.Load() == asked })
 	h.open(t, "tenant=well&profile=me")
 	for stream := uint32(1); stream < f.stream; stream += 2 {
 		f.write(resetFrame, 0, stream, binary.BigEndian.AppendUint32(nil, 8))
 	}
-	eventually(t, func() bool { return h.streams.Opening.Waiting("acme") == 0 })
-	busy.Mu.Unlock()
-	eventually(t, func() bool { return h.streams.Opening.Pool().Total() == 0 })
+	eventually(t, func() bool { return over.Load() == asked-1 }) // all but the one that waits for the log
+	close(log.let)
+	eventually(t, func() bool { return over.Load() == asked })
 	opened := int64(0)
 	for _, n := range h.Stats().Connects {
 		opened += n
 	}
-	is.Equal(opened, int64(1+places/2))
+	is.Equal(opened, int64(2)) // that one and the other tenant's
 }
 
 // A request that was reset before its handler began does nothing.
@@ -90,8 +107,9 @@ func TestRequestsThatAreResetDoNothing(t *testing.T) {
 // one that has more is refused, and with HTTP/2 nothing of it stays.
 func TestLinesOfAHead(t *testing.T) {
 	is := is.New(t)
+	const most = 100 // lines
 	at := strings.TrimPrefix(startHub(t), "http://")
-	for lines, status := range map[int]string{request.MostHeaders: "200", request.MostHeaders + 1: "431"} {
+	for lines, status := range map[int]string{most: "200", most + 1: "431"} {
 		var headers []string
 		for i := range lines {
 			headers = append(headers, fmt.Sprint("a", i%50), "1")
@@ -103,7 +121,7 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 	f := dialFramed(t, at, "", 1<<20)
 	head := append([]byte{0x82, 0x86, 0x04, 8}, "/healthz\x01\x09localhost"...)
-	for i := range request.MostHeaders + 1 {
+	for i := range most + 1 {
 		name := fmt.Sprint("a", i)
 		head = append(append(append(head, 0, byte(len(name))), name...), 1, '1')
 	}
@@ -118,56 +136,29 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 }
 
-// Whoever counts streams, tells of presence, or ends streams with their tokens does not have
-// other tenants wait for one that is busy.
-func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
-	alone(t, "its tenants are of one hub")
-	is := is.New(t)
-	h := newTestHub(t, func(_ *HubConfig, cfg *PresenceConfig) { cfg.Audience = settings.AudienceTenant })
-	well := h.open(t, "tenant=well&profile=me")
-	var all []*delivery.Connection
-	for i := range 8 {
-		tenant := fmt.Sprint("acme-", i)
-		h.open(t, "profile=me&tenant="+tenant)
-		all = append(all, h.streams.Connections(tenant, nil)[0])
-		busy := h.tenants.Find(tenant)
-		defer busy.Mu.Unlock()
-	}
-	all = append(all, h.streams.Connections("well", nil)[0])
-	for _, c := range all {
-		h.Presence.Connected(&delivery.Connection{Tenant: c.Tenant, Profile: event.Profile{Type: "user", ID: "new"}})
-	}
-	well.until(t, "presence.online")
-	is.True(testkit.InTime(func() { is.Equal(len(h.tenants.Busiest(10)), 9) }))
-	end := time.Now().Add(100 * time.Millisecond)
-	for _, c := range all {
-		h.streams.Expiry.Set(c, end)
-	}
-	well.until(t, "hub.closing")
-}
-
-// The stays of who is in many rooms are found once, until they change.
-func TestManyStaysAreFoundOnce(t *testing.T) {
-	is := is.New(t)
-	var r room.Memberships[*delivery.Connection]
-	me := event.Profile{Type: "user", ID: "me"}
-	in := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
-	for i := range room.ManyRooms {
-		r.Add(in(i), me, 1)
-	}
-	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
-	bytes := r.Bytes()
-	first := stays()
-	is.Equal(stays(), first)
-	is.True(r.Bytes() >= bytes+room.ManyRooms*room.StayBytes)
-	r.Add(event.Room{Kind: event.KindGroup, ID: "another"}, me, 2)
-	is.True(stays() != first)
-	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	r.Remove(in(0), me, 3)
-	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	for _, s := range r.Stays(me) {
-		r.Remove(s.Room, me, 0)
-	}
-	r.ForgetPast()
-	is.Equal(r.Bytes(), int64(0))
+// Whoever tells of presence does not have other tenants wait for one that is busy.
+func TestABusyTenantKeepsNobodyFromPresence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hub, presence := newQuietHub(allowance.New(plan.Of(1 << 30)))
+		presence.cfg.Audience = settings.AudienceTenant
+		told := make(chan string, 1)
+		busy := make(chan struct{})
+		presence.notify = func(tenant string, _ []delivery.Notice, _ *event.Event, _ bool) {
+			if tenant != "well" {
+				<-busy
+				return
+			}
+			told <- tenant
+		}
+		for i := range 8 {
+			presence.Connected(delivery.NewRemote(uuid.New(), fmt.Sprint("acme-", i), alice, time.Now(), time.Now(), nil))
+		}
+		presence.Connected(delivery.NewRemote(uuid.New(), "well", alice, time.Now(), time.Now(), nil))
+		go presence.tick(time.Now())
+		is.Equal(<-told, "well")
+		close(busy)
+		synctest.Wait()
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
@@ -239,68 +238,7 @@ func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
 		one.changes(t, "PUT", room, `{"members":["stays"]}`)
 		one.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 	}
-	acme := two.tenants.Find("acme")
-	attached, forgot, bytes := acme.Attached, acme.Rooms.Forgot, acme.KeptLocked()
-	acme.Mu.Unlock()
-	is.True(!attached)
-	is.True(forgot > 0)
-	is.True(bytes < 256<<10)
+	is.Equal(len(two.streams.Connections("acme", nil)), 0)
+	is.True(two.quotas.State.Of("acme") < 256<<10)
 	is.Equal(two.back(t, c.Cursor, meQuery).resume(t), "partial")
-}
-
-func TestForgottenStaysOfWhoLeftAllRooms(t *testing.T) {
-	alone(t, "it looks into one hub's rooms")
-	is := is.New(t)
-	h := newTestHub(t)
-	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
-	c := h.open(t, meQuery)
-	c.close()
-	h.empty(t, "acme")
-	h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "1")
-	is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
-	acme := h.tenants.Find("acme")
-	is.True(acme.Rooms.ForgetPast())
-	acme.Mu.Unlock()
-	h.Sweep(time.Now())
-	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
-	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "partial")
-}
-
-// So is who is catching up while it happens.
-func TestStaysThatAreForgottenMeanwhile(t *testing.T) {
-	alone(t, "it looks into one hub's rooms")
-	is := is.New(t)
-	limits := testLimits
-	limits.Events, limits.Bytes, limits.Total = 0, 0, 0
-	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = history.NewMemory(limits) })
-	room, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
-	c := h.open(t, meQuery)
-	c.close()
-	var lines strings.Builder
-	many, payload := 3000, strings.Repeat("x", 8<<10) // more than is on its way at once
-	for range many {
-		fmt.Fprintf(&lines, `{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":"tenant"}}`+"\n", payload)
-	}
-	h.lines(t, lines.String(), many)
-	is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", room, me) }))
-	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", room, me) }))
-	client := h.back(t, c.Cursor, meQuery)
-	is.Equal(client.resume(t), "complete")
-	is.Equal(client.next(t).Type, "a.b")
-	acme := h.tenants.Find("acme")
-	acme.Rooms.ForgetPast()
-	acme.Mu.Unlock()
-	gaps := 0
-	for events := 1; events < many; {
-		switch event := client.next(t); event.Type {
-		case "a.b":
-			events++
-		case "hub.gap":
-			gaps++
-			is.True(strings.Contains(event.Data, `"reason":"expired"`))
-		}
-	}
-	is.Equal(gaps, 1)
 }

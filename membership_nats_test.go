@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,11 +17,9 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/broker"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
-	"realtimehub/internal/room"
 )
 
 // behindProxies are hubs that share a broker of one server, each but the first behind a
@@ -44,7 +41,7 @@ func behindProxies(t *testing.T, b *natstest.Broker, n int) (nodes []*testHub, p
 		nodes = append(nodes, node)
 	}
 	for _, node := range nodes {
-		eventually(t, func() bool { return len(node.Cluster.Peers.Others()) == n-1 })
+		eventually(t, func() bool { return len(node.peers.Others()) == n-1 })
 	}
 	return nodes, proxies, prefix
 }
@@ -157,7 +154,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	go func() {
 		var err error
 		for err = history.ErrUnconfirmed; errors.Is(err, history.ErrUnconfirmed) && impatient.Err() == nil; {
-			err = nodes[1].tenants.Ensure(impatient, "acme")
+			_, _, err = nodes[1].members.Member(impatient, "acme", event.Room{Kind: event.KindGroup, ID: "r"}, alice)
 		}
 		left <- err
 	}()
@@ -169,7 +166,8 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	leave()
 	is.True(errors.Is(<-left, context.Canceled))
 	close(gate)
-	is.NoErr(nodes[1].tenants.Ensure(t.Context(), "acme"))
+	_, _, err := nodes[1].members.Member(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "r"}, alice)
+	is.NoErr(err)
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
 }
 
@@ -218,25 +216,4 @@ func TestEmptyRoomsLeaveTheTable(t *testing.T) {
 		do(node, "DELETE", "/me")
 		is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(own().Subject)))
 	}
-}
-
-// Places of a history that is over say nothing of the next one: who belongs somewhere does
-// so from its beginning on.
-func TestRoomsInAnotherHistory(t *testing.T) {
-	is := is.New(t)
-	var rooms room.Memberships[*delivery.Connection]
-	r := event.Room{Kind: event.KindGroup, ID: "g"}
-	rooms.Add(r, alice, 100)
-	rooms.Add(r, bob, 100)
-	rooms.Remove(r, bob, 200)
-	rooms.Unsure(150)
-	rooms.Restart(history.Epoch{Tag: 1})
-	is.Equal(rooms.Stays(alice), []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}})
-	is.Equal(*rooms.Reader(alice), history.Reader{Profile: alice, Rooms: []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}}})
-	is.Equal(rooms.Forgotten(alice), uint64(0))
-	is.True(!rooms.Remembers())
-	rooms.Clear()
-	is.True(rooms.Empty())
-	is.Equal(slices.Collect(rooms.Members(r)), nil)
-	is.Equal(rooms.Bytes(), (&room.Memberships[*delivery.Connection]{}).Bytes()) // nothing is left
 }

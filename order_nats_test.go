@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
@@ -197,6 +198,18 @@ func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
 	}
 }
 
+// comes holds up who comes, and says that somebody does.
+type comes struct {
+	delivery.Observer
+	here, goOn chan struct{}
+}
+
+func (o *comes) Connected(c *delivery.Connection) {
+	close(o.here)
+	<-o.goOn
+	o.Observer.Connected(c)
+}
+
 // The table is lost and made anew, where places are small again: a hub that has not noticed
 // yet is not taken for one that knows what has changed since.
 func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
@@ -207,10 +220,15 @@ func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	members := "/v1/tenants/acme/conversations/r/members"
 	a.changes(t, "PUT", members, `{"members":["0","1","2","3"]}`)
-	tenant, err := b.tenants.EnsureLocked(t.Context(), "acme")
-	is.NoErr(err)
-	tenant.Readers++ // as by who waits for what is known of it
-	tenant.Mu.Unlock()
+	come := &comes{b.observer(), make(chan struct{}), make(chan struct{})}
+	b.streams.Observe(come)
+	connected := make(chan *delivery.Connection)
+	go func() { connected <- b.mustConnect(t, delivery.Subscription{Tenant: "acme", Profile: bob}) }()
+	<-come.here // who is about to come has b know the tenant
+	defer func() {
+		close(come.goOn)
+		b.streams.Kick(<-connected, delivery.CloseKicked)
+	}()
 
 	gate := make(chan struct{})
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {

@@ -69,6 +69,8 @@ type Presence struct {
 	thaw    time.Time           // owned by tick: until then nothing is announced
 	ticked  time.Time           // owned by tick
 	telling fair.Series[string] // of tenants
+	// notify tells a tenant's streams; static.
+	notify func(tenant string, notices []delivery.Notice, digest *event.Event, shared bool)
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -106,7 +108,7 @@ func (x *profile) Due() *due.Item { return &x.due }
 // NewPresence makes the presence of a hub and has it told of connections; Run
 // makes it tick.
 func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
-	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}}
+	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}, notify: hub.dispatcher.Notify}
 	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
 	hub.presence = p
 	hub.streams.Observe(p)
@@ -438,7 +440,7 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 		}
 		digest = event.NewEphemeral(tenant, event.TypePresenceDigest, event.ToTenant(), now, counts)
 	}
-	p.hub.dispatcher.Notify(tenant, notices, digest, shared)
+	p.notify(tenant, notices, digest, shared)
 }
 
 // Counts are how many profiles are not offline, all tenants together.

@@ -21,6 +21,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/cluster"
+	"realtimehub/internal/cluster/clustertest"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -137,7 +138,7 @@ func TestLinesCostOnce(t *testing.T) {
 
 // askedPeers count what another hub is asked.
 type askedPeers struct {
-	castPeers
+	clustertest.Peers
 	asked int
 }
 

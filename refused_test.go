@@ -63,13 +63,13 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 	}{
 		{"tenant", delivery.Limits{Tenant: 1}, func(*testHub) {}, delivery.ErrFull},
 		{"all", delivery.Limits{All: 1}, func(*testHub) {}, delivery.ErrFull},
-		{"draining", delivery.Limits{}, func(h *testHub) { h.streams.Directory.Shut() }, delivery.ErrDraining},
+		{"draining", delivery.Limits{}, func(h *testHub) { h.streams.Refuse() }, delivery.ErrDraining},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
 			here, there := h.nodes[0], h.nodes[1]
-			observer := newTold(here.streams.Observer)
+			observer := newTold(here.observer())
 			here.streams.Observe(observer)
 			watcher := there.open(t, "tenant=acme&profile=they")
 			here.open(t, "tenant=acme&profile=me")
@@ -82,7 +82,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 					is.True(errors.Is(err, c.err)) // refused
 				}
 			}
-			here.Cluster.Peers.Tell("acme", cluster.SessionChange{Session: cluster.SessionOf(here.streams.Connections("acme", &me)[0])}) // told after all that was told before
+			here.peers.Tell("acme", cluster.SessionChange{Session: here.Cluster.Sessions("acme")[0]}) // told after all that was told before
 			online := func(h *testHub) (list []Status) {
 				for _, p := range h.Presence.Of("acme", []event.Profile{me, you, they}) {
 					list = append(list, p.Status)
@@ -106,7 +106,7 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	is := is.New(t)
 	log := &brokenLog{history.NewMemory(testLimits), history.ErrNotStored}
 	h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log })
-	observer := newTold(h.streams.Observer)
+	observer := newTold(h.observer())
 	h.streams.Observe(observer)
 	you := event.Profile{Type: "user", ID: "you"}
 	for range 3 {
@@ -115,7 +115,7 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	}
 	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
 	is.Equal(len(observer.came), 0)
-	is.Equal(h.tenants.Find("acme"), nil) // nor is there a tenant
+	is.Equal(h.Stats().Tenants, 0) // nor is there a tenant
 }
 
 // Of many that come at once no more are taken than may be, each is told of once, and
@@ -130,7 +130,7 @@ func TestManyComeAtOnce(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			h := newTestHub(t, defaultPresence, func(hub *HubConfig, _ *PresenceConfig) { hub.Most = c.most })
-			observer := newTold(h.streams.Observer)
+			observer := newTold(h.observer())
 			h.streams.Observe(observer)
 			me := event.Profile{Type: "user", ID: "me"}
 			var wg sync.WaitGroup
@@ -161,7 +161,7 @@ func TestManyComeAtOnce(t *testing.T) {
 				h.streams.Kick(conn, delivery.CloseKicked)
 			}
 			is.Equal(observer.went[me], taken)
-			is.Equal(h.tenants.Find("acme"), nil)
+			is.Equal(h.Stats().Tenants, 0)
 		})
 	}
 }
@@ -184,7 +184,7 @@ func TestNobodyEndsWhoIsNotThereYet(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, defaultPresence)
 	for _, node := range h.nodes {
-		x := &meddler{node.streams.Observer, func(c *delivery.Connection) bool { return node.streams.Kick(c, delivery.CloseKicked) }, make(chan bool, 2)}
+		x := &meddler{node.observer(), func(c *delivery.Connection) bool { return node.streams.Kick(c, delivery.CloseKicked) }, make(chan bool, 2)}
 		node.streams.Observe(x)
 		c := node.open(t, "tenant=acme&profile=me")
 		is.Equal(<-x.was, false) // nothing was there to end

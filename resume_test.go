@@ -17,7 +17,6 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/sse"
 )
@@ -156,33 +155,6 @@ func TestReplayAndMembership(t *testing.T) {
 	}
 }
 
-// Comings and goings without number are forgotten at some time; then who resumes
-// from before is told that something may be missing.
-func TestForgottenStays(t *testing.T) {
-	alone(t, "it looks into one hub's rooms")
-	is := is.New(t)
-	h := newTestHub(t)
-	r, me := event.Room{Kind: event.KindConversation, ID: "r"}, event.Profile{Type: "user", ID: "me"}
-	is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", r, me) }))
-	c := h.open(t, meQuery)
-	rejoin := func() (cursor string) {
-		cursor = h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, "0")["cursor"].(string)
-		is.NoErr(untilConfirmed(func() error { return h.members.RemoveMember(t.Context(), "acme", r, me) }))
-		is.NoErr(untilConfirmed(func() error { return h.members.AddMember(t.Context(), "acme", r, me) }))
-		return cursor
-	}
-	rejoin()
-	is.Equal(h.back(t, c.Cursor, meQuery).resume(t), "complete")
-	acme := h.tenants.Find("acme")
-	acme.Rooms.Ended = room.MaxPast
-	acme.Mu.Unlock()
-	last := rejoin()
-	client := h.back(t, c.Cursor, meQuery)
-	is.Equal(client.resume(t), "partial")
-	is.Equal(client.next(t).Type, "hub.gap")
-	is.Equal(h.back(t, last, meQuery).resume(t), "complete")
-}
-
 // What another service owns is asked as of now; and nothing is lost when nobody
 // was connected while it was said.
 func TestReplayAndMembershipService(t *testing.T) {
@@ -247,11 +219,17 @@ func TestDeepReplay(t *testing.T) {
 			}
 			t.Logf("%d of %d in %v", missed, stored, time.Since(start))
 			is.Equal(string(openEnvelope(t, again.next(t)).Payload), `"new"`)
-			is.True(most < 4*delivery.ChunkBytes) // never the whole
+			is.True(most < 4*chunkBytes) // never the whole
 			is.Equal(h.payloads(t, "acme", again), []string{""})
 		})
 	}
 }
+
+// So much of a history is read at once, and of what is not stored held for who catches up.
+const (
+	chunkBytes = 64 << 10
+	maxHeld    = 256 << 10
+)
 
 // lines publishes NDJSON, and again what a broker that is slow did not confirm. It returns
 // the lines in the order of their places.
@@ -314,11 +292,11 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 		name   string
 		events int
 		want   string
-	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", delivery.MaxHeld/100 + 1, "1 hub.gap 2 3"}} {
+	}{{"few", 3, "1 e e e 2 3"}, {"tooMany", maxHeld/100 + 1, "1 hub.gap 2 3"}} {
 		t.Run(c.name, func(t *testing.T) {
 			is := is.New(t)
 			log := &pausingLog{Memory: history.NewMemory(testLimits), entered: make(chan bool), goOn: make(chan bool)}
-			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * delivery.ChunkBytes })
+			h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Log = log; hub.StreamBuffer = 3 * chunkBytes })
 			start := h.open(t, meQuery)
 			start.close()
 			h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
@@ -357,21 +335,21 @@ func TestQuietStreamsMoveOn(t *testing.T) {
 		head = h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"].(string)
 	}
 	for query, c := range map[string]*testClient{meQuery: quiet, "tenant=acme&profile=you&types=none.*,test.marker": filtered} {
-		for c.reader.LastEventID() != head { // until a heartbeat has come
+		for c.Reader.LastEventID() != head { // until a heartbeat has come
 			is.Equal(h.replayed(t, c), "")
 		}
 		c.close()
-		again := h.back(t, c.reader.LastEventID(), query)
+		again := h.back(t, c.Reader.LastEventID(), query)
 		is.Equal(again.resume(t), "complete")
 		is.Equal(h.replayed(t, again), "")
 		again.close()
 	}
 	// Nor after a replay in which there was nothing for it.
-	again := h.back(t, quiet.reader.LastEventID(), meQuery)
+	again := h.back(t, quiet.Reader.LastEventID(), meQuery)
 	is.Equal(h.replayed(t, again), "")
 	last := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"]
-	resumed := h.back(t, again.reader.LastEventID(), meQuery)
-	for resumed.reader.LastEventID() != last { // until a heartbeat has come
+	resumed := h.back(t, again.Reader.LastEventID(), meQuery)
+	for resumed.Reader.LastEventID() != last { // until a heartbeat has come
 		is.Equal(h.replayed(t, resumed), "")
 	}
 }
@@ -426,7 +404,7 @@ func TestHistory(t *testing.T) {
 	none, start, gap := read("")
 	is.Equal(none, nil)
 	is.Equal(gap, false)
-	is.Equal(h.tenants.Find("acme"), nil) // a read makes no tenant
+	is.Equal(h.Stats().Tenants, 0) // a read makes no tenant
 	first := h.publish(t, "acme", "a.b", `{"kind":"profiles","profiles":["user:1","bot:2"],"exclude":{"profiles":["me"],"connectionIds":["01a20b6b-b9ee-789c-bf01-260aa0b28d5c"]}}`, "0")
 	_, answer := h.do(t, http.MethodGet, "/v1/tenants/acme/events?after="+start, "")
 	events, err := json.Marshal(answer["events"])
@@ -534,23 +512,6 @@ func (h *testHub) empty(t testing.TB, tenant string) {
 			t.Fatal("streams are left")
 		}
 	}
-}
-
-// A stream that is the tenant's last, and is closed between an event's delivery
-// and its flush, still gets the event and its end.
-func TestForgetFlushes(t *testing.T) {
-	is := is.New(t)
-	h := newTestHub(t)
-	c := h.open(t, meQuery)
-	e := historytest.ToAll("1")
-	e.Event.Ephemeral = true
-	e.Envelope = e.Event.Seal()
-	node, conn := h.holder(c.ConnectionID)
-	node.dispatcher.Deliver("acme", []*history.Entry{e})
-	node.streams.Kick(conn, delivery.CloseKicked)
-	node.dispatcher.Flush("acme") // too late: the tenant is forgotten
-	is.Equal(c.next(t).Type, "a.b")
-	is.Equal(c.next(t).Type, "hub.closing")
 }
 
 // pausedLog waits before it reads.

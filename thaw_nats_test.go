@@ -24,7 +24,7 @@ func TestWhoWentElsewhereIsNotToldOffline(t *testing.T) {
 	is.Equal(count, 2.0)
 
 	proxy.Cut()
-	eventually(t, func() bool { return !b.Cluster.Peers.Hears() })
+	eventually(t, func() bool { return !b.peers.Hears() })
 	you.close()
 	a.open(t, "tenant=acme&profile=you")
 	var lost atomic.Bool
@@ -33,7 +33,7 @@ func TestWhoWentElsewhereIsNotToldOffline(t *testing.T) {
 	})
 	proxy.Mend()
 	eventually(t, func() bool { // it is known
-		return b.Cluster.Elsewhere.Count(&event.Event{TenantID: "acme", Target: event.ToTenant()}, nil) == 1
+		return b.Cluster.Count(&event.Event{TenantID: "acme", Target: event.ToTenant()}, nil) == 1
 	})
 	is.True(lost.Load())
 	b.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")

@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,12 +10,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
+	"realtimehub/internal/cluster/clustertest"
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
@@ -29,7 +23,7 @@ func inCluster(t *testing.T, test func(w presenceWorld, x *cluster.Cluster, is *
 	synctest.Test(t, func(t *testing.T) {
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
 		p := NewPresence(hub, PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: settings.AudienceTenant})
-		x := NewCluster(hub, p, &castPeers{}, 2*time.Second)
+		x := NewCluster(hub, p, &clustertest.Peers{}, 2*time.Second)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)
@@ -113,136 +107,4 @@ func TestAnEarlierActivityToldLater(t *testing.T) {
 		w.wait(2 * time.Minute)
 		is.Equal(w.status(alice), Online)
 	})
-}
-
-// stuckSharing does not hear what other hubs know of one tenant.
-type stuckSharing struct {
-	delivery.Sharing
-	stuck chan struct{}
-}
-
-func (s stuckSharing) Share(ctx context.Context, tenant string) error {
-	if tenant == "stuck" {
-		<-s.stuck
-	}
-	return nil
-}
-func (stuckSharing) Unshare(string) {}
-
-// Nobody waits for what a tenant waits for but who has to do with that tenant, and who
-// gives up is let go.
-func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
-	is := is.New(t)
-	x := delivery.NewTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
-	sharing := stuckSharing{stuck: make(chan struct{})}
-	x.Sharing = sharing
-	open := func(ctx context.Context, name string) error {
-		tenant, err := x.OpenLocked(ctx, name)
-		if err == nil {
-			tenant.Mu.Unlock()
-		}
-		return err
-	}
-	entered := make(chan error)
-	go func() { entered <- open(t.Context(), "stuck") }()
-	eventually(t, func() bool { return slices.Contains(x.Names(), "stuck") })
-	others := make(chan struct{})
-	go func() {
-		defer close(others)
-		var all sync.WaitGroup
-		for n := range 2000 {
-			all.Go(func() {
-				if err := open(t.Context(), fmt.Sprint("tenant-", n)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		all.Wait()
-	}()
-	select {
-	case <-others:
-	case <-time.After(time.Minute):
-		t.Error("tenants wait for another")
-		close(sharing.stuck)
-		<-others
-		<-entered
-		return
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	is.True(open(ctx, "stuck") != nil) // who left does not wait
-	close(sharing.stuck)
-	is.NoErr(<-entered)
-	is.NoErr(open(t.Context(), "stuck"))
-}
-
-// heldPeers count what is told of while it may change.
-type heldPeers struct {
-	castPeers
-	x     *cluster.Cluster
-	told  int
-	loose int
-}
-
-func (p *heldPeers) Tell(string, cluster.SessionChange) {
-	p.told++
-	if p.x.Mu.TryLock() {
-		p.x.Mu.Unlock()
-		p.loose++
-	}
-}
-
-// What others are told last of a connection is what is held: nothing changes between that
-// it does and that it is told.
-func TestWhatIsToldIsWhatIsHeld(t *testing.T) {
-	is := is.New(t)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-	defer hub.streams.Engine().Close(context.Background())
-	p := &heldPeers{}
-	p.x = NewCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), p, 0)
-	c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: alice})
-	is.NoErr(err)
-	found, err := p.x.Touch(t.Context(), c)
-	is.NoErr(err)
-	is.True(found)
-	hub.streams.Kick(c, delivery.CloseKicked)
-	is.Equal(p.told, 3)
-	is.Equal(p.loose, 0)
-}
-
-// What one hub asks and another answers arrives as it was: what is nil, what is empty and
-// what is everything differ.
-func TestCallsArriveAsTheyWere(t *testing.T) {
-	is := is.New(t)
-	none, some := []string{}, []string{"a.b", "c.*"}
-	nobody, somebody := []event.Profile{}, []event.Profile{alice, {Type: "device", ID: "<a>:b"}}
-	count := 0
-	for _, c := range []cluster.Call{
-		{}, {Op: cluster.CallAdjust, Types: &none}, {Op: cluster.CallAdjust, Types: &some}, {Op: cluster.CallAdjust, Watch: &nobody}, {Op: cluster.CallAdjust, Watch: &somebody},
-		{Op: cluster.CallAdjust, Unwatch: true}, {Op: cluster.CallList, Tenant: "acme", Profile: &alice, After: "x", Limit: 7},
-		{Op: cluster.CallProlong, ID: uuid.New(), Expires: time.Now().Round(0).UTC()}, {Op: cluster.CallProlong, ID: uuid.New()},
-		{Op: cluster.CallKick, Reason: delivery.CloseKicked}, {Op: cluster.CallRooms, Place: 1 << 60}, {Op: cluster.CallRefresh, Room: event.Room{Kind: event.KindGroup, ID: "g"}},
-	} {
-		is.Equal(overTheWire(t, c), c)
-	}
-	for _, a := range []cluster.Answer{{}, {Found: true}, {Full: true, Person: true}, {Count: &count}, {More: true, Connections: []cluster.Described{{Tenant: "acme", Profile: alice, ConnectedAt: time.Now().Round(0).UTC(), Metadata: map[string]string{"": ""}}}}} {
-		is.Equal(overTheWire(t, a), a)
-	}
-	for _, patterns := range [][]string{nil, {}, {"*"}, {"a.b"}, {"a.*", "b"}} {
-		f, _ := event.ParseFilter(patterns)
-		again, _ := event.ParseFilter(overTheWire(t, f.Patterns()))
-		is.Equal(again, f)
-	}
-}
-
-func overTheWire[T any](t *testing.T, v T) (back T) {
-	t.Helper()
-	data, err := json.Marshal(v)
-	if err == nil {
-		err = json.Unmarshal(data, &back)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return back
 }

@@ -19,7 +19,6 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/ndjson"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/serve"
@@ -239,42 +238,11 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 	is.Equal(h.quotas.Answers.Total(), int64(0))
 }
 
-// The answers to a publisher's lines are its own share too: it waits, and others do not.
-func TestASpoolIsItsHoldersShare(t *testing.T) {
-	is := is.New(t)
-	pool := quota.New[event.TenantProfile](1<<20, 1)
-	spoolOf := func(tenant string) (*ndjson.Spool, *heldWriter) {
-		w := newHeldWriter()
-		return ndjson.NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
-	}
-	greedy, unread := spoolOf("acme")
-	waits := make(chan struct{})
-	go func() {
-		defer close(waits)
-		for range 1000 {
-			greedy.Put(strings.Repeat("x", 1000))
-		}
-	}()
-	for pool.Refused() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	is.True(pool.Of(event.TenantProfile{Tenant: "acme"}) <= 1<<19)
-	other, read := spoolOf("globex")
-	close(read.reads)
-	for range 100 {
-		is.NoErr(other.Put(strings.Repeat("x", 1000)))
-	}
-	other.Finish()
-	more, unread2 := spoolOf("acme") // one line is always taken, so that each goes on
-	is.NoErr(more.Put("x"))
-	close(unread2.reads)
-	more.Finish()
-	close(unread.reads)
-	<-waits
-	greedy.Finish()
-	is.Equal(unread.body.Len(), 1000*1003)
-	is.Equal(pool.Total(), int64(0))
-}
+// Lines that have come are published together, so many; and so much an open body of lines takes.
+const (
+	maxTogether = 64
+	linesBytes  = 96 << 10
+)
 
 // piecesBody comes in the pieces that it was sent in, and then no more until it ends.
 type piecesBody struct {
@@ -310,7 +278,7 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 	handler := h.API.Handler()
 	large := strings.Repeat(" ", 20_000) + "\n"
 	var pieces []string
-	for i := range ndjson.MaxTogether { // each place among those that come together has had a large one
+	for i := range maxTogether { // each place among those that come together has had a large one
 		pieces = append(pieces, strings.Repeat("7\n", i)+strings.Replace(large, " ", "7", 1))
 	}
 	pieces = append(pieces, strings.Repeat(" ", 900_000)+"7\n")
@@ -331,10 +299,10 @@ func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
 		}()
 		<-body.waiting
 	}
-	is.Equal(h.quotas.Bodies.Total(), int64(bodies*ndjson.LinesBytes))
+	is.Equal(h.quotas.Bodies.Total(), int64(bodies*linesBytes))
 	each := (liveHeap() - before) / bodies
 	t.Log(each, "bytes a body")
-	is.True(each <= 2*ndjson.LinesBytes)
+	is.True(each <= 2*linesBytes)
 	for _, body := range open {
 		close(body.end)
 		is.Equal(<-over, 200)
@@ -373,7 +341,7 @@ func TestLinesThatAreKeptOpenAreBounded(t *testing.T) {
 	}
 	for len(open) < 1000 && begin("acme") == 200 {
 	}
-	is.Equal(len(open), 1<<20/ndjson.LinesBytes) // a half of the half that is for bodies
+	is.Equal(len(open), 1<<20/linesBytes) // a half of the half that is for bodies
 	is.Equal(begin("acme"), 503)
 	is.Equal(begin("globex"), 200)
 	for _, body := range open {

@@ -61,7 +61,10 @@ func Connect(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	if err = b.reach(ctx); err == nil {
+		opened := make(chan struct{})
+		go b.watch.opening(b.nc, opened)
 		err = b.open(ctx, cfg)
+		close(opened)
 	}
 	if err != nil {
 		b.watch.end()

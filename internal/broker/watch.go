@@ -53,6 +53,7 @@ const (
 	reconnectWait = 100 * time.Millisecond
 	stuckFor      = 3 * time.Second // nothing could be changed, and another server is looked for
 	moveTime      = 3 * time.Second // that a move may take
+	openTime      = 8 * time.Second // that a server may take at the start to do what it is asked; an election takes as long
 )
 
 func newWatch(access []nats.Option, logger *slog.Logger) *watch {
@@ -131,6 +132,30 @@ func (w *watch) why(nc *nats.Conn) error {
 		return *err
 	}
 	return cmp.Or(nc.LastError(), errors.New("no answer yet"))
+}
+
+// opening moves to one server after the other until what is kept is open: the first one may
+// be cut off from the others, and nothing tells yet which of them can do something.
+func (w *watch) opening(nc *nats.Conn, opened <-chan struct{}) {
+	ticker := time.NewTicker(openTime)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-opened:
+			return
+		case <-ticker.C:
+		}
+		pool := nc.ServerPool()
+		here := slices.IndexFunc(pool, func(s nats.Server) bool { return s.URL.String() == nc.ConnectedUrl() })
+		if !nc.IsConnected() || len(pool) < 2 {
+			continue
+		}
+		next := pool[(here+1)%len(pool)].URL.String()
+		w.logger.Warn("broker: the server has done nothing for a while: trying another", "from", nc.ConnectedServerName())
+		w.faults.Add(history.FaultMoved, 1)
+		w.to.Store(&destination{next, time.Now().Add(moveTime)})
+		nc.ForceReconnect()
+	}
 }
 
 // begin watches from now on, until end.

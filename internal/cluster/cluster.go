@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -154,6 +156,9 @@ func (x *Cluster) Complete(ctx context.Context, tenant string) bool {
 
 // Empty implements Sharing.
 func (x *Cluster) Empty(tenant string) bool { return x.Elsewhere.empty(tenant) }
+
+// Remotes are the ids of the connections that other hubs are known to have, by tenant.
+func (x *Cluster) Remotes() map[string][]uuid.UUID { return x.Elsewhere.all() }
 
 // Sessions implements Sink.
 func (x *Cluster) Sessions(tenant string) []Session {

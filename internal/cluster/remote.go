@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -92,6 +93,17 @@ func (x *remotes) change(tenant string, s SessionChange) (c *delivery.Connection
 	c.SetSentAway(s.Drained)
 	c.Active(s.ActiveAt)
 	return c, came
+}
+
+// all are the ids of the connections that are known, by tenant.
+func (x *remotes) all() map[string][]uuid.UUID {
+	x.Mu.RLock()
+	defer x.Mu.RUnlock()
+	all := map[string][]uuid.UUID{}
+	for tenant, t := range x.Tenants {
+		all[tenant] = slices.Collect(maps.Keys(t.ByID))
+	}
+	return all
 }
 
 // Count is how many connections elsewhere an event's target resolves to; belongs

@@ -154,7 +154,7 @@ func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, diffe
 		return err
 	}
 	t.Mu.Lock()
-	if t.forgotten || t.Rooms.Of != was.Now.Epoch.Tag {
+	if t.forgotten || !t.Rooms.IsOf(was.Now.Epoch) {
 		t.Mu.Unlock()
 		return room.ErrConflict
 	}

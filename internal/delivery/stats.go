@@ -85,6 +85,7 @@ type Receipt struct {
 // Stats is what a hub has counted since it was made, and what it has now.
 type Stats struct {
 	Streams     int
+	Tenants     int  // that this hub has to do with
 	Ready       bool // takes streams, and can store
 	Connects    map[Resume]int64
 	Closes      map[CloseReason]int64
@@ -130,7 +131,7 @@ func (x *Streams) Stats() Stats {
 	gaps := c.gaps.Now()
 	gaps[GapSlow] += written.Shed
 	return Stats{
-		Streams: open, Ready: !draining,
+		Streams: open, Tenants: x.tenants.number(), Ready: !draining,
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,

@@ -61,6 +61,13 @@ func (x *Tenants) Names() []string {
 	return slices.Collect(maps.Keys(x.ByName))
 }
 
+// number is how many tenants there are.
+func (x *Tenants) number() int {
+	x.Mu.RLock()
+	defer x.Mu.RUnlock()
+	return len(x.ByName)
+}
+
 // Find returns the tenant locked, nil where there is none.
 func (x *Tenants) Find(name string) *tenant {
 	for {

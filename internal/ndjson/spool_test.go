@@ -1,16 +1,22 @@
 package ndjson
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/quota"
+	"realtimehub/internal/testkit"
 )
+
+func TestMain(m *testing.M) { testkit.Main(m, nil) }
 
 // stuckWriter is an answer that nobody reads: a write waits, until the client is gone.
 type stuckWriter struct {
@@ -41,4 +47,54 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 		is.True(out.Put("too late") != nil)
 	}
 	is.Equal(pool.Total(), int64(0)) // whole again
+}
+
+// lateWriter is an answer that is read once it is let.
+type lateWriter struct {
+	http.ResponseWriter
+	body  bytes.Buffer
+	reads chan struct{}
+}
+
+func (w *lateWriter) Flush() {}
+func (w *lateWriter) Write(b []byte) (int, error) {
+	<-w.reads
+	return w.body.Write(b)
+}
+
+// The answers to a publisher's lines are its own share too: it waits, and others do not.
+func TestASpoolIsItsHoldersShare(t *testing.T) {
+	is := is.New(t)
+	pool := quota.New[event.TenantProfile](1<<20, 1)
+	spoolOf := func(tenant string) (*Spool, *lateWriter) {
+		w := &lateWriter{reads: make(chan struct{})}
+		return NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
+	}
+	greedy, unread := spoolOf("acme")
+	waits := make(chan struct{})
+	go func() {
+		defer close(waits)
+		for range 1000 {
+			greedy.Put(strings.Repeat("x", 1000))
+		}
+	}()
+	for pool.Refused() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	is.True(pool.Of(event.TenantProfile{Tenant: "acme"}) <= 1<<19)
+	other, read := spoolOf("globex")
+	close(read.reads)
+	for range 100 {
+		is.NoErr(other.Put(strings.Repeat("x", 1000)))
+	}
+	other.Finish()
+	more, unread2 := spoolOf("acme") // one line is always taken, so that each goes on
+	is.NoErr(more.Put("x"))
+	close(unread2.reads)
+	more.Finish()
+	close(unread.reads)
+	<-waits
+	greedy.Finish()
+	is.Equal(unread.body.Len(), 1000*1003)
+	is.Equal(pool.Total(), int64(0))
 }

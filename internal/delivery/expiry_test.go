@@ -1,0 +1,88 @@
+package delivery
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// prolonger prolongs connections when the first ends, as clients may whose calls come while
+// many end at once.
+type prolonger func(*Connection)
+
+func (prolonger) Connected(*Connection)        {}
+func (p prolonger) Disconnected(c *Connection) { p(c) }
+
+// Connections whose time is over at the same moment end one after the other: one that
+// is prolonged meanwhile lives on, and is not told of an end that does not come.
+func TestProlongedWhileOthersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		h := newRig(t)
+		later := time.Now().Add(time.Hour)
+		var mu sync.Mutex
+		var all []*Connection
+		var ended atomic.Int32
+		h.Streams.Observe(prolonger(func(*Connection) {
+			mu.Lock()
+			defer mu.Unlock()
+			if ended.Add(1) == 1 {
+				for _, c := range all {
+					h.Streams.Prolong(c, later)
+				}
+			}
+		}))
+		for _, id := range []string{"a", "b", "c"} {
+			c := h.connect(t, Subscription{Tenant: "acme", Profile: user(id), Expires: time.Now().Add(time.Minute)})
+			mu.Lock()
+			all = append(all, c)
+			mu.Unlock()
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		is.Equal(len(h.Streams.Connections("acme", nil)), 2) // all but the first
+		is.Equal(ended.Load(), int32(1))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		is.Equal(len(h.Streams.Connections("acme", nil)), 0) // they end when their new time is over
+	})
+}
+
+// The same for the warning.
+func TestProlongedWhileOthersAreWarned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		h := newRig(t)
+		var mu sync.Mutex
+		var all []*Connection
+		warn := h.Streams.Expiry.Warn
+		h.Streams.Expiry.Warn = func(l *Lifetime) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range all {
+				if c != l.Conn {
+					h.Streams.Prolong(c, time.Now().Add(time.Hour))
+				}
+			}
+			warn(l)
+		}
+		for _, id := range []string{"a", "b", "c"} {
+			c := h.connect(t, Subscription{Tenant: "acme", Profile: user(id), Expires: time.Now().Add(time.Minute)})
+			mu.Lock()
+			all = append(all, c)
+			mu.Unlock()
+		}
+		time.Sleep(35 * time.Second)
+		synctest.Wait()
+		warned := 0
+		for _, c := range all {
+			warned += strings.Count(h.read(c), "hub.expiring")
+		}
+		is.Equal(warned, 1)
+	})
+}
