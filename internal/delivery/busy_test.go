@@ -28,7 +28,7 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 		h.Tenants.forget("acme")
 		close(forgotten)
 	}()
-	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).Forget(") })
+	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).forget(") })
 	free := h.Tenants.mu.TryRLock()
 	if free {
 		h.Tenants.mu.RUnlock()
