@@ -17,6 +17,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/access/accesstest"
 )
 
 // codeOf is the code of a problem, empty where the answer is none.
@@ -50,8 +51,8 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	key, _ := rsa.GenerateKey(rand.Reader, 2048)
-	keys := newKeyServer(t)
-	keys.set.Store("")
+	keys := accesstest.NewKeyServer(t)
+	keys.Fail()
 	h := newTrustedHub(t, newAuth(t, access.Config{JWKSURL: keys.URL, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
 	for _, header := range [][]any{nil, {"kid", "one"}} {
 		token := "Bearer " + signed(t, jwt.SigningMethodRS256, key, claimsOf(), header...)
@@ -71,7 +72,7 @@ func TestKeysThatAreNotThereYet(t *testing.T) {
 	is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", bearer(t)).Code, 401) // no JWKS proves HS256
 	is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer a.b.c").Code, 401)
 
-	keys.publish(jwkOf(&key.PublicKey, "one"))
+	keys.Publish(accesstest.JWK(&key.PublicKey, "one"))
 	token := "Bearer " + signed(t, jwt.SigningMethodRS256, key, claimsOf())
 	deadline := time.After(time.Minute)
 	for ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token).Code != 200 {
@@ -160,7 +161,7 @@ func TestAnotherSchemeIsNotOurs(t *testing.T) {
 	for _, scheme := range []string{"Basic dXNlcjpwYXNz", `Digest username="x", uri="/"`, "Negotiate abc", "basic", "", token} {
 		t.Run(fmt.Sprintf("%.10s", scheme), func(t *testing.T) {
 			is := is.New(t)
-			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Cookie", access.TokenCookie+"="+token).Code, 200)
+			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Cookie", tokenCookie+"="+token).Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/stream?access_token="+token, "", "Authorization", scheme).Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/tenants/acme/connections", "", "Authorization", scheme, "X-API-Key", "service-key-0001").Code, 200)
 			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", scheme, "Authorization", "Bearer "+token).Code, 200)
@@ -169,7 +170,7 @@ func TestAnotherSchemeIsNotOurs(t *testing.T) {
 			is.Equal(codeOf(w), "CredentialRequired")
 			is.Equal(w.Header().Get("WWW-Authenticate"), `Bearer realm="realtime"`)
 			// A bad one of ours still hides what follows.
-			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer x", "Cookie", access.TokenCookie+"="+token).Code, 401)
+			is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer x", "Cookie", tokenCookie+"="+token).Code, 401)
 		})
 	}
 }
@@ -186,7 +187,7 @@ func newPagesHub(t *testing.T, logger *slog.Logger, origins ...string) http.Hand
 func TestOriginsHaveOneRule(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	alone(t, "its requests end before they begin")
-	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
+	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	for _, tc := range []struct {
 		listed, origin string
 		may            bool
@@ -247,7 +248,7 @@ func TestAllOriginsAndNoCookie(t *testing.T) {
 	alone(t, "one hub proves a credential, without the others")
 	is := is.New(t)
 	handler := newPagesHub(t, slog.New(slog.DiscardHandler), "*", "https://app.example.com")
-	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
+	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t), "Bearer ")
 	w := ask(handler, "GET", "/v1/presence", "", "Cookie", cookie, "Origin", "https://app.example.com", "Sec-Fetch-Site", "cross-site")
 	is.Equal(w.Code, 403)
 	is.Equal(w.Header().Get("Access-Control-Allow-Origin"), "*")

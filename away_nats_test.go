@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 )
 
 // A hub that was given up has not heard of a refresh: when it is back, it asks the service
@@ -20,7 +21,7 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	alone(t, "it makes its own")
-	service := &memberService{members: `"me","you"`}
+	service := &roomtest.Service{Members: `"me","you"`}
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
 	br := natstest.Start(t, 1)
@@ -29,7 +30,9 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	for _, url := range []string{br.URL(0), proxy.URL()} {
 		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *broker.Broker {
 			return joinBrokerAt(t, url, 1, prefix, kept, func(cfg *broker.Config) { cfg.Prepare = external })
-		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
+		}, func(hub *HubConfig, _ *PresenceConfig) {
+			hub.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
+		})
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}
@@ -44,7 +47,7 @@ func TestARefreshWhileAHubWasAway(t *testing.T) {
 	is.Equal(string(openEnvelope(t, you.next(t)).Payload), `"to both"`)
 
 	proxy.Cut()
-	service.set(func() { service.members = `"me"` })
+	service.Set(func() { service.Members = `"me"` })
 	eventually(t, func() bool { // once it is given up
 		status, _ := a.post(t, refreshRoom, "")
 		return status == http.StatusNoContent

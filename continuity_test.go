@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -29,142 +25,12 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
-	"realtimehub/internal/sse"
 )
 
 var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0 takes a new one")
-
-// cutClient is a stock client, on a bare socket so that it can be cut at any byte:
-// it comes back at once, with the id of the last event that it saw whole.
-type cutClient struct {
-	addr, profile string
-	next          string        // where to go when the hub ends the stream
-	anyOf         []string      // instead of addr: one of them each time, which may be down
-	cursors       []string      // of got
-	patience      time.Duration // how long it may hear nothing; 0: 30 s
-	reader        *sse.Reader
-	connects      int
-	resumes       map[string]int
-	got           []int
-	fault         error
-
-	mu sync.Mutex
-	// Guarded by mu.
-	conn net.Conn
-	cuts int // to come while there was no connection
-}
-
-// cut ends the connection, as a network does or as a crash.
-func (c *cutClient) cut(reset bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn == nil {
-		c.cuts++
-		return
-	}
-	if reset {
-		c.conn.(*net.TCPConn).SetLinger(0)
-	}
-	c.conn.Close()
-	c.conn = nil
-}
-
-func (c *cutClient) dial() (conn net.Conn, err error) {
-	if len(c.anyOf) == 0 {
-		return net.Dial("tcp", c.addr)
-	}
-	for range 1000 {
-		if conn, err = net.Dial("tcp", c.anyOf[rand.IntN(len(c.anyOf))]); err == nil {
-			return conn, nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return nil, err
-}
-
-func (c *cutClient) connect() (net.Conn, error) {
-	conn, err := c.dial()
-	if err != nil {
-		return nil, err
-	}
-	resume := ""
-	if id := c.reader.LastEventID(); id != "" {
-		resume = "Last-Event-ID: " + id + "\r\n"
-	}
-	fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", c.profile, resume)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn = conn; c.cuts > 0 {
-		c.cuts--
-		c.conn = nil
-		conn.Close()
-	}
-	return conn, nil
-}
-
-// run reads until the event "end", or until something is wrong.
-func (c *cutClient) run(ready *sync.WaitGroup) {
-	c.resumes = map[string]int{}
-	c.reader = sse.NewReader(nil)
-	for {
-		conn, err := c.connect()
-		if err != nil {
-			c.fault = err
-			return
-		}
-		again := c.read(conn, ready)
-		conn.Close()
-		if !again {
-			return
-		}
-	}
-}
-
-// read reads one connection, and says whether it was cut.
-func (c *cutClient) read(conn net.Conn, ready *sync.WaitGroup) (again bool) {
-	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return true
-	}
-	c.reader.Reset(res.Body)
-	for {
-		conn.SetReadDeadline(time.Now().Add(cmp.Or(c.patience, 30*time.Second)))
-		event, err := c.reader.Next()
-		var timeout net.Error
-		switch {
-		case errors.As(err, &timeout) && timeout.Timeout():
-			c.fault = err
-			return false
-		case err != nil:
-			return true
-		case event.Type == "hub.ready":
-			var data struct{ Resume string }
-			json.Unmarshal([]byte(event.Data), &data)
-			c.resumes[data.Resume]++
-			if c.connects++; c.connects == 1 {
-				ready.Done()
-			}
-		case event.Type == "end":
-			return false
-		case event.Type == "hub.closing" && c.next != "":
-			c.addr = c.next
-			return true
-		case event.Type == "hub.closing" && len(c.anyOf) > 0:
-			return true
-		case event.Type != "a.b":
-			c.fault = fmt.Errorf("%+v", event)
-			return false
-		default:
-			var e struct{ Payload int }
-			json.Unmarshal([]byte(event.Data), &e)
-			c.got = append(c.got, e.Payload)
-			c.cursors = append(c.cursors, event.ID)
-		}
-	}
-}
 
 // However often clients are cut while much is published, at the end each has all
 // that was for it, once and in order, and never heard of a gap.
@@ -189,12 +55,12 @@ func TestStorm(t *testing.T) {
 		hub.Log = history.NewMemory(limits)
 	})
 	addr := h.Server.Listener.Addr().String()
-	all := make([]*cutClient, clients)
+	all := make([]*hubtest.CutClient, clients)
 	var ready, done sync.WaitGroup
 	for i := range all {
-		all[i] = &cutClient{addr: addr, profile: fmt.Sprint(i)}
+		all[i] = &hubtest.CutClient{Addr: addr, Profile: fmt.Sprint(i)}
 		ready.Add(1)
-		done.Go(func() { all[i].run(&ready) })
+		done.Go(func() { all[i].Run(&ready) })
 	}
 	for room := range clients / each {
 		var members []string
@@ -246,7 +112,7 @@ func TestStorm(t *testing.T) {
 			t.Fatal(status, answer)
 		}
 		for ; len(plan) > 0 && plan[0].at < n; plan = plan[1:] {
-			all[plan[0].client].cut(random.IntN(2) == 0)
+			all[plan[0].client].Cut(random.IntN(2) == 0)
 		}
 	}
 	rate := float64(events) / time.Since(start).Seconds() // less where the machine is slow
@@ -254,11 +120,11 @@ func TestStorm(t *testing.T) {
 	done.Wait()
 	resumes := 0
 	for i, c := range all {
-		is.NoErr(c.fault)
-		is.Equal(c.got, want[i]) // all, once, in order
-		is.Equal(c.resumes["fresh"], 1)
-		is.Equal(c.resumes["partial"], 0)
-		resumes += c.resumes["complete"]
+		is.NoErr(c.Fault)
+		is.Equal(c.Got, want[i]) // all, once, in order
+		is.Equal(c.Resumes["fresh"], 1)
+		is.Equal(c.Resumes["partial"], 0)
+		resumes += c.Resumes["complete"]
 	}
 	t.Logf("%d clients resumed %d times, %.0f events/s", clients, resumes, rate)
 	is.True(resumes > clients*cuts/2) // the others were cut before they heard hub.ready
@@ -279,13 +145,13 @@ func TestOrderOfAll(t *testing.T) {
 	for i := range subscribers {
 		ready.Add(1)
 		done.Go(func() {
-			c := &cutClient{addr: h.Server.Listener.Addr().String(), profile: fmt.Sprint(i)}
-			c.run(&ready)
-			for _, n := range c.got {
+			c := &hubtest.CutClient{Addr: h.Server.Listener.Addr().String(), Profile: fmt.Sprint(i)}
+			c.Run(&ready)
+			for _, n := range c.Got {
 				chains[i] = sha256.Sum256(fmt.Append(chains[i][:], n))
 			}
-			if len(c.got) != publishers*each || c.connects != 1 {
-				faults <- fmt.Errorf("%d events in %d connections, %v", len(c.got), c.connects, c.fault)
+			if len(c.Got) != publishers*each || c.Connects != 1 {
+				faults <- fmt.Errorf("%d events in %d connections, %v", len(c.Got), c.Connects, c.Fault)
 			}
 		})
 	}
@@ -323,55 +189,6 @@ func TestOrderOfAll(t *testing.T) {
 	}
 	for i := range chains {
 		is.Equal(chains[i], chain) // the order of the cursors
-	}
-}
-
-// Hubs that share a log are one: when the first drains, its streams end one after
-// the other, with the time to come back, and resume complete on the second; what
-// is published meanwhile, through either, reaches all.
-func TestDrainToAnotherHub(t *testing.T) {
-	t.Parallel()
-	alone(t, "it makes its own")
-	is := is.New(t)
-	clients := 2000
-	if testing.Short() {
-		clients = 200
-	}
-	shared := history.NewMemory(testLimits)
-	share := func(hub *HubConfig, _ *PresenceConfig) { hub.Log = shared }
-	first, second := newTestHub(t, share), newTestHub(t, share)
-	var ready, done sync.WaitGroup
-	all := make([]*cutClient, clients)
-	for i := range all {
-		all[i] = &cutClient{addr: first.Server.Listener.Addr().String(), next: second.Server.Listener.Addr().String(), profile: fmt.Sprint(i % 100)}
-		ready.Add(1)
-		done.Go(func() { all[i].run(&ready) })
-	}
-	ready.Wait()
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		first.streams.Drain(context.Background(), time.Second)
-	}()
-	var want [100][]int
-	for n := 0; ; n++ {
-		hub := []*testHub{first, second}[n%2]
-		to := n % 100
-		want[to] = append(want[to], n)
-		hub.publish(t, "acme", "a.b", fmt.Sprintf(`{"kind":"profile","profiles":["%d"]}`, to), fmt.Sprint(n))
-		select {
-		case <-drained:
-		default:
-			continue
-		}
-		break
-	}
-	second.publish(t, "acme", "end", `{"kind":"tenant"}`, "0")
-	done.Wait()
-	for i, c := range all {
-		is.NoErr(c.fault)
-		is.Equal(c.got, want[i%100])
-		is.Equal(c.resumes, map[string]int{"fresh": 1, "complete": 1})
 	}
 }
 

@@ -80,13 +80,19 @@ func newStage(t *testing.T) *stage {
 	s.limited = newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: 1, ClientRate: 1, AdminRate: 1})
 	auth := newAuth(t, access.Config{Secret: testSecret, FailedRate: 0.01})
 	s.suspect = newTrustedHub(t, auth, access.RatesConfig{})
-	auth.Token(asking(t.Context()), badToken(t)) // from where all requests come
+	suspicious := httptest.NewRequest("GET", "/v1/presence", nil) // from where all requests come
+	suspicious.Header.Set("Authorization", "Bearer "+badToken(t))
+	_, err = auth.Admit(suspicious, access.ScopeSubscribe, false)
+	refusal, _ := errors.AsType[*access.Refusal](err)
+	is.New(t).Equal(refusal.Code, "InvalidCredential")
 	s.external = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
-		c.Resolver = room.NewService("http://127.0.0.1:1", "", nil)
+		c.Resolver = room.NewService(room.ServiceConfig{URL: "http://127.0.0.1:1"})
 	})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"members":[]}`) }))
 	t.Cleanup(service.Close)
-	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(service.URL, "", nil) })
+	s.owned = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
+		c.Resolver = room.NewService(room.ServiceConfig{URL: service.URL})
+	})
 	s.broken = newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log, c.Rooms = s.log, brokenRooms{s.log} })
 	s.draining = newTestHub(t)
 	s.draining.streams.Drain(t.Context(), 0)

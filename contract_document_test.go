@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -138,20 +139,45 @@ func TestContractCodes(t *testing.T) {
 	}
 }
 
+// sources are the Go files that the program is made of, by name.
+func sources(t *testing.T) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		name := entry.Name()
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != "." && (strings.HasPrefix(name, ".") || strings.HasSuffix(name, "test") || name == "testdata"):
+			return fs.SkipDir
+		case !entry.IsDir() && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go"):
+			names = append(names, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// nameOf is a name without its package.
+func nameOf(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	}
+	return ""
+}
+
 // codesOfTheSource reads them: the constants of type Code, and what is written as the
 // code of a problem or a Refusal.
 func codesOfTheSource(t *testing.T) (fields, all map[string]bool) {
 	fields, all = map[string]bool{}, map[string]bool{}
 	constants := map[string]string{}
-	names, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var files []*ast.File
-	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
+	for _, name := range sources(t) {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -165,6 +191,8 @@ func codesOfTheSource(t *testing.T) (fields, all map[string]bool) {
 			return s
 		case *ast.Ident:
 			return constants[e.Name]
+		case *ast.SelectorExpr: // of another package
+			return constants[e.Sel.Name]
 		}
 		return "" // another's code, which is found where it is written
 	}
@@ -185,14 +213,19 @@ func codesOfTheSource(t *testing.T) (fields, all map[string]bool) {
 	each(func(n ast.Node) {
 		switch n := n.(type) {
 		case *ast.CompositeLit:
-			kind, _ := n.Type.(*ast.Ident)
-			if kind == nil || kind.Name != "problem" && kind.Name != "Refusal" || len(n.Elts) < 2 {
+			if kind := nameOf(n.Type); kind != "Problem" && kind != "Refusal" || len(n.Elts) < 2 {
 				return
 			}
-			all[text(n.Elts[1])] = true
+			for i, element := range n.Elts {
+				if pair, ok := element.(*ast.KeyValueExpr); ok && nameOf(pair.Key) == "Code" {
+					all[text(pair.Value)] = true
+				} else if !ok && i == 1 {
+					all[text(element)] = true
+				}
+			}
 		case *ast.AssignStmt:
 			to, ok := n.Lhs[0].(*ast.SelectorExpr)
-			if ok && to.Sel.Name == "code" {
+			if ok && to.Sel.Name == "Code" {
 				all[text(n.Rhs[0])] = true
 			}
 		}

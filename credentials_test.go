@@ -6,79 +6,28 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/access/accesstest"
 )
-
-// An identity provider's answer has a bound, and where a redirect leads is not asked:
-// the last good keys serve on, and the log says why.
-func TestKeysAreReadWithinBounds(t *testing.T) {
-	key, _ := rsa.GenerateKey(rand.Reader, 2048)
-	set, _ := json.Marshal(map[string]any{"keys": []any{jwkOf(&key.PublicKey, "one")}})
-	var elsewhere atomic.Int64
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		elsewhere.Add(1)
-		w.Write(set)
-	}))
-	t.Cleanup(other.Close)
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	for name, tc := range map[string]struct {
-		answer http.HandlerFunc
-		good   bool
-		says   string
-	}{
-		"the keys": {func(w http.ResponseWriter, r *http.Request) { w.Write(set) }, true, ""},
-		"1 MiB": {func(w http.ResponseWriter, r *http.Request) {
-			w.Write(append(set, bytes.Repeat([]byte(" "), 1<<20-len(set))...))
-		}, true, ""},
-		"a byte more": {func(w http.ResponseWriter, r *http.Request) {
-			w.Write(append(set, bytes.Repeat([]byte(" "), 1<<20-len(set)+1)...))
-		}, false, "more than 1048576 bytes"},
-		"without end": {func(w http.ResponseWriter, r *http.Request) {
-			for _, err := w.Write(set); err == nil; _, err = w.Write(bytes.Repeat([]byte(" "), 1<<20)) {
-			}
-		}, false, "more than 1048576 bytes"},
-		"a redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) }, false, "302"},
-		"a permanent": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, other.URL, http.StatusPermanentRedirect)
-		}, false, "308"},
-		"no JSON":             {func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("<html>")) }, false, "no JSON"},
-		"something behind it": {func(w http.ResponseWriter, r *http.Request) { w.Write(append(set, "{}"...)) }, false, "no JSON"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			is := is.New(t)
-			server := httptest.NewServer(tc.answer)
-			t.Cleanup(server.Close)
-			var logs syncBuffer
-			auth := newAuth(t, access.Config{JWKSURL: server.URL, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
-			is.Equal(auth.Tokens.Published.Fetched(), tc.good)
-			is.True(strings.Contains(logs.String(), tc.says))
-			is.True(!strings.Contains(logs.String(), server.URL)) // which may hold a secret
-		})
-	}
-	is.New(t).Equal(elsewhere.Load(), int64(0))
-}
 
 // A token that does not name its key is tried on one, never on as many as there are.
 func TestAKidIsDemandedWhereThereAreSeveralKeys(t *testing.T) {
 	alone(t, "hubs that find each other answer 503")
 	one, _ := rsa.GenerateKey(rand.Reader, 2048)
 	two, _ := rsa.GenerateKey(rand.Reader, 2048)
-	alone := newKeyServer(t, jwkOf(&one.PublicKey, "one"), jwkOf(&two.PublicKey, "for-encryption", "use", "enc"), jwkOf(&two.PublicKey, "another-alg", "alg", "RS512"))
-	both := newKeyServer(t, jwkOf(&one.PublicKey, "one"), jwkOf(&two.PublicKey, "two"))
+	alone := accesstest.NewKeyServer(t, accesstest.JWK(&one.PublicKey, "one"), accesstest.JWK(&two.PublicKey, "for-encryption", "use", "enc"), accesstest.JWK(&two.PublicKey, "another-alg", "alg", "RS512"))
+	both := accesstest.NewKeyServer(t, accesstest.JWK(&one.PublicKey, "one"), accesstest.JWK(&two.PublicKey, "two"))
 	for name, tc := range map[string]struct {
-		keys   *keyServer
+		keys   *accesstest.KeyServer
 		header []any
 		status int
 		says   string
@@ -105,19 +54,19 @@ func TestAKidIsDemandedWhereThereAreSeveralKeys(t *testing.T) {
 func TestTwoCookiesAreNoCredential(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
-	good, other := access.TokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), access.TokenCookie+"="+strings.TrimPrefix(bearer(t, "sub", "user:2"), "Bearer ")
+	good, other := tokenCookie+"="+strings.TrimPrefix(bearer(t), "Bearer "), tokenCookie+"="+strings.TrimPrefix(bearer(t, "sub", "user:2"), "Bearer ")
 	for name, tc := range map[string]struct {
 		cookies []string // headers
 		status  int
 	}{
 		"one":                   {[]string{good}, 200},
-		"one of other names":    {[]string{"a=b; x" + other + "; " + good + "; " + access.TokenCookie + "_2=x"}, 200},
+		"one of other names":    {[]string{"a=b; x" + other + "; " + good + "; " + tokenCookie + "_2=x"}, 200},
 		"two":                   {[]string{good + "; " + other}, 401},
 		"two in two headers":    {[]string{good, other}, 401},
 		"twice the same":        {[]string{good + ";" + good}, 401},
-		"one that nobody reads": {[]string{access.TokenCookie + `="a\b"; ` + good}, 401},
-		"one without a value":   {[]string{good + "; " + access.TokenCookie}, 401},
-		"one of blanks":         {[]string{good + ";   " + access.TokenCookie + " = x"}, 401},
+		"one that nobody reads": {[]string{tokenCookie + `="a\b"; ` + good}, 401},
+		"one without a value":   {[]string{good + "; " + tokenCookie}, 401},
+		"one of blanks":         {[]string{good + ";   " + tokenCookie + " = x"}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -137,7 +86,7 @@ func TestTwoCookiesAreNoCredential(t *testing.T) {
 func TestASisterHostIsNotTheHub(t *testing.T) {
 	alone(t, "its requests end before they begin")
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, Origins: []string{"https://app.example.com"}}), access.RatesConfig{})
-	cookie := access.TokenCookie + "=" + strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
+	cookie := tokenCookie + "=" + strings.TrimPrefix(bearer(t, "scope", "subscribe publish admin"), "Bearer ")
 	for _, call := range []string{"GET /v1/stream", "GET /v1/presence", "GET /v1/doctor", "GET /v1/tenants/acme/connections", "POST /v1/conversations/c/typing", "DELETE /v1/tenants/acme/connections?profile=user:1"} {
 		t.Run(call, func(t *testing.T) {
 			is := is.New(t)
@@ -206,4 +155,29 @@ func TestSettingsThatOpenTheDoorStopTheStart(t *testing.T) {
 	is := is.New(t)
 	_, err := access.NewAuth(t.Context(), access.Config{APIKeys: []string{" acme=0123456789abcdef", "*=0123456789abcdeF "}, Origins: []string{"https://*.example.com"}})
 	is.NoErr(err)
+}
+
+// What a client is told: 429 with Retry-After, a stream to come back; and what is counted.
+func TestATokenThatHasToWait(t *testing.T) {
+	alone(t, "its requests end before they begin")
+	alone(t, "one hub proves a credential, without the others")
+	is := is.New(t)
+	auth := newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001", "*=master-key-00001"}, FailedRate: 0.1})
+	h := newTrustedHub(t, auth, access.RatesConfig{})
+	is.Equal(ask(h.Handler, "GET", "/v1/presence", "", "Authorization", "Bearer "+badToken(t)).Code, 401)
+	token := bearer(t, "jti", rand.Text())
+	moves(t, h.Handler, map[string]float64{
+		`auth_failures_total{reason="RateLimited"}`: 3, `streams_refused_total{reason="pending"}`: 1, `events_refused_total{code="RateLimited"}`: 1,
+	}, func() {
+		w := ask(h.Handler, "GET", "/v1/presence", "", "Authorization", token)
+		is.Equal(w.Code, 429)
+		is.Equal(codeOf(w), "RateLimited")
+		is.True(slices.Contains([]string{"9", "10"}, w.Header().Get("Retry-After")))
+		reason, retry := closingOf(t, ask(h.Handler, "GET", "/v1/stream", "", "Authorization", token))
+		is.Equal(reason, "pending")
+		is.True(retry >= 9*time.Second)
+		is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "Authorization", token).Code, 429)
+	}, "X-API-Key", "master-key-00001")
+	// A service's key has nothing to wait for.
+	is.Equal(ask(h.Handler, "POST", "/v1/tenants/acme/events", `{"type":"a.b","payload":1}`, "X-API-Key", "service-key-0001").Code, 202)
 }

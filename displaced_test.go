@@ -29,11 +29,11 @@ func TestDisplacedStayAway(t *testing.T) {
 		is.Equal(closing.Reason, reason)
 		wait := time.Duration(closing.RetryMS) * time.Millisecond
 		is.True(wait >= least && wait < 2*least) // jittered
-		told, _ := c.reader.Retry()
+		told, _ := c.Reader.Retry()
 		is.Equal(told, wait)
 	}
 	first := h.open(t, meQuery)
-	retry, _ := first.reader.Retry()
+	retry, _ := first.Reader.Retry()
 	is.Equal(retry, 10*time.Millisecond)
 	second := h.open(t, meQuery)
 	stays(first, delivery.CloseReplaced, 5*time.Minute)
@@ -41,7 +41,7 @@ func TestDisplacedStayAway(t *testing.T) {
 	is.Equal(status, http.StatusNoContent)
 	stays(second, delivery.CloseKicked, 5*time.Minute)
 	third := h.open(t, meQuery) // and who comes nevertheless is told the usual again
-	retry, _ = third.reader.Retry()
+	retry, _ = third.Reader.Retry()
 	is.Equal(retry, 10*time.Millisecond)
 	h.streams.Kick(h.streams.Connections("acme", nil)[0], delivery.CloseDrain)
 	stays(third, delivery.CloseDrain, 10*time.Millisecond)

@@ -43,6 +43,9 @@ func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*htt
 	return res, newStreamReader(t, res.Body)
 }
 
+// maxOwnProbes is how many probes one may have open (docs/limits.md).
+const maxOwnProbes = 8
+
 func TestProbe(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		is := is.New(t)
@@ -172,7 +175,7 @@ func TestProbesAreFew(t *testing.T) {
 	}
 	var first io.Closer
 	for _, sub := range []string{"", "user:1"} {
-		for range access.MaxOwnProbes {
+		for range maxOwnProbes {
 			res := open(sub)
 			is.Equal(res.StatusCode, 200)
 			first = cmp.Or[io.Closer](first, res.Body)
@@ -194,32 +197,6 @@ func TestProbesAreFew(t *testing.T) {
 	for range 6 { // as many as a doctor opens
 		is.Equal(open("user:1").StatusCode, 200)
 	}
-}
-
-// In open mode an address has as many.
-func TestProbesAreFewForAnAddress(t *testing.T) {
-	is := is.New(t)
-	limits, far := access.NewRates(access.RatesConfig{}), httptest.NewRequest("GET", "/", nil) // of 192.0.2.1
-	near := far.Clone(t.Context())
-	near.RemoteAddr = "[2001:db8::1]:1234"
-	who, err := openDoor(t).Admit(far, access.ScopeSubscribe, false)
-	is.NoErr(err)
-	var over []func()
-	for range access.MaxOwnProbes {
-		end, err := limits.Probe(who.Holder(far))
-		is.NoErr(err)
-		over = append(over, end)
-	}
-	far.RemoteAddr = "192.0.2.1:4321"
-	_, err = limits.Probe(who.Holder(far))
-	is.Equal(err, access.ErrOwnProbes)
-	_, err = limits.Probe(who.Holder(near))
-	is.NoErr(err)
-	for _, end := range over {
-		end()
-	}
-	is.Equal(len(limits.OwnProbes), 1) // nothing is left of who has none
-	is.Equal(limits.Met()["probe"], int64(1))
 }
 
 func TestProbesEndWithTheHub(t *testing.T) {

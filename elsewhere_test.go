@@ -300,14 +300,6 @@ func TestManyKicksAtAHubThatSleeps(t *testing.T) {
 	is.Equal(string(openEnvelope(t, other.next(t)).Payload), "1") // another tenant's stays
 }
 
-// What the version before says of activity is understood.
-func TestSessionsOfTheVersionBefore(t *testing.T) {
-	is := is.New(t)
-	now := time.Now()
-	is.Equal(broker.SessionRow{Active: now.Add(-time.Minute).UnixMilli()}.ActiveAt(now).Unix(), now.Add(-time.Minute).Unix())
-	is.Equal(broker.SessionRow{Active: now.Add(time.Hour).UnixMilli()}.ActiveAt(now), now)
-}
-
 // A server that is cut off from the others may still say that it leads, though nothing is
 // kept: a hub on its side, which hears nobody, tells nobody offline for it.
 func TestAHubInTheMinority(t *testing.T) {

@@ -23,8 +23,6 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
-	"realtimehub/internal/request"
-	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 )
@@ -109,8 +107,9 @@ func TestRequestsThatAreResetDoNothing(t *testing.T) {
 // one that has more is refused, and with HTTP/2 nothing of it stays.
 func TestLinesOfAHead(t *testing.T) {
 	is := is.New(t)
+	const most = 100 // lines
 	at := strings.TrimPrefix(startHub(t), "http://")
-	for lines, status := range map[int]string{request.MostHeaders: "200", request.MostHeaders + 1: "431"} {
+	for lines, status := range map[int]string{most: "200", most + 1: "431"} {
 		var headers []string
 		for i := range lines {
 			headers = append(headers, fmt.Sprint("a", i%50), "1")
@@ -122,7 +121,7 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 	f := dialFramed(t, at, "", 1<<20)
 	head := append([]byte{0x82, 0x86, 0x04, 8}, "/healthz\x01\x09localhost"...)
-	for i := range request.MostHeaders + 1 {
+	for i := range most + 1 {
 		name := fmt.Sprint("a", i)
 		head = append(append(append(head, 0, byte(len(name))), name...), 1, '1')
 	}
@@ -162,30 +161,4 @@ func TestABusyTenantKeepsNobodyFromPresence(t *testing.T) {
 		synctest.Wait()
 		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
-}
-
-// The stays of who is in many rooms are found once, until they change.
-func TestManyStaysAreFoundOnce(t *testing.T) {
-	is := is.New(t)
-	var r room.Memberships[*delivery.Connection]
-	me := event.Profile{Type: "user", ID: "me"}
-	in := func(i int) event.Room { return event.Room{Kind: event.KindGroup, ID: fmt.Sprint(i)} }
-	for i := range room.ManyRooms {
-		r.Add(in(i), me, 1)
-	}
-	stays := func() *history.Stay { return &r.Reader(me).Rooms[0] }
-	bytes := r.Bytes()
-	first := stays()
-	is.Equal(stays(), first)
-	is.True(r.Bytes() >= bytes+room.ManyRooms*room.StayBytes)
-	r.Add(event.Room{Kind: event.KindGroup, ID: "another"}, me, 2)
-	is.True(stays() != first)
-	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	r.Remove(in(0), me, 3)
-	is.Equal(r.Reader(me).Rooms, r.Stays(me))
-	for _, s := range r.Stays(me) {
-		r.Remove(s.Room, me, 0)
-	}
-	r.ForgetPast()
-	is.Equal(r.Bytes(), int64(0))
 }

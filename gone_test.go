@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base32"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,7 +14,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/broker"
-	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
@@ -196,22 +195,21 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	c := one.open(t, meQuery)
 	c.close()
 	publishMany(t, []*testHub{one}, 0, 100)
-	log := one.Hub.log.(*broker.SharedLog)
-	table, err := journal.OpenTable(t.Context(), b.Connect(t, 0), journal.TableConfig{
+	ta, err := table.Open(t.Context(), b.Connect(t, 0), table.Config{
 		Prefix: prefix, Replicas: 1, Logger: one.logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost:    func(context.Context, string, bool) error { return nil },
 	})
 	is.NoErr(err)
-	t.Cleanup(table.Close)
+	t.Cleanup(ta.Close)
 	for who, stays := range map[string]uint64{"me": 32, "you": 31} {
-		row := broker.BelongingRow{Epoch: hex.EncodeToString(log.EpochID("acme")), Place: 99, Member: true}
+		var list [][2]uint64
 		for i := range stays {
-			row.Stays = append(row.Stays, [2]uint64{10 + 2*i, 11 + 2*i})
+			list = append(list, [2]uint64{10 + 2*i, 11 + 2*i})
 		}
-		data, err := json.Marshal(row)
+		data, err := json.Marshal(map[string]any{"epoch": epochOf(one.log, "acme").Text(), "place": 99, "member": true, "stays": list})
 		is.NoErr(err)
-		_, err = table.Put(t.Context(), "acme", "conversation:"+who, 0, []journal.Row{{Name: event.Profile{Type: "user", ID: who}.String(), Data: data}}, false)
+		_, err = ta.Put(t.Context(), "acme", "conversation:"+who, 0, []table.Row{{Name: event.Profile{Type: "user", ID: who}.String(), Data: data}}, false)
 		is.NoErr(err)
 	}
 	fresh := start(1000)

@@ -76,7 +76,7 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
 	return metrics.New(func() metrics.Values {
 		v := metrics.Values{
-			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Count.Now(),
+			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
 			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
 		}
 		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
@@ -200,7 +200,7 @@ func (a *api) handler(inner bool) http.Handler {
 		problem.Write(w, r, a.cfg.Logger, request.NoRoute(mux, w, r))
 	})
 	nosniff := []string{"nosniff"}
-	pages := &access.Pages{Auth: a.auth, Loopback: a.cfg.Loopback, Logger: a.cfg.Logger, Told: map[string]bool{}}
+	pages := access.NewPages(a.auth, a.cfg.Loopback, a.cfg.Logger)
 	serve := pages.Shared(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)

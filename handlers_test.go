@@ -2,9 +2,7 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,12 +11,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 )
 
 func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
@@ -190,63 +190,76 @@ func TestNDJSONOfAClientThatWritesAllBeforeItReads(t *testing.T) {
 	}
 }
 
+// What a membership service answers is kept as long as it holds; while the service fails the
+// last good answer serves.
 func TestMembershipService(t *testing.T) {
-	is := is.New(t)
-	var asked atomic.Int32
-	var status atomic.Int32
-	status.Store(http.StatusInternalServerError)
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		if r.URL.String() != "/m/?conversation=a%2Fb&tenant=acme" || r.Header.Get("Authorization") != "Bearer s3cret" {
-			t.Errorf("asked %s with %q", r.URL, r.Header.Get("Authorization"))
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var asked, status atomic.Int32
+		status.Store(http.StatusInternalServerError)
+		hub, handler := ruled(t, roomtest.Transport(func(r *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			if r.URL.String() != "http://members.example/m/?conversation=a%2Fb&tenant=acme" || r.Header.Get("Authorization") != "Bearer s3cret" {
+				t.Errorf("asked %s with %q", r.URL, r.Header.Get("Authorization"))
+			}
+			w := httptest.NewRecorder()
+			w.WriteHeader(int(status.Load()))
+			io.WriteString(w, `{"members":["user:1",{"type":"user","id":"2"}]}`)
+			return w.Result(), nil
+		}))
+		streams := map[string]*delivery.Connection{}
+		for _, id := range []string{"1", "3"} {
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}})
+			is.NoErr(err)
+			streams[id] = c
 		}
-		w.WriteHeader(int(status.Load()))
-		io.WriteString(w, `{"members":["user:1",{"type":"user","id":"2"}]}`)
-	}))
-	defer service.Close()
-	members := room.NewService(service.URL+"/m/", "s3cret", nil)
-	defer members.Client.CloseIdleConnections()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = members })
-	one := h.open(t, "tenant=acme&profile=user:1")
-	other := h.open(t, "tenant=acme&profile=user:3")
-	const path, e = "/v1/tenants/acme/conversations/a%2Fb/events", `{"type":"a.b","payload":1}`
+		post := func() (code int, receipt struct {
+			Code, Cursor string
+			Connections  int
+		}) {
+			t.Helper()
+			w := call(handler, "POST", "/v1/tenants/acme/conversations/a%2Fb/events", `{"type":"a.b","payload":1}`)
+			is.NoErr(json.Unmarshal(w.Body.Bytes(), &receipt))
+			return w.Code, receipt
+		}
+		expire := func() { time.Sleep(time.Minute) } // no answer holds any more
 
-	code, body := h.post(t, path, e)
-	is.Equal(code, 503) // never resolved
-	is.Equal(body["code"], "MembershipUnavailable")
-	r := event.Room{Kind: event.KindConversation, ID: "a/b"}
-	expire := func() {
-		members.Mu.Lock()
-		defer members.Mu.Unlock()
-		members.AnswerLocked(room.Key{Tenant: "acme", Room: r}).Until = time.Time{}
-	}
+		code, body := post()
+		is.Equal(code, 503) // never resolved
+		is.Equal(body.Code, "MembershipUnavailable")
 
-	status.Store(http.StatusOK)
-	expire()
-	code, body = h.post(t, path, e)
-	is.Equal(code, 202)
-	is.Equal(body["connections"], float64(1))
-	is.Equal(h.seqOf(t, body["cursor"].(string)), 1) // the refused one took no place
-	is.Equal(one.until(t, "a.b").Type, "a.b")
+		status.Store(http.StatusOK)
+		expire()
+		code, body = post()
+		is.Equal(code, 202)
+		is.Equal(body.Connections, 1)
+		place, ok := hub.parse("acme", body.Cursor)
+		is.True(ok)
+		is.Equal(place.Seq, uint64(1)) // the refused one took no place
 
-	before := asked.Load()
-	h.post(t, path, e)
-	is.Equal(asked.Load(), before) // kept
+		before := asked.Load()
+		code, _ = post()
+		is.Equal(code, 202)
+		is.Equal(asked.Load(), before) // kept
 
-	status.Store(http.StatusInternalServerError)
-	expire()
-	code, _ = h.post(t, path, e)
-	is.Equal(code, 202) // the last good answer serves
+		status.Store(http.StatusInternalServerError)
+		expire()
+		code, _ = post()
+		is.Equal(code, 202) // the last good answer serves
 
-	status.Store(http.StatusNotFound)
-	expire()
-	code, body = h.post(t, path, e)
-	is.Equal(code, 202)
-	is.Equal(body["connections"], float64(0)) // 404 is empty
+		status.Store(http.StatusNotFound)
+		expire()
+		code, body = post()
+		is.Equal(code, 202)
+		is.Equal(body.Connections, 0) // 404 is empty
 
-	code, _ = h.do(t, "PUT", "/v1/tenants/acme/conversations/a%2Fb/members/user:9", "")
-	is.Equal(code, 409)
-	_, err := members.Resolve(context.Background(), "acme", r)
-	is.True(!errors.Is(err, room.ErrMembership))
-	other.close()
+		is.Equal(call(handler, "PUT", "/v1/tenants/acme/conversations/a%2Fb/members/user:9", "").Code, 409)
+		for id, events := range map[string]int{"1": 3, "3": 0} {
+			hub.streams.Kick(streams[id], delivery.CloseKicked)
+			w := httptest.NewRecorder()
+			hub.streams.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), streams[id].Stream)
+			is.Equal(strings.Count(w.Body.String(), "event: a.b\n"), events) // of this one
+		}
+		is.NoErr(hub.streams.Engine().Close(t.Context()))
+	})
 }

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -246,82 +243,31 @@ func (h *testHub) observer() delivery.Observer {
 	return h.Cluster
 }
 
-// testClient is one open stream, read as it is asked for.
-type testClient struct {
-	ConnectionID, Cursor string
-	Ready                sse.Event
+// testClient is a stream by the short names of these tests.
+type testClient struct{ *hubtest.Stream }
 
-	reader *streamReader
-	body   io.Closer
-	cancel context.CancelFunc
+func (c *testClient) read() (sse.Event, error) { return c.Read() }
+func (c *testClient) close()                   { c.Close() }
+
+func (c *testClient) next(t testing.TB) sse.Event {
+	t.Helper()
+	return c.Next(t)
+}
+
+func (c *testClient) until(t testing.TB, typ string) sse.Event {
+	t.Helper()
+	return c.Until(t, typ)
+}
+
+// fromOutside is the hub as its clients know it.
+func (h *testHub) fromOutside() *hubtest.Hub {
+	return &hubtest.Hub{URL: h.URL, Client: h.client, Contract: h.contract}
 }
 
 // open opens GET /v1/stream?query and reads hub.ready.
 func (h *testHub) open(t testing.TB, query string) *testClient {
 	t.Helper()
-	h = h.next()
-	ctx, cancel := context.WithCancel(context.Background())
-	c := &testClient{cancel: cancel}
-	t.Cleanup(c.close)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/v1/stream?"+query, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := h.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.body, c.reader = res.Body, newStreamReader(t, res.Body)
-	c.reader.Contract = h.contract
-	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
-		text, _ := io.ReadAll(res.Body)
-		t.Fatalf("stream %s: %s %s", query, res.Status, text)
-	}
-	c.Ready = c.next(t)
-	if c.Ready.Type != "hub.ready" {
-		t.Fatalf("stream %s began with %+v", query, c.Ready)
-	}
-	var ready struct{ ConnectionID, Cursor string }
-	if err := json.Unmarshal([]byte(c.Ready.Data), &ready); err != nil {
-		t.Fatal(err)
-	}
-	c.ConnectionID, c.Cursor = ready.ConnectionID, ready.Cursor
-	return c
-}
-
-// read is the next event, or how the stream ended; it gives up after a minute.
-func (c *testClient) read() (sse.Event, error) {
-	timer := time.AfterFunc(time.Minute, c.cancel)
-	defer timer.Stop()
-	return c.reader.Next()
-}
-
-// next is the next event, whatever it is.
-func (c *testClient) next(t testing.TB) sse.Event {
-	t.Helper()
-	event, err := c.read()
-	if err != nil {
-		t.Fatalf("no next event: %v", err)
-	}
-	return event
-}
-
-// until is the next event of a type; others are skipped.
-func (c *testClient) until(t testing.TB, typ string) sse.Event {
-	t.Helper()
-	for {
-		if event := c.next(t); event.Type == typ {
-			return event
-		}
-	}
-}
-
-// close leaves, as a browser does that closes the page.
-func (c *testClient) close() {
-	c.cancel()
-	if c.body != nil {
-		c.body.Close()
-	}
+	return &testClient{h.next().fromOutside().Open(t, query)}
 }
 
 // post sends JSON and returns the status and the answer, if it is an object.
@@ -333,32 +279,43 @@ func (h *testHub) post(t testing.TB, path, body string) (int, map[string]any) {
 func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]any) {
 	t.Helper()
 	h.settle(t)
-	h = h.next()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, h.URL+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
+	return h.next().fromOutside().Do(t, method, path, body)
+}
+
+// publish publishes one event and returns its answer.
+func (h *testHub) publish(t testing.TB, tenant, typ, target, payload string) map[string]any {
+	t.Helper()
+	h.settle(t)
+	return h.next().fromOutside().Publish(t, tenant, typ, target, payload)
+}
+
+// changes has members changed, again while not all hubs have said that they know.
+func (h *testHub) changes(t testing.TB, method, path, body string) {
+	t.Helper()
+	h.settle(t)
+	h.next().fromOutside().Changes(t, method, path, body)
+}
+
+// received publishes a marker to the tenant and returns, of each client, all that came
+// before it.
+func (h *testHub) received(t testing.TB, tenant string, clients ...*testClient) [][]sse.Event {
+	t.Helper()
+	h.publish(t, tenant, markerType, `{"kind":"tenant"}`, "0")
+	all := make([][]sse.Event, len(clients))
+	for i, c := range clients {
+		all[i] = c.UntilMarker(t)
 	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
+	return all
+}
+
+// payloads is received, each client's events in a line as hubtest.Words has them.
+func (h *testHub) payloads(t testing.TB, tenant string, clients ...*testClient) []string {
+	t.Helper()
+	all := []string{}
+	for _, events := range h.received(t, tenant, clients...) {
+		all = append(all, hubtest.Words(t, events))
 	}
-	res, err := h.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var answer map[string]any
-	if len(text) > 0 && strings.Contains(res.Header.Get("Content-Type"), "json") {
-		if err := json.Unmarshal(text, &answer); err != nil {
-			t.Fatalf("%s %s: %v in %s", method, path, err, text)
-		}
-	}
-	return res.StatusCode, answer
+	return all
 }
 
 // byItself is testkit.ByItself, which is not on a cluster.

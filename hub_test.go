@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -19,72 +18,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/sse"
 )
-
-// received publishes a marker to the tenant and returns, of each client, all
-// that came before it.
-func (h *testHub) received(t testing.TB, tenant string, clients ...*testClient) [][]sse.Event {
-	t.Helper()
-	h.publish(t, tenant, markerType, `{"kind":"tenant"}`, "0")
-	all := make([][]sse.Event, len(clients))
-	for i, c := range clients {
-		for {
-			event := c.next(t)
-			if event.Type == markerType || event.Type == "message" && openEnvelope(t, event).Type == markerType {
-				break
-			}
-			all[i] = append(all[i], event)
-		}
-	}
-	return all
-}
-
-// payloads is received, of each event its payload alone; of the hub's own
-// bare ones the type.
-func (h *testHub) payloads(t testing.TB, tenant string, clients ...*testClient) []string {
-	t.Helper()
-	all := []string{}
-	for _, events := range h.received(t, tenant, clients...) {
-		var words []string
-		for _, event := range events {
-			if strings.HasPrefix(event.Type, "hub.") {
-				words = append(words, event.Type)
-				continue
-			}
-			words = append(words, string(openEnvelope(t, event).Payload))
-		}
-		all = append(all, strings.Join(words, " "))
-	}
-	return all
-}
-
-// publish publishes one event and returns its answer.
-func (h *testHub) publish(t testing.TB, tenant, typ, target, payload string) map[string]any {
-	t.Helper()
-	event := eventJSON(tenant, typ, target, payload)
-	status, answer := h.post(t, "/v1/events", event)
-	for deadline := time.Now().Add(time.Minute); status == http.StatusServiceUnavailable && answer["code"] == "Unconfirmed" && time.Now().Before(deadline); {
-		// The broker is slow: the same again.
-		status, answer = h.post(t, "/v1/events", fmt.Sprintf(`{"id":%q,`, answer["id"])+event[1:])
-	}
-	if status != http.StatusAccepted {
-		t.Fatalf("publish: %d %v", status, answer)
-	}
-	return answer
-}
-
-// changes has members changed, again while not all hubs have said that they know: one that
-// is slow takes longer than a call waits.
-func (h *testHub) changes(t testing.TB, method, path, body string) {
-	t.Helper()
-	var status int
-	for deadline := time.Now().Add(time.Minute); status != http.StatusNoContent; {
-		if status, _ = h.do(t, method, path, body); status != http.StatusNoContent && time.Now().After(deadline) {
-			t.Fatalf("%s %s: %d", method, path, status)
-		}
-	}
-}
 
 // untilConfirmed does again what a broker that is slow did not confirm.
 func untilConfirmed(change func() error) (err error) {
@@ -129,7 +63,7 @@ func TestReadyComesFirst(t *testing.T) {
 	is.Equal(c.ConnectionID[14:15], "7") // of version 7
 	is.True(c.Ready.ID != "")            // the place before the first event
 	is.Equal(c.Ready.ID, c.Cursor)
-	retry, ok := c.reader.Retry()
+	retry, ok := c.Reader.Retry()
 	is.True(ok)                                 // retry: comes with it
 	is.Equal(retry.Milliseconds(), int64(2000)) // as configured
 }
@@ -254,7 +188,7 @@ func TestBatchIsAtomic(t *testing.T) {
 	}
 	is.Equal(bad, []any{1.0, 3.0})                                       // every bad index is named
 	is.Equal(h.payloads(t, "acme", a), []string{""})                     // none of it arrived
-	is.Equal(h.seqOf(t, a.reader.LastEventID()), h.seqOf(t, a.Cursor)+1) // nor took a place: the marker's is the first
+	is.Equal(h.seqOf(t, a.Reader.LastEventID()), h.seqOf(t, a.Cursor)+1) // nor took a place: the marker's is the first
 }
 
 func TestBatchIsContiguousUnder8ConcurrentPublishers(t *testing.T) {
@@ -511,7 +445,7 @@ func TestCursorsRise(t *testing.T) {
 		is.Equal(string(openEnvelope(t, event).Payload), strconv.Itoa(i))
 		is.Equal(h.seqOf(t, event.ID), h.seqOf(t, c.Cursor)+1+i)
 	}
-	is.Equal(h.open(t, "tenant=acme&profile=b").Cursor, c.reader.LastEventID()) // the place before what comes
+	is.Equal(h.open(t, "tenant=acme&profile=b").Cursor, c.Reader.LastEventID()) // the place before what comes
 }
 
 func TestEphemeralHasNoIDAndNoCursor(t *testing.T) {

@@ -4,19 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -69,54 +64,6 @@ func TestConnectionLimits(t *testing.T) {
 		is.NoErr(t.Context().Err())
 	}
 	h.open(t, "tenant=globex&profile=user:3")
-}
-
-func TestPublishRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		limits := access.NewRates(access.RatesConfig{PublishRate: 100, ClientRate: 2})
-		for range 100 {
-			is.NoErr(limits.Publish(map[string]int{"acme": 1}))
-		}
-		err := limits.Publish(map[string]int{"acme": 1})
-		is.True(err != nil)
-		is.Equal(err.(*access.RateError).After, 10*time.Millisecond)
-		is.NoErr(limits.Publish(map[string]int{"globex": 100})) // another's limit is its own
-		time.Sleep(10 * time.Millisecond)
-		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
-		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
-
-		time.Sleep(time.Second)
-		is.NoErr(limits.Publish(map[string]int{"acme": 1000})) // more than fit: taken from a full bucket, and owed
-		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
-		time.Sleep(8 * time.Second)
-		is.True(limits.Publish(map[string]int{"acme": 1}) != nil)
-		time.Sleep(time.Second + 10*time.Millisecond)
-		is.NoErr(limits.Publish(map[string]int{"acme": 1}))
-
-		start := time.Now()
-		for range 500 {
-			is.NoErr(limits.AwaitPublish(t.Context(), map[string]int{"waiting": 1}))
-		}
-		is.Equal(time.Since(start).Round(50*time.Millisecond), 4*time.Second)
-		ended, cancel := context.WithCancel(t.Context())
-		cancel()
-		is.True(limits.AwaitPublish(ended, map[string]int{"waiting": 1}) != nil)
-
-		one, two := event.Profile{Type: "user", ID: "1"}, event.Profile{Type: "user", ID: "2"}
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}))
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}))
-		is.True(limits.Client(event.TenantProfile{Tenant: "acme", Profile: one}) != nil)
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "acme", Profile: two}))
-		is.NoErr(limits.Client(event.TenantProfile{Tenant: "globex", Profile: one}))
-
-		// Tenants that were named once cost nothing in the long run.
-		for i := range 100_000 {
-			is.NoErr(limits.Publish(map[string]int{strconv.Itoa(i): 1}))
-			time.Sleep(time.Millisecond)
-		}
-		is.True(limits.Publishing.Of.Len() < 5000)
-	})
 }
 
 // A publish flood is 429 for its tenant alone; floods of typing and touches for
@@ -295,35 +242,6 @@ func TestTransport(t *testing.T) {
 	conn, err := tls.Dial("tcp", secure, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 	is.NoErr(err)
 	conn.Close()
-}
-
-func TestCertificateIsReadAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		folder := t.TempDir()
-		cert, key := writeCertificate(t, folder, "first")
-		c, err := serve.LoadCertificate(cert, key, slog.New(slog.DiscardHandler))
-		is.NoErr(err)
-		name := func() string {
-			time.Sleep(time.Second) // files are looked at once in a second
-			pair, err := c.Get(nil)
-			is.NoErr(err)
-			leaf, err := x509.ParseCertificate(pair.Certificate[0])
-			is.NoErr(err)
-			return leaf.Subject.CommonName
-		}
-		is.Equal(name(), "first")
-		writeCertificate(t, folder, "second and longer")
-		is.Equal(name(), "second and longer")
-		is.NoErr(os.WriteFile(key, []byte("nonsense"), 0o600))
-		is.Equal(name(), "second and longer") // the last good one
-		is.NoErr(os.Remove(cert))
-		is.Equal(name(), "second and longer")
-		writeCertificate(t, folder, "third")
-		is.Equal(name(), "third")
-		_, err = serve.LoadCertificate(cert, filepath.Join(folder, "nothing"), slog.New(slog.DiscardHandler))
-		is.True(err != nil)
-	})
 }
 
 // With a rate limit an NDJSON body is read more slowly, and nothing of it is refused.

@@ -9,7 +9,6 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
-	"realtimehub/internal/broker"
 	"realtimehub/internal/history"
 )
 
@@ -27,7 +26,7 @@ func TestTheBrokerComesBackEmpty(t *testing.T) {
 		last = two.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")["cursor"].(string)
 		is.Equal(c.next(t).ID != "", true)
 	}
-	epoch := func(h *testHub) string { return h.Hub.log.(*broker.SharedLog).Journal.Epoch() }
+	epoch := func(h *testHub) string { return epochOf(h.log, "acme").Text() }
 	before := epoch(one)
 	dir := b.StoreDir(0)
 	b.Stop(0)

@@ -16,6 +16,12 @@ import (
 	"realtimehub/internal/request"
 )
 
+// What is larger takes turns (docs/limits.md).
+const (
+	largeBody = 64 << 10 // bytes
+	largeRoom = 1000     // members
+)
+
 // anyLength lets a list of any length be made.
 func anyLength(int) (end func(), err error) { return func() {}, nil }
 
@@ -31,9 +37,9 @@ func TestLargeEventsTakeTurns(t *testing.T) {
 		h.API.Handler().ServeHTTP(w, r)
 		return w.Code
 	}
-	event := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", request.LargeBody/2+1) + `","target":{"kind":"tenant"}}`
+	event := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", largeBody/2+1) + `","target":{"kind":"tenant"}}`
 	for range max(runtime.GOMAXPROCS(0)/2, 1) {
-		over, err := request.LargeTurn(t.Context(), "other")
+		over, err := request.BodyTurn(t.Context(), "other", largeBody+1)
 		is.NoErr(err)
 		defer over()
 	}
@@ -41,7 +47,7 @@ func TestLargeEventsTakeTurns(t *testing.T) {
 	leave()
 	small := `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`
 	is.Equal(post(left, "/v1/events", "application/json", small), http.StatusAccepted)
-	spaces := strings.Repeat(" ", request.LargeBody)
+	spaces := strings.Repeat(" ", largeBody)
 	is.Equal(post(left, "/v1/events", "application/json", small+spaces), http.StatusBadRequest) // it left before its turn came
 	is.Equal(post(left, "/v1/events/batch", "application/json", `{"events":[`+event+","+event+"]}"), http.StatusBadRequest)
 	post(left, "/v1/events", "application/x-ndjson", event+"\n"+event+"\n")
@@ -55,13 +61,13 @@ func TestLongListsTakeTurns(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	room := event.Room{Kind: event.KindConversation, ID: "large"}
-	members := make([]event.Profile, request.LargeRoom+1)
+	members := make([]event.Profile, largeRoom+1)
 	for i := range members {
 		members[i] = event.Profile{Type: "user", ID: fmt.Sprint(i)}
 	}
 	is.NoErr(untilConfirmed(func() error { return h.members.SetMembers(t.Context(), "acme", room, members) }))
 	is.NoErr(untilConfirmed(func() error {
-		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:request.LargeRoom])
+		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:largeRoom])
 	}))
 	for _, p := range members {
 		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: p})
@@ -75,7 +81,7 @@ func TestLongListsTakeTurns(t *testing.T) {
 	}
 	paths := []string{"/conversations/large/members", "/conversations/large/presence", "/presence", "/connections?limit=1"}
 	for range max(runtime.GOMAXPROCS(0)/2, 1) {
-		over, err := request.LargeTurn(t.Context(), "other")
+		over, err := request.BodyTurn(t.Context(), "other", largeBody+1)
 		is.NoErr(err)
 		defer over()
 	}

@@ -211,10 +211,10 @@ func (a *app) openKeys() (err error) {
 	onHangup(a.background, func() {
 		a.auth.Reread()
 		if a.certificate != nil {
-			a.certificate.Files.Reload()
+			a.certificate.Reload()
 		}
 		if a.services != nil {
-			a.services.Files.Reload()
+			a.services.Reload()
 		}
 	}, a.logger)
 	return nil
@@ -226,7 +226,7 @@ func (a *app) build(ctx context.Context) (err error) {
 	a.quotas = allowance.New(a.memory)
 	var resolver room.Resolver = room.Own{}
 	if cfg.MembershipURL != "" {
-		resolver = room.NewService(cfg.MembershipURL, cfg.MembershipToken, a.quotas.State)
+		resolver = room.NewService(room.ServiceConfig{URL: cfg.MembershipURL, Token: cfg.MembershipToken, State: a.quotas.State})
 	}
 	if a.backing, err = openStore(ctx, cfg, a.memory.History, a.quotas, a.logger); err != nil {
 		return err

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,12 +17,9 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/broker"
-	"realtimehub/internal/cluster"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
-	"realtimehub/internal/room"
 )
 
 // behindProxies are hubs that share a broker of one server, each but the first behind a
@@ -137,12 +132,6 @@ func TestTheTableIsLost(t *testing.T) {
 	is.Equal(string(openEnvelope(t, again.next(t)).Payload), "2")
 }
 
-// isRead says whether a message asks for a tenant's rows.
-func isRead(m *natstest.Message) bool {
-	return !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") && strings.HasSuffix(m.Subject, "_table") &&
-		!strings.Contains(string(m.Data), "*") // which a look has
-}
-
 // Who has a tenant's membership read, and does not wait for it, has it read all the same:
 // the next one does not begin anew.
 func TestReadingOutlivesWhoAsked(t *testing.T) {
@@ -152,7 +141,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	gate, asked := make(chan struct{}), make(chan struct{})
 	var reads atomic.Int32
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
-		if isRead(m) {
+		if m.ReadsRows() {
 			if reads.Add(1) == 1 {
 				close(asked)
 			}
@@ -180,77 +169,6 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 	_, _, err := nodes[1].members.Member(t.Context(), "acme", event.Room{Kind: event.KindGroup, ID: "r"}, alice)
 	is.NoErr(err)
 	is.Equal(reads.Load(), int32(1)) // of two rows and the room's own
-}
-
-// toldRooms are what a broker.SharedRooms tells of one tenant's rooms.
-type toldRooms struct {
-	mu    sync.Mutex
-	rooms room.Memberships[*delivery.Connection] // guarded by mu
-}
-
-func (r *toldRooms) belong(_ string, _ history.Epoch, room event.Room, changed []room.Membership) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, b := range changed {
-		r.rooms.Set(room, b)
-	}
-}
-
-// What was read for one who has let go of a tenant since is told nobody: somebody may have
-// begun anew, and know more.
-func TestAnOldReadingTellsNothing(t *testing.T) {
-	is := is.New(t)
-	alone(t, "it makes its own")
-	broker := natstest.Start(t, 1)
-	proxy := natstest.StartProxy(t, broker.URL(0))
-	prefix := newPrefix()
-	near, far := joinBroker(t, broker, 0, prefix, testLimits).Belongings, joinBrokerAt(t, proxy.URL(), 1, prefix, testLimits).Belongings
-	var told toldRooms
-	far.Follow(told.belong, func(string) {})
-	near.Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
-	ctx, r := t.Context(), event.Room{Kind: event.KindGroup, ID: "g"}
-	is.NoErr(near.Attach(ctx, "acme"))
-	is.NoErr(far.Attach(ctx, "acme"))
-	last := func() uint64 {
-		place, err := near.Table.Last(ctx, "acme")
-		is.NoErr(err)
-		return place
-	}
-	change := func(member bool) {
-		now, err := near.Now(ctx, "acme", r)
-		is.NoErr(err)
-		b := room.Membership{Profile: alice, Member: member, Stays: []history.Stay{{Room: r, From: 0, Until: 1 << 62}}}
-		near.AskAll = func(context.Context, cluster.Call) ([]cluster.Answer, []string) { return nil, nil }
-		is.NoErr(near.Change(ctx, "acme", r, now, []room.Membership{b}, !member))
-	}
-	change(true)
-	// The rows have come; that they are all, is not heard yet.
-	gate, held := make(chan struct{}), make(chan struct{})
-	var reply atomic.Value
-	var once sync.Once
-	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
-		switch {
-		case isRead(m) && reply.CompareAndSwap(nil, m.Reply):
-		case m.FromServer && m.Subject == reply.Load() && m.Header.Get("Status") == "204":
-			once.Do(func() {
-				v.After = gate
-				close(held)
-			})
-		}
-		return v
-	})
-	old := make(chan bool)
-	go func() { old <- far.Reached(cluster.Call{Tenant: "acme", Place: last()}) }()
-	<-held
-	far.Detach("acme")
-	change(false)
-	is.NoErr(far.Attach(ctx, "acme"))
-	is.True(!told.rooms.Has(r, alice))
-	close(gate)
-	is.Equal(<-old, false)
-	told.mu.Lock()
-	defer told.mu.Unlock()
-	is.True(!told.rooms.Has(r, alice)) // as the newer rows say
 }
 
 // Rooms that are empty leave the table in time, and can be used again, on hubs that know
@@ -298,25 +216,4 @@ func TestEmptyRoomsLeaveTheTable(t *testing.T) {
 		do(node, "DELETE", "/me")
 		is.NoErr(stream.Purge(t.Context(), jetstream.WithPurgeSubject(own().Subject)))
 	}
-}
-
-// Places of a history that is over say nothing of the next one: who belongs somewhere does
-// so from its beginning on.
-func TestRoomsInAnotherHistory(t *testing.T) {
-	is := is.New(t)
-	var rooms room.Memberships[*delivery.Connection]
-	r := event.Room{Kind: event.KindGroup, ID: "g"}
-	rooms.Add(r, alice, 100)
-	rooms.Add(r, bob, 100)
-	rooms.Remove(r, bob, 200)
-	rooms.Unsure(150)
-	rooms.Restart(history.Epoch{Tag: 1})
-	is.Equal(rooms.Stays(alice), []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}})
-	is.Equal(*rooms.Reader(alice), history.Reader{Profile: alice, Rooms: []history.Stay{{Room: r, From: 0, Until: 1<<64 - 1}}})
-	is.Equal(rooms.Forgotten(alice), uint64(0))
-	is.True(!rooms.Remembers())
-	rooms.Clear()
-	is.True(rooms.Empty())
-	is.Equal(slices.Collect(rooms.Members(r)), nil)
-	is.Equal(rooms.Bytes(), (&room.Memberships[*delivery.Connection]{}).Bytes()) // nothing is left
 }

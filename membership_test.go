@@ -22,77 +22,15 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
 
-// memberService is a service that owns membership, without a network.
-type memberService struct {
-	mu sync.Mutex
-	// Guarded by mu.
-	members string        // of every room, as in JSON
-	cache   []string      // its Cache-Control
-	gate    chan struct{} // an answer waits until it is closed; nil: none does
-	asked   int
-	asking  int // now
-	most    int // at a time
-}
-
-func (s *memberService) set(change func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change()
-}
-
-func (s *memberService) mostAtOnce() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.most
-}
-
-func (s *memberService) questions() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.asked
-}
-
-// RoundTrip implements http.RoundTripper.
-func (s *memberService) RoundTrip(r *http.Request) (*http.Response, error) {
-	s.mu.Lock()
-	s.asked++
-	s.asking++
-	s.most = max(s.most, s.asking)
-	gate := s.gate
-	members := s.members // as of now: the answer may be long under way
-	s.mu.Unlock()
-	defer s.set(func() { s.asking-- })
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-r.Context().Done():
-			return nil, r.Context().Err()
-		}
-	}
-	w := httptest.NewRecorder()
-	w.Header()["Cache-Control"] = s.cache
-	fmt.Fprintf(w, `{"members":[%s]}`, members)
-	return w.Result(), nil
-}
-
-// ServeHTTP is the same with a network.
-func (s *memberService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	res, err := s.RoundTrip(r)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	io.Copy(w, res.Body)
-}
-
-// ruled is a hub in a bubble whose membership the service owns.
-func (s *memberService) ruled(t *testing.T) (*Hub, http.Handler) {
+// ruled is a hub in a bubble whose membership a service owns, behind a transport.
+func ruled(t *testing.T, service http.RoundTripper) (*Hub, http.Handler) {
 	logger := slog.New(slog.DiscardHandler)
-	members := room.NewService("http://members.example", "", nil)
-	members.Client.Transport = s
+	members := room.NewService(room.ServiceConfig{URL: "http://members.example/m/", Token: "s3cret", Transport: service})
 	hub := NewHub(HubConfig{
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
 	})
@@ -123,8 +61,8 @@ func toRoom(i int) string {
 func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		service := &memberService{members: `"me"`}
-		hub, handler := service.ruled(t)
+		service := &roomtest.Service{Members: `"me"`}
+		hub, handler := ruled(t, service)
 		c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 		_, cursor, _ := strings.Cut(call(handler, "POST", "/v1/events", toRoom(0)).Body.String(), `"cursor":"`)
@@ -135,7 +73,8 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 		}
 		hub.streams.Kick(c, delivery.CloseKicked)
 		time.Sleep(time.Minute) // no answer holds any more
-		service.set(func() { service.gate, service.asked, service.most = make(chan struct{}), 0, 0 })
+		service.Forget()
+		service.Set(func() { service.Gate = make(chan struct{}) })
 
 		start := time.Now()
 		pr, pw := io.Pipe()
@@ -162,8 +101,8 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 			is.Equal(string(openEnvelope(t, next()).Payload), fmt.Sprint(i+1))
 		}
 		is.Equal(time.Since(start), 2*time.Second) // one question's time
-		is.Equal(service.questions(), rooms)
-		is.Equal(service.mostAtOnce(), rooms) // together
+		is.Equal(service.Questions(), rooms)
+		is.Equal(service.MostAtOnce(), rooms) // together
 		go io.Copy(io.Discard, pr)
 		hub.streams.Drain(t.Context(), 0)
 		done.Wait()
@@ -175,8 +114,8 @@ func TestResumeWhileTheMembershipServiceHangs(t *testing.T) {
 func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		service := &memberService{members: `"me"`}
-		hub, handler := service.ruled(t)
+		service := &roomtest.Service{Members: `"me"`}
+		hub, handler := ruled(t, service)
 		var events []string
 		for i := range 40 {
 			events = append(events, toRoom(i))
@@ -184,11 +123,11 @@ func TestBatchWhileTheMembershipServiceHangs(t *testing.T) {
 		batch := `{"events":[` + strings.Join(events, ",") + `]}`
 		is.Equal(call(handler, "POST", "/v1/events/batch", batch).Code, http.StatusAccepted)
 		time.Sleep(time.Minute) // no answer holds any more
-		service.set(func() { service.gate = make(chan struct{}) })
+		service.Set(func() { service.Gate = make(chan struct{}) })
 		start := time.Now()
 		is.Equal(call(handler, "POST", "/v1/events/batch", batch).Code, http.StatusAccepted) // the last good answers serve
 		is.Equal(time.Since(start), 2*time.Second)
-		is.Equal(service.mostAtOnce(), 32) // as many as one call asks for at a time
+		is.Equal(service.MostAtOnce(), 32) // as many as one call asks for at a time
 		w := call(handler, "POST", "/v1/events", toRoom(100))
 		is.Equal(w.Code, http.StatusServiceUnavailable) // never resolved
 		is.True(strings.Contains(w.Body.String(), "MembershipUnavailable"))
@@ -219,19 +158,19 @@ func TestMembershipAnswersHoldAsTheySay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
-				service := &memberService{members: `"me"`, cache: c.cache}
-				hub, handler := service.ruled(t)
+				service := &roomtest.Service{Members: `"me"`, Cache: c.cache}
+				hub, handler := ruled(t, service)
 				publish := func() { is.Equal(call(handler, "POST", "/v1/events", toRoom(1)).Code, http.StatusAccepted) }
 				publish()
-				is.Equal(service.questions(), 1)
+				is.Equal(service.Questions(), 1)
 				if c.holds > 0 {
 					time.Sleep(c.holds - time.Nanosecond)
 					publish()
-					is.Equal(service.questions(), 1) // kept
+					is.Equal(service.Questions(), 1) // kept
 				}
 				time.Sleep(time.Nanosecond)
 				publish()
-				is.Equal(service.questions(), 2) // and not longer
+				is.Equal(service.Questions(), 2) // and not longer
 				is.NoErr(hub.streams.Engine().Close(t.Context()))
 			})
 		})
@@ -244,8 +183,8 @@ func TestMembershipQuestionsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		gate := make(chan struct{})
-		service := &memberService{members: `"me"`, cache: []string{"no-store"}, gate: gate}
-		hub, handler := service.ruled(t)
+		service := &roomtest.Service{Members: `"me"`, Cache: []string{"no-store"}, Gate: gate}
+		hub, handler := ruled(t, service)
 		var all sync.WaitGroup
 		publish := func() {
 			if w := call(handler, "POST", "/v1/events", toRoom(1)); w.Code != http.StatusAccepted || !strings.Contains(w.Body.String(), `"members":2`) {
@@ -254,17 +193,17 @@ func TestMembershipQuestionsAreShared(t *testing.T) {
 		}
 		go call(handler, "POST", "/v1/events", toRoom(1))
 		synctest.Wait()
-		is.Equal(service.questions(), 1)
-		service.set(func() { service.members = `"me","you"` }) // after the first has been asked
+		is.Equal(service.Questions(), 1)
+		service.Set(func() { service.Members = `"me","you"` }) // after the first has been asked
 		for range 20 {
 			all.Go(publish)
 		}
 		synctest.Wait()
-		is.Equal(service.questions(), 1) // one at a time
-		service.set(func() { service.gate = nil })
+		is.Equal(service.Questions(), 1) // one at a time
+		service.Set(func() { service.Gate = nil })
 		close(gate)
 		all.Wait()
-		is.Equal(service.questions(), 2) // another one for all who came later
+		is.Equal(service.Questions(), 2) // another one for all who came later
 		is.NoErr(hub.streams.Engine().Close(t.Context()))
 	})
 }
@@ -276,24 +215,26 @@ const refreshRoom = "/v1/tenants/acme/conversations/r/members/refresh"
 func TestMembersRefresh(t *testing.T) {
 	alone(t, "TestClusterMembersRefresh is the same for several hubs")
 	is := is.New(t)
-	service := &memberService{members: `"me"`}
+	service := &roomtest.Service{Members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(server.URL, "", nil) })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
+		c.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
+	})
 	me, you := h.open(t, meQuery), h.open(t, "tenant=acme&profile=you")
 	say := func(what string) float64 {
 		t.Helper()
 		return h.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, what)["connections"].(float64)
 	}
 	is.Equal(say("1"), 1.0)
-	service.set(func() { service.members = `"you"` })
+	service.Set(func() { service.Members = `"you"` })
 	is.Equal(say("2"), 1.0) // the old answer holds
-	is.Equal(service.questions(), 1)
+	is.Equal(service.Questions(), 1)
 	status, _ := h.post(t, refreshRoom, "")
 	is.Equal(status, http.StatusNoContent)
-	is.Equal(service.questions(), 2)
+	is.Equal(service.Questions(), 2)
 	is.Equal(say("3"), 1.0)
-	is.Equal(service.questions(), 2) // and the new one now
+	is.Equal(service.Questions(), 2) // and the new one now
 	is.Equal(h.payloads(t, "acme", me, you), []string{"1 2", "3"})
 
 	server.Close()
@@ -315,11 +256,11 @@ func TestMembersRefreshIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		gate := make(chan struct{})
-		service := &memberService{members: `"me"`, gate: gate}
-		hub, handler := service.ruled(t)
+		service := &roomtest.Service{Members: `"me"`, Gate: gate}
+		hub, handler := ruled(t, service)
 		go call(handler, "POST", "/v1/events", toRoom(1))
 		synctest.Wait()
-		service.set(func() { service.members = `"you"` })
+		service.Set(func() { service.Members = `"you"` })
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
@@ -329,11 +270,11 @@ func TestMembersRefreshIsShared(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		is.Equal(service.questions(), 1) // one at a time
-		service.set(func() { service.gate = nil })
+		is.Equal(service.Questions(), 1) // one at a time
+		service.Set(func() { service.Gate = nil })
 		close(gate)
 		all.Wait()
-		is.Equal(service.questions(), 2)
+		is.Equal(service.Questions(), 2)
 		list, err := hub.members.Members(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r1"}, anyLength)
 		is.NoErr(err)
 		is.Equal(list, []event.Profile{{Type: "user", ID: "you"}})
@@ -346,10 +287,12 @@ func TestMembersRefreshIsShared(t *testing.T) {
 func TestClusterMembersRefresh(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	service := &memberService{members: `"me"`}
+	service := &roomtest.Service{Members: `"me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
+	_, nodes := threeHubs(t, func(hub *HubConfig, _ *PresenceConfig) {
+		hub.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
+	})
 	var clients []*testClient
 	for _, node := range nodes {
 		clients = append(clients, node.open(t, meQuery), node.open(t, "tenant=acme&profile=you"))
@@ -363,7 +306,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 		if round%2 == 1 {
 			members, who, other = `"you"`, 1, 0
 		}
-		service.set(func() { service.members = members })
+		service.Set(func() { service.Members = members })
 		status, _ := nodes[round%3].post(t, refreshRoom, "")
 		is.Equal(status, http.StatusNoContent)
 		say(round)
@@ -392,7 +335,7 @@ func TestClusterRoomsThatNobodyKnows(t *testing.T) {
 	}))
 	defer server.Close()
 	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
-		hub.Resolver = room.NewService(server.URL, "", nil)
+		hub.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
 	})
 	one, two := all.nodes[0], all.nodes[1]
 	c := one.open(t, meQuery)
@@ -467,10 +410,12 @@ func TestReceiptsSayMembers(t *testing.T) {
 // Where another service owns membership, a receipt says how many it says.
 func TestReceiptsSayMembersOfTheService(t *testing.T) {
 	is := is.New(t)
-	service := &memberService{members: `"me","you","me"`}
+	service := &roomtest.Service{Members: `"me","you","me"`}
 	server := httptest.NewServer(service)
 	defer server.Close()
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Resolver = room.NewService(server.URL, "", nil) })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) {
+		c.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
+	})
 	for range len(h.nodes) {
 		is.Equal(h.publish(t, "acme", "a.b", `{"kind":"group","groupId":"g"}`, "1")["members"], 2.0)
 	}

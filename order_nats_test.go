@@ -147,7 +147,7 @@ func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
 	half, gate, learns := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	proxies[0].Rule(func(m *natstest.Message) (v natstest.Verdict) {
-		if isRead(m) {
+		if m.ReadsRows() {
 			switch reads.Add(1) {
 			case 1:
 			case 2:

@@ -45,7 +45,7 @@ func (p *publisher) events(w http.ResponseWriter, r *http.Request, who *access.C
 		lines := func(ctx, taking context.Context, lines [][]byte) ([]delivery.Receipt, []error) {
 			return p.each(ctx, taking, lines, who, trace, body)
 		}
-		return ndjson.Serve(w, r, ndjson.Intake{MaxLine: int(p.bodies), Publish: lines, Refused: p.refused, Body: body, Answer: answer, Ending: p.hub.streams.Drained(), Expires: who.Expires})
+		return ndjson.Serve(w, r, ndjson.Intake{MaxLine: int(p.bodies), Publish: lines, Refused: p.refused, Body: body, Answer: answer, Ending: p.hub.streams.Drained(), Expires: who.Expires()})
 	}
 	return p.one(w, r, who, nil)
 }
@@ -294,7 +294,7 @@ func problemCodes() []string {
 	codes := []string{
 		"ValidationFailed", "UnsupportedMediaType", "BodyUnreadable", "BodyTooLarge", "BodyTimeout", "BodiesBusy", "AnswersBusy", "EventTooLarge", "RateLimited",
 		"MembershipUnavailable", "ShareUsedUp", "Unconfirmed", "NotStored", "Draining", "Overloaded", "Internal",
-		access.ErrNoCredential.Code, access.ErrCredential.Code, access.ErrExpired.Code, access.ErrTenant.Code, access.ErrCookieSite.Code, access.CodeScope, access.CodeNotYet, access.CodeKeys,
+		"CredentialRequired", "InvalidCredential", "CredentialExpired", "TenantForbidden", "CrossSite", "ScopeRequired", "CredentialNotYetValid", "KeysUnavailable",
 	}
 	for _, code := range []problem.Code{
 		problem.CodeTenantIDRequired, problem.CodeEventTypeRequired, problem.CodePayloadRequired, problem.CodeTargetRequired, problem.CodeInvalidTarget, problem.CodeProfileRequired,

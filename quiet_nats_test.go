@@ -14,6 +14,8 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
+	"realtimehub/internal/natstest"
 )
 
 // Quiet tenants beside one whose events push the broker's history out keep up with it,
@@ -40,12 +42,13 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	}
 	busy := one.mustConnect(t, delivery.Subscription{Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
 	body := `"` + strings.Repeat("x", 500) + `"`
+	last := ""
 	for range 4 {
 		before := one.streams.Engine().Owed()
 		for range each {
-			one.publish(t, "busy", "a.b", `{"kind":"profile","profiles":["you"]}`, body)
+			last = one.publish(t, "busy", "a.b", `{"kind":"profile","profiles":["you"]}`, body)["cursor"].(string)
 		}
-		one.sweep(t, conns)
+		one.sweep(t, conns, last)
 		is.Equal(one.streams.Engine().Owed(), before) // it put nothing on any stream
 	}
 	moved := 0
@@ -78,6 +81,37 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	}
 }
 
+// A client knows of more than the hub that it came to. When that sends it away it keeps its
+// place.
+func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
+	is := is.New(t)
+	b := theBroker(t)
+	proxy := natstest.StartProxy(t, b.URL(0))
+	prefix := newPrefix()
+	join := func(url string) *testHub {
+		node := newNode(t, openDoor(t), access.RatesConfig{}, func(history.Limits, bool) *broker.Broker {
+			return joinBrokerAt(t, url, 1, prefix, testLimits)
+		})
+		node.nodes = []*testHub{node}
+		return node
+	}
+	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
+	historytest.Persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
+	me := delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
+	first := node.Hub.mustConnect(t, me)
+	defer node.streams.Kick(first, delivery.CloseKicked)
+	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
+		v.Drop = strings.HasPrefix(m.Subject, prefix+".live.") || strings.Contains(string(m.Data), "multi_last")
+		return v
+	})
+	late := historytest.To("acme", `"late"`, event.ToTenant())
+	historytest.Persist(t, writer, late)
+	me.Cursor = late.Cursor.String()
+	c := node.Hub.mustConnect(t, me)
+	words := node.lastWords(c)
+	is.True(strings.Contains(words[strings.LastIndex(words, "retry:"):], "id: "+me.Cursor+"\n"))
+}
+
 // lastWords ends a stream that nobody serves, and returns all that it was sent.
 func (h *Hub) lastWords(c *delivery.Connection) string {
 	h.streams.Kick(c, delivery.CloseKicked)
@@ -100,17 +134,13 @@ func (h *Hub) place(t testing.TB, tenant string) string {
 
 // sweep waits until what a hub asks the broker each second has moved connections on to
 // what was published until now.
-func (h *testHub) sweep(t testing.TB, conns []*delivery.Connection) {
+func (h *testHub) sweep(t testing.TB, conns []*delivery.Connection, cursor string) {
 	t.Helper()
-	log := h.log.(*broker.SharedLog)
-	span, err := log.Journal.Span(t.Context(), "busy")
-	if err != nil {
-		t.Fatal(err)
-	}
+	last, _ := h.parse("busy", cursor)
 	deadline := time.Now().Add(time.Minute)
 	for _, c := range conns {
 		for {
-			if at, _ := h.parse(c.Tenant, h.place(t, c.Tenant)); at.Seq >= span.Last {
+			if at, _ := h.parse(c.Tenant, h.place(t, c.Tenant)); at.Seq >= last.Seq {
 				break
 			}
 			if time.Now().After(deadline) {

@@ -20,7 +20,6 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
-	"realtimehub/internal/request"
 	"realtimehub/internal/settings"
 )
 
@@ -264,7 +263,7 @@ func TestBodiesUnderWayAreBounded(t *testing.T) {
 	for range 100 {
 		is.Equal(slowly("acme", 1, 1<<20), nil)
 	}
-	is.True(h.quotas.Bodies.Total() <= 100*2*request.FirstRoom) // of a hundred megabytes that were announced
+	is.True(h.quotas.Bodies.Total() <= 100*2*4096) // of a hundred megabytes that were announced
 
 	var refused *httptest.ResponseRecorder
 	for len(open) < 1000 && refused == nil {

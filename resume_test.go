@@ -335,21 +335,21 @@ func TestQuietStreamsMoveOn(t *testing.T) {
 		head = h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"].(string)
 	}
 	for query, c := range map[string]*testClient{meQuery: quiet, "tenant=acme&profile=you&types=none.*,test.marker": filtered} {
-		for c.reader.LastEventID() != head { // until a heartbeat has come
+		for c.Reader.LastEventID() != head { // until a heartbeat has come
 			is.Equal(h.replayed(t, c), "")
 		}
 		c.close()
-		again := h.back(t, c.reader.LastEventID(), query)
+		again := h.back(t, c.Reader.LastEventID(), query)
 		is.Equal(again.resume(t), "complete")
 		is.Equal(h.replayed(t, again), "")
 		again.close()
 	}
 	// Nor after a replay in which there was nothing for it.
-	again := h.back(t, quiet.reader.LastEventID(), meQuery)
+	again := h.back(t, quiet.Reader.LastEventID(), meQuery)
 	is.Equal(h.replayed(t, again), "")
 	last := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"]
-	resumed := h.back(t, again.reader.LastEventID(), meQuery)
-	for resumed.reader.LastEventID() != last { // until a heartbeat has come
+	resumed := h.back(t, again.Reader.LastEventID(), meQuery)
+	for resumed.Reader.LastEventID() != last { // until a heartbeat has come
 		is.Equal(h.replayed(t, resumed), "")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"realtimehub/internal/broker"
 	"realtimehub/internal/natstest"
 )
 
@@ -28,10 +27,10 @@ func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
 	nodes[0].changes(t, "PUT", room, `{"members":["me","you"]}`)
 	js, err := jetstream.New(b.Connect(t, 0))
 	is.NoErr(err)
-	before := nodes[0].Hub.log.(*broker.SharedLog).Journal.Epoch()
+	before := epochOf(nodes[0].log, "acme").Text()
 	is.NoErr(js.DeleteStream(t.Context(), prefix+"_journal"))
 	for _, node := range nodes {
-		eventually(t, func() bool { return node.Hub.log.(*broker.SharedLog).Journal.Epoch() != before && node.Ready() == nil })
+		eventually(t, func() bool { return epochOf(node.log, "acme").Text() != before && node.Ready() == nil })
 	}
 	nodes[0].changes(t, "DELETE", room+"/you", "")
 	nodes[0].changes(t, "PUT", room+"/you", "")

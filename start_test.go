@@ -11,8 +11,6 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
-
-	"realtimehub/internal/settings"
 )
 
 // In open mode only pages of this machine may call, whatever is listed: the log says so
@@ -71,38 +69,19 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	}
 }
 
+// An address of the broker may hold a password, which is not repeated.
+func TestAStartThatFailsRepeatsNoSecret(t *testing.T) {
+	is := is.New(t)
+	err := run(t.Context(), []string{"REALTIME_NATS_URL=nats://user:secret@%zz"}, io.Discard, nil)
+	is.True(err != nil && strings.Contains(err.Error(), "REALTIME_NATS_URL") && !strings.Contains(err.Error(), "secret"))
+}
+
 func TestAHubThatIsAwayIsNotHealthy(t *testing.T) {
 	is := is.New(t)
 	stdout, stderr, code := program(t, "-health", "REALTIME_ADDR=127.0.0.1:1")
 	is.Equal(code, 1)
 	is.Equal(stdout, "")
 	is.True(strings.HasPrefix(stderr, "realtimehub: not healthy: ") && strings.Contains(stderr, "127.0.0.1:1")) // who looks at a container's health reads why
-}
-
-func TestSettingsThatDoNotFit(t *testing.T) {
-	for s, want := range map[string]string{
-		"REALTIME_JWT_ISSUER=x":                                      "REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
-		"REALTIME_NATS_REPLICAS=3":                                   "REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
-		"REALTIME_STREAM_BUFFER=1024":                                "REALTIME_STREAM_BUFFER has no room for an event of 61440 bytes, which is taken: it would end the streams it is for",
-		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000":  "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which an event is within",
-		"REALTIME_DANGEROUSLY_OPEN=true REALTIME_JWKS_URL=https://x": "REALTIME_DANGEROUSLY_OPEN is for a hub without credentials, and this one has some",
-		"REALTIME_DANGEROUSLY_OPEN=true":                             "",
-		"REALTIME_MEMBERSHIP_TOKEN=":                                 "",
-		"REALTIME_JWT_ISSUER=x REALTIME_JWKS_URL=https://x":          "",
-		"REALTIME_NATS_CREDS=c REALTIME_NATS_URL=nats://x":           "",
-		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000 REALTIME_MAX_BODY_BYTES=0 REALTIME_JWT_TENANT_CLAIM=tenant": "REALTIME_JWT_TENANT_CLAIM needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
-	} {
-		t.Run(s, func(t *testing.T) {
-			is := is.New(t)
-			cfg, err := settings.Load(strings.Fields(s))
-			is.NoErr(err)
-			is.Equal(strings.Join(cfg.Misfits(strings.Fields(s)), ", "), want)
-		})
-	}
-	is := is.New(t)
-	for name := range settings.Needed {
-		is.Equal(len(settings.Unknown([]string{settings.Prefix + name + "=x"})), 0) // it is a setting
-	}
 }
 
 // As the program is started: ids have a quarter of the memory for state, and one tenant's

@@ -41,7 +41,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires
+	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
 	sub.Cursor = cursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
@@ -236,7 +236,7 @@ func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *access.C
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Prolong(r.Context(), c, who.Expires))
+	return done(w)(s.cluster.Prolong(r.Context(), c, who.Expires()))
 }
 
 func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.Caller) error {

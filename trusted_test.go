@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -22,11 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/matryer/is"
-
-	"realtimehub/internal/access"
-	"realtimehub/internal/settings"
 )
 
 // authority issues certificates to clients.
@@ -194,45 +189,5 @@ func TestServicesShowACertificate(t *testing.T) {
 			eventually(t, func() bool { return ask(services, "X-API-Key", apiKey, second.issue(t)) == 202 })
 			is.Equal(ask(services, "X-API-Key", apiKey, first.issue(t)), 0)
 		})
-	}
-}
-
-// A public key in a file may be changed without a restart.
-func TestAPublicKeyIsReadAgain(t *testing.T) {
-	is := is.New(t)
-	path := filepath.Join(t.TempDir(), "key.pem")
-	put := func(key *ecdsa.PrivateKey) {
-		der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		is.NoErr(err)
-		is.NoErr(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
-	}
-	one, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	two, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	put(one)
-	auth, err := access.NewAuth(t.Context(), access.Config{PublicKey: path, Logger: slog.New(slog.DiscardHandler)})
-	is.NoErr(err)
-	good := func(key *ecdsa.PrivateKey) bool {
-		_, _, err := auth.Token(asking(t.Context()), signed(t, jwt.SigningMethodES256, key, claimsOf()))
-		return err == nil
-	}
-	is.True(good(one) && !good(two))
-	put(two)
-	auth.Reread()
-	is.True(good(two) && !good(one))
-	is.NoErr(os.Remove(path))
-	auth.Reread()
-	is.True(good(two)) // the last good one
-}
-
-func TestTrustedSettings(t *testing.T) {
-	for setting, names := range map[string]string{
-		"REALTIME_TLS_CLIENT_CA=ca.pem": "REALTIME_TLS_CLIENT_CA",
-		"REALTIME_ADMIN_ADDR=nonsense":  "REALTIME_ADMIN_ADDR",
-		"REALTIME_ADMIN_ADDR=:9090":     "REALTIME_ADMIN_ADDR", // reachable, and without credentials
-	} {
-		is := is.New(t)
-		_, err := settings.Load([]string{setting})
-		is.True(err != nil)
-		is.True(strings.Contains(err.Error(), names+": ")) // setting
 	}
 }

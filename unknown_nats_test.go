@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/room"
+	"realtimehub/internal/room/roomtest"
 )
 
 // Another hub knows who belongs to a room, and this one has never been told, since the
@@ -26,12 +27,14 @@ func TestARoomThatOnlyAnotherHubKnows(t *testing.T) {
 	br, prefix := natstest.Start(t, 1), newPrefix()
 	var nodes []*testHub
 	away := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	for _, service := range []http.Handler{&memberService{members: `"me"`}, away} {
+	for _, service := range []http.Handler{&roomtest.Service{Members: `"me"`}, away} {
 		server := httptest.NewServer(service)
 		t.Cleanup(server.Close)
 		node := newNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, func(kept history.Limits, external bool) *broker.Broker {
 			return joinBrokerAt(t, br.URL(0), 1, prefix, kept, func(cfg *broker.Config) { cfg.Prepare = external })
-		}, func(hub *HubConfig, _ *PresenceConfig) { hub.Resolver = room.NewService(server.URL, "", nil) })
+		}, func(hub *HubConfig, _ *PresenceConfig) {
+			hub.Resolver = room.NewService(room.ServiceConfig{URL: server.URL})
+		})
 		node.nodes = []*testHub{node}
 		nodes = append(nodes, node)
 	}

@@ -17,11 +17,11 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Where a token may be, and what is looked at before anything is believed.
+// Where a token may be, and the bounds that are checked before it is parsed.
 const (
 	maxToken     = 8 << 10 // bytes; an API key's too
 	minAPIKey    = 16      // bytes
-	TokenCookie  = "realtime_token"
+	tokenCookie  = "realtime_token"
 	tokenInQuery = "access_token"
 )
 
@@ -33,29 +33,29 @@ type Config struct {
 	Issuer      string // empty: any
 	Audience    string // empty: any
 	TenantClaim string
-	APIKeys     []string // "tenant=key", tenant "*" for all
-	Certified   bool     // API keys open the door only to clients that have proven a certificate
-	Origins     []string // whose pages may call ([ParseOrigins])
-	FailedRate  float64  // tokens a second of a network that may turn out bad; 0: any number
-	Logger      *slog.Logger
+	APIKeys     []string     // "tenant=key", tenant "*" for all
+	Certified   bool         // API keys open the door only to clients that have proven a certificate
+	Origins     []string     // whose pages may call, such as https://*.example.com; "*": all
+	FailedRate  float64      // tokens a second of a network that may turn out bad; 0: any number
+	Logger      *slog.Logger // nil: nobody is told
 }
 
-// Open says that there is nothing to check against, so that no credential is asked for.
-func (cfg Config) Open() bool {
-	return cfg.Secret == "" && cfg.PublicKey == "" && cfg.JWKSURL == "" && len(cfg.APIKeys) == 0
+// Open says that there is no key, so no credential is asked for.
+func (c Config) Open() bool {
+	return c.Secret == "" && c.PublicKey == "" && c.JWKSURL == "" && len(c.APIKeys) == 0
 }
 
 // Auth proves who a request acts for.
 type Auth struct {
 	open        bool
-	Tokens      tokenKeys
-	Proofs      *proofs
+	tokens      tokenKeys
+	proofs      *proofs
 	parser      *jwt.Parser
 	tenantClaim string
 	issuer      string // empty: any
 	keys        []apiKey
 	certified   bool
-	origins     *Origins
+	origins     *origins
 	crossOrigin *http.CrossOriginProtection
 	refused     count.Words[string] // by code
 }
@@ -65,14 +65,39 @@ type apiKey struct {
 	hash   [sha256.Size]byte
 }
 
+// readAPIKeys reads a list of "tenant=key". Each error begins with the setting's name.
+func readAPIKeys(list []string) (keys []apiKey, err error) {
+	var errs []error
+	seen := map[[sha256.Size]byte]bool{}
+	for i, pair := range list {
+		tenant, key, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		hash := sha256.Sum256([]byte(key))
+		switch {
+		case key == "" || tenant != "*" && event.CheckTenant(tenant) != nil:
+			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
+		case len(key) < minAPIKey:
+			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
+		case seen[hash]:
+			errs = append(errs, errors.New("API_KEYS: the same key twice"))
+		}
+		seen[hash] = true
+		keys = append(keys, apiKey{tenant, hash})
+	}
+	return keys, errors.Join(errs...)
+}
+
 // NewAuth reads the keys; those of a JWKS are fetched and refreshed until ctx ends.
 // Each error begins with the setting's name and never shows its value.
 func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
+	logger := cfg.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
 	a := &Auth{
 		open: cfg.Open(), tenantClaim: cmp.Or(cfg.TenantClaim, "tenant"), issuer: cfg.Issuer, certified: cfg.Certified, crossOrigin: http.NewCrossOriginProtection(),
-		refused: count.NewWords(ErrNoCredential.Code, ErrCredential.Code, ErrExpired.Code, ErrTenant.Code,
-			ErrCookieSite.Code, errForeignHost.Code, errCertificate.Code, CodeScope, CodeNotYet, CodeKeys, codeRate, unlistedOrigin),
-		Proofs: NewProofs(cfg.FailedRate, cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))),
+		refused: count.NewWords(errNoCredential.Code, errCredential.Code, ErrExpired.Code, ErrTenant.Code,
+			errCookieSite.Code, errForeignHost.Code, errCertificate.Code, codeScope, codeNotYet, codeKeys, codeRate, unlistedOrigin),
+		proofs: newProofs(cfg.FailedRate, logger),
 	}
 	// The library forgives at a token's end as well; read does not.
 	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithStrictDecoding(), jwt.WithLeeway(leeway)}
@@ -85,49 +110,37 @@ func NewAuth(ctx context.Context, cfg Config) (*Auth, error) {
 	a.parser = jwt.NewParser(options...)
 	var errs []error
 	var err error
-	if a.Tokens.secrets, err = readSecrets(cfg.Secret); err != nil {
+	if a.tokens.secrets, err = readSecrets(cfg.Secret); err != nil {
 		errs = append(errs, errors.New("JWT_SECRET: "+err.Error()))
 	}
 	if cfg.PublicKey != "" {
-		if a.Tokens.public, err = openPublicKey(cfg.PublicKey, cfg.Logger); err != nil {
+		if a.tokens.public, err = openPublicKey(cfg.PublicKey, logger); err != nil {
 			errs = append(errs, errors.New("JWT_PUBLIC_KEY: "+err.Error()))
 		}
 	}
-	seen := map[[sha256.Size]byte]bool{}
-	for i, pair := range cfg.APIKeys {
-		tenant, key, _ := strings.Cut(strings.TrimSpace(pair), "=")
-		hash := sha256.Sum256([]byte(key))
-		switch {
-		case key == "" || tenant != "*" && event.CheckTenant(tenant) != nil:
-			errs = append(errs, errors.New("API_KEYS: is not a list such as acme=KEY,*=KEY"))
-		case len(key) < minAPIKey:
-			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
-		case seen[hash]:
-			errs = append(errs, errors.New("API_KEYS: the same key twice"))
-		}
-		seen[hash] = true
-		a.keys = append(a.keys, apiKey{tenant, hash})
+	if a.keys, err = readAPIKeys(cfg.APIKeys); err != nil {
+		errs = append(errs, err)
 	}
-	if a.origins, err = ParseOrigins(cfg.Origins); err != nil {
+	if a.origins, err = newOrigins(cfg.Origins); err != nil {
 		errs = append(errs, errors.New("CORS_ORIGINS: "+err.Error()))
 	}
 	if len(errs) == 0 && cfg.JWKSURL != "" {
-		if a.Tokens.Published, err = fetchKeys(ctx, cfg.JWKSURL, cfg.Logger); err != nil {
+		if a.tokens.published, err = fetchKeys(ctx, cfg.JWKSURL, logger); err != nil {
 			errs = append(errs, errors.New("JWKS_URL: is not a URL that keys can be fetched from"))
 		}
 	}
 	return a, errors.Join(errs...)
 }
 
-// Refuse counts a *Refusal among what an answer says.
+// Refuse counts the code of an error that is answered, if it is a *Refusal.
 func (a *Auth) Refuse(err error) {
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		a.refused.Add(refusal.Code, 1)
 	}
 }
 
-// Unlisted counts a call of a page whose origin is not listed.
-func (a *Auth) Unlisted() { a.refused.Add(unlistedOrigin, 1) }
+// unlisted counts a call of a page whose origin is not listed.
+func (a *Auth) unlisted() { a.refused.Add(unlistedOrigin, 1) }
 
 // Refused is how often each code was answered.
 func (a *Auth) Refused() map[string]int64 { return a.refused.Now() }
@@ -135,8 +148,9 @@ func (a *Auth) Refused() map[string]int64 { return a.refused.Now() }
 // Open says that no credential is asked for.
 func (a *Auth) Open() bool { return a.open }
 
-// Admit finds the request's credential, proves it, and sees that it has one of the
-// scopes and is of the path's tenant. The error is a *Refusal.
+// Admit finds the request's credential and proves it. The credential must have one of the
+// scopes, and must be for the tenant of the path, if there is one. A token in the query
+// counts only if inQuery is true. The error is a *Refusal.
 func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error) {
 	if a.open {
 		return &Caller{tenant: "*", path: strings.Clone(r.PathValue("t")), open: true}, nil
@@ -150,7 +164,7 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	case need == ScopeAll:
 		return nil, errScopeAll
 	default:
-		return nil, &Refusal{http.StatusForbidden, CodeScope, "the credential needs the scope " + need.String(), 0}
+		return nil, &Refusal{http.StatusForbidden, codeScope, "the credential needs the scope " + need.String(), 0}
 	}
 	if t := r.PathValue("t"); t != "" {
 		if !caller.Reaches(t) {
@@ -161,19 +175,19 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	return caller, nil
 }
 
-// Ready is a *Refusal while no token can be proven, as the only keys for them were
-// never fetched.
+// Ready is a *Refusal while no token can be proven because the only keys, the identity
+// provider's, have never been fetched.
 func (a *Auth) Ready() error {
-	if t := &a.Tokens; t.Published != nil && len(t.secrets) == 0 && t.public == nil && !t.Published.Fetched() {
-		return &Refusal{http.StatusServiceUnavailable, CodeKeys, "the identity provider's keys could not be fetched yet", 0}
+	if t := &a.tokens; t.published != nil && len(t.secrets) == 0 && t.public == nil && !t.published.fetched() {
+		return &Refusal{http.StatusServiceUnavailable, codeKeys, "the identity provider's keys could not be fetched yet", 0}
 	}
 	return nil
 }
 
-// identify takes the first credential that the request has, good or bad. What another
-// scheme says in Authorization is for whoever asked for it, such as a proxy.
+// identify takes the first credential of the request, valid or not. An Authorization of
+// another scheme is for somebody else, such as a proxy.
 func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
-	missing := ErrNoCredential
+	missing := errNoCredential
 	bearers := make([]string, 0, 1)
 	for _, header := range r.Header["Authorization"] {
 		if scheme, credential, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
@@ -184,43 +198,43 @@ func (a *Auth) identify(r *http.Request, inQuery bool) (*Caller, Scope, error) {
 	}
 	switch {
 	case len(bearers) > 1: // a proxy and the hub could take another one each
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	case len(bearers) == 1:
 		if caller := a.service(bearers[0]); caller != nil {
 			return a.admitService(r, caller)
 		}
-		return a.Token(r, bearers[0])
+		return a.token(r, bearers[0])
 	}
 	switch keys := r.Header["X-Api-Key"]; {
 	case len(keys) == 1:
 		if caller := a.service(keys[0]); caller != nil {
 			return a.admitService(r, caller)
 		}
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	case len(keys) > 1:
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	}
 	if inQuery {
 		switch tokens := r.URL.Query()[tokenInQuery]; {
 		case len(tokens) == 1:
-			return a.Token(r, tokens[0])
+			return a.token(r, tokens[0])
 		case len(tokens) > 1:
-			return nil, 0, ErrCredential
+			return nil, 0, errCredential
 		}
 	}
-	switch n := cookies(r, TokenCookie); {
+	switch n := cookies(r, tokenCookie); {
 	case n > 0 && !a.ownPage(r):
-		return nil, 0, ErrCookieSite
+		return nil, 0, errCookieSite
 	case n > 1: // a sister host can add one, and which comes first is not said (RFC 6265, section 4.2.2)
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	}
-	if cookie, err := r.Cookie(TokenCookie); err == nil {
-		return a.Token(r, cookie.Value)
+	if cookie, err := r.Cookie(tokenCookie); err == nil {
+		return a.token(r, cookie.Value)
 	}
 	return nil, 0, missing
 }
 
-// cookies is how many of a name there are, those among them that net/http cannot read.
+// cookies counts the cookies of a name, including those that net/http cannot read.
 func cookies(r *http.Request, name string) (n int) {
 	for _, header := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(header, ";") {
@@ -232,16 +246,16 @@ func cookies(r *http.Request, name string) (n int) {
 	return n
 }
 
-// ownPage says whether a cookie may speak for the request, whatever its method: a
-// stream is a GET, and tells all. A page of a sister host is of the same site, and may
-// be anybody's: it has to be listed like others.
+// ownPage says whether a cookie counts for the request, whatever its method: even a GET
+// opens a stream, which tells everything. A page of a sister host is of the same site, but
+// may be anybody's, so it has to be listed like any other.
 func (a *Auth) ownPage(r *http.Request) bool {
 	probe := *r
 	probe.Method = http.MethodPost // else it is taken for harmless
-	return a.crossOrigin.Check(&probe) == nil || a.origins.Trusts(r.Header.Get("Origin"))
+	return a.crossOrigin.Check(&probe) == nil || a.origins.trusts(r.Header.Get("Origin"))
 }
 
-// admitService has a service show its certificate, where that is asked for.
+// admitService requires a client certificate of a service, if the hub asks for one.
 func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, error) {
 	if a.certified && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
 		return nil, 0, errCertificate
@@ -249,15 +263,15 @@ func (a *Auth) admitService(r *http.Request, caller *Caller) (*Caller, Scope, er
 	return caller, caller.scopes(), nil
 }
 
-// Reread reads again what credentials are checked against and is in a file.
+// Reread reads the keys that are in a file again.
 func (a *Auth) Reread() {
-	if a.Tokens.public != nil {
-		a.Tokens.public.Reload()
+	if a.tokens.public != nil {
+		a.tokens.public.Reload()
 	}
 }
 
-// service finds an API key, nil where it is none; all are compared, so that the
-// time tells nothing.
+// service finds the holder of an API key, or nil. It compares all keys, so that the time
+// it takes tells nothing.
 func (a *Auth) service(key string) *Caller {
 	if key == "" || len(key) > maxToken {
 		return nil

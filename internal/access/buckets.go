@@ -9,8 +9,7 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// buckets are token buckets, one for each key that was active within the last
-// seconds.
+// buckets are token buckets, one for each key that was active in the last few seconds.
 type buckets[K comparable] struct {
 	// Static.
 	perSecond float64              // 0: no limit
@@ -21,14 +20,14 @@ type buckets[K comparable] struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	Of    sized.Table[K, *bucket]
+	kept  sized.Table[K, *bucket]
 	clean int // looked through when it has grown to so many
 }
 
-// bucketBytes is what is kept of each takes, beside names.
+// bucketBytes is the memory of one bucket, without its key's texts.
 const bucketBytes = 32 + 2*57
 
-// bucket is what one may have at once, as of a time; less than nothing is owed.
+// bucket has the tokens that are left at a time; a negative number is a debt.
 type bucket struct {
 	tokens float64
 	at     time.Time
@@ -37,8 +36,9 @@ type bucket struct {
 // burst is how much fits into a bucket: one second's worth.
 func (b *buckets[K]) burst() float64 { return max(math.Floor(b.perSecond), 1) }
 
-// take takes so many of each key, or nothing of any and says how long until it can be.
-// More than fit into a bucket are taken when it is full, and leave a debt.
+// take takes tokens of several keys. If one key has too few it takes none at all, and says
+// how long to wait. More tokens than fit into a bucket are taken when it is full, and leave a
+// debt.
 func (b *buckets[K]) take(wants map[K]int) (wait time.Duration) {
 	if b.perSecond <= 0 {
 		return 0
@@ -60,7 +60,7 @@ func (b *buckets[K]) take(wants map[K]int) (wait time.Duration) {
 	return 0
 }
 
-// until is how long until there is one of a key, which is not taken.
+// until is how long it takes until a key has a token. It takes none.
 func (b *buckets[K]) until(key K) time.Duration {
 	if b.perSecond <= 0 {
 		return 0
@@ -68,7 +68,7 @@ func (b *buckets[K]) until(key K) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	short := 0.0
-	if b.Of.Get(key) != nil {
+	if b.kept.Get(key) != nil {
 		short = 1 - b.filledLocked(key, time.Now()).tokens
 	}
 	if short <= 0 {
@@ -78,7 +78,7 @@ func (b *buckets[K]) until(key K) time.Duration {
 	return max(time.Duration(min(short/b.perSecond, 1e9)*float64(time.Second)), 1)
 }
 
-// give gives back what was taken.
+// give gives tokens back that were taken.
 func (b *buckets[K]) give(wants map[K]int) {
 	if b.perSecond <= 0 {
 		return
@@ -92,28 +92,28 @@ func (b *buckets[K]) give(wants map[K]int) {
 	}
 }
 
-// filledLocked is a key's bucket with what has come into it until now.
+// filledLocked is a key's bucket, filled up to now. It makes one if there is none.
 func (b *buckets[K]) filledLocked(key K, now time.Time) *bucket {
 	fill := func(x *bucket) *bucket {
 		x.tokens = min(x.tokens+now.Sub(x.at).Seconds()*b.perSecond, b.burst())
 		x.at = now
 		return x
 	}
-	if x := b.Of.Get(key); x != nil {
+	if x := b.kept.Get(key); x != nil {
 		return fill(x)
 	}
-	if b.Of.Len() >= b.clean {
-		for key, x := range b.Of.All() {
+	if b.kept.Len() >= b.clean {
+		for key, x := range b.kept.All() {
 			if fill(x).tokens >= b.burst() { // as good as new
-				b.Of.Delete(key)
+				b.kept.Delete(key)
 				b.count(key, -1)
 			}
 		}
-		b.clean = max(2*b.Of.Len(), 1024)
+		b.clean = max(2*b.kept.Len(), 1024)
 	}
 	x := &bucket{b.burst(), now}
 	key = b.own(key)
-	b.Of.Put(key, x)
+	b.kept.Put(key, x)
 	b.count(key, 1)
 	return x
 }

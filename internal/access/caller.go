@@ -12,7 +12,7 @@ import (
 	"realtimehub/internal/problem"
 )
 
-// Scope is a set of what a credential may do; the route table says what each
+// Scope is a set of permissions of a credential. The route table says which of them each
 // route needs.
 type Scope uint8
 
@@ -24,7 +24,7 @@ const (
 	ScopeAll // what shows every tenant: only an API key for all (*) has it, no token
 )
 
-// scopeOf is what a token's word means; 0 where it means nothing.
+// scopeOf is the scope of a word in a token, or 0 if there is none of that name.
 func scopeOf(name string) Scope {
 	switch name {
 	case "subscribe":
@@ -37,7 +37,7 @@ func scopeOf(name string) Scope {
 	return 0
 }
 
-// String lists the names, as a person would.
+// String lists the names of the scopes: "admin or publish".
 func (s Scope) String() string {
 	var names []string
 	for _, name := range []string{"admin", "publish", "subscribe"} {
@@ -50,13 +50,15 @@ func (s Scope) String() string {
 
 // Caller is who a request acts for. Only Admit makes one, so that its tenant is proven.
 type Caller struct {
-	Expires time.Time // of the token; zero: never
-
 	tenant  string        // where it may act; "*": everywhere
 	path    string        // the tenant of the request's path, if it has one
 	profile event.Profile // of a token
-	open    bool
+	expires time.Time     // of the token; zero: never
+	open    bool          // nobody has proven anything
 }
+
+// Expires is when the token ends; zero: never.
+func (c *Caller) Expires() time.Time { return c.expires }
 
 // Tenant is the tenant of the request's path.
 func (c *Caller) Tenant() string { return c.path }
@@ -64,7 +66,7 @@ func (c *Caller) Tenant() string { return c.path }
 // Reaches says whether the caller may act in a tenant.
 func (c *Caller) Reaches(tenant string) bool { return c.tenant == "*" || c.tenant == tenant }
 
-// Only is the one tenant in which a call can act, "" where there may be others.
+// Only is the tenant of the call if there can be only one, else "".
 func (c *Caller) Only() string {
 	switch {
 	case c.path != "":
@@ -75,8 +77,8 @@ func (c *Caller) Only() string {
 	return ""
 }
 
-// Client is the tenant and the profile that a request of a browser acts for: the
-// token's; in open mode it says so itself, in the query or else in the headers.
+// Client is the tenant and the profile that a browser's request acts for. They are the
+// token's; in open mode the request names them, in its query or else in its headers.
 func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p event.Profile, err error) {
 	if !c.open {
 		return c.tenant, c.profile, nil
@@ -88,8 +90,8 @@ func (c *Caller) Client(r *http.Request, query url.Values) (tenant string, p eve
 	return tenant, p, faults.Err()
 }
 
-// Viewer is Client for a call whose "profile" is who is asked about: in open mode
-// the viewer is the header's, or nobody.
+// Viewer is Client for a call whose parameter "profile" names who is asked about: in open
+// mode the viewer is in the header, or there is none.
 func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p event.Profile, err error) {
 	if !c.open {
 		return c.tenant, c.profile, nil
@@ -103,9 +105,8 @@ func (c *Caller) Viewer(r *http.Request, query url.Values) (tenant string, p eve
 	return tenant, p, faults.Err()
 }
 
-// Holder is whose the credential is, where each may have only so many of something: a
-// profile's, or that of a tenant's services; in open mode, where nobody is proven, an
-// address stands in the tenant's place.
+// Holder is who is charged for what the call takes: a profile, or a tenant's services
+// together. In open mode, where nobody is proven, an address stands in the tenant's place.
 func (c *Caller) Holder(r *http.Request) event.TenantProfile {
 	if c.open {
 		return event.TenantProfile{Tenant: lobby.PlaceOf(r)}
@@ -113,7 +114,7 @@ func (c *Caller) Holder(r *http.Request) event.TenantProfile {
 	return event.TenantProfile{Tenant: c.tenant, Profile: c.profile}
 }
 
-// Proven says that somebody has proven who calls; in open mode nobody does.
+// Proven says that the caller has shown a credential; in open mode nobody has.
 func (c *Caller) Proven() bool { return !c.open }
 
 // Is says whether the caller is a tenant's profile; in open mode it may be anybody.
@@ -121,7 +122,7 @@ func (c *Caller) Is(tenant string, p event.Profile) bool {
 	return c.open || tenant == c.tenant && p == c.profile
 }
 
-// scopes are an API key's.
+// scopes are those of an API key.
 func (c *Caller) scopes() Scope {
 	if c.tenant == "*" {
 		return ScopePublish | ScopeAdmin | ScopeAll

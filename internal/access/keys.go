@@ -30,19 +30,19 @@ var (
 	errNoKid = errors.New("the token does not say which of several keys") // and trying all would cost as much as there are
 )
 
-// tokenKeys are those that tokens may be signed with.
+// tokenKeys are the keys that tokens may be signed with.
 type tokenKeys struct {
 	// Static.
 	secrets   []jwt.VerificationKey          // HS256
 	public    *reread.File[crypto.PublicKey] // nil: none
-	Published *publishedKeys                 // nil: none
+	published *publishedKeys                 // nil: none
 }
 
 // minSecret is what RFC 7518, section 3.2 asks for, in bytes.
 const minSecret = 32
 
-// readSecrets reads one secret, or several separated by commas: while it is changed the
-// old one and the new one are good.
+// readSecrets reads one secret, or several separated by commas: so the old one and the new
+// one are both accepted while a secret is being replaced.
 func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 	if text == "" {
 		return nil, nil
@@ -64,7 +64,7 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 	return secrets, nil
 }
 
-// openPublicKey reads a key, and again when its file changes.
+// openPublicKey reads a key, and reads it again when its file changes.
 func openPublicKey(text string, logger *slog.Logger) (*reread.File[crypto.PublicKey], error) {
 	var paths []string
 	if !strings.HasPrefix(text, "-----BEGIN") {
@@ -102,8 +102,8 @@ func readPublicKey(text string) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// algorithm is the only one that a key is used with (RFC 8725, section 3.1);
-// empty for a key that is not taken.
+// algorithm is the only algorithm that a key is used with (RFC 8725, section 3.1), or
+// empty if the key is not accepted.
 func algorithm(key crypto.PublicKey) string {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
@@ -125,26 +125,26 @@ func algorithm(key crypto.PublicKey) string {
 	return ""
 }
 
-// of are the keys that a token may have been signed with, and whether another may prove
-// it that was not fetched. The token's own word decides nothing: its alg must be the
-// key's, and its kid is looked up.
-func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
-	if _, critical := t.Header["crit"]; critical { // RFC 7515, section 4.1.11: we know no extension
+// of finds the keys that a token may have been signed with. open says that a key which was
+// not fetched yet may prove it. The token itself decides nothing: its alg must be the key's,
+// and its kid is only looked up.
+func (t *tokenKeys) of(token *jwt.Token) (keys any, open bool, err error) {
+	if _, critical := token.Header["crit"]; critical { // RFC 7515, section 4.1.11: we know no extension
 		return nil, false, errNoKey
 	}
-	alg := t.Method.Alg()
-	if alg == jwt.SigningMethodHS256.Name && len(k.secrets) > 0 {
-		return jwt.VerificationKeySet{Keys: k.secrets}, false, nil
+	alg := token.Method.Alg()
+	if alg == jwt.SigningMethodHS256.Name && len(t.secrets) > 0 {
+		return jwt.VerificationKeySet{Keys: t.secrets}, false, nil
 	}
 	var set jwt.VerificationKeySet
-	if k.public != nil {
-		if key := k.public.Get(); algorithm(key) == alg {
+	if t.public != nil {
+		if key := t.public.Get(); algorithm(key) == alg {
 			set.Keys = append(set.Keys, key)
 		}
 	}
 	var published []jwkset.JWK
-	if k.Published != nil {
-		published, open = k.Published.of(t)
+	if t.published != nil {
+		published, open = t.published.of(token)
 	}
 	fitting := 0
 	for _, key := range published {
@@ -158,7 +158,7 @@ func (k *tokenKeys) of(t *jwt.Token) (keys any, open bool, err error) {
 	if len(set.Keys) == 0 {
 		return nil, open, errNoKey
 	}
-	if t.Header["kid"] == nil && fitting > 1 {
+	if token.Header["kid"] == nil && fitting > 1 {
 		return nil, false, errNoKid
 	}
 	return set, open, nil

@@ -10,21 +10,21 @@ import (
 	"strings"
 )
 
-// Origins are those whose pages may call: one rule for CORS and for cookies.
+// origins are those whose pages may call: one rule for CORS and for cookies.
 // They are compared as browsers write them (RFC 6454, section 6.2).
-type Origins struct {
+type origins struct {
 	all   bool // any page may call, but none with a cookie
 	exact map[string]bool
 	below []originsBelow
 }
 
-// originsBelow are those of all hosts below a name, at any depth.
+// originsBelow are the origins of all hosts below a name, at any depth.
 type originsBelow struct{ scheme, name string } // "https://" and ".example.com", with its port
 
-// ParseOrigins reads a list such as https://app.example.com, https://*.example.com; an
-// error names the place of the entry, not its text.
-func ParseOrigins(list []string) (*Origins, error) {
-	o := &Origins{exact: map[string]bool{}}
+// newOrigins reads a list such as https://app.example.com, https://*.example.com. An error
+// gives the number of the entry, not its text.
+func newOrigins(list []string) (*origins, error) {
+	o := &origins{exact: map[string]bool{}}
 	var errs []error
 	for i, text := range list {
 		if text == "*" {
@@ -43,7 +43,7 @@ func ParseOrigins(list []string) (*Origins, error) {
 	return o, errors.Join(errs...)
 }
 
-// hostName is what browsers write: letters that are not ASCII are punycode there.
+// hostName is a host as browsers write it: in ASCII, with punycode for other letters.
 var hostName = regexp.MustCompile(`^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$`)
 
 // parseOrigin returns "https://" and "app.example.com:8443" as browsers write them.
@@ -77,15 +77,15 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7f })
 }
 
-// Allows says whether a page of this origin, as its browser wrote it, may call.
-func (o *Origins) Allows(origin string) bool { return o.all || o.listed(origin) }
+// allows says whether a page of this origin, as its browser wrote it, may call.
+func (o *origins) allows(origin string) bool { return o.all || o.listed(origin) }
 
-// Trusts says whether it may do so with a cookie.
-func (o *Origins) Trusts(origin string) bool { return !o.all && o.listed(origin) }
+// trusts says whether it may do so with a cookie.
+func (o *origins) trusts(origin string) bool { return !o.all && o.listed(origin) }
 
-func (o *Origins) none() bool { return !o.all && len(o.exact) == 0 && len(o.below) == 0 }
+func (o *origins) none() bool { return !o.all && len(o.exact) == 0 && len(o.below) == 0 }
 
-func (o *Origins) listed(origin string) bool {
+func (o *origins) listed(origin string) bool {
 	if o.exact[origin] {
 		return true
 	}

@@ -10,28 +10,35 @@ import (
 	"github.com/rs/cors"
 )
 
-// Pages decides which pages may call. A browser hides from all others what they are
-// answered, and tells them nothing: the log does, who runs the hub.
+// Pages decides which web pages may call. A browser hides the answer from any other page
+// and does not tell it why, so the hub tells its operator in the log.
 type Pages struct {
 	// Static.
-	Auth     *Auth
-	Loopback bool // so that in open mode no page of another machine gets in
-	Logger   *slog.Logger
+	auth     *Auth
+	loopback bool
+	logger   *slog.Logger
 
-	mu   sync.Mutex
-	Told map[string]bool // origins that the log has named; guarded by mu
+	mu sync.Mutex
+	// Guarded by mu.
+	told map[string]bool // origins that the log has named
 }
 
-// anyPages are files that any page may import: they are the same for everybody.
+// NewPages decides by the origins that auth has. On loopback no page of another machine
+// gets in while no credential is asked for.
+func NewPages(auth *Auth, loopback bool, logger *slog.Logger) *Pages {
+	return &Pages{auth: auth, loopback: loopback, logger: logger, told: map[string]bool{}}
+}
+
+// anyPages are the files that any page may import, as they are the same for everybody.
 var anyPages = map[string]bool{"/realtime.js": true, "/realtime.d.ts": true}
 
-// Shared lets pages of the configured origins call: with the credentials that a
-// browser adds by itself only those named, never all. They may send any header, as
-// tracing adds its own: the hub reads only what it knows.
+// Shared lets pages of the configured origins call. The credentials that a browser adds by
+// itself count only for origins that are listed by name, never for all. Any header is
+// allowed, since tracing adds its own and the hub reads only those that it knows.
 func (p *Pages) Shared(handler http.Handler) http.Handler {
-	origins, serve := p.Auth.origins, handler
+	origins, serve := p.auth.origins, handler
 	options := cors.Options{
-		AllowOriginFunc:  origins.Allows,
+		AllowOriginFunc:  origins.allows,
 		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
 		AllowedHeaders:   []string{"*"},
 		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate"},
@@ -51,16 +58,16 @@ func (p *Pages) Shared(handler http.Handler) http.Handler {
 			handler.ServeHTTP(w, r)
 			return
 		}
-		if origin := r.Header.Get("Origin"); origin != "" && !isOwn(r, origin) && !origins.Allows(origin) {
-			p.Auth.Unlisted()
+		if origin := r.Header.Get("Origin"); origin != "" && !isOwn(r, origin) && !origins.allows(origin) {
+			p.auth.unlisted()
 			p.tell(origin, "if it is yours, list it in REALTIME_CORS_ORIGINS")
 		}
 		serve.ServeHTTP(w, r)
 	})
 }
 
-// isOwn says whether a request's origin is the hub's own, as far as can be known
-// behind a proxy that has changed the Host.
+// isOwn says whether a request's origin is the hub's own, as far as the hub can know behind
+// a proxy that has changed the Host.
 func isOwn(r *http.Request, origin string) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin"
@@ -72,7 +79,7 @@ func isOwn(r *http.Request, origin string) bool {
 // Refuses says why a request is not let in, in open mode on loopback: its Host is not
 // this machine's (DNS rebinding), or a page of another machine sends it.
 func (p *Pages) Refuses(r *http.Request) error {
-	if !p.Loopback || !p.Auth.Open() {
+	if !p.loopback || !p.auth.Open() {
 		return nil
 	}
 	if !IsLoopback(hostOf(r.Host)) {
@@ -106,12 +113,12 @@ const (
 func (p *Pages) tell(origin, remedy string) {
 	origin = origin[:min(len(origin), longestTold)]
 	p.mu.Lock()
-	known := p.Told[origin] || len(p.Told) >= mostTold
+	known := p.told[origin] || len(p.told) >= mostTold
 	if !known {
-		p.Told[origin] = true
+		p.told[origin] = true
 	}
 	p.mu.Unlock()
 	if !known {
-		p.Logger.Warn("a page's origin is refused", "origin", origin, "remedy", remedy)
+		p.logger.Warn("a page's origin is refused", "origin", origin, "remedy", remedy)
 	}
 }

@@ -13,101 +13,101 @@ import (
 	"realtimehub/internal/quota"
 )
 
-// What may wait, and what is remembered, of tokens whose signature is to be checked.
+// How many tokens may wait for their signature's check, and how many are remembered.
 const (
-	ProofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
-	ProofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
-	MostSuspects  = 1 << 14         // networks; those that come later count as one
-	MostGood      = 1 << 15         // tokens that were good, twice as many at most
-	MostAway      = 1 << 14         // tokens that are to come back, likewise
-	ForgiveEvery  = 10 * time.Second
+	proofPatience = 2 * time.Second // so long one of a suspect network waits, then it is to come back
+	proofPlaces   = 4096            // that are being proven or wait, half of them for one network; as many wait for keys
+	mostSuspects  = 1 << 14         // networks; those that come later count as one
+	mostGood      = 1 << 15         // tokens that were good, twice as many at most
+	mostAway      = 1 << 14         // tokens that are to come back, likewise
+	forgiveEvery  = 10 * time.Second
 )
 
-// proofs bound what it costs to find out that tokens are not good: with a key of P-521
-// a signature takes milliseconds, and anybody can send one. Networks from which too many
-// came are suspect: theirs wait, one after the other, and those for which that is too long
-// are to come back. A good one among them does, and then waits only for others that have:
-// who makes up tokens makes up others. A token that was good before never waits.
+// proofs bounds the cost of refusing bad tokens: to check a signature of P-521 takes
+// milliseconds, and anybody can send one. A network that sent too many bad tokens is a
+// suspect: its tokens wait for each other, and one that would wait too long is told to come
+// back. A good token does come back, and then waits only for others that did: whoever makes
+// tokens up makes up new ones. A token that was good before never waits.
 type proofs struct {
 	// Static.
 	perSecond float64 // that may fail, of a network; 0: any number
 	logger    *slog.Logger
 	turns     *fair.Semaphore[string]
-	Places    *quota.Pool[string]
-	Apart     *quota.Pool[string] // those that wait for others than each other
+	places    *quota.Pool[string]
+	apart     *quota.Pool[string] // those that wait for others than each other
 	seed      maphash.Seed
 
 	mu sync.Mutex
 	// Guarded by mu.
-	Suspects map[lane]*suspect // those that owe
+	suspects map[lane]*suspect // those that owe
 	forgiven time.Time         // when suspects were looked through
-	Good     recent            // tokens that were good
-	Away     recent            // tokens that are to come back, and when
+	good     recent            // tokens that were good
+	away     recent            // tokens that are to come back, and when
 	told     time.Time         // when the log was
 	untold   int               // since then
 }
 
-func NewProofs(perSecond float64, logger *slog.Logger) *proofs {
+func newProofs(perSecond float64, logger *slog.Logger) *proofs {
 	return &proofs{
 		perSecond: perSecond, logger: logger,
 		turns:  fair.NewSemaphore(quota.New[string](int64(max(runtime.GOMAXPROCS(0)/2, 1)), 0)), // the rest is for what is proven
-		Places: quota.New[string](ProofPlaces, 1), Apart: quota.New[string](ProofPlaces, 1), seed: maphash.MakeSeed(),
-		Suspects: map[lane]*suspect{}, Good: newRecent(MostGood), Away: newRecent(MostAway),
+		places: quota.New[string](proofPlaces, 1), apart: quota.New[string](proofPlaces, 1), seed: maphash.MakeSeed(),
+		suspects: map[lane]*suspect{}, good: newRecent(mostGood), away: newRecent(mostAway),
 	}
 }
 
-// Proof is one token that is being proven.
-type Proof struct {
+// proof is one token that is being proven.
+type proof struct {
 	of      *proofs
 	from    string
 	lane    lane
-	Token   uint64
+	token   uint64
 	good    bool // before: it needs no turn
 	entered bool // it is in
 	checked bool // its signature was, or its key was looked for
 	paid    bool // it has waited for what its network owes
 }
 
-// Begin takes a place, until end; false where there is none.
-func (p *proofs) Begin(from string, token string) (*Proof, bool) {
-	t := &Proof{of: p, from: from, Token: maphash.String(p.seed, token)}
+// begin takes a place until end is called. It returns false if there is none.
+func (p *proofs) begin(from string, token string) (*proof, bool) {
+	t := &proof{of: p, from: from, token: maphash.String(p.seed, token)}
 	p.mu.Lock()
-	_, t.good = p.Good.get(t.Token)
-	due, away := p.Away.get(t.Token)
+	_, t.good = p.good.get(t.token)
+	due, away := p.away.get(t.token)
 	p.mu.Unlock()
 	t.lane = lane{from, away && time.Now().UnixMilli() >= due}
-	if !t.good && !p.Places.Take(from, 1) {
-		p.Refused(t, time.Second)
+	if !t.good && !p.places.Take(from, 1) {
+		p.refused(t, time.Second)
 		return nil, false
 	}
 	return t, true
 }
 
-// Enter waits until the token's signature may be checked; then leave is to follow. Else it
-// says when to come back.
-func (t *Proof) Enter(ctx context.Context) (after time.Duration) {
-	if t.good {
-		t.checked = true
+// enter waits until the token's signature may be checked, and then returns 0: the caller
+// must call leave. Otherwise it returns when the token is to come back.
+func (p *proof) enter(ctx context.Context) (after time.Duration) {
+	if p.good {
+		p.checked = true
 		return 0
 	}
 	for {
-		if t.of.turns.Acquire(ctx, t.from) != nil {
+		if p.of.turns.Acquire(ctx, p.from) != nil {
 			return time.Second // nobody is left to be told
 		}
 		var wait time.Duration
-		if !t.paid {
-			wait = t.of.owed(t.lane)
+		if !p.paid {
+			wait = p.of.owed(p.lane)
 		}
 		if wait == 0 {
-			t.checked, t.entered = true, true
+			p.checked, p.entered = true, true
 			return 0
 		}
-		t.of.turns.Release(t.from)
-		if wait > ProofPatience {
-			t.of.Refused(t, wait)
+		p.of.turns.Release(p.from)
+		if wait > proofPatience {
+			p.of.refused(p, wait)
 			return wait
 		}
-		t.paid = true
+		p.paid = true
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -118,26 +118,26 @@ func (t *Proof) Enter(ctx context.Context) (after time.Duration) {
 	}
 }
 
-// Leave lets the next one in.
-func (t *Proof) Leave() {
-	if t.entered {
-		t.entered = false
-		t.of.turns.Release(t.from)
+// leave lets the next one in.
+func (p *proof) leave() {
+	if p.entered {
+		p.entered = false
+		p.of.turns.Release(p.from)
 	}
 }
 
-// apart waits for something to be over that a network is between: without the place,
-// which is for those who need not. It says whether it is over: not where ctx has ended, or
-// too many wait.
-func (t *Proof) apart(ctx context.Context, over <-chan struct{}) bool {
-	p := t.of
-	if !p.Apart.Take(t.from, 1) {
+// apart waits until over is closed, which takes a question over the network. Meanwhile the
+// place is free for tokens that need not wait. It returns false if ctx ends first, or if too
+// many wait.
+func (p *proof) apart(ctx context.Context, over <-chan struct{}) bool {
+	all := p.of
+	if !all.apart.Take(p.from, 1) {
 		return false
 	}
-	defer p.Apart.Give(t.from, 1)
-	if !t.good {
-		p.Places.Give(t.from, 1)
-		defer p.Places.Force(t.from, 1)
+	defer all.apart.Give(p.from, 1)
+	if !p.good {
+		all.places.Give(p.from, 1)
+		defer all.places.Force(p.from, 1)
 	}
 	select {
 	case <-over:
@@ -147,55 +147,55 @@ func (t *Proof) apart(ctx context.Context, over <-chan struct{}) bool {
 	}
 }
 
-// End gives the place back. What has failed is owed; what was good never counts.
-func (t *Proof) End(good bool) {
-	p := t.of
-	if !t.good {
-		p.Places.Give(t.from, 1)
+// end gives the place back. A token that failed is charged to its network; a good one is not.
+func (p *proof) end(good bool) {
+	all := p.of
+	if !p.good {
+		all.places.Give(p.from, 1)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	failed := t.checked && !good
-	if failed && !t.paid {
-		p.changeLocked(t.lane, -1)
-	} else if t.paid && !failed {
-		p.changeLocked(t.lane, 1)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	failed := p.checked && !good
+	if failed && !p.paid {
+		all.changeLocked(p.lane, -1)
+	} else if p.paid && !failed {
+		all.changeLocked(p.lane, 1)
 	}
 	if good {
-		p.Good.put(t.Token, 0)
+		all.good.put(p.token, 0)
 	} else if failed {
-		p.Good.delete(t.Token)
-		p.Away.delete(t.Token)
+		all.good.delete(p.token)
+		all.away.delete(p.token)
 	}
 }
 
-// lane is whose tokens wait for each other: all of a network, but for those that have come
-// back when they were to.
+// lane is a line of tokens that wait for each other: those of a network that came back when
+// they were told to, or all its others.
 type lane struct {
 	from string
 	back bool
 }
 
-// suspect is what a network may still have checked, as of a time; less than one is a
-// debt.
+// suspect is how many bad tokens a network may still send, as of a time. Below one, its
+// tokens wait.
 type suspect struct {
 	left float64
 	at   time.Time
 }
 
-// owed is how long one of a network has to wait, and if it is worth it, its place in
-// that line; 0: it need not.
+// owed is how long a token of a lane has to wait, or 0. If it is worth waiting, the token's
+// place in the line is taken.
 func (p *proofs) owed(in lane) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.ForgiveLocked(now)
-	s := p.Suspects[p.keyLocked(in)]
+	p.forgiveLocked(now)
+	s := p.suspects[p.keyLocked(in)]
 	if s == nil || s.fill(p.perSecond, now) >= 1 {
 		return 0
 	}
 	wait := time.Duration(min((1-s.left)/p.perSecond, 1e9) * float64(time.Second))
-	if wait <= ProofPatience {
+	if wait <= proofPatience {
 		s.left--
 	}
 	return max(wait, 1)
@@ -206,14 +206,14 @@ func (p *proofs) changeLocked(in lane, by float64) {
 		return
 	}
 	now := time.Now()
-	p.ForgiveLocked(now)
+	p.forgiveLocked(now)
 	key := p.keyLocked(in)
-	s := p.Suspects[key]
+	s := p.suspects[key]
 	if s == nil {
 		s = &suspect{p.burst(), now}
-		p.Suspects[key] = s
+		p.suspects[key] = s
 	}
-	s.left = max(min(s.fill(p.perSecond, now)+by, p.burst()), -p.perSecond*ProofPatience.Seconds())
+	s.left = max(min(s.fill(p.perSecond, now)+by, p.burst()), -p.perSecond*proofPatience.Seconds())
 }
 
 // burst is how many may fail at once: one second's worth.
@@ -225,36 +225,36 @@ func (s *suspect) fill(perSecond float64, now time.Time) float64 {
 	return s.left
 }
 
-// keyLocked is the lane, or what stands for all that there is no room for.
+// keyLocked is the lane, or the one that stands for all lanes there is no room for.
 func (p *proofs) keyLocked(in lane) lane {
-	if p.Suspects[in] == nil && len(p.Suspects) >= MostSuspects {
+	if p.suspects[in] == nil && len(p.suspects) >= mostSuspects {
 		return lane{}
 	}
 	return in
 }
 
-// ForgiveLocked forgets now and then who owes nothing.
-func (p *proofs) ForgiveLocked(now time.Time) {
-	if now.Sub(p.forgiven) < ForgiveEvery {
+// forgiveLocked forgets suspects that owe nothing any more, now and then.
+func (p *proofs) forgiveLocked(now time.Time) {
+	if now.Sub(p.forgiven) < forgiveEvery {
 		return
 	}
 	p.forgiven = now
-	for in, s := range p.Suspects {
+	for in, s := range p.suspects {
 		if s.fill(p.perSecond, now) >= p.burst() {
-			delete(p.Suspects, in)
+			delete(p.suspects, in)
 		}
 	}
-	if len(p.Suspects) == 0 {
-		p.Suspects = map[lane]*suspect{} // a map never shrinks
+	if len(p.suspects) == 0 {
+		p.suspects = map[lane]*suspect{} // a map never shrinks
 	}
 }
 
-// Refused has a token come back, and tells the log, once a second.
-func (p *proofs) Refused(t *Proof, after time.Duration) {
+// refused notes that a token was told to come back, and logs that once a second.
+func (p *proofs) refused(t *proof, after time.Duration) {
 	p.mu.Lock()
 	now := time.Now()
-	if due, away := p.Away.get(t.Token); !away || now.UnixMilli() >= due { // who comes early is not put off
-		p.Away.put(t.Token, now.Add(after).UnixMilli())
+	if due, away := p.away.get(t.token); !away || now.UnixMilli() >= due { // who comes early is not put off
+		p.away.put(t.token, now.Add(after).UnixMilli())
 	}
 	p.untold++
 	times := p.untold
@@ -268,29 +268,29 @@ func (p *proofs) Refused(t *Proof, after time.Duration) {
 	}
 }
 
-// recent remembers what was put last: so many for certain, twice as many at most.
+// recent remembers the values that were put last: at least so many, and at most twice as many.
 type recent struct {
 	most        int
-	Now, Before map[uint64]int64
+	now, before map[uint64]int64
 }
 
-func newRecent(most int) recent { return recent{most: most, Now: map[uint64]int64{}} }
+func newRecent(most int) recent { return recent{most: most, now: map[uint64]int64{}} }
 
 func (r *recent) get(key uint64) (value int64, there bool) {
-	if value, there = r.Now[key]; !there {
-		value, there = r.Before[key]
+	if value, there = r.now[key]; !there {
+		value, there = r.before[key]
 	}
 	return value, there
 }
 
 func (r *recent) put(key uint64, value int64) {
-	if _, there := r.Now[key]; !there && len(r.Now) >= r.most {
-		r.Before, r.Now = r.Now, map[uint64]int64{}
+	if _, there := r.now[key]; !there && len(r.now) >= r.most {
+		r.before, r.now = r.now, map[uint64]int64{}
 	}
-	r.Now[key] = value
+	r.now[key] = value
 }
 
 func (r *recent) delete(key uint64) {
-	delete(r.Now, key)
-	delete(r.Before, key)
+	delete(r.now, key)
+	delete(r.before, key)
 }

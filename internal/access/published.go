@@ -20,18 +20,18 @@ import (
 
 // When an identity provider's keys are fetched.
 const (
-	KeysEvery     = 10 * time.Minute
-	KeysUnknown   = time.Minute // at most so often for tokens that no key fits
+	keysEvery     = 10 * time.Minute
+	keysUnknown   = time.Minute // at most so often for tokens that no key fits
 	keysTimeout   = 5 * time.Second
-	KeysRetry     = time.Second // after a fetch that failed, twice as long each time
+	keysRetry     = time.Second // after a fetch that failed, twice as long each time
 	keysRetryMost = 30 * time.Second
 )
 
 // mostKeyBytes is what an answer with keys may have; that of a large provider has 10 KB.
 const mostKeyBytes = 1 << 20
 
-// MostUnknown tokens are remembered, to be told that a fetch has brought no key for them.
-const MostUnknown = 1000
+// mostUnknown is how many tokens without a key are remembered until a fetch has answered them.
+const mostUnknown = 1000
 
 // publishedKeys are what an identity provider publishes (a JWK Set: RFC 7517, section
 // 5), fetched again and again. While that fails the last good ones serve.
@@ -50,7 +50,7 @@ type publishedKeys struct {
 	next     time.Time // when the next one begins, or the one under way began
 	asked    time.Time // when the last one began that was for a token
 	over     chan struct{}
-	Unknown  map[[sha256.Size]byte]int // tokens that no key fitted, and how many fetches had begun
+	unknown  map[[sha256.Size]byte]int // tokens that no key fitted, and how many fetches had begun
 }
 
 // fetchKeys fetches the keys for the first time, and goes on until ctx ends.
@@ -59,11 +59,11 @@ func fetchKeys(ctx context.Context, from string, logger *slog.Logger) (*publishe
 		return nil, err
 	}
 	client := &http.Client{Timeout: keysTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return KeepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
+	return keepKeys(ctx, logger, func(ctx context.Context) ([]jwkset.JWK, error) { return readKeys(ctx, client, from) }), nil
 }
 
-// readKeys asks for the keys once. Where a redirect leads nobody has said to trust. Keys
-// of kinds that are not known are left out.
+// readKeys asks for the keys once. It follows no redirect, as nobody has said to trust where
+// that leads. Keys of an unknown kind are left out.
 func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwkset.JWK, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
@@ -101,84 +101,84 @@ func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwk
 	return keys, nil
 }
 
-func KeepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {
+func keepKeys(ctx context.Context, logger *slog.Logger, fetch func(context.Context) ([]jwkset.JWK, error)) *publishedKeys {
 	k := &publishedKeys{
 		fetch: fetch, logger: logger, sooner: make(chan struct{}, 1),
-		over: make(chan struct{}), Unknown: map[[sha256.Size]byte]int{},
+		over: make(chan struct{}), unknown: map[[sha256.Size]byte]int{},
 	}
-	k.Update(ctx)
+	k.update(ctx)
 	go k.run(ctx)
 	return k
 }
 
-func (k *publishedKeys) run(ctx context.Context) {
+func (p *publishedKeys) run(ctx context.Context) {
 	for {
-		k.mu.Lock()
-		next := time.NewTimer(time.Until(k.next))
-		k.mu.Unlock()
+		p.mu.Lock()
+		next := time.NewTimer(time.Until(p.next))
+		p.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			next.Stop()
-			k.mu.Lock()
-			close(k.over) // nobody waits for what does not come
-			k.mu.Unlock()
+			p.mu.Lock()
+			close(p.over) // nobody waits for what does not come
+			p.mu.Unlock()
 			return
-		case <-k.sooner:
+		case <-p.sooner:
 			next.Stop()
 		case <-next.C:
-			k.Update(ctx)
+			p.update(ctx)
 		}
 	}
 }
 
-// Update fetches once.
-func (k *publishedKeys) Update(ctx context.Context) {
-	k.mu.Lock()
-	k.begun++
-	number := k.begun
-	k.mu.Unlock()
-	keys, err := k.fetch(ctx)
+// update fetches once.
+func (p *publishedKeys) update(ctx context.Context) {
+	p.mu.Lock()
+	p.begun++
+	number := p.begun
+	p.mu.Unlock()
+	keys, err := p.fetch(ctx)
 	if err == nil && len(keys) == 0 {
 		err = errors.New("no key in the answer") // it would make every good token a bad one
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	wait := KeysEvery
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	wait := keysEvery
 	switch {
 	case err == nil:
-		if k.failures > 0 {
-			k.logger.Info("jwks: fetched again")
+		if p.failures > 0 {
+			p.logger.Info("jwks: fetched again")
 		}
-		k.keys, k.good, k.failures = keys, number, 0
+		p.keys, p.good, p.failures = keys, number, 0
 	case ctx.Err() == nil:
 		if inURL, ok := errors.AsType[*url.Error](err); ok {
 			err = inURL.Err // it repeats the URL, which may hold a secret
 		}
-		wait = min(KeysRetry<<min(k.failures, 10), keysRetryMost)
+		wait = min(keysRetry<<min(p.failures, 10), keysRetryMost)
 		wait = wait/2 + rand.N(wait)
-		k.failures++
-		k.logger.Warn("jwks: not fetched, the keys stay as they were", "err", err, "retry", wait)
+		p.failures++
+		p.logger.Warn("jwks: not fetched, the keys stay as they were", "err", err, "retry", wait)
 	}
-	k.next = time.Now().Add(wait)
-	close(k.over)
-	k.over = make(chan struct{})
+	p.next = time.Now().Add(wait)
+	close(p.over)
+	p.over = make(chan struct{})
 }
 
-// of are the keys of a token's kid, or all for a token without one, and whether it may
-// be proven by one that was not fetched.
-func (k *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
+// of finds the keys of a token's kid, or all if it has none. open says that a key which was
+// not fetched yet may prove the token.
+func (p *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
 	switch t.Method.(type) {
 	case *jwt.SigningMethodRSA, *jwt.SigningMethodRSAPSS, *jwt.SigningMethodECDSA, *jwt.SigningMethodEd25519:
 	default: // none of a public key
 		return nil, false
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch kid := t.Header["kid"].(type) {
 	case nil:
-		return k.keys, true
+		return p.keys, true
 	case string:
-		for _, key := range k.keys {
+		for _, key := range p.keys {
 			if key.Marshal().KID == kid {
 				return []jwkset.JWK{key}, false
 			}
@@ -188,49 +188,49 @@ func (k *publishedKeys) of(t *jwt.Token) (keys []jwkset.JWK, open bool) {
 	return nil, false
 }
 
-// Renew has the keys fetched for a token that none fits, if that may be now: then over is
-// closed when they were, else it is nil. came is for Judged.
-func (k *publishedKeys) Renew(token string) (came int, over <-chan struct{}) {
+// renew has the keys fetched again for a token that no key fits, if that is allowed now: over
+// is closed when it is done. Otherwise over is nil. came is an argument of judged.
+func (p *publishedKeys) renew(token string) (came int, over <-chan struct{}) {
 	id := sha256.Sum256([]byte(token))
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	came, there := k.Unknown[id]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	came, there := p.unknown[id]
 	if !there {
-		if len(k.Unknown) >= MostUnknown {
-			clear(k.Unknown)
+		if len(p.unknown) >= mostUnknown {
+			clear(p.unknown)
 		}
-		came = k.begun
-		k.Unknown[id] = came
+		came = p.begun
+		p.unknown[id] = came
 	}
 	now := time.Now()
-	if due := k.asked.Add(KeysUnknown); k.failures == 0 && k.next.After(now) && k.next.After(due) {
-		k.next = due
+	if due := p.asked.Add(keysUnknown); p.failures == 0 && p.next.After(now) && p.next.After(due) {
+		p.next = due
 		if due.Before(now) {
-			k.next = now
+			p.next = now
 		}
-		k.asked = k.next
+		p.asked = p.next
 		select {
-		case k.sooner <- struct{}{}:
+		case p.sooner <- struct{}{}:
 		default:
 		}
 	}
-	if k.next.After(now) {
+	if p.next.After(now) {
 		return came, nil
 	}
-	return came, k.over
+	return came, p.over
 }
 
-// Judged says whether a fetch that began after a token came for the first time has
-// brought no key for it; else how long it is until the next fetch.
-func (k *publishedKeys) Judged(came int) (after time.Duration, known bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return max(time.Until(k.next), 0), k.good > came
+// judged says whether a fetch has succeeded since a token came for the first time, so that
+// the lack of its key is known. Otherwise it says how long it is until the next fetch.
+func (p *publishedKeys) judged(came int) (after time.Duration, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(time.Until(p.next), 0), p.good > came
 }
 
-// Fetched says whether they were, once at least.
-func (k *publishedKeys) Fetched() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.good > 0
+// fetched says whether the keys were ever fetched.
+func (p *publishedKeys) fetched() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.good > 0
 }

@@ -16,7 +16,7 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// RatesConfig is how much one may do; 0 lifts a limit.
+// RatesConfig is the limits of a second; 0 lifts a limit.
 type RatesConfig struct {
 	PublishRate float64          // events a second a tenant
 	ClientRate  float64          // client calls a second a profile
@@ -24,42 +24,42 @@ type RatesConfig struct {
 	AdminRate   float64          // administrative calls a second, of one credential about one tenant
 }
 
-// RateError says that a rate limit was met, and when to come back.
+// RateError says which rate limit was met, and when to come back.
 type RateError struct {
 	What  string
 	After time.Duration
 }
 
-func (e *RateError) Error() string {
-	return fmt.Sprintf("too many %s; try again in %.1f s", e.What, e.After.Seconds())
+func (r *RateError) Error() string {
+	return fmt.Sprintf("too many %s; try again in %.1f s", r.What, r.After.Seconds())
 }
 
 // Problem implements Answerer.
-func (e *RateError) Problem() *problem.Problem {
-	return &problem.Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: e.Error(), After: e.After}
+func (r *RateError) Problem() *problem.Problem {
+	return &problem.Problem{Status: http.StatusTooManyRequests, Code: "RateLimited", Detail: r.Error(), After: r.After}
 }
 
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
 	maxProbes    = 256
 	probesPart   = 15 // a tenant may have 16, and after ten who took all they could the next has enough for a doctor
-	MaxOwnProbes = 8  // a doctor opens up to six
+	maxOwnProbes = 8  // a doctor opens up to six
 )
 
-// Why there is no probe to be had.
+// Errors of a probe that is refused.
 var (
-	ErrProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
-	ErrOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", MaxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	errProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	errOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 )
 
-// ErrDescriptors is why there is no stream, nor a probe, to be had when the reserve of
-// descriptors has begun.
+// ErrDescriptors refuses streams and probes while only the reserve of file descriptors is
+// left.
 var ErrDescriptors = problem.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 
-// Rates bounds how often, and how many at a time. Each tenant and each profile has its
-// own measure, so that one at its limit is no other's concern.
+// Rates bounds how often callers may call, and how many probes they may have open. Each
+// tenant and each profile has limits of its own, so that nobody meets another's.
 type Rates struct {
-	Publishing buckets[string]
+	publishing buckets[string]
 	client     buckets[event.TenantProfile]
 	probes     *quota.Pool[string] // by tenant
 	admin      buckets[adminCaller]
@@ -68,16 +68,16 @@ type Rates struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	OwnProbes map[event.TenantProfile]int
+	ownProbes map[event.TenantProfile]int
 }
 
-// NewRates makes full buckets: a burst may be one second's worth.
+// NewRates makes Rates whose bursts may be as much as a second allows.
 func NewRates(cfg RatesConfig) *Rates {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
 	}
 	return &Rates{
-		Publishing: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
+		publishing: buckets[string]{perSecond: cfg.PublishRate, own: strings.Clone, count: func(tenant string, sign int64) {
 			cfg.Quotas.State.Force(tenant, sign*(bucketBytes+sized.Text(tenant)))
 		}},
 		client: buckets[event.TenantProfile]{perSecond: cfg.ClientRate, own: event.TenantProfile.Clone, count: func(who event.TenantProfile, sign int64) {
@@ -88,43 +88,43 @@ func NewRates(cfg RatesConfig) *Rates {
 			cfg.Quotas.State.Force(who.holder.Tenant, sign*(bucketBytes+sized.Text(who.tenant)+sized.Text(who.holder.Tenant)+who.holder.Profile.Bytes()))
 		}},
 
-		OwnProbes: map[event.TenantProfile]int{},
+		ownProbes: map[event.TenantProfile]int{},
 	}
 }
 
-// Publish takes so many events of each tenant, or none of any and says when: a
-// *RateError.
-func (l *Rates) Publish(events map[string]int) error {
-	if wait := l.Publishing.take(events); wait > 0 {
+// Publish takes so many events of each tenant. If one tenant has too few left it takes none
+// at all, and the *RateError says when to come back.
+func (r *Rates) Publish(events map[string]int) error {
+	if wait := r.publishing.take(events); wait > 0 {
 		return &RateError{"events of this tenant", wait}
 	}
 	return nil
 }
 
-// MayPublish is Publish of one event that is not taken yet, for who would rather know
-// before the event has come.
-func (l *Rates) MayPublish(tenant string) error {
-	if wait := l.Publishing.until(tenant); wait > 0 {
+// MayPublish says whether a tenant may publish now, and takes nothing: it is asked before the
+// body is read. The error is a *RateError.
+func (r *Rates) MayPublish(tenant string) error {
+	if wait := r.publishing.until(tenant); wait > 0 {
 		return &RateError{"events of this tenant", wait}
 	}
 	return nil
 }
 
-// Unpublish gives back events that were taken and then not stored.
-func (l *Rates) Unpublish(events map[string]int) { l.Publishing.give(events) }
+// Unpublish gives back what was taken for events that were not stored.
+func (r *Rates) Unpublish(events map[string]int) { r.publishing.give(events) }
 
-// Met is how often a limit refused somebody, or had them wait.
-func (l *Rates) Met() map[string]int64 {
-	return map[string]int64{"publish": l.Publishing.met.Load(), "client": l.client.met.Load(), "admin": l.admin.met.Load(), "probe": l.noProbe.Load()}
+// Met counts how often each limit refused a call or made it wait.
+func (r *Rates) Met() map[string]int64 {
+	return map[string]int64{"publish": r.publishing.met.Load(), "client": r.client.met.Load(), "admin": r.admin.met.Load(), "probe": r.noProbe.Load()}
 }
 
-// AwaitPublish is Publish for who would rather wait, as long as ctx does.
-func (l *Rates) AwaitPublish(ctx context.Context, events map[string]int) error {
+// AwaitPublish is Publish that waits until the limit allows it, or until ctx ends.
+func (r *Rates) AwaitPublish(ctx context.Context, events map[string]int) error {
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		wait := l.Publishing.take(events)
+		wait := r.publishing.take(events)
 		if wait == 0 {
 			return nil
 		}
@@ -137,9 +137,9 @@ func (l *Rates) AwaitPublish(ctx context.Context, events map[string]int) error {
 	}
 }
 
-// Client takes one call of a profile, or says when: a *RateError.
-func (l *Rates) Client(who event.TenantProfile) error {
-	if wait := l.client.take(map[event.TenantProfile]int{who: 1}); wait > 0 {
+// Client takes one call of a profile; a *RateError says when to come back.
+func (r *Rates) Client(who event.TenantProfile) error {
+	if wait := r.client.take(map[event.TenantProfile]int{who: 1}); wait > 0 {
 		return &RateError{"calls of this profile", wait}
 	}
 	return nil
@@ -151,43 +151,43 @@ type adminCaller struct {
 	holder event.TenantProfile
 }
 
-func (c adminCaller) clone() adminCaller {
-	return adminCaller{strings.Clone(c.tenant), c.holder.Clone()}
+func (a adminCaller) clone() adminCaller {
+	return adminCaller{strings.Clone(a.tenant), a.holder.Clone()}
 }
 
-// Admin takes one administrative call about a tenant, or says when: a *RateError.
-func (l *Rates) Admin(tenant string, holder event.TenantProfile) error {
-	if l.admin.perSecond <= 0 || event.CheckTenant(tenant) != nil {
+// Admin takes one administrative call about a tenant; a *RateError says when to come back.
+func (r *Rates) Admin(tenant string, holder event.TenantProfile) error {
+	if r.admin.perSecond <= 0 || event.CheckTenant(tenant) != nil {
 		return nil // which is refused
 	}
-	if wait := l.admin.take(map[adminCaller]int{{strings.Clone(tenant), holder}: 1}); wait > 0 {
+	if wait := r.admin.take(map[adminCaller]int{{strings.Clone(tenant), holder}: 1}); wait > 0 {
 		return &RateError{"administrative calls", wait}
 	}
 	return nil
 }
 
-// Probe takes one of the probes that the holder of a credential may have, until over
-// is called: [ErrOwnProbes] or [ErrProbes] when there is none.
-func (l *Rates) Probe(who event.TenantProfile) (over func(), err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// Probe takes one of the probes that the holder of a credential may have open, until over is
+// called. The error says whose limit was met.
+func (r *Rates) Probe(who event.TenantProfile) (over func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
-	case l.OwnProbes[who] >= MaxOwnProbes:
-		err = ErrOwnProbes
-	case !l.probes.Take(who.Tenant, 1):
-		err = ErrProbes
+	case r.ownProbes[who] >= maxOwnProbes:
+		err = errOwnProbes
+	case !r.probes.Take(who.Tenant, 1):
+		err = errProbes
 	}
 	if err != nil {
-		l.noProbe.Add(1)
+		r.noProbe.Add(1)
 		return nil, err
 	}
-	l.OwnProbes[who]++
+	r.ownProbes[who]++
 	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.probes.Give(who.Tenant, 1)
-		if l.OwnProbes[who]--; l.OwnProbes[who] == 0 {
-			delete(l.OwnProbes, who)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.probes.Give(who.Tenant, 1)
+		if r.ownProbes[who]--; r.ownProbes[who] == 0 {
+			delete(r.ownProbes, who)
 		}
 	}, nil
 }

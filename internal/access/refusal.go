@@ -8,9 +8,10 @@ import (
 	"realtimehub/internal/problem"
 )
 
-// Refusal is why a credential does not open the door. Clients end at a 401 (RFC 6750's
-// invalid_token) or, where the credential is a valid one, a 403: so what time may make
-// good, or cannot be known now, is 503. It never repeats the credential.
+// Refusal is why a credential is not accepted. A client gives up at a 401 (RFC 6750's
+// invalid_token) or, if the credential is valid, at a 403. So a credential that may be
+// accepted later, or that cannot be judged now, is answered 503. A Refusal never repeats the
+// credential.
 type Refusal struct {
 	Status int // 401, 403, 429 or 503
 	Code   string
@@ -25,52 +26,54 @@ func (r *Refusal) Problem() *problem.Problem {
 	return &problem.Problem{Status: r.Status, Code: r.Code, Detail: r.Detail, After: r.After}
 }
 
+// Refusals that are the same for everybody.
 var (
-	ErrNoCredential = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed", 0}
+	errNoCredential = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed", 0}
 	errNoKeyID      = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the token does not name its key (kid), and the identity provider has several", 0}
 	errOtherScheme  = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed, and in Authorization the scheme Bearer", 0}
-	ErrCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
+	errCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
 	ErrExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
 	ErrTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential is of another tenant", 0}
-	ErrCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
+	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
 	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only; to other names once it has credentials, such as REALTIME_JWT_SECRET", 0}
 	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages", 0}
 	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is taken over TLS with a client certificate only, at the address where services call", 0}
-	errScopeAll     = &Refusal{http.StatusForbidden, CodeScope, "an API key for all tenants (*) is needed", 0}
+	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
 )
 
+// Codes of refusals.
 const (
-	CodeScope  = "ScopeRequired"
-	CodeNotYet = "CredentialNotYetValid"
-	CodeKeys   = "KeysUnavailable"
+	codeScope  = "ScopeRequired"
+	codeNotYet = "CredentialNotYetValid"
+	codeKeys   = "KeysUnavailable"
 	codeRate   = "RateLimited"
 
-	// unlistedOrigin is no answer's: the hub only counts, and the browser refuses.
+	// unlistedOrigin is only counted: it is the browser that refuses, not the hub.
 	unlistedOrigin = "UnlistedOrigin"
 )
 
-// notYet refuses a token until its nbf, or for a while where that is far away.
+// notYet refuses a token until its nbf, or for a minute if that is further away.
 func notYet(until time.Duration) *Refusal {
-	return &Refusal{http.StatusServiceUnavailable, CodeNotYet, "the token is not valid yet", min(until, time.Minute)}
+	return &Refusal{http.StatusServiceUnavailable, codeNotYet, "the token is not valid yet", min(until, time.Minute)}
 }
 
-// unproven refuses a token that some key may prove which could not be fetched.
+// unproven refuses a token whose key may be one that could not be fetched.
 func unproven(after time.Duration) *Refusal {
-	return &Refusal{http.StatusServiceUnavailable, CodeKeys, "whether the token is good is not known now: no key that is here fits, and the identity provider could not be asked for others", after}
+	return &Refusal{http.StatusServiceUnavailable, codeKeys, "whether the token is good is not known now: no key that is here fits, and the identity provider could not be asked for others", after}
 }
 
-// tooMany has a token come back that there is no time to prove.
+// tooMany refuses a token that has to wait too long for its proof.
 func tooMany(after time.Duration) *Refusal {
 	return &Refusal{http.StatusTooManyRequests, codeRate, "too many tokens from this address could not be proven; send this one again later", after}
 }
 
-// Later says that the same credential may be good another time.
+// Later says that the same credential may be accepted another time.
 func (r *Refusal) Later() bool {
 	return r.Status == http.StatusServiceUnavailable || r.Status == http.StatusTooManyRequests
 }
 
-// badClaim names the claim that is at fault. Only of a token whose signature is good:
-// the others' claims are nobody's word.
+// badClaim names the claim that is wrong. It is for tokens whose signature is good; of others
+// no claim is known to be anybody's.
 func badClaim(name string) *Refusal {
-	return &Refusal{http.StatusUnauthorized, ErrCredential.Code, "the token's claim " + strconv.Quote(name) + " is missing or not valid here", 0}
+	return &Refusal{http.StatusUnauthorized, errCredential.Code, "the token's claim " + strconv.Quote(name) + " is missing or not valid here", 0}
 }

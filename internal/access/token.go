@@ -14,31 +14,31 @@ import (
 	"realtimehub/internal/lobby"
 )
 
-// leeway is how far ahead an issuer's clock may be of ours when a token begins; it
-// ends to the second.
+// leeway is how far an issuer's clock may be ahead of ours when a token begins. Its end is
+// exact.
 const leeway = 30 * time.Second
 
-// MaxExpiry is the last time that RFC 3339 can write, 9999-12-31T23:59:59Z.
-const MaxExpiry = 253_402_300_799
+// maxExpiry is the last time that RFC 3339 can write, 9999-12-31T23:59:59Z.
+const maxExpiry = 253_402_300_799
 
-// Token proves a JWT (RFC 7519) and reads its claims.
-func (a *Auth) Token(r *http.Request, text string) (caller *Caller, scopes Scope, err error) {
+// token proves a JWT (RFC 7519) and reads its claims.
+func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope, err error) {
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	}
-	proof, ok := a.Proofs.Begin(lobby.PlaceOf(r), text)
+	proof, ok := a.proofs.begin(lobby.PlaceOf(r), text)
 	if !ok {
 		return nil, 0, tooMany(time.Second)
 	}
 	defer func() {
 		refusal, _ := errors.AsType[*Refusal](err)
-		proof.End(err == nil || refusal != nil && refusal.Code == CodeNotYet)
+		proof.end(err == nil || refusal != nil && refusal.Code == codeNotYet)
 	}()
 	return a.believe(r.Context(), proof, text)
 }
 
-// believe is token, once it has a place.
-func (a *Auth) believe(ctx context.Context, proof *Proof, text string) (*Caller, Scope, error) {
+// believe does the work of token, which has taken a place for it.
+func (a *Auth) believe(ctx context.Context, proof *proof, text string) (*Caller, Scope, error) {
 	claims, err := a.prove(ctx, proof, text)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
@@ -49,7 +49,7 @@ func (a *Auth) believe(ctx context.Context, proof *Proof, text string) (*Caller,
 			return nil, 0, err
 		}
 		begins, _ := claims.GetNotBefore()
-		if !begins.Before(caller.Expires) {
+		if !begins.Before(caller.expires) {
 			return nil, 0, badClaim("nbf")
 		}
 		return nil, 0, notYet(time.Until(begins.Add(-leeway)))
@@ -62,25 +62,25 @@ func (a *Auth) believe(ctx context.Context, proof *Proof, text string) (*Caller,
 		if errors.Is(err, errNoKid) {
 			return nil, 0, errNoKeyID
 		}
-		return nil, 0, ErrCredential
+		return nil, 0, errCredential
 	}
 	return a.read(claims)
 }
 
-// prove holds a token against the keys; where others may have been published since
-// those were fetched, it has them fetched. An error is the library's, or a *Refusal.
-func (a *Auth) prove(ctx context.Context, proof *Proof, text string) (jwt.MapClaims, error) {
+// prove checks a token with the keys that are here. If none fits and others may have been
+// published since, it has them fetched. An error is the library's, or a *Refusal.
+func (a *Auth) prove(ctx context.Context, proof *proof, text string) (jwt.MapClaims, error) {
 	claims, open, err := a.check(ctx, proof, text)
 	if !open {
 		return claims, err
 	}
-	came, fetched := a.Tokens.Published.Renew(text)
+	came, fetched := a.tokens.published.renew(text)
 	if fetched != nil && proof.apart(ctx, fetched) {
 		if claims, open, err = a.check(ctx, proof, text); !open {
 			return claims, err
 		}
 	}
-	after, known := a.Tokens.Published.Judged(came)
+	after, known := a.tokens.published.judged(came)
 	if !known {
 		return nil, unproven(after)
 	}
@@ -90,18 +90,18 @@ func (a *Auth) prove(ctx context.Context, proof *Proof, text string) (jwt.MapCla
 
 // check holds a token against the keys that are here, and says whether another may prove
 // it where they do not. Its signature, which takes longest, comes last.
-func (a *Auth) check(ctx context.Context, proof *Proof, text string) (claims jwt.MapClaims, open bool, err error) {
-	defer proof.Leave()
+func (a *Auth) check(ctx context.Context, proof *proof, text string) (claims jwt.MapClaims, open bool, err error) {
+	defer proof.leave()
 	claims = jwt.MapClaims{}
 	_, err = a.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) {
 		if expires, err := claims.GetExpirationTime(); err == nil && expires != nil && !time.Now().Before(expires.Time) {
 			return nil, ErrExpired // whoever signed it
 		}
-		keys, more, err := a.Tokens.of(t)
+		keys, more, err := a.tokens.of(t)
 		if err != nil && !more {
 			return nil, err
 		}
-		if after := proof.Enter(ctx); after > 0 {
+		if after := proof.enter(ctx); after > 0 {
 			return nil, tooMany(after)
 		}
 		proof.checked = err == nil // without a key there is nothing to check it with
@@ -140,7 +140,7 @@ func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
 		return nil, 0, badClaim("sub")
 	}
 	expires, err := claims.GetExpirationTime()
-	if err != nil || expires == nil || expires.Unix() > MaxExpiry || expires.Unix() < 0 {
+	if err != nil || expires == nil || expires.Unix() > maxExpiry || expires.Unix() < 0 {
 		return nil, 0, badClaim("exp")
 	}
 	if !time.Now().Before(expires.Time) {
@@ -150,7 +150,7 @@ func (a *Auth) read(claims jwt.MapClaims) (*Caller, Scope, error) {
 	if !ok {
 		return nil, 0, badClaim("scope")
 	}
-	return &Caller{tenant: strings.Clone(tenant), profile: profile, Expires: expires.Time}, scopes, nil
+	return &Caller{tenant: strings.Clone(tenant), profile: profile, expires: expires.Time}, scopes, nil
 }
 
 // scopesOf reads the claim scope: words (RFC 8693, section 4.2) or, as some identity

@@ -5,6 +5,7 @@ import (
 	"net/http"
 )
 
+// JSON answers with a status and a body.
 func JSON(w http.ResponseWriter, status int, body any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -13,6 +14,7 @@ func JSON(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
+// NoContent answers that what was asked for is done.
 func NoContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -7,7 +7,7 @@ import (
 	"realtimehub/internal/request"
 )
 
-// List is a list of profiles that is answered: there may be very many.
+// List is a list of profiles that a call is answered with. It may be very long.
 type List struct {
 	ctx    context.Context
 	tenant string
@@ -19,13 +19,13 @@ func NewList(ctx context.Context, tenant string, memory *allowance.Call) List {
 	return List{ctx, tenant, memory}
 }
 
-// Call is the memory of the call that it answers.
+// Call is the memory of the call that is answered.
 func (l List) Call() *allowance.Call { return l.memory }
 
 // Close gives the memory back.
 func (l List) Close() { l.memory.Close() }
 
-// Begin takes the memory for a list before it is made, and its turn.
+// Begin takes the memory for a list and its turn, before the list is made.
 func (l List) Begin(size int) (end func(), err error) {
 	if !l.memory.Use(profileSize * size) {
 		return nil, allowance.ErrAnswers

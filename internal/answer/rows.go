@@ -11,14 +11,15 @@ import (
 	"realtimehub/internal/serve"
 )
 
-const (
-	rowsPiece = 16 << 10 // what is written at a time, about
-	RowsBytes = 40 << 10 // what such an answer takes, with net/http's part
-)
+// rowsPiece is what is written at a time, in bytes, about.
+const rowsPiece = 16 << 10
 
-// rows is an answer of many items, written piece by piece: however many there are and
-// however slowly they are read, a piece of them is in memory.
-type rows struct {
+// RowsBytes is what an answer of rows takes in memory, with net/http's part.
+const RowsBytes = 40 << 10
+
+// Rows is an answer of many items that is written piece by piece. However many items there
+// are, and however slowly they are read, only one piece is in memory.
+type Rows struct {
 	w      http.ResponseWriter
 	status int
 	b      []byte
@@ -27,24 +28,24 @@ type rows struct {
 	err    error // nobody reads
 }
 
-// NewRows begins an answer {"name":[…]} within an allowance; [ErrAnswers] where that has no
+// NewRows begins an answer {"name":[…]} within an allowance; allowance.ErrAnswers where that has no
 // room.
-func NewRows(w http.ResponseWriter, status int, memory *allowance.Call, name string) (*rows, error) {
+func NewRows(w http.ResponseWriter, status int, memory *allowance.Call, name string) (*Rows, error) {
 	if !memory.Use(RowsBytes) {
 		return nil, allowance.ErrAnswers
 	}
-	return &rows{w: w, status: status, b: append(append([]byte(`{"`), name...), `":[`...)}, nil
+	return &Rows{w: w, status: status, b: append(append([]byte(`{"`), name...), `":[`...)}, nil
 }
 
 // Add adds an item that appends itself; false when nobody reads any more.
-func (r *rows) Add(item func([]byte) []byte) bool {
+func (r *Rows) Add(item func([]byte) []byte) bool {
 	r.Put(item)
 	r.writeMuch()
 	return r.err == nil
 }
 
 // Put adds an item that is written later.
-func (r *rows) Put(item func([]byte) []byte) {
+func (r *Rows) Put(item func([]byte) []byte) {
 	if r.more {
 		r.b = append(r.b, ',')
 	}
@@ -52,7 +53,7 @@ func (r *rows) Put(item func([]byte) []byte) {
 	r.b = item(r.b)
 }
 
-func (r *rows) writeMuch() {
+func (r *Rows) writeMuch() {
 	if len(r.b) >= rowsPiece {
 		r.write()
 	}
@@ -61,9 +62,9 @@ func (r *rows) writeMuch() {
 // rowsTogether is how many profiles are looked at in one turn.
 const rowsTogether = 100
 
-// Profiles adds an item for each profile, some at a time: each time in a turn, which is
-// over before anybody is waited for who reads.
-func (r *rows) Profiles(list []event.Profile, turn func(size int) (over func(), err error), put func(some []event.Profile)) error {
+// Profiles adds an item for each profile, some at a time. It does so in a turn, which is over
+// before it waits for the reader.
+func (r *Rows) Profiles(list []event.Profile, turn func(size int) (over func(), err error), put func(some []event.Profile)) error {
 	for some := range slices.Chunk(list, rowsTogether) {
 		over, err := turn(len(list))
 		if err != nil && r.sent {
@@ -82,7 +83,7 @@ func (r *rows) Profiles(list []event.Profile, turn func(size int) (over func(), 
 }
 
 // Value adds an item of any kind.
-func (r *rows) Value(item any) bool {
+func (r *Rows) Value(item any) bool {
 	text, err := json.Marshal(item)
 	if err != nil {
 		r.err = err
@@ -92,7 +93,7 @@ func (r *rows) Value(item any) bool {
 }
 
 // End ends the items, and the answer with other members: a name and a value each.
-func (r *rows) End(members ...any) error {
+func (r *Rows) End(members ...any) error {
 	r.b = append(r.b, ']')
 	for i := 0; i+1 < len(members); i += 2 {
 		value, err := json.Marshal(members[i+1])
@@ -108,7 +109,7 @@ func (r *rows) End(members ...any) error {
 
 // write writes what there is. Each piece has a time of its own, which is not lifted: the
 // next request of the connection has another, and HTTP/2's ends with the stream.
-func (r *rows) write() {
+func (r *Rows) write() {
 	if r.err != nil {
 		return
 	}
@@ -128,7 +129,7 @@ func (r *rows) write() {
 // profileSize is what a list takes for each profile; the names are the rooms' own.
 const profileSize = 32
 
-// ProfileRows answers with a list of them.
+// ProfileRows answers with a list of profiles.
 func ProfileRows(w http.ResponseWriter, memory *allowance.Call, name string, list []event.Profile, turn func(size int) (over func(), err error)) error {
 	out, err := NewRows(w, http.StatusOK, memory, name)
 	if err != nil {

@@ -2,17 +2,13 @@ package broker
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"golang.org/x/time/rate"
 
-	"realtimehub/internal/broker/journal"
-	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
@@ -31,68 +27,70 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Broker is what hubs share over NATS JetStream. No file but this and natswatch.go
-// knows NATS itself.
+// Broker is one hub's side of what hubs share.
 type Broker struct {
-	nc         *nats.Conn
-	connected  atomic.Bool
-	watch      *watch
-	logger     *slog.Logger
-	Kept       *SharedLog
-	Belongings *SharedRooms
-	peers      *OtherHubs
+	nc        *nats.Conn
+	connected atomic.Bool
+	watch     *watch
+	logger    *slog.Logger
+	log       *sharedLog
+	rooms     *sharedRooms
+	peers     *otherHubs
 }
 
 // How the connection is kept: a broker that is stopped is noticed within 2 s, and
 // nothing is sent later that was answered as failed.
 const (
-	brokerPing  = 700 * time.Millisecond
-	brokerPings = 2
+	pingEvery = 700 * time.Millisecond
+	mostPings = 2 // that are not answered
 )
 
 // Connect connects, and makes what the broker keeps; it waits as long as ctx
 // allows.
 func Connect(ctx context.Context, cfg Config) (*Broker, error) {
-	b := &Broker{
-		logger: cfg.Logger, Kept: newBrokerLog(cfg.Disk, cfg.Logger),
-		Belongings: newBrokerRooms(cfg.Logger),
-		peers:      &OtherHubs{Ready: make(chan struct{}), logger: cfg.Logger, silence: rate.Sometimes{Interval: time.Second}},
-	}
-	rand.Read(b.peers.node[:])
-	b.Kept.Near = history.NewNear(cfg.Limits, b.Kept.Epoch, b.Kept.scan)
-	access := []nats.Option{nats.Name("realtimehub " + b.peers.name())}
+	peers := newOtherHubs(cfg.Logger)
+	access := []nats.Option{nats.Name("realtimehub " + peers.name())}
 	if cfg.Creds != "" {
 		access = append(access, nats.UserCredentials(cfg.Creds))
 	}
-	b.watch = newBrokerWatch(access, cfg.Logger)
-	options := append(b.watch.options(cfg.URL),
-		nats.NoEcho(), nats.RetryOnFailedConnect(true),
-		nats.ReconnectBufSize(-1), nats.PingInterval(brokerPing), nats.MaxPingsOutstanding(brokerPings),
-		nats.MaxReconnects(-1), nats.ReconnectWait(brokerReconnect),
-		nats.ConnectHandler(func(*nats.Conn) { b.connected.Store(true) }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			b.connected.Store(false)
-			cfg.Logger.Warn("broker: disconnected", "err", err)
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			b.connected.Store(true)
-			cfg.Logger.Info("broker: connected again", "to", nc.ConnectedServerName())
-		}),
-	)
+	w := newWatch(access, cfg.Logger)
+	log := newSharedLog(cfg, w.faults)
+	b := &Broker{watch: w, logger: cfg.Logger, log: log, rooms: newSharedRooms(log, peers.AskAll, cfg.Logger), peers: peers}
 	var err error
-	if b.nc, err = nats.Connect(cfg.URL, options...); err != nil {
+	if b.nc, err = nats.Connect(cfg.URL, b.options(cfg.URL)...); err != nil {
 		return nil, err
 	}
 	if err = b.reach(ctx); err == nil {
+		opened := make(chan struct{})
+		go b.watch.opening(b.nc, opened)
 		err = b.open(ctx, cfg)
+		close(opened)
 	}
 	if err != nil {
 		b.watch.end()
 		b.nc.Close()
 		return nil, err
 	}
-	b.watch.begin(b.nc, b.Kept.Journal)
+	b.watch.begin(b.nc, b.log.journal)
 	return b, nil
+}
+
+// options are for the connection.
+func (b *Broker) options(url string) []nats.Option {
+	return append(b.watch.options(url),
+		nats.NoEcho(), nats.RetryOnFailedConnect(true),
+		nats.ReconnectBufSize(-1), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(mostPings),
+		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
+		nats.ConnectHandler(func(*nats.Conn) { b.connected.Store(true) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.connected.Store(false)
+			b.logger.Warn("broker: disconnected", "err", err)
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			b.connected.Store(true)
+			b.logger.Info("broker: connected again", "to", nc.ConnectedServerName())
+		}),
+	)
 }
 
 // Over has why the connection to the broker has ended, if it does so other than by Close:
@@ -101,7 +99,7 @@ func (b *Broker) Over() <-chan error { return b.watch.over }
 
 // reach waits for the first connection.
 func (b *Broker) reach(ctx context.Context) error {
-	ticker := time.NewTicker(brokerReconnect)
+	ticker := time.NewTicker(reconnectWait)
 	defer ticker.Stop()
 	for n := 0; !b.connected.Load(); n++ {
 		if n%50 == 5 { // by then it is known why
@@ -116,60 +114,40 @@ func (b *Broker) reach(ctx context.Context) error {
 	return nil
 }
 
-// open makes what the broker keeps, and joins the other hubs.
-func (b *Broker) open(ctx context.Context, cfg Config) (err error) {
-	name, log, rooms, others := b.peers.name(), b.Kept, b.Belongings, b.peers
-	kept := journal.Config{
-		Prefix: cfg.Prefix, Node: name, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
-		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
-		Connected: b.connected.Load, Handle: log.Handle, Flush: log.flush, Quiet: log.quiet, Lost: log.lost,
-		Gone: func(what string) { log.lose(history.Kept(what)) }, Fault: func(what string) { b.watch.faults.Add(history.Fault(what), 1) },
-		Beside: rooms.goesBeside, Behind: rooms.Behind, Await: rooms.Await,
-	}
-	if cfg.Prepare {
-		kept.Prepare = log.prepare
-	}
-	if log.Journal, err = journal.Open(ctx, b.nc, kept); err != nil {
+// open makes what the broker keeps, and joins the other hubs. Each part opens what it owns,
+// in the order in which they need each other.
+func (b *Broker) open(ctx context.Context, cfg Config) error {
+	if err := b.log.open(ctx, b.nc, cfg, b.peers.name(), b.connected.Load, b.rooms); err != nil {
 		return err
 	}
-	rooms.journal, rooms.epoch, rooms.AskAll, rooms.lose = log.Journal, log.epochOf, others.AskAll, log.lose
-	rooms.Table, err = journal.OpenTable(ctx, b.nc, journal.TableConfig{
-		Prefix: cfg.Prefix, Replicas: cfg.Replicas, Age: cfg.Limits.TTL, Logger: cfg.Logger, Changed: rooms.changed, Lost: rooms.lost,
-	})
+	err := b.rooms.open(ctx, b.nc, cfg)
 	if err == nil {
-		log.Journal.Requires(rooms.Table)
-		log.faults, others.hears = b.watch.faults, log.Journal.Heard
-		others.known, others.away = rooms.Reached, rooms.away
-		others.peers, err = peers.Start(b.nc, peers.Config{
-			Prefix: cfg.Prefix, Node: name, Able: log.Journal.Heard, Sure: log.Journal.Prove, Logger: cfg.Logger,
-			Items: others.items, Changed: others.Changed, Told: others.told, Serve: others.serve, Resynced: rooms.resync,
-		})
+		err = b.peers.join(b.nc, cfg, b.log, b.rooms)
 	}
 	if err != nil {
-		log.Journal.Close()
+		b.log.journal.Close()
 		return err
 	}
-	rooms.heard = others.peers.Hears
-	rooms.watch(ctx, b.connected.Load)
-	log.Journal.KeepWithin(func() bool { return others.first() })
+	b.rooms.watch(ctx, b.connected.Load, b.peers.peers.Hears)
+	b.log.journal.KeepWithin(b.peers.first)
 	return nil
 }
 
 // Close leaves the others.
 func (b *Broker) Close() {
-	b.Belongings.close()
+	b.rooms.close()
 	b.peers.peers.Close()
-	b.Kept.Journal.Close()
-	b.Belongings.Table.Close()
+	b.log.journal.Close()
+	b.rooms.table.Close()
 	b.watch.end()
 	b.nc.Close()
 }
 
 // Log is the history that all hubs share.
-func (b *Broker) Log() history.Log { return b.Kept }
+func (b *Broker) Log() history.Log { return b.log }
 
-// Rooms is who belongs where, for all hubs.
-func (b *Broker) Rooms() room.Shared { return b.Belongings }
+// Rooms is who is a member where, for all hubs.
+func (b *Broker) Rooms() room.Shared { return b.rooms }
 
 // Peers are the other hubs.
 func (b *Broker) Peers() cluster.Peers { return b.peers }

@@ -7,14 +7,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // enrolment is what is known of a tenant's rooms.
 type enrolment struct {
-	known  atomic.Bool              // all that there was is
+	loaded atomic.Bool              // all rows that there were are read
 	place  atomic.Uint64            // in the table: all up to here is known
 	beside atomic.Pointer[[]string] // the place of the last row, as it goes with events
 	due    atomic.Uint64            // all that holds before this place in the history is known
@@ -27,7 +28,7 @@ type enrolment struct {
 	rooms   map[event.Room]uint64 // a room's own place in the table
 	reading *reading              // under way
 
-	refs int // guarded by SharedRooms.mu
+	refs int // guarded by sharedRooms.mu
 }
 
 // reading is a part of the table that is being read, for all who wait for it.
@@ -40,15 +41,15 @@ const readTime = 2 * time.Minute // that all of a tenant may take to be read
 
 const progressTime = 5 * time.Millisecond // how often who waits for a part looks whether it is read
 
-func (r *SharedRooms) enrolment(tenant string) *enrolment {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.enrolled[tenant]
+func (s *sharedRooms) enrolment(tenant string) *enrolment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enrolled[tenant]
 }
 
 // catchUp has a tenant's rows read up to a place, and the tenant told what changed. What
 // was read is kept, whoever waited for it.
-func (r *SharedRooms) catchUp(ctx context.Context, tenant string, e *enrolment, place uint64) error {
+func (s *sharedRooms) catchUp(ctx context.Context, tenant string, e *enrolment, place uint64) error {
 	for e.place.Load() < place {
 		e.mu.Lock()
 		under := e.reading
@@ -56,7 +57,7 @@ func (r *SharedRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 			under = &reading{done: make(chan struct{})}
 			e.reading = under
 			go func() {
-				under.err = r.read(tenant, e, place)
+				under.err = s.read(tenant, e, place)
 				e.mu.Lock()
 				e.reading = nil
 				e.mu.Unlock()
@@ -80,29 +81,29 @@ func (r *SharedRooms) catchUp(ctx context.Context, tenant string, e *enrolment, 
 // errOver: what was read is of an enrolment that is over, or began anew.
 var errOver = errors.New("the tenant's membership is read anew")
 
-func (r *SharedRooms) read(tenant string, e *enrolment, place uint64) error {
-	ctx, cancel := context.WithTimeout(r.ctx, readTime)
+func (s *sharedRooms) read(tenant string, e *enrolment, place uint64) error {
+	ctx, cancel := context.WithTimeout(s.ctx, readTime)
 	defer cancel()
 	e.telling.Lock()
 	life := e.life
 	e.telling.Unlock()
 	patient := true
 	var begun roomChange // of which more may follow
-	if err := r.Table.Read(ctx, tenant, e.place.Load(), place, func(rows []journal.Row) error {
-		now := r.journal.Epoch()
-		for c := range changesOf(rows, now, r.epoch(tenant, now).Text(), r.logger.With("tenant", tenant)) {
+	if err := s.table.Read(ctx, tenant, e.place.Load(), place, func(rows []table.Row) error {
+		now := s.log.journal.Epoch()
+		for c := range changesOf(rows, now, s.log.epochOf(tenant, now).Text(), s.logger.With("tenant", tenant)) {
 			if c.version > 0 {
-				r.whole(e, life, begun)
+				s.whole(e, life, begun)
 				begun = c
 			}
 			if patient && c.place > 0 { // events that came before it are delivered before it
 				e.due.Store(c.place)
 				reaching, cancel := context.WithTimeout(ctx, reachTime)
-				patient = r.journal.Reach(reaching, tenant, c.life, c.place) == nil
+				patient = s.log.journal.Reach(reaching, tenant, c.life, c.place) == nil
 				cancel()
 				e.due.Store(0)
 			}
-			if err := r.tell(tenant, e, life, c); err != nil {
+			if err := s.tell(tenant, e, life, c); err != nil {
 				return err
 			}
 		}
@@ -110,7 +111,7 @@ func (r *SharedRooms) read(tenant string, e *enrolment, place uint64) error {
 	}); err != nil {
 		return err
 	}
-	r.whole(e, life, begun)
+	s.whole(e, life, begun)
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	if e.life != life || life < 0 {
@@ -121,31 +122,31 @@ func (r *SharedRooms) read(tenant string, e *enrolment, place uint64) error {
 }
 
 // tell tells of a change, and that it is known.
-func (r *SharedRooms) tell(tenant string, e *enrolment, life int, c roomChange) error {
+func (s *sharedRooms) tell(tenant string, e *enrolment, life int, c roomChange) error {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	if e.life != life || life < 0 {
 		return errOver
 	}
-	r.belongs(tenant, c)
-	e.beside.Store(r.BesideOf(c.last))
+	s.notify(tenant, c)
+	e.beside.Store(s.besideOf(c.last))
 	e.place.Store(c.last)
 	return nil
 }
 
 // changed reads what has changed of tenants that are here.
-func (r *SharedRooms) changed(ctx context.Context, tenants []string, place uint64) error {
+func (s *sharedRooms) changed(ctx context.Context, tenants []string, place uint64) error {
 	var all sync.WaitGroup
 	var fault atomic.Pointer[error]
 	turns := make(chan struct{}, readsAtOnce)
 	for _, tenant := range tenants {
-		e := r.enrolment(tenant)
+		e := s.enrolment(tenant)
 		if e == nil {
 			continue
 		}
 		turns <- struct{}{}
 		all.Go(func() {
-			if err := r.catchUp(ctx, tenant, e, place); err != nil && r.enrolment(tenant) == e { // else it is not here any more
+			if err := s.catchUp(ctx, tenant, e, place); err != nil && s.enrolment(tenant) == e { // else it is not here any more
 				fault.Store(&err)
 			}
 			<-turns
@@ -161,18 +162,48 @@ func (r *SharedRooms) changed(ctx context.Context, tenants []string, place uint6
 // readsAtOnce is of how many tenants what has changed is read at a time.
 const readsAtOnce = 16
 
-// Reached reads a tenant's rows up to a place that a call names, if we need them, and says
+// reached reads a tenant's rows up to a place that a call names, if we need them, and says
 // that we have.
-func (r *SharedRooms) Reached(c cluster.Call) bool {
-	e := r.enrolment(c.Tenant)
+func (s *sharedRooms) reached(c cluster.Call) bool {
+	e := s.enrolment(c.Tenant)
 	if e == nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, 5*reachTime) // who asks may have given up before
+	ctx, cancel := context.WithTimeout(s.ctx, 5*reachTime) // who asks may have given up before
 	defer cancel()
-	other := func() bool { return c.Life != "" && c.Life != *r.life.Load() }
-	if other() && (r.look(ctx) != nil || other()) {
+	other := func() bool { return c.Life != "" && c.Life != *s.life.Load() }
+	if other() && (s.look(ctx) != nil || other()) {
 		return false
 	}
-	return r.catchUp(ctx, c.Tenant, e, c.Place) == nil
+	return s.catchUp(ctx, c.Tenant, e, c.Place) == nil
+}
+
+// whole notes a room's version once all of the change is told of: who knows it may change
+// the room from there.
+func (s *sharedRooms) whole(e *enrolment, life int, c roomChange) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if c.version > 0 && e.life == life {
+		e.mu.Lock()
+		e.rooms[c.room] = c.version
+		e.mu.Unlock()
+	}
+}
+
+// notify tells a tenant of a change, and of which history its places are; what is being
+// told to the tenant is locked. It returns that history.
+func (s *sharedRooms) notify(tenant string, c roomChange) history.Epoch {
+	for {
+		life := s.log.journal.Epoch()
+		of := s.log.epochOf(tenant, life)
+		if c.life != life {
+			c.life = life
+			for i, b := range c.changed {
+				c.changed[i] = b.Restarted(c.room)
+			}
+		}
+		if s.changes(tenant, of, c.room, c.changed); s.log.journal.Epoch() == life {
+			return of
+		}
+	}
 }

@@ -10,18 +10,20 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/broker/journal"
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/count"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 )
 
-// SharedLog is the Log that hubs share. What is near, the last entries of tenants that
+// sharedLog is the Log that hubs share. What is near, the last entries of tenants that
 // are followed, is read from memory.
-type SharedLog struct {
-	Journal *journal.Journal
-	Near    *history.Near
+type sharedLog struct {
+	journal *journal.Journal // set by open
+	near    *history.Near
 	sinks   []history.Sink
 	disk    int64 // that all tenants may take of it; 0: no limit
 	unread  atomic.Int64
@@ -35,46 +37,73 @@ type SharedLog struct {
 	secret  string // what it was made from
 }
 
-func newBrokerLog(disk int64, logger *slog.Logger) *SharedLog {
-	return &SharedLog{disk: disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), logger: logger}
+// newSharedLog makes a log, which has to be opened. What is wrong with the broker is counted
+// in faults.
+func newSharedLog(cfg Config, faults count.Words[history.Fault]) *sharedLog {
+	s := &sharedLog{
+		disk: cfg.Disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), faults: faults, logger: cfg.Logger,
+	}
+	s.near = history.NewNear(cfg.Limits, s.Epoch, s.scan)
+	return s
+}
+
+// membership is what a log has to know of it: see [journal.Config].
+type membership interface {
+	beside(tenant string) []string
+	behind(tenant, beside string, place uint64) bool
+	await(tenant, beside string, place uint64) error
+}
+
+// open opens the log's journal. An event waits for the membership that its publisher knew.
+func (s *sharedLog) open(ctx context.Context, nc *nats.Conn, cfg Config, node string, connected func() bool, m membership) (err error) {
+	c := journal.Config{
+		Prefix: cfg.Prefix, Node: node, Replicas: cfg.Replicas, PerKey: cfg.Limits.Events,
+		KeyBytes: cfg.Limits.Bytes, Bytes: cfg.Disk, Age: cfg.Limits.TTL, Window: cfg.Limits.Window, Logger: cfg.Logger,
+		Connected: connected, Handle: s.handle, Flush: s.flush, Quiet: s.quiet, Lost: s.lost,
+		Gone: func(what string) { s.lose(history.Kept(what)) }, Fault: func(what string) { s.faults.Add(history.Fault(what), 1) },
+		Beside: m.beside, Behind: m.behind, Await: m.await,
+	}
+	if cfg.Prepare {
+		c.Prepare = s.prepare
+	}
+	s.journal, err = journal.Open(ctx, nc, c)
+	return err
 }
 
 // lose counts that the broker has lost something, which was made anew.
-func (l *SharedLog) lose(what history.Kept) { l.gone.Add(what, 1) }
+func (s *sharedLog) lose(what history.Kept) { s.gone.Add(what, 1) }
 
-// EpochID is of one tenant and one life of the stream, the same for all hubs.
-func (l *SharedLog) EpochID(tenant string) []byte { return epochIDOf(tenant, l.Journal.Epoch()) }
-
+// epochIDOf is of one tenant and one life of the stream, the same for all hubs.
 func epochIDOf(tenant, life string) []byte {
 	sum := sha256.Sum256([]byte(life + " " + tenant))
 	return sum[:8]
 }
 
-func (l *SharedLog) Epoch(tenant string) history.Epoch { return l.epochOf(tenant, l.Journal.Epoch()) }
+func (s *sharedLog) Epoch(tenant string) history.Epoch { return s.epochOf(tenant, s.journal.Epoch()) }
 
-func (l *SharedLog) epochOf(tenant, life string) history.Epoch {
-	return l.key().Epoch(epochIDOf(tenant, life))
+func (s *sharedLog) epochOf(tenant, life string) history.Epoch {
+	return s.key().Epoch(epochIDOf(tenant, life))
 }
 
 // key is that of all hubs.
-func (l *SharedLog) key() *history.Key {
-	secret := l.Journal.Secret()
-	l.keyMu.Lock()
-	defer l.keyMu.Unlock()
-	if l.lastKey == nil || l.secret != secret {
-		l.lastKey, l.secret = history.NewKey([]byte(secret)), secret
+func (s *sharedLog) key() *history.Key {
+	secret := s.journal.Secret()
+	s.keyMu.Lock()
+	defer s.keyMu.Unlock()
+	if s.lastKey == nil || s.secret != secret {
+		s.lastKey, s.secret = history.NewKey([]byte(secret)), secret
 	}
-	return l.lastKey
+	return s.lastKey
 }
 
 // Follow implements Log.
-func (l *SharedLog) Follow(s history.Sink) { l.sinks = append(l.sinks, s) }
+func (s *sharedLog) Follow(sink history.Sink) { s.sinks = append(s.sinks, sink) }
 
 // Ready implements Log.
-func (l *SharedLog) Ready() error { return l.Journal.Ready() }
+func (s *sharedLog) Ready() error { return s.journal.Ready() }
 
 // Append implements Log. ErrUnconfirmed, ErrNotStored, ErrTooLarge.
-func (l *SharedLog) Append(ctx context.Context, entries []*history.Entry) error {
+func (s *sharedLog) Append(ctx context.Context, entries []*history.Entry) error {
 	items := make([]*journal.Item, len(entries))
 	for i, e := range entries {
 		it := &journal.Item{Key: e.Event.TenantID, Data: e.Event.AppendWhole(make([]byte, 0, len(e.Envelope)+64)), Pass: !e.Event.Stored(), Own: e}
@@ -84,7 +113,7 @@ func (l *SharedLog) Append(ctx context.Context, entries []*history.Entry) error 
 		}
 		items[i] = it
 	}
-	if err := l.Journal.Append(ctx, items); err != nil {
+	if err := s.journal.Append(ctx, items); err != nil {
 		return logError(err)
 	}
 	for i, e := range entries {
@@ -97,7 +126,7 @@ func (l *SharedLog) Append(ctx context.Context, entries []*history.Entry) error 
 			}
 		}
 		if items[i].Seq > 0 && e.Cursor.Seq == 0 { // else it is on a shelf, and others read it
-			e.Cursor = history.Cursor{Epoch: l.epochOf(e.Event.TenantID, items[i].Epoch), Seq: items[i].Seq}
+			e.Cursor = history.Cursor{Epoch: s.epochOf(e.Event.TenantID, items[i].Epoch), Seq: items[i].Seq}
 		}
 	}
 	return nil
@@ -105,7 +134,7 @@ func (l *SharedLog) Append(ctx context.Context, entries []*history.Entry) error 
 
 func logError(err error) error {
 	switch {
-	case errors.Is(err, journal.ErrTooLarge):
+	case errors.Is(err, stream.ErrTooLarge):
 		return errors.Join(history.ErrTooLarge, err)
 	case journal.Refused(err):
 		return errors.Join(history.ErrNotStored, err)
@@ -113,131 +142,57 @@ func logError(err error) error {
 	return errors.Join(history.ErrUnconfirmed, err)
 }
 
-// entryOf is an item as it is handed on; nil for what is no event, which is told of
-// once, when the item is prepared for or else handled.
-func (l *SharedLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entry {
-	e, _ := it.Own.(*history.Entry)
-	if e == nil {
-		if _, told := it.Own.(error); told {
-			return nil
-		}
-		decoded, err := event.DecodeStored(it.Data)
-		if err != nil {
-			it.Own = err
-			l.unread.Add(1)
-			l.logger.Error("broker: not an event", "tenant", it.Key, "place", it.Seq, "err", err)
-			return nil
-		}
-		e = &history.Entry{Event: decoded, Envelope: decoded.Seal()}
-		it.Own = e
-	}
-	if !it.Pass {
-		e.Cursor = history.Cursor{Epoch: epoch, Seq: it.Seq}
-	}
-	return e
-}
-
-func (l *SharedLog) entriesOf(items []*journal.Item, epoch history.Epoch) []*history.Entry {
-	entries := make([]*history.Entry, 0, len(items))
-	for _, it := range items {
-		if e := l.entryOf(it, epoch); e != nil {
-			entries = append(entries, e)
-		}
-	}
-	return entries
-}
-
-// Handle takes what follows next in a tenant's order.
-func (l *SharedLog) Handle(tenant string, items []*journal.Item) {
-	entries := l.Near.Take(tenant, func(epoch history.Epoch) []*history.Entry { return l.entriesOf(items, epoch) })
-	if len(entries) > 0 {
-		for _, s := range l.sinks {
-			s.Deliver(tenant, entries)
-		}
-	}
-}
-
-func (l *SharedLog) flush(tenant string) {
-	for _, s := range l.sinks {
-		s.Flush(tenant)
-	}
-	l.Near.Shrink()
-}
-
-func (l *SharedLog) prepare(tenant string, items []*journal.Item) {
-	for _, s := range l.sinks {
-		s.Prepare(tenant, l.entriesOf(items, l.Epoch(tenant)))
-	}
-}
-
-func (l *SharedLog) quiet(tenant string, place uint64) {
-	c, ok := l.Near.Advance(tenant, place)
-	if !ok {
-		return
-	}
-	for _, s := range l.sinks {
-		s.Quiet(tenant, c)
-	}
-}
-
-func (l *SharedLog) lost(tenant string, place uint64) {
-	c := l.Near.Reset(tenant, place)
-	for _, s := range l.sinks {
-		s.Lost(tenant, c)
-	}
-}
-
 // Attach implements Log.
-func (l *SharedLog) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
+func (s *sharedLog) Attach(ctx context.Context, tenant string) (history.Cursor, error) {
 	for {
-		head, life, err := l.Journal.Attach(ctx, tenant)
+		head, life, err := s.journal.Attach(ctx, tenant)
 		if err != nil {
 			return history.Cursor{}, logError(err)
 		}
-		c, ok := l.Near.Attach(tenant, head, func() (history.Epoch, bool) {
-			return l.epochOf(tenant, life), l.Journal.Epoch() == life
+		c, ok := s.near.Attach(tenant, head, func() (history.Epoch, bool) {
+			return s.epochOf(tenant, life), s.journal.Epoch() == life
 		})
 		if ok {
 			return c, nil
 		}
-		l.Journal.Detach(tenant) // the head is of another life, and lost may have been told
+		s.journal.Detach(tenant) // the head is of another life, and lost may have been told
 	}
 }
 
 // Detach implements Log.
-func (l *SharedLog) Detach(tenant string) {
-	l.Journal.Detach(tenant)
-	l.Near.Detach(tenant)
+func (s *sharedLog) Detach(tenant string) {
+	s.journal.Detach(tenant)
+	s.near.Detach(tenant)
 }
 
 // Find implements Log.
-func (l *SharedLog) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
-	epoch := l.Epoch(tenant)
+func (s *sharedLog) Find(ctx context.Context, tenant, cursor string, r *history.Reader) (history.Cursor, error) {
+	epoch := s.Epoch(tenant)
 	c, ok := epoch.Parse(cursor)
-	if ok && l.Near.Whole(tenant, c, r) {
+	if ok && s.near.Whole(tenant, c, r) {
 		return c, nil
 	}
 	if !ok {
 		c.Seq = 0
 	}
-	span, err := l.Journal.Span(ctx, tenant)
+	span, err := s.journal.Span(ctx, tenant)
 	if err == nil && cursor != "" && (!ok || c.Seq > span.Last) {
 		// Nobody can make a cursor up: who was asked is behind, or the broker has lost it. One
 		// that we cannot read may be of a history of which another hub knows already.
-		if err = l.Journal.Confirm(ctx, c.Seq); err == nil {
-			span, err = l.Journal.Span(ctx, tenant)
+		if err = s.journal.Confirm(ctx, c.Seq); err == nil {
+			span, err = s.journal.Span(ctx, tenant)
 		}
 	}
 	if err != nil {
 		return history.Cursor{}, logError(err)
 	}
-	epoch = l.epochOf(tenant, span.Epoch)
+	epoch = s.epochOf(tenant, span.Epoch)
 	c, ok = epoch.Parse(cursor)
 	switch {
 	case cursor == "":
 		return history.Cursor{Epoch: epoch, Seq: span.Oldest}, nil
 	case !ok:
-		head, err := l.Journal.Last(ctx, tenant)
+		head, err := s.journal.Last(ctx, tenant)
 		if err != nil {
 			return history.Cursor{}, logError(err)
 		}
@@ -252,9 +207,9 @@ func (l *SharedLog) Find(ctx context.Context, tenant, cursor string, r *history.
 }
 
 // Read implements Log.
-func (l *SharedLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
+func (s *sharedLog) Read(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
 	for range mostFetches {
-		page, ok, fetch := l.Near.Read(tenant, q)
+		page, ok, fetch := s.near.Read(tenant, q)
 		if ok {
 			return page, nil
 		}
@@ -270,7 +225,7 @@ func (l *SharedLog) Read(ctx context.Context, tenant string, q history.Query) (h
 			return history.Page{}, logError(err)
 		}
 	}
-	return l.readFar(ctx, tenant, q)
+	return s.readFar(ctx, tenant, q)
 }
 
 // mostFetches is how often a read waits for what others need before it reads for itself.
@@ -278,11 +233,11 @@ const mostFetches = 3
 
 // scan reads a tenant's events after a place up to another that exists, until take says
 // that it is enough; a *journal.GoneError where some of them have gone.
-func (l *SharedLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*history.Entry) bool) error {
-	epoch := l.Epoch(tenant)
-	return l.Journal.Read(ctx, tenant, after, until, func(list []journal.Message) bool {
+func (s *sharedLog) scan(ctx context.Context, tenant string, after, until uint64, take func(*history.Entry) bool) error {
+	epoch := s.Epoch(tenant)
+	return s.journal.Read(ctx, tenant, after, until, func(list []journal.Message) bool {
 		for _, m := range list {
-			e := l.entryOf(&journal.Item{Key: tenant, Data: m.Data, Seq: m.Seq}, epoch)
+			e := s.entryOf(&journal.Item{Key: tenant, Data: m.Data, Seq: m.Seq}, epoch)
 			if e != nil && !take(e) {
 				return false
 			}
@@ -292,19 +247,19 @@ func (l *SharedLog) scan(ctx context.Context, tenant string, after, until uint64
 }
 
 // readFar answers a Query from what the broker has.
-func (l *SharedLog) readFar(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
-	span, err := l.Journal.Span(ctx, tenant)
+func (s *sharedLog) readFar(ctx context.Context, tenant string, q history.Query) (history.Page, error) {
+	span, err := s.journal.Span(ctx, tenant)
 	if err != nil {
 		return history.Page{}, logError(err)
 	}
 	end := q.End(span.Last)
-	if head, near := l.Near.Head(tenant); near { // what comes after is told to the sinks
+	if head, near := s.near.Head(tenant); near { // what comes after is told to the sinks
 		end = max(q.After, min(end, head))
 	}
-	build := history.BeginPage(q, history.Cursor{Epoch: l.epochOf(tenant, span.Epoch), Seq: end})
-	err = l.scan(ctx, tenant, q.After, end, build.Add)
-	if l.Journal.Epoch() != span.Epoch {
-		return history.Page{}, logError(journal.ErrUnconfirmed)
+	build := history.BeginPage(q, history.Cursor{Epoch: s.epochOf(tenant, span.Epoch), Seq: end})
+	err = s.scan(ctx, tenant, q.After, end, build.Add)
+	if s.journal.Epoch() != span.Epoch {
+		return history.Page{}, logError(stream.ErrUnconfirmed)
 	}
 	gone, some := errors.AsType[*journal.GoneError](err)
 	page := build.Page
@@ -313,7 +268,7 @@ func (l *SharedLog) readFar(ctx context.Context, tenant string, q history.Query)
 		page.Next = page.Entries[n-1].Cursor
 		return page, nil
 	case some:
-		return history.Page{Next: history.Cursor{Epoch: l.Epoch(tenant), Seq: gone.Oldest}}, history.ErrExpired
+		return history.Page{Next: history.Cursor{Epoch: s.Epoch(tenant), Seq: gone.Oldest}}, history.ErrExpired
 	case err != nil:
 		return history.Page{}, logError(err)
 	}
@@ -321,21 +276,21 @@ func (l *SharedLog) readFar(ctx context.Context, tenant string, q history.Query)
 }
 
 // Sweep implements Log.
-func (l *SharedLog) Sweep(now time.Time) { l.Near.Sweep(now) }
+func (s *sharedLog) Sweep(now time.Time) { s.near.Sweep(now) }
 
 // Held implements Log.
-func (l *SharedLog) Held() int64 { return l.Near.Held() }
+func (s *sharedLog) Held() int64 { return s.near.Held() }
 
 // Stats implements Log: of the whole history, whoever keeps it.
-func (l *SharedLog) Stats() history.Stats {
+func (s *sharedLog) Stats() history.Stats {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	stats := history.Stats{Limit: l.disk, Memory: l.Near.Held(), Unsent: int(l.Journal.Unpassed()), Unread: int(l.unread.Load())}
-	keys, messages, bytes, err := l.Journal.Stats(ctx)
+	stats := history.Stats{Limit: s.disk, Memory: s.near.Held(), Unsent: int(s.journal.Unpassed()), Unread: int(s.unread.Load())}
+	keys, messages, bytes, err := s.journal.Stats(ctx)
 	if stats.Unknown = err != nil; !stats.Unknown {
 		stats.Tenants, stats.Entries, stats.Bytes = keys, int(messages), int64(bytes)
 	}
-	stats.CutTenant, stats.CutAll = l.Journal.Cut()
-	stats.Gone, stats.Faults = l.gone.Now(), l.faults.Now()
+	stats.CutTenant, stats.CutAll = s.journal.Cut()
+	stats.Gone, stats.Faults = s.gone.Now(), s.faults.Now()
 	return stats
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
 	"realtimehub/internal/broker/peers"
@@ -17,48 +19,64 @@ import (
 	"realtimehub/internal/event"
 )
 
-// OtherHubs is the Peers of a Broker.
-type OtherHubs struct {
+// otherHubs is the Peers of a Broker.
+type otherHubs struct {
 	node   [4]byte
+	log    *sharedLog   // set by join, as rooms and peers are
+	rooms  *sharedRooms // answer for membership
 	peers  *peers.Peers
-	known  func(cluster.Call) bool // reads membership up to a place, and says that it has
-	hears  func() bool
-	away   func() int64
-	Sink   cluster.Sink
-	Ready  chan struct{} // closed when sink is named
+	sink   cluster.Sink
+	ready  chan struct{} // closed when sink is named
 	logger *slog.Logger
 
 	silence rate.Sometimes // once a second: a hub that is away answers nothing
 }
 
+// newOtherHubs makes this hub's name among the others, which it has to join.
+func newOtherHubs(logger *slog.Logger) *otherHubs {
+	o := &otherHubs{ready: make(chan struct{}), logger: logger, silence: rate.Sometimes{Interval: time.Second}}
+	rand.Read(o.node[:])
+	return o
+}
+
+// join tells the others that this hub is there, once its log and its rooms are open.
+func (o *otherHubs) join(nc *nats.Conn, cfg Config, log *sharedLog, rooms *sharedRooms) (err error) {
+	o.log, o.rooms = log, rooms
+	o.peers, err = peers.Start(nc, peers.Config{
+		Prefix: cfg.Prefix, Node: o.name(), Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
+		Items: o.items, Changed: o.changed, Told: o.told, Serve: o.serve, Resynced: rooms.resync,
+	})
+	return err
+}
+
 // silent tells the log of hubs that did not answer.
-func (p *OtherHubs) silent(op cluster.CallOp, err error, nodes ...string) {
-	p.silence.Do(func() { p.logger.Warn("another hub does not answer", "nodes", nodes, "call", string(op), "err", err) })
+func (o *otherHubs) silent(op cluster.CallOp, err error, nodes ...string) {
+	o.silence.Do(func() { o.logger.Warn("another hub does not answer", "nodes", nodes, "call", string(op), "err", err) })
 }
 
 // Follow implements Peers.
-func (p *OtherHubs) Follow(s cluster.Sink) {
-	p.Sink = s
-	close(p.Ready)
+func (o *otherHubs) Follow(s cluster.Sink) {
+	o.sink = s
+	close(o.ready)
 }
 
 // name is this hub's, among the others.
-func (p *OtherHubs) name() string { return hex.EncodeToString(p.node[:]) }
+func (o *otherHubs) name() string { return hex.EncodeToString(o.node[:]) }
 
 // Node implements Peers.
-func (p *OtherHubs) Node() [4]byte { return p.node }
+func (o *otherHubs) Node() [4]byte { return o.node }
 
 // Hears implements Peers.
-func (p *OtherHubs) Hears() bool { return p.hears() && !p.peers.Lags() }
+func (o *otherHubs) Hears() bool { return o.log.journal.Heard() && !o.peers.Lags() }
 
 // Away implements Peers.
-func (p *OtherHubs) Away() int64 { return p.away() }
+func (o *otherHubs) Away() int64 { return o.rooms.away() }
 
 // Others implements Peers.
-func (p *OtherHubs) Others() [][4]byte { return marks(p.peers.Nodes()) }
+func (o *otherHubs) Others() [][4]byte { return marks(o.peers.Nodes()) }
 
 // Lost implements Peers.
-func (p *OtherHubs) Lost() [][4]byte { return marks(p.peers.Lost()) }
+func (o *otherHubs) Lost() [][4]byte { return marks(o.peers.Lost()) }
 
 // marks are those of hubs with these names.
 func marks(names []string) [][4]byte {
@@ -70,13 +88,13 @@ func marks(names []string) [][4]byte {
 }
 
 // first says whether this hub does what one of them is to do.
-func (p *OtherHubs) first() bool {
-	others := p.peers.Nodes()
-	return len(others) == 0 || p.name() < others[0]
+func (o *otherHubs) first() bool {
+	others := o.peers.Nodes()
+	return len(others) == 0 || o.name() < others[0]
 }
 
-// SessionRow is a Session as others are told of it.
-type SessionRow struct {
+// sessionRow is a Session as others are told of it.
+type sessionRow struct {
 	Profile   string `json:"p"`
 	Connected int64  `json:"c"` // Unix milliseconds
 	Active    int64  `json:"a"`
@@ -84,8 +102,8 @@ type SessionRow struct {
 	Drained   bool   `json:"d,omitempty"`
 }
 
-// ActiveAt is when the session was last active, by this hub's clock.
-func (r SessionRow) ActiveAt(now time.Time) time.Time {
+// activeAt is when the session was last active, by this hub's clock.
+func (r sessionRow) activeAt(now time.Time) time.Time {
 	at := time.UnixMilli(r.Active)
 	if r.Idle != nil {
 		at = now.Add(-time.Duration(*r.Idle) * time.Millisecond)
@@ -96,50 +114,50 @@ func (r SessionRow) ActiveAt(now time.Time) time.Time {
 	return at
 }
 
-func OpOf(s cluster.SessionChange) peers.Op {
+func opOf(s cluster.SessionChange) peers.Op {
 	op := peers.Op{ID: s.ID}
 	if !s.Gone {
 		idle := time.Since(s.ActiveAt).Milliseconds()
-		op.Data, _ = json.Marshal(SessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained})
+		op.Data, _ = json.Marshal(sessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained})
 	}
 	return op
 }
 
 // Tell implements Peers.
-func (p *OtherHubs) Tell(tenant string, s cluster.SessionChange) { p.peers.Tell(tenant, OpOf(s)) }
+func (o *otherHubs) Tell(tenant string, s cluster.SessionChange) { o.peers.Tell(tenant, opOf(s)) }
 
 // Hold implements Peers.
-func (p *OtherHubs) Hold(ctx context.Context, tenant string) error {
-	return p.peers.Hold(ctx, tenant)
+func (o *otherHubs) Hold(ctx context.Context, tenant string) error {
+	return o.peers.Hold(ctx, tenant)
 }
 
 // Complete implements Peers.
-func (p *OtherHubs) Complete(ctx context.Context, tenant string) bool {
-	return p.peers.Complete(ctx, tenant)
+func (o *otherHubs) Complete(ctx context.Context, tenant string) bool {
+	return o.peers.Complete(ctx, tenant)
 }
 
 // Release implements Peers.
-func (p *OtherHubs) Release(tenant string) { p.peers.Release(tenant) }
+func (o *otherHubs) Release(tenant string) { o.peers.Release(tenant) }
 
 // Cast implements Peers.
-func (p *OtherHubs) Cast(tenant string, t cluster.Typing) {
+func (o *otherHubs) Cast(tenant string, t cluster.Typing) {
 	data, err := json.Marshal(t)
 	if err == nil {
-		err = p.peers.Cast(tenant, data)
+		err = o.peers.Cast(tenant, data)
 	}
 	if err != nil {
-		p.logger.Debug("broker: typing not told", "tenant", tenant, "err", err)
+		o.logger.Debug("broker: typing not told", "tenant", tenant, "err", err)
 	}
 }
 
 // Ask implements Peers.
-func (p *OtherHubs) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cluster.Answer, err error) {
+func (o *otherHubs) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cluster.Answer, err error) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return a, err
 	}
 	name := hex.EncodeToString(node[:])
-	answer, err := p.peers.Ask(ctx, name, data)
+	answer, err := o.peers.Ask(ctx, name, data)
 	if err == nil {
 		err = json.Unmarshal(answer, &a)
 	}
@@ -147,19 +165,19 @@ func (p *OtherHubs) Ask(ctx context.Context, node [4]byte, c cluster.Call) (a cl
 	case errors.Is(err, peers.ErrGone):
 		return a, errors.Join(cluster.ErrElsewhere, err)
 	case err != nil:
-		p.silent(c.Op, err, name)
+		o.silent(c.Op, err, name)
 		return a, errors.Join(delivery.ErrSilent, err)
 	}
 	return a, nil
 }
 
 // AskAll implements Peers.
-func (p *OtherHubs) AskAll(ctx context.Context, c cluster.Call) (list []cluster.Answer, silent []string) {
+func (o *otherHubs) AskAll(ctx context.Context, c cluster.Call) (list []cluster.Answer, silent []string) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
-	answers, silent := p.peers.AskAll(ctx, data)
+	answers, silent := o.peers.AskAll(ctx, data)
 	for _, answer := range answers {
 		var a cluster.Answer
 		if json.Unmarshal(answer, &a) == nil {
@@ -169,27 +187,27 @@ func (p *OtherHubs) AskAll(ctx context.Context, c cluster.Call) (list []cluster.
 		}
 	}
 	if len(silent) > 0 {
-		p.silent(c.Op, delivery.ErrSilent, silent...)
+		o.silent(c.Op, delivery.ErrSilent, silent...)
 	}
 	return list, silent
 }
 
-func (p *OtherHubs) items(tenant string) []peers.Op {
-	<-p.Ready
-	sessions := p.Sink.Sessions(tenant)
+func (o *otherHubs) items(tenant string) []peers.Op {
+	<-o.ready
+	sessions := o.sink.Sessions(tenant)
 	ops := make([]peers.Op, len(sessions))
 	for i, s := range sessions {
-		ops[i] = OpOf(cluster.SessionChange{Session: s})
+		ops[i] = opOf(cluster.SessionChange{Session: s})
 	}
 	return ops
 }
 
-func (p *OtherHubs) Changed(c peers.Change) {
+func (o *otherHubs) changed(c peers.Change) {
 	changes := make([]cluster.SessionChange, 0, len(c.Ops))
 	for _, op := range c.Ops {
 		s := cluster.SessionChange{Session: cluster.Session{ID: uuid.UUID(op.ID)}, Gone: op.Data == nil}
 		if !s.Gone {
-			var row SessionRow
+			var row sessionRow
 			if json.Unmarshal(op.Data, &row) != nil {
 				continue
 			}
@@ -198,35 +216,35 @@ func (p *OtherHubs) Changed(c peers.Change) {
 				continue
 			}
 			s.Profile, s.Drained = profile, row.Drained
-			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), row.ActiveAt(time.Now())
+			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), row.activeAt(time.Now())
 		}
 		changes = append(changes, s)
 	}
-	<-p.Ready
-	p.Sink.Changed(c.Topic, changes, c.Known, c.At)
+	<-o.ready
+	o.sink.Changed(c.Topic, changes, c.Known, c.At)
 }
 
-func (p *OtherHubs) told(tenant string, data []byte) {
+func (o *otherHubs) told(tenant string, data []byte) {
 	var t cluster.Typing
 	if json.Unmarshal(data, &t) == nil {
-		<-p.Ready
-		p.Sink.Typed(tenant, t)
+		<-o.ready
+		o.sink.Typed(tenant, t)
 	}
 }
 
-func (p *OtherHubs) serve(data []byte) []byte {
+func (o *otherHubs) serve(data []byte) []byte {
 	var c cluster.Call
 	var a cluster.Answer
 	if json.Unmarshal(data, &c) != nil {
 		return nil // no answer: it is not that there is nothing
 	}
 	if c.Op == cluster.CallRooms {
-		a.Found = p.known(c)
+		a.Found = o.rooms.reached(c)
 	} else {
-		<-p.Ready
-		a = p.Sink.Serve(c)
+		<-o.ready
+		a = o.sink.Serve(c)
 	}
-	return p.fit(a)
+	return o.fit(a)
 }
 
 // answerHead is more than an answer takes beside the connections in it.
@@ -234,11 +252,11 @@ const answerHead = 256
 
 // fit is an answer as it goes over the wire: of a page as much as the broker takes, and one
 // connection at least.
-func (p *OtherHubs) fit(a cluster.Answer) []byte {
+func (o *otherHubs) fit(a cluster.Answer) []byte {
 	size := answerHead
 	for i, d := range a.Connections {
 		row, _ := json.Marshal(d)
-		if size += len(row) + 1; i > 0 && size > p.peers.MaxData() {
+		if size += len(row) + 1; i > 0 && size > o.peers.MaxData() {
 			a.Connections, a.More = a.Connections[:i], true
 			break
 		}

@@ -1,14 +1,19 @@
 package broker
 
 import (
+	"encoding/json"
+	"iter"
+	"log/slog"
 	"strings"
 
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 )
 
-// BelongingRow is a Belonging as it is stored.
-type BelongingRow struct {
+// membershipRow is a room.Membership as it is stored.
+type membershipRow struct {
 	Epoch  string      `json:"epoch"` // of the places, in the tenant's history
 	Place  uint64      `json:"place"` // of the change
 	Member bool        `json:"member"`
@@ -38,4 +43,48 @@ type roomChange struct {
 	place   uint64 // in it, before which they hold not yet
 	changed []room.Membership
 	last    uint64 // row
+}
+
+// changesOf are the changes that rows of a tenant tell of. Its history is in a life, and of
+// an epoch.
+func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.Seq[roomChange] {
+	return func(yield func(roomChange) bool) {
+		c := roomChange{life: life}
+		for _, row := range rows {
+			of := roomOf(row.Group)
+			if row.Name == "" {
+				if c.last > 0 && !yield(c) {
+					return
+				}
+				c = roomChange{room: of, version: row.Seq, last: row.Seq, life: life}
+				continue
+			}
+			var stored membershipRow
+			p, err := event.ParseProfile(row.Name)
+			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
+				logger.Error("broker: not a member", "place", row.Seq)
+				continue
+			}
+			if stored.Forgot == 0 && len(stored.Stays) > mostStays {
+				stored.Forgot = stored.Stays[0][0]
+			}
+			m := room.Membership{Profile: p, Member: stored.Member, Forgot: stored.Forgot}
+			for _, s := range stored.Stays {
+				m.Stays = append(m.Stays, history.Stay{Room: of, From: s[0], Until: s[1]})
+			}
+			if stored.Epoch != epoch { // the history has begun anew since
+				stored.Place, m = 0, m.Restarted(of)
+			}
+			if c.last > 0 && (of != c.room || len(c.changed) > 0 && stored.Place != c.place) {
+				if !yield(c) {
+					return
+				}
+				c = roomChange{life: life}
+			}
+			c.room, c.place, c.changed, c.last = of, stored.Place, append(c.changed, m), row.Seq
+		}
+		if c.last > 0 {
+			yield(c)
+		}
+	}
 }

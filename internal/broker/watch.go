@@ -49,15 +49,16 @@ type destination struct {
 }
 
 const (
-	brokerDial      = time.Second
-	brokerReconnect = 100 * time.Millisecond
-	stuckFor        = 3 * time.Second // nothing could be changed, and another server is looked for
-	moveTime        = 3 * time.Second // that a move may take
+	dialTime      = time.Second
+	reconnectWait = 100 * time.Millisecond
+	stuckFor      = 3 * time.Second // nothing could be changed, and another server is looked for
+	moveTime      = 3 * time.Second // that a move may take
+	openTime      = 8 * time.Second // that a server may take at the start to do what it is asked; an election takes as long
 )
 
-func newBrokerWatch(access []nats.Option, logger *slog.Logger) *watch {
+func newWatch(access []nats.Option, logger *slog.Logger) *watch {
 	return &watch{
-		access: append(access, nats.Timeout(brokerDial)), logger: logger,
+		access: append(access, nats.Timeout(dialTime)), logger: logger,
 		over: make(chan error, 1), ended: make(chan struct{}),
 		faults: count.NewWords(history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther),
 		said:   rate.Sometimes{Interval: time.Second}, unreached: rate.Sometimes{Interval: 5 * time.Second},
@@ -85,11 +86,11 @@ func (w *watch) options(url string) []nats.Option {
 			if i < 0 {
 				return nil, 0
 			}
-			return &servers[i], brokerReconnect / 2
+			return &servers[i], reconnectWait / 2
 		}),
 	)
 	if !strings.HasPrefix(url, "ws") { // whose servers do not speak first
-		options = append(options, nats.SetCustomDialer(&dialer.Dialer{Timeout: brokerDial}), nats.SkipHostLookup())
+		options = append(options, nats.SetCustomDialer(&dialer.Dialer{Timeout: dialTime}), nats.SkipHostLookup())
 	}
 	return options
 }
@@ -131,6 +132,30 @@ func (w *watch) why(nc *nats.Conn) error {
 		return *err
 	}
 	return cmp.Or(nc.LastError(), errors.New("no answer yet"))
+}
+
+// opening moves to one server after the other until what is kept is open: the first one may
+// be cut off from the others, and nothing tells yet which of them can do something.
+func (w *watch) opening(nc *nats.Conn, opened <-chan struct{}) {
+	ticker := time.NewTicker(openTime)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-opened:
+			return
+		case <-ticker.C:
+		}
+		pool := nc.ServerPool()
+		here := slices.IndexFunc(pool, func(s nats.Server) bool { return s.URL.String() == nc.ConnectedUrl() })
+		if !nc.IsConnected() || len(pool) < 2 {
+			continue
+		}
+		next := pool[(here+1)%len(pool)].URL.String()
+		w.logger.Warn("broker: the server has done nothing for a while: trying another", "from", nc.ConnectedServerName())
+		w.faults.Add(history.FaultMoved, 1)
+		w.to.Store(&destination{next, time.Now().Add(moveTime)})
+		nc.ForceReconnect()
+	}
 }
 
 // begin watches from now on, until end.
@@ -205,7 +230,7 @@ func (w *watch) able(url, here string) (name string, able bool) {
 		return "", false
 	}
 	defer nc.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), brokerDial)
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
 	defer cancel()
 	return nc.ConnectedServerName(), nc.ConnectedServerId() != here && w.journal.TryThrough(ctx, nc) == nil
 }

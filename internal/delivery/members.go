@@ -162,7 +162,7 @@ func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, diffe
 		return err
 	}
 	t.mu.Lock()
-	if t.forgotten || t.rooms.Of != was.Now.Epoch.Tag {
+	if t.forgotten || !t.rooms.IsOf(was.Now.Epoch) {
 		t.mu.Unlock()
 		return room.ErrConflict
 	}

@@ -141,34 +141,33 @@ func (h *Hub) Received(t testing.TB, tenant string, streams ...*Stream) [][]sse.
 	h.Publish(t, tenant, MarkerType, `{"kind":"tenant"}`, "0")
 	all := make([][]sse.Event, len(streams))
 	for i, s := range streams {
-		for {
-			event := s.Next(t)
-			if event.Type == MarkerType || event.Type == "message" && OpenEnvelope(t, event).Type == MarkerType {
-				break
-			}
-			all[i] = append(all[i], event)
-		}
+		all[i] = s.UntilMarker(t)
 	}
 	return all
 }
 
-// Payloads is Received, of each event its payload alone; of the hub's own bare ones the
-// type.
+// Payloads is Received, each stream's events in a line as Words has them.
 func (h *Hub) Payloads(t testing.TB, tenant string, streams ...*Stream) []string {
 	t.Helper()
 	all := []string{}
 	for _, events := range h.Received(t, tenant, streams...) {
-		var words []string
-		for _, event := range events {
-			if strings.HasPrefix(event.Type, "hub.") {
-				words = append(words, event.Type)
-				continue
-			}
-			words = append(words, string(OpenEnvelope(t, event).Payload))
-		}
-		all = append(all, strings.Join(words, " "))
+		all = append(all, Words(t, events))
 	}
 	return all
+}
+
+// Words are the events' payloads, and of the hub's own bare ones the types, in a line.
+func Words(t testing.TB, events []sse.Event) string {
+	t.Helper()
+	var words []string
+	for _, event := range events {
+		if strings.HasPrefix(event.Type, "hub.") {
+			words = append(words, event.Type)
+			continue
+		}
+		words = append(words, string(OpenEnvelope(t, event).Payload))
+	}
+	return strings.Join(words, " ")
 }
 
 // Envelope is an event as a client reads it.
@@ -223,6 +222,19 @@ func (s *Stream) Until(t testing.TB, typ string) sse.Event {
 		if event := s.Next(t); event.Type == typ {
 			return event
 		}
+	}
+}
+
+// UntilMarker is all that comes before the next event of MarkerType, also where the stream
+// names no types.
+func (s *Stream) UntilMarker(t testing.TB) (events []sse.Event) {
+	t.Helper()
+	for {
+		event := s.Next(t)
+		if event.Type == MarkerType || event.Type == "message" && OpenEnvelope(t, event).Type == MarkerType {
+			return events
+		}
+		events = append(events, event)
 	}
 }
 

@@ -29,6 +29,7 @@ type Program struct {
 	process *os.Process
 	wait    func() *os.ProcessState
 	asked   atomic.Bool // the test has ended it, or waited for its end
+	late    atomic.Bool // it had to be killed
 }
 
 // Start starts the hub on a free port of loopback, with the default settings but for
@@ -169,11 +170,14 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 	return p
 }
 
-// cleanup ends the program. One that nobody has ended before must end well.
+// cleanup ends the program. One that nobody has ended before must end well, and soon.
 func (p *Program) cleanup(t testing.TB) {
 	asked := p.asked.Load()
 	state := p.Stop()
-	if !asked && runtime.GOOS != "windows" && state.ExitCode() != 0 { // Windows has no SIGTERM
+	if p.late.Load() {
+		t.Errorf("the hub did not end within a minute:\n%s", p.Logs)
+	}
+	if !asked && !p.late.Load() && runtime.GOOS != "windows" && state.ExitCode() != 0 { // Windows has no SIGTERM
 		t.Errorf("the hub ended with %v:\n%s", state, p.Logs)
 	}
 	if strings.Contains(p.Logs.String(), "WARNING: DATA RACE") {
@@ -194,9 +198,15 @@ func (p *Program) Wait() *os.ProcessState {
 	return p.wait()
 }
 
-// Stop ends the program as SIGTERM does, and waits for its end.
+// Stop ends the program as SIGTERM does, and waits for its end. After a minute the program
+// is killed, and the test fails.
 func (p *Program) Stop() *os.ProcessState {
 	p.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(time.Minute, func() {
+		p.late.Store(true)
+		p.process.Kill()
+	})
+	defer kill.Stop()
 	return p.Wait()
 }
 

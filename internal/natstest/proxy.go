@@ -48,6 +48,12 @@ type Message struct {
 	raw []byte
 }
 
+// ReadsRows says whether the message asks for a tenant's rows in a table.
+func (m *Message) ReadsRows() bool {
+	return !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") && strings.HasSuffix(m.Subject, "_table") &&
+		!strings.Contains(string(m.Data), "*") // which a look has
+}
+
 // Verdict is what becomes of a message; the zero one passes it.
 type Verdict struct {
 	Drop  bool

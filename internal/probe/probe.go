@@ -109,7 +109,7 @@ func (d *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 		d.open[id] = &openProbe{holder, stream, start}
 		d.mu.Unlock()
 	}
-	go d.run(stream, p, start, who.Expires, gone)
+	go d.run(stream, p, start, who.Expires(), gone)
 	sse.Header(w.Header())
 	d.streams.Engine().Serve(w, r, stream)
 	return nil

@@ -15,8 +15,8 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// MediaType is what the body is said to be. One that is compressed would be read as
-// what it is not.
+// MediaType is the media type of the body. A body that is compressed is refused, as it would
+// be read as what it is not.
 func MediaType(r *http.Request) (string, error) {
 	for _, coding := range r.Header["Content-Encoding"] {
 		if coding != "" && !strings.EqualFold(coding, "identity") {
@@ -39,30 +39,30 @@ var errMediaType = &problem.Problem{Status: http.StatusUnsupportedMediaType, Cod
 // Limit is how many bytes a JSON body may have; 0 lifts the limit.
 type Limit int
 
-// Small is the limit of calls whose bodies say little.
+// Small is the limit of calls that need little.
 const Small Limit = 64 << 10
 
-// FirstRoom is what is made room for on a client's mere word.
-const FirstRoom = 4 << 10
+// firstRoom is the memory that a body gets before any of it has come.
+const firstRoom = 4 << 10
 
 var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}
 
-// Read reads a JSON body whole. Room is made for what comes, and not for what a client
-// says that will.
-func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
+// Read reads a whole JSON body. Memory is taken as the body comes, not as its client
+// announces it.
+func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	switch kind, err := MediaType(r); {
 	case err != nil:
 		return nil, err
 	case kind != "application/json":
 		return nil, errMediaType
 	}
-	tooLarge := &http.MaxBytesError{Limit: int64(most)}
+	tooLarge := &http.MaxBytesError{Limit: int64(l)}
 	announced, end := r.ContentLength, int64(math.MaxInt) // where a client says that it ends; what is not read
-	if most > 0 {
-		if announced > int64(most) {
+	if l > 0 {
+		if announced > int64(l) {
 			return nil, tooLarge
 		}
-		end = int64(most) + 1
+		end = int64(l) + 1
 	}
 	if announced >= 0 {
 		end = min(end, announced)
@@ -72,7 +72,7 @@ func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) 
 			if int64(len(body)) == announced {
 				return body, nil
 			}
-			more := int(min(int64(max(2*cap(body), FirstRoom)), end))
+			more := int(min(int64(max(2*cap(body), firstRoom)), end))
 			if !memory.Use(allowance.BodyCopies * (more - cap(body))) {
 				return nil, problem.ErrBodies
 			}
@@ -81,7 +81,7 @@ func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) 
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		switch {
-		case most > 0 && len(body) > int(most):
+		case l > 0 && len(body) > int(l):
 			return nil, tooLarge
 		case err == io.EOF && announced > int64(len(body)), err != nil && err != io.EOF:
 			return nil, errBrokeOff
@@ -91,9 +91,9 @@ func (most Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) 
 	}
 }
 
-// Object reads a small body strictly, all faults at once.
-func (most Limit) Object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
-	body, err := most.Read(r, memory)
+// Object reads a body that is one JSON object, strictly, and tells all faults at once.
+func (l Limit) Object(r *http.Request, memory *allowance.Call, member func(f *problem.Faults, name string, v strictjson.Value)) error {
+	body, err := l.Read(r, memory)
 	if err != nil {
 		return err
 	}
@@ -114,9 +114,9 @@ func (most Limit) Object(r *http.Request, memory *allowance.Call, member func(f 
 }
 
 // Profiles reads a body that names profiles to ask about.
-func (most Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []event.Profile, err error) {
+func (l Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []event.Profile, err error) {
 	found := false
-	err = most.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	err = l.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "profiles" {
 			f.Add(problem.CodeUnknownField, name, `the body has "profiles" only`)
 			return
@@ -132,7 +132,7 @@ func (most Limit) Profiles(r *http.Request, memory *allowance.Call) (asked []eve
 	return asked, err
 }
 
-// ProfilesOf are those that a query names.
+// ProfilesOf are the profiles that a query names.
 func ProfilesOf(f *problem.Faults, query url.Values) []event.Profile {
 	asked := query["profile"]
 	if len(asked) > event.MaxAskedProfiles {

@@ -6,30 +6,31 @@ import (
 	"realtimehub/internal/sized"
 )
 
-// TakenBack says that an HTTP/2 client has taken its request back.
+// TakenBack says that an HTTP/2 client has reset its request.
 func TakenBack(r *http.Request) bool { return r.ProtoMajor > 1 && r.Context().Err() != nil }
 
-// AbortIfReset ends a request that was taken back. Who floods a hub with such sends them
-// faster than they are answered, so that most have been when their turn comes.
+// AbortIfReset ends a request that its client has reset. Somebody who floods a hub with such
+// requests sends them faster than they are answered, so most are reset before their turn
+// comes.
 func AbortIfReset(r *http.Request) {
 	if TakenBack(r) {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// usualHead is what is counted of a request's head wherever a request is: what one takes
-// more is counted where it stays.
+// usualHead is the part of a head that is counted with every request. What a head takes
+// beyond it is counted where the head is kept.
 const usualHead = 4 << 10
 
-// headerBytes is what a header takes in memory beside its texts, and each value of it.
+// The memory of a header without its texts, and of each of its values.
 const (
 	headerBytes = 96
 	valueBytes  = 16
 )
 
-// MostHeaders is how many lines a request's head may have, as with other servers. The
-// smallest take ten times as much memory as on the wire.
-const MostHeaders = 100
+// mostHeaders is how many lines a request's head may have, as with other servers. The
+// shortest lines take ten times as much memory as they have bytes.
+const mostHeaders = 100
 
 // TooManyHeaders says whether a request's head has more lines than it may.
 func TooManyHeaders(r *http.Request) bool {
@@ -37,10 +38,10 @@ func TooManyHeaders(r *http.Request) bool {
 	for _, values := range r.Header {
 		n += len(values)
 	}
-	return n > MostHeaders
+	return n > mostHeaders
 }
 
-// HeadBytes is the memory that a request's head takes past the usual.
+// HeadBytes is the memory that a request's head takes beyond the usual.
 func HeadBytes(r *http.Request) int64 {
 	n := sized.Text(r.RequestURI) - usualHead
 	for name, values := range r.Header {

@@ -6,4 +6,6 @@
 // replay. A [Resolver] says who belongs to a room: [Own] leaves it to the hub, and a [Service]
 // asks another service and keeps its answers for a while. A [Shared] is what several hubs
 // agree on; package broker has one.
+//
+// A Service's lock is not held while anybody waits; under it at most a quota's pool is asked.
 package room

@@ -7,18 +7,19 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Resolver asks whoever owns membership. It may wait; the hub calls it with no
-// lock held. A nil Roster means that the hub's own rooms are the truth.
+// Resolver asks whoever owns membership. It may wait, so it is called with no lock held. A
+// nil Roster means that the hub itself owns the room's membership.
 type Resolver interface {
 	Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error)
 }
 
 // Refresher is a Resolver that keeps answers.
 type Refresher interface {
-	// Away names, before anybody asks, what counts how often this hub was away: what was
-	// answered before may have been refreshed meanwhile, and is asked for again.
+	// Away is called before anything is asked, with a count of how often this hub was cut off
+	// from the others. Another hub may have refreshed an answer meanwhile, so what was answered
+	// before is asked for again.
 	Away(times func() int64)
-	// Refresh is Resolve with an answer to a question that is asked from now on.
+	// Refresh is Resolve, with the answer to a question that is asked after the call.
 	Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error)
 }
 

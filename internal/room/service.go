@@ -19,31 +19,32 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
-// The bounds of a membership service's answers.
+// Bounds of the questions to a membership service, and of its answers.
 const (
 	membershipTimeout = 2 * time.Second
 	membershipBytes   = 1 << 20
 	membershipTTL     = 30 * time.Second // how long an answer holds that does not say
 	membershipMost    = time.Hour        // and one that does, at most
 	membershipRetry   = time.Second      // after a failure
-	MembershipConns   = 128              // questions to the service at a time; a tenant has a part of those that are left
-	MembershipBase    = 256              // what an answer takes in memory without its members, as measured
+	mostQuestions     = 128              // questions to the service at a time; a tenant has a part of those that are left
+	answerBase        = 256              // what an answer takes in memory without its members, as measured
 )
 
-// Service is the Resolver of hubs whose membership another service
-// owns: GET URL?tenant={t}&conversation={id} (or group) answers {"members":[…]}, 404 is
-// empty. An answer holds as long as its Cache-Control says. One question at a time a
-// room, and so many a tenant; while it fails the last good answer serves.
+// Service is the Resolver of hubs whose membership another service owns. That answers
+// GET URL?tenant={t}&conversation={id} (or group) with {"members":[…]}; 404 means no members.
+// An answer holds as long as its Cache-Control says. A room has one question at a time under
+// way, and a tenant so many. While the service fails, its last good answer is used.
 type Service struct {
+	// Static.
 	base, token string
-	Client      *http.Client
+	client      *http.Client
 	state       *quota.Pool[string]     // bytes of answers that are kept, by tenant
-	Turns       *fair.Semaphore[string] // questions under way, by tenant
+	turns       *fair.Semaphore[string] // questions under way, by tenant
 	away        func() int64            // static once somebody asks: how often this hub was away; nil: alone, it never was
 
-	Mu sync.Mutex
+	mu sync.Mutex
 	// Guarded by mu.
-	Answers map[Key]*answer
+	answers map[Key]*answer
 	asked   uint64 // questions
 	prune   int    // the size at which old answers are looked for
 }
@@ -58,29 +59,39 @@ type answer struct {
 	answered uint64        // the number of the last one that is over
 	err      error         // of that one
 	roster   *Roster       // the last good answer; nil: never resolved
-	Until    time.Time     // so long nobody asks again
+	until    time.Time     // so long nobody asks again
 	bytes    int64         // taken of the service's state
 }
 
-// NewService asks the service at base with a Bearer token, if any; what it
-// keeps is counted in state.
-func NewService(base, token string, state *quota.Pool[string]) *Service {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = MembershipConns, MembershipConns
+// ServiceConfig is where a membership service is, and what it may use.
+type ServiceConfig struct {
+	URL       string
+	Token     string              // a Bearer token; empty: none
+	State     *quota.Pool[string] // where answers that are kept are counted, in bytes by tenant; nil: nowhere
+	Transport http.RoundTripper   // nil: HTTP
+}
+
+// NewService makes a Resolver that asks a service.
+func NewService(cfg ServiceConfig) *Service {
+	if cfg.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = mostQuestions, mostQuestions
+		cfg.Transport = transport
+	}
 	return &Service{
-		base: base, token: token, state: state, Turns: fair.NewSemaphore(quota.New[string](MembershipConns, 1)),
-		Client: &http.Client{
-			Transport:     transport,
+		base: cfg.URL, token: cfg.Token, state: cfg.State, turns: fair.NewSemaphore(quota.New[string](mostQuestions, 1)),
+		client: &http.Client{
+			Transport:     cfg.Transport,
 			Timeout:       membershipTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		Answers: map[Key]*answer{}, prune: 1024,
+		answers: map[Key]*answer{}, prune: 1024,
 	}
 }
 
-// Resolve implements Resolver; an error only for a room that was never resolved.
-func (m *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
-	roster, err := m.resolve(ctx, Key{tenant, room}, false)
+// Resolve implements Resolver. It fails only for a room that was never resolved.
+func (s *Service) Resolve(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	roster, err := s.resolve(ctx, Key{tenant, room}, false)
 	if roster != nil {
 		return roster, nil
 	}
@@ -88,35 +99,35 @@ func (m *Service) Resolve(ctx context.Context, tenant string, room event.Room) (
 }
 
 // Away implements Refresher.
-func (m *Service) Away(times func() int64) { m.away = times }
+func (s *Service) Away(times func() int64) { s.away = times }
 
-func (m *Service) left() int64 {
-	if m.away == nil {
+func (s *Service) left() int64 {
+	if s.away == nil {
 		return 0
 	}
-	return m.away()
+	return s.away()
 }
 
 // Refresh implements Refresher.
-func (m *Service) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
-	return m.resolve(ctx, Key{tenant, room}, true)
+func (s *Service) Refresh(ctx context.Context, tenant string, room event.Room) (*Roster, error) {
+	return s.resolve(ctx, Key{tenant, room}, true)
 }
 
-// resolve waits, as long as ctx allows, for an answer that still holds or, anew or
-// not, for one to a question that began after the call: all who came before it share
-// it. The roster is the last good one, also beside an error.
-func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
+// resolve waits, as long as ctx allows, for an answer that still holds; if anew is true, for
+// the answer to a question that begins after the call. Calls that came before the question
+// share its answer. The roster is the last good one, also beside an error.
+func (s *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
 	if climbs(key.Room.ID) {
 		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
 	}
-	left := m.left()
-	m.Mu.Lock()
-	defer m.Mu.Unlock()
-	a := m.AnswerLocked(key)
+	left := s.left()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.answerLocked(key)
 	a.waiting++
-	defer m.leaveLocked(key, a)
+	defer s.leaveLocked(key, a)
 	came := a.begun
-	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.Until)) {
+	for a.answered <= came && (anew || a.left < left || !time.Now().Before(a.until)) {
 		if err := ctx.Err(); err != nil {
 			return a.roster, err
 		}
@@ -124,67 +135,67 @@ func (m *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, err
 			a.asking = make(chan struct{})
 			var turn context.Context
 			turn, a.giveUp = context.WithCancel(context.Background())
-			go m.question(turn, key, a)
+			go s.question(turn, key, a)
 		}
 		over := a.asking
-		m.Mu.Unlock()
+		s.mu.Unlock()
 		select {
 		case <-over:
 		case <-ctx.Done():
 		}
-		m.Mu.Lock()
+		s.mu.Lock()
 	}
 	return a.roster, a.err
 }
 
-// leaveLocked is for a call that wants an answer no longer: for nobody none is asked for.
-func (m *Service) leaveLocked(key Key, a *answer) {
+// leaveLocked ends a call's wait. A question that nobody waits for is not asked.
+func (s *Service) leaveLocked(key Key, a *answer) {
 	if a.waiting--; a.waiting > 0 {
 		return
 	}
 	if a.asking != nil {
 		a.giveUp()
 	} else if a.answered == 0 {
-		m.dropLocked(key, a)
+		s.dropLocked(key, a)
 	}
 }
 
-// question asks when its turn comes, for all who wait: whoever of them leaves does not
-// fail the others.
-func (m *Service) question(turn context.Context, key Key, a *answer) {
-	err := m.Turns.Acquire(turn, key.Tenant)
+// question asks when its turn comes, for all calls that wait. One that leaves does not fail
+// the others.
+func (s *Service) question(turn context.Context, key Key, a *answer) {
+	err := s.turns.Acquire(turn, key.Tenant)
 	a.giveUp()
-	m.Mu.Lock()
-	defer m.Mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	defer func() {
 		close(a.asking)
 		a.asking = nil
 	}()
 	if err != nil {
 		if a.waiting == 0 && a.answered == 0 {
-			m.dropLocked(key, a)
+			s.dropLocked(key, a)
 		}
 		return
 	}
-	m.asked++
-	a.begun, a.left = m.asked, m.left()
-	m.Mu.Unlock()
-	members, holds, err := m.ask(context.Background(), key.Tenant, key.Room)
-	m.Turns.Release(key.Tenant)
-	m.Mu.Lock()
+	s.asked++
+	a.begun, a.left = s.asked, s.left()
+	s.mu.Unlock()
+	members, holds, err := s.ask(context.Background(), key.Tenant, key.Room)
+	s.turns.Release(key.Tenant)
+	s.mu.Lock()
 	if err == nil {
 		a.roster = &Roster{Members: members, Asked: a.begun}
 	} else {
 		holds = membershipRetry
 	}
-	a.err, a.Until, a.answered = err, time.Now().Add(holds), a.begun
-	m.keepLocked(key, a)
+	a.err, a.until, a.answered = err, time.Now().Add(holds), a.begun
+	s.keepLocked(key, a)
 }
 
-// keepLocked keeps an answer while its tenant has room for it; else it is for those who
-// wait for it only.
-func (m *Service) keepLocked(key Key, a *answer) {
-	if m.Answers[key] != a {
+// keepLocked keeps an answer if its tenant has memory left for it. Otherwise only the calls
+// that wait for it have it.
+func (s *Service) keepLocked(key Key, a *answer) {
+	if s.answers[key] != a {
 		return
 	}
 	bytes := answerBytes(key)
@@ -193,28 +204,28 @@ func (m *Service) keepLocked(key Key, a *answer) {
 			bytes += int64(memberBytes + len(p.Type) + len(p.ID))
 		}
 	}
-	m.dropLocked(key, a)
-	if m.state.Take(key.Tenant, bytes) {
-		m.Answers[key], a.bytes = a, bytes
+	s.dropLocked(key, a)
+	if s.state.Take(key.Tenant, bytes) {
+		s.answers[key], a.bytes = a, bytes
 	}
 }
 
-func (m *Service) dropLocked(key Key, a *answer) {
-	if m.Answers[key] == a {
-		m.state.Give(key.Tenant, a.bytes)
-		delete(m.Answers, key)
+func (s *Service) dropLocked(key Key, a *answer) {
+	if s.answers[key] == a {
+		s.state.Give(key.Tenant, a.bytes)
+		delete(s.answers, key)
 		a.bytes = 0
 	}
 }
 
-// answerBytes is what an answer takes in memory without its members.
-func answerBytes(key Key) int64 { return int64(MembershipBase + len(key.Room.ID)) }
+// answerBytes is the memory of an answer without its members.
+func answerBytes(key Key) int64 { return int64(answerBase + len(key.Room.ID)) }
 
-// memberBytes is what a profile takes in memory beside its text.
+// memberBytes is the memory of a profile without its texts.
 const memberBytes = 32
 
-// climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not:
-// a proxy that decodes would have it ask for another tenant's room.
+// climbs says whether an id has a dot segment (RFC 3986, section 5.2.4), encoded or not. With
+// a proxy in between that decodes it, it would ask for another tenant's room.
 func climbs(id string) bool {
 	for range 3 {
 		for segment := range strings.FieldsFuncSeq(id, func(r rune) bool { return r == '/' || r == '\\' }) {
@@ -231,44 +242,44 @@ func climbs(id string) bool {
 	return false
 }
 
-func (m *Service) AnswerLocked(key Key) *answer {
-	a := m.Answers[key]
+func (s *Service) answerLocked(key Key) *answer {
+	a := s.answers[key]
 	if a == nil {
-		if len(m.Answers) >= m.prune {
-			m.PruneLocked(time.Now())
+		if len(s.answers) >= s.prune {
+			s.pruneLocked(time.Now())
 		}
 		a = &answer{bytes: answerBytes(key)}
-		m.Answers[key] = a
-		m.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
+		s.answers[key] = a
+		s.state.Force(key.Tenant, a.bytes) // it is there while somebody waits for it
 	}
 	return a
 }
 
-// PruneLocked drops answers that nobody has asked for in a long time, and sooner
-// those that say nothing.
-func (m *Service) PruneLocked(now time.Time) {
-	for key, a := range m.Answers {
-		old := now.Sub(a.Until)
+// pruneLocked drops answers that nobody has asked for in a long time. Those without members
+// go as soon as they no longer hold.
+func (s *Service) pruneLocked(now time.Time) {
+	for key, a := range s.answers {
+		old := now.Sub(a.until)
 		if a.waiting == 0 && a.asking == nil && (old > ResolvedTTL || old > 0 && (a.roster == nil || len(a.roster.Members) == 0)) {
-			m.dropLocked(key, a)
+			s.dropLocked(key, a)
 		}
 	}
-	m.prune = max(1024, 2*len(m.Answers))
+	s.prune = max(1024, 2*len(s.answers))
 }
 
-// ask asks the service for the members, and how long they hold.
-func (m *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
+// ask asks the service for a room's members, and says how long the answer holds.
+func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (members []event.Profile, holds time.Duration, err error) {
 	query := url.Values{"tenant": {tenant}, string(room.Kind): {room.ID}} // a path is not taken as it is by all that may be in between
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, 0, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Cache-Control", "no-cache") // the hub keeps it; what a cache in between has may be older
-	if m.token != "" {
-		req.Header.Set("Authorization", "Bearer "+m.token)
+	if s.token != "" {
+		req.Header.Set("Authorization", "Bearer "+s.token)
 	}
-	res, err := m.Client.Do(req)
+	res, err := s.client.Do(req)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -304,8 +315,8 @@ func (m *Service) ask(ctx context.Context, tenant string, room event.Room) (memb
 	return members, holds, faults.Err()
 }
 
-// holdsFor is how long an answer holds (RFC 9111, section 5.2.2): the shortest that
-// its Cache-Control says; what cannot be read counts as 0.
+// holdsFor is how long an answer holds (RFC 9111, section 5.2.2): the shortest time that its
+// Cache-Control has. A time that cannot be read counts as 0.
 func holdsFor(h http.Header) time.Duration {
 	holds, said := membershipMost, false
 	for _, line := range h.Values("Cache-Control") {

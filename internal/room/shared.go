@@ -10,7 +10,7 @@ import (
 	"realtimehub/internal/problem"
 )
 
-// Errors of membership; handlers know which status each is.
+// Errors of membership, each with what it is answered with.
 var (
 	ErrMembership = problem.New("the membership service does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
 	ErrExternal   = problem.New("membership is owned by the membership service", problem.Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
@@ -32,12 +32,12 @@ type Membership struct {
 }
 
 // Restarted is what is known of it in another history than that of its places.
-func (b Membership) Restarted(room event.Room) Membership {
-	b.Stays, b.Forgot = nil, 0
-	if b.Member {
-		b.Stays = []history.Stay{{Room: room, From: 0, Until: math.MaxUint64}}
+func (m Membership) Restarted(room event.Room) Membership {
+	m.Stays, m.Forgot = nil, 0
+	if m.Member {
+		m.Stays = []history.Stay{{Room: room, From: 0, Until: math.MaxUint64}}
 	}
-	return b
+	return m
 }
 
 // Shared keeps who belongs where for all hubs of a cluster. A hub that is alone

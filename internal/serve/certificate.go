@@ -13,10 +13,10 @@ import (
 
 // Certificate is a TLS certificate in files, read again when they change.
 type Certificate struct {
-	Files *reread.File[*tls.Certificate]
+	files *reread.File[*tls.Certificate]
 }
 
-// LoadCertificate reads both files; an error is theirs.
+// LoadCertificate reads both files. It fails if they cannot be used.
 func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error) {
 	f, err := reread.Open("certificate", logger, func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(cert, key)
@@ -25,14 +25,17 @@ func LoadCertificate(cert, key string, logger *slog.Logger) (*Certificate, error
 	return &Certificate{f}, err
 }
 
-// Get is tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Files.Get(), nil }
+// get is tls.Config's GetCertificate.
+func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.files.Get(), nil }
+
+// Reload reads the files now, changed or not.
+func (c *Certificate) Reload() { c.files.Reload() }
 
 // ClientCAs are the authorities whose certificates services show, in a file that is
 // read again when it changes.
-type ClientCAs struct{ Files *reread.File[*x509.CertPool] }
+type ClientCAs struct{ files *reread.File[*x509.CertPool] }
 
-// LoadClientCAs reads a file of PEM blocks; an error is its.
+// LoadClientCAs reads a file of PEM blocks. It fails if there is no certificate in it.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 	f, err := reread.Open("client certificates' authorities", logger, func() (*x509.CertPool, error) {
 		text, err := os.ReadFile(path)
@@ -48,17 +51,20 @@ func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 	return &ClientCAs{f}, err
 }
 
-// Require has a server ask its clients for a certificate; must says whether they need one.
+// Reload reads the file now, changed or not.
+func (c *ClientCAs) Reload() { c.files.Reload() }
+
+// Require makes a server ask its clients for a certificate; must says whether they need one.
 func (c *ClientCAs) Require(config *tls.Config, must bool) {
 	config.ClientAuth = tls.VerifyClientCertIfGiven
 	if must {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	config.ClientCAs = c.Files.Get()
+	config.ClientCAs = c.files.Get()
 	var mu sync.Mutex
 	current := config // guarded by mu: what the last handshake had
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		pool := c.Files.Get()
+		pool := c.files.Get()
 		mu.Lock()
 		defer mu.Unlock()
 		if current.ClientCAs != pool { // a config is not changed while it is used

@@ -10,23 +10,24 @@ import (
 	"realtimehub/internal/count"
 )
 
-// Complaint is what net/http's own words are about: no caller hears of them.
+// Complaint is a kind of what net/http logs by itself. No caller hears of it.
 type Complaint string
 
 // The complaints there are.
 const (
-	ComplaintAccept Complaint = "accept" // no connection can be taken
-	ComplaintPanic  Complaint = "panic"  // of a handler
-	ComplaintTLS    Complaint = "tls"    // a client that does not get so far as to ask
-	ComplaintClient Complaint = "client" // one that does not keep to HTTP/2
-	ComplaintOther  Complaint = "other"  // what we do wrong with net/http, or do not know
+	complaintAccept Complaint = "accept" // no connection can be taken
+	complaintPanic  Complaint = "panic"  // of a handler
+	complaintTLS    Complaint = "tls"    // a client that does not get so far as to ask
+	complaintClient Complaint = "client" // one that does not keep to HTTP/2
+	complaintOther  Complaint = "other"  // what we do wrong with net/http, or do not know
 )
 
-// ErrorLog takes what net/http logs, a line each, and counts it. What a client does
-// is logged at debug: anybody can cause it. The rest is loud, once a second of each.
+// ErrorLog takes the lines that net/http logs, and counts them by kind. What a client causes
+// is logged at level debug, since anybody can cause it. Each other kind is logged as an error,
+// once a second.
 type ErrorLog struct {
 	logger *slog.Logger
-	Count  count.Words[Complaint]
+	count  count.Words[Complaint]
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -34,55 +35,59 @@ type ErrorLog struct {
 	untold map[Complaint]int // since
 }
 
+// NewErrorLog is for the log of an http.Server.
 func NewErrorLog(logger *slog.Logger) *ErrorLog {
 	return &ErrorLog{
 		logger: logger,
-		Count:  count.NewWords(ComplaintAccept, ComplaintPanic, ComplaintTLS, ComplaintClient, ComplaintOther),
+		count:  count.NewWords(complaintAccept, complaintPanic, complaintTLS, complaintClient, complaintOther),
 		told:   map[Complaint]time.Time{}, untold: map[Complaint]int{},
 	}
 }
 
-// complaintOf knows net/http by the words of its server and of its HTTP/2.
+// Counts is how many complaints there were of each kind.
+func (e *ErrorLog) Counts() map[Complaint]int64 { return e.count.Now() }
+
+// complaintOf tells the kind of a line by how net/http words it.
 func complaintOf(line string) Complaint {
 	begins := func(words string) bool { return strings.HasPrefix(line, words) }
 	switch {
 	case begins("http: Accept error"):
-		return ComplaintAccept
+		return complaintAccept
 	case begins("http: panic serving"), begins("http2: panic serving"):
-		return ComplaintPanic
+		return complaintPanic
 	case begins("http: TLS handshake error"):
-		return ComplaintTLS
+		return complaintTLS
 	case begins("http2:"), begins("timeout waiting for "):
-		return ComplaintClient
+		return complaintClient
 	}
-	return ComplaintOther
+	return complaintOther
 }
 
 // Write implements io.Writer.
-func (c *ErrorLog) Write(b []byte) (int, error) {
+func (e *ErrorLog) Write(b []byte) (int, error) {
 	text := string(bytes.TrimSpace(b))
 	kind := complaintOf(text)
-	c.Count.Add(kind, 1)
-	if kind == ComplaintTLS || kind == ComplaintClient {
-		c.logger.Debug("net/http", "kind", string(kind), "err", text)
+	e.count.Add(kind, 1)
+	if kind == complaintTLS || kind == complaintClient {
+		e.logger.Debug("net/http", "kind", string(kind), "err", text)
 		return len(b), nil
 	}
-	c.mu.Lock()
+	e.mu.Lock()
 	now := time.Now()
-	c.untold[kind]++
-	times := c.untold[kind]
-	due := now.Sub(c.told[kind]) >= time.Second
+	e.untold[kind]++
+	times := e.untold[kind]
+	due := now.Sub(e.told[kind]) >= time.Second
 	if due {
-		c.told[kind], c.untold[kind] = now, 0
+		e.told[kind], e.untold[kind] = now, 0
 	}
-	c.mu.Unlock()
+	e.mu.Unlock()
 	if due {
 		first, stack, _ := strings.Cut(text, "\n")
 		attrs := []any{"kind", string(kind), "err", first, "times", times}
 		if stack != "" {
 			attrs = append(attrs, "stack", stack)
 		}
-		c.logger.Error("net/http", attrs...)
+		e.logger.Error("net/http", attrs...)
 	}
 	return len(b), nil
 }

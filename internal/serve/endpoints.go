@@ -34,21 +34,21 @@ type Endpoints []Endpoint
 
 // Shutdown takes no more connections, and waits until all requests are answered or ctx
 // ends.
-func (all Endpoints) Shutdown(ctx context.Context) error {
+func (e Endpoints) Shutdown(ctx context.Context) error {
 	ended := make(chan error)
-	for _, e := range all {
-		go func() { ended <- e.Server.Shutdown(ctx) }()
+	for _, one := range e {
+		go func() { ended <- one.Server.Shutdown(ctx) }()
 	}
 	var errs []error
-	for range all {
+	for range e {
 		errs = append(errs, <-ended)
 	}
 	return errors.Join(errs...)
 }
 
 // Close ends all connections.
-func (all Endpoints) Close() {
-	for _, e := range all {
-		e.Server.Close()
+func (e Endpoints) Close() {
+	for _, one := range e {
+		one.Server.Close()
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// CheckHealth is the container's health check, which has no shell.
+// CheckHealth asks a hub whether it is alive: a container without a shell checks itself so.
 func CheckHealth(addr string, secure bool) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

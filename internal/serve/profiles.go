@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
+// ProfilesAt is the path below which [Profiles] answers.
 const ProfilesAt = "/debug/pprof/"
 
-// Profiles is what Go tells of the process: all that [net/http/pprof] has.
+// Profiles answers with what Go tells of the process: everything that [net/http/pprof] has.
 func Profiles(w http.ResponseWriter, r *http.Request) {
 	// The server's own bounds are for requests; these last as long as ?seconds= says.
 	rc := http.NewResponseController(w)

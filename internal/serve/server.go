@@ -12,10 +12,10 @@ import (
 	"realtimehub/internal/reserve"
 )
 
-// Times that a client has; streams and NDJSON bodies lift the request's, and the answer's.
+// Times that a client has. Streams and NDJSON bodies lift those of the request and the answer.
 const (
-	headerTimeout  = 5 * time.Second // the TLS handshake's too
-	RequestTimeout = 30 * time.Second
+	headerTimeout  = 5 * time.Second  // the TLS handshake's too
+	RequestTimeout = 30 * time.Second // of a request with its body
 	idleTimeout    = 2 * time.Minute
 	pingTimeout    = 15 * time.Second // of a silent HTTP/2 connection, then of its answer
 )
@@ -43,7 +43,7 @@ func NewServer(handler http.Handler, certificate *Certificate, errorLog *log.Log
 	}
 	if certificate != nil {
 		protocols.SetHTTP2(true)
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.get}
 	} else {
 		protocols.SetUnencryptedHTTP2(true)
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 )
 
+// NewLogger writes lines of the format and from the level on that are set.
 func NewLogger(cfg Config, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: cfg.LogLevel}
 	if cfg.LogFormat == "json" {

@@ -21,6 +21,7 @@ import (
 	"realtimehub/internal/plan"
 )
 
+// Prefix is what each setting's name begins with.
 const Prefix = "REALTIME_"
 
 // Config is read from the environment; the README's table is held to it by a test.
@@ -85,84 +86,120 @@ type Config struct {
 // Load reads and checks the environment ("KEY=value" each); every fault
 // names its variable, and none repeats a secret.
 func Load(environ []string) (Config, error) {
-	var cfg Config
-	err := env.ParseWithOptions(&cfg, env.Options{Prefix: Prefix, Environment: env.ToMap(environ)})
+	var c Config
+	err := env.ParseWithOptions(&c, env.Options{Prefix: Prefix, Environment: env.ToMap(environ)})
 	if err != nil {
-		return cfg, nameVariables(err)
+		return c, nameVariables(err)
 	}
-	for i, origin := range cfg.CORSOrigins {
-		cfg.CORSOrigins[i] = strings.TrimSpace(origin) // as API_KEYS may be written
+	for i, origin := range c.CORSOrigins {
+		c.CORSOrigins[i] = strings.TrimSpace(origin) // as API_KEYS may be written
 	}
-	var errs []error
-	wrong := func(bad bool, name, format string, args ...any) {
-		if bad {
-			errs = append(errs, fmt.Errorf(Prefix+name+": "+format, args...))
-		}
+	var f faults
+	c.checkTimes(&f)
+	c.checkNumbers(&f)
+	c.checkWords(&f)
+	c.checkURLs(&f)
+	c.checkAddresses(&f)
+	return c, errors.Join(f...)
+}
+
+// faults are what is wrong, in the order in which it was found.
+type faults []error
+
+// add adds a fault of a setting, if it is bad.
+func (f *faults) add(bad bool, name, format string, args ...any) {
+	if bad {
+		*f = append(*f, fmt.Errorf(Prefix+name+": "+format, args...))
 	}
+}
+
+func (c *Config) checkTimes(f *faults) {
 	for _, d := range []struct {
 		name string
 		d    time.Duration
 		zero bool // lifts the limit
 	}{
-		{"IDLE_TIMEOUT", cfg.IdleTimeout, true}, {"PRESENCE_TICK", cfg.PresenceTick, false},
-		{"PRESENCE_GRACE", cfg.PresenceGrace, true}, {"TYPING_TTL", cfg.TypingTTL, false},
-		{"HEARTBEAT", cfg.Heartbeat, true}, {"HISTORY_TTL", cfg.HistoryTTL, true},
-		{"DEDUPE_WINDOW", cfg.DedupeWindow, true}, {"DRAIN", cfg.Drain, true},
+		{"IDLE_TIMEOUT", c.IdleTimeout, true}, {"PRESENCE_TICK", c.PresenceTick, false},
+		{"PRESENCE_GRACE", c.PresenceGrace, true}, {"TYPING_TTL", c.TypingTTL, false},
+		{"HEARTBEAT", c.Heartbeat, true}, {"HISTORY_TTL", c.HistoryTTL, true},
+		{"DEDUPE_WINDOW", c.DedupeWindow, true}, {"DRAIN", c.Drain, true},
 	} {
-		wrong(d.d < 0, d.name, "%v is negative", d.d)
-		wrong(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")
+		f.add(d.d < 0, d.name, "%v is negative", d.d)
+		f.add(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")
 	}
-	wrong(cfg.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", cfg.Retry)
+	f.add(c.Retry < time.Millisecond, "RETRY", "%v is too short, 1ms at least", c.Retry)
+}
+
+func (c *Config) checkNumbers(f *faults) {
 	for _, n := range []struct {
 		name string
 		n    int64
 	}{
-		{"PRESENCE_BURST", int64(cfg.PresenceBurst)}, {"STREAM_BUFFER", int64(cfg.StreamBuffer)},
-		{"HISTORY_EVENTS", int64(cfg.HistoryEvents)}, {"HISTORY_BYTES", cfg.HistoryBytes}, {"DEDUPE_IDS", int64(cfg.DedupeIDs)},
-		{"MAX_EVENT_BYTES", int64(cfg.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(cfg.MaxBodyBytes)},
-		{"MAX_CONNECTIONS", int64(cfg.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(cfg.MaxPerTenant)},
-		{"MAX_CONNECTIONS_PER_PROFILE", int64(cfg.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(cfg.MaxPerAddress)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(cfg.MaxMemberships)},
+		{"PRESENCE_BURST", int64(c.PresenceBurst)}, {"STREAM_BUFFER", int64(c.StreamBuffer)},
+		{"HISTORY_EVENTS", int64(c.HistoryEvents)}, {"HISTORY_BYTES", c.HistoryBytes}, {"DEDUPE_IDS", int64(c.DedupeIDs)},
+		{"MAX_EVENT_BYTES", int64(c.MaxEventBytes)}, {"MAX_BODY_BYTES", int64(c.MaxBodyBytes)},
+		{"MAX_CONNECTIONS", int64(c.MaxConnections)}, {"MAX_CONNECTIONS_PER_TENANT", int64(c.MaxPerTenant)},
+		{"MAX_CONNECTIONS_PER_PROFILE", int64(c.MaxPerProfile)}, {"MAX_CONNECTIONS_PER_ADDRESS", int64(c.MaxPerAddress)}, {"MAX_MEMBERSHIPS_PER_TENANT", int64(c.MaxMemberships)},
 	} {
-		wrong(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
+		f.add(n.n < 0, n.name, "%d is negative; 0 lifts the limit", n.n)
 	}
-	_, bad := lobby.ParseProxies(cfg.TrustedProxies)
-	wrong(bad != nil, "TRUSTED_PROXIES", "%v", bad)
-	wrong(cfg.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", cfg.MetricsTenants)
-	for name, perSecond := range map[string]float64{"PUBLISH_RATE": cfg.PublishRate, "CLIENT_RATE": cfg.ClientRate, "FAILED_TOKEN_RATE": cfg.FailedTokenRate, "ADMIN_RATE": cfg.AdminRate} {
-		wrong(!(perSecond >= 0 && perSecond <= 1e9), name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
-	}
-	wrong((cfg.TLSCert == "") != (cfg.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", Prefix)
-	for name, set := range map[string]*int64{
-		"MEMORY_BUDGET": cfg.MemoryBudget, "HISTORY_TOTAL_BYTES": cfg.HistoryTotal, "STATE_BYTES": cfg.StateBytes, "CALL_BYTES": cfg.CallBytes,
-		"NATS_HISTORY_BYTES": cfg.NATSHistoryBytes,
+	f.add(c.MetricsTenants < 0, "METRICS_TENANTS", "%d is negative; 0 shows no tenant", c.MetricsTenants)
+	for _, rate := range []struct {
+		name      string
+		perSecond float64
+	}{
+		{"PUBLISH_RATE", c.PublishRate}, {"CLIENT_RATE", c.ClientRate}, {"FAILED_TOKEN_RATE", c.FailedTokenRate}, {"ADMIN_RATE", c.AdminRate},
 	} {
-		wrong(set != nil && *set < 0, name, "is negative; 0 lifts the limit")
+		f.add(!(rate.perSecond >= 0 && rate.perSecond <= 1e9), rate.name, "is not a number from 0 to 1,000,000,000; 0 lifts the limit")
 	}
-	wrong(!event.PlainWord(cfg.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", cfg.NATSPrefix)
-	wrong(cfg.NATSReplicas < 1 || cfg.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", cfg.NATSReplicas)
-	wrong(cfg.NATSURL != "" && cfg.HistoryTTL > 0 && cfg.HistoryTTL < cfg.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", cfg.HistoryTTL, Prefix)
-	wrong(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, cfg.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", cfg.PresenceAudience)
-	wrong(cfg.LogFormat != "text" && cfg.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", cfg.LogFormat)
-	for name, text := range map[string]string{"MEMBERSHIP_URL": cfg.MembershipURL, "JWKS_URL": cfg.JWKSURL} {
-		if text != "" {
-			u, err := url.Parse(text)
-			bad := err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != ""
-			wrong(bad, name, "is not a URL such as https://login.example.com/path")
-			wrong(!bad && name == "MEMBERSHIP_URL" && u.RawQuery != "", name, "has a query; the hub adds its own")
+	for _, part := range []struct {
+		name string
+		set  *int64
+	}{
+		{"MEMORY_BUDGET", c.MemoryBudget}, {"HISTORY_TOTAL_BYTES", c.HistoryTotal}, {"STATE_BYTES", c.StateBytes}, {"CALL_BYTES", c.CallBytes},
+		{"NATS_HISTORY_BYTES", c.NATSHistoryBytes},
+	} {
+		f.add(part.set != nil && *part.set < 0, part.name, "is negative; 0 lifts the limit")
+	}
+	f.add(c.NATSReplicas < 1 || c.NATSReplicas > 5, "NATS_REPLICAS", "%d is not 1 to 5", c.NATSReplicas)
+}
+
+// checkWords checks what is one of a few words, and what goes with something else.
+func (c *Config) checkWords(f *faults) {
+	f.add((c.TLSCert == "") != (c.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", Prefix)
+	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
+	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
+	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
+	f.add(c.NATSURL != "" && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", c.HistoryTTL, Prefix)
+	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", c.PresenceAudience)
+	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", c.LogFormat)
+}
+
+func (c *Config) checkURLs(f *faults) {
+	for _, setting := range []struct{ name, text string }{{"MEMBERSHIP_URL", c.MembershipURL}, {"JWKS_URL", c.JWKSURL}} {
+		if setting.text == "" {
+			continue
 		}
+		u, err := url.Parse(setting.text)
+		bad := err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != ""
+		f.add(bad, setting.name, "is not a URL such as https://login.example.com/path")
+		f.add(!bad && setting.name == "MEMBERSHIP_URL" && u.RawQuery != "", setting.name, "has a query; the hub adds its own")
 	}
-	wrong(cfg.TLSClientCA != "" && cfg.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
-	wrong(cfg.TLSClientCA != "" && len(cfg.APIKeys) == 0 && cfg.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
-	for _, listen := range []struct{ name, addr string }{{"ADDR", cfg.Addr}, {"ADMIN_ADDR", cfg.AdminAddr}} {
+}
+
+// checkAddresses checks where the hub listens, and whom it takes for a proxy.
+func (c *Config) checkAddresses(f *faults) {
+	_, bad := lobby.ParseProxies(c.TrustedProxies)
+	f.add(bad != nil, "TRUSTED_PROXIES", "%v", bad)
+	for _, listen := range []struct{ name, addr string }{{"ADDR", c.Addr}, {"ADMIN_ADDR", c.AdminAddr}} {
 		if listen.addr == "" && listen.name == "ADMIN_ADDR" {
 			continue
 		}
 		host, _, err := net.SplitHostPort(listen.addr)
-		wrong(err != nil, listen.name, "%q is not host:port", listen.addr)
-		wrong(err == nil && cfg.Access().Open() && !access.IsLoopback(host) && !cfg.DangerouslyOpen, listen.name,
+		f.add(err != nil, listen.name, "%q is not host:port", listen.addr)
+		f.add(err == nil && c.Access().Open() && !access.IsLoopback(host) && !c.DangerouslyOpen, listen.name,
 			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, Prefix)
 	}
-	return cfg, errors.Join(errs...)
 }
 
 // nameVariables turns the library's words, which name our struct's fields and
@@ -215,68 +252,69 @@ func Unknown(environ []string) (unknown []string) {
 // keySettings have a hub ask for tokens.
 var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
 
-// Needed are the settings that mean nothing without another: any of these.
-var Needed = map[string][]string{
+// needed are the settings that mean nothing without another: any of these.
+var needed = map[string][]string{
 	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
 	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
 	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
 }
 
 // Misfits are the settings that mean nothing beside the others, or harm, each with the reason.
-func (cfg *Config) Misfits(environ []string) (misfits []string) {
+func (c *Config) Misfits(environ []string) (misfits []string) {
 	set := env.ToMap(environ)
 	isSet := func(name string) bool { return set[Prefix+name] != "" }
-	for _, name := range slices.Sorted(maps.Keys(Needed)) {
-		if isSet(name) && !slices.ContainsFunc(Needed[name], isSet) {
-			misfits = append(misfits, Prefix+name+" needs "+Prefix+strings.Join(Needed[name], " or "+Prefix))
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if isSet(name) && !slices.ContainsFunc(needed[name], isSet) {
+			misfits = append(misfits, Prefix+name+" needs "+Prefix+strings.Join(needed[name], " or "+Prefix))
 		}
 	}
-	if cfg.MaxBodyBytes > 0 && cfg.MaxEventBytes > cfg.MaxBodyBytes {
+	if c.MaxBodyBytes > 0 && c.MaxEventBytes > c.MaxBodyBytes {
 		misfits = append(misfits, Prefix+"MAX_EVENT_BYTES is more than "+Prefix+"MAX_BODY_BYTES, which an event is within")
 	}
-	if most := cmp.Or(cfg.MaxEventBytes, cfg.MaxBodyBytes); cfg.StreamBuffer > 0 && cfg.StreamBuffer < most {
+	if most := cmp.Or(c.MaxEventBytes, c.MaxBodyBytes); c.StreamBuffer > 0 && c.StreamBuffer < most {
 		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", Prefix, most))
 	}
-	if cfg.DangerouslyOpen && !cfg.Access().Open() {
+	if c.DangerouslyOpen && !c.Access().Open() {
 		misfits = append(misfits, Prefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")
 	}
 	return misfits
 }
 
-func (cfg *Config) Access() access.Config {
+// Access is what credentials are checked against; it has no logger yet.
+func (c *Config) Access() access.Config {
 	return access.Config{
-		Secret: cfg.JWTSecret, PublicKey: cfg.JWTPublicKey, JWKSURL: cfg.JWKSURL, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience,
-		TenantClaim: cfg.JWTTenantClaim, APIKeys: cfg.APIKeys, Certified: cfg.TLSClientCA != "", Origins: cfg.CORSOrigins,
-		FailedRate: cfg.FailedTokenRate,
+		Secret: c.JWTSecret, PublicKey: c.JWTPublicKey, JWKSURL: c.JWKSURL, Issuer: c.JWTIssuer, Audience: c.JWTAudience,
+		TenantClaim: c.JWTTenantClaim, APIKeys: c.APIKeys, Certified: c.TLSClientCA != "", Origins: c.CORSOrigins,
+		FailedRate: c.FailedTokenRate,
 	}
 }
 
 // Disk is how many bytes all histories may take at the broker; 0: no limit.
-func (cfg *Config) Disk() int64 {
+func (c *Config) Disk() int64 {
 	switch {
-	case cfg.NATSHistoryBytes != nil:
-		return *cfg.NATSHistoryBytes
-	case cfg.HistoryBytes == 0:
+	case c.NATSHistoryBytes != nil:
+		return *c.NATSHistoryBytes
+	case c.HistoryBytes == 0:
 		return 0
 	}
-	return max(1<<30, cfg.HistoryBytes)
+	return max(1<<30, c.HistoryBytes)
 }
 
 // Proxies are the trusted ones, which were checked.
-func (cfg *Config) Proxies() lobby.Proxies {
-	proxies, _ := lobby.ParseProxies(cfg.TrustedProxies)
+func (c *Config) Proxies() lobby.Proxies {
+	proxies, _ := lobby.ParseProxies(c.TrustedProxies)
 	return proxies
 }
 
 // Memory is the plan for the memory that is there, with what was set.
-func (cfg *Config) Memory() plan.Memory {
+func (c *Config) Memory() plan.Memory {
 	memory := plan.Of(plan.Available())
 	for _, part := range []struct {
 		set  *int64
 		part *int64
 	}{
-		{cfg.MemoryBudget, &memory.Streams}, {cfg.HistoryTotal, &memory.History},
-		{cfg.StateBytes, &memory.State}, {cfg.CallBytes, &memory.Calls},
+		{c.MemoryBudget, &memory.Streams}, {c.HistoryTotal, &memory.History},
+		{c.StateBytes, &memory.State}, {c.CallBytes, &memory.Calls},
 	} {
 		if part.set != nil {
 			*part.part = *part.set

@@ -9,6 +9,7 @@ import (
 	"strings"
 )
 
+// Usage is how the program is called.
 const Usage = `Usage:
 
   realtimehub               serve; settings are environment variables, -help lists them
@@ -23,7 +24,7 @@ var (
 	markdownLink = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
 )
 
-const HelpWidth = 100 // columns
+const helpWidth = 100 // columns
 
 // PrintHelp says how the program is called and, of each setting, its default and what
 // README says first of it.
@@ -38,7 +39,7 @@ func PrintHelp(w io.Writer, readme string) {
 		why, _, _ = strings.Cut(why, "; ")
 		line := "     "
 		for word := range strings.FieldsSeq(strings.ReplaceAll(markdownLink.ReplaceAllString(why, "$1"), "`", "")) {
-			if len(line)+1+len(word) > HelpWidth {
+			if len(line)+1+len(word) > helpWidth {
 				fmt.Fprintln(w, line)
 				line = "     "
 			}

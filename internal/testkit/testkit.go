@@ -7,10 +7,12 @@ package testkit
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,12 +50,12 @@ func settled(before int) bool {
 }
 
 // Eventually waits until something is true, for a minute at most.
-func Eventually(t testing.TB, true func() bool) {
+func Eventually(t testing.TB, come func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	deadline := time.After(time.Minute)
-	for !true() {
+	for !come() {
 		select {
 		case <-ticker.C:
 		case <-deadline:
@@ -106,6 +108,23 @@ func LiveHeap() int64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// Weighs fails a test where what is kept, since so much was in use before, takes more memory
+// than is counted, by a fifth.
+func Weighs(t testing.TB, before, counted int64) {
+	t.Helper()
+	heap := LiveHeap() - before
+	t.Logf("heap %d, counted %d: %.2f", heap, counted, float64(heap)/float64(counted))
+	if heap > counted*6/5 {
+		t.Errorf("%d bytes are in use, and %d counted", heap, counted)
+	}
+}
+
+// Text is a name of its own, as one is that came with a request: so many bytes and a few
+// more.
+func Text(random *rand.Rand, most int) string {
+	return strings.Repeat("x", random.IntN(most)) + fmt.Sprintf("%x", random.Uint64())
 }
 
 // Agrees fails a test where what is counted is not what is in memory: not more than a fifth

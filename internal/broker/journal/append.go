@@ -3,33 +3,19 @@ package journal
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // The broker takes 50 batches of a stream at once (a setting of its own); whoever
 // finds it busy tries again.
 const batchesAtOnce = 16
-
-// BatchLimit is how many items the broker takes together.
-const BatchLimit = 1000
-
-// Codes of the broker's errors that say to try again, and what to do before.
-const (
-	codeInProcess   = 10158 // the same id is just being kept
-	codeKnown       = 10201 // a batch has an id that is known
-	codeBatchesFull = 10210
-	codeIncomplete  = 10176 // another leader has not seen the batch's beginning
-	codeNotLeader   = 10009
-	codeUnavailable = 10008 // the servers have no leader, though the stream may
-
-	codeWrongLast, codeWrongLastInBatch = 10071, 10164 // another was first
-)
 
 // errKnown: some of a batch was there before.
 var errKnown = errors.New("an id of the batch is known")
@@ -39,7 +25,7 @@ var errKnown = errors.New("an id of the batch is known")
 // before it returns. An item whose id is known becomes a duplicate. Any error but
 // ErrUnconfirmed means that nothing was kept; ErrFull may be over soon.
 func (j *Journal) Append(ctx context.Context, items []*Item) error {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
 	defer cancel()
 	type keyID struct{ key, id string }
 	first := map[keyID]*Item{}
@@ -68,8 +54,8 @@ func (j *Journal) Append(ctx context.Context, items []*Item) error {
 			}
 		}
 		left := slices.DeleteFunc(slices.Clone(fresh), func(it *Item) bool { return it.Duplicate })
-		if len(left) == len(fresh) && !pause(ctx) { // it was just being kept, and was not
-			return ErrUnconfirmed
+		if len(left) == len(fresh) && !stream.Pause(ctx) { // it was just being kept, and was not
+			return stream.ErrUnconfirmed
 		}
 		fresh = left
 	}
@@ -105,14 +91,14 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 		return j.pass(keys, p, b.passes)
 	}
 	if !j.cfg.Connected() {
-		return ErrUnconfirmed // as it would be
+		return stream.ErrUnconfirmed // as it would be
 	}
 	if err := j.takeRoom(ctx, b.messages, b.of); err != nil {
 		return err
 	}
 	l := j.life.Load()
 	highest := l.highest.Load()
-	begun := uptime()
+	begun := stream.Uptime()
 	last, duplicate, err := j.keep(ctx, b.messages, b.passes)
 	if err != nil || !duplicate { // those were known, and are not kept again
 		j.appended(ctx, begun, err)
@@ -167,7 +153,7 @@ type batch struct {
 
 func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 	for _, key := range keys {
-		subject, prev := token(key), j.knows(j.life.Load(), key)
+		subject, prev := stream.Token(key), j.knows(j.life.Load(), key)
 		of, passing := 0, 0
 		for _, it := range p.items[key] {
 			if it.Pass {
@@ -189,19 +175,19 @@ func (j *Journal) compose(number uint64, keys []string, p *parcel) (b batch) {
 			}
 			if it.Pass {
 				it.beside = beside
-				msg := message(j.cfg.Prefix+".live."+subject+".pass", it.Data, originHeader, o.String())
+				msg := stream.NewMessage(j.cfg.Prefix+".live."+subject+".pass", it.Data, originHeader, o.String())
 				if beside != nil {
 					msg.Header[besideHeader] = beside
 				}
 				b.passes = append(b.passes, msg)
 				if id != "" {
 					ttl := strconv.Itoa(max(1, int(j.cfg.Window/time.Second)))
-					b.messages = append(b.messages, message(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
+					b.messages = append(b.messages, stream.NewMessage(j.cfg.Prefix+".id."+subject, nil, jetstream.MsgIDHeader, id, jetstream.MsgTTLHeader, ttl))
 					b.of = append(b.of, it)
 				}
 				continue
 			}
-			msg := message(j.cfg.Prefix+".ev."+subject, it.Data, originHeader, o.String())
+			msg := stream.NewMessage(j.cfg.Prefix+".ev."+subject, it.Data, originHeader, o.String())
 			if beside != nil {
 				msg.Header[besideHeader] = beside
 			}
@@ -223,7 +209,7 @@ func (j *Journal) pass(keys []string, p *parcel, passes []*nats.Msg) error {
 			break
 		}
 		if err := j.nc.PublishMsg(msg); errors.Is(err, nats.ErrMaxPayload) {
-			return ErrTooLarge
+			return stream.ErrTooLarge
 		} else if err != nil {
 			j.unpassed.Add(1)
 		}
@@ -242,7 +228,7 @@ func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last 
 		case j.slots <- struct{}{}:
 			defer func() { <-j.slots }()
 		case <-ctx.Done():
-			return 0, false, ErrUnconfirmed
+			return 0, false, stream.ErrUnconfirmed
 		}
 	}
 	sure := true // that no earlier try was kept
@@ -250,40 +236,30 @@ func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last 
 		last, duplicate, err = j.keepOnce(ctx, messages, passes)
 		passes = nil // who follows has them, and waits for the messages
 		code := 0
-		if refused, ok := errors.AsType[*refusal](err); ok {
-			code = refused.code
+		if refused, ok := errors.AsType[*stream.Refusal](err); ok {
+			code = refused.Code
 		}
 		switch code {
-		case codeInProcess, codeBatchesFull, codeIncomplete, codeNotLeader:
-		case codeKnown:
+		case stream.CodeInProcess, stream.CodeBatchesFull, stream.CodeIncomplete, stream.CodeNotLeader:
+		case stream.CodeKnown:
 			return 0, false, errKnown
 		default:
-			if errors.Is(err, ErrUnconfirmed) {
+			if errors.Is(err, stream.ErrUnconfirmed) {
 				sure = false
 			}
 			return last, duplicate, err
 		}
-		if !pause(ctx) {
-			if sure && code != codeInProcess {
+		if !stream.Pause(ctx) {
+			if sure && code != stream.CodeInProcess {
 				return 0, false, err
 			}
-			return 0, false, ErrUnconfirmed
+			return 0, false, stream.ErrUnconfirmed
 		}
 	}
 }
 
-// pause waits a little before another try, unless ctx ends.
-func pause(ctx context.Context) bool {
-	select {
-	case <-time.After(5*time.Millisecond + rand.N(10*time.Millisecond)):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 func (j *Journal) keepOnce(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
-	return j.stream.publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
+	return j.stream.Publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
 }
 
 // findKnown marks the items whose ids the broker knows. It does not say which: so
@@ -303,13 +279,13 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 		asked++
 		go func() {
 			for {
-				seq, known, err := j.request(ctx, message(j.cfg.Prefix+".id."+token(it.Key), nil, jetstream.MsgIDHeader, it.Key+":"+it.ID, condition, value))
-				refused, no := errors.AsType[*refusal](err)
+				seq, known, err := j.stream.Request(ctx, stream.NewMessage(j.cfg.Prefix+".id."+stream.Token(it.Key), nil, jetstream.MsgIDHeader, it.Key+":"+it.ID, condition, value))
+				refused, no := errors.AsType[*stream.Refusal](err)
 				switch {
 				case known:
 					it.Duplicate, it.Seq, it.Epoch = true, seq, j.Epoch()
 					faults <- nil
-				case no && refused.code == codeInProcess && pause(ctx):
+				case no && refused.Code == stream.CodeInProcess && stream.Pause(ctx):
 					continue
 				case no:
 					faults <- nil
@@ -338,7 +314,7 @@ func (j *Journal) describeFirsts(ctx context.Context, items []*Item) {
 		}
 		for wait := time.Millisecond; ; wait *= 2 {
 			var first *Message
-			_, err := j.direct(ctx, get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m })
+			_, err := j.stream.Direct(ctx, stream.Get{Seq: it.Seq}, func(msg *nats.Msg) { m := j.messageOf(msg); first = &m })
 			if err != nil {
 				return
 			}

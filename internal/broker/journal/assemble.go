@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // origin says who appended a message, and its place among what came with it.
@@ -45,7 +47,7 @@ func parseOrigin(text string) origin {
 		return o
 	}
 	node, prev, _ := strings.Cut(f[0], string(prevMark))
-	o.node, o.prev = node, parseSeq(prev)
+	o.node, o.prev = node, stream.ParseSeq(prev)
 	o.number, _ = strconv.ParseUint(f[1], 10, 64)
 	o.at, _ = strconv.Atoi(f[2])
 	o.of, _ = strconv.Atoi(f[3])

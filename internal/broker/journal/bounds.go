@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // One process counts what each key has in the stream, of which the broker tells it the
@@ -62,7 +64,7 @@ func (j *Journal) keepWithin(mine func() bool) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.Done():
 			return
 		case <-ticker.C:
 		}
@@ -92,7 +94,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 	if err != nil {
 		return err
 	}
-	k.ledger.perKey = before.perKey
+	k.ledger.perKey = before.PerKey
 	in, ended, err := j.sizes(ctx)
 	if err != nil {
 		return err
@@ -102,7 +104,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 	epoch := j.Epoch()
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.Done():
 			return nil
 		case <-ended:
 			return errors.New("the broker no longer tells what comes")
@@ -115,7 +117,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 			}
 		case m := <-in:
 			k.ledger.add(m.key, m.place, m.bytes)
-			k.whole = k.whole || !m.more || m.place >= before.last
+			k.whole = k.whole || !m.more || m.place >= before.Last
 		}
 		if err := k.cut(ctx); err != nil {
 			return err
@@ -130,9 +132,9 @@ func (j *Journal) sizes(ctx context.Context) (in <-chan sized, ended <-chan stru
 	if err != nil {
 		return nil, nil, err
 	}
-	once, cancel := context.WithTimeout(ctx, makeTimeout)
+	once, cancel := context.WithTimeout(ctx, stream.MakeTimeout)
 	defer cancel()
-	consumer, err := js.OrderedConsumer(once, j.name, jetstream.OrderedConsumerConfig{
+	consumer, err := js.OrderedConsumer(once, j.stream.Name, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{j.cfg.Prefix + ".ev.*"}, HeadersOnly: true, InactiveThreshold: time.Minute,
 	})
 	if err != nil {
@@ -205,16 +207,16 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.first > k.first {
-		k.first = s.first
-		k.ledger.begin(s.first)
+	if s.First > k.first {
+		k.first = s.First
+		k.ledger.begin(s.First)
 	}
-	k.ledger.perKey = s.perKey // which another process may have changed
-	k.beside = int64(s.bytes) - k.ledger.sizes.Total()
-	k.whole = k.whole || s.messages == 0
-	if all := k.j.cfg.Bytes; all > 0 && int64(s.bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
+	k.ledger.perKey = s.PerKey // which another process may have changed
+	k.beside = int64(s.Bytes) - k.ledger.sizes.Total()
+	k.whole = k.whole || s.Messages == 0
+	if all := k.j.cfg.Bytes; all > 0 && int64(s.Bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
 		k.alarmed = time.Now()
-		k.j.cfg.Logger.Warn("the broker's stream is nearly full; past seven eighths the largest histories lose their oldest events", "bytes", s.bytes, "limit", all)
+		k.j.cfg.Logger.Warn("the broker's stream is nearly full; past seven eighths the largest histories lose their oldest events", "bytes", s.Bytes, "limit", all)
 	}
 	return k.anchor(ctx)
 }
@@ -229,7 +231,7 @@ func (k *keeper) anchor(ctx context.Context) error {
 		return nil
 	}
 	k.anchored = time.Now()
-	_, _, err := k.j.request(ctx, message(k.j.cutSubject(anchorName), nil))
+	_, _, err := k.j.stream.Request(ctx, stream.NewMessage(k.j.cutSubject(anchorName), nil))
 	return err
 }
 
@@ -272,18 +274,18 @@ func (j *Journal) cutSubject(key string) string { return j.cfg.Prefix + ".cut." 
 // writeCut writes down that a key's messages up to a place are gone, or about to go.
 func (j *Journal) writeCut(ctx context.Context, key string, place uint64) error {
 	subject := j.cutSubject(key)
-	last, err := j.leader(ctx, get{Last: subject})
-	if err != nil || parseSeq(string(last.Data)) >= place { // another was here
+	last, err := j.stream.Leader(ctx, stream.Get{Last: subject})
+	if err != nil || stream.ParseSeq(string(last.Data)) >= place { // another was here
 		return err
 	}
-	_, _, err = j.request(ctx, message(subject, strconv.AppendUint(nil, place, 10),
+	_, _, err = j.stream.Request(ctx, stream.NewMessage(subject, strconv.AppendUint(nil, place, 10),
 		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last.Seq, 10)))
 	return err
 }
 
 // purge has the broker drop a key's messages up to a place, which is written down before.
 func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
 	defer cancel()
 	if err := j.writeCut(ctx, key, place); err != nil {
 		return 0, err
@@ -292,7 +294,7 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 	if err != nil {
 		return 0, err
 	}
-	answer, err := j.ask(ctx, message("$JS.API.STREAM.PURGE."+j.name, body))
+	answer, err := j.stream.Ask(ctx, stream.NewMessage("$JS.API.STREAM.PURGE."+j.stream.Name, body))
 	if err != nil {
 		return 0, err
 	}
@@ -311,8 +313,8 @@ func (j *Journal) purge(ctx context.Context, key string, place uint64) (messages
 
 // cutOf asks the leader up to which place a key was purged: 0 where it never was.
 func (j *Journal) cutOf(ctx context.Context, key string) (uint64, error) {
-	last, err := j.leader(ctx, get{Last: j.cutSubject(token(key))})
-	return parseSeq(string(last.Data)), err
+	last, err := j.stream.Leader(ctx, stream.Get{Last: j.cutSubject(stream.Token(key))})
+	return stream.ParseSeq(string(last.Data)), err
 }
 
 // GoneError says that a key cannot be read from a place on: something has gone after it.
@@ -321,14 +323,14 @@ type GoneError struct{ Oldest uint64 } // the place from where on all is there
 func (e *GoneError) Error() string { return "the messages after this place have gone" }
 
 // whole asks whether nothing of a key has gone after a place; a *GoneError where it has.
-// errStale: who was asked does not know of another place that exists.
+// stream.ErrStale: who was asked does not know of another place that exists.
 func (j *Journal) whole(ctx context.Context, key string, place, exists uint64) error {
 	span, err := j.Span(ctx, key)
 	switch {
 	case err != nil:
 		return err
 	case span.Last < exists:
-		return errStale
+		return stream.ErrStale
 	case place < span.Oldest:
 		return &GoneError{span.Oldest}
 	}

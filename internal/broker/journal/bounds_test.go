@@ -11,6 +11,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -110,7 +111,7 @@ func (u *user) fill(key string, from, n int) {
 		}
 		for full := true; full; {
 			err := u.Append(u.t.Context(), items)
-			if full = errors.Is(err, ErrFull) || errors.Is(err, ErrUnconfirmed); full { // a busy machine's broker may be late
+			if full = errors.Is(err, ErrFull) || errors.Is(err, stream.ErrUnconfirmed); full { // a busy machine's broker may be late
 				time.Sleep(time.Millisecond)
 			} else if err != nil {
 				u.t.Error(err)
@@ -260,5 +261,5 @@ func TestOneKeyLeavesRoom(t *testing.T) {
 	is.Equal(span.Oldest, uint64(0))
 	s, err := one.state(t.Context())
 	is.NoErr(err)
-	is.True(s.bytes > uint64(cfg.Bytes)*7/8 && s.bytes < uint64(cfg.Bytes))
+	is.True(s.Bytes > uint64(cfg.Bytes)*7/8 && s.Bytes < uint64(cfg.Bytes))
 }

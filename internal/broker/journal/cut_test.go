@@ -8,6 +8,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -95,7 +96,7 @@ func TestWhatGoesWithWhatIsMissingIsBounded(t *testing.T) {
 	for i := range 2 * mostReadyBytes / each {
 		one.append(it("k", fmt.Sprint(i)), &Item{Key: "k", Data: make([]byte, each), Pass: true})
 	}
-	is.NoErr(one.nc.PublishMsg(message(settings.Prefix+".live."+token("k")+".pass", nil, "Last", "yes")))
+	is.NoErr(one.nc.PublishMsg(stream.NewMessage(settings.Prefix+".live."+stream.Token("k")+".pass", nil, "Last", "yes")))
 	<-passed
 	await(t, func() bool { // what came before that is taken
 		two.mu.Lock()

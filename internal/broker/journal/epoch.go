@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // life is one of the stream's. A broker that has lost what it kept, or the last of it,
@@ -60,28 +62,28 @@ const (
 )
 
 // lookTimeout is for all that a look asks.
-const lookTimeout = 3 * askTimeout
+const lookTimeout = 3 * stream.AskTimeout
 
 // errUnagreed: the bucket is out of reach. What the leader tells of the stream is all right.
 var errUnagreed = errors.New("what all who share the journal agree on is not known")
 
 // look asks the leader for the stream and what life it is in. What the broker should
 // keep and does not is made anew. With errUnagreed the state is known.
-func (j *Journal) look() (s state, err error) {
+func (j *Journal) look() (s stream.State, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	l := j.life.Load()
 	seen := l.highest.Load()
-	s, err = j.heads.join(ctx)
-	if isGone(err) {
+	s, err = j.heads.Join(ctx)
+	if stream.IsGone(err) {
 		if err = j.prepare(ctx); err == nil {
-			s, err = j.heads.join(ctx)
+			s, err = j.heads.Join(ctx)
 		}
 	}
 	if err != nil {
 		return s, err
 	}
-	created := s.life()
+	created := s.Life()
 	same := created == l.created
 	mine := uint64(0)
 	if same {
@@ -96,14 +98,14 @@ func (j *Journal) look() (s state, err error) {
 		if again, err := j.givenAgain(ctx, l); err != nil {
 			return s, err
 		} else if again {
-			j.gaveAgain(l, s.last)
+			j.gaveAgain(l, s.Last)
 		}
 	}
 	switch {
-	case same && (s.last < seen || l.over.Load()) && (err != nil || count == mine):
+	case same && (s.Last < seen || l.over.Load()) && (err != nil || count == mine):
 		if !l.over.Load() {
 			if time.Since(j.proved) < probeEvery {
-				return s, errStale
+				return s, stream.ErrStale
 			}
 			place, err := j.prove(ctx)
 			if err != nil {
@@ -112,7 +114,7 @@ func (j *Journal) look() (s state, err error) {
 			if place > seen { // nothing was lost, and what we were told was old
 				j.proved = time.Now()
 				l.saw(place)
-				return s, errStale
+				return s, stream.ErrStale
 			}
 			j.gaveAgain(l, place)
 		}
@@ -125,7 +127,7 @@ func (j *Journal) look() (s state, err error) {
 	if err != nil {
 		return s, err
 	}
-	j.begin(newLife(created, count, secret), s.last)
+	j.begin(newLife(created, count, secret), s.Last)
 	return s, nil
 }
 
@@ -143,7 +145,7 @@ func (j *Journal) givenAgain(ctx context.Context, l *life) (bool, error) {
 	if place == 0 || at.IsZero() {
 		return false, nil
 	}
-	m, err := j.leader(ctx, get{Seq: place})
+	m, err := j.stream.Leader(ctx, stream.Get{Seq: place})
 	return m.Seq == place && !m.At.Equal(at), err
 }
 
@@ -197,35 +199,35 @@ func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint
 	if first > highest && !l.over.Load() {
 		l.saw(last)
 		if j.life.Load() != l {
-			return nil, ErrUnconfirmed // it may have been given before the end
+			return nil, stream.ErrUnconfirmed // it may have been given before the end
 		}
 		return l, nil
 	}
 	j.gaveAgain(l, first)
-	_, err := j.looks.join(ctx)
+	_, err := j.looks.Join(ctx)
 	if now := j.life.Load(); now != l {
 		return now, nil
 	}
-	return nil, fmt.Errorf("%w: %w", ErrUnconfirmed, errors.Join(err, errStale))
+	return nil, fmt.Errorf("%w: %w", stream.ErrUnconfirmed, errors.Join(err, stream.ErrStale))
 }
 
 // Confirm has the leader tell whether a place is of this life still, which somebody was
 // given in it: nil, once the leader tells of it; or where the life is over. Place 0 only
 // asks what life it is.
 func (j *Journal) Confirm(ctx context.Context, place uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*stream.AskTimeout)
 	defer cancel()
 	l := j.life.Load()
 	l.saw(place)
 	for {
-		s, err := j.looks.join(ctx)
-		switch there := s.last >= place; {
+		s, err := j.looks.Join(ctx)
+		switch there := s.Last >= place; {
 		case err == nil && (there || j.life.Load() != l), there && place > 0 && errors.Is(err, errUnagreed):
 			return nil
 		case err == nil:
-			err = errStale
+			err = stream.ErrStale
 		}
-		if !errors.Is(err, errStale) || !pause(ctx) {
+		if !errors.Is(err, stream.ErrStale) || !stream.Pause(ctx) {
 			return err
 		}
 	}
@@ -240,23 +242,23 @@ func (j *Journal) countFrom(ctx context.Context, least uint64) (count uint64, er
 		ours = strconv.FormatUint(least, 10)
 	}
 	text, err := j.agree(ctx, epochKey, ours, func(theirs string) string {
-		if parseSeq(theirs) < least {
+		if stream.ParseSeq(theirs) < least {
 			return ours
 		}
 		return theirs
 	})
-	return parseSeq(text), err
+	return stream.ParseSeq(text), err
 }
 
 // agree is what all have at a key of the bucket: what choose makes of what is there, or
 // what is ours where there is nothing.
 func (j *Journal) agree(ctx context.Context, key, ours string, choose func(theirs string) string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
 	defer cancel()
 	subject := "$KV." + j.bucket() + "." + key
 	for {
-		kept, err := j.leaderOf(ctx, "KV_"+j.bucket(), get{Last: subject})
-		if isGone(err) {
+		kept, err := j.stream.LeaderOf(ctx, "KV_"+j.bucket(), stream.Get{Last: subject})
+		if stream.IsGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
 				j.lose("epoch", "the broker has lost what all who share the journal agree on, which is made anew", "bucket", j.bucket())
 				continue
@@ -275,14 +277,14 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		if want == theirs {
 			return want, nil
 		}
-		_, _, err = j.request(ctx, message(subject, []byte(want), jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(kept.Seq, 10)))
+		_, _, err = j.stream.Request(ctx, stream.NewMessage(subject, []byte(want), jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(kept.Seq, 10)))
 		if err == nil {
 			return want, nil
 		}
-		if refused, ok := errors.AsType[*refusal](err); !ok || refused.code != codeWrongLast && refused.code != codeWrongLastInBatch {
+		if refused, ok := errors.AsType[*stream.Refusal](err); !ok || refused.Code != stream.CodeWrongLast && refused.Code != stream.CodeWrongLastInBatch {
 			return "", err
 		}
-		if !pause(ctx) { // another was first
+		if !stream.Pause(ctx) { // another was first
 			return "", ctx.Err()
 		}
 	}
@@ -303,22 +305,22 @@ func (j *Journal) Renew(ctx context.Context, key, is string) error {
 	l := j.life.Load()
 	l.over.Store(true)
 	for {
-		_, err := j.looks.join(ctx)
+		_, err := j.looks.Join(ctx)
 		if j.life.Load() != l {
 			return nil
 		}
-		if !pause(ctx) {
-			return errors.Join(ErrUnconfirmed, err)
+		if !stream.Pause(ctx) {
+			return errors.Join(stream.ErrUnconfirmed, err)
 		}
 	}
 }
 
 // untilLooked has the life known for the first time.
 func (j *Journal) untilLooked(ctx context.Context) error {
-	return untilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {
-		s, err := j.looks.join(ctx)
+	return stream.UntilMade(ctx, j.cfg.Logger, func(ctx context.Context) error {
+		s, err := j.looks.Join(ctx)
 		if err == nil {
-			j.swept.Store(s.last)
+			j.swept.Store(s.Last)
 		}
 		return err
 	})
@@ -334,9 +336,9 @@ func (s *seldom) due() bool {
 
 // probe looks, and then after what did not come.
 func (j *Journal) probe() {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout+askTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout+stream.AskTimeout)
 	defer cancel()
-	s, err := j.looks.join(ctx)
+	s, err := j.looks.Join(ctx)
 	if err == nil || errors.Is(err, errUnagreed) {
 		err = errors.Join(err, j.sweep(ctx, s))
 	}

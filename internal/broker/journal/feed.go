@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
 )
 
 const (
@@ -79,7 +81,7 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, epoch st
 	first := f == nil
 	if first {
 		f = &feed{j: j, key: key, opened: make(chan struct{}), repairing: true, life: 1, of: j.life.Load()}
-		j.feeds[key], j.names[token(key)] = f, f
+		j.feeds[key], j.names[stream.Token(key)] = f, f
 	}
 	f.refs++
 	j.mu.Unlock()
@@ -106,7 +108,7 @@ func (j *Journal) Attach(ctx context.Context, key string) (head uint64, epoch st
 // open subscribes, then asks: all that the leader keeps after its answer reaches us.
 // What comes meanwhile is held, as while a gap is read back.
 func (f *feed) open(ctx context.Context) error {
-	name := token(f.key)
+	name := stream.Token(f.key)
 	sub, err := f.j.nc.ChanSubscribe(f.j.cfg.Prefix+".live."+name+".*", f.j.pumps[int(name[len(name)-1])%pumps])
 	if err != nil {
 		return err
@@ -119,7 +121,7 @@ func (f *feed) open(ctx context.Context) error {
 	f.mu.Lock()
 	f.sub, f.repairing = sub, false
 	if f.life == 1 { // else it has begun anew meanwhile
-		f.place, f.taken, f.known = s.last, s.last, max(f.known, s.last)
+		f.place, f.taken, f.known = s.Last, s.Last, max(f.known, s.Last)
 	}
 	f.takeHeldLocked()
 	f.knowLocked(f.known)
@@ -150,7 +152,7 @@ func (j *Journal) Detach(key string) {
 		if f.refs--; f.refs == 0 {
 			last = true
 			delete(j.feeds, key)
-			delete(j.names, token(key))
+			delete(j.names, stream.Token(key))
 		}
 	}
 	j.mu.Unlock()
@@ -180,7 +182,7 @@ func (j *Journal) Last(ctx context.Context, key string) (uint64, error) {
 	if _, err := j.state(ctx); err != nil { // who leads no more may not know of the last ones
 		return 0, err
 	}
-	return j.last(ctx, j.subject(key))
+	return j.stream.Last(ctx, j.subject(key))
 }
 
 // Reach waits until a followed key was handed over up to a place that exists in the life
@@ -223,7 +225,7 @@ func (j *Journal) pump(in chan *nats.Msg) {
 			if f := j.live(msg); f != nil {
 				fresh[f] = struct{}{}
 			}
-		case <-j.ended:
+		case <-j.stream.Done():
 			return
 		}
 		if len(in) == 0 || n >= pumpTogether {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // sweepKeys is how many keys the broker looks up at once.
@@ -33,7 +35,7 @@ func (f *feed) knowLocked(seq uint64) {
 // repair reads back what did not come.
 func (f *feed) repair() {
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		ctx, cancel := context.WithTimeout(context.Background(), 4*askTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), 4*stream.AskTimeout)
 		err := f.readBack(ctx)
 		cancel()
 		f.mu.Lock()
@@ -49,7 +51,7 @@ func (f *feed) repair() {
 		f.j.cfg.Logger.Debug("not read back", "key", f.key, "err", err)
 		select {
 		case <-time.After(wait):
-		case <-f.j.ended:
+		case <-f.j.stream.Done():
 			return
 		}
 	}
@@ -83,7 +85,7 @@ func (f *feed) readBack(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.unlock()
 	if f.life != life {
-		return errStale
+		return stream.ErrStale
 	}
 	f.taken = max(f.taken, known) // what is not there has gone, or is another key's
 	f.takeHeldLocked()
@@ -105,31 +107,31 @@ func (f *feed) loseLocked(place, known uint64) {
 // sweep looks for last messages that did not come, which have none after them that
 // would tell, and moves the places of all other keys on, before the stream leaves them
 // behind: one answer says of all that it was asked for that they have nothing new.
-func (j *Journal) sweep(ctx context.Context, s state) error {
-	if s.last <= j.swept.Load() {
+func (j *Journal) sweep(ctx context.Context, s stream.State) error {
+	if s.Last <= j.swept.Load() {
 		return nil
 	}
 	feeds := j.followed()
 	if len(feeds) == 0 {
-		j.swept.Store(s.last)
+		j.swept.Store(s.Last)
 		return nil
 	}
 	// A key of which there is no message gives no answer, and neither does a replica that
 	// is behind. The stream's last message is of a subject that has one.
-	latest, err := j.subjectOf(ctx, s.last)
+	latest, err := j.stream.SubjectOf(ctx, s.Last)
 	if err != nil {
 		return err
 	}
 	whole := true
 	for some := range slices.Chunk(feeds, sweepKeys-1) {
-		upTo, err := j.sweepSome(ctx, some, latest, s.last)
+		upTo, err := j.sweepSome(ctx, some, latest, s.Last)
 		if err != nil {
 			return err
 		}
-		whole = whole && upTo >= s.last
+		whole = whole && upTo >= s.Last
 	}
 	if whole {
-		j.swept.Store(s.last)
+		j.swept.Store(s.Last)
 	}
 	return nil
 }
@@ -169,17 +171,17 @@ func (j *Journal) sweepSome(ctx context.Context, feeds []*feed, latest string, l
 	if _, asked := rest[latest]; !asked && latest != "" {
 		names = append(names, latest)
 	}
-	end, err := j.direct(ctx, get{Seq: from + 1, MultiLast: names}, func(msg *nats.Msg) {
-		name, seq := msg.Header.Get("Nats-Subject"), parseSeq(msg.Header.Get("Nats-Sequence"))
+	end, err := j.stream.Direct(ctx, stream.Get{Seq: from + 1, MultiLast: names}, func(msg *nats.Msg) {
+		name, seq := msg.Header.Get("Nats-Subject"), stream.ParseSeq(msg.Header.Get("Nats-Sequence"))
 		if w, ok := rest[name]; ok && seq > w.from {
 			w.feed.know(w.of, seq)
 			delete(rest, name)
 		}
 	})
-	if err != nil || parseSeq(end.Get("Nats-Num-Pending")) > 0 {
+	if err != nil || stream.ParseSeq(end.Get("Nats-Num-Pending")) > 0 {
 		return 0, err // it was too much: of some nothing was said
 	}
-	upTo = parseSeq(end.Get("Nats-UpTo-Sequence")) // 0: the replica has no message of these
+	upTo = stream.ParseSeq(end.Get("Nats-UpTo-Sequence")) // 0: the replica has no message of these
 	for _, w := range rest {
 		if w.idle && w.from < upTo {
 			w.feed.quiet(w.of, w.from, upTo)

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // What is gone of a key is seen, whoever let it go: each message names one of its key
@@ -57,15 +59,15 @@ func (j *Journal) knows(l *life, key string) uint64 {
 // isCut asks the leader whether the message at a place is gone. Only one who has a later
 // message can say so: to others it may not have come yet.
 func (j *Journal) isCut(ctx context.Context, l *life, place uint64) (gone bool, err error) {
-	from := get{Seq: place, Next: ">"}
-	next, err := j.leader(ctx, from)
+	from := stream.Get{Seq: place, Next: ">"}
+	next, err := j.stream.Leader(ctx, from)
 	if err == nil && next.Seq == 0 {
 		if _, err = j.prove(ctx); err == nil {
-			next, err = j.leader(ctx, from)
+			next, err = j.stream.Leader(ctx, from)
 		}
 	}
 	if err == nil && (next.Seq == 0 || j.life.Load() != l) {
-		err = errStale
+		err = stream.ErrStale
 	}
 	return err == nil && next.Seq > place, err
 }
@@ -79,7 +81,7 @@ func (j *Journal) cutAt(ctx context.Context, l *life, key string, place uint64) 
 	if j.purged.due() {
 		j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", key, "place", place)
 	}
-	return true, j.writeCut(ctx, token(key), place)
+	return true, j.writeCut(ctx, stream.Token(key), place)
 }
 
 // missing is told where the last that a feed has taken seems to have been gone before the
@@ -90,7 +92,7 @@ func (f *feed) missing(place uint64) {
 	}
 	l := f.of
 	f.j.done.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*askTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*stream.AskTimeout)
 		defer cancel()
 		if _, err := f.j.cutAt(ctx, l, f.key, place); err != nil {
 			f.j.cfg.Logger.Debug("not known whether it has gone", "key", f.key, "place", place, "err", err)
@@ -148,7 +150,7 @@ func parsePast(text string) (p past) {
 
 // adapt makes the stream as it is to be, and remembers in it what limit it had.
 func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
-	was, err := js.Stream(ctx, j.name)
+	was, err := js.Stream(ctx, j.stream.Name)
 	if err != nil {
 		return err
 	}
@@ -182,10 +184,10 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 
 // goneOf is the place up to which some of a key may be missing, by its first message and
 // how many there are, as any replica tells; cut is up to where that is known already.
-func (j *Journal) goneOf(ctx context.Context, l *life, key string, s state, first Message, count int64, cut uint64) (uint64, error) {
+func (j *Journal) goneOf(ctx context.Context, l *life, key string, s stream.State, first Message, count int64, cut uint64) (uint64, error) {
 	if count == 0 {
 		known := j.knows(l, key)
-		if known <= cut || known < s.first {
+		if known <= cut || known < s.First {
 			return cut, nil
 		}
 		gone, err := j.cutAt(ctx, l, key, known) // else a replica is behind
@@ -194,11 +196,11 @@ func (j *Journal) goneOf(ctx context.Context, l *life, key string, s state, firs
 		}
 		return cut, err
 	}
-	place := first.before()
+	place, past := first.before(), parsePast(s.Metadata[pastKey])
 	switch {
-	case s.perKey > 0 && count >= s.perKey:
+	case s.PerKey > 0 && count >= s.PerKey:
 		place = first.Seq // the oldest tells what the last one is that can't be read
-	case place == 0 && s.past.most > 0 && count >= s.past.most && first.Seq <= s.past.until:
+	case place == 0 && past.most > 0 && count >= past.most && first.Seq <= past.until:
 		place = first.Seq - 1
 	}
 	return max(place, cut), nil

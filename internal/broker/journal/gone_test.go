@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -19,7 +20,7 @@ func (u *user) raw(key string, n int) {
 	u.t.Helper()
 	for i := range n {
 		o := origin{node: "before", number: uint64(i), of: 1}
-		if _, _, err := u.request(u.t.Context(), message(u.subject(key), []byte(fmt.Sprint(i)), originHeader, o.String())); err != nil {
+		if _, _, err := u.stream.Request(u.t.Context(), stream.NewMessage(u.subject(key), []byte(fmt.Sprint(i)), originHeader, o.String())); err != nil {
 			u.t.Fatal(err)
 		}
 	}
@@ -61,7 +62,7 @@ func TestWhatIsGoneIsSeen(t *testing.T) {
 			one.append(items[i])
 		}
 		one.append(it("k", "20"), it("k", "21"))
-		stream := kept(t, one.nc, one.name)
+		stream := kept(t, one.nc, one.stream.Name)
 		two := open(t, b, len(b.Servers)-1, "two", cfg)
 		is.Equal(two.oldest("k"), uint64(0))
 
@@ -115,7 +116,7 @@ func TestWhoFollowsSeesWhatIsGone(t *testing.T) {
 		two.await("k", "last")
 		last, err := two.Last(t.Context(), "k")
 		is.NoErr(err)
-		is.NoErr(kept(t, one.nc, one.name).Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k"))))
+		is.NoErr(kept(t, one.nc, one.stream.Name).Purge(t.Context(), jetstream.WithPurgeSubject(one.subject("k"))))
 		three := open(t, b, 0, "three", cfg)
 		three.raw("k", 1)
 		for deadline := time.Now().Add(time.Minute); three.oldest("k") != last; time.Sleep(10 * time.Millisecond) {
@@ -153,7 +154,7 @@ func TestALimitThatWasIsRemembered(t *testing.T) {
 	}
 
 	// Who was killed between has left it open.
-	stream := kept(t, one.nc, one.name)
+	stream := kept(t, one.nc, one.stream.Name)
 	config := stream.CachedInfo().Config
 	config.Metadata[pastKey] = past{11, notYet}.String()
 	js, err := jetstream.New(one.nc)

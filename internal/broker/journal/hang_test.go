@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/matryer/is"
-	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/broker/table"
 	"realtimehub/internal/natstest"
 )
 
@@ -22,24 +23,24 @@ func TestAReplicaHangs(t *testing.T) {
 	cfg.Replicas = 3
 	p := b.Proxies(t)[0]
 	one := openAt(t, p.URL(), "one", cfg)
-	table, err := OpenTable(t.Context(), one.nc, TableConfig{
+	ta, err := table.Open(t.Context(), one.nc, table.Config{
 		Prefix: cfg.Prefix, Replicas: 3, Logger: cfg.Logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost:    func(context.Context, string, bool) error { return nil },
 	})
 	is.NoErr(err)
-	defer table.Close()
+	defer ta.Close()
 	var places []uint64
 	for i := range 100 {
 		item := it("k", fmt.Sprint(i))
 		one.append(item)
 		places = append(places, item.Seq)
 	}
-	rows := make([]Row, 50)
+	rows := make([]table.Row, 50)
 	for i := range rows {
-		rows[i] = Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
+		rows[i] = table.Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
 	}
-	last, err := table.Put(t.Context(), "topic", "group", 0, rows, false)
+	last, err := ta.Put(t.Context(), "topic", "group", 0, rows, false)
 	is.NoErr(err)
 
 	p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -61,7 +62,7 @@ func TestAReplicaHangs(t *testing.T) {
 		is.NoErr(err)
 		is.True(span.Oldest < places[0])
 		n := 0
-		is.NoErr(table.Read(t.Context(), "topic", 0, last, func(rows []Row) error {
+		is.NoErr(ta.Read(t.Context(), "topic", 0, last, func(rows []table.Row) error {
 			n += len(rows)
 			return nil
 		}))
@@ -72,37 +73,6 @@ func TestAReplicaHangs(t *testing.T) {
 		is.Equal(string(again.First), "7")
 	}
 	t.Logf("5 times all in %v", time.Since(hangs))
-}
-
-// The leader tells one after the other what a replica tells at once: the same, and of one
-// that is asked for alone how many follow.
-func TestTheLeaderTellsTheSame(t *testing.T) {
-	is := is.New(t)
-	one := open(t, natstest.Start(t, 1), 0, "one", settings)
-	for i := range 30 {
-		one.append(it([]string{"k", "other"}[i%2], fmt.Sprint(i)))
-	}
-	subject := one.subject("k")
-	for _, q := range []get{
-		{Seq: 1, Next: subject, Batch: 100}, {Seq: 9, Next: subject, Batch: 100}, {Seq: 1, Next: subject, Batch: 5},
-		{Seq: 1, Next: subject, Batch: 1}, {Seq: 100, Next: subject, Batch: 10}, {Seq: 1, Next: one.subject("none"), Batch: 1},
-		{Seq: 7}, {Seq: 1000},
-	} {
-		told := func(ask func(take func(*nats.Msg)) (nats.Header, error)) (list []Message, end nats.Header) {
-			end, err := ask(func(msg *nats.Msg) { list = append(list, one.messageOf(msg)) })
-			is.NoErr(err)
-			return list, end
-		}
-		many, end := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.replica(t.Context(), q, askTimeout, take) })
-		each, end2 := told(func(take func(*nats.Msg)) (nats.Header, error) { return one.leaderEach(t.Context(), q, take) })
-		for i := range many {
-			many[i].prev = 0 // which is of the batch
-		}
-		is.Equal(each, many)
-		left, left2 := parseSeq(end.Get("Nats-Num-Pending")), parseSeq(end2.Get("Nats-Num-Pending"))
-		is.Equal(left > 0, left2 > 0)
-		is.True(q.Batch != 1 || left == left2)
-	}
 }
 
 // What is tried takes no place, and nothing that is kept goes.
@@ -127,8 +97,8 @@ func TestATryGrowsOld(t *testing.T) {
 	is := is.New(t)
 	var tried trial
 	is.True(tried.fault() != nil)
-	tried.went.set(uptime() - believed - 1)
+	tried.went.Set(stream.Uptime() - believed - 1)
 	is.True(tried.fault() != nil)
-	tried.went.set(uptime())
+	tried.went.Set(stream.Uptime())
 	is.NoErr(tried.fault())
 }

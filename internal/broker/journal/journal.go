@@ -11,9 +11,7 @@ package journal
 import (
 	"cmp"
 	"context"
-	"encoding/base32"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,25 +19,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-)
 
-// Errors of a Journal; all others are the broker's word that nothing was kept.
-var (
-	// ErrUnconfirmed: the broker did not answer in time. It may have kept what it was
-	// sent; the same ids again tell.
-	ErrUnconfirmed = errors.New("the broker did not confirm in time")
-	// ErrTooLarge: more than the broker takes in one message.
-	ErrTooLarge = errors.New("more than the broker takes in one message")
+	"realtimehub/internal/broker/stream"
 )
 
 // Times that the broker has.
 const (
-	appendTimeout = 1500 * time.Millisecond
-	askTimeout    = 1500 * time.Millisecond
-	probeEvery    = time.Second
-	tryEvery      = 200 * time.Millisecond
-	makeTimeout   = 2 * time.Second
-	sayEvery      = 5 * time.Second // why it still waits
+	probeEvery = time.Second
 	// staleTime is how long an answer that is old is asked for again.
 	staleTime = time.Second
 	// staleAfter is how long a leader may be silent until we call ourselves cut off.
@@ -111,16 +97,17 @@ type Item struct {
 // Lock order: feed.mu → Journal.mu, a leaf.
 type Journal struct {
 	// Static.
-	*stream
-	cfg   Config
-	pumps []chan *nats.Msg
-	slots chan struct{} // batches under way
-	woken chan struct{} // another process has noticed something
-	done  sync.WaitGroup
+	nc     *nats.Conn
+	stream *stream.Stream
+	cfg    Config
+	pumps  []chan *nats.Msg
+	slots  chan struct{} // batches under way
+	woken  chan struct{} // another process has noticed something
+	done   sync.WaitGroup
 
 	number   atomic.Uint64 // of the last append
 	life     atomic.Pointer[life]
-	answered latest        // when the leader last did
+	answered stream.Latest // when the leader last did
 	unpassed atomic.Int64  // items that others could not be sent
 	bytes    atomic.Int64  // of the stream, as its leader last told
 	cutKey   atomic.Int64  // messages that were purged, past their key's bound
@@ -129,9 +116,9 @@ type Journal struct {
 	first    atomic.Uint64 // the stream's, as its leader last told
 
 	ready  readiness
-	heads  joined[state] // what the leader tells
-	looks  joined[state] // with all that depends on it
-	proved time.Time     // owned by look: when an answer was last shown to be old
+	heads  stream.Joined[stream.State] // what the leader tells
+	looks  stream.Joined[stream.State] // with all that depends on it
+	proved time.Time                   // owned by look: when an answer was last shown to be old
 	room   room
 
 	silent, purged seldom // what the log is told
@@ -146,16 +133,16 @@ type Journal struct {
 // Open makes the stream, or adapts it to the settings, and watches over it until
 // Close. It waits for the broker as long as ctx allows.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
-	g, err := newStream(nc, cfg.Prefix+"_journal")
+	g, err := stream.New(nc, cfg.Prefix+"_journal")
 	if err != nil {
 		return nil, err
 	}
 	j := &Journal{
-		stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce), woken: make(chan struct{}, 1),
+		nc: nc, stream: g, cfg: cfg, slots: make(chan struct{}, batchesAtOnce), woken: make(chan struct{}, 1),
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.life.Store(&life{})
-	j.heads.ask, j.looks.ask = j.askState, j.look
+	j.heads.Ask, j.looks.Ask = j.askState, j.look
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
@@ -189,13 +176,13 @@ func (j *Journal) prepare(ctx context.Context) error {
 		perKey++ // the oldest tells what the last one is that can't be read
 	}
 	config := jetstream.StreamConfig{
-		Name: j.name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*", j.cfg.Prefix + ".cut.*"},
+		Name: j.stream.Name, Subjects: []string{j.cfg.Prefix + ".ev.*", j.cfg.Prefix + ".id.*", j.cfg.Prefix + ".cut.*"},
 		Storage: jetstream.FileStorage, Replicas: j.cfg.Replicas, Duplicates: j.cfg.Window,
 		MaxMsgsPerSubject: unlimited(perKey), MaxBytes: unlimited(j.cfg.Bytes), MaxAge: j.cfg.Age,
 		AllowDirect: true, AllowAtomicPublish: true, AllowMsgTTL: true,
 		RePublish: &jetstream.RePublish{Source: j.cfg.Prefix + ".ev.*", Destination: j.cfg.Prefix + ".live.{{wildcard(1)}}.ev"},
 	}
-	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return j.stream.Make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		err := j.adapt(ctx, js, config)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			_, err = js.CreateOrUpdateStream(ctx, config)
@@ -206,69 +193,15 @@ func (j *Journal) prepare(ctx context.Context) error {
 
 // prepareBucket makes what is beside the stream.
 func (j *Journal) prepareBucket(ctx context.Context) error {
-	return j.make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
+	return j.stream.Make(ctx, j.cfg.Logger, func(ctx context.Context, js jetstream.JetStream) error {
 		_, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: j.bucket(), Replicas: j.cfg.Replicas, Storage: jetstream.FileStorage})
 		return err
 	})
 }
 
-// make makes what the broker keeps, or adapts it.
-func (s *stream) make(ctx context.Context, logger *slog.Logger, do func(context.Context, jetstream.JetStream) error) error {
-	js, err := jetstream.New(s.nc)
-	if err != nil {
-		return err
-	}
-	return untilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
-}
-
-// untilMade tries as long as ctx allows and the broker may still come to it.
-func untilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
-	said, again := "", time.Time{}
-	for {
-		once, cancel := context.WithTimeout(ctx, makeTimeout) // who has no leader does not answer
-		err := explained(do(once))
-		cancel()
-		if err == nil || !transient(err) {
-			return err
-		}
-		if text, now := err.Error(), time.Now(); text != said || now.After(again) {
-			logger.Warn("waiting for the broker", "err", err)
-			said, again = text, now.Add(sayEvery)
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(tryEvery):
-		}
-	}
-}
-
-// explained adds what to do where the broker's words do not tell.
-func explained(err error) error {
-	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("%w: JetStream is off (nats-server -js), or not up yet", err)
-	}
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
-		return fmt.Errorf("%w: each replica takes a server of its own", err)
-	}
-	return err
-}
-
-// tooFew says whether there are fewer servers than replicas, for now: no suitable peers, or
-// no cluster.
-func tooFew(api *jetstream.APIError) bool { return api.ErrorCode == 10005 || api.ErrorCode == 10074 }
-
-// transient says whether a broker that is starting, or electing, may say so.
-func transient(err error) bool {
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.Code >= 500 || tooFew(api)
-	}
-	return true
-}
-
 // Close ends what Open began; the connection is the caller's.
 func (j *Journal) Close() {
-	close(j.ended)
+	j.stream.Close()
 	for _, f := range j.followed() {
 		f.close()
 	}
@@ -278,13 +211,8 @@ func (j *Journal) Close() {
 // Unpassed is how many items that are not kept could not be sent to others.
 func (j *Journal) Unpassed() int64 { return j.unpassed.Load() }
 
-var encoding = base32.HexEncoding.WithPadding(base32.NoPadding)
-
-// token stands for a key in subjects, where keys have characters that may not.
-func token(key string) string { return encoding.EncodeToString([]byte(key)) }
-
 // subject is of a key's messages.
-func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + token(key) }
+func (j *Journal) subject(key string) string { return j.cfg.Prefix + ".ev." + stream.Token(key) }
 
 // lookSubject is where processes tell each other to look.
 func (j *Journal) lookSubject() string { return j.cfg.Prefix + ".look" }
@@ -305,7 +233,7 @@ func (j *Journal) watch() {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.Done():
 			return
 		case <-status:
 		case <-j.woken:

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -89,7 +90,7 @@ func (u *user) attach(key string) uint64 {
 func (u *user) append(items ...*Item) {
 	u.t.Helper()
 	err := u.Append(u.t.Context(), items)
-	for deadline := time.Now().Add(time.Minute); errors.Is(err, ErrUnconfirmed) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); errors.Is(err, stream.ErrUnconfirmed) && time.Now().Before(deadline); {
 		err = u.Append(u.t.Context(), items)
 	}
 	if err != nil {
@@ -223,7 +224,7 @@ func TestOneOrder(t *testing.T) {
 				for i := range 50 {
 					for unsure := true; unsure; { // a busy machine's broker may be late
 						err := users[w%2].Append(t.Context(), []*Item{it("k", fmt.Sprint(w, ".", i)), it("k", fmt.Sprint(w, ".", i, "+"))})
-						if unsure = errors.Is(err, ErrUnconfirmed); err != nil && !unsure {
+						if unsure = errors.Is(err, stream.ErrUnconfirmed); err != nil && !unsure {
 							t.Error(err)
 						}
 					}

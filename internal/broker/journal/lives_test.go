@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,26 +15,9 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
-
-// snapshot stops a server, and returns what has it lose all that it is given afterwards:
-// the server is down then.
-func snapshot(t *testing.T, b *natstest.Broker) (lose func()) {
-	t.Helper()
-	dir, copied := b.StoreDir(0), filepath.Join(t.TempDir(), "copy")
-	b.Stop(0)
-	if out, err := exec.Command("cp", "-r", dir, copied).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	b.Restart(t, 0)
-	return func() {
-		b.Stop(0)
-		if err := errors.Join(os.RemoveAll(dir), os.Rename(copied, dir)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 func (u *user) ready() bool { return u.Ready() == nil && u.nc.IsConnected() }
 
@@ -80,7 +61,7 @@ func TestOneLossIsOneEpoch(t *testing.T) {
 	one := users[0]
 	one.append(it("k", "first"))
 	before := one.Epoch()
-	lose := snapshot(t, b)
+	lose := b.Snapshot(t)
 	for _, u := range users {
 		await(t, u.ready)
 	}
@@ -155,7 +136,7 @@ func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
 	one := open(t, b, 0, "one", settings)
 	two = open(t, b, 0, "two", cfg)
 	two.attach("k")
-	lose := snapshot(t, b)
+	lose := b.Snapshot(t)
 	await(t, func() bool { return one.ready() && two.ready() })
 	one.append(it("k", "a"), it("k", "b"))
 	two.await("k", "a b")
@@ -216,9 +197,9 @@ func TestAnOldAnswerIsNoLoss(t *testing.T) {
 	is.True(again >= 3)
 	mu.Unlock()
 	_, err := two.state(t.Context())
-	is.True(errors.Is(err, errStale))
+	is.True(errors.Is(err, stream.ErrStale))
 	_, err = two.Span(t.Context(), "k")
-	is.True(errors.Is(err, errStale))
+	is.True(errors.Is(err, stream.ErrStale))
 	proxy.Rule(nil)
 	two.probe()
 	_, err = two.Span(t.Context(), "k")
@@ -236,7 +217,7 @@ func TestConfirm(t *testing.T) {
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)
-	lose := snapshot(t, b)
+	lose := b.Snapshot(t)
 	await(t, one.ready)
 	item := it("k", "a")
 	one.append(item, it("k", "b"))
@@ -395,14 +376,14 @@ func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
 	b.Kill(2)
 	await(t, func() bool { // at first nobody answers, or who leads no more and does not know it
 		_, err := one.state(t.Context())
-		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoLeader)
+		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, stream.ErrNoLeader)
 	})
 	await(t, func() bool {
 		_, err := one.state(t.Context())
 		if err == nil {
 			t.Fatal("who has no leader is believed")
 		}
-		return errors.Is(err, errNoLeader)
+		return errors.Is(err, stream.ErrNoLeader)
 	})
 	b.Start(t, 1)
 	b.Start(t, 2)
@@ -410,41 +391,4 @@ func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
 	is.Equal(one.Epoch(), epoch)
 	_, told := one.lostAt("k")
 	is.True(!told)
-}
-
-// A table that is deleted is made anew, which is told: it is not one of which nobody knows.
-func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
-	is := is.New(t)
-	b := natstest.Start(t, 1)
-	nc := b.Connect(t, 0)
-	gone := 0
-	table, err := OpenTable(t.Context(), nc, TableConfig{
-		Prefix: "test", Replicas: 1, Logger: slog.New(slog.DiscardHandler),
-		Changed: func(context.Context, []string, uint64) error { return nil },
-		Lost: func(_ context.Context, _ string, known bool) error {
-			if known {
-				gone++
-			}
-			return nil
-		},
-	})
-	is.NoErr(err)
-	defer table.Close()
-	put := func() {
-		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
-		is.NoErr(err)
-	}
-	put()
-	js, err := jetstream.New(nc)
-	is.NoErr(err)
-	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
-	last, err := table.Last(t.Context(), "topic")
-	is.NoErr(err)
-	is.Equal(last, uint64(0))
-	is.Equal(gone, 1)
-	put()
-	last, err = table.Last(t.Context(), "topic")
-	is.NoErr(err)
-	is.True(last > 0)
-	is.Equal(gone, 1)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -73,7 +74,7 @@ func TestGapIsReadBack(t *testing.T) {
 			if i == 200 { // as when it hears again
 				var err error
 				f.mu.Lock()
-				f.sub, err = two.nc.ChanSubscribe(cfg.Prefix+".live."+token("k")+".*", two.pumps[0])
+				f.sub, err = two.nc.ChanSubscribe(cfg.Prefix+".live."+stream.Token("k")+".*", two.pumps[0])
 				f.mu.Unlock()
 				if err != nil {
 					t.Fatal(err)
@@ -213,19 +214,19 @@ func TestQuietMovesOn(t *testing.T) {
 		}
 		s, err := one.state(t.Context())
 		is.NoErr(err)
-		asked := one.asked.Load()
+		asked := one.nc.Stats().OutMsgs
 		is.NoErr(one.sweep(t.Context(), s))
-		fewest = min(fewest, one.asked.Load()-asked)
+		fewest = min(fewest, one.nc.Stats().OutMsgs-asked)
 		is.NoErr(one.sweep(t.Context(), s)) // the journal's own may have come between
 		for i := range quiet {
 			place, idle := one.feed(key(i)).idle()
-			is.True(idle && place >= s.last)
+			is.True(idle && place >= s.Last)
 		}
 	}
 	is.True(fewest <= 3) // the last one's subject, and two parts
 	s, err := one.state(t.Context())
 	is.NoErr(err)
-	is.True(s.first > 500) // it would have left them behind
+	is.True(s.First > 500) // it would have left them behind
 	one.append(it(key(0), "b"), it(key(2), "c"))
 	is.Equal(one.seen(key(0)), "a b")
 	is.Equal(one.seen(key(2)), "c")

@@ -84,7 +84,7 @@ func (j *Journal) awaitOwn(ctx context.Context, l *life, key string, p *parcel, 
 			timer.Reset(echoTime)
 		case <-ctx.Done(): // it is kept, and will be read back
 			return j.isTaken(key, p)
-		case <-j.ended:
+		case <-j.stream.Done():
 			return true
 		}
 	}
@@ -102,7 +102,7 @@ func (j *Journal) release(number uint64, p *parcel) {
 	for _, done := range wait {
 		select {
 		case <-done:
-		case <-j.ended:
+		case <-j.stream.Done():
 		}
 	}
 }

@@ -4,10 +4,9 @@ import (
 	"context"
 
 	"github.com/nats-io/nats.go/jetstream"
-)
 
-// proofName stands for a key where what is kept says nothing.
-const proofName = "proof"
+	"realtimehub/internal/broker/stream"
+)
 
 // Prove has the broker keep a message that says nothing: then most of its servers are in
 // reach. Any other answer may be of one that does not know yet that it leads no more.
@@ -18,8 +17,8 @@ func (j *Journal) Prove(ctx context.Context) error {
 
 // prove is Prove; it returns the message's place, which is the last of all.
 func (j *Journal) prove(ctx context.Context) (place uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
 	defer cancel()
-	place, _, err = j.request(ctx, message(j.cutSubject(proofName), nil, jetstream.MsgTTLHeader, "60"))
+	place, _, err = j.stream.Request(ctx, stream.NewMessage(j.cutSubject(stream.ProofName), nil, jetstream.MsgTTLHeader, "60"))
 	return place, err
 }

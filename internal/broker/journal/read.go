@@ -3,11 +3,12 @@ package journal
 import (
 	"cmp"
 	"context"
-	"errors"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // How many messages are asked for at once, and bytes: the more, the longer one reads.
@@ -19,9 +20,6 @@ const (
 
 // readPatience is how long a replica may lag behind.
 const readPatience = 3 * time.Second
-
-// errStale: a replica has not yet what the leader told.
-var errStale = errors.New("a replica of the stream is behind")
 
 // Message is one that is kept.
 type Message struct {
@@ -38,8 +36,8 @@ func (j *Journal) messageOf(msg *nats.Msg) Message {
 	at, _ := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp"))
 	subject, _ := strings.CutPrefix(msg.Header.Get("Nats-Subject"), j.cfg.Prefix)
 	return Message{
-		parseSeq(msg.Header.Get("Nats-Sequence")), at, msg.Data, strings.HasPrefix(subject, ".ev."),
-		parseOrigin(msg.Header.Get(originHeader)), msg.Header[besideHeader], parseSeq(msg.Header.Get("Nats-Last-Sequence")),
+		stream.ParseSeq(msg.Header.Get("Nats-Sequence")), at, msg.Data, strings.HasPrefix(subject, ".ev."),
+		parseOrigin(msg.Header.Get(originHeader)), msg.Header[besideHeader], stream.ParseSeq(msg.Header.Get("Nats-Last-Sequence")),
 	}
 }
 
@@ -51,7 +49,7 @@ func (j *Journal) Read(ctx context.Context, key string, after, until uint64, tak
 	return j.read(ctx, j.life.Load(), key, after, until, take)
 }
 
-// read is Read of places of a life; errStale once that is over.
+// read is Read of places of a life; stream.ErrStale once that is over.
 func (j *Journal) read(ctx context.Context, l *life, key string, after, until uint64, take func([]Message) bool) error {
 	subject := j.subject(key)
 	ctx, cancel := context.WithCancel(ctx)
@@ -61,7 +59,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 	wait := time.Millisecond
 	for bytes := readBytes; after < until; bytes = min(2*bytes, mostBytes) {
 		var list []Message
-		_, err := j.direct(ctx, get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
+		_, err := j.stream.Direct(ctx, stream.Get{Seq: after + 1, Next: subject, Batch: readBatch, MaxBytes: bytes}, func(msg *nats.Msg) { list = append(list, j.messageOf(msg)) })
 		if err != nil {
 			return err
 		}
@@ -75,7 +73,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 			return err
 		}
 		if j.life.Load() != l || l.over.Load() {
-			return errStale
+			return stream.ErrStale
 		}
 		if n == 0 && gone > 0 && gone <= until {
 			return &GoneError{gone}
@@ -90,7 +88,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		}
 		// Nothing more up to there: unless this replica lags behind, the messages have
 		// gone, or are another key's.
-		last, err := j.next(ctx, subject, after, until)
+		last, err := j.stream.Next(ctx, subject, after, until)
 		if err != nil || last == 0 {
 			return err
 		}
@@ -98,7 +96,7 @@ func (j *Journal) read(ctx context.Context, l *life, key string, after, until ui
 		case <-time.After(wait):
 			wait = min(2*wait, 50*time.Millisecond)
 		case <-ctx.Done():
-			return errStale
+			return stream.ErrStale
 		}
 	}
 	return nil
@@ -140,20 +138,20 @@ func (j *Journal) Span(ctx context.Context, key string) (Span, error) {
 		return Span{}, err
 	}
 	if j.life.Load() != l {
-		return Span{}, errStale
+		return Span{}, stream.ErrStale
 	}
 	// All before the stream's first message may have been this key's.
-	whole := max(s.first, 1) - 1
-	if s.first == 0 {
-		whole = s.last
+	whole := max(s.First, 1) - 1
+	if s.First == 0 {
+		whole = s.Last
 	}
-	return Span{max(whole, gone), s.last, l.epoch}, nil
+	return Span{max(whole, gone), s.Last, l.epoch}, nil
 }
 
 // firstOf is a key's first message, and how many it has, as any replica tells.
 func (j *Journal) firstOf(ctx context.Context, key string) (first Message, count int64, err error) {
-	end, err := j.direct(ctx, get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) {
+	end, err := j.stream.Direct(ctx, stream.Get{Seq: 1, Next: j.subject(key), Batch: 1}, func(msg *nats.Msg) {
 		first, count = j.messageOf(msg), 1
 	})
-	return first, count + int64(parseSeq(end.Get("Nats-Num-Pending"))), err
+	return first, count + int64(stream.ParseSeq(end.Get("Nats-Num-Pending"))), err
 }

@@ -1,16 +1,15 @@
 package journal
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // Whether something can be kept is tried, again and again, and not supposed. What is tried is
@@ -23,32 +22,12 @@ const (
 	tryEach = 600 * time.Millisecond
 	// believed is how long it holds that something went well, from when it was begun: the
 	// next try has failed by then.
-	believed = tryEach + appendTimeout + 250*time.Millisecond
+	believed = tryEach + stream.AppendTimeout + 250*time.Millisecond
 	// bucketTimeout is short, as an anchor may have to be tried after it.
 	bucketTimeout = 300 * time.Millisecond
 	againAfter    = 100 * time.Millisecond
-	tryName       = "try" // of no key
-	mostTries     = 4     // at once, while nobody answers
+	mostTries     = 4 // at once, while nobody answers
 )
-
-// uptime is a time that no clock that is set changes. What has never been was long before.
-func uptime() time.Duration { return time.Since(started) }
-
-var started = time.Now().Add(-time.Hour)
-
-// latest is when something last happened, or was begun that has happened since.
-type latest struct{ at atomic.Int64 }
-
-func (l *latest) get() time.Duration { return time.Duration(l.at.Load()) }
-
-func (l *latest) set(at time.Duration) {
-	for {
-		known := l.at.Load()
-		if int64(at) <= known || l.at.CompareAndSwap(known, int64(at)) {
-			return
-		}
-	}
-}
 
 // trial is what is tried again and again.
 type trial struct {
@@ -57,26 +36,26 @@ type trial struct {
 	try   func(context.Context) error
 	again chan struct{} // has it tried at once; nil: nobody does
 
-	went, failed latest
+	went, failed stream.Latest
 	why          atomic.Pointer[error] // it failed
 }
 
 // run tries until it goes well, or for as long as an append may take.
 func (t *trial) run(ctx context.Context) error {
-	begun := uptime()
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	begun := stream.Uptime()
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
 	defer cancel()
 	for {
 		err := t.try(ctx)
 		if err == nil {
-			t.went.set(begun)
+			t.went.Set(begun)
 			return nil
 		}
 		select {
 		case <-time.After(againAfter):
 		case <-ctx.Done():
 			t.why.Store(&err)
-			t.failed.set(begun)
+			t.failed.Set(begun)
 			return err
 		}
 	}
@@ -84,12 +63,12 @@ func (t *trial) run(ctx context.Context) error {
 
 // fault is why something cannot be done.
 func (t *trial) fault() error {
-	went := t.went.get()
+	went := t.went.Get()
 	switch {
-	case t.failed.get() > went:
+	case t.failed.Get() > went:
 		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
-	case uptime()-went > believed:
-		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (uptime() - went).Seconds())
+	case stream.Uptime()-went > believed:
+		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (stream.Uptime() - went).Seconds())
 	}
 	return nil
 }
@@ -98,7 +77,7 @@ func (t *trial) fault() error {
 type readiness struct {
 	trials []*trial // static once somebody asks; the first is the history's
 
-	kept, unkept latest // appends, by when they were begun
+	kept, unkept stream.Latest // appends, by when they were begun
 	why          atomic.Pointer[error]
 }
 
@@ -109,7 +88,7 @@ func (j *Journal) Ready() error {
 	if !j.cfg.Connected() {
 		return errAway
 	}
-	if j.ready.unkept.get() > j.ready.kept.get() {
+	if j.ready.unkept.Get() > j.ready.kept.Get() {
 		return fmt.Errorf("what was appended is not kept: %w", *j.ready.why.Load())
 	}
 	for _, t := range j.ready.trials {
@@ -122,105 +101,46 @@ func (j *Journal) Ready() error {
 
 // Heard says whether a leader has answered lately, as it does when nothing can be kept.
 func (j *Journal) Heard() bool {
-	return j.cfg.Connected() && uptime()-j.answered.get() < staleAfter
+	return j.cfg.Connected() && stream.Uptime()-j.answered.Get() < staleAfter
 }
 
 // Stuck is for how long nobody has answered that the history can be changed, since
 // somebody last did; 0 while it can.
 func (j *Journal) Stuck() time.Duration {
 	t := j.ready.trials[0]
-	if t.failed.get() <= t.went.get() {
+	if t.failed.Get() <= t.went.Get() {
 		return 0
 	}
-	return uptime() - t.went.get()
+	return stream.Uptime() - t.went.Get()
 }
 
-// Requires has Ready try a table as well. It is called before anybody asks.
-func (j *Journal) Requires(t *Table) {
-	tries := &trial{what: "membership", try: func(ctx context.Context) error { return t.purgeNothing(ctx, j.cfg.Prefix+".row."+tryName) }}
-	tries.went.set(uptime()) // it has just been opened
+// Requires has Ready try whether something else can be changed as well. It is called before
+// anybody asks.
+func (j *Journal) Requires(what string, try func(context.Context) error) {
+	tries := &trial{what: what, try: try}
+	tries.went.Set(stream.Uptime()) // it has just been opened
 	j.ready.trials = append(j.ready.trials, tries)
 	j.done.Go(func() { j.keepTrying(tries) })
 }
 
 // TryThrough tries the history through another connection.
 func (j *Journal) TryThrough(ctx context.Context, nc *nats.Conn) error {
-	s, err := newStream(nc, j.name)
+	s, err := stream.New(nc, j.stream.Name)
 	if err != nil {
 		return err
 	}
-	return s.purgeNothing(ctx, j.cutSubject(tryName))
-}
-
-// betterWord is how long the leader is waited for once another server has said that the
-// cluster has no leader: each says so of the servers' own group at once, while the
-// stream's leader has yet to agree with its followers.
-const betterWord = 300 * time.Millisecond
-
-// purgeNothing has those who keep the stream agree on a purge of what is not there.
-func (s *stream) purgeNothing(ctx context.Context, subject string) error {
-	body, err := json.Marshal(map[string]string{"filter": subject})
-	if err != nil {
-		return err
-	}
-	inbox, answers, forget := s.expect(mostReplicas)
-	defer forget()
-	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.name, inbox, body); err != nil {
-		return err
-	}
-	var waited <-chan time.Time // for the leader
-	for {
-		select {
-		case msg := <-answers:
-			if err = purgeError(msg); !isUnavailable(err) {
-				return err
-			}
-			if waited == nil {
-				waited = time.After(betterWord)
-			}
-		case <-waited:
-			return err
-		case <-ctx.Done():
-			return cmp.Or(err, ctx.Err())
-		case <-s.ended:
-			return nats.ErrConnectionClosed
-		}
-	}
-}
-
-func purgeError(msg *nats.Msg) error {
-	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
-		return nats.ErrNoResponders
-	}
-	var purged struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &purged); err != nil {
-		return err
-	}
-	if purged.Error != nil {
-		return purged.Error
-	}
-	return nil
-}
-
-// mostReplicas is how many servers may answer what only one is asked.
-const mostReplicas = 5
-
-func isUnavailable(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == codeUnavailable
+	return s.PurgeNothing(ctx, j.cutSubject(stream.TryName))
 }
 
 func (j *Journal) tryHistory(ctx context.Context) error {
-	if j.ready.unkept.get() > j.ready.kept.get() {
+	if j.ready.unkept.Get() > j.ready.kept.Get() {
 		return j.tryAnchor(ctx)
 	}
-	err := j.purgeNothing(ctx, j.cutSubject(tryName))
+	err := j.stream.PurgeNothing(ctx, j.cutSubject(stream.TryName))
 	if err == nil && j.cfg.Replicas == 1 {
 		once, cancel := context.WithTimeout(ctx, bucketTimeout)
 		defer cancel()
-		if _, _, err = j.request(once, message("$KV."+j.bucket()+"."+tryName, nil)); err != nil {
+		if _, _, err = j.stream.Request(once, stream.NewMessage("$KV."+j.bucket()+"."+stream.TryName, nil)); err != nil {
 			err = j.tryAnchor(ctx)
 		}
 	}
@@ -228,10 +148,10 @@ func (j *Journal) tryHistory(ctx context.Context) error {
 }
 
 func (j *Journal) tryAnchor(ctx context.Context) error {
-	begun := uptime()
-	_, _, err := j.request(ctx, message(j.cutSubject(anchorName), nil))
+	begun := stream.Uptime()
+	_, _, err := j.stream.Request(ctx, stream.NewMessage(j.cutSubject(anchorName), nil))
 	if err == nil {
-		j.ready.kept.set(begun)
+		j.ready.kept.Set(begun)
 	}
 	return err
 }
@@ -239,20 +159,20 @@ func (j *Journal) tryAnchor(ctx context.Context) error {
 // appended notes what became of an append.
 func (j *Journal) appended(ctx context.Context, begun time.Duration, err error) {
 	if err == nil {
-		j.ready.kept.set(begun)
+		j.ready.kept.Set(begun)
 		return
 	}
-	refused, ok := errors.AsType[*refusal](err)
+	refused, ok := errors.AsType[*stream.Refusal](err)
 	switch {
-	case errors.Is(err, errKnown), errors.Is(err, ErrTooLarge), errors.Is(err, nats.ErrReconnectBufExceeded):
+	case errors.Is(err, errKnown), errors.Is(err, stream.ErrTooLarge), errors.Is(err, nats.ErrReconnectBufExceeded):
 		return
-	case ok && (refused.code == codeInProcess || refused.code == codeBatchesFull):
+	case ok && (refused.Code == stream.CodeInProcess || refused.Code == stream.CodeBatchesFull):
 		return // by who publishes
-	case !ok && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || uptime()-begun < appendTimeout/2):
+	case !ok && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || stream.Uptime()-begun < stream.AppendTimeout/2):
 		return // who asked has not waited
 	}
 	j.ready.why.Store(&err)
-	j.ready.unkept.set(begun)
+	j.ready.unkept.Set(begun)
 	select {
 	case j.ready.trials[0].again <- struct{}{}:
 	default:
@@ -278,7 +198,7 @@ func (j *Journal) keepTrying(t *trial) {
 	running := make(chan struct{}, mostTries)
 	for {
 		select {
-		case <-j.ended:
+		case <-j.stream.Done():
 			return
 		case <-status:
 		case <-t.again:
@@ -299,7 +219,7 @@ func (j *Journal) keepTrying(t *trial) {
 }
 
 func (j *Journal) tryOnce(ctx context.Context, t *trial) {
-	failed := t.failed.get() > t.went.get()
+	failed := t.failed.Get() > t.went.Get()
 	err := t.run(ctx)
 	switch {
 	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why

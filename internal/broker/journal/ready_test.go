@@ -22,9 +22,9 @@ func TestWhoDoesNotLeadIsNotBelieved(t *testing.T) {
 	is.NoErr(err)
 	is.NoErr(other.Flush())
 	for range 200 {
-		is.NoErr(u.purgeNothing(t.Context(), settings.Prefix+".cut.none"))
+		is.NoErr(u.stream.PurgeNothing(t.Context(), settings.Prefix+".cut.none"))
 	}
 	is.NoErr(sub.Unsubscribe())
 	is.NoErr(other.Flush())
-	is.NoErr(u.purgeNothing(t.Context(), settings.Prefix+".cut.none"))
+	is.NoErr(u.stream.PurgeNothing(t.Context(), settings.Prefix+".cut.none"))
 }

@@ -20,7 +20,7 @@ func TestWhatWasLostIsRegainedUnseen(t *testing.T) {
 	two.attach("k")
 	one.append(it("k", "a"))
 	two.await("k", "a")
-	lose := snapshot(t, b)
+	lose := b.Snapshot(t)
 	await(t, func() bool { return one.ready() && two.ready() })
 	await(t, func() bool { return one.Append(t.Context(), []*Item{it("k", "lost0")}) == nil })
 	one.append(it("k", "lost1"))

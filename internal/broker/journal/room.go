@@ -7,11 +7,19 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
 )
 
 // ErrFull: the stream has too little room left for so much of one key. Others may have
 // room, and this one will once the bounds are kept.
 var ErrFull = errors.New("the broker has too little room left for so much of one")
+
+// Refused says that an error is the broker's word that it has kept nothing.
+func Refused(err error) bool {
+	_, refused := errors.AsType[*stream.Refusal](err)
+	return (refused || errors.Is(err, ErrFull)) && !errors.Is(err, stream.ErrUnconfirmed)
+}
 
 // room is what the stream has left. However fast one key is filled, and whether or not
 // anybody keeps the bounds, something is left for the others, so that the broker never
@@ -99,7 +107,7 @@ func (j *Journal) takeRoom(ctx context.Context, messages []*nats.Msg, of []*Item
 			return ErrFull
 		}
 		if _, err := j.state(ctx); err != nil {
-			return ErrUnconfirmed
+			return stream.ErrUnconfirmed
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/natstest"
 )
 
@@ -112,16 +113,16 @@ func TestAGoneStreamIsNotAnEmptyOne(t *testing.T) {
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)
-	gone, err := newStream(one.nc, "there_is_none")
+	gone, err := stream.New(one.nc, "there_is_none")
 	is.NoErr(err)
-	defer close(gone.ended)
-	_, err = gone.last(t.Context(), "x")
+	defer gone.Close()
+	_, err = gone.Last(t.Context(), "x")
 	is.True(err != nil)
-	_, err = gone.next(t.Context(), "x", 0, 10)
+	_, err = gone.Next(t.Context(), "x", 0, 10)
 	is.True(err != nil)
-	_, err = gone.subjectOf(t.Context(), 1)
+	_, err = gone.SubjectOf(t.Context(), 1)
 	is.True(err != nil)
-	last, err := one.last(t.Context(), one.subject("k"))
+	last, err := one.stream.Last(t.Context(), one.subject("k"))
 	is.NoErr(err)
 	is.Equal(last, uint64(0))
 }
@@ -169,7 +170,7 @@ func TestWhatHasGoneUnseenIsTold(t *testing.T) {
 	})
 	item := it("k", "b")
 	one.append(item)
-	_, err := one.purge(t.Context(), token("k"), item.Seq)
+	_, err := one.purge(t.Context(), stream.Token("k"), item.Seq)
 	is.NoErr(err)
 	one.append(it("k", "c"))
 	two.await("k", "a c")

@@ -4,6 +4,7 @@
 package historytest
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -125,4 +126,20 @@ func (u *User) Oldest() uint64 {
 	c, err := u.Find(u.Context(), "acme", "", nil)
 	u.is.NoErr(err)
 	return c.Seq
+}
+
+// Persist appends to a log, as of now, until there is room.
+func Persist(t *testing.T, l history.Log, entries ...*history.Entry) {
+	t.Helper()
+	for _, e := range entries {
+		e.Event.Timestamp = time.Now()
+		e.Envelope = e.Event.Seal()
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		err := l.Append(t.Context(), entries)
+		if !errors.Is(err, history.ErrNotStored) || time.Now().After(deadline) {
+			is.New(t).NoErr(err)
+			return
+		}
+	}
 }

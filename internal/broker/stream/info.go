@@ -1,0 +1,80 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// State is the stream's, as its leader tells.
+type State struct {
+	created     time.Time
+	First, Last uint64
+	Keys        int
+	Messages    uint64
+	Bytes       uint64
+	PerKey      int64 // the newest so many messages of a key are kept; 0: all
+	Losses      int   // how often it has lost its end, if that is counted
+	Metadata    map[string]string
+}
+
+// Life is the stream's, by when it was made, or lost its end.
+func (s State) Life() string {
+	life := strconv.FormatInt(s.created.UnixNano(), 36)
+	if s.Losses > 0 {
+		life += "." + strconv.Itoa(s.Losses)
+	}
+	return life
+}
+
+// LossesKey is where the stream's configuration counts how often the table has lost its end.
+const LossesKey = "losses"
+
+var ErrNoLeader = errors.New("the stream has no leader")
+
+// Info asks the leader for the stream's state.
+func (s *Stream) Info(ctx context.Context) (State, error) {
+	var info struct {
+		Created time.Time `json:"created"`
+		State   struct {
+			Messages uint64 `json:"messages"`
+			Bytes    uint64 `json:"bytes"`
+			First    uint64 `json:"first_seq"`
+			Last     uint64 `json:"last_seq"`
+			Subjects int    `json:"num_subjects"`
+		} `json:"state"`
+		Config struct {
+			PerKey   int64             `json:"max_msgs_per_subject"`
+			Metadata map[string]string `json:"metadata"`
+		} `json:"config"`
+		Cluster *struct {
+			Leader string `json:"leader"`
+		} `json:"cluster"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	ctx, cancel := context.WithTimeout(ctx, AskTimeout)
+	defer cancel()
+	msg, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.INFO."+s.Name, nil))
+	if err == nil {
+		err = json.Unmarshal(msg.Data, &info)
+	}
+	if err == nil && info.Error != nil {
+		err = info.Error
+	}
+	if err == nil && info.Cluster != nil && info.Cluster.Leader == "" {
+		err = ErrNoLeader // any replica answers then, as far as it has come
+	}
+	if err != nil {
+		return State{}, err
+	}
+	is := info.State
+	losses, _ := strconv.Atoi(info.Config.Metadata[LossesKey])
+	return State{
+		info.Created, is.First, is.Last, is.Subjects, is.Messages, is.Bytes,
+		max(0, info.Config.PerKey), losses, info.Config.Metadata,
+	}, nil
+}

@@ -1,0 +1,66 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Make makes what the broker keeps, or adapts it.
+func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.Context, jetstream.JetStream) error) error {
+	js, err := jetstream.New(s.nc)
+	if err != nil {
+		return err
+	}
+	return UntilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
+}
+
+// UntilMade tries as long as ctx allows and the broker may still come to it.
+func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context) error) error {
+	said, again := "", time.Time{}
+	for {
+		once, cancel := context.WithTimeout(ctx, MakeTimeout) // who has no leader does not answer
+		err := explained(do(once))
+		cancel()
+		if err == nil || !transient(err) {
+			return err
+		}
+		if text, now := err.Error(), time.Now(); text != said || now.After(again) {
+			logger.Warn("waiting for the broker", "err", err)
+			said, again = text, now.Add(sayEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(tryEvery):
+		}
+	}
+}
+
+// explained adds what to do where the broker's words do not tell.
+func explained(err error) error {
+	if errors.Is(err, nats.ErrNoResponders) {
+		return fmt.Errorf("%w: JetStream is off (nats-server -js), or not up yet", err)
+	}
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
+		return fmt.Errorf("%w: each replica takes a server of its own", err)
+	}
+	return err
+}
+
+// tooFew says whether there are fewer servers than replicas, for now: no suitable peers, or
+// no cluster.
+func tooFew(api *jetstream.APIError) bool { return api.ErrorCode == 10005 || api.ErrorCode == 10074 }
+
+// transient says whether a broker that is starting, or electing, may say so.
+func transient(err error) bool {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.Code >= 500 || tooFew(api)
+	}
+	return true
+}

@@ -1,0 +1,72 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// betterWord is how long the leader is waited for once another server has said that the
+// cluster has no leader: each says so of the servers' own group at once, while the
+// stream's leader has yet to agree with its followers.
+const betterWord = 300 * time.Millisecond
+
+// PurgeNothing has those who keep the stream agree on a purge of what is not there.
+func (s *Stream) PurgeNothing(ctx context.Context, subject string) error {
+	body, err := json.Marshal(map[string]string{"filter": subject})
+	if err != nil {
+		return err
+	}
+	inbox, answers, forget := s.expect(mostReplicas)
+	defer forget()
+	if err := s.nc.PublishRequest("$JS.API.STREAM.PURGE."+s.Name, inbox, body); err != nil {
+		return err
+	}
+	var waited <-chan time.Time // for the leader
+	for {
+		select {
+		case msg := <-answers:
+			if err = purgeError(msg); !isUnavailable(err) {
+				return err
+			}
+			if waited == nil {
+				waited = time.After(betterWord)
+			}
+		case <-waited:
+			return err
+		case <-ctx.Done():
+			return cmp.Or(err, ctx.Err())
+		case <-s.ended:
+			return nats.ErrConnectionClosed
+		}
+	}
+}
+
+func purgeError(msg *nats.Msg) error {
+	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+		return nats.ErrNoResponders
+	}
+	var purged struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(msg.Data, &purged); err != nil {
+		return err
+	}
+	if purged.Error != nil {
+		return purged.Error
+	}
+	return nil
+}
+
+// mostReplicas is how many servers may answer what only one is asked.
+const mostReplicas = 5
+
+func isUnavailable(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == codeUnavailable
+}

@@ -1,0 +1,25 @@
+package stream
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Uptime is a time that no clock that is set changes. What has never been was long before.
+func Uptime() time.Duration { return time.Since(started) }
+
+var started = time.Now().Add(-time.Hour)
+
+// Latest is when something last happened, or was begun that has happened since.
+type Latest struct{ at atomic.Int64 }
+
+func (l *Latest) Get() time.Duration { return time.Duration(l.at.Load()) }
+
+func (l *Latest) Set(at time.Duration) {
+	for {
+		known := l.at.Load()
+		if int64(at) <= known || l.at.CompareAndSwap(known, int64(at)) {
+			return
+		}
+	}
+}

@@ -1,0 +1,271 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
+)
+
+// tableUser is one process's table, and all that it was told.
+type tableUser struct {
+	*Table
+	nc *nats.Conn
+
+	mu sync.Mutex
+	// Guarded by mu.
+	lives   []string
+	lost    int
+	changed []string
+}
+
+func openTable(t *testing.T, url string) *tableUser {
+	t.Helper()
+	return openTableOf(t, url, 1)
+}
+
+func openTableOf(t *testing.T, url string, replicas int) *tableUser {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	u := &tableUser{nc: nc}
+	u.Table, err = Open(t.Context(), nc, Config{
+		Prefix: "test", Replicas: replicas, Age: time.Hour, Logger: slog.New(slog.DiscardHandler),
+		Changed: func(_ context.Context, topics []string, _ uint64) error {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.changed = append(u.changed, topics...)
+			return nil
+		},
+		Lost: func(_ context.Context, life string, known bool) error {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.lives = append(u.lives, life)
+			if known {
+				u.lost++
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(u.Table.Close)
+	return u
+}
+
+// rowsOf are n rows by name.
+func rowsOf(n int) []Row {
+	rows := make([]Row, n)
+	for i := range rows {
+		rows[i] = Row{Name: fmt.Sprint("row", i), Data: []byte("data")}
+	}
+	return rows
+}
+
+// read is all of a topic, by name.
+func (u *tableUser) read(t *testing.T, topic string, after, until uint64) (names []string) {
+	t.Helper()
+	if err := u.Read(t.Context(), topic, after, until, func(rows []Row) error {
+		for _, r := range rows {
+			if r.Topic != topic || r.Seq <= after {
+				t.Error(r)
+			}
+			after = r.Seq
+			if r.Name != "" {
+				names = append(names, r.Name)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// However many rows there are, few questions have them read: the broker counts what is
+// left at each direct get.
+func TestManyRowsAreReadWithFewQuestions(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	u := openTable(t, proxy.URL())
+	many, few := rowsOf(20_000), rowsOf(1000)
+	_, err := u.Put(t.Context(), "other", "g", 0, few, false)
+	is.NoErr(err)
+	last, err := u.Put(t.Context(), "k", "g", 0, many, false)
+	is.NoErr(err)
+	var gets, all atomic.Int32
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		if !m.FromServer && m.Verb == "PUB" && strings.HasPrefix(m.Subject, "$JS.API.") {
+			all.Add(1)
+			if strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.") {
+				gets.Add(1)
+			}
+		}
+		return natstest.Verdict{}
+	})
+	names := u.read(t, "k", 0, last)
+	is.Equal(len(names), len(many))
+	slices.Sort(names)
+	is.Equal(len(slices.Compact(names)), len(many)) // each once
+	is.True(gets.Load() <= 2)
+	is.True(all.Load() <= 12) // a consumer, and a few thousand at a time
+	is.Equal(len(u.read(t, "other", 0, last)), len(few))
+	js, err := jetstream.New(u.nc)
+	is.NoErr(err)
+	stream, err := js.Stream(t.Context(), "test_table")
+	is.NoErr(err)
+	for name := range stream.ConsumerNames(t.Context()).Name() {
+		t.Error(name, "is left")
+	}
+}
+
+// A part of many rows that is lost on its way is not passed over.
+func TestAPartOfManyRowsIsLost(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	proxy := b.Proxies(t)[0]
+	u := openTable(t, proxy.URL())
+	last, err := u.Put(t.Context(), "k", "g", 0, rowsOf(4000), false)
+	is.NoErr(err)
+	var n atomic.Int32
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		consumed := m.FromServer && strings.HasPrefix(m.Reply, "$JS.ACK.")
+		return natstest.Verdict{Drop: consumed && n.Add(1) == 1000}
+	})
+	rows := 0
+	after := uint64(0)
+	count := func(some []Row) error {
+		rows, after = rows+len(some), some[len(some)-1].Seq
+		return nil
+	}
+	for tries := 0; ; tries++ {
+		err = u.Read(t.Context(), "k", after, last, count)
+		if err == nil {
+			break
+		}
+		is.True(tries < 3)
+	}
+	is.Equal(rows, 4000+1) // and the group's own
+}
+
+// A look tells of what has changed since the last, by the topics alone; of a table that was
+// made anew or has lost its end it says so, to all who use it.
+func TestLook(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	one, two := openTable(t, b.URL(0)), openTable(t, b.URL(0))
+	is.Equal(one.lives, two.lives)
+	is.Equal(one.lost, 0)
+	put := func(u *tableUser, topic string, from uint64) uint64 {
+		last, err := u.Put(t.Context(), topic, "g", from, rowsOf(2), false)
+		is.NoErr(err)
+		return last
+	}
+	from := put(one, "a", 0) - 2
+	put(one, "b", 0)
+	is.NoErr(two.Look(t.Context()))
+	is.Equal(two.changed, []string{"a", "b"})
+	is.NoErr(two.Look(t.Context()))
+	is.Equal(two.changed, []string{"a", "b"}) // nothing is new
+	put(one, "a", from)
+	is.NoErr(two.Look(t.Context()))
+	is.Equal(two.changed, []string{"a", "b", "a"})
+	is.NoErr(one.Look(t.Context()))
+
+	lose := b.Snapshot(t) // all that follows
+	testkit.Eventually(t, func() bool { return one.Look(t.Context()) == nil && two.Look(t.Context()) == nil })
+	put(one, "c", 0)
+	is.NoErr(one.Look(t.Context()))
+	is.NoErr(two.Look(t.Context()))
+	lose()
+	b.Restart(t, 0)
+	for _, u := range []*tableUser{one, two} {
+		testkit.Eventually(t, func() bool { return u.Look(t.Context()) == nil })
+		is.Equal(u.lost, 1)
+		is.Equal(len(u.lives), 2)
+		is.True(u.lives[0] != u.lives[1]) // places are given again
+		is.Equal(len(u.read(t, "c", 0, 1)), 0)
+		is.Equal(len(u.read(t, "a", 0, 1)), 2)
+	}
+
+	js, err := jetstream.New(one.nc)
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
+	for _, u := range []*tableUser{one, two} {
+		is.NoErr(u.Look(t.Context()))
+		is.Equal(u.lost, 2)
+		is.True(u.lives[2] != u.lives[1])
+	}
+	is.Equal(one.lives[2], two.lives[2])
+	put(two, "a", 0) // it begins anew
+}
+
+// A place that a table does not have is not taken for one that was read.
+func TestAPlaceThatIsNot(t *testing.T) {
+	is := is.New(t)
+	u := openTable(t, natstest.Start(t, 1).URL(0))
+	last, err := u.Put(t.Context(), "k", "g", 0, rowsOf(3), false)
+	is.NoErr(err)
+	all, err := u.Put(t.Context(), "other", "g", 0, rowsOf(3), false)
+	is.NoErr(err)
+	is.Equal(len(u.read(t, "k", 0, all)), 3)
+	is.Equal(len(u.read(t, "k", last, all)), 0)
+	err = u.Read(t.Context(), "k", 0, all+1, func([]Row) error { return nil })
+	is.True(errors.Is(err, stream.ErrStale))
+}
+
+// A table that is deleted is made anew, which is told: it is not one of which nobody knows.
+func TestATableThatHasGoneIsMadeAnew(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	nc := b.Connect(t, 0)
+	gone := 0
+	table, err := Open(t.Context(), nc, Config{
+		Prefix: "test", Replicas: 1, Logger: slog.New(slog.DiscardHandler),
+		Changed: func(context.Context, []string, uint64) error { return nil },
+		Lost: func(_ context.Context, _ string, known bool) error {
+			if known {
+				gone++
+			}
+			return nil
+		},
+	})
+	is.NoErr(err)
+	defer table.Close()
+	put := func() {
+		_, err := table.Put(t.Context(), "topic", "group", 0, []Row{{Name: "name", Data: []byte("x")}}, false)
+		is.NoErr(err)
+	}
+	put()
+	js, err := jetstream.New(nc)
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), "test_table"))
+	last, err := table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.Equal(last, uint64(0))
+	is.Equal(gone, 1)
+	put()
+	last, err = table.Last(t.Context(), "topic")
+	is.NoErr(err)
+	is.True(last > 0)
+	is.Equal(gone, 1)
+}

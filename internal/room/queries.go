@@ -1,0 +1,120 @@
+package room
+
+import (
+	"iter"
+	"math"
+	"realtimehub/internal/event"
+	"slices"
+)
+
+// Here finds the members of a room who are connected and belonged to it when an event took
+// its place, in no order. size is how many members the room has in all.
+func (m *Memberships[C]) Here(room event.Room, place uint64) (here []*Person[C], size int) {
+	c := m.circles.Get(room)
+	if c == nil {
+		return nil, 0
+	}
+	here = c.members[:c.here]
+	if c.joined >= place {
+		here = slices.DeleteFunc(slices.Clone(here), func(p *Person[C]) bool { return !m.belonged(c, p, place) })
+	}
+	return here, len(c.members)
+}
+
+// belonged says whether a member was one at a place, or may have been.
+func (m *Memberships[C]) belonged(c *circle[C], p *Person[C], place uint64) bool {
+	key := belonging{p.ref, c.room}
+	return m.bonds.Get(pair[C]{c, p}).since < place || max(m.forgot, m.cut.Get(key)) >= place ||
+		slices.ContainsFunc(m.past.Get(key), func(s span) bool { return s.from < place && place <= s.until })
+}
+
+func (m *Memberships[C]) circlesOf(ref event.Profile) []*circle[C] {
+	if p := m.people.Get(ref); p != nil {
+		return p.circles
+	}
+	return nil
+}
+
+// Visited are rooms whose connected members were told of something.
+type Visited[C comparable] map[*circle[C]]bool
+
+// EachBeside calls tell for everybody who is connected and has a room in common with a
+// profile, of rooms that were not visited before; now they are. Who is in several of them
+// is told several times.
+func (m *Memberships[C]) EachBeside(ref event.Profile, visited Visited[C], tell func(*Person[C])) {
+	for _, c := range m.circlesOf(ref) {
+		if !visited[c] {
+			visited[c] = true
+			for _, p := range c.members[:c.here] {
+				tell(p)
+			}
+		}
+	}
+}
+
+// Differ says who would join and who would leave if members were all that the room
+// has.
+func (m *Memberships[C]) Differ(room event.Room, members []event.Profile) (join, leave []event.Profile) {
+	want := make(map[event.Profile]struct{}, len(members))
+	for _, p := range members {
+		if _, twice := want[p]; !twice && !m.Has(room, p) {
+			join = append(join, p)
+		}
+		want[p] = struct{}{}
+	}
+	for p := range m.Members(room) {
+		if _, stays := want[p]; !stays {
+			leave = append(leave, p)
+		}
+	}
+	return join, leave
+}
+
+func (m *Memberships[C]) bond(room event.Room, p event.Profile) (bond, bool) {
+	c := m.circles.Get(room)
+	if c == nil {
+		return bond{}, false
+	}
+	b, ok := m.bonds.Find(pair[C]{c, m.people.Get(p)})
+	return b, ok
+}
+
+// Has says whether a profile is a member of a room.
+func (m *Memberships[C]) Has(room event.Room, p event.Profile) bool {
+	_, ok := m.bond(room, p)
+	return ok
+}
+
+// Len is how many members the room has.
+func (m *Memberships[C]) Len(room event.Room) int {
+	_, size := m.Here(room, math.MaxUint64)
+	return size
+}
+
+// Members are the room's, in no order.
+func (m *Memberships[C]) Members(room event.Room) iter.Seq[event.Profile] {
+	return func(yield func(event.Profile) bool) {
+		if c := m.circles.Get(room); c != nil {
+			for _, p := range c.members {
+				if !yield(p.ref) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Share says whether two profiles have a room in common.
+func (m *Memberships[C]) Share(a, b event.Profile) bool {
+	one, other := m.people.Get(a), m.people.Get(b)
+	if one == nil || other == nil {
+		return false
+	}
+	if len(one.circles) > len(other.circles) {
+		one, other = other, one
+	}
+	return slices.ContainsFunc(one.circles, func(c *circle[C]) bool {
+		_, both := m.bonds.Find(pair[C]{c, other})
+		return both
+	})
+}

@@ -1,0 +1,78 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"realtimehub/internal/event"
+	"realtimehub/internal/quota"
+	"realtimehub/internal/room/roomtest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// What is kept of answers, those that say nothing too, is counted, and no tenant takes
+// all; what there is no room for is for whoever asked.
+func TestAnswersThatAreKeptAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		service := &roomtest.Service{Members: `"user:me","user:you"`}
+		state := quota.New[string](64<<10, 1)
+		members := NewService(ServiceConfig{URL: "http://members.example", State: state, Transport: service})
+		for i := range 1000 {
+			roster, err := members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
+			is.NoErr(err)
+			is.Equal(len(roster.Members), 2)
+		}
+		is.True(state.Of("acme") > 0 && state.Of("acme") <= 32<<10)
+		kept := len(members.answers)
+		is.True(kept > 50 && kept < 150)
+		asked := service.Questions()
+		members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "r0"})
+		is.Equal(service.Questions(), asked) // kept
+		_, err := members.Resolve(t.Context(), "globex", event.Room{Kind: event.KindConversation, ID: "r0"})
+		is.NoErr(err)
+		is.True(state.Of("globex") > 0)
+		time.Sleep(2 * ResolvedTTL)
+		members.mu.Lock()
+		members.pruneLocked(time.Now())
+		members.mu.Unlock()
+		is.Equal(state.Total(), int64(0))
+	})
+}
+
+// Calls that wait for an answer are counted with what they make the hub keep, one answer
+// wakes those only who wait for it, and nothing is asked for, or kept, for who has left.
+func TestCallsThatWaitForAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		service := &roomtest.Service{Members: `"user:me"`, Cache: []string{"no-store"}, Gate: make(chan struct{})}
+		state := quota.New[string](1<<20, 1)
+		members := NewService(ServiceConfig{URL: "http://members.example", State: state, Transport: service})
+		const rooms, answers = 1000, 300
+		ctx, leave := context.WithCancel(t.Context())
+		for i := range rooms {
+			go members.Resolve(ctx, "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
+		}
+		synctest.Wait()
+		is.True(state.Of("acme") >= rooms*answerBase)
+		for range answers {
+			service.Gate <- struct{}{}
+			synctest.Wait()
+		}
+		is.True(members.turns.Pool().Refused() <= rooms+4*answers)
+		leave()
+		synctest.Wait()
+		asked := answers + mostQuestions/2
+		is.Equal(len(members.answers), asked)
+		is.Equal(members.turns.Waiting("acme"), 0)
+		close(service.Gate)
+		synctest.Wait()
+		is.Equal(service.Questions(), asked)
+		is.Equal(members.turns.Pool().Total(), int64(0))
+		members.pruneLocked(time.Now().Add(2 * ResolvedTTL))
+		is.Equal(state.Total(), int64(0))
+	})
+}

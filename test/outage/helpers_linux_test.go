@@ -1,0 +1,308 @@
+package outage
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
+)
+
+func TestMain(m *testing.M) { hubtest.Main(m) }
+
+// Short names.
+var (
+	eventually = testkit.Eventually
+	eventJSON  = hubtest.EventJSON
+)
+
+// hubsOn are hubs that share servers, and keep as much history as the bytes allow.
+func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) (nodes []*hubtest.Program) {
+	t.Helper()
+	for range hubs {
+		nodes = append(nodes, hubtest.Start(t, append(hubtest.Shared(replicas, "test", servers.URLs()), "REALTIME_HISTORY_EVENTS=0")...))
+	}
+	return nodes
+}
+
+// joinOn is a hub on some servers, on the stores whose names begin with the prefix.
+func joinOn(t *testing.T, prefix string, replicas int, urls ...string) *hubtest.Program {
+	t.Helper()
+	h := hubtest.Start(t, hubtest.Shared(replicas, prefix, urls...)...)
+	eventually(t, func() bool { return h.IsReady(t) && publishes(t, h) })
+	return h
+}
+
+// publishes says whether a publish is taken.
+func publishes(t testing.TB, h *hubtest.Program) bool {
+	t.Helper()
+	status, _ := h.Post(t, "/v1/events", `{"tenantId":"acme","type":"a.b","payload":1,"target":{"kind":"tenant"}}`)
+	return status == http.StatusAccepted
+}
+
+// faults are how often something of a kind was wrong with the broker.
+func faults(t testing.TB, h *hubtest.Program, kind string) float64 {
+	t.Helper()
+	return h.Metric(t, `realtime_broker_faults_total{fault="`+kind+`"}`)
+}
+
+// flood publishes numbered events from many at once, each until it is answered 202,
+// by its id; what was answered otherwise it counts.
+type flood struct {
+	urls   []string
+	client *http.Client
+	next   atomic.Int64
+	stop   chan struct{}
+	done   sync.WaitGroup
+
+	mu sync.Mutex
+	// Guarded by mu.
+	acked    []int
+	statuses map[int]int
+	slowest  time.Duration
+	fault    error
+}
+
+func startFlood(t *testing.T, publishers int, pause time.Duration, urls ...string) *flood {
+	f := &flood{urls: urls, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: publishers}, Timeout: 10 * time.Second}, stop: make(chan struct{}), statuses: map[int]int{}}
+	for range publishers {
+		f.done.Go(func() {
+			for {
+				select {
+				case <-f.stop:
+					return
+				case <-time.After(pause):
+				}
+				f.publish(int(f.next.Add(1)))
+			}
+		})
+	}
+	t.Cleanup(f.client.CloseIdleConnections)
+	return f
+}
+
+func (f *flood) publish(n int) {
+	body := fmt.Sprintf(`{"id":"flood-%d","tenantId":"acme","type":"a.b","payload":%d,"target":{"kind":"tenant"}}`, n, n)
+	for {
+		start := time.Now()
+		res, err := f.client.Post(f.urls[rand.IntN(len(f.urls))]+"/v1/events", "application/json", strings.NewReader(body))
+		if err != nil { // the hub is down: another may not be
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		var answer struct{ ID, Code string }
+		text, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		json.Unmarshal(text, &answer)
+		f.mu.Lock()
+		f.statuses[res.StatusCode]++
+		f.slowest = max(f.slowest, time.Since(start))
+		if res.StatusCode == http.StatusAccepted {
+			f.acked = append(f.acked, n)
+		} else if res.StatusCode == http.StatusServiceUnavailable && answer.Code != "Draining" && (answer.Code != "Unconfirmed" || answer.ID != fmt.Sprint("flood-", n)) {
+			f.fault = fmt.Errorf("%s", text)
+		}
+		f.mu.Unlock()
+		if res.StatusCode == http.StatusAccepted {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (f *flood) answered() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.acked
+}
+
+// end stops publishing, and returns what was acknowledged, sorted.
+func (f *flood) end() []int {
+	close(f.stop)
+	f.done.Wait()
+	slices.Sort(f.acked)
+	return f.acked
+}
+
+// witnesses read all of a tenant, one on each of some hubs.
+func witnesses(t *testing.T, hubs ...*hubtest.Program) (all []*hubtest.CutClient, done *sync.WaitGroup) {
+	t.Helper()
+	var ready sync.WaitGroup
+	done = new(sync.WaitGroup)
+	for i, hub := range hubs {
+		c := &hubtest.CutClient{Addr: hub.Addr, Profile: fmt.Sprint("witness-", i), Patience: 90 * time.Second}
+		all = append(all, c)
+		ready.Add(1)
+		done.Go(func() { c.Run(&ready) })
+	}
+	ready.Wait()
+	return all, done
+}
+
+// sawAll checks that clients saw what was acknowledged, each event once, in the order in
+// which the history has them; and that a cursor is the place behind its event.
+func sawAll(t *testing.T, hub *hubtest.Hub, acked []int, clients ...*hubtest.CutClient) {
+	t.Helper()
+	is := is.New(t)
+	var order []int
+	for _, e := range hub.History(t, "acme", "", 0) {
+		if e.Type == "a.b" {
+			n, err := strconv.Atoi(string(e.Payload))
+			is.NoErr(err)
+			order = append(order, n)
+		}
+	}
+	for _, c := range clients {
+		is.NoErr(c.Fault)
+		is.Equal(c.Got, order) // each in its place
+		got := slices.Sorted(slices.Values(c.Got))
+		is.Equal(len(got), len(acked)) // none lost, none twice
+		is.Equal(got, acked)
+	}
+	c := clients[0]
+	for _, other := range clients[1:] {
+		is.Equal(other.Cursors, c.Cursors) // a place has one text for all
+	}
+	const looks = 50
+	for i := range looks {
+		at := i * (len(c.Got) - 1) / looks
+		next := hub.History(t, "acme", c.Cursors[at], 1)
+		is.Equal(string(next[0].Payload), fmt.Sprint(c.Got[at+1])) // what comes behind the cursor
+	}
+}
+
+// leaderOf is which server leads the history.
+func leaderOf(t *testing.T, servers *natstest.Processes, prefix string) int {
+	t.Helper()
+	nc, err := nats.Connect(servers.URLs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	var info struct{ Cluster struct{ Leader string } }
+	eventually(t, func() bool {
+		msg, err := nc.Request("$JS.API.STREAM.INFO."+prefix+"_journal", nil, time.Second)
+		return err == nil && json.Unmarshal(msg.Data, &info) == nil && info.Cluster.Leader != ""
+	})
+	i, err := strconv.Atoi(strings.TrimPrefix(info.Cluster.Leader, "n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// lead has a server lead a stream.
+func lead(t *testing.T, servers *natstest.Processes, stream string, i int) {
+	t.Helper()
+	nc, err := nats.Connect(servers.URL(i))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	name := fmt.Sprint("n", i)
+	eventually(t, func() bool {
+		var info struct{ Cluster struct{ Leader string } }
+		msg, err := nc.Request("$JS.API.STREAM.INFO."+stream, nil, time.Second)
+		if err == nil && json.Unmarshal(msg.Data, &info) == nil && info.Cluster.Leader == name {
+			return true
+		}
+		nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, []byte(`{"placement":{"preferred":"`+name+`"}}`), time.Second)
+		return false
+	})
+}
+
+// listener reads a stream in the background.
+type listener struct {
+	seen []string // what until has passed, as "type payload" or "type profile"
+	all  chan string
+}
+
+func listen(t *testing.T, addr, profile string) *listener {
+	t.Helper()
+	l := &listener{all: make(chan string, 1000)}
+	conn := hubtest.Subscribe(t, addr, profile)
+	go func() {
+		reader := hubtest.NewReader(t, conn)
+		for {
+			ev, err := reader.Next()
+			if err != nil {
+				close(l.all)
+				return
+			}
+			var e struct{ Payload json.RawMessage }
+			json.Unmarshal([]byte(ev.Data), &e)
+			var about struct{ Profile struct{ ID string } }
+			word := string(e.Payload)
+			if json.Unmarshal(e.Payload, &about) == nil {
+				word = about.Profile.ID
+			}
+			l.all <- ev.Type + " " + word
+		}
+	}()
+	return l
+}
+
+// until reads on to a certain event.
+func (l *listener) until(t *testing.T, want string) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case word, open := <-l.all:
+			if !open {
+				t.Fatalf("the stream has ended before %q, after %q", want, l.seen)
+			}
+			l.seen = append(l.seen, word)
+			if word == want {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("no %q, but %q", want, l.seen)
+		}
+	}
+}
+
+// ask202 publishes a number to all, and returns the status. It dials in the thread's
+// network, as http.Client's goroutines would not.
+func ask202(t *testing.T, addr string, n int) int {
+	t.Helper()
+	body := eventJSON("acme", "a.b", `{"kind":"tenant"}`, fmt.Sprint(n))
+	return rawStatus(t, addr, fmt.Sprintf("POST /v1/events HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", addr, len(body), body))
+}
+
+func statusOf(t *testing.T, addr, path string) int {
+	t.Helper()
+	return rawStatus(t, addr, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, addr))
+}
+
+func rawStatus(t *testing.T, addr, request string) int {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	io.WriteString(conn, request)
+	text, err := io.ReadAll(conn)
+	if err != nil || len(text) < 12 {
+		t.Fatalf("%q: %v", text, err)
+	}
+	status, _ := strconv.Atoi(string(text[9:12]))
+	return status
+}

@@ -1,0 +1,62 @@
+package process
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
+)
+
+// An outage of three seconds, in the middle of which probes are due, ends no stream:
+// not one that is idle, nor one that is written to meanwhile.
+func TestAnOutageEndsNoStream(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	hub, peers, ip := hubtest.Cabled(t, "198.18.1.1/30", "198.18.1.2/30")
+	hubtest.Enter(t, hub)
+	p := startProcess(t, "REALTIME_ADDR=198.18.1.1:0", "REALTIME_DANGEROUSLY_OPEN=true", "REALTIME_HEARTBEAT=0")
+	publisher, err := net.Dial("tcp", p.Addr)
+	is.NoErr(err)
+	defer publisher.Close()
+	answers := bufio.NewReader(publisher)
+	publish := func(kind, to, data string) {
+		t.Helper()
+		event := fmt.Sprintf(`{"tenantId":"acme","type":"a.b","payload":%q,"target":{"kind":%q%s}}`, data, kind, to)
+		fmt.Fprintf(publisher, "POST /v1/events HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
+		res, err := http.ReadResponse(answers, nil)
+		is.NoErr(err)
+		is.Equal(res.StatusCode, http.StatusAccepted)
+		io.Copy(io.Discard, res.Body)
+	}
+	hubtest.Enter(t, peers)
+	var all []*bareStream
+	for i := range 40 {
+		conn, err := net.Dial("tcp", p.Addr)
+		is.NoErr(err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=user:%d HTTP/1.1\r\nHost: %s\r\n\r\n", i, p.Addr)
+		all = append(all, &bareStream{Conn: conn})
+		all[i].until(t, "event: hub.ready\n", "hub.closing")
+	}
+	publish("tenant", "", "aligned.") // all are idle since now
+	for _, s := range all {
+		s.until(t, "aligned.", "hub.closing")
+	}
+	time.Sleep(6500 * time.Millisecond)
+	ip("link set cable down") // before the next probe of most, while others wait for their second
+	publish("profile", `,"profiles":["user:0"]`, "meanwhile.")
+	time.Sleep(3 * time.Second)
+	ip("link set cable up")
+	time.Sleep(6500 * time.Millisecond) // who was taken for vanished is gone by now
+	publish("tenant", "", "still.")
+	for _, s := range all {
+		s.until(t, "still.", "hub.closing")
+	}
+}
