@@ -17,13 +17,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/access"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
@@ -192,41 +190,6 @@ func TestOrderOfAll(t *testing.T) {
 	for i := range chains {
 		is.Equal(chains[i], chain) // the order of the cursors
 	}
-}
-
-// A drain ends one stream after the other, evenly over its time.
-func TestDrainIsSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		hub := NewHub(HubConfig{
-			Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler),
-		})
-		NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone})
-		const streams, seconds = 80, 8
-		var open []*delivery.Connection
-		for i := range streams {
-			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
-			is.NoErr(err)
-			open = append(open, c)
-		}
-		var drain sync.WaitGroup
-		drain.Go(func() { hub.streams.Drain(t.Context(), seconds*time.Second) })
-		time.Sleep(time.Millisecond)
-		for second := range seconds {
-			synctest.Wait()
-			ended := 0
-			for _, c := range open {
-				tenant := hub.tenants.Find("acme")
-				if c.Drained {
-					ended++
-				}
-				tenant.Mu.Unlock()
-			}
-			is.Equal(ended, second*streams/seconds+1)
-			time.Sleep(time.Second)
-		}
-		drain.Wait()
-	})
 }
 
 // Who is sent away by a drain will be back: nobody is told that they are offline.

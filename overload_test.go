@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,19 +18,33 @@ import (
 	"realtimehub/internal/overload"
 )
 
-// newScarceHub is newTestHub whose memory is used by so many percent, which is looked at
-// when look is called, each time seconds later.
+// newScarceHub is newTestHub whose memory is used by so many percent from when look is called.
 func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 	var used atomic.Int64
+	var looks []*atomic.Int64 // of each node
 	h = newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) {
-		cfg.Memory = func(bool) (int64, int64) { return used.Load() << 30, 100 << 30 }
+		n := &atomic.Int64{}
+		looks = append(looks, n)
+		cfg.Memory = func(bool) (int64, int64) {
+			n.Add(1)
+			return used.Load() << 30, 100 << 30
+		}
 	})
-	now := time.Now()
+	ctx, stop := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	t.Cleanup(func() {
+		stop()
+		watching.Wait()
+	})
+	for _, node := range h.nodes {
+		watching.Go(func() { node.WatchMemory(ctx) })
+	}
 	return h, func(percent int64) {
 		used.Store(percent)
-		now = now.Add(2 * time.Second)
-		for _, node := range h.nodes {
-			node.streams.Overload.Look(now)
+		for _, n := range looks {
+			const many = 13 // over more than a second, which an overload lasts at least
+			from := n.Load()
+			eventually(t, func() bool { return n.Load() >= from+many })
 		}
 	}
 }
@@ -37,6 +52,7 @@ func newScarceHub(t *testing.T) (h *testHub, look func(percent int64)) {
 // While hardly any memory is left new streams and events are refused, in words that say
 // when to come back; open streams and questions are not.
 func TestAnOverloadedHubRefuses(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, look := newScarceHub(t)
 	open := h.open(t, "tenant=acme&profile=a")
@@ -86,6 +102,7 @@ func TestAnOverloadedHubRefuses(t *testing.T) {
 
 // Lines of a body that is under way are refused one by one.
 func TestAnOverloadRefusesLines(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h, look := newScarceHub(t)
 	line := func(n int) string {

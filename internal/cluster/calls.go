@@ -23,7 +23,7 @@ func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, 
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if c := x.Cfg.Delivery.Streams.ByID(id); c != nil || x.Peers == nil || holderOf(id) == x.Peers.Node() {
+	if c := x.cfg.Delivery.Streams.ByID(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
 		return c, nil
 	}
 	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
@@ -36,14 +36,14 @@ func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, 
 // ask has another hub answer. One that is gone has nothing, which the zero Answer says;
 // of one that does not answer nobody knows: ErrSilent.
 func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, error) {
-	answer, err := x.Peers.Ask(ctx, node, call)
+	answer, err := x.peers.Ask(ctx, node, call)
 	switch {
 	case err == nil:
 		return answer, nil
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	x.Cfg.Delivery.Counts.Unanswered(1)
+	x.cfg.Delivery.Counts.Unanswered(1)
 	return Answer{}, errors.Join(delivery.ErrSilent, err)
 }
 
@@ -59,15 +59,15 @@ func (x *Cluster) Touch(ctx context.Context, c *delivery.Connection) (found bool
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallTouch})
 	}
-	x.Presence.Touch(c, time.Now())
-	if x.Peers == nil {
-		return x.Cfg.Delivery.Streams.ByID(c.ID) != nil, nil
+	x.presence.Touch(c, time.Now())
+	if x.peers == nil {
+		return x.cfg.Delivery.Streams.ByID(c.ID) != nil, nil
 	}
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	_, there := x.own[c.Tenant][c]
 	if there { // or the others would be told of one that has gone, and never again
-		x.Peers.Tell(c.Tenant, SessionChange{Session: SessionOf(c)})
+		x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
 	}
 	return there, nil
 }
@@ -77,14 +77,14 @@ func (x *Cluster) Prolong(ctx context.Context, c *delivery.Connection, expires t
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
 	}
-	return x.Cfg.Delivery.Streams.Prolong(c, expires), nil
+	return x.cfg.Delivery.Streams.Prolong(c, expires), nil
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
 func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
 	if !c.Remote() {
-		return x.Cfg.Delivery.Streams.Adjust(c, types, watch)
+		return x.cfg.Delivery.Streams.Adjust(c, types, watch)
 	}
 	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
 	if watch != nil && *watch == nil {
@@ -118,8 +118,8 @@ func (x *Cluster) askOf(ctx context.Context, c *delivery.Connection, call Call) 
 // Refresh is delivery.Members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
 func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
-	if x.Peers == nil || x.Cfg.Delivery.Members.OwnsMembership() {
-		return x.Cfg.Delivery.Members.Refresh(ctx, tenant, r)
+	if x.peers == nil || x.cfg.Delivery.Members.OwnsMembership() {
+		return x.cfg.Delivery.Members.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
@@ -127,15 +127,15 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	var silent []string
 	var others sync.WaitGroup
 	others.Go(func() {
-		answers, silent = x.Peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
+		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
 	})
-	err := x.Cfg.Delivery.Members.Refresh(ctx, tenant, r)
+	err := x.cfg.Delivery.Members.Refresh(ctx, tenant, r)
 	others.Wait()
 	switch {
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		x.Cfg.Delivery.Counts.Unanswered(len(silent))
+		x.cfg.Delivery.Counts.Unanswered(len(silent))
 		return delivery.ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there
@@ -152,7 +152,7 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		p := cut(x.Cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		p := cut(x.cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
 		for _, c := range p.List {
 			a.Connections = append(a.Connections, descriptionOf(c))
 		}
@@ -161,10 +161,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
 		defer cancel()
-		a.Found = x.Cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
+		a.Found = x.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	c := x.Cfg.Delivery.Streams.ByID(call.ID)
+	c := x.cfg.Delivery.Streams.ByID(call.ID)
 	if c == nil {
 		return a
 	}

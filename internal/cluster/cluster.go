@@ -10,27 +10,26 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/room"
 )
 
 // Cluster is the hub and the others it shares its work with, if any: it finds
 // connections wherever they are, tells the others of its own, and keeps presence and
 // counts those of all.
 type Cluster struct {
-	Cfg       Config
-	Presence  Presence
-	typists   Typists
-	Peers     Peers         // nil: the hub is alone
-	back      time.Duration // in which a client that was sent away is back
-	Elsewhere remotes
+	cfg      Config
+	presence Presence
+	typists  Typists
+	peers    Peers         // nil: the hub is alone
+	back     time.Duration // in which a client that was sent away is back
+	remotes  remotes
 
-	Owed *owed // nil: the hub is alone
+	owed *owed // nil: the hub is alone
 
 	taking sync.Mutex // held while others' changes are taken in, or a tenant is let go
 
 	// The others are told of what is here under the lock under which it changes, so that
 	// what they were told last is so. The broker is not waited for.
-	Mu  sync.Mutex
+	mu  sync.Mutex
 	own map[string]map[*delivery.Connection]Session // guarded by mu: what the others were told of, by tenant
 }
 
@@ -65,19 +64,17 @@ type Config struct {
 // New joins a hub and its presence to others.
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
-	c := &Cluster{Cfg: cfg, Presence: cfg.Presence, typists: cfg.Typists, Peers: peers, back: cfg.Back, Elsewhere: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
+	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
 	if peers != nil {
 		cfg.Presence.Freeze(func() bool { return !peers.Hears() })
 		cfg.Typists.CastTo(func(who event.TenantProfile, conversation string, started bool) {
 			peers.Cast(who.Tenant, Typing{who.Profile, conversation, started})
 		})
-		c.Owed = &owed{
-			peers: peers, ended: cfg.Delivery.Streams.Drained(), Of: map[[4]byte]map[string]map[Kick]struct{}{},
-			kick: func(node [4]byte, k Kick) error { return c.kickOn(context.Background(), node, k) },
+		c.owed = &owed{
+			peers: peers, ended: cfg.Delivery.Streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
+			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		if service, ok := cfg.Delivery.Members.Resolver.(room.Refresher); ok {
-			service.Away(peers.Away)
-		}
+		cfg.Delivery.Members.AwayBy(peers.Away)
 		cfg.Delivery.Streams.Observe(c)
 		cfg.Delivery.ShareWith(c, peers.Node())
 		peers.Follow(c)
@@ -86,84 +83,84 @@ func New(cfg Config) *Cluster {
 }
 
 // Alone says that no other hub is known, to which clients could go.
-func (x *Cluster) Alone() bool { return x.Peers == nil || len(x.Peers.Others()) == 0 }
+func (x *Cluster) Alone() bool { return x.peers == nil || len(x.peers.Others()) == 0 }
 
-func SessionOf(c *delivery.Connection) Session {
+func sessionOf(c *delivery.Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
 }
 
 // Connected implements Observer.
 func (x *Cluster) Connected(c *delivery.Connection) {
-	s := SessionOf(c)
-	x.Mu.Lock()
+	s := sessionOf(c)
+	x.mu.Lock()
 	if x.own[c.Tenant] == nil {
 		x.own[c.Tenant] = map[*delivery.Connection]Session{}
 	}
 	x.own[c.Tenant][c] = s
-	x.Peers.Tell(c.Tenant, SessionChange{Session: s})
-	x.Mu.Unlock()
-	x.Presence.Connected(c)
+	x.peers.Tell(c.Tenant, SessionChange{Session: s})
+	x.mu.Unlock()
+	x.presence.Connected(c)
 }
 
 // Disconnected implements Observer.
 func (x *Cluster) Disconnected(c *delivery.Connection) {
-	if c.SentAway() && !x.Cfg.Delivery.Streams.Draining() {
-		x.Presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
+	if c.SentAway() && !x.cfg.Delivery.Streams.Draining() {
+		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
 	} else {
-		x.Presence.Disconnected(c)
+		x.presence.Disconnected(c)
 	}
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	if delete(x.own[c.Tenant], c); len(x.own[c.Tenant]) == 0 {
 		delete(x.own, c.Tenant)
 	}
-	s := SessionOf(c)
+	s := sessionOf(c)
 	if c.SentAway() {
 		s.Drained = true
-		x.Peers.Tell(c.Tenant, SessionChange{Session: s})
+		x.peers.Tell(c.Tenant, SessionChange{Session: s})
 	}
-	x.Peers.Tell(c.Tenant, SessionChange{Session: s, Gone: true})
+	x.peers.Tell(c.Tenant, SessionChange{Session: s, Gone: true})
 }
 
 // Share implements Sharing.
 func (x *Cluster) Share(ctx context.Context, tenant string) error {
-	x.Elsewhere.hold(tenant)
-	err := x.Peers.Hold(ctx, tenant)
+	x.remotes.hold(tenant)
+	err := x.peers.Hold(ctx, tenant)
 	if err != nil {
-		x.Elsewhere.release(tenant)
+		x.remotes.release(tenant)
 	}
 	return err
 }
 
 // Unshare implements Sharing.
 func (x *Cluster) Unshare(tenant string) {
-	x.Peers.Release(tenant)
+	x.peers.Release(tenant)
 	x.taking.Lock()
 	defer x.taking.Unlock()
-	x.Elsewhere.release(tenant)
-	x.Presence.Forget(tenant)
+	x.remotes.release(tenant)
+	x.presence.Forget(tenant)
 }
 
 // Count implements Sharing.
 func (x *Cluster) Count(e *event.Event, belongs func(event.Profile) bool) int {
-	return x.Elsewhere.Count(e, belongs)
+	return x.remotes.count(e, belongs)
 }
 
 // Complete implements Sharing.
 func (x *Cluster) Complete(ctx context.Context, tenant string) bool {
-	return x.Peers.Complete(ctx, tenant)
+	return x.peers.Complete(ctx, tenant)
 }
 
 // Empty implements Sharing.
-func (x *Cluster) Empty(tenant string) bool { return x.Elsewhere.empty(tenant) }
+func (x *Cluster) Empty(tenant string) bool { return x.remotes.empty(tenant) }
 
 // Remotes are the ids of the connections that other hubs are known to have, by tenant.
-func (x *Cluster) Remotes() map[string][]uuid.UUID { return x.Elsewhere.all() }
+func (x *Cluster) Remotes() map[string][]uuid.UUID { return x.remotes.all() }
 
 // Sessions implements Sink.
 func (x *Cluster) Sessions(tenant string) []Session {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	sessions := make([]Session, 0, len(x.own[tenant]))
 	for c, s := range x.own[tenant] {
 		s.ActiveAt = c.LastActivity()
@@ -177,21 +174,21 @@ func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 	x.taking.Lock()
 	defer x.taking.Unlock()
 	for _, s := range changes {
-		c, came := x.Elsewhere.change(tenant, s)
+		c, came := x.remotes.change(tenant, s)
 		switch {
 		case c == nil:
 		case s.Gone && c.SentAway():
-			x.Presence.Left(c, time.Now().Add(x.back))
+			x.presence.Left(c, time.Now().Add(x.back))
 		case s.Gone && at.IsZero():
-			x.Presence.Left(c, time.Now())
+			x.presence.Left(c, time.Now())
 		case s.Gone:
-			x.Presence.Left(c, at)
+			x.presence.Left(c, at)
 		case came && known:
-			x.Presence.Known(c)
+			x.presence.Known(c)
 		case came:
-			x.Presence.Connected(c)
+			x.presence.Connected(c)
 		default:
-			x.Presence.Touch(c, s.ActiveAt)
+			x.presence.Touch(c, s.ActiveAt)
 		}
 	}
 }

@@ -3,8 +3,8 @@ package cluster
 // Telling says whether somebody is told just now, or may not be told before what is told of
 // changes.
 func (x *Cluster) Telling() bool {
-	if x.Mu.TryLock() {
-		x.Mu.Unlock()
+	if x.mu.TryLock() {
+		x.mu.Unlock()
 		return false
 	}
 	return true
@@ -12,13 +12,13 @@ func (x *Cluster) Telling() bool {
 
 // Owes says for how many hubs kicks are remembered.
 func (x *Cluster) Owes() int {
-	x.Owed.Mu.Lock()
-	defer x.Owed.Mu.Unlock()
-	return len(x.Owed.Of)
+	x.owed.mu.Lock()
+	defer x.owed.mu.Unlock()
+	return len(x.owed.of)
 }
 
 // What the tests of the package count.
 const (
-	Most        = MostOwed
-	RemoteBytes = AwayBytes
+	Most        = mostOwed
+	RemoteBytes = remoteBytes
 )

@@ -15,13 +15,13 @@ import (
 	"realtimehub/internal/fair"
 )
 
-// Kick is connections that are to be closed: one of a tenant's, or all of a profile's, or
+// kick is connections that are to be closed: one of a tenant's, or all of a profile's, or
 // all that there are.
-type Kick struct {
-	Tenant  string
-	Profile event.Profile // zero: of all profiles
+type kick struct {
+	tenant  string
+	profile event.Profile // zero: of all profiles
 	id      uuid.UUID     // zero: all
-	Reason  delivery.CloseReason
+	reason  delivery.CloseReason
 }
 
 // owed is kicks that other hubs have not heard. Each is remembered until its hub has heard
@@ -29,37 +29,37 @@ type Kick struct {
 type owed struct {
 	// Static.
 	peers Peers
-	kick  func(node [4]byte, k Kick) error
+	kick  func(node [4]byte, k kick) error
 	ended <-chan struct{}
 
-	Mu sync.Mutex
-	Of map[[4]byte]map[string]map[Kick]struct{} // guarded by mu, by hub and tenant
+	mu sync.Mutex
+	of map[[4]byte]map[string]map[kick]struct{} // guarded by mu, by hub and tenant
 }
 
-// MostOwed is how many kicks of a tenant are remembered for a hub. Where there are more all
+// mostOwed is how many kicks of a tenant are remembered for a hub. Where there are more all
 // of the tenant's connections there are to go: who may come back does.
-const MostOwed = 1000
+const mostOwed = 1000
 
-// Add remembers a kick for a hub.
-func (o *owed) Add(node [4]byte, k Kick) {
-	o.Mu.Lock()
-	defer o.Mu.Unlock()
-	who := event.TenantProfile{Tenant: k.Tenant, Profile: k.Profile}.Clone() // they may be pieces of a whole request
-	k.Tenant, k.Profile = who.Tenant, who.Profile
-	if o.Of[node] == nil {
-		o.Of[node] = map[string]map[Kick]struct{}{}
+// add remembers a kick for a hub.
+func (o *owed) add(node [4]byte, k kick) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	who := event.TenantProfile{Tenant: k.tenant, Profile: k.profile}.Clone() // they may be pieces of a whole request
+	k.tenant, k.profile = who.Tenant, who.Profile
+	if o.of[node] == nil {
+		o.of[node] = map[string]map[kick]struct{}{}
 		go o.remind(node)
 	}
-	kicks := o.Of[node][k.Tenant]
+	kicks := o.of[node][k.tenant]
 	if kicks == nil {
-		kicks = map[Kick]struct{}{}
-		o.Of[node][k.Tenant] = kicks
+		kicks = map[kick]struct{}{}
+		o.of[node][k.tenant] = kicks
 	}
-	all := Kick{Tenant: k.Tenant, Reason: delivery.CloseUnavailable}
+	all := kick{tenant: k.tenant, reason: delivery.CloseUnavailable}
 	if _, so := kicks[all]; so {
 		return
 	}
-	if kicks[k] = struct{}{}; len(kicks) > MostOwed {
+	if kicks[k] = struct{}{}; len(kicks) > mostOwed {
 		clear(kicks)
 		kicks[all] = struct{}{}
 	}
@@ -72,24 +72,24 @@ func (o *owed) remind(node [4]byte) {
 	for {
 		there := slices.Contains(o.peers.Others(), node)
 		dead := !there && !slices.Contains(o.peers.Lost(), node)
-		o.Mu.Lock()
-		var kicks []Kick
-		for _, some := range o.Of[node] {
+		o.mu.Lock()
+		var kicks []kick
+		for _, some := range o.of[node] {
 			kicks = slices.AppendSeq(kicks, maps.Keys(some))
 		}
 		if dead || len(kicks) == 0 {
-			delete(o.Of, node)
-			o.Mu.Unlock()
+			delete(o.of, node)
+			o.mu.Unlock()
 			return
 		}
-		o.Mu.Unlock()
+		o.mu.Unlock()
 		for _, k := range kicks {
 			if !there || o.kick(node, k) != nil || !slices.Contains(o.peers.Others(), node) {
 				break
 			}
-			o.Mu.Lock()
-			delete(o.Of[node][k.Tenant], k)
-			o.Mu.Unlock()
+			o.mu.Lock()
+			delete(o.of[node][k.tenant], k)
+			o.mu.Unlock()
 		}
 		select {
 		case <-ticker.C:
@@ -104,7 +104,7 @@ func (x *Cluster) Kick(ctx context.Context, c *delivery.Connection, reason deliv
 	if c.Remote() {
 		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
 	}
-	return x.Cfg.Delivery.Streams.Kick(c, reason), nil
+	return x.cfg.Delivery.Streams.Kick(c, reason), nil
 }
 
 // KickAll is Kick for many connections, together.
@@ -117,20 +117,20 @@ func (x *Cluster) KickAll(ctx context.Context, list []*delivery.Connection, reas
 // KickProfile closes all connections of a profile: they are gone when it returns.
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
 func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason delivery.CloseReason) error {
-	k := Kick{Tenant: tenant, Profile: profile, Reason: reason}
-	err := x.KickAll(ctx, x.Cfg.Delivery.Streams.Connections(tenant, &profile), reason)
-	if x.Peers == nil {
+	k := kick{tenant: tenant, profile: profile, reason: reason}
+	err := x.KickAll(ctx, x.cfg.Delivery.Streams.Connections(tenant, &profile), reason)
+	if x.peers == nil {
 		return err
 	}
-	others := x.Peers.Others()
+	others := x.peers.Others()
 	errs := make([]error, len(others))
 	fair.ForEach(len(others), func(i int) {
 		if errs[i] = x.kickOn(ctx, others[i], k); errs[i] != nil {
-			x.Owed.Add(others[i], k)
+			x.owed.add(others[i], k)
 		}
 	})
-	for _, node := range x.Peers.Lost() {
-		x.Owed.Add(node, k)
+	for _, node := range x.peers.Lost() {
+		x.owed.add(node, k)
 	}
 	return errors.Join(errs...)
 }
@@ -142,32 +142,32 @@ func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason deliv
 		found, err = x.Kick(ctx, c, reason)
 	}
 	id, bad := delivery.ParseID(text)
-	if x.Peers == nil || bad != nil {
+	if x.peers == nil || bad != nil {
 		return found, err
 	}
-	if node := holderOf(id); err != nil || slices.Contains(x.Peers.Lost(), node) {
-		x.Owed.Add(node, Kick{Tenant: tenant, id: id, Reason: reason})
+	if node := holderOf(id); err != nil || slices.Contains(x.peers.Lost(), node) {
+		x.owed.add(node, kick{tenant: tenant, id: id, reason: reason})
 	}
 	return found, err
 }
 
 // kickOn has another hub close connections.
-func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k Kick) error {
+func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 	if k.id != uuid.Nil {
 		c, err := x.Find(ctx, k.id.String())
-		if c != nil && c.Tenant == k.Tenant {
-			_, err = x.Kick(ctx, c, k.Reason)
+		if c != nil && c.Tenant == k.tenant {
+			_, err = x.Kick(ctx, c, k.reason)
 		}
 		return err
 	}
-	of := &k.Profile
-	if k.Profile == (event.Profile{}) {
+	of := &k.profile
+	if k.profile == (event.Profile{}) {
 		of = nil
 	}
 	for after := ""; ; {
-		p, err := x.PageOn(ctx, node, k.Tenant, of, after, kickPage)
+		p, err := x.pageOn(ctx, node, k.tenant, of, after, kickPage)
 		if err == nil {
-			err = x.KickAll(ctx, p.List, k.Reason)
+			err = x.KickAll(ctx, p.List, k.reason)
 		}
 		if err != nil || !p.More {
 			return err

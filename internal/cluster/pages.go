@@ -43,20 +43,20 @@ func cut(list []*delivery.Connection, after string, limit int) Page {
 func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (Page, error) {
 	size := 1
 	if of == nil {
-		size = x.Cfg.Delivery.Tenants.Open(tenant)
+		size = x.cfg.Delivery.Tenants.Open(tenant)
 	}
 	end, err := begin(size)
 	if err != nil {
 		return Page{}, err
 	}
-	all := cut(x.Cfg.Delivery.Streams.Connections(tenant, of), after, limit)
+	all := cut(x.cfg.Delivery.Streams.Connections(tenant, of), after, limit)
 	end()
-	if x.Peers == nil {
+	if x.peers == nil {
 		return all, nil
 	}
-	others := x.Peers.Others()
+	others := x.peers.Others()
 	pages, errs := make([]Page, len(others)), make([]error, len(others))
-	fair.ForEach(len(others), func(i int) { pages[i], errs[i] = x.PageOn(ctx, others[i], tenant, of, after, limit) })
+	fair.ForEach(len(others), func(i int) { pages[i], errs[i] = x.pageOn(ctx, others[i], tenant, of, after, limit) })
 	count, more := all.Count, all.More
 	for _, p := range pages {
 		all.List = append(all.List, p.List...)
@@ -66,8 +66,8 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Prof
 	return Page{all.List, count, more || all.More}, errors.Join(errs...)
 }
 
-// PageOn is the page of one other hub, which may take several answers.
-func (x *Cluster) PageOn(ctx context.Context, node [4]byte, tenant string, of *event.Profile, after string, limit int) (p Page, err error) {
+// pageOn is the page of one other hub, which may take several answers.
+func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *event.Profile, after string, limit int) (p Page, err error) {
 	for p.More = true; p.More && len(p.List) < limit; {
 		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.List)})
 		if err != nil {

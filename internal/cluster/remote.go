@@ -17,77 +17,77 @@ import (
 type remotes struct {
 	quotas *allowance.Pools // static
 
-	Mu sync.RWMutex
+	mu sync.RWMutex
 	// Guarded by mu.
-	Tenants map[string]*tenantRemotes
+	tenants map[string]*tenantRemotes
 }
 
-// AwayBytes is what is kept of each connection takes, beside names and with its places
+// remoteBytes is what is kept of each connection takes, beside names and with its places
 // in tables.
-const AwayBytes = 320 + 2*25 + 2*57 + 2*8
+const remoteBytes = 320 + 2*25 + 2*57 + 2*8
 
 // tenantRemotes is one tenant's.
 type tenantRemotes struct {
-	ByID     map[uuid.UUID]*delivery.Connection
-	Profiles map[event.Profile][]*delivery.Connection
+	byID     map[uuid.UUID]*delivery.Connection
+	profiles map[event.Profile][]*delivery.Connection
 }
 
 // hold begins to know a tenant.
 func (x *remotes) hold(tenant string) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
-	if x.Tenants == nil {
-		x.Tenants = map[string]*tenantRemotes{}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.tenants == nil {
+		x.tenants = map[string]*tenantRemotes{}
 	}
-	if x.Tenants[tenant] == nil {
-		x.Tenants[tenant] = &tenantRemotes{map[uuid.UUID]*delivery.Connection{}, map[event.Profile][]*delivery.Connection{}}
+	if x.tenants[tenant] == nil {
+		x.tenants[tenant] = &tenantRemotes{map[uuid.UUID]*delivery.Connection{}, map[event.Profile][]*delivery.Connection{}}
 	}
 }
 
 func (x *remotes) release(tenant string) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
-	if t := x.Tenants[tenant]; t != nil {
-		for _, c := range t.ByID {
-			x.quotas.State.Give(tenant, AwayBytes+c.Profile.Bytes())
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t := x.tenants[tenant]; t != nil {
+		for _, c := range t.byID {
+			x.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
 		}
-		delete(x.Tenants, tenant)
+		delete(x.tenants, tenant)
 	}
 }
 
 func (x *remotes) empty(tenant string) bool {
-	x.Mu.RLock()
-	defer x.Mu.RUnlock()
-	t := x.Tenants[tenant]
-	return t == nil || len(t.ByID) == 0
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	t := x.tenants[tenant]
+	return t == nil || len(t.byID) == 0
 }
 
 // change takes in what changed of a session, and returns the connection: whether it
 // came, or is another's; nil where nothing changed.
 func (x *remotes) change(tenant string, s SessionChange) (c *delivery.Connection, came bool) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
-	t := x.Tenants[tenant]
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t := x.tenants[tenant]
 	if t == nil {
 		return nil, false
 	}
-	c = t.ByID[s.ID]
+	c = t.byID[s.ID]
 	switch {
 	case s.Gone && c == nil:
 		return nil, false
 	case s.Gone:
-		delete(t.ByID, s.ID)
-		list := slices.DeleteFunc(t.Profiles[c.Profile], func(other *delivery.Connection) bool { return other == c })
-		if t.Profiles[c.Profile] = list; len(list) == 0 {
-			delete(t.Profiles, c.Profile)
+		delete(t.byID, s.ID)
+		list := slices.DeleteFunc(t.profiles[c.Profile], func(other *delivery.Connection) bool { return other == c })
+		if t.profiles[c.Profile] = list; len(list) == 0 {
+			delete(t.profiles, c.Profile)
 		}
-		x.quotas.State.Give(tenant, AwayBytes+c.Profile.Bytes())
+		x.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
 		return c, false
 	case c == nil:
 		c = delivery.NewRemote(s.ID, tenant, s.Profile, s.ConnectedAt, s.ActiveAt, nil)
-		t.ByID[s.ID] = c
-		x.quotas.State.Force(tenant, AwayBytes+s.Profile.Bytes()) // it is there
-		t.Profiles[s.Profile] = append(t.Profiles[s.Profile], c)
+		t.byID[s.ID] = c
+		x.quotas.State.Force(tenant, remoteBytes+s.Profile.Bytes()) // it is there
+		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
 		came = true
 	}
 	c.SetSentAway(s.Drained)
@@ -97,22 +97,22 @@ func (x *remotes) change(tenant string, s SessionChange) (c *delivery.Connection
 
 // all are the ids of the connections that are known, by tenant.
 func (x *remotes) all() map[string][]uuid.UUID {
-	x.Mu.RLock()
-	defer x.Mu.RUnlock()
+	x.mu.RLock()
+	defer x.mu.RUnlock()
 	all := map[string][]uuid.UUID{}
-	for tenant, t := range x.Tenants {
-		all[tenant] = slices.Collect(maps.Keys(t.ByID))
+	for tenant, t := range x.tenants {
+		all[tenant] = slices.Collect(maps.Keys(t.byID))
 	}
 	return all
 }
 
-// Count is how many connections elsewhere an event's target resolves to; belongs
+// count is how many connections elsewhere an event's target resolves to; belongs
 // says who is in its room.
-func (x *remotes) Count(e *event.Event, belongs func(event.Profile) bool) (n int) {
-	x.Mu.RLock()
-	defer x.Mu.RUnlock()
-	t := x.Tenants[e.TenantID]
-	if t == nil || len(t.ByID) == 0 {
+func (x *remotes) count(e *event.Event, belongs func(event.Profile) bool) (n int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	t := x.tenants[e.TenantID]
+	if t == nil || len(t.byID) == 0 {
 		return 0
 	}
 	excluded := event.ExcludedBy(&e.Target)
@@ -130,21 +130,21 @@ func (x *remotes) Count(e *event.Event, belongs func(event.Profile) bool) (n int
 	switch e.Target.Kind {
 	case event.KindProfile, event.KindProfiles:
 		for _, ref := range e.Target.Profiles {
-			add(t.Profiles[ref])
+			add(t.profiles[ref])
 		}
 	case event.KindConnection:
-		if id, err := uuid.Parse(e.Target.ConnectionID); err == nil && t.ByID[id] != nil {
-			add([]*delivery.Connection{t.ByID[id]})
+		if id, err := uuid.Parse(e.Target.ConnectionID); err == nil && t.byID[id] != nil {
+			add([]*delivery.Connection{t.byID[id]})
 		}
 	case event.KindTenant:
 		if excluded.Nobody() {
-			return len(t.ByID)
+			return len(t.byID)
 		}
-		for _, list := range t.Profiles {
+		for _, list := range t.profiles {
 			add(list)
 		}
 	default:
-		for ref, list := range t.Profiles {
+		for ref, list := range t.profiles {
 			if belongs(ref) {
 				add(list)
 			}

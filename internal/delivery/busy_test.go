@@ -22,22 +22,22 @@ func TestABusyTenantKeepsNobodyFromOthers(t *testing.T) {
 	for _, name := range []string{"acme", "well"} {
 		is.NoErr(h.Members.SetMembers(t.Context(), name, event.Room{Kind: event.KindGroup, ID: "g"}, []event.Profile{{Type: "user", ID: "1"}}))
 	}
-	busy := h.Tenants.Find("acme")
+	busy := h.Tenants.find("acme")
 	forgotten := make(chan struct{})
 	go func() {
-		h.Tenants.Forget("acme")
+		h.Tenants.forget("acme")
 		close(forgotten)
 	}()
-	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).Forget(") })
-	free := h.Tenants.Mu.TryRLock()
+	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Tenants).forget(") })
+	free := h.Tenants.mu.TryRLock()
 	if free {
-		h.Tenants.Mu.RUnlock()
+		h.Tenants.mu.RUnlock()
 	}
-	busy.Mu.Unlock()
+	busy.mu.Unlock()
 	<-forgotten
 	is.True(free)                      // others are found meanwhile
-	h.Tenants.Find("acme").Mu.Unlock() // it is needed still
-	h.Tenants.Find("well").Mu.Unlock()
+	h.Tenants.find("acme").mu.Unlock() // it is needed still
+	h.Tenants.find("well").mu.Unlock()
 }
 
 // Whoever writes streams does not wait for a busy tenant whose clients leave.
@@ -72,12 +72,12 @@ func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
 		res, _ := open("acme", i)
 		acme = append(acme, res)
 	}
-	busy := h.Tenants.Find("acme")
+	busy := h.Tenants.find("acme")
 	for _, res := range acme {
 		res.Body.Close()
 	}
 	testkit.Eventually(t, func() bool { return testkit.WaitsIn(".(*Streams).ended(") })
-	defer busy.Mu.Unlock()
+	defer busy.mu.Unlock()
 	h.publish("well", event.ToTenant(), "1", false)
 	for _, lines := range well {
 		for line := ""; line != "event: a.b\n"; {

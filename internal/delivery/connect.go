@@ -32,13 +32,13 @@ type Subscription struct {
 // more. However many come at once, tenants take turns: a flood of one tenant's is not before
 // another's.
 func (x *Streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
-	if x.Overload.Overloaded() {
+	if x.overload.Overloaded() {
 		return nil, x.TurnAway(s.Tenant, overload.ErrOverloaded)
 	}
-	if err := x.Opening.Acquire(ctx, s.Tenant); err != nil {
+	if err := x.opening.Acquire(ctx, s.Tenant); err != nil {
 		return nil, err
 	}
-	defer x.Opening.Release(s.Tenant)
+	defer x.opening.Release(s.Tenant)
 	c, err := x.connect(ctx, s)
 	switch {
 	case err == nil:
@@ -54,41 +54,41 @@ func (x *Streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	if err != nil {
 		return nil, err
 	}
-	if x.tenants.Sharing != nil { // so that any hub knows where it is
+	if x.tenants.sharing != nil { // so that any hub knows where it is
 		copy(id[len(id)-len(x.node):], x.node[:])
 	}
 	now := time.Now()
 	c := &Connection{
 		ID: id, Tenant: s.Tenant, Profile: s.Profile, ConnectedAt: now, Metadata: s.Metadata,
-		unnamed: s.Unnamed, Filter: s.Types,
+		unnamed: s.Unnamed, filter: s.Types,
 	}
-	c.Activity.Store(now.UnixNano())
+	c.activeAt.Store(now.UnixNano())
 	c.Stream = x.engine.NewOwned(owner{x, c})
 
 	var from history.Cursor
 	var missed error
 	if s.Cursor != "" {
-		if from, missed, err = x.Locate(ctx, s); err != nil {
-			x.tenants.Forget(s.Tenant)
+		if from, missed, err = x.locate(ctx, s); err != nil {
+			x.tenants.forget(s.Tenant)
 			return nil, err
 		}
 	}
 	t, err := x.reserve(ctx, c, s.Watch)
 	if err != nil {
-		x.tenants.Forget(c.Tenant)
+		x.tenants.forget(c.Tenant)
 		return nil, err
 	}
-	x.Observer.Connected(c)
+	x.observer.Connected(c)
 	t, replaced := x.register(t, c, s.Watch, from, missed)
 	if replaced != nil {
 		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		if x.Directory.Most.Profile > 1 { // one is one device at a time, which is meant
+		if x.open.most.Profile > 1 { // one is one device at a time, which is meant
 			x.crowded.Do(func() {
 				x.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
-					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.Directory.Most.Profile, "tenant", c.Tenant)
+					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.open.most.Profile, "tenant", c.Tenant)
 			})
 		}
-		x.Observer.Disconnected(replaced)
+		x.observer.Disconnected(replaced)
 	}
 	if !s.Expires.IsZero() {
 		x.Prolong(c, s.Expires)
@@ -96,7 +96,7 @@ func (x *Streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	if t != nil {
 		r := &replay{
 			tenant: t, conn: c, log: x.log, logger: x.logger, of: from.Epoch, told: from.Seq,
-			reader: func() *history.Reader { return x.members.ReaderLocked(t, c.Profile) },
+			reader: func() *history.Reader { return x.members.readerLocked(t, c.Profile) },
 			sure:   x.tenants.sure,
 			fail:   func() { x.Kick(c, CloseUnavailable) },
 			count:  x.count,
@@ -111,15 +111,15 @@ func (x *Streams) connect(ctx context.Context, s Subscription) (*Connection, err
 	return c, nil
 }
 
-// Locate is where a subscription's cursor stands for its profile, and what it missed for
+// locate is where a subscription's cursor stands for its profile, and what it missed for
 // good.
-func (x *Streams) Locate(ctx context.Context, s Subscription) (from history.Cursor, missed, err error) {
-	t, err := x.tenants.OpenLocked(ctx, s.Tenant)
+func (x *Streams) locate(ctx context.Context, s Subscription) (from history.Cursor, missed, err error) {
+	t, err := x.tenants.openLocked(ctx, s.Tenant)
 	if err != nil {
 		return history.Cursor{}, nil, err
 	}
-	r := x.members.ReaderLocked(t, s.Profile)
-	t.Mu.Unlock()
+	r := x.members.readerLocked(t, s.Profile)
+	t.mu.Unlock()
 	from, err = x.log.Find(ctx, s.Tenant, s.Cursor, r)
 	if errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor) {
 		return from, err, nil
@@ -130,20 +130,20 @@ func (x *Streams) Locate(ctx context.Context, s Subscription) (from history.Curs
 // reserve admits c to its tenant, which is not forgotten until register adds it, and has
 // what is to be kept for it taken of its shares.
 func (x *Streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {
-	t, err := x.tenants.OpenLocked(ctx, c.Tenant)
+	t, err := x.tenants.openLocked(ctx, c.Tenant)
 	if err != nil {
 		return nil, err
 	}
-	defer t.Mu.Unlock()
+	defer t.mu.Unlock()
 	c.Tenant = t.name // one copy of a name for all; before others can find c
-	p := t.Rooms.Person(c.Profile)
+	p := t.rooms.Person(c.Profile)
 	if p != nil {
 		c.Profile = p.Profile()
 	}
-	if err := t.keepLocked(c, weigh(c.Filter, watch, c.Metadata), watch); err != nil {
+	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata), watch); err != nil {
 		return nil, err
 	}
-	if err := x.Directory.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+	if err := x.open.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
 		t.dropLocked(c)
 		return nil, err
 	}
@@ -153,18 +153,18 @@ func (x *Streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 
 // replaces says whether one more connection of p takes the place of its oldest.
 func (x *Streams) replaces(p *member) bool {
-	return x.Directory.Most.Profile > 0 && len(p.Conns()) >= x.Directory.Most.Profile
+	return x.open.most.Profile > 0 && len(p.Conns()) >= x.open.most.Profile
 }
 
 // register adds c, which was admitted, to its tenant, to be live after a place, or
 // after the head when that is zero. The tenant is returned when c is behind, and the
 // connection whose place c took.
 func (x *Streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
-	t.Mu.Lock()
-	defer t.Mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.coming--
-	c.Joined = true
-	if p := t.Rooms.Person(c.Profile); p != nil && x.replaces(p) {
+	c.joined = true
+	if p := t.rooms.Person(c.Profile); p != nil && x.replaces(p) {
 		replaced = p.Conns()[0] // the oldest
 		x.leaveLocked(t, replaced, CloseReplaced)
 		x.closeLocked(t, replaced, CloseReplaced)
@@ -172,14 +172,14 @@ func (x *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
 	t.open.Store(int32(len(t.conns)))
-	t.Rooms.Connect(c.Profile, c)
+	t.rooms.Connect(c.Profile, c)
 	t.watchLocked(c, watch)
 	t.settleLocked()
 
-	if from.Epoch != (history.Epoch{}) && from.Epoch != t.Head.Epoch { // the history has begun anew
-		missed, from = history.ErrUnknownCursor, t.Head
+	if from.Epoch != (history.Epoch{}) && from.Epoch != t.head.Epoch { // the history has begun anew
+		missed, from = history.ErrUnknownCursor, t.head
 	}
-	if missed == nil && from.Epoch != (history.Epoch{}) && from.Seq < t.Rooms.Forgotten(c.Profile) {
+	if missed == nil && from.Epoch != (history.Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
 		missed = history.ErrExpired
 	}
 	resume := ResumeComplete
@@ -187,10 +187,10 @@ func (x *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	case missed != nil:
 		resume = ResumePartial
 	case from.Epoch == (history.Epoch{}):
-		resume, from = ResumeFresh, t.Head
+		resume, from = ResumeFresh, t.head
 	}
 	x.count.connects.Add(resume, 1)
-	c.Place = from.Seq
+	c.place = from.Seq
 	var d engine.Batch
 	d.Send(c.Stream, x.words.ready(c, resume, from))
 	if missed != nil {
@@ -198,8 +198,8 @@ func (x *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	}
 	d.Flush()
 	switch {
-	case from.Seq < t.Head.Seq:
-		c.Behind = &Behind{shed: x.shed, count: x.count, forgot: t.Rooms.Forgotten(c.Profile)}
+	case from.Seq < t.head.Seq:
+		c.behind = &behind{shed: x.shed, count: x.count, forgot: t.rooms.Forgotten(c.Profile)}
 		in = t
 	case resume != ResumeFresh:
 		x.count.replayed.Add(0)

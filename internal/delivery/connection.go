@@ -22,22 +22,22 @@ type Connection struct {
 	Metadata    map[string]string
 	unnamed     bool
 	Stream      *engine.Stream
-	Elsewhere   bool // another hub holds it: there is no stream
+	remote      bool // another hub holds it: there is no stream
 
-	Activity atomic.Int64 // Unix nanoseconds
+	activeAt atomic.Int64 // Unix nanoseconds
 
 	// Guarded by the tenant's mu.
-	Filter  *event.Filter
-	Watch   []watching // nil: as configured; empty: none
-	index   int        // in tenant.conns
-	Joined  bool       // it is in tenant.conns, or was
-	Removed bool
-	Drained bool    // closed by a drain: not to be announced
-	Place   uint64  // in the history, that its client knows or will
-	Behind  *Behind // nil: live
-	weight  weight
+	filter   *event.Filter
+	watch    []watching // nil: as configured; empty: none
+	index    int        // in tenant.conns
+	joined   bool       // it is in tenant.conns, or was
+	removed  bool
+	sentAway bool    // closed by a drain: not to be announced
+	place    uint64  // in the history, that its client knows or will
+	behind   *behind // nil: live
+	weight   weight
 
-	lifetime *Lifetime // guarded by expiry.mu; nil: without end
+	lifetime *lifetime // guarded by expiry.mu; nil: without end
 }
 
 // weight is what a connection takes in memory: what it has for itself, and what others
@@ -49,11 +49,11 @@ func (w weight) all() int64 { return w.own + w.common }
 // What is kept of each connection takes in bytes, with its place in every table, of each
 // profile on a watch list, and of a profile that anybody watches, beside its names.
 const (
-	ConnectionBytes = 1200
+	connectionBytes = 1200
 )
 
 func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string) weight {
-	w := weight{own: ConnectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
 	for _, p := range watch {
 		w.common += watchedBytes + watchedPlace + p.Bytes()
 	}
@@ -72,28 +72,28 @@ func (c *Connection) who() event.TenantProfile {
 
 // NewRemote makes a connection that another hub holds: there is no stream.
 func NewRemote(id uuid.UUID, tenant string, p event.Profile, connectedAt, activeAt time.Time, metadata map[string]string) *Connection {
-	c := &Connection{ID: id, Tenant: tenant, Profile: p, ConnectedAt: connectedAt, Metadata: metadata, Elsewhere: true}
-	c.Activity.Store(activeAt.UnixNano())
+	c := &Connection{ID: id, Tenant: tenant, Profile: p, ConnectedAt: connectedAt, Metadata: metadata, remote: true}
+	c.activeAt.Store(activeAt.UnixNano())
 	return c
 }
 
 // Remote says that another hub holds it.
-func (c *Connection) Remote() bool { return c.Elsewhere }
+func (c *Connection) Remote() bool { return c.remote }
 
 // SentAway says that it was closed by a drain, or is about to be: its client comes back to
 // another hub, and nobody is told that it left.
-func (c *Connection) SentAway() bool { return c.Drained }
+func (c *Connection) SentAway() bool { return c.sentAway }
 
 // SetSentAway is for one that another hub holds.
-func (c *Connection) SetSentAway(is bool) { c.Drained = is }
+func (c *Connection) SetSentAway(is bool) { c.sentAway = is }
 
 // LastActivity is when the connection was last active.
-func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.Activity.Load()) }
+func (c *Connection) LastActivity() time.Time { return time.Unix(0, c.activeAt.Load()) }
 
 // Active notes an activity, unless a later one is known.
 func (c *Connection) Active(at time.Time) {
 	for n := at.UnixNano(); ; {
-		if last := c.Activity.Load(); last >= n || c.Activity.CompareAndSwap(last, n) {
+		if last := c.activeAt.Load(); last >= n || c.activeAt.CompareAndSwap(last, n) {
 			return
 		}
 	}

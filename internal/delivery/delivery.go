@@ -40,19 +40,19 @@ type Parts struct {
 // ShareWith makes the hub one of a cluster, whose connections' ids have a mark of its own,
 // before its first connection.
 func (d Parts) ShareWith(s Sharing, node [4]byte) {
-	d.Tenants.ShareWith(s)
-	d.Streams.ShareWith(node)
+	d.Tenants.shareWith(s)
+	d.Streams.shareWith(node)
 }
 
 // New makes them, and has the log tell the dispatcher.
 func New(cfg Config) Parts {
 	counts := newCounts()
-	tenants := NewTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
-	members := NewMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
+	tenants := newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
+	members := newMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
 	streams := &Streams{
-		words: frames{cfg.Retry, cfg.Heartbeat}, Directory: directory{Most: cfg.Most},
+		words: frames{cfg.Retry, cfg.Heartbeat}, open: directory{most: cfg.Most},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
-		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*ChunkBytes), // else it waits for the service
+		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),
 	}
 	kept := func() int64 { return cfg.Log.Held() + cfg.Quotas.State.Total() + cfg.Quotas.IDs.Total() }

@@ -30,7 +30,7 @@ type Limits struct {
 // directory is every open connection of this hub by its id, whichever tenant's, and
 // who may still come.
 type directory struct {
-	Most Limits // static
+	most Limits // static
 
 	mu sync.RWMutex
 	// Guarded by mu, which is a leaf.
@@ -47,9 +47,9 @@ func (x *directory) admit(c *Connection, replaces bool, beside int) error {
 	case x.draining:
 		return ErrDraining
 	case replaces:
-	case x.Most.All > 0 && x.byID.Len() >= x.Most.All:
+	case x.most.All > 0 && x.byID.Len() >= x.most.All:
 		return ErrFull
-	case x.Most.Tenant > 0 && beside >= x.Most.Tenant:
+	case x.most.Tenant > 0 && beside >= x.most.Tenant:
 		return ErrTenantFull
 	}
 	x.byID.Put(c.ID, c)
@@ -62,8 +62,8 @@ func (x *directory) drop(c *Connection) {
 	x.byID.Delete(c.ID)
 }
 
-// Shut has nobody come any more, and returns who is there, in no order.
-func (x *directory) Shut() []*Connection {
+// shut has nobody come any more, and returns who is there, in no order.
+func (x *directory) shut() []*Connection {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.draining = true

@@ -28,11 +28,11 @@ func (x *Dispatcher) Deliver(tenant string, entries []*history.Entry) {
 
 // deliver hands entries to their streams; what was published is timed.
 func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published bool) {
-	t := x.tenants.Find(tenant)
+	t := x.tenants.find(tenant)
 	if t == nil {
 		return
 	}
-	defer t.Mu.Unlock()
+	defer t.mu.Unlock()
 	for _, e := range entries {
 		p := parcelOf(e)
 		switch {
@@ -42,11 +42,11 @@ func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		case published: // another hub's clock may be wrong
 			p.since = time.Now()
 		}
-		if p.place > 0 && p.place <= t.Head.Seq && t.Attached {
+		if p.place > 0 && p.place <= t.head.Seq && t.attached {
 			continue // it was told when it was attached
 		}
 		if p.place > 0 {
-			t.Head = e.Cursor
+			t.head = e.Cursor
 			if r, ok := e.Event.Target.Room(); ok && t.resolved[r] == nil && !x.members.OwnsMembership() {
 				x.unknownLocked(t) // each may be one of those whom it was for
 				continue
@@ -66,16 +66,16 @@ func (x *Dispatcher) unknownLocked(t *tenant) {
 	if len(t.conns) == 0 {
 		return
 	}
-	frame := gapFrame(x.count, history.ErrRoomUnknown, t.Head)
+	frame := gapFrame(x.count, history.ErrRoomUnknown, t.head)
 	x.count.gaps.Add(GapMembership, len(t.conns)-1)
 	for _, c := range t.conns {
-		t.sendLocked(&t.gathered, c, frame, t.Head.Seq)
+		t.sendLocked(&t.gathered, c, frame, t.head.Seq)
 	}
 }
 
 // Flush implements Sink.
 func (x *Dispatcher) Flush(tenant string) {
-	if t := x.tenants.Find(tenant); t != nil {
+	if t := x.tenants.find(tenant); t != nil {
 		t.flush()
 	}
 }
@@ -92,28 +92,28 @@ func (x *Dispatcher) Prepare(tenant string, entries []*history.Entry) {
 
 // Quiet implements Sink: a heartbeat tells the place.
 func (x *Dispatcher) Quiet(tenant string, place history.Cursor) {
-	if t := x.tenants.Find(tenant); t != nil {
-		if t.Attached && place.Seq > t.Head.Seq {
-			t.Head = place
+	if t := x.tenants.find(tenant); t != nil {
+		if t.attached && place.Seq > t.head.Seq {
+			t.head = place
 		}
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 }
 
 // Lost implements Sink: streams end, and resume where they can.
 func (x *Dispatcher) Lost(tenant string, place history.Cursor) {
-	t := x.tenants.Find(tenant)
+	t := x.tenants.find(tenant)
 	if t == nil {
 		return
 	}
-	t.Rooms.Restart(place.Epoch)
-	t.Head = place
+	t.rooms.Restart(place.Epoch)
+	t.head = place
 	open := slices.Clone(t.conns)
 	for _, c := range open {
-		c.Drained = true                              // they will be back
+		c.sentAway = true                             // they will be back
 		c.Stream.Close(x.streams.Closing(CloseDrain)) // before anything that follows
 	}
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	x.count.gaps.Add(GapLost, len(open))
 	if len(open) > 0 {
 		x.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))

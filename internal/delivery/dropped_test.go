@@ -88,9 +88,9 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 	ctx := context.Background()
 	models := map[string]*historyModel{}
 	for _, tenant := range []string{"a", "b", "c", "d"} {
-		acme, err := h.Tenants.OpenLocked(ctx, tenant) // so that all who join and leave are known from the start
+		acme, err := h.Tenants.openLocked(ctx, tenant) // so that all who join and leave are known from the start
 		is.NoErr(err)
-		acme.Mu.Unlock()
+		acme.mu.Unlock()
 		models[tenant] = &historyModel{members: map[event.Room][]event.Profile{}, cursors: map[event.Profile][]history.Cursor{}}
 	}
 	pick := func(prefix string) string { return fmt.Sprint(prefix, random.IntN(5)) }
@@ -144,7 +144,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
 			oldest, err := h.log.Find(ctx, tenant, "", nil)
 			is.NoErr(err)
-			_, missed, err := h.Streams.Locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			_, missed, err := h.Streams.locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
 			is.NoErr(err)
 			misses := m.misses(p, cursor.Seq, oldest.Seq)
 			switch {
@@ -170,10 +170,10 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 func (h *rig) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
-	acme, err := h.Tenants.OpenLocked(t.Context(), tenant)
+	acme, err := h.Tenants.openLocked(t.Context(), tenant)
 	is.NoErr(err)
-	r := h.Members.ReaderLocked(acme, p)
-	acme.Mu.Unlock()
+	r := h.Members.readerLocked(acme, p)
+	acme.mu.Unlock()
 	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
 	is.NoErr(err)
 	var got, want []uint64
@@ -202,7 +202,7 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
-			place, missed, err := h.Streams.Locate(t.Context(), s)
+			place, missed, err := h.Streams.locate(t.Context(), s)
 			is.NoErr(err)
 			return place, missed
 		}
@@ -258,8 +258,8 @@ func TestPrunedStaysStillCount(t *testing.T) {
 				h.sweep(time.Now())
 			}
 			if c.prune == "forget" {
-				h.Tenants.Forget("acme")
-				is.Equal(h.Tenants.Find("acme"), nil)
+				h.Tenants.forget("acme")
+				is.Equal(h.Tenants.find("acme"), nil)
 			}
 			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
 			if c.prune != "forget" {

@@ -12,32 +12,32 @@ import (
 func (x *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 	x.count.closes.Add(reason, 1)
 	t.removeLocked(c)
-	x.Expiry.Set(c, time.Time{})
-	x.Directory.drop(c)
+	x.expiry.set(c, time.Time{})
+	x.open.drop(c)
 }
 
 // closeLocked ends c's stream, with the place that its client may go on from.
 func (x *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
-	c.Stream.Close(x.words.closing(reason, 0, t.KnownLocked(c)))
+	c.Stream.Close(x.words.closing(reason, 0, t.knownLocked(c)))
 }
 
 // expiring tells a connection's client that its token is about to end.
-func (x *Streams) expiring(l *Lifetime) {
-	t := x.tenants.Find(l.Conn.Tenant)
+func (x *Streams) expiring(l *lifetime) {
+	t := x.tenants.find(l.conn.Tenant)
 	if t == nil {
 		return
 	}
 	var d engine.Batch
-	if x.Expiry.stands(l) {
-		d.Send(l.Conn.Stream, expiringFrame(l.expires))
+	if x.expiry.stands(l) {
+		d.Send(l.conn.Stream, expiringFrame(l.expires))
 	}
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	d.Flush()
 }
 
 // expired ends a connection whose time is over.
-func (x *Streams) expired(l *Lifetime) {
-	x.removeIf(l.Conn, CloseExpired, func() bool { return x.Expiry.stands(l) })
+func (x *Streams) expired(l *lifetime) {
+	x.removeIf(l.conn, CloseExpired, func() bool { return x.expiry.stands(l) })
 }
 
 // owner is what the engine knows of a connection.
@@ -55,7 +55,7 @@ func (o owner) Gone(why error) {
 		return
 	}
 	if t != nil {
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 	o.streams.ended(o.conn, why)
 }
@@ -72,7 +72,7 @@ func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 		d.Send(s, beat)
 	case t != nil:
 		t.beatLocked(d, o.conn, beat)
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 }
 
@@ -100,15 +100,15 @@ func (x *Streams) ended(c *Connection, why error) {
 // lock, and ends its stream; nil: that has ended. Only the first call does anything, and
 // says so.
 func (x *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
-	t := x.tenants.Find(c.Tenant)
+	t := x.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
 	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
 	// is not changed any more.
-	first = c.Joined && !c.Removed && (so == nil || so())
+	first = c.joined && !c.removed && (so == nil || so())
 	if first {
-		if c.Drained && reason == CloseClient {
+		if c.sentAway && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
 		}
 		x.leaveLocked(t, c, reason)
@@ -117,17 +117,17 @@ func (x *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 		}
 	}
 	last := len(t.conns) == 0
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	if first {
 		x.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
-		x.Observer.Disconnected(c)
+		x.observer.Disconnected(c)
 	}
 	switch {
 	case !first || !last: // who was first sees to it
 	case x.tenants.InCluster():
-		go x.tenants.Forget(c.Tenant) // it may wait for the broker, and who ends streams must not
+		go x.tenants.forget(c.Tenant) // it may wait for the broker, and who ends streams must not
 	default:
-		x.tenants.Forget(c.Tenant)
+		x.tenants.forget(c.Tenant)
 	}
 	return first
 }
@@ -144,9 +144,9 @@ func (x *Streams) Drained() <-chan struct{} { return x.drained }
 
 // Refuse has no new stream taken, and requests that have no end of their own end.
 func (x *Streams) Refuse() {
-	x.Directory.Shut()
+	x.open.shut()
 	x.endOnce.Do(func() {
-		x.Expiry.stop()
+		x.expiry.stop()
 		close(x.drained)
 	})
 }
@@ -156,7 +156,7 @@ func (x *Streams) Refuse() {
 // Who is sent away is not announced as offline: they will be back.
 func (x *Streams) Drain(ctx context.Context, over time.Duration) {
 	defer x.Refuse()
-	open := x.Directory.Shut()
+	open := x.open.shut()
 	start := time.Now()
 	for i, c := range open {
 		due := over * time.Duration(i) / time.Duration(len(open))
@@ -167,12 +167,12 @@ func (x *Streams) Drain(ctx context.Context, over time.Duration) {
 				over = 0
 			}
 		}
-		if t := x.tenants.Find(c.Tenant); t != nil {
-			if !c.Removed {
-				c.Drained = true
+		if t := x.tenants.find(c.Tenant); t != nil {
+			if !c.removed {
+				c.sentAway = true
 				x.closeLocked(t, c, CloseDrain)
 			}
-			t.Mu.Unlock()
+			t.mu.Unlock()
 		}
 	}
 }

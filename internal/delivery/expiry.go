@@ -17,19 +17,19 @@ const expiringBefore = 30 * time.Second
 type expiry struct {
 	// Both are called with no lock held, of a tenant for one connection after the other:
 	// whether it is still so, says stands.
-	Warn func(*Lifetime) // of the end that comes
-	end  func(*Lifetime)
+	warn func(*lifetime) // of the end that comes
+	end  func(*lifetime)
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	due     due.Queue[*Lifetime]
+	due     due.Queue[*lifetime]
 	timer   *time.Timer // nil before the first
 	stopped bool
 }
 
-// Set has a connection end at a time, sooner or later than it was to; at zero it
+// set has a connection end at a time, sooner or later than it was to; at zero it
 // does not end by itself.
-func (x *expiry) Set(c *Connection, expires time.Time) {
+func (x *expiry) set(c *Connection, expires time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if c.lifetime != nil {
@@ -37,7 +37,7 @@ func (x *expiry) Set(c *Connection, expires time.Time) {
 		c.lifetime = nil
 	}
 	if !expires.IsZero() {
-		c.lifetime = &Lifetime{Conn: c, expires: expires}
+		c.lifetime = &lifetime{conn: c, expires: expires}
 		x.due.Set(c.lifetime, expires.Add(-expiringBefore))
 		x.armLocked()
 	}
@@ -58,10 +58,10 @@ func (x *expiry) armLocked() {
 
 func (x *expiry) fire() {
 	now := time.Now()
-	come := map[string][]*Lifetime{} // by tenant: one that is busy keeps no other's waiting
+	come := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
 	x.mu.Lock()
 	for next, ok := x.due.Next(now); ok && !x.stopped; next, ok = x.due.Next(now) {
-		come[next.Conn.Tenant] = append(come[next.Conn.Tenant], next)
+		come[next.conn.Tenant] = append(come[next.conn.Tenant], next)
 		if next.expires.After(now) {
 			x.due.Set(next, next.expires)
 		} else {
@@ -74,7 +74,7 @@ func (x *expiry) fire() {
 	fair.ForEach(len(lists), func(i int) {
 		for _, l := range lists[i] {
 			if l.expires.After(now) {
-				x.Warn(l)
+				x.warn(l)
 			} else {
 				x.end(l)
 			}
@@ -83,10 +83,10 @@ func (x *expiry) fire() {
 }
 
 // stands says that a connection's time was not set anew.
-func (x *expiry) stands(l *Lifetime) bool {
+func (x *expiry) stands(l *lifetime) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return l.Conn.lifetime == l
+	return l.conn.lifetime == l
 }
 
 // stop has nothing end any more.
@@ -99,12 +99,12 @@ func (x *expiry) stop() {
 	}
 }
 
-// Lifetime is of a connection that ends by itself; due is the warning,
+// lifetime is of a connection that ends by itself; due is the warning,
 // then the end.
-type Lifetime struct {
+type lifetime struct {
 	due     due.Item
-	Conn    *Connection
+	conn    *Connection
 	expires time.Time
 }
 
-func (l *Lifetime) Due() *due.Item { return &l.due }
+func (l *lifetime) Due() *due.Item { return &l.due }

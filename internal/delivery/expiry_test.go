@@ -60,12 +60,12 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 		h := newRig(t)
 		var mu sync.Mutex
 		var all []*Connection
-		warn := h.Streams.Expiry.Warn
-		h.Streams.Expiry.Warn = func(l *Lifetime) {
+		warn := h.Streams.expiry.warn
+		h.Streams.expiry.warn = func(l *lifetime) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, c := range all {
-				if c != l.Conn {
+				if c != l.conn {
 					h.Streams.Prolong(c, time.Now().Add(time.Hour))
 				}
 			}

@@ -37,8 +37,8 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 			is.Equal(grown, first)
 			before = h.Streams.Engine().Owed()
 			h.sweep(time.Now().Add(testLimits.TTL - time.Second))
-			head := h.Tenants.Find("acme").Head
-			h.Tenants.ByName["acme"].Mu.Unlock()
+			head := h.Tenants.find("acme").head
+			h.Tenants.byName["acme"].mu.Unlock()
 			h.Dispatcher.Quiet("acme", history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1000})
 			h.Dispatcher.Flush("acme")
 			is.Equal(h.Streams.Engine().Owed(), before)
@@ -74,11 +74,11 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 		is.Equal(strings.Count(got, "event:"), 10)
 		is.Equal(strings.Count(got, "id: "), 1)
 		is.True(strings.Contains(got, "\nid: "+head+"\n\n"))
-		is.Equal(quiet.conn.Place, busy.conn.Place)
+		is.Equal(quiet.conn.place, busy.conn.place)
 
-		acme := h.Tenants.Find("acme")
-		quiet.conn.Behind = &Behind{}
-		acme.Mu.Unlock()
+		acme := h.Tenants.find("acme")
+		quiet.conn.behind = &behind{}
+		acme.mu.Unlock()
 		h.tell("you", false)
 		quiet.written()
 		time.Sleep(20 * time.Second)
@@ -97,25 +97,25 @@ func TestLastWordsTellThePlace(t *testing.T) {
 		{"drain", func(h *rig, _ *Connection) { h.Streams.Drain(context.Background(), 0) }, true},
 		{"kicked", func(h *rig, c *Connection) { h.Streams.Kick(c, CloseKicked) }, true},
 		{"replaced", func(h *rig, c *Connection) {
-			h.Streams.Directory.Most.Profile = 1
+			h.Streams.open.most.Profile = 1
 			h.Streams.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
 		}, true},
 		{"behind", func(h *rig, c *Connection) {
-			acme := h.Tenants.Find("acme")
-			c.Behind = &Behind{}
-			acme.Mu.Unlock()
+			acme := h.Tenants.find("acme")
+			c.behind = &behind{}
+			acme.mu.Unlock()
 			h.Streams.Drain(context.Background(), 0)
 		}, false},
 		{"notYetIn", func(h *rig, c *Connection) {
-			acme := h.Tenants.Find("acme")
-			c.Joined = false
-			acme.Mu.Unlock()
+			acme := h.Tenants.find("acme")
+			c.joined = false
+			acme.mu.Unlock()
 			h.Streams.Drain(context.Background(), 0)
 		}, false},
 		{"lost", func(h *rig, c *Connection) {
-			acme := h.Tenants.Find("acme")
-			after := history.Cursor{Epoch: acme.Head.Epoch, Seq: acme.Head.Seq + 9}
-			acme.Mu.Unlock()
+			acme := h.Tenants.find("acme")
+			after := history.Cursor{Epoch: acme.head.Epoch, Seq: acme.head.Seq + 9}
+			acme.mu.Unlock()
 			h.Dispatcher.Lost("acme", after)
 			h.tell("me", false) // it may not have what follows the gap
 		}, false},

@@ -126,7 +126,7 @@ func (r *rig) head(t testing.TB, tenant string) history.Cursor {
 // missed is what a subscription has missed for good, nil for nothing.
 func (r *rig) missed(t testing.TB, s Subscription) error {
 	t.Helper()
-	_, missed, err := r.Streams.Locate(t.Context(), s)
+	_, missed, err := r.Streams.locate(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 type Members struct {
 	tenants  *Tenants
 	shared   room.Shared // nil: this hub keeps it by itself
-	Resolver room.Resolver
+	resolver room.Resolver
 	limit    int // memberships of a tenant; 0: any number
 	logger   *slog.Logger
 
@@ -33,8 +33,8 @@ type Members struct {
 	fullLog rate.Sometimes
 }
 
-func NewMembers(tenants *Tenants, shared room.Shared, resolver room.Resolver, limit int, logger *slog.Logger) *Members {
-	m := &Members{tenants: tenants, shared: shared, Resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
+func newMembers(tenants *Tenants, shared room.Shared, resolver room.Resolver, limit int, logger *slog.Logger) *Members {
+	m := &Members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
 	m.fullLog.Interval = time.Second
 	if shared != nil {
 		shared.Follow(m.belong, m.clear)
@@ -42,11 +42,19 @@ func NewMembers(tenants *Tenants, shared room.Shared, resolver room.Resolver, li
 	return m
 }
 
+// AwayBy names who says how often this hub was away from the others, where membership is
+// another service's: what was refreshed meanwhile did not reach this hub.
+func (m *Members) AwayBy(away func() int64) {
+	if service, ok := m.resolver.(room.Refresher); ok {
+		service.Away(away)
+	}
+}
+
 // Full is how many changes were refused since a tenant had as many memberships as it may.
 func (m *Members) Full() int64 { return m.full.Load() }
 
 func (m *Members) OwnsMembership() bool {
-	_, own := m.Resolver.(room.Own)
+	_, own := m.resolver.(room.Own)
 	return own
 }
 
@@ -86,25 +94,25 @@ func (m *Members) change(ctx context.Context, name string, r event.Room, create 
 	if m.shared != nil {
 		return m.changeShared(ctx, name, r, differ)
 	}
-	t := m.tenants.Find(name)
+	t := m.tenants.find(name)
 	if t == nil && !create {
 		return nil
 	}
 	if t != nil {
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
-	t, err := m.tenants.OpenLocked(ctx, name) // its place must be known
+	t, err := m.tenants.openLocked(ctx, name) // its place must be known
 	if err != nil {
 		return err
 	}
-	join, leave := differ(&t.Rooms)
+	join, leave := differ(&t.rooms)
 	if err = m.admitLocked(t, r, join, leave); err == nil {
 		t.changeMembersLocked(r, join, leave)
 	}
-	empty := t.Rooms.Empty()
-	t.Mu.Unlock()
+	empty := t.rooms.Empty()
+	t.mu.Unlock()
 	if empty {
-		m.tenants.Forget(name)
+		m.tenants.forget(name)
 	}
 	return err
 }
@@ -116,7 +124,7 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 		return nil // to have fewer is always allowed
 	}
 	err := error(nil)
-	if more := len(join) - len(leave); m.limit > 0 && more > 0 && t.Rooms.Count()+more > m.limit {
+	if more := len(join) - len(leave); m.limit > 0 && more > 0 && t.rooms.Count()+more > m.limit {
 		m.full.Add(1)
 		err = room.ErrMemberships
 	} else {
@@ -132,11 +140,11 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 // stored comes back, to all of them, through belong.
 func (m *Members) changeShared(ctx context.Context, name string, r event.Room, differ func(*memberships) (join, leave []event.Profile)) error {
 	for {
-		t, err := m.tenants.EnsureLocked(ctx, name)
+		t, err := m.tenants.ensureLocked(ctx, name)
 		if err != nil {
 			return err
 		}
-		t.Mu.Unlock()
+		t.mu.Unlock()
 		if err := m.changing.pass(ctx, name); err != nil {
 			return err
 		}
@@ -153,26 +161,26 @@ func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, diffe
 	if err != nil {
 		return err
 	}
-	t.Mu.Lock()
-	if t.forgotten || !t.Rooms.IsOf(was.Now.Epoch) {
-		t.Mu.Unlock()
+	t.mu.Lock()
+	if t.forgotten || !t.rooms.IsOf(was.Now.Epoch) {
+		t.mu.Unlock()
 		return room.ErrConflict
 	}
 	place := was.Now.Seq
-	join, leave := differ(&t.Rooms)
+	join, leave := differ(&t.rooms)
 	if err := m.admitLocked(t, r, join, leave); err != nil {
-		t.Mu.Unlock()
+		t.mu.Unlock()
 		return err
 	}
-	empty := t.Rooms.Len(r)+len(join) == len(leave)
+	empty := t.rooms.Len(r)+len(join) == len(leave)
 	changed := make([]room.Membership, 0, len(join)+len(leave))
 	for _, p := range join {
-		b := t.Rooms.Belonging(r, p)
+		b := t.rooms.Belonging(r, p)
 		b.Member, b.Stays = true, append(b.Stays, history.Stay{Room: r, From: place, Until: math.MaxUint64})
 		changed = append(changed, b)
 	}
 	for _, p := range leave {
-		b := t.Rooms.Belonging(r, p)
+		b := t.rooms.Belonging(r, p)
 		b.Member = false
 		if last := &b.Stays[len(b.Stays)-1]; last.From < place {
 			last.Until = place
@@ -181,41 +189,41 @@ func (m *Members) changeOnce(ctx context.Context, t *tenant, r event.Room, diffe
 		}
 		changed = append(changed, b)
 	}
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	err = m.shared.Change(ctx, t.name, r, was, changed, empty)
-	t.Mu.Lock()
+	t.mu.Lock()
 	t.settleLocked() // what was taken for it is kept now, or not
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	return err
 }
 
 // belong is the shared membership's word of what changed in a room.
 func (m *Members) belong(name string, of history.Epoch, room event.Room, changed []room.Membership) {
-	t := m.tenants.Find(name)
+	t := m.tenants.find(name)
 	if t == nil {
 		return
 	}
-	defer t.Mu.Unlock()
-	t.Rooms.Restart(of)
+	defer t.mu.Unlock()
+	t.rooms.Restart(of)
 	for _, b := range changed {
-		t.Rooms.Set(room, b)
+		t.rooms.Set(room, b)
 	}
 	t.growLocked()
 }
 
 // clear is the shared membership's word that it is gone.
 func (m *Members) clear(name string) {
-	if t := m.tenants.Find(name); t != nil {
-		t.Rooms.Clear()
+	if t := m.tenants.find(name); t != nil {
+		t.rooms.Clear()
 		t.settleLocked()
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 }
 
 // Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made
 // begin is told how long it will be, and may refuse it; once it is made, end is called.
 func (m *Members) Members(ctx context.Context, tenant string, room event.Room, begin func(size int) (end func(), err error)) ([]event.Profile, error) {
-	roster, err := m.Resolve(ctx, tenant, room)
+	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
 		return nil, err
 	}
@@ -223,8 +231,8 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 	if roster != nil {
 		size = len(roster.Members)
 	} else if t, err := m.look(ctx, tenant); t != nil {
-		size = t.Rooms.Len(room)
-		t.Mu.Unlock()
+		size = t.rooms.Len(room)
+		t.mu.Unlock()
 	} else if err != nil {
 		return nil, err
 	}
@@ -236,9 +244,9 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 	list := make([]event.Profile, 0, size)
 	if roster != nil {
 		list = append(list, roster.Members...)
-	} else if t := m.tenants.Find(tenant); t != nil {
-		list = slices.AppendSeq(list, t.Rooms.Members(room))
-		t.Mu.Unlock()
+	} else if t := m.tenants.find(tenant); t != nil {
+		list = slices.AppendSeq(list, t.rooms.Members(room))
+		t.mu.Unlock()
 	}
 	slices.SortFunc(list, event.CompareProfiles)
 	return list, nil
@@ -246,15 +254,15 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 
 // look is find, with what other hubs know known here.
 func (m *Members) look(ctx context.Context, name string) (*tenant, error) {
-	if err := m.tenants.Ensure(ctx, name); err != nil {
+	if err := m.tenants.ensure(ctx, name); err != nil {
 		return nil, err
 	}
-	return m.tenants.Find(name), nil
+	return m.tenants.find(name), nil
 }
 
 // Member says whether p belongs to a room, and how many do.
 func (m *Members) Member(ctx context.Context, tenant string, room event.Room, p event.Profile) (member bool, size int, err error) {
-	roster, err := m.Resolve(ctx, tenant, room)
+	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
 		return false, 0, err
 	}
@@ -265,17 +273,17 @@ func (m *Members) Member(ctx context.Context, tenant string, room event.Room, p 
 	if t == nil {
 		return false, 0, err
 	}
-	defer t.Mu.Unlock()
-	return t.Rooms.Has(room, p), t.Rooms.Len(room), nil
+	defer t.mu.Unlock()
+	return t.rooms.Has(room, p), t.rooms.Len(room), nil
 }
 
 // Share says of each profile whether it has a room in common with viewer.
 func (m *Members) Share(tenant string, viewer event.Profile, profiles []event.Profile) []bool {
 	share := make([]bool, len(profiles))
-	if t := m.tenants.Find(tenant); t != nil {
-		defer t.Mu.Unlock()
+	if t := m.tenants.find(tenant); t != nil {
+		defer t.mu.Unlock()
 		for i, p := range profiles {
-			share[i] = t.Rooms.Share(viewer, p)
+			share[i] = t.rooms.Share(viewer, p)
 		}
 	}
 	return share

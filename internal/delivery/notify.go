@@ -11,13 +11,13 @@ import (
 // the digest alone when there is one. With shared set, only streams of profiles
 // that have a room in common with who changed, or are who changed, are told.
 func (x *Dispatcher) Notify(name string, notices []Notice, digest *event.Event, shared bool) {
-	t := x.tenants.Find(name)
+	t := x.tenants.find(name)
 	if t == nil {
 		return
 	}
 	var d engine.Batch
 	t.notifyLocked(&d, notices, digest, shared)
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	d.Flush()
 }
 
@@ -33,7 +33,7 @@ func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *event.E
 	for i, n := range notices {
 		parcels[i] = pack(n.Event)
 		for _, c := range t.watching(n.About) {
-			if !shared || c.Profile == n.About || t.Rooms.Share(c.Profile, n.About) {
+			if !shared || c.Profile == n.About || t.rooms.Share(c.Profile, n.About) {
 				t.sendWantedLocked(d, c, parcels[i])
 			}
 		}
@@ -45,7 +45,7 @@ func (t *tenant) notifyLocked(d *engine.Batch, notices []Notice, digest *event.E
 	if !shared {
 		whole := &bundle{parcels: all}
 		for _, c := range t.conns {
-			if c.Watch == nil {
+			if c.watch == nil {
 				t.sendBundleLocked(d, c, whole)
 			}
 		}
@@ -70,24 +70,24 @@ func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels [
 			}
 			told[p] = true
 			for _, c := range p.Conns() {
-				if c.Watch == nil {
+				if c.watch == nil {
 					t.sendWantedLocked(d, c, parcel)
 				}
 			}
 		}
-		tell(t.Rooms.Person(n.About))
-		t.Rooms.EachBeside(n.About, visited, tell)
+		tell(t.rooms.Person(n.About))
+		t.rooms.EachBeside(n.About, visited, tell)
 	}
 }
 
 func (t *tenant) sendWantedLocked(d *engine.Batch, c *Connection, p *parcel) {
-	if c.Filter.Wants(p.event.Type) {
+	if c.filter.Wants(p.event.Type) {
 		t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 	}
 }
 
 func (t *tenant) sendBundleLocked(d *engine.Batch, c *Connection, b *bundle) {
-	if c.Filter != nil {
+	if c.filter != nil {
 		for _, p := range b.parcels {
 			t.sendWantedLocked(d, c, p)
 		}

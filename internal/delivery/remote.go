@@ -21,8 +21,8 @@ func (x *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
 	known := ""
 	for _, e := range events {
 		if _, ok := e.Target.Room(); ok && e.TenantID != known {
-			if t, err := x.EnsureLocked(ctx, e.TenantID); err == nil {
-				t.Mu.Unlock()
+			if t, err := x.ensureLocked(ctx, e.TenantID); err == nil {
+				t.mu.Unlock()
 			}
 			known = e.TenantID
 		}
@@ -35,12 +35,12 @@ func (x *Tenants) CountRemote(ctx context.Context, e *event.Event) (connections,
 	if !x.SureNow() {
 		return 0, -1
 	}
-	t, err := x.EnsureLocked(ctx, e.TenantID)
+	t, err := x.ensureLocked(ctx, e.TenantID)
 	if err != nil {
 		return 0, -1 // it is stored, and this is only told
 	}
-	defer t.Mu.Unlock()
+	defer t.mu.Unlock()
 	room, _ := e.Target.Room()
-	connections = x.Sharing.Count(e, func(p event.Profile) bool { return t.Rooms.Has(room, p) })
-	return connections, t.Rooms.Len(room)
+	connections = x.sharing.Count(e, func(p event.Profile) bool { return t.rooms.Has(room, p) })
+	return connections, t.rooms.Len(room)
 }

@@ -36,8 +36,8 @@ type replay struct {
 	events int    // that it was sent
 }
 
-// ChunkBytes is about how much of a history is read at once.
-const ChunkBytes = 64 << 10
+// chunkBytes is about how much of a history is read at once.
+const chunkBytes = 64 << 10
 
 // step sends the next chunk and says whether there may be more.
 func (r *replay) step() bool {
@@ -47,15 +47,15 @@ func (r *replay) step() bool {
 		r.fail()
 		return false
 	}
-	t.Mu.Lock()
+	t.mu.Lock()
 	// Its rooms are as they are now: what is said from here on may be to others, which it joins
 	// while this is read.
-	q := history.Query{After: c.Place, Until: t.Head.Seq, Reader: r.reader(), Bytes: ChunkBytes}
-	over, cut := c.Removed, false
-	if forgot := t.Rooms.Forgotten(c.Profile); !over && forgot > c.Behind.forgot { // since it began
-		cut, c.Behind.forgot = c.Place < forgot, forgot
+	q := history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
+	over, cut := c.removed, false
+	if forgot := t.rooms.Forgotten(c.Profile); !over && forgot > c.behind.forgot { // since it began
+		cut, c.behind.forgot = c.place < forgot, forgot
 	}
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	if over {
 		return false
 	}
@@ -72,11 +72,11 @@ func (r *replay) step() bool {
 	rooms, rosters := r.rosters(page.Entries)
 
 	var d engine.Batch
-	t.Mu.Lock()
+	t.mu.Lock()
 	now := time.Now()
 	unknown := false
 	for i, roster := range rosters {
-		t.AdoptLocked(rooms[i].Room, roster, now)
+		t.adoptLocked(rooms[i].Room, roster, now)
 		unknown = unknown || t.resolved[rooms[i].Room] == nil
 	}
 	if cut {
@@ -92,12 +92,12 @@ func (r *replay) step() bool {
 		d.Send(c.Stream, gapFrame(r.count, history.ErrRoomUnknown, page.Next))
 		r.told = page.Next.Seq
 	}
-	live := page.Next.Seq >= t.Head.Seq && !expired
+	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
-		c.Behind = nil
+		c.behind = nil
 		r.count.replayed.Add(r.events)
 	}
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	d.Flush()
 	return !live
 }
@@ -138,7 +138,7 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 		}
 	}
 	heldBefore := func(place uint64) {
-		behind := c.Behind
+		behind := c.behind
 		for len(behind.held) > 0 && behind.held[0].after < place {
 			flush()
 			d.Send(c.Stream, behind.held[0].frame)
@@ -152,25 +152,25 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 		heldBefore(e.Cursor.Seq)
 		room, isRoom := e.Event.Target.Room()
 		p := parcelOf(e)
-		if p.excludes(c) || !c.Filter.Wants(e.Event.Type) || isRoom && !t.Rooms.Has(room, c.Profile) {
+		if p.excludes(c) || !c.filter.Wants(e.Event.Type) || isRoom && !t.rooms.Has(room, c.Profile) {
 			continue
 		}
 		b = p.append(b, c.unnamed)
 		events++
 		r.told = e.Cursor.Seq
 	}
-	c.Place = page.Next.Seq
-	if r.told < c.Place && c.Place >= t.Head.Seq {
+	c.place = page.Next.Seq
+	if r.told < c.place && c.place >= t.head.Seq {
 		b = sse.AppendID(b, page.Next.String())
-		r.told = c.Place
+		r.told = c.place
 	}
-	heldBefore(c.Place + 1)
+	heldBefore(c.place + 1)
 	flush()
 }
 
-// Behind is kept for a connection that is being sent what it missed: events to
+// behind is kept for a connection that is being sent what it missed: events to
 // come are read from the history as well, but for those that are not stored.
-type Behind struct {
+type behind struct {
 	held  []held
 	bytes int
 	shed  *engine.Frame // in place of what was too much
@@ -185,13 +185,13 @@ type held struct {
 	frame *engine.Frame
 }
 
-// MaxHeld is how many bytes are held for a connection that is behind.
-const MaxHeld = 256 << 10
+// maxHeld is how many bytes are held for a connection that is behind.
+const maxHeld = 256 << 10
 
 // hold keeps a frame that is not stored, after a place in the history; or where there
 // is no room, tells of a gap in place of all that was held.
-func (b *Behind) hold(frame *engine.Frame, after uint64) {
-	if b.bytes+frame.Len() <= MaxHeld {
+func (b *behind) hold(frame *engine.Frame, after uint64) {
+	if b.bytes+frame.Len() <= maxHeld {
 		b.held = append(b.held, held{after, frame})
 		b.bytes += frame.Len()
 		return
@@ -205,5 +205,5 @@ func (b *Behind) hold(frame *engine.Frame, after uint64) {
 		b.count.gaps.Add(GapSlow, 1)
 	}
 	first := append(b.held, held{after: after})[0]
-	b.held, b.bytes = []held{{first.after, b.shed}}, MaxHeld
+	b.held, b.bytes = []held{{first.after, b.shed}}, maxHeld
 }

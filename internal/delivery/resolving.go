@@ -18,11 +18,11 @@ import (
 // ResolveTime is how long whoever owns membership is waited for, for however many rooms.
 const ResolveTime = 2 * time.Second
 
-// Resolve makes sure of a room's membership before anything is stored or locked.
-func (m *Members) Resolve(ctx context.Context, tenant string, room event.Room) (*room.Roster, error) {
+// resolve makes sure of a room's membership before anything is stored or locked.
+func (m *Members) resolve(ctx context.Context, tenant string, room event.Room) (*room.Roster, error) {
 	ctx, cancel := context.WithTimeout(ctx, ResolveTime)
 	defer cancel()
-	roster, err := m.Resolver.Resolve(ctx, tenant, room)
+	roster, err := m.resolver.Resolve(ctx, tenant, room)
 	return roster, m.noAnswer(tenant, room, err)
 }
 
@@ -42,7 +42,7 @@ func (m *Members) noAnswer(tenant string, r event.Room, err error) error {
 func (m *Members) resolveAll(ctx context.Context, rooms []room.Key) (rosters []*room.Roster, err error) {
 	rosters = make([]*room.Roster, len(rooms))
 	errs := make([]error, len(rooms))
-	fair.ForEach(len(rooms), func(i int) { rosters[i], errs[i] = m.Resolver.Resolve(ctx, rooms[i].Tenant, rooms[i].Room) })
+	fair.ForEach(len(rooms), func(i int) { rosters[i], errs[i] = m.resolver.Resolve(ctx, rooms[i].Tenant, rooms[i].Room) })
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
 		return rosters, m.noAnswer(rooms[i].Tenant, rooms[i].Room, errs[i])
 	}
@@ -52,7 +52,7 @@ func (m *Members) resolveAll(ctx context.Context, rooms []room.Key) (rosters []*
 // Refresh asks whoever owns a room's membership anew; what the answer says holds for
 // all that is published here from then on. ErrNoService, ErrMembership.
 func (m *Members) Refresh(ctx context.Context, name string, r event.Room) error {
-	service, ok := m.Resolver.(room.Refresher)
+	service, ok := m.resolver.(room.Refresher)
 	if !ok {
 		return room.ErrNoService
 	}
@@ -60,18 +60,18 @@ func (m *Members) Refresh(ctx context.Context, name string, r event.Room) error 
 	if err != nil {
 		return m.noAnswer(name, r, err)
 	}
-	if t := m.tenants.Find(name); t != nil {
-		if t.Attached { // else nobody is here, and who publishes asks first
-			t.AdoptLocked(r, roster, time.Now())
+	if t := m.tenants.find(name); t != nil {
+		if t.attached { // else nobody is here, and who publishes asks first
+			t.adoptLocked(r, roster, time.Now())
 		}
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 	return nil
 }
 
-// ReaderLocked is who p is as one who reads a tenant's history.
-func (m *Members) ReaderLocked(t *tenant, p event.Profile) *history.Reader {
-	r := t.Rooms.Reader(p)
+// readerLocked is who p is as one who reads a tenant's history.
+func (m *Members) readerLocked(t *tenant, p event.Profile) *history.Reader {
+	r := t.rooms.Reader(p)
 	t.settleLocked()
 	if m.OwnsMembership() {
 		r.RoomsFrom = 0 // of its own a hub forgets none
@@ -110,19 +110,19 @@ func (m *Members) ResolveRooms(ctx context.Context, hasToBe bool, events ...*eve
 		if rosters[i] == nil {
 			continue
 		}
-		t, err := m.tenants.OpenLocked(ctx, key.Tenant)
+		t, err := m.tenants.openLocked(ctx, key.Tenant)
 		if err != nil {
 			return nil, err
 		}
 		if !hasToBe && t.resolved[key.Room] == nil {
-			err = t.takeLocked(resolvedBytes + sized.Text(key.Room.ID) + t.Rooms.JoinBytes(key.Room, rosters[i].Members))
+			err = t.takeLocked(resolvedBytes + sized.Text(key.Room.ID) + t.rooms.JoinBytes(key.Room, rosters[i].Members))
 		}
 		if err == nil {
-			t.AdoptLocked(key.Room, rosters[i], now)
+			t.adoptLocked(key.Room, rosters[i], now)
 		}
-		t.Mu.Unlock()
+		t.mu.Unlock()
 		if err != nil {
-			m.tenants.Forget(key.Tenant)
+			m.tenants.forget(key.Tenant)
 			return nil, err
 		}
 	}

@@ -121,7 +121,7 @@ func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
 // the hub does not drain.
 func (x *Streams) Stats() Stats {
 	c, written, log := x.count, x.engine.Stats(), x.log.Stats()
-	open, draining := x.Directory.now()
+	open, draining := x.open.now()
 	dropped := map[DropReason]int64{
 		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
 	}
@@ -135,7 +135,7 @@ func (x *Streams) Stats() Stats {
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
-		Overload: x.Overload.Stats(),
+		Overload: x.overload.Stats(),
 	}
 }
 

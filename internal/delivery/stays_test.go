@@ -35,9 +35,9 @@ func (r *rig) leaves(t testing.TB, id string) (cursor string) {
 // many as they may.
 func (r *rig) forgetPast(t testing.TB) (any bool) {
 	t.Helper()
-	acme := r.Tenants.Find("acme")
-	defer acme.Mu.Unlock()
-	return acme.Rooms.ForgetPast()
+	acme := r.Tenants.find("acme")
+	defer acme.mu.Unlock()
+	return acme.rooms.ForgetPast()
 }
 
 // A member who left a room and came back resumes with all of it as long as the stay is
@@ -122,9 +122,9 @@ func TestEndedStaysGiveWay(t *testing.T) {
 		h.publish("acme", event.ToTenant(), "1", false)
 		is.NoErr(h.Members.RemoveMember(t.Context(), "acme", inRoom, p))
 	}
-	acme := h.Tenants.Find("acme")
-	forgotten, remembers, charged, kept := acme.Rooms.Forgotten(user("me")), acme.Rooms.Remembers(), acme.Charged, acme.KeptLocked()
-	acme.Mu.Unlock()
+	acme := h.Tenants.find("acme")
+	forgotten, remembers, charged, kept := acme.rooms.Forgotten(user("me")), acme.rooms.Remembers(), acme.charged, acme.keptLocked()
+	acme.mu.Unlock()
 	is.True(forgotten > 0)
 	is.True(remembers) // and goes on remembering
 	is.Equal(charged, kept)
@@ -136,13 +136,13 @@ func TestEndedStaysGiveWay(t *testing.T) {
 // brought in.
 func TestAnOlderRosterIsNotAdopted(t *testing.T) {
 	is := is.New(t)
-	acme, err := newRig(t).Tenants.OpenLocked(t.Context(), "acme")
+	acme, err := newRig(t).Tenants.openLocked(t.Context(), "acme")
 	is.NoErr(err)
-	defer acme.Mu.Unlock()
+	defer acme.mu.Unlock()
 	before, after := &room.Roster{Members: []event.Profile{user("me")}, Asked: 1}, &room.Roster{Asked: 2}
-	acme.AdoptLocked(inRoom, before, time.Now())
-	is.True(acme.Rooms.Has(inRoom, user("me")))
-	acme.AdoptLocked(inRoom, after, time.Now())
-	acme.AdoptLocked(inRoom, before, time.Now())
-	is.True(!acme.Rooms.Has(inRoom, user("me")))
+	acme.adoptLocked(inRoom, before, time.Now())
+	is.True(acme.rooms.Has(inRoom, user("me")))
+	acme.adoptLocked(inRoom, after, time.Now())
+	acme.adoptLocked(inRoom, before, time.Now())
+	is.True(!acme.rooms.Has(inRoom, user("me")))
 }

@@ -38,7 +38,7 @@ type Streams struct {
 	tenants  *Tenants
 	members  *Members
 	engine   *engine.Engine
-	Observer Observer
+	observer Observer
 	log      history.Log
 	node     [4]byte // its mark in the ids of its connections, unless it is alone
 	shed     *engine.Frame
@@ -46,11 +46,11 @@ type Streams struct {
 	logger   *slog.Logger
 
 	// These guard themselves.
-	Directory directory
-	Overload  *overload.Guard
+	open      directory
+	overload  *overload.Guard
 	away      *overload.Returns
-	Opening   *fair.Semaphore[string] // of tenants, by Connect
-	Expiry    expiry
+	opening   *fair.Semaphore[string] // of tenants, by Connect
+	expiry    expiry
 	count     *Counts
 	turnedOff rate.Sometimes
 	crowded   sync.Once
@@ -65,8 +65,8 @@ type Streams struct {
 
 // start makes the engine that writes them.
 func (x *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) {
-	x.OpenAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
-	x.Expiry.Warn, x.Expiry.end = x.expiring, x.expired
+	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
+	x.expiry.warn, x.expiry.end = x.expiring, x.expired
 	x.turnedOff.Interval = time.Second
 	x.cuts = count.NewWords(CloseSlow, CloseNoisy)
 	x.cutting.Say = func() {
@@ -85,12 +85,12 @@ func (x *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.words.Closing(CloseSlow) }
 	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
 	x.engine = engine.NewEngine(cfg)
-	x.Overload = overload.New(use, kept, x.engine.Relieve, x.logger)
+	x.overload = overload.New(use, kept, x.engine.Relieve, x.logger)
 	x.away = overload.NewReturns()
 }
 
-// OpenAtOnce is how many streams are opened at a time, of one tenant half of them.
-func (x *Streams) OpenAtOnce(n int) { x.Opening = fair.NewSemaphore(quota.New[string](int64(n), 1)) }
+// openAtOnce is how many streams are opened at a time, of one tenant half of them.
+func (x *Streams) openAtOnce(n int) { x.opening = fair.NewSemaphore(quota.New[string](int64(n), 1)) }
 
 // relieved is the engine's word of what it took to keep to the memory budget.
 func (x *Streams) relieved(r engine.Relief) {
@@ -101,17 +101,17 @@ func (x *Streams) relieved(r engine.Relief) {
 }
 
 // Observe names who is told of connections.
-func (x *Streams) Observe(o Observer) { x.Observer = o }
+func (x *Streams) Observe(o Observer) { x.observer = o }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when there is
 // none, or the text is no id.
-func (x *Streams) Connection(id string) *Connection { return x.Directory.Connection(id) }
+func (x *Streams) Connection(id string) *Connection { return x.open.Connection(id) }
 
 // ByID is Connection of an id that was read.
-func (x *Streams) ByID(id uuid.UUID) *Connection { return x.Directory.connection(id) }
+func (x *Streams) ByID(id uuid.UUID) *Connection { return x.open.connection(id) }
 
 // Draining says that no new stream is taken.
-func (x *Streams) Draining() bool { return x.Directory.Draining() }
+func (x *Streams) Draining() bool { return x.open.Draining() }
 
 // Closing is a stream's last words.
 func (x *Streams) Closing(reason CloseReason) *engine.Frame { return x.words.Closing(reason) }
@@ -122,16 +122,16 @@ func (x *Streams) ClosingFor(reason CloseReason, after time.Duration) *engine.Fr
 }
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.
-func (x *Streams) Overloaded() bool { return x.Overload.Overloaded() }
+func (x *Streams) Overloaded() bool { return x.overload.Overloaded() }
 
 // WatchMemory looks at the memory in use until ctx ends.
-func (x *Streams) WatchMemory(ctx context.Context) { x.Overload.WatchMemory(ctx) }
+func (x *Streams) WatchMemory(ctx context.Context) { x.overload.WatchMemory(ctx) }
 
-// ShareWith makes the hub one of a cluster, in which its connections' ids have a mark of
+// shareWith makes the hub one of a cluster, in which its connections' ids have a mark of
 // its own, before its first connection.
-func (x *Streams) ShareWith(node [4]byte) {
+func (x *Streams) shareWith(node [4]byte) {
 	x.node = node
-	x.OpenAtOnce(512) // each may wait for the broker
+	x.openAtOnce(512) // each may wait for the broker
 }
 
 // Engine writes the streams of this hub.
@@ -177,30 +177,30 @@ func (x *Streams) TurnAway(tenant string, err error) error {
 // Prolong has a connection end at another time; at zero not by itself. It says whether
 // the connection was there still.
 func (x *Streams) Prolong(c *Connection, expires time.Time) bool {
-	t := x.tenants.Find(c.Tenant)
+	t := x.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
-	defer t.Mu.Unlock()
-	if !c.Removed {
-		x.Expiry.Set(c, expires)
+	defer t.mu.Unlock()
+	if !c.removed {
+		x.expiry.set(c, expires)
 	}
-	return !c.Removed
+	return !c.removed
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it. It says
 // whether the connection was there still. allowance.ErrTenant, allowance.ErrPerson: it has what it
 // had.
 func (x *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
-	t := x.tenants.Find(c.Tenant)
+	t := x.tenants.find(c.Tenant)
 	if t == nil {
 		return false, nil
 	}
-	defer t.Mu.Unlock()
-	if c.Removed {
+	defer t.mu.Unlock()
+	if c.removed {
 		return false, nil
 	}
-	filter, list := c.Filter, c.WatchList()
+	filter, list := c.filter, c.watchList()
 	if types != nil {
 		filter = *types
 	}
@@ -210,7 +210,7 @@ func (x *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	if err := t.keepLocked(c, weigh(filter, list, c.Metadata), list); err != nil {
 		return true, err
 	}
-	c.Filter = filter
+	c.filter = filter
 	if watch != nil {
 		t.watchLocked(c, list)
 	}
@@ -220,17 +220,17 @@ func (x *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 
 // Connections are a tenant's of this hub, or one profile's, in no order.
 func (x *Streams) Connections(tenant string, of *event.Profile) []*Connection {
-	t := x.tenants.Find(tenant)
+	t := x.tenants.find(tenant)
 	if t == nil {
 		return nil
 	}
 	list := t.conns
 	if of != nil {
 		list = nil
-		if p := t.Rooms.Person(*of); p != nil {
+		if p := t.rooms.Person(*of); p != nil {
 			list = p.Conns()
 		}
 	}
-	defer t.Mu.Unlock()
+	defer t.mu.Unlock()
 	return slices.Clone(list)
 }

@@ -29,21 +29,21 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 	const places, asked = 16, 200
 	is := is.New(t)
 	h := newRig(t)
-	h.Streams.OpenAtOnce(places)
+	h.Streams.openAtOnce(places)
 	is.NoErr(h.Members.AddMember(t.Context(), "acme", inRoom, user("1")))
-	busy := h.Tenants.Find("acme")
+	busy := h.Tenants.find("acme")
 	ctx, reset := context.WithCancel(t.Context())
 	var flood sync.WaitGroup
 	for range asked {
 		flood.Go(func() { h.Streams.Connect(ctx, subscribed("me", "")) })
 	}
-	testkit.Eventually(t, func() bool { return h.Streams.Opening.Waiting("acme") == asked-places/2 })
+	testkit.Eventually(t, func() bool { return h.Streams.opening.Waiting("acme") == asked-places/2 })
 	h.connect(t, Subscription{Tenant: "well", Profile: user("me")})
 	reset()
-	testkit.Eventually(t, func() bool { return h.Streams.Opening.Waiting("acme") == 0 })
-	busy.Mu.Unlock()
+	testkit.Eventually(t, func() bool { return h.Streams.opening.Waiting("acme") == 0 })
+	busy.mu.Unlock()
 	flood.Wait()
-	is.Equal(h.Streams.Opening.Pool().Total(), int64(0))
+	is.Equal(h.Streams.opening.Pool().Total(), int64(0))
 	opened := int64(0)
 	for _, n := range h.Streams.Stats().Connects {
 		opened += n
@@ -63,17 +63,17 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 	for i := range 8 {
 		name := fmt.Sprint("acme-", i)
 		all = append(all, h.connect(t, Subscription{Tenant: name, Profile: user("me")}))
-		busy = append(busy, h.Tenants.Find(name))
+		busy = append(busy, h.Tenants.find(name))
 	}
 	is.True(testkit.InTime(func() { is.Equal(len(h.Tenants.Busiest(10)), 9) }))
 	end := time.Now().Add(100 * time.Millisecond)
 	slices.Reverse(all) // the busy ones are before it
 	for _, c := range all {
-		h.Streams.Expiry.Set(c, end)
+		h.Streams.expiry.set(c, end)
 	}
 	is.Equal(<-left, "well")
 	for _, t := range busy {
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 	for range busy {
 		<-left
@@ -97,11 +97,11 @@ func TestDrainIsSpread(t *testing.T) {
 			synctest.Wait()
 			ended := 0
 			for _, c := range open {
-				acme := h.Tenants.Find("acme")
-				if c.Drained {
+				acme := h.Tenants.find("acme")
+				if c.sentAway {
 					ended++
 				}
-				acme.Mu.Unlock()
+				acme.mu.Unlock()
 			}
 			is.Equal(ended, second*streams/seconds+1)
 			time.Sleep(time.Second)
@@ -121,7 +121,7 @@ func TestForgetFlushes(t *testing.T) {
 	e.Envelope = e.Event.Seal()
 	h.Dispatcher.Deliver("acme", []*history.Entry{e})
 	h.Streams.Kick(c, CloseKicked)
-	is.True(h.Tenants.Find("acme") == nil)
+	is.True(h.Tenants.find("acme") == nil)
 	h.Dispatcher.Flush("acme") // too late: the tenant is forgotten
 	got := h.read(c)
 	is.True(strings.Contains(got, "event: a.b\n"))
@@ -143,9 +143,9 @@ func TestAdjustPastAShare(t *testing.T) {
 	many, _ := event.ParseFilter(patterns)
 	one, _ := event.ParseFilter([]string{"b"})
 	has := func() (types *event.Filter, watch []event.Profile) {
-		acme := h.Tenants.Find("acme")
-		defer acme.Mu.Unlock()
-		return c.Filter, c.WatchList()
+		acme := h.Tenants.find("acme")
+		defer acme.mu.Unlock()
+		return c.filter, c.watchList()
 	}
 	refused := func(err error) bool {
 		return errors.Is(err, allowance.ErrPerson) || errors.Is(err, allowance.ErrTenant)
@@ -187,19 +187,19 @@ func (stuckSharing) Unshare(string) {}
 // gives up is let go.
 func TestATenantThatWaitsKeepsNobodyElse(t *testing.T) {
 	is := is.New(t)
-	x := NewTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
+	x := newTenants(history.NewMemory(testLimits), nil, allowance.New(plan.Of(1<<30)))
 	sharing := stuckSharing{stuck: make(chan struct{})}
-	x.Sharing = sharing
+	x.sharing = sharing
 	open := func(ctx context.Context, name string) error {
-		tenant, err := x.OpenLocked(ctx, name)
+		tenant, err := x.openLocked(ctx, name)
 		if err == nil {
-			tenant.Mu.Unlock()
+			tenant.mu.Unlock()
 		}
 		return err
 	}
 	entered := make(chan error)
 	go func() { entered <- open(t.Context(), "stuck") }()
-	testkit.Eventually(t, func() bool { return slices.Contains(x.Names(), "stuck") })
+	testkit.Eventually(t, func() bool { return slices.Contains(x.names(), "stuck") })
 	others := make(chan struct{})
 	go func() {
 		defer close(others)
@@ -247,7 +247,7 @@ func TestAServiceThatIsAwayIsLoggedOnceASecond(t *testing.T) {
 		})
 		for second := range 3 {
 			for i := range 100 {
-				_, err := h.Members.Resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
+				_, err := h.Members.resolve(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: fmt.Sprint("r", i)})
 				is.True(err != nil)
 			}
 			is.Equal(strings.Count(logs.String(), "WARN"), second+1)

@@ -30,23 +30,23 @@ type tenant struct {
 	open     atomic.Int32 // conns' number, as others see it
 	accepted atomic.Int64 // events that were published to this hub, since it was found
 
-	Mu sync.Mutex
+	mu sync.Mutex
 	// Guarded by mu.
-	Head      history.Cursor // the last place that was handed to streams
-	Attached  bool           // head is known, and the log tells of all that follows
+	head      history.Cursor // the last place that was handed to streams
+	attached  bool           // head is known, and the log tells of all that follows
 	shared    bool           // what other hubs know of it is known, and what changes
 	gathered  engine.Batch   // what is to be flushed
 	mark      *engine.Frame  // tells the place markAt, made when it is needed
 	markAt    history.Cursor
-	Rooms     memberships
+	rooms     memberships
 	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
 	conns     []*Connection            // in no order; a connection knows its index
 	coming    int                      // that are admitted, and not yet among conns
-	Readers   int                      // who wait for what other hubs know of it
+	readers   int                      // who wait for what other hubs know of it
 	watchers  sized.Table[event.Profile, *watched]
 	forgotten bool  // no longer among the tenants
 	bytes     int64 // of what is kept here, but for rooms and the tables
-	Charged   int64 // so much of its share of memory is taken
+	charged   int64 // so much of its share of memory is taken
 }
 
 type resolved struct {
@@ -61,22 +61,22 @@ const tenantBytes = 1024
 // resolvedBytes is of each answer of a Resolver.
 const resolvedBytes = 48 + 2*41
 
-// KeptLocked is how many bytes of memory the tenant takes.
-func (t *tenant) KeptLocked() int64 { return t.bytes + t.Rooms.Bytes() + t.watchers.Bytes() }
+// keptLocked is how many bytes of memory the tenant takes.
+func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.Bytes() }
 
 // settleLocked has as much of the tenant's share taken as is kept: of what is there
 // already nobody asks whether there is room.
 func (t *tenant) settleLocked() {
-	if more := t.KeptLocked() - t.Charged; more != 0 && !t.forgotten {
-		t.Charged += more
+	if more := t.keptLocked() - t.charged; more != 0 && !t.forgotten {
+		t.charged += more
 		t.quotas.State.Force(t.name, more)
 	}
 }
 
 // growLocked is settleLocked where stays that have ended give way if there is no room.
 func (t *tenant) growLocked() {
-	if more := t.KeptLocked() - t.Charged; more > 0 && t.takeLocked(more) != nil {
-		t.Rooms.ForgetPast()
+	if more := t.keptLocked() - t.charged; more > 0 && t.takeLocked(more) != nil {
+		t.rooms.ForgetPast()
 	}
 	t.settleLocked()
 }
@@ -84,9 +84,9 @@ func (t *tenant) growLocked() {
 // joinLocked takes what it takes for profiles to join a room: of the tenant's share,
 // where stays that have ended give way first.
 func (t *tenant) joinLocked(room event.Room, join []event.Profile) error {
-	n := t.Rooms.JoinBytes(room, join)
+	n := t.rooms.JoinBytes(room, join)
 	err := t.takeLocked(n)
-	if err != nil && t.Rooms.ForgetPast() {
+	if err != nil && t.rooms.ForgetPast() {
 		t.settleLocked()
 		err = t.takeLocked(n)
 	}
@@ -99,12 +99,12 @@ func (t *tenant) takeLocked(n int64) error {
 	if !t.quotas.State.Take(t.name, n) {
 		return allowance.ErrTenant
 	}
-	t.Charged += n
+	t.charged += n
 	return nil
 }
 
 func (t *tenant) removeLocked(c *Connection) {
-	c.Removed = true
+	c.removed = true
 	t.watchLocked(c, nil)
 	end := len(t.conns) - 1
 	t.conns[c.index] = t.conns[end]
@@ -113,13 +113,13 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns = t.conns[:end]
 	t.open.Store(int32(end))
 
-	t.Rooms.Disconnect(c.Profile, c)
+	t.rooms.Disconnect(c.Profile, c)
 	t.dropLocked(c)
 }
 
-// AdoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
+// adoptLocked brings the tenant's rooms up to a Resolver's answer, unless they are up
 // to a later one.
-func (t *tenant) AdoptLocked(room event.Room, roster *room.Roster, now time.Time) {
+func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time) {
 	if roster == nil {
 		return
 	}
@@ -133,7 +133,7 @@ func (t *tenant) AdoptLocked(room event.Room, roster *room.Roster, now time.Time
 		r.roster = roster
 		t.setMembersLocked(room, roster.Members)
 	}
-	r.used, r.at = now, t.Head.Seq
+	r.used, r.at = now, t.head.Seq
 	t.settleLocked()
 }
 
@@ -142,21 +142,21 @@ func (t *tenant) unresolveLocked(room event.Room) {
 	t.setMembersLocked(room, nil)
 	delete(t.resolved, room)
 	t.bytes -= resolvedBytes + sized.Text(room.ID)
-	t.Rooms.Unsure(t.Head.Seq)
+	t.rooms.Unsure(t.head.Seq)
 }
 
 func (t *tenant) setMembersLocked(room event.Room, members []event.Profile) {
-	join, leave := t.Rooms.Differ(room, members)
+	join, leave := t.rooms.Differ(room, members)
 	t.changeMembersLocked(room, join, leave)
 }
 
 // changeMembersLocked has profiles join and leave a room, as of now.
 func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profile) {
 	for _, p := range join {
-		t.Rooms.Add(room, p, t.Head.Seq)
+		t.rooms.Add(room, p, t.head.Seq)
 	}
 	for _, p := range leave {
-		t.Rooms.Remove(room, p, t.Head.Seq)
+		t.rooms.Remove(room, p, t.head.Seq)
 	}
 	t.growLocked()
 }
@@ -164,15 +164,15 @@ func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profil
 // sendLocked hands c a frame of an event with a place in the history, or of one
 // that has none (0).
 func (t *tenant) sendLocked(d *engine.Batch, c *Connection, frame *engine.Frame, place uint64) {
-	switch b := c.Behind; {
+	switch b := c.behind; {
 	case b == nil && place == 0:
 		d.Send(c.Stream, frame)
-	case b == nil && place > c.Place:
-		c.Place = place
+	case b == nil && place > c.place:
+		c.place = place
 		d.Send(c.Stream, frame)
 	case b == nil || place > 0: // it had it, or will
 	default:
-		b.hold(frame, t.Head.Seq)
+		b.hold(frame, t.head.Seq)
 	}
 }
 
@@ -181,25 +181,25 @@ func (t *tenant) sendLocked(d *engine.Batch, c *Connection, frame *engine.Frame,
 // place a quiet client would come back from far behind.
 func (t *tenant) beatLocked(d *engine.Batch, c *Connection, beat *engine.Frame) {
 	switch {
-	case c.Removed || c.Drained:
-	case c.Behind == nil && c.Place < t.Head.Seq:
-		if t.mark == nil || t.markAt != t.Head {
-			t.mark, t.markAt = engine.NewFrame(sse.AppendID(nil, t.Head.String()), false), t.Head
+	case c.removed || c.sentAway:
+	case c.behind == nil && c.place < t.head.Seq:
+		if t.mark == nil || t.markAt != t.head {
+			t.mark, t.markAt = engine.NewFrame(sse.AppendID(nil, t.head.String()), false), t.head
 		}
-		c.Place = t.Head.Seq
+		c.place = t.head.Seq
 		d.Send(c.Stream, t.mark)
 	case beat != nil:
 		d.Send(c.Stream, beat)
 	}
 }
 
-// KnownLocked is the place that c's client knows once it has had all that it is owed;
+// knownLocked is the place that c's client knows once it has had all that it is owed;
 // empty before it has caught up.
-func (t *tenant) KnownLocked(c *Connection) string {
-	if !c.Joined || c.Behind != nil {
+func (t *tenant) knownLocked(c *Connection) string {
+	if !c.joined || c.behind != nil {
 		return ""
 	}
-	return history.Cursor{Epoch: t.Head.Epoch, Seq: max(t.Head.Seq, c.Place)}.String() // another hub may have told it of more
+	return history.Cursor{Epoch: t.head.Epoch, Seq: max(t.head.Seq, c.place)}.String() // another hub may have told it of more
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them, and the
@@ -211,7 +211,7 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 			return
 		}
 		n++
-		if c.Filter.Wants(p.event.Type) {
+		if c.filter.Wants(p.event.Type) {
 			t.sendLocked(d, c, p.frame(c.unnamed), p.place)
 		}
 	}
@@ -225,14 +225,14 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 	switch target.Kind {
 	case event.KindProfile, event.KindProfiles:
 		for _, ref := range target.Profiles {
-			giveAll(t.Rooms.Person(ref))
+			giveAll(t.rooms.Person(ref))
 		}
 	case event.KindTenant:
 		for _, c := range t.conns {
 			give(c)
 		}
 	case event.KindConnection:
-		if p.only != nil && p.only.Tenant == t.name && !p.only.Removed {
+		if p.only != nil && p.only.Tenant == t.name && !p.only.removed {
 			give(p.only)
 		}
 	default:
@@ -241,7 +241,7 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 		if place == 0 { // it is for whoever is a member now, however far behind the history is
 			place = math.MaxUint64
 		}
-		here, size := t.Rooms.Here(room, place)
+		here, size := t.rooms.Here(room, place)
 		p.members = int32(size)
 		for _, p := range here {
 			giveAll(p)
@@ -254,6 +254,6 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 func (t *tenant) flush() {
 	d := t.gathered
 	t.gathered = engine.Batch{}
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	d.Flush()
 }

@@ -36,83 +36,83 @@ type Sharing interface {
 // Tenants are those that this hub has to do with: each is found, made, attached to the
 // history, shared with other hubs, and forgotten.
 //
-// Order: Members.changing → a gate → tenant.Mu → Tenants.Mu, which is a leaf. The gates are
+// Order: Members.changing → a gate → tenant.mu → Tenants.mu, which is a leaf. The gates are
 // no locks: who waits at one may give up, and nobody waits who has to do with another
 // tenant.
 type Tenants struct {
 	// Static after the start.
 	log     history.Log
 	rooms   room.Shared // nil: this hub keeps it by itself
-	Sharing Sharing     // nil: this hub is alone
+	sharing Sharing     // nil: this hub is alone
 	quotas  *allowance.Pools
 	gates   gates // while a tenant is attached, shared or forgotten
 
-	Mu     sync.RWMutex
-	ByName map[string]*tenant // guarded by mu
+	mu     sync.RWMutex
+	byName map[string]*tenant // guarded by mu
 }
 
-func NewTenants(log history.Log, rooms room.Shared, quotas *allowance.Pools) *Tenants {
-	return &Tenants{log: log, rooms: rooms, quotas: quotas, ByName: map[string]*tenant{}}
+func newTenants(log history.Log, rooms room.Shared, quotas *allowance.Pools) *Tenants {
+	return &Tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
 }
 
-func (x *Tenants) Names() []string {
-	x.Mu.RLock()
-	defer x.Mu.RUnlock()
-	return slices.Collect(maps.Keys(x.ByName))
+func (x *Tenants) names() []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Collect(maps.Keys(x.byName))
 }
 
 // number is how many tenants there are.
 func (x *Tenants) number() int {
-	x.Mu.RLock()
-	defer x.Mu.RUnlock()
-	return len(x.ByName)
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.byName)
 }
 
-// Find returns the tenant locked, nil where there is none.
-func (x *Tenants) Find(name string) *tenant {
+// find returns the tenant locked, nil where there is none.
+func (x *Tenants) find(name string) *tenant {
 	for {
-		x.Mu.RLock()
-		t := x.ByName[name]
-		x.Mu.RUnlock()
+		x.mu.RLock()
+		t := x.byName[name]
+		x.mu.RUnlock()
 		if t == nil {
 			return nil
 		}
-		t.Mu.Lock()
+		t.mu.Lock()
 		if !t.forgotten {
 			return t
 		}
-		t.Mu.Unlock()
+		t.mu.Unlock()
 	}
 }
 
 // tryFind is find for who must not wait for a tenant that is busy.
 func (x *Tenants) tryFind(name string) (t *tenant, busy bool) {
-	x.Mu.RLock()
-	t = x.ByName[name]
-	x.Mu.RUnlock()
+	x.mu.RLock()
+	t = x.byName[name]
+	x.mu.RUnlock()
 	switch {
 	case t == nil:
 		return nil, false
-	case !t.Mu.TryLock():
+	case !t.mu.TryLock():
 		return nil, true
 	case t.forgotten:
-		t.Mu.Unlock()
+		t.mu.Unlock()
 		return nil, true // there may be another of its name
 	}
 	return t, false
 }
 
-// OpenLocked returns the tenant locked, with its streams' place known and all that
+// openLocked returns the tenant locked, with its streams' place known and all that
 // follows told; an error is the log's.
-func (x *Tenants) OpenLocked(ctx context.Context, name string) (*tenant, error) {
+func (x *Tenants) openLocked(ctx context.Context, name string) (*tenant, error) {
 	if err := x.sure(ctx); err != nil {
 		return nil, err
 	}
-	return x.enter(ctx, name, func(t *tenant) bool { return t.Attached && (t.shared || !x.InCluster()) })
+	return x.enter(ctx, name, func(t *tenant) bool { return t.attached && (t.shared || !x.InCluster()) })
 }
 
-// EnsureLocked returns the tenant locked, with what other hubs know of it known here.
-func (x *Tenants) EnsureLocked(ctx context.Context, name string) (*tenant, error) {
+// ensureLocked returns the tenant locked, with what other hubs know of it known here.
+func (x *Tenants) ensureLocked(ctx context.Context, name string) (*tenant, error) {
 	if err := x.sure(ctx); err != nil {
 		return nil, err
 	}
@@ -137,8 +137,8 @@ var over = func() context.Context {
 	return ctx
 }()
 
-// Ensure has what all hubs keep of a tenant known here, for a while.
-func (x *Tenants) Ensure(ctx context.Context, name string) error { return x.knowing(ctx, name, false) }
+// ensure has what all hubs keep of a tenant known here, for a while.
+func (x *Tenants) ensure(ctx context.Context, name string) error { return x.knowing(ctx, name, false) }
 
 // EnsureAll is Know for who is connected as well. ErrSilent: a hub has not told.
 func (x *Tenants) EnsureAll(ctx context.Context, name string) error {
@@ -149,53 +149,53 @@ func (x *Tenants) knowing(ctx context.Context, name string, all bool) (err error
 	if !x.InCluster() {
 		return nil
 	}
-	t, err := x.EnsureLocked(ctx, name)
+	t, err := x.ensureLocked(ctx, name)
 	if err != nil {
 		return err
 	}
-	if all && x.Sharing != nil {
-		t.Readers++
-		t.Mu.Unlock()
-		if !x.Sharing.Complete(ctx, name) {
+	if all && x.sharing != nil {
+		t.readers++
+		t.mu.Unlock()
+		if !x.sharing.Complete(ctx, name) {
 			err = ErrSilent
 		}
-		t.Mu.Lock()
-		t.Readers--
+		t.mu.Lock()
+		t.readers--
 	}
-	nothing := len(t.conns)+t.coming == 0 && t.Rooms.Empty() && x.Sharing.Empty(name)
-	t.Mu.Unlock()
+	nothing := len(t.conns)+t.coming == 0 && t.rooms.Empty() && x.sharing.Empty(name)
+	t.mu.Unlock()
 	if nothing {
-		x.Forget(name) // there is none: a read makes none
+		x.forget(name) // there is none: a read makes none
 	}
 	return err
 }
 
 // Shared says whether other hubs have a part in tenants.
-func (x *Tenants) Shared() bool { return x.Sharing != nil }
+func (x *Tenants) Shared() bool { return x.sharing != nil }
 
-// ShareWith has other hubs have a part in tenants, before the first one is made.
-func (x *Tenants) ShareWith(s Sharing) { x.Sharing = s }
+// shareWith has other hubs have a part in tenants, before the first one is made.
+func (x *Tenants) shareWith(s Sharing) { x.sharing = s }
 
-func (x *Tenants) InCluster() bool { return x.Sharing != nil || x.rooms != nil }
+func (x *Tenants) InCluster() bool { return x.sharing != nil || x.rooms != nil }
 
 // enter returns the tenant locked, made where there is none, and made enough.
 func (x *Tenants) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
 	for {
-		t := x.Find(name)
+		t := x.find(name)
 		if t == nil {
-			x.Mu.Lock()
-			if x.ByName[name] == nil {
+			x.mu.Lock()
+			if x.byName[name] == nil {
 				name := strings.Clone(name) // it may be a piece of a whole request
-				x.ByName[name] = &tenant{name: name, quotas: x.quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+				x.byName[name] = &tenant{name: name, quotas: x.quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
 			}
-			x.Mu.Unlock()
+			x.mu.Unlock()
 			continue
 		}
 		if enough(t) {
 			return t, nil
 		}
 		share := !t.shared && x.InCluster()
-		t.Mu.Unlock()
+		t.mu.Unlock()
 		g, first := x.gates.take(name)
 		switch {
 		case first && x.InCluster(): // it outlives who asked: others want it as well, or the same again
@@ -231,16 +231,16 @@ func (x *Tenants) begin(t *tenant, g *gate, share bool) {
 	}
 	x.gates.end(t.name)
 	if g.err != nil {
-		x.Forget(t.name)
+		x.forget(t.name)
 	}
 }
 
 // attach has the log tell of a tenant. It can be found already, so what is appended
 // from now on reaches it.
 func (x *Tenants) attach(ctx context.Context, t *tenant) error {
-	t.Mu.Lock()
-	over := t.Attached || t.forgotten
-	t.Mu.Unlock()
+	t.mu.Lock()
+	over := t.attached || t.forgotten
+	t.mu.Unlock()
 	if over {
 		return nil
 	}
@@ -249,32 +249,32 @@ func (x *Tenants) attach(ctx context.Context, t *tenant) error {
 		if err != nil {
 			return err
 		}
-		t.Mu.Lock()
+		t.mu.Lock()
 		over = t.forgotten
-		same := t.Head.Epoch == history.Epoch{} || t.Head.Epoch == head.Epoch
-		if t.Attached = same && !over; t.Attached && t.Head.Seq <= head.Seq {
-			t.Head = head
-			t.Rooms.Restart(head.Epoch)
-			t.Rooms.Unsure(head.Seq) // the tenant may have been here before
+		same := t.head.Epoch == history.Epoch{} || t.head.Epoch == head.Epoch
+		if t.attached = same && !over; t.attached && t.head.Seq <= head.Seq {
+			t.head = head
+			t.rooms.Restart(head.Epoch)
+			t.rooms.Unsure(head.Seq) // the tenant may have been here before
 		}
-		t.Mu.Unlock()
+		t.mu.Unlock()
 		if over || !same {
 			x.log.Detach(t.name)
 		}
 		if over || same {
 			return nil
 		}
-		t.Mu.Lock()
-		t.Head = history.Cursor{} // what has been told meanwhile is of another history, or the head is
-		t.Mu.Unlock()
+		t.mu.Lock()
+		t.head = history.Cursor{} // what has been told meanwhile is of another history, or the head is
+		t.mu.Unlock()
 	}
 }
 
 // share learns what other hubs know of a tenant, and is told what changes.
 func (x *Tenants) share(ctx context.Context, t *tenant) error {
-	t.Mu.Lock()
+	t.mu.Lock()
 	over := t.shared || t.forgotten
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	if over {
 		return nil
 	}
@@ -283,18 +283,18 @@ func (x *Tenants) share(ctx context.Context, t *tenant) error {
 			return err
 		}
 	}
-	if x.Sharing != nil {
-		if err := x.Sharing.Share(ctx, t.name); err != nil {
+	if x.sharing != nil {
+		if err := x.sharing.Share(ctx, t.name); err != nil {
 			if x.rooms != nil {
 				x.rooms.Detach(t.name)
 			}
 			return err
 		}
 	}
-	t.Mu.Lock()
+	t.mu.Lock()
 	t.shared = !t.forgotten
 	over = t.forgotten
-	t.Mu.Unlock()
+	t.mu.Unlock()
 	if over {
 		x.unshare(t.name)
 	}
@@ -305,21 +305,21 @@ func (x *Tenants) unshare(name string) {
 	if x.rooms != nil {
 		x.rooms.Detach(name)
 	}
-	if x.Sharing != nil {
-		x.Sharing.Unshare(name)
+	if x.sharing != nil {
+		x.sharing.Unshare(name)
 	}
 }
 
 // needsLocked says that a tenant must not be forgotten.
 func (x *Tenants) needsLocked(t *tenant) bool {
-	return len(t.conns) > 0 || t.coming > 0 || t.Readers > 0 || !x.InCluster() && (!t.Rooms.Empty() || len(t.resolved) > 0)
+	return len(t.conns) > 0 || t.coming > 0 || t.readers > 0 || !x.InCluster() && (!t.rooms.Empty() || len(t.resolved) > 0)
 }
 
 // Open is how many streams a tenant has.
 func (x *Tenants) Open(name string) int {
-	x.Mu.RLock()
-	defer x.Mu.RUnlock()
-	if t := x.ByName[name]; t != nil {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if t := x.byName[name]; t != nil {
 		return int(t.open.Load())
 	}
 	return 0
@@ -329,13 +329,13 @@ func (x *Tenants) Open(name string) int {
 // that is busy.
 func (x *Tenants) Busiest(n int) []TenantStats {
 	var all []TenantStats
-	x.Mu.RLock()
-	for name, t := range x.ByName {
+	x.mu.RLock()
+	for name, t := range x.byName {
 		if open := t.open.Load(); open > 0 {
 			all = append(all, TenantStats{name, int(open), t.accepted.Load()})
 		}
 	}
-	x.Mu.RUnlock()
+	x.mu.RUnlock()
 	slices.SortFunc(all, func(a, b TenantStats) int {
 		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
 	})

@@ -25,13 +25,13 @@ const watchedBytes = 64
 
 const watchedPlace = 2 * 41 // in the tenant's table
 
-// WatchList is the profiles that c watches.
-func (c *Connection) WatchList() []event.Profile {
-	if c.Watch == nil {
+// watchList is the profiles that c watches.
+func (c *Connection) watchList() []event.Profile {
+	if c.watch == nil {
 		return nil
 	}
-	list := make([]event.Profile, len(c.Watch))
-	for i, w := range c.Watch {
+	list := make([]event.Profile, len(c.watch))
+	for i, w := range c.watch {
 		list[i] = w.ref
 	}
 	return list
@@ -61,12 +61,12 @@ func (t *tenant) dropLocked(c *Connection) {
 }
 
 func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
-	for _, w := range c.Watch {
+	for _, w := range c.watch {
 		last := w.by[len(w.by)-1]
 		w.by[w.index] = last
-		for i := range last.Watch {
-			if last.Watch[i].watched == w.watched {
-				last.Watch[i].index = w.index
+		for i := range last.watch {
+			if last.watch[i].watched == w.watched {
+				last.watch[i].index = w.index
 			}
 		}
 		if sized.Pull(&w.by, &t.bytes); len(w.by) == 0 {
@@ -74,9 +74,9 @@ func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
 			t.bytes -= watchedBytes + w.ref.Bytes()
 		}
 	}
-	c.Watch = nil
+	c.watch = nil
 	if watch != nil {
-		c.Watch = make([]watching, 0, len(watch))
+		c.watch = make([]watching, 0, len(watch))
 	}
 	for _, p := range watch {
 		w := t.watchers.Get(p)
@@ -85,7 +85,7 @@ func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
 			t.watchers.Put(p, w)
 			t.bytes += watchedBytes + p.Bytes()
 		}
-		c.Watch = append(c.Watch, watching{w, int32(len(w.by))})
+		c.watch = append(c.watch, watching{w, int32(len(w.by))})
 		sized.Push(&w.by, c, &t.bytes)
 	}
 }

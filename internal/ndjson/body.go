@@ -121,7 +121,7 @@ func (l *lineReader) reset() {
 	if l.text = l.text[:0]; cap(l.text) > keptText {
 		l.text = nil
 	}
-	l.memory.Back(LinesBytes)
+	l.memory.Back(linesBytes)
 }
 
 // next is the next line, until reset.

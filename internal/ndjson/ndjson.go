@@ -17,11 +17,11 @@ import (
 // Bounds of NDJSON publishing.
 const (
 	bodyTimeout = 30 * time.Second // for a client that keeps silent in the middle of its lines
-	// MaxTogether lines that have come are published together: so their
+	// maxTogether lines that have come are published together: so their
 	// acknowledgements are awaited together.
-	MaxTogether = 64
+	maxTogether = 64
 
-	LinesBytes = 96 << 10 // what a body takes while it is open, its goroutines too
+	linesBytes = 96 << 10 // what a body takes while it is open, its goroutines too
 )
 
 // lineProblem is the answer to a line that was refused.
@@ -68,7 +68,7 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 	if results != "" && results != "all" { // else a misspelt one would show by what is missing only
 		return &problem.FieldError{Code: problem.CodeInvalidField, Field: "results", Index: -1, Detail: "must be all"}
 	}
-	if !in.Body.Use(LinesBytes) {
+	if !in.Body.Use(linesBytes) {
 		return problem.ErrBodies
 	}
 	rc := http.NewResponseController(w)
@@ -77,8 +77,8 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
-	out := NewSpool(w, in.Answer)
-	defer out.Finish()
+	out := newSpool(w, in.Answer)
+	defer out.finish()
 
 	var sum lineSummary
 	body := &patientBody{body: r.Body, rc: rc, ending: in.Ending, expires: in.Expires}
@@ -93,7 +93,7 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 		clear(pending) // or a long line is kept while the next one is waited for
 		pending, numbers = pending[:0], numbers[:0]
 		var end error // of the line after those
-		for more := true; more && end == nil && len(numbers) < MaxTogether; more = lines.more() {
+		for more := true; more && end == nil && len(numbers) < maxTogether; more = lines.more() {
 			var line []byte
 			line, end = lines.next()
 			n++
@@ -111,7 +111,7 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 			case errs[i] != nil:
 				sum.Refused++
 				in.Refused(errs[i])
-				err = out.Put(problemOf(number, errs[i]))
+				err = out.put(problemOf(number, errs[i]))
 			default:
 				sum.Accepted++
 				if got.Cursor != "" {
@@ -124,7 +124,7 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 					sum.NoMembers++
 				}
 				if results == "all" {
-					err = out.Put(lineReceipt{number, delivery.NewReceiptJSON(got)})
+					err = out.put(lineReceipt{number, delivery.NewReceiptJSON(got)})
 				}
 			}
 			if err != nil { // nobody reads the answers
@@ -134,12 +134,12 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 		switch _, broken := errors.AsType[*readError](end); {
 		case end == nil:
 		case end == io.EOF:
-			return out.Put(sum)
+			return out.put(sum)
 		default:
 			sum.Refused++
 			in.Refused(end)
-			if err := out.Put(problemOf(n, end)); broken {
-				return out.Put(sum)
+			if err := out.put(problemOf(n, end)); broken {
+				return out.put(sum)
 			} else if err != nil {
 				return nil
 			}

@@ -11,9 +11,9 @@ import (
 
 const writeTimeout = 30 * time.Second
 
-// Spool writes answers beside the reading of the body; past its holder's share of the
+// spool writes answers beside the reading of the body; past its holder's share of the
 // memory for answers put waits until the client reads, and gives up after writeTimeout.
-type Spool struct {
+type spool struct {
 	w      http.ResponseWriter
 	memory *allowance.Call // which knows nothing of what is held
 	ended  chan struct{}
@@ -27,14 +27,14 @@ type Spool struct {
 	err     error
 }
 
-func NewSpool(w http.ResponseWriter, memory *allowance.Call) *Spool {
-	s := &Spool{w: w, memory: memory, ended: make(chan struct{})}
+func newSpool(w http.ResponseWriter, memory *allowance.Call) *spool {
+	s := &spool{w: w, memory: memory, ended: make(chan struct{})}
 	s.cond = sync.NewCond(&s.mu)
 	go s.run()
 	return s
 }
 
-func (s *Spool) Put(answer any) error {
+func (s *spool) put(answer any) error {
 	line, err := json.Marshal(answer)
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func (s *Spool) Put(answer any) error {
 
 // takeLocked takes memory for n bytes. One line is always taken: the holder's other calls
 // may have all of its share.
-func (s *Spool) takeLocked(n int) bool {
+func (s *spool) takeLocked(n int) bool {
 	if s.held == 0 {
 		s.memory.Force(int64(n))
 	} else if !s.memory.Take(int64(n)) {
@@ -64,12 +64,12 @@ func (s *Spool) takeLocked(n int) bool {
 	return true
 }
 
-func (s *Spool) giveLocked(n int) {
+func (s *spool) giveLocked(n int) {
 	s.memory.Give(int64(n))
 	s.held -= n
 }
 
-func (s *Spool) run() {
+func (s *spool) run() {
 	defer close(s.ended)
 	rc := http.NewResponseController(s.w)
 	for {
@@ -103,8 +103,8 @@ func (s *Spool) run() {
 	}
 }
 
-// Finish waits until all answers are written, or cannot be.
-func (s *Spool) Finish() {
+// finish waits until all answers are written, or cannot be.
+func (s *spool) finish() {
 	s.mu.Lock()
 	s.closed = true
 	s.cond.Broadcast()

@@ -36,15 +36,15 @@ func TestABrokenReaderGivesItsSpoolBack(t *testing.T) {
 	pool := quota.New[event.TenantProfile](1<<20, 1)
 	for range 20 {
 		w := stuckWriter{waits: make(chan struct{}), gone: make(chan struct{})}
-		out := NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{}))
-		is.NoErr(out.Put("being written"))
+		out := newSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{}))
+		is.NoErr(out.put("being written"))
 		<-w.waits
 		for range 1000 {
-			is.NoErr(out.Put("written by nobody"))
+			is.NoErr(out.put("written by nobody"))
 		}
 		close(w.gone)
-		out.Finish()
-		is.True(out.Put("too late") != nil)
+		out.finish()
+		is.True(out.put("too late") != nil)
 	}
 	is.Equal(pool.Total(), int64(0)) // whole again
 }
@@ -66,16 +66,16 @@ func (w *lateWriter) Write(b []byte) (int, error) {
 func TestASpoolIsItsHoldersShare(t *testing.T) {
 	is := is.New(t)
 	pool := quota.New[event.TenantProfile](1<<20, 1)
-	spoolOf := func(tenant string) (*Spool, *lateWriter) {
+	spoolOf := func(tenant string) (*spool, *lateWriter) {
 		w := &lateWriter{reads: make(chan struct{})}
-		return NewSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
+		return newSpool(w, (&allowance.Pools{Answers: pool}).Answer(event.TenantProfile{Tenant: tenant})), w
 	}
 	greedy, unread := spoolOf("acme")
 	waits := make(chan struct{})
 	go func() {
 		defer close(waits)
 		for range 1000 {
-			greedy.Put(strings.Repeat("x", 1000))
+			greedy.put(strings.Repeat("x", 1000))
 		}
 	}()
 	for pool.Refused() == 0 {
@@ -85,16 +85,16 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 	other, read := spoolOf("globex")
 	close(read.reads)
 	for range 100 {
-		is.NoErr(other.Put(strings.Repeat("x", 1000)))
+		is.NoErr(other.put(strings.Repeat("x", 1000)))
 	}
-	other.Finish()
+	other.finish()
 	more, unread2 := spoolOf("acme") // one line is always taken, so that each goes on
-	is.NoErr(more.Put("x"))
+	is.NoErr(more.put("x"))
 	close(unread2.reads)
-	more.Finish()
+	more.finish()
 	close(unread.reads)
 	<-waits
-	greedy.Finish()
+	greedy.finish()
 	is.Equal(unread.body.Len(), 1000*1003)
 	is.Equal(pool.Total(), int64(0))
 }

@@ -33,13 +33,13 @@ type Server struct {
 	streams *delivery.Streams
 	limits  *access.Rates
 
-	Mu   sync.Mutex
-	Open map[string]*openProbe // guarded by mu; by id
+	mu   sync.Mutex
+	open map[string]*openProbe // guarded by mu; by id
 }
 
 // New serves probes, as many as limits allow.
 func New(streams *delivery.Streams, limits *access.Rates) *Server {
-	return &Server{streams: streams, limits: limits, Open: map[string]*openProbe{}}
+	return &Server{streams: streams, limits: limits, open: map[string]*openProbe{}}
 }
 
 // openProbe is one that may be told of another's end.
@@ -105,9 +105,9 @@ func (d *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	if p.every == 0 {
 		stream.Silence()
 	} else {
-		d.Mu.Lock()
-		d.Open[id] = &openProbe{holder, stream, start}
-		d.Mu.Unlock()
+		d.mu.Lock()
+		d.open[id] = &openProbe{holder, stream, start}
+		d.mu.Unlock()
 	}
 	go d.run(stream, p, start, who.Expires(), gone)
 	sse.Header(w.Header())
@@ -157,9 +157,9 @@ func (d *Server) run(stream *engine.Stream, p probe, start, expires time.Time, g
 // find is an open probe that has ticks, of this holder; nil if there is none. It may
 // be on another hub.
 func (d *Server) find(id string, holder event.TenantProfile) *openProbe {
-	d.Mu.Lock()
-	defer d.Mu.Unlock()
-	if p := d.Open[id]; p != nil && p.holder == holder {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.open[id]; p != nil && p.holder == holder {
 		return p
 	}
 	return nil
@@ -167,9 +167,9 @@ func (d *Server) find(id string, holder event.TenantProfile) *openProbe {
 
 // ended forgets a probe, and tells the other one why it ended, unless it was to.
 func (d *Server) ended(id, tell string, holder event.TenantProfile, why error) {
-	d.Mu.Lock()
-	delete(d.Open, id)
-	d.Mu.Unlock()
+	d.mu.Lock()
+	delete(d.open, id)
+	d.mu.Unlock()
 	other := d.find(tell, holder)
 	if other == nil || why == nil {
 		return

@@ -16,9 +16,9 @@ import (
 // ErrNotMember is returned for typing in a conversation that is not the typist's.
 var ErrNotMember = problem.New("not a member of the conversation", problem.Problem{Status: http.StatusForbidden, Code: "NotAMember"})
 
-// MaxTypingRoom is how many members a conversation may have: past it nobody is told of
+// maxRoom is how many members a conversation may have: past it nobody is told of
 // typing, which would cost more than all that is said there.
-const MaxTypingRoom = 1_000
+const maxRoom = 1_000
 
 // Typists are who types where. Others are told of each once, however often it is
 // repeated, and that it has stopped: when its client says so, or at the next tick
@@ -31,9 +31,9 @@ type Typists struct {
 	// cast tells other hubs; static after the start, nil: there are none.
 	cast func(who event.TenantProfile, conversation string, started bool)
 
-	Mu sync.Mutex
+	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
-	Of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
+	of      sized.Table[event.TenantProfile, *sized.Table[string, *typist]] // by conversation
 	turn    uint64                                                          // of the latest call
 	due     due.Queue[*typist]
 	stopped []*typist // to be told at the next tick
@@ -96,11 +96,11 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 	if !member {
 		return ErrNotMember
 	}
-	if started && size > MaxTypingRoom {
+	if started && size > maxRoom {
 		started = false
-		x.Mu.Lock()
+		x.mu.Lock()
 		x.crowded++
-		x.Mu.Unlock()
+		x.mu.Unlock()
 	}
 	x.cfg.Spoke(t.who)
 	x.set(t, turn, started, x.cast != nil)
@@ -128,18 +128,18 @@ func (t *typist) bytes() int64 {
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
 // allowance.ErrTenant, allowance.ErrPerson where it is ours to refuse: there is no typist then.
 func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	t = x.findLocked(who, conversation)
 	if t == nil {
 		t = &typist{who: who, conversation: conversation}
 		if err := x.cfg.Pools.Keep(who, t.bytes(), ours); err != nil {
 			return nil, 0, err
 		}
-		theirs := x.Of.Get(who)
+		theirs := x.of.Get(who)
 		if theirs == nil {
 			theirs = &sized.Table[string, *typist]{}
-			x.Of.Put(who, theirs)
+			x.of.Put(who, theirs)
 		}
 		theirs.Put(conversation, t)
 	}
@@ -150,15 +150,15 @@ func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool)
 
 // findLocked is who types where, nil where nobody does.
 func (x *Typists) findLocked(who event.TenantProfile, conversation string) *typist {
-	if theirs := x.Of.Get(who); theirs != nil {
+	if theirs := x.of.Get(who); theirs != nil {
 		return theirs.Get(conversation)
 	}
 	return nil
 }
 
 func (x *Typists) leave(t *typist) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	t.calls--
 	x.forgetLocked(t)
 }
@@ -168,17 +168,17 @@ func (x *Typists) forgetLocked(t *typist) {
 	if t.calls > 0 || t.telling || t.types || t.told || x.findLocked(t.who, t.conversation) != t {
 		return
 	}
-	theirs := x.Of.Get(t.who)
+	theirs := x.of.Get(t.who)
 	if theirs.Delete(t.conversation); theirs.Len() == 0 {
-		x.Of.Delete(t.who)
+		x.of.Delete(t.who)
 	}
 	x.cfg.Pools.Drop(t.who, t.bytes())
 }
 
 // set takes in what a call says, unless a later one has.
 func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	if turn < t.turn {
 		return
 	}
@@ -201,9 +201,9 @@ func (x *Typists) stopLocked(t *typist) {
 
 // Left ends all typing of who went offline.
 func (x *Typists) Left(who event.TenantProfile) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
-	if theirs := x.Of.Get(who); theirs != nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if theirs := x.of.Get(who); theirs != nil {
 		for _, t := range theirs.All() {
 			x.stopLocked(t)
 			x.stopped = append(x.stopped, t)
@@ -213,7 +213,7 @@ func (x *Typists) Left(who event.TenantProfile) {
 
 // Tick tells of all that has stopped by itself.
 func (x *Typists) Tick(now time.Time) {
-	x.Mu.Lock()
+	x.mu.Lock()
 	for t, ok := x.due.Next(now); ok; t, ok = x.due.Next(now) {
 		if t.until.After(now) {
 			x.due.Set(t, t.until)
@@ -224,7 +224,7 @@ func (x *Typists) Tick(now time.Time) {
 	}
 	stopped := x.stopped
 	x.stopped = nil
-	x.Mu.Unlock()
+	x.mu.Unlock()
 	for _, t := range stopped {
 		x.tellSoon(t)
 	}
@@ -237,8 +237,8 @@ func (x *Typists) tellSoon(t *typist) { go x.tell(t) }
 // tell has others know what is so of a typist, unless another call sees to it. Who
 // could not be told of a start is told with its repeat.
 func (x *Typists) tell(t *typist) (err error) {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	if t.telling {
 		return nil
 	}
@@ -246,14 +246,14 @@ func (x *Typists) tell(t *typist) (err error) {
 	for err == nil && (t.told != t.types || t.uncast) {
 		types, news, cast := t.types, t.told != t.types, t.uncast
 		t.uncast = false
-		x.Mu.Unlock()
+		x.mu.Unlock()
 		if news {
 			err = x.say(t, types)
 		}
 		if err == nil && cast {
 			x.cast(t.who, t.conversation, types)
 		}
-		x.Mu.Lock()
+		x.mu.Lock()
 		t.told = types && err == nil
 	}
 	t.telling = false
@@ -278,7 +278,7 @@ func (x *Typists) say(t *typist, started bool) error {
 
 // Crowded is of how many typists nobody was told.
 func (x *Typists) Crowded() int {
-	x.Mu.Lock()
-	defer x.Mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	return x.crowded
 }

@@ -112,9 +112,9 @@ func (w *world) wait(d time.Duration) {
 
 // typists is how many profiles are kept.
 func (w *world) typists() int {
-	w.Mu.Lock()
-	defer w.Mu.Unlock()
-	return w.Of.Len()
+	w.Typists.mu.Lock()
+	defer w.Typists.mu.Unlock()
+	return w.of.Len()
 }
 
 // said is what the hub's streams were told, in order.
@@ -207,7 +207,7 @@ func TestTypingIsToldInOrder(t *testing.T) {
 // In a room that is too large nobody is told of a start.
 func TestTypingInALargeRoom(t *testing.T) {
 	inBubble(t, func(w *world, is *is.I) {
-		w.size = MaxTypingRoom
+		w.size = maxRoom
 		w.types(true)
 		is.Equal(w.said(), "started")
 		w.size++
