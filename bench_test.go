@@ -24,14 +24,13 @@ import (
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))})
-	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceTenant})
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))}, PresenceConfig{Audience: settings.AudienceTenant}, nil)
 	for i := range streams {
 		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return hub, presence
+	return hub, hub.presence
 }
 
 const benchEvent = `{"tenantId":"acme","type":"load.test","payload":"%s","target":%s,"ephemeral":true}`
@@ -76,8 +75,8 @@ func BenchmarkPublish(b *testing.B) {
 }
 
 func BenchmarkPublishHandler(b *testing.B) {
-	hub, presence := newBenchHub(b, 10)
-	handler := NewAPI(withCluster(hub, presence, nil, 0), openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
+	hub, _ := newBenchHub(b, 10)
+	handler := NewAPI(hub, openDoor(b), access.NewRates(access.RatesConfig{}), APIConfig{MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)}).Handler()
 	body := benchBody(`{"kind":"profile","profiles":["user:1"]}`)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -254,8 +254,8 @@ func TestDrainEndsLines(t *testing.T) {
 // where things go on, and nothing that it brought is repeated.
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
-	handler := NewAPI(withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0), openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil)
+	handler := NewAPI(hub, openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
 	e := historytest.ToAll("1").Event
 	receipts, err := hub.Publish(context.Background(), []*event.Event{e})

@@ -192,9 +192,8 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	if limits.ClientRate == 0 { // the default; -1 lifts it
 		limits.ClientRate = 20
 	}
-	h := &testHub{Hub: NewHub(hubConfig), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
-	h.Presence = NewPresence(h.Hub, presenceConfig)
-	h.Cluster = NewCluster(h.Hub, h.Presence, peers, 2*hubConfig.Retry)
+	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
+	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
 	})
@@ -323,10 +322,4 @@ func byItself(t *testing.T) bool {
 	t.Helper()
 	alone(t, "it weighs what is in a process")
 	return testkit.ByItself(t)
-}
-
-// withCluster is the hub of NewCluster.
-func withCluster(hub *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *Hub {
-	NewCluster(hub, presence, peers, back)
-	return hub
 }

@@ -37,19 +37,25 @@ type Hub struct {
 	dropped map[delivery.DropReason]int64 // owned by Sweep: what was dropped when it last looked
 }
 
-// HubConfig is what a hub needs to know.
+// HubConfig is what a hub needs to know of its delivery.
 type HubConfig = delivery.Config
 
-// NewHub makes a hub; Observe comes before its first connection.
-func NewHub(cfg HubConfig) *Hub {
+// NewHub makes a hub with its presence, and joins it to others; nil peers leave it alone.
+func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers) *Hub {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
 	}
 	d := delivery.New(cfg)
-	return &Hub{
+	h := &Hub{
 		tenants: d.Tenants, members: d.Members, streams: d.Streams, dispatcher: d.Dispatcher, count: d.Counts,
 		log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas,
 	}
+	h.presence = newPresence(d, cfg.Quotas, presence)
+	h.cluster = cluster.New(cluster.Config{
+		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
+		Peers: peers, Back: 2 * cfg.Retry,
+	})
+	return h
 }
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.
@@ -57,20 +63,6 @@ func (h *Hub) Overloaded() bool { return h.streams.Overloaded() }
 
 // WatchMemory looks at the memory in use until ctx ends.
 func (h *Hub) WatchMemory(ctx context.Context) { h.streams.WatchMemory(ctx) }
-
-func (h *Hub) parts() delivery.Parts {
-	return delivery.Parts{Tenants: h.tenants, Members: h.members, Streams: h.streams, Dispatcher: h.dispatcher, Counts: h.count}
-}
-
-// NewCluster joins a hub and its presence to others; nil peers leave it alone. back
-// is how long a client that was sent away may take to be back.
-func NewCluster(h *Hub, presence *Presence, peers cluster.Peers, back time.Duration) *cluster.Cluster {
-	h.cluster = cluster.New(cluster.Config{
-		Delivery: h.parts(),
-		Pools:    h.quotas, Presence: presence, Typists: presence.typists, Peers: peers, Back: back,
-	})
-	return h.cluster
-}
 
 // Ready says why nothing can be stored now, nil when it can.
 func (h *Hub) Ready() error { return h.log.Ready() }

@@ -236,12 +236,10 @@ func (a *app) build(ctx context.Context) (err error) {
 		Log: a.backing.log, Rooms: a.backing.rooms, Resolver: resolver, Logger: a.logger,
 		Most:   delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
 		Quotas: a.quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
-	})
-	presence := NewPresence(a.hub, PresenceConfig{
+	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
-	})
-	NewCluster(a.hub, presence, a.backing.peers, 2*cfg.Retry)
+	}, a.backing.peers)
 	return nil
 }
 

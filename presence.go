@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
@@ -62,13 +63,14 @@ type PresenceOf struct {
 //
 // Lock order: Presence.mu → typing.Typists.Mu.
 type Presence struct {
-	hub     *Hub                // static
-	typists *typing.Typists     // static
-	cfg     PresenceConfig      // static
-	frozen  func() bool         // static; says that others cannot be heard. nil: there are none
-	thaw    time.Time           // owned by tick: until then nothing is announced
-	ticked  time.Time           // owned by tick
-	telling fair.Series[string] // of tenants
+	delivery delivery.Parts      // static
+	pools    *allowance.Pools    // static
+	typists  *typing.Typists     // static
+	cfg      PresenceConfig      // static
+	frozen   func() bool         // static; says that others cannot be heard. nil: there are none
+	thaw     time.Time           // owned by tick: until then nothing is announced
+	ticked   time.Time           // owned by tick
+	telling  fair.Series[string] // of tenants
 	// notify tells a tenant's streams; static.
 	notify func(tenant string, notices []delivery.Notice, digest *event.Event, shared bool)
 
@@ -105,13 +107,12 @@ type profile struct {
 
 func (x *profile) Due() *due.Item { return &x.due }
 
-// NewPresence makes the presence of a hub and has it told of connections; Run
+// newPresence makes the presence of a hub's people and has it told of connections; Run
 // makes it tick.
-func NewPresence(hub *Hub, cfg PresenceConfig) *Presence {
-	p := &Presence{hub: hub, cfg: cfg, count: map[Status]int{}, notify: hub.dispatcher.Notify}
-	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: hub.quotas, Spoke: p.spoke, Members: hub.members, Teller: hub.dispatcher})
-	hub.presence = p
-	hub.streams.Observe(p)
+func newPresence(d delivery.Parts, pools *allowance.Pools, cfg PresenceConfig) *Presence {
+	p := &Presence{delivery: d, pools: pools, cfg: cfg, count: map[Status]int{}, notify: d.Dispatcher.Notify}
+	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: pools, Spoke: p.spoke, Members: d.Members, Teller: d.Dispatcher})
+	d.Streams.Observe(p)
 	return p
 }
 
@@ -163,7 +164,7 @@ func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 		more += who.bytes()
 	}
 	if more > 0 {
-		p.hub.quotas.State.Force(r.tenant, more) // with a connection that was admitted
+		p.pools.State.Force(r.tenant, more) // with a connection that was admitted
 	}
 	p.returnedLocked(who)
 	who.conns, who.leftAt = append(who.conns, c), time.Time{}
@@ -314,7 +315,7 @@ func (p *Presence) rememberLocked(who *profile) {
 		return
 	}
 	r, n := who.roll, who.bytes()+seenBytes
-	for !p.hub.quotas.Seen.Take(r.tenant, n) {
+	for !p.pools.Seen.Take(r.tenant, n) {
 		first := r.seen.Front()
 		if first == nil {
 			p.dropLocked(who)
@@ -322,7 +323,7 @@ func (p *Presence) rememberLocked(who *profile) {
 		}
 		p.forgetLocked(first.Value.(*profile))
 	}
-	p.hub.quotas.State.Force(r.tenant, seenBytes)
+	p.pools.State.Force(r.tenant, seenBytes)
 	who.seen = r.seen.PushBack(who)
 	p.due.Set(who, who.leftAt.Add(seenTTL))
 }
@@ -334,8 +335,8 @@ func (p *Presence) returnedLocked(who *profile) {
 	}
 	who.roll.seen.Remove(who.seen)
 	who.seen = nil
-	p.hub.quotas.Seen.Give(who.roll.tenant, who.bytes()+seenBytes)
-	p.hub.quotas.State.Give(who.roll.tenant, seenBytes)
+	p.pools.Seen.Give(who.roll.tenant, who.bytes()+seenBytes)
+	p.pools.State.Give(who.roll.tenant, seenBytes)
 }
 
 // forgetLocked drops who is remembered.
@@ -353,7 +354,7 @@ func (p *Presence) dropLocked(who *profile) {
 		p.tenants.Delete(r.tenant)
 		less += rollBytes + sized.Text(r.tenant)
 	}
-	p.hub.quotas.State.Give(r.tenant, less)
+	p.pools.State.Give(r.tenant, less)
 }
 
 // change is one profile's, as it is announced.
@@ -380,7 +381,7 @@ func (p *Presence) tick(now time.Time) {
 	if now.Before(p.thaw) {
 		return // who seems to have left may be with another hub
 	}
-	if !p.hub.tenants.SureNow() {
+	if !p.delivery.Tenants.SureNow() {
 		return // whom to tell is known soon
 	}
 	for tenant, n := range p.advance(now) {
@@ -472,7 +473,7 @@ func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event
 	}
 	share := make([]bool, len(profiles))
 	if p.cfg.Audience == settings.AudienceShared {
-		share = p.hub.members.Share(tenant, viewer, profiles)
+		share = p.delivery.Members.Share(tenant, viewer, profiles)
 	}
 	for i, ref := range profiles {
 		if !share[i] && ref != viewer {

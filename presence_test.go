@@ -39,11 +39,11 @@ type presenceWorld struct {
 // inBubble runs test with tick 1 s, grace 5 s, idle 5 m, typing 6 s, burst 3.
 func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorld, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)})
-		p := NewPresence(hub, PresenceConfig{
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)}, PresenceConfig{
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
-		})
+		}, nil)
+		p := hub.presence
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go p.Run(ctx)

@@ -66,9 +66,8 @@ func (f *failing) Resolve(_ context.Context, _ string, r event.Room) (*room.Rost
 func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesConfig) http.Handler {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger})
+	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil)
 	t.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
-	withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), nil, 0)
 	return checked(t, NewAPI(hub, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
 
@@ -153,10 +152,9 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
-			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger})
-			defer hub.streams.Engine().Close(context.Background())
 			peers := &askedPeers{}
-			withCluster(hub, NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone}), peers, 0)
+			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, peers)
+			defer hub.streams.Engine().Close(context.Background())
 			api := checked(t, NewAPI(hub, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
 			var headers []string
 			if !auth.Open() {

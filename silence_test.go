@@ -178,9 +178,8 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
-	})
-	presence := NewPresence(hub, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second})
-	api := NewAPI(withCluster(hub, presence, nil, 0), openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
+	}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil)
+	api := NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})
 	h := &silentHub{Hub: hub, url: "http://localhost:8080"}
