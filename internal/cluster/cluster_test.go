@@ -134,10 +134,10 @@ type heldPeers struct {
 	loose int
 }
 
-func (p *heldPeers) Tell(tenant string, c cluster.SessionChange) {
-	p.Peers.Tell(tenant, c)
-	if !p.x.Telling() {
-		p.loose++
+func (h *heldPeers) Tell(tenant string, c cluster.SessionChange) {
+	h.Peers.Tell(tenant, c)
+	if !h.x.Telling() {
+		h.loose++
 	}
 }
 

@@ -61,6 +61,10 @@ const tenantBytes = 1024
 // resolvedBytes is of each answer of a Resolver.
 const resolvedBytes = 48 + 2*41
 
+func newTenant(name string, quotas *allowance.Pools) *tenant {
+	return &tenant{name: name, quotas: quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+}
+
 // keptLocked is how many bytes of memory the tenant takes.
 func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.Bytes() }
 
