@@ -162,41 +162,12 @@ func (s *Streams) replaces(p *member) bool {
 func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.coming--
-	c.joined = true
-	if p := t.rooms.Person(c.Profile); p != nil && s.replaces(p) {
-		replaced = p.Conns()[0] // the oldest
-		s.leaveLocked(t, replaced, CloseReplaced)
-		s.closeLocked(t, replaced, CloseReplaced)
-	}
-	c.index = len(t.conns)
-	t.conns = append(t.conns, c)
-	t.open.Store(int32(len(t.conns)))
-	t.rooms.Connect(c.Profile, c)
-	t.watchLocked(c, watch)
-	t.settleLocked()
-
-	if from.Epoch != (history.Epoch{}) && from.Epoch != t.head.Epoch { // the history has begun anew
-		missed, from = history.ErrUnknownCursor, t.head
-	}
-	if missed == nil && from.Epoch != (history.Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
-		missed = history.ErrExpired
-	}
-	resume := ResumeComplete
-	switch {
-	case missed != nil:
-		resume = ResumePartial
-	case from.Epoch == (history.Epoch{}):
-		resume, from = ResumeFresh, t.head
-	}
+	replaced = s.replaceLocked(t, c.Profile)
+	t.addLocked(c, watch)
+	resume, from, missed := t.resumeLocked(c, from, missed)
 	s.count.connects.Add(resume, 1)
 	c.place = from.Seq
-	var d engine.Batch
-	d.Send(c.Stream, s.words.ready(c, resume, from))
-	if missed != nil {
-		d.Send(c.Stream, gapFrame(s.count, missed, from))
-	}
-	d.Flush()
+	s.greet(c, resume, from, missed)
 	switch {
 	case from.Seq < t.head.Seq:
 		c.behind = &behind{shed: s.shed, count: s.count, forgot: t.rooms.Forgotten(c.Profile)}
@@ -205,4 +176,27 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 		s.count.replayed.Add(0)
 	}
 	return in, replaced
+}
+
+// replaceLocked ends the oldest connection of a profile that has as many as it may, and
+// returns it.
+func (s *Streams) replaceLocked(t *tenant, profile event.Profile) *Connection {
+	p := t.rooms.Person(profile)
+	if p == nil || !s.replaces(p) {
+		return nil
+	}
+	oldest := p.Conns()[0]
+	s.leaveLocked(t, oldest, CloseReplaced)
+	s.closeLocked(t, oldest, CloseReplaced)
+	return oldest
+}
+
+// greet puts hub.ready on a stream, and hub.gap where something was missed for good.
+func (s *Streams) greet(c *Connection, resume Resume, from history.Cursor, missed error) {
+	var d engine.Batch
+	d.Send(c.Stream, s.words.ready(c, resume, from))
+	if missed != nil {
+		d.Send(c.Stream, gapFrame(s.count, missed, from))
+	}
+	d.Flush()
 }
