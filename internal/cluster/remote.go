@@ -106,7 +106,7 @@ func (r *remotes) all() map[string][]uuid.UUID {
 	return all
 }
 
-// count is how many connections elsewhere an event's target resolves to; belongs
+// count is how many remote connections an event's target resolves to; belongs
 // says who is in its room.
 func (r *remotes) count(e *event.Event, belongs func(event.Profile) bool) (n int) {
 	r.mu.RLock()

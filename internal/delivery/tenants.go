@@ -21,15 +21,15 @@ import (
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
 // none (nil).
 type Sharing interface {
-	// Share has the tenant's connections elsewhere known, until Unshare.
+	// Share has the tenant's connections on other hubs known, until Unshare.
 	Share(ctx context.Context, tenant string) error
 	Unshare(tenant string)
-	// Count is how many connections elsewhere an event's target resolves to; belongs
+	// Count is how many connections on other hubs an event's target resolves to; belongs
 	// says who is in its room.
 	Count(e *event.Event, belongs func(event.Profile) bool) int
 	// Complete says whether all hubs that are there have told of a tenant that is shared.
 	Complete(ctx context.Context, tenant string) bool
-	// Empty says that nobody is connected elsewhere.
+	// Empty says that nobody is connected to another hub.
 	Empty(tenant string) bool
 }
 
@@ -138,14 +138,14 @@ var over = func() context.Context {
 }()
 
 // ensure has what all hubs keep of a tenant known here, for a while.
-func (t *Tenants) ensure(ctx context.Context, name string) error { return t.knowing(ctx, name, false) }
+func (t *Tenants) ensure(ctx context.Context, name string) error { return t.ensureFor(ctx, name, false) }
 
 // EnsureAll is Know for who is connected as well. ErrSilent: a hub has not told.
 func (t *Tenants) EnsureAll(ctx context.Context, name string) error {
-	return t.knowing(ctx, name, true)
+	return t.ensureFor(ctx, name, true)
 }
 
-func (t *Tenants) knowing(ctx context.Context, name string, all bool) (err error) {
+func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err error) {
 	if !t.InCluster() {
 		return nil
 	}
