@@ -195,13 +195,13 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 	c := one.open(t, meQuery)
 	c.close()
 	publishMany(t, []*testHub{one}, 0, 100)
-	ta, err := table.Open(t.Context(), b.Connect(t, 0), table.Config{
+	kept, err := table.Open(t.Context(), b.Connect(t, 0), table.Config{
 		Prefix: prefix, Replicas: 1, Logger: one.logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost:    func(context.Context, string, bool) error { return nil },
 	})
 	is.NoErr(err)
-	t.Cleanup(ta.Close)
+	t.Cleanup(kept.Close)
 	for who, stays := range map[string]uint64{"me": 32, "you": 31} {
 		var list [][2]uint64
 		for i := range stays {
@@ -209,7 +209,7 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 		}
 		data, err := json.Marshal(map[string]any{"epoch": epochOf(one.log, "acme").Text(), "place": 99, "member": true, "stays": list})
 		is.NoErr(err)
-		_, err = ta.Put(t.Context(), "acme", "conversation:"+who, 0, []table.Row{{Name: event.Profile{Type: "user", ID: who}.String(), Data: data}}, false)
+		_, err = kept.Put(t.Context(), "acme", "conversation:"+who, 0, []table.Row{{Name: event.Profile{Type: "user", ID: who}.String(), Data: data}}, false)
 		is.NoErr(err)
 	}
 	fresh := start(1000)

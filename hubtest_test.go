@@ -16,7 +16,6 @@ var (
 	eventJSON    = hubtest.EventJSON
 	openEnvelope = hubtest.OpenEnvelope
 	lacks        = hubtest.Lacks
-	needs        = hubtest.Needs
 
 	claimsOf         = hubtest.Claims
 	signed           = hubtest.Signed
@@ -26,7 +25,6 @@ var (
 	transports       = hubtest.Transports
 	transportTo      = hubtest.TransportTo
 
-	subscribe  = hubtest.Subscribe
 	dialAs     = hubtest.Dial
 	proxyV1    = hubtest.ProxyV1
 	proxyV2    = hubtest.ProxyV2
@@ -36,7 +34,6 @@ var (
 	fencedBlock = hubtest.FencedBlock
 	blocksOf    = hubtest.Blocks
 	shellBlocks = hubtest.ShellBlocks
-	writeFiles  = hubtest.WriteFiles
 )
 
 const (
@@ -44,10 +41,7 @@ const (
 	testSecret = hubtest.Secret
 )
 
-type (
-	envelope     = hubtest.Envelope
-	streamReader = hubtest.Reader
-)
+type streamReader = hubtest.Reader
 
 // scrapeFrom are the metrics of a hub in open mode, by way of loopback.
 func scrapeFrom(t testing.TB, url string) scraped {

@@ -6,12 +6,12 @@
 // the other hubs; each implements the interface of the package that uses it. [Broker.Over]
 // tells when the connection has ended for good.
 //
-// The three are made in this order, and then opened in it. The log owns a journal (package
-// journal), which hands it each tenant's messages in their order. The rooms own a table and
-// read it as it changes: an event waits until the changes of membership that its publisher
-// knew of are read here. The other hubs are reached by package peers. What watches over the
-// connection is in watch.go; only that file, broker.go and the packages inside this one call
-// NATS.
+// The three are made first, and then opened in this order. The log opens a journal (package
+// journal), which hands it each tenant's messages in their order. The rooms open a table
+// (package table) and read it as it changes: an event waits until the changes of membership
+// that its publisher knew of are read here. The other hubs are reached through package peers.
+// Type watch follows the connection: it counts what is wrong with it, and moves to another
+// server where this one can do nothing.
 //
 // What goes over the wire and what is stored is read by hubs of the version before: fields of
 // rows are added, and none is renamed.

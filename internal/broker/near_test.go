@@ -20,6 +20,8 @@ import (
 	"realtimehub/internal/natstest"
 )
 
+const chunkBytes = 64 << 10 // that a stream reads at a time
+
 // parts counts the bytes of messages that the broker is asked for and tells.
 type parts struct{ bytes, questions atomic.Int64 }
 
@@ -59,7 +61,7 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 	is.NoErr(err)
 	read := 0
 	for place := from.Seq; place < head.Seq; {
-		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: 64 << 10})
+		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
 		is.NoErr(err)
 		place = page.Next.Seq
 		read += len(page.Entries)
@@ -82,7 +84,7 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	is.NoErr(err)
 	log.Detach("acme")
 	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: 64 << 10})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
 	is.Equal(page.Next, head)
@@ -114,7 +116,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	var wg sync.WaitGroup
 	for range back {
 		wg.Go(func() {
-			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: 64 << 10})
+			_, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
 			if !errors.Is(err, history.ErrUnconfirmed) {
 				t.Error(err)
 			}
@@ -123,12 +125,12 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	// Who is no longer interested is not kept.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = log.Read(ctx, "acme", history.Query{Bytes: 64 << 10})
+	_, err = log.Read(ctx, "acme", history.Query{Bytes: chunkBytes})
 	is.True(err != nil)
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: 64 << 10})
+	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -31,13 +30,7 @@ func TestManyTenants(t *testing.T) {
 	const prefix = "test"
 	var brokers []*Broker
 	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		limits := history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000} // the defaults
-		b, err := Connect(ctx, Config{URL: servers.URL(0), Prefix: prefix, Replicas: 1, Limits: limits, Logger: slog.New(slog.DiscardHandler)})
-		cancel()
-		is.NoErr(err)
-		t.Cleanup(b.Close)
-		brokers = append(brokers, b)
+		brokers = append(brokers, join(t, servers.URL(0), prefix))
 	}
 	publish := func(n int) time.Duration { // the broker's CPU time for each
 		before := hubtest.CPU(t, servers.PID(0))

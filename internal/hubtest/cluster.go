@@ -29,6 +29,7 @@ func Shared(replicas int, prefix string, servers ...string) []string {
 	return []string{
 		"REALTIME_NATS_URL=" + strings.Join(servers, ","), fmt.Sprint("REALTIME_NATS_REPLICAS=", replicas), "REALTIME_NATS_PREFIX=" + prefix,
 		"REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_DRAIN=100ms",
+		"GORACE=atexit_sleep_ms=10", // it would sleep for a second, each hub after the other
 	}
 }
 

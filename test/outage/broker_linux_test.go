@@ -134,8 +134,8 @@ func TestClusterStorm(t *testing.T) {
 	var addrs, urls []string
 	hubs := make([]*hubtest.Program, 3)
 	start := func(i int) {
-		settings := append(hubtest.Shared(1, "test", servers.URLs()), "REALTIME_ADDR="+addrs[i], "REALTIME_HISTORY_EVENTS=0", "REALTIME_DRAIN=300ms", "REALTIME_RETRY=10ms")
-		hubs[i] = hubtest.Start(t, settings...)
+		settings := append(hubtest.Shared(1, "test", servers.URLs()), "REALTIME_ADDR="+addrs[i], "REALTIME_DRAIN=300ms", "REALTIME_RETRY=10ms")
+		hubs[i] = hubtest.Start(t, append(settings, keepsAll...)...)
 	}
 	for i := range hubs {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -31,11 +31,14 @@ var (
 	eventJSON  = hubtest.EventJSON
 )
 
-// hubsOn are hubs that share servers, and keep as much history as the bytes allow.
+// keepsAll is of hubs that keep as much history as the bytes allow, to be read through.
+var keepsAll = []string{"REALTIME_HISTORY_EVENTS=0", "REALTIME_ADMIN_RATE=0"}
+
+// hubsOn are hubs that share servers, and keep all.
 func hubsOn(t *testing.T, servers *natstest.Processes, replicas, hubs int) (nodes []*hubtest.Program) {
 	t.Helper()
 	for range hubs {
-		nodes = append(nodes, hubtest.Start(t, append(hubtest.Shared(replicas, "test", servers.URLs()), "REALTIME_HISTORY_EVENTS=0")...))
+		nodes = append(nodes, hubtest.Start(t, append(hubtest.Shared(replicas, "test", servers.URLs()), keepsAll...)...))
 	}
 	return nodes
 }
@@ -155,18 +158,21 @@ func witnesses(t *testing.T, hubs ...*hubtest.Program) (all []*hubtest.CutClient
 }
 
 // sawAll checks that clients saw what was acknowledged, each event once, in the order in
-// which the history has them; and that a cursor is the place behind its event.
+// which the history has them; and that cursors are its places.
 func sawAll(t *testing.T, hub *hubtest.Hub, acked []int, clients ...*hubtest.CutClient) {
 	t.Helper()
 	is := is.New(t)
-	var order []int
-	for _, e := range hub.History(t, "acme", "", 0) {
-		if e.Type == "a.b" {
-			n, err := strconv.Atoi(string(e.Payload))
-			is.NoErr(err)
-			order = append(order, n)
+	numbers := func(after string, limit int) (all []int) {
+		for _, e := range hub.History(t, "acme", after, limit) {
+			if e.Type == "a.b" {
+				n, err := strconv.Atoi(string(e.Payload))
+				is.NoErr(err)
+				all = append(all, n)
+			}
 		}
+		return all
 	}
+	order := numbers("", 0)
 	for _, c := range clients {
 		is.NoErr(c.Fault)
 		is.Equal(c.Got, order) // each in its place
@@ -178,12 +184,16 @@ func sawAll(t *testing.T, hub *hubtest.Hub, acked []int, clients ...*hubtest.Cut
 	for _, other := range clients[1:] {
 		is.Equal(other.Cursors, c.Cursors) // a place has one text for all
 	}
-	const looks = 50
-	for i := range looks {
-		at := i * (len(c.Got) - 1) / looks
-		next := hub.History(t, "acme", c.Cursors[at], 1)
-		is.Equal(string(next[0].Payload), fmt.Sprint(c.Got[at+1])) // what comes behind the cursor
+	again := hub.Back(t, c.Cursors[0], "tenant=acme&profile=again")
+	for i, n := range c.Got[1:] {
+		event := again.Until(t, "a.b")
+		is.Equal(event.ID, c.Cursors[i+1]) // and the same one whenever it is asked for
+		is.Equal(string(hubtest.OpenEnvelope(t, event).Payload), fmt.Sprint(n))
+		if i%(len(c.Got)/10) == 0 {
+			is.Equal(numbers(c.Cursors[i], 2)[0], n) // what comes behind it
+		}
 	}
+	again.Close()
 }
 
 // leaderOf is which server leads the history.

@@ -20,13 +20,15 @@ func TestAStoppedHubTellsNobodyOffline(t *testing.T) {
 	}
 	is := is.New(t)
 	one, two := twoHubs(t, "REALTIME_PRESENCE_AUDIENCE=tenant")
-	seer := hubtest.NewReader(t, hubtest.Subscribe(t, one.Addr, "seer"))
+	stream := hubtest.Subscribe(t, one.Addr, "seer")
+	seer := hubtest.NewReader(t, stream)
 	syscall.Kill(one.PID, syscall.SIGSTOP)
 	stopped := time.Now()
 	const silence = 10 * time.Second // after which others give a hub up
 	testkit.Eventually(t, func() bool { return time.Since(stopped) > silence+3*time.Second })
 	syscall.Kill(one.PID, syscall.SIGCONT)
 	hubtest.Subscribe(t, two.Addr, "news")
+	stream.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		e, err := seer.Next()
 		is.NoErr(err)

@@ -23,13 +23,13 @@ func TestAReplicaHangs(t *testing.T) {
 	cfg.Replicas = 3
 	p := b.Proxies(t)[0]
 	one := openAt(t, p.URL(), "one", cfg)
-	ta, err := table.Open(t.Context(), one.nc, table.Config{
+	kept, err := table.Open(t.Context(), one.nc, table.Config{
 		Prefix: cfg.Prefix, Replicas: 3, Logger: cfg.Logger,
 		Changed: func(context.Context, []string, uint64) error { return nil },
 		Lost:    func(context.Context, string, bool) error { return nil },
 	})
 	is.NoErr(err)
-	defer ta.Close()
+	defer kept.Close()
 	var places []uint64
 	for i := range 100 {
 		item := it("k", fmt.Sprint(i))
@@ -40,7 +40,7 @@ func TestAReplicaHangs(t *testing.T) {
 	for i := range rows {
 		rows[i] = table.Row{Name: fmt.Sprint(i), Data: []byte{byte(i)}}
 	}
-	last, err := ta.Put(t.Context(), "topic", "group", 0, rows, false)
+	last, err := kept.Put(t.Context(), "topic", "group", 0, rows, false)
 	is.NoErr(err)
 
 	p.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -62,7 +62,7 @@ func TestAReplicaHangs(t *testing.T) {
 		is.NoErr(err)
 		is.True(span.Oldest < places[0])
 		n := 0
-		is.NoErr(ta.Read(t.Context(), "topic", 0, last, func(rows []table.Row) error {
+		is.NoErr(kept.Read(t.Context(), "topic", 0, last, func(rows []table.Row) error {
 			n += len(rows)
 			return nil
 		}))

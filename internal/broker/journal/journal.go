@@ -1,11 +1,3 @@
-// Package journal keeps an ordered journal of many keys on one NATS JetStream
-// stream, which any number of processes append to, follow and read back.
-//
-// What is appended is acknowledged by the broker first. Each key is followed in one
-// order, everything once: what JetStream republishes is the fast way, and whatever
-// that loses is found and read back, since each message names its predecessor, and
-// a sweep asks for the last ones. Besides, items may be passed to who follows now
-// without being kept.
 package journal
 
 import (
@@ -116,9 +108,9 @@ type Journal struct {
 	first    atomic.Uint64 // the stream's, as its leader last told
 
 	ready  readiness
-	heads  stream.Joined[stream.State] // what the leader tells
-	looks  stream.Joined[stream.State] // with all that depends on it
-	proved time.Time                   // owned by look: when an answer was last shown to be old
+	heads  *stream.Joined[stream.State] // what the leader tells
+	looks  *stream.Joined[stream.State] // with all that depends on it
+	proved time.Time                    // owned by look: when an answer was last shown to be old
 	room   room
 
 	silent, purged seldom // what the log is told
@@ -142,7 +134,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Journal, error) {
 		feeds: map[string]*feed{}, names: map[string]*feed{}, own: map[uint64]*parcel{},
 	}
 	j.life.Store(&life{})
-	j.heads.Ask, j.looks.Ask = j.askState, j.look
+	j.heads, j.looks = stream.NewJoined(j.askState), stream.NewJoined(j.look)
 	j.room = room{bounds: cfg.Bytes, of: map[string]int64{}}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err

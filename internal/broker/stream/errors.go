@@ -20,14 +20,14 @@ var (
 
 // Times that the broker has.
 const (
-	AppendTimeout = 1500 * time.Millisecond
-	AskTimeout    = 1500 * time.Millisecond
+	AppendTimeout = 1500 * time.Millisecond // to keep a message
+	AskTimeout    = 1500 * time.Millisecond // to answer a question
+	MakeTimeout   = 2 * time.Second         // to make a stream or a consumer
 	tryEvery      = 200 * time.Millisecond
-	MakeTimeout   = 2 * time.Second
 	sayEvery      = 5 * time.Second // why it still waits
 )
 
-// BatchLimit is how many items the broker takes together.
+// BatchLimit is how many messages the broker keeps together, all or none.
 const BatchLimit = 1000
 
 // Codes of the broker's errors that say to try again, and what to do before.

@@ -10,19 +10,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// State is the stream's, as its leader tells.
+// State is a stream's, as its leader tells it.
 type State struct {
 	created     time.Time
-	First, Last uint64
-	Keys        int
+	First, Last uint64 // places
+	Keys        int    // subjects that have messages
 	Messages    uint64
 	Bytes       uint64
-	PerKey      int64 // the newest so many messages of a key are kept; 0: all
-	Losses      int   // how often it has lost its end, if that is counted
-	Metadata    map[string]string
+	PerKey      int64             // the newest so many messages of a subject are kept; 0: all
+	Losses      int               // how often it has lost its end, if that is counted
+	Metadata    map[string]string // of its configuration
 }
 
-// Life is the stream's, by when it was made, or lost its end.
+// Life names the stream from when it was made, or last lost its end.
 func (s State) Life() string {
 	life := strconv.FormatInt(s.created.UnixNano(), 36)
 	if s.Losses > 0 {
@@ -31,9 +31,10 @@ func (s State) Life() string {
 	return life
 }
 
-// LossesKey is where the stream's configuration counts how often the table has lost its end.
+// LossesKey is where the metadata count how often the stream has lost its end.
 const LossesKey = "losses"
 
+// ErrNoLeader: nobody can say now what the stream has.
 var ErrNoLeader = errors.New("the stream has no leader")
 
 // Info asks the leader for the stream's state.

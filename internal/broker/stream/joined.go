@@ -8,7 +8,7 @@ import (
 // Joined lets many who ask the same share one answer, to a question that was put after
 // they asked.
 type Joined[T any] struct {
-	Ask func() (T, error) // static
+	ask func() (T, error) // static
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -22,17 +22,21 @@ type question[T any] struct {
 	err      error
 }
 
-func (h *Joined[T]) Join(ctx context.Context) (answer T, err error) {
-	h.mu.Lock()
-	if h.next == nil {
-		h.next = &question[T]{answered: make(chan struct{})}
+// NewJoined shares the answers of ask.
+func NewJoined[T any](ask func() (T, error)) *Joined[T] { return &Joined[T]{ask: ask} }
+
+// Join asks, or waits for an answer to a question that is put later.
+func (j *Joined[T]) Join(ctx context.Context) (answer T, err error) {
+	j.mu.Lock()
+	if j.next == nil {
+		j.next = &question[T]{answered: make(chan struct{})}
 	}
-	q := h.next
-	if !h.running {
-		h.running = true
-		go h.run()
+	q := j.next
+	if !j.running {
+		j.running = true
+		go j.run()
 	}
-	h.mu.Unlock()
+	j.mu.Unlock()
 	select {
 	case <-q.answered:
 		return q.answer, q.err
@@ -41,17 +45,17 @@ func (h *Joined[T]) Join(ctx context.Context) (answer T, err error) {
 	}
 }
 
-func (h *Joined[T]) run() {
+func (j *Joined[T]) run() {
 	for {
-		h.mu.Lock()
-		q := h.next
-		h.next = nil
-		h.running = q != nil
-		h.mu.Unlock()
+		j.mu.Lock()
+		q := j.next
+		j.next = nil
+		j.running = q != nil
+		j.mu.Unlock()
 		if q == nil {
 			return
 		}
-		q.answer, q.err = h.Ask()
+		q.answer, q.err = j.ask()
 		close(q.answered)
 	}
 }

@@ -27,7 +27,7 @@ type Get struct {
 // Stream is one of the broker's: what it is sent and asked, and what it answers.
 type Stream struct {
 	nc    *nats.Conn
-	Name  string
+	Name  string // static
 	inbox string
 	ended chan struct{}
 	asked atomic.Uint64
@@ -37,6 +37,7 @@ type Stream struct {
 	waiting map[string]chan *nats.Msg // guarded by mu: answers, by their inbox's last token
 }
 
+// New makes the process's side of a stream that may not exist yet.
 func New(nc *nats.Conn, name string) (*Stream, error) {
 	s := &Stream{nc: nc, Name: name, inbox: nc.NewRespInbox(), ended: make(chan struct{}), waiting: map[string]chan *nats.Msg{}}
 	answers, err := nc.Subscribe(s.inbox+".*", s.route)
@@ -244,6 +245,7 @@ func (s *Stream) Publish(ctx context.Context, batch string, messages, passes []*
 	return s.Request(ctx, messages[n-1])
 }
 
+// Request sends one message to be kept; it returns its place, or that of its duplicate.
 func (s *Stream) Request(ctx context.Context, msg *nats.Msg) (seq uint64, duplicate bool, err error) {
 	answer, err := s.Ask(ctx, msg)
 	if err != nil {
@@ -271,11 +273,11 @@ type ack struct {
 
 // Refusal is the broker's word that it has not kept something.
 type Refusal struct {
-	Code int
+	Code int // of the broker's error
 	text string
 }
 
-func (e *Refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", e.text, e.Code) }
+func (r *Refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", r.text, r.Code) }
 
 // brokerError is of a message that may have left.
 func brokerError(err error) error {
@@ -294,6 +296,7 @@ func NewMessage(subject string, data []byte, headers ...string) *nats.Msg {
 	return msg
 }
 
+// ParseSeq reads a place from a header; 0: there is none.
 func ParseSeq(text string) uint64 {
 	seq, _ := strconv.ParseUint(text, 10, 64)
 	return seq

@@ -13,8 +13,10 @@ var started = time.Now().Add(-time.Hour)
 // Latest is when something last happened, or was begun that has happened since.
 type Latest struct{ at atomic.Int64 }
 
+// Get is when that was; 0: never.
 func (l *Latest) Get() time.Duration { return time.Duration(l.at.Load()) }
 
+// Set notes a time; an earlier one than is known changes nothing.
 func (l *Latest) Set(at time.Duration) {
 	for {
 		known := l.at.Load()
