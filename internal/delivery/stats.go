@@ -36,6 +36,7 @@ type ReceiptJSON struct {
 	Duplicate   bool   `json:"duplicate"`
 }
 
+// NewReceiptJSON is a Receipt as it goes over the wire.
 func NewReceiptJSON(r Receipt) ReceiptJSON {
 	wire := ReceiptJSON{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
 	if r.Members >= 0 {

@@ -138,9 +138,11 @@ var over = func() context.Context {
 }()
 
 // ensure has what all hubs keep of a tenant known here, for a while.
-func (t *Tenants) ensure(ctx context.Context, name string) error { return t.ensureFor(ctx, name, false) }
+func (t *Tenants) ensure(ctx context.Context, name string) error {
+	return t.ensureFor(ctx, name, false)
+}
 
-// EnsureAll is Know for who is connected as well. ErrSilent: a hub has not told.
+// EnsureAll has what all hubs keep of a tenant known here, and who is connected to them. ErrSilent: a hub has not told.
 func (t *Tenants) EnsureAll(ctx context.Context, name string) error {
 	return t.ensureFor(ctx, name, true)
 }
@@ -176,6 +178,7 @@ func (t *Tenants) Shared() bool { return t.sharing != nil }
 // shareWith has other hubs have a part in tenants, before the first one is made.
 func (t *Tenants) shareWith(s Sharing) { t.sharing = s }
 
+// InCluster says that other hubs have a part in tenants, or keep their rooms.
 func (t *Tenants) InCluster() bool { return t.sharing != nil || t.rooms != nil }
 
 // enter returns the tenant locked, made where there is none, and made enough.
@@ -342,4 +345,5 @@ func (t *Tenants) Busiest(n int) []TenantStats {
 	return all[:min(n, len(all))]
 }
 
+// ErrSilent is of a hub that does not answer: what it has is not known.
 var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})

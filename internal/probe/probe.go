@@ -59,6 +59,7 @@ type probe struct {
 // probeID is what [rand.Text] makes.
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
+// Parse reads what a probe is to do; an error names all that is wrong.
 func Parse(query url.Values) (p probe, err error) {
 	var faults problem.Faults
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
