@@ -18,15 +18,15 @@ import (
 
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
 // there is none. ErrSilent: the hub that holds it does not answer.
-func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, error) {
+func (c *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, error) {
 	id, err := delivery.ParseID(text)
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if c := x.cfg.Delivery.Streams.ByID(id); c != nil || x.peers == nil || holderOf(id) == x.peers.Node() {
-		return c, nil
+	if conn := c.cfg.Delivery.Streams.ByID(id); conn != nil || c.peers == nil || holderOf(id) == c.peers.Node() {
+		return conn, nil
 	}
-	answer, err := x.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
+	answer, err := c.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
 	if err != nil || len(answer.Connections) != 1 {
 		return nil, err
 	}
@@ -35,15 +35,15 @@ func (x *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, 
 
 // ask has another hub answer. One that is gone has nothing, which the zero Answer says;
 // of one that does not answer nobody knows: ErrSilent.
-func (x *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, error) {
-	answer, err := x.peers.Ask(ctx, node, call)
+func (c *Cluster) ask(ctx context.Context, node [4]byte, call Call) (Answer, error) {
+	answer, err := c.peers.Ask(ctx, node, call)
 	switch {
 	case err == nil:
 		return answer, nil
 	case errors.Is(err, ErrElsewhere):
 		return Answer{}, nil
 	}
-	x.cfg.Delivery.Counts.Unanswered(1)
+	c.cfg.Delivery.Counts.Unanswered(1)
 	return Answer{}, errors.Join(delivery.ErrSilent, err)
 }
 
@@ -55,38 +55,38 @@ func holderOf(id uuid.UUID) (node [4]byte) {
 
 // Touch says that a connection is active now. It says whether the connection was there
 // still, as all that follow do; ErrSilent: its hub does not answer.
-func (x *Cluster) Touch(ctx context.Context, c *delivery.Connection) (found bool, err error) {
-	if c.Remote() {
-		return x.askOf(ctx, c, Call{Op: CallTouch})
+func (c *Cluster) Touch(ctx context.Context, conn *delivery.Connection) (found bool, err error) {
+	if conn.Remote() {
+		return c.askOf(ctx, conn, Call{Op: CallTouch})
 	}
-	x.presence.Touch(c, time.Now())
-	if x.peers == nil {
-		return x.cfg.Delivery.Streams.ByID(c.ID) != nil, nil
+	c.presence.Touch(conn, time.Now())
+	if c.peers == nil {
+		return c.cfg.Delivery.Streams.ByID(conn.ID) != nil, nil
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	_, there := x.own[c.Tenant][c]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, there := c.own[conn.Tenant][conn]
 	if there { // or the others would be told of one that has gone, and never again
-		x.peers.Tell(c.Tenant, SessionChange{Session: sessionOf(c)})
+		c.peers.Tell(conn.Tenant, SessionChange{Session: sessionOf(conn)})
 	}
 	return there, nil
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
-func (x *Cluster) Prolong(ctx context.Context, c *delivery.Connection, expires time.Time) (found bool, err error) {
-	if c.Remote() {
-		return x.askOf(ctx, c, Call{Op: CallProlong, Expires: expires})
+func (c *Cluster) Prolong(ctx context.Context, conn *delivery.Connection, expires time.Time) (found bool, err error) {
+	if conn.Remote() {
+		return c.askOf(ctx, conn, Call{Op: CallProlong, Expires: expires})
 	}
-	return x.cfg.Delivery.Streams.Prolong(c, expires), nil
+	return c.cfg.Delivery.Streams.Prolong(conn, expires), nil
 }
 
 // Adjust gives a connection another filter or watch list; nil leaves it, and a list that
 // is nil is as configured. allowance.ErrTenant, allowance.ErrPerson: it has what it had.
-func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
-	if !c.Remote() {
-		return x.cfg.Delivery.Streams.Adjust(c, types, watch)
+func (c *Cluster) Adjust(ctx context.Context, conn *delivery.Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
+	if !conn.Remote() {
+		return c.cfg.Delivery.Streams.Adjust(conn, types, watch)
 	}
-	call := Call{Op: CallAdjust, ID: c.ID, Watch: watch}
+	call := Call{Op: CallAdjust, ID: conn.ID, Watch: watch}
 	if watch != nil && *watch == nil {
 		call.Watch, call.Unwatch = nil, true
 	}
@@ -94,7 +94,7 @@ func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **ev
 		patterns := (*types).Patterns()
 		call.Types = &patterns
 	}
-	answer, err := x.ask(ctx, holderOf(c.ID), call)
+	answer, err := c.ask(ctx, holderOf(conn.ID), call)
 	switch {
 	case err != nil:
 		return false, err
@@ -109,17 +109,17 @@ func (x *Cluster) Adjust(ctx context.Context, c *delivery.Connection, types **ev
 }
 
 // askOf has the holder of a connection do something with it.
-func (x *Cluster) askOf(ctx context.Context, c *delivery.Connection, call Call) (found bool, err error) {
-	call.ID = c.ID
-	answer, err := x.ask(ctx, holderOf(c.ID), call)
+func (c *Cluster) askOf(ctx context.Context, conn *delivery.Connection, call Call) (found bool, err error) {
+	call.ID = conn.ID
+	answer, err := c.ask(ctx, holderOf(conn.ID), call)
 	return answer.Found, err
 }
 
 // Refresh is delivery.Members.Refresh on all hubs that are there: what the service says now
 // holds on each when it returns. ErrSilent: one did not say so.
-func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
-	if x.peers == nil || x.cfg.Delivery.Members.OwnsMembership() {
-		return x.cfg.Delivery.Members.Refresh(ctx, tenant, r)
+func (c *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) error {
+	if c.peers == nil || c.cfg.Delivery.Members.OwnsMembership() {
+		return c.cfg.Delivery.Members.Refresh(ctx, tenant, r)
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
@@ -127,15 +127,15 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 	var silent []string
 	var others sync.WaitGroup
 	others.Go(func() {
-		answers, silent = x.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
+		answers, silent = c.peers.AskAll(ctx, Call{Op: CallRefresh, Tenant: tenant, Room: r})
 	})
-	err := x.cfg.Delivery.Members.Refresh(ctx, tenant, r)
+	err := c.cfg.Delivery.Members.Refresh(ctx, tenant, r)
 	others.Wait()
 	switch {
 	case err != nil:
 		return err
 	case len(silent) > 0:
-		x.cfg.Delivery.Counts.Unanswered(len(silent))
+		c.cfg.Delivery.Counts.Unanswered(len(silent))
 		return delivery.ErrSilent
 	case slices.ContainsFunc(answers, func(a Answer) bool { return !a.Found }):
 		return room.ErrMembership // it has been logged there
@@ -148,33 +148,33 @@ func (x *Cluster) Refresh(ctx context.Context, tenant string, r event.Room) erro
 const refreshTime = 2*delivery.ResolveTime + time.Second
 
 // Serve implements Sink.
-func (x *Cluster) Serve(call Call) (a Answer) {
+func (c *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		p := cut(x.cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
-		for _, c := range p.List {
-			a.Connections = append(a.Connections, descriptionOf(c))
+		p := cut(c.cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		for _, conn := range p.List {
+			a.Connections = append(a.Connections, descriptionOf(conn))
 		}
 		a.Count, a.More = &p.Count, p.More
 		return a
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)
 		defer cancel()
-		a.Found = x.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
+		a.Found = c.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	c := x.cfg.Delivery.Streams.ByID(call.ID)
-	if c == nil {
+	conn := c.cfg.Delivery.Streams.ByID(call.ID)
+	if conn == nil {
 		return a
 	}
 	switch call.Op {
 	case CallShow:
-		a.Found, a.Connections = true, []Described{descriptionOf(c)}
+		a.Found, a.Connections = true, []Described{descriptionOf(conn)}
 	case CallTouch:
-		a.Found, _ = x.Touch(ctx, c)
+		a.Found, _ = c.Touch(ctx, conn)
 	case CallProlong:
-		a.Found, _ = x.Prolong(ctx, c, call.Expires)
+		a.Found, _ = c.Prolong(ctx, conn, call.Expires)
 	case CallAdjust:
 		var types **event.Filter
 		if call.Types != nil {
@@ -185,10 +185,10 @@ func (x *Cluster) Serve(call Call) (a Answer) {
 		if call.Unwatch {
 			watch = new([]event.Profile)
 		}
-		found, err := x.Adjust(ctx, c, types, watch)
+		found, err := c.Adjust(ctx, conn, types, watch)
 		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, allowance.ErrPerson), call.Unwatch
 	case CallKick:
-		a.Found, _ = x.Kick(ctx, c, call.Reason)
+		a.Found, _ = c.Kick(ctx, conn, call.Reason)
 	}
 	return a
 }

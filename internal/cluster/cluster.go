@@ -83,124 +83,124 @@ func New(cfg Config) *Cluster {
 }
 
 // Alone says that no other hub is known, to which clients could go.
-func (x *Cluster) Alone() bool { return x.peers == nil || len(x.peers.Others()) == 0 }
+func (c *Cluster) Alone() bool { return c.peers == nil || len(c.peers.Others()) == 0 }
 
 func sessionOf(c *delivery.Connection) Session {
 	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
 }
 
 // Connected implements Observer.
-func (x *Cluster) Connected(c *delivery.Connection) {
-	s := sessionOf(c)
-	x.mu.Lock()
-	if x.own[c.Tenant] == nil {
-		x.own[c.Tenant] = map[*delivery.Connection]Session{}
+func (c *Cluster) Connected(conn *delivery.Connection) {
+	s := sessionOf(conn)
+	c.mu.Lock()
+	if c.own[conn.Tenant] == nil {
+		c.own[conn.Tenant] = map[*delivery.Connection]Session{}
 	}
-	x.own[c.Tenant][c] = s
-	x.peers.Tell(c.Tenant, SessionChange{Session: s})
-	x.mu.Unlock()
-	x.presence.Connected(c)
+	c.own[conn.Tenant][conn] = s
+	c.peers.Tell(conn.Tenant, SessionChange{Session: s})
+	c.mu.Unlock()
+	c.presence.Connected(conn)
 }
 
 // Disconnected implements Observer.
-func (x *Cluster) Disconnected(c *delivery.Connection) {
-	if c.SentAway() && !x.cfg.Delivery.Streams.Draining() {
-		x.presence.Left(c, time.Now().Add(x.back)) // sent back by a hub that stays
+func (c *Cluster) Disconnected(conn *delivery.Connection) {
+	if conn.SentAway() && !c.cfg.Delivery.Streams.Draining() {
+		c.presence.Left(conn, time.Now().Add(c.back)) // sent back by a hub that stays
 	} else {
-		x.presence.Disconnected(c)
+		c.presence.Disconnected(conn)
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if delete(x.own[c.Tenant], c); len(x.own[c.Tenant]) == 0 {
-		delete(x.own, c.Tenant)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if delete(c.own[conn.Tenant], conn); len(c.own[conn.Tenant]) == 0 {
+		delete(c.own, conn.Tenant)
 	}
-	s := sessionOf(c)
-	if c.SentAway() {
+	s := sessionOf(conn)
+	if conn.SentAway() {
 		s.Drained = true
-		x.peers.Tell(c.Tenant, SessionChange{Session: s})
+		c.peers.Tell(conn.Tenant, SessionChange{Session: s})
 	}
-	x.peers.Tell(c.Tenant, SessionChange{Session: s, Gone: true})
+	c.peers.Tell(conn.Tenant, SessionChange{Session: s, Gone: true})
 }
 
 // Share implements Sharing.
-func (x *Cluster) Share(ctx context.Context, tenant string) error {
-	x.remotes.hold(tenant)
-	err := x.peers.Hold(ctx, tenant)
+func (c *Cluster) Share(ctx context.Context, tenant string) error {
+	c.remotes.hold(tenant)
+	err := c.peers.Hold(ctx, tenant)
 	if err != nil {
-		x.remotes.release(tenant)
+		c.remotes.release(tenant)
 	}
 	return err
 }
 
 // Unshare implements Sharing.
-func (x *Cluster) Unshare(tenant string) {
-	x.peers.Release(tenant)
-	x.taking.Lock()
-	defer x.taking.Unlock()
-	x.remotes.release(tenant)
-	x.presence.Forget(tenant)
+func (c *Cluster) Unshare(tenant string) {
+	c.peers.Release(tenant)
+	c.taking.Lock()
+	defer c.taking.Unlock()
+	c.remotes.release(tenant)
+	c.presence.Forget(tenant)
 }
 
 // Count implements Sharing.
-func (x *Cluster) Count(e *event.Event, belongs func(event.Profile) bool) int {
-	return x.remotes.count(e, belongs)
+func (c *Cluster) Count(e *event.Event, belongs func(event.Profile) bool) int {
+	return c.remotes.count(e, belongs)
 }
 
 // Complete implements Sharing.
-func (x *Cluster) Complete(ctx context.Context, tenant string) bool {
-	return x.peers.Complete(ctx, tenant)
+func (c *Cluster) Complete(ctx context.Context, tenant string) bool {
+	return c.peers.Complete(ctx, tenant)
 }
 
 // Empty implements Sharing.
-func (x *Cluster) Empty(tenant string) bool { return x.remotes.empty(tenant) }
+func (c *Cluster) Empty(tenant string) bool { return c.remotes.empty(tenant) }
 
 // Remotes are the ids of the connections that other hubs are known to have, by tenant.
-func (x *Cluster) Remotes() map[string][]uuid.UUID { return x.remotes.all() }
+func (c *Cluster) Remotes() map[string][]uuid.UUID { return c.remotes.all() }
 
 // Sessions implements Sink.
-func (x *Cluster) Sessions(tenant string) []Session {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	sessions := make([]Session, 0, len(x.own[tenant]))
-	for c, s := range x.own[tenant] {
-		s.ActiveAt = c.LastActivity()
+func (c *Cluster) Sessions(tenant string) []Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sessions := make([]Session, 0, len(c.own[tenant]))
+	for conn, s := range c.own[tenant] {
+		s.ActiveAt = conn.LastActivity()
 		sessions = append(sessions, s)
 	}
 	return sessions
 }
 
 // Changed implements Sink.
-func (x *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
-	x.taking.Lock()
-	defer x.taking.Unlock()
+func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
+	c.taking.Lock()
+	defer c.taking.Unlock()
 	for _, s := range changes {
-		c, came := x.remotes.change(tenant, s)
+		conn, came := c.remotes.change(tenant, s)
 		switch {
-		case c == nil:
-		case s.Gone && c.SentAway():
-			x.presence.Left(c, time.Now().Add(x.back))
+		case conn == nil:
+		case s.Gone && conn.SentAway():
+			c.presence.Left(conn, time.Now().Add(c.back))
 		case s.Gone && at.IsZero():
-			x.presence.Left(c, time.Now())
+			c.presence.Left(conn, time.Now())
 		case s.Gone:
-			x.presence.Left(c, at)
+			c.presence.Left(conn, at)
 		case came && known:
-			x.presence.Known(c)
+			c.presence.Known(conn)
 		case came:
-			x.presence.Connected(c)
+			c.presence.Connected(conn)
 		default:
-			x.presence.Touch(c, s.ActiveAt)
+			c.presence.Touch(conn, s.ActiveAt)
 		}
 	}
 }
 
 // Typed implements Sink.
-func (x *Cluster) Typed(tenant string, t Typing) {
-	x.typists.Heard(tenant, t.Profile, t.Conversation, t.Started)
+func (c *Cluster) Typed(tenant string, t Typing) {
+	c.typists.Heard(tenant, t.Profile, t.Conversation, t.Started)
 }
 
 // Typing is Typists.Typing, for the streams of all hubs.
-func (x *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
-	return x.typists.Typing(ctx, tenant, ref, conversation, started)
+func (c *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
+	return c.typists.Typing(ctx, tenant, ref, conversation, started)
 }
 
 func (d Described) connection() *delivery.Connection {

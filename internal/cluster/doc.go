@@ -5,6 +5,12 @@
 // hub has it, and [Cluster.Connections] lists those of all hubs. A hub that does not answer is
 // an error, never an empty answer. How hubs reach each other is a [Peers], and what they are
 // told comes in by the methods of [Sink]; package broker has the one and calls the other.
+//
+// Locks are taken in this order: taking, which is held while others' changes are taken in; mu,
+// under which this hub's own connections change and others are told of them; and the leaves,
+// which are those of the remote connections and of the kicks that are owed. No lock is held
+// while a hub is asked.
+//
 // [Call], [Answer] and what is in them go over the wire between hubs of two versions: a field
 // may be added, and none renamed.
 package cluster

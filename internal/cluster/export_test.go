@@ -2,19 +2,19 @@ package cluster
 
 // Telling says whether somebody is told just now, or may not be told before what is told of
 // changes.
-func (x *Cluster) Telling() bool {
-	if x.mu.TryLock() {
-		x.mu.Unlock()
+func (c *Cluster) Telling() bool {
+	if c.mu.TryLock() {
+		c.mu.Unlock()
 		return false
 	}
 	return true
 }
 
 // Owes says for how many hubs kicks are remembered.
-func (x *Cluster) Owes() int {
-	x.owed.mu.Lock()
-	defer x.owed.mu.Unlock()
-	return len(x.owed.of)
+func (c *Cluster) Owes() int {
+	c.owed.mu.Lock()
+	defer c.owed.mu.Unlock()
+	return len(c.owed.of)
 }
 
 // What the tests of the package count.

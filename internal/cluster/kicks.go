@@ -100,63 +100,63 @@ func (o *owed) remind(node [4]byte) {
 }
 
 // Kick closes a connection: it is gone when Kick returns.
-func (x *Cluster) Kick(ctx context.Context, c *delivery.Connection, reason delivery.CloseReason) (found bool, err error) {
-	if c.Remote() {
-		return x.askOf(ctx, c, Call{Op: CallKick, Reason: reason})
+func (c *Cluster) Kick(ctx context.Context, conn *delivery.Connection, reason delivery.CloseReason) (found bool, err error) {
+	if conn.Remote() {
+		return c.askOf(ctx, conn, Call{Op: CallKick, Reason: reason})
 	}
-	return x.cfg.Delivery.Streams.Kick(c, reason), nil
+	return c.cfg.Delivery.Streams.Kick(conn, reason), nil
 }
 
 // KickAll is Kick for many connections, together.
-func (x *Cluster) KickAll(ctx context.Context, list []*delivery.Connection, reason delivery.CloseReason) error {
+func (c *Cluster) KickAll(ctx context.Context, list []*delivery.Connection, reason delivery.CloseReason) error {
 	errs := make([]error, len(list))
-	fair.ForEach(len(list), func(i int) { _, errs[i] = x.Kick(ctx, list[i], reason) })
+	fair.ForEach(len(list), func(i int) { _, errs[i] = c.Kick(ctx, list[i], reason) })
 	return errors.Join(errs...)
 }
 
 // KickProfile closes all connections of a profile: they are gone when it returns.
 // ErrSilent: a hub did not answer; it closes them once it does, unless it is dead.
-func (x *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason delivery.CloseReason) error {
+func (c *Cluster) KickProfile(ctx context.Context, tenant string, profile event.Profile, reason delivery.CloseReason) error {
 	k := kick{tenant: tenant, profile: profile, reason: reason}
-	err := x.KickAll(ctx, x.cfg.Delivery.Streams.Connections(tenant, &profile), reason)
-	if x.peers == nil {
+	err := c.KickAll(ctx, c.cfg.Delivery.Streams.Connections(tenant, &profile), reason)
+	if c.peers == nil {
 		return err
 	}
-	others := x.peers.Others()
+	others := c.peers.Others()
 	errs := make([]error, len(others))
 	fair.ForEach(len(others), func(i int) {
-		if errs[i] = x.kickOn(ctx, others[i], k); errs[i] != nil {
-			x.owed.add(others[i], k)
+		if errs[i] = c.kickOn(ctx, others[i], k); errs[i] != nil {
+			c.owed.add(others[i], k)
 		}
 	})
-	for _, node := range x.peers.Lost() {
-		x.owed.add(node, k)
+	for _, node := range c.peers.Lost() {
+		c.owed.add(node, k)
 	}
 	return errors.Join(errs...)
 }
 
 // KickOne is KickProfile for one connection of a tenant, and says whether it was there.
-func (x *Cluster) KickOne(ctx context.Context, tenant, text string, reason delivery.CloseReason) (found bool, err error) {
-	c, err := x.Find(ctx, text)
-	if c != nil && c.Tenant == tenant {
-		found, err = x.Kick(ctx, c, reason)
+func (c *Cluster) KickOne(ctx context.Context, tenant, text string, reason delivery.CloseReason) (found bool, err error) {
+	conn, err := c.Find(ctx, text)
+	if conn != nil && conn.Tenant == tenant {
+		found, err = c.Kick(ctx, conn, reason)
 	}
 	id, bad := delivery.ParseID(text)
-	if x.peers == nil || bad != nil {
+	if c.peers == nil || bad != nil {
 		return found, err
 	}
-	if node := holderOf(id); err != nil || slices.Contains(x.peers.Lost(), node) {
-		x.owed.add(node, kick{tenant: tenant, id: id, reason: reason})
+	if node := holderOf(id); err != nil || slices.Contains(c.peers.Lost(), node) {
+		c.owed.add(node, kick{tenant: tenant, id: id, reason: reason})
 	}
 	return found, err
 }
 
 // kickOn has another hub close connections.
-func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
+func (c *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 	if k.id != uuid.Nil {
-		c, err := x.Find(ctx, k.id.String())
-		if c != nil && c.Tenant == k.tenant {
-			_, err = x.Kick(ctx, c, k.reason)
+		conn, err := c.Find(ctx, k.id.String())
+		if conn != nil && conn.Tenant == k.tenant {
+			_, err = c.Kick(ctx, conn, k.reason)
 		}
 		return err
 	}
@@ -165,9 +165,9 @@ func (x *Cluster) kickOn(ctx context.Context, node [4]byte, k kick) error {
 		of = nil
 	}
 	for after := ""; ; {
-		p, err := x.pageOn(ctx, node, k.tenant, of, after, kickPage)
+		p, err := c.pageOn(ctx, node, k.tenant, of, after, kickPage)
 		if err == nil {
-			err = x.KickAll(ctx, p.List, k.reason)
+			err = c.KickAll(ctx, p.List, k.reason)
 		}
 		if err != nil || !p.More {
 			return err

@@ -40,23 +40,23 @@ func cut(list []*delivery.Connection, after string, limit int) Page {
 // Connections are a tenant's, or one profile's, wherever they are: a page of those after
 // an id. ErrSilent: a hub that is there does not answer. Before this hub's list is made begin
 // is told how long it will be, and may refuse it; once it is made, end is called.
-func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (Page, error) {
+func (c *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (Page, error) {
 	size := 1
 	if of == nil {
-		size = x.cfg.Delivery.Tenants.Open(tenant)
+		size = c.cfg.Delivery.Tenants.Open(tenant)
 	}
 	end, err := begin(size)
 	if err != nil {
 		return Page{}, err
 	}
-	all := cut(x.cfg.Delivery.Streams.Connections(tenant, of), after, limit)
+	all := cut(c.cfg.Delivery.Streams.Connections(tenant, of), after, limit)
 	end()
-	if x.peers == nil {
+	if c.peers == nil {
 		return all, nil
 	}
-	others := x.peers.Others()
+	others := c.peers.Others()
 	pages, errs := make([]Page, len(others)), make([]error, len(others))
-	fair.ForEach(len(others), func(i int) { pages[i], errs[i] = x.pageOn(ctx, others[i], tenant, of, after, limit) })
+	fair.ForEach(len(others), func(i int) { pages[i], errs[i] = c.pageOn(ctx, others[i], tenant, of, after, limit) })
 	count, more := all.Count, all.More
 	for _, p := range pages {
 		all.List = append(all.List, p.List...)
@@ -67,9 +67,9 @@ func (x *Cluster) Connections(ctx context.Context, tenant string, of *event.Prof
 }
 
 // pageOn is the page of one other hub, which may take several answers.
-func (x *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *event.Profile, after string, limit int) (p Page, err error) {
+func (c *Cluster) pageOn(ctx context.Context, node [4]byte, tenant string, of *event.Profile, after string, limit int) (p Page, err error) {
 	for p.More = true; p.More && len(p.List) < limit; {
-		answer, err := x.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.List)})
+		answer, err := c.ask(ctx, node, Call{Op: CallList, Tenant: tenant, Profile: of, After: after, Limit: limit - len(p.List)})
 		if err != nil {
 			return Page{}, err
 		}

@@ -33,41 +33,41 @@ type tenantRemotes struct {
 }
 
 // hold begins to know a tenant.
-func (x *remotes) hold(tenant string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.tenants == nil {
-		x.tenants = map[string]*tenantRemotes{}
+func (r *remotes) hold(tenant string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tenants == nil {
+		r.tenants = map[string]*tenantRemotes{}
 	}
-	if x.tenants[tenant] == nil {
-		x.tenants[tenant] = &tenantRemotes{map[uuid.UUID]*delivery.Connection{}, map[event.Profile][]*delivery.Connection{}}
+	if r.tenants[tenant] == nil {
+		r.tenants[tenant] = &tenantRemotes{map[uuid.UUID]*delivery.Connection{}, map[event.Profile][]*delivery.Connection{}}
 	}
 }
 
-func (x *remotes) release(tenant string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if t := x.tenants[tenant]; t != nil {
+func (r *remotes) release(tenant string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.tenants[tenant]; t != nil {
 		for _, c := range t.byID {
-			x.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
+			r.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
 		}
-		delete(x.tenants, tenant)
+		delete(r.tenants, tenant)
 	}
 }
 
-func (x *remotes) empty(tenant string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	t := x.tenants[tenant]
+func (r *remotes) empty(tenant string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	t := r.tenants[tenant]
 	return t == nil || len(t.byID) == 0
 }
 
 // change takes in what changed of a session, and returns the connection: whether it
 // came, or is another's; nil where nothing changed.
-func (x *remotes) change(tenant string, s SessionChange) (c *delivery.Connection, came bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	t := x.tenants[tenant]
+func (r *remotes) change(tenant string, s SessionChange) (c *delivery.Connection, came bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tenants[tenant]
 	if t == nil {
 		return nil, false
 	}
@@ -81,12 +81,12 @@ func (x *remotes) change(tenant string, s SessionChange) (c *delivery.Connection
 		if t.profiles[c.Profile] = list; len(list) == 0 {
 			delete(t.profiles, c.Profile)
 		}
-		x.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
+		r.quotas.State.Give(tenant, remoteBytes+c.Profile.Bytes())
 		return c, false
 	case c == nil:
 		c = delivery.NewRemote(s.ID, tenant, s.Profile, s.ConnectedAt, s.ActiveAt, nil)
 		t.byID[s.ID] = c
-		x.quotas.State.Force(tenant, remoteBytes+s.Profile.Bytes()) // it is there
+		r.quotas.State.Force(tenant, remoteBytes+s.Profile.Bytes()) // it is there
 		t.profiles[s.Profile] = append(t.profiles[s.Profile], c)
 		came = true
 	}
@@ -96,22 +96,22 @@ func (x *remotes) change(tenant string, s SessionChange) (c *delivery.Connection
 }
 
 // all are the ids of the connections that are known, by tenant.
-func (x *remotes) all() map[string][]uuid.UUID {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
+func (r *remotes) all() map[string][]uuid.UUID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	all := map[string][]uuid.UUID{}
-	for tenant, t := range x.tenants {
+	for tenant, t := range r.tenants {
 		all[tenant] = slices.Collect(maps.Keys(t.byID))
 	}
 	return all
 }
 
-// count is how many connections elsewhere an event's target resolves to; belongs
+// count is how many remote connections an event's target resolves to; belongs
 // says who is in its room.
-func (x *remotes) count(e *event.Event, belongs func(event.Profile) bool) (n int) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	t := x.tenants[e.TenantID]
+func (r *remotes) count(e *event.Event, belongs func(event.Profile) bool) (n int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	t := r.tenants[e.TenantID]
 	if t == nil || len(t.byID) == 0 {
 		return 0
 	}

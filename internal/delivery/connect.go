@@ -31,80 +31,80 @@ type Subscription struct {
 // of what the stream needs, and Turned tells which; or ctx's: nobody waits for the stream any
 // more. However many come at once, tenants take turns: a flood of one tenant's is not before
 // another's.
-func (x *Streams) Connect(ctx context.Context, s Subscription) (*Connection, error) {
-	if x.overload.Overloaded() {
-		return nil, x.TurnAway(s.Tenant, overload.ErrOverloaded)
+func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, error) {
+	if s.overload.Overloaded() {
+		return nil, s.TurnAway(sub.Tenant, overload.ErrOverloaded)
 	}
-	if err := x.opening.Acquire(ctx, s.Tenant); err != nil {
+	if err := s.opening.Acquire(ctx, sub.Tenant); err != nil {
 		return nil, err
 	}
-	defer x.opening.Release(s.Tenant)
-	c, err := x.connect(ctx, s)
+	defer s.opening.Release(sub.Tenant)
+	c, err := s.connect(ctx, sub)
 	switch {
 	case err == nil:
 		return c, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, err // its client has left
 	}
-	return nil, x.TurnAway(s.Tenant, err)
+	return nil, s.TurnAway(sub.Tenant, err)
 }
 
-func (x *Streams) connect(ctx context.Context, s Subscription) (*Connection, error) {
+func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
 	}
-	if x.tenants.sharing != nil { // so that any hub knows where it is
-		copy(id[len(id)-len(x.node):], x.node[:])
+	if s.tenants.sharing != nil { // so that any hub knows where it is
+		copy(id[len(id)-len(s.node):], s.node[:])
 	}
 	now := time.Now()
 	c := &Connection{
-		ID: id, Tenant: s.Tenant, Profile: s.Profile, ConnectedAt: now, Metadata: s.Metadata,
-		unnamed: s.Unnamed, filter: s.Types,
+		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
+		unnamed: sub.Unnamed, filter: sub.Types,
 	}
 	c.activeAt.Store(now.UnixNano())
-	c.Stream = x.engine.NewOwned(owner{x, c})
+	c.Stream = s.engine.NewOwned(owner{s, c})
 
 	var from history.Cursor
 	var missed error
-	if s.Cursor != "" {
-		if from, missed, err = x.locate(ctx, s); err != nil {
-			x.tenants.forget(s.Tenant)
+	if sub.Cursor != "" {
+		if from, missed, err = s.locate(ctx, sub); err != nil {
+			s.tenants.forget(sub.Tenant)
 			return nil, err
 		}
 	}
-	t, err := x.reserve(ctx, c, s.Watch)
+	t, err := s.reserve(ctx, c, sub.Watch)
 	if err != nil {
-		x.tenants.forget(c.Tenant)
+		s.tenants.forget(c.Tenant)
 		return nil, err
 	}
-	x.observer.Connected(c)
-	t, replaced := x.register(t, c, s.Watch, from, missed)
+	s.observer.Connected(c)
+	t, replaced := s.register(t, c, sub.Watch, from, missed)
 	if replaced != nil {
-		x.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		if x.open.most.Profile > 1 { // one is one device at a time, which is meant
-			x.crowded.Do(func() {
-				x.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
-					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", x.open.most.Profile, "tenant", c.Tenant)
+		s.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
+		if s.open.most.Profile > 1 { // one is one device at a time, which is meant
+			s.crowded.Do(func() {
+				s.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
+					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
 			})
 		}
-		x.observer.Disconnected(replaced)
+		s.observer.Disconnected(replaced)
 	}
-	if !s.Expires.IsZero() {
-		x.Prolong(c, s.Expires)
+	if !sub.Expires.IsZero() {
+		s.Prolong(c, sub.Expires)
 	}
 	if t != nil {
 		r := &replay{
-			tenant: t, conn: c, log: x.log, logger: x.logger, of: from.Epoch, told: from.Seq,
-			reader: func() *history.Reader { return x.members.readerLocked(t, c.Profile) },
-			sure:   x.tenants.sure,
-			fail:   func() { x.Kick(c, CloseUnavailable) },
-			count:  x.count,
+			tenant: t, conn: c, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
+			reader: func() *history.Reader { return s.members.readerLocked(t, c.Profile) },
+			sure:   s.tenants.sure,
+			fail:   func() { s.Kick(c, CloseUnavailable) },
+			count:  s.count,
 		}
-		if !x.members.OwnsMembership() {
-			r.resolve, r.patience = x.members.resolveAll, ResolveTime
+		if !s.members.OwnsMembership() {
+			r.resolve, r.patience = s.members.resolveAll, ResolveTime
 		}
-		if !x.inline || r.step() {
+		if !s.inline || r.step() {
 			c.Stream.Feed(r.step)
 		}
 	}
@@ -113,14 +113,14 @@ func (x *Streams) connect(ctx context.Context, s Subscription) (*Connection, err
 
 // locate is where a subscription's cursor stands for its profile, and what it missed for
 // good.
-func (x *Streams) locate(ctx context.Context, s Subscription) (from history.Cursor, missed, err error) {
-	t, err := x.tenants.openLocked(ctx, s.Tenant)
+func (s *Streams) locate(ctx context.Context, sub Subscription) (from history.Cursor, missed, err error) {
+	t, err := s.tenants.openLocked(ctx, sub.Tenant)
 	if err != nil {
 		return history.Cursor{}, nil, err
 	}
-	r := x.members.readerLocked(t, s.Profile)
+	r := s.members.readerLocked(t, sub.Profile)
 	t.mu.Unlock()
-	from, err = x.log.Find(ctx, s.Tenant, s.Cursor, r)
+	from, err = s.log.Find(ctx, sub.Tenant, sub.Cursor, r)
 	if errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor) {
 		return from, err, nil
 	}
@@ -129,8 +129,8 @@ func (x *Streams) locate(ctx context.Context, s Subscription) (from history.Curs
 
 // reserve admits c to its tenant, which is not forgotten until register adds it, and has
 // what is to be kept for it taken of its shares.
-func (x *Streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {
-	t, err := x.tenants.openLocked(ctx, c.Tenant)
+func (s *Streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {
+	t, err := s.tenants.openLocked(ctx, c.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (x *Streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata), watch); err != nil {
 		return nil, err
 	}
-	if err := x.open.admit(c, p != nil && x.replaces(p), len(t.conns)+t.coming); err != nil {
+	if err := s.open.admit(c, p != nil && s.replaces(p), len(t.conns)+t.coming); err != nil {
 		t.dropLocked(c)
 		return nil, err
 	}
@@ -152,57 +152,51 @@ func (x *Streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 }
 
 // replaces says whether one more connection of p takes the place of its oldest.
-func (x *Streams) replaces(p *member) bool {
-	return x.open.most.Profile > 0 && len(p.Conns()) >= x.open.most.Profile
+func (s *Streams) replaces(p *member) bool {
+	return s.open.most.Profile > 0 && len(p.Conns()) >= s.open.most.Profile
 }
 
 // register adds c, which was admitted, to its tenant, to be live after a place, or
 // after the head when that is zero. The tenant is returned when c is behind, and the
 // connection whose place c took.
-func (x *Streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
+func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.coming--
-	c.joined = true
-	if p := t.rooms.Person(c.Profile); p != nil && x.replaces(p) {
-		replaced = p.Conns()[0] // the oldest
-		x.leaveLocked(t, replaced, CloseReplaced)
-		x.closeLocked(t, replaced, CloseReplaced)
-	}
-	c.index = len(t.conns)
-	t.conns = append(t.conns, c)
-	t.open.Store(int32(len(t.conns)))
-	t.rooms.Connect(c.Profile, c)
-	t.watchLocked(c, watch)
-	t.settleLocked()
-
-	if from.Epoch != (history.Epoch{}) && from.Epoch != t.head.Epoch { // the history has begun anew
-		missed, from = history.ErrUnknownCursor, t.head
-	}
-	if missed == nil && from.Epoch != (history.Epoch{}) && from.Seq < t.rooms.Forgotten(c.Profile) {
-		missed = history.ErrExpired
-	}
-	resume := ResumeComplete
-	switch {
-	case missed != nil:
-		resume = ResumePartial
-	case from.Epoch == (history.Epoch{}):
-		resume, from = ResumeFresh, t.head
-	}
-	x.count.connects.Add(resume, 1)
+	replaced = s.replaceLocked(t, c.Profile)
+	t.addLocked(c, watch)
+	resume, from, missed := t.resumeLocked(c, from, missed)
+	s.count.connects.Add(resume, 1)
 	c.place = from.Seq
-	var d engine.Batch
-	d.Send(c.Stream, x.words.ready(c, resume, from))
-	if missed != nil {
-		d.Send(c.Stream, gapFrame(x.count, missed, from))
-	}
-	d.Flush()
+	s.greet(c, resume, from, missed)
 	switch {
 	case from.Seq < t.head.Seq:
-		c.behind = &behind{shed: x.shed, count: x.count, forgot: t.rooms.Forgotten(c.Profile)}
+		c.behind = &behind{shed: s.shed, count: s.count, forgot: t.rooms.Forgotten(c.Profile)}
 		in = t
 	case resume != ResumeFresh:
-		x.count.replayed.Add(0)
+		s.count.replayed.Add(0)
 	}
 	return in, replaced
+}
+
+// replaceLocked ends the oldest connection of a profile that has as many as it may, and
+// returns it.
+func (s *Streams) replaceLocked(t *tenant, profile event.Profile) *Connection {
+	p := t.rooms.Person(profile)
+	if p == nil || !s.replaces(p) {
+		return nil
+	}
+	oldest := p.Conns()[0]
+	s.leaveLocked(t, oldest, CloseReplaced)
+	s.closeLocked(t, oldest, CloseReplaced)
+	return oldest
+}
+
+// greet puts hub.ready on a stream, and hub.gap where something was missed for good.
+func (s *Streams) greet(c *Connection, resume Resume, from history.Cursor, missed error) {
+	var d engine.Batch
+	d.Send(c.Stream, s.words.ready(c, resume, from))
+	if missed != nil {
+		d.Send(c.Stream, gapFrame(s.count, missed, from))
+	}
+	d.Flush()
 }

@@ -46,12 +46,10 @@ type weight struct{ own, common int64 }
 
 func (w weight) all() int64 { return w.own + w.common }
 
-// What is kept of each connection takes in bytes, with its place in every table, of each
-// profile on a watch list, and of a profile that anybody watches, beside its names.
-const (
-	connectionBytes = 1200
-)
+// connectionBytes is what is kept of each connection takes, with its place in every table.
+const connectionBytes = 1200
 
+// weigh is what a connection with these takes.
 func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string) weight {
 	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
 	for _, p := range watch {

@@ -39,9 +39,9 @@ type Parts struct {
 
 // ShareWith makes the hub one of a cluster, whose connections' ids have a mark of its own,
 // before its first connection.
-func (d Parts) ShareWith(s Sharing, node [4]byte) {
-	d.Tenants.shareWith(s)
-	d.Streams.shareWith(node)
+func (p Parts) ShareWith(s Sharing, node [4]byte) {
+	p.Tenants.shareWith(s)
+	p.Streams.shareWith(node)
 }
 
 // New makes them, and has the log tell the dispatcher.

@@ -40,64 +40,64 @@ type directory struct {
 
 // admit makes c known by its id, if it may come: beside so many of its tenant, or
 // in the place of another of its profile.
-func (x *directory) admit(c *Connection, replaces bool, beside int) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+func (d *directory) admit(c *Connection, replaces bool, beside int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	switch {
-	case x.draining:
+	case d.draining:
 		return ErrDraining
 	case replaces:
-	case x.most.All > 0 && x.byID.Len() >= x.most.All:
+	case d.most.All > 0 && d.byID.Len() >= d.most.All:
 		return ErrFull
-	case x.most.Tenant > 0 && beside >= x.most.Tenant:
+	case d.most.Tenant > 0 && beside >= d.most.Tenant:
 		return ErrTenantFull
 	}
-	x.byID.Put(c.ID, c)
+	d.byID.Put(c.ID, c)
 	return nil
 }
 
-func (x *directory) drop(c *Connection) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.byID.Delete(c.ID)
+func (d *directory) drop(c *Connection) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byID.Delete(c.ID)
 }
 
 // shut has nobody come any more, and returns who is there, in no order.
-func (x *directory) shut() []*Connection {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.draining = true
-	return slices.Collect(x.byID.Values())
+func (d *directory) shut() []*Connection {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	return slices.Collect(d.byID.Values())
 }
 
 // Draining says that no new stream is taken.
-func (x *directory) Draining() bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.draining
+func (d *directory) Draining() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.draining
 }
 
 // now is how many are open, and whether the hub drains.
-func (x *directory) now() (open int, draining bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.byID.Len(), x.draining
+func (d *directory) now() (open int, draining bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.byID.Len(), d.draining
 }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when
 // there is none.
-func (x *directory) Connection(id string) *Connection {
+func (d *directory) Connection(id string) *Connection {
 	key, err := ParseID(id)
 	if err != nil {
 		return nil
 	}
-	return x.connection(key)
+	return d.connection(key)
 }
 
-func (x *directory) connection(id uuid.UUID) *Connection {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.byID.Get(id)
+func (d *directory) connection(id uuid.UUID) *Connection {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.byID.Get(id)
 }
 
 // ParseID takes the one form that connections' ids have.

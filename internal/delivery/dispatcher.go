@@ -22,13 +22,13 @@ type Dispatcher struct {
 }
 
 // Deliver implements Sink.
-func (x *Dispatcher) Deliver(tenant string, entries []*history.Entry) {
-	x.deliver(tenant, entries, true)
+func (d *Dispatcher) Deliver(tenant string, entries []*history.Entry) {
+	d.deliver(tenant, entries, true)
 }
 
 // deliver hands entries to their streams; what was published is timed.
-func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published bool) {
-	t := x.tenants.find(tenant)
+func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published bool) {
+	t := d.tenants.find(tenant)
 	if t == nil {
 		return
 	}
@@ -47,13 +47,13 @@ func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		}
 		if p.place > 0 {
 			t.head = e.Cursor
-			if r, ok := e.Event.Target.Room(); ok && t.resolved[r] == nil && !x.members.OwnsMembership() {
-				x.unknownLocked(t) // each may be one of those whom it was for
+			if r, ok := e.Event.Target.Room(); ok && t.resolved[r] == nil && !d.members.OwnsMembership() {
+				d.unknownLocked(t) // each may be one of those whom it was for
 				continue
 			}
 		}
 		if e.Event.Target.Kind == event.KindConnection {
-			p.only = x.streams.Connection(e.Event.Target.ConnectionID)
+			p.only = d.streams.Connection(e.Event.Target.ConnectionID)
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
 		e.Members = p.members
@@ -62,37 +62,37 @@ func (x *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 
 // unknownLocked tells a tenant's streams that nobody has said here who belongs to the room in
 // which something was said last.
-func (x *Dispatcher) unknownLocked(t *tenant) {
+func (d *Dispatcher) unknownLocked(t *tenant) {
 	if len(t.conns) == 0 {
 		return
 	}
-	frame := gapFrame(x.count, history.ErrRoomUnknown, t.head)
-	x.count.gaps.Add(GapMembership, len(t.conns)-1)
+	frame := gapFrame(d.count, history.ErrRoomUnknown, t.head)
+	d.count.gaps.Add(GapMembership, len(t.conns)-1)
 	for _, c := range t.conns {
 		t.sendLocked(&t.gathered, c, frame, t.head.Seq)
 	}
 }
 
 // Flush implements Sink.
-func (x *Dispatcher) Flush(tenant string) {
-	if t := x.tenants.find(tenant); t != nil {
+func (d *Dispatcher) Flush(tenant string) {
+	if t := d.tenants.find(tenant); t != nil {
 		t.flush()
 	}
 }
 
 // Prepare implements Sink: the rooms of what another hub has published are settled
 // here as well.
-func (x *Dispatcher) Prepare(tenant string, entries []*history.Entry) {
+func (d *Dispatcher) Prepare(tenant string, entries []*history.Entry) {
 	events := make([]*event.Event, len(entries))
 	for i, e := range entries {
 		events[i] = e.Event
 	}
-	x.members.ResolveRooms(context.Background(), true, events...) // logged; else the last answer holds
+	d.members.ResolveRooms(context.Background(), true, events...) // logged; else the last answer holds
 }
 
 // Quiet implements Sink: a heartbeat tells the place.
-func (x *Dispatcher) Quiet(tenant string, place history.Cursor) {
-	if t := x.tenants.find(tenant); t != nil {
+func (d *Dispatcher) Quiet(tenant string, place history.Cursor) {
+	if t := d.tenants.find(tenant); t != nil {
 		if t.attached && place.Seq > t.head.Seq {
 			t.head = place
 		}
@@ -101,8 +101,8 @@ func (x *Dispatcher) Quiet(tenant string, place history.Cursor) {
 }
 
 // Lost implements Sink: streams end, and resume where they can.
-func (x *Dispatcher) Lost(tenant string, place history.Cursor) {
-	t := x.tenants.find(tenant)
+func (d *Dispatcher) Lost(tenant string, place history.Cursor) {
+	t := d.tenants.find(tenant)
 	if t == nil {
 		return
 	}
@@ -111,24 +111,24 @@ func (x *Dispatcher) Lost(tenant string, place history.Cursor) {
 	open := slices.Clone(t.conns)
 	for _, c := range open {
 		c.sentAway = true                             // they will be back
-		c.Stream.Close(x.streams.Closing(CloseDrain)) // before anything that follows
+		c.Stream.Close(d.streams.Closing(CloseDrain)) // before anything that follows
 	}
 	t.mu.Unlock()
-	x.count.gaps.Add(GapLost, len(open))
+	d.count.gaps.Add(GapLost, len(open))
 	if len(open) > 0 {
-		x.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
+		d.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
 	}
 }
 
 // Say delivers an ephemeral event of the hub's own making to its own streams.
-func (x *Dispatcher) Say(ctx context.Context, e *event.Event) error {
-	if _, err := x.members.ResolveRooms(ctx, false, e); err != nil {
+func (d *Dispatcher) Say(ctx context.Context, e *event.Event) error {
+	if _, err := d.members.ResolveRooms(ctx, false, e); err != nil {
 		return err
 	}
-	if err := x.tenants.sure(ctx); err != nil {
+	if err := d.tenants.sure(ctx); err != nil {
 		return err
 	}
-	x.deliver(e.TenantID, []*history.Entry{{Event: e, Envelope: e.Seal()}}, false)
-	x.Flush(e.TenantID)
+	d.deliver(e.TenantID, []*history.Entry{{Event: e, Envelope: e.Seal()}}, false)
+	d.Flush(e.TenantID)
 	return nil
 }

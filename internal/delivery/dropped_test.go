@@ -31,8 +31,8 @@ type historyModel struct {
 }
 
 // misses says whether anything for a profile after a place is among what has gone.
-func (m *historyModel) misses(p event.Profile, after, from uint64) bool {
-	return slices.ContainsFunc(m.events, func(e modelEvent) bool {
+func (h *historyModel) misses(p event.Profile, after, from uint64) bool {
+	return slices.ContainsFunc(h.events, func(e modelEvent) bool {
 		room, ok := e.target.Room()
 		switch {
 		case e.place <= after || e.place > from:
@@ -42,7 +42,7 @@ func (m *historyModel) misses(p event.Profile, after, from uint64) bool {
 		case !ok:
 			return slices.Contains(e.target.Profiles, p)
 		}
-		return slices.Contains(e.members, p) && slices.Contains(m.members[room], p)
+		return slices.Contains(e.members, p) && slices.Contains(h.members[room], p)
 	})
 }
 
@@ -167,14 +167,14 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 }
 
 // readsAll checks that all that is left for a profile after a cursor is read.
-func (h *rig) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
+func (r *rig) readsAll(t *testing.T, tenant string, p event.Profile, cursor history.Cursor, m *historyModel) {
 	t.Helper()
 	is := is.New(t)
-	acme, err := h.Tenants.openLocked(t.Context(), tenant)
+	acme, err := r.Tenants.openLocked(t.Context(), tenant)
 	is.NoErr(err)
-	r := h.Members.readerLocked(acme, p)
+	reader := r.Members.readerLocked(acme, p)
 	acme.mu.Unlock()
-	page, err := h.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: r})
+	page, err := r.log.Read(t.Context(), tenant, history.Query{After: cursor.Seq, Reader: reader})
 	is.NoErr(err)
 	var got, want []uint64
 	for _, e := range page.Entries {

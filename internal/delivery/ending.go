@@ -9,26 +9,26 @@ import (
 )
 
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
-func (x *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
-	x.count.closes.Add(reason, 1)
+func (s *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
+	s.count.closes.Add(reason, 1)
 	t.removeLocked(c)
-	x.expiry.set(c, time.Time{})
-	x.open.drop(c)
+	s.expiry.set(c, time.Time{})
+	s.open.drop(c)
 }
 
 // closeLocked ends c's stream, with the place that its client may go on from.
-func (x *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
-	c.Stream.Close(x.words.closing(reason, 0, t.knownLocked(c)))
+func (s *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
+	c.Stream.Close(s.words.closing(reason, 0, t.knownLocked(c)))
 }
 
 // expiring tells a connection's client that its token is about to end.
-func (x *Streams) expiring(l *lifetime) {
-	t := x.tenants.find(l.conn.Tenant)
+func (s *Streams) expiring(l *lifetime) {
+	t := s.tenants.find(l.conn.Tenant)
 	if t == nil {
 		return
 	}
 	var d engine.Batch
-	if x.expiry.stands(l) {
+	if s.expiry.stands(l) {
 		d.Send(l.conn.Stream, expiringFrame(l.expires))
 	}
 	t.mu.Unlock()
@@ -36,8 +36,8 @@ func (x *Streams) expiring(l *lifetime) {
 }
 
 // expired ends a connection whose time is over.
-func (x *Streams) expired(l *lifetime) {
-	x.removeIf(l.conn, CloseExpired, func() bool { return x.expiry.stands(l) })
+func (s *Streams) expired(l *lifetime) {
+	s.removeIf(l.conn, CloseExpired, func() bool { return s.expiry.stands(l) })
 }
 
 // owner is what the engine knows of a connection.
@@ -77,7 +77,7 @@ func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 }
 
 // ended is the stream's own word that it is over.
-func (x *Streams) ended(c *Connection, why error) {
+func (s *Streams) ended(c *Connection, why error) {
 	reason := CloseClient
 	switch {
 	case why == nil:
@@ -90,17 +90,17 @@ func (x *Streams) ended(c *Connection, why error) {
 		reason = CloseNoisy
 	}
 	if reason == CloseSlow || reason == CloseNoisy {
-		x.cuts.Add(reason, 1) // remove logs each at debug
-		x.cutting.Tell()
+		s.cuts.Add(reason, 1) // remove logs each at debug
+		s.cutting.Tell()
 	}
-	x.removeIf(c, reason, nil)
+	s.removeIf(c, reason, nil)
 }
 
 // removeIf takes c out of the hub where it is so, which is asked under the tenant's
 // lock, and ends its stream; nil: that has ended. Only the first call does anything, and
 // says so.
-func (x *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
-	t := x.tenants.find(c.Tenant)
+func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
+	t := s.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
@@ -111,52 +111,52 @@ func (x *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 		if c.sentAway && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
 		}
-		x.leaveLocked(t, c, reason)
+		s.leaveLocked(t, c, reason)
 		if so != nil {
-			x.closeLocked(t, c, reason)
+			s.closeLocked(t, c, reason)
 		}
 	}
 	last := len(t.conns) == 0
 	t.mu.Unlock()
 	if first {
-		x.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
-		x.observer.Disconnected(c)
+		s.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
+		s.observer.Disconnected(c)
 	}
 	switch {
 	case !first || !last: // who was first sees to it
-	case x.tenants.InCluster():
-		go x.tenants.forget(c.Tenant) // it may wait for the broker, and who ends streams must not
+	case s.tenants.InCluster():
+		go s.tenants.forget(c.Tenant) // it may wait for the broker, and who ends streams must not
 	default:
-		x.tenants.forget(c.Tenant)
+		s.tenants.forget(c.Tenant)
 	}
 	return first
 }
 
 // Kick closes a connection, and says whether it was there still: it is gone from the
 // hub when Kick returns.
-func (x *Streams) Kick(c *Connection, reason CloseReason) bool {
-	return x.removeIf(c, reason, func() bool { return true }) // before the stream's own end does, for no reason
+func (s *Streams) Kick(c *Connection, reason CloseReason) bool {
+	return s.removeIf(c, reason, func() bool { return true }) // before the stream's own end does, for no reason
 }
 
 // Drained is closed by Refuse, and when Drain is over: requests that have no end of
 // their own end.
-func (x *Streams) Drained() <-chan struct{} { return x.drained }
+func (s *Streams) Drained() <-chan struct{} { return s.drained }
 
 // Refuse has no new stream taken, and requests that have no end of their own end.
-func (x *Streams) Refuse() {
-	x.open.shut()
-	x.endOnce.Do(func() {
-		x.expiry.stop()
-		close(x.drained)
+func (s *Streams) Refuse() {
+	s.open.shut()
+	s.endOnce.Do(func() {
+		s.expiry.stop()
+		close(s.drained)
 	})
 }
 
 // Drain refuses new streams and ends those that are open, spread over a time so
 // that the next hub gets its clients one after the other; at once when ctx ends.
 // Who is sent away is not announced as offline: they will be back.
-func (x *Streams) Drain(ctx context.Context, over time.Duration) {
-	defer x.Refuse()
-	open := x.open.shut()
+func (s *Streams) Drain(ctx context.Context, over time.Duration) {
+	defer s.Refuse()
+	open := s.open.shut()
 	start := time.Now()
 	for i, c := range open {
 		due := over * time.Duration(i) / time.Duration(len(open))
@@ -167,10 +167,10 @@ func (x *Streams) Drain(ctx context.Context, over time.Duration) {
 				over = 0
 			}
 		}
-		if t := x.tenants.find(c.Tenant); t != nil {
+		if t := s.tenants.find(c.Tenant); t != nil {
 			if !c.removed {
 				c.sentAway = true
-				x.closeLocked(t, c, CloseDrain)
+				s.closeLocked(t, c, CloseDrain)
 			}
 			t.mu.Unlock()
 		}

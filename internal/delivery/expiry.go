@@ -29,73 +29,73 @@ type expiry struct {
 
 // set has a connection end at a time, sooner or later than it was to; at zero it
 // does not end by itself.
-func (x *expiry) set(c *Connection, expires time.Time) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+func (e *expiry) set(c *Connection, expires time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if c.lifetime != nil {
-		x.due.Set(c.lifetime, time.Time{})
+		e.due.Set(c.lifetime, time.Time{})
 		c.lifetime = nil
 	}
 	if !expires.IsZero() {
 		c.lifetime = &lifetime{conn: c, expires: expires}
-		x.due.Set(c.lifetime, expires.Add(-expiringBefore))
-		x.armLocked()
+		e.due.Set(c.lifetime, expires.Add(-expiringBefore))
+		e.armLocked()
 	}
 }
 
-func (x *expiry) armLocked() {
-	if x.due.Len() == 0 || x.stopped {
+func (e *expiry) armLocked() {
+	if e.due.Len() == 0 || e.stopped {
 		return
 	}
-	_, at := x.due.First()
+	_, at := e.due.First()
 	wait := time.Until(at)
-	if x.timer == nil {
-		x.timer = time.AfterFunc(wait, x.fire)
+	if e.timer == nil {
+		e.timer = time.AfterFunc(wait, e.fire)
 	} else {
-		x.timer.Reset(wait)
+		e.timer.Reset(wait)
 	}
 }
 
-func (x *expiry) fire() {
+func (e *expiry) fire() {
 	now := time.Now()
 	come := map[string][]*lifetime{} // by tenant: one that is busy keeps no other's waiting
-	x.mu.Lock()
-	for next, ok := x.due.Next(now); ok && !x.stopped; next, ok = x.due.Next(now) {
+	e.mu.Lock()
+	for next, ok := e.due.Next(now); ok && !e.stopped; next, ok = e.due.Next(now) {
 		come[next.conn.Tenant] = append(come[next.conn.Tenant], next)
 		if next.expires.After(now) {
-			x.due.Set(next, next.expires)
+			e.due.Set(next, next.expires)
 		} else {
-			x.due.Set(next, time.Time{})
+			e.due.Set(next, time.Time{})
 		}
 	}
-	x.armLocked()
-	x.mu.Unlock()
+	e.armLocked()
+	e.mu.Unlock()
 	lists := slices.Collect(maps.Values(come))
 	fair.ForEach(len(lists), func(i int) {
 		for _, l := range lists[i] {
 			if l.expires.After(now) {
-				x.warn(l)
+				e.warn(l)
 			} else {
-				x.end(l)
+				e.end(l)
 			}
 		}
 	})
 }
 
 // stands says that a connection's time was not set anew.
-func (x *expiry) stands(l *lifetime) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+func (e *expiry) stands(l *lifetime) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return l.conn.lifetime == l
 }
 
 // stop has nothing end any more.
-func (x *expiry) stop() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.stopped = true
-	if x.timer != nil {
-		x.timer.Stop()
+func (e *expiry) stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stopped = true
+	if e.timer != nil {
+		e.timer.Stop()
 	}
 }
 

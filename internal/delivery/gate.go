@@ -21,38 +21,38 @@ type gate struct {
 }
 
 // take takes a tenant's gate, if nobody has: end follows.
-func (x *gates) take(name string) (g *gate, taken bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if g := x.taken[name]; g != nil {
-		return g, false
+func (g *gates) take(name string) (one *gate, taken bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if one := g.taken[name]; one != nil {
+		return one, false
 	}
-	if x.taken == nil {
-		x.taken = map[string]*gate{}
+	if g.taken == nil {
+		g.taken = map[string]*gate{}
 	}
-	g = &gate{over: make(chan struct{})}
-	x.taken[name] = g
-	return g, true
+	one = &gate{over: make(chan struct{})}
+	g.taken[name] = one
+	return one, true
 }
 
 // pass waits for a tenant's gate and takes it, unless ctx ends before: that is its error.
-func (x *gates) pass(ctx context.Context, name string) error {
+func (g *gates) pass(ctx context.Context, name string) error {
 	for {
-		g, taken := x.take(name)
+		one, taken := g.take(name)
 		if taken {
 			return nil
 		}
 		select {
-		case <-g.over:
+		case <-one.over:
 		case <-ctx.Done():
 			return errors.Join(history.ErrUnconfirmed, ctx.Err())
 		}
 	}
 }
 
-func (x *gates) end(name string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	close(x.taken[name].over)
-	delete(x.taken, name)
+func (g *gates) end(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.taken[name].over)
+	delete(g.taken, name)
 }

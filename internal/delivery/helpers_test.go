@@ -155,9 +155,9 @@ type memoryWriter struct {
 	out io.Writer
 }
 
-func (w memoryWriter) Write(b []byte) (int, error) { return w.out.Write(b) }
-func (w memoryWriter) WriteHeader(int)             {}
-func (w memoryWriter) Flush()                      {}
+func (m memoryWriter) Write(b []byte) (int, error) { return m.out.Write(b) }
+func (m memoryWriter) WriteHeader(int)             {}
+func (m memoryWriter) Flush()                      {}
 
 // serveTo writes a stream to out, until the test ends.
 func (r *rig) serveTo(t testing.TB, c *Connection, out io.Writer) {
@@ -172,11 +172,11 @@ func (r *rig) serve(t testing.TB, s Subscription) *servedHere {
 	return x
 }
 
-func (x *servedHere) written() string {
+func (s *servedHere) written() string {
 	synctest.Wait()
-	all := x.out.String()
-	defer func() { x.seen = len(all) }()
-	return all[x.seen:]
+	all := s.out.String()
+	defer func() { s.seen = len(all) }()
+	return all[s.seen:]
 }
 
 // endless is what a stream is written to, and says when it has had so many events.

@@ -53,6 +53,7 @@ func (m *Members) AwayBy(away func() int64) {
 // Full is how many changes were refused since a tenant had as many memberships as it may.
 func (m *Members) Full() int64 { return m.full.Load() }
 
+// OwnsMembership says that no other service owns membership.
 func (m *Members) OwnsMembership() bool {
 	_, own := m.resolver.(room.Own)
 	return own

@@ -10,15 +10,15 @@ import (
 // those on its list, and every other stream of all of them in one write, or of
 // the digest alone when there is one. With shared set, only streams of profiles
 // that have a room in common with who changed, or are who changed, are told.
-func (x *Dispatcher) Notify(name string, notices []Notice, digest *event.Event, shared bool) {
-	t := x.tenants.find(name)
+func (d *Dispatcher) Notify(name string, notices []Notice, digest *event.Event, shared bool) {
+	t := d.tenants.find(name)
 	if t == nil {
 		return
 	}
-	var d engine.Batch
-	t.notifyLocked(&d, notices, digest, shared)
+	var batch engine.Batch
+	t.notifyLocked(&batch, notices, digest, shared)
 	t.mu.Unlock()
-	d.Flush()
+	batch.Flush()
 }
 
 // Notice is an ephemeral event of the hub's own about one profile.

@@ -12,8 +12,8 @@ const roomsTime = 300 * time.Millisecond
 
 // EnsureRooms has the rooms known that events are for, so that what is known of them goes
 // with the events to hubs that know less. Without it those ask.
-func (x *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
-	if x.rooms == nil {
+func (t *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
+	if t.rooms == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, roomsTime)
@@ -21,8 +21,8 @@ func (x *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
 	known := ""
 	for _, e := range events {
 		if _, ok := e.Target.Room(); ok && e.TenantID != known {
-			if t, err := x.ensureLocked(ctx, e.TenantID); err == nil {
-				t.mu.Unlock()
+			if tenant, err := t.ensureLocked(ctx, e.TenantID); err == nil {
+				tenant.mu.Unlock()
 			}
 			known = e.TenantID
 		}
@@ -31,16 +31,16 @@ func (x *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
 
 // CountRemote is how many of an event's connections other hubs hold, and how many
 // members its room has on all of them: -1 where that is not known.
-func (x *Tenants) CountRemote(ctx context.Context, e *event.Event) (connections, members int) {
-	if !x.SureNow() {
+func (t *Tenants) CountRemote(ctx context.Context, e *event.Event) (connections, members int) {
+	if !t.SureNow() {
 		return 0, -1
 	}
-	t, err := x.ensureLocked(ctx, e.TenantID)
+	tenant, err := t.ensureLocked(ctx, e.TenantID)
 	if err != nil {
 		return 0, -1 // it is stored, and this is only told
 	}
-	defer t.mu.Unlock()
+	defer tenant.mu.Unlock()
 	room, _ := e.Target.Room()
-	connections = x.sharing.Count(e, func(p event.Profile) bool { return t.rooms.Has(room, p) })
-	return connections, t.rooms.Len(room)
+	connections = t.sharing.Count(e, func(p event.Profile) bool { return tenant.rooms.Has(room, p) })
+	return connections, tenant.rooms.Len(room)
 }

@@ -36,6 +36,7 @@ type ReceiptJSON struct {
 	Duplicate   bool   `json:"duplicate"`
 }
 
+// NewReceiptJSON is a Receipt as it goes over the wire.
 func NewReceiptJSON(r Receipt) ReceiptJSON {
 	wire := ReceiptJSON{r.ID, event.FormatTime(r.Timestamp), r.Cursor, r.Connections, nil, r.Duplicate}
 	if r.Members >= 0 {
@@ -119,9 +120,9 @@ func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
 
 // Stats looks at everything; for a broker's answer it may wait a second. Ready says only that
 // the hub does not drain.
-func (x *Streams) Stats() Stats {
-	c, written, log := x.count, x.engine.Stats(), x.log.Stats()
-	open, draining := x.open.now()
+func (s *Streams) Stats() Stats {
+	c, written, log := s.count, s.engine.Stats(), s.log.Stats()
+	open, draining := s.open.now()
 	dropped := map[DropReason]int64{
 		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
 	}
@@ -131,11 +132,11 @@ func (x *Streams) Stats() Stats {
 	gaps := c.gaps.Now()
 	gaps[GapSlow] += written.Shed
 	return Stats{
-		Streams: open, Tenants: x.tenants.number(), Ready: !draining,
+		Streams: open, Tenants: s.tenants.number(), Ready: !draining,
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,
-		Overload: x.overload.Stats(),
+		Overload: s.overload.Stats(),
 	}
 }
 

@@ -64,78 +64,78 @@ type Streams struct {
 }
 
 // start makes the engine that writes them.
-func (x *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) {
-	x.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
-	x.expiry.warn, x.expiry.end = x.expiring, x.expired
-	x.turnedOff.Interval = time.Second
-	x.cuts = count.NewWords(CloseSlow, CloseNoisy)
-	x.cutting.Say = func() {
-		for reason, n := range x.cuts {
+func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) {
+	s.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
+	s.expiry.warn, s.expiry.end = s.expiring, s.expired
+	s.turnedOff.Interval = time.Second
+	s.cuts = count.NewWords(CloseSlow, CloseNoisy)
+	s.cutting.Say = func() {
+		for reason, n := range s.cuts {
 			if n := n.Swap(0); n > 0 {
-				x.logger.Warn("streams cut", "reason", string(reason), "streams", n)
+				s.logger.Warn("streams cut", "reason", string(reason), "streams", n)
 			}
 		}
 	}
-	x.relieving.Say = func() {
-		x.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
-			"shed", x.relief.shed.Swap(0), "cut", x.relief.cut.Swap(0), "owed", x.relief.owed.Load())
+	s.relieving.Say = func() {
+		s.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
+			"shed", s.relief.shed.Swap(0), "cut", s.relief.cut.Swap(0), "owed", s.relief.owed.Load())
 	}
-	cfg.Relieved = x.relieved
-	x.shed = shedFrame()
-	cfg.Shed, cfg.Cut = x.shed, func() *engine.Frame { return x.words.Closing(CloseSlow) }
+	cfg.Relieved = s.relieved
+	s.shed = shedFrame()
+	cfg.Shed, cfg.Cut = s.shed, func() *engine.Frame { return s.words.closing(CloseSlow, 0, "") }
 	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
-	x.engine = engine.NewEngine(cfg)
-	x.overload = overload.New(use, kept, x.engine.Relieve, x.logger)
-	x.away = overload.NewReturns()
+	s.engine = engine.NewEngine(cfg)
+	s.overload = overload.New(use, kept, s.engine.Relieve, s.logger)
+	s.away = overload.NewReturns()
 }
 
 // openAtOnce is how many streams are opened at a time, of one tenant half of them.
-func (x *Streams) openAtOnce(n int) { x.opening = fair.NewSemaphore(quota.New[string](int64(n), 1)) }
+func (s *Streams) openAtOnce(n int) { s.opening = fair.NewSemaphore(quota.New[string](int64(n), 1)) }
 
 // relieved is the engine's word of what it took to keep to the memory budget.
-func (x *Streams) relieved(r engine.Relief) {
-	x.relief.shed.Add(int64(r.Shed))
-	x.relief.cut.Add(int64(r.Cut))
-	x.relief.owed.Store(r.Owed)
-	x.relieving.Tell()
+func (s *Streams) relieved(r engine.Relief) {
+	s.relief.shed.Add(int64(r.Shed))
+	s.relief.cut.Add(int64(r.Cut))
+	s.relief.owed.Store(r.Owed)
+	s.relieving.Tell()
 }
 
 // Observe names who is told of connections.
-func (x *Streams) Observe(o Observer) { x.observer = o }
+func (s *Streams) Observe(o Observer) { s.observer = o }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when there is
 // none, or the text is no id.
-func (x *Streams) Connection(id string) *Connection { return x.open.Connection(id) }
+func (s *Streams) Connection(id string) *Connection { return s.open.Connection(id) }
 
 // ByID is Connection of an id that was read.
-func (x *Streams) ByID(id uuid.UUID) *Connection { return x.open.connection(id) }
+func (s *Streams) ByID(id uuid.UUID) *Connection { return s.open.connection(id) }
 
 // Draining says that no new stream is taken.
-func (x *Streams) Draining() bool { return x.open.Draining() }
+func (s *Streams) Draining() bool { return s.open.Draining() }
 
 // Closing is a stream's last words.
-func (x *Streams) Closing(reason CloseReason) *engine.Frame { return x.words.Closing(reason) }
+func (s *Streams) Closing(reason CloseReason) *engine.Frame { return s.words.closing(reason, 0, "") }
 
 // ClosingFor is Closing for a client that is to stay away for some time.
-func (x *Streams) ClosingFor(reason CloseReason, after time.Duration) *engine.Frame {
-	return x.words.ClosingFor(reason, after)
+func (s *Streams) ClosingFor(reason CloseReason, after time.Duration) *engine.Frame {
+	return s.words.closing(reason, after, "")
 }
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.
-func (x *Streams) Overloaded() bool { return x.overload.Overloaded() }
+func (s *Streams) Overloaded() bool { return s.overload.Overloaded() }
 
 // WatchMemory looks at the memory in use until ctx ends.
-func (x *Streams) WatchMemory(ctx context.Context) { x.overload.WatchMemory(ctx) }
+func (s *Streams) WatchMemory(ctx context.Context) { s.overload.WatchMemory(ctx) }
 
 // shareWith makes the hub one of a cluster, in which its connections' ids have a mark of
 // its own, before its first connection.
-func (x *Streams) shareWith(node [4]byte) {
-	x.node = node
-	x.openAtOnce(512) // each may wait for the broker
+func (s *Streams) shareWith(node [4]byte) {
+	s.node = node
+	s.openAtOnce(512) // each may wait for the broker
 }
 
 // Engine writes the streams of this hub.
-func (x *Streams) Engine() *engine.Engine { return x.engine }
+func (s *Streams) Engine() *engine.Engine { return s.engine }
 
 // Turned is why a client is turned away, as it is told, after an error of Connect.
 func Turned(err error) CloseReason {
@@ -150,11 +150,11 @@ func Turned(err error) CloseReason {
 
 // Away is how long a client stays away that was turned away for an error, beside what
 // every one waits.
-func (x *Streams) Away(tenant string, err error) time.Duration {
+func (s *Streams) Away(tenant string, err error) time.Duration {
 	if errors.Is(err, ErrDraining) {
 		return 0 // another hub has room
 	}
-	after := x.away.After(tenant, !errors.Is(err, ErrTenantFull))
+	after := s.away.After(tenant, !errors.Is(err, ErrTenantFull))
 	if errors.Is(err, overload.ErrOverloaded) {
 		after += overload.Away
 	}
@@ -162,28 +162,28 @@ func (x *Streams) Away(tenant string, err error) time.Duration {
 }
 
 // TurnAway counts a stream that is not taken, and returns err.
-func (x *Streams) TurnAway(tenant string, err error) error {
+func (s *Streams) TurnAway(tenant string, err error) error {
 	why := Turned(err)
-	x.count.Refused(why)
+	s.count.Refused(why)
 	if why == CloseDrain {
 		return err
 	}
-	x.turnedOff.Do(func() {
-		x.logger.Warn("stream refused", "reason", string(why), "tenant", tenant, "err", err)
+	s.turnedOff.Do(func() {
+		s.logger.Warn("stream refused", "reason", string(why), "tenant", tenant, "err", err)
 	})
 	return err
 }
 
 // Prolong has a connection end at another time; at zero not by itself. It says whether
 // the connection was there still.
-func (x *Streams) Prolong(c *Connection, expires time.Time) bool {
-	t := x.tenants.find(c.Tenant)
+func (s *Streams) Prolong(c *Connection, expires time.Time) bool {
+	t := s.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
 	defer t.mu.Unlock()
 	if !c.removed {
-		x.expiry.set(c, expires)
+		s.expiry.set(c, expires)
 	}
 	return !c.removed
 }
@@ -191,8 +191,8 @@ func (x *Streams) Prolong(c *Connection, expires time.Time) bool {
 // Adjust gives a connection another filter or watch list; nil leaves it. It says
 // whether the connection was there still. allowance.ErrTenant, allowance.ErrPerson: it has what it
 // had.
-func (x *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
-	t := x.tenants.find(c.Tenant)
+func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Profile) (found bool, err error) {
+	t := s.tenants.find(c.Tenant)
 	if t == nil {
 		return false, nil
 	}
@@ -219,8 +219,8 @@ func (x *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 }
 
 // Connections are a tenant's of this hub, or one profile's, in no order.
-func (x *Streams) Connections(tenant string, of *event.Profile) []*Connection {
-	t := x.tenants.find(tenant)
+func (s *Streams) Connections(tenant string, of *event.Profile) []*Connection {
+	t := s.tenants.find(tenant)
 	if t == nil {
 		return nil
 	}

@@ -61,6 +61,10 @@ const tenantBytes = 1024
 // resolvedBytes is of each answer of a Resolver.
 const resolvedBytes = 48 + 2*41
 
+func newTenant(name string, quotas *allowance.Pools) *tenant {
+	return &tenant{name: name, quotas: quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+}
+
 // keptLocked is how many bytes of memory the tenant takes.
 func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.Bytes() }
 
@@ -103,6 +107,38 @@ func (t *tenant) takeLocked(n int64) error {
 	return nil
 }
 
+// addLocked has c, which was admitted, among the tenant's connections.
+func (t *tenant) addLocked(c *Connection, watch []event.Profile) {
+	t.coming--
+	c.joined = true
+	c.index = len(t.conns)
+	t.conns = append(t.conns, c)
+	t.open.Store(int32(len(t.conns)))
+	t.rooms.Connect(c.Profile, c)
+	t.watchLocked(c, watch)
+	t.settleLocked()
+}
+
+// resumeLocked is how c's stream begins, after which place, and what it missed for good: from
+// is where its cursor stands, and zero where it has none.
+func (t *tenant) resumeLocked(c *Connection, from history.Cursor, missed error) (Resume, history.Cursor, error) {
+	none := history.Epoch{}
+	if from.Epoch != none && from.Epoch != t.head.Epoch { // the history has begun anew
+		missed, from = history.ErrUnknownCursor, t.head
+	}
+	if missed == nil && from.Epoch != none && from.Seq < t.rooms.Forgotten(c.Profile) {
+		missed = history.ErrExpired
+	}
+	switch {
+	case missed != nil:
+		return ResumePartial, from, missed
+	case from.Epoch == none:
+		return ResumeFresh, t.head, nil
+	}
+	return ResumeComplete, from, nil
+}
+
+// removeLocked takes c out of them again.
 func (t *tenant) removeLocked(c *Connection) {
 	c.removed = true
 	t.watchLocked(c, nil)

@@ -21,15 +21,15 @@ import (
 // Sharing is what hubs of one cluster know of each other. A hub that is alone has
 // none (nil).
 type Sharing interface {
-	// Share has the tenant's connections elsewhere known, until Unshare.
+	// Share has the tenant's connections on other hubs known, until Unshare.
 	Share(ctx context.Context, tenant string) error
 	Unshare(tenant string)
-	// Count is how many connections elsewhere an event's target resolves to; belongs
+	// Count is how many connections on other hubs an event's target resolves to; belongs
 	// says who is in its room.
 	Count(e *event.Event, belongs func(event.Profile) bool) int
 	// Complete says whether all hubs that are there have told of a tenant that is shared.
 	Complete(ctx context.Context, tenant string) bool
-	// Empty says that nobody is connected elsewhere.
+	// Empty says that nobody is connected to another hub.
 	Empty(tenant string) bool
 }
 
@@ -55,80 +55,80 @@ func newTenants(log history.Log, rooms room.Shared, quotas *allowance.Pools) *Te
 	return &Tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
 }
 
-func (x *Tenants) names() []string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return slices.Collect(maps.Keys(x.byName))
+func (t *Tenants) names() []string {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Collect(maps.Keys(t.byName))
 }
 
 // number is how many tenants there are.
-func (x *Tenants) number() int {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return len(x.byName)
+func (t *Tenants) number() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byName)
 }
 
 // find returns the tenant locked, nil where there is none.
-func (x *Tenants) find(name string) *tenant {
+func (t *Tenants) find(name string) *tenant {
 	for {
-		x.mu.RLock()
-		t := x.byName[name]
-		x.mu.RUnlock()
-		if t == nil {
+		t.mu.RLock()
+		tenant := t.byName[name]
+		t.mu.RUnlock()
+		if tenant == nil {
 			return nil
 		}
-		t.mu.Lock()
-		if !t.forgotten {
-			return t
+		tenant.mu.Lock()
+		if !tenant.forgotten {
+			return tenant
 		}
-		t.mu.Unlock()
+		tenant.mu.Unlock()
 	}
 }
 
 // tryFind is find for who must not wait for a tenant that is busy.
-func (x *Tenants) tryFind(name string) (t *tenant, busy bool) {
-	x.mu.RLock()
-	t = x.byName[name]
-	x.mu.RUnlock()
+func (t *Tenants) tryFind(name string) (tenant *tenant, busy bool) {
+	t.mu.RLock()
+	tenant = t.byName[name]
+	t.mu.RUnlock()
 	switch {
-	case t == nil:
+	case tenant == nil:
 		return nil, false
-	case !t.mu.TryLock():
+	case !tenant.mu.TryLock():
 		return nil, true
-	case t.forgotten:
-		t.mu.Unlock()
+	case tenant.forgotten:
+		tenant.mu.Unlock()
 		return nil, true // there may be another of its name
 	}
-	return t, false
+	return tenant, false
 }
 
 // openLocked returns the tenant locked, with its streams' place known and all that
 // follows told; an error is the log's.
-func (x *Tenants) openLocked(ctx context.Context, name string) (*tenant, error) {
-	if err := x.sure(ctx); err != nil {
+func (t *Tenants) openLocked(ctx context.Context, name string) (*tenant, error) {
+	if err := t.sure(ctx); err != nil {
 		return nil, err
 	}
-	return x.enter(ctx, name, func(t *tenant) bool { return t.attached && (t.shared || !x.InCluster()) })
+	return t.enter(ctx, name, func(tenant *tenant) bool { return tenant.attached && (tenant.shared || !t.InCluster()) })
 }
 
 // ensureLocked returns the tenant locked, with what other hubs know of it known here.
-func (x *Tenants) ensureLocked(ctx context.Context, name string) (*tenant, error) {
-	if err := x.sure(ctx); err != nil {
+func (t *Tenants) ensureLocked(ctx context.Context, name string) (*tenant, error) {
+	if err := t.sure(ctx); err != nil {
 		return nil, err
 	}
-	return x.enter(ctx, name, func(t *tenant) bool { return t.shared || !x.InCluster() })
+	return t.enter(ctx, name, func(tenant *tenant) bool { return tenant.shared || !t.InCluster() })
 }
 
 // sure waits until what is known here of tenants is what all hubs know.
-func (x *Tenants) sure(ctx context.Context) error {
-	if x.rooms == nil {
+func (t *Tenants) sure(ctx context.Context) error {
+	if t.rooms == nil {
 		return nil
 	}
-	return x.rooms.Sure(ctx)
+	return t.rooms.Sure(ctx)
 }
 
 // SureNow is sure for who cannot wait.
-func (x *Tenants) SureNow() bool { return x.sure(over) == nil }
+func (t *Tenants) SureNow() bool { return t.sure(over) == nil }
 
 // over is a context that has ended.
 var over = func() context.Context {
@@ -138,70 +138,73 @@ var over = func() context.Context {
 }()
 
 // ensure has what all hubs keep of a tenant known here, for a while.
-func (x *Tenants) ensure(ctx context.Context, name string) error { return x.knowing(ctx, name, false) }
-
-// EnsureAll is Know for who is connected as well. ErrSilent: a hub has not told.
-func (x *Tenants) EnsureAll(ctx context.Context, name string) error {
-	return x.knowing(ctx, name, true)
+func (t *Tenants) ensure(ctx context.Context, name string) error {
+	return t.ensureFor(ctx, name, false)
 }
 
-func (x *Tenants) knowing(ctx context.Context, name string, all bool) (err error) {
-	if !x.InCluster() {
+// EnsureAll has what all hubs keep of a tenant known here, and who is connected to them. ErrSilent: a hub has not told.
+func (t *Tenants) EnsureAll(ctx context.Context, name string) error {
+	return t.ensureFor(ctx, name, true)
+}
+
+func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err error) {
+	if !t.InCluster() {
 		return nil
 	}
-	t, err := x.ensureLocked(ctx, name)
+	tenant, err := t.ensureLocked(ctx, name)
 	if err != nil {
 		return err
 	}
-	if all && x.sharing != nil {
-		t.readers++
-		t.mu.Unlock()
-		if !x.sharing.Complete(ctx, name) {
+	if all && t.sharing != nil {
+		tenant.readers++
+		tenant.mu.Unlock()
+		if !t.sharing.Complete(ctx, name) {
 			err = ErrSilent
 		}
-		t.mu.Lock()
-		t.readers--
+		tenant.mu.Lock()
+		tenant.readers--
 	}
-	nothing := len(t.conns)+t.coming == 0 && t.rooms.Empty() && x.sharing.Empty(name)
-	t.mu.Unlock()
+	nothing := len(tenant.conns)+tenant.coming == 0 && tenant.rooms.Empty() && t.sharing.Empty(name)
+	tenant.mu.Unlock()
 	if nothing {
-		x.forget(name) // there is none: a read makes none
+		t.forget(name) // there is none: a read makes none
 	}
 	return err
 }
 
 // Shared says whether other hubs have a part in tenants.
-func (x *Tenants) Shared() bool { return x.sharing != nil }
+func (t *Tenants) Shared() bool { return t.sharing != nil }
 
 // shareWith has other hubs have a part in tenants, before the first one is made.
-func (x *Tenants) shareWith(s Sharing) { x.sharing = s }
+func (t *Tenants) shareWith(s Sharing) { t.sharing = s }
 
-func (x *Tenants) InCluster() bool { return x.sharing != nil || x.rooms != nil }
+// InCluster says that other hubs have a part in tenants, or keep their rooms.
+func (t *Tenants) InCluster() bool { return t.sharing != nil || t.rooms != nil }
 
 // enter returns the tenant locked, made where there is none, and made enough.
-func (x *Tenants) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
+func (t *Tenants) enter(ctx context.Context, name string, enough func(*tenant) bool) (*tenant, error) {
 	for {
-		t := x.find(name)
-		if t == nil {
-			x.mu.Lock()
-			if x.byName[name] == nil {
+		tenant := t.find(name)
+		if tenant == nil {
+			t.mu.Lock()
+			if t.byName[name] == nil {
 				name := strings.Clone(name) // it may be a piece of a whole request
-				x.byName[name] = &tenant{name: name, quotas: x.quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+				t.byName[name] = newTenant(name, t.quotas)
 			}
-			x.mu.Unlock()
+			t.mu.Unlock()
 			continue
 		}
-		if enough(t) {
-			return t, nil
+		if enough(tenant) {
+			return tenant, nil
 		}
-		share := !t.shared && x.InCluster()
-		t.mu.Unlock()
-		g, first := x.gates.take(name)
+		share := !tenant.shared && t.InCluster()
+		tenant.mu.Unlock()
+		g, first := t.gates.take(name)
 		switch {
-		case first && x.InCluster(): // it outlives who asked: others want it as well, or the same again
-			go x.begin(t, g, share)
+		case first && t.InCluster(): // it outlives who asked: others want it as well, or the same again
+			go t.begin(tenant, g, share)
 		case first: // nothing is waited for
-			x.begin(t, g, share)
+			t.begin(tenant, g, share)
 			if g.err == nil {
 				continue
 			}
@@ -221,125 +224,126 @@ func (x *Tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 const beginTime = 2 * time.Minute
 
 // begin shares or attaches a tenant, whose gate was taken.
-func (x *Tenants) begin(t *tenant, g *gate, share bool) {
+func (t *Tenants) begin(tenant *tenant, g *gate, share bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), beginTime)
 	defer cancel()
 	if share {
-		g.err = x.share(ctx, t)
+		g.err = t.share(ctx, tenant)
 	} else {
-		g.err = x.attach(ctx, t)
+		g.err = t.attach(ctx, tenant)
 	}
-	x.gates.end(t.name)
+	t.gates.end(tenant.name)
 	if g.err != nil {
-		x.forget(t.name)
+		t.forget(tenant.name)
 	}
 }
 
 // attach has the log tell of a tenant. It can be found already, so what is appended
 // from now on reaches it.
-func (x *Tenants) attach(ctx context.Context, t *tenant) error {
-	t.mu.Lock()
-	over := t.attached || t.forgotten
-	t.mu.Unlock()
+func (t *Tenants) attach(ctx context.Context, tenant *tenant) error {
+	tenant.mu.Lock()
+	over := tenant.attached || tenant.forgotten
+	tenant.mu.Unlock()
 	if over {
 		return nil
 	}
 	for {
-		head, err := x.log.Attach(ctx, t.name)
+		head, err := t.log.Attach(ctx, tenant.name)
 		if err != nil {
 			return err
 		}
-		t.mu.Lock()
-		over = t.forgotten
-		same := t.head.Epoch == history.Epoch{} || t.head.Epoch == head.Epoch
-		if t.attached = same && !over; t.attached && t.head.Seq <= head.Seq {
-			t.head = head
-			t.rooms.Restart(head.Epoch)
-			t.rooms.Unsure(head.Seq) // the tenant may have been here before
+		tenant.mu.Lock()
+		over = tenant.forgotten
+		same := tenant.head.Epoch == history.Epoch{} || tenant.head.Epoch == head.Epoch
+		if tenant.attached = same && !over; tenant.attached && tenant.head.Seq <= head.Seq {
+			tenant.head = head
+			tenant.rooms.Restart(head.Epoch)
+			tenant.rooms.Unsure(head.Seq) // the tenant may have been here before
 		}
-		t.mu.Unlock()
+		tenant.mu.Unlock()
 		if over || !same {
-			x.log.Detach(t.name)
+			t.log.Detach(tenant.name)
 		}
 		if over || same {
 			return nil
 		}
-		t.mu.Lock()
-		t.head = history.Cursor{} // what has been told meanwhile is of another history, or the head is
-		t.mu.Unlock()
+		tenant.mu.Lock()
+		tenant.head = history.Cursor{} // what has been told meanwhile is of another history, or the head is
+		tenant.mu.Unlock()
 	}
 }
 
 // share learns what other hubs know of a tenant, and is told what changes.
-func (x *Tenants) share(ctx context.Context, t *tenant) error {
-	t.mu.Lock()
-	over := t.shared || t.forgotten
-	t.mu.Unlock()
+func (t *Tenants) share(ctx context.Context, tenant *tenant) error {
+	tenant.mu.Lock()
+	over := tenant.shared || tenant.forgotten
+	tenant.mu.Unlock()
 	if over {
 		return nil
 	}
-	if x.rooms != nil {
-		if err := x.rooms.Attach(ctx, t.name); err != nil {
+	if t.rooms != nil {
+		if err := t.rooms.Attach(ctx, tenant.name); err != nil {
 			return err
 		}
 	}
-	if x.sharing != nil {
-		if err := x.sharing.Share(ctx, t.name); err != nil {
-			if x.rooms != nil {
-				x.rooms.Detach(t.name)
+	if t.sharing != nil {
+		if err := t.sharing.Share(ctx, tenant.name); err != nil {
+			if t.rooms != nil {
+				t.rooms.Detach(tenant.name)
 			}
 			return err
 		}
 	}
-	t.mu.Lock()
-	t.shared = !t.forgotten
-	over = t.forgotten
-	t.mu.Unlock()
+	tenant.mu.Lock()
+	tenant.shared = !tenant.forgotten
+	over = tenant.forgotten
+	tenant.mu.Unlock()
 	if over {
-		x.unshare(t.name)
+		t.unshare(tenant.name)
 	}
 	return nil
 }
 
-func (x *Tenants) unshare(name string) {
-	if x.rooms != nil {
-		x.rooms.Detach(name)
+func (t *Tenants) unshare(name string) {
+	if t.rooms != nil {
+		t.rooms.Detach(name)
 	}
-	if x.sharing != nil {
-		x.sharing.Unshare(name)
+	if t.sharing != nil {
+		t.sharing.Unshare(name)
 	}
 }
 
 // needsLocked says that a tenant must not be forgotten.
-func (x *Tenants) needsLocked(t *tenant) bool {
-	return len(t.conns) > 0 || t.coming > 0 || t.readers > 0 || !x.InCluster() && (!t.rooms.Empty() || len(t.resolved) > 0)
+func (t *Tenants) needsLocked(tenant *tenant) bool {
+	return len(tenant.conns) > 0 || tenant.coming > 0 || tenant.readers > 0 || !t.InCluster() && (!tenant.rooms.Empty() || len(tenant.resolved) > 0)
 }
 
 // Open is how many streams a tenant has.
-func (x *Tenants) Open(name string) int {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if t := x.byName[name]; t != nil {
-		return int(t.open.Load())
+func (t *Tenants) Open(name string) int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if tenant := t.byName[name]; tenant != nil {
+		return int(tenant.open.Load())
 	}
 	return 0
 }
 
 // Busiest are the n tenants with most streams, of those that have any. It waits for none
 // that is busy.
-func (x *Tenants) Busiest(n int) []TenantStats {
+func (t *Tenants) Busiest(n int) []TenantStats {
 	var all []TenantStats
-	x.mu.RLock()
-	for name, t := range x.byName {
-		if open := t.open.Load(); open > 0 {
-			all = append(all, TenantStats{name, int(open), t.accepted.Load()})
+	t.mu.RLock()
+	for name, tenant := range t.byName {
+		if open := tenant.open.Load(); open > 0 {
+			all = append(all, TenantStats{name, int(open), tenant.accepted.Load()})
 		}
 	}
-	x.mu.RUnlock()
+	t.mu.RUnlock()
 	slices.SortFunc(all, func(a, b TenantStats) int {
 		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
 	})
 	return all[:min(n, len(all))]
 }
 
+// ErrSilent is of a hub that does not answer: what it has is not known.
 var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})

@@ -9,21 +9,23 @@ import (
 // watching is one profile on a connection's watch list, and the connection's place among
 // those who have it on theirs.
 type watching struct {
-	*watched
+	of    *watched
 	index int32
 }
 
 // watched is a profile that connections of a tenant watch.
 type watched struct {
-	ref event.Profile
-	by  []*Connection
+	profile event.Profile
+	by      []*Connection
 }
 
-const watchingBytes = 16 + 16
-
-const watchedBytes = 64
-
-const watchedPlace = 2 * 41 // in the tenant's table
+// So many bytes each profile on a watch list takes; and, once for all lists that it is on,
+// itself beside its names and its place in the tenant's table.
+const (
+	watchingBytes = 16 + 16
+	watchedBytes  = 64
+	watchedPlace  = 2 * 41
+)
 
 // watchList is the profiles that c watches.
 func (c *Connection) watchList() []event.Profile {
@@ -32,7 +34,7 @@ func (c *Connection) watchList() []event.Profile {
 	}
 	list := make([]event.Profile, len(c.watch))
 	for i, w := range c.watch {
-		list[i] = w.ref
+		list[i] = w.of.profile
 	}
 	return list
 }
@@ -60,18 +62,20 @@ func (t *tenant) dropLocked(c *Connection) {
 	t.settleLocked()
 }
 
+// watchLocked gives a connection another watch list: nil is as configured.
 func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
 	for _, w := range c.watch {
-		last := w.by[len(w.by)-1]
-		w.by[w.index] = last
+		of := w.of
+		last := of.by[len(of.by)-1]
+		of.by[w.index] = last
 		for i := range last.watch {
-			if last.watch[i].watched == w.watched {
+			if last.watch[i].of == of {
 				last.watch[i].index = w.index
 			}
 		}
-		if sized.Pull(&w.by, &t.bytes); len(w.by) == 0 {
-			t.watchers.Delete(w.ref)
-			t.bytes -= watchedBytes + w.ref.Bytes()
+		if sized.Pull(&of.by, &t.bytes); len(of.by) == 0 {
+			t.watchers.Delete(of.profile)
+			t.bytes -= watchedBytes + of.profile.Bytes()
 		}
 	}
 	c.watch = nil
@@ -81,7 +85,7 @@ func (t *tenant) watchLocked(c *Connection, watch []event.Profile) {
 	for _, p := range watch {
 		w := t.watchers.Get(p)
 		if w == nil {
-			w = &watched{ref: p}
+			w = &watched{profile: p}
 			t.watchers.Put(p, w)
 			t.bytes += watchedBytes + p.Bytes()
 		}

@@ -51,17 +51,10 @@ func (f *frames) ready(c *Connection, resume Resume, from history.Cursor) *engin
 // of them must not take each other's place every few seconds for ever.
 const displacedRetry = 5 * time.Minute
 
-// Closing is the last frame of a stream that the hub ends: when to come back is
-// jittered, so that those cut together do not return together.
-func (f *frames) Closing(reason CloseReason) *engine.Frame { return f.closing(reason, 0, "") }
-
-// ClosingFor is Closing where coming back is of no use for some time.
-func (f *frames) ClosingFor(reason CloseReason, after time.Duration) *engine.Frame {
-	return f.closing(reason, after, "")
-}
-
-// closing is ClosingFor with an id: the place that a client knows who has had all
-// before; empty where it lacks something.
+// closing is the last frame of a stream that the hub ends: when to come back is jittered, so
+// that those cut together do not return together. The client is to stay away for so much
+// longer. The id is place: what a client knows who has had all before; empty where it lacks
+// something.
 func (f *frames) closing(reason CloseReason, after time.Duration, place string) *engine.Frame {
 	wait := f.retry
 	if reason == CloseReplaced || reason == CloseKicked {
@@ -162,6 +155,6 @@ const (
 )
 
 // ForGood says that a resume does not bring what was dropped.
-func (r DropReason) ForGood() bool {
-	return !slices.Contains([]DropReason{"cut", "gone", "closed"}, r)
+func (d DropReason) ForGood() bool {
+	return !slices.Contains([]DropReason{"cut", "gone", "closed"}, d)
 }

@@ -170,16 +170,16 @@ func words[K ~string](counted map[K]int64) map[string]float64 {
 }
 
 // kept is a value of the history's, unless nobody knows it now.
-func (l *Values) kept(n int) map[string]float64 {
-	if l.Hub.Log.Unknown {
+func (v *Values) kept(n int) map[string]float64 {
+	if v.Hub.Log.Unknown {
 		return nil
 	}
 	return one(n)
 }
 
-func (l *Values) byTenant(value func(delivery.TenantStats) float64) map[string]float64 {
+func (v *Values) byTenant(value func(delivery.TenantStats) float64) map[string]float64 {
 	values := map[string]float64{}
-	for _, t := range l.Tenants {
+	for _, t := range v.Tenants {
 		values[t.Name] = value(t)
 	}
 	return values

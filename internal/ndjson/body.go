@@ -23,9 +23,9 @@ const keptText = 32 << 10 // of the lines that were taken from it; more is not k
 // readError is the end of a body that did not end well.
 type readError struct{ answer problem.Problem }
 
-func (e *readError) Error() string { return e.answer.Error() }
+func (r *readError) Error() string { return r.answer.Error() }
 
-func (e *readError) Problem() *problem.Problem { return &e.answer }
+func (r *readError) Problem() *problem.Problem { return &r.answer }
 
 // patientBody gives each read its own time, until the hub ends them all. No deadline
 // is left while nothing is read: HTTP/2 would end the body, and HTTP/1 the request's
@@ -41,65 +41,65 @@ type patientBody struct {
 }
 
 // readUntil sets the deadline of a read, or lifts it at zero.
-func (b *patientBody) readUntil(deadline time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.reading = !deadline.IsZero()
-	b.rc.SetReadDeadline(deadline)
+func (p *patientBody) readUntil(deadline time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reading = !deadline.IsZero()
+	p.rc.SetReadDeadline(deadline)
 }
 
 // interrupt ends what waits, a line for its turn or a read, when the hub ends or the
 // credential does; it returns once the request has.
-func (b *patientBody) interrupt(taking context.Context, stop context.CancelCauseFunc) {
+func (p *patientBody) interrupt(taking context.Context, stop context.CancelCauseFunc) {
 	var expired <-chan time.Time
-	if !b.expires.IsZero() {
-		timer := time.NewTimer(time.Until(b.expires))
+	if !p.expires.IsZero() {
+		timer := time.NewTimer(time.Until(p.expires))
 		defer timer.Stop()
 		expired = timer.C
 	}
 	select {
-	case <-b.ending:
+	case <-p.ending:
 	case <-expired:
 	case <-taking.Done():
 		return
 	}
-	stop(b.over())
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.reading { // else the next read sees it
-		b.rc.SetReadDeadline(time.Unix(1, 0))
+	stop(p.over())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reading { // else the next read sees it
+		p.rc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
 // over is why no more is read, nil while more is.
-func (b *patientBody) over() error {
+func (p *patientBody) over() error {
 	select {
-	case <-b.ending:
+	case <-p.ending:
 		return &readError{problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: "the hub is draining; lines from here on were not taken"}}
 	default:
-		return b.expired()
+		return p.expired()
 	}
 }
 
-func (b *patientBody) expired() error {
-	if !b.expires.IsZero() && !time.Now().Before(b.expires) {
+func (p *patientBody) expired() error {
+	if !p.expires.IsZero() && !time.Now().Before(p.expires) {
 		return &readError{problem.Problem{Status: http.StatusUnauthorized, Code: access.ErrExpired.Code, Detail: access.ErrExpired.Detail + "; lines from here on were not taken"}}
 	}
 	return nil
 }
 
-func (b *patientBody) Read(p []byte) (int, error) {
-	b.readUntil(time.Now().Add(bodyTimeout))
-	defer b.readUntil(time.Time{})
-	if err := b.over(); err != nil { // and if it ends from now on, interrupt's deadline is the last
+func (p *patientBody) Read(into []byte) (int, error) {
+	p.readUntil(time.Now().Add(bodyTimeout))
+	defer p.readUntil(time.Time{})
+	if err := p.over(); err != nil { // and if it ends from now on, interrupt's deadline is the last
 		return 0, err
 	}
-	n, err := b.body.Read(p)
+	n, err := p.body.Read(into)
 	switch {
 	case err == nil || err == io.EOF:
 		return n, err
-	case b.over() != nil:
-		return n, b.over()
+	case p.over() != nil:
+		return n, p.over()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return n, &readError{problem.Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
 	}

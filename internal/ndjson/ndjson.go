@@ -71,79 +71,122 @@ func Serve(w http.ResponseWriter, r *http.Request, in Intake) error {
 	if !in.Body.Use(linesBytes) {
 		return problem.ErrBodies
 	}
+	rc := begin(w)
+	s := &session{in: in, all: results == "all", out: newSpool(w, in.Answer)}
+	defer s.out.finish()
+	s.body = &patientBody{body: r.Body, rc: rc, ending: in.Ending, expires: in.Expires}
+	s.lines = lineReader{in: bufio.NewReaderSize(s.body, lineBuffer), max: in.MaxLine, memory: in.Body}
+	taking, stop := context.WithCancelCause(r.Context())
+	defer stop(nil)
+	go s.body.interrupt(taking, stop)
+	for {
+		end := s.read()
+		receipts, errs := in.Publish(r.Context(), taking, s.pending)
+		if s.answer(receipts, errs) != nil {
+			return nil // nobody reads the answers
+		}
+		if end != nil {
+			if over, err := s.end(end); over {
+				return err
+			}
+		}
+	}
+}
+
+// begin has the answer written beside the reading of the body.
+func begin(w http.ResponseWriter) *http.ResponseController {
 	rc := http.NewResponseController(w)
 	rc.EnableFullDuplex()            // HTTP/2 needs none and says so
 	rc.SetWriteDeadline(time.Time{}) // the server's own is for answers that come at once
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
-	out := newSpool(w, in.Answer)
-	defer out.finish()
+	return rc
+}
 
-	var sum lineSummary
-	body := &patientBody{body: r.Body, rc: rc, ending: in.Ending, expires: in.Expires}
-	taking, stop := context.WithCancelCause(r.Context())
-	defer stop(nil)
-	go body.interrupt(taking, stop)
-	lines := lineReader{in: bufio.NewReaderSize(body, lineBuffer), max: in.MaxLine, memory: in.Body}
-	var pending [][]byte // lines
-	var numbers []int
-	for n := 0; ; {
-		lines.reset()
-		clear(pending) // or a long line is kept while the next one is waited for
-		pending, numbers = pending[:0], numbers[:0]
-		var end error // of the line after those
-		for more := true; more && end == nil && len(numbers) < maxTogether; more = lines.more() {
-			var line []byte
-			line, end = lines.next()
-			n++
-			if end == nil {
-				end = body.expired() // the line may have been read before
-			}
-			if end == nil && len(bytes.TrimSpace(line)) > 0 {
-				pending, numbers = append(pending, line), append(numbers, n)
-			}
+// session is one body of lines, and its answers.
+type session struct {
+	in    Intake
+	all   bool // each receipt is answered
+	body  *patientBody
+	lines lineReader
+	out   *spool
+	sum   lineSummary
+
+	n       int      // lines that were read
+	pending [][]byte // of them, those that are published together
+	numbers []int    // which they are
+}
+
+// read waits for a line and takes those that have come with it. The error is that of the line
+// after them.
+func (s *session) read() (end error) {
+	s.lines.reset()
+	clear(s.pending) // or a long line is kept while the next one is waited for
+	s.pending, s.numbers = s.pending[:0], s.numbers[:0]
+	for more := true; more && len(s.numbers) < maxTogether; more = s.lines.more() {
+		line, err := s.lines.next()
+		s.n++
+		if err == nil {
+			err = s.body.expired() // the line may have been read before
 		}
-		receipts, errs := in.Publish(r.Context(), taking, pending)
-		for i, number := range numbers {
-			var err error
-			switch got := receipts[i]; {
-			case errs[i] != nil:
-				sum.Refused++
-				in.Refused(errs[i])
-				err = out.put(problemOf(number, errs[i]))
-			default:
-				sum.Accepted++
-				if got.Cursor != "" {
-					sum.Cursor = got.Cursor
-				}
-				if got.Duplicate {
-					sum.Duplicates++
-				}
-				if got.Members == 0 {
-					sum.NoMembers++
-				}
-				if results == "all" {
-					err = out.put(lineReceipt{number, delivery.NewReceiptJSON(got)})
-				}
-			}
-			if err != nil { // nobody reads the answers
-				return nil
-			}
+		if err != nil {
+			return err
 		}
-		switch _, broken := errors.AsType[*readError](end); {
-		case end == nil:
-		case end == io.EOF:
-			return out.put(sum)
+		if len(bytes.TrimSpace(line)) > 0 {
+			s.pending, s.numbers = append(s.pending, line), append(s.numbers, s.n)
+		}
+	}
+	return nil
+}
+
+// answer counts what became of the lines, and answers those that are to be.
+func (s *session) answer(receipts []delivery.Receipt, errs []error) (err error) {
+	for i, number := range s.numbers {
+		switch got := receipts[i]; {
+		case errs[i] != nil:
+			err = s.refuse(number, errs[i])
 		default:
-			sum.Refused++
-			in.Refused(end)
-			if err := out.put(problemOf(n, end)); broken {
-				return out.put(sum)
-			} else if err != nil {
-				return nil
+			s.sum.add(got)
+			if s.all {
+				err = s.out.put(lineReceipt{number, delivery.NewReceiptJSON(got)})
 			}
 		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) refuse(line int, err error) error {
+	s.sum.Refused++
+	s.in.Refused(err)
+	return s.out.put(problemOf(line, err))
+}
+
+// end answers the line that could not be read, and says whether it was the last.
+func (s *session) end(why error) (over bool, err error) {
+	if why == io.EOF {
+		return true, s.out.put(s.sum)
+	}
+	err = s.refuse(s.n, why)
+	if _, broken := errors.AsType[*readError](why); broken {
+		return true, s.out.put(s.sum)
+	}
+	return err != nil, nil
+}
+
+func (s *lineSummary) add(r delivery.Receipt) {
+	s.Accepted++
+	if r.Cursor != "" {
+		s.Cursor = r.Cursor
+	}
+	if r.Duplicate {
+		s.Duplicates++
+	}
+	if r.Members == 0 {
+		s.NoMembers++
 	}
 }
 

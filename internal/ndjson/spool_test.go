@@ -24,9 +24,9 @@ type stuckWriter struct {
 	waits, gone chan struct{}
 }
 
-func (w stuckWriter) Write([]byte) (int, error) {
-	close(w.waits)
-	<-w.gone
+func (s stuckWriter) Write([]byte) (int, error) {
+	close(s.waits)
+	<-s.gone
 	return 0, errors.New("the client is gone")
 }
 
@@ -56,10 +56,10 @@ type lateWriter struct {
 	reads chan struct{}
 }
 
-func (w *lateWriter) Flush() {}
-func (w *lateWriter) Write(b []byte) (int, error) {
-	<-w.reads
-	return w.body.Write(b)
+func (l *lateWriter) Flush() {}
+func (l *lateWriter) Write(b []byte) (int, error) {
+	<-l.reads
+	return l.body.Write(b)
 }
 
 // The answers to a publisher's lines are its own share too: it waits, and others do not.

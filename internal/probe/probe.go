@@ -59,6 +59,7 @@ type probe struct {
 // probeID is what [rand.Text] makes.
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
+// Parse reads what a probe is to do; an error names all that is wrong.
 func Parse(query url.Values) (p probe, err error) {
 	var faults problem.Faults
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
@@ -82,42 +83,42 @@ func Parse(query url.Values) (p probe, err error) {
 
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
-func (d *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
-	if d.streams.Draining() {
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
+	if s.streams.Draining() {
 		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)
-	over, err := d.limits.Probe(holder)
+	over, err := s.limits.Probe(holder)
 	if err != nil {
 		return err
 	}
 	id := rand.Text()
 	gone := make(chan struct{})
-	stream := d.streams.Engine().NewStream(func(why error) {
+	stream := s.streams.Engine().NewStream(func(why error) {
 		over()
-		d.ended(id, p.tell, holder, why)
+		s.ended(id, p.tell, holder, why)
 		close(gone)
 	})
 	start := time.Now()
-	hello := seen(r, p, start, d.streams.Engine().Heartbeat())
-	hello.ID, hello.Tells = id, d.find(p.tell, holder) != nil
+	hello := seen(r, p, start, s.streams.Engine().Heartbeat())
+	hello.ID, hello.Tells = id, s.find(p.tell, holder) != nil
 	sendProbe(stream, probeFrame(doctor.EventHello, hello))
 	if p.every == 0 {
 		stream.Silence()
 	} else {
-		d.mu.Lock()
-		d.open[id] = &openProbe{holder, stream, start}
-		d.mu.Unlock()
+		s.mu.Lock()
+		s.open[id] = &openProbe{holder, stream, start}
+		s.mu.Unlock()
 	}
-	go d.run(stream, p, start, who.Expires(), gone)
+	go s.run(stream, p, start, who.Expires(), gone)
 	sse.Header(w.Header())
-	d.streams.Engine().Serve(w, r, stream)
+	s.streams.Engine().Serve(w, r, stream)
 	return nil
 }
 
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (d *Server) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
+func (s *Server) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
 	end := time.NewTimer(p.lasts)
 	defer end.Stop()
 	var ticks, expired <-chan time.Time
@@ -145,9 +146,9 @@ func (d *Server) run(stream *engine.Stream, p probe, start, expires time.Time, g
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(d.streams.Closing(delivery.CloseExpired))
-		case <-d.streams.Drained():
-			stream.Close(d.streams.Closing(delivery.CloseDrain))
+			stream.Close(s.streams.Closing(delivery.CloseExpired))
+		case <-s.streams.Drained():
+			stream.Close(s.streams.Closing(delivery.CloseDrain))
 		case <-gone:
 		}
 		return
@@ -156,21 +157,21 @@ func (d *Server) run(stream *engine.Stream, p probe, start, expires time.Time, g
 
 // find is an open probe that has ticks, of this holder; nil if there is none. It may
 // be on another hub.
-func (d *Server) find(id string, holder event.TenantProfile) *openProbe {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.open[id]; p != nil && p.holder == holder {
+func (s *Server) find(id string, holder event.TenantProfile) *openProbe {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.open[id]; p != nil && p.holder == holder {
 		return p
 	}
 	return nil
 }
 
 // ended forgets a probe, and tells the other one why it ended, unless it was to.
-func (d *Server) ended(id, tell string, holder event.TenantProfile, why error) {
-	d.mu.Lock()
-	delete(d.open, id)
-	d.mu.Unlock()
-	other := d.find(tell, holder)
+func (s *Server) ended(id, tell string, holder event.TenantProfile, why error) {
+	s.mu.Lock()
+	delete(s.open, id)
+	s.mu.Unlock()
+	other := s.find(tell, holder)
 	if other == nil || why == nil {
 		return
 	}

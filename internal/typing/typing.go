@@ -59,8 +59,8 @@ type Config struct {
 func New(cfg Config) *Typists { return &Typists{cfg: cfg} }
 
 // CastTo names who tells other hubs, before the first call.
-func (x *Typists) CastTo(cast func(who event.TenantProfile, conversation string, started bool)) {
-	x.cast = cast
+func (t *Typists) CastTo(cast func(who event.TenantProfile, conversation string, started bool)) {
+	t.cast = cast
 }
 
 type typist struct {
@@ -77,19 +77,23 @@ type typist struct {
 	telling bool // who tells sees to what comes meanwhile
 }
 
+func newTypist(who event.TenantProfile, conversation string) *typist {
+	return &typist{who: who, conversation: conversation}
+}
+
 func (t *typist) Due() *due.Item { return &t.due }
 
 // Typing says that a member starts or stops typing in a conversation. ErrNotMember,
 // ErrMembership, allowance.ErrTenant, allowance.ErrPerson.
-func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
+func (t *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, conversation string, started bool) error {
 	// Its turn comes before it is known to be a member: that may take longer than for
 	// what its client says next.
-	t, turn, err := x.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, true)
+	typist, turn, err := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, true)
 	if err != nil {
 		return err
 	}
-	defer x.leave(t)
-	member, size, err := x.cfg.Members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
+	defer t.leave(typist)
+	member, size, err := t.cfg.Members.Member(ctx, tenant, event.Room{Kind: event.KindConversation, ID: conversation}, ref)
 	if err != nil {
 		return err
 	}
@@ -98,23 +102,23 @@ func (x *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 	}
 	if started && size > maxRoom {
 		started = false
-		x.mu.Lock()
-		x.crowded++
-		x.mu.Unlock()
+		t.mu.Lock()
+		t.crowded++
+		t.mu.Unlock()
 	}
-	x.cfg.Spoke(t.who)
-	x.set(t, turn, started, x.cast != nil)
-	return x.tell(t)
+	t.cfg.Spoke(typist.who)
+	t.set(typist, turn, started, t.cast != nil)
+	return t.tell(typist)
 }
 
 // Heard is Typing of whom another hub has found to be a member: its own streams are
 // told there, and ours here. It does not wait.
-func (x *Typists) Heard(tenant string, ref event.Profile, conversation string, started bool) {
-	t, turn, _ := x.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
-	x.cfg.Spoke(t.who)
-	x.set(t, turn, started, false)
-	x.tellSoon(t)
-	x.leave(t)
+func (t *Typists) Heard(tenant string, ref event.Profile, conversation string, started bool) {
+	typist, turn, _ := t.enter(event.TenantProfile{Tenant: tenant, Profile: ref}, conversation, false)
+	t.cfg.Spoke(typist.who)
+	t.set(typist, turn, started, false)
+	t.tellSoon(typist)
+	t.leave(typist)
 }
 
 // typistBytes is what is kept of a typist takes, beside names and with its places in
@@ -127,158 +131,158 @@ func (t *typist) bytes() int64 {
 
 // enter finds or makes the typist of a call, and says which call it is; leave ends it.
 // allowance.ErrTenant, allowance.ErrPerson where it is ours to refuse: there is no typist then.
-func (x *Typists) enter(who event.TenantProfile, conversation string, ours bool) (t *typist, turn uint64, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	t = x.findLocked(who, conversation)
-	if t == nil {
-		t = &typist{who: who, conversation: conversation}
-		if err := x.cfg.Pools.Keep(who, t.bytes(), ours); err != nil {
+func (t *Typists) enter(who event.TenantProfile, conversation string, ours bool) (found *typist, turn uint64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found = t.findLocked(who, conversation)
+	if found == nil {
+		found = newTypist(who, conversation)
+		if err := t.cfg.Pools.Keep(who, found.bytes(), ours); err != nil {
 			return nil, 0, err
 		}
-		theirs := x.of.Get(who)
+		theirs := t.of.Get(who)
 		if theirs == nil {
 			theirs = &sized.Table[string, *typist]{}
-			x.of.Put(who, theirs)
+			t.of.Put(who, theirs)
 		}
-		theirs.Put(conversation, t)
+		theirs.Put(conversation, found)
 	}
-	t.calls++
-	x.turn++
-	return t, x.turn, nil
+	found.calls++
+	t.turn++
+	return found, t.turn, nil
 }
 
 // findLocked is who types where, nil where nobody does.
-func (x *Typists) findLocked(who event.TenantProfile, conversation string) *typist {
-	if theirs := x.of.Get(who); theirs != nil {
+func (t *Typists) findLocked(who event.TenantProfile, conversation string) *typist {
+	if theirs := t.of.Get(who); theirs != nil {
 		return theirs.Get(conversation)
 	}
 	return nil
 }
 
-func (x *Typists) leave(t *typist) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	t.calls--
-	x.forgetLocked(t)
+func (t *Typists) leave(typist *typist) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	typist.calls--
+	t.forgetLocked(typist)
 }
 
 // forgetLocked drops who does not type, once that is told and no call is under way.
-func (x *Typists) forgetLocked(t *typist) {
-	if t.calls > 0 || t.telling || t.types || t.told || x.findLocked(t.who, t.conversation) != t {
+func (t *Typists) forgetLocked(typist *typist) {
+	if typist.calls > 0 || typist.telling || typist.types || typist.told || t.findLocked(typist.who, typist.conversation) != typist {
 		return
 	}
-	theirs := x.of.Get(t.who)
-	if theirs.Delete(t.conversation); theirs.Len() == 0 {
-		x.of.Delete(t.who)
+	theirs := t.of.Get(typist.who)
+	if theirs.Delete(typist.conversation); theirs.Len() == 0 {
+		t.of.Delete(typist.who)
 	}
-	x.cfg.Pools.Drop(t.who, t.bytes())
+	t.cfg.Pools.Drop(typist.who, typist.bytes())
 }
 
 // set takes in what a call says, unless a later one has.
-func (x *Typists) set(t *typist, turn uint64, started, cast bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if turn < t.turn {
+func (t *Typists) set(typist *typist, turn uint64, started, cast bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if turn < typist.turn {
 		return
 	}
-	t.turn, t.uncast = turn, t.uncast || cast
+	typist.turn, typist.uncast = turn, typist.uncast || cast
 	if !started {
-		x.stopLocked(t)
+		t.stopLocked(typist)
 		return
 	}
-	t.until = time.Now().Add(x.cfg.TTL)
-	if !t.types {
-		t.types = true
-		x.due.Set(t, t.until)
+	typist.until = time.Now().Add(t.cfg.TTL)
+	if !typist.types {
+		typist.types = true
+		t.due.Set(typist, typist.until)
 	}
 }
 
-func (x *Typists) stopLocked(t *typist) {
-	t.types = false
-	x.due.Set(t, time.Time{})
+func (t *Typists) stopLocked(typist *typist) {
+	typist.types = false
+	t.due.Set(typist, time.Time{})
 }
 
 // Left ends all typing of who went offline.
-func (x *Typists) Left(who event.TenantProfile) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if theirs := x.of.Get(who); theirs != nil {
-		for _, t := range theirs.All() {
-			x.stopLocked(t)
-			x.stopped = append(x.stopped, t)
+func (t *Typists) Left(who event.TenantProfile) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if theirs := t.of.Get(who); theirs != nil {
+		for _, typist := range theirs.All() {
+			t.stopLocked(typist)
+			t.stopped = append(t.stopped, typist)
 		}
 	}
 }
 
 // Tick tells of all that has stopped by itself.
-func (x *Typists) Tick(now time.Time) {
-	x.mu.Lock()
-	for t, ok := x.due.Next(now); ok; t, ok = x.due.Next(now) {
-		if t.until.After(now) {
-			x.due.Set(t, t.until)
+func (t *Typists) Tick(now time.Time) {
+	t.mu.Lock()
+	for typist, ok := t.due.Next(now); ok; typist, ok = t.due.Next(now) {
+		if typist.until.After(now) {
+			t.due.Set(typist, typist.until)
 		} else {
-			x.stopLocked(t)
-			x.stopped = append(x.stopped, t)
+			t.stopLocked(typist)
+			t.stopped = append(t.stopped, typist)
 		}
 	}
-	stopped := x.stopped
-	x.stopped = nil
-	x.mu.Unlock()
-	for _, t := range stopped {
-		x.tellSoon(t)
+	stopped := t.stopped
+	t.stopped = nil
+	t.mu.Unlock()
+	for _, typist := range stopped {
+		t.tellSoon(typist)
 	}
 }
 
 // tellSoon is tell for who must wait neither for the membership service, where errors are
 // logged, nor for other hubs, nor for a tenant that is busy.
-func (x *Typists) tellSoon(t *typist) { go x.tell(t) }
+func (t *Typists) tellSoon(typist *typist) { go t.tell(typist) }
 
 // tell has others know what is so of a typist, unless another call sees to it. Who
 // could not be told of a start is told with its repeat.
-func (x *Typists) tell(t *typist) (err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if t.telling {
+func (t *Typists) tell(typist *typist) (err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if typist.telling {
 		return nil
 	}
-	t.telling = true
-	for err == nil && (t.told != t.types || t.uncast) {
-		types, news, cast := t.types, t.told != t.types, t.uncast
-		t.uncast = false
-		x.mu.Unlock()
+	typist.telling = true
+	for err == nil && (typist.told != typist.types || typist.uncast) {
+		types, news, cast := typist.types, typist.told != typist.types, typist.uncast
+		typist.uncast = false
+		t.mu.Unlock()
 		if news {
-			err = x.say(t, types)
+			err = t.say(typist, types)
 		}
 		if err == nil && cast {
-			x.cast(t.who, t.conversation, types)
+			t.cast(typist.who, typist.conversation, types)
 		}
-		x.mu.Lock()
-		t.told = types && err == nil
+		t.mu.Lock()
+		typist.told = types && err == nil
 	}
-	t.telling = false
-	x.forgetLocked(t)
+	typist.telling = false
+	t.forgetLocked(typist)
 	return err
 }
 
 // say tells this hub's streams. It may be of another call than the one that tells: so
 // it does not end with that one's client.
-func (x *Typists) say(t *typist, started bool) error {
+func (t *Typists) say(typist *typist, started bool) error {
 	kind := event.TypeTypingStopped
 	if started {
 		kind = event.TypeTypingStarted
 	}
-	to := event.ToConversation(t.conversation)
-	to.ExcludeProfiles = []event.Profile{t.who.Profile}
-	return x.cfg.Teller.Say(context.Background(), event.NewEphemeral(t.who.Tenant, kind, to, time.Now(), struct {
+	to := event.ToConversation(typist.conversation)
+	to.ExcludeProfiles = []event.Profile{typist.who.Profile}
+	return t.cfg.Teller.Say(context.Background(), event.NewEphemeral(typist.who.Tenant, kind, to, time.Now(), struct {
 		ConversationID string        `json:"conversationId"`
 		Profile        event.Profile `json:"profile"`
-	}{t.conversation, t.who.Profile}))
+	}{typist.conversation, typist.who.Profile}))
 }
 
 // Crowded is of how many typists nobody was told.
-func (x *Typists) Crowded() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.crowded
+func (t *Typists) Crowded() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.crowded
 }
