@@ -76,9 +76,27 @@ func (u *User) Add(entries ...*history.Entry) {
 		e.Event.Timestamp = time.Now()
 		e.Envelope = e.Event.Seal()
 	}
-	if err := u.Append(u.Context(), entries); err != nil {
+	err := u.Append(u.Context(), entries)
+	for deadline := time.Now().Add(time.Minute); errors.Is(err, history.ErrUnconfirmed) && time.Now().Before(deadline); {
+		err = u.again(entries)
+	}
+	if err != nil {
 		u.Error(err)
 	}
+}
+
+// again appends what a slow broker did not confirm, by its ids: what it has stored all the
+// same is no duplicate of anything else.
+func (u *User) again(entries []*history.Entry) error {
+	chosen := make([]bool, len(entries))
+	for i, e := range entries {
+		chosen[i], e.Chosen = e.Chosen, true
+	}
+	err := u.Append(u.Context(), entries)
+	for i, e := range entries {
+		e.Chosen, e.Duplicate = chosen[i], false
+	}
+	return err
 }
 
 // To is an entry whose payload is its name.
