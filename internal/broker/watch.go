@@ -2,7 +2,6 @@ package broker
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -40,12 +39,6 @@ type watch struct {
 	// Owned by run.
 	known []string // the servers, when all was well
 	moved time.Time
-}
-
-// destination is where the connection moves.
-type destination struct {
-	url   string
-	until time.Time
 }
 
 const (
@@ -134,30 +127,6 @@ func (w *watch) why(nc *nats.Conn) error {
 	return cmp.Or(nc.LastError(), errors.New("no answer yet"))
 }
 
-// opening moves to one server after the other until what is kept is open: the first one may
-// be cut off from the others, and nothing tells yet which of them can do something.
-func (w *watch) opening(nc *nats.Conn, opened <-chan struct{}) {
-	ticker := time.NewTicker(openTime)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-opened:
-			return
-		case <-ticker.C:
-		}
-		pool := nc.ServerPool()
-		here := slices.IndexFunc(pool, func(s nats.Server) bool { return s.URL.String() == nc.ConnectedUrl() })
-		if !nc.IsConnected() || len(pool) < 2 {
-			continue
-		}
-		next := pool[(here+1)%len(pool)].URL.String()
-		w.logger.Warn("broker: the server has done nothing for a while: trying another", "from", nc.ConnectedServerName())
-		w.faults.Add(history.FaultMoved, 1)
-		w.to.Store(&destination{next, time.Now().Add(moveTime)})
-		nc.ForceReconnect()
-	}
-}
-
 // begin watches from now on, until end.
 func (w *watch) begin(nc *nats.Conn, j *journal.Journal) {
 	w.nc, w.journal = nc, j
@@ -187,50 +156,4 @@ func (w *watch) run() {
 			w.move()
 		}
 	}
-}
-
-// servers are the URLs of those that are known.
-func (w *watch) servers() (urls []string) {
-	for _, s := range w.nc.ServerPool() {
-		urls = append(urls, s.URL.String())
-	}
-	return urls
-}
-
-// move moves to a server through which the history can be changed, if there is one. The
-// one that is left answers all that it can by itself, as one does that is cut off from the
-// others, so that nothing else would end the connection.
-func (w *watch) move() {
-	pool, here, from := w.servers(), w.nc.ConnectedServerId(), w.nc.ConnectedServerName()
-	all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(pool, w.known))))
-	for _, url := range all {
-		name, able := w.able(url, here)
-		if w.closing.Load() {
-			return
-		}
-		if !able {
-			continue
-		}
-		w.logger.Warn("broker: the server can do nothing and another can: moving", "from", from, "to", name)
-		w.faults.Add(history.FaultMoved, 1)
-		if !slices.Contains(pool, url) { // who is cut off has had it forgotten
-			w.nc.SetServerPool(all)
-		}
-		w.moved = time.Now()
-		w.to.Store(&destination{url, w.moved.Add(moveTime)})
-		w.nc.ForceReconnect()
-		return
-	}
-}
-
-// able says whether the history can be changed through a server, if it is not the one here.
-func (w *watch) able(url, here string) (name string, able bool) {
-	nc, err := nats.Connect(url, w.access...)
-	if err != nil {
-		return "", false
-	}
-	defer nc.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
-	defer cancel()
-	return nc.ConnectedServerName(), nc.ConnectedServerId() != here && w.journal.TryThrough(ctx, nc) == nil
 }

@@ -111,22 +111,6 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 	return c, nil
 }
 
-// locate is where a subscription's cursor stands for its profile, and what it missed for
-// good.
-func (s *Streams) locate(ctx context.Context, sub Subscription) (from history.Cursor, missed, err error) {
-	t, err := s.tenants.openLocked(ctx, sub.Tenant)
-	if err != nil {
-		return history.Cursor{}, nil, err
-	}
-	r := s.members.readerLocked(t, sub.Profile)
-	t.mu.Unlock()
-	from, err = s.log.Find(ctx, sub.Tenant, sub.Cursor, r)
-	if errors.Is(err, history.ErrExpired) || errors.Is(err, history.ErrUnknownCursor) {
-		return from, err, nil
-	}
-	return from, nil, err
-}
-
 // reserve admits c to its tenant, which is not forgotten until register adds it, and has
 // what is to be kept for it taken of its shares.
 func (s *Streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {

@@ -119,25 +119,6 @@ func (t *tenant) addLocked(c *Connection, watch []event.Profile) {
 	t.settleLocked()
 }
 
-// resumeLocked is how c's stream begins, after which place, and what it missed for good: from
-// is where its cursor stands, and zero where it has none.
-func (t *tenant) resumeLocked(c *Connection, from history.Cursor, missed error) (Resume, history.Cursor, error) {
-	none := history.Epoch{}
-	if from.Epoch != none && from.Epoch != t.head.Epoch { // the history has begun anew
-		missed, from = history.ErrUnknownCursor, t.head
-	}
-	if missed == nil && from.Epoch != none && from.Seq < t.rooms.Forgotten(c.Profile) {
-		missed = history.ErrExpired
-	}
-	switch {
-	case missed != nil:
-		return ResumePartial, from, missed
-	case from.Epoch == none:
-		return ResumeFresh, t.head, nil
-	}
-	return ResumeComplete, from, nil
-}
-
 // removeLocked takes c out of them again.
 func (t *tenant) removeLocked(c *Connection) {
 	c.removed = true
