@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -166,6 +168,53 @@ func TestALimitThatWasIsRemembered(t *testing.T) {
 	four.raw("next", 20)
 	is.Equal(four.oldest("next"), uint64(0))
 	is.True(four.oldest("last") > 0)
+}
+
+// A lower limit takes the oldest, and no more than it says, of keys that are appended to
+// meanwhile: a server that lowers it takes as many once more.
+func TestALowerLimitTakesOnlyTheOldest(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		large, small := cfg, cfg
+		large.PerKey, small.PerKey = 1000, 100
+		one := open(t, b, 0, "one", large)
+		one.raw("other", 1)
+		var subjects []string
+		for i := range 8 {
+			subjects = append(subjects, one.subject(fmt.Sprint("k", i)))
+		}
+		for range large.PerKey {
+			for _, subject := range subjects {
+				is.NoErr(one.nc.PublishMsg(message(subject, []byte("old"))))
+			}
+		}
+		counts := func() map[string]uint64 {
+			info, err := kept(t, one.nc, one.name).Info(t.Context(), jetstream.WithSubjectFilter(cfg.Prefix+".ev.*"))
+			is.NoErr(err)
+			return info.State.Subjects
+		}
+		for deadline := time.Now().Add(time.Minute); counts()[subjects[len(subjects)-1]] < uint64(large.PerKey); time.Sleep(10 * time.Millisecond) {
+			is.True(time.Now().Before(deadline))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var appending sync.WaitGroup
+		for _, subject := range subjects {
+			for range 2 {
+				appending.Go(func() {
+					for ctx.Err() == nil {
+						one.request(ctx, message(subject, []byte("new")))
+					}
+				})
+			}
+		}
+		open(t, b, len(b.Servers)-1, "two", small)
+		cancel()
+		appending.Wait()
+		left := counts()
+		for _, subject := range subjects {
+			is.True(left[subject] >= uint64(small.PerKey)) // what can be read
+		}
+	})
 }
 
 // A version before reads the first word as a node's name, and this one what it writes.
