@@ -222,8 +222,8 @@ func (j *Journal) goneOf(ctx context.Context, l *life, key string, s state, firs
 	switch {
 	case s.perKey > 0 && count >= s.perKey:
 		place = first.Seq // the oldest tells what the last one is that can't be read
-	case place == 0 && s.past.most > 0 && count >= s.past.most && first.Seq <= s.past.until:
-		place = first.Seq - 1
+	case s.past.most > 0 && count >= s.past.most && first.Seq <= s.past.until:
+		place = first.Seq - 1 // who published the oldest may not have known of the one before it
 	}
 	return max(place, cut), nil
 }

@@ -170,6 +170,36 @@ func TestALimitThatWasIsRemembered(t *testing.T) {
 	is.True(four.oldest("last") > 0)
 }
 
+// Who publishes may not know of the last message before its own. So where the limit has been
+// raised since, what the oldest message names is not all that may have gone.
+func TestWhatARaisedLimitTookIsGone(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	small, large := settings, settings
+	small.PerKey = 10
+	one := open(t, b, 0, "one", small)
+	one.append(it("other", "first"))
+	var places []uint64
+	for i := range 30 {
+		o := origin{node: "late", number: uint64(i), of: 1}
+		if i > 1 {
+			o.prev = places[i-2] // it has not seen the last yet
+		}
+		place, _, err := one.request(t.Context(), message(one.subject("k"), []byte("x"), originHeader, o.String()))
+		is.NoErr(err)
+		places = append(places, place)
+	}
+	first := places[len(places)-11] // of eleven
+	is.Equal(one.oldest("k"), first)
+	two := open(t, b, 0, "two", large)
+	for _, u := range []*user{one, two} {
+		is.Equal(u.oldest("k"), first-1)
+		err := u.Read(t.Context(), "k", first-2, places[29], func([]Message) bool { return true })
+		_, gone := errors.AsType[*GoneError](err)
+		is.True(gone) // first-1 is not there
+	}
+}
+
 // A lower limit takes the oldest, and no more than it says, of keys that are appended to
 // meanwhile: a server that lowers it takes as many once more.
 func TestALowerLimitTakesOnlyTheOldest(t *testing.T) {
