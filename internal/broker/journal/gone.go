@@ -163,6 +163,13 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 		p.until = notYet // until it has been raised
 	}
 	config.Metadata = maps.Clone(old.Metadata)
+	old.Metadata = config.Metadata
+	for _, limit := range lowered(old.MaxMsgsPerSubject, most, was.CachedInfo().State.Msgs) {
+		old.MaxMsgsPerSubject = limit
+		if _, err := js.UpdateStream(ctx, old); err != nil {
+			return err
+		}
+	}
 	for {
 		if p.most > 0 {
 			if config.Metadata == nil {
@@ -180,6 +187,23 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 		}
 		p.until = info.State.LastSeq
 	}
+}
+
+// lowered are the limits of a subject's messages between one and a lower one. A server that
+// lowers it lets go of a subject's messages while others are kept, which do so as well: it may
+// take as many once more, up to the newest. So each limit lets go of half of what is too much;
+// if that goes twice, what is to be kept is there still, but for the one that only tells.
+func lowered(from, to int64, messages uint64) (limits []int64) {
+	if most := int64(messages); from <= 0 || from > most {
+		from = most // no subject has more
+	}
+	if to <= 0 {
+		return nil
+	}
+	for excess := (from - to) / 2; excess > 0; excess /= 2 {
+		limits = append(limits, to+excess)
+	}
+	return limits
 }
 
 // goneOf is the place up to which some of a key may be missing, by its first message and
@@ -200,8 +224,8 @@ func (j *Journal) goneOf(ctx context.Context, l *life, key string, s stream.Stat
 	switch {
 	case s.PerKey > 0 && count >= s.PerKey:
 		place = first.Seq // the oldest tells what the last one is that can't be read
-	case place == 0 && past.most > 0 && count >= past.most && first.Seq <= past.until:
-		place = first.Seq - 1
+	case past.most > 0 && count >= past.most && first.Seq <= past.until:
+		place = first.Seq - 1 // who published the oldest may not have known of the one before it
 	}
 	return max(place, cut), nil
 }

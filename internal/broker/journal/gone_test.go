@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,6 +169,83 @@ func TestALimitThatWasIsRemembered(t *testing.T) {
 	four.raw("next", 20)
 	is.Equal(four.oldest("next"), uint64(0))
 	is.True(four.oldest("last") > 0)
+}
+
+// Who publishes may not know of the last message before its own. So where the limit has been
+// raised since, what the oldest message names is not all that may have gone.
+func TestWhatARaisedLimitTookIsGone(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	small, large := settings, settings
+	small.PerKey = 10
+	one := open(t, b, 0, "one", small)
+	one.append(it("other", "first"))
+	var places []uint64
+	for i := range 30 {
+		o := origin{node: "late", number: uint64(i), of: 1}
+		if i > 1 {
+			o.prev = places[i-2] // it has not seen the last yet
+		}
+		place, _, err := one.request(t.Context(), message(one.subject("k"), []byte("x"), originHeader, o.String()))
+		is.NoErr(err)
+		places = append(places, place)
+	}
+	first := places[len(places)-11] // of eleven
+	is.Equal(one.oldest("k"), first)
+	two := open(t, b, 0, "two", large)
+	for _, u := range []*user{one, two} {
+		is.Equal(u.oldest("k"), first-1)
+		err := u.Read(t.Context(), "k", first-2, places[29], func([]Message) bool { return true })
+		_, gone := errors.AsType[*GoneError](err)
+		is.True(gone) // first-1 is not there
+	}
+}
+
+// A lower limit takes the oldest, and no more than it says, of keys that are appended to
+// meanwhile: a server that lowers it takes as many once more.
+func TestALowerLimitTakesOnlyTheOldest(t *testing.T) {
+	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
+		is := is.New(t)
+		large, small := cfg, cfg
+		large.PerKey, small.PerKey = 1000, 100
+		one := open(t, b, 0, "one", large)
+		one.raw("other", 1)
+		var subjects []string
+		for i := range 8 {
+			subjects = append(subjects, one.subject(fmt.Sprint("k", i)))
+		}
+		for range large.PerKey {
+			for _, subject := range subjects {
+				is.NoErr(one.nc.PublishMsg(message(subject, []byte("old"))))
+			}
+		}
+		counts := func() map[string]uint64 {
+			info, err := kept(t, one.nc, one.name).Info(t.Context(), jetstream.WithSubjectFilter(cfg.Prefix+".ev.*"))
+			is.NoErr(err)
+			return info.State.Subjects
+		}
+		for deadline := time.Now().Add(time.Minute); counts()[subjects[len(subjects)-1]] < uint64(large.PerKey); time.Sleep(10 * time.Millisecond) {
+			is.True(time.Now().Before(deadline))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var appending sync.WaitGroup
+		for _, subject := range subjects {
+			for range 2 {
+				appending.Go(func() {
+					for ctx.Err() == nil {
+						one.request(ctx, message(subject, []byte("new")))
+					}
+				})
+			}
+		}
+		open(t, b, len(b.Servers)-1, "two", small)
+		cancel()
+		appending.Wait()
+		left := counts()
+		for _, subject := range subjects {
+			is.True(left[subject] >= uint64(small.PerKey)) // what can be read
+		}
+	})
 }
 
 // A version before reads the first word as a node's name, and this one what it writes.
