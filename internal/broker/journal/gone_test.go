@@ -186,7 +186,7 @@ func TestWhatARaisedLimitTookIsGone(t *testing.T) {
 		if i > 1 {
 			o.prev = places[i-2] // it has not seen the last yet
 		}
-		place, _, err := one.request(t.Context(), message(one.subject("k"), []byte("x"), originHeader, o.String()))
+		place, _, err := one.stream.Request(t.Context(), stream.NewMessage(one.subject("k"), []byte("x"), originHeader, o.String()))
 		is.NoErr(err)
 		places = append(places, place)
 	}
@@ -216,11 +216,11 @@ func TestALowerLimitTakesOnlyTheOldest(t *testing.T) {
 		}
 		for range large.PerKey {
 			for _, subject := range subjects {
-				is.NoErr(one.nc.PublishMsg(message(subject, []byte("old"))))
+				is.NoErr(one.nc.PublishMsg(stream.NewMessage(subject, []byte("old"))))
 			}
 		}
 		counts := func() map[string]uint64 {
-			info, err := kept(t, one.nc, one.name).Info(t.Context(), jetstream.WithSubjectFilter(cfg.Prefix+".ev.*"))
+			info, err := kept(t, one.nc, one.stream.Name).Info(t.Context(), jetstream.WithSubjectFilter(cfg.Prefix+".ev.*"))
 			is.NoErr(err)
 			return info.State.Subjects
 		}
@@ -233,7 +233,7 @@ func TestALowerLimitTakesOnlyTheOldest(t *testing.T) {
 			for range 2 {
 				appending.Go(func() {
 					for ctx.Err() == nil {
-						one.request(ctx, message(subject, []byte("new")))
+						one.stream.Request(ctx, stream.NewMessage(subject, []byte("new")))
 					}
 				})
 			}
