@@ -298,8 +298,7 @@ func TestTheLargestEventFitsALine(t *testing.T) {
 				is.Equal(status, http.StatusNoContent)
 			}
 			lines, cursor := scan(t, h, tc.tenant, "")
-			status, answer := h.post(t, "/v1/events", tc.event)
-			is.Equal(status, http.StatusAccepted)
+			answer := h.accepted(t, "/v1/events", tc.event)
 			is.True(answer["cursor"] != nil)
 			hears := func(lines *bufio.Scanner) {
 				t.Helper()

@@ -281,6 +281,13 @@ func (h *testHub) do(t testing.TB, method, path, body string) (int, map[string]a
 	return h.next().fromOutside().Do(t, method, path, body)
 }
 
+// accepted posts an event or a batch until it is confirmed, and returns its answer.
+func (h *testHub) accepted(t testing.TB, path, body string) map[string]any {
+	t.Helper()
+	h.settle(t)
+	return h.next().fromOutside().Accepted(t, path, body)
+}
+
 // publish publishes one event and returns its answer.
 func (h *testHub) publish(t testing.TB, tenant, typ, target, payload string) map[string]any {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -107,19 +108,54 @@ func EventJSON(tenant, typ, target, payload string) string {
 	return fmt.Sprintf(`{"tenantId":%q,"type":%q,"target":%s,"payload":%s}`, tenant, typ, target, payload)
 }
 
-// Publish publishes one event, again while a broker that is slow does not confirm it, and
-// returns its answer.
+// Publish publishes one event and returns its answer.
 func (h *Hub) Publish(t testing.TB, tenant, typ, target, payload string, headers ...string) map[string]any {
 	t.Helper()
-	event := EventJSON(tenant, typ, target, payload)
-	status, answer := h.Post(t, "/v1/events", event, headers...)
-	for deadline := time.Now().Add(time.Minute); status == http.StatusServiceUnavailable && answer["code"] == "Unconfirmed" && time.Now().Before(deadline); {
-		status, answer = h.Post(t, "/v1/events", fmt.Sprintf(`{"id":%q,`, answer["id"])+event[1:], headers...)
+	return h.Accepted(t, "/v1/events", EventJSON(tenant, typ, target, payload), headers...)
+}
+
+// Accepted posts an event or a batch and returns its answer. As a service does, it sends
+// what a slow broker has not confirmed again, with the same ids.
+func (h *Hub) Accepted(t testing.TB, path, body string, headers ...string) map[string]any {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		status, answer := h.Post(t, path, body, headers...)
+		if status == http.StatusAccepted {
+			return answer
+		}
+		if answer["code"] != "Unconfirmed" || time.Now().After(deadline) {
+			t.Fatalf("%s: %d %v", path, status, answer)
+		}
+		body = withIDs(t, body, answer)
 	}
-	if status != http.StatusAccepted {
-		t.Fatalf("publish: %d %v", status, answer)
+}
+
+// withIDs is an event or a batch with the ids that the hub has named in its answer.
+func withIDs(t testing.TB, body string, answer map[string]any) string {
+	t.Helper()
+	ids, _ := answer["ids"].([]any)
+	if ids == nil {
+		ids = []any{answer["id"]}
 	}
-	return answer
+	var batch struct {
+		Events []map[string]json.RawMessage `json:"events"`
+	}
+	var event map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal([]byte(body), &batch), json.Unmarshal([]byte(body), &event)); err != nil {
+		t.Fatal(err)
+	}
+	all, whole := batch.Events, any(batch)
+	if all == nil {
+		all, whole = []map[string]json.RawMessage{event}, event
+	}
+	for i, id := range ids {
+		all[i]["id"], _ = json.Marshal(id)
+	}
+	text, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // Changes has members changed, again while not all hubs have said that they know: one that

@@ -1,6 +1,7 @@
 package hubtest
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -35,6 +36,32 @@ func TestReadMetrics(t *testing.T) {
 	is.Equal(got, Metrics{"a": 1, `b{c="d e"}`: 2.5})
 	_, err = ReadMetrics(strings.NewReader("a b\n"))
 	is.True(err != nil)
+}
+
+// What was not confirmed is sent again under the ids that the hub gave it.
+func TestAccepted(t *testing.T) {
+	for sent, tc := range map[string]struct{ answer, again string }{
+		`{"payload":9007199254740993}`:             {`{"code":"Unconfirmed","id":"x"}`, `{"id":"x","payload":9007199254740993}`},
+		`{"events":[{"payload":1}]}`:               {`{"code":"Unconfirmed","id":"x"}`, `{"events":[{"id":"x","payload":1}]}`},
+		`{"events":[{"payload":1},{"payload":2}]}`: {`{"code":"Unconfirmed","ids":["x","y"]}`, `{"events":[{"id":"x","payload":1},{"id":"y","payload":2}]}`},
+	} {
+		is := is.New(t)
+		var bodies []string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			bodies = append(bodies, string(body))
+			w.Header().Set("Content-Type", "application/json")
+			if len(bodies) == 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				io.WriteString(w, tc.answer)
+			} else {
+				w.WriteHeader(http.StatusAccepted)
+			}
+		}))
+		(&Hub{URL: server.URL, Client: server.Client()}).Accepted(t, "/v1/events", sent)
+		server.Close()
+		is.Equal(bodies, []string{sent, tc.again})
+	}
 }
 
 // reports is a test that goes on when it has failed.
