@@ -630,7 +630,7 @@ func TestIsolation(t *testing.T) {
 	}
 	for i := range len(tenants) * perTenant {
 		tenant := tenants[i%len(tenants)]
-		c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
+		c, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: tenant, Profile: event.Profile{Type: "user", ID: fmt.Sprint(i % 4)}})
 		is.NoErr(err)
 		ids = append(ids, c.ID.String())
 		conns[c.ID.String()] = c
@@ -704,7 +704,7 @@ func TestIsolation(t *testing.T) {
 	is.Equal(h.Stats().Streams, len(conns)) // nobody closed another's
 	delivered := 0
 	for id, c := range conns {
-		c.Stream.Close(h.streams.Closing(delivery.CloseKicked))
+		c.Stream.Close(h.streams.Encoder(sse.Encoding{}).Closing(delivery.CloseKicked, 0))
 		inbox[id] = httptest.NewRecorder()
 		h.streams.Engine().Serve(inbox[id], httptest.NewRequest("GET", "/", nil), c.Stream)
 		for reader := newStreamReader(t, inbox[id].Body); ; {

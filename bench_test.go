@@ -18,6 +18,7 @@ import (
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 )
 
 // newBenchHub has streams that nobody serves: what they are owed is shed, so
@@ -26,7 +27,7 @@ func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
 	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))}, PresenceConfig{Audience: settings.AudienceTenant}, nil)
 	for i := range streams {
-		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
+		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -96,7 +97,7 @@ func BenchmarkConnect(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
+		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(n)}}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 )
 
 // brokenLog fails as it is told to.
@@ -107,7 +108,7 @@ func (s *stage) send(h *testHub, o *contracttest.Operation, kind string, set map
 		all["tenant"], all["profile"] = "acme", "user:42"
 	}
 	if o.Takes("connectionId") && h != s.secured && h != s.broken && h != s.draining { // of somebody who is there
-		c, err := h.streams.Connect(s.t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+		c, err := h.streams.Connect(s.t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -317,7 +318,7 @@ func (s *stage) provokeEvents() {
 	var all sync.WaitGroup
 	for i := range 3 { // two at least in one tick
 		all.Go(func() {
-			h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
+			h.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}})
 		})
 	}
 	all.Wait()

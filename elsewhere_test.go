@@ -37,7 +37,7 @@ func aPair(t testing.TB, broker *natstest.Broker, configure ...func(*HubConfig, 
 func (h *testHub) connect(t testing.TB, n int, profile func(i int) event.Profile, metadata map[string]string) {
 	t.Helper()
 	for i := range n {
-		if _, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
+		if _, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: profile(i), Watch: []event.Profile{}, Metadata: metadata}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/room/roomtest"
+	"realtimehub/internal/sse"
 )
 
 func TestOpenModeRefusesForeignHostsAndSites(t *testing.T) {
@@ -209,7 +210,7 @@ func TestMembershipService(t *testing.T) {
 		}))
 		streams := map[string]*delivery.Connection{}
 		for _, id := range []string{"1", "3"} {
-			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}})
 			is.NoErr(err)
 			streams[id] = c
 		}

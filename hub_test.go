@@ -18,6 +18,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/sse"
 )
 
 // untilConfirmed does again what a broker that is slow did not confirm.
@@ -476,7 +477,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 64 << 10 }).nodes[0] // the one that has it
 	healthy := h.open(t, "tenant=acme&profile=a")
-	slow, err := h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}}) // nobody reads it
+	slow, err := h.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}}) // nobody reads it
 	is.NoErr(err)
 	payload := `"` + strings.Repeat("x", 1<<10) + `"`
 	last := healthy.Cursor
@@ -500,7 +501,7 @@ func TestSlowStreamIsCutAndAHealthyOneGetsAll(t *testing.T) {
 func TestSlowStreamShedsEphemeralFirst(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.StreamBuffer = 8 << 10 }).nodes[0] // the one that has it
-	slow, err := h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}})
+	slow, err := h.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "slow"}})
 	is.NoErr(err)
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, `"kept"`)
 	for range 10 {

@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/sse"
 )
 
 func TestConnectionLimits(t *testing.T) {
@@ -77,7 +78,7 @@ func TestFloods(t *testing.T) {
 		return bearer(t, "tenant", tenant, "sub", sub, "scope", "subscribe publish admin")
 	}
 	flooder, other, neighbour := token("acme", "user:1"), token("acme", "user:2"), token("globex", "user:1")
-	c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}})
+	c, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "1"}})
 	is.NoErr(err)
 	for _, sub := range []string{"user:1", "user:2"} {
 		is.Equal(ask(handler, "PUT", "/v1/tenants/acme/conversations/c/members/"+sub, "", "Authorization", flooder).Code, 204)
@@ -115,7 +116,7 @@ func TestFloods(t *testing.T) {
 		w := ask(handler, method, tc.unmovedPath, tc.body, "Authorization", tc.unmoved)
 		is.True(w.Code >= 200 && w.Code < 300) // nobody else's limit
 	}
-	c.Stream.Close(h.streams.Closing(delivery.CloseKicked))
+	c.Stream.Close(h.streams.Encoder(sse.Encoding{}).Closing(delivery.CloseKicked, 0))
 }
 
 // One byte over a limit is 413 and nothing is delivered; the limit itself passes.

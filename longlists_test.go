@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/request"
+	"realtimehub/internal/sse"
 )
 
 // What is larger takes turns (docs/limits.md).
@@ -70,7 +71,7 @@ func TestLongListsTakeTurns(t *testing.T) {
 		return h.members.SetMembers(t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "small"}, members[:largeRoom])
 	}))
 	for _, p := range members {
-		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: p})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: p})
 		is.NoErr(err)
 	}
 	ask := func(ctx context.Context, path string) int {

@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/sse"
 )
 
 // A resume that the broker stops answering in the middle of is ended, to be tried
@@ -33,7 +34,7 @@ func TestMetricsOfCapacity(t *testing.T) {
 	var c *delivery.Connection
 	moves(t, h.API.Handler(), map[string]float64{"streams_open": 1, `connects_total{resume="complete"}`: 1, `presence_profiles{status="online"}`: 1}, func() {
 		var err error
-		c, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
+		c, err = h.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "a"}, Cursor: cursor})
 		is.NoErr(err)
 	})
 	rec := httptest.NewRecorder()

@@ -207,7 +207,7 @@ func TestMetricsMove(t *testing.T) {
 		"streams_open": -open, "ready": -1, `closes_total{reason="drain"}`: open, `streams_refused_total{reason="drain"}`: 1,
 	}, func() {
 		h.streams.Drain(t.Context(), 0)
-		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "late"}})
 		is.Equal(err, delivery.ErrDraining)
 	})
 }
@@ -236,7 +236,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 	var slow *delivery.Connection
 	moves(t, handler, map[string]float64{"streams_open": 1, `presence_profiles{status="online"}`: 1, `connects_total{resume="fresh"}`: 1}, func() {
 		var err error
-		slow, err = h.streams.Connect(context.Background(), delivery.Subscription{Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
+		slow, err = h.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "other", Profile: event.Profile{Type: "user", ID: "slow"}})
 		is.NoErr(err)
 	})
 	padding := strings.Repeat("x", 1<<10)

@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/sse"
 )
 
 // What was said before somebody joined is delivered before it is known that they did, also
@@ -223,7 +224,9 @@ func TestPlacesOfATableThatWasLostAreNotTaken(t *testing.T) {
 	come := &comes{b.observer(), make(chan struct{}), make(chan struct{})}
 	b.streams.Observe(come)
 	connected := make(chan *delivery.Connection)
-	go func() { connected <- b.mustConnect(t, delivery.Subscription{Tenant: "acme", Profile: bob}) }()
+	go func() {
+		connected <- b.mustConnect(t, delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: bob})
+	}()
 	<-come.here // who is about to come has b know the tenant
 	defer func() {
 		close(come.goOn)

@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 	"realtimehub/internal/typing"
 )
 
@@ -54,7 +55,7 @@ func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorl
 
 func (w presenceWorld) connect(ref event.Profile, watch ...event.Profile) *delivery.Connection {
 	w.t.Helper()
-	c, err := w.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: ref, Watch: watch})
+	c, err := w.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: ref, Watch: watch})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func (w presenceWorld) status(ref event.Profile) Status {
 // read ends c and returns what it was sent, as "type who previous>status".
 func (w presenceWorld) read(c *delivery.Connection) string {
 	w.t.Helper()
-	c.Stream.Close(w.streams.Closing(delivery.CloseKicked))
+	c.Stream.Close(w.streams.Encoder(sse.Encoding{}).Closing(delivery.CloseKicked, 0))
 	rec := httptest.NewRecorder()
 	w.streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	var words []string
@@ -207,7 +208,7 @@ func TestPresenceAudience(t *testing.T) {
 					return w.members.SetMembers(context.Background(), "acme", talk, []event.Profile{bob, alice})
 				}))
 				friend, stranger := w.connect(bob), w.connect(carol)
-				blind, err := w.streams.Connect(context.Background(), delivery.Subscription{Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
+				blind, err := w.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: bob, Watch: []event.Profile{}})
 				is.NoErr(err)
 				w.wait(1500 * time.Millisecond)
 				before := []*delivery.Connection{w.connect(bob), w.connect(carol)}

@@ -16,6 +16,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/sse"
 )
 
 // Quiet tenants beside one whose events push the broker's history out keep up with it,
@@ -33,14 +34,14 @@ func TestQuietTenantsDoNotExpire(t *testing.T) {
 	one, two := h.nodes[0], h.nodes[1]
 	start := map[string]string{}
 	subscription := func(i int) delivery.Subscription {
-		return delivery.Subscription{Tenant: fmt.Sprint("quiet-", i), Profile: event.Profile{Type: "user", ID: "me"}}
+		return delivery.Subscription{Encoding: sse.Encoding{}, Tenant: fmt.Sprint("quiet-", i), Profile: event.Profile{Type: "user", ID: "me"}}
 	}
 	conns := make([]*delivery.Connection, tenants)
 	for i := range conns { // nobody serves them
 		conns[i] = one.mustConnect(t, subscription(i))
 		start[conns[i].Tenant] = one.place(t, conns[i].Tenant)
 	}
-	busy := one.mustConnect(t, delivery.Subscription{Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
+	busy := one.mustConnect(t, delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "busy", Profile: event.Profile{Type: "user", ID: "me"}})
 	body := `"` + strings.Repeat("x", 500) + `"`
 	last := ""
 	for range 4 {
@@ -97,7 +98,7 @@ func TestWhoKnowsMoreKeepsItsPlace(t *testing.T) {
 	}
 	writer, node := join(b.URL(0)).Hub.log, join(proxy.URL())
 	historytest.Persist(t, writer, historytest.To("acme", `"early"`, event.ToTenant()))
-	me := delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
+	me := delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}}
 	first := node.Hub.mustConnect(t, me)
 	defer node.streams.Kick(first, delivery.CloseKicked)
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) { // it hears of nothing more
@@ -123,7 +124,7 @@ func (h *Hub) lastWords(c *delivery.Connection) string {
 // place is where a tenant's streams are on a hub, as a new one is told.
 func (h *Hub) place(t testing.TB, tenant string) string {
 	t.Helper()
-	words := h.lastWords(h.mustConnect(t, delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: "looks"}}))
+	words := h.lastWords(h.mustConnect(t, delivery.Subscription{Encoding: sse.Encoding{}, Tenant: tenant, Profile: event.Profile{Type: "user", ID: "looks"}}))
 	_, cursor, _ := strings.Cut(words, `"cursor":"`)
 	cursor, _, ok := strings.Cut(cursor, `"`)
 	if !ok {

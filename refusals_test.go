@@ -21,6 +21,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 )
 
 // many is a list of n items.
@@ -172,7 +173,7 @@ func TestARateIsMetBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			h := newNode(t, auth, access.RatesConfig{PublishRate: onceADay, ClientRate: onceADay, AdminRate: onceADay}, nil)
-			c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
+			c, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "42"}})
 			is.NoErr(err)
 			defer h.streams.Kick(c, delivery.CloseKicked)
 			call := func(target string, body io.Reader, header ...string) int {

@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 )
 
 // defaultPresence is what a hub announces with no setting changed.
@@ -78,7 +79,7 @@ func TestARefusedStreamIsNotOnline(t *testing.T) {
 			c.refuse(here)
 			for range 3 {
 				for _, profile := range []event.Profile{me, you} {
-					_, err := here.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: profile})
+					_, err := here.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: profile})
 					is.True(errors.Is(err, c.err)) // refused
 				}
 			}
@@ -110,7 +111,7 @@ func TestAStreamWithoutItsLogIsNotOnline(t *testing.T) {
 	h.streams.Observe(observer)
 	you := event.Profile{Type: "user", ID: "you"}
 	for range 3 {
-		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: you})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: you})
 		is.True(errors.Is(err, history.ErrNotStored))
 	}
 	is.Equal(h.Presence.Of("acme", []event.Profile{you})[0].Status, Offline)
@@ -137,7 +138,7 @@ func TestManyComeAtOnce(t *testing.T) {
 			results := make(chan error, 64)
 			for range 64 {
 				wg.Go(func() {
-					_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: me})
+					_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: me})
 					results <- err
 				})
 			}

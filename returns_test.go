@@ -11,6 +11,7 @@ import (
 
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/sse"
 )
 
 // closingIn reads a hub.closing.
@@ -49,7 +50,7 @@ func TestTheMoreAreTurnedAwayTheLaterTheyReturn(t *testing.T) {
 	is.True(long < 10) // but for those that share with acme, by chance
 
 	h.open(t, "tenant=other&profile=a") // the hub is full
-	_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "third", Profile: event.Profile{Type: "user", ID: "c"}})
+	_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "third", Profile: event.Profile{Type: "user", ID: "c"}})
 	is.True(errors.Is(err, delivery.ErrFull) && !errors.Is(err, delivery.ErrTenantFull))
 	for n := range 60 * 200 {
 		h.streams.Away(fmt.Sprint("tenant-", n), delivery.ErrFull)

@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
+	"realtimehub/internal/sse"
 )
 
 // withState gives a hub so much memory for state.
@@ -50,7 +51,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 	h := newTestHub(t, withState(4<<20))
 	fill := func(tenant string, person func(i int) string) (n int, err error) {
 		for ; err == nil && n < 1_000; n++ {
-			s := delivery.Subscription{Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
+			s := delivery.Subscription{Encoding: sse.Encoding{}, Tenant: tenant, Profile: event.Profile{Type: "user", ID: person(n)}}
 			for i := range event.MaxAskedProfiles {
 				s.Watch = append(s.Watch, event.Profile{Type: "user", ID: fmt.Sprintf("%s-%d-%d", strings.Repeat("x", 30), n, i)})
 			}
@@ -184,7 +185,7 @@ func TestWhoHasLeftIsForgottenByTenant(t *testing.T) {
 	visit := func(tenant string, n int) (people []event.Profile) {
 		for i := range n {
 			p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
-			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Tenant: tenant, Profile: p})
+			c, err := hub.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: tenant, Profile: p})
 			is.NoErr(err)
 			is.True(hub.streams.Kick(c, delivery.CloseKicked))
 			people = append(people, p)
@@ -327,7 +328,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	first := h.open(t, meQuery)
 	for range 258 {
-		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
+		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
 	}
 	is.True(strings.Contains(first.until(t, "hub.closing").Data, "replaced"))

@@ -17,6 +17,7 @@ import (
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
 )
 
@@ -57,7 +58,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 				if i%shape.perPerson == 0 {
 					person, _ = event.ParseProfile("user:" + testkit.Text(random, shape.name))
 				}
-				s := delivery.Subscription{Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
+				s := delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: person, Expires: time.Now().Add(time.Hour)}
 				var types []string
 				for range shape.types(random) {
 					types = append(types, "t"+testkit.Text(random, shape.name)+[]string{"", ".*"}[random.IntN(2)])

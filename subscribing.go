@@ -118,8 +118,9 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why delive
 	if r.Method == http.MethodHead {
 		return
 	}
-	last := s.hub.streams.Engine().NewStream(func(error) {})
-	last.Close(s.hub.streams.ClosingFor(why, after))
+	words := s.hub.streams.Encoder(sse.Encoding{})
+	last := words.NewStream(func(error) {})
+	last.Close(words.Closing(why, after))
 	s.hub.streams.Engine().Serve(w, r, last)
 }
 
@@ -130,8 +131,9 @@ func subscription(query url.Values) (s delivery.Subscription, err error) {
 	}
 	switch query.Get("named") {
 	case "", "true":
+		s.Encoding = sse.Encoding{}
 	case "false":
-		s.Unnamed = true
+		s.Encoding = sse.Encoding{Unnamed: true}
 	default:
 		faults.Add(problem.CodeInvalidField, "named", "must be true or false")
 	}

@@ -22,6 +22,7 @@ import (
 	"realtimehub/internal/plan"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/sse"
 )
 
 // heldWriter is an answer whose client reads when it is told to.
@@ -72,7 +73,7 @@ func TestALongAnswerIsNeverThereAsAWhole(t *testing.T) {
 	for i := range 1000 {
 		p := event.Profile{Type: "user", ID: fmt.Sprintf("%04d%s", i, strings.Repeat("n", 200))}
 		members = append(members, p)
-		c, err := h.streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
+		c, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: p, Metadata: map[string]string{"about": strings.Repeat("m", 256)}})
 		if err != nil {
 			t.Fatal(err)
 		}

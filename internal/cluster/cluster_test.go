@@ -21,6 +21,7 @@ import (
 	"realtimehub/internal/plan"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/room"
+	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
 )
 
@@ -74,7 +75,7 @@ func user(id string) event.Profile { return event.Profile{Type: "user", ID: id} 
 
 func (r *rig) connect(t testing.TB, id string) *delivery.Connection {
 	t.Helper()
-	c, err := r.Streams.Connect(t.Context(), delivery.Subscription{Tenant: "acme", Profile: user(id)})
+	c, err := r.Streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(id)})
 	if err != nil {
 		t.Fatal(err)
 	}

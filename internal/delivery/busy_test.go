@@ -45,7 +45,7 @@ func TestABusyTenantKeepsNobodyFromBeingWritten(t *testing.T) {
 	is := is.New(t)
 	h := newRig(t, func(cfg *Config) { cfg.Plain = false })
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := h.Streams.Connect(r.Context(), Subscription{Tenant: r.FormValue("tenant"), Profile: user(r.FormValue("user"))})
+		c, err := h.Streams.Connect(r.Context(), Subscription{Encoding: sse.Encoding{}, Tenant: r.FormValue("tenant"), Profile: user(r.FormValue("user"))})
 		if err != nil {
 			t.Error(err)
 			return

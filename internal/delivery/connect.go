@@ -15,11 +15,11 @@ import (
 
 // Subscription is what a client asks of a new stream.
 type Subscription struct {
+	Encoding Encoding
 	Tenant   string
 	Profile  event.Profile
 	Types    *event.Filter
 	Watch    []event.Profile // nil: as configured; empty: none
-	Unnamed  bool
 	Metadata map[string]string
 	Cursor   string    // where to resume, as the client says; empty: nowhere
 	Expires  time.Time // when it ends unless prolonged; zero: not by itself
@@ -60,7 +60,7 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 	now := time.Now()
 	c := &Connection{
 		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
-		unnamed: sub.Unnamed, filter: sub.Types,
+		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
 	}
 	c.activeAt.Store(now.UnixNano())
 	c.Stream = s.engine.NewOwned(owner{s, c})
@@ -154,7 +154,7 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	s.greet(c, resume, from, missed)
 	switch {
 	case from.Seq < t.head.Seq:
-		c.behind = &behind{shed: s.shed, count: s.count, forgot: t.rooms.Forgotten(c.Profile)}
+		c.behind = &behind{shed: c.encoder.own.Shed, count: s.count, forgot: t.rooms.Forgotten(c.Profile)}
 		in = t
 	case resume != ResumeFresh:
 		s.count.replayed.Add(0)
@@ -178,9 +178,10 @@ func (s *Streams) replaceLocked(t *tenant, profile event.Profile) *Connection {
 // greet puts hub.ready on a stream, and hub.gap where something was missed for good.
 func (s *Streams) greet(c *Connection, resume Resume, from history.Cursor, missed error) {
 	var d engine.Batch
-	d.Send(c.Stream, s.words.ready(c, resume, from))
+	d.Send(c.Stream, c.encoder.ready(c, resume, from))
 	if missed != nil {
-		d.Send(c.Stream, gapFrame(s.count, missed, from))
+		s.count.gaps.Add(gapOf(missed), 1)
+		d.Send(c.Stream, c.encoder.gap(gapOf(missed), from))
 	}
 	d.Flush()
 }

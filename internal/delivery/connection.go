@@ -20,7 +20,7 @@ type Connection struct {
 	Profile     event.Profile
 	ConnectedAt time.Time
 	Metadata    map[string]string
-	unnamed     bool
+	encoder     *Encoder // nil: it is remote
 	Stream      *engine.Stream
 	remote      bool // another hub holds it: there is no stream
 

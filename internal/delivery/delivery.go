@@ -50,7 +50,7 @@ func New(cfg Config) Parts {
 	tenants := newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
 	members := newMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
 	streams := &Streams{
-		words: frames{cfg.Retry, cfg.Heartbeat}, open: directory{most: cfg.Most},
+		retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
 		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),

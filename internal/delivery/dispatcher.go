@@ -66,10 +66,14 @@ func (d *Dispatcher) unknownLocked(t *tenant) {
 	if len(t.conns) == 0 {
 		return
 	}
-	frame := gapFrame(d.count, history.ErrRoomUnknown, t.head)
-	d.count.gaps.Add(GapMembership, len(t.conns)-1)
+	d.count.gaps.Add(GapMembership, len(t.conns))
+	var gap frames
 	for _, c := range t.conns {
-		t.sendLocked(&t.gathered, c, frame, t.head.Seq)
+		frame := gap.of(c.encoder)
+		if *frame == nil {
+			*frame = c.encoder.gap(GapMembership, t.head)
+		}
+		t.sendLocked(&t.gathered, c, *frame, t.head.Seq)
 	}
 }
 
@@ -110,8 +114,8 @@ func (d *Dispatcher) Lost(tenant string, place history.Cursor) {
 	t.head = place
 	open := slices.Clone(t.conns)
 	for _, c := range open {
-		c.sentAway = true                             // they will be back
-		c.Stream.Close(d.streams.Closing(CloseDrain)) // before anything that follows
+		c.sentAway = true                                    // they will be back
+		c.Stream.Close(c.encoder.closing(CloseDrain, 0, "")) // before anything that follows
 	}
 	t.mu.Unlock()
 	d.count.gaps.Add(GapLost, len(open))

@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/sse"
 )
 
 // modelEvent is an event as the model of TestExpired knows it.
@@ -144,7 +145,7 @@ func tryExpired(t *testing.T, random *rand.Rand, limits history.Limits, leaves, 
 			cursor := m.cursors[p][random.IntN(len(m.cursors[p]))]
 			oldest, err := h.log.Find(ctx, tenant, "", nil)
 			is.NoErr(err)
-			_, missed, err := h.Streams.locate(ctx, Subscription{Tenant: tenant, Profile: p, Cursor: cursor.String()})
+			_, missed, err := h.Streams.locate(ctx, Subscription{Encoding: sse.Encoding{}, Tenant: tenant, Profile: p, Cursor: cursor.String()})
 			is.NoErr(err)
 			misses := m.misses(p, cursor.Seq, oldest.Seq)
 			switch {
@@ -198,7 +199,7 @@ func TestAForgottenTenantHasMissedNothing(t *testing.T) {
 		limits := testLimits
 		limits.TTL = time.Minute
 		h := newRig(t, func(cfg *Config) { cfg.Log = history.NewMemory(limits) })
-		me := Subscription{Tenant: "quiet", Profile: user("me")}
+		me := Subscription{Encoding: sse.Encoding{}, Tenant: "quiet", Profile: user("me")}
 		resume := func(after history.Cursor) (place history.Cursor, missed error) {
 			s := me
 			s.Cursor = after.String()
@@ -261,7 +262,7 @@ func TestPrunedStaysStillCount(t *testing.T) {
 				h.Tenants.forget("acme")
 				is.Equal(h.Tenants.find("acme"), nil)
 			}
-			s := Subscription{Tenant: "acme", Profile: me, Cursor: start.String()}
+			s := Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: me, Cursor: start.String()}
 			if c.prune != "forget" {
 				is.Equal(h.missed(t, s), nil) // who has left may not see it
 			}

@@ -18,7 +18,7 @@ func (s *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 
 // closeLocked ends c's stream, with the place that its client may go on from.
 func (s *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
-	c.Stream.Close(s.words.closing(reason, 0, t.knownLocked(c)))
+	c.Stream.Close(c.encoder.closing(reason, 0, t.knownLocked(c)))
 }
 
 // expiring tells a connection's client that its token is about to end.
@@ -29,7 +29,7 @@ func (s *Streams) expiring(l *lifetime) {
 	}
 	var d engine.Batch
 	if s.expiry.stands(l) {
-		d.Send(l.conn.Stream, expiringFrame(l.expires))
+		d.Send(l.conn.Stream, l.conn.encoder.expiring(l.expires))
 	}
 	t.mu.Unlock()
 	d.Flush()
@@ -62,6 +62,9 @@ func (o owner) Gone(why error) {
 
 // Group implements engine.Owner: tenants do not pay for each other.
 func (o owner) Group() string { return o.conn.Tenant }
+
+// Words implements engine.Owner.
+func (o owner) Words() *engine.Words { return o.conn.encoder.own }
 
 // Beat implements engine.Owner: the place is told instead of a comment where it has moved, and
 // the tenant is not busy.

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"realtimehub/internal/sse"
+
 	"github.com/matryer/is"
 )
 
@@ -38,7 +40,7 @@ func TestProlongedWhileOthersEnd(t *testing.T) {
 			}
 		}))
 		for _, id := range []string{"a", "b", "c"} {
-			c := h.connect(t, Subscription{Tenant: "acme", Profile: user(id), Expires: time.Now().Add(time.Minute)})
+			c := h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(id), Expires: time.Now().Add(time.Minute)})
 			mu.Lock()
 			all = append(all, c)
 			mu.Unlock()
@@ -72,7 +74,7 @@ func TestProlongedWhileOthersAreWarned(t *testing.T) {
 			warn(l)
 		}
 		for _, id := range []string{"a", "b", "c"} {
-			c := h.connect(t, Subscription{Tenant: "acme", Profile: user(id), Expires: time.Now().Add(time.Minute)})
+			c := h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(id), Expires: time.Now().Add(time.Minute)})
 			mu.Lock()
 			all = append(all, c)
 			mu.Unlock()

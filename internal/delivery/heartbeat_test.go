@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/history"
+	"realtimehub/internal/sse"
 )
 
 // A publish, what a hub does now and then, and a log's word that nothing has come put
@@ -22,9 +23,9 @@ func TestNoFrameToWhomAPublishIsNotFor(t *testing.T) {
 			is := is.New(t)
 			h := newRig(t, keeping(40))
 			for i := range streams { // nobody serves them: what they are sent, they owe
-				h.connect(t, Subscription{Tenant: "acme", Profile: user(fmt.Sprint("quiet-", i))})
+				h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(fmt.Sprint("quiet-", i))})
 			}
-			h.connect(t, Subscription{Tenant: "acme", Profile: user("me")})
+			h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("me")})
 			before := h.Streams.Engine().Owed()
 			for range 200 {
 				h.tell("me", false)
@@ -52,7 +53,7 @@ func TestTheHeartbeatTellsThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		h := newRig(t)
-		quiet, busy := h.serve(t, Subscription{Tenant: "acme", Profile: user("quiet")}), h.serve(t, Subscription{Tenant: "acme", Profile: user("busy")})
+		quiet, busy := h.serve(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("quiet")}), h.serve(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("busy")})
 		time.Sleep(time.Minute)
 		is.True(strings.HasPrefix(quiet.written(), ":\n\n:\n\n:\n\n"))
 		is.Equal(strings.Count(busy.written(), "id:"), 0) // nothing has moved
@@ -98,7 +99,7 @@ func TestLastWordsTellThePlace(t *testing.T) {
 		{"kicked", func(h *rig, c *Connection) { h.Streams.Kick(c, CloseKicked) }, true},
 		{"replaced", func(h *rig, c *Connection) {
 			h.Streams.open.most.Profile = 1
-			h.Streams.Connect(context.Background(), Subscription{Tenant: c.Tenant, Profile: c.Profile})
+			h.Streams.Connect(context.Background(), Subscription{Encoding: sse.Encoding{}, Tenant: c.Tenant, Profile: c.Profile})
 		}, true},
 		{"behind", func(h *rig, c *Connection) {
 			acme := h.Tenants.find("acme")
@@ -124,7 +125,7 @@ func TestLastWordsTellThePlace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				h := newRig(t)
-				me := h.serve(t, Subscription{Tenant: "acme", Profile: user("me")})
+				me := h.serve(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("me")})
 				head := h.tell("you", false)
 				is.Equal(me.written(), "")
 				c.end(h, me.conn)

@@ -135,7 +135,7 @@ func (r *rig) missed(t testing.TB, s Subscription) error {
 
 // read ends a stream that nobody serves, and returns all that it was sent.
 func (r *rig) read(c *Connection) string {
-	c.Stream.Close(r.Streams.Closing(CloseKicked))
+	c.Stream.Close(c.encoder.Closing(CloseKicked, 0))
 	rec := httptest.NewRecorder()
 	r.Streams.Engine().Serve(rec, httptest.NewRequest("GET", "/", nil), c.Stream)
 	return rec.Body.String()

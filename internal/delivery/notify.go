@@ -82,7 +82,7 @@ func (t *tenant) notifySharedLocked(d *engine.Batch, notices []Notice, parcels [
 
 func (t *tenant) sendWantedLocked(d *engine.Batch, c *Connection, p *parcel) {
 	if c.filter.Wants(p.event.Type) {
-		t.sendLocked(d, c, p.frame(c.unnamed), p.place)
+		t.sendLocked(d, c, p.frame(c.encoder), p.place)
 	}
 }
 
@@ -93,5 +93,5 @@ func (t *tenant) sendBundleLocked(d *engine.Batch, c *Connection, b *bundle) {
 		}
 		return
 	}
-	t.sendLocked(d, c, b.frame(c.unnamed), 0)
+	t.sendLocked(d, c, b.frame(c.encoder), 0)
 }

@@ -6,10 +6,9 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
-	"realtimehub/internal/sse"
 )
 
-// parcel is an event on its way to streams: framed at most once each way.
+// parcel is an event on its way to streams: framed at most once in each encoding.
 type parcel struct {
 	event  *event.Event
 	data   []byte      // the envelope
@@ -22,7 +21,7 @@ type parcel struct {
 
 	excluded event.Excluded
 
-	named, unnamed *engine.Frame
+	frames frames
 }
 
 // pack makes an event of the hub's own ready, which is not stored.
@@ -42,42 +41,31 @@ func parcelOf(e *history.Entry) parcel {
 
 func (p *parcel) excludes(c *Connection) bool { return p.excluded.Has(c.Profile, c.ID) }
 
-func (p *parcel) append(b []byte, unnamed bool) []byte {
-	name := p.event.Type
-	if unnamed {
-		name = ""
-	}
-	b, _ = sse.AppendEvent(b, p.cursor, name, p.data) // validated: a type has no CR, LF or NUL
-	return b
+func (p *parcel) append(b []byte, e *Encoder) []byte {
+	return e.encoding.AppendEvent(b, p.cursor, p.event.Type, p.data)
 }
 
-func (p *parcel) frame(unnamed bool) *engine.Frame {
-	frame := &p.named
-	if unnamed {
-		frame = &p.unnamed
-	}
+func (p *parcel) frame(e *Encoder) *engine.Frame {
+	frame := p.frames.of(e)
 	if *frame == nil {
 		b := make([]byte, 0, len(p.data)+len(p.cursor)+len(p.event.Type)+24+engine.ChunkRoom)
-		*frame = engine.NewEvents(p.append(b, unnamed), 1, p.cursor == "", p.since)
+		*frame = engine.NewEvents(p.append(b, e), 1, p.cursor == "", p.since)
 	}
 	return *frame
 }
 
 // bundle is several parcels for many streams, in one frame for those that want all.
 type bundle struct {
-	parcels        []*parcel
-	named, unnamed *engine.Frame
+	parcels []*parcel
+	frames  frames
 }
 
-func (b *bundle) frame(unnamed bool) *engine.Frame {
-	frame := &b.named
-	if unnamed {
-		frame = &b.unnamed
-	}
+func (b *bundle) frame(e *Encoder) *engine.Frame {
+	frame := b.frames.of(e)
 	if *frame == nil {
 		var data []byte
 		for _, p := range b.parcels {
-			data = p.append(data, unnamed)
+			data = p.append(data, e)
 		}
 		*frame = engine.NewEvents(data, len(b.parcels), true, time.Time{})
 	}

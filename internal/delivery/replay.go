@@ -10,7 +10,6 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
-	"realtimehub/internal/sse"
 )
 
 // replay sends one connection what it missed, a chunk whenever its client has
@@ -80,17 +79,14 @@ func (r *replay) step() bool {
 		unknown = unknown || t.resolved[rooms[i].Room] == nil
 	}
 	if cut {
-		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After}))
-		r.told = q.After
+		r.missedLocked(&d, GapExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After})
 	}
 	if expired {
-		d.Send(c.Stream, gapFrame(r.count, history.ErrExpired, page.Next))
-		r.told = page.Next.Seq
+		r.missedLocked(&d, GapExpired, page.Next)
 	}
 	r.sendLocked(&d, page)
 	if unknown { // the client may be one of those whom it was for
-		d.Send(c.Stream, gapFrame(r.count, history.ErrRoomUnknown, page.Next))
-		r.told = page.Next.Seq
+		r.missedLocked(&d, GapMembership, page.Next)
 	}
 	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
@@ -100,6 +96,13 @@ func (r *replay) step() bool {
 	t.mu.Unlock()
 	d.Flush()
 	return !live
+}
+
+// missedLocked tells the client that something is missing for good, and where things go on.
+func (r *replay) missedLocked(d *engine.Batch, reason GapReason, from history.Cursor) {
+	r.count.gaps.Add(reason, 1)
+	d.Send(r.conn.Stream, r.conn.encoder.gap(reason, from))
+	r.told = from.Seq
 }
 
 // rosters asks whoever owns membership about the rooms of some entries, as of now. It
@@ -155,13 +158,13 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 		if p.excludes(c) || !c.filter.Wants(e.Event.Type) || isRoom && !t.rooms.Has(room, c.Profile) {
 			continue
 		}
-		b = p.append(b, c.unnamed)
+		b = p.append(b, c.encoder)
 		events++
 		r.told = e.Cursor.Seq
 	}
 	c.place = page.Next.Seq
 	if r.told < c.place && c.place >= t.head.Seq {
-		b = sse.AppendID(b, page.Next.String())
+		b = c.encoder.encoding.AppendPlace(b, page.Next.String())
 		r.told = c.place
 	}
 	heldBefore(c.place + 1)

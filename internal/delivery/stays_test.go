@@ -13,13 +13,14 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
+	"realtimehub/internal/sse"
 )
 
 var inRoom = event.Room{Kind: event.KindConversation, ID: "r"}
 
 // subscribed is a subscription of a member of acme's, after a place; empty: from now on.
 func subscribed(id, after string) Subscription {
-	return Subscription{Tenant: "acme", Profile: user(id), Cursor: after}
+	return Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user(id), Cursor: after}
 }
 
 // leaves opens a stream and ends it, and returns the place that its client knows.

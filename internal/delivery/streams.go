@@ -21,7 +21,6 @@ import (
 	"realtimehub/internal/overload"
 	"realtimehub/internal/pace"
 	"realtimehub/internal/quota"
-	"realtimehub/internal/sse"
 )
 
 // Observer is told, with no lock held, of connections that come and go: of each
@@ -34,18 +33,19 @@ type Observer interface {
 // Streams are a hub's open ones: each comes in through Connect, and ends once.
 type Streams struct {
 	// Static after the start.
-	words    frames
-	tenants  *Tenants
-	members  *Members
-	engine   *engine.Engine
-	observer Observer
-	log      history.Log
-	node     [4]byte // its mark in the ids of its connections, unless it is alone
-	shed     *engine.Frame
-	inline   bool // what a client missed may begin before its head is written
-	logger   *slog.Logger
+	retry     time.Duration
+	heartbeat time.Duration
+	tenants   *Tenants
+	members   *Members
+	engine    *engine.Engine
+	observer  Observer
+	log       history.Log
+	node      [4]byte // its mark in the ids of its connections, unless it is alone
+	inline    bool    // what a client missed may begin before its head is written
+	logger    *slog.Logger
 
 	// These guard themselves.
+	encoders  sync.Map // Encoding → *Encoder
 	open      directory
 	overload  *overload.Guard
 	away      *overload.Returns
@@ -81,9 +81,6 @@ func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 			"shed", s.relief.shed.Swap(0), "cut", s.relief.cut.Swap(0), "owed", s.relief.owed.Load())
 	}
 	cfg.Relieved = s.relieved
-	s.shed = shedFrame()
-	cfg.Shed, cfg.Cut = s.shed, func() *engine.Frame { return s.words.closing(CloseSlow, 0, "") }
-	cfg.Beat = engine.NewFrame([]byte(sse.Comment), true)
 	s.engine = engine.NewEngine(cfg)
 	s.overload = overload.New(use, kept, s.engine.Relieve, s.logger)
 	s.away = overload.NewReturns()
@@ -112,14 +109,6 @@ func (s *Streams) ByID(id uuid.UUID) *Connection { return s.open.connection(id) 
 
 // Draining says that no new stream is taken.
 func (s *Streams) Draining() bool { return s.open.Draining() }
-
-// Closing is a stream's last words.
-func (s *Streams) Closing(reason CloseReason) *engine.Frame { return s.words.closing(reason, 0, "") }
-
-// ClosingFor is Closing for a client that is to stay away for some time.
-func (s *Streams) ClosingFor(reason CloseReason, after time.Duration) *engine.Frame {
-	return s.words.closing(reason, after, "")
-}
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.
 func (s *Streams) Overloaded() bool { return s.overload.Overloaded() }

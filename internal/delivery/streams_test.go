@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/history/historytest"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
+	"realtimehub/internal/sse"
 	"realtimehub/internal/testkit"
 )
 
@@ -38,7 +39,7 @@ func TestStreamsThatAreResetAreNotOpened(t *testing.T) {
 		flood.Go(func() { h.Streams.Connect(ctx, subscribed("me", "")) })
 	}
 	testkit.Eventually(t, func() bool { return h.Streams.opening.Waiting("acme") == asked-places/2 })
-	h.connect(t, Subscription{Tenant: "well", Profile: user("me")})
+	h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "well", Profile: user("me")})
 	reset()
 	testkit.Eventually(t, func() bool { return h.Streams.opening.Waiting("acme") == 0 })
 	busy.mu.Unlock()
@@ -58,11 +59,11 @@ func TestABusyTenantKeepsNobodyFromNews(t *testing.T) {
 	left := make(chan string, 9)
 	h := newRig(t)
 	h.Streams.Observe(prolonger(func(c *Connection) { left <- c.Tenant }))
-	all := []*Connection{h.connect(t, Subscription{Tenant: "well", Profile: user("me")})}
+	all := []*Connection{h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "well", Profile: user("me")})}
 	var busy []*tenant
 	for i := range 8 {
 		name := fmt.Sprint("acme-", i)
-		all = append(all, h.connect(t, Subscription{Tenant: name, Profile: user("me")}))
+		all = append(all, h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: name, Profile: user("me")}))
 		busy = append(busy, h.Tenants.find(name))
 	}
 	is.True(testkit.InTime(func() { is.Equal(len(h.Tenants.Busiest(10)), 9) }))
@@ -133,7 +134,7 @@ func TestAdjustPastAShare(t *testing.T) {
 	is := is.New(t)
 	h := newRig(t, func(cfg *Config) { cfg.Quotas = allowance.New(plan.Memory{State: 64 << 10}) })
 	filter, _ := event.ParseFilter([]string{"presence.*"})
-	c := h.connect(t, Subscription{Tenant: "acme", Profile: user("me"), Types: filter, Watch: []event.Profile{user("you")}})
+	c := h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: user("me"), Types: filter, Watch: []event.Profile{user("you")}})
 	var patterns []string
 	var people []event.Profile
 	for i := range event.MaxAskedProfiles {

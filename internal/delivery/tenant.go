@@ -12,7 +12,6 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/sized"
-	"realtimehub/internal/sse"
 )
 
 // memberships are who belongs where in a tenant, and the connections of each.
@@ -36,7 +35,7 @@ type tenant struct {
 	attached  bool           // head is known, and the log tells of all that follows
 	shared    bool           // what other hubs know of it is known, and what changes
 	gathered  engine.Batch   // what is to be flushed
-	mark      *engine.Frame  // tells the place markAt, made when it is needed
+	mark      frames         // tells the place markAt
 	markAt    history.Cursor
 	rooms     memberships
 	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
@@ -200,11 +199,15 @@ func (t *tenant) beatLocked(d *engine.Batch, c *Connection, beat *engine.Frame) 
 	switch {
 	case c.removed || c.sentAway:
 	case c.behind == nil && c.place < t.head.Seq:
-		if t.mark == nil || t.markAt != t.head {
-			t.mark, t.markAt = engine.NewFrame(sse.AppendID(nil, t.head.String()), false), t.head
+		if t.markAt != t.head {
+			t.mark, t.markAt = frames{}, t.head
+		}
+		mark := t.mark.of(c.encoder)
+		if *mark == nil {
+			*mark = c.encoder.place(t.head)
 		}
 		c.place = t.head.Seq
-		d.Send(c.Stream, t.mark)
+		d.Send(c.Stream, *mark)
 	case beat != nil:
 		d.Send(c.Stream, beat)
 	}
@@ -229,7 +232,7 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 		}
 		n++
 		if c.filter.Wants(p.event.Type) {
-			t.sendLocked(d, c, p.frame(c.unnamed), p.place)
+			t.sendLocked(d, c, p.frame(c.encoder), p.place)
 		}
 	}
 	giveAll := func(p *member) {

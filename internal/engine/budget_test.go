@@ -14,7 +14,7 @@ import (
 func budgeted(t *testing.T, budget int64) (e *Engine, reliefs *[]Relief) {
 	reliefs = new([]Relief)
 	e = NewEngine(Config{
-		Budget: budget, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) },
+		Budget:   budget,
 		Relieved: func(r Relief) { *reliefs = append(*reliefs, r) },
 	})
 	t.Cleanup(func() {
@@ -31,8 +31,9 @@ func budgeted(t *testing.T, budget int64) (e *Engine, reliefs *[]Relief) {
 
 // standing are n streams in a state, which nobody serves.
 func standing(t *testing.T, e *Engine, n int, in state) (streams []*Stream) {
+	words := shortWords()
 	for range n {
-		s := e.NewStream(func(error) {})
+		s := e.NewStream(words, func(error) {})
 		is.New(t).True(e.enter(s))
 		s.state = in
 		streams = append(streams, s)
@@ -66,7 +67,7 @@ func TestAFrameCountsOnce(t *testing.T) {
 	is.Equal(e.Owed(), size+small+8*listed) // whole, or not at all
 	advance(streams[0], 1+10+1000)
 	is.Equal(e.Owed(), size+small+5*listed)
-	shed, cut, last := int64(e.cfg.Shed.Len()), int64(e.cfg.Cut().Len()), int64(e.lastChunk.Len())
+	shed, cut, last := int64(len("1\r\nS\r\n")), int64(len("3\r\nCUT\r\n")), int64(e.lastChunk.Len())
 	streams[0].shedLocked(0, DropBudget)
 	is.Equal(e.Owed(), size+small+shed+5*listed) // told of in place of it
 	streams[1].shedLocked(0, DropBudget)

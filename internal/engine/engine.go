@@ -31,10 +31,7 @@ const (
 type Config struct {
 	Buffer    int           // bytes that a client who does not read may be owed; four times as many if it takes some of it
 	Budget    int64         // bytes of memory that all clients together may be owed; a frame counts once
-	Heartbeat time.Duration // Beat is sent after so long a silence at most
-	Beat      *Frame        // says that the stream is alive, and is no event; with Heartbeat
-	Shed      *Frame        // tells a client that ephemeral frames were shed
-	Cut       func() *Frame // last words to a client that is cut as slow
+	Heartbeat time.Duration // a stream is sent a beat after so long a silence at most
 	Plain     bool          // never takes a socket from net/http
 
 	// Relieved is told, with no lock held, what it took to keep to the budget. May be nil.
@@ -235,7 +232,7 @@ func (e *Engine) beat(streams []*Stream, before time.Duration, all bool) {
 		s.mu.Unlock()
 		switch {
 		case due && quiet:
-			s.owner.Beat(s, &d, e.cfg.Beat)
+			s.owner.Beat(s, &d, s.owner.Words().Beat)
 		case due && all:
 			s.owner.Beat(s, &d, nil)
 		}

@@ -32,7 +32,7 @@ func TestAFrameIsAChunk(t *testing.T) {
 // last chunk behind the last words.
 func TestFramesOfTwoFramings(t *testing.T) {
 	is := is.New(t)
-	e := NewEngine(Config{Cut: func() *Frame { return testCut }})
+	e := NewEngine(Config{})
 	wire := func(s *Stream) string {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -42,13 +42,13 @@ func TestFramesOfTwoFramings(t *testing.T) {
 		false: "data: a\n\ndata: b\n\nevent: last\ndata: x\n\n",
 		true:  "9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n15\r\nevent: last\ndata: x\n\n\r\n0\r\n\r\n",
 	} {
-		s := e.NewStream(func(error) {})
+		s := e.NewStream(testWords, func(error) {})
 		s.chunked = framed
 		deliver([]*Stream{s}, eventFrame("a"), eventFrame("b"))
 		s.Close(testLast)
 		is.Equal(wire(s), want)
 		for at := range want { // written so far, however little
-			s := e.NewStream(func(error) {})
+			s := e.NewStream(testWords, func(error) {})
 			s.chunked = framed
 			deliver([]*Stream{s}, eventFrame("a"), eventFrame("b"))
 			s.Close(testLast)

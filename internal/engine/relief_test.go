@@ -15,6 +15,7 @@ type member string
 
 func (member) Gone(error)                   {}
 func (member) Beat(*Stream, *Batch, *Frame) {}
+func (member) Words() *Words                { return testWords }
 func (m member) Group() string              { return string(m) }
 
 // members are n streams of a group in a state, which nobody serves.
@@ -186,9 +187,9 @@ func TestSharesAddUp(t *testing.T) {
 func TestWhoReadsMayBeBehind(t *testing.T) {
 	const buffer = 100
 	owing := func(n int) (*Engine, *Stream) { // as it is found after a write that the socket took a part of
-		e := NewEngine(Config{Buffer: buffer, Shed: testShed, Cut: func() *Frame { return testCut }})
+		e := NewEngine(Config{Buffer: buffer})
 		e.clock.Store(int64(time.Hour))
-		s := e.NewStream(func(error) {})
+		s := e.NewStream(testWords, func(error) {})
 		s.state, s.wroteAt = blocked, int64(time.Hour)
 		for range n {
 			deliver([]*Stream{s}, NewFrame(make([]byte, 15), false)) // 20 as a chunk

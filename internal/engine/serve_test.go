@@ -51,7 +51,14 @@ var (
 	testShed = NewFrame([]byte("event: shed\ndata: x\n\n"), false)
 	testLast = NewFrame([]byte("event: last\ndata: x\n\n"), false)
 	testCut  = NewFrame([]byte("event: cut\ndata: x\n\n"), false)
+
+	testWords = &Words{NewFrame([]byte(sse.Comment), true), testShed, func() *Frame { return testCut }}
 )
+
+// shortWords are another engine's each.
+func shortWords() *Words {
+	return &Words{NewFrame([]byte("B"), true), NewFrame([]byte("S"), false), func() *Frame { return NewFrame([]byte("CUT"), false) }}
+}
 
 // bothPaths runs a test with sockets taken from net/http, where that can be
 // done, and without; at its end nothing is left of either.
@@ -67,7 +74,6 @@ func bothPaths(t *testing.T, cfg Config, test func(t *testing.T, h *house)) {
 			goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
 			cfg := cfg
 			cfg.Plain = path == "plain"
-			cfg.Shed, cfg.Cut = testShed, func() *Frame { return testCut }
 			h := openHouse(t, cfg)
 			defer h.stop()
 			test(t, h)
@@ -90,7 +96,6 @@ func openHouse(t *testing.T, cfg Config) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Beat = NewFrame([]byte(sse.Comment), true)
 	h := &house{Engine: NewEngine(cfg), addr: listener.Addr().String(), streams: map[string]*guest{}}
 	server := &http.Server{Handler: h, ConnContext: ConnContext}
 	ended := make(chan struct{})
@@ -126,7 +131,7 @@ func (h *house) leave() {
 
 func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := &guest{gone: make(chan error, 2), served: make(chan bool, 1)}
-	g.Stream = h.NewStream(func(why error) { g.gone <- why })
+	g.Stream = h.NewStream(testWords, func(why error) { g.gone <- why })
 	if r.URL.Query().Get("name") == "silenced" {
 		g.Silence()
 	}
@@ -535,10 +540,10 @@ func TestOverTLS(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprint("HTTP/", version), func(t *testing.T) {
 			is := is.New(t)
-			e := NewEngine(Config{Heartbeat: 100 * time.Millisecond, Beat: NewFrame([]byte(sse.Comment), true)})
+			e := NewEngine(Config{Heartbeat: 100 * time.Millisecond})
 			streams, gone := make(chan *Stream, 1), make(chan error, 1)
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				s := e.NewStream(func(why error) { gone <- why })
+				s := e.NewStream(testWords, func(why error) { gone <- why })
 				streams <- s
 				e.Serve(w, r, s)
 			}))
@@ -736,7 +741,7 @@ func TestBudget(t *testing.T) {
 // amount; one that does not loses ephemeral frames first, then everything.
 func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 	is := is.New(t)
-	e := NewEngine(Config{Buffer: 25, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }})
+	e := NewEngine(Config{Buffer: 25})
 	stored, passing := NewFrame([]byte("1234"), false), NewFrame([]byte("abcd"), true) // 9 bytes each, as chunks
 	owes := func(s *Stream) string {
 		var all []byte
@@ -745,12 +750,12 @@ func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 		}
 		return string(all)
 	}
-	s := e.NewStream(func(error) {})
+	s := e.NewStream(shortWords(), func(error) {})
 	s.state = gathered // somebody is about to write it
 	deliver([]*Stream{s}, stored, stored, stored, stored)
 	is.Equal(owes(s), "1234123412341234")
 
-	s = e.NewStream(func(error) {}) // nobody writes it yet
+	s = e.NewStream(shortWords(), func(error) {}) // nobody writes it yet
 	deliver([]*Stream{s}, stored, passing, passing)
 	is.Equal(owes(s), "1234S") // shed once, in its place
 	deliver([]*Stream{s}, stored, stored)
@@ -758,7 +763,7 @@ func TestASlowStreamShedsEphemeralsThenIsCut(t *testing.T) {
 	deliver([]*Stream{s}, stored)
 	is.Equal(owes(s), "CUT") // nothing follows them
 
-	s = e.NewStream(func(error) {})
+	s = e.NewStream(shortWords(), func(error) {})
 	s.pending, s.owed, s.offset, s.taken = []*Frame{passing}, passing.Len(), 2, 1 // half of it is with the client
 	deliver([]*Stream{s}, passing, passing, stored)
 	is.Equal(owes(s), "abcdS1234") // so it is not shed
@@ -772,7 +777,7 @@ func TestAPlaceIsNotItsNextHoldersPast(t *testing.T) {
 	is := is.New(t)
 	e := NewEngine(Config{})
 	defer e.Close(t.Context())
-	first, second := e.NewStream(nil), e.NewStream(nil)
+	first, second := e.NewStream(testWords, nil), e.NewStream(testWords, nil)
 	is.True(e.enter(first))
 	is.Equal(e.at(first.place, first.generation), first)
 	e.leave(first)
@@ -793,7 +798,7 @@ func BenchmarkDelivery(b *testing.B) {
 	var all []*Stream
 	server.Config.ConnContext = ConnContext
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := e.NewStream(func(error) {})
+		s := e.NewStream(testWords, func(error) {})
 		mu.Lock()
 		all = append(all, s)
 		mu.Unlock()

@@ -50,7 +50,7 @@ func TestStatsOfWrites(t *testing.T) {
 func TestStatsOfTheOldest(t *testing.T) {
 	is := is.New(t)
 	e := NewEngine(Config{})
-	s := e.NewStream(func(error) {})
+	s := e.NewStream(shortWords(), func(error) {})
 	old, young := published("o", 1, time.Hour), published("y", 1, time.Second)
 	s.pending = []*Frame{NewEvents([]byte("replay"), 3, false, time.Time{}), old, young, young}
 	whole := 6 + len(old.data) + len(young.data)
@@ -84,9 +84,9 @@ func TestStatsOfDrops(t *testing.T) {
 	is := is.New(t)
 	word := func(text string, ephemeral bool) *Frame { return NewEvents([]byte(text), 1, ephemeral, time.Time{}) }
 	stored, passing := word("1234", false), word("abcd", true) // 9 bytes each, as chunks
-	cfg := Config{Buffer: 25, Shed: NewFrame([]byte("S"), false), Cut: func() *Frame { return NewFrame([]byte("CUT"), false) }}
+	cfg := Config{Buffer: 25}
 	e := NewEngine(cfg)
-	s := e.NewStream(func(error) {}) // nobody writes it
+	s := e.NewStream(shortWords(), func(error) {}) // nobody writes it
 	deliver([]*Stream{s}, stored, passing, passing)
 	is.Equal(e.Stats().Dropped, [drops]int64{DropSlow: 2})
 	is.Equal(e.Stats().Shed, int64(1)) // told once
@@ -95,7 +95,7 @@ func TestStatsOfDrops(t *testing.T) {
 	deliver([]*Stream{s}, stored, passing)
 	is.Equal(e.Stats().Dropped, [drops]int64{DropSlow: 2, DropCut: 3, DropClosed: 2})
 
-	left := e.NewStream(func(error) {})
+	left := e.NewStream(shortWords(), func(error) {})
 	deliver([]*Stream{left}, stored, stored)
 	is.True(e.enter(left))
 	left.end(ErrGone)
@@ -103,7 +103,7 @@ func TestStatsOfDrops(t *testing.T) {
 
 	cfg.Buffer, cfg.Budget = 0, 1000
 	e2 := NewEngine(cfg)
-	one := e2.NewStream(func(error) {})
+	one := e2.NewStream(shortWords(), func(error) {})
 	is.True(e2.enter(one))
 	one.state = blocked
 	deliver([]*Stream{one}, word(strings.Repeat("x", 500), true), word(strings.Repeat("y", 400), true))
@@ -123,10 +123,10 @@ func TestStatsOfDrops(t *testing.T) {
 func TestLost(t *testing.T) {
 	is := is.New(t)
 	e := NewEngine(Config{})
-	owing := e.NewStream(func(error) {})
+	owing := e.NewStream(shortWords(), func(error) {})
 	owing.owed = 1
 	is.Equal(owing.lost(errTimedOut), ErrSlow)
-	is.Equal(e.NewStream(nil).lost(errTimedOut), ErrVanished)
+	is.Equal(e.NewStream(shortWords(), nil).lost(errTimedOut), ErrVanished)
 	is.Equal(owing.lost(errUnreachable), ErrVanished) // however much it is owed
 	is.Equal(owing.lost(io.EOF), ErrGone)
 }

@@ -66,32 +66,50 @@ type Owner interface {
 	// Beat is called about once a heartbeat, to send what the client should have: the
 	// frame beat or better after a silence. beat is nil where there was none.
 	Beat(s *Stream, d *Batch, beat *Frame)
+	// Words are those that the engine says on the stream. They do not change.
+	Words() *Words
 	// Group names those whose streams are relieved together when all owe too much, before
 	// any other's are. It is called with locks held, and does not change.
 	Group() string
 }
 
+// Words are what an engine says by itself, in the encoding of the streams that share them.
+type Words struct {
+	Beat *Frame        // says that the stream is alive, and is no event
+	Shed *Frame        // tells a client that ephemeral frames were shed
+	Cut  func() *Frame // last words to a client that is cut as slow
+}
+
 // NewOwned makes a stream.
 func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
 
-// NewStream is NewOwned of who knows nothing better than the beat.
-func (e *Engine) NewStream(gone func(why error)) *Stream { return e.NewOwned(onGone(gone)) }
+// NewStream is NewOwned of who knows nothing better than the beat, and is told when the
+// stream is gone.
+func (e *Engine) NewStream(words *Words, gone func(why error)) *Stream {
+	return e.NewOwned(nobody{words, gone})
+}
 
-// onGone is an Owner that is only told when its stream is gone.
-type onGone func(why error)
+// nobody is the Owner of a stream that is no connection's.
+type nobody struct {
+	words *Words
+	gone  func(why error)
+}
 
 // Gone implements Owner.
-func (f onGone) Gone(why error) { f(why) }
+func (n nobody) Gone(why error) { n.gone(why) }
+
+// Words implements Owner.
+func (n nobody) Words() *Words { return n.words }
 
 // Beat implements Owner.
-func (onGone) Beat(s *Stream, d *Batch, beat *Frame) {
+func (nobody) Beat(s *Stream, d *Batch, beat *Frame) {
 	if beat != nil {
 		d.Send(s, beat)
 	}
 }
 
 // Group implements Owner: all of this kind are one.
-func (onGone) Group() string { return "" }
+func (nobody) Group() string { return "" }
 
 // Feed has more called whenever all that s is owed is written, to send it more,
 // until it returns false: so what a client is to have is made as it takes it.
@@ -281,8 +299,8 @@ func (s *Stream) shedLocked(from int, why Drop) (freed int64, some bool) {
 		if !s.shed {
 			s.shed = true
 			s.engine.losses.shed.Add(1)
-			kept = append(kept, s.engine.cfg.Shed)
-			freed -= s.oweLocked(s.engine.cfg.Shed)
+			kept = append(kept, s.owner.Words().Shed)
+			freed -= s.oweLocked(s.owner.Words().Shed)
 		}
 	}
 	clear(s.pending[len(kept):])
@@ -297,7 +315,7 @@ func (s *Stream) cutLocked() (freed int64) {
 	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
 	s.pending = slices.Clone(s.pending[:s.taken])
 	s.cut = true
-	s.closeLocked(s.engine.cfg.Cut())
+	s.closeLocked(s.owner.Words().Cut())
 	return freed
 }
 
@@ -418,7 +436,7 @@ func (s *Stream) advanceLocked(n int) (w written) {
 			break
 		}
 		n -= size
-		s.shed = s.shed && f != s.engine.cfg.Shed
+		s.shed = s.shed && f != s.owner.Words().Shed
 		if f.events > 0 {
 			w.events += int(f.events)
 			if w.since.IsZero() { // what follows was published later

@@ -31,7 +31,7 @@ func TestAConnectionThatCannotBeTaken(t *testing.T) {
 	e := NewEngine(Config{})
 	streams, gone := make(chan *Stream, 1), make(chan error, 1)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := e.NewStream(func(why error) { gone <- why })
+		s := e.NewStream(testWords, func(why error) { gone <- why })
 		streams <- s
 		if r.URL.Path == "/kept" {
 			w = keeper{w}
@@ -108,7 +108,7 @@ func TestProbesAreManyAndNotAligned(t *testing.T) {
 	listener, err := Listen(t.Context(), "127.0.0.1:0")
 	is.NoErr(err)
 	server := &http.Server{ConnContext: ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := e.NewStream(func(error) {})
+		s := e.NewStream(testWords, func(error) {})
 		e.Serve(w, r, s)
 		streams <- s
 	})}

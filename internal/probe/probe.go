@@ -94,7 +94,8 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 	}
 	id := rand.Text()
 	gone := make(chan struct{})
-	stream := s.streams.Engine().NewStream(func(why error) {
+	words := s.streams.Encoder(sse.Encoding{})
+	stream := words.NewStream(func(why error) {
 		over()
 		s.ended(id, p.tell, holder, why)
 		close(gone)
@@ -110,7 +111,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 		s.open[id] = &openProbe{holder, stream, start}
 		s.mu.Unlock()
 	}
-	go s.run(stream, p, start, who.Expires(), gone)
+	go s.run(words, stream, p, start, who.Expires(), gone)
 	sse.Header(w.Header())
 	s.streams.Engine().Serve(w, r, stream)
 	return nil
@@ -118,7 +119,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (s *Server) run(stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
+func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
 	end := time.NewTimer(p.lasts)
 	defer end.Stop()
 	var ticks, expired <-chan time.Time
@@ -146,9 +147,9 @@ func (s *Server) run(stream *engine.Stream, p probe, start, expires time.Time, g
 		case <-end.C:
 			stream.Close(tick(doctor.EventDone))
 		case <-expired:
-			stream.Close(s.streams.Closing(delivery.CloseExpired))
+			stream.Close(words.Closing(delivery.CloseExpired, 0))
 		case <-s.streams.Drained():
-			stream.Close(s.streams.Closing(delivery.CloseDrain))
+			stream.Close(words.Closing(delivery.CloseDrain, 0))
 		case <-gone:
 		}
 		return
