@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/broker"
 	"realtimehub/internal/cluster"
+	"realtimehub/internal/folder"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
@@ -88,7 +89,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		Events: cfg.HistoryEvents, Bytes: cfg.HistoryBytes, TTL: cfg.HistoryTTL, Total: bytes,
 		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
 	}
-	if cfg.NATSURL == "" {
+	if cfg.NATSURL == "" && cfg.Data == "" {
 		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
 	}
 	if cfg.NATSCreds != "" {
@@ -96,22 +97,29 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
 		}
 	}
+	at, leave := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}
+	if cfg.Data != "" {
+		f, err := folder.Open(folder.Config{Dir: cfg.Data, Sync: time.Duration(cfg.Sync), Logger: logger})
+		if err != nil {
+			return backing{}, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
+		}
+		at.Server, leave = f, f.Close
+	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
 	external := cfg.MembershipURL != ""
-	broker, err := broker.Connect(ctx, broker.Config{
-		URL: cfg.NATSURL, Creds: cfg.NATSCreds, Prefix: cfg.NATSPrefix, Replicas: cfg.NATSReplicas,
-		Limits: limits, Disk: cfg.Disk(), Prepare: external, Logger: logger,
-	})
-	if inURL, ok := errors.AsType[*url.Error](err); ok {
-		err = inURL.Err // it repeats the URL, which may hold a secret
-	}
+	at.Prefix, at.Replicas, at.Limits, at.Disk, at.Prepare, at.Logger = cfg.NATSPrefix, cfg.NATSReplicas, limits, cfg.Disk(), external, logger
+	b, err := broker.Connect(ctx, at)
 	if err != nil {
+		leave()
+		if inURL, ok := errors.AsType[*url.Error](err); ok {
+			err = inURL.Err // it repeats the URL, which may hold a secret
+		}
 		return backing{}, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
 	}
-	s := backing{log: broker.Log(), peers: broker.Peers(), over: broker.Over(), leave: broker.Close}
+	s := backing{log: b.Log(), peers: b.Peers(), over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
-		s.rooms = broker.Rooms()
+		s.rooms = b.Rooms()
 	}
 	return s, nil
 }

@@ -16,9 +16,10 @@ import (
 
 // Config is how hubs that share a NATS server or cluster are one.
 type Config struct {
-	URL      string // one, or several with commas
-	Creds    string // path of a credentials file; empty: none
-	Prefix   string // of all subjects and streams
+	URL      string                     // one, or several with commas
+	Server   nats.InProcessConnProvider // inside this process, in place of URL; nil: there is none
+	Creds    string                     // path of a credentials file; empty: none
+	Prefix   string                     // of all subjects and streams
 	Replicas int
 	Limits   history.Limits // Bytes is of a tenant, also at the broker; Total of what this hub keeps near
 	Disk     int64          // bytes of all tenants together at the broker; 0: no limit
@@ -52,6 +53,9 @@ func Connect(ctx context.Context, cfg Config) (*Broker, error) {
 	access := []nats.Option{nats.Name("realtimehub " + peers.name())}
 	if cfg.Creds != "" {
 		access = append(access, nats.UserCredentials(cfg.Creds))
+	}
+	if cfg.Server != nil {
+		access = append(access, nats.InProcessServer(cfg.Server))
 	}
 	w := newWatch(access, cfg.Logger)
 	log := newSharedLog(cfg, w.faults)

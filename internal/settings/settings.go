@@ -71,6 +71,8 @@ type Config struct {
 	ClientRate       float64       `env:"CLIENT_RATE" envDefault:"20"`
 	FailedTokenRate  float64       `env:"FAILED_TOKEN_RATE" envDefault:"10"`
 	AdminRate        float64       `env:"ADMIN_RATE" envDefault:"100"`
+	Data             string        `env:"DATA"`
+	Sync             Sync          `env:"SYNC" envDefault:"1s"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
@@ -170,7 +172,8 @@ func (c *Config) checkWords(f *faults) {
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
-	f.add(c.NATSURL != "" && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", c.HistoryTTL, Prefix)
+	f.add(c.Data != "" && c.NATSURL != "", "DATA", "and %sNATS_URL exclude each other: what is kept is kept in the folder, or by NATS", Prefix)
+	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", c.HistoryTTL, Prefix)
 	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", c.PresenceAudience)
 	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", c.LogFormat)
 }
@@ -332,3 +335,21 @@ const (
 	AudienceShared Audience = "shared" // who has a conversation or group in common
 	AudienceNone   Audience = "none"   // nobody
 )
+
+// Sync is how much of what was acknowledged last a power cut may take; 0: nothing, as
+// each write is waited for.
+type Sync time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler: a duration, or "always".
+func (s *Sync) UnmarshalText(text []byte) error {
+	if string(text) == "always" {
+		*s = 0
+		return nil
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil || d < time.Millisecond || d > time.Hour {
+		return errors.New(`is not "always" or a duration from 1ms to 1h`)
+	}
+	*s = Sync(d)
+	return nil
+}
