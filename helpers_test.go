@@ -136,7 +136,13 @@ func openDoor(t testing.TB) *access.Auth {
 func newTrustedHub(t testing.TB, auth *access.Auth, limits access.RatesConfig, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
 	if *clusterFlag == 0 {
-		h := newNode(t, auth, limits, nil, configure...)
+		var join func(history.Limits, bool) *broker.Broker
+		if *folderFlag {
+			join = func(kept history.Limits, external bool) *broker.Broker {
+				return joinFolder(t, kept, func(cfg *broker.Config) { cfg.Prepare = external })
+			}
+		}
+		h := newNode(t, auth, limits, join, configure...)
 		h.nodes = []*testHub{h}
 		return h
 	}

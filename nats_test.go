@@ -5,19 +5,34 @@ import (
 	"flag"
 	"log/slog"
 	"testing"
+	"time"
 
 	"realtimehub/internal/broker"
+	"realtimehub/internal/folder"
 	"realtimehub/internal/history"
 	"realtimehub/internal/natstest"
 )
 
 var clusterFlag = flag.Int("cluster", 0, "run the hub's suite on so many hubs that share a NATS server; 0: on one alone")
 
+var folderFlag = flag.Bool("folder", false, "run the hub's suite on a hub that keeps all in a folder")
+
 // newPrefix keeps what is shared apart from other tests'.
 var newPrefix = natstest.Prefix
 
 // theBroker is a server of the test's own.
 func theBroker(t testing.TB) *natstest.Broker { return natstest.Start(t, 1) }
+
+// joinFolder is the side of a hub that has a folder of its own, until the test ends.
+func joinFolder(t testing.TB, limits history.Limits, change ...func(*broker.Config)) *broker.Broker {
+	t.Helper()
+	f, err := folder.Open(folder.Config{Dir: t.TempDir(), Sync: time.Second, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return joinBrokerAt(t, "", 1, newPrefix(), limits, append(change, func(cfg *broker.Config) { cfg.Server, cfg.Alone = f, true })...)
+}
 
 // joinBroker connects a hub's side to a server of the test's own.
 func joinBroker(t testing.TB, b *natstest.Broker, server int, prefix string, limits history.Limits, change ...func(*broker.Config)) *broker.Broker {

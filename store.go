@@ -103,7 +103,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		if err != nil {
 			return backing{}, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
 		}
-		at.Server, leave = f, f.Close
+		at.Server, at.Alone, leave = f, true, f.Close
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 // alone skips, on a cluster, a test of what each hub has to itself.
 func alone(t testing.TB, why string) {
 	t.Helper()
-	if *clusterFlag > 0 {
+	if *clusterFlag > 0 || *folderFlag {
 		t.Skip("not on a cluster: ", why)
 	}
 }

@@ -18,6 +18,7 @@ import (
 type Config struct {
 	URL      string                     // one, or several with commas
 	Server   nats.InProcessConnProvider // inside this process, in place of URL; nil: there is none
+	Alone    bool                       // no other hub can be there: none is looked for
 	Creds    string                     // path of a credentials file; empty: none
 	Prefix   string                     // of all subjects and streams
 	Replicas int
@@ -37,6 +38,7 @@ type Broker struct {
 	log       *sharedLog
 	rooms     *sharedRooms
 	peers     *otherHubs
+	alone     bool // it has not joined them
 }
 
 // How the connection is kept: a broker that is stopped is noticed within 2 s, and
@@ -59,7 +61,11 @@ func Connect(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	w := newWatch(access, cfg.Logger)
 	log := newSharedLog(cfg, w.faults)
-	b := &Broker{watch: w, logger: cfg.Logger, log: log, rooms: newSharedRooms(log, peers.AskAll, cfg.Logger), peers: peers}
+	ask := peers.AskAll
+	if cfg.Alone {
+		ask = func(context.Context, cluster.Call) ([]cluster.Answer, []string) { return nil, nil }
+	}
+	b := &Broker{watch: w, logger: cfg.Logger, log: log, rooms: newSharedRooms(log, ask, cfg.Logger), peers: peers, alone: cfg.Alone}
 	var err error
 	if b.nc, err = nats.Connect(cfg.URL, b.options(cfg.URL)...); err != nil {
 		return nil, err
@@ -125,22 +131,26 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 		return err
 	}
 	err := b.rooms.open(ctx, b.nc, cfg)
-	if err == nil {
+	hears, first := func() bool { return true }, func() bool { return true }
+	if err == nil && !cfg.Alone {
 		err = b.peers.join(b.nc, cfg, b.log, b.rooms)
+		hears, first = func() bool { return b.peers.peers.Hears() }, b.peers.first
 	}
 	if err != nil {
 		b.log.journal.Close()
 		return err
 	}
-	b.rooms.watch(ctx, b.connected.Load, b.peers.peers.Hears)
-	b.log.journal.KeepWithin(b.peers.first)
+	b.rooms.watch(ctx, b.connected.Load, hears)
+	b.log.journal.KeepWithin(first)
 	return nil
 }
 
 // Close leaves the others.
 func (b *Broker) Close() {
 	b.rooms.close()
-	b.peers.peers.Close()
+	if !b.alone {
+		b.peers.peers.Close()
+	}
 	b.log.journal.Close()
 	b.rooms.table.Close()
 	b.watch.end()
@@ -153,5 +163,10 @@ func (b *Broker) Log() history.Log { return b.log }
 // Rooms is who is a member where, for all hubs.
 func (b *Broker) Rooms() room.Shared { return b.rooms }
 
-// Peers are the other hubs.
-func (b *Broker) Peers() cluster.Peers { return b.peers }
+// Peers are the other hubs; nil where there can be none.
+func (b *Broker) Peers() cluster.Peers {
+	if b.alone {
+		return nil
+	}
+	return b.peers
+}

@@ -164,7 +164,7 @@ func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err err
 		tenant.mu.Lock()
 		tenant.readers--
 	}
-	nothing := len(tenant.conns)+tenant.coming == 0 && tenant.rooms.Empty() && t.sharing.Empty(name)
+	nothing := len(tenant.conns)+tenant.coming == 0 && tenant.rooms.Empty() && (t.sharing == nil || t.sharing.Empty(name))
 	tenant.mu.Unlock()
 	if nothing {
 		t.forget(name) // there is none: a read makes none
