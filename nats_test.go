@@ -31,7 +31,7 @@ func joinFolder(t testing.TB, limits history.Limits, change ...func(*broker.Conf
 		t.Fatal(err)
 	}
 	t.Cleanup(f.Close)
-	return joinBrokerAt(t, "", 1, newPrefix(), limits, append(change, func(cfg *broker.Config) { cfg.Server, cfg.Alone = f, true })...)
+	return joinBrokerAt(t, "", 1, newPrefix(), limits, append(change, func(cfg *broker.Config) { cfg.Inside, cfg.Alone = f.Connect(), true })...)
 }
 
 // joinBroker connects a hub's side to a server of the test's own.

@@ -99,11 +99,17 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 	}
 	at, leave := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}
 	if cfg.Data != "" {
-		f, err := folder.Open(folder.Config{Dir: cfg.Data, Sync: time.Duration(cfg.Sync), Logger: logger})
+		at.Alone = len(cfg.Peers) == 0
+		own := folder.Config{Dir: cfg.Data, Sync: time.Duration(cfg.Sync), Logger: logger}
+		if !at.Alone {
+			own.Peers = &folder.Peers{Name: cfg.NATSPrefix, Listen: cfg.PeersAddr, Addrs: cfg.Peers, Secret: cfg.PeersSecret}
+			cfg.NATSReplicas = min(len(cfg.Peers)|1, 3)
+		}
+		f, err := folder.Open(own)
 		if err != nil {
 			return backing{}, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
 		}
-		at.Server, at.Alone, leave = f, true, f.Close
+		at.Inside, leave = f.Connect(), f.Close
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()

@@ -1,6 +1,7 @@
 package folder
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ const (
 type Config struct {
 	Dir    string
 	Sync   time.Duration // how much of the last writes a power cut may take; 0: none
+	Peers  *Peers        // nil: it is alone
 	Logger *slog.Logger
 }
 
@@ -40,6 +42,7 @@ type Folder struct {
 	cfg   Config
 	about about
 	lock  *flock.Flock
+	word  string // with which the hub alone connects to its server
 	end   chan struct{}
 	ended chan struct{}
 
@@ -64,7 +67,7 @@ var ErrTaken = errors.New("another hub has this folder open")
 
 // Open makes the folder if it is not there, takes it, and starts its server.
 func Open(cfg Config) (*Folder, error) {
-	f := &Folder{cfg: cfg, end: make(chan struct{}), ended: make(chan struct{})}
+	f := &Folder{cfg: cfg, word: rand.Text(), end: make(chan struct{}), ended: make(chan struct{})}
 	if err := f.take(); err != nil {
 		return nil, err
 	}
@@ -156,6 +159,11 @@ func (f *Folder) start() (*running, error) {
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 60, // what streams may take is bounded by themselves
 		SyncInterval: f.cfg.Sync, SyncAlways: f.cfg.Sync == 0,
 	}
+	if f.cfg.Peers != nil {
+		if err := f.cfg.Peers.apply(o, f.word); err != nil {
+			return nil, err
+		}
+	}
 	s, err := server.NewServer(o)
 	if err != nil {
 		return nil, err
@@ -186,7 +194,12 @@ func (f *Folder) InProcessConn() (net.Conn, error) {
 var errStopped = errors.New("the folder cannot be written at the moment")
 
 // Connect is the option with which a client connects to the folder's server.
-func (f *Folder) Connect() nats.Option { return nats.InProcessServer(f) }
+func (f *Folder) Connect() nats.Option {
+	return func(o *nats.Options) error {
+		o.InProcessServer, o.Token = f, f.word
+		return nil
+	}
+}
 
 // lookEvery is how often a server is looked at that may have given up its files.
 const lookEvery = time.Second

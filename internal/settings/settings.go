@@ -73,6 +73,12 @@ type Config struct {
 	AdminRate        float64       `env:"ADMIN_RATE" envDefault:"100"`
 	Data             string        `env:"DATA"`
 	Sync             Sync          `env:"SYNC" envDefault:"1s"`
+	Peers            []string      `env:"PEERS"`
+	PeersAddr        string        `env:"PEERS_ADDR" envDefault:":6222"`
+	PeersSecret      string        `env:"PEERS_SECRET"`
+	PeersCert        string        `env:"PEERS_CERT"`
+	PeersKey         string        `env:"PEERS_KEY"`
+	PeersCA          string        `env:"PEERS_CA"`
 	NATSURL          string        `env:"NATS_URL"`
 	NATSCreds        string        `env:"NATS_CREDS"`
 	NATSPrefix       string        `env:"NATS_PREFIX" envDefault:"realtime"`
