@@ -12,6 +12,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
 	"realtimehub/internal/plan"
@@ -48,7 +49,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 				}
 			}
 			const connectionBytes = 1200 // what is kept of each connection
-			most := (4<<20/4*3/9 - socketBytes) / (handlerBytes + connectionBytes + len(head))
+			most := (4<<20/4*3/9 - access.SocketBytes) / (handlerBytes + connectionBytes + len(head))
 			is.True(opened > 0 && opened <= most) // as many as there is memory for
 			is.Equal(opened+turnedAway, 20)
 		})

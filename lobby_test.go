@@ -20,6 +20,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/serve"
@@ -431,7 +432,7 @@ func paidFor(t testing.TB, url string) (bytes float64) {
 	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
 		fmt.Sscanf(lines.Text(), `realtime_quota_bytes{quota="person"} %g`, &bytes)
 	}
-	return bytes - socketBytes
+	return bytes - access.SocketBytes
 }
 
 // With HTTP/2 a call is paid for as well, while it lasts.
@@ -455,12 +456,12 @@ func TestCallsBesideOthersArePaidFor(t *testing.T) {
 				res.Body.Close()
 			}
 		}()
-		eventually(t, func() bool { return taken() == float64(socketBytes+(i+1)*callBytes) })
+		eventually(t, func() bool { return taken() == float64(access.SocketBytes+(i+1)*access.CallBytes) })
 	}
 	for _, send := range sending {
 		send.Close()
 	}
-	eventually(t, func() bool { return taken() == socketBytes })
+	eventually(t, func() bool { return taken() == access.SocketBytes })
 	transport.CloseIdleConnections()
 	eventually(t, func() bool { return taken() == 0 })
 }
@@ -495,10 +496,10 @@ func TestConnectionsArePaidFor(t *testing.T) {
 	}
 	bytes, lobby := taken()
 	t.Logf("%v bytes, %v in the lobby", bytes, lobby)
-	is.True(bytes >= 6*socketBytes && bytes <= 9*socketBytes) // and the scrape's own
+	is.True(bytes >= 6*access.SocketBytes && bytes <= 9*access.SocketBytes) // and the scrape's own
 	is.True(lobby >= 4)
 	for _, conn := range conns {
 		conn.Close()
 	}
-	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= socketBytes && lobby == 0 })
+	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= access.SocketBytes && lobby == 0 })
 }

@@ -13,10 +13,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,7 +57,7 @@ func main() {
 		}
 		return
 	}
-	ctx := untilSignal()
+	ctx := serve.UntilSignal()
 	switch flag.Arg(0) {
 	case "":
 	case "doctor":
@@ -78,45 +76,6 @@ func main() {
 func misused(why string) {
 	fmt.Fprintf(os.Stderr, "realtimehub: %s\n\n%s", why, settings.Usage)
 	os.Exit(2)
-}
-
-// errInterrupted is the cause of an end by Ctrl+C: somebody waits for it.
-var errInterrupted = errors.New("interrupted")
-
-// untilSignal ends with the first signal to end; a second one ends the process at once.
-func untilSignal() context.Context {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		first := <-signals
-		signal.Stop(signals)
-		if first == os.Interrupt {
-			cancel(errInterrupted)
-		} else {
-			cancel(nil)
-		}
-	}()
-	return ctx
-}
-
-// onHangup reads again what is in files each time the process is told to (SIGHUP), until
-// ctx ends.
-func onHangup(ctx context.Context, reread func(), logger *slog.Logger) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(signals)
-		for {
-			select {
-			case <-signals:
-				logger.Info("SIGHUP: what is in files is read again; settings in the environment need a restart")
-				reread()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 }
 
 // Times of an end.
@@ -169,7 +128,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if err != nil {
 		return err
 	}
-	a.drain(a.hub.cluster.Alone() || context.Cause(ctx) == errInterrupted)
+	a.drain(a.hub.cluster.Alone() || context.Cause(ctx) == serve.ErrInterrupted)
 	return broken
 }
 
@@ -208,7 +167,7 @@ func (a *app) openKeys() (err error) {
 			return fmt.Errorf("%sTLS_CLIENT_CA: %w", settings.Prefix, err)
 		}
 	}
-	onHangup(a.background, func() {
+	serve.OnHangup(a.background, func() {
 		a.auth.Reread()
 		if a.certificate != nil {
 			a.certificate.Reload()

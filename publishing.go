@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
@@ -316,4 +317,13 @@ func replyReceipt(w http.ResponseWriter, r delivery.Receipt) error {
 	w.WriteHeader(http.StatusAccepted)
 	w.Write(append(b, '\n'))
 	return nil
+}
+
+// untilNone waits until a count is zero, or ctx ends.
+func untilNone(ctx context.Context, count *atomic.Int64) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for count.Load() > 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }

@@ -16,7 +16,9 @@ import (
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
 
@@ -59,8 +61,8 @@ type probe struct {
 // probeID is what [rand.Text] makes.
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
-// Parse reads what a probe is to do; an error names all that is wrong.
-func Parse(query url.Values) (p probe, err error) {
+// parse reads what a probe is to do; an error names all that is wrong.
+func parse(query url.Values) (p probe, err error) {
 	var faults problem.Faults
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
 		text := query.Get(name)
@@ -83,8 +85,19 @@ func Parse(query url.Values) (p probe, err error) {
 
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
-func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
-	if s.streams.Draining() {
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	p, err := parse(r.URL.Query())
+	switch {
+	case err != nil:
+		return err
+	case r.Method == http.MethodHead:
+		sse.Header(w.Header())
+		return nil
+	case reserve.Holds(r.Context()) || reserve.Begun():
+		return access.ErrDescriptors
+	case s.streams.Overloaded():
+		return overload.ErrOverloaded
+	case s.streams.Draining():
 		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)

@@ -2,6 +2,8 @@ package peers
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -268,5 +270,48 @@ func (p *Peers) readyLocked(h *hold) {
 	case <-h.ready:
 	default:
 		close(h.ready)
+	}
+}
+
+// resync catches up, both ways, after we were cut off; afresh: from the broker, so that
+// nobody's word came.
+func (p *Peers) resync(afresh bool) {
+	now := time.Now()
+	topics := map[string][]string{}
+	p.mu.Lock()
+	own := slices.Collect(maps.Keys(p.version))
+	for name, n := range p.nodes {
+		if afresh || n.silent(now) {
+			p.lackAllLocked(n)
+		}
+		topics[name] = p.lackedLocked(n, now)
+	}
+	p.mu.Unlock()
+	p.nc.Publish(p.all(), frame(kindBeat, p.cfg.Node))
+	p.check(own)
+	for name, held := range topics {
+		for _, topic := range held {
+			p.want(name, topic)
+		}
+	}
+	p.resynced()
+}
+
+// resynced has Resynced called: once more where it is under way.
+func (p *Peers) resynced() {
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Peers) resyncs() {
+	for {
+		select {
+		case <-p.again:
+			p.cfg.Resynced()
+		case <-p.ended:
+			return
+		}
 	}
 }
