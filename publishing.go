@@ -148,25 +148,14 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
 func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *access.Caller, trace string, memory *allowance.Call) ([]delivery.Receipt, []error) {
-	receipts, errs := make([]delivery.Receipt, len(lines)), make([]error, len(lines))
-	var events []*event.Event
-	var of []int // their lines
+	receipts := make([]delivery.Receipt, len(lines))
 	sent := sending{tenant: memory.Tenant()}
 	for _, line := range lines {
 		sent.size += len(line)
 	}
-	for i, line := range lines {
-		over, err := sent.turn(ctx) // one each: together they may take long
-		if err != nil {
-			errs[i] = err
-			continue
-		}
-		event, err := decodeEvent(line, nil, p.maxEvent, memory.Use)
-		over()
-		if errs[i] = err; err == nil {
-			within(trace, event)
-			events, of = append(events, event), append(of, i)
-		}
+	events, of, errs := p.decodeLines(ctx, lines, trace, sent, memory)
+	if len(events) == 0 {
+		return receipts, errs
 	}
 	wait := func(events map[string]int) error { return p.limits.AwaitPublish(taking, events) }
 	publish := func(events []*event.Event, of []int) error {
@@ -189,9 +178,6 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 		}
 		return err
 	}
-	if len(events) == 0 {
-		return receipts, errs
-	}
 	err := publish(events, of)
 	if problem.EventIDs(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
 		for i := range events {
@@ -200,6 +186,26 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 		}
 	}
 	return receipts, errs
+}
+
+// decodeLines decodes the events of lines, and says which line each is of, and why a line is
+// none.
+func (p *publisher) decodeLines(ctx context.Context, lines [][]byte, trace string, sent sending, memory *allowance.Call) (events []*event.Event, of []int, errs []error) {
+	errs = make([]error, len(lines))
+	for i, line := range lines {
+		over, err := sent.turn(ctx) // one each: together they may take long
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		event, err := decodeEvent(line, nil, p.maxEvent, memory.Use)
+		over()
+		if errs[i] = err; err == nil {
+			within(trace, event)
+			events, of = append(events, event), append(of, i)
+		}
+	}
+	return events, of, errs
 }
 
 // accept hands events to the hub that the caller may publish: its one way there. What

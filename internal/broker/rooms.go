@@ -153,43 +153,14 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		return room.ErrConflict
 	}
 	life, at := *s.life.Load(), e.place.Load()
-	rows := make([]table.Row, len(changed))
-	for i, b := range changed {
-		row := membershipRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
-		if more := len(b.Stays) - mostStays; more > 0 {
-			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
-			b.Stays = b.Stays[more:]
-		}
-		for _, stay := range b.Stays {
-			row.Stays = append(row.Stays, [2]uint64{stay.From, stay.Until})
-		}
-		data, err := json.Marshal(row)
-		if err != nil {
-			return err
-		}
-		rows[i] = table.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
+	rows, err := rowsOf(was, changed)
+	if err != nil {
+		return err
 	}
 	if len(rows) > 0 {
-		last, err := s.table.Put(ctx, tenant, groupOf(in), was.Version, rows, empty)
-		if errors.Is(err, table.ErrConflict) {
-			if err = s.refresh(ctx, tenant, e, in); err == nil {
-				return room.ErrConflict
-			}
+		if at, err = s.put(ctx, tenant, e, in, was.Version, rows, empty, at); err != nil {
+			return err
 		}
-		if err != nil {
-			return logError(err)
-		}
-		if last <= at { // it was given before: the table is another
-			if err = s.refresh(ctx, tenant, e, in); err == nil {
-				return room.ErrConflict
-			}
-		} else {
-			err = s.catchUp(ctx, tenant, e, last)
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", history.ErrUnconfirmed, err)
-		}
-		at = last
 	}
 	// Also where nothing is to change: somebody may have been told that it was not
 	// known to all yet.
@@ -205,6 +176,52 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		return fmt.Errorf("%w: not known yet to %v", history.ErrUnconfirmed, silent)
 	}
 	return nil
+}
+
+// rowsOf are the rows of memberships that change, as of a state.
+func rowsOf(was room.State, changed []room.Membership) ([]table.Row, error) {
+	rows := make([]table.Row, len(changed))
+	for i, b := range changed {
+		row := membershipRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
+		if more := len(b.Stays) - mostStays; more > 0 {
+			row.Forgot = max(row.Forgot, b.Stays[more-1].Until)
+			b.Stays = b.Stays[more:]
+		}
+		for _, stay := range b.Stays {
+			row.Stays = append(row.Stays, [2]uint64{stay.From, stay.Until})
+		}
+		data, err := json.Marshal(row)
+		if err != nil {
+			return nil, err
+		}
+		rows[i] = table.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
+	}
+	return rows, nil
+}
+
+// put writes rows of a room that has a version still, and has this hub know them; at is the
+// place up to which it knows the table. It returns the place of the last of them.
+func (s *sharedRooms) put(ctx context.Context, tenant string, e *enrolment, in event.Room, version uint64, rows []table.Row, empty bool, at uint64) (last uint64, err error) {
+	last, err = s.table.Put(ctx, tenant, groupOf(in), version, rows, empty)
+	if errors.Is(err, table.ErrConflict) {
+		if err = s.refresh(ctx, tenant, e, in); err == nil {
+			return 0, room.ErrConflict
+		}
+	}
+	if err != nil {
+		return 0, logError(err)
+	}
+	if last <= at { // it was given before: the table is another
+		if err = s.refresh(ctx, tenant, e, in); err == nil {
+			return 0, room.ErrConflict
+		}
+	} else {
+		err = s.catchUp(ctx, tenant, e, last)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", history.ErrUnconfirmed, err)
+	}
+	return last, nil
 }
 
 // refresh learns of a room what it is now: it has changed, its own row has faded, or the

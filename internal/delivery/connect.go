@@ -50,21 +50,10 @@ func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, e
 }
 
 func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, error) {
-	id, err := uuid.NewV7()
+	c, err := s.newConnection(sub)
 	if err != nil {
 		return nil, err
 	}
-	if s.tenants.sharing != nil { // so that any hub knows where it is
-		copy(id[len(id)-len(s.node):], s.node[:])
-	}
-	now := time.Now()
-	c := &Connection{
-		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
-		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
-	}
-	c.activeAt.Store(now.UnixNano())
-	c.Stream = s.engine.NewOwned(owner{s, c})
-
 	var from history.Cursor
 	var missed error
 	if sub.Cursor != "" {
@@ -81,34 +70,63 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 	s.observer.Connected(c)
 	t, replaced := s.register(t, c, sub.Watch, from, missed)
 	if replaced != nil {
-		s.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		if s.open.most.Profile > 1 { // one is one device at a time, which is meant
-			s.crowded.Do(func() {
-				s.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
-					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
-			})
-		}
-		s.observer.Disconnected(replaced)
+		s.replaced(replaced)
 	}
 	if !sub.Expires.IsZero() {
 		s.Prolong(c, sub.Expires)
 	}
 	if t != nil {
-		r := &replay{
-			tenant: t, conn: c, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
-			reader: func() *history.Reader { return s.members.readerLocked(t, c.Profile) },
-			sure:   s.tenants.sure,
-			fail:   func() { s.Kick(c, CloseUnavailable) },
-			count:  s.count,
-		}
-		if !s.members.OwnsMembership() {
-			r.resolve, r.patience = s.members.resolveAll, ResolveTime
-		}
-		if !s.inline || r.step() {
-			c.Stream.Feed(r.step)
-		}
+		s.replay(t, c, from)
 	}
 	return c, nil
+}
+
+// newConnection makes the connection of a subscription, which is nowhere yet.
+func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	if s.tenants.sharing != nil { // so that any hub knows where it is
+		copy(id[len(id)-len(s.node):], s.node[:])
+	}
+	now := time.Now()
+	c := &Connection{
+		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
+		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
+	}
+	c.activeAt.Store(now.UnixNano())
+	c.Stream = s.engine.NewOwned(owner{s, c})
+	return c, nil
+}
+
+// replaced tells of a connection that has given way to another of its profile's.
+func (s *Streams) replaced(c *Connection) {
+	s.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", c.ID)
+	if s.open.most.Profile > 1 { // one is one device at a time, which is meant
+		s.crowded.Do(func() {
+			s.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
+				"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
+		})
+	}
+	s.observer.Disconnected(c)
+}
+
+// replay has a connection sent what it missed after a place.
+func (s *Streams) replay(t *tenant, c *Connection, from history.Cursor) {
+	r := &replay{
+		tenant: t, conn: c, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
+		reader: func() *history.Reader { return s.members.readerLocked(t, c.Profile) },
+		sure:   s.tenants.sure,
+		fail:   func() { s.Kick(c, CloseUnavailable) },
+		count:  s.count,
+	}
+	if !s.members.OwnsMembership() {
+		r.resolve, r.patience = s.members.resolveAll, ResolveTime
+	}
+	if !s.inline || r.step() {
+		c.Stream.Feed(r.step)
+	}
 }
 
 // reserve admits c to its tenant, which is not forgotten until register adds it, and has

@@ -39,46 +39,25 @@ type replay struct {
 const chunkBytes = 64 << 10
 
 // step sends the next chunk and says whether there may be more.
-func (r *replay) step() bool {
-	t, c := r.tenant, r.conn
+func (r *replay) step() (more bool) {
 	if err := r.sure(context.Background()); err != nil {
-		r.logger.Warn("history", "tenant", t.name, "err", err)
-		r.fail()
+		return r.failed(err)
+	}
+	q, forgot, there := r.next()
+	if !there {
 		return false
 	}
-	t.mu.Lock()
-	// Its rooms are as they are now: what is said from here on may be to others, which it joins
-	// while this is read.
-	q := history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
-	over, cut := c.removed, false
-	if forgot := t.rooms.Forgotten(c.Profile); !over && forgot > c.behind.forgot { // since it began
-		cut, c.behind.forgot = c.place < forgot, forgot
-	}
-	t.mu.Unlock()
-	if over {
-		return false
-	}
-	page, err := r.log.Read(context.Background(), t.name, q)
-	expired := errors.Is(err, history.ErrExpired)
-	if (err == nil || expired) && page.Next.Epoch != r.of {
-		err, expired = history.ErrUnknownCursor, false // it has begun anew
-	}
-	if err != nil && !expired {
-		r.logger.Warn("history", "tenant", t.name, "err", err)
-		r.fail()
-		return false
+	page, expired, err := r.read(q)
+	if err != nil {
+		return r.failed(err)
 	}
 	rooms, rosters := r.rosters(page.Entries)
 
 	var d engine.Batch
+	t := r.tenant
 	t.mu.Lock()
-	now := time.Now()
-	unknown := false
-	for i, roster := range rosters {
-		t.adoptLocked(rooms[i].Room, roster, now)
-		unknown = unknown || t.resolved[rooms[i].Room] == nil
-	}
-	if cut {
+	unknown := t.adoptAllLocked(rooms, rosters, time.Now())
+	if forgot {
 		r.missedLocked(&d, GapExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After})
 	}
 	if expired {
@@ -90,12 +69,51 @@ func (r *replay) step() bool {
 	}
 	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
-		c.behind = nil
+		r.conn.behind = nil
 		r.count.replayed.Add(r.events)
 	}
 	t.mu.Unlock()
 	d.Flush()
 	return !live
+}
+
+// failed ends the stream, and says that there is no more.
+func (r *replay) failed(err error) (more bool) {
+	r.logger.Warn("history", "tenant", r.tenant.name, "err", err)
+	r.fail()
+	return false
+}
+
+// next is what is to be read next, and whether stays of what is read have been forgotten
+// since the replay began; there is false once the connection has gone.
+func (r *replay) next() (q history.Query, forgot, there bool) {
+	t, c := r.tenant, r.conn
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// Its rooms are as they are now: what is said from here on may be to others, which it joins
+	// while this is read.
+	q = history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
+	if c.removed {
+		return q, false, false
+	}
+	if until := t.rooms.Forgotten(c.Profile); until > c.behind.forgot {
+		forgot, c.behind.forgot = c.place < until, until
+	}
+	return q, forgot, true
+}
+
+// read reads a page of the history that the replay began with. Of what has expired the page
+// says where things go on.
+func (r *replay) read(q history.Query) (page history.Page, expired bool, err error) {
+	page, err = r.log.Read(context.Background(), r.tenant.name, q)
+	expired = errors.Is(err, history.ErrExpired)
+	switch {
+	case err != nil && !expired:
+		return page, false, err
+	case page.Next.Epoch != r.of: // it has begun anew
+		return page, false, history.ErrUnknownCursor
+	}
+	return page, expired, nil
 }
 
 // missedLocked tells the client that something is missing for good, and where things go on.

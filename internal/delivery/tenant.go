@@ -153,6 +153,15 @@ func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time
 	t.settleLocked()
 }
 
+// adoptAllLocked is adoptLocked of many rooms. It says whether one of them is unknown still.
+func (t *tenant) adoptAllLocked(rooms []room.Key, rosters []*room.Roster, now time.Time) (unknown bool) {
+	for i, roster := range rosters {
+		t.adoptLocked(rooms[i].Room, roster, now)
+		unknown = unknown || t.resolved[rooms[i].Room] == nil
+	}
+	return unknown
+}
+
 // unresolveLocked forgets a Resolver's answer.
 func (t *tenant) unresolveLocked(room event.Room) {
 	t.setMembersLocked(room, nil)

@@ -133,32 +133,22 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, who *access.Calle
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
 func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
-	end := time.NewTimer(p.lasts)
-	defer end.Stop()
-	var ticks, expired <-chan time.Time
+	end := time.After(p.lasts)
+	var ticks, expired <-chan time.Time // nil: never
 	if p.every > 0 {
-		ticker := time.NewTicker(p.every)
-		defer ticker.Stop()
-		ticks = ticker.C
+		ticks = time.Tick(p.every)
 	}
 	if !expires.IsZero() {
-		timer := time.NewTimer(time.Until(expires))
-		defer timer.Stop()
-		expired = timer.C
+		expired = time.After(time.Until(expires))
 	}
-	seq := 0
-	tick := func(name string) *engine.Frame {
-		now := time.Now()
-		return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
-	}
-	for {
+	for seq := 0; ; {
 		select {
 		case <-ticks:
 			seq++
-			sendProbe(stream, tick(doctor.EventTick))
+			sendProbe(stream, tick(doctor.EventTick, seq, start))
 			continue
-		case <-end.C:
-			stream.Close(tick(doctor.EventDone))
+		case <-end:
+			stream.Close(tick(doctor.EventDone, seq, start))
 		case <-expired:
 			stream.Close(words.Closing(delivery.CloseExpired, 0))
 		case <-s.streams.Drained():
@@ -167,6 +157,12 @@ func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, st
 		}
 		return
 	}
+}
+
+// tick is a probe's event now.
+func tick(name string, seq int, start time.Time) *engine.Frame {
+	now := time.Now()
+	return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
 }
 
 // find is an open probe that has ticks, of this holder; nil if there is none. It may

@@ -116,10 +116,17 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	if l, err = j.lifeOf(ctx, l, highest, last-uint64(len(b.of)-1), last); err != nil {
 		return err
 	}
+	j.placed(ctx, l, keys, p, b.of, last)
+	return nil
+}
+
+// placed gives the items of a parcel their places in a life, of which the kept ones end at
+// last, and waits until those of each key have been handed over.
+func (j *Journal) placed(ctx context.Context, l *life, keys []string, p *parcel, kept []*Item, last uint64) {
 	seqs := map[string][]uint64{}
-	for i, it := range b.of {
+	for i, it := range kept {
 		if !it.Pass {
-			seqs[it.Key] = append(seqs[it.Key], last-uint64(len(b.of)-1-i))
+			seqs[it.Key] = append(seqs[it.Key], last-uint64(len(kept)-1-i))
 		}
 	}
 	for _, key := range keys {
@@ -141,7 +148,6 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 			}
 		}
 	}
-	return nil
 }
 
 // batch is what the broker is sent for one append.

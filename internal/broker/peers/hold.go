@@ -191,6 +191,29 @@ func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
 	}
 }
 
+// add takes a part of a snapshot. With the last one, what the snapshot does not have has gone,
+// which is added to the changes.
+func (r *remoteSet) add(ops []Op, last bool) []Op {
+	for _, op := range ops {
+		r.partial[op.ID] = struct{}{}
+	}
+	r.parts++
+	if !last {
+		for _, op := range ops {
+			r.ids[op.ID] = struct{}{}
+		}
+		return ops
+	}
+	for id := range r.ids {
+		if _, still := r.partial[id]; !still {
+			ops = append(ops, Op{ID: id})
+		}
+	}
+	r.ids, r.partial = r.partial, nil
+	return ops
+}
+
+// snapshot takes a part of all that another hub has of a topic.
 func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	p.changing.Lock()
 	defer p.changing.Unlock()
@@ -227,24 +250,10 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		s.partial, s.parts = map[ID]struct{}{}, 0
 		s.known = !s.heard && p.holds[topic].knows(node)
 	}
-	for _, op := range ops {
-		s.partial[op.ID] = struct{}{}
-	}
-	s.parts++
 	known := s.known
-	if part&lastPart != 0 {
-		for id := range s.ids {
-			if _, still := s.partial[id]; !still {
-				ops = append(ops, Op{ID: id})
-			}
-		}
-		s.ids, s.partial = s.partial, nil
+	if ops = s.add(ops, part&lastPart != 0); part&lastPart != 0 {
 		s.version, s.heard = version, true
 		n.has(topic)
-	} else {
-		for _, op := range ops {
-			s.ids[op.ID] = struct{}{}
-		}
 	}
 	p.mu.Unlock()
 	if len(ops) > 0 {
