@@ -215,41 +215,58 @@ func (a *app) listen(ctx context.Context) error {
 			return serve.CannotListen(settings.Prefix+"ADMIN_ADDR", err)
 		}
 	}
-	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: a.quotas})
 	strangers := lobby.New(lobby.Config{
 		All: lobby.Most(a.memory.Calls), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
 		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: a.logger,
 	})
-	a.api = NewAPI(a.hub, a.auth, rates, APIConfig{
+	a.api = a.newAPI(strangers)
+	a.servers = a.endpoints(outer, inner, strangers)
+	a.announce()
+	return nil
+}
+
+// newAPI makes the HTTP side of the hub, whose connections come through a lobby.
+func (a *app) newAPI(strangers *lobby.Lobby) *api {
+	cfg := a.cfg
+	host, _, _ := net.SplitHostPort(cfg.Addr)
+	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: a.quotas})
+	return NewAPI(a.hub, a.auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: a.logger,
 	})
+}
+
+// endpoints serve the outer address and, where there is one, the inner.
+func (a *app) endpoints(outer, inner net.Listener, strangers *lobby.Lobby) serve.Endpoints {
 	handler := a.api.Handler()
 	if inner != nil {
 		handler = a.api.PublicHandler()
 	}
 	server := serve.NewServer(handler, a.certificate, a.api.ErrorLog())
 	strangers.Guard(server) // the inner one is for the trusted
-	a.servers = serve.Endpoints{{Listener: strangers.Listener(outer), Server: server}}
+	servers := serve.Endpoints{{Listener: strangers.Listener(outer), Server: server}}
 	if inner != nil {
 		server = serve.NewServer(a.api.Handler(), a.certificate, a.api.ErrorLog())
-		a.servers = append(a.servers, serve.Endpoint{Listener: inner, Server: server})
+		servers = append(servers, serve.Endpoint{Listener: inner, Server: server})
 	}
 	if a.services != nil { // browsers are asked for no certificate where services have an address of their own
 		a.services.Require(server.TLSConfig, inner != nil)
 	}
+	return servers
+}
+
+// announce says where the hub is called.
+func (a *app) announce() {
 	a.logger.Info("listening", "url", a.servers[0].URL())
-	if inner != nil {
+	if len(a.servers) > 1 {
 		a.logger.Info("listening for services and operators", "url", a.servers[1].URL())
 	}
 	if a.auth.Open() {
 		a.logger.Warn("open mode: no credentials are asked for")
-		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
+		if slices.ContainsFunc(a.cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
 			a.logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", settings.Prefix+"CORS_ORIGINS")
 		}
 	}
-	return nil
 }
 
 // serve answers until ctx ends, or the broker cannot be reached any more, which is broken:
