@@ -235,12 +235,7 @@ func (h *Hub) mustConnect(t testing.TB, s delivery.Subscription) *delivery.Conne
 }
 
 // observer is who is told of the hub's connections.
-func (h *testHub) observer() delivery.Observer {
-	if h.peers == nil {
-		return h.Presence
-	}
-	return h.Cluster
-}
+func (h *testHub) observer() delivery.Observer { return h.Cluster }
 
 // testClient is a stream by the short names of these tests.
 type testClient struct{ *hubtest.Stream }

@@ -45,12 +45,15 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers) *Hub {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
 	}
+	if peers != nil {
+		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
+	}
 	d := delivery.New(cfg)
 	h := &Hub{
 		tenants: d.Tenants, members: d.Members, streams: d.Streams, dispatcher: d.Dispatcher, count: d.Counts,
 		log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas,
 	}
-	h.presence = newPresence(d, cfg.Quotas, presence)
+	h.presence = newPresence(d, cfg.Quotas, presence, peers)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
 		Peers: peers, Back: 2 * cfg.Retry,

@@ -87,8 +87,8 @@ func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.tenants.sharing != nil { // so that any hub knows where it is
-		copy(id[len(id)-len(s.node):], s.node[:])
+	if s.node != nil {
+		copy(id[len(id)-len(s.node.Mark):], s.node.Mark[:])
 	}
 	now := time.Now()
 	c := &Connection{

@@ -33,21 +33,18 @@ type Members struct {
 	fullLog rate.Sometimes
 }
 
-func newMembers(tenants *Tenants, shared room.Shared, resolver room.Resolver, limit int, logger *slog.Logger) *Members {
-	m := &Members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
-	m.fullLog.Interval = time.Second
-	if shared != nil {
-		shared.Follow(m.belong, m.clear)
+func newMembers(tenants *Tenants, cfg Config) *Members {
+	m := &Members{
+		tenants: tenants, shared: cfg.Rooms, resolver: cfg.Resolver, limit: cfg.Memberships, logger: cfg.Logger,
+		complaint: rate.Sometimes{Interval: time.Second}, fullLog: rate.Sometimes{Interval: time.Second},
+	}
+	if m.shared != nil {
+		m.shared.Follow(m.belong, m.clear)
+	}
+	if service, ok := m.resolver.(room.Refresher); ok && cfg.Node != nil {
+		service.Away(cfg.Node.Away) // what was refreshed meanwhile did not reach this hub
 	}
 	return m
-}
-
-// AwayBy names who says how often this hub was away from the others, where membership is
-// another service's: what was refreshed meanwhile did not reach this hub.
-func (m *Members) AwayBy(away func() int64) {
-	if service, ok := m.resolver.(room.Refresher); ok {
-		service.Away(away)
-	}
 }
 
 // Full is how many changes were refused since a tenant had as many memberships as it may.
