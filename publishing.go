@@ -61,20 +61,28 @@ func (p *publisher) read(r *http.Request, who *access.Caller, memory *allowance.
 	return p.bodies.Read(r, memory)
 }
 
+// decodeBody reads a body and decodes it in its turn. What is sent is the body.
+func decodeBody[T any](p *publisher, r *http.Request, who *access.Caller, memory *allowance.Call, decode func(body []byte) (T, error)) (decoded T, sent sending, err error) {
+	body, err := p.read(r, who, memory)
+	if err != nil {
+		return decoded, sent, err
+	}
+	sent = sending{memory.Tenant(), len(body)}
+	over, err := sent.turn(r.Context())
+	if err != nil {
+		return decoded, sent, err
+	}
+	defer over()
+	decoded, err = decode(body)
+	return decoded, sent, err
+}
+
 func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *access.Caller, at *Address) error {
 	memory := p.quotas.Body(who.Holder(r))
 	defer memory.Close()
-	body, err := p.read(r, who, memory)
-	if err != nil {
-		return err
-	}
-	sent := sending{memory.Tenant(), len(body)}
-	over, err := sent.turn(r.Context())
-	if err != nil {
-		return err
-	}
-	e, err := decodeEvent(body, at, p.maxEvent, memory.Use)
-	over()
+	e, sent, err := decodeBody(p, r, who, memory, func(body []byte) (*event.Event, error) {
+		return decodeEvent(body, at, p.maxEvent, memory.Use)
+	})
 	if err != nil {
 		return err
 	}
@@ -113,17 +121,9 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 	memory, a := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 	defer memory.Close()
 	defer a.Close()
-	body, err := p.read(r, who, memory)
-	if err != nil {
-		return err
-	}
-	sent := sending{memory.Tenant(), len(body)}
-	over, err := sent.turn(r.Context())
-	if err != nil {
-		return err
-	}
-	events, err := decodeBatch(body, p.maxEvent, memory.Use)
-	over()
+	events, sent, err := decodeBody(p, r, who, memory, func(body []byte) ([]*event.Event, error) {
+		return decodeBatch(body, p.maxEvent, memory.Use)
+	})
 	if err != nil {
 		return err
 	}

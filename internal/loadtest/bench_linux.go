@@ -56,19 +56,26 @@ func (b *bench) begin(name string, settings ...string) (*server, error) {
 	return s, nil
 }
 
+// client is begin, with a client of the server; finish ends both.
+func (b *bench) client(name string, settings ...string) (s *server, c *client, finish func(), err error) {
+	if s, err = b.begin(name, settings...); err != nil {
+		return nil, nil, nil, err
+	}
+	if c, err = newClient(s); err != nil {
+		s.stop()
+		return nil, nil, nil, err
+	}
+	return s, c, func() { c.close(); s.stop() }, nil
+}
+
 // with starts a server, opens streams, delivers one event to each, which also
 // shows the size of the hub's frame, and measures when all is silent.
 func (b *bench) with(row, name string, streams int, measure func(*server, *client, *poster) (float64, error)) (float64, error) {
-	s, err := b.begin(name)
+	s, c, finish, err := b.client(name)
 	if err != nil {
 		return 0, err
 	}
-	defer s.stop()
-	c, err := newClient(s)
-	if err != nil {
-		return 0, err
-	}
-	defer c.close()
+	defer finish()
 	b.say("%s: %s: opening %d streams", row, name, streams)
 	if err := c.open(streams, 0); err != nil {
 		return 0, err

@@ -47,16 +47,11 @@ var errNotRestarted = errors.New("needs the hub restarted, so not with -url")
 func (b *bench) memory() (figures, error) {
 	names, note := beside("nchan")
 	got, err := b.compare("memory", 1, names, func(name string) (float64, error) {
-		s, err := b.begin(name)
+		s, c, finish, err := b.client(name)
 		if err != nil {
 			return 0, err
 		}
-		defer s.stop()
-		c, err := newClient(s)
-		if err != nil {
-			return 0, err
-		}
-		defer c.close()
+		defer finish()
 		before, err := pssOf(s.pids)
 		if err != nil {
 			return 0, err
@@ -170,16 +165,11 @@ func (b *bench) join() (figures, error) {
 // opened is what a fresh server spends, divided by n, while all streams open
 // over a time, and after.
 func (b *bench) opened(name string, n int, over, after time.Duration, settings ...string) (float64, error) {
-	s, err := b.begin(name, settings...)
+	s, c, finish, err := b.client(name, settings...)
 	if err != nil {
 		return 0, err
 	}
-	defer s.stop()
-	c, err := newClient(s)
-	if err != nil {
-		return 0, err
-	}
-	defer c.close()
+	defer finish()
 	return s.spent(n, func() error {
 		if err := c.open(b.streams, over); err != nil {
 			return err
