@@ -198,11 +198,11 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 	answers, silent := s.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
-			silent = append(silent, "one that could not read it")
+			silent = append(silent, "one that could not read the membership table")
 		}
 	}
 	if len(silent) > 0 {
-		return fmt.Errorf("%w: not known yet to %v", history.ErrUnconfirmed, silent)
+		return fmt.Errorf("%w: these hubs have not confirmed the change: %v", history.ErrUnconfirmed, silent)
 	}
 	return nil
 }
@@ -241,7 +241,7 @@ func (s *sharedRooms) lost(ctx context.Context, life string, known bool) error {
 	if !known {
 		return nil
 	}
-	s.logger.Error("the broker has lost who belongs where, or the last of it")
+	s.logger.Error("the broker lost the membership table, or the end of it")
 	s.log.lose(history.KeptMembers)
 	s.here.leave() // until it is read again
 	for tenant, e := range enrolled {

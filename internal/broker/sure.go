@@ -143,7 +143,7 @@ func (s *sharedRooms) watch(ctx context.Context, connected, heard func() bool) {
 		defer cancel()
 		if err := s.look(ctx); err != nil && time.Since(complaint) >= time.Second {
 			complaint = time.Now()
-			s.logger.Warn("broker: who belongs where is not known", "err", err)
+			s.logger.Warn("broker: the membership table could not be read", "err", err)
 		}
 	})
 }

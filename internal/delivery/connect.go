@@ -84,7 +84,7 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 		s.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
 		if s.open.most.Profile > 1 { // one is one device at a time, which is meant
 			s.crowded.Do(func() {
-				s.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
+				s.logger.Warn("a profile reached its limit of connections, so its new ones replace its oldest. Give people who share a profile, such as anonymous visitors, one each, or raise the setting; this is logged once",
 					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
 			})
 		}

@@ -120,7 +120,7 @@ func (d *Dispatcher) Lost(tenant string, place history.Cursor) {
 	t.mu.Unlock()
 	d.count.gaps.Add(GapLost, len(open))
 	if len(open) > 0 {
-		d.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
+		d.logger.Warn("the history has a gap: streams were closed, and their clients resume", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
 	}
 }
 

@@ -132,7 +132,7 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 		err = t.joinLocked(r, join)
 	}
 	if err != nil {
-		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", r.ID, "err", err) })
+		m.fullLog.Do(func() { m.logger.Warn("new members of a room were refused", "tenant", t.name, "room", r.ID, "err", err) })
 	}
 	return err
 }

@@ -42,7 +42,7 @@ const chunkBytes = 64 << 10
 func (r *replay) step() bool {
 	t, c := r.tenant, r.conn
 	if err := r.sure(context.Background()); err != nil {
-		r.logger.Warn("history", "tenant", t.name, "err", err)
+		r.logger.Warn("a resume ended: what all hubs know of the tenant's rooms could not be made sure of", "tenant", t.name, "err", err)
 		r.fail()
 		return false
 	}
@@ -64,7 +64,7 @@ func (r *replay) step() bool {
 		err, expired = history.ErrUnknownCursor, false // it has begun anew
 	}
 	if err != nil && !expired {
-		r.logger.Warn("history", "tenant", t.name, "err", err)
+		r.logger.Warn("a resume ended: the history could not be read", "tenant", t.name, "err", err)
 		r.fail()
 		return false
 	}

@@ -33,7 +33,7 @@ func (m *Members) noAnswer(tenant string, r event.Room, err error) error {
 	if wrong, ok := errors.AsType[*problem.FieldError](err); ok {
 		return wrong
 	}
-	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", r.ID, "err", err) })
+	m.complaint.Do(func() { m.logger.Warn("the members of a room could not be resolved", "tenant", tenant, "room", r.ID, "err", err) })
 	return errors.Join(room.ErrMembership, err)
 }
 

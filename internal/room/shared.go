@@ -14,14 +14,14 @@ import (
 var (
 	ErrMembership = problem.New("the membership service does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "MembershipUnavailable", Detail: "the membership service does not answer; nothing was stored"})
 	ErrExternal   = problem.New("membership is owned by the membership service", problem.Problem{Status: http.StatusConflict, Code: "MembershipExternal"})
-	ErrNoService  = problem.New("this hub owns membership: there is no service to ask", problem.Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
+	ErrNoService  = problem.New("this hub keeps membership itself: there is no membership service to ask", problem.Problem{Status: http.StatusConflict, Code: "MembershipNotExternal"})
 
 	ErrMemberships = problem.New("this tenant has as many memberships as REALTIME_MAX_MEMBERSHIPS_PER_TENANT allows; remove some", problem.Problem{Status: http.StatusConflict, Code: "TooManyMemberships"})
 )
 
 // ErrConflict: somebody else has changed the room at the same time.
-var ErrConflict = problem.New("the room has changed meanwhile", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
-	Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells"})
+var ErrConflict = problem.New("the room was changed by another call at the same time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
+	Detail: "the broker did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id"})
 
 // Membership is what is kept of one profile in one room.
 type Membership struct {

@@ -44,7 +44,7 @@ func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(text) {
-			return nil, errors.New("there is no certificate in it")
+			return nil, errors.New("the file contains no certificate")
 		}
 		return pool, nil
 	}, path)

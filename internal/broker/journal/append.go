@@ -18,7 +18,7 @@ import (
 const batchesAtOnce = 16
 
 // errKnown: some of a batch was there before.
-var errKnown = errors.New("an id of the batch is known")
+var errKnown = errors.New("an id of the batch was stored before")
 
 // Append keeps items, all or none, at places that follow each other, those of one
 // key together; and hands them to who follows their keys, this process's feeds
@@ -290,7 +290,7 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 				case no:
 					faults <- nil
 				case err == nil:
-					faults <- errors.New("the broker kept what it must not")
+					faults <- errors.New("the broker stored a message that it should have refused")
 				default:
 					faults <- err
 				}

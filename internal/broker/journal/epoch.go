@@ -65,7 +65,7 @@ const (
 const lookTimeout = 3 * stream.AskTimeout
 
 // errUnagreed: the bucket is out of reach. What the leader tells of the stream is all right.
-var errUnagreed = errors.New("what all who share the journal agree on is not known")
+var errUnagreed = errors.New("what all hubs have agreed on cannot be read")
 
 // look asks the leader for the stream and what life it is in. What the broker should
 // keep and does not is made anew. With errUnagreed the state is known.
@@ -122,7 +122,7 @@ func (j *Journal) look() (s stream.State, err error) {
 			count, err = j.countFrom(ctx, mine+1)
 		}
 	case same && err != nil: // this stream goes on, whatever is with the bucket
-		return s, fmt.Errorf("%w, %s: %w", errUnagreed, j.bucket(), err)
+		return s, fmt.Errorf("%w from the bucket %s: %w", errUnagreed, j.bucket(), err)
 	}
 	if err != nil {
 		return s, err
@@ -152,7 +152,7 @@ func (j *Journal) givenAgain(ctx context.Context, l *life) (bool, error) {
 // gaveAgain notes that a place was given again.
 func (j *Journal) gaveAgain(l *life, place uint64) {
 	if !l.over.Swap(true) {
-		j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", l.highest.Load())
+		j.cfg.Logger.Error("the broker has used a sequence number twice, so it lost messages", "place", place, "highest", l.highest.Load())
 	}
 }
 
@@ -169,9 +169,9 @@ func (j *Journal) begin(l *life, last uint64) {
 		return // it is the first
 	}
 	if l.epoch != before.epoch {
-		j.lose("history", "the broker's history is another than before", "epoch", l.epoch)
+		j.lose("history", "the broker lost its history, or the end of it; the history begins anew", "epoch", l.epoch)
 	} else {
-		j.lose("epoch", "the secret of all who share the journal is another than before")
+		j.lose("epoch", "the broker lost the secret that all hubs share; another has replaced it")
 	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
@@ -260,7 +260,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		kept, err := j.stream.LeaderOf(ctx, "KV_"+j.bucket(), stream.Get{Last: subject})
 		if stream.IsGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
-				j.lose("epoch", "the broker has lost what all who share the journal agree on, which is made anew", "bucket", j.bucket())
+				j.lose("epoch", "the broker lost the bucket of what all hubs share; it was made anew", "bucket", j.bucket())
 				continue
 			}
 		}
@@ -343,6 +343,6 @@ func (j *Journal) probe() {
 		err = errors.Join(err, j.sweep(ctx, s))
 	}
 	if err != nil && j.silent.due() {
-		j.cfg.Logger.Warn("the broker does not answer, or not for sure", "err", err)
+		j.cfg.Logger.Warn("the broker does not answer, or its answer could not be confirmed", "err", err)
 	}
 }

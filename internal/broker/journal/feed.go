@@ -387,7 +387,7 @@ func (f *feed) prepare() {
 	for (len(f.ready) > 0 || f.overrun) && !f.closed {
 		if f.overrun {
 			f.overrun = false
-			f.j.cfg.Logger.Warn("what follows cannot be prepared for, or not as fast as it comes", "key", f.key, "place", f.place)
+			f.j.cfg.Logger.Warn("events cannot be prepared for delivery as fast as they arrive; streams are closed, and their clients resume", "key", f.key, "place", f.place)
 			f.j.cfg.Lost(f.key, f.place)
 			f.unlock()
 			f.mu.Lock()

@@ -48,7 +48,7 @@ func (f *feed) repair() {
 		if err == nil {
 			continue
 		}
-		f.j.cfg.Logger.Debug("not read back", "key", f.key, "err", err)
+		f.j.cfg.Logger.Debug("could not read back messages that did not arrive", "key", f.key, "err", err)
 		select {
 		case <-time.After(wait):
 		case <-f.j.stream.Done():

@@ -79,7 +79,7 @@ func (j *Journal) cutAt(ctx context.Context, l *life, key string, place uint64) 
 		return false, err
 	}
 	if j.purged.due() {
-		j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", key, "place", place)
+		j.cfg.Logger.Warn("messages that should have been kept were purged from the broker's stream", "key", key, "place", place)
 	}
 	return true, j.writeCut(ctx, stream.Token(key), place)
 }
@@ -95,7 +95,7 @@ func (f *feed) missing(place uint64) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*stream.AskTimeout)
 		defer cancel()
 		if _, err := f.j.cutAt(ctx, l, f.key, place); err != nil {
-			f.j.cfg.Logger.Debug("not known whether it has gone", "key", f.key, "place", place, "err", err)
+			f.j.cfg.Logger.Debug("could not find out whether a message was purged", "key", f.key, "place", place, "err", err)
 		}
 	})
 }

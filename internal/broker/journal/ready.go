@@ -66,9 +66,9 @@ func (t *trial) fault() error {
 	went := t.went.Get()
 	switch {
 	case t.failed.Get() > went:
-		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
+		return fmt.Errorf("the broker does not take changes to the %s: %w", t.what, *t.why.Load())
 	case stream.Uptime()-went > believed:
-		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (stream.Uptime() - went).Seconds())
+		return fmt.Errorf("the broker has not confirmed for %.1f s that it takes changes to the %s", (stream.Uptime() - went).Seconds(), t.what)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (j *Journal) Ready() error {
 		return errAway
 	}
 	if j.ready.unkept.Get() > j.ready.kept.Get() {
-		return fmt.Errorf("what was appended is not kept: %w", *j.ready.why.Load())
+		return fmt.Errorf("the broker did not store the last append: %w", *j.ready.why.Load())
 	}
 	for _, t := range j.ready.trials {
 		if err := t.fault(); err != nil {
@@ -224,11 +224,11 @@ func (j *Journal) tryOnce(ctx context.Context, t *trial) {
 	switch {
 	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why
 	case err != nil:
-		j.cfg.Logger.Warn("the broker keeps nothing", "what", t.what, "err", err)
+		j.cfg.Logger.Warn("the broker stores no changes", "what", t.what, "err", err)
 		if j.cfg.Fault != nil {
 			j.cfg.Fault(t.what)
 		}
 	case failed:
-		j.cfg.Logger.Info("the broker keeps again what it is told", "what", t.what)
+		j.cfg.Logger.Info("the broker stores changes again", "what", t.what)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // ErrFull: the stream has too little room left for so much of one key. Others may have
 // room, and this one will once the bounds are kept.
-var ErrFull = errors.New("the broker has too little room left for so much of one")
+var ErrFull = errors.New("the broker's stream has too little room left for more of this tenant's events")
 
 // Refused says that an error is the broker's word that it has kept nothing.
 func Refused(err error) bool {
@@ -102,7 +102,7 @@ func (j *Journal) takeRoom(ctx context.Context, messages []*nats.Msg, of []*Item
 		}
 		if !again || try == 2 {
 			if j.room.loud(time.Now()) {
-				j.cfg.Logger.Warn("publishes of too much by one are refused: the broker's stream is nearly full")
+				j.cfg.Logger.Warn("publishes of a tenant that takes too much are refused: the broker's stream is nearly full")
 			}
 			return ErrFull
 		}
