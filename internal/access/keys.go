@@ -26,7 +26,7 @@ const minRSABits = 2048
 
 // Why no key is tried on a token.
 var (
-	errNoKey = errors.New("no key for this token")                        // it is signed with none of ours, or in a way that we don't know
+	errNoKey = errors.New("no key for this token")                                        // it is signed with none of ours, or in a way that we don't know
 	errNoKid = errors.New("the token does not name its key (kid), and there are several") // and trying all would cost as much as there are
 )
 

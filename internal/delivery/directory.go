@@ -38,8 +38,8 @@ type directory struct {
 	draining bool
 }
 
-// admit makes c known by its id, if it may come: beside so many of its tenant, or
-// in the place of another of its profile.
+// admit makes c known by its id if the limits allow one more. beside is how many connections
+// its tenant has; replaces says that c takes the place of another one of its profile.
 func (d *directory) admit(c *Connection, replaces bool, beside int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

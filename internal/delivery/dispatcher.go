@@ -60,8 +60,8 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 	}
 }
 
-// unknownLocked tells a tenant's streams that nobody has said here who belongs to the room in
-// which something was said last.
+// unknownLocked sends hub.gap to all streams of a tenant. An event was published to a room
+// whose members this hub has never been told, so each stream may be one that it was for.
 func (d *Dispatcher) unknownLocked(t *tenant) {
 	if len(t.conns) == 0 {
 		return

@@ -20,8 +20,8 @@ var (
 
 // Errors of a Log that a broker keeps.
 var (
-	// ErrUnconfirmed says that events may have been stored. Whoever sends them again with the
-	// same ids is told.
+	// ErrUnconfirmed says that it is not known whether events were stored. Sending them again
+	// with the same ids tells.
 	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id", Asked: errBroker})
 	// ErrNotStored says that nothing was stored.
 	ErrNotStored = problem.New("the broker refused the write, and nothing was stored", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
@@ -29,7 +29,7 @@ var (
 	ErrTooLarge = problem.New("the event is larger than the broker accepts", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
 
-// errBroker answers a mere question, which has nothing to be confirmed.
+// errBroker is the answer to a request that only reads, which stores nothing to be confirmed.
 var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
 
 // UnconfirmedError is an ErrUnconfirmed that names its events, in their order.
