@@ -66,9 +66,9 @@ func (t *trial) fault() error {
 	went := t.went.Get()
 	switch {
 	case t.failed.Get() > went:
-		return fmt.Errorf("the broker does not take changes to the %s: %w", t.what, *t.why.Load())
+		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
 	case stream.Uptime()-went > believed:
-		return fmt.Errorf("the broker has not confirmed for %.1f s that it takes changes to the %s", (stream.Uptime() - went).Seconds(), t.what)
+		return fmt.Errorf("%s cannot be changed: the broker has confirmed no test of that for %.1f s", t.what, (stream.Uptime()-went).Seconds())
 	}
 	return nil
 }
