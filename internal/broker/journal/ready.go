@@ -68,7 +68,7 @@ func (t *trial) fault() error {
 	case t.failed.Get() > went:
 		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
 	case stream.Uptime()-went > believed:
-		return fmt.Errorf("%s cannot be changed: the broker has confirmed no test of that for %.1f s", t.what, (stream.Uptime()-went).Seconds())
+		return fmt.Errorf("%s cannot be changed: the broker has confirmed no test of that for %.1f s", t.what, (stream.Uptime() - went).Seconds())
 	}
 	return nil
 }
