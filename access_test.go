@@ -140,7 +140,7 @@ func TestSecretsRotate(t *testing.T) {
 		"short-secret":                      "JWT_SECRET: has 12 bytes",
 		testSecret + ",short-secret":        "JWT_SECRET: entry 2 has 12 bytes",
 		testSecret + ",":                    "JWT_SECRET: entry 2 has 0 bytes",
-		testSecret + ", " + next:            "JWT_SECRET: entry 2 begins or ends with a blank",
+		testSecret + ", " + next:            "JWT_SECRET: entry 2 begins or ends with a space",
 		"short,secret," + next + testSecret: "JWT_SECRET: entry 1 has 5 bytes",
 	} {
 		_, err := access.NewAuth(t.Context(), access.Config{Secret: wrong})

@@ -180,12 +180,12 @@ func TestProbesAreFew(t *testing.T) {
 			is.Equal(res.StatusCode, 200)
 			first = cmp.Or[io.Closer](first, res.Body)
 		}
-		refused(sub, "as one may have")
+		refused(sub, "which is the limit")
 	}
-	refused("user:2", "of this tenant")
+	refused("user:2", "this tenant or address")
 	first.Close()
 	comesBack("user:2")
-	refused("", "of this tenant")
+	refused("", "this tenant or address")
 
 	for i := range 10 {
 		tenant = fmt.Sprint("greedy-", i)

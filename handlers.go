@@ -287,7 +287,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller,
 	if errors.Is(err, problem.ErrBodies) || errors.Is(err, allowance.ErrAnswers) {
 		if times, due := a.crowded.Due(time.Now()); due {
 			holder := who.Holder(r)
-			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
+			a.cfg.Logger.Warn("a call was refused: the caller has used up its share of memory", "err", err,
 				"tenant", holder.Tenant, "profile", holder.Profile.String(), "times", times)
 		}
 	}

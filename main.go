@@ -140,7 +140,7 @@ func configure(environ []string, logs io.Writer) (*app, error) {
 	}
 	a := &app{cfg: cfg, logger: settings.NewLogger(cfg, logs), memory: cfg.Memory()}
 	for _, name := range settings.Unknown(environ) {
-		a.logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
+		a.logger.Warn("an unknown setting is ignored: realtimehub -help lists all settings", "variable", name)
 	}
 	for _, why := range cfg.Misfits(environ) {
 		a.logger.Warn("settings do not fit together", "why", why)
@@ -262,9 +262,9 @@ func (a *app) announce() {
 		a.logger.Info("listening for services and operators", "url", a.servers[1].URL())
 	}
 	if a.auth.Open() {
-		a.logger.Warn("open mode: no credentials are asked for")
+		a.logger.Warn("open mode: no credentials are required")
 		if slices.ContainsFunc(a.cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
-			a.logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", settings.Prefix+"CORS_ORIGINS")
+			a.logger.Warn("open mode: pages of other machines are refused even if their origins are listed", "variable", settings.Prefix+"CORS_ORIGINS")
 		}
 	}
 }
@@ -298,7 +298,7 @@ func (a *app) drain(atOnce bool) {
 		over = 0
 	}
 	streams := a.hub.streams
-	a.logger.Info("draining; a second signal ends at once", "streams", streams.Engine().Streams(), "over", over)
+	a.logger.Info("draining; a second signal stops the hub at once", "streams", streams.Engine().Streams(), "over", over)
 	if !atOnce {
 		streams.Drain(a.background, over)
 	}
@@ -322,11 +322,11 @@ func (a *app) drain(atOnce bool) {
 		}
 	}()
 	if err := <-shut; err != nil {
-		a.logger.Warn("requests cut", "err", err)
+		a.logger.Warn("requests were cut off at shutdown", "err", err)
 		a.servers.Close()
 	}
 	if err := streams.Engine().Close(last); err != nil {
-		a.logger.Warn("streams cut", "err", err)
+		a.logger.Warn("streams were cut off at shutdown", "err", err)
 	}
 	a.logger.Info("stopped")
 }

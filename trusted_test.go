@@ -182,7 +182,7 @@ func TestServicesShowACertificate(t *testing.T) {
 
 			is.NoErr(os.WriteFile(path, []byte("nonsense"), 0o600))
 			is.NoErr(syscall.Kill(os.Getpid(), syscall.SIGHUP))
-			eventually(t, func() bool { return strings.Contains(logs.String(), "not read again") })
+			eventually(t, func() bool { return strings.Contains(logs.String(), "could not be read again") })
 			is.Equal(ask(services, "X-API-Key", apiKey, first.issue(t)), 202) // the last good one
 			is.NoErr(os.WriteFile(path, second.pem, 0o600))
 			is.NoErr(syscall.Kill(os.Getpid(), syscall.SIGHUP))

@@ -71,7 +71,7 @@ func TestNoContent(t *testing.T) {
 
 // Rows are an object with one list, and with other members after it.
 func TestRows(t *testing.T) {
-	for want, make := range map[string]func(*Rows){
+	for want, write := range map[string]func(*Rows){
 		`{"rows":[]}`:      func(r *Rows) { r.End() },
 		`{"rows":[1,"b"]}`: func(r *Rows) { r.Add(text("1")); r.Value("b"); r.End() },
 		`{"rows":[1],"count":2,"next":"x"}`: func(r *Rows) {
@@ -83,7 +83,7 @@ func TestRows(t *testing.T) {
 		w := httptest.NewRecorder()
 		out, err := NewRows(w, http.StatusOK, memory(t, 1<<30), "rows")
 		is.NoErr(err)
-		make(out)
+		write(out)
 		is.Equal(w.Body.String(), want+"\n")
 		is.Equal(w.Header().Get("Content-Type"), "application/json")
 		is.Equal(w.Header().Get("Cache-Control"), "no-store")

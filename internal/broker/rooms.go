@@ -24,10 +24,10 @@ import (
 // sharedRooms is the room.Shared of a Broker: a table with a row for each membership. A change
 // is known to all hubs before it is answered, since each is asked to read up to it.
 //
-// A hub that does not answer for long is given up, and not asked. So each event goes with
-// the place in the table that its publisher knows, which is read up to before the event is
-// delivered; and a hub that may have been given up looks at the table before it delivers
-// or resumes anything else.
+// A hub that does not answer for long is given up, and no longer asked. So each event carries
+// the place in the table up to which its publisher knows it, and every hub reads up to there
+// before it delivers the event. A hub that may have been given up looks at the table before
+// it delivers or resumes anything else.
 type sharedRooms struct {
 	log     *sharedLog
 	table   *table.Table // set by open
@@ -96,8 +96,8 @@ func (s *sharedRooms) Attach(ctx context.Context, tenant string) error {
 	}
 	e.refs++
 	s.mu.Unlock()
-	// A change that was answered before this is what the leader knows; one that comes
-	// later asks us.
+	// The leader knows all changes that were confirmed before this. For a later one this hub
+	// is asked, since it is enrolled now.
 	last, err := s.table.Last(ctx, tenant)
 	if err == nil {
 		err = s.catchUp(ctx, tenant, e, last)
@@ -169,11 +169,11 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 	answers, silent := s.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
 	for _, a := range answers {
 		if !a.Found {
-			silent = append(silent, "one that could not read it")
+			silent = append(silent, "one that could not read the membership table")
 		}
 	}
 	if len(silent) > 0 {
-		return fmt.Errorf("%w: not known yet to %v", history.ErrUnconfirmed, silent)
+		return fmt.Errorf("%w: these hubs have not confirmed the change: %v", history.ErrUnconfirmed, silent)
 	}
 	return nil
 }
@@ -258,7 +258,7 @@ func (s *sharedRooms) lost(ctx context.Context, life string, known bool) error {
 	if !known {
 		return nil
 	}
-	s.logger.Error("the broker has lost who belongs where, or the last of it")
+	s.logger.Error("the broker lost the membership table, or the end of it")
 	s.log.lose(history.KeptMembers)
 	s.here.leave() // until it is read again
 	for tenant, e := range enrolled {

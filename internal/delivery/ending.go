@@ -99,16 +99,16 @@ func (s *Streams) ended(c *Connection, why error) {
 	s.removeIf(c, reason, nil)
 }
 
-// removeIf takes c out of the hub where it is so, which is asked under the tenant's
-// lock, and ends its stream; nil: that has ended. Only the first call does anything, and
-// says so.
+// removeIf takes c out of the hub and ends its stream, if so returns true. so is called with
+// the tenant locked; it is nil if the stream has ended already. Only the first call has an
+// effect, and it alone returns true.
 func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
 	t := s.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
-	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
-	// is not changed any more.
+	// A connection that is admitted but not in its tenant yet cannot be removed. From here on
+	// c.sentAway no longer changes.
 	first = c.joined && !c.removed && (so == nil || so())
 	if first {
 		if c.sentAway && reason == CloseClient {

@@ -129,7 +129,9 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 		err = t.joinLocked(r, join)
 	}
 	if err != nil {
-		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", r.ID, "err", err) })
+		m.fullLog.Do(func() {
+			m.logger.Warn("new members of a room were refused", "tenant", t.name, "room", r.ID, "err", err)
+		})
 	}
 	return err
 }
@@ -218,8 +220,9 @@ func (m *Members) clear(name string) {
 	}
 }
 
-// Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made
-// begin is told how long it will be, and may refuse it; once it is made, end is called.
+// Members returns a room's members, sorted, or ErrMembership if nobody knows them. begin is
+// called with the length of the list before it is made, and may refuse it; the function that
+// begin returns is called once the list is made.
 func (m *Members) Members(ctx context.Context, tenant string, room event.Room, begin func(size int) (end func(), err error)) ([]event.Profile, error) {
 	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
@@ -250,7 +253,7 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 	return list, nil
 }
 
-// look is find, with what other hubs know known here.
+// look is find, after this hub has learned what other hubs know of the tenant.
 func (m *Members) look(ctx context.Context, name string) (*tenant, error) {
 	if err := m.tenants.ensure(ctx, name); err != nil {
 		return nil, err

@@ -81,7 +81,7 @@ func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 		}
 	}
 	s.relieving.Say = func() {
-		s.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
+		s.logger.Warn("memory budget exceeded: slow streams lost ephemeral events or were cut", "budget", cfg.Budget,
 			"shed", s.relief.shed.Swap(0), "cut", s.relief.cut.Swap(0), "owed", s.relief.owed.Load())
 	}
 	cfg.Relieved = s.relieved

@@ -100,7 +100,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, fmt.Errorf("URL: %w", err)
 	}
 	if cfg.For < MinFor || cfg.For > MaxFor {
-		return nil, fmt.Errorf("for: %v is not %v to %v", cfg.For, MinFor, MaxFor)
+		return nil, fmt.Errorf("for: %v is not between %v and %v", cfg.For, MinFor, MaxFor)
 	}
 	report := &Report{URL: u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, "/v1/doctor")}
 	base := probe{url: u, token: cfg.Token, tls: cfg.TLS, grace: patience}

@@ -239,7 +239,7 @@ func (l *Lobby) countLocked(why Bound, addr netip.Addr) {
 	}
 	l.untold++
 	if now := time.Now(); now.Sub(l.told) >= time.Second {
-		l.cfg.Logger.Warn("connections that have proven nothing are refused or cut", "bound", string(why), "address", addr.String(), "times", l.untold,
+		l.cfg.Logger.Warn("unauthenticated connections or requests were refused or cut off", "bound", string(why), "address", addr.String(), "times", l.untold,
 			"remedy", "if it is a proxy's address, name it in REALTIME_TRUSTED_PROXIES")
 		l.told, l.untold = now, 0
 	}

@@ -39,7 +39,7 @@ func OnHangup(ctx context.Context, reread func(), logger *slog.Logger) {
 		for {
 			select {
 			case <-signals:
-				logger.Info("SIGHUP: what is in files is read again; settings in the environment need a restart")
+				logger.Info("SIGHUP: reading keys and certificates again; settings in the environment need a restart")
 				reread()
 			case <-ctx.Done():
 				return

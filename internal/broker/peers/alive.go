@@ -80,7 +80,7 @@ func (p *Peers) heard(name string) bool {
 	topics := p.lackedLocked(n, now)
 	p.mu.Unlock()
 	if !known {
-		p.cfg.Logger.Info("another hub", "node", name)
+		p.cfg.Logger.Info("found another hub", "node", name)
 		p.nc.Publish(p.nodeSubject(name), p.greeting(name)) // so that it knows us at once
 		p.meet()
 	}
@@ -277,10 +277,10 @@ func (p *Peers) bury(silent map[string]time.Time) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.cfg.Logger.Warn("other hubs are silent, or we are cut off", "err", err)
+		p.cfg.Logger.Warn("other hubs are silent, or this hub is cut off from the broker", "err", err)
 	}
 	for name, heard := range silent {
-		p.cfg.Logger.Warn("another hub is silent and is given up", "node", name)
+		p.cfg.Logger.Warn("another hub has been silent for too long and is counted as gone", "node", name)
 		p.drop(name, heard)
 	}
 }

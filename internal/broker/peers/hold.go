@@ -62,7 +62,7 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 	p.mu.Unlock()
 	for _, name := range nodes {
 		if err := p.want(name, topic); err != nil {
-			p.cfg.Logger.Debug("peers", "err", err) // it is asked again when we hear it
+			p.cfg.Logger.Debug("could not ask another hub for its state", "err", err) // it is asked again when we hear it
 		}
 	}
 	timer := time.NewTimer(holdTimeout)
@@ -234,7 +234,7 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		s.partial = nil
 		again := p.lacksLocked(node, topic)
 		p.mu.Unlock()
-		p.cfg.Logger.Warn("a part of what another hub has was lost", "node", node)
+		p.cfg.Logger.Warn("part of another hub's state was lost on the way and is asked for again", "node", node)
 		if again {
 			p.want(node, topic)
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // ErrConflict: the group has changed since what the change was made from.
-var ErrConflict = errors.New("changed meanwhile")
+var ErrConflict = errors.New("the group was changed at the same time")
 
 // Row is one row of a table: the last that was put at its name.
 type Row struct {
