@@ -190,7 +190,7 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 	}
 }
 
-// admit says who calls, where the caller may make the call now. No body has been read.
+// admit returns the caller, if it may make the call now. It is asked before there is a body.
 func (a *api) admit(r *http.Request, pattern string, scope access.Scope) (who *access.Caller, err error) {
 	who, err = a.auth.Admit(r, scope, pattern == streamRoute)
 	switch {
@@ -217,7 +217,7 @@ func (a *api) refused(w http.ResponseWriter, r *http.Request, pattern string, sc
 	a.refuse(w, r, who, err)
 }
 
-// front is what every request passes before its route is looked for.
+// front is what each request passes before its route is looked up.
 func (a *api) front(mux *http.ServeMux) http.Handler {
 	nosniff := []string{"nosniff"}
 	pages := access.NewPages(a.auth, a.cfg.Loopback, a.cfg.Logger)
@@ -335,7 +335,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 // problem details.
 type handler func(w http.ResponseWriter, r *http.Request, who *access.Caller) error
 
-// plain is a handler that needs no caller and has answered all by itself.
+// plain makes a handler of one that needs no caller and answers its errors itself.
 func plain(do http.HandlerFunc) handler {
 	return func(w http.ResponseWriter, r *http.Request, _ *access.Caller) error {
 		do(w, r)
