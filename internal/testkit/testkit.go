@@ -1,11 +1,12 @@
 // Package testkit is what tests of any package need and the standard library lacks: it knows
 // nothing of the hub. [Eventually] waits for a state, [Buffer] is a log to be read meanwhile,
 // [ByItself] and [LiveHeap] weigh memory, [WaitsIn] and [InTime] tell of locks, [Main] finds
-// goroutines that are left behind.
+// goroutines that are left behind, [MostlyWaits] lets more tests wait at once.
 package testkit
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,17 @@ import (
 	"testing"
 	"time"
 )
+
+// MostlyWaits is said by TestMain, before Main, of a package whose tests mostly wait: more
+// of them run at once than there are processors, unless -parallel says how many.
+func MostlyWaits() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", fmt.Sprint(max(4, 2*runtime.GOMAXPROCS(0))))
+	}
+}
 
 // Main runs a package's tests, then clean if it is not nil, and fails a run that leaves
 // goroutines behind.

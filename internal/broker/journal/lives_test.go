@@ -49,6 +49,7 @@ func counted(t *testing.T, u *user) string {
 // One loss is one epoch, however many notice it at once, in whatever process; and what is
 // kept after it has its place there, also before anybody has looked.
 func TestOneLossIsOneEpoch(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -114,6 +115,7 @@ func TestOneLossIsOneEpoch(t *testing.T) {
 
 // What is of another history comes after it was said that there is a gap.
 func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings
@@ -158,6 +160,7 @@ func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
 // A server that is behind tells of fewer messages than were seen. Nothing is lost, and
 // nobody is told so.
 func TestAnOldAnswerIsNoLoss(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -214,6 +217,7 @@ func TestAnOldAnswerIsNoLoss(t *testing.T) {
 // A place that somebody was given is there, or the history is another: whoever asks a
 // server that is behind learns neither.
 func TestConfirm(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)
@@ -238,6 +242,7 @@ func TestConfirm(t *testing.T) {
 // The bucket of the epoch is deleted: what hubs know is in it again, nobody disagrees, and
 // meanwhile what a key lacks is found.
 func TestTheBucketIsGone(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings
@@ -307,6 +312,7 @@ func TestTheBucketIsGone(t *testing.T) {
 // The broker comes back empty, or the stream alone is deleted: all is made anew, and its
 // loss told.
 func TestAllIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*testing.T, *natstest.Broker, *user){
 		"the broker is empty": func(t *testing.T, b *natstest.Broker, _ *user) {
 			dir := b.StoreDir(0)
@@ -364,6 +370,7 @@ func TestAllIsMadeAnew(t *testing.T) {
 // Of three servers two are killed, one after the other. The last one has no leader, and
 // tells of the stream as far as it has come, which may be anywhere: it is not believed.
 func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.StartProcesses(t, 3)
 	cfg := settings
