@@ -237,7 +237,7 @@ func TestClusterPresence(t *testing.T) {
 func TestClusterTyping(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	nodes := threeHubs(t, "REALTIME_TYPING_TTL=1s")
+	nodes := threeHubs(t, "REALTIME_TYPING_TTL=3s")
 	nodes[0].Do(t, "PUT", "/v1/tenants/acme/conversations/r/members", `{"members":["me","you"]}`)
 	var you []*hubtest.Stream
 	for _, node := range nodes {
@@ -247,7 +247,7 @@ func TestClusterTyping(t *testing.T) {
 	for i := range 6 { // longer than the TTL, through each in turn
 		status, _ := nodes[i%3].Post(t, "/v1/conversations/r/typing?tenant=acme&profile=me", `{"state":"started"}`)
 		is.Equal(status, http.StatusAccepted)
-		for time.Since(start) < time.Duration(i+1)*300*time.Millisecond {
+		for time.Since(start) < time.Duration(i+1)*900*time.Millisecond {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
@@ -119,20 +118,18 @@ func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings
-	early := make(chan struct{})
 	var two *user
 	var once sync.Once
-	telling := make(chan struct{})
+	telling, appended, early := make(chan struct{}), make(chan struct{}), make(chan bool, 1)
 	cfg.Lost = func(string, uint64) {
 		once.Do(func() {
 			close(telling)
-			for range 50 { // it has time to come too early
-				if strings.Contains(two.seen("k"), "new") {
-					close(early)
-					return
-				}
-				time.Sleep(10 * time.Millisecond)
+			select {
+			case <-appended:
+			case <-t.Context().Done():
 			}
+			two.nc.Flush() // the broker has sent it
+			early <- strings.Contains(two.seen("k"), "new")
 		})
 	}
 	one := open(t, b, 0, "one", settings)
@@ -147,12 +144,9 @@ func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
 	<-telling
 	await(t, one.ready)
 	one.append(it("k", "new"))
+	close(appended)
 	two.await("k", "a b new")
-	select {
-	case <-early:
-		t.Error("it came before the gap was told")
-	default:
-	}
+	is.True(!<-early) // the gap was told before it came
 	_, told := two.lostAt("k")
 	is.True(told)
 }
