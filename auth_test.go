@@ -607,6 +607,7 @@ func (p *pipeWriter) Flush()                      {}
 // 100,000 random operations of three tenants that try to reach each other: nothing
 // arrives across, and what is another's looks like what is not there.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	const perTenant = 6

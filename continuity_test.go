@@ -35,6 +35,7 @@ var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0
 // However often clients are cut while much is published, at the end each has all
 // that was for it, once and in order, and never heard of a gap.
 func TestStorm(t *testing.T) {
+	t.Parallel()
 	alone(t, "TestClusterStorm")
 	is := is.New(t)
 	clients, cuts, events := 1000, 10, 20_000
@@ -129,6 +130,7 @@ func TestStorm(t *testing.T) {
 
 // All subscribers of a tenant see one order, whoever publishes at once.
 func TestOrderOfAll(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	const publishers, each = 16, 16
 	subscribers := 1000

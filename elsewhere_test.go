@@ -79,6 +79,7 @@ func (h *testHub) everybody(t testing.TB, query string) (ids []string, count any
 // What changes a connection through its own hub changes it through another as well:
 // nothing, empty and all stay apart on the way.
 func TestAdjustThroughAnotherHub(t *testing.T) {
+	t.Parallel()
 	a, b := aPair(t, theBroker(t), func(_ *HubConfig, p *PresenceConfig) { p.Audience = settings.AudienceTenant })
 	for i, body := range []string{
 		`{"types":[]}`, `{"types":["*"]}`, `{"types":["a.b","c.*"]}`, `{"types":null}`,
@@ -177,6 +178,7 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 // A hub that joins knows everybody on the others, in messages as small as the server
 // takes.
 func TestManyPeopleInSmallMessages(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +30,13 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func TestMain(m *testing.M) { hubtest.Main(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *clusterFlag == 0 { // three hubs a test work more than they wait
+		testkit.MostlyWaits(8)
+	}
+	hubtest.Main(m)
+}
 
 // What any package's tests need, by its short name.
 var (

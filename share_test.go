@@ -87,6 +87,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 
 // A watch list or filter past a share is refused, and the stream has what it had.
 func TestAdjustPastAShare(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t, withState(64<<10), defaultPresence)
 	c := h.open(t, "tenant=acme&profile=me&presence=user:you&types=presence.*")
@@ -339,6 +340,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 
 // What other hubs have told of is counted, whether there is room for it or not.
 func TestStateOfOtherHubs(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	all := newCluster(t, 2, natstest.Start(t, 1), openDoor(t), access.RatesConfig{}, withState(1<<20))

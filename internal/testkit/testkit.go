@@ -19,14 +19,14 @@ import (
 	"time"
 )
 
-// MostlyWaits is said by TestMain, before Main, of a package whose tests mostly wait: more
-// of them run at once than there are processors, unless -parallel says how many.
-func MostlyWaits() {
+// MostlyWaits is said by TestMain, before Main, of a package whose tests mostly wait: so
+// many of them run at once, unless there are more processors or -parallel says how many.
+func MostlyWaits(together int) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		flag.Set("test.parallel", fmt.Sprint(max(4, 2*runtime.GOMAXPROCS(0))))
+		flag.Set("test.parallel", fmt.Sprint(max(together, runtime.GOMAXPROCS(0))))
 	}
 }
 

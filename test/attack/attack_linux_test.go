@@ -11,6 +11,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"realtimehub/internal/hubtest"
 )
 
 var times = flag.Int("attack.times", 1, "how many times as much each attack does")
@@ -40,12 +42,12 @@ type result struct {
 // waited says that the other tenant did, for the attack as it seems.
 func (r *result) waited() bool { return r.alone <= unnoticed && r.beside > mostTimes*unnoticed }
 
-// stage is the machine: one attack at a time is on it. What was attacked may rest beside
-// the next.
+// stage is the machine: one attack at a time is on it. A hub may be warmed up, and one that
+// was attacked may rest, beside another's attack.
 var stage sync.Mutex
 
 func TestAttacks(t *testing.T) {
-	binary := built(t)
+	binary := hubtest.PlainBinary(t)
 	alone := newBystander(t, start(t, binary).near())
 	var mu sync.Mutex
 	var results []*result
@@ -79,8 +81,6 @@ func TestAttacks(t *testing.T) {
 // meanwhile, on a hub that nobody attacks: so what else the machine does is the same for
 // both. The scene is nil when the hub is dead.
 func perform(t *testing.T, a attack, r *result, binary string, alone *bystander) *scene {
-	stage.Lock()
-	defer stage.Unlock()
 	var settings []string
 	if a.settings != nil {
 		settings = a.settings(t)
@@ -99,6 +99,8 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 		t.Fatalf("before anything is done: %v %q", err, faults)
 	}
 
+	stage.Lock()
+	defer stage.Unlock()
 	after := func() {}
 	if a.beside != nil {
 		after = a.beside(t, s)

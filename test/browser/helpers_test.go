@@ -9,7 +9,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testkit.MostlyWaits()
+	testkit.MostlyWaits(4)
 	hubtest.Main(m)
 }
 

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"realtimehub/internal/natstest"
+	"realtimehub/internal/hubtest"
 )
 
 var (
@@ -32,11 +32,7 @@ var (
 	clocks = flag.Bool("faults.clocks", true, "one of the hubs has a clock that is an hour ahead")
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	natstest.Clean()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { hubtest.Main(m) }
 
 func TestHistories(t *testing.T) {
 	if *long {
@@ -94,11 +90,13 @@ func build(t *testing.T) []string {
 		}
 		return source
 	}
-	source := ""
+	source, one := hubtest.Root(), ""
 	if *of != "" {
 		source = at(*of)
+		one = hub(source, "hub")
+	} else {
+		one = hubtest.PlainBinary(t)
 	}
-	one := hub(source, "hub")
 	all := []string{one, one, one}
 	if *clocks {
 		all[1] = hub(source, "hub-ahead", "-overlay", ahead(t, dir))

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testkit.MostlyWaits()
+	testkit.MostlyWaits(4)
 	testkit.Main(m, natstest.Clean)
 }
 
