@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"realtimehub/internal/hubtest"
 )
 
 var (
@@ -47,7 +49,7 @@ func testNames(t *testing.T, packages ...string) (names []string) {
 func TestDocsCommandsFindTheirTests(t *testing.T) {
 	commands := 0
 	for _, page := range pages(t, "*.md", "docs/*.md") {
-		for line := range strings.Lines(strings.Join(shellBlocks(t, page), "\n")) {
+		for line := range strings.Lines(strings.Join(hubtest.ShellBlocks(t, page), "\n")) {
 			words := quotedWords.FindAllString(line, -1)
 			if len(words) < 2 || words[0] != "go" || words[1] != "test" {
 				continue

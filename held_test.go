@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/plan"
 )
 
@@ -25,7 +26,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 			is := is.New(t)
 			url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
 			at := strings.TrimPrefix(url, "http://")
-			transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
+			transport := hubtest.TransportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 			defer transport.CloseIdleConnections()
 			opened, turnedAway := 0, 0
 			for range 20 {
