@@ -2,7 +2,9 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
 )
 
 var (
@@ -68,18 +71,18 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// build makes the hubs.
+// build makes the hubs, and the server that they share, beside each other.
 func build(t *testing.T) []string {
 	t.Helper()
 	dir := t.TempDir()
-	hub := func(from, name string, args ...string) string {
-		binary := filepath.Join(dir, name)
+	hub := func(from, name string, args ...string) (binary string, err error) {
+		binary = filepath.Join(dir, name)
 		cmd := exec.Command("go", append(append([]string{"build", "-o", binary}, args...), "realtimehub")...)
 		cmd.Dir = from
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go build: %v\n%s", err, out)
+		if out, failed := cmd.CombinedOutput(); failed != nil {
+			err = fmt.Errorf("go build: %w\n%s", failed, out)
 		}
-		return binary
+		return binary, err
 	}
 	// at is the source at a commit.
 	at := func(commit string) string {
@@ -90,21 +93,34 @@ func build(t *testing.T) []string {
 		}
 		return source
 	}
-	source, one := hubtest.Root(), ""
+	var all [hubs]string
+	var errs [hubs]error
+	var builds sync.WaitGroup
+	source := hubtest.Root()
 	if *of != "" {
 		source = at(*of)
-		one = hub(source, "hub")
-	} else {
-		one = hubtest.PlainBinary(t)
+		builds.Go(func() { all[0], errs[0] = hub(source, "hub") })
 	}
-	all := []string{one, one, one}
 	if *clocks {
-		all[1] = hub(source, "hub-ahead", "-overlay", ahead(t, dir))
+		overlay := ahead(t, dir)
+		builds.Go(func() { all[1], errs[1] = hub(source, "hub-ahead", "-overlay", overlay) })
 	}
 	if *other != "" {
-		all[2] = hub(at(*other), "hub-other")
+		from := at(*other)
+		builds.Go(func() { all[2], errs[2] = hub(from, "hub-other") })
 	}
-	return all
+	natstest.Binary(t)
+	if *of == "" {
+		all[0] = hubtest.PlainBinary(t)
+	}
+	builds.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		all[i] = cmp.Or(all[i], all[0])
+	}
+	return all[:]
 }
 
 // ahead is an overlay in which what the time is is an hour more.
