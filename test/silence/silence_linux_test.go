@@ -30,7 +30,7 @@ func silence() time.Duration {
 	if hubtest.CI() {
 		return 2 * time.Minute
 	}
-	return 80 * time.Second
+	return 65 * time.Second
 }
 
 // startPlainNginx is an nginx before a hub, with what docs/recipes.md asks of a proxy.
