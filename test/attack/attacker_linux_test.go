@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		attackAs(text)
 		return
 	}
-	testkit.MostlyWaits(4) // hubs that rest; one attack is on at a time
+	testkit.MostlyWaits(16) // for the stage
 	hubtest.Main(m)
 }
 
