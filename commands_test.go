@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"realtimehub/internal/hubtest"
@@ -32,10 +33,8 @@ func testNames(t *testing.T, packages ...string) (names []string) {
 			case !strings.HasSuffix(path, "_test.go"):
 				return nil
 			}
-			text, err := os.ReadFile(path)
-			for _, found := range testFunc.FindAllSubmatch(text, -1) {
-				names = append(names, string(found[1]))
-			}
+			found, err := testsIn(path)
+			names = append(names, found...)
 			return err
 		})
 		if err != nil {
@@ -43,6 +42,22 @@ func testNames(t *testing.T, packages ...string) (names []string) {
 		}
 	}
 	return names
+}
+
+// testsOf are the tests that were found, by file.
+var testsOf sync.Map
+
+func testsIn(path string) (names []string, err error) {
+	path = filepath.Clean(path)
+	if known, ok := testsOf.Load(path); ok {
+		return known.([]string), nil
+	}
+	text, err := os.ReadFile(path)
+	for _, found := range testFunc.FindAllSubmatch(text, -1) {
+		names = append(names, string(found[1]))
+	}
+	testsOf.Store(path, names)
+	return names, err
 }
 
 // Each test that a page has its reader run is in the packages that it names.

@@ -104,6 +104,7 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 
 // Who is turned away costs what it is told, and no buffer of a size that others need.
 func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

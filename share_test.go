@@ -280,6 +280,7 @@ func TestRoomsOfAnotherServiceHaveAShare(t *testing.T) {
 
 // What is kept of a request is not the whole of it.
 func TestNamesDoNotHoldTheirRequest(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

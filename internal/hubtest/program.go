@@ -124,8 +124,7 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 			cmd.Env = append(cmd.Env, line)
 		}
 	}
-	// The race detector would have each program sleep for a second before it ends.
-	cmd.Env = append(append(cmd.Env, "GORACE=atexit_sleep_ms=10", "REALTIME_ADDR=127.0.0.1:0"), settings...)
+	cmd.Env = append(append(cmd.Env, testkit.QuickEnd, "REALTIME_ADDR=127.0.0.1:0"), settings...)
 	logs, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -95,6 +95,10 @@ func (s *Buffer) String() string {
 	return s.b.String()
 }
 
+// QuickEnd is of the environment of a program, which would sleep for a second before it ends
+// if it has the race detector.
+const QuickEnd = "GORACE=atexit_sleep_ms=10"
+
 // ByItself runs a test in a process of its own, where nobody else's memory comes and goes,
 // and says whether this is that process.
 func ByItself(t *testing.T) bool {
@@ -104,7 +108,7 @@ func ByItself(t *testing.T) bool {
 		return true
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-test.short=", testing.Short()))
-	cmd.Env = append(os.Environ(), mark+"=1")
+	cmd.Env = append(os.Environ(), mark+"=1", QuickEnd)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
