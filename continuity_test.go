@@ -35,7 +35,6 @@ var stormSeed = flag.Uint64("storm.seed", 0, "repeat TestStorm with this seed; 0
 // However often clients are cut while much is published, at the end each has all
 // that was for it, once and in order, and never heard of a gap.
 func TestStorm(t *testing.T) {
-	t.Parallel()
 	alone(t, "TestClusterStorm")
 	is := is.New(t)
 	clients, cuts, events := 1000, 10, 20_000

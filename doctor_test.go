@@ -48,7 +48,6 @@ func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*htt
 const maxOwnProbes = 8
 
 func TestProbe(t *testing.T) {
-	t.Parallel()
 	for _, plain := range []bool{false, true} {
 		is := is.New(t)
 		h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Plain = plain })
@@ -95,7 +94,6 @@ func TestProbe(t *testing.T) {
 
 // A silent probe gets no heartbeat while other streams do.
 func TestASilentProbeIsSilent(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = 50 * time.Millisecond })
 	_, reader := h.openProbe(t, "every=0&for=1s")

@@ -148,7 +148,6 @@ func TestSoManyFaultsAreTold(t *testing.T) {
 
 // TestNDJSONOfAClientThatWritesAllBeforeItReads: 10 MB on a raw socket.
 func TestNDJSONOfAClientThatWritesAllBeforeItReads(t *testing.T) {
-	t.Parallel()
 	good := `{"tenantId":"acme","type":"a.b","payload":"` + strings.Repeat("x", 100) + `","target":{"kind":"tenant"}}` + "\n"
 	for name, tc := range map[string]struct{ query, line, summary string }{
 		"accepted":  {"", good, `"refused":0`},

@@ -32,7 +32,11 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if *clusterFlag == 0 { // three hubs a test work more than they wait
+	switch {
+	case *clusterFlag > 0: // three hubs a test work more than they wait
+	case hubtest.RaceDetector: // all that works takes some eight times as long
+		testkit.MostlyWaits(4)
+	default:
 		testkit.MostlyWaits(8)
 	}
 	hubtest.Main(m)

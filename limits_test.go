@@ -248,7 +248,6 @@ func TestTransport(t *testing.T) {
 
 // With a rate limit an NDJSON body is read more slowly, and nothing of it is refused.
 func TestARateLimitSlowsNDJSON(t *testing.T) {
-	t.Parallel()
 	is := is.New(t)
 	h := newTrustedHub(t, openDoor(t), access.RatesConfig{PublishRate: 1000})
 	const lines = 1500
