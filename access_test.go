@@ -48,6 +48,7 @@ func closingOf(t *testing.T, w *httptest.ResponseRecorder) (reason string, retry
 // hub.closing, and for the proxy before the hub a reason to go elsewhere; it is asked
 // again within seconds.
 func TestKeysThatAreNotThereYet(t *testing.T) {
+	t.Parallel()
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	key, _ := rsa.GenerateKey(rand.Reader, 2048)

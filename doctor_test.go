@@ -19,12 +19,13 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
 
 // openProbe opens GET /v1/doctor?query; headers are names and values.
-func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *streamReader) {
+func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *hubtest.Reader) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)

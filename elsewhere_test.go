@@ -177,6 +177,7 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 // A hub that joins knows everybody on the others, in messages as small as the server
 // takes.
 func TestManyPeopleInSmallMessages(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)

@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/plan"
 )
 
@@ -26,7 +27,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 			is := is.New(t)
 			url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
 			at := strings.TrimPrefix(url, "http://")
-			transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
+			transport := hubtest.TransportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 			defer transport.CloseIdleConnections()
 			opened, turnedAway := 0, 0
 			for range 20 {
@@ -104,6 +105,7 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 
 // Who is turned away costs what it is told, and no buffer of a size that others need.
 func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +30,17 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func TestMain(m *testing.M) { hubtest.Main(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	switch {
+	case *clusterFlag > 0: // three hubs a test work more than they wait
+	case hubtest.RaceDetector: // all that works takes some eight times as long
+		testkit.MostlyWaits(4)
+	default:
+		testkit.MostlyWaits(8)
+	}
+	hubtest.Main(m)
+}
 
 // What any package's tests need, by its short name.
 var (

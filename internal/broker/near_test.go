@@ -93,6 +93,7 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 // Many come back at once to a tenant of which the hub has nothing near, and the broker does
 // not answer: they wait for one question, and none for the other's.
 func TestWhoComesBackSharesTheWait(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
@@ -218,6 +219,7 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 
 // The hubs make cursors with one key, so that each reads what another has made.
 func TestAllHubsHaveOneKey(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	url, prefix := natstest.Start(t, 1).URL(0), natstest.Prefix()
 	secrets := map[string]bool{}

@@ -2,7 +2,9 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -17,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
 )
 
@@ -32,11 +35,7 @@ var (
 	clocks = flag.Bool("faults.clocks", true, "one of the hubs has a clock that is an hour ahead")
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	natstest.Clean()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { hubtest.Main(m) }
 
 func TestHistories(t *testing.T) {
 	if *long {
@@ -72,18 +71,18 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// build makes the hubs.
+// build makes the hubs, and the server that they share, beside each other.
 func build(t *testing.T) []string {
 	t.Helper()
 	dir := t.TempDir()
-	hub := func(from, name string, args ...string) string {
-		binary := filepath.Join(dir, name)
+	hub := func(from, name string, args ...string) (binary string, err error) {
+		binary = filepath.Join(dir, name)
 		cmd := exec.Command("go", append(append([]string{"build", "-o", binary}, args...), "realtimehub")...)
 		cmd.Dir = from
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go build: %v\n%s", err, out)
+		if out, failed := cmd.CombinedOutput(); failed != nil {
+			err = fmt.Errorf("go build: %w\n%s", failed, out)
 		}
-		return binary
+		return binary, err
 	}
 	// at is the source at a commit.
 	at := func(commit string) string {
@@ -94,19 +93,34 @@ func build(t *testing.T) []string {
 		}
 		return source
 	}
-	source := ""
+	var all [hubs]string
+	var errs [hubs]error
+	var builds sync.WaitGroup
+	source := hubtest.Root()
 	if *of != "" {
 		source = at(*of)
+		builds.Go(func() { all[0], errs[0] = hub(source, "hub") })
 	}
-	one := hub(source, "hub")
-	all := []string{one, one, one}
 	if *clocks {
-		all[1] = hub(source, "hub-ahead", "-overlay", ahead(t, dir))
+		overlay := ahead(t, dir)
+		builds.Go(func() { all[1], errs[1] = hub(source, "hub-ahead", "-overlay", overlay) })
 	}
 	if *other != "" {
-		all[2] = hub(at(*other), "hub-other")
+		from := at(*other)
+		builds.Go(func() { all[2], errs[2] = hub(from, "hub-other") })
 	}
-	return all
+	natstest.Binary(t)
+	if *of == "" {
+		all[0] = hubtest.PlainBinary(t)
+	}
+	builds.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		all[i] = cmp.Or(all[i], all[0])
+	}
+	return all[:]
 }
 
 // ahead is an overlay in which what the time is is an hour more.

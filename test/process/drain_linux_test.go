@@ -148,6 +148,7 @@ func TestDrainOfALoneHub(t *testing.T) {
 
 // Ctrl+C waits for nobody but who publishes, though others are there.
 func TestInterruptEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	p, other := twoHubs(t, "REALTIME_DRAIN=1h")
 	streams := []net.Conn{hubtest.Subscribe(t, p.Addr, "a"), hubtest.Subscribe(t, p.Addr, "b")}
