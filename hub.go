@@ -15,9 +15,8 @@ import (
 	"realtimehub/internal/history"
 )
 
-// Hub accepts events, gives them their order and hands them to streams.
-//
-// Lock order: tenants' → (a stream's, directory.mu, expiry.mu), which are leaves.
+// Hub accepts events, gives them their order and hands them to streams. It has no lock: those
+// of its parts, and their order, are in the documentation of their packages.
 type Hub struct {
 	// Static after the start.
 	tenants    *delivery.Tenants

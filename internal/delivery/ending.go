@@ -66,7 +66,7 @@ func (o owner) Group() string { return o.conn.Tenant }
 // Words implements engine.Owner.
 func (o owner) Words() *engine.Words { return o.conn.encoder.own }
 
-// Beat implements engine.Owner: the place is told instead of a comment where it has moved, and
+// Beat implements engine.Owner: the place is told instead of the beat where it has moved, and
 // the tenant is not busy.
 func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
@@ -107,8 +107,16 @@ func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 	if t == nil {
 		return false
 	}
+<<<<<<< HEAD
 	// A connection that is admitted but not in its tenant yet cannot be removed. From here on
 	// c.sentAway no longer changes.
+||||||| d6ffe0a
+	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
+	// is not changed any more.
+=======
+	// Who is admitted but not in its tenant yet is not to be found. After this c.sentAway
+	// is not changed any more.
+>>>>>>> w-adv17
 	first = c.joined && !c.removed && (so == nil || so())
 	if first {
 		if c.sentAway && reason == CloseClient {
