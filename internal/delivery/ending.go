@@ -107,16 +107,8 @@ func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 	if t == nil {
 		return false
 	}
-<<<<<<< HEAD
 	// A connection that is admitted but not in its tenant yet cannot be removed. From here on
 	// c.sentAway no longer changes.
-||||||| d6ffe0a
-	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
-	// is not changed any more.
-=======
-	// Who is admitted but not in its tenant yet is not to be found. After this c.sentAway
-	// is not changed any more.
->>>>>>> w-adv17
 	first = c.joined && !c.removed && (so == nil || so())
 	if first {
 		if c.sentAway && reason == CloseClient {
