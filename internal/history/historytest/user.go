@@ -155,9 +155,19 @@ func Persist(t *testing.T, l history.Log, entries ...*history.Entry) {
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		err := l.Append(t.Context(), entries)
-		if !errors.Is(err, history.ErrNotStored) || time.Now().After(deadline) {
+		if !errors.Is(err, history.ErrNotStored) && !errors.Is(err, history.ErrUnconfirmed) || time.Now().After(deadline) {
 			is.New(t).NoErr(err)
 			return
+		}
+	}
+}
+
+// Answered asks again while a broker that is slow does not answer.
+func Answered[T any](ask func() (T, error)) (answer T, err error) {
+	for deadline := time.Now().Add(time.Minute); ; {
+		answer, err = ask()
+		if !errors.Is(err, history.ErrUnconfirmed) || time.Now().After(deadline) {
+			return answer, err
 		}
 	}
 }
