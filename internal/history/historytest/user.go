@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
@@ -101,15 +102,15 @@ func (u *User) again(entries []*history.Entry) error {
 
 // To is an entry whose payload is its name.
 func To(tenant, name string, target event.Target) *history.Entry {
-	return &history.Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+	return &history.Entry{Event: &event.Event{ID: uuid.NewString(), TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
 }
 
 // ToAll is one to all of "acme".
 func ToAll(name string) *history.Entry { return To("acme", name, event.ToTenant()) }
 
-// Chosen has the publisher of an entry choose its id.
+// Chosen has the publisher of an entry choose its id, which is its name.
 func Chosen(e *history.Entry) *history.Entry {
-	e.Chosen = true
+	e.Chosen, e.Event.ID = true, string(e.Event.Payload)
 	return e
 }
 
