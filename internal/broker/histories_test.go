@@ -17,7 +17,6 @@ import (
 
 // On NATS a history is as any kind of Log is.
 func TestLogOnNATS(t *testing.T) {
-	t.Parallel()
 	historytest.Run(t, historytest.Kind{Shared: true, Open: func(t *testing.T, limits history.Limits) history.Log {
 		return join(t, natstest.Start(t, 1).URL(0), natstest.Prefix(), within(limits)).Log()
 	}})
