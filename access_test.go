@@ -48,6 +48,7 @@ func closingOf(t *testing.T, w *httptest.ResponseRecorder) (reason string, retry
 // hub.closing, and for the proxy before the hub a reason to go elsewhere; it is asked
 // again within seconds.
 func TestKeysThatAreNotThereYet(t *testing.T) {
+	t.Parallel()
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	key, _ := rsa.GenerateKey(rand.Reader, 2048)
@@ -140,7 +141,7 @@ func TestSecretsRotate(t *testing.T) {
 		"short-secret":                      "JWT_SECRET: has 12 bytes",
 		testSecret + ",short-secret":        "JWT_SECRET: entry 2 has 12 bytes",
 		testSecret + ",":                    "JWT_SECRET: entry 2 has 0 bytes",
-		testSecret + ", " + next:            "JWT_SECRET: entry 2 begins or ends with a blank",
+		testSecret + ", " + next:            "JWT_SECRET: entry 2 begins or ends with a space",
 		"short,secret," + next + testSecret: "JWT_SECRET: entry 1 has 5 bytes",
 	} {
 		_, err := access.NewAuth(t.Context(), access.Config{Secret: wrong})

@@ -37,6 +37,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
@@ -607,6 +608,7 @@ func (p *pipeWriter) Flush()                      {}
 // 100,000 random operations of three tenants that try to reach each other: nothing
 // arrives across, and what is another's looks like what is not there.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	alone(t, "its requests end before they begin")
 	is := is.New(t)
 	const perTenant = 6
@@ -747,7 +749,7 @@ func TestACanaryTokenAppearsNowhere(t *testing.T) {
 				done <- run(ctx, append(settings, "REALTIME_ADDR=127.0.0.1:0", "REALTIME_LOG_LEVEL=debug", "REALTIME_DRAIN=0", "REALTIME_MEMBERSHIP_URL=http://127.0.0.1:1/x", "REALTIME_MEMBERSHIP_TOKEN="+canary+"-membership"), &logs, func(a net.Addr) { addr <- a.String() })
 			}()
 			url := "http://" + <-addr
-			client := checkedClient(t, &http.Transport{})
+			client := hubtest.CheckedClient(t, &http.Transport{})
 			client.CheckRedirect, client.Timeout = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, 5*time.Second
 			defer client.CloseIdleConnections()
 			secret := []byte(canary + "-secret-0123456789abcdef")

@@ -6,7 +6,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"realtimehub/internal/hubtest"
 )
 
 var (
@@ -30,10 +33,8 @@ func testNames(t *testing.T, packages ...string) (names []string) {
 			case !strings.HasSuffix(path, "_test.go"):
 				return nil
 			}
-			text, err := os.ReadFile(path)
-			for _, found := range testFunc.FindAllSubmatch(text, -1) {
-				names = append(names, string(found[1]))
-			}
+			found, err := testsIn(path)
+			names = append(names, found...)
 			return err
 		})
 		if err != nil {
@@ -43,11 +44,27 @@ func testNames(t *testing.T, packages ...string) (names []string) {
 	return names
 }
 
+// testsOf are the tests that were found, by file.
+var testsOf sync.Map
+
+func testsIn(path string) (names []string, err error) {
+	path = filepath.Clean(path)
+	if known, ok := testsOf.Load(path); ok {
+		return known.([]string), nil
+	}
+	text, err := os.ReadFile(path)
+	for _, found := range testFunc.FindAllSubmatch(text, -1) {
+		names = append(names, string(found[1]))
+	}
+	testsOf.Store(path, names)
+	return names, err
+}
+
 // Each test that a page has its reader run is in the packages that it names.
 func TestDocsCommandsFindTheirTests(t *testing.T) {
 	commands := 0
 	for _, page := range pages(t, "*.md", "docs/*.md") {
-		for line := range strings.Lines(strings.Join(shellBlocks(t, page), "\n")) {
+		for line := range strings.Lines(strings.Join(hubtest.ShellBlocks(t, page), "\n")) {
 			words := quotedWords.FindAllString(line, -1)
 			if len(words) < 2 || words[0] != "go" || words[1] != "test" {
 				continue

@@ -129,6 +129,7 @@ func TestStorm(t *testing.T) {
 
 // All subscribers of a tenant see one order, whoever publishes at once.
 func TestOrderOfAll(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	const publishers, each = 16, 16
 	subscribers := 1000

@@ -15,6 +15,7 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
 )
 
@@ -44,7 +45,7 @@ func anchorsOf(t *testing.T, page string) (anchors []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prose := fencedBlock.ReplaceAllString(string(text), "")
+	prose := hubtest.FencedBlock.ReplaceAllString(string(text), "")
 	for _, found := range heading.FindAllStringSubmatch(prose, -1) {
 		anchors = append(anchors, strings.ReplaceAll(notInSlug.ReplaceAllString(strings.ToLower(found[1]), ""), " ", "-"))
 	}
@@ -58,7 +59,7 @@ func TestDocsReferToWhatIsThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, found := range markdownRef.FindAllStringSubmatch(fencedBlock.ReplaceAllString(string(text), ""), -1) {
+		for _, found := range markdownRef.FindAllStringSubmatch(hubtest.FencedBlock.ReplaceAllString(string(text), ""), -1) {
 			if strings.Contains(found[1], "://") {
 				continue
 			}
@@ -102,7 +103,7 @@ func TestDocsNameRealSettings(t *testing.T) {
 // What the recipes show of a proxy's file is in that file.
 func TestDocsExcerpts(t *testing.T) {
 	excerpts := 0
-	for _, b := range blocksOf(t, "docs/recipes.md") {
+	for _, b := range hubtest.Blocks(t, "docs/recipes.md") {
 		file := map[string]string{"nginx": "deploy/nginx.conf", "caddyfile": "deploy/Caddyfile"}[b.Language]
 		if file == "" {
 			continue

@@ -19,12 +19,13 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/settings"
 )
 
 // openProbe opens GET /v1/doctor?query; headers are names and values.
-func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *streamReader) {
+func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*http.Response, *hubtest.Reader) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
@@ -180,12 +181,12 @@ func TestProbesAreFew(t *testing.T) {
 			is.Equal(res.StatusCode, 200)
 			first = cmp.Or[io.Closer](first, res.Body)
 		}
-		refused(sub, "as one may have")
+		refused(sub, "which is the limit")
 	}
-	refused("user:2", "of this tenant")
+	refused("user:2", "this tenant or address")
 	first.Close()
 	comesBack("user:2")
-	refused("", "of this tenant")
+	refused("", "this tenant or address")
 
 	for i := range 10 {
 		tenant = fmt.Sprint("greedy-", i)

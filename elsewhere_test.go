@@ -166,8 +166,7 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 			ids, count := b.everybody(t, "profile=me")
 			is.Equal(count, 303.0)
 			is.Equal(len(ids), 303)
-			status, _ := b.do(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
-			is.Equal(status, http.StatusNoContent)
+			b.changes(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 			is.Equal(len(a.Hub.streams.Connections("acme", nil)), 0)
 			is.Equal(len(b.Hub.streams.Connections("acme", nil)), 0)
 		})
@@ -177,11 +176,12 @@ func TestManyConnectionsElsewhere(t *testing.T) {
 // A hub that joins knows everybody on the others, in messages as small as the server
 // takes.
 func TestManyPeopleInSmallMessages(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	a, b := aPair(t, natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 16 << 10 }))
 	a.connect(t, 3001, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 	b.connect(t, 1, func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }, nil)
-	is.NoErr(b.tenants.EnsureAll(t.Context(), "acme"))
+	eventually(t, func() bool { return b.tenants.EnsureAll(t.Context(), "acme") == nil }) // a hub that is slow may not answer in time
 	online, _ := b.Presence.Counts()
 	is.Equal(online, 3002)
 }

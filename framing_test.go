@@ -18,6 +18,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
 	"realtimehub/internal/sse"
 )
@@ -27,7 +28,7 @@ import (
 // are no heartbeats here, which would bring it sooner or later.
 func TestEventsComeAtOnceToFixedReads(t *testing.T) {
 	t.Parallel()
-	cert, key := writeCertificate(t, t.TempDir(), "first")
+	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "first")
 	plain := startHub(t, "REALTIME_HEARTBEAT=0")
 	secure := strings.Replace(startHub(t, "REALTIME_HEARTBEAT=0", "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key), "http:", "https:", 1)
 	text, err := os.ReadFile(cert)
@@ -102,7 +103,7 @@ func readRequests(t *testing.T, url, cert string) (hears func(want string)) {
 	t.Helper()
 	const python = "/usr/bin/python3" // the system's, which has the system's packages
 	if err := exec.Command(python, "-c", "import requests").Run(); err != nil {
-		lacks(t, "there is no python3-requests")
+		hubtest.Lacks(t, "there is no python3-requests")
 	}
 	cmd := exec.CommandContext(t.Context(), python, "testdata/python/lines.py", url, cert)
 	var printed syncBuffer

@@ -88,6 +88,7 @@ func publishMany(t *testing.T, hubs []*testHub, from, until int) (last string) {
 // What went while another setting was in force is told of: after the setting was raised,
 // and by hubs whose settings differ, whoever of them started last.
 func TestWhatAnotherSettingLetGo(t *testing.T) {
+	t.Parallel()
 	start, _, _ := sharing(t)
 	one, two := start(50), start(50)
 	one.publish(t, "other", "a.b", `{"kind":"tenant"}`, "0") // or what goes next would be the stream's first
@@ -112,6 +113,7 @@ func TestWhatAnotherSettingLetGo(t *testing.T) {
 
 // So is what somebody has purged who is no hub.
 func TestWhatAnOperatorPurged(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	start, broker, prefix := sharing(t)
 	one := start(1000)
@@ -136,6 +138,7 @@ func TestWhatAnOperatorPurged(t *testing.T) {
 
 // Of what one deleted in the middle, all before it comes, then the gap, then the rest.
 func TestWhatAnOperatorDeleted(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	start, broker, prefix := sharing(t)
 	one := start(1000)
@@ -159,6 +162,7 @@ func TestWhatAnOperatorDeleted(t *testing.T) {
 // A member who came and went more often than is kept is told of what it may lack, by every
 // hub; others are not.
 func TestStaysThatWereCutShort(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	start, _, _ := sharing(t)
 	one, two := start(1000), start(1000)
@@ -189,6 +193,7 @@ func TestStaysThatWereCutShort(t *testing.T) {
 
 // A version before kept one stay more, and did not say that it had cut: so it may have.
 func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	start, b, prefix := sharing(t)
 	one := start(1000)
@@ -220,6 +225,7 @@ func TestStaysThatAVersionBeforeCutShort(t *testing.T) {
 // What a hub forgets for want of room it remembers to have forgotten, also where it has
 // no stream of the tenant, and where nobody belongs anywhere any more.
 func TestForgottenStaysAreRememberedAsForgotten(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	start, _, _ := sharing(t, withState(256<<10))
 	one, two := start(1000), start(1000)

@@ -23,7 +23,6 @@ import (
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/serve"
-	"realtimehub/internal/sse"
 	"realtimehub/web"
 )
 
@@ -109,7 +108,7 @@ func (a *api) routes() map[string]route {
 		"POST " + tenant + "/groups/{id}/events":        {access.ScopePublish, a.publishing.to(event.KindGroup)},
 		"POST " + tenant + "/connections/{id}/events":   {access.ScopePublish, a.publishing.to(event.KindConnection)},
 		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
-		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.probe},
+		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
 		"PATCH /v1/connections/{id}":                     {access.ScopeSubscribe, a.subscribing.adjust},
 		"PUT /v1/connections/{id}/token":                 {access.ScopeSubscribe, a.subscribing.token},
@@ -130,8 +129,8 @@ func (a *api) routes() map[string]route {
 		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {access.ScopeAdmin, a.administration.addMember},
 		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {access.ScopeAdmin, a.administration.removeMember},
 		"POST " + tenant + refresh:                       {access.ScopeAdmin, a.administration.refreshMembers},
-		"GET /metrics":                                   {access.ScopeAll, a.scrape},
-		"GET " + serve.ProfilesAt:                        {access.ScopeAll, a.profiles},
+		"GET /metrics":                                   {access.ScopeAll, plain(a.metrics.ServeHTTP)},
+		"GET " + serve.ProfilesAt:                        {access.ScopeAll, plain(serve.Profiles)},
 	}
 }
 
@@ -158,40 +157,9 @@ func (a *api) PublicHandler() http.Handler { return a.handler(false) }
 func (a *api) handler(inner bool) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, route := range a.routes() {
-		if !inner && (route.scope == access.ScopeAdmin || route.scope == access.ScopeAll) {
-			continue
+		if inner || route.scope != access.ScopeAdmin && route.scope != access.ScopeAll {
+			mux.HandleFunc(pattern, a.call(pattern, route))
 		}
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if route.scope == access.ScopePublish {
-				a.publishing.calls.Add(1)
-				defer a.publishing.calls.Add(-1)
-			}
-			who, err := a.auth.Admit(r, route.scope, pattern == streamRoute)
-			if err == nil && route.scope&access.ScopeAdmin != 0 && who.Tenant() != "" {
-				err = a.limits.Admin(who.Tenant(), who.Holder(r))
-			}
-			if err == nil && route.scope == access.ScopePublish && a.hub.Overloaded() {
-				err = overload.ErrOverloaded // before there is a body
-			}
-			if err == nil {
-				lobby.Admit(w, r)
-				defer a.vouch(r, who, pattern)()
-				err = route.do(w, r, who)
-			}
-			if err != nil {
-				if route.scope == access.ScopePublish {
-					a.publishing.refused(err)
-				} else {
-					a.auth.Refuse(err)
-				}
-				if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() && pattern == streamRoute {
-					a.subscribing.later(w, r, later.After)
-					return
-				}
-				a.refuse(w, r, who, err)
-			}
-			sent(w, r)
-		})
 	}
 	for pattern, do := range a.openRoutes() {
 		mux.HandleFunc(pattern, do)
@@ -199,6 +167,58 @@ func (a *api) handler(inner bool) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, a.cfg.Logger, request.NoRoute(mux, w, r))
 	})
+	return a.front(mux)
+}
+
+// call serves a route to those who may make the call.
+func (a *api) call(pattern string, route route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if route.scope == access.ScopePublish {
+			a.publishing.calls.Add(1)
+			defer a.publishing.calls.Add(-1)
+		}
+		who, err := a.admit(r, pattern, route.scope)
+		if err == nil {
+			lobby.Admit(w, r)
+			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), pattern == streamRoute)()
+			err = route.do(w, r, who)
+		}
+		if err != nil {
+			a.refused(w, r, pattern, route.scope, who, err)
+		}
+		sent(w, r)
+	}
+}
+
+// admit returns the caller, if it may make the call now. It is asked before there is a body.
+func (a *api) admit(r *http.Request, pattern string, scope access.Scope) (who *access.Caller, err error) {
+	who, err = a.auth.Admit(r, scope, pattern == streamRoute)
+	switch {
+	case err != nil:
+	case scope&access.ScopeAdmin != 0 && who.Tenant() != "":
+		err = a.limits.Admin(who.Tenant(), who.Holder(r))
+	case scope == access.ScopePublish && a.hub.Overloaded():
+		err = overload.ErrOverloaded
+	}
+	return who, err
+}
+
+// refused counts a call that failed, and answers it.
+func (a *api) refused(w http.ResponseWriter, r *http.Request, pattern string, scope access.Scope, who *access.Caller, err error) {
+	if scope == access.ScopePublish {
+		a.publishing.refused(err)
+	} else {
+		a.auth.Refuse(err)
+	}
+	if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() && pattern == streamRoute {
+		a.subscribing.later(w, r, later.After)
+		return
+	}
+	a.refuse(w, r, who, err)
+}
+
+// front is what each request passes before its route is looked up.
+func (a *api) front(mux *http.ServeMux) http.Handler {
 	nosniff := []string{"nosniff"}
 	pages := access.NewPages(a.auth, a.cfg.Loopback, a.cfg.Logger)
 	serve := pages.Shared(mux)
@@ -253,36 +273,6 @@ func sent(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// What a connection costs that carries calls, and each call beside others on one.
-const (
-	socketBytes = 16 << 10
-	callBytes   = 16 << 10
-)
-
-// vouch takes a request whose credential is good out of the lobby, and its connection. The
-// holder pays for both, for the call until over is called; as long as it can, or they stay
-// where they are. In open mode nothing was proven.
-func (a *api) vouch(r *http.Request, who *access.Caller, pattern string) (over func()) {
-	if !who.Proven() {
-		return nothing
-	}
-	holder, pool := who.Holder(r), a.hub.quotas.Person
-	if lobby.IsStranger(r) {
-		if !pool.Take(holder, socketBytes) {
-			return nothing
-		}
-		lobby.Prove(r, func() { pool.Give(holder, socketBytes) })
-	}
-	n := callBytes + request.HeadBytes(r)
-	if r.ProtoMajor < 2 || pattern == streamRoute || !pool.Take(holder, n) { // a stream pays for itself, and leaves once it is one
-		return nothing
-	}
-	lobby.Leave(r)
-	return func() { pool.Give(holder, n) }
-}
-
-func nothing() {}
-
 // refuse is fail for a caller that is known, or nil. Of many faults one alone is told
 // where the caller has its share of the memory for answers.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller, err error) {
@@ -297,7 +287,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, who *access.Caller,
 	if errors.Is(err, problem.ErrBodies) || errors.Is(err, allowance.ErrAnswers) {
 		if times, due := a.crowded.Due(time.Now()); due {
 			holder := who.Holder(r)
-			a.cfg.Logger.Warn("a call is refused for want of memory", "err", err,
+			a.cfg.Logger.Warn("a call was refused: the caller has used up its share of memory", "err", err,
 				"tenant", holder.Tenant, "profile", holder.Profile.String(), "times", times)
 		}
 	}
@@ -316,35 +306,6 @@ func (a *api) Published(ctx context.Context) {
 
 // Answered is Published for all requests, streams among them that have a handler.
 func (a *api) Answered(ctx context.Context) { untilNone(ctx, &a.requests) }
-
-// probe is a stream that shows what stands between its client and the hub.
-func (a *api) probe(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := probe.Parse(r.URL.Query())
-	if err != nil {
-		return err
-	}
-	if r.Method == http.MethodHead {
-		sse.Header(w.Header())
-		return nil
-	}
-	if reserve.Holds(r.Context()) || reserve.Begun() {
-		return access.ErrDescriptors
-	}
-	if a.hub.Overloaded() {
-		return overload.ErrOverloaded
-	}
-	return a.doctor.Serve(w, r, p, who)
-}
-
-func (a *api) scrape(w http.ResponseWriter, r *http.Request, _ *access.Caller) error {
-	a.metrics.ServeHTTP(w, r)
-	return nil
-}
-
-func (a *api) profiles(w http.ResponseWriter, r *http.Request, _ *access.Caller) error {
-	serve.Profiles(w, r)
-	return nil
-}
 
 func (a *api) healthy(w http.ResponseWriter, r *http.Request) {
 	answer.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -374,11 +335,10 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 // problem details.
 type handler func(w http.ResponseWriter, r *http.Request, who *access.Caller) error
 
-// untilNone waits until a count is zero, or ctx ends.
-func untilNone(ctx context.Context, count *atomic.Int64) {
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for count.Load() > 0 && ctx.Err() == nil {
-		<-ticker.C
+// plain makes a handler of one that needs no caller and answers its errors itself.
+func plain(do http.HandlerFunc) handler {
+	return func(w http.ResponseWriter, r *http.Request, _ *access.Caller) error {
+		do(w, r)
+		return nil
 	}
 }

@@ -12,8 +12,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/plan"
 )
 
@@ -25,7 +27,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 			is := is.New(t)
 			url := startHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_STATE_BYTES=4194304") // of three quarters of it one may have a ninth
 			at := strings.TrimPrefix(url, "http://")
-			transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
+			transport := hubtest.TransportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 			defer transport.CloseIdleConnections()
 			opened, turnedAway := 0, 0
 			for range 20 {
@@ -48,7 +50,7 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 				}
 			}
 			const connectionBytes = 1200 // what is kept of each connection
-			most := (4<<20/4*3/9 - socketBytes) / (handlerBytes + connectionBytes + len(head))
+			most := (4<<20/4*3/9 - access.SocketBytes) / (handlerBytes + connectionBytes + len(head))
 			is.True(opened > 0 && opened <= most) // as many as there is memory for
 			is.Equal(opened+turnedAway, 20)
 		})
@@ -103,6 +105,7 @@ func TestStreamsThatAreOverArePaidForWhileTheirHandlersWait(t *testing.T) {
 
 // Who is turned away costs what it is told, and no buffer of a size that others need.
 func TestWhoIsTurnedAwayCostsLittle(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

@@ -15,9 +15,8 @@ import (
 	"realtimehub/internal/history"
 )
 
-// Hub accepts events, gives them their order and hands them to streams.
-//
-// Lock order: tenants' → (a stream's, directory.mu, expiry.mu), which are leaves.
+// Hub accepts events, gives them their order and hands them to streams. It has no lock: those
+// of its parts, and their order, are in the documentation of their packages.
 type Hub struct {
 	// Static after the start.
 	tenants    *delivery.Tenants
@@ -45,12 +44,15 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers) *Hub {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
 	}
+	if peers != nil {
+		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
+	}
 	d := delivery.New(cfg)
 	h := &Hub{
 		tenants: d.Tenants, members: d.Members, streams: d.Streams, dispatcher: d.Dispatcher, count: d.Counts,
 		log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas,
 	}
-	h.presence = newPresence(d, cfg.Quotas, presence)
+	h.presence = newPresence(d, cfg.Quotas, presence, peers)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
 		Peers: peers, Back: 2 * cfg.Retry,
@@ -77,6 +79,35 @@ func (h *Hub) Waits() bool { return h.tenants.InCluster() || !h.members.OwnsMemb
 // *UnconfirmedError: it may have been.
 func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Receipt, error) {
 	now := time.Now()
+	entries, err := seal(events, now)
+	if err != nil {
+		return nil, err
+	}
+	sizes, err := h.members.ResolveRooms(ctx, false, events...)
+	if err != nil {
+		return nil, err
+	}
+	h.tenants.EnsureRooms(ctx, events)
+	if err := h.append(ctx, entries); err != nil {
+		return nil, err
+	}
+	debug := h.logger.Enabled(ctx, slog.LevelDebug)
+	receipts := make([]delivery.Receipt, len(entries))
+	for i, e := range entries {
+		if debug {
+			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
+				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
+		}
+		receipts[i] = h.receipt(ctx, e, now)
+		if _, ok := e.Event.Target.Room(); ok && sizes != nil && !e.Duplicate {
+			receipts[i].Members = sizes[i]
+		}
+	}
+	return receipts, nil
+}
+
+// seal fills in ids and timestamps, and encodes each event's envelope.
+func seal(events []*event.Event, now time.Time) ([]*history.Entry, error) {
 	entries := make([]*history.Entry, len(events))
 	for i, e := range events {
 		entries[i] = &history.Entry{Event: e, Chosen: e.ID != "", Here: true}
@@ -90,55 +121,45 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 		e.Timestamp = now
 		entries[i].Envelope = e.Seal()
 	}
-	sizes, err := h.members.ResolveRooms(ctx, false, events...)
-	if err != nil {
-		return nil, err
+	return entries, nil
+}
+
+// append has the log take entries. An error that leaves open whether it did names their ids.
+func (h *Hub) append(ctx context.Context, entries []*history.Entry) error {
+	err := h.log.Append(ctx, entries)
+	if !errors.Is(err, history.ErrUnconfirmed) {
+		return err
 	}
-	h.tenants.EnsureRooms(ctx, events)
-	if err := h.log.Append(ctx, entries); errors.Is(err, history.ErrUnconfirmed) {
-		ids := make([]string, len(events))
-		for i, e := range events {
-			ids[i] = e.ID
-		}
-		h.count.Unconfirmed(len(events))
-		return nil, history.NewUnconfirmed(ids, err)
-	} else if err != nil {
-		return nil, err
-	}
-	debug := h.logger.Enabled(ctx, slog.LevelDebug)
-	receipts := make([]delivery.Receipt, len(entries))
+	ids := make([]string, len(entries))
 	for i, e := range entries {
-		if debug {
-			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
-				"traceparent", e.Event.TraceParent, "duplicate", e.Duplicate)
-		}
-		receipts[i] = delivery.Receipt{ID: e.Event.ID, Timestamp: now, Connections: int(e.Reached), Members: -1, Duplicate: e.Duplicate}
-		if e.Duplicate {
-			receipts[i].Timestamp = e.FirstAt
-			h.count.Duplicate()
-		} else {
-			h.count.Accepted(e.Event.Target.Kind)
-		}
-		if e.Cursor.Seq > 0 {
-			receipts[i].Cursor = e.Cursor.String()
-		}
-		if e.Duplicate {
-			continue
-		}
-		members := int(e.Members)
-		if h.tenants.Shared() {
-			var elsewhere int
-			elsewhere, members = h.tenants.CountRemote(ctx, e.Event)
-			receipts[i].Connections += elsewhere
-		}
-		if sizes != nil {
-			members = sizes[i]
-		}
-		if _, ok := e.Event.Target.Room(); ok {
-			receipts[i].Members = members
-		}
+		ids[i] = e.Event.ID
 	}
-	return receipts, nil
+	h.count.Unconfirmed(len(entries))
+	return history.NewUnconfirmed(ids, err)
+}
+
+// receipt counts an entry that the log has taken, and says what its publisher is told of it.
+func (h *Hub) receipt(ctx context.Context, e *history.Entry, now time.Time) delivery.Receipt {
+	r := delivery.Receipt{ID: e.Event.ID, Timestamp: now, Connections: int(e.Reached), Members: -1, Duplicate: e.Duplicate}
+	if e.Cursor.Seq > 0 {
+		r.Cursor = e.Cursor.String()
+	}
+	if e.Duplicate {
+		r.Timestamp = e.FirstAt
+		h.count.Duplicate()
+		return r
+	}
+	h.count.Accepted(e.Event.Target.Kind)
+	members := int(e.Members)
+	if h.tenants.Shared() {
+		var remote int
+		remote, members = h.tenants.CountRemote(ctx, e.Event)
+		r.Connections += remote
+	}
+	if _, ok := e.Event.Target.Room(); ok {
+		r.Members = members
+	}
+	return r
 }
 
 // Stats looks at everything; for a broker's answer it may wait a second.

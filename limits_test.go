@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
 )
@@ -166,7 +167,7 @@ func TestSizesAreExact(t *testing.T) {
 
 func TestTransport(t *testing.T) {
 	is := is.New(t)
-	cert, key := writeCertificate(t, t.TempDir(), "first")
+	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "first")
 	start := func(settings ...string) (addr string) {
 		ctx, stop := context.WithCancel(t.Context())
 		listening, done := make(chan net.Addr, 1), make(chan error, 1)
@@ -190,7 +191,7 @@ func TestTransport(t *testing.T) {
 		protocols.SetUnencryptedHTTP2(unencrypted)
 		transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		t.Cleanup(transport.CloseIdleConnections)
-		return checkedClient(t, transport)
+		return hubtest.CheckedClient(t, transport)
 	}
 	for name, tc := range map[string]struct {
 		client *http.Client
@@ -204,7 +205,7 @@ func TestTransport(t *testing.T) {
 			is := is.New(t)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			var readers []*streamReader
+			var readers []*hubtest.Reader
 			var conns []net.Conn
 			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conns = append(conns, got.Conn) }})
 			for i := range 3 { // over HTTP/2 on one connection

@@ -15,6 +15,7 @@ import (
 // The broker comes back empty: hubs make anew what they keep there, take publishes again,
 // tell whoever comes back that there is a gap, and count the loss.
 func TestTheBrokerComesBackEmpty(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	b := theBroker(t)

@@ -20,7 +20,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/contracttest"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
@@ -70,13 +72,13 @@ func TestAFloodOfOneAddress(t *testing.T) {
 	at := strings.TrimPrefix(url, "http://")
 	const flood, most = 400, 50
 	stream := dialAs(t, at, proxyV1("203.0.113.7")) // even of that address
-	is.Equal(streamOn(t, stream, rawRequest("/v1/stream?tenant=acme&profile=before")), "hub.ready")
+	is.Equal(hubtest.StreamOn(t, stream, rawRequest("/v1/stream?tenant=acme&profile=before")), "hub.ready")
 	attack := proxyV1("203.0.113.7") + strings.Repeat(rawRequest("/openapi.yaml"), pipelined)
 	for range flood {
 		dialAs(t, at, attack)
 	}
 	is.NoErr(serve.CheckHealth(at, false))
-	is.Equal(streamOn(t, dialAs(t, at, proxyV2("203.0.113.8")), rawRequest("/v1/stream?tenant=acme&profile=other")), "hub.ready")
+	is.Equal(hubtest.StreamOn(t, dialAs(t, at, proxyV2("203.0.113.8")), rawRequest("/v1/stream?tenant=acme&profile=other")), "hub.ready")
 	eventually(t, func() bool {
 		now := scrapeFrom(t, url)
 		return now[`realtime_unproven_cut_total{bound="address"}`] >= flood-most && now["realtime_unproven_open"] <= most+1
@@ -104,7 +106,7 @@ func TestManyPeopleOfOneAddress(t *testing.T) {
 			url := startHub(t, append(c.settings, settings...)...)
 			at := strings.TrimPrefix(url, "http://")
 			for range people {
-				is.Equal(streamOn(t, dialAs(t, at, proxyV1("203.0.113.7")), rawRequest("/v1/stream?tenant=acme&profile=me", c.headers...)), "hub.ready")
+				is.Equal(hubtest.StreamOn(t, dialAs(t, at, proxyV1("203.0.113.7")), rawRequest("/v1/stream?tenant=acme&profile=me", c.headers...)), "hub.ready")
 			}
 			if name == "open" {
 				eventually(t, func() bool { return scrapeFrom(t, url)["realtime_unproven_open"] <= 1 })
@@ -136,14 +138,14 @@ func TestManyPeopleOfOneAddress(t *testing.T) {
 // Over TLS a stream is net/http's until it ends, and leaves the lobby all the same; with
 // HTTP/2 its connection does.
 func TestTheLobbyOverTLS(t *testing.T) {
-	cert, key := writeCertificate(t, t.TempDir(), "localhost")
+	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "localhost")
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
 			is := is.New(t)
 			at := strings.TrimPrefix(startHub(t, "REALTIME_TLS_CERT="+cert, "REALTIME_TLS_KEY="+key, "REALTIME_TRUSTED_PROXIES=127.0.0.1", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS=2"), "http://")
 			var first *http.Client
 			for range 6 {
-				transport := transportTo(true, http2, rootsOf(t, cert), func(context.Context, string, string) (net.Conn, error) {
+				transport := hubtest.TransportTo(true, http2, hubtest.RootsOf(t, cert), func(context.Context, string, string) (net.Conn, error) {
 					return dialAs(t, at, proxyV2("203.0.113.7")), nil
 				})
 				t.Cleanup(transport.CloseIdleConnections)
@@ -431,7 +433,7 @@ func paidFor(t testing.TB, url string) (bytes float64) {
 	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
 		fmt.Sscanf(lines.Text(), `realtime_quota_bytes{quota="person"} %g`, &bytes)
 	}
-	return bytes - socketBytes
+	return bytes - access.SocketBytes
 }
 
 // With HTTP/2 a call is paid for as well, while it lasts.
@@ -439,7 +441,7 @@ func TestCallsBesideOthersArePaidFor(t *testing.T) {
 	is := is.New(t)
 	url := startHub(t, "REALTIME_API_KEYS=acme=a-key-of-acme-alone,*=a-key-of-all-tenants")
 	at := strings.TrimPrefix(url, "http://")
-	transport := transportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
+	transport := hubtest.TransportTo(false, true, nil, func(context.Context, string, string) (net.Conn, error) { return dialAs(t, at, ""), nil })
 	defer transport.CloseIdleConnections()
 	taken := func() float64 { return paidFor(t, url) }
 	var sending []*io.PipeWriter
@@ -455,12 +457,12 @@ func TestCallsBesideOthersArePaidFor(t *testing.T) {
 				res.Body.Close()
 			}
 		}()
-		eventually(t, func() bool { return taken() == float64(socketBytes+(i+1)*callBytes) })
+		eventually(t, func() bool { return taken() == float64(access.SocketBytes+(i+1)*access.CallBytes) })
 	}
 	for _, send := range sending {
 		send.Close()
 	}
-	eventually(t, func() bool { return taken() == socketBytes })
+	eventually(t, func() bool { return taken() == access.SocketBytes })
 	transport.CloseIdleConnections()
 	eventually(t, func() bool { return taken() == 0 })
 }
@@ -495,10 +497,10 @@ func TestConnectionsArePaidFor(t *testing.T) {
 	}
 	bytes, lobby := taken()
 	t.Logf("%v bytes, %v in the lobby", bytes, lobby)
-	is.True(bytes >= 6*socketBytes && bytes <= 9*socketBytes) // and the scrape's own
+	is.True(bytes >= 6*access.SocketBytes && bytes <= 9*access.SocketBytes) // and the scrape's own
 	is.True(lobby >= 4)
 	for _, conn := range conns {
 		conn.Close()
 	}
-	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= socketBytes && lobby == 0 })
+	eventually(t, func() bool { bytes, lobby := taken(); return bytes <= access.SocketBytes && lobby == 0 })
 }

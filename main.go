@@ -13,10 +13,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,7 +57,7 @@ func main() {
 		}
 		return
 	}
-	ctx := untilSignal()
+	ctx := serve.UntilSignal()
 	switch flag.Arg(0) {
 	case "":
 	case "doctor":
@@ -78,45 +76,6 @@ func main() {
 func misused(why string) {
 	fmt.Fprintf(os.Stderr, "realtimehub: %s\n\n%s", why, settings.Usage)
 	os.Exit(2)
-}
-
-// errInterrupted is the cause of an end by Ctrl+C: somebody waits for it.
-var errInterrupted = errors.New("interrupted")
-
-// untilSignal ends with the first signal to end; a second one ends the process at once.
-func untilSignal() context.Context {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		first := <-signals
-		signal.Stop(signals)
-		if first == os.Interrupt {
-			cancel(errInterrupted)
-		} else {
-			cancel(nil)
-		}
-	}()
-	return ctx
-}
-
-// onHangup reads again what is in files each time the process is told to (SIGHUP), until
-// ctx ends.
-func onHangup(ctx context.Context, reread func(), logger *slog.Logger) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(signals)
-		for {
-			select {
-			case <-signals:
-				logger.Info("SIGHUP: what is in files is read again; settings in the environment need a restart")
-				reread()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 }
 
 // Times of an end.
@@ -169,7 +128,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if err != nil {
 		return err
 	}
-	a.drain(a.hub.cluster.Alone() || context.Cause(ctx) == errInterrupted)
+	a.drain(a.hub.cluster.Alone() || context.Cause(ctx) == serve.ErrInterrupted)
 	return broken
 }
 
@@ -181,7 +140,7 @@ func configure(environ []string, logs io.Writer) (*app, error) {
 	}
 	a := &app{cfg: cfg, logger: settings.NewLogger(cfg, logs), memory: cfg.Memory()}
 	for _, name := range settings.Unknown(environ) {
-		a.logger.Warn("unknown setting, which changes nothing: realtimehub -help lists all", "variable", name)
+		a.logger.Warn("an unknown setting is ignored: realtimehub -help lists all settings", "variable", name)
 	}
 	for _, why := range cfg.Misfits(environ) {
 		a.logger.Warn("settings do not fit together", "why", why)
@@ -208,7 +167,7 @@ func (a *app) openKeys() (err error) {
 			return fmt.Errorf("%sTLS_CLIENT_CA: %w", settings.Prefix, err)
 		}
 	}
-	onHangup(a.background, func() {
+	serve.OnHangup(a.background, func() {
 		a.auth.Reread()
 		if a.certificate != nil {
 			a.certificate.Reload()
@@ -256,41 +215,58 @@ func (a *app) listen(ctx context.Context) error {
 			return serve.CannotListen(settings.Prefix+"ADMIN_ADDR", err)
 		}
 	}
-	host, _, _ := net.SplitHostPort(cfg.Addr)
-	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: a.quotas})
 	strangers := lobby.New(lobby.Config{
 		All: lobby.Most(a.memory.Calls), Address: cfg.MaxPerAddress, Proxies: cfg.Proxies(),
 		Answer: serve.RequestTimeout + serve.AnswerTime, Logger: a.logger,
 	})
-	a.api = NewAPI(a.hub, a.auth, rates, APIConfig{
+	a.api = a.newAPI(strangers)
+	a.servers = a.endpoints(outer, inner, strangers)
+	a.announce()
+	return nil
+}
+
+// newAPI makes the HTTP side of the hub, whose connections come through a lobby.
+func (a *app) newAPI(strangers *lobby.Lobby) *api {
+	cfg := a.cfg
+	host, _, _ := net.SplitHostPort(cfg.Addr)
+	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: a.quotas})
+	return NewAPI(a.hub, a.auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: a.logger,
 	})
+}
+
+// endpoints serve the outer address and, where there is one, the inner.
+func (a *app) endpoints(outer, inner net.Listener, strangers *lobby.Lobby) serve.Endpoints {
 	handler := a.api.Handler()
 	if inner != nil {
 		handler = a.api.PublicHandler()
 	}
 	server := serve.NewServer(handler, a.certificate, a.api.ErrorLog())
 	strangers.Guard(server) // the inner one is for the trusted
-	a.servers = serve.Endpoints{{Listener: strangers.Listener(outer), Server: server}}
+	servers := serve.Endpoints{{Listener: strangers.Listener(outer), Server: server}}
 	if inner != nil {
 		server = serve.NewServer(a.api.Handler(), a.certificate, a.api.ErrorLog())
-		a.servers = append(a.servers, serve.Endpoint{Listener: inner, Server: server})
+		servers = append(servers, serve.Endpoint{Listener: inner, Server: server})
 	}
 	if a.services != nil { // browsers are asked for no certificate where services have an address of their own
 		a.services.Require(server.TLSConfig, inner != nil)
 	}
+	return servers
+}
+
+// announce says where the hub is called.
+func (a *app) announce() {
 	a.logger.Info("listening", "url", a.servers[0].URL())
-	if inner != nil {
+	if len(a.servers) > 1 {
 		a.logger.Info("listening for services and operators", "url", a.servers[1].URL())
 	}
 	if a.auth.Open() {
-		a.logger.Warn("open mode: no credentials are asked for")
-		if slices.ContainsFunc(cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
-			a.logger.Warn("open mode: pages of origins that are not on loopback are refused all the same", "variable", settings.Prefix+"CORS_ORIGINS")
+		a.logger.Warn("open mode: no credentials are required")
+		if slices.ContainsFunc(a.cfg.CORSOrigins, func(origin string) bool { return !access.IsOnLoopback(origin) }) {
+			a.logger.Warn("open mode: pages of other machines are refused even if their origins are listed", "variable", settings.Prefix+"CORS_ORIGINS")
 		}
 	}
-	return nil
 }
 
 // serve answers until ctx ends, or the broker cannot be reached any more, which is broken:
@@ -322,7 +298,7 @@ func (a *app) drain(atOnce bool) {
 		over = 0
 	}
 	streams := a.hub.streams
-	a.logger.Info("draining; a second signal ends at once", "streams", streams.Engine().Streams(), "over", over)
+	a.logger.Info("draining; a second signal stops the hub at once", "streams", streams.Engine().Streams(), "over", over)
 	if !atOnce {
 		streams.Drain(a.background, over)
 	}
@@ -346,11 +322,11 @@ func (a *app) drain(atOnce bool) {
 		}
 	}()
 	if err := <-shut; err != nil {
-		a.logger.Warn("requests cut", "err", err)
+		a.logger.Warn("requests were cut off at shutdown", "err", err)
 		a.servers.Close()
 	}
 	if err := streams.Engine().Close(last); err != nil {
-		a.logger.Warn("streams cut", "err", err)
+		a.logger.Warn("streams were cut off at shutdown", "err", err)
 	}
 	a.logger.Info("stopped")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/serve"
 )
 
@@ -24,7 +25,7 @@ func TestRunServesAndDrains(t *testing.T) {
 	at := (<-addr).String()
 	is.NoErr(serve.CheckHealth(at, false))
 
-	res, err := checkedClient(t, nil).Get("http://" + at + "/v1/stream?tenant=acme&profile=user:1&presence=none")
+	res, err := hubtest.CheckedClient(t, nil).Get("http://" + at + "/v1/stream?tenant=acme&profile=user:1&presence=none")
 	is.NoErr(err)
 	defer res.Body.Close()
 	events := newStreamReader(t, res.Body)
@@ -32,7 +33,7 @@ func TestRunServesAndDrains(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(first.Type, "hub.ready")
 
-	post, err := checkedClient(t, nil).Post("http://"+at+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a","payload":"canary-payload"}`))
+	post, err := hubtest.CheckedClient(t, nil).Post("http://"+at+"/v1/tenants/acme/events", "application/json", strings.NewReader(`{"type":"a","payload":"canary-payload"}`))
 	is.NoErr(err)
 	post.Body.Close()
 	is.Equal(post.StatusCode, http.StatusAccepted)

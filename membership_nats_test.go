@@ -92,6 +92,7 @@ func TestEventsWaitForTheirMembership(t *testing.T) {
 // hubs agree on what is left, which is nothing; clients are told once that something is
 // missing, and operators what.
 func TestTheTableIsLost(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	broker := natstest.Start(t, 1)
 	nodes, _, prefix := behindProxies(t, broker, 3)
@@ -174,6 +175,7 @@ func TestReadingOutlivesWhoAsked(t *testing.T) {
 // Rooms that are empty leave the table in time, and can be used again, on hubs that know
 // them by what has gone.
 func TestEmptyRoomsLeaveTheTable(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	broker := natstest.Start(t, 1)
 	nodes, _, prefix := behindProxies(t, broker, 2)

@@ -323,6 +323,7 @@ func TestClusterMembersRefresh(t *testing.T) {
 // Where nobody has ever said who belongs to a room that something was said in, a client
 // that comes back is told that it may miss it.
 func TestClusterRoomsThatNobodyKnows(t *testing.T) {
+	t.Parallel()
 	alone(t, "it makes its own")
 	is := is.New(t)
 	var broken atomic.Bool

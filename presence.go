@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
@@ -67,7 +68,7 @@ type Presence struct {
 	pools    *allowance.Pools    // static
 	typists  *typing.Typists     // static
 	cfg      PresenceConfig      // static
-	frozen   func() bool         // static; says that others cannot be heard. nil: there are none
+	frozen   func() bool         // static; says that other hubs cannot be heard, and nobody is announced. nil: there are none
 	thaw     time.Time           // owned by tick: until then nothing is announced
 	ticked   time.Time           // owned by tick
 	telling  fair.Series[string] // of tenants
@@ -107,18 +108,20 @@ type profile struct {
 
 func (x *profile) Due() *due.Item { return &x.due }
 
-// newPresence makes the presence of a hub's people and has it told of connections; Run
-// makes it tick.
-func newPresence(d delivery.Parts, pools *allowance.Pools, cfg PresenceConfig) *Presence {
+// newPresence makes the presence of a hub's people; Run makes it tick. peers are other hubs,
+// nil for a hub that is alone.
+func newPresence(d delivery.Parts, pools *allowance.Pools, cfg PresenceConfig, peers cluster.Peers) *Presence {
 	p := &Presence{delivery: d, pools: pools, cfg: cfg, count: map[Status]int{}, notify: d.Dispatcher.Notify}
-	p.typists = typing.New(typing.Config{TTL: cfg.TypingTTL, Pools: pools, Spoke: p.spoke, Members: d.Members, Teller: d.Dispatcher})
-	d.Streams.Observe(p)
+	typists := typing.Config{TTL: cfg.TypingTTL, Pools: pools, Spoke: p.spoke, Members: d.Members, Teller: d.Dispatcher}
+	if peers != nil {
+		p.frozen = func() bool { return !peers.Hears() }
+		typists.Cast = func(who event.TenantProfile, conversation string, started bool) {
+			peers.Cast(who.Tenant, cluster.Typing{Profile: who.Profile, Conversation: conversation, Started: started})
+		}
+	}
+	p.typists = typing.New(typists)
 	return p
 }
-
-// Freeze names who says that other hubs cannot be heard, before the first tick: meanwhile
-// nobody is announced.
-func (p *Presence) Freeze(frozen func() bool) { p.frozen = frozen }
 
 // Run ticks until ctx ends.
 func (p *Presence) Run(ctx context.Context) {

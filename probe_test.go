@@ -10,6 +10,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/sse"
 )
 
@@ -28,7 +29,7 @@ func TestAProbeTellsOfItsEnd(t *testing.T) {
 	alone(t, "a probe tells on its own hub")
 	is := is.New(t)
 	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret}), access.RatesConfig{})
-	open := func(query, sub string) (*http.Response, *streamReader, doctor.Hello) {
+	open := func(query, sub string) (*http.Response, *hubtest.Reader, doctor.Hello) {
 		t.Helper()
 		res, reader := h.openProbe(t, query, "Authorization", bearer(t, "sub", sub))
 		is.Equal(res.StatusCode, http.StatusOK)

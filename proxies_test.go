@@ -23,6 +23,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/hubtest"
 )
 
 // faults are what a proxy does wrong; 0: not that.
@@ -208,7 +209,7 @@ func TestDoctorOverHTTP2(t *testing.T) {
 	t.Parallel()
 	alone(t, "a probe is of one hub")
 	is := is.New(t)
-	cert, key := writeCertificate(t, t.TempDir(), "first")
+	cert, key := hubtest.WriteCertificate(t, t.TempDir(), "first")
 	ctx, stop := context.WithCancel(t.Context())
 	listening, done := make(chan net.Addr, 1), make(chan error, 1)
 	go func() {

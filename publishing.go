@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
@@ -60,20 +61,28 @@ func (p *publisher) read(r *http.Request, who *access.Caller, memory *allowance.
 	return p.bodies.Read(r, memory)
 }
 
+// decodeBody reads a body and decodes it in its turn. What is sent is the body.
+func decodeBody[T any](p *publisher, r *http.Request, who *access.Caller, memory *allowance.Call, decode func(body []byte) (T, error)) (decoded T, sent sending, err error) {
+	body, err := p.read(r, who, memory)
+	if err != nil {
+		return decoded, sent, err
+	}
+	sent = sending{memory.Tenant(), len(body)}
+	over, err := sent.turn(r.Context())
+	if err != nil {
+		return decoded, sent, err
+	}
+	defer over()
+	decoded, err = decode(body)
+	return decoded, sent, err
+}
+
 func (p *publisher) one(w http.ResponseWriter, r *http.Request, who *access.Caller, at *Address) error {
 	memory := p.quotas.Body(who.Holder(r))
 	defer memory.Close()
-	body, err := p.read(r, who, memory)
-	if err != nil {
-		return err
-	}
-	sent := sending{memory.Tenant(), len(body)}
-	over, err := sent.turn(r.Context())
-	if err != nil {
-		return err
-	}
-	e, err := decodeEvent(body, at, p.maxEvent, memory.Use)
-	over()
+	e, sent, err := decodeBody(p, r, who, memory, func(body []byte) (*event.Event, error) {
+		return decodeEvent(body, at, p.maxEvent, memory.Use)
+	})
 	if err != nil {
 		return err
 	}
@@ -112,17 +121,9 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 	memory, a := p.quotas.Body(who.Holder(r)), p.quotas.Answer(who.Holder(r))
 	defer memory.Close()
 	defer a.Close()
-	body, err := p.read(r, who, memory)
-	if err != nil {
-		return err
-	}
-	sent := sending{memory.Tenant(), len(body)}
-	over, err := sent.turn(r.Context())
-	if err != nil {
-		return err
-	}
-	events, err := decodeBatch(body, p.maxEvent, memory.Use)
-	over()
+	events, sent, err := decodeBody(p, r, who, memory, func(body []byte) ([]*event.Event, error) {
+		return decodeBatch(body, p.maxEvent, memory.Use)
+	})
 	if err != nil {
 		return err
 	}
@@ -147,25 +148,14 @@ func (p *publisher) batch(w http.ResponseWriter, r *http.Request, who *access.Ca
 // against it. It waits where a rate limit would refuse, as long as taking does: so the
 // reading slows down.
 func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *access.Caller, trace string, memory *allowance.Call) ([]delivery.Receipt, []error) {
-	receipts, errs := make([]delivery.Receipt, len(lines)), make([]error, len(lines))
-	var events []*event.Event
-	var of []int // their lines
+	receipts := make([]delivery.Receipt, len(lines))
 	sent := sending{tenant: memory.Tenant()}
 	for _, line := range lines {
 		sent.size += len(line)
 	}
-	for i, line := range lines {
-		over, err := sent.turn(ctx) // one each: together they may take long
-		if err != nil {
-			errs[i] = err
-			continue
-		}
-		event, err := decodeEvent(line, nil, p.maxEvent, memory.Use)
-		over()
-		if errs[i] = err; err == nil {
-			within(trace, event)
-			events, of = append(events, event), append(of, i)
-		}
+	events, of, errs := p.decodeLines(ctx, lines, trace, sent, memory)
+	if len(events) == 0 {
+		return receipts, errs
 	}
 	wait := func(events map[string]int) error { return p.limits.AwaitPublish(taking, events) }
 	publish := func(events []*event.Event, of []int) error {
@@ -188,9 +178,6 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 		}
 		return err
 	}
-	if len(events) == 0 {
-		return receipts, errs
-	}
 	err := publish(events, of)
 	if problem.EventIDs(err) == nil && err != nil && len(events) > 1 { // nothing was stored: one of them may be why
 		for i := range events {
@@ -199,6 +186,26 @@ func (p *publisher) each(ctx, taking context.Context, lines [][]byte, who *acces
 		}
 	}
 	return receipts, errs
+}
+
+// decodeLines decodes the events of lines, and says which line each is of, and why a line is
+// none.
+func (p *publisher) decodeLines(ctx context.Context, lines [][]byte, trace string, sent sending, memory *allowance.Call) (events []*event.Event, of []int, errs []error) {
+	errs = make([]error, len(lines))
+	for i, line := range lines {
+		over, err := sent.turn(ctx) // one each: together they may take long
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		event, err := decodeEvent(line, nil, p.maxEvent, memory.Use)
+		over()
+		if errs[i] = err; err == nil {
+			within(trace, event)
+			events, of = append(events, event), append(of, i)
+		}
+	}
+	return events, of, errs
 }
 
 // accept hands events to the hub that the caller may publish: its one way there. What
@@ -316,4 +323,13 @@ func replyReceipt(w http.ResponseWriter, r delivery.Receipt) error {
 	w.WriteHeader(http.StatusAccepted)
 	w.Write(append(b, '\n'))
 	return nil
+}
+
+// untilNone waits until a count is zero, or ctx ends.
+func untilNone(ctx context.Context, count *atomic.Int64) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for count.Load() > 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }

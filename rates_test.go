@@ -196,9 +196,7 @@ func TestDrainEndsLinesThatWait(t *testing.T) {
 	io.WriteString(lines, line)
 	c.until(t, "a.b") // the first is taken; the others wait
 	go io.WriteString(lines, line+line+line)
-	for h.API.publishing.limits.Met()["publish"] == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, func() bool { return h.API.publishing.limits.Met()["publish"] > 0 })
 	h.streams.Drain(t.Context(), 0)
 	res := <-answer
 	defer res.Body.Close()

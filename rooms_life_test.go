@@ -14,6 +14,7 @@ import (
 // belonged there before gets all that is said from then on, also what it missed. So where
 // the members change after that, and on other hubs.
 func TestMembersInAnotherHistoryWithNobodyThere(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	nodes, _, prefix := behindProxies(t, b, 2)

@@ -87,6 +87,7 @@ func TestStreamsHaveAShareOfMemory(t *testing.T) {
 
 // A watch list or filter past a share is refused, and the stream has what it had.
 func TestAdjustPastAShare(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t, withState(64<<10), defaultPresence)
 	c := h.open(t, "tenant=acme&profile=me&presence=user:you&types=presence.*")
@@ -279,6 +280,7 @@ func TestRoomsOfAnotherServiceHaveAShare(t *testing.T) {
 
 // What is kept of a request is not the whole of it.
 func TestNamesDoNotHoldTheirRequest(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

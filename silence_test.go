@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
@@ -187,11 +188,11 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 	var certificate *serve.Certificate
 	var roots *x509.CertPool
 	if secure {
-		cert, key := writeCertificate(t, t.TempDir(), "localhost")
+		cert, key := hubtest.WriteCertificate(t, t.TempDir(), "localhost")
 		if certificate, err = serve.LoadCertificate(cert, key, logger); err != nil {
 			t.Fatal(err)
 		}
-		roots, h.url = rootsOf(t, cert), "https://localhost:8080"
+		roots, h.url = hubtest.RootsOf(t, cert), "https://localhost:8080"
 	}
 	server := serve.NewServer(checked(t, api.Handler()), certificate, api.ErrorLog())
 	served := make(chan struct{})
@@ -203,7 +204,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 			server.Serve(listener)
 		}
 	}()
-	transport := transportTo(secure, http2, roots, listener.dial)
+	transport := hubtest.TransportTo(secure, http2, roots, listener.dial)
 	h.client = &http.Client{Transport: transport}
 	h.end = func() {
 		transport.CloseIdleConnections()
@@ -222,7 +223,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 
 // eachTransport runs a test in a bubble for each way to speak to a hub.
 func eachTransport(t *testing.T, test func(t *testing.T, secure, http2 bool)) {
-	for name, way := range transports {
+	for name, way := range hubtest.Transports {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { test(t, way.Secure, way.HTTP2) })
 		})

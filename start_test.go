@@ -48,10 +48,10 @@ func TestAStartThatFailsSaysWhatToDo(t *testing.T) {
 	defer taken.Close()
 	missing := filepath.Join(t.TempDir(), "missing")
 	for _, test := range []struct{ settings, says string }{
-		{"REALTIME_ADDR=" + taken.Addr().String(), "REALTIME_ADDR: * another program has this port"},
-		{"REALTIME_ADDR=127.0.0.1:0 REALTIME_ADMIN_ADDR=" + taken.Addr().String(), "REALTIME_ADMIN_ADDR: * another program has this port"},
+		{"REALTIME_ADDR=" + taken.Addr().String(), "REALTIME_ADDR: * another program uses this port"},
+		{"REALTIME_ADDR=127.0.0.1:0 REALTIME_ADMIN_ADDR=" + taken.Addr().String(), "REALTIME_ADMIN_ADDR: * another program uses this port"},
 		{"REALTIME_NATS_URL=nats://127.0.0.1:1 REALTIME_NATS_CREDS=" + missing, "REALTIME_NATS_CREDS: open *: no such file"},
-		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY: is no PEM block, and as a file it cannot be read: no such file"},
+		{"REALTIME_JWT_PUBLIC_KEY=" + missing, "REALTIME_JWT_PUBLIC_KEY: is neither a PEM block nor a file that can be read: no such file"},
 		{"REALTIME_JWKS_URL=login.example.com", "REALTIME_JWKS_URL: is not a URL such as https://"},
 		{"REALTIME_MEMBERSHIP_URL=https://example.com/?a=b", "REALTIME_MEMBERSHIP_URL: has a query; the hub adds its own"},
 		{"REALTIME_MEMORY_BUDGET=1G", "REALTIME_MEMORY_BUDGET: is not a valid whole number such as 1048576, without a unit"},

@@ -28,6 +28,7 @@ func newQuietHub(quotas *allowance.Pools) (*Hub, *Presence) {
 }
 
 func TestConnectionsAreCounted(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

@@ -55,11 +55,11 @@ func (h *Hub) Sweep(now time.Time) {
 	h.log.Sweep(now)
 	stats := h.Stats()
 	if lost := stats.Log.LostIDs; lost > h.lostIDs {
-		h.logger.Warn("ids forgotten before their window was over", "lost", lost)
+		h.logger.Warn("event ids were forgotten before their dedupe window ended", "lost", lost)
 		h.lostIDs = lost
 	}
 	if cut := stats.Log.CutAll; cut > h.cutAll {
-		h.logger.Warn("the largest histories have lost their oldest events, since all together have their bytes", "events", cut-h.cutAll, "limit", stats.Log.Limit)
+		h.logger.Warn("all histories together reached their limit: the tenants with the most history lost their oldest events", "events", cut-h.cutAll, "limit", stats.Log.Limit)
 		h.cutAll = cut
 	}
 	for reason, n := range stats.Dropped {

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
 
 // authority issues certificates to clients.
@@ -99,7 +101,7 @@ func TestAdministrationHasADoorOfItsOwn(t *testing.T) {
 	runHub(t, &logs, "REALTIME_ADMIN_ADDR=127.0.0.1:0")
 	at := urls(&logs)
 	is.Equal(len(at), 2)
-	client := checkedClient(t, &http.Transport{})
+	client := hubtest.CheckedClient(t, &http.Transport{})
 	defer client.CloseIdleConnections()
 	ask := func(url, method, path, key, body string) int {
 		t.Helper()
@@ -135,7 +137,7 @@ func TestServicesShowACertificate(t *testing.T) {
 		t.Run(map[bool]string{false: "one address", true: "its own address"}[own], func(t *testing.T) {
 			is := is.New(t)
 			folder := t.TempDir()
-			cert, key := writeCertificate(t, folder, "hub")
+			cert, key := hubtest.WriteCertificate(t, folder, "hub")
 			first, second := newAuthority(t, "first"), newAuthority(t, "second")
 			path := filepath.Join(folder, "authorities.pem")
 			is.NoErr(os.WriteFile(path, first.pem, 0o600))
@@ -146,7 +148,7 @@ func TestServicesShowACertificate(t *testing.T) {
 			var logs syncBuffer
 			runHub(t, &logs, settings...)
 			at := urls(&logs)
-			roots := rootsOf(t, cert)
+			roots := hubtest.RootsOf(t, cert)
 			ask := func(url, header, credential string, certs ...tls.Certificate) int { // 0: the handshake fails
 				t.Helper()
 				transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}, ForceAttemptHTTP2: true}
@@ -182,7 +184,7 @@ func TestServicesShowACertificate(t *testing.T) {
 
 			is.NoErr(os.WriteFile(path, []byte("nonsense"), 0o600))
 			is.NoErr(syscall.Kill(os.Getpid(), syscall.SIGHUP))
-			eventually(t, func() bool { return strings.Contains(logs.String(), "not read again") })
+			eventually(t, func() bool { return strings.Contains(logs.String(), "could not be read again") })
 			is.Equal(ask(services, "X-API-Key", apiKey, first.issue(t)), 202) // the last good one
 			is.NoErr(os.WriteFile(path, second.pem, 0o600))
 			is.NoErr(syscall.Kill(os.Getpid(), syscall.SIGHUP))

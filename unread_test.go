@@ -267,6 +267,7 @@ func (b *piecesBody) Read(p []byte) (int, error) {
 
 // A body of lines that is kept open takes what one line does, whatever it has brought.
 func TestLinesThatAreKeptOpenTakeLittle(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"realtimehub/internal/settings"
+	"realtimehub/internal/testkit"
 )
 
 // TestMainItself is the program, for tests that start it as a process.
@@ -26,7 +27,7 @@ func TestMainItself(t *testing.T) {
 func program(t *testing.T, args string, environ ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMainItself$")
-	cmd.Env = append(append(os.Environ(), "RUN_MAIN="+args), environ...)
+	cmd.Env = append(append(os.Environ(), "RUN_MAIN="+args, testkit.QuickEnd), environ...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

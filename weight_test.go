@@ -115,6 +115,7 @@ func keep(t *testing.T, log history.Log, body []byte, at time.Time) {
 // What is counted is what is kept, whatever events are like, while they come, while old
 // ones go, and when most have gone.
 func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}
@@ -153,6 +154,7 @@ func TestKeptEventsWeighWhatTheyAreCountedAs(t *testing.T) {
 
 // So it is of many events of one shape, in which what each kind of thing takes shows.
 func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}
@@ -215,6 +217,7 @@ func TestEventsOfOneShapeWeighWhatTheyAreCountedAs(t *testing.T) {
 
 // An event keeps what it is made of, and nothing of the request that brought it.
 func TestKeptEventsKeepNoRequests(t *testing.T) {
+	t.Parallel()
 	if !byItself(t) {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/hubtest"
 
 	"github.com/matryer/is"
@@ -114,7 +115,7 @@ func TestUnreadAnswersArePaidFor(t *testing.T) {
 			kind, _, _ = f.next()
 		}
 	}
-	is.Equal(paidFor(t, url), float64(socketBytes+calls*callBytes))
+	is.Equal(paidFor(t, url), float64(access.SocketBytes+calls*access.CallBytes))
 	f.write(settingsFrame, 0, 0, windowOf(1<<16))
 	frames, ended := 0, 0
 	for ended < calls {
@@ -126,7 +127,7 @@ func TestUnreadAnswersArePaidFor(t *testing.T) {
 		}
 	}
 	is.Equal(frames, 2*calls) // the second of each is empty
-	eventually(t, func() bool { return paidFor(t, url) == socketBytes })
+	eventually(t, func() bool { return paidFor(t, url) == access.SocketBytes })
 }
 
 // In open mode a stream takes its connection out of the lobby as long as it lasts.

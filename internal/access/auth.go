@@ -78,7 +78,7 @@ func readAPIKeys(list []string) (keys []apiKey, err error) {
 		case len(key) < minAPIKey:
 			errs = append(errs, fmt.Errorf("API_KEYS: entry %d has a key of %d bytes, and %d are needed: openssl rand -hex 32", i+1, len(key), minAPIKey))
 		case seen[hash]:
-			errs = append(errs, errors.New("API_KEYS: the same key twice"))
+			errs = append(errs, errors.New("API_KEYS: has the same key twice"))
 		}
 		seen[hash] = true
 		keys = append(keys, apiKey{tenant, hash})

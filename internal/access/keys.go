@@ -26,8 +26,8 @@ const minRSABits = 2048
 
 // Why no key is tried on a token.
 var (
-	errNoKey = errors.New("no key for this token")                        // it is signed with none of ours, or in a way that we don't know
-	errNoKid = errors.New("the token does not say which of several keys") // and trying all would cost as much as there are
+	errNoKey = errors.New("no key for this token")                                        // it is signed with none of ours, or in a way that we don't know
+	errNoKid = errors.New("the token does not name its key (kid), and there are several") // and trying all would cost as much as there are
 )
 
 // tokenKeys are the keys that tokens may be signed with.
@@ -55,7 +55,7 @@ func readSecrets(text string) (secrets []jwt.VerificationKey, err error) {
 		}
 		switch {
 		case len(list) > 1 && secret != strings.TrimSpace(secret):
-			return nil, errors.New(entry + "begins or ends with a blank")
+			return nil, errors.New(entry + "begins or ends with a space")
 		case len(secret) < minSecret:
 			return nil, fmt.Errorf("%shas %d bytes, and %d are needed: openssl rand -hex 32 (a comma separates several secrets)", entry, len(secret), minSecret)
 		}
@@ -83,7 +83,7 @@ func readPublicKey(text string) (crypto.PublicKey, error) {
 			if inPath, ok := errors.AsType[*fs.PathError](err); ok {
 				err = inPath.Err
 			}
-			return nil, fmt.Errorf("is no PEM block, and as a file it cannot be read: %w", err)
+			return nil, fmt.Errorf("is neither a PEM block nor a file that can be read: %w", err)
 		}
 	}
 	block, _ := pem.Decode(data)

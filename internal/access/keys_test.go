@@ -58,8 +58,8 @@ func TestKeysAreReadWithinBounds(t *testing.T) {
 		"a permanent": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL, http.StatusPermanentRedirect)
 		}, false, "308"},
-		"no JSON":             {func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("<html>")) }, false, "no JSON"},
-		"something behind it": {func(w http.ResponseWriter, r *http.Request) { w.Write(append(set, "{}"...)) }, false, "no JSON"},
+		"no JSON":             {func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("<html>")) }, false, "not a JSON key set"},
+		"something behind it": {func(w http.ResponseWriter, r *http.Request) { w.Write(append(set, "{}"...)) }, false, "not a JSON key set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)

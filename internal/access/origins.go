@@ -61,11 +61,11 @@ func parseOrigin(text string) (scheme, host string, err error) {
 			name = "[" + name + "]"
 		}
 	case !isASCII(name):
-		return "", "", errors.New("has letters that browsers write as punycode, xn--…: new URL('…').origin in a browser's console shows how")
+		return "", "", errors.New("has letters that browsers write in punycode (xn--…): new URL('…').origin in a browser's console shows the right form")
 	case !hostName.MatchString(name):
-		return "", "", errors.New("is not an origin: of a host only all below one may be meant, as in https://*.example.com")
+		return "", "", errors.New("is not an origin: * may stand only for all subdomains of a host, as in https://*.example.com")
 	case wild && !strings.Contains(strings.TrimSuffix(below, "."), ".") && below != "localhost":
-		return "", "", errors.New("means nearly all there are: name a host, as in https://*.example.com, or all with * alone")
+		return "", "", errors.New("covers nearly every origin: name a domain, as in https://*.example.com, or allow all origins with * alone")
 	}
 	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {
 		name = name + ":" + port

@@ -264,7 +264,7 @@ func (p *proofs) refused(t *proof, after time.Duration) {
 	}
 	p.mu.Unlock()
 	if due {
-		p.logger.Warn("tokens are told to come back: too many from there could not be proven", "network", t.from, "times", times, "variable", "REALTIME_FAILED_TOKEN_RATE")
+		p.logger.Warn("tokens were turned away unchecked: too many invalid ones came from this network", "network", t.from, "times", times, "variable", "REALTIME_FAILED_TOKEN_RATE")
 	}
 }
 

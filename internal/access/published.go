@@ -86,7 +86,7 @@ func readKeys(ctx context.Context, client *http.Client, from string) (keys []jwk
 	}
 	var set jwkset.JWKSMarshal
 	if err := json.Unmarshal(body, &set); err != nil {
-		return nil, errors.New("the answer is no JSON of a key set")
+		return nil, errors.New("the answer is not a JSON key set")
 	}
 	for _, one := range set.Keys {
 		key, err := jwkset.NewJWKFromMarshal(one, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
@@ -139,7 +139,7 @@ func (p *publishedKeys) update(ctx context.Context) {
 	p.mu.Unlock()
 	keys, err := p.fetch(ctx)
 	if err == nil && len(keys) == 0 {
-		err = errors.New("no key in the answer") // it would make every good token a bad one
+		err = errors.New("the answer has no key") // it would make every good token a bad one
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,7 +147,7 @@ func (p *publishedKeys) update(ctx context.Context) {
 	switch {
 	case err == nil:
 		if p.failures > 0 {
-			p.logger.Info("jwks: fetched again")
+			p.logger.Info("jwks: the keys can be fetched again")
 		}
 		p.keys, p.good, p.failures = keys, number, 0
 	case ctx.Err() == nil:
@@ -157,7 +157,7 @@ func (p *publishedKeys) update(ctx context.Context) {
 		wait = min(keysRetry<<min(p.failures, 10), keysRetryMost)
 		wait = wait/2 + rand.N(wait)
 		p.failures++
-		p.logger.Warn("jwks: not fetched, the keys stay as they were", "err", err, "retry", wait)
+		p.logger.Warn("jwks: the keys could not be fetched; those known before stay in use", "err", err, "retry", wait)
 	}
 	p.next = time.Now().Add(wait)
 	close(p.over)

@@ -48,13 +48,13 @@ const (
 
 // Errors of a probe that is refused.
 var (
-	errProbes    = problem.New("as many probes of this tenant or address are open as it may have beside the others now; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
-	errOwnProbes = problem.New(fmt.Sprintf("%d probes of this profile, service or address are open, which is as many as one may have; try again when one is over", maxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	errProbes    = problem.New("this tenant or address has used up its share of open probes; try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+	errOwnProbes = problem.New(fmt.Sprintf("this profile, service or address has %d open probes, which is the limit; try again when one has ended", maxOwnProbes), problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 )
 
 // ErrDescriptors refuses streams and probes while only the reserve of file descriptors is
 // left.
-var ErrDescriptors = problem.New("the descriptors that are left are for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
+var ErrDescriptors = problem.New("the only file descriptors left are reserved for health checks and publishers; raise the limit on open files (ulimit -n)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ProbesBusy"})
 
 // Rates bounds how often callers may call, and how many probes they may have open. Each
 // tenant and each profile has limits of its own, so that nobody meets another's.

@@ -30,14 +30,14 @@ func (r *Refusal) Problem() *problem.Problem {
 var (
 	errNoCredential = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed", 0}
 	errNoKeyID      = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the token does not name its key (kid), and the identity provider has several", 0}
-	errOtherScheme  = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed, and in Authorization the scheme Bearer", 0}
+	errOtherScheme  = &Refusal{http.StatusUnauthorized, problem.CodeCredentialRequired, "a token or an API key is needed, sent with the scheme Bearer in Authorization", 0}
 	errCredential   = &Refusal{http.StatusUnauthorized, "InvalidCredential", "the credential is not valid here", 0}
 	ErrExpired      = &Refusal{http.StatusUnauthorized, "CredentialExpired", "the token has expired", 0}
-	ErrTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential is of another tenant", 0}
-	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is no credential for another site's page", 0}
-	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers to localhost only; to other names once it has credentials, such as REALTIME_JWT_SECRET", 0}
-	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub answers no other site's pages", 0}
-	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is taken over TLS with a client certificate only, at the address where services call", 0}
+	ErrTenant       = &Refusal{http.StatusForbidden, "TenantForbidden", "the credential belongs to another tenant", 0}
+	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is not accepted from another site's page", 0}
+	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers only as localhost; to use another host name, configure credentials such as REALTIME_JWT_SECRET", 0}
+	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub does not answer other sites' pages", 0}
+	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is accepted only over TLS with a client certificate, at the address for services", 0}
 	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
 )
 
@@ -59,12 +59,12 @@ func notYet(until time.Duration) *Refusal {
 
 // unproven refuses a token whose key may be one that could not be fetched.
 func unproven(after time.Duration) *Refusal {
-	return &Refusal{http.StatusServiceUnavailable, codeKeys, "whether the token is good is not known now: no key that is here fits, and the identity provider could not be asked for others", after}
+	return &Refusal{http.StatusServiceUnavailable, codeKeys, "the token cannot be checked now: none of the known keys fits, and the identity provider could not be asked for new ones", after}
 }
 
 // tooMany refuses a token that has to wait too long for its proof.
 func tooMany(after time.Duration) *Refusal {
-	return &Refusal{http.StatusTooManyRequests, codeRate, "too many tokens from this address could not be proven; send this one again later", after}
+	return &Refusal{http.StatusTooManyRequests, codeRate, "too many invalid tokens came from this address; send this one again later", after}
 }
 
 // Later says that the same credential may be accepted another time.

@@ -10,7 +10,7 @@ import (
 
 // ErrAnswers says that the answers being written to a caller take as much memory as it may
 // have.
-var ErrAnswers = problem.New("answers that this caller has not read yet take as much memory as it may have now; read them, or ask again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "AnswersBusy"})
+var ErrAnswers = problem.New("this caller has used up its share of memory with answers that it has not read; read them, or try again later", problem.Problem{Status: http.StatusServiceUnavailable, Code: "AnswersBusy"})
 
 // Call is what one call takes of a pool. It takes a step more than it uses, so that the pool is
 // not asked for each little thing. One goroutine uses it, but for Take, Force and Give. A nil

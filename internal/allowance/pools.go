@@ -11,8 +11,8 @@ import (
 
 // Errors of Keep: a share is used up.
 var (
-	ErrTenant = problem.New("this tenant has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
-	ErrPerson = problem.New("this profile has as much of the hub's memory (REALTIME_STATE_BYTES) as one may have beside others", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
+	ErrTenant = problem.New("this tenant has used up its share of the hub's memory (REALTIME_STATE_BYTES)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
+	ErrPerson = problem.New("this profile has used up its share of the hub's memory (REALTIME_STATE_BYTES)", problem.Problem{Status: http.StatusServiceUnavailable, Code: "ShareUsedUp"})
 )
 
 // Pools bound the memory of what outlives a call, and of bodies and answers that clients can

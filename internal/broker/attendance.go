@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// attendance says whether other hubs can have given this one up since it last knew all
-// that they had changed. They do when they have heard nothing of it for long.
+// attendance says whether other hubs may have given this one up since it last knew all of
+// their changes. They do so when they have not heard it for long, and then no longer wait until
+// it knows a change.
 type attendance struct {
 	ticked atomic.Pointer[time.Time] // when this process was last seen to run
 	left   atomic.Int64              // counts how often it was away
@@ -22,17 +23,17 @@ type inquiry struct {
 }
 
 const (
-	// tickEvery is how often a hub is seen to run; awayAfter, how long ago that was if it
-	// is not: others have not given it up by then.
+	// tickEvery is how often a hub notes that it runs. If its last note is older than awayAfter
+	// it was away. That is less than the time after which others give it up.
 	tickEvery = 500 * time.Millisecond
 	awayAfter = 3 * time.Second
-	// knownFor is how long an answer holds while some other hub cannot be heard: it may
-	// not hear this one either.
+	// knownFor is how long an answer holds while some other hub cannot be heard: that one may
+	// not hear this hub either, and give it up.
 	knownFor = 6 * time.Second
 )
 
-// since is how long ago a time was: also by the clock on the wall, which goes on while
-// the machine sleeps.
+// since is how long ago a time was, by the monotonic clock or the wall clock, whichever says
+// more: the monotonic one stops while the machine sleeps.
 func since(t time.Time) time.Duration {
 	now := time.Now()
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
@@ -54,7 +55,7 @@ func (a *attendance) tick(connected, heard bool) {
 
 // wake notes that this process runs again.
 func (a *attendance) wake() {
-	now := time.Now() // the process may be stopped before the rest of it
+	now := time.Now() // taken first: the process may be suspended right after this line
 	if !a.awake() {
 		a.leave()
 	}

@@ -117,7 +117,7 @@ func (b *Broker) reach(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no server can be reached: %w", b.watch.why(b.nc))
+			return fmt.Errorf("no NATS server can be reached: %w", b.watch.why(b.nc))
 		case <-ticker.C:
 		}
 	}

@@ -11,7 +11,10 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m, nil) }
+func TestMain(m *testing.M) {
+	testkit.MostlyWaits(4)
+	testkit.Main(m, natstest.Clean)
+}
 
 // testLimits are the defaults of a hub.
 var testLimits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}

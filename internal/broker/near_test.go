@@ -53,15 +53,17 @@ func TestALargeResumeIsReadOnce(t *testing.T) {
 		e.Event.Payload = []byte(`"` + text + `"`)
 		historytest.Persist(t, writer, e)
 	}
-	head, err := log.Attach(t.Context(), "acme")
+	head, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
 	is.NoErr(err)
 	var p parts
 	proxy.Rule(p.rule)
-	from, err := log.Find(t.Context(), "acme", "", nil)
+	from, err := historytest.Answered(func() (history.Cursor, error) { return log.Find(t.Context(), "acme", "", nil) })
 	is.NoErr(err)
 	read := 0
 	for place := from.Seq; place < head.Seq; {
-		page, err := log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
+		page, err := historytest.Answered(func() (history.Page, error) {
+			return log.Read(t.Context(), "acme", history.Query{After: place, Bytes: chunkBytes})
+		})
 		is.NoErr(err)
 		place = page.Next.Seq
 		read += len(page.Entries)
@@ -80,11 +82,11 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 	for i := range 3 {
 		historytest.Persist(t, log, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
-	head, err := log.Attach(t.Context(), "acme")
+	head, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
 	is.NoErr(err)
 	log.Detach("acme")
 	b.log.handle("acme", []*journal.Item{{Key: "acme", Seq: head.Seq - 2, Own: historytest.To("acme", "0", event.ToTenant())}})
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	page, err := historytest.Answered(func() (history.Page, error) { return log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes}) })
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 3)
 	is.Equal(page.Next, head)
@@ -93,6 +95,7 @@ func TestAHistoryIsReadToItsEnd(t *testing.T) {
 // Many come back at once to a tenant of which the hub has nothing near, and the broker does
 // not answer: they wait for one question, and none for the other's.
 func TestWhoComesBackSharesTheWait(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := natstest.StartProxy(t, b.URL(0))
@@ -102,7 +105,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	for i := range 50 {
 		historytest.Persist(t, writer, historytest.To("acme", fmt.Sprint(i), event.ToTenant()))
 	}
-	_, err := log.Attach(t.Context(), "acme")
+	_, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
 	is.NoErr(err)
 	var questions atomic.Int64
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
@@ -130,7 +133,7 @@ func TestWhoComesBackSharesTheWait(t *testing.T) {
 	wg.Wait()
 	is.True(questions.Load() < back/4) // which would be minutes, one after the other
 	proxy.Rule(nil)
-	page, err := log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes})
+	page, err := historytest.Answered(func() (history.Page, error) { return log.Read(t.Context(), "acme", history.Query{Bytes: chunkBytes}) })
 	is.NoErr(err)
 	is.Equal(len(page.Entries), 50)
 }
@@ -172,12 +175,12 @@ func TestAnOldAnswerRewindsNobody(t *testing.T) {
 	late := historytest.To("acme", `"late"`, event.ToTenant())
 	historytest.Persist(t, writer, late)
 	last := late.Cursor
-	_, err := log.Attach(t.Context(), "acme")
+	_, err := historytest.Answered(func() (history.Cursor, error) { return log.Attach(t.Context(), "acme") })
 	is.NoErr(err)
 	_, err = log.Find(t.Context(), "acme", last.String(), nil)
 	is.True(errors.Is(err, history.ErrUnconfirmed)) // which is 503
 	proxy.Rule(nil)
-	found, err := log.Find(t.Context(), "acme", last.String(), nil)
+	found, err := historytest.Answered(func() (history.Cursor, error) { return log.Find(t.Context(), "acme", last.String(), nil) })
 	is.NoErr(err)
 	is.Equal(found, last)
 }
@@ -211,13 +214,14 @@ func TestACursorOfAHistoryThatAnotherHubKnows(t *testing.T) {
 	historytest.Persist(t, writer, late)
 	is.Equal(log.journal.Epoch(), before)
 	proxy.Rule(nil)
-	found, err := log.Find(t.Context(), "acme", late.Cursor.String(), nil)
+	found, err := historytest.Answered(func() (history.Cursor, error) { return log.Find(t.Context(), "acme", late.Cursor.String(), nil) })
 	is.NoErr(err)
 	is.Equal(found.Seq, late.Cursor.Seq)
 }
 
 // The hubs make cursors with one key, so that each reads what another has made.
 func TestAllHubsHaveOneKey(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	url, prefix := natstest.Start(t, 1).URL(0), natstest.Prefix()
 	secrets := map[string]bool{}

@@ -24,10 +24,10 @@ import (
 // sharedRooms is the room.Shared of a Broker: a table with a row for each membership. A change
 // is known to all hubs before it is answered, since each is asked to read up to it.
 //
-// A hub that does not answer for long is given up, and not asked. So each event goes with
-// the place in the table that its publisher knows, which is read up to before the event is
-// delivered; and a hub that may have been given up looks at the table before it delivers
-// or resumes anything else.
+// A hub that does not answer for long is given up, and no longer asked. So each event carries
+// the place in the table up to which its publisher knows it, and every hub reads up to there
+// before it delivers the event. A hub that may have been given up looks at the table before
+// it delivers or resumes anything else.
 type sharedRooms struct {
 	log     *sharedLog
 	table   *table.Table // set by open
@@ -96,8 +96,8 @@ func (s *sharedRooms) Attach(ctx context.Context, tenant string) error {
 	}
 	e.refs++
 	s.mu.Unlock()
-	// A change that was answered before this is what the leader knows; one that comes
-	// later asks us.
+	// The leader knows all changes that were confirmed before this. For a later one this hub
+	// is asked, since it is enrolled now.
 	last, err := s.table.Last(ctx, tenant)
 	if err == nil {
 		err = s.catchUp(ctx, tenant, e, last)
@@ -153,6 +153,33 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		return room.ErrConflict
 	}
 	life, at := *s.life.Load(), e.place.Load()
+	rows, err := rowsOf(was, changed)
+	if err != nil {
+		return err
+	}
+	if len(rows) > 0 {
+		if at, err = s.put(ctx, tenant, e, in, was.Version, rows, empty, at); err != nil {
+			return err
+		}
+	}
+	// Also where nothing is to change: somebody may have been told that it was not
+	// known to all yet.
+	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
+	defer cancel()
+	answers, silent := s.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
+	for _, a := range answers {
+		if !a.Found {
+			silent = append(silent, "one that could not read the membership table")
+		}
+	}
+	if len(silent) > 0 {
+		return fmt.Errorf("%w: these hubs have not confirmed the change: %v", history.ErrUnconfirmed, silent)
+	}
+	return nil
+}
+
+// rowsOf are the rows of memberships that change, as of a state.
+func rowsOf(was room.State, changed []room.Membership) ([]table.Row, error) {
 	rows := make([]table.Row, len(changed))
 	for i, b := range changed {
 		row := membershipRow{Epoch: was.Now.Epoch.Text(), Place: was.Now.Seq, Member: b.Member, Forgot: b.Forgot}
@@ -165,46 +192,36 @@ func (s *sharedRooms) Change(ctx context.Context, tenant string, in event.Room, 
 		}
 		data, err := json.Marshal(row)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		rows[i] = table.Row{Name: b.Profile.String(), Data: data, Fades: !b.Member}
 	}
-	if len(rows) > 0 {
-		last, err := s.table.Put(ctx, tenant, groupOf(in), was.Version, rows, empty)
-		if errors.Is(err, table.ErrConflict) {
-			if err = s.refresh(ctx, tenant, e, in); err == nil {
-				return room.ErrConflict
-			}
-		}
-		if err != nil {
-			return logError(err)
-		}
-		if last <= at { // it was given before: the table is another
-			if err = s.refresh(ctx, tenant, e, in); err == nil {
-				return room.ErrConflict
-			}
-		} else {
-			err = s.catchUp(ctx, tenant, e, last)
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", history.ErrUnconfirmed, err)
-		}
-		at = last
-	}
-	// Also where nothing is to change: somebody may have been told that it was not
-	// known to all yet.
-	ctx, cancel := context.WithTimeout(ctx, reachTime+time.Duration(len(rows))*rowTime)
-	defer cancel()
-	answers, silent := s.askAll(ctx, cluster.Call{Op: cluster.CallRooms, Tenant: tenant, Place: at, Life: life})
-	for _, a := range answers {
-		if !a.Found {
-			silent = append(silent, "one that could not read it")
+	return rows, nil
+}
+
+// put writes rows of a room that has a version still, and has this hub know them; at is the
+// place up to which it knows the table. It returns the place of the last of them.
+func (s *sharedRooms) put(ctx context.Context, tenant string, e *enrolment, in event.Room, version uint64, rows []table.Row, empty bool, at uint64) (last uint64, err error) {
+	last, err = s.table.Put(ctx, tenant, groupOf(in), version, rows, empty)
+	if errors.Is(err, table.ErrConflict) {
+		if err = s.refresh(ctx, tenant, e, in); err == nil {
+			return 0, room.ErrConflict
 		}
 	}
-	if len(silent) > 0 {
-		return fmt.Errorf("%w: not known yet to %v", history.ErrUnconfirmed, silent)
+	if err != nil {
+		return 0, logError(err)
 	}
-	return nil
+	if last <= at { // it was given before: the table is another
+		if err = s.refresh(ctx, tenant, e, in); err == nil {
+			return 0, room.ErrConflict
+		}
+	} else {
+		err = s.catchUp(ctx, tenant, e, last)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", history.ErrUnconfirmed, err)
+	}
+	return last, nil
 }
 
 // refresh learns of a room what it is now: it has changed, its own row has faded, or the
@@ -241,7 +258,7 @@ func (s *sharedRooms) lost(ctx context.Context, life string, known bool) error {
 	if !known {
 		return nil
 	}
-	s.logger.Error("the broker has lost who belongs where, or the last of it")
+	s.logger.Error("the broker lost the membership table, or the end of it")
 	s.log.lose(history.KeptMembers)
 	s.here.leave() // until it is read again
 	for tenant, e := range enrolled {

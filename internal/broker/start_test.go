@@ -18,6 +18,7 @@ import (
 
 // Who starts a hub is told why it does not come up, not only that it waits.
 func TestAStartWithoutBrokerSaysWhy(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
@@ -40,6 +41,7 @@ func TestAStartWithoutBrokerSaysWhy(t *testing.T) {
 // A hub that starts is connected to a server that is cut off from the others, and answers
 // nothing that takes a leader: it tries the others.
 func TestStartsOnAServerThatIsCutOff(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	proxies := natstest.Start(t, 3).Proxies(t)
 	var urls []string

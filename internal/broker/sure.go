@@ -10,8 +10,8 @@ import (
 	"realtimehub/internal/history"
 )
 
-// beside is the place of a tenant's last row as it goes with its events, if this hub
-// is sure of it.
+// beside is the text that goes with a tenant's events: the place of the last row that this hub
+// knows of the tenant, if it is sure that there is no later one.
 func (s *sharedRooms) beside(tenant string) []string {
 	if e := s.enrolment(tenant); e != nil && e.loaded.Load() && s.here.sure() {
 		return *e.beside.Load()
@@ -19,9 +19,10 @@ func (s *sharedRooms) beside(tenant string) []string {
 	return nil
 }
 
-// behind says whether an event has to wait: for rows up to the place that its publisher
-// knew of; where that is of another table, until this hub has looked; or, if none was told,
-// until it is sure, or the next row is of a change after it.
+// behind says whether an event has to wait. If its publisher named a place in this table, the
+// event waits until the rows up to there are read. If it named one in another table, the event
+// waits until this hub has looked at the table. If it named none, the event waits until this
+// hub is sure, or has read a change that comes after the event.
 func (s *sharedRooms) behind(tenant, beside string, place uint64) bool {
 	row, known := s.placeOf(beside)
 	if beside == "" && s.here.sure() {
@@ -55,7 +56,7 @@ func (s *sharedRooms) await(tenant, beside string, place uint64) (err error) {
 		case beside != "":
 			if err = s.look(ctx); err == nil {
 				if _, known := s.placeOf(beside); !known {
-					return nil // it is the publisher who does not know yet
+					return nil // the publisher did not know yet that the table is another
 				}
 			}
 		default:
@@ -102,8 +103,8 @@ func (s *sharedRooms) beSure(ctx context.Context) error {
 	return nil
 }
 
-// beSureOr is beSure until enough says that it need not be: who reads the table may wait for
-// the one who asks.
+// beSureOr is beSure, but returns as soon as enough says that it is not needed. Otherwise a
+// reader of the table, and this call, which may hold it up, could wait for each other.
 func (s *sharedRooms) beSureOr(ctx context.Context, enough func() bool) error {
 	sure := make(chan error, 1)
 	go func() { sure <- s.beSure(ctx) }()
@@ -119,7 +120,8 @@ func (s *sharedRooms) beSureOr(ctx context.Context, enough func() bool) error {
 	}
 }
 
-// look has the table looked at: what had been answered before, anywhere, is known here then.
+// look reads the table up to its end. This hub then knows every change that any hub had
+// confirmed before.
 func (s *sharedRooms) look(ctx context.Context) error {
 	as := s.here.asks()
 	err := s.table.Look(ctx)
@@ -143,7 +145,7 @@ func (s *sharedRooms) watch(ctx context.Context, connected, heard func() bool) {
 		defer cancel()
 		if err := s.look(ctx); err != nil && time.Since(complaint) >= time.Second {
 			complaint = time.Now()
-			s.logger.Warn("broker: who belongs where is not known", "err", err)
+			s.logger.Warn("broker: the membership table could not be read", "err", err)
 		}
 	})
 }

@@ -18,6 +18,7 @@ import (
 // tells it of the new one: places of the old one say nothing of what it knows. It does not
 // say that it knows of a change, nor deliver what came after that, until it has read it.
 func TestPlacesOfAnotherTable(t *testing.T) {
+	t.Parallel()
 	for name, learn := range map[string]func(*sharedRooms, cluster.Call, string) bool{
 		"by an event": func(far *sharedRooms, _ cluster.Call, beside string) bool {
 			return far.behind("acme", beside, 1) && far.await("acme", beside, 1) == nil

@@ -92,7 +92,7 @@ func (w *watch) options(url string) []nats.Option {
 func (w *watch) away(err error) {
 	if !errors.Is(err, dialer.ErrDialing) {
 		w.refused.Store(&err)
-		w.unreached.Do(func() { w.logger.Warn("broker: a server cannot be connected to", "err", err) })
+		w.unreached.Do(func() { w.logger.Warn("broker: cannot connect to a server", "err", err) })
 	}
 }
 
@@ -115,7 +115,7 @@ func (w *watch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if sub != nil {
 			subject = sub.Subject
 		}
-		w.logger.Warn("broker", "err", err, "subject", subject)
+		w.logger.Warn("broker: the connection reported an error", "err", err, "subject", subject)
 	})
 }
 

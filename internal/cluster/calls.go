@@ -103,7 +103,7 @@ func (c *Cluster) Adjust(ctx context.Context, conn *delivery.Connection, types *
 	case answer.Full:
 		return true, allowance.ErrTenant
 	case answer.Found && call.Unwatch && !answer.Unwatched:
-		return true, fmt.Errorf("%w as it should: it is of the version before", delivery.ErrSilent)
+		return true, fmt.Errorf("%w the way it should: it runs an older version", delivery.ErrSilent)
 	}
 	return answer.Found, nil
 }

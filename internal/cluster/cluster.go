@@ -41,14 +41,12 @@ type Presence interface {
 	Disconnected(*delivery.Connection)
 	Touch(c *delivery.Connection, at time.Time)
 	Forget(tenant string)
-	Freeze(frozen func() bool)
 }
 
 // Typists keep who types of all hubs.
 type Typists interface {
 	Heard(tenant string, p event.Profile, conversation string, started bool)
 	Typing(ctx context.Context, tenant string, p event.Profile, conversation string, started bool) error
-	CastTo(cast func(who event.TenantProfile, conversation string, started bool))
 }
 
 // Config is what a Cluster needs to know.
@@ -65,18 +63,13 @@ type Config struct {
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
 	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
+	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
-		cfg.Presence.Freeze(func() bool { return !peers.Hears() })
-		cfg.Typists.CastTo(func(who event.TenantProfile, conversation string, started bool) {
-			peers.Cast(who.Tenant, Typing{who.Profile, conversation, started})
-		})
 		c.owed = &owed{
 			peers: peers, ended: cfg.Delivery.Streams.Drained(), of: map[[4]byte]map[string]map[kick]struct{}{},
 			kick: func(node [4]byte, k kick) error { return c.kickOn(context.Background(), node, k) },
 		}
-		cfg.Delivery.Members.AwayBy(peers.Away)
-		cfg.Delivery.Streams.Observe(c)
-		cfg.Delivery.ShareWith(c, peers.Node())
+		cfg.Delivery.Tenants.ShareWith(c)
 		peers.Follow(c)
 	}
 	return c
@@ -91,6 +84,10 @@ func sessionOf(c *delivery.Connection) Session {
 
 // Connected implements Observer.
 func (c *Cluster) Connected(conn *delivery.Connection) {
+	if c.peers == nil {
+		c.presence.Connected(conn)
+		return
+	}
 	s := sessionOf(conn)
 	c.mu.Lock()
 	if c.own[conn.Tenant] == nil {
@@ -104,10 +101,13 @@ func (c *Cluster) Connected(conn *delivery.Connection) {
 
 // Disconnected implements Observer.
 func (c *Cluster) Disconnected(conn *delivery.Connection) {
-	if conn.SentAway() && !c.cfg.Delivery.Streams.Draining() {
+	if c.peers != nil && conn.SentAway() && !c.cfg.Delivery.Streams.Draining() {
 		c.presence.Left(conn, time.Now().Add(c.back)) // sent back by a hub that stays
 	} else {
 		c.presence.Disconnected(conn)
+	}
+	if c.peers == nil {
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

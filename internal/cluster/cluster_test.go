@@ -36,7 +36,6 @@ func (presence) Left(*delivery.Connection, time.Time)  {}
 func (presence) Disconnected(*delivery.Connection)     {}
 func (presence) Touch(*delivery.Connection, time.Time) {}
 func (presence) Forget(string)                         {}
-func (presence) Freeze(func() bool)                    {}
 
 type typists struct{}
 
@@ -44,7 +43,6 @@ func (typists) Heard(string, event.Profile, string, bool) {}
 func (typists) Typing(context.Context, string, event.Profile, string, bool) error {
 	return nil
 }
-func (typists) CastTo(func(event.TenantProfile, string, bool)) {}
 
 // rig is a cluster on a hub's delivery, without the hub around it, until the test ends.
 type rig struct {
@@ -56,11 +54,14 @@ type rig struct {
 // newRig makes one; peers that are nil leave it alone.
 func newRig(t testing.TB, peers cluster.Peers, resolver room.Resolver) *rig {
 	r := &rig{quotas: allowance.New(plan.Of(1 << 30))}
-	r.Parts = delivery.New(delivery.Config{
+	cfg := delivery.Config{
 		Retry: time.Second, Plain: true, Log: history.NewMemory(history.Limits{}),
 		Resolver: resolver, Quotas: r.quotas, Logger: slog.New(slog.DiscardHandler),
-	})
-	r.Streams.Observe(presence{})
+	}
+	if peers != nil {
+		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
+	}
+	r.Parts = delivery.New(cfg)
 	r.Cluster = cluster.New(cluster.Config{Delivery: r.Parts, Pools: r.quotas, Presence: presence{}, Typists: typists{}, Peers: peers})
 	t.Cleanup(func() {
 		r.Streams.Refuse() // nobody is reminded any more

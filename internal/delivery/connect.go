@@ -25,12 +25,12 @@ type Subscription struct {
 	Expires  time.Time // when it ends unless prolonged; zero: not by itself
 }
 
-// Connect opens a connection and puts hub.ready on its stream, and what follows
-// the subscription's cursor: the one door of every transport, which then serves
-// c.Stream. ErrDraining, ErrFull and ErrOverloaded when none is taken; else an error is
-// of what the stream needs, and Turned tells which; or ctx's: nobody waits for the stream any
-// more. However many come at once, tenants take turns: a flood of one tenant's is not before
-// another's.
+// Connect opens a connection and puts on its stream hub.ready and what follows the
+// subscription's cursor. Every transport enters here, and then serves c.Stream. The error is
+// ErrDraining, ErrFull or ErrOverloaded if the hub takes no stream; ctx's if nobody waits for
+// the stream any more; and otherwise that of something the stream needs. Turned tells them
+// apart. When many connect at once tenants take turns, so that no tenant waits for another's
+// flood.
 func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, error) {
 	if s.overload.Overloaded() {
 		return nil, s.TurnAway(sub.Tenant, overload.ErrOverloaded)
@@ -50,21 +50,10 @@ func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, e
 }
 
 func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, error) {
-	id, err := uuid.NewV7()
+	c, err := s.newConnection(sub)
 	if err != nil {
 		return nil, err
 	}
-	if s.tenants.sharing != nil { // so that any hub knows where it is
-		copy(id[len(id)-len(s.node):], s.node[:])
-	}
-	now := time.Now()
-	c := &Connection{
-		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
-		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
-	}
-	c.activeAt.Store(now.UnixNano())
-	c.Stream = s.engine.NewOwned(owner{s, c})
-
 	var from history.Cursor
 	var missed error
 	if sub.Cursor != "" {
@@ -81,38 +70,67 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 	s.observer.Connected(c)
 	t, replaced := s.register(t, c, sub.Watch, from, missed)
 	if replaced != nil {
-		s.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", replaced.ID)
-		if s.open.most.Profile > 1 { // one is one device at a time, which is meant
-			s.crowded.Do(func() {
-				s.logger.Warn("a profile has as many connections as one may have: its oldest give way to new ones. People who share a profile, such as anonymous visitors, need one each, or the setting has to be raised; this is said once",
-					"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
-			})
-		}
-		s.observer.Disconnected(replaced)
+		s.replaced(replaced)
 	}
 	if !sub.Expires.IsZero() {
 		s.Prolong(c, sub.Expires)
 	}
 	if t != nil {
-		r := &replay{
-			tenant: t, conn: c, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
-			reader: func() *history.Reader { return s.members.readerLocked(t, c.Profile) },
-			sure:   s.tenants.sure,
-			fail:   func() { s.Kick(c, CloseUnavailable) },
-			count:  s.count,
-		}
-		if !s.members.OwnsMembership() {
-			r.resolve, r.patience = s.members.resolveAll, ResolveTime
-		}
-		if !s.inline || r.step() {
-			c.Stream.Feed(r.step)
-		}
+		s.replay(t, c, from)
 	}
 	return c, nil
 }
 
-// reserve admits c to its tenant, which is not forgotten until register adds it, and has
-// what is to be kept for it taken of its shares.
+// newConnection makes the connection of a subscription, which is nowhere yet.
+func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	if s.node != nil {
+		copy(id[len(id)-len(s.node.Mark):], s.node.Mark[:])
+	}
+	now := time.Now()
+	c := &Connection{
+		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
+		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
+	}
+	c.activeAt.Store(now.UnixNano())
+	c.Stream = s.engine.NewOwned(owner{s, c})
+	return c, nil
+}
+
+// replaced tells of a connection that has given way to another of its profile's.
+func (s *Streams) replaced(c *Connection) {
+	s.logger.Debug("stream replaced", "reason", string(CloseReplaced), "tenant", c.Tenant, "connection", c.ID)
+	if s.open.most.Profile > 1 { // one is one device at a time, which is meant
+		s.crowded.Do(func() {
+			s.logger.Warn("a profile reached its limit of connections, so its new ones replace its oldest. Give people who share a profile, such as anonymous visitors, one each, or raise the setting; this is logged once",
+				"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
+		})
+	}
+	s.observer.Disconnected(c)
+}
+
+// replay has a connection sent what it missed after a place.
+func (s *Streams) replay(t *tenant, c *Connection, from history.Cursor) {
+	r := &replay{
+		tenant: t, conn: c, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
+		reader: func() *history.Reader { return s.members.readerLocked(t, c.Profile) },
+		sure:   s.tenants.sure,
+		fail:   func() { s.Kick(c, CloseUnavailable) },
+		count:  s.count,
+	}
+	if !s.members.OwnsMembership() {
+		r.resolve, r.patience = s.members.resolveAll, ResolveTime
+	}
+	if !s.inline || r.step() {
+		c.Stream.Feed(r.step)
+	}
+}
+
+// reserve admits c to its tenant and counts the memory that it will take against the shares
+// of its tenant and its person. The tenant is not forgotten until register has added c.
 func (s *Streams) reserve(ctx context.Context, c *Connection, watch []event.Profile) (*tenant, error) {
 	t, err := s.tenants.openLocked(ctx, c.Tenant)
 	if err != nil {
@@ -140,9 +158,9 @@ func (s *Streams) replaces(p *member) bool {
 	return s.open.most.Profile > 0 && len(p.Conns()) >= s.open.most.Profile
 }
 
-// register adds c, which was admitted, to its tenant, to be live after a place, or
-// after the head when that is zero. The tenant is returned when c is behind, and the
-// connection whose place c took.
+// register adds c, which was admitted, to its tenant. Its stream begins after from, or after
+// the head if from is zero. register returns the tenant if c is behind, and the connection
+// that c replaced, if any.
 func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from history.Cursor, missed error) (in *tenant, replaced *Connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -26,6 +26,13 @@ type Config struct {
 	Quotas       *allowance.Pools // where it is counted what is kept
 	Memory       overload.Use     // nil: never overloaded
 	Logger       *slog.Logger
+	Node         *Node // nil: the hub is alone
+}
+
+// Node is a hub of a cluster.
+type Node struct {
+	Mark [4]byte      // in the ids of its connections, so that any hub knows where one is
+	Away func() int64 // counts how often the hub was cut off from the others
 }
 
 // Parts are what delivery is made of.
@@ -37,20 +44,13 @@ type Parts struct {
 	Counts     *Counts
 }
 
-// ShareWith makes the hub one of a cluster, whose connections' ids have a mark of its own,
-// before its first connection.
-func (p Parts) ShareWith(s Sharing, node [4]byte) {
-	p.Tenants.shareWith(s)
-	p.Streams.shareWith(node)
-}
-
 // New makes them, and has the log tell the dispatcher.
 func New(cfg Config) Parts {
 	counts := newCounts()
 	tenants := newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
-	members := newMembers(tenants, cfg.Rooms, cfg.Resolver, cfg.Memberships, cfg.Logger)
+	members := newMembers(tenants, cfg)
 	streams := &Streams{
-		retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most},
+		node: cfg.Node, retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
 		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}),

@@ -16,9 +16,9 @@ import (
 // Errors of a hub that takes no stream; handlers know what is answered then.
 var (
 	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
-	ErrFull     = errors.New("no more connections are taken")
+	ErrFull     = errors.New("the limit of connections is reached")
 
-	ErrTenantFull = fmt.Errorf("%w of this tenant", ErrFull)
+	ErrTenantFull = fmt.Errorf("%w for this tenant", ErrFull)
 )
 
 // Limits is how many may be open at once; 0 lifts a limit.
@@ -38,8 +38,8 @@ type directory struct {
 	draining bool
 }
 
-// admit makes c known by its id, if it may come: beside so many of its tenant, or
-// in the place of another of its profile.
+// admit makes c known by its id if the limits allow one more. beside is how many connections
+// its tenant has; replaces says that c takes the place of another one of its profile.
 func (d *directory) admit(c *Connection, replaces bool, beside int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -104,7 +104,7 @@ func (d *directory) connection(id uuid.UUID) *Connection {
 func ParseID(text string) (uuid.UUID, error) {
 	id, err := uuid.Parse(text)
 	if err == nil && len(text) != 36 {
-		err = errors.New("not the form of an id")
+		err = errors.New("is not a UUID of 36 characters")
 	}
 	return id, err
 }

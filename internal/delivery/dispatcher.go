@@ -60,8 +60,8 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 	}
 }
 
-// unknownLocked tells a tenant's streams that nobody has said here who belongs to the room in
-// which something was said last.
+// unknownLocked sends hub.gap to all streams of a tenant. An event was published to a room
+// whose members this hub has never been told, so each stream may be one that it was for.
 func (d *Dispatcher) unknownLocked(t *tenant) {
 	if len(t.conns) == 0 {
 		return
@@ -120,7 +120,7 @@ func (d *Dispatcher) Lost(tenant string, place history.Cursor) {
 	t.mu.Unlock()
 	d.count.gaps.Add(GapLost, len(open))
 	if len(open) > 0 {
-		d.logger.Warn("streams sent back: the history has a gap", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
+		d.logger.Warn("the history has a gap: streams were closed, and their clients resume", "reason", string(CloseDrain), "tenant", tenant, "streams", len(open))
 	}
 }
 

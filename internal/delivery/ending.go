@@ -66,7 +66,7 @@ func (o owner) Group() string { return o.conn.Tenant }
 // Words implements engine.Owner.
 func (o owner) Words() *engine.Words { return o.conn.encoder.own }
 
-// Beat implements engine.Owner: the place is told instead of a comment where it has moved, and
+// Beat implements engine.Owner: the place is told instead of the beat where it has moved, and
 // the tenant is not busy.
 func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
@@ -99,16 +99,16 @@ func (s *Streams) ended(c *Connection, why error) {
 	s.removeIf(c, reason, nil)
 }
 
-// removeIf takes c out of the hub where it is so, which is asked under the tenant's
-// lock, and ends its stream; nil: that has ended. Only the first call does anything, and
-// says so.
+// removeIf takes c out of the hub and ends its stream, if so returns true. so is called with
+// the tenant locked; it is nil if the stream has ended already. Only the first call has an
+// effect, and it alone returns true.
 func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
 	t := s.tenants.find(c.Tenant)
 	if t == nil {
 		return false
 	}
-	// Who is admitted but not in its tenant yet is not to be found. After this c.drained
-	// is not changed any more.
+	// A connection that is admitted but not in its tenant yet cannot be removed. From here on
+	// c.sentAway no longer changes.
 	first = c.joined && !c.removed && (so == nil || so())
 	if first {
 		if c.sentAway && reason == CloseClient {

@@ -15,8 +15,8 @@ const expiringBefore = 30 * time.Second
 
 // expiry ends connections when their tokens do: one timer for all of them.
 type expiry struct {
-	// Both are called with no lock held, of a tenant for one connection after the other:
-	// whether it is still so, says stands.
+	// Both are called with no lock held, one connection of a tenant after the other. The time
+	// may have been set anew meanwhile: stands tells.
 	warn func(*lifetime) // of the end that comes
 	end  func(*lifetime)
 

@@ -8,8 +8,8 @@ import (
 	"realtimehub/internal/history"
 )
 
-// gates let one at a time do something with a tenant for which the broker and other hubs
-// are waited for.
+// gates admit one caller at a time to work on a tenant that may wait for the broker or other
+// hubs, during which no lock may be held.
 type gates struct {
 	mu    sync.Mutex
 	taken map[string]*gate // guarded by mu

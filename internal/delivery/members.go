@@ -33,21 +33,18 @@ type Members struct {
 	fullLog rate.Sometimes
 }
 
-func newMembers(tenants *Tenants, shared room.Shared, resolver room.Resolver, limit int, logger *slog.Logger) *Members {
-	m := &Members{tenants: tenants, shared: shared, resolver: resolver, limit: limit, logger: logger, complaint: rate.Sometimes{Interval: time.Second}}
-	m.fullLog.Interval = time.Second
-	if shared != nil {
-		shared.Follow(m.belong, m.clear)
+func newMembers(tenants *Tenants, cfg Config) *Members {
+	m := &Members{
+		tenants: tenants, shared: cfg.Rooms, resolver: cfg.Resolver, limit: cfg.Memberships, logger: cfg.Logger,
+		complaint: rate.Sometimes{Interval: time.Second}, fullLog: rate.Sometimes{Interval: time.Second},
+	}
+	if m.shared != nil {
+		m.shared.Follow(m.belong, m.clear)
+	}
+	if service, ok := m.resolver.(room.Refresher); ok && cfg.Node != nil {
+		service.Away(cfg.Node.Away) // what was refreshed meanwhile did not reach this hub
 	}
 	return m
-}
-
-// AwayBy names who says how often this hub was away from the others, where membership is
-// another service's: what was refreshed meanwhile did not reach this hub.
-func (m *Members) AwayBy(away func() int64) {
-	if service, ok := m.resolver.(room.Refresher); ok {
-		service.Away(away)
-	}
 }
 
 // Full is how many changes were refused since a tenant had as many memberships as it may.
@@ -132,7 +129,9 @@ func (m *Members) admitLocked(t *tenant, r event.Room, join, leave []event.Profi
 		err = t.joinLocked(r, join)
 	}
 	if err != nil {
-		m.fullLog.Do(func() { m.logger.Warn("members refused", "tenant", t.name, "room", r.ID, "err", err) })
+		m.fullLog.Do(func() {
+			m.logger.Warn("new members of a room were refused", "tenant", t.name, "room", r.ID, "err", err)
+		})
 	}
 	return err
 }
@@ -221,8 +220,9 @@ func (m *Members) clear(name string) {
 	}
 }
 
-// Members are a room's, sorted; ErrMembership when nobody can say. Before the list is made
-// begin is told how long it will be, and may refuse it; once it is made, end is called.
+// Members returns a room's members, sorted, or ErrMembership if nobody knows them. begin is
+// called with the length of the list before it is made, and may refuse it; the function that
+// begin returns is called once the list is made.
 func (m *Members) Members(ctx context.Context, tenant string, room event.Room, begin func(size int) (end func(), err error)) ([]event.Profile, error) {
 	roster, err := m.resolve(ctx, tenant, room)
 	if err != nil {
@@ -253,7 +253,7 @@ func (m *Members) Members(ctx context.Context, tenant string, room event.Room, b
 	return list, nil
 }
 
-// look is find, with what other hubs know known here.
+// look is find, after this hub has learned what other hubs know of the tenant.
 func (m *Members) look(ctx context.Context, name string) (*tenant, error) {
 	if err := m.tenants.ensure(ctx, name); err != nil {
 		return nil, err

@@ -63,7 +63,8 @@ func (t *Tenants) Prune(now time.Time, oldest func(name string) (uint64, error))
 		}
 		if tenant := t.find(name); tenant != nil {
 			for in, r := range tenant.resolved {
-				// As long as history has events for the room, who resumes must get them.
+				// While the history has events for the room, its members must be known: somebody
+				// who resumes is to get those events.
 				if now.Sub(r.used) > room.ResolvedTTL && err == nil && r.at < place {
 					tenant.unresolveLocked(in)
 				}

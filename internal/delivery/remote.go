@@ -10,8 +10,8 @@ import (
 // roomsTime is how long an event waits until this hub knows of its tenant's rooms.
 const roomsTime = 300 * time.Millisecond
 
-// EnsureRooms has the rooms known that events are for, so that what is known of them goes
-// with the events to hubs that know less. Without it those ask.
+// EnsureRooms loads the membership of the rooms that events are for. What this hub knows of it
+// then goes with the events to hubs that know less, which otherwise have to ask.
 func (t *Tenants) EnsureRooms(ctx context.Context, events []*event.Event) {
 	if t.rooms == nil {
 		return

@@ -39,46 +39,25 @@ type replay struct {
 const chunkBytes = 64 << 10
 
 // step sends the next chunk and says whether there may be more.
-func (r *replay) step() bool {
-	t, c := r.tenant, r.conn
+func (r *replay) step() (more bool) {
 	if err := r.sure(context.Background()); err != nil {
-		r.logger.Warn("history", "tenant", t.name, "err", err)
-		r.fail()
+		return r.failed("a resume ended: this hub could not confirm that it knows the tenant's current membership", err)
+	}
+	q, forgot, there := r.next()
+	if !there {
 		return false
 	}
-	t.mu.Lock()
-	// Its rooms are as they are now: what is said from here on may be to others, which it joins
-	// while this is read.
-	q := history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
-	over, cut := c.removed, false
-	if forgot := t.rooms.Forgotten(c.Profile); !over && forgot > c.behind.forgot { // since it began
-		cut, c.behind.forgot = c.place < forgot, forgot
-	}
-	t.mu.Unlock()
-	if over {
-		return false
-	}
-	page, err := r.log.Read(context.Background(), t.name, q)
-	expired := errors.Is(err, history.ErrExpired)
-	if (err == nil || expired) && page.Next.Epoch != r.of {
-		err, expired = history.ErrUnknownCursor, false // it has begun anew
-	}
-	if err != nil && !expired {
-		r.logger.Warn("history", "tenant", t.name, "err", err)
-		r.fail()
-		return false
+	page, expired, err := r.read(q)
+	if err != nil {
+		return r.failed("a resume ended: the history could not be read", err)
 	}
 	rooms, rosters := r.rosters(page.Entries)
 
 	var d engine.Batch
+	t := r.tenant
 	t.mu.Lock()
-	now := time.Now()
-	unknown := false
-	for i, roster := range rosters {
-		t.adoptLocked(rooms[i].Room, roster, now)
-		unknown = unknown || t.resolved[rooms[i].Room] == nil
-	}
-	if cut {
+	unknown := t.adoptAllLocked(rooms, rosters, time.Now())
+	if forgot {
 		r.missedLocked(&d, GapExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After})
 	}
 	if expired {
@@ -90,12 +69,51 @@ func (r *replay) step() bool {
 	}
 	live := page.Next.Seq >= t.head.Seq && !expired
 	if live {
-		c.behind = nil
+		r.conn.behind = nil
 		r.count.replayed.Add(r.events)
 	}
 	t.mu.Unlock()
 	d.Flush()
 	return !live
+}
+
+// failed ends the stream, logs why, and says that there is no more to send.
+func (r *replay) failed(why string, err error) (more bool) {
+	r.logger.Warn(why, "tenant", r.tenant.name, "err", err)
+	r.fail()
+	return false
+}
+
+// next is what is to be read next, and whether stays of what is read have been forgotten
+// since the replay began; there is false once the connection has gone.
+func (r *replay) next() (q history.Query, forgot, there bool) {
+	t, c := r.tenant, r.conn
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// The reader has the rooms of now. The connection may join others while this is read, but
+	// what is said there comes after Until.
+	q = history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
+	if c.removed {
+		return q, false, false
+	}
+	if until := t.rooms.Forgotten(c.Profile); until > c.behind.forgot {
+		forgot, c.behind.forgot = c.place < until, until
+	}
+	return q, forgot, true
+}
+
+// read reads a page of the history that the replay began with. Of what has expired the page
+// says where things go on.
+func (r *replay) read(q history.Query) (page history.Page, expired bool, err error) {
+	page, err = r.log.Read(context.Background(), r.tenant.name, q)
+	expired = errors.Is(err, history.ErrExpired)
+	switch {
+	case err != nil && !expired:
+		return page, false, err
+	case page.Next.Epoch != r.of: // it has begun anew
+		return page, false, history.ErrUnknownCursor
+	}
+	return page, expired, nil
 }
 
 // missedLocked tells the client that something is missing for good, and where things go on.
@@ -105,8 +123,8 @@ func (r *replay) missedLocked(d *engine.Batch, reason GapReason, from history.Cu
 	r.told = from.Seq
 }
 
-// rosters asks whoever owns membership about the rooms of some entries, as of now. It
-// has nil for those of which nobody says anything: the last answer holds.
+// rosters asks whoever owns membership about the rooms of some entries, as of now. A roster
+// is nil where there is no answer: then the last one holds.
 func (r *replay) rosters(entries []*history.Entry) (rooms []room.Key, rosters []*room.Roster) {
 	if r.resolve == nil {
 		return nil, nil
@@ -171,15 +189,16 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 	flush()
 }
 
-// behind is kept for a connection that is being sent what it missed: events to
-// come are read from the history as well, but for those that are not stored.
+// behind is what is kept for a connection that is still being sent what it missed. New events
+// are read from the history too, once it gets there; only those that are not stored are held
+// here.
 type behind struct {
 	held  []held
 	bytes int
-	shed  *engine.Frame // in place of what was too much
+	shed  *engine.Frame // tells of a gap, in place of held frames that took too much memory
 	count *Counts
 
-	forgot uint64 // stays that ended up to this place may be lacking, and the client knows
+	forgot uint64 // stays that ended up to this place may be missing; the client has been told
 }
 
 // held is a frame that is not stored, and the place it comes after.
@@ -191,8 +210,8 @@ type held struct {
 // maxHeld is how many bytes are held for a connection that is behind.
 const maxHeld = 256 << 10
 
-// hold keeps a frame that is not stored, after a place in the history; or where there
-// is no room, tells of a gap in place of all that was held.
+// hold keeps a frame that is not stored, to be sent after a place in the history. If there is
+// no room for it, everything that was held gives way to one hub.gap.
 func (b *behind) hold(frame *engine.Frame, after uint64) {
 	if b.bytes+frame.Len() <= maxHeld {
 		b.held = append(b.held, held{after, frame})

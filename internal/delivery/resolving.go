@@ -33,12 +33,14 @@ func (m *Members) noAnswer(tenant string, r event.Room, err error) error {
 	if wrong, ok := errors.AsType[*problem.FieldError](err); ok {
 		return wrong
 	}
-	m.complaint.Do(func() { m.logger.Warn("membership", "tenant", tenant, "room", r.ID, "err", err) })
+	m.complaint.Do(func() {
+		m.logger.Warn("the members of a room could not be resolved", "tenant", tenant, "room", r.ID, "err", err)
+	})
 	return errors.Join(room.ErrMembership, err)
 }
 
-// resolveAll is resolve for many rooms together, as long as ctx allows. It has nil for
-// those of which nobody can say, and says of one of them why.
+// resolveAll is resolve for many rooms together, as long as ctx allows. The roster of a room
+// whose members nobody knows is nil; the error is that of one such room.
 func (m *Members) resolveAll(ctx context.Context, rooms []room.Key) (rosters []*room.Roster, err error) {
 	rosters = make([]*room.Roster, len(rooms))
 	errs := make([]error, len(rooms))
@@ -83,10 +85,11 @@ func (m *Members) readerLocked(t *tenant, p event.Profile) *history.Reader {
 	return r
 }
 
-// ResolveRooms brings the tenants' rooms up to date before events for them are placed: also
-// where nobody is connected, since who resumes later is to get them. Where another
-// service owns membership, it says how many members each event's room has; else nil.
-// allowance.ErrTenant where the tenant may not have one more room kept, unless it has to be.
+// ResolveRooms brings the members of the events' rooms up to date before the events get their
+// places. It does so even if nobody is connected, since members who resume later must get the
+// events. If another service owns membership it returns how many members each event's room
+// has, and otherwise nil. The error is allowance.ErrTenant if the tenant's share has no room
+// for one more room, unless hasToBe is set.
 func (m *Members) ResolveRooms(ctx context.Context, hasToBe bool, events ...*event.Event) (sizes []int, err error) {
 	if m.OwnsMembership() {
 		return nil, nil

@@ -23,8 +23,8 @@ func (s *Streams) locate(ctx context.Context, sub Subscription) (from history.Cu
 	return from, nil, err
 }
 
-// resumeLocked is how c's stream begins, after which place, and what it missed for good: from
-// is where its cursor stands, and zero where it has none.
+// resumeLocked decides how c's stream begins, after which place, and what it missed for good.
+// from is the place of c's cursor, or zero if c has none.
 func (t *tenant) resumeLocked(c *Connection, from history.Cursor, missed error) (Resume, history.Cursor, error) {
 	none := history.Epoch{}
 	if from.Epoch != none && from.Epoch != t.head.Epoch { // the history has begun anew

@@ -40,8 +40,8 @@ type Streams struct {
 	engine    *engine.Engine
 	observer  Observer
 	log       history.Log
-	node      [4]byte // its mark in the ids of its connections, unless it is alone
-	inline    bool    // what a client missed may begin before its head is written
+	node      *Node // nil: the hub is alone
+	inline    bool  // what a client missed may begin before its head is written
 	logger    *slog.Logger
 
 	// These guard themselves.
@@ -65,7 +65,11 @@ type Streams struct {
 
 // start makes the engine that writes them.
 func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) {
-	s.openAtOnce(8 * runtime.GOMAXPROCS(0)) // more would only wait for the processors
+	atOnce := 8 * runtime.GOMAXPROCS(0) // more would only wait for the processors
+	if s.node != nil {
+		atOnce = 512 // each may wait for the broker
+	}
+	s.openAtOnce(atOnce)
 	s.expiry.warn, s.expiry.end = s.expiring, s.expired
 	s.turnedOff.Interval = time.Second
 	s.cuts = count.NewWords(CloseSlow, CloseNoisy)
@@ -77,7 +81,7 @@ func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 		}
 	}
 	s.relieving.Say = func() {
-		s.logger.Warn("memory budget: those who do not read were relieved", "budget", cfg.Budget,
+		s.logger.Warn("memory budget exceeded: slow streams lost ephemeral events or were cut", "budget", cfg.Budget,
 			"shed", s.relief.shed.Swap(0), "cut", s.relief.cut.Swap(0), "owed", s.relief.owed.Load())
 	}
 	cfg.Relieved = s.relieved
@@ -97,7 +101,8 @@ func (s *Streams) relieved(r engine.Relief) {
 	s.relieving.Tell()
 }
 
-// Observe names who is told of connections.
+// Observe names who is told of connections, before the first one. That needs what New makes,
+// as it ends connections and tells their streams: so New cannot be given it.
 func (s *Streams) Observe(o Observer) { s.observer = o }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when there is
@@ -115,13 +120,6 @@ func (s *Streams) Overloaded() bool { return s.overload.Overloaded() }
 
 // WatchMemory looks at the memory in use until ctx ends.
 func (s *Streams) WatchMemory(ctx context.Context) { s.overload.WatchMemory(ctx) }
-
-// shareWith makes the hub one of a cluster, in which its connections' ids have a mark of
-// its own, before its first connection.
-func (s *Streams) shareWith(node [4]byte) {
-	s.node = node
-	s.openAtOnce(512) // each may wait for the broker
-}
 
 // Engine writes the streams of this hub.
 func (s *Streams) Engine() *engine.Engine { return s.engine }

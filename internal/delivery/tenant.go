@@ -67,8 +67,8 @@ func newTenant(name string, quotas *allowance.Pools) *tenant {
 // keptLocked is how many bytes of memory the tenant takes.
 func (t *tenant) keptLocked() int64 { return t.bytes + t.rooms.Bytes() + t.watchers.Bytes() }
 
-// settleLocked has as much of the tenant's share taken as is kept: of what is there
-// already nobody asks whether there is room.
+// settleLocked counts against the tenant's share exactly what the tenant keeps. It never
+// fails, since what it counts is in memory already.
 func (t *tenant) settleLocked() {
 	if more := t.keptLocked() - t.charged; more != 0 && !t.forgotten {
 		t.charged += more
@@ -76,7 +76,7 @@ func (t *tenant) settleLocked() {
 	}
 }
 
-// growLocked is settleLocked where stays that have ended give way if there is no room.
+// growLocked is settleLocked, but forgets stays that have ended if the share has no room.
 func (t *tenant) growLocked() {
 	if more := t.keptLocked() - t.charged; more > 0 && t.takeLocked(more) != nil {
 		t.rooms.ForgetPast()
@@ -84,8 +84,8 @@ func (t *tenant) growLocked() {
 	t.settleLocked()
 }
 
-// joinLocked takes what it takes for profiles to join a room: of the tenant's share,
-// where stays that have ended give way first.
+// joinLocked takes from the tenant's share the memory that profiles need to join a room. If
+// there is too little it first forgets stays that have ended.
 func (t *tenant) joinLocked(room event.Room, join []event.Profile) error {
 	n := t.rooms.JoinBytes(room, join)
 	err := t.takeLocked(n)
@@ -96,8 +96,8 @@ func (t *tenant) joinLocked(room event.Room, join []event.Profile) error {
 	return err
 }
 
-// takeLocked takes so much of the tenant's share for what is about to be kept, where
-// there is room: settleLocked follows.
+// takeLocked takes n bytes of the tenant's share for something that is about to be kept, or
+// fails if the share has no room. settleLocked follows once it is kept, or is not.
 func (t *tenant) takeLocked(n int64) error {
 	if !t.quotas.State.Take(t.name, n) {
 		return allowance.ErrTenant
@@ -151,6 +151,15 @@ func (t *tenant) adoptLocked(room event.Room, roster *room.Roster, now time.Time
 	}
 	r.used, r.at = now, t.head.Seq
 	t.settleLocked()
+}
+
+// adoptAllLocked is adoptLocked of many rooms. It says whether one of them is unknown still.
+func (t *tenant) adoptAllLocked(rooms []room.Key, rosters []*room.Roster, now time.Time) (unknown bool) {
+	for i, roster := range rosters {
+		t.adoptLocked(rooms[i].Room, roster, now)
+		unknown = unknown || t.resolved[rooms[i].Room] == nil
+	}
+	return unknown
 }
 
 // unresolveLocked forgets a Resolver's answer.

@@ -175,8 +175,8 @@ func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err err
 // Shared says whether other hubs have a part in tenants.
 func (t *Tenants) Shared() bool { return t.sharing != nil }
 
-// shareWith has other hubs have a part in tenants, before the first one is made.
-func (t *Tenants) shareWith(s Sharing) { t.sharing = s }
+// ShareWith names what other hubs know of tenants, before the first one is made.
+func (t *Tenants) ShareWith(s Sharing) { t.sharing = s }
 
 // InCluster says that other hubs have a part in tenants, or keep their rooms.
 func (t *Tenants) InCluster() bool { return t.sharing != nil || t.rooms != nil }

@@ -67,7 +67,7 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 	line.clear()
 	if err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("interrupted, nothing is known yet")
+			err = errors.New("interrupted before anything was found out")
 		}
 		fmt.Fprintln(errs, "realtimehub doctor:", plain(err.Error()))
 		return exitFailed

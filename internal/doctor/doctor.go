@@ -100,7 +100,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, fmt.Errorf("URL: %w", err)
 	}
 	if cfg.For < MinFor || cfg.For > MaxFor {
-		return nil, fmt.Errorf("for: %v is not %v to %v", cfg.For, MinFor, MaxFor)
+		return nil, fmt.Errorf("for: %v is not between %v and %v", cfg.For, MinFor, MaxFor)
 	}
 	report := &Report{URL: u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, "/v1/doctor")}
 	base := probe{url: u, token: cfg.Token, tls: cfg.TLS, grace: patience}
@@ -229,6 +229,15 @@ func (o *observed) examine(ctx context.Context, base probe, tell func(Progress))
 		all.Wait()
 		close(end)
 	}()
+	o.follow(end, &ticks, &silence, tell)
+}
+
+// follow tells how far both probes are, until end is closed; tell may be nil.
+func (o *observed) follow(end <-chan struct{}, ticks, silence *progress, tell func(Progress)) {
+	if tell == nil {
+		<-end
+		return
+	}
 	start := time.Now()
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
@@ -237,9 +246,6 @@ func (o *observed) examine(ctx context.Context, base probe, tell func(Progress))
 		case <-end:
 			return
 		case <-ticker.C:
-		}
-		if tell == nil {
-			continue
 		}
 		p := Progress{Passed: time.Since(start), Of: o.lasts + o.stagger}
 		p.Last = p.Passed

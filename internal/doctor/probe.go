@@ -117,6 +117,7 @@ func (t *trial) busy() bool {
 	return t.status == http.StatusServiceUnavailable && strings.Contains(t.problem(), "ProbesBusy")
 }
 
+// once asks for the stream, on a connection of its own, and reads it to its end.
 func (p probe) once(ctx context.Context) (t trial) {
 	ctx, cancel := context.WithTimeout(ctx, p.lasts+p.grace)
 	defer cancel()
@@ -139,27 +140,14 @@ func (p probe) once(ctx context.Context) (t trial) {
 	defer conn.Close()
 	t.asked = time.Now()
 	t.connected = t.asked.Sub(start)
-	u := *p.url
-	query := url.Values{"every": {p.every.String()}, "for": {p.lasts.String()}}
-	if p.tell != "" {
-		query.Set("tell", p.tell)
-	}
-	u.RawQuery = query.Encode()
 	asked := t.asked
 	var first atomic.Int64 // since asked; a late callback may meet our return
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	req, err := p.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotFirstResponseByte: func() { first.Store(int64(time.Since(asked))) },
-	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	}))
 	if err != nil {
 		t.err = err
 		return t
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	req.Header.Set("Cache-Control", "no-cache") // as an EventSource
-	req.Header.Set("User-Agent", "realtimehub-doctor")
-	if p.token != "" {
-		req.Header.Set("Authorization", "Bearer "+p.token)
 	}
 	// Where a redirect leads is for the user to decide: it may be a login page, and
 	// must not be told the token. A connection follows none.
@@ -170,17 +158,43 @@ func (p probe) once(ctx context.Context) (t trial) {
 	}
 	defer res.Body.Close()
 	t.firstByte = time.Duration(first.Load())
-	t.status, t.proto, t.header, t.gzip = res.StatusCode, res.Proto, res.Header, res.Uncompressed
 	if res.ProtoMajor == 2 {
 		t.streams = conn.Available() + conn.InFlight()
 	}
+	t.answered(res, p)
+	return t
+}
+
+// request asks for the stream as an EventSource does.
+func (p probe) request(ctx context.Context) (*http.Request, error) {
+	u := *p.url
+	query := url.Values{"every": {p.every.String()}, "for": {p.lasts.String()}}
+	if p.tell != "" {
+		query.Set("tell", p.tell)
+	}
+	u.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Cache-Control", "no-cache")
+	req.Header.Set("User-Agent", "realtimehub-doctor")
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	}
+	return req, nil
+}
+
+// answered takes an answer: its head, and its stream or the beginning of what is none.
+func (t *trial) answered(res *http.Response, p probe) {
+	t.status, t.proto, t.header, t.gzip = res.StatusCode, res.Proto, res.Header, res.Uncompressed
 	if t.status != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 		t.body = string(b)
-		return t
+		return
 	}
 	t.read(res.Body, p)
-	return t
 }
 
 // hostPort is where a URL's server is.

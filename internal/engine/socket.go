@@ -16,7 +16,7 @@ const maxInput = 64 << 10
 
 // Errors of the socket calls, the same on every system.
 var (
-	errFull        = errors.New("the socket is full, or empty")
+	errFull        = errors.New("the socket would block")
 	errTimedOut    = errors.New("the peer does not acknowledge")
 	errUnreachable = errors.New("the peer cannot be reached")
 )

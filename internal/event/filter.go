@@ -37,7 +37,7 @@ func ParseFilter(patterns []string) (*Filter, []error) {
 		case !star && ValidType(pattern):
 			filter.exact[strings.Clone(pattern)] = true
 		default:
-			errs = append(errs, fmt.Errorf("%q is not a type, or a type's beginning with .*", pattern))
+			errs = append(errs, fmt.Errorf("%q is neither a type nor the beginning of types followed by .*", pattern))
 		}
 	}
 	if all {

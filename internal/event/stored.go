@@ -43,7 +43,7 @@ func (d *storedDecoder) text(field string, v strictjson.Value) string {
 	}
 	text, ok := v.String()
 	if !ok {
-		d.fail("%s is no string", field)
+		d.fail("%s is not a string", field)
 	}
 	return text
 }
@@ -63,7 +63,7 @@ func (d *storedDecoder) member(name []byte, v strictjson.Value) {
 		text := d.text("traceparent", v)
 		var ok bool
 		if e.TraceParent, ok = ParseTraceParent(text); !ok && text != "" {
-			d.fail("traceparent is none")
+			d.fail("traceparent is not a valid one")
 		}
 	case "timestamp":
 		e.Timestamp, _ = time.Parse(TimeFormat, d.text("timestamp", v))
@@ -78,10 +78,10 @@ func (d *storedDecoder) member(name []byte, v strictjson.Value) {
 		}
 	case "target":
 		if !absent(v) && !v.Object(d.targetMember) {
-			d.fail("target is no object")
+			d.fail("target is not an object")
 		}
 	default:
-		d.fail("%q is no field of an event", name)
+		d.fail("%q is not a field of an event", name)
 	}
 }
 
@@ -100,10 +100,10 @@ func (d *storedDecoder) targetMember(name []byte, v strictjson.Value) {
 		t.ConnectionID = d.text("connectionId", v)
 	case "exclude":
 		if !absent(v) && !v.Object(d.excludeMember) {
-			d.fail("exclude is no object")
+			d.fail("exclude is not an object")
 		}
 	default:
-		d.fail("%q is no field of a target", name)
+		d.fail("%q is not a field of a target", name)
 	}
 }
 
@@ -114,7 +114,7 @@ func (d *storedDecoder) excludeMember(name []byte, v strictjson.Value) {
 	case "connectionIds":
 		d.event.Target.ExcludeConnections = d.connections(v)
 	default:
-		d.fail("%q is no field of exclude", name)
+		d.fail("%q is not a field of exclude", name)
 	}
 }
 
@@ -136,7 +136,7 @@ func (d *storedDecoder) profiles(v strictjson.Value) (list []Profile) {
 			seen[p] = true
 		}
 	}) {
-		d.fail("profiles are no array")
+		d.fail("profiles is not an array")
 	}
 	return list
 }
@@ -159,7 +159,7 @@ func (d *storedDecoder) profile(v strictjson.Value) Profile {
 				p.Type = d.text("a profile's type", v)
 			}
 		default:
-			d.fail("%q is no field of a profile", name)
+			d.fail("%q is not a field of a profile", name)
 		}
 	}) {
 		d.fail("a profile is neither text nor an object")
@@ -182,7 +182,7 @@ func (d *storedDecoder) connections(v strictjson.Value) (ids []uuid.UUID) {
 			ids = append(ids, id)
 		}
 	}) {
-		d.fail("connectionIds are no array")
+		d.fail("connectionIds is not an array")
 	}
 	return ids
 }

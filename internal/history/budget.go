@@ -2,8 +2,9 @@ package history
 
 // All shelves together have a budget, Limits.Total. When it is overdrawn, the tenant with most
 // loses its oldest entries until another has as much, so a tenant below its share loses none.
-// Entries that are expected are counted before they are there and cannot go yet: their shelf
-// owes as much, which goes once they have come, and other tenants do not pay for it meanwhile.
+// Entries that are expected are counted before they arrive, when they cannot be removed yet.
+// Meanwhile their shelf owes as many bytes: it pays them with its own entries once the expected
+// ones are there, so that other tenants do not pay for them.
 
 // owedStep is how many bytes more a shelf owes at a time, about as few as an entry has.
 const owedStep = 4 << 10
@@ -11,8 +12,8 @@ const owedStep = 4 << 10
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
 const shelfBytes = 832
 
-// account counts n bytes more of a shelf, which is locked or which nobody else has yet. It no
-// longer owes for what has come.
+// account counts n bytes more of a shelf, which is locked or not yet known to anybody else. It
+// also cancels what the shelf owes for entries that have arrived.
 func (s *shelves) account(h *shelf, n int64) {
 	paid := max(0, h.owed-h.coming)
 	if n == 0 && paid == 0 {
@@ -34,7 +35,7 @@ func (s *shelves) owe(h *shelf, n int64) {
 	}
 }
 
-// full says that the budget is overdrawn, even when all that is owed has gone.
+// full says that the budget is overdrawn, and would be even if all that is owed were paid.
 func (s *shelves) full() bool {
 	return s.limits.Total > 0 && s.total.Load()-s.owed.Load() > s.limits.Total
 }

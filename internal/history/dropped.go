@@ -81,8 +81,8 @@ func (d *dropped) lastIn(r event.Room) uint64 {
 // len is how many names are remembered.
 func (d *dropped) len() int { return d.young.len() + d.old.len() }
 
-// since says whether anything for a reader may have been dropped after a place. It may have
-// been where nobody remembers.
+// since says whether anything for a reader may have been dropped after a place. It says yes
+// where that is no longer remembered.
 func (d *dropped) since(place uint64, r *Reader) bool {
 	if r == nil || place < d.floor || d.tenant > place || d.lastFor(r.Profile) > place {
 		return true
@@ -95,8 +95,8 @@ func (d *dropped) since(place uint64, r *Reader) bool {
 		if last <= place {
 			continue
 		}
-		// Of a room the last is known, so that a stay that ended before may have lost
-		// something as well.
+		// Only the last place dropped in a room is known. An earlier stay may have lost
+		// something too, so its end is not compared with that place.
 		if place < r.StaysFrom || stay.From < last && place < stay.Until {
 			return true
 		}

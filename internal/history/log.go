@@ -14,22 +14,22 @@ import (
 // Errors of a place in a history: why a reader may not go on there as if nothing had happened.
 var (
 	ErrExpired       = errors.New("the history no longer reaches back to this cursor")
-	ErrUnknownCursor = errors.New("this is no cursor of this history")
-	ErrRoomUnknown   = errors.New("nobody has said yet who belongs to a room")
+	ErrUnknownCursor = errors.New("this cursor does not belong to this history")
+	ErrRoomUnknown   = errors.New("the members of a room are not known yet")
 )
 
 // Errors of a Log that a broker keeps.
 var (
-	// ErrUnconfirmed says that events may have been stored. Whoever sends them again with the
-	// same ids is told.
-	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time; it may have been stored: send it again with the same id, and the answer tells", Asked: errBroker})
+	// ErrUnconfirmed says that it is not known whether events were stored. Sending them again
+	// with the same ids tells.
+	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id", Asked: errBroker})
 	// ErrNotStored says that nothing was stored.
-	ErrNotStored = problem.New("the broker has not stored it", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
+	ErrNotStored = problem.New("the broker refused the write, and nothing was stored", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
 	// ErrTooLarge says that nothing was stored, nor ever will be.
-	ErrTooLarge = problem.New("the event has more bytes than the broker takes", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
+	ErrTooLarge = problem.New("the event is larger than the broker accepts", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
 
-// errBroker answers a mere question, which has nothing to be confirmed.
+// errBroker is the answer to a request that only reads, which stores nothing to be confirmed.
 var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
 
 // UnconfirmedError is an ErrUnconfirmed that names its events, in their order.

@@ -143,7 +143,7 @@ func (n *Near) Read(tenant string, q Query) (page Page, ok bool, f *Fetch) {
 	return Page{}, false, f
 }
 
-// farTime is for how long what did not fit is not fetched again.
+// farTime is how long to wait before entries that did not fit are fetched again.
 const farTime = time.Minute
 
 // Fetch brings what is missing, once for all who ask for it.
@@ -194,7 +194,8 @@ func (n *Near) fetch(h *shelf, f *Fetch, after, from uint64, epoch Epoch) {
 		n.shelves.prependLocked(h, after, entries)
 		room = 0
 	case same:
-		// It is tried again once its reader has got past as much as would have fitted.
+		// It did not fit. It is tried again once a reader is past what would have fitted, or after
+		// farTime.
 		h.far, h.tried = far, time.Now()
 	}
 	n.shelves.missLocked(h, room)

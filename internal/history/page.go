@@ -11,10 +11,10 @@ import (
 type Reader struct {
 	Profile  event.Profile
 	Rooms    []Stay
-	AllRooms bool // whoever belongs to them: that is looked at later
+	AllRooms bool // read every room's entries: the caller checks membership itself
 
-	StaysFrom uint64 // when it came to its rooms is not known of the time before this place
-	RoomsFrom uint64 // which rooms it had is not known of the time before this place
+	StaysFrom uint64 // before this place it is not known when the profile was in its rooms
+	RoomsFrom uint64 // before this place it is not known which rooms the profile had
 }
 
 // Stay is a time in a room, in places of the tenant's history: those after From, up to Until.

@@ -126,16 +126,20 @@ func (h *Hub) Accepted(t testing.TB, path, body string, headers ...string) map[s
 		if answer["code"] != "Unconfirmed" || time.Now().After(deadline) {
 			t.Fatalf("%s: %d %v", path, status, answer)
 		}
-		body = withIDs(t, body, answer)
+		body = WithIDs(t, body, answer)
 	}
 }
 
-// withIDs is an event or a batch with the ids that the hub has named in its answer.
-func withIDs(t testing.TB, body string, answer map[string]any) string {
+// WithIDs is an event or a batch with the ids that the hub has named in its answer, if any,
+// to be sent again.
+func WithIDs(t testing.TB, body string, answer map[string]any) string {
 	t.Helper()
 	ids, _ := answer["ids"].([]any)
+	if id := answer["id"]; ids == nil && id != nil {
+		ids = []any{id}
+	}
 	if ids == nil {
-		ids = []any{answer["id"]}
+		return body
 	}
 	var batch struct {
 		Events []map[string]json.RawMessage `json:"events"`

@@ -2,4 +2,5 @@
 
 package hubtest
 
-const raceDetector = false
+// RaceDetector says whether the tests have it.
+const RaceDetector = false

@@ -51,7 +51,7 @@ func StartPlain(t testing.TB, settings ...string) *Program {
 // detector if they have it.
 func Binary(t testing.TB) string {
 	t.Helper()
-	if raceDetector {
+	if RaceDetector {
 		return built(t, withDetector)
 	}
 	return PlainBinary(t)
@@ -124,7 +124,7 @@ func StartBinary(t testing.TB, binary string, settings ...string) *Program {
 			cmd.Env = append(cmd.Env, line)
 		}
 	}
-	cmd.Env = append(append(cmd.Env, "REALTIME_ADDR=127.0.0.1:0"), settings...)
+	cmd.Env = append(append(cmd.Env, testkit.QuickEnd, "REALTIME_ADDR=127.0.0.1:0"), settings...)
 	logs, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

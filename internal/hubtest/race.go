@@ -2,4 +2,5 @@
 
 package hubtest
 
-const raceDetector = true
+// RaceDetector says whether the tests have it.
+const RaceDetector = true

@@ -80,10 +80,13 @@ func WriteFiles(t testing.TB, page, dir string) (names []string) {
 	return names
 }
 
+// CI says whether CI runs the tests, where what waits in real time waits for longest.
+func CI() bool { return os.Getenv("CI") != "" }
+
 // Lacks skips a test that lacks something, in words; in CI it fails the test.
 func Lacks(t testing.TB, what string) {
 	t.Helper()
-	if os.Getenv("CI") != "" {
+	if CI() {
 		t.Fatal(what + ", and CI needs it")
 	}
 	t.Skip(what + ": the test is skipped")

@@ -98,13 +98,7 @@ func (o opened) Read(p []byte) (int, error) { return o.body.Read(p) }
 // goroutines would not.
 func Subscribe(t testing.TB, addr, profile string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprintf(conn, "GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, addr)
+	conn := Dial(t, addr, fmt.Sprintf("GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, addr))
 	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil)
 	if err != nil {
 		t.Fatal(err)

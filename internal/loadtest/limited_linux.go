@@ -25,16 +25,11 @@ func (b *bench) limited() (figures, error) {
 	note := ""
 	all := map[string][]float64{}
 	_, err := b.compare("limited, p99 in ms", 9, []string{"beside", "alone"}, func(kind string) (float64, error) {
-		s, err := b.begin("hub", fmt.Sprint("REALTIME_PUBLISH_RATE=", limitedRate), "REALTIME_PRESENCE_AUDIENCE=none")
+		s, c, finish, err := b.client("hub", fmt.Sprint("REALTIME_PUBLISH_RATE=", limitedRate), "REALTIME_PRESENCE_AUDIENCE=none")
 		if err != nil {
 			return 0, err
 		}
-		defer s.stop()
-		c, err := newClient(s)
-		if err != nil {
-			return 0, err
-		}
-		defer c.close()
+		defer finish()
 		if err := c.open(limitedStreams, 0); err != nil {
 			return 0, err
 		}

@@ -24,7 +24,7 @@ func ParseProxies(list []string) (p Proxies, err error) {
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
 		if prefix.Addr().Is4In6() {
-			return nil, errors.New("has an IPv4 address in IPv6's form: write it as IPv4")
+			return nil, errors.New("has an IPv4 address written as IPv6: write it as IPv4")
 		}
 		p = append(p, prefix.Masked())
 	}

@@ -15,7 +15,7 @@ import (
 // headerTime is how long a proxy may take to say for whom it connects.
 const headerTime = 5 * time.Second
 
-var errRefused = errors.New("the address has as many connections as it may")
+var errRefused = errors.New("the address has reached its limit of connections")
 
 // mostWaiting is how many may wait for a place, as many as Linux has wait to be accepted:
 // of the descriptors a quarter.

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrCrowded is why a request is not answered.
-var ErrCrowded = errors.New("this address has as many requests under way as it may; ask again when some are over")
+var ErrCrowded = errors.New("this address has too many requests in progress; try again when some have finished")
 
 type visitKey struct{}
 

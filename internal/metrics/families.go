@@ -61,7 +61,7 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return words(l.Hub.Refused) })
 	add(counter, "events_accepted_total", "target", "Events that were published to this hub, by kind of target.",
 		func(l *Values) map[string]float64 { return words(l.Hub.Accepted) })
-	add(counter, "events_duplicate_total", "", "Events whose id was known: nothing was delivered again.",
+	add(counter, "events_duplicate_total", "", "Events whose id was already known; they were not delivered again.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Duplicates) })
 	add(counter, "events_unconfirmed_total", "", "Events that the broker did not confirm in time.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Unconfirmed) })
@@ -69,21 +69,21 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return one(l.Hub.Unanswered) })
 	add(counter, "events_refused_total", "code", "Publish calls and lines that were refused; a batch counts once.",
 		func(l *Values) map[string]float64 { return words(l.refused) })
-	add(counter, "deliveries_total", "", "Events that were written whole to a stream, each stream by itself.",
+	add(counter, "deliveries_total", "", "Events that were written whole to a stream, counted for each stream.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Engine.Delivered) })
-	add(counter, "drops_total", "reason", "Events that were not written to a stream they were for, each stream by itself.",
+	add(counter, "drops_total", "reason", "Events that were not written to a stream that they were for, counted for each stream. The log says shed for ephemeral events that were dropped because clients read too slowly.",
 		func(l *Values) map[string]float64 { return words(l.Hub.Dropped) })
-	add(counter, "gaps_total", "reason", "How often something was missed for good.",
+	add(counter, "gaps_total", "reason", "How often a stream missed events that it cannot get any more.",
 		func(l *Values) map[string]float64 { return words(l.Hub.Gaps) })
-	add(gauge, "queue_bytes", "", "Bytes of memory for what all streams together are owed: an event counts once.",
+	add(gauge, "queue_bytes", "", "Bytes of memory for events that clients have not read yet, called owed in the log; an event counts once, however many streams it is for.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Engine.Owed) })
-	histogram("publish_to_write_seconds", "From a publish to the write that hands its event to the kernel; by write call, of the oldest event in it.",
+	histogram("publish_to_write_seconds", "Time from a publish to the write that hands its event to the kernel; each write call counts once, with its oldest event.",
 		func(l *Values) count.Histogram { return agesOf(&l.Hub.Engine) })
-	histogram("replay_events", "Events that a resume brought until the stream had caught up.",
+	histogram("replay_events", "Events that a resume replayed until the stream had caught up.",
 		func(l *Values) count.Histogram { return l.Hub.Replayed })
-	add(counter, "auth_failures_total", "reason", "Calls that were refused for their credential or for where they come from.",
+	add(counter, "auth_failures_total", "reason", "Calls that were refused because of their credential or their origin.",
 		func(l *Values) map[string]float64 { return words(l.Auth) })
-	add(counter, "rate_limited_total", "limit", "How often a rate limit, or that of the doctor's probes or of memberships, was met: refused, or had to wait.",
+	add(counter, "rate_limited_total", "limit", "How often a call was refused, or had to wait, because of a rate limit, the limit of doctor's probes or that of memberships.",
 		func(l *Values) map[string]float64 { return words(l.Limits) })
 	add(gauge, "overloaded", "", "1 while hardly any memory is left, and new streams and events are refused.",
 		func(l *Values) map[string]float64 {
@@ -92,9 +92,9 @@ func families() (all []family) {
 			}
 			return one(0)
 		})
-	add(gauge, "memory_used_bytes", "", "Memory that a collection cannot give back, as of the last one.",
+	add(gauge, "memory_used_bytes", "", "Memory that a garbage collection cannot free, as of the last one.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Overload.Used) })
-	add(gauge, "memory_limit_bytes", "", "How much that may be: Go's memory limit; 0: no limit.",
+	add(gauge, "memory_limit_bytes", "", "Go's memory limit; 0: no limit.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Overload.Limit) })
 	quotas := func(of func(allowance.QuotaStats) int64) func(*Values) map[string]float64 {
 		return func(l *Values) map[string]float64 {
@@ -105,38 +105,38 @@ func families() (all []family) {
 			return values
 		}
 	}
-	add(gauge, "quota_bytes", "quota", "Bytes that are taken of what is shared.", quotas(allowance.QuotaStats.Total))
-	add(gauge, "quota_limit_bytes", "quota", "Bytes that there are to share; 0: no limit.", quotas(allowance.QuotaStats.All))
-	add(counter, "quota_refused_total", "quota", "How often somebody was past a share.", quotas(allowance.QuotaStats.Refused))
-	add(gauge, "unproven_open", "", "Connections that have proven nothing yet.",
+	add(gauge, "quota_bytes", "quota", "Bytes of shared memory that are taken.", quotas(allowance.QuotaStats.Total))
+	add(gauge, "quota_limit_bytes", "quota", "Limit of that shared memory in bytes; 0: no limit.", quotas(allowance.QuotaStats.All))
+	add(counter, "quota_refused_total", "quota", "Refusals because a share was used up.", quotas(allowance.QuotaStats.Refused))
+	add(gauge, "unproven_open", "", "Connections without an accepted credential or, in open mode, without a stream: the unproven ones.",
 		func(l *Values) map[string]float64 { return one(l.Lobby.Connections) })
-	add(gauge, "unproven_limit", "", "So many of them there may be; 0: no limit.",
+	add(gauge, "unproven_limit", "", "How many unproven connections there may be; 0: no limit.",
 		func(l *Values) map[string]float64 { return one(l.Lobby.All) })
-	add(counter, "unproven_cut_total", "bound", "Connections that have proven nothing and were refused or cut, and requests likewise.",
+	add(counter, "unproven_cut_total", "bound", "Unproven connections, and their requests, that were refused or closed.",
 		func(l *Values) map[string]float64 { return words(l.Lobby.Refused) })
-	add(counter, "server_errors_total", "kind", "What net/http had to say: connections that could not be taken, panics, clients that do not keep to the protocol.",
+	add(counter, "server_errors_total", "kind", "Errors of Go's HTTP server: connections that could not be accepted, panics, clients that break the protocol.",
 		func(l *Values) map[string]float64 { return words(l.Complaints) })
-	add(gauge, "presence_profiles", "status", "Profiles that are not offline, as this hub knows.",
+	add(gauge, "presence_profiles", "status", "Profiles that this hub knows to be online or away.",
 		func(l *Values) map[string]float64 {
 			return map[string]float64{"online": float64(l.Online), "away": float64(l.Away)}
 		})
-	add(gauge, "history_events", "", "Events that are kept; with a broker by all hubs together.",
+	add(gauge, "history_events", "", "Events in all histories; with a broker, in the one that all hubs share.",
 		func(l *Values) map[string]float64 { return l.kept(l.Hub.Log.Entries) })
-	add(gauge, "history_bytes", "", "Bytes that those take; with a broker its own.",
+	add(gauge, "history_bytes", "", "Bytes that all histories take; with a broker, on its disk.",
 		func(l *Values) map[string]float64 { return l.kept(int(l.Hub.Log.Bytes)) })
-	add(gauge, "history_limit_bytes", "", "Bytes that those may take together; 0: no limit.",
+	add(gauge, "history_limit_bytes", "", "Bytes that all histories together may take; 0: no limit.",
 		func(l *Values) map[string]float64 { return l.kept(int(l.Hub.Log.Limit)) })
-	add(gauge, "history_memory_bytes", "", "Bytes of memory that histories take in this hub.",
+	add(gauge, "history_memory_bytes", "", "Bytes of memory that histories take in this hub; with a broker, only what the hub keeps of them.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.Memory) })
-	add(counter, "history_cut_total", "bound", "Events that went before their time: past their tenant's bytes, or past all tenants' and theirs had most.",
+	add(counter, "history_cut_total", "bound", "Events that were removed before their time, because their tenant, or all tenants together, exceeded the limit on bytes.",
 		func(l *Values) map[string]float64 {
 			return map[string]float64{"tenant": float64(l.Hub.Log.CutTenant), "all": float64(l.Hub.Log.CutAll)}
 		})
-	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost something of all tenants.",
+	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost data of all tenants.",
 		func(l *Values) map[string]float64 {
 			return words(map[history.Kept]int64{history.KeptHistory: l.Hub.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Hub.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Hub.Log.Gone[history.KeptMembers]})
 		})
-	add(counter, "broker_faults_total", "fault", "What was wrong with the broker, as this hub saw it.",
+	add(counter, "broker_faults_total", "fault", "Faults of the broker that this hub noticed.",
 		func(l *Values) map[string]float64 {
 			values := map[string]float64{}
 			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {
@@ -144,9 +144,9 @@ func families() (all []family) {
 			}
 			return values
 		})
-	add(gauge, "dedupe_ids", "", "Ids that this hub would recognise; with a broker the servers do, and this is 0.",
+	add(gauge, "dedupe_ids", "", "Event ids that this hub remembers to recognise duplicates; 0 with a broker, whose servers remember them.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.IDs) })
-	add(counter, "dedupe_ids_lost_total", "", "Ids that were forgotten before their window was over.",
+	add(counter, "dedupe_ids_lost_total", "", "Event ids that were forgotten before their dedupe window ended.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.LostIDs) })
 	add(gauge, "tenant_streams_open", "tenant", "Open streams of the tenants with most.",
 		func(l *Values) map[string]float64 {

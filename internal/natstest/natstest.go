@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,12 +114,18 @@ func (b *Broker) Connect(t testing.TB, i int, options ...nats.Option) *nats.Conn
 	return nc
 }
 
-// FreePort is a port on loopback that nobody listens on. It is below those that systems
+// given are the ports that FreePort has given away.
+var given sync.Map
+
+// FreePort is a port on loopback that nobody listens on, another one each time. It is below those that systems
 // give to whoever connects, or somebody would have it before it is used.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 10_000 + rand.IntN(20_000)
+		if _, given := given.LoadOrStore(port, nil); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
 			l.Close()
 			return port

@@ -101,9 +101,9 @@ func (p *patientBody) Read(into []byte) (int, error) {
 	case p.over() != nil:
 		return n, p.over()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, &readError{problem.Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "30 s without a byte"}}
+		return n, &readError{problem.Problem{Status: http.StatusRequestTimeout, Code: "BodyTimeout", Detail: "no byte of the body came for 30 s"}}
 	}
-	return n, &readError{problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}}
+	return n, &readError{problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}}
 }
 
 // lineReader reads lines of at most max bytes (0: any); a longer one is skipped

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 
@@ -78,9 +77,7 @@ func TestASpoolIsItsHoldersShare(t *testing.T) {
 			greedy.put(strings.Repeat("x", 1000))
 		}
 	}()
-	for pool.Refused() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, func() bool { return pool.Refused() > 0 })
 	is.True(pool.Of(event.TenantProfile{Tenant: "acme"}) <= 1<<19)
 	other, read := spoolOf("globex")
 	close(read.reads)

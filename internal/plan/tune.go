@@ -19,6 +19,6 @@ func (m Memory) Tune(logger *slog.Logger) {
 		}
 	}
 	if limit, least := debug.SetMemoryLimit(-1), m.Least(); limit < least {
-		logger.Warn("GOMEMLIMIT is too low for what histories and state may take: once they are full, an overload may not end", "limit", limit, "needed", least)
+		logger.Warn("GOMEMLIMIT is too low for what histories and state may take: once these are full, the hub may stay overloaded", "limit", limit, "needed", least)
 	}
 }

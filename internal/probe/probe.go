@@ -16,7 +16,9 @@ import (
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
+	"realtimehub/internal/overload"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 )
 
@@ -59,8 +61,8 @@ type probe struct {
 // probeID is what [rand.Text] makes.
 var probeID = regexp.MustCompile(`^([A-Z2-7]{26})?$`)
 
-// Parse reads what a probe is to do; an error names all that is wrong.
-func Parse(query url.Values) (p probe, err error) {
+// parse reads what a probe is to do; an error names all that is wrong.
+func parse(query url.Values) (p probe, err error) {
 	var faults problem.Faults
 	duration := func(name string, otherwise, least, most time.Duration, zero bool, bad string) time.Duration {
 		text := query.Get(name)
@@ -83,8 +85,19 @@ func Parse(query url.Values) (p probe, err error) {
 
 // Serve is a probe until its time is over, the client leaves, its credential ends
 // or the hub does.
-func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *access.Caller) error {
-	if s.streams.Draining() {
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	p, err := parse(r.URL.Query())
+	switch {
+	case err != nil:
+		return err
+	case r.Method == http.MethodHead:
+		sse.Header(w.Header())
+		return nil
+	case reserve.Holds(r.Context()) || reserve.Begun():
+		return access.ErrDescriptors
+	case s.streams.Overloaded():
+		return overload.ErrOverloaded
+	case s.streams.Draining():
 		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
 	holder := who.Holder(r)
@@ -120,32 +133,22 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, p probe, who *acc
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
 func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
-	end := time.NewTimer(p.lasts)
-	defer end.Stop()
-	var ticks, expired <-chan time.Time
+	end := time.After(p.lasts)
+	var ticks, expired <-chan time.Time // nil: never
 	if p.every > 0 {
-		ticker := time.NewTicker(p.every)
-		defer ticker.Stop()
-		ticks = ticker.C
+		ticks = time.Tick(p.every)
 	}
 	if !expires.IsZero() {
-		timer := time.NewTimer(time.Until(expires))
-		defer timer.Stop()
-		expired = timer.C
+		expired = time.After(time.Until(expires))
 	}
-	seq := 0
-	tick := func(name string) *engine.Frame {
-		now := time.Now()
-		return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
-	}
-	for {
+	for seq := 0; ; {
 		select {
 		case <-ticks:
 			seq++
-			sendProbe(stream, tick(doctor.EventTick))
+			sendProbe(stream, tick(doctor.EventTick, seq, start))
 			continue
-		case <-end.C:
-			stream.Close(tick(doctor.EventDone))
+		case <-end:
+			stream.Close(tick(doctor.EventDone, seq, start))
 		case <-expired:
 			stream.Close(words.Closing(delivery.CloseExpired, 0))
 		case <-s.streams.Drained():
@@ -154,6 +157,12 @@ func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, st
 		}
 		return
 	}
+}
+
+// tick is a probe's event now.
+func tick(name string, seq int, start time.Time) *engine.Frame {
+	now := time.Now()
+	return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
 }
 
 // find is an open probe that has ticks, of this holder; nil if there is none. It may

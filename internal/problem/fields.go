@@ -79,7 +79,7 @@ const (
 )
 
 // ErrBodies says that what one sends at once takes more memory than it may have.
-var ErrBodies = New("what is being read of this caller takes as much memory as it may have now; nothing was stored; send less at a time, or again later", Problem{Status: http.StatusServiceUnavailable, Code: "BodiesBusy"})
+var ErrBodies = New("this caller's requests have used up its share of memory; nothing was stored; send less at a time, or try again later", Problem{Status: http.StatusServiceUnavailable, Code: "BodiesBusy"})
 
 // Faults gathers all that is wrong with a request, to be told at once.
 type Faults struct {

@@ -45,7 +45,7 @@ const Small Limit = 64 << 10
 // firstRoom is the memory that a body gets before any of it has come.
 const firstRoom = 4 << 10
 
-var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the body broke off"}
+var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}
 
 // Read reads a whole JSON body. Memory is taken as the body comes, not as its client
 // announces it.

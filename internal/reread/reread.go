@@ -89,6 +89,6 @@ func (f *File[T]) reloadLocked() {
 		f.logger.Info(f.what + ": read again")
 	} else if f.failure != err.Error() {
 		f.failure = err.Error()
-		f.logger.Warn(f.what+": not read again, the last good one serves; it is tried again", "err", err)
+		f.logger.Warn(f.what+": could not be read again; the last good one stays in use, and the hub keeps trying", "err", err)
 	}
 }

@@ -33,7 +33,7 @@ func (Own) Resolve(context.Context, string, event.Room) (*Roster, error) { retur
 // another answer is another pointer.
 type Roster struct {
 	Members []event.Profile
-	Asked   uint64 // of two answers the one with less was asked for before
+	Asked   uint64 // the number of the question: the answer with the higher one is newer
 }
 
 // Before says whether r was asked for before another answer.

@@ -25,11 +25,11 @@ type Memberships[C comparable] struct {
 	bonds   sized.Table[pair[C], bond]
 	past    sized.Table[belonging, []span] // ended, and in reach of the history still
 	ended   int                            // stays in past
-	forgot  uint64                         // stays that ended up to this place may be lacking
-	cut     sized.Table[belonging, uint64] // and of these up to a later one
+	forgot  uint64                         // stays that ended up to this place may be missing
+	cut     sized.Table[belonging, uint64] // profiles in rooms whose stays may be missing up to a later place
 	pruned  uint64                         // the place up to which stays may have been pruned
-	unsure  uint64                         // the place up to which who belonged where may be forgotten
-	tag     uint64                         // of the epoch that all these places are of; 0: of any
+	unsure  uint64                         // the place up to which memberships may be forgotten
+	tag     uint64                         // of the epoch that all these places belong to; 0: to any
 	bytes   int64                          // of all but the tables
 }
 
@@ -38,7 +38,7 @@ type circle[C comparable] struct {
 	room    event.Room
 	members []*Person[C]
 	here    int    // so many of them are connected
-	joined  uint64 // the last place from which on one of them has belonged to it
+	joined  uint64 // the last place at which one of them joined
 }
 
 // Person is a profile that belongs somewhere or has connections.

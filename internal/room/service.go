@@ -118,7 +118,7 @@ func (s *Service) Refresh(ctx context.Context, tenant string, room event.Room) (
 // share its answer. The roster is the last good one, also beside an error.
 func (s *Service) resolve(ctx context.Context, key Key, anew bool) (*Roster, error) {
 	if climbs(key.Room.ID) {
-		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "a path's dot segment in an id is not sent to the membership service"}
+		return nil, &problem.FieldError{Code: problem.CodeInvalidField, Field: string(key.Room.Kind) + "Id", Index: -1, Detail: "an id with a dot segment (\".\" or \"..\" between slashes) is not sent to the membership service"}
 	}
 	left := s.left()
 	s.mu.Lock()
@@ -289,14 +289,14 @@ func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (memb
 		return nil, holds, nil
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, 0, fmt.Errorf("status %d", res.StatusCode)
+		return nil, 0, fmt.Errorf("the service answered with status %d", res.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, membershipBytes+1))
 	if err != nil {
 		return nil, 0, err
 	}
 	if len(body) > membershipBytes {
-		return nil, 0, errors.New("an answer of more than 1 MiB")
+		return nil, 0, errors.New("the service's answer is larger than 1 MiB")
 	}
 	// Fields that we don't know are the service's own affair.
 	var faults problem.Faults
@@ -310,7 +310,7 @@ func (s *Service) ask(ctx context.Context, tenant string, room event.Room) (memb
 		return nil, 0, err
 	}
 	if !found {
-		return nil, 0, errors.New(`an answer without "members"`)
+		return nil, 0, errors.New(`the service's answer has no "members"`)
 	}
 	return members, holds, faults.Err()
 }

@@ -39,8 +39,8 @@ func (m *Memberships[C]) forget(key belonging, n int) {
 // spanBytes is of one in a list that grows.
 const spanBytes = 2 * 16
 
-// ForgetPast forgets all stays that have ended: who resumes from before the last of their
-// ends is told of a gap. It says whether there were any.
+// ForgetPast forgets all stays that have ended, and says whether there were any. A client that
+// resumes from before the end of the last one is told of a gap.
 func (m *Memberships[C]) ForgetPast() bool {
 	if m.ended+m.cut.Len() == 0 {
 		return false
@@ -57,8 +57,7 @@ func (m *Memberships[C]) ForgetPast() bool {
 	return true
 }
 
-// cutShort notes up to which place a profile's stays in a room may be lacking; 0: they
-// are not.
+// cutShort notes up to which place a profile's stays in a room may be missing; 0: none is.
 func (m *Memberships[C]) cutShort(key belonging, place uint64) {
 	_, was := m.cut.Find(key)
 	switch {
@@ -144,8 +143,8 @@ func (m *Memberships[C]) Clear() {
 	}
 }
 
-// Forgotten is the place before which a replay for a profile may lack what was said to
-// rooms that it has left and returned to.
+// Forgotten is the place before which a replay for a profile may be incomplete: earlier stays in
+// rooms that it left and returned to may be forgotten.
 func (m *Memberships[C]) Forgotten(ref event.Profile) uint64 {
 	place := m.forgot
 	if m.cut.Len() > 0 {
@@ -156,8 +155,7 @@ func (m *Memberships[C]) Forgotten(ref event.Profile) uint64 {
 	return place
 }
 
-// Prune forgets the stays that ended before a place which the history reaches
-// back to.
+// Prune forgets the stays that ended before oldest, the place that the history still reaches.
 func (m *Memberships[C]) Prune(oldest uint64) {
 	if m.forgot <= oldest {
 		m.pruned, m.forgot = max(m.pruned, m.forgot), 0
@@ -180,7 +178,7 @@ func (m *Memberships[C]) Prune(oldest uint64) {
 	}
 }
 
-// Unsure notes that memberships before a place may not be known.
+// Unsure notes that memberships before a place may be unknown to this hub.
 func (m *Memberships[C]) Unsure(place uint64) { m.unsure = max(m.unsure, place) }
 
 // Reader is a profile as a reader of its tenant's history.
@@ -188,8 +186,8 @@ func (m *Memberships[C]) Reader(p event.Profile) *history.Reader {
 	return &history.Reader{Profile: p, Rooms: m.known(p), StaysFrom: max(m.pruned, m.unsure), RoomsFrom: m.unsure}
 }
 
-// manyRooms has so many that to find the stays of who is in all of them takes long: they
-// are kept until its rooms change. Those that are pruned meanwhile do no harm.
+// manyRooms is how many rooms a profile has when finding its stays takes long. Its stays are
+// then kept until its rooms change. Those that are pruned meanwhile do no harm.
 const manyRooms = 1000
 
 // stayBytes is what a stay takes that is kept so.

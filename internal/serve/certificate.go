@@ -37,14 +37,14 @@ type ClientCAs struct{ files *reread.File[*x509.CertPool] }
 
 // LoadClientCAs reads a file of PEM blocks. It fails if there is no certificate in it.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
-	f, err := reread.Open("client certificates' authorities", logger, func() (*x509.CertPool, error) {
+	f, err := reread.Open("client CA certificates", logger, func() (*x509.CertPool, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(text) {
-			return nil, errors.New("there is no certificate in it")
+			return nil, errors.New("the file contains no certificate")
 		}
 		return pool, nil
 	}, path)

@@ -69,7 +69,7 @@ func (e *ErrorLog) Write(b []byte) (int, error) {
 	kind := complaintOf(text)
 	e.count.Add(kind, 1)
 	if kind == complaintTLS || kind == complaintClient {
-		e.logger.Debug("net/http", "kind", string(kind), "err", text)
+		e.logger.Debug("the HTTP server reported an error", "kind", string(kind), "err", text)
 		return len(b), nil
 	}
 	e.mu.Lock()
@@ -87,7 +87,7 @@ func (e *ErrorLog) Write(b []byte) (int, error) {
 		if stack != "" {
 			attrs = append(attrs, "stack", stack)
 		}
-		e.logger.Error("net/http", attrs...)
+		e.logger.Error("the HTTP server reported an error", attrs...)
 	}
 	return len(b), nil
 }

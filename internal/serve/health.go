@@ -29,7 +29,7 @@ func CheckHealth(addr string, secure bool) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s is answered %s", res.Request.URL, res.Status)
+		return fmt.Errorf("%s answered %s", res.Request.URL, res.Status)
 	}
 	return nil
 }

@@ -11,11 +11,11 @@ func CannotListen(setting string, err error) error {
 	remedy := ""
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		remedy = "; another program has this port, perhaps a hub that was started before: end it, or set another"
+		remedy = "; another program uses this port, perhaps a hub that is still running: stop it, or set another port"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		remedy = "; give one of this machine's, or none for all (:8080)"
+		remedy = "; give an address of this machine, or none to listen on all (:8080)"
 	case errors.Is(err, syscall.EACCES):
-		remedy = "; ports below 1024 take a privilege: set another"
+		remedy = "; ports below 1024 need a privilege: set another"
 	}
 	return fmt.Errorf("%s: %w%s", setting, err, remedy)
 }

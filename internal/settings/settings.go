@@ -174,7 +174,7 @@ func (c *Config) checkNumbers(f *faults) {
 
 // checkWords checks what is one of a few words, and what goes with something else.
 func (c *Config) checkWords(f *faults) {
-	f.add((c.TLSCert == "") != (c.TLSKey == ""), "TLS_CERT", "and %sTLS_KEY go together", Prefix)
+	f.add((c.TLSCert == "") != (c.TLSKey == ""), "TLS_CERT", "must be set together with %sTLS_KEY", Prefix)
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
@@ -237,7 +237,7 @@ func kindName(t reflect.Type) string {
 	case reflect.TypeFor[slog.Level]():
 		return "level: debug, info, warn or error"
 	case reflect.TypeFor[bool]():
-		return "truth value: true or false"
+		return "boolean: true or false"
 	case reflect.TypeFor[float64]():
 		return "number"
 	}
@@ -278,10 +278,10 @@ func (c *Config) Misfits(environ []string) (misfits []string) {
 		}
 	}
 	if c.MaxBodyBytes > 0 && c.MaxEventBytes > c.MaxBodyBytes {
-		misfits = append(misfits, Prefix+"MAX_EVENT_BYTES is more than "+Prefix+"MAX_BODY_BYTES, which an event is within")
+		misfits = append(misfits, Prefix+"MAX_EVENT_BYTES is more than "+Prefix+"MAX_BODY_BYTES, which limits events too")
 	}
 	if most := cmp.Or(c.MaxEventBytes, c.MaxBodyBytes); c.StreamBuffer > 0 && c.StreamBuffer < most {
-		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER has no room for an event of %d bytes, which is taken: it would end the streams it is for", Prefix, most))
+		misfits = append(misfits, fmt.Sprintf("%sSTREAM_BUFFER is smaller than the largest event that is accepted, %d bytes: such an event would cut the streams that it is for", Prefix, most))
 	}
 	if c.DangerouslyOpen && !c.Access().Open() {
 		misfits = append(misfits, Prefix+"DANGEROUSLY_OPEN is for a hub without credentials, and this one has some")

@@ -81,8 +81,8 @@ func TestSettingsThatDoNotFit(t *testing.T) {
 	for s, want := range map[string]string{
 		"REALTIME_JWT_ISSUER=x":                                      "REALTIME_JWT_ISSUER needs REALTIME_JWT_SECRET or REALTIME_JWT_PUBLIC_KEY or REALTIME_JWKS_URL",
 		"REALTIME_NATS_REPLICAS=3":                                   "REALTIME_NATS_REPLICAS needs REALTIME_NATS_URL",
-		"REALTIME_STREAM_BUFFER=1024":                                "REALTIME_STREAM_BUFFER has no room for an event of 61440 bytes, which is taken: it would end the streams it is for",
-		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000":  "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which an event is within",
+		"REALTIME_STREAM_BUFFER=1024":                                "REALTIME_STREAM_BUFFER is smaller than the largest event that is accepted, 61440 bytes: such an event would cut the streams that it is for",
+		"REALTIME_STREAM_BUFFER=0 REALTIME_MAX_EVENT_BYTES=2000000":  "REALTIME_MAX_EVENT_BYTES is more than REALTIME_MAX_BODY_BYTES, which limits events too",
 		"REALTIME_DANGEROUSLY_OPEN=true REALTIME_JWKS_URL=https://x": "REALTIME_DANGEROUSLY_OPEN is for a hub without credentials, and this one has some",
 		"REALTIME_DANGEROUSLY_OPEN=true":                             "",
 		"REALTIME_MEMBERSHIP_TOKEN=":                                 "",

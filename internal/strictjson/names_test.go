@@ -21,14 +21,14 @@ func TestManyNames(t *testing.T) {
 	many := names(10_000)
 	for name, tc := range map[string]struct{ in, want string }{
 		"all differ":            {`{` + many + `"last":1}`, ""},
-		"at the end":            {`{` + many + `"1f":1}`, `"1f" stands twice`},
-		"escaped":               {`{` + many + `"\u0031f" : 1}`, `"1f" stands twice`},
-		"inside":                {`{` + many + `"x":[{"y":1,"y":2}]}`, `"y" stands twice`},
+		"at the end":            {`{` + many + `"1f":1}`, `"1f" appears twice`},
+		"escaped":               {`{` + many + `"\u0031f" : 1}`, `"1f" appears twice`},
+		"inside":                {`{` + many + `"x":[{"y":1,"y":2}]}`, `"y" appears twice`},
 		"of two objects":        {`{` + many + `"x":[{"y":1},{"y":2}],"y":3}`, ""},
 		"quotes and backslash":  {`{` + many + `"\"":1,"\\":2,"\\\"":3}`, ""},
 		"a text is no name":     {`{` + many + `"x":["y","y"],"z":"y"}`, ""},
 		"empty, and one of it":  {`{` + many + `"":1,"x":{"":2}}`, ""},
-		"a long one":            {`{` + many + `"` + strings.Repeat("n", 1000) + `":1,"` + strings.Repeat("n", 1000) + `":1}`, `n…" stands twice`},
+		"a long one":            {`{` + many + `"` + strings.Repeat("n", 1000) + `":1,"` + strings.Repeat("n", 1000) + `":1}`, `n…" appears twice`},
 		"and what is not JSON":  {`{` + many + `}`, "invalid"},
 		"and what is not ended": {`{` + many, "unexpected EOF"},
 	} {

@@ -224,7 +224,7 @@ func errTwice(name string) error {
 	if len(name) > nameBytes {
 		name = strings.ToValidUTF8(name[:nameBytes], "") + "…"
 	}
-	return fmt.Errorf("%q stands twice in one object", name)
+	return fmt.Errorf("%q appears twice in one object", name)
 }
 
 // explain drops the library's prefix and says where; it repeats nothing of the

@@ -1,11 +1,12 @@
 // Package testkit is what tests of any package need and the standard library lacks: it knows
 // nothing of the hub. [Eventually] waits for a state, [Buffer] is a log to be read meanwhile,
 // [ByItself] and [LiveHeap] weigh memory, [WaitsIn] and [InTime] tell of locks, [Main] finds
-// goroutines that are left behind.
+// goroutines that are left behind, [MostlyWaits] lets more tests wait at once.
 package testkit
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,17 @@ import (
 	"testing"
 	"time"
 )
+
+// MostlyWaits is said by TestMain, before Main, of a package whose tests mostly wait: so
+// many of them run at once, unless there are more processors or -parallel says how many.
+func MostlyWaits(together int) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", fmt.Sprint(max(together, runtime.GOMAXPROCS(0))))
+	}
+}
 
 // Main runs a package's tests, then clean if it is not nil, and fails a run that leaves
 // goroutines behind.
@@ -83,6 +95,10 @@ func (s *Buffer) String() string {
 	return s.b.String()
 }
 
+// QuickEnd is of the environment of a program, which would sleep for a second before it ends
+// if it has the race detector.
+const QuickEnd = "GORACE=atexit_sleep_ms=10"
+
 // ByItself runs a test in a process of its own, where nobody else's memory comes and goes,
 // and says whether this is that process.
 func ByItself(t *testing.T) bool {
@@ -92,7 +108,7 @@ func ByItself(t *testing.T) bool {
 		return true
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-test.short=", testing.Short()))
-	cmd.Env = append(os.Environ(), mark+"=1")
+	cmd.Env = append(os.Environ(), mark+"=1", QuickEnd)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

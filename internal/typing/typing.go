@@ -28,8 +28,6 @@ const maxRoom = 1_000
 // order holds, though any of it may wait for the membership service.
 type Typists struct {
 	cfg Config // static
-	// cast tells other hubs; static after the start, nil: there are none.
-	cast func(who event.TenantProfile, conversation string, started bool)
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -53,15 +51,12 @@ type Config struct {
 		// Say tells this hub's streams of an event that is not stored.
 		Say(ctx context.Context, e *event.Event) error
 	}
+	// Cast tells other hubs; nil: there are none.
+	Cast func(who event.TenantProfile, conversation string, started bool)
 }
 
 // New makes them; nobody types yet.
 func New(cfg Config) *Typists { return &Typists{cfg: cfg} }
-
-// CastTo names who tells other hubs, before the first call.
-func (t *Typists) CastTo(cast func(who event.TenantProfile, conversation string, started bool)) {
-	t.cast = cast
-}
 
 type typist struct {
 	due          due.Item // may come before until, as a repeat does not move it
@@ -107,7 +102,7 @@ func (t *Typists) Typing(ctx context.Context, tenant string, ref event.Profile, 
 		t.mu.Unlock()
 	}
 	t.cfg.Spoke(typist.who)
-	t.set(typist, turn, started, t.cast != nil)
+	t.set(typist, turn, started, t.cfg.Cast != nil)
 	return t.tell(typist)
 }
 
@@ -255,7 +250,7 @@ func (t *Typists) tell(typist *typist) (err error) {
 			err = t.say(typist, types)
 		}
 		if err == nil && cast {
-			t.cast(typist.who, typist.conversation, types)
+			t.cfg.Cast(typist.who, typist.conversation, types)
 		}
 		t.mu.Lock()
 		typist.told = types && err == nil

@@ -187,7 +187,7 @@ func TestTypingIsToldInOrder(t *testing.T) {
 			is.Equal(w.said(), "started stopped")
 		},
 		"to other hubs": func(w *world, is *is.I) {
-			w.CastTo(func(_ event.TenantProfile, _ string, started bool) { w.cast = append(w.cast, started) })
+			w.cfg.Cast = func(_ event.TenantProfile, _ string, started bool) { w.cast = append(w.cast, started) }
 			let := w.hold(2)
 			w.types(true)
 			w.types(false)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"realtimehub/internal/hubtest"
 )
 
 var times = flag.Int("attack.times", 1, "how many times as much each attack does")
@@ -40,12 +42,12 @@ type result struct {
 // waited says that the other tenant did, for the attack as it seems.
 func (r *result) waited() bool { return r.alone <= unnoticed && r.beside > mostTimes*unnoticed }
 
-// stage is the machine: one attack at a time is on it. What was attacked may rest beside
-// the next.
-var stage sync.Mutex
+// stage is the machine: one attack at a time is on it, or hubs that are being warmed up, as
+// many as there are. What was attacked may rest beside the next.
+var stage sync.RWMutex
 
 func TestAttacks(t *testing.T) {
-	binary := built(t)
+	binary := hubtest.PlainBinary(t)
 	alone := newBystander(t, start(t, binary).near())
 	var mu sync.Mutex
 	var results []*result
@@ -79,26 +81,11 @@ func TestAttacks(t *testing.T) {
 // meanwhile, on a hub that nobody attacks: so what else the machine does is the same for
 // both. The scene is nil when the hub is dead.
 func perform(t *testing.T, a attack, r *result, binary string, alone *bystander) *scene {
+	s := warmedUp(t, a, r, binary)
+	hub := s.hub
 	stage.Lock()
 	defer stage.Unlock()
-	var settings []string
-	if a.settings != nil {
-		settings = a.settings(t)
-	}
-	hub := start(t, binary, settings...)
-	s := &scene{hub: hub, well: newBystander(t, hub.near())}
-	warm, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	s.well.run(warm)
 	var err error
-	r.begun, _, err = hub.resident()
-	if err == nil {
-		r.kept, err = hub.kept()
-	}
-	if faults := s.well.noticed(); err != nil || len(faults) > 0 {
-		t.Fatalf("before anything is done: %v %q", err, faults)
-	}
-
 	after := func() {}
 	if a.beside != nil {
 		after = a.beside(t, s)
@@ -147,6 +134,31 @@ func perform(t *testing.T, a attack, r *result, binary string, alone *bystander)
 	}
 	if r.alone > unnoticed {
 		t.Logf("the machine is busy with something else, so waiting is not judged: an event takes %v alone", r.alone)
+	}
+	return s
+}
+
+// warmedUp is a scene before anything is done.
+func warmedUp(t *testing.T, a attack, r *result, binary string) *scene {
+	t.Helper()
+	stage.RLock()
+	defer stage.RUnlock()
+	var settings []string
+	if a.settings != nil {
+		settings = a.settings(t)
+	}
+	hub := start(t, binary, settings...)
+	s := &scene{hub: hub, well: newBystander(t, hub.near())}
+	warm, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	s.well.run(warm)
+	var err error
+	r.begun, _, err = hub.resident()
+	if err == nil {
+		r.kept, err = hub.kept()
+	}
+	if faults := s.well.noticed(); err != nil || len(faults) > 0 {
+		t.Fatalf("before anything is done: %v %q", err, faults)
 	}
 	return s
 }

@@ -20,8 +20,9 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"realtimehub/internal/natstest"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/sse"
+	"realtimehub/internal/testkit"
 )
 
 // orderVariable makes a process of this program one that attacks.
@@ -33,9 +34,8 @@ func TestMain(m *testing.M) {
 		attackAs(text)
 		return
 	}
-	code := m.Run()
-	natstest.Clean()
-	os.Exit(code)
+	testkit.MostlyWaits(16) // for the stage
+	hubtest.Main(m)
 }
 
 // command is what an attacker is to do.

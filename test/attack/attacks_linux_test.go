@@ -78,7 +78,7 @@ func excludeIDs(a *attacker) {
 		return fmt.Appendf(nil, `{"tenantId":%q,"type":"load.test","payload":1,"target":{"kind":"tenant","exclude":{"connectionIds":%s}}}`, evil, text)
 	}
 	none, some := body("%0100d"), body("019a0000-0000-7000-8000-%012x")
-	a.each(480, 60, 8, func(i int) {
+	a.each(240, 60, 8, func(i int) {
 		if i%8 == 0 {
 			a.post("/v1/events", some)
 		} else {
@@ -99,7 +99,7 @@ func wrongItems(a *attacker) {
 	members := body(`{"members":[`, largeBody, `]}`)
 	event := body(`{"tenantId":"acme","type":"load.test","payload":1,"target":{"kind":"profiles","profiles":[`, largeBody, `]}}`)
 	events := body(`{"events":[`, largeBody, `]}`)
-	a.each(240, 40, 24, func(i int) {
+	a.each(120, 40, 24, func(i int) {
 		switch i % 6 {
 		case 0, 1:
 			a.call("PATCH", "/v1/connections/"+id, credential, kind, types)
@@ -261,7 +261,7 @@ func watchLists(a *attacker) {
 		return "[" + strings.Join(texts, ",") + "]"
 	}
 	bodies := []string{`{"presence":` + list(250) + `}`, `{"types":` + list(128) + `}`}
-	a.each(8_000, 900, 16, func(i int) {
+	a.each(4_000, 900, 16, func(i int) {
 		who := fmt.Sprint("user:", i)
 		if id := a.stream(who, "presence=none"); id != "" {
 			for _, body := range bodies {
@@ -277,7 +277,7 @@ func metadata(a *attacker) {
 	for i := range 16 {
 		fmt.Fprintf(&query, "&meta.%0256d=%0256d", i, i)
 	}
-	a.each(12_000, 1_500, 16, func(i int) { a.stream(fmt.Sprint("user:", i), "presence=none"+query.String()) })
+	a.each(6_000, 1_500, 16, func(i int) { a.stream(fmt.Sprint("user:", i), "presence=none"+query.String()) })
 }
 
 // memberships names a hundred thousand members of each of many rooms.

@@ -94,8 +94,9 @@ func resets(a *attacker) {
 		a.count("no history", 1)
 	}
 	path, credential := "/v1/stream?presence=none&cursor="+first.Cursor, token(evil, "user:evil")
+	end := time.Now().Add(time.Duration(a.times) * attackTime / 2)
 	a.each(20, 1000, 20, func(int) {
-		for f := a.framed(1 << 20); f != nil && a.ctx.Err() == nil; {
+		for f := a.framed(1 << 20); f != nil && a.ctx.Err() == nil && time.Now().Before(end); {
 			var streams []uint32
 			for range together {
 				streams = append(streams, f.get(path, credential))

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,16 +50,6 @@ func token(tenant, profile string) string {
 		panic(err) // of a secret and of claims that are fixed
 	}
 	return text
-}
-
-// built is the hub's program, as users build it.
-func built(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "hub")
-	if out, err := exec.Command("go", "build", "-o", binary, "realtimehub").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return binary
 }
 
 // process is a hub that runs.

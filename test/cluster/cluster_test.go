@@ -18,6 +18,7 @@ import (
 
 // A connection is found, shown, touched, adjusted and closed through any hub.
 func TestClusterCalls(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t, "REALTIME_PRESENCE_AUDIENCE=tenant", "REALTIME_IDLE_TIMEOUT=1s", "REALTIME_CLIENT_RATE=0")
 	a, b, c := nodes[0], nodes[1], nodes[2]
@@ -67,6 +68,7 @@ func TestClusterCalls(t *testing.T) {
 
 // What a member is holds on all hubs before it is answered.
 func TestClusterMembership(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t)
 	clients := make([]*hubtest.Stream, 3)
@@ -109,6 +111,7 @@ func TestClusterMembership(t *testing.T) {
 
 // Two who replace a room's members at once: one is the last, and all agree.
 func TestClusterMembershipAtOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t)
 	sets := [][]string{{"a", "b"}, {"c"}, {"d", "e", "f"}}
@@ -141,6 +144,7 @@ func TestClusterMembershipAtOnce(t *testing.T) {
 // Who left a room cannot replay it, and who joined does not see what was before; on
 // any hub, one that has just been started too.
 func TestClusterMembershipInReplay(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t)
 	c := nodes[0].Open(t, meQuery)
@@ -187,6 +191,7 @@ func statusOf(t testing.TB, hub *hubtest.Program, tenant, profile string) string
 // A profile on two hubs is online once, and offline once, when both are gone; every
 // stream is told each change once, and nothing of who was there before it.
 func TestClusterPresence(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t, "REALTIME_PRESENCE_AUDIENCE=tenant", "REALTIME_PRESENCE_GRACE=200ms", "REALTIME_PRESENCE_TICK=20ms", "REALTIME_CLIENT_RATE=0")
 	allSay := func(status string) {
@@ -232,7 +237,7 @@ func TestClusterPresence(t *testing.T) {
 func TestClusterTyping(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	nodes := threeHubs(t, "REALTIME_TYPING_TTL=1s")
+	nodes := threeHubs(t, "REALTIME_TYPING_TTL=3s")
 	nodes[0].Do(t, "PUT", "/v1/tenants/acme/conversations/r/members", `{"members":["me","you"]}`)
 	var you []*hubtest.Stream
 	for _, node := range nodes {
@@ -242,7 +247,7 @@ func TestClusterTyping(t *testing.T) {
 	for i := range 6 { // longer than the TTL, through each in turn
 		status, _ := nodes[i%3].Post(t, "/v1/conversations/r/typing?tenant=acme&profile=me", `{"state":"started"}`)
 		is.Equal(status, http.StatusAccepted)
-		for time.Since(start) < time.Duration(i+1)*300*time.Millisecond {
+		for time.Since(start) < time.Duration(i+1)*900*time.Millisecond {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
@@ -258,6 +263,7 @@ func TestClusterTyping(t *testing.T) {
 // With membership that another service owns, events for a room reach its members on
 // all hubs, and who comes back gets them on any.
 func TestClusterExternalMembership(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte(`{"members":["me","you"]}`))
@@ -277,6 +283,7 @@ func TestClusterExternalMembership(t *testing.T) {
 
 // The same id at once on two hubs is accepted once, and once a duplicate, each time.
 func TestClusterSameIDAtOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	rounds := 1000
 	if testing.Short() {
@@ -302,6 +309,7 @@ func TestClusterSameIDAtOnce(t *testing.T) {
 
 // A batch in which some ids are known: those are duplicates, the others are together.
 func TestClusterBatchWithKnownIDs(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t)
 	client := nodes[2].Open(t, meQuery)

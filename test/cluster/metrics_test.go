@@ -18,6 +18,7 @@ import (
 // What hubs share is counted where it happens: a publish by the hub that accepted
 // it, a delivery by the one that has the stream.
 func TestClusterMetrics(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	nodes := threeHubs(t)
 	here, there := nodes[0], nodes[1]
@@ -73,8 +74,10 @@ func TestMetricsOfUnconfirmed(t *testing.T) {
 // What in the shared history is no event to this hub is counted once by each that
 // follows the tenant, also where it is prepared for first.
 func TestMetricsOfUnreadable(t *testing.T) {
+	t.Parallel()
 	for name, settings := range map[string][]string{"own": nil, "external": {"REALTIME_MEMBERSHIP_URL=http://127.0.0.1:1"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			broker := natstest.Start(t, 1)
 			nodes := hubtest.StartCluster(t, 2, broker, settings...)

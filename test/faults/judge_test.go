@@ -45,7 +45,7 @@ const clockSlack = time.Second
 
 // judgeAll is all findings of a record, whose load is over.
 func judgeAll(r *record) []finding {
-	j := &judge{record: record{kept: r.kept, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice, away: r.away, purges: r.purges},
+	j := &judge{record: record{kept: r.kept, busy: r.busy, events: r.events, changes: r.changes, probes: r.probes, trails: r.trails, twice: r.twice, away: r.away, purges: r.purges},
 		ordered: map[string][]*event{}, index: map[string]int{}, cursors: map[string]int{}, of: map[belonging][]*change{}}
 	for _, e := range r.events {
 		if e.place > 0 {
@@ -353,7 +353,7 @@ func (j *judge) readiness() {
 			var from time.Time
 			why := map[string]int{} // it says so, how often
 			flush := func() {
-				if worst > mostWrong {
+				if worst > j.within(mostWrong) {
 					word := "is ready, and takes nothing"
 					if !says {
 						word = "is not ready, and takes what comes"
@@ -433,7 +433,7 @@ func (j *judge) outage(hub int, since, end time.Time) {
 			since = a.end
 		}
 	}
-	if end.Sub(since) > mostAway {
+	if end.Sub(since) > j.within(mostAway) {
 		j.find("away", "hub %d took nothing for %.1f s from %s", hub, end.Sub(since).Seconds(), clock(since))
 	}
 }

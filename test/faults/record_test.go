@@ -7,7 +7,8 @@ import (
 
 // record is all that was done to the hubs and seen of them.
 type record struct {
-	kept int // events of a tenant that are kept at the least
+	kept int  // events of a tenant that are kept at the least
+	busy bool // so was the machine, with something else
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -25,6 +26,15 @@ type purge struct {
 	tenant     string
 	until      uint64
 	begun, end time.Time
+}
+
+// within is how long something may take of which a quiet machine makes d. A busy one makes
+// it longer, and not for ever.
+func (r *record) within(d time.Duration) time.Duration {
+	if r.busy {
+		return 4 * d
+	}
+	return d
 }
 
 func newRecord(kept int) *record { return &record{kept: kept, events: map[string]*event{}} }

@@ -20,6 +20,7 @@ import (
 // The broker is killed again and again while many publish: what was acknowledged
 // reaches everybody once, in one order, on streams that never ended.
 func TestBrokerKilled(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	kills := 20
 	if testing.Short() {
@@ -79,6 +80,7 @@ func TestLeaderKilled(t *testing.T) {
 // A broker that stands still for 30 s: no answer that is not true, streams stay, and
 // when it goes on all have caught up within 5 s.
 func TestBrokerStands(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	still := 30 * time.Second
 	if testing.Short() {
@@ -186,8 +188,10 @@ func TestClusterStorm(t *testing.T) {
 // A hub that is cut off from the broker and the others says so, tells its streams of
 // nobody's leaving, and is one of them again when it is back.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
-	hubtest.Binary(t)
+	hubtest.Binary(t) // both are built where the modules are in reach
+	natstest.Binary(t)
 	near, far, ip := hubtest.Cabled(t, "198.18.1.1/30", "198.18.1.2/30")
 	hubtest.Enter(t, near)
 	servers := natstest.StartProcessesOn(t, "198.18.1.1", 1)

@@ -88,6 +88,7 @@ func TestNotReadyWhenNothingIsStored(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			proxy := server.Proxies(t)[0]
 			h := joinOn(t, name, 1, proxy.URL())

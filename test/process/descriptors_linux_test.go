@@ -88,5 +88,5 @@ func TestDescriptorsRunOut(t *testing.T) {
 	status, metrics := ask("GET", "/metrics", "")
 	is.Equal(status, 200)
 	is.True(!strings.Contains(metrics, `realtime_unproven_cut_total{bound="all"} 0`))
-	is.True(strings.Contains(p.Logs.String(), "connections that have proven nothing are refused or cut"))
+	is.True(strings.Contains(p.Logs.String(), "unauthenticated connections or requests were refused or cut off"))
 }

@@ -141,13 +141,14 @@ func TestDrainOfALoneHub(t *testing.T) {
 				is.Equal(all[i].answers, []string{"hub.ready fresh", "hub.ready " + resume}) // one more
 				is.Equal(all[i].events, []string{"hub.ready", "last.one", "hub.closing"})    // with what was published
 			}
-			is.True(strings.Contains(p.Logs.String(), "a second signal ends at once"))
+			is.True(strings.Contains(p.Logs.String(), "a second signal stops the hub at once"))
 		})
 	}
 }
 
 // Ctrl+C waits for nobody but who publishes, though others are there.
 func TestInterruptEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	p, other := twoHubs(t, "REALTIME_DRAIN=1h")
 	streams := []net.Conn{hubtest.Subscribe(t, p.Addr, "a"), hubtest.Subscribe(t, p.Addr, "b")}
@@ -158,6 +159,6 @@ func TestInterruptEndsAtOnce(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(event.Type, "hub.closing")
 	}
-	is.True(strings.Contains(p.Logs.String(), "a second signal ends at once"))
+	is.True(strings.Contains(p.Logs.String(), "a second signal stops the hub at once"))
 	other.Kill() // it may not know yet that it is alone, and would wait for its own stream
 }

@@ -129,6 +129,7 @@ func TestAVanishedPeerIsGone(t *testing.T) {
 // stream told when to come back, spread over the time; then exit 0. What was
 // acknowledged and not delivered any more is had from the other hub.
 func TestDrainUnderLoad(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	const over = 8 * time.Second // long enough for a slow machine to ask before it is over
 	streams := 2000
@@ -267,6 +268,7 @@ func TestDrainUnderLoad(t *testing.T) {
 
 // Who cannot wait sends a second signal.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	p, _ := twoHubs(t, "REALTIME_DRAIN=1h")
 	hubtest.Subscribe(t, p.Addr, "a")

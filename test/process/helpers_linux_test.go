@@ -14,7 +14,10 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func TestMain(m *testing.M) { hubtest.Main(m) }
+func TestMain(m *testing.M) {
+	testkit.MostlyWaits(4)
+	hubtest.Main(m)
+}
 
 // startProcess starts the hub as users build it, without the race detector: what it
 // costs is looked at.

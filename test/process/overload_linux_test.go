@@ -88,5 +88,5 @@ func overloadIsOver(t *testing.T, limit, budget, history int) {
 	logs := p.Logs.String()
 	is.True(strings.Contains(logs, `msg="overloaded: `))
 	is.True(strings.Contains(logs, `msg="no longer overloaded"`))
-	is.True(strings.Contains(logs, `msg="memory budget: those who do not read were relieved"`))
+	is.True(strings.Contains(logs, `msg="memory budget exceeded: slow streams lost ephemeral events or were cut"`))
 }

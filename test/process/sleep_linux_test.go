@@ -15,6 +15,7 @@ import (
 // A hub that was stopped for longer than others may be silent has heard nobody meanwhile:
 // when it goes on it tells nobody offline for that.
 func TestAStoppedHubTellsNobodyOffline(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes longer than a hub may be silent")
 	}

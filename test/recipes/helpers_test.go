@@ -9,7 +9,10 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-func TestMain(m *testing.M) { hubtest.Main(m) }
+func TestMain(m *testing.M) {
+	testkit.MostlyWaits(4)
+	hubtest.Main(m)
+}
 
 // Short names.
 var (

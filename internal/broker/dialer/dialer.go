@@ -10,7 +10,7 @@ import (
 )
 
 // ErrDialing: the connection is not there yet; who asks again later may have it.
-var ErrDialing = errors.New("it is being connected to")
+var ErrDialing = errors.New("the connection is still being opened")
 
 const (
 	patience = 20 * time.Millisecond // of who asks: in a near network that is enough

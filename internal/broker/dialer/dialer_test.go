@@ -3,6 +3,7 @@ package dialer
 import (
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,7 +11,19 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
+
+// countingDialer counts how often it was asked for a connection.
+type countingDialer struct {
+	*Dialer
+	dials atomic.Int64
+}
+
+func (c *countingDialer) Dial(network, address string) (net.Conn, error) {
+	c.dials.Add(1)
+	return c.Dialer.Dial(network, address)
+}
 
 // While the connection comes back, to a server that says nothing, nobody waits for it who
 // wants to send or to ask; and it comes back once the server speaks.
@@ -18,10 +31,11 @@ func TestNobodyWaitsForAConnection(t *testing.T) {
 	is := is.New(t)
 	const timeout = 20 * time.Second
 	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	dialer := &countingDialer{Dialer: &Dialer{Timeout: timeout}}
 	away, back := make(chan struct{}, 1), make(chan struct{}, 1)
 	nc, err := nats.Connect(proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.Timeout(timeout), nats.RetryOnFailedConnect(true),
 		nats.PingInterval(50*time.Millisecond), nats.MaxPingsOutstanding(1), nats.ReconnectWait(time.Millisecond),
-		nats.SetCustomDialer(&Dialer{Timeout: timeout}), nats.SkipHostLookup(),
+		nats.SetCustomDialer(dialer), nats.SkipHostLookup(),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { away <- struct{}{} }), nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
 	is.NoErr(err)
 	defer nc.Close()
@@ -33,7 +47,8 @@ func TestNobodyWaitsForAConnection(t *testing.T) {
 		nc.Publish("a", nil)
 		nc.Subscribe("b", func(*nats.Msg) {})
 		nc.Request("c", nil, time.Millisecond)
-		time.Sleep(50 * time.Millisecond) // it is being connected to
+		dials := dialer.dials.Load()
+		testkit.Eventually(t, func() bool { return dialer.dials.Load() > dials+1 }) // it is being connected to
 	}
 	is.True(time.Since(silent) < timeout/2)
 	proxy.Mend()

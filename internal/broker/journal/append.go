@@ -18,7 +18,7 @@ import (
 const batchesAtOnce = 16
 
 // errKnown: some of a batch was there before.
-var errKnown = errors.New("an id of the batch is known")
+var errKnown = errors.New("an id of the batch was stored before")
 
 // Append keeps items, all or none, at places that follow each other, those of one
 // key together; and hands them to who follows their keys, this process's feeds
@@ -116,10 +116,17 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 	if l, err = j.lifeOf(ctx, l, highest, last-uint64(len(b.of)-1), last); err != nil {
 		return err
 	}
+	j.placed(ctx, l, keys, p, b.of, last)
+	return nil
+}
+
+// placed gives the items of a parcel their places in a life, of which the kept ones end at
+// last, and waits until those of each key have been handed over.
+func (j *Journal) placed(ctx context.Context, l *life, keys []string, p *parcel, kept []*Item, last uint64) {
 	seqs := map[string][]uint64{}
-	for i, it := range b.of {
+	for i, it := range kept {
 		if !it.Pass {
-			seqs[it.Key] = append(seqs[it.Key], last-uint64(len(b.of)-1-i))
+			seqs[it.Key] = append(seqs[it.Key], last-uint64(len(kept)-1-i))
 		}
 	}
 	for _, key := range keys {
@@ -141,7 +148,6 @@ func (j *Journal) append(ctx context.Context, items []*Item) error {
 			}
 		}
 	}
-	return nil
 }
 
 // batch is what the broker is sent for one append.
@@ -220,8 +226,8 @@ func (j *Journal) pass(keys []string, p *parcel, passes []*nats.Msg) error {
 	return nil
 }
 
-// keep has messages kept, and passes what goes with them before the last; it
-// returns the last one's place, or of a single one that it was a duplicate.
+// keep has the broker store messages, and sends the passes that go with them before the last
+// one. It returns the place of the last message, and whether a single one was a duplicate.
 func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last uint64, duplicate bool, err error) {
 	if len(messages) > 1 {
 		select {
@@ -231,10 +237,10 @@ func (j *Journal) keep(ctx context.Context, messages, passes []*nats.Msg) (last 
 			return 0, false, stream.ErrUnconfirmed
 		}
 	}
-	sure := true // that no earlier try was kept
+	sure := true // no earlier try can have been stored
 	for {
 		last, duplicate, err = j.keepOnce(ctx, messages, passes)
-		passes = nil // who follows has them, and waits for the messages
+		passes = nil // followers have received them already, and wait for the messages
 		code := 0
 		if refused, ok := errors.AsType[*stream.Refusal](err); ok {
 			code = refused.Code
@@ -262,12 +268,12 @@ func (j *Journal) keepOnce(ctx context.Context, messages, passes []*nats.Msg) (l
 	return j.stream.Publish(ctx, j.cfg.Node+"-"+strconv.FormatUint(j.number.Add(1), 36), messages, passes)
 }
 
-// findKnown marks the items whose ids the broker knows. It does not say which: so
-// each is offered once more, under a condition that cannot hold, and is answered
-// either as a duplicate or as refused.
+// findKnown marks the items whose ids the broker knows. The broker does not say which they are.
+// So each is sent once more, under a condition that cannot hold: the answer to a known id is
+// that it is a duplicate, and any other is refused.
 func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 	condition, value := jetstream.ExpectedLastMsgIDHeader, "none"
-	if j.cfg.Replicas > 1 { // there this one is looked at too late, and that one before the ids are if not
+	if j.cfg.Replicas > 1 { // with replicas the first condition is checked too late; without them the second is checked before the ids
 		condition, value = jetstream.ExpectedLastSeqHeader, strconv.FormatUint(1<<62, 10)
 	}
 	faults := make(chan error, len(items))
@@ -290,7 +296,7 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 				case no:
 					faults <- nil
 				case err == nil:
-					faults <- errors.New("the broker kept what it must not")
+					faults <- errors.New("the broker stored a message that it should have refused")
 				default:
 					faults <- err
 				}

@@ -13,17 +13,19 @@ import (
 	"realtimehub/internal/broker/stream"
 )
 
-// One process counts what each key has in the stream, of which the broker tells it the
-// sizes, and has the oldest of a key purged that is past a bound: its own; or that of all,
-// and it has most. It does so before the broker would drop the oldest of everybody.
+// One process counts the bytes that each key has in the stream; the broker tells it the sizes
+// of messages. It purges the oldest messages of a key that exceeds its own bound, or of the
+// largest key if all together exceed theirs. It does so before the broker would drop the
+// oldest messages of everybody.
 //
-// Before a purge, its place is written down in the stream itself, at ".cut." and the key.
-// Who has read asks the stream's leader for it, so that nobody takes what has gone for
-// what never was. It grows old with what it tells of.
+// Before a purge the process writes down how far it reaches, in the stream itself, at ".cut."
+// and the key. A reader asks the stream's leader for that after it has read, so that it does
+// not take purged messages for messages that never were. The note expires with the messages
+// that it tells of.
 //
-// A purge of the stream's very first messages would move its beginning, which tells of
-// all keys what they may have lost. So an anchor is put in now and then, which only its
-// age removes: between two of them the beginning does not move.
+// What comes before the stream's first message may have been lost to any key. So a purge must
+// not move that beginning. An anchor is appended now and then, which no purge removes, only
+// its age: between two of them the beginning does not move.
 const (
 	anchors     = 16 // at least so many while a message has its age
 	anchorEvery = time.Hour
@@ -31,13 +33,14 @@ const (
 	alarmEvery  = time.Minute
 )
 
-// Of the bound of all: when it is said that it is near, when the largest begin to pay, and
-// until when.
+// How much of the bound of all keys is used when the log warns (alarm), when the largest keys
+// begin to lose their oldest messages (high), and when that stops (low).
 func (c *Config) alarm() int64 { return c.Bytes - c.Bytes/4 }
 func (c *Config) high() int64  { return c.Bytes - c.Bytes/8 }
 func (c *Config) low() int64   { return c.Bytes - c.Bytes*3/16 }
 
-// worth is from how many bytes on they are counted: before, nobody can be past a bound.
+// worth is how many bytes the stream has when counting begins: with fewer, no bound can be
+// exceeded.
 func (c *Config) worth() int64 {
 	if c.KeyBytes > 0 && (c.Bytes == 0 || c.KeyBytes < c.Bytes/4) {
 		return c.KeyBytes / 2
@@ -72,7 +75,7 @@ func (j *Journal) keepWithin(mine func() bool) {
 			continue
 		}
 		if err := j.keepTurn(mine); err != nil {
-			j.cfg.Logger.Warn("the broker's stream is not kept within its bounds", "err", err)
+			j.cfg.Logger.Warn("the broker's stream could not be trimmed to its limits", "err", err)
 		}
 	}
 }
@@ -107,7 +110,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 		case <-j.stream.Done():
 			return nil
 		case <-ended:
-			return errors.New("the broker no longer tells what comes")
+			return errors.New("the broker stopped sending what is stored")
 		case <-ticker.C:
 			if !mine() || j.Epoch() != epoch || !j.cfg.Connected() {
 				return nil // another's, or to be counted anew
@@ -216,7 +219,7 @@ func (k *keeper) look(ctx context.Context) error {
 	k.whole = k.whole || s.Messages == 0
 	if all := k.j.cfg.Bytes; all > 0 && int64(s.Bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
 		k.alarmed = time.Now()
-		k.j.cfg.Logger.Warn("the broker's stream is nearly full; past seven eighths the largest histories lose their oldest events", "bytes", s.Bytes, "limit", all)
+		k.j.cfg.Logger.Warn("the broker's stream is nearly full; from seven eighths on, the tenants with the most history lose their oldest events", "bytes", s.Bytes, "limit", all)
 	}
 	return k.anchor(ctx)
 }

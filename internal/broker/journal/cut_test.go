@@ -15,6 +15,7 @@ import (
 // A replica is behind, and so is who thinks that it leads still: a message that neither has
 // yet is not taken for one that has gone, nor is that written down for all.
 func TestWhatNobodyAskedHasYetIsNotGone(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -42,6 +43,7 @@ func TestWhatNobodyAskedHasYetIsNotGone(t *testing.T) {
 // What comes while what was before it cannot be read back is held, but no more bytes of it
 // than of what waits elsewhere; all of it comes in the end.
 func TestWhatIsHeldIsBounded(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -78,6 +80,7 @@ func TestWhatIsHeldIsBounded(t *testing.T) {
 
 // So it is with what is not kept and goes with something that has yet to come.
 func TestWhatGoesWithWhatIsMissingIsBounded(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]

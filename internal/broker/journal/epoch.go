@@ -14,14 +14,14 @@ import (
 	"realtimehub/internal/broker/stream"
 )
 
-// life is one of the stream's. A broker that has lost what it kept, or the last of it,
-// gives places again: they are of another life then.
+// life is one life of the stream. A broker that has lost the stream, or its end, gives the same
+// sequence numbers (places) to other messages: those belong to another life.
 //
-// It is another if the stream was made anew, or a counter was raised, which all who
-// share the journal keep in a bucket beside it. The counter is raised when a place has
-// been given again. What a message is given that the servers have kept shows that, and a
-// message at a place where another was seen: any other answer may be of one who does not
-// know yet that he leads no more.
+// A life ends when the stream is made anew, or when a counter is raised that all processes
+// share in a bucket beside the stream. A process raises it when a place was given again. Only
+// two things prove that: the place that a stored message was acknowledged with, and another
+// message at a place where one was seen before. Any other answer may come from a server that
+// does not know yet that it is no longer the leader.
 type life struct {
 	// Static.
 	epoch   string // its name
@@ -64,8 +64,8 @@ const (
 // lookTimeout is for all that a look asks.
 const lookTimeout = 3 * stream.AskTimeout
 
-// errUnagreed: the bucket is out of reach. What the leader tells of the stream is all right.
-var errUnagreed = errors.New("what all who share the journal agree on is not known")
+// errUnagreed: the bucket cannot be reached. The state of the stream itself is known.
+var errUnagreed = errors.New("what all hubs have agreed on cannot be read")
 
 // look asks the leader for the stream and what life it is in. What the broker should
 // keep and does not is made anew. With errUnagreed the state is known.
@@ -122,7 +122,7 @@ func (j *Journal) look() (s stream.State, err error) {
 			count, err = j.countFrom(ctx, mine+1)
 		}
 	case same && err != nil: // this stream goes on, whatever is with the bucket
-		return s, fmt.Errorf("%w, %s: %w", errUnagreed, j.bucket(), err)
+		return s, fmt.Errorf("%w from the bucket %s: %w", errUnagreed, j.bucket(), err)
 	}
 	if err != nil {
 		return s, err
@@ -152,7 +152,7 @@ func (j *Journal) givenAgain(ctx context.Context, l *life) (bool, error) {
 // gaveAgain notes that a place was given again.
 func (j *Journal) gaveAgain(l *life, place uint64) {
 	if !l.over.Swap(true) {
-		j.cfg.Logger.Error("the broker has given a place again", "place", place, "highest", l.highest.Load())
+		j.cfg.Logger.Error("the broker has used a sequence number twice, so it lost messages", "place", place, "highest", l.highest.Load())
 	}
 }
 
@@ -169,9 +169,9 @@ func (j *Journal) begin(l *life, last uint64) {
 		return // it is the first
 	}
 	if l.epoch != before.epoch {
-		j.lose("history", "the broker's history is another than before", "epoch", l.epoch)
+		j.lose("history", "the broker lost its history, or the end of it; the history begins anew", "epoch", l.epoch)
 	} else {
-		j.lose("epoch", "the secret of all who share the journal is another than before")
+		j.lose("epoch", "the broker lost the secret that all hubs share; another has replaced it")
 	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
@@ -193,8 +193,8 @@ func (j *Journal) lose(what, text string, about ...any) {
 	}
 }
 
-// lifeOf is the life that places are of, which were just given. l and highest are the
-// life, and its highest place, as they were before they were asked for.
+// lifeOf is the life of places that the broker has just given. l and highest are the life and
+// its highest place as they were known before the broker was asked.
 func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint64) (*life, error) {
 	if first > highest && !l.over.Load() {
 		l.saw(last)
@@ -211,9 +211,9 @@ func (j *Journal) lifeOf(ctx context.Context, l *life, highest, first, last uint
 	return nil, fmt.Errorf("%w: %w", stream.ErrUnconfirmed, errors.Join(err, stream.ErrStale))
 }
 
-// Confirm has the leader tell whether a place is of this life still, which somebody was
-// given in it: nil, once the leader tells of it; or where the life is over. Place 0 only
-// asks what life it is.
+// Confirm asks the leader whether a place that was given in the present life still exists. It
+// returns nil once the leader knows the place, or if that life is over, which Epoch then
+// shows. Place 0 only brings the life up to date.
 func (j *Journal) Confirm(ctx context.Context, place uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*stream.AskTimeout)
 	defer cancel()
@@ -235,7 +235,7 @@ func (j *Journal) Confirm(ctx context.Context, place uint64) error {
 
 func (j *Journal) bucket() string { return j.cfg.Prefix + "_epoch" }
 
-// countFrom is the counter, which is at least so high from now on.
+// countFrom returns the counter, after it was raised to least if it was lower.
 func (j *Journal) countFrom(ctx context.Context, least uint64) (count uint64, err error) {
 	ours := ""
 	if least > 0 {
@@ -250,8 +250,8 @@ func (j *Journal) countFrom(ctx context.Context, least uint64) (count uint64, er
 	return stream.ParseSeq(text), err
 }
 
-// agree is what all have at a key of the bucket: what choose makes of what is there, or
-// what is ours where there is nothing.
+// agree returns the value that all processes share at a key of the bucket. If there is one,
+// choose decides which it is to be; if there is none, it becomes ours.
 func (j *Journal) agree(ctx context.Context, key, ours string, choose func(theirs string) string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
 	defer cancel()
@@ -260,7 +260,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		kept, err := j.stream.LeaderOf(ctx, "KV_"+j.bucket(), stream.Get{Last: subject})
 		if stream.IsGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
-				j.lose("epoch", "the broker has lost what all who share the journal agree on, which is made anew", "bucket", j.bucket())
+				j.lose("epoch", "the broker lost the bucket of what all hubs share; it was made anew", "bucket", j.bucket())
 				continue
 			}
 		}
@@ -290,9 +290,9 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 	}
 }
 
-// Renew has another life begin where something that is kept beside the stream is another
-// than it was, for all who share the journal: places that were remembered with it mean
-// nothing any more. The first who tells does it.
+// Renew begins another life for all processes, because something that is kept beside the stream
+// was replaced: places that were remembered in it mean nothing any more. The first process
+// that tells of it causes the change.
 func (j *Journal) Renew(ctx context.Context, key, is string) error {
 	other := false
 	_, err := j.agree(ctx, key, is, func(theirs string) string {
@@ -343,6 +343,6 @@ func (j *Journal) probe() {
 		err = errors.Join(err, j.sweep(ctx, s))
 	}
 	if err != nil && j.silent.due() {
-		j.cfg.Logger.Warn("the broker does not answer, or not for sure", "err", err)
+		j.cfg.Logger.Warn("the broker does not answer, or its answer could not be confirmed", "err", err)
 	}
 }

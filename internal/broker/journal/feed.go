@@ -368,8 +368,8 @@ func (r ready) place() uint64 {
 	return 0
 }
 
-// overrunLocked gives up what waits, as it cannot be prepared for, or comes faster than
-// that: the key goes on after it.
+// overrunLocked gives up what waits, since it could not be prepared, or arrives faster than it
+// can be. The feed goes on after it, and Lost is told.
 func (f *feed) overrunLocked() {
 	for _, r := range f.ready {
 		if r.done != nil {
@@ -377,7 +377,7 @@ func (f *feed) overrunLocked() {
 		}
 	}
 	f.ready, f.readySize, f.overrun = nil, 0, true
-	f.life++ // what is being prepared is of another
+	f.life++ // so that what is being prepared now is not handed over
 	f.place = f.taken
 }
 
@@ -387,7 +387,7 @@ func (f *feed) prepare() {
 	for (len(f.ready) > 0 || f.overrun) && !f.closed {
 		if f.overrun {
 			f.overrun = false
-			f.j.cfg.Logger.Warn("what follows cannot be prepared for, or not as fast as it comes", "key", f.key, "place", f.place)
+			f.j.cfg.Logger.Warn("events cannot be prepared for delivery, or not as fast as they arrive; streams are closed, and their clients resume", "key", f.key, "place", f.place)
 			f.j.cfg.Lost(f.key, f.place)
 			f.unlock()
 			f.mu.Lock()

@@ -48,7 +48,7 @@ func (f *feed) repair() {
 		if err == nil {
 			continue
 		}
-		f.j.cfg.Logger.Debug("not read back", "key", f.key, "err", err)
+		f.j.cfg.Logger.Debug("could not read back messages that did not arrive", "key", f.key, "err", err)
 		select {
 		case <-time.After(wait):
 		case <-f.j.stream.Done():
@@ -104,9 +104,9 @@ func (f *feed) loseLocked(place, known uint64) {
 	f.j.cfg.Lost(f.key, place)
 }
 
-// sweep looks for last messages that did not come, which have none after them that
-// would tell, and moves the places of all other keys on, before the stream leaves them
-// behind: one answer says of all that it was asked for that they have nothing new.
+// sweep finds messages that did not arrive and were the last of their key, so that no later
+// message reveals them. It also advances the places of all keys that have nothing new, before
+// the stream's beginning moves past them. One answer of the broker covers many keys.
 func (j *Journal) sweep(ctx context.Context, s stream.State) error {
 	if s.Last <= j.swept.Load() {
 		return nil
@@ -116,8 +116,9 @@ func (j *Journal) sweep(ctx context.Context, s stream.State) error {
 		j.swept.Store(s.Last)
 		return nil
 	}
-	// A key of which there is no message gives no answer, and neither does a replica that
-	// is behind. The stream's last message is of a subject that has one.
+	// A key without messages is not in the answer, and neither are keys of which a replica that
+	// is behind has none. So the subject of the stream's last message is asked for as well: if
+	// it is missing, the replica is behind.
 	latest, err := j.stream.SubjectOf(ctx, s.Last)
 	if err != nil {
 		return err

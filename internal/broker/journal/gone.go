@@ -13,12 +13,12 @@ import (
 	"realtimehub/internal/broker/stream"
 )
 
-// What is gone of a key is seen, whoever let it go: each message names one of its key
-// that was there before it, as far as its publisher knew. Where it did not, the limit of
-// a key's messages tells, as the stream has it: another process may have another setting.
+// Missing messages of a key are noticed, whoever removed them. Each message names an earlier
+// one of its key, if its publisher knew one. If it did not, the limit on a key's messages
+// tells, as it stands in the stream's configuration: another process may have another setting.
 
-// before is a place at or before which the message's predecessor of its key is not, or
-// which is its: 0 where nothing is known of one.
+// before is a lower bound of the place of the message's predecessor in its key: 0 where nothing
+// is known of one.
 func (m *Message) before() uint64 {
 	switch {
 	case m.origin.at > 0: // what came with it has the places before it
@@ -29,9 +29,9 @@ func (m *Message) before() uint64 {
 	return 0
 }
 
-// unbroken is how many of a key's messages follow a place, and each other, without one
-// between them that is known to have been there; and the place up to which one has gone
-// before the next, 0 where there is no such.
+// unbroken counts the messages of a key, from the first of list on, between which none is known
+// to be missing, and none between after and the first. If one is missing before the next
+// message, gone is the place up to which; otherwise it is 0.
 func unbroken(after uint64, list []Message) (n int, gone uint64) {
 	for i := range list {
 		if before := list[i].before(); before > after {
@@ -56,8 +56,8 @@ func (j *Journal) knows(l *life, key string) uint64 {
 	return place
 }
 
-// isCut asks the leader whether the message at a place is gone. Only one who has a later
-// message can say so: to others it may not have come yet.
+// isCut asks the leader whether the message at a place is gone. Only a server that has a later
+// message can say so: others may not have received it yet.
 func (j *Journal) isCut(ctx context.Context, l *life, place uint64) (gone bool, err error) {
 	from := stream.Get{Seq: place, Next: ">"}
 	next, err := j.stream.Leader(ctx, from)
@@ -79,13 +79,13 @@ func (j *Journal) cutAt(ctx context.Context, l *life, key string, place uint64) 
 		return false, err
 	}
 	if j.purged.due() {
-		j.cfg.Logger.Warn("somebody has purged messages that were to be kept", "key", key, "place", place)
+		j.cfg.Logger.Warn("messages that should have been kept were purged from the broker's stream", "key", key, "place", place)
 	}
 	return true, j.writeCut(ctx, stream.Token(key), place)
 }
 
-// missing is told where the last that a feed has taken seems to have been gone before the
-// next was kept.
+// missing is called when the last message that a feed has taken seems to have been removed
+// before the next one was stored.
 func (f *feed) missing(place uint64) {
 	if place < f.j.first.Load() { // it had its age
 		return
@@ -95,7 +95,7 @@ func (f *feed) missing(place uint64) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*stream.AskTimeout)
 		defer cancel()
 		if _, err := f.j.cutAt(ctx, l, f.key, place); err != nil {
-			f.j.cfg.Logger.Debug("not known whether it has gone", "key", f.key, "place", place, "err", err)
+			f.j.cfg.Logger.Debug("could not find out whether a message was purged", "key", f.key, "place", place, "err", err)
 		}
 	})
 }
@@ -189,10 +189,11 @@ func (j *Journal) adapt(ctx context.Context, js jetstream.JetStream, config jets
 	}
 }
 
-// lowered are the limits of a subject's messages between one and a lower one. A server that
-// lowers it lets go of a subject's messages while others are kept, which do so as well: it may
-// take as many once more, up to the newest. So each limit lets go of half of what is too much;
-// if that goes twice, what is to be kept is there still, but for the one that only tells.
+// lowered returns the steps in which a limit on a subject's messages is lowered from one value
+// to another. A server that lowers the limit removes messages of a subject while new ones are
+// stored, which remove some as well, so that it may remove the same number twice, up to the
+// newest. Each step therefore removes only half of the excess. Even if that happens twice, the
+// messages that are to stay are still there.
 func lowered(from, to int64, messages uint64) (limits []int64) {
 	if most := int64(messages); from <= 0 || from > most {
 		from = most // no subject has more
@@ -206,8 +207,9 @@ func lowered(from, to int64, messages uint64) (limits []int64) {
 	return limits
 }
 
-// goneOf is the place up to which some of a key may be missing, by its first message and
-// how many there are, as any replica tells; cut is up to where that is known already.
+// goneOf is the place up to which messages of a key may be missing. It follows from the key's
+// first message and how many it has, as any replica tells them. cut is the place up to which
+// they are known to be missing already.
 func (j *Journal) goneOf(ctx context.Context, l *life, key string, s stream.State, first Message, count int64, cut uint64) (uint64, error) {
 	if count == 0 {
 		known := j.knows(l, key)

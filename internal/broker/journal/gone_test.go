@@ -54,6 +54,7 @@ func (u *user) oldest(key string) uint64 {
 // What somebody purged or deleted is seen by who never knew of it: at the beginning, in
 // the middle of what is read, and where nothing is left by who was there.
 func TestWhatIsGoneIsSeen(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		one := open(t, b, 0, "one", cfg)
@@ -94,6 +95,7 @@ func TestWhatIsGoneIsSeen(t *testing.T) {
 // Who follows a key sees that what it had last is gone, though who publishes next does not
 // know of it; and takes nothing else for that: not batches, and no limit.
 func TestWhoFollowsSeesWhatIsGone(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		cfg.PerKey = 5
@@ -130,6 +132,7 @@ func TestWhoFollowsSeesWhatIsGone(t *testing.T) {
 // Where messages do not say what was before them, the limit that the stream has and had
 // tells, whatever each process has set.
 func TestALimitThatWasIsRemembered(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	small, large := settings, settings
@@ -174,6 +177,7 @@ func TestALimitThatWasIsRemembered(t *testing.T) {
 // Who publishes may not know of the last message before its own. So where the limit has been
 // raised since, what the oldest message names is not all that may have gone.
 func TestWhatARaisedLimitTookIsGone(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	small, large := settings, settings
@@ -204,6 +208,7 @@ func TestWhatARaisedLimitTookIsGone(t *testing.T) {
 // A lower limit takes the oldest, and no more than it says, of keys that are appended to
 // meanwhile: a server that lowers it takes as many once more.
 func TestALowerLimitTakesOnlyTheOldest(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		large, small := cfg, cfg

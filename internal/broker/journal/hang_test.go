@@ -17,6 +17,7 @@ import (
 // A replica hangs, and every first question of any replica goes to it, or all do: what is
 // asked is answered all the same, and who asks next does not wait for it again.
 func TestAReplicaHangs(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 3)
 	cfg := settings
@@ -77,6 +78,7 @@ func TestAReplicaHangs(t *testing.T) {
 
 // What is tried takes no place, and nothing that is kept goes.
 func TestTriesAreNotKept(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		one := open(t, b, 0, "one", cfg)
@@ -94,6 +96,7 @@ func TestTriesAreNotKept(t *testing.T) {
 
 // What went well is believed for a while, and what never went is not.
 func TestATryGrowsOld(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	var tried trial
 	is.True(tried.fault() != nil)

@@ -122,6 +122,7 @@ func it(key, data string) *Item { return &Item{Key: key, ID: data, Data: []byte(
 func brokers(t *testing.T, test func(t *testing.T, b *natstest.Broker, cfg Config)) {
 	for _, n := range []int{1, 3} {
 		t.Run(fmt.Sprint("R", n), func(t *testing.T) {
+			t.Parallel()
 			cfg := settings
 			cfg.Replicas = n
 			test(t, natstest.Start(t, n), cfg)
@@ -132,6 +133,7 @@ func brokers(t *testing.T, test func(t *testing.T, b *natstest.Broker, cfg Confi
 // What one appends reaches all who follow, itself before Append returns; a batch is
 // together, with what is passed beside it in its place.
 func TestAppend(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
@@ -167,6 +169,7 @@ func TestAppend(t *testing.T) {
 
 // An id is one event's, whoever brings it, alone or in a batch, kept or passed.
 func TestIDs(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
@@ -193,6 +196,7 @@ func TestIDs(t *testing.T) {
 
 // The same id at once in two processes is accepted once, and once a duplicate.
 func TestSameIDAtOnce(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
 		one.attach("k")
@@ -211,6 +215,7 @@ func TestSameIDAtOnce(t *testing.T) {
 
 // Many append at once: all see one order, and nothing twice.
 func TestOneOrder(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		cfg.PerKey = 0

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go/jetstream"
@@ -49,6 +48,7 @@ func counted(t *testing.T, u *user) string {
 // One loss is one epoch, however many notice it at once, in whatever process; and what is
 // kept after it has its place there, also before anybody has looked.
 func TestOneLossIsOneEpoch(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -114,23 +114,22 @@ func TestOneLossIsOneEpoch(t *testing.T) {
 
 // What is of another history comes after it was said that there is a gap.
 func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings
-	early := make(chan struct{})
 	var two *user
 	var once sync.Once
-	telling := make(chan struct{})
+	telling, appended, early := make(chan struct{}), make(chan struct{}), make(chan bool, 1)
 	cfg.Lost = func(string, uint64) {
 		once.Do(func() {
 			close(telling)
-			for range 50 { // it has time to come too early
-				if strings.Contains(two.seen("k"), "new") {
-					close(early)
-					return
-				}
-				time.Sleep(10 * time.Millisecond)
+			select {
+			case <-appended:
+			case <-t.Context().Done():
 			}
+			two.nc.Flush() // the broker has sent it
+			early <- strings.Contains(two.seen("k"), "new")
 		})
 	}
 	one := open(t, b, 0, "one", settings)
@@ -145,12 +144,9 @@ func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
 	<-telling
 	await(t, one.ready)
 	one.append(it("k", "new"))
+	close(appended)
 	two.await("k", "a b new")
-	select {
-	case <-early:
-		t.Error("it came before the gap was told")
-	default:
-	}
+	is.True(!<-early) // the gap was told before it came
 	_, told := two.lostAt("k")
 	is.True(told)
 }
@@ -158,6 +154,7 @@ func TestAnotherHistoryComesAfterItsGap(t *testing.T) {
 // A server that is behind tells of fewer messages than were seen. Nothing is lost, and
 // nobody is told so.
 func TestAnOldAnswerIsNoLoss(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -214,6 +211,7 @@ func TestAnOldAnswerIsNoLoss(t *testing.T) {
 // A place that somebody was given is there, or the history is another: whoever asks a
 // server that is behind learns neither.
 func TestConfirm(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)
@@ -238,6 +236,7 @@ func TestConfirm(t *testing.T) {
 // The bucket of the epoch is deleted: what hubs know is in it again, nobody disagrees, and
 // meanwhile what a key lacks is found.
 func TestTheBucketIsGone(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings
@@ -307,6 +306,7 @@ func TestTheBucketIsGone(t *testing.T) {
 // The broker comes back empty, or the stream alone is deleted: all is made anew, and its
 // loss told.
 func TestAllIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*testing.T, *natstest.Broker, *user){
 		"the broker is empty": func(t *testing.T, b *natstest.Broker, _ *user) {
 			dir := b.StoreDir(0)
@@ -364,6 +364,7 @@ func TestAllIsMadeAnew(t *testing.T) {
 // Of three servers two are killed, one after the other. The last one has no leader, and
 // tells of the stream as far as it has come, which may be anywhere: it is not believed.
 func TestAReplicaWithoutLeaderIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.StartProcesses(t, 3)
 	cfg := settings

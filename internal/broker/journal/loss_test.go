@@ -25,6 +25,7 @@ func (u *user) deaf(key string) {
 // The last message is lost on its way and nothing follows that would tell: the
 // sweep finds it within 2 s.
 func TestTailLoss(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
 		two.attach("k")
@@ -45,6 +46,7 @@ func TestTailLoss(t *testing.T) {
 // What is passed to others and not kept is lost where they cannot be told, and is
 // counted.
 func TestUnpassed(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings
@@ -62,6 +64,7 @@ func TestUnpassed(t *testing.T) {
 
 // What a feed misses in the middle it reads back, in order and once.
 func TestGapIsReadBack(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		one, two := open(t, b, 0, "one", cfg), open(t, b, len(b.Servers)-1, "two", cfg)
 		two.attach("k")
@@ -90,6 +93,7 @@ func TestGapIsReadBack(t *testing.T) {
 
 // While one attaches, another appends: all that comes after the head is handed over.
 func TestAttachSeam(t *testing.T) {
+	t.Parallel()
 	brokers(t, func(t *testing.T, b *natstest.Broker, cfg Config) {
 		is := is.New(t)
 		cfg.PerKey = 0
@@ -134,6 +138,7 @@ func TestAttachSeam(t *testing.T) {
 
 // A key that falls behind what is kept is told so, and goes on with what remains.
 func TestLostIsTold(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	cfg := settings
 	cfg.PerKey = 10
@@ -157,6 +162,7 @@ func TestLostIsTold(t *testing.T) {
 // A broker that comes back without its last writes gives their places again: that is
 // another epoch, for all, and everybody begins anew.
 func TestEpoch(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, two := open(t, b, 0, "one", settings), open(t, b, 0, "two", settings)
@@ -183,18 +189,10 @@ func TestEpoch(t *testing.T) {
 	is.Equal(one.seen("k"), "a b c d")
 }
 
-func await(t *testing.T, true func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !true(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it does not come")
-		}
-	}
-}
-
 // One sweep moves the places of all quiet keys on, with a few questions however many they
 // are: also of those that never had a message, and of those whose last one has gone.
 func TestQuietMovesOn(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	cfg := settings

@@ -50,6 +50,7 @@ func until(t *testing.T, what string, so func() bool) {
 
 // What comes while something is prepared is prepared together, and handed over in order.
 func TestPreparedTogether(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)
@@ -73,6 +74,7 @@ func TestPreparedTogether(t *testing.T) {
 
 // Past a bound what waits is given up, which is told: it goes on after that, in order.
 func TestWhatCannotBePreparedInTimeIsLost(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)

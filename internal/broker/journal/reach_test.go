@@ -15,6 +15,7 @@ import (
 // Somebody waits for a place, and the history begins anew: the place means nothing there,
 // and what comes is handed over.
 func TestWhoWaitsForAPlaceOfAnotherHistory(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]

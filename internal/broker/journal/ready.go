@@ -12,16 +12,16 @@ import (
 	"realtimehub/internal/broker/stream"
 )
 
-// Whether something can be kept is tried, again and again, and not supposed. What is tried is
-// to purge a subject that has no message: the leader has the others agree on it as on a
-// message, and each writes that down, but it takes no place and nothing goes. A server that
-// has nobody to agree with writes nothing: there a key of the bucket is put as well, on the
-// same disk. Where an append, or that, was not kept, an anchor is, or is not, and that
+// Whether the broker can store something is tested again and again. The test purges a subject
+// that has no messages: the servers have to agree on it and write it down as they do with a
+// message, but it takes no place and removes nothing. A single server has nobody to agree with
+// and writes nothing, so there the test also puts a key into the bucket, which is on the same
+// disk. If that fails, or an append has failed, the test appends an anchor, and its outcome
 // decides.
 const (
 	tryEach = 600 * time.Millisecond
-	// believed is how long it holds that something went well, from when it was begun: the
-	// next try has failed by then.
+	// believed is how long a success counts, from when its test began. By then the next test
+	// has succeeded or failed.
 	believed = tryEach + stream.AppendTimeout + 250*time.Millisecond
 	// bucketTimeout is short, as an anchor may have to be tried after it.
 	bucketTimeout = 300 * time.Millisecond
@@ -68,7 +68,7 @@ func (t *trial) fault() error {
 	case t.failed.Get() > went:
 		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
 	case stream.Uptime()-went > believed:
-		return fmt.Errorf("%s: nobody has said for %.1f s that it can be changed", t.what, (stream.Uptime() - went).Seconds())
+		return fmt.Errorf("%s cannot be changed: the broker has confirmed no test of that for %.1f s", t.what, (stream.Uptime() - went).Seconds())
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (j *Journal) Ready() error {
 		return errAway
 	}
 	if j.ready.unkept.Get() > j.ready.kept.Get() {
-		return fmt.Errorf("what was appended is not kept: %w", *j.ready.why.Load())
+		return fmt.Errorf("the broker did not store the last append: %w", *j.ready.why.Load())
 	}
 	for _, t := range j.ready.trials {
 		if err := t.fault(); err != nil {
@@ -104,8 +104,8 @@ func (j *Journal) Heard() bool {
 	return j.cfg.Connected() && stream.Uptime()-j.answered.Get() < staleAfter
 }
 
-// Stuck is for how long nobody has answered that the history can be changed, since
-// somebody last did; 0 while it can.
+// Stuck is how long ago the last test succeeded that changes the history; 0 unless a later one
+// has failed.
 func (j *Journal) Stuck() time.Duration {
 	t := j.ready.trials[0]
 	if t.failed.Get() <= t.went.Get() {
@@ -167,9 +167,9 @@ func (j *Journal) appended(ctx context.Context, begun time.Duration, err error) 
 	case errors.Is(err, errKnown), errors.Is(err, stream.ErrTooLarge), errors.Is(err, nats.ErrReconnectBufExceeded):
 		return
 	case ok && (refused.Code == stream.CodeInProcess || refused.Code == stream.CodeBatchesFull):
-		return // by who publishes
+		return // other publishers caused it, not a fault of the broker
 	case !ok && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || stream.Uptime()-begun < stream.AppendTimeout/2):
-		return // who asked has not waited
+		return // the caller has not waited long enough to tell
 	}
 	j.ready.why.Store(&err)
 	j.ready.unkept.Set(begun)
@@ -224,11 +224,11 @@ func (j *Journal) tryOnce(ctx context.Context, t *trial) {
 	switch {
 	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why
 	case err != nil:
-		j.cfg.Logger.Warn("the broker keeps nothing", "what", t.what, "err", err)
+		j.cfg.Logger.Warn("the broker stores no changes", "what", t.what, "err", err)
 		if j.cfg.Fault != nil {
 			j.cfg.Fault(t.what)
 		}
 	case failed:
-		j.cfg.Logger.Info("the broker keeps again what it is told", "what", t.what)
+		j.cfg.Logger.Info("the broker stores changes again", "what", t.what)
 	}
 }

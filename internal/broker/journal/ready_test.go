@@ -13,6 +13,7 @@ import (
 // once, and the one that leads it does what was asked. A client in between says the same
 // here, sooner than the server.
 func TestWhoDoesNotLeadIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	u := open(t, b, 0, "one", settings)

@@ -13,6 +13,7 @@ import (
 // again, and more, while one is cut off: it sees that its last place is another's now, and
 // does not go on as if nothing had happened.
 func TestWhatWasLostIsRegainedUnseen(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]

@@ -11,9 +11,9 @@ import (
 	"realtimehub/internal/broker/stream"
 )
 
-// ErrFull: the stream has too little room left for so much of one key. Others may have
-// room, and this one will once the bounds are kept.
-var ErrFull = errors.New("the broker has too little room left for so much of one")
+// ErrFull: the stream is nearly full, and one key would take too much of what is left. Other
+// keys may have room, and this one will once the largest were cut.
+var ErrFull = errors.New("the broker's stream has too little room left for more of this tenant's events")
 
 // Refused says that an error is the broker's word that it has kept nothing.
 func Refused(err error) bool {
@@ -36,8 +36,8 @@ type room struct {
 	said    time.Time        // when a refusal was last logged
 }
 
-// roomPart: a key may take so small a part, between two answers of the leader, of what
-// then is left.
+// roomPart: between two answers of the leader, a key may take at most one part in roomPart of
+// what is left.
 const roomPart = 4
 
 // guard has the room guarded from now on.
@@ -55,7 +55,8 @@ func (r *room) told(bytes int64) {
 	clear(r.of)
 }
 
-// take takes bytes for keys, or nothing; again says that to ask the leader may help.
+// take takes the bytes of all keys, or nothing. again says that it may succeed after the leader
+// was asked again.
 func (r *room) take(bytes map[string]int64) (taken, again bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +103,7 @@ func (j *Journal) takeRoom(ctx context.Context, messages []*nats.Msg, of []*Item
 		}
 		if !again || try == 2 {
 			if j.room.loud(time.Now()) {
-				j.cfg.Logger.Warn("publishes of too much by one are refused: the broker's stream is nearly full")
+				j.cfg.Logger.Warn("publishes of a tenant that takes too much are refused: the broker's stream is nearly full")
 			}
 			return ErrFull
 		}

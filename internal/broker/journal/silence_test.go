@@ -27,6 +27,7 @@ func isLive(m *natstest.Message, data ...string) bool {
 // A gap is not skipped because a question about it, or an answer or a part of one, gets
 // lost: what does not answer has not said that there is nothing.
 func TestNoAnswerIsNotNothing(t *testing.T) {
+	t.Parallel()
 	info := func(m *natstest.Message) bool {
 		return strings.Contains(string(m.Data), `"type":"io.nats.jetstream.api.v1.stream_info_response"`)
 	}
@@ -54,6 +55,7 @@ func TestNoAnswerIsNotNothing(t *testing.T) {
 		"a replica's answer has no end":                {1, func(m *natstest.Message) bool { return m.Header.Get("Status") == "204" }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			b := natstest.Start(t, 1)
 			proxy := b.Proxies(t)[0]
@@ -85,6 +87,7 @@ func TestNoAnswerIsNotNothing(t *testing.T) {
 // The last messages of several keys are lost, and of the sweep's answer that would tell one
 // part: it is asked again.
 func TestSweepWithAnAnswerThatLacks(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -110,6 +113,7 @@ func TestSweepWithAnAnswerThatLacks(t *testing.T) {
 
 // A stream that is gone is not one without messages.
 func TestAGoneStreamIsNotAnEmptyOne(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := open(t, b, 0, "one", settings)
@@ -130,6 +134,7 @@ func TestAGoneStreamIsNotAnEmptyOne(t *testing.T) {
 // A replica lags behind what the leader tells, and does not catch up: who reads is told so,
 // and does not wait for ever.
 func TestReadDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -157,6 +162,7 @@ func TestReadDoesNotWaitForEver(t *testing.T) {
 // A message gets lost on its way to one, and goes from the history before that is noticed.
 // The next one has none before it: that does not say that there never was any.
 func TestWhatHasGoneUnseenIsTold(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]

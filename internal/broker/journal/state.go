@@ -19,10 +19,10 @@ func (j *Journal) askState() (stream.State, error) {
 	return s, nil
 }
 
-// state asks the leader, or joins another's question that is not yet sent: so what
-// was subscribed to before is known to the leader when it answers. Who has just been
-// elected may be behind for a moment: stream.ErrStale where the answer stays older than what we
-// have seen, or of a life that we do not know yet.
+// state asks the leader, or joins a question that is not sent yet, so that the leader answers
+// after whatever was subscribed before the call. A leader that was just elected may be behind
+// for a moment. The error is stream.ErrStale if the answer stays older than what was seen here,
+// or belongs to a life that is not known here yet.
 func (j *Journal) state(ctx context.Context) (stream.State, error) {
 	for begun := time.Now(); ; {
 		l := j.life.Load()

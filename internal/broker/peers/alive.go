@@ -80,7 +80,7 @@ func (p *Peers) heard(name string) bool {
 	topics := p.lackedLocked(n, now)
 	p.mu.Unlock()
 	if !known {
-		p.cfg.Logger.Info("another hub", "node", name)
+		p.cfg.Logger.Info("found another hub", "node", name)
 		p.nc.Publish(p.nodeSubject(name), p.greeting(name)) // so that it knows us at once
 		p.meet()
 	}
@@ -277,10 +277,10 @@ func (p *Peers) bury(silent map[string]time.Time) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.cfg.Logger.Warn("other hubs are silent, or we are cut off", "err", err)
+		p.cfg.Logger.Warn("other hubs are silent, or this hub is cut off from the broker", "err", err)
 	}
 	for name, heard := range silent {
-		p.cfg.Logger.Warn("another hub is silent and is given up", "node", name)
+		p.cfg.Logger.Warn("another hub has been silent for too long and is counted as gone", "node", name)
 		p.drop(name, heard)
 	}
 }
@@ -312,48 +312,5 @@ func (p *Peers) drop(name string, at time.Time) {
 	p.mu.Unlock()
 	for _, c := range changes {
 		p.cfg.Changed(c)
-	}
-}
-
-// resync catches up, both ways, after we were cut off; afresh: from the broker, so that
-// nobody's word came.
-func (p *Peers) resync(afresh bool) {
-	now := time.Now()
-	topics := map[string][]string{}
-	p.mu.Lock()
-	own := slices.Collect(maps.Keys(p.version))
-	for name, n := range p.nodes {
-		if afresh || n.silent(now) {
-			p.lackAllLocked(n)
-		}
-		topics[name] = p.lackedLocked(n, now)
-	}
-	p.mu.Unlock()
-	p.nc.Publish(p.all(), frame(kindBeat, p.cfg.Node))
-	p.check(own)
-	for name, held := range topics {
-		for _, topic := range held {
-			p.want(name, topic)
-		}
-	}
-	p.resynced()
-}
-
-// resynced has Resynced called: once more where it is under way.
-func (p *Peers) resynced() {
-	select {
-	case p.again <- struct{}{}:
-	default:
-	}
-}
-
-func (p *Peers) resyncs() {
-	for {
-		select {
-		case <-p.again:
-			p.cfg.Resynced()
-		case <-p.ended:
-			return
-		}
 	}
 }

@@ -17,16 +17,6 @@ import (
 	"realtimehub/internal/natstest"
 )
 
-// eventually waits for something that happens by itself.
-func eventually(t *testing.T, true func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !true(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it does not come")
-		}
-	}
-}
-
 // fill gives a process n items, each of about 64 bytes, and returns them.
 func (m *member) fill(n int) map[ID]string {
 	m.mu.Lock()
@@ -68,6 +58,7 @@ func (m *member) silence(from time.Time) {
 
 // What a process has is told in messages as small as the server takes.
 func TestItemsInSmallMessages(t *testing.T) {
+	t.Parallel()
 	b := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 4 << 10 })
 	one, two := join(t, b, "one"), join(t, b, "two")
 	defer one.Close()
@@ -87,6 +78,7 @@ func TestItemsInSmallMessages(t *testing.T) {
 
 // A part of what a process has is lost on the way: it is seen, and asked for again.
 func TestALostPart(t *testing.T) {
+	t.Parallel()
 	b := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = 4 << 10 })
 	one := join(t, b, "one")
 	defer one.Close()
@@ -105,6 +97,7 @@ func TestALostPart(t *testing.T) {
 // Nobody waits for a process that has died without a word, nor for one that was not heard
 // for a beat and a half.
 func TestNobodyWaitsForTheDead(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, dead := join(t, b, "one"), join(t, b, "dead")
@@ -134,6 +127,7 @@ func TestNobodyWaitsForTheDead(t *testing.T) {
 // A question to a process that is there and does not answer tells something else than one
 // to a process that is not.
 func TestGoneAndSilent(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, dead := join(t, b, "one"), join(t, b, "dead")
@@ -155,6 +149,7 @@ func TestGoneAndSilent(t *testing.T) {
 
 // Who has slept has heard nobody meanwhile, and gives nobody up for it.
 func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, two := join(t, b, "one"), join(t, b, "two")
@@ -177,6 +172,7 @@ func TestWhoHasSleptGivesNobodyUp(t *testing.T) {
 
 // Who hears nobody and may be cut off itself gives nobody up, whatever it believes to be.
 func TestWhoMayBeCutOffGivesNobodyUp(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one, two := join(t, b, "one"), join(t, b, "two")
@@ -201,6 +197,7 @@ func TestWhoMayBeCutOffGivesNobodyUp(t *testing.T) {
 
 // Those that have left are forgotten in time: each start is another.
 func TestTheLeftAreForgotten(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := join(t, b, "one")
@@ -220,6 +217,7 @@ func TestTheLeftAreForgotten(t *testing.T) {
 
 // After the broker was away each topic is asked for once.
 func TestWantsAfterARestart(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -262,6 +260,7 @@ func TestWantsAfterARestart(t *testing.T) {
 
 // Who has just come hears of those that are silent.
 func TestTheSilentAreToldOf(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]
@@ -298,6 +297,7 @@ func errorsOf(err error) string {
 // A question about what a process has is lost on the way, as when a route between servers
 // breaks and is there again: it is asked again, though nothing changes there any more.
 func TestALostQuestion(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	one := join(t, b, "one")
@@ -320,6 +320,7 @@ func TestALostQuestion(t *testing.T) {
 
 // Of many answers after a time in which nothing was heard one is lost: it is asked for again.
 func TestALostAnswerOfMany(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
 	proxy := b.Proxies(t)[0]

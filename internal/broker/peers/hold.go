@@ -2,6 +2,8 @@ package peers
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,7 +62,7 @@ func (p *Peers) Hold(ctx context.Context, topic string) error {
 	p.mu.Unlock()
 	for _, name := range nodes {
 		if err := p.want(name, topic); err != nil {
-			p.cfg.Logger.Debug("peers", "err", err) // it is asked again when we hear it
+			p.cfg.Logger.Debug("could not ask another hub for its state", "err", err) // it is asked again when we hear it
 		}
 	}
 	timer := time.NewTimer(holdTimeout)
@@ -189,6 +191,29 @@ func (p *Peers) delta(node, topic string, from, to uint64, r *reader) {
 	}
 }
 
+// add takes a part of a snapshot. With the last one, what the snapshot does not have has gone,
+// which is added to the changes.
+func (r *remoteSet) add(ops []Op, last bool) []Op {
+	for _, op := range ops {
+		r.partial[op.ID] = struct{}{}
+	}
+	r.parts++
+	if !last {
+		for _, op := range ops {
+			r.ids[op.ID] = struct{}{}
+		}
+		return ops
+	}
+	for id := range r.ids {
+		if _, still := r.partial[id]; !still {
+			ops = append(ops, Op{ID: id})
+		}
+	}
+	r.ids, r.partial = r.partial, nil
+	return ops
+}
+
+// snapshot takes a part of all that another hub has of a topic.
 func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 	p.changing.Lock()
 	defer p.changing.Unlock()
@@ -209,7 +234,7 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		s.partial = nil
 		again := p.lacksLocked(node, topic)
 		p.mu.Unlock()
-		p.cfg.Logger.Warn("a part of what another hub has was lost", "node", node)
+		p.cfg.Logger.Warn("part of another hub's state was lost on the way and is asked for again", "node", node)
 		if again {
 			p.want(node, topic)
 		}
@@ -225,24 +250,10 @@ func (p *Peers) snapshot(node, topic string, version, part uint64, r *reader) {
 		s.partial, s.parts = map[ID]struct{}{}, 0
 		s.known = !s.heard && p.holds[topic].knows(node)
 	}
-	for _, op := range ops {
-		s.partial[op.ID] = struct{}{}
-	}
-	s.parts++
 	known := s.known
-	if part&lastPart != 0 {
-		for id := range s.ids {
-			if _, still := s.partial[id]; !still {
-				ops = append(ops, Op{ID: id})
-			}
-		}
-		s.ids, s.partial = s.partial, nil
+	if ops = s.add(ops, part&lastPart != 0); part&lastPart != 0 {
 		s.version, s.heard = version, true
 		n.has(topic)
-	} else {
-		for _, op := range ops {
-			s.ids[op.ID] = struct{}{}
-		}
 	}
 	p.mu.Unlock()
 	if len(ops) > 0 {
@@ -268,5 +279,48 @@ func (p *Peers) readyLocked(h *hold) {
 	case <-h.ready:
 	default:
 		close(h.ready)
+	}
+}
+
+// resync catches up, both ways, after we were cut off; afresh: from the broker, so that
+// nobody's word came.
+func (p *Peers) resync(afresh bool) {
+	now := time.Now()
+	topics := map[string][]string{}
+	p.mu.Lock()
+	own := slices.Collect(maps.Keys(p.version))
+	for name, n := range p.nodes {
+		if afresh || n.silent(now) {
+			p.lackAllLocked(n)
+		}
+		topics[name] = p.lackedLocked(n, now)
+	}
+	p.mu.Unlock()
+	p.nc.Publish(p.all(), frame(kindBeat, p.cfg.Node))
+	p.check(own)
+	for name, held := range topics {
+		for _, topic := range held {
+			p.want(name, topic)
+		}
+	}
+	p.resynced()
+}
+
+// resynced has Resynced called: once more where it is under way.
+func (p *Peers) resynced() {
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Peers) resyncs() {
+	for {
+		select {
+		case <-p.again:
+			p.cfg.Resynced()
+		case <-p.ended:
+			return
+		}
 	}
 }

@@ -244,7 +244,7 @@ func (p *Peers) take(msg *nats.Msg) {
 	case kindAsk:
 		p.done.Go(func() {
 			if err := msg.Respond(p.cfg.Serve(r.b)); err != nil {
-				p.cfg.Logger.Warn("another hub is not answered", "node", name, "err", err)
+				p.cfg.Logger.Warn("could not answer another hub's call", "node", name, "err", err)
 				msg.Respond(nil) // so that it need not wait
 			}
 		})

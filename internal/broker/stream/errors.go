@@ -13,7 +13,7 @@ var (
 	// sent; the same ids again tell.
 	ErrUnconfirmed = errors.New("the broker did not confirm in time")
 	// ErrTooLarge: more than the broker takes in one message.
-	ErrTooLarge = errors.New("more than the broker takes in one message")
+	ErrTooLarge = errors.New("the message is larger than the broker accepts")
 	// ErrStale: a replica has not yet what the leader told.
 	ErrStale = errors.New("a replica of the stream is behind")
 )

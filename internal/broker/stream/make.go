@@ -48,7 +48,7 @@ func explained(err error) error {
 		return fmt.Errorf("%w: JetStream is off (nats-server -js), or not up yet", err)
 	}
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
-		return fmt.Errorf("%w: each replica takes a server of its own", err)
+		return fmt.Errorf("%w: each replica needs a server of its own", err)
 	}
 	return err
 }

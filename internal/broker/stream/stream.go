@@ -108,7 +108,7 @@ func (s *Stream) Ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 }
 
 // ErrTorn: a part of an answer was lost on its way.
-var ErrTorn = errors.New("an answer of the broker has not come whole")
+var ErrTorn = errors.New("part of the broker's answer was lost")
 
 // replica is direct of any replica. errHangs: no message came in a time.
 func (s *Stream) replica(ctx context.Context, q Get, within time.Duration, take func(*nats.Msg)) (nats.Header, error) {
@@ -145,7 +145,7 @@ func (s *Stream) replica(ctx context.Context, q Get, within time.Duration, take 
 			case "404":
 				return nil, nil
 			default:
-				return nil, errors.New("the broker: " + status + " " + msg.Header.Get("Description"))
+				return nil, errors.New("the broker answered " + status + " " + msg.Header.Get("Description"))
 			}
 		case <-timer.C:
 			return nil, errHangs

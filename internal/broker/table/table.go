@@ -17,7 +17,7 @@ import (
 )
 
 // ErrConflict: the group has changed since what the change was made from.
-var ErrConflict = errors.New("changed meanwhile")
+var ErrConflict = errors.New("the group was changed at the same time")
 
 // Row is one row of a table: the last that was put at its name.
 type Row struct {
@@ -196,10 +196,19 @@ func (t *Table) look() (none struct{}, err error) {
 	if s.Last == t.seen {
 		return none, nil
 	}
-	// The own row of each group that has changed: few, however many have.
+	if err := t.tellChanged(ctx, s.Last); err != nil {
+		return none, err
+	}
+	t.seen = s.Last
+	return none, nil
+}
+
+// tellChanged has Changed told of the topics that have changed up to a place. Read is the own
+// row of each group that has changed: few, however many have.
+func (t *Table) tellChanged(ctx context.Context, place uint64) error {
 	var topics []string
 	told := map[string]bool{}
-	err = t.scan(ctx, t.cfg.Prefix+".row.*.*."+nameMark, t.seen, s.Last, func(rows []Row) error {
+	err := t.scan(ctx, t.cfg.Prefix+".row.*.*."+nameMark, t.seen, place, func(rows []Row) error {
 		for _, r := range rows {
 			if !told[r.Topic] {
 				told[r.Topic], topics = true, append(topics, r.Topic)
@@ -207,13 +216,10 @@ func (t *Table) look() (none struct{}, err error) {
 		}
 		return nil
 	})
-	if err == nil && len(topics) > 0 {
-		err = t.cfg.Changed(ctx, topics, s.Last)
+	if err != nil || len(topics) == 0 {
+		return err
 	}
-	if err == nil {
-		t.seen = s.Last
-	}
-	return none, err
+	return t.cfg.Changed(ctx, topics, place)
 }
 
 // Close ends reads that wait; the connection is the caller's.

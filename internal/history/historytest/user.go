@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/event"
@@ -101,15 +102,15 @@ func (u *User) again(entries []*history.Entry) error {
 
 // To is an entry whose payload is its name.
 func To(tenant, name string, target event.Target) *history.Entry {
-	return &history.Entry{Event: &event.Event{ID: name, TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
+	return &history.Entry{Event: &event.Event{ID: uuid.NewString(), TenantID: tenant, Type: "a.b", Payload: []byte(name), Target: target}}
 }
 
 // ToAll is one to all of "acme".
 func ToAll(name string) *history.Entry { return To("acme", name, event.ToTenant()) }
 
-// Chosen has the publisher of an entry choose its id.
+// Chosen has the publisher of an entry choose its id, which is its name.
 func Chosen(e *history.Entry) *history.Entry {
-	e.Chosen = true
+	e.Chosen, e.Event.ID = true, string(e.Event.Payload)
 	return e
 }
 
@@ -155,9 +156,19 @@ func Persist(t *testing.T, l history.Log, entries ...*history.Entry) {
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		err := l.Append(t.Context(), entries)
-		if !errors.Is(err, history.ErrNotStored) || time.Now().After(deadline) {
+		if !errors.Is(err, history.ErrNotStored) && !errors.Is(err, history.ErrUnconfirmed) || time.Now().After(deadline) {
 			is.New(t).NoErr(err)
 			return
+		}
+	}
+}
+
+// Answered asks again while a broker that is slow does not answer.
+func Answered[T any](ask func() (T, error)) (answer T, err error) {
+	for deadline := time.Now().Add(time.Minute); ; {
+		answer, err = ask()
+		if !errors.Is(err, history.ErrUnconfirmed) || time.Now().After(deadline) {
+			return answer, err
 		}
 	}
 }

@@ -119,6 +119,6 @@ func (p *Pages) tell(origin, remedy string) {
 	}
 	p.mu.Unlock()
 	if !known {
-		p.logger.Warn("a page's origin is refused", "origin", origin, "remedy", remedy)
+		p.logger.Warn("a page was refused because of its origin", "origin", origin, "remedy", remedy)
 	}
 }
