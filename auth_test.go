@@ -231,6 +231,8 @@ func TestBadCredentials(t *testing.T) {
 		return unjudged
 	}
 	is.True(askUnknown() > 0)
+	failing := keys.Asked()
+	eventually(t, func() bool { return keys.Asked() >= failing+2 }) // a fetch that was under way for them proves nothing
 	keys.Publish(published...)
 	eventually(t, func() bool { return askUnknown() == 0 })
 	for _, tc := range cases {
