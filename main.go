@@ -21,6 +21,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/backup"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
@@ -62,14 +63,24 @@ func main() {
 	case "":
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
+	case "backup", "restore":
+		if err := backup.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Environ(), os.Stdout); err != nil {
+			fail(err)
+		}
+		return
 	default:
 		misused(fmt.Sprintf("unknown command %q", flag.Arg(0)))
 	}
 	uuid.EnableRandPool() // a system call for 16 ids, not for each
 	if err := run(ctx, os.Environ(), os.Stderr, nil); err != nil {
-		fmt.Fprintln(os.Stderr, "realtimehub:", err)
-		os.Exit(1)
+		fail(err)
 	}
+}
+
+// fail ends a process that could not do what it was to do.
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "realtimehub:", err)
+	os.Exit(1)
 }
 
 // misused ends a process that was not called as it can be.

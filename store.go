@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/folder"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
+	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
 )
 
@@ -97,37 +98,53 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
 		}
 	}
-	at, leave := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}
+	at, leave, name := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}, "NATS_URL"
 	if cfg.Data != "" {
-		at.Alone = len(cfg.Peers) == 0
-		own := folder.Config{Dir: cfg.Data, Sync: time.Duration(cfg.Sync), Logger: logger}
-		if !at.Alone {
-			own.Peers = &folder.Peers{Name: cfg.NATSPrefix, Listen: cfg.PeersAddr, Addrs: cfg.Peers, Secret: cfg.PeersSecret}
-			cfg.NATSReplicas = min(len(cfg.Peers)|1, 3)
-		}
-		f, err := folder.Open(own)
+		own, err := openFolder(cfg, logger)
 		if err != nil {
-			return backing{}, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
+			return backing{}, err
 		}
-		at.Inside, leave = f.Connect(), f.Close
+		at.Inside, at.Alone, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Close, "DATA"
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
 	external := cfg.MembershipURL != ""
-	at.Prefix, at.Replicas, at.Limits, at.Disk, at.Prepare, at.Logger = cfg.NATSPrefix, cfg.NATSReplicas, limits, cfg.Disk(), external, logger
+	at.Prefix, at.Replicas, at.Limits, at.Disk, at.Prepare, at.Logger = cfg.NATSPrefix, cfg.Replicas(), limits, cfg.Disk(), external, logger
 	b, err := broker.Connect(ctx, at)
 	if err != nil {
 		leave()
 		if inURL, ok := errors.AsType[*url.Error](err); ok {
 			err = inURL.Err // it repeats the URL, which may hold a secret
 		}
-		return backing{}, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
+		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
 	s := backing{log: b.Log(), peers: b.Peers(), over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}
 	return s, nil
+}
+
+// openFolder takes the folder in which this hub keeps everything, alone or with others.
+func openFolder(cfg settings.Config, logger *slog.Logger) (*folder.Folder, error) {
+	own := folder.Config{Dir: cfg.Data, Sync: time.Duration(cfg.Sync), Logger: logger}
+	if len(cfg.Peers) > 0 {
+		own.Peers = &folder.Peers{Name: cfg.NATSPrefix, Listen: cfg.PeersAddr, Addrs: cfg.Peers, Secret: cfg.PeersSecret}
+		if cfg.PeersCert != "" {
+			certificate, err := serve.LoadCertificate(cfg.PeersCert, cfg.PeersKey, logger)
+			if err == nil {
+				own.Peers.TLS, err = certificate.Mutual(cfg.PeersCA)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%sPEERS_CERT: %w", settings.Prefix, err)
+			}
+		}
+	}
+	f, err := folder.Open(own)
+	if err != nil {
+		return nil, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
+	}
+	return f, nil
 }
 
 // sweep has the hub forget what has grown old, often enough for a short TTL.

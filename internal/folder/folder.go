@@ -1,31 +1,16 @@
 package folder
 
 import (
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-)
-
-// version is that of what a folder holds. A hub opens folders of its own version only.
-const version = 1
-
-// The folder's entries.
-const (
-	aboutName = "realtimehub.json" // what the folder is
-	lockName  = "lock"             // held by the process that has the folder
-	storeName = "jetstream"        // the server's
 )
 
 // Config is how a folder is kept.
@@ -42,7 +27,7 @@ type Folder struct {
 	cfg   Config
 	about about
 	lock  *flock.Flock
-	word  string // with which the hub alone connects to its server
+	door  *door // nil: other processes cannot reach the server
 	end   chan struct{}
 	ended chan struct{}
 
@@ -52,14 +37,14 @@ type Folder struct {
 
 // running is a server, and what it has said.
 type running struct {
-	*server.Server
-	logs *logger
+	server *server.Server
+	logs   *logger
 }
 
-// about is what a folder says of itself.
-type about struct {
-	Version int    `json:"version"`
-	ID      string `json:"id"` // its server's name, wherever it is moved to
+// stop ends it, and returns when its files are closed.
+func (r *running) stop() {
+	r.server.Shutdown()
+	r.server.WaitForShutdown()
 }
 
 // ErrTaken is that another process has the folder.
@@ -67,7 +52,7 @@ var ErrTaken = errors.New("another hub has this folder open")
 
 // Open makes the folder if it is not there, takes it, and starts its server.
 func Open(cfg Config) (*Folder, error) {
-	f := &Folder{cfg: cfg, word: rand.Text(), end: make(chan struct{}), ended: make(chan struct{})}
+	f := &Folder{cfg: cfg, end: make(chan struct{}), ended: make(chan struct{})}
 	if err := f.take(); err != nil {
 		return nil, err
 	}
@@ -77,6 +62,9 @@ func Open(cfg Config) (*Folder, error) {
 		return nil, err
 	}
 	f.server = s
+	if f.door, err = openDoor(cfg.Dir, f); err != nil {
+		cfg.Logger.Warn("the folder cannot be backed up while this hub runs", "folder", cfg.Dir, "err", err)
+	}
 	go f.watch()
 	return f, nil
 }
@@ -106,61 +94,26 @@ func (f *Folder) take() (err error) {
 	if err := os.Chmod(f.cfg.Dir, 0o700); err != nil { // what people said is nobody else's
 		return err
 	}
-	f.about, err = readAbout(f.cfg.Dir)
+	f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers != nil)
 	return err
-}
-
-// readAbout reads what a folder is, or says it in one that is new.
-func readAbout(dir string) (a about, err error) {
-	path := filepath.Join(dir, aboutName)
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if _, err := os.Stat(filepath.Join(dir, storeName)); err == nil {
-			return a, fmt.Errorf("%s is missing beside %s: this is no folder of a hub, or not all of one", aboutName, storeName)
-		}
-		a = about{version, uuid.NewString()}
-		text, _ = json.Marshal(a)
-		return a, writeWhole(path, text)
-	case err != nil:
-		return a, err
-	}
-	if err := json.Unmarshal(text, &a); err != nil || a.ID == "" {
-		return a, fmt.Errorf("%s cannot be read: it says %q", path, text)
-	}
-	if a.Version != version {
-		return a, fmt.Errorf("the folder is of version %d, and this hub reads version %d", a.Version, version)
-	}
-	return a, nil
-}
-
-// writeWhole writes a file that is there as a whole or not at all, also after a power cut.
-func writeWhole(path string, text []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(text)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }
 
 // startTime is how long a server may take to read what it has kept.
 const startTime = 2 * time.Minute
 
+// maxPayload is the largest message of hubs: an event, and what hubs tell each other.
+const maxPayload = 8 << 20
+
 // start starts a server on the folder.
 func (f *Folder) start() (*running, error) {
 	o := &server.Options{
-		ServerName: f.about.ID, DontListen: true, NoSigs: true, MaxPayload: maxPayload,
+		ServerName: f.about.ID, DontListen: true, NoSigs: true, MaxPayload: maxPayload, Authorization: f.about.Word,
 		JetStream: true, StoreDir: filepath.Join(f.cfg.Dir, storeName),
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 60, // what streams may take is bounded by themselves
 		SyncInterval: f.cfg.Sync, SyncAlways: f.cfg.Sync == 0,
 	}
 	if f.cfg.Peers != nil {
-		if err := f.cfg.Peers.apply(o, f.word); err != nil {
+		if err := f.cfg.Peers.apply(o); err != nil {
 			return nil, err
 		}
 	}
@@ -168,37 +121,14 @@ func (f *Folder) start() (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	logs := &logger{log: f.cfg.Logger}
-	s.SetLoggerV2(logs, false, false, false)
+	r := &running{s, &logger{log: f.cfg.Logger}}
+	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, fmt.Errorf("what is kept here cannot be opened: %w", logs.why())
+		r.stop()
+		return nil, fmt.Errorf("what is kept here cannot be opened: %w", r.logs.why())
 	}
-	return &running{s, logs}, nil
-}
-
-// maxPayload is the largest message of hubs: an event, and what hubs tell each other.
-const maxPayload = 8 << 20
-
-// InProcessConn implements nats.InProcessConnProvider.
-func (f *Folder) InProcessConn() (net.Conn, error) {
-	s := f.current()
-	if s == nil {
-		return nil, errStopped
-	}
-	return s.InProcessConn()
-}
-
-var errStopped = errors.New("the folder cannot be written at the moment")
-
-// Connect is the option with which a client connects to the folder's server.
-func (f *Folder) Connect() nats.Option {
-	return func(o *nats.Options) error {
-		o.InProcessServer, o.Token = f, f.word
-		return nil
-	}
+	return r, nil
 }
 
 // lookEvery is how often a server is looked at that may have given up its files.
@@ -216,26 +146,25 @@ func (f *Folder) watch() {
 			return
 		case <-ticker.C:
 		}
-		s := f.current()
-		if s != nil && s.JetStreamEnabled() && !s.logs.gaveUp.Load() {
+		r := f.current()
+		if r != nil && r.server.JetStreamEnabled() && !r.logs.gaveUp.Load() {
 			continue
 		}
-		if s != nil {
+		if r != nil {
 			f.cfg.Logger.Error("the folder cannot be written: nothing is kept until it can", "folder", f.cfg.Dir)
 			f.replace(nil)
-			s.Shutdown()
-			s.WaitForShutdown()
+			r.stop()
 		}
 		if f.writable() != nil {
 			continue
 		}
-		s, err := f.start()
+		r, err := f.start()
 		if err != nil {
 			f.cfg.Logger.Error("the folder cannot be opened again", "folder", f.cfg.Dir, "err", err)
 			continue
 		}
 		f.cfg.Logger.Info("the folder can be written again", "folder", f.cfg.Dir)
-		f.replace(s)
+		f.replace(r)
 	}
 }
 
@@ -246,10 +175,10 @@ func (f *Folder) current() *running {
 	return f.server
 }
 
-func (f *Folder) replace(s *running) {
+func (f *Folder) replace(r *running) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.server = s
+	f.server = r
 }
 
 // roomWanted is how much has to be free before a server is started again: with less it
@@ -271,9 +200,11 @@ func (f *Folder) writable() error {
 func (f *Folder) Close() {
 	close(f.end)
 	<-f.ended
-	if s := f.server; s != nil {
-		s.Shutdown()
-		s.WaitForShutdown()
+	if f.door != nil {
+		f.door.close()
+	}
+	if r := f.current(); r != nil {
+		r.stop()
 	}
 	f.lock.Close()
 }

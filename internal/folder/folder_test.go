@@ -64,7 +64,7 @@ func TestFolderKeeps(t *testing.T) {
 	info, err := os.Stat(cfg.Dir)
 	is.NoErr(err)
 	is.Equal(info.Mode().Perm(), fs.FileMode(0o700))
-	is.Equal(f.server.Addr(), nil)
+	is.Equal(f.server.server.Addr(), nil)
 	js := connect(t, f)
 	_, err = js.AddStream(&nats.StreamConfig{Name: "kept", Subjects: []string{"kept"}})
 	is.NoErr(err)

@@ -21,8 +21,8 @@ type Peers struct {
 
 // apply has a server be one of its peers. A server that listens for no client does not listen
 // for peers either (nats-server 2.15: StartRouting waits for the clients' port), so it does on
-// loopback, for who knows the word.
-func (p *Peers) apply(o *server.Options, word string) error {
+// loopback, for who knows the folder's word.
+func (p *Peers) apply(o *server.Options) error {
 	host, port, err := net.SplitHostPort(p.Listen)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (p *Peers) apply(o *server.Options, word string) error {
 	if o.Cluster.Port, err = strconv.Atoi(port); err != nil {
 		return err
 	}
-	o.DontListen, o.Host, o.Port, o.Authorization = false, "127.0.0.1", server.RANDOM_PORT, word
+	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
 	o.Cluster.Name, o.Cluster.Host, o.Cluster.NoAdvertise = p.Name, host, true
 	o.Cluster.TLSConfig, o.Cluster.TLSTimeout = p.TLS, 5
 	for _, addr := range p.Addrs {

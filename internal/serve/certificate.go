@@ -31,24 +31,42 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { retu
 // Reload reads the files now, changed or not.
 func (c *Certificate) Reload() { c.files.Reload() }
 
+// Mutual is how hubs speak to each other: each shows the certificate, and takes those that an
+// authority in the file has signed; without a file, the system's authorities.
+func (c *Certificate) Mutual(authorities string) (*tls.Config, error) {
+	config := &tls.Config{
+		GetCertificate:       c.get,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.files.Get(), nil },
+		ClientAuth:           tls.RequireAndVerifyClientCert,
+	}
+	if authorities == "" {
+		return config, nil
+	}
+	pool, err := readAuthorities(authorities)
+	config.RootCAs, config.ClientCAs = pool, pool
+	return config, err
+}
+
 // ClientCAs are the authorities whose certificates services show, in a file that is
 // read again when it changes.
 type ClientCAs struct{ files *reread.File[*x509.CertPool] }
 
 // LoadClientCAs reads a file of PEM blocks. It fails if there is no certificate in it.
 func LoadClientCAs(path string, logger *slog.Logger) (*ClientCAs, error) {
-	f, err := reread.Open("client CA certificates", logger, func() (*x509.CertPool, error) {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(text) {
-			return nil, errors.New("the file contains no certificate")
-		}
-		return pool, nil
-	}, path)
+	f, err := reread.Open("client CA certificates", logger, func() (*x509.CertPool, error) { return readAuthorities(path) }, path)
 	return &ClientCAs{f}, err
+}
+
+func readAuthorities(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, errors.New("the file contains no certificate")
+	}
+	return pool, nil
 }
 
 // Reload reads the file now, changed or not.

@@ -108,6 +108,7 @@ func Load(environ []string) (Config, error) {
 	c.checkWords(&f)
 	c.checkURLs(&f)
 	c.checkAddresses(&f)
+	c.checkFolder(&f)
 	return c, errors.Join(f...)
 }
 
@@ -178,7 +179,6 @@ func (c *Config) checkWords(f *faults) {
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
-	f.add(c.Data != "" && c.NATSURL != "", "DATA", "and %sNATS_URL exclude each other: what is kept is kept in the folder, or by NATS", Prefix)
 	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", c.HistoryTTL, Prefix)
 	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", c.PresenceAudience)
 	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", c.LogFormat)
@@ -209,6 +209,31 @@ func (c *Config) checkAddresses(f *faults) {
 		f.add(err == nil && c.Access().Open() && !access.IsLoopback(host) && !c.DangerouslyOpen, listen.name,
 			"%q can be reached from other machines, and without credentials anybody there could read and publish everything; set %[2]sJWT_SECRET, %[2]sJWT_PUBLIC_KEY, %[2]sJWKS_URL or %[2]sAPI_KEYS, listen on 127.0.0.1, or set %[2]sDANGEROUSLY_OPEN=true", listen.addr, Prefix)
 	}
+}
+
+// fewestPeers is how many hubs keep everything when any one of them is away: two cannot say
+// which of them it is.
+const fewestPeers = 3
+
+// checkFolder checks what a hub keeps in a folder, alone or with others.
+func (c *Config) checkFolder(f *faults) {
+	f.add(c.Data != "" && c.NATSURL != "", "DATA", "and %sNATS_URL exclude each other: everything is kept in the folder, or by NATS", Prefix)
+	if len(c.Peers) == 0 {
+		return
+	}
+	f.add(c.Data == "", "PEERS", "needs %sDATA, the folder in which this hub keeps its part", Prefix)
+	f.add(len(c.Peers) < fewestPeers, "PEERS", "names %d hubs: name all of them, this one too, and have %d at least, as of two none knows which of them is away", len(c.Peers), fewestPeers)
+	for i, addr := range c.Peers {
+		c.Peers[i] = strings.TrimSpace(addr)
+		host, port, err := net.SplitHostPort(c.Peers[i])
+		f.add(err != nil || host == "" || port == "", "PEERS", "%q is not host:port", c.Peers[i])
+	}
+	host, _, err := net.SplitHostPort(c.PeersAddr)
+	f.add(err != nil, "PEERS_ADDR", "%q is not host:port", c.PeersAddr)
+	f.add(err == nil && c.PeersSecret == "" && !access.IsLoopback(host), "PEERS_SECRET",
+		"is missing: %q can be reached from other machines, and without a secret anybody there could read and change everything; set it to the same random text on all hubs, or listen on 127.0.0.1", c.PeersAddr)
+	f.add((c.PeersCert == "") != (c.PeersKey == ""), "PEERS_CERT", "must be set together with %sPEERS_KEY", Prefix)
+	f.add(c.PeersCA != "" && c.PeersCert == "", "PEERS_CA", "needs %sPEERS_CERT: hubs show each other certificates", Prefix)
 }
 
 // nameVariables turns the library's words, which name our struct's fields and
@@ -264,7 +289,8 @@ var keySettings = []string{"JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL"}
 // needed are the settings that mean nothing without another: any of these.
 var needed = map[string][]string{
 	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
-	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL"},
+	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL", "DATA"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL", "DATA"},
+	"SYNC": {"DATA"}, "PEERS_ADDR": {"PEERS"}, "PEERS_SECRET": {"PEERS"}, "PEERS_CERT": {"PEERS"}, "PEERS_KEY": {"PEERS"}, "PEERS_CA": {"PEERS"},
 	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
 }
 
@@ -307,6 +333,17 @@ func (c *Config) Disk() int64 {
 		return 0
 	}
 	return max(1<<30, c.HistoryBytes)
+}
+
+// Replicas is how many servers keep everything: NATS servers, or those in the folders of hubs.
+func (c *Config) Replicas() int {
+	switch {
+	case len(c.Peers) > 0:
+		return fewestPeers
+	case c.Data != "":
+		return 1
+	}
+	return c.NATSReplicas
 }
 
 // Proxies are the trusted ones, which were checked.

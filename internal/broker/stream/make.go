@@ -17,7 +17,12 @@ func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.
 	if err != nil {
 		return err
 	}
-	return UntilMade(ctx, logger, func(ctx context.Context) error { return do(ctx, js) })
+	return UntilMade(ctx, logger, func(ctx context.Context) error {
+		if s.restoring(ctx) {
+			return errRestoring
+		}
+		return do(ctx, js)
+	})
 }
 
 // UntilMade tries as long as ctx allows and the broker may still come to it.

@@ -1,0 +1,81 @@
+package folder
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+)
+
+// version is that of what a folder holds. A hub opens folders of its own version only.
+const version = 1
+
+// The folder's entries.
+const (
+	aboutName = "realtimehub.json" // what the folder is
+	lockName  = "lock"             // held by the process that has the folder
+	storeName = "jetstream"        // the server's
+	doorName  = "hub.sock"         // where other processes reach the server
+)
+
+// about is what a folder says of itself.
+type about struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"`    // its server's name, wherever it is moved to
+	Word    string `json:"word"`  // with which clients connect to the server: who can read the folder
+	Peers   bool   `json:"peers"` // it is a part of what several folders keep
+}
+
+// openAbout reads what a folder is, or says it in one that is new.
+func openAbout(dir string, peers bool) (about, error) {
+	a, err := readAbout(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, storeName)); err == nil {
+			return a, fmt.Errorf("%s is missing beside %s: this is no folder of a hub, or not all of one", aboutName, storeName)
+		}
+		a = about{version, uuid.NewString(), rand.Text(), peers}
+		text, _ := json.Marshal(a)
+		return a, writeWhole(filepath.Join(dir, aboutName), text)
+	}
+	switch {
+	case err != nil:
+	case a.Peers && !peers: // a server without the others would wait for them, and one with others would throw away what they do not know
+		err = errors.New("the folder is part of what several hubs keep: it cannot be opened without them (docs/folder.md tells how to come from three to one)")
+	case !a.Peers && peers:
+		err = errors.New("the folder is of a hub alone, and cannot become one of several: back it up, and restore that into new folders (docs/folder.md tells how)")
+	}
+	return a, err
+}
+
+func readAbout(dir string) (a about, err error) {
+	path := filepath.Join(dir, aboutName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(text, &a); err != nil || a.ID == "" {
+		return a, fmt.Errorf("%s cannot be read: it has %d bytes, and is not what a hub writes", path, len(text))
+	}
+	if a.Version != version {
+		return a, fmt.Errorf("the folder is of version %d, and this hub reads version %d", a.Version, version)
+	}
+	return a, nil
+}
+
+// writeWhole writes a file that is there as a whole or not at all, also after a power cut.
+func writeWhole(path string, text []byte) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(text)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}
