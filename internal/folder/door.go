@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
 
@@ -28,24 +27,8 @@ func (f *Folder) Connect() nats.Option { return inside(f, f.about.Word) }
 
 func inside(to nats.InProcessConnProvider, word string) nats.Option {
 	return func(o *nats.Options) error {
-		o.InProcessServer, o.User, o.Password = to, visitors, word
+		o.InProcessServer, o.Token = to, word
 		return nil
-	}
-}
-
-// Who connects to a server: hubs, and one that governs the server itself.
-const (
-	visitors = "hub"
-	governor = "governor"
-)
-
-// admit has a server take them, each by the folder's word.
-func admit(o *server.Options, word string) {
-	system := server.NewAccount(server.DEFAULT_SYSTEM_ACCOUNT)
-	o.Accounts, o.SystemAccount = []*server.Account{system}, system.Name
-	o.Users = []*server.User{
-		{Username: visitors, Password: word},
-		{Username: governor, Password: word, Account: system},
 	}
 }
 

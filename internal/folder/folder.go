@@ -109,13 +109,13 @@ const maxPayload = 8 << 20
 
 // start starts a server on the folder.
 func (f *Folder) start() (*running, error) {
+	keeper := &doorkeeper{word: f.about.Word}
 	o := &server.Options{
-		ServerName: f.about.ID, DontListen: true, NoSigs: true, MaxPayload: maxPayload,
+		ServerName: f.about.ID, DontListen: true, NoSigs: true, MaxPayload: maxPayload, CustomClientAuthentication: keeper,
 		JetStream: true, StoreDir: filepath.Join(f.cfg.Dir, storeName),
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 60, // what streams may take is bounded by themselves
 		SyncInterval: f.cfg.Sync, SyncAlways: f.cfg.Sync == 0,
 	}
-	admit(o, f.about.Word)
 	if f.cfg.Peers != nil {
 		if err := f.cfg.Peers.apply(o); err != nil {
 			return nil, err
@@ -125,6 +125,7 @@ func (f *Folder) start() (*running, error) {
 	if err != nil {
 		return nil, err
 	}
+	keeper.server = s
 	r := &running{s, &logger{log: f.cfg.Logger}}
 	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
