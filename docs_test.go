@@ -197,14 +197,14 @@ func TestKubernetesManifest(t *testing.T) {
 	is.NoErr(err)
 	var objects []kubeObject
 	is.NoErr(yaml.Load(text, &objects, yaml.WithAllDocuments()))
-	found := map[string]kubeObject{}
+	named := map[string]kubeObject{}
 	for _, o := range objects {
-		found[o.Kind+" "+o.Metadata.Name] = o
+		named[o.Kind+" "+o.Metadata.Name] = o
 	}
-	is.Equal(len(found), 6)
+	is.Equal(len(named), 6)
 	const name = "realtimehub"
-	set, service, peers := found["StatefulSet "+name], found["Service "+name], found["Service "+name+"-peers"]
-	budget, ingress := found["PodDisruptionBudget "+name], found["Ingress "+name]
+	set, service, peers := named["StatefulSet "+name], named["Service "+name], named["Service "+name+"-peers"]
+	budget, ingress := named["PodDisruptionBudget "+name], named["Ingress "+name]
 
 	pod := set.Spec.Template
 	is.Equal(set.Spec.Selector.MatchLabels, pod.Metadata.Labels)
