@@ -78,7 +78,7 @@ func (f *Folder) take() (err error) {
 		return err
 	}
 	if err := os.Chmod(f.cfg.Dir, 0o700); errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("the folder is another user's, who could let others read it: name one inside it, which is made: %w", err)
+		return fmt.Errorf("the folder's permissions cannot be set to 0700, so that others could read what is kept: name a folder inside it, which is made: %w", err)
 	} else if err != nil {
 		return err
 	}
