@@ -57,7 +57,7 @@ func TestRestoreOfATornFile(t *testing.T) {
 	names, begins := entriesOf(t, text)
 	is.Equal(names[0], aboutName)
 	is.Equal(names[len(names)-1], endName)
-	is.True(len(names) >= 2+2*len(streams(prefix))) // of each stream what it is, and its pieces
+	is.True(slices.Contains(names, prefix+"_journal/3")) // which has several pieces
 	at := inFolder(t)
 	torn := filepath.Join(t.TempDir(), "torn")
 	for i, name := range names[:len(names)-1] {
@@ -97,8 +97,8 @@ func (b *breaking) Read(p []byte) (int, error) {
 	return b.Reader.Read(p)
 }
 
-// A restore that is broken off, or whose file is found bad on the way, can be repeated: until
-// all is there nothing counts as kept. The streams' marks are gone.
+// A restore that is broken off, or whose file is found bad on the way, can be repeated: what
+// was there of it is gone.
 func TestRestoreThatIsBrokenOff(t *testing.T) {
 	text, err := os.ReadFile(backedUp(t))
 	is.New(t).NoErr(err)
@@ -122,13 +122,13 @@ func TestRestoreThatIsBrokenOff(t *testing.T) {
 					}
 				}
 			})
-			is.Equal(len(at.streamsOf(t)), 2) // those before the last, which has the events
+			is.Equal(len(at.streamsOf(t)), 0) // nothing is left, nor the mark of a restore
 			file := filepath.Join(t.TempDir(), "file")
 			is.NoErr(os.WriteFile(file, text, 0o600))
 			_, err := at.command(t, "restore", file)
 			is.NoErr(err)
 			is.Equal(at.streamsOf(t), three(1))
-			at.hub(t, func(b *broker.Broker) { whole(t, b, 1) })
+			at.hub(t, func(b *broker.Broker) { whole(t, b, at.servers == nil) })
 		})
 	}
 }
