@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -25,27 +26,36 @@ const (
 // about is what a folder says of itself.
 type about struct {
 	Version int    `json:"version"`
-	ID      string `json:"id"`    // its server's name, wherever it is moved to
+	ID      string `json:"id"`    // its server's name, wherever it is moved to: of one of several, that of its place
 	Word    string `json:"word"`  // with which clients connect to the server: who can read the folder
 	Peers   bool   `json:"peers"` // it is a part of what several folders keep
 }
 
-// openAbout reads what a folder is, or says it in one that is new.
-func openAbout(dir string, peers bool) (about, error) {
+// openAbout reads what a folder is, or says it in one that is new. One that becomes part of
+// what several keep has the name of its place among them: what is put where a folder was
+// lost is filled by the others, and takes its votes.
+func openAbout(dir string, peers *Peers, logger *slog.Logger) (about, error) {
 	a, err := readAbout(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, err := os.Stat(filepath.Join(dir, storeName)); err == nil {
 			return a, fmt.Errorf("%s is missing beside %s: this is no folder of a hub, or not all of one", aboutName, storeName)
 		}
-		a = about{version, uuid.NewString(), rand.Text(), peers}
+		a = about{version, uuid.NewString(), rand.Text(), peers != nil}
+		if peers != nil {
+			n, err := peers.place(logger)
+			if err != nil {
+				return a, err
+			}
+			a.ID = nameOf(n)
+		}
 		text, _ := json.Marshal(a)
 		return a, writeWhole(filepath.Join(dir, aboutName), text)
 	}
 	switch {
 	case err != nil:
-	case a.Peers && !peers: // a server without the others would wait for them, and one with others would throw away what they do not know
+	case a.Peers && peers == nil: // a server without the others would wait for them, and one with others would throw away what they do not know
 		err = errors.New("the folder is part of what several hubs keep: it cannot be opened without them (docs/folder.md tells how to come from three to one)")
-	case !a.Peers && peers:
+	case !a.Peers && peers != nil:
 		err = errors.New("the folder is of a hub alone, and cannot become one of several: back it up, and restore that into new folders (docs/folder.md tells how)")
 	}
 	return a, err

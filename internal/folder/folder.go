@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -39,6 +40,17 @@ type Folder struct {
 type running struct {
 	server *server.Server
 	logs   *logger
+	whole  atomic.Bool // it has had all that its peers have
+}
+
+// starts waits until the server can be used. It says whether it can.
+func (r *running) starts() bool {
+	for begun := time.Now(); time.Since(begun) < startTime && !r.logs.over.Load(); {
+		if r.server.ReadyForConnections(100 * time.Millisecond) {
+			return r.server.JetStreamEnabled()
+		}
+	}
+	return false
 }
 
 // stop ends it, and returns when its files are closed.
@@ -94,7 +106,7 @@ func (f *Folder) take() (err error) {
 	if err := os.Chmod(f.cfg.Dir, 0o700); err != nil { // what people said is nobody else's
 		return err
 	}
-	f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers != nil)
+	f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers, f.cfg.Logger)
 	return err
 }
 
@@ -121,10 +133,10 @@ func (f *Folder) start() (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &running{s, &logger{log: f.cfg.Logger}}
+	r := &running{server: s, logs: newLogger(f.cfg.Logger)}
 	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
+	if !r.starts() {
 		r.stop()
 		return nil, fmt.Errorf("what is kept here cannot be opened: %w", r.logs.why())
 	}
@@ -138,6 +150,7 @@ const lookEvery = time.Second
 // at a full disk or a write that fails, and does not come back by itself.
 func (f *Folder) watch() {
 	defer close(f.ended)
+	there := newPresent(f.cfg.Peers, f.about.ID, f.cfg.Logger)
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
@@ -147,6 +160,9 @@ func (f *Folder) watch() {
 		case <-ticker.C:
 		}
 		r := f.current()
+		if r != nil && f.cfg.Peers != nil {
+			there.look(r.server)
+		}
 		if r != nil && r.server.JetStreamEnabled() && !r.logs.gaveUp.Load() {
 			continue
 		}

@@ -2,6 +2,8 @@ package folder
 
 import (
 	"crypto/tls"
+	"errors"
+	"log/slog"
 	"net"
 	"net/url"
 	"strconv"
@@ -44,4 +46,64 @@ func (p *Peers) apply(o *server.Options) error {
 		o.Cluster.Username, o.Cluster.Password = p.Name, p.Secret
 	}
 	return nil
+}
+
+// errBehind: two of three hubs are not enough while this one is behind, if another goes.
+var errBehind = errors.New("this hub is still taking over from the others what it missed: no other may be stopped yet")
+
+// Whole says why the folder has not all that it keeps with its peers, once after each start:
+// later it may be behind by what is under way.
+func (f *Folder) Whole() error {
+	r := f.current()
+	switch {
+	case r == nil:
+		return errStopped
+	case f.cfg.Peers == nil || r.whole.Load():
+		return nil
+	case r.server.Healthz(nil).Error != "":
+		return errBehind
+	}
+	r.whole.Store(true)
+	return nil
+}
+
+// present is which peers are there, for the log.
+type present struct {
+	log   *slog.Logger
+	addrs map[string]string // of other servers, by name
+	here  map[string]bool
+}
+
+func newPresent(p *Peers, own string, log *slog.Logger) *present {
+	there := &present{log: log, addrs: map[string]string{}}
+	if p == nil {
+		return there
+	}
+	for n, addr := range p.Addrs {
+		if name := nameOf(n); name != own {
+			there.addrs[name] = addr
+		}
+	}
+	return there
+}
+
+// look tells who has come, and who has gone.
+func (p *present) look(s *server.Server) {
+	routes, err := s.Routez(nil)
+	if err != nil {
+		return
+	}
+	now := map[string]bool{}
+	for _, route := range routes.Routes {
+		now[route.RemoteName] = true
+	}
+	for name, addr := range p.addrs {
+		switch {
+		case now[name] && !p.here[name]:
+			p.log.Info("another hub is here", "hub", addr)
+		case !now[name] && p.here[name]:
+			p.log.Warn("another hub is away", "hub", addr)
+		}
+	}
+	p.here = now
 }
