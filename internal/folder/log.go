@@ -52,7 +52,7 @@ var lines = []line{
 	{regexp.MustCompile(`read error: (?P<err>remote error: tls: .*)`), slog.LevelWarn, "another hub refuses this hub's REALTIME_PEERS_CERT"},
 	{regexp.MustCompile(`Error trying to connect to route \(attempt \d+\): (?P<err>.*)`), slog.LevelWarn, "another hub cannot be reached"},
 	{regexp.MustCompile(`(?i)Route Error 'Authorization Violation'`), slog.LevelError, "another hub refuses this one: REALTIME_PEERS_SECRET must be the same on all hubs"},
-	{regexp.MustCompile(`rid:\d+ - (?P<err>authentication error)`), slog.LevelWarn, "a hub was refused: it has another REALTIME_PEERS_SECRET"},
+	{regexp.MustCompile(`rid:\d+ - (?P<err>authentication error)`), slog.LevelWarn, "a hub was refused: it has another REALTIME_PEERS_SECRET, or has REALTIME_PEERS_CERT and this one has none"},
 	{regexp.MustCompile(`(?P<err>cluster name .* does not match .*)`), slog.LevelError, "another hub has another REALTIME_NATS_PREFIX: it must be the same on all hubs"},
 	{regexp.MustCompile(`Remote server has a duplicate name: "(?P<err>.*)"`), slog.LevelError, "two hubs have the same place: REALTIME_PEERS must have the same order on all hubs, and no folder may be a copy of another's"},
 	{regexp.MustCompile(`(?i)read error: |route error |parser error`), slog.LevelDebug, ""},
