@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -39,6 +40,17 @@ type Folder struct {
 type running struct {
 	server *server.Server
 	logs   *logger
+	whole  atomic.Bool // it has had all that its peers have
+}
+
+// starts waits until the server can be used. It says whether it can.
+func (r *running) starts() bool {
+	for begun := time.Now(); time.Since(begun) < startTime && !r.logs.over.Load(); {
+		if r.server.ReadyForConnections(100 * time.Millisecond) {
+			return r.server.JetStreamEnabled()
+		}
+	}
+	return false
 }
 
 // stop ends it, and returns when its files are closed.
@@ -131,10 +143,10 @@ func (f *Folder) start() (*running, error) {
 		return nil, err
 	}
 	keeper.server = s
-	r := &running{s, &logger{log: f.cfg.Logger}}
+	r := &running{server: s, logs: newLogger(f.cfg.Logger)}
 	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
+	if !r.starts() {
 		r.stop()
 		return nil, fmt.Errorf("what is kept here cannot be opened: %w", r.logs.why())
 	}
