@@ -30,6 +30,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/metrics"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/sse"
@@ -274,7 +275,7 @@ func TestMetricsOfGapsAndSlowness(t *testing.T) {
 func TestMetricsOfNoise(t *testing.T) {
 	alone(t, "each hub counts for itself")
 	if runtime.GOOS != "linux" {
-		t.Skip("elsewhere than on Linux the hub does not read what comes in")
+		hubtest.Lacks(t, "elsewhere than on Linux the hub does not read what comes in")
 	}
 	is := is.New(t)
 	h := newTestHub(t, func(_ *HubConfig, presence *PresenceConfig) {

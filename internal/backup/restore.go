@@ -57,11 +57,14 @@ func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from 
 		return s, err
 	}
 	defer end()
-	for _, name := range streams(prefix) { // also those that the backup does not have: they are of before
-		if err := remove(ctx, nc, name); err != nil {
-			return s, fmt.Errorf("stream %s: %w", name, err)
-		}
+	if err := removeAll(ctx, nc, prefix); err != nil { // also those that the backup does not have: they are of before
+		return s, err
 	}
+	defer func() {
+		if err != nil { // what was taken so far would be in the way of the next time
+			err = errors.Join(err, removeAll(context.WithoutCancel(ctx), nc, prefix))
+		}
+	}()
 	archive := tar.NewReader(from)
 	var to *transfer // of the stream that is being read
 	for {
@@ -126,7 +129,16 @@ type transfer struct {
 	subject string // where the pieces go
 }
 
-// remove deletes a stream that has no event.
+func removeAll(ctx context.Context, nc *nats.Conn, prefix string) error {
+	for _, name := range streams(prefix) {
+		if err := remove(ctx, nc, name); err != nil {
+			return fmt.Errorf("stream %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// remove deletes a stream, if it is there.
 func remove(ctx context.Context, nc *nats.Conn, name string) error {
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 )
@@ -18,6 +19,7 @@ const version = 1
 const (
 	aboutName = "realtimehub.json" // what the folder is
 	lockName  = "lock"             // held by the process that has the folder
+	ownerName = "process"          // which process that is; on Windows nobody else can read what is locked
 	storeName = "jetstream"        // the server's
 	doorName  = "hub.sock"         // where other processes reach the server
 )
@@ -34,9 +36,6 @@ type about struct {
 func openAbout(dir string, peers bool) (about, error) {
 	a, err := readAbout(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(dir, storeName)); err == nil {
-			return a, fmt.Errorf("%s is missing beside %s: this is no folder of a hub, or not all of one", aboutName, storeName)
-		}
 		a = about{version, uuid.NewString(), rand.Text(), peers}
 		text, _ := json.Marshal(a)
 		return a, writeWhole(filepath.Join(dir, aboutName), text)
@@ -49,6 +48,28 @@ func openAbout(dir string, peers bool) (about, error) {
 		err = errors.New("the folder is of a hub alone, and cannot become one of several: back it up, and restore that into new folders (docs/folder.md tells how)")
 	}
 	return a, err
+}
+
+// notForeign refuses a folder that has what is no hub's, of which nothing is changed. A disk's
+// own lost+found may be there, and names that begin with a dot.
+func notForeign(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		switch name := entry.Name(); {
+		case name == aboutName:
+			return nil
+		case slices.Contains([]string{lockName, ownerName, "lost+found"}, name) || name[0] == '.':
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, aboutName)); err == nil { // it has just been written
+			return nil
+		}
+		return fmt.Errorf("%s is there and %s is not: this is no folder of a hub, or not all of one", entry.Name(), aboutName)
+	}
+	return nil
 }
 
 func readAbout(dir string) (a about, err error) {

@@ -96,14 +96,14 @@ func (d *door) lead(outside net.Conn, to nats.InProcessConnProvider) {
 		return
 	}
 	defer d.leave(outside)
-	over := make(chan struct{}, 2)
+	var both sync.WaitGroup
 	pass := func(to, from net.Conn) {
 		io.Copy(to, from)
-		over <- struct{}{}
+		to.Close() // which ends the other way too, once all of it has arrived
 	}
-	go pass(outside, inside)
-	go pass(inside, outside)
-	<-over
+	both.Go(func() { pass(outside, inside) })
+	both.Go(func() { pass(inside, outside) })
+	both.Wait()
 }
 
 func (d *door) enter(c net.Conn) bool {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -39,6 +40,17 @@ type Folder struct {
 type running struct {
 	server *server.Server
 	logs   *logger
+	whole  atomic.Bool // it has had all that its peers have
+}
+
+// starts waits until the server can be used. It says whether it can.
+func (r *running) starts() bool {
+	for begun := time.Now(); time.Since(begun) < startTime && !r.logs.over.Load(); {
+		if r.server.ReadyForConnections(100 * time.Millisecond) {
+			return r.server.JetStreamEnabled()
+		}
+	}
+	return false
 }
 
 // stop ends it, and returns when its files are closed.
@@ -77,13 +89,21 @@ func (f *Folder) take() (err error) {
 	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
 		return err
 	}
+	if err := notForeign(f.cfg.Dir); err != nil {
+		return err
+	}
+	if err := os.Chmod(f.cfg.Dir, 0o700); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("the folder's permissions cannot be set to 0700, so that others could read what is kept: name a folder inside it, which is made: %w", err)
+	} else if err != nil {
+		return err
+	}
 	f.lock = flock.New(filepath.Join(f.cfg.Dir, lockName), flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDWR))
 	switch locked, err := f.lock.TryLock(); {
 	case err != nil:
 		return err
 	case !locked:
-		holder, _ := os.ReadFile(f.lock.Path())
-		return fmt.Errorf("%w: %s", ErrTaken, holder)
+		owner, _ := os.ReadFile(filepath.Join(f.cfg.Dir, ownerName))
+		return fmt.Errorf("%w: %s", ErrTaken, owner)
 	}
 	defer func() {
 		if err != nil {
@@ -91,10 +111,7 @@ func (f *Folder) take() (err error) {
 		}
 	}()
 	host, _ := os.Hostname()
-	if err := os.WriteFile(f.lock.Path(), fmt.Appendf(nil, "process %d on %s", os.Getpid(), host), 0o600); err != nil {
-		return err
-	}
-	if err := os.Chmod(f.cfg.Dir, 0o700); err != nil { // what people said is nobody else's
+	if err := os.WriteFile(filepath.Join(f.cfg.Dir, ownerName), fmt.Appendf(nil, "process %d on %s", os.Getpid(), host), 0o600); err != nil {
 		return err
 	}
 	f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers != nil)
@@ -126,10 +143,10 @@ func (f *Folder) start() (*running, error) {
 		return nil, err
 	}
 	keeper.server = s
-	r := &running{s, &logger{log: f.cfg.Logger}}
+	r := &running{server: s, logs: newLogger(f.cfg.Logger)}
 	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
+	if !r.starts() {
 		r.stop()
 		return nil, fmt.Errorf("what is kept here cannot be opened: %w", r.logs.why())
 	}

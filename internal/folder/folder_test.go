@@ -101,6 +101,7 @@ func TestFolderOfAnother(t *testing.T) {
 		"of another version": {map[string]string{aboutName: `{"version":2,"id":"x"}`}, "the folder is of version 2, and this hub reads version 1"},
 		"torn":               {map[string]string{aboutName: `{"vers`}, aboutName + " cannot be read"},
 		"of nobody":          {map[string]string{storeName + "/x": "y"}, "this is no folder of a hub"},
+		"of other work":      {map[string]string{"notes.txt": "y"}, "notes.txt is there and " + aboutName + " is not: this is no folder of a hub"},
 		"a file":             {map[string]string{"": "x"}, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package folder
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -10,6 +9,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/testkit"
 )
 
@@ -19,11 +19,10 @@ func TestDiskThatFillsAndEmpties(t *testing.T) {
 	is := is.New(t)
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16m"); err != nil {
-		t.Skip("mounting needs root: ", err)
+		hubtest.Lacks(t, "mounting needs root")
 	}
 	defer syscall.Unmount(disk, 0)
 	cfg := configOf(filepath.Join(disk, "data"))
-	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	f := open(t, cfg)
 	defer f.Close()
 	js := connect(t, f)

@@ -49,8 +49,9 @@ func run(args []string) error {
 		flags.PrintDefaults()
 	}
 	streams := flags.Int("streams", 10000, "how many `streams` to open")
-	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(rows)+", with -nats "+namesOf(natsRows()))
+	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(rows)+", with -nats "+namesOf(natsRows())+", with -data "+namesOf(folderRows()))
 	onNATS := flags.Bool("nats", false, "measure hubs that share their history over NATS too: rows beside the hub in memory, from a nats-server that is built as well")
+	inFolder := flags.Bool("data", false, "measure a hub that keeps all in a folder instead, beside one in memory")
 	binary := flags.String("binary", "", "the hub's `program`, instead of building it")
 	base := flags.String("url", "", "a hub that runs already, `http://host:port`, on this machine; it is neither pinned nor restarted")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of a table")
@@ -61,8 +62,13 @@ func run(args []string) error {
 		return errors.New("want no arguments and at least one stream; -h explains")
 	}
 	all := rows
-	if *onNATS {
+	switch {
+	case *onNATS && *inFolder:
+		return errors.New("-nats and -data exclude each other")
+	case *onNATS:
 		all = slices.Concat(rows, natsRows())
+	case *inFolder:
+		all = folderRows()
 	}
 	var chosen []row
 	for name := range strings.SplitSeq(cmp.Or(*picked, namesOf(all)), ",") {

@@ -31,16 +31,17 @@ const (
 // setup is how hubs stand beside the servers that keep their history.
 type setup struct {
 	name          string
-	hubs, brokers int // as many replicas as brokers
+	hubs, brokers int  // as many replicas as brokers
+	folder        bool // the hub keeps all in one
 }
 
 const inMemory = "in memory"
 
 var setups = []setup{
-	{inMemory, 1, 0},
-	{"one hub, one nats-server, R1", 1, 1},
-	{"three hubs, one nats-server, R1", 3, 1},
-	{"three hubs, three nats-servers, R3", 3, 3},
+	{inMemory, 1, 0, false},
+	{"one hub, one nats-server, R1", 1, 1, false},
+	{"three hubs, one nats-server, R1", 3, 1, false},
+	{"three hubs, three nats-servers, R3", 3, 3, false},
 }
 
 // load is what every setup is put under.
@@ -75,7 +76,7 @@ func natsRows() (list []row) {
 		var err error
 		for _, s := range setups[1:] {
 			list = append(list, row{l.name, l.unit, "–", func(b *bench) (figures, error) {
-				if once.Do(func() { got, err = b.shared(l) }); err != nil {
+				if once.Do(func() { got, err = b.shared(l, setups) }); err != nil {
 					return figures{}, err
 				}
 				note := fmt.Sprintf("%s; %s, %d streams; CPU µs each: hubs %s, brokers %s, in memory %s; all servers share one core; sync_interval 2m (default)",
@@ -87,8 +88,8 @@ func natsRows() (list []row) {
 	return list
 }
 
-// shared measures a load in every setup.
-func (b *bench) shared(l load) (costs, error) {
+// shared measures a load in some setups.
+func (b *bench) shared(l load, setups []setup) (costs, error) {
 	if b.base != "" {
 		return costs{}, errNotRestarted
 	}
@@ -259,9 +260,12 @@ func (g *group) start(b *bench, s setup) (err error) {
 		}
 	}
 	b.tenants++
+	settings := []string{"REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_NATS_URL=" + strings.Join(urls, ","), fmt.Sprint("REALTIME_NATS_REPLICAS=", max(1, s.brokers))}
+	if s.folder {
+		settings = append(settings, "REALTIME_DATA="+g.dir)
+	}
 	for range s.hubs {
-		hub, err := b.hub(b.binary, "REALTIME_PRESENCE_AUDIENCE=none",
-			"REALTIME_NATS_URL="+strings.Join(urls, ","), fmt.Sprint("REALTIME_NATS_REPLICAS=", max(1, s.brokers)))
+		hub, err := b.hub(b.binary, settings...)
 		if err != nil {
 			return err
 		}

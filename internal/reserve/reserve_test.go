@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 
+	"realtimehub/internal/hubtest"
+
 	"github.com/matryer/is"
 )
 
@@ -27,7 +29,7 @@ func TestReserve(t *testing.T) {
 	}
 	own, ok := spare()
 	if !ok {
-		t.Skip("nothing is kept here")
+		hubtest.Lacks(t, "no descriptor is kept here")
 	}
 	first := connect()
 	r := reserve{descriptor(first) + 1, own, 1}

@@ -211,31 +211,6 @@ func (c *Config) checkAddresses(f *faults) {
 	}
 }
 
-// fewestPeers is how many hubs keep everything when any one of them is away: two cannot say
-// which of them it is.
-const fewestPeers = 3
-
-// checkFolder checks what a hub keeps in a folder, alone or with others.
-func (c *Config) checkFolder(f *faults) {
-	f.add(c.Data != "" && c.NATSURL != "", "DATA", "and %sNATS_URL exclude each other: everything is kept in the folder, or by NATS", Prefix)
-	if len(c.Peers) == 0 {
-		return
-	}
-	f.add(c.Data == "", "PEERS", "needs %sDATA, the folder in which this hub keeps its part", Prefix)
-	f.add(len(c.Peers) < fewestPeers, "PEERS", "names %d hubs: name all of them, this one too, and have %d at least, as of two none knows which of them is away", len(c.Peers), fewestPeers)
-	for i, addr := range c.Peers {
-		c.Peers[i] = strings.TrimSpace(addr)
-		host, port, err := net.SplitHostPort(c.Peers[i])
-		f.add(err != nil || host == "" || port == "", "PEERS", "%q is not host:port", c.Peers[i])
-	}
-	host, _, err := net.SplitHostPort(c.PeersAddr)
-	f.add(err != nil, "PEERS_ADDR", "%q is not host:port", c.PeersAddr)
-	f.add(err == nil && c.PeersSecret == "" && !access.IsLoopback(host), "PEERS_SECRET",
-		"is missing: %q can be reached from other machines, and without a secret anybody there could read and change everything; set it to the same random text on all hubs, or listen on 127.0.0.1", c.PeersAddr)
-	f.add((c.PeersCert == "") != (c.PeersKey == ""), "PEERS_CERT", "must be set together with %sPEERS_KEY", Prefix)
-	f.add(c.PeersCA != "" && c.PeersCert == "", "PEERS_CA", "needs %sPEERS_CERT: hubs show each other certificates", Prefix)
-}
-
 // nameVariables turns the library's words, which name our struct's fields and
 // repeat the value, into the variables' names.
 func nameVariables(err error) error {
@@ -259,6 +234,8 @@ func kindName(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[time.Duration]():
 		return "duration such as 15s or 5m"
+	case reflect.TypeFor[Sync]():
+		return `duration from 1ms to 1h, or "always"`
 	case reflect.TypeFor[slog.Level]():
 		return "level: debug, info, warn or error"
 	case reflect.TypeFor[bool]():
@@ -324,28 +301,6 @@ func (c *Config) Access() access.Config {
 	}
 }
 
-// Disk is how many bytes all histories may take at the broker; 0: no limit.
-func (c *Config) Disk() int64 {
-	switch {
-	case c.NATSHistoryBytes != nil:
-		return *c.NATSHistoryBytes
-	case c.HistoryBytes == 0:
-		return 0
-	}
-	return max(1<<30, c.HistoryBytes)
-}
-
-// Replicas is how many servers keep everything: NATS servers, or those in the folders of hubs.
-func (c *Config) Replicas() int {
-	switch {
-	case len(c.Peers) > 0:
-		return fewestPeers
-	case c.Data != "":
-		return 1
-	}
-	return c.NATSReplicas
-}
-
 // Proxies are the trusted ones, which were checked.
 func (c *Config) Proxies() lobby.Proxies {
 	proxies, _ := lobby.ParseProxies(c.TrustedProxies)
@@ -378,21 +333,3 @@ const (
 	AudienceShared Audience = "shared" // who has a conversation or group in common
 	AudienceNone   Audience = "none"   // nobody
 )
-
-// Sync is how much of what was acknowledged last a power cut may take; 0: nothing, as
-// each write is waited for.
-type Sync time.Duration
-
-// UnmarshalText implements encoding.TextUnmarshaler: a duration, or "always".
-func (s *Sync) UnmarshalText(text []byte) error {
-	if string(text) == "always" {
-		*s = 0
-		return nil
-	}
-	d, err := time.ParseDuration(string(text))
-	if err != nil || d < time.Millisecond || d > time.Hour {
-		return errors.New(`is not "always" or a duration from 1ms to 1h`)
-	}
-	*s = Sync(d)
-	return nil
-}
