@@ -14,11 +14,16 @@ COPY . .
 # Without cgo the binary is static and runs on scratch. -trimpath keeps the
 # builder's paths out of it, -s -w the debug tables.
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /out/realtimehub .
+# An empty folder, for want of mkdir in scratch.
+WORKDIR /volumes/data
 
 FROM scratch
 # For HTTPS to membership services and JWKS; scratch has no roots of its own.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/realtimehub /realtimehub
+# /data is the hub's user's, and so is a new volume that is mounted there. REALTIME_DATA is
+# left unset: with a default a hub on NATS, or one that may write nothing, would not start.
+COPY --from=build --chown=65532:65532 /volumes/ /
 # Numeric, because scratch has no /etc/passwd and Kubernetes' runAsNonRoot
 # can only check a number.
 USER 65532:65532

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -134,15 +135,22 @@ type kubeObject struct {
 			Name        string            `yaml:"app.kubernetes.io/name"` // a Service's
 		}
 		Ports []struct {
+			Port       int
 			TargetPort string `yaml:"targetPort"`
 		}
-		Template struct {
+		Replicas    int
+		ServiceName string                                     `yaml:"serviceName"`
+		Early       bool                                       `yaml:"publishNotReadyAddresses"`
+		Together    string                                     `yaml:"podManagementPolicy"`
+		Claims      []struct{ Metadata struct{ Name string } } `yaml:"volumeClaimTemplates"`
+		Template    struct {
 			Metadata struct{ Labels map[string]string }
 			Spec     struct {
 				Grace           int `yaml:"terminationGracePeriodSeconds"`
 				SecurityContext struct {
 					NonRoot bool `yaml:"runAsNonRoot"`
 					User    int  `yaml:"runAsUser"`
+					FSGroup int  `yaml:"fsGroup"`
 				} `yaml:"securityContext"`
 				Containers []kubeContainer
 			}
@@ -160,8 +168,12 @@ type kubeObject struct {
 }
 
 type kubeContainer struct {
-	Env             []struct{ Name, Value string }
-	Ports           []struct{ Name string }
+	Env    []struct{ Name, Value string }
+	Ports  []struct{ Name string }
+	Mounts []struct {
+		Name string
+		Path string `yaml:"mountPath"`
+	} `yaml:"volumeMounts"`
 	SecurityContext struct {
 		ReadOnly bool `yaml:"readOnlyRootFilesystem"`
 	} `yaml:"securityContext"`
@@ -185,15 +197,17 @@ func TestKubernetesManifest(t *testing.T) {
 	is.NoErr(err)
 	var objects []kubeObject
 	is.NoErr(yaml.Load(text, &objects, yaml.WithAllDocuments()))
-	byKind := map[string]kubeObject{}
+	named := map[string]kubeObject{}
 	for _, o := range objects {
-		byKind[o.Kind] = o
+		named[o.Kind+" "+o.Metadata.Name] = o
 	}
-	is.Equal(len(byKind), 5) // NetworkPolicy twice
-	deployment, service, budget, ingress := byKind["Deployment"], byKind["Service"], byKind["PodDisruptionBudget"], byKind["Ingress"]
+	is.Equal(len(named), 6)
+	const name = "realtimehub"
+	set, service, peers := named["StatefulSet "+name], named["Service "+name], named["Service "+name+"-peers"]
+	budget, ingress := named["PodDisruptionBudget "+name], named["Ingress "+name]
 
-	pod := deployment.Spec.Template
-	is.Equal(deployment.Spec.Selector.MatchLabels, pod.Metadata.Labels)
+	pod := set.Spec.Template
+	is.Equal(set.Spec.Selector.MatchLabels, pod.Metadata.Labels)
 	is.Equal(budget.Spec.Selector.MatchLabels, pod.Metadata.Labels)
 	is.Equal(service.Spec.Selector.Name, pod.Metadata.Labels["app.kubernetes.io/name"])
 	is.Equal(len(pod.Spec.Containers), 1)
@@ -201,13 +215,28 @@ func TestKubernetesManifest(t *testing.T) {
 	is.Equal(service.Spec.Ports[0].TargetPort, hub.Ports[0].Name)
 	is.True(pod.Spec.SecurityContext.NonRoot && pod.Spec.SecurityContext.User == 65532 && hub.SecurityContext.ReadOnly)
 
-	environ := []string{"REALTIME_JWT_SECRET=" + testSecret} // the Secret's part
+	// The hubs find each other, also when none is ready yet, and each has a volume.
+	is.Equal(set.Spec.ServiceName, peers.Metadata.Name)
+	is.Equal(set.Spec.Together, "Parallel")
+	is.Equal(peers.Spec.Selector.Name, service.Spec.Selector.Name)
+	is.True(peers.Spec.Early)
+	is.Equal(len(set.Spec.Claims), 1)
+	is.Equal(hub.Mounts[0].Name, set.Spec.Claims[0].Metadata.Name)
+	is.Equal(pod.Spec.SecurityContext.FSGroup, pod.Spec.SecurityContext.User)
+
+	environ := []string{"REALTIME_JWT_SECRET=" + testSecret, "REALTIME_PEERS_SECRET=" + testSecret} // the Secret's part
 	for _, e := range hub.Env {
 		environ = append(environ, e.Name+"="+e.Value)
 	}
 	cfg, err := settings.Load(environ)
 	is.NoErr(err)
 	is.Equal(settings.Unknown(environ), nil)
+	is.Equal(filepath.Dir(cfg.Data), hub.Mounts[0].Path) // which root owns
+	is.Equal(len(cfg.Peers), set.Spec.Replicas)
+	for i, addr := range cfg.Peers {
+		is.Equal(addr, fmt.Sprintf("%s-%d.%s:%d", name, i, peers.Metadata.Name, peers.Spec.Ports[0].Port))
+	}
+	is.True(strings.HasSuffix(cfg.PeersAddr, fmt.Sprint(":", peers.Spec.Ports[0].Port)))
 	needs := time.Duration(hub.Lifecycle.PreStop.Sleep.Seconds)*time.Second + cfg.Drain + shutdownTimeout
 	is.True(time.Duration(pod.Spec.Grace)*time.Second > needs) // else streams are cut
 

@@ -104,7 +104,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		if err != nil {
 			return backing{}, err
 		}
-		at.Inside, at.Alone, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Close, "DATA"
+		at.Inside, at.Alone, at.Whole, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Whole, own.Close, "DATA"
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()

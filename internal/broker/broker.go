@@ -16,11 +16,12 @@ import (
 
 // Config is how hubs that share a NATS server or cluster are one.
 type Config struct {
-	URL      string      // one, or several with commas
-	Inside   nats.Option // connects to a server in this process, in place of URL; nil: there is none
-	Alone    bool        // no other hub can be there: none is looked for
-	Creds    string      // path of a credentials file; empty: none
-	Prefix   string      // of all subjects and streams
+	URL      string       // one, or several with commas
+	Inside   nats.Option  // connects to a server in this process, in place of URL; nil: there is none
+	Alone    bool         // no other hub can be there: none is looked for
+	Whole    func() error // says why the server inside has not all that it keeps with others; nil: it has
+	Creds    string       // path of a credentials file; empty: none
+	Prefix   string       // of all subjects and streams
 	Replicas int
 	Limits   history.Limits // Bytes is of a tenant, also at the broker; Total of what this hub keeps near
 	Disk     int64          // bytes of all tenants together at the broker; 0: no limit

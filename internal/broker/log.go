@@ -29,6 +29,7 @@ type sharedLog struct {
 	unread  atomic.Int64
 	gone    count.Words[history.Kept]
 	faults  count.Words[history.Fault]
+	whole   func() error // says why this hub may be missing something; nil: nothing
 	logger  *slog.Logger
 
 	keyMu sync.Mutex
@@ -41,7 +42,7 @@ type sharedLog struct {
 // in faults.
 func newSharedLog(cfg Config, faults count.Words[history.Fault]) *sharedLog {
 	s := &sharedLog{
-		disk: cfg.Disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), faults: faults, logger: cfg.Logger,
+		disk: cfg.Disk, gone: count.NewWords(history.KeptHistory, history.KeptEpoch, history.KeptMembers), faults: faults, whole: cfg.Whole, logger: cfg.Logger,
 	}
 	s.near = history.NewNear(cfg.Limits, s.Epoch, s.scan)
 	return s
@@ -100,7 +101,12 @@ func (s *sharedLog) key() *history.Key {
 func (s *sharedLog) Follow(sink history.Sink) { s.sinks = append(s.sinks, sink) }
 
 // Ready implements Log.
-func (s *sharedLog) Ready() error { return s.journal.Ready() }
+func (s *sharedLog) Ready() error {
+	if err := s.journal.Ready(); err != nil || s.whole == nil {
+		return err
+	}
+	return s.whole()
+}
 
 // Append implements Log. ErrUnconfirmed, ErrNotStored, ErrTooLarge.
 func (s *sharedLog) Append(ctx context.Context, entries []*history.Entry) error {

@@ -150,6 +150,8 @@ func (m *Members) changeShared(ctx context.Context, name string, r event.Room, d
 		}
 		err = m.changeOnce(ctx, t, r, differ)
 		m.changing.end(name)
+		t.mu.Lock()
+		m.tenants.leaveLocked(t) // what was refused, or took the last member away, leaves none
 		if !errors.Is(err, room.ErrConflict) || ctx.Err() != nil {
 			return err
 		}

@@ -164,12 +164,17 @@ func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err err
 		tenant.mu.Lock()
 		tenant.readers--
 	}
-	nothing := len(tenant.conns)+tenant.coming == 0 && tenant.rooms.Empty() && (t.sharing == nil || t.sharing.Empty(name))
+	t.leaveLocked(tenant) // a read makes none
+	return err
+}
+
+// leaveLocked unlocks a tenant, and forgets it where nothing is known of it.
+func (t *Tenants) leaveLocked(tenant *tenant) {
+	nothing := len(tenant.conns)+tenant.coming == 0 && tenant.rooms.Empty() && (t.sharing == nil || t.sharing.Empty(tenant.name))
 	tenant.mu.Unlock()
 	if nothing {
-		t.forget(name) // there is none: a read makes none
+		t.forget(tenant.name)
 	}
-	return err
 }
 
 // Shared says whether other hubs have a part in tenants.

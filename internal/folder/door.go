@@ -25,9 +25,9 @@ var errStopped = errors.New("the folder cannot be written at the moment")
 // Connect is the option with which a client connects to the folder's server.
 func (f *Folder) Connect() nats.Option { return inside(f, f.about.Word) }
 
-func inside(server nats.InProcessConnProvider, word string) nats.Option {
+func inside(to nats.InProcessConnProvider, word string) nats.Option {
 	return func(o *nats.Options) error {
-		o.InProcessServer, o.Token = server, word
+		o.InProcessServer, o.Token = to, word
 		return nil
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -29,7 +30,7 @@ type Folder struct {
 	lock  *flock.Flock
 	door  *door // nil: other processes cannot reach the server
 	end   chan struct{}
-	ended chan struct{}
+	jobs  sync.WaitGroup // watch, and succeed
 
 	mu     sync.Mutex
 	server *running // guarded by mu; nil: none runs now
@@ -39,6 +40,17 @@ type Folder struct {
 type running struct {
 	server *server.Server
 	logs   *logger
+	whole  atomic.Bool // it has had all that its peers have
+}
+
+// starts waits until the server can be used. It says whether it can.
+func (r *running) starts() bool {
+	for begun := time.Now(); time.Since(begun) < startTime && !r.logs.over.Load(); {
+		if r.server.ReadyForConnections(100 * time.Millisecond) {
+			return r.server.JetStreamEnabled()
+		}
+	}
+	return false
 }
 
 // stop ends it, and returns when its files are closed.
@@ -52,7 +64,7 @@ var ErrTaken = errors.New("another hub has this folder open")
 
 // Open makes the folder if it is not there, takes it, and starts its server.
 func Open(cfg Config) (*Folder, error) {
-	f := &Folder{cfg: cfg, end: make(chan struct{}), ended: make(chan struct{})}
+	f := &Folder{cfg: cfg, end: make(chan struct{})}
 	if err := f.take(); err != nil {
 		return nil, err
 	}
@@ -65,7 +77,10 @@ func Open(cfg Config) (*Folder, error) {
 	if f.door, err = openDoor(cfg.Dir, f); err != nil {
 		cfg.Logger.Warn("the folder cannot be backed up while this hub runs", "folder", cfg.Dir, "err", err)
 	}
-	go f.watch()
+	f.jobs.Go(f.watch)
+	if cfg.Peers != nil {
+		f.jobs.Go(f.succeed)
+	}
 	return f, nil
 }
 
@@ -111,8 +126,9 @@ const maxPayload = 8 << 20
 
 // start starts a server on the folder.
 func (f *Folder) start() (*running, error) {
+	keeper := &doorkeeper{word: f.about.Word}
 	o := &server.Options{
-		ServerName: f.about.ID, DontListen: true, NoSigs: true, MaxPayload: maxPayload, Authorization: f.about.Word,
+		ServerName: f.about.ID, DontListen: true, NoSigs: true, MaxPayload: maxPayload, CustomClientAuthentication: keeper,
 		JetStream: true, StoreDir: filepath.Join(f.cfg.Dir, storeName),
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 60, // what streams may take is bounded by themselves
 		SyncInterval: f.cfg.Sync, SyncAlways: f.cfg.Sync == 0,
@@ -126,10 +142,11 @@ func (f *Folder) start() (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &running{s, &logger{log: f.cfg.Logger}}
+	keeper.server = s
+	r := &running{server: s, logs: newLogger(f.cfg.Logger)}
 	s.SetLoggerV2(r.logs, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTime) || !s.JetStreamEnabled() {
+	if !r.starts() {
 		r.stop()
 		return nil, fmt.Errorf("what is kept here cannot be opened: %w", r.logs.why())
 	}
@@ -142,7 +159,6 @@ const lookEvery = time.Second
 // watch starts the server again when it has given up, once there is room. JetStream ends
 // at a full disk or a write that fails, and does not come back by itself.
 func (f *Folder) watch() {
-	defer close(f.ended)
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
@@ -204,7 +220,7 @@ func (f *Folder) writable() error {
 // Close ends the server, and lets go of the folder.
 func (f *Folder) Close() {
 	close(f.end)
-	<-f.ended
+	f.jobs.Wait()
 	if f.door != nil {
 		f.door.close()
 	}

@@ -2,6 +2,8 @@ package folder
 
 import (
 	"crypto/tls"
+	"errors"
+	"math"
 	"net"
 	"net/url"
 	"strconv"
@@ -44,4 +46,33 @@ func (p *Peers) apply(o *server.Options) error {
 		o.Cluster.Username, o.Cluster.Password = p.Name, p.Secret
 	}
 	return nil
+}
+
+// errBehind: two of three hubs are not enough while this one is behind, if another goes.
+var errBehind = errors.New("this hub is still taking over from the others what it missed: no other may be stopped yet")
+
+// Whole says why the folder has not all that it keeps with its peers, once after each start:
+// later it may be behind by what is under way.
+func (f *Folder) Whole() error {
+	r := f.current()
+	switch {
+	case r == nil:
+		return errStopped
+	case f.cfg.Peers == nil || r.whole.Load():
+		return nil
+	case r.server.Healthz(nil).Error != "", f.members(r) > len(f.cfg.Peers.Addrs):
+		return errBehind
+	}
+	r.whole.Store(true)
+	return nil
+}
+
+// members is how many servers keep things together: also one whose folder was lost, until the
+// one in its place has replaced it.
+func (f *Folder) members(r *running) int {
+	info, err := r.server.Jsz(&server.JSzOptions{})
+	if err != nil || info.Meta == nil {
+		return math.MaxInt
+	}
+	return info.Meta.Size
 }

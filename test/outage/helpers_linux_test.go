@@ -81,6 +81,8 @@ type flood struct {
 	acked    []int
 	statuses map[int]int
 	slowest  time.Duration
+	last     time.Time     // when the last was acknowledged
+	quiet    time.Duration // the longest time in which none was
 	fault    error
 }
 
@@ -120,6 +122,11 @@ func (f *flood) publish(n int) {
 		f.slowest = max(f.slowest, time.Since(start))
 		if res.StatusCode == http.StatusAccepted {
 			f.acked = append(f.acked, n)
+			now := time.Now()
+			if !f.last.IsZero() {
+				f.quiet = max(f.quiet, now.Sub(f.last))
+			}
+			f.last = now
 		} else if res.StatusCode == http.StatusServiceUnavailable && answer.Code != "Draining" && (answer.Code != "Unconfirmed" || answer.ID != fmt.Sprint("flood-", n)) {
 			f.fault = fmt.Errorf("%s", text)
 		}
@@ -129,6 +136,13 @@ func (f *flood) publish(n int) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// goes waits until so many more are acknowledged.
+func (f *flood) goes(t *testing.T, more int) {
+	t.Helper()
+	before := len(f.answered())
+	eventually(t, func() bool { return len(f.answered()) >= before+more })
 }
 
 func (f *flood) answered() []int {

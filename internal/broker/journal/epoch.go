@@ -326,13 +326,15 @@ func (j *Journal) untilLooked(ctx context.Context) error {
 	})
 }
 
-// seldom is for what is said once a second at the most.
+// seldom is for what is said every ten seconds at the most, until it is over.
 type seldom struct{ said atomic.Int64 }
 
 func (s *seldom) due() bool {
 	now, said := time.Now().UnixNano(), s.said.Load()
-	return now-said >= int64(time.Second) && s.said.CompareAndSwap(said, now)
+	return now-said >= int64(10*time.Second) && s.said.CompareAndSwap(said, now)
 }
+
+func (s *seldom) over() { s.said.Store(0) }
 
 // probe looks, and then after what did not come.
 func (j *Journal) probe() {

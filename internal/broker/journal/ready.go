@@ -38,6 +38,7 @@ type trial struct {
 
 	went, failed stream.Latest
 	why          atomic.Pointer[error] // it failed
+	said         seldom
 }
 
 // run tries until it goes well, or for as long as an append may take.
@@ -224,11 +225,14 @@ func (j *Journal) tryOnce(ctx context.Context, t *trial) {
 	switch {
 	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why
 	case err != nil:
-		j.cfg.Logger.Warn("the broker stores no changes", "what", t.what, "err", err)
+		if t.said.due() {
+			j.cfg.Logger.Warn("the broker stores no changes", "what", t.what, "err", err)
+		}
 		if j.cfg.Fault != nil {
 			j.cfg.Fault(t.what)
 		}
 	case failed:
+		t.said.over()
 		j.cfg.Logger.Info("the broker stores changes again", "what", t.what)
 	}
 }

@@ -49,6 +49,9 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 
 // explained adds what to do where the broker's words do not tell.
 func explained(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: too few of its servers are up, or they have not agreed yet on who leads", err)
+	}
 	if errors.Is(err, nats.ErrNoResponders) {
 		return fmt.Errorf("%w: JetStream is off (nats-server -js), or not up yet", err)
 	}
