@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ const (
 	restoringFor    = 10 * time.Minute // a restore that has not ended by then was cut off
 )
 
+// beginTime is how long servers may take to put up the mark.
+const beginTime = 30 * time.Second
+
 var errRestoring = errors.New("a backup is being restored")
 
 // BeginRestoring has all who share the streams of a prefix make none, until end is called.
@@ -26,9 +30,15 @@ func BeginRestoring(ctx context.Context, nc *nats.Conn, prefix string) (end func
 	if err != nil {
 		return nil, err
 	}
-	js.DeleteStream(ctx, prefix+restoringSuffix) // of one that was cut off
-	if _, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: prefix + restoringSuffix, Subjects: []string{prefix + ".restoring"}}); err != nil {
-		return nil, explained(err)
+	within, cancel := context.WithTimeout(ctx, beginTime)
+	defer cancel()
+	js.DeleteStream(within, prefix+restoringSuffix)                                          // of one that was cut off
+	err = UntilMade(within, slog.New(slog.DiscardHandler), func(ctx context.Context) error { // one that was deleted may be in the way for a moment
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: prefix + restoringSuffix, Subjects: []string{prefix + ".restoring"}})
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return func() { js.DeleteStream(context.WithoutCancel(ctx), prefix+restoringSuffix) }, nil
 }
