@@ -90,12 +90,9 @@ func tenantName(i int) string { return fmt.Sprint("tenant-", i) }
 
 // order is an event whose publisher has chosen its id. It does not compress well.
 func order(tenant string, i int) *history.Entry {
-	noise := rand.New(rand.NewPCG(uint64(i), 0))
-	var text strings.Builder
-	for range 1000 {
-		fmt.Fprintf(&text, "%x", noise.Uint64())
-	}
-	e := historytest.To(tenant, fmt.Sprintf(`"%d %s"`, i, &text), event.ToTenant())
+	noise := make([]byte, 8000)
+	rand.NewChaCha8([32]byte{byte(i)}).Read(noise)
+	e := historytest.To(tenant, fmt.Sprintf(`"%d %x"`, i, noise), event.ToTenant())
 	e.Chosen, e.Event.ID = true, fmt.Sprint("order-", i)
 	return e
 }
