@@ -1,14 +1,17 @@
 package folder
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
-	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Peers are folders of other hubs, with which this one is a cluster: what is kept is kept by
@@ -60,19 +63,62 @@ func (f *Folder) Whole() error {
 		return errStopped
 	case f.cfg.Peers == nil || r.whole.Load():
 		return nil
-	case r.server.Healthz(nil).Error != "", f.members(r) > len(f.cfg.Peers.Addrs):
+	case !f.hasAll(r):
 		return errBehind
 	}
 	r.whole.Store(true)
 	return nil
 }
 
-// members is how many servers keep things together: also one whose folder was lost, until the
-// one in its place has replaced it.
-func (f *Folder) members(r *running) int {
-	info, err := r.server.Jsz(&server.JSzOptions{})
-	if err != nil || info.Meta == nil {
-		return math.MaxInt
+// hasAll asks those who lead the streams whether this server has its part of what they keep. One
+// in the place of a folder that was lost has none at first, until the lost one is no member any
+// more.
+func (f *Folder) hasAll(r *running) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), lookEvery)
+	defer cancel()
+	nc, err := nats.Connect("", f.Connect(), nats.NoReconnect())
+	if err != nil {
+		return false
 	}
-	return info.Meta.Size
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return false
+	}
+	list := js.ListStreams(ctx)
+	there := map[string]*jetstream.StreamInfo{}
+	for stream := range list.Info() {
+		there[stream.Config.Name] = stream
+	}
+	here := r.lasts()
+	for name, stream := range there {
+		if last, kept := here[name]; f.shares(stream.Cluster) && (!kept || last < stream.State.LastSeq) {
+			return false
+		}
+	}
+	return list.Err() == nil && len(there) > 0
 }
+
+// lasts are the last places that this server has of its streams.
+func (r *running) lasts() map[string]uint64 {
+	list := map[string]uint64{}
+	info, err := r.server.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
+	if err != nil {
+		return list
+	}
+	for _, account := range info.AccountDetails {
+		for _, stream := range account.Streams {
+			list[stream.Name] = stream.State.LastSeq
+		}
+	}
+	return list
+}
+
+// shares says whether this server is to have what a stream has: among so few, all have all.
+func (f *Folder) shares(c *jetstream.ClusterInfo) bool {
+	return len(f.cfg.Peers.Addrs) <= copies || c != nil && (c.Leader == f.about.ID ||
+		slices.ContainsFunc(c.Replicas, func(r *jetstream.PeerInfo) bool { return r.Name == f.about.ID }))
+}
+
+// copies is how many of several hubs keep each thing.
+const copies = 3
