@@ -98,19 +98,26 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
 		}
 	}
+	settle := func() error { return nil }
 	at, leave, name := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}, "NATS_URL"
 	if cfg.Data != "" {
 		own, err := openFolder(cfg, logger)
 		if err != nil {
 			return backing{}, err
 		}
-		at.Inside, at.Alone, at.Whole, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Whole, own.Close, "DATA"
+		at.Inside, at.Alone, at.Whole, at.Torn, leave, name = own.Connect(), len(cfg.Peers) == 0, own.Whole, own.Torn(), own.Close, "DATA"
+		settle = own.Settle
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerWait)
 	defer cancel()
 	external := cfg.MembershipURL != ""
 	at.Prefix, at.Replicas, at.Limits, at.Disk, at.Prepare, at.Logger = cfg.NATSPrefix, cfg.Replicas(), limits, cfg.Disk(), external, logger
 	b, err := broker.Connect(ctx, at)
+	if err == nil {
+		if err = settle(); err != nil {
+			b.Close()
+		}
+	}
 	if err != nil {
 		leave()
 		if inURL, ok := errors.AsType[*url.Error](err); ok {

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -20,6 +22,7 @@ type Config struct {
 	Inside   nats.Option  // connects to a server in this process, in place of URL; nil: there is none
 	Alone    bool         // no other hub can be there: none is looked for
 	Whole    func() error // says why the server inside has not all that it keeps with others; nil: it has
+	Torn     bool         // some of what was acknowledged may be lost: whoever resumes is told of a gap
 	Creds    string       // path of a credentials file; empty: none
 	Prefix   string       // of all subjects and streams
 	Replicas int
@@ -132,6 +135,12 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 		return err
 	}
 	err := b.rooms.open(ctx, b.nc, cfg)
+	if err == nil && cfg.Torn {
+		b.logger.Error("the machine stopped while the hub ran: what was acknowledged just before may be lost, and whoever resumes from before is told of a gap")
+		for range 2 { // what nobody has told of before is no change yet
+			err = errors.Join(err, b.log.journal.Renew(ctx, "torn", rand.Text()))
+		}
+	}
 	hears, first := func() bool { return true }, func() bool { return true }
 	if err == nil && !cfg.Alone {
 		err = b.peers.join(b.nc, cfg, b.log, b.rooms)

@@ -22,6 +22,7 @@ const (
 	ownerName = "process"          // which process that is; on Windows nobody else can read what is locked
 	storeName = "jetstream"        // the server's
 	doorName  = "hub.sock"         // where other processes reach the server
+	bootName  = "open"             // since which start of the machine not all may be on its disk
 )
 
 // about is what a folder says of itself.
@@ -98,5 +99,13 @@ func writeWhole(path string, text []byte) error {
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), path)
+	if err := os.Rename(file.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	dir.Sync() // where a directory can be; Windows needs none
+	return dir.Close()
 }

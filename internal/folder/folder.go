@@ -28,6 +28,7 @@ type Folder struct {
 	cfg   Config
 	about about
 	lock  *flock.Flock
+	torn  atomic.Bool
 	door  *door // nil: other processes cannot reach the server
 	end   chan struct{}
 	jobs  sync.WaitGroup // watch, and succeed
@@ -114,7 +115,14 @@ func (f *Folder) take() (err error) {
 	if err := os.WriteFile(filepath.Join(f.cfg.Dir, ownerName), fmt.Appendf(nil, "process %d on %s", os.Getpid(), host), 0o600); err != nil {
 		return err
 	}
-	f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers != nil)
+	if f.about, err = openAbout(f.cfg.Dir, f.cfg.Peers != nil); err != nil {
+		return err
+	}
+	torn, err := readTorn(f.cfg.Dir)
+	if err == nil && !torn {
+		return f.Settle()
+	}
+	f.torn.Store(torn)
 	return err
 }
 
@@ -226,6 +234,9 @@ func (f *Folder) Close() {
 	}
 	if r := f.current(); r != nil {
 		r.stop()
+	}
+	if err := f.finish(); err != nil {
+		f.cfg.Logger.Warn("not all of the folder is known to be on the disk", "folder", f.cfg.Dir, "err", err)
 	}
 	f.lock.Close()
 }

@@ -113,3 +113,28 @@ func TestBackupAndRestore(t *testing.T) {
 		hub.Stop()
 	}
 }
+
+// A hub that was killed has lost nothing, and says so. Where the machine has stopped, what was
+// acknowledged last may be lost: whoever resumes is told of a gap, however much came after it.
+func TestFolderAfterAPowerCut(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	home := t.TempDir()
+	settings := []string{"REALTIME_DATA=" + home}
+	hub := startProgram(t, settings...)
+	hub.Accepted(t, "/v1/events", order(0))
+	before := hub.Open(t, "tenant=acme&profile=user:ann").Cursor
+	hub.Kill()
+	hub = startProgram(t, settings...)
+	is.True(strings.Contains(hub.Back(t, before, "tenant=acme&profile=user:ann").Ready.Data, `"resume":"complete"`))
+	hub.Kill()
+	is.NoErr(os.WriteFile(filepath.Join(home, "open"), []byte("another start of the machine"), 0o600))
+	hub = startProgram(t, settings...)
+	for n := range 3 {
+		hub.Accepted(t, "/v1/events", order(10+n))
+	}
+	s := hub.Back(t, before, "tenant=acme&profile=user:ann")
+	is.True(strings.Contains(s.Ready.Data, `"resume":"partial"`))
+	is.Equal(s.Next(t).Type, "hub.gap")
+	is.Equal(len(hub.History(t, "acme", "", 0)), 4)
+}
