@@ -23,10 +23,11 @@ var newPrefix = natstest.Prefix
 // theBroker is a server of the test's own.
 func theBroker(t testing.TB) *natstest.Broker { return natstest.Start(t, 1) }
 
-// joinFolder is the side of a hub that has a folder of its own, until the test ends.
+// joinFolder is the side of a hub that has a folder of its own, until the test ends. Its writes
+// do not wait for the disk, which may be slow, or others' too.
 func joinFolder(t testing.TB, limits history.Limits, change ...func(*broker.Config)) *broker.Broker {
 	t.Helper()
-	f, err := folder.Open(folder.Config{Dir: t.TempDir(), Sync: time.Second, Logger: slog.New(slog.DiscardHandler)})
+	f, err := folder.Open(folder.Config{Dir: t.TempDir(), Sync: time.Hour, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

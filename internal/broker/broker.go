@@ -98,7 +98,9 @@ func (b *Broker) options(url string) []nats.Option {
 		nats.ConnectHandler(func(*nats.Conn) { b.connected.Store(true) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			b.connected.Store(false)
-			b.logger.Warn("broker: disconnected", "err", err)
+			if !b.watch.closing.Load() {
+				b.logger.Warn("broker: disconnected", "err", err)
+			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			b.connected.Store(true)

@@ -143,7 +143,11 @@ func (s *sharedRooms) watch(ctx context.Context, connected, heard func() bool) {
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, awaitTime)
 		defer cancel()
-		if err := s.look(ctx); err != nil && time.Since(complaint) >= time.Second {
+		err := s.look(ctx)
+		switch {
+		case err == nil:
+			complaint = time.Time{}
+		case time.Since(complaint) >= 10*time.Second:
 			complaint = time.Now()
 			s.logger.Warn("broker: the membership table could not be read", "err", err)
 		}
