@@ -54,8 +54,8 @@ func appending(t *testing.T, k Kind) {
 		is.Equal(Names(l.got["other"]), "9")
 		is.Equal(l.parts, map[string][]int{"acme": {3}, "other": {1}})
 		is.Equal(l.flushed, 2)
-		is.Equal(one.Cursor, history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 1})
-		is.Equal(three.Cursor, history.Cursor{Epoch: head.Epoch, Seq: head.Seq + 2}) // consecutive
+		is.True(one.Cursor.Epoch == head.Epoch && one.Cursor.Seq > head.Seq)               // a log may take places for its own
+		is.Equal(three.Cursor, history.Cursor{Epoch: head.Epoch, Seq: one.Cursor.Seq + 1}) // not among what is appended together
 		is.Equal(ephemeral.Cursor, history.Cursor{})
 		is.True(other.Cursor.Epoch != head.Epoch) // another tenant's cursor is none here
 		is.Equal(l.ReadAll(history.Query{After: head.Seq}), "1 3")
@@ -63,7 +63,9 @@ func appending(t *testing.T, k Kind) {
 	})
 }
 
-// However many append at once, the sink's order is the order of places.
+// However many append at once, the sink's order is the order of places. Between what is
+// appended together no other has one; elsewhere a log that tries whether it can keep anything
+// may take one.
 func ordering(t *testing.T, k Kind) {
 	k.with(t, Limits, func(l *User) {
 		var wg sync.WaitGroup
@@ -78,7 +80,8 @@ func ordering(t *testing.T, k Kind) {
 		got := l.got["acme"]
 		l.is.Equal(len(got), 800)
 		for i := 1; i < len(got); i++ {
-			l.is.Equal(got[i].Cursor.Seq, got[i-1].Cursor.Seq+1)
+			before, at := got[i-1].Cursor.Seq, got[i].Cursor.Seq
+			l.is.True(at == before+1 || i%2 == 0 && at > before) // two were appended together
 		}
 		l.is.Equal(l.ReadAll(history.Query{Limit: 7}), Names(got))
 	})
