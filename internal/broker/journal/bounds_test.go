@@ -89,6 +89,9 @@ func (u *user) bytesOf(key string) (bytes int64, first uint64) {
 	for {
 		bytes, first = 0, 0
 		span, err := u.Span(u.t.Context(), key)
+		if errors.Is(err, stream.ErrUnconfirmed) || errors.Is(err, stream.ErrStale) { // the broker is busy
+			continue
+		}
 		if err != nil {
 			u.t.Fatal(err)
 		}
@@ -220,8 +223,13 @@ func TestTheLargestKeyPaysWithItsOnlyMessage(t *testing.T) {
 		item := &Item{Key: fmt.Sprint("k", i), Data: []byte(data(i))}
 		await(t, func() bool { return one.Append(t.Context(), []*Item{item}) == nil })
 	}
-	_, cut := one.Cut()
-	is.True(cut > 200)
+	gone := 0 // of a busy broker Cut knows less than that
+	for i := range 600 {
+		if bytes, _ := one.bytesOf(fmt.Sprint("k", i)); bytes == 0 {
+			gone++
+		}
+	}
+	is.True(gone > 200)
 	bytes, _ := one.bytesOf("small")
 	is.Equal(bytes, int64(len("first")))
 }

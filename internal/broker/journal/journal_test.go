@@ -143,7 +143,7 @@ func TestAppend(t *testing.T) {
 		a := it("k", "a")
 		one.append(a)
 		is.Equal(one.seen("k"), "a")
-		is.Equal(a.Seq, head+1)
+		is.True(a.Seq > head) // trials take places too
 		two.await("k", "a")
 		p := &Item{Key: "k", Data: []byte("p"), Pass: true}
 		c, d := it("k", "c"), it("k", "d")
