@@ -6,9 +6,9 @@ import (
 	"net"
 	"testing"
 
-	"realtimehub/internal/hubtest"
-
 	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
 )
 
 // A connection is of the reserve when its descriptor is, over TLS as well; and the

@@ -23,9 +23,9 @@ import (
 
 // tableUser is one process's table, and all that it was told.
 type tableUser struct {
-	again int32 // reads that the broker was too busy for
 	*Table
-	nc *nats.Conn
+	nc    *nats.Conn
+	again int32 // reads that the broker was too busy for
 
 	mu sync.Mutex
 	// Guarded by mu.
