@@ -163,6 +163,9 @@ func TestNDJSONOfAClientThatWritesAllBeforeItReads(t *testing.T) {
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(60 * time.Second))
 			n := 10<<20/len(tc.line) + 1
+			if testing.Short() {
+				n /= 4
+			}
 			body := strings.Repeat(tc.line, n)
 			fmt.Fprintf(conn, "POST /v1/events%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", tc.query, len(body))
 			_, err = io.WriteString(conn, body)
