@@ -25,7 +25,11 @@ import (
 func TestQuietTenantsDoNotExpire(t *testing.T) {
 	alone(t, "it makes its own")
 	is := is.New(t)
-	const tenants, each = 1500, 300
+	const each = 300
+	tenants := 1500
+	if testing.Short() {
+		tenants = 300
+	}
 	h := newCluster(t, 2, theBroker(t), openDoor(t), access.RatesConfig{}, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits
 		limits.Events, limits.Bytes = 0, 256<<10 // some 400 events, of all tenants together
