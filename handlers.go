@@ -110,6 +110,7 @@ func (a *api) routes() map[string]route {
 		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
 		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
+		"POST /v1/connections/{id}/ack":                  {access.ScopeSubscribe, a.subscribing.ack},
 		"PATCH /v1/connections/{id}":                     {access.ScopeSubscribe, a.subscribing.adjust},
 		"PUT /v1/connections/{id}/token":                 {access.ScopeSubscribe, a.subscribing.token},
 		"POST /v1/conversations/{id}/typing":             {access.ScopeSubscribe, a.subscribing.typing},

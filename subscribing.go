@@ -137,6 +137,13 @@ func subscription(query url.Values) (s delivery.Subscription, err error) {
 	default:
 		faults.Add(problem.CodeInvalidField, "named", "must be true or false")
 	}
+	switch query.Get("ack") {
+	case "", "false":
+	case "true":
+		s.Acks = true
+	default:
+		faults.Add(problem.CodeInvalidField, "ack", "must be true or false")
+	}
 	if list := query["presence"]; len(list) > 0 && list[0] != "" {
 		s.Watch = watchList(&faults, "presence", list)
 	}
@@ -229,6 +236,31 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.C
 		return err
 	}
 	return done(w)(s.cluster.Touch(r.Context(), c))
+}
+
+// ack says that a connection's client has handled what it was sent, up to a cursor.
+func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	c, err := s.own(r, who)
+	if err != nil {
+		return err
+	}
+	memory := s.quotas.Body(who.Holder(r))
+	defer memory.Close()
+	cursor := ""
+	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+		if name != "cursor" {
+			f.Add(problem.CodeUnknownField, name, `the body has "cursor" only`)
+			return
+		}
+		cursor = f.Text(problem.CodeInvalidField, name, v)
+	})
+	if err == nil && cursor == "" {
+		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "cursor", Index: -1, Detail: "is needed: the id of the last event that was handled"}
+	}
+	if err != nil {
+		return err
+	}
+	return done(w)(s.cluster.Acknowledge(r.Context(), c, cursor))
 }
 
 // token has a stream live as long as the token of this request; in open mode

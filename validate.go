@@ -122,6 +122,10 @@ func (d *eventDecoder) decode(body []byte, at *Address, maxPayload int) error {
 			if v != nil && !d.Ephemeral && string(v) != "false" {
 				d.Add(problem.CodeInvalidField, "ephemeral", "must be true or false")
 			}
+		case "deadline":
+			d.deadline(d.Text(problem.CodeInvalidField, "deadline", v))
+		case "offline":
+			d.offline(d.Text(problem.CodeInvalidField, "offline", v))
 		case "payload":
 			if v == nil {
 				return
@@ -248,6 +252,22 @@ func (d *eventDecoder) traceParent(text string) {
 	}
 }
 
+// deadline takes the field, if it is not absent.
+func (d *eventDecoder) deadline(text string) {
+	var ok bool
+	if d.Deadline, ok = event.ParseDeadline(text); !ok && text != "" {
+		d.Add(problem.CodeInvalidField, "deadline", "must be a duration of 1s to 24h in whole milliseconds, such as 30s or 1h30m")
+	}
+}
+
+// offline takes the field, if it is not absent.
+func (d *eventDecoder) offline(text string) {
+	d.ReportOffline = text == event.OfflineReport
+	if text != "" && text != event.OfflineWait && !d.ReportOffline {
+		d.Add(problem.CodeInvalidField, "offline", "must be wait or report")
+	}
+}
+
 // validate checks what the decoder understood; a field that it could not read
 // is not named twice.
 func (d *eventDecoder) validate(whole bool) {
@@ -270,6 +290,10 @@ func (d *eventDecoder) validate(whole bool) {
 	check(event.Reserved(d.Type), problem.CodeReservedType, "type", "is the hub's own")
 	check(d.Payload == nil, problem.CodePayloadRequired, "payload", "a payload is needed")
 	check(!d.hasTarget, problem.CodeTargetRequired, "target", "a target is needed")
+	check(d.ReportOffline && d.Deadline == 0, problem.CodeInvalidField, "offline", "needs a deadline")
+	check(d.Deadline > 0 && d.Ephemeral, problem.CodeInvalidField, "deadline", "does not go with ephemeral")
+	kind := d.Target.Kind
+	check(d.Deadline > 0 && (kind == event.KindTenant || kind == event.KindConnection), problem.CodeInvalidField, "deadline", "needs a target whose people the hub knows: profiles, a conversation or a group")
 	if d.hasTarget {
 		d.validateTarget(check, whole)
 	}

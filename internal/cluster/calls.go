@@ -108,6 +108,37 @@ func (c *Cluster) Adjust(ctx context.Context, conn *delivery.Connection, types *
 	return answer.Found, nil
 }
 
+// Acknowledge says that a connection's client has handled everything that the connection was
+// sent up to a cursor: delivery.ErrUnknownPlace, delivery.ErrPastPlace.
+func (c *Cluster) Acknowledge(ctx context.Context, conn *delivery.Connection, cursor string) (found bool, err error) {
+	if !conn.Remote() {
+		return c.cfg.Delivery.Streams.Acknowledge(conn, cursor)
+	}
+	answer, err := c.ask(ctx, holderOf(conn.ID), Call{Op: CallAck, ID: conn.ID, Cursor: cursor})
+	switch {
+	case err != nil:
+		return false, err
+	case answer.Acks == AcksUnknown:
+		return answer.Found, delivery.ErrUnknownPlace
+	case answer.Acks == AcksPast:
+		return answer.Found, delivery.ErrPastPlace
+	case answer.Found && answer.Acks == "":
+		return true, fmt.Errorf("%w the way it should: it runs an older version", delivery.ErrSilent)
+	}
+	return answer.Found, nil
+}
+
+// acksOf is what an error of Acknowledge says to another hub.
+func acksOf(err error) Acks {
+	switch {
+	case errors.Is(err, delivery.ErrUnknownPlace):
+		return AcksUnknown
+	case err != nil:
+		return AcksPast
+	}
+	return AcksTaken
+}
+
 // askOf has the holder of a connection do something with it.
 func (c *Cluster) askOf(ctx context.Context, conn *delivery.Connection, call Call) (found bool, err error) {
 	call.ID = conn.ID
@@ -187,6 +218,9 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 		}
 		found, err := c.Adjust(ctx, conn, types, watch)
 		a.Found, a.Full, a.Person, a.Unwatched = found, err != nil, errors.Is(err, allowance.ErrPerson), call.Unwatch
+	case CallAck:
+		found, err := c.cfg.Delivery.Streams.Acknowledge(conn, call.Cursor)
+		a.Found, a.Acks = found, acksOf(err)
 	case CallKick:
 		a.Found, _ = c.Kick(ctx, conn, call.Reason)
 	}

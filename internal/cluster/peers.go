@@ -49,6 +49,7 @@ const (
 	CallProlong CallOp = "prolong" // one ends at another time
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
 	CallKick    CallOp = "kick"    // one is closed
+	CallAck     CallOp = "ack"     // one's client has handled what it was sent
 	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
 	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it
 )
@@ -70,6 +71,7 @@ type Call struct {
 	Reason  delivery.CloseReason `json:",omitzero"`
 	Place   uint64               `json:",omitzero"`
 	Life    string               `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
+	Cursor  string               `json:",omitzero"` // up to which something was handled
 }
 
 // Answer is the other hub's.
@@ -78,10 +80,21 @@ type Answer struct {
 	Full        bool // it is there, and a share is used up that this would have been taken of
 	Person      bool `json:",omitzero"` // the share is the person's, not the tenant's
 	Unwatched   bool `json:",omitzero"` // Unwatch was understood
+	Acks        Acks `json:",omitzero"` // what came of an acknowledgement; empty: it was not understood, by the version before
 	Connections []Described
 	Count       *int `json:",omitzero"` // how many there are, whatever the page; nil: these are all, of the version before
 	More        bool `json:",omitzero"` // the page ends before they do
 }
+
+// Acks says what came of an acknowledgement.
+type Acks string
+
+// What can come of it.
+const (
+	AcksTaken   Acks = "taken"
+	AcksUnknown Acks = "unknown" // its cursor is of another history
+	AcksPast    Acks = "past"    // it is past what the connection was sent
+)
 
 // Described is a connection with all that is told of it.
 type Described struct {

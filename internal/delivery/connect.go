@@ -23,6 +23,7 @@ type Subscription struct {
 	Metadata map[string]string
 	Cursor   string    // where to resume, as the client says; empty: nowhere
 	Expires  time.Time // when it ends unless prolonged; zero: not by itself
+	Acks     bool      // its client acknowledges events that have a deadline
 }
 
 // Connect opens a connection and puts on its stream hub.ready and what follows the
@@ -95,6 +96,9 @@ func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
 		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
 		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
 	}
+	if sub.Acks && s.duties != nil {
+		c.acks = &acks{conn: c, timeouts: &s.timeouts}
+	}
 	c.activeAt.Store(now.UnixNano())
 	c.Stream = s.engine.NewOwned(owner{s, c})
 	return c, nil
@@ -142,7 +146,7 @@ func (s *Streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 	if p != nil {
 		c.Profile = p.Profile()
 	}
-	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata), watch); err != nil {
+	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata, c.acks != nil), watch); err != nil {
 		return nil, err
 	}
 	if err := s.open.admit(c, p != nil && s.replaces(p), len(t.conns)+t.coming); err != nil {
@@ -169,6 +173,9 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	resume, from, missed := t.resumeLocked(c, from, missed)
 	s.count.connects.Add(resume, 1)
 	c.place = from.Seq
+	if c.acks != nil {
+		s.beginAcksLocked(t, c, resume, from)
+	}
 	s.greet(c, resume, from, missed)
 	switch {
 	case from.Seq < t.head.Seq:

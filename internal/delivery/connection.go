@@ -35,6 +35,7 @@ type Connection struct {
 	sentAway bool    // closed by a drain: not to be announced
 	place    uint64  // in the history, that its client knows or will
 	behind   *behind // nil: live
+	acks     *acks   // nil: its client acknowledges nothing
 	weight   weight
 
 	lifetime *lifetime // guarded by expiry.mu; nil: without end
@@ -50,8 +51,11 @@ func (w weight) all() int64 { return w.own + w.common }
 const connectionBytes = 1200
 
 // weigh is what a connection with these takes.
-func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string) weight {
+func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string, acks bool) weight {
 	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	if acks {
+		w.own += acksBytes
+	}
 	for _, p := range watch {
 		w.common += watchedBytes + watchedPlace + p.Bytes()
 	}

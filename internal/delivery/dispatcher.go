@@ -57,6 +57,9 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
 		e.Members = p.members
+		if r, ok := e.Event.Target.Room(); ok && e.Here && e.Event.Deadline > 0 {
+			e.Recipients = t.recipientsLocked(e.Event, r, p.place)
+		}
 	}
 }
 
@@ -73,6 +76,7 @@ func (d *Dispatcher) unknownLocked(t *tenant) {
 		if *frame == nil {
 			*frame = c.encoder.gap(GapMembership, t.head)
 		}
+		c.skipLocked(t.head.Seq-1, t.head.Seq)
 		t.sendLocked(&t.gathered, c, *frame, t.head.Seq)
 	}
 }

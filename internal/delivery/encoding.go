@@ -86,7 +86,11 @@ func (e *Encoder) ready(c *Connection, resume Resume, from history.Cursor) *engi
 	data = append(append(data, `","resume":"`...), resume...)
 	data = append(append(data, `","cursor":"`...), cursor...)
 	data = append(data, `","heartbeatMs":`...)
-	data = append(strconv.AppendInt(data, e.heartbeat.Milliseconds(), 10), '}')
+	data = strconv.AppendInt(data, e.heartbeat.Milliseconds(), 10)
+	if c.acks != nil {
+		data = strconv.AppendInt(append(data, `,"ackMs":`...), ackEvery.Milliseconds(), 10)
+	}
+	data = append(data, '}')
 	if resume == ResumePartial {
 		cursor = ""
 	}

@@ -11,6 +11,7 @@ import (
 // leaveLocked takes c out of its tenant, whose lock is held, and out of the hub.
 func (s *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 	s.count.closes.Add(reason, 1)
+	s.endedLocked(t, c)
 	t.removeLocked(c)
 	s.expiry.set(c, time.Time{})
 	s.open.drop(c)

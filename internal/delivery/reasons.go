@@ -30,6 +30,7 @@ const (
 	CloseCapacity CloseReason = "capacity"
 	CloseReplaced CloseReason = "replaced"
 	ClosePending  CloseReason = "pending" // the token may be good later
+	CloseUnacked  CloseReason = "unacked" // it owed an acknowledgement for too long
 
 	CloseUnavailable CloseReason = "unavailable" // what the stream needs cannot be had now: the broker, or another hub, does not answer
 

@@ -119,6 +119,7 @@ func (r *replay) read(q history.Query) (page history.Page, expired bool, err err
 // missedLocked tells the client that something is missing for good, and where things go on.
 func (r *replay) missedLocked(d *engine.Batch, reason GapReason, from history.Cursor) {
 	r.count.gaps.Add(reason, 1)
+	r.conn.skipLocked(r.told, from.Seq)
 	d.Send(r.conn.Stream, r.conn.encoder.gap(reason, from))
 	r.told = from.Seq
 }
@@ -177,6 +178,9 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 			continue
 		}
 		b = p.append(b, c.encoder)
+		if e.Event.Deadline > 0 {
+			c.owe(e.Event, e.Cursor.Seq)
+		}
 		events++
 		r.told = e.Cursor.Seq
 	}

@@ -40,8 +40,9 @@ type Streams struct {
 	engine    *engine.Engine
 	observer  Observer
 	log       history.Log
-	node      *Node // nil: the hub is alone
-	inline    bool  // what a client missed may begin before its head is written
+	node      *Node  // nil: the hub is alone
+	inline    bool   // what a client missed may begin before its head is written
+	duties    Duties // nil: nobody acknowledges anything
 	logger    *slog.Logger
 
 	// These guard themselves.
@@ -51,6 +52,7 @@ type Streams struct {
 	away      *overload.Returns
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
+	timeouts  timeouts
 	count     *Counts
 	turnedOff rate.Sometimes
 	crowded   sync.Once
@@ -71,6 +73,7 @@ func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 	}
 	s.openAtOnce(atOnce)
 	s.expiry.warn, s.expiry.end = s.expiring, s.expired
+	s.timeouts.end = s.unacked
 	s.turnedOff.Interval = time.Second
 	s.cuts = count.NewWords(CloseSlow, CloseNoisy)
 	s.cutting.Say = func() {
@@ -194,10 +197,13 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	if watch != nil {
 		list = *watch
 	}
-	if err := t.keepLocked(c, weigh(filter, list, c.Metadata), list); err != nil {
+	if err := t.keepLocked(c, weigh(filter, list, c.Metadata, c.acks != nil), list); err != nil {
 		return true, err
 	}
 	c.filter = filter
+	if types != nil && c.acks != nil {
+		c.acks.turnLocked(c.place, c.place)
+	}
 	if watch != nil {
 		t.watchLocked(c, list)
 	}

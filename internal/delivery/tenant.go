@@ -242,6 +242,9 @@ func (t *tenant) deliverLocked(d *engine.Batch, p *parcel) (n int32) {
 		n++
 		if c.filter.Wants(p.event.Type) {
 			t.sendLocked(d, c, p.frame(c.encoder), p.place)
+			if p.event.Deadline > 0 && c.place == p.place {
+				c.owe(p.event, p.place)
+			}
 		}
 	}
 	giveAll := func(p *member) {

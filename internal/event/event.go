@@ -28,6 +28,9 @@ type Event struct {
 	CorrelationID string    // its publisher's, or empty
 	TraceParent   string    // of its publisher's trace (W3C Trace Context), or empty
 	Ephemeral     bool      // it is delivered and not stored
+
+	ReportOffline bool          // who has no connection is reported at once, not at the deadline
+	Deadline      time.Duration // its recipients are to acknowledge it within; 0: they need not
 }
 
 // TimeFormat is RFC 3339 in UTC with exactly three fraction digits.
@@ -112,6 +115,12 @@ func (e *Event) appendJSON(b []byte, whole bool) (_ []byte, payloadAt int) {
 	}
 	if e.Ephemeral {
 		b = append(b, `,"ephemeral":true`...)
+	}
+	if e.Deadline > 0 {
+		b = append(AppendDeadline(append(b, `,"deadline":"`...), e.Deadline), '"')
+		if whole && e.ReportOffline {
+			b = append(b, `,"offline":"report"`...)
+		}
 	}
 	return append(b, '}'), payloadAt
 }

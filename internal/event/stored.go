@@ -72,6 +72,14 @@ func (d *storedDecoder) member(name []byte, v strictjson.Value) {
 		if !absent(v) && !e.Ephemeral && string(v) != "false" {
 			d.fail("ephemeral is neither true nor false")
 		}
+	case "deadline":
+		var ok bool
+		text := d.text("deadline", v)
+		if e.Deadline, ok = ParseDeadline(text); !ok && text != "" {
+			d.fail("deadline is not a valid one")
+		}
+	case "offline":
+		e.ReportOffline = d.text("offline", v) == OfflineReport
 	case "payload":
 		if !v.IsNull() {
 			e.Payload = v.Compact()

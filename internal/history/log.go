@@ -66,8 +66,9 @@ type Entry struct {
 	Duplicate bool      // nothing was stored or handed over
 	FirstAt   time.Time // a duplicate's: the first's timestamp
 
-	Reached int32 // connections
-	Members int32 // of the room that it is for
+	Reached    int32           // connections
+	Members    int32           // of the room that it is for
+	Recipients []event.Profile // likewise, who they are, of an event with a deadline that was published here
 }
 
 // entryBytes is the memory that an entry and its event take beside what they are made of, as

@@ -21,6 +21,21 @@ func (m *Memberships[C]) Here(room event.Room, place uint64) (here []*Person[C],
 	return here, len(c.members)
 }
 
+// Then are the members of a room who belonged to it when an event took its place, in no order.
+func (m *Memberships[C]) Then(room event.Room, place uint64) []event.Profile {
+	c := m.circles.Get(room)
+	if c == nil {
+		return []event.Profile{}
+	}
+	list := make([]event.Profile, 0, len(c.members))
+	for _, p := range c.members {
+		if c.joined < place || m.belonged(c, p, place) {
+			list = append(list, p.ref)
+		}
+	}
+	return list
+}
+
 // belonged says whether a member was one at a place, or may have been.
 func (m *Memberships[C]) belonged(c *circle[C], p *Person[C], place uint64) bool {
 	key := belonging{p.ref, c.room}

@@ -1,0 +1,41 @@
+package delivery
+
+import (
+	"context"
+	"slices"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+)
+
+// recipientsLocked are a room's members at a place, but for those whom an event excludes.
+func (t *tenant) recipientsLocked(e *event.Event, r event.Room, place uint64) []event.Profile {
+	members := t.rooms.Then(r, place)
+	return withoutExcluded(e, members)
+}
+
+// withoutExcluded takes those out of a list whom an event's target excludes.
+func withoutExcluded(e *event.Event, list []event.Profile) []event.Profile {
+	if len(e.Target.ExcludeProfiles) == 0 {
+		return list
+	}
+	excluded := make(map[event.Profile]bool, len(e.Target.ExcludeProfiles))
+	for _, p := range e.Target.ExcludeProfiles {
+		excluded[p] = true
+	}
+	return slices.DeleteFunc(list, func(p event.Profile) bool { return excluded[p] })
+}
+
+// Recipients are those whom an event was for that a log has taken. Of a room they are its
+// members as the event took its place; or those of now, where it took it long ago.
+func (m *Members) Recipients(ctx context.Context, e *history.Entry) ([]event.Profile, error) {
+	r, isRoom := e.Event.Target.Room()
+	switch {
+	case !isRoom:
+		return withoutExcluded(e.Event, slices.Clone(e.Event.Target.Profiles)), nil
+	case e.Recipients != nil:
+		return e.Recipients, nil
+	}
+	members, err := m.Members(ctx, e.Event.TenantID, r, func(int) (func(), error) { return func() {}, nil })
+	return withoutExcluded(e.Event, members), err
+}

@@ -1,0 +1,207 @@
+package duty
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/sized"
+)
+
+// docket is what the people of one tenant owe. The judge's lock guards it.
+type docket struct {
+	tenant string
+	all    map[uint64]*open                      // by place: those that are kept
+	narrow sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients
+	wide   []*open                               // and many, by place
+	lately [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
+	turned time.Time                             // when the minute began
+	ended  sized.Table[event.Profile, []ended]   // connections whose clients may come back
+	bytes  int64                                 // of lately and ended
+	owed   int                                   // recipients who owe, of all duties
+}
+
+// mark is an acknowledgement that may be of an event that the judge has not been told of: it
+// can be faster than whoever opens the duty.
+type mark = Acknowledgement
+
+// ended is what a connection was sent that has ended, and did not acknowledge. It is worth
+// something until a time.
+type ended struct {
+	sent  Acknowledgement
+	until time.Time
+}
+
+// Bounds of what is kept of acknowledgements.
+const (
+	markTime  = time.Minute // at least; twice that at most
+	mostMarks = 16          // of one profile in a minute: its connections, as a rule
+	markBytes = 112         // of each, in its list
+)
+
+func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[uint64]*open{}} }
+
+// empty says that nothing is kept.
+func (k *docket) empty() bool {
+	return len(k.all) == 0 && k.ended.Len() == 0 && k.lately[0].Len() == 0 && k.lately[1].Len() == 0
+}
+
+// enter has a duty's recipients owe, but for those who have acknowledged it already.
+func (k *docket) enter(o *open) {
+	k.all[o.At.Seq] = o
+	k.owed += o.left
+	for i, p := range o.Recipients {
+		for _, marks := range [...][]mark{k.lately[0].Get(p), k.lately[1].Get(p)} {
+			if !o.acked.has(i) && slices.ContainsFunc(marks, func(m mark) bool { return m.covers(o.Duty) }) {
+				o.acknowledge(p)
+			}
+		}
+	}
+	if o.wide() {
+		at, _ := k.findWide(o.At.Seq)
+		k.wide = slices.Insert(k.wide, at, o)
+		return
+	}
+	for _, p := range o.Recipients {
+		k.narrow.Put(p, append(k.narrow.Get(p), o))
+	}
+}
+
+// findWide is where among the wide duties the one of a place is, or would be.
+func (k *docket) findWide(place uint64) (int, bool) {
+	return slices.BinarySearchFunc(k.wide, place, func(o *open, place uint64) int { return cmp.Compare(o.At.Seq, place) })
+}
+
+// leave has nobody owe a duty any more. It stays known.
+func (k *docket) leave(o *open) {
+	k.owed -= o.left
+	o.left = 0
+	if o.wide() {
+		if at, found := k.findWide(o.At.Seq); found && k.wide[at] == o {
+			k.wide = slices.Delete(k.wide, at, at+1)
+		}
+		return
+	}
+	for _, p := range o.Recipients {
+		left := slices.DeleteFunc(k.narrow.Get(p), func(other *open) bool { return other == o })
+		if len(left) == 0 {
+			k.narrow.Delete(p)
+		} else {
+			k.narrow.Put(p, left)
+		}
+	}
+}
+
+// acknowledge notes an acknowledgement of all that it covers, and keeps it for a while.
+func (k *docket) acknowledge(a Acknowledgement, now time.Time) {
+	for _, o := range k.narrow.Get(a.Profile) {
+		if a.covers(o.Duty) {
+			o.acknowledge(a.Profile)
+		}
+	}
+	first, _ := k.findWide(a.After + 1)
+	for _, o := range k.wide[first:] {
+		if o.At.Seq > a.UpTo {
+			break
+		}
+		if a.covers(o.Duty) {
+			o.acknowledge(a.Profile)
+		}
+	}
+	k.turn(now)
+	k.keep(a)
+}
+
+// keep keeps an acknowledgement. One that goes on where another of its connection ended takes
+// its place, and the oldest of too many goes.
+func (k *docket) keep(a Acknowledgement) {
+	marks := k.lately[0].Get(a.Profile)
+	for i := range marks {
+		if m := &marks[i]; m.Connection == a.Connection && m.Of == a.Of && m.UpTo == a.After && m.Types == a.Types {
+			m.UpTo = a.UpTo
+			return
+		}
+	}
+	if len(marks) == mostMarks {
+		marks = slices.Delete(marks, 0, 1)
+		k.bytes -= markBytes
+	}
+	if marks == nil {
+		k.bytes += k.lately[0].Each() + a.Profile.Bytes()
+	}
+	k.bytes += markBytes
+	k.lately[0].Put(a.Profile, append(marks, a))
+}
+
+// turn forgets what is older than a minute, once a minute has passed.
+func (k *docket) turn(now time.Time) {
+	if now.Sub(k.turned) < markTime {
+		return
+	}
+	if now.Sub(k.turned) >= 2*markTime {
+		k.lately[0] = sized.Table[event.Profile, []mark]{}
+	}
+	k.lately[1], k.lately[0] = k.lately[0], sized.Table[event.Profile, []mark]{}
+	k.turned = now
+	k.expire(now)
+	k.bytes = 0
+	for p, list := range k.ended.All() {
+		k.bytes += k.ended.Each() + p.Bytes() + endedBytes*int64(len(list))
+	}
+	for p, marks := range k.lately[1].All() {
+		k.bytes += k.lately[1].Each() + p.Bytes() + markBytes*int64(len(marks))
+	}
+}
+
+// Bounds of what is kept of connections that have ended.
+const (
+	mostEnded  = 8 // of one profile
+	endedBytes = markBytes + 24
+)
+
+// end keeps what a connection was sent that has ended.
+func (k *docket) end(sent Acknowledgement, until time.Time) {
+	list := k.ended.Get(sent.Profile)
+	if list == nil {
+		k.bytes += k.ended.Each() + sent.Profile.Bytes()
+	}
+	if len(list) == mostEnded {
+		list = slices.Delete(list, 0, 1)
+		k.bytes -= endedBytes
+	}
+	k.bytes += endedBytes
+	k.ended.Put(sent.Profile, append(list, ended{sent, until}))
+}
+
+// resume is the acknowledgement of a client that has come back, of what its connection before
+// was sent. Which one that was the client does not say: one that was sent what the client
+// has, with the same filter. Where several were, it acknowledges what all of them were sent.
+func (k *docket) resume(back Acknowledgement, others []Acknowledgement) (a Acknowledgement, ok bool) {
+	for _, e := range k.ended.Get(back.Profile) {
+		others = append(others, e.sent)
+	}
+	for _, sent := range others {
+		if sent.Of != back.Of || back.UpTo < sent.After || sent.UpTo < back.UpTo || !slices.Equal(sent.Types.Patterns(), back.Types.Patterns()) {
+			continue
+		}
+		if !ok || sent.After > a.After {
+			a = sent
+		}
+		ok = true
+	}
+	a.UpTo = back.UpTo
+	return a, ok
+}
+
+// expire forgets connections that nobody can come back from in time.
+func (k *docket) expire(now time.Time) {
+	for p, list := range k.ended.All() {
+		left := slices.DeleteFunc(slices.Clone(list), func(e ended) bool { return e.until.Before(now) })
+		if len(left) == 0 {
+			k.ended.Delete(p)
+		} else if len(left) < len(list) {
+			k.ended.Put(p, left)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package duty
+
+import (
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/due"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/sized"
+)
+
+// Duty is an event with a deadline, and whom it was for.
+type Duty struct {
+	Event      *event.Event   // without its payload
+	At         history.Cursor // its place
+	Deadline   time.Time
+	Recipients []event.Profile // sorted, each once
+}
+
+// New makes the duty of an event that has its place. The recipients may come in any order, and
+// are the duty's from then on.
+func New(e *event.Event, at history.Cursor, recipients []event.Profile) *Duty {
+	brief := *e
+	brief.Payload = nil
+	slices.SortFunc(recipients, event.CompareProfiles)
+	return &Duty{Event: &brief, At: at, Deadline: e.Timestamp.Add(e.Deadline), Recipients: slices.Compact(recipients)}
+}
+
+// Acknowledgement is the word of one connection's client that it has handled everything that
+// the connection was sent after one place and up to another.
+type Acknowledgement struct {
+	Tenant     string
+	Profile    event.Profile
+	Connection uuid.UUID
+	Of         uint64 // the tag of the history's epoch
+	After      uint64
+	UpTo       uint64
+	Types      *event.Filter // what the connection wanted meanwhile
+}
+
+// covers says whether an acknowledgement is one of an event: its connection was sent it.
+func (a *Acknowledgement) covers(d *Duty) bool {
+	return a.Of == d.At.Epoch.Tag && a.After < d.At.Seq && d.At.Seq <= a.UpTo && a.Types.Wants(d.Event.Type) &&
+		!slices.Contains(d.Event.Target.ExcludeConnections, a.Connection)
+}
+
+// State is what came of an event for one of its recipients.
+type State string
+
+// The states.
+const (
+	Acknowledged State = "acknowledged"
+	Reported     State = "reported"
+	Owed         State = "owed"
+)
+
+// open is a duty as the judge keeps it: until its deadline, and then for those who ask.
+type open struct {
+	*Duty
+	due      due.Item
+	docket   *docket
+	acked    bits // of Recipients, by their index
+	reported bits
+	left     int             // of Recipients who have neither acknowledged nor been reported
+	early    []event.Profile // who are to be reported before the deadline
+	over     bool            // the deadline has come, and who owed then has been reported
+	bytes    int64
+}
+
+func (o *open) Due() *due.Item { return &o.due }
+
+// openBytes is what a duty takes beside its recipients and its event's names.
+const openBytes = 512
+
+// newOpen has a docket owe a duty.
+func newOpen(d *Duty, k *docket) *open {
+	n := len(d.Recipients)
+	o := &open{Duty: d, docket: k, acked: newBits(n), reported: newBits(n), left: n}
+	o.bytes = openBytes + d.Event.Weight() + sized.Block(32*n) + 2*sized.Block(n/8)
+	if !o.wide() {
+		o.bytes += int64(n) * (k.narrow.Each() + 16)
+	}
+	return o
+}
+
+// wide says that a duty has so many recipients that they are searched for in its list. Those
+// of others are found by who they are.
+func (o *open) wide() bool { return len(o.Recipients) > 64 }
+
+// acknowledge notes that a recipient has acknowledged the event.
+func (o *open) acknowledge(p event.Profile) {
+	i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
+	if !found || o.acked.has(i) {
+		return
+	}
+	o.acked.set(i)
+	if !o.reported.has(i) {
+		o.settle(1)
+	}
+}
+
+// settle notes that so many recipients owe no more.
+func (o *open) settle(n int) {
+	o.left -= n
+	o.docket.owed -= n
+}
+
+// report notes that recipients have been reported.
+func (o *open) report(profiles []event.Profile) {
+	for _, p := range profiles {
+		i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
+		if !found || o.reported.has(i) {
+			continue
+		}
+		o.reported.set(i)
+		if !o.acked.has(i) {
+			o.settle(1)
+		}
+	}
+}
+
+// owing are those who have neither acknowledged the event nor been reported.
+func (o *open) owing() []event.Profile {
+	list := make([]event.Profile, 0, o.left)
+	for i, p := range o.Recipients {
+		if !o.acked.has(i) && !o.reported.has(i) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// state is what came of the event for the recipient of an index.
+func (o *open) state(i int) State {
+	switch {
+	case o.acked.has(i):
+		return Acknowledged
+	case o.reported.has(i):
+		return Reported
+	}
+	return Owed
+}
+
+// bits is a set of small numbers.
+type bits []uint64
+
+func newBits(n int) bits { return make(bits, (n+63)/64) }
+
+func (b bits) has(i int) bool { return b[i/64]>>(i%64)&1 == 1 }
+func (b bits) set(i int)      { b[i/64] |= 1 << (i % 64) }

@@ -1,0 +1,293 @@
+package duty
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/due"
+	"realtimehub/internal/event"
+)
+
+// Config is what a judge needs to know.
+type Config struct {
+	Keep   time.Duration // how long what came of an event is known after its deadline
+	Pools  *allowance.Pools
+	Logger *slog.Logger
+	// Report tells a service who has not acknowledged an event. It may wait; with an error it
+	// is called again. early: the deadline has not come, and they have no connection.
+	Report func(ctx context.Context, d *Duty, owing []event.Profile, early bool) error
+	// Absent are those of some profiles who have no connection now.
+	Absent func(tenant string, profiles []event.Profile) []event.Profile
+}
+
+// reportAgain is how long after a report that failed the next is tried.
+const reportAgain = time.Second
+
+// Judge knows what is owed, and has reported who has not acknowledged an event by its
+// deadline.
+type Judge struct {
+	// Static.
+	cfg  Config
+	wake chan struct{} // something is due sooner
+
+	mu sync.Mutex
+	// Guarded by mu, which is a leaf.
+	dockets map[string]*docket
+	due     due.Queue[*open]
+	swept   time.Time
+	counts  Counts
+}
+
+// Counts are what a judge has seen since its start, by recipients.
+type Counts struct {
+	Open         int   // duties before their deadline
+	Owed         int   // recipients of those who owe
+	Acknowledged int64 // recipients of duties that are over
+	Reported     int64
+}
+
+// NewJudge makes a judge. Run has it judge.
+func NewJudge(cfg Config) *Judge {
+	return &Judge{cfg: cfg, wake: make(chan struct{}, 1), dockets: map[string]*docket{}}
+}
+
+// Open has the recipients of an event owe until its deadline. One that is open, or was lately,
+// is left as it is.
+func (j *Judge) Open(d *Duty) {
+	var early []event.Profile
+	if d.Event.ReportOffline {
+		early = j.cfg.Absent(d.Event.TenantID, d.Recipients)
+	}
+	j.mu.Lock()
+	k := j.docketLocked(d.Event.TenantID)
+	if known := k.all[d.At.Seq]; known != nil && known.At.Epoch.Tag == d.At.Epoch.Tag {
+		j.mu.Unlock()
+		return
+	}
+	o := newOpen(d, k)
+	o.early = early
+	j.cfg.Pools.State.Force(k.tenant, o.bytes)
+	k.enter(o)
+	j.counts.Open++
+	at := d.Deadline
+	if len(early) > 0 {
+		at = time.Now()
+	}
+	j.due.Set(o, at)
+	first, _ := j.due.First()
+	j.mu.Unlock()
+	if first == o {
+		j.nudge()
+	}
+}
+
+// Acknowledge notes an acknowledgement.
+func (j *Judge) Acknowledge(a Acknowledgement) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.docketLocked(a.Tenant)
+	was := k.bytes
+	k.acknowledge(a, time.Now())
+	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
+}
+
+// Ended says what a connection had been sent and not acknowledged as it ended: if its client
+// comes back before a time, it may have handled that.
+func (j *Judge) Ended(sent Acknowledgement, until time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.docketLocked(sent.Tenant)
+	was := k.bytes
+	k.end(sent, until)
+	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
+}
+
+// Resumed says that a client has come back with everything up to a place that its connection
+// before was sent. others is what the person's connections were sent that are still open: the
+// one before may be among them.
+func (j *Judge) Resumed(back Acknowledgement, others []Acknowledgement) {
+	j.mu.Lock()
+	a, ok := j.docketLocked(back.Tenant).resume(back, others)
+	j.mu.Unlock()
+	if ok {
+		j.Acknowledge(a)
+	}
+}
+
+func (j *Judge) docketLocked(tenant string) *docket {
+	k := j.dockets[tenant]
+	if k == nil {
+		k = newDocket(tenant)
+		j.dockets[tenant] = k
+	}
+	return k
+}
+
+// nudge has Run look again.
+func (j *Judge) nudge() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run judges until ctx ends.
+func (j *Judge) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-j.wake:
+		case <-timer.C:
+		}
+		timer.Reset(j.judge(ctx))
+	}
+}
+
+// mostIdle is how long Run waits when nothing is due.
+const mostIdle = time.Minute
+
+// judge does what is due, and says how long it is until something more is.
+func (j *Judge) judge(ctx context.Context) time.Duration {
+	for ctx.Err() == nil {
+		now := time.Now()
+		j.mu.Lock()
+		o, any := j.due.Next(now)
+		if !any {
+			wait := mostIdle
+			if j.due.Len() > 0 {
+				_, at := j.due.First()
+				wait = min(wait, at.Sub(now))
+			}
+			j.sweepLocked(now)
+			j.mu.Unlock()
+			return wait
+		}
+		if o.over {
+			j.forgetLocked(o)
+			j.mu.Unlock()
+			continue
+		}
+		early := now.Before(o.Deadline)
+		owing := o.owing()
+		if early {
+			owing = intersect(owing, o.early)
+		}
+		j.mu.Unlock()
+		err := error(nil)
+		if len(owing) > 0 {
+			err = j.cfg.Report(ctx, o.Duty, owing, early)
+		}
+		j.mu.Lock()
+		j.judgedLocked(o, owing, early, err)
+		j.mu.Unlock()
+	}
+	return mostIdle
+}
+
+// judgedLocked notes that a report was made, or is to be made again.
+func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err error) {
+	if err != nil {
+		j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", o.docket.tenant, "id", o.Event.ID, "err", err)
+		j.due.Set(o, time.Now().Add(reportAgain))
+		return
+	}
+	o.report(owing)
+	if early {
+		o.early = nil
+		j.due.Set(o, o.Deadline)
+		return
+	}
+	o.over = true
+	o.docket.leave(o)
+	j.counts.Open--
+	for i := range o.Recipients {
+		if o.state(i) == Acknowledged {
+			j.counts.Acknowledged++
+		} else {
+			j.counts.Reported++
+		}
+	}
+	j.due.Set(o, time.Now().Add(j.cfg.Keep))
+}
+
+// forgetLocked forgets what came of an event.
+func (j *Judge) forgetLocked(o *open) {
+	j.due.Set(o, time.Time{})
+	delete(o.docket.all, o.At.Seq)
+	j.cfg.Pools.State.Give(o.docket.tenant, o.bytes)
+}
+
+// sweepLocked forgets acknowledgements that no event can be waiting for, and tenants of which
+// nothing is kept.
+func (j *Judge) sweepLocked(now time.Time) {
+	if now.Sub(j.swept) < markTime {
+		return
+	}
+	j.swept = now
+	for tenant, k := range j.dockets {
+		was := k.bytes
+		k.turn(now)
+		j.cfg.Pools.State.Force(tenant, k.bytes-was)
+		if k.empty() {
+			delete(j.dockets, tenant)
+		}
+	}
+}
+
+// intersect are those of a sorted list who are in another.
+func intersect(list, with []event.Profile) (both []event.Profile) {
+	in := make(map[event.Profile]bool, len(with))
+	for _, p := range with {
+		in[p] = true
+	}
+	for _, p := range list {
+		if in[p] {
+			both = append(both, p)
+		}
+	}
+	return both
+}
+
+// Receipt is what came of an event for one recipient.
+type Receipt struct {
+	Profile event.Profile
+	State   State
+}
+
+// Receipts are those of an event's recipients after a profile, in order, limit at most. There
+// is no duty where the event had no deadline, or it is too long ago.
+func (j *Judge) Receipts(tenant string, place uint64, after *event.Profile, limit int) (list []Receipt, counts map[State]int, d *Duty) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.dockets[tenant]
+	if k == nil || k.all[place] == nil {
+		return nil, nil, nil
+	}
+	o := k.all[place]
+	counts = map[State]int{}
+	for i, p := range o.Recipients {
+		state := o.state(i)
+		counts[state]++
+		if (after == nil || event.CompareProfiles(p, *after) > 0) && len(list) < limit {
+			list = append(list, Receipt{p, state})
+		}
+	}
+	return list, counts, o.Duty
+}
+
+// Stats are the judge's counts.
+func (j *Judge) Stats() Counts {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := j.counts
+	for _, k := range j.dockets {
+		c.Owed += k.owed
+	}
+	return c
+}
