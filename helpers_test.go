@@ -187,7 +187,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
 		Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
-		Quotas: allowance.New(plan.Of(1 << 30)), Most: delivery.Limits{Profile: 256}, Memberships: 1_000_000,
+		AckTimeout: 20 * time.Second, Quotas: allowance.New(plan.Of(1 << 30)), Most: delivery.Limits{Profile: 256}, Memberships: 1_000_000,
 	}
 	presenceConfig := PresenceConfig{
 		IdleTimeout: 5 * time.Minute, Tick: 10 * time.Millisecond, Grace: 5 * time.Second,
@@ -209,7 +209,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	if limits.ClientRate == 0 { // the default; -1 lifts it
 		limits.ClientRate = 20
 	}
-	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
+	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, nil), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
@@ -224,6 +224,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
+		go h.judge.Run(ctx)
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {

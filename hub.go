@@ -11,8 +11,10 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/outbox"
 )
 
 // Hub accepts events, gives them their order and hands them to streams. It has no lock: those
@@ -28,6 +30,8 @@ type Hub struct {
 	log        history.Log
 	logger     *slog.Logger
 	quotas     *allowance.Pools
+	judge      *duty.Judge
+	box        outbox.Box
 
 	count *delivery.Counts // what happens; guards itself
 
@@ -39,19 +43,23 @@ type Hub struct {
 // HubConfig is what a hub needs to know of its delivery.
 type HubConfig = delivery.Config
 
-// NewHub makes a hub with its presence, and joins it to others; nil peers leave it alone.
-func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers) *Hub {
+// NewHub makes a hub with its presence, and joins it to others; nil peers leave it alone. What
+// services are told goes into the box; nil makes one in memory.
+func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, box outbox.Box) *Hub {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
+	}
+	if box == nil {
+		box = outbox.NewMemory(outbox.MemoryConfig{})
 	}
 	if peers != nil {
 		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
 	}
+	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, box: box}
+	h.judge = duty.NewJudge(duty.Config{Keep: resultsTTL, Box: box, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
+	cfg.Duties = h.judge
 	d := delivery.New(cfg)
-	h := &Hub{
-		tenants: d.Tenants, members: d.Members, streams: d.Streams, dispatcher: d.Dispatcher, count: d.Counts,
-		log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas,
-	}
+	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts
 	h.presence = newPresence(d, cfg.Quotas, presence, peers)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
@@ -59,6 +67,9 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers) *Hub {
 	})
 	return h
 }
+
+// resultsTTL is how long it is known after a deadline what came of its event.
+const resultsTTL = 24 * time.Hour
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.
 func (h *Hub) Overloaded() bool { return h.streams.Overloaded() }
@@ -93,6 +104,9 @@ func (h *Hub) Publish(ctx context.Context, events []*event.Event) ([]delivery.Re
 	}
 	debug := h.logger.Enabled(ctx, slog.LevelDebug)
 	receipts := make([]delivery.Receipt, len(entries))
+	if err := h.oblige(ctx, entries); err != nil {
+		return nil, err
+	}
 	for i, e := range entries {
 		if debug {
 			h.logger.Debug("published", "tenant", e.Event.TenantID, "type", e.Event.Type, "id", e.Event.ID,
@@ -130,12 +144,58 @@ func (h *Hub) append(ctx context.Context, entries []*history.Entry) error {
 	if !errors.Is(err, history.ErrUnconfirmed) {
 		return err
 	}
+	h.count.Unconfirmed(len(entries))
+	return history.NewUnconfirmed(idsOf(entries), err)
+}
+
+func idsOf(entries []*history.Entry) []string {
 	ids := make([]string, len(entries))
 	for i, e := range entries {
 		ids[i] = e.Event.ID
 	}
-	h.count.Unconfirmed(len(entries))
-	return history.NewUnconfirmed(ids, err)
+	return ids
+}
+
+// oblige has the recipients of entries with a deadline owe an acknowledgement. If it fails,
+// sending them again with the same ids does it.
+func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
+	for _, e := range entries {
+		if e.Event.Deadline == 0 {
+			continue
+		}
+		recipients, err := h.members.Recipients(ctx, e)
+		if err != nil {
+			return history.NewUnconfirmed(idsOf(entries), errors.Join(history.ErrUnconfirmed, err))
+		}
+		d := duty.New(e.Event, e.Cursor, recipients)
+		if e.Duplicate {
+			d.Deadline = e.FirstAt.Add(e.Event.Deadline)
+		}
+		h.judge.Open(d)
+	}
+	return nil
+}
+
+// Absent implements duty.People.
+func (h *Hub) Absent(tenant string, profiles []event.Profile) []event.Profile {
+	var absent []event.Profile
+	for _, p := range h.presence.Of(tenant, profiles) {
+		if p.Status == Offline {
+			absent = append(absent, p.Profile)
+		}
+	}
+	return absent
+}
+
+// Explain implements duty.People.
+func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []duty.Person {
+	sent := delivery.Sent{Type: d.Event.Type, Place: d.At.Seq, Excluded: d.Event.Target.ExcludeConnections}
+	why, connections := h.streams.Explain(d.Event.TenantID, of, sent)
+	people := make([]duty.Person, len(of))
+	for i, p := range h.presence.Of(d.Event.TenantID, of) {
+		people[i] = duty.Person{Profile: p.Profile, Status: string(p.Status), LastActiveAt: p.LastActiveAt, Connections: connections[i], Why: string(why[i])}
+	}
+	return people
 }
 
 // receipt counts an entry that the log has taken, and says what its publisher is told of it.

@@ -205,11 +205,11 @@ func (a *app) build(ctx context.Context) (err error) {
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: a.memory.Streams,
 		Log: a.backing.log, Rooms: a.backing.rooms, Resolver: resolver, Logger: a.logger,
 		Most:   delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
-		Quotas: a.quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
+		AckTimeout: cfg.AckTimeout, Quotas: a.quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
-	}, a.backing.peers)
+	}, a.backing.peers, nil)
 	return nil
 }
 
@@ -284,6 +284,7 @@ func (a *app) announce() {
 // who starts the process again has another. An error is of an address.
 func (a *app) serve(ctx context.Context) (broken, err error) {
 	go a.hub.presence.Run(a.background)
+	go a.hub.judge.Run(a.background)
 	go sweep(a.background, a.hub, a.cfg.HistoryTTL)
 	go a.hub.WatchMemory(a.background)
 	go plan.GiveBack(a.background)

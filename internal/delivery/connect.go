@@ -172,7 +172,7 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	t.addLocked(c, watch)
 	resume, from, missed := t.resumeLocked(c, from, missed)
 	s.count.connects.Add(resume, 1)
-	c.place = from.Seq
+	c.begun, c.place = from.Seq, from.Seq
 	if c.acks != nil {
 		s.beginAcksLocked(t, c, resume, from)
 	}

@@ -33,6 +33,7 @@ type Connection struct {
 	joined   bool       // it is in tenant.conns, or was
 	removed  bool
 	sentAway bool    // closed by a drain: not to be announced
+	begun    uint64  // the place after which it is sent everything
 	place    uint64  // in the history, that its client knows or will
 	behind   *behind // nil: live
 	acks     *acks   // nil: its client acknowledges nothing

@@ -9,18 +9,16 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
+	"realtimehub/internal/outbox"
 )
 
 // Config is what a judge needs to know.
 type Config struct {
 	Keep   time.Duration // how long what came of an event is known after its deadline
+	Box    outbox.Box    // has the reports
+	People People
 	Pools  *allowance.Pools
 	Logger *slog.Logger
-	// Report tells a service who has not acknowledged an event. It may wait; with an error it
-	// is called again. early: the deadline has not come, and they have no connection.
-	Report func(ctx context.Context, d *Duty, owing []event.Profile, early bool) error
-	// Absent are those of some profiles who have no connection now.
-	Absent func(tenant string, profiles []event.Profile) []event.Profile
 }
 
 // reportAgain is how long after a report that failed the next is tried.
@@ -59,7 +57,7 @@ func NewJudge(cfg Config) *Judge {
 func (j *Judge) Open(d *Duty) {
 	var early []event.Profile
 	if d.Event.ReportOffline {
-		early = j.cfg.Absent(d.Event.TenantID, d.Recipients)
+		early = j.cfg.People.Absent(d.Event.TenantID, d.Recipients)
 	}
 	j.mu.Lock()
 	k := j.docketLocked(d.Event.TenantID)
@@ -181,7 +179,7 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 		j.mu.Unlock()
 		err := error(nil)
 		if len(owing) > 0 {
-			err = j.cfg.Report(ctx, o.Duty, owing, early)
+			err = j.report(ctx, o.Duty, owing, early)
 		}
 		j.mu.Lock()
 		j.judgedLocked(o, owing, early, err)

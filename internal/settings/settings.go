@@ -58,6 +58,7 @@ type Config struct {
 	CallBytes        *int64        `env:"CALL_BYTES"`          // nil: a 16th of what there is
 	DedupeWindow     time.Duration `env:"DEDUPE_WINDOW" envDefault:"2m"`
 	DedupeIDs        int           `env:"DEDUPE_IDS" envDefault:"1000000"`
+	AckTimeout       time.Duration `env:"ACK_TIMEOUT" envDefault:"20s"`
 	Drain            time.Duration `env:"DRAIN" envDefault:"10s"`
 	MaxEventBytes    int           `env:"MAX_EVENT_BYTES" envDefault:"61440"`
 	MaxBodyBytes     int           `env:"MAX_BODY_BYTES" envDefault:"1048576"`
@@ -131,7 +132,7 @@ func (c *Config) checkTimes(f *faults) {
 		{"IDLE_TIMEOUT", c.IdleTimeout, true}, {"PRESENCE_TICK", c.PresenceTick, false},
 		{"PRESENCE_GRACE", c.PresenceGrace, true}, {"TYPING_TTL", c.TypingTTL, false},
 		{"HEARTBEAT", c.Heartbeat, true}, {"HISTORY_TTL", c.HistoryTTL, true},
-		{"DEDUPE_WINDOW", c.DedupeWindow, true}, {"DRAIN", c.Drain, true},
+		{"DEDUPE_WINDOW", c.DedupeWindow, true}, {"DRAIN", c.Drain, true}, {"ACK_TIMEOUT", c.AckTimeout, true},
 	} {
 		f.add(d.d < 0, d.name, "%v is negative", d.d)
 		f.add(d.d == 0 && !d.zero, d.name, "0 is too short: 1s is usual")

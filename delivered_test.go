@@ -1,0 +1,105 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/outbox"
+)
+
+// reported are the profiles that the outbox names for events of a tenant, each with why, as
+// "id why", once there are so many items.
+func (h *testHub) reported(t testing.TB, tenant string, items int) (list []string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		page, err := h.box.Read(t.Context(), tenant, outbox.Query{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Items) < items && time.Now().Before(deadline) {
+			continue
+		}
+		if len(page.Items) != items {
+			t.Fatalf("%d items, want %d", len(page.Items), items)
+		}
+		for _, item := range page.Items {
+			var data struct {
+				Event    struct{ ID string }
+				Profiles []struct {
+					Profile struct{ ID string }
+					Why     string
+				}
+			}
+			if err := json.Unmarshal(item.Data, &data); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range data.Profiles {
+				list = append(list, fmt.Sprint(data.Event.ID, " ", p.Profile.ID, " ", p.Why))
+			}
+		}
+		return list
+	}
+}
+
+// ack acknowledges what a stream was sent up to a cursor.
+func (h *testHub) ack(t testing.TB, connection, cursor string) (int, map[string]any) {
+	t.Helper()
+	return h.post(t, "/v1/connections/"+connection+"/ack", `{"cursor":"`+cursor+`"}`)
+}
+
+// Whoever has not acknowledged an event by its deadline is reported, once, with why; nobody
+// else is.
+func TestDeadline(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["good","frozen","filters","later","gone","out"]}`)
+	good := h.open(t, "tenant=acme&profile=good&ack=true")
+	frozen := h.open(t, "tenant=acme&profile=frozen&ack=true")
+	filters := h.open(t, "tenant=acme&profile=filters&ack=true&types=b.*")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"conversation","conversationId":"c","exclude":{"profiles":["out"]}}}`)
+	later := h.open(t, "tenant=acme&profile=later&ack=true")
+	got := good.until(t, "a.b")
+	is.Equal(frozen.until(t, "a.b").ID, got.ID)
+	status, _ := h.ack(t, good.ConnectionID, got.ID)
+	is.Equal(status, 204)
+	for _, c := range []*testClient{filters, later} { // to them it was not sent, so nothing is acknowledged
+		h.accepted(t, "/v1/events", `{"tenantId":"acme","type":"b.c","payload":1,"target":{"kind":"tenant"}}`)
+		status, _ = h.ack(t, c.ConnectionID, c.until(t, "b.c").ID)
+		is.Equal(status, 204)
+	}
+	is.Equal(h.reported(t, "acme", 1), []string{"e1 filters filtered", "e1 frozen sentUnacknowledged", "e1 gone noConnection", "e1 later joinedLater"})
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e2","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["gone"]}}`)
+	is.Equal(h.reported(t, "acme", 2)[4:], []string{"e2 gone noConnection"})
+}
+
+// What an acknowledgement is refused for changes nothing.
+func TestAcknowledgementsThatAreNone(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, "tenant=acme&profile=me&ack=true")
+	e := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, "1")
+	other := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "1")
+	foreign := h.publish(t, "other", "a.b", `{"kind":"profile","profiles":["me"]}`, "1")
+	c.until(t, "a.b")
+	for _, tc := range []struct {
+		connection, cursor string
+		status             int
+		code               any
+	}{
+		{c.ConnectionID, foreign["cursor"].(string), 409, "UnknownCursor"},
+		{c.ConnectionID, "nonsense", 409, "UnknownCursor"},
+		{c.ConnectionID, other["cursor"].(string), 400, "InvalidField"},
+		{c.ConnectionID, "", 400, "InvalidField"},
+		{"01a20b6b-b9ee-789c-bf01-260aa0b28d5c", e["cursor"].(string), 404, "ConnectionNotFound"},
+		{c.ConnectionID, e["cursor"].(string), 204, nil},
+		{c.ConnectionID, c.Ready.ID, 204, nil}, // an older one
+	} {
+		status, answer := h.ack(t, tc.connection, tc.cursor)
+		is.Equal(status, tc.status)
+		is.Equal(answer["code"], tc.code)
+	}
+}

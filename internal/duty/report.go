@@ -1,0 +1,84 @@
+package duty
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/outbox"
+)
+
+// Person is what is known of somebody who has not acknowledged an event: what a decision about
+// a push or a mail needs.
+type Person struct {
+	Profile      event.Profile `json:"profile"`
+	Status       string        `json:"status"`
+	LastActiveAt *string       `json:"lastActiveAt"` // null: never seen
+	Connections  int           `json:"connections"`
+	Why          string        `json:"why"`
+}
+
+// People knows them.
+type People interface {
+	// Absent are those of some profiles who have no connection now.
+	Absent(tenant string, profiles []event.Profile) []event.Profile
+	// Explain says why a duty's event is owed by some of its recipients.
+	Explain(ctx context.Context, d *Duty, of []event.Profile) []Person
+}
+
+// undelivered is the data of an item of that type, but for the tenant and its place.
+type undelivered struct {
+	Event      eventBrief `json:"event"`
+	DeadlineAt string     `json:"deadlineAt"`
+	Offline    bool       `json:"offline,omitempty"` // it is reported before the deadline, as "offline":"report" asked
+	Profiles   []Person   `json:"profiles"`
+	More       bool       `json:"more"` // another item of the same event follows
+}
+
+// eventBrief is an event without its payload, and without who else it was for.
+type eventBrief struct {
+	ID            string      `json:"id"`
+	Cursor        string      `json:"cursor"`
+	Type          string      `json:"type"`
+	Target        targetBrief `json:"target"`
+	CorrelationID string      `json:"correlationId,omitempty"`
+}
+
+type targetBrief struct {
+	Kind           event.TargetKind `json:"kind"`
+	ConversationID string           `json:"conversationId,omitempty"`
+	GroupID        string           `json:"groupId,omitempty"`
+}
+
+// mostOfItem is how many profiles one item names.
+const mostOfItem = 100
+
+// report puts into the outbox who owes an acknowledgement of an event: once, however often it
+// is called.
+func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, early bool) error {
+	now := time.Now()
+	e := d.Event
+	brief := eventBrief{e.ID, d.At.String(), e.Type, targetBrief{e.Target.Kind, e.Target.ConversationID, e.Target.GroupID}, e.CorrelationID}
+	var drafts []outbox.Draft
+	for len(owing) > 0 {
+		some := owing[:min(len(owing), mostOfItem)]
+		owing = owing[len(some):]
+		data, err := json.Marshal(undelivered{brief, event.FormatTime(d.Deadline), early, j.cfg.People.Explain(ctx, d, some), len(owing) > 0})
+		if err != nil {
+			return err
+		}
+		drafts = append(drafts, outbox.Draft{Type: outbox.TypeUndelivered, At: now, Data: data})
+	}
+	return j.cfg.Box.Put(ctx, e.TenantID, keyOf(d, early), drafts)
+}
+
+// keyOf names a report, so that it is put once.
+func keyOf(d *Duty, early bool) string {
+	key := d.At.Epoch.Text() + "-" + strconv.FormatUint(d.At.Seq, 10)
+	if early {
+		key += "-offline"
+	}
+	return key
+}
