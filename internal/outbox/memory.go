@@ -21,6 +21,7 @@ type Memory struct {
 	tenants  sized.Table[string, *list]
 	sizes    largest.Sizes[string] // bytes of lists
 	items    int
+	empty    int // tenants without items
 	untaken  int
 	cut      int64
 	follower func(tenant string, taken, newest uint64) // nil: nobody follows
@@ -45,7 +46,7 @@ type entry struct {
 // Bytes that things take beside what their texts do, as measured.
 const (
 	listBytes  = 320
-	entryBytes = 160 // an entry, with half as much again for the list's growth
+	entryBytes = 176 // an entry, with half as much again for the list's growth
 	keyBytes   = 72
 )
 
@@ -102,6 +103,7 @@ func (m *Memory) listLocked(tenant string, now time.Time) *list {
 		l = &list{newest: First(now) - 1, last: now}
 		l.taken = l.newest
 		m.tenants.Put(tenant, l)
+		m.empty++
 		m.addLocked(tenant, listBytes+sized.Text(tenant))
 	}
 	return l
@@ -118,6 +120,9 @@ func (m *Memory) appendLocked(tenant string, l *list, key string, entries []entr
 	for i := range entries {
 		bytes += entries[i].bytes()
 	}
+	if len(l.entries) == 0 {
+		m.empty--
+	}
 	l.entries = append(l.entries, entries...)
 	l.newest, l.last = last.item.Seq, last.put
 	m.items += len(entries)
@@ -130,19 +135,19 @@ func (m *Memory) addLocked(tenant string, bytes int64) {
 	m.held.Force(tenant, bytes)
 }
 
-// fitLocked has the tenants with most lose their oldest until all fit.
+// fitLocked has the tenants with most lose their oldest until all fit. First of all it forgets
+// those of whom nothing is kept but their places.
 func (m *Memory) fitLocked() {
 	for m.limit > 0 && m.sizes.Total() > m.limit {
+		if m.empty > 0 {
+			m.forgetLocked(func(*list) bool { return true })
+			continue
+		}
 		tenant, _, ok := m.sizes.Most()
 		if !ok {
 			return
 		}
-		l := m.tenants.Get(tenant)
-		if len(l.entries) == 0 {
-			m.forgetLocked(tenant)
-			continue
-		}
-		m.dropLocked(tenant, l, 1)
+		m.dropLocked(tenant, m.tenants.Get(tenant), 1)
 		m.cut++
 	}
 }
@@ -174,6 +179,9 @@ func (m *Memory) dropLocked(tenant string, l *list, n int) {
 	}
 	clear(l.entries[:n])
 	l.entries = l.entries[n:]
+	if len(l.entries) == 0 {
+		m.empty++
+	}
 	if l.gone += n; l.gone > len(l.entries) { // else what was before them would stay
 		l.entries, l.gone = append([]entry(nil), l.entries...), 0
 	}
@@ -181,11 +189,15 @@ func (m *Memory) dropLocked(tenant string, l *list, n int) {
 	m.addLocked(tenant, -bytes)
 }
 
-// forgetLocked forgets a tenant of whom nothing is kept but its places.
-func (m *Memory) forgetLocked(tenant string) {
-	m.held.Give(tenant, m.sizes.Of(tenant))
-	m.sizes.Set(tenant, 0)
-	m.tenants.Delete(tenant)
+// forgetLocked forgets those tenants of whom nothing is kept but their places that it is to.
+func (m *Memory) forgetLocked(which func(*list) bool) {
+	for tenant, l := range m.tenants.All() {
+		if len(l.entries) == 0 && which(l) {
+			m.addLocked(tenant, -m.sizes.Of(tenant))
+			m.tenants.Delete(tenant)
+			m.empty--
+		}
+	}
 }
 
 // oldest is the first place that is kept, or that will be given.
@@ -262,10 +274,8 @@ func (m *Memory) Sweep(now time.Time) {
 	defer m.mu.Unlock()
 	for tenant, l := range m.tenants.All() {
 		m.expireLocked(tenant, l, now)
-		if now.Sub(l.last) >= quiet {
-			m.forgetLocked(tenant)
-		}
 	}
+	m.forgetLocked(func(l *list) bool { return now.Sub(l.last) >= quiet })
 }
 
 // Stats implements Box.
