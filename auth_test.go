@@ -523,7 +523,7 @@ func TestCookies(t *testing.T) {
 func TestAStreamLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler)}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, nil)
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: slog.New(slog.DiscardHandler)}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
 		api := NewAPI(hub, newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: slog.New(slog.DiscardHandler)})
 		start := time.Now()
 		bearerFor := func(d time.Duration, changes ...any) string {

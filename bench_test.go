@@ -25,7 +25,7 @@ import (
 // that only the hub's own work is measured.
 func newBenchHub(b *testing.B, streams int) (*Hub, *Presence) {
 	b.Helper()
-	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))}, PresenceConfig{Audience: settings.AudienceTenant}, nil, nil)
+	hub := NewHub(HubConfig{Retry: time.Second, StreamBuffer: 4 << 10, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler), Quotas: allowance.New(plan.Of(1 << 40))}, PresenceConfig{Audience: settings.AudienceTenant}, nil, Reporting{})
 	for i := range streams {
 		if _, err := hub.streams.Connect(context.Background(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: fmt.Sprint(i)}}); err != nil {
 			b.Fatal(err)

@@ -244,7 +244,7 @@ func TestDrainEndsLines(t *testing.T) {
 // where things go on, and nothing that it brought is repeated.
 func FuzzLastEventID(f *testing.F) {
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil, nil)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil, Reporting{})
 	handler := NewAPI(hub, openDoor(f), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger}).Handler()
 	f.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
 	e := historytest.ToAll("1").Event

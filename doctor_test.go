@@ -223,7 +223,7 @@ func TestAProbeLivesAsLongAsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		logger := slog.New(slog.DiscardHandler)
-		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, nil)
+		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Plain: true, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
 		api := NewAPI(hub, newAuth(t, access.Config{Secret: testSecret}), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 		start := time.Now()
 		pr, pw := io.Pipe()

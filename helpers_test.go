@@ -209,7 +209,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	if limits.ClientRate == 0 { // the default; -1 lifts it
 		limits.ClientRate = 20
 	}
-	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, nil), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
+	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, Reporting{}), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
@@ -224,7 +224,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		go h.judge.Run(ctx)
+		go h.duties.Run(ctx)
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {

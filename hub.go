@@ -30,7 +30,7 @@ type Hub struct {
 	log        history.Log
 	logger     *slog.Logger
 	quotas     *allowance.Pools
-	judge      *duty.Judge
+	duties     duty.Keeper
 	box        outbox.Box
 
 	count *delivery.Counts // what happens; guards itself
@@ -43,21 +43,30 @@ type Hub struct {
 // HubConfig is what a hub needs to know of its delivery.
 type HubConfig = delivery.Config
 
-// NewHub makes a hub with its presence, and joins it to others; nil peers leave it alone. What
-// services are told goes into the box; nil makes one in memory.
-func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, box outbox.Box) *Hub {
+// Reporting is where it is kept what services are told, and who owes an acknowledgement. What is
+// nil is kept in memory.
+type Reporting struct {
+	Box    outbox.Box
+	Keeper func(duty.Config) duty.Keeper
+}
+
+// NewHub makes a hub with its presence, and joins it to others; nil peers leave it alone.
+func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporting Reporting) *Hub {
 	if cfg.Quotas == nil {
 		cfg.Quotas = &allowance.Pools{}
 	}
-	if box == nil {
-		box = outbox.NewMemory(outbox.MemoryConfig{})
+	if reporting.Box == nil {
+		reporting.Box = outbox.NewMemory(outbox.MemoryConfig{Held: cfg.Quotas.State})
+	}
+	if reporting.Keeper == nil {
+		reporting.Keeper = func(cfg duty.Config) duty.Keeper { return duty.NewMemory(cfg) }
 	}
 	if peers != nil {
 		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
 	}
-	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, box: box}
-	h.judge = duty.NewJudge(duty.Config{Keep: resultsTTL, Box: box, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
-	cfg.Duties = h.judge
+	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, box: reporting.Box}
+	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Box: h.box, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
+	cfg.Duties = h.duties
 	d := delivery.New(cfg)
 	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts
 	h.presence = newPresence(d, cfg.Quotas, presence, peers)
@@ -171,7 +180,9 @@ func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
 		if e.Duplicate {
 			d.Deadline = e.FirstAt.Add(e.Event.Deadline)
 		}
-		h.judge.Open(d)
+		if err := h.duties.Open(ctx, d); err != nil {
+			return history.NewUnconfirmed(idsOf(entries), errors.Join(history.ErrUnconfirmed, err))
+		}
 	}
 	return nil
 }

@@ -209,7 +209,7 @@ func (a *app) build(ctx context.Context) (err error) {
 	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
-	}, a.backing.peers, nil)
+	}, a.backing.peers, Reporting{})
 	return nil
 }
 
@@ -284,7 +284,7 @@ func (a *app) announce() {
 // who starts the process again has another. An error is of an address.
 func (a *app) serve(ctx context.Context) (broken, err error) {
 	go a.hub.presence.Run(a.background)
-	go a.hub.judge.Run(a.background)
+	go a.hub.duties.Run(a.background)
 	go sweep(a.background, a.hub, a.cfg.HistoryTTL)
 	go a.hub.WatchMemory(a.background)
 	go plan.GiveBack(a.background)

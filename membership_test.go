@@ -33,7 +33,7 @@ func ruled(t *testing.T, service http.RoundTripper) (*Hub, http.Handler) {
 	members := room.NewService(room.ServiceConfig{URL: "http://members.example/m/", Token: "s3cret", Transport: service})
 	hub := NewHub(HubConfig{
 		Retry: time.Second, StreamBuffer: 1 << 20, Log: history.NewMemory(testLimits), Resolver: members, Plain: true, Logger: logger,
-	}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, nil)
+	}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
 	api := NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{}), APIConfig{Logger: logger})
 	return hub, checked(t, api.Handler())
 }

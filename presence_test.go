@@ -43,7 +43,7 @@ func inBubble(t *testing.T, audience settings.Audience, test func(w presenceWorl
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)}, PresenceConfig{
 			IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second,
 			TypingTTL: 6 * time.Second, Audience: audience, Burst: 3,
-		}, nil, nil)
+		}, nil, Reporting{})
 		p := hub.presence
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()

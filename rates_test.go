@@ -66,7 +66,7 @@ func (f *failing) Resolve(_ context.Context, _ string, r event.Room) (*room.Rost
 func limited(t testing.TB, auth *access.Auth, f *failing, limits access.RatesConfig) http.Handler {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil, nil)
+	hub := NewHub(HubConfig{Retry: time.Second, Log: f, Resolver: f, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, nil, Reporting{})
 	t.Cleanup(func() { hub.streams.Engine().Close(context.Background()) })
 	return checked(t, NewAPI(hub, auth, access.NewRates(limits), APIConfig{Logger: logger}).Handler())
 }
@@ -153,7 +153,7 @@ func TestALimitComesBeforeAQuestion(t *testing.T) {
 			is := is.New(t)
 			logger := slog.New(slog.DiscardHandler)
 			peers := &askedPeers{}
-			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, peers, nil)
+			hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger}, PresenceConfig{Audience: settings.AudienceNone}, peers, Reporting{})
 			defer hub.streams.Engine().Close(context.Background())
 			api := checked(t, NewAPI(hub, auth, access.NewRates(access.RatesConfig{ClientRate: onceADay}), APIConfig{Logger: logger}).Handler())
 			var headers []string

@@ -179,7 +179,7 @@ func newSilentHub(t *testing.T, secure, http2 bool, s ...string) *silentHub {
 	logger := slog.New(slog.DiscardHandler)
 	hub := NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: logger,
-	}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, nil)
+	}, PresenceConfig{Audience: settings.AudienceNone, Grace: time.Second}, nil, Reporting{})
 	api := NewAPI(hub, openDoor(t), access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate}), APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Logger: logger,
 	})

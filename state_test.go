@@ -23,7 +23,7 @@ import (
 
 func newQuietHub(quotas *allowance.Pools) (*Hub, *Presence) {
 	hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Quotas: quotas, Logger: slog.New(slog.DiscardHandler)},
-		PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: settings.AudienceNone}, nil, nil)
+		PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, TypingTTL: 6 * time.Second, Audience: settings.AudienceNone}, nil, Reporting{})
 	return hub, hub.presence
 }
 

@@ -22,7 +22,7 @@ import (
 func inCluster(t *testing.T, test func(w presenceWorld, x *cluster.Cluster, is *is.I)) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := NewHub(HubConfig{Retry: time.Second, Log: history.NewMemory(testLimits), Resolver: room.Own{}, Logger: slog.New(slog.DiscardHandler)},
-			PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: settings.AudienceTenant}, &clustertest.Peers{}, nil)
+			PresenceConfig{IdleTimeout: 5 * time.Minute, Tick: time.Second, Grace: 5 * time.Second, Audience: settings.AudienceTenant}, &clustertest.Peers{}, Reporting{})
 		p, x := hub.presence, hub.cluster
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()

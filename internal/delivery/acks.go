@@ -24,9 +24,8 @@ var (
 type Duties interface {
 	// Acknowledge takes a client's word.
 	Acknowledge(a duty.Acknowledgement)
-	// Ended says what a connection had been sent and not acknowledged as it ended. It may be
-	// worth something until a time.
-	Ended(sent duty.Acknowledgement, until time.Time)
+	// Ended says what a connection had been sent and not acknowledged as it ended.
+	Ended(sent duty.Acknowledgement)
 	// Resumed says that a client has come back which had everything up to back.UpTo that its
 	// connection before was sent. others is what the person's open connections were sent: the
 	// end of the one before may not have been noticed yet.
@@ -106,6 +105,9 @@ func (a *acks) owe(place uint64, deadline, now time.Time) {
 
 // sentLocked is what was sent up to a place, as acknowledgements of it.
 func (a *acks) sentLocked(of history.Epoch, upTo uint64) (list []duty.Acknowledgement) {
+	if len(a.owed) == 0 {
+		return nil // nothing of it has a deadline
+	}
 	for _, s := range a.spans {
 		until := upTo
 		if s.until > 0 {
@@ -114,7 +116,7 @@ func (a *acks) sentLocked(of history.Epoch, upTo uint64) (list []duty.Acknowledg
 		if s.after < until {
 			list = append(list, duty.Acknowledgement{
 				Tenant: a.conn.Tenant, Profile: a.conn.Profile, Connection: a.conn.ID,
-				Of: of.Tag, After: s.after, UpTo: until, Types: s.filter,
+				Of: of.Tag, After: s.after, UpTo: until, Types: s.filter, Until: a.owed[len(a.owed)-1].until,
 			})
 		}
 	}
@@ -146,7 +148,7 @@ func (c *Connection) owe(e *event.Event, place uint64) {
 func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from history.Cursor) {
 	c.acks.beginLocked(from.Seq)
 	if resume != ResumeComplete {
-		return
+		return // what the client had is not known
 	}
 	var others []duty.Acknowledgement
 	for _, other := range t.rooms.Person(c.Profile).Conns() {
@@ -199,10 +201,8 @@ func (s *Streams) endedLocked(t *tenant, c *Connection) {
 		return
 	}
 	s.timeouts.forget(c.acks)
-	if n := len(c.acks.owed); n > 0 {
-		for _, a := range c.acks.sentLocked(t.head.Epoch, c.place) {
-			s.duties.Ended(a, c.acks.owed[n-1].until)
-		}
+	for _, a := range c.acks.sentLocked(t.head.Epoch, c.place) {
+		s.duties.Ended(a)
 	}
 }
 

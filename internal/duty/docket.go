@@ -17,21 +17,13 @@ type docket struct {
 	wide   []*open                               // and many, by place
 	lately [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
 	turned time.Time                             // when the minute began
-	ended  sized.Table[event.Profile, []ended]   // connections whose clients may come back
-	bytes  int64                                 // of lately and ended
+	bytes  int64                                 // of lately
 	owed   int                                   // recipients who owe, of all duties
 }
 
 // mark is an acknowledgement that may be of an event that the judge has not been told of: it
 // can be faster than whoever opens the duty.
 type mark = Acknowledgement
-
-// ended is what a connection was sent that has ended, and did not acknowledge. It is worth
-// something until a time.
-type ended struct {
-	sent  Acknowledgement
-	until time.Time
-}
 
 // Bounds of what is kept of acknowledgements.
 const (
@@ -44,7 +36,7 @@ func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[
 
 // empty says that nothing is kept.
 func (k *docket) empty() bool {
-	return len(k.all) == 0 && k.ended.Len() == 0 && k.lately[0].Len() == 0 && k.lately[1].Len() == 0
+	return len(k.all) == 0 && k.lately[0].Len() == 0 && k.lately[1].Len() == 0
 }
 
 // enter has a duty's recipients owe, but for those who have acknowledged it already.
@@ -144,64 +136,8 @@ func (k *docket) turn(now time.Time) {
 	}
 	k.lately[1], k.lately[0] = k.lately[0], sized.Table[event.Profile, []mark]{}
 	k.turned = now
-	k.expire(now)
 	k.bytes = 0
-	for p, list := range k.ended.All() {
-		k.bytes += k.ended.Each() + p.Bytes() + endedBytes*int64(len(list))
-	}
 	for p, marks := range k.lately[1].All() {
 		k.bytes += k.lately[1].Each() + p.Bytes() + markBytes*int64(len(marks))
-	}
-}
-
-// Bounds of what is kept of connections that have ended.
-const (
-	mostEnded  = 8 // of one profile
-	endedBytes = markBytes + 24
-)
-
-// end keeps what a connection was sent that has ended.
-func (k *docket) end(sent Acknowledgement, until time.Time) {
-	list := k.ended.Get(sent.Profile)
-	if list == nil {
-		k.bytes += k.ended.Each() + sent.Profile.Bytes()
-	}
-	if len(list) == mostEnded {
-		list = slices.Delete(list, 0, 1)
-		k.bytes -= endedBytes
-	}
-	k.bytes += endedBytes
-	k.ended.Put(sent.Profile, append(list, ended{sent, until}))
-}
-
-// resume is the acknowledgement of a client that has come back, of what its connection before
-// was sent. Which one that was the client does not say: one that was sent what the client
-// has, with the same filter. Where several were, it acknowledges what all of them were sent.
-func (k *docket) resume(back Acknowledgement, others []Acknowledgement) (a Acknowledgement, ok bool) {
-	for _, e := range k.ended.Get(back.Profile) {
-		others = append(others, e.sent)
-	}
-	for _, sent := range others {
-		if sent.Of != back.Of || back.UpTo < sent.After || sent.UpTo < back.UpTo || !slices.Equal(sent.Types.Patterns(), back.Types.Patterns()) {
-			continue
-		}
-		if !ok || sent.After > a.After {
-			a = sent
-		}
-		ok = true
-	}
-	a.UpTo = back.UpTo
-	return a, ok
-}
-
-// expire forgets connections that nobody can come back from in time.
-func (k *docket) expire(now time.Time) {
-	for p, list := range k.ended.All() {
-		left := slices.DeleteFunc(slices.Clone(list), func(e ended) bool { return e.until.Before(now) })
-		if len(left) == 0 {
-			k.ended.Delete(p)
-		} else if len(left) < len(list) {
-			k.ended.Put(p, left)
-		}
 	}
 }

@@ -39,6 +39,7 @@ type Acknowledgement struct {
 	After      uint64
 	UpTo       uint64
 	Types      *event.Filter // what the connection wanted meanwhile
+	Until      time.Time     // the last deadline of what it may be of
 }
 
 // covers says whether an acknowledgement is one of an event: its connection was sent it.
@@ -142,6 +143,22 @@ func (o *open) state(i int) State {
 		return Reported
 	}
 	return Owed
+}
+
+// results are what came of the event for some of its recipients.
+func (o *open) results(q Query) Results {
+	r := Results{Duty: o.Duty, Counts: map[State]int{}}
+	for i, p := range o.Recipients {
+		r.Counts[o.state(i)]++
+		switch {
+		case event.CompareProfiles(p, q.After) <= 0:
+		case len(r.List) < q.Limit:
+			r.List = append(r.List, Result{p, o.state(i)})
+		default:
+			r.More = true
+		}
+	}
+	return r
 }
 
 // bits is a set of small numbers.

@@ -9,6 +9,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/due"
 	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
 )
 
@@ -36,11 +37,11 @@ type Judge struct {
 	dockets map[string]*docket
 	due     due.Queue[*open]
 	swept   time.Time
-	counts  Counts
+	stats   Stats
 }
 
-// Counts are what a judge has seen since its start, by recipients.
-type Counts struct {
+// Stats are what a judge has seen since its start, by recipients.
+type Stats struct {
 	Open         int   // duties before their deadline
 	Owed         int   // recipients of those who owe
 	Acknowledged int64 // recipients of duties that are over
@@ -69,7 +70,7 @@ func (j *Judge) Open(d *Duty) {
 	o.early = early
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
 	k.enter(o)
-	j.counts.Open++
+	j.stats.Open++
 	at := d.Deadline
 	if len(early) > 0 {
 		at = time.Now()
@@ -90,29 +91,6 @@ func (j *Judge) Acknowledge(a Acknowledgement) {
 	was := k.bytes
 	k.acknowledge(a, time.Now())
 	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
-}
-
-// Ended says what a connection had been sent and not acknowledged as it ended: if its client
-// comes back before a time, it may have handled that.
-func (j *Judge) Ended(sent Acknowledgement, until time.Time) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	k := j.docketLocked(sent.Tenant)
-	was := k.bytes
-	k.end(sent, until)
-	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
-}
-
-// Resumed says that a client has come back with everything up to a place that its connection
-// before was sent. others is what the person's connections were sent that are still open: the
-// one before may be among them.
-func (j *Judge) Resumed(back Acknowledgement, others []Acknowledgement) {
-	j.mu.Lock()
-	a, ok := j.docketLocked(back.Tenant).resume(back, others)
-	j.mu.Unlock()
-	if ok {
-		j.Acknowledge(a)
-	}
 }
 
 func (j *Judge) docketLocked(tenant string) *docket {
@@ -203,12 +181,12 @@ func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err err
 	}
 	o.over = true
 	o.docket.leave(o)
-	j.counts.Open--
+	j.stats.Open--
 	for i := range o.Recipients {
 		if o.state(i) == Acknowledged {
-			j.counts.Acknowledged++
+			j.stats.Acknowledged++
 		} else {
-			j.counts.Reported++
+			j.stats.Reported++
 		}
 	}
 	j.due.Set(o, time.Now().Add(j.cfg.Keep))
@@ -252,38 +230,26 @@ func intersect(list, with []event.Profile) (both []event.Profile) {
 	return both
 }
 
-// Receipt is what came of an event for one recipient.
-type Receipt struct {
-	Profile event.Profile
-	State   State
-}
-
-// Receipts are those of an event's recipients after a profile, in order, limit at most. There
-// is no duty where the event had no deadline, or it is too long ago.
-func (j *Judge) Receipts(tenant string, place uint64, after *event.Profile, limit int) (list []Receipt, counts map[State]int, d *Duty) {
+// Results are what came of the event of a place.
+func (j *Judge) Results(tenant string, at history.Cursor, q Query) Results {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	k := j.dockets[tenant]
-	if k == nil || k.all[place] == nil {
-		return nil, nil, nil
+	if k == nil {
+		return Results{}
 	}
-	o := k.all[place]
-	counts = map[State]int{}
-	for i, p := range o.Recipients {
-		state := o.state(i)
-		counts[state]++
-		if (after == nil || event.CompareProfiles(p, *after) > 0) && len(list) < limit {
-			list = append(list, Receipt{p, state})
-		}
+	o := k.all[at.Seq]
+	if o == nil || o.At.Epoch.Tag != at.Epoch.Tag {
+		return Results{}
 	}
-	return list, counts, o.Duty
+	return o.results(q)
 }
 
 // Stats are the judge's counts.
-func (j *Judge) Stats() Counts {
+func (j *Judge) Stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	c := j.counts
+	c := j.stats
 	for _, k := range j.dockets {
 		c.Owed += k.owed
 	}

@@ -1,0 +1,88 @@
+package duty
+
+import (
+	"context"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+)
+
+// Keeper has duties judged, wherever they are kept. One that a broker keeps for several hubs has
+// calls that wait and fail; it judges on one hub at a time.
+type Keeper interface {
+	// Open has the recipients of an event owe. Once it has returned they are reported unless
+	// they acknowledge. One that is open, or was lately, is left as it is.
+	Open(ctx context.Context, d *Duty) error
+	// Acknowledge notes an acknowledgement, soon.
+	Acknowledge(a Acknowledgement)
+	// Ended says what a connection had been sent and not acknowledged as it ended.
+	Ended(sent Acknowledgement)
+	// Resumed says that a client has come back: see [Returns.Of].
+	Resumed(back Acknowledgement, others []Acknowledgement)
+	// Results are what came of the event of a place for its recipients.
+	Results(ctx context.Context, tenant string, at history.Cursor, q Query) (Results, error)
+	// Run judges until ctx ends.
+	Run(ctx context.Context)
+	// Stats are counts.
+	Stats() Stats
+}
+
+// Query asks for some of an event's recipients.
+type Query struct {
+	After event.Profile // those after it, in order; zero: from the first
+	Limit int
+}
+
+// Results are what came of an event for some of its recipients.
+type Results struct {
+	Duty   *Duty // nil: it had no deadline, or it is too long ago
+	List   []Result
+	Counts map[State]int // of all
+	More   bool
+}
+
+// Result is what came of an event for one recipient.
+type Result struct {
+	Profile event.Profile
+	State   State
+}
+
+// Memory is the Keeper of one hub, which ends with it.
+type Memory struct {
+	// Static.
+	judge   *Judge
+	returns *Returns
+}
+
+// NewMemory makes one.
+func NewMemory(cfg Config) *Memory { return &Memory{NewJudge(cfg), NewReturns(cfg.Pools)} }
+
+// Open implements Keeper.
+func (m *Memory) Open(_ context.Context, d *Duty) error {
+	m.judge.Open(d)
+	return nil
+}
+
+// Acknowledge implements Keeper.
+func (m *Memory) Acknowledge(a Acknowledgement) { m.judge.Acknowledge(a) }
+
+// Ended implements Keeper.
+func (m *Memory) Ended(sent Acknowledgement) { m.returns.Ended(sent) }
+
+// Resumed implements Keeper.
+func (m *Memory) Resumed(back Acknowledgement, others []Acknowledgement) {
+	if a, ok := m.returns.Of(back, others); ok {
+		m.judge.Acknowledge(a)
+	}
+}
+
+// Results implements Keeper.
+func (m *Memory) Results(_ context.Context, tenant string, at history.Cursor, q Query) (Results, error) {
+	return m.judge.Results(tenant, at, q), nil
+}
+
+// Run implements Keeper.
+func (m *Memory) Run(ctx context.Context) { m.judge.Run(ctx) }
+
+// Stats implements Keeper.
+func (m *Memory) Stats() Stats { return m.judge.Stats() }
