@@ -3,9 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"realtimehub/internal/access"
@@ -48,7 +46,7 @@ func (a *administrator) connections(w http.ResponseWriter, r *http.Request, who 
 		p := faults.Profile("profile", text)
 		of = &p
 	}
-	limit := pageLimit(&faults, query)
+	limit := request.PageLimit(&faults, query)
 	if err := faults.Err(); err != nil {
 		return err
 	}
@@ -134,7 +132,7 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 	}
 	var faults problem.Faults
 	query := r.URL.Query()
-	limit := pageLimit(&faults, query)
+	limit := request.PageLimit(&faults, query)
 	if err := faults.Err(); err != nil {
 		return err
 	}
@@ -168,19 +166,6 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 		page = next
 	}
 	return out.End("cursor", page.Next.String(), "gap", gap)
-}
-
-// pageLimit is how many items one answer may have.
-func pageLimit(f *problem.Faults, query url.Values) int {
-	text := query.Get("limit")
-	if text == "" {
-		return 100
-	}
-	limit, err := strconv.Atoi(text)
-	if err != nil || limit < 1 || limit > 1000 {
-		f.Add(problem.CodeInvalidField, "limit", "must be 1–1000")
-	}
-	return limit
 }
 
 func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {

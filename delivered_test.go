@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,5 +102,63 @@ func TestAcknowledgementsThatAreNone(t *testing.T) {
 		status, answer := h.ack(t, tc.connection, tc.cursor)
 		is.Equal(status, tc.status)
 		is.Equal(answer["code"], tc.code)
+	}
+}
+
+// receipts are what came of an event: each as "id state why".
+func (h *testHub) receipts(t testing.TB, tenant, event, query string) (list []string, answer map[string]any) {
+	t.Helper()
+	status, answer := h.do(t, "GET", "/v1/tenants/"+tenant+"/events/"+event+"/receipts"+query, "")
+	if status != 200 {
+		t.Fatal(status, answer)
+	}
+	for _, r := range answer["receipts"].([]any) {
+		r := r.(map[string]any)
+		why, _ := r["why"].(string)
+		list = append(list, strings.TrimSpace(fmt.Sprint(r["profile"].(map[string]any)["id"], " ", r["state"], " ", why)))
+	}
+	return list, answer
+}
+
+// Services ask what came of an event, by its id or its cursor, for everybody or for one.
+func TestReceipts(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["a","b","c"]}`)
+	a := h.open(t, "tenant=acme&profile=a&ack=true")
+	h.open(t, "tenant=acme&profile=b&ack=true")
+	in := `{"kind":"conversation","conversationId":"c","exclude":{"profiles":["d"]}}`
+	e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1h","target":`+in+`}`)
+	h.ack(t, a.ConnectionID, a.until(t, "a.b").ID)
+	for _, ref := range []string{"e", e["cursor"].(string)} {
+		list, answer := h.receipts(t, "acme", ref, "")
+		is.Equal(list, []string{"a acknowledged", "b sent sentUnacknowledged", "c owed noConnection"})
+		is.Equal(answer["counts"], map[string]any{"acknowledged": 1.0, "owed": 2.0})
+	}
+	page, answer := h.receipts(t, "acme", "e", "?limit=2")
+	is.Equal(page, []string{"a acknowledged", "b sent sentUnacknowledged"})
+	page, answer = h.receipts(t, "acme", "e", "?limit=2&after="+answer["next"].(string))
+	is.Equal(page, []string{"c owed noConnection"})
+	is.Equal(answer["next"], nil)
+	for profile, want := range map[string]string{"a": "a acknowledged", "c": "c owed noConnection", "d": "d owed excluded", "x": "x owed notAMember"} {
+		one, _ := h.receipts(t, "acme", "e", "?profile="+profile)
+		is.Equal(one, []string{want})
+	}
+
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"plain","type":"a.b","payload":1,"target":{"kind":"profiles","profiles":["b","c"]}}`)
+	list, answer := h.receipts(t, "acme", "plain", "")
+	is.Equal(list, []string{"b sent sentUnacknowledged", "c owed noConnection"})
+	is.Equal(answer["counts"], nil) // of what has no deadline nothing is kept
+	one, _ := h.receipts(t, "acme", "plain", "?profile=x")
+	is.Equal(one, []string{"x owed notATarget"})
+
+	status, kept := h.do(t, "GET", "/v1/tenants/acme/events/e", "")
+	is.Equal(status, 200)
+	is.Equal(kept["cursor"], e["cursor"])
+	is.Equal(kept["event"].(map[string]any)["deadline"], "1h")
+	for _, nothing := range []string{"/v1/tenants/acme/events/nothing", "/v1/tenants/other/events/e/receipts"} {
+		status, answer := h.do(t, "GET", nothing, "")
+		is.Equal(status, 404)
+		is.Equal(answer["code"], "EventNotFound")
 	}
 }

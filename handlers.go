@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/pace"
 	"realtimehub/internal/probe"
 	"realtimehub/internal/problem"
+	"realtimehub/internal/receipts"
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
 	"realtimehub/internal/serve"
@@ -46,6 +47,8 @@ type api struct {
 	metrics *metrics.Metrics
 	doctor  *probe.Server
 
+	receipts *receipts.Server
+
 	complaints *serve.ErrorLog // net/http's
 
 	requests atomic.Int64 // that are being answered
@@ -62,7 +65,7 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 	complaints := serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
-		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits),
+		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
@@ -121,6 +124,8 @@ func (a *api) routes() map[string]route {
 		"GET " + tenant + "/connections/{id}":            {access.ScopeAdmin, a.administration.connection},
 		"DELETE " + tenant + "/connections/{id}":         {access.ScopeAdmin, a.administration.kick},
 		"GET " + tenant + "/events":                      {access.ScopeAdmin | access.ScopePublish, a.administration.history},
+		"GET " + tenant + "/events/{id}":                 {access.ScopeAdmin | access.ScopePublish, a.receipts.Event},
+		"GET " + tenant + "/events/{id}/receipts":        {access.ScopeAdmin | access.ScopePublish, a.receipts.List},
 		"GET " + tenant + "/presence":                    {access.ScopeAdmin, a.administration.tenantPresence},
 		"POST " + tenant + "/presence/query":             {access.ScopeAdmin, a.administration.queryPresence},
 		"GET " + tenant + "/presence/{profile}":          {access.ScopeAdmin, a.administration.profilePresence},

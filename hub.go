@@ -200,13 +200,35 @@ func (h *Hub) Absent(tenant string, profiles []event.Profile) []event.Profile {
 
 // Explain implements duty.People.
 func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []duty.Person {
-	sent := delivery.Sent{Type: d.Event.Type, Place: d.At.Seq, Excluded: d.Event.Target.ExcludeConnections}
-	why, connections := h.streams.Explain(d.Event.TenantID, of, sent)
+	why, connections := h.cluster.Explain(ctx, d.Event.TenantID, of, sentOf(d.Event, d.At))
 	people := make([]duty.Person, len(of))
 	for i, p := range h.presence.Of(d.Event.TenantID, of) {
 		people[i] = duty.Person{Profile: p.Profile, Status: string(p.Status), LastActiveAt: p.LastActiveAt, Connections: connections[i], Why: string(why[i])}
 	}
 	return people
+}
+
+// Recipients implements receipts.Hub.
+func (h *Hub) Recipients(ctx context.Context, e *history.Entry) ([]event.Profile, error) {
+	return h.members.Recipients(ctx, e)
+}
+
+// Results implements receipts.Hub.
+func (h *Hub) Results(ctx context.Context, e *history.Entry, q duty.Query) (duty.Results, error) {
+	if e.Event.Deadline == 0 {
+		return duty.Results{}, nil
+	}
+	return h.duties.Results(ctx, e.Event.TenantID, e.Cursor, q)
+}
+
+// Why implements receipts.Hub.
+func (h *Hub) Why(ctx context.Context, e *history.Entry, of []event.Profile) []delivery.Why {
+	why, _ := h.cluster.Explain(ctx, e.Event.TenantID, of, sentOf(e.Event, e.Cursor))
+	return why
+}
+
+func sentOf(e *event.Event, at history.Cursor) delivery.Sent {
+	return delivery.Sent{Type: e.Type, Place: at.Seq, Excluded: e.Target.ExcludeConnections}
 }
 
 // receipt counts an entry that the log has taken, and says what its publisher is told of it.

@@ -204,7 +204,7 @@ func (a *app) build(ctx context.Context) (err error) {
 	a.hub = NewHub(HubConfig{
 		Retry: cfg.Retry, Heartbeat: cfg.Heartbeat, StreamBuffer: cfg.StreamBuffer, MemoryBudget: a.memory.Streams,
 		Log: a.backing.log, Rooms: a.backing.rooms, Resolver: resolver, Logger: a.logger,
-		Most:   delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
+		Most:       delivery.Limits{All: cfg.MaxConnections, Tenant: cfg.MaxPerTenant, Profile: cfg.MaxPerProfile},
 		AckTimeout: cfg.AckTimeout, Quotas: a.quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,

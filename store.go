@@ -39,6 +39,33 @@ func (h *Hub) History(ctx context.Context, tenant, after string, limit int) (pag
 	}
 }
 
+// Event finds an event that is kept, by its cursor or its id; nil: there is none.
+func (h *Hub) Event(ctx context.Context, tenant, ref string) (*history.Entry, error) {
+	at, err := h.log.Find(ctx, tenant, ref, nil)
+	if err == nil && at.Seq > 0 {
+		page, err := h.log.Read(ctx, tenant, history.Query{After: at.Seq - 1, Until: at.Seq, Limit: 1})
+		if len(page.Entries) == 1 && page.Entries[0].Cursor == at {
+			return page.Entries[0], nil
+		}
+		return nil, err
+	}
+	for after := ""; ; {
+		page, _, err := h.History(ctx, tenant, after, 1000)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page.Entries {
+			if e.Event.ID == ref {
+				return e, nil
+			}
+		}
+		if !page.More() {
+			return nil, nil
+		}
+		after = page.Next.String()
+	}
+}
+
 // historyBytes bounds one piece of History.
 const historyBytes = 64 << 10
 

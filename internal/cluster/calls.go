@@ -128,6 +128,32 @@ func (c *Cluster) Acknowledge(ctx context.Context, conn *delivery.Connection, cu
 	return answer.Found, nil
 }
 
+// Explain says of each of some profiles why a stored event did not reach its connections,
+// wherever they are, and how many these are.
+func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.Profile, e delivery.Sent) (why []delivery.Why, connections []int) {
+	why, connections = c.cfg.Delivery.Streams.Explain(tenant, profiles, e)
+	if c.peers == nil {
+		return why, connections
+	}
+	answers, silent := c.peers.AskAll(ctx, Call{Op: CallExplain, Tenant: tenant, Of: profiles, Sent: &e})
+	for _, a := range answers {
+		if len(a.Why) != len(profiles) || len(a.Each) != len(profiles) { // of the version before
+			silent = append(silent, "")
+			continue
+		}
+		for i := range profiles {
+			why[i] = delivery.Telling(why[i], a.Why[i])
+			connections[i] += a.Each[i]
+		}
+	}
+	for i := range why {
+		if len(silent) > 0 && why[i] != delivery.WhySentUnacknowledged {
+			why[i] = delivery.WhyUnknown
+		}
+	}
+	return why, connections
+}
+
 // acksOf is what an error of Acknowledge says to another hub.
 func acksOf(err error) Acks {
 	switch {
@@ -188,6 +214,11 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 			a.Connections = append(a.Connections, descriptionOf(conn))
 		}
 		a.Count, a.More = &p.Count, p.More
+		return a
+	case CallExplain:
+		if call.Sent != nil {
+			a.Why, a.Each = c.cfg.Delivery.Streams.Explain(call.Tenant, call.Of, *call.Sent)
+		}
 		return a
 	case CallRefresh:
 		ctx, cancel := context.WithTimeout(ctx, refreshTime)

@@ -50,6 +50,7 @@ const (
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
 	CallKick    CallOp = "kick"    // one is closed
 	CallAck     CallOp = "ack"     // one's client has handled what it was sent
+	CallExplain CallOp = "explain" // why an event did not reach some profiles
 	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
 	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it
 )
@@ -72,15 +73,19 @@ type Call struct {
 	Place   uint64               `json:",omitzero"`
 	Life    string               `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
 	Cursor  string               `json:",omitzero"` // up to which something was handled
+	Sent    *delivery.Sent       `json:",omitzero"`
+	Of      []event.Profile      `json:",omitzero"`
 }
 
 // Answer is the other hub's.
 type Answer struct {
-	Found       bool // the connection is there, if it is about one, and it is done
-	Full        bool // it is there, and a share is used up that this would have been taken of
-	Person      bool `json:",omitzero"` // the share is the person's, not the tenant's
-	Unwatched   bool `json:",omitzero"` // Unwatch was understood
-	Acks        Acks `json:",omitzero"` // what came of an acknowledgement; empty: it was not understood, by the version before
+	Found       bool           // the connection is there, if it is about one, and it is done
+	Full        bool           // it is there, and a share is used up that this would have been taken of
+	Person      bool           `json:",omitzero"` // the share is the person's, not the tenant's
+	Unwatched   bool           `json:",omitzero"` // Unwatch was understood
+	Acks        Acks           `json:",omitzero"` // what came of an acknowledgement; empty: it was not understood, by the version before
+	Why         []delivery.Why `json:",omitzero"` // of each profile that was asked of
+	Each        []int          `json:",omitzero"` // how many connections each has
 	Connections []Described
 	Count       *int `json:",omitzero"` // how many there are, whatever the page; nil: these are all, of the version before
 	More        bool `json:",omitzero"` // the page ends before they do

@@ -21,6 +21,7 @@ const (
 	WhyJoinedLater        Why = "joinedLater"        // all connections began after it
 	WhyNoConnection       Why = "noConnection"
 	WhyNotAMember         Why = "notAMember"
+	WhyNotATarget         Why = "notATarget"
 	WhyUnknown            Why = "unknown" // another hub that may know does not answer
 )
 

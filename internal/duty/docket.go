@@ -40,13 +40,13 @@ func (k *docket) empty() bool {
 }
 
 // enter has a duty's recipients owe, but for those who have acknowledged it already.
-func (k *docket) enter(o *open) {
+func (k *docket) enter(o *open, now time.Time) {
 	k.all[o.At.Seq] = o
 	k.owed += o.left
 	for i, p := range o.Recipients {
 		for _, marks := range [...][]mark{k.lately[0].Get(p), k.lately[1].Get(p)} {
-			if !o.acked.has(i) && slices.ContainsFunc(marks, func(m mark) bool { return m.covers(o.Duty) }) {
-				o.acknowledge(p)
+			if o.acked[i] == 0 && slices.ContainsFunc(marks, func(m mark) bool { return m.covers(o.Duty) }) {
+				o.acknowledge(p, now)
 			}
 		}
 	}
@@ -89,7 +89,7 @@ func (k *docket) leave(o *open) {
 func (k *docket) acknowledge(a Acknowledgement, now time.Time) {
 	for _, o := range k.narrow.Get(a.Profile) {
 		if a.covers(o.Duty) {
-			o.acknowledge(a.Profile)
+			o.acknowledge(a.Profile, now)
 		}
 	}
 	first, _ := k.findWide(a.After + 1)
@@ -98,7 +98,7 @@ func (k *docket) acknowledge(a Acknowledgement, now time.Time) {
 			break
 		}
 		if a.covers(o.Duty) {
-			o.acknowledge(a.Profile)
+			o.acknowledge(a.Profile, now)
 		}
 	}
 	k.turn(now)

@@ -1,6 +1,7 @@
 package duty
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -63,10 +64,11 @@ type open struct {
 	*Duty
 	due      due.Item
 	docket   *docket
-	acked    bits // of Recipients, by their index
+	acked    []uint32 // of Recipients, by their index: milliseconds since the event; 0: not yet
 	reported bits
 	left     int             // of Recipients who have neither acknowledged nor been reported
 	early    []event.Profile // who are to be reported before the deadline
+	earlyAt  time.Time       // when they were
 	over     bool            // the deadline has come, and who owed then has been reported
 	bytes    int64
 }
@@ -79,8 +81,8 @@ const openBytes = 512
 // newOpen has a docket owe a duty.
 func newOpen(d *Duty, k *docket) *open {
 	n := len(d.Recipients)
-	o := &open{Duty: d, docket: k, acked: newBits(n), reported: newBits(n), left: n}
-	o.bytes = openBytes + d.Event.Weight() + sized.Block(32*n) + 2*sized.Block(n/8)
+	o := &open{Duty: d, docket: k, acked: make([]uint32, n), reported: newBits(n), left: n}
+	o.bytes = openBytes + d.Event.Weight() + sized.Block(32*n) + sized.Block(4*n) + sized.Block(n/8)
 	if !o.wide() {
 		o.bytes += int64(n) * (k.narrow.Each() + 16)
 	}
@@ -92,12 +94,12 @@ func newOpen(d *Duty, k *docket) *open {
 func (o *open) wide() bool { return len(o.Recipients) > 64 }
 
 // acknowledge notes that a recipient has acknowledged the event.
-func (o *open) acknowledge(p event.Profile) {
+func (o *open) acknowledge(p event.Profile, at time.Time) {
 	i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
-	if !found || o.acked.has(i) {
+	if !found || o.acked[i] > 0 {
 		return
 	}
-	o.acked.set(i)
+	o.acked[i] = uint32(min(max(at.Sub(o.Event.Timestamp).Milliseconds(), 1), math.MaxUint32))
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
@@ -117,7 +119,7 @@ func (o *open) report(profiles []event.Profile) {
 			continue
 		}
 		o.reported.set(i)
-		if !o.acked.has(i) {
+		if o.acked[i] == 0 {
 			o.settle(1)
 		}
 	}
@@ -127,7 +129,7 @@ func (o *open) report(profiles []event.Profile) {
 func (o *open) owing() []event.Profile {
 	list := make([]event.Profile, 0, o.left)
 	for i, p := range o.Recipients {
-		if !o.acked.has(i) && !o.reported.has(i) {
+		if o.acked[i] == 0 && !o.reported.has(i) {
 			list = append(list, p)
 		}
 	}
@@ -137,12 +139,25 @@ func (o *open) owing() []event.Profile {
 // state is what came of the event for the recipient of an index.
 func (o *open) state(i int) State {
 	switch {
-	case o.acked.has(i):
+	case o.acked[i] > 0:
 		return Acknowledged
 	case o.reported.has(i):
 		return Reported
 	}
 	return Owed
+}
+
+// at is when the state of the recipient of an index came about; zero for one who owes.
+func (o *open) at(i int) time.Time {
+	switch {
+	case o.acked[i] > 0:
+		return o.Event.Timestamp.Add(time.Duration(o.acked[i]) * time.Millisecond)
+	case o.reported.has(i) && o.over:
+		return o.Deadline
+	case o.reported.has(i):
+		return o.earlyAt
+	}
+	return time.Time{}
 }
 
 // results are what came of the event for some of its recipients.
@@ -151,9 +166,10 @@ func (o *open) results(q Query) Results {
 	for i, p := range o.Recipients {
 		r.Counts[o.state(i)]++
 		switch {
+		case q.Only != nil && p != *q.Only:
 		case event.CompareProfiles(p, q.After) <= 0:
 		case len(r.List) < q.Limit:
-			r.List = append(r.List, Result{p, o.state(i)})
+			r.List = append(r.List, Result{p, o.state(i), o.at(i)})
 		default:
 			r.More = true
 		}

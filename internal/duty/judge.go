@@ -69,7 +69,7 @@ func (j *Judge) Open(d *Duty) {
 	o := newOpen(d, k)
 	o.early = early
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
-	k.enter(o)
+	k.enter(o, time.Now())
 	j.stats.Open++
 	at := d.Deadline
 	if len(early) > 0 {
@@ -175,7 +175,7 @@ func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err err
 	}
 	o.report(owing)
 	if early {
-		o.early = nil
+		o.early, o.earlyAt = nil, time.Now()
 		j.due.Set(o, o.Deadline)
 		return
 	}

@@ -2,6 +2,7 @@ package duty
 
 import (
 	"context"
+	"time"
 
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -31,6 +32,7 @@ type Keeper interface {
 type Query struct {
 	After event.Profile // those after it, in order; zero: from the first
 	Limit int
+	Only  *event.Profile // that one alone; nil: all
 }
 
 // Results are what came of an event for some of its recipients.
@@ -45,6 +47,7 @@ type Results struct {
 type Result struct {
 	Profile event.Profile
 	State   State
+	At      time.Time // when it came about; zero for who owes
 }
 
 // Memory is the Keeper of one hub, which ends with it.
