@@ -19,6 +19,18 @@ type Duty struct {
 	At         history.Cursor // its place
 	Deadline   time.Time
 	Recipients []event.Profile // sorted, each once
+	Part       int             // of an event's duty that is kept in parts: which one, from 0
+}
+
+// Parts are a duty's, of so many recipients at most.
+func (d *Duty) Parts(most int) []*Duty {
+	parts := []*Duty{}
+	for some := range slices.Chunk(d.Recipients, most) {
+		part := *d
+		part.Recipients, part.Part = some, len(parts)
+		parts = append(parts, &part)
+	}
+	return parts
 }
 
 // New makes the duty of an event that has its place. The recipients may come in any order, and
@@ -161,8 +173,8 @@ func (o *open) at(i int) time.Time {
 }
 
 // results are what came of the event for some of its recipients.
-func (o *open) results(q Query) Results {
-	r := Results{Duty: o.Duty, Counts: map[State]int{}}
+func (o *open) results(q Query, r *Results) {
+	r.Duty = o.Duty
 	for i, p := range o.Recipients {
 		r.Counts[o.state(i)]++
 		switch {
@@ -174,7 +186,6 @@ func (o *open) results(q Query) Results {
 			r.More = true
 		}
 	}
-	return r
 }
 
 // bits is a set of small numbers.
