@@ -209,7 +209,7 @@ func (a *app) build(ctx context.Context) (err error) {
 	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
-	}, a.backing.peers, Reporting{})
+	}, a.backing.peers, a.backing.told)
 	return nil
 }
 

@@ -103,6 +103,7 @@ type backing struct {
 	log   history.Log
 	rooms room.Shared
 	peers cluster.Peers
+	told  Reporting
 	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }
@@ -152,7 +153,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
-	s := backing{log: b.Log(), peers: b.Peers(), over: b.Over(), leave: func() { b.Close(); leave() }}
+	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}

@@ -11,7 +11,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/duties"
 	"realtimehub/internal/cluster"
+	"realtimehub/internal/duty"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 )
@@ -42,6 +44,7 @@ type Broker struct {
 	log       *sharedLog
 	rooms     *sharedRooms
 	peers     *otherHubs
+	duties    *duties.Keeper
 	alone     bool // it has not joined them
 }
 
@@ -143,9 +146,15 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 			err = errors.Join(err, b.log.journal.Renew(ctx, "torn", rand.Text()))
 		}
 	}
+	if err == nil {
+		b.duties, err = duties.Open(ctx, b.nc, duties.Config{
+			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Alone: cfg.Alone, Node: b.peers.name(),
+			Key: b.log.key, Settle: b.settle, Logger: cfg.Logger,
+		})
+	}
 	hears, first := func() bool { return true }, func() bool { return true }
 	if err == nil && !cfg.Alone {
-		err = b.peers.join(b.nc, cfg, b.log, b.rooms)
+		err = b.peers.join(b.nc, cfg, b.log, b.rooms, b.duties)
 		hears, first = func() bool { return b.peers.peers.Hears() }, b.peers.first
 	}
 	if err != nil {
@@ -157,8 +166,21 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+// settle has all other hubs keep what their clients have acknowledged. Of one that does not
+// answer what it had not kept is lost with it, and reported once too often.
+func (b *Broker) settle(ctx context.Context) error {
+	if !b.alone {
+		b.peers.AskAll(ctx, cluster.Call{Op: cluster.CallSettle}) // who is silent is logged
+	}
+	return nil
+}
+
+// Duties make the keeper of who owes an acknowledgement, for all hubs.
+func (b *Broker) Duties(cfg duty.Config) duty.Keeper { return b.duties.Judge(cfg) }
+
 // Close leaves the others.
 func (b *Broker) Close() {
+	b.duties.Close()
 	b.rooms.close()
 	if !b.alone {
 		b.peers.peers.Close()

@@ -172,20 +172,14 @@ func (o *open) at(i int) time.Time {
 	return time.Time{}
 }
 
-// results are what came of the event for some of its recipients.
+// results adds what came of the event for its recipients.
 func (o *open) results(q Query, r *Results) {
 	r.Duty = o.Duty
+	list := make([]Result, len(o.Recipients))
 	for i, p := range o.Recipients {
-		r.Counts[o.state(i)]++
-		switch {
-		case q.Only != nil && p != *q.Only:
-		case event.CompareProfiles(p, q.After) <= 0:
-		case len(r.List) < q.Limit:
-			r.List = append(r.List, Result{p, o.state(i), o.at(i)})
-		default:
-			r.More = true
-		}
+		list[i] = Result{p, o.state(i), o.at(i)}
 	}
+	r.Add(list, q)
 }
 
 // bits is a set of small numbers.
