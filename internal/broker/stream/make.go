@@ -18,8 +18,8 @@ func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.
 		return err
 	}
 	return UntilMade(ctx, logger, func(ctx context.Context) error {
-		if s.restoring(ctx) {
-			return errRestoring
+		if err := s.restoring(ctx); err != nil {
+			return err
 		}
 		return do(ctx, js)
 	})
