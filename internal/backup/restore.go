@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -159,7 +160,7 @@ type transfer struct {
 }
 
 func removeAll(ctx context.Context, nc *nats.Conn, prefix string) error {
-	for _, name := range streams(prefix) {
+	for _, name := range slices.Backward(streams(prefix)) { // the history first: hubs publish to it until then
 		if err := remove(ctx, nc, name); err != nil {
 			return fmt.Errorf("stream %s: %w", name, err)
 		}
