@@ -69,7 +69,7 @@ func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from 
 	}
 	usable := false // what is there then
 	defer func() { end(usable) }()
-	there, err := empty(ctx, nc, prefix)
+	there, err := claim(ctx, nc, prefix)
 	if err != nil {
 		usable = errors.Is(err, errKept)
 		return s, err
@@ -115,6 +115,33 @@ func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from 
 			return s, fmt.Errorf("stream %s: %w", name, err)
 		}
 	}
+}
+
+// claim is empty, once hubs that run can keep no event any more: one that is acknowledged after
+// the question would be lost.
+func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
+	if replicas, err = empty(ctx, nc, prefix); err != nil || replicas == 0 {
+		return replicas, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, err
+	}
+	journal, err := js.Stream(ctx, prefix+"_journal")
+	if err != nil {
+		return 0, err
+	}
+	open := journal.CachedInfo().Config
+	shut := open
+	shut.Subjects, shut.RePublish = []string{prefix + ".shut"}, nil
+	if _, err := js.UpdateStream(ctx, shut); err != nil {
+		return 0, err
+	}
+	if replicas, err = empty(ctx, nc, prefix); err != nil {
+		_, again := js.UpdateStream(context.WithoutCancel(ctx), open)
+		err = errors.Join(err, again)
+	}
+	return replicas, err
 }
 
 var errKept = errors.New("are kept there already, which a restore would replace: restore into what is new")
