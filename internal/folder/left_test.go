@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,4 +31,22 @@ func TestAnEndOfAnotherIsNoFault(t *testing.T) {
 	is := is.New(t)
 	level, _, _ := translate(slog.LevelError, "127.0.0.1:26222 - rid:22 - Error flushing: writev tcp 127.0.0.1:34724->127.0.0.1:26222: writev: broken pipe")
 	is.Equal(level, slog.LevelDebug)
+}
+
+// A write that fails is told of once, in the hub's words, whatever the server says of it.
+func TestAWriteThatFailsIsToldOfOnce(t *testing.T) {
+	is := is.New(t)
+	var logs strings.Builder
+	l := newLogger(slog.New(slog.NewTextHandler(&logs, nil)))
+	const why = "write data/jetstream/1.blk: no space left on device"
+	for _, text := range []string{
+		"Filestore [realtime_journal] Critical write error: " + why,
+		"JetStream failed to store a msg on stream '$G > realtime_journal': " + why,
+		"JetStream stream '$G > realtime_journal' critical write error: " + why,
+	} {
+		l.Errorf("%s", text)
+	}
+	is.Equal(strings.Count(logs.String(), "\n"), 1)
+	is.True(strings.Contains(logs.String(), `msg="the folder cannot be written" err="`+why))
+	is.True(l.gaveUp.Load())
 }

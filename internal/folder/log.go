@@ -58,6 +58,7 @@ var lines = []line{
 	{regexp.MustCompile(`(?i)read error: |route error |parser error|rid:\d+ - error flushing`), slog.LevelDebug, ""},
 	{regexp.MustCompile(`Error listening on router port: \d+ - (?P<err>.*)`), slog.LevelError, "REALTIME_PEERS_ADDR cannot be listened at"},
 	// Of files.
+	{regexp.MustCompile(`(?i)(critical write error|failed to store a msg on stream '[^']*'): (?P<err>.*)`), slog.LevelError, "the folder cannot be written"},
 	{regexp.MustCompile(`(?i)(?P<err>.*(corrupt|checksum|checkMsgs|permission denied|could not persist|resources? exceeded).*)`), slog.LevelWarn, "the folder has a fault"},
 }
 

@@ -82,12 +82,13 @@ type readiness struct {
 	why          atomic.Pointer[error]
 }
 
-var errAway = errors.New("not connected to the store")
+// ErrAway is that nothing can be asked now.
+var ErrAway = errors.New("not connected to the store")
 
 // Ready says why nothing can be kept now, nil when it can: that was tried.
 func (j *Journal) Ready() error {
 	if !j.cfg.Connected() {
-		return errAway
+		return ErrAway
 	}
 	if j.ready.unkept.Get() > j.ready.kept.Get() {
 		return fmt.Errorf("the store did not keep the last append: %w", *j.ready.why.Load())
