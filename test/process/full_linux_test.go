@@ -33,7 +33,9 @@ func TestFullFolderSaysSo(t *testing.T) {
 	}
 	ballast.Close()
 	says := ""
+	large := strings.Replace(order(1), `"payload":1`, `"payload":"`+strings.Repeat("x", 8<<10)+`"`, 1)
 	testkit.Eventually(t, func() bool {
+		hub.Do(t, http.MethodPost, "/v1/events", large) // which does not fit into what a file has of a page
 		_, answer := hub.Do(t, http.MethodGet, "/readyz", "")
 		says, _ = answer["detail"].(string)
 		return strings.Contains(says, "the folder cannot be written")
@@ -49,6 +51,6 @@ func TestFullFolderSaysSo(t *testing.T) {
 	})
 	_, code = runCommand(t, settings, "backup", file)
 	is.Equal(code, 0)
-	is.Equal(len(hub.History(t, "acme", "", 0)), 1)
+	is.Equal(string(hub.History(t, "acme", "", 0)[0].Payload), "0")
 	hub.Stop()
 }
