@@ -111,6 +111,12 @@ func (f *Folder) take() (err error) {
 			f.lock.Close()
 		}
 	}()
+	for _, left := range []string{roomFiles, newFiles} { // by a process that was killed
+		paths, _ := filepath.Glob(filepath.Join(f.cfg.Dir, left))
+		for _, path := range paths {
+			os.Remove(path)
+		}
+	}
 	host, _ := os.Hostname()
 	if err := os.WriteFile(filepath.Join(f.cfg.Dir, ownerName), fmt.Appendf(nil, "process %d on %s", os.Getpid(), host), 0o600); err != nil {
 		return err
@@ -216,7 +222,7 @@ const roomWanted = 1 << 20
 
 // writable says why the folder cannot be written.
 func (f *Folder) writable() error {
-	file, err := os.CreateTemp(f.cfg.Dir, ".room-*")
+	file, err := os.CreateTemp(f.cfg.Dir, roomFiles)
 	if err != nil {
 		return err
 	}
