@@ -296,7 +296,7 @@ func (a *app) serve(ctx context.Context) (broken, err error) {
 	case err := <-failed:
 		return nil, err
 	case err := <-a.backing.over:
-		return fmt.Errorf("the connection to NATS has ended for good: %w", err), nil
+		return fmt.Errorf("the connection to the store has ended for good: %w", err), nil
 	case <-ctx.Done():
 		return nil, nil
 	}

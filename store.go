@@ -121,14 +121,16 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 	if cfg.NATSURL == "" && cfg.Data == "" {
 		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
 	}
-	if cfg.NATSCreds != "" {
+	if cfg.NATSURL != "" && cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
 			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
 		}
 	}
 	settle := func() error { return nil }
-	at, leave, name := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}, "NATS_URL"
-	if cfg.Data != "" {
+	at, leave, name := broker.Config{URL: cfg.NATSURL}, func() {}, "NATS_URL"
+	if cfg.NATSURL != "" {
+		at.Creds = cfg.NATSCreds // nobody asks for them inside
+	} else {
 		own, err := openFolder(cfg, logger)
 		if err != nil {
 			return backing{}, err

@@ -102,12 +102,12 @@ func (b *Broker) options(url string) []nats.Option {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			b.connected.Store(false)
 			if !b.watch.closing.Load() {
-				b.logger.Warn("broker: disconnected", "err", err)
+				b.logger.Warn("store: disconnected", "err", err)
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			b.connected.Store(true)
-			b.logger.Info("broker: connected again", "to", nc.ConnectedServerName())
+			b.logger.Info("store: connected again", "to", nc.ConnectedServerName())
 		}),
 	)
 }
@@ -122,11 +122,11 @@ func (b *Broker) reach(ctx context.Context) error {
 	defer ticker.Stop()
 	for n := 0; !b.connected.Load(); n++ {
 		if n%50 == 5 { // by then it is known why
-			b.logger.Warn("waiting for the broker", "err", b.watch.why(b.nc))
+			b.logger.Warn("waiting for the store", "err", b.watch.why(b.nc))
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no NATS server can be reached: %w", b.watch.why(b.nc))
+			return fmt.Errorf("the store cannot be reached: %w", b.watch.why(b.nc))
 		case <-ticker.C:
 		}
 	}

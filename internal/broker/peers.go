@@ -148,7 +148,7 @@ func (o *otherHubs) Cast(tenant string, t cluster.Typing) {
 		err = o.peers.Cast(tenant, data)
 	}
 	if err != nil {
-		o.logger.Debug("broker: typing could not be passed on to other hubs", "tenant", tenant, "err", err)
+		o.logger.Debug("store: typing could not be passed on to other hubs", "tenant", tenant, "err", err)
 	}
 }
 

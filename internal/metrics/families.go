@@ -63,7 +63,7 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return words(l.Hub.Accepted) })
 	add(counter, "events_duplicate_total", "", "Events whose id was already known; they were not delivered again.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Duplicates) })
-	add(counter, "events_unconfirmed_total", "", "Events that the broker did not confirm in time.",
+	add(counter, "events_unconfirmed_total", "", "Events that the store did not confirm in time.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Unconfirmed) })
 	add(counter, "hub_unanswered_total", "", "Questions to other hubs that were not answered.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Unanswered) })
@@ -132,11 +132,11 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 {
 			return map[string]float64{"tenant": float64(l.Hub.Log.CutTenant), "all": float64(l.Hub.Log.CutAll)}
 		})
-	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost data of all tenants.",
+	add(counter, "broker_lost_total", "kept", "How often this hub learned that the store had lost data of all tenants.",
 		func(l *Values) map[string]float64 {
 			return words(map[history.Kept]int64{history.KeptHistory: l.Hub.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Hub.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Hub.Log.Gone[history.KeptMembers]})
 		})
-	add(counter, "broker_faults_total", "fault", "Faults of the broker that this hub noticed.",
+	add(counter, "broker_faults_total", "fault", "Faults of the store that this hub noticed.",
 		func(l *Values) map[string]float64 {
 			values := map[string]float64{}
 			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {

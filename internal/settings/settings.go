@@ -180,7 +180,7 @@ func (c *Config) checkWords(f *faults) {
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
-	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", c.HistoryTTL, Prefix)
+	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the store refuses", c.HistoryTTL, Prefix)
 	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", c.PresenceAudience)
 	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", c.LogFormat)
 }
