@@ -122,7 +122,21 @@ func (s *service) sent() []message {
 	return got
 }
 
-// fails is a service that answers so much alike.
+// answers has the service answer in another way.
+func (s *service) answers(answer func(message, int) reply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// crowd is how many calls were under way at most, for one tenant and for all.
+func (s *service) crowd() (one, all int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most, s.together
+}
+
+// always answers each call alike.
 func always(status int, header ...string) func(message, int) reply {
 	h := http.Header{}
 	for i := 0; i+1 < len(header); i += 2 {
@@ -140,7 +154,7 @@ type stage struct {
 	end     func()
 }
 
-// stand starts a sender in a bubble. The box is its own if others is nil.
+// stand starts a sender in a bubble, with a box of its own if box is nil.
 func stand(t *testing.T, url string, service *service, box outbox.Box) *stage {
 	t.Helper()
 	endpoint, err := ParseEndpoint(url)
