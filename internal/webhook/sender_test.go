@@ -81,13 +81,6 @@ func TestHowMuchABatchHas(t *testing.T) {
 	})
 }
 
-// What fails comes again as it was, at the page's times, while what came after it waits.
-// An endpoint that was away for three days gets what is still kept, in order; for what is not,
-// it is told apart from nothing, and pulls.
-// 410 stops what is sent, and says so: to all, or to the tenant that has an endpoint of its own.
-// A service that wants to be left alone for a time is, and not for longer than a day.
-// Tenants with endpoints of their own wait for their own.
-// An answer has 15 s, and one that takes longer is none.
 // However many tenants' endpoints hang, the others wait for none of them.
 func TestOneTenantsEndpointHoldsNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -124,7 +117,6 @@ func TestOneTenantsEndpointHoldsNobodyElse(t *testing.T) {
 	})
 }
 
-// A redirect is not followed, wherever it leads.
 // Whatever an endpoint does, what it has taken of a tenant is that tenant's order without gaps,
 // of which one batch was under way at a time; and it is what a service would pull.
 func TestOrderWhileHalfFails(t *testing.T) {
