@@ -76,7 +76,7 @@ func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *s
 	return metrics.New(func() metrics.Values {
 		v := metrics.Values{
 			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(),
 		}
 		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
 		v.Online, v.Away = hub.presence.Counts()
@@ -120,6 +120,7 @@ func (a *api) routes() map[string]route {
 		"GET " + tenant + "/connections/{id}":            {access.ScopeAdmin, a.administration.connection},
 		"DELETE " + tenant + "/connections/{id}":         {access.ScopeAdmin, a.administration.kick},
 		"GET " + tenant + "/events":                      {access.ScopeAdmin | access.ScopePublish, a.administration.history},
+		"GET " + tenant + "/outbox":                      {access.ScopeAdmin | access.ScopePublish, a.administration.outbox},
 		"GET " + tenant + "/presence":                    {access.ScopeAdmin, a.administration.tenantPresence},
 		"POST " + tenant + "/presence/query":             {access.ScopeAdmin, a.administration.queryPresence},
 		"GET " + tenant + "/presence/{profile}":          {access.ScopeAdmin, a.administration.profilePresence},

@@ -13,6 +13,8 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/webhook"
 )
 
 // Hub accepts events, gives them their order and hands them to streams. It has no lock: those
@@ -26,14 +28,17 @@ type Hub struct {
 	presence   *Presence
 	cluster    *cluster.Cluster
 	log        history.Log
+	outbox     outbox.Box      // what services are told
+	webhook    *webhook.Sender // of the outbox; nil: services ask. Tell has it
 	logger     *slog.Logger
 	quotas     *allowance.Pools
 
 	count *delivery.Counts // what happens; guards itself
 
-	lostIDs int                           // owned by Sweep
-	cutAll  int64                         // owned by Sweep
-	dropped map[delivery.DropReason]int64 // owned by Sweep: what was dropped when it last looked
+	lostIDs   int                           // owned by Sweep
+	cutAll    int64                         // owned by Sweep
+	cutOutbox int64                         // owned by Sweep
+	dropped   map[delivery.DropReason]int64 // owned by Sweep: what was dropped when it last looked
 }
 
 // HubConfig is what a hub needs to know of its delivery.
@@ -50,7 +55,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers) *Hub {
 	d := delivery.New(cfg)
 	h := &Hub{
 		tenants: d.Tenants, members: d.Members, streams: d.Streams, dispatcher: d.Dispatcher, count: d.Counts,
-		log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas,
+		log: cfg.Log, outbox: newOutbox(cfg.Quotas), logger: cfg.Logger, quotas: cfg.Quotas,
 	}
 	h.presence = newPresence(d, cfg.Quotas, presence, peers)
 	h.cluster = cluster.New(cluster.Config{
