@@ -17,7 +17,7 @@ import (
 func (h *testHub) reported(t testing.TB, tenant string, items int) (list []string) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		page, err := h.box.Read(t.Context(), tenant, outbox.Query{Limit: 1000})
+		page, err := h.outbox.Read(t.Context(), tenant, outbox.Query{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -135,6 +135,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if listening != nil {
 		listening(a.servers[0].Listener.Addr())
 	}
+	defer a.hub.Tell(a.background, a.cfg)()
 	broken, err := a.serve(ctx)
 	if err != nil {
 		return err

@@ -87,6 +87,10 @@ type Config struct {
 	NATSHistoryBytes *int64        `env:"NATS_HISTORY_BYTES"` // nil: 1 GiB, or HISTORY_BYTES if that is more
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
+	WebhookURL       string        `env:"WEBHOOK_URL"`
+	WebhookSecret    []string      `env:"WEBHOOK_SECRET"`
+	WebhookTypes     []string      `env:"WEBHOOK_TYPES"` // empty: see Told
+	WebhookInsecure  bool          `env:"WEBHOOK_INSECURE" envDefault:"false"`
 	MetricsTenants   int           `env:"METRICS_TENANTS" envDefault:"0"`
 	LogLevel         slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat        string        `env:"LOG_FORMAT" envDefault:"text"`
@@ -110,6 +114,7 @@ func Load(environ []string) (Config, error) {
 	c.checkURLs(&f)
 	c.checkAddresses(&f)
 	c.checkFolder(&f)
+	c.checkWebhook(&f)
 	return c, errors.Join(f...)
 }
 
@@ -269,7 +274,7 @@ var needed = map[string][]string{
 	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
 	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL", "DATA"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL", "DATA"},
 	"SYNC": {"DATA"}, "PEERS_ADDR": {"PEERS"}, "PEERS_SECRET": {"PEERS"}, "PEERS_CERT": {"PEERS"}, "PEERS_KEY": {"PEERS"}, "PEERS_CA": {"PEERS"},
-	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
+	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"}, "WEBHOOK_SECRET": {"WEBHOOK_URL"}, "WEBHOOK_INSECURE": {"WEBHOOK_URL"},
 }
 
 // Misfits are the settings that mean nothing beside the others, or harm, each with the reason.
