@@ -25,6 +25,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/inquiry"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
@@ -63,6 +64,11 @@ func main() {
 	case "":
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
+	case "why", "outbox":
+		if err := inquiry.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Getenv, os.Stdout); err != nil {
+			fail(err)
+		}
+		return
 	case "backup", "restore":
 		if err := backup.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Environ(), os.Stdout); err != nil {
 			fail(err)
