@@ -1,0 +1,101 @@
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker/stream"
+)
+
+// keep has the broker keep messages, all or none.
+func (b *Box) keep(ctx context.Context, messages ...*nats.Msg) (last uint64, err error) {
+	seen := b.seen.Load()
+	last, _, err = b.stream.Publish(ctx, b.stream.BatchName(), messages, nil)
+	if err != nil {
+		return 0, err
+	}
+	if last <= seen {
+		b.seen.Store(last)
+		b.lost.Store(true)
+	}
+	b.saw(last)
+	return last, nil
+}
+
+// keepOne is keep of one message, within the time for it.
+func (b *Box) keepOne(ctx context.Context, msg *nats.Msg) (seq uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+	defer cancel()
+	return b.keep(ctx, msg)
+}
+
+// saw notes a place that the stream has given.
+func (b *Box) saw(seq uint64) {
+	for {
+		was := b.seen.Load()
+		if seq <= was || b.seen.CompareAndSwap(was, seq) {
+			return
+		}
+	}
+}
+
+// info asks the leader for the stream's state, which is made anew if it has gone.
+func (b *Box) info(ctx context.Context) (stream.State, error) {
+	s, err := b.stream.Info(ctx)
+	if err != nil && b.made(ctx, err) {
+		s, err = b.stream.Info(ctx)
+	}
+	return s, err
+}
+
+// look finds out whether the stream has lost its end, which nobody may have noticed yet.
+func (b *Box) look(ctx context.Context) error {
+	seen := b.seen.Load()
+	s, err := b.info(ctx)
+	if err == nil && s.Last < seen { // unless it is told by who leads no more
+		_, err = b.keepOne(ctx, fading(b.proof(), nil, time.Minute))
+	}
+	if err == nil && b.lost.Load() {
+		_, err = b.renews.Join(ctx)
+	}
+	return err
+}
+
+func (b *Box) proof() string { return b.cfg.Prefix + ".outbox." + stream.ProofName }
+
+// Renew has another run of places begin for all tenants. It is for when it is known that the
+// broker may have lost the last of what it had kept.
+func (b *Box) Renew(ctx context.Context) error {
+	b.lost.Store(true)
+	_, err := b.renews.Join(ctx)
+	return err
+}
+
+// renewTime is how long all heads may take to be read and written.
+const renewTime = time.Minute
+
+func (b *Box) renew() (none struct{}, err error) {
+	if !b.lost.Load() {
+		return none, nil // another has asked as well
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), renewTime)
+	defer cancel()
+	b.cfg.Logger.Error("broker: the last of the outbox may be lost: all services are told of a gap")
+	heads := map[string]head{}
+	err = b.readAll(ctx, false, func(e entry) error {
+		h, err := parseHead(e.msg.Data(), e.seq)
+		heads[e.tenant] = h
+		return err
+	}, b.all(kindHead, ""))
+	for tenant, h := range heads {
+		if err == nil {
+			_, err = b.jump(ctx, tenant, h, b.knownOf(tenant))
+		}
+	}
+	if err == nil {
+		b.lost.Store(false)
+	}
+	return none, err
+}
