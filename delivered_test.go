@@ -11,6 +11,7 @@ import (
 
 	"realtimehub/internal/inquiry"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/testkit"
 )
 
 // reported are the profiles that the outbox names for events of a tenant, each with why, as
@@ -194,5 +195,7 @@ func TestWhyCommand(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(ask("outbox")), "\n")
 	is.Equal(len(lines), 1)
 	is.True(strings.HasPrefix(lines[0], `{"type":"event.undelivered"`))
-	is.True(strings.Contains(ask("why", "e", "b"), "b did not acknowledge it by its deadline, and was reported (20"))
+	testkit.Eventually(t, func() bool { // the report comes first
+		return strings.Contains(ask("why", "e", "b"), "b did not acknowledge it by its deadline, and was reported (20")
+	})
 }

@@ -201,7 +201,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
 		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
-		hubConfig.Log, peers, told = broker.Log(), broker.Peers(), Reporting{Keeper: broker.Duties}
+		hubConfig.Log, peers, told = broker.Log(), broker.Peers(), Reporting{Box: broker.Outbox(), Keeper: broker.Duties}
 		if own {
 			hubConfig.Rooms = broker.Rooms()
 		}
