@@ -85,7 +85,7 @@ type Stats struct {
 	Items   int
 	Bytes   int64     // that they take
 	Limit   int64     // of Bytes; 0: none
-	Untaken int       // items that the webhook has not taken
+	Untaken int       // items that the webhook has not taken, as far as is known here: who leads knows
 	Since   time.Time // when the oldest of those was put; zero: there is none
 	Cut     int64     // items that went before their time, for want of room
 

@@ -116,6 +116,7 @@ func (s *Sender) Stats() Stats {
 
 // Run sends until ctx ends, and then what was not tried yet, for a short time.
 func (s *Sender) Run(ctx context.Context) {
+	defer s.client.CloseIdleConnections()
 	hold, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	leading := make(chan struct{}, 1)
@@ -237,7 +238,7 @@ func (s *Sender) wakeUp() {
 	}
 }
 
-// hurry has all lines sent now that have not failed, and the others not any more.
+// hurry has all lines sent now that may be and have not failed, and the others not any more.
 func (s *Sender) hurry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +246,7 @@ func (s *Sender) hurry() {
 	for _, l := range s.lines {
 		switch at := l.due.At(); {
 		case at.IsZero():
-		case l.failures > 0:
+		case l.failures > 0 || time.Now().Before(s.until):
 			s.laneOf(l).due.Set(l, time.Time{})
 		default:
 			s.laneOf(l).due.Set(l, time.Now())
