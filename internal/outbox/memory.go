@@ -26,6 +26,7 @@ type Memory struct {
 	waiting  due.Queue[*waits]     // those with entries that were not taken, by when the oldest of those was put
 	items    int
 	untaken  int
+	highest  uint64 // place of a tenant that was forgotten
 	cut      int64
 	follower func(tenant string, taken, newest uint64) // nil: nobody follows
 }
@@ -117,7 +118,7 @@ func (m *Memory) Put(_ context.Context, tenant, key string, drafts []Draft) erro
 func (m *Memory) listLocked(tenant string, now time.Time) *list {
 	l := m.tenants.Get(tenant)
 	if l == nil {
-		l = &list{tenant: tenant, newest: First(now) - 1, last: now}
+		l = &list{tenant: tenant, newest: max(First(now)-1, m.highest), last: now}
 		l.taken = l.newest
 		m.tenants.Put(tenant, l)
 		m.settleLocked(l)
@@ -232,6 +233,7 @@ func (m *Memory) dropLocked(l *list, n int) {
 // forgetLocked forgets a tenant of whom nothing is kept but its places.
 func (m *Memory) forgetLocked(l *list) {
 	m.quiet.Set(l, time.Time{})
+	m.highest = max(m.highest, l.newest)
 	m.addLocked(l.tenant, -m.sizes.Of(l.tenant))
 	m.tenants.Delete(l.tenant)
 }

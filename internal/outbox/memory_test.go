@@ -223,6 +223,25 @@ func TestTenantsAreForgottenForItems(t *testing.T) {
 	})
 }
 
+// A place is given once, also to a tenant that was forgotten a moment ago.
+func TestPlacesAreGivenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // where no time goes by
+		is := is.New(t)
+		m := NewMemory(MemoryConfig{Bytes: 1 << 10})
+		last := uint64(0)
+		for range 100 {
+			var told uint64
+			stop, err := m.Follow(t.Context(), func(_ string, _, newest uint64) { told = newest })
+			is.NoErr(err)
+			put(t, m, "acme", "", draft("a", 1<<10)) // for which there is no room
+			stop()
+			is.True(told > last)
+			last = told
+		}
+		is.Equal(m.Stats().Cut, int64(100))
+	})
+}
+
 // What is counted is what is taken.
 func TestTheBytesAreReal(t *testing.T) {
 	if !testkit.ByItself(t) {

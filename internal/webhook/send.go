@@ -74,7 +74,7 @@ func (s *Sender) try(ctx context.Context, l *line, newest uint64) step {
 	b, err := s.batch(ctx, l)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.cfg.Logger.Warn("the outbox cannot be read for the webhook", "tenant", l.tenant, "err", err)
+			s.boxFails(err)
 		}
 		return step{after: askAgain}
 	}
@@ -130,12 +130,19 @@ func (s *Sender) batch(ctx context.Context, l *line) (batch, error) {
 func (s *Sender) taken(ctx context.Context, l *line, b batch) {
 	s.sent.Add(int64(len(b)))
 	if err := s.cfg.Box.Taken(ctx, l.tenant, b.last()); err != nil && ctx.Err() == nil {
-		s.cfg.Logger.Warn("it could not be noted that the webhook took items, which will come again if another hub sends", "tenant", l.tenant, "err", err)
+		s.boxFails(err) // they come again if another hub sends
 	}
 	if l.failures > 1 {
 		s.cfg.Logger.Info("the webhook is taken again", "tenant", l.tenant, "failures", l.failures)
 	}
 	l.taken, l.last, l.failures = b.last(), 0, 0
+}
+
+// boxFails logs that the outbox has not done what it was to.
+func (s *Sender) boxFails(err error) {
+	if times, due := s.failingBox.Due(time.Now()); due {
+		s.cfg.Logger.Warn("the outbox does not answer the webhook", "err", err, "times", times)
+	}
 }
 
 // failed logs that an attempt has failed; the first of a tenant is mostly mended by the second.

@@ -45,7 +45,7 @@ type Sender struct {
 
 	answers                    count.Words[Answer]
 	sent, repeated, lost, gone atomic.Int64
-	failing                    pace.Counter
+	failing, failingBox        pace.Counter // what goes wrong at the endpoint, and at the outbox
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -184,7 +184,7 @@ func (s *Sender) follow(ctx context.Context, over <-chan struct{}) (stop func())
 		if err == nil {
 			return stop
 		}
-		s.cfg.Logger.Warn("the outbox cannot be read for the webhook", "err", err)
+		s.boxFails(err)
 		select {
 		case <-time.After(askAgain):
 		case <-over:
