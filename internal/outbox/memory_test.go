@@ -227,13 +227,13 @@ func TestTenantsAreForgottenForItems(t *testing.T) {
 func TestPlacesAreGivenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // where no time goes by
 		is := is.New(t)
-		m := NewMemory(MemoryConfig{Bytes: 1 << 10})
+		m := NewMemory(MemoryConfig{Bytes: 100})
 		last := uint64(0)
 		for range 100 {
 			var told uint64
 			stop, err := m.Follow(t.Context(), func(_ string, _, newest uint64) { told = newest })
 			is.NoErr(err)
-			put(t, m, "acme", "", draft("a", 1<<10)) // for which there is no room
+			put(t, m, "acme", "", draft("a", 0)) // for which there is no room, nor for its tenant
 			stop()
 			is.True(told > last)
 			last = told

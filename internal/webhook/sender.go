@@ -64,7 +64,7 @@ type lane struct {
 }
 
 // line is a tenant with items that were not taken. Guarded by the Sender's mu, but for what the
-// one attempt that is under way has: taken, last and failures.
+// one attempt that is under way has: taken, noted, last and failures.
 type line struct {
 	tenant  string
 	newest  uint64
@@ -74,6 +74,7 @@ type line struct {
 	stopped bool
 
 	taken    uint64
+	noted    uint64 // what the outbox knows of that
 	last     uint64 // the place of the last item of the batch that has failed; 0: it was taken
 	failures int    // one after the other
 }
@@ -184,7 +185,7 @@ func (s *Sender) follow(ctx context.Context, over <-chan struct{}) (stop func())
 		if err == nil {
 			return stop
 		}
-		s.boxFails(err)
+		s.boxFails(ctx, err)
 		select {
 		case <-time.After(askAgain):
 		case <-over:
@@ -204,7 +205,7 @@ func (s *Sender) more(tenant string, taken, newest uint64) {
 	}
 	l := s.lines[tenant]
 	if l == nil {
-		l = &line{tenant: tenant, taken: taken, newest: newest}
+		l = &line{tenant: tenant, taken: taken, noted: taken, newest: newest}
 		s.lines[tenant] = l
 		s.dueLocked(l, gatherTime)
 	}

@@ -241,6 +241,8 @@ func TestWhatComesAsOthersGo(t *testing.T) {
 		time.Sleep(2 * longestDelay)
 		is.Equal(len(s.service.sent()), 1)
 		is.Equal(times, 1)
+		is.Equal(s.Stats().Lost, int64(1))
+		is.True(s.says("the service has to pull"))
 		is.Equal(box.Stats().Untaken, 0)
 	})
 }
