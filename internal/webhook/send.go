@@ -115,7 +115,7 @@ func (s *Sender) batch(ctx context.Context, l *line, newest uint64) (batch, erro
 	}
 	b := batch(page.Items)
 	if len(b) == 0 {
-		s.skip(l, newest+1)
+		s.skip(l, max(newest, l.taken)+1)
 		l.last, l.failures = 0, 0
 		return nil, s.note(ctx, l)
 	}
