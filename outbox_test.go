@@ -138,6 +138,7 @@ func TestWebhookOfAHub(t *testing.T) {
 		is.NoErr(json.Unmarshal([]byte(second.body), &sent))
 		is.Equal(sent.Type, "batch")
 		is.Equal(sent.Data.Items, readOutbox(t, h, "").Items)
+		documented(t, second)
 	})
 	answers <- http.StatusGone
 	moves(t, handler, map[string]float64{`webhook_answers_total{answer="4xx"}`: 1, "webhook_stopped": 1, "outbox_items": 1, "outbox_untaken_items": 1}, func() {
@@ -145,6 +146,20 @@ func TestWebhookOfAHub(t *testing.T) {
 		<-calls
 	})
 	is.Equal(len(calls), 0)
+}
+
+// documented holds a call of the webhook against the document.
+func documented(t *testing.T, call hookCall) {
+	t.Helper()
+	is := is.New(t)
+	batch := readDocument(t).Webhooks["batch"].Post
+	var body any
+	is.NoErr(json.Unmarshal([]byte(call.body), &body))
+	is.NoErr(batch.RequestBody.Value.Content["application/json"].Schema.Value.VisitJSON(body))
+	is.Equal(len(batch.Parameters), 3)
+	for _, p := range batch.Parameters {
+		is.NoErr(p.Value.Schema.Value.VisitJSON(call.header.Get(p.Value.Name)))
+	}
 }
 
 // What goes for want of room is counted, and told of in the log.
