@@ -39,7 +39,7 @@ type Box struct {
 	nc     *nats.Conn
 	stream *stream.Stream
 	cfg    Config
-	turns  *turns // to put
+	queues *queues // to put
 	trims  *stream.Joined[struct{}]
 	looks  *stream.Joined[struct{}]
 
@@ -66,7 +66,8 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Box, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{nc: nc, stream: s, cfg: cfg, turns: newTurns(putsAtOnce)}
+	b := &Box{nc: nc, stream: s, cfg: cfg}
+	b.queues = newQueues(putsAtOnce, b.put)
 	b.trims, b.looks = stream.NewJoined(b.trim), stream.NewJoined(b.look)
 	if err = b.prepare(ctx); err == nil {
 		err = stream.UntilMade(ctx, cfg.Logger, func(ctx context.Context) error {

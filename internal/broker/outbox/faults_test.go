@@ -21,12 +21,6 @@ import (
 	"realtimehub/internal/testkit"
 )
 
-// surely puts with a key until it is certain that it was put.
-func surely(t testing.TB, b *Box, tenant, key string, names ...string) {
-	t.Helper()
-	testkit.Eventually(t, func() bool { return b.Put(t.Context(), tenant, key, outboxtest.Drafts(names...)) == nil })
-}
-
 // Processes that put for the same tenants at once are in one order.
 func TestSeveralProcesses(t *testing.T) {
 	t.Parallel()
@@ -43,8 +37,8 @@ func TestSeveralProcesses(t *testing.T) {
 				for k := range 20 {
 					wg.Go(func() {
 						own := fmt.Sprint(i, " ", k)
-						surely(t, box, "acme", own, own, own+"'")
-						surely(t, box, "acme", fmt.Sprint("shared", k), fmt.Sprint("shared", k))
+						outboxtest.Put(t, box, "acme", own, own, own+"'")
+						outboxtest.Put(t, box, "acme", fmt.Sprint("shared", k), fmt.Sprint("shared", k))
 					})
 				}
 			}
@@ -83,7 +77,7 @@ func TestServersThatAreKilled(t *testing.T) {
 						name := fmt.Sprint(round, " ", i, " ", k)
 						want = append(want, name)
 						putting.Go(func() {
-							surely(t, box, "acme", name, name)
+							outboxtest.Put(t, box, "acme", name, name)
 							put.Add(1)
 						})
 					}
@@ -137,13 +131,15 @@ func TestAPartThatIsLost(t *testing.T) {
 	for i := range 2*mostOfBatch + 5 {
 		names = append(names, fmt.Sprint(i))
 	}
-	var batches atomic.Int32
+	var lost atomic.Bool
 	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
-		ends := !m.FromServer && m.Header.Get("Nats-Batch-Commit") != ""
-		return natstest.Verdict{Drop: ends && batches.Add(1) == 2}
+		isKey := !m.FromServer && m.Subject == b.keySubject("acme", "k", 1) // the end of the second batch
+		return natstest.Verdict{Drop: isKey && !lost.Swap(true)}
 	})
-	err := b.Put(t.Context(), "acme", "k", outboxtest.Drafts(names...))
-	is.True(errors.Is(err, stream.ErrUnconfirmed))
+	for !lost.Load() {
+		err := b.Put(t.Context(), "acme", "k", outboxtest.Drafts(names...))
+		is.True(errors.Is(err, stream.ErrUnconfirmed))
+	}
 	is.Equal(len(outboxtest.ReadAll(t, b, "acme", 1000)), mostOfBatch)
 	outboxtest.Put(t, b, "acme", "k", names...)
 	items := outboxtest.ReadAll(t, b, "acme", 1000)
@@ -161,9 +157,7 @@ func TestAStreamThatIsDeleted(t *testing.T) {
 	outboxtest.Put(t, puts, "acme", "k", "a", "b")
 	outboxtest.Put(t, puts, "other", "k", "c")
 	place, other := outboxtest.Newest(t, reads, "acme"), outboxtest.Newest(t, puts, "other")
-	told := &outboxtest.Told{}
-	stop, err := reads.Follow(t.Context(), told.More)
-	is.NoErr(err)
+	told, stop := outboxtest.Follow(t, reads)
 	defer stop()
 	js, err := jetstream.New(broker.Connect(t, 0))
 	is.NoErr(err)
@@ -173,8 +167,8 @@ func TestAStreamThatIsDeleted(t *testing.T) {
 	is.True(page.Gap(place))
 	page = outboxtest.Read(t, fresh, "other", outbox.Query{After: other, Limit: 10})
 	is.True(page.Gap(other))
-	surely(t, puts, "acme", "k", "d") // the key has gone with all else
-	surely(t, fresh, "other", "k", "e")
+	outboxtest.Put(t, puts, "acme", "k", "d") // the key has gone with all else
+	outboxtest.Put(t, fresh, "other", "k", "e")
 	page = outboxtest.Read(t, fresh, "acme", outbox.Query{After: place, Limit: 10})
 	is.True(page.Gap(place))
 	is.True(page.Oldest > place+1)
@@ -196,8 +190,8 @@ func TestAnEndThatIsLost(t *testing.T) {
 	outboxtest.Put(t, one, "other", "", "x")
 	first := outboxtest.Newest(t, one, "acme")
 	lose := broker.Snapshot(t)
-	surely(t, one, "acme", "k", "b")
-	surely(t, one, "acme", "k2", "c")
+	outboxtest.Put(t, one, "acme", "k", "b")
+	outboxtest.Put(t, one, "acme", "k2", "c")
 	place := outboxtest.Newest(t, one, "acme")
 	is.Equal(place, first+2)
 	lose()
@@ -205,7 +199,7 @@ func TestAnEndThatIsLost(t *testing.T) {
 	two := open(t, broker.URL(0), "test")
 	outboxtest.Put(t, two, "acme", "", "d") // it knows of nothing
 	is.Equal(outboxtest.Newest(t, two, "acme"), first+1)
-	surely(t, one, "other", "k", "y")
+	outboxtest.Put(t, one, "other", "k", "y")
 	for _, b := range []*Box{one, two} {
 		page := outboxtest.Read(t, b, "acme", outbox.Query{After: place, Limit: 10})
 		is.True(page.Gap(place))
@@ -220,9 +214,7 @@ func TestAnEndThatIsLost(t *testing.T) {
 	page = outboxtest.Read(t, two, "acme", outbox.Query{After: place, Limit: 10})
 	is.True(page.Gap(place))
 	var rest []string
-	told := &outboxtest.Told{}
-	stop, err := two.Follow(t.Context(), told.More)
-	is.NoErr(err)
+	told, stop := outboxtest.Follow(t, two)
 	defer stop()
 	after, newest := told.Of("acme")
 	for after < newest { // as a sender reads, which does not mind
@@ -255,16 +247,17 @@ func TestAnEarlierEndIsNoGap(t *testing.T) {
 		return v
 	})
 	before := outboxtest.Newest(t, behind, "acme")
-	told := &outboxtest.Told{}
-	stop, err := follows.Follow(t.Context(), told.More)
-	is.NoErr(err)
+	told, stop := outboxtest.Follow(t, follows)
 	defer stop()
 	outboxtest.Put(t, puts, "acme", "", "b")
-	_, err = behind.Read(t.Context(), "acme", outbox.Query{After: before + 1, Limit: 10})
-	is.True(errors.Is(err, stream.ErrStale))
+	isStale := func(b *Box, after uint64) bool {
+		page, err := b.Read(t.Context(), "acme", outbox.Query{After: after, Limit: 10})
+		is.Equal(page, outbox.Page{})
+		return errors.Is(err, stream.ErrStale)
+	}
+	testkit.Eventually(t, func() bool { return isStale(behind, before+1) })
 	testkit.Eventually(t, func() bool { return told.Behind("acme", 2) })
-	_, err = follows.Read(t.Context(), "acme", outbox.Query{After: before, Limit: 10})
-	is.True(errors.Is(err, stream.ErrStale))
+	testkit.Eventually(t, func() bool { return isStale(follows, before) })
 	proxy.Rule(nil)
 	for _, b := range []*Box{behind, follows} {
 		page := outboxtest.Read(t, b, "acme", outbox.Query{After: before, Limit: 10})

@@ -26,7 +26,7 @@ func (b *Box) keep(ctx context.Context, messages ...*nats.Msg) (last uint64, err
 
 // keepOne is keep of one message, within the time for it.
 func (b *Box) keepOne(ctx context.Context, msg *nats.Msg) (seq uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
 	return b.keep(ctx, msg)
 }
