@@ -1,9 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"realtimehub/internal/access"
@@ -12,6 +13,7 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/outbox"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 )
@@ -168,6 +170,64 @@ func (a *administrator) history(w http.ResponseWriter, r *http.Request, who *acc
 	return out.End("cursor", page.Next.String(), "gap", gap)
 }
 
+// outbox answers what services are told, as the webhook sends it, a piece after the other.
+func (a *administrator) outbox(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	tenant, err := pathTenant(who)
+	if err != nil {
+		return err
+	}
+	var faults problem.Faults
+	query := r.URL.Query()
+	limit, after := request.PageLimit(&faults, query), seqOf(&faults, query)
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	memory := a.quotas.Answer(who.Holder(r))
+	defer memory.Close()
+	out, err := answer.NewRows(w, http.StatusOK, memory, "items")
+	if err != nil {
+		return err
+	}
+	page, err := a.hub.outbox.Read(r.Context(), tenant, outbox.Query{After: after, Limit: limit, Bytes: historyBytes})
+	if err == nil && !memory.Use(page.Size()) {
+		err = allowance.ErrAnswers
+	}
+	if err != nil {
+		return err
+	}
+	gap, next := page.Gap(after), page.Next(after)
+	for {
+		for i := range page.Items {
+			if !out.Add(page.Items[i].AppendJSON) {
+				return nil
+			}
+		}
+		if limit -= len(page.Items); limit <= 0 || next >= page.Newest {
+			break
+		}
+		memory.Back(answer.RowsBytes)
+		more, err := a.hub.outbox.Read(r.Context(), tenant, outbox.Query{After: next, Limit: limit, Bytes: historyBytes})
+		if err != nil || more.Gap(next) || !memory.Use(more.Size()) {
+			break // whoever asks for what comes next is told
+		}
+		page, next = more, more.Next(next)
+	}
+	return out.End("next", next, "gap", gap)
+}
+
+// seqOf is the place after which items are asked for; 0: from the oldest.
+func seqOf(f *problem.Faults, query url.Values) uint64 {
+	text := query.Get("after")
+	if text == "" {
+		return 0
+	}
+	seq, err := strconv.ParseUint(text, 10, 53)
+	if err != nil {
+		f.Add(problem.CodeInvalidField, "after", "must be the number of an item, as \"seq\" or \"next\" have it")
+	}
+	return seq
+}
+
 func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, err := pathTenant(who)
 	if err != nil {
@@ -201,18 +261,6 @@ func (a *administrator) tenantPresence(w http.ResponseWriter, r *http.Request, w
 
 func (a *administrator) list(r *http.Request, who *access.Caller) answer.List {
 	return answer.NewList(r.Context(), who.Tenant(), a.quotas.Answer(who.Holder(r)))
-}
-
-// presences answers with what is known of profiles that have a status which is wanted;
-// nil: any.
-func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l answer.List, profiles []event.Profile, wanted func(Status) bool) error {
-	return presenceRows(w, l.Call(), profiles, l.Turn, func(some []event.Profile) []PresenceOf {
-		list := a.presence.Of(who.Tenant(), some)
-		if wanted != nil {
-			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
-		}
-		return list
-	})
 }
 
 // queryPresence is tenantPresence of profiles that a body names.
@@ -284,19 +332,4 @@ func wireConnection(c *delivery.Connection) connection {
 		metadata = map[string]string{}
 	}
 	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", event.FormatTime(c.ConnectedAt), event.FormatTime(c.LastActivity()), metadata}
-}
-
-// presenceRows answers with what is known of profiles, some of which are asked about at
-// a time.
-func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
-	out, err := answer.NewRows(w, http.StatusOK, memory, "profiles")
-	if err != nil {
-		return err
-	}
-	return out.Profiles(profiles, turn, func(some []event.Profile) {
-		for _, p := range ask(some) {
-			text, _ := json.Marshal(p) // of texts alone
-			out.Put(func(b []byte) []byte { return append(b, text...) })
-		}
-	})
 }

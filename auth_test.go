@@ -320,7 +320,7 @@ func pathOf(pattern string) string {
 // table shows.
 func routeScopes(pattern string) []string {
 	switch {
-	case pattern == "GET /v1/tenants/{t}/events":
+	case pattern == "GET /v1/tenants/{t}/events", pattern == "GET /v1/tenants/{t}/outbox":
 		return []string{"admin", "publish"}
 	case pattern == "GET /v1/doctor":
 		return []string{"admin", "publish", "subscribe"}

@@ -9,7 +9,9 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/inquiry"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/testkit"
 )
 
 // reported are the profiles that the outbox names for events of a tenant, each with why, as
@@ -17,7 +19,7 @@ import (
 func (h *testHub) reported(t testing.TB, tenant string, items int) (list []string) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		page, err := h.box.Read(t.Context(), tenant, outbox.Query{Limit: 1000})
+		page, err := h.outbox.Read(t.Context(), tenant, outbox.Query{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,6 +132,11 @@ func TestReceipts(t *testing.T) {
 	in := `{"kind":"conversation","conversationId":"c","exclude":{"profiles":["d"]}}`
 	e := h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1h","target":`+in+`}`)
 	h.ack(t, a.ConnectionID, a.until(t, "a.b").ID)
+	for {
+		if list, _ := h.receipts(t, "acme", "e", "?profile=a"); list[0] == "a acknowledged" {
+			break // with a broker it is kept a moment later
+		}
+	}
 	for _, ref := range []string{"e", e["cursor"].(string)} {
 		list, answer := h.receipts(t, "acme", ref, "")
 		is.Equal(list, []string{"a acknowledged", "b sent sentUnacknowledged", "c owed noConnection"})
@@ -161,4 +168,34 @@ func TestReceipts(t *testing.T) {
 		is.Equal(status, 404)
 		is.Equal(answer["code"], "EventNotFound")
 	}
+}
+
+// The commands ask a hub that runs, as any service does.
+func TestWhyCommand(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h.open(t, "tenant=acme&profile=b&ack=true")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profiles","profiles":["b","c"]}}`)
+	ask := func(args ...string) string {
+		t.Helper()
+		var out strings.Builder
+		environ := map[string]string{"REALTIME_URL": h.URL, "REALTIME_TENANT": "acme"}
+		if err := inquiry.Command(t.Context(), args[0], args[1:], func(name string) string { return environ[name] }, &out); err != nil {
+			return err.Error()
+		}
+		return out.String()
+	}
+	is.True(strings.HasPrefix(ask("why", "e", "b"), "e, a.b of 20"))
+	is.True(strings.HasSuffix(ask("why", "e", "b"), "\nb was sent it: a connection of theirs was sent it, and has not acknowledged it (sentUnacknowledged)\n"))
+	is.True(strings.HasSuffix(ask("why", "e", "c"), " with a deadline of 1s\nc has not had it: they have no connection (noConnection)\n"))
+	is.True(strings.Contains(ask("why", "nothing", "c"), "404 EventNotFound"))
+	is.True(strings.Contains(ask("why", "e"), "Usage: realtimehub why"))
+	is.Equal(ask("outbox"), "")
+	h.reported(t, "acme", 1)
+	lines := strings.Split(strings.TrimSpace(ask("outbox")), "\n")
+	is.Equal(len(lines), 1)
+	is.True(strings.HasPrefix(lines[0], `{"type":"event.undelivered"`))
+	testkit.Eventually(t, func() bool { // the report comes first
+		return strings.Contains(ask("why", "e", "b"), "b did not acknowledge it by its deadline, and was reported (20")
+	})
 }

@@ -79,7 +79,7 @@ func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *s
 	return metrics.New(func() metrics.Values {
 		v := metrics.Values{
 			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(),
 		}
 		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
 		v.Online, v.Away = hub.presence.Counts()
@@ -126,6 +126,7 @@ func (a *api) routes() map[string]route {
 		"GET " + tenant + "/events":                      {access.ScopeAdmin | access.ScopePublish, a.administration.history},
 		"GET " + tenant + "/events/{id}":                 {access.ScopeAdmin | access.ScopePublish, a.receipts.Event},
 		"GET " + tenant + "/events/{id}/receipts":        {access.ScopeAdmin | access.ScopePublish, a.receipts.List},
+		"GET " + tenant + "/outbox":                      {access.ScopeAdmin | access.ScopePublish, a.administration.outbox},
 		"GET " + tenant + "/presence":                    {access.ScopeAdmin, a.administration.tenantPresence},
 		"POST " + tenant + "/presence/query":             {access.ScopeAdmin, a.administration.queryPresence},
 		"GET " + tenant + "/presence/{profile}":          {access.ScopeAdmin, a.administration.profilePresence},

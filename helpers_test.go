@@ -197,10 +197,11 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 		c(&hubConfig, &presenceConfig)
 	}
 	var peers cluster.Peers
+	var told Reporting
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
 		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
-		hubConfig.Log, peers = broker.Log(), broker.Peers()
+		hubConfig.Log, peers, told = broker.Log(), broker.Peers(), Reporting{Box: broker.Outbox(), Keeper: broker.Duties}
 		if own {
 			hubConfig.Rooms = broker.Rooms()
 		}
@@ -209,7 +210,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	if limits.ClientRate == 0 { // the default; -1 lifts it
 		limits.ClientRate = 20
 	}
-	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, Reporting{}), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
+	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, told), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,

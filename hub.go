@@ -15,6 +15,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/webhook"
 )
 
 // Hub accepts events, gives them their order and hands them to streams. It has no lock: those
@@ -28,16 +29,18 @@ type Hub struct {
 	presence   *Presence
 	cluster    *cluster.Cluster
 	log        history.Log
+	outbox     outbox.Box      // what services are told
+	webhook    *webhook.Sender // of the outbox; nil: services ask. Tell has it
 	logger     *slog.Logger
 	quotas     *allowance.Pools
 	duties     duty.Keeper
-	box        outbox.Box
 
 	count *delivery.Counts // what happens; guards itself
 
-	lostIDs int                           // owned by Sweep
-	cutAll  int64                         // owned by Sweep
-	dropped map[delivery.DropReason]int64 // owned by Sweep: what was dropped when it last looked
+	lostIDs   int                           // owned by Sweep
+	cutAll    int64                         // owned by Sweep
+	cutOutbox int64                         // owned by Sweep
+	dropped   map[delivery.DropReason]int64 // owned by Sweep: what was dropped when it last looked
 }
 
 // HubConfig is what a hub needs to know of its delivery.
@@ -56,7 +59,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 		cfg.Quotas = &allowance.Pools{}
 	}
 	if reporting.Box == nil {
-		reporting.Box = outbox.NewMemory(outbox.MemoryConfig{Held: cfg.Quotas.State})
+		reporting.Box = newOutbox(cfg.Quotas)
 	}
 	if reporting.Keeper == nil {
 		reporting.Keeper = func(cfg duty.Config) duty.Keeper { return duty.NewMemory(cfg) }
@@ -64,8 +67,8 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	if peers != nil {
 		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
 	}
-	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, box: reporting.Box}
-	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Box: h.box, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
+	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, outbox: reporting.Box}
+	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Box: h.outbox, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
 	cfg.Duties = h.duties
 	d := delivery.New(cfg)
 	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts

@@ -25,6 +25,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/inquiry"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
@@ -63,6 +64,11 @@ func main() {
 	case "":
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
+	case "why", "outbox":
+		if err := inquiry.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Getenv, os.Stdout); err != nil {
+			fail(err)
+		}
+		return
 	case "backup", "restore":
 		if err := backup.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Environ(), os.Stdout); err != nil {
 			fail(err)
@@ -135,6 +141,7 @@ func run(ctx context.Context, environ []string, logs io.Writer, listening func(n
 	if listening != nil {
 		listening(a.servers[0].Listener.Addr())
 	}
+	defer a.hub.Tell(a.background, a.cfg)()
 	broken, err := a.serve(ctx)
 	if err != nil {
 		return err
@@ -209,7 +216,7 @@ func (a *app) build(ctx context.Context) (err error) {
 	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
 		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
-	}, a.backing.peers, Reporting{})
+	}, a.backing.peers, a.backing.told)
 	return nil
 }
 
@@ -296,7 +303,7 @@ func (a *app) serve(ctx context.Context) (broken, err error) {
 	case err := <-failed:
 		return nil, err
 	case err := <-a.backing.over:
-		return fmt.Errorf("the connection to NATS has ended for good: %w", err), nil
+		return fmt.Errorf("the connection to the store has ended for good: %w", err), nil
 	case <-ctx.Done():
 		return nil, nil
 	}

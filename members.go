@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
@@ -47,6 +50,18 @@ func (a *administrator) roomPresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	return a.presences(w, who, l, members, nil)
+}
+
+// presences answers with what is known of profiles that have a status which is wanted;
+// nil: any.
+func (a *administrator) presences(w http.ResponseWriter, who *access.Caller, l answer.List, profiles []event.Profile, wanted func(Status) bool) error {
+	return presenceRows(w, l.Call(), profiles, l.Turn, func(some []event.Profile) []PresenceOf {
+		list := a.presence.Of(who.Tenant(), some)
+		if wanted != nil {
+			list = slices.DeleteFunc(list, func(p PresenceOf) bool { return !wanted(p.Status) })
+		}
+		return list
+	})
 }
 
 func (a *administrator) members(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -131,4 +146,19 @@ func (a *administrator) changeMember(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	return answer.NoContent(w)
+}
+
+// presenceRows answers with what is known of profiles, some of which are asked about at
+// a time.
+func presenceRows(w http.ResponseWriter, memory *allowance.Call, profiles []event.Profile, turn func(size int) (over func(), err error), ask func([]event.Profile) []PresenceOf) error {
+	out, err := answer.NewRows(w, http.StatusOK, memory, "profiles")
+	if err != nil {
+		return err
+	}
+	return out.Profiles(profiles, turn, func(some []event.Profile) {
+		for _, p := range ask(some) {
+			text, _ := json.Marshal(p) // of texts alone
+			out.Put(func(b []byte) []byte { return append(b, text...) })
+		}
+	})
 }

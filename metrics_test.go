@@ -59,7 +59,7 @@ func scrape(t testing.TB, handler http.Handler, headers ...string) scraped {
 }
 
 // varies is of what no test can foresee, how long something took or how large it is.
-var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_(queue|history|history_memory|quota)_bytes|replay_events_bucket`)
+var varies = regexp.MustCompile(`^(go|process|promhttp)_|_seconds_(sum|bucket)|_age_seconds|_(queue|history|history_memory|quota|outbox)_bytes|replay_events_bucket`)
 
 // moved is what is different now, but for what varies.
 func (s scraped) moved(now scraped) map[string]float64 {
@@ -366,7 +366,7 @@ func TestMetricsOfLostIDs(t *testing.T) {
 // closedWords is every label of ours and the words that it may have.
 var closedWords = map[string]string{
 	"realtime_connects_total":        `resume: complete fresh partial`,
-	"realtime_closes_total":          `reason: client drain expired kicked noisy replaced slow unavailable vanished`,
+	"realtime_closes_total":          `reason: client drain expired kicked noisy replaced slow unacked unavailable vanished`,
 	"realtime_streams_refused_total": `reason: capacity drain pending unavailable`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
@@ -380,6 +380,8 @@ var closedWords = map[string]string{
 	"realtime_quota_limit_bytes":     `quota: answers bodies ids people person seen state`,
 	"realtime_quota_refused_total":   `quota: answers bodies ids people person seen state`,
 	"realtime_unproven_cut_total":    `bound: address all`,
+	"realtime_webhook_answers_total": `answer: 2xx 3xx 4xx 5xx error timeout`,
+	"realtime_webhook_items_total":   `fate: lost taken`,
 	"realtime_presence_profiles":     `status: away online`,
 	"realtime_server_errors_total":   `kind: accept client other panic tls`,
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"realtimehub/internal/allowance"
@@ -14,9 +15,11 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/folder"
 	"realtimehub/internal/history"
+	"realtimehub/internal/outbox"
 	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/settings"
+	"realtimehub/internal/webhook"
 )
 
 // History reads a piece of a tenant's events after a cursor, or from the oldest on when
@@ -81,6 +84,7 @@ func (h *Hub) Sweep(now time.Time) {
 		return oldest.Seq, err
 	})
 	h.log.Sweep(now)
+	h.outbox.Sweep(now)
 	stats := h.Stats()
 	if lost := stats.Log.LostIDs; lost > h.lostIDs {
 		h.logger.Warn("event ids were forgotten before their dedupe window ended", "lost", lost)
@@ -90,6 +94,10 @@ func (h *Hub) Sweep(now time.Time) {
 		h.logger.Warn("all histories together reached their limit: the tenants with the most history lost their oldest events", "events", cut-h.cutAll, "limit", stats.Log.Limit)
 		h.cutAll = cut
 	}
+	if cut := h.outbox.Stats().Cut; cut > h.cutOutbox {
+		h.logger.Warn("outboxes reached their limit: the tenants with most lost their oldest items before their time", "items", cut-h.cutOutbox)
+		h.cutOutbox = cut
+	}
 	for reason, n := range stats.Dropped {
 		if reason.ForGood() && n > h.dropped[reason] {
 			h.logger.Warn("events dropped", "reason", string(reason), "events", n-h.dropped[reason])
@@ -98,11 +106,37 @@ func (h *Hub) Sweep(now time.Time) {
 	h.dropped = stats.Dropped
 }
 
+// outboxPart is the part of the memory for state that outboxes may take, as its divisor.
+const outboxPart = 8
+
+// newOutbox keeps what services are told in this process.
+func newOutbox(quotas *allowance.Pools) outbox.Box {
+	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.State.All() / outboxPart, Held: quotas.State})
+}
+
+// Tell sends services what they are told, if the settings say where, until end is called: that
+// waits a little for what is under way.
+func (h *Hub) Tell(ctx context.Context, cfg settings.Config) (end func()) {
+	endpoint, secrets := cfg.Webhook()
+	if endpoint == nil {
+		return func() {}
+	}
+	h.webhook = webhook.New(webhook.Config{Box: h.outbox, Endpoint: endpoint, Secrets: secrets, Logger: h.logger})
+	ctx, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() { h.webhook.Run(ctx) })
+	return func() {
+		cancel()
+		telling.Wait()
+	}
+}
+
 // backing is what a hub stands on, alone or with others.
 type backing struct {
 	log   history.Log
 	rooms room.Shared
 	peers cluster.Peers
+	told  Reporting
 	over  <-chan error // has why others cannot be reached any more
 	leave func()
 }
@@ -120,14 +154,16 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 	if cfg.NATSURL == "" && cfg.Data == "" {
 		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
 	}
-	if cfg.NATSCreds != "" {
+	if cfg.NATSURL != "" && cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
 			return backing{}, fmt.Errorf("%sNATS_CREDS: %w", settings.Prefix, err)
 		}
 	}
 	settle := func() error { return nil }
-	at, leave, name := broker.Config{URL: cfg.NATSURL, Creds: cfg.NATSCreds}, func() {}, "NATS_URL"
-	if cfg.Data != "" {
+	at, leave, name := broker.Config{URL: cfg.NATSURL}, func() {}, "NATS_URL"
+	if cfg.NATSURL != "" {
+		at.Creds = cfg.NATSCreds // nobody asks for them inside
+	} else {
 		own, err := openFolder(cfg, logger)
 		if err != nil {
 			return backing{}, err
@@ -152,7 +188,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
-	s := backing{log: b.Log(), peers: b.Peers(), over: b.Over(), leave: func() { b.Close(); leave() }}
+	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Box: b.Outbox(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}

@@ -58,6 +58,8 @@ const wordTime = 10 * time.Second
 
 var errNothing = errors.New("nothing is kept there: no hub with this REALTIME_NATS_PREFIX has run on it")
 
+var errHalf = errors.New("there is no history beside what else is kept: a restore goes on there, or was cut off (run it again)")
+
 // Write writes the streams of a prefix.
 func Write(ctx context.Context, nc *nats.Conn, prefix string, to io.Writer) (s Summary, err error) {
 	archive := tar.NewWriter(to)
@@ -65,18 +67,20 @@ func Write(ctx context.Context, nc *nats.Conn, prefix string, to io.Writer) (s S
 	if err := put(archive, aboutName, text); err != nil {
 		return s, err
 	}
-	found := 0
+	missing := map[string]bool{}
 	for _, name := range streams(prefix) {
 		switch err := writeStream(ctx, nc, name, archive, &s); {
 		case isNotFound(err):
-			continue
+			missing[name] = true
 		case err != nil:
 			return s, fmt.Errorf("stream %s: %w", name, err)
 		}
-		found++
 	}
-	if found == 0 {
+	switch {
+	case len(missing) == len(streams(prefix)):
 		return s, errNothing
+	case missing[prefix+"_journal"]:
+		return s, errHalf
 	}
 	return s, errors.Join(put(archive, endName, nil), archive.Close())
 }
@@ -153,13 +157,15 @@ func endOf(last *nats.Msg) error {
 	return nil
 }
 
+var errNoAnswer = errors.New("what is kept cannot be reached now: too few of several hubs run, the folder's disk is full, or JetStream is off on the NATS servers")
+
 // ask asks the server, and reads its answer.
 func ask(ctx context.Context, nc *nats.Conn, subject string, question []byte, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, wordTime)
 	defer cancel()
 	msg, err := nc.RequestWithContext(ctx, subject, question)
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) {
-		return errors.New("the server does not answer: JetStream is off, or has no leader now")
+		return errNoAnswer
 	}
 	if err != nil {
 		return err

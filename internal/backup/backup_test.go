@@ -24,6 +24,7 @@ func TestMain(m *testing.M) { testkit.Main(m, nil) }
 // From a folder that nobody has open, or a hub has, all goes into new folders, and to three
 // NATS servers and back. Only who made the file can read it.
 func TestBackup(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	files := t.TempDir()
 	at := func(name string) string { return filepath.Join(files, name) }
@@ -62,9 +63,11 @@ func TestBackup(t *testing.T) {
 
 // Where a hub runs that has nothing yet, it has what was restored.
 func TestRestoreWhileAHubRuns(t *testing.T) {
+	t.Parallel()
 	file := backedUp(t)
 	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 3)} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			is := is.New(t)
 			at.hub(t, func(b *broker.Broker) {
 				_, err := b.Log().Attach(t.Context(), tenantName(0)) // it has been asked
@@ -88,6 +91,7 @@ func TestRestoreWhileAHubRuns(t *testing.T) {
 
 // Where events are kept a restore changes nothing.
 func TestRestoreReplacesNothing(t *testing.T) {
+	t.Parallel()
 	file := backedUp(t)
 	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 1)} {
 		t.Run(name, func(t *testing.T) {
@@ -114,6 +118,7 @@ func TestRestoreReplacesNothing(t *testing.T) {
 
 // What cannot be done is said, and leaves nothing behind.
 func TestCommandsThatCannot(t *testing.T) {
+	t.Parallel()
 	good := backedUp(t)
 	dir := t.TempDir()
 	write := func(name string, text []byte) string {

@@ -6,47 +6,65 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"realtimehub/internal/folder"
 	"realtimehub/internal/settings"
 )
 
 // Command backs up to a file, or restores from one, what the settings name. A hub that runs
-// on the folder goes on.
+// on the folder goes on. The file "-" is out, or standard input.
 func Command(ctx context.Context, name string, args, environ []string, out io.Writer) error {
 	if len(args) != 1 {
 		return fmt.Errorf("%s takes one file, not %d", name, len(args))
+	}
+	file, restoring, says := args[0], name == "restore", out
+	switch {
+	case file == piped && !restoring:
+		says = os.Stderr
+	case file != piped && strings.HasPrefix(file, "-"):
+		return fmt.Errorf("%s has no option %s: it takes a file, or - for standard input and output", name, file)
 	}
 	cfg, err := settings.Load(environ)
 	if err != nil {
 		return err
 	}
-	file, work := args[0], save
-	if name == "restore" {
-		work = load
+	if restoring && file != piped { // before a folder is made for it
 		if err := checkFile(file, cfg.NATSPrefix); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
-	nc, leave, err := connect(cfg, name == "restore")
+	nc, leave, err := connect(cfg, restoring)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	begun := time.Now()
-	s, err := work(ctx, nc, cfg, file)
+	var s Summary
+	switch {
+	case restoring:
+		s, err = load(ctx, nc, cfg, file)
+	case file == piped:
+		s, err = Write(ctx, nc, cfg.NATSPrefix, out)
+	default:
+		s, err = save(ctx, nc, cfg.NATSPrefix, file)
+	}
+	if errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%s was interrupted, and nothing is left of it: %w", name, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	fmt.Fprintf(out, "%s of %s: %d messages, %d KiB, in %.1f s\n", name, file, s.Messages, s.Bytes>>10, time.Since(begun).Seconds())
+	fmt.Fprintf(says, "%s of %s: %d messages, %d KiB, in %.1f s\n", name, file, s.Messages, s.Bytes>>10, time.Since(begun).Seconds())
 	return nil
 }
+
+// piped is the file that is none.
+const piped = "-"
 
 func checkFile(path, prefix string) error {
 	file, err := os.Open(path)
@@ -58,14 +76,14 @@ func checkFile(path, prefix string) error {
 }
 
 // save writes a file that is there as a whole or not at all.
-func save(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) (s Summary, err error) {
+func save(ctx context.Context, nc *nats.Conn, prefix, path string) (s Summary, err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), ".backup-*") // for its owner alone
 	if err != nil {
 		return s, err
 	}
 	defer os.Remove(file.Name())
 	to := bufio.NewWriterSize(file, 1<<20)
-	s, err = Write(ctx, nc, cfg.NATSPrefix, to)
+	s, err = Write(ctx, nc, prefix, to)
 	if err == nil {
 		err = to.Flush()
 	}
@@ -76,57 +94,12 @@ func save(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) 
 }
 
 func load(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) (s Summary, err error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return s, err
-	}
-	defer file.Close()
-	return Read(ctx, nc, cfg.NATSPrefix, cfg.Replicas(), bufio.NewReaderSize(file, 1<<20))
-}
-
-// connect connects to what the settings name: NATS servers, a folder that a hub has open, or
-// one that nobody has, which make may make.
-func connect(cfg settings.Config, make bool) (nc *nats.Conn, leave func(), err error) {
-	options := []nats.Option{nats.Name("realtimehub"), nats.NoReconnect()}
-	if cfg.NATSURL != "" {
-		if cfg.NATSCreds != "" {
-			options = append(options, nats.UserCredentials(cfg.NATSCreds))
+	file := os.Stdin
+	if path != piped {
+		if file, err = os.Open(path); err != nil {
+			return s, err
 		}
-		if nc, err = nats.Connect(cfg.NATSURL, options...); err != nil {
-			return nil, nil, fmt.Errorf("%sNATS_URL: %w", settings.Prefix, err)
-		}
-		return nc, nc.Close, nil
+		defer file.Close()
 	}
-	if cfg.Data == "" {
-		return nil, nil, fmt.Errorf("%[1]sDATA or %[1]sNATS_URL says what is meant, and neither is set", settings.Prefix)
-	}
-	inside, shut, err := reach(cfg, make)
-	if err == nil {
-		if nc, err = nats.Connect("", append(options, inside)...); err != nil {
-			shut()
-		}
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("%sDATA: %s: %w", settings.Prefix, cfg.Data, err)
-	}
-	return nc, func() { nc.Close(); shut() }, nil
-}
-
-// reach is the way into a folder.
-func reach(cfg settings.Config, make bool) (inside nats.Option, leave func(), err error) {
-	inside, err = folder.Visit(cfg.Data)
-	if err != nil && !(make && errors.Is(err, os.ErrNotExist)) {
-		return nil, nil, err
-	}
-	if err == nil && folder.Taken(cfg.Data) {
-		return inside, func() {}, nil
-	}
-	if len(cfg.Peers) > 0 {
-		return nil, nil, errors.New("no hub runs on the folder, and what it keeps with others can be reached through one that runs alone")
-	}
-	f, err := folder.Open(folder.Config{Dir: cfg.Data, Sync: time.Duration(cfg.Sync), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, nil, err
-	}
-	return f.Connect(), f.Close, nil
+	return Read(ctx, nc, cfg.NATSPrefix, replicas(cfg), bufio.NewReaderSize(file, 1<<20))
 }

@@ -16,6 +16,7 @@ import (
 // Where the disk is too full for a backup there is none, not a part of one; one of before
 // stays as it was.
 func TestBackupToAFullDisk(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {

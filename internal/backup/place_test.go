@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -170,14 +171,26 @@ func (p place) command(t *testing.T, name, file string, settings ...string) (sai
 	return out.String(), err
 }
 
+// made is a backup of what fill gives a hub, for all tests that restore it.
+var made struct {
+	once sync.Once
+	text []byte
+}
+
 // backedUp is a file with what fill gives a hub.
 func backedUp(t *testing.T) (file string) {
 	t.Helper()
-	from := inFolder(t)
-	from.hub(t, func(b *broker.Broker) { fill(t, b) })
+	is := is.New(t)
 	file = filepath.Join(t.TempDir(), "file")
-	_, err := from.command(t, "backup", file)
-	is.New(t).NoErr(err)
+	made.once.Do(func() {
+		from := inFolder(t)
+		from.hub(t, func(b *broker.Broker) { fill(t, b) })
+		_, err := from.command(t, "backup", file)
+		is.NoErr(err)
+		made.text, err = os.ReadFile(file)
+		is.NoErr(err)
+	})
+	is.NoErr(os.WriteFile(file, made.text, 0o600))
 	return file
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,21 @@ var errIncomplete = errors.New("the file is no whole backup: its end is missing;
 // Check reads a backup and says whether it is whole, and one of this prefix.
 func Check(from io.Reader, prefix string) error {
 	archive := tar.NewReader(from)
+	if err := checkAbout(archive, prefix); err != nil {
+		return err
+	}
+	for {
+		switch entry, err := archive.Next(); {
+		case err != nil:
+			return errIncomplete
+		case entry.Name == endName:
+			return nil
+		}
+	}
+}
+
+// checkAbout reads what a backup says of itself, and whether it can be restored here.
+func checkAbout(archive *tar.Reader, prefix string) error {
 	entry, err := archive.Next()
 	if err != nil || entry.Name != aboutName {
 		return errors.New("the file is no backup of a hub")
@@ -36,36 +52,38 @@ func Check(from io.Reader, prefix string) error {
 	case a.Prefix != prefix:
 		return fmt.Errorf("the backup is of hubs with REALTIME_NATS_PREFIX=%s, and it is %s here", a.Prefix, prefix)
 	}
-	for {
-		switch entry, err := archive.Next(); {
-		case err != nil:
-			return errIncomplete
-		case entry.Name == endName:
-			return nil
-		}
-	}
+	return nil
 }
 
-// Read has the server keep what a backup has, that Check has found good, so many times. It
-// refuses where events are kept already. Hubs that run there find what was restored.
+// Read has the server keep what a backup has, so many times; nothing, if it is not whole. It
+// refuses where events or memberships are kept already. Hubs that run there find what was
+// restored, and as often as they have it kept.
 func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from io.Reader) (s Summary, err error) {
-	if err := empty(ctx, nc, prefix); err != nil {
+	archive := tar.NewReader(from)
+	if err := checkAbout(archive, prefix); err != nil {
 		return s, err
 	}
 	end, err := stream.BeginRestoring(ctx, nc, prefix)
 	if err != nil {
 		return s, err
 	}
-	defer end()
+	usable := false // what is there then
+	defer func() { end(usable) }()
+	there, err := claim(ctx, nc, prefix)
+	if err != nil {
+		usable = errors.Is(err, errKept)
+		return s, err
+	}
+	replicas = max(replicas, there)
 	if err := removeAll(ctx, nc, prefix); err != nil { // also those that the backup does not have: they are of before
 		return s, err
 	}
 	defer func() {
-		if err != nil { // what was taken so far would be in the way of the next time
-			err = errors.Join(err, removeAll(context.WithoutCancel(ctx), nc, prefix))
+		if err != nil { // what was taken so far would be taken for all
+			left := removeAll(context.WithoutCancel(ctx), nc, prefix)
+			usable, err = left == nil, errors.Join(err, left)
 		}
 	}()
-	archive := tar.NewReader(from)
 	var to *transfer // of the stream that is being read
 	for {
 		entry, err := archive.Next()
@@ -79,11 +97,9 @@ func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from 
 			}
 			to = nil
 		}
-		switch {
-		case entry.Name == endName:
+		if entry.Name == endName {
+			usable = true
 			return s, nil
-		case entry.Name == aboutName:
-			continue
 		}
 		text, err := io.ReadAll(archive)
 		if err != nil {
@@ -101,25 +117,66 @@ func Read(ctx context.Context, nc *nats.Conn, prefix string, replicas int, from 
 	}
 }
 
-// empty refuses what a restore would replace.
-func empty(ctx context.Context, nc *nats.Conn, prefix string) error {
-	var info struct {
-		State struct {
-			Subjects map[string]int `json:"subjects"`
-		} `json:"state"`
-		Error *jetstream.APIError `json:"error"`
+// claim is empty, once hubs that run can keep no event any more: one that is acknowledged after
+// the question would be lost.
+func claim(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
+	if replicas, err = empty(ctx, nc, prefix); err != nil || replicas == 0 {
+		return replicas, err
 	}
-	question, _ := json.Marshal(map[string]string{"subjects_filter": prefix + ".ev.*"})
-	if err := ask(ctx, nc, "$JS.API.STREAM.INFO."+prefix+"_journal", question, &info); err != nil {
-		return err
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, err
 	}
-	switch {
-	case len(info.State.Subjects) > 0:
-		return fmt.Errorf("events of %d tenants are kept there already, which a restore would replace: restore into what is new", len(info.State.Subjects))
-	case info.Error != nil && info.Error.ErrorCode != codeNotFound:
-		return info.Error
+	journal, err := js.Stream(ctx, prefix+"_journal")
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	open := journal.CachedInfo().Config
+	shut := open
+	shut.Subjects, shut.RePublish = []string{prefix + ".shut"}, nil
+	if _, err := js.UpdateStream(ctx, shut); err != nil {
+		return 0, err
+	}
+	if replicas, err = empty(ctx, nc, prefix); err != nil {
+		_, again := js.UpdateStream(context.WithoutCancel(ctx), open)
+		err = errors.Join(err, again)
+	}
+	return replicas, err
+}
+
+var errKept = errors.New("are kept there already, which a restore would replace: restore into what is new")
+
+// empty refuses what a restore would replace. It returns how many keep what is there. Where there
+// is no history all else is of a restore that was cut off.
+func empty(ctx context.Context, nc *nats.Conn, prefix string) (replicas int, err error) {
+	for _, kept := range []struct{ stream, subjects, what string }{
+		{prefix + "_journal", prefix + ".ev.*", "events of %d tenants"},
+		{prefix + "_table", prefix + ".row.*.*.*", "%d memberships"},
+	} {
+		var info struct {
+			Config struct {
+				Replicas int `json:"num_replicas"`
+			} `json:"config"`
+			State struct {
+				Subjects map[string]int `json:"subjects"`
+			} `json:"state"`
+			Error *jetstream.APIError `json:"error"`
+		}
+		question, _ := json.Marshal(map[string]string{"subjects_filter": kept.subjects})
+		if err := ask(ctx, nc, "$JS.API.STREAM.INFO."+kept.stream, question, &info); err != nil {
+			return 0, err
+		}
+		switch n := len(info.State.Subjects); {
+		case n > 0:
+			return 0, fmt.Errorf(kept.what+" %w", n, errKept)
+		case info.Error != nil && info.Error.ErrorCode == codeNotFound:
+			return replicas, nil
+		case info.Error != nil:
+			return 0, info.Error
+		}
+		replicas = max(replicas, info.Config.Replicas)
+	}
+	return replicas, nil
 }
 
 // transfer is of one stream to the server.
@@ -130,7 +187,7 @@ type transfer struct {
 }
 
 func removeAll(ctx context.Context, nc *nats.Conn, prefix string) error {
-	for _, name := range streams(prefix) {
+	for _, name := range slices.Backward(streams(prefix)) { // the history first: hubs publish to it until then
 		if err := remove(ctx, nc, name); err != nil {
 			return fmt.Errorf("stream %s: %w", name, err)
 		}

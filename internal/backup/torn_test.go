@@ -51,6 +51,7 @@ func entriesOf(t *testing.T, text []byte) (names []string, begins []int) {
 
 // A file that ends too soon, wherever, is refused before anything is done with it.
 func TestRestoreOfATornFile(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	text, err := os.ReadFile(backedUp(t))
 	is.NoErr(err)
@@ -100,11 +101,13 @@ func (b *breaking) Read(p []byte) (int, error) {
 // A restore that is broken off, or whose file is found bad on the way, can be repeated: what
 // was there of it is gone.
 func TestRestoreThatIsBrokenOff(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(backedUp(t))
 	is.New(t).NoErr(err)
 	names, begins := entriesOf(t, text)
 	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 1)} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits until its server has given up what was broken off
 			is := is.New(t)
 			at.ask(t, func(nc *nats.Conn) {
 				for i, name := range names[:len(names)-1] {
@@ -137,6 +140,7 @@ func TestRestoreThatIsBrokenOff(t *testing.T) {
 
 // A backup that the server breaks off leaves no file, and one of before as it was.
 func TestBackupThatIsBrokenOff(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	at := inFolder(t)
 	at.hub(t, func(b *broker.Broker) { fill(t, b) })

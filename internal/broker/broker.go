@@ -11,7 +11,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"realtimehub/internal/broker/duties"
+	"realtimehub/internal/broker/outbox"
 	"realtimehub/internal/cluster"
+	"realtimehub/internal/duty"
 	"realtimehub/internal/history"
 	"realtimehub/internal/room"
 )
@@ -42,6 +45,8 @@ type Broker struct {
 	log       *sharedLog
 	rooms     *sharedRooms
 	peers     *otherHubs
+	duties    *duties.Keeper
+	outbox    *outbox.Box
 	alone     bool // it has not joined them
 }
 
@@ -99,12 +104,12 @@ func (b *Broker) options(url string) []nats.Option {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			b.connected.Store(false)
 			if !b.watch.closing.Load() {
-				b.logger.Warn("broker: disconnected", "err", err)
+				b.logger.Warn("store: disconnected", "err", err)
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			b.connected.Store(true)
-			b.logger.Info("broker: connected again", "to", nc.ConnectedServerName())
+			b.logger.Info("store: connected again", "to", nc.ConnectedServerName())
 		}),
 	)
 }
@@ -119,11 +124,11 @@ func (b *Broker) reach(ctx context.Context) error {
 	defer ticker.Stop()
 	for n := 0; !b.connected.Load(); n++ {
 		if n%50 == 5 { // by then it is known why
-			b.logger.Warn("waiting for the broker", "err", b.watch.why(b.nc))
+			b.logger.Warn("waiting for the store", "err", b.watch.why(b.nc))
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no NATS server can be reached: %w", b.watch.why(b.nc))
+			return fmt.Errorf("the store cannot be reached: %w", b.watch.why(b.nc))
 		case <-ticker.C:
 		}
 	}
@@ -143,9 +148,20 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 			err = errors.Join(err, b.log.journal.Renew(ctx, "torn", rand.Text()))
 		}
 	}
+	if err == nil {
+		b.duties, err = duties.Open(ctx, b.nc, duties.Config{
+			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Alone: cfg.Alone, Node: b.peers.name(),
+			Key: b.log.key, Settle: b.settle, Logger: cfg.Logger,
+		})
+	}
+	if err == nil {
+		b.outbox, err = outbox.Open(ctx, b.nc, outbox.Config{
+			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / outboxPart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
+		})
+	}
 	hears, first := func() bool { return true }, func() bool { return true }
 	if err == nil && !cfg.Alone {
-		err = b.peers.join(b.nc, cfg, b.log, b.rooms)
+		err = b.peers.join(b.nc, cfg, b.log, b.rooms, b.duties)
 		hears, first = func() bool { return b.peers.peers.Hears() }, b.peers.first
 	}
 	if err != nil {
@@ -157,8 +173,28 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+// settle has all other hubs keep what their clients have acknowledged. Of one that does not
+// answer what it had not kept is lost with it, and reported once too often.
+func (b *Broker) settle(ctx context.Context) error {
+	if !b.alone {
+		b.peers.AskAll(ctx, cluster.Call{Op: cluster.CallSettle}) // who is silent is logged
+	}
+	return nil
+}
+
+// outboxPart is how much less the outbox may take at the broker than histories, as a divisor.
+const outboxPart = 8
+
+// Outbox is what services are told, by all hubs.
+func (b *Broker) Outbox() *outbox.Box { return b.outbox }
+
+// Duties make the keeper of who owes an acknowledgement, for all hubs.
+func (b *Broker) Duties(cfg duty.Config) duty.Keeper { return b.duties.Judge(cfg) }
+
 // Close leaves the others.
 func (b *Broker) Close() {
+	b.duties.Close()
+	b.outbox.Close()
 	b.rooms.close()
 	if !b.alone {
 		b.peers.peers.Close()

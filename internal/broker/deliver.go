@@ -18,7 +18,7 @@ func (s *sharedLog) entryOf(it *journal.Item, epoch history.Epoch) *history.Entr
 		if err != nil {
 			it.Own = err
 			s.unread.Add(1)
-			s.logger.Error("broker: a stored message cannot be read as an event and is skipped", "tenant", it.Key, "place", it.Seq, "err", err)
+			s.logger.Error("store: a stored message cannot be read as an event and is skipped", "tenant", it.Key, "place", it.Seq, "err", err)
 			return nil
 		}
 		e = &history.Entry{Event: decoded, Envelope: decoded.Seal()}

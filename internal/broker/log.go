@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -102,10 +103,11 @@ func (s *sharedLog) Follow(sink history.Sink) { s.sinks = append(s.sinks, sink) 
 
 // Ready implements Log.
 func (s *sharedLog) Ready() error {
-	if err := s.journal.Ready(); err != nil || s.whole == nil {
+	err := s.journal.Ready()
+	if s.whole == nil || err != nil && !errors.Is(err, journal.ErrAway) {
 		return err
 	}
-	return s.whole()
+	return cmp.Or(s.whole(), err) // a server inside may be why
 }
 
 // Append implements Log. ErrUnconfirmed, ErrNotStored, ErrTooLarge.

@@ -33,7 +33,7 @@ func (w *watch) opening(nc *nats.Conn, opened <-chan struct{}) {
 			continue
 		}
 		next := pool[(here+1)%len(pool)].URL.String()
-		w.logger.Warn("broker: this server has not done what the hub needs at its start: trying another", "from", nc.ConnectedServerName())
+		w.logger.Warn("store: this server has not done what the hub needs at its start: trying another", "from", nc.ConnectedServerName())
 		w.faults.Add(history.FaultMoved, 1)
 		w.to.Store(&destination{next, time.Now().Add(moveTime)})
 		nc.ForceReconnect()
@@ -62,7 +62,7 @@ func (w *watch) move() {
 		if !able {
 			continue
 		}
-		w.logger.Warn("broker: the history cannot be changed through this server: moving to one through which it can", "from", from, "to", name)
+		w.logger.Warn("store: the history cannot be changed through this server: moving to one through which it can", "from", from, "to", name)
 		w.faults.Add(history.FaultMoved, 1)
 		if !slices.Contains(pool, url) { // who is cut off has had it forgotten
 			w.nc.SetServerPool(all)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"realtimehub/internal/broker/duties"
 	"realtimehub/internal/broker/peers"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
@@ -22,11 +23,12 @@ import (
 // otherHubs is the Peers of a Broker.
 type otherHubs struct {
 	node   [4]byte
-	log    *sharedLog   // set by join, as rooms and peers are
+	log    *sharedLog   // set by join, as rooms, duties and peers are
 	rooms  *sharedRooms // answer for membership
 	peers  *peers.Peers
 	sink   cluster.Sink
 	ready  chan struct{} // closed when sink is named
+	duties *duties.Keeper
 	logger *slog.Logger
 
 	silence rate.Sometimes // once a second: a hub that is away answers nothing
@@ -40,8 +42,8 @@ func newOtherHubs(logger *slog.Logger) *otherHubs {
 }
 
 // join tells the others that this hub is there, once its log and its rooms are open.
-func (o *otherHubs) join(nc *nats.Conn, cfg Config, log *sharedLog, rooms *sharedRooms) (err error) {
-	o.log, o.rooms = log, rooms
+func (o *otherHubs) join(nc *nats.Conn, cfg Config, log *sharedLog, rooms *sharedRooms, duties *duties.Keeper) (err error) {
+	o.log, o.rooms, o.duties = log, rooms, duties
 	o.peers, err = peers.Start(nc, peers.Config{
 		Prefix: cfg.Prefix, Node: o.name(), Able: log.journal.Heard, Sure: log.journal.Prove, Logger: cfg.Logger,
 		Items: o.items, Changed: o.changed, Told: o.told, Serve: o.serve, Resynced: rooms.resync,
@@ -146,7 +148,7 @@ func (o *otherHubs) Cast(tenant string, t cluster.Typing) {
 		err = o.peers.Cast(tenant, data)
 	}
 	if err != nil {
-		o.logger.Debug("broker: typing could not be passed on to other hubs", "tenant", tenant, "err", err)
+		o.logger.Debug("store: typing could not be passed on to other hubs", "tenant", tenant, "err", err)
 	}
 }
 
@@ -238,14 +240,27 @@ func (o *otherHubs) serve(data []byte) []byte {
 	if json.Unmarshal(data, &c) != nil {
 		return nil // no answer: it is not that there is nothing
 	}
-	if c.Op == cluster.CallRooms {
+	switch c.Op {
+	case cluster.CallRooms:
 		a.Found = o.rooms.reached(c)
-	} else {
+	case cluster.CallSettle:
+		a.Found = o.settled()
+	default:
 		<-o.ready
 		a = o.sink.Serve(c)
 	}
 	return o.fit(a)
 }
+
+// settled has kept what clients have acknowledged here.
+func (o *otherHubs) settled() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	return o.duties.Flush(ctx) == nil
+}
+
+// settleTime is how long a hub may take to keep what it has gathered.
+const settleTime = 800 * time.Millisecond
 
 // answerHead is more than an answer takes beside the connections in it.
 const answerHead = 256

@@ -258,7 +258,7 @@ func (s *sharedRooms) lost(ctx context.Context, life string, known bool) error {
 	if !known {
 		return nil
 	}
-	s.logger.Error("the broker lost the membership table, or the end of it")
+	s.logger.Error("memberships are others than before: a backup was restored, or the store lost them or the last of them")
 	s.log.lose(history.KeptMembers)
 	s.here.leave() // until it is read again
 	for tenant, e := range enrolled {

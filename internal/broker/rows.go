@@ -62,7 +62,7 @@ func changesOf(rows []table.Row, life, epoch string, logger *slog.Logger) iter.S
 			var stored membershipRow
 			p, err := event.ParseProfile(row.Name)
 			if err2 := json.Unmarshal(row.Data, &stored); err != nil || err2 != nil {
-				logger.Error("broker: a row of the membership table cannot be read and is skipped", "place", row.Seq)
+				logger.Error("store: a row of the membership table cannot be read and is skipped", "place", row.Seq)
 				continue
 			}
 			if stored.Forgot == 0 && len(stored.Stays) > mostStays {

@@ -34,7 +34,7 @@ func TestAStartWithoutBrokerSaysWhy(t *testing.T) {
 	}
 	stop()
 	err := <-failed
-	is.True(strings.Contains(logs.String(), "waiting for the broker"))
+	is.True(strings.Contains(logs.String(), "waiting for the store"))
 	is.True(err != nil && strings.Contains(err.Error(), "refused"))
 }
 

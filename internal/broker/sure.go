@@ -149,7 +149,7 @@ func (s *sharedRooms) watch(ctx context.Context, connected, heard func() bool) {
 			complaint = time.Time{}
 		case time.Since(complaint) >= 10*time.Second:
 			complaint = time.Now()
-			s.logger.Warn("broker: the membership table could not be read", "err", err)
+			s.logger.Warn("store: the membership table could not be read", "err", err)
 		}
 	})
 }

@@ -66,7 +66,7 @@ func (w *watch) options(url string) []nats.Option {
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { w.away(err) }), // LastError does not know
 		nats.ClosedHandler(func(nc *nats.Conn) {
 			if err := cmp.Or(nc.LastError(), nats.ErrConnectionClosed); !w.closing.Load() {
-				w.logger.Error("broker: the connection has ended for good", "err", err)
+				w.logger.Error("store: the connection has ended for good", "err", err)
 				w.over <- err
 			}
 		}),
@@ -92,7 +92,7 @@ func (w *watch) options(url string) []nats.Option {
 func (w *watch) away(err error) {
 	if !errors.Is(err, dialer.ErrDialing) {
 		w.refused.Store(&err)
-		w.unreached.Do(func() { w.logger.Warn("broker: cannot connect to a server", "err", err) })
+		w.unreached.Do(func() { w.logger.Warn("store: cannot connect to a server", "err", err) })
 	}
 }
 
@@ -115,7 +115,7 @@ func (w *watch) complain(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if sub != nil {
 			subject = sub.Subject
 		}
-		w.logger.Warn("broker: the connection reported an error", "err", err, "subject", subject)
+		w.logger.Warn("store: the connection reported an error", "err", err, "subject", subject)
 	})
 }
 

@@ -50,6 +50,7 @@ const (
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
 	CallKick    CallOp = "kick"    // one is closed
 	CallAck     CallOp = "ack"     // one's client has handled what it was sent
+	CallSettle  CallOp = "settle"  // what clients have acknowledged is kept for all hubs
 	CallExplain CallOp = "explain" // why an event did not reach some profiles
 	CallRooms   CallOp = "rooms"   // a tenant's membership is known up to a place of its own
 	CallRefresh CallOp = "refresh" // a room's membership is asked anew of the service that owns it

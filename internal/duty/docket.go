@@ -12,7 +12,7 @@ import (
 // docket is what the people of one tenant owe. The judge's lock guards it.
 type docket struct {
 	tenant string
-	all    map[uint64]*open                      // by place: those that are kept
+	all    map[part]*open                        // those that are kept
 	narrow sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients
 	wide   []*open                               // and many, by place
 	lately [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
@@ -20,6 +20,15 @@ type docket struct {
 	bytes  int64                                 // of lately
 	owed   int                                   // recipients who owe, of all duties
 }
+
+// part names a duty of a tenant.
+type part struct {
+	place uint64
+	of    uint64 // the tag of the history's epoch
+	part  int
+}
+
+func (o *open) part() part { return part{o.At.Seq, o.At.Epoch.Tag, o.Part} }
 
 // mark is an acknowledgement that may be of an event that the judge has not been told of: it
 // can be faster than whoever opens the duty.
@@ -32,7 +41,7 @@ const (
 	markBytes = 112         // of each, in its list
 )
 
-func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[uint64]*open{}} }
+func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[part]*open{}} }
 
 // empty says that nothing is kept.
 func (k *docket) empty() bool {
@@ -41,7 +50,7 @@ func (k *docket) empty() bool {
 
 // enter has a duty's recipients owe, but for those who have acknowledged it already.
 func (k *docket) enter(o *open, now time.Time) {
-	k.all[o.At.Seq] = o
+	k.all[o.part()] = o
 	k.owed += o.left
 	for i, p := range o.Recipients {
 		for _, marks := range [...][]mark{k.lately[0].Get(p), k.lately[1].Get(p)} {
@@ -70,9 +79,7 @@ func (k *docket) leave(o *open) {
 	k.owed -= o.left
 	o.left = 0
 	if o.wide() {
-		if at, found := k.findWide(o.At.Seq); found && k.wide[at] == o {
-			k.wide = slices.Delete(k.wide, at, at+1)
-		}
+		k.wide = slices.DeleteFunc(k.wide, func(other *open) bool { return other == o })
 		return
 	}
 	for _, p := range o.Recipients {

@@ -19,6 +19,18 @@ type Duty struct {
 	At         history.Cursor // its place
 	Deadline   time.Time
 	Recipients []event.Profile // sorted, each once
+	Part       int             // of an event's duty that is kept in parts: which one, from 0
+}
+
+// Parts are a duty's, of so many recipients at most.
+func (d *Duty) Parts(most int) []*Duty {
+	parts := []*Duty{}
+	for some := range slices.Chunk(d.Recipients, most) {
+		part := *d
+		part.Recipients, part.Part = some, len(parts)
+		parts = append(parts, &part)
+	}
+	return parts
 }
 
 // New makes the duty of an event that has its place. The recipients may come in any order, and
@@ -160,21 +172,14 @@ func (o *open) at(i int) time.Time {
 	return time.Time{}
 }
 
-// results are what came of the event for some of its recipients.
-func (o *open) results(q Query) Results {
-	r := Results{Duty: o.Duty, Counts: map[State]int{}}
+// results adds what came of the event for its recipients.
+func (o *open) results(q Query, r *Results) {
+	r.Duty = o.Duty
+	list := make([]Result, len(o.Recipients))
 	for i, p := range o.Recipients {
-		r.Counts[o.state(i)]++
-		switch {
-		case q.Only != nil && p != *q.Only:
-		case event.CompareProfiles(p, q.After) <= 0:
-		case len(r.List) < q.Limit:
-			r.List = append(r.List, Result{p, o.state(i), o.at(i)})
-		default:
-			r.More = true
-		}
+		list[i] = Result{p, o.state(i), o.at(i)}
 	}
-	return r
+	r.Add(list, q)
 }
 
 // bits is a set of small numbers.

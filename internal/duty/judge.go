@@ -20,6 +20,13 @@ type Config struct {
 	People People
 	Pools  *allowance.Pools
 	Logger *slog.Logger
+
+	// Settle returns once all acknowledgements that were given before it was called have been
+	// handed over. Before a deadline is judged it is called. nil: they are, always.
+	Settle func(ctx context.Context) error
+	// Over keeps what came of a duty whose deadline has come. With an error it is called again.
+	// nil: it is kept here alone.
+	Over func(ctx context.Context, d *Duty, came Results) error
 }
 
 // reportAgain is how long after a report that failed the next is tried.
@@ -36,6 +43,7 @@ type Judge struct {
 	// Guarded by mu, which is a leaf.
 	dockets map[string]*docket
 	due     due.Queue[*open]
+	settled time.Time // owned by Run: acknowledgements given before have been handed over
 	swept   time.Time
 	stats   Stats
 }
@@ -62,11 +70,11 @@ func (j *Judge) Open(d *Duty) {
 	}
 	j.mu.Lock()
 	k := j.docketLocked(d.Event.TenantID)
-	if known := k.all[d.At.Seq]; known != nil && known.At.Epoch.Tag == d.At.Epoch.Tag {
+	o := newOpen(d, k)
+	if k.all[o.part()] != nil {
 		j.mu.Unlock()
 		return
 	}
-	o := newOpen(d, k)
 	o.early = early
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
 	k.enter(o, time.Now())
@@ -149,21 +157,47 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			j.mu.Unlock()
 			continue
 		}
-		early := now.Before(o.Deadline)
-		owing := o.owing()
-		if early {
-			owing = intersect(owing, o.early)
-		}
+		early, unsettled := now.Before(o.Deadline), !o.Deadline.Before(j.settled)
 		j.mu.Unlock()
 		err := error(nil)
-		if len(owing) > 0 {
-			err = j.report(ctx, o.Duty, owing, early)
+		if !early && unsettled && j.cfg.Settle != nil {
+			if err = j.cfg.Settle(ctx); err == nil {
+				j.settled = now
+			}
+		}
+		var owing []event.Profile
+		if err == nil {
+			owing, err = j.conclude(ctx, o, early)
 		}
 		j.mu.Lock()
 		j.judgedLocked(o, owing, early, err)
 		j.mu.Unlock()
 	}
 	return mostIdle
+}
+
+// conclude reports who owes: early, those who were to be reported then.
+func (j *Judge) conclude(ctx context.Context, o *open, early bool) ([]event.Profile, error) {
+	j.mu.Lock()
+	owing := o.owing()
+	if early {
+		owing = intersect(owing, o.early)
+	}
+	j.mu.Unlock()
+	if len(owing) > 0 {
+		if err := j.report(ctx, o.Duty, owing, early); err != nil {
+			return nil, err
+		}
+	}
+	if early || j.cfg.Over == nil {
+		return owing, nil
+	}
+	j.mu.Lock()
+	o.report(owing)
+	came := Results{Counts: map[State]int{}}
+	o.results(Query{Limit: len(o.Recipients)}, &came)
+	j.mu.Unlock()
+	return owing, j.cfg.Over(ctx, o.Duty, came)
 }
 
 // judgedLocked notes that a report was made, or is to be made again.
@@ -195,7 +229,7 @@ func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err err
 // forgetLocked forgets what came of an event.
 func (j *Judge) forgetLocked(o *open) {
 	j.due.Set(o, time.Time{})
-	delete(o.docket.all, o.At.Seq)
+	delete(o.docket.all, o.part())
 	j.cfg.Pools.State.Give(o.docket.tenant, o.bytes)
 }
 
@@ -234,15 +268,13 @@ func intersect(list, with []event.Profile) (both []event.Profile) {
 func (j *Judge) Results(tenant string, at history.Cursor, q Query) Results {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	k := j.dockets[tenant]
-	if k == nil {
-		return Results{}
+	r := Results{Counts: map[State]int{}}
+	if k := j.dockets[tenant]; k != nil {
+		for n := 0; k.all[part{at.Seq, at.Epoch.Tag, n}] != nil; n++ {
+			k.all[part{at.Seq, at.Epoch.Tag, n}].results(q, &r)
+		}
 	}
-	o := k.all[at.Seq]
-	if o == nil || o.At.Epoch.Tag != at.Epoch.Tag {
-		return Results{}
-	}
-	return o.results(q)
+	return r
 }
 
 // Stats are the judge's counts.

@@ -43,6 +43,21 @@ type Results struct {
 	More   bool
 }
 
+// Add adds what came of an event for some more of its recipients, as far as a query asks for it.
+func (r *Results) Add(list []Result, q Query) {
+	for _, result := range list {
+		r.Counts[result.State]++
+		switch {
+		case q.Only != nil && result.Profile != *q.Only:
+		case event.CompareProfiles(result.Profile, q.After) <= 0:
+		case len(r.List) < q.Limit:
+			r.List = append(r.List, result)
+		default:
+			r.More = true
+		}
+	}
+}
+
 // Result is what came of an event for one recipient.
 type Result struct {
 	Profile event.Profile

@@ -77,6 +77,9 @@ func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, earl
 // keyOf names a report, so that it is put once.
 func keyOf(d *Duty, early bool) string {
 	key := d.At.Epoch.Text() + "-" + strconv.FormatUint(d.At.Seq, 10)
+	if d.Part > 0 {
+		key += "-" + strconv.Itoa(d.Part)
+	}
 	if early {
 		key += "-offline"
 	}

@@ -25,6 +25,12 @@ const (
 	bootName  = "open"             // since which start of the machine not all may be on its disk
 )
 
+// Files that are there for a moment.
+const (
+	roomFiles = ".room-*" // to see whether there is room
+	newFiles  = ".new-*"  // until they have their names
+)
+
 // about is what a folder says of itself.
 type about struct {
 	Version int    `json:"version"`
@@ -90,7 +96,7 @@ func readAbout(dir string) (a about, err error) {
 
 // writeWhole writes a file that is there as a whole or not at all, also after a power cut.
 func writeWhole(path string, text []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	file, err := os.CreateTemp(filepath.Dir(path), newFiles)
 	if err != nil {
 		return err
 	}

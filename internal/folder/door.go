@@ -39,6 +39,14 @@ func Visit(dir string) (nats.Option, error) {
 	return inside(visitor(filepath.Join(dir, doorName)), a.Word), err
 }
 
+// Copies is how many hubs keep each thing that a folder has; 1 where there is no folder.
+func Copies(dir string) int {
+	if a, err := readAbout(dir); err == nil && a.Peers {
+		return copies
+	}
+	return 1
+}
+
 // Taken says whether a hub has the folder open.
 func Taken(dir string) bool {
 	conn, err := net.Dial("unix", filepath.Join(dir, doorName))

@@ -33,6 +33,8 @@ type Folder struct {
 	end   chan struct{}
 	jobs  sync.WaitGroup // watch, and succeed
 
+	replacedEvery time.Duration // how often the leader looks for members that were replaced
+
 	mu     sync.Mutex
 	server *running // guarded by mu; nil: none runs now
 }
@@ -65,24 +67,35 @@ var ErrTaken = errors.New("another hub has this folder open")
 
 // Open makes the folder if it is not there, takes it, and starts its server.
 func Open(cfg Config) (*Folder, error) {
-	f := &Folder{cfg: cfg, end: make(chan struct{})}
-	if err := f.take(); err != nil {
+	f := newFolder(cfg)
+	if err := f.open(); err != nil {
 		return nil, err
+	}
+	return f, nil
+}
+
+func newFolder(cfg Config) *Folder {
+	return &Folder{cfg: cfg, end: make(chan struct{}), replacedEvery: replacedEvery}
+}
+
+func (f *Folder) open() error {
+	if err := f.take(); err != nil {
+		return err
 	}
 	s, err := f.start()
 	if err != nil {
 		f.lock.Close()
-		return nil, err
+		return err
 	}
 	f.server = s
-	if f.door, err = openDoor(cfg.Dir, f); err != nil {
-		cfg.Logger.Warn("the folder cannot be backed up while this hub runs", "folder", cfg.Dir, "err", err)
+	if f.door, err = openDoor(f.cfg.Dir, f); err != nil {
+		f.cfg.Logger.Warn("the folder cannot be backed up while this hub runs", "folder", f.cfg.Dir, "err", err)
 	}
 	f.jobs.Go(f.watch)
-	if cfg.Peers != nil {
+	if f.cfg.Peers != nil {
 		f.jobs.Go(f.succeed)
 	}
-	return f, nil
+	return nil
 }
 
 // take locks the folder and reads what it is.
@@ -111,6 +124,12 @@ func (f *Folder) take() (err error) {
 			f.lock.Close()
 		}
 	}()
+	for _, left := range []string{roomFiles, newFiles} { // by a process that was killed
+		paths, _ := filepath.Glob(filepath.Join(f.cfg.Dir, left))
+		for _, path := range paths {
+			os.Remove(path)
+		}
+	}
 	host, _ := os.Hostname()
 	if err := os.WriteFile(filepath.Join(f.cfg.Dir, ownerName), fmt.Appendf(nil, "process %d on %s", os.Getpid(), host), 0o600); err != nil {
 		return err
@@ -216,7 +235,7 @@ const roomWanted = 1 << 20
 
 // writable says why the folder cannot be written.
 func (f *Folder) writable() error {
-	file, err := os.CreateTemp(f.cfg.Dir, ".room-*")
+	file, err := os.CreateTemp(f.cfg.Dir, roomFiles)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 // At a full disk nothing is acknowledged, and what was is there still; once there is room
 // things go on by themselves.
 func TestDiskThatFillsAndEmpties(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16m"); err != nil {

@@ -15,6 +15,7 @@ import (
 
 // In a folder a history is as any kind of Log is.
 func TestLogInAFolder(t *testing.T) {
+	t.Parallel()
 	historytest.Run(t, historytest.Kind{Shared: true, Open: func(t *testing.T, limits history.Limits) history.Log {
 		f, err := folder.Open(folder.Config{Dir: t.TempDir(), Sync: time.Second, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {

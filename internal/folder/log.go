@@ -55,9 +55,10 @@ var lines = []line{
 	{regexp.MustCompile(`rid:\d+ - (?P<err>authentication error)`), slog.LevelWarn, "a hub was refused: it has another REALTIME_PEERS_SECRET, or has REALTIME_PEERS_CERT and this one has none"},
 	{regexp.MustCompile(`(?P<err>cluster name .* does not match .*)`), slog.LevelError, "another hub has another REALTIME_NATS_PREFIX: it must be the same on all hubs"},
 	{regexp.MustCompile(`Remote server has a duplicate name: "(?P<err>.*)"`), slog.LevelError, "two hubs have the same folder: no folder may be a copy of another's"},
-	{regexp.MustCompile(`(?i)read error: |route error |parser error`), slog.LevelDebug, ""},
+	{regexp.MustCompile(`(?i)read error: |route error |parser error|rid:\d+ - error flushing`), slog.LevelDebug, ""},
 	{regexp.MustCompile(`Error listening on router port: \d+ - (?P<err>.*)`), slog.LevelError, "REALTIME_PEERS_ADDR cannot be listened at"},
 	// Of files.
+	{regexp.MustCompile(`(?i)(critical write error|failed to store a msg on stream '[^']*'): (?P<err>.*)`), slog.LevelError, "the folder cannot be written"},
 	{regexp.MustCompile(`(?i)(?P<err>.*(corrupt|checksum|checkMsgs|permission denied|could not persist|resources? exceeded).*)`), slog.LevelWarn, "the folder has a fault"},
 }
 

@@ -5,12 +5,20 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/natstest"
 )
+
+// openPeer opens a folder that is one of several, whose leader soon sees who was replaced.
+func openPeer(cfg Config) (*Folder, error) {
+	f := newFolder(cfg)
+	f.replacedEvery = 100 * time.Millisecond
+	return f, f.open()
+}
 
 // openPeers opens folders that are peers of each other.
 func openPeers(t *testing.T, n int) (folders []*Folder, reopen func(i int)) {
@@ -22,7 +30,7 @@ func openPeers(t *testing.T, n int) (folders []*Folder, reopen func(i int)) {
 	folders = make([]*Folder, n)
 	configs := make([]Config, n)
 	open := func(i int) {
-		f, err := Open(configs[i])
+		f, err := openPeer(configs[i])
 		if err != nil {
 			t.Error(err)
 			return
@@ -50,6 +58,7 @@ func openPeers(t *testing.T, n int) (folders []*Folder, reopen func(i int)) {
 // A folder says that it is whole when it has all that was acknowledged before, also an empty
 // one in the place of one that was lost.
 func TestWhole(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	folders, open := openPeers(t, 3)
 	js := connect(t, folders[0])

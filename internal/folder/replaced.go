@@ -14,7 +14,7 @@ import (
 // what it kept is kept by one fewer until it is removed. Peers names all hubs, so a member
 // that is away while so many others are there is one that was replaced.
 const (
-	replacedEvery = 5 * time.Second // how often the leader looks
+	replacedEvery = 5 * time.Second // how often the leader looks; tests in this package do not wait so long
 	replacedAfter = 3               // looks in turn that find the same, before it acts
 )
 
@@ -86,7 +86,7 @@ func (f *Folder) forget(r *running, id string) error {
 
 // succeed looks for members that were replaced until end, and removes them.
 func (f *Folder) succeed() {
-	ticker := time.NewTicker(replacedEvery)
+	ticker := time.NewTicker(f.replacedEvery)
 	defer ticker.Stop()
 	found := map[string]int{} // how often in turn
 	for {

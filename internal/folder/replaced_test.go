@@ -24,7 +24,9 @@ func TestFolderReplaced(t *testing.T) {
 	member := func(n int) *Folder {
 		cfg := configOf(filepath.Join(t.TempDir(), "folder"))
 		cfg.Peers = &Peers{Name: "test", Listen: addrs[n], Addrs: addrs}
-		return open(t, cfg)
+		f, err := openPeer(cfg)
+		is.NoErr(err)
+		return f
 	}
 	first, second, third := member(0), member(1), member(2)
 	defer second.Close()

@@ -22,15 +22,15 @@ var (
 var (
 	// ErrUnconfirmed says that it is not known whether events were stored. Sending them again
 	// with the same ids tells.
-	ErrUnconfirmed = problem.New("the broker did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the broker did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id", Asked: errBroker})
+	ErrUnconfirmed = problem.New("the store did not confirm in time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed", Detail: "the store did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id", Asked: errBroker})
 	// ErrNotStored says that nothing was stored.
-	ErrNotStored = problem.New("the broker refused the write, and nothing was stored", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
+	ErrNotStored = problem.New("the store refused the write, and nothing was stored", problem.Problem{Status: http.StatusServiceUnavailable, Code: "NotStored"})
 	// ErrTooLarge says that nothing was stored, nor ever will be.
-	ErrTooLarge = problem.New("the event is larger than the broker accepts", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
+	ErrTooLarge = problem.New("the event is larger than the store accepts", problem.Problem{Status: http.StatusRequestEntityTooLarge, Code: "EventTooLarge"})
 )
 
 // errBroker is the answer to a request that only reads, which stores nothing to be confirmed.
-var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the broker does not answer; ask again"}
+var errBroker = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "BrokerUnavailable", Detail: "the store does not answer; ask again"}
 
 // UnconfirmedError is an ErrUnconfirmed that names its events, in their order.
 type UnconfirmedError struct {

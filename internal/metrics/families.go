@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"realtimehub/internal/allowance"
@@ -8,6 +10,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
+	"realtimehub/internal/webhook"
 )
 
 // family is one metric: of one value by each of its label's words, or without a
@@ -63,7 +66,7 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return words(l.Hub.Accepted) })
 	add(counter, "events_duplicate_total", "", "Events whose id was already known; they were not delivered again.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Duplicates) })
-	add(counter, "events_unconfirmed_total", "", "Events that the broker did not confirm in time.",
+	add(counter, "events_unconfirmed_total", "", "Events that the store did not confirm in time.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Unconfirmed) })
 	add(counter, "hub_unanswered_total", "", "Questions to other hubs that were not answered.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Unanswered) })
@@ -132,11 +135,11 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 {
 			return map[string]float64{"tenant": float64(l.Hub.Log.CutTenant), "all": float64(l.Hub.Log.CutAll)}
 		})
-	add(counter, "broker_lost_total", "kept", "How often this hub learned that the broker had lost data of all tenants.",
+	add(counter, "broker_lost_total", "kept", "How often this hub learned that the store had lost data of all tenants.",
 		func(l *Values) map[string]float64 {
 			return words(map[history.Kept]int64{history.KeptHistory: l.Hub.Log.Gone[history.KeptHistory], history.KeptEpoch: l.Hub.Log.Gone[history.KeptEpoch], history.KeptMembers: l.Hub.Log.Gone[history.KeptMembers]})
 		})
-	add(counter, "broker_faults_total", "fault", "Faults of the broker that this hub noticed.",
+	add(counter, "broker_faults_total", "fault", "Faults of the store that this hub noticed.",
 		func(l *Values) map[string]float64 {
 			values := map[string]float64{}
 			for _, fault := range []history.Fault{history.FaultHistory, history.FaultMembership, history.FaultRefused, history.FaultMoved, history.FaultOther} {
@@ -148,6 +151,39 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Event ids that were forgotten before their dedupe window ended.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.LostIDs) })
+	add(gauge, "outbox_items", "", "Items that are kept for services.", func(l *Values) map[string]float64 { return l.outbox(l.Outbox.Items) })
+	add(gauge, "outbox_untaken_items", "", "Items that the webhook has not taken yet; without a webhook all that are kept.",
+		func(l *Values) map[string]float64 { return l.outbox(l.Outbox.Untaken) })
+	add(gauge, "outbox_untaken_age_seconds", "", "Age of the oldest item that the webhook has not taken yet; 0: there is none.",
+		func(l *Values) map[string]float64 {
+			switch {
+			case l.Outbox.Unknown:
+				return nil
+			case l.Outbox.Since.IsZero():
+				return one(0)
+			}
+			return map[string]float64{"": time.Since(l.Outbox.Since).Seconds()}
+		})
+	add(gauge, "outbox_bytes", "", "Bytes that the items take.", func(l *Values) map[string]float64 { return l.outbox(int(l.Outbox.Bytes)) })
+	add(gauge, "outbox_limit_bytes", "", "Bytes that they may take; 0: no limit.", func(l *Values) map[string]float64 { return l.outbox(int(l.Outbox.Limit)) })
+	add(counter, "outbox_cut_total", "", "Items that were removed before their time, for want of room.",
+		func(l *Values) map[string]float64 { return one(l.Outbox.Cut) })
+	add(counter, "webhook_answers_total", "answer", "Attempts to have a batch taken, by what became of them.",
+		func(l *Values) map[string]float64 {
+			values := map[string]float64{}
+			for _, answer := range webhook.Answers() {
+				values[string(answer)] = float64(l.Webhook.Answers[answer])
+			}
+			return values
+		})
+	add(counter, "webhook_retries_total", "", "Attempts that were not the first of their batch.",
+		func(l *Values) map[string]float64 { return one(l.Webhook.Repeated) })
+	add(counter, "webhook_items_total", "fate", "Items that the webhook took, and those that the outbox no longer had when it was their turn.",
+		func(l *Values) map[string]float64 {
+			return map[string]float64{"taken": float64(l.Webhook.Items), "lost": float64(l.Webhook.Lost)}
+		})
+	add(gauge, "webhook_stopped", "", "Endpoints that have answered 410, to which nothing is sent until the hub starts again.",
+		func(l *Values) map[string]float64 { return one(l.Webhook.Stopped) })
 	add(gauge, "tenant_streams_open", "tenant", "Open streams of the tenants with most.",
 		func(l *Values) map[string]float64 {
 			return l.byTenant(func(t delivery.TenantStats) float64 { return float64(t.Streams) })
@@ -172,6 +208,14 @@ func words[K ~string](counted map[K]int64) map[string]float64 {
 // kept is a value of the history's, unless nobody knows it now.
 func (v *Values) kept(n int) map[string]float64 {
 	if v.Hub.Log.Unknown {
+		return nil
+	}
+	return one(n)
+}
+
+// outbox is a value of the outbox's, unless nobody knows it now.
+func (v *Values) outbox(n int) map[string]float64 {
+	if v.Outbox.Unknown {
 		return nil
 	}
 	return one(n)

@@ -13,7 +13,9 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/outbox"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/webhook"
 )
 
 // Metrics shows what the hub and its parts count, in Prometheus's words. The parts
@@ -72,6 +74,8 @@ type Values struct {
 	Tenants      []delivery.TenantStats // those that are shown by name
 	Quotas       map[string]allowance.QuotaStats
 	Lobby        lobby.Stats
+	Outbox       outbox.Stats
+	Webhook      webhook.Stats // zero: there is none
 
 	refused map[string]int64
 }

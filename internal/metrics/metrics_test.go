@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -17,7 +18,9 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/outbox"
 	"realtimehub/internal/serve"
+	"realtimehub/internal/webhook"
 )
 
 // shown are the lines of a scrape of ours, without comments.
@@ -52,6 +55,8 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		Auth: map[string]int64{"Unauthorized": 26}, Limits: map[string]int64{"publish": 27},
 		Complaints: map[serve.Complaint]int64{"panic": 28},
 		Tenants:    []delivery.TenantStats{{Name: "acme", Streams: 29, Accepted: 30}},
+		Outbox:     outbox.Stats{Items: 34, Untaken: 35, Bytes: 36, Limit: 37, Cut: 38},
+		Webhook:    webhook.Stats{Answers: map[webhook.Answer]int64{webhook.AnswerFailed: 39}, Items: 40, Repeated: 41, Lost: 42, Stopped: 43},
 		Lobby:      lobby.Stats{Connections: 31, All: 32, Refused: map[lobby.Bound]int64{"all": 33}},
 	}
 	lines := shown(showing(v))
@@ -65,6 +70,9 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		`presence_profiles{status="online"} 24`, `presence_profiles{status="away"} 25`,
 		`auth_failures_total{reason="Unauthorized"} 26`, `rate_limited_total{limit="publish"} 27`, `server_errors_total{kind="panic"} 28`,
 		`tenant_streams_open{tenant="acme"} 29`, `tenant_events_accepted_total{tenant="acme"} 30`,
+		"outbox_items 34", "outbox_untaken_items 35", "outbox_bytes 36", "outbox_limit_bytes 37", "outbox_cut_total 38", "outbox_untaken_age_seconds 0",
+		`webhook_answers_total{answer="5xx"} 39`, `webhook_answers_total{answer="timeout"} 0`, `webhook_items_total{fate="taken"} 40`,
+		"webhook_retries_total 41", `webhook_items_total{fate="lost"} 42`, "webhook_stopped 43",
 		"unproven_open 31", "unproven_limit 32", `unproven_cut_total{bound="all"} 33`,
 	} {
 		is.True(slices.Contains(lines, want)) // want
@@ -99,6 +107,14 @@ func TestWhatIsUnknownIsNotShown(t *testing.T) {
 		is.True(!strings.HasPrefix(line, "history_events") && !strings.HasPrefix(line, "history_bytes") && !strings.HasPrefix(line, "history_limit_bytes")) // line
 	}
 	is.True(has(unknown, "history_memory_bytes 0")) // this hub's own
+	for _, line := range shown(showing(Values{Outbox: outbox.Stats{Unknown: true, Items: 1, Since: time.Now()}})) {
+		is.True(!strings.HasPrefix(line, "outbox_") || line == "outbox_cut_total 0") // line
+	}
+	synctest.Test(t, func(t *testing.T) {
+		aged := Values{Outbox: outbox.Stats{Since: time.Now()}}
+		time.Sleep(90 * time.Second)
+		is.True(has(aged, "outbox_untaken_age_seconds 90"))
+	})
 }
 
 // Refused publishes are counted by code; each code is shown before it has happened, and no

@@ -56,6 +56,14 @@ type Page struct {
 	Newest uint64 // the last place that was given; 0: none is known
 }
 
+// Size is the memory that a page takes, about, in bytes.
+func (p *Page) Size() (bytes int) {
+	for i := range p.Items {
+		bytes += 128 + len(p.Items[i].Data)
+	}
+	return bytes
+}
+
 // Gap says that something after a place is missing for good.
 func (p *Page) Gap(after uint64) bool {
 	return after > 0 && (after+1 < p.Oldest || after > p.Newest)

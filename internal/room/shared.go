@@ -21,7 +21,7 @@ var (
 
 // ErrConflict: somebody else has changed the room at the same time.
 var ErrConflict = problem.New("the room was changed by another call at the same time", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Unconfirmed",
-	Detail: "the broker did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id"})
+	Detail: "the store did not confirm in time, so it is not known whether this was stored; send it again, an event with the same id"})
 
 // Membership is what is kept of one profile in one room.
 type Membership struct {

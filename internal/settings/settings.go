@@ -87,6 +87,10 @@ type Config struct {
 	NATSHistoryBytes *int64        `env:"NATS_HISTORY_BYTES"` // nil: 1 GiB, or HISTORY_BYTES if that is more
 	MembershipURL    string        `env:"MEMBERSHIP_URL"`
 	MembershipToken  string        `env:"MEMBERSHIP_TOKEN"`
+	WebhookURL       string        `env:"WEBHOOK_URL"`
+	WebhookSecret    []string      `env:"WEBHOOK_SECRET"`
+	WebhookTypes     []string      `env:"WEBHOOK_TYPES"` // empty: see Told
+	WebhookInsecure  bool          `env:"WEBHOOK_INSECURE" envDefault:"false"`
 	MetricsTenants   int           `env:"METRICS_TENANTS" envDefault:"0"`
 	LogLevel         slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
 	LogFormat        string        `env:"LOG_FORMAT" envDefault:"text"`
@@ -110,6 +114,7 @@ func Load(environ []string) (Config, error) {
 	c.checkURLs(&f)
 	c.checkAddresses(&f)
 	c.checkFolder(&f)
+	c.checkWebhook(&f)
 	return c, errors.Join(f...)
 }
 
@@ -180,7 +185,7 @@ func (c *Config) checkWords(f *faults) {
 	f.add(c.TLSClientCA != "" && c.TLSCert == "", "TLS_CLIENT_CA", "needs %sTLS_CERT: clients show certificates over TLS only", Prefix)
 	f.add(c.TLSClientCA != "" && len(c.APIKeys) == 0 && c.AdminAddr == "", "TLS_CLIENT_CA", "needs %[1]sAPI_KEYS, which it guards, or %[1]sADMIN_ADDR", Prefix)
 	f.add(!event.PlainWord(c.NATSPrefix, "_-"), "NATS_PREFIX", "%q is not 1–128 of A-Za-z0-9_-", c.NATSPrefix)
-	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the broker refuses", c.HistoryTTL, Prefix)
+	f.add((c.NATSURL != "" || c.Data != "") && c.HistoryTTL > 0 && c.HistoryTTL < c.DedupeWindow, "HISTORY_TTL", "%v is less than %sDEDUPE_WINDOW, which the store refuses", c.HistoryTTL, Prefix)
 	f.add(!slices.Contains([]Audience{AudienceTenant, AudienceShared, AudienceNone}, c.PresenceAudience), "PRESENCE_AUDIENCE", "%q is not tenant, shared or none", c.PresenceAudience)
 	f.add(c.LogFormat != "text" && c.LogFormat != "json", "LOG_FORMAT", "%q is not text or json", c.LogFormat)
 }
@@ -253,7 +258,7 @@ func Unknown(environ []string) (unknown []string) {
 	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: Prefix})
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
-		known := name == Prefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
+		known := slices.Contains([]string{Prefix + "TOKEN", Prefix + "URL", Prefix + "TENANT"}, name) || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
 		if strings.HasPrefix(name, Prefix) && !known {
 			unknown = append(unknown, name)
 		}
@@ -269,7 +274,7 @@ var needed = map[string][]string{
 	"JWT_ISSUER": keySettings, "JWT_AUDIENCE": keySettings, "JWT_TENANT_CLAIM": keySettings,
 	"NATS_CREDS": {"NATS_URL"}, "NATS_PREFIX": {"NATS_URL", "DATA"}, "NATS_REPLICAS": {"NATS_URL"}, "NATS_HISTORY_BYTES": {"NATS_URL", "DATA"},
 	"SYNC": {"DATA"}, "PEERS_ADDR": {"PEERS"}, "PEERS_SECRET": {"PEERS"}, "PEERS_CERT": {"PEERS"}, "PEERS_KEY": {"PEERS"}, "PEERS_CA": {"PEERS"},
-	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"},
+	"MEMBERSHIP_TOKEN": {"MEMBERSHIP_URL"}, "WEBHOOK_SECRET": {"WEBHOOK_URL"}, "WEBHOOK_INSECURE": {"WEBHOOK_URL"},
 }
 
 // Misfits are the settings that mean nothing beside the others, or harm, each with the reason.

@@ -26,7 +26,7 @@ type Config struct {
 
 const (
 	gatherTime = 250 * time.Millisecond // for which a batch waits for more items
-	lastTime   = 5 * time.Second        // for what is under way when the process ends
+	lastTime   = 3 * time.Second        // for what is under way when the process ends
 	askAgain   = time.Second            // after the outbox has failed
 
 	// Tenants that are sent to at once. Those whose endpoint was slow or failed have a part of
@@ -106,8 +106,11 @@ type Stats struct {
 	Stopped  int64            // endpoints that have answered 410
 }
 
-// Stats tells what was done.
+// Stats tells what was done; by nobody, nothing.
 func (s *Sender) Stats() Stats {
+	if s == nil {
+		return Stats{}
+	}
 	return Stats{Answers: s.answers.Now(), Items: s.sent.Load(), Repeated: s.repeated.Load(), Lost: s.lost.Load(), Stopped: s.gone.Load()}
 }
 

@@ -213,7 +213,7 @@ func TestPartition(t *testing.T) {
 	hubtest.Enter(t, far)
 	eventually(t, func() bool { return statusOf(t, there.Addr, "/readyz") == http.StatusServiceUnavailable })
 	t.Logf("the hub that is cut off is not ready after %v", time.Since(cut))
-	eventually(t, func() bool { return strings.Contains(there.Logs.String(), "broker: disconnected") }) // until then it may say something that arrives later
+	eventually(t, func() bool { return strings.Contains(there.Logs.String(), "store: disconnected") }) // until then it may say something that arrives later
 	is.Equal(ask202(t, there.Addr, 99), http.StatusServiceUnavailable)
 	hubtest.Enter(t, near)
 	for n := 2; n < 12; n++ {

@@ -71,6 +71,7 @@ func faults(t testing.TB, h *hubtest.Program, kind string) float64 {
 // by its id; what was answered otherwise it counts.
 type flood struct {
 	urls   []string
+	pause  time.Duration // of each publisher after an answer; 20 ms at least after a refusal
 	client *http.Client
 	next   atomic.Int64
 	stop   chan struct{}
@@ -87,7 +88,7 @@ type flood struct {
 }
 
 func startFlood(t *testing.T, publishers int, pause time.Duration, urls ...string) *flood {
-	f := &flood{urls: urls, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: publishers}, Timeout: 10 * time.Second}, stop: make(chan struct{}), statuses: map[int]int{}}
+	f := &flood{urls: urls, pause: pause, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: publishers}, Timeout: 10 * time.Second}, stop: make(chan struct{}), statuses: map[int]int{}}
 	for range publishers {
 		f.done.Go(func() {
 			for {
@@ -134,7 +135,7 @@ func (f *flood) publish(n int) {
 		if res.StatusCode == http.StatusAccepted {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(max(f.pause, 20*time.Millisecond))
 	}
 }
 

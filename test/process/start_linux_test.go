@@ -28,6 +28,7 @@ var (
 //
 //	go test -run TestStartWithHistory -v ./test/process -start.bytes 1073741824
 func TestStartWithHistory(t *testing.T) {
+	t.Parallel()
 	is := is.New(t)
 	settings := []string{
 		"REALTIME_DATA=" + t.TempDir(), "REALTIME_HISTORY_EVENTS=0", "REALTIME_HISTORY_BYTES=0", "REALTIME_DRAIN=0",

@@ -296,7 +296,7 @@ func (j *Journal) findKnown(ctx context.Context, items []*Item) error {
 				case no:
 					faults <- nil
 				case err == nil:
-					faults <- errors.New("the broker stored a message that it should have refused")
+					faults <- errors.New("the store stored a message that it should have refused")
 				default:
 					faults <- err
 				}

@@ -75,7 +75,7 @@ func (j *Journal) keepWithin(mine func() bool) {
 			continue
 		}
 		if err := j.keepTurn(mine); err != nil {
-			j.cfg.Logger.Warn("the broker's stream could not be trimmed to its limits", "err", err)
+			j.cfg.Logger.Warn("the store could not be trimmed to its limits", "err", err)
 		}
 	}
 }
@@ -110,7 +110,7 @@ func (j *Journal) keepTurn(mine func() bool) error {
 		case <-j.stream.Done():
 			return nil
 		case <-ended:
-			return errors.New("the broker stopped sending what is stored")
+			return errors.New("the store stopped sending what is stored")
 		case <-ticker.C:
 			if !mine() || j.Epoch() != epoch || !j.cfg.Connected() {
 				return nil // another's, or to be counted anew
@@ -219,7 +219,7 @@ func (k *keeper) look(ctx context.Context) error {
 	k.whole = k.whole || s.Messages == 0
 	if all := k.j.cfg.Bytes; all > 0 && int64(s.Bytes) > k.j.cfg.alarm() && time.Since(k.alarmed) > alarmEvery {
 		k.alarmed = time.Now()
-		k.j.cfg.Logger.Warn("the broker's stream is nearly full; from seven eighths on, the tenants with the most history lose their oldest events", "bytes", s.Bytes, "limit", all)
+		k.j.cfg.Logger.Warn("the store is nearly full; from seven eighths on, the tenants with the most history lose their oldest events", "bytes", s.Bytes, "limit", all)
 	}
 	return k.anchor(ctx)
 }

@@ -152,7 +152,7 @@ func (j *Journal) givenAgain(ctx context.Context, l *life) (bool, error) {
 // gaveAgain notes that a place was given again.
 func (j *Journal) gaveAgain(l *life, place uint64) {
 	if !l.over.Swap(true) {
-		j.cfg.Logger.Error("the broker has used a sequence number twice, so it lost messages", "place", place, "highest", l.highest.Load())
+		j.cfg.Logger.Error("the store has used a sequence number twice, so it lost messages", "place", place, "highest", l.highest.Load())
 	}
 }
 
@@ -169,9 +169,9 @@ func (j *Journal) begin(l *life, last uint64) {
 		return // it is the first
 	}
 	if l.epoch != before.epoch {
-		j.lose("history", "the broker lost its history, or the end of it; the history begins anew", "epoch", l.epoch)
+		j.lose("history", "the history is another than before: a backup was restored, or the store lost it or the end of it. It begins anew", "epoch", l.epoch)
 	} else {
-		j.lose("epoch", "the broker lost the secret that all hubs share; another has replaced it")
+		j.lose("epoch", "the store lost the secret that all hubs share; another has replaced it")
 	}
 	j.nc.Publish(j.lookSubject(), nil) // else others do so within a second
 	j.swept.Store(last)
@@ -260,7 +260,7 @@ func (j *Journal) agree(ctx context.Context, key, ours string, choose func(their
 		kept, err := j.stream.LeaderOf(ctx, "KV_"+j.bucket(), stream.Get{Last: subject})
 		if stream.IsGone(err) {
 			if err = j.prepareBucket(ctx); err == nil {
-				j.lose("epoch", "the broker lost the bucket of what all hubs share; it was made anew", "bucket", j.bucket())
+				j.lose("epoch", "the store lost the bucket of what all hubs share; it was made anew", "bucket", j.bucket())
 				continue
 			}
 		}
@@ -345,6 +345,6 @@ func (j *Journal) probe() {
 		err = errors.Join(err, j.sweep(ctx, s))
 	}
 	if err != nil && j.silent.due() {
-		j.cfg.Logger.Warn("the broker does not answer, or its answer could not be confirmed", "err", err)
+		j.cfg.Logger.Warn("the store does not answer, or its answer could not be confirmed", "err", err)
 	}
 }

@@ -79,7 +79,7 @@ func (j *Journal) cutAt(ctx context.Context, l *life, key string, place uint64) 
 		return false, err
 	}
 	if j.purged.due() {
-		j.cfg.Logger.Warn("messages that should have been kept were purged from the broker's stream", "key", key, "place", place)
+		j.cfg.Logger.Warn("messages that should have been kept were purged from the store", "key", key, "place", place)
 	}
 	return true, j.writeCut(ctx, stream.Token(key), place)
 }

@@ -69,7 +69,7 @@ func (t *trial) fault() error {
 	case t.failed.Get() > went:
 		return fmt.Errorf("%s cannot be changed: %w", t.what, *t.why.Load())
 	case stream.Uptime()-went > believed:
-		return fmt.Errorf("%s cannot be changed: the broker has confirmed no test of that for %.1f s", t.what, (stream.Uptime() - went).Seconds())
+		return fmt.Errorf("%s cannot be changed: the store has confirmed no test of that for %.1f s", t.what, (stream.Uptime() - went).Seconds())
 	}
 	return nil
 }
@@ -82,15 +82,16 @@ type readiness struct {
 	why          atomic.Pointer[error]
 }
 
-var errAway = errors.New("not connected to the broker")
+// ErrAway is that nothing can be asked now.
+var ErrAway = errors.New("not connected to the store")
 
 // Ready says why nothing can be kept now, nil when it can: that was tried.
 func (j *Journal) Ready() error {
 	if !j.cfg.Connected() {
-		return errAway
+		return ErrAway
 	}
 	if j.ready.unkept.Get() > j.ready.kept.Get() {
-		return fmt.Errorf("the broker did not store the last append: %w", *j.ready.why.Load())
+		return fmt.Errorf("the store did not keep the last append: %w", *j.ready.why.Load())
 	}
 	for _, t := range j.ready.trials {
 		if err := t.fault(); err != nil {
@@ -226,13 +227,13 @@ func (j *Journal) tryOnce(ctx context.Context, t *trial) {
 	case ctx.Err() != nil, err != nil && !j.cfg.Connected(): // it is known why
 	case err != nil:
 		if t.said.due() {
-			j.cfg.Logger.Warn("the broker stores no changes", "what", t.what, "err", err)
+			j.cfg.Logger.Warn("the store takes no changes", "what", t.what, "err", err)
 		}
 		if j.cfg.Fault != nil {
 			j.cfg.Fault(t.what)
 		}
 	case failed:
 		t.said.over()
-		j.cfg.Logger.Info("the broker stores changes again", "what", t.what)
+		j.cfg.Logger.Info("the store takes changes again", "what", t.what)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // ErrFull: the stream is nearly full, and one key would take too much of what is left. Other
 // keys may have room, and this one will once the largest were cut.
-var ErrFull = errors.New("the broker's stream has too little room left for more of this tenant's events")
+var ErrFull = errors.New("the store has too little room left for more of this tenant's events")
 
 // Refused says that an error is the broker's word that it has kept nothing.
 func Refused(err error) bool {
@@ -103,7 +103,7 @@ func (j *Journal) takeRoom(ctx context.Context, messages []*nats.Msg, of []*Item
 		}
 		if !again || try == 2 {
 			if j.room.loud(time.Now()) {
-				j.cfg.Logger.Warn("publishes of a tenant that takes too much are refused: the broker's stream is nearly full")
+				j.cfg.Logger.Warn("publishes of a tenant that takes too much are refused: the store is nearly full")
 			}
 			return ErrFull
 		}

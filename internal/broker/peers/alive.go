@@ -277,7 +277,7 @@ func (p *Peers) bury(silent map[string]time.Time) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.cfg.Logger.Warn("other hubs are silent, or this hub is cut off from the broker", "err", err)
+		p.cfg.Logger.Warn("other hubs are silent, or this hub is cut off from the store", "err", err)
 	}
 	for name, heard := range silent {
 		p.cfg.Logger.Warn("another hub has been silent for too long and is counted as gone", "node", name)

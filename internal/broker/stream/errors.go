@@ -11,9 +11,9 @@ import (
 var (
 	// ErrUnconfirmed: the broker did not answer in time. It may have kept what it was
 	// sent; the same ids again tell.
-	ErrUnconfirmed = errors.New("the broker did not confirm in time")
+	ErrUnconfirmed = errors.New("the store did not confirm in time")
 	// ErrTooLarge: more than the broker takes in one message.
-	ErrTooLarge = errors.New("the message is larger than the broker accepts")
+	ErrTooLarge = errors.New("the message is larger than the store accepts")
 	// ErrStale: a replica has not yet what the leader told.
 	ErrStale = errors.New("a replica of the stream is behind")
 )

@@ -18,8 +18,8 @@ func (s *Stream) Make(ctx context.Context, logger *slog.Logger, do func(context.
 		return err
 	}
 	return UntilMade(ctx, logger, func(ctx context.Context) error {
-		if s.restoring(ctx) {
-			return errRestoring
+		if err := s.restoring(ctx); err != nil {
+			return err
 		}
 		return do(ctx, js)
 	})
@@ -36,7 +36,7 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 			return err
 		}
 		if text, now := err.Error(), time.Now(); text != said || now.After(again) {
-			logger.Warn("waiting for the broker", "err", err)
+			logger.Warn("waiting for the store", "err", err)
 			said, again = text, now.Add(sayEvery)
 		}
 		select {
@@ -50,13 +50,13 @@ func UntilMade(ctx context.Context, logger *slog.Logger, do func(context.Context
 // explained adds what to do where the broker's words do not tell.
 func explained(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: too few of its servers are up, or they have not agreed yet on who leads", err)
+		return fmt.Errorf("%w: too few NATS servers, or hubs of REALTIME_PEERS, are up, or they have not agreed yet on who leads", err)
 	}
 	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("%w: JetStream is off (nats-server -js), or not up yet", err)
+		return fmt.Errorf("%w: JetStream is not up yet, or is off on the NATS servers (nats-server -js)", err)
 	}
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && tooFew(api) {
-		return fmt.Errorf("%w: each replica needs a server of its own", err)
+		return fmt.Errorf("%w: each replica needs a server of its own, and too few are up", err)
 	}
 	return err
 }

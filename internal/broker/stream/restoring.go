@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,53 +13,87 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// While a backup is restored, hubs make no stream that is missing: it may be about to come.
-// A stream of this name says so, for a time.
+// While a backup is restored, hubs make no stream that is missing: it is about to come. A stream
+// of the name restoringSuffix says so until all is there, and who restores answers at the subject
+// restorerSuffix as long as it lives. A mark without anybody is of a restore that was cut off:
+// the journal, which comes last, says whether that had finished.
 const (
 	restoringSuffix = "_restoring"
-	restoringFor    = 10 * time.Minute // a restore that has not ended by then was cut off
+	restorerSuffix  = ".restorer"
 )
 
 // beginTime is how long servers may take to put up the mark.
 const beginTime = 30 * time.Second
 
-var errRestoring = errors.New("a backup is being restored")
+var (
+	errRestoring = errors.New("a backup is being restored")
+	errCutOff    = errors.New("a restore was cut off, and nothing is there yet: run it again, or begin with a new folder")
+	errAnother   = errors.New("another restore goes on there")
+)
 
 // BeginRestoring has all who share the streams of a prefix make none, until end is called.
-func BeginRestoring(ctx context.Context, nc *nats.Conn, prefix string) (end func(), err error) {
+// That is told whether what is there then may be used; if not, the next restore has to come first.
+func BeginRestoring(ctx context.Context, nc *nats.Conn, prefix string) (end func(usable bool), err error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
 	within, cancel := context.WithTimeout(ctx, beginTime)
 	defer cancel()
-	js.DeleteStream(within, prefix+restoringSuffix)                                          // of one that was cut off
+	if _, err := nc.RequestWithContext(within, prefix+restorerSuffix, nil); !errors.Is(err, nats.ErrNoResponders) {
+		return nil, cmp.Or(err, errAnother)
+	}
+	here, err := nc.Subscribe(prefix+restorerSuffix, func(msg *nats.Msg) { msg.Respond(nil) })
+	if err != nil {
+		return nil, err
+	}
 	err = UntilMade(within, slog.New(slog.DiscardHandler), func(ctx context.Context) error { // one that was deleted may be in the way for a moment
 		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: prefix + restoringSuffix, Subjects: []string{prefix + ".restoring"}})
 		return err
 	})
 	if err != nil {
+		here.Unsubscribe()
 		return nil, err
 	}
-	return func() { js.DeleteStream(context.WithoutCancel(ctx), prefix+restoringSuffix) }, nil
+	return func(usable bool) {
+		if usable {
+			js.DeleteStream(context.WithoutCancel(ctx), prefix+restoringSuffix)
+		}
+		here.Unsubscribe()
+	}, nil
 }
 
 // markTime is how long is waited to hear of a restore: who is refused hears nothing.
 const markTime = 500 * time.Millisecond
 
-// restoring says whether a backup is being restored.
-func (s *Stream) restoring(ctx context.Context) bool {
+// restoring says why no stream may be made now: a backup is being restored, or was in part.
+func (s *Stream) restoring(ctx context.Context) error {
+	prefix := s.Name[:strings.LastIndexByte(s.Name, '_')]
+	if !s.exists(ctx, prefix+restoringSuffix) {
+		return nil
+	}
+	once, cancel := context.WithTimeout(ctx, markTime)
+	defer cancel()
+	if _, err := s.Ask(once, NewMessage(prefix+restorerSuffix, nil)); !errors.Is(err, nats.ErrNoResponders) {
+		return errRestoring
+	}
+	if s.exists(ctx, prefix+"_journal") {
+		return nil
+	}
+	return errCutOff
+}
+
+// exists says whether a stream is known to be there.
+func (s *Stream) exists(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, markTime)
 	defer cancel()
-	prefix := s.Name[:strings.LastIndexByte(s.Name, '_')]
-	msg, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.INFO."+prefix+restoringSuffix, nil))
+	msg, err := s.Ask(ctx, NewMessage("$JS.API.STREAM.INFO."+name, nil))
 	if err != nil {
 		return false
 	}
 	var info struct {
 		Created time.Time `json:"created"`
-		Now     time.Time `json:"ts"`
 	}
 	json.Unmarshal(msg.Data, &info)
-	return !info.Created.IsZero() && info.Now.Sub(info.Created) < restoringFor
+	return !info.Created.IsZero()
 }

@@ -109,7 +109,7 @@ func (s *Stream) Ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 }
 
 // ErrTorn: a part of an answer was lost on its way.
-var ErrTorn = errors.New("part of the broker's answer was lost")
+var ErrTorn = errors.New("part of the store's answer was lost")
 
 // replica is direct of any replica. errHangs: no message came in a time.
 func (s *Stream) replica(ctx context.Context, q Get, within time.Duration, take func(*nats.Msg)) (nats.Header, error) {
@@ -146,7 +146,7 @@ func (s *Stream) replica(ctx context.Context, q Get, within time.Duration, take 
 			case "404":
 				return nil, nil
 			default:
-				return nil, errors.New("the broker answered " + status + " " + msg.Header.Get("Description"))
+				return nil, errors.New("the store answered " + status + " " + msg.Header.Get("Description"))
 			}
 		case <-timer.C:
 			return nil, errHangs
@@ -278,7 +278,7 @@ type Refusal struct {
 	text string
 }
 
-func (r *Refusal) Error() string { return fmt.Sprintf("the broker: %s (%d)", r.text, r.Code) }
+func (r *Refusal) Error() string { return fmt.Sprintf("the store: %s (%d)", r.text, r.Code) }
 
 // brokerError is of a message that may have left.
 func brokerError(err error) error {

@@ -1,0 +1,129 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker"
+	"realtimehub/internal/settings"
+)
+
+// dying calls end once so much was read.
+type dying struct {
+	io.Reader
+	left int
+	end  func()
+}
+
+func (d *dying) Read(p []byte) (int, error) {
+	if d.left -= len(p); d.left < 0 {
+		d.end()
+	}
+	return d.Reader.Read(p)
+}
+
+// A restore whose process is killed leaves what a hub does not take for all of it: until
+// another restore has brought that, the hub says what to do, and a backup is refused.
+func TestRestoreThatWasKilled(t *testing.T) {
+	file := backedUp(t)
+	text, err := os.ReadFile(file)
+	is.New(t).NoErr(err)
+	names, begins := entriesOf(t, text)
+	second := slices.Index(names, prefix+"_journal/2")
+	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 1)} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			at.ask(t, func(nc *nats.Conn) {
+				_, err := Read(t.Context(), nc, prefix, at.replicas, &dying{bytes.NewReader(text), begins[second], nc.Close})
+				is.True(errors.Is(err, nats.ErrConnectionClosed))
+			})
+			is.Equal(len(at.streamsOf(t)), 3) // all but the journal, and the mark
+
+			_, err := at.command(t, "backup", filepath.Join(t.TempDir(), "file"))
+			is.True(errors.Is(err, errHalf))
+
+			cfg, err := settings.Load(at.settings)
+			is.NoErr(err)
+			nc, leave, err := connect(cfg, true) // where the hub finds it
+			is.NoErr(err)
+			ctx, stop := context.WithCancel(t.Context())
+			var logs bytes.Buffer
+			to := io.MultiWriter(&logs, &seeing{"a restore was cut off", stop})
+			hub := broker.Config{URL: nc.ConnectedUrl(), Prefix: prefix, Replicas: 1, Limits: limits, Logger: slog.New(slog.NewTextHandler(to, nil))}
+			if at.servers == nil {
+				hub.Inside, hub.Alone = func(o *nats.Options) error {
+					o.InProcessServer, o.Token = nc.Opts.InProcessServer, nc.Opts.Token
+					return nil
+				}, true
+			}
+			_, err = broker.Connect(ctx, hub)
+			is.True(err != nil && strings.Contains(err.Error(), "run it again"))
+			is.True(strings.Contains(logs.String(), "run it again"))
+
+			_, err = Read(t.Context(), nc, prefix, 1, bytes.NewReader(text))
+			is.NoErr(err)
+			leave()
+			is.Equal(at.streamsOf(t), three(1))
+			at.hub(t, func(b *broker.Broker) { whole(t, b, at.servers == nil) })
+		})
+	}
+}
+
+// seeing stops once a text is written.
+type seeing struct {
+	text string
+	stop func()
+}
+
+func (s *seeing) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), s.text) {
+		s.stop()
+	}
+	return len(p), nil
+}
+
+// Of two restores at once the second is refused, and changes nothing.
+func TestOneRestoreAtATime(t *testing.T) {
+	is := is.New(t)
+	at := inFolder(t)
+	file := backedUp(t)
+	text, err := os.ReadFile(file)
+	is.NoErr(err)
+	at.ask(t, func(nc *nats.Conn) {
+		var other error
+		once := func() {
+			if other == nil {
+				_, other = at.command(t, "restore", file)
+			}
+		}
+		_, err := Read(t.Context(), nc, prefix, 1, &dying{bytes.NewReader(text), len(text) / 2, once})
+		is.NoErr(err)
+		is.True(other != nil && strings.Contains(other.Error(), "another restore goes on there"))
+	})
+	at.hub(t, func(b *broker.Broker) { whole(t, b, true) })
+}
+
+// What hubs keep together is restored with all of them, though the command is told of the
+// folder alone.
+func TestCopiesAreTheFoldersOwn(t *testing.T) {
+	is := is.New(t)
+	at := inFolder(t)
+	is.NoErr(os.Mkdir(at.dir, 0o700))
+	for about, want := range map[string]int{`{"version":1,"id":"x","peers":true}`: 3, `{"version":1,"id":"x"}`: 1} {
+		is.NoErr(os.WriteFile(filepath.Join(at.dir, "realtimehub.json"), []byte(about), 0o600))
+		cfg, err := settings.Load(at.settings)
+		is.NoErr(err)
+		is.Equal(replicas(cfg), want)
+	}
+}

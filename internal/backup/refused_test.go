@@ -1,0 +1,122 @@
+package backup
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+
+	"realtimehub/internal/broker"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/history/historytest"
+	"realtimehub/internal/room"
+	"realtimehub/internal/testkit"
+)
+
+// Memberships are kept though nothing was published: a restore does not replace them either.
+func TestRestoreReplacesNoMembers(t *testing.T) {
+	file := backedUp(t)
+	is := is.New(t)
+	at := inFolder(t)
+	at.hub(t, func(b *broker.Broker) { join(t, b, "acme") })
+	_, err := at.command(t, "restore", file)
+	is.True(err != nil && strings.Contains(err.Error(), "memberships"))
+	at.hub(t, func(b *broker.Broker) {
+		members := 0
+		b.Rooms().Follow(func(_ string, _ history.Epoch, _ event.Room, list []room.Membership) { members += len(list) }, func(string) {})
+		is.NoErr(b.Rooms().Attach(t.Context(), "acme"))
+		is.Equal(members, 1)
+	})
+}
+
+// No error repeats what a URL has of a secret.
+func TestErrorsRepeatNoSecret(t *testing.T) {
+	for _, url := range []string{"nats://hub:hunter%zz@127.0.0.1:4222", "nats://hub:hunter 2@127.0.0.1:4222", "nats://hub:hunter2@127.0.0.1:1"} {
+		t.Run(url, func(t *testing.T) {
+			is := is.New(t)
+			err := Command(t.Context(), "backup", []string{filepath.Join(t.TempDir(), "file")}, []string{"REALTIME_NATS_URL=" + url}, io.Discard)
+			is.True(err != nil)
+			is.True(strings.HasPrefix(err.Error(), "REALTIME_NATS_URL: "))
+			is.True(!strings.Contains(err.Error(), "hunter"))
+		})
+	}
+}
+
+// A flag is no file.
+func TestFlagsAreNoFiles(t *testing.T) {
+	is := is.New(t)
+	at := inFolder(t)
+	at.hub(t, func(*broker.Broker) {})
+	t.Chdir(t.TempDir())
+	for _, flag := range []string{"-h", "--help", "-f"} {
+		_, err := at.command(t, "backup", flag)
+		is.True(err != nil && strings.Contains(err.Error(), flag))
+		_, err = os.Lstat(flag)
+		is.True(os.IsNotExist(err))
+	}
+}
+
+// join has ann belong to a room of a tenant.
+func join(t *testing.T, b *broker.Broker, tenant string) {
+	t.Helper()
+	is := is.New(t)
+	b.Rooms().Follow(func(string, history.Epoch, event.Room, []room.Membership) {}, func(string) {})
+	is.NoErr(b.Rooms().Attach(t.Context(), tenant))
+	now, err := b.Rooms().Now(t.Context(), tenant, talk)
+	is.NoErr(err)
+	m := room.Membership{Profile: ann, Member: true, Stays: []history.Stay{{Room: talk, From: now.Now.Seq, Until: math.MaxUint64}}}
+	is.NoErr(b.Rooms().Change(t.Context(), tenant, talk, now, []room.Membership{m}, false))
+}
+
+// An event that is published just when a restore has found that nothing is kept is refused, or
+// it is kept and the restore is refused: none is acknowledged and lost.
+func TestRestoreLosesNoPublish(t *testing.T) {
+	file := backedUp(t)
+	for name, start := range map[string]func() place{"folder": func() place { return inFolder(t) }, "servers": func() place { return onServers(t, 1) }} {
+		for nth := 1; nth <= 2; nth++ { // question whether something is kept
+			t.Run(fmt.Sprint(name, nth), func(t *testing.T) {
+				is := is.New(t)
+				at := start()
+				at.hub(t, func(b *broker.Broker) {
+					answers := make(chan error, 1)
+					at.ask(t, func(nc *nats.Conn) {
+						asked := 0
+						seen, err := nc.Subscribe("$JS.API.STREAM.INFO."+prefix+"_table", func(msg *nats.Msg) {
+							if !strings.Contains(string(msg.Data), "subjects_filter") {
+								return // a hub's
+							}
+							if asked++; asked == nth {
+								e := historytest.ToAll(`"just then"`)
+								e.Event.Timestamp = time.Now()
+								e.Envelope = e.Event.Seal()
+								answers <- b.Log().Append(t.Context(), []*history.Entry{e})
+							}
+						})
+						is.NoErr(err)
+						is.NoErr(nc.Flush())
+						_, refused := at.command(t, "restore", file)
+						acknowledged := <-answers == nil
+						is.NoErr(seen.Unsubscribe())
+						kept := false
+						testkit.Eventually(t, func() bool {
+							page, err := b.Log().Read(t.Context(), "acme", history.Query{})
+							kept = len(page.Entries) == 1
+							return err == nil && (kept || !acknowledged)
+						})
+						t.Log("acknowledged:", acknowledged, "kept:", kept, "restore:", refused)
+						is.True(refused == nil || strings.Contains(refused.Error(), "kept there already"))
+					})
+					historytest.Persist(t, b.Log(), historytest.ToAll(`"after"`)) // it can be written to
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,291 @@
+package duties
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/lease"
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/duty"
+	"realtimehub/internal/history"
+)
+
+// Config is what a keeper needs to know.
+type Config struct {
+	Prefix   string // of its subjects; its stream's name too, with "_duties"
+	Replicas int
+	Alone    bool                // no other hub can be there
+	Node     string              // this hub's name
+	Key      func() *history.Key // of the cursors
+	Settle   func(ctx context.Context) error
+	Logger   *slog.Logger
+}
+
+// Keeper is one hub's side of what all hubs keep.
+type Keeper struct {
+	// Static.
+	cfg    Config
+	duty   duty.Config // set by Judge
+	prefix string
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	stream *stream.Stream
+	lease  *lease.Lease
+	heard  []*nats.Subscription
+
+	returns *duty.Returns
+	judge   atomic.Pointer[duty.Judge] // nil: another hub judges
+	words   words
+	ended   chan struct{}
+	done    sync.WaitGroup
+}
+
+// Open makes the stream, or adapts it.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Keeper, error) {
+	k := &Keeper{cfg: cfg, prefix: cfg.Prefix + ".duty", nc: nc, ended: make(chan struct{})}
+	k.words.more = make(chan struct{}, 1)
+	var err error
+	if k.js, err = jetstream.New(nc); err != nil {
+		return nil, err
+	}
+	if k.stream, err = stream.New(nc, cfg.Prefix+"_duties"); err != nil {
+		return nil, err
+	}
+	if err := k.stream.Make(ctx, cfg.Logger, k.make); err != nil {
+		return nil, err
+	}
+	k.lease = lease.New(lease.Config{Stream: k.stream, Subject: k.prefix + ".lease", Name: cfg.Node, Alone: cfg.Alone, Logger: cfg.Logger})
+	k.done.Go(k.keepWords)
+	return k, nil
+}
+
+func (k *Keeper) make(ctx context.Context, js jetstream.JetStream) error {
+	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: k.stream.Name, Subjects: []string{k.prefix + ".>"}, Storage: jetstream.FileStorage, Replicas: k.cfg.Replicas,
+		MaxMsgsPerSubject: 1, AllowDirect: true, AllowMsgTTL: true, AllowAtomicPublish: true,
+	})
+	return err
+}
+
+// Lease is what has one hub judge, and do what else one alone is to do.
+func (k *Keeper) Lease() *lease.Lease { return k.lease }
+
+// Judge names who is told of what is owed, and makes the Keeper of a hub. It is called once,
+// before anything else.
+func (k *Keeper) Judge(cfg duty.Config) duty.Keeper {
+	k.duty = cfg
+	k.duty.Keep = time.Minute // what came of an event is read from the stream
+	k.returns = duty.NewReturns(cfg.Pools)
+	for subject, do := range map[string]nats.MsgHandler{k.cfg.Prefix + ".dutyended": k.hearEnded, k.cfg.Prefix + ".dutycame": k.answerResults} {
+		if sub, err := k.nc.Subscribe(subject, do); err == nil {
+			k.heard = append(k.heard, sub)
+		} else {
+			k.cfg.Logger.Error("what other hubs say of acknowledgements cannot be heard", "err", err)
+		}
+	}
+	return k
+}
+
+// Close ends it, once Run has returned. The connection is the caller's.
+func (k *Keeper) Close() {
+	for _, sub := range k.heard {
+		sub.Unsubscribe()
+	}
+	close(k.ended)
+	k.done.Wait()
+	k.lease.Close()
+	k.stream.Close()
+}
+
+// margin is how much longer something is kept than it is needed.
+const margin = time.Minute
+
+// Open implements duty.Keeper.
+func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
+	for _, part := range d.Parts(mostOfPart) {
+		subject := k.subjectOf(d.Event.TenantID, d.At, part.Part)
+		err := k.write(ctx, stream.NewMessage(subject, encode(part, nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
+		if refused, ok := errors.AsType[*stream.Refusal](err); ok && refused.Code == stream.CodeWrongLast {
+			continue // it is open, or over
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// over has what came of a duty take its place.
+func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
+	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
+	return k.write(ctx, stream.NewMessage(subject, encode(d, &came), jetstream.MsgTTLHeader, seconds(resultsTTL)))
+}
+
+// write has a message kept. A stream that has gone is made anew.
+func (k *Keeper) write(ctx context.Context, msg *nats.Msg) error {
+	err := k.writeOnce(ctx, msg)
+	if errors.Is(err, nats.ErrNoResponders) {
+		if _, gone := k.stream.Info(ctx); stream.IsGone(gone) {
+			if err = k.stream.Make(ctx, k.cfg.Logger, k.make); err == nil {
+				err = k.writeOnce(ctx, msg)
+			}
+		}
+	}
+	return err
+}
+
+func (k *Keeper) writeOnce(ctx context.Context, msg *nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+	defer cancel()
+	_, _, err := k.stream.Request(ctx, msg)
+	return err
+}
+
+// resultsTTL is how long it is known after a deadline what came of its event.
+const resultsTTL = 24 * time.Hour
+
+func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
+
+// Run implements duty.Keeper.
+func (k *Keeper) Run(ctx context.Context) { k.lease.Lead(ctx, k.lead) }
+
+// lead judges until ctx ends.
+func (k *Keeper) lead(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := k.leadOnce(ctx); err != nil && ctx.Err() == nil {
+			k.cfg.Logger.Warn("deadlines cannot be judged now", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// leadOnce reads all that is kept, and judges as long as more can be read.
+func (k *Keeper) leadOnce(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cfg := k.duty
+	read := &reading{keeper: k, moved: make(chan struct{})}
+	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
+	cfg.Over = k.over
+	read.judge = duty.NewJudge(cfg)
+	stop, err := read.begin(ctx, cancel)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := read.catchUp(ctx); err != nil {
+		return err
+	}
+	k.judge.Store(read.judge)
+	defer k.judge.Store(nil)
+	read.judge.Run(ctx)
+	return context.Cause(ctx)
+}
+
+// settle has all hubs hand over what their clients have acknowledged, and waits until it is read.
+func (k *Keeper) settle(ctx context.Context, read *reading) error {
+	if err := k.Flush(ctx); err != nil {
+		return err
+	}
+	if k.cfg.Settle != nil {
+		if err := k.cfg.Settle(ctx); err != nil {
+			return err
+		}
+	}
+	return read.catchUp(ctx)
+}
+
+// Stats implements duty.Keeper: what is judged here.
+func (k *Keeper) Stats() duty.Stats {
+	if j := k.judge.Load(); j != nil {
+		return j.Stats()
+	}
+	return duty.Stats{}
+}
+
+// question asks what came of an event.
+type question struct {
+	Tenant string
+	Tag    string // of the epoch
+	Place  uint64
+	Query  duty.Query
+}
+
+// ErrNobodyJudges: which hub judges is not known now.
+var ErrNobodyJudges = errors.New("no hub judges deadlines now")
+
+// Results implements duty.Keeper.
+func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, q duty.Query) (duty.Results, error) {
+	came := duty.Results{Counts: map[duty.State]int{}}
+	open := false
+	for part := 0; ; part++ {
+		subject := k.subjectOf(tenant, at, part)
+		kept, err := k.stream.Leader(ctx, stream.Get{Last: subject})
+		if err != nil {
+			return came, err
+		}
+		if kept.Seq == 0 {
+			break
+		}
+		d, list, err := k.decode(subject, kept.Data)
+		if err != nil {
+			return came, err
+		}
+		came.Duty = d
+		if list == nil {
+			open = true
+			break
+		}
+		came.Add(list, q)
+	}
+	if !open {
+		return came, nil
+	}
+	if j := k.judge.Load(); j != nil {
+		return j.Results(tenant, at, q), nil
+	}
+	ask, _ := json.Marshal(question{tenant, at.Epoch.Text(), at.Seq, q})
+	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
+	defer cancel()
+	msg, err := k.nc.RequestWithContext(ctx, k.cfg.Prefix+".dutycame", ask)
+	if err != nil {
+		return came, errors.Join(ErrNobodyJudges, err)
+	}
+	d := came.Duty
+	if err := json.Unmarshal(msg.Data, &came); err != nil {
+		return came, err
+	}
+	came.Duty = d
+	return came, nil
+}
+
+// answerResults answers for the hub that judges.
+func (k *Keeper) answerResults(msg *nats.Msg) {
+	j := k.judge.Load()
+	var q question
+	if j == nil || json.Unmarshal(msg.Data, &q) != nil {
+		return
+	}
+	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
+	if err != nil {
+		return
+	}
+	came := j.Results(q.Tenant, at, q.Query)
+	came.Duty = nil // who asks has it
+	if answer, err := json.Marshal(came); err == nil {
+		msg.Respond(answer)
+	}
+}

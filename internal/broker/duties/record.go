@@ -1,0 +1,145 @@
+package duties
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+)
+
+// mostOfPart is how many recipients one message names, so that it is small enough for any
+// server: with the longest names 256 KiB.
+const mostOfPart = 1000
+
+// record is a duty as it is kept.
+type record struct {
+	Event      json.RawMessage `json:"event"`    // whole, its payload null
+	Deadline   int64           `json:"deadline"` // Unix milliseconds
+	Recipients []string        `json:"recipients"`
+	Over       bool            `json:"over,omitempty"`
+	Came       []int64         `json:"came,omitempty"` // once it is over, of each recipient: when it acknowledged, in Unix milliseconds; negative: when it was reported
+}
+
+// subjectOf is the place of a duty in the stream.
+func (k *Keeper) subjectOf(tenant string, at history.Cursor, part int) string {
+	return fmt.Sprintf("%s.open.%s.%016x.%d.%d", k.prefix, stream.Token(tenant), at.Epoch.Tag, at.Seq, part)
+}
+
+// placeOf reads a subject that subjectOf made.
+func (k *Keeper) placeOf(subject string) (at history.Cursor, part int, err error) {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) < 4 {
+		return at, 0, fmt.Errorf("%q is no duty's subject", subject)
+	}
+	tokens = tokens[len(tokens)-3:]
+	tag, err := strconv.ParseUint(tokens[0], 16, 64)
+	if err == nil {
+		at.Seq, err = strconv.ParseUint(tokens[1], 10, 64)
+	}
+	if err == nil {
+		part, err = strconv.Atoi(tokens[2])
+	}
+	var id [8]byte
+	binary.BigEndian.PutUint64(id[:], tag)
+	at.Epoch = k.cfg.Key().Epoch(id[:])
+	return at, part, err
+}
+
+func encode(d *duty.Duty, came *duty.Results) []byte {
+	e := *d.Event
+	e.Payload = json.RawMessage("null")
+	r := record{Event: e.AppendWhole(nil), Deadline: d.Deadline.UnixMilli(), Recipients: make([]string, len(d.Recipients))}
+	for i, p := range d.Recipients {
+		r.Recipients[i] = p.String()
+	}
+	if came != nil {
+		r.Over = true
+		for _, c := range came.List {
+			at := c.At.UnixMilli()
+			if c.State != duty.Acknowledged {
+				at = -at
+			}
+			r.Came = append(r.Came, at)
+		}
+	}
+	data, _ := json.Marshal(r) // of texts and numbers
+	return data
+}
+
+// decode reads a record; came is nil before it is over.
+func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, came []duty.Result, err error) {
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, nil, err
+	}
+	e, err := event.DecodeStored(r.Event)
+	if err != nil {
+		return nil, nil, err
+	}
+	d = &duty.Duty{Event: e, Deadline: time.UnixMilli(r.Deadline), Recipients: make([]event.Profile, len(r.Recipients))}
+	if d.At, d.Part, err = k.placeOf(subject); err != nil {
+		return nil, nil, err
+	}
+	for i, text := range r.Recipients {
+		if d.Recipients[i], err = event.ParseProfile(text); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !r.Over {
+		return d, nil, nil
+	}
+	came = make([]duty.Result, len(d.Recipients))
+	for i, p := range d.Recipients {
+		came[i] = duty.Result{Profile: p, State: duty.Reported}
+		if i >= len(r.Came) {
+			continue
+		}
+		if at := r.Came[i]; at > 0 {
+			came[i].State, came[i].At = duty.Acknowledged, time.UnixMilli(at)
+		} else {
+			came[i].At = time.UnixMilli(-at)
+		}
+	}
+	return d, came, nil
+}
+
+// word is an acknowledgement as it is kept, or told to other hubs.
+type word struct {
+	Tenant     string    `json:"t"`
+	Profile    string    `json:"p"`
+	Connection uuid.UUID `json:"c"`
+	Of         uint64    `json:"o"`
+	After      uint64    `json:"a"`
+	UpTo       uint64    `json:"u"`
+	Types      []string  `json:"f,omitempty"` // nil: all
+	Until      int64     `json:"x"`           // Unix milliseconds
+}
+
+func wordOf(a duty.Acknowledgement) word {
+	w := word{Tenant: a.Tenant, Profile: a.Profile.String(), Connection: a.Connection, Of: a.Of, After: a.After, UpTo: a.UpTo, Until: a.Until.UnixMilli()}
+	if a.Types != nil {
+		w.Types = a.Types.Patterns()
+	}
+	return w
+}
+
+func (w word) acknowledgement() (a duty.Acknowledgement, err error) {
+	a = duty.Acknowledgement{Tenant: w.Tenant, Connection: w.Connection, Of: w.Of, After: w.After, UpTo: w.UpTo, Until: time.UnixMilli(w.Until)}
+	if a.Profile, err = event.ParseProfile(w.Profile); err != nil {
+		return a, err
+	}
+	var errs []error
+	if a.Types, errs = event.ParseFilter(w.Types); len(errs) > 0 {
+		err = errs[0]
+	}
+	return a, err
+}

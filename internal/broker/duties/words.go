@@ -1,0 +1,148 @@
+package duties
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/broker/stream"
+	"realtimehub/internal/duty"
+)
+
+// words are acknowledgements that are not kept yet.
+type words struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	list   []duty.Acknowledgement
+	number uint64
+
+	more    chan struct{} // something was added
+	keeping sync.Mutex    // held while some are being kept
+}
+
+// Bounds of how acknowledgements are gathered.
+const (
+	gather    = 100 * time.Millisecond // before they are kept
+	mostWords = 1000                   // in one message
+	allWords  = 100_000                // that wait; those that were given then are reported once too often
+)
+
+// Acknowledge implements duty.Keeper.
+func (k *Keeper) Acknowledge(a duty.Acknowledgement) {
+	w := &k.words
+	w.mu.Lock()
+	if len(w.list) < allWords {
+		w.list = append(w.list, a)
+	}
+	w.mu.Unlock()
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+}
+
+// keepWords keeps what has been gathered, again and again.
+func (k *Keeper) keepWords() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for {
+		select {
+		case <-k.ended:
+			last, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+			k.Flush(last)
+			cancel()
+			return
+		case <-k.words.more:
+		}
+		select {
+		case <-k.ended:
+		case <-time.After(gather):
+		}
+		if k.Flush(ctx) != nil {
+			k.words.again()
+		}
+	}
+}
+
+// again has keepWords try again.
+func (w *words) again() {
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+}
+
+// Flush has kept, when it returns, what was acknowledged before it was called. What it could
+// not keep stays gathered.
+func (k *Keeper) Flush(ctx context.Context) error {
+	w := &k.words
+	w.keeping.Lock()
+	defer w.keeping.Unlock()
+	for {
+		w.mu.Lock()
+		some := w.list[:min(len(w.list), mostWords)]
+		w.number++
+		number := w.number
+		w.mu.Unlock()
+		if len(some) == 0 {
+			return nil
+		}
+		if err := k.keep(ctx, some, number); err != nil {
+			return err
+		}
+		w.mu.Lock()
+		w.list = w.list[len(some):]
+		if len(w.list) == 0 {
+			w.list = nil
+		}
+		w.mu.Unlock()
+	}
+}
+
+// keep keeps some acknowledgements as long as they may be of an event before its deadline.
+func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number uint64) error {
+	until := time.Now()
+	list := make([]word, len(some))
+	for i, a := range some {
+		list[i] = wordOf(a)
+		if a.Until.After(until) {
+			until = a.Until
+		}
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	subject := k.prefix + ".ack." + k.cfg.Node + "." + strconv.FormatUint(number, 10)
+	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(until)+margin)))
+}
+
+// Ended implements duty.Keeper. Other hubs are told: its client may come back to any.
+func (k *Keeper) Ended(sent duty.Acknowledgement) {
+	k.returns.Ended(sent)
+	if data, err := json.Marshal(wordOf(sent)); err == nil && !k.cfg.Alone {
+		k.nc.Publish(k.cfg.Prefix+".dutyended", data) // without it the event is reported once too often
+	}
+}
+
+func (k *Keeper) hearEnded(msg *nats.Msg) {
+	var w word
+	if json.Unmarshal(msg.Data, &w) != nil {
+		return
+	}
+	if a, err := w.acknowledgement(); err == nil {
+		k.returns.Ended(a)
+	}
+}
+
+// Resumed implements duty.Keeper.
+func (k *Keeper) Resumed(back duty.Acknowledgement, others []duty.Acknowledgement) {
+	if a, ok := k.returns.Of(back, others); ok {
+		k.Acknowledge(a)
+	}
+}

@@ -1,0 +1,319 @@
+package duty
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/plan"
+)
+
+// rig is a keeper in memory with an outbox, run in a bubble.
+type rig struct {
+	*Memory
+	t      *testing.T
+	box    *failing
+	pools  *allowance.Pools
+	absent map[string]bool
+	place  uint64
+}
+
+// failing is an outbox that fails some times first.
+type failing struct {
+	*outbox.Memory
+	times int
+}
+
+func (f *failing) Put(ctx context.Context, tenant, key string, drafts []outbox.Draft) error {
+	if f.times > 0 {
+		f.times--
+		return errors.New("full")
+	}
+	return f.Memory.Put(ctx, tenant, key, drafts)
+}
+
+// people implements People.
+type people struct{ rig *rig }
+
+func (p people) Absent(_ string, profiles []event.Profile) (absent []event.Profile) {
+	for _, ref := range profiles {
+		if p.rig.absent[ref.ID] {
+			absent = append(absent, ref)
+		}
+	}
+	return absent
+}
+
+func (p people) Explain(_ context.Context, _ *Duty, of []event.Profile) []Person {
+	list := make([]Person, len(of))
+	for i, ref := range of {
+		list[i] = Person{Profile: ref, Why: "because"}
+	}
+	return list
+}
+
+// judging runs a test in a bubble, with a judge that runs.
+func judging(t *testing.T, do func(r *rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, pools: allowance.New(plan.Of(1 << 30)), absent: map[string]bool{}}
+		r.box = &failing{Memory: outbox.NewMemory(outbox.MemoryConfig{})}
+		r.Memory = NewMemory(Config{Keep: time.Hour, Box: r.box, People: people{r}, Pools: r.pools, Logger: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.Run(ctx)
+		}()
+		do(r)
+		cancel()
+		<-done
+	})
+}
+
+var epoch = history.NewKey(nil).Epoch(make([]byte, 8))
+
+func user(id string) event.Profile { return event.Profile{Type: "user", ID: id} }
+
+// open opens a duty of recipients; it returns its place.
+func (r *rig) open(e event.Event, recipients ...string) uint64 {
+	r.t.Helper()
+	r.place++
+	e.TenantID, e.Timestamp = "acme", time.Now()
+	if e.ID == "" {
+		e.ID = fmt.Sprint("e", r.place)
+	}
+	if e.Type == "" {
+		e.Type = "a.b"
+	}
+	var list []event.Profile
+	for _, id := range recipients {
+		list = append(list, user(id))
+	}
+	if err := r.Open(r.t.Context(), New(&e, history.Cursor{Epoch: epoch, Seq: r.place}, list)); err != nil {
+		r.t.Fatal(err)
+	}
+	return r.place
+}
+
+// ack is that of a profile's connection of everything after one place and up to another.
+func ack(id string, after, upTo uint64, types ...string) Acknowledgement {
+	filter, _ := event.ParseFilter(types)
+	return Acknowledgement{Tenant: "acme", Profile: user(id), Of: epoch.Tag, After: after, UpTo: upTo, Types: filter, Until: time.Now().Add(time.Hour)}
+}
+
+// reported are those whom the outbox names, an item a text.
+func (r *rig) reported() (list []string) {
+	synctest.Wait()
+	page, err := r.box.Read(r.t.Context(), "acme", outbox.Query{Limit: 1000})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, item := range page.Items {
+		var data struct {
+			Event    struct{ ID string }
+			Offline  bool
+			Profiles []struct{ Profile struct{ ID string } }
+		}
+		if err := json.Unmarshal(item.Data, &data); err != nil {
+			r.t.Fatal(err)
+		}
+		text := data.Event.ID + ":"
+		if data.Offline {
+			text = data.Event.ID + " offline:"
+		}
+		for _, p := range data.Profiles {
+			text += " " + p.Profile.ID
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+var minute = event.Event{Deadline: time.Minute}
+
+// Whoever has acknowledged is not reported, whoever has not is, at the deadline and not before.
+func TestReportedAtTheDeadline(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.open(minute, "a", "b", "c")
+		r.open(minute, "a")
+		r.Acknowledge(ack("a", 0, 2))
+		r.Acknowledge(ack("b", 1, 2)) // its connection began after the first
+		r.Acknowledge(ack("c", 0, 2, "x.*"))
+		time.Sleep(time.Minute - time.Millisecond)
+		is.Equal(r.reported(), nil)
+		time.Sleep(time.Millisecond)
+		is.Equal(r.reported(), []string{"e1: b c"})
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
+		is.Equal(came.Counts, map[State]int{Acknowledged: 1, Reported: 2})
+		stats := r.Stats()
+		is.Equal(stats, Stats{Acknowledged: 2, Reported: 2})
+	})
+}
+
+// An acknowledgement may come before the duty it is of: a client can be faster than its
+// publisher's hub.
+func TestAcknowledgedBeforeItIsOpen(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.Acknowledge(ack("a", 0, 1))
+		r.Acknowledge(ack("a", 1, 2))
+		r.Acknowledge(ack("b", 1, 2))
+		r.open(minute, "a", "b")
+		r.open(minute, "a", "b")
+		time.Sleep(time.Hour)
+		is.Equal(r.reported(), []string{"e1: b"})
+	})
+}
+
+// What is of another history, or of a connection that the event excludes, is no acknowledgement.
+func TestNoAcknowledgement(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		sender := uuid.New()
+		e := minute
+		e.Target.ExcludeConnections = []uuid.UUID{sender}
+		r.open(e, "a", "b")
+		other := ack("a", 0, 1)
+		other.Of++
+		r.Acknowledge(other)
+		excluded := ack("b", 0, 1)
+		excluded.Connection = sender
+		r.Acknowledge(excluded)
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), []string{"e1: a b"})
+	})
+}
+
+// Of wide duties as of narrow ones.
+func TestWideDuties(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		var all []string
+		for i := range 300 {
+			all = append(all, fmt.Sprintf("p%03d", i))
+		}
+		r.open(minute, all...)
+		r.open(minute, all...)
+		for _, id := range all[:150] {
+			r.Acknowledge(ack(id, 0, 2))
+		}
+		for _, id := range all[150:] {
+			r.Acknowledge(ack(id, 1, 2))
+		}
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), []string{"e1: " + strings.Join(all[150:250], " "), "e1: " + strings.Join(all[250:], " ")})
+	})
+}
+
+// Who has no connection is reported at once where that was asked, and not a second time; and
+// may acknowledge all the same.
+func TestOfflineIsReportedAtOnce(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.absent["off"], r.absent["back"] = true, true
+		e := minute
+		e.ReportOffline = true
+		r.open(e, "off", "back", "on")
+		is.Equal(r.reported(), []string{"e1 offline: back off"})
+		r.Acknowledge(ack("back", 0, 1))
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
+		is.Equal(came.Counts, map[State]int{Acknowledged: 1, Reported: 2})
+	})
+}
+
+// A report that fails is made again, until it has been made.
+func TestReportsAreMadeAgain(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.box.times = 3
+		r.open(minute, "a")
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), nil)
+		time.Sleep(3 * time.Second)
+		is.Equal(r.reported(), []string{"e1: a"})
+	})
+}
+
+// A duty that is opened again is the same one.
+func TestOpenedTwice(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.open(minute, "a")
+		r.Acknowledge(ack("a", 0, 1))
+		r.place = 0
+		r.open(minute, "a")
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), nil)
+	})
+}
+
+// A client that comes back acknowledges what its connection before was sent, as far as that can
+// be told.
+func TestComingBackAcknowledges(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ended, open []Acknowledgement
+		back        Acknowledgement
+		reported    []string
+	}{
+		"the same":                {[]Acknowledgement{ack("a", 0, 2)}, nil, ack("a", 0, 2), nil},
+		"not all":                 {[]Acknowledgement{ack("a", 0, 2)}, nil, ack("a", 0, 1), []string{"e2: a"}},
+		"not noticed yet":         {nil, []Acknowledgement{ack("a", 0, 2)}, ack("a", 0, 2), nil},
+		"a fresh device":          {[]Acknowledgement{ack("a", 1, 2)}, nil, ack("a", 0, 2), []string{"e1: a"}},
+		"one of two":              {[]Acknowledgement{ack("a", 0, 2), ack("a", 1, 2)}, nil, ack("a", 0, 2), []string{"e1: a"}},
+		"nobody knows":            {nil, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
+		"another filter":          {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
+		"past what it was sent":   {[]Acknowledgement{ack("a", 0, 1)}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
+		"another person's":        {[]Acknowledgement{ack("b", 0, 2)}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
+		"with a filter as before": {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2, "a.*"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			judging(t, func(r *rig) {
+				is := is.New(t)
+				r.open(minute, "a")
+				r.open(minute, "a")
+				for _, a := range slices.Concat(tc.ended) {
+					a.Until = time.Now().Add(time.Hour) // by the bubble's clock
+					r.Ended(a)
+				}
+				r.Resumed(tc.back, tc.open)
+				time.Sleep(time.Minute)
+				is.Equal(r.reported(), tc.reported)
+			})
+		})
+	}
+}
+
+// All that is kept is counted, and given back.
+func TestDutiesAreCounted(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		for range 100 {
+			r.open(minute, "a", "b")
+		}
+		r.Acknowledge(ack("a", 0, 100))
+		r.Ended(ack("b", 0, 100))
+		is.True(r.pools.State.Of("acme") > 100*openBytes)
+		time.Sleep(3 * time.Hour)
+		r.Ended(ack("b", 0, 100)) // has those forgotten that are too old
+		synctest.Wait()
+		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
+		is.Equal(len(r.judge.dockets), 0)
+	})
+}
