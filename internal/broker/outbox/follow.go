@@ -40,6 +40,9 @@ type line struct {
 
 // untaken is how many items were not taken, about.
 func (l *line) untaken() int {
+	if l.head.seq == 0 {
+		return 0
+	}
 	first := l.first()
 	n := max(0, int64(l.head.newest+1)-int64(max(first, l.head.begin)))
 	if first <= l.head.before {
