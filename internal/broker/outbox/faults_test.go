@@ -226,6 +226,39 @@ func TestAnEndThatIsLost(t *testing.T) {
 	is.Equal(two.Stats().Untaken, 5) // with two of the other tenant
 }
 
+// Somebody knows that the broker may have lost the last of what it had: places of all tenants
+// begin past those that were given, and what is there is still read and sent.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	broker := natstest.Start(t, 1)
+	one, two := open(t, broker.URL(0), "test"), open(t, broker.URL(0), "test")
+	is.NoErr(one.Renew(t.Context())) // of nobody
+	outboxtest.Put(t, one, "acme", "", "a", "b")
+	outboxtest.Put(t, one, "taken", "", "c")
+	outboxtest.Taken(t, one, "taken", outboxtest.Newest(t, one, "taken"))
+	place := outboxtest.Newest(t, one, "acme")
+	for range 2 {
+		is.NoErr(two.Renew(t.Context()))
+	}
+	for _, b := range []*Box{one, two} {
+		page := outboxtest.Read(t, b, "acme", outbox.Query{After: place - 1, Limit: 10})
+		is.True(!page.Gap(place - 1))
+		is.Equal(outboxtest.Names(page.Items), []string{"b"})
+		page = outboxtest.Read(t, b, "acme", outbox.Query{After: place, Limit: 10})
+		is.True(page.Gap(place))
+		is.Equal(len(page.Items), 0)
+		is.Equal(page.Next(place), page.Newest)
+	}
+	outboxtest.Put(t, one, "taken", "", "d")
+	told, stop := outboxtest.Follow(t, two)
+	defer stop()
+	is.True(told.Behind("taken", 1))
+	is.Equal(two.Stats().Untaken, 3)
+	after, _ := told.Of("acme")
+	is.Equal(after, place-2) // it has both of what was there
+}
+
 // Who leads the servers no more, and does not know it, tells of an earlier end: that is no gap,
 // and nothing that a follower was told of is missing.
 func TestAnEarlierEndIsNoGap(t *testing.T) {

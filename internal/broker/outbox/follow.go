@@ -176,7 +176,8 @@ func (f *follower) listen(ctx context.Context) error {
 			continue
 		}
 		looked = time.Now()
-		if state, err := f.b.info(ctx); err == nil && (state.Life() != f.life || state.Last < f.b.seen.Load()) {
+		seen := f.b.seen.Load()
+		if state, err := f.b.info(ctx); err == nil && (state.Life() != f.life || state.Last < seen) {
 			return stream.ErrStale
 		}
 	}

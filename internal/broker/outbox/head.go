@@ -87,7 +87,9 @@ func (b *Box) settled(ctx context.Context, tenant string, after uint64) (head, e
 	switch {
 	case err != nil:
 	case h.newest < known:
-		h, err = b.jump(ctx, tenant, h, known)
+		if h, err = b.jump(ctx, tenant, h, known); err == nil {
+			b.cfg.Logger.Error("broker: items of the outbox may have been lost: the tenant's services are told of a gap", "tenant", tenant)
+		}
 	case h.newest < after && b.cfg.Replicas > 1:
 		err = b.confirm(ctx, tenant, h)
 	}
@@ -108,7 +110,6 @@ func (b *Box) jump(ctx context.Context, tenant string, h head, known uint64) (he
 	if err != nil {
 		return head{}, err
 	}
-	b.cfg.Logger.Error("broker: items of the outbox may have been lost: the tenant's services are told of a gap", "tenant", tenant)
 	next.seq = seq
 	b.know(tenant, next.newest)
 	return next, nil

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -108,8 +109,13 @@ func (b *Box) renew(ctx context.Context) error {
 		return err
 	}, b.all(kindHead, ""))
 	for tenant, h := range heads {
-		if err == nil {
-			_, err = b.jump(ctx, tenant, h, b.knownOf(tenant))
+		for err == nil {
+			if _, err = b.jump(ctx, tenant, h, b.knownOf(tenant)); err == nil {
+				break
+			}
+			if errors.Is(err, stream.ErrStale) && stream.Pause(ctx) { // somebody has put meanwhile
+				h, err = b.headOf(ctx, tenant)
+			}
 		}
 	}
 	return err

@@ -18,7 +18,7 @@ const (
 	bytesOfBatch = 1 << 20               // of items of several, about
 	keepTime     = 5 * time.Second       // for the broker to keep something: nobody's call is the slower for it
 	batchSpeed   = 4 << 20               // bytes a second, about, that the broker may need beside that
-	putTime      = 15 * time.Second      // while others are first, or the broker is too busy
+	putTime      = 30 * time.Second      // while others are first, or the broker is too busy
 )
 
 // Put implements outbox.Box. Drafts of more than one batch are put in parts, in order, each with
