@@ -40,8 +40,12 @@ func TestBoundedBytes(t *testing.T) {
 		stats := b.Stats()
 		is.True(stats.Unknown || stats.Bytes <= limit)
 	}
-	b.Sweep(time.Now())
-	stats := b.Stats()
+	var stats outbox.Stats
+	testkit.Eventually(t, func() bool {
+		b.Sweep(time.Now())
+		stats = b.Stats()
+		return !stats.Unknown
+	})
 	is.True(stats.Cut > 500)
 	is.Equal(stats.Limit, int64(limit))
 	is.Equal(stats.Items, 1+put-int(stats.Cut))
@@ -133,10 +137,18 @@ func TestFewConsumers(t *testing.T) {
 	broker := natstest.Start(t, 1)
 	proxy := broker.Proxies(t)[0]
 	b := open(t, proxy.URL(), "test")
-	const tenants = 40
-	for i := range tenants {
-		outboxtest.Put(t, b, fmt.Sprint("tenant", i), "", "a", "b")
+	const tenants = 3 * fetchRows
+	outboxtest.Put(t, b, "acme", "", "a", "b")
+	js, err := jetstream.New(broker.Connect(t, 0))
+	is.NoErr(err)
+	for i := range tenants - 1 { // as if for each of them something had been put
+		_, err := js.PublishMsgAsync(fading(b.subject(kindHead, fmt.Sprint(i)), head{newest: 2, begin: 2, start: 2}.data(), rowTTL))
+		is.NoErr(err)
 	}
+	testkit.Eventually(t, func() bool {
+		s, err := b.info(t.Context())
+		return err == nil && s.Messages == tenants+3 // with two items and a key
+	})
 	var made, asked atomic.Int32
 	proxy.Rule(func(m *natstest.Message) (v natstest.Verdict) {
 		if !m.FromServer && strings.HasPrefix(m.Subject, "$JS.API.") {
@@ -147,16 +159,14 @@ func TestFewConsumers(t *testing.T) {
 		}
 		return v
 	})
-	is.Equal(len(outboxtest.Read(t, b, "tenant7", outbox.Query{Limit: 10}).Items), 2)
+	is.Equal(len(outboxtest.Read(t, b, "acme", outbox.Query{Limit: 10}).Items), 2)
 	is.Equal(made.Load(), int32(0))
 	asked.Store(0)
 	told, stop := outboxtest.Follow(t, b)
 	testkit.Eventually(t, func() bool { return told.Times() == tenants })
-	is.Equal(made.Load(), int32(1))
-	is.True(asked.Load() < 8)
+	is.True(made.Load() < 10) // one, or some more where it was too slow
+	is.True(asked.Load() < 100)
 	stop()
-	js, err := jetstream.New(broker.Connect(t, 0))
-	is.NoErr(err)
 	s, err := js.Stream(t.Context(), b.stream.Name)
 	is.NoErr(err)
 	is.Equal(s.CachedInfo().State.Consumers, 0) // it has gone with who followed
@@ -172,8 +182,12 @@ func TestAge(t *testing.T) {
 	outboxtest.Put(t, b, "other", "", "c")
 	_, stop := outboxtest.Follow(t, b)
 	defer stop()
-	b.Sweep(time.Now())
-	first := b.Stats()
+	var first outbox.Stats
+	testkit.Eventually(t, func() bool {
+		b.Sweep(time.Now())
+		first = b.Stats()
+		return !first.Since.IsZero()
+	})
 	is.Equal(first.Untaken, 3)
 	is.True(first.Since.After(began) && first.Since.Before(time.Now().Add(time.Second)))
 	outboxtest.Put(t, b, "third", "", "d")
@@ -186,8 +200,11 @@ func TestAge(t *testing.T) {
 	outboxtest.Taken(t, b, "third", outboxtest.Newest(t, b, "third"))
 	testkit.Eventually(t, func() bool { return b.Stats().Untaken == 0 })
 	is.True(b.Stats().Since.IsZero())
-	b.Sweep(time.Now().Add(rowTTL + time.Minute))
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	is.Equal(b.follower.lines.Len(), 0) // nothing is known of tenants whose rows have faded
+	testkit.Eventually(t, func() bool { // nothing is known of tenants whose rows have faded
+		b.Sweep(time.Now().Add(rowTTL + time.Minute))
+		f := b.followed()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.lines.Len() == 0
+	})
 }

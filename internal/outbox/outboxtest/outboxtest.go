@@ -118,7 +118,7 @@ func refusing(t *testing.T, b outbox.Box) {
 	is := is.New(t)
 	is.True(b.Put(t.Context(), "acme", "k", []outbox.Draft{Draft("a"), {Type: outbox.TypePresence}}) != nil)
 	is.NoErr(b.Put(t.Context(), "acme", "k", nil))
-	is.Equal(b.Stats().Items, 0)
+	is.Equal(len(Read(t, b, "acme", outbox.Query{Limit: 10}).Items), 0)
 	Put(t, b, "acme", "k", "a")
 	is.Equal(Names(ReadAll(t, b, "acme", 10)), []string{"a"})
 }
@@ -167,7 +167,7 @@ func many(t *testing.T, b outbox.Box) {
 	all := ReadAll(t, b, "acme", 700)
 	InOrder(t, all)
 	is.Equal(Names(all), names)
-	is.Equal(b.Stats().Items, 2500)
+	testkit.Eventually(t, func() bool { return b.Stats().Items == 2500 })
 }
 
 // However many put at once, each has its items beside each other, and in its order.
