@@ -39,14 +39,18 @@ type Box struct {
 	nc     *nats.Conn
 	stream *stream.Stream
 	cfg    Config
-	turns  *turns // to put
+	queues *queues // to put
 	trims  *stream.Joined[struct{}]
-	renews *stream.Joined[struct{}]
+	looks  *stream.Joined[struct{}]
 
 	cut   atomic.Int64  // items that this process had removed for want of room
 	added atomic.Int64  // bytes that this process has put since it last looked what is kept
 	seen  atomic.Uint64 // a place that the stream has given
-	lost  atomic.Bool   // it has given a place twice
+	twice atomic.Bool   // it has given one again that it had given
+	torn  atomic.Bool   // somebody has said that it may
+
+	looked atomic.Uint64 // how often the process had connected again when it last looked for that
+	life   string        // of the stream; owned by look
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -62,9 +66,16 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Box, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{nc: nc, stream: s, cfg: cfg, turns: newTurns(putsAtOnce)}
-	b.trims, b.renews = stream.NewJoined(b.trim), stream.NewJoined(b.renew)
-	return b, b.prepare(ctx)
+	b := &Box{nc: nc, stream: s, cfg: cfg}
+	b.queues = newQueues(putsAtOnce, b.put)
+	b.trims, b.looks = stream.NewJoined(b.trim), stream.NewJoined(b.look)
+	if err = b.prepare(ctx); err == nil {
+		err = stream.UntilMade(ctx, cfg.Logger, func(ctx context.Context) error {
+			_, err := b.looks.Join(ctx)
+			return err
+		})
+	}
+	return b, err
 }
 
 // Close ends what waits for an answer; the connection is the caller's.

@@ -40,6 +40,9 @@ type line struct {
 
 // untaken is how many items were not taken, about.
 func (l *line) untaken() int {
+	if l.head.seq == 0 {
+		return 0
+	}
 	first := l.first()
 	n := max(0, int64(l.head.newest+1)-int64(max(first, l.head.begin)))
 	if first <= l.head.before {
@@ -173,7 +176,8 @@ func (f *follower) listen(ctx context.Context) error {
 			continue
 		}
 		looked = time.Now()
-		if state, err := f.b.info(ctx); err == nil && (state.Life() != f.life || state.Last < f.b.seen.Load()) {
+		seen := f.b.seen.Load()
+		if state, err := f.b.info(ctx); err == nil && (state.Life() != f.life || state.Last < seen) {
 			return stream.ErrStale
 		}
 	}

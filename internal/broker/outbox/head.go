@@ -18,31 +18,40 @@ type head struct {
 	newest uint64
 	begin  uint64 // the first place of its run
 	before uint64 // the last place of the run before that; 0: there was none
+	start  uint64 // the first place of the first run
 
 	seq uint64 // where the row is in the stream; 0: there is none
 }
 
 // headRow is how a head is kept.
-const headRow = "%d %d %d"
+const headRow = "%d %d %d %d"
 
-func (h head) data() []byte { return fmt.Appendf(nil, headRow, h.newest, h.begin, h.before) }
+func (h head) data() []byte { return fmt.Appendf(nil, headRow, h.newest, h.begin, h.before, h.start) }
 
 func parseHead(data []byte, seq uint64) (head, error) {
 	h := head{seq: seq}
-	_, err := fmt.Sscanf(string(data), headRow, &h.newest, &h.begin, &h.before)
+	_, err := fmt.Sscanf(string(data), headRow, &h.newest, &h.begin, &h.before, &h.start)
 	return h, err
 }
 
 // anew is a head from which a run begins, past any place that was given.
 func (h head) anew(known uint64) head {
-	begin := max(outbox.First(time.Now()), h.newest+1, known+1)
-	return head{newest: begin - 1, begin: begin, before: h.newest, seq: h.seq}
+	next := h
+	next.begin = max(outbox.First(time.Now()), h.newest+1, known+1)
+	next.newest = next.begin - 1
+	if h.newest >= h.begin { // else nothing was put in its run
+		next.before = h.newest
+	}
+	if h.seq == 0 {
+		next.before, next.start = 0, next.begin
+	}
+	return next
 }
 
 // taken is the place up to which all was taken, where a row says that it was up to another one.
 func (h head) taken(row uint64) uint64 {
 	if row < h.before {
-		return row
+		return max(row, h.start-1)
 	}
 	return max(row, h.begin-1)
 }
@@ -70,17 +79,17 @@ func (b *Box) headOf(ctx context.Context, tenant string) (head, error) {
 // who tells of it may lead no more, and not know it yet. If the broker has lost what it had told
 // before, another run begins.
 func (b *Box) settled(ctx context.Context, tenant string, after uint64) (head, error) {
-	if b.lost.Load() {
-		if _, err := b.renews.Join(ctx); err != nil {
-			return head{}, err
-		}
+	if err := b.whole(ctx); err != nil {
+		return head{}, err
 	}
 	known := b.knownOf(tenant) // before the head is asked for, or it might be newer
 	h, err := b.headOf(ctx, tenant)
 	switch {
 	case err != nil:
 	case h.newest < known:
-		h, err = b.jump(ctx, tenant, h, known)
+		if h, err = b.jump(ctx, tenant, h, known); err == nil {
+			b.cfg.Logger.Error("broker: items of the outbox may have been lost: the tenant's services are told of a gap", "tenant", tenant)
+		}
 	case h.newest < after && b.cfg.Replicas > 1:
 		err = b.confirm(ctx, tenant, h)
 	}
@@ -101,7 +110,6 @@ func (b *Box) jump(ctx context.Context, tenant string, h head, known uint64) (he
 	if err != nil {
 		return head{}, err
 	}
-	b.cfg.Logger.Error("broker: items of the outbox may have been lost: the tenant's services are told of a gap", "tenant", tenant)
 	next.seq = seq
 	b.know(tenant, next.newest)
 	return next, nil

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,7 +19,7 @@ func (b *Box) keep(ctx context.Context, messages ...*nats.Msg) (last uint64, err
 	}
 	if last <= seen {
 		b.seen.Store(last)
-		b.lost.Store(true)
+		b.twice.Store(true)
 	}
 	b.saw(last)
 	return last, nil
@@ -26,7 +27,7 @@ func (b *Box) keep(ctx context.Context, messages ...*nats.Msg) (last uint64, err
 
 // keepOne is keep of one message, within the time for it.
 func (b *Box) keepOne(ctx context.Context, msg *nats.Msg) (seq uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
 	return b.keep(ctx, msg)
 }
@@ -50,52 +51,74 @@ func (b *Box) info(ctx context.Context) (stream.State, error) {
 	return s, err
 }
 
-// look finds out whether the stream has lost its end, which nobody may have noticed yet.
-func (b *Box) look(ctx context.Context) error {
-	seen := b.seen.Load()
-	s, err := b.info(ctx)
-	if err == nil && s.Last < seen { // unless it is told by who leads no more
-		_, err = b.keepOne(ctx, fading(b.proof(), nil, time.Minute))
+// whole makes sure, once after each time that this process was away, that the broker has not lost
+// the last of what it had kept.
+func (b *Box) whole(ctx context.Context) error {
+	connected := b.nc.Stats().Reconnects
+	if connected == b.looked.Load() && !b.twice.Load() && !b.torn.Load() {
+		return nil
 	}
-	if err == nil && b.lost.Load() {
-		_, err = b.renews.Join(ctx)
+	_, err := b.looks.Join(ctx)
+	if err == nil {
+		b.looked.Store(connected)
 	}
 	return err
 }
-
-func (b *Box) proof() string { return b.cfg.Prefix + ".outbox." + stream.ProofName }
 
 // Renew has another run of places begin for all tenants. It is for when it is known that the
 // broker may have lost the last of what it had kept.
 func (b *Box) Renew(ctx context.Context) error {
-	b.lost.Store(true)
-	_, err := b.renews.Join(ctx)
-	return err
+	b.torn.Store(true)
+	return b.whole(ctx)
 }
 
-// renewTime is how long all heads may take to be read and written.
-const renewTime = time.Minute
+// lookTime is how long all heads may take to be read and written.
+const lookTime = time.Minute
 
-func (b *Box) renew() (none struct{}, err error) {
-	if !b.lost.Load() {
-		return none, nil // another has asked as well
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), renewTime)
+// look finds out whether the stream has lost its end, and then has another run begin for all.
+func (b *Box) look() (none struct{}, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
+	seen := b.seen.Load()
+	s, err := b.info(ctx)
+	switch {
+	case err != nil:
+		return none, err
+	case s.Life() != b.life: // it was made anew: each tenant's places begin past all others
+		b.life = s.Life()
+		b.seen.Store(s.Last)
+		b.twice.Store(false)
+	case s.Last < seen: // unless it is told by who leads no more
+		_, err = b.keepOne(ctx, fading(b.proof(), nil, time.Minute))
+	}
+	if err == nil && (b.twice.Load() || b.torn.Load()) {
+		if err = b.renew(ctx); err == nil {
+			b.twice.Store(false)
+			b.torn.Store(false)
+		}
+	}
+	return none, err
+}
+
+func (b *Box) renew(ctx context.Context) error {
 	b.cfg.Logger.Error("broker: the last of the outbox may be lost: all services are told of a gap")
 	heads := map[string]head{}
-	err = b.readAll(ctx, false, func(e entry) error {
+	err := b.readAll(ctx, false, func(e entry) error {
 		h, err := parseHead(e.msg.Data(), e.seq)
 		heads[e.tenant] = h
 		return err
 	}, b.all(kindHead, ""))
 	for tenant, h := range heads {
-		if err == nil {
-			_, err = b.jump(ctx, tenant, h, b.knownOf(tenant))
+		for err == nil {
+			if _, err = b.jump(ctx, tenant, h, b.knownOf(tenant)); err == nil {
+				break
+			}
+			if errors.Is(err, stream.ErrStale) && stream.Pause(ctx) { // somebody has put meanwhile
+				h, err = b.headOf(ctx, tenant)
+			}
 		}
 	}
-	if err == nil {
-		b.lost.Store(false)
-	}
-	return none, err
+	return err
 }
+
+func (b *Box) proof() string { return b.cfg.Prefix + ".outbox." + stream.ProofName }

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,9 +14,11 @@ import (
 
 // Bounds of putting.
 const (
-	mostOfBatch = stream.BatchLimit - 2 // items; the head and the key go with them
-	putTries    = 200                   // of a batch, while others are first or the broker is too busy
-	batchSpeed  = 4 << 20               // bytes a second, about, that a broker may need beside AppendTimeout
+	mostOfBatch  = stream.BatchLimit - 2 // items; the head and the key go with them
+	bytesOfBatch = 1 << 20               // of items of several, about
+	keepTime     = 5 * time.Second       // for the broker to keep something: nobody's call is the slower for it
+	batchSpeed   = 4 << 20               // bytes a second, about, that the broker may need beside that
+	putTime      = 30 * time.Second      // while others are first, or the broker is too busy
 )
 
 // Put implements outbox.Box. Drafts of more than one batch are put in parts, in order, each with
@@ -27,67 +30,112 @@ func (b *Box) Put(ctx context.Context, tenant, key string, drafts []outbox.Draft
 			return err
 		}
 	}
-	if len(drafts) == 0 {
-		return nil
-	}
-	done, err := b.turns.take(ctx, tenant)
-	if err != nil {
-		return err
-	}
-	defer done()
 	for part := 0; len(drafts) > 0; part++ {
-		some := drafts[:min(len(drafts), mostOfBatch)]
-		p := parcel{tenant: tenant, drafts: some}
+		p := &parcel{drafts: drafts[:min(len(drafts), mostOfBatch)]}
 		if key != "" {
 			p.key = b.keySubject(tenant, key, part)
 		}
-		if err := b.put(ctx, &p); err != nil {
+		if err := b.queues.add(ctx, tenant, p); err != nil {
 			if part > 0 {
 				err = fmt.Errorf("%w: %w", stream.ErrUnconfirmed, err)
 			}
 			return err
 		}
-		drafts = drafts[len(some):]
+		drafts = drafts[len(p.drafts):]
 	}
 	return nil
 }
 
-// parcel is what is put together.
+// parcel is what is put with one key.
 type parcel struct {
-	tenant string
 	key    string // its subject; empty: none
 	drafts []outbox.Draft
+
+	done chan struct{} // closed when err is filled in
+	err  error
 }
 
-// put puts a parcel, unless its key is known.
-func (b *Box) put(ctx context.Context, p *parcel) error {
-	for tries := 1; ; tries++ {
-		h, err := b.settled(ctx, p.tenant, 0)
-		if err == nil {
-			err = b.putAfter(ctx, p, h)
+func (p *parcel) bytes() (n int) {
+	for i := range p.drafts {
+		n += len(p.drafts[i].Data)
+	}
+	return n
+}
+
+// put puts parcels of a tenant, together if it can be, and fills in their errors.
+func (b *Box) put(tenant string, parcels []*parcel) {
+	ctx, cancel := context.WithTimeout(context.Background(), putTime)
+	defer cancel()
+	err := b.putAll(ctx, tenant, parcels)
+	if refused := err != nil && !errors.Is(err, stream.ErrUnconfirmed); refused && len(parcels) > 1 {
+		for i := range parcels { // for one of them, perhaps
+			b.put(tenant, parcels[i:i+1])
 		}
-		if wasSecond(err) && p.key != "" {
-			known, failed := b.stream.Last(ctx, p.key)
-			if failed != nil {
+		return
+	}
+	for _, p := range parcels {
+		p.err = err
+	}
+}
+
+// putAll puts those of some parcels whose keys are not known.
+func (b *Box) putAll(ctx context.Context, tenant string, parcels []*parcel) error {
+	left := different(parcels)
+	for {
+		h, err := b.settled(ctx, tenant, 0)
+		if err == nil {
+			err = b.putAfter(ctx, tenant, left, h)
+		}
+		if wasSecond(err) {
+			var failed error
+			if left, failed = b.unknown(ctx, left); failed != nil {
 				return failed
 			}
-			if known > 0 {
+			if len(left) == 0 {
 				return nil
 			}
 		}
-		if !wasSecond(err) && !wasBusy(err) || tries == putTries || !stream.Pause(ctx) {
+		if !wasSecond(err) && !wasBusy(err) || !stream.Pause(ctx) {
 			return err
 		}
 	}
 }
 
-// putAfter puts a parcel if the head of its tenant is still the same.
-func (b *Box) putAfter(ctx context.Context, p *parcel, h head) error {
+// different are the first parcels of each key.
+func different(parcels []*parcel) (list []*parcel) {
+	keys := map[string]bool{}
+	for _, p := range parcels {
+		if p.key == "" || !keys[p.key] {
+			list = append(list, p)
+		}
+		keys[p.key] = true
+	}
+	return list
+}
+
+// unknown are those of some parcels whose keys the broker does not have.
+func (b *Box) unknown(ctx context.Context, parcels []*parcel) (list []*parcel, err error) {
+	for _, p := range parcels {
+		at := uint64(0)
+		if p.key != "" {
+			if at, err = b.stream.Last(ctx, p.key); err != nil {
+				return nil, err
+			}
+		}
+		if at == 0 {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+// putAfter puts parcels if the head of their tenant is still the same.
+func (b *Box) putAfter(ctx context.Context, tenant string, parcels []*parcel, h head) error {
 	next := h
 	if h.seq == 0 {
 		next = h.anew(0)
 	}
-	messages, err := b.compose(p, &next)
+	messages, err := b.compose(tenant, parcels, &next)
 	if err != nil {
 		return err
 	}
@@ -96,28 +144,30 @@ func (b *Box) putAfter(ctx context.Context, p *parcel, h head) error {
 		bytes += msg.Size()
 	}
 	b.makeRoom(ctx, int64(bytes+len(messages)*messageBytes))
-	once, cancel := context.WithTimeout(ctx, stream.AppendTimeout+time.Duration(bytes)*time.Second/batchSpeed)
+	once, cancel := context.WithTimeout(ctx, keepTime+time.Duration(bytes)*time.Second/batchSpeed)
 	defer cancel()
 	if _, err = b.keep(once, messages...); err == nil {
-		b.know(p.tenant, next.newest)
+		b.know(tenant, next.newest)
 	}
 	return err
 }
 
-// compose makes the messages of a parcel, whose items follow a head, which becomes theirs.
-func (b *Box) compose(p *parcel, h *head) ([]*nats.Msg, error) {
-	messages := []*nats.Msg{row(b.subject(kindHead, p.tenant), nil, rowTTL, h.seq)}
-	for i := range p.drafts {
-		h.newest++
-		data, err := encode(p.tenant, h.newest, &p.drafts[i])
-		if err != nil {
-			return nil, err
+// compose makes the messages of parcels, whose items follow a head, which becomes theirs.
+func (b *Box) compose(tenant string, parcels []*parcel, h *head) ([]*nats.Msg, error) {
+	messages := []*nats.Msg{row(b.subject(kindHead, tenant), nil, rowTTL, h.seq)}
+	for _, p := range parcels {
+		for i := range p.drafts {
+			h.newest++
+			data, err := encode(tenant, h.newest, &p.drafts[i])
+			if err != nil {
+				return nil, err
+			}
+			messages = append(messages, fading(b.itemSubject(tenant, h.newest), data, itemTTL))
 		}
-		messages = append(messages, fading(b.itemSubject(p.tenant, h.newest), data, itemTTL))
+		if p.key != "" { // after its items: what is cut for want of room leaves it while one is there
+			messages = append(messages, row(p.key, nil, itemTTL, 0))
+		}
 	}
 	messages[0].Data = h.data()
-	if p.key != "" { // the last: what is cut for want of room leaves it while an item is there
-		messages = append(messages, row(p.key, nil, itemTTL, 0))
-	}
 	return messages, nil
 }

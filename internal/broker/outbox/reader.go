@@ -91,9 +91,13 @@ func (r *reader) next(ctx context.Context, most int, within time.Duration, take 
 
 // whole hands over all that was there.
 func (r *reader) whole(ctx context.Context, take func(entry) error) error {
-	for r.left > 0 {
+	for made := time.Now(); r.left > 0; {
 		before := r.number
-		if err := r.next(ctx, int(min(r.left, fetchRows)), stream.AskTimeout, take); err != nil {
+		err := r.next(ctx, int(min(r.left, fetchRows)), stream.AskTimeout, take)
+		if errors.Is(err, nats.ErrNoResponders) && time.Since(made) < stream.MakeTimeout && stream.Pause(ctx) {
+			continue // another server has it, and is not known to yet
+		}
+		if err != nil {
 			return err
 		}
 		if r.number == before {

@@ -67,7 +67,8 @@ func (b *Box) trim() (none struct{}, err error) {
 	if err != nil {
 		return none, err
 	}
-	cut, most := 0, level(holdings, b.cfg.low()-(takes(state)-all))
+	room := max(b.cfg.low()/2, b.cfg.low()-(takes(state)-all)) // however many tenants there are
+	cut, most := 0, level(holdings, room)
 	for _, h := range holdings {
 		if h.bytes > most {
 			n, err := b.cutTo(ctx, h, most)
@@ -76,7 +77,9 @@ func (b *Box) trim() (none struct{}, err error) {
 			}
 		}
 	}
-	b.cut.Add(int64(cut))
+	if b.cut.Add(int64(cut)); cut == 0 {
+		return none, nil
+	}
 	b.cfg.Logger.Warn("broker: the outbox has reached its limit: the tenants with most lost their oldest items", "items", cut, "limit", b.cfg.Bytes)
 	return none, nil
 }

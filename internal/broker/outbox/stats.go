@@ -19,7 +19,7 @@ const mostAsked = 1000
 func (b *Box) Sweep(now time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
-	if err := b.look(ctx); err != nil {
+	if _, err := b.looks.Join(ctx); err != nil {
 		b.cfg.Logger.Debug("broker: the outbox could not be looked at", "err", err)
 		return
 	}

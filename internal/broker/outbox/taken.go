@@ -14,13 +14,15 @@ func (b *Box) Taken(ctx context.Context, tenant string, place uint64) error {
 		return err
 	}
 	place = min(place, h.newest)
-	for tries := 1; ; tries++ {
+	ctx, cancel := context.WithTimeout(ctx, putTime)
+	defer cancel()
+	for {
 		known, seq, err := b.takenOf(ctx, tenant)
 		if err != nil || known >= place {
 			return err
 		}
 		_, err = b.keepOne(ctx, row(b.subject(kindTaken, tenant), strconv.AppendUint(nil, place, 10), rowTTL, seq))
-		if !wasSecond(err) && !wasBusy(err) || tries == putTries || !stream.Pause(ctx) {
+		if !wasSecond(err) && !wasBusy(err) || !stream.Pause(ctx) {
 			return err
 		}
 	}

@@ -2,6 +2,8 @@ package outboxtest
 
 import (
 	"encoding/json"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,22 +23,61 @@ func Drafts(names ...string) (list []outbox.Draft) {
 	return list
 }
 
-// Put puts together what tells of somebody each.
+// keys are of what is put without one: somebody who does not know whether it was, puts it again.
+var keys atomic.Int64
+
+// Put puts together what tells of somebody each, until it is certain that it was put.
 func Put(t testing.TB, b outbox.Box, tenant, key string, names ...string) {
 	t.Helper()
-	if err := b.Put(t.Context(), tenant, key, Drafts(names...)); err != nil {
-		t.Fatal(err)
+	if key == "" {
+		key = fmt.Sprint("outboxtest ", keys.Add(1))
+	}
+	drafts := Drafts(names...)
+	Surely(t, func() error { return b.Put(t.Context(), tenant, key, drafts) })
+}
+
+// Surely does something until there is no error, which a broker that is slow or away may have; for
+// a minute at most. Any goroutine may call it.
+func Surely(t testing.TB, do func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		err := do()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Error(err)
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// Read asks a query.
-func Read(t testing.TB, b outbox.Box, tenant string, q outbox.Query) outbox.Page {
+// Read asks a query, until there is an answer.
+func Read(t testing.TB, b outbox.Box, tenant string, q outbox.Query) (page outbox.Page) {
 	t.Helper()
-	page, err := b.Read(t.Context(), tenant, q)
-	if err != nil {
-		t.Fatal(err)
-	}
+	Surely(t, func() (err error) {
+		page, err = b.Read(t.Context(), tenant, q)
+		return err
+	})
 	return page
+}
+
+// Taken says that a tenant's items were taken up to a place, until it is noted.
+func Taken(t testing.TB, b outbox.Box, tenant string, place uint64) {
+	t.Helper()
+	Surely(t, func() error { return b.Taken(t.Context(), tenant, place) })
+}
+
+// Follow follows.
+func Follow(t testing.TB, b outbox.Box) (told *Told, stop func()) {
+	t.Helper()
+	told = &Told{}
+	Surely(t, func() (err error) {
+		stop, err = b.Follow(t.Context(), told.More)
+		return err
+	})
+	return told, stop
 }
 
 // ReadAll reads all items of a tenant, page by page, of which each goes on where the one before
