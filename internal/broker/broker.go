@@ -159,6 +159,12 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / outboxPart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
 		})
 	}
+	if err == nil && cfg.Torn {
+		err = b.outbox.Renew(ctx)
+	}
+	if err == nil {
+		err = b.outbox.Beside(ctx, b.log.journal.Epoch())
+	}
 	hears, first := func() bool { return true }, func() bool { return true }
 	if err == nil && !cfg.Alone {
 		err = b.peers.join(b.nc, cfg, b.log, b.rooms, b.duties)

@@ -96,7 +96,7 @@ func (b *Box) made(ctx context.Context, err error) bool {
 	if !stream.IsGone(err) {
 		return false
 	}
-	b.cfg.Logger.Error("broker: the outbox has gone, and is made anew: services are told of a gap")
+	b.cfg.Logger.Error("store: the outbox has gone, and is made anew: services are told of a gap")
 	ctx, cancel := context.WithTimeout(ctx, stream.MakeTimeout)
 	defer cancel()
 	return b.prepare(ctx) == nil

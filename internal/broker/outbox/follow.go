@@ -111,7 +111,7 @@ func (f *follower) note(e entry, comes bool) {
 	case kindHead:
 		h, err := parseHead(e.msg.Data(), e.seq)
 		if err != nil {
-			f.b.cfg.Logger.Error("broker: a row of the outbox cannot be read and is skipped", "place", e.seq)
+			f.b.cfg.Logger.Error("store: a row of the outbox cannot be read and is skipped", "place", e.seq)
 			return
 		}
 		if l.untaken() == 0 && comes {

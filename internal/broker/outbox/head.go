@@ -88,7 +88,7 @@ func (b *Box) settled(ctx context.Context, tenant string, after uint64) (head, e
 	case err != nil:
 	case h.newest < known:
 		if h, err = b.jump(ctx, tenant, h, known); err == nil {
-			b.cfg.Logger.Error("broker: items of the outbox may have been lost: the tenant's services are told of a gap", "tenant", tenant)
+			b.cfg.Logger.Error("store: items of the outbox may have been lost: the tenant's services are told of a gap", "tenant", tenant)
 		}
 	case h.newest < after && b.cfg.Replicas > 1:
 		err = b.confirm(ctx, tenant, h)

@@ -72,6 +72,23 @@ func (b *Box) Renew(ctx context.Context) error {
 	return b.whole(ctx)
 }
 
+// Beside says which life the history has beside which the outbox is kept. With another than
+// before a backup was restored, which has an earlier end: another run of places begins.
+func (b *Box) Beside(ctx context.Context, life string) error {
+	subject := b.cfg.Prefix + ".outbox.beside"
+	known, err := b.stream.Leader(ctx, stream.Get{Last: subject})
+	if err != nil || string(known.Data) == life {
+		return err
+	}
+	if known.Seq > 0 {
+		if err := b.Renew(ctx); err != nil {
+			return err
+		}
+	}
+	_, err = b.keepOne(ctx, stream.NewMessage(subject, []byte(life)))
+	return err
+}
+
 // lookTime is how long all heads may take to be read and written.
 const lookTime = time.Minute
 
@@ -101,7 +118,7 @@ func (b *Box) look() (none struct{}, err error) {
 }
 
 func (b *Box) renew(ctx context.Context) error {
-	b.cfg.Logger.Error("broker: the last of the outbox may be lost: all services are told of a gap")
+	b.cfg.Logger.Error("store: the last of the outbox may be lost: all services are told of a gap")
 	heads := map[string]head{}
 	err := b.readAll(ctx, false, func(e entry) error {
 		h, err := parseHead(e.msg.Data(), e.seq)

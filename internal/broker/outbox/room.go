@@ -39,7 +39,7 @@ func (b *Box) makeRoom(ctx context.Context, bytes int64) {
 // joinTrim has what is kept trimmed to its bound.
 func (b *Box) joinTrim(ctx context.Context) {
 	if _, err := b.trims.Join(ctx); err != nil && ctx.Err() == nil {
-		b.cfg.Logger.Warn("broker: the outbox could not be trimmed to its limit", "err", err)
+		b.cfg.Logger.Warn("store: the outbox could not be trimmed to its limit", "err", err)
 	}
 }
 
@@ -80,7 +80,7 @@ func (b *Box) trim() (none struct{}, err error) {
 	if b.cut.Add(int64(cut)); cut == 0 {
 		return none, nil
 	}
-	b.cfg.Logger.Warn("broker: the outbox has reached its limit: the tenants with most lost their oldest items", "items", cut, "limit", b.cfg.Bytes)
+	b.cfg.Logger.Warn("store: the outbox has reached its limit: the tenants with most lost their oldest items", "items", cut, "limit", b.cfg.Bytes)
 	return none, nil
 }
 

@@ -20,7 +20,7 @@ func (b *Box) Sweep(now time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
 	if _, err := b.looks.Join(ctx); err != nil {
-		b.cfg.Logger.Debug("broker: the outbox could not be looked at", "err", err)
+		b.cfg.Logger.Debug("store: the outbox could not be looked at", "err", err)
 		return
 	}
 	b.joinTrim(ctx)
