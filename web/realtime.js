@@ -522,8 +522,8 @@ class Stream {
   }
 
   /** The page may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
-  suspend() {
-    if (this.#ackMs && (this.#isOwed || this.#acking)) this.#sendPlace({ keepalive: true });
+  async suspend() {
+    if (this.#ackMs && (this.#isOwed || this.#acking)) await this.#sendPlace({ keepalive: true });
   }
 
   /** Tries at once, unless the hub itself said when, or a try is under way. */
@@ -544,7 +544,9 @@ class Stream {
   }
 
   close() {
-    this.suspend();
+    const attempt = this.#attempt;
+    this.suspend().then(() => attempt?.abort()); // of a stream that has ended nothing is acknowledged
+    this.#attempt = null;
     this.#closed = true;
     this.#stop();
     this.#line.close();
