@@ -463,14 +463,13 @@ class Stream {
     this.#advance();
   }
 
-  /** A tab will not handle what it has not yet. */
+  /** A tab has missed what it has not handled yet. */
   excuse(id) {
     for (const { missing } of this.#line.items) missing.delete(id);
-    this.#still.delete(id);
     this.#advance();
   }
 
-  /** A tab stands still, or moves again. */
+  /** A tab stands still, or is gone; or moves again. */
   stands(id, isStill) {
     if (isStill === this.#still.has(id)) return;
     if (isStill) this.#still.add(id);
@@ -897,10 +896,7 @@ class Shared {
 
   #learn(id, wish) {
     if (wish) this.#wishes.set(id, wish);
-    else {
-      this.#wishes.delete(id);
-      this.#stream?.excuse(id);
-    }
+    else this.#wishes.delete(id);
     const wanted = JSON.stringify(merged([...this.#wishes.values()]));
     if (wanted !== this.#wanted) [this.#wanted, this.#changed] = [wanted, this.#at];
     this.#stream?.wantAll(this.#wishes);
@@ -918,6 +914,7 @@ class Shared {
 
   #forget(id) {
     this.#minded.delete(id);
+    this.#stream?.stands(id, true); // its last word may come after its lock is free
     if (this.#wishes.has(id)) this.#learn(id);
   }
 
