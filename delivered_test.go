@@ -9,6 +9,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/inquiry"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/testkit"
@@ -198,4 +199,20 @@ func TestWhyCommand(t *testing.T) {
 	testkit.Eventually(t, func() bool { // the report comes first
 		return strings.Contains(ask("why", "e", "b"), "b did not acknowledge it by its deadline, and was reported (20")
 	})
+}
+
+// A page that is closed sends its last word beside the end of its stream, which may be there
+// first.
+func TestAcknowledgedBehindTheEnd(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, "tenant=acme&profile=me&ack=true")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
+	cursor := c.until(t, "a.b").ID
+	node, conn := h.holder(c.ConnectionID)
+	node.streams.Kick(conn, delivery.CloseKicked)
+	status, _ := node.fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+cursor+`"}`)
+	is.Equal(status, 204)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e2","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"e2 me noConnection"})
 }
