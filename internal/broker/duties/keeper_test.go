@@ -1,0 +1,172 @@
+package duties
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/plan"
+	"realtimehub/internal/testkit"
+)
+
+// people implements duty.People: everybody is connected, and nothing is known of them.
+type people struct{}
+
+func (people) Absent(string, []event.Profile) []event.Profile { return nil }
+
+func (people) Explain(_ context.Context, _ *duty.Duty, of []event.Profile) []duty.Person {
+	list := make([]duty.Person, len(of))
+	for i, p := range of {
+		list[i].Profile = p
+	}
+	return list
+}
+
+// hub is a keeper that runs, as one of several.
+type hub struct {
+	*Keeper
+	stop func()
+}
+
+var key = history.NewKey([]byte("secret"))
+
+func openHub(t *testing.T, b *natstest.Broker, name string, box outbox.Box, others ...*hub) *hub {
+	t.Helper()
+	nc := b.Connect(t, 0)
+	k, err := Open(t.Context(), nc, Config{
+		Prefix: "test", Replicas: 1, Node: name, Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler),
+		Settle: func(ctx context.Context) error {
+			for _, other := range others {
+				if err := other.Keeper.Flush(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hub{Keeper: k}
+	pools := allowance.New(plan.Of(1 << 30))
+	kept := k.Judge(duty.Config{Box: box, People: people{}, Pools: pools, Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { kept.Run(ctx) })
+	h.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+		k.Close()
+	})
+	t.Cleanup(h.stop)
+	return h
+}
+
+var epoch = key.Epoch([]byte("an epoch"))
+
+func dutyOf(place uint64, lasts time.Duration, recipients ...string) *duty.Duty {
+	e := &event.Event{ID: fmt.Sprint("e", place), TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: lasts, Target: event.ToConversation("c")}
+	var list []event.Profile
+	for _, id := range recipients {
+		list = append(list, event.Profile{Type: "user", ID: id})
+	}
+	return duty.New(e, history.Cursor{Epoch: epoch, Seq: place}, list)
+}
+
+func ackOf(id string, upTo uint64) duty.Acknowledgement {
+	return duty.Acknowledgement{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}, Of: epoch.Tag, UpTo: upTo, Until: time.Now().Add(time.Minute)}
+}
+
+// states are what came of an event, as a hub tells.
+func (h *hub) states(t *testing.T, place uint64) string {
+	t.Helper()
+	came, err := h.Keeper.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: place}, duty.Query{Limit: 10})
+	if err != nil {
+		return err.Error()
+	}
+	text := ""
+	for _, r := range came.List {
+		text += fmt.Sprint(r.Profile.ID, " ", r.State, " ", r.At.IsZero(), "; ")
+	}
+	return text
+}
+
+// What one hub opened and another was told is judged by one of them, whichever; and by the
+// other, once that one has gone.
+func TestOneHubJudges(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	box := outbox.NewMemory(outbox.MemoryConfig{})
+	one := openHub(t, b, "one", box)
+	two := openHub(t, b, "two", box, one)
+	reported := func() (n int) {
+		page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 100})
+		is.NoErr(err)
+		return len(page.Items)
+	}
+
+	is.NoErr(one.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a", "b")))
+	is.NoErr(one.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a", "b"))) // again, since the answer was lost
+	two.Keeper.Acknowledge(ackOf("a", 1))
+	for _, h := range []*hub{one, two} {
+		testkit.Eventually(t, func() bool { return h.states(t, 1) == "a acknowledged false; b owed true; " })
+	}
+
+	is.NoErr(two.Keeper.Open(t.Context(), dutyOf(2, time.Second, "a", "b")))
+	one.Keeper.Acknowledge(ackOf("b", 2))
+	testkit.Eventually(t, func() bool { return reported() == 1 })
+	for _, h := range []*hub{one, two} {
+		testkit.Eventually(t, func() bool { return h.states(t, 2) == "a reported false; b acknowledged false; " })
+	}
+
+	judging, other := one, two
+	if one.judge.Load() == nil {
+		judging, other = two, one
+	}
+	is.NoErr(judging.Keeper.Open(t.Context(), dutyOf(3, time.Second, "a", "b")))
+	judging.Keeper.Acknowledge(ackOf("a", 3))
+	judging.stop() // what it was told is kept as it ends
+	testkit.Eventually(t, func() bool { return reported() == 2 })
+	testkit.Eventually(t, func() bool { return other.states(t, 3) == "a acknowledged false; b reported false; " })
+	is.Equal(other.states(t, 1), "a acknowledged false; b acknowledged false; ") // b had come as far as 2
+}
+
+// A duty of so many recipients that it is kept in parts is one, for who asks.
+func TestPartsAreOne(t *testing.T) {
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	h := openHub(t, b, "one", outbox.NewMemory(outbox.MemoryConfig{}))
+	var all []string
+	for i := range 2*mostOfPart + 1 {
+		all = append(all, fmt.Sprintf("p%05d", i))
+	}
+	is.NoErr(h.Keeper.Open(t.Context(), dutyOf(1, time.Hour, all...)))
+	h.Keeper.Acknowledge(ackOf(all[len(all)-1], 1))
+	at := history.Cursor{Epoch: epoch, Seq: 1}
+	testkit.Eventually(t, func() bool {
+		came, err := h.Keeper.Results(t.Context(), "acme", at, duty.Query{Limit: 10})
+		return err == nil && came.Counts[duty.Acknowledged] == 1 && came.Counts[duty.Owed] == 2*mostOfPart
+	})
+	seen := 0
+	for q := (duty.Query{Limit: 999}); ; {
+		came, err := h.Keeper.Results(t.Context(), "acme", at, q)
+		is.NoErr(err)
+		seen += len(came.List)
+		if !came.More {
+			break
+		}
+		q.After = came.List[len(came.List)-1].Profile
+	}
+	is.Equal(seen, len(all))
+}
