@@ -110,6 +110,14 @@ func (j *Judge) docketLocked(tenant string) *docket {
 	return k
 }
 
+// mayOwe says whether somebody may be a recipient of a duty before its deadline.
+func (j *Judge) mayOwe(tenant string, p event.Profile) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.dockets[tenant]
+	return k != nil && (len(k.wide) > 0 || len(k.narrow.Get(p)) > 0)
+}
+
 // nudge has Run look again.
 func (j *Judge) nudge() {
 	select {

@@ -276,6 +276,8 @@ func TestComingBackAcknowledges(t *testing.T) {
 		"not all":                 {[]Acknowledgement{ack("a", 0, 2)}, nil, ack("a", 0, 1), []string{"e2: a"}},
 		"not noticed yet":         {nil, []Acknowledgement{ack("a", 0, 2)}, ack("a", 0, 2), nil},
 		"a fresh device":          {[]Acknowledgement{ack("a", 1, 2)}, nil, ack("a", 0, 2), []string{"e1: a"}},
+		"of which one owes none":  {[]Acknowledgement{ack("a", 0, 2), owesNothing(ack("a", 1, 2))}, nil, ack("a", 0, 2), []string{"e1: a"}},
+		"of many":                 {slices.Concat([]Acknowledgement{ack("a", 1, 2)}, slices.Repeat([]Acknowledgement{ack("a", 0, 2)}, mostEnded)), nil, ack("a", 0, 2), []string{"e1: a"}},
 		"one of two":              {[]Acknowledgement{ack("a", 0, 2), ack("a", 1, 2)}, nil, ack("a", 0, 2), []string{"e1: a"}},
 		"nobody knows":            {nil, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
 		"another filter":          {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
@@ -289,7 +291,11 @@ func TestComingBackAcknowledges(t *testing.T) {
 				r.open(minute, "a")
 				r.open(minute, "a")
 				for _, a := range slices.Concat(tc.ended) {
-					a.Until = time.Now().Add(time.Hour) // by the bubble's clock
+					if a.Until != never {
+						a.Until = time.Now().Add(time.Hour) // by the bubble's clock
+					} else {
+						a.Until = time.Time{}
+					}
 					r.Ended(a)
 				}
 				r.Resumed(tc.back, tc.open)
@@ -298,6 +304,13 @@ func TestComingBackAcknowledges(t *testing.T) {
 			})
 		})
 	}
+}
+
+var never = time.Unix(1, 0)
+
+func owesNothing(a Acknowledgement) Acknowledgement {
+	a.Until = never
+	return a
 }
 
 // All that is kept is counted, and given back.
