@@ -19,6 +19,7 @@ type Duty struct {
 	At         history.Cursor // its place
 	Deadline   time.Time
 	Recipients []event.Profile // sorted, each once
+	Absent     []event.Profile // of them: who had no connection, and is to be reported at once; sorted
 	Part       int             // of an event's duty that is kept in parts: which one, from 0
 }
 
@@ -27,7 +28,7 @@ func (d *Duty) Parts(most int) []*Duty {
 	parts := []*Duty{}
 	for some := range slices.Chunk(d.Recipients, most) {
 		part := *d
-		part.Recipients, part.Part = some, len(parts)
+		part.Recipients, part.Absent, part.Part = some, intersect(some, d.Absent), len(parts)
 		parts = append(parts, &part)
 	}
 	return parts

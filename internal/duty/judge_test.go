@@ -49,15 +49,6 @@ func (f *failing) Put(ctx context.Context, tenant, key string, drafts []outbox.D
 // people implements People.
 type people struct{ rig *rig }
 
-func (p people) Absent(_ string, profiles []event.Profile) (absent []event.Profile) {
-	for _, ref := range profiles {
-		if p.rig.absent[ref.ID] {
-			absent = append(absent, ref)
-		}
-	}
-	return absent
-}
-
 func (p people) Explain(_ context.Context, _ *Duty, of []event.Profile) []Person {
 	list := make([]Person, len(of))
 	for i, ref := range of {
@@ -103,7 +94,13 @@ func (r *rig) open(e event.Event, recipients ...string) uint64 {
 	for _, id := range recipients {
 		list = append(list, user(id))
 	}
-	if err := r.Open(r.t.Context(), New(&e, history.Cursor{Epoch: epoch, Seq: r.place}, list)); err != nil {
+	d := New(&e, history.Cursor{Epoch: epoch, Seq: r.place}, list)
+	for _, p := range d.Recipients {
+		if e.ReportOffline && r.absent[p.ID] {
+			d.Absent = append(d.Absent, p)
+		}
+	}
+	if err := r.Open(r.t.Context(), d); err != nil {
 		r.t.Fatal(err)
 	}
 	return r.place
