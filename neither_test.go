@@ -1,9 +1,12 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/outbox"
 )
 
 // What a connection was not sent its client does not acknowledge, whatever it acknowledges later.
@@ -94,4 +97,29 @@ func TestTheLastPlaceAcknowledges(t *testing.T) {
 	h.open(t, "tenant=acme&profile=me&ack=true&cursor="+c.until(t, "hub.closing").ID)
 	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"f","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["you"]}}`)
 	is.Equal(h.reported(t, "acme", 1), []string{"f you noConnection"})
+}
+
+// Whichever hub judges knows who has a connection.
+func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	var clients []*testClient
+	for i, node := range nodes {
+		tenant := string(rune('a' + i))
+		clients = append(clients, node.open(t, "ack=true&profile=me&tenant="+tenant))
+	}
+	for i := range nodes {
+		tenant := string(rune('a' + i))
+		nodes[(i+1)%len(nodes)].accepted(t, "/v1/events", `{"tenantId":"`+tenant+`","id":"e","type":"a.b","payload":1,"deadline":"4s","offline":"report","target":{"kind":"profiles","profiles":["me","gone"]}}`)
+	}
+	for i := range nodes {
+		tenant := string(rune('a' + i))
+		is.Equal(h.reported(t, tenant, 2), []string{"e gone noConnection", "e me sentUnacknowledged"})
+		page, err := h.outbox.Read(t.Context(), tenant, outbox.Query{Limit: 2})
+		is.NoErr(err)
+		is.True(strings.Contains(string(page.Items[1].Data), `"status":"online"`))
+	}
+	for _, c := range clients {
+		c.close()
+	}
 }

@@ -106,16 +106,18 @@ func newOpen(d *Duty, k *docket) *open {
 // of others are found by who they are.
 func (o *open) wide() bool { return len(o.Recipients) > 64 }
 
-// acknowledge notes that a recipient has acknowledged the event.
-func (o *open) acknowledge(p event.Profile, at time.Time) {
+// acknowledge notes that somebody has acknowledged the event, and says whether they are one of
+// its recipients.
+func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 	i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
 	if !found || o.acked[i] > 0 {
-		return
+		return found
 	}
 	o.acked[i] = uint32(min(max(at.Sub(o.Event.Timestamp).Milliseconds(), 1), math.MaxUint32))
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
+	return true
 }
 
 // settle notes that so many recipients owe no more.

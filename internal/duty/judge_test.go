@@ -327,3 +327,22 @@ func TestDutiesAreCounted(t *testing.T) {
 		is.Equal(len(r.judge.dockets), 0)
 	})
 }
+
+// What somebody has acknowledged is not looked through again, however many events it was.
+func TestWhatWasAcknowledgedIsNotKeptAsOwed(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		for range 100 {
+			r.open(minute, "a", "b")
+		}
+		r.Acknowledge(ack("a", 0, 50))
+		k := r.judge.dockets["acme"]
+		is.Equal(len(k.narrow.Get(user("a"))), 50)
+		is.Equal(len(k.narrow.Get(user("b"))), 100)
+		r.Acknowledge(ack("a", 50, 100))
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		is.Equal(len(r.reported()), 100) // b's
+		is.Equal(k.narrow.Len(), 0)
+	})
+}
