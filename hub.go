@@ -183,6 +183,9 @@ func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
 		if e.Duplicate {
 			d.Deadline = e.FirstAt.Add(e.Event.Deadline)
 		}
+		if e.Event.ReportOffline {
+			d.Absent = h.absent(ctx, e.Event.TenantID, d.Recipients)
+		}
 		if err := h.duties.Open(ctx, d); err != nil {
 			return history.NewUnconfirmed(idsOf(entries), errors.Join(history.ErrUnconfirmed, err))
 		}
@@ -190,9 +193,12 @@ func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
 	return nil
 }
 
-// Absent implements duty.People.
-func (h *Hub) Absent(tenant string, profiles []event.Profile) []event.Profile {
-	var absent []event.Profile
+// absent are those of some profiles who have no connection now, nor had one lately. Where other
+// hubs that may know do not answer nobody is: they are reported at the deadline.
+func (h *Hub) absent(ctx context.Context, tenant string, profiles []event.Profile) (absent []event.Profile) {
+	if h.tenants.EnsureAll(ctx, tenant) != nil {
+		return nil
+	}
 	for _, p := range h.presence.Of(tenant, profiles) {
 		if p.Status == Offline {
 			absent = append(absent, p.Profile)
@@ -203,6 +209,7 @@ func (h *Hub) Absent(tenant string, profiles []event.Profile) []event.Profile {
 
 // Explain implements duty.People.
 func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []duty.Person {
+	h.tenants.EnsureAll(ctx, d.Event.TenantID) // else it is said what is known
 	why, connections := h.cluster.Explain(ctx, d.Event.TenantID, of, sentOf(d.Event, d.At))
 	people := make([]duty.Person, len(of))
 	for i, p := range h.presence.Of(d.Event.TenantID, of) {

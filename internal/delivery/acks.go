@@ -27,7 +27,8 @@ var (
 type Duties interface {
 	// Acknowledge takes a client's word.
 	Acknowledge(a duty.Acknowledgement)
-	// Ended says what a connection had been sent and not acknowledged as it ended.
+	// Ended says what a connection had been sent and not acknowledged as it ended; with no Until,
+	// nothing of that has a deadline.
 	Ended(sent duty.Acknowledgement)
 	// Resumed says that a client has come back which had everything up to back.UpTo that its
 	// connection before was sent. others is what the person's open connections were sent: the
@@ -38,11 +39,13 @@ type Duties interface {
 // acks is what a connection whose client acknowledges has been sent, and owes. The tenant's lock
 // guards it.
 type acks struct {
-	conn     *Connection // static
-	timeouts *timeouts   // static
-	due      due.Item    // the timeouts' own
-	spans    []span      // that are not acknowledged, the oldest first
-	owed     []owed      // likewise
+	conn     *Connection   // static
+	timeouts *timeouts     // static
+	due      due.Item      // the timeouts' own
+	of       history.Epoch // of the places
+	spans    []span        // that are not acknowledged, the oldest first
+	owed     []owed        // likewise
+	only     uint64        // up to here only what was noted was sent for certain
 }
 
 func (a *acks) Due() *due.Item { return &a.due }
@@ -72,7 +75,9 @@ const owedTogether = time.Second
 const acksBytes = 320
 
 // beginLocked says after which place a connection is sent everything.
-func (a *acks) beginLocked(after uint64) {
+func (a *acks) beginLocked(from history.Cursor) {
+	after := from.Seq
+	a.of = from.Epoch
 	a.spans = []span{{after: after, filter: a.conn.filter}}
 }
 
@@ -80,7 +85,7 @@ func (a *acks) beginLocked(after uint64) {
 // places.
 func (a *acks) turnLocked(until, after uint64) {
 	a.spans[len(a.spans)-1].until = until
-	a.spans = append(a.spans, span{after: after, filter: a.conn.filter})
+	a.spans = append(a.spans, span{after: max(after, a.only), filter: a.conn.filter})
 	if a.spans[0].until <= a.spans[0].after { // nothing was sent with it
 		a.spans = a.spans[1:]
 	}
@@ -89,9 +94,28 @@ func (a *acks) turnLocked(until, after uint64) {
 	}
 }
 
+// onlyLocked says that of what is between two places only what is noted was sent for certain.
+func (a *acks) onlyLocked(after, until uint64) {
+	a.turnLocked(after, until)
+	a.only = until
+}
+
+// noteLocked says that an event at a place was sent, or that it was for this connection's person
+// and was not.
+func (a *acks) noteLocked(place uint64, sent bool) {
+	last := &a.spans[len(a.spans)-1]
+	switch {
+	case sent && place <= a.only:
+		last.after = place - 1
+		a.turnLocked(place, a.only)
+	case !sent && place > a.only:
+		a.turnLocked(place-1, place)
+	}
+}
+
 // mostSpans is how many spans of a connection are kept: of what was before, an acknowledgement
 // is not one.
-const mostSpans = 64
+const mostSpans = 256
 
 // owe notes that an event with a deadline was sent.
 func (a *acks) owe(place uint64, deadline, now time.Time) {
@@ -103,23 +127,51 @@ func (a *acks) owe(place uint64, deadline, now time.Time) {
 		}
 		return
 	}
+	for len(a.owed) > 0 && a.owed[0].until.Before(now) { // it has been reported
+		a.owed = a.owed[1:]
+	}
+	if n := len(a.owed); n == mostOwed {
+		a.owed[n-2] = owed{a.owed[n-1].place, a.owed[n-2].sent, later(a.owed[n-2].until, a.owed[n-1].until)}
+		a.owed = a.owed[:n-1]
+	}
 	a.owed = append(a.owed, owed{place, now, deadline})
 }
 
+// mostOwed is how many are kept of a connection: of a client that acknowledges nothing for hours
+// it is known less exactly since when.
+const mostOwed = 64
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // sentLocked is what was sent up to a place, as acknowledgements of it.
-func (a *acks) sentLocked(of history.Epoch, upTo uint64) (list []duty.Acknowledgement) {
+func (a *acks) sentLocked(upTo uint64) (list []duty.Acknowledgement) {
 	if len(a.owed) == 0 {
 		return nil // nothing of it has a deadline
 	}
+	return slices.DeleteFunc(a.spansLocked(upTo), func(a duty.Acknowledgement) bool { return a.After == a.UpTo })
+}
+
+// spansLocked is sentLocked, also where nothing has a deadline: whoever comes back with a place
+// of this connection may be its client.
+func (a *acks) spansLocked(upTo uint64) (list []duty.Acknowledgement) {
+	var until time.Time
+	if len(a.owed) > 0 {
+		until = a.owed[len(a.owed)-1].until
+	}
 	for _, s := range a.spans {
-		until := upTo
+		last := upTo
 		if s.until > 0 {
-			until = min(until, s.until)
+			last = min(last, s.until)
 		}
-		if s.after < until {
+		if s.after <= last {
 			list = append(list, duty.Acknowledgement{
 				Tenant: a.conn.Tenant, Profile: a.conn.Profile, Connection: a.conn.ID,
-				Of: of.Tag, After: s.after, UpTo: until, Types: s.filter, Until: a.owed[len(a.owed)-1].until,
+				Of: a.of.Tag, After: s.after, UpTo: last, Types: s.filter, Until: until,
 			})
 		}
 	}
@@ -149,14 +201,14 @@ func (c *Connection) owe(e *event.Event, place uint64) {
 // beginAcksLocked has a connection be sent everything after a place. Its client has
 // acknowledged what it had up to there.
 func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from history.Cursor) {
-	c.acks.beginLocked(from.Seq)
+	c.acks.beginLocked(from)
 	if resume != ResumeComplete {
 		return // what the client had is not known
 	}
 	var others []duty.Acknowledgement
 	for _, other := range t.rooms.Person(c.Profile).Conns() {
 		if other != c && other.acks != nil {
-			others = append(others, other.acks.sentLocked(from.Epoch, other.place)...)
+			others = append(others, other.acks.spansLocked(t.sentLocked(other))...)
 		}
 	}
 	back := duty.Acknowledgement{Tenant: c.Tenant, Profile: c.Profile, Connection: c.ID, Of: from.Epoch.Tag, UpTo: from.Seq, Types: c.filter}
@@ -192,27 +244,27 @@ func (s *Streams) Acknowledge(c *Connection, cursor string) (found bool, err err
 func (c *Connection) acknowledge(of history.Epoch, cursor string, duties Duties) error {
 	at, ok := of.Parse(cursor)
 	switch {
-	case !ok:
+	case !ok, c.acks != nil && c.acks.of != of:
 		return ErrUnknownPlace
 	case at.Seq > c.place:
 		return ErrPastPlace
 	case c.acks == nil:
 		return nil // it owes nothing
 	}
-	for _, a := range c.acks.sentLocked(of, at.Seq) {
+	for _, a := range c.acks.sentLocked(at.Seq) {
 		duties.Acknowledge(a)
 	}
 	c.acks.acknowledgedLocked(at.Seq)
 	return nil
 }
 
-// endedLocked tells what a connection has been sent and owes, as it ends.
+// endedLocked tells what a connection has been sent and not acknowledged, as it ends.
 func (s *Streams) endedLocked(t *tenant, c *Connection) {
 	if c.acks == nil {
 		return
 	}
 	s.timeouts.forget(c.acks)
-	for _, a := range c.acks.sentLocked(t.head.Epoch, c.place) {
+	for _, a := range c.acks.spansLocked(t.sentLocked(c)) {
 		s.duties.Ended(a)
 	}
 	if len(c.acks.owed) > 0 {

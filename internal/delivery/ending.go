@@ -20,6 +20,9 @@ func (s *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 // closeLocked ends c's stream, with the place that its client may go on from.
 func (s *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
 	c.Stream.Close(c.encoder.closing(reason, 0, t.knownLocked(c)))
+	if c.joined {
+		c.place = t.sentLocked(c) // its client may acknowledge that
+	}
 }
 
 // expiring tells a connection's client that its token is about to end.

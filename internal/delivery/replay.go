@@ -96,6 +96,11 @@ func (r *replay) next() (q history.Query, forgot, there bool) {
 	if c.removed {
 		return q, false, false
 	}
+	if c.acks != nil && !c.removed {
+		if left := min(t.rooms.Left(c.Profile), t.head.Seq); left > max(c.place, c.acks.only) {
+			c.acks.onlyLocked(max(c.place, c.acks.only), left)
+		}
+	}
 	if until := t.rooms.Forgotten(c.Profile); until > c.behind.forgot {
 		forgot, c.behind.forgot = c.place < until, until
 	}
@@ -174,7 +179,14 @@ func (r *replay) sendLocked(d *engine.Batch, page history.Page) {
 		heldBefore(e.Cursor.Seq)
 		room, isRoom := e.Event.Target.Room()
 		p := parcelOf(e)
-		if p.excludes(c) || !c.filter.Wants(e.Event.Type) || isRoom && !t.rooms.Has(room, c.Profile) {
+		if p.excludes(c) || !c.filter.Wants(e.Event.Type) {
+			continue
+		}
+		sent := !isRoom || t.rooms.Has(room, c.Profile)
+		if c.acks != nil && e.Event.Deadline > 0 {
+			c.acks.noteLocked(e.Cursor.Seq, sent)
+		}
+		if !sent {
 			continue
 		}
 		b = p.append(b, c.encoder)

@@ -203,7 +203,8 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	}
 	c.filter = filter
 	if types != nil && c.acks != nil {
-		c.acks.turnLocked(c.place, c.place)
+		at := t.sentLocked(c)
+		c.acks.turnLocked(at, at)
 	}
 	if watch != nil {
 		t.watchLocked(c, list)

@@ -228,7 +228,15 @@ func (t *tenant) knownLocked(c *Connection) string {
 	if !c.joined || c.behind != nil {
 		return ""
 	}
-	return history.Cursor{Epoch: t.head.Epoch, Seq: max(t.head.Seq, c.place)}.String() // another hub may have told it of more
+	return history.Cursor{Epoch: t.head.Epoch, Seq: t.sentLocked(c)}.String()
+}
+
+// sentLocked is the place up to which c was sent all that it wants.
+func (t *tenant) sentLocked(c *Connection) uint64 {
+	if c.behind != nil {
+		return c.place
+	}
+	return max(t.head.Seq, c.place) // another hub may have told it of more
 }
 
 // deliverLocked hands a parcel to its target's connections and counts them, and the

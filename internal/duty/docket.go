@@ -13,7 +13,7 @@ import (
 type docket struct {
 	tenant string
 	all    map[part]*open                        // those that are kept
-	narrow sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients
+	narrow sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients, of whoever has not acknowledged them
 	wide   []*open                               // and many, by place
 	lately [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
 	turned time.Time                             // when the minute began
@@ -64,8 +64,10 @@ func (k *docket) enter(o *open, now time.Time) {
 		k.wide = slices.Insert(k.wide, at, o)
 		return
 	}
-	for _, p := range o.Recipients {
-		k.narrow.Put(p, append(k.narrow.Get(p), o))
+	for i, p := range o.Recipients {
+		if o.acked[i] == 0 {
+			k.narrow.Put(p, append(k.narrow.Get(p), o))
+		}
 	}
 }
 
@@ -79,25 +81,45 @@ func (k *docket) leave(o *open) {
 	k.owed -= o.left
 	o.left = 0
 	if o.wide() {
-		k.wide = slices.DeleteFunc(k.wide, func(other *open) bool { return other == o })
+		k.wide = without(k.wide, o)
 		return
 	}
-	for _, p := range o.Recipients {
-		left := slices.DeleteFunc(k.narrow.Get(p), func(other *open) bool { return other == o })
-		if len(left) == 0 {
-			k.narrow.Delete(p)
-		} else {
-			k.narrow.Put(p, left)
+	for i, p := range o.Recipients {
+		if o.acked[i] == 0 {
+			k.put(p, without(k.narrow.Get(p), o))
 		}
+	}
+}
+
+// put replaces the narrow duties that somebody has not acknowledged.
+func (k *docket) put(p event.Profile, list []*open) {
+	if len(list) == 0 {
+		k.narrow.Delete(p)
+	} else {
+		k.narrow.Put(p, list)
+	}
+}
+
+// without takes one duty out of a list. As a rule it is the oldest, or near to it: many that are
+// over together take no time for each other.
+func without(list []*open, o *open) []*open {
+	switch i := slices.Index(list, o); i {
+	case -1:
+		return list
+	case 0:
+		list[0] = nil
+		return list[1:]
+	default:
+		return slices.Delete(list, i, i+1)
 	}
 }
 
 // acknowledge notes an acknowledgement of all that it covers, and keeps it for a while.
 func (k *docket) acknowledge(a Acknowledgement, now time.Time) {
-	for _, o := range k.narrow.Get(a.Profile) {
-		if a.covers(o.Duty) {
-			o.acknowledge(a.Profile, now)
-		}
+	was := k.narrow.Get(a.Profile)
+	left := slices.DeleteFunc(was, func(o *open) bool { return a.covers(o.Duty) && o.acknowledge(a.Profile, now) })
+	if len(left) < len(was) {
+		k.put(a.Profile, left)
 	}
 	first, _ := k.findWide(a.After + 1)
 	for _, o := range k.wide[first:] {

@@ -19,6 +19,7 @@ type Duty struct {
 	At         history.Cursor // its place
 	Deadline   time.Time
 	Recipients []event.Profile // sorted, each once
+	Absent     []event.Profile // of them: who had no connection, and is to be reported at once; sorted
 	Part       int             // of an event's duty that is kept in parts: which one, from 0
 }
 
@@ -27,7 +28,7 @@ func (d *Duty) Parts(most int) []*Duty {
 	parts := []*Duty{}
 	for some := range slices.Chunk(d.Recipients, most) {
 		part := *d
-		part.Recipients, part.Part = some, len(parts)
+		part.Recipients, part.Absent, part.Part = some, intersect(some, d.Absent), len(parts)
 		parts = append(parts, &part)
 	}
 	return parts
@@ -106,16 +107,18 @@ func newOpen(d *Duty, k *docket) *open {
 // of others are found by who they are.
 func (o *open) wide() bool { return len(o.Recipients) > 64 }
 
-// acknowledge notes that a recipient has acknowledged the event.
-func (o *open) acknowledge(p event.Profile, at time.Time) {
+// acknowledge notes that somebody has acknowledged the event, and says whether they are one of
+// its recipients.
+func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 	i, found := slices.BinarySearchFunc(o.Recipients, p, event.CompareProfiles)
 	if !found || o.acked[i] > 0 {
-		return
+		return found
 	}
 	o.acked[i] = uint32(min(max(at.Sub(o.Event.Timestamp).Milliseconds(), 1), math.MaxUint32))
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
+	return true
 }
 
 // settle notes that so many recipients owe no more.

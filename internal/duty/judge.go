@@ -64,10 +64,6 @@ func NewJudge(cfg Config) *Judge {
 // Open has the recipients of an event owe until its deadline. One that is open, or was lately,
 // is left as it is.
 func (j *Judge) Open(d *Duty) {
-	var early []event.Profile
-	if d.Event.ReportOffline {
-		early = j.cfg.People.Absent(d.Event.TenantID, d.Recipients)
-	}
 	j.mu.Lock()
 	k := j.docketLocked(d.Event.TenantID)
 	o := newOpen(d, k)
@@ -75,12 +71,12 @@ func (j *Judge) Open(d *Duty) {
 		j.mu.Unlock()
 		return
 	}
-	o.early = early
+	o.early = d.Absent
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
 	k.enter(o, time.Now())
 	j.stats.Open++
 	at := d.Deadline
-	if len(early) > 0 {
+	if len(d.Absent) > 0 {
 		at = time.Now()
 	}
 	j.due.Set(o, at)
@@ -108,6 +104,14 @@ func (j *Judge) docketLocked(tenant string) *docket {
 		j.dockets[tenant] = k
 	}
 	return k
+}
+
+// mayOwe says whether somebody may be a recipient of a duty before its deadline.
+func (j *Judge) mayOwe(tenant string, p event.Profile) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.dockets[tenant]
+	return k != nil && (len(k.wide) > 0 || len(k.narrow.Get(p)) > 0)
 }
 
 // nudge has Run look again.

@@ -49,15 +49,6 @@ func (f *failing) Put(ctx context.Context, tenant, key string, drafts []outbox.D
 // people implements People.
 type people struct{ rig *rig }
 
-func (p people) Absent(_ string, profiles []event.Profile) (absent []event.Profile) {
-	for _, ref := range profiles {
-		if p.rig.absent[ref.ID] {
-			absent = append(absent, ref)
-		}
-	}
-	return absent
-}
-
 func (p people) Explain(_ context.Context, _ *Duty, of []event.Profile) []Person {
 	list := make([]Person, len(of))
 	for i, ref := range of {
@@ -103,7 +94,13 @@ func (r *rig) open(e event.Event, recipients ...string) uint64 {
 	for _, id := range recipients {
 		list = append(list, user(id))
 	}
-	if err := r.Open(r.t.Context(), New(&e, history.Cursor{Epoch: epoch, Seq: r.place}, list)); err != nil {
+	d := New(&e, history.Cursor{Epoch: epoch, Seq: r.place}, list)
+	for _, p := range d.Recipients {
+		if e.ReportOffline && r.absent[p.ID] {
+			d.Absent = append(d.Absent, p)
+		}
+	}
+	if err := r.Open(r.t.Context(), d); err != nil {
 		r.t.Fatal(err)
 	}
 	return r.place
@@ -276,6 +273,8 @@ func TestComingBackAcknowledges(t *testing.T) {
 		"not all":                 {[]Acknowledgement{ack("a", 0, 2)}, nil, ack("a", 0, 1), []string{"e2: a"}},
 		"not noticed yet":         {nil, []Acknowledgement{ack("a", 0, 2)}, ack("a", 0, 2), nil},
 		"a fresh device":          {[]Acknowledgement{ack("a", 1, 2)}, nil, ack("a", 0, 2), []string{"e1: a"}},
+		"of which one owes none":  {[]Acknowledgement{ack("a", 0, 2), owesNothing(ack("a", 1, 2))}, nil, ack("a", 0, 2), []string{"e1: a"}},
+		"of many":                 {slices.Concat([]Acknowledgement{ack("a", 1, 2)}, slices.Repeat([]Acknowledgement{ack("a", 0, 2)}, mostEnded)), nil, ack("a", 0, 2), []string{"e1: a"}},
 		"one of two":              {[]Acknowledgement{ack("a", 0, 2), ack("a", 1, 2)}, nil, ack("a", 0, 2), []string{"e1: a"}},
 		"nobody knows":            {nil, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
 		"another filter":          {[]Acknowledgement{ack("a", 0, 2, "a.*")}, nil, ack("a", 0, 2), []string{"e1: a", "e2: a"}},
@@ -289,7 +288,11 @@ func TestComingBackAcknowledges(t *testing.T) {
 				r.open(minute, "a")
 				r.open(minute, "a")
 				for _, a := range slices.Concat(tc.ended) {
-					a.Until = time.Now().Add(time.Hour) // by the bubble's clock
+					if a.Until != never {
+						a.Until = time.Now().Add(time.Hour) // by the bubble's clock
+					} else {
+						a.Until = time.Time{}
+					}
 					r.Ended(a)
 				}
 				r.Resumed(tc.back, tc.open)
@@ -298,6 +301,13 @@ func TestComingBackAcknowledges(t *testing.T) {
 			})
 		})
 	}
+}
+
+var never = time.Unix(1, 0)
+
+func owesNothing(a Acknowledgement) Acknowledgement {
+	a.Until = never
+	return a
 }
 
 // All that is kept is counted, and given back.
@@ -315,5 +325,24 @@ func TestDutiesAreCounted(t *testing.T) {
 		synctest.Wait()
 		is.Equal(r.pools.State.Of("acme"), int64(endedBytes))
 		is.Equal(len(r.judge.dockets), 0)
+	})
+}
+
+// What somebody has acknowledged is not looked through again, however many events it was.
+func TestWhatWasAcknowledgedIsNotKeptAsOwed(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		for range 100 {
+			r.open(minute, "a", "b")
+		}
+		r.Acknowledge(ack("a", 0, 50))
+		k := r.judge.dockets["acme"]
+		is.Equal(len(k.narrow.Get(user("a"))), 50)
+		is.Equal(len(k.narrow.Get(user("b"))), 100)
+		r.Acknowledge(ack("a", 50, 100))
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		is.Equal(len(r.reported()), 100) // b's
+		is.Equal(k.narrow.Len(), 0)
 	})
 }

@@ -16,7 +16,8 @@ type Keeper interface {
 	Open(ctx context.Context, d *Duty) error
 	// Acknowledge notes an acknowledgement, soon.
 	Acknowledge(a Acknowledgement)
-	// Ended says what a connection had been sent and not acknowledged as it ended.
+	// Ended says what a connection had been sent and not acknowledged as it ended; with no Until,
+	// nothing of that has a deadline.
 	Ended(sent Acknowledgement)
 	// Resumed says that a client has come back: see [Returns.Of].
 	Resumed(back Acknowledgement, others []Acknowledgement)
@@ -85,7 +86,11 @@ func (m *Memory) Open(_ context.Context, d *Duty) error {
 func (m *Memory) Acknowledge(a Acknowledgement) { m.judge.Acknowledge(a) }
 
 // Ended implements Keeper.
-func (m *Memory) Ended(sent Acknowledgement) { m.returns.Ended(sent) }
+func (m *Memory) Ended(sent Acknowledgement) {
+	if !sent.Until.IsZero() || m.judge.mayOwe(sent.Tenant, sent.Profile) {
+		m.returns.Ended(sent)
+	}
+}
 
 // Resumed implements Keeper.
 func (m *Memory) Resumed(back Acknowledgement, others []Acknowledgement) {

@@ -22,8 +22,6 @@ type Person struct {
 
 // People knows them.
 type People interface {
-	// Absent are those of some profiles who have no connection now.
-	Absent(tenant string, profiles []event.Profile) []event.Profile
 	// Explain says why a duty's event is owed by some of its recipients.
 	Explain(ctx context.Context, d *Duty, of []event.Profile) []Person
 }

@@ -30,19 +30,31 @@ const (
 	endedBytes = 160
 )
 
-// Ended keeps what a connection was sent and did not acknowledge, until sent.Until.
+// Ended keeps what a connection was sent and did not acknowledge, until sent.Until. One that owes
+// nothing has no Until, and is kept as long as another of its person may owe something: without
+// it who comes back from the one would be taken for the other's client. Of too many the one goes
+// that others are not told from by it.
 func (r *Returns) Ended(sent Acknowledgement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sweepLocked(time.Now())
 	who := event.TenantProfile{Tenant: sent.Tenant, Profile: sent.Profile}
-	list := r.ended.Get(who)
-	if len(list) == mostEnded {
-		list = slices.Delete(list, 0, 1)
+	if sent.Until.IsZero() {
+		sent.Until = time.Now().Add(event.MaxDeadline)
+	}
+	list := append(r.ended.Get(who), sent)
+	if len(list) > mostEnded {
+		least := 0
+		for i := range list {
+			if list[i].After < list[least].After {
+				least = i
+			}
+		}
+		list = slices.Delete(list, least, least+1)
 	} else {
 		r.pools.State.Force(sent.Tenant, endedBytes)
 	}
-	r.ended.Put(who, append(list, sent))
+	r.ended.Put(who, list)
 }
 
 // Of is the acknowledgement of a client that has come back with everything up to back.UpTo, of

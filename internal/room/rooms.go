@@ -23,14 +23,15 @@ type Memberships[C comparable] struct {
 	circles sized.Table[event.Room, *circle[C]]
 	people  sized.Table[event.Profile, *Person[C]]
 	bonds   sized.Table[pair[C], bond]
-	past    sized.Table[belonging, []span] // ended, and in reach of the history still
-	ended   int                            // stays in past
-	forgot  uint64                         // stays that ended up to this place may be missing
-	cut     sized.Table[belonging, uint64] // profiles in rooms whose stays may be missing up to a later place
-	pruned  uint64                         // the place up to which stays may have been pruned
-	unsure  uint64                         // the place up to which memberships may be forgotten
-	tag     uint64                         // of the epoch that all these places belong to; 0: to any
-	bytes   int64                          // of all but the tables
+	past    sized.Table[belonging, []span]     // ended, and in reach of the history still
+	ended   int                                // stays in past
+	forgot  uint64                             // stays that ended up to this place may be missing
+	left    sized.Table[event.Profile, uint64] // places at which profiles last left some room
+	cut     sized.Table[belonging, uint64]     // profiles in rooms whose stays may be missing up to a later place
+	pruned  uint64                             // the place up to which stays may have been pruned
+	unsure  uint64                             // the place up to which memberships may be forgotten
+	tag     uint64                             // of the epoch that all these places belong to; 0: to any
+	bytes   int64                              // of all but the tables
 }
 
 // circle is who belongs to one room: first those who are connected.
@@ -77,7 +78,7 @@ const (
 
 // Bytes is what all of it takes in memory.
 func (m *Memberships[C]) Bytes() int64 {
-	return m.bytes + m.circles.Bytes() + m.people.Bytes() + m.bonds.Bytes() + m.past.Bytes() + m.cut.Bytes()
+	return m.bytes + m.circles.Bytes() + m.people.Bytes() + m.bonds.Bytes() + m.past.Bytes() + m.cut.Bytes() + m.left.Bytes()
 }
 
 // JoinBytes is the memory that profiles take when they join a room, at most.

@@ -21,6 +21,22 @@ func (m *Memberships[C]) remember(key belonging, ended []span) {
 	m.bytes += spanBytes * int64(len(ended))
 	m.ended += len(ended)
 	m.past.Put(key, append(stays, ended...))
+	m.leftAt(key.profile, ended[len(ended)-1].until)
+}
+
+// leftAt notes that a profile left a room at a place.
+func (m *Memberships[C]) leftAt(ref event.Profile, place uint64) {
+	was, known := m.left.Find(ref)
+	if !known {
+		m.bytes += ref.Bytes()
+	}
+	m.left.Put(ref, max(was, place))
+}
+
+// Left is the place before which a replay for a profile may lack what was for it: of a room that
+// it has left it is sent nothing any more.
+func (m *Memberships[C]) Left(ref event.Profile) uint64 {
+	return max(m.left.Get(ref), m.forgot, m.unsure)
 }
 
 // forget drops the first n stays of one profile in one room.
@@ -53,6 +69,10 @@ func (m *Memberships[C]) ForgetPast() bool {
 		m.bytes -= key.bytes()
 		m.forgot = max(m.forgot, place)
 	}
+	for ref := range m.left.All() {
+		m.bytes -= ref.Bytes()
+	}
+	m.left = sized.Table[event.Profile, uint64]{}
 	m.past, m.ended, m.cut = sized.Table[belonging, []span]{}, 0, sized.Table[belonging, uint64]{}
 	return true
 }
@@ -69,6 +89,7 @@ func (m *Memberships[C]) cutShort(key belonging, place uint64) {
 			m.bytes += key.bytes()
 		}
 		m.cut.Put(key, place)
+		m.leftAt(key.profile, place)
 	}
 }
 
@@ -164,6 +185,12 @@ func (m *Memberships[C]) Prune(oldest uint64) {
 		if place <= oldest {
 			m.pruned = max(m.pruned, place)
 			m.cutShort(key, 0)
+		}
+	}
+	for ref, place := range m.left.All() {
+		if place <= oldest {
+			m.left.Delete(ref)
+			m.bytes -= ref.Bytes()
 		}
 	}
 	for key, stays := range m.past.All() {

@@ -39,8 +39,6 @@ type hub struct {
 	stop func()
 }
 
-var key = history.NewKey([]byte("secret"))
-
 func openHub(t *testing.T, b *natstest.Broker, name string, box outbox.Box, others ...*hub) *hub {
 	t.Helper()
 	nc := b.Connect(t, 0)
@@ -72,8 +70,6 @@ func openHub(t *testing.T, b *natstest.Broker, name string, box outbox.Box, othe
 	t.Cleanup(h.stop)
 	return h
 }
-
-var epoch = key.Epoch([]byte("an epoch"))
 
 func dutyOf(place uint64, lasts time.Duration, recipients ...string) *duty.Duty {
 	e := &event.Event{ID: fmt.Sprint("e", place), TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: lasts, Target: event.ToConversation("c")}

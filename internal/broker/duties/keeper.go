@@ -107,8 +107,9 @@ func (k *Keeper) Close() {
 	k.stream.Close()
 }
 
-// margin is how much longer something is kept than it is needed.
-const margin = time.Minute
+// margin is how long after a deadline acknowledgements of its event are kept: all hubs, or the
+// broker, may be away as it comes.
+const margin = 24 * time.Hour
 
 // Open implements duty.Keeper.
 func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
@@ -174,25 +175,23 @@ func (k *Keeper) lead(ctx context.Context) {
 
 // leadOnce reads all that is kept, and judges as long as more can be read.
 func (k *Keeper) leadOnce(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	cfg := k.duty
 	read := &reading{keeper: k, moved: make(chan struct{})}
 	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
 	cfg.Over = k.over
 	read.judge = duty.NewJudge(cfg)
-	stop, err := read.begin(ctx, cancel)
-	if err != nil {
+	if err := read.begin(ctx); err != nil {
 		return err
 	}
-	defer stop()
 	if err := read.catchUp(ctx); err != nil {
 		return err
 	}
 	k.judge.Store(read.judge)
 	defer k.judge.Store(nil)
 	read.judge.Run(ctx)
-	return context.Cause(ctx)
+	return ctx.Err()
 }
 
 // settle has all hubs hand over what their clients have acknowledged, and waits until it is read.

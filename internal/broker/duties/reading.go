@@ -1,9 +1,10 @@
 package duties
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +14,8 @@ import (
 	"realtimehub/internal/duty"
 )
 
-// reading hands a judge all that is kept, from the beginning on.
+// reading hands a judge all that is kept, from the beginning on; once more where the stream is
+// made anew.
 type reading struct {
 	// Static.
 	keeper *Keeper
@@ -21,37 +23,103 @@ type reading struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	at    uint64        // the stream's place up to which all is handed over
-	moved chan struct{} // closed when at moves
+	consuming jetstream.ConsumeContext
+	life      string        // of the stream that is read
+	at        uint64        // its place up to which all is handed over
+	moved     chan struct{} // closed when at moves
 }
 
-// begin reads through a consumer that goes with it. If it ends, failed says why.
-func (r *reading) begin(ctx context.Context, failed context.CancelCauseFunc) (stop func(), err error) {
+// lookEvery is how often it is asked whether the stream is still the one that is read.
+const lookEvery = 5 * time.Second
+
+// begin reads through a consumer that goes with it, until ctx ends.
+func (r *reading) begin(ctx context.Context) error {
+	if err := r.follow(ctx); err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { r.now().Stop() })
+	go r.watch(ctx)
+	return nil
+}
+
+func (r *reading) now() jetstream.ConsumeContext {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.consuming
+}
+
+// watch reads from the beginning again where the stream is another, or can be read no more.
+func (r *reading) watch(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		ended := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.now().Closed():
+			ended = true
+		case <-ticker.C:
+		}
+		if !ended {
+			same, err := r.same(ctx)
+			if err != nil || same {
+				continue
+			}
+		}
+		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+			r.keeper.cfg.Logger.Warn("what is owed cannot be read now", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+		if ctx.Err() != nil {
+			r.now().Stop()
+		}
+	}
+}
+
+// same says whether the stream is the one that is read.
+func (r *reading) same(ctx context.Context) (bool, error) {
+	state, err := r.keeper.stream.Info(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return state.Life() == r.life, err
+}
+
+// follow reads the stream as it is now, from its beginning.
+func (r *reading) follow(ctx context.Context) error {
 	k := r.keeper
+	state, err := k.stream.Info(ctx)
+	if err != nil {
+		return err
+	}
 	consumer, err := k.js.OrderedConsumer(ctx, k.stream.Name, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{k.prefix + ".open.>", k.prefix + ".ack.>"}, DeliverPolicy: jetstream.DeliverAllPolicy,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	consuming, err := consumer.Consume(r.take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	life := state.Life()
+	take := func(msg jetstream.Msg) { r.take(life, msg) }
+	consuming, err := consumer.Consume(take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		k.cfg.Logger.Debug("reading duties", "err", err) // it goes on by itself
 	}))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	go func() {
-		select {
-		case <-consuming.Closed():
-			failed(fmt.Errorf("the duties can be read no more"))
-		case <-ctx.Done():
-		}
-	}()
-	return consuming.Stop, nil
+	if r.consuming != nil {
+		r.consuming.Stop()
+	}
+	r.consuming, r.life, r.at = consuming, life, 0
+	return nil
 }
 
-// take hands over one message.
-func (r *reading) take(msg jetstream.Msg) {
+// take hands over one message of a stream of a life.
+func (r *reading) take(life string, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return
@@ -61,6 +129,9 @@ func (r *reading) take(msg jetstream.Msg) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if life != r.life {
+		return
+	}
 	r.at = meta.Sequence.Stream
 	close(r.moved)
 	r.moved = make(chan struct{})
@@ -79,19 +150,27 @@ func (r *reading) hand(msg jetstream.Msg) error {
 	if err := json.Unmarshal(msg.Data(), &list); err != nil {
 		return err
 	}
+	var errs []error
 	for _, w := range list {
 		a, err := w.acknowledgement()
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		r.judge.Acknowledge(a)
 	}
-	return nil
+	return errors.Join(errs...)
 }
+
+// errAnew: what is kept is read from the beginning again.
+var errAnew = errors.New("the stream of duties was made anew")
 
 // catchUp waits until all has been handed over that is kept now.
 func (r *reading) catchUp(ctx context.Context) error {
 	for {
+		if same, err := r.same(ctx); err != nil || !same {
+			return cmp.Or(err, errAnew)
+		}
 		last, err := r.last(ctx)
 		if err != nil {
 			return err

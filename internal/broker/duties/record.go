@@ -25,6 +25,7 @@ type record struct {
 	Event      json.RawMessage `json:"event"`    // whole, its payload null
 	Deadline   int64           `json:"deadline"` // Unix milliseconds
 	Recipients []string        `json:"recipients"`
+	Absent     []string        `json:"absent,omitempty"` // of the recipients: who is to be reported at once
 	Over       bool            `json:"over,omitempty"`
 	Came       []int64         `json:"came,omitempty"` // once it is over, of each recipient: when it acknowledged, in Unix milliseconds; negative: when it was reported
 }
@@ -57,11 +58,10 @@ func (k *Keeper) placeOf(subject string) (at history.Cursor, part int, err error
 func encode(d *duty.Duty, came *duty.Results) []byte {
 	e := *d.Event
 	e.Payload = json.RawMessage("null")
-	r := record{Event: e.AppendWhole(nil), Deadline: d.Deadline.UnixMilli(), Recipients: make([]string, len(d.Recipients))}
-	for i, p := range d.Recipients {
-		r.Recipients[i] = p.String()
-	}
-	if came != nil {
+	r := record{Event: e.AppendWhole(nil), Deadline: d.Deadline.UnixMilli(), Recipients: textsOf(d.Recipients)}
+	if came == nil {
+		r.Absent = textsOf(d.Absent)
+	} else {
 		r.Over = true
 		for _, c := range came.List {
 			at := c.At.UnixMilli()
@@ -85,14 +85,15 @@ func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, came []duty.
 	if err != nil {
 		return nil, nil, err
 	}
-	d = &duty.Duty{Event: e, Deadline: time.UnixMilli(r.Deadline), Recipients: make([]event.Profile, len(r.Recipients))}
+	d = &duty.Duty{Event: e, Deadline: time.UnixMilli(r.Deadline)}
 	if d.At, d.Part, err = k.placeOf(subject); err != nil {
 		return nil, nil, err
 	}
-	for i, text := range r.Recipients {
-		if d.Recipients[i], err = event.ParseProfile(text); err != nil {
-			return nil, nil, err
-		}
+	if d.Recipients, err = profilesOf(r.Recipients); err != nil {
+		return nil, nil, err
+	}
+	if d.Absent, err = profilesOf(r.Absent); err != nil {
+		return nil, nil, err
 	}
 	if !r.Over {
 		return d, nil, nil
@@ -110,6 +111,25 @@ func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, came []duty.
 		}
 	}
 	return d, came, nil
+}
+
+func textsOf(profiles []event.Profile) []string {
+	texts := make([]string, len(profiles))
+	for i, p := range profiles {
+		texts[i] = p.String()
+	}
+	return texts
+}
+
+func profilesOf(texts []string) ([]event.Profile, error) {
+	profiles := make([]event.Profile, len(texts))
+	for i, text := range texts {
+		var err error
+		if profiles[i], err = event.ParseProfile(text); err != nil {
+			return nil, err
+		}
+	}
+	return profiles, nil
 }
 
 // word is an acknowledgement as it is kept, or told to other hubs.

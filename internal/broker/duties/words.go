@@ -28,7 +28,7 @@ type words struct {
 // Bounds of how acknowledgements are gathered.
 const (
 	gather    = 100 * time.Millisecond // before they are kept
-	mostWords = 1000                   // in one message
+	wordBytes = 256 << 10              // in one message, about: any server takes it, and one word more
 	allWords  = 100_000                // that wait; those that were given then are reported once too often
 )
 
@@ -85,18 +85,19 @@ func (k *Keeper) Flush(ctx context.Context) error {
 	defer w.keeping.Unlock()
 	for {
 		w.mu.Lock()
-		some := w.list[:min(len(w.list), mostWords)]
+		some := w.list
 		w.number++
 		number := w.number
 		w.mu.Unlock()
 		if len(some) == 0 {
 			return nil
 		}
-		if err := k.keep(ctx, some, number); err != nil {
+		n, err := k.keep(ctx, some, number)
+		if err != nil {
 			return err
 		}
 		w.mu.Lock()
-		w.list = w.list[len(some):]
+		w.list = w.list[n:]
 		if len(w.list) == 0 {
 			w.list = nil
 		}
@@ -104,22 +105,27 @@ func (k *Keeper) Flush(ctx context.Context) error {
 	}
 }
 
-// keep keeps some acknowledgements as long as they may be of an event before its deadline.
-func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number uint64) error {
+// keep keeps as many of some acknowledgements as one message takes, and says how many: as long
+// as they may be of an event that is not judged.
+func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number uint64) (n int, err error) {
 	until := time.Now()
-	list := make([]word, len(some))
-	for i, a := range some {
-		list[i] = wordOf(a)
-		if a.Until.After(until) {
-			until = a.Until
+	data := []byte("[")
+	for ; n < len(some) && len(data) < wordBytes; n++ {
+		if n > 0 {
+			data = append(data, ',')
+		}
+		one, err := json.Marshal(wordOf(some[n]))
+		if err != nil {
+			return 0, err
+		}
+		data = append(data, one...)
+		if some[n].Until.After(until) {
+			until = some[n].Until
 		}
 	}
-	data, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
+	data = append(data, ']')
 	subject := k.prefix + ".ack." + k.cfg.Node + "." + strconv.FormatUint(number, 10)
-	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(until)+margin)))
+	return n, k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(until)+margin)))
 }
 
 // Ended implements duty.Keeper. Other hubs are told: its client may come back to any.

@@ -1,0 +1,146 @@
+package duties
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/plan"
+	"realtimehub/internal/testkit"
+)
+
+var (
+	key   = history.NewKey(nil)
+	epoch = key.Epoch(make([]byte, 8))
+)
+
+// nobody knows nothing of people.
+type nobody struct{}
+
+func (nobody) Explain(_ context.Context, _ *duty.Duty, of []event.Profile) []duty.Person {
+	list := make([]duty.Person, len(of))
+	for i, p := range of {
+		list[i].Profile = p
+	}
+	return list
+}
+
+// start starts a keeper alone, with an outbox in memory, until stop.
+func start(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box) (k *Keeper, stop func()) {
+	t.Helper()
+	nc, err := nats.Connect(b.URL(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err = Open(t.Context(), nc, Config{Prefix: prefix, Replicas: 1, Alone: true, Node: fmt.Sprint("n", time.Now().UnixNano()), Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Judge(duty.Config{Box: box, People: nobody{}, Pools: allowance.New(plan.Of(1 << 30)), Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.Run(ctx)
+	}()
+	return k, func() {
+		cancel()
+		<-done
+		k.Close()
+		nc.Close()
+	}
+}
+
+func user(id string) event.Profile { return event.Profile{Type: "user", ID: id} }
+
+func open(t *testing.T, k *Keeper, place uint64, in time.Duration, absent []event.Profile, recipients ...event.Profile) {
+	t.Helper()
+	e := &event.Event{ID: fmt.Sprint("e", place), TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: in, Target: event.ToProfile(recipients[0])}
+	d := duty.New(e, history.Cursor{Epoch: epoch, Seq: place}, recipients)
+	d.Absent = absent
+	if err := k.Open(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func items(t *testing.T, box outbox.Box, n int) (text string) {
+	t.Helper()
+	testkit.Eventually(t, func() bool {
+		page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = ""
+		for _, item := range page.Items {
+			text += string(item.Data)
+		}
+		return len(page.Items) >= n
+	})
+	return text
+}
+
+// Acknowledgements with filters as long as they may be do not keep others from being judged.
+func TestLongFilters(t *testing.T) {
+	is := is.New(t)
+	box := outbox.NewMemory(outbox.MemoryConfig{})
+	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), box)
+	defer stop()
+	patterns := make([]string, event.MaxAskedProfiles)
+	for i := range patterns {
+		patterns[i] = fmt.Sprintf("a%03d%s", i, strings.Repeat("x", 120))
+	}
+	long, _ := event.ParseFilter(patterns)
+	for i := range 100 {
+		k.Acknowledge(duty.Acknowledgement{Tenant: "acme", Profile: user("me"), Of: epoch.Tag, UpTo: uint64(i), Types: long, Until: time.Now().Add(time.Hour)})
+	}
+	is.NoErr(k.Flush(t.Context()))
+	k.Acknowledge(duty.Acknowledgement{Tenant: "acme", Profile: user("a"), Of: epoch.Tag, UpTo: 1, Until: time.Now().Add(time.Hour)})
+	open(t, k, 1, time.Second, nil, user("a"), user("b"))
+	got := items(t, box, 1)
+	is.True(strings.Contains(got, `"id":"b"`) && !strings.Contains(got, `"id":"a"`)) // b alone is reported
+}
+
+// Who was to be reported at once is known to whoever judges next: nobody else is taken for
+// reported.
+func TestTheAbsentStayTheSame(t *testing.T) {
+	is := is.New(t)
+	b, prefix, box := natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{})
+	k, stop := start(t, b, prefix, box)
+	open(t, k, 1, 2*time.Second, []event.Profile{user("a")}, user("a"), user("b"))
+	first := items(t, box, 1)
+	is.True(strings.Contains(first, `"id":"a"`) && !strings.Contains(first, `"id":"b"`))
+	stop()
+	_, stop = start(t, b, prefix, box)
+	defer stop()
+	is.True(strings.Contains(strings.TrimPrefix(items(t, box, 2), first), `"id":"b"`))
+}
+
+// A stream that was removed is made anew, and what is kept there is judged.
+func TestJudgingGoesOnWhereTheStreamIsMadeAnew(t *testing.T) {
+	is := is.New(t)
+	b, prefix, box := natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{})
+	k, stop := start(t, b, prefix, box)
+	defer stop()
+	for place := range uint64(20) {
+		open(t, k, place+1, time.Second, nil, user("a"))
+	}
+	items(t, box, 20)
+	js, err := jetstream.New(k.nc)
+	is.NoErr(err)
+	is.NoErr(js.DeleteStream(t.Context(), k.stream.Name))
+	open(t, k, 30, time.Second, nil, user("b"))
+	is.True(strings.Contains(items(t, box, 21), `"id":"b"`))
+}

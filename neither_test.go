@@ -1,0 +1,125 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/outbox"
+)
+
+// What a connection was not sent its client does not acknowledge, whatever it acknowledges later.
+func TestNothingIsAcknowledgedThatWasNotSent(t *testing.T) {
+	for name, tc := range map[string]struct {
+		do   func(t *testing.T, h *testHub) // publishes e, of which me is one, so that me is not sent it
+		want string
+	}{
+		"a filter that came later": {func(t *testing.T, h *testHub) {
+			c := h.open(t, "tenant=acme&profile=me&ack=true&types=x.*")
+			h.owes(t, "a.b", "2s")
+			status, _ := h.do(t, "PATCH", "/v1/connections/"+c.ConnectionID, `{"types":["a.*"]}`)
+			if status != 204 {
+				t.Fatal(status)
+			}
+			h.acknowledgesNext(t, c)
+		}, "e me joinedLater"},
+		"a room that was left before the resume": {func(t *testing.T, h *testHub) {
+			c := h.open(t, "tenant=acme&profile=me&ack=true")
+			c.close()
+			h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":["me"]}`)
+			h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"conversation","conversationId":"c"}}`)
+			h.changes(t, "PUT", "/v1/tenants/acme/conversations/c/members", `{"members":[]}`)
+			back := h.open(t, "tenant=acme&profile=me&ack=true&cursor="+c.Ready.ID)
+			h.acknowledgesNext(t, back)
+		}, "e me sentUnacknowledged"},
+		"before a device that came later, and comes back": {func(t *testing.T, h *testHub) {
+			frozen := h.open(t, "tenant=acme&profile=me&ack=true")
+			h.owes(t, "a.b", "2s")
+			frozen.until(t, "a.b")
+			fresh := h.open(t, "tenant=acme&profile=me&ack=true")
+			last := h.acknowledgesNext(t, fresh)
+			frozen.until(t, "a.c")
+			for _, c := range []*testClient{frozen, fresh} {
+				status, _ := h.do(t, "DELETE", "/v1/tenants/acme/connections/"+c.ConnectionID, "")
+				if status != 204 {
+					t.Fatal(status)
+				}
+			}
+			h.open(t, "tenant=acme&profile=me&ack=true&cursor="+last)
+		}, "e me sentUnacknowledged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			h := newTestHub(t)
+			tc.do(t, h)
+			got := h.reported(t, "acme", 1)
+			is.Equal(len(got), 1)
+			is.Equal(got[0][:4], tc.want[:4])
+		})
+	}
+}
+
+// owes publishes e to me.
+func (h *testHub) owes(t testing.TB, typ, deadline string) {
+	t.Helper()
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"`+typ+`","payload":1,"deadline":"`+deadline+`","target":{"kind":"profile","profiles":["me"]}}`)
+}
+
+// published publishes an event with a long deadline to me, and returns its cursor.
+func (h *testHub) published(t testing.TB) string {
+	t.Helper()
+	e := h.accepted(t, "/v1/events", `{"tenantId":"acme","type":"a.c","payload":1,"deadline":"1h","target":{"kind":"profile","profiles":["me"]}}`)
+	return e["cursor"].(string)
+}
+
+// acknowledgesNext has a client acknowledge an event that comes next.
+func (h *testHub) acknowledgesNext(t testing.TB, c *testClient) (last string) {
+	t.Helper()
+	last = h.published(t)
+	if status, _ := h.ack(t, c.ConnectionID, c.until(t, "a.c").ID); status != 204 {
+		t.Fatal(status)
+	}
+	return last
+}
+
+// A client that comes back with the place that its stream ended with has acknowledged what came
+// before it.
+func TestTheLastPlaceAcknowledges(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, "tenant=acme&profile=me&ack=true")
+	h.owes(t, "a.b", "2s")
+	c.until(t, "a.b")
+	h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "1") // moves the place on
+	status, _ := h.do(t, "DELETE", "/v1/tenants/acme/connections/"+c.ConnectionID, "")
+	is.Equal(status, 204)
+	h.open(t, "tenant=acme&profile=me&ack=true&cursor="+c.until(t, "hub.closing").ID)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"f","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["you"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"f you noConnection"})
+}
+
+// Whichever hub judges knows who has a connection.
+func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	var clients []*testClient
+	for i, node := range nodes {
+		tenant := string(rune('a' + i))
+		clients = append(clients, node.open(t, "ack=true&profile=me&tenant="+tenant))
+	}
+	for i := range nodes {
+		tenant := string(rune('a' + i))
+		nodes[(i+1)%len(nodes)].accepted(t, "/v1/events", `{"tenantId":"`+tenant+`","id":"e","type":"a.b","payload":1,"deadline":"4s","offline":"report","target":{"kind":"profiles","profiles":["me","gone"]}}`)
+	}
+	for i := range nodes {
+		tenant := string(rune('a' + i))
+		is.Equal(h.reported(t, tenant, 2), []string{"e gone noConnection", "e me sentUnacknowledged"})
+		page, err := h.outbox.Read(t.Context(), tenant, outbox.Query{Limit: 2})
+		is.NoErr(err)
+		is.True(strings.Contains(string(page.Items[1].Data), `"status":"online"`))
+	}
+	for _, c := range clients {
+		c.close()
+	}
+}
