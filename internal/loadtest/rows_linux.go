@@ -24,6 +24,7 @@ var rows = []row{
 	{"limited", "p99 ms", "≤ 1.1 × alone", (*bench).limited},
 	{"room", "CPU µs a publish", "≤ 2 × profiles", (*bench).room},
 	{"resume", "CPU µs a resume", "≤ 3 × fresh", (*bench).resume},
+	{"deadline", "CPU µs a recipient", "≤ 3 × none", (*bench).deadline},
 	{"replay", "ms", "≤ 1000 ms", (*bench).replay},
 }
 

@@ -1,0 +1,212 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+const (
+	olderRounds    = 15
+	olderPosts     = 10_000 // in a round
+	deadlineRounds = 5      // events, one after another
+	deadlineTime   = 8 * time.Second
+	ackTime        = time.Second // over which a round's acknowledgements are spread
+	roundTime      = 1500 * time.Millisecond
+)
+
+// older measures publishing without a deadline beside an older hub. Both run all the time and
+// take turns, so that the machine's mood meets both.
+func (b *bench) older() (figures, error) {
+	names := []string{"hub", "older"}
+	turns := map[string]func() (float64, error){}
+	for _, name := range names {
+		turn, end, err := b.postTurns(name)
+		if err != nil {
+			return figures{}, err
+		}
+		defer end()
+		turns[name] = turn
+	}
+	got, err := b.compare("older", olderRounds, names, func(name string) (float64, error) { return turns[name]() })
+	return figures{got.get("hub"), got.get("older"), "older", ""}, err
+}
+
+// postTurns starts a hub with streams; each turn posts a round of events to one stream each.
+func (b *bench) postTurns(name string) (turn func() (float64, error), end func(), err error) {
+	s, c, finish, err := b.client(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	streams := min(b.streams, unicastOpen)
+	each := max(1, olderPosts/streams)
+	err = c.open(streams, 0)
+	if err == nil {
+		err = c.settle(s.quiet())
+	}
+	if err != nil {
+		finish()
+		return nil, nil, err
+	}
+	p, stop, err := newPoster(s.addr.String())
+	if err != nil {
+		finish()
+		return nil, nil, err
+	}
+	turn = func() (float64, error) {
+		if err := c.settle(0); err != nil {
+			return 0, err
+		}
+		return s.spent(each*streams, func() error {
+			return publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, 0) })
+		})
+	}
+	return turn, func() { stop(); finish() }, nil
+}
+
+// deadline measures events to a room in which everybody acknowledges each of them, as clients do
+// once they have handled it, beside the same events without a deadline.
+func (b *bench) deadline() (figures, error) {
+	if b.base != "" {
+		return figures{}, errNotRestarted
+	}
+	recipients := min(b.streams, members)
+	got, err := b.compare("deadline", 3, []string{"acknowledged", "none"}, func(kind string) (float64, error) {
+		r, end, err := b.enter(recipients)
+		if err != nil {
+			return 0, err
+		}
+		defer end()
+		return r.server.spent(deadlineRounds*recipients, func() error {
+			for round := range deadlineRounds {
+				if err := r.turn(round, kind == "acknowledged"); err != nil {
+					return err
+				}
+			}
+			return r.client.rest(deadlineTime) // the last is judged
+		})
+	})
+	note := fmt.Sprintf("%d recipients, each of whom acknowledges each event by a POST of its own", recipients)
+	return figures{got.get("acknowledged"), got.get("none"), "none", note}, err
+}
+
+// audience is a room whose members all have a stream.
+type audience struct {
+	server *server
+	client *client
+	poster *poster
+	ids    []string // of the connections
+}
+
+// enter starts a hub with an audience.
+func (b *bench) enter(n int) (r *audience, end func(), err error) {
+	s, c, finish, err := b.client("hub", "REALTIME_PRESENCE_AUDIENCE=none")
+	if err != nil {
+		return nil, nil, err
+	}
+	s.acks = true
+	p, stop, err := newPoster(s.addr.String())
+	if err != nil {
+		finish()
+		return nil, nil, err
+	}
+	end = func() { stop(); finish() }
+	r = &audience{server: s, client: c, poster: p}
+	if err := r.join(n); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return r, end, nil
+}
+
+func (r *audience) join(n int) error {
+	var all []string
+	for i := range n {
+		all = append(all, profile(i))
+	}
+	body, err := json.Marshal(map[string]any{"members": all})
+	if err != nil {
+		return err
+	}
+	join := r.server.request("PUT", r.server.path("/conversations/room/members"), "application/json", body)
+	if err := <-r.poster.send(1, func(int) []byte { return join }); err != nil {
+		return fmt.Errorf("%d members: %w", n, err)
+	}
+	if err := r.client.open(n, 0); err != nil {
+		return err
+	}
+	for after := ""; len(r.ids) < n; {
+		var page struct {
+			Connections []struct{ ID string }
+			Next        string
+		}
+		if err := r.server.get("/connections?limit=1000"+after, &page); err != nil {
+			return err
+		}
+		for _, c := range page.Connections {
+			r.ids = append(r.ids, c.ID)
+		}
+		if after = "&after=" + page.Next; page.Next == "" && len(r.ids) < n {
+			return fmt.Errorf("%d connections instead of %d", len(r.ids), n)
+		}
+	}
+	return r.client.settle(r.server.quiet())
+}
+
+// turn publishes one event, and has everybody acknowledge it.
+func (r *audience) turn(round int, acknowledged bool) error {
+	s, id, deadline := r.server, fmt.Sprint("e", round), ""
+	if acknowledged {
+		deadline = fmt.Sprintf(`"deadline":%q,`, deadlineTime)
+	}
+	event := fmt.Appendf(nil, `{"id":%q,"tenantId":%q,"type":"load.test",%s"payload":%q,"target":{"kind":"conversation","conversationId":"room"}}`, id, s.tenant, deadline, payload)
+	start := time.Now()
+	if err := publish(r.client, r.poster, 1, round+1, func(int) []byte { return s.request("POST", "/v1/events", "application/json", event) }); err != nil {
+		return err
+	}
+	var kept struct{ Cursor string }
+	if err := s.get("/events/"+id, &kept); err != nil {
+		return err
+	}
+	if !acknowledged {
+		return r.client.rest(time.Until(start.Add(roundTime)))
+	}
+	body := fmt.Appendf(nil, `{"cursor":%q}`, kept.Cursor)
+	answered := r.poster.send(len(r.ids), func(i int) []byte {
+		time.Sleep(time.Until(start.Add(ackTime * time.Duration(i) / time.Duration(len(r.ids)))))
+		return s.request("POST", "/v1/connections/"+r.ids[i]+"/ack", "application/json", body)
+	})
+	if err := r.client.rest(time.Until(start.Add(roundTime))); err != nil {
+		return err
+	}
+	if err := <-answered; err != nil {
+		return err
+	}
+	var came struct{ Counts map[string]int }
+	if err := s.get("/events/"+id+"/receipts?limit=1", &came); err != nil {
+		return err
+	}
+	if came.Counts["acknowledged"] != len(r.ids) {
+		return fmt.Errorf("%d recipients, and %v", len(r.ids), came.Counts)
+	}
+	return nil
+}
+
+// path is one of the tenant's.
+func (s *server) path(rest string) string { return "/v1/tenants/" + s.tenant + rest }
+
+// get asks about the tenant.
+func (s *server) get(path string, into any) error {
+	answer, err := http.Get("http://" + s.host + s.path(path))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, answer.Status)
+	}
+	return json.NewDecoder(answer.Body).Decode(into)
+}
