@@ -16,8 +16,7 @@ const (
 	olderPosts     = 1_000 // in a turn
 	deadlineRounds = 5     // events, one after another
 	deadlineTime   = 8 * time.Second
-	ackTime        = time.Second // over which a round's acknowledgements are spread
-	roundTime      = 1500 * time.Millisecond
+	ackTime        = time.Second // over which acknowledgements are spread
 )
 
 // older measures publishing without a deadline beside an older hub. Both run all the time and
@@ -91,30 +90,33 @@ func (b *bench) postTurns(name string) (turn func() (float64, error), end func()
 	}, end, nil
 }
 
-// deadline measures events to a room in which everybody acknowledges each of them, as clients do
-// once they have handled it, beside the same events without a deadline.
-func (b *bench) deadline() (figures, error) {
-	if b.base != "" {
-		return figures{}, errNotRestarted
-	}
-	recipients := min(b.streams, members)
-	got, err := b.compare("deadline", 3, []string{"acknowledged", "none"}, func(kind string) (float64, error) {
-		r, end, err := b.enter(recipients)
-		if err != nil {
-			return 0, err
+// deadline measures events to a room in which everybody acknowledges them, beside the same
+// events without a deadline. So many come within a second, and are acknowledged together, as
+// clients do.
+func deadline(events int) func(*bench) (figures, error) {
+	return func(b *bench) (figures, error) {
+		if b.base != "" {
+			return figures{}, errNotRestarted
 		}
-		defer end()
-		return r.server.spent(deadlineRounds*recipients, func() error {
-			for round := range deadlineRounds {
-				if err := r.turn(round, kind == "acknowledged"); err != nil {
-					return err
-				}
+		recipients := min(b.streams, members)
+		got, err := b.compare("deadline", 2, []string{"acknowledged", "none"}, func(kind string) (float64, error) {
+			r, end, err := b.enter(recipients)
+			if err != nil {
+				return 0, err
 			}
-			return r.client.rest(deadlineTime) // the last is judged
+			defer end()
+			return r.server.spent(deadlineRounds*events*recipients, func() error {
+				for round := range deadlineRounds {
+					if err := r.turn(round, events, kind == "acknowledged"); err != nil {
+						return err
+					}
+				}
+				return r.client.rest(deadlineTime) // the last is judged
+			})
 		})
-	})
-	note := fmt.Sprintf("%d recipients, each of whom acknowledges each event by a POST of its own", recipients)
-	return figures{got.get("acknowledged"), got.get("none"), "none", note}, err
+		note := fmt.Sprintf("%d recipients, each with one POST for every %d", recipients, events)
+		return figures{got.get("acknowledged"), got.get("none"), "none", note}, err
+	}
 }
 
 // audience is a room whose members all have a stream.
@@ -180,41 +182,61 @@ func (r *audience) join(n int) error {
 	return r.client.settle(r.server.quiet())
 }
 
-// turn publishes one event, and has everybody acknowledge it.
-func (r *audience) turn(round int, acknowledged bool) error {
-	s, id, deadline := r.server, fmt.Sprint("e", round), ""
+// turn publishes some events within a second, and has everybody acknowledge them, once, within
+// the next.
+func (r *audience) turn(round, events int, acknowledged bool) error {
+	s, start, id := r.server, time.Now(), ""
+	for i := range events {
+		if err := r.client.rest(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(events)))); err != nil {
+			return err
+		}
+		n := round*events + i + 1
+		id = fmt.Sprint("e", n)
+		request := s.request("POST", "/v1/events", "application/json", r.event(id, acknowledged))
+		if err := publish(r.client, r.poster, 1, n, func(int) []byte { return request }); err != nil {
+			return err
+		}
+	}
+	end := time.Now().Add(ackTime)
+	if acknowledged {
+		if err := r.acknowledge(id); err != nil {
+			return err
+		}
+	}
+	return r.client.rest(time.Until(end))
+}
+
+func (r *audience) event(id string, acknowledged bool) []byte {
+	deadline := ""
 	if acknowledged {
 		deadline = fmt.Sprintf(`"deadline":%q,`, deadlineTime)
 	}
-	event := fmt.Appendf(nil, `{"id":%q,"tenantId":%q,"type":"load.test",%s"payload":%q,"target":{"kind":"conversation","conversationId":"room"}}`, id, s.tenant, deadline, payload)
-	start := time.Now()
-	if err := publish(r.client, r.poster, 1, round+1, func(int) []byte { return s.request("POST", "/v1/events", "application/json", event) }); err != nil {
-		return err
-	}
+	return fmt.Appendf(nil, `{"id":%q,"tenantId":%q,"type":"load.test",%s"payload":%q,"target":{"kind":"conversation","conversationId":"room"}}`, id, r.server.tenant, deadline, payload)
+}
+
+// acknowledge has everybody acknowledge what came up to an event, spread over a time.
+func (r *audience) acknowledge(id string) error {
 	var kept struct{ Cursor string }
-	if err := s.get("/events/"+id, &kept); err != nil {
+	if err := r.server.get("/events/"+id, &kept); err != nil {
 		return err
 	}
-	if !acknowledged {
-		return r.client.rest(time.Until(start.Add(roundTime)))
-	}
-	body := fmt.Appendf(nil, `{"cursor":%q}`, kept.Cursor)
+	start, body := time.Now(), fmt.Appendf(nil, `{"cursor":%q}`, kept.Cursor)
 	answered := r.poster.send(len(r.ids), func(i int) []byte {
 		time.Sleep(time.Until(start.Add(ackTime * time.Duration(i) / time.Duration(len(r.ids)))))
-		return s.request("POST", "/v1/connections/"+r.ids[i]+"/ack", "application/json", body)
+		return r.server.request("POST", "/v1/connections/"+r.ids[i]+"/ack", "application/json", body)
 	})
-	if err := r.client.rest(time.Until(start.Add(roundTime))); err != nil {
+	if err := r.client.rest(ackTime); err != nil {
 		return err
 	}
 	if err := <-answered; err != nil {
 		return err
 	}
 	var came struct{ Counts map[string]int }
-	if err := s.get("/events/"+id+"/receipts?limit=1", &came); err != nil {
+	if err := r.server.get("/events/"+id+"/receipts?limit=1", &came); err != nil {
 		return err
 	}
 	if came.Counts["acknowledged"] != len(r.ids) {
-		return fmt.Errorf("%d recipients, and %v", len(r.ids), came.Counts)
+		return fmt.Errorf("%d recipients, of whom came %v", len(r.ids), came.Counts)
 	}
 	return nil
 }
