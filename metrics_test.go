@@ -340,6 +340,27 @@ func TestMetricsOfRefusals(t *testing.T) {
 	}, master...)
 }
 
+// Who owes an acknowledgement is counted until the deadline, and what came of them after it.
+func TestMetricsOfDuties(t *testing.T) {
+	alone(t, "only the hub that judges counts")
+	h := newTestHub(t)
+	handler := h.API.Handler()
+	a := h.open(t, "tenant=acme&profile=a&ack=true")
+	publish := func(deadline, profiles string) func() {
+		return func() {
+			h.accepted(t, "/v1/events", `{"tenantId":"acme","type":"a.b","payload":1,"deadline":"`+deadline+`","target":{"kind":"profiles","profiles":[`+profiles+`]}}`)
+		}
+	}
+	accepted := `events_accepted_total{target="profiles"}`
+	moves(t, handler, map[string]float64{
+		accepted: 1, "history_events": 1, "deliveries_total": 1, "publish_to_write_seconds_count": 1, "duties_open": 1, "duties_owed": 2,
+	}, publish("1h", `"a","nobody"`))
+	moves(t, handler, map[string]float64{"duties_owed": -1}, func() { h.ack(t, a.ConnectionID, a.until(t, "a.b").ID) })
+	moves(t, handler, map[string]float64{
+		accepted: 1, "history_events": 1, `duties_recipients_total{state="reported"}`: 2, "outbox_items": 1, "outbox_untaken_items": 1,
+	}, publish("1s", `"nobody","nobody-else"`))
+}
+
 // An id that is forgotten before its window is over is counted.
 func TestMetricsOfLostIDs(t *testing.T) {
 	alone(t, "a broker's servers remember all of the window")
@@ -365,25 +386,26 @@ func TestMetricsOfLostIDs(t *testing.T) {
 
 // closedWords is every label of ours and the words that it may have.
 var closedWords = map[string]string{
-	"realtime_connects_total":        `resume: complete fresh partial`,
-	"realtime_closes_total":          `reason: client drain expired kicked noisy replaced slow unacked unavailable vanished`,
-	"realtime_streams_refused_total": `reason: capacity drain pending unavailable`,
-	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
-	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,
-	"realtime_history_cut_total":     `bound: all tenant`,
-	"realtime_broker_lost_total":     `kept: epoch history membership`,
-	"realtime_broker_faults_total":   `fault: history membership moved other refused`,
-	"realtime_gaps_total":            `reason: expired lost membership slow unknown`,
-	"realtime_auth_failures_total":   `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
-	"realtime_rate_limited_total":    `limit: admin client memberships probe publish`,
-	"realtime_quota_bytes":           `quota: answers bodies ids people person seen state`,
-	"realtime_quota_limit_bytes":     `quota: answers bodies ids people person seen state`,
-	"realtime_quota_refused_total":   `quota: answers bodies ids people person seen state`,
-	"realtime_unproven_cut_total":    `bound: address all`,
-	"realtime_webhook_answers_total": `answer: 2xx 3xx 4xx 5xx error timeout`,
-	"realtime_webhook_items_total":   `fate: lost taken`,
-	"realtime_presence_profiles":     `status: away online`,
-	"realtime_server_errors_total":   `kind: accept client other panic tls`,
+	"realtime_connects_total":          `resume: complete fresh partial`,
+	"realtime_closes_total":            `reason: client drain expired kicked noisy replaced slow unacked unavailable vanished`,
+	"realtime_streams_refused_total":   `reason: capacity drain pending unavailable`,
+	"realtime_events_accepted_total":   `target: connection conversation group profile profiles tenant`,
+	"realtime_drops_total":             `reason: behind broker budget closed cut gone room slow unreadable`,
+	"realtime_history_cut_total":       `bound: all tenant`,
+	"realtime_broker_lost_total":       `kept: epoch history membership`,
+	"realtime_broker_faults_total":     `fault: history membership moved other refused`,
+	"realtime_gaps_total":              `reason: expired lost membership slow unknown`,
+	"realtime_auth_failures_total":     `reason: CertificateRequired CredentialExpired CredentialNotYetValid CredentialRequired CrossSite ForbiddenHost InvalidCredential KeysUnavailable RateLimited ScopeRequired TenantForbidden UnlistedOrigin`,
+	"realtime_rate_limited_total":      `limit: admin client memberships probe publish`,
+	"realtime_quota_bytes":             `quota: answers bodies ids people person seen state`,
+	"realtime_quota_limit_bytes":       `quota: answers bodies ids people person seen state`,
+	"realtime_quota_refused_total":     `quota: answers bodies ids people person seen state`,
+	"realtime_unproven_cut_total":      `bound: address all`,
+	"realtime_duties_recipients_total": `state: acknowledged reported`,
+	"realtime_webhook_answers_total":   `answer: 2xx 3xx 4xx 5xx error timeout`,
+	"realtime_webhook_items_total":     `fate: lost taken`,
+	"realtime_presence_profiles":       `status: away online`,
+	"realtime_server_errors_total":     `kind: accept client other panic tls`,
 }
 
 // Whatever users name, no label grows: all words are there from the start.

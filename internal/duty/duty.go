@@ -15,7 +15,7 @@ import (
 
 // Duty is an event with a deadline, and whom it was for.
 type Duty struct {
-	Event      *event.Event   // without its payload
+	Event      *event.Event   // without its payload, and the profiles of its target
 	At         history.Cursor // its place
 	Deadline   time.Time
 	Recipients []event.Profile // sorted, each once
@@ -38,7 +38,7 @@ func (d *Duty) Parts(most int) []*Duty {
 // are the duty's from then on.
 func New(e *event.Event, at history.Cursor, recipients []event.Profile) *Duty {
 	brief := *e
-	brief.Payload = nil
+	brief.Payload, brief.Target.Profiles, brief.Target.ExcludeProfiles = nil, nil, nil // the recipients say it
 	slices.SortFunc(recipients, event.CompareProfiles)
 	return &Duty{Event: &brief, At: at, Deadline: e.Timestamp.Add(e.Deadline), Recipients: slices.Compact(recipients)}
 }
@@ -97,6 +97,9 @@ func newOpen(d *Duty, k *docket) *open {
 	n := len(d.Recipients)
 	o := &open{Duty: d, docket: k, acked: make([]uint32, n), reported: newBits(n), left: n}
 	o.bytes = openBytes + d.Event.Weight() + sized.Block(32*n) + sized.Block(4*n) + sized.Block(n/8)
+	for _, p := range d.Recipients {
+		o.bytes += p.Bytes() // which members share with their room, while they are in it
+	}
 	if !o.wide() {
 		o.bytes += int64(n) * (k.narrow.Each() + 16)
 	}

@@ -23,6 +23,7 @@ type bench struct {
 	nursery
 	streams      int
 	binary, base string
+	before       string   // an older hub's program, if any
 	natsServer   string   // the program, with -nats
 	tenants      int      // used so far
 	frame        int      // bytes of a delivery on the hub's wire, once measured
@@ -43,9 +44,12 @@ func (b *bench) begin(name string, settings ...string) (*server, error) {
 	}
 	var s *server
 	var err error
-	if b.base != "" {
+	switch {
+	case name == "older":
+		s, err = b.hub(b.before, settings...)
+	case b.base != "":
 		s, err = running(b.base)
-	} else {
+	default:
 		s, err = b.hub(b.binary, settings...)
 	}
 	if err != nil {

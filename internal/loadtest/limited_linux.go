@@ -82,11 +82,12 @@ func (b *bench) limited() (figures, error) {
 	if err != nil {
 		return figures{}, err
 	}
-	median := func(figures []float64) *float64 {
-		slices.Sort(figures)
-		return &figures[len(figures)/2]
-	}
-	return figures{median(all["beside"]), median(all["alone"]), "alone", note}, nil
+	return figures{new(median(all["beside"])), new(median(all["alone"])), "alone", note}, nil
+}
+
+func median(figures []float64) float64 {
+	figures = slices.Sorted(slices.Values(figures))
+	return figures[len(figures)/2]
 }
 
 // flood publishes for another tenant, and says what came of it.

@@ -53,6 +53,7 @@ func run(args []string) error {
 	onNATS := flags.Bool("nats", false, "measure hubs that share their history over NATS too: rows beside the hub in memory, from a nats-server that is built as well")
 	inFolder := flags.Bool("data", false, "measure a hub that keeps all in a folder instead, beside one in memory")
 	binary := flags.String("binary", "", "the hub's `program`, instead of building it")
+	before := flags.String("older", "", "an older hub's `program`: what a publish costs, beside it")
 	base := flags.String("url", "", "a hub that runs already, `http://host:port`, on this machine; it is neither pinned nor restarted")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of a table")
 	if err := flags.Parse(args); err != nil {
@@ -69,6 +70,9 @@ func run(args []string) error {
 		all = slices.Concat(rows, natsRows())
 	case *inFolder:
 		all = folderRows()
+	}
+	if *before != "" {
+		all = append(all, row{"older", "CPU µs a POST", "≤ 1.02 × older", (*bench).older})
 	}
 	var chosen []row
 	for name := range strings.SplitSeq(cmp.Or(*picked, namesOf(all)), ",") {
@@ -87,6 +91,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	b.before = *before
 	defer b.end()
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)

@@ -38,6 +38,30 @@ func cpuOf(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
+// ranFor is for how long all threads of processes have run, to the nanosecond.
+func ranFor(pids []int) (time.Duration, error) {
+	var sum time.Duration
+	for _, pid := range pids {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		if err != nil {
+			return 0, err
+		}
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			if err != nil {
+				return 0, fmt.Errorf("CPU time: %w", err)
+			}
+			ran, _, _ := strings.Cut(string(stat), " ")
+			ns, err := strconv.ParseInt(ran, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+			}
+			sum += time.Duration(ns)
+		}
+	}
+	return sum, nil
+}
+
 // pssOf is the memory of processes in bytes; what they share counts once.
 func pssOf(pids []int) (int, error) {
 	sum := 0

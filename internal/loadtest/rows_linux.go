@@ -24,6 +24,8 @@ var rows = []row{
 	{"limited", "p99 ms", "≤ 1.1 × alone", (*bench).limited},
 	{"room", "CPU µs a publish", "≤ 2 × profiles", (*bench).room},
 	{"resume", "CPU µs a resume", "≤ 3 × fresh", (*bench).resume},
+	{"deadline", "CPU µs a delivery, alone", "≤ 3 × none", deadline(1)},
+	{"deadline", "CPU µs a delivery, 5 a second", "≤ 3 × none", deadline(5)},
 	{"replay", "ms", "≤ 1000 ms", (*bench).replay},
 }
 

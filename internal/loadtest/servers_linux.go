@@ -45,6 +45,7 @@ type server struct {
 	cursor string // from where the hub's streams resume, if any
 	host   string // as the hub wants it in Host
 	addr   netip.AddrPort
+	acks   bool // the streams' clients acknowledge
 	pids   []int
 	stop   func()
 }
@@ -67,6 +68,9 @@ func (s *server) subscribe(i int) []byte {
 	switch s.name {
 	case "hub":
 		path = fmt.Sprintf("/v1/stream?tenant=%s&profile=%s", s.tenant, profile(i))
+		if s.acks {
+			path += "&ack=true"
+		}
 	case "nchan":
 		path = "/sub?id=" + strconv.Itoa(i) // reached alone and with all, as a hub's stream is
 	}

@@ -8,6 +8,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/count"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/history"
 	"realtimehub/internal/webhook"
@@ -151,6 +152,14 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.IDs) })
 	add(counter, "dedupe_ids_lost_total", "", "Event ids that were forgotten before their dedupe window ended.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Log.LostIDs) })
+	add(gauge, "duties_open", "", "Events with a deadline that is still to come, as far as this hub judges them.",
+		func(l *Values) map[string]float64 { return one(l.Duties.Open) })
+	add(gauge, "duties_owed", "", "Recipients of those events who have neither acknowledged them nor been reported.",
+		func(l *Values) map[string]float64 { return one(l.Duties.Owed) })
+	add(counter, "duties_recipients_total", "state", "Recipients of events whose deadline has come, by what came of them; counted by the hub that judges.",
+		func(l *Values) map[string]float64 {
+			return words(map[duty.State]int64{duty.Acknowledged: l.Duties.Acknowledged, duty.Reported: l.Duties.Reported})
+		})
 	add(gauge, "outbox_items", "", "Items that are kept for services.", func(l *Values) map[string]float64 { return l.outbox(l.Outbox.Items) })
 	add(gauge, "outbox_untaken_items", "", "Items that the webhook has not taken yet; without a webhook all that are kept.",
 		func(l *Values) map[string]float64 { return l.outbox(l.Outbox.Untaken) })

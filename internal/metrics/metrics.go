@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/count"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/duty"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/serve"
@@ -74,6 +75,7 @@ type Values struct {
 	Tenants      []delivery.TenantStats // those that are shown by name
 	Quotas       map[string]allowance.QuotaStats
 	Lobby        lobby.Stats
+	Duties       duty.Stats
 	Outbox       outbox.Stats
 	Webhook      webhook.Stats // zero: there is none
 

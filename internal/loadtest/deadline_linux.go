@@ -1,0 +1,258 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+)
+
+const (
+	olderTurns     = 300
+	olderPosts     = 1_000 // in a turn
+	deadlineRounds = 5     // events, one after another
+	deadlineTime   = 8 * time.Second
+	ackTime        = time.Second // over which acknowledgements are spread
+)
+
+// older measures publishing without a deadline beside an older hub. Both run all the time and
+// take many short turns, of which the median counts: a machine's mood meets both.
+func (b *bench) older() (figures, error) {
+	names := []string{"hub", "older"}
+	costs := map[string][]float64{}
+	turns := map[string]func() (float64, error){}
+	for _, name := range names {
+		turn, end, err := b.postTurns(name)
+		if err != nil {
+			return figures{}, err
+		}
+		defer end()
+		turns[name] = turn
+	}
+	for i := range olderTurns {
+		for _, name := range names {
+			cost, err := turns[name]()
+			if err != nil {
+				return figures{}, err
+			}
+			if i >= olderTurns/10 { // warm
+				costs[name] = append(costs[name], cost)
+			}
+		}
+		slices.Reverse(names) // neither is always the second
+	}
+	var ratios []float64
+	for i, cost := range costs["hub"] {
+		ratios = append(ratios, cost/costs["older"][i])
+	}
+	note := fmt.Sprintf("the median of %d turns' ratios is %.3f", len(ratios), median(ratios))
+	return figures{new(median(costs["hub"])), new(median(costs["older"])), "older", note}, nil
+}
+
+// postTurns starts a hub with streams. Each turn posts events to one stream each, and says what
+// one has cost.
+func (b *bench) postTurns(name string) (turn func() (float64, error), end func(), err error) {
+	s, c, finish, err := b.client(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := func() {}
+	end = func() { stop(); finish() }
+	streams := min(b.streams, unicastOpen)
+	if err := errors.Join(c.open(streams, 0), c.settle(s.quiet())); err != nil {
+		end()
+		return nil, nil, err
+	}
+	each := max(1, olderPosts/streams)
+	var p *poster
+	return func() (float64, error) {
+		if p == nil { // a hub closes connections on which nothing is asked soon
+			if p, stop, err = newPoster(s.addr.String()); err != nil {
+				return 0, err
+			}
+		}
+		if err := c.settle(0); err != nil {
+			return 0, err
+		}
+		before, err := ranFor(s.pids)
+		if err != nil {
+			return 0, err
+		}
+		if err := publish(c, p, each*streams, each, func(i int) []byte { return s.toOne(i%streams, 0) }); err != nil {
+			return 0, err
+		}
+		after, err := ranFor(s.pids)
+		return micros(after-before, each*streams), err
+	}, end, nil
+}
+
+// deadline measures events to a room in which everybody acknowledges them, beside the same
+// events without a deadline. So many come within a second, and are acknowledged together, as
+// clients do.
+func deadline(events int) func(*bench) (figures, error) {
+	return func(b *bench) (figures, error) {
+		if b.base != "" {
+			return figures{}, errNotRestarted
+		}
+		recipients := min(b.streams, members)
+		got, err := b.compare("deadline", 2, []string{"acknowledged", "none"}, func(kind string) (float64, error) {
+			r, end, err := b.enter(recipients)
+			if err != nil {
+				return 0, err
+			}
+			defer end()
+			return r.server.spent(deadlineRounds*events*recipients, func() error {
+				for round := range deadlineRounds {
+					if err := r.turn(round, events, kind == "acknowledged"); err != nil {
+						return err
+					}
+				}
+				return r.client.rest(deadlineTime) // the last is judged
+			})
+		})
+		note := fmt.Sprintf("%d recipients, each with one POST for every %d", recipients, events)
+		return figures{got.get("acknowledged"), got.get("none"), "none", note}, err
+	}
+}
+
+// audience is a room whose members all have a stream.
+type audience struct {
+	server *server
+	client *client
+	poster *poster
+	ids    []string // of the connections
+}
+
+// enter starts a hub with an audience.
+func (b *bench) enter(n int) (r *audience, end func(), err error) {
+	s, c, finish, err := b.client("hub", "REALTIME_PRESENCE_AUDIENCE=none")
+	if err != nil {
+		return nil, nil, err
+	}
+	s.acks = true
+	p, stop, err := newPoster(s.addr.String())
+	if err != nil {
+		finish()
+		return nil, nil, err
+	}
+	end = func() { stop(); finish() }
+	r = &audience{server: s, client: c, poster: p}
+	if err := r.join(n); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return r, end, nil
+}
+
+func (r *audience) join(n int) error {
+	var all []string
+	for i := range n {
+		all = append(all, profile(i))
+	}
+	body, err := json.Marshal(map[string]any{"members": all})
+	if err != nil {
+		return err
+	}
+	join := r.server.request("PUT", r.server.path("/conversations/room/members"), "application/json", body)
+	if err := <-r.poster.send(1, func(int) []byte { return join }); err != nil {
+		return fmt.Errorf("%d members: %w", n, err)
+	}
+	if err := r.client.open(n, 0); err != nil {
+		return err
+	}
+	for after := ""; len(r.ids) < n; {
+		var page struct {
+			Connections []struct{ ID string }
+			Next        string
+		}
+		if err := r.server.get("/connections?limit=1000"+after, &page); err != nil {
+			return err
+		}
+		for _, c := range page.Connections {
+			r.ids = append(r.ids, c.ID)
+		}
+		if after = "&after=" + page.Next; page.Next == "" && len(r.ids) < n {
+			return fmt.Errorf("%d connections instead of %d", len(r.ids), n)
+		}
+	}
+	return r.client.settle(r.server.quiet())
+}
+
+// turn publishes some events within a second, and has everybody acknowledge them, once, within
+// the next.
+func (r *audience) turn(round, events int, acknowledged bool) error {
+	s, start, id := r.server, time.Now(), ""
+	for i := range events {
+		if err := r.client.rest(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(events)))); err != nil {
+			return err
+		}
+		n := round*events + i + 1
+		id = fmt.Sprint("e", n)
+		request := s.request("POST", "/v1/events", "application/json", r.event(id, acknowledged))
+		if err := publish(r.client, r.poster, 1, n, func(int) []byte { return request }); err != nil {
+			return err
+		}
+	}
+	end := time.Now().Add(ackTime)
+	if acknowledged {
+		if err := r.acknowledge(id); err != nil {
+			return err
+		}
+	}
+	return r.client.rest(time.Until(end))
+}
+
+func (r *audience) event(id string, acknowledged bool) []byte {
+	deadline := ""
+	if acknowledged {
+		deadline = fmt.Sprintf(`"deadline":%q,`, deadlineTime)
+	}
+	return fmt.Appendf(nil, `{"id":%q,"tenantId":%q,"type":"load.test",%s"payload":%q,"target":{"kind":"conversation","conversationId":"room"}}`, id, r.server.tenant, deadline, payload)
+}
+
+// acknowledge has everybody acknowledge what came up to an event, spread over a time.
+func (r *audience) acknowledge(id string) error {
+	var kept struct{ Cursor string }
+	if err := r.server.get("/events/"+id, &kept); err != nil {
+		return err
+	}
+	start, body := time.Now(), fmt.Appendf(nil, `{"cursor":%q}`, kept.Cursor)
+	answered := r.poster.send(len(r.ids), func(i int) []byte {
+		time.Sleep(time.Until(start.Add(ackTime * time.Duration(i) / time.Duration(len(r.ids)))))
+		return r.server.request("POST", "/v1/connections/"+r.ids[i]+"/ack", "application/json", body)
+	})
+	if err := r.client.rest(ackTime); err != nil {
+		return err
+	}
+	if err := <-answered; err != nil {
+		return err
+	}
+	var came struct{ Counts map[string]int }
+	if err := r.server.get("/events/"+id+"/receipts?limit=1", &came); err != nil {
+		return err
+	}
+	if came.Counts["acknowledged"] != len(r.ids) {
+		return fmt.Errorf("%d recipients, of whom came %v", len(r.ids), came.Counts)
+	}
+	return nil
+}
+
+// path is one of the tenant's.
+func (s *server) path(rest string) string { return "/v1/tenants/" + s.tenant + rest }
+
+// get asks about the tenant.
+func (s *server) get(path string, into any) error {
+	answer, err := http.Get("http://" + s.host + s.path(path))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, answer.Status)
+	}
+	return json.NewDecoder(answer.Body).Decode(into)
+}
