@@ -11,14 +11,16 @@ import (
 
 // docket is what the people of one tenant owe. The judge's lock guards it.
 type docket struct {
-	tenant string
-	all    map[part]*open                        // those that are kept
-	narrow sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients, of whoever has not acknowledged them
-	wide   []*open                               // and many, by place
-	lately [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
-	turned time.Time                             // when the minute began
-	bytes  int64                                 // of lately
-	owed   int                                   // recipients who owe, of all duties
+	tenant  string
+	all     map[part]*open                        // those that are kept
+	narrow  sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients, of whoever has not acknowledged them
+	wide    []*open                               // and many, by place
+	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
+	turned  time.Time                             // when the minute began
+	bytes   int64                                 // of lately
+	owed    int                                   // recipients who owe, of all duties
+	past    []*open                               // whose deadlines have come, in that order
+	results int64                                 // bytes of past
 }
 
 // part names a duty of a tenant.

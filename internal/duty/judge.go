@@ -3,6 +3,7 @@ package duty
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,11 +229,36 @@ func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err err
 			j.stats.Reported++
 		}
 	}
-	j.due.Set(o, time.Now().Add(j.cfg.Keep))
+	now := time.Now()
+	j.due.Set(o, now.Add(j.cfg.Keep))
+	o.docket.past, o.docket.results = append(o.docket.past, o), o.docket.results+o.bytes
+	j.fitLocked(o.docket, now)
 }
 
-// forgetLocked forgets what came of an event.
+// Bounds of what is kept of what came of events.
+const (
+	resultsPart = 64              // of the memory for state, for each tenant, as a divisor
+	mostResults = 64 << 20        // bytes for each tenant, where that has no limit
+	knownFor    = 5 * time.Minute // after its deadline at least: a publisher that repeats an event must not have it judged anew
+)
+
+// fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
+func (j *Judge) fitLocked(k *docket, now time.Time) {
+	most := j.cfg.Pools.State.All() / resultsPart
+	if most == 0 {
+		most = mostResults
+	}
+	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].Deadline) > knownFor {
+		j.forgetLocked(k.past[0])
+	}
+}
+
+// forgetLocked forgets what came of an event, which is among the oldest of its tenant.
 func (j *Judge) forgetLocked(o *open) {
+	if at := slices.Index(o.docket.past, o); at >= 0 {
+		o.docket.past = slices.Delete(o.docket.past, at, at+1)
+		o.docket.results -= o.bytes
+	}
 	j.due.Set(o, time.Time{})
 	delete(o.docket.all, o.part())
 	j.cfg.Pools.State.Give(o.docket.tenant, o.bytes)

@@ -346,3 +346,30 @@ func TestWhatWasAcknowledgedIsNotKeptAsOwed(t *testing.T) {
 		is.Equal(k.narrow.Len(), 0)
 	})
 }
+
+// What came of events takes a part of the tenant's memory: the oldest are forgotten first, but
+// none whose publisher may still repeat it.
+func TestResultsAreBounded(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		known := func(place uint64) bool {
+			came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: place}, Query{Limit: 1})
+			return came.Duty != nil
+		}
+		most := r.pools.State.All() / resultsPart
+		n := uint64(2 * most / openBytes)
+		for range n {
+			r.open(minute, "a")
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		is.True(known(1)) // it is too early
+		time.Sleep(knownFor)
+		last := r.open(minute, "a")
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		is.True(!known(1))
+		is.True(known(last))
+		is.True(r.pools.State.Of("acme") <= most+1<<20)
+	})
+}
