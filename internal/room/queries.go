@@ -50,6 +50,14 @@ func (m *Memberships[C]) circlesOf(ref event.Profile) []*circle[C] {
 	return nil
 }
 
+// AppendRooms appends the rooms that a profile belongs to.
+func (m *Memberships[C]) AppendRooms(rooms []event.Room, ref event.Profile) []event.Room {
+	for _, c := range m.circlesOf(ref) {
+		rooms = append(rooms, c.room)
+	}
+	return rooms
+}
+
 // Visited are rooms whose connected members were told of something.
 type Visited[C comparable] map[*circle[C]]bool
 
