@@ -114,22 +114,27 @@ func newOutbox(quotas *allowance.Pools) outbox.Box {
 	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.State.All() / outboxPart, Held: quotas.State})
 }
 
-// Tell sends services what they are told, if the settings say where, until end is called: that
-// waits a little for what is under way.
+// Tell puts into the outbox what services are told of people, connections and rooms, and sends
+// it if the settings say where, until end is called: that waits a little for what is under way.
 func (h *Hub) Tell(ctx context.Context, cfg settings.Config) (end func()) {
-	endpoint, secrets := cfg.Webhook()
-	if endpoint == nil {
-		return func() {}
-	}
-	h.webhook = webhook.New(webhook.Config{Box: h.outbox, Endpoint: endpoint, Secrets: secrets, Logger: h.logger})
 	ctx, cancel := context.WithCancel(ctx)
 	var telling sync.WaitGroup
-	telling.Go(func() { h.webhook.Run(ctx) })
+	telling.Go(func() { h.notices.Run(ctx) })
+	if endpoint, secrets := cfg.Webhook(); endpoint != nil {
+		h.webhook = webhook.New(webhook.Config{Box: h.outbox, Endpoint: endpoint, Secrets: secrets, Logger: h.logger})
+		telling.Go(func() { h.webhook.Run(ctx) })
+	}
 	return func() {
+		last, over := context.WithTimeout(ctx, flushTime)
+		h.notices.Flush(last)
+		over()
 		cancel()
 		telling.Wait()
 	}
 }
+
+// flushTime is how long the end waits for the outbox to take what it has yet to.
+const flushTime = 2 * time.Second
 
 // backing is what a hub stands on, alone or with others.
 type backing struct {
@@ -152,7 +157,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
 	}
 	if cfg.NATSURL == "" && cfg.Data == "" {
-		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
+		return backing{log: history.NewMemory(limits), told: Reporting{Types: cfg.Told()}, leave: func() {}}, nil
 	}
 	if cfg.NATSURL != "" && cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
@@ -188,7 +193,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
-	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
+	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Types: cfg.Told(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}

@@ -146,6 +146,9 @@ func (n *Notices) happened(tenant string, kind outbox.Type, c Connection) {
 
 // Run puts what was gathered into the outbox, until ctx ends.
 func (n *Notices) Run(ctx context.Context) {
+	if n == nil {
+		return
+	}
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(func() { n.work(ctx) })
@@ -155,7 +158,7 @@ func (n *Notices) Run(ctx context.Context) {
 
 // Flush returns when nothing waits any more, or ctx ends.
 func (n *Notices) Flush(ctx context.Context) {
-	for {
+	for n != nil {
 		n.mu.Lock()
 		if n.waiting == 0 {
 			n.mu.Unlock()
