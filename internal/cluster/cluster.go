@@ -191,9 +191,10 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 	c.taking.Lock()
 	defer c.taking.Unlock()
 	if tenant == roll {
-		c.rollChanged(changes)
+		c.rollChanged(changes, known)
 		return
 	}
+	known = known && !c.following.news(tenant)
 	for _, s := range changes {
 		conn, came := c.remotes.change(tenant, s)
 		switch {

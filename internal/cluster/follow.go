@@ -28,13 +28,15 @@ func (c *Cluster) rollSession(tenant string) Session {
 type following struct {
 	mu sync.Mutex
 	// Guarded by mu.
+	ready bool                 // what others had when this hub came is known
 	names map[uuid.UUID]string // of hubs' words, the tenant
 	by    map[string]*followed
 }
 
 // followed is a tenant.
 type followed struct {
-	hubs    int // that have connections of it, with this one
+	hubs    int  // that have connections of it, with this one
+	old     bool // others had some when this hub came
 	release func()
 	turn    int // counts what has changed
 }
@@ -42,8 +44,16 @@ type followed struct {
 // followAgain is after how long a tenant is tried to be known again.
 const followAgain = time.Second
 
-// came says that a hub has connections of a tenant.
-func (f *following) came(c *Cluster, s Session) {
+// news says whether sessions are news of which this hub learns as it takes up their tenant.
+func (f *following) news(tenant string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.by[tenant]
+	return f.ready && x != nil && !x.old
+}
+
+// came says that a hub has connections of a tenant; old, that it had when this hub came.
+func (f *following) came(c *Cluster, s Session, old bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	tenant := s.Profile.ID
@@ -56,7 +66,7 @@ func (f *following) came(c *Cluster, s Session) {
 	f.names[s.ID] = tenant
 	x := f.by[tenant]
 	if x == nil {
-		x = &followed{}
+		x = &followed{old: old}
 		f.by[tenant] = x
 		go f.begin(c, tenant, x)
 	}
@@ -131,6 +141,9 @@ func (c *Cluster) followRoll() {
 			return
 		}
 	}
+	c.following.mu.Lock()
+	c.following.ready = true
+	c.following.mu.Unlock()
 }
 
 // begunLocked tells others that this hub has connections of a tenant, overLocked that it has none.
@@ -139,7 +152,7 @@ func (c *Cluster) begunLocked(tenant string) {
 		return
 	}
 	s := c.rollSession(tenant)
-	c.following.came(c, s)
+	c.following.came(c, s, false)
 	c.peers.Tell(roll, SessionChange{Session: s})
 }
 
@@ -162,12 +175,12 @@ func (c *Cluster) rollLocked() []Session {
 }
 
 // rollChanged takes others' words.
-func (c *Cluster) rollChanged(changes []SessionChange) {
+func (c *Cluster) rollChanged(changes []SessionChange, known bool) {
 	for _, s := range changes {
 		if s.Gone {
 			c.following.went(c, s.ID)
 		} else {
-			c.following.came(c, s.Session)
+			c.following.came(c, s.Session, known)
 		}
 	}
 }
