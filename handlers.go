@@ -79,7 +79,7 @@ func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *s
 	return metrics.New(func() metrics.Values {
 		v := metrics.Values{
 			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
 		}
 		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
 		v.Online, v.Away = hub.presence.Counts()

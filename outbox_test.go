@@ -21,7 +21,7 @@ import (
 func tell(t testing.TB, h *testHub, tenant string, n, bytes int) {
 	t.Helper()
 	for i := range n {
-		data := fmt.Sprintf(`{"n":%d,"text":%q}`, i, strings.Repeat("x", bytes))
+		data := fmt.Sprintf(`{"profile":{"type":"user","id":"%d"},"status":"online","since":"2026-11-24T02:39:02.296Z","text":%q}`, i, strings.Repeat("x", bytes))
 		if err := h.outbox.Put(t.Context(), tenant, "", []outbox.Draft{{Type: outbox.TypePresence, At: time.Now(), Data: json.RawMessage(data)}}); err != nil {
 			t.Fatal(err)
 		}
@@ -138,6 +138,7 @@ func TestWebhookOfAHub(t *testing.T) {
 		is.NoErr(json.Unmarshal([]byte(second.body), &sent))
 		is.Equal(sent.Type, "batch")
 		is.Equal(sent.Data.Items, readOutbox(t, h, "").Items)
+		documented(t, second)
 	})
 	answers <- http.StatusGone
 	moves(t, handler, map[string]float64{`webhook_answers_total{answer="4xx"}`: 1, "webhook_stopped": 1, "outbox_items": 1, "outbox_untaken_items": 1}, func() {
@@ -145,6 +146,20 @@ func TestWebhookOfAHub(t *testing.T) {
 		<-calls
 	})
 	is.Equal(len(calls), 0)
+}
+
+// documented holds a call of the webhook against the document.
+func documented(t *testing.T, call hookCall) {
+	t.Helper()
+	is := is.New(t)
+	batch := readDocument(t).Webhooks["batch"].Post
+	var body any
+	is.NoErr(json.Unmarshal([]byte(call.body), &body))
+	is.NoErr(batch.RequestBody.Value.Content["application/json"].Schema.Value.VisitJSON(body))
+	is.Equal(len(batch.Parameters), 3)
+	for _, p := range batch.Parameters {
+		is.NoErr(p.Value.Schema.Value.VisitJSON(call.header.Get(p.Value.Name)))
+	}
 }
 
 // What goes for want of room is counted, and told of in the log.

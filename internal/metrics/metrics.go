@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/count"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/webhook"
@@ -76,6 +77,7 @@ type Values struct {
 	Lobby        lobby.Stats
 	Outbox       outbox.Stats
 	Webhook      webhook.Stats // zero: there is none
+	Notices      notices.Stats
 
 	refused map[string]int64
 }

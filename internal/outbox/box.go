@@ -8,6 +8,9 @@ import (
 // TTL is how long items are kept.
 const TTL = 72 * time.Hour
 
+// KeyTime is how long a key is known at least.
+const KeyTime = 2 * time.Minute
+
 // First is the place of the first item of a tenant of whom nothing is known, in microseconds
 // since 1970. Whoever has forgotten all places, with a process or a server, so begins past all
 // those that it had given: a service that comes back with an older one learns that it has missed
@@ -18,9 +21,8 @@ func First(now time.Time) uint64 { return uint64(now.UnixMicro()) }
 // a broker keeps for several processes has calls that wait and fail.
 type Box interface {
 	// Put appends items of a tenant together, all or none, in the order given. A key names them:
-	// while the first items with a key are kept, others with that key are not put again, and
-	// there is no error. Who does not know whether something was put, puts it again. No key is
-	// like another if it is empty.
+	// for KeyTime at least, other items with that key are not put, and there is no error. So who
+	// does not know whether something was put puts it again. Empty keys name nothing.
 	Put(ctx context.Context, tenant, key string, drafts []Draft) error
 	// Read answers a Query.
 	Read(ctx context.Context, tenant string, q Query) (Page, error)
@@ -85,7 +87,7 @@ type Stats struct {
 	Items   int
 	Bytes   int64     // that they take
 	Limit   int64     // of Bytes; 0: none
-	Untaken int       // items that the webhook has not taken
+	Untaken int       // items that the webhook has not taken, as far as is known here: who leads knows
 	Since   time.Time // when the oldest of those was put; zero: there is none
 	Cut     int64     // items that went before their time, for want of room
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"realtimehub/internal/due"
 	"realtimehub/internal/largest"
 	"realtimehub/internal/quota"
 	"realtimehub/internal/sized"
@@ -20,22 +21,39 @@ type Memory struct {
 	// Guarded by mu.
 	tenants  sized.Table[string, *list]
 	sizes    largest.Sizes[string] // bytes of lists
+	full     due.Queue[*list]      // those with entries, by when the oldest was put
+	quiet    due.Queue[*list]      // those without, by when the newest was
+	waiting  due.Queue[*waits]     // those with entries that were not taken, by when the oldest of those was put
 	items    int
-	empty    int // tenants without items
 	untaken  int
+	highest  uint64 // place of a tenant that was forgotten
 	cut      int64
 	follower func(tenant string, taken, newest uint64) // nil: nobody follows
 }
 
 // list is what is kept of a tenant; guarded by the Memory's mu.
 type list struct {
+	tenant  string
 	entries []entry
 	keys    sized.Table[string, struct{}] // of entries
 	newest  uint64
 	taken   uint64
 	last    time.Time // when the newest was put
 	gone    int       // entries that were dropped since the list was copied
+
+	in    *due.Queue[*list] // where it is
+	due   due.Item          // there
+	waits waits
 }
+
+// waits is a list as one of those that wait for the webhook.
+type waits struct{ due due.Item }
+
+// Due implements due.Owner.
+func (l *list) Due() *due.Item { return &l.due }
+
+// Due implements due.Owner.
+func (w *waits) Due() *due.Item { return &w.due }
 
 type entry struct {
 	item Item
@@ -45,7 +63,7 @@ type entry struct {
 
 // Bytes that things take beside what their texts do, as measured.
 const (
-	listBytes  = 320
+	listBytes  = 360
 	entryBytes = 176 // an entry, with half as much again for the list's growth
 	keyBytes   = 72
 )
@@ -76,7 +94,7 @@ func (m *Memory) Put(_ context.Context, tenant, key string, drafts []Draft) erro
 	defer m.mu.Unlock()
 	now := time.Now()
 	l := m.listLocked(tenant, now)
-	m.expireLocked(tenant, l, now)
+	m.expireLocked(l, now)
 	if _, known := l.keys.Find(key); known {
 		return nil
 	}
@@ -88,7 +106,7 @@ func (m *Memory) Put(_ context.Context, tenant, key string, drafts []Draft) erro
 		}
 		entries[i] = entry{item: item, put: now}
 	}
-	m.appendLocked(tenant, l, key, entries)
+	m.appendLocked(l, key, entries)
 	m.fitLocked()
 	if m.follower != nil {
 		m.follower(tenant, l.taken, l.newest)
@@ -100,17 +118,43 @@ func (m *Memory) Put(_ context.Context, tenant, key string, drafts []Draft) erro
 func (m *Memory) listLocked(tenant string, now time.Time) *list {
 	l := m.tenants.Get(tenant)
 	if l == nil {
-		l = &list{newest: First(now) - 1, last: now}
+		l = &list{tenant: tenant, newest: max(First(now)-1, m.highest), last: now}
 		l.taken = l.newest
 		m.tenants.Put(tenant, l)
-		m.empty++
+		m.settleLocked(l)
 		m.addLocked(tenant, listBytes+sized.Text(tenant))
 	}
 	return l
 }
 
+// settleLocked puts a list where it belongs, now that its entries have changed.
+func (m *Memory) settleLocked(l *list) {
+	in, at := &m.quiet, l.last
+	if len(l.entries) > 0 {
+		in, at = &m.full, l.entries[0].put
+	}
+	if l.in != nil && l.in != in {
+		l.in.Set(l, time.Time{})
+	}
+	l.in = in
+	in.Set(l, at)
+	if next := l.next(); next != nil {
+		m.waiting.Set(&l.waits, next.put)
+	} else {
+		m.waiting.Set(&l.waits, time.Time{})
+	}
+}
+
+// next is the oldest entry that was not taken; nil: there is none.
+func (l *list) next() *entry {
+	if at := max(l.taken+1, l.oldest()) - l.oldest(); at < uint64(len(l.entries)) {
+		return &l.entries[at]
+	}
+	return nil
+}
+
 // appendLocked adds entries that have their places.
-func (m *Memory) appendLocked(tenant string, l *list, key string, entries []entry) {
+func (m *Memory) appendLocked(l *list, key string, entries []entry) {
 	last := &entries[len(entries)-1]
 	if key != "" {
 		last.key = key
@@ -120,14 +164,12 @@ func (m *Memory) appendLocked(tenant string, l *list, key string, entries []entr
 	for i := range entries {
 		bytes += entries[i].bytes()
 	}
-	if len(l.entries) == 0 {
-		m.empty--
-	}
 	l.entries = append(l.entries, entries...)
 	l.newest, l.last = last.item.Seq, last.put
 	m.items += len(entries)
 	m.untaken += len(entries)
-	m.addLocked(tenant, bytes)
+	m.settleLocked(l)
+	m.addLocked(l.tenant, bytes)
 }
 
 func (m *Memory) addLocked(tenant string, bytes int64) {
@@ -135,34 +177,35 @@ func (m *Memory) addLocked(tenant string, bytes int64) {
 	m.held.Force(tenant, bytes)
 }
 
-// fitLocked has the tenants with most lose their oldest until all fit. First of all it forgets
-// those of whom nothing is kept but their places.
+// fitLocked has the tenants with most lose their oldest until all fit. Before that it forgets
+// those of whom nothing is kept but their places, the most quiet first.
 func (m *Memory) fitLocked() {
 	for m.limit > 0 && m.sizes.Total() > m.limit {
-		if m.empty > 0 {
-			m.forgetLocked(func(*list) bool { return true })
+		if m.quiet.Len() > 0 {
+			l, _ := m.quiet.First()
+			m.forgetLocked(l)
 			continue
 		}
 		tenant, _, ok := m.sizes.Most()
 		if !ok {
 			return
 		}
-		m.dropLocked(tenant, m.tenants.Get(tenant), 1)
+		m.dropLocked(m.tenants.Get(tenant), 1)
 		m.cut++
 	}
 }
 
-// expireLocked drops what is too old of a tenant.
-func (m *Memory) expireLocked(tenant string, l *list, now time.Time) {
+// expireLocked drops what is too old of a list.
+func (m *Memory) expireLocked(l *list, now time.Time) {
 	n := 0
 	for n < len(l.entries) && now.Sub(l.entries[n].put) >= TTL {
 		n++
 	}
-	m.dropLocked(tenant, l, n)
+	m.dropLocked(l, n)
 }
 
-// dropLocked drops the n oldest entries of a tenant.
-func (m *Memory) dropLocked(tenant string, l *list, n int) {
+// dropLocked drops the n oldest entries of a list.
+func (m *Memory) dropLocked(l *list, n int) {
 	if n == 0 {
 		return
 	}
@@ -179,25 +222,20 @@ func (m *Memory) dropLocked(tenant string, l *list, n int) {
 	}
 	clear(l.entries[:n])
 	l.entries = l.entries[n:]
-	if len(l.entries) == 0 {
-		m.empty++
-	}
 	if l.gone += n; l.gone > len(l.entries) { // else what was before them would stay
 		l.entries, l.gone = append([]entry(nil), l.entries...), 0
 	}
 	m.items -= n
-	m.addLocked(tenant, -bytes)
+	m.settleLocked(l)
+	m.addLocked(l.tenant, -bytes)
 }
 
-// forgetLocked forgets those tenants of whom nothing is kept but their places that it is to.
-func (m *Memory) forgetLocked(which func(*list) bool) {
-	for tenant, l := range m.tenants.All() {
-		if len(l.entries) == 0 && which(l) {
-			m.addLocked(tenant, -m.sizes.Of(tenant))
-			m.tenants.Delete(tenant)
-			m.empty--
-		}
-	}
+// forgetLocked forgets a tenant of whom nothing is kept but its places.
+func (m *Memory) forgetLocked(l *list) {
+	m.quiet.Set(l, time.Time{})
+	m.highest = max(m.highest, l.newest)
+	m.addLocked(l.tenant, -m.sizes.Of(l.tenant))
+	m.tenants.Delete(l.tenant)
 }
 
 // oldest is the first place that is kept, or that will be given.
@@ -211,7 +249,7 @@ func (m *Memory) Read(_ context.Context, tenant string, q Query) (Page, error) {
 	if l == nil {
 		return Page{}, nil
 	}
-	m.expireLocked(tenant, l, time.Now())
+	m.expireLocked(l, time.Now())
 	page := Page{Oldest: l.oldest(), Newest: l.newest}
 	from := 0
 	if q.After >= page.Oldest && q.After <= page.Newest {
@@ -262,20 +300,23 @@ func (m *Memory) Taken(_ context.Context, tenant string, seq uint64) error {
 	was := max(l.taken, l.oldest()-1)
 	l.taken = max(l.taken, min(seq, l.newest))
 	m.untaken -= int(max(l.taken, was) - was)
+	m.settleLocked(l)
 	return nil
 }
 
-// quiet is how long the places of a tenant are known of whom nothing is kept any more.
-const quiet = 10 * TTL
+// quietTTL is how long the places of a tenant are known of whom nothing is kept any more.
+const quietTTL = 10 * TTL
 
 // Sweep implements Box.
 func (m *Memory) Sweep(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for tenant, l := range m.tenants.All() {
-		m.expireLocked(tenant, l, now)
+	for l, ok := m.full.Next(now.Add(-TTL)); ok; l, ok = m.full.Next(now.Add(-TTL)) {
+		m.expireLocked(l, now)
 	}
-	m.forgetLocked(func(l *list) bool { return now.Sub(l.last) >= quiet })
+	for l, ok := m.quiet.Next(now.Add(-quietTTL)); ok; l, ok = m.quiet.Next(now.Add(-quietTTL)) {
+		m.forgetLocked(l)
+	}
 }
 
 // Stats implements Box.
@@ -283,13 +324,8 @@ func (m *Memory) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Stats{Items: m.items, Bytes: m.sizes.Total(), Limit: m.limit, Untaken: m.untaken, Cut: m.cut}
-	for l := range m.tenants.Values() {
-		at := max(l.taken+1, l.oldest()) - l.oldest()
-		if at < uint64(len(l.entries)) {
-			if put := l.entries[at].put; s.Since.IsZero() || put.Before(s.Since) {
-				s.Since = put
-			}
-		}
+	if m.waiting.Len() > 0 {
+		_, s.Since = m.waiting.First()
 	}
 	return s
 }

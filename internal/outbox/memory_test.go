@@ -152,7 +152,7 @@ func TestOldItemsGo(t *testing.T) {
 		is.Equal(page.Next(first), first+1)
 		put(t, m, "acme", "", draft("c", 0))
 		is.Equal(read(t, m, "acme", Query{Limit: 1}).Items[0].Seq, first+2)
-		time.Sleep(quiet)
+		time.Sleep(quietTTL)
 		m.Sweep(time.Now())
 		is.Equal(held.Total(), int64(0)) // nothing is known of the tenant any more
 		put(t, m, "acme", "", draft("d", 0))
@@ -226,12 +226,41 @@ func TestTenantsAreForgottenForItems(t *testing.T) {
 	})
 }
 
+// A place is given once, also to a tenant that was forgotten a moment ago.
+func TestPlacesAreGivenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // where no time goes by
+		is := is.New(t)
+		m := NewMemory(MemoryConfig{Bytes: 100})
+		last := uint64(0)
+		for range 100 {
+			var told uint64
+			stop, err := m.Follow(t.Context(), func(_ string, _, newest uint64) { told = newest })
+			is.NoErr(err)
+			put(t, m, "acme", "", draft("a", 0)) // for which there is no room, nor for its tenant
+			stop()
+			is.True(told > last)
+			last = told
+		}
+		is.Equal(m.Stats().Cut, int64(100))
+	})
+}
+
 // What is counted is what is taken.
 func TestTheBytesAreReal(t *testing.T) {
 	if !testkit.ByItself(t) {
 		return
 	}
 	is := is.New(t)
+	before := testkit.LiveHeap()
+	many := NewMemory(MemoryConfig{})
+	for i := range 20_000 {
+		put(t, many, fmt.Sprint("tenant", i), "", draft("a", 0))
+	}
+	counted, took := many.Stats().Bytes, testkit.LiveHeap()-before
+	t.Log("of 20,000 tenants: counted", counted, "took", took)
+	is.True(float64(took) < 1.1*float64(counted))
+	is.True(float64(counted) < 1.6*float64(took))
+	runtime.KeepAlive(many)
 	for _, n := range []int{0, 100, 3000} {
 		before := testkit.LiveHeap()
 		m := NewMemory(MemoryConfig{})
@@ -245,9 +274,9 @@ func TestTheBytesAreReal(t *testing.T) {
 		t.Log(n, "bytes: counted", counted, "took", took)
 		is.True(float64(took) < 1.1*float64(counted))
 		is.True(float64(counted) < 1.6*float64(took))
-		for tenant, l := range m.tenants.All() {
+		for _, l := range m.tenants.All() {
 			m.mu.Lock()
-			m.dropLocked(tenant, l, len(l.entries)*9/10)
+			m.dropLocked(l, len(l.entries)*9/10)
 			m.mu.Unlock()
 		}
 		counted, took = m.Stats().Bytes, testkit.LiveHeap()-before

@@ -46,7 +46,7 @@ func (s *Sender) send(ctx context.Context, l *line, lane *lane) {
 	case ctx.Err() != nil || s.stopped || l.stopped || s.ending && l.failures > 0:
 	case step.after > 0 || l.failures > 0:
 		s.dueLocked(l, step.after)
-	case l.behind() == 0:
+	case l.behind() == 0 && l.noted >= l.taken:
 		delete(s.lines, l.tenant)
 	case l.behind() >= batchItems:
 		s.dueLocked(l, 0)
@@ -71,15 +71,12 @@ type step struct {
 
 // try sends a line's next batch, of the items up to newest that the outbox has told of.
 func (s *Sender) try(ctx context.Context, l *line, newest uint64) step {
-	b, err := s.batch(ctx, l)
+	b, err := s.batch(ctx, l, newest)
 	if err != nil {
-		if ctx.Err() == nil {
-			s.cfg.Logger.Warn("the outbox cannot be read for the webhook", "tenant", l.tenant, "err", err)
-		}
+		s.boxFails(ctx, err)
 		return step{after: askAgain}
 	}
-	if len(b) == 0 { // it has nothing more of those
-		l.taken, l.last, l.failures = newest, 0, 0
+	if len(b) == 0 {
 		return step{}
 	}
 	if l.failures > 0 {
@@ -91,8 +88,7 @@ func (s *Sender) try(ctx context.Context, l *line, newest uint64) step {
 	}
 	s.answers.Add(o.answer, 1)
 	if o.answer == AnswerTaken {
-		s.taken(ctx, l, b)
-		return step{}
+		return s.taken(ctx, l, b)
 	}
 	l.failures++
 	l.last = b.last()
@@ -108,34 +104,72 @@ func (s *Sender) try(ctx context.Context, l *line, newest uint64) step {
 }
 
 // batch is a line's next batch: that which has failed, if there is one, as far as the outbox still
-// has it.
-func (s *Sender) batch(ctx context.Context, l *line) (batch, error) {
+// has it. It is empty if the outbox has nothing up to newest.
+func (s *Sender) batch(ctx context.Context, l *line, newest uint64) (batch, error) {
+	if err := s.note(ctx, l); err != nil {
+		return nil, err
+	}
 	page, err := s.cfg.Box.Read(ctx, l.tenant, outbox.Query{After: l.taken, Limit: batchItems, Bytes: batchBytes})
-	if err != nil || len(page.Items) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	b := batch(page.Items)
-	if lost := b[0].Seq - l.taken - 1; b[0].Seq > l.taken && lost > 0 {
-		s.lost.Add(int64(lost))
-		s.cfg.Logger.Error("items have left the outbox before the webhook took them: the service has to pull, and is told of a gap", "tenant", l.tenant, "items", lost, "before", b[0].Seq)
+	if len(b) == 0 {
+		s.skip(l, max(newest, l.taken)+1)
+		l.last, l.failures = 0, 0
+		return nil, s.note(ctx, l)
 	}
-	l.taken = b[0].Seq - 1
+	s.skip(l, b[0].Seq)
 	if same := l.last - l.taken; l.last > l.taken && same < uint64(len(b)) {
 		b = b[:same]
 	}
 	return b, nil
 }
 
-// taken notes that a batch was taken.
-func (s *Sender) taken(ctx context.Context, l *line, b batch) {
-	s.sent.Add(int64(len(b)))
-	if err := s.cfg.Box.Taken(ctx, l.tenant, b.last()); err != nil && ctx.Err() == nil {
-		s.cfg.Logger.Warn("it could not be noted that the webhook took items, which will come again if another hub sends", "tenant", l.tenant, "err", err)
+// skip goes to the first item of a line that is still there.
+func (s *Sender) skip(l *line, first uint64) {
+	if lost := first - 1 - l.taken; first > l.taken && lost > 0 {
+		s.lost.Add(int64(lost))
+		s.cfg.Logger.Error("items have left the outbox before the webhook took them: the service has to pull, and is told of a gap", "tenant", l.tenant, "items", lost, "before", first)
 	}
+	l.taken = first - 1
+	l.noted = min(l.noted, l.taken)
+}
+
+// taken goes on after a batch that was taken.
+func (s *Sender) taken(ctx context.Context, l *line, b batch) step {
+	s.sent.Add(int64(len(b)))
 	if l.failures > 1 {
 		s.cfg.Logger.Info("the webhook is taken again", "tenant", l.tenant, "failures", l.failures)
 	}
 	l.taken, l.last, l.failures = b.last(), 0, 0
+	if err := s.note(ctx, l); err != nil {
+		s.boxFails(ctx, err)
+		return step{after: askAgain}
+	}
+	return step{}
+}
+
+// note has the outbox know how far a line has come.
+func (s *Sender) note(ctx context.Context, l *line) error {
+	if l.noted >= l.taken {
+		return nil
+	}
+	if err := s.cfg.Box.Taken(ctx, l.tenant, l.taken); err != nil {
+		return err
+	}
+	l.noted = l.taken
+	return nil
+}
+
+// boxFails logs that the outbox has not done what it was to, unless its answer came too late.
+func (s *Sender) boxFails(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if times, due := s.failingBox.Due(time.Now()); due {
+		s.cfg.Logger.Warn("the outbox does not answer the webhook", "err", err, "times", times)
+	}
 }
 
 // failed logs that an attempt has failed; the first of a tenant is mostly mended by the second.

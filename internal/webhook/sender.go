@@ -45,7 +45,7 @@ type Sender struct {
 
 	answers                    count.Words[Answer]
 	sent, repeated, lost, gone atomic.Int64
-	failing                    pace.Counter
+	failing, failingBox        pace.Counter // what goes wrong at the endpoint, and at the outbox
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -64,7 +64,7 @@ type lane struct {
 }
 
 // line is a tenant with items that were not taken. Guarded by the Sender's mu, but for what the
-// one attempt that is under way has: taken, last and failures.
+// one attempt that is under way has: taken, noted, last and failures.
 type line struct {
 	tenant  string
 	newest  uint64
@@ -74,6 +74,7 @@ type line struct {
 	stopped bool
 
 	taken    uint64
+	noted    uint64 // what the outbox knows of that
 	last     uint64 // the place of the last item of the batch that has failed; 0: it was taken
 	failures int    // one after the other
 }
@@ -116,6 +117,7 @@ func (s *Sender) Stats() Stats {
 
 // Run sends until ctx ends, and then what was not tried yet, for a short time.
 func (s *Sender) Run(ctx context.Context) {
+	defer s.client.CloseIdleConnections()
 	hold, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	leading := make(chan struct{}, 1)
@@ -183,7 +185,7 @@ func (s *Sender) follow(ctx context.Context, over <-chan struct{}) (stop func())
 		if err == nil {
 			return stop
 		}
-		s.cfg.Logger.Warn("the outbox cannot be read for the webhook", "err", err)
+		s.boxFails(ctx, err)
 		select {
 		case <-time.After(askAgain):
 		case <-over:
@@ -203,7 +205,7 @@ func (s *Sender) more(tenant string, taken, newest uint64) {
 	}
 	l := s.lines[tenant]
 	if l == nil {
-		l = &line{tenant: tenant, taken: taken, newest: newest}
+		l = &line{tenant: tenant, taken: taken, noted: taken, newest: newest}
 		s.lines[tenant] = l
 		s.dueLocked(l, gatherTime)
 	}
@@ -237,7 +239,7 @@ func (s *Sender) wakeUp() {
 	}
 }
 
-// hurry has all lines sent now that have not failed, and the others not any more.
+// hurry has all lines sent now that may be and have not failed, and the others not any more.
 func (s *Sender) hurry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +247,7 @@ func (s *Sender) hurry() {
 	for _, l := range s.lines {
 		switch at := l.due.At(); {
 		case at.IsZero():
-		case l.failures > 0:
+		case l.failures > 0 || time.Now().Before(s.until):
 			s.laneOf(l).due.Set(l, time.Time{})
 		default:
 			s.laneOf(l).due.Set(l, time.Now())

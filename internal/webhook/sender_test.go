@@ -32,7 +32,7 @@ func TestABatch(t *testing.T) {
 		synctest.Wait()
 		is.Equal(len(s.service.sent()), 0) // it gathers
 		s.put(t, "acme", 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		got := s.service.sent()
 		is.Equal(len(got), 1)
@@ -70,7 +70,7 @@ func TestHowMuchABatchHas(t *testing.T) {
 		is.Equal(sizes(), []int{100, 100, 100})
 		time.Sleep(gatherTime - 1)
 		is.Equal(sizes(), nil)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		is.Equal(sizes(), []int{50})
 		large := outbox.Draft{Type: outbox.TypeUndelivered, Data: json.RawMessage(`{"x":"` + strings.Repeat("x", batchBytes/4) + `"}`)}
 		is.NoErr(s.box.Put(t.Context(), "acme", "", []outbox.Draft{large, large, large, large, large}))
@@ -241,6 +241,8 @@ func TestWhatComesAsOthersGo(t *testing.T) {
 		time.Sleep(2 * longestDelay)
 		is.Equal(len(s.service.sent()), 1)
 		is.Equal(times, 1)
+		is.Equal(s.Stats().Lost, int64(1))
+		is.True(s.says("the service has to pull"))
 		is.Equal(box.Stats().Untaken, 0)
 	})
 }
