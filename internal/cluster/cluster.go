@@ -71,6 +71,7 @@ type Config struct {
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
 	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
+	c.following.places = make(chan struct{}, followAtOnce)
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
 		c.owed = &owed{

@@ -26,6 +26,8 @@ func (c *Cluster) rollSession(tenant string) Session {
 // following is the tenants that this hub knows all of though it may have nobody there: it tells
 // of their people, also when the hub is killed that had all of them.
 type following struct {
+	places chan struct{} // static
+
 	mu sync.Mutex
 	// Guarded by mu.
 	ready bool                 // what others had when this hub came is known
@@ -40,6 +42,12 @@ type followed struct {
 	release func()
 	turn    int // counts what has changed
 }
+
+// followAtOnce is how many tenants are taken up at a time.
+const followAtOnce = 64
+
+// followTime is how long one may take.
+const followTime = 10 * time.Second
 
 // followAgain is after how long a tenant is tried to be known again.
 const followAgain = time.Second
@@ -77,7 +85,11 @@ func (f *following) came(c *Cluster, s Session, old bool) {
 // begin has a tenant known.
 func (f *following) begin(c *Cluster, tenant string, x *followed) {
 	for {
-		release, err := c.cfg.Delivery.Tenants.Keep(context.Background(), tenant)
+		f.places <- struct{}{}
+		ctx, cancel := context.WithTimeout(context.Background(), followTime)
+		release, err := c.cfg.Delivery.Tenants.Keep(ctx, tenant)
+		cancel()
+		<-f.places
 		f.mu.Lock()
 		if f.by[tenant] != x { // it has ended meanwhile
 			f.mu.Unlock()

@@ -39,7 +39,7 @@ func (c *Cluster) Foremost(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.noteLocked(others, now)
-	all := t.stayLocked(append(others, self), now)
+	all := t.stayLocked(slices.Concat(others, [][4]byte{self}), now)
 	old := slices.DeleteFunc(slices.Clone(all), func(mark [4]byte) bool {
 		if mark == self {
 			return now.Sub(t.began) < c.cfg.Settle
