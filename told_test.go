@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/plan"
 	"realtimehub/internal/room"
@@ -338,4 +339,30 @@ func TestServicesAreToldOfRooms(t *testing.T) {
 		w.Sweep(time.Now())
 		is.True(w.quotas.State.Of("acme") <= kept+4096)
 	})
+}
+
+// The whole program tells what its settings name, and as the contract says.
+func TestTheProgramTellsWhatIsNamed(t *testing.T) {
+	is := is.New(t)
+	h := &hubtest.Hub{Client: hubtest.CheckedClient(t, nil), URL: startHub(t, "REALTIME_PRESENCE_GRACE=0", "REALTIME_PRESENCE_TICK=10ms",
+		"REALTIME_WEBHOOK_TYPES=presence.changed,connection.opened,connection.closed,conversation.occupied,conversation.vacated,group.occupied,group.vacated")}
+	h.Changes(t, "PUT", "/v1/tenants/acme/groups/staff/members", `{"members":["alice"]}`)
+	h.Changes(t, "PUT", "/v1/tenants/acme/conversations/talk/members", `{"members":["alice"]}`)
+	stream := h.Open(t, "tenant=acme&profile=alice&meta.app=web")
+	told := func(types ...string) {
+		t.Helper()
+		eventually(t, func() bool {
+			_, page := h.Do(t, "GET", "/v1/tenants/acme/outbox", "")
+			left := slices.Clone(types)
+			for _, item := range page["items"].([]any) {
+				left = slices.DeleteFunc(left, func(want string) bool { return item.(map[string]any)["type"] == want })
+			}
+			return len(left) == 0
+		})
+	}
+	told("presence.changed", "connection.opened", "conversation.occupied", "group.occupied")
+	stream.Close()
+	told("connection.closed", "conversation.vacated", "group.vacated")
+	_, page := h.Do(t, "GET", "/v1/tenants/acme/outbox", "")
+	is.Equal(len(page["items"].([]any)), 8) // and each once
 }
