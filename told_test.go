@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/allowance"
@@ -338,6 +339,21 @@ func TestServicesAreToldOfRooms(t *testing.T) {
 		w.box.Sweep(time.Now())
 		w.Sweep(time.Now())
 		is.True(w.quotas.State.Of("acme") <= kept+4096)
+	})
+}
+
+// Who was there before this hub heard of it is no news, and when that one goes, it is.
+func TestWhatIsKnownIsNotTold(t *testing.T) {
+	types := []outbox.Type{outbox.TypePresence, outbox.TypeConversationOccupied, outbox.TypeConversationVacated}
+	telling(t, types, func(w toldWorld, is *is.I) {
+		is.NoErr(w.members.SetMembers(t.Context(), "acme", talk, []event.Profile{alice}))
+		c := delivery.NewRemote(uuid.New(), "acme", alice, time.Now(), time.Now(), nil)
+		w.Presence.Known(c)
+		w.wait(10 * time.Second)
+		is.Equal(toldOf(t, w.box), "")
+		w.Presence.Left(c, time.Now())
+		w.wait(10 * time.Second)
+		is.Equal(toldOf(t, w.box), "alice offline, talk conversation.vacated")
 	})
 }
 
