@@ -326,6 +326,8 @@ func routeScopes(pattern string) []string {
 		return []string{"admin", "publish", "subscribe"}
 	case strings.HasPrefix(pattern, "POST ") && (strings.Contains(pattern, "/events")):
 		return []string{"publish"}
+	case strings.Contains(pattern, "/events/{id}"):
+		return []string{"admin", "publish"}
 	case strings.Contains(pattern, "/v1/tenants/"):
 		return []string{"admin"}
 	case pattern == "GET /metrics", pattern == "GET /debug/pprof/":

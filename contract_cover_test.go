@@ -159,6 +159,15 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		if err := s.open.members.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
 			s.t.Fatal(err) // who types must be one
 		}
+		if o.ID == "acknowledge" {
+			s.send(s.open, o, kind, nil, body(`{"cursor":"`+s.open.place(s.t, "acme")+`"}`))
+			return
+		}
+		if o.Takes("event") {
+			e := s.open.publish(s.t, "acme", "a.b", `{"kind":"tenant"}`, "1")
+			s.send(s.open, o, kind, map[string]string{"event": e["id"].(string)})
+			return
+		}
 		s.send(s.open, o, kind, nil)
 		s.send(s.owned, o, kind, nil)
 		for _, other := range o.Bodies() {

@@ -9,7 +9,10 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/inquiry"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/testkit"
 )
 
 // reported are the profiles that the outbox names for events of a tenant, each with why, as
@@ -166,4 +169,50 @@ func TestReceipts(t *testing.T) {
 		is.Equal(status, 404)
 		is.Equal(answer["code"], "EventNotFound")
 	}
+}
+
+// The commands ask a hub that runs, as any service does.
+func TestWhyCommand(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	h.open(t, "tenant=acme&profile=b&ack=true")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profiles","profiles":["b","c"]}}`)
+	ask := func(args ...string) string {
+		t.Helper()
+		var out strings.Builder
+		environ := map[string]string{"REALTIME_URL": h.URL, "REALTIME_TENANT": "acme"}
+		if err := inquiry.Command(t.Context(), args[0], args[1:], func(name string) string { return environ[name] }, &out); err != nil {
+			return err.Error()
+		}
+		return out.String()
+	}
+	is.True(strings.HasPrefix(ask("why", "e", "b"), "e, a.b of 20"))
+	is.True(strings.HasSuffix(ask("why", "e", "b"), "\nb was sent it: a connection of theirs was sent it, and has not acknowledged it (sentUnacknowledged)\n"))
+	is.True(strings.HasSuffix(ask("why", "e", "c"), " with a deadline of 1s\nc has not had it: they have no connection (noConnection)\n"))
+	is.True(strings.Contains(ask("why", "nothing", "c"), "404 EventNotFound"))
+	is.True(strings.Contains(ask("why", "e"), "Usage: realtimehub why"))
+	is.Equal(ask("outbox"), "")
+	h.reported(t, "acme", 1)
+	lines := strings.Split(strings.TrimSpace(ask("outbox")), "\n")
+	is.Equal(len(lines), 1)
+	is.True(strings.HasPrefix(lines[0], `{"type":"event.undelivered"`))
+	testkit.Eventually(t, func() bool { // the report comes first
+		return strings.Contains(ask("why", "e", "b"), "b did not acknowledge it by its deadline, and was reported (20")
+	})
+}
+
+// A page that is closed sends its last word beside the end of its stream, which may be there
+// first.
+func TestAcknowledgedBehindTheEnd(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, "tenant=acme&profile=me&ack=true")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
+	cursor := c.until(t, "a.b").ID
+	node, conn := h.holder(c.ConnectionID)
+	node.streams.Kick(conn, delivery.CloseKicked)
+	status, _ := node.fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+cursor+`"}`)
+	is.Equal(status, 204)
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e2","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"e2 me noConnection"})
 }

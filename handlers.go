@@ -40,13 +40,12 @@ type APIConfig struct {
 // api is every call there is: who may make it, and whose it is.
 type api struct {
 	// Static.
-	cfg     APIConfig
-	hub     *Hub
-	auth    *access.Auth
-	limits  *access.Rates
-	metrics *metrics.Metrics
-	doctor  *probe.Server
-
+	cfg      APIConfig
+	hub      *Hub
+	auth     *access.Auth
+	limits   *access.Rates
+	metrics  *metrics.Metrics
+	doctor   *probe.Server
 	receipts *receipts.Server
 
 	complaints *serve.ErrorLog // net/http's

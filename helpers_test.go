@@ -206,7 +206,9 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
 		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
-		hubConfig.Log, peers, told.Keeper = broker.Log(), broker.Peers(), broker.Duties
+		if hubConfig.Log, peers, told.Keeper = broker.Log(), broker.Peers(), broker.Duties; told.Box == nil {
+			told.Box = broker.Outbox()
+		}
 		if own {
 			hubConfig.Rooms = broker.Rooms()
 		}

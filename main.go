@@ -25,6 +25,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
 	"realtimehub/internal/engine"
+	"realtimehub/internal/inquiry"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/overload"
 	"realtimehub/internal/plan"
@@ -52,35 +53,35 @@ func main() {
 		fmt.Println(settings.Version())
 		return
 	case health:
-		if err := serve.CheckHealth(cmp.Or(os.Getenv(settings.Prefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(settings.Prefix+"TLS_CERT") != ""); err != nil {
-			fmt.Fprintln(os.Stderr, "realtimehub: not healthy:", err)
-			os.Exit(1)
+		err := serve.CheckHealth(cmp.Or(os.Getenv(settings.Prefix+"ADDR"), "127.0.0.1:8080"), os.Getenv(settings.Prefix+"TLS_CERT") != "")
+		if err != nil {
+			err = fmt.Errorf("not healthy: %w", err)
 		}
-		return
+		end(err)
 	}
 	ctx := serve.UntilSignal()
 	switch flag.Arg(0) {
 	case "":
 	case "doctor":
 		os.Exit(doctor.Command(ctx, flag.Args()[1:], os.Getenv, os.Stdout, os.Stderr))
+	case "why", "outbox":
+		end(inquiry.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Getenv, os.Stdout))
 	case "backup", "restore":
-		if err := backup.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Environ(), os.Stdout); err != nil {
-			fail(err)
-		}
-		return
+		end(backup.Command(ctx, flag.Arg(0), flag.Args()[1:], os.Environ(), os.Stdout))
 	default:
 		misused(fmt.Sprintf("unknown command %q", flag.Arg(0)))
 	}
 	uuid.EnableRandPool() // a system call for 16 ids, not for each
-	if err := run(ctx, os.Environ(), os.Stderr, nil); err != nil {
-		fail(err)
-	}
+	end(run(ctx, os.Environ(), os.Stderr, nil))
 }
 
-// fail ends a process that could not do what it was to do.
-func fail(err error) {
-	fmt.Fprintln(os.Stderr, "realtimehub:", err)
-	os.Exit(1)
+// end ends a process that did what it was to do, or could not.
+func end(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "realtimehub:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // misused ends a process that was not called as it can be.

@@ -366,7 +366,7 @@ func TestMetricsOfLostIDs(t *testing.T) {
 // closedWords is every label of ours and the words that it may have.
 var closedWords = map[string]string{
 	"realtime_connects_total":        `resume: complete fresh partial`,
-	"realtime_closes_total":          `reason: client drain expired kicked noisy replaced slow unavailable vanished`,
+	"realtime_closes_total":          `reason: client drain expired kicked noisy replaced slow unacked unavailable vanished`,
 	"realtime_streams_refused_total": `reason: capacity drain pending unavailable`,
 	"realtime_events_accepted_total": `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":           `reason: behind broker budget closed cut gone room slow unreadable`,

@@ -193,7 +193,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
-	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Types: cfg.Told(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
+	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Types: cfg.Told(), Box: b.Outbox(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}

@@ -241,6 +241,9 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.C
 // ack says that a connection's client has handled what it was sent, up to a cursor.
 func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
+	if lately := s.hub.streams.Lately(r.PathValue("id")); err == errNoConnection && lately != nil && who.Is(lately.Tenant, lately.Profile) {
+		c, err = lately, nil
+	}
 	if err != nil {
 		return err
 	}

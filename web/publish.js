@@ -15,7 +15,7 @@ const TARGETS = {
 
 // Which box a fault of a field is of.
 const BOXES = {
-  type: /^type/, payload: /^payload/, correlation: /^correlationId/, 'exclude-profiles': /^target\.exclude\.profiles/,
+  type: /^type/, payload: /^payload/, correlation: /^correlationId/, deadline: /^deadline/, offline: /^offline/, 'exclude-profiles': /^target\.exclude\.profiles/,
   'exclude-connections': /^target\.exclude\.connectionIds/, 'target-value': /^(target(?!\.exclude)|profile|conversation|group|connection)/i,
 };
 
@@ -51,7 +51,10 @@ export function startPublishing(service, suggest) {
     if (profiles.length || connectionIds.length) {
       target.exclude = { ...(profiles.length && { profiles }), ...(connectionIds.length && { connectionIds }) };
     }
-    const rest = { target, ...(value('correlation') && { correlationId: value('correlation') }), ...($('ephemeral').checked && { ephemeral: true }) };
+    const rest = {
+      target, ...(value('correlation') && { correlationId: value('correlation') }), ...($('ephemeral').checked && { ephemeral: true }),
+      ...(value('deadline') && { deadline: value('deadline') }), ...($('offline').checked && { offline: 'report' }),
+    };
     const head = { tenantId: service.tenant, type: value('type') };
     return `${JSON.stringify(head).slice(0, -1)},"payload":${compact($('payload').value)},${JSON.stringify(rest).slice(1)}`;
   }
@@ -109,7 +112,7 @@ export function startPublishing(service, suggest) {
   function showReceipt({ ok, status, data, problem }) {
     const faults = ok ? [] : faultsOf(problem);
     for (const [id, pattern] of Object.entries(BOXES)) $(id).ariaInvalid = String(faults.some(({ field }) => pattern.test(field)));
-    if (faults.some(({ field }) => /exclude|correlation/.test(field))) $('options').open = true;
+    if (faults.some(({ field }) => /exclude|correlation|deadline|offline/.test(field))) $('options').open = true;
     $('receipt').dataset.ok = ok;
     const rest = [];
     const line = (text) => text && rest.push(el('p', 'meta', cut(text, 300)));

@@ -25,6 +25,8 @@ export interface RealtimeEvent<Payload = unknown, Type extends string = string> 
   timestamp: string;
   correlationId?: string;
   traceparent?: string;
+  /** Within this time after `timestamp` the event is to be handled, such as `"30s"`; else the service is told. */
+  deadline?: string;
   ephemeral?: boolean;
 }
 
@@ -66,7 +68,7 @@ export interface Status {
   /** What the last `hub.ready` said of what was missed. */
   resume: 'fresh' | 'complete' | 'partial' | null;
   /**
-   * Why it waits: what `hub.closing` said, or `lost`, `silent`, `unreachable`, `token` (`token()` failed),
+   * Why it waits: what `hub.closing` said (`unacked`: an event with a deadline was not handled for long), or `lost`, `silent`, `unreachable`, `token` (`token()` failed),
    * `refused` (the credential, for now). Why it is displaced: `replaced` by another connection of this profile,
    * where so many are not allowed, or `kicked` by an administrator. Why it is closed: `closed` by you, `refused`.
    */
@@ -133,16 +135,21 @@ export interface Client<Events extends object = {}> {
   /** Of this tab alone. Events that carry it as `correlationId` are its own echo and are dropped here. */
   readonly id: string;
   readonly status: Status;
-  /** The place after the last event that was handed to this tab; null before there is any. */
+  /** The place after the last event that this tab has handled, with all before it; null before there is any. */
   readonly cursor: string | null;
 
   /**
    * A type, `"message.*"`, or `"*"` for all that comes in an envelope, presence and typing included. The hub's own
    * (`"hub.ready"`, `"hub.*"`) come as `{type, payload}`. Of types that are in `Events` the payload is known.
+   *
+   * An event is handled once its listeners have returned, and what promises they gave are kept. One that throws, or
+   * rejects, has not handled it: such an event comes again with the next stream, to that listener alone.
    */
-  on<Pattern extends PatternOf<Events>>(type: Pattern, fn: (event: EventOf<Events, Pattern>) => void): Off;
-  on<Payload = unknown>(type: string, fn: (event: RealtimeEvent<Payload>) => void): Off;
-  onGap(fn: (gap: Gap) => void): Off;
+  on<Pattern extends PatternOf<Events>>(type: Pattern, fn: (event: EventOf<Events, Pattern>) => unknown): Off;
+  on<Payload = unknown>(type: string, fn: (event: RealtimeEvent<Payload>) => unknown): Off;
+  onGap(fn: (gap: Gap) => unknown): Off;
+  /** Told what a listener threw, or rejected with, and of which event. Without any, the page's own handler of errors is. */
+  onError(fn: (error: unknown, event: RealtimeEvent) => void): Off;
   /** Called at once with what is, then with each change. */
   onStatus(fn: (status: Status) => void): Off;
 

@@ -3,7 +3,8 @@
 //   Client   what an application holds: listeners, typing, presence, activity
 //   Watcher  the profiles of one presence.watch
 //   Shared   all tabs with one identity on one stream: who leads, who is told
-//   Stream   one stream that is kept open: token, filter, reconnecting
+//   Stream   one stream that is kept open: token, filter, reconnecting, acknowledging
+//   Line     what came, in order, and how far it has been handled
 //   Door     the hub's address and this person's credential
 //   read     the bytes of a stream (HTML standard, section 9.2)
 
@@ -23,6 +24,9 @@ const MOST_LISTED = 200; // the hub's bound of a filter and of a watch list
 const MOST_IN_ADDRESS = 2000; // characters of a list; proxies take 8 KiB of all
 const MOST_ASKED = 40; // profiles at once, for the same reason
 const REMEMBERED = 2000; // events, to know repeats by
+const HELD_MS = 60_000; // an event without a deadline that is not handled, before what follows counts
+const LATE_MS = 2000; // after its deadline one with a deadline, since clocks differ
+const TELL_MS = 100; // between two times that a tab says how far it is
 const KEPT = 1 << 20; // characters of batches, for a sibling that missed some
 
 /** See realtime.d.ts. */
@@ -38,6 +42,7 @@ export function connect(options) {
       return client.on('hub.gap', ({ payload }) => fn(payload));
     },
     onStatus: (fn) => client.onStatus(fn),
+    onError: (fn) => client.onError(fn),
     typing: (conversation) => client.typing(conversation),
     presence: Object.freeze({
       watch: (profiles, fn) => client.watch(profiles, fn),
@@ -57,12 +62,15 @@ const union = (lists) => [...new Set(lists.flat())].sort();
 const isHidden = () => globalThis.document?.visibilityState === 'hidden';
 const growing = (ms, failures) => Math.min(ms * 2 ** Math.min(failures, 5), Math.max(RETRY_MOST_MS, ms)) * (0.5 + Math.random());
 
+/** An error of the page's own, as if it had not been caught. */
+function report(error) {
+  if (globalThis.reportError) reportError(error);
+  else console.error(error);
+}
+
 /** Calls fn; what it throws is the page's to report, and nobody else's. */
-function tell(fn, value) {
-  try { fn(value); } catch (error) {
-    if (globalThis.reportError) reportError(error);
-    else console.error(error);
-  }
+function tell(fn, ...values) {
+  try { fn(...values); } catch (error) { report(error); }
 }
 
 /** A signal that ends after a time, or with another; done lets go of both. */
@@ -270,11 +278,11 @@ class Door {
 
   /** Asks the hub. Where it refuses a token that was had before, another is asked for. */
   async request(method, path, options = {}) {
-    const { query = [], body, headers, signal, fresh = false } = options;
+    const { query = [], body, headers, signal, keepalive, fresh = false } = options;
     const { tenant, profile } = this.#options, before = this.#token;
     let token = '';
     const search = new URLSearchParams(query);
-    const init = { method, cache: 'no-store', headers: { ...headers }, signal };
+    const init = { method, cache: 'no-store', headers: { ...headers }, signal, ...(keepalive && { keepalive }) };
     if (body) {
       init.headers['Content-Type'] = 'application/json';
       init.body = JSON.stringify(body);
@@ -343,6 +351,58 @@ const IDLE = {
   state: 'connecting', connectionId: null, tenantId: null, profile: null, resume: null,
   reason: null, retryMs: null, problem: null,
 };
+const wants = ({ types }, type) => !types || types.some((pattern) => matches(pattern, type));
+
+/** When an event with a deadline is over, handled or not, by our clock; undefined without a deadline. */
+function dueAt(data, skew) {
+  if (!data.includes('"deadline"')) return undefined;
+  const { deadline, timestamp } = parsed(data) ?? {};
+  const [, n, unit] = /^(\d+)(h|m|s|ms)$/.exec(deadline) ?? [];
+  return n && (Date.parse(timestamp) || Date.now() + skew) + Number(n) * { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }[unit] - skew + LATE_MS;
+}
+
+/**
+ * Cursors in the order in which they came, of events that may be handled in any. Its place is the last before one
+ * that is not over: isOver() of its item says so, or the time has come that is its until.
+ */
+class Line {
+  #items = []; #timer; #late;
+  place;
+
+  /** late is called when a time has come that lets the place move. */
+  constructor(place, late) {
+    this.place = place;
+    this.#late = late;
+  }
+
+  get items() { return this.#items; }
+
+  begin(place) {
+    this.close();
+    this.#items = [];
+    this.place = place || this.place;
+  }
+
+  /** What is not kept, such as typing, has no place of its own. */
+  isPlace(cursor) { return Boolean(cursor) && cursor !== (this.#items.at(-1)?.cursor ?? this.place); }
+
+  add(cursor, item) {
+    if (this.isPlace(cursor)) this.#items.push(Object.assign(item, { cursor }));
+  }
+
+  /** Moves the place, and gives what it went past. */
+  advance() {
+    const now = Date.now(), end = this.#items.findIndex((item) => !item.isOver() && !(item.until <= now));
+    const passed = this.#items.splice(0, end < 0 ? Infinity : end);
+    if (passed.length) this.place = passed.at(-1).cursor;
+    this.close();
+    if (this.#items.length) this.#timer = setTimeout(this.#late, Math.min(this.#items[0].until - now, LONGEST_MS));
+    return passed;
+  }
+
+  close() { clearTimeout(this.#timer); }
+}
+
 const AWAY = ['replaced', 'kicked']; // of who is told this, none comes back by itself
 const PASSING = [401, 408, 425, 429]; // what may be answered otherwise next time, as 500 and more may
 const CHANGED = 'the token is of another person than before';
@@ -350,17 +410,19 @@ const ANOTHER = { ...IDLE, state: 'closed', reason: 'refused', problem: { status
 const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, textOf(profile)]) : '');
 
 class Stream {
-  #door; #meta; #sink; #wish; #applied = ''; #cursor; #who;
+  #door; #meta; #sink; #wishes; #wish; #applied = ''; #who;
   #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
   #status;
+  #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #acking = false;
 
   /** sink has events(list, size) and status(status), which is live once the stream has what was wanted last. */
   constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
     this.#door = door;
     this.#meta = Object.entries(meta).map(([key, value]) => [`meta.${key}`, value]);
-    this.#wish = merged(wishes);
-    this.#cursor = cursor ?? '';
+    this.#line = new Line(cursor ?? '', () => this.#advance());
+    this.#wishes = wishes;
+    this.#wish = merged([...wishes.values()]);
     this.#who = who;
     this.#sink = sink;
     this.#status = { ...status };
@@ -369,9 +431,98 @@ class Stream {
     else this.#open();
   }
 
-  want(...wishes) {
-    this.#wish = merged(wishes);
+  /** Of one tab, which is called ''. */
+  want(wish) { this.wantAll(new Map([['', wish]])); }
+
+  /** wishes are those of tabs, by their ids. */
+  wantAll(wishes) {
+    this.#wishes = new Map(wishes);
+    this.#wish = merged([...wishes.values()]);
     this.#settle();
+  }
+
+  // ---- how far all are who want what came ----
+  //
+  // What a tab wants is over once that tab has handled it. A tab that stands still is not waited for, and one that is
+  // gone neither; but neither has handled anything, so an event with a deadline is over only once some tab has handled
+  // it. If none does, it and what follows stay owed until the deadline, when the service is told: better once too often
+  // than never. The place is where the next stream begins too, so what was not handled comes again.
+
+  /** The last that is over, with all before it. */
+  get place() { return this.#line.place; }
+
+  /** Tabs that are waited for. */
+  get awaited() { return new Set(this.#line.items.flatMap(({ missing }) => [...missing]).filter((id) => !this.#still.has(id))); }
+
+  /** A tab has handled all up to a cursor. */
+  handled(cursor, id = '') {
+    const { items } = this.#line;
+    for (const item of items.slice(0, items.findLastIndex((one) => one.cursor === cursor) + 1)) {
+      if (item.missing.delete(id)) item.isHandled = true;
+    }
+    this.#advance();
+  }
+
+  /** A tab has missed what it has not handled yet. */
+  excuse(id) {
+    for (const { missing } of this.#line.items) missing.delete(id);
+    this.#advance();
+  }
+
+  /** A tab stands still, or is gone; or moves again. */
+  stands(id, isStill) {
+    if (isStill === this.#still.has(id)) return;
+    if (isStill) this.#still.add(id);
+    else this.#still.delete(id);
+    this.#advance();
+  }
+
+  #add({ type, cursor, until }) {
+    const missing = new Set();
+    if (type && !type.startsWith('hub.')) for (const [id, wish] of this.#wishes) if (wants(wish, type)) missing.add(id);
+    const item = { missing, isHandled: false, hasDeadline: until !== undefined, until: until ?? Date.now() + HELD_MS };
+    item.isOver = () => (item.isHandled || !item.hasDeadline) && [...missing].every((id) => this.#still.has(id));
+    this.#line.add(cursor, item);
+  }
+
+  #advance() {
+    if (this.#closed) return;
+    if (this.#line.advance().some(({ hasDeadline, isHandled }) => hasDeadline && isHandled)) this.#isOwed = true;
+    this.#acknowledge();
+  }
+
+  /** Says how far all are, where an event with a deadline is among it; at once, but not twice within ackMs. */
+  async #acknowledge() {
+    if (this.#acking || !this.#isOwed || !this.#ackMs) return;
+    this.#acking = true;
+    const { connectionId } = this.#status, { signal } = this.#attempt;
+    const isOver = () => this.#status.connectionId !== connectionId;
+    for (let failures = 0; this.#isOwed && !isOver();) {
+      const wait = this.#ackedAt + this.#ackMs - performance.now();
+      if (wait > 0) {
+        await pause(wait, signal);
+        continue;
+      }
+      const { status, ok } = await this.#sendPlace({ signal });
+      if (ok) failures = 0;
+      else if (!status || status >= 500 || PASSING.includes(status)) {
+        this.#isOwed = true;
+        await pause(growing(this.#ackMs, failures++), signal);
+      } // any other answer will be the same next time
+    }
+    this.#acking = false;
+    this.#acknowledge(); // of the next connection
+  }
+
+  #sendPlace(options) {
+    this.#isOwed = false;
+    this.#ackedAt = performance.now();
+    return this.#door.call('POST', `/v1/connections/${this.#status.connectionId}/ack`, { body: { cursor: this.place }, ...options });
+  }
+
+  /** The page may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
+  async suspend() {
+    if (this.#ackMs && (this.#isOwed || this.#acking)) await this.#sendPlace({ keepalive: true });
   }
 
   /** Tries at once, unless the hub itself said when, or a try is under way. */
@@ -392,8 +543,12 @@ class Stream {
   }
 
   close() {
+    const attempt = this.#attempt;
+    this.suspend().then(() => attempt?.abort()); // of a stream that has ended nothing is acknowledged
+    this.#attempt = null;
     this.#closed = true;
     this.#stop();
+    this.#line.close();
     clearInterval(this.#watchdog);
   }
 
@@ -409,6 +564,7 @@ class Stream {
     this.#attempt = null;
     this.#status = { ...this.#status, connectionId: null };
     this.#applied = '';
+    [this.#ackMs, this.#isOwed] = [0, false]; // the next stream begins at the place, and so acknowledges it
     attempt?.abort();
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
@@ -436,14 +592,14 @@ class Stream {
     if (isOver()) return;
     let reason = 'unreachable', problem = null;
     try {
-      const { query, applied } = this.#asked();
+      const { query, applied } = this.#asked(), { place } = this;
       const answer = await this.#door.request('GET', '/v1/stream', {
-        query, headers: { Accept: 'text/event-stream', ...(this.#cursor && { 'Last-Event-ID': this.#cursor }) }, signal: attempt.signal,
+        query, headers: { Accept: 'text/event-stream', ...(place && { 'Last-Event-ID': place }) }, signal: attempt.signal,
       });
       this.#heardAt = Date.now();
       const kind = answer.headers.get('Content-Type') ?? '';
       if (answer.status === 200 && kind.startsWith('text/event-stream')) {
-        await read(answer.body, this.#cursor, {
+        await read(answer.body, place, {
           signal: attempt.signal,
           retry: (ms) => { this.#retry = ms; },
           take: (events, size) => {
@@ -484,7 +640,7 @@ class Stream {
     };
     const watched = said.presence === '*' ? [] : said.presence.length ? said.presence : ['none'];
     return {
-      query: [...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])],
+      query: [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])],
       applied: JSON.stringify(said),
     };
   }
@@ -502,21 +658,30 @@ class Stream {
   }
 
   #take(events, size, applied) {
-    for (const { type, data, cursor } of events) {
-      this.#cursor = cursor;
-      if (!type.startsWith('hub.')) continue;
+    for (const event of events) {
+      const { type, data, cursor } = event;
+      if (!type.startsWith('hub.')) {
+        event.until = dueAt(data, this.#door.skew);
+        this.#add(event);
+        continue;
+      }
       const word = parsed(data) ?? {};
-      if (type === 'hub.ready' && !this.#ready(word, applied)) return;
+      if (type === 'hub.ready') {
+        if (!this.#ready(word, applied)) return;
+        this.#line.begin(cursor);
+      }
+      this.#add(event);
       if (type === 'hub.closing') this.#closing = { reason: String(word.reason), retryMs: Number(word.retryMs) || 0 };
       // It answers each renewal with a token that ends soon, too.
       if (type === 'hub.expiring' && Date.now() - this.#renewedAt > RENEWAL_MS) this.#renew();
     }
     this.#sink.events(events, size);
+    this.#advance();
     if (this.#status.state !== 'live') this.#settle();
   }
 
   #ready(ready, applied) {
-    const { connectionId, tenantId, profile, connectedAt, resume, heartbeatMs } = ready;
+    const { connectionId, tenantId, profile, connectedAt, resume, heartbeatMs, ackMs } = ready;
     const who = whoIs(ready);
     if (this.#who && who !== this.#who) { // the token is another person's by now
       this.#refuse(ANOTHER);
@@ -526,6 +691,7 @@ class Stream {
     this.#failures = this.#late = 0;
     this.#applied = applied;
     this.#heartbeat = Number(heartbeatMs) || 0; // without any, silence means nothing
+    this.#ackMs = Number(ackMs) || 0; // an older hub wants none
     this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
     this.#status = { ...this.#status, connectionId, tenantId, profile, resume };
     this.#plan();
@@ -599,16 +765,17 @@ class Shared {
   #channel = null; #life = null; // its abort ends what this tab holds and waits for
   #own; #wishes = new Map(); #minded = new Set(); // ids of tabs
   #wanted = ''; #changed = NOWHERE; // all wishes together, and since where they are
-  #joined = false; #at = NOWHERE; #term = 0; #cursor; #who = ''; // how far this tab is; the newest term it heard of
+  #joined = false; #at = NOWHERE; #term = 0; #cursor; #place; #since = []; #who = ''; // how far this tab is; the newest term it heard of
   #kept = []; #size = 0; #base = NOWHERE; // the last batches, and the place before them
   #stream = null; #after = null; #queue = null; #resign = null; #furthest = null; #unheard = new Set();
   #status = { ...IDLE }; #covered = new Map(); // whose wishes the stream serves, by their versions
+  #handled; #saidAt = -Infinity; #saying; #isStill = false; #questioned = new Set(); // tabs that have not answered yet
   #wasServed = false; #owesGap = false; #hellos = 0; #toldAt = 0; #heardAt = 0; #asked = 0; #pulse;
   leads = false;
 
-  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last. */
+  /** sink is a stream's, but that status comes with whether it serves what this tab wanted last, and it has skip(cursors), of what was before this tab. */
   constructor(name, id, door, { meta, wish }, sink) {
-    this.#name = `realtime 3 ${name}`; // 3: what tabs tell each other; another version does not join
+    this.#name = `realtime 4 ${name}`; // 4: what tabs tell each other; another version does not join
     this.#id = id;
     this.#door = door;
     this.#meta = meta;
@@ -641,13 +808,50 @@ class Shared {
 
   close() { this.suspend(); }
 
+  /** This tab has handled all up to a cursor. It says so also where it was no further before: it is there. */
+  handled(cursor) {
+    this.#handled = cursor;
+    if (!this.#channel) return;
+    if (this.leads) return this.#stream?.handled(cursor, this.#id);
+    if (this.#saying) return;
+    const wait = this.#saidAt + TELL_MS - performance.now();
+    if (wait > 0) this.#saying = setTimeout(() => this.#sayHandled(), wait);
+    else this.#sayHandled();
+  }
+
+  #sayHandled() {
+    clearTimeout(this.#saying);
+    this.#saying = undefined;
+    this.#saidAt = performance.now();
+    if (!this.#isStill) this.#post({ kind: 'handled', cursor: this.#handled });
+  }
+
+  /** The browser has this page stand still, where it may hear its siblings all the same; or has it move again. */
+  #freeze(isStill) {
+    this.#isStill = isStill;
+    this.#post({ kind: 'handled', cursor: isStill ? null : this.#handled });
+  }
+
+  /** Asks the tabs that are waited for whether they are there, and waits no longer for those that did not answer last time. */
+  #question() {
+    for (const id of this.#stream?.awaited ?? []) {
+      if (id === this.#id) continue;
+      if (this.#questioned.has(id)) this.#stream.stands(id, true);
+      this.#questioned.add(id);
+      this.#post({ kind: 'there?', to: id });
+    }
+  }
+
   /** Leaves the others, as a page must that the browser puts aside. */
   suspend() {
     if (!this.#channel) return;
+    if (!this.leads) this.#sayHandled();
     this.#post({ kind: 'bye' });
     this.#stepDown();
     this.#life.abort();
     clearInterval(this.#pulse);
+    clearTimeout(this.#saying);
+    this.#saying = undefined;
     this.#channel.close();
     this.#channel = null;
     this.#joined = this.#wasServed = false;
@@ -658,12 +862,16 @@ class Shared {
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#life = new AbortController();
+    for (const type of ['freeze', 'resume']) globalThis.document?.addEventListener(type, () => this.#freeze(type === 'freeze'), { signal: this.#life.signal });
     this.#minded.clear();
     this.#own = { ...this.#own, version: this.#own.version + 1 };
     this.#wishes = new Map();
     this.#learn(this.#id, this.#own);
     this.#heardAt = Date.now();
-    this.#pulse = setInterval(() => this.#check(), LEADER_MS);
+    this.#pulse = setInterval(() => {
+      this.#check();
+      this.#question();
+    }, LEADER_MS);
     // Others learn that this tab is gone by this lock's being free. It is taken from one that stands still with it.
     this.#hold(this.#lockOf(this.#id), 'steal', (signal) => {
       this.#hello();
@@ -672,9 +880,9 @@ class Shared {
     this.#stand();
   }
 
-  #post(message) { this.#channel?.postMessage({ from: this.#id, at: this.#at, ...message }); }
+  #post(message) { this.#channel?.postMessage({ from: this.#id, at: this.#at, isStill: this.#isStill, ...message }); }
 
-  #hello() { this.#post({ kind: 'hello', n: ++this.#hellos, wish: this.#own, cursor: this.#cursor, joined: this.#joined }); }
+  #hello() { this.#post({ kind: 'hello', n: ++this.#hellos, wish: this.#own, cursor: this.#cursor, place: this.#place, since: this.#since, joined: this.#joined }); }
 
   #lockOf(id) { return `${this.#name} ${id}`; }
 
@@ -691,7 +899,7 @@ class Shared {
     else this.#wishes.delete(id);
     const wanted = JSON.stringify(merged([...this.#wishes.values()]));
     if (wanted !== this.#wanted) [this.#wanted, this.#changed] = [wanted, this.#at];
-    this.#stream?.want(...this.#wishes.values());
+    this.#stream?.wantAll(this.#wishes);
   }
 
   /** Forgets a sibling once its lock is free. */
@@ -706,6 +914,7 @@ class Shared {
 
   #forget(id) {
     this.#minded.delete(id);
+    this.#stream?.stands(id, true); // its last word may come after its lock is free
     if (this.#wishes.has(id)) this.#learn(id);
   }
 
@@ -747,10 +956,10 @@ class Shared {
     if (signal.aborted) return;
     const { state } = this.#status;
     this.#stream = new Stream(this.#door, {
-      meta: this.#meta, wishes: [...this.#wishes.values()], cursor: this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
+      meta: this.#meta, wishes: new Map(this.#wishes), cursor: this.#place || this.#cursor, who: this.#who, status: state === 'displaced' ? this.#status : IDLE,
     }, {
       events: (events, size) => {
-        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size };
+        const batch = { kind: 'batch', at: [this.#at[0], this.#at[1] + 1], after: this.#at[1] ? this.#at : this.#after, events, size, place: this.#stream.place };
         this.#post(batch);
         this.#take(batch);
       },
@@ -769,12 +978,14 @@ class Shared {
     this.#post({ kind: 'who' });
     while (this.#unheard.size && performance.now() < until && !signal.aborted) await pause(20, signal);
     if (!this.#furthest) return;
-    const { at, cursor } = this.#furthest;
+    const { at, cursor, place, since } = this.#furthest;
     if (!isAfter(at, this.#at)) return;
-    this.#join({ at, cursor, isNew: !this.#at[0], reaches: false, missed: [], wishes: this.#wishes, status: this.#status, covered: this.#covered });
+    this.#join({ at, cursor, place, since, isNew: !this.#at[0], reaches: false, missed: [], wishes: this.#wishes, status: this.#status, covered: this.#covered });
   }
 
   #stepDown() {
+    if (this.#stream) this.#reach(this.#stream.place);
+    this.#questioned.clear();
     this.#stream?.close();
     this.#stream = null;
     this.leads = false;
@@ -803,7 +1014,9 @@ class Shared {
 
   #hear({ kind, from, to, ...message }) {
     if (to && to !== this.#id) return;
-    const { at, wish } = message;
+    const { at, wish, isStill } = message;
+    this.#questioned.delete(from);
+    this.#stream?.stands(from, isStill);
     switch (kind) {
       case 'hello': {
         this.#unheard.delete(this.#lockOf(from));
@@ -822,6 +1035,8 @@ class Shared {
       case 'who': return this.#hello();
       case 'wake': return this.#stream?.wake();
       case 'back': return this.#stream?.back();
+      case 'handled': return void (message.cursor && this.#stream?.handled(message.cursor, from));
+      case 'there?': return this.#sayHandled();
       // In a page that stands still this may be answered all the same, while its stream is not read.
       case 'ping': return void (this.leads && !this.#stream.isSilent() && this.#post({ kind: 'pong', to: from }));
     }
@@ -842,19 +1057,23 @@ class Shared {
   #welcome(to, { n, at }, wasServed) {
     const isNew = at[0] === 0;
     const reaches = wasServed && !isAfter(this.#base, at) && !isAfter(at, this.#at);
+    if (!reaches) this.#stream.excuse(to);
+    this.#reach(this.#stream.place);
     this.#post({
       kind: 'welcome', to, n, isNew, reaches, missed: reaches ? this.#kept.filter((batch) => isAfter(batch.at, at)) : [],
-      wishes: this.#wishes, cursor: this.#cursor, status: this.#status, covered: this.#covered,
+      wishes: this.#wishes, cursor: this.#cursor, place: this.#place, since: this.#since, status: this.#status, covered: this.#covered,
     });
   }
 
-  #join({ n, at, isNew, reaches, missed, wishes, cursor, status, covered }) {
+  #join({ n, at, isNew, reaches, missed, wishes, cursor, place, since, status, covered }) {
     if (this.#joined && !reaches && n <= this.#toldAt) return; // told before, in answer to an earlier hello
     this.#joined = true;
     if (!reaches) {
       this.#toldAt = this.#hellos;
       [this.#kept, this.#size, this.#base] = [[], 0, at];
       this.#move(at, cursor);
+      [this.#place, this.#since] = [place, since];
+      this.#sink.skip(since); // it may come again for those who were there
       if (isNew) this.#sink.events([{ type: '', data: '', cursor }]);
       else this.#owesGap = true;
     }
@@ -881,7 +1100,18 @@ class Shared {
       this.#size -= size;
     }
     this.#move(batch.at, batch.events.at(-1)?.cursor ?? this.#cursor);
+    for (const { type, cursor } of batch.events) {
+      if (type === 'hub.ready') this.#since = [];
+      if (cursor !== this.#since.at(-1)) this.#since.push(cursor);
+    }
+    this.#reach(batch.place);
     this.#sink.events(batch.events);
+  }
+
+  /** All are at a place; what came since may come again. */
+  #reach(place) {
+    this.#place = place;
+    this.#since.splice(0, this.#since.lastIndexOf(place) + 1);
   }
 
   #move(at, cursor) {
@@ -917,11 +1147,13 @@ class Shared {
 
 class Client {
   id = newID();
-  cursor = null;
   status = Object.freeze({ ...IDLE, leader: false, shared: false, reconnects: 0 });
   #options; #door; #link = null; #closed = false; #life = new AbortController();
-  #listeners = new Map(); #onStatus = new Set(); #watchers = new Set(); #asked = null;
-  #known = new Set(); // the last events
+  #listeners = new Map(); #onStatus = new Set(); #onError = new Set(); #watchers = new Set(); #asked = null;
+  #known = new Map(); // the last events, and what came of them
+  #skipped = new Set(); // cursors that came before this tab
+  #isTaking = false;
+  #line;
   #connected = null; #reconnects = -1; #touchedAt = performance.now(); #backAt = -Infinity; #typing = Promise.resolve();
 
   constructor(options) {
@@ -938,10 +1170,12 @@ class Client {
     // Who names profiles wants to hear of them, whatever the types.
     const { types: listed, presence: watched } = this.#options;
     if (listed && watched !== '*' && watched.length) this.#options.types = union([listed, ['presence.*']]);
-    this.cursor = cursor;
+    this.#line = new Line(cursor ?? '', () => this.#advance());
     this.#start();
     if (globalThis.document) this.#attend();
   }
+
+  get cursor() { return this.#line.place || null; }
 
   async #start() {
     const { share = true, cursor, meta } = this.#options;
@@ -958,10 +1192,14 @@ class Client {
       }
     }
     if (this.#closed) return;
-    const sink = { events: (events) => this.#take(events), status: (status, isServed = true) => this.#show(status, isServed) };
+    const sink = {
+      events: (events) => this.#take(events),
+      skip: (cursors) => { this.#skipped = new Set(cursors); },
+      status: (status, isServed = true) => this.#show(status, isServed),
+    };
     this.#link = identity
       ? new Shared(identity, this.id, this.#door, { meta, wish: this.#wish() }, sink)
-      : new Stream(this.#door, { meta, wishes: [this.#wish()], cursor }, sink);
+      : new Stream(this.#door, { meta, wishes: new Map([['', this.#wish()]]), cursor }, sink);
   }
 
   /** What makes a page's person active, and its network another. */
@@ -985,7 +1223,7 @@ class Client {
     }, { signal });
     addEventListener('focus', act, { signal });
     addEventListener('online', () => this.#link?.restart(), { signal });
-    addEventListener('pagehide', () => this.#link?.suspend?.(), { signal });
+    addEventListener('pagehide', () => this.#link?.suspend(), { signal });
     addEventListener('pageshow', ({ persisted }) => {
       if (!persisted) return;
       this.#link?.resume();
@@ -1011,46 +1249,87 @@ class Client {
     return () => this.#listeners.get(pattern)?.delete(listener);
   }
 
-  #tell(event) {
+  onError(fn) {
+    checkFunction(fn, 'a listener');
+    const listener = (error, event) => fn(error, event);
+    this.#onError.add(listener);
+    return () => this.#onError.delete(listener);
+  }
+
+  *#listenersOf(type) {
     for (const [pattern, listeners] of this.#listeners) {
       // The hub's own are asked for by name.
-      if (!matches(pattern, event.type) || (pattern === '*' && event.type.startsWith('hub.'))) continue;
-      for (const listener of [...listeners]) tell(listener, event);
+      if (matches(pattern, type) && (pattern !== '*' || !type.startsWith('hub.'))) yield* [...listeners];
     }
+  }
+
+  /** Tells listeners of an event, and gives the work, which is over when they have handled it. */
+  #tell(event, work, listeners) {
+    for (const listener of listeners) {
+      work.left.add(listener);
+      const done = () => work.left.delete(listener);
+      const fail = (error) => {
+        if (!event.id) done(); // the hub's own does not come again
+        if (!this.#onError.size) report(error);
+        for (const told of [...this.#onError]) tell(told, error, event);
+      };
+      try {
+        const answer = listener(event);
+        if (typeof answer?.then !== 'function') done();
+        else {
+          work.busy++;
+          Promise.resolve(answer).then(done, fail).then(() => {
+            work.busy--;
+            this.#advance();
+          });
+        }
+      } catch (error) { fail(error); }
+    }
+    return work;
   }
 
   #take(events) {
-    for (const { type, data, cursor } of events) {
-      if (this.#closed) return;
-      if (cursor) this.cursor = cursor;
-      const body = type && parsed(data);
+    this.#isTaking = true;
+    for (const { type, data, cursor, until } of events) {
+      if (this.#closed) break;
+      if (type === 'hub.ready') this.#line.begin(cursor);
       if (type === 'hub.gap') this.#askSoon();
+      const body = type && parsed(data);
+      let work = new Work(until);
       if (type && !(type.startsWith('hub.') ? body : body?.type)) this.#door.complain('event', 'an event came that is none of the hub\'s; such are left out');
-      else if (type.startsWith('hub.')) this.#tell({ type, payload: body });
-      else if (type && !this.#isRepeat(body)) this.#receive(body);
+      else if (type.startsWith('hub.')) this.#tell({ type, payload: body }, work, this.#listenersOf(type));
+      else if (type && !(this.#skipped.has(cursor) && this.#line.isPlace(cursor))) work = this.#receive(body, work);
+      this.#line.add(cursor, { until: work.until, isOver: () => !work.left.size });
+      this.#line.advance();
     }
+    this.#isTaking = false;
+    this.#advance();
+    if (this.#closed) this.#link?.close(); // once it knows of what a listener that closed the client had handled
   }
 
-  /** An id may be used again, later: then it is another event. */
-  #isRepeat({ id, timestamp }) {
-    const key = `${id} ${timestamp}`;
-    if (this.#known.has(key)) return true;
-    this.#known.add(key);
-    if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.values().next().value);
-    return false;
+  /** Says how far this tab is. */
+  #advance() {
+    this.#line.advance();
+    if (this.cursor) this.#link?.handled(this.cursor);
+    if (this.#closed) this.#line.close();
   }
 
-  /** A shared stream brings what the siblings want, too. */
-  #receive(event) {
+  /** Tells of an event, but not twice, except those who failed. A shared stream brings what the siblings want, too. */
+  #receive(event, work) {
+    const key = `${event.id} ${event.timestamp}`; // an id may be used again, later: then it is another event
+    const known = this.#known.get(key);
+    if (known) return known.left.size && !known.busy ? this.#tell(event, known, known.again(this.#listenersOf(event.type))) : known;
+    this.#known.set(key, work);
+    if (this.#known.size > REMEMBERED) this.#known.delete(this.#known.keys().next().value);
     const { type, payload, correlationId } = event;
     const isPresence = type.startsWith('presence.'), isDigest = type === 'presence.digest';
     if (isDigest) this.#askSoon();
     else if (isPresence) for (const watcher of this.#watchers) watcher.hear(payload);
-    if (correlationId === this.id) return; // its own echo
-    const { types, presence } = this.#options;
-    if (types && !types.some((pattern) => matches(pattern, type))) return;
-    if (isPresence && presence !== '*' && !(isDigest ? presence.length : presence.includes(textOf(payload?.profile)))) return;
-    this.#tell(event);
+    if (correlationId === this.id) return work; // its own echo
+    if (!wants(this.#options, type)) return work;
+    const { presence } = this.#options;
+    if (isPresence && presence !== '*' && !(isDigest ? presence.length : presence.includes(textOf(payload?.profile)))) return work;
+    return this.#tell(event, work, this.#listenersOf(type));
   }
 
   /** What the application asked for, and what presence.watch needs. */
@@ -1092,10 +1371,12 @@ class Client {
     if (JSON.stringify(this.status) !== before) for (const listener of [...this.#onStatus]) tell(listener, this.status);
     if (isAway && !this.#connected) this.#return(); // its siblings were away already: who opens a tab is there
     if (!this.#closed) return;
-    this.#link?.close();
+    if (!this.#isTaking) this.#link?.close();
     this.#life.abort();
     this.#listeners.clear();
     this.#onStatus.clear();
+    this.#onError.clear();
+    this.#line.close();
     for (const watcher of this.#watchers) watcher.stop();
     this.#watchers.clear();
   }
@@ -1179,6 +1460,22 @@ class Client {
     const { connectionId } = this.status;
     this.#touchedAt = performance.now();
     return Boolean(connectionId) && (await this.#door.call('POST', `/v1/connections/${connectionId}/touch`)).ok;
+  }
+}
+
+/** What an event asks of listeners. */
+class Work {
+  left = new Set(); // who have not handled it: they are at it, or failed
+  busy = 0;
+  until;
+
+  constructor(until = Date.now() + HELD_MS) { this.until = until; }
+
+  /** Those who failed and listen still. */
+  again(listeners) {
+    const list = [...listeners].filter((listener) => this.left.has(listener));
+    this.left = new Set();
+    return list;
   }
 }
 

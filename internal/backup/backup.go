@@ -31,9 +31,10 @@ type about struct {
 }
 
 // streams are those of a prefix, in the order in which they are written: what is newer than
-// it should be does less harm in the last one.
+// it should be does less harm in a later one. An event has its duty after it has its place, and
+// a duty is over after its report is in the outbox.
 func streams(prefix string) []string {
-	return []string{"KV_" + prefix + "_epoch", prefix + "_table", prefix + "_journal"}
+	return []string{"KV_" + prefix + "_epoch", prefix + "_table", prefix + "_journal", prefix + "_duties", prefix + "_outbox"}
 }
 
 // Summary is what was written or read.

@@ -101,5 +101,21 @@ func load(ctx context.Context, nc *nats.Conn, cfg settings.Config, path string) 
 		}
 		defer file.Close()
 	}
-	return Read(ctx, nc, cfg.NATSPrefix, replicas(cfg), bufio.NewReaderSize(file, 1<<20))
+	for try := 1; ; try++ {
+		s, err = Read(ctx, nc, cfg.NATSPrefix, replicas(cfg), bufio.NewReaderSize(file, 1<<20))
+		if path == piped || !errors.Is(err, errUnfinished) || try == loadTries {
+			return s, err
+		}
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return s, err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return s, ctx.Err()
+		}
+	}
 }
+
+// loadTries is how often a file is restored while the server is still removing what was there.
+const loadTries = 10

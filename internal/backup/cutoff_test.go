@@ -39,7 +39,7 @@ func TestRestoreThatWasKilled(t *testing.T) {
 	file := backedUp(t)
 	text, err := os.ReadFile(file)
 	is.New(t).NoErr(err)
-	names, begins := entriesOf(t, text)
+	names, begins, _ := entriesOf(t, text)
 	second := slices.Index(names, prefix+"_journal/2")
 	for name, at := range map[string]place{"folder": inFolder(t), "servers": onServers(t, 1)} {
 		t.Run(name, func(t *testing.T) {

@@ -255,11 +255,17 @@ func begin(ctx context.Context, nc *nats.Conn, name string, replicas int, text [
 func (t *transfer) send(ctx context.Context, piece []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, wordTime)
 	defer cancel()
-	msg, err := t.nc.RequestWithContext(ctx, t.subject, piece)
-	if err != nil {
-		return err
+	for try := 1; ; try++ {
+		msg, err := t.nc.RequestWithContext(ctx, t.subject, piece)
+		if errors.Is(err, nats.ErrNoResponders) && try < mostTries && ctx.Err() == nil {
+			time.Sleep(tryEvery / 10) // a busy server names the subject a moment before it listens
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return refusal(msg)
 	}
-	return refusal(msg)
 }
 
 // finish says that it has all, and waits until the stream is there.
@@ -284,8 +290,18 @@ func refusal(msg *nats.Msg) error {
 	if err := json.Unmarshal(msg.Data, &answer); err != nil {
 		return err
 	}
+	if answer.Error != nil && answer.Error.ErrorCode == codeNotRestored && strings.Contains(answer.Error.Description, "does not match store") {
+		return errUnfinished
+	}
 	if answer.Error != nil {
 		return answer.Error
 	}
 	return nil
 }
+
+// codeNotRestored: the server could not restore a stream.
+const codeNotRestored = 10062
+
+// errUnfinished: a stream was deleted, or its restore broken off, a moment ago, and the server
+// still had something of it. Nothing is left of this restore either.
+var errUnfinished = errors.New("the server had not finished removing what was there before; run the restore again")

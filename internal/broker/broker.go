@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/broker/duties"
+	"realtimehub/internal/broker/outbox"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/history"
@@ -45,6 +46,7 @@ type Broker struct {
 	rooms     *sharedRooms
 	peers     *otherHubs
 	duties    *duties.Keeper
+	outbox    *outbox.Box
 	alone     bool // it has not joined them
 }
 
@@ -152,6 +154,17 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 			Key: b.log.key, Settle: b.settle, Logger: cfg.Logger,
 		})
 	}
+	if err == nil {
+		b.outbox, err = outbox.Open(ctx, b.nc, outbox.Config{
+			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / outboxPart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
+		})
+	}
+	if err == nil && cfg.Torn {
+		err = b.outbox.Renew(ctx)
+	}
+	if err == nil {
+		err = b.outbox.Beside(ctx, b.log.journal.Epoch())
+	}
 	hears, first := func() bool { return true }, func() bool { return true }
 	if err == nil && !cfg.Alone {
 		err = b.peers.join(b.nc, cfg, b.log, b.rooms, b.duties)
@@ -175,12 +188,19 @@ func (b *Broker) settle(ctx context.Context) error {
 	return nil
 }
 
+// outboxPart is how much less the outbox may take at the broker than histories, as a divisor.
+const outboxPart = 8
+
+// Outbox is what services are told, by all hubs.
+func (b *Broker) Outbox() *outbox.Box { return b.outbox }
+
 // Duties make the keeper of who owes an acknowledgement, for all hubs.
 func (b *Broker) Duties(cfg duty.Config) duty.Keeper { return b.duties.Judge(cfg) }
 
 // Close leaves the others.
 func (b *Broker) Close() {
 	b.duties.Close()
+	b.outbox.Close()
 	b.rooms.close()
 	if !b.alone {
 		b.peers.peers.Close()

@@ -2,8 +2,11 @@ package delivery
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"realtimehub/internal/due"
 	"realtimehub/internal/duty"
@@ -172,27 +175,35 @@ func (c *Connection) skipLocked(after, until uint64) {
 // history.
 func (s *Streams) Acknowledge(c *Connection, cursor string) (found bool, err error) {
 	t := s.tenants.find(c.Tenant)
-	if t == nil {
-		return false, nil
+	if t == nil || c.removed {
+		if t != nil {
+			t.mu.Unlock()
+		}
+		return s.lately.acknowledge(c, cursor, s.duties)
 	}
 	defer t.mu.Unlock()
-	if c.removed || !c.joined {
+	if !c.joined {
 		return false, nil
 	}
-	at, ok := t.head.Epoch.Parse(cursor)
+	return true, c.acknowledge(t.head.Epoch, cursor, s.duties)
+}
+
+// acknowledge says that c's client has handled everything that c was sent up to a cursor.
+func (c *Connection) acknowledge(of history.Epoch, cursor string, duties Duties) error {
+	at, ok := of.Parse(cursor)
 	switch {
 	case !ok:
-		return true, ErrUnknownPlace
+		return ErrUnknownPlace
 	case at.Seq > c.place:
-		return true, ErrPastPlace
+		return ErrPastPlace
 	case c.acks == nil:
-		return true, nil // it owes nothing
+		return nil // it owes nothing
 	}
-	for _, a := range c.acks.sentLocked(t.head.Epoch, at.Seq) {
-		s.duties.Acknowledge(a)
+	for _, a := range c.acks.sentLocked(of, at.Seq) {
+		duties.Acknowledge(a)
 	}
 	c.acks.acknowledgedLocked(at.Seq)
-	return true, nil
+	return nil
 }
 
 // endedLocked tells what a connection has been sent and owes, as it ends.
@@ -203,6 +214,9 @@ func (s *Streams) endedLocked(t *tenant, c *Connection) {
 	s.timeouts.forget(c.acks)
 	for _, a := range c.acks.sentLocked(t.head.Epoch, c.place) {
 		s.duties.Ended(a)
+	}
+	if len(c.acks.owed) > 0 {
+		s.lately.add(ended{c, t.head.Epoch, time.Now()})
 	}
 }
 
@@ -223,6 +237,79 @@ func (s *Streams) unacked(a *acks) {
 		}
 		return false
 	})
+}
+
+// Lately finds a connection that has ended a moment ago and owed an acknowledgement, which may
+// be on its way: a page that is closed sends its last word beside the end of its stream.
+func (s *Streams) Lately(id string) *Connection {
+	parsed, err := ParseID(id)
+	if err != nil {
+		return nil
+	}
+	return s.lately.find(parsed)
+}
+
+// lately are connections that have ended.
+type lately struct {
+	mu sync.Mutex
+	// Guarded by mu, which is a leaf.
+	list []ended // the oldest first
+}
+
+type ended struct {
+	conn *Connection // guarded by lately.mu since
+	of   history.Epoch
+	at   time.Time
+}
+
+// Bounds of what is kept of connections that have ended.
+const (
+	latelyTime = 10 * time.Second
+	mostLately = 1000
+)
+
+func (l *lately) add(e ended) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, e)
+	l.sweepLocked()
+}
+
+func (l *lately) find(id uuid.UUID) *Connection {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.findLocked(id).conn
+}
+
+// findLocked is the zero value where there is none.
+func (l *lately) findLocked(id uuid.UUID) ended {
+	l.sweepLocked()
+	for _, e := range l.list {
+		if e.conn.ID == id {
+			return e
+		}
+	}
+	return ended{}
+}
+
+// acknowledge is Streams.Acknowledge of a connection that has ended.
+func (l *lately) acknowledge(c *Connection, cursor string, duties Duties) (found bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.findLocked(c.ID)
+	if e.conn == nil {
+		return false, nil
+	}
+	return true, c.acknowledge(e.of, cursor, duties)
+}
+
+// sweepLocked forgets those that ended too long ago, or are too many.
+func (l *lately) sweepLocked() {
+	now, n := time.Now(), 0
+	for n < len(l.list) && (now.Sub(l.list[n].at) > latelyTime || len(l.list)-n > mostLately) {
+		n++
+	}
+	l.list = slices.Delete(l.list, 0, n)
 }
 
 // timeouts finds connections that have owed an acknowledgement for too long.

@@ -54,6 +54,7 @@ type Streams struct {
 	opening   *fair.Semaphore[string] // of tenants, by Connect
 	expiry    expiry
 	timeouts  timeouts
+	lately    lately
 	count     *Counts
 	turnedOff rate.Sometimes
 	crowded   sync.Once

@@ -81,7 +81,8 @@ type open struct {
 	left     int             // of Recipients who have neither acknowledged nor been reported
 	early    []event.Profile // who are to be reported before the deadline
 	earlyAt  time.Time       // when they were
-	over     bool            // the deadline has come, and who owed then has been reported
+	late     bool            // the deadline has come
+	over     bool            // and who owed then has been reported
 	bytes    int64
 }
 
@@ -164,7 +165,7 @@ func (o *open) at(i int) time.Time {
 	switch {
 	case o.acked[i] > 0:
 		return o.Event.Timestamp.Add(time.Duration(o.acked[i]) * time.Millisecond)
-	case o.reported.has(i) && o.over:
+	case o.reported.has(i) && o.late:
 		return o.Deadline
 	case o.reported.has(i):
 		return o.earlyAt

@@ -194,6 +194,7 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool) ([]event.Prof
 	}
 	j.mu.Lock()
 	o.report(owing)
+	o.late = true
 	came := Results{Counts: map[State]int{}}
 	o.results(Query{Limit: len(o.Recipients)}, &came)
 	j.mu.Unlock()
@@ -213,7 +214,7 @@ func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err err
 		j.due.Set(o, o.Deadline)
 		return
 	}
-	o.over = true
+	o.late, o.over = true, true
 	o.docket.leave(o)
 	j.stats.Open--
 	for i := range o.Recipients {

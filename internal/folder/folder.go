@@ -43,7 +43,8 @@ type Folder struct {
 type running struct {
 	server *server.Server
 	logs   *logger
-	whole  atomic.Bool // it has had all that its peers have
+	whole  atomic.Bool  // it has had all that its peers have
+	looked atomic.Int64 // when it was looked last whether it is whole, in Unix nanoseconds
 }
 
 // starts waits until the server can be used. It says whether it can.

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -63,11 +64,18 @@ func (f *Folder) Whole() error {
 		return errStopped
 	case f.cfg.Peers == nil || r.whole.Load():
 		return nil
-	case !f.hasAll(r):
+	case !r.mayLook(time.Now()) || !f.hasAll(r):
 		return errBehind
 	}
 	r.whole.Store(true)
 	return nil
+}
+
+// mayLook says that nobody has looked for a second: a question to all others is dear, and
+// whoever asks for readiness may ask often.
+func (r *running) mayLook(now time.Time) bool {
+	last := r.looked.Load()
+	return now.UnixNano()-last >= int64(time.Second) && r.looked.CompareAndSwap(last, now.UnixNano())
 }
 
 // hasAll asks those who lead the streams whether this server has its part of what they keep. One

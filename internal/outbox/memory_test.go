@@ -66,47 +66,6 @@ func TestAnItemAsServicesSeeIt(t *testing.T) {
 	}
 }
 
-// Each tenant has an order of its own, without gaps.
-func TestOrder(t *testing.T) {
-	is := is.New(t)
-	m := NewMemory(MemoryConfig{})
-	for i := range 10 {
-		put(t, m, "acme", "", draft(fmt.Sprint("a", i), 0), draft(fmt.Sprint("b", i), 0))
-		put(t, m, "other", "", draft("o", 0))
-	}
-	all := read(t, m, "acme", Query{Limit: 100})
-	is.Equal(len(all.Items), 20)
-	is.Equal(names(all)[:4], []string{"a0", "b0", "a1", "b1"})
-	for i, item := range all.Items {
-		is.Equal(item.Seq, all.Oldest+uint64(i))
-		is.Equal(item.Tenant, "acme")
-	}
-	is.Equal(all.Newest, all.Oldest+19)
-	rest := read(t, m, "acme", Query{After: all.Items[17].Seq, Limit: 100})
-	is.Equal(names(rest), []string{"a9", "b9"})
-	is.Equal(rest.Next(all.Items[17].Seq), all.Newest)
-	is.Equal(len(read(t, m, "acme", Query{Limit: 3}).Items), 3)
-	data := len(all.Items[0].Data)
-	is.Equal(len(read(t, m, "acme", Query{Limit: 100, Bytes: 2*data + 1}).Items), 2)
-	is.Equal(len(read(t, m, "acme", Query{Limit: 100, Bytes: 1}).Items), 1) // one in any case
-	none := read(t, m, "acme", Query{After: all.Newest, Limit: 100})
-	is.Equal(len(none.Items), 0)
-	is.True(!none.Gap(all.Newest))
-	is.Equal(none.Next(all.Newest), all.Newest)
-	is.Equal(read(t, m, "nobody", Query{Limit: 1}), Page{})
-}
-
-// Nothing is put of drafts of which one is none.
-func TestAllOrNone(t *testing.T) {
-	is := is.New(t)
-	m := NewMemory(MemoryConfig{})
-	is.Equal(m.Put(t.Context(), "acme", "k", []Draft{draft("a", 0), {Type: TypePresence}}), errNoObject)
-	is.NoErr(m.Put(t.Context(), "acme", "k", nil))
-	is.Equal(m.Stats().Items, 0)
-	put(t, m, "acme", "k", draft("a", 0)) // its key was not used up
-	is.Equal(m.Stats().Items, 1)
-}
-
 // What is put again with its key is not put again, for as long as it is kept.
 func TestAKeyIsKnownAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

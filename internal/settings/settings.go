@@ -258,7 +258,7 @@ func Unknown(environ []string) (unknown []string) {
 	params, _ := env.GetFieldParamsWithOptions(&Config{}, env.Options{Prefix: Prefix})
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
-		known := name == Prefix+"TOKEN" || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
+		known := slices.Contains([]string{Prefix + "TOKEN", Prefix + "URL", Prefix + "TENANT"}, name) || slices.ContainsFunc(params, func(p env.FieldParams) bool { return p.Key == name })
 		if strings.HasPrefix(name, Prefix) && !known {
 			unknown = append(unknown, name)
 		}

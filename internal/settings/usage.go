@@ -17,6 +17,9 @@ const Usage = `Usage:
   realtimehub restore FILE  have a new folder, or new servers, keep what a backup has; the file - is
                             standard output, or standard input
   realtimehub doctor URL    say what stands between this machine and a hub; doctor -h explains
+  realtimehub why EVENT PROFILE
+                            say what came of an event for somebody, and why; why -h explains
+  realtimehub outbox        print what services are told
   realtimehub -health       ask the hub at REALTIME_ADDR whether it is alive, and exit 0 or 1
   realtimehub -version      say what this is
   realtimehub -help

@@ -129,7 +129,7 @@ func (s *Sender) batch(ctx context.Context, l *line, newest uint64) (batch, erro
 // skip goes to the first item of a line that is still there.
 func (s *Sender) skip(l *line, first uint64) {
 	if lost := first - 1 - l.taken; first > l.taken && lost > 0 {
-		s.lost.Add(int64(lost))
+		s.lost.Add(int64(lost)) // of a box that was lost and began anew it is more than were ever there
 		s.cfg.Logger.Error("items have left the outbox before the webhook took them: the service has to pull, and is told of a gap", "tenant", l.tenant, "items", lost, "before", first)
 	}
 	l.taken = first - 1

@@ -126,6 +126,14 @@ func TestBrowserConsole(t *testing.T) {
 		becomes(t, page, contains("#receipt", "1 connection"))
 		becomes(t, page, exists(inPane("bob", `.events [data-type="post.created"]`)))
 		becomes(t, page, "!("+exists(inPane("alice", `.events [data-type="post.created"]`))+")")
+
+		// With a deadline, which goes with profiles, and is what the page acknowledges.
+		acks := `performance.getEntriesByType("resource").filter(({name}) => name.includes("/ack")).length`
+		do(t, page, fill("#type", "post.updated"), click("#options summary"), fill("#deadline", "30s"), click("#offline"))
+		becomes(t, page, contains("#curl", `"deadline":"30s","offline":"report"`)+` && `+acks+` === 0`)
+		do(t, page, click("#send"))
+		becomes(t, page, exists(inPane("bob", `.events [data-type="post.updated"]`))+` && `+acks+` === 1`)
+		do(t, page, fill("#deadline", ""), click("#offline"), click("#options summary"))
 	})
 
 	// Each kind of target, run as the line that the page shows for it.
@@ -294,9 +302,11 @@ func TestBrowserConsoleCredentials(t *testing.T) {
 	becomes(t, console, contains("#live-note", "403"))
 	do(t, console, fill("#type", "hub.mine"), click("#send"))
 	becomes(t, console, contains("#receipt", "ReservedType")+` && document.querySelector("#type").ariaInvalid === "true"`)
-	do(t, console, fill("#type", "post.created"))
+	do(t, console, fill("#type", "post.created"), fill("#deadline", "soon"))
 	becomes(t, console, `document.querySelector("#type").ariaInvalid === "false"`) // not blamed for what it no longer says
 	do(t, console, click("#send"))
+	becomes(t, console, contains("#receipt", "deadline")+` && document.querySelector("#options").open && document.querySelector("#deadline").ariaInvalid === "true"`)
+	do(t, console, fill("#deadline", ""), click("#send"))
 	becomes(t, console, exists(inPane("carol", `.events [data-type="post.created"]`)))
 	do(t, console, chromedp.SendKeys(inPane("carol", ".message"), "hello\r", chromedp.ByQuery))
 	becomes(t, console, contains(inPane("carol", ".messages"), "hello"))

@@ -24,10 +24,10 @@ function listen(options) {
   const until = async (what) => {
     while (!heard.includes(what)) await once(news, 'news', { signal: AbortSignal.timeout(15_000) });
   };
-  return { client, heard, until };
+  return { client, heard, hear, until };
 }
 
-const { client, heard, until } = listen({ types: ['a.*'], meta: { device: 'node' } });
+const { client, heard, hear, until } = listen({ types: ['a.*'], meta: { device: 'node' } });
 await until('live fresh');
 const { connections: [connection] } = await call('GET', '/v1/tenants/node/connections');
 assert.equal(connection.id, client.status.connectionId);
@@ -46,6 +46,23 @@ await until('live complete');
 await until(3);
 assert.deepEqual(heard.filter(Number), [1, 2, 3]);
 assert.deepEqual(heard.filter((what) => !Number(what)), ['connecting', 'live fresh', 'waiting', 'live complete']);
+
+// What a listener failed to handle comes again when the stream is resumed, to that listener alone.
+const failed = [];
+const offError = client.onError((error, { payload }) => failed.push(`${payload} ${error.message}`));
+const offFailing = client.on('a.b', async ({ payload }) => { if (failed.length < 2) throw new Error(`at ${failed.length}`); hear(`handled ${payload}`); });
+await call('POST', '/v1/tenants/node/profiles/me/events', { type: 'a.b', payload: 4, deadline: '1h' });
+while (failed.length < 1) await new Promise((done) => setTimeout(done, 20));
+const before = client.cursor;
+for (const times of [2, 3]) {
+  line.cut();
+  while (failed.length < 2 || (times === 3 && !heard.includes('handled 4'))) await new Promise((done) => setTimeout(done, 20));
+  if (times === 2) assert.equal(client.cursor, before);
+}
+assert.deepEqual([failed, heard.filter((what) => what === 4).length], [['4 at 0', '4 at 1'], 1]);
+while (client.cursor === before) await new Promise((done) => setTimeout(done, 20));
+offError();
+offFailing();
 
 // Presence: where they are, and each change.
 const statuses = [];

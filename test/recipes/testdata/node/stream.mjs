@@ -167,7 +167,7 @@ await test('repeats', {}, async ({ heard }) => {
 // Long lists are said once the stream is there: proxies take no long address.
 const many = (n, name) => Array.from({ length: n }, (_, i) => `${name}${i}`);
 await test('long lists', { types: many(199, 'long.type.of.an.event.'), presence: many(190, 'user:somebody-') }, async ({ is, client }) => {
-  assert.deepEqual([...asked[0].query.keys()], ['presence', 'tenant', 'profile']);
+  assert.deepEqual([...asked[0].query.keys()], ['ack', 'presence', 'tenant', 'profile']);
   assert.equal(asked[0].query.get('presence'), 'none');
   const [{ body }] = calls('PATCH');
   assert.deepEqual([body.types.length, body.presence.length], [200, 190]); // with presence.*

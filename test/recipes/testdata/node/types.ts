@@ -47,6 +47,9 @@ const any: Client<any> = hub; // for who does not care
 const mapped = connect<{ 'a.b': number }>({});
 mapped.on('a.b', ({ payload }) => payload.toFixed());
 
+hub.on('message.received', async ({ payload }) => { payload.text.trim(); });
+hub.onError((error: unknown, { id, deadline }) => `${error} ${id.trim()} ${deadline?.trim()}`);
+
 // @ts-expect-error: there is no such option
 connect({ tenant: 't', profile: 'me', topics: [] });
 // @ts-expect-error: there is no such state

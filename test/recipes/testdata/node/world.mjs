@@ -47,7 +47,7 @@ export const clock = () => now;
 export const asked = []; // all that it was asked
 export const streams = []; // those that are open
 let ids = 0;
-export const hub = { answer: () => undefined, n: 0, history: [] };
+export const hub = { answer: () => undefined, n: 0, history: [], says: {} }; // says: more in hub.ready
 
 /** One that says what the test has it say. */
 class FakeStream {
@@ -67,10 +67,10 @@ class FakeStream {
   raw(text) { this.bytes(new TextEncoder().encode(text)); }
   bytes(bytes) { this.#out.enqueue(bytes); }
   say(type, data, cursor) { this.raw(`${cursor ? `id: ${cursor}\n` : ''}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`); }
-  ready(more) {
+  ready(more, place = hub.n) {
     this.isReady = true;
     const [tenantId, profile] = ['t', { type: 'user', id: 'me' }];
-    this.say('hub.ready', { connectionId: this.id, tenantId, profile, connectedAt: new Date(now).toISOString(), resume: 'fresh', heartbeatMs: 0, ...more }, `c-${hub.n}`);
+    this.say('hub.ready', { connectionId: this.id, tenantId, profile, connectedAt: new Date(now).toISOString(), resume: 'fresh', heartbeatMs: 0, ...more }, `c-${place}`);
   }
   event(event) { this.say(event.type, event, event.cursor); }
   wants(type) { return !this.types || this.types.includes('*') || this.types.includes(type); }
@@ -83,9 +83,9 @@ class FakeStream {
   }
 }
 
-globalThis.fetch = async (address, { method, headers, body, signal }) => {
+globalThis.fetch = async (address, { method, headers, body, signal, keepalive }) => {
   const url = new URL(address);
-  const request = { method, path: url.pathname, query: url.searchParams, headers, body: body && JSON.parse(body) };
+  const request = { method, path: url.pathname, query: url.searchParams, headers, body: body && JSON.parse(body), keepalive };
   asked.push(request);
   await null;
   signal?.throwIfAborted();
@@ -107,13 +107,13 @@ globalThis.fetch = async (address, { method, headers, body, signal }) => {
 /** As the hub does: what was missed since the cursor comes first. */
 hub.greet = (stream) => {
   const since = Number(stream.request.headers['Last-Event-ID']?.slice(2) ?? hub.n);
-  stream.ready({ resume: stream.request.headers['Last-Event-ID'] ? 'complete' : 'fresh' });
+  stream.ready({ resume: stream.request.headers['Last-Event-ID'] ? 'complete' : 'fresh', ...hub.says }, since);
   for (const event of hub.history.slice(since)) if (stream.wants(event.type)) stream.event(event);
 };
 
 /** An event to all streams that are open. */
-export function publish(payload, type = 'a.b') {
-  const event = { id: `event-${++hub.n}`, type, payload, timestamp: 'then', cursor: `c-${hub.n}` };
+export function publish(payload, type = 'a.b', more = {}) {
+  const event = { id: `event-${++hub.n}`, type, payload, timestamp: 'then', cursor: `c-${hub.n}`, ...more };
   hub.history.push(event);
   for (const stream of streams) if (stream.isReady && stream.wants(type)) stream.event(event);
 }
