@@ -3,8 +3,9 @@ package room
 import (
 	"iter"
 	"math"
-	"realtimehub/internal/event"
 	"slices"
+
+	"realtimehub/internal/event"
 )
 
 // Here finds the members of a room who are connected and belonged to it when an event took
