@@ -60,8 +60,7 @@ type api struct {
 
 // NewAPI makes the HTTP side of a hub.
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
-	cluster, presence, bodies := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes)
-	complaints := serve.NewErrorLog(cfg.Logger)
+	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
@@ -78,7 +77,8 @@ func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *s
 	return metrics.New(func() metrics.Values {
 		v := metrics.Values{
 			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(), Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+			Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
 		}
 		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
 		v.Online, v.Away = hub.presence.Counts()

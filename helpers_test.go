@@ -183,6 +183,12 @@ func newCluster(t testing.TB, n int, b *natstest.Broker, auth *access.Auth, limi
 // newNode starts one hub, one of those that share a broker if join is not nil.
 func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join func(kept history.Limits, external bool) *broker.Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
 	t.Helper()
+	return newTellingNode(t, auth, limits, Reporting{}, join, configure...)
+}
+
+// newTellingNode is newNode that tells services of something.
+func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, told Reporting, join func(kept history.Limits, external bool) *broker.Broker, configure ...func(*HubConfig, *PresenceConfig)) *testHub {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hubConfig := HubConfig{
 		Retry: 2 * time.Second, Heartbeat: 15 * time.Second, StreamBuffer: 1 << 20,
@@ -197,11 +203,12 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 		c(&hubConfig, &presenceConfig)
 	}
 	var peers cluster.Peers
-	var told Reporting
 	if join != nil { // with the limits of the log that was configured
 		_, own := hubConfig.Resolver.(room.Own)
 		broker := join(hubConfig.Log.(*history.Memory).Limits(), !own)
-		hubConfig.Log, peers, told = broker.Log(), broker.Peers(), Reporting{Box: broker.Outbox(), Keeper: broker.Duties}
+		if hubConfig.Log, peers, told.Keeper = broker.Log(), broker.Peers(), broker.Duties; told.Box == nil {
+			told.Box = broker.Outbox()
+		}
 		if own {
 			hubConfig.Rooms = broker.Rooms()
 		}
@@ -226,6 +233,7 @@ func newNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, join fu
 	go func() {
 		defer close(stopped)
 		go h.duties.Run(ctx)
+		go h.notices.Run(ctx)
 		h.Presence.Run(ctx)
 	}()
 	t.Cleanup(func() {

@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/webhook"
 )
@@ -29,8 +30,9 @@ type Hub struct {
 	presence   *Presence
 	cluster    *cluster.Cluster
 	log        history.Log
-	outbox     outbox.Box      // what services are told
-	webhook    *webhook.Sender // of the outbox; nil: services ask. Tell has it
+	outbox     outbox.Box       // what services are told
+	webhook    *webhook.Sender  // of the outbox; nil: services ask. Tell has it
+	notices    *notices.Notices // nil: services are told of nothing that they are for
 	logger     *slog.Logger
 	quotas     *allowance.Pools
 	duties     duty.Keeper
@@ -46,9 +48,10 @@ type Hub struct {
 // HubConfig is what a hub needs to know of its delivery.
 type HubConfig = delivery.Config
 
-// Reporting is where it is kept what services are told, and who owes an acknowledgement. What is
-// nil is kept in memory.
+// Reporting is what services are told, and where that is kept, and who owes an acknowledgement.
+// What is nil is kept in memory.
 type Reporting struct {
+	Types  []outbox.Type // beside outbox.TypeUndelivered, of which they always are
 	Box    outbox.Box
 	Keeper func(duty.Config) duty.Keeper
 }
@@ -73,10 +76,15 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	d := delivery.New(cfg)
 	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts
 	h.presence = newPresence(d, cfg.Quotas, presence, peers)
+	teller := newTeller(d, h.presence, cfg, reporting)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
 		Peers: peers, Back: 2 * cfg.Retry,
+		FollowAll: teller.followsAll(), Linger: presence.Grace + 2*cfg.Retry + settleTime, Settle: presence.Settle,
 	})
+	if teller != nil {
+		h.notices, teller.cluster = teller.notices, h.cluster
+	}
 	return h
 }
 

@@ -210,7 +210,7 @@ func (a *app) build(ctx context.Context) (err error) {
 		AckTimeout: cfg.AckTimeout, Quotas: a.quotas, Memberships: cfg.MaxMemberships, Memory: overload.GoMemory(),
 	}, PresenceConfig{
 		IdleTimeout: cfg.IdleTimeout, Tick: cfg.PresenceTick, Grace: cfg.PresenceGrace,
-		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst,
+		TypingTTL: cfg.TypingTTL, Audience: cfg.PresenceAudience, Burst: cfg.PresenceBurst, Settle: settleTime,
 	}, a.backing.peers, a.backing.told)
 	return nil
 }

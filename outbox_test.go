@@ -21,7 +21,7 @@ import (
 func tell(t testing.TB, h *testHub, tenant string, n, bytes int) {
 	t.Helper()
 	for i := range n {
-		data := fmt.Sprintf(`{"n":%d,"text":%q}`, i, strings.Repeat("x", bytes))
+		data := fmt.Sprintf(`{"profile":{"type":"user","id":"%d"},"status":"online","since":"2026-11-24T02:39:02.296Z","text":%q}`, i, strings.Repeat("x", bytes))
 		if err := h.outbox.Put(t.Context(), tenant, "", []outbox.Draft{{Type: outbox.TypePresence, At: time.Now(), Data: json.RawMessage(data)}}); err != nil {
 			t.Fatal(err)
 		}

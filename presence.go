@@ -48,7 +48,8 @@ type PresenceConfig struct {
 	Grace       time.Duration
 	TypingTTL   time.Duration
 	Audience    settings.Audience
-	Burst       int // changes of one tenant in one tick past which a digest goes out
+	Burst       int           // changes of one tenant in one tick past which a digest goes out
+	Settle      time.Duration // how long this hub may take to know what others do
 }
 
 // PresenceOf is what is known of one profile.
@@ -62,7 +63,7 @@ type PresenceOf struct {
 // changes once a tick. Its work is proportional to what changed: every profile
 // is due at most once, and only due ones are looked at.
 //
-// Lock order: Presence.mu → typing.Typists.Mu.
+// Lock order: a tenant's mu → Presence.mu → typing.Typists.Mu.
 type Presence struct {
 	delivery delivery.Parts      // static
 	pools    *allowance.Pools    // static
@@ -71,6 +72,7 @@ type Presence struct {
 	frozen   func() bool         // static; says that other hubs cannot be heard, and nobody is announced. nil: there are none
 	thaw     time.Time           // owned by tick: until then nothing is announced
 	ticked   time.Time           // owned by tick
+	teller   *teller             // static; tells services. nil: nobody asks
 	telling  fair.Series[string] // of tenants
 	// notify tells a tenant's streams; static.
 	notify func(tenant string, notices []delivery.Notice, digest *event.Event, shared bool)
@@ -371,6 +373,7 @@ type change struct {
 // news is what one tick has to tell one tenant.
 type news struct {
 	changes      []change
+	known        []event.Profile // whose change is no news, for the teller
 	online, away int
 }
 
@@ -387,8 +390,12 @@ func (p *Presence) tick(now time.Time) {
 	if !p.delivery.Tenants.SureNow() {
 		return // whom to tell is known soon
 	}
-	for tenant, n := range p.advance(now) {
-		if p.cfg.Audience != settings.AudienceNone {
+	all := p.advance(now)
+	if p.teller != nil {
+		p.teller.tell(all, now)
+	}
+	for tenant, n := range all {
+		if len(n.changes) > 0 && p.cfg.Audience != settings.AudienceNone {
 			p.telling.Do(tenant, func() { p.announce(tenant, n, now) }) // the tenant may be busy
 		}
 	}
@@ -410,14 +417,19 @@ func (p *Presence) advance(now time.Time) map[string]*news {
 	all := map[string]*news{}
 	for _, who := range p.dirty {
 		who.dirty = false
-		if who.status == who.announced {
-			continue // and back, within the tick
+		same := who.status == who.announced // and back, within the tick; or it was known
+		if same && p.teller == nil {
+			continue
 		}
 		r := who.roll
 		n := all[r.tenant]
 		if n == nil {
 			n = &news{online: r.count[Online], away: r.count[Away]}
 			all[r.tenant] = n
+		}
+		if same {
+			n.known = append(n.known, who.ref)
+			continue
 		}
 		n.changes = append(n.changes, change{who.ref, who.status, who.announced, event.FormatTime(who.activeAt)})
 		who.announced = who.status
@@ -445,6 +457,14 @@ func (p *Presence) announce(tenant string, n *news, now time.Time) {
 		digest = event.NewEphemeral(tenant, event.TypePresenceDigest, event.ToTenant(), now, counts)
 	}
 	p.notify(tenant, notices, digest, shared)
+}
+
+// present says whether somebody was announced, and not as offline.
+func (p *Presence) present(tenant string, ref event.Profile) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.findLocked(tenant, ref)
+	return who != nil && who.announced != Offline
 }
 
 // Counts are how many profiles are not offline, all tenants together.

@@ -13,8 +13,11 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/broker"
 	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
 	"realtimehub/internal/folder"
 	"realtimehub/internal/history"
+	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/room"
 	"realtimehub/internal/serve"
@@ -114,22 +117,27 @@ func newOutbox(quotas *allowance.Pools) outbox.Box {
 	return outbox.NewMemory(outbox.MemoryConfig{Bytes: quotas.State.All() / outboxPart, Held: quotas.State})
 }
 
-// Tell sends services what they are told, if the settings say where, until end is called: that
-// waits a little for what is under way.
+// Tell puts into the outbox what services are told of people, connections and rooms, and sends
+// it if the settings say where, until end is called: that waits a little for what is under way.
 func (h *Hub) Tell(ctx context.Context, cfg settings.Config) (end func()) {
-	endpoint, secrets := cfg.Webhook()
-	if endpoint == nil {
-		return func() {}
-	}
-	h.webhook = webhook.New(webhook.Config{Box: h.outbox, Endpoint: endpoint, Secrets: secrets, Logger: h.logger})
 	ctx, cancel := context.WithCancel(ctx)
 	var telling sync.WaitGroup
-	telling.Go(func() { h.webhook.Run(ctx) })
+	telling.Go(func() { h.notices.Run(ctx) })
+	if endpoint, secrets := cfg.Webhook(); endpoint != nil {
+		h.webhook = webhook.New(webhook.Config{Box: h.outbox, Endpoint: endpoint, Secrets: secrets, Logger: h.logger})
+		telling.Go(func() { h.webhook.Run(ctx) })
+	}
 	return func() {
+		last, over := context.WithTimeout(ctx, flushTime)
+		h.notices.Flush(last)
+		over()
 		cancel()
 		telling.Wait()
 	}
 }
+
+// flushTime is how long the end waits for the outbox to take what it has yet to.
+const flushTime = 2 * time.Second
 
 // backing is what a hub stands on, alone or with others.
 type backing struct {
@@ -152,7 +160,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
 	}
 	if cfg.NATSURL == "" && cfg.Data == "" {
-		return backing{log: history.NewMemory(limits), leave: func() {}}, nil
+		return backing{log: history.NewMemory(limits), told: Reporting{Types: cfg.Told()}, leave: func() {}}, nil
 	}
 	if cfg.NATSURL != "" && cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
@@ -188,7 +196,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
-	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Box: b.Outbox(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
+	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Types: cfg.Told(), Box: b.Outbox(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}
@@ -233,4 +241,74 @@ func sweep(ctx context.Context, hub *Hub, ttl time.Duration) {
 			hub.Sweep(now)
 		}
 	}
+}
+
+// settleTime is how long a hub may take, once it is there, to know what the others do.
+const settleTime = 20 * time.Second
+
+// teller tells services of people, connections and rooms.
+type teller struct {
+	notices *notices.Notices
+	rooms   *notices.Rooms   // nil: nobody asks
+	cluster *cluster.Cluster // set once it is made
+}
+
+// newTeller makes the teller of a hub's presence, before anybody connects; nil if services are
+// told of nothing that it is for.
+func newTeller(d delivery.Parts, p *Presence, cfg HubConfig, reporting Reporting) *teller {
+	n := notices.New(notices.Config{Types: reporting.Types, Box: reporting.Box, State: cfg.Quotas.State, Logger: cfg.Logger})
+	if n == nil {
+		return nil
+	}
+	t := &teller{notices: n}
+	if n.TellsConnections() {
+		d.Streams.Report(t)
+	}
+	if n.TellsRooms() {
+		t.rooms = notices.NewRooms(notices.RoomsConfig{Members: d.Members, Present: p.present, Tell: n.Occupancy, State: cfg.Quotas.State})
+		d.Tenants.Moves(t.rooms.Moved)
+	}
+	if t.rooms != nil || n.Tells(outbox.TypePresence) {
+		p.teller = t
+	}
+	return t
+}
+
+// followsAll says that it has to be known who is connected to which hub.
+func (t *teller) followsAll() bool {
+	return t != nil && (t.rooms != nil || t.notices.Tells(outbox.TypePresence))
+}
+
+// tell tells of what a tick has found.
+func (t *teller) tell(all map[string]*news, now time.Time) {
+	t.notices.Turn(now, t.cluster.Foremost(now))
+	for tenant, n := range all {
+		for _, c := range n.changes {
+			t.notices.Presence(tenant, c.Profile, string(c.Status), now)
+		}
+	}
+	if t.rooms == nil {
+		return
+	}
+	for tenant, n := range all {
+		var moved []event.Profile
+		for _, c := range n.changes {
+			if (c.Status == Offline) != (c.Previous == Offline) {
+				moved = append(moved, c.Profile)
+			}
+		}
+		t.rooms.People(tenant, moved, false)
+		t.rooms.People(tenant, n.known, true)
+	}
+	t.rooms.Look(now)
+}
+
+// Opened implements delivery.Reporter.
+func (t *teller) Opened(c *delivery.Connection) {
+	t.notices.Opened(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata})
+}
+
+// Closed implements delivery.Reporter.
+func (t *teller) Closed(c *delivery.Connection, reason delivery.CloseReason) {
+	t.notices.Closed(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata, Reason: string(reason)})
 }

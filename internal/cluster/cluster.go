@@ -25,6 +25,10 @@ type Cluster struct {
 
 	owed *owed // nil: the hub is alone
 
+	// These guard themselves. mu → following.mu, taking → following.mu
+	turn      turn
+	following following
+
 	taking sync.Mutex // held while others' changes are taken in, or a tenant is let go
 
 	// The others are told of what is here under the lock under which it changes, so that
@@ -57,12 +61,17 @@ type Config struct {
 	Typists  Typists
 	Peers    Peers         // nil: the hub is alone
 	Back     time.Duration // that a client which was sent away may take to be back
+
+	FollowAll bool          // all connections of all hubs are known here, of whichever tenant
+	Linger    time.Duration // how long a tenant is known so after its last connection has gone
+	Settle    time.Duration // how long a hub may take to know what the others do
 }
 
 // New joins a hub and its presence to others.
 func New(cfg Config) *Cluster {
 	peers := cfg.Peers
 	c := &Cluster{cfg: cfg, presence: cfg.Presence, typists: cfg.Typists, peers: peers, back: cfg.Back, remotes: remotes{quotas: cfg.Pools}, own: map[string]map[*delivery.Connection]Session{}}
+	c.following.places = make(chan struct{}, followAtOnce)
 	cfg.Delivery.Streams.Observe(c)
 	if peers != nil {
 		c.owed = &owed{
@@ -71,6 +80,9 @@ func New(cfg Config) *Cluster {
 		}
 		cfg.Delivery.Tenants.ShareWith(c)
 		peers.Follow(c)
+		if cfg.FollowAll {
+			go c.followRoll()
+		}
 	}
 	return c
 }
@@ -92,6 +104,7 @@ func (c *Cluster) Connected(conn *delivery.Connection) {
 	c.mu.Lock()
 	if c.own[conn.Tenant] == nil {
 		c.own[conn.Tenant] = map[*delivery.Connection]Session{}
+		c.begunLocked(conn.Tenant)
 	}
 	c.own[conn.Tenant][conn] = s
 	c.peers.Tell(conn.Tenant, SessionChange{Session: s})
@@ -113,10 +126,12 @@ func (c *Cluster) Disconnected(conn *delivery.Connection) {
 	defer c.mu.Unlock()
 	if delete(c.own[conn.Tenant], conn); len(c.own[conn.Tenant]) == 0 {
 		delete(c.own, conn.Tenant)
+		defer c.overLocked(conn.Tenant) // after what is told of the connection
 	}
 	s := sessionOf(conn)
 	if conn.SentAway() {
 		s.Drained = true
+		c.turn.sentAway(c.peers.Node())
 		c.peers.Tell(conn.Tenant, SessionChange{Session: s})
 	}
 	c.peers.Tell(conn.Tenant, SessionChange{Session: s, Gone: true})
@@ -161,6 +176,9 @@ func (c *Cluster) Remotes() map[string][]uuid.UUID { return c.remotes.all() }
 func (c *Cluster) Sessions(tenant string) []Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if tenant == roll {
+		return c.rollLocked()
+	}
 	sessions := make([]Session, 0, len(c.own[tenant]))
 	for conn, s := range c.own[tenant] {
 		s.ActiveAt = conn.LastActivity()
@@ -173,11 +191,17 @@ func (c *Cluster) Sessions(tenant string) []Session {
 func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at time.Time) {
 	c.taking.Lock()
 	defer c.taking.Unlock()
+	if tenant == roll {
+		c.rollChanged(changes, known)
+		return
+	}
+	known = known && !c.following.news(tenant)
 	for _, s := range changes {
 		conn, came := c.remotes.change(tenant, s)
 		switch {
 		case conn == nil:
 		case s.Gone && conn.SentAway():
+			c.turn.sentAway(holderOf(s.ID))
 			c.presence.Left(conn, time.Now().Add(c.back))
 		case s.Gone && at.IsZero():
 			c.presence.Left(conn, time.Now())

@@ -53,6 +53,11 @@ type rig struct {
 
 // newRig makes one; peers that are nil leave it alone.
 func newRig(t testing.TB, peers cluster.Peers, resolver room.Resolver) *rig {
+	return newRigOf(t, peers, resolver, func(*cluster.Config) {})
+}
+
+// newRigOf is newRig with other settings.
+func newRigOf(t testing.TB, peers cluster.Peers, resolver room.Resolver, configure func(*cluster.Config)) *rig {
 	r := &rig{quotas: allowance.New(plan.Of(1 << 30))}
 	cfg := delivery.Config{
 		Retry: time.Second, Plain: true, Log: history.NewMemory(history.Limits{}),
@@ -62,7 +67,9 @@ func newRig(t testing.TB, peers cluster.Peers, resolver room.Resolver) *rig {
 		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
 	}
 	r.Parts = delivery.New(cfg)
-	r.Cluster = cluster.New(cluster.Config{Delivery: r.Parts, Pools: r.quotas, Presence: presence{}, Typists: typists{}, Peers: peers})
+	whole := cluster.Config{Delivery: r.Parts, Pools: r.quotas, Presence: presence{}, Typists: typists{}, Peers: peers}
+	configure(&whole)
+	r.Cluster = cluster.New(whole)
 	t.Cleanup(func() {
 		r.Streams.Refuse() // nobody is reminded any more
 		over, cancel := context.WithCancel(context.Background())

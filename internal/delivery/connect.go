@@ -68,7 +68,7 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 		s.tenants.forget(c.Tenant)
 		return nil, err
 	}
-	s.observer.Connected(c)
+	s.opened(c)
 	t, replaced := s.register(t, c, sub.Watch, from, missed)
 	if replaced != nil {
 		s.replaced(replaced)
@@ -113,7 +113,7 @@ func (s *Streams) replaced(c *Connection) {
 				"setting", "REALTIME_MAX_CONNECTIONS_PER_PROFILE", "most", s.open.most.Profile, "tenant", c.Tenant)
 		})
 	}
-	s.observer.Disconnected(c)
+	s.closed(c, CloseReplaced)
 }
 
 // replay has a connection sent what it missed after a place.

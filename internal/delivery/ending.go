@@ -127,7 +127,7 @@ func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 	t.mu.Unlock()
 	if first {
 		s.logger.Debug("stream ended", "reason", string(reason), "tenant", c.Tenant, "connection", c.ID)
-		s.observer.Disconnected(c)
+		s.closed(c, reason)
 	}
 	switch {
 	case !first || !last: // who was first sees to it

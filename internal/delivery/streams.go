@@ -39,6 +39,7 @@ type Streams struct {
 	members   *Members
 	engine    *engine.Engine
 	observer  Observer
+	reporter  Reporter // nil: nobody
 	log       history.Log
 	node      *Node  // nil: the hub is alone
 	inline    bool   // what a client missed may begin before its head is written

@@ -60,8 +60,12 @@ const tenantBytes = 1024
 // resolvedBytes is of each answer of a Resolver.
 const resolvedBytes = 48 + 2*41
 
-func newTenant(name string, quotas *allowance.Pools) *tenant {
-	return &tenant{name: name, quotas: quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+func newTenant(name string, quotas *allowance.Pools, moved func(tenant string, room event.Room, p event.Profile)) *tenant {
+	t := &tenant{name: name, quotas: quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+	if moved != nil {
+		t.rooms.Moved = func(room event.Room, p event.Profile) { moved(name, room, p) }
+	}
+	return t
 }
 
 // keptLocked is how many bytes of memory the tenant takes.

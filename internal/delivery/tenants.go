@@ -45,7 +45,8 @@ type Tenants struct {
 	rooms   room.Shared // nil: this hub keeps it by itself
 	sharing Sharing     // nil: this hub is alone
 	quotas  *allowance.Pools
-	gates   gates // while a tenant is attached, shared or forgotten
+	gates   gates                                                 // while a tenant is attached, shared or forgotten
+	moved   func(tenant string, room event.Room, p event.Profile) // nil: nobody is told
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
@@ -194,7 +195,7 @@ func (t *Tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 			t.mu.Lock()
 			if t.byName[name] == nil {
 				name := strings.Clone(name) // it may be a piece of a whole request
-				t.byName[name] = newTenant(name, t.quotas)
+				t.byName[name] = newTenant(name, t.quotas, t.moved)
 			}
 			t.mu.Unlock()
 			continue

@@ -177,6 +177,10 @@ func families() (all []family) {
 	add(gauge, "outbox_limit_bytes", "", "Bytes that they may take; 0: no limit.", func(l *Values) map[string]float64 { return l.outbox(int(l.Outbox.Limit)) })
 	add(counter, "outbox_cut_total", "", "Items that were removed before their time, for want of room.",
 		func(l *Values) map[string]float64 { return one(l.Outbox.Cut) })
+	add(gauge, "notices_waiting", "", "What services are to be told of people, rooms and connections, and the outbox has yet to take.",
+		func(l *Values) map[string]float64 { return one(l.Notices.Waiting) })
+	add(counter, "notices_dropped_total", "", "What services are not told of them, for want of room.",
+		func(l *Values) map[string]float64 { return one(l.Notices.Dropped) })
 	add(counter, "webhook_answers_total", "answer", "Attempts to have a batch taken, by what became of them.",
 		func(l *Values) map[string]float64 {
 			values := map[string]float64{}

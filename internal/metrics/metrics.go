@@ -14,6 +14,7 @@ import (
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/webhook"
@@ -78,6 +79,7 @@ type Values struct {
 	Duties       duty.Stats
 	Outbox       outbox.Stats
 	Webhook      webhook.Stats // zero: there is none
+	Notices      notices.Stats
 
 	refused map[string]int64
 }

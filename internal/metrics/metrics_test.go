@@ -19,6 +19,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/webhook"
@@ -57,6 +58,7 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		Complaints: map[serve.Complaint]int64{"panic": 28},
 		Tenants:    []delivery.TenantStats{{Name: "acme", Streams: 29, Accepted: 30}},
 		Outbox:     outbox.Stats{Items: 34, Untaken: 35, Bytes: 36, Limit: 37, Cut: 38},
+		Notices:    notices.Stats{Waiting: 39, Dropped: 40},
 		Webhook:    webhook.Stats{Answers: map[webhook.Answer]int64{webhook.AnswerFailed: 39}, Items: 40, Repeated: 41, Lost: 42, Stopped: 43},
 		Duties:     duty.Stats{Open: 44, Owed: 45, Acknowledged: 46, Reported: 47},
 		Lobby:      lobby.Stats{Connections: 31, All: 32, Refused: map[lobby.Bound]int64{"all": 33}},
@@ -72,7 +74,7 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		`presence_profiles{status="online"} 24`, `presence_profiles{status="away"} 25`,
 		`auth_failures_total{reason="Unauthorized"} 26`, `rate_limited_total{limit="publish"} 27`, `server_errors_total{kind="panic"} 28`,
 		`tenant_streams_open{tenant="acme"} 29`, `tenant_events_accepted_total{tenant="acme"} 30`,
-		"outbox_items 34", "outbox_untaken_items 35", "outbox_bytes 36", "outbox_limit_bytes 37", "outbox_cut_total 38", "outbox_untaken_age_seconds 0",
+		"outbox_items 34", "outbox_untaken_items 35", "outbox_bytes 36", "outbox_limit_bytes 37", "outbox_cut_total 38", "notices_waiting 39", "notices_dropped_total 40", "outbox_untaken_age_seconds 0",
 		`webhook_answers_total{answer="5xx"} 39`, `webhook_answers_total{answer="timeout"} 0`, `webhook_items_total{fate="taken"} 40`,
 		"webhook_retries_total 41", `webhook_items_total{fate="lost"} 42`, "webhook_stopped 43",
 		"duties_open 44", "duties_owed 45", `duties_recipients_total{state="acknowledged"} 46`, `duties_recipients_total{state="reported"} 47`,

@@ -57,6 +57,9 @@ func TestAnItemAsServicesSeeIt(t *testing.T) {
 	item, err = (&Draft{Data: json.RawMessage(`{}`)}).Place("acme", 7)
 	is.NoErr(err)
 	is.Equal(string(item.Data), `{"tenantId":"acme","seq":7}`)
+	item, err = (&Draft{Type: TypePresence, Data: json.RawMessage(`{"status":"away"}`)}).Place("acme", 7)
+	is.NoErr(err)
+	is.Equal(string(item.Data), `{"tenantId":"acme","seq":7,"version":7,"status":"away"}`)
 	for _, data := range []string{"", "{", "1", "[]", "null"} {
 		_, err = (&Draft{Data: json.RawMessage(data)}).Place("acme", 7)
 		is.Equal(err, errNoObject)

@@ -3,8 +3,9 @@ package room
 import (
 	"iter"
 	"math"
-	"realtimehub/internal/event"
 	"slices"
+
+	"realtimehub/internal/event"
 )
 
 // Here finds the members of a room who are connected and belonged to it when an event took
@@ -48,6 +49,14 @@ func (m *Memberships[C]) circlesOf(ref event.Profile) []*circle[C] {
 		return p.circles
 	}
 	return nil
+}
+
+// AppendRooms appends the rooms that a profile belongs to.
+func (m *Memberships[C]) AppendRooms(rooms []event.Room, ref event.Profile) []event.Room {
+	for _, c := range m.circlesOf(ref) {
+		rooms = append(rooms, c.room)
+	}
+	return rooms
 }
 
 // Visited are rooms whose connected members were told of something.

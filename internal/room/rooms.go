@@ -20,6 +20,8 @@ type Key struct {
 // A profile and a room are kept once, however many belong together, and what all of it
 // takes is counted in bytes.
 type Memberships[C comparable] struct {
+	Moved func(event.Room, event.Profile) // is told who has joined or left; nil: nobody is
+
 	circles sized.Table[event.Room, *circle[C]]
 	people  sized.Table[event.Profile, *Person[C]]
 	bonds   sized.Table[pair[C], bond]
@@ -204,7 +206,14 @@ func (m *Memberships[C]) Add(room event.Room, ref event.Profile, at uint64) bool
 	if len(p.conns) > 0 {
 		m.come(c, p)
 	}
+	m.tell(room, ref)
 	return true
+}
+
+func (m *Memberships[C]) tell(room event.Room, ref event.Profile) {
+	if m.Moved != nil {
+		m.Moved(room, ref)
+	}
 }
 
 // Remove ends p's membership at a place; false when there was none.
@@ -240,6 +249,7 @@ func (m *Memberships[C]) Remove(room event.Room, ref event.Profile, at uint64) b
 		m.bytes -= circleBytes + sized.Text(c.room.ID)
 	}
 	m.leave(p)
+	m.tell(room, ref)
 	return true
 }
 

@@ -88,13 +88,20 @@ func (l *Lease) Lead(ctx context.Context, do func(ctx context.Context)) {
 	}
 }
 
-// set says that a term has begun, or ended.
-func (l *Lease) set(term context.Context) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.term = term
-	close(l.changed)
-	l.changed = make(chan struct{})
+// begin says that a term has begun; over, that it has ended.
+func (l *Lease) begin(term context.Context) (over func()) {
+	change := func(term context.Context) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.term = term
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}
+	change(term)
+	return func() {
+		var none context.Context
+		change(none)
+	}
 }
 
 func (l *Lease) run() {
@@ -118,11 +125,11 @@ func (l *Lease) run() {
 // hold says again and again that the lease is held, until another has it or nobody answers.
 func (l *Lease) hold(ctx context.Context, seq uint64) {
 	term, end := context.WithCancel(ctx)
-	l.set(term)
+	over := l.begin(term)
 	l.logger.Debug("this hub judges deadlines and sends webhooks")
 	defer func() {
 		end()
-		l.set(nil)
+		over()
 	}()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

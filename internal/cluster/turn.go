@@ -1,0 +1,99 @@
+package cluster
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// turn says which hub does what one of them has to do: that of the smallest mark.
+type turn struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	began time.Time
+	seen  map[[4]byte]time.Time // others, since when
+	away  map[[4]byte]time.Time // hubs that send their clients away, as last heard
+}
+
+// awayTime is how long a hub that has sent a client away may still have zombies: connections
+// that it counts as open, since their clients will be back elsewhere.
+const awayTime = time.Minute
+
+// Foremost says whether this hub does now what one hub of all has to do. Nobody is asked: while
+// hubs come and go two may believe it, and for a moment none.
+//
+// A hub that has just come may not know yet what the others do. So the one that was the foremost
+// stays it for some time, and the new one is it already.
+func (c *Cluster) Foremost(now time.Time) bool {
+	if c.peers == nil {
+		return true
+	}
+	others, self := c.peers.Others(), c.peers.Node()
+	if len(others) == 0 {
+		return true
+	}
+	if c.cfg.Delivery.Streams.Draining() {
+		return false // and does not know who is back elsewhere
+	}
+	t := &c.turn
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.noteLocked(others, now)
+	all := t.stayLocked(slices.Concat(others, [][4]byte{self}), now)
+	old := slices.DeleteFunc(slices.Clone(all), func(mark [4]byte) bool {
+		if mark == self {
+			return now.Sub(t.began) < c.cfg.Settle
+		}
+		return now.Sub(t.seen[mark]) < 2*c.cfg.Settle
+	})
+	return first(all) == self || len(old) == 0 || first(old) == self
+}
+
+// noteLocked notes who is there.
+func (t *turn) noteLocked(others [][4]byte, now time.Time) {
+	if t.seen == nil {
+		t.began, t.seen = now, map[[4]byte]time.Time{}
+	}
+	for _, mark := range others {
+		if _, known := t.seen[mark]; !known {
+			t.seen[mark] = now
+		}
+	}
+	for mark := range t.seen {
+		if !slices.Contains(others, mark) {
+			delete(t.seen, mark)
+		}
+	}
+}
+
+// stayLocked are the hubs that do not send their clients away; all, if all do.
+func (t *turn) stayLocked(all [][4]byte, now time.Time) [][4]byte {
+	for mark, at := range t.away {
+		if now.Sub(at) > awayTime {
+			delete(t.away, mark)
+		}
+	}
+	stay := slices.DeleteFunc(slices.Clone(all), func(mark [4]byte) bool {
+		_, away := t.away[mark]
+		return away
+	})
+	if len(stay) == 0 {
+		return all
+	}
+	return stay
+}
+
+// sentAway notes that a hub has sent a client away.
+func (t *turn) sentAway(mark [4]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.away == nil {
+		t.away = map[[4]byte]time.Time{}
+	}
+	t.away[mark] = time.Now()
+}
+
+// first is the smallest mark.
+func first(marks [][4]byte) [4]byte {
+	return slices.MinFunc(marks, func(a, b [4]byte) int { return slices.Compare(a[:], b[:]) })
+}

@@ -1,0 +1,158 @@
+package notices
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/quota"
+)
+
+// box is an outbox that can be away.
+type box struct {
+	*outbox.Memory
+	away bool // changed while nobody puts
+}
+
+func (b *box) Put(ctx context.Context, tenant, key string, drafts []outbox.Draft) error {
+	if b.away {
+		return errors.New("away")
+	}
+	return b.Memory.Put(ctx, tenant, key, drafts)
+}
+
+// statuses are what a box was told of a tenant's presence, in order.
+func (b *box) statuses(t *testing.T, tenant string) string {
+	t.Helper()
+	page, err := b.Read(t.Context(), tenant, outbox.Query{Limit: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for _, item := range page.Items {
+		_, text, _ := strings.Cut(string(item.Data), `"id":"`)
+		who, text, _ := strings.Cut(text, `"`)
+		_, text, _ = strings.Cut(text, `"status":"`)
+		status, _, _ := strings.Cut(text, `"`)
+		words = append(words, who+" "+status)
+	}
+	return strings.Join(words, ", ")
+}
+
+func inBubble(t *testing.T, state *quota.Pool[string], test func(t *testing.T, n *Notices, b *box)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &box{Memory: outbox.NewMemory(outbox.MemoryConfig{})}
+		n := New(Config{Types: []outbox.Type{outbox.TypePresence}, Box: b, State: state, Logger: slog.New(slog.DiscardHandler)})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go n.Run(ctx)
+		test(t, n, b)
+	})
+}
+
+func user(n int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint("u", n)} }
+
+// Nothing is for whom nobody asks, and nil takes all calls that may come then.
+func TestNothingIsAskedFor(t *testing.T) {
+	is := is.New(t)
+	n := New(Config{Types: []outbox.Type{outbox.TypeUndelivered}})
+	is.True(n == nil)
+	is.True(!n.Tells(outbox.TypePresence))
+	n.Run(t.Context())
+	n.Flush(t.Context())
+	is.Equal(n.Stats(), Stats{})
+}
+
+// What another hub tells is told here when that one is gone, and not when it was told long ago.
+func TestAStandbyTells(t *testing.T) {
+	state := quota.New[string](1<<20, 1)
+	inBubble(t, state, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		n.Turn(time.Now(), false)
+		n.Presence("acme", user(1), "online", time.Now())
+		time.Sleep(standbyTime)
+		n.Presence("acme", user(2), "online", time.Now())
+		n.Presence("acme", user(2), "away", time.Now())
+		time.Sleep(time.Second)
+		n.Turn(time.Now(), false)
+		is.Equal(b.statuses(t, "acme"), "")
+		n.Turn(time.Now(), true)
+		synctest.Wait()
+		is.Equal(b.statuses(t, "acme"), "u2 away")
+		n.Turn(time.Now(), true)
+		synctest.Wait()
+		is.Equal(b.statuses(t, "acme"), "u2 away") // once
+		is.Equal(state.Total(), int64(0))
+	})
+}
+
+// Of somebody of whom this hub has still to tell something it tells the latest, also if that is
+// another's to tell: else what is put later would be older.
+func TestWhatWaitsIsTheLatest(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		b.away = true
+		n.Presence("acme", user(1), "online", time.Now())
+		synctest.Wait() // it is being put, and comes to nothing
+		n.Turn(time.Now(), false)
+		n.Presence("acme", user(1), "away", time.Now())
+		n.Presence("acme", user(1), "offline", time.Now())
+		n.Presence("acme", user(2), "online", time.Now())
+		synctest.Wait()
+		is.Equal(n.Stats().Waiting, 2)
+		b.away = false
+		n.Flush(t.Context())
+		is.Equal(b.statuses(t, "acme"), "u1 online, u1 offline")
+	})
+}
+
+// What waits is bounded, for one tenant and for all; what was taken is given back.
+func TestWhatWaitsIsBounded(t *testing.T) {
+	state := quota.New[string](1<<20, 1)
+	inBubble(t, state, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		b.away = true
+		for i := range 5000 {
+			n.Presence("acme", user(i), "online", time.Now())
+		}
+		is.True(state.Total() <= 1<<20)
+		stats := n.Stats()
+		is.True(stats.Waiting > 500)
+		is.Equal(stats.Waiting+int(stats.Dropped), 5000)
+		n.Presence("other", user(1), "online", time.Now())
+		is.Equal(n.Stats().Waiting, stats.Waiting+1) // another tenant's share is its own
+		n.Turn(time.Now(), false)
+		for i := range 5000 {
+			n.Presence("more", user(i), "online", time.Now())
+		}
+		is.True(state.Total() <= 1<<20)
+		b.away = false
+		n.Flush(t.Context())
+		time.Sleep(standbyTime + time.Second)
+		n.Turn(time.Now(), false)
+		is.Equal(state.Total(), int64(0))
+		is.Equal(n.tenants.Len(), 0)
+	})
+}
+
+// Flush gives up when nobody waits for it any more.
+func TestFlushGivesUp(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, n *Notices, b *box) {
+		is := is.New(t)
+		b.away = true
+		n.Presence("acme", user(1), "online", time.Now())
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		n.Flush(ctx)
+		is.Equal(n.Stats().Waiting, 1)
+	})
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/broker"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/outbox"
+)
+
+// tellingHubs are n hubs, each of which can be cut off from the broker. The box is the first one's.
+func tellingHubs(t *testing.T, n int, settle time.Duration, types ...outbox.Type) (nodes []*testHub, proxies []*natstest.Proxy, box outbox.Box) {
+	t.Helper()
+	alone(t, "it makes its own")
+	br, prefix := natstest.Start(t, 1), newPrefix()
+	for range n {
+		proxy := natstest.StartProxy(t, br.URL(0))
+		proxies = append(proxies, proxy)
+		node := newTellingNode(t, openDoor(t), access.RatesConfig{ClientRate: -1}, Reporting{Types: types}, func(kept history.Limits, _ bool) *broker.Broker {
+			return joinBrokerAt(t, proxy.URL(), 1, prefix, kept)
+		}, func(hub *HubConfig, p *PresenceConfig) {
+			hub.Retry, p.Grace, p.Settle = 500*time.Millisecond, time.Second, settle
+		})
+		node.nodes = []*testHub{node}
+		nodes = append(nodes, node)
+	}
+	for _, node := range nodes {
+		eventually(t, func() bool { return len(node.peers.Others()) == n-1 })
+	}
+	return nodes, proxies, nodes[0].outbox
+}
+
+// knows waits until all nodes know of somebody's status, wherever it was told.
+func knows(t *testing.T, nodes []*testHub, p event.Profile, status Status) {
+	t.Helper()
+	for _, node := range nodes {
+		eventually(t, func() bool { return node.status(p) == status })
+	}
+}
+
+// tells waits until the last that services were told is what it is to be.
+func tells(t *testing.T, box outbox.Box, want string) {
+	t.Helper()
+	eventually(t, func() bool { return toldOf(t, box) == want })
+}
+
+// Of a change one hub tells, whoever has the connection; and who goes from one hub to another
+// within the grace has not gone.
+func TestOneHubOfManyTells(t *testing.T) {
+	t.Parallel()
+	nodes, _, box := tellingHubs(t, 3, 0, outbox.TypePresence)
+	for _, node := range nodes {
+		c := node.open(t, "tenant=acme&profile=alice")
+		knows(t, nodes, alice, Online) // also those that have nobody there
+		tells(t, box, "alice online")
+		c.close()
+	}
+	knows(t, nodes, alice, Offline)
+	tells(t, box, "alice online, alice offline")
+}
+
+// Who is sent away and comes back to another hub within the grace has not gone. A hub that sends
+// its clients away tells no more: it does not know where they are.
+func TestADrainIsNotTold(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, _, box := tellingHubs(t, 3, 0, outbox.TypePresence)
+	last := func(want map[string]string) {
+		t.Helper()
+		eventually(t, func() bool { return maps.Equal(lastOf(toldItems(t, box, "acme")), want) })
+	}
+	slices.SortFunc(nodes, func(a, b *testHub) int { // so that the foremost two go
+		one, other := a.peers.Node(), b.peers.Node()
+		return slices.Compare(one[:], other[:])
+	})
+	for i := range 2 {
+		bobs := nodes[i].open(t, "tenant=acme&profile=bob")
+		knows(t, nodes[i:], bob, Online)
+		nodes[i].streams.Drain(t.Context(), 0)
+		bobs.until(t, "hub.closing")
+		nodes[i+1].open(t, "tenant=acme&profile=bob")
+	}
+	carols := nodes[2].open(t, "tenant=acme&profile=carol")
+	last(map[string]string{"bob": "online", "carol": "online"})
+	carols.close()
+	last(map[string]string{"bob": "online", "carol": "offline"}) // after the grace, which is bob's, too
+	is.True(!strings.Contains(toldOf(t, box), "bob offline"))
+}
+
+// Of a hub that is gone the others tell, also where it alone had anybody of a tenant. When it is
+// back, so are its people.
+func TestOthersTellOfAHubThatIsGone(t *testing.T) {
+	t.Parallel()
+	nodes, proxies, _ := tellingHubs(t, 3, 10*time.Second, outbox.TypePresence, outbox.TypeGroupOccupied, outbox.TypeGroupVacated)
+	nodes[0].changes(t, "PUT", "/v1/tenants/acme/groups/staff/members", `{"members":["alice"]}`)
+	for i := range nodes { // each is the foremost once, or none is
+		left := append(append([]*testHub{}, nodes[:i]...), nodes[i+1:]...)
+		last := func() map[string]string { return lastOf(toldItems(t, left[0].outbox, "acme")) }
+		nodes[i].open(t, "tenant=acme&profile=alice")
+		knows(t, nodes, alice, Online)
+		eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
+		proxies[i].Cut()
+		knows(t, left, alice, Offline)
+		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
+		proxies[i].Mend()
+		knows(t, nodes, alice, Online)
+		eventually(t, func() bool { s := last(); return s["alice"] == "online" && s["staff"] == "group.occupied" })
+		for _, c := range nodes[i].streams.Connections("acme", nil) {
+			nodes[i].streams.Kick(c, delivery.CloseKicked)
+		}
+		knows(t, nodes, alice, Offline)
+		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
+	}
+}
