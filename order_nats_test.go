@@ -170,7 +170,16 @@ func TestAChangeThatIsHalfReadIsNotKnown(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		a.do(t, "PUT", members, `{"members":[`+strings.Join(many, ",")+`]}`)
+		for { // until a busy broker takes it
+			if status, _ := a.do(t, "PUT", members, `{"members":[`+strings.Join(many, ",")+`]}`); status == http.StatusNoContent {
+				return
+			}
+			select {
+			case <-half: // it was taken, and not confirmed
+				return
+			default:
+			}
+		}
 	}()
 	<-half
 	answered := make(chan int, 1)

@@ -118,7 +118,7 @@ func TestNobodyMovesWithoutQuorum(t *testing.T) {
 	b.Stop(1)
 	b.Stop(2)
 	h.Becomes(t, false)
-	before := faults(t, h, "history")
+	before, moved := faults(t, h, "history"), faults(t, h, "moved") // a busy machine may have had it move before
 	eventually(t, func() bool { return faults(t, h, "history") > before+8 })
-	is.Equal(faults(t, h, "moved"), 0.0)
+	is.Equal(faults(t, h, "moved"), moved)
 }

@@ -65,7 +65,7 @@ func keeping(t *testing.T, b outbox.Box) {
 	items := ReadAll(t, b, "acme", 10)
 	seq := items[0].Seq
 	is.Equal(string(items[0].AppendJSON(nil)), fmt.Sprintf(`{"type":"event.undelivered","timestamp":"2026-01-02T03:04:05.006Z","data":{"tenantId":"acme","seq":%d,"event":{"id":"a b\nc"}}}`, seq))
-	is.Equal(string(items[1].AppendJSON(nil)), fmt.Sprintf(`{"type":"presence.changed","timestamp":"2026-01-02T03:04:05.006Z","data":{"tenantId":"acme","seq":%d}}`, seq+1))
+	is.Equal(string(items[1].AppendJSON(nil)), fmt.Sprintf(`{"type":"presence.changed","timestamp":"2026-01-02T03:04:05.006Z","data":{"tenantId":"acme","seq":%d,"version":%[1]d}}`, seq+1))
 	is.Equal(items[0].Tenant, "acme")
 }
 
