@@ -63,6 +63,7 @@ func TestEventsWaitForTheirMembership(t *testing.T) {
 		return natstest.Verdict{Drop: strings.Contains(m.Subject, ".peer.")}
 	})
 	const changes = 20
+	got := map[string][]string{}
 	for n := range changes { // the room has one of the two, by turns
 		out, in := fmt.Sprint(n%2), fmt.Sprint((n+1)%2)
 		eventually(t, func() bool { // once it is given up, at once
@@ -71,9 +72,10 @@ func TestEventsWaitForTheirMembership(t *testing.T) {
 		})
 		a.changes(t, "PUT", members+"/"+in, "")
 		a.publish(t, "acme", "a.b", `{"kind":"conversation","conversationId":"r"}`, fmt.Sprint(n))
+		// Who has left is sent nothing any more, so nobody leaves before it was delivered.
+		got["stays"] = append(got["stays"], string(openEnvelope(t, people["stays"].until(t, "a.b")).Payload))
 	}
 	a.publish(t, "acme", markerType, `{"kind":"tenant"}`, "0")
-	got := map[string][]string{}
 	for who, client := range people {
 		for event := client.next(t); event.Type != markerType; event = client.next(t) {
 			got[who] = append(got[who], string(openEnvelope(t, event).Payload))

@@ -70,9 +70,11 @@ func TestRestoreWhileAHubRuns(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
 			at.hub(t, func(b *broker.Broker) {
-				_, err := b.Log().Attach(t.Context(), tenantName(0)) // it has been asked
-				is.NoErr(err)
-				_, err = at.command(t, "restore", file)
+				testkit.Eventually(t, func() bool { // it has been asked
+					_, err := b.Log().Attach(t.Context(), tenantName(0))
+					return err == nil
+				})
+				_, err := at.command(t, "restore", file)
 				is.NoErr(err)
 				testkit.Eventually(t, func() bool {
 					begin, err := b.Log().Find(t.Context(), tenantName(0), "", nil)

@@ -60,7 +60,7 @@ func TestOnNATSTheLargestTenantPays(t *testing.T) {
 			testkit.Eventually(t, func() bool { return bounds.cut(here.Stats())+bounds.cut(there.Stats()) > 0 })
 			testkit.Eventually(t, func() bool { return here.Stats().Bytes <= min(bounds.tenant*5/4, bounds.all*7/8) })
 			if bounds.all < bounds.tenant {
-				testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), "stream is nearly full") })
+				testkit.Eventually(t, func() bool { return strings.Contains(logs.String(), "store is nearly full") })
 			} else {
 				is.True(!strings.Contains(logs.String(), "nearly full"))
 			}
