@@ -95,8 +95,22 @@ func (o opened) Read(p []byte) (int, error) { return o.body.Read(p) }
 
 // Subscribe opens a stream of the tenant acme on a bare socket, and reads its head and
 // hub.ready, and no event more. It dials in the thread's network, as http.Client's
-// goroutines would not.
+// goroutines would not. Where the hub has it come back, it does so, for a minute.
 func Subscribe(t testing.TB, addr, profile string) net.Conn {
+	t.Helper()
+	for begun := time.Now(); ; {
+		conn, said := subscribe(t, addr, profile)
+		switch {
+		case conn != nil:
+			return conn
+		case !strings.Contains(said, `"reason":"unavailable"`) || time.Since(begun) > time.Minute:
+			t.Fatalf("the stream ended after %q", said)
+		}
+	}
+}
+
+// subscribe returns no connection where the stream ended before hub.ready, and what it said.
+func subscribe(t testing.TB, addr, profile string) (net.Conn, string) {
 	t.Helper()
 	conn := Dial(t, addr, fmt.Sprintf("GET /v1/stream?tenant=acme&profile=%s HTTP/1.1\r\nHost: %s\r\n\r\n", profile, addr))
 	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil)
@@ -106,12 +120,13 @@ func Subscribe(t testing.TB, addr, profile string) net.Conn {
 	var got []byte
 	for b := make([]byte, 1); !bytes.Contains(got, []byte("hub.ready\ndata: ")) || !bytes.HasSuffix(got, []byte("\n\n")); {
 		if _, err := res.Body.Read(b); err != nil {
-			t.Fatalf("%v after %q", err, got)
+			conn.Close()
+			return nil, string(got)
 		}
 		got = append(got, b...)
 	}
 	conn.SetDeadline(time.Time{})
-	return opened{conn, res.Body}
+	return opened{conn, res.Body}, ""
 }
 
 // Wire carries connections to a hub, until it is cut or goes dead.
