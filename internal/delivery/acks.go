@@ -3,15 +3,11 @@ package delivery
 import (
 	"net/http"
 	"slices"
-	"sync"
 	"time"
-
-	"github.com/google/uuid"
 
 	"realtimehub/internal/due"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
-	"realtimehub/internal/fair"
 	"realtimehub/internal/history"
 	"realtimehub/internal/problem"
 )
@@ -76,9 +72,8 @@ const acksBytes = 320
 
 // beginLocked says after which place a connection is sent everything.
 func (a *acks) beginLocked(from history.Cursor) {
-	after := from.Seq
 	a.of = from.Epoch
-	a.spans = []span{{after: after, filter: a.conn.filter}}
+	a.spans = []span{{after: from.Seq, filter: a.conn.filter}}
 }
 
 // turnLocked says that a connection has another filter, or is not sent what is between two
@@ -270,153 +265,4 @@ func (s *Streams) endedLocked(t *tenant, c *Connection) {
 	if len(c.acks.owed) > 0 {
 		s.lately.add(ended{c, t.head.Epoch, time.Now()})
 	}
-}
-
-// unacked ends a connection that has owed an acknowledgement for too long, and says when to
-// look again if it has not.
-func (s *Streams) unacked(a *acks) {
-	c := a.conn
-	s.removeIf(c, CloseUnacked, func() bool {
-		now := time.Now()
-		for len(a.owed) > 0 && a.owed[0].until.Before(now) { // it has been reported
-			a.owed = a.owed[1:]
-		}
-		if len(a.owed) > 0 && now.Sub(a.owed[0].sent) >= s.timeouts.after {
-			return true
-		}
-		if len(a.owed) > 0 {
-			s.timeouts.await(a)
-		}
-		return false
-	})
-}
-
-// Lately finds a connection that has ended a moment ago and owed an acknowledgement, which may
-// be on its way: a page that is closed sends its last word beside the end of its stream.
-func (s *Streams) Lately(id string) *Connection {
-	parsed, err := ParseID(id)
-	if err != nil {
-		return nil
-	}
-	return s.lately.find(parsed)
-}
-
-// lately are connections that have ended.
-type lately struct {
-	mu sync.Mutex
-	// Guarded by mu, which is a leaf.
-	list []ended // the oldest first
-}
-
-type ended struct {
-	conn *Connection // guarded by lately.mu since
-	of   history.Epoch
-	at   time.Time
-}
-
-// Bounds of what is kept of connections that have ended.
-const (
-	latelyTime = 10 * time.Second
-	mostLately = 1000
-)
-
-func (l *lately) add(e ended) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.list = append(l.list, e)
-	l.sweepLocked()
-}
-
-func (l *lately) find(id uuid.UUID) *Connection {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.findLocked(id).conn
-}
-
-// findLocked is the zero value where there is none.
-func (l *lately) findLocked(id uuid.UUID) ended {
-	l.sweepLocked()
-	for _, e := range l.list {
-		if e.conn.ID == id {
-			return e
-		}
-	}
-	return ended{}
-}
-
-// acknowledge is Streams.Acknowledge of a connection that has ended.
-func (l *lately) acknowledge(c *Connection, cursor string, duties Duties) (found bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.findLocked(c.ID)
-	if e.conn == nil {
-		return false, nil
-	}
-	return true, c.acknowledge(e.of, cursor, duties)
-}
-
-// sweepLocked forgets those that ended too long ago, or are too many.
-func (l *lately) sweepLocked() {
-	now, n := time.Now(), 0
-	for n < len(l.list) && (now.Sub(l.list[n].at) > latelyTime || len(l.list)-n > mostLately) {
-		n++
-	}
-	l.list = slices.Delete(l.list, 0, n)
-}
-
-// timeouts finds connections that have owed an acknowledgement for too long.
-type timeouts struct {
-	after time.Duration // static; 0: none is ended
-	end   func(*acks)   // static; called with no lock held
-
-	mu sync.Mutex
-	// Guarded by mu, which is a leaf.
-	due   due.Queue[*acks]
-	timer *time.Timer // nil before the first
-}
-
-// await looks at a connection once the first of what it owes could be owed for too long. The
-// tenant is locked.
-func (t *timeouts) await(a *acks) {
-	if t.after == 0 {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if a.due.At().IsZero() {
-		t.due.Set(a, a.owed[0].sent.Add(t.after))
-		t.armLocked()
-	}
-}
-
-// forget has a connection looked at no more.
-func (t *timeouts) forget(a *acks) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.due.Set(a, time.Time{})
-}
-
-func (t *timeouts) armLocked() {
-	if t.due.Len() == 0 {
-		return
-	}
-	_, at := t.due.First()
-	if wait := time.Until(at); t.timer == nil {
-		t.timer = time.AfterFunc(wait, t.fire)
-	} else {
-		t.timer.Reset(wait)
-	}
-}
-
-func (t *timeouts) fire() {
-	now := time.Now()
-	var come []*acks
-	t.mu.Lock()
-	for next, ok := t.due.Next(now); ok; next, ok = t.due.Next(now) {
-		t.due.Set(next, time.Time{})
-		come = append(come, next)
-	}
-	t.armLocked()
-	t.mu.Unlock()
-	fair.ForEach(len(come), func(i int) { t.end(come[i]) })
 }

@@ -57,8 +57,10 @@ func (d *Dispatcher) deliver(tenant string, entries []*history.Entry, published 
 		}
 		e.Reached += t.deliverLocked(&t.gathered, &p)
 		e.Members = p.members
-		if r, ok := e.Event.Target.Room(); ok && e.Here && e.Event.Deadline > 0 {
-			e.Recipients = t.recipientsLocked(e.Event, r, p.place)
+		if e.Event.Deadline > 0 && e.Here {
+			if r, ok := e.Event.Target.Room(); ok {
+				e.Recipients = withoutExcluded(e.Event, t.rooms.Then(r, p.place))
+			}
 		}
 	}
 }

@@ -8,12 +8,6 @@ import (
 	"realtimehub/internal/history"
 )
 
-// recipientsLocked are a room's members at a place, but for those whom an event excludes.
-func (t *tenant) recipientsLocked(e *event.Event, r event.Room, place uint64) []event.Profile {
-	members := t.rooms.Then(r, place)
-	return withoutExcluded(e, members)
-}
-
 // withoutExcluded takes those out of a list whom an event's target excludes.
 func withoutExcluded(e *event.Event, list []event.Profile) []event.Profile {
 	if len(e.Target.ExcludeProfiles) == 0 {

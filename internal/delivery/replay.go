@@ -96,7 +96,7 @@ func (r *replay) next() (q history.Query, forgot, there bool) {
 	if c.removed {
 		return q, false, false
 	}
-	if c.acks != nil && !c.removed {
+	if c.acks != nil {
 		if left := min(t.rooms.Left(c.Profile), t.head.Seq); left > max(c.place, c.acks.only) {
 			c.acks.onlyLocked(max(c.place, c.acks.only), left)
 		}

@@ -1,0 +1,85 @@
+package delivery
+
+import (
+	"sync"
+	"time"
+
+	"realtimehub/internal/due"
+	"realtimehub/internal/fair"
+)
+
+// unacked ends a connection that has owed an acknowledgement for too long, and says when to
+// look again if it has not.
+func (s *Streams) unacked(a *acks) {
+	c := a.conn
+	s.removeIf(c, CloseUnacked, func() bool {
+		now := time.Now()
+		for len(a.owed) > 0 && a.owed[0].until.Before(now) { // it has been reported
+			a.owed = a.owed[1:]
+		}
+		if len(a.owed) > 0 && now.Sub(a.owed[0].sent) >= s.timeouts.after {
+			return true
+		}
+		if len(a.owed) > 0 {
+			s.timeouts.await(a)
+		}
+		return false
+	})
+}
+
+// timeouts finds connections that have owed an acknowledgement for too long.
+type timeouts struct {
+	after time.Duration // static; 0: none is ended
+	end   func(*acks)   // static; called with no lock held
+
+	mu sync.Mutex
+	// Guarded by mu, which is a leaf.
+	due   due.Queue[*acks]
+	timer *time.Timer // nil before the first
+}
+
+// await looks at a connection once the first of what it owes could be owed for too long. The
+// tenant is locked.
+func (t *timeouts) await(a *acks) {
+	if t.after == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a.due.At().IsZero() {
+		t.due.Set(a, a.owed[0].sent.Add(t.after))
+		t.armLocked()
+	}
+}
+
+// forget has a connection looked at no more.
+func (t *timeouts) forget(a *acks) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.due.Set(a, time.Time{})
+}
+
+func (t *timeouts) armLocked() {
+	if t.due.Len() == 0 {
+		return
+	}
+	_, at := t.due.First()
+	if wait := time.Until(at); t.timer == nil {
+		t.timer = time.AfterFunc(wait, t.fire)
+	} else {
+		t.timer.Reset(wait)
+	}
+}
+
+func (t *timeouts) fire() {
+	now := time.Now()
+	var come []*acks
+	t.mu.Lock()
+	for next, ok := t.due.Next(now); ok; next, ok = t.due.Next(now) {
+		t.due.Set(next, time.Time{})
+		come = append(come, next)
+	}
+	t.armLocked()
+	t.mu.Unlock()
+	fair.ForEach(len(come), func(i int) { t.end(come[i]) })
+}
