@@ -164,16 +164,17 @@ func (h *Hub) append(ctx context.Context, entries []*history.Entry) error {
 	if !errors.Is(err, history.ErrUnconfirmed) {
 		return err
 	}
-	h.count.Unconfirmed(len(entries))
-	return history.NewUnconfirmed(idsOf(entries), err)
+	return h.unconfirmed(entries, err)
 }
 
-func idsOf(entries []*history.Entry) []string {
+// unconfirmed counts entries of which it is not known whether they were taken, and names them.
+func (h *Hub) unconfirmed(entries []*history.Entry, err error) error {
 	ids := make([]string, len(entries))
 	for i, e := range entries {
 		ids[i] = e.Event.ID
 	}
-	return ids
+	h.count.Unconfirmed(len(entries))
+	return history.NewUnconfirmed(ids, err)
 }
 
 // oblige has the recipients of entries with a deadline owe an acknowledgement. If it fails,
@@ -185,7 +186,7 @@ func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
 		}
 		recipients, err := h.members.Recipients(ctx, e)
 		if err != nil {
-			return history.NewUnconfirmed(idsOf(entries), errors.Join(history.ErrUnconfirmed, err))
+			return h.unconfirmed(entries, errors.Join(history.ErrUnconfirmed, err))
 		}
 		d := duty.New(e.Event, e.Cursor, recipients)
 		if e.Duplicate {
@@ -195,7 +196,7 @@ func (h *Hub) oblige(ctx context.Context, entries []*history.Entry) error {
 			d.Absent = h.absent(ctx, e.Event.TenantID, d.Recipients)
 		}
 		if err := h.duties.Open(ctx, d); err != nil {
-			return history.NewUnconfirmed(idsOf(entries), errors.Join(history.ErrUnconfirmed, err))
+			return h.unconfirmed(entries, errors.Join(history.ErrUnconfirmed, err))
 		}
 	}
 	return nil
