@@ -32,7 +32,7 @@ import (
 // prefix is that of hubs by default.
 const prefix = "realtime"
 
-var limits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: 2 * time.Minute, IDs: 1_000_000}
+var limits = history.Limits{Events: 10_000, Bytes: 64 << 20, TTL: 24 * time.Hour, Total: 1 << 30, Window: time.Hour, IDs: 1_000_000}
 
 // place is where hubs keep everything: a folder, or NATS servers.
 type place struct {
