@@ -27,6 +27,9 @@ type Encoding interface {
 	AppendPlace(b []byte, cursor string) []byte
 	// AppendHeartbeat appends a sign of life.
 	AppendHeartbeat(b []byte) []byte
+	// AppendEnd appends what ends a stream after hub.closing, whose reason it is given; nothing
+	// where the end of the bytes says it all.
+	AppendEnd(b []byte, reason string) []byte
 }
 
 // Encoder is an Encoding with a hub's own words: one for all of the hub's streams of that
@@ -113,7 +116,9 @@ func (e *Encoder) closing(reason CloseReason, after time.Duration, cursor string
 	}
 	wait += after + rand.N(wait)
 	data := append(append([]byte(`{"reason":"`), reason...), `","retryMs":`...)
-	return e.word(cursor, "hub.closing", wait, append(strconv.AppendInt(data, wait.Milliseconds(), 10), '}'))
+	data = append(strconv.AppendInt(data, wait.Milliseconds(), 10), '}')
+	b := e.encoding.AppendWord(make([]byte, 0, len(data)+len(cursor)+64), cursor, "hub.closing", wait, data)
+	return engine.NewFrame(e.encoding.AppendEnd(b, string(reason)), false)
 }
 
 // expiring tells a client that its token is about to end.

@@ -33,6 +33,8 @@ func (l lines) AppendPlace(b []byte, cursor string) []byte {
 	return fmt.Appendf(b, "place %t\n", cursor != "")
 }
 
+func (lines) AppendEnd(b []byte, _ string) []byte { return b }
+
 func (l lines) AppendHeartbeat(b []byte) []byte {
 	*l.heartbeats++
 	return append(b, "alive\n"...)

@@ -32,3 +32,6 @@ func (Encoding) AppendPlace(b []byte, cursor string) []byte { return AppendID(b,
 
 // AppendHeartbeat appends a comment.
 func (Encoding) AppendHeartbeat(b []byte) []byte { return append(b, Comment...) }
+
+// AppendEnd appends nothing: a stream ends with its connection.
+func (Encoding) AppendEnd(b []byte, _ string) []byte { return b }
