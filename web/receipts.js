@@ -36,6 +36,13 @@ function renderRow(receipt, event) {
   return item;
 }
 
+function untilOf(event, counts, isOver) {
+  if (!event.deadline) return 'Without a deadline nobody has to acknowledge it.';
+  if (!counts) return 'Who has acknowledged it is no longer kept.';
+  const at = clock(Date.parse(event.timestamp) + millisOf(event.deadline), true);
+  return isOver ? `The deadline was ${at}.` : `Reported if not acknowledged by ${at}.`;
+}
+
 export class Receipts {
   element = document.getElementById('published-event').content.cloneNode(true).firstElementChild;
   askAt = 0; // when to ask again; Infinity: nothing more can come of it, or the hub refuses to say
@@ -84,21 +91,21 @@ export class Receipts {
     return isRefused ? Infinity : Date.now() + Math.max(this.#waitMs, 1000 * answer.problem.retryAfter || 0);
   }
 
-  #take({ text, data }) {
-    const now = Date.now(), deadlineAt = this.#publishedAt + millisOf(data.event.deadline);
+  #take({ text, data: { event = {}, counts = null, receipts = [], next = null } }) {
+    const now = Date.now(), deadlineAt = this.#publishedAt + millisOf(event.deadline), isOver = now > deadlineAt;
     this.#waitMs = text === this.#shown ? Math.min(2 * this.#waitMs, LATEST_MS) : SOONEST_MS;
-    if (text !== this.#shown) this.#show(data);
+    if (text !== this.#shown) this.#show(event, counts, receipts, next);
     this.#shown = text;
-    this.#part('until').textContent = this.#untilOf(data, deadlineAt);
-    const isOver = now > deadlineAt, { counts } = data;
-    const isFinal = counts ? !counts.owed && (isOver || !counts.reported) : data.receipts.every(({ state }) => state === 'sent');
+    this.#part('until').textContent = untilOf(event, counts, isOver);
+    // Whoever is reported before the deadline may still acknowledge it.
+    const isFinal = counts ? !counts.owed && (isOver || !counts.reported) : receipts.every(({ state }) => state === 'sent');
     if (isFinal || now > deadlineAt + JUDGED_MS) return Infinity;
     return isOver ? now + this.#waitMs : Math.min(now + this.#waitMs, deadlineAt + SOONEST_MS); // when much changes
   }
 
   // ---- what is shown ----
 
-  #show({ counts, receipts, event, next }) {
+  #show(event, counts, receipts, next) {
     const told = Object.entries(COUNTED).filter(([state]) => counts?.[state]).map(([state, word]) => [state, `${counts[state].toLocaleString()} ${word}`]);
     this.#part('counts').replaceChildren(...told.map(([state, text]) => {
       const part = el('span', 'state', text);
@@ -114,18 +121,11 @@ export class Receipts {
     this.#part('following').hidden = !next;
   }
 
-  #untilOf({ counts, event }, deadlineAt) {
-    if (!event.deadline) return 'Without a deadline nobody has to acknowledge it.';
-    if (!counts) return 'Who has acknowledged it is no longer kept.';
-    const at = clock(deadlineAt, true).slice(0, 8);
-    return Date.now() > deadlineAt ? `The deadline was ${at}.` : `Reported if not acknowledged by ${at}.`;
-  }
-
   async #askWhy() {
     const profile = this.#part('whom').value.trim();
     if (!profile) return this.#part('whom').focus();
     const answer = await this.#call(`profile=${enc(profile)}`);
     const receipt = answer?.data?.receipts?.[0];
-    this.#part('because').textContent = receipt ? sentenceOf(receipt, answer.data.event) : troubleOf(answer);
+    this.#part('because').textContent = receipt ? sentenceOf(receipt, answer.data.event ?? {}) : troubleOf(answer);
   }
 }

@@ -78,10 +78,21 @@ func TestConsoleReceipts(t *testing.T) {
 	do(t, page, click(".receipts[open] .first"))
 	becomes(t, page, rows+`[0] === "user:p00"`)
 
+	// A page that is hidden asks nothing.
+	hide := func(hidden bool) chromedp.Action {
+		return chromedp.Evaluate(fmt.Sprintf(`Object.defineProperty(document, "hidden", {value: %v, configurable: true}); document.dispatchEvent(new Event("visibilitychange")); 0`, hidden), nil)
+	}
+	do(t, page, hide(true), fill("#type", "while.hidden"), publishTo("1h", "carol"))
+	becomes(t, page, contains(".receipts[open] .type", "while.hidden"))
+	becomes(t, page, `fetch("/readyz").then(() => fetch("/readyz")).then(() => fetch("/readyz")).then(() => true)`)
+	becomes(t, page, textOf(".receipts[open] .until")+` === ""`)
+	do(t, page, hide(false))
+	becomes(t, page, receipt("carol", "owed", "no connection"))
+
 	// It keeps ten events, and none of which nothing is kept.
 	do(t, page, click("#ephemeral"), publishTo("", "alice"))
 	becomes(t, page, contains("#receipt", "reached 1 connection"))
-	becomes(t, page, `document.querySelectorAll(".receipts").length === 3`)
+	becomes(t, page, `document.querySelectorAll(".receipts").length === 4`)
 	do(t, page, click("#ephemeral"))
 	for i := range 8 {
 		do(t, page, fill("#type", fmt.Sprintf("n.n%d", i)), click("#send"))
