@@ -35,6 +35,7 @@ export function startPublished(service) {
     for (const { element } of events) element.open = false;
     fresh.element.open = true;
     keep([fresh, ...events]);
+    fresh.element.scrollIntoView({ block: 'nearest' }); // what is out of sight is not asked about
     wake();
   };
 }

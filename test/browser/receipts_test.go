@@ -89,10 +89,17 @@ func TestConsoleReceipts(t *testing.T) {
 	do(t, page, hide(false))
 	becomes(t, page, receipt("carol", "owed", "no connection"))
 
+	// Where they would be below the end of the window they come into sight.
+	do(t, page, chromedp.EmulateViewport(1400, 1000), click("#options summary"), chromedp.EmulateViewport(1400, 700))
+	do(t, page, chromedp.Evaluate(`scrollTo(0, 0); document.querySelector("#payload").focus({preventScroll: true}); 0`, nil), fill("#type", "out.of.sight"), fill("#target-value", "carol"),
+		chromedp.Evaluate(`document.querySelector("#publish").requestSubmit()`, nil))
+	becomes(t, page, contains(".receipts[open] .type", "out.of.sight")+" && "+receipt("carol", "owed", "no connection"))
+	do(t, page, chromedp.EmulateViewport(1400, 1000), click("#options summary"))
+
 	// It keeps ten events, and none of which nothing is kept.
 	do(t, page, click("#ephemeral"), publishTo("", "alice"))
 	becomes(t, page, contains("#receipt", "reached 1 connection"))
-	becomes(t, page, `document.querySelectorAll(".receipts").length === 4`)
+	becomes(t, page, `document.querySelectorAll(".receipts").length === 5`)
 	do(t, page, click("#ephemeral"))
 	for i := range 8 {
 		do(t, page, fill("#type", fmt.Sprintf("n.n%d", i)), click("#send"))
