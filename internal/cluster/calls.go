@@ -129,11 +129,11 @@ func (c *Cluster) Acknowledge(ctx context.Context, conn *delivery.Connection, cu
 }
 
 // Explain says of each of some profiles why a stored event did not reach its connections,
-// wherever they are, and how many these are.
-func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.Profile, e delivery.Sent) (why []delivery.Why, connections []int) {
+// wherever they are, and how many these are. all says that no hub is silent that may have more.
+func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.Profile, e delivery.Sent) (why []delivery.Why, connections []int, all bool) {
 	why, connections = c.cfg.Delivery.Streams.Explain(tenant, profiles, e)
 	if c.peers == nil {
-		return why, connections
+		return why, connections, true
 	}
 	answers, silent := c.peers.AskAll(ctx, Call{Op: CallExplain, Tenant: tenant, Of: profiles, Sent: &e})
 	for _, a := range answers {
@@ -151,7 +151,7 @@ func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.P
 			why[i] = delivery.WhyUnknown
 		}
 	}
-	return why, connections
+	return why, connections, len(silent) == 0
 }
 
 // acksOf is what an error of Acknowledge says to another hub.

@@ -15,10 +15,13 @@ import (
 type Person struct {
 	Profile      event.Profile `json:"profile"`
 	Status       string        `json:"status"`
-	LastActiveAt *string       `json:"lastActiveAt"` // null: never seen
-	Connections  int           `json:"connections"`
+	LastActiveAt *string       `json:"lastActiveAt"` // null: not known to have been seen
+	Connections  *int          `json:"connections"`  // null: unknown
 	Why          string        `json:"why"`
 }
+
+// StatusUnknown is somebody's status where another hub that may know more does not answer.
+const StatusUnknown = "unknown"
 
 // People knows them.
 type People interface {

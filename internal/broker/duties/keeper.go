@@ -245,30 +245,50 @@ func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, 
 		}
 		came.Duty = d
 		if list == nil {
-			open = true
-			break
+			open, list = true, owing(d)
 		}
 		came.Add(list, q)
 	}
 	if !open {
 		return came, nil
 	}
-	if j := k.judge.Load(); j != nil {
-		return j.Results(tenant, at, q), nil
+	judged, err := k.judged(ctx, question{tenant, at.Epoch.Text(), at.Seq, q})
+	if err != nil || len(judged.Counts) == 0 { // the judge has yet to read it
+		return came, err
 	}
-	ask, _ := json.Marshal(question{tenant, at.Epoch.Text(), at.Seq, q})
+	judged.Duty = came.Duty
+	return judged, nil
+}
+
+// owing are a duty's recipients, of whom nothing is known.
+func owing(d *duty.Duty) []duty.Result {
+	list := make([]duty.Result, len(d.Recipients))
+	for i, p := range d.Recipients {
+		list[i] = duty.Result{Profile: p, State: duty.Owed}
+	}
+	return list
+}
+
+// judged is what the hub that judges knows.
+func (k *Keeper) judged(ctx context.Context, q question) (came duty.Results, err error) {
+	if j := k.judge.Load(); j != nil {
+		return k.known(j, q)
+	}
+	ask, _ := json.Marshal(q)
 	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
 	defer cancel()
 	msg, err := k.nc.RequestWithContext(ctx, k.cfg.Prefix+".dutycame", ask)
 	if err != nil {
 		return came, errors.Join(ErrNobodyJudges, err)
 	}
-	d := came.Duty
-	if err := json.Unmarshal(msg.Data, &came); err != nil {
-		return came, err
-	}
-	came.Duty = d
-	return came, nil
+	err = json.Unmarshal(msg.Data, &came)
+	return came, err
+}
+
+// known is what a judge knows.
+func (k *Keeper) known(j *duty.Judge, q question) (duty.Results, error) {
+	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
+	return j.Results(q.Tenant, at, q.Query), err
 }
 
 // answerResults answers for the hub that judges.
@@ -278,11 +298,10 @@ func (k *Keeper) answerResults(msg *nats.Msg) {
 	if j == nil || json.Unmarshal(msg.Data, &q) != nil {
 		return
 	}
-	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
+	came, err := k.known(j, q)
 	if err != nil {
 		return
 	}
-	came := j.Results(q.Tenant, at, q.Query)
 	came.Duty = nil // who asks has it
 	if answer, err := json.Marshal(came); err == nil {
 		msg.Respond(answer)
