@@ -28,6 +28,9 @@ type Config struct {
 	// Over keeps what came of a duty whose deadline has come. With an error it is called again.
 	// nil: it is kept here alone.
 	Over func(ctx context.Context, d *Duty, came Results) error
+	// Early keeps when the absent of a duty were reported, for Reported. With an error both are
+	// done again. nil: it is kept here alone.
+	Early func(ctx context.Context, d *Duty, at time.Time) error
 }
 
 // reportAgain is how long after a report that failed the next is tried.
@@ -72,7 +75,6 @@ func (j *Judge) Open(d *Duty) {
 		j.mu.Unlock()
 		return
 	}
-	o.early = d.Absent
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
 	k.enter(o, time.Now())
 	j.stats.Open++
@@ -85,6 +87,20 @@ func (j *Judge) Open(d *Duty) {
 	j.mu.Unlock()
 	if first == o {
 		j.nudge()
+	}
+}
+
+// Reported says that the absent of a duty were reported at a time, by a judge of before.
+func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.dockets[tenant]
+	if k == nil {
+		return
+	}
+	if o := k.all[part{at.Seq, at.Epoch.Tag, n}]; o != nil && !o.over && o.earlyAt.IsZero() {
+		o.reportedEarly(when)
+		j.due.Set(o, o.Deadline)
 	}
 }
 
@@ -170,56 +186,58 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 				j.settled = now
 			}
 		}
-		var owing []event.Profile
 		if err == nil {
-			owing, err = j.conclude(ctx, o, early)
+			err = j.conclude(ctx, o, early, now)
 		}
 		j.mu.Lock()
-		j.judgedLocked(o, owing, early, err)
+		j.judgedLocked(o, early, now, err)
 		j.mu.Unlock()
 	}
 	return mostIdle
 }
 
-// conclude reports who owes: early, those who were to be reported then.
-func (j *Judge) conclude(ctx context.Context, o *open, early bool) ([]event.Profile, error) {
+// conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.
+func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time) error {
 	j.mu.Lock()
 	owing := o.owing()
 	if early {
-		owing = intersect(owing, o.early)
+		owing = intersect(owing, o.Absent)
 	}
 	j.mu.Unlock()
 	if len(owing) > 0 {
-		if err := j.report(ctx, o.Duty, owing, early); err != nil {
-			return nil, err
+		if err := j.report(ctx, o.Duty, owing, early, now); err != nil {
+			return err
 		}
 	}
-	if early || j.cfg.Over == nil {
-		return owing, nil
-	}
 	j.mu.Lock()
-	o.report(owing)
-	o.late = true
 	came := Results{Counts: map[State]int{}}
-	o.results(Query{Limit: len(o.Recipients)}, &came)
+	if !early {
+		o.reportedLate(owing, now)
+		o.results(Query{Limit: len(o.Recipients)}, &came)
+	}
 	j.mu.Unlock()
-	return owing, j.cfg.Over(ctx, o.Duty, came)
+	switch {
+	case early && j.cfg.Early != nil:
+		return j.cfg.Early(ctx, o.Duty, now)
+	case !early && j.cfg.Over != nil:
+		return j.cfg.Over(ctx, o.Duty, came)
+	}
+	return nil
 }
 
-// judgedLocked notes that a report was made, or is to be made again.
-func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err error) {
+// judgedLocked notes that a report was made at a time, or is to be made again.
+func (j *Judge) judgedLocked(o *open, early bool, at time.Time, err error) {
 	if err != nil {
 		j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", o.docket.tenant, "id", o.Event.ID, "err", err)
 		j.due.Set(o, time.Now().Add(reportAgain))
 		return
 	}
-	o.report(owing)
 	if early {
-		o.early, o.earlyAt = nil, time.Now()
+		o.reportedEarly(at)
 		j.due.Set(o, o.Deadline)
 		return
 	}
-	o.late, o.over = true, true
+	o.over = true
 	o.docket.leave(o)
 	j.stats.Open--
 	for i := range o.Recipients {

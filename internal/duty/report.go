@@ -58,8 +58,7 @@ const mostOfItem = 100
 
 // report puts into the outbox who owes an acknowledgement of an event: once, however often it
 // is called.
-func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, early bool) error {
-	now := time.Now()
+func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, early bool, now time.Time) error {
 	e := d.Event
 	brief := eventBrief{e.ID, d.At.String(), e.Type, targetBrief{e.Target.Kind, e.Target.ConversationID, e.Target.GroupID}, e.CorrelationID}
 	var drafts []outbox.Draft

@@ -132,6 +132,13 @@ func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) erro
 	return k.write(ctx, stream.NewMessage(subject, encode(d, &came), jetstream.MsgTTLHeader, seconds(resultsTTL)))
 }
 
+// early keeps when the absent of a duty were reported.
+func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
+	data, _ := json.Marshal(earlyRecord{d.Event.TenantID, at.UnixMilli()}) // of a text and a number
+	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part) + earlySuffix
+	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
+}
+
 // write has a message kept. A stream that has gone is made anew.
 func (k *Keeper) write(ctx context.Context, msg *nats.Msg) error {
 	err := k.writeOnce(ctx, msg)
@@ -180,7 +187,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	cfg := k.duty
 	read := &reading{keeper: k, moved: make(chan struct{})}
 	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
-	cfg.Over = k.over
+	cfg.Over, cfg.Early = k.over, k.early
 	read.judge = duty.NewJudge(cfg)
 	if err := read.begin(ctx); err != nil {
 		return err

@@ -122,10 +122,23 @@ func TestTheAbsentStayTheSame(t *testing.T) {
 	open(t, k, 1, 2*time.Second, []event.Profile{user("a")}, user("a"), user("b"))
 	first := items(t, box, 1)
 	is.True(strings.Contains(first, `"id":"a"`) && !strings.Contains(first, `"id":"b"`))
+	at := func(k *Keeper) (when time.Time) {
+		testkit.Eventually(t, func() bool {
+			came, err := k.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, duty.Query{Limit: 2})
+			if err == nil && len(came.List) == 2 {
+				when = came.List[0].At
+			}
+			return !when.IsZero()
+		})
+		return when
+	}
+	reported := at(k)
 	stop()
-	_, stop = start(t, b, prefix, box)
+	k, stop = start(t, b, prefix, box)
 	defer stop()
+	is.Equal(at(k).UnixMilli(), reported.UnixMilli()) // it is known when
 	is.True(strings.Contains(strings.TrimPrefix(items(t, box, 2), first), `"id":"b"`))
+	is.Equal(at(k).UnixMilli(), reported.UnixMilli())
 }
 
 // A stream that was removed is made anew, and what is kept there is judged.

@@ -139,6 +139,9 @@ func (r *reading) take(life string, msg jetstream.Msg) {
 
 func (r *reading) hand(msg jetstream.Msg) error {
 	k := r.keeper
+	if of, is := strings.CutSuffix(msg.Subject(), earlySuffix); is {
+		return r.handEarly(of, msg.Data())
+	}
 	if strings.HasPrefix(msg.Subject(), k.prefix+".open.") {
 		d, came, err := k.decode(msg.Subject(), msg.Data())
 		if err == nil && came == nil {
@@ -160,6 +163,19 @@ func (r *reading) hand(msg jetstream.Msg) error {
 		r.judge.Acknowledge(a)
 	}
 	return errors.Join(errs...)
+}
+
+// handEarly hands over that the absent of the duty of a subject were reported.
+func (r *reading) handEarly(subject string, data []byte) error {
+	var early earlyRecord
+	if err := json.Unmarshal(data, &early); err != nil {
+		return err
+	}
+	at, part, err := r.keeper.placeOf(subject)
+	if err == nil {
+		r.judge.Reported(early.Tenant, at, part, time.UnixMilli(early.At))
+	}
+	return err
 }
 
 // errAnew: what is kept is read from the beginning again.

@@ -35,6 +35,15 @@ func (k *Keeper) subjectOf(tenant string, at history.Cursor, part int) string {
 	return fmt.Sprintf("%s.open.%s.%016x.%d.%d", k.prefix, stream.Token(tenant), at.Epoch.Tag, at.Seq, part)
 }
 
+// earlySuffix is what the word that a duty's absent were reported has behind the duty's subject.
+const earlySuffix = ".early"
+
+// earlyRecord is that word.
+type earlyRecord struct {
+	Tenant string `json:"t"`
+	At     int64  `json:"at"` // Unix milliseconds
+}
+
 // placeOf reads a subject that subjectOf made.
 func (k *Keeper) placeOf(subject string) (at history.Cursor, part int, err error) {
 	tokens := strings.Split(subject, ".")
