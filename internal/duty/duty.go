@@ -23,6 +23,10 @@ type Duty struct {
 	Part       int             // of an event's duty that is kept in parts: which one, from 0
 }
 
+// Skew is how far apart the clocks of hubs may be. A deadline is set by one of them: another
+// still takes an acknowledgement for so long after it, by its own, and whoever judges decides.
+const Skew = time.Minute
+
 // Parts are a duty's, of so many recipients at most.
 func (d *Duty) Parts(most int) []*Duty {
 	parts := []*Duty{}
@@ -80,6 +84,7 @@ type open struct {
 	acked    []uint32 // of Recipients, by their index: milliseconds since the event; 0: not yet
 	reported bits
 	left     int       // of Recipients who have neither acknowledged nor been reported
+	judgeAt  time.Time // by this process's clock
 	earlyAt  time.Time // when the absent were reported; zero: they are to be
 	lateAt   time.Time // when who owed at the deadline was
 	over     bool      // and what came of it is kept

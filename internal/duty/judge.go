@@ -65,12 +65,13 @@ func NewJudge(cfg Config) *Judge {
 	return &Judge{cfg: cfg, wake: make(chan struct{}, 1), dockets: map[string]*docket{}}
 }
 
-// Open has the recipients of an event owe until its deadline. One that is open, or was lately,
-// is left as it is.
-func (j *Judge) Open(d *Duty) {
+// Open has the recipients of an event owe until it is due: at its deadline, by this process's
+// clock. One that is open, or was lately, is left as it is.
+func (j *Judge) Open(d *Duty, due time.Time) {
 	j.mu.Lock()
 	k := j.docketLocked(d.Event.TenantID)
 	o := newOpen(d, k)
+	o.judgeAt = due
 	if k.all[o.part()] != nil {
 		j.mu.Unlock()
 		return
@@ -78,7 +79,7 @@ func (j *Judge) Open(d *Duty) {
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
 	k.enter(o, time.Now())
 	j.stats.Open++
-	at := d.Deadline
+	at := due
 	if len(d.Absent) > 0 {
 		at = time.Now()
 	}
@@ -100,17 +101,17 @@ func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time
 	}
 	if o := k.all[part{at.Seq, at.Epoch.Tag, n}]; o != nil && !o.over && o.earlyAt.IsZero() {
 		o.reportedEarly(when)
-		j.due.Set(o, o.Deadline)
+		j.due.Set(o, o.judgeAt)
 	}
 }
 
-// Acknowledge notes an acknowledgement.
-func (j *Judge) Acknowledge(a Acknowledgement) {
+// Acknowledge notes an acknowledgement that was given at a time, by this process's clock.
+func (j *Judge) Acknowledge(a Acknowledgement, at time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	k := j.docketLocked(a.Tenant)
 	was := k.bytes
-	k.acknowledge(a, time.Now())
+	k.acknowledge(a, at)
 	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
 }
 
@@ -178,7 +179,7 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			j.mu.Unlock()
 			continue
 		}
-		early, unsettled := now.Before(o.Deadline), !o.Deadline.Before(j.settled)
+		early, unsettled := now.Before(o.judgeAt), !o.judgeAt.Before(j.settled)
 		j.mu.Unlock()
 		err := error(nil)
 		if !early && unsettled && j.cfg.Settle != nil {
@@ -234,7 +235,7 @@ func (j *Judge) judgedLocked(o *open, early bool, at time.Time, err error) {
 	}
 	if early {
 		o.reportedEarly(at)
-		j.due.Set(o, o.Deadline)
+		j.due.Set(o, o.judgeAt)
 		return
 	}
 	o.over = true
@@ -266,7 +267,7 @@ func (j *Judge) fitLocked(k *docket, now time.Time) {
 	if most == 0 {
 		most = mostResults
 	}
-	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].Deadline) > knownFor {
+	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > knownFor {
 		j.forgetLocked(k.past[0])
 	}
 }

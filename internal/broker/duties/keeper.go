@@ -246,7 +246,7 @@ func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, 
 		if kept.Seq == 0 {
 			break
 		}
-		d, list, err := k.decode(subject, kept.Data)
+		d, _, list, err := k.decode(subject, kept.Data)
 		if err != nil {
 			return came, err
 		}
