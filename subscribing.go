@@ -251,13 +251,18 @@ func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Cal
 	}
 	memory := s.quotas.Body(who.Holder(r))
 	defer memory.Close()
-	cursor := ""
+	cursor, active := "", false
 	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		if name != "cursor" {
-			f.Add(problem.CodeUnknownField, name, `the body has "cursor" only`)
-			return
+		switch {
+		case name == "cursor":
+			cursor = f.Text(problem.CodeInvalidField, name, v)
+		case name != "active":
+			f.Add(problem.CodeUnknownField, name, `the body has "cursor" and "active" only`)
+		case string(v) != "true" && string(v) != "false" && !problem.Absent(v):
+			f.Add(problem.CodeInvalidField, name, "must be true or false")
+		default:
+			active = string(v) == "true"
 		}
-		cursor = f.Text(problem.CodeInvalidField, name, v)
 	})
 	if err == nil && cursor == "" {
 		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "cursor", Index: -1, Detail: "is needed: the id of the last event that was handled"}
@@ -265,7 +270,11 @@ func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Cal
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Acknowledge(r.Context(), c, cursor))
+	found, err := s.cluster.Acknowledge(r.Context(), c, cursor)
+	if active && found && err == nil {
+		_, err = s.cluster.Touch(r.Context(), c) // one that has ended is not active, and has acknowledged
+	}
+	return done(w)(found, err)
 }
 
 // token has a stream live as long as the token of this request; in open mode
