@@ -79,7 +79,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	teller := newTeller(d, h.presence, cfg, reporting)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
-		Peers: peers, Back: 2 * cfg.Retry,
+		Peers: peers, Back: 2 * cfg.Retry, Gone: teller.gone,
 		FollowAll: teller.followsAll(), Linger: presence.Grace + 2*cfg.Retry + settleTime, Settle: presence.Settle,
 	})
 	if teller != nil {
