@@ -95,6 +95,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	from := beginning{life: state.Life(), last: state.Last, ahead: time.Until(state.Now)}
 	consumer, err := k.js.OrderedConsumer(ctx, k.stream.Name, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{k.prefix + ".open.>", k.prefix + ".ack.>"}, DeliverPolicy: jetstream.DeliverAllPolicy,
 	})
@@ -103,7 +104,6 @@ func (r *reading) follow(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	from := beginning{life: state.Life(), last: state.Last, ahead: time.Until(state.Now)}
 	take := func(msg jetstream.Msg) { r.take(from, msg) }
 	consuming, err := consumer.Consume(take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		k.cfg.Logger.Debug("reading duties", "err", err) // it goes on by itself
