@@ -6,6 +6,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/outbox"
 )
 
@@ -122,4 +123,23 @@ func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
 	for _, c := range clients {
 		c.close()
 	}
+}
+
+// The last word of a page that is closed may come to another hub than the one that had its stream,
+// behind the end of it.
+func TestAcknowledgedBehindTheEndElsewhere(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	c := nodes[0].open(t, "tenant=acme&profile=me&ack=true")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
+	cursor := c.until(t, "a.b").ID
+	nodes[0].streams.Kick(nodes[0].streams.Connection(c.ConnectionID), delivery.CloseKicked)
+	foreign, _ := nodes[1].fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"nonsense"}`)
+	is.Equal(foreign, 409)
+	status, _ := nodes[1].fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+cursor+`"}`)
+	is.Equal(status, 204)
+	touched, _ := nodes[1].fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/touch", "")
+	is.Equal(touched, 404) // it has ended
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e2","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"e2 me noConnection"})
 }

@@ -2,6 +2,7 @@ package duties
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -122,10 +124,23 @@ func TestTheAbsentStayTheSame(t *testing.T) {
 	open(t, k, 1, 2*time.Second, []event.Profile{user("a")}, user("a"), user("b"))
 	first := items(t, box, 1)
 	is.True(strings.Contains(first, `"id":"a"`) && !strings.Contains(first, `"id":"b"`))
+	at := func(k *Keeper) (when time.Time) {
+		testkit.Eventually(t, func() bool {
+			came, err := k.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, duty.Query{Limit: 2})
+			if err == nil && len(came.List) == 2 {
+				when = came.List[0].At
+			}
+			return !when.IsZero()
+		})
+		return when
+	}
+	reported := at(k)
 	stop()
-	_, stop = start(t, b, prefix, box)
+	k, stop = start(t, b, prefix, box)
 	defer stop()
+	is.Equal(at(k).UnixMilli(), reported.UnixMilli()) // it is known when
 	is.True(strings.Contains(strings.TrimPrefix(items(t, box, 2), first), `"id":"b"`))
+	is.Equal(at(k).UnixMilli(), reported.UnixMilli())
 }
 
 // A stream that was removed is made anew, and what is kept there is judged.
@@ -143,4 +158,56 @@ func TestJudgingGoesOnWhereTheStreamIsMadeAnew(t *testing.T) {
 	is.NoErr(js.DeleteStream(t.Context(), k.stream.Name))
 	open(t, k, 30, time.Second, nil, user("b"))
 	is.True(strings.Contains(items(t, box, 21), `"id":"b"`))
+}
+
+// A deadline is judged once what was left of it has passed, also where the judge's clock is ahead
+// of the one that set it or behind, and by whichever judge.
+func TestADeadlineOfAnothersClock(t *testing.T) {
+	for name, tc := range map[string]struct {
+		off   time.Duration // by which the clock that set it is off
+		again bool          // another judges
+	}{
+		"behind":                {off: -time.Hour},
+		"ahead":                 {off: time.Hour},
+		"behind, another hub's": {off: -time.Hour, again: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			b, prefix, box := natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{})
+			k, stop := start(t, b, prefix, box)
+			begun := time.Now()
+			d := dutyOf(1, 3*time.Second, "a")
+			var r record
+			is.NoErr(json.Unmarshal(encode(d, nil), &r))
+			r.Deadline += tc.off.Milliseconds()
+			data, err := json.Marshal(r)
+			is.NoErr(err)
+			is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", d.At, 0), data)))
+			if tc.again {
+				stop()
+				_, stop = start(t, b, prefix, box)
+			}
+			defer stop()
+			items(t, box, 1)
+			page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1})
+			is.NoErr(err)
+			is.True(page.Items[0].At.Sub(begun) >= 3*time.Second)
+		})
+	}
+}
+
+// When something was kept is said by the clock of who reads it: of what was there before by how
+// old it is by the broker's, and never as longer ago than it can be.
+func TestWhenSomethingWasKept(t *testing.T) {
+	is := is.New(t)
+	now := time.Now()
+	for _, ahead := range []time.Duration{-time.Hour, 0, time.Hour} {
+		from := beginning{last: 10, ahead: ahead}
+		old := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 10}, Timestamp: now.Add(ahead - time.Minute)}
+		is.Equal(from.keptAt(now, old), now.Add(-time.Minute))
+		old.Timestamp = now.Add(ahead + time.Minute) // by the clock of another leader
+		is.Equal(from.keptAt(now, old), now)
+		fresh := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 11}, Timestamp: now.Add(-time.Minute)}
+		is.Equal(from.keptAt(now, fresh), now)
+	}
 }
