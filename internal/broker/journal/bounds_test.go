@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -83,13 +84,18 @@ func TestLedgerOfAKeyFarPastItsBound(t *testing.T) {
 
 func always() bool { return true }
 
+// isBusy says whether the broker has not answered in time, and is to be asked again.
+func isBusy(err error) bool {
+	return errors.Is(err, stream.ErrUnconfirmed) || errors.Is(err, stream.ErrStale) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // bytesOf is what a key has in the stream as it can be read, and its first place; it reads
 // again where the key loses something meanwhile.
 func (u *user) bytesOf(key string) (bytes int64, first uint64) {
 	for {
 		bytes, first = 0, 0
 		span, err := u.Span(u.t.Context(), key)
-		if errors.Is(err, stream.ErrUnconfirmed) || errors.Is(err, stream.ErrStale) { // the broker is busy
+		if isBusy(err) {
 			continue
 		}
 		if err != nil {
@@ -107,7 +113,7 @@ func (u *user) bytesOf(key string) (bytes int64, first uint64) {
 		if err == nil {
 			return bytes, first
 		}
-		if _, gone := errors.AsType[*GoneError](err); !gone {
+		if _, gone := errors.AsType[*GoneError](err); !gone && !isBusy(err) {
 			u.t.Fatal(err)
 		}
 	}
