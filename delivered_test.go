@@ -65,8 +65,8 @@ func TestDeadline(t *testing.T) {
 	frozen := h.open(t, "tenant=acme&profile=frozen&ack=true")
 	filters := h.open(t, "tenant=acme&profile=filters&ack=true&types=b.*")
 	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"conversation","conversationId":"c","exclude":{"profiles":["out"]}}}`)
-	later := h.open(t, "tenant=acme&profile=later&ack=true")
 	got := good.until(t, "a.b")
+	later := h.beside(t, good, "tenant=acme&profile=later&ack=true") // not where the event is still to come
 	is.Equal(frozen.until(t, "a.b").ID, got.ID)
 	status, _ := h.ack(t, good.ConnectionID, got.ID)
 	is.Equal(status, 204)
