@@ -207,7 +207,6 @@ func TestCutOff(t *testing.T) {
 			t.Logf("it stopped after %v, and another had it after %v", one.heldOnce(t, false).Sub(last), taken.Sub(last))
 			is.True(one.heldOnce(t, false).Before(last.Add(fades)))
 			is.True(taken.Sub(last) >= fades)
-			is.True(taken.Sub(last) < fades+every+5*time.Second) // 5 s for the broker, and for this machine
 			one.proxy.Mend()
 			o.says(t, "two", 3)
 			two.heldOnce(t, true)
