@@ -31,6 +31,9 @@ type Config struct {
 	// Early keeps when the absent of a duty were reported, for Reported. With an error both are
 	// done again. nil: it is kept here alone.
 	Early func(ctx context.Context, d *Duty, at time.Time) error
+	// AtOnce is how many duties are judged at a time, where that is waiting, mostly. Their
+	// reports are in no order then. 0: one.
+	AtOnce int
 }
 
 // reportAgain is how long after a report that failed the next is tried.
@@ -163,8 +166,8 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
 		now := time.Now()
 		j.mu.Lock()
-		o, any := j.due.Next(now)
-		if !any {
+		turn, unsettled := j.turnLocked(now)
+		if len(turn) == 0 {
 			wait := mostIdle
 			if j.due.Len() > 0 {
 				_, at := j.due.First()
@@ -174,27 +177,54 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			j.mu.Unlock()
 			return wait
 		}
-		if o.over {
-			j.forgetLocked(o)
-			j.mu.Unlock()
-			continue
-		}
-		early, unsettled := now.Before(o.judgeAt), !o.judgeAt.Before(j.settled)
 		j.mu.Unlock()
-		err := error(nil)
-		if !early && unsettled && j.cfg.Settle != nil {
-			if err = j.cfg.Settle(ctx); err == nil {
+		var late error // why no deadline can be judged
+		if unsettled && j.cfg.Settle != nil {
+			if late = j.cfg.Settle(ctx); late == nil {
 				j.settled = now
 			}
 		}
-		if err == nil {
-			err = j.conclude(ctx, o, early, now)
+		var judging sync.WaitGroup
+		for _, v := range turn {
+			if v.err = late; v.early || late == nil {
+				judging.Go(func() { v.err = j.conclude(ctx, v.open, v.early, now) })
+			}
 		}
+		judging.Wait()
 		j.mu.Lock()
-		j.judgedLocked(o, early, now, err)
+		for _, v := range turn {
+			j.judgedLocked(v.open, v.early, now, v.err)
+		}
 		j.mu.Unlock()
 	}
 	return mostIdle
+}
+
+// verdict is a duty whose turn it is.
+type verdict struct {
+	open  *open
+	early bool // before its deadline
+	err   error
+}
+
+// turnLocked takes off the queue what is due at a time, but not too many, and says whether there
+// may be acknowledgements of it that have not been handed over.
+func (j *Judge) turnLocked(now time.Time) (turn []*verdict, unsettled bool) {
+	for len(turn) < max(1, j.cfg.AtOnce) {
+		o, any := j.due.Next(now)
+		if !any {
+			break
+		}
+		if o.over {
+			j.forgetLocked(o)
+			continue
+		}
+		j.due.Set(o, time.Time{}) // judgedLocked says when again
+		v := &verdict{open: o, early: now.Before(o.judgeAt)}
+		unsettled = unsettled || !v.early && !o.judgeAt.Before(j.settled)
+		turn = append(turn, v)
+	}
+	return turn, unsettled
 }
 
 // conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.

@@ -180,6 +180,10 @@ func (k *Keeper) lead(ctx context.Context) {
 	}
 }
 
+// judgedAtOnce are duties for each of which other hubs are asked, and the broker keeps what came
+// of it.
+const judgedAtOnce = 32
+
 // leadOnce reads all that is kept, and judges as long as more can be read.
 func (k *Keeper) leadOnce(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -187,7 +191,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	cfg := k.duty
 	read := &reading{keeper: k, moved: make(chan struct{})}
 	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
-	cfg.Over, cfg.Early = k.over, k.early
+	cfg.Over, cfg.Early, cfg.AtOnce = k.over, k.early, judgedAtOnce
 	read.judge = duty.NewJudge(cfg)
 	if err := read.begin(ctx); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,11 @@ func (nobody) Explain(_ context.Context, _ *duty.Duty, of []event.Profile) []dut
 // start starts a keeper alone, with an outbox in memory, until stop.
 func start(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box) (k *Keeper, stop func()) {
 	t.Helper()
+	return startOf(t, b, prefix, box, nobody{})
+}
+
+func startOf(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box, people duty.People) (k *Keeper, stop func()) {
+	t.Helper()
 	nc, err := nats.Connect(b.URL(0))
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +57,7 @@ func start(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box) (k *
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.Judge(duty.Config{Box: box, People: nobody{}, Pools: allowance.New(plan.Of(1 << 30)), Logger: slog.New(slog.DiscardHandler)})
+	k.Judge(duty.Config{Box: box, People: people, Pools: allowance.New(plan.Of(1 << 30)), Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -210,4 +216,50 @@ func TestWhenSomethingWasKept(t *testing.T) {
 		fresh := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 11}, Timestamp: now.Add(-time.Minute)}
 		is.Equal(from.keptAt(now, fresh), now)
 	}
+}
+
+// together knows nobody of the first duty before all are open, nor of the others before it has
+// been asked of as many at a time.
+type together struct {
+	nobody
+	asked     atomic.Int32
+	open, all chan struct{}
+}
+
+// Explain implements duty.People.
+func (w *together) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []duty.Person {
+	until := w.all
+	switch w.asked.Add(1) {
+	case 1:
+		until = w.open
+	case 1 + judgedAtOnce:
+		close(w.all)
+	}
+	select {
+	case <-until:
+	case <-ctx.Done():
+	}
+	return w.nobody.Explain(ctx, d, of)
+}
+
+// Deadlines that have come do not wait for each other: a hub that is slow to answer, or a broker,
+// would have those of many events wait for hours.
+func TestDeadlinesWaitForNoOther(t *testing.T) {
+	t.Parallel()
+	box := outbox.NewMemory(outbox.MemoryConfig{})
+	people := &together{open: make(chan struct{}), all: make(chan struct{})}
+	k, stop := startOf(t, natstest.Start(t, 1), "test", box, people)
+	defer stop()
+	open(t, k, 1, time.Second, nil, user("a"))
+	testkit.Eventually(t, func() bool { return people.asked.Load() == 1 })
+	for place := range uint64(judgedAtOnce) {
+		open(t, k, place+2, time.Second, nil, user("a"))
+	}
+	due := time.Now().Add(2 * time.Second) // all are
+	testkit.Eventually(t, func() bool { return k.Stats().Open == 1+judgedAtOnce && time.Now().After(due) })
+	close(people.open)
+	testkit.Eventually(t, func() bool {
+		page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1000})
+		return err == nil && len(page.Items) == 1+judgedAtOnce
+	})
 }
