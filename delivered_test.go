@@ -65,8 +65,8 @@ func TestDeadline(t *testing.T) {
 	frozen := h.open(t, "tenant=acme&profile=frozen&ack=true")
 	filters := h.open(t, "tenant=acme&profile=filters&ack=true&types=b.*")
 	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"conversation","conversationId":"c","exclude":{"profiles":["out"]}}}`)
-	later := h.open(t, "tenant=acme&profile=later&ack=true")
 	got := good.until(t, "a.b")
+	later := h.beside(t, good, "tenant=acme&profile=later&ack=true") // not where the event is still to come
 	is.Equal(frozen.until(t, "a.b").ID, got.ID)
 	status, _ := h.ack(t, good.ConnectionID, got.ID)
 	is.Equal(status, 204)
@@ -106,6 +106,31 @@ func TestAcknowledgementsThatAreNone(t *testing.T) {
 		is.Equal(status, tc.status)
 		is.Equal(answer["code"], tc.code)
 	}
+}
+
+// An acknowledgement may say that its connection is active.
+func TestActiveWithAnAcknowledgement(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	c := h.open(t, "tenant=acme&profile=me&ack=true")
+	e := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, "1")
+	c.until(t, "a.b")
+	_, conn := h.holder(c.ConnectionID)
+	begun := conn.LastActivity()
+	say := func(active string) (int, map[string]any) {
+		return h.post(t, "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+e["cursor"].(string)+`","active":`+active+`}`)
+	}
+	status, answer := say(`1`)
+	is.Equal(status, 400)
+	is.Equal(answer["errors"].([]any)[0].(map[string]any)["field"], "active")
+	for _, active := range []string{"false", "null"} {
+		status, _ = say(active)
+		is.Equal(status, 204)
+		is.True(conn.LastActivity().Equal(begun))
+	}
+	status, _ = say("true")
+	is.Equal(status, 204)
+	is.True(conn.LastActivity().After(begun))
 }
 
 // receipts are what came of an event: each as "id state why".
@@ -188,7 +213,7 @@ func TestWhyCommand(t *testing.T) {
 	}
 	is.True(strings.HasPrefix(ask("why", "e", "b"), "e, a.b of 20"))
 	is.True(strings.HasSuffix(ask("why", "e", "b"), "\nb was sent it: a connection of theirs was sent it, and has not acknowledged it (sentUnacknowledged)\n"))
-	is.True(strings.HasSuffix(ask("why", "e", "c"), " with a deadline of 1s\nc has not had it: they have no connection (noConnection)\n"))
+	is.True(strings.HasSuffix(ask("why", "e", "c"), " with a deadline of 1s\nc has not had it, as far as is known: they have no connection (noConnection)\n"))
 	is.True(strings.Contains(ask("why", "nothing", "c"), "404 EventNotFound"))
 	is.True(strings.Contains(ask("why", "e"), "Usage: realtimehub why"))
 	is.Equal(ask("outbox"), "")

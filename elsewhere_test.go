@@ -142,30 +142,36 @@ func seen(t *testing.T, ev sse.Event) event.Profile {
 // messages, and all of a profile's are closed.
 func TestManyConnectionsElsewhere(t *testing.T) {
 	t.Parallel()
-	for name, small := range map[string]int32{"": 1 << 20, " in small messages": 64 << 10} {
+	for name, of := range map[string]struct {
+		message     int32 // bytes, at most
+		many, large int   // connections: several messages' worth
+	}{
+		"":                   {1 << 20, 6000, 300},
+		" in small messages": {64 << 10, 1500, 60},
+	} {
 		t.Run("many"+name, func(t *testing.T) {
 			is := is.New(t)
-			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = small })
+			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = of.message })
 			a, b := aPair(t, broker)
-			a.connect(t, 6000, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
+			a.connect(t, of.many, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 			b.connect(t, 10, func(i int) event.Profile { return event.Profile{Type: "user", ID: fmt.Sprint(i)} }, nil)
 			ids, count := b.everybody(t, "")
-			is.Equal(count, 6010.0)
-			is.Equal(len(slices.Compact(slices.Clone(ids))), 6010)
+			is.Equal(count, float64(of.many+10))
+			is.Equal(len(slices.Compact(slices.Clone(ids))), of.many+10)
 			is.True(slices.IsSorted(ids))
 			own, _ := a.everybody(t, "")
 			is.Equal(own, ids)
 		})
 		t.Run("large"+name, func(t *testing.T) {
 			is := is.New(t)
-			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = small })
+			broker := natstest.Start(t, 1, func(o *server.Options) { o.MaxPayload = of.message })
 			a, b := aPair(t, broker)
 			me := func(int) event.Profile { return event.Profile{Type: "user", ID: "me"} }
-			a.connect(t, 300, me, largeMetadata())
+			a.connect(t, of.large, me, largeMetadata())
 			b.connect(t, 3, me, largeMetadata())
 			ids, count := b.everybody(t, "profile=me")
-			is.Equal(count, 303.0)
-			is.Equal(len(ids), 303)
+			is.Equal(count, float64(of.large+3))
+			is.Equal(len(ids), of.large+3)
 			b.changes(t, "DELETE", "/v1/tenants/acme/connections?profile=me", "")
 			is.Equal(len(a.Hub.streams.Connections("acme", nil)), 0)
 			is.Equal(len(b.Hub.streams.Connections("acme", nil)), 0)

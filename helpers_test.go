@@ -291,6 +291,13 @@ func (h *testHub) open(t testing.TB, query string) *testClient {
 	return &testClient{h.next().fromOutside().Open(t, query)}
 }
 
+// beside is open at the hub that holds a connection, which has what that connection was sent.
+func (h *testHub) beside(t testing.TB, of *testClient, query string) *testClient {
+	t.Helper()
+	node, _ := h.holder(of.ConnectionID)
+	return &testClient{node.fromOutside().Open(t, query)}
+}
+
 // post sends JSON and returns the status and the answer, if it is an object.
 func (h *testHub) post(t testing.TB, path, body string) (int, map[string]any) {
 	t.Helper()

@@ -79,7 +79,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	teller := newTeller(d, h.presence, cfg, reporting)
 	h.cluster = cluster.New(cluster.Config{
 		Delivery: d, Pools: cfg.Quotas, Presence: h.presence, Typists: h.presence.typists,
-		Peers: peers, Back: 2 * cfg.Retry,
+		Peers: peers, Back: 2 * cfg.Retry, Gone: teller.gone,
 		FollowAll: teller.followsAll(), Linger: presence.Grace + 2*cfg.Retry + settleTime, Settle: presence.Settle,
 	})
 	if teller != nil {
@@ -216,13 +216,20 @@ func (h *Hub) absent(ctx context.Context, tenant string, profiles []event.Profil
 	return absent
 }
 
-// Explain implements duty.People.
+// Explain implements duty.People. Where another hub that may know does not answer, who is not
+// online here may be there.
 func (h *Hub) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []duty.Person {
-	h.tenants.EnsureAll(ctx, d.Event.TenantID) // else it is said what is known
-	why, connections := h.cluster.Explain(ctx, d.Event.TenantID, of, sentOf(d.Event, d.At))
+	told := h.tenants.EnsureAll(ctx, d.Event.TenantID) == nil
+	why, connections, all := h.cluster.Explain(ctx, d.Event.TenantID, of, sentOf(d.Event, d.At))
 	people := make([]duty.Person, len(of))
 	for i, p := range h.presence.Of(d.Event.TenantID, of) {
-		people[i] = duty.Person{Profile: p.Profile, Status: string(p.Status), LastActiveAt: p.LastActiveAt, Connections: connections[i], Why: string(why[i])}
+		people[i] = duty.Person{Profile: p.Profile, Status: string(p.Status), LastActiveAt: p.LastActiveAt, Connections: &connections[i], Why: string(why[i])}
+		if !all {
+			people[i].Connections = nil
+		}
+		if !(told && all) && p.Status != Online {
+			people[i].Status = duty.StatusUnknown
+		}
 	}
 	return people
 }
@@ -242,7 +249,7 @@ func (h *Hub) Results(ctx context.Context, e *history.Entry, q duty.Query) (duty
 
 // Why implements receipts.Hub.
 func (h *Hub) Why(ctx context.Context, e *history.Entry, of []event.Profile) []delivery.Why {
-	why, _ := h.cluster.Explain(ctx, e.Event.TenantID, of, sentOf(e.Event, e.Cursor))
+	why, _, _ := h.cluster.Explain(ctx, e.Event.TenantID, of, sentOf(e.Event, e.Cursor))
 	return why
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/delivery"
 	"realtimehub/internal/outbox"
 )
 
@@ -17,7 +18,9 @@ func TestNothingIsAcknowledgedThatWasNotSent(t *testing.T) {
 	}{
 		"a filter that came later": {func(t *testing.T, h *testHub) {
 			c := h.open(t, "tenant=acme&profile=me&ack=true&types=x.*")
+			all := h.beside(t, c, "tenant=acme&profile=me")
 			h.owes(t, "a.b", "2s")
+			all.until(t, "a.b") // so c's hub has kept it from c
 			status, _ := h.do(t, "PATCH", "/v1/connections/"+c.ConnectionID, `{"types":["a.*"]}`)
 			if status != 204 {
 				t.Fatal(status)
@@ -37,7 +40,7 @@ func TestNothingIsAcknowledgedThatWasNotSent(t *testing.T) {
 			frozen := h.open(t, "tenant=acme&profile=me&ack=true")
 			h.owes(t, "a.b", "2s")
 			frozen.until(t, "a.b")
-			fresh := h.open(t, "tenant=acme&profile=me&ack=true")
+			fresh := h.beside(t, frozen, "tenant=acme&profile=me&ack=true") // not where the event is still to come
 			last := h.acknowledgesNext(t, fresh)
 			frozen.until(t, "a.c")
 			for _, c := range []*testClient{frozen, fresh} {
@@ -122,4 +125,23 @@ func TestWhoIsThereIsNotReportedAsAbsent(t *testing.T) {
 	for _, c := range clients {
 		c.close()
 	}
+}
+
+// The last word of a page that is closed may come to another hub than the one that had its stream,
+// behind the end of it.
+func TestAcknowledgedBehindTheEndElsewhere(t *testing.T) {
+	is := is.New(t)
+	h, nodes := threeHubs(t)
+	c := nodes[0].open(t, "tenant=acme&profile=me&ack=true")
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e1","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
+	cursor := c.until(t, "a.b").ID
+	nodes[0].streams.Kick(nodes[0].streams.Connection(c.ConnectionID), delivery.CloseKicked)
+	foreign, _ := nodes[1].fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"nonsense"}`)
+	is.Equal(foreign, 409)
+	status, _ := nodes[1].fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/ack", `{"cursor":"`+cursor+`"}`)
+	is.Equal(status, 204)
+	touched, _ := nodes[1].fromOutside().Do(t, "POST", "/v1/connections/"+c.ConnectionID+"/touch", "")
+	is.Equal(touched, 404) // it has ended
+	h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"e2","type":"a.b","payload":1,"deadline":"2s","target":{"kind":"profile","profiles":["me"]}}`)
+	is.Equal(h.reported(t, "acme", 1), []string{"e2 me noConnection"})
 }

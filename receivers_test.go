@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -68,13 +67,7 @@ func TestDocsReceivers(t *testing.T) {
 			is.NoErr(receiver.Start())
 			defer receiver.Wait()
 			defer receiver.Process.Kill()
-			eventually(t, func() bool {
-				conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-				if err == nil {
-					conn.Close()
-				}
-				return err == nil
-			})
+			hubtest.BreakOff(t, "127.0.0.1:"+port)
 			url := "http://127.0.0.1:" + port + "/"
 			forged := forge(t, url)
 			is.Equal(forged("msg_1", time.Now(), true), http.StatusNoContent)

@@ -268,7 +268,7 @@ func newTeller(d delivery.Parts, p *Presence, cfg HubConfig, reporting Reporting
 		t.rooms = notices.NewRooms(notices.RoomsConfig{Members: d.Members, Present: p.present, Tell: n.Occupancy, State: cfg.Quotas.State})
 		d.Tenants.Moves(t.rooms.Moved)
 	}
-	if t.rooms != nil || n.Tells(outbox.TypePresence) {
+	if t.followsAll() {
 		p.teller = t
 	}
 	return t
@@ -276,7 +276,7 @@ func newTeller(d delivery.Parts, p *Presence, cfg HubConfig, reporting Reporting
 
 // followsAll says that it has to be known who is connected to which hub.
 func (t *teller) followsAll() bool {
-	return t != nil && (t.rooms != nil || t.notices.Tells(outbox.TypePresence))
+	return t != nil && (t.rooms != nil || t.notices.Tells(outbox.TypePresence) || t.notices.Tells(outbox.TypeDisconnected))
 }
 
 // tell tells of what a tick has found.
@@ -311,4 +311,12 @@ func (t *teller) Opened(c *delivery.Connection) {
 // Closed implements delivery.Reporter.
 func (t *teller) Closed(c *delivery.Connection, reason delivery.CloseReason) {
 	t.notices.Closed(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile, Metadata: c.Metadata, Reason: string(reason)})
+}
+
+// gone tells of a connection that has closed with another hub. What it was described by only that
+// one knew.
+func (t *teller) gone(c *delivery.Connection) {
+	if t != nil {
+		t.notices.Gone(c.Tenant, notices.Connection{ID: c.ID.String(), Profile: c.Profile})
+	}
 }

@@ -209,6 +209,11 @@ func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Pro
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
 func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
+	return s.ownBy(s.cluster.Find, r, who)
+}
+
+// ownBy is own with another way to find the connection.
+func (s *subscriber) ownBy(find func(ctx context.Context, id string) (*delivery.Connection, error), r *http.Request, who *access.Caller) (*delivery.Connection, error) {
 	id := r.PathValue("id")
 	c := s.hub.streams.Connection(id)
 	holder := who.Holder(r)
@@ -220,7 +225,7 @@ func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connect
 	}
 	if c == nil {
 		var err error
-		if c, err = s.cluster.Find(r.Context(), id); err != nil {
+		if c, err = find(r.Context(), id); err != nil {
 			return nil, err
 		}
 	}
@@ -240,22 +245,24 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.C
 
 // ack says that a connection's client has handled what it was sent, up to a cursor.
 func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	c, err := s.own(r, who)
-	if lately := s.hub.streams.Lately(r.PathValue("id")); err == errNoConnection && lately != nil && who.Is(lately.Tenant, lately.Profile) {
-		c, err = lately, nil
-	}
+	c, err := s.ownBy(s.cluster.FindLately, r, who)
 	if err != nil {
 		return err
 	}
 	memory := s.quotas.Body(who.Holder(r))
 	defer memory.Close()
-	cursor := ""
+	cursor, active := "", false
 	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		if name != "cursor" {
-			f.Add(problem.CodeUnknownField, name, `the body has "cursor" only`)
-			return
+		switch {
+		case name == "cursor":
+			cursor = f.Text(problem.CodeInvalidField, name, v)
+		case name != "active":
+			f.Add(problem.CodeUnknownField, name, `the body has "cursor" and "active" only`)
+		case string(v) != "true" && string(v) != "false" && !problem.Absent(v):
+			f.Add(problem.CodeInvalidField, name, "must be true or false")
+		default:
+			active = string(v) == "true"
 		}
-		cursor = f.Text(problem.CodeInvalidField, name, v)
 	})
 	if err == nil && cursor == "" {
 		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "cursor", Index: -1, Detail: "is needed: the id of the last event that was handled"}
@@ -263,7 +270,11 @@ func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Cal
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Acknowledge(r.Context(), c, cursor))
+	found, err := s.cluster.Acknowledge(r.Context(), c, cursor)
+	if active && found && err == nil {
+		_, err = s.cluster.Touch(r.Context(), c) // one that has ended is not active, and has acknowledged
+	}
+	return done(w)(found, err)
 }
 
 // token has a stream live as long as the token of this request; in open mode

@@ -122,3 +122,41 @@ func TestOthersTellOfAHubThatIsGone(t *testing.T) {
 		eventually(t, func() bool { s := last(); return s["alice"] == "offline" && s["staff"] == "group.vacated" })
 	}
 }
+
+// Of the connections of hubs that are gone the foremost of those that are left tells, also where
+// the foremost goes together with another.
+func TestOthersTellOfConnectionsOfHubsThatAreGone(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	nodes, proxies, _ := tellingHubs(t, 3, 0, outbox.TypeConnected, outbox.TypeDisconnected)
+	left := 0
+	for i := range nodes { // the last of them stays
+		if mark, last := nodes[i].peers.Node(), nodes[left].peers.Node(); slices.Compare(mark[:], last[:]) > 0 {
+			left = i
+		}
+	}
+	var ids []string
+	for i, node := range nodes {
+		c := node.open(t, "tenant=acme&profile=alice&meta.device=phone")
+		if i != left {
+			ids = append(ids, c.ConnectionID)
+		}
+	}
+	eventually(t, func() bool { return len(nodes[left].Cluster.Remotes()["acme"]) == len(ids) })
+	for i, proxy := range proxies {
+		if i != left {
+			proxy.Cut()
+		}
+	}
+	closed := func() map[string]int {
+		told := map[string]int{}
+		for _, item := range toldItems(t, nodes[left].outbox, "acme") {
+			if item.Type == outbox.TypeDisconnected {
+				is.Equal([]any{item.Data.Reason, item.Data.Metadata, item.Data.Profile}, []any{"hubGone", map[string]string(nil), alice})
+				told[item.Data.ID]++
+			}
+		}
+		return told
+	}
+	eventually(t, func() bool { return maps.Equal(closed(), map[string]int{ids[0]: 1, ids[1]: 1}) })
+}

@@ -55,7 +55,10 @@ export function soon(run, wait = () => 30) {
   return () => { timer ||= setTimeout(() => { timer = 0; run(); }, wait()); };
 }
 
-/** Runs at once and then again and again, as long as the element can be seen; returns what runs it now. */
+/**
+ * Runs at once and then again and again, as long as the element can be seen; returns what runs it now.
+ * A run may say in how many milliseconds the next one is due; Infinity: only when asked.
+ */
 export function whileVisible(element, everyMs, run) {
   let timer = 0, running = false, again = false, shown = false;
   const next = async () => {
@@ -63,9 +66,9 @@ export function whileVisible(element, everyMs, run) {
     if (!shown || document.hidden) return;
     if (running) return void (again = true);
     [running, again] = [true, false];
-    await run();
+    const waitMs = await run() ?? everyMs;
     running = false;
-    timer = setTimeout(next, again ? 0 : everyMs);
+    if (again || waitMs !== Infinity) timer = setTimeout(next, again ? 0 : waitMs);
   };
   new IntersectionObserver((entries) => {
     shown = entries.at(-1).isIntersecting;

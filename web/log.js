@@ -6,6 +6,7 @@ import { bounded, clock, cut, el, makeFeed, nameOf, plural, textForm } from './d
 export const GAPS = {
   expired: 'the history no longer reaches back to where this stream was',
   unknown: 'the hub does not know the place where this stream was',
+  membership: 'something was said in a room of which it was not known who belongs to it',
   slow: 'this page read too slowly, so ephemeral events were left out',
 };
 

@@ -1,6 +1,7 @@
 // The form that publishes, and the line of shell that does the same.
 
 import { $, cut, el, plural, splitList, textForm } from './dom.js';
+import { startPublished } from './published.js';
 import { enc, faultsOf } from './service.js';
 
 // Of each kind of target: how its value is labelled, what is suggested, and what it becomes on the wire.
@@ -32,6 +33,7 @@ export function curlLine(origin, body, hasKey) {
 
 /** suggest() tells of whom there is: {profiles, conversation, connectionId}. */
 export function startPublishing(service, suggest) {
+  const onPublished = startPublished(service);
   const value = (id) => $(id).value.trim();
 
   /** A value that works as it stands, so that trying a target takes one click. */
@@ -93,7 +95,10 @@ export function startPublishing(service, suggest) {
   async function send() {
     if (payloadFault()) return $('payload').focus();
     if (!service.mayCall) return showReceipt({ ok: false, problem: { title: 'Not sent', detail: 'Only a service may publish. Paste its credential at the top.' } });
-    showReceipt(await service.call('POST', '/v1/events', body()));
+    const event = { type: value('type'), kind: value('target-kind'), whom: value('target-value') };
+    const answer = await service.call('POST', '/v1/events', body());
+    showReceipt(answer);
+    if (answer.ok && answer.data.cursor) onPublished({ ...event, id: answer.data.id }); // of what is not kept nobody knows more
   }
 
   /** Why nobody was reached, where that is easily seen. */
@@ -116,7 +121,7 @@ export function startPublishing(service, suggest) {
     $('receipt').dataset.ok = ok;
     const rest = [];
     const line = (text) => text && rest.push(el('p', 'meta', cut(text, 300)));
-    if (ok) line(hintOf(data) || data.id);
+    if (ok) line(hintOf(data) || (data.cursor ? '' : data.id)); // what is stored has its id below
     else if (faults.length) rest.push(el('ul', '', ...faults.slice(0, 20).map(renderFault)));
     else line(problem.detail);
     line(problem?.retryAfter && `Try again in ${problem.retryAfter} s`);

@@ -414,7 +414,7 @@ class Stream {
   #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
   #status;
-  #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #acking = false;
+  #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
 
   /** sink has events(list, size) and status(status), which is live once the stream has what was wanted last. */
   constructor(door, { meta = {}, wishes, cursor, who = '', status = IDLE }, sink) {
@@ -497,7 +497,7 @@ class Stream {
     this.#acking = true;
     const { connectionId } = this.#status, { signal } = this.#attempt;
     const isOver = () => this.#status.connectionId !== connectionId;
-    for (let failures = 0; this.#isOwed && !isOver();) {
+    for (let failures = 0; (this.#isOwed || this.#isActive) && !isOver();) {
       const wait = this.#ackedAt + this.#ackMs - performance.now();
       if (wait > 0) {
         await pause(wait, signal);
@@ -510,15 +510,19 @@ class Stream {
         await pause(growing(this.#ackMs, failures++), signal);
       } // any other answer will be the same next time
     }
-    this.#acking = false;
+    this.#acking = this.#isActive = false;
     this.#acknowledge(); // of the next connection
   }
 
   #sendPlace(options) {
-    this.#isOwed = false;
+    const body = { cursor: this.place, ...(this.#isActive && { active: true }) };
+    this.#isOwed = this.#isActive = false;
     this.#ackedAt = performance.now();
-    return this.#door.call('POST', `/v1/connections/${this.#status.connectionId}/ack`, { body: { cursor: this.place }, ...options });
+    return this.#door.call('POST', `/v1/connections/${this.#status.connectionId}/ack`, { body, ...options });
   }
+
+  /** The person is active. Says whether an acknowledgement that is due tells the hub so. */
+  active() { return this.#isActive = this.#acking; }
 
   /** The page may be gone in a moment: what waits to be acknowledged, or is on its way, is sent so that it outlives the page. */
   async suspend() {
@@ -564,7 +568,7 @@ class Stream {
     this.#attempt = null;
     this.#status = { ...this.#status, connectionId: null };
     this.#applied = '';
-    [this.#ackMs, this.#isOwed] = [0, false]; // the next stream begins at the place, and so acknowledges it
+    [this.#ackMs, this.#isOwed, this.#isActive] = [0, false, false]; // the next stream begins at the place, and so acknowledges it
     attempt?.abort();
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
@@ -807,6 +811,8 @@ class Shared {
   }
 
   close() { this.suspend(); }
+
+  active() { return this.leads && this.#stream.active(); }
 
   /** This tab has handled all up to a cursor. It says so also where it was no further before: it is there. */
   handled(cursor) {
@@ -1206,7 +1212,9 @@ class Client {
   #attend() {
     const { signal } = this.#life;
     const touch = () => {
-      if (performance.now() - this.#touchedAt >= TOUCH_MS) this.touch();
+      if (performance.now() - this.#touchedAt < TOUCH_MS) return;
+      if (this.#link?.active()) this.#touchedAt = performance.now();
+      else this.touch();
     };
     const act = () => {
       this.#return();

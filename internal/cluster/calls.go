@@ -19,18 +19,37 @@ import (
 // Find finds an open connection, whichever tenant's and wherever it is; nil when
 // there is none. ErrSilent: the hub that holds it does not answer.
 func (c *Cluster) Find(ctx context.Context, text string) (*delivery.Connection, error) {
+	return c.find(ctx, text, false)
+}
+
+// FindLately is Find that also finds a connection which has ended a moment ago and owed an
+// acknowledgement.
+func (c *Cluster) FindLately(ctx context.Context, text string) (*delivery.Connection, error) {
+	return c.find(ctx, text, true)
+}
+
+func (c *Cluster) find(ctx context.Context, text string, lately bool) (*delivery.Connection, error) {
 	id, err := delivery.ParseID(text)
 	if err != nil {
 		return nil, nil // no connection has it
 	}
-	if conn := c.cfg.Delivery.Streams.ByID(id); conn != nil || c.peers == nil || holderOf(id) == c.peers.Node() {
+	if conn := c.here(id, lately); conn != nil || c.peers == nil || holderOf(id) == c.peers.Node() {
 		return conn, nil
 	}
-	answer, err := c.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id})
+	answer, err := c.ask(ctx, holderOf(id), Call{Op: CallShow, ID: id, Lately: lately})
 	if err != nil || len(answer.Connections) != 1 {
 		return nil, err
 	}
 	return answer.Connections[0].connection(), nil
+}
+
+// here is this hub's connection of an id, nil if it has none.
+func (c *Cluster) here(id uuid.UUID, lately bool) *delivery.Connection {
+	conn := c.cfg.Delivery.Streams.ByID(id)
+	if conn == nil && lately {
+		conn = c.cfg.Delivery.Streams.Lately(id)
+	}
+	return conn
 }
 
 // ask has another hub answer. One that is gone has nothing, which the zero Answer says;
@@ -129,11 +148,11 @@ func (c *Cluster) Acknowledge(ctx context.Context, conn *delivery.Connection, cu
 }
 
 // Explain says of each of some profiles why a stored event did not reach its connections,
-// wherever they are, and how many these are.
-func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.Profile, e delivery.Sent) (why []delivery.Why, connections []int) {
+// wherever they are, and how many these are. all says that no hub is silent that may have more.
+func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.Profile, e delivery.Sent) (why []delivery.Why, connections []int, all bool) {
 	why, connections = c.cfg.Delivery.Streams.Explain(tenant, profiles, e)
 	if c.peers == nil {
-		return why, connections
+		return why, connections, true
 	}
 	answers, silent := c.peers.AskAll(ctx, Call{Op: CallExplain, Tenant: tenant, Of: profiles, Sent: &e})
 	for _, a := range answers {
@@ -151,7 +170,7 @@ func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.P
 			why[i] = delivery.WhyUnknown
 		}
 	}
-	return why, connections
+	return why, connections, len(silent) == 0
 }
 
 // acksOf is what an error of Acknowledge says to another hub.
@@ -226,7 +245,7 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 		a.Found = c.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
-	conn := c.cfg.Delivery.Streams.ByID(call.ID)
+	conn := c.here(call.ID, call.Lately || call.Op == CallAck)
 	if conn == nil {
 		return a
 	}

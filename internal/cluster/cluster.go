@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,6 +62,10 @@ type Config struct {
 	Typists  Typists
 	Peers    Peers         // nil: the hub is alone
 	Back     time.Duration // that a client which was sent away may take to be back
+
+	// Gone is told of connections that have closed with their hub, which was given up, as far as
+	// they are known here; nil: nobody asks.
+	Gone func(*delivery.Connection)
 
 	FollowAll bool          // all connections of all hubs are known here, of whichever tenant
 	Linger    time.Duration // how long a tenant is known so after its last connection has gone
@@ -196,8 +201,12 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 		return
 	}
 	known = known && !c.following.news(tenant)
+	lost := c.peers.Lost()
 	for _, s := range changes {
 		conn, came := c.remotes.change(tenant, s)
+		if conn != nil && s.Gone && c.cfg.Gone != nil && slices.Contains(lost, holderOf(s.ID)) {
+			c.cfg.Gone(conn)
+		}
 		switch {
 		case conn == nil:
 		case s.Gone && conn.SentAway():

@@ -61,6 +61,7 @@ const (
 type Call struct {
 	Op      CallOp
 	ID      uuid.UUID            `json:",omitzero"`
+	Lately  bool                 `json:",omitzero"` // also one that has ended a moment ago and owed an acknowledgement
 	Tenant  string               `json:",omitzero"`
 	Profile *event.Profile       `json:",omitzero"`
 	Room    event.Room           `json:",omitzero"`

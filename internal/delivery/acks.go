@@ -122,14 +122,29 @@ func (a *acks) owe(place uint64, deadline, now time.Time) {
 		}
 		return
 	}
-	for len(a.owed) > 0 && a.owed[0].until.Before(now) { // it has been reported
-		a.owed = a.owed[1:]
-	}
+	a.forget(now)
 	if n := len(a.owed); n == mostOwed {
 		a.owed[n-2] = owed{a.owed[n-1].place, a.owed[n-2].sent, later(a.owed[n-2].until, a.owed[n-1].until)}
 		a.owed = a.owed[:n-1]
 	}
 	a.owed = append(a.owed, owed{place, now, deadline})
+}
+
+// forget forgets what has been reported, whatever the clock says by which it is judged.
+func (a *acks) forget(now time.Time) {
+	for len(a.owed) > 0 && now.Sub(a.owed[0].until) > duty.Skew {
+		a.owed = a.owed[1:]
+	}
+}
+
+// owedSince is since when something is owed that may not have been reported yet.
+func (a *acks) owedSince(now time.Time) (since time.Time, any bool) {
+	for _, o := range a.owed {
+		if !o.until.Before(now) {
+			return o.sent, true
+		}
+	}
+	return since, false
 }
 
 // mostOwed is how many are kept of a connection: of a client that acknowledges nothing for hours
@@ -190,7 +205,7 @@ func (c *Connection) owe(e *event.Event, place uint64) {
 		return
 	}
 	c.acks.owe(place, e.Timestamp.Add(e.Deadline), time.Now())
-	c.acks.timeouts.await(c.acks)
+	c.acks.timeouts.await(c.acks, c.acks.owed[0].sent)
 }
 
 // beginAcksLocked has a connection be sent everything after a place. Its client has

@@ -4,7 +4,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/matryer/is"
+
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
 )
 
 // What a client owes that acknowledges nothing for hours takes no more memory with time.
@@ -25,4 +30,35 @@ func TestWhatIsOwedIsBounded(t *testing.T) {
 	}
 	a.owe(10_001, begun.Add(100*time.Hour), begun.Add(99*time.Hour)) // those before have been reported
 	is.Equal(len(a.owed), 1)
+}
+
+// heard are the acknowledgements that duties are told of.
+type heard struct{ acks []duty.Acknowledgement }
+
+func (h *heard) Acknowledge(a duty.Acknowledgement)                   { h.acks = append(h.acks, a) }
+func (h *heard) Ended(duty.Acknowledgement)                           {}
+func (h *heard) Resumed(duty.Acknowledgement, []duty.Acknowledgement) {}
+
+// A hub whose clock is ahead of the one that set a deadline takes acknowledgements that come in
+// time by the other's.
+func TestADeadlineOfAnothersClock(t *testing.T) {
+	is := is.New(t)
+	duties := &heard{}
+	r := newRig(t, func(cfg *Config) { cfg.Duties, cfg.AckTimeout = duties, time.Minute })
+	me := subscribed("me", "")
+	me.Acks = true
+	c := r.connect(t, me)
+	var last string
+	for range 2 {
+		e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: time.Now().Add(-30 * time.Second), Deadline: 5 * time.Second, Payload: []byte("1"), Target: event.ToProfile(user("me"))}
+		entry := &history.Entry{Event: e, Here: true}
+		entry.Envelope = e.Seal()
+		is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
+		last = entry.Cursor.String()
+		r.Streams.unacked(c.acks) // looks at what is owed
+	}
+	found, err := r.Streams.Acknowledge(c, last)
+	is.True(found && err == nil)
+	is.Equal(len(duties.acks), 1)
+	is.Equal(duties.acks[0].UpTo, uint64(2))
 }

@@ -12,13 +12,7 @@ import (
 
 // Lately finds a connection that has ended a moment ago and owed an acknowledgement, which may
 // be on its way: a page that is closed sends its last word beside the end of its stream.
-func (s *Streams) Lately(id string) *Connection {
-	parsed, err := ParseID(id)
-	if err != nil {
-		return nil
-	}
-	return s.lately.find(parsed)
-}
+func (s *Streams) Lately(id uuid.UUID) *Connection { return s.lately.find(id) }
 
 // lately are connections that have ended.
 type lately struct {

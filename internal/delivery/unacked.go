@@ -14,14 +14,13 @@ func (s *Streams) unacked(a *acks) {
 	c := a.conn
 	s.removeIf(c, CloseUnacked, func() bool {
 		now := time.Now()
-		for len(a.owed) > 0 && a.owed[0].until.Before(now) { // it has been reported
-			a.owed = a.owed[1:]
-		}
-		if len(a.owed) > 0 && now.Sub(a.owed[0].sent) >= s.timeouts.after {
+		a.forget(now)
+		since, any := a.owedSince(now)
+		if any && now.Sub(since) >= s.timeouts.after {
 			return true
 		}
-		if len(a.owed) > 0 {
-			s.timeouts.await(a)
+		if any {
+			s.timeouts.await(a, since)
 		}
 		return false
 	})
@@ -38,16 +37,16 @@ type timeouts struct {
 	timer *time.Timer // nil before the first
 }
 
-// await looks at a connection once the first of what it owes could be owed for too long. The
+// await looks at a connection once what it owes since a time could be owed for too long. The
 // tenant is locked.
-func (t *timeouts) await(a *acks) {
+func (t *timeouts) await(a *acks, since time.Time) {
 	if t.after == 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if a.due.At().IsZero() {
-		t.due.Set(a, a.owed[0].sent.Add(t.after))
+		t.due.Set(a, since.Add(t.after))
 		t.armLocked()
 	}
 }

@@ -117,9 +117,9 @@ func without(list []*open, o *open) []*open {
 }
 
 // acknowledge notes an acknowledgement of all that it covers, and keeps it for a while.
-func (k *docket) acknowledge(a Acknowledgement, now time.Time) {
+func (k *docket) acknowledge(a Acknowledgement, at time.Time) {
 	was := k.narrow.Get(a.Profile)
-	left := slices.DeleteFunc(was, func(o *open) bool { return a.covers(o.Duty) && o.acknowledge(a.Profile, now) })
+	left := slices.DeleteFunc(was, func(o *open) bool { return a.covers(o.Duty) && o.acknowledge(a.Profile, at) })
 	if len(left) < len(was) {
 		k.put(a.Profile, left)
 	}
@@ -129,10 +129,10 @@ func (k *docket) acknowledge(a Acknowledgement, now time.Time) {
 			break
 		}
 		if a.covers(o.Duty) {
-			o.acknowledge(a.Profile, now)
+			o.acknowledge(a.Profile, at)
 		}
 	}
-	k.turn(now)
+	k.turn(time.Now())
 	k.keep(a)
 }
 

@@ -23,6 +23,10 @@ type Duty struct {
 	Part       int             // of an event's duty that is kept in parts: which one, from 0
 }
 
+// Skew is how far apart the clocks of hubs may be. A deadline is set by one of them: another
+// still takes an acknowledgement for so long after it, by its own, and whoever judges decides.
+const Skew = time.Minute
+
 // Parts are a duty's, of so many recipients at most.
 func (d *Duty) Parts(most int) []*Duty {
 	parts := []*Duty{}
@@ -79,11 +83,11 @@ type open struct {
 	docket   *docket
 	acked    []uint32 // of Recipients, by their index: milliseconds since the event; 0: not yet
 	reported bits
-	left     int             // of Recipients who have neither acknowledged nor been reported
-	early    []event.Profile // who are to be reported before the deadline
-	earlyAt  time.Time       // when they were
-	late     bool            // the deadline has come
-	over     bool            // and who owed then has been reported
+	left     int       // of Recipients who have neither acknowledged nor been reported
+	judgeAt  time.Time // by this process's clock
+	earlyAt  time.Time // when the absent were reported; zero: they are to be
+	lateAt   time.Time // when who owed at the deadline was
+	over     bool      // and what came of it is kept
 	bytes    int64
 }
 
@@ -144,6 +148,25 @@ func (o *open) report(profiles []event.Profile) {
 	}
 }
 
+// absent says whether a recipient was to be reported at once.
+func (o *open) absent(p event.Profile) bool {
+	_, is := slices.BinarySearchFunc(o.Absent, p, event.CompareProfiles)
+	return is
+}
+
+// reportedEarly notes that those of the absent who owed were reported at a time.
+func (o *open) reportedEarly(at time.Time) {
+	o.report(intersect(o.owing(), o.Absent))
+	o.earlyAt = at
+}
+
+// reportedLate notes that those who owed at the deadline were reported at a time.
+func (o *open) reportedLate(owing []event.Profile, at time.Time) {
+	if o.report(owing); o.lateAt.IsZero() {
+		o.lateAt = at
+	}
+}
+
 // owing are those who have neither acknowledged the event nor been reported.
 func (o *open) owing() []event.Profile {
 	list := make([]event.Profile, 0, o.left)
@@ -171,12 +194,12 @@ func (o *open) at(i int) time.Time {
 	switch {
 	case o.acked[i] > 0:
 		return o.Event.Timestamp.Add(time.Duration(o.acked[i]) * time.Millisecond)
-	case o.reported.has(i) && o.late:
-		return o.Deadline
-	case o.reported.has(i):
+	case !o.reported.has(i):
+		return time.Time{}
+	case !o.earlyAt.IsZero() && o.absent(o.Recipients[i]):
 		return o.earlyAt
 	}
-	return time.Time{}
+	return o.lateAt
 }
 
 // results adds what came of the event for its recipients.

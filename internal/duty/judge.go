@@ -28,6 +28,12 @@ type Config struct {
 	// Over keeps what came of a duty whose deadline has come. With an error it is called again.
 	// nil: it is kept here alone.
 	Over func(ctx context.Context, d *Duty, came Results) error
+	// Early keeps when the absent of a duty were reported, for Reported. With an error both are
+	// done again. nil: it is kept here alone.
+	Early func(ctx context.Context, d *Duty, at time.Time) error
+	// AtOnce is how many duties are judged at a time, where that is waiting, mostly. Their
+	// reports are in no order then. 0: one.
+	AtOnce int
 }
 
 // reportAgain is how long after a report that failed the next is tried.
@@ -62,21 +68,21 @@ func NewJudge(cfg Config) *Judge {
 	return &Judge{cfg: cfg, wake: make(chan struct{}, 1), dockets: map[string]*docket{}}
 }
 
-// Open has the recipients of an event owe until its deadline. One that is open, or was lately,
-// is left as it is.
-func (j *Judge) Open(d *Duty) {
+// Open has the recipients of an event owe until it is due: at its deadline, by this process's
+// clock. One that is open, or was lately, is left as it is.
+func (j *Judge) Open(d *Duty, due time.Time) {
 	j.mu.Lock()
 	k := j.docketLocked(d.Event.TenantID)
 	o := newOpen(d, k)
+	o.judgeAt = due
 	if k.all[o.part()] != nil {
 		j.mu.Unlock()
 		return
 	}
-	o.early = d.Absent
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
 	k.enter(o, time.Now())
 	j.stats.Open++
-	at := d.Deadline
+	at := due
 	if len(d.Absent) > 0 {
 		at = time.Now()
 	}
@@ -88,13 +94,27 @@ func (j *Judge) Open(d *Duty) {
 	}
 }
 
-// Acknowledge notes an acknowledgement.
-func (j *Judge) Acknowledge(a Acknowledgement) {
+// Reported says that the absent of a duty were reported at a time, by a judge of before.
+func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.dockets[tenant]
+	if k == nil {
+		return
+	}
+	if o := k.all[part{at.Seq, at.Epoch.Tag, n}]; o != nil && !o.over && o.earlyAt.IsZero() {
+		o.reportedEarly(when)
+		j.due.Set(o, o.judgeAt)
+	}
+}
+
+// Acknowledge notes an acknowledgement that was given at a time, by this process's clock.
+func (j *Judge) Acknowledge(a Acknowledgement, at time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	k := j.docketLocked(a.Tenant)
 	was := k.bytes
-	k.acknowledge(a, time.Now())
+	k.acknowledge(a, at)
 	j.cfg.Pools.State.Force(k.tenant, k.bytes-was)
 }
 
@@ -146,8 +166,8 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
 		now := time.Now()
 		j.mu.Lock()
-		o, any := j.due.Next(now)
-		if !any {
+		turn, unsettled := j.turnLocked(now)
+		if len(turn) == 0 {
 			wait := mostIdle
 			if j.due.Len() > 0 {
 				_, at := j.due.First()
@@ -157,69 +177,98 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			j.mu.Unlock()
 			return wait
 		}
-		if o.over {
-			j.forgetLocked(o)
-			j.mu.Unlock()
-			continue
-		}
-		early, unsettled := now.Before(o.Deadline), !o.Deadline.Before(j.settled)
 		j.mu.Unlock()
-		err := error(nil)
-		if !early && unsettled && j.cfg.Settle != nil {
-			if err = j.cfg.Settle(ctx); err == nil {
+		var late error // why no deadline can be judged
+		if unsettled && j.cfg.Settle != nil {
+			if late = j.cfg.Settle(ctx); late == nil {
 				j.settled = now
 			}
 		}
-		var owing []event.Profile
-		if err == nil {
-			owing, err = j.conclude(ctx, o, early)
+		var judging sync.WaitGroup
+		for _, v := range turn {
+			if v.err = late; v.early || late == nil {
+				judging.Go(func() { v.err = j.conclude(ctx, v.open, v.early, now) })
+			}
 		}
+		judging.Wait()
 		j.mu.Lock()
-		j.judgedLocked(o, owing, early, err)
+		for _, v := range turn {
+			j.judgedLocked(v.open, v.early, now, v.err)
+		}
 		j.mu.Unlock()
 	}
 	return mostIdle
 }
 
-// conclude reports who owes: early, those who were to be reported then.
-func (j *Judge) conclude(ctx context.Context, o *open, early bool) ([]event.Profile, error) {
+// verdict is a duty whose turn it is.
+type verdict struct {
+	open  *open
+	early bool // before its deadline
+	err   error
+}
+
+// turnLocked takes off the queue what is due at a time, but not too many, and says whether there
+// may be acknowledgements of it that have not been handed over.
+func (j *Judge) turnLocked(now time.Time) (turn []*verdict, unsettled bool) {
+	for len(turn) < max(1, j.cfg.AtOnce) {
+		o, any := j.due.Next(now)
+		if !any {
+			break
+		}
+		if o.over {
+			j.forgetLocked(o)
+			continue
+		}
+		j.due.Set(o, time.Time{}) // judgedLocked says when again
+		v := &verdict{open: o, early: now.Before(o.judgeAt)}
+		unsettled = unsettled || !v.early && !o.judgeAt.Before(j.settled)
+		turn = append(turn, v)
+	}
+	return turn, unsettled
+}
+
+// conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.
+func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time) error {
 	j.mu.Lock()
 	owing := o.owing()
 	if early {
-		owing = intersect(owing, o.early)
+		owing = intersect(owing, o.Absent)
 	}
 	j.mu.Unlock()
 	if len(owing) > 0 {
-		if err := j.report(ctx, o.Duty, owing, early); err != nil {
-			return nil, err
+		if err := j.report(ctx, o.Duty, owing, early, now); err != nil {
+			return err
 		}
 	}
-	if early || j.cfg.Over == nil {
-		return owing, nil
-	}
 	j.mu.Lock()
-	o.report(owing)
-	o.late = true
 	came := Results{Counts: map[State]int{}}
-	o.results(Query{Limit: len(o.Recipients)}, &came)
+	if !early {
+		o.reportedLate(owing, now)
+		o.results(Query{Limit: len(o.Recipients)}, &came)
+	}
 	j.mu.Unlock()
-	return owing, j.cfg.Over(ctx, o.Duty, came)
+	switch {
+	case early && j.cfg.Early != nil:
+		return j.cfg.Early(ctx, o.Duty, now)
+	case !early && j.cfg.Over != nil:
+		return j.cfg.Over(ctx, o.Duty, came)
+	}
+	return nil
 }
 
-// judgedLocked notes that a report was made, or is to be made again.
-func (j *Judge) judgedLocked(o *open, owing []event.Profile, early bool, err error) {
+// judgedLocked notes that a report was made at a time, or is to be made again.
+func (j *Judge) judgedLocked(o *open, early bool, at time.Time, err error) {
 	if err != nil {
 		j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", o.docket.tenant, "id", o.Event.ID, "err", err)
 		j.due.Set(o, time.Now().Add(reportAgain))
 		return
 	}
-	o.report(owing)
 	if early {
-		o.early, o.earlyAt = nil, time.Now()
-		j.due.Set(o, o.Deadline)
+		o.reportedEarly(at)
+		j.due.Set(o, o.judgeAt)
 		return
 	}
-	o.late, o.over = true, true
+	o.over = true
 	o.docket.leave(o)
 	j.stats.Open--
 	for i := range o.Recipients {
@@ -248,7 +297,7 @@ func (j *Judge) fitLocked(k *docket, now time.Time) {
 	if most == 0 {
 		most = mostResults
 	}
-	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].Deadline) > knownFor {
+	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > knownFor {
 		j.forgetLocked(k.past[0])
 	}
 }

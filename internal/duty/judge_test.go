@@ -225,6 +225,7 @@ func TestOfflineIsReportedAtOnce(t *testing.T) {
 		r.absent["off"], r.absent["back"] = true, true
 		e := minute
 		e.ReportOffline = true
+		opened := time.Now()
 		r.open(e, "off", "back", "on")
 		is.Equal(r.reported(), []string{"e1 offline: back off"})
 		r.Acknowledge(ack("back", 0, 1))
@@ -232,6 +233,8 @@ func TestOfflineIsReportedAtOnce(t *testing.T) {
 		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
 		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
 		is.Equal(came.Counts, map[State]int{Acknowledged: 1, Reported: 2})
+		is.Equal(came.List[1].At, opened) // off; when it was reported, and not the deadline
+		is.Equal(came.List[2].At, opened.Add(time.Minute))
 	})
 }
 
@@ -245,6 +248,8 @@ func TestReportsAreMadeAgain(t *testing.T) {
 		is.Equal(r.reported(), nil)
 		time.Sleep(3 * time.Second)
 		is.Equal(r.reported(), []string{"e1: a"})
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
+		is.Equal(came.List[0].At, time.Now()) // three attempts after the deadline
 	})
 }
 

@@ -78,12 +78,12 @@ func NewMemory(cfg Config) *Memory { return &Memory{NewJudge(cfg), NewReturns(cf
 
 // Open implements Keeper.
 func (m *Memory) Open(_ context.Context, d *Duty) error {
-	m.judge.Open(d)
+	m.judge.Open(d, d.Deadline)
 	return nil
 }
 
 // Acknowledge implements Keeper.
-func (m *Memory) Acknowledge(a Acknowledgement) { m.judge.Acknowledge(a) }
+func (m *Memory) Acknowledge(a Acknowledgement) { m.judge.Acknowledge(a, time.Now()) }
 
 // Ended implements Keeper.
 func (m *Memory) Ended(sent Acknowledgement) {
@@ -95,7 +95,7 @@ func (m *Memory) Ended(sent Acknowledgement) {
 // Resumed implements Keeper.
 func (m *Memory) Resumed(back Acknowledgement, others []Acknowledgement) {
 	if a, ok := m.returns.Of(back, others); ok {
-		m.judge.Acknowledge(a)
+		m.Acknowledge(a)
 	}
 }
 

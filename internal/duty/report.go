@@ -15,10 +15,13 @@ import (
 type Person struct {
 	Profile      event.Profile `json:"profile"`
 	Status       string        `json:"status"`
-	LastActiveAt *string       `json:"lastActiveAt"` // null: never seen
-	Connections  int           `json:"connections"`
+	LastActiveAt *string       `json:"lastActiveAt"` // null: not known to have been seen
+	Connections  *int          `json:"connections"`  // null: unknown
 	Why          string        `json:"why"`
 }
+
+// StatusUnknown is somebody's status where another hub that may know more does not answer.
+const StatusUnknown = "unknown"
 
 // People knows them.
 type People interface {
@@ -55,8 +58,7 @@ const mostOfItem = 100
 
 // report puts into the outbox who owes an acknowledgement of an event: once, however often it
 // is called.
-func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, early bool) error {
-	now := time.Now()
+func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, early bool, now time.Time) error {
 	e := d.Event
 	brief := eventBrief{e.ID, d.At.String(), e.Type, targetBrief{e.Target.Kind, e.Target.ConversationID, e.Target.GroupID}, e.CorrelationID}
 	var drafts []outbox.Draft

@@ -19,7 +19,7 @@ import (
 // ConsoleFiles are the console's own and npm's, which are no contract.
 var ConsoleFiles = []string{
 	"/connections.js", "/console.css", "/console.js", "/dom.js", "/favicon.svg", "/graph.js", "/index.html", "/log.js",
-	"/package.json", "/pane.js", "/publish.js", "/roster.js", "/service.js", "/talk.js",
+	"/package.json", "/pane.css", "/pane.js", "/publish.js", "/published.js", "/receipts.css", "/receipts.js", "/roster.js", "/service.js", "/talk.js", "/why.js",
 }
 
 // Contract is what all tests' traffic is held against.

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"realtimehub/internal/testkit"
 )
 
 // Dial connects, and begins with a preamble, as a proxy does that connects for a client.
@@ -61,6 +63,19 @@ func Request(path string, headers ...string) string {
 		text += headers[i] + ": " + headers[i+1] + "\r\n"
 	}
 	return text + "\r\n"
+}
+
+// BreakOff waits until somebody listens, and begins a POST of which it sends a part and no more.
+func BreakOff(t testing.TB, addr string) {
+	t.Helper()
+	testkit.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\na part")
+			conn.Close()
+		}
+		return err == nil
+	})
 }
 
 // StreamOn opens a stream on a connection by a request as Request has it, and is the

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -74,12 +75,27 @@ func (b *Broker) launch(t testing.TB, i int) {
 func (b *Broker) await(t testing.TB, i int) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
-	for !b.Servers[i].ReadyForConnections(time.Second) || len(b.Servers) > 1 && !b.Servers[i].JetStreamIsCurrent() {
+	for !b.Servers[i].ReadyForConnections(time.Second) || len(b.Servers) > 1 && !(b.Servers[i].JetStreamIsCurrent() && b.meshed()) {
 		if time.Now().After(deadline) {
 			t.Fatal("the broker does not start")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// meshed says whether each server that runs has its routes to all others that do. One that dialled another before
+// that listened tries again a second later, and what clients of the two tell each other until then is lost.
+func (b *Broker) meshed() bool {
+	const each = server.DEFAULT_ROUTE_POOL_SIZE + 1 // and one of the system account's own
+	running := 0
+	for _, s := range b.Servers {
+		if s.Running() {
+			running++
+		}
+	}
+	return !slices.ContainsFunc(b.Servers, func(s *server.Server) bool {
+		return s.Running() && s.NumRoutes() != each*(running-1)
+	})
 }
 
 // Stop ends server i, as SIGTERM does.

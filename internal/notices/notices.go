@@ -113,7 +113,7 @@ func (n *Notices) Occupancy(tenant string, room event.Room, occupied bool, since
 type Connection struct {
 	ID       string            `json:"id"`
 	Profile  event.Profile     `json:"profile"`
-	Metadata map[string]string `json:"metadata"` // empty, and not null, where it has none
+	Metadata map[string]string `json:"metadata"` // empty where it has none; null: it is not known
 	Reason   string            `json:"reason,omitempty"`
 }
 
@@ -130,18 +130,29 @@ func (n *Notices) happened(tenant string, kind outbox.Type, c Connection) {
 	if c.Metadata == nil {
 		c.Metadata = map[string]string{}
 	}
-	data, _ := json.Marshal(c)
-	w := newNotice(subject{}, outbox.Draft{Type: kind, At: time.Now(), Data: data})
 	n.mu.Lock()
-	q := n.queueLocked(tenant)
-	if len(q.steps) >= mostSteps || !n.takeLocked(tenant, w) {
-		n.dropLocked(tenant)
-		n.mu.Unlock()
+	defer n.mu.Unlock()
+	n.stepLocked(tenant, newStep(kind, c), mostSteps)
+}
+
+// ReasonHubGone is why a connection has closed whose hub was given up.
+const ReasonHubGone = "hubGone"
+
+// Gone tells of a connection that has closed with its hub, which was given up. All hubs that are
+// left are told of it, and the one that tells of states tells it.
+func (n *Notices) Gone(tenant string, c Connection) {
+	if !n.Tells(outbox.TypeDisconnected) {
 		return
 	}
-	q.steps = append(q.steps, w)
-	n.readyLocked(tenant, q)
-	n.mu.Unlock()
+	c.Reason = ReasonHubGone
+	w := newStep(outbox.TypeDisconnected, c)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ours {
+		n.stepLocked(tenant, w, mostStandby)
+	} else {
+		n.standLocked(tenant, w)
+	}
 }
 
 // Run puts what was gathered into the outbox, until ctx ends.

@@ -95,6 +95,40 @@ func TestAStandbyTells(t *testing.T) {
 	})
 }
 
+// Of a hub that is gone one tells all of its connections, however many close at once, and whoever
+// tells once that one is gone too.
+func TestAStandbyTellsWhoIsGone(t *testing.T) {
+	const many = 5 * mostSteps
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		box := outbox.NewMemory(outbox.MemoryConfig{})
+		n := New(Config{Types: []outbox.Type{outbox.TypeDisconnected}, Box: box, State: quota.New[string](64<<20, 1), Logger: slog.New(slog.DiscardHandler)})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go n.Run(ctx)
+		told := func() int {
+			synctest.Wait()
+			page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1 << 20})
+			is.NoErr(err)
+			return len(page.Items)
+		}
+		gone := func() {
+			for i := range many {
+				n.Gone("acme", Connection{ID: fmt.Sprint(i), Profile: user(i)})
+			}
+		}
+		n.Turn(time.Now(), false)
+		gone()
+		is.Equal(told(), 0) // another tells
+		n.Turn(time.Now(), true)
+		is.Equal(told(), many)
+		gone()
+		n.Turn(time.Now(), true)
+		is.Equal(told(), 2*many)
+		is.Equal(n.Stats(), Stats{})
+	})
+}
+
 // Of somebody of whom this hub has still to tell something it tells the latest, also if that is
 // another's to tell: else what is put later would be older.
 func TestWhatWaitsIsTheLatest(t *testing.T) {

@@ -2,6 +2,7 @@ package notices
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -40,6 +41,11 @@ type notice struct {
 func newNotice(of subject, draft outbox.Draft) notice {
 	bytes := noticeBytes + of.profile.Bytes() + sized.Text(of.room.ID) + sized.Block(len(draft.Data))
 	return notice{of, draft, bytes}
+}
+
+func newStep(kind outbox.Type, c Connection) notice {
+	data, _ := json.Marshal(c) // of texts alone
+	return newNotice(subject{}, outbox.Draft{Type: kind, At: time.Now(), Data: data})
 }
 
 // queue is what waits of a tenant; guarded by the Notices' mu.
@@ -148,6 +154,17 @@ func (n *Notices) stateLocked(tenant string, w notice) {
 		q.order = append(q.order, w.of)
 	}
 	q.states[w.of] = w
+	n.readyLocked(tenant, q)
+}
+
+// stepLocked takes what has happened, if no more of that waits than may.
+func (n *Notices) stepLocked(tenant string, w notice, most int) {
+	q := n.queueLocked(tenant)
+	if len(q.steps) >= most || !n.takeLocked(tenant, w) {
+		n.dropLocked(tenant)
+		return
+	}
+	q.steps = append(q.steps, w)
 	n.readyLocked(tenant, q)
 }
 

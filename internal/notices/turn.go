@@ -2,7 +2,7 @@ package notices
 
 import "time"
 
-// standby is a state that another hub tells of, unless it is gone.
+// standby is a notice that another hub tells, unless it is gone.
 type standby struct {
 	tenant string
 	notice notice
@@ -15,7 +15,7 @@ const (
 	mostStandby = 100_000
 )
 
-// Turn says whether this hub, of several, tells of states from now on. If it does and did not,
+// Turn says whether this hub, of several, tells of states and of who is gone from now on. If it does and did not,
 // it tells what others may have failed to tell.
 func (n *Notices) Turn(now time.Time, ours bool) {
 	n.mu.Lock()
@@ -25,8 +25,11 @@ func (n *Notices) Turn(now time.Time, ours bool) {
 	}
 	if ours && !n.ours {
 		for len(n.standby) > 0 {
-			s := n.unstandLocked()
-			n.stateLocked(s.tenant, s.notice)
+			if s := n.unstandLocked(); s.notice.of == (subject{}) {
+				n.stepLocked(s.tenant, s.notice, mostStandby)
+			} else {
+				n.stateLocked(s.tenant, s.notice)
+			}
 		}
 	}
 	n.ours = ours

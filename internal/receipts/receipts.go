@@ -80,10 +80,11 @@ func (s *Server) Event(w http.ResponseWriter, r *http.Request, who *access.Calle
 // State is what came of an event for a recipient; the word is the contract's.
 type State string
 
-// The states that duty does not know of: it was sent, or it was not.
+// The states that duty does not know of.
 const (
-	Sent State = "sent"
-	Owed State = State(duty.Owed)
+	Sent    State = "sent"
+	Unknown State = "unknown" // it had a deadline, and what came of it is not kept
+	Owed    State = State(duty.Owed)
 )
 
 // receipt is what came of an event for one profile.
@@ -131,7 +132,7 @@ func (s *Server) List(w http.ResponseWriter, r *http.Request, who *access.Caller
 	}
 	var next *string
 	for some := range slices.Chunk(list, rowsTogether) {
-		for _, receipt := range s.receipts(r.Context(), e, some) {
+		for _, receipt := range s.receipts(r.Context(), e, some, counts != nil) {
 			if !out.Value(receipt) {
 				return nil
 			}
@@ -211,8 +212,9 @@ func (s *Server) recipients(ctx context.Context, e *history.Entry, one *event.Pr
 	return list, nil, false, nil
 }
 
-// receipts explain results.
-func (s *Server) receipts(ctx context.Context, e *history.Entry, results []duty.Result) []receipt {
+// receipts explain results. kept says that they are what came of the event, and not whom it was
+// for.
+func (s *Server) receipts(ctx context.Context, e *history.Entry, results []duty.Result, kept bool) []receipt {
 	profiles := make([]event.Profile, len(results))
 	for i, r := range results {
 		profiles[i] = r.Profile
@@ -230,6 +232,8 @@ func (s *Server) receipts(ctx context.Context, e *history.Entry, results []duty.
 			list[i].Why = ""
 		case r.State == "":
 			list[i].State, list[i].Why = Owed, outside(e, r.Profile)
+		case e.Event.Deadline > 0 && !kept:
+			list[i].State = Unknown
 		case r.State == duty.Owed && why[i] == delivery.WhySentUnacknowledged:
 			list[i].State = Sent
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	lifecycle "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
 	"github.com/matryer/is"
 )
 
@@ -147,4 +148,30 @@ func TestRealtimeAcknowledgesAsItGoes(t *testing.T) {
 	eventually(t, func() bool { return h.acks() == 1 })
 	h.due("e2", "30s", "alice")
 	eventually(t, func() bool { return h.acks() == 2 })
+}
+
+// Who is active while an acknowledgement waits to be taken says so with it, and in no call of its own.
+func TestRealtimeActiveWithAcknowledgement(t *testing.T) {
+	h := newClientHub(t, "REALTIME_IDLE_TIMEOUT=1s")
+	tab := h.live(asAlice)
+	tab.run(`(() => {
+		const send = fetch, now = performance.now.bind(performance);
+		Object.assign(globalThis, { sent: [], isAway: true, later: 0, touches: () => sent.filter((body) => body === "touch").length });
+		globalThis.fetch = async (address, init) => {
+			if (!/ack|touch/.test(address)) return send(address, init);
+			sent.push(init.body ?? "touch");
+			return isAway ? new Response("", { status: 503 }) : send(address, init);
+		};
+		performance.now = () => now() + later;
+	})()`)
+	h.due("e1", "30s", "alice")
+	tab.becomes(`sent.length > 0`)
+	tab.becomes(isStatus("away"))
+	touches := tab.run(`(later = 30_000, touches())`) // it is told of three times a minute
+	do(t, tab.page, chromedp.MouseClickXY(10, 10))
+	tab.run(`isAway = false`)
+	tab.becomes(isStatus("online"))
+	is := is.New(t)
+	is.Equal(tab.run(`touches()`), touches)
+	is.Equal(h.acks(), 1)
 }

@@ -363,14 +363,16 @@ func TestRealtimeAnotherPerson(t *testing.T) {
 func TestRealtimeActivity(t *testing.T) {
 	h := newClientHub(t, "REALTIME_IDLE_TIMEOUT=1s")
 	tab := h.live(asAlice)
-	is := func(status string) string {
-		return `fetch("/v1/tenants/t1/presence/alice").then(r => r.json()).then(r => r.profiles[0].status === "` + status + `")`
-	}
-	tab.becomes(is("away"))
+	tab.becomes(isStatus("away"))
 	tab.run(`(() => { const now = performance.now(); performance.now = () => now + 30_000; })()`) // they are told of three times a minute
 	do(t, tab.page, chromedp.MouseClickXY(10, 10))
-	tab.becomes(is("online"))
-	tab.becomes(is("away"))
+	tab.becomes(isStatus("online"))
+	tab.becomes(isStatus("away"))
+}
+
+// isStatus says whether alice has a status.
+func isStatus(status string) string {
+	return `fetch("/v1/tenants/t1/presence/alice").then(r => r.json()).then(r => r.profiles[0].status === "` + status + `")`
 }
 
 // The token is refreshed before it ends: the stream lives on, and no address has it.

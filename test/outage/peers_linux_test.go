@@ -135,7 +135,7 @@ func TestPeerReplaced(t *testing.T) {
 	is := is.New(t)
 	clients, pause := 100, 5*time.Millisecond
 	if testing.Short() {
-		clients, pause = 30, 100*time.Millisecond // most of the time goes by until a lost folder's place is free
+		clients, pause = 20, 200*time.Millisecond // most of the time goes by until a lost folder's place is free
 	}
 	p := startPeers(t, "REALTIME_RETRY=10ms", "REALTIME_PRESENCE_AUDIENCE=none")
 	p.storm(t, clients, pause, func(f *flood, cut func()) {

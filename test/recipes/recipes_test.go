@@ -59,7 +59,7 @@ func (r *recipes) with(t *testing.T) *recipes {
 
 // command is killed with all that it started when the test ends.
 func (r *recipes) command(name string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	r.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env = r.dir, r.environ
@@ -272,11 +272,9 @@ func TestRecipesWebhook(t *testing.T) {
 			"X-Hub-Signature-256", "sha256="+signature, "X-GitHub-Delivery", "delivery-1", "X-GitHub-Event", "issues")
 		return status
 	}
-	good, status := hex.EncodeToString(mac.Sum(nil)), 0
-	for deadline := time.Now().Add(15 * time.Second); status == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		status = deliver(good)
-	}
-	is.Equal(status, http.StatusNoContent)
+	hubtest.BreakOff(t, "localhost:"+port)
+	good := hex.EncodeToString(mac.Sum(nil))
+	is.Equal(deliver(good), http.StatusNoContent)
 	is.Equal(deliver(good), http.StatusNoContent)
 	is.Equal(deliver(strings.Repeat("0", len(good))), http.StatusUnauthorized)
 	is.Equal(deliver(""), http.StatusUnauthorized)

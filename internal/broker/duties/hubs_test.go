@@ -138,6 +138,16 @@ func TestOneHubJudges(t *testing.T) {
 	is.Equal(other.states(t, 1), "a acknowledged false; b acknowledged false; ") // b had come as far as 2
 }
 
+// An event that the judge has yet to read is owed: it is not one without recipients.
+func TestWhatTheJudgeHasYetToRead(t *testing.T) {
+	is := is.New(t)
+	h := openHub(t, natstest.Start(t, 1), "one", outbox.NewMemory(outbox.MemoryConfig{}))
+	testkit.Eventually(t, func() bool { return h.judge.Load() != nil })
+	h.judge.Store(duty.NewJudge(h.duty)) // that has read nothing
+	is.NoErr(h.Keeper.Open(t.Context(), dutyOf(1, time.Hour, "a", "b")))
+	is.Equal(h.states(t, 1), "a owed true; b owed true; ")
+}
+
 // A duty of so many recipients that it is kept in parts is one, for who asks.
 func TestPartsAreOne(t *testing.T) {
 	is := is.New(t)

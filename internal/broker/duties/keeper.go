@@ -132,6 +132,13 @@ func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) erro
 	return k.write(ctx, stream.NewMessage(subject, encode(d, &came), jetstream.MsgTTLHeader, seconds(resultsTTL)))
 }
 
+// early keeps when the absent of a duty were reported.
+func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
+	data, _ := json.Marshal(earlyRecord{d.Event.TenantID, at.UnixMilli()}) // of a text and a number
+	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part) + earlySuffix
+	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
+}
+
 // write has a message kept. A stream that has gone is made anew.
 func (k *Keeper) write(ctx context.Context, msg *nats.Msg) error {
 	err := k.writeOnce(ctx, msg)
@@ -173,6 +180,10 @@ func (k *Keeper) lead(ctx context.Context) {
 	}
 }
 
+// judgedAtOnce are duties for each of which other hubs are asked, and the broker keeps what came
+// of it.
+const judgedAtOnce = 32
+
 // leadOnce reads all that is kept, and judges as long as more can be read.
 func (k *Keeper) leadOnce(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -180,7 +191,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	cfg := k.duty
 	read := &reading{keeper: k, moved: make(chan struct{})}
 	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
-	cfg.Over = k.over
+	cfg.Over, cfg.Early, cfg.AtOnce = k.over, k.early, judgedAtOnce
 	read.judge = duty.NewJudge(cfg)
 	if err := read.begin(ctx); err != nil {
 		return err
@@ -239,36 +250,56 @@ func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, 
 		if kept.Seq == 0 {
 			break
 		}
-		d, list, err := k.decode(subject, kept.Data)
+		d, _, list, err := k.decode(subject, kept.Data)
 		if err != nil {
 			return came, err
 		}
 		came.Duty = d
 		if list == nil {
-			open = true
-			break
+			open, list = true, owing(d)
 		}
 		came.Add(list, q)
 	}
 	if !open {
 		return came, nil
 	}
-	if j := k.judge.Load(); j != nil {
-		return j.Results(tenant, at, q), nil
+	judged, err := k.judged(ctx, question{tenant, at.Epoch.Text(), at.Seq, q})
+	if err != nil || len(judged.Counts) == 0 { // the judge has yet to read it
+		return came, err
 	}
-	ask, _ := json.Marshal(question{tenant, at.Epoch.Text(), at.Seq, q})
+	judged.Duty = came.Duty
+	return judged, nil
+}
+
+// owing are a duty's recipients, of whom nothing is known.
+func owing(d *duty.Duty) []duty.Result {
+	list := make([]duty.Result, len(d.Recipients))
+	for i, p := range d.Recipients {
+		list[i] = duty.Result{Profile: p, State: duty.Owed}
+	}
+	return list
+}
+
+// judged is what the hub that judges knows.
+func (k *Keeper) judged(ctx context.Context, q question) (came duty.Results, err error) {
+	if j := k.judge.Load(); j != nil {
+		return k.known(j, q)
+	}
+	ask, _ := json.Marshal(q)
 	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
 	defer cancel()
 	msg, err := k.nc.RequestWithContext(ctx, k.cfg.Prefix+".dutycame", ask)
 	if err != nil {
 		return came, errors.Join(ErrNobodyJudges, err)
 	}
-	d := came.Duty
-	if err := json.Unmarshal(msg.Data, &came); err != nil {
-		return came, err
-	}
-	came.Duty = d
-	return came, nil
+	err = json.Unmarshal(msg.Data, &came)
+	return came, err
+}
+
+// known is what a judge knows.
+func (k *Keeper) known(j *duty.Judge, q question) (duty.Results, error) {
+	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
+	return j.Results(q.Tenant, at, q.Query), err
 }
 
 // answerResults answers for the hub that judges.
@@ -278,11 +309,10 @@ func (k *Keeper) answerResults(msg *nats.Msg) {
 	if j == nil || json.Unmarshal(msg.Data, &q) != nil {
 		return
 	}
-	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
+	came, err := k.known(j, q)
 	if err != nil {
 		return
 	}
-	came := j.Results(q.Tenant, at, q.Query)
 	came.Duty = nil // who asks has it
 	if answer, err := json.Marshal(came); err == nil {
 		msg.Respond(answer)

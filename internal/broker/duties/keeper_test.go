@@ -2,9 +2,11 @@ package duties
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -41,6 +44,11 @@ func (nobody) Explain(_ context.Context, _ *duty.Duty, of []event.Profile) []dut
 // start starts a keeper alone, with an outbox in memory, until stop.
 func start(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box) (k *Keeper, stop func()) {
 	t.Helper()
+	return startOf(t, b, prefix, box, nobody{})
+}
+
+func startOf(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box, people duty.People) (k *Keeper, stop func()) {
+	t.Helper()
 	nc, err := nats.Connect(b.URL(0))
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +57,7 @@ func start(t *testing.T, b *natstest.Broker, prefix string, box outbox.Box) (k *
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.Judge(duty.Config{Box: box, People: nobody{}, Pools: allowance.New(plan.Of(1 << 30)), Logger: slog.New(slog.DiscardHandler)})
+	k.Judge(duty.Config{Box: box, People: people, Pools: allowance.New(plan.Of(1 << 30)), Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -122,10 +130,23 @@ func TestTheAbsentStayTheSame(t *testing.T) {
 	open(t, k, 1, 2*time.Second, []event.Profile{user("a")}, user("a"), user("b"))
 	first := items(t, box, 1)
 	is.True(strings.Contains(first, `"id":"a"`) && !strings.Contains(first, `"id":"b"`))
+	at := func(k *Keeper) (when time.Time) {
+		testkit.Eventually(t, func() bool {
+			came, err := k.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, duty.Query{Limit: 2})
+			if err == nil && len(came.List) == 2 {
+				when = came.List[0].At
+			}
+			return !when.IsZero()
+		})
+		return when
+	}
+	reported := at(k)
 	stop()
-	_, stop = start(t, b, prefix, box)
+	k, stop = start(t, b, prefix, box)
 	defer stop()
+	is.Equal(at(k).UnixMilli(), reported.UnixMilli()) // it is known when
 	is.True(strings.Contains(strings.TrimPrefix(items(t, box, 2), first), `"id":"b"`))
+	is.Equal(at(k).UnixMilli(), reported.UnixMilli())
 }
 
 // A stream that was removed is made anew, and what is kept there is judged.
@@ -143,4 +164,102 @@ func TestJudgingGoesOnWhereTheStreamIsMadeAnew(t *testing.T) {
 	is.NoErr(js.DeleteStream(t.Context(), k.stream.Name))
 	open(t, k, 30, time.Second, nil, user("b"))
 	is.True(strings.Contains(items(t, box, 21), `"id":"b"`))
+}
+
+// A deadline is judged once what was left of it has passed, also where the judge's clock is ahead
+// of the one that set it or behind, and by whichever judge.
+func TestADeadlineOfAnothersClock(t *testing.T) {
+	for name, tc := range map[string]struct {
+		off   time.Duration // by which the clock that set it is off
+		again bool          // another judges
+	}{
+		"behind":                {off: -time.Hour},
+		"ahead":                 {off: time.Hour},
+		"behind, another hub's": {off: -time.Hour, again: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			b, prefix, box := natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{})
+			k, stop := start(t, b, prefix, box)
+			begun := time.Now()
+			d := dutyOf(1, 3*time.Second, "a")
+			var r record
+			is.NoErr(json.Unmarshal(encode(d, nil), &r))
+			r.Deadline += tc.off.Milliseconds()
+			data, err := json.Marshal(r)
+			is.NoErr(err)
+			is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", d.At, 0), data)))
+			if tc.again {
+				stop()
+				_, stop = start(t, b, prefix, box)
+			}
+			defer stop()
+			items(t, box, 1)
+			page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1})
+			is.NoErr(err)
+			is.True(page.Items[0].At.Sub(begun) >= 3*time.Second)
+		})
+	}
+}
+
+// When something was kept is said by the clock of who reads it: of what was there before by how
+// old it is by the broker's, and never as longer ago than it can be.
+func TestWhenSomethingWasKept(t *testing.T) {
+	is := is.New(t)
+	now := time.Now()
+	for _, ahead := range []time.Duration{-time.Hour, 0, time.Hour} {
+		from := beginning{last: 10, ahead: ahead}
+		old := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 10}, Timestamp: now.Add(ahead - time.Minute)}
+		is.Equal(from.keptAt(now, old), now.Add(-time.Minute))
+		old.Timestamp = now.Add(ahead + time.Minute) // by the clock of another leader
+		is.Equal(from.keptAt(now, old), now)
+		fresh := &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 11}, Timestamp: now.Add(-time.Minute)}
+		is.Equal(from.keptAt(now, fresh), now)
+	}
+}
+
+// together knows nobody of the first duty before all are open, nor of the others before it has
+// been asked of as many at a time.
+type together struct {
+	nobody
+	asked     atomic.Int32
+	open, all chan struct{}
+}
+
+// Explain implements duty.People.
+func (w *together) Explain(ctx context.Context, d *duty.Duty, of []event.Profile) []duty.Person {
+	until := w.all
+	switch w.asked.Add(1) {
+	case 1:
+		until = w.open
+	case 1 + judgedAtOnce:
+		close(w.all)
+	}
+	select {
+	case <-until:
+	case <-ctx.Done():
+	}
+	return w.nobody.Explain(ctx, d, of)
+}
+
+// Deadlines that have come do not wait for each other: a hub that is slow to answer, or a broker,
+// would have those of many events wait for hours.
+func TestDeadlinesWaitForNoOther(t *testing.T) {
+	t.Parallel()
+	box := outbox.NewMemory(outbox.MemoryConfig{})
+	people := &together{open: make(chan struct{}), all: make(chan struct{})}
+	k, stop := startOf(t, natstest.Start(t, 1), "test", box, people)
+	defer stop()
+	open(t, k, 1, time.Second, nil, user("a"))
+	testkit.Eventually(t, func() bool { return people.asked.Load() == 1 })
+	for place := range uint64(judgedAtOnce) {
+		open(t, k, place+2, time.Second, nil, user("a"))
+	}
+	due := time.Now().Add(2 * time.Second) // all are
+	testkit.Eventually(t, func() bool { return k.Stats().Open == 1+judgedAtOnce && time.Now().After(due) })
+	close(people.open)
+	testkit.Eventually(t, func() bool {
+		page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1000})
+		return err == nil && len(page.Items) == 1+judgedAtOnce
+	})
 }

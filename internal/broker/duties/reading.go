@@ -95,6 +95,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	from := beginning{life: state.Life(), last: state.Last, ahead: time.Until(state.Now)}
 	consumer, err := k.js.OrderedConsumer(ctx, k.stream.Name, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{k.prefix + ".open.>", k.prefix + ".ack.>"}, DeliverPolicy: jetstream.DeliverAllPolicy,
 	})
@@ -103,8 +104,7 @@ func (r *reading) follow(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	life := state.Life()
-	take := func(msg jetstream.Msg) { r.take(life, msg) }
+	take := func(msg jetstream.Msg) { r.take(from, msg) }
 	consuming, err := consumer.Consume(take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		k.cfg.Logger.Debug("reading duties", "err", err) // it goes on by itself
 	}))
@@ -114,22 +114,39 @@ func (r *reading) follow(ctx context.Context) error {
 	if r.consuming != nil {
 		r.consuming.Stop()
 	}
-	r.consuming, r.life, r.at = consuming, life, 0
+	r.consuming, r.life, r.at = consuming, from.life, 0
 	return nil
 }
 
-// take hands over one message of a stream of a life.
-func (r *reading) take(life string, msg jetstream.Msg) {
+// beginning is the stream as it was when reading began.
+type beginning struct {
+	life  string
+	last  uint64        // its last place
+	ahead time.Duration // of this process's clock the leader's, at least: less by the time of its answer
+}
+
+// keptAt is when a message was kept, by this process's clock: not before. One that came since
+// reading began was kept as it was read; of one from before the leader's clock says it.
+func (b *beginning) keptAt(now time.Time, meta *jetstream.MsgMetadata) time.Time {
+	if meta.Sequence.Stream > b.last {
+		return now
+	}
+	age := now.Add(b.ahead).Sub(meta.Timestamp)
+	return now.Add(-max(0, age))
+}
+
+// take hands over one message of a stream.
+func (r *reading) take(from beginning, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return
 	}
-	if err := r.hand(msg); err != nil {
+	if err := r.hand(msg, from.keptAt(time.Now(), meta)); err != nil {
 		r.keeper.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", msg.Subject(), "err", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if life != r.life {
+	if from.life != r.life {
 		return
 	}
 	r.at = meta.Sequence.Stream
@@ -137,14 +154,22 @@ func (r *reading) take(life string, msg jetstream.Msg) {
 	r.moved = make(chan struct{})
 }
 
-func (r *reading) hand(msg jetstream.Msg) error {
+func (r *reading) hand(msg jetstream.Msg, kept time.Time) error {
 	k := r.keeper
+	if of, is := strings.CutSuffix(msg.Subject(), earlySuffix); is {
+		return r.handEarly(of, msg.Data())
+	}
 	if strings.HasPrefix(msg.Subject(), k.prefix+".open.") {
-		d, came, err := k.decode(msg.Subject(), msg.Data())
-		if err == nil && came == nil {
-			r.judge.Open(d)
+		d, left, came, err := k.decode(msg.Subject(), msg.Data())
+		if err != nil || came != nil {
+			return err
 		}
-		return err
+		due := kept.Add(left)
+		if left == 0 { // the version before did not say
+			due = d.Deadline
+		}
+		r.judge.Open(d, due)
+		return nil
 	}
 	var list []word
 	if err := json.Unmarshal(msg.Data(), &list); err != nil {
@@ -157,9 +182,22 @@ func (r *reading) hand(msg jetstream.Msg) error {
 			errs = append(errs, err)
 			continue
 		}
-		r.judge.Acknowledge(a)
+		r.judge.Acknowledge(a, kept)
 	}
 	return errors.Join(errs...)
+}
+
+// handEarly hands over that the absent of the duty of a subject were reported.
+func (r *reading) handEarly(subject string, data []byte) error {
+	var early earlyRecord
+	if err := json.Unmarshal(data, &early); err != nil {
+		return err
+	}
+	at, part, err := r.keeper.placeOf(subject)
+	if err == nil {
+		r.judge.Reported(early.Tenant, at, part, time.UnixMilli(early.At))
+	}
+	return err
 }
 
 // errAnew: what is kept is read from the beginning again.

@@ -22,8 +22,9 @@ const mostOfPart = 1000
 
 // record is a duty as it is kept.
 type record struct {
-	Event      json.RawMessage `json:"event"`    // whole, its payload null
-	Deadline   int64           `json:"deadline"` // Unix milliseconds
+	Event      json.RawMessage `json:"event"`          // whole, its payload null
+	Deadline   int64           `json:"deadline"`       // Unix milliseconds, by the clock of the hub that set it
+	Left       int64           `json:"left,omitempty"` // milliseconds from when it was kept until then, by that clock; 0: it is over
 	Recipients []string        `json:"recipients"`
 	Absent     []string        `json:"absent,omitempty"` // of the recipients: who is to be reported at once
 	Over       bool            `json:"over,omitempty"`
@@ -33,6 +34,15 @@ type record struct {
 // subjectOf is the place of a duty in the stream.
 func (k *Keeper) subjectOf(tenant string, at history.Cursor, part int) string {
 	return fmt.Sprintf("%s.open.%s.%016x.%d.%d", k.prefix, stream.Token(tenant), at.Epoch.Tag, at.Seq, part)
+}
+
+// earlySuffix is what the word that a duty's absent were reported has behind the duty's subject.
+const earlySuffix = ".early"
+
+// earlyRecord is that word.
+type earlyRecord struct {
+	Tenant string `json:"t"`
+	At     int64  `json:"at"` // Unix milliseconds
 }
 
 // placeOf reads a subject that subjectOf made.
@@ -60,7 +70,7 @@ func encode(d *duty.Duty, came *duty.Results) []byte {
 	e.Payload = json.RawMessage("null")
 	r := record{Event: e.AppendWhole(nil), Deadline: d.Deadline.UnixMilli(), Recipients: textsOf(d.Recipients)}
 	if came == nil {
-		r.Absent = textsOf(d.Absent)
+		r.Absent, r.Left = textsOf(d.Absent), max(1, time.Until(d.Deadline).Milliseconds()+1)
 	} else {
 		r.Over = true
 		for _, c := range came.List {
@@ -75,28 +85,29 @@ func encode(d *duty.Duty, came *duty.Results) []byte {
 	return data
 }
 
-// decode reads a record; came is nil before it is over.
-func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, came []duty.Result, err error) {
+// decode reads a record. left is from when it was kept until its deadline; came is nil before it
+// is over.
+func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, left time.Duration, came []duty.Result, err error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	e, err := event.DecodeStored(r.Event)
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	d = &duty.Duty{Event: e, Deadline: time.UnixMilli(r.Deadline)}
 	if d.At, d.Part, err = k.placeOf(subject); err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	if d.Recipients, err = profilesOf(r.Recipients); err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	if d.Absent, err = profilesOf(r.Absent); err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	if !r.Over {
-		return d, nil, nil
+		return d, time.Duration(r.Left) * time.Millisecond, nil, nil
 	}
 	came = make([]duty.Result, len(d.Recipients))
 	for i, p := range d.Recipients {
@@ -110,7 +121,7 @@ func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, came []duty.
 			came[i].At = time.UnixMilli(-at)
 		}
 	}
-	return d, came, nil
+	return d, 0, came, nil
 }
 
 func textsOf(profiles []event.Profile) []string {

@@ -59,7 +59,7 @@ func TestWhatIsHeldIsBounded(t *testing.T) {
 	one.append(it("k", "lost"))
 	last := &Item{}
 	for i := range 2*mostReadyBytes/each + 1 {
-		last = &Item{Key: "k", Data: []byte(fmt.Sprintf("%d%s", i, strings.Repeat("x", each)))}
+		last = &Item{Key: "k", ID: fmt.Sprint(i), Data: []byte(fmt.Sprintf("%d%s", i, strings.Repeat("x", each)))}
 		one.append(last)
 		want = append(want, string(last.Data))
 	}

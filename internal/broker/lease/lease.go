@@ -23,7 +23,7 @@ import (
 const (
 	fades = 8 * time.Second // after the last word of its holder
 	every = 2 * time.Second // its holder says so again, and others look
-	stale = 6 * time.Second // a holder that could not say so has it no more: before it fades
+	stale = 6 * time.Second // after it began to say so for the last time a holder has it no more: before it fades
 )
 
 // Lease is one process's side.
@@ -112,8 +112,9 @@ func (l *Lease) run() {
 		cancel()
 	}()
 	for ctx.Err() == nil {
-		if seq, ok := l.say(ctx, 0); ok {
-			l.hold(ctx, seq)
+		begun := time.Now()
+		if seq, ok := l.say(0); ok {
+			l.hold(ctx, seq, begun)
 		}
 		select {
 		case <-ctx.Done():
@@ -122,31 +123,37 @@ func (l *Lease) run() {
 	}
 }
 
-// hold says again and again that the lease is held, until another has it or nobody answers.
-func (l *Lease) hold(ctx context.Context, seq uint64) {
+// hold says again and again that the lease is held, since a word that was begun at a time, until
+// another has it or none was taken for too long.
+func (l *Lease) hold(ctx context.Context, seq uint64, begun time.Time) {
 	term, end := context.WithCancel(ctx)
+	tooLong := time.AfterFunc(time.Until(begun.Add(stale)), end) // also while an answer is waited for
 	over := l.begin(term)
 	l.logger.Debug("this hub judges deadlines and sends webhooks")
 	defer func() {
+		tooLong.Stop()
 		end()
 		over()
 	}()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	for said := time.Now(); time.Since(said) < stale; {
+	for {
 		select {
-		case <-ctx.Done():
+		case <-term.Done():
 			l.release(seq)
 			return
 		case <-ticker.C:
 		}
 		begun := time.Now()
-		next, ok := l.say(ctx, seq)
-		switch {
-		case ok:
-			seq, said = next, begun
-		case next == lost:
+		next, ok := l.say(seq)
+		if next == lost {
 			return
+		}
+		if ok {
+			seq = next
+		}
+		if ok && tooLong.Stop() {
+			tooLong.Reset(time.Until(begun.Add(stale)))
 		}
 	}
 }
@@ -155,12 +162,12 @@ func (l *Lease) hold(ctx context.Context, seq uint64) {
 const lost = ^uint64(0)
 
 // say says that this process holds the lease, from its own word at a place, or from none (0). It
-// returns the new place.
-func (l *Lease) say(ctx context.Context, from uint64) (seq uint64, ok bool) {
+// returns the new place. Close waits for the answer: without it, it could not give the lease up.
+func (l *Lease) say(from uint64) (seq uint64, ok bool) {
 	if l.alone {
 		return 0, true
 	}
-	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), stream.AskTimeout)
 	defer cancel()
 	msg := stream.NewMessage(l.subject, []byte(l.name), jetstream.MsgTTLHeader, strconv.Itoa(int(fades/time.Second)),
 		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))

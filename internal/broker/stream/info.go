@@ -13,8 +13,9 @@ import (
 // State is a stream's, as its leader tells it.
 type State struct {
 	created     time.Time
-	First, Last uint64 // places
-	Keys        int    // subjects that have messages
+	Now         time.Time // by the leader's clock, as it answered
+	First, Last uint64    // places
+	Keys        int       // subjects that have messages
 	Messages    uint64
 	Bytes       uint64
 	PerKey      int64             // the newest so many messages of a subject are kept; 0: all
@@ -41,6 +42,7 @@ var ErrNoLeader = errors.New("the stream has no leader")
 func (s *Stream) Info(ctx context.Context) (State, error) {
 	var info struct {
 		Created time.Time `json:"created"`
+		Now     time.Time `json:"ts"`
 		State   struct {
 			Messages uint64 `json:"messages"`
 			Bytes    uint64 `json:"bytes"`
@@ -75,7 +77,7 @@ func (s *Stream) Info(ctx context.Context) (State, error) {
 	is := info.State
 	losses, _ := strconv.Atoi(info.Config.Metadata[LossesKey])
 	return State{
-		info.Created, is.First, is.Last, is.Subjects, is.Messages, is.Bytes,
+		info.Created, info.Now, is.First, is.Last, is.Subjects, is.Messages, is.Bytes,
 		max(0, info.Config.PerKey), losses, info.Config.Metadata,
 	}, nil
 }
