@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
@@ -67,7 +68,7 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
+		subscribing:    subscriber{hub, cluster, presence, client.NewVerbs(cluster, limits, auth), hub.quotas},
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
 }

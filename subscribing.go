@@ -6,12 +6,13 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
+	"realtimehub/internal/client"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -30,7 +31,7 @@ type subscriber struct {
 	hub      *Hub
 	cluster  *cluster.Cluster
 	presence *Presence
-	limits   *access.Rates
+	verbs    *client.Verbs
 	quotas   *allowance.Pools
 }
 
@@ -145,7 +146,7 @@ func subscription(query url.Values) (s delivery.Subscription, err error) {
 		faults.Add(problem.CodeInvalidField, "ack", "must be true or false")
 	}
 	if list := query["presence"]; len(list) > 0 && list[0] != "" {
-		s.Watch = watchList(&faults, "presence", list)
+		s.Watch = client.WatchList(&faults, "presence", list)
 	}
 	for name, values := range query {
 		key, ok := strings.CutPrefix(name, "meta.")
@@ -167,44 +168,6 @@ func subscription(query url.Values) (s delivery.Subscription, err error) {
 	return s, faults.Err()
 }
 
-// watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
-func watchList(f *problem.Faults, field string, list []string) []event.Profile {
-	if len(list) == 1 && list[0] == "*" {
-		return nil
-	}
-	watch := []event.Profile{}
-	if len(list) == 1 && list[0] == "none" {
-		return watch
-	}
-	if len(list) > event.MaxAskedProfiles {
-		f.Add(problem.CodeInvalidField, field, "%d profiles at most", event.MaxAskedProfiles)
-		return watch
-	}
-	for i, text := range list {
-		p := f.Profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
-		if !slices.Contains(watch, p) {
-			watch = append(watch, p)
-		}
-	}
-	return watch
-}
-
-// watchValue is watchList for JSON, which has profiles in either form.
-func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Profile {
-	if f.TooMany(problem.CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
-		return nil
-	}
-	count, word := 0, ""
-	v.Array(func(_ int, v strictjson.Value) {
-		count++
-		word, _ = v.String()
-	})
-	if count == 1 && (word == "none" || word == "*") {
-		return watchList(f, field, []string{word})
-	}
-	return append([]event.Profile{}, f.Profiles(problem.CodeInvalidField, field, v)...)
-}
-
 // own finds the connection of a client's call, which counts as one of its profile; in
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
@@ -215,7 +178,7 @@ func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connect
 	if c != nil && !who.Proven() {
 		holder = event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
 	}
-	if err := s.limits.Client(holder); err != nil {
+	if err := s.verbs.Allow(holder); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -225,9 +188,32 @@ func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connect
 		}
 	}
 	if c == nil || !who.Is(c.Tenant, c.Profile) {
-		return nil, errNoConnection
+		return nil, client.ErrNoConnection
 	}
 	return c, nil
+}
+
+// done answers a command that was done.
+func done(w http.ResponseWriter, err error) error {
+	if err != nil {
+		return err
+	}
+	return answer.NoContent(w)
+}
+
+// read reads a command from a body.
+func (s *subscriber) read(r *http.Request, who *access.Caller, member func(*problem.Faults, string, strictjson.Value)) error {
+	memory := s.quotas.Body(who.Holder(r))
+	defer memory.Close()
+	return request.Small.Object(r, memory, member)
+}
+
+// say reads a command about a connection from a body, and has it done.
+func (s *subscriber) say(w http.ResponseWriter, r *http.Request, who *access.Caller, c *delivery.Connection, command client.Command) error {
+	if err := s.read(r, who, command.Field); err != nil {
+		return err
+	}
+	return done(w, command.Do(r.Context(), s.verbs, c))
 }
 
 func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -235,45 +221,28 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.C
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Touch(r.Context(), c))
+	return done(w, client.Touch{}.Do(r.Context(), s.verbs, c))
 }
 
 // ack says that a connection's client has handled what it was sent, up to a cursor.
 func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
-	if lately := s.hub.streams.Lately(r.PathValue("id")); err == errNoConnection && lately != nil && who.Is(lately.Tenant, lately.Profile) {
+	if lately := s.hub.streams.Lately(r.PathValue("id")); err == client.ErrNoConnection && lately != nil && who.Is(lately.Tenant, lately.Profile) {
 		c, err = lately, nil
 	}
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	cursor := ""
-	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		if name != "cursor" {
-			f.Add(problem.CodeUnknownField, name, `the body has "cursor" only`)
-			return
-		}
-		cursor = f.Text(problem.CodeInvalidField, name, v)
-	})
-	if err == nil && cursor == "" {
-		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "cursor", Index: -1, Detail: "is needed: the id of the last event that was handled"}
-	}
-	if err != nil {
-		return err
-	}
-	return done(w)(s.cluster.Acknowledge(r.Context(), c, cursor))
+	return s.say(w, r, who, c, &client.Ack{})
 }
 
-// token has a stream live as long as the token of this request; in open mode
-// there is nothing to prolong.
+// token has a stream live as long as the token of this request.
 func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Prolong(r.Context(), c, who.Expires()))
+	return done(w, s.verbs.Prolong(r.Context(), c, who))
 }
 
 func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -281,62 +250,30 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	var types **event.Filter
-	var watch *[]event.Profile
-	if err := request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		switch {
-		case name != "types" && name != "presence":
-			f.Add(problem.CodeUnknownField, name, "is not a field here")
-		case problem.Absent(v):
-		case name == "types":
-			if f.TooMany(problem.CodeInvalidField, name, v, event.MaxAskedProfiles, "types") {
-				return
-			}
-			if list := f.Texts(problem.CodeInvalidField, name, v); !f.Within(name) {
-				filter := f.Types(name, list)
-				types = &filter
-			}
-		default:
-			profiles := watchValue(f, name, v)
-			watch = &profiles
-		}
-	}); err != nil {
-		return err
-	}
-	return done(w)(s.cluster.Adjust(r.Context(), c, types, watch))
+	return s.say(w, r, who, c, &client.Filter{})
 }
 
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, profile, err := who.Client(r, r.URL.Query())
+	person := event.TenantProfile{Tenant: tenant, Profile: profile}
 	if err == nil {
-		err = s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: profile})
+		err = s.verbs.Allow(person)
 	}
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	conversation := strings.Clone(r.PathValue("id"))
-	state := ""
-	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	typing := client.Typing{Conversation: strings.Clone(r.PathValue("id"))}
+	err = s.read(r, who, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "state" {
 			f.Add(problem.CodeUnknownField, name, "is not a field here")
 			return
 		}
-		state = f.Text(problem.CodeInvalidField, name, v)
+		typing.Field(f, name, v)
 	})
-	if err == nil && state != "started" && state != "stopped" {
-		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "state", Index: -1, Detail: "must be started or stopped"}
-	}
-	if bad := event.CheckName(conversation); bad != nil {
-		err = errors.Join(err, &problem.FieldError{Code: problem.CodeInvalidField, Field: "conversationId", Index: -1, Detail: bad.Error()})
+	if err == nil {
+		err = typing.DoFor(r.Context(), s.verbs, person)
 	}
 	if err != nil {
-		return err
-	}
-	if err := s.cluster.Typing(r.Context(), tenant, profile, conversation, state == "started"); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
@@ -353,7 +290,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
-	if err := s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: viewer}); err != nil {
+	if err := s.verbs.Allow(event.TenantProfile{Tenant: tenant, Profile: viewer}); err != nil {
 		return err
 	}
 	if r.Method == http.MethodPost {

@@ -52,6 +52,11 @@ const (
 	unlistedOrigin = "UnlistedOrigin"
 )
 
+// scopeNeeded refuses a credential that has none of some scopes.
+func scopeNeeded(need Scope) *Refusal {
+	return &Refusal{http.StatusForbidden, codeScope, "the credential needs the scope " + need.String(), 0}
+}
+
 // notYet refuses a token until its nbf, or for a minute if that is further away.
 func notYet(until time.Duration) *Refusal {
 	return &Refusal{http.StatusServiceUnavailable, codeNotYet, "the token is not valid yet", min(until, time.Minute)}
