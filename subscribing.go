@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
@@ -37,39 +36,56 @@ type subscriber struct {
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
-	tenant, profile, err := who.Client(r, query)
-	sub, err2 := subscription(query)
-	if err := errors.Join(err, err2); err != nil {
+	encoding, err := encodingOf(query)
+	sub, err2 := subscriptionOf(r, query, who)
+	if err := errors.Join(err2, err); err != nil {
 		return err
 	}
-	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
-	sub.Cursor = cursorOf(r.Header, query)
+	sub.Encoding, sub.Cursor = encoding, cursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	c, over, err := s.open(r, sub)
+	if away, ok := errors.AsType[*delivery.TurnedAway](err); ok {
+		s.turnAway(w, r, away)
+		return nil
+	}
+	defer over()
+	defer lobby.Away(r)() // it is counted as a stream
+	s.hub.streams.Engine().Serve(w, r, c.Stream)
+	return nil
+}
+
+// socket opens a stream for the door of that name.
+func (s *subscriber) socket(r *http.Request, query url.Values, who *access.Caller, encoding delivery.Encoding, cursor string) (c *delivery.Connection, over func(), err error) {
+	sub, err := subscriptionOf(r, query, who)
+	if err != nil {
+		return nil, nil, err
+	}
+	sub.Encoding, sub.Cursor = encoding, cursor
+	return s.open(r, sub)
+}
+
+// open opens a stream, whichever door its request came by. over has to be called once the request
+// is. The error is a *delivery.TurnedAway.
+func (s *subscriber) open(r *http.Request, sub delivery.Subscription) (c *delivery.Connection, over func(), err error) {
 	request.AbortIfReset(r)
-	var c *delivery.Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
-	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
-		err = s.hub.streams.TurnAway(tenant, none)
+		err = s.hub.streams.TurnAway(sub.Tenant, access.ErrDescriptors)
+	} else if end, none := s.hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); none != nil {
+		err = s.hub.streams.TurnAway(sub.Tenant, none)
 	} else {
-		defer over()
 		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		c, err = s.hub.streams.Connect(r.Context(), sub)
+		if c, err = s.hub.streams.Connect(r.Context(), sub); err == nil {
+			return c, end, nil
+		}
+		end()
 	}
 	if errors.Is(err, context.Canceled) {
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
-	if err != nil {
-		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(tenant, err))
-		return nil
-	}
-	defer lobby.Away(r)() // it is counted as a stream
-	sse.Header(w.Header())
-	s.hub.streams.Engine().Serve(w, r, c.Stream)
-	return nil
+	return nil, nil, &delivery.TurnedAway{Reason: delivery.Turned(err), After: s.hub.streams.Away(sub.Tenant, err)}
 }
 
 // hold has a handler that stays with its stream counted for a person, until over is
@@ -106,37 +122,55 @@ func cursorOf(header http.Header, query url.Values) string {
 	return query.Get("cursor")
 }
 
-// later has a client come back whose token may be good then.
-func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
-	s.hub.count.Refused(delivery.ClosePending)
-	s.turnAway(w, r, delivery.ClosePending, after)
+// refused counts a client that is refused on its stream, and is what it is told. Its token may be
+// good later.
+func (s *subscriber) refused(err error) *delivery.TurnedAway {
+	away := &delivery.TurnedAway{Reason: delivery.CloseRefused, Problem: problem.JSON(err)}
+	if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() {
+		away = &delivery.TurnedAway{Reason: delivery.ClosePending, After: later.After}
+	}
+	s.hub.count.Refused(away.Reason)
+	return away
 }
 
 // turnAway answers with a stream of hub.closing alone, for a client to come back after
 // some time: stock EventSource gives up for good on any other answer than 200.
-func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why delivery.CloseReason, after time.Duration) {
+func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, away *delivery.TurnedAway) {
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return
 	}
 	words := s.hub.streams.Encoder(sse.Encoding{})
 	last := words.NewStream(func(error) {})
-	last.Close(words.Closing(why, after))
+	last.Close(words.Closing(away.Reason, away.After))
 	s.hub.streams.Engine().Serve(w, r, last)
+}
+
+// encodingOf is how a stream of Server-Sent Events is to be written.
+func encodingOf(query url.Values) (sse.Encoding, error) {
+	switch query.Get("named") {
+	case "", "true":
+		return sse.Encoding{}, nil
+	case "false":
+		return sse.Encoding{Unnamed: true}, nil
+	}
+	var faults problem.Faults
+	faults.Add(problem.CodeInvalidField, "named", "must be true or false")
+	return sse.Encoding{}, faults.Err()
+}
+
+// subscriptionOf is what a caller asks for of any stream.
+func subscriptionOf(r *http.Request, query url.Values, who *access.Caller) (delivery.Subscription, error) {
+	tenant, profile, err := who.Client(r, query)
+	sub, err2 := subscription(query)
+	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
+	return sub, errors.Join(err, err2)
 }
 
 func subscription(query url.Values) (s delivery.Subscription, err error) {
 	var faults problem.Faults
 	if types := query.Get("types"); types != "" {
 		s.Types = faults.Types("types", strings.Split(types, ","))
-	}
-	switch query.Get("named") {
-	case "", "true":
-		s.Encoding = sse.Encoding{}
-	case "false":
-		s.Encoding = sse.Encoding{Unnamed: true}
-	default:
-		faults.Add(problem.CodeInvalidField, "named", "must be true or false")
 	}
 	switch query.Get("ack") {
 	case "", "false":

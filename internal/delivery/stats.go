@@ -63,7 +63,7 @@ func newCounts() *Counts {
 	return &Counts{
 		connects: count.NewWords(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
-			CloseSlow, CloseReplaced, CloseUnacked, CloseUnavailable, CloseProtocol),
+			CloseSlow, CloseReplaced, CloseUnacked, CloseUnavailable, CloseCapacity, CloseProtocol),
 		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable, CloseRefused),
 		accepted: count.NewWords(event.KindProfile, event.KindProfiles, event.KindConversation, event.KindGroup, event.KindTenant, event.KindConnection),
 		gaps:     count.NewWords(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
