@@ -155,9 +155,10 @@ func (s *Streams) remove(c *Connection, reason CloseReason, so func() bool, end 
 }
 
 // Leave ends a connection for what its client has sent: it takes its leave (CloseClient), or it
-// cannot be listened to any longer, which hub.closing tells it. end is what the door says last.
+// cannot be listened to any longer, which hub.closing tells it. end is what the door says last. A
+// stream that has its last words already ends for the reason that they give.
 func (s *Streams) Leave(c *Connection, reason CloseReason, end []byte) {
-	first := s.remove(c, reason, func() bool { return true }, func(t *tenant) {
+	first := s.remove(c, reason, func() bool { return !c.Stream.Closed() }, func(t *tenant) {
 		last := end
 		if reason != CloseClient {
 			last = append(c.encoder.appendClosing(nil, reason, 0, t.knownLocked(c), nil), end...)

@@ -247,6 +247,13 @@ func (s *Stream) Close(last *Frame) {
 	}
 }
 
+// Closed says that nothing is added any more.
+func (s *Stream) Closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // abort ends the stream without last words.
 func (s *Stream) abort() {
 	s.mu.Lock()
