@@ -20,7 +20,13 @@ const (
 )
 
 // echo sends back what it receives.
-type echo struct{ to *guest }
+type echo struct {
+	to    *guest
+	ended *atomic.Int32
+}
+
+// Ended implements Input.
+func (e echo) Ended() { e.ended.Add(1) }
 
 // Received implements Input.
 func (e echo) Received(p []byte) {
@@ -81,6 +87,9 @@ type stuck struct {
 	mu  *sync.Mutex
 	got *int
 }
+
+// Ended implements Input.
+func (stuck) Ended() {}
 
 // Received implements Input.
 func (s stuck) Received(p []byte) {

@@ -378,6 +378,9 @@ func (s *Stream) end(why error) {
 	if s.fd >= 0 && !reading {
 		closeSocket(int(s.fd))
 	}
+	if s.talk != nil && !reading {
+		s.talk.input.Ended()
+	}
 	s.owner.Gone(why)
 	s.engine.leave(s) // last: Engine.Close waits until all has been said
 }

@@ -59,6 +59,12 @@ func (s *session) Received(p []byte) {
 	}
 }
 
+// Ended implements engine.Input.
+func (s *session) Ended() {
+	s.reader = reader{}
+	s.pay()
+}
+
 // pay counts what is kept of what has not come whole.
 func (s *session) pay() bool {
 	kept := s.reader.kept()
@@ -79,8 +85,7 @@ func (s *session) pay() bool {
 // leave ends the connection.
 func (s *session) leave(reason delivery.CloseReason, code ws.StatusCode, text string) {
 	s.over = true
-	s.reader = reader{}
-	s.pay()
+	s.Ended()
 	s.server.streams.Leave(s.conn, reason, appendClose(nil, code, text))
 }
 
