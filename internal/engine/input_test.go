@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,8 @@ func TestWhatAClientSends(t *testing.T) {
 		is.NoErr(v.CloseWrite())
 		why := g.wait(t)
 		is.True(why == nil || why == ErrGone)
+		eventually(t, "its input to be told of the end", func() bool { return g.ended.Load() > 0 })
+		is.Equal(g.ended.Load(), int32(1))
 	})
 }
 
