@@ -214,6 +214,7 @@ func TestMetricsMove(t *testing.T) {
 }
 
 func TestMetricsOfGapsAndSlowness(t *testing.T) {
+	streamOnly(t, "who does not read keeps it for a while")
 	alone(t, "each hub counts for itself")
 	is := is.New(t)
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {

@@ -292,3 +292,24 @@ func TestSocketPaysForWhatHasNotCome(t *testing.T) {
 	s.Close()
 	eventually(t, func() bool { return bodies() == 0 }) // who leaves in the middle does not pay for ever
 }
+
+// A quiet socket's place moves on in place of a heartbeat, and its client answers that, too.
+func TestSocketMovesOn(t *testing.T) {
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 100 * time.Millisecond })
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		s := h.bareSocket(t, url, meQuery, "")
+		cursor := h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["you"]}`, "0")["cursor"].(string)
+		frame := s.next(t)
+		for ; frame.Header.OpCode == ws.OpPing; frame = s.next(t) { // was on its way
+			io.WriteString(s, frameOf(0x8a, ""))
+		}
+		is.Equal(string(frame.Payload), `{"id":"`+cursor+`"}`)
+		for range 6 { // twice what may be left unanswered
+			frame = s.next(t)
+			is.Equal(frame.Header.OpCode, ws.OpPing)
+			io.WriteString(s, frameOf(0x8a, ""))
+		}
+		is.Equal(h.Stats().Closes[delivery.CloseVanished], int64(0))
+	})
+}

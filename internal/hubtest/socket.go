@@ -111,7 +111,11 @@ func (s *Socket) copy(ctx context.Context, to io.Writer) error {
 			var b []byte
 			switch {
 			case said.Event != "":
-				b, _ = sse.AppendEvent(nil, said.ID, said.Event, said.Data)
+				var data struct{ RetryMS int64 }
+				if json.Unmarshal(said.Data, &data); data.RetryMS > 0 && strings.HasPrefix(said.Event, "hub.") {
+					b = sse.AppendRetry(b, time.Duration(data.RetryMS)*time.Millisecond)
+				}
+				b, _ = sse.AppendEvent(b, said.ID, said.Event, said.Data)
 			case said.ID != "":
 				b = sse.AppendID(nil, said.ID)
 			default:
