@@ -252,7 +252,7 @@ func TestSocketEnds(t *testing.T) {
 // Who answers no ping has vanished, though its system takes all that comes.
 func TestSocketThatVanishes(t *testing.T) {
 	alone(t, "each hub counts for itself")
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 100 * time.Millisecond })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 500 * time.Millisecond })
 	bothWays(t, h, func(t *testing.T, url string) {
 		is := is.New(t)
 		before := h.Stats().Closes[delivery.CloseVanished]
@@ -295,7 +295,7 @@ func TestSocketPaysForWhatHasNotCome(t *testing.T) {
 
 // A quiet socket's place moves on in place of a heartbeat, and its client answers that, too.
 func TestSocketMovesOn(t *testing.T) {
-	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 100 * time.Millisecond })
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Heartbeat = 500 * time.Millisecond })
 	bothWays(t, h, func(t *testing.T, url string) {
 		is := is.New(t)
 		s := h.bareSocket(t, url, meQuery, "")

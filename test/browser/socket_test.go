@@ -17,7 +17,7 @@ func TestBrowserWebSocket(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	ctx := browser(t)
-	h := hubtest.Start(t, "REALTIME_JWT_SECRET="+hubtest.Secret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_HEARTBEAT=100ms")
+	h := hubtest.Start(t, "REALTIME_JWT_SECRET="+hubtest.Secret, "REALTIME_API_KEYS=acme=service-key-0001", "REALTIME_PRESENCE_AUDIENCE=none", "REALTIME_HEARTBEAT=2s")
 	page, _ := tab(t, ctx, h.URL+"/healthz")
 	token := strings.TrimPrefix(hubtest.Bearer(t, "tenant", "acme", "sub", "user:me"), "Bearer ")
 	open := func(query, token string) {

@@ -40,7 +40,7 @@ func TestRecipesNodeWebSocket(t *testing.T) {
 	needNode(t)
 	needs(t, "npm")
 	is := is.New(t)
-	r := newRecipes(t, "REALTIME_HEARTBEAT=50ms")
+	r := newRecipes(t, "REALTIME_HEARTBEAT=500ms")
 	is.NoErr(os.WriteFile(filepath.Join(r.dir, "socket.mjs"), []byte(socketClient), 0o644))
 	if out, err := r.command("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "ws@8.23.0").CombinedOutput(); err != nil {
 		lacks(t, "npm cannot install: "+string(out))
