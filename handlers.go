@@ -78,25 +78,6 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 	}
 }
 
-// newMetrics shows what the hub and its parts count.
-func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
-	return metrics.New(func() metrics.Values {
-		v := metrics.Values{
-			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
-			Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
-		}
-		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
-		v.Online, v.Away = hub.presence.Counts()
-		v.Limits["memberships"] = hub.members.Full()
-		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
-		if cfg.MetricsTenants > 0 {
-			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
-		}
-		return v
-	}, problemCodes(), cfg.Logger)
-}
-
 // route is a call and the scope that it needs, or one of them.
 type route struct {
 	scope access.Scope
@@ -156,15 +137,6 @@ func (a *api) openRoutes() map[string]http.HandlerFunc {
 	}
 	return routes
 }
-
-// What opens a stream; these alone take a token in their query, for browsers.
-const (
-	streamRoute = "GET /v1/stream"
-	socketPath  = "/v1/socket"
-	socketRoute = "GET " + socketPath
-)
-
-func opensStream(pattern string) bool { return pattern == streamRoute || pattern == socketRoute }
 
 // Handler serves every route there is.
 func (a *api) Handler() http.Handler { return a.handler(true) }

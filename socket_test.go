@@ -14,6 +14,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
 )
@@ -312,4 +313,24 @@ func TestSocketMovesOn(t *testing.T) {
 		}
 		is.Equal(h.Stats().Closes[delivery.CloseVanished], int64(0))
 	})
+}
+
+// Whose share of memory is used up can say nothing, and what has not come whole ends its socket.
+func TestSocketOfWhoHasNoMemoryLeft(t *testing.T) {
+	alone(t, "each hub counts for itself")
+	is := is.New(t)
+	h := newTestHub(t)
+	c, s := h.openSocket(t, meQuery), h.bareSocket(t, h.URL, meQuery, "")
+	memory := h.quotas.Body(event.TenantProfile{Tenant: "127.0.0.1"}) // who is charged in open mode
+	for n := 1 << 24; n > 0; n /= 2 {
+		for memory.Use(n) {
+		}
+	}
+	is.Equal(said(c.Ask(t, `{"n":1,"do":"touch"}`)), "null BodiesBusy")
+	io.WriteString(s, frameOf(firstFragment, "x"))
+	is.True(strings.Contains(s.text(t), `"reason":"capacity"`))
+	is.Equal(s.closes(t), ws.StatusCode(4429))
+	is.Equal(h.Stats().Closes[delivery.CloseCapacity], int64(1))
+	memory.Close()
+	is.Equal(said(c.Ask(t, `{"n":2,"do":"touch"}`)), "2 ok")
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"realtimehub/internal/access"
@@ -22,6 +21,15 @@ import (
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
 )
+
+// What opens a stream; these alone take a token in their query, for browsers.
+const (
+	streamRoute = "GET /v1/stream"
+	socketPath  = "/v1/socket"
+	socketRoute = "GET " + socketPath
+)
+
+func opensStream(pattern string) bool { return pattern == streamRoute || pattern == socketRoute }
 
 // subscriber does what a person's client may: it opens a stream, adjusts it, tells of
 // typing and asks who is there.
@@ -41,7 +49,7 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 	if err := errors.Join(err2, err); err != nil {
 		return err
 	}
-	sub.Encoding, sub.Cursor = encoding, cursorOf(r.Header, query)
+	sub.Encoding, sub.Cursor = encoding, sse.CursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return nil
@@ -104,23 +112,6 @@ func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func()
 // handlerBytes is what a stream takes more whose handler stays with it, with net/http's
 // part, as measured.
 const handlerBytes = 20 << 10
-
-// cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
-// its own appends the id to the address it was given, which may say cursor already: so
-// it wins over that, and of several the last one is the latest.
-func cursorOf(header http.Header, query url.Values) string {
-	if id := header.Get("Last-Event-ID"); id != "" {
-		return id
-	}
-	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id", "Last-Event-ID"} {
-		for _, id := range slices.Backward(query[name]) {
-			if id != "" {
-				return id
-			}
-		}
-	}
-	return query.Get("cursor")
-}
 
 // refused counts a client that is refused on its stream, and is what it is told. Its token may be
 // good later.
