@@ -334,3 +334,28 @@ func TestSocketOfWhoHasNoMemoryLeft(t *testing.T) {
 	memory.Close()
 	is.Equal(said(c.Ask(t, `{"n":2,"do":"touch"}`)), "2 ok")
 }
+
+// Who was sent away says nothing more, though the socket is read until its client has ended it.
+func TestSocketIsNotListenedToAfterItsEnd(t *testing.T) {
+	alone(t, "one hub is asked")
+	h := newTestHub(t)
+	h.changes(t, http.MethodPut, "/v1/tenants/acme/conversations/talk/members", `{"members":["user:me","user:other"]}`)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		other := h.open(t, "tenant=acme&profile=other")
+		s := h.bareSocket(t, url, meQuery, "")
+		typing := frameOf(textFrame, `{"n":1,"do":"typing","conversationId":"talk","state":"started"}`)
+		for _, c := range h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"}) {
+			h.streams.Kick(c, delivery.CloseKicked)
+		}
+		s.text(t)
+		is.Equal(s.closes(t), ws.StatusCode(4410))
+		for { // until the hub has given the socket up
+			if _, err := io.WriteString(s, typing); err != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		is.Equal(h.payloads(t, "acme", other), []string{""})
+	})
+}

@@ -39,6 +39,7 @@ type reader struct {
 	rest       []byte // the beginning of a frame
 	text       []byte // what has come of a message in fragments
 	fragmented bool
+	closed     bool // a close frame was the last
 }
 
 // kept is how many bytes are kept of what has not come whole.
@@ -56,6 +57,10 @@ func (r *reader) read(p []byte, to listener) *fault {
 		if bad != nil {
 			r.rest, r.text = nil, nil
 			return bad
+		}
+		if r.closed {
+			r.rest, r.text = nil, nil
+			return nil
 		}
 		if size > 0 {
 			data = data[size:]
@@ -125,6 +130,7 @@ func (r *reader) whole(head ws.Header, payload []byte, to listener) *fault {
 	case ws.OpClose:
 		code, bad := readClose(payload)
 		if bad == nil {
+			r.closed = true
 			to.close(code)
 		}
 		return bad

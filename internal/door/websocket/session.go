@@ -39,7 +39,7 @@ type session struct {
 
 // Received implements engine.Input.
 func (s *session) Received(p []byte) {
-	if s.over {
+	if s.ended() {
 		return
 	}
 	bad := s.reader.read(p, s)
@@ -64,6 +64,9 @@ func (s *session) Ended() {
 	s.reader = reader{}
 	s.pay()
 }
+
+// ended says that nothing is listened to any more: a client has no say after hub.closing.
+func (s *session) ended() bool { return s.over || s.conn.Stream.Closed() }
 
 // pay counts what is kept of what has not come whole.
 func (s *session) pay() bool {
@@ -115,7 +118,7 @@ func (s *session) close(code ws.StatusCode) {
 // message implements listener: each line is a command, and is answered before the next is done.
 func (s *session) message(text []byte) {
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		if line = bytes.TrimSpace(line); len(line) > 0 && !s.ended() {
 			number, err := s.command(line)
 			if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
 				s.server.logger.Error("command failed", "tenant", s.conn.Tenant, "connection", s.conn.ID, "err", err)
