@@ -10,6 +10,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/client"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -88,7 +89,7 @@ func (a *administrator) tenantConnection(r *http.Request, who *access.Caller) (*
 		return nil, err
 	}
 	if c == nil || c.Tenant != tenant {
-		return nil, errNoConnection
+		return nil, client.ErrNoConnection
 	}
 	return c, nil
 }
@@ -106,7 +107,11 @@ func (a *administrator) kick(w http.ResponseWriter, r *http.Request, who *access
 	if err != nil {
 		return err
 	}
-	return done(w)(a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), delivery.CloseKicked))
+	found, err := a.cluster.KickOne(r.Context(), tenant, r.PathValue("id"), delivery.CloseKicked)
+	if err == nil && !found {
+		err = client.ErrNoConnection
+	}
+	return done(w, err)
 }
 
 func (a *administrator) kickProfile(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -298,21 +303,6 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 	l := a.list(r, who)
 	defer l.Close()
 	return a.presences(w, who, l, []event.Profile{p}, nil)
-}
-
-var errNoConnection = &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: "there is no such connection"}
-
-// done answers a call about a connection that was found, if it still was there.
-func done(w http.ResponseWriter) func(found bool, err error) error {
-	return func(found bool, err error) error {
-		if err == nil && !found {
-			err = errNoConnection
-		}
-		if err != nil {
-			return err
-		}
-		return answer.NoContent(w)
-	}
 }
 
 // connection is a Connection on the wire.

@@ -301,8 +301,11 @@ func TestTokenInAQueryIsForStreamsOnly(t *testing.T) {
 			is := is.New(t)
 			method, path, _ := strings.Cut(pathOf(pattern), " ")
 			want := http.StatusUnauthorized
-			if pattern == streamRoute {
+			switch pattern {
+			case streamRoute:
 				want = http.StatusOK
+			case socketRoute:
+				want = http.StatusUpgradeRequired // the token was good
 			}
 			is.Equal(ask(h.Handler, method, path+"?access_token="+text, "").Code, want)
 			is.Equal(ask(h.Handler, method, path+"?access_token=service-key-0001", "").Code, http.StatusUnauthorized)

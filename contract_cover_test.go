@@ -155,6 +155,13 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		}
 	}
 	switch status {
+	case "101":
+		server := httptest.NewServer(s.contract.Handler(s.open.API.Handler(), func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }))
+		defer server.Close()
+		hub := &hubtest.Hub{URL: server.URL, Client: server.Client()}
+		hub.OpenSocket(s.t, meQuery).Close()
+	case "426":
+		s.send(s.open, o, kind, nil)
 	case "200", "202", "204":
 		if err := s.open.members.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
 			s.t.Fatal(err) // who types must be one
@@ -177,7 +184,12 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		tag := s.send(s.open, o, kind, nil).Header().Get("ETag")
 		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("If-None-Match", tag) })
 	case "400":
-		s.send(s.open, o, kind, map[string]string{"tenant": "a b", "every": "often"}, body(`{"nonsense":1}`))
+		s.send(s.open, o, kind, map[string]string{"tenant": "a b", "every": "often"}, body(`{"nonsense":1}`), func(r *http.Request) {
+			if o.ID == "openSocket" {
+				r.Body = http.NoBody
+				r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}}
+			}
+		})
 	case "401":
 		s.send(s.secured, o, kind, nil)
 	case "403":

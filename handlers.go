@@ -12,7 +12,9 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
+	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door/websocket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/metrics"
@@ -55,6 +57,7 @@ type api struct {
 
 	publishing     publisher
 	subscribing    subscriber
+	socket         *websocket.Server
 	administration administrator
 }
 
@@ -62,33 +65,17 @@ type api struct {
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
 	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
+	verbs := client.NewVerbs(cluster, limits, auth)
+	subscribing := subscriber{hub, cluster, presence, verbs, hub.quotas}
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
+		subscribing:    subscribing,
+		socket:         websocket.New(subscribing.socket, hub.streams, verbs, hub.quotas, cfg.Logger),
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
-}
-
-// newMetrics shows what the hub and its parts count.
-func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
-	return metrics.New(func() metrics.Values {
-		v := metrics.Values{
-			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
-			Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
-		}
-		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
-		v.Online, v.Away = hub.presence.Counts()
-		v.Limits["memberships"] = hub.members.Full()
-		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
-		if cfg.MetricsTenants > 0 {
-			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
-		}
-		return v
-	}, problemCodes(), cfg.Logger)
 }
 
 // route is a call and the scope that it needs, or one of them.
@@ -110,6 +97,7 @@ func (a *api) routes() map[string]route {
 		"POST " + tenant + "/groups/{id}/events":        {access.ScopePublish, a.publishing.to(event.KindGroup)},
 		"POST " + tenant + "/connections/{id}/events":   {access.ScopePublish, a.publishing.to(event.KindConnection)},
 		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
+		socketRoute:                                      {access.ScopeSubscribe, a.socket.Serve},
 		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
 		"POST /v1/connections/{id}/ack":                  {access.ScopeSubscribe, a.subscribing.ack},
@@ -150,9 +138,6 @@ func (a *api) openRoutes() map[string]http.HandlerFunc {
 	return routes
 }
 
-// streamRoute alone takes a token in its query, for stock EventSource.
-const streamRoute = "GET /v1/stream"
-
 // Handler serves every route there is.
 func (a *api) Handler() http.Handler { return a.handler(true) }
 
@@ -186,7 +171,7 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 		who, err := a.admit(r, pattern, route.scope)
 		if err == nil {
 			lobby.Admit(w, r)
-			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), pattern == streamRoute)()
+			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), opensStream(pattern))()
 			err = route.do(w, r, who)
 		}
 		if err != nil {
@@ -198,7 +183,10 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 
 // admit returns the caller, if it may make the call now. It is asked before there is a body.
 func (a *api) admit(r *http.Request, pattern string, scope access.Scope) (who *access.Caller, err error) {
-	who, err = a.auth.Admit(r, scope, pattern == streamRoute)
+	if pattern == socketRoute {
+		websocket.Authorize(r)
+	}
+	who, err = a.auth.Admit(r, scope, opensStream(pattern))
 	switch {
 	case err != nil:
 	case scope&access.ScopeAdmin != 0 && who.Tenant() != "":
@@ -216,8 +204,12 @@ func (a *api) refused(w http.ResponseWriter, r *http.Request, pattern string, sc
 	} else {
 		a.auth.Refuse(err)
 	}
+	if pattern == socketRoute && websocket.Check(r) == nil {
+		a.socket.TurnAway(w, r, a.subscribing.refused(err))
+		return
+	}
 	if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() && pattern == streamRoute {
-		a.subscribing.later(w, r, later.After)
+		a.subscribing.turnAway(w, r, a.subscribing.refused(err))
 		return
 	}
 	a.refuse(w, r, who, err)
@@ -257,6 +249,9 @@ func (a *api) front(mux *http.ServeMux) http.Handler {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
+		if err == nil && r.URL.Path == socketPath {
+			err = pages.RefusesSocket(r)
+		}
 		if err == nil && !request.IsClean(r.URL) {
 			err = request.ErrNothingHere // else the mux redirects, and repeats the query with its token
 		}

@@ -285,9 +285,23 @@ func (h *testHub) fromOutside() *hubtest.Hub {
 	return &hubtest.Hub{URL: h.URL, Client: h.client, Contract: h.contract}
 }
 
-// open opens GET /v1/stream?query and reads hub.ready.
+// doorFlag is by which door the suite's clients come.
+var doorFlag = flag.String("door", "sse", "the door of the suite's clients: sse, websocket")
+
+// streamOnly skips a test of what Server-Sent Events have to themselves.
+func streamOnly(t testing.TB, why string) {
+	t.Helper()
+	if *doorFlag != "sse" {
+		t.Skip("not by another door: ", why)
+	}
+}
+
+// open opens a stream, GET /v1/stream?query unless doorFlag says otherwise, and reads hub.ready.
 func (h *testHub) open(t testing.TB, query string) *testClient {
 	t.Helper()
+	if *doorFlag == "websocket" {
+		return &testClient{h.next().fromOutside().OpenSocket(t, query).Stream}
+	}
 	return &testClient{h.next().fromOutside().Open(t, query)}
 }
 

@@ -420,6 +420,7 @@ func TestTypesFilterAndPatch(t *testing.T) {
 }
 
 func TestUnnamedStream(t *testing.T) {
+	streamOnly(t, "it has no unnamed events")
 	is := is.New(t)
 	h := newTestHub(t)
 	c := h.open(t, "tenant=acme&profile=a&named=false") // hub.ready keeps its name

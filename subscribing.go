@@ -5,13 +5,12 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
+	"realtimehub/internal/client"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -23,6 +22,15 @@ import (
 	"realtimehub/internal/strictjson"
 )
 
+// What opens a stream; these alone take a token in their query, for browsers.
+const (
+	streamRoute = "GET /v1/stream"
+	socketPath  = "/v1/socket"
+	socketRoute = "GET " + socketPath
+)
+
+func opensStream(pattern string) bool { return pattern == streamRoute || pattern == socketRoute }
+
 // subscriber does what a person's client may: it opens a stream, adjusts it, tells of
 // typing and asks who is there.
 type subscriber struct {
@@ -30,45 +38,62 @@ type subscriber struct {
 	hub      *Hub
 	cluster  *cluster.Cluster
 	presence *Presence
-	limits   *access.Rates
+	verbs    *client.Verbs
 	quotas   *allowance.Pools
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
-	tenant, profile, err := who.Client(r, query)
-	sub, err2 := subscription(query)
-	if err := errors.Join(err, err2); err != nil {
+	encoding, err := encodingOf(query)
+	sub, err2 := subscriptionOf(r, query, who)
+	if err := errors.Join(err2, err); err != nil {
 		return err
 	}
-	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
-	sub.Cursor = cursorOf(r.Header, query)
+	sub.Encoding, sub.Cursor = encoding, sse.CursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	c, over, err := s.open(r, sub)
+	if away, ok := errors.AsType[*delivery.TurnedAway](err); ok {
+		s.turnAway(w, r, away)
+		return nil
+	}
+	defer over()
+	defer lobby.Away(r)() // it is counted as a stream
+	s.hub.streams.Engine().Serve(w, r, c.Stream)
+	return nil
+}
+
+// socket opens a stream for the door of that name.
+func (s *subscriber) socket(r *http.Request, query url.Values, who *access.Caller, encoding delivery.Encoding, cursor string) (c *delivery.Connection, over func(), err error) {
+	sub, err := subscriptionOf(r, query, who)
+	if err != nil {
+		return nil, nil, err
+	}
+	sub.Encoding, sub.Cursor = encoding, cursor
+	return s.open(r, sub)
+}
+
+// open opens a stream, whichever door its request came by. over has to be called once the request
+// is. The error is a *delivery.TurnedAway.
+func (s *subscriber) open(r *http.Request, sub delivery.Subscription) (c *delivery.Connection, over func(), err error) {
 	request.AbortIfReset(r)
-	var c *delivery.Connection
 	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
-	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
-		err = s.hub.streams.TurnAway(tenant, none)
+		err = s.hub.streams.TurnAway(sub.Tenant, access.ErrDescriptors)
+	} else if end, none := s.hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); none != nil {
+		err = s.hub.streams.TurnAway(sub.Tenant, none)
 	} else {
-		defer over()
 		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		c, err = s.hub.streams.Connect(r.Context(), sub)
+		if c, err = s.hub.streams.Connect(r.Context(), sub); err == nil {
+			return c, end, nil
+		}
+		end()
 	}
 	if errors.Is(err, context.Canceled) {
 		panic(http.ErrAbortHandler) // nobody is left to be told
 	}
-	if err != nil {
-		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(tenant, err))
-		return nil
-	}
-	defer lobby.Away(r)() // it is counted as a stream
-	sse.Header(w.Header())
-	s.hub.streams.Engine().Serve(w, r, c.Stream)
-	return nil
+	return nil, nil, &delivery.TurnedAway{Reason: delivery.Turned(err), After: s.hub.streams.Away(sub.Tenant, err)}
 }
 
 // hold has a handler that stays with its stream counted for a person, until over is
@@ -88,54 +113,55 @@ func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func()
 // part, as measured.
 const handlerBytes = 20 << 10
 
-// cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
-// its own appends the id to the address it was given, which may say cursor already: so
-// it wins over that, and of several the last one is the latest.
-func cursorOf(header http.Header, query url.Values) string {
-	if id := header.Get("Last-Event-ID"); id != "" {
-		return id
+// refused counts a client that is refused on its stream, and is what it is told. Its token may be
+// good later.
+func (s *subscriber) refused(err error) *delivery.TurnedAway {
+	away := &delivery.TurnedAway{Reason: delivery.CloseRefused, Problem: problem.JSON(err)}
+	if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() {
+		away = &delivery.TurnedAway{Reason: delivery.ClosePending, After: later.After}
 	}
-	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id", "Last-Event-ID"} {
-		for _, id := range slices.Backward(query[name]) {
-			if id != "" {
-				return id
-			}
-		}
-	}
-	return query.Get("cursor")
-}
-
-// later has a client come back whose token may be good then.
-func (s *subscriber) later(w http.ResponseWriter, r *http.Request, after time.Duration) {
-	s.hub.count.Refused(delivery.ClosePending)
-	s.turnAway(w, r, delivery.ClosePending, after)
+	s.hub.count.Refused(away.Reason)
+	return away
 }
 
 // turnAway answers with a stream of hub.closing alone, for a client to come back after
 // some time: stock EventSource gives up for good on any other answer than 200.
-func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why delivery.CloseReason, after time.Duration) {
+func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, away *delivery.TurnedAway) {
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return
 	}
 	words := s.hub.streams.Encoder(sse.Encoding{})
 	last := words.NewStream(func(error) {})
-	last.Close(words.Closing(why, after))
+	last.Close(words.Closing(away.Reason, away.After))
 	s.hub.streams.Engine().Serve(w, r, last)
+}
+
+// encodingOf is how a stream of Server-Sent Events is to be written.
+func encodingOf(query url.Values) (sse.Encoding, error) {
+	switch query.Get("named") {
+	case "", "true":
+		return sse.Encoding{}, nil
+	case "false":
+		return sse.Encoding{Unnamed: true}, nil
+	}
+	var faults problem.Faults
+	faults.Add(problem.CodeInvalidField, "named", "must be true or false")
+	return sse.Encoding{}, faults.Err()
+}
+
+// subscriptionOf is what a caller asks for of any stream.
+func subscriptionOf(r *http.Request, query url.Values, who *access.Caller) (delivery.Subscription, error) {
+	tenant, profile, err := who.Client(r, query)
+	sub, err2 := subscription(query)
+	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
+	return sub, errors.Join(err, err2)
 }
 
 func subscription(query url.Values) (s delivery.Subscription, err error) {
 	var faults problem.Faults
 	if types := query.Get("types"); types != "" {
 		s.Types = faults.Types("types", strings.Split(types, ","))
-	}
-	switch query.Get("named") {
-	case "", "true":
-		s.Encoding = sse.Encoding{}
-	case "false":
-		s.Encoding = sse.Encoding{Unnamed: true}
-	default:
-		faults.Add(problem.CodeInvalidField, "named", "must be true or false")
 	}
 	switch query.Get("ack") {
 	case "", "false":
@@ -145,7 +171,7 @@ func subscription(query url.Values) (s delivery.Subscription, err error) {
 		faults.Add(problem.CodeInvalidField, "ack", "must be true or false")
 	}
 	if list := query["presence"]; len(list) > 0 && list[0] != "" {
-		s.Watch = watchList(&faults, "presence", list)
+		s.Watch = client.WatchList(&faults, "presence", list)
 	}
 	for name, values := range query {
 		key, ok := strings.CutPrefix(name, "meta.")
@@ -167,44 +193,6 @@ func subscription(query url.Values) (s delivery.Subscription, err error) {
 	return s, faults.Err()
 }
 
-// watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
-func watchList(f *problem.Faults, field string, list []string) []event.Profile {
-	if len(list) == 1 && list[0] == "*" {
-		return nil
-	}
-	watch := []event.Profile{}
-	if len(list) == 1 && list[0] == "none" {
-		return watch
-	}
-	if len(list) > event.MaxAskedProfiles {
-		f.Add(problem.CodeInvalidField, field, "%d profiles at most", event.MaxAskedProfiles)
-		return watch
-	}
-	for i, text := range list {
-		p := f.Profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
-		if !slices.Contains(watch, p) {
-			watch = append(watch, p)
-		}
-	}
-	return watch
-}
-
-// watchValue is watchList for JSON, which has profiles in either form.
-func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Profile {
-	if f.TooMany(problem.CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
-		return nil
-	}
-	count, word := 0, ""
-	v.Array(func(_ int, v strictjson.Value) {
-		count++
-		word, _ = v.String()
-	})
-	if count == 1 && (word == "none" || word == "*") {
-		return watchList(f, field, []string{word})
-	}
-	return append([]event.Profile{}, f.Profiles(problem.CodeInvalidField, field, v)...)
-}
-
 // own finds the connection of a client's call, which counts as one of its profile; in
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
@@ -220,7 +208,7 @@ func (s *subscriber) ownBy(find func(ctx context.Context, id string) (*delivery.
 	if c != nil && !who.Proven() {
 		holder = event.TenantProfile{Tenant: c.Tenant, Profile: c.Profile}
 	}
-	if err := s.limits.Client(holder); err != nil {
+	if err := s.verbs.Allow(holder); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -230,9 +218,32 @@ func (s *subscriber) ownBy(find func(ctx context.Context, id string) (*delivery.
 		}
 	}
 	if c == nil || !who.Is(c.Tenant, c.Profile) {
-		return nil, errNoConnection
+		return nil, client.ErrNoConnection
 	}
 	return c, nil
+}
+
+// done answers a command that was done.
+func done(w http.ResponseWriter, err error) error {
+	if err != nil {
+		return err
+	}
+	return answer.NoContent(w)
+}
+
+// read reads a command from a body.
+func (s *subscriber) read(r *http.Request, who *access.Caller, member func(*problem.Faults, string, strictjson.Value)) error {
+	memory := s.quotas.Body(who.Holder(r))
+	defer memory.Close()
+	return request.Small.Object(r, memory, member)
+}
+
+// say reads a command about a connection from a body, and has it done.
+func (s *subscriber) say(w http.ResponseWriter, r *http.Request, who *access.Caller, c *delivery.Connection, command client.Command) error {
+	if err := s.read(r, who, command.Field); err != nil {
+		return err
+	}
+	return done(w, command.Do(r.Context(), s.verbs, c))
 }
 
 func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -240,7 +251,7 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.C
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Touch(r.Context(), c))
+	return done(w, client.Touch{}.Do(r.Context(), s.verbs, c))
 }
 
 // ack says that a connection's client has handled what it was sent, up to a cursor.
@@ -249,42 +260,16 @@ func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Cal
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	cursor, active := "", false
-	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		switch {
-		case name == "cursor":
-			cursor = f.Text(problem.CodeInvalidField, name, v)
-		case name != "active":
-			f.Add(problem.CodeUnknownField, name, `the body has "cursor" and "active" only`)
-		case string(v) != "true" && string(v) != "false" && !problem.Absent(v):
-			f.Add(problem.CodeInvalidField, name, "must be true or false")
-		default:
-			active = string(v) == "true"
-		}
-	})
-	if err == nil && cursor == "" {
-		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "cursor", Index: -1, Detail: "is needed: the id of the last event that was handled"}
-	}
-	if err != nil {
-		return err
-	}
-	found, err := s.cluster.Acknowledge(r.Context(), c, cursor)
-	if active && found && err == nil {
-		_, err = s.cluster.Touch(r.Context(), c) // one that has ended is not active, and has acknowledged
-	}
-	return done(w)(found, err)
+	return s.say(w, r, who, c, &client.Ack{})
 }
 
-// token has a stream live as long as the token of this request; in open mode
-// there is nothing to prolong.
+// token has a stream live as long as the token of this request.
 func (s *subscriber) token(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	c, err := s.own(r, who)
 	if err != nil {
 		return err
 	}
-	return done(w)(s.cluster.Prolong(r.Context(), c, who.Expires()))
+	return done(w, s.verbs.Prolong(r.Context(), c, who))
 }
 
 func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -292,62 +277,30 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	var types **event.Filter
-	var watch *[]event.Profile
-	if err := request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
-		switch {
-		case name != "types" && name != "presence":
-			f.Add(problem.CodeUnknownField, name, "is not a field here")
-		case problem.Absent(v):
-		case name == "types":
-			if f.TooMany(problem.CodeInvalidField, name, v, event.MaxAskedProfiles, "types") {
-				return
-			}
-			if list := f.Texts(problem.CodeInvalidField, name, v); !f.Within(name) {
-				filter := f.Types(name, list)
-				types = &filter
-			}
-		default:
-			profiles := watchValue(f, name, v)
-			watch = &profiles
-		}
-	}); err != nil {
-		return err
-	}
-	return done(w)(s.cluster.Adjust(r.Context(), c, types, watch))
+	return s.say(w, r, who, c, &client.Filter{})
 }
 
 func (s *subscriber) typing(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	tenant, profile, err := who.Client(r, r.URL.Query())
+	person := event.TenantProfile{Tenant: tenant, Profile: profile}
 	if err == nil {
-		err = s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: profile})
+		err = s.verbs.Allow(person)
 	}
 	if err != nil {
 		return err
 	}
-	memory := s.quotas.Body(who.Holder(r))
-	defer memory.Close()
-	conversation := strings.Clone(r.PathValue("id"))
-	state := ""
-	err = request.Small.Object(r, memory, func(f *problem.Faults, name string, v strictjson.Value) {
+	typing := client.Typing{Conversation: strings.Clone(r.PathValue("id"))}
+	err = s.read(r, who, func(f *problem.Faults, name string, v strictjson.Value) {
 		if name != "state" {
 			f.Add(problem.CodeUnknownField, name, "is not a field here")
 			return
 		}
-		state = f.Text(problem.CodeInvalidField, name, v)
+		typing.Field(f, name, v)
 	})
-	if err == nil && state != "started" && state != "stopped" {
-		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "state", Index: -1, Detail: "must be started or stopped"}
-	}
-	if bad := event.CheckName(conversation); bad != nil {
-		err = errors.Join(err, &problem.FieldError{Code: problem.CodeInvalidField, Field: "conversationId", Index: -1, Detail: bad.Error()})
+	if err == nil {
+		err = typing.DoFor(r.Context(), s.verbs, person)
 	}
 	if err != nil {
-		return err
-	}
-	if err := s.cluster.Typing(r.Context(), tenant, profile, conversation, state == "started"); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
@@ -364,7 +317,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
-	if err := s.limits.Client(event.TenantProfile{Tenant: tenant, Profile: viewer}); err != nil {
+	if err := s.verbs.Allow(event.TenantProfile{Tenant: tenant, Profile: viewer}); err != nil {
 		return err
 	}
 	if r.Method == http.MethodPost {

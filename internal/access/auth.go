@@ -164,7 +164,7 @@ func (a *Auth) Admit(r *http.Request, need Scope, inQuery bool) (*Caller, error)
 	case need == ScopeAll:
 		return nil, errScopeAll
 	default:
-		return nil, &Refusal{http.StatusForbidden, codeScope, "the credential needs the scope " + need.String(), 0}
+		return nil, scopeNeeded(need)
 	}
 	if t := r.PathValue("t"); t != "" {
 		if !caller.Reaches(t) {

@@ -103,6 +103,17 @@ func (p *Pages) Refuses(r *http.Request) error {
 	return errForeignSite
 }
 
+// RefusesSocket says why a page may open no WebSocket: a browser asks nobody before it does, and
+// hides nothing from the page afterwards (RFC 6455, section 10.2). A client that is no page sends
+// no Origin.
+func (p *Pages) RefusesSocket(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	if origin == "" || isOwn(r, origin) || p.auth.origins.allows(origin) || p.auth.Open() && IsOnLoopback(origin) {
+		return nil
+	}
+	return errSocketSite
+}
+
 // Bounds of what strangers can write into the log.
 const (
 	mostTold    = 100 // origins

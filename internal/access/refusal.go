@@ -37,6 +37,7 @@ var (
 	errCookieSite   = &Refusal{http.StatusForbidden, "CrossSite", "a cookie is not accepted from another site's page", 0}
 	errForeignHost  = &Refusal{http.StatusForbidden, "ForbiddenHost", "in open mode the hub answers only as localhost; to use another host name, configure credentials such as REALTIME_JWT_SECRET", 0}
 	errForeignSite  = &Refusal{http.StatusForbidden, "CrossSite", "in open mode the hub does not answer other sites' pages", 0}
+	errSocketSite   = &Refusal{http.StatusForbidden, "CrossSite", "a WebSocket is not opened for a page of this origin: list it in REALTIME_CORS_ORIGINS", 0}
 	errCertificate  = &Refusal{http.StatusForbidden, "CertificateRequired", "an API key is accepted only over TLS with a client certificate, at the address for services", 0}
 	errScopeAll     = &Refusal{http.StatusForbidden, codeScope, "an API key for all tenants (*) is needed", 0}
 )
@@ -51,6 +52,11 @@ const (
 	// unlistedOrigin is only counted: it is the browser that refuses, not the hub.
 	unlistedOrigin = "UnlistedOrigin"
 )
+
+// scopeNeeded refuses a credential that has none of some scopes.
+func scopeNeeded(need Scope) *Refusal {
+	return &Refusal{http.StatusForbidden, codeScope, "the credential needs the scope " + need.String(), 0}
+}
 
 // notYet refuses a token until its nbf, or for a minute if that is further away.
 func notYet(until time.Duration) *Refusal {

@@ -21,12 +21,34 @@ const leeway = 30 * time.Second
 // maxExpiry is the last time that RFC 3339 can write, 9999-12-31T23:59:59Z.
 const maxExpiry = 253_402_300_799
 
-// token proves a JWT (RFC 7519) and reads its claims.
-func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope, err error) {
+// Renew proves a token that comes later than its connection's request, which had a place. The
+// caller may subscribe. The error is a *Refusal.
+func (a *Auth) Renew(ctx context.Context, place, text string) (*Caller, error) {
+	if a.open {
+		return &Caller{tenant: "*", open: true}, nil
+	}
+	caller, scopes, err := a.tokenFrom(ctx, place, text)
+	if err == nil && scopes&ScopeSubscribe == 0 {
+		err = scopeNeeded(ScopeSubscribe)
+	}
+	if err != nil {
+		a.Refuse(err)
+		return nil, err
+	}
+	return caller, nil
+}
+
+// token is tokenFrom of a request's client.
+func (a *Auth) token(r *http.Request, text string) (*Caller, Scope, error) {
+	return a.tokenFrom(r.Context(), lobby.PlaceOf(r), text)
+}
+
+// tokenFrom proves a JWT (RFC 7519) and reads its claims.
+func (a *Auth) tokenFrom(ctx context.Context, place, text string) (caller *Caller, scopes Scope, err error) {
 	if text == "" || len(text) > maxToken || strings.Count(text, ".") != 2 {
 		return nil, 0, errCredential
 	}
-	proof, ok := a.proofs.begin(lobby.PlaceOf(r), text)
+	proof, ok := a.proofs.begin(place, text)
 	if !ok {
 		return nil, 0, tooMany(time.Second)
 	}
@@ -34,7 +56,7 @@ func (a *Auth) token(r *http.Request, text string) (caller *Caller, scopes Scope
 		refusal, _ := errors.AsType[*Refusal](err)
 		proof.end(err == nil || refusal != nil && refusal.Code == codeNotYet)
 	}()
-	return a.believe(r.Context(), proof, text)
+	return a.believe(ctx, proof, text)
 }
 
 // believe does the work of token, which has taken a place for it.

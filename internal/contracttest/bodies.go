@@ -145,6 +145,9 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.status, w.head, w.stream = http.StatusOK, w.Header().Clone(), true
+		if _, upgrades := w.of.answers["101"]; upgrades {
+			w.status = http.StatusSwitchingProtocols
+		}
 	}
 	return conn, rw, err
 }

@@ -103,7 +103,7 @@ func (x *exchange) judge() error {
 			errs = append(errs, fmt.Errorf("the answer: %w", err))
 		}
 	}
-	if w.status < 300 {
+	if w.status >= 200 && w.status < 300 { // after 101 it may still be refused
 		errs = append(errs, x.taken()...)
 	}
 	err := errors.Join(errs...)

@@ -69,6 +69,12 @@ func (e *Encoder) Closing(reason CloseReason, after time.Duration) *engine.Frame
 	return e.closing(reason, after, "")
 }
 
+// AppendTurnedAway appends all that a client is told that is turned away: hub.closing, and the
+// door's end.
+func (e *Encoder) AppendTurnedAway(b []byte, t *TurnedAway) []byte {
+	return e.encoding.AppendEnd(e.appendClosing(b, t.Reason, t.After, "", t.Problem), string(t.Reason))
+}
+
 func (e *Encoder) word(cursor, typ string, retry time.Duration, data []byte) *engine.Frame {
 	b := make([]byte, 0, len(data)+len(cursor)+64)
 	return engine.NewFrame(e.encoding.AppendWord(b, cursor, typ, retry, data), false)
@@ -105,20 +111,28 @@ func (e *Encoder) ready(c *Connection, resume Resume, from history.Cursor) *engi
 // of them must not take each other's place every few seconds for ever.
 const displacedRetry = 5 * time.Minute
 
-// closing is the last frame of a stream that the hub ends: when to come back is jittered, so
-// that those cut together do not return together. The client is to stay away for so much
-// longer. The cursor is what a client knows who has had all before; empty where it lacks
-// something.
+// closing is the last frame of a stream that the hub ends. The cursor is what a client knows
+// who has had all before; empty where it lacks something.
 func (e *Encoder) closing(reason CloseReason, after time.Duration, cursor string) *engine.Frame {
+	b := e.appendClosing(make([]byte, 0, len(cursor)+128), reason, after, cursor, nil)
+	return engine.NewFrame(e.encoding.AppendEnd(b, string(reason)), false)
+}
+
+// appendClosing appends hub.closing: when to come back is jittered, so that those cut together
+// do not return together. The client is to stay away for so much longer. problem is the JSON of
+// why it was refused, if it was.
+func (e *Encoder) appendClosing(b []byte, reason CloseReason, after time.Duration, cursor string, problem []byte) []byte {
 	wait := e.retry
-	if reason == CloseReplaced || reason == CloseKicked {
+	if reason == CloseReplaced || reason == CloseKicked || reason == CloseRefused {
 		wait = max(wait, displacedRetry)
 	}
 	wait += after + rand.N(wait)
 	data := append(append([]byte(`{"reason":"`), reason...), `","retryMs":`...)
-	data = append(strconv.AppendInt(data, wait.Milliseconds(), 10), '}')
-	b := e.encoding.AppendWord(make([]byte, 0, len(data)+len(cursor)+64), cursor, "hub.closing", wait, data)
-	return engine.NewFrame(e.encoding.AppendEnd(b, string(reason)), false)
+	data = strconv.AppendInt(data, wait.Milliseconds(), 10)
+	if problem != nil {
+		data = append(append(data, `,"problem":`...), problem...)
+	}
+	return e.encoding.AppendWord(b, cursor, "hub.closing", wait, append(data, '}'))
 }
 
 // expiring tells a client that its token is about to end.

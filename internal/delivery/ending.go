@@ -19,7 +19,12 @@ func (s *Streams) leaveLocked(t *tenant, c *Connection, reason CloseReason) {
 
 // closeLocked ends c's stream, with the place that its client may go on from.
 func (s *Streams) closeLocked(t *tenant, c *Connection, reason CloseReason) {
-	c.Stream.Close(c.encoder.closing(reason, 0, t.knownLocked(c)))
+	s.closeWithLocked(t, c, c.encoder.closing(reason, 0, t.knownLocked(c)))
+}
+
+// closeWithLocked is closeLocked with the last words.
+func (s *Streams) closeWithLocked(t *tenant, c *Connection, last *engine.Frame) {
+	c.Stream.Close(last)
 	if c.joined {
 		c.place = t.sentLocked(c) // its client may acknowledge that
 	}
@@ -97,16 +102,26 @@ func (s *Streams) ended(c *Connection, why error) {
 		reason = CloseNoisy
 	}
 	if reason == CloseSlow || reason == CloseNoisy {
-		s.cuts.Add(reason, 1) // remove logs each at debug
-		s.cutting.Tell()
+		s.tellOfCut(reason)
 	}
 	s.removeIf(c, reason, nil)
+}
+
+// tellOfCut has the log tell of a stream that was cut; removeIf logs each at debug.
+func (s *Streams) tellOfCut(reason CloseReason) {
+	s.cuts.Add(reason, 1)
+	s.cutting.Tell()
 }
 
 // removeIf takes c out of the hub and ends its stream, if so returns true. so is called with
 // the tenant locked; it is nil if the stream has ended already. Only the first call has an
 // effect, and it alone returns true.
 func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (first bool) {
+	return s.remove(c, reason, so, func(t *tenant) { s.closeLocked(t, c, reason) })
+}
+
+// remove is removeIf that ends the stream in its own way.
+func (s *Streams) remove(c *Connection, reason CloseReason, so func() bool, end func(t *tenant)) (first bool) {
 	t := s.tenants.find(c.Tenant)
 	if t == nil {
 		return false
@@ -120,7 +135,7 @@ func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 		}
 		s.leaveLocked(t, c, reason)
 		if so != nil {
-			s.closeLocked(t, c, reason)
+			end(t)
 		}
 	}
 	last := len(t.conns) == 0
@@ -137,6 +152,22 @@ func (s *Streams) removeIf(c *Connection, reason CloseReason, so func() bool) (f
 		s.tenants.forget(c.Tenant)
 	}
 	return first
+}
+
+// Leave ends a connection for what its client has sent: it takes its leave (CloseClient), or it
+// cannot be listened to any longer, which hub.closing tells it. end is what the door says last. A
+// stream that has its last words already ends for the reason that they give.
+func (s *Streams) Leave(c *Connection, reason CloseReason, end []byte) {
+	first := s.remove(c, reason, func() bool { return !c.Stream.Closed() }, func(t *tenant) {
+		last := end
+		if reason != CloseClient {
+			last = append(c.encoder.appendClosing(nil, reason, 0, t.knownLocked(c), nil), end...)
+		}
+		s.closeWithLocked(t, c, engine.NewFrame(last, false))
+	})
+	if first && reason == CloseProtocol {
+		s.tellOfCut(reason)
+	}
 }
 
 // Kick closes a connection, and says whether it was there still: it is gone from the

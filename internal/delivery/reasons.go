@@ -32,6 +32,9 @@ const (
 	ClosePending  CloseReason = "pending" // the token may be good later
 	CloseUnacked  CloseReason = "unacked" // it owed an acknowledgement for too long
 
+	CloseRefused  CloseReason = "refused"  // by a door that tells on the stream what others tell by a status
+	CloseProtocol CloseReason = "protocol" // its client broke the rules of its door
+
 	CloseUnavailable CloseReason = "unavailable" // what the stream needs cannot be had now: the broker, or another hub, does not answer
 
 	// Of these no hub.closing tells: nobody is there to be told, or to listen.

@@ -63,8 +63,8 @@ func newCounts() *Counts {
 	return &Counts{
 		connects: count.NewWords(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
-			CloseSlow, CloseReplaced, CloseUnacked, CloseUnavailable),
-		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable),
+			CloseSlow, CloseReplaced, CloseUnacked, CloseUnavailable, CloseCapacity, CloseProtocol),
+		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable, CloseRefused),
 		accepted: count.NewWords(event.KindProfile, event.KindProfiles, event.KindConversation, event.KindGroup, event.KindTenant, event.KindConnection),
 		gaps:     count.NewWords(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: count.NewSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),

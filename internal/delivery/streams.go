@@ -77,7 +77,7 @@ func (s *Streams) start(cfg engine.Config, use overload.Use, kept func() int64) 
 	s.expiry.warn, s.expiry.end = s.expiring, s.expired
 	s.timeouts.end = s.unacked
 	s.turnedOff.Interval = time.Second
-	s.cuts = count.NewWords(CloseSlow, CloseNoisy)
+	s.cuts = count.NewWords(CloseSlow, CloseNoisy, CloseProtocol)
 	s.cutting.Say = func() {
 		for reason, n := range s.cuts {
 			if n := n.Swap(0); n > 0 {
@@ -128,6 +128,16 @@ func (s *Streams) WatchMemory(ctx context.Context) { s.overload.WatchMemory(ctx)
 
 // Engine writes the streams of this hub.
 func (s *Streams) Engine() *engine.Engine { return s.engine }
+
+// TurnedAway is why a client gets no stream, as it is told.
+type TurnedAway struct {
+	Reason  CloseReason
+	After   time.Duration // how long it is to stay away, beside what every one waits
+	Problem []byte        // JSON of what it was refused for; nil: the reason says it all
+}
+
+// Error implements error.
+func (t *TurnedAway) Error() string { return "the stream is turned away: " + string(t.Reason) }
 
 // Turned is why a client is turned away, as it is told, after an error of Connect.
 func Turned(err error) CloseReason {

@@ -13,6 +13,8 @@ type Input interface {
 	// meanwhile, so that the client waits, too. It is not called twice at once, but may be
 	// for a while after the stream has ended.
 	Received(p []byte)
+	// Ended is called once, when the stream has ended and nothing is received any more.
+	Ended()
 }
 
 // talk is what a stream has whose client sends on it.
@@ -114,6 +116,7 @@ func (s *Stream) readOn(err error) bool {
 	s.mu.Unlock()
 	if over {
 		closeSocket(int(s.fd))
+		s.talk.input.Ended()
 	}
 	return on
 }

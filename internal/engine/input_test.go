@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +21,13 @@ const (
 )
 
 // echo sends back what it receives.
-type echo struct{ to *guest }
+type echo struct {
+	to    *guest
+	ended *atomic.Int32
+}
+
+// Ended implements Input.
+func (e echo) Ended() { e.ended.Add(1) }
 
 // Received implements Input.
 func (e echo) Received(p []byte) {
@@ -73,6 +80,8 @@ func TestWhatAClientSends(t *testing.T) {
 		is.NoErr(v.CloseWrite())
 		why := g.wait(t)
 		is.True(why == nil || why == ErrGone)
+		eventually(t, "its input to be told of the end", func() bool { return g.ended.Load() > 0 })
+		is.Equal(g.ended.Load(), int32(1))
 	})
 }
 
@@ -81,6 +90,9 @@ type stuck struct {
 	mu  *sync.Mutex
 	got *int
 }
+
+// Ended implements Input.
+func (stuck) Ended() {}
 
 // Received implements Input.
 func (s stuck) Received(p []byte) {

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +44,9 @@ type house struct {
 // guest is one stream as its owner sees it, by the name its client gave.
 type guest struct {
 	*Stream
-	gone   chan error // one word, once
-	served chan bool  // whether Serve returned while the stream was open
+	gone   chan error   // one word, once
+	served chan bool    // whether Serve returned while the stream was open
+	ended  atomic.Int32 // how often its Input was told of the end
 }
 
 var (
@@ -139,7 +141,7 @@ func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.streams[r.URL.Query().Get("name")] = g
 	h.mu.Unlock()
 	if r.Header.Get("Upgrade") != "" {
-		g.Listen(echo{g})
+		g.Listen(echo{g, &g.ended})
 		h.ServeSocket(w, r, g.Stream, []byte(upgraded))
 	} else {
 		sse.Header(w.Header())

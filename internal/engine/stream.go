@@ -247,6 +247,13 @@ func (s *Stream) Close(last *Frame) {
 	}
 }
 
+// Closed says that nothing is added any more.
+func (s *Stream) Closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // abort ends the stream without last words.
 func (s *Stream) abort() {
 	s.mu.Lock()
@@ -370,6 +377,9 @@ func (s *Stream) end(why error) {
 	s.mu.Unlock()
 	if s.fd >= 0 && !reading {
 		closeSocket(int(s.fd))
+	}
+	if s.talk != nil && !reading {
+		s.talk.input.Ended()
 	}
 	s.owner.Gone(why)
 	s.engine.leave(s) // last: Engine.Close waits until all has been said

@@ -48,6 +48,13 @@ func (h *Hub) Open(t testing.TB, query string, headers ...string) *Stream {
 		text, _ := io.ReadAll(res.Body)
 		t.Fatalf("stream %s: %s %s", query, res.Status, text)
 	}
+	s.begin(t, query)
+	return s
+}
+
+// begin reads hub.ready.
+func (s *Stream) begin(t testing.TB, query string) {
+	t.Helper()
 	s.Ready = s.Next(t)
 	if s.Ready.Type != "hub.ready" {
 		t.Fatalf("stream %s began with %+v", query, s.Ready)
@@ -57,7 +64,6 @@ func (h *Hub) Open(t testing.TB, query string, headers ...string) *Stream {
 		t.Fatal(err)
 	}
 	s.ConnectionID, s.Cursor = ready.ConnectionID, ready.Cursor
-	return s
 }
 
 func setHeaders(req *http.Request, headers []string) {

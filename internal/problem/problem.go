@@ -70,9 +70,11 @@ func FieldProblems(err error) (told []FieldProblem) {
 	return told
 }
 
-// Write answers with problem details (RFC 9457); what it does not know is ours,
-// and is logged rather than told.
-func Write(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error) {
+// JSON is an error as it is told (RFC 9457).
+func JSON(err error) []byte { return jsonOf(Of(err), err) }
+
+// jsonOf is JSON of an error that is answered with p.
+func jsonOf(p *Problem, err error) []byte {
 	body := struct {
 		Type   string         `json:"type"`
 		Title  string         `json:"title"`
@@ -82,12 +84,19 @@ func Write(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err erro
 		Errors []FieldProblem `json:"errors,omitempty"`
 		ID     string         `json:"id,omitempty"`  // of an event that may have been stored
 		IDs    []string       `json:"ids,omitempty"` // of a batch that may have been
-	}{Type: "about:blank"}
+	}{"about:blank", http.StatusText(p.Status), p.Status, p.Detail, p.Code, FieldProblems(err), "", nil}
 	if ids := EventIDs(err); len(ids) == 1 {
 		body.ID = ids[0]
 	} else {
 		body.IDs = ids
 	}
+	text, _ := json.Marshal(body) // of texts and numbers alone
+	return text
+}
+
+// Write answers with problem details (RFC 9457); what it does not know is ours,
+// and is logged rather than told.
+func Write(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err error) {
 	p := Of(err)
 	if isRead := r.Method == http.MethodGet || r.Method == http.MethodHead; isRead && p.Asked != nil {
 		p = p.Asked
@@ -97,8 +106,6 @@ func Write(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err erro
 	} else {
 		logger.Debug("request refused", "method", r.Method, "status", p.Status, "reason", p.Code)
 	}
-	body.Title, body.Status, body.Detail, body.Code = http.StatusText(p.Status), p.Status, p.Detail, p.Code
-	body.Errors = FieldProblems(err)
 	for name, values := range p.Header {
 		w.Header()[name] = values
 	}
@@ -116,7 +123,7 @@ func Write(w http.ResponseWriter, r *http.Request, logger *slog.Logger, err erro
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(body)
+	w.Write(append(jsonOf(p, err), '\n'))
 }
 
 // OfQuestion is the error of a call that only asks, whatever its method: there is nothing
