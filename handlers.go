@@ -13,6 +13,8 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door"
+	"realtimehub/internal/door/poll"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/metrics"
@@ -55,6 +57,7 @@ type api struct {
 
 	publishing     publisher
 	subscribing    subscriber
+	polling        poll.Door
 	administration administrator
 }
 
@@ -62,33 +65,16 @@ type api struct {
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
 	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
+	doors := &door.Opener{Streams: hub.streams, Quotas: hub.quotas}
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
+		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas, doors},
+		polling:        poll.Door{Opener: doors, Quotas: hub.quotas},
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
-}
-
-// newMetrics shows what the hub and its parts count.
-func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
-	return metrics.New(func() metrics.Values {
-		v := metrics.Values{
-			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
-			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
-			Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
-		}
-		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
-		v.Online, v.Away = hub.presence.Counts()
-		v.Limits["memberships"] = hub.members.Full()
-		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
-		if cfg.MetricsTenants > 0 {
-			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
-		}
-		return v
-	}, problemCodes(), cfg.Logger)
 }
 
 // route is a call and the scope that it needs, or one of them.
@@ -110,6 +96,7 @@ func (a *api) routes() map[string]route {
 		"POST " + tenant + "/groups/{id}/events":        {access.ScopePublish, a.publishing.to(event.KindGroup)},
 		"POST " + tenant + "/connections/{id}/events":   {access.ScopePublish, a.publishing.to(event.KindConnection)},
 		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
+		"GET /v1/poll":                                   {access.ScopeSubscribe, a.polling.Serve},
 		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
 		"POST /v1/connections/{id}/ack":                  {access.ScopeSubscribe, a.subscribing.ack},

@@ -8,14 +8,17 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/metrics"
 	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/serve"
 	"realtimehub/internal/webhook"
 )
 
@@ -279,4 +282,23 @@ func (h *Hub) Stats() delivery.Stats {
 	stats := h.streams.Stats()
 	stats.Ready = stats.Ready && h.Ready() == nil
 	return stats
+}
+
+// newMetrics shows what the hub and its parts count.
+func newMetrics(hub *Hub, auth *access.Auth, limits *access.Rates, complaints *serve.ErrorLog, cfg APIConfig) *metrics.Metrics {
+	return metrics.New(func() metrics.Values {
+		v := metrics.Values{
+			Hub: hub.Stats(), Auth: auth.Refused(), Limits: limits.Met(), Complaints: complaints.Counts(),
+			Quotas: hub.quotas.Stats(), Lobby: cfg.Lobby.Stats(),
+			Duties: hub.duties.Stats(), Outbox: hub.outbox.Stats(), Webhook: hub.webhook.Stats(), Notices: hub.notices.Stats(),
+		}
+		v.Hub.Ready = v.Hub.Ready && auth.Ready() == nil
+		v.Online, v.Away = hub.presence.Counts()
+		v.Limits["memberships"] = hub.members.Full()
+		v.Hub.Dropped[delivery.DropRoom] = int64(hub.presence.typists.Crowded())
+		if cfg.MetricsTenants > 0 {
+			v.Tenants = hub.tenants.Busiest(cfg.MetricsTenants)
+		}
+		return v
+	}, problemCodes(), cfg.Logger)
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,11 +12,11 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
-	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
 )
@@ -32,61 +30,33 @@ type subscriber struct {
 	presence *Presence
 	limits   *access.Rates
 	quotas   *allowance.Pools
+	doors    *door.Opener
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
-	tenant, profile, err := who.Client(r, query)
-	sub, err2 := subscription(query)
-	if err := errors.Join(err, err2); err != nil {
+	sub, err := door.Read(r, query, who)
+	var faults problem.Faults
+	sub.Encoding = sse.Encoding{Unnamed: !door.Flag(&faults, query, "named", true)}
+	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
-	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
 	sub.Cursor = cursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	request.AbortIfReset(r)
-	var c *delivery.Connection
-	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
-	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
-		err = s.hub.streams.TurnAway(tenant, none)
-	} else {
-		defer over()
-		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		c, err = s.hub.streams.Connect(r.Context(), sub)
-	}
-	if errors.Is(err, context.Canceled) {
-		panic(http.ErrAbortHandler) // nobody is left to be told
-	}
+	streams := s.hub.streams
+	_, stream, over, err := s.doors.Open(r, sub, !streams.Engine().Takes(r))
 	if err != nil {
-		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(tenant, err))
+		s.turnAway(w, r, delivery.Turned(err), streams.Away(sub.Tenant, err))
 		return nil
 	}
+	defer over()
 	defer lobby.Away(r)() // it is counted as a stream
-	sse.Header(w.Header())
-	s.hub.streams.Engine().Serve(w, r, c.Stream)
+	streams.Engine().Serve(w, r, stream)
 	return nil
 }
-
-// hold has a handler that stays with its stream counted for a person, until over is
-// called: it stays longer than the connection is known, where the client does not read.
-func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
-	if s.hub.streams.Engine().Takes(r) {
-		return func() {}, nil
-	}
-	n := handlerBytes + request.HeadBytes(r)
-	if err := s.quotas.Keep(who, n, true); err != nil {
-		return nil, err
-	}
-	return func() { s.quotas.Drop(who, n) }, nil
-}
-
-// handlerBytes is what a stream takes more whose handler stays with it, with net/http's
-// part, as measured.
-const handlerBytes = 20 << 10
 
 // cursorOf is where a client resumes. A polyfill of EventSource that sends no header of
 // its own appends the id to the address it was given, which may say cursor already: so
@@ -122,87 +92,6 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, why delive
 	last := words.NewStream(func(error) {})
 	last.Close(words.Closing(why, after))
 	s.hub.streams.Engine().Serve(w, r, last)
-}
-
-func subscription(query url.Values) (s delivery.Subscription, err error) {
-	var faults problem.Faults
-	if types := query.Get("types"); types != "" {
-		s.Types = faults.Types("types", strings.Split(types, ","))
-	}
-	switch query.Get("named") {
-	case "", "true":
-		s.Encoding = sse.Encoding{}
-	case "false":
-		s.Encoding = sse.Encoding{Unnamed: true}
-	default:
-		faults.Add(problem.CodeInvalidField, "named", "must be true or false")
-	}
-	switch query.Get("ack") {
-	case "", "false":
-	case "true":
-		s.Acks = true
-	default:
-		faults.Add(problem.CodeInvalidField, "ack", "must be true or false")
-	}
-	if list := query["presence"]; len(list) > 0 && list[0] != "" {
-		s.Watch = watchList(&faults, "presence", list)
-	}
-	for name, values := range query {
-		key, ok := strings.CutPrefix(name, "meta.")
-		if !ok || len(values) == 0 {
-			continue
-		}
-		if key == "" || !event.ValidText(key) || !event.ValidText(values[0]) {
-			faults.Add(problem.CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
-			continue
-		}
-		if s.Metadata == nil {
-			s.Metadata = map[string]string{}
-		}
-		s.Metadata[strings.Clone(key)] = strings.Clone(values[0])
-	}
-	if len(s.Metadata) > 16 {
-		faults.Add(problem.CodeInvalidField, "meta", "16 keys at most")
-	}
-	return s, faults.Err()
-}
-
-// watchList reads the profiles to watch; "none" alone is nobody, "*" as configured.
-func watchList(f *problem.Faults, field string, list []string) []event.Profile {
-	if len(list) == 1 && list[0] == "*" {
-		return nil
-	}
-	watch := []event.Profile{}
-	if len(list) == 1 && list[0] == "none" {
-		return watch
-	}
-	if len(list) > event.MaxAskedProfiles {
-		f.Add(problem.CodeInvalidField, field, "%d profiles at most", event.MaxAskedProfiles)
-		return watch
-	}
-	for i, text := range list {
-		p := f.Profile(field+"["+strconv.Itoa(i)+"]", strings.Clone(text))
-		if !slices.Contains(watch, p) {
-			watch = append(watch, p)
-		}
-	}
-	return watch
-}
-
-// watchValue is watchList for JSON, which has profiles in either form.
-func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Profile {
-	if f.TooMany(problem.CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
-		return nil
-	}
-	count, word := 0, ""
-	v.Array(func(_ int, v strictjson.Value) {
-		count++
-		word, _ = v.String()
-	})
-	if count == 1 && (word == "none" || word == "*") {
-		return watchList(f, field, []string{word})
-	}
-	return append([]event.Profile{}, f.Profiles(problem.CodeInvalidField, field, v)...)
 }
 
 // own finds the connection of a client's call, which counts as one of its profile; in
@@ -299,7 +188,7 @@ func (s *subscriber) adjust(w http.ResponseWriter, r *http.Request, who *access.
 				types = &filter
 			}
 		default:
-			profiles := watchValue(f, name, v)
+			profiles := door.WatchValue(f, name, v)
 			watch = &profiles
 		}
 	}); err != nil {

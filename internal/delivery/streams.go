@@ -27,6 +27,7 @@ import (
 // once, after it was admitted and before its tenant has it; and of none that is refused.
 type Observer interface {
 	Connected(*Connection)
+	Again(*Connection) // one is there still whose client has asked again
 	Disconnected(*Connection)
 }
 
@@ -174,7 +175,7 @@ func (s *Streams) Prolong(c *Connection, expires time.Time) bool {
 		return false
 	}
 	defer t.mu.Unlock()
-	if !c.removed {
+	if !c.removed && !c.restsLocked() {
 		s.expiry.set(c, expires)
 	}
 	return !c.removed
@@ -199,7 +200,7 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	if watch != nil {
 		list = *watch
 	}
-	if err := t.keepLocked(c, weigh(filter, list, c.Metadata, c.acks != nil), list); err != nil {
+	if err := t.keepLocked(c, c.weigh(filter, list), list); err != nil {
 		return true, err
 	}
 	c.filter = filter

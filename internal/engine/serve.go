@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net/http"
 	"time"
 )
@@ -31,17 +32,58 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 		s.write(nil)
 		return
 	}
-	s.mu.Lock()
-	s.wake = make(chan struct{}, 1)
-	s.mu.Unlock()
-	s.end(s.plain(w, r))
+	s.end(s.hand(r.Context(), plain(w)))
 }
 
-// plain keeps the handler: it waits for what is pending and writes it.
-func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
+// Hand gives take all that s is owed, whole frames at a time, until ctx ends, the stream is
+// closed or take fails, of which [ErrEnough] says that it took the last as well; then s's owner
+// is told. It returns then. What take is given is only lent.
+func (e *Engine) Hand(ctx context.Context, s *Stream, take func(data []byte) error) {
+	if !e.enter(s) {
+		s.owner.Gone(ErrGone)
+		return
+	}
+	s.end(s.hand(ctx, taker{take, func() {}}))
+}
+
+// taker takes what a stream is owed while its handler stays.
+type taker struct {
+	take func(data []byte) error
+	idle func() // nothing is owed now
+}
+
+// plain takes it for the client of an answer.
+func plain(w http.ResponseWriter) taker {
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
+	return taker{
+		idle: func() {
+			rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
+		},
+		take: func(data []byte) error {
+			begun := time.Now()
+			rc.SetWriteDeadline(begun.Add(writeTimeout)) // not supported: the server's own holds
+			_, err := w.Write(data)
+			if err == nil {
+				err = rc.Flush() // a failed write may show here only
+			}
+			switch {
+			case err == nil:
+				return nil
+			case time.Since(begun) >= userTimeout: // the kernel's time-out may have told net/http, which reads, and not us
+				return ErrSlow
+			}
+			return ErrGone // how much of it came through is not known
+		},
+	}
+}
+
+// hand waits for what is pending, and has it taken.
+func (s *Stream) hand(ctx context.Context, to taker) error {
+	s.mu.Lock()
+	s.wake = make(chan struct{}, 1)
+	s.mu.Unlock()
 	var buf []byte
 	room := func() []byte { // for no more than is owed: many may wait at once
 		if need := min(s.owed, chunk); cap(buf) < need {
@@ -60,10 +102,10 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 			s.state, buf = idle, nil
 			s.hungryLocked()
 			s.mu.Unlock()
-			rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
+			to.idle()
 			select {
 			case <-s.wake:
-			case <-r.Context().Done():
+			case <-ctx.Done():
 				return ErrGone
 			}
 			continue
@@ -71,22 +113,16 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		s.state = writing
 		s.mu.Unlock()
 
-		begun := time.Now()
-		rc.SetWriteDeadline(begun.Add(writeTimeout)) // not supported: the server's own holds
-		_, err := w.Write(data)
-		if err == nil {
-			err = rc.Flush() // a failed write may show here only
+		err := to.take(data)
+		if err != nil && err != ErrEnough {
+			return err
 		}
 		s.mu.Lock()
-		if err != nil {
-			s.mu.Unlock()
-			if time.Since(begun) >= userTimeout { // the kernel's time-out may have told net/http, which reads, and not us
-				return ErrSlow
-			}
-			return ErrGone // how much of it came through is not known
-		}
 		w := s.advanceLocked(len(data))
 		s.mu.Unlock()
 		s.tally().count(w)
+		if err != nil {
+			return err
+		}
 	}
 }
