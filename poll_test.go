@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/settings"
@@ -439,4 +443,38 @@ func TestPollOfThreeHubs(t *testing.T) {
 		}
 		return n == 1
 	})
+}
+
+// What an idle poll takes, with net/http's part and the socket's, is counted for it.
+func TestAnIdlePollWeighsWhatIsCounted(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	is := is.New(t)
+	h := newTestHub(t)
+	server := httptest.NewUnstartedServer(h.API.Handler()) // without the contract, which keeps more
+	server.Config.ConnContext = engine.ConnContext
+	server.Start()
+	defer server.Close()
+	from := h.here(t, "tenant=acme&profile=me")
+	memory := func() int64 {
+		heap := liveHeap()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return heap + int64(m.StackInuse)
+	}
+	before, counted := memory(), h.quotas.State.Total()
+	const n = 1000
+	for i := range n {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		is.NoErr(err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /v1/poll?tenant=acme&profile=p%d&client=tab-%d&wait=1m&cursor=%s HTTP/1.1\r\nHost: localhost\r\n\r\n", i, i, from)
+	}
+	eventually(t, func() bool { return h.streams.Engine().Streams() == n })
+	takes, counts := (memory()-before)/n, (h.quotas.State.Total()-counted)/n
+	t.Logf("an idle poll takes %d bytes, and %d are counted", takes, counts)
+	is.True(takes <= counts+access.SocketBytes) // which is counted with its credential
+	h.streams.Drain(t.Context(), 0)
+	eventually(t, func() bool { return h.streams.Engine().Streams() == 0 })
 }
