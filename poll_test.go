@@ -375,9 +375,12 @@ func TestPollAsked(t *testing.T) {
 		})
 	}
 	is := is.New(t)
+	begun := time.Now()
+	h.here(t, "tenant=acme&profile=you&wait=1m")
+	is.True(time.Since(begun) < 30*time.Second) // without a cursor the answer comes at once
 	status, _ := h.do(t, "HEAD", "/v1/poll?"+meQuery, "")
 	is.Equal(status, http.StatusOK)
-	is.Equal(len(h.streams.Connections("acme", nil)), 0) // nothing is opened for it
+	is.Equal(len(h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"})), 0) // nothing is opened for it
 }
 
 // A token says whose a poll is; it does not come in the address.
@@ -418,9 +421,17 @@ func TestPollTyping(t *testing.T) {
 // Three hubs round robin: with the cursor carried nothing is lost, and nothing comes twice.
 func TestPollOfThreeHubs(t *testing.T) {
 	is := is.New(t)
-	all, _ := threeHubs(t)
-	query := meQuery + "&client=tab"
+	all, nodes := threeHubs(t)
+	query, me := meQuery+"&client=tab", event.Profile{Type: "user", ID: "me"}
 	from := all.here(t, query)
+	older := nodes[0].later(t, query+"&wait=1m&cursor="+from)
+	newer := nodes[1].pollHere(t.Context(), t, query+"&wait=0&cursor="+from)
+	is.Equal(newer.Status, http.StatusNoContent)
+	p := <-older
+	is.Equal(p.Status, http.StatusNoContent)
+	is.Equal(p.Cursor, from)
+	is.Equal(len(nodes[0].streams.Connections("acme", &me)), 0) // it has ended for the newer, and not by itself
+
 	var want []string
 	done := make(chan struct{})
 	for i := range 200 {
@@ -435,7 +446,6 @@ func TestPollOfThreeHubs(t *testing.T) {
 	}()
 	is.Equal(all.gathered(t, query, from), want)
 	<-done
-	me := event.Profile{Type: "user", ID: "me"}
 	eventually(t, func() bool {
 		n := 0
 		for _, node := range all.nodes {
