@@ -307,13 +307,13 @@ func (a *administrator) profilePresence(w http.ResponseWriter, r *http.Request, 
 
 // connection is a Connection on the wire.
 type connection struct {
-	ID             string            `json:"id"`
-	TenantID       string            `json:"tenantId"`
-	Profile        event.Profile     `json:"profile"`
-	Transport      string            `json:"transport"`
-	ConnectedAt    string            `json:"connectedAt"`
-	LastActivityAt string            `json:"lastActivityAt"`
-	Metadata       map[string]string `json:"metadata"`
+	ID             string             `json:"id"`
+	TenantID       string             `json:"tenantId"`
+	Profile        event.Profile      `json:"profile"`
+	Transport      delivery.Transport `json:"transport"`
+	ConnectedAt    string             `json:"connectedAt"`
+	LastActivityAt string             `json:"lastActivityAt"`
+	Metadata       map[string]string  `json:"metadata"`
 }
 
 func wireConnection(c *delivery.Connection) connection {
@@ -321,5 +321,5 @@ func wireConnection(c *delivery.Connection) connection {
 	if metadata == nil {
 		metadata = map[string]string{}
 	}
-	return connection{c.ID.String(), c.Tenant, c.Profile, "sse", event.FormatTime(c.ConnectedAt), event.FormatTime(c.LastActivity()), metadata}
+	return connection{c.ID.String(), c.Tenant, c.Profile, c.Transport, event.FormatTime(c.ConnectedAt), event.FormatTime(c.LastActivity()), metadata}
 }

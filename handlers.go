@@ -14,6 +14,8 @@ import (
 	"realtimehub/internal/answer"
 	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door"
+	"realtimehub/internal/door/poll"
 	"realtimehub/internal/door/websocket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
@@ -57,7 +59,8 @@ type api struct {
 
 	publishing     publisher
 	subscribing    subscriber
-	socket         *websocket.Server
+	socket         *websocket.Door
+	polling        *poll.Door
 	administration administrator
 }
 
@@ -65,15 +68,16 @@ type api struct {
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
 	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
+	doors := &door.Opener{Streams: hub.streams, Quotas: hub.quotas}
 	verbs := client.NewVerbs(cluster, limits, auth)
-	subscribing := subscriber{hub, cluster, presence, verbs, hub.quotas}
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscribing,
-		socket:         websocket.New(subscribing.socket, hub.streams, verbs, hub.quotas, cfg.Logger),
+		subscribing:    subscriber{hub, cluster, presence, verbs, hub.quotas, doors},
+		socket:         websocket.New(doors, verbs, cfg.Logger),
+		polling:        poll.New(doors),
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
 }
@@ -98,6 +102,7 @@ func (a *api) routes() map[string]route {
 		"POST " + tenant + "/connections/{id}/events":   {access.ScopePublish, a.publishing.to(event.KindConnection)},
 		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
 		socketRoute:                                      {access.ScopeSubscribe, a.socket.Serve},
+		"GET /v1/poll":                                   {access.ScopeSubscribe, a.polling.Serve},
 		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
 		"POST /v1/connections/{id}/ack":                  {access.ScopeSubscribe, a.subscribing.ack},

@@ -57,6 +57,9 @@ func TestStreamsThatKeepTheirHandlerArePaidFor(t *testing.T) {
 	}
 }
 
+// handlerBytes is what is kept of a stream whose handler stays.
+const handlerBytes = 20 << 10
+
 // unreadAnswer is an answer that nobody reads until that is let go.
 type unreadAnswer struct {
 	http.ResponseWriter

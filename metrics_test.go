@@ -72,9 +72,14 @@ func (s scraped) moved(now scraped) map[string]float64 {
 	return moved
 }
 
-// moves says by how much what happens moves the metrics: those named, and no other.
+// moves says by how much what happens moves the metrics: those named, and no other. Streams are
+// those of the door for SSE.
 func moves(t *testing.T, handler http.Handler, want map[string]float64, happens func(), headers ...string) {
 	t.Helper()
+	if n, ok := want["streams_open"]; ok {
+		want = maps.Clone(want)
+		want[`connections{transport="sse"}`] = n
+	}
 	before := scrape(t, handler, headers...)
 	happens()
 	var got map[string]float64
@@ -387,6 +392,7 @@ func TestMetricsOfLostIDs(t *testing.T) {
 
 // closedWords is every label of ours and the words that it may have.
 var closedWords = map[string]string{
+	"realtime_connections":             `transport: poll sse`,
 	"realtime_connects_total":          `resume: complete fresh partial`,
 	"realtime_closes_total":            `reason: capacity client drain expired kicked noisy protocol replaced slow unacked unavailable vanished`,
 	"realtime_streams_refused_total":   `reason: capacity drain pending refused unavailable`,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"realtimehub/internal/access"
@@ -13,11 +12,11 @@ import (
 	"realtimehub/internal/client"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
-	"realtimehub/internal/reserve"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
 )
@@ -40,78 +39,33 @@ type subscriber struct {
 	presence *Presence
 	verbs    *client.Verbs
 	quotas   *allowance.Pools
+	doors    *door.Opener
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
-	encoding, err := encodingOf(query)
-	sub, err2 := subscriptionOf(r, query, who)
-	if err := errors.Join(err2, err); err != nil {
+	sub, err := door.Read(r, query, who)
+	var faults problem.Faults
+	sub.Transport, sub.Encoding = delivery.TransportSSE, sse.Encoding{Unnamed: !door.Flag(&faults, query, "named", true)}
+	if err := errors.Join(err, faults.Err()); err != nil {
 		return err
 	}
-	sub.Encoding, sub.Cursor = encoding, sse.CursorOf(r.Header, query)
+	sub.Cursor = sse.CursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	c, over, err := s.open(r, sub)
-	if away, ok := errors.AsType[*delivery.TurnedAway](err); ok {
-		s.turnAway(w, r, away)
+	engine := s.hub.streams.Engine()
+	_, stream, over, err := s.doors.Open(r, sub, !engine.Takes(r))
+	if err != nil {
+		s.turnAway(w, r, s.doors.TurnedAway(sub.Tenant, err))
 		return nil
 	}
 	defer over()
 	defer lobby.Away(r)() // it is counted as a stream
-	s.hub.streams.Engine().Serve(w, r, c.Stream)
+	engine.Serve(w, r, stream)
 	return nil
 }
-
-// socket opens a stream for the door of that name.
-func (s *subscriber) socket(r *http.Request, query url.Values, who *access.Caller, encoding delivery.Encoding, cursor string) (c *delivery.Connection, over func(), err error) {
-	sub, err := subscriptionOf(r, query, who)
-	if err != nil {
-		return nil, nil, err
-	}
-	sub.Encoding, sub.Cursor = encoding, cursor
-	return s.open(r, sub)
-}
-
-// open opens a stream, whichever door its request came by. over has to be called once the request
-// is. The error is a *delivery.TurnedAway.
-func (s *subscriber) open(r *http.Request, sub delivery.Subscription) (c *delivery.Connection, over func(), err error) {
-	request.AbortIfReset(r)
-	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.streams.TurnAway(sub.Tenant, access.ErrDescriptors)
-	} else if end, none := s.hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); none != nil {
-		err = s.hub.streams.TurnAway(sub.Tenant, none)
-	} else {
-		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		if c, err = s.hub.streams.Connect(r.Context(), sub); err == nil {
-			return c, end, nil
-		}
-		end()
-	}
-	if errors.Is(err, context.Canceled) {
-		panic(http.ErrAbortHandler) // nobody is left to be told
-	}
-	return nil, nil, &delivery.TurnedAway{Reason: delivery.Turned(err), After: s.hub.streams.Away(sub.Tenant, err)}
-}
-
-// hold has a handler that stays with its stream counted for a person, until over is
-// called: it stays longer than the connection is known, where the client does not read.
-func (s *subscriber) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
-	if s.hub.streams.Engine().Takes(r) {
-		return func() {}, nil
-	}
-	n := handlerBytes + request.HeadBytes(r)
-	if err := s.quotas.Keep(who, n, true); err != nil {
-		return nil, err
-	}
-	return func() { s.quotas.Drop(who, n) }, nil
-}
-
-// handlerBytes is what a stream takes more whose handler stays with it, with net/http's
-// part, as measured.
-const handlerBytes = 20 << 10
 
 // refused counts a client that is refused on its stream, and is what it is told. Its token may be
 // good later.
@@ -135,62 +89,6 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, away *deli
 	last := words.NewStream(func(error) {})
 	last.Close(words.Closing(away.Reason, away.After))
 	s.hub.streams.Engine().Serve(w, r, last)
-}
-
-// encodingOf is how a stream of Server-Sent Events is to be written.
-func encodingOf(query url.Values) (sse.Encoding, error) {
-	switch query.Get("named") {
-	case "", "true":
-		return sse.Encoding{}, nil
-	case "false":
-		return sse.Encoding{Unnamed: true}, nil
-	}
-	var faults problem.Faults
-	faults.Add(problem.CodeInvalidField, "named", "must be true or false")
-	return sse.Encoding{}, faults.Err()
-}
-
-// subscriptionOf is what a caller asks for of any stream.
-func subscriptionOf(r *http.Request, query url.Values, who *access.Caller) (delivery.Subscription, error) {
-	tenant, profile, err := who.Client(r, query)
-	sub, err2 := subscription(query)
-	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
-	return sub, errors.Join(err, err2)
-}
-
-func subscription(query url.Values) (s delivery.Subscription, err error) {
-	var faults problem.Faults
-	if types := query.Get("types"); types != "" {
-		s.Types = faults.Types("types", strings.Split(types, ","))
-	}
-	switch query.Get("ack") {
-	case "", "false":
-	case "true":
-		s.Acks = true
-	default:
-		faults.Add(problem.CodeInvalidField, "ack", "must be true or false")
-	}
-	if list := query["presence"]; len(list) > 0 && list[0] != "" {
-		s.Watch = client.WatchList(&faults, "presence", list)
-	}
-	for name, values := range query {
-		key, ok := strings.CutPrefix(name, "meta.")
-		if !ok || len(values) == 0 {
-			continue
-		}
-		if key == "" || !event.ValidText(key) || !event.ValidText(values[0]) {
-			faults.Add(problem.CodeInvalidField, name, "must be UTF-8 of up to 256 bytes, without control characters")
-			continue
-		}
-		if s.Metadata == nil {
-			s.Metadata = map[string]string{}
-		}
-		s.Metadata[strings.Clone(key)] = strings.Clone(values[0])
-	}
-	if len(s.Metadata) > 16 {
-		faults.Add(problem.CodeInvalidField, "meta", "16 keys at most")
-	}
-	return s, faults.Err()
 }
 
 // own finds the connection of a client's call, which counts as one of its profile; in

@@ -32,7 +32,7 @@ export function startConnections(service) {
 
   function fill(row, { connectedAt, lastActivityAt, metadata, transport }) {
     const told = Object.entries(metadata ?? {}).map(([key, value]) => `${key}=${value}`).join(', ');
-    [clock(connectedAt), clock(lastActivityAt), cut(told || transport || '', 80)].forEach((text, i) => {
+    [clock(connectedAt), clock(lastActivityAt), cut([transport, told].filter(Boolean).join(' · '), 80)].forEach((text, i) => {
       const cell = row.children[i + 2];
       if (cell.textContent !== text) cell.textContent = text;
     });

@@ -41,7 +41,7 @@ func (p *Pages) Shared(handler http.Handler) http.Handler {
 		AllowOriginFunc:  origins.allows,
 		AllowedMethods:   []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
 		AllowedHeaders:   []string{"*"},
-		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate"},
+		ExposedHeaders:   []string{"Retry-After", "WWW-Authenticate", "Cursor"},
 		AllowCredentials: true,
 		MaxAge:           600,
 	}

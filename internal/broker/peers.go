@@ -102,6 +102,8 @@ type sessionRow struct {
 	Active    int64  `json:"a"`
 	Idle      *int64 `json:"i,omitempty"` // milliseconds since then: clocks differ; nil of the version before
 	Drained   bool   `json:"d,omitempty"`
+	Client    string `json:"w,omitempty"`
+	Asked     int64  `json:"b,omitempty"` // milliseconds since it did
 }
 
 // activeAt is when the session was last active, by this hub's clock.
@@ -120,7 +122,11 @@ func opOf(s cluster.SessionChange) peers.Op {
 	op := peers.Op{ID: s.ID}
 	if !s.Gone {
 		idle := time.Since(s.ActiveAt).Milliseconds()
-		op.Data, _ = json.Marshal(sessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained})
+		row := sessionRow{s.Profile.String(), s.ConnectedAt.UnixMilli(), s.ActiveAt.UnixMilli(), &idle, s.Drained, s.Client, 0}
+		if s.Client != "" {
+			row.Asked = time.Since(s.AskedAt).Milliseconds()
+		}
+		op.Data, _ = json.Marshal(row)
 	}
 	return op
 }
@@ -217,7 +223,8 @@ func (o *otherHubs) changed(c peers.Change) {
 			if err != nil {
 				continue
 			}
-			s.Profile, s.Drained = profile, row.Drained
+			s.Profile, s.Drained, s.Client = profile, row.Drained, row.Client
+			s.AskedAt = time.Now().Add(-time.Duration(max(row.Asked, 0)) * time.Millisecond)
 			s.ConnectedAt, s.ActiveAt = time.UnixMilli(row.Connected), row.activeAt(time.Now())
 		}
 		changes = append(changes, s)

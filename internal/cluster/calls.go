@@ -82,13 +82,7 @@ func (c *Cluster) Touch(ctx context.Context, conn *delivery.Connection) (found b
 	if c.peers == nil {
 		return c.cfg.Delivery.Streams.ByID(conn.ID) != nil, nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, there := c.own[conn.Tenant][conn]
-	if there { // or the others would be told of one that has gone, and never again
-		c.peers.Tell(conn.Tenant, SessionChange{Session: sessionOf(conn)})
-	}
-	return there, nil
+	return c.tellOf(conn), nil
 }
 
 // Prolong has a connection end at another time; at zero not by itself.
@@ -278,5 +272,5 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 }
 
 func descriptionOf(c *delivery.Connection) Described {
-	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata}
+	return Described{c.ID, c.Tenant, c.Profile, c.ConnectedAt, c.LastActivity(), c.Metadata, c.Transport}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -96,7 +97,8 @@ func New(cfg Config) *Cluster {
 func (c *Cluster) Alone() bool { return c.peers == nil || len(c.peers.Others()) == 0 }
 
 func sessionOf(c *delivery.Connection) Session {
-	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity()}
+	client, asked := c.Asked()
+	return Session{ID: c.ID, Profile: c.Profile, ConnectedAt: c.ConnectedAt, ActiveAt: c.LastActivity(), Client: client, AskedAt: asked}
 }
 
 // Connected implements Observer.
@@ -115,6 +117,24 @@ func (c *Cluster) Connected(conn *delivery.Connection) {
 	c.peers.Tell(conn.Tenant, SessionChange{Session: s})
 	c.mu.Unlock()
 	c.presence.Connected(conn)
+}
+
+// Again implements Observer: other hubs are told where the client is now.
+func (c *Cluster) Again(conn *delivery.Connection) {
+	if client, _ := conn.Asked(); c.peers != nil && client != "" {
+		c.tellOf(conn)
+	}
+}
+
+// tellOf tells the others of a connection that has changed. It says whether it is there still.
+func (c *Cluster) tellOf(conn *delivery.Connection) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, there := c.own[conn.Tenant][conn]
+	if there { // or the others would be told of one that has gone, and never again
+		c.peers.Tell(conn.Tenant, SessionChange{Session: sessionOf(conn)})
+	}
+	return there
 }
 
 // Disconnected implements Observer.
@@ -187,6 +207,7 @@ func (c *Cluster) Sessions(tenant string) []Session {
 	sessions := make([]Session, 0, len(c.own[tenant]))
 	for conn, s := range c.own[tenant] {
 		s.ActiveAt = conn.LastActivity()
+		_, s.AskedAt = conn.Asked()
 		sessions = append(sessions, s)
 	}
 	return sessions
@@ -203,6 +224,9 @@ func (c *Cluster) Changed(tenant string, changes []SessionChange, known bool, at
 	known = known && !c.following.news(tenant)
 	lost := c.peers.Lost()
 	for _, s := range changes {
+		if s.Client != "" { // it waits for a tenant that may be busy
+			go c.cfg.Delivery.Streams.Supersede(event.TenantProfile{Tenant: tenant, Profile: s.Profile}, s.Client, s.AskedAt)
+		}
 		conn, came := c.remotes.change(tenant, s)
 		if conn != nil && s.Gone && c.cfg.Gone != nil && slices.Contains(lost, holderOf(s.ID)) {
 			c.cfg.Gone(conn)
@@ -237,5 +261,7 @@ func (c *Cluster) Typing(ctx context.Context, tenant string, ref event.Profile, 
 }
 
 func (d Described) connection() *delivery.Connection {
-	return delivery.NewRemote(d.ID, d.Tenant, d.Profile, d.ConnectedAt, d.ActiveAt, d.Metadata)
+	c := delivery.NewRemote(d.ID, d.Tenant, d.Profile, d.ConnectedAt, d.ActiveAt, d.Metadata)
+	c.Transport = cmp.Or(d.Transport, delivery.TransportSSE)
+	return c
 }

@@ -23,6 +23,8 @@ type Session struct {
 	ConnectedAt time.Time
 	ActiveAt    time.Time // by this hub's clock, wherever it is
 	Drained     bool      // its hub has sent it away: it will be back
+	Client      string    // of a connection whose client asks again and again, if that has a name
+	AskedAt     time.Time // when it last did, by this hub's clock
 }
 
 // SessionChange is a session that came or changed, or with Gone set one that went.
@@ -110,7 +112,8 @@ type Described struct {
 	Profile     event.Profile
 	ConnectedAt time.Time
 	ActiveAt    time.Time
-	Metadata    map[string]string `json:",omitzero"`
+	Metadata    map[string]string  `json:",omitzero"`
+	Transport   delivery.Transport `json:",omitzero"` // empty: not told, by the version before, which has SSE only
 }
 
 // Peers are the other hubs of a cluster. A hub that is alone has none (nil).

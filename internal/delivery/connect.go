@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -15,75 +16,105 @@ import (
 
 // Subscription is what a client asks of a new stream.
 type Subscription struct {
-	Encoding Encoding
-	Tenant   string
-	Profile  event.Profile
-	Types    *event.Filter
-	Watch    []event.Profile // nil: as configured; empty: none
-	Metadata map[string]string
-	Cursor   string    // where to resume, as the client says; empty: nowhere
-	Expires  time.Time // when it ends unless prolonged; zero: not by itself
-	Acks     bool      // its client acknowledges events that have a deadline
+	Transport Transport // empty: SSE
+	Encoding  Encoding
+	Tenant    string
+	Profile   event.Profile
+	Types     *event.Filter
+	Watch     []event.Profile // nil: as configured; empty: none
+	Metadata  map[string]string
+	Cursor    string        // where to resume, as the client says; empty: nowhere
+	Expires   time.Time     // when it ends unless prolonged; zero: not by itself
+	Acks      bool          // its client acknowledges events that have a deadline
+	Linger    time.Duration // how long it is there after its stream, for its client to ask again; zero: not at all
+	Client    string        // names the client that asks again, among its profile's; may be empty
 }
 
-// Connect opens a connection and puts on its stream hub.ready and what follows the
-// subscription's cursor. Every transport enters here, and then serves c.Stream. The error is
-// ErrDraining, ErrFull or ErrOverloaded if the hub takes no stream; ctx's if nobody waits for
+// Connect is Open of a connection that does not linger, and has one stream for all its life.
+func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, error) {
+	c, _, err := s.Open(ctx, sub)
+	return c, err
+}
+
+// Open opens a connection, and a stream that has hub.ready and what follows the subscription's
+// cursor. Every transport enters here, and then serves the stream. The error is ErrDraining, ErrFull or ErrOverloaded if the hub takes no stream; ctx's if nobody waits for
 // the stream any more; and otherwise that of something the stream needs. Turned tells them
 // apart. When many connect at once tenants take turns, so that no tenant waits for another's
 // flood.
-func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, error) {
+func (s *Streams) Open(ctx context.Context, sub Subscription) (*Connection, *engine.Stream, error) {
 	if s.overload.Overloaded() {
-		return nil, s.TurnAway(sub.Tenant, overload.ErrOverloaded)
+		return nil, nil, s.TurnAway(sub.Tenant, overload.ErrOverloaded)
 	}
 	if err := s.opening.Acquire(ctx, sub.Tenant); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer s.opening.Release(sub.Tenant)
-	c, err := s.connect(ctx, sub)
+	c, stream, err := s.connect(ctx, sub)
 	switch {
 	case err == nil:
-		return c, nil
+		return c, stream, nil
 	case errors.Is(ctx.Err(), context.Canceled):
-		return nil, err // its client has left
+		return nil, nil, err // its client has left
 	}
-	return nil, s.TurnAway(sub.Tenant, err)
+	return nil, nil, s.TurnAway(sub.Tenant, err)
 }
 
-func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, error) {
-	c, err := s.newConnection(sub)
+func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, *engine.Stream, error) {
+	own, err := s.newConnection(sub)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var from history.Cursor
 	var missed error
 	if sub.Cursor != "" {
 		if from, missed, err = s.locate(ctx, sub); err != nil {
 			s.tenants.forget(sub.Tenant)
-			return nil, err
+			return nil, nil, err
 		}
 	}
+	fresh, stream := own.conn, own.conn.Stream
+	c, t, err := s.again(ctx, own, sub, from, missed)
+	if c == nil && err == nil {
+		c = fresh
+		t, err = s.admit(ctx, fresh, sub, from, missed)
+	}
+	if err != nil {
+		s.tenants.forget(sub.Tenant)
+		return nil, nil, err
+	}
+	if c != fresh {
+		s.observer.Again(c)
+	}
+	if t != nil {
+		s.replay(t, c, stream, from)
+	}
+	return c, stream, nil
+}
+
+// admit has c, which is new, among its tenant's connections. It returns the tenant if c is
+// behind.
+func (s *Streams) admit(ctx context.Context, c *Connection, sub Subscription, from history.Cursor, missed error) (in *tenant, err error) {
+	client, asked := c.Asked()
 	t, err := s.reserve(ctx, c, sub.Watch)
 	if err != nil {
-		s.tenants.forget(c.Tenant)
 		return nil, err
 	}
 	s.opened(c)
-	t, replaced := s.register(t, c, sub.Watch, from, missed)
+	in, replaced := s.register(t, c, sub.Watch, from, missed)
 	if replaced != nil {
 		s.replaced(replaced)
 	}
 	if !sub.Expires.IsZero() {
 		s.Prolong(c, sub.Expires)
 	}
-	if t != nil {
-		s.replay(t, c, from)
+	if client != "" {
+		s.Supersede(c.who(), client, asked)
 	}
-	return c, nil
+	return in, nil
 }
 
-// newConnection makes the connection of a subscription, which is nowhere yet.
-func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
+// newConnection makes the connection of a subscription, which is nowhere yet, with its stream.
+func (s *Streams) newConnection(sub Subscription) (*owner, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -94,14 +125,19 @@ func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
 	now := time.Now()
 	c := &Connection{
 		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
-		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
+		Transport: cmp.Or(sub.Transport, TransportSSE), encoder: s.Encoder(sub.Encoding), filter: sub.Types,
+	}
+	if sub.Linger > 0 {
+		c.linger = &lingering{client: sub.Client, time: sub.Linger}
+		c.linger.asked.Store(now.UnixNano())
 	}
 	if sub.Acks && s.duties != nil {
 		c.acks = &acks{conn: c, timeouts: &s.timeouts}
 	}
 	c.activeAt.Store(now.UnixNano())
-	c.Stream = s.engine.NewOwned(owner{s, c})
-	return c, nil
+	own := &owner{streams: s, conn: c}
+	c.Stream = s.engine.NewOwned(own)
+	return own, nil
 }
 
 // replaced tells of a connection that has given way to another of its profile's.
@@ -117,19 +153,20 @@ func (s *Streams) replaced(c *Connection) {
 }
 
 // replay has a connection sent what it missed after a place.
-func (s *Streams) replay(t *tenant, c *Connection, from history.Cursor) {
+func (s *Streams) replay(t *tenant, c *Connection, stream *engine.Stream, from history.Cursor) {
 	r := &replay{
-		tenant: t, conn: c, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
+		tenant: t, conn: c, stream: stream, log: s.log, logger: s.logger, of: from.Epoch, told: from.Seq,
 		reader: func() *history.Reader { return s.members.readerLocked(t, c.Profile) },
 		sure:   s.tenants.sure,
-		fail:   func() { s.Kick(c, CloseUnavailable) },
+		fail:   func() { s.removeIf(c, CloseUnavailable, func() bool { return c.Stream == stream }) },
+		rest:   func() { s.Rest(c, stream) },
 		count:  s.count,
 	}
 	if !s.members.OwnsMembership() {
 		r.resolve, r.patience = s.members.resolveAll, ResolveTime
 	}
 	if !s.inline || r.step() {
-		c.Stream.Feed(r.step)
+		stream.Feed(r.step)
 	}
 }
 
@@ -146,7 +183,7 @@ func (s *Streams) reserve(ctx context.Context, c *Connection, watch []event.Prof
 	if p != nil {
 		c.Profile = p.Profile()
 	}
-	if err := t.keepLocked(c, weigh(c.filter, watch, c.Metadata, c.acks != nil), watch); err != nil {
+	if err := t.keepLocked(c, c.weigh(c.filter, watch), watch); err != nil {
 		return nil, err
 	}
 	if err := s.open.admit(c, p != nil && s.replaces(p), len(t.conns)+t.coming); err != nil {
@@ -170,8 +207,18 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	defer t.mu.Unlock()
 	replaced = s.replaceLocked(t, c.Profile)
 	t.addLocked(c, watch)
-	resume, from, missed := t.resumeLocked(c, from, missed)
+	resume, behind := s.beginLocked(t, c, from, missed)
 	s.count.connects.Add(resume, 1)
+	if behind {
+		in = t
+	}
+	return in, replaced
+}
+
+// beginLocked has c's stream begin after from, or after the head if from is zero. It says how,
+// and whether c is behind.
+func (s *Streams) beginLocked(t *tenant, c *Connection, from history.Cursor, missed error) (resume Resume, isBehind bool) {
+	resume, from, missed = t.resumeLocked(c, from, missed)
 	c.begun, c.place = from.Seq, from.Seq
 	if c.acks != nil {
 		s.beginAcksLocked(t, c, resume, from)
@@ -180,11 +227,11 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	switch {
 	case from.Seq < t.head.Seq:
 		c.behind = &behind{shed: c.encoder.own.Shed, count: s.count, forgot: t.rooms.Forgotten(c.Profile)}
-		in = t
+		return resume, true
 	case resume != ResumeFresh:
 		s.count.replayed.Add(0)
 	}
-	return in, replaced
+	return resume, false
 }
 
 // replaceLocked ends the oldest connection of a profile that has as many as it may, and

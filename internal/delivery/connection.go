@@ -20,9 +20,11 @@ type Connection struct {
 	Profile     event.Profile
 	ConnectedAt time.Time
 	Metadata    map[string]string
-	encoder     *Encoder // nil: it is remote
-	Stream      *engine.Stream
-	remote      bool // another hub holds it: there is no stream
+	Transport   Transport
+	encoder     *Encoder       // nil: it is remote
+	Stream      *engine.Stream // of one that lingers guarded by the tenant's mu, and another with each request
+	linger      *lingering     // nil: it ends with its stream
+	remote      bool           // another hub holds it: there is no stream
 
 	activeAt atomic.Int64 // Unix nanoseconds
 
@@ -51,19 +53,22 @@ func (w weight) all() int64 { return w.own + w.common }
 // connectionBytes is what is kept of each connection takes, with its place in every table.
 const connectionBytes = 1200
 
-// weigh is what a connection with these takes.
-func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string, acks bool) weight {
+// weigh is what a connection takes with these.
+func (c *Connection) weigh(types *event.Filter, watch []event.Profile) weight {
 	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
-	if acks {
+	if c.linger != nil {
+		w.own += lingeringBytes + sized.Text(c.linger.client)
+	}
+	if c.acks != nil {
 		w.own += acksBytes
 	}
 	for _, p := range watch {
 		w.common += watchedBytes + watchedPlace + p.Bytes()
 	}
-	if len(metadata) > 0 {
-		w.own += 48 + 70*int64(max(len(metadata), 4))
+	if len(c.Metadata) > 0 {
+		w.own += 48 + 70*int64(max(len(c.Metadata), 4))
 	}
-	for key, value := range metadata {
+	for key, value := range c.Metadata {
 		w.own += sized.Text(key) + sized.Text(value)
 	}
 	return w

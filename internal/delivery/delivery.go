@@ -52,7 +52,7 @@ func New(cfg Config) Parts {
 	tenants := newTenants(cfg.Log, cfg.Rooms, cfg.Quotas)
 	members := newMembers(tenants, cfg)
 	streams := &Streams{
-		node: cfg.Node, retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most},
+		node: cfg.Node, retry: cfg.Retry, heartbeat: cfg.Heartbeat, open: directory{most: cfg.Most, by: noTransports()},
 		tenants: tenants, members: members, log: cfg.Log, logger: cfg.Logger, count: counts,
 		inline:  members.OwnsMembership() && (cfg.StreamBuffer == 0 || cfg.StreamBuffer >= 4*chunkBytes), // else it waits for the service
 		drained: make(chan struct{}), duties: cfg.Duties, timeouts: timeouts{after: cfg.AckTimeout},

@@ -3,6 +3,7 @@ package delivery
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -16,7 +17,7 @@ import (
 // Errors of a hub that takes no stream; handlers know what is answered then.
 var (
 	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
-	ErrFull     = errors.New("the limit of connections is reached")
+	ErrFull     = problem.New("the limit of connections is reached", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubFull"})
 
 	ErrTenantFull = fmt.Errorf("%w for this tenant", ErrFull)
 )
@@ -36,6 +37,7 @@ type directory struct {
 	// Guarded by mu, which is a leaf.
 	byID     sized.Table[uuid.UUID, *Connection]
 	draining bool
+	by       map[Transport]int64 // how many came by each door
 }
 
 // admit makes c known by its id if the limits allow one more. beside is how many connections
@@ -53,6 +55,7 @@ func (d *directory) admit(c *Connection, replaces bool, beside int) error {
 		return ErrTenantFull
 	}
 	d.byID.Put(c.ID, c)
+	d.by[c.Transport]++
 	return nil
 }
 
@@ -60,6 +63,7 @@ func (d *directory) drop(c *Connection) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.byID.Delete(c.ID)
+	d.by[c.Transport]--
 }
 
 // shut has nobody come any more, and returns who is there, in no order.
@@ -77,11 +81,11 @@ func (d *directory) Draining() bool {
 	return d.draining
 }
 
-// now is how many are open, and whether the hub drains.
-func (d *directory) now() (open int, draining bool) {
+// now is how many are open, how many of them came by each door, and whether the hub drains.
+func (d *directory) now() (open int, by map[Transport]int64, draining bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.byID.Len(), d.draining
+	return d.byID.Len(), maps.Clone(d.by), d.draining
 }
 
 // Connection finds an open connection of this hub, whichever tenant's; nil when

@@ -37,7 +37,7 @@ func (s *Streams) expiring(l *lifetime) {
 		return
 	}
 	var d engine.Batch
-	if s.expiry.stands(l) {
+	if s.expiry.stands(l) && !l.conn.restsLocked() {
 		d.Send(l.conn.Stream, l.conn.encoder.expiring(l.expires))
 	}
 	t.mu.Unlock()
@@ -53,31 +53,32 @@ func (s *Streams) expired(l *lifetime) {
 type owner struct {
 	streams *Streams
 	conn    *Connection
+	turn    uint32 // of the stream, among those of a connection that lingers
 }
 
 // Gone implements engine.Owner. Whoever writes this stream writes other tenants' as well: it
 // does not wait for a tenant that is busy.
-func (o owner) Gone(why error) {
+func (o *owner) Gone(why error) {
 	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
 	if busy {
-		go o.streams.ended(o.conn, why)
+		go o.streams.ended(o, why)
 		return
 	}
 	if t != nil {
 		t.mu.Unlock()
 	}
-	o.streams.ended(o.conn, why)
+	o.streams.ended(o, why)
 }
 
 // Group implements engine.Owner: tenants do not pay for each other.
-func (o owner) Group() string { return o.conn.Tenant }
+func (o *owner) Group() string { return o.conn.Tenant }
 
 // Words implements engine.Owner.
-func (o owner) Words() *engine.Words { return o.conn.encoder.own }
+func (o *owner) Words() *engine.Words { return o.conn.encoder.own }
 
 // Beat implements engine.Owner: the place is told instead of the beat where it has moved, and
 // the tenant is not busy.
-func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
+func (o *owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 	t, busy := o.streams.tenants.tryFind(o.conn.Tenant)
 	switch {
 	case busy && beat != nil:
@@ -89,7 +90,7 @@ func (o owner) Beat(s *engine.Stream, d *engine.Batch, beat *engine.Frame) {
 }
 
 // ended is the stream's own word that it is over.
-func (s *Streams) ended(c *Connection, why error) {
+func (s *Streams) ended(o *owner, why error) {
 	reason := CloseClient
 	switch {
 	case why == nil:
@@ -104,7 +105,9 @@ func (s *Streams) ended(c *Connection, why error) {
 	if reason == CloseSlow || reason == CloseNoisy {
 		s.tellOfCut(reason)
 	}
-	s.removeIf(c, reason, nil)
+	if !s.rests(o.conn, o.turn, reason) {
+		s.removeIf(o.conn, reason, nil)
+	}
 }
 
 // tellOfCut has the log tell of a stream that was cut; removeIf logs each at debug.
@@ -130,6 +133,9 @@ func (s *Streams) remove(c *Connection, reason CloseReason, so func() bool, end 
 	// c.sentAway no longer changes.
 	first = c.joined && !c.removed && (so == nil || so())
 	if first {
+		if c.restsLocked() && reason == CloseExpired {
+			reason = CloseClient // it did not ask again
+		}
 		if c.sentAway && reason == CloseClient {
 			reason = CloseDrain // it went because it was sent away
 		}
@@ -210,7 +216,11 @@ func (s *Streams) Drain(ctx context.Context, over time.Duration) {
 				c.sentAway = true
 				s.closeLocked(t, c, CloseDrain)
 			}
+			rests := c.restsLocked()
 			t.mu.Unlock()
+			if rests { // no stream ends it
+				s.removeIf(c, CloseDrain, nil)
+			}
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 type prolonger func(*Connection)
 
 func (prolonger) Connected(*Connection)        {}
+func (p prolonger) Again(*Connection)          {}
 func (p prolonger) Disconnected(c *Connection) { p(c) }
 
 // Connections whose time is over at the same moment end one after the other: one that

@@ -65,6 +65,7 @@ func keeping(events int) func(*Config) {
 type nobody struct{}
 
 func (nobody) Connected(*Connection)    {}
+func (nobody) Again(*Connection)        {}
 func (nobody) Disconnected(*Connection) {}
 
 func user(id string) event.Profile { return event.Profile{Type: "user", ID: id} }

@@ -41,6 +41,8 @@ const (
 	CloseClient   CloseReason = "client"   // it left
 	CloseVanished CloseReason = "vanished" // without a word
 	CloseNoisy    CloseReason = "noisy"    // it kept sending
+
+	CloseSuperseded CloseReason = "superseded" // its client has asked again meanwhile, which ended this request
 )
 
 // GapReason says why something is missing for good.

@@ -18,10 +18,12 @@ type replay struct {
 	// Static.
 	tenant *tenant
 	conn   *Connection
+	stream *engine.Stream
 	log    history.Log
 	// resolve asks for rooms; nil: the hub's own are the truth.
 	resolve func(ctx context.Context, rooms []room.Key) ([]*room.Roster, error)
 	fail    func() // ends the stream: the client resumes later
+	rest    func() // ends it, since all it was to have is sent
 	logger  *slog.Logger
 	reader  func() *history.Reader      // who the connection is now; the tenant is locked
 	sure    func(context.Context) error // that this is what all hubs know
@@ -56,6 +58,10 @@ func (r *replay) step() (more bool) {
 	var d engine.Batch
 	t := r.tenant
 	t.mu.Lock()
+	if !r.thereLocked() {
+		t.mu.Unlock()
+		return false
+	}
 	unknown := t.adoptAllLocked(rooms, rosters, time.Now())
 	if forgot {
 		r.missedLocked(&d, GapExpired, history.Cursor{Epoch: page.Next.Epoch, Seq: q.After})
@@ -68,12 +74,16 @@ func (r *replay) step() (more bool) {
 		r.missedLocked(&d, GapMembership, page.Next)
 	}
 	live := page.Next.Seq >= t.head.Seq && !expired
+	leaving := live && r.conn.linger != nil && r.conn.linger.leaving
 	if live {
 		r.conn.behind = nil
 		r.count.replayed.Add(r.events)
 	}
 	t.mu.Unlock()
 	d.Flush()
+	if leaving {
+		r.rest()
+	}
 	return !live
 }
 
@@ -85,7 +95,7 @@ func (r *replay) failed(why string, err error) (more bool) {
 }
 
 // next is what is to be read next, and whether stays of what is read have been forgotten
-// since the replay began; there is false once the connection has gone.
+// since the replay began; there is false once the stream is to have no more.
 func (r *replay) next() (q history.Query, forgot, there bool) {
 	t, c := r.tenant, r.conn
 	t.mu.Lock()
@@ -93,7 +103,7 @@ func (r *replay) next() (q history.Query, forgot, there bool) {
 	// The reader has the rooms of now. The connection may join others while this is read, but
 	// what is said there comes after Until.
 	q = history.Query{After: c.place, Until: t.head.Seq, Reader: r.reader(), Bytes: chunkBytes}
-	if c.removed {
+	if !r.thereLocked() {
 		return q, false, false
 	}
 	if c.acks != nil {
@@ -105,6 +115,12 @@ func (r *replay) next() (q history.Query, forgot, there bool) {
 		forgot, c.behind.forgot = c.place < until, until
 	}
 	return q, forgot, true
+}
+
+// thereLocked says whether the stream is still to be sent anything.
+func (r *replay) thereLocked() bool {
+	c := r.conn
+	return !c.removed && !c.restsLocked() && c.Stream == r.stream
 }
 
 // read reads a page of the history that the replay began with. Of what has expired the page

@@ -86,8 +86,9 @@ type Receipt struct {
 // Stats is what a hub has counted since it was made, and what it has now.
 type Stats struct {
 	Streams     int
-	Tenants     int  // that this hub has to do with
-	Ready       bool // takes streams, and can store
+	Transports  map[Transport]int64 // how many streams came by each door
+	Tenants     int                 // that this hub has to do with
+	Ready       bool                // takes streams, and can store
 	Connects    map[Resume]int64
 	Closes      map[CloseReason]int64
 	Refused     map[CloseReason]int64      // streams that were turned away
@@ -122,7 +123,7 @@ func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
 // the hub does not drain.
 func (s *Streams) Stats() Stats {
 	c, written, log := s.count, s.engine.Stats(), s.log.Stats()
-	open, draining := s.open.now()
+	open, by, draining := s.open.now()
 	dropped := map[DropReason]int64{
 		DropBehind: c.behind.Load(), DropBroker: int64(log.Unsent), DropUnreadable: int64(log.Unread),
 	}
@@ -132,7 +133,7 @@ func (s *Streams) Stats() Stats {
 	gaps := c.gaps.Now()
 	gaps[GapSlow] += written.Shed
 	return Stats{
-		Streams: open, Tenants: s.tenants.number(), Ready: !draining,
+		Streams: open, Transports: by, Tenants: s.tenants.number(), Ready: !draining,
 		Connects: c.connects.Now(), Closes: c.closes.Now(), Refused: c.refused.Now(),
 		Accepted: c.accepted.Now(), Duplicates: c.duplicates.Load(), Unconfirmed: c.unconfirmed.Load(), Unanswered: c.unanswered.Load(),
 		Dropped: dropped, Gaps: gaps, Replayed: c.replayed.Now(), Engine: written, Log: log,

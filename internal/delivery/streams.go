@@ -27,6 +27,7 @@ import (
 // once, after it was admitted and before its tenant has it; and of none that is refused.
 type Observer interface {
 	Connected(*Connection)
+	Again(*Connection) // one is there still whose client has asked again
 	Disconnected(*Connection)
 }
 
@@ -129,15 +130,12 @@ func (s *Streams) WatchMemory(ctx context.Context) { s.overload.WatchMemory(ctx)
 // Engine writes the streams of this hub.
 func (s *Streams) Engine() *engine.Engine { return s.engine }
 
-// TurnedAway is why a client gets no stream, as it is told.
+// TurnedAway is why a client gets no stream, as it is told on one.
 type TurnedAway struct {
 	Reason  CloseReason
 	After   time.Duration // how long it is to stay away, beside what every one waits
 	Problem []byte        // JSON of what it was refused for; nil: the reason says it all
 }
-
-// Error implements error.
-func (t *TurnedAway) Error() string { return "the stream is turned away: " + string(t.Reason) }
 
 // Turned is why a client is turned away, as it is told, after an error of Connect.
 func Turned(err error) CloseReason {
@@ -184,7 +182,7 @@ func (s *Streams) Prolong(c *Connection, expires time.Time) bool {
 		return false
 	}
 	defer t.mu.Unlock()
-	if !c.removed {
+	if !c.removed && !c.restsLocked() {
 		s.expiry.set(c, expires)
 	}
 	return !c.removed
@@ -209,7 +207,7 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	if watch != nil {
 		list = *watch
 	}
-	if err := t.keepLocked(c, weigh(filter, list, c.Metadata, c.acks != nil), list); err != nil {
+	if err := t.keepLocked(c, c.weigh(filter, list), list); err != nil {
 		return true, err
 	}
 	c.filter = filter

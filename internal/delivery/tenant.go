@@ -194,6 +194,7 @@ func (t *tenant) changeMembersLocked(room event.Room, join, leave []event.Profil
 // that has none (0).
 func (t *tenant) sendLocked(d *engine.Batch, c *Connection, frame *engine.Frame, place uint64) {
 	switch b := c.behind; {
+	case c.restsLocked(): // its client reads that from the history once it asks again
 	case b == nil && place == 0:
 		d.Send(c.Stream, frame)
 	case b == nil && place > c.place:
@@ -237,7 +238,7 @@ func (t *tenant) knownLocked(c *Connection) string {
 
 // sentLocked is the place up to which c was sent all that it wants.
 func (t *tenant) sentLocked(c *Connection) uint64 {
-	if c.behind != nil {
+	if c.behind != nil || c.restsLocked() {
 		return c.place
 	}
 	return max(t.head.Seq, c.place) // another hub may have told it of more

@@ -16,6 +16,7 @@ var (
 	ErrVanished = errors.New("the client does not answer")
 	ErrSlow     = errors.New("the client reads too slowly")
 	ErrNoisy    = errors.New("the client kept sending")
+	ErrEnough   = errors.New("the client has what it asked for")
 )
 
 const (

@@ -62,7 +62,6 @@ func (e *Engine) ServeSocket(w http.ResponseWriter, r *http.Request, s *Stream, 
 		s.write(nil)
 		return
 	}
-	s.wake = make(chan struct{}, 1)
 	s.mu.Unlock()
 	s.end(s.serveHijacked(w))
 }
@@ -214,11 +213,10 @@ func (s *Stream) serveHijacked(w http.ResponseWriter) error {
 			}
 		}
 	}()
-	err = s.plain(sink{
+	err = s.hand(toClient{
 		write:    func(p []byte) error { _, err := conn.Write(p); return err },
 		deadline: conn.SetWriteDeadline,
-		gone:     left,
-	})
+	}, left)
 	s.mu.Lock()
 	abrupt := s.abrupt
 	s.mu.Unlock()

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net/http"
 	"time"
 )
@@ -31,13 +32,10 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 		s.write(nil)
 		return
 	}
-	s.mu.Lock()
-	s.wake = make(chan struct{}, 1)
-	s.mu.Unlock()
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
-	s.end(s.plain(sink{
+	s.end(s.hand(toClient{
 		write: func(p []byte) error {
 			if _, err := w.Write(p); err != nil {
 				return err
@@ -45,19 +43,58 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 			return rc.Flush() // a failed write may show here only
 		},
 		deadline: rc.SetWriteDeadline, // not supported: the server's own holds
-		gone:     r.Context().Done(),
-	}))
+	}, r.Context().Done()))
 }
 
-// sink is where a stream is written whose handler stays.
-type sink struct {
+// Hand gives take all that s is owed, whole frames at a time, until ctx ends, the stream is
+// closed or take fails, of which [ErrEnough] says that it took the last as well; then s's owner
+// is told. It returns then. What take is given is only lent.
+func (e *Engine) Hand(ctx context.Context, s *Stream, take func(data []byte) error) {
+	if !e.enter(s) {
+		s.owner.Gone(ErrGone)
+		return
+	}
+	s.end(s.hand(handed(take), ctx.Done()))
+}
+
+// taker takes what a stream is owed whose handler stays.
+type taker interface {
+	take(data []byte) error
+	idle() // nothing is owed now
+}
+
+// handed is a taker that nothing holds up.
+type handed func(data []byte) error
+
+func (t handed) take(data []byte) error { return t(data) }
+func (handed) idle()                    {}
+
+// toClient is a taker that writes to a client.
+type toClient struct {
 	write    func(p []byte) error
 	deadline func(time.Time) error // of writes
-	gone     <-chan struct{}       // closed once the client has left
 }
 
-// plain keeps the handler: it waits for what is pending and writes it.
-func (s *Stream) plain(to sink) error {
+func (w toClient) take(data []byte) error {
+	begun := time.Now()
+	w.deadline(begun.Add(writeTimeout))
+	switch err := w.write(data); {
+	case err == nil:
+		return nil
+	case time.Since(begun) >= userTimeout: // the kernel's time-out may have told net/http, which reads, and not us
+		return ErrSlow
+	}
+	return ErrGone // how much of it came through is not known
+}
+
+// idle has no deadline come: HTTP/2 resets a stream whose does, also one that writes nothing.
+func (w toClient) idle() { w.deadline(time.Time{}) }
+
+// hand waits for what is pending, and has it taken, until the client has left, which closes gone.
+func (s *Stream) hand(to taker, gone <-chan struct{}) error {
+	s.mu.Lock()
+	s.wake = make(chan struct{}, 1)
+	s.mu.Unlock()
 	var buf []byte
 	room := func() []byte { // for no more than is owed: many may wait at once
 		if need := min(s.owed, chunk); cap(buf) < need {
@@ -76,10 +113,10 @@ func (s *Stream) plain(to sink) error {
 			s.state, buf = idle, nil
 			s.hungryLocked()
 			s.mu.Unlock()
-			to.deadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
+			to.idle()
 			select {
 			case <-s.wake:
-			case <-to.gone:
+			case <-gone:
 				return ErrGone
 			}
 			continue
@@ -87,19 +124,16 @@ func (s *Stream) plain(to sink) error {
 		s.state = writing
 		s.mu.Unlock()
 
-		begun := time.Now()
-		to.deadline(begun.Add(writeTimeout))
-		err := to.write(data)
-		s.mu.Lock()
-		if err != nil {
-			s.mu.Unlock()
-			if time.Since(begun) >= userTimeout { // the kernel's time-out may have told net/http, which reads, and not us
-				return ErrSlow
-			}
-			return ErrGone // how much of it came through is not known
+		err := to.take(data)
+		if err != nil && err != ErrEnough {
+			return err
 		}
+		s.mu.Lock()
 		w := s.advanceLocked(len(data))
 		s.mu.Unlock()
 		s.tally().count(w)
+		if err != nil {
+			return err
+		}
 	}
 }

@@ -254,13 +254,19 @@ func Leave(r *http.Request) {
 // Away takes a request out of the lobby, and its connection until back is called: as long
 // as it is bounded elsewhere. An HTTP/1.1 connection is over then.
 func Away(r *http.Request) (back func()) {
-	Leave(r)
-	g := guestOf(r)
-	if g == nil || r.ProtoMajor < 2 {
+	if r.ProtoMajor < 2 {
+		Leave(r)
 		Prove(r, nil)
 		return func() {}
 	}
-	if g.known.Load() {
+	return Pause(r)
+}
+
+// Pause is Away where an HTTP/1.1 connection may have other requests later.
+func Pause(r *http.Request) (back func()) {
+	Leave(r)
+	g := guestOf(r)
+	if g == nil || g.known.Load() {
 		return func() {} // it has left for good
 	}
 	l := g.lobby

@@ -57,6 +57,8 @@ func families() (all []family) {
 		})
 	add(gauge, "streams_open", "", "Streams that are open.",
 		func(l *Values) map[string]float64 { return one(l.Hub.Streams) })
+	add(gauge, "connections", "transport", "Connections, by the door that they came by; of those that poll also such as ended less than 10 s ago.",
+		func(l *Values) map[string]float64 { return words(l.Hub.Transports) })
 	add(counter, "connects_total", "resume", "Streams that were opened, by how they began.",
 		func(l *Values) map[string]float64 { return words(l.Hub.Connects) })
 	add(counter, "closes_total", "reason", "Streams that have ended.",

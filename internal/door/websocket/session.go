@@ -26,7 +26,7 @@ const (
 // session listens to the client of one connection. All of it is the goroutine's that reads.
 type session struct {
 	// Static.
-	server *Server
+	door   *Door
 	conn   *delivery.Connection
 	holder event.TenantProfile // pays for what has not come whole
 	place  string              // the client's address
@@ -79,7 +79,7 @@ func (s *session) pay() bool {
 		return true
 	}
 	if s.memory == nil {
-		s.memory = s.server.quotas.Body(s.holder)
+		s.memory = s.door.doors.Quotas.Body(s.holder)
 	}
 	s.memory.Back(0)
 	return s.memory.Use(kept)
@@ -89,7 +89,7 @@ func (s *session) pay() bool {
 func (s *session) leave(reason delivery.CloseReason, code ws.StatusCode, text string) {
 	s.over = true
 	s.Ended()
-	s.server.streams.Leave(s.conn, reason, appendClose(nil, code, text))
+	s.door.doors.Streams.Leave(s.conn, reason, appendClose(nil, code, text))
 }
 
 // send puts a frame on the client's stream.
@@ -112,7 +112,7 @@ func (s *session) close(code ws.StatusCode) {
 	if code != ws.StatusNoStatusRcvd {
 		end = appendClose(nil, code, "")
 	}
-	s.server.streams.Leave(s.conn, delivery.CloseClient, end)
+	s.door.doors.Streams.Leave(s.conn, delivery.CloseClient, end)
 }
 
 // message implements listener: each line is a command, and is answered before the next is done.
@@ -121,7 +121,7 @@ func (s *session) message(text []byte) {
 		if line = bytes.TrimSpace(line); len(line) > 0 && !s.ended() {
 			number, err := s.command(line)
 			if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
-				s.server.logger.Error("command failed", "tenant", s.conn.Tenant, "connection", s.conn.ID, "err", err)
+				s.door.logger.Error("command failed", "tenant", s.conn.Tenant, "connection", s.conn.ID, "err", err)
 			}
 			s.send(answer(number, err))
 		}
@@ -130,13 +130,13 @@ func (s *session) message(text []byte) {
 
 // command does what a line says. number is what the client calls it by; nil if that is not known.
 func (s *session) command(line []byte) (number []byte, err error) {
-	memory := s.server.quotas.Body(s.holder)
+	memory := s.door.doors.Quotas.Body(s.holder)
 	defer memory.Close()
 	if !memory.Use(allowance.BodyCopies * len(line)) {
 		return nil, problem.ErrBodies
 	}
 	said, number, err := s.parse(line, memory)
-	if limit := s.server.verbs.Allow(s.person()); limit != nil {
+	if limit := s.door.verbs.Allow(s.person()); limit != nil {
 		return number, limit
 	}
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *session) command(line []byte) (number []byte, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
 	defer cancel()
-	return number, said.Do(ctx, s.server.verbs, s.conn)
+	return number, said.Do(ctx, s.door.verbs, s.conn)
 }
 
 // person is who the connection is of.

@@ -1,4 +1,4 @@
-package main
+package door
 
 import (
 	"net/url"
@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/matryer/is"
+
+	"realtimehub/internal/problem"
 )
 
 // Metadata is any text of up to 256 bytes, to the byte.
@@ -29,11 +31,12 @@ func TestMetadataIsText(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			sub, err := subscription(url.Values{"meta.a": {tc.text}})
-			is.Equal(err == nil, tc.ok) // as a value
-			is.Equal(err != nil || sub.Metadata["a"] == tc.text, true)
-			_, err = subscription(url.Values{"meta." + tc.text: {"a"}})
-			is.Equal(err == nil, tc.ok && tc.text != "") // as a key
+			var value, key problem.Faults
+			kept := metadata(&value, url.Values{"meta.a": {tc.text}})
+			is.Equal(value.Err() == nil, tc.ok) // as a value
+			is.Equal(value.Err() != nil || kept["a"] == tc.text, true)
+			metadata(&key, url.Values{"meta." + tc.text: {"a"}})
+			is.Equal(key.Err() == nil, tc.ok && tc.text != "") // as a key
 		})
 	}
 }

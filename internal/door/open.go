@@ -1,0 +1,66 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
+	"realtimehub/internal/request"
+	"realtimehub/internal/reserve"
+)
+
+// Opener opens streams.
+type Opener struct {
+	Streams *delivery.Streams
+	Quotas  *allowance.Pools
+}
+
+// Open opens the stream that a client has asked for. The door then serves it, and calls over
+// once its handler is done; stays says that the handler is as long as the stream. An error is
+// why the client is turned away, and has been counted.
+func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c *delivery.Connection, stream *engine.Stream, over func(), err error) {
+	request.AbortIfReset(r)
+	if reserve.Holds(r.Context()) || reserve.Begun() {
+		return nil, nil, nil, o.Streams.TurnAway(sub.Tenant, access.ErrDescriptors)
+	}
+	over = func() {}
+	if stays {
+		if over, err = o.hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); err != nil {
+			return nil, nil, nil, o.Streams.TurnAway(sub.Tenant, err)
+		}
+	}
+	lobby.Leave(r) // it is paid for, however long it waits for its turn
+	if c, stream, err = o.Streams.Open(r.Context(), sub); err != nil {
+		over()
+		if errors.Is(err, context.Canceled) {
+			panic(http.ErrAbortHandler) // nobody is left to be told
+		}
+		return nil, nil, nil, err
+	}
+	return c, stream, over, nil
+}
+
+// TurnedAway is what a client is told on its stream after an error of Open.
+func (o *Opener) TurnedAway(tenant string, err error) *delivery.TurnedAway {
+	return &delivery.TurnedAway{Reason: delivery.Turned(err), After: o.Streams.Away(tenant, err)}
+}
+
+// hold has a handler that stays with its stream counted for a person, until over is
+// called: it stays longer than the connection is known, where the client does not read.
+func (o *Opener) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
+	n := handlerBytes + request.HeadBytes(r)
+	if err := o.Quotas.Keep(who, n, true); err != nil {
+		return nil, err
+	}
+	return func() { o.Quotas.Drop(who, n) }, nil
+}
+
+// handlerBytes is what a stream takes more whose handler stays with it, with net/http's
+// part, as measured.
+const handlerBytes = 20 << 10

@@ -1,0 +1,137 @@
+package poll
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/door"
+	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
+)
+
+// Times of a poll.
+const (
+	usualWait  = 25 * time.Second // most proxies give up on an answer after 30 s or a minute
+	mostWait   = 60 * time.Second
+	gatherTime = 50 * time.Millisecond // more is waited for after the first event
+	lingerTime = 10 * time.Second      // a poll counts as a connection after its answer
+	writeTime  = 30 * time.Second      // for an answer to be read
+)
+
+// Bounds of an answer.
+const (
+	mostEvents = 500
+	mostBytes  = 256 << 10 // at which it ends; one event may be larger
+)
+
+// Door answers polls.
+type Door struct{ doors *door.Opener }
+
+// New makes a Door.
+func New(doors *door.Opener) *Door { return &Door{doors} }
+
+// question is what a client asks.
+type question struct {
+	delivery.Subscription
+	wait  time.Duration
+	limit int
+}
+
+func read(r *http.Request, who *access.Caller) (q question, err error) {
+	query := r.URL.Query()
+	var faults problem.Faults
+	sub, err := door.Read(r, query, who)
+	sub.Transport, sub.Encoding, sub.Linger = delivery.TransportPoll, encoding{}, lingerTime
+	sub.Cursor, sub.Client = query.Get("cursor"), strings.Clone(query.Get("client"))
+	if !event.ValidText(sub.Client) {
+		faults.Add(problem.CodeInvalidField, "client", "must be UTF-8 of up to 256 bytes, without control characters")
+	}
+	q = question{sub, waitOf(&faults, query), limitOf(&faults, query)}
+	return q, errors.Join(err, faults.Err())
+}
+
+func waitOf(f *problem.Faults, query url.Values) time.Duration {
+	text := query.Get("wait")
+	if text == "" {
+		return usualWait
+	}
+	wait, err := time.ParseDuration(text)
+	if err != nil || wait < 0 || wait > mostWait {
+		f.Add(problem.CodeInvalidField, "wait", "must be a duration such as 25s, 60s at most")
+	}
+	return wait
+}
+
+func limitOf(f *problem.Faults, query url.Values) int {
+	text := query.Get("limit")
+	if text == "" {
+		return mostEvents
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > mostEvents {
+		f.Add(problem.CodeInvalidField, "limit", "must be 1 to %d", mostEvents)
+	}
+	return limit
+}
+
+// Serve answers with the events that follow a cursor, once there are any.
+func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	q, err := read(r, who)
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodHead {
+		header(w)
+		return nil
+	}
+	if q.Cursor == "" {
+		q.wait = 0 // the place now is what is asked for
+	}
+	c, stream, over, err := d.doors.Open(r, q.Subscription, true)
+	if err != nil {
+		return d.refusal(q.Tenant, err)
+	}
+	defer over()
+	defer lobby.Pause(r)() // it is counted as a stream
+	stream.Silence()
+	memory := d.doors.Quotas.Answer(who.Holder(r))
+	defer memory.Close()
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Time{})  // the server's own is for requests
+	rc.SetWriteDeadline(time.Time{}) // likewise; not supported: the server's own holds
+
+	a := answer{asked: q.Cursor, known: q.Cursor, limit: q.limit, memory: memory, hub: map[string]json.RawMessage{}}
+	end := time.AfterFunc(q.wait, func() { d.doors.Streams.Rest(c, stream) })
+	defer end.Stop()
+	due := time.Now().Add(q.wait)
+	a.first = func() { end.Reset(min(gatherTime, time.Until(due))) }
+	d.doors.Streams.Engine().Hand(r.Context(), stream, a.take)
+	rc.SetWriteDeadline(time.Now().Add(writeTime))
+	if d.doors.Streams.Draining() {
+		w.Header().Set("Connection", "close") // the next poll goes to another hub
+	}
+	return a.write(w)
+}
+
+// refusal is what a client is answered that is turned away.
+func (d *Door) refusal(tenant string, err error) error {
+	p := *problem.Of(problem.OfQuestion(err))
+	if errors.Is(err, access.ErrDescriptors) {
+		p.Code = "HubFull" // for probes it has a code of its own
+	}
+	p.After = max(p.After, d.doors.Streams.Away(tenant, err))
+	return &p
+}
+
+func header(w http.ResponseWriter) {
+	w.Header()["Content-Type"] = []string{"application/json"}
+	w.Header()["Cache-Control"] = []string{"no-store"}
+}
