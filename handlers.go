@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door/signalr"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/metrics"
@@ -31,8 +32,10 @@ import (
 type APIConfig struct {
 	MaxEventBytes  int
 	MaxBodyBytes   int
-	Loopback       bool         // in open mode then no web page from elsewhere gets in
-	MetricsTenants int          // so many are shown by name, those with most streams
+	Loopback       bool // in open mode then no web page from elsewhere gets in
+	MetricsTenants int  // so many are shown by name, those with most streams
+	Heartbeat      time.Duration
+	SignalR        signalr.Keys // that all hubs have; nil: there is no other
 	Lobby          *lobby.Lobby // of the server's connections; nil: they are not bounded
 	Logger         *slog.Logger
 }
@@ -56,13 +59,14 @@ type api struct {
 	publishing     publisher
 	subscribing    subscriber
 	administration administrator
+	signalr        *signalr.Door
 }
 
 // NewAPI makes the HTTP side of a hub.
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
 	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
-	return &api{
+	a := &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
@@ -70,6 +74,12 @@ func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *a
 		subscribing:    subscriber{hub, cluster, presence, limits, hub.quotas},
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
+	a.signalr = signalr.New(signalr.Config{
+		Streams: hub.streams, Cluster: cluster, Keys: cfg.SignalR, Quotas: hub.quotas, Heartbeat: cfg.Heartbeat, Logger: cfg.Logger,
+		Verbs:        &signalr.Calls{Cluster: cluster, Limits: limits, Visible: a.subscribing.visible},
+		Subscription: asked, Connect: a.subscribing.connect, WatchList: watchValue,
+	})
+	return a
 }
 
 // newMetrics shows what the hub and its parts count.
@@ -135,6 +145,10 @@ func (a *api) routes() map[string]route {
 		"PUT " + tenant + "/{rooms}/{id}/members/{p}":    {access.ScopeAdmin, a.administration.addMember},
 		"DELETE " + tenant + "/{rooms}/{id}/members/{p}": {access.ScopeAdmin, a.administration.removeMember},
 		"POST " + tenant + refresh:                       {access.ScopeAdmin, a.administration.refreshMembers},
+		"POST /signalr/negotiate":                        {access.ScopeSubscribe, a.signalr.Negotiate},
+		signalr.StreamRoute:                              {access.ScopeSubscribe, a.signalr.Open},
+		"POST /signalr":                                  {access.ScopeSubscribe, a.signalr.Send},
+		"DELETE /signalr":                                {access.ScopeSubscribe, a.signalr.End},
 		"GET /metrics":                                   {access.ScopeAll, plain(a.metrics.ServeHTTP)},
 		"GET " + serve.ProfilesAt:                        {access.ScopeAll, plain(serve.Profiles)},
 	}
@@ -150,8 +164,13 @@ func (a *api) openRoutes() map[string]http.HandlerFunc {
 	return routes
 }
 
-// streamRoute alone takes a token in its query, for stock EventSource.
 const streamRoute = "GET /v1/stream"
+
+// opensStream says whether a route may take a token in its query: stock EventSource has no other
+// place for it.
+func opensStream(pattern string) bool {
+	return pattern == streamRoute || pattern == signalr.StreamRoute
+}
 
 // Handler serves every route there is.
 func (a *api) Handler() http.Handler { return a.handler(true) }
@@ -186,7 +205,7 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 		who, err := a.admit(r, pattern, route.scope)
 		if err == nil {
 			lobby.Admit(w, r)
-			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), pattern == streamRoute)()
+			defer who.Vouch(r, a.hub.quotas.Person, request.HeadBytes(r), opensStream(pattern))()
 			err = route.do(w, r, who)
 		}
 		if err != nil {
@@ -198,7 +217,7 @@ func (a *api) call(pattern string, route route) http.HandlerFunc {
 
 // admit returns the caller, if it may make the call now. It is asked before there is a body.
 func (a *api) admit(r *http.Request, pattern string, scope access.Scope) (who *access.Caller, err error) {
-	who, err = a.auth.Admit(r, scope, pattern == streamRoute)
+	who, err = a.auth.Admit(r, scope, opensStream(pattern))
 	switch {
 	case err != nil:
 	case scope&access.ScopeAdmin != 0 && who.Tenant() != "":

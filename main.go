@@ -24,6 +24,7 @@ import (
 	"realtimehub/internal/backup"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/doctor"
+	"realtimehub/internal/door/signalr"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/inquiry"
 	"realtimehub/internal/lobby"
@@ -246,6 +247,7 @@ func (a *app) newAPI(strangers *lobby.Lobby) *api {
 	return NewAPI(a.hub, a.auth, rates, APIConfig{
 		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
 		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: a.logger,
+		Heartbeat: cfg.Heartbeat, SignalR: signalr.NewKeys(cfg.SharedSecrets()...),
 	})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -36,39 +37,54 @@ type subscriber struct {
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
-	tenant, profile, err := who.Client(r, query)
-	sub, err2 := subscription(query)
-	if err := errors.Join(err, err2); err != nil {
+	sub, err := asked(r, query, who)
+	if err != nil {
 		return err
 	}
-	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
 	sub.Cursor = cursorOf(r.Header, query)
 	sse.Header(w.Header())
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	request.AbortIfReset(r)
-	var c *delivery.Connection
-	if reserve.Holds(r.Context()) || reserve.Begun() {
-		err = s.hub.streams.TurnAway(tenant, access.ErrDescriptors)
-	} else if over, none := s.hold(r, event.TenantProfile{Tenant: tenant, Profile: profile}); none != nil {
-		err = s.hub.streams.TurnAway(tenant, none)
-	} else {
-		defer over()
-		lobby.Leave(r) // it is paid for, however long it waits for its turn
-		c, err = s.hub.streams.Connect(r.Context(), sub)
-	}
-	if errors.Is(err, context.Canceled) {
-		panic(http.ErrAbortHandler) // nobody is left to be told
-	}
+	c, over, err := s.connect(r, sub)
 	if err != nil {
-		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(tenant, err))
+		s.turnAway(w, r, delivery.Turned(err), s.hub.streams.Away(sub.Tenant, err))
 		return nil
 	}
+	defer over()
 	defer lobby.Away(r)() // it is counted as a stream
 	sse.Header(w.Header())
 	s.hub.streams.Engine().Serve(w, r, c.Stream)
 	return nil
+}
+
+// asked is what a request asks of its stream.
+func asked(r *http.Request, query url.Values, who *access.Caller) (delivery.Subscription, error) {
+	tenant, profile, err := who.Client(r, query)
+	sub, err2 := subscription(query)
+	sub.Tenant, sub.Profile, sub.Expires = tenant, profile, who.Expires()
+	return sub, errors.Join(err, err2)
+}
+
+// connect opens a stream for a request, whatever the door. over is called when the handler is
+// done with it. Where there is no stream, the client is turned away for the error.
+func (s *subscriber) connect(r *http.Request, sub delivery.Subscription) (c *delivery.Connection, over func(), err error) {
+	request.AbortIfReset(r)
+	if reserve.Holds(r.Context()) || reserve.Begun() {
+		return nil, nil, s.hub.streams.TurnAway(sub.Tenant, access.ErrDescriptors)
+	}
+	if over, err = s.hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); err != nil {
+		return nil, nil, s.hub.streams.TurnAway(sub.Tenant, err)
+	}
+	lobby.Leave(r) // it is paid for, however long it waits for its turn
+	if c, err = s.hub.streams.Connect(r.Context(), sub); err == nil {
+		return c, over, nil
+	}
+	over()
+	if errors.Is(err, context.Canceled) {
+		panic(http.ErrAbortHandler) // nobody is left to be told
+	}
+	return nil, nil, err
 }
 
 // hold has a handler that stays with its stream counted for a person, until over is
@@ -370,4 +386,12 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	defer answer.Close()
 	turn := func(size int) (func(), error) { return request.ListTurn(r.Context(), tenant, size) }
 	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
+}
+
+// visible is what a viewer may see of others, as a JSON array.
+func (s *subscriber) visible(ctx context.Context, tenant string, viewer event.Profile, asked []event.Profile) ([]byte, error) {
+	if err := problem.OfQuestion(s.hub.tenants.EnsureAll(ctx, tenant)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(s.presence.Visible(tenant, viewer, asked))
 }

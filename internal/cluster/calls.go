@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
+	"realtimehub/internal/fair"
 	"realtimehub/internal/room"
 )
 
@@ -128,6 +129,51 @@ func (c *Cluster) Acknowledge(ctx context.Context, conn *delivery.Connection, cu
 	return answer.Found, nil
 }
 
+// FindMarked finds a connection that another hub holds, of whose id all is known but the mark of
+// its hub; nil when there is none. ErrSilent: one that may hold it does not answer.
+func (c *Cluster) FindMarked(ctx context.Context, id uuid.UUID) (*delivery.Connection, error) {
+	if c.peers == nil {
+		return nil, nil
+	}
+	others := c.peers.Others()
+	found, errs := make([]*delivery.Connection, len(others)), make([]error, len(others))
+	fair.ForEach(len(others), func(i int) {
+		id := id
+		copy(id[len(id)-len(others[i]):], others[i][:])
+		found[i], errs[i] = c.Find(ctx, id.String())
+	})
+	for _, conn := range found {
+		if conn != nil {
+			return conn, nil
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// Say is delivery.Streams.Say, wherever the connection is.
+func (c *Cluster) Say(ctx context.Context, conn *delivery.Connection, records []byte) (found bool, err error) {
+	if !conn.Remote() {
+		return c.cfg.Delivery.Streams.Say(conn, records), nil
+	}
+	return c.askOf(ctx, conn, Call{Op: CallSay, Records: records})
+}
+
+// Poll is what a client that polls is answered by another hub, which holds its connection, within
+// a time; with 0 the connection ends.
+func (c *Cluster) Poll(ctx context.Context, id uuid.UUID, who event.TenantProfile, wait time.Duration) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+pollSlack)
+	defer cancel()
+	return c.ask(ctx, holderOf(id), Call{Op: CallPoll, ID: id, Tenant: who.Tenant, Profile: &who.Profile, Wait: wait})
+}
+
+// pollSlack is how much longer than a poll its answer may take.
+const pollSlack = time.Second
+
+// ServePolls names who answers polls of other hubs' clients. Before, there are none.
+func (c *Cluster) ServePolls(answer func(id uuid.UUID, who event.TenantProfile, wait time.Duration) Answer) {
+	c.polls.Store(&answer)
+}
+
 // Explain says of each of some profiles why a stored event did not reach its connections,
 // wherever they are, and how many these are.
 func (c *Cluster) Explain(ctx context.Context, tenant string, profiles []event.Profile, e delivery.Sent) (why []delivery.Why, connections []int) {
@@ -226,6 +272,12 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 		a.Found = c.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
+	if call.Op == CallPoll {
+		if answer := c.polls.Load(); answer != nil && call.Profile != nil {
+			a = (*answer)(call.ID, event.TenantProfile{Tenant: call.Tenant, Profile: *call.Profile}, call.Wait)
+		}
+		return a
+	}
 	conn := c.cfg.Delivery.Streams.ByID(call.ID)
 	if conn == nil {
 		return a
@@ -252,6 +304,8 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 	case CallAck:
 		found, err := c.cfg.Delivery.Streams.Acknowledge(conn, call.Cursor)
 		a.Found, a.Acks = found, acksOf(err)
+	case CallSay:
+		a.Found = c.cfg.Delivery.Streams.Say(conn, call.Records)
 	case CallKick:
 		a.Found, _ = c.Kick(ctx, conn, call.Reason)
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,6 +25,8 @@ type Cluster struct {
 	remotes  remotes
 
 	owed *owed // nil: the hub is alone
+
+	polls atomic.Pointer[func(uuid.UUID, event.TenantProfile, time.Duration) Answer] // nil: nobody polls
 
 	// These guard themselves. mu → following.mu, taking → following.mu
 	turn      turn

@@ -15,6 +15,7 @@ import (
 
 // Subscription is what a client asks of a new stream.
 type Subscription struct {
+	ID       uuid.UUID // of the connection, but for its hub's mark; zero: a new one
 	Encoding Encoding
 	Tenant   string
 	Profile  event.Profile
@@ -84,16 +85,16 @@ func (s *Streams) connect(ctx context.Context, sub Subscription) (*Connection, e
 
 // newConnection makes the connection of a subscription, which is nowhere yet.
 func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, err
-	}
-	if s.node != nil {
-		copy(id[len(id)-len(s.node.Mark):], s.node.Mark[:])
+	id := sub.ID
+	if id == uuid.Nil {
+		var err error
+		if id, err = uuid.NewV7(); err != nil {
+			return nil, err
+		}
 	}
 	now := time.Now()
 	c := &Connection{
-		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
+		ID: s.Marked(id), Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
 		encoder: s.Encoder(sub.Encoding), filter: sub.Types,
 	}
 	if sub.Acks && s.duties != nil {
@@ -102,6 +103,14 @@ func (s *Streams) newConnection(sub Subscription) (*Connection, error) {
 	c.activeAt.Store(now.UnixNano())
 	c.Stream = s.engine.NewOwned(owner{s, c})
 	return c, nil
+}
+
+// Marked is the id that a connection of this hub has which was given an id.
+func (s *Streams) Marked(id uuid.UUID) uuid.UUID {
+	if s.node != nil {
+		copy(id[len(id)-len(s.node.Mark):], s.node.Mark[:])
+	}
+	return id
 }
 
 // replaced tells of a connection that has given way to another of its profile's.

@@ -18,6 +18,8 @@ var (
 	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
 	ErrFull     = errors.New("the limit of connections is reached")
 
+	ErrTaken = problem.New("there is a connection of this id already", problem.Problem{Status: http.StatusConflict, Code: "ConnectionOpen"})
+
 	ErrTenantFull = fmt.Errorf("%w for this tenant", ErrFull)
 )
 
@@ -46,6 +48,8 @@ func (d *directory) admit(c *Connection, replaces bool, beside int) error {
 	switch {
 	case d.draining:
 		return ErrDraining
+	case d.byID.Get(c.ID) != nil:
+		return ErrTaken
 	case replaces:
 	case d.most.All > 0 && d.byID.Len() >= d.most.All:
 		return ErrFull

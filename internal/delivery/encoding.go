@@ -27,6 +27,15 @@ type Encoding interface {
 	AppendPlace(b []byte, cursor string) []byte
 	// AppendHeartbeat appends a sign of life.
 	AppendHeartbeat(b []byte) []byte
+	// AppendEnd appends what follows hub.closing, which told the reason.
+	AppendEnd(b []byte, reason string) []byte
+}
+
+// Answering is an Encoding whose clients are answered on their stream.
+type Answering interface {
+	Encoding
+	// AppendRecords appends answers, which are whole records of the encoding.
+	AppendRecords(b, records []byte) []byte
 }
 
 // Encoder is an Encoding with a hub's own words: one for all of the hub's streams of that
@@ -113,7 +122,9 @@ func (e *Encoder) closing(reason CloseReason, after time.Duration, cursor string
 	}
 	wait += after + rand.N(wait)
 	data := append(append([]byte(`{"reason":"`), reason...), `","retryMs":`...)
-	return e.word(cursor, "hub.closing", wait, append(strconv.AppendInt(data, wait.Milliseconds(), 10), '}'))
+	data = append(strconv.AppendInt(data, wait.Milliseconds(), 10), '}')
+	b := e.encoding.AppendWord(make([]byte, 0, 2*len(data)+len(cursor)+64), cursor, "hub.closing", wait, data)
+	return engine.NewFrame(e.encoding.AppendEnd(b, string(reason)), false)
 }
 
 // expiring tells a client that its token is about to end.

@@ -214,6 +214,19 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	return true, nil
 }
 
+// Say has a connection's client told answers of its encoding, which is Answering. It says whether
+// there is such a connection.
+func (s *Streams) Say(c *Connection, records []byte) (found bool) {
+	of, ok := c.encoder.encoding.(Answering)
+	if !ok || s.ByID(c.ID) != c {
+		return false
+	}
+	var d engine.Batch
+	d.Send(c.Stream, engine.NewFrame(of.AppendRecords(nil, records), false))
+	d.Flush()
+	return true
+}
+
 // Connections are a tenant's of this hub, or one profile's, in no order.
 func (s *Streams) Connections(tenant string, of *event.Profile) []*Connection {
 	t := s.tenants.find(tenant)

@@ -28,9 +28,15 @@ func (e Encoding) AppendEvent(b []byte, cursor, typ string, envelope []byte) []b
 	return e.AppendRecords(b, invocation(cursor, typ, envelope))
 }
 
-// AppendWord implements delivery.Encoding. When to come back is the client's own policy.
+// AppendWord implements delivery.Encoding. When to come back is the client's own policy. But on a
+// socket a handshake is answered before it is there: any hub takes the POST that it comes in, and
+// refuses a bad one, and clients wait for the answer after they have sent it.
 func (e Encoding) AppendWord(b []byte, cursor, typ string, _ time.Duration, data []byte) []byte {
-	return e.AppendRecords(b, invocation(cursor, typ, data))
+	record := invocation(cursor, typ, data)
+	if typ == "hub.ready" && e.Transport != Sockets {
+		record = append([]byte(accepted), record...)
+	}
+	return e.AppendRecords(b, record)
 }
 
 // AppendPlace implements delivery.Encoding: a client knows no cursor but its events', so it is a

@@ -24,6 +24,10 @@ type Pass struct {
 	Opens   time.Time // until then it opens a stream; afterwards it only names one that is open
 }
 
+func (p Pass) who() event.TenantProfile {
+	return event.TenantProfile{Tenant: p.Tenant, Profile: p.Profile}
+}
+
 // Keys sign connectionTokens: the first one does, and each is believed, so that secrets can be
 // replaced one hub after the other.
 type Keys [][sha256.Size]byte

@@ -1,0 +1,191 @@
+package signalr
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/answer"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
+	"realtimehub/internal/strictjson"
+)
+
+// StreamRoute takes a token in its query, since EventSource and WebSocket send no headers.
+const StreamRoute = "GET /signalr"
+
+// Config is what a Door works with.
+type Config struct {
+	Streams   *delivery.Streams
+	Cluster   *cluster.Cluster
+	Verbs     Verbs
+	Keys      Keys // nil: of nobody else
+	Quotas    *allowance.Pools
+	Heartbeat time.Duration // of the hub's streams; 0: none
+	Logger    *slog.Logger
+
+	// Subscription is what a request asks of its stream.
+	Subscription func(r *http.Request, query url.Values, who *access.Caller) (delivery.Subscription, error)
+	// Connect opens a stream for a request; over is called when the handler is done with it.
+	Connect func(r *http.Request, s delivery.Subscription) (c *delivery.Connection, over func(), err error)
+	// WatchList reads the profiles that a client watches.
+	WatchList func(f *problem.Faults, field string, v strictjson.Value) []event.Profile
+}
+
+// Door serves SignalR clients.
+type Door struct {
+	// Static.
+	cfg Config
+
+	// These guard themselves.
+	polls  polls
+	abroad abroad
+	pings  pings
+}
+
+// New makes the door of a hub.
+func New(cfg Config) *Door {
+	if cfg.Keys == nil {
+		cfg.Keys = NewKeys()
+	}
+	d := &Door{cfg: cfg, pings: pings{find: cfg.Streams.ByID}}
+	cfg.Cluster.ServePolls(d.pollFor)
+	return d
+}
+
+// opening is how long a client may take from negotiating to opening its stream.
+const opening = time.Minute
+
+// A transport as clients are told of it.
+type offered struct {
+	Transport       string   `json:"transport"`
+	TransferFormats []string `json:"transferFormats"`
+}
+
+// transports are those that a client tries, the best one first.
+var transports = []offered{{"ServerSentEvents", []string{"Text"}}, {"LongPolling", []string{"Text"}}}
+
+// negotiated answers a negotiation (TransportProtocols.md, "POST [endpoint-base]/negotiate").
+type negotiated struct {
+	NegotiateVersion    int       `json:"negotiateVersion"`
+	ConnectionID        string    `json:"connectionId"`
+	ConnectionToken     string    `json:"connectionToken"`
+	AvailableTransports []offered `json:"availableTransports"`
+}
+
+// Negotiate gives a client the name of the session that it is to open. What the stream is to be
+// is in the query of each request, and told to be wrong here already.
+func (d *Door) Negotiate(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	query := r.URL.Query()
+	sub, err := d.cfg.Subscription(r, query, who)
+	if err != nil {
+		return err
+	}
+	if query.Get("negotiateVersion") != "1" {
+		return &problem.FieldError{Code: problem.CodeInvalidField, Field: "negotiateVersion", Index: -1, Detail: "must be 1"}
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	id = d.cfg.Streams.Marked(id)
+	pass := Pass{Session: id, Tenant: sub.Tenant, Profile: sub.Profile, Opens: time.Now().Add(opening)}
+	return answer.JSON(w, http.StatusOK, negotiated{
+		NegotiateVersion: 1, ConnectionID: id.String(), ConnectionToken: d.cfg.Keys.Sign(pass), AvailableTransports: transports,
+	})
+}
+
+// errNoSession is what a client is told that is to negotiate again.
+func errNoSession(why string) error {
+	return &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: why}
+}
+
+// pass is what the query's connectionToken says, if it is the caller's own.
+func (d *Door) pass(r *http.Request, query url.Values, who *access.Caller) (Pass, error) {
+	tenant, profile, err := who.Client(r, query)
+	if err != nil {
+		return Pass{}, err
+	}
+	pass, err := d.cfg.Keys.Open(query.Get("id"))
+	switch {
+	case err != nil:
+		return Pass{}, errNoSession("id: " + err.Error())
+	case pass.Tenant != tenant || pass.Profile != profile:
+		return Pass{}, errNoSession("id: is another profile's connectionToken")
+	}
+	return pass, nil
+}
+
+// Open serves the GET by which a client opens its stream, or polls it.
+func (d *Door) Open(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	query := r.URL.Query()
+	pass, err := d.pass(r, query, who)
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodHead {
+		return answer.NoContent(w)
+	}
+	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		return d.stream(w, r, query, pass, who)
+	}
+	return d.poll(w, r, query, pass, who)
+}
+
+// subscription is what a request that opens a session asks of its stream.
+func (d *Door) subscription(r *http.Request, query url.Values, pass Pass, who *access.Caller, over Transport) (delivery.Subscription, error) {
+	if time.Now().After(pass.Opens) {
+		return delivery.Subscription{}, errNoSession("id: " + errLate.Error())
+	}
+	sub, err := d.cfg.Subscription(r, query, who)
+	sub.ID, sub.Encoding, sub.Cursor = pass.Session, Encoding{over}, query.Get("cursor")
+	return sub, err
+}
+
+// session is a client's connection, wherever it is.
+func (d *Door) session(ctx context.Context, pass Pass) (c *delivery.Connection, err error) {
+	if c = d.cfg.Streams.ByID(d.cfg.Streams.Marked(pass.Session)); c == nil {
+		c, err = d.elsewhere(ctx, pass)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case c == nil || c.Tenant != pass.Tenant || c.Profile != pass.Profile:
+		return nil, errNoSession("id: this connection has ended")
+	}
+	return c, nil
+}
+
+// elsewhere is a session that another hub holds, nil if none does.
+func (d *Door) elsewhere(ctx context.Context, pass Pass) (c *delivery.Connection, err error) {
+	if id, ok := d.abroad.of(pass.Session); ok {
+		if c, err = d.cfg.Cluster.Find(ctx, id.String()); c != nil || err != nil {
+			return c, err
+		}
+	}
+	if c, err = d.cfg.Cluster.FindMarked(ctx, pass.Session); c != nil {
+		d.abroad.add(pass.Session, c.ID)
+	}
+	return c, err
+}
+
+// plain answers with text as SignalR's servers do.
+func plain(w http.ResponseWriter, status int, body []byte) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, err := w.Write(body)
+	if err == nil {
+		err = http.NewResponseController(w).Flush()
+	}
+	return err
+}

@@ -1,0 +1,168 @@
+package signalr
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
+)
+
+const (
+	pollTime  = 15 * time.Second         // that a poll waits for something to tell
+	pollBytes = pollRoom + chunk + 8<<10 // that a session takes: what waits, what is being written, and who writes it
+	chunk     = 64 << 10
+)
+
+// poll serves a GET of long polling. The first one opens the session, and is answered at once.
+// What another hub holds it is asked for.
+func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
+	if p := d.polls.of(d.cfg.Streams.Marked(pass.Session)); p != nil && p.who == pass.who() {
+		records, over := p.take(r.Context(), pollTime)
+		return d.told(w, r, p, records, over)
+	}
+	if _, err := d.elsewhere(r.Context(), pass); err != nil {
+		return err
+	}
+	if id, ok := d.abroad.of(pass.Session); ok { // or was: its last words may be there still
+		return d.pollElsewhere(w, r, pass, id)
+	}
+	sub, err := d.subscription(r, query, pass, who, Polling)
+	if err != nil {
+		return err
+	}
+	if err := d.beginPolls(r, sub); err != nil {
+		return err
+	}
+	return plain(w, http.StatusOK, nil)
+}
+
+// pollElsewhere asks the hub that holds a session.
+func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
+	a, err := d.cfg.Cluster.Poll(r.Context(), id, pass.who(), pollTime)
+	switch {
+	case r.Context().Err() != nil: // what it was to be told is lost: it is to begin anew from its cursor
+		d.cfg.Cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0)
+		return nil
+	case err != nil:
+		return err
+	case !a.Found:
+		return errNoSession("id: this connection has ended")
+	}
+	return d.told(w, r, nil, a.Records, a.Over)
+}
+
+// told answers a poll. Where the answer does not come through the session ends, since what was in
+// it is gone: its client begins anew from the cursor that it knows.
+func (d *Door) told(w http.ResponseWriter, r *http.Request, p *poll, records []byte, over bool) error {
+	if over {
+		return plain(w, http.StatusNoContent, nil)
+	}
+	if err := plain(w, http.StatusOK, records); (err != nil || r.Context().Err() != nil) && p != nil {
+		p.end()
+	}
+	return nil
+}
+
+// beginPolls opens a session whose client polls.
+func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
+	who := event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}
+	if err := d.cfg.Quotas.Keep(who, pollBytes, true); err != nil {
+		return err
+	}
+	c, over, err := d.cfg.Connect(r, sub)
+	if err != nil {
+		d.cfg.Quotas.Drop(who, pollBytes)
+		if _, told := errors.AsType[problem.Answerer](err); !told {
+			err = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Overloaded", Detail: err.Error(), After: d.cfg.Streams.Away(sub.Tenant, err)}
+		}
+		return err
+	}
+	over() // of this handler, which does not stay
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &poll{id: c.ID, who: who, all: &d.polls, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	p.idle = time.AfterFunc(idleTime, p.end)
+	d.polls.add(p)
+	stream, _ := http.NewRequestWithContext(ctx, http.MethodGet, "/signalr", nil)
+	go func() {
+		defer d.cfg.Quotas.Drop(who, pollBytes)
+		defer p.close()
+		d.cfg.Streams.Engine().Serve(p, stream, c.Stream)
+	}()
+	return nil
+}
+
+// pollFor answers another hub's poll of a session of this hub.
+func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration) (a cluster.Answer) {
+	p := d.polls.of(id)
+	if p == nil || p.who != who {
+		return a
+	}
+	a.Found = true
+	if wait == 0 {
+		p.end()
+		return a
+	}
+	a.Records, a.Over = p.take(context.Background(), min(wait, pollTime))
+	return a
+}
+
+// End serves DELETE, by which a client that polls leaves. A stream's client just ends it.
+func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	pass, err := d.pass(r, r.URL.Query(), who)
+	if err != nil {
+		return err
+	}
+	c, err := d.session(r.Context(), pass)
+	switch {
+	case err != nil:
+		return err
+	case c.Remote():
+		if _, err := d.cfg.Cluster.Poll(r.Context(), c.ID, pass.who(), 0); err != nil {
+			return err
+		}
+	default:
+		if p := d.polls.of(c.ID); p != nil {
+			p.end()
+		}
+	}
+	return plain(w, http.StatusAccepted, nil)
+}
+
+// polls are the sessions whose clients poll.
+type polls struct {
+	mu sync.Mutex
+	id map[uuid.UUID]*poll // guarded by mu
+}
+
+func (s *polls) of(id uuid.UUID) *poll {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id[id]
+}
+
+func (s *polls) add(p *poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id == nil {
+		s.id = map[uuid.UUID]*poll{}
+	}
+	s.id[p.id] = p
+}
+
+func (s *polls) drop(p *poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id[p.id] == p {
+		delete(s.id, p.id)
+	}
+}

@@ -1,0 +1,98 @@
+package signalr
+
+import (
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/engine"
+	"realtimehub/internal/lobby"
+	"realtimehub/internal/sse"
+)
+
+// stream opens a session over Server-Sent Events.
+func (d *Door) stream(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
+	sub, err := d.subscription(r, query, pass, who, Events)
+	if err != nil {
+		return err
+	}
+	streams := d.cfg.Streams
+	if streams.ByID(streams.Marked(pass.Session)) != nil {
+		return delivery.ErrTaken
+	}
+	c, over, err := d.cfg.Connect(r, sub)
+	sse.Header(w.Header())
+	if err != nil {
+		streams.Engine().Serve(w, r, d.refusal(sub, err))
+		return nil
+	}
+	defer over()
+	defer lobby.Away(r)() // it is counted as a stream
+	if d.cfg.Heartbeat == 0 || d.cfg.Heartbeat > mostSilence {
+		d.pings.add(c.ID)
+	}
+	streams.Engine().Serve(w, r, c.Stream)
+	return nil
+}
+
+// refusal is a stream that says why there is none: EventSource shows no other answer to a page.
+func (d *Door) refusal(sub delivery.Subscription, err error) *engine.Stream {
+	words := d.cfg.Streams.Encoder(sub.Encoding)
+	s := words.NewStream(func(error) {})
+	var first engine.Batch
+	first.Send(s, engine.NewFrame(Encoding{Events}.AppendRecords(nil, []byte(accepted)), false))
+	first.Flush()
+	s.Close(words.Closing(delivery.Turned(err), d.cfg.Streams.Away(sub.Tenant, err)))
+	return s
+}
+
+// Clients give up a stream that was silent for 30 s. They are sent a ping as often as ASP.NET Core
+// does it, whatever the hub's heartbeat is.
+const (
+	mostSilence = 15 * time.Second
+	pingEvery   = 10 * time.Second
+)
+
+// pings keeps streams alive whose hub has no heartbeat that is often enough.
+type pings struct {
+	find func(uuid.UUID) *delivery.Connection // static; nil: it has ended
+
+	mu sync.Mutex
+	of map[uuid.UUID]struct{} // guarded by mu
+}
+
+func (p *pings) add(id uuid.UUID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of == nil {
+		p.of = map[uuid.UUID]struct{}{}
+	}
+	if len(p.of) == 0 {
+		time.AfterFunc(pingEvery, p.send)
+	}
+	p.of[id] = struct{}{}
+}
+
+// send pings those who are there, and comes back as long as there are any.
+func (p *pings) send() {
+	ping := engine.NewFrame(Encoding{Events}.AppendHeartbeat(nil), true)
+	var d engine.Batch
+	defer d.Flush()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.of {
+		if c := p.find(id); c != nil {
+			d.Send(c.Stream, ping)
+		} else {
+			delete(p.of, id)
+		}
+	}
+	if len(p.of) > 0 {
+		time.AfterFunc(pingEvery, p.send)
+	}
+}
