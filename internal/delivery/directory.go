@@ -18,7 +18,7 @@ var (
 	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
 	ErrFull     = errors.New("the limit of connections is reached")
 
-	ErrTaken = problem.New("there is a connection of this id already", problem.Problem{Status: http.StatusConflict, Code: "ConnectionOpen"})
+	ErrTaken = errors.New("there is a connection of this id already")
 
 	ErrTenantFull = fmt.Errorf("%w for this tenant", ErrFull)
 )

@@ -65,7 +65,7 @@ func token(to chan struct{}) {
 // take waits for records, or that it is over: also as another poll has come.
 func (p *poll) take(ctx context.Context, wait time.Duration) (records []byte, over bool) {
 	replaced := p.begin()
-	defer p.done(replaced)
+	defer func() { p.done(replaced, over) }()
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
@@ -111,7 +111,7 @@ func (p *poll) begin() (replaced chan struct{}) {
 }
 
 // done ends a poll: unless another has come, the client has a while for the next.
-func (p *poll) done(asked chan struct{}) {
+func (p *poll) done(asked chan struct{}, over bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.asks != asked {
@@ -119,7 +119,7 @@ func (p *poll) done(asked chan struct{}) {
 	}
 	p.asks = nil
 	p.idle.Reset(idleTime)
-	if p.closed && len(p.kept) == 0 {
+	if over {
 		p.all.drop(p)
 	}
 }

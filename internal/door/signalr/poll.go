@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"realtimehub/internal/access"
+	"realtimehub/internal/answer"
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
@@ -65,7 +66,7 @@ func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, 
 // it is gone: its client begins anew from the cursor that it knows.
 func (d *Door) told(w http.ResponseWriter, r *http.Request, p *poll, records []byte, over bool) error {
 	if over {
-		return plain(w, http.StatusNoContent, nil)
+		return answer.NoContent(w)
 	}
 	if err := plain(w, http.StatusOK, records); (err != nil || r.Context().Err() != nil) && p != nil {
 		p.end()

@@ -23,7 +23,7 @@ func (d *Door) stream(w http.ResponseWriter, r *http.Request, query url.Values, 
 	}
 	streams := d.cfg.Streams
 	if streams.ByID(streams.Marked(pass.Session)) != nil {
-		return delivery.ErrTaken
+		return errNoSession("id: its stream has been opened already: negotiate again")
 	}
 	c, over, err := d.cfg.Connect(r, sub)
 	sse.Header(w.Header())
