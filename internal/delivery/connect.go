@@ -47,6 +47,8 @@ func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, e
 		return c, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, err // its client has left
+	case errors.Is(err, ErrTaken):
+		return nil, err // it is not for want of anything
 	}
 	return nil, s.TurnAway(sub.Tenant, err)
 }

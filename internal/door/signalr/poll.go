@@ -83,6 +83,9 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	c, over, err := d.cfg.Connect(r, sub)
 	if err != nil {
 		d.cfg.Quotas.Drop(who, pollBytes)
+		if errors.Is(err, delivery.ErrTaken) {
+			return errOpened
+		}
 		if _, told := errors.AsType[problem.Answerer](err); !told {
 			err = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Overloaded", Detail: err.Error(), After: d.cfg.Streams.Away(sub.Tenant, err)}
 		}

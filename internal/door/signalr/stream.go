@@ -1,6 +1,7 @@
 package signalr
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"realtimehub/internal/sse"
 )
 
+var errOpened = errNoSession("id: its stream has been opened already: negotiate again")
+
 // stream opens a session over Server-Sent Events.
 func (d *Door) stream(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
 	sub, err := d.subscription(r, query, pass, who, Events)
@@ -22,10 +25,10 @@ func (d *Door) stream(w http.ResponseWriter, r *http.Request, query url.Values, 
 		return err
 	}
 	streams := d.cfg.Streams
-	if streams.ByID(streams.Marked(pass.Session)) != nil {
-		return errNoSession("id: its stream has been opened already: negotiate again")
-	}
 	c, over, err := d.cfg.Connect(r, sub)
+	if errors.Is(err, delivery.ErrTaken) {
+		return errOpened
+	}
 	sse.Header(w.Header())
 	if err != nil {
 		streams.Engine().Serve(w, r, d.refusal(sub, err))
