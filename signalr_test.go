@@ -332,7 +332,9 @@ func TestSignalRTurnedAway(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Most.All = 1 })
-	h.mustConnect(t, delivery.Subscription{Encoding: signalr.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "first"}})
+	for _, node := range h.nodes {
+		node.mustConnect(t, delivery.Subscription{Encoding: signalr.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "first"}})
+	}
 	told := h.negotiate(t, asMe).stream(t).until(t, `"type":7`)
 	is.Equal(len(told), 3)
 	is.Equal(told[0], "{}")

@@ -77,7 +77,7 @@ type Call struct {
 	Life    string               `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
 	Cursor  string               `json:",omitzero"` // up to which something was handled
 	Records []byte               `json:",omitzero"` // that a client is answered
-	Wait    time.Duration        `json:",omitzero"` // that a poll may take; 0: it is the last
+	Wait    time.Duration        `json:",omitzero"` // that a poll may take; 0: it is the last; less: nothing is taken
 	Sent    *delivery.Sent       `json:",omitzero"`
 	Of      []event.Profile      `json:",omitzero"`
 }

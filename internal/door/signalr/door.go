@@ -63,7 +63,7 @@ func New(cfg Config) *Door {
 }
 
 // opening is how long a client may take from negotiating to opening its stream.
-const opening = time.Minute
+const opening = 20 * time.Second
 
 // A transport as clients are told of it.
 type offered struct {

@@ -31,10 +31,15 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		records, over := p.take(r.Context(), pollTime)
 		return d.told(w, r, p, records, over)
 	}
-	if _, err := d.elsewhere(r.Context(), pass); err != nil {
-		return err
+	id, known := d.abroad.of(pass.Session)
+	if !known {
+		var err error
+		if id, err = d.cfg.Cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil {
+			return err
+		}
 	}
-	if id, ok := d.abroad.of(pass.Session); ok { // or was: its last words may be there still
+	if id != uuid.Nil {
+		d.abroad.add(pass.Session, id)
 		return d.pollElsewhere(w, r, pass, id)
 	}
 	sub, err := d.subscription(r, query, pass, who, Polling)
@@ -112,11 +117,12 @@ func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration
 		return a
 	}
 	a.Found = true
-	if wait == 0 {
+	switch {
+	case wait == 0:
 		p.end()
-		return a
+	case wait > 0:
+		a.Records, a.Over = p.take(context.Background(), min(wait, pollTime))
 	}
-	a.Records, a.Over = p.take(context.Background(), min(wait, pollTime))
 	return a
 }
 
