@@ -27,7 +27,8 @@ type Encoding interface {
 	AppendPlace(b []byte, cursor string) []byte
 	// AppendHeartbeat appends a sign of life.
 	AppendHeartbeat(b []byte) []byte
-	// AppendEnd appends what follows hub.closing, which told the reason.
+	// AppendEnd appends what ends a stream after hub.closing, whose reason it is given; nothing
+	// where the end of the bytes says it all.
 	AppendEnd(b []byte, reason string) []byte
 }
 
@@ -123,7 +124,7 @@ func (e *Encoder) closing(reason CloseReason, after time.Duration, cursor string
 	wait += after + rand.N(wait)
 	data := append(append([]byte(`{"reason":"`), reason...), `","retryMs":`...)
 	data = append(strconv.AppendInt(data, wait.Milliseconds(), 10), '}')
-	b := e.encoding.AppendWord(make([]byte, 0, 2*len(data)+len(cursor)+64), cursor, "hub.closing", wait, data)
+	b := e.encoding.AppendWord(make([]byte, 0, len(data)+len(cursor)+64), cursor, "hub.closing", wait, data)
 	return engine.NewFrame(e.encoding.AppendEnd(b, string(reason)), false)
 }
 

@@ -29,7 +29,7 @@ func (e *Engine) tick() {
 		e.clock.Store(int64(now))
 		if e.cfg.Heartbeat > 0 {
 			streams = e.part(streams[:0], n%parts, parts)
-			e.beat(streams, now-e.cfg.Heartbeat*3/4, n < parts)
+			e.beat(streams, now, n < parts)
 			clear(streams)
 		}
 		e.expire(now)
@@ -48,16 +48,24 @@ func (e *Engine) tick() {
 // to wait for a lock, and the first must not for long.
 const beatTogether = 64
 
-// beat has a heartbeat sent on the streams that were last written to before a time; the
-// owners of all are asked for something better, once in four times.
-func (e *Engine) beat(streams []*Stream, before time.Duration, all bool) {
+// beat has a heartbeat sent on the streams that were written to last about a heartbeat ago,
+// and on those whose clients are to answer and have said nothing since; the owners of all are
+// asked for something better, once in four times.
+func (e *Engine) beat(streams []*Stream, now time.Duration, all bool) {
+	before := now - e.cfg.Heartbeat*3/4
 	var d Batch
 	for _, s := range streams {
 		s.mu.Lock()
-		due := s.state == idle && !s.silent
-		quiet := time.Duration(s.wroteAt) <= before
+		due := s.state == idle && !s.silent && !s.closed
+		ask, gone := s.talk.answersLocked(now, e.cfg.Heartbeat)
+		quiet := time.Duration(s.wroteAt) <= before || ask
+		if due && quiet && s.talk != nil && s.talk.asked == 0 {
+			s.talk.asked = int64(now)
+		}
 		s.mu.Unlock()
 		switch {
+		case due && gone:
+			s.breakOff(ErrVanished)
 		case due && quiet:
 			s.owner.Beat(s, &d, s.owner.Words().Beat)
 		case due && all:

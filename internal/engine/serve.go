@@ -34,14 +34,30 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	s.mu.Lock()
 	s.wake = make(chan struct{}, 1)
 	s.mu.Unlock()
-	s.end(s.plain(w, r))
-}
-
-// plain keeps the handler: it waits for what is pending and writes it.
-func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's own is for requests
+	s.end(s.plain(sink{
+		write: func(p []byte) error {
+			if _, err := w.Write(p); err != nil {
+				return err
+			}
+			return rc.Flush() // a failed write may show here only
+		},
+		deadline: rc.SetWriteDeadline, // not supported: the server's own holds
+		gone:     r.Context().Done(),
+	}))
+}
+
+// sink is where a stream is written whose handler stays.
+type sink struct {
+	write    func(p []byte) error
+	deadline func(time.Time) error // of writes
+	gone     <-chan struct{}       // closed once the client has left
+}
+
+// plain keeps the handler: it waits for what is pending and writes it.
+func (s *Stream) plain(to sink) error {
 	var buf []byte
 	room := func() []byte { // for no more than is owed: many may wait at once
 		if need := min(s.owed, chunk); cap(buf) < need {
@@ -54,16 +70,16 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		data := s.peekLocked(room)
 		switch {
 		case s.abrupt || len(data) == 0 && s.closed:
-			s.mu.Unlock()
-			return nil
+			defer s.mu.Unlock()
+			return s.brokenLocked()
 		case len(data) == 0:
 			s.state, buf = idle, nil
 			s.hungryLocked()
 			s.mu.Unlock()
-			rc.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
+			to.deadline(time.Time{}) // HTTP/2 resets a stream whose deadline comes, also one that writes nothing
 			select {
 			case <-s.wake:
-			case <-r.Context().Done():
+			case <-to.gone:
 				return ErrGone
 			}
 			continue
@@ -72,11 +88,8 @@ func (s *Stream) plain(w http.ResponseWriter, r *http.Request) error {
 		s.mu.Unlock()
 
 		begun := time.Now()
-		rc.SetWriteDeadline(begun.Add(writeTimeout)) // not supported: the server's own holds
-		_, err := w.Write(data)
-		if err == nil {
-			err = rc.Flush() // a failed write may show here only
-		}
+		to.deadline(begun.Add(writeTimeout))
+		err := to.write(data)
 		s.mu.Lock()
 		if err != nil {
 			s.mu.Unlock()

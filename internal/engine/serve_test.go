@@ -138,8 +138,13 @@ func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	h.streams[r.URL.Query().Get("name")] = g
 	h.mu.Unlock()
-	sse.Header(w.Header())
-	h.Serve(w, r, g.Stream)
+	if r.Header.Get("Upgrade") != "" {
+		g.Listen(echo{g})
+		h.ServeSocket(w, r, g.Stream, []byte(upgraded))
+	} else {
+		sse.Header(w.Header())
+		h.Serve(w, r, g.Stream)
+	}
 	g.served <- len(g.gone) == 0
 }
 

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -70,7 +72,7 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
 	if e.poller.add(e, s) == nil {
 		spreadProbes(uintptr(fd))
 		if hijacked, rw, err := http.NewResponseController(w).Hijack(); err == nil {
-			s.received = uint32(rw.Reader.Buffered()) // a pipelined request: nobody will answer it
+			s.keepEarly(rw.Reader)
 			hijacked.Close()
 			return true
 		}
@@ -79,6 +81,18 @@ func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
 	closeSocket(fd)
 	s.fd = -1
 	return false
+}
+
+// keepEarly keeps what came in behind the request, of which net/http has read some.
+func (s *Stream) keepEarly(from *bufio.Reader) {
+	if s.talk == nil {
+		s.received = uint32(from.Buffered()) // a pipelined request: nobody will answer it
+		return
+	}
+	early, _ := from.Peek(from.Buffered())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.talk.early = bytes.Clone(early)
 }
 
 // head is an answer's head as net/http writes it, for a body in chunks. HTTP/1.0 has
@@ -130,11 +144,16 @@ func (s *Stream) writeAll(room func() []byte) error {
 	for {
 		s.mu.Lock()
 		if s.abrupt {
-			s.mu.Unlock()
-			return nil
+			defer s.mu.Unlock()
+			return s.brokenLocked()
 		}
 		if s.input {
 			s.input = false
+			if s.talk != nil {
+				s.readLocked()
+				s.mu.Unlock()
+				continue
+			}
 			s.mu.Unlock()
 			if err := s.discard(); err != nil {
 				return err
@@ -144,7 +163,11 @@ func (s *Stream) writeAll(room func() []byte) error {
 		data := s.peekLocked(room)
 		if len(data) == 0 {
 			if s.closed {
+				held := s.leaveLocked()
 				s.mu.Unlock()
+				if held {
+					return errHeld
+				}
 				return nil
 			}
 			s.state = idle
@@ -231,6 +254,12 @@ func (s *Stream) signalled(input bool) bool {
 	defer s.mu.Unlock()
 	if s.wake != nil {
 		return false
+	}
+	if s.talk != nil && s.state != starting {
+		if input && s.state != ended {
+			s.readLocked()
+		}
+		return s.claimLocked(blocked)
 	}
 	s.input = s.input || input
 	return input && s.claimLocked(idle) || s.claimLocked(blocked)

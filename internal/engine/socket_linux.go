@@ -72,6 +72,24 @@ func discard(fd int) (int, error) {
 	}
 }
 
+// receive reads what came in: 0 is the end, errFull nothing. It never waits.
+func receive(fd int, p []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)), syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+		default:
+			return 0, socketError(errno)
+		}
+	}
+}
+
+// shutdown ends our half of a socket.
+func shutdown(fd int) { syscall.Shutdown(fd, syscall.SHUT_WR) }
+
 // closeSocket closes after what came in is read: unread input would make it a
 // reset, and the client might lose the last words.
 func closeSocket(fd int) {

@@ -13,7 +13,9 @@ const canTake = false
 
 func dup(*net.TCPConn) (fd int, ok bool) { return -1, false }
 func send(int, []byte) (int, error)      { return 0, errors.ErrUnsupported }
+func receive(int, []byte) (int, error)   { return 0, errors.ErrUnsupported }
 func discard(int) (int, error)           { return 0, errors.ErrUnsupported }
+func shutdown(int)                       {}
 func closeSocket(int)                    {}
 
 type poller struct{}

@@ -30,9 +30,10 @@ type Stream struct {
 	chunked    bool          // its body is of chunks, which we write ourselves
 	wake       chan struct{} // plain path: one token, there is something to write
 	shard      *shard        // writes it, but on the plain path
-	fd         int32         // touched by the holder of the claim only
+	fd         int32         // written to by the holder of the claim only
 	place      uint32        // in the engine's table
 	generation uint32        // of that place
+	talk       *talk         // nil: its client sends nothing
 
 	mu    sync.Mutex
 	state state // guarded by mu, as is all that follows
@@ -365,8 +366,9 @@ func (s *Stream) end(why error) {
 	}
 	s.engine.losses.drop(drop, s.pending...)
 	s.pending, s.more = nil, nil
+	reading := s.talk != nil && s.talk.reading // who reads closes the socket
 	s.mu.Unlock()
-	if s.fd >= 0 {
+	if s.fd >= 0 && !reading {
 		closeSocket(int(s.fd))
 	}
 	s.owner.Gone(why)

@@ -30,8 +30,8 @@ func (Encoding) AppendWord(b []byte, cursor, typ string, retry time.Duration, da
 // AppendPlace appends a cursor alone.
 func (Encoding) AppendPlace(b []byte, cursor string) []byte { return AppendID(b, cursor) }
 
-// AppendEnd appends nothing: the end of the answer is the end of the stream.
-func (Encoding) AppendEnd(b []byte, _ string) []byte { return b }
-
 // AppendHeartbeat appends a comment.
 func (Encoding) AppendHeartbeat(b []byte) []byte { return append(b, Comment...) }
+
+// AppendEnd appends nothing: a stream ends with its connection.
+func (Encoding) AppendEnd(b []byte, _ string) []byte { return b }

@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+const (
+	upgrade  = "GET /?name=NAME HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+	upgraded = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+)
+
+// echo sends back what it receives.
+type echo struct{ to *guest }
+
+// Received implements Input.
+func (e echo) Received(p []byte) {
+	deliver([]*Stream{e.to.Stream}, NewFrame(bytes.Clone(p), false))
+}
+
+// upgrade opens a stream whose client sends on it, with what it sends at once.
+func (h *house) upgrade(t *testing.T, name, early string) (*visitor, *guest) {
+	t.Helper()
+	v := h.visit(t, name, upgrade+early)
+	if status, _ := v.head(t); status != "HTTP/1.1 101 Switching Protocols" {
+		t.Fatal(status)
+	}
+	return v, h.guest(t, name)
+}
+
+// expect reads what v is to be sent next.
+func (v *visitor) expect(t *testing.T, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(v, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("read %.100q of %d bytes, %v; not %.100q of %d", got[:n], n, err, want, len(want))
+	}
+}
+
+// What a client sends is received in order, whole, also what comes with the request, in
+// pieces of any size, and while nobody reads what comes back.
+func TestWhatAClientSends(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.upgrade(t, "a", "early")
+		v.expect(t, []byte("early"))
+		for _, size := range []int{1, 5, 4 << 10, 100_000, 1} {
+			data := make([]byte, size)
+			rand.Read(data)
+			sent := make(chan error, 1)
+			go func() {
+				var err error
+				for piece := range slices.Chunk(data, 30_001) {
+					_, err = v.TCPConn.Write(piece)
+				}
+				sent <- err
+			}()
+			v.expect(t, data)
+			is.NoErr(<-sent)
+		}
+		g.Close(testLast)
+		is.Equal(v.rest(t), string(testLast.data)) // our half is shut
+		is.Equal(len(g.gone), 0)                   // until the client's is, too
+		is.NoErr(v.CloseWrite())
+		why := g.wait(t)
+		is.True(why == nil || why == ErrGone)
+	})
+}
+
+// stuck receives, and does not return until it may.
+type stuck struct {
+	mu  *sync.Mutex
+	got *int
+}
+
+// Received implements Input.
+func (s stuck) Received(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*s.got += len(p)
+}
+
+// Who sends more than is taken waits; the socket of a stream that ends meanwhile is closed
+// once by who reads.
+func TestWhoSendsWaits(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.upgrade(t, "a", "")
+		var mu sync.Mutex
+		var got int
+		g.Stream.mu.Lock()
+		g.talk.input = stuck{&mu, &got}
+		g.Stream.mu.Unlock()
+		mu.Lock()
+		is.NoErr(v.SetWriteBuffer(4 << 10))
+		written := 0
+		for {
+			v.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+			n, err := v.TCPConn.Write(make([]byte, 64<<10))
+			written += n
+			if err != nil {
+				break // it waits
+			}
+			is.True(written < 64<<20)
+		}
+		g.abort()
+		if !h.cfg.Plain { // there it ends when its input does
+			is.NoErr(g.wait(t))
+		}
+		mu.Unlock()
+		if h.cfg.Plain {
+			is.NoErr(g.wait(t))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		is.True(got < written) // the rest was not read
+	})
+}
+
+// A client that answers heartbeats stays, however much it is written to; one that does not is
+// gone, though its system takes all that comes.
+func TestWhoAnswersNoHeartbeat(t *testing.T) {
+	bothPaths(t, Config{Heartbeat: 100 * time.Millisecond}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		answers, _ := h.upgrade(t, "answers", "")
+		answered := make(chan error, 1)
+		go func() {
+			var one [1]byte
+			var err error
+			for n := 0; n < 20 && err == nil; n++ {
+				if _, err = io.ReadFull(answers, one[:]); err == nil && one[0] == ':' {
+					_, err = io.WriteString(answers.TCPConn, "!")
+				}
+			}
+			answered <- err
+		}()
+		mute, g := h.upgrade(t, "mute", "")
+		gone := make(chan string, 1)
+		go func() { all, _ := io.ReadAll(mute); gone <- string(all) }()
+		for busy := true; busy; {
+			select {
+			case why := <-g.gone:
+				is.Equal(why, ErrVanished)
+				busy = false
+			case <-time.After(10 * time.Millisecond):
+				deliver([]*Stream{g.Stream}, eventFrame("busy"))
+			}
+		}
+		beats := strings.Count(<-gone, ":\n\n")
+		is.True(beats >= missed)
+		is.NoErr(<-answered)
+	})
+}
+
+// A client that leaves, or resets, is noticed; who is sent last words and does not end is
+// ended.
+func TestSocketsEnd(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.upgrade(t, "leaves", "")
+		v.TCPConn.Close()
+		is.Equal(g.wait(t), ErrGone)
+		v, g = h.upgrade(t, "resets", "")
+		v.SetLinger(0)
+		v.TCPConn.Close()
+		is.Equal(g.wait(t), ErrGone)
+		v, g = h.upgrade(t, "stays", "")
+		g.Close(testLast)
+		is.Equal(v.rest(t), string(testLast.data))
+		why := g.wait(t) // after the linger
+		is.True(why == nil || errors.Is(why, ErrGone))
+	})
+}
