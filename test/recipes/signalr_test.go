@@ -1,19 +1,26 @@
 package recipes
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
 )
 
 // signalRPrograms is a folder with the programs of testdata/signalr and the stock client of npm.
@@ -66,9 +73,9 @@ func roundRobin(t testing.TB, hubs []*hubtest.Program) string {
 	var turn atomic.Int64
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
 		FlushInterval: -1,
+		Transport:     next(func() string { return hubs[int(turn.Add(1))%len(hubs)].Addr }),
 		Rewrite: func(r *httputil.ProxyRequest) {
-			to, _ := url.Parse(hubs[int(turn.Add(1))%len(hubs)].URL)
-			r.SetURL(to)
+			r.SetURL(&url.URL{Scheme: "http", Host: "a-hub"}) // which one, says next
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	})
@@ -77,4 +84,62 @@ func roundRobin(t testing.TB, hubs []*hubtest.Program) string {
 		proxy.Close()
 	})
 	return proxy.URL
+}
+
+// next sends each request to the address that it says, and on to the one after where nobody is
+// there.
+type next func() (addr string)
+
+func (n next) RoundTrip(r *http.Request) (res *http.Response, err error) {
+	for range 3 {
+		r.URL.Host = n()
+		if res, err = http.DefaultTransport.RoundTrip(r); !errors.Is(err, syscall.ECONNREFUSED) {
+			return res, err
+		}
+	}
+	return nil, err
+}
+
+// Whoever brings along the cursor that it knows misses nothing and hears nothing twice, though the
+// hub that holds its session is killed, and the next one is drained.
+func TestSignalRHubsThatEnd(t *testing.T) {
+	t.Parallel()
+	dir := signalRPrograms(t)
+	for _, transport := range signalRTransports {
+		t.Run(transport, func(t *testing.T) {
+			is := is.New(t)
+			hubs := hubtest.StartCluster(t, 3, natstest.Start(t, 1))
+			client := exec.CommandContext(t.Context(), "node", "lost.mjs", roundRobin(t, hubs), transport)
+			client.Dir = dir
+			var printed testkit.Buffer
+			client.Stdout, client.Stderr = &printed, &printed
+			is.NoErr(client.Start())
+			alive := slices.Clone(hubs)
+			var said []string
+			say := func(payload string) {
+				alive[0].Publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload)
+			}
+			for _, end := range []func(*hubtest.Program){(*hubtest.Program).Kill, func(h *hubtest.Program) { h.Stop() }, nil} {
+				holder := -1
+				eventually(t, func() bool {
+					holder = slices.IndexFunc(alive, func(h *hubtest.Program) bool { return h.Metric(t, "realtime_streams_open") >= 1 })
+					return holder >= 0
+				})
+				for range 20 {
+					said = append(said, strconv.Itoa(len(said)+1))
+					say(said[len(said)-1])
+				}
+				if end != nil {
+					end(alive[holder])
+					alive = slices.Delete(alive, holder, holder+1)
+				}
+			}
+			say(`"over"`)
+			is.NoErr(client.Wait())
+			if !strings.HasSuffix(printed.String(), "heard "+strings.Join(said, " ")+"\n") {
+				t.Errorf("of %d events: %s", len(said), printed.String())
+			}
+			is.True(strings.Count(printed.String(), "ready ") >= 3)
+		})
+	}
 }

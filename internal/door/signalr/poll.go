@@ -20,6 +20,8 @@ import (
 
 const (
 	pollTime  = 15 * time.Second         // that a poll waits for something to tell
+	farTime   = 5 * time.Second          // that it waits for another hub, whose death is noticed then
+	firstPoll = 2 * time.Second          // after negotiating: within that time a session that no hub is known to hold is a new one, though one is silent
 	pollBytes = pollRoom + chunk + 8<<10 // that a session takes: what waits, what is being written, and who writes it
 	chunk     = 64 << 10
 )
@@ -31,10 +33,11 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		records, over := p.take(r.Context(), pollTime)
 		return d.told(w, r, p, records, over)
 	}
+	isNew := time.Until(pass.Opens) > opening-firstPoll
 	id, known := d.abroad.of(pass.Session)
 	if !known {
 		var err error
-		if id, err = d.cfg.Cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil {
+		if id, err = d.cfg.Cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil && !isNew {
 			return err
 		}
 	}
@@ -54,7 +57,7 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 
 // pollElsewhere asks the hub that holds a session.
 func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
-	a, err := d.cfg.Cluster.Poll(r.Context(), id, pass.who(), pollTime)
+	a, err := d.cfg.Cluster.Poll(r.Context(), id, pass.who(), farTime)
 	switch {
 	case r.Context().Err() != nil: // what it was to be told is lost: it is to begin anew from its cursor
 		d.cfg.Cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0)

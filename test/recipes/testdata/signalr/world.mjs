@@ -3,11 +3,12 @@ import { HubConnectionBuilder, HttpTransportType, LogLevel } from '@microsoft/si
 
 export const base = process.argv[2];
 const transport = HttpTransportType[process.argv[3]];
-const deadline = 30_000;
+const deadline = 60_000;
 
 /** A connection that keeps what it is told: its words by their type, each [what, cursor]. */
-export function connection(profile, query = '') {
-  const c = new HubConnectionBuilder().withUrl(`${base}/signalr?tenant=acme&profile=${profile}${query}`, { transport }).configureLogging(LogLevel.None).build();
+export function connection(profile, query = '', retries = []) {
+  const c = new HubConnectionBuilder().withUrl(`${base}/signalr?tenant=acme&profile=${profile}${query}`, { transport })
+    .withAutomaticReconnect(retries).configureLogging(LogLevel.None).build();
   c.told = {};
   c.first = (type, of = () => true) => until(() => c.told[type]?.find(([what]) => of(what)), `${profile} is told ${type}`);
   for (const type of ['hub.ready', 'hub.gap', 'hub.closing', 'typing.started', 'typing.stopped', 'a.b', 'c.d', 'marker'])

@@ -1,0 +1,28 @@
+// A page that comes back from each end of its session with the cursor that it knows. It says when it hears, and at the end all that it heard.
+import { HubConnectionState } from '@microsoft/signalr';
+import { base, connection, until } from './world.mjs';
+
+const heard = [];
+let cursor, over = false;
+const resume = () => { c.baseUrl = `${base}/signalr?tenant=acme&profile=me&cursor=${cursor}`; };
+const c = connection('me', '', {
+  nextRetryDelayInMilliseconds() { // an attempt that fails may have heard something
+    if (c.state === HubConnectionState.Reconnecting) resume();
+    return 50;
+  },
+});
+c.onreconnecting(resume);
+c.on('hub.ready', (ready, at) => {
+  cursor = at ?? ready.cursor;
+  if (ready.resume === 'partial') heard.push('a gap');
+  console.log(`ready ${ready.connectionId}`);
+});
+c.on('a.b', ({ payload }, at) => {
+  cursor = at;
+  if (payload === 'over') over = true;
+  else heard.push(payload);
+});
+await c.start();
+await until(() => over, 'the end');
+console.log(`heard ${heard.join(' ')}`);
+process.exit(0);
