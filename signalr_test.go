@@ -103,6 +103,9 @@ func (r records) until(t testing.TB, piece string) (list []string) {
 		if !ok {
 			continue
 		}
+		if !strings.HasSuffix(data, "\x1e") {
+			t.Fatalf("a torn record: %q", data)
+		}
 		for record := range strings.SplitSeq(strings.TrimSuffix(data, "\x1e"), "\x1e") {
 			list = append(list, record)
 		}
@@ -214,6 +217,8 @@ func TestSignalRConnectionToken(t *testing.T) {
 	res, _ := unproven.call(t, "POST", ping+"\x1e")
 	is.Equal(res.StatusCode, http.StatusUnauthorized) // the token alone proves nothing
 	nobody := &session{h, "id=" + signalRKeys.Sign(gone), s.credentials}
+	status, _ = nobody.says(t, `{"protocol":"json","version":1}`, ping)
+	is.Equal(status, http.StatusOK) // for which nobody is looked for
 	status, _ = nobody.says(t, `{"type":1,"target":"Touch","arguments":[]}`)
 	is.Equal(status, http.StatusNotFound)
 
@@ -305,6 +310,9 @@ func TestSignalRPolls(t *testing.T) {
 
 	res, _ := s.call(t, "DELETE", "")
 	is.Equal(res.StatusCode, http.StatusAccepted)
+	status, text = poll()
+	is.Equal(status, http.StatusNotFound)
+	is.True(strings.Contains(text, "has ended")) // and is not opened again
 	eventually(t, func() bool { status, _ := s.says(t, `{"type":1,"target":"Touch","arguments":[]}`); return status == http.StatusNotFound })
 	for _, node := range h.nodes {
 		is.Equal(len(node.streams.Connections("acme", nil)), 0)

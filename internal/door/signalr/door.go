@@ -48,7 +48,7 @@ type Door struct {
 
 	// These guard themselves.
 	polls  polls
-	abroad abroad
+	opened opened
 	pings  pings
 }
 
@@ -109,6 +109,8 @@ func errNoSession(why string) error {
 	return &problem.Problem{Status: http.StatusNotFound, Code: "ConnectionNotFound", Detail: why}
 }
 
+var errEnded = errNoSession("id: this connection has ended")
+
 // pass is what the query's connectionToken says, if it is the caller's own.
 func (d *Door) pass(r *http.Request, query url.Values, who *access.Caller) (Pass, error) {
 	tenant, profile, err := who.Client(r, query)
@@ -160,20 +162,20 @@ func (d *Door) session(ctx context.Context, pass Pass) (c *delivery.Connection, 
 	case err != nil:
 		return nil, err
 	case c == nil || c.Tenant != pass.Tenant || c.Profile != pass.Profile:
-		return nil, errNoSession("id: this connection has ended")
+		return nil, errEnded
 	}
 	return c, nil
 }
 
 // elsewhere is a session that another hub holds, nil if none does.
 func (d *Door) elsewhere(ctx context.Context, pass Pass) (c *delivery.Connection, err error) {
-	if id, ok := d.abroad.of(pass.Session); ok {
+	if id, ok := d.opened.of(pass.Session); ok {
 		if c, err = d.cfg.Cluster.Find(ctx, id.String()); c != nil || err != nil {
 			return c, err
 		}
 	}
 	if c, err = d.cfg.Cluster.FindMarked(ctx, pass.Session); c != nil {
-		d.abroad.add(pass.Session, c.ID)
+		d.opened.add(pass.Session, c.ID)
 	}
 	return c, err
 }

@@ -29,12 +29,16 @@ const (
 // poll serves a GET of long polling. The first one opens the session, and is answered at once.
 // What another hub holds it is asked for.
 func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
-	if p := d.polls.of(d.cfg.Streams.Marked(pass.Session)); p != nil && p.who == pass.who() {
+	own := d.cfg.Streams.Marked(pass.Session)
+	if p := d.polls.of(own); p != nil && p.who == pass.who() {
 		records, over := p.take(r.Context(), pollTime)
-		return d.told(w, r, p, records, over)
+		return told(w, r, records, over, p.end)
 	}
 	isNew := time.Until(pass.Opens) > opening-firstPoll
-	id, known := d.abroad.of(pass.Session)
+	id, known := d.opened.of(pass.Session)
+	if id == own {
+		return errEnded
+	}
 	if !known {
 		var err error
 		if id, err = d.cfg.Cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil && !isNew {
@@ -42,7 +46,7 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 		}
 	}
 	if id != uuid.Nil {
-		d.abroad.add(pass.Session, id)
+		d.opened.add(pass.Session, id)
 		return d.pollElsewhere(w, r, pass, id)
 	}
 	sub, err := d.subscription(r, query, pass, who, Polling)
@@ -57,27 +61,28 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 
 // pollElsewhere asks the hub that holds a session.
 func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
+	lost := func() { d.cfg.Cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0) }
 	a, err := d.cfg.Cluster.Poll(r.Context(), id, pass.who(), farTime)
 	switch {
-	case r.Context().Err() != nil: // what it was to be told is lost: it is to begin anew from its cursor
-		d.cfg.Cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0)
+	case r.Context().Err() != nil:
+		lost()
 		return nil
 	case err != nil:
 		return err
 	case !a.Found:
-		return errNoSession("id: this connection has ended")
+		return errEnded
 	}
-	return d.told(w, r, nil, a.Records, a.Over)
+	return told(w, r, a.Records, a.Over, lost)
 }
 
-// told answers a poll. Where the answer does not come through the session ends, since what was in
-// it is gone: its client begins anew from the cursor that it knows.
-func (d *Door) told(w http.ResponseWriter, r *http.Request, p *poll, records []byte, over bool) error {
+// told answers a poll. Where the answer does not come through, what was in it is lost, and the
+// session is to end: its client begins anew from the cursor that it knows.
+func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, lost func()) error {
 	if over {
 		return answer.NoContent(w)
 	}
-	if err := plain(w, http.StatusOK, records); (err != nil || r.Context().Err() != nil) && p != nil {
-		p.end()
+	if plain(w, http.StatusOK, records) != nil || r.Context().Err() != nil {
+		lost()
 	}
 	return nil
 }
@@ -104,6 +109,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 	p := &poll{id: c.ID, who: who, all: &d.polls, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	p.idle = time.AfterFunc(idleTime, p.end)
 	d.polls.add(p)
+	d.opened.add(sub.ID, c.ID)
 	stream, _ := http.NewRequestWithContext(ctx, http.MethodGet, "/signalr", nil)
 	go func() {
 		defer d.cfg.Quotas.Drop(who, pollBytes)

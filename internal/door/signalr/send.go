@@ -96,7 +96,7 @@ func (d *Door) say(r *http.Request, c *delivery.Connection, answers []byte) erro
 	}
 	found, err := d.cfg.Cluster.Say(r.Context(), c, answers)
 	if err == nil && !found {
-		err = errNoSession("id: this connection has ended")
+		err = errEnded
 	}
 	return err
 }

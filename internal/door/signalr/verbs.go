@@ -56,7 +56,7 @@ func (c *Calls) on(conn *delivery.Connection, do func() (found bool, err error))
 	}
 	found, err := do()
 	if err == nil && !found {
-		err = errNoSession("this connection has ended")
+		err = errEnded
 	}
 	return err
 }
