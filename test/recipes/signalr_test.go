@@ -114,6 +114,11 @@ func TestSignalRHubsThatEnd(t *testing.T) {
 			var printed testkit.Buffer
 			client.Stdout, client.Stderr = &printed, &printed
 			is.NoErr(client.Start())
+			defer func() {
+				if t.Failed() {
+					t.Log(printed.String())
+				}
+			}()
 			alive := slices.Clone(hubs)
 			var said []string
 			say := func(payload string) {

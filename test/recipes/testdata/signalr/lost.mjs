@@ -2,6 +2,7 @@
 import { HubConnectionState } from '@microsoft/signalr';
 import { base, connection, until } from './world.mjs';
 
+process.on('unhandledRejection', (why) => console.log(`unhandled: ${why}`)); // the client leaves a POST alone that fails while it stops; a page goes on
 const heard = [];
 let cursor, over = false;
 const resume = () => { c.baseUrl = `${base}/signalr?tenant=acme&profile=me&cursor=${cursor}`; };
@@ -11,7 +12,11 @@ const c = connection('me', '', {
     return 50;
   },
 });
-c.onreconnecting(resume);
+c.onreconnecting((why) => {
+  console.log(`lost: ${why}`);
+  resume();
+});
+c.onclose((why) => console.log(`closed: ${why}`));
 c.on('hub.ready', (ready, at) => {
   cursor = at ?? ready.cursor;
   if (ready.resume === 'partial') heard.push('a gap');
