@@ -1,7 +1,9 @@
 package recipes
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -91,8 +93,15 @@ func roundRobin(t testing.TB, hubs []*hubtest.Program) string {
 type next func() (addr string)
 
 func (n next) RoundTrip(r *http.Request) (res *http.Response, err error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
 	for range 3 {
-		r.URL.Host = n()
+		r.URL.Host, r.Body = n(), io.NopCloser(bytes.NewReader(body))
 		if res, err = http.DefaultTransport.RoundTrip(r); !errors.Is(err, syscall.ECONNREFUSED) {
 			return res, err
 		}
@@ -124,9 +133,12 @@ func TestSignalRHubsThatEnd(t *testing.T) {
 			say := func(payload string) {
 				alive[0].Publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload)
 			}
-			for _, end := range []func(*hubtest.Program){(*hubtest.Program).Kill, func(h *hubtest.Program) { h.Stop() }, nil} {
+			for ends, end := range []func(*hubtest.Program){(*hubtest.Program).Kill, func(h *hubtest.Program) { h.Stop() }, nil} {
 				holder := -1
 				eventually(t, func() bool {
+					if strings.Count(printed.String(), "connected\n") <= ends { // a start that is cut off is never tried again by itself
+						return false
+					}
 					holder = slices.IndexFunc(alive, func(h *hubtest.Program) bool { return h.Metric(t, "realtime_streams_open") >= 1 })
 					return holder >= 0
 				})
@@ -144,7 +156,6 @@ func TestSignalRHubsThatEnd(t *testing.T) {
 			if !strings.HasSuffix(printed.String(), "heard "+strings.Join(said, " ")+"\n") {
 				t.Errorf("of %d events: %s", len(said), printed.String())
 			}
-			is.True(strings.Count(printed.String(), "ready ") >= 3)
 		})
 	}
 }

@@ -27,7 +27,9 @@ c.on('a.b', ({ payload }, at) => {
   if (payload === 'over') over = true;
   else heard.push(payload);
 });
+c.onreconnected(() => console.log('connected'));
 await c.start();
+console.log('connected');
 await until(() => over, 'the end');
 console.log(`heard ${heard.join(' ')}`);
 process.exit(0);
