@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -154,6 +155,10 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 		}
 	}
+	if strings.HasSuffix(o.ID, "SignalR") && o.ID != "negotiateSignalR" && status[0] == '2' {
+		s.signalR(o, status)
+		return
+	}
 	switch status {
 	case "101":
 		server := httptest.NewServer(s.contract.Handler(s.open.API.Handler(), func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }))
@@ -210,7 +215,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.send(s.external, o, kind, nil)
 		s.send(s.open, o, kind, nil)
 	case "413":
-		s.send(s.open, o, kind, nil, body(`{"nonsense":"`+strings.Repeat("x", 1<<20)+`"}`))
+		s.send(s.open, o, kind, map[string]string{"id": s.negotiated()}, body(`{"nonsense":"`+strings.Repeat("x", 1<<20)+`"}`))
 	case "415":
 		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") })
 	case "429":
@@ -231,6 +236,53 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 	default:
 		s.t.Errorf("%s: nobody knows how to get a %s", o.Name, status)
 	}
+}
+
+// signalR gets what an operation answers a session that is there.
+func (s *stage) signalR(o *contracttest.Operation, status string) {
+	s.t.Helper()
+	at := map[string]string{"id": s.negotiated()}
+	stream := func(r *http.Request) {
+		ctx, cancel := context.WithCancel(s.t.Context())
+		cancel()
+		*r = *r.WithContext(ctx) // what is there at once
+		r.Header.Set("Accept", "text/event-stream")
+	}
+	poll := s.of("openSignalR")
+	switch {
+	case o.ID != poll.ID:
+		s.send(s.open, poll, "", at)
+		s.send(s.open, o, "text/plain", at)
+	case status == "200":
+		s.send(s.open, poll, "", at)
+		s.send(s.open, poll, "", map[string]string{"id": s.negotiated()}, stream)
+	default:
+		s.send(s.open, poll, "", at)
+		for _, c := range s.open.streams.Connections("acme", nil) {
+			s.open.streams.Kick(c, delivery.CloseKicked)
+		}
+		s.send(s.open, poll, "", at)
+		s.send(s.open, poll, "", at)
+	}
+}
+
+// negotiated is a new session's connectionToken.
+func (s *stage) negotiated() string {
+	s.t.Helper()
+	var told struct{ ConnectionToken string }
+	is.New(s.t).NoErr(json.Unmarshal(s.send(s.open, s.of("negotiateSignalR"), "", nil).Body.Bytes(), &told))
+	return told.ConnectionToken
+}
+
+// of is the operation of an id.
+func (s *stage) of(id string) *contracttest.Operation {
+	for _, o := range s.contract.Operations() {
+		if o.ID == id {
+			return o
+		}
+	}
+	s.t.Fatal("no operation ", id)
+	return nil
 }
 
 // A documented answer that nobody has ever seen would be a guess.
@@ -261,16 +313,7 @@ func TestContractIsWhatHappens(t *testing.T) {
 
 // provokeElsewhere gets what any path may answer, and each way to fail to store.
 func (s *stage) provokeElsewhere() {
-	operation := func(id string) *contracttest.Operation {
-		for _, o := range s.contract.Operations() {
-			if o.ID == id {
-				return o
-			}
-		}
-		s.t.Fatal("no operation ", id)
-		return nil
-	}
-	health := operation("getHealth")
+	health := s.of("getHealth")
 	to := func(method, path, host string) func(*http.Request) {
 		return func(r *http.Request) { r.Method, r.URL.Path, r.Host = method, path, host }
 	}
@@ -280,18 +323,18 @@ func (s *stage) provokeElsewhere() {
 	defer func() { s.log.err = history.ErrNotStored }()
 	for _, s.log.err = range []error{history.ErrUnconfirmed, history.ErrTooLarge, errors.New("a fault of the hub's own")} {
 		for _, id := range []string{"publishEvent", "publishBatch"} {
-			s.send(s.broken, operation(id), "application/json", nil)
+			s.send(s.broken, s.of(id), "application/json", nil)
 		}
-		s.send(s.broken, operation("publishEvent"), "application/x-ndjson", nil)
+		s.send(s.broken, s.of("publishEvent"), "application/x-ndjson", nil)
 	}
 	s.log.err = history.ErrUnconfirmed // of a question nothing may have been stored
 	for id, kind := range map[string]string{"getPresence": "", "queryPresence": "application/json", "queryTenantPresence": "application/json"} {
-		if w := s.send(s.broken, operation(id), kind, nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
+		if w := s.send(s.broken, s.of(id), kind, nil); !strings.Contains(w.Body.String(), `"code":"BrokerUnavailable"`) {
 			s.t.Errorf("%s from a broker that is away: %d %s", id, w.Code, w.Body)
 		}
 	}
-	s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "all"})
-	if w := s.send(s.open, operation("publishEvent"), "application/x-ndjson", map[string]string{"results": "al"}); w.Code != http.StatusBadRequest {
+	s.send(s.open, s.of("publishEvent"), "application/x-ndjson", map[string]string{"results": "all"})
+	if w := s.send(s.open, s.of("publishEvent"), "application/x-ndjson", map[string]string{"results": "al"}); w.Code != http.StatusBadRequest {
 		s.t.Errorf("results=al: %d", w.Code)
 	}
 }

@@ -12,10 +12,7 @@ import (
 	"realtimehub/internal/access"
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
-	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/door"
-	"realtimehub/internal/door/poll"
 	"realtimehub/internal/door/websocket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
@@ -37,6 +34,7 @@ type APIConfig struct {
 	MaxBodyBytes   int
 	Loopback       bool         // in open mode then no web page from elsewhere gets in
 	MetricsTenants int          // so many are shown by name, those with most streams
+	Secrets        []string     // that all hubs share, and nobody else; none: there is no other hub
 	Lobby          *lobby.Lobby // of the server's connections; nil: they are not bounded
 	Logger         *slog.Logger
 }
@@ -58,9 +56,7 @@ type api struct {
 	crowded  pace.Counter // calls that were refused for want of memory
 
 	publishing     publisher
-	subscribing    subscriber
-	socket         *websocket.Door
-	polling        *poll.Door
+	subscribing    *subscriber
 	administration administrator
 }
 
@@ -68,16 +64,12 @@ type api struct {
 func NewAPI(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *api {
 	cluster, presence, bodies, complaints := hub.cluster, hub.presence, request.Limit(cfg.MaxBodyBytes), serve.NewErrorLog(cfg.Logger)
 	metrics := newMetrics(hub, auth, limits, complaints, cfg)
-	doors := &door.Opener{Streams: hub.streams, Quotas: hub.quotas}
-	verbs := client.NewVerbs(cluster, limits, auth)
 	return &api{
 		cfg: cfg, hub: hub, auth: auth, limits: limits, metrics: metrics, complaints: complaints, doctor: probe.New(hub.streams, limits), receipts: receipts.New(hub, hub.quotas),
 		publishing: publisher{
 			hub: hub, auth: auth, limits: limits, metrics: metrics, bodies: bodies, maxEvent: cfg.MaxEventBytes, quotas: hub.quotas,
 		},
-		subscribing:    subscriber{hub, cluster, presence, verbs, hub.quotas, doors},
-		socket:         websocket.New(doors, verbs, cfg.Logger),
-		polling:        poll.New(doors),
+		subscribing:    newSubscriber(hub, auth, limits, cfg),
 		administration: administrator{hub, cluster, presence, bodies, hub.quotas},
 	}
 }
@@ -101,8 +93,12 @@ func (a *api) routes() map[string]route {
 		"POST " + tenant + "/groups/{id}/events":        {access.ScopePublish, a.publishing.to(event.KindGroup)},
 		"POST " + tenant + "/connections/{id}/events":   {access.ScopePublish, a.publishing.to(event.KindConnection)},
 		streamRoute:                                      {access.ScopeSubscribe, a.subscribing.stream},
-		socketRoute:                                      {access.ScopeSubscribe, a.socket.Serve},
-		"GET /v1/poll":                                   {access.ScopeSubscribe, a.polling.Serve},
+		socketRoute:                                      {access.ScopeSubscribe, a.subscribing.socket.Serve},
+		"GET /v1/poll":                                   {access.ScopeSubscribe, a.subscribing.polling.Serve},
+		"POST /signalr/negotiate":                        {access.ScopeSubscribe, a.subscribing.signalr.Negotiate},
+		signalrRoute:                                     {access.ScopeSubscribe, a.subscribing.signalr.Open},
+		"POST /signalr":                                  {access.ScopeSubscribe, a.subscribing.signalr.Send},
+		"DELETE /signalr":                                {access.ScopeSubscribe, a.subscribing.signalr.End},
 		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
 		"POST /v1/connections/{id}/ack":                  {access.ScopeSubscribe, a.subscribing.ack},
@@ -209,15 +205,9 @@ func (a *api) refused(w http.ResponseWriter, r *http.Request, pattern string, sc
 	} else {
 		a.auth.Refuse(err)
 	}
-	if pattern == socketRoute && websocket.Check(r) == nil {
-		a.socket.TurnAway(w, r, a.subscribing.refused(err))
-		return
+	if !a.subscribing.refuses(w, r, pattern, err) {
+		a.refuse(w, r, who, err)
 	}
-	if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() && pattern == streamRoute {
-		a.subscribing.turnAway(w, r, a.subscribing.refused(err))
-		return
-	}
-	a.refuse(w, r, who, err)
 }
 
 // front is what each request passes before its route is looked up.

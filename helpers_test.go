@@ -221,6 +221,7 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
+		Secrets: hubsSecrets,
 	})
 	h.Handler = checked(t, h.API.Handler())
 	h.Server = httptest.NewUnstartedServer(h.Handler)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"realtimehub/internal/metrics"
 	"realtimehub/internal/notices"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/serve"
 	"realtimehub/internal/webhook"
 )
@@ -289,6 +291,14 @@ func (h *Hub) Stats() delivery.Stats {
 	stats := h.streams.Stats()
 	stats.Ready = stats.Ready && h.Ready() == nil
 	return stats
+}
+
+// visible is what a viewer may see of others, as a JSON array.
+func (h *Hub) visible(ctx context.Context, tenant string, viewer event.Profile, asked []event.Profile) ([]byte, error) {
+	if err := problem.OfQuestion(h.tenants.EnsureAll(ctx, tenant)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(h.presence.Visible(tenant, viewer, asked))
 }
 
 // newMetrics shows what the hub and its parts count.

@@ -244,8 +244,8 @@ func (a *app) newAPI(strangers *lobby.Lobby) *api {
 	host, _, _ := net.SplitHostPort(cfg.Addr)
 	rates := access.NewRates(access.RatesConfig{PublishRate: cfg.PublishRate, ClientRate: cfg.ClientRate, AdminRate: cfg.AdminRate, Quotas: a.quotas})
 	return NewAPI(a.hub, a.auth, rates, APIConfig{
-		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers,
-		Loopback: access.IsLoopback(host), MetricsTenants: cfg.MetricsTenants, Logger: a.logger,
+		MaxEventBytes: cfg.MaxEventBytes, MaxBodyBytes: cfg.MaxBodyBytes, Lobby: strangers, Loopback: access.IsLoopback(host),
+		MetricsTenants: cfg.MetricsTenants, Secrets: cfg.SharedSecrets(), Logger: a.logger,
 	})
 }
 

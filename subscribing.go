@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"realtimehub/internal/access"
-	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/client"
-	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door"
+	"realtimehub/internal/door/poll"
+	"realtimehub/internal/door/signalr"
+	"realtimehub/internal/door/websocket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
@@ -23,23 +24,36 @@ import (
 
 // What opens a stream; these alone take a token in their query, for browsers.
 const (
-	streamRoute = "GET /v1/stream"
-	socketPath  = "/v1/socket"
-	socketRoute = "GET " + socketPath
+	streamRoute  = "GET /v1/stream"
+	socketPath   = "/v1/socket"
+	socketRoute  = "GET " + socketPath
+	signalrRoute = "GET /signalr"
 )
 
-func opensStream(pattern string) bool { return pattern == streamRoute || pattern == socketRoute }
+func opensStream(pattern string) bool {
+	return pattern == streamRoute || pattern == socketRoute || pattern == signalrRoute
+}
 
-// subscriber does what a person's client may: it opens a stream, adjusts it, tells of
-// typing and asks who is there.
+// subscriber does what a person's client may: it opens a stream by one of the doors, adjusts it,
+// tells of typing and asks who is there.
 type subscriber struct {
 	// Static.
-	hub      *Hub
-	cluster  *cluster.Cluster
-	presence *Presence
-	verbs    *client.Verbs
-	quotas   *allowance.Pools
-	doors    *door.Opener
+	hub     *Hub
+	verbs   *client.Verbs
+	doors   *door.Opener
+	socket  *websocket.Door
+	polling *poll.Door
+	signalr *signalr.Door
+}
+
+func newSubscriber(hub *Hub, auth *access.Auth, limits *access.Rates, cfg APIConfig) *subscriber {
+	doors, verbs := &door.Opener{Streams: hub.streams, Quotas: hub.quotas}, client.NewVerbs(hub.cluster, limits, auth)
+	return &subscriber{
+		hub: hub, verbs: verbs, doors: doors,
+		socket:  websocket.New(doors, verbs, cfg.Logger),
+		polling: poll.New(doors),
+		signalr: signalr.New(doors, hub.cluster, verbs, hub.visible, signalr.NewKeys(cfg.Secrets...), cfg.Logger),
+	}
 }
 
 func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
@@ -67,15 +81,24 @@ func (s *subscriber) stream(w http.ResponseWriter, r *http.Request, who *access.
 	return nil
 }
 
-// refused counts a client that is refused on its stream, and is what it is told. Its token may be
-// good later.
-func (s *subscriber) refused(err error) *delivery.TurnedAway {
+// refuses tells a client on its stream that it is refused, where its door does not tell it by a
+// status: a page sees none of a WebSocket's, and stock EventSource gives up on any but 200. Its
+// token may be good later.
+func (s *subscriber) refuses(w http.ResponseWriter, r *http.Request, pattern string, err error) bool {
 	away := &delivery.TurnedAway{Reason: delivery.CloseRefused, Problem: problem.JSON(err)}
-	if later, ok := errors.AsType[*access.Refusal](err); ok && later.Later() {
+	later, ok := errors.AsType[*access.Refusal](err)
+	pending := ok && later.Later()
+	if pending {
 		away = &delivery.TurnedAway{Reason: delivery.ClosePending, After: later.After}
 	}
+	switch {
+	case pattern == streamRoute && pending:
+		s.turnAway(w, r, away)
+	case pattern != socketRoute || !s.socket.TurnAway(w, r, away):
+		return false
+	}
 	s.hub.count.Refused(away.Reason)
-	return away
+	return true
 }
 
 // turnAway answers with a stream of hub.closing alone, for a client to come back after
@@ -95,7 +118,7 @@ func (s *subscriber) turnAway(w http.ResponseWriter, r *http.Request, away *deli
 // open mode, where only the connection says whose it is, and it is not this hub's, as
 // one of the client's address. It counts before another hub is asked.
 func (s *subscriber) own(r *http.Request, who *access.Caller) (*delivery.Connection, error) {
-	return s.ownBy(s.cluster.Find, r, who)
+	return s.ownBy(s.hub.cluster.Find, r, who)
 }
 
 // ownBy is own with another way to find the connection.
@@ -131,7 +154,7 @@ func done(w http.ResponseWriter, err error) error {
 
 // read reads a command from a body.
 func (s *subscriber) read(r *http.Request, who *access.Caller, member func(*problem.Faults, string, strictjson.Value)) error {
-	memory := s.quotas.Body(who.Holder(r))
+	memory := s.hub.quotas.Body(who.Holder(r))
 	defer memory.Close()
 	return request.Small.Object(r, memory, member)
 }
@@ -154,7 +177,7 @@ func (s *subscriber) touch(w http.ResponseWriter, r *http.Request, who *access.C
 
 // ack says that a connection's client has handled what it was sent, up to a cursor.
 func (s *subscriber) ack(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	c, err := s.ownBy(s.cluster.FindLately, r, who)
+	c, err := s.ownBy(s.hub.cluster.FindLately, r, who)
 	if err != nil {
 		return err
 	}
@@ -219,7 +242,7 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 		return err
 	}
 	if r.Method == http.MethodPost {
-		memory := s.quotas.Body(who.Holder(r))
+		memory := s.hub.quotas.Body(who.Holder(r))
 		defer memory.Close()
 		if asked, err = request.Small.Profiles(r, memory); err != nil {
 			return err
@@ -228,8 +251,8 @@ func (s *subscriber) visiblePresence(w http.ResponseWriter, r *http.Request, who
 	if err := problem.OfQuestion(s.hub.tenants.EnsureAll(r.Context(), tenant)); err != nil {
 		return err
 	}
-	answer := s.quotas.Answer(who.Holder(r))
+	answer := s.hub.quotas.Answer(who.Holder(r))
 	defer answer.Close()
 	turn := func(size int) (func(), error) { return request.ListTurn(r.Context(), tenant, size) }
-	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.presence.Visible(tenant, viewer, some) })
+	return presenceRows(w, answer, asked, turn, func(some []event.Profile) []PresenceOf { return s.hub.presence.Visible(tenant, viewer, some) })
 }

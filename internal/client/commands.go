@@ -62,31 +62,31 @@ func (Touch) Do(ctx context.Context, verbs *Verbs, c *delivery.Connection) error
 
 // Ack says that all up to a cursor was handled, and, if it is active, that somebody is there.
 type Ack struct {
-	cursor string
-	active bool
+	Cursor string
+	Active bool
 }
 
 // Field implements Command.
 func (a *Ack) Field(f *problem.Faults, name string, v strictjson.Value) {
 	switch {
 	case name == "cursor":
-		a.cursor = f.Text(problem.CodeInvalidField, name, v)
+		a.Cursor = f.Text(problem.CodeInvalidField, name, v)
 	case name != "active":
 		f.Add(problem.CodeUnknownField, name, `the body has "cursor" and "active" only`)
 	case string(v) != "true" && string(v) != "false" && !problem.Absent(v):
 		f.Add(problem.CodeInvalidField, name, "must be true or false")
 	default:
-		a.active = string(v) == "true"
+		a.Active = string(v) == "true"
 	}
 }
 
 // Do implements Command.
 func (a *Ack) Do(ctx context.Context, verbs *Verbs, c *delivery.Connection) error {
-	if a.cursor == "" {
+	if a.Cursor == "" {
 		return invalid("cursor", "is needed: the id of the last event that was handled")
 	}
-	err := there(verbs.hub.Acknowledge(ctx, c, a.cursor))
-	if a.active && err == nil {
+	err := there(verbs.hub.Acknowledge(ctx, c, a.Cursor))
+	if a.Active && err == nil {
 		_, err = verbs.hub.Touch(ctx, c) // one that has ended is not active, and has acknowledged
 	}
 	return err
@@ -94,8 +94,8 @@ func (a *Ack) Do(ctx context.Context, verbs *Verbs, c *delivery.Connection) erro
 
 // Filter changes which types of events a connection gets, and whose presence.
 type Filter struct {
-	types **event.Filter   // nil: as before
-	watch *[]event.Profile // likewise; a nil list is as configured
+	Types **event.Filter   // nil: as before
+	Watch *[]event.Profile // likewise; a nil list is as configured
 }
 
 // Field implements Command.
@@ -110,21 +110,24 @@ func (x *Filter) Field(f *problem.Faults, name string, v strictjson.Value) {
 		}
 		if list := f.Texts(problem.CodeInvalidField, name, v); !f.Within(name) {
 			filter := f.Types(name, list)
-			x.types = &filter
+			x.Types = &filter
 		}
 	default:
-		profiles := watchValue(f, name, v)
-		x.watch = &profiles
+		profiles := WatchValue(f, name, v)
+		x.Watch = &profiles
 	}
 }
 
 // Do implements Command.
 func (x *Filter) Do(ctx context.Context, verbs *Verbs, c *delivery.Connection) error {
-	return there(verbs.hub.Adjust(ctx, c, x.types, x.watch))
+	return there(verbs.hub.Adjust(ctx, c, x.Types, x.Watch))
 }
 
 // Typing says that the connection's person begins or stops typing in a conversation.
-type Typing struct{ Conversation, state string }
+type Typing struct {
+	Conversation string
+	State        string // started or stopped
+}
 
 // Field implements Command.
 func (t *Typing) Field(f *problem.Faults, name string, v strictjson.Value) {
@@ -132,7 +135,7 @@ func (t *Typing) Field(f *problem.Faults, name string, v strictjson.Value) {
 	case "conversationId":
 		t.Conversation = f.Text(problem.CodeInvalidField, name, v)
 	case "state":
-		t.state = f.Text(problem.CodeInvalidField, name, v)
+		t.State = f.Text(problem.CodeInvalidField, name, v)
 	default:
 		unknown(f, name)
 	}
@@ -146,7 +149,7 @@ func (t *Typing) Do(ctx context.Context, verbs *Verbs, c *delivery.Connection) e
 // DoFor is Do for a person who needs no connection.
 func (t *Typing) DoFor(ctx context.Context, verbs *Verbs, who event.TenantProfile) error {
 	var err error
-	if t.state != "started" && t.state != "stopped" {
+	if t.State != "started" && t.State != "stopped" {
 		err = invalid("state", "must be started or stopped")
 	}
 	if bad := event.CheckName(t.Conversation); bad != nil {
@@ -155,7 +158,7 @@ func (t *Typing) DoFor(ctx context.Context, verbs *Verbs, who event.TenantProfil
 	if err != nil {
 		return err
 	}
-	return verbs.hub.Typing(ctx, who.Tenant, who.Profile, t.Conversation, t.state == "started")
+	return verbs.hub.Typing(ctx, who.Tenant, who.Profile, t.Conversation, t.State == "started")
 }
 
 // Token gives a connection another token of the same person, with which it lives as long.

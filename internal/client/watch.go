@@ -32,8 +32,8 @@ func WatchList(f *problem.Faults, field string, list []string) []event.Profile {
 	return watch
 }
 
-// watchValue is WatchList for JSON, which has profiles in either form.
-func watchValue(f *problem.Faults, field string, v strictjson.Value) []event.Profile {
+// WatchValue is WatchList for JSON, which has profiles in either form.
+func WatchValue(f *problem.Faults, field string, v strictjson.Value) []event.Profile {
 	if f.TooMany(problem.CodeInvalidField, field, v, event.MaxAskedProfiles, "profiles") {
 		return nil
 	}

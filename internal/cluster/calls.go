@@ -239,6 +239,12 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 		a.Found = c.cfg.Delivery.Members.Refresh(ctx, call.Tenant, call.Room) == nil
 		return a
 	}
+	if call.Op == CallPoll {
+		if answer := c.polls.Load(); answer != nil && call.Profile != nil {
+			a = (*answer)(call.ID, event.TenantProfile{Tenant: call.Tenant, Profile: *call.Profile}, call.Wait)
+		}
+		return a
+	}
 	conn := c.here(call.ID, call.Lately || call.Op == CallAck)
 	if conn == nil {
 		return a
@@ -265,6 +271,8 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 	case CallAck:
 		found, err := c.cfg.Delivery.Streams.Acknowledge(conn, call.Cursor)
 		a.Found, a.Acks = found, acksOf(err)
+	case CallSay:
+		a.Found = c.cfg.Delivery.Streams.Say(conn, call.Records)
 	case CallKick:
 		a.Found, _ = c.Kick(ctx, conn, call.Reason)
 	}

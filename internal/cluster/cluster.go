@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,6 +27,8 @@ type Cluster struct {
 	remotes  remotes
 
 	owed *owed // nil: the hub is alone
+
+	polls atomic.Pointer[func(uuid.UUID, event.TenantProfile, time.Duration) Answer] // nil: nobody polls
 
 	// These guard themselves. mu → following.mu, taking → following.mu
 	turn      turn

@@ -51,6 +51,8 @@ const (
 	CallProlong CallOp = "prolong" // one ends at another time
 	CallAdjust  CallOp = "adjust"  // one has another filter or watch list
 	CallKick    CallOp = "kick"    // one is closed
+	CallSay     CallOp = "say"     // one's client is answered on its stream
+	CallPoll    CallOp = "poll"    // one's client, which polls, is told what there is, or that is over
 	CallAck     CallOp = "ack"     // one's client has handled what it was sent
 	CallSettle  CallOp = "settle"  // what clients have acknowledged is kept for all hubs
 	CallExplain CallOp = "explain" // why an event did not reach some profiles
@@ -77,6 +79,8 @@ type Call struct {
 	Place   uint64               `json:",omitzero"`
 	Life    string               `json:",omitzero"` // of the table that the place is in; empty: not told, by the version before
 	Cursor  string               `json:",omitzero"` // up to which something was handled
+	Records []byte               `json:",omitzero"` // that a client is answered
+	Wait    time.Duration        `json:",omitzero"` // that a poll may take; 0: it is the last; less: nothing is taken
 	Sent    *delivery.Sent       `json:",omitzero"`
 	Of      []event.Profile      `json:",omitzero"`
 }
@@ -90,6 +94,8 @@ type Answer struct {
 	Acks        Acks           `json:",omitzero"` // what came of an acknowledgement; empty: it was not understood, by the version before
 	Why         []delivery.Why `json:",omitzero"` // of each profile that was asked of
 	Each        []int          `json:",omitzero"` // how many connections each has
+	Records     []byte         `json:",omitzero"` // that a poll is answered; none: there were none, or Over
+	Over        bool           `json:",omitzero"` // the poll is the last
 	Connections []Described
 	Count       *int `json:",omitzero"` // how many there are, whatever the page; nil: these are all, of the version before
 	More        bool `json:",omitzero"` // the page ends before they do

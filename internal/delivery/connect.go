@@ -16,6 +16,7 @@ import (
 
 // Subscription is what a client asks of a new stream.
 type Subscription struct {
+	ID        uuid.UUID // of the connection, but for its hub's mark; zero: a new one
 	Transport Transport // empty: SSE
 	Encoding  Encoding
 	Tenant    string
@@ -30,17 +31,17 @@ type Subscription struct {
 	Client    string        // names the client that asks again, among its profile's; may be empty
 }
 
-// Connect is Open of a connection that does not linger, and has one stream for all its life.
+// Connect is Open for who needs no more of a connection than its first stream.
 func (s *Streams) Connect(ctx context.Context, sub Subscription) (*Connection, error) {
 	c, _, err := s.Open(ctx, sub)
 	return c, err
 }
 
 // Open opens a connection, and a stream that has hub.ready and what follows the subscription's
-// cursor. Every transport enters here, and then serves the stream. The error is ErrDraining, ErrFull or ErrOverloaded if the hub takes no stream; ctx's if nobody waits for
-// the stream any more; and otherwise that of something the stream needs. Turned tells them
-// apart. When many connect at once tenants take turns, so that no tenant waits for another's
-// flood.
+// cursor. Every door enters here, and then serves the stream. The error is ErrDraining, ErrFull
+// or ErrOverloaded if the hub takes no stream; ErrTaken; ctx's if nobody waits for the stream any
+// more; and otherwise that of something the stream needs. Turned tells them apart. When many
+// connect at once tenants take turns, so that no tenant waits for another's flood.
 func (s *Streams) Open(ctx context.Context, sub Subscription) (*Connection, *engine.Stream, error) {
 	if s.overload.Overloaded() {
 		return nil, nil, s.TurnAway(sub.Tenant, overload.ErrOverloaded)
@@ -55,6 +56,8 @@ func (s *Streams) Open(ctx context.Context, sub Subscription) (*Connection, *eng
 		return c, stream, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, nil, err // its client has left
+	case errors.Is(err, ErrTaken):
+		return nil, nil, err // it is not for want of anything
 	}
 	return nil, nil, s.TurnAway(sub.Tenant, err)
 }
@@ -115,16 +118,16 @@ func (s *Streams) admit(ctx context.Context, c *Connection, sub Subscription, fr
 
 // newConnection makes the connection of a subscription, which is nowhere yet, with its stream.
 func (s *Streams) newConnection(sub Subscription) (*owner, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, err
-	}
-	if s.node != nil {
-		copy(id[len(id)-len(s.node.Mark):], s.node.Mark[:])
+	id := sub.ID
+	if id == uuid.Nil {
+		var err error
+		if id, err = uuid.NewV7(); err != nil {
+			return nil, err
+		}
 	}
 	now := time.Now()
 	c := &Connection{
-		ID: id, Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
+		ID: s.Marked(id), Tenant: sub.Tenant, Profile: sub.Profile, ConnectedAt: now, Metadata: sub.Metadata,
 		Transport: cmp.Or(sub.Transport, TransportSSE), encoder: s.Encoder(sub.Encoding), filter: sub.Types,
 	}
 	if sub.Linger > 0 {
@@ -138,6 +141,14 @@ func (s *Streams) newConnection(sub Subscription) (*owner, error) {
 	own := &owner{streams: s, conn: c}
 	c.Stream = s.engine.NewOwned(own)
 	return own, nil
+}
+
+// Marked is the id that a connection of this hub has which was given an id.
+func (s *Streams) Marked(id uuid.UUID) uuid.UUID {
+	if s.node != nil {
+		copy(id[len(id)-len(s.node.Mark):], s.node.Mark[:])
+	}
+	return id
 }
 
 // replaced tells of a connection that has given way to another of its profile's.

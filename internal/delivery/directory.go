@@ -19,6 +19,8 @@ var (
 	ErrDraining = problem.New("the hub is draining", problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining"})
 	ErrFull     = problem.New("the limit of connections is reached", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubFull"})
 
+	ErrTaken = errors.New("there is a connection of this id already")
+
 	ErrTenantFull = fmt.Errorf("%w for this tenant", ErrFull)
 )
 
@@ -48,6 +50,8 @@ func (d *directory) admit(c *Connection, replaces bool, beside int) error {
 	switch {
 	case d.draining:
 		return ErrDraining
+	case d.byID.Get(c.ID) != nil:
+		return ErrTaken
 	case replaces:
 	case d.most.All > 0 && d.byID.Len() >= d.most.All:
 		return ErrFull

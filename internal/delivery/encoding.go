@@ -32,6 +32,13 @@ type Encoding interface {
 	AppendEnd(b []byte, reason string) []byte
 }
 
+// Answering is an Encoding whose clients are answered on their stream.
+type Answering interface {
+	Encoding
+	// AppendRecords appends answers, which are whole records of the encoding.
+	AppendRecords(b, records []byte) []byte
+}
+
 // Encoder is an Encoding with a hub's own words: one for all of the hub's streams of that
 // encoding.
 type Encoder struct {

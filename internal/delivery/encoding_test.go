@@ -33,12 +33,12 @@ func (l lines) AppendPlace(b []byte, cursor string) []byte {
 	return fmt.Appendf(b, "place %t\n", cursor != "")
 }
 
-func (lines) AppendEnd(b []byte, _ string) []byte { return b }
-
 func (l lines) AppendHeartbeat(b []byte) []byte {
 	*l.heartbeats++
 	return append(b, "alive\n"...)
 }
+
+func (l lines) AppendEnd(b []byte, reason string) []byte { return fmt.Appendf(b, "end %s\n", reason) }
 
 // A stream is told in its own encoding all that any other is told, and each thing is encoded
 // once, however many streams there are.
@@ -76,6 +76,6 @@ func TestEachThingIsEncodedOnceAnEncoding(t *testing.T) {
 		lost := h.serve(t, Subscription{Encoding: first, Tenant: "acme", Profile: user("0"), Cursor: "nowhere"})
 		is.Equal(lost.out.String(), "word hub.ready false true\nword hub.gap true false\n")
 		is.True(h.Streams.Kick(lost.conn, CloseKicked))
-		is.Equal(lost.written(), "word hub.closing true true\n")
+		is.Equal(lost.written(), "word hub.closing true true\nend kicked\n")
 	})
 }

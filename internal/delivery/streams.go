@@ -127,6 +127,9 @@ func (s *Streams) Overloaded() bool { return s.overload.Overloaded() }
 // WatchMemory looks at the memory in use until ctx ends.
 func (s *Streams) WatchMemory(ctx context.Context) { s.overload.WatchMemory(ctx) }
 
+// Heartbeat is how often a silent stream has one; zero: never.
+func (s *Streams) Heartbeat() time.Duration { return s.heartbeat }
+
 // Engine writes the streams of this hub.
 func (s *Streams) Engine() *engine.Engine { return s.engine }
 
@@ -220,6 +223,19 @@ func (s *Streams) Adjust(c *Connection, types **event.Filter, watch *[]event.Pro
 	}
 	t.settleLocked()
 	return true, nil
+}
+
+// Say has a connection's client told answers of its encoding, which is Answering. It says whether
+// there is such a connection.
+func (s *Streams) Say(c *Connection, records []byte) (found bool) {
+	of, ok := c.encoder.encoding.(Answering)
+	if !ok || s.ByID(c.ID) != c {
+		return false
+	}
+	var d engine.Batch
+	d.Send(c.Stream, engine.NewFrame(of.AppendRecords(nil, records), false))
+	d.Flush()
+	return true
 }
 
 // Connections are a tenant's of this hub, or one profile's, in no order.

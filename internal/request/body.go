@@ -47,8 +47,7 @@ const firstRoom = 4 << 10
 
 var errBrokeOff = &problem.Problem{Status: http.StatusBadRequest, Code: "BodyUnreadable", Detail: "the connection ended in the middle of the body"}
 
-// Read reads a whole JSON body. Memory is taken as the body comes, not as its client
-// announces it.
+// Read reads a whole JSON body.
 func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	switch kind, err := MediaType(r); {
 	case err != nil:
@@ -56,6 +55,12 @@ func (l Limit) Read(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	case kind != "application/json":
 		return nil, errMediaType
 	}
+	return l.Bytes(r, memory)
+}
+
+// Bytes reads a whole body of whatever media type. Memory is taken as the body comes, not as its
+// client announces it.
+func (l Limit) Bytes(r *http.Request, memory *allowance.Call) ([]byte, error) {
 	tooLarge := &http.MaxBytesError{Limit: int64(l)}
 	announced, end := r.ContentLength, int64(math.MaxInt) // where a client says that it ends; what is not read
 	if l > 0 {

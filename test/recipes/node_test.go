@@ -51,13 +51,19 @@ func packed(t *testing.T, others ...string) (dir string) {
 	}
 	is.Equal(strings.Join(files, " "), "package.json realtime.d.ts realtime.js")
 
-	is.NoErr(os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644))
-	install := exec.CommandContext(t.Context(), "npm", append([]string{"install", "--no-audit", "--no-fund", "--prefer-offline", packages[0].Filename}, others...)...)
+	installed(t, dir, append([]string{packages[0].Filename}, others...)...)
+	return dir
+}
+
+// installed puts packages of npm into a folder.
+func installed(t *testing.T, dir string, packages ...string) {
+	t.Helper()
+	is.New(t).NoErr(os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644))
+	install := exec.CommandContext(t.Context(), "npm", append([]string{"install", "--no-audit", "--no-fund", "--prefer-offline"}, packages...)...)
 	install.Dir = dir
 	if out, err := install.CombinedOutput(); err != nil {
 		lacks(t, "npm cannot install: "+string(out))
 	}
-	return dir
 }
 
 // The client runs in Node, and the hub serves the stock client of npm.

@@ -1,0 +1,141 @@
+package signalr
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/engine"
+	"realtimehub/internal/event"
+)
+
+const (
+	idleTime = 10 * time.Second // that a client may take from one poll to the next
+	pollRoom = 64 << 10         // bytes of records that wait for a poll, or one record
+)
+
+// poll is a session whose client asks time and again what there is. To the engine it is who reads
+// the stream, and a slow one while nobody polls.
+type poll struct {
+	// Static.
+	id     uuid.UUID
+	who    event.TenantProfile
+	all    *polls
+	cancel context.CancelFunc
+	gone   <-chan struct{} // closed by cancel
+	more   chan struct{}   // one token: there is something to take
+	room   chan struct{}   // one token: something was taken
+	idle   *time.Timer     // ends it
+
+	mu sync.Mutex
+	// Guarded by mu.
+	kept   []byte        // whole records
+	closed bool          // none will follow
+	asks   chan struct{} // closed once another poll takes the place of the present one; nil: there is none
+}
+
+// end ends the session without a word.
+func (p *poll) end() {
+	p.cancel()
+	p.all.drop(p)
+}
+
+// close says that no records follow.
+func (p *poll) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	token(p.more)
+}
+
+func token(to chan struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for records, or that it is over: also as another poll has come.
+func (p *poll) take(ctx context.Context, wait time.Duration) (records []byte, over bool) {
+	replaced := p.begin()
+	defer func() { p.done(replaced, over) }()
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		p.mu.Lock()
+		displaced := p.asks != replaced
+		records, over = p.kept, displaced || p.closed && len(p.kept) == 0
+		if !displaced {
+			p.kept = nil
+		} else {
+			records = nil
+		}
+		p.mu.Unlock()
+		if len(records) > 0 {
+			token(p.room)
+			return records, false
+		}
+		if over {
+			return nil, true
+		}
+		select {
+		case <-p.more:
+		case <-replaced:
+		case <-timeout.C:
+			return nil, false
+		case <-p.gone:
+			return nil, true
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+// begin has a poll take the place of the one before.
+func (p *poll) begin() (replaced chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle.Stop()
+	if p.asks != nil {
+		close(p.asks)
+	}
+	p.asks = make(chan struct{})
+	return p.asks
+}
+
+// done ends a poll: unless another has come, the client has a while for the next.
+func (p *poll) done(asked chan struct{}, over bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asks != asked {
+		return
+	}
+	p.asks = nil
+	p.idle.Reset(idleTime)
+	if over {
+		p.all.drop(p)
+	}
+}
+
+// put keeps whole records for the next poll. It waits until there is room.
+func (p *poll) put(records []byte) error {
+	for {
+		p.mu.Lock()
+		fits := len(p.kept) == 0 || len(p.kept)+len(records) <= pollRoom
+		if fits {
+			p.kept = append(p.kept, records...)
+		}
+		p.mu.Unlock()
+		if fits {
+			token(p.more)
+			return nil
+		}
+		select {
+		case <-p.room:
+		case <-p.gone:
+			return engine.ErrGone
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package signalr
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/engine"
+)
+
+// newPoll is a session that is polled, and all there are.
+func newPoll() (*poll, *polls) {
+	ctx, cancel := context.WithCancel(context.Background())
+	all := &polls{}
+	p := &poll{id: uuid.New(), all: all, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	p.idle = time.AfterFunc(idleTime, p.end)
+	all.add(p)
+	return p, all
+}
+
+// A poll has what there is, or waits for it; it is empty after a time, and over once another
+// comes, or its client has left.
+func TestPollTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p, all := newPoll()
+		p.put([]byte("a\x1e"))
+		p.put([]byte("b\x1e"))
+		records, over := p.take(t.Context(), pollTime)
+		is.Equal(string(records), "a\x1eb\x1e")
+		is.True(!over)
+
+		begun := time.Now()
+		records, over = p.take(t.Context(), pollTime)
+		is.Equal(len(records), 0)
+		is.True(!over)
+		is.Equal(time.Since(begun), pollTime)
+
+		go func() {
+			time.Sleep(time.Second)
+			p.put([]byte("c\x1e"))
+		}()
+		begun = time.Now()
+		records, _ = p.take(t.Context(), pollTime)
+		is.Equal(string(records), "c\x1e")
+		is.Equal(time.Since(begun), time.Second)
+
+		first := make(chan bool)
+		go func() {
+			_, over := p.take(t.Context(), pollTime)
+			first <- over
+		}()
+		synctest.Wait()
+		second := make(chan string)
+		go func() {
+			records, _ := p.take(t.Context(), pollTime)
+			second <- string(records)
+		}()
+		is.True(<-first) // another poll has come
+		p.put([]byte("d\x1e"))
+		is.Equal(<-second, "d\x1e")
+
+		p.put([]byte("last\x1e"))
+		p.close()
+		records, over = p.take(t.Context(), pollTime)
+		is.Equal(string(records), "last\x1e")
+		is.True(!over)
+		is.True(all.of(p.id) == p)
+		_, over = p.take(t.Context(), pollTime)
+		is.True(over)
+		is.True(all.of(p.id) == nil)
+	})
+}
+
+// A session ends whose client does not poll for a while, and none whose poll waits.
+func TestPollIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p, all := newPoll()
+		for range 5 {
+			p.take(t.Context(), pollTime)
+			time.Sleep(idleTime - time.Millisecond)
+		}
+		is.True(all.of(p.id) == p)
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		is.True(all.of(p.id) == nil)
+		err := p.put(make([]byte, 1))
+		is.NoErr(err) // there is room, for whom nobody asks
+		err = p.put(make([]byte, pollRoom))
+		is.Equal(err, engine.ErrGone)
+		_, over := p.take(t.Context(), pollTime)
+		is.True(!over)
+		_, over = p.take(t.Context(), pollTime)
+		is.True(over)
+	})
+}
+
+// What nobody takes is bounded: the stream waits, and the engine knows it for a slow one.
+func TestPollRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p, _ := newPoll()
+		large := []byte(strings.Repeat("x", 2*pollRoom) + "\x1e")
+		err := p.put(large) // one record is taken, however large
+		is.NoErr(err)
+		written := false
+		go func() {
+			p.put([]byte("next\x1e"))
+			written = true
+		}()
+		synctest.Wait()
+		is.True(!written)
+		records, _ := p.take(t.Context(), pollTime)
+		is.Equal(len(records), len(large))
+		records, _ = p.take(t.Context(), pollTime)
+		is.Equal(string(records), "next\x1e")
+		is.True(written)
+		p.end()
+	})
+}
+
+// Clients of streams without a heartbeat are sent pings at most 15 s apart, until they have left.
+func TestPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		e := engine.NewEngine(engine.Config{Buffer: 1 << 20})
+		p, _ := newPoll()
+		p.idle.Stop()
+		c := &delivery.Connection{ID: uuid.New(), Stream: e.NewStream(&engine.Words{}, func(error) {})}
+		there := true
+		pings := pings{find: func(id uuid.UUID) *delivery.Connection {
+			if !there || id != c.ID {
+				return nil
+			}
+			return c
+		}}
+		go e.Hand(t.Context(), c.Stream, p.put)
+		pings.add(c.ID)
+		pings.add(uuid.New()) // has left already
+		for range 6 {
+			records, _ := p.take(t.Context(), mostSilence)
+			is.Equal(string(records), "data: {\"type\":6}\x1e\n\n")
+		}
+		is.Equal(pings.count(), 1)
+		there = false
+		records, _ := p.take(t.Context(), time.Hour)
+		is.Equal(len(records), 0)
+		is.Equal(pings.count(), 0)
+		c.Stream.Close(engine.NewFrame(nil, false))
+		is.NoErr(e.Close(t.Context()))
+		p.end()
+	})
+}
+
+func (p *pings) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.of)
+}

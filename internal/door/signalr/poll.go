@@ -1,0 +1,185 @@
+package signalr
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/answer"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/problem"
+)
+
+const (
+	pollTime  = 15 * time.Second         // that a poll waits for something to tell
+	farTime   = 5 * time.Second          // that it waits for another hub, whose death is noticed then
+	firstPoll = 2 * time.Second          // after negotiating: within that time a session that no hub is known to hold is a new one, though one is silent
+	pollBytes = pollRoom + chunk + 8<<10 // that a session takes: what waits, what is being written, and who writes it
+	chunk     = 64 << 10
+)
+
+// poll serves a GET of long polling. The first one opens the session, and is answered at once.
+// What another hub holds it is asked for.
+func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pass Pass, who *access.Caller) error {
+	own := d.doors.Streams.Marked(pass.Session)
+	if p := d.polls.of(own); p != nil && p.who == pass.who() {
+		records, over := p.take(r.Context(), pollTime)
+		return told(w, r, records, over, p.end)
+	}
+	isNew := time.Until(pass.Opens) > opening-firstPoll
+	id, known := d.opened.of(pass.Session)
+	if id == own {
+		return errEnded
+	}
+	if !known {
+		var err error
+		if id, err = d.cluster.FindPolled(r.Context(), pass.Session, pass.who()); err != nil && !isNew {
+			return err
+		}
+	}
+	if id != uuid.Nil {
+		d.opened.add(pass.Session, id)
+		return d.pollElsewhere(w, r, pass, id)
+	}
+	sub, err := d.subscription(r, query, pass, who, Polling)
+	if err != nil {
+		return err
+	}
+	if err := d.beginPolls(r, sub); err != nil {
+		return err
+	}
+	return plain(w, http.StatusOK, nil)
+}
+
+// pollElsewhere asks the hub that holds a session.
+func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, id uuid.UUID) error {
+	lost := func() { d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), 0) }
+	a, err := d.cluster.Poll(r.Context(), id, pass.who(), farTime)
+	switch {
+	case r.Context().Err() != nil:
+		lost()
+		return nil
+	case err != nil:
+		return err
+	case !a.Found:
+		return errEnded
+	}
+	return told(w, r, a.Records, a.Over, lost)
+}
+
+// told answers a poll. Where the answer does not come through, what was in it is lost, and the
+// session is to end: its client begins anew from the cursor that it knows.
+func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, lost func()) error {
+	if over {
+		return answer.NoContent(w)
+	}
+	if plain(w, http.StatusOK, records) != nil || r.Context().Err() != nil {
+		lost()
+	}
+	return nil
+}
+
+// beginPolls opens a session whose client polls.
+func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
+	who := event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}
+	if err := d.doors.Quotas.Keep(who, pollBytes, true); err != nil {
+		return err
+	}
+	c, stream, _, err := d.doors.Open(r, sub, false)
+	if err != nil {
+		d.doors.Quotas.Drop(who, pollBytes)
+		if errors.Is(err, delivery.ErrTaken) {
+			return errOpened
+		}
+		if _, told := errors.AsType[problem.Answerer](err); !told {
+			err = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Overloaded", Detail: err.Error(), After: d.doors.Streams.Away(sub.Tenant, err)}
+		}
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &poll{id: c.ID, who: who, all: &d.polls, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	p.idle = time.AfterFunc(idleTime, p.end)
+	d.polls.add(p)
+	d.opened.add(sub.ID, c.ID)
+	go func() {
+		defer d.doors.Quotas.Drop(who, pollBytes)
+		defer p.close()
+		d.doors.Streams.Engine().Hand(ctx, stream, p.put)
+	}()
+	return nil
+}
+
+// pollFor answers another hub's poll of a session of this hub.
+func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration) (a cluster.Answer) {
+	p := d.polls.of(id)
+	if p == nil || p.who != who {
+		return a
+	}
+	a.Found = true
+	switch {
+	case wait == 0:
+		p.end()
+	case wait > 0:
+		a.Records, a.Over = p.take(context.Background(), min(wait, pollTime))
+	}
+	return a
+}
+
+// End serves DELETE, by which a client that polls leaves. A stream's client just ends it.
+func (d *Door) End(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
+	pass, err := d.pass(r, r.URL.Query(), who)
+	if err != nil {
+		return err
+	}
+	c, err := d.session(r.Context(), pass)
+	switch {
+	case err != nil:
+		return err
+	case c.Remote():
+		if _, err := d.cluster.Poll(r.Context(), c.ID, pass.who(), 0); err != nil {
+			return err
+		}
+	default:
+		if p := d.polls.of(c.ID); p != nil {
+			p.end()
+		}
+	}
+	return plain(w, http.StatusAccepted, nil)
+}
+
+// polls are the sessions whose clients poll.
+type polls struct {
+	mu sync.Mutex
+	id map[uuid.UUID]*poll // guarded by mu
+}
+
+func (s *polls) of(id uuid.UUID) *poll {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id[id]
+}
+
+func (s *polls) add(p *poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id == nil {
+		s.id = map[uuid.UUID]*poll{}
+	}
+	s.id[p.id] = p
+}
+
+func (s *polls) drop(p *poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id[p.id] == p {
+		delete(s.id, p.id)
+	}
+}

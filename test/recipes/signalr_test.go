@@ -1,0 +1,161 @@
+package recipes
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
+)
+
+// signalRPrograms is a folder with the programs of testdata/signalr and the stock client of npm.
+func signalRPrograms(t *testing.T) (dir string) {
+	t.Helper()
+	needs(t, "node")
+	needs(t, "npm")
+	is := is.New(t)
+	dir = t.TempDir()
+	installed(t, dir, "@microsoft/signalr@10.0.11")
+	programs, err := filepath.Glob("testdata/signalr/*.mjs")
+	is.NoErr(err)
+	for _, name := range programs {
+		program, err := os.ReadFile(name)
+		is.NoErr(err)
+		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
+	}
+	return dir
+}
+
+var signalRTransports = []string{"ServerSentEvents", "LongPolling"}
+
+// The stock client of SignalR hears, asks, comes back and leaves.
+func TestSignalR(t *testing.T) {
+	t.Parallel()
+	dir := signalRPrograms(t)
+	for _, transport := range signalRTransports {
+		t.Run(transport, func(t *testing.T) {
+			hub := hubtest.Start(t, "REALTIME_CLIENT_RATE=0")
+			node(t, dir, "node", "verbs.mjs", hub.URL, transport)
+		})
+	}
+}
+
+// It does so where each of its requests goes to another hub: nothing sticks to a session.
+func TestSignalRRoundRobin(t *testing.T) {
+	t.Parallel()
+	dir := signalRPrograms(t)
+	for _, transport := range signalRTransports {
+		t.Run(transport, func(t *testing.T) {
+			hubs := hubtest.StartCluster(t, 3, natstest.Start(t, 1), "REALTIME_CLIENT_RATE=0", "REALTIME_PRESENCE_AUDIENCE=tenant")
+			node(t, dir, "node", "verbs.mjs", roundRobin(t, hubs), transport)
+		})
+	}
+}
+
+// roundRobin is the address of a proxy that sends each request to the next hub.
+func roundRobin(t testing.TB, hubs []*hubtest.Program) string {
+	t.Helper()
+	var turn atomic.Int64
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		FlushInterval: -1,
+		Transport:     next(func() string { return hubs[int(turn.Add(1))%len(hubs)].Addr }),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: "a-hub"}) // which one, says next
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	})
+	t.Cleanup(func() {
+		proxy.CloseClientConnections()
+		proxy.Close()
+	})
+	return proxy.URL
+}
+
+// next sends each request to the address that it says, and on to the one after where nobody is
+// there.
+type next func() (addr string)
+
+func (n next) RoundTrip(r *http.Request) (res *http.Response, err error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	for range 3 {
+		r.URL.Host, r.Body = n(), io.NopCloser(bytes.NewReader(body))
+		if res, err = http.DefaultTransport.RoundTrip(r); !errors.Is(err, syscall.ECONNREFUSED) {
+			return res, err
+		}
+	}
+	return nil, err
+}
+
+// Whoever brings along the cursor that it knows misses nothing and hears nothing twice, though the
+// hub that holds its session is killed, and the next one is drained.
+func TestSignalRHubsThatEnd(t *testing.T) {
+	t.Parallel()
+	dir := signalRPrograms(t)
+	for _, transport := range signalRTransports {
+		t.Run(transport, func(t *testing.T) {
+			is := is.New(t)
+			hubs := hubtest.StartCluster(t, 3, natstest.Start(t, 1))
+			client := exec.CommandContext(t.Context(), "node", "lost.mjs", roundRobin(t, hubs), transport)
+			client.Dir = dir
+			var printed testkit.Buffer
+			client.Stdout, client.Stderr = &printed, &printed
+			is.NoErr(client.Start())
+			defer func() {
+				if t.Failed() {
+					t.Log(printed.String())
+				}
+			}()
+			alive := slices.Clone(hubs)
+			var said []string
+			say := func(payload string) {
+				alive[0].Publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, payload)
+			}
+			for ends, end := range []func(*hubtest.Program){(*hubtest.Program).Kill, func(h *hubtest.Program) { h.Stop() }, nil} {
+				holder := -1
+				eventually(t, func() bool {
+					if strings.Count(printed.String(), "connected\n") <= ends { // a start that is cut off is never tried again by itself
+						return false
+					}
+					holder = slices.IndexFunc(alive, func(h *hubtest.Program) bool { return h.Metric(t, "realtime_streams_open") >= 1 })
+					return holder >= 0
+				})
+				for range 20 {
+					said = append(said, strconv.Itoa(len(said)+1))
+					say(said[len(said)-1])
+				}
+				if end != nil {
+					end(alive[holder])
+					alive = slices.Delete(alive, holder, holder+1)
+				}
+			}
+			say(`"over"`)
+			is.NoErr(client.Wait())
+			if !strings.HasSuffix(printed.String(), "heard "+strings.Join(said, " ")+"\n") {
+				t.Errorf("of %d events: %s", len(said), printed.String())
+			}
+		})
+	}
+}
