@@ -13,6 +13,7 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/answer"
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/door/socket"
 	"realtimehub/internal/door/websocket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
@@ -244,7 +245,7 @@ func (a *api) front(mux *http.ServeMux) http.Handler {
 			w.Header().Set("Connection", "close") // the next request goes to another hub, or leaves its descriptor to others
 		}
 		err = pages.Refuses(r)
-		if err == nil && r.URL.Path == socketPath {
+		if err == nil && socket.Upgrades(r) {
 			err = pages.RefusesSocket(r)
 		}
 		if err == nil && !request.IsClean(r.URL) {

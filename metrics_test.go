@@ -392,7 +392,7 @@ func TestMetricsOfLostIDs(t *testing.T) {
 
 // closedWords is every label of ours and the words that it may have.
 var closedWords = map[string]string{
-	"realtime_connections":             `transport: poll sse`,
+	"realtime_connections":             `transport: poll signalr sse websocket`,
 	"realtime_connects_total":          `resume: complete fresh partial`,
 	"realtime_closes_total":            `reason: capacity client drain expired kicked noisy protocol replaced slow unacked unavailable vanished`,
 	"realtime_streams_refused_total":   `reason: capacity drain pending refused unavailable`,

@@ -356,7 +356,7 @@ func TestSignalRTurnedAway(t *testing.T) {
 
 	res, text := h.negotiate(t, asMe).call(t, "GET", "")
 	is.Equal(res.StatusCode, http.StatusServiceUnavailable)
-	is.True(strings.Contains(text, `"code":"Overloaded"`))
+	is.True(strings.Contains(text, `"code":"HubFull"`))
 	is.True(res.Header.Get("Retry-After") != "")
 }
 

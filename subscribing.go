@@ -25,8 +25,7 @@ import (
 // What opens a stream; these alone take a token in their query, for browsers.
 const (
 	streamRoute  = "GET /v1/stream"
-	socketPath   = "/v1/socket"
-	socketRoute  = "GET " + socketPath
+	socketRoute  = "GET /v1/socket"
 	signalrRoute = "GET /signalr"
 )
 

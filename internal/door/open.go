@@ -11,6 +11,7 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
 	"realtimehub/internal/request"
 	"realtimehub/internal/reserve"
 )
@@ -31,8 +32,8 @@ func (o *Opener) Open(r *http.Request, sub delivery.Subscription, stays bool) (c
 	}
 	over = func() {}
 	if stays {
-		if over, err = o.hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); err != nil {
-			return nil, nil, nil, o.Streams.TurnAway(sub.Tenant, err)
+		if over, err = o.Hold(r, event.TenantProfile{Tenant: sub.Tenant, Profile: sub.Profile}); err != nil {
+			return nil, nil, nil, err
 		}
 	}
 	lobby.Leave(r) // it is paid for, however long it waits for its turn
@@ -51,12 +52,23 @@ func (o *Opener) TurnedAway(tenant string, err error) *delivery.TurnedAway {
 	return &delivery.TurnedAway{Reason: delivery.Turned(err), After: o.Streams.Away(tenant, err)}
 }
 
-// hold has a handler that stays with its stream counted for a person, until over is
-// called: it stays longer than the connection is known, where the client does not read.
-func (o *Opener) hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
+// Refusal is what a client is answered after an error of Open, where a status tells it.
+func (o *Opener) Refusal(tenant string, err error) error {
+	p := *problem.Of(problem.OfQuestion(err))
+	if errors.Is(err, access.ErrDescriptors) {
+		p.Code = "HubFull" // for probes it has a code of its own
+	}
+	p.After = max(p.After, o.Streams.Away(tenant, err))
+	return &p
+}
+
+// Hold has a handler that stays with its stream counted for a person, until over is
+// called: it stays longer than the connection is known, where the client does not read. An error
+// is like one of Open.
+func (o *Opener) Hold(r *http.Request, who event.TenantProfile) (over func(), err error) {
 	n := handlerBytes + request.HeadBytes(r)
 	if err := o.Quotas.Keep(who, n, true); err != nil {
-		return nil, err
+		return nil, o.Streams.TurnAway(who.Tenant, err)
 	}
 	return func() { o.Quotas.Drop(who, n) }, nil
 }

@@ -43,7 +43,7 @@ func signalRPrograms(t *testing.T) (dir string) {
 	return dir
 }
 
-var signalRTransports = []string{"ServerSentEvents", "LongPolling"}
+var signalRTransports = []string{"WebSockets", "ServerSentEvents", "LongPolling"}
 
 // The stock client of SignalR hears, asks, comes back and leaves.
 func TestSignalR(t *testing.T) {

@@ -97,7 +97,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	}
 	c, stream, over, err := d.doors.Open(r, q.Subscription, true)
 	if err != nil {
-		return d.refusal(q.Tenant, err)
+		return d.doors.Refusal(q.Tenant, err)
 	}
 	defer over()
 	defer lobby.Pause(r)() // it is counted as a stream
@@ -119,16 +119,6 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 		w.Header().Set("Connection", "close") // the next poll goes to another hub
 	}
 	return a.write(w)
-}
-
-// refusal is what a client is answered that is turned away.
-func (d *Door) refusal(tenant string, err error) error {
-	p := *problem.Of(problem.OfQuestion(err))
-	if errors.Is(err, access.ErrDescriptors) {
-		p.Code = "HubFull" // for probes it has a code of its own
-	}
-	p.After = max(p.After, d.doors.Streams.Away(tenant, err))
-	return &p
 }
 
 func header(w http.ResponseWriter) {

@@ -16,6 +16,7 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door"
+	"realtimehub/internal/door/socket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 )
@@ -56,7 +57,7 @@ type offered struct {
 }
 
 // transports are those that a client tries, the best one first.
-var transports = []offered{{"ServerSentEvents", []string{"Text"}}, {"LongPolling", []string{"Text"}}}
+var transports = []offered{{"WebSockets", []string{"Text"}}, {"ServerSentEvents", []string{"Text"}}, {"LongPolling", []string{"Text"}}}
 
 // negotiated answers a negotiation (TransportProtocols.md, "POST [endpoint-base]/negotiate").
 type negotiated struct {
@@ -114,6 +115,9 @@ func (d *Door) pass(r *http.Request, query url.Values, who *access.Caller) (Pass
 // Open serves the GET by which a client opens its stream, or polls it.
 func (d *Door) Open(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
 	query := r.URL.Query()
+	if socket.Upgrades(r) {
+		return d.onSocket(w, r, query, who)
+	}
 	pass, err := d.pass(r, query, who)
 	if err != nil {
 		return err

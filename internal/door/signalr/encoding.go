@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"realtimehub/internal/door/socket"
 	"realtimehub/internal/sse"
 	"realtimehub/internal/strictjson"
 )
@@ -43,9 +44,14 @@ func (e Encoding) AppendWord(b []byte, cursor, typ string, _ time.Duration, data
 // sign of life alone.
 func (e Encoding) AppendPlace(b []byte, _ string) []byte { return e.AppendHeartbeat(b) }
 
-// AppendHeartbeat implements delivery.Encoding.
+// AppendHeartbeat implements delivery.Encoding. The pings of clients are no answers to it, and may
+// be less frequent: on a socket it has one that every client answers.
 func (e Encoding) AppendHeartbeat(b []byte) []byte {
-	return e.AppendRecords(b, []byte("{\"type\":6}\x1e"))
+	b = e.AppendRecords(b, []byte("{\"type\":6}\x1e"))
+	if e.Transport == Sockets {
+		b = socket.AppendPing(b)
+	}
+	return b
 }
 
 // stays are the reasons of an end after which a client does not come back by itself: it was sent
@@ -54,11 +60,15 @@ var stays = []string{"kicked", "replaced", "refused"}
 
 // AppendEnd implements delivery.Encoding.
 func (e Encoding) AppendEnd(b []byte, reason string) []byte {
-	end := `{"type":7,"allowReconnect":true}`
+	end := []byte("{\"type\":7,\"allowReconnect\":true}\x1e")
 	if slices.Contains(stays, reason) {
-		end = `{"type":7,"error":` + string(strictjson.AppendQuote(nil, reason)) + `}`
+		end = appendClose(nil, reason)
 	}
-	return e.AppendRecords(b, append([]byte(end), separator))
+	b = e.AppendRecords(b, end)
+	if e.Transport == Sockets {
+		b = socket.AppendEnd(b, reason)
+	}
+	return b
 }
 
 // invocation is the record of an event.
@@ -81,7 +91,7 @@ func (e Encoding) AppendRecords(b, records []byte) []byte {
 		b, _ = sse.AppendEvent(b, "", "", records)
 		return b
 	case Sockets:
-		return appendFrame(b, records)
+		return socket.AppendText(b, records)
 	}
 	return append(b, records...)
 }

@@ -142,8 +142,8 @@ func TestPings(t *testing.T) {
 			return c
 		}}
 		go e.Hand(t.Context(), c.Stream, p.put)
-		pings.add(c.ID)
-		pings.add(uuid.New()) // has left already
+		pings.add(c.ID, Events)
+		pings.add(uuid.New(), Sockets) // has left already
 		for range 6 {
 			records, _ := p.take(t.Context(), mostSilence)
 			is.Equal(string(records), "data: {\"type\":6}\x1e\n\n")

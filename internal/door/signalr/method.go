@@ -3,6 +3,7 @@ package signalr
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 
 	"realtimehub/internal/client"
@@ -34,14 +35,19 @@ var methods = map[string]method{
 // answer does what a message asks, and appends how it is completed, where somebody waits.
 func (d *Door) answer(ctx context.Context, b []byte, conn *delivery.Connection, m Message) []byte {
 	result, err := d.do(ctx, conn, m)
+	if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
+		d.logger.Error("an invocation failed", "method", m.Target, "err", err)
+	}
+	return completed(b, m, result, err)
+}
+
+// completed appends what came of an invocation, where somebody waits for it.
+func completed(b []byte, m Message, result []byte, err error) []byte {
 	switch {
 	case m.ID == "":
 		return b
 	case err != nil:
 		p := problem.Of(err)
-		if p.Code == "Internal" {
-			d.logger.Error("an invocation failed", "method", m.Target, "err", err)
-		}
 		return appendFailure(b, m.ID, p.Code+": "+p.Detail)
 	}
 	return appendResult(b, m.ID, result)

@@ -15,7 +15,6 @@ import (
 	"realtimehub/internal/cluster"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/event"
-	"realtimehub/internal/problem"
 )
 
 const (
@@ -99,10 +98,7 @@ func (d *Door) beginPolls(r *http.Request, sub delivery.Subscription) error {
 		if errors.Is(err, delivery.ErrTaken) {
 			return errOpened
 		}
-		if _, told := errors.AsType[problem.Answerer](err); !told {
-			err = &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Overloaded", Detail: err.Error(), After: d.doors.Streams.Away(sub.Tenant, err)}
-		}
-		return err
+		return d.doors.Refusal(sub.Tenant, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &poll{id: c.ID, who: who, all: &d.polls, cancel: cancel, gone: ctx.Done(), more: make(chan struct{}, 1), room: make(chan struct{}, 1)}

@@ -151,3 +151,10 @@ func appendFailure(b []byte, id, why string) []byte {
 func appendCompletion(b []byte, id string) []byte {
 	return strictjson.AppendQuote(append(b, `{"type":3,"invocationId":`...), id)
 }
+
+// appendClose appends the record that ends a connection for an error, after which a client does not
+// come back by itself.
+func appendClose(b []byte, why string) []byte {
+	b = strictjson.AppendQuote(append(b, `{"type":7,"error":`...), why)
+	return append(b, '}', separator)
+}

@@ -36,7 +36,7 @@ func (d *Door) stream(w http.ResponseWriter, r *http.Request, query url.Values, 
 	}
 	defer over()
 	defer lobby.Away(r)() // it is counted as a stream
-	d.keepAlive(c)
+	d.keepAlive(c, Events)
 	streams.Engine().Serve(w, r, stream)
 	return nil
 }
@@ -61,9 +61,9 @@ const (
 )
 
 // keepAlive has a stream pinged whose hub does not do it often enough.
-func (d *Door) keepAlive(c *delivery.Connection) {
+func (d *Door) keepAlive(c *delivery.Connection, over Transport) {
 	if beat := d.doors.Streams.Heartbeat(); beat == 0 || beat > mostSilence {
-		d.pings.add(c.ID)
+		d.pings.add(c.ID, over)
 	}
 }
 
@@ -72,33 +72,37 @@ type pings struct {
 	find func(uuid.UUID) *delivery.Connection // static; nil: it has ended
 
 	mu sync.Mutex
-	of map[uuid.UUID]struct{} // guarded by mu
+	of map[uuid.UUID]Transport // guarded by mu
 }
 
-func (p *pings) add(id uuid.UUID) {
+func (p *pings) add(id uuid.UUID, over Transport) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.of == nil {
-		p.of = map[uuid.UUID]struct{}{}
+		p.of = map[uuid.UUID]Transport{}
 	}
 	if len(p.of) == 0 {
 		time.AfterFunc(pingEvery, p.send)
 	}
-	p.of[id] = struct{}{}
+	p.of[id] = over
 }
 
 // send pings those who are there, and comes back as long as there are any.
 func (p *pings) send() {
-	ping := engine.NewFrame(Encoding{Events}.AppendHeartbeat(nil), true)
+	events := engine.NewFrame(Encoding{Events}.AppendHeartbeat(nil), true)
+	sockets := engine.NewFrame(Encoding{Sockets}.AppendHeartbeat(nil), true)
 	var d engine.Batch
 	defer d.Flush()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.of {
-		if c := p.find(id); c != nil {
-			d.Send(c.Stream, ping)
-		} else {
+	for id, over := range p.of {
+		switch c := p.find(id); {
+		case c == nil:
 			delete(p.of, id)
+		case over == Sockets:
+			d.Send(c.Stream, sockets)
+		default:
+			d.Send(c.Stream, events)
 		}
 	}
 	if len(p.of) > 0 {

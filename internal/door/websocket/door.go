@@ -3,12 +3,14 @@ package websocket
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"realtimehub/internal/access"
 	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door"
+	"realtimehub/internal/door/socket"
 	"realtimehub/internal/lobby"
 )
 
@@ -25,9 +27,24 @@ func New(doors *door.Opener, verbs *client.Verbs, logger *slog.Logger) *Door {
 	return &Door{doors: doors, verbs: verbs, logger: logger}
 }
 
+// Subprotocols that clients name.
+const (
+	subprotocol = "realtime.v1" // is chosen
+	bearer      = "bearer."     // followed by a token: a page can send no header
+)
+
+// Authorize puts the token that a request has among its subprotocols where other requests have it.
+func Authorize(r *http.Request) {
+	for _, offered := range socket.Offered(r) {
+		if token, ok := strings.CutPrefix(offered, bearer); ok {
+			r.Header["Authorization"] = append(r.Header["Authorization"], "Bearer "+token)
+		}
+	}
+}
+
 // Serve answers a request for an upgrade, and has the socket served.
 func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	if err := Check(r); err != nil {
+	if err := socket.Check(r, subprotocol); err != nil {
 		return err
 	}
 	query := r.URL.Query()
@@ -44,8 +61,10 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	}
 	defer over()
 	defer lobby.Away(r)() // it is counted as a stream
-	stream.Listen(&session{door: d, conn: c, holder: who.Holder(r), place: lobby.PlaceOf(r)})
-	engine.ServeSocket(w, r, stream, head(r))
+	s := &session{door: d, conn: c, holder: who.Holder(r), place: lobby.PlaceOf(r)}
+	s.socket = socket.NewSession(d.doors, c, s.holder, s.said)
+	stream.Listen(s.socket)
+	engine.ServeSocket(w, r, stream, socket.Head(r, subprotocol))
 	return nil
 }
 
@@ -55,15 +74,11 @@ const farewell = 5 * time.Second
 // TurnAway answers a request for an upgrade, if it is one, with hub.closing and a close frame;
 // false leaves the request as it was.
 func (d *Door) TurnAway(w http.ResponseWriter, r *http.Request, away *delivery.TurnedAway) bool {
-	if Check(r) != nil {
+	if socket.Check(r, subprotocol) != nil {
 		return false
 	}
-	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler) // nobody is there to be told
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(farewell))
-	conn.Write(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(head(r), away))
+	opened := socket.Open(w, r, subprotocol, farewell)
+	defer opened.Close()
+	opened.Write(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(nil, away))
 	return true
 }

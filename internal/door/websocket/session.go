@@ -7,12 +7,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gobwas/ws"
-
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/client"
 	"realtimehub/internal/delivery"
-	"realtimehub/internal/engine"
+	"realtimehub/internal/door/socket"
 	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
@@ -23,107 +21,25 @@ const (
 	mostTold    = 16               // faults of one command
 )
 
-// session listens to the client of one connection. All of it is the goroutine's that reads.
+// session does what the client of one connection says.
 type session struct {
 	// Static.
 	door   *Door
 	conn   *delivery.Connection
-	holder event.TenantProfile // pays for what has not come whole
+	socket *socket.Session
+	holder event.TenantProfile // pays for a command
 	place  string              // the client's address
-
-	reader reader
-	memory *allowance.Call // nil: nothing is kept
-	pong   []byte          // a frame for the newest ping of what is being read
-	over   bool            // nothing more is listened to
 }
 
-// Received implements engine.Input.
-func (s *session) Received(p []byte) {
-	if s.ended() {
-		return
-	}
-	bad := s.reader.read(p, s)
-	if bad == nil && !s.pay() {
-		bad = errMemory
-	}
-	if s.pong != nil {
-		s.send(s.pong)
-		s.pong = nil
-	}
-	if bad != nil && !s.over {
-		reason := delivery.CloseProtocol
-		if bad == errMemory {
-			reason = delivery.CloseCapacity
-		}
-		s.leave(reason, bad.code, bad.reason)
-	}
-}
-
-// Ended implements engine.Input.
-func (s *session) Ended() {
-	s.reader = reader{}
-	s.pay()
-}
-
-// ended says that nothing is listened to any more: a client has no say after hub.closing.
-func (s *session) ended() bool { return s.over || s.conn.Stream.Closed() }
-
-// pay counts what is kept of what has not come whole.
-func (s *session) pay() bool {
-	kept := s.reader.kept()
-	if kept == 0 {
-		if s.memory != nil {
-			s.memory.Close()
-			s.memory = nil
-		}
-		return true
-	}
-	if s.memory == nil {
-		s.memory = s.door.doors.Quotas.Body(s.holder)
-	}
-	s.memory.Back(0)
-	return s.memory.Use(kept)
-}
-
-// leave ends the connection.
-func (s *session) leave(reason delivery.CloseReason, code ws.StatusCode, text string) {
-	s.over = true
-	s.Ended()
-	s.door.doors.Streams.Leave(s.conn, reason, appendClose(nil, code, text))
-}
-
-// send puts a frame on the client's stream.
-func (s *session) send(frame []byte) {
-	var d engine.Batch
-	d.Send(s.conn.Stream, engine.NewFrame(frame, false))
-	d.Flush()
-}
-
-// ping implements listener. Only the newest is answered (RFC 6455, section 5.5.3).
-func (s *session) ping(payload []byte) {
-	s.pong = append(appendHead(s.pong[:0], ws.OpPong, len(payload)), payload...)
-}
-
-// close implements listener: the client's close frame is answered with its code (RFC 6455, section
-// 5.5.1).
-func (s *session) close(code ws.StatusCode) {
-	s.over, s.pong = true, nil
-	end := appendHead(nil, ws.OpClose, 0)
-	if code != ws.StatusNoStatusRcvd {
-		end = appendClose(nil, code, "")
-	}
-	s.door.doors.Streams.Leave(s.conn, delivery.CloseClient, end)
-}
-
-// message implements listener: each line is a command, and is answered before the next is done.
-func (s *session) message(text []byte) {
+// said does what a text says: each line is a command, and is answered before the next is done.
+func (s *session) said(text []byte) {
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && !s.ended() {
+		if line = bytes.TrimSpace(line); len(line) > 0 && !s.socket.Over() {
 			number, err := s.command(line)
 			if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
 				s.door.logger.Error("command failed", "tenant", s.conn.Tenant, "connection", s.conn.ID, "err", err)
 			}
-			s.send(answer(number, err))
+			s.socket.Send(answer(number, err))
 		}
 	}
 }
@@ -206,7 +122,7 @@ func answer(number []byte, err error) []byte {
 	}
 	text := append([]byte(`{"n":`), number...)
 	if err == nil {
-		return appendText(nil, append(text, `,"ok":true}`...))
+		return socket.AppendText(nil, append(text, `,"ok":true}`...))
 	}
 	if faults := problem.Fields(err); len(faults) > mostTold {
 		errs := make([]error, mostTold)
@@ -216,5 +132,5 @@ func answer(number []byte, err error) []byte {
 		err = errors.Join(errs...)
 	}
 	text = append(append(text, `,"problem":`...), problem.JSON(err)...)
-	return appendText(nil, append(text, '}'))
+	return socket.AppendText(nil, append(text, '}'))
 }

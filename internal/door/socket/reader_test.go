@@ -1,4 +1,4 @@
-package websocket
+package socket
 
 import (
 	"bytes"
@@ -133,4 +133,9 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A close frame's reason is cut to what a control frame may have.
+func TestLongReason(t *testing.T) {
+	is.New(t).Equal(len(appendClose(nil, 1002, strings.Repeat("x", 500))), 2+mostControl)
 }

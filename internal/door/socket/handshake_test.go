@@ -1,4 +1,4 @@
-package websocket
+package socket
 
 import (
 	"net/http"
@@ -30,16 +30,17 @@ func asking(headers ...string) *http.Request {
 func TestHandshake(t *testing.T) {
 	is := is.New(t)
 	r := asking()
-	is.NoErr(Check(r))
-	got := string(head(r))
+	is.NoErr(Check(r, "realtime.v1"))
+	got := string(Head(r, "realtime.v1"))
 	is.True(strings.HasPrefix(got, "HTTP/1.1 101 Switching Protocols\r\n"))
 	is.True(strings.Contains(got, "\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"))
 	is.True(!strings.Contains(got, "Protocol:")) // none was offered
 	r = asking("Sec-WebSocket-Protocol", "bearer.a.b.c, realtime.v1", "Upgrade", "WebSocket", "Connection", "upgrade")
-	is.NoErr(Check(r))
-	is.True(strings.HasSuffix(string(head(r)), "\r\nSec-WebSocket-Protocol: realtime.v1\r\n\r\n"))
-	Authorize(r)
-	is.Equal(r.Header["Authorization"], []string{"Bearer a.b.c"})
+	is.NoErr(Check(r, "realtime.v1"))
+	is.True(strings.HasSuffix(string(Head(r, "realtime.v1")), "\r\nSec-WebSocket-Protocol: realtime.v1\r\n\r\n"))
+	is.Equal(Offered(r), []string{"bearer.a.b.c", "realtime.v1"})
+	is.NoErr(Check(r, "")) // by another door, which chooses none
+	is.True(!strings.Contains(string(Head(r, "")), "Protocol:"))
 }
 
 func TestHandshakeThatIsWrong(t *testing.T) {
@@ -69,7 +70,7 @@ func TestHandshakeThatIsWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			err := Check(tc.r)
+			err := Check(tc.r, "realtime.v1")
 			is.True(err != nil)
 			is.Equal(problem.Of(err).Status, tc.status)
 		})

@@ -1,0 +1,147 @@
+package signalr
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"realtimehub/internal/access"
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/door/socket"
+	"realtimehub/internal/event"
+	"realtimehub/internal/lobby"
+	"realtimehub/internal/problem"
+	"realtimehub/internal/strictjson"
+)
+
+const (
+	handshakeTime = 15 * time.Second // from the socket's opening, as ASP.NET Core has it
+	callTime      = 15 * time.Second // for an invocation, whatever it has to wait for
+)
+
+// onSocket opens a session over WebSocket. Nothing may come before the answer to its handshake: so
+// there is a connection once that was read. What is wrong is told by the answer, since a page sees
+// no status of a WebSocket.
+func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values, who *access.Caller) error {
+	if err := socket.Check(r, ""); err != nil {
+		return err
+	}
+	letGo, err := d.doors.Hold(r, who.Holder(r))
+	if err != nil {
+		return d.doors.Refusal(who.Tenant(), err)
+	}
+	defer letGo()
+	opened := socket.Open(w, r, "", handshakeTime)
+	defer opened.Close()
+	text, ok := opened.First()
+	if !ok {
+		return nil
+	}
+	rest, err := shakeHands(text)
+	sub, wrong := d.subscriptionOnSocket(r, query, who)
+	if err = errors.Join(err, wrong); err != nil {
+		opened.Write(d.refused(err))
+		return nil
+	}
+	c, stream, _, err := d.doors.Open(r, sub, false)
+	if errors.Is(err, delivery.ErrTaken) {
+		opened.Write(d.refused(errOpened))
+		return nil
+	}
+	yes := socket.AppendText(nil, []byte(accepted))
+	if err != nil {
+		opened.Write(d.doors.Streams.Encoder(sub.Encoding).AppendTurnedAway(yes, d.doors.TurnedAway(sub.Tenant, err)))
+		return nil
+	}
+	defer lobby.Away(r)() // it is counted as a stream
+	d.keepAlive(c, Sockets)
+	t := &talk{door: d, conn: c, holder: who.Holder(r)}
+	t.socket = socket.NewSession(d.doors, c, t.holder, t.said)
+	stream.Listen(t.socket)
+	t.said(rest)
+	d.doors.Streams.Engine().ServeSocket(opened, r, stream, yes)
+	return nil
+}
+
+// subscriptionOnSocket is subscription of a client that may not have negotiated: nothing but the
+// socket needs the name of its session.
+func (d *Door) subscriptionOnSocket(r *http.Request, query url.Values, who *access.Caller) (sub delivery.Subscription, err error) {
+	pass := Pass{Opens: time.Now().Add(opening)}
+	if query.Has("id") {
+		if pass, err = d.pass(r, query, who); err != nil {
+			return sub, err
+		}
+	}
+	return d.subscription(r, query, pass, who, Sockets)
+}
+
+// shakeHands reads a handshake, and returns the records after it.
+func shakeHands(text []byte) (rest []byte, err error) {
+	record, rest, err := Next(text)
+	if err != nil {
+		return nil, inRecord(0, err)
+	}
+	m, err := Parse(record)
+	if err == nil && m.Type != Handshake {
+		err = &problem.FieldError{Code: problem.CodeInvalidField, Field: "protocol", Index: -1, Detail: "is needed: a handshake comes first"}
+	}
+	return rest, err
+}
+
+// refused are the frames that answer a handshake for which there is no session.
+func (d *Door) refused(err error) []byte {
+	p := problem.Of(err)
+	d.logger.Debug("handshake refused", "reason", p.Code)
+	text := strictjson.AppendQuote([]byte(`{"error":`), p.Code+": "+p.Detail)
+	return socket.AppendEnd(socket.AppendText(nil, append(text, '}', separator)), "refused")
+}
+
+// talk does what the client of a session over WebSocket says.
+type talk struct {
+	// Static.
+	door   *Door
+	conn   *delivery.Connection
+	socket *socket.Session
+	holder event.TenantProfile // pays for an invocation
+}
+
+// said does what each record of a text says, one after the other.
+func (t *talk) said(text []byte) {
+	for n := 0; len(text) > 0 && !t.socket.Over(); n++ {
+		record, rest, err := Next(text)
+		var m Message
+		if err == nil {
+			m, err = Parse(record)
+		}
+		switch {
+		case err != nil:
+			why := inRecord(n, err).Error()
+			t.socket.Break(Encoding{Sockets}.AppendRecords(nil, appendClose(nil, why)), why)
+		case m.Type == Invocation || m.Type == StreamInvocation:
+			t.invoke(m, len(record))
+		case m.Type == Close:
+			t.socket.Leave()
+		} // a ping was heard by the engine
+		text = rest
+	}
+}
+
+// invoke does what a record of so many bytes asks, and answers it.
+func (t *talk) invoke(m Message, size int) {
+	memory := t.door.doors.Quotas.Body(t.holder)
+	defer memory.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), callTime)
+	defer cancel()
+	var answer []byte
+	if memory.Use(allowance.BodyCopies * size) {
+		answer = t.door.answer(ctx, nil, t.conn, m)
+	} else {
+		answer = completed(nil, m, nil, problem.ErrBodies)
+	}
+	if len(answer) > 0 {
+		t.socket.Send(Encoding{Sockets}.AppendRecords(nil, answer))
+	}
+}
