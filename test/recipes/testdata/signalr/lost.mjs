@@ -5,10 +5,12 @@ import { base, connection, until } from './world.mjs';
 process.on('unhandledRejection', (why) => console.log(`unhandled: ${why}`)); // the client leaves a POST alone that fails while it stops; a page goes on
 const heard = [];
 let cursor, over = false;
-const resume = () => { c.baseUrl = `${base}/signalr?tenant=acme&profile=me&cursor=${cursor}`; };
+const resume = () => setTimeout(() => { // the client heeds a close message before events that came ahead of it
+  if (c.state === HubConnectionState.Reconnecting) c.baseUrl = `${base}/signalr?tenant=acme&profile=me&cursor=${cursor}`;
+});
 const c = connection('me', '', {
   nextRetryDelayInMilliseconds() { // an attempt that fails may have heard something
-    if (c.state === HubConnectionState.Reconnecting) resume();
+    resume();
     return 50;
   },
 });
