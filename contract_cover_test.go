@@ -155,18 +155,15 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 		}
 	}
-	if strings.HasSuffix(o.ID, "SignalR") && o.ID != "negotiateSignalR" && status[0] == '2' {
+	if strings.HasSuffix(o.ID, "SignalR") && o.ID != "negotiateSignalR" && (status[0] == '2' || status == "101") {
 		s.signalR(o, status)
 		return
 	}
 	switch status {
 	case "101":
-		server := httptest.NewServer(s.contract.Handler(s.open.API.Handler(), func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }))
-		defer server.Close()
-		hub := &hubtest.Hub{URL: server.URL, Client: server.Client()}
-		hub.OpenSocket(s.t, meQuery).Close()
+		s.outside().OpenSocket(s.t, meQuery).Close()
 	case "426":
-		s.send(s.open, o, kind, nil)
+		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("Upgrade", "websocket") })
 	case "200", "202", "204":
 		if err := s.open.members.AddMember(s.t.Context(), "acme", event.Room{Kind: event.KindConversation, ID: "general"}, event.Profile{Type: "user", ID: "42"}); err != nil {
 			s.t.Fatal(err) // who types must be one
@@ -194,7 +191,7 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.send(s.open, o, kind, nil, func(r *http.Request) { r.Header.Set("If-None-Match", tag) })
 	case "400":
 		s.send(s.open, o, kind, map[string]string{"tenant": "a b", "every": "often", "wait": "long"}, body(`{"nonsense":1}`), func(r *http.Request) {
-			if o.ID == "openSocket" {
+			if o.ID == "openSocket" || o.ID == "openSignalR" {
 				r.Body = http.NoBody
 				r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}}
 			}
@@ -250,6 +247,8 @@ func (s *stage) signalR(o *contracttest.Operation, status string) {
 	}
 	poll := s.of("openSignalR")
 	switch {
+	case status == "101":
+		dialSignalR(s.t, s.outside().URL, meQuery, "").accepted(s.t)
 	case o.ID != poll.ID:
 		s.send(s.open, poll, "", at)
 		s.send(s.open, o, "text/plain", at)
@@ -264,6 +263,14 @@ func (s *stage) signalR(o *contracttest.Operation, status string) {
 		s.send(s.open, poll, "", at)
 		s.send(s.open, poll, "", at)
 	}
+}
+
+// outside is the open hub with a server of its own.
+func (s *stage) outside() *hubtest.Hub {
+	s.t.Helper()
+	server := httptest.NewServer(s.contract.Handler(s.open.API.Handler(), func(err error) { s.t.Errorf("not in openapi.yaml: %v", err) }))
+	s.t.Cleanup(server.Close)
+	return &hubtest.Hub{URL: server.URL, Client: server.Client()}
 }
 
 // negotiated is a new session's connectionToken.

@@ -43,17 +43,17 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 	rest, err := shakeHands(text)
 	sub, wrong := d.subscriptionOnSocket(r, query, who)
 	if err = errors.Join(err, wrong); err != nil {
-		opened.Write(d.refused(err))
+		opened.End(d.refused(err))
 		return nil
 	}
 	c, stream, _, err := d.doors.Open(r, sub, false)
 	if errors.Is(err, delivery.ErrTaken) {
-		opened.Write(d.refused(errOpened))
+		opened.End(d.refused(errOpened))
 		return nil
 	}
 	yes := socket.AppendText(nil, []byte(accepted))
 	if err != nil {
-		opened.Write(d.doors.Streams.Encoder(sub.Encoding).AppendTurnedAway(yes, d.doors.TurnedAway(sub.Tenant, err)))
+		opened.End(d.doors.Streams.Encoder(sub.Encoding).AppendTurnedAway(yes, d.doors.TurnedAway(sub.Tenant, err)))
 		return nil
 	}
 	defer lobby.Away(r)() // it is counted as a stream

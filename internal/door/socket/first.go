@@ -3,6 +3,7 @@ package socket
 import (
 	"bufio"
 	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -26,8 +27,9 @@ func Open(w http.ResponseWriter, r *http.Request, subprotocol string, within tim
 		panic(http.ErrAbortHandler) // nobody is there to be told
 	}
 	conn.SetDeadline(time.Now().Add(within))
-	conn.Write(Head(r, subprotocol)) // if that fails, so does all that follows
-	return &Opened{ResponseWriter: w, conn: conn, rw: rw}
+	o := &Opened{ResponseWriter: w, conn: conn, rw: rw}
+	o.Send(Head(r, subprotocol))
+	return o
 }
 
 // Hijack implements http.Hijacker.
@@ -36,11 +38,24 @@ func (o *Opened) Hijack() (net.Conn, *bufio.ReadWriter, error) { return o.conn, 
 // Close closes the socket, unless it was taken.
 func (o *Opened) Close() { o.conn.Close() }
 
-// Write sends frames.
-func (o *Opened) Write(frames []byte) (int, error) { return o.conn.Write(frames) }
+// Send sends frames.
+func (o *Opened) Send(frames []byte) { o.conn.Write(frames) } // if that fails, so does all that follows
 
-// First is the first text that the client sends, and false if it sends none: it has been told so
-// then. What comes after it is left to be read.
+// farewell is how long a client has for its own end, once it was told ours.
+const farewell = 5 * time.Second
+
+// End sends last frames, and reads what the client has sent to its end: or the kernel would reset the
+// connection, and with it what the client is told.
+func (o *Opened) End(last []byte) {
+	o.Send(last)
+	if half, ok := o.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		o.conn.SetDeadline(time.Now().Add(farewell))
+		io.Copy(io.Discard, o.conn)
+	}
+}
+
+// First is the first text that the client sends, in frames of what net/http's buffer has room for;
+// false if it sends none, which it has been told then. What comes after it is left to be read.
 func (o *Opened) First() (text []byte, ok bool) {
 	var r reader
 	l := &first{to: o}
@@ -48,7 +63,7 @@ func (o *Opened) First() (text []byte, ok bool) {
 		switch _, err := o.rw.Peek(need); err {
 		case nil:
 		case bufio.ErrBufferFull:
-			o.Write(appendClose(nil, errTooLong.code, errTooLong.reason))
+			o.End(appendClose(nil, ws.StatusMessageTooBig, "the first frame has more than 4096 bytes"))
 			return nil, false
 		default:
 			return nil, false
@@ -57,7 +72,7 @@ func (o *Opened) First() (text []byte, ok bool) {
 		size, bad := r.frame(bytes.Clone(data), l)
 		switch {
 		case bad != nil:
-			o.Write(appendClose(nil, bad.code, bad.reason))
+			o.End(appendClose(nil, bad.code, bad.reason))
 			return nil, false
 		case size == 0:
 			need = len(data) + 1
@@ -77,5 +92,5 @@ type first struct {
 }
 
 func (f *first) message(text []byte)      { f.text, f.heard = bytes.Clone(text), true }
-func (f *first) ping(payload []byte)      { f.to.Write(appendPong(nil, payload)) }
-func (f *first) close(code ws.StatusCode) { f.to.Write(answerClose(nil, code)) }
+func (f *first) ping(payload []byte)      { f.to.Send(appendPong(nil, payload)) }
+func (f *first) close(code ws.StatusCode) { f.to.End(answerClose(nil, code)) }

@@ -79,6 +79,6 @@ func (d *Door) TurnAway(w http.ResponseWriter, r *http.Request, away *delivery.T
 	}
 	opened := socket.Open(w, r, subprotocol, farewell)
 	defer opened.Close()
-	opened.Write(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(nil, away))
+	opened.Send(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(nil, away))
 	return true
 }

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/matryer/is"
+
+	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/sse"
+)
+
+// handshake is the frame that a client of SignalR sends first.
+var handshake = frameOf(textFrame, `{"protocol":"json","version":1}`+"\x1e")
+
+// signalRSocket is a session over WebSocket, frame by frame.
+type signalRSocket struct {
+	bareSocket
+	waiting []string // records that have come
+}
+
+// dialSignalR opens a socket, and sends what comes at once with the request.
+func dialSignalR(t testing.TB, url, query, early string) *signalRSocket {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(conn, "GET /signalr?%s HTTP/1.1\r\n%s\r\n%s", query, upgradeHead, early)
+	s := &signalRSocket{bareSocket: bareSocket{conn, bufio.NewReader(conn)}}
+	res, err := http.ReadResponse(s.from, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(res, err)
+	}
+	return s
+}
+
+// record is the next record.
+func (s *signalRSocket) record(t testing.TB) string {
+	t.Helper()
+	for len(s.waiting) == 0 {
+		text := s.text(t)
+		if !strings.HasSuffix(text, "\x1e") {
+			t.Fatalf("a torn record: %q", text)
+		}
+		s.waiting = strings.Split(strings.TrimSuffix(text, "\x1e"), "\x1e")
+	}
+	next := s.waiting[0]
+	s.waiting = s.waiting[1:]
+	return next
+}
+
+// accepted shakes hands, and returns hub.ready.
+func (s *signalRSocket) accepted(t testing.TB) string {
+	t.Helper()
+	io.WriteString(s, handshake)
+	return s.ready(t)
+}
+
+// ready reads the answer to a handshake, and returns hub.ready.
+func (s *signalRSocket) ready(t testing.TB) string {
+	t.Helper()
+	if answer := s.record(t); answer != "{}" {
+		t.Fatal(answer)
+	}
+	ready := s.record(t)
+	if !strings.HasPrefix(ready, `{"type":1,"target":"hub.ready",`) {
+		t.Fatal(ready)
+	}
+	return ready
+}
+
+// says sends records in one text.
+func (s *signalRSocket) says(records ...string) {
+	io.WriteString(s, frameOf(textFrame, strings.Join(records, "\x1e")+"\x1e"))
+}
+
+const touchRecord, touchedRecord = `{"type":1,"target":"touch","invocationId":"7","arguments":[]}`, `{"type":3,"invocationId":"7"}`
+
+// Nothing comes before the answer to the handshake; then come hub.ready and events, and what is
+// asked is answered on the socket.
+func TestSignalROnSocket(t *testing.T) {
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		session := h.negotiate(t, asMe)
+		s := dialSignalR(t, url, session.query, "")
+		is.Equal(len(h.streams.Connections("acme", nil)), 0) // until it shakes hands
+		s.accepted(t)
+		c := h.streams.Connections("acme", nil)
+		is.Equal(len(c), 1)
+		is.Equal(c[0].Transport, delivery.TransportSignalR)
+		s.says(`{"type":6}`, touchRecord)
+		is.Equal(s.record(t), touchedRecord)
+		s.says(`{"type":1,"target":"Nothing","invocationId":"8","arguments":[]}`)
+		is.True(strings.Contains(s.record(t), `"invocationId":"8","error":"UnknownField: target: there is no such method`))
+		h.publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, "1")
+		is.True(strings.HasPrefix(s.record(t), `{"type":1,"target":"a.b","arguments":[{"id":`))
+		io.WriteString(s, frameOf(pingFrame, "there?"))
+		is.Equal(s.next(t).Header.OpCode, ws.OpPong)
+		s.says(`{"type":7}`, touchRecord) // what follows is not listened to
+		is.Equal(s.closes(t), ws.StatusNormalClosure)
+		eventually(t, func() bool { return len(h.streams.Connections("acme", nil)) == 0 })
+	})
+}
+
+// A handshake comes whole or in pieces, with a ping ahead of it and more behind it, with the request
+// or later; its client need not have negotiated.
+func TestSignalRHandshakeInPieces(t *testing.T) {
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		early := frameOf(pingFrame, "") + handshake + frameOf(textFrame, touchRecord+"\x1e")
+		s := dialSignalR(t, url, asMe, early)
+		is.Equal(s.next(t).Header.OpCode, ws.OpPong)
+		s.ready(t)
+		is.Equal(s.record(t), touchedRecord)
+
+		s = dialSignalR(t, url, asMe, "")
+		s.says(`{"protocol":"json","version":1}`, touchRecord)
+		s.ready(t)
+		is.Equal(s.record(t), touchedRecord)
+
+		s = dialSignalR(t, url, asMe, "")
+		inPieces := frameOf(firstFragment, `{"protocol":"json",`) + frameOf(lastFragment, `"version":1}`+"\x1e")
+		for i := range inPieces {
+			io.WriteString(s, inPieces[i:i+1])
+		}
+		s.ready(t)
+	})
+}
+
+// What is wrong with a handshake, or with the request for the socket, is its answer.
+func TestSignalRHandshakeThatIsRefused(t *testing.T) {
+	h := newTestHub(t)
+	used := h.negotiate(t, asMe)
+	bothWays(t, h, func(t *testing.T, url string) {
+		taken := h.negotiate(t, asMe)
+		dialSignalR(t, url, taken.query, "").accepted(t)
+		open := h.Stats().Streams
+		for name, tc := range map[string]struct{ query, sent, answer string }{
+			"another protocol":    {used.query, frameOf(textFrame, `{"protocol":"messagepack","version":1}`+"\x1e"), `{"error":"InvalidField: protocol: must be json"}`},
+			"another version":     {used.query, frameOf(textFrame, `{"protocol":"json","version":2}`+"\x1e"), `{"error":"InvalidField: version: must be 1"}`},
+			"no handshake":        {used.query, frameOf(textFrame, touchRecord+"\x1e"), `a handshake comes first"}`},
+			"no record":           {used.query, frameOf(textFrame, `{}`), `does not end with 0x1E"}`},
+			"a stranger's token":  {asMe + "&id=forged", handshake, `{"error":"ConnectionNotFound: id: is not a connectionToken of this hub"}`},
+			"a token that served": {taken.query, handshake, `its stream has been opened already: negotiate again"}`},
+			"a bad filter":        {asMe + "&types=a%20b", handshake, `{"error":"InvalidField: types`},
+		} {
+			t.Run(name, func(t *testing.T) {
+				is := is.New(t)
+				s := dialSignalR(t, url, tc.query, tc.sent)
+				answer := s.record(t)
+				if !strings.Contains(answer, tc.answer) {
+					t.Error(answer)
+				}
+				is.Equal(s.closes(t), ws.StatusCode(4403))
+				is.Equal(h.Stats().Streams, open)
+			})
+		}
+		for name, tc := range map[string]struct {
+			sent string
+			code ws.StatusCode
+		}{
+			"binary":             {frameOf(binaryFrame, "x"), 1003},
+			"no mask":            {"\x81\x01x", 1002},
+			"more than is taken": {frameOf(textFrame, strings.Repeat(" ", 5000)), 1009},
+			"the end":            {frameOf(closeFrame, "\x03\xe8"), 1000},
+		} {
+			t.Run(name, func(t *testing.T) {
+				is.New(t).Equal(dialSignalR(t, url, used.query, tc.sent).closes(t), tc.code)
+			})
+		}
+	})
+}
+
+// Each end is told in the words of SignalR and of WebSocket, and says whether to come back.
+func TestSignalRSocketEnds(t *testing.T) {
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		s := dialSignalR(t, url, asMe, "")
+		s.accepted(t)
+		s.says(`{"type":1}`)
+		is.True(strings.Contains(s.record(t), `"target":"hub.closing","arguments":[{"reason":"protocol"`))
+		is.Equal(s.record(t), `{"type":7,"error":"InvalidField: record 0.target: is needed: the name of a method"}`)
+		is.Equal(s.closes(t), ws.StatusProtocolError)
+
+		for reason, tc := range map[delivery.CloseReason]struct {
+			end  string
+			code ws.StatusCode
+		}{
+			delivery.CloseKicked:  {`{"type":7,"error":"kicked"}`, 4410},
+			delivery.CloseExpired: {`{"type":7,"allowReconnect":true}`, 4401},
+		} {
+			s := dialSignalR(t, url, asMe, "")
+			s.accepted(t)
+			for _, c := range h.streams.Connections("acme", nil) {
+				h.streams.Kick(c, reason)
+			}
+			is.True(strings.Contains(s.record(t), `"target":"hub.closing","arguments":[{"reason":"`+string(reason)+`"`))
+			is.Equal(s.record(t), tc.end)
+			is.Equal(s.closes(t), tc.code)
+		}
+	})
+}
+
+// A hub that takes nobody says so on the socket, and that the client is to come back.
+func TestSignalRSocketTurnedAway(t *testing.T) {
+	h := newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Most.All = 1 })
+	for _, node := range h.nodes {
+		node.mustConnect(t, delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "first"}})
+	}
+	bothWays(t, h, func(t *testing.T, url string) {
+		is := is.New(t)
+		s := dialSignalR(t, url, asMe, handshake)
+		is.Equal(s.record(t), "{}")
+		is.True(strings.Contains(s.record(t), `"reason":"capacity"`))
+		is.Equal(s.record(t), `{"type":7,"allowReconnect":true}`)
+		is.Equal(s.closes(t), ws.StatusCode(4429))
+	})
+}
+
+// A page of another site opens no socket, though its browser would send the cookie along.
+func TestSignalRSocketOfAnotherSite(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	r, err := http.NewRequestWithContext(t.Context(), "GET", h.URL+"/signalr?"+asMe, nil)
+	is.NoErr(err)
+	for _, line := range strings.Split(strings.TrimSuffix(upgradeHead, "\r\n"), "\r\n")[1:] {
+		name, value, _ := strings.Cut(line, ": ")
+		r.Header.Set(name, value)
+	}
+	r.Header.Set("Origin", "https://evil.example")
+	res, err := h.client.Do(r)
+	is.NoErr(err)
+	res.Body.Close()
+	is.Equal(res.StatusCode, http.StatusForbidden)
+}
