@@ -70,6 +70,7 @@ func TestSocketCommands(t *testing.T) {
 		{`{"n":4,"do":"ack","cursor":"` + cursor + `"}`, "4 ok"},
 		{`{"cursor":"` + cursor + `","do":"ack","n":4}`, "4 ok"},
 		{`{"n":5,"do":"ack"}`, "5 InvalidField cursor"},
+		{`{"n":5,"do":"ack","cursor":"` + cursor + `","active":1}`, "5 InvalidField active"},
 		{`{"n":5,"do":"ack","cursor":"elsewhere"}`, "5 UnknownCursor"},
 		{`{"n":6,"do":"typing","conversationId":"talk","state":"started"}`, "6 ok"},
 		{`{"n":6,"do":"typing","conversationId":"talk","state":"begun"}`, "6 InvalidField state"},
@@ -94,6 +95,12 @@ func TestSocketCommands(t *testing.T) {
 			t.Errorf("%s: %s, not %s", tc.command, got, tc.want)
 		}
 	}
+	_, conn := h.holder(c.ConnectionID)
+	active := conn.LastActivity()
+	is.Equal(said(c.Ask(t, `{"n":10,"do":"ack","cursor":"`+cursor+`","active":null}`)), "10 ok")
+	is.True(conn.LastActivity().Equal(active))
+	is.Equal(said(c.Ask(t, `{"n":11,"do":"ack","cursor":"`+cursor+`","active":true}`)), "11 ok")
+	is.True(conn.LastActivity().After(active))
 	other.until(t, "typing.started")
 	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "2") // is filtered out
 	h.publish(t, "acme", "c.d", `{"kind":"tenant"}`, "3")

@@ -90,13 +90,15 @@ func (s *subscriber) refuses(w http.ResponseWriter, r *http.Request, pattern str
 	if pending {
 		away = &delivery.TurnedAway{Reason: delivery.ClosePending, After: later.After}
 	}
+	turnAway := s.turnAway
 	switch {
-	case pattern == streamRoute && pending:
-		s.turnAway(w, r, away)
-	case pattern != socketRoute || !s.socket.TurnAway(w, r, away):
+	case pattern == socketRoute && websocket.Check(r) == nil:
+		turnAway = s.socket.TurnAway
+	case pattern != streamRoute || !pending:
 		return false
 	}
 	s.hub.count.Refused(away.Reason)
+	turnAway(w, r, away)
 	return true
 }
 

@@ -33,6 +33,9 @@ const (
 	bearer      = "bearer."     // followed by a token: a page can send no header
 )
 
+// Check says what is wrong with a request for an upgrade.
+func Check(r *http.Request) error { return socket.Check(r, subprotocol) }
+
 // Authorize puts the token that a request has among its subprotocols where other requests have it.
 func Authorize(r *http.Request) {
 	for _, offered := range socket.Offered(r) {
@@ -44,7 +47,7 @@ func Authorize(r *http.Request) {
 
 // Serve answers a request for an upgrade, and has the socket served.
 func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	if err := socket.Check(r, subprotocol); err != nil {
+	if err := Check(r); err != nil {
 		return err
 	}
 	query := r.URL.Query()
@@ -71,14 +74,9 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 // farewell is how long a client that is turned away has for what it is told.
 const farewell = 5 * time.Second
 
-// TurnAway answers a request for an upgrade, if it is one, with hub.closing and a close frame;
-// false leaves the request as it was.
-func (d *Door) TurnAway(w http.ResponseWriter, r *http.Request, away *delivery.TurnedAway) bool {
-	if socket.Check(r, subprotocol) != nil {
-		return false
-	}
+// TurnAway answers a request that Check has nothing against with hub.closing and a close frame.
+func (d *Door) TurnAway(w http.ResponseWriter, r *http.Request, away *delivery.TurnedAway) {
 	opened := socket.Open(w, r, subprotocol, farewell)
 	defer opened.Close()
 	opened.Send(d.doors.Streams.Encoder(Encoding{}).AppendTurnedAway(nil, away))
-	return true
 }
