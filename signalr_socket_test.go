@@ -230,20 +230,3 @@ func TestSignalRSocketTurnedAway(t *testing.T) {
 		is.Equal(s.closes(t), ws.StatusCode(4429))
 	})
 }
-
-// A page of another site opens no socket, though its browser would send the cookie along.
-func TestSignalRSocketOfAnotherSite(t *testing.T) {
-	is := is.New(t)
-	h := newTestHub(t)
-	r, err := http.NewRequestWithContext(t.Context(), "GET", h.URL+"/signalr?"+asMe, nil)
-	is.NoErr(err)
-	for _, line := range strings.Split(strings.TrimSuffix(upgradeHead, "\r\n"), "\r\n")[1:] {
-		name, value, _ := strings.Cut(line, ": ")
-		r.Header.Set(name, value)
-	}
-	r.Header.Set("Origin", "https://evil.example")
-	res, err := h.client.Do(r)
-	is.NoErr(err)
-	res.Body.Close()
-	is.Equal(res.StatusCode, http.StatusForbidden)
-}

@@ -185,23 +185,25 @@ func TestSocketOfAForeignPage(t *testing.T) {
 		{all, "https://evil.example.com", 101},
 		{open, "http://localhost:3000", 101}, {open, "https://evil.example.com", 403}, {open, "null", 403},
 	} {
-		t.Run(tc.origin, func(t *testing.T) {
-			is := is.New(t)
-			r, err := http.NewRequest(http.MethodGet, tc.hub.URL+"/v1/socket?"+meQuery, nil)
-			is.NoErr(err)
-			for line := range strings.Lines(upgradeHead) {
-				name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-				r.Header.Set(name, value)
-			}
-			r.Header.Set("Authorization", bearer(t))
-			if tc.origin != "" {
-				r.Header.Set("Origin", tc.origin)
-			}
-			res, err := tc.hub.client.Do(r)
-			is.NoErr(err)
-			res.Body.Close()
-			is.Equal(res.StatusCode, tc.status)
-		})
+		for _, path := range []string{"/v1/socket", "/signalr"} {
+			t.Run(tc.origin+path, func(t *testing.T) {
+				is := is.New(t)
+				r, err := http.NewRequest(http.MethodGet, tc.hub.URL+path+"?"+meQuery, nil)
+				is.NoErr(err)
+				for line := range strings.Lines(upgradeHead) {
+					name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+					r.Header.Set(name, value)
+				}
+				r.Header.Set("Authorization", bearer(t))
+				if tc.origin != "" {
+					r.Header.Set("Origin", tc.origin)
+				}
+				res, err := tc.hub.client.Do(r)
+				is.NoErr(err)
+				res.Body.Close()
+				is.Equal(res.StatusCode, tc.status)
+			})
+		}
 	}
 }
 
