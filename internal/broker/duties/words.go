@@ -53,9 +53,7 @@ func (k *Keeper) keepWords() {
 	for {
 		select {
 		case <-k.ended:
-			last, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
-			k.Flush(last)
-			cancel()
+			k.keepLast(ctx)
 			return
 		case <-k.words.more:
 		}
@@ -66,6 +64,24 @@ func (k *Keeper) keepWords() {
 		if k.Flush(ctx) != nil {
 			k.words.again()
 		}
+	}
+}
+
+// lastTime is how long the end waits for a broker that is away to keep what has been gathered.
+const lastTime = 5 * time.Second
+
+// keepLast keeps what is gathered as the hub ends, or says that it could not.
+func (k *Keeper) keepLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastTime)
+	defer cancel()
+	err := k.Flush(ctx)
+	for err != nil && stream.Pause(ctx) {
+		err = k.Flush(ctx)
+	}
+	if err != nil {
+		k.words.mu.Lock()
+		defer k.words.mu.Unlock()
+		k.cfg.Logger.Error("acknowledgements could not be kept as the hub ended: who gave them is reported nonetheless", "acknowledgements", len(k.words.list), "err", err)
 	}
 }
 
