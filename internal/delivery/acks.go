@@ -170,8 +170,8 @@ func (a *acks) sentLocked(upTo uint64) (list []duty.Acknowledgement) {
 // of this connection may be its client.
 func (a *acks) spansLocked(upTo uint64) (list []duty.Acknowledgement) {
 	var until time.Time
-	if len(a.owed) > 0 {
-		until = a.owed[len(a.owed)-1].until
+	for _, o := range a.owed {
+		until = later(until, o.until) // that of the last sent may be long before another's
 	}
 	for _, s := range a.spans {
 		last := upTo

@@ -62,3 +62,16 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 	is.Equal(len(duties.acks), 1)
 	is.Equal(duties.acks[0].UpTo, uint64(2))
 }
+
+// An acknowledgement may be of all that is owed, and is kept until the last of its deadlines,
+// which need not be that of the event that was sent last.
+func TestAnAcknowledgementIsOfAllThatIsOwed(t *testing.T) {
+	is := is.New(t)
+	a := acks{conn: &Connection{}, spans: []span{{}}}
+	now := time.Now()
+	a.owe(1, now.Add(24*time.Hour), now)
+	a.owe(2, now.Add(time.Minute), now.Add(2*owedTogether))
+	list := a.sentLocked(2)
+	is.Equal(len(list), 1)
+	is.Equal(list[0].Until, now.Add(24*time.Hour))
+}
