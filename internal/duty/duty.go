@@ -156,8 +156,9 @@ func (o *open) absent(p event.Profile) bool {
 
 // reportedEarly notes that those of the absent who owed were reported at a time.
 func (o *open) reportedEarly(at time.Time) {
-	o.report(intersect(o.owing(), o.Absent))
-	o.earlyAt = at
+	if o.report(intersect(o.owing(), o.Absent)); o.earlyAt.IsZero() {
+		o.earlyAt = at
+	}
 }
 
 // reportedLate notes that those who owed at the deadline were reported at a time.

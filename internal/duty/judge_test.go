@@ -238,6 +238,29 @@ func TestOfflineIsReportedAtOnce(t *testing.T) {
 	})
 }
 
+// Who was reported at once is not reported a second time where that is not kept before the
+// deadline.
+func TestReportedAtOnceAndNotKept(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.absent["off"] = true
+		tried := 0
+		r.judge.cfg.Early = func(context.Context, *Duty, time.Time) error {
+			tried++
+			return errors.New("the broker does not answer")
+		}
+		e := minute
+		e.ReportOffline = true
+		opened := time.Now()
+		r.open(e, "off", "on")
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), []string{"e1 offline: off", "e1: on"})
+		is.True(tried > 50) // once a second
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
+		is.Equal(came.List[0].At, opened)
+	})
+}
+
 // A report that fails is made again, until it has been made.
 func TestReportsAreMadeAgain(t *testing.T) {
 	judging(t, func(r *rig) {
