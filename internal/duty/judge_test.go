@@ -177,6 +177,25 @@ func TestAcknowledgedBeforeItIsOpen(t *testing.T) {
 	})
 }
 
+// A judge that goes on with what another judged reads the acknowledgements of days in a moment:
+// it keeps no more of them than who has had them as they came.
+func TestAcknowledgementsOfDays(t *testing.T) {
+	is := is.New(t)
+	pools := allowance.New(plan.Of(1 << 30))
+	j := NewJudge(Config{Pools: pools, Logger: slog.New(slog.DiscardHandler)})
+	now := time.Now()
+	const minutes, each = 1000, 10
+	for i := range minutes {
+		for k := range each {
+			j.Acknowledge(ack(fmt.Sprint(i, "-", k), 0, 1), now.Add(time.Duration(i-minutes)*time.Minute))
+		}
+	}
+	is.True(pools.State.Total() < 4*each*1000)
+	e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: now, Deadline: time.Minute}
+	j.Open(New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("999-1"), user("1-1")}), now)
+	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
+}
+
 // What is of another history, or of a connection that the event excludes, is no acknowledgement.
 func TestNoAcknowledgement(t *testing.T) {
 	judging(t, func(r *rig) {
