@@ -12,6 +12,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/pace"
 )
 
 // Config is what a judge needs to know.
@@ -45,6 +46,8 @@ type Judge struct {
 	// Static.
 	cfg  Config
 	wake chan struct{} // something is due sooner
+
+	failing pace.Counter // guards itself
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -262,7 +265,9 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time
 // judgedLocked notes that a report was made, and that it was is kept, or has it made again.
 func (j *Judge) judgedLocked(o *open, early bool, err error) {
 	if err != nil {
-		j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", o.docket.tenant, "id", o.Event.ID, "err", err)
+		if times, is := j.failing.Due(time.Now()); is {
+			j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", o.docket.tenant, "id", o.Event.ID, "times", times, "err", err)
+		}
 		j.due.Set(o, time.Now().Add(reportAgain))
 		return
 	}

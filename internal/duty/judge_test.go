@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/testkit"
 )
 
 // rig is a keeper in memory with an outbox, run in a bubble.
@@ -292,6 +293,23 @@ func TestReportsAreMadeAgain(t *testing.T) {
 		is.Equal(r.reported(), []string{"e1: a"})
 		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
 		is.Equal(came.List[0].At, time.Now()) // three attempts after the deadline
+	})
+}
+
+// Of many reports that fail the log tells once a second.
+func TestFailingReportsAreToldOnceASecond(t *testing.T) {
+	judging(t, func(r *rig) {
+		logged := &testkit.Buffer{}
+		r.judge.cfg.Logger = slog.New(slog.NewTextHandler(logged, nil))
+		r.box.times = 3000
+		for range 1000 {
+			r.open(minute, "a")
+		}
+		time.Sleep(2 * time.Minute)
+		is := is.New(t)
+		is.Equal(len(r.reported()), 1000)
+		lines := strings.Count(logged.String(), "could not be reported")
+		is.True(lines > 0 && lines < 10)
 	})
 }
 
