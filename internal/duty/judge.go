@@ -11,6 +11,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/pace"
 )
 
 // Config is what a judge needs to know.
@@ -27,8 +28,8 @@ type Config struct {
 	// Over keeps what came of a duty whose deadline has come. With an error it is called again.
 	// nil: it is kept here alone.
 	Over func(ctx context.Context, d *Duty, came Results) error
-	// Early keeps when the absent of a duty were reported, for Reported. With an error both are
-	// done again. nil: it is kept here alone.
+	// Early keeps when the absent of a duty were reported, for Reported. With an error it is called
+	// again, until the deadline. nil: it is kept here alone.
 	Early func(ctx context.Context, d *Duty, at time.Time) error
 	// AtOnce is how many duties are judged at a time, where that is waiting, mostly. Their
 	// reports are in no order then. 0: one.
@@ -44,6 +45,8 @@ type Judge struct {
 	// Static.
 	cfg  Config
 	wake chan struct{} // something is due sooner
+
+	failing pace.Counter // guards itself
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -196,9 +199,11 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 		j.mu.Lock()
 		for _, v := range turn {
 			if v.err != nil && v.err != late {
-				j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", v.open.docket.tenant, "id", v.open.Event.ID, "err", v.err)
+				if times, is := j.failing.Due(time.Now()); is {
+					j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", v.open.docket.tenant, "id", v.open.Event.ID, "times", times, "err", v.err)
+				}
 			}
-			j.judgedLocked(v.open, v.early, now, v.err)
+			j.judgedLocked(v.open, v.early, v.err)
 		}
 		j.mu.Unlock()
 	}
@@ -247,28 +252,30 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time
 	}
 	j.mu.Lock()
 	came := Results{Counts: map[State]int{}}
-	if !early {
+	if early {
+		o.reportedEarly(now)
+	} else {
 		o.reportedLate(owing, now)
 		o.results(Query{Limit: len(o.Recipients)}, &came)
 	}
+	at := o.earlyAt
 	j.mu.Unlock()
 	switch {
 	case early && j.cfg.Early != nil:
-		return j.cfg.Early(ctx, o.Duty, now)
+		return j.cfg.Early(ctx, o.Duty, at)
 	case !early && j.cfg.Over != nil:
 		return j.cfg.Over(ctx, o.Duty, came)
 	}
 	return nil
 }
 
-// judgedLocked notes that a report was made at a time, or is to be made again.
-func (j *Judge) judgedLocked(o *open, early bool, at time.Time, err error) {
+// judgedLocked notes that a report was made, and that it was is kept, or has it made again.
+func (j *Judge) judgedLocked(o *open, early bool, err error) {
 	if err != nil {
 		j.due.Set(o, time.Now().Add(reportAgain))
 		return
 	}
 	if early {
-		o.reportedEarly(at)
 		j.due.Set(o, o.judgeAt)
 		return
 	}

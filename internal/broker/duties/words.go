@@ -147,7 +147,11 @@ func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number u
 // Ended implements duty.Keeper. Other hubs are told: its client may come back to any.
 func (k *Keeper) Ended(sent duty.Acknowledgement) {
 	k.returns.Ended(sent)
-	if data, err := json.Marshal(wordOf(sent)); err == nil && !k.cfg.Alone {
+	w := wordOf(sent)
+	if !sent.Until.IsZero() {
+		w.Left = max(1, time.Until(sent.Until).Milliseconds())
+	}
+	if data, err := json.Marshal(w); err == nil && !k.cfg.Alone {
 		k.nc.Publish(k.cfg.Prefix+".dutyended", data) // without it the event is reported once too often
 	}
 }
@@ -157,9 +161,14 @@ func (k *Keeper) hearEnded(msg *nats.Msg) {
 	if json.Unmarshal(msg.Data, &w) != nil {
 		return
 	}
-	if a, err := w.acknowledgement(); err == nil {
-		k.returns.Ended(a)
+	a, err := w.acknowledgement()
+	if err != nil {
+		return
 	}
+	if w.Left > 0 {
+		a.Until = time.Now().Add(time.Duration(w.Left) * time.Millisecond)
+	}
+	k.returns.Ended(a)
 }
 
 // Resumed implements duty.Keeper.
