@@ -19,4 +19,5 @@ export const STATES = {
   reported: 'did not acknowledge it by its deadline, and was reported to the service',
   sent: 'was sent it',
   owed: 'has not got it',
+  unknown: 'may have acknowledged it or not, since that is no longer kept',
 };

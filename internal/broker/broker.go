@@ -46,6 +46,7 @@ type Broker struct {
 	rooms     *sharedRooms
 	peers     *otherHubs
 	duties    *duties.Keeper
+	settling  *settling // nil: there are no others
 	outbox    *outbox.Box
 	alone     bool // it has not joined them
 }
@@ -149,10 +150,12 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 		}
 	}
 	if err == nil {
-		b.duties, err = duties.Open(ctx, b.nc, duties.Config{
-			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Alone: cfg.Alone, Node: b.peers.name(),
-			Key: b.log.key, Settle: b.settle, Logger: cfg.Logger,
-		})
+		at := duties.Config{Prefix: cfg.Prefix, Replicas: cfg.Replicas, Alone: cfg.Alone, Node: b.peers.name(), Key: b.log.key, Logger: cfg.Logger}
+		if !cfg.Alone {
+			b.settling = &settling{others: b.peers, patience: settlePatience}
+			at.Settle = b.settling.settle
+		}
+		b.duties, err = duties.Open(ctx, b.nc, at)
 	}
 	if err == nil {
 		b.outbox, err = outbox.Open(ctx, b.nc, outbox.Config{
@@ -176,15 +179,6 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	}
 	b.rooms.watch(ctx, b.connected.Load, hears)
 	b.log.journal.KeepWithin(first)
-	return nil
-}
-
-// settle has all other hubs keep what their clients have acknowledged. Of one that does not
-// answer what it had not kept is lost with it, and reported once too often.
-func (b *Broker) settle(ctx context.Context) error {
-	if !b.alone {
-		b.peers.AskAll(ctx, cluster.Call{Op: cluster.CallSettle}) // who is silent is logged
-	}
 	return nil
 }
 

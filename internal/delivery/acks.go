@@ -57,7 +57,8 @@ type span struct {
 type owed struct {
 	place uint64    // of the last
 	sent  time.Time // the first
-	until time.Time // the last of their deadlines
+	until time.Time // the last of their deadlines, by the clocks that set them
+	over  time.Time // by then the last has passed, whatever those clocks say
 }
 
 // ackEvery is how often a client is to acknowledge, at most.
@@ -112,27 +113,29 @@ func (a *acks) noteLocked(place uint64, sent bool) {
 // is not one.
 const mostSpans = 256
 
-// owe notes that an event with a deadline was sent.
-func (a *acks) owe(place uint64, deadline, now time.Time) {
+// owe notes that an event was sent which another's clock had at a time, with a deadline.
+func (a *acks) owe(place uint64, at time.Time, deadline time.Duration, now time.Time) {
+	next := owed{place, now, at.Add(deadline), now.Add(deadline)}
 	if n := len(a.owed); n > 0 && now.Sub(a.owed[n-1].sent) < owedTogether {
-		last := &a.owed[n-1]
-		last.place = place
-		if deadline.After(last.until) {
-			last.until = deadline
-		}
+		a.owed[n-1] = a.owed[n-1].and(next)
 		return
 	}
 	a.forget(now)
 	if n := len(a.owed); n == mostOwed {
-		a.owed[n-2] = owed{a.owed[n-1].place, a.owed[n-2].sent, later(a.owed[n-2].until, a.owed[n-1].until)}
+		a.owed[n-2] = a.owed[n-2].and(a.owed[n-1])
 		a.owed = a.owed[:n-1]
 	}
-	a.owed = append(a.owed, owed{place, now, deadline})
+	a.owed = append(a.owed, next)
 }
 
-// forget forgets what has been reported, whatever the clock says by which it is judged.
+// and is what is owed together with what was sent later.
+func (o owed) and(next owed) owed {
+	return owed{next.place, o.sent, later(o.until, next.until), later(o.over, next.over)}
+}
+
+// forget forgets what has been reported.
 func (a *acks) forget(now time.Time) {
-	for len(a.owed) > 0 && now.Sub(a.owed[0].until) > duty.Skew {
+	for len(a.owed) > 0 && now.Sub(a.owed[0].over) > duty.Slack {
 		a.owed = a.owed[1:]
 	}
 }
@@ -170,8 +173,8 @@ func (a *acks) sentLocked(upTo uint64) (list []duty.Acknowledgement) {
 // of this connection may be its client.
 func (a *acks) spansLocked(upTo uint64) (list []duty.Acknowledgement) {
 	var until time.Time
-	if len(a.owed) > 0 {
-		until = a.owed[len(a.owed)-1].until
+	for _, o := range a.owed {
+		until = later(until, o.over) // that of the last sent may be long before another's
 	}
 	for _, s := range a.spans {
 		last := upTo
@@ -204,7 +207,7 @@ func (c *Connection) owe(e *event.Event, place uint64) {
 	if c.acks == nil || place == 0 {
 		return
 	}
-	c.acks.owe(place, e.Timestamp.Add(e.Deadline), time.Now())
+	c.acks.owe(place, e.Timestamp, e.Deadline, time.Now())
 	c.acks.timeouts.await(c.acks, c.acks.owed[0].sent)
 }
 

@@ -19,7 +19,7 @@ func TestWhatIsOwedIsBounded(t *testing.T) {
 	begun := time.Now()
 	for i := range 10_000 {
 		at := begun.Add(time.Duration(i) * 2 * time.Second)
-		a.owe(uint64(i+1), at.Add(24*time.Hour), at)
+		a.owe(uint64(i+1), at, 24*time.Hour, at)
 	}
 	is.True(len(a.owed) <= mostOwed)
 	is.Equal(a.owed[0].sent, begun)
@@ -28,7 +28,7 @@ func TestWhatIsOwedIsBounded(t *testing.T) {
 	for i := range a.owed[1:] {
 		is.True(a.owed[i].place < a.owed[i+1].place)
 	}
-	a.owe(10_001, begun.Add(100*time.Hour), begun.Add(99*time.Hour)) // those before have been reported
+	a.owe(10_001, begun.Add(99*time.Hour), time.Hour, begun.Add(99*time.Hour)) // those before have been reported
 	is.Equal(len(a.owed), 1)
 }
 
@@ -50,7 +50,7 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 	c := r.connect(t, me)
 	var last string
 	for range 2 {
-		e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: time.Now().Add(-30 * time.Second), Deadline: 5 * time.Second, Payload: []byte("1"), Target: event.ToProfile(user("me"))}
+		e := &event.Event{ID: uuid.NewString(), TenantID: "acme", Type: "a.b", Timestamp: time.Now().Add(-time.Hour), Deadline: 5 * time.Second, Payload: []byte("1"), Target: event.ToProfile(user("me"))}
 		entry := &history.Entry{Event: e, Here: true}
 		entry.Envelope = e.Seal()
 		is.NoErr(r.log.Append(t.Context(), []*history.Entry{entry}))
@@ -61,4 +61,17 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 	is.True(found && err == nil)
 	is.Equal(len(duties.acks), 1)
 	is.Equal(duties.acks[0].UpTo, uint64(2))
+}
+
+// An acknowledgement may be of all that is owed, and is kept until the last of its deadlines,
+// which need not be that of the event that was sent last.
+func TestAnAcknowledgementIsOfAllThatIsOwed(t *testing.T) {
+	is := is.New(t)
+	a := acks{conn: &Connection{}, spans: []span{{}}}
+	now := time.Now()
+	a.owe(1, now, 24*time.Hour, now)
+	a.owe(2, now, time.Minute, now.Add(2*owedTogether))
+	list := a.sentLocked(2)
+	is.Equal(len(list), 1)
+	is.Equal(list[0].Until, now.Add(24*time.Hour))
 }

@@ -15,7 +15,7 @@ type docket struct {
 	all     map[part]*open                        // those that are kept
 	narrow  sized.Table[event.Profile, []*open]   // those before their deadline that have few recipients, of whoever has not acknowledged them
 	wide    []*open                               // and many, by place
-	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before
+	lately  [2]sized.Table[event.Profile, []mark] // acknowledgements of this minute and the one before, by when they were given
 	turned  time.Time                             // when the minute began
 	bytes   int64                                 // of lately
 	owed    int                                   // recipients who owe, of all duties
@@ -132,8 +132,10 @@ func (k *docket) acknowledge(a Acknowledgement, at time.Time) {
 			o.acknowledge(a.Profile, at)
 		}
 	}
-	k.turn(time.Now())
-	k.keep(a)
+	k.turn(at)
+	if k.turned.Sub(at) < markTime {
+		k.keep(a)
+	}
 }
 
 // keep keeps an acknowledgement. One that goes on where another of its connection ended takes

@@ -23,9 +23,9 @@ type Duty struct {
 	Part       int             // of an event's duty that is kept in parts: which one, from 0
 }
 
-// Skew is how far apart the clocks of hubs may be. A deadline is set by one of them: another
-// still takes an acknowledgement for so long after it, by its own, and whoever judges decides.
-const Skew = time.Minute
+// Slack is how long after a deadline an acknowledgement is still taken, since it may be judged
+// late. Whoever judges decides.
+const Slack = time.Minute
 
 // Parts are a duty's, of so many recipients at most.
 func (d *Duty) Parts(most int) []*Duty {
@@ -57,7 +57,7 @@ type Acknowledgement struct {
 	After      uint64
 	UpTo       uint64
 	Types      *event.Filter // what the connection wanted meanwhile
-	Until      time.Time     // the last deadline of what it may be of
+	Until      time.Time     // by then the last deadline of what it may be of has passed, by this process's clock
 }
 
 // covers says whether an acknowledgement is one of an event: its connection was sent it.
@@ -156,8 +156,9 @@ func (o *open) absent(p event.Profile) bool {
 
 // reportedEarly notes that those of the absent who owed were reported at a time.
 func (o *open) reportedEarly(at time.Time) {
-	o.report(intersect(o.owing(), o.Absent))
-	o.earlyAt = at
+	if o.report(intersect(o.owing(), o.Absent)); o.earlyAt.IsZero() {
+		o.earlyAt = at
+	}
 }
 
 // reportedLate notes that those who owed at the deadline were reported at a time.

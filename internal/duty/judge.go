@@ -3,7 +3,6 @@ package duty
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
+	"realtimehub/internal/pace"
 )
 
 // Config is what a judge needs to know.
@@ -28,8 +28,8 @@ type Config struct {
 	// Over keeps what came of a duty whose deadline has come. With an error it is called again.
 	// nil: it is kept here alone.
 	Over func(ctx context.Context, d *Duty, came Results) error
-	// Early keeps when the absent of a duty were reported, for Reported. With an error both are
-	// done again. nil: it is kept here alone.
+	// Early keeps when the absent of a duty were reported, for Reported. With an error it is called
+	// again, until the deadline. nil: it is kept here alone.
 	Early func(ctx context.Context, d *Duty, at time.Time) error
 	// AtOnce is how many duties are judged at a time, where that is waiting, mostly. Their
 	// reports are in no order then. 0: one.
@@ -45,6 +45,8 @@ type Judge struct {
 	// Static.
 	cfg  Config
 	wake chan struct{} // something is due sooner
+
+	failing pace.Counter // guards itself
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -191,9 +193,17 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 			}
 		}
 		judging.Wait()
+		if late != nil {
+			j.cfg.Logger.Warn("deadlines are judged later: what was acknowledged is not known yet", "err", late)
+		}
 		j.mu.Lock()
 		for _, v := range turn {
-			j.judgedLocked(v.open, v.early, now, v.err)
+			if v.err != nil && v.err != late {
+				if times, is := j.failing.Due(time.Now()); is {
+					j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", v.open.docket.tenant, "id", v.open.Event.ID, "times", times, "err", v.err)
+				}
+			}
+			j.judgedLocked(v.open, v.early, v.err)
 		}
 		j.mu.Unlock()
 	}
@@ -242,29 +252,30 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time
 	}
 	j.mu.Lock()
 	came := Results{Counts: map[State]int{}}
-	if !early {
+	if early {
+		o.reportedEarly(now)
+	} else {
 		o.reportedLate(owing, now)
 		o.results(Query{Limit: len(o.Recipients)}, &came)
 	}
+	at := o.earlyAt
 	j.mu.Unlock()
 	switch {
 	case early && j.cfg.Early != nil:
-		return j.cfg.Early(ctx, o.Duty, now)
+		return j.cfg.Early(ctx, o.Duty, at)
 	case !early && j.cfg.Over != nil:
 		return j.cfg.Over(ctx, o.Duty, came)
 	}
 	return nil
 }
 
-// judgedLocked notes that a report was made at a time, or is to be made again.
-func (j *Judge) judgedLocked(o *open, early bool, at time.Time, err error) {
+// judgedLocked notes that a report was made, and that it was is kept, or has it made again.
+func (j *Judge) judgedLocked(o *open, early bool, err error) {
 	if err != nil {
-		j.cfg.Logger.Warn("who has not acknowledged an event could not be reported, and is reported again", "tenant", o.docket.tenant, "id", o.Event.ID, "err", err)
 		j.due.Set(o, time.Now().Add(reportAgain))
 		return
 	}
 	if early {
-		o.reportedEarly(at)
 		j.due.Set(o, o.judgeAt)
 		return
 	}
@@ -282,52 +293,6 @@ func (j *Judge) judgedLocked(o *open, early bool, at time.Time, err error) {
 	j.due.Set(o, now.Add(j.cfg.Keep))
 	o.docket.past, o.docket.results = append(o.docket.past, o), o.docket.results+o.bytes
 	j.fitLocked(o.docket, now)
-}
-
-// Bounds of what is kept of what came of events.
-const (
-	resultsPart = 64              // of the memory for state, for each tenant, as a divisor
-	mostResults = 64 << 20        // bytes for each tenant, where that has no limit
-	knownFor    = 5 * time.Minute // after its deadline at least: a publisher that repeats an event must not have it judged anew
-)
-
-// fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
-func (j *Judge) fitLocked(k *docket, now time.Time) {
-	most := j.cfg.Pools.State.All() / resultsPart
-	if most == 0 {
-		most = mostResults
-	}
-	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > knownFor {
-		j.forgetLocked(k.past[0])
-	}
-}
-
-// forgetLocked forgets what came of an event, which is among the oldest of its tenant.
-func (j *Judge) forgetLocked(o *open) {
-	if at := slices.Index(o.docket.past, o); at >= 0 {
-		o.docket.past = slices.Delete(o.docket.past, at, at+1)
-		o.docket.results -= o.bytes
-	}
-	j.due.Set(o, time.Time{})
-	delete(o.docket.all, o.part())
-	j.cfg.Pools.State.Give(o.docket.tenant, o.bytes)
-}
-
-// sweepLocked forgets acknowledgements that no event can be waiting for, and tenants of which
-// nothing is kept.
-func (j *Judge) sweepLocked(now time.Time) {
-	if now.Sub(j.swept) < markTime {
-		return
-	}
-	j.swept = now
-	for tenant, k := range j.dockets {
-		was := k.bytes
-		k.turn(now)
-		j.cfg.Pools.State.Force(tenant, k.bytes-was)
-		if k.empty() {
-			delete(j.dockets, tenant)
-		}
-	}
 }
 
 // intersect are those of a sorted list who are in another.

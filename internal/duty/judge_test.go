@@ -20,6 +20,7 @@ import (
 	"realtimehub/internal/history"
 	"realtimehub/internal/outbox"
 	"realtimehub/internal/plan"
+	"realtimehub/internal/testkit"
 )
 
 // rig is a keeper in memory with an outbox, run in a bubble.
@@ -177,6 +178,25 @@ func TestAcknowledgedBeforeItIsOpen(t *testing.T) {
 	})
 }
 
+// A judge that goes on with what another judged reads the acknowledgements of days in a moment:
+// it keeps no more of them than who has had them as they came.
+func TestAcknowledgementsOfDays(t *testing.T) {
+	is := is.New(t)
+	pools := allowance.New(plan.Of(1 << 30))
+	j := NewJudge(Config{Pools: pools, Logger: slog.New(slog.DiscardHandler)})
+	now := time.Now()
+	const minutes, each = 1000, 10
+	for i := range minutes {
+		for k := range each {
+			j.Acknowledge(ack(fmt.Sprint(i, "-", k), 0, 1), now.Add(time.Duration(i-minutes)*time.Minute))
+		}
+	}
+	is.True(pools.State.Total() < 4*each*1000)
+	e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: now, Deadline: time.Minute}
+	j.Open(New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("999-1"), user("1-1")}), now)
+	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
+}
+
 // What is of another history, or of a connection that the event excludes, is no acknowledgement.
 func TestNoAcknowledgement(t *testing.T) {
 	judging(t, func(r *rig) {
@@ -238,6 +258,29 @@ func TestOfflineIsReportedAtOnce(t *testing.T) {
 	})
 }
 
+// Who was reported at once is not reported a second time where that is not kept before the
+// deadline.
+func TestReportedAtOnceAndNotKept(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.absent["off"] = true
+		tried := 0
+		r.judge.cfg.Early = func(context.Context, *Duty, time.Time) error {
+			tried++
+			return errors.New("the broker does not answer")
+		}
+		e := minute
+		e.ReportOffline = true
+		opened := time.Now()
+		r.open(e, "off", "on")
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), []string{"e1 offline: off", "e1: on"})
+		is.True(tried > 50) // once a second
+		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
+		is.Equal(came.List[0].At, opened)
+	})
+}
+
 // A report that fails is made again, until it has been made.
 func TestReportsAreMadeAgain(t *testing.T) {
 	judging(t, func(r *rig) {
@@ -250,6 +293,23 @@ func TestReportsAreMadeAgain(t *testing.T) {
 		is.Equal(r.reported(), []string{"e1: a"})
 		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
 		is.Equal(came.List[0].At, time.Now()) // three attempts after the deadline
+	})
+}
+
+// Of many reports that fail the log tells once a second.
+func TestFailingReportsAreToldOnceASecond(t *testing.T) {
+	judging(t, func(r *rig) {
+		logged := &testkit.Buffer{}
+		r.judge.cfg.Logger = slog.New(slog.NewTextHandler(logged, nil))
+		r.box.times = 3000
+		for range 1000 {
+			r.open(minute, "a")
+		}
+		time.Sleep(2 * time.Minute)
+		is := is.New(t)
+		is.Equal(len(r.reported()), 1000)
+		lines := strings.Count(logged.String(), "could not be reported")
+		is.True(lines > 0 && lines < 10)
 	})
 }
 

@@ -85,7 +85,7 @@ func (r *Returns) sweepLocked(now time.Time) {
 	}
 	r.swept = now
 	for who, list := range r.ended.All() {
-		left := slices.DeleteFunc(slices.Clone(list), func(a Acknowledgement) bool { return now.Sub(a.Until) > Skew })
+		left := slices.DeleteFunc(slices.Clone(list), func(a Acknowledgement) bool { return now.Sub(a.Until) > Slack })
 		r.pools.State.Give(who.Tenant, endedBytes*int64(len(list)-len(left)))
 		if len(left) == 0 {
 			r.ended.Delete(who)

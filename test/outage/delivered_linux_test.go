@@ -239,10 +239,25 @@ func TestAcknowledgedOrReported(t *testing.T) {
 		for event := range left {
 			_, answer := hubs[0].Do(t, "GET", "/v1/tenants/acme/events/"+event+"/receipts", "")
 			t.Logf("%s: %v", event, answer)
+			anew := newLedger()
+			last := anew.pull(t, &hubs[0].Hub, 0)
+			in := 0
+			for key := range anew.reported {
+				if key.event == event {
+					in++
+				}
+			}
+			t.Logf("%d events left; the outbox has %d reports, of this event %d, to place %.0f", len(left), len(anew.reported), in, last)
 			break
 		}
 	})
 	asked := 0.0
+	t.Cleanup(func() {
+		if t.Failed() {
+			status, page := hubs[0].Do(t, "GET", fmt.Sprintf("/v1/tenants/acme/outbox?limit=1&after=%.0f", asked), "")
+			t.Logf("after %.0f: %d %v", asked, status, page)
+		}
+	})
 	eventually(t, func() bool {
 		asked = book.pull(t, &hubs[0].Hub, asked)
 		left = book.neither()

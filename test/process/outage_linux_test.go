@@ -35,6 +35,7 @@ func TestAnOutageEndsNoStream(t *testing.T) {
 		is.Equal(res.StatusCode, http.StatusAccepted)
 		io.Copy(io.Discard, res.Body)
 	}
+	publish("tenant", "", "first.") // a connection that says nothing at first is closed
 	hubtest.Enter(t, peers)
 	var all []*bareStream
 	for i := range 40 {

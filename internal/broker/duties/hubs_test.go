@@ -2,13 +2,16 @@ package duties
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
 
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/duty"
@@ -175,4 +178,26 @@ func TestPartsAreOne(t *testing.T) {
 		q.After = came.List[len(came.List)-1].Profile
 	}
 	is.Equal(seen, len(all))
+}
+
+// What another hub says of a connection that has ended is kept as long as it says, whatever its
+// clock says: its client may come back here.
+func TestAnEndAtAHubWithAnotherClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		k := &Keeper{returns: duty.NewReturns(allowance.New(plan.Of(1 << 30)))}
+		hear := func(id string) {
+			w := wordOf(ackOf(id, 1))
+			w.Until -= time.Hour.Milliseconds()
+			w.Left = time.Hour.Milliseconds()
+			data, err := json.Marshal(w)
+			is.NoErr(err)
+			k.hearEnded(&nats.Msg{Data: data})
+		}
+		hear("a")
+		time.Sleep(10 * time.Minute)
+		hear("b") // what has grown old is forgotten
+		_, ok := k.returns.Of(ackOf("a", 1), nil)
+		is.True(ok)
+	})
 }

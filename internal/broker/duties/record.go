@@ -153,6 +153,7 @@ type word struct {
 	UpTo       uint64    `json:"u"`
 	Types      []string  `json:"f,omitempty"` // nil: all
 	Until      int64     `json:"x"`           // Unix milliseconds
+	Left       int64     `json:"l,omitempty"` // of a connection that has ended: milliseconds until then, as clocks differ; 0: there is no Until, or the version before did not say
 }
 
 func wordOf(a duty.Acknowledgement) word {

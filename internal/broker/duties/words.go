@@ -53,9 +53,7 @@ func (k *Keeper) keepWords() {
 	for {
 		select {
 		case <-k.ended:
-			last, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
-			k.Flush(last)
-			cancel()
+			k.keepLast(ctx)
 			return
 		case <-k.words.more:
 		}
@@ -66,6 +64,24 @@ func (k *Keeper) keepWords() {
 		if k.Flush(ctx) != nil {
 			k.words.again()
 		}
+	}
+}
+
+// lastTime is how long the end waits for a broker that is away to keep what has been gathered.
+const lastTime = 5 * time.Second
+
+// keepLast keeps what is gathered as the hub ends, or says that it could not.
+func (k *Keeper) keepLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastTime)
+	defer cancel()
+	err := k.Flush(ctx)
+	for err != nil && stream.Pause(ctx) {
+		err = k.Flush(ctx)
+	}
+	if err != nil {
+		k.words.mu.Lock()
+		defer k.words.mu.Unlock()
+		k.cfg.Logger.Error("acknowledgements could not be kept as the hub ended: who gave them is reported nonetheless", "acknowledgements", len(k.words.list), "err", err)
 	}
 }
 
@@ -131,7 +147,11 @@ func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number u
 // Ended implements duty.Keeper. Other hubs are told: its client may come back to any.
 func (k *Keeper) Ended(sent duty.Acknowledgement) {
 	k.returns.Ended(sent)
-	if data, err := json.Marshal(wordOf(sent)); err == nil && !k.cfg.Alone {
+	w := wordOf(sent)
+	if !sent.Until.IsZero() {
+		w.Left = max(1, time.Until(sent.Until).Milliseconds())
+	}
+	if data, err := json.Marshal(w); err == nil && !k.cfg.Alone {
 		k.nc.Publish(k.cfg.Prefix+".dutyended", data) // without it the event is reported once too often
 	}
 }
@@ -141,9 +161,14 @@ func (k *Keeper) hearEnded(msg *nats.Msg) {
 	if json.Unmarshal(msg.Data, &w) != nil {
 		return
 	}
-	if a, err := w.acknowledgement(); err == nil {
-		k.returns.Ended(a)
+	a, err := w.acknowledgement()
+	if err != nil {
+		return
 	}
+	if w.Left > 0 {
+		a.Until = time.Now().Add(time.Duration(w.Left) * time.Millisecond)
+	}
+	k.returns.Ended(a)
 }
 
 // Resumed implements duty.Keeper.

@@ -1,0 +1,81 @@
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/allowance"
+	"realtimehub/internal/cluster"
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+	"realtimehub/internal/history"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/outbox"
+	"realtimehub/internal/plan"
+	"realtimehub/internal/testkit"
+)
+
+// people knows nothing of anybody.
+type people struct{}
+
+// Explain implements duty.People.
+func (people) Explain(_ context.Context, _ *duty.Duty, of []event.Profile) []duty.Person {
+	return make([]duty.Person, len(of))
+}
+
+// What was acknowledged at a hub that the broker does not hear as the deadline comes is waited
+// for, and nobody is reported who gave it; but it is not waited for without end.
+func TestDeadlinesWaitForASilentHub(t *testing.T) {
+	t.Parallel()
+	for name, back := range map[string]bool{"it comes back": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			server := natstest.Start(t, 1)
+			proxy := natstest.StartProxy(t, server.URL(0))
+			one, two := join(t, server.URL(0), "test"), join(t, proxy.URL(), "test")
+			if back {
+				one.settling.patience = time.Hour
+			}
+			box := outbox.NewMemory(outbox.MemoryConfig{})
+			keeper := func(b *Broker) duty.Keeper {
+				return b.Duties(duty.Config{Box: box, People: people{}, Pools: allowance.New(plan.Of(1 << 30)), Logger: slog.New(slog.DiscardHandler)})
+			}
+			judges, other := keeper(one), keeper(two)
+			ctx, stop := context.WithCancel(t.Context())
+			judging := make(chan struct{})
+			go func() { defer close(judging); judges.Run(ctx) }()
+			defer func() { stop(); <-judging }()
+			testkit.Eventually(t, func() bool {
+				answers, _ := one.peers.AskAll(t.Context(), cluster.Call{Op: cluster.CallSettle})
+				return len(answers) == 1
+			})
+			ann := event.Profile{Type: "user", ID: "ann"}
+			at := history.Cursor{Epoch: one.log.key().Epoch(make([]byte, 8)), Seq: 1}
+			e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: time.Second, Target: event.ToProfile(ann)}
+			is.NoErr(judges.Open(t.Context(), duty.New(e, at, []event.Profile{ann})))
+			proxy.Rule(func(*natstest.Message) natstest.Verdict { return natstest.Verdict{Drop: true} })
+			other.Acknowledge(duty.Acknowledgement{Tenant: "acme", Profile: ann, Of: at.Epoch.Tag, UpTo: 1, Until: e.Timestamp.Add(e.Deadline)})
+			reported := func() bool {
+				page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 10})
+				return err == nil && len(page.Items) > 0
+			}
+			if !back {
+				testkit.Eventually(t, reported)
+				return
+			}
+			due := e.Timestamp.Add(e.Deadline + time.Second)
+			testkit.Eventually(t, func() bool { return time.Now().After(due) })
+			proxy.Rule(nil)
+			testkit.Eventually(t, func() bool {
+				came, err := judges.Results(t.Context(), "acme", at, duty.Query{Limit: 10})
+				return err == nil && came.Counts[duty.Acknowledged] == 1
+			})
+			is.True(!reported())
+		})
+	}
+}

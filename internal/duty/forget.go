@@ -1,0 +1,52 @@
+package duty
+
+import (
+	"slices"
+	"time"
+)
+
+// Bounds of what is kept of what came of events.
+const (
+	resultsPart = 64              // of the memory for state, for each tenant, as a divisor
+	mostResults = 64 << 20        // bytes for each tenant, where that has no limit
+	knownFor    = 5 * time.Minute // after its deadline at least: a publisher that repeats an event must not have it judged anew
+)
+
+// fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
+func (j *Judge) fitLocked(k *docket, now time.Time) {
+	most := j.cfg.Pools.State.All() / resultsPart
+	if most == 0 {
+		most = mostResults
+	}
+	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > knownFor {
+		j.forgetLocked(k.past[0])
+	}
+}
+
+// forgetLocked forgets what came of an event, which is among the oldest of its tenant.
+func (j *Judge) forgetLocked(o *open) {
+	if at := slices.Index(o.docket.past, o); at >= 0 {
+		o.docket.past = slices.Delete(o.docket.past, at, at+1)
+		o.docket.results -= o.bytes
+	}
+	j.due.Set(o, time.Time{})
+	delete(o.docket.all, o.part())
+	j.cfg.Pools.State.Give(o.docket.tenant, o.bytes)
+}
+
+// sweepLocked forgets acknowledgements that no event can be waiting for, and tenants of which
+// nothing is kept.
+func (j *Judge) sweepLocked(now time.Time) {
+	if now.Sub(j.swept) < markTime {
+		return
+	}
+	j.swept = now
+	for tenant, k := range j.dockets {
+		was := k.bytes
+		k.turn(now)
+		j.cfg.Pools.State.Force(tenant, k.bytes-was)
+		if k.empty() {
+			delete(j.dockets, tenant)
+		}
+	}
+}
