@@ -46,7 +46,8 @@ type Judge struct {
 	cfg  Config
 	wake chan struct{} // something is due sooner
 
-	failing pace.Counter // guards itself
+	failing   pace.Counter // guards itself
+	unsettled pace.Counter // likewise, when acknowledgements could not be handed over
 
 	mu sync.Mutex
 	// Guarded by mu, which is a leaf.
@@ -194,7 +195,9 @@ func (j *Judge) judge(ctx context.Context) time.Duration {
 		}
 		judging.Wait()
 		if late != nil {
-			j.cfg.Logger.Warn("deadlines are judged later: what was acknowledged is not known yet", "err", late)
+			if times, is := j.unsettled.Due(time.Now()); is {
+				j.cfg.Logger.Warn("deadlines are judged later: what was acknowledged is not known yet", "times", times, "err", late)
+			}
 		}
 		j.mu.Lock()
 		for _, v := range turn {

@@ -85,7 +85,13 @@ func TestWhole(t *testing.T) {
 		is.NoErr(os.RemoveAll(dir))
 		put(js, 1)
 		open(i)
-		until(t, func() bool { return folders[i].Whole() == nil })
+		var not error
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("peer %d: %v", i, not)
+			}
+		})
+		until(t, func() bool { not = folders[i].Whole(); return not == nil })
 		is.True(folders[i].current().lasts()["kept"] >= uint64(500+3-i))
 	}
 	info, err := js.StreamInfo("kept")
