@@ -226,7 +226,6 @@ func naive(body io.Reader) (id string, heard map[string]bool) {
 // A polyfill that sends no header says the last id in the query, beside whatever its
 // address said before.
 func TestResumeFromTheQuery(t *testing.T) {
-	streamOnly(t, "it has one parameter")
 	h := newTestHub(t)
 	first := h.open(t, "tenant=acme&profile=me")
 	for i := range 3 {

@@ -67,6 +67,8 @@ type testHub struct {
 	peers cluster.Peers // nil: it is alone
 
 	contract *contracttest.Contract // nil: that of all tests
+	door     *hubtest.Door          // of its clients
+	polling  pollers
 
 	client *http.Client
 	nodes  []*testHub // all of its cluster, itself first
@@ -77,9 +79,10 @@ type testHub struct {
 func (h *testHub) next() *testHub { return h.nodes[int(h.turn.Add(1))%len(h.nodes)] }
 
 // settle waits until all nodes know of each other's connections what they want to,
-// as the contract allows them a second for.
+// as the contract allows them a second for, and who polls has a poll open.
 func (h *testHub) settle(t testing.TB) {
 	t.Helper()
+	h.polling.settle(t, h)
 	if len(h.nodes) == 1 {
 		return
 	}
@@ -176,7 +179,7 @@ func newCluster(t testing.TB, n int, b *natstest.Broker, auth *access.Auth, limi
 	first := nodes[0]
 	return &testHub{
 		Hub: first.Hub, Presence: first.Presence, Cluster: first.Cluster, API: first.API, Handler: first.Handler, Server: first.Server,
-		URL: first.URL, peers: first.peers, client: first.client, nodes: nodes,
+		URL: first.URL, peers: first.peers, door: first.door, client: first.client, nodes: nodes,
 	}
 }
 
@@ -217,7 +220,7 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 	if limits.ClientRate == 0 { // the default; -1 lifts it
 		limits.ClientRate = 20
 	}
-	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, told), peers: peers, client: &http.Client{Transport: &http.Transport{}}}
+	h := &testHub{Hub: NewHub(hubConfig, presenceConfig, peers, told), peers: peers, door: suitesDoor(t), client: &http.Client{Transport: &http.Transport{}}}
 	h.Presence, h.Cluster = h.Hub.presence, h.Hub.cluster
 	h.API = NewAPI(h.Hub, auth, access.NewRates(limits), APIConfig{
 		MaxEventBytes: 60 << 10, MaxBodyBytes: 1 << 20, Loopback: true, Logger: logger,
@@ -286,31 +289,17 @@ func (h *testHub) fromOutside() *hubtest.Hub {
 	return &hubtest.Hub{URL: h.URL, Client: h.client, Contract: h.contract}
 }
 
-// doorFlag is by which door the suite's clients come.
-var doorFlag = flag.String("door", "sse", "the door of the suite's clients: sse, websocket")
-
-// streamOnly skips a test of what Server-Sent Events have to themselves.
-func streamOnly(t testing.TB, why string) {
-	t.Helper()
-	if *doorFlag != "sse" {
-		t.Skip("not by another door: ", why)
-	}
-}
-
-// open opens a stream, GET /v1/stream?query unless doorFlag says otherwise, and reads hub.ready.
+// open opens a stream by the hub's door, and reads hub.ready.
 func (h *testHub) open(t testing.TB, query string) *testClient {
 	t.Helper()
-	if *doorFlag == "websocket" {
-		return &testClient{h.next().fromOutside().OpenSocket(t, query).Stream}
-	}
-	return &testClient{h.next().fromOutside().Open(t, query)}
+	return h.openAt(t, h.next(), query)
 }
 
 // beside is open at the hub that holds a connection, which has what that connection was sent.
 func (h *testHub) beside(t testing.TB, of *testClient, query string) *testClient {
 	t.Helper()
 	node, _ := h.holder(of.ConnectionID)
-	return &testClient{node.fromOutside().Open(t, query)}
+	return h.openAt(t, node, query)
 }
 
 // post sends JSON and returns the status and the answer, if it is an object.

@@ -276,7 +276,6 @@ func TestPollIsOneConnection(t *testing.T) {
 		is.Equal(row["id"], id)
 	}
 	is.Equal(h.fromOutside().Metric(t, `realtime_connections{transport="poll"}`), 1.0)
-	is.Equal(h.fromOutside().Metric(t, `realtime_connections{transport="sse"}`), 1.0)
 	is.Equal(h.poll(t, meQuery+"&types=a.*&client=tab2&wait=0&cursor="+cursor).Status, http.StatusNoContent)
 	is.Equal(len(h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"})), 2) // another client is another
 	is.True(h.poll(t, meQuery+"&client=tab1").Hub.Ready.ConnectionID != id)                 // with other metadata it is another, too

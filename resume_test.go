@@ -325,7 +325,6 @@ func TestEphemeralsDuringReplay(t *testing.T) {
 // A quiet stream's place moves on with its heartbeats, so that its client does not come
 // back from far behind.
 func TestQuietStreamsMoveOn(t *testing.T) {
-	streamOnly(t, "who reads nothing for three heartbeats has vanished")
 	is := is.New(t)
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) {
 		limits := testLimits

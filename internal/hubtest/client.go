@@ -1,14 +1,12 @@
 package hubtest
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,46 +22,8 @@ const MarkerType = "test.marker"
 type Hub struct {
 	URL      string
 	Client   *http.Client
+	Door     *Door                  // by which its streams are opened; nil: SSE
 	Contract *contracttest.Contract // of its streams; nil: that of all tests
-}
-
-// Open opens GET /v1/stream?query and reads hub.ready; headers are names and values.
-func (h *Hub) Open(t testing.TB, query string, headers ...string) *Stream {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Stream{cancel: cancel}
-	t.Cleanup(s.Close)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/v1/stream?"+query, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	setHeaders(req, headers)
-	res, err := h.Client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.body, s.Reader = res.Body, NewReader(t, res.Body)
-	s.Reader.Contract = h.Contract
-	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
-		text, _ := io.ReadAll(res.Body)
-		t.Fatalf("stream %s: %s %s", query, res.Status, text)
-	}
-	s.begin(t, query)
-	return s
-}
-
-// begin reads hub.ready.
-func (s *Stream) begin(t testing.TB, query string) {
-	t.Helper()
-	s.Ready = s.Next(t)
-	if s.Ready.Type != "hub.ready" {
-		t.Fatalf("stream %s began with %+v", query, s.Ready)
-	}
-	var ready struct{ ConnectionID, Cursor string }
-	if err := json.Unmarshal([]byte(s.Ready.Data), &ready); err != nil {
-		t.Fatal(err)
-	}
-	s.ConnectionID, s.Cursor = ready.ConnectionID, ready.Cursor
 }
 
 func setHeaders(req *http.Request, headers []string) {
@@ -232,123 +192,4 @@ func OpenEnvelope(t testing.TB, event sse.Event) Envelope {
 		t.Fatalf("%v in %+v", err, event)
 	}
 	return e
-}
-
-// Stream is one open stream, read as it is asked for.
-type Stream struct {
-	ConnectionID, Cursor string
-	Ready                sse.Event
-	Reader               *Reader
-
-	body   io.Closer
-	cancel context.CancelFunc
-}
-
-// Read is the next event, or how the stream ended; it gives up after a minute.
-func (s *Stream) Read() (sse.Event, error) {
-	timer := time.AfterFunc(time.Minute, s.cancel)
-	defer timer.Stop()
-	return s.Reader.Next()
-}
-
-// Next is the next event, whatever it is.
-func (s *Stream) Next(t testing.TB) sse.Event {
-	t.Helper()
-	event, err := s.Read()
-	if err != nil {
-		t.Fatalf("no next event: %v", err)
-	}
-	return event
-}
-
-// Until is the next event of a type; others are skipped.
-func (s *Stream) Until(t testing.TB, typ string) sse.Event {
-	t.Helper()
-	for {
-		if event := s.Next(t); event.Type == typ {
-			return event
-		}
-	}
-}
-
-// UntilMarker is all that comes before the next event of MarkerType, also where the stream
-// names no types.
-func (s *Stream) UntilMarker(t testing.TB) (events []sse.Event) {
-	t.Helper()
-	for {
-		event := s.Next(t)
-		if event.Type == MarkerType || event.Type == "message" && OpenEnvelope(t, event).Type == MarkerType {
-			return events
-		}
-		events = append(events, event)
-	}
-}
-
-// Close leaves, as a browser does that closes the page.
-func (s *Stream) Close() {
-	s.cancel()
-	if s.body != nil {
-		s.body.Close()
-	}
-}
-
-// Metrics is an answer of GET /metrics: values by name and labels, as written there.
-type Metrics map[string]float64
-
-// ReadMetrics reads the text of GET /metrics.
-func ReadMetrics(text io.Reader) (Metrics, error) {
-	all := Metrics{}
-	lines := bufio.NewScanner(text)
-	for lines.Scan() {
-		i := strings.LastIndexByte(lines.Text(), ' ')
-		if i < 0 || strings.HasPrefix(lines.Text(), "#") {
-			continue
-		}
-		value, err := strconv.ParseFloat(lines.Text()[i+1:], 64)
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", lines.Text(), err)
-		}
-		all[lines.Text()[:i]] = value
-	}
-	return all, lines.Err()
-}
-
-// Scrape asks for GET /metrics on a connection of its own; headers are names and values.
-func (h *Hub) Scrape(t testing.TB, headers ...string) Metrics {
-	t.Helper()
-	return ScrapeBy(t, &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}, h.URL, headers...)
-}
-
-// ScrapeBy asks for GET /metrics with a client.
-func ScrapeBy(t testing.TB, client *http.Client, url string, headers ...string) Metrics {
-	t.Helper()
-	req, err := http.NewRequest(http.MethodGet, url+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	setHeaders(req, headers)
-	res, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		t.Fatal("GET /metrics: ", res.Status)
-	}
-	all, err := ReadMetrics(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-// Metric is one value of GET /metrics, which must be there.
-func (h *Hub) Metric(t testing.TB, name string) float64 {
-	t.Helper()
-	all := h.Scrape(t)
-	value, ok := all[name]
-	if !ok {
-		t.Fatalf("no metric %s among %v", name, len(all))
-	}
-	return value
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -17,8 +18,7 @@ import (
 	"realtimehub/internal/sse"
 )
 
-// Socket is a WebSocket whose events are read as those of any stream: they are written down as
-// Server-Sent Events first, so that what holds of one door is held of the other, too.
+// Socket is a stream of GET /v1/socket, on which its client can speak.
 type Socket struct {
 	*Stream
 	Conn *websocket.Conn
@@ -39,6 +39,11 @@ type Answer struct {
 	}
 }
 
+func openWebSocket(h *Hub, t testing.TB, query string, headers []string) *Stream {
+	t.Helper()
+	return h.DialSocket(t, query, headers...).Stream
+}
+
 // OpenSocket opens GET /v1/socket?query and reads hub.ready; headers are names and values.
 func (h *Hub) OpenSocket(t testing.TB, query string, headers ...string) *Socket {
 	t.Helper()
@@ -50,7 +55,23 @@ func (h *Hub) OpenSocket(t testing.TB, query string, headers ...string) *Socket 
 // DialSocket is OpenSocket that reads nothing.
 func (h *Hub) DialSocket(t testing.TB, query string, headers ...string) *Socket {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	conn, err := h.dialSocket("/v1/socket?"+query, headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Socket{Conn: conn, answers: make(chan []byte, 10_000)}
+	s.Stream = h.follow(t, func(ctx context.Context, _ *Stream, to io.Writer) error {
+		err := readTexts(ctx, s.Conn, func(text []byte) error { return s.write(to, text) })
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.end = err
+		return ended(err)
+	})
+	return s
+}
+
+// dialSocket opens a WebSocket.
+func (h *Hub) dialSocket(path string, headers []string) (*websocket.Conn, error) {
 	header := http.Header{}
 	for i := 0; i < len(headers); i += 2 {
 		header.Add(headers[i], headers[i+1])
@@ -60,73 +81,70 @@ func (h *Hub) DialSocket(t testing.TB, query string, headers ...string) *Socket 
 		options.Subprotocols = strings.Split(offered, ", ")
 		header.Del("Sec-WebSocket-Protocol")
 	}
-	conn, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(h.URL, "http")+"/v1/socket?"+query, options)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(h.URL, "http")+path, options)
 	if err != nil {
 		text := []byte{}
 		if res != nil && res.Body != nil {
 			text, _ = io.ReadAll(res.Body)
 		}
-		cancel()
-		t.Fatalf("socket %s: %v %s", query, err, text)
+		return nil, fmt.Errorf("socket %s: %w %s", path, err, text)
 	}
 	conn.SetReadLimit(-1)
-	out, in := io.Pipe()
-	s := &Socket{Stream: &Stream{cancel: cancel, body: out, Reader: NewReader(t, out)}, Conn: conn, answers: make(chan []byte, 10_000)}
-	s.Reader.Contract = h.Contract
-	t.Cleanup(s.Close)
-	go func() {
-		defer cancel()
-		err := s.copy(ctx, in)
-		s.mu.Lock()
-		s.end = err
-		s.mu.Unlock()
-		if websocket.CloseStatus(err) >= 0 {
-			err = io.EOF
-		}
-		in.CloseWithError(err)
-		conn.CloseNow()
-	}()
-	return s
+	return conn, nil
 }
 
-// copy writes down what comes.
-func (s *Socket) copy(ctx context.Context, to io.Writer) error {
+// readTexts reads text messages, until the socket ends or one cannot be taken.
+func readTexts(ctx context.Context, conn *websocket.Conn, take func(text []byte) error) error {
+	defer conn.CloseNow()
 	for {
-		kind, text, err := s.Conn.Read(ctx)
+		kind, text, err := conn.Read(ctx)
+		if err == nil && kind != websocket.MessageText {
+			err = errors.New("a message is not text")
+		}
+		if err == nil {
+			err = take(text)
+		}
 		if err != nil {
 			return err
 		}
-		if kind != websocket.MessageText {
-			return errors.New("a message is not text")
+	}
+}
+
+// ended is nil where a socket has ended with a close frame.
+func ended(err error) error {
+	if websocket.CloseStatus(err) >= 0 {
+		return nil
+	}
+	return err
+}
+
+// write writes down what a message says, which is an object a line.
+func (s *Socket) write(to io.Writer, text []byte) error {
+	for line := range bytes.SplitSeq(text, []byte("\n")) {
+		var said struct {
+			ID, Event string
+			Data      json.RawMessage
 		}
-		for line := range bytes.SplitSeq(text, []byte("\n")) {
-			var said struct {
-				ID, Event string
-				Data      json.RawMessage
-				N         json.RawMessage
-			}
-			if err := json.Unmarshal(line, &said); err != nil {
-				return err
-			}
-			var b []byte
-			switch {
-			case said.Event != "":
-				var data struct{ RetryMS int64 }
-				if json.Unmarshal(said.Data, &data); data.RetryMS > 0 && strings.HasPrefix(said.Event, "hub.") {
-					b = sse.AppendRetry(b, time.Duration(data.RetryMS)*time.Millisecond)
-				}
-				b, _ = sse.AppendEvent(b, said.ID, said.Event, said.Data)
-			case said.ID != "":
-				b = sse.AppendID(nil, said.ID)
-			default:
-				s.answers <- line
-				continue
-			}
-			if _, err := to.Write(b); err != nil {
-				return err
-			}
+		if err := json.Unmarshal(line, &said); err != nil {
+			return err
+		}
+		var b []byte
+		switch {
+		case said.Event != "":
+			b = appendWord(nil, said.ID, said.Event, said.Data)
+		case said.ID != "":
+			b = sse.AppendID(nil, said.ID)
+		default:
+			s.answers <- line
+			continue
+		}
+		if _, err := to.Write(b); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // End is how the socket ended, once all has been read.

@@ -1,0 +1,160 @@
+package hubtest
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"realtimehub/internal/sse"
+)
+
+// poller is a client of GET /v1/poll, which asks again at once.
+type poller struct {
+	hub     *Hub
+	query   url.Values
+	headers []string
+	to      io.Writer
+	cursor  string
+	begun   bool // hub.ready was written down
+}
+
+// polled is an answer.
+type polled struct {
+	Status int
+
+	Events []json.RawMessage
+	Cursor string
+	Gap    *struct{ Reason, Cursor string }
+	Hub    struct{ Ready, Expiring, Closing json.RawMessage }
+}
+
+func openPolls(h *Hub, t testing.TB, query string, headers []string) *Stream {
+	t.Helper()
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &poller{hub: h, query: values, headers: headers, cursor: values.Get("cursor")}
+	p.query.Set("client", uuid.NewString())
+	s := h.follow(t, func(ctx context.Context, s *Stream, to io.Writer) error {
+		p.to = to
+		defer s.asked.Store(0)
+		for {
+			s.asked.Store(time.Now().UnixNano())
+			a, err := p.ask(ctx)
+			s.asked.Store(answering)
+			if err == nil {
+				err = p.write(ctx, a)
+			}
+			if err != nil || a.Hub.Closing != nil {
+				return err
+			}
+		}
+	})
+	s.Reader.together = true
+	return s
+}
+
+// ask asks with the cursor that is known; the first time without waiting, so that hub.ready comes.
+func (p *poller) ask(ctx context.Context) (a polled, err error) {
+	p.query.Del("wait")
+	if !p.begun {
+		p.query.Set("wait", "0")
+	}
+	return p.askFrom(ctx, p.cursor)
+}
+
+func (p *poller) askFrom(ctx context.Context, cursor string) (a polled, err error) {
+	p.query.Set("cursor", cursor)
+	res, err := p.hub.get(ctx, "/v1/poll?"+p.query.Encode(), p.headers)
+	if err != nil {
+		return a, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil:
+	case res.StatusCode == http.StatusNoContent:
+		a.Cursor = res.Header.Get("Cursor")
+	case res.StatusCode == http.StatusOK:
+		err = json.Unmarshal(text, &a)
+	default:
+		err = fmt.Errorf("poll: %s %s", res.Status, text)
+	}
+	return a, err
+}
+
+// write writes down an answer. Only the last of its events has a cursor: that of the answer.
+func (p *poller) write(ctx context.Context, a polled) error {
+	var b []byte
+	if !p.begun {
+		ready, err := p.ready(ctx, a)
+		if err != nil {
+			return err
+		}
+		b, p.begun = ready, true
+	}
+	known := p.cursor
+	if a.Gap != nil {
+		known = a.Gap.Cursor
+		b = appendWord(b, known, "hub.gap", fmt.Appendf(nil, `{"reason":%q,"cursor":%q}`, a.Gap.Reason, known))
+	}
+	for i, data := range a.Events {
+		var e struct{ Type string }
+		if err := json.Unmarshal(data, &e); err != nil {
+			return err
+		}
+		cursor := ""
+		if i == len(a.Events)-1 && a.Cursor != known {
+			cursor = a.Cursor
+		}
+		b = appendWord(b, cursor, e.Type, data)
+	}
+	if len(a.Events) == 0 && a.Cursor != known {
+		b = sse.AppendID(b, a.Cursor)
+	}
+	p.cursor = a.Cursor
+	if a.Hub.Expiring != nil {
+		b = appendWord(b, "", "hub.expiring", a.Hub.Expiring)
+	}
+	if a.Hub.Closing != nil {
+		b = appendWord(b, "", "hub.closing", a.Hub.Closing)
+	}
+	_, err := p.to.Write(b)
+	return err
+}
+
+// ready writes down hub.ready of the first answer. Who has come back to where nothing was missed
+// gets none: the poll for the place now says who it is.
+func (p *poller) ready(ctx context.Context, a polled) ([]byte, error) {
+	var ready map[string]any
+	data := a.Hub.Ready
+	if data == nil {
+		now, err := p.askFrom(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		data = now.Hub.Ready
+	}
+	if err := json.Unmarshal(data, &ready); err != nil {
+		return nil, err
+	}
+	if a.Hub.Ready == nil {
+		ready["resume"], ready["cursor"] = "complete", p.cursor
+		data, _ = json.Marshal(ready)
+	}
+	p.cursor = cmp.Or(p.cursor, a.Cursor)
+	cursor, _ := ready["cursor"].(string)
+	if ready["resume"] == "partial" {
+		cursor = ""
+	}
+	return appendWord(nil, cursor, "hub.ready", data), nil
+}
