@@ -227,8 +227,11 @@ func newTellingNode(t testing.TB, auth *access.Auth, limits access.RatesConfig, 
 		Secrets: hubsSecrets,
 	})
 	h.Handler = checked(t, h.API.Handler())
-	h.Server = httptest.NewUnstartedServer(h.Handler)
-	h.Server.Config.ConnContext = engine.ConnContext
+	listener, err := engine.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: h.Handler, ConnContext: engine.ConnContext}}
 	h.Server.Start()
 	h.URL = h.Server.URL
 

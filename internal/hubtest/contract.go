@@ -158,7 +158,7 @@ func (r *Reader) Next() (sse.Event, error) {
 	}
 	err = c.Event(event.Type, id, event.Data)
 	if err != nil && r.together && id == "" {
-		err = c.Event(event.Type, "the last one's", event.Data)
+		err = c.Event(event.Type, "the-last-ones", event.Data)
 	}
 	if err != nil {
 		r.t.Errorf("not in asyncapi.yaml: %v", err)

@@ -142,11 +142,19 @@ func newInbox() *inbox {
 	return b
 }
 
+func (b *inbox) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fullLocked()
+}
+
+func (b *inbox) fullLocked() bool { return b.text.Len() > inboxBytes }
+
 // Write waits until there is room.
 func (b *inbox) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.text.Len() > inboxBytes && b.err == nil {
+	for b.fullLocked() && b.err == nil {
 		b.moved.Wait()
 	}
 	if b.err != nil {

@@ -25,13 +25,13 @@ type Stream struct {
 const answering = -1
 
 // Asked is when a client that polls has asked for what comes. It is busy with an answer before it
-// asks again; one that does not poll, or no more, has never asked.
+// asks again. One that does not poll, or does not now since much is unread, has never asked.
 func (s *Stream) Asked() (at time.Time, busy bool) {
 	switch asked := s.asked.Load(); asked {
 	case 0:
 		return time.Time{}, false
 	case answering:
-		return time.Time{}, true
+		return time.Time{}, !s.body.(*inbox).full()
 	default:
 		return time.Unix(0, asked), false
 	}
