@@ -27,6 +27,12 @@ var notBy = []struct{ test, doors, why string }{
 	{"TestReadySaysWhenToComeBack", "poll signalr", "that is said by its closing alone"},
 	{"TestDisplacedStayAway", "poll signalr", "that is said by its closing alone"},
 	{"TestMetricsMove", "poll", "each poll is counted"},
+	{"TestMetricsOfNoise", "poll", "each poll is counted"},
+	{"TestMetricsOfDuties", "poll", "each poll is counted"},
+	{"TestAdjustThroughAnotherHub", "poll", "each poll says what it wants"},
+	{"TestTypesFilterAndPatch", "poll", "each poll says what it wants"},
+	{"TestBatchIsContiguousUnder8ConcurrentPublishers", "poll", "the events of an answer have one cursor"},
+	{"TestQuietStreamsMoveOn", "signalr", "its clients know no cursor but their events'"},
 }
 
 // suitesDoor is the door that the suite is run by. It skips a test of what that does not have.
@@ -49,6 +55,10 @@ func suitesDoor(t testing.TB) *hubtest.Door {
 // openAt opens a stream at a node by the hub's door.
 func (h *testHub) openAt(t testing.TB, node *testHub, query string) *testClient {
 	t.Helper()
+	if h.door.Name == "poll" && strings.Contains(query, "ack=true") {
+		t.Skip("not by this door: a poll that acknowledges is a connection of its own; see TestPollAcknowledges")
+	}
+	h.polling.settle(t, h) // or it is not told to one that polls that this one takes its place
 	from := node.fromOutside()
 	from.Door = h.door
 	c := &testClient{from.Open(t, query)}
@@ -179,11 +189,11 @@ func replayByDoor(t *testing.T, h *testHub) {
 // What is missed for good is said, and where things go on.
 func gapsByDoor(t *testing.T, h *testHub) {
 	is := is.New(t)
-	const query = "tenant=gaps&profile=me&presence=none&types=none,test.marker"
-	first := h.publish(t, "gaps", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
-	one := eventJSON("gaps", "a.b", `{"kind":"tenant"}`, "1")
+	const query = meQuery + "&presence=none&types=none,test.marker"
+	first := h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "0")["cursor"].(string)
+	one := eventJSON("acme", "a.b", `{"kind":"tenant"}`, "1")
 	h.accepted(t, "/v1/events/batch", `{"events":[`+strings.Repeat(one+",", 99)+one+`]}`)
-	h.publish(t, "gaps", "a.b", `{"kind":"tenant"}`, "2")
+	h.publish(t, "acme", "a.b", `{"kind":"tenant"}`, "2")
 	for cursor, reason := range map[string]string{first: "expired", "nonsense": "unknown"} {
 		c := h.back(t, cursor, query)
 		is.Equal(c.resume(t), "partial")
@@ -191,7 +201,7 @@ func gapsByDoor(t *testing.T, h *testHub) {
 		gap := c.next(t)
 		is.Equal(gap.Type, "hub.gap")
 		is.Equal(gap.Data, fmt.Sprintf(`{"reason":%q,"cursor":%q}`, reason, gap.ID))
-		is.Equal(h.payloads(t, "gaps", c), []string{""})
+		is.Equal(h.replayed(t, c), "") // by what is not stored: what is would drive out more
 	}
 }
 
@@ -224,7 +234,7 @@ func expiryByDoor(t *testing.T, h *testHub) {
 	c := h.open(t, "tenant=expiry&profile=me&presence=none")
 	h.settle(t)
 	node, conn := h.holder(c.ConnectionID)
-	node.streams.Prolong(conn, time.Now().Add(50*time.Millisecond))
+	node.streams.Prolong(conn, time.Now().Add(2*time.Second)) // a poll tells both at its end
 	is.Equal(c.next(t).Type, "hub.expiring")
 	c.closes(t, "expired")
 }

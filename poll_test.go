@@ -34,8 +34,9 @@ type polled struct {
 	Gap    *struct{ Reason, Cursor string }
 	More   bool
 	Hub    struct {
-		Ready   struct{ ConnectionID, Resume string }
-		Closing struct {
+		Ready    struct{ ConnectionID, Resume string }
+		Expiring *struct{ ExpiresAt string }
+		Closing  struct {
 			Reason  string
 			RetryMs int
 		}
@@ -342,6 +343,42 @@ func TestPollEnds(t *testing.T) {
 			is.Equal(len(h.streams.Connections("acme", &me)), 0) // it does not linger
 		})
 	}
+}
+
+// Whose token is about to end is told so after the wait, though nothing else has come.
+func TestPollExpiring(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t).nodes[0]
+	from := h.here(t, meQuery)
+	open := h.later(t, meQuery+"&wait=500ms&cursor="+from)
+	c := h.streams.Connections("acme", &event.Profile{Type: "user", ID: "me"})[0]
+	h.streams.Prolong(c, time.Now().Add(20*time.Second)) // less than 30 s before
+	p := <-open
+	is.Equal(p.Status, http.StatusOK)
+	is.True(p.Hub.Expiring != nil)
+	is.Equal(len(p.Events), 0)
+	is.Equal(p.Cursor, from)
+	is.Equal(h.poll(t, meQuery+"&wait=0&cursor="+from).Status, http.StatusNoContent) // with a credential that does not end
+}
+
+// Who polls acknowledges by the connection of the answer. The next poll is another, which owes
+// what the one before did not say.
+func TestPollAcknowledges(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	query := meQuery + "&ack=true&client=tab"
+	from := h.here(t, query)
+	for id, acknowledged := range map[string]bool{"heard": true, "ignored": false} {
+		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
+		p := h.nodes[0].poll(t, query+"&cursor="+from)
+		is.Equal(len(p.Events), 1)
+		from = p.Cursor
+		if acknowledged {
+			status, _ := h.ack(t, p.Hub.Ready.ConnectionID, p.Cursor)
+			is.Equal(status, http.StatusNoContent)
+		}
+	}
+	is.Equal(h.reported(t, "acme", 1), []string{"ignored me sentUnacknowledged"})
 }
 
 // Who is turned away is told when to ask again.

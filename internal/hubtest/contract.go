@@ -128,7 +128,7 @@ type Reader struct {
 
 	together bool // several events come with one id, which the last of them has
 	t        testing.TB
-	id string // the last one that came
+	id       string // the last one that came
 }
 
 // NewReader reads the body of a stream.

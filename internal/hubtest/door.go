@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -84,6 +85,21 @@ func (h *Hub) get(ctx context.Context, path string, headers []string) (*http.Res
 	}
 	setHeaders(req, headers)
 	return h.Client.Do(req)
+}
+
+// tokenInHeader has a token of the query in the header, which all requests of these doors take; as
+// their clients do.
+func tokenInHeader(t testing.TB, query string, headers []string) (url.Values, []string) {
+	t.Helper()
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token := values.Get("access_token"); token != "" {
+		values.Del("access_token")
+		headers = append([]string{"Authorization", "Bearer " + token}, headers...)
+	}
+	return values, headers
 }
 
 // newStream reads what comes, until the test ends.

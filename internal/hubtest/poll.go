@@ -38,10 +38,7 @@ type polled struct {
 
 func openPolls(h *Hub, t testing.TB, query string, headers []string) *Stream {
 	t.Helper()
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		t.Fatal(err)
-	}
+	values, headers := tokenInHeader(t, query, headers)
 	p := &poller{hub: h, query: values, headers: headers, cursor: values.Get("cursor")}
 	p.query.Set("client", uuid.NewString())
 	s := h.follow(t, func(ctx context.Context, s *Stream, to io.Writer) error {
@@ -92,7 +89,7 @@ func (p *poller) askFrom(ctx context.Context, cursor string) (a polled, err erro
 	return a, err
 }
 
-// write writes down an answer. Only the last of its events has a cursor: that of the answer.
+// write writes down an answer. The last of its events that is stored has the cursor of the answer.
 func (p *poller) write(ctx context.Context, a polled) error {
 	var b []byte
 	if !p.begun {
@@ -107,18 +104,19 @@ func (p *poller) write(ctx context.Context, a polled) error {
 		known = a.Gap.Cursor
 		b = appendWord(b, known, "hub.gap", fmt.Appendf(nil, `{"reason":%q,"cursor":%q}`, a.Gap.Reason, known))
 	}
+	events, err := envelopes(a.Events)
+	if err != nil {
+		return err
+	}
+	last := lastStored(events)
 	for i, data := range a.Events {
-		var e struct{ Type string }
-		if err := json.Unmarshal(data, &e); err != nil {
-			return err
-		}
 		cursor := ""
-		if i == len(a.Events)-1 && a.Cursor != known {
+		if i == last {
 			cursor = a.Cursor
 		}
-		b = appendWord(b, cursor, e.Type, data)
+		b = appendWord(b, cursor, events[i].Type, data)
 	}
-	if len(a.Events) == 0 && a.Cursor != known {
+	if last < 0 && a.Cursor != known {
 		b = sse.AppendID(b, a.Cursor)
 	}
 	p.cursor = a.Cursor
@@ -128,8 +126,29 @@ func (p *poller) write(ctx context.Context, a polled) error {
 	if a.Hub.Closing != nil {
 		b = appendWord(b, "", "hub.closing", a.Hub.Closing)
 	}
-	_, err := p.to.Write(b)
+	_, err = p.to.Write(b)
 	return err
+}
+
+// envelopes reads envelopes.
+func envelopes(list []json.RawMessage) (events []Envelope, err error) {
+	for _, data := range list {
+		var e Envelope
+		if err := json.Unmarshal(data, &e); err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	return events, nil
+}
+
+// lastStored is which event is the last that has a place; negative: none does.
+func lastStored(events []Envelope) int {
+	i := len(events) - 1
+	for i >= 0 && (events[i].Ephemeral || events[i].Target["kind"] == "connection") {
+		i--
+	}
+	return i
 }
 
 // ready writes down hub.ready of the first answer. Who has come back to where nothing was missed

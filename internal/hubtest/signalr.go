@@ -39,12 +39,14 @@ var errClosed = errors.New("a close message")
 func signalR(transport func(ctx context.Context, s *session) error) func(h *Hub, t testing.TB, query string, headers []string) *Stream {
 	return func(h *Hub, t testing.TB, query string, headers []string) *Stream {
 		t.Helper()
-		status, answer := h.Do(t, http.MethodPost, "/signalr/negotiate?negotiateVersion=1&"+query, "", headers...)
+		values, headers := tokenInHeader(t, query, headers)
+		status, answer := h.Do(t, http.MethodPost, "/signalr/negotiate?negotiateVersion=1&"+values.Encode(), "", headers...)
 		token, ok := answer["connectionToken"].(string)
 		if !ok {
 			t.Fatalf("negotiating %s: %d %v", query, status, answer)
 		}
-		s := &session{hub: h, path: "/signalr?" + query + "&id=" + token, headers: headers}
+		values.Set("id", token)
+		s := &session{hub: h, path: "/signalr?" + values.Encode(), headers: headers}
 		return h.follow(t, func(ctx context.Context, _ *Stream, to io.Writer) error {
 			s.to = to
 			if err := transport(ctx, s); !errors.Is(err, errClosed) {

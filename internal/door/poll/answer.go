@@ -100,7 +100,7 @@ func (a *answer) write(w http.ResponseWriter) error {
 	switch {
 	case a.end.Reason == delivery.CloseSuperseded: // the newer poll has what follows
 		return a.nothing(w, cmp.Or(a.asked, a.known))
-	case a.asked != "" && a.count == 0 && a.gap == nil && !told:
+	case a.asked != "" && a.count == 0 && a.gap == nil && !told && a.hub["expiring"] == nil:
 		return a.nothing(w, a.known)
 	}
 	if told {
