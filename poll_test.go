@@ -21,6 +21,7 @@ import (
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
+	"realtimehub/internal/hubtest"
 	"realtimehub/internal/settings"
 )
 
@@ -258,6 +259,7 @@ func TestPollIsOneConnection(t *testing.T) {
 	is := is.New(t)
 	alone(t, "another hub has a connection of its own")
 	h := newTestHub(t, func(_ *HubConfig, p *PresenceConfig) { p.Audience, p.Grace = settings.AudienceTenant, 0 })
+	h.door = hubtest.SSE // of who is no poll
 	w := h.open(t, "tenant=acme&profile=watcher&types=presence.*,test.marker")
 	query := meQuery + "&types=a.*&client=tab1&meta.device=x"
 	first := h.poll(t, query)
