@@ -29,13 +29,19 @@ var notBy = []struct{ test, doors, why string }{
 	{"TestDisplacedStayAway", "poll signalr", "that is said by its closing alone"},
 	{"TestMetricsMove", "poll", "each poll is counted"},
 	{"TestMetricsOfNoise", "poll", "each poll is counted"},
+	{"TestMetricsOfGapsAndSlowness", "poll", "each poll is counted"},
 	{"TestMetricsOfDuties", "poll", "each poll is counted"},
 	{"TestAdjustThroughAnotherHub", "poll", "each poll says what it wants"},
 	{"TestTypesFilterAndPatch", "poll", "each poll says what it wants"},
 	{"TestBatchIsContiguousUnder8ConcurrentPublishers", "poll", "the events of an answer have one cursor"},
 	{"TestResume", "poll", "the events of an answer have one cursor"},
+	{"TestSlowIsNotLost", "poll", "between two polls nothing is owed"},
+	{"TestContractIsWhatHappens", "poll", "what is not stored comes while one is open"},
 	{"TestEphemeralsDuringReplay", "poll", "what is not stored comes while one is open"},
 	{"TestQuietStreamsMoveOn", "signalr", "its clients know no cursor but their events'"},
+	{"TestStateOfOtherHubs", "signalr-poll", "its session takes more of a share"},
+	{"TestForgottenStaysAreRememberedAsForgotten", "signalr-poll", "its session takes more of a share"},
+	{"TestAdjustPastAShare", "signalr-poll", "its session takes more of a share"},
 }
 
 // suitesDoor is the door that the suite is run by. It skips a test of what that does not have.

@@ -300,9 +300,7 @@ func TestPollTwice(t *testing.T) {
 	older := here.later(t, meQuery+"&client=a&wait=1m&cursor="+from)
 	newer := here.later(t, meQuery+"&client=b&wait=1m&cursor="+from)
 	is.Equal(len(older), 0)
-	go func() {
-		h.nodes[len(h.nodes)-1].pollHere(context.Background(), t, meQuery+"&client=a&wait=0&cursor="+from)
-	}()
+	h.nodes[len(h.nodes)-1].pollHere(t.Context(), t, meQuery+"&client=a&wait=0&cursor="+from)
 	p := <-older
 	is.Equal(p.Status, http.StatusNoContent)
 	is.Equal(p.Cursor, from)

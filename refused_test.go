@@ -190,6 +190,7 @@ func TestNobodyEndsWhoIsNotThereYet(t *testing.T) {
 		c := node.open(t, "tenant=acme&profile=me")
 		is.Equal(<-x.was, false) // nothing was there to end
 		is.Equal(len(x.was), 0)
+		node.settle(t) // or one that polls is not told
 		there := node.streams.Connection(c.ConnectionID)
 		is.True(there != nil)
 		is.Equal(node.streams.Kick(there, delivery.CloseKicked), true)
