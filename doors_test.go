@@ -39,6 +39,8 @@ var notBy = []struct{ test, doors, why string }{
 	{"TestContractIsWhatHappens", "poll", "what is not stored comes while one is open"},
 	{"TestClusterRoomsThatNobodyKnows", "poll", "a gap is told before all events of its answer"},
 	{"TestWhatAnOperatorDeleted", "poll", "a gap is told before all events of its answer"},
+	{"TestMembersInAnotherHistoryWithNobodyThere", "poll", "the events of an answer have one cursor"},
+	{"TestTheHistoryBeginsAnewWhileSomebodyComes", "poll", "its log has nothing for who asks again"},
 	{"TestEphemeralsDuringReplay", "poll", "what is not stored comes while one is open"},
 	{"TestQuietStreamsMoveOn", "signalr", "its clients know no cursor but their events'"},
 	{"TestStateOfOtherHubs", "signalr-poll", "its session takes more of a share"},

@@ -86,6 +86,7 @@ func TestADrainIsNotTold(t *testing.T) {
 	for i := range 2 {
 		bobs := nodes[i].open(t, "tenant=acme&profile=bob")
 		knows(t, nodes[i:], bob, Online)
+		nodes[i].settle(t) // or one that polls is not told
 		nodes[i].streams.Drain(t.Context(), 0)
 		bobs.until(t, "hub.closing")
 		nodes[i+1].open(t, "tenant=acme&profile=bob")
