@@ -66,7 +66,8 @@ func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
 	alone(t, "it makes its own")
 	key := history.NewKey([]byte("a secret"))
 	before, next := key.Epoch([]byte("before 1")), history.Cursor{Epoch: key.Epoch([]byte("the next")), Seq: 3}
-	start := func(at string) (*testHub, *anewLog) {
+	start := func(t *testing.T, at string) (*testHub, *anewLog) {
+		t.Helper()
 		log := &anewLog{Memory: history.NewMemory(testLimits), now: before, next: next, at: at}
 		return newTestHub(t, func(c *HubConfig, _ *PresenceConfig) { c.Log = log }), log
 	}
@@ -85,28 +86,28 @@ func TestTheHistoryBeginsAnewWhileSomebodyComes(t *testing.T) {
 	}
 	t.Run("its cursor is known, and it is not there yet", func(t *testing.T) {
 		is := is.New(t)
-		h, log := start("find")
+		h, log := start(t, "find")
 		c := h.back(t, history.Cursor{Epoch: before, Seq: 5}.String(), meQuery)
 		is.Equal(c.resume(t), "partial")
 		is.True(strings.Contains(c.next(t).Data, `"unknown"`))
 		follows(t, log, c)
 	})
 	t.Run("its tenant is attached", func(t *testing.T) {
-		h, log := start("attach")
+		h, log := start(t, "attach")
 		c := h.open(t, meQuery)
 		follows(t, log, c)
 	})
 	t.Run("a service reads", func(t *testing.T) {
 		is := is.New(t)
 		for _, at := range []string{"find", "read"} {
-			h, _ := start(at)
+			h, _ := start(t, at)
 			_, answer := h.do(t, "GET", "/v1/tenants/acme/events?after="+history.Cursor{Epoch: before, Seq: 5}.String(), "")
 			is.Equal(answer["gap"], true)
 		}
 	})
 	t.Run("it catches up", func(t *testing.T) {
 		is := is.New(t)
-		h, _ := start("read")
+		h, _ := start(t, "read")
 		c := h.back(t, history.Cursor{Epoch: before, Seq: 5}.String(), meQuery)
 		event := c.next(t)
 		is.Equal(event.Type, "hub.closing")

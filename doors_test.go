@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,31 +22,20 @@ import (
 // doorFlag is by which door the clients of the hub's suite come.
 var doorFlag = flag.String("door", "sse", "the door of the suite's clients: sse, websocket, poll, signalr-websocket, signalr-sse, signalr-poll")
 
-// notBy are the tests of what a door does not have, and why. The suite runs them by other doors.
-var notBy = []struct{ test, doors, why string }{
-	{"TestUnnamedStream", "websocket poll signalr", "all its events have names"},
-	{"TestResumeFromTheQuery", "websocket poll signalr", "it has one parameter"},
-	{"TestReadySaysWhenToComeBack", "poll signalr", "that is said by its closing alone"},
-	{"TestDisplacedStayAway", "poll signalr", "that is said by its closing alone"},
-	{"TestMetricsMove", "poll", "each poll is counted"},
-	{"TestMetricsOfNoise", "poll", "each poll is counted"},
-	{"TestMetricsOfGapsAndSlowness", "poll", "each poll is counted"},
-	{"TestMetricsOfDuties", "poll", "each poll is counted"},
-	{"TestAdjustThroughAnotherHub", "poll", "each poll says what it wants"},
-	{"TestTypesFilterAndPatch", "poll", "each poll says what it wants"},
-	{"TestBatchIsContiguousUnder8ConcurrentPublishers", "poll", "the events of an answer have one cursor"},
-	{"TestResume", "poll", "the events of an answer have one cursor"},
-	{"TestSlowIsNotLost", "poll", "between two polls nothing is owed"},
-	{"TestContractIsWhatHappens", "poll", "what is not stored comes while one is open"},
-	{"TestClusterRoomsThatNobodyKnows", "poll", "a gap is told before all events of its answer"},
-	{"TestWhatAnOperatorDeleted", "poll", "a gap is told before all events of its answer"},
-	{"TestMembersInAnotherHistoryWithNobodyThere", "poll", "the events of an answer have one cursor"},
-	{"TestTheHistoryBeginsAnewWhileSomebodyComes", "poll", "its log has nothing for who asks again"},
-	{"TestEphemeralsDuringReplay", "poll", "what is not stored comes while one is open"},
-	{"TestQuietStreamsMoveOn", "signalr", "its clients know no cursor but their events'"},
-	{"TestStateOfOtherHubs", "signalr-poll", "its session takes more of a share"},
-	{"TestForgottenStaysAreRememberedAsForgotten", "signalr-poll", "its session takes more of a share"},
-	{"TestAdjustPastAShare", "signalr-poll", "its session takes more of a share"},
+// notBy are the tests of what doors or transports do not have, and why: the suite runs them by others.
+var notBy = []struct{ doors, why, tests string }{
+	{"websocket poll signalr", "all its events have names", "TestUnnamedStream"},
+	{"websocket poll signalr", "it has one parameter to resume by", "TestResumeFromTheQuery"},
+	{"poll signalr", "only its closing says when to come back", "TestReadySaysWhenToComeBack TestDisplacedStayAway"},
+	{"signalr", "its clients know no cursor but their events'", "TestQuietStreamsMoveOn"},
+	{"signalr-poll", "its session takes more of a share", "TestStateOfOtherHubs TestForgottenStaysAreRememberedAsForgotten TestAdjustPastAShare"},
+	{"poll", "each poll is counted", "TestMetricsMove TestMetricsOfNoise TestMetricsOfGapsAndSlowness TestMetricsOfDuties"},
+	{"poll", "each poll says what it wants", "TestAdjustThroughAnotherHub TestTypesFilterAndPatch"},
+	{"poll", "the events of an answer have one cursor", "TestResume TestBatchIsContiguousUnder8ConcurrentPublishers TestMembersInAnotherHistoryWithNobodyThere"},
+	{"poll", "a gap is told before all events of its answer", "TestClusterRoomsThatNobodyKnows TestWhatAnOperatorDeleted"},
+	{"poll", "what is not stored comes while one is open", "TestEphemeralsDuringReplay TestContractIsWhatHappens"},
+	{"poll", "between two polls nothing is owed", "TestSlowIsNotLost"},
+	{"poll", "the test's log has nothing for who asks again", "TestTheHistoryBeginsAnewWhileSomebodyComes"},
 }
 
 // suitesDoor is the door that the suite is run by. It skips a test of what that does not have.
@@ -55,10 +45,10 @@ func suitesDoor(t testing.TB) *hubtest.Door {
 	if door == nil {
 		t.Fatalf("-door %s: is none", *doorFlag)
 	}
-	name, _, _ := strings.Cut(t.Name(), "/")
+	test, _, _ := strings.Cut(t.Name(), "/")
 	for _, not := range notBy {
-		kind, _, _ := strings.Cut(door.Name, "-")
-		if not.test == name && (strings.Contains(not.doors, kind) || strings.Contains(not.doors, door.Name)) {
+		doors := strings.Fields(not.doors)
+		if slices.Contains(strings.Fields(not.tests), test) && (slices.Contains(doors, door.Name) || slices.Contains(doors, door.Transport)) {
 			t.Skip("not by this door: ", not.why)
 		}
 	}
@@ -310,8 +300,10 @@ func TestNotBy(t *testing.T) {
 		tests += hubtest.ReadFile(t, file)
 	}
 	for _, not := range notBy {
-		if !strings.Contains(tests, "\nfunc "+not.test+"(") {
-			t.Errorf("there is no %s", not.test)
+		for _, test := range strings.Fields(not.tests) {
+			if !strings.Contains(tests, "\nfunc "+test+"(") {
+				t.Errorf("there is no %s", test)
+			}
 		}
 	}
 }

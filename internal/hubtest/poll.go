@@ -32,7 +32,7 @@ type polled struct {
 
 	Events []json.RawMessage
 	Cursor string
-	Gap    *struct{ Reason, Cursor string }
+	Gap    json.RawMessage // of hub.gap; null: there is none
 	Hub    struct{ Ready, Expiring, Closing json.RawMessage }
 }
 
@@ -100,9 +100,13 @@ func (p *poller) write(ctx context.Context, a polled) error {
 		b, p.begun = ready, true
 	}
 	known := p.cursor
-	if a.Gap != nil {
-		known = a.Gap.Cursor
-		b = appendWord(b, known, "hub.gap", fmt.Appendf(nil, `{"reason":%q,"cursor":%q}`, a.Gap.Reason, known))
+	if string(a.Gap) != "null" && a.Gap != nil {
+		var gap struct{ Cursor string }
+		if err := json.Unmarshal(a.Gap, &gap); err != nil {
+			return err
+		}
+		known = cmp.Or(gap.Cursor, known)
+		b = appendWord(b, gap.Cursor, "hub.gap", a.Gap)
 	}
 	events, err := envelopes(a.Events)
 	if err != nil {
