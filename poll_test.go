@@ -361,19 +361,18 @@ func TestPollExpiring(t *testing.T) {
 	is.Equal(h.poll(t, meQuery+"&wait=0&cursor="+from).Status, http.StatusNoContent) // with a credential that does not end
 }
 
-// Who polls acknowledges by the connection of the answer. The next poll is another, which owes
-// what the one before did not say.
+// Who polls acknowledges by the connection of the answer: the next poll is another.
 func TestPollAcknowledges(t *testing.T) {
 	is := is.New(t)
 	h := newTestHub(t)
 	query := meQuery + "&ack=true&client=tab"
 	from := h.here(t, query)
-	for id, acknowledged := range map[string]bool{"heard": true, "ignored": false} {
+	for _, id := range []string{"heard", "ignored"} {
 		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
 		p := h.nodes[0].poll(t, query+"&cursor="+from)
 		is.Equal(len(p.Events), 1)
 		from = p.Cursor
-		if acknowledged {
+		if id == "heard" {
 			status, _ := h.ack(t, p.Hub.Ready.ConnectionID, p.Cursor)
 			is.Equal(status, http.StatusNoContent)
 		}
