@@ -10,5 +10,7 @@
 //	p.Publish(t, "acme", "a.b", `{"kind":"tenant"}`, "1")
 //	event := stream.Until(t, "a.b")
 //
+// A stream is read as Server-Sent Events by whichever of [Doors] it comes: [Hub].Door says which.
+//
 // Only tests import it, so it stays out of the binary.
 package hubtest

@@ -26,10 +26,8 @@ type poller struct {
 	begun   bool // hub.ready was written down
 }
 
-// polled is an answer.
+// polled is an answer; of 204 only the cursor.
 type polled struct {
-	Status int
-
 	Events []json.RawMessage
 	Cursor string
 	Gap    json.RawMessage // of hub.gap; null: there is none
