@@ -159,6 +159,7 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				is := is.New(t)
+				refused := h.Stats().Refused[delivery.CloseRefused]
 				s := dialSignalR(t, url, tc.query, tc.sent)
 				answer := s.record(t)
 				if !strings.Contains(answer, tc.answer) {
@@ -166,19 +167,26 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 				}
 				is.Equal(s.closes(t), ws.StatusCode(4403))
 				is.Equal(h.Stats().Streams, open)
+				is.Equal(h.Stats().Refused[delivery.CloseRefused], refused+1)
 			})
 		}
 		for name, tc := range map[string]struct {
 			sent string
 			code ws.StatusCode
+			more int64 // are counted as refused
 		}{
-			"binary":             {frameOf(binaryFrame, "x"), 1003},
-			"no mask":            {"\x81\x01x", 1002},
-			"more than is taken": {frameOf(textFrame, strings.Repeat(" ", 5000)), 1009},
-			"the end":            {frameOf(closeFrame, "\x03\xe8"), 1000},
+			"binary":             {frameOf(binaryFrame, "x"), 1003, 1},
+			"no mask":            {"\x81\x01x", 1002, 1},
+			"more than is taken": {frameOf(textFrame, strings.Repeat(" ", 5000)), 1009, 1},
+			"the end":            {frameOf(closeFrame, "\x03\xe8"), 1000, 0},
 		} {
 			t.Run(name, func(t *testing.T) {
-				is.New(t).Equal(dialSignalR(t, url, used.query, tc.sent).closes(t), tc.code)
+				is := is.New(t)
+				want := h.Stats().Refused[delivery.CloseProtocol] + tc.more
+				s := dialSignalR(t, url, used.query, tc.sent)
+				is.Equal(s.closes(t), tc.code)
+				s.Close()
+				eventually(t, func() bool { return h.Stats().Refused[delivery.CloseProtocol] == want })
 			})
 		}
 	})

@@ -23,6 +23,7 @@ var (
 	errBinary  = &fault{ws.StatusUnsupportedData, "only text messages are taken"}
 	errUTF8    = &fault{ws.StatusInvalidFramePayloadData, "a text is not valid UTF-8"}
 	errTooLong = &fault{ws.StatusMessageTooBig, "a message has more than 16384 bytes"}
+	errFirst   = &fault{ws.StatusMessageTooBig, "the first frame has more than 4096 bytes"}
 	errClose   = &fault{ws.StatusProtocolError, "a close frame is not valid"}
 	errMemory  = &fault{codeOf("capacity"), "capacity"}
 )
