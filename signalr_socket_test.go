@@ -192,18 +192,75 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 	})
 }
 
+// A text that is no records ends the session, which is told what is wrong. What came before it is
+// done, and what follows is not listened to.
+func TestSignalRSocketOfWhatIsNoRecord(t *testing.T) {
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		for name, tc := range map[string]struct{ sent, why string }{
+			"no separator":       {`{"type":6}`, "record 1: does not end with 0x1E"},
+			"one within":         {`{"type":1,"target":"` + "\x1e" + `","arguments":[]}` + "\x1e", "record 1: "},
+			"nothing":            {"\x1e", "record 1: "},
+			"two in one":         {`{"type":6}{"type":6}` + "\x1e", "record 1: "},
+			"nested":             {strings.Repeat(`{"x":`, 2_000) + "\x1e", "record 1: "},
+			"no method":          {`{"type":1}` + "\x1e", "record 1.target: is needed: the name of a method"},
+			"no type":            {`{"target":"Touch"}` + "\x1e", "record 1.type: must be the number of a message's type"},
+			"a number too large": {`{"type":99999999999999999999}` + "\x1e", "record 1.type: "},
+		} {
+			t.Run(name, func(t *testing.T) {
+				is := is.New(t)
+				s := dialSignalR(t, url, asMe, "")
+				s.accepted(t)
+				io.WriteString(s, frameOf(textFrame, touchRecord+"\x1e"+tc.sent)+frameOf(textFrame, touchRecord+"\x1e"))
+				is.Equal(s.record(t), touchedRecord)
+				is.True(strings.Contains(s.record(t), `"target":"hub.closing","arguments":[{"reason":"protocol"`))
+				told := s.record(t)
+				if !strings.HasPrefix(told, `{"type":7,"error":"`) || !strings.Contains(told, tc.why) {
+					t.Error(told)
+				}
+				is.Equal(s.closes(t), ws.StatusProtocolError)
+				is.Equal(len(h.streams.Connections("acme", nil)), 0)
+			})
+		}
+	})
+}
+
+// Who leaves, in whichever state and with or without a word, is gone, and nothing is kept of what
+// has not come whole.
+func TestSignalRSocketThatIsLeft(t *testing.T) {
+	alone(t, "each hub counts for itself")
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		for name, sent := range map[string]string{
+			"before the handshake":     "",
+			"within its frame":         handshake[:9],
+			"between its fragments":    frameOf(firstFragment, `{"protocol":`),
+			"after it":                 handshake,
+			"within a frame":           handshake + frameOf(textFrame, touchRecord+"\x1e")[:9],
+			"between fragments":        handshake + frameOf(firstFragment, `{"type":1`),
+			"after it was refused":     frameOf(textFrame, "{}\x1e"),
+			"after it took its leave":  handshake + frameOf(textFrame, `{"type":7}`+"\x1e"),
+			"after it broke the rules": handshake + frameOf(binaryFrame, "x"),
+		} {
+			for last, with := range map[string]string{"": "", " with a close frame": frameOf(closeFrame, "\x03\xe9")} {
+				t.Run(name+last, func(t *testing.T) {
+					s := dialSignalR(t, url, asMe, sent)
+					io.WriteString(s, with)
+					s.Close()
+					eventually(t, func() bool {
+						return h.Stats().Streams == 0 && scrape(t, h.Handler)[`realtime_quota_bytes{quota="bodies"}`] == 0
+					})
+				})
+			}
+		}
+	})
+}
+
 // Each end is told in the words of SignalR and of WebSocket, and says whether to come back.
 func TestSignalRSocketEnds(t *testing.T) {
 	h := newTestHub(t)
 	bothWays(t, h, func(t *testing.T, url string) {
 		is := is.New(t)
-		s := dialSignalR(t, url, asMe, "")
-		s.accepted(t)
-		s.says(`{"type":1}`)
-		is.True(strings.Contains(s.record(t), `"target":"hub.closing","arguments":[{"reason":"protocol"`))
-		is.Equal(s.record(t), `{"type":7,"error":"InvalidField: record 0.target: is needed: the name of a method"}`)
-		is.Equal(s.closes(t), ws.StatusProtocolError)
-
 		for reason, tc := range map[delivery.CloseReason]struct {
 			end  string
 			code ws.StatusCode

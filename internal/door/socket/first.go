@@ -80,7 +80,7 @@ func (o *Opened) First() (text []byte, err error) {
 			return nil, ErrLeft
 		}
 		data, _ := o.rw.Peek(o.rw.Reader.Buffered())
-		size, bad := r.frame(bytes.Clone(data), l)
+		size, bad := r.frame(data, l) // which it changes once it is whole
 		switch {
 		case bad != nil:
 			return nil, o.broken(bad)

@@ -117,7 +117,10 @@ func readHead(data []byte) (head ws.Header, size int, bad *fault) {
 	case err != nil:
 		return head, 0, nil
 	}
-	return head, len(data) - from.Len(), nil
+	if size = len(data) - from.Len(); size != ws.HeaderSize(head) { // RFC 6455, section 5.2: in as few bytes as it takes
+		return head, 0, errLength
+	}
+	return head, size, nil
 }
 
 // whole takes a frame that has come whole.
