@@ -398,7 +398,7 @@ var closedWords = map[string]string{
 	"realtime_connections":             `transport: poll signalr sse websocket`,
 	"realtime_connects_total":          `resume: complete fresh partial`,
 	"realtime_closes_total":            `reason: capacity client drain expired kicked noisy protocol replaced slow unacked unavailable vanished`,
-	"realtime_streams_refused_total":   `reason: capacity drain pending refused unavailable`,
+	"realtime_streams_refused_total":   `reason: capacity drain pending protocol refused unavailable vanished`,
 	"realtime_events_accepted_total":   `target: connection conversation group profile profiles tenant`,
 	"realtime_drops_total":             `reason: behind broker budget closed cut gone room slow unreadable`,
 	"realtime_history_cut_total":       `bound: all tenant`,

@@ -97,7 +97,7 @@ func (s *subscriber) refuses(w http.ResponseWriter, r *http.Request, pattern str
 	case pattern != streamRoute || !pending:
 		return false
 	}
-	s.hub.count.Refused(away.Reason)
+	s.hub.streams.Refused(away.Reason, err)
 	turnAway(w, r, away)
 	return true
 }

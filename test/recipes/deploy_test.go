@@ -73,20 +73,25 @@ func startFront(t *testing.T, dir, port string, command ...string) *front {
 	}
 }
 
-// configuredNginx runs a configuration, its own paths and ports changed for this machine.
-func configuredNginx(t *testing.T, config, hub string) *front {
+// configuredNginx runs a configuration, its own paths and ports changed for this machine, and its
+// hubs to these in turn.
+func configuredNginx(t *testing.T, config string, hubs ...string) *front {
 	t.Helper()
 	needs(t, "nginx")
 	dir, port := t.TempDir(), freePort(t)
 	for _, change := range []struct{ from, to string }{
 		{`listen 80;`, "listen 127.0.0.1:" + port + ";"},
 		{`access_log /dev/stdout hub;`, "access_log off;"},
-		{`server \d+\.\d+\.\d+\.\d+:8080 `, "server " + strings.TrimPrefix(hub, "http://") + " "},
 		{`worker_processes auto;`, "worker_processes 1; daemon off; pid nginx.pid;"},
 		{`(?m)^http \{$`, "http { client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;"},
 	} {
 		config = regexp.MustCompile(change.from).ReplaceAllString(config, change.to)
 	}
+	turn := 0
+	config = regexp.MustCompile(`server \d+\.\d+\.\d+\.\d+:8080 `).ReplaceAllStringFunc(config, func(string) string {
+		turn++
+		return "server " + strings.TrimPrefix(hubs[(turn-1)%len(hubs)], "http://") + " "
+	})
 	if os.Getuid() == 0 {
 		config = "user root;\n" + config // which may write into the test's folder
 	}

@@ -36,8 +36,9 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 	defer letGo()
 	opened := socket.Open(w, r, "", handshakeTime)
 	defer opened.Close()
-	text, ok := opened.First()
-	if !ok {
+	text, err := opened.First()
+	if err != nil {
+		d.neverShook(err)
 		return nil
 	}
 	rest, err := shakeHands(text)
@@ -91,10 +92,21 @@ func shakeHands(text []byte) (rest []byte, err error) {
 	return rest, err
 }
 
-// refused are the frames that answer a handshake for which there is no session.
+// neverShook counts a client that has sent no handshake.
+func (d *Door) neverShook(err error) {
+	switch {
+	case errors.Is(err, socket.ErrLeft): // a page that is closed
+	case errors.Is(err, socket.ErrSilent):
+		d.doors.Streams.Refused(delivery.CloseVanished, err)
+	default:
+		d.doors.Streams.Refused(delivery.CloseProtocol, err)
+	}
+}
+
+// refused counts a handshake for which there is no session, and returns the frames that answer it.
 func (d *Door) refused(err error) []byte {
+	d.doors.Streams.Refused(delivery.CloseRefused, err)
 	p := problem.Of(err)
-	d.logger.Debug("handshake refused", "reason", p.Code)
 	text := strictjson.AppendQuote([]byte(`{"error":`), p.Code+": "+p.Detail)
 	return socket.AppendEnd(socket.AppendText(nil, append(text, '}', separator)), "refused")
 }
