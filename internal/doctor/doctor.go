@@ -120,31 +120,28 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		stagger: min(max(cfg.For/10, 300*time.Millisecond), time.Second),
 	}
 	others := besides{socket: o, origin: cmp.Or(cfg.Origin, u.Scheme+"://"+u.Host)}
-	var both sync.WaitGroup
-	both.Go(func() { others.greet(ctx, base) })
+	var all sync.WaitGroup
+	greeted := make(chan struct{}) // by the hub, or not, and no crowd is there any more
+	all.Go(func() { others.examine(ctx, base, greeted) })
 	o.greet(ctx, base)
-	both.Wait()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	finding, failed := o.failure()
-	if failed && ofAllDoors[finding.Code] {
-		report.Findings, report.Verdict = []Finding{finding}, Failed
-		return report, nil
-	}
-	if !failed {
+	if failed {
+		report.Findings = []Finding{finding}
+	} else {
 		base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
 		o.crowd(ctx, base)
 	}
-	both.Go(func() { others.examine(ctx, base) })
+	close(greeted)
+	if failed && ofAllDoors[finding.Code] {
+		report.Verdict = Failed
+		return report, ctx.Err()
+	}
 	if !failed {
 		o.examine(ctx, base, cfg.Progress)
 		report.Ticking, report.Silent = o.ticking.outcome(), o.silent.outcome()
 		report.Findings = judge(o)
-	} else {
-		report.Findings = []Finding{finding}
 	}
-	both.Wait()
+	all.Wait()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

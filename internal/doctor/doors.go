@@ -92,37 +92,31 @@ func (p probe) at(path string) probe {
 	return p
 }
 
-// greet asks each door for a short word.
-func (b *besides) greet(ctx context.Context, base probe) {
-	base.lasts = briefly
-	var all sync.WaitGroup
-	all.Go(func() {
-		first := base.at(doors[SignalR].path + "/negotiate")
-		first.post = true
-		b.negotiated = first.run(ctx)
-	})
-	base.origin = b.origin
-	all.Go(func() { b.signalr = base.at(doors[SignalR].path).run(ctx) })
-	all.Go(func() { b.socket.brief = base.at(doors[WebSocket].path).run(ctx) })
-	all.Wait()
-}
-
 // usualWait is how long polls wait by default.
 const usualWait = 25 * time.Second
 
-// examine has WebSockets live, and a poll wait.
-func (b *besides) examine(ctx context.Context, base probe) {
-	b.wait = min(b.socket.lasts, usualWait)
+// examine asks each door for a short word, and has WebSockets live and a poll wait from when it may.
+func (b *besides) examine(ctx context.Context, base probe, from <-chan struct{}) {
+	negotiation := base.at(doors[SignalR].path + "/negotiate")
+	negotiation.lasts, negotiation.post = briefly, true
+	signalr := base.at(doors[SignalR].path)
+	signalr.lasts, signalr.origin = briefly, b.origin
+	socket := base.at(doors[WebSocket].path)
+	socket.lasts, socket.origin = briefly, b.origin
 	var all sync.WaitGroup
+	all.Go(func() { b.negotiated = negotiation.run(ctx) })
+	all.Go(func() { b.signalr = signalr.run(ctx) })
 	all.Go(func() {
-		poll := base.at(doors[Poll].path)
-		poll.lasts = b.wait
-		b.poll = poll.run(ctx)
+		b.socket.brief = socket.run(ctx)
+		if <-from; b.socket.brief.hello != nil {
+			b.socket.examine(ctx, socket, nil)
+		}
 	})
-	if b.socket.brief.hello != nil {
-		base.origin = b.origin
-		b.socket.examine(ctx, base.at(doors[WebSocket].path), nil)
-	}
+	<-from
+	b.wait = min(b.socket.lasts, usualWait)
+	poll := base.at(doors[Poll].path)
+	poll.lasts = b.wait
+	b.poll = poll.run(ctx)
 	all.Wait()
 }
 
