@@ -27,10 +27,15 @@ func askForSocket(header http.Header, origin string) {
 	header.Set("Origin", origin)
 }
 
-// accepts says whether an answer is one to this request, and not to another (RFC 6455, section 4.1).
+// acceptance is what answers a request's Sec-WebSocket-Key (RFC 6455, section 4.2.2).
+func acceptance(request http.Header) string {
+	hash := sha1.Sum([]byte(request.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(hash[:])
+}
+
+// accepts says whether an answer is one to its request, and not to another.
 func accepts(res *http.Response) bool {
-	hash := sha1.Sum([]byte(res.Request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return res.Header.Get("Sec-WebSocket-Accept") == base64.StdEncoding.EncodeToString(hash[:])
+	return res.Header.Get("Sec-WebSocket-Accept") == acceptance(res.Request.Header)
 }
 
 // mostMessage is how many bytes a message of a probe may have.
