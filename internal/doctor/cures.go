@@ -31,8 +31,8 @@ func doorCures(door Door, code string) []Advice {
 			a(envoy, "`stream_idle_timeout` of the connection manager (5 min by default), or the route's `idle_timeout`."),
 			a(alb, "the attribute `idle_timeout.timeout_seconds`: 60 by default, 1 to 4000."),
 			a(cloudflare, "100 s without a message either way; nothing to set but for Enterprise. The hub's heartbeat has to be shorter."),
-			a(apache, "`ProxyWebsocketIdleTimeout` of mod_proxy_wstunnel, else `ProxyTimeout` or `timeout=`: three heartbeats, 45."),
-			a(lighttpd, "`server.max-read-idle`, 60 s by default: three heartbeats, 45."),
+			a(apache, "`TimeOut`, 60 s by default, and not `timeout=` of `ProxyPass`: three heartbeats, 45."),
+			a(lighttpd, "`server.max-read-idle`, 60 s by default, without anything from the client, which answers each heartbeat: 45."),
 			a(varnish, "`-p pipe_timeout=45`: 60 s by default."),
 			a(squid, "`read_timeout`, 15 minutes by default."),
 			a(ats, "`proxy.config.websocket.no_activity_timeout`, 600 s by default."),
@@ -48,6 +48,7 @@ func doorCures(door Door, code string) []Advice {
 			a(envoy, "no `max_stream_duration`, and the route's `timeout: 0s`."),
 			a(cloudflare, "it restarts its servers now and then, which cuts WebSockets: clients come back."),
 			a(google, "the backend service's timeout, `timeoutSec`: 30 s by default, for the whole life of a WebSocket."),
+			a(lighttpd, "no such limit; a `server.max-read-idle` below the heartbeat cuts all, since clients say nothing but pongs."),
 			a(ats, "`proxy.config.websocket.active_timeout`, 3600 s by default."),
 			a(squid, "`client_lifetime`, a day by default."),
 		}

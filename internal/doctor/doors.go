@@ -58,19 +58,39 @@ func (r *Report) settle(used Door) {
 		}
 		look.Verdict = verdict(of)
 		r.Doors = append(r.Doors, look)
-		if r.Use == "" && look.Verdict == Fine && look.Door != SignalR { // whose clients are others
-			r.Use = look.Door
-		}
 		if look.Door == used {
 			r.Verdict = look.Verdict
 		}
 	}
+	r.Use = r.best()
 	for i := range r.Findings {
 		if f := &r.Findings[i]; f.Door != used && f.Severity != Fine {
 			f.Severity = Note
 		}
 	}
 	sortFindings(r.Findings)
+}
+
+// nuisances trouble clients by whatever door they come, or not for lack of events.
+var nuisances = map[string]bool{"leave-late": true, "host": true, "few-streams": true}
+
+// best is the door to use: a stream that has no trouble, else one that brings events all the same, else
+// polls; empty: none of them works. SignalR's clients choose for themselves.
+func (r *Report) best() Door {
+	for _, bearable := range []func(Outlook) bool{
+		func(o Outlook) bool { return o.Door != Poll && o.Verdict == Fine },
+		func(o Outlook) bool {
+			return o.Door != Poll && o.Verdict == Trouble && !slices.ContainsFunc(o.Why, func(code string) bool { return !nuisances[code] })
+		},
+		func(o Outlook) bool { return o.Door == Poll && o.Verdict == Fine },
+	} {
+		for _, o := range r.Doors {
+			if o.Door != SignalR && bearable(o) {
+				return o.Door
+			}
+		}
+	}
+	return ""
 }
 
 // besides is what was tried of the doors beside Server-Sent Events.

@@ -114,3 +114,26 @@ func TestAnothersUpgrade(t *testing.T) {
 	is.Equal(got.status, 101)
 	is.Equal(got.err, errAccept)
 }
+
+// A stream that brings its events is preferred to polls, however late a departure is noticed.
+func TestWhichDoorToUse(t *testing.T) {
+	for troubles, want := range map[string]Door{
+		"":                                    SSE,
+		"sse:leave-late":                      WebSocket,
+		"sse:leave-late websocket:no-upgrade": SSE,
+		"sse:buffered websocket:no-upgrade":   Poll,
+		"sse:buffered":                        WebSocket,
+		"sse:buffered websocket:total-cut poll:idle-cut": "",
+		"sse:leave-late sse:idle-cut websocket:origin":   Poll,
+	} {
+		t.Run(troubles, func(t *testing.T) {
+			report := Report{Findings: []Finding{{Door: SignalR, Code: "works", Severity: Fine}}}
+			for _, text := range strings.Fields(troubles) {
+				door, code, _ := strings.Cut(text, ":")
+				report.Findings = append(report.Findings, Finding{Door: Door(door), Code: code, Severity: Trouble})
+			}
+			report.settle(SSE)
+			is.New(t).Equal(report.Use, want)
+		})
+	}
+}
