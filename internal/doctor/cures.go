@@ -17,7 +17,7 @@ func doorCures(door Door, code string) []Advice {
 			a(apache, "`upgrade=websocket` in `ProxyPass` (2.4.47 or newer)."),
 			a(lighttpd, "`proxy.header = ( \"upgrade\" => \"enable\" )`."),
 			a(varnish, "`return (pipe);` in `vcl_recv`, and `set bereq.http.Upgrade = req.http.Upgrade; set bereq.http.Connection = req.http.Connection;` in `vcl_pipe`."),
-			a(squid, "`http_upgrade_request_protocols WebSocket allow all` (5 or newer)."),
+			a(squid, "`http_upgrade_request_protocols websocket allow all` (5 or newer), in lower case, as browsers say it."),
 			a(ats, "a rule in `remap.config` with `ws://` on both sides, beside that with `http://`."),
 			a(nghttpx, "it passes it on by itself to a hub with HTTP/1.1: no `proto=h2` of the `backend`."),
 			a(h2o, "`proxy.websocket: ON`; from 2.3 on `proxy.tunnel: ON`."),
