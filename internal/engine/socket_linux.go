@@ -161,7 +161,7 @@ func (p *poller) run(e *Engine) {
 		var lists [maxShards]list
 		for _, event := range events[:n] {
 			s := e.at(uint32(event.Fd), uint32(event.Pad))
-			if s != nil && s.signalled(event.Events&(syscall.EPOLLIN|hangUp) != 0) {
+			if s != nil && s.signalled(event.Events&(syscall.EPOLLIN|hangUp) != 0, event.Events&hangUp != 0) {
 				lists[s.shard.index].add(s)
 			}
 		}
