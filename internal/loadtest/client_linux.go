@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	patience   = 60 * time.Second // for whatever is awaited
-	window     = 256              // streams that are being opened at a time
-	publishers = 8                // keep-alive connections to publish over
-	sources    = 8                // addresses 127.0.0.1… to connect from, so that ports do not run out
+	patience   = 5 * time.Minute // for whatever is awaited, also of a slow server on a busy machine
+	window     = 256             // streams that are being opened at a time
+	publishers = 8               // keep-alive connections to publish over
+	sources    = 8               // addresses 127.0.0.1… to connect from, so that ports do not run out
 
 	bindAddressNoPort = 24 // IP_BIND_ADDRESS_NO_PORT: a port may serve several sources
 )
