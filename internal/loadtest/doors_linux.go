@@ -8,13 +8,13 @@ import (
 	"sync"
 )
 
-// doorTimes is how often each door and each server beside them has its turn.
+// doorTimes is how often each door has its turn.
 const doorTimes = 3
 
 // peers are servers of WebSockets, by the names under which they are known.
 var peers = map[string]string{"gorilla": "gorilla/websocket", "coder": "coder/websocket", "centrifugo": "Centrifugo"}
 
-// doorFigure is something that is measured of each door, in turn, and of the servers beside them.
+// doorFigure is something that is measured of each door, in turn, and of other servers.
 type doorFigure struct {
 	unit, asked string // of a door
 	times       int
@@ -57,21 +57,25 @@ func doorRows() (list []row) {
 	return list
 }
 
-// throughDoors measures something, and says what it is of other servers.
+// throughDoors measures something, and says what it is of other servers, which take long and so
+// have one turn.
 func (b *bench) throughDoors(f doorFigure) (got, costs lowest, note string, err error) {
-	others, note := beside("gorilla", "coder", "centrifugo")
-	others = others[1:]
-	names := make([]string, 0, len(doors)+len(others))
+	var names []string
 	for _, d := range doors {
 		names = append(names, d.name)
 	}
 	costs = lowest{}
-	got, err = b.compare("doors, "+f.unit, f.times, append(names, others...), func(name string) (float64, error) {
-		return f.measure(b, name, costs)
-	})
+	measure := func(name string) (float64, error) { return f.measure(b, name, costs) }
+	got, err = b.compare("doors, "+f.unit, f.times, names, measure)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	others, note := beside("gorilla", "coder", "centrifugo")
+	others = others[1:]
+	theirs, err := b.compare("doors, "+f.unit, 1, others, measure)
 	var notes []string
 	for _, name := range others {
-		figureOf := got.get(name)
+		figureOf := theirs.get(name)
 		if f.more {
 			figureOf = rate(figureOf)
 		}

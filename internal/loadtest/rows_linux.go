@@ -132,8 +132,11 @@ func (b *bench) burst() (figures, error) {
 func (b *bench) bursts(name string, costs lowest) (float64, error) {
 	deliveries := burstEvents * b.streams
 	return b.with("burst", name, b.streams, func(s *server, c *client, p *poster) (float64, error) {
-		best, request := math.Inf(1), s.toAll(b.frame)
-		for round := range burstRounds {
+		best, request, rounds := math.Inf(1), s.toAll(b.frame), burstRounds
+		if peers[name] != "" {
+			rounds = 1 // of many seconds
+		}
+		for round := range rounds {
 			start := time.Now()
 			cost, err := s.spent(deliveries, func() error {
 				return publish(c, p, burstEvents, (round+1)*burstEvents, func(int) []byte { return request })
@@ -144,7 +147,7 @@ func (b *bench) bursts(name string, costs lowest) (float64, error) {
 			took := micros(time.Since(start), deliveries)
 			best = min(best, took)
 			costs.add(name, cost)
-			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it", name, round+1, burstRounds, 1e6/took, 100*cost/took)
+			b.say("burst: %s: round %d of %d: %.0f deliveries/s, the server busy for %.0f%% of it", name, round+1, rounds, 1e6/took, 100*cost/took)
 		}
 		return best, nil
 	})
