@@ -3,6 +3,7 @@ package engine
 import (
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -143,12 +144,16 @@ func (p *poller) awaitRoom(s *Stream) error {
 	return p.control(syscall.EPOLL_CTL_MOD, interest|syscall.EPOLLOUT, s)
 }
 
+// polledAtOnce is how many streams are told of input or room at once, and so how many goroutines
+// read at once where nothing has them wait.
+const polledAtOnce = 256
+
 func (p *poller) run(e *Engine) {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		return
 	}
-	events := make([]syscall.EpollEvent, 256)
+	events := make([]syscall.EpollEvent, polledAtOnce)
 	n := 0
 	for {
 		err := raw.Read(func(fd uintptr) bool {
@@ -168,6 +173,7 @@ func (p *poller) run(e *Engine) {
 		for i, sh := range e.shards {
 			sh.push(&lists[i])
 		}
+		runtime.Gosched() // who reads is done before there are more
 	}
 }
 
