@@ -412,6 +412,7 @@ var closedWords = map[string]string{
 	"realtime_quota_refused_total":     `quota: answers bodies ids people person seen state`,
 	"realtime_unproven_cut_total":      `bound: address all`,
 	"realtime_duties_recipients_total": `state: acknowledged reported`,
+	"realtime_duties_faults_total":     `fault: lost unread`,
 	"realtime_webhook_answers_total":   `answer: 2xx 3xx 4xx 5xx error timeout`,
 	"realtime_webhook_items_total":     `fate: lost taken`,
 	"realtime_presence_profiles":       `status: away online`,
