@@ -364,26 +364,6 @@ func TestPollExpiring(t *testing.T) {
 	is.Equal(h.poll(t, meQuery+"&wait=0&cursor="+from).Status, http.StatusNoContent) // with a credential that does not end
 }
 
-// Who polls acknowledges by the connection of the answer. The next poll is another, which owes
-// what the one before did not say.
-func TestPollAcknowledges(t *testing.T) {
-	is := is.New(t)
-	h := newTestHub(t)
-	query := meQuery + "&ack=true&client=tab"
-	from := h.here(t, query)
-	for id, acknowledged := range map[string]bool{"heard": true, "ignored": false} {
-		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
-		p := h.nodes[0].poll(t, query+"&cursor="+from)
-		is.Equal(len(p.Events), 1)
-		from = p.Cursor
-		if acknowledged {
-			status, _ := h.ack(t, p.Hub.Ready.ConnectionID, p.Cursor)
-			is.Equal(status, http.StatusNoContent)
-		}
-	}
-	is.Equal(h.reported(t, "acme", 1), []string{"ignored me sentUnacknowledged"})
-}
-
 // Who is turned away is told when to ask again.
 func TestPollTurnedAway(t *testing.T) {
 	is := is.New(t)
