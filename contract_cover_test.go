@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +160,10 @@ func (s *stage) provoke(o *contracttest.Operation, status string) {
 		s.signalR(o, status)
 		return
 	}
+	if o.ID == "runDoctor" && slices.Contains([]string{"101", "204", "426"}, status) {
+		s.probe(status)
+		return
+	}
 	switch status {
 	case "101":
 		s.outside().OpenSocket(s.t, meQuery).Close()
@@ -263,6 +268,23 @@ func (s *stage) signalR(o *contracttest.Operation, status string) {
 		s.send(s.open, poll, "", at)
 		s.send(s.open, poll, "", at)
 	}
+}
+
+// probe gets an answer of the doctor's at another door.
+func (s *stage) probe(status string) {
+	s.t.Helper()
+	is := is.New(s.t)
+	hub := s.outside()
+	path := map[string]string{"101": "/v1/socket", "426": "/v1/socket", "204": "/v1/poll"}[status]
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, hub.URL+path+"?doctor=true&for=1ms", nil)
+	is.NoErr(err)
+	if status == "101" {
+		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
+	}
+	res, err := hub.Client.Do(req)
+	is.NoErr(err)
+	res.Body.Close()
+	is.Equal(strconv.Itoa(res.StatusCode), status)
 }
 
 // outside is the open hub with a server of its own.

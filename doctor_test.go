@@ -45,7 +45,7 @@ func (h *testHub) openProbe(t testing.TB, query string, headers ...string) (*htt
 }
 
 // maxOwnProbes is how many probes one may have open (docs/limits.md).
-const maxOwnProbes = 8
+const maxOwnProbes = 12
 
 func TestProbe(t *testing.T) {
 	for _, plain := range []bool{false, true} {
@@ -140,7 +140,7 @@ func TestProbeParameters(t *testing.T) {
 	is.Equal(res.Header.Get("Content-Type"), "text/event-stream")
 }
 
-// The ninth probe of one is refused, and the 17th of a tenant that is alone, until
+// The 13th probe of one is refused, and the 25th of a tenant that is alone, until
 // another is over; the answer says whose limit it is. Four people of a tenant, or ten
 // tenants, do not take them all: whoever comes next examines its way.
 func TestProbesAreFew(t *testing.T) {

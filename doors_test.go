@@ -32,7 +32,6 @@ var notBy = []struct{ doors, why, tests string }{
 	{"signalr-poll signalr-websocket", "its handshake takes more of a share", "TestForgottenStaysAreRememberedAsForgotten TestAdjustPastAShare"},
 	{"poll", "each poll is counted", "TestMetricsMove TestMetricsOfNoise TestMetricsOfGapsAndSlowness TestMetricsOfDuties"},
 	{"poll", "each poll says what it wants", "TestAdjustThroughAnotherHub TestTypesFilterAndPatch"},
-	{"poll", "the events of an answer have one cursor", "TestResume TestBatchIsContiguousUnder8ConcurrentPublishers TestMembersInAnotherHistoryWithNobodyThere"},
 	{"poll", "a gap is told before all events of its answer", "TestClusterRoomsThatNobodyKnows TestWhatAnOperatorDeleted"},
 	{"poll", "what is not stored comes while one is open", "TestEphemeralsDuringReplay TestContractIsWhatHappens"},
 	{"poll", "between two polls nothing is owed", "TestSlowIsNotLost"},
@@ -60,7 +59,7 @@ func suitesDoor(t testing.TB) *hubtest.Door {
 func (h *testHub) openAt(t testing.TB, node *testHub, query string) *testClient {
 	t.Helper()
 	if h.door.Name == "poll" && strings.Contains(query, "ack=true") {
-		t.Skip("not by this door: a poll that acknowledges is a connection of its own; see TestPollAcknowledges")
+		t.Skip("not by this door: the next poll acknowledges by itself")
 	}
 	h.polling.settle(t, h) // or it is not told to one that polls that this one takes its place
 	from := node.fromOutside()

@@ -100,7 +100,7 @@ func (a *api) routes() map[string]route {
 		signalrRoute:                                     {access.ScopeSubscribe, a.subscribing.signalr.Open},
 		"POST /signalr":                                  {access.ScopeSubscribe, a.subscribing.signalr.Send},
 		"DELETE /signalr":                                {access.ScopeSubscribe, a.subscribing.signalr.End},
-		"GET /v1/doctor":                                 {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
+		doctorRoute:                                      {access.ScopeSubscribe | access.ScopePublish | access.ScopeAdmin, a.doctor.Serve},
 		"POST /v1/connections/{id}/touch":                {access.ScopeSubscribe, a.subscribing.touch},
 		"POST /v1/connections/{id}/ack":                  {access.ScopeSubscribe, a.subscribing.ack},
 		"PATCH /v1/connections/{id}":                     {access.ScopeSubscribe, a.subscribing.adjust},
@@ -148,11 +148,16 @@ func (a *api) Handler() http.Handler { return a.handler(true) }
 func (a *api) PublicHandler() http.Handler { return a.handler(false) }
 
 func (a *api) handler(inner bool) http.Handler {
-	mux := http.NewServeMux()
-	for pattern, route := range a.routes() {
-		if inner || route.scope != access.ScopeAdmin && route.scope != access.ScopeAll {
-			mux.HandleFunc(pattern, a.call(pattern, route))
+	mux, routes, probes := http.NewServeMux(), a.routes(), a.probes()
+	for pattern, r := range routes {
+		if !inner && (r.scope == access.ScopeAdmin || r.scope == access.ScopeAll) {
+			continue
 		}
+		do := a.call(pattern, r)
+		if examine := probes[pattern]; examine != nil {
+			do = probe.ByDoctor(a.call(doctorRoute, route{routes[doctorRoute].scope, examine}), do)
+		}
+		mux.HandleFunc(pattern, do)
 	}
 	for pattern, do := range a.openRoutes() {
 		mux.HandleFunc(pattern, do)

@@ -30,11 +30,12 @@ type polled struct {
 	Status int
 	Header http.Header
 
-	Events []json.RawMessage
-	Cursor string
-	Gap    *struct{ Reason, Cursor string }
-	More   bool
-	Hub    struct {
+	Events  []json.RawMessage
+	Cursors []string
+	Cursor  string
+	Gap     *struct{ Reason, Cursor string }
+	More    bool
+	Hub     struct {
 		Ready    struct{ ConnectionID, Resume string }
 		Expiring *struct{ ExpiresAt string }
 		Closing  struct {
@@ -361,25 +362,6 @@ func TestPollExpiring(t *testing.T) {
 	is.Equal(h.poll(t, meQuery+"&wait=0&cursor="+from).Status, http.StatusNoContent) // with a credential that does not end
 }
 
-// Who polls acknowledges by the connection of the answer: the next poll is another.
-func TestPollAcknowledges(t *testing.T) {
-	is := is.New(t)
-	h := newTestHub(t)
-	query := meQuery + "&ack=true&client=tab"
-	from := h.here(t, query)
-	for _, id := range []string{"heard", "ignored"} {
-		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"1s","target":{"kind":"profile","profiles":["me"]}}`)
-		p := h.nodes[0].poll(t, query+"&cursor="+from)
-		is.Equal(len(p.Events), 1)
-		from = p.Cursor
-		if id == "heard" {
-			status, _ := h.ack(t, p.Hub.Ready.ConnectionID, p.Cursor)
-			is.Equal(status, http.StatusNoContent)
-		}
-	}
-	is.Equal(h.reported(t, "acme", 1), []string{"ignored me sentUnacknowledged"})
-}
-
 // Who is turned away is told when to ask again.
 func TestPollTurnedAway(t *testing.T) {
 	is := is.New(t)
@@ -522,4 +504,52 @@ func TestAnIdlePollWeighsWhatIsCounted(t *testing.T) {
 	is.True(takes <= counts+access.SocketBytes) // which is counted with its credential
 	h.streams.Drain(t.Context(), 0)
 	eventually(t, func() bool { return h.streams.Engine().Streams() == 0 })
+}
+
+// Who polls and acknowledges is one connection too. The cursor of a poll acknowledges what the polls
+// before it were answered with, and so does a call; what neither names is owed.
+func TestPollAcknowledges(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	here := h.nodes[0]
+	query := meQuery + "&client=a&ack=true"
+	ask := func(cursor string) polled { return here.pollHere(t.Context(), t, query+"&wait=0&cursor="+cursor) }
+	due := func(id string) {
+		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profile","profiles":["me"]}}`)
+		h.settle(t)
+	}
+	begun := ask("")
+	due("by-cursor")
+	p := ask(begun.Cursor)
+	is.Equal(p.Cursors, []string{p.Cursor})
+	is.Equal(ask(p.Cursor).Status, http.StatusNoContent)
+	due("by-call")
+	p = ask(p.Cursor)
+	status, _ := h.ack(t, begun.Hub.Ready.ConnectionID, p.Cursor)
+	is.Equal(status, http.StatusNoContent)
+	due("owed")
+	p = ask(p.Cursor)
+	is.Equal(p.words(t), "1")
+	is.Equal(p.Hub.Ready.ConnectionID, begun.Hub.Ready.ConnectionID)
+	is.Equal(h.reported(t, "acme", 1), []string{"owed me sentUnacknowledged"})
+}
+
+// A client that asks for the place now, as one that begins anew does, acknowledges with the cursor
+// that it comes with next.
+func TestPollAcknowledgesAnew(t *testing.T) {
+	is := is.New(t)
+	h := newTestHub(t)
+	here := h.nodes[0]
+	query := meQuery + "&client=a&ack=true&wait=0"
+	begun := here.pollHere(t.Context(), t, query)
+	for _, id := range []string{"had", "owed"} {
+		h.accepted(t, "/v1/events", `{"tenantId":"acme","id":"`+id+`","type":"a.b","payload":1,"deadline":"4s","target":{"kind":"profile","profiles":["me"]}}`)
+	}
+	h.settle(t)
+	p := here.pollHere(t.Context(), t, query+"&cursor="+begun.Cursor)
+	is.Equal(len(p.Cursors), 2)
+	here.pollHere(t.Context(), t, query)
+	again := here.pollHere(t.Context(), t, query+"&cursor="+p.Cursors[0])
+	is.Equal(again.Cursors, p.Cursors[1:])
+	is.Equal(h.reported(t, "acme", 1), []string{"owed me sentUnacknowledged"})
 }

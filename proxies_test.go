@@ -36,13 +36,16 @@ type faults struct {
 	host        bool   // that it was asked for is lost
 	deaf        bool   // it does not tell the hub that a client left
 	few         int    // streams that it lets a client have
+	hop         bool   // it takes the header Upgrade away
+
+	wait time.Duration // for the head of an answer, before it makes one itself
 
 	cut chan<- time.Duration // has how long a stream was idle, or lived, when it was cut
 }
 
 // newProxy is a proxy before a hub, with faults.
 func newProxy(t testing.TB, to string, f faults) *httptest.Server {
-	transport := &http.Transport{DisableCompression: true}
+	transport := &http.Transport{DisableCompression: true, ResponseHeaderTimeout: f.wait}
 	var open atomic.Int64
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if now := open.Add(1); f.few > 0 && now > int64(f.few) {
@@ -64,10 +67,18 @@ func newProxy(t testing.TB, to string, f faults) *httptest.Server {
 			req.Host = r.Host
 		}
 		req.Header.Set("Via", "1.1 faulty")
+		if f.hop {
+			req.Header.Del("Upgrade")
+			req.Header.Del("Connection")
+		}
 		if f.drop != "" {
 			req.Header.Del(f.drop)
 		}
 		res, err := transport.RoundTrip(req)
+		if err != nil && f.wait > 0 {
+			http.Error(w, "no answer", http.StatusGatewayTimeout)
+			return
+		}
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
@@ -76,6 +87,27 @@ func newProxy(t testing.TB, to string, f faults) *httptest.Server {
 		}
 		for name, values := range res.Header {
 			w.Header()[name] = values
+		}
+		write := func(b []byte) {
+			w.WriteHeader(res.StatusCode)
+			w.Write(b)
+			http.NewResponseController(w).Flush()
+		}
+		hold := f.hold
+		if backward, ok := res.Body.(io.Writer); ok {
+			conn, client, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "HTTP/1.1 %s\r\n", res.Status)
+			res.Header.Write(conn)
+			io.WriteString(conn, "\r\n")
+			hold, write = 0, func(b []byte) { conn.Write(b) }
+			go func() {
+				io.Copy(backward, client)
+				res.Body.Close()
+			}()
 		}
 		if f.kind != "" {
 			w.Header().Set("Content-Type", f.kind)
@@ -110,9 +142,7 @@ func newProxy(t testing.TB, to string, f faults) *httptest.Server {
 		}
 		var held []byte
 		flush := func() {
-			w.WriteHeader(res.StatusCode)
-			w.Write(held)
-			http.NewResponseController(w).Flush()
+			write(held)
 			held = held[:0]
 		}
 		for {
@@ -122,7 +152,7 @@ func newProxy(t testing.TB, to string, f faults) *httptest.Server {
 			select {
 			case chunk, more := <-chunks:
 				heard = time.Now()
-				if held = append(held, chunk...); !more || len(held) >= f.hold {
+				if held = append(held, chunk...); !more || len(held) >= hold {
 					flush()
 				}
 				if !more {
@@ -202,7 +232,7 @@ func TestDoctor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
-			url := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = tc.beat }).URL // each may have 8 probes
+			url := newTestHub(t, func(cfg *HubConfig, _ *PresenceConfig) { cfg.Heartbeat = tc.beat }).URL // each may have 12 probes
 			cuts := make(chan time.Duration, 100)
 			if tc.faults != nil {
 				tc.faults.cut = cuts
@@ -279,7 +309,7 @@ func TestDoctorCommand(t *testing.T) {
 	}))
 	t.Cleanup(page.Close)
 	people := 0
-	token := func() string { // of somebody else each time: each may have 8 probes
+	token := func() string { // of somebody else each time: each may have 12 probes
 		people++
 		return strings.TrimPrefix(bearer(t, "sub", fmt.Sprintf("user:%d", people)), "Bearer ")
 	}
@@ -323,5 +353,76 @@ func TestDoctorCommand(t *testing.T) {
 			is.True(!strings.Contains(printed, "eyJ")) // as tokens begin
 			is.True(!strings.Contains(printed, "canary"))
 		})
+	}
+}
+
+// Which doors a proxy lets through is told apart, why the others do not work, and which one to use.
+func TestDoctorOfDoors(t *testing.T) {
+	alone(t, "a probe is of one hub")
+	is := is.New(t)
+	for name, tc := range map[string]struct {
+		faults faults
+		change func(*doctor.Config)
+		want   string // each door's troubles
+		use    doctor.Door
+		says   string
+	}{
+		"all":                  {faults{}, nil, "", doctor.SSE, "WebSocket: it opens after"},
+		"no Upgrade":           {faults{hop: true}, nil, "websocket:no-upgrade", doctor.SSE, "the hub was reached, but not asked for one (the hub says UpgradeRequired"},
+		"no Upgrade, needed":   {faults{hop: true}, func(c *doctor.Config) { c.Door = doctor.WebSocket }, "websocket:no-upgrade", doctor.SSE, "TROUBLE  WebSocket"},
+		"no Upgrade, SignalR":  {faults{hop: true}, func(c *doctor.Config) { c.Door = doctor.SignalR }, "websocket:no-upgrade", doctor.SSE, "take Server-Sent Events or polls instead"},
+		"held back":            {faults{hold: 16 << 10}, nil, "sse:buffered", doctor.WebSocket, "Use /v1/socket: WebSocket."},
+		"held, and no Upgrade": {faults{hold: 16 << 10, hop: true}, nil, "sse:buffered websocket:no-upgrade", doctor.Poll, "Use /v1/poll: long polling."},
+		"idle 1 s":             {faults{idle: time.Second}, nil, "sse:idle-cut websocket:idle-cut", doctor.Poll, "WebSocket: A silent stream is cut after"},
+		"nothing for 1 s":      {faults{idle: time.Second, wait: time.Second}, nil, "poll:idle-cut sse:idle-cut websocket:idle-cut", "", "No door works as things are."},
+		"total 1 s":            {faults{total: time.Second}, nil, "sse:total-cut websocket:total-cut", doctor.Poll, "WebSocket: Streams are cut after"},
+		"a foreign page":       {faults{}, func(c *doctor.Config) { c.Origin = "https://app.example.com" }, "websocket:origin", doctor.SSE, "pages of https://app.example.com get none (the hub says CrossSite"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			cfg := doctor.Config{URL: newProxy(t, newTestHub(t).URL, tc.faults).URL, For: 2 * time.Second, Door: doctor.SSE}
+			if tc.change != nil {
+				tc.change(&cfg)
+			}
+			report, err := doctor.Run(t.Context(), cfg)
+			is.NoErr(err)
+			var got []string
+			for _, d := range report.Doors {
+				for _, code := range d.Why {
+					got = append(got, string(d.Door)+":"+code)
+				}
+				if d.Door == cfg.Door {
+					is.Equal(d.Verdict, report.Verdict)
+				}
+			}
+			slices.Sort(got)
+			if strings.Join(got, " ") != tc.want || report.Use != tc.use || !strings.Contains(report.String(), tc.says) {
+				t.Errorf("%q and use %q, or no %q:\n%s", got, report.Use, tc.says, report)
+			}
+			for _, f := range report.Findings {
+				is.True(f.Door == cfg.Door || f.Severity == doctor.Note || f.Severity == doctor.Fine) // what nobody uses is no trouble
+			}
+		})
+	}
+	_, err := doctor.Run(t.Context(), doctor.Config{URL: "http://127.0.0.1:1", For: time.Second, Door: "window"})
+	is.True(err != nil && strings.HasPrefix(err.Error(), "door: "))
+}
+
+// Any credential examines any door, and nobody comes online for it.
+func TestDoctorIsNoClient(t *testing.T) {
+	alone(t, "a probe is of one hub")
+	is := is.New(t)
+	h := newTrustedHub(t, newAuth(t, access.Config{Secret: testSecret, APIKeys: []string{"acme=service-key-0001"}}), access.RatesConfig{})
+	me := strings.TrimPrefix(bearer(t), "Bearer ")
+	for _, token := range []string{"service-key-0001", me} {
+		report, err := doctor.Run(t.Context(), doctor.Config{URL: h.URL, For: time.Second, Token: token, Progress: func(doctor.Progress) {
+			is.Equal(len(h.streams.Connections("acme", nil)), 0)
+		}})
+		is.NoErr(err)
+		is.Equal(len(report.Doors), 4)
+		for _, d := range report.Doors {
+			is.Equal(d.Why, nil)
+		}
 	}
 }

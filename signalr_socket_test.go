@@ -159,6 +159,7 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				is := is.New(t)
+				refused := h.Stats().Refused[delivery.CloseRefused]
 				s := dialSignalR(t, url, tc.query, tc.sent)
 				answer := s.record(t)
 				if !strings.Contains(answer, tc.answer) {
@@ -166,20 +167,91 @@ func TestSignalRHandshakeThatIsRefused(t *testing.T) {
 				}
 				is.Equal(s.closes(t), ws.StatusCode(4403))
 				is.Equal(h.Stats().Streams, open)
+				is.Equal(h.Stats().Refused[delivery.CloseRefused], refused+1)
 			})
 		}
 		for name, tc := range map[string]struct {
 			sent string
 			code ws.StatusCode
+			more int64 // are counted as refused
 		}{
-			"binary":             {frameOf(binaryFrame, "x"), 1003},
-			"no mask":            {"\x81\x01x", 1002},
-			"more than is taken": {frameOf(textFrame, strings.Repeat(" ", 5000)), 1009},
-			"the end":            {frameOf(closeFrame, "\x03\xe8"), 1000},
+			"binary":             {frameOf(binaryFrame, "x"), 1003, 1},
+			"no mask":            {"\x81\x01x", 1002, 1},
+			"more than is taken": {frameOf(textFrame, strings.Repeat(" ", 5000)), 1009, 1},
+			"the end":            {frameOf(closeFrame, "\x03\xe8"), 1000, 0},
 		} {
 			t.Run(name, func(t *testing.T) {
-				is.New(t).Equal(dialSignalR(t, url, used.query, tc.sent).closes(t), tc.code)
+				is := is.New(t)
+				want := h.Stats().Refused[delivery.CloseProtocol] + tc.more
+				s := dialSignalR(t, url, used.query, tc.sent)
+				is.Equal(s.closes(t), tc.code)
+				s.Close()
+				eventually(t, func() bool { return h.Stats().Refused[delivery.CloseProtocol] == want })
 			})
+		}
+	})
+}
+
+// A text that is no records ends the session, which is told what is wrong. What came before it is
+// done, and what follows is not listened to.
+func TestSignalRSocketOfWhatIsNoRecord(t *testing.T) {
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		for name, tc := range map[string]struct{ sent, why string }{
+			"no separator":       {`{"type":6}`, "record 1: does not end with 0x1E"},
+			"one within":         {`{"type":1,"target":"` + "\x1e" + `","arguments":[]}` + "\x1e", "record 1: "},
+			"nothing":            {"\x1e", "record 1: "},
+			"two in one":         {`{"type":6}{"type":6}` + "\x1e", "record 1: "},
+			"nested":             {strings.Repeat(`{"x":`, 2_000) + "\x1e", "record 1: "},
+			"no method":          {`{"type":1}` + "\x1e", "record 1.target: is needed: the name of a method"},
+			"no type":            {`{"target":"Touch"}` + "\x1e", "record 1.type: must be the number of a message's type"},
+			"a number too large": {`{"type":99999999999999999999}` + "\x1e", "record 1.type: "},
+		} {
+			t.Run(name, func(t *testing.T) {
+				is := is.New(t)
+				s := dialSignalR(t, url, asMe, "")
+				s.accepted(t)
+				io.WriteString(s, frameOf(textFrame, touchRecord+"\x1e"+tc.sent)+frameOf(textFrame, touchRecord+"\x1e"))
+				is.Equal(s.record(t), touchedRecord)
+				is.True(strings.Contains(s.record(t), `"target":"hub.closing","arguments":[{"reason":"protocol"`))
+				told := s.record(t)
+				if !strings.HasPrefix(told, `{"type":7,"error":"`) || !strings.Contains(told, tc.why) {
+					t.Error(told)
+				}
+				is.Equal(s.closes(t), ws.StatusProtocolError)
+				is.Equal(len(h.streams.Connections("acme", nil)), 0)
+			})
+		}
+	})
+}
+
+// Who leaves, in whichever state and with or without a word, is gone, and nothing is kept of what
+// has not come whole.
+func TestSignalRSocketThatIsLeft(t *testing.T) {
+	alone(t, "each hub counts for itself")
+	h := newTestHub(t)
+	bothWays(t, h, func(t *testing.T, url string) {
+		for name, sent := range map[string]string{
+			"before the handshake":     "",
+			"within its frame":         handshake[:9],
+			"between its fragments":    frameOf(firstFragment, `{"protocol":`),
+			"after it":                 handshake,
+			"within a frame":           handshake + frameOf(textFrame, touchRecord+"\x1e")[:9],
+			"between fragments":        handshake + frameOf(firstFragment, `{"type":1`),
+			"after it was refused":     frameOf(textFrame, "{}\x1e"),
+			"after it took its leave":  handshake + frameOf(textFrame, `{"type":7}`+"\x1e"),
+			"after it broke the rules": handshake + frameOf(binaryFrame, "x"),
+		} {
+			for last, with := range map[string]string{"": "", " with a close frame": frameOf(closeFrame, "\x03\xe9")} {
+				t.Run(name+last, func(t *testing.T) {
+					s := dialSignalR(t, url, asMe, sent)
+					io.WriteString(s, with)
+					s.Close()
+					eventually(t, func() bool {
+						return h.Stats().Streams == 0 && scrape(t, h.Handler)[`realtime_quota_bytes{quota="bodies"}`] == 0
+					})
+				})
+			}
 		}
 	})
 }
@@ -189,13 +261,6 @@ func TestSignalRSocketEnds(t *testing.T) {
 	h := newTestHub(t)
 	bothWays(t, h, func(t *testing.T, url string) {
 		is := is.New(t)
-		s := dialSignalR(t, url, asMe, "")
-		s.accepted(t)
-		s.says(`{"type":1}`)
-		is.True(strings.Contains(s.record(t), `"target":"hub.closing","arguments":[{"reason":"protocol"`))
-		is.Equal(s.record(t), `{"type":7,"error":"InvalidField: record 0.target: is needed: the name of a method"}`)
-		is.Equal(s.closes(t), ws.StatusProtocolError)
-
 		for reason, tc := range map[delivery.CloseReason]struct {
 			end  string
 			code ws.StatusCode

@@ -248,6 +248,9 @@ func TestSignalRNegotiate(t *testing.T) {
 	status, answer := h.post(t, "/signalr/negotiate?"+asMe, "")
 	is.Equal(status, http.StatusBadRequest)
 	is.Equal(answer["detail"], "negotiateVersion: must be 1")
+	status, answer = h.post(t, "/signalr/negotiate?negotiateVersion=1&useStatefulReconnect=true&"+asMe, "")
+	is.Equal(status, http.StatusOK)
+	is.Equal(answer["useStatefulReconnect"], nil) // who asks for it comes back with the cursor, too
 }
 
 // A page of a listed origin may send the headers that the client does, with credentials.

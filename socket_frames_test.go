@@ -10,12 +10,15 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/matryer/is"
 
 	"realtimehub/internal/delivery"
+	"realtimehub/internal/event"
+	"realtimehub/internal/quota"
 )
 
 // bothWays has a test use the hub's own server, whose sockets the engine takes where it can, and
@@ -44,6 +47,12 @@ func (h *testHub) bareSocket(t testing.TB, url, query, early string) *bareSocket
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(time.Minute))
+	return openBare(t, conn, query, early)
+}
+
+// openBare is bareSocket on a connection.
+func openBare(t testing.TB, conn net.Conn, query, early string) *bareSocket {
+	t.Helper()
 	fmt.Fprintf(conn, "GET /v1/socket?%s HTTP/1.1\r\n%s\r\n%s", query, upgradeHead, early)
 	s := &bareSocket{conn, bufio.NewReader(conn)}
 	res, err := http.ReadResponse(s.from, nil)
@@ -252,4 +261,61 @@ func TestHalfASocket(t *testing.T) {
 	s := h.bareSocket(t, h.URL, meQuery, frameOf(textFrame, `{"n":1,"do":"touch"}`))
 	is.Equal(s.text(t), touched)
 	is.Equal(h.Stats().Streams, 1)
+}
+
+// A message may take its time, but not for ever: until it has come whole it holds memory that
+// others may need.
+func TestSocketOfALateMessage(t *testing.T) {
+	for name, sent := range map[string]struct{ begins, goesOn, ends string }{
+		"in fragments": {frameOf(firstFragment, `{"n":1,`), frameOf(0, " "), frameOf(lastFragment, `"do":"touch"}`)},
+		"in one frame": {frameOf(textFrame, `{"n":1,"do":"touch"}`)[:1], frameOf(textFrame, `{"n":1,"do":"touch"}`)[1:2], frameOf(textFrame, `{"n":1,"do":"touch"}`)[1:]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				h := newSilentHub(t, false, false)
+				defer h.end()
+				h.quotas.Bodies = quota.New[event.TenantProfile](1<<20, 1)
+				s := h.socket(t)
+				for range 3 { // each has all of the time
+					io.WriteString(s, sent.begins)
+					time.Sleep(20 * time.Second)
+					is.True(h.quotas.Bodies.Total() > 0)
+					io.WriteString(s, sent.ends)
+					is.Equal(s.answer(t), touched)
+					is.Equal(h.quotas.Bodies.Total(), int64(0))
+				}
+				io.WriteString(s, sent.begins)
+				begun := time.Now()
+				time.Sleep(20 * time.Second)
+				io.WriteString(s, sent.goesOn)
+				is.True(strings.Contains(s.answer(t), `"reason":"protocol"`))
+				is.Equal(s.closes(t), ws.StatusPolicyViolation)
+				is.Equal(time.Since(begun), 30*time.Second)
+				synctest.Wait()
+				is.Equal(h.quotas.Bodies.Total(), int64(0))
+			})
+		})
+	}
+}
+
+// socket opens a socket to a hub in a bubble.
+func (h *silentHub) socket(t *testing.T) *bareSocket {
+	t.Helper()
+	conn, err := h.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", "localhost:8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return openBare(t, conn, meQuery, "")
+}
+
+// answer is the next text, after pings.
+func (s *bareSocket) answer(t testing.TB) string {
+	t.Helper()
+	for {
+		if frame := s.next(t); frame.Header.OpCode != ws.OpPing {
+			return string(frame.Payload)
+		}
+	}
 }

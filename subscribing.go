@@ -29,8 +29,19 @@ const (
 	signalrRoute = "GET /signalr"
 )
 
+const doctorRoute = "GET /v1/doctor"
+
 func opensStream(pattern string) bool {
 	return pattern == streamRoute || pattern == socketRoute || pattern == signalrRoute
+}
+
+// probes is what the doctor examines at the doors: the same routes as their clients', for whoever
+// may ask doctorRoute.
+func (a *api) probes() map[string]handler {
+	onSocket := a.doctor.Socket(websocket.Encoding{})
+	return map[string]handler{
+		socketRoute: onSocket, signalrRoute: onSocket, "GET /v1/poll": a.doctor.Poll, "POST /signalr/negotiate": a.doctor.Reached,
+	}
 }
 
 // subscriber does what a person's client may: it opens a stream by one of the doors, adjusts it,
@@ -97,7 +108,7 @@ func (s *subscriber) refuses(w http.ResponseWriter, r *http.Request, pattern str
 	case pattern != streamRoute || !pending:
 		return false
 	}
-	s.hub.count.Refused(away.Reason)
+	s.hub.streams.Refused(away.Reason, err)
 	turnAway(w, r, away)
 	return true
 }

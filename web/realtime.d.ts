@@ -57,6 +57,8 @@ export interface Status {
    * - `closed`: for good, by `close()` or refused (`problem`)
    */
   state: 'connecting' | 'live' | 'waiting' | 'displaced' | 'closed';
+  /** What the stream comes by, or is tried by next; null before the first, and once it is closed. */
+  transport: 'sse' | 'websocket' | 'poll' | null;
   /** This tab holds the stream that all tabs share. False where each has its own. */
   leader: boolean;
   /** All tabs of this browser with the same identity use one stream. */
@@ -68,8 +70,8 @@ export interface Status {
   /** What the last `hub.ready` said of what was missed. */
   resume: 'fresh' | 'complete' | 'partial' | null;
   /**
-   * Why it waits: what `hub.closing` said (`unacked`: an event with a deadline was not handled for long), or `lost`, `silent`, `unreachable`, `token` (`token()` failed),
-   * `refused` (the credential, for now). Why it is displaced: `replaced` by another connection of this profile,
+   * Why it waits: what `hub.closing` said (`unacked`: an event with a deadline was not handled for long), or `lost`, `silent`, `unreachable`, `held` (the hub
+   * answers, but not by this transport), `token` (`token()` failed), `refused` (the credential, for now). Why it is displaced: `replaced` by another connection of this profile,
    * where so many are not allowed, or `kicked` by an administrator. Why it is closed: `closed` by you, `refused`.
    */
   reason: string | null;
@@ -104,6 +106,11 @@ interface CommonOptions {
    * takes a string of yours that is different for each user.
    */
   share?: boolean | string;
+  /**
+   * What the stream comes by. `"auto"` is the default: Server-Sent Events, and where the network holds them back or cuts
+   * them a WebSocket, or else long polling, which this browser remembers for a day. Of a shared stream the leader's.
+   */
+  transport?: 'auto' | 'sse' | 'websocket' | 'poll';
   /** Where to resume: a `cursor` that you kept. Such a client has a stream of its own. */
   cursor?: string;
 }

@@ -5,14 +5,22 @@
 //   Shared   all tabs with one identity on one stream: who leads, who is told
 //   Stream   one stream that is kept open: token, filter, reconnecting, acknowledging
 //   Line     what came, in order, and how far it has been handled
+//   Choice   which transport the network lets through
+//   over…    a stream by one transport: what the hub says, as {type, data, cursor}
 //   Door     the hub's address and this person's credential
-//   read     the bytes of a stream (HTML standard, section 9.2)
 
 const RETRY_MS = 2000; // until the hub says how long
 const RETRY_MOST_MS = 30_000; // and between two times that activity ends a displacement
 const LONGEST_MS = 2 ** 31 - 1; // that a timer takes
 const ANSWER_MS = 20_000; // until a call, or the first try of a stream that does not begin, is given up
 const SILENCE_MS = 15_000; // at least, until a stream is taken for dead
+const BEGIN_MS = 8000; // for a stream to begin, until it is asked whether the hub answers at all
+const SOON_MS = 10_000; // a stream that is lost within this time after its beginning was cut
+const MOST_CUT = 3; // in a row, before another transport is tried
+const CHOICE_MS = 86_400_000; // that a choice is remembered
+const POLL_MS = 25_000; // that a poll waits; most proxies give up on an answer after 30 s or a minute
+const SETTLE_MS = 1000; // after which a poll will have come to the hub
+const OWED_MS = 4000; // that the next poll waits for what is to be acknowledged; the hub takes a client for gone after 10 s
 const WATCHDOG_MS = 5000;
 const RENEWAL_MS = 5000; // between two, whatever the hub says
 const TOUCH_MS = 20_000;
@@ -99,7 +107,7 @@ async function pause(ms, outer) {
 // ---- what the hub would refuse is refused before it gets there: a stream that all tabs
 // share must not fail for the mistake of one ----
 
-const OPTIONS = ['url', 'token', 'tenant', 'profile', 'types', 'presence', 'meta', 'share', 'cursor'];
+const OPTIONS = ['url', 'token', 'tenant', 'profile', 'types', 'presence', 'meta', 'share', 'cursor', 'transport'];
 
 function checkNames(options) {
   for (const name of Object.keys(options)) {
@@ -141,47 +149,6 @@ function checkedMeta(meta) {
   return meta ?? {};
 }
 
-// ---- reading ----
-
-/**
- * Reads an event stream to its end, or until it is aborted. take is called with the events of each chunk,
- * {type, data, cursor} with data as text, and with the chunk's length; a frame that
- * only moves the cursor has the type ''.
- */
-async function read(body, cursor, { take, retry, signal }) {
-  const reader = body.getReader();
-  const decoder = new TextDecoder();
-  let rest = '', type = '', data = [], id = cursor, events = [];
-  const line = (text) => {
-    if (!text) {
-      if (data.length) events.push({ type: type || 'message', data: data.join('\n'), cursor: id });
-      else if (id !== cursor) events.push({ type: '', data: '', cursor: id });
-      cursor = id;
-      type = '';
-      data = [];
-      return;
-    }
-    const colon = text.indexOf(':');
-    const field = colon < 0 ? text : text.slice(0, colon);
-    const value = colon < 0 ? '' : text.slice(colon + (text[colon + 1] === ' ' ? 2 : 1));
-    if (field === 'data') data.push(value);
-    else if (field === 'event') type = value;
-    else if (field === 'id' && !value.includes('\0')) id = value;
-    else if (field === 'retry' && /^\d+$/.test(value)) retry(Math.min(Number(value), LONGEST_MS));
-  };
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return; // what is unfinished is dropped
-    const text = decoder.decode(value, { stream: true });
-    const lines = (rest + text).split(/\r\n|\n|\r(?!$)/); // a CR at the end may be half of a line's end
-    rest = lines.pop();
-    lines.forEach(line);
-    take(events, text.length);
-    events = [];
-    if (signal.aborted) return; // Node's fetch leaves a read waiting when the body was whole before the abort
-  }
-}
-
 function parsedURL(text) {
   try { return new URL(text, globalThis.location?.href).href; } catch { return ''; }
 }
@@ -201,6 +168,7 @@ class Door {
   #options; #base; #token = ''; #refused = ''; #asking = null; #person = '';
   #failing = new Set(); // what was complained of, and has not gone well since
   skew = 0; // what the hub's clock is ahead of ours, ms
+  id = newID(); // by which the hub knows polls of one client
 
   constructor(options) {
     this.#options = options;
@@ -210,6 +178,7 @@ class Door {
     if (options.token !== undefined) checkFunction(options.token, 'token');
     if (!['undefined', 'boolean', 'string'].includes(typeof options.share)) throw new TypeError('realtime: share must be true, false or a text');
     if (!options.token && !options.tenant !== !options.profile) throw new TypeError('realtime: tenant and profile go together');
+    this.choice = new Choice(parsedURL(this.#base), options.transport);
   }
 
   get hasToken() { return Boolean(this.#options.token); }
@@ -308,6 +277,23 @@ class Door {
     return this.request(method, path, { ...options, fresh: true });
   }
 
+  /** A WebSocket. A page can give it no header, so a token is a subprotocol. */
+  async socket(path, query) {
+    const { tenant, profile } = this.#options, search = new URLSearchParams(query), protocols = ['realtime.v1'];
+    if (this.hasToken) protocols.push(`bearer.${await this.token()}`);
+    else if (tenant) for (const [name, value] of [['tenant', tenant], ['profile', textOf(profile)]]) search.set(name, value);
+    return new WebSocket(parsedURL(`${this.#base}${path}?${search}`).replace(/^http/, 'ws'), protocols);
+  }
+
+  /** Has another token asked for. */
+  distrust() { this.#refused = this.#token; }
+
+  /** Whether the hub answers a short call. */
+  async answers(signal) {
+    const { status } = await this.call('HEAD', '/v1/poll', { signal });
+    return status > 0 && status < 500;
+  }
+
   /** A call of the hub: its status, 0 where none came, and the JSON that it answered. */
   async call(method, path, options = {}) {
     const { signal, done } = within(ANSWER_MS, options.signal);
@@ -335,6 +321,197 @@ function claimsOf(token) {
   } catch { return undefined; }
 }
 
+// ---- transports ----
+//
+// Each is one stream, from its beginning to its end, as {events, size, retry}: events are {type, data, cursor} with data
+// as text, of which one that only moves the cursor has the type ''; size is characters; retry is ms, where the hub says
+// so. The same stream is asked for by
+//
+//   ask      gives the query, at the time
+//   place    where it begins; '' for now
+//   signal   ends it
+//   prod     of a transport on which a page sees no heartbeat: has the hub answer
+//   isOwing  tells, after a while, whether something is still to be acknowledged
+
+/** The hub, or whoever answered in its place, gave no stream but a reason. */
+class Refusal extends Error {
+  constructor(problem) {
+    super(problem.title);
+    this.problem = problem;
+  }
+}
+class Held extends Error {} // the hub answers, but not by this transport
+
+async function refusalOf(answer) {
+  const problem = { status: answer.status, title: answer.statusText || `status ${answer.status}` };
+  // Who answers in problem details is the hub; anything else stands in between, and may be gone soon.
+  if (isKind(answer, 'application/problem+json')) Object.assign(problem, await answer.json());
+  else answer.body?.cancel().catch(() => {});
+  return new Refusal(problem);
+}
+const isKind = (answer, kind) => (answer.headers.get('Content-Type') ?? '').startsWith(kind);
+
+/** Server-Sent Events (HTML standard, section 9.2): what each chunk ends. */
+async function* overSSE(door, { ask, place, signal }) {
+  const headers = { Accept: 'text/event-stream', ...(place && { 'Last-Event-ID': place }) };
+  const answer = await door.request('GET', '/v1/stream', { query: ask(), headers, signal });
+  if (answer.status !== 200 || !isKind(answer, 'text/event-stream')) throw await refusalOf(answer);
+  yield { events: [], size: 0 };
+  const reader = answer.body.getReader();
+  const decoder = new TextDecoder();
+  let rest = '', type = '', data = [], id = place, cursor = place, events = [], retry;
+  const line = (text) => {
+    if (!text) {
+      if (data.length) events.push({ type: type || 'message', data: data.join('\n'), cursor: id });
+      else if (id !== cursor) events.push({ type: '', data: '', cursor: id });
+      cursor = id;
+      type = '';
+      data = [];
+      return;
+    }
+    const colon = text.indexOf(':');
+    const field = colon < 0 ? text : text.slice(0, colon);
+    const value = colon < 0 ? '' : text.slice(colon + (text[colon + 1] === ' ' ? 2 : 1));
+    if (field === 'data') data.push(value);
+    else if (field === 'event') type = value;
+    else if (field === 'id' && !value.includes('\0')) id = value;
+    else if (field === 'retry' && /^\d+$/.test(value)) retry = Math.min(Number(value), LONGEST_MS);
+  };
+  while (!signal.aborted) { // Node's fetch leaves a read waiting when the body was whole before the abort
+    const { done, value } = await reader.read();
+    if (done) return; // what is unfinished is dropped
+    const text = decoder.decode(value, { stream: true });
+    const lines = (rest + text).split(/\r\n|\n|\r(?!$)/); // a CR at the end may be half of a line's end
+    rest = lines.pop();
+    lines.forEach(line);
+    yield { events, size: text.length, retry };
+    events = [];
+  }
+}
+
+/** A WebSocket: each line of a text is {id, event, data}, or the answer to a command. */
+async function* overWebSocket(door, stream) {
+  const { ask, place, signal } = stream;
+  const socket = await door.socket('/v1/socket', [...ask(), ['cursor', place]]);
+  let texts = [], isOpen = false, cursor = place, retry, wake;
+  socket.onopen = () => { isOpen = true; };
+  socket.onmessage = ({ data }) => {
+    texts.push(data);
+    wake?.();
+  };
+  socket.onclose = signal.onabort = () => wake?.();
+  stream.prod = () => socket.send('{"n":1,"do":"filter"}'); // which changes nothing
+  const eventOf = ({ id, event = '', data }) => {
+    if (event === 'hub.ready') retry = data.retryMs;
+    if (event === 'hub.closing' && data.reason === 'refused') {
+      if (data.problem.status === 401) door.distrust();
+      throw new Refusal(data.problem);
+    }
+    return { type: event, data: event && JSON.stringify(data), cursor: cursor = id ?? cursor };
+  };
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      if (texts.length) {
+        const lines = texts.join('\n');
+        texts = [];
+        const events = lines.split('\n').map((line) => JSON.parse(line)).filter(({ n }) => n === undefined).map(eventOf);
+        yield { events, size: lines.length, retry };
+      } else if (socket.readyState === WebSocket.CLOSED) break;
+      else await new Promise((news) => { wake = news; });
+    }
+    // Why it was not opened the browser tells nobody.
+    if (!isOpen) throw await door.answers(signal) ? new Held() : new Error('the hub does not answer');
+  } finally {
+    socket.close();
+  }
+}
+
+/**
+ * Polls, each of which goes on where the answer before it ended. Its cursor acknowledges what comes before it, so what is
+ * to be acknowledged is waited for. One that takes too long ends the stream, as the hub ends others.
+ */
+async function* overPoll(door, { ask, place, signal, isOwing }) {
+  let cursor = place;
+  const poll = async (from, wait) => {
+    const query = [...ask(), ['client', door.id], ['cursor', from], ['wait', `${wait}ms`]];
+    const answer = await door.request('GET', '/v1/poll', { query, signal });
+    const end = answer.headers.get('Cursor');
+    if (answer.status === 204 && end) return { events: [], cursor: end, hub: {}, size: 0 };
+    if (answer.status !== 200 || !isKind(answer, 'application/json')) throw await refusalOf(answer);
+    const text = await answer.text();
+    return { ...JSON.parse(text), size: text.length };
+  };
+  const event = (type, data, at) => (data ? [{ type, data: JSON.stringify(data), cursor: cursor = at || cursor }] : []);
+  const eventsOf = ({ ready, gap, events, cursors, hub, cursor: end }) => [
+    ...event('hub.ready', ready, ready?.resume === 'partial' ? '' : ready?.cursor),
+    ...event('hub.gap', gap, gap?.cursor),
+    ...events.flatMap((envelope, i) => event(envelope.type, envelope, cursors[i])),
+    { type: '', data: '', cursor: cursor = end || cursor },
+    ...event('hub.expiring', hub.expiring),
+    ...event('hub.closing', hub.closing),
+  ];
+  // Only an answer that has something tells of the connection, or one that is asked for the place now.
+  let answer = await poll('', 0), { ready } = answer.hub;
+  if (place && !answer.hub.closing) {
+    answer = await poll(place, 0);
+    ready = answer.hub.ready ?? { ...ready, resume: 'complete', cursor: place };
+  }
+  yield { events: eventsOf({ ...answer, ready }), size: answer.size };
+  for (;;) {
+    if (await isOwing()) yield { events: event('hub.closing', { reason: 'unacked', retryMs: 0 }), size: 0 };
+    answer = await poll(cursor, POLL_MS);
+    yield { events: eventsOf(answer), size: answer.size };
+  }
+}
+
+const TRANSPORTS = { sse: overSSE, websocket: overWebSocket, poll: overPoll }; // as they are tried
+
+/** The transport that a page names, or else the first that the network lets through, which all its pages remember. */
+class Choice {
+  #list; #at = 0; #cut = 0; #key;
+
+  constructor(base, wanted = 'auto') {
+    if (wanted !== 'auto' && !Object.hasOwn(TRANSPORTS, wanted)) throw new TypeError('realtime: transport must be auto, sse, websocket or poll');
+    if (wanted === 'websocket' && !globalThis.WebSocket) throw new TypeError('realtime: there is no WebSocket here');
+    this.#list = Object.keys(TRANSPORTS).filter((name) => wanted === name || (wanted === 'auto' && (name !== 'websocket' || globalThis.WebSocket)));
+    this.#key = wanted === 'auto' && globalThis.document && `realtime transport ${base}`;
+    const [name, until] = this.#remember((kept) => kept.getItem(this.#key)?.split(' ')) ?? [];
+    if (until > Date.now()) this.#at = Math.max(this.#list.indexOf(name), 0);
+    else this.#forget();
+  }
+
+  get transport() { return this.#list[this.#at]; }
+  get hasNext() { return this.#at < this.#list.length - 1; }
+
+  /** A stream has begun. The time that it is remembered begins with the first. */
+  begun() {
+    if (this.#at === 0) this.#forget();
+    else this.#remember((kept) => { if (!kept.getItem(this.#key)) kept.setItem(this.#key, `${this.transport} ${Date.now() + CHOICE_MS}`); });
+  }
+
+  /** A stream was lost some time after it had begun. Says whether another transport is next. */
+  lost(lived) {
+    this.#cut = lived < SOON_MS ? this.#cut + 1 : 0;
+    return this.#cut >= MOST_CUT && this.next();
+  }
+
+  next() {
+    if (this.#list.length === 1) return false;
+    this.#at = (this.#at + 1) % this.#list.length;
+    this.#cut = 0;
+    this.#forget();
+    return true;
+  }
+
+  #forget() { this.#remember((kept) => kept.removeItem(this.#key)); }
+
+  #remember(fn) {
+    if (!this.#key) return undefined;
+    try { return fn(localStorage); } catch { return undefined; } // which a frame or a person may refuse
+  }
+}
+
 // ---- one stream, kept open ----
 
 /** What a tab wants is {types, presence}, of which types null and presence '*' are the hub's own choice. */
@@ -348,7 +525,7 @@ function merged(wishes) {
 }
 
 const IDLE = {
-  state: 'connecting', connectionId: null, tenantId: null, profile: null, resume: null,
+  state: 'connecting', transport: null, connectionId: null, tenantId: null, profile: null, resume: null,
   reason: null, retryMs: null, problem: null,
 };
 const wants = ({ types }, type) => !types || types.some((pattern) => matches(pattern, type));
@@ -411,7 +588,7 @@ const whoIs = ({ tenantId, profile }) => (tenantId ? JSON.stringify([tenantId, t
 
 class Stream {
   #door; #meta; #sink; #wishes; #wish; #applied = ''; #who;
-  #attempt = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
+  #attempt = null; #over = null; #timer; #watchdog; #renewal; #renewing = false; #renewedAt = 0; #settling = false; #closed = false;
   #retry = RETRY_MS; #failures = 0; #late = 0; #closing = null; #heardAt = 0; #heartbeat = 0;
   #status;
   #line; #still = new Set(); #ackMs = 0; #ackedAt = -Infinity; #isOwed = false; #isActive = false; #acking = false;
@@ -426,7 +603,10 @@ class Stream {
     this.#who = who;
     this.#sink = sink;
     this.#status = { ...status };
-    this.#watchdog = setInterval(() => { if (this.isSilent()) this.#attempt.abort('silent'); }, WATCHDOG_MS);
+    this.#watchdog = setInterval(() => {
+      if (this.isSilent()) this.#attempt.abort('silent');
+      else if (this.#status.connectionId && this.isSilent(0.5)) this.#over.prod?.();
+    }, WATCHDOG_MS);
     if (status.state === 'displaced') this.#closing = status;
     else this.#open();
   }
@@ -556,11 +736,11 @@ class Stream {
     clearInterval(this.#watchdog);
   }
 
-  /** Not even a heartbeat came for three of them; or a stream does not begin, for which a hub is given longer each time. */
-  isSilent() {
+  /** Not even a heartbeat came for three of them, or part of that; or a stream does not begin, for which a hub is given longer each time. */
+  isSilent(part = 1) {
     if (!this.#attempt) return false;
     const limit = this.#status.connectionId ? Math.max(3 * (this.#heartbeat || Infinity), SILENCE_MS) : ANSWER_MS * 2 ** Math.min(this.#late, 3);
-    return Date.now() - this.#heardAt > limit;
+    return Date.now() - this.#heardAt > part * limit;
   }
 
   #stop() {
@@ -575,7 +755,7 @@ class Stream {
   }
 
   #say(change) {
-    this.#status = { ...this.#status, ...change };
+    this.#status = { ...this.#status, transport: this.#door.choice.transport, ...change };
     this.#sink.status(this.#status);
   }
 
@@ -594,48 +774,67 @@ class Stream {
     this.#heardAt = Date.now();
     if (state === 'live' || state === 'displaced') this.#say({ state: 'waiting', reason: away ?? 'lost', retryMs: 0 });
     if (isOver()) return;
-    let reason = 'unreachable', problem = null;
+    let reason = 'unreachable', problem = null, begunAt;
+    const { choice } = this.#door, { signal } = attempt;
+    const probe = setTimeout(() => { if (choice.hasNext) this.#probe(attempt); }, BEGIN_MS);
+    this.#over = { ask: () => this.#ask(), place: this.place, signal, isOwing: () => this.#isOwing(signal) };
     try {
-      const { query, applied } = this.#asked(), { place } = this;
-      const answer = await this.#door.request('GET', '/v1/stream', {
-        query, headers: { Accept: 'text/event-stream', ...(place && { 'Last-Event-ID': place }) }, signal: attempt.signal,
-      });
-      this.#heardAt = Date.now();
-      const kind = answer.headers.get('Content-Type') ?? '';
-      if (answer.status === 200 && kind.startsWith('text/event-stream')) {
-        await read(answer.body, place, {
-          signal: attempt.signal,
-          retry: (ms) => { this.#retry = ms; },
-          take: (events, size) => {
-            if (isOver()) return;
-            this.#heardAt = Date.now();
-            if (!events.length) return;
-            reason = 'lost';
-            this.#take(events, size, applied);
-            if (this.#closing) attempt.abort(); // it was the last, also where what is in between does not end
-          },
-        });
-      } else {
-        problem = { status: answer.status, title: answer.statusText || `status ${answer.status}` };
-        // Who answers in problem details is the hub; anything else stands in between, and may be gone soon.
-        if (kind.startsWith('application/problem+json')) Object.assign(problem, await answer.json());
-        else answer.body?.cancel().catch(() => {});
-        const mayPass = answer.status >= 500 || (PASSING.includes(answer.status) && (answer.status !== 401 || this.#door.mayChange));
-        if (problem.code && !mayPass && !isOver()) this.#refuse({ ...IDLE, state: 'closed', reason: 'refused', problem });
-        if (answer.status === 401) reason = 'refused';
+      for await (const { events, size, retry = this.#retry } of TRANSPORTS[choice.transport](this.#door, this.#over)) {
+        if (isOver()) return;
+        this.#heardAt = Date.now();
+        this.#retry = retry;
+        if (size) clearTimeout(probe); // somebody is at work
+        if (!events.length) continue;
+        reason = 'lost';
+        begunAt ??= this.#heardAt;
+        this.#take(events, size);
+        if (this.#closing) break; // it was the last, also where what is in between does not end
       }
     } catch (error) {
-      if (attempt.signal.reason === 'silent') {
+      if (signal.reason === 'silent') {
         reason = 'silent';
         if (!this.#status.connectionId) this.#late++;
-      } else if (error instanceof TokenError) [reason, problem] = ['token', error.problem];
+      } else if (error instanceof Held || signal.reason === 'held') reason = 'held';
+      else if (error instanceof TokenError) [reason, problem] = ['token', error.problem];
       else if (error instanceof PersonError && !isOver()) this.#refuse(ANOTHER);
+      else if (error instanceof Refusal) {
+        ({ problem } = error);
+        const { status, code } = problem;
+        const mayPass = status >= 500 || (PASSING.includes(status) && (status !== 401 || this.#door.mayChange));
+        if (code && !mayPass && !isOver()) this.#refuse({ ...IDLE, state: 'closed', reason: 'refused', problem });
+        reason = status === 401 ? 'refused' : 'unreachable';
+      }
     }
-    if (!isOver()) this.#wait(reason, problem);
+    clearTimeout(probe);
+    if (!isOver()) this.#wait(reason, problem, this.#isHampered(reason, begunAt));
   }
 
-  /** The query of a stream, and what of the wish it says: a long list is said afterwards, by PATCH. */
-  #asked() {
+  /** A stream that does not begin, while the hub answers, is held back on its way. */
+  async #probe(attempt) {
+    const isWaiting = () => this.#attempt === attempt && !this.#status.connectionId;
+    if (isWaiting() && await this.#door.answers(attempt.signal) && isWaiting()) attempt.abort('held');
+  }
+
+  /** Whether another transport is to be tried, now that one has ended. */
+  #isHampered(reason, begunAt) {
+    const { choice } = this.#door;
+    if (reason === 'held') return choice.next();
+    return begunAt !== undefined && !this.#closing && choice.lost(reason === 'silent' ? 0 : Date.now() - begunAt);
+  }
+
+  /** Waits for what is to be acknowledged, for a while. */
+  async #isOwing(signal) {
+    const isOwed = ({ hasDeadline, isOver, until }) => hasDeadline && !isOver() && until > Date.now();
+    for (let waited = 0; this.#ackMs && this.#line.items.some(isOwed); waited += TELL_MS) {
+      if (waited >= OWED_MS) return true;
+      await pause(TELL_MS, signal);
+      signal.throwIfAborted();
+    }
+    return false;
+  }
+
+  /** The query of a stream, or of a poll: a long list is said afterwards, by PATCH. */
+  #ask() {
     const { types, presence } = this.#wish;
     const isShort = (list) => list.map(encodeURIComponent).join().length <= MOST_IN_ADDRESS;
     const said = {
@@ -643,25 +842,24 @@ class Stream {
       presence: presence === '*' || isShort(presence) ? presence : [],
     };
     const watched = said.presence === '*' ? [] : said.presence.length ? said.presence : ['none'];
-    return {
-      query: [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])],
-      applied: JSON.stringify(said),
-    };
+    this.#applied = JSON.stringify(said);
+    if (this.#status.connectionId && this.#applied !== JSON.stringify(this.#wish)) setTimeout(() => this.#settle(), SETTLE_MS);
+    return [['ack', 'true'], ...this.#meta, ...(said.types ? [['types', said.types.join()]] : []), ...watched.map((profile) => ['presence', profile])];
   }
 
-  #wait(reason, problem) {
+  #wait(reason, problem, isHampered) {
     this.#stop();
     const said = this.#closing?.reason;
     if (AWAY.includes(said)) {
       this.#retry = RETRY_MS; // what came with that is for clients who come back by themselves
       return this.#say({ state: 'displaced', reason: said, retryMs: null, problem: null });
     }
-    const retryMs = Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
+    const retryMs = isHampered ? 0 : Math.min(Math.round(this.#closing?.retryMs ?? growing(this.#retry, this.#failures++)), LONGEST_MS);
     this.#timer = setTimeout(() => this.#open(), retryMs);
     this.#say({ state: 'waiting', reason: said ?? reason, retryMs, problem });
   }
 
-  #take(events, size, applied) {
+  #take(events, size) {
     for (const event of events) {
       const { type, data, cursor } = event;
       if (!type.startsWith('hub.')) {
@@ -671,7 +869,7 @@ class Stream {
       }
       const word = parsed(data) ?? {};
       if (type === 'hub.ready') {
-        if (!this.#ready(word, applied)) return;
+        if (!this.#ready(word)) return;
         this.#line.begin(cursor);
       }
       this.#add(event);
@@ -684,7 +882,7 @@ class Stream {
     if (this.#status.state !== 'live') this.#settle();
   }
 
-  #ready(ready, applied) {
+  #ready(ready) {
     const { connectionId, tenantId, profile, connectedAt, resume, heartbeatMs, ackMs } = ready;
     const who = whoIs(ready);
     if (this.#who && who !== this.#who) { // the token is another person's by now
@@ -693,8 +891,9 @@ class Stream {
     }
     this.#who = who;
     this.#failures = this.#late = 0;
-    this.#applied = applied;
+    this.#door.choice.begun();
     this.#heartbeat = Number(heartbeatMs) || 0; // without any, silence means nothing
+    if (this.#door.choice.transport === 'poll') this.#heartbeat = Math.max(this.#heartbeat, POLL_MS);
     this.#ackMs = Number(ackMs) || 0; // an older hub wants none
     this.#door.skew = Date.parse(connectedAt) - Date.now() || 0;
     this.#status = { ...this.#status, connectionId, tenantId, profile, resume };
@@ -1298,6 +1497,7 @@ class Client {
 
   #take(events) {
     this.#isTaking = true;
+    if (this.status.transport === 'poll') this.#askSoon(); // what is not kept may be missed between two polls
     for (const { type, data, cursor, until } of events) {
       if (this.#closed) break;
       if (type === 'hub.ready') this.#line.begin(cursor);

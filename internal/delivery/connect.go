@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -218,7 +219,7 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	defer t.mu.Unlock()
 	replaced = s.replaceLocked(t, c.Profile)
 	t.addLocked(c, watch)
-	resume, behind := s.beginLocked(t, c, from, missed)
+	resume, behind := s.beginLocked(t, c, from, missed, nil)
 	s.count.connects.Add(resume, 1)
 	if behind {
 		in = t
@@ -226,13 +227,14 @@ func (s *Streams) register(t *tenant, c *Connection, watch []event.Profile, from
 	return in, replaced
 }
 
-// beginLocked has c's stream begin after from, or after the head if from is zero. It says how,
-// and whether c is behind.
-func (s *Streams) beginLocked(t *tenant, c *Connection, from history.Cursor, missed error) (resume Resume, isBehind bool) {
+// beginLocked has c's stream begin after from, or after the head if from is zero. had is what c
+// was sent before, if its client has asked again. It says how the stream begins, and whether c is
+// behind.
+func (s *Streams) beginLocked(t *tenant, c *Connection, from history.Cursor, missed error, had []duty.Acknowledgement) (resume Resume, isBehind bool) {
 	resume, from, missed = t.resumeLocked(c, from, missed)
 	c.begun, c.place = from.Seq, from.Seq
 	if c.acks != nil {
-		s.beginAcksLocked(t, c, resume, from)
+		s.beginAcksLocked(t, c, resume, from, had)
 	}
 	s.greet(c, resume, from, missed)
 	switch {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/duty"
 	"realtimehub/internal/engine"
 	"realtimehub/internal/event"
 	"realtimehub/internal/history"
@@ -64,6 +65,11 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	if err := t.keepLocked(c, c.weigh(sub.Types, sub.Watch), sub.Watch); err != nil {
 		return nil, nil, err
 	}
+	var had []duty.Acknowledgement
+	if c.acks != nil {
+		had = c.acks.spansLocked(t.sentLocked(c))
+		s.timeouts.forget(c.acks)
+	}
 	c.supersedeLocked()
 	c.linger.turn++
 	own.conn, own.turn = c, c.linger.turn
@@ -73,7 +79,7 @@ func (s *Streams) again(ctx context.Context, own *owner, sub Subscription, from 
 	t.watchLocked(c, sub.Watch)
 	t.settleLocked()
 	s.expiry.set(c, sub.Expires)
-	if _, behind := s.beginLocked(t, c, from, missed); behind {
+	if _, behind := s.beginLocked(t, c, from, missed, had); behind {
 		in = t
 	}
 	return c, in, nil
@@ -90,7 +96,7 @@ func (t *tenant) lingersLocked(c *Connection) *Connection {
 		switch {
 		case old.linger == nil || old.linger.client != c.linger.client || old.sentAway:
 		case old.linger.client == "" && !old.linger.resting:
-		case old.encoder == c.encoder && old.acks == nil && c.acks == nil && maps.Equal(old.Metadata, c.Metadata):
+		case old.encoder == c.encoder && (old.acks == nil) == (c.acks == nil) && maps.Equal(old.Metadata, c.Metadata):
 			return old
 		}
 	}

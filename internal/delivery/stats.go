@@ -64,7 +64,7 @@ func newCounts() *Counts {
 		connects: count.NewWords(ResumeFresh, ResumeComplete, ResumePartial),
 		closes: count.NewWords(CloseClient, CloseVanished, CloseNoisy, CloseExpired, CloseDrain, CloseKicked,
 			CloseSlow, CloseReplaced, CloseUnacked, CloseUnavailable, CloseCapacity, CloseProtocol),
-		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable, CloseRefused),
+		refused:  count.NewWords(CloseDrain, CloseCapacity, ClosePending, CloseUnavailable, CloseRefused, CloseProtocol, CloseVanished),
 		accepted: count.NewWords(event.KindProfile, event.KindProfiles, event.KindConversation, event.KindGroup, event.KindTenant, event.KindConnection),
 		gaps:     count.NewWords(GapExpired, GapUnknown, GapSlow, GapLost, GapMembership),
 		replayed: count.NewSizes(0, 1, 10, 100, 1_000, 10_000, 100_000),
@@ -115,9 +115,6 @@ func (c *Counts) Unconfirmed(events int) { c.unconfirmed.Add(int64(events)) }
 
 // Unanswered counts questions that other hubs did not answer.
 func (c *Counts) Unanswered(hubs int) { c.unanswered.Add(int64(hubs)) }
-
-// Refused counts a stream that was turned away.
-func (c *Counts) Refused(why CloseReason) { c.refused.Add(why, 1) }
 
 // Stats looks at everything; for a broker's answer it may wait a second. Ready says only that
 // the hub does not drain.

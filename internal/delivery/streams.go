@@ -167,7 +167,7 @@ func (s *Streams) Away(tenant string, err error) time.Duration {
 // TurnAway counts a stream that is not taken, and returns err.
 func (s *Streams) TurnAway(tenant string, err error) error {
 	why := Turned(err)
-	s.count.Refused(why)
+	s.count.refused.Add(why, 1)
 	if why == CloseDrain {
 		return err
 	}
@@ -175,6 +175,13 @@ func (s *Streams) TurnAway(tenant string, err error) error {
 		s.logger.Warn("stream refused", "reason", string(why), "tenant", tenant, "err", err)
 	})
 	return err
+}
+
+// Refused counts a stream that is not opened for what its client asked or sent, where its door tells
+// so on the stream, or cannot.
+func (s *Streams) Refused(why CloseReason, err error) {
+	s.count.refused.Add(why, 1)
+	s.logger.Debug("stream refused", "reason", string(why), "err", err)
 }
 
 // Prolong has a connection end at another time; at zero not by itself. It says whether

@@ -224,8 +224,11 @@ func cures(code string) []Advice {
 }
 
 // adviceFor is the cures of a finding, those proxies first that showed themselves.
-func adviceFor(code string, known []string) []Advice {
+func adviceFor(door Door, code string, known []string) []Advice {
 	all := cures(code)
+	if door != SSE {
+		all = doorCures(door, code)
+	}
 	for i := range all {
 		all[i].Seen = slices.Contains(known, all[i].Proxy)
 	}

@@ -21,11 +21,12 @@ const (
 	exitFailed  = 2
 )
 
-const usage = `Usage: realtimehub doctor URL [-for 30s] [-token TOKEN] [-json]
+const usage = `Usage: realtimehub doctor URL [-for 30s] [-door sse] [-token TOKEN] [-json]
 
 Doctor says what stands between this machine and a hub: proxies that hold events
-back, that cut silent streams, or all streams after a time. URL is the hub's as
-its clients know it. It exits 0 when streams work, 1 when it found trouble, and 2
+back, that cut silent streams, or all streams after a time. It tries each of the
+hub's doors and says which one to use. URL is the hub's as its clients know it. It
+exits 0 when streams by the door of -door work, 1 when they have trouble, and 2
 when not all could be examined.
 
 `
@@ -42,6 +43,8 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 	lasts := flags.Duration("for", 30*time.Second, "how long the streams are watched, a `TIME` such as 90s or 5m: longer than the limits to be found; a 16th is added")
 	// No default here: PrintDefaults would print the token.
 	token := flags.String("token", "", "a credential of any scope, `TOKEN`; without it the environment's REALTIME_TOKEN, which other users do not see")
+	door := flags.String("door", string(SSE), "the `DOOR` that your clients use: "+strings.Join(doorNames(), ", ")+"; what troubles others is only noted")
+	origin := flags.String("origin", "", "the `ORIGIN` of the pages that open WebSockets, such as https://app.example.com; without it the hub's own")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of words")
 	var urls []string
 	for rest := args; ; { // package flag stops at the first that is none
@@ -60,7 +63,7 @@ func Command(ctx context.Context, args []string, getenv func(string) string, out
 		flags.Usage()
 		return exitFailed
 	}
-	cfg := Config{URL: urls[0], Token: cmp.Or(*token, getenv("REALTIME_TOKEN")), For: *lasts}
+	cfg := Config{URL: urls[0], Token: cmp.Or(*token, getenv("REALTIME_TOKEN")), For: *lasts, Door: Door(*door), Origin: *origin}
 	line := newLine(errs)
 	cfg.Progress = line.show
 	report, err := Run(ctx, cfg)
@@ -145,7 +148,7 @@ func (r *Report) String() string {
 		if i == 0 || f.Severity != Fine || r.Findings[i-1].Severity != Fine {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s  %s (%s)\n", mark[f.Severity], plain(f.Says), f.Code)
+		fmt.Fprintf(&b, "%s  %s (%s)\n", mark[f.Severity], plain(f.Says), f.name())
 		for _, a := range f.Advice {
 			if f.Severity == Trouble || a.Seen {
 				seen := ""
@@ -156,6 +159,7 @@ func (r *Report) String() string {
 			}
 		}
 	}
+	r.writeDoors(&b)
 	switch {
 	case r.Verdict == Failed && r.Hub != nil:
 		b.WriteString("\nNot all could be seen: run this again.\n")
@@ -167,4 +171,33 @@ func (r *Report) String() string {
 		b.WriteString("\nNothing could be examined.\n")
 	}
 	return b.String()
+}
+
+// name is a finding's code, with its door where that is another than Server-Sent Events.
+func (f *Finding) name() string {
+	if f.Door == SSE {
+		return f.Code
+	}
+	return string(f.Door) + ": " + f.Code
+}
+
+// writeDoors writes which doors work, and which one to use.
+func (r *Report) writeDoors(b *strings.Builder) {
+	if len(r.Doors) == 0 {
+		return
+	}
+	b.WriteString("\n")
+	says := map[Severity]string{Fine: "works", Trouble: "has trouble", Failed: "is not known"}
+	for _, d := range r.Doors {
+		fmt.Fprintf(b, "%-10s  %s", d.Path, says[d.Verdict])
+		if len(d.Why) > 0 {
+			fmt.Fprintf(b, ": %s", strings.Join(d.Why, ", "))
+		}
+		b.WriteString("\n")
+	}
+	if r.Use == "" {
+		b.WriteString("No door works as things are.\n")
+	} else {
+		fmt.Fprintf(b, "Use %s: %s.\n", doors[r.Use].path, doors[r.Use].name)
+	}
 }

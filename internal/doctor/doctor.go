@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,6 +22,9 @@ type Config struct {
 	For   time.Duration // how long the streams are to live
 	TLS   *tls.Config   // nil: the system's certificates
 
+	Door   Door   // the one that clients use, whose trouble is trouble; empty: Server-Sent Events
+	Origin string // of the pages that open WebSockets; empty: the hub's own
+
 	// Progress is called now and then, by one goroutine. May be nil.
 	Progress func(Progress)
 }
@@ -36,8 +40,10 @@ type Progress struct {
 // Report is all that was found.
 type Report struct {
 	URL      string    `json:"url"`
-	Verdict  Severity  `json:"verdict"` // fine, trouble or failed
-	Hub      *Hello    `json:"hub"`     // how the request reached the hub; null: nothing came from there
+	Verdict  Severity  `json:"verdict"`       // fine, trouble or failed, of the door that clients use
+	Doors    []Outlook `json:"doors"`         // none: the hub was not reached
+	Use      Door      `json:"use,omitempty"` // the first door that works; empty: none does
+	Hub      *Hello    `json:"hub"`           // how the request reached the hub; null: nothing came from there
 	Ticking  *Outcome  `json:"ticking,omitempty"`
 	Silent   *Outcome  `json:"silent,omitempty"`
 	Findings []Finding `json:"findings"`
@@ -86,10 +92,10 @@ func Address(text string) (*url.URL, error) {
 		return nil, errors.New("is not an http or https URL")
 	}
 	prefix := strings.TrimSuffix(u.Path, "/")
-	for _, known := range []string{"/v1/stream", "/v1/doctor", "/v1"} {
+	for _, known := range []string{doors[SSE].path, doors[WebSocket].path, doors[Poll].path, doors[SignalR].path, doctorPath, "/v1"} {
 		prefix = strings.TrimSuffix(prefix, known)
 	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Join("/", prefix, "/v1/doctor")}, nil
+	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Join("/", prefix, doctorPath)}, nil
 }
 
 // Run examines. Its error is a wrong Config's or ctx's; what keeps it from the hub is
@@ -102,30 +108,46 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if cfg.For < MinFor || cfg.For > MaxFor {
 		return nil, fmt.Errorf("for: %v is not between %v and %v", cfg.For, MinFor, MaxFor)
 	}
-	report := &Report{URL: u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, "/v1/doctor")}
+	known := doors[cmp.Or(cfg.Door, SSE)]
+	if known.name == "" {
+		return nil, fmt.Errorf("door: %q is none of %s", cfg.Door, strings.Join(doorNames(), ", "))
+	}
+	report := &Report{URL: u.Scheme + "://" + u.Host + strings.TrimSuffix(u.Path, doctorPath)}
 	base := probe{url: u, token: cfg.Token, tls: cfg.TLS, grace: patience}
 	o := observed{
 		secure: u.Scheme == "https", host: u.Host, lasts: beyond(cfg.For),
 		every:   min(max(cfg.For/20, 50*time.Millisecond), 250*time.Millisecond),
 		stagger: min(max(cfg.For/10, 300*time.Millisecond), time.Second),
 	}
+	others := besides{socket: o, origin: cmp.Or(cfg.Origin, u.Scheme+"://"+u.Host)}
+	var all sync.WaitGroup
+	greeted := make(chan struct{}) // by the hub, or not, and no crowd is there any more
+	all.Go(func() { others.examine(ctx, base, greeted) })
 	o.greet(ctx, base)
+	finding, failed := o.failure()
+	if failed {
+		report.Findings = []Finding{finding}
+	} else {
+		base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
+		o.crowd(ctx, base)
+	}
+	close(greeted)
+	if failed && ofAllDoors[finding.Code] {
+		report.Verdict = Failed
+		return report, ctx.Err()
+	}
+	if !failed {
+		o.examine(ctx, base, cfg.Progress)
+		report.Ticking, report.Silent = o.ticking.outcome(), o.silent.outcome()
+		report.Findings = judge(o)
+	}
+	all.Wait()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if finding, ok := o.failure(); ok {
-		report.Findings, report.Verdict = []Finding{finding}, Failed
-		return report, nil
-	}
-	base.http1 = o.brief.status != http.StatusOK // HTTP/2 failed, and is a finding
-	o.crowd(ctx, base)
-	o.examine(ctx, base, cfg.Progress)
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	report.Hub, report.Findings = o.best().hello, judge(o)
-	report.Ticking, report.Silent = o.ticking.outcome(), o.silent.outcome()
-	report.Verdict = verdict(report.Findings)
+	report.Hub = o.best().hello
+	report.Findings = append(report.Findings, others.judge(&o)...)
+	report.settle(cmp.Or(cfg.Door, SSE))
 	return report, nil
 }
 
@@ -197,7 +219,7 @@ func (o *observed) examine(ctx context.Context, base probe, tell func(Progress))
 	var ticks, silence progress
 	ticking, silent := base, base
 	ticking.every, ticking.report, silent.report = o.every, &ticks, &silence
-	greeted := make(chan string, 1)
+	greeted := make(chan string, 1) // the hello's id, for who leaves
 	var told atomic.Value
 	ticking.greets = func(h *Hello) {
 		told.Store(h.ID)
@@ -212,7 +234,7 @@ func (o *observed) examine(ctx context.Context, base probe, tell func(Progress))
 	})
 	all.Go(func() {
 		leaver := base
-		if leaver.tell = <-greeted; leaver.tell != "" {
+		if leaver.tell = <-greeted; leaver.tell != "" && !base.upgrades() {
 			o.leave(beside, leaver)
 		}
 	})

@@ -293,7 +293,7 @@ func TestPage(t *testing.T) {
 	is.NoErr(err)
 	page := string(b)
 	source := ""
-	for _, name := range []string{"judge.go", "failure.go"} {
+	for _, name := range []string{"judge.go", "failure.go", "doors.go"} {
 		b, err := os.ReadFile(name)
 		is.NoErr(err)
 		source += string(b)
@@ -305,8 +305,13 @@ func TestPage(t *testing.T) {
 		for _, a := range cures(match[1]) {
 			lines["\n- "+a.Proxy+": "+a.Change+"\n"] = true
 		}
+		for _, door := range []Door{WebSocket, Poll, SignalR} {
+			for _, a := range doorCures(door, match[1]) {
+				lines["\n- "+a.Proxy+": "+a.Change+"\n"] = true
+			}
+		}
 	}
-	is.True(len(lines) > 70)
+	is.True(len(lines) > 110)
 	for line := range lines {
 		if !strings.Contains(page, line) {
 			t.Errorf("the page lacks %q", line)

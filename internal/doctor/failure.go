@@ -19,8 +19,11 @@ func (o *observed) failure() (Finding, bool) {
 		return Finding{}, false
 	}
 	code, says := o.brief.failure()
-	return Finding{code, Failed, says, adviceFor(code, o.proxies())}, true
+	return Finding{SSE, code, Failed, says, adviceFor(SSE, code, o.proxies())}, true
 }
+
+// ofAllDoors is what no door is spared: there is nothing to examine then.
+var ofAllDoors = map[string]bool{"unreachable": true, "redirected": true, "unauthorized": true, "forbidden": true, "busy": true, "bad-gateway": true}
 
 func (t *trial) failure() (code, says string) {
 	header := t.header

@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -177,17 +179,64 @@ func TestAProbeEnds(t *testing.T) {
 			p := probe{url: hostile(t, serve), lasts: 200 * time.Millisecond, grace: 200 * time.Millisecond, every: 50 * time.Millisecond}
 			greeted := 0
 			p.greets = func(*Hello) { greeted++ }
-			over := make(chan trial, 1)
-			go func() { over <- p.run(t.Context()) }()
-			select {
-			case trial := <-over:
-				is.True(len(trial.arrivals) <= mostTicks+1)
-				is.True(len(trial.gone) <= mostGone)
-				is.True(len(trial.body) <= 4<<10)
-				is.True(greeted <= 1)
-			case <-time.After(time.Minute):
-				t.Fatal("it goes on")
-			}
+			ends(t, p)
+			is.True(greeted <= 1)
+		})
+	}
+}
+
+// ends runs a probe, which is over in time and has kept no more than it has to.
+func ends(t *testing.T, p probe) (got trial) {
+	t.Helper()
+	over := make(chan trial, 1)
+	go func() { over <- p.run(t.Context()) }()
+	select {
+	case got = <-over:
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on")
+	}
+	is := is.New(t)
+	is.True(len(got.arrivals) <= mostTicks+1)
+	is.True(len(got.gone) <= mostGone)
+	is.True(len(got.body) <= 4<<10)
+	return got
+}
+
+// So it is on a WebSocket, whose frames may say anything.
+func TestAProbeOnASocketEnds(t *testing.T) {
+	frame := func(first byte, text string) string { return string([]byte{first, byte(len(text))}) + text }
+	hello := frame(0x81, `{"event":"doctor.hello","data":{"id":"AAAA"}}`)
+	for name, tc := range map[string]struct{ begin, again string }{
+		"silence":          {"", ""},
+		"pings":            {hello, frame(0x89, "x")},
+		"nothing":          {hello, frame(0x81, "")},
+		"no JSON":          {hello, frame(0x81, "{")},
+		"another's":        {hello, frame(0x81, `{"n":1}`)},
+		"no end":           {hello, frame(0x01, strings.Repeat("x", 100))},
+		"more and more":    {hello, frame(0x00, strings.Repeat("x", 100))},
+		"a lie":            {hello + "\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", "x"},
+		"less than none":   {hello + "\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff", "x"},
+		"ticks":            {hello, frame(0x81, `{"event":"doctor.tick","data":{"seq":1,"elapsedMs":9223372036854775807}}`)},
+		"hellos":           {hello, hello},
+		"a data of 7":      {frame(0x81, `{"event":"doctor.hello","data":7}`), ""},
+		"a data of nobody": {frame(0x81, `{"event":"doctor.hello"}`), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := hostile(t, func(conn net.Conn) {
+				r, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+acceptance(r.Header)+"\r\n\r\n")
+				go io.Copy(io.Discard, conn)
+				if tc.again != "" {
+					endless(tc.begin, tc.again)(conn)
+				}
+				io.WriteString(conn, tc.begin)
+			})
+			got := ends(t, probe{url: u, origin: "http://hub", lasts: 200 * time.Millisecond, grace: 200 * time.Millisecond})
+			is.New(t).Equal(got.status, 101)
 		})
 	}
 }

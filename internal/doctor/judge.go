@@ -22,17 +22,18 @@ const (
 
 // Finding is one thing that was found, in words; Code is for programs.
 type Finding struct {
+	Door     Door     `json:"door"`
 	Code     string   `json:"code"`
 	Severity Severity `json:"severity"`
 	Says     string   `json:"says"`
 	Advice   []Advice `json:"advice,omitempty"`
 }
 
-// judge tells what was found, the worst first.
+// judge tells what was found of Server-Sent Events, the worst first.
 func judge(o observed) []Finding {
 	var found []Finding
 	add := func(code string, severity Severity, format string, args ...any) {
-		found = append(found, Finding{Code: code, Severity: severity, Says: fmt.Sprintf(format, args...)})
+		found = append(found, Finding{Door: SSE, Code: code, Severity: severity, Says: fmt.Sprintf(format, args...)})
 	}
 	held := o.flow(add)
 	o.cuts(add, held)
@@ -44,16 +45,21 @@ func judge(o observed) []Finding {
 	for i := range found {
 		f := &found[i]
 		if f.Severity != Fine && !(f.Code == "idle-cut" && f.Severity == Note) { // which is as it should be
-			f.Advice = adviceFor(f.Code, known)
+			f.Advice = adviceFor(SSE, f.Code, known)
 			if hidden && mayBeTheHub[f.Code] {
 				f.Says += " Nothing showed itself on the way, so it may be the hub."
 				f.Advice = slices.Insert(f.Advice, 0, Advice{hub, false, "run the doctor beside it, at its own address. If it is the same there, no proxy does it."})
 			}
 		}
 	}
+	sortFindings(found)
+	return found
+}
+
+// sortFindings has the worst first.
+func sortFindings(found []Finding) {
 	rank := map[Severity]int{Failed: 0, Trouble: 1, Note: 2, Fine: 3}
 	slices.SortStableFunc(found, func(a, b Finding) int { return rank[a.Severity] - rank[b.Severity] })
-	return found
 }
 
 // mayBeTheHub is what a hub would do that has a fault, and a proxy that hides.
@@ -72,7 +78,7 @@ const (
 // flow says whether ticks came as they were sent, and whether they were held back.
 func (o *observed) flow(add addFunc) (held bool) {
 	t := &o.ticking
-	if t.status != 0 && t.status != http.StatusOK {
+	if t.status != 0 && !t.opened() {
 		add("refused", Trouble, "The ticking probe was answered %d, although a first short one was taken.", t.status)
 		return false
 	}
@@ -110,7 +116,7 @@ func (o *observed) cuts(add addFunc, held bool) {
 			add("hub-ended", Failed, "The hub itself ended a probe after %s, for the reason %q: what comes later was not seen.", seconds(t.lived), t.closing)
 		}
 	}
-	if silent.status != 0 && silent.status != http.StatusOK {
+	if silent.status != 0 && !silent.opened() {
 		add("refused", Trouble, "The silent probe was answered %d after %s, although a first short one was taken.", silent.status, seconds(silent.lived))
 		return
 	}

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"net/http"
 	"strings"
 	"time"
 )
@@ -26,7 +25,7 @@ type observed struct {
 func (o *observed) kept() bool {
 	t := &o.silent
 	if len(t.arrivals) == 0 {
-		return t.status == http.StatusOK && t.lived >= hiccup
+		return t.opened() && t.lived >= hiccup
 	}
 	return t.done && t.arrivals[0].came >= leastLag && 2*t.arrivals[0].came >= t.lived
 }

@@ -72,6 +72,8 @@ func (p *progress) note(event string) {
 // a connection of its own: ticks must not keep alive what a silent stream shares.
 type probe struct {
 	url    *url.URL
+	post   bool   // instead of GET
+	origin string // of the page that asks for a WebSocket; empty: a probe that asks for none
 	token  string
 	every  time.Duration // 0: silent
 	lasts  time.Duration
@@ -123,7 +125,7 @@ func (p probe) once(ctx context.Context) (t trial) {
 	defer cancel()
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(!p.http1)
+	protocols.SetHTTP2(!p.http1 && !p.upgrades())
 	// A copy, since the transport writes its protocols there.
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: protocols, TLSClientConfig: p.tls.Clone(), MaxResponseHeaderBytes: mostHead}
 	start := time.Now()
@@ -161,6 +163,7 @@ func (p probe) once(ctx context.Context) (t trial) {
 	if res.ProtoMajor == 2 {
 		t.streams = conn.Available() + conn.InFlight()
 	}
+	context.AfterFunc(ctx, func() { res.Body.Close() }) // a WebSocket does not heed ctx
 	t.answered(res, p)
 	return t
 }
@@ -172,12 +175,22 @@ func (p probe) request(ctx context.Context) (*http.Request, error) {
 	if p.tell != "" {
 		query.Set("tell", p.tell)
 	}
+	if !strings.HasSuffix(u.Path, doctorPath) {
+		query.Set("doctor", "true") // a door serves others, too
+	}
 	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	method := http.MethodGet
+	if p.post {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", "text/event-stream")
+	if p.upgrades() {
+		askForSocket(req.Header, p.origin)
+	}
 	req.Header.Set("Cache-Control", "no-cache")
 	req.Header.Set("User-Agent", "realtimehub-doctor")
 	if p.token != "" {
@@ -189,12 +202,23 @@ func (p probe) request(ctx context.Context) (*http.Request, error) {
 // answered takes an answer: its head, and its stream or the beginning of what is none.
 func (t *trial) answered(res *http.Response, p probe) {
 	t.status, t.proto, t.header, t.gzip = res.StatusCode, res.Proto, res.Header, res.Uncompressed
-	if t.status != http.StatusOK {
+	conn, isSocket := res.Body.(io.ReadWriter)
+	switch {
+	case !t.opened():
 		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 		t.body = string(b)
-		return
+	case isSocket && !accepts(res):
+		t.err = errAccept
+	case isSocket:
+		t.readSocket(conn, p)
+	default:
+		t.read(res.Body, p)
 	}
-	t.read(res.Body, p)
+}
+
+// opened says that the answer is a stream, or a WebSocket.
+func (t *trial) opened() bool {
+	return t.status == http.StatusOK || t.status == http.StatusSwitchingProtocols
 }
 
 // hostPort is where a URL's server is.
@@ -214,45 +238,50 @@ func (t *trial) read(body io.Reader, p probe) {
 			}
 			return
 		}
-		came := time.Since(t.asked)
-		switch event.Type {
-		case EventHello:
-			if t.hello != nil {
-				break // a hub says it once
-			}
-			t.hello = &Hello{}
-			if err := json.Unmarshal([]byte(event.Data), t.hello); err != nil {
-				t.hello, t.err = nil, err
-				return
-			}
-			t.arrivals = append(t.arrivals, arrival{0, came})
-			if p.greets != nil {
-				p.greets(t.hello)
-			}
-		case EventTick:
-			var tick Tick
-			if len(t.arrivals) <= mostTicks && json.Unmarshal([]byte(event.Data), &tick) == nil {
-				t.arrivals = append(t.arrivals, arrival{time.Duration(tick.ElapsedMS) * time.Millisecond, came})
-			}
-		case EventGone:
-			var gone Gone
-			if len(t.gone) < mostGone && json.Unmarshal([]byte(event.Data), &gone) == nil {
-				t.gone = append(t.gone, gone)
-			}
-		case EventDone:
-			t.done = true
-		case "hub.closing":
-			var last struct{ Reason string }
-			json.Unmarshal([]byte(event.Data), &last)
-			t.closing = last.Reason
-		}
-		if p.report != nil {
-			p.report.note(event.Type)
-		}
-		if p.leaves && t.hello != nil {
+		if t.take(event.Type, []byte(event.Data), p) {
 			return
 		}
 	}
+}
+
+// take takes an event, and says whether it is the last that matters.
+func (t *trial) take(event string, data []byte, p probe) (last bool) {
+	came := time.Since(t.asked)
+	switch event {
+	case EventHello:
+		if t.hello != nil {
+			break // a hub says it once
+		}
+		t.hello = &Hello{}
+		if err := json.Unmarshal(data, t.hello); err != nil {
+			t.hello, t.err = nil, err
+			return true
+		}
+		t.arrivals = append(t.arrivals, arrival{0, came})
+		if p.greets != nil {
+			p.greets(t.hello)
+		}
+	case EventTick:
+		var tick Tick
+		if len(t.arrivals) <= mostTicks && json.Unmarshal(data, &tick) == nil {
+			t.arrivals = append(t.arrivals, arrival{time.Duration(tick.ElapsedMS) * time.Millisecond, came})
+		}
+	case EventGone:
+		var gone Gone
+		if len(t.gone) < mostGone && json.Unmarshal(data, &gone) == nil {
+			t.gone = append(t.gone, gone)
+		}
+	case EventDone:
+		t.done = true
+	case "hub.closing":
+		var last struct{ Reason string }
+		json.Unmarshal(data, &last)
+		t.closing = last.Reason
+	}
+	if p.report != nil {
+		p.report.note(event)
+	}
+	return p.leaves && t.hello != nil
 }
 
 // cut says that a trial ended before its time, and neither by the hub's own word nor

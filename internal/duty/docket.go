@@ -36,11 +36,14 @@ func (o *open) part() part { return part{o.At.Seq, o.At.Epoch.Tag, o.Part} }
 // can be faster than whoever opens the duty.
 type mark = Acknowledgement
 
+// MostEarly is how long before the judge is told of a duty an acknowledgement of it may come.
+const MostEarly = time.Minute
+
 // Bounds of what is kept of acknowledgements.
 const (
-	markTime  = time.Minute // at least; twice that at most
-	mostMarks = 16          // of one profile in a minute: its connections, as a rule
-	markBytes = 112         // of each, in its list
+	markTime  = MostEarly // at least; twice that at most
+	mostMarks = 16        // of one profile in a minute: its connections, as a rule
+	markBytes = 112       // of each, in its list
 )
 
 func newDocket(tenant string) *docket { return &docket{tenant: tenant, all: map[part]*open{}} }

@@ -21,6 +21,7 @@ type Duty struct {
 	Recipients []event.Profile // sorted, each once
 	Absent     []event.Profile // of them: who had no connection, and is to be reported at once; sorted
 	Part       int             // of an event's duty that is kept in parts: which one, from 0
+	Kept       uint64          // where its keeper has it, as it says to the judge
 }
 
 // Slack is how long after a deadline an acknowledgement is still taken, since it may be judged
@@ -121,11 +122,16 @@ func (o *open) acknowledge(p event.Profile, at time.Time) bool {
 	if !found || o.acked[i] > 0 {
 		return found
 	}
-	o.acked[i] = uint32(min(max(at.Sub(o.Event.Timestamp).Milliseconds(), 1), math.MaxUint32))
+	o.acked[i] = o.since(at)
 	if !o.reported.has(i) {
 		o.settle(1)
 	}
 	return true
+}
+
+// since is how many milliseconds after its event something was: one at least.
+func (o *open) since(at time.Time) uint32 {
+	return uint32(min(max(at.Sub(o.Event.Timestamp).Milliseconds(), 1), math.MaxUint32))
 }
 
 // settle notes that so many recipients owe no more.
@@ -165,6 +171,25 @@ func (o *open) reportedEarly(at time.Time) {
 func (o *open) reportedLate(owing []event.Profile, at time.Time) {
 	if o.report(owing); o.lateAt.IsZero() {
 		o.lateAt = at
+	}
+}
+
+// waitsForEarly says that the absent are still to be reported.
+func (o *open) waitsForEarly() bool { return len(o.Absent) > 0 && o.earlyAt.IsZero() }
+
+// restore notes what is known to have come of a duty, for each recipient, before it is entered.
+func (o *open) restore(came []Result) {
+	for i, r := range came {
+		switch r.State {
+		case Acknowledged:
+			o.acked[i] = o.since(r.At)
+		case Reported:
+			o.reported.set(i)
+			o.earlyAt = r.At
+		default:
+			continue
+		}
+		o.left--
 	}
 }
 

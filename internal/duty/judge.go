@@ -64,6 +64,8 @@ type Stats struct {
 	Owed         int   // recipients of those who owe
 	Acknowledged int64 // recipients of duties that are over
 	Reported     int64
+	Unread       int64 // duties and acknowledgements of other hubs that were not understood
+	Lost         int64 // acknowledgements that could not be kept, while the broker was away: who gave them is reported
 }
 
 // NewJudge makes a judge. Run has it judge.
@@ -72,21 +74,24 @@ func NewJudge(cfg Config) *Judge {
 }
 
 // Open has the recipients of an event owe until it is due: at its deadline, by this process's
-// clock. One that is open, or was lately, is left as it is.
-func (j *Judge) Open(d *Duty, due time.Time) {
+// clock. came is what is known to have come of it for each; nil: nothing. One that is open, or was
+// lately, is left as it is, but for where it is kept.
+func (j *Judge) Open(d *Duty, due time.Time, came []Result) {
 	j.mu.Lock()
 	k := j.docketLocked(d.Event.TenantID)
 	o := newOpen(d, k)
 	o.judgeAt = due
-	if k.all[o.part()] != nil {
+	if was := k.all[o.part()]; was != nil {
+		was.Kept = d.Kept
 		j.mu.Unlock()
 		return
 	}
 	j.cfg.Pools.State.Force(k.tenant, o.bytes)
+	o.restore(came)
 	k.enter(o, time.Now())
 	j.stats.Open++
 	at := due
-	if len(d.Absent) > 0 {
+	if o.waitsForEarly() {
 		at = time.Now()
 	}
 	j.due.Set(o, at)

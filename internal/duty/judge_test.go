@@ -193,7 +193,7 @@ func TestAcknowledgementsOfDays(t *testing.T) {
 	}
 	is.True(pools.State.Total() < 4*each*1000)
 	e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: now, Deadline: time.Minute}
-	j.Open(New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("999-1"), user("1-1")}), now)
+	j.Open(New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("999-1"), user("1-1")}), now, nil)
 	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
 }
 

@@ -78,7 +78,7 @@ func NewMemory(cfg Config) *Memory { return &Memory{NewJudge(cfg), NewReturns(cf
 
 // Open implements Keeper.
 func (m *Memory) Open(_ context.Context, d *Duty) error {
-	m.judge.Open(d, d.Deadline)
+	m.judge.Open(d, d.Deadline, nil)
 	return nil
 }
 

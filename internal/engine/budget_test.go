@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -48,7 +49,7 @@ func TestAFrameCountsOnce(t *testing.T) {
 	e, _ := budgeted(t, 0)
 	streams := standing(t, e, 100, blocked)
 	f, other := NewFrame(make([]byte, 1000), false), NewFrame(make([]byte, 10), true)
-	size, small := int64(f.Len()), int64(other.Len())
+	size, small := int64(frameBytes+1000+len("3e8\r\n\r\n")), int64(frameBytes+10+len("a\r\n\r\n"))
 	deliver(streams, f)
 	is.Equal(e.Owed(), size+100*listed)
 	deliver(streams[:2], other, f, other)
@@ -67,7 +68,7 @@ func TestAFrameCountsOnce(t *testing.T) {
 	is.Equal(e.Owed(), size+small+8*listed) // whole, or not at all
 	advance(streams[0], 1+10+1000)
 	is.Equal(e.Owed(), size+small+5*listed)
-	shed, cut, last := int64(len("1\r\nS\r\n")), int64(len("3\r\nCUT\r\n")), int64(e.lastChunk.Len())
+	shed, cut, last := int64(frameBytes+len("1\r\nS\r\n")), int64(frameBytes+len("3\r\nCUT\r\n")), int64(frameBytes+len("0\r\n\r\n"))
 	streams[0].shedLocked(0, DropBudget)
 	is.Equal(e.Owed(), size+small+shed+5*listed) // told of in place of it
 	streams[1].shedLocked(0, DropBudget)
@@ -78,6 +79,27 @@ func TestAFrameCountsOnce(t *testing.T) {
 	is.Equal(e.Owed(), shed+cut+last+3*listed)
 	streams[0].Close(f)
 	is.Equal(e.Owed(), shed+cut+last+size+5*listed)
+}
+
+// What small frames take is counted, and not only what of it goes over the wire: a client that
+// pings and does not read has very many of them.
+func TestSmallFramesCount(t *testing.T) {
+	is := is.New(t)
+	e, _ := budgeted(t, 0)
+	streams := standing(t, e, 1, blocked)
+	held := func() (bytes int64) {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := held()
+	for range 100_000 {
+		deliver(streams, NewFrame([]byte("\x8a\x00"), false))
+	}
+	grown := held() - before
+	is.True(grown > 0 && grown < e.Owed()*3/2)
+	runtime.KeepAlive(streams)
 }
 
 // Who was offered nothing yet is not relieved, however much is owed, and not blamed;
@@ -152,7 +174,7 @@ func TestReliefIsSoughtNowAndThen(t *testing.T) {
 	f := NewFrame(make([]byte, 5_000), false)
 	n := looks(e, 1000, func() { deliver(streams, NewFrame(f.data, false)) })
 	is.True(n > 0)
-	is.True(n <= 1000*(f.Len()+10*listed)/(budget*budgetStep/100)+1)
+	is.True(n <= 1000*(int(f.memory())+10*listed)/(budget*budgetStep/100)+1)
 	streams[0].state = blocked
 	is.True(!streams[0].cut)
 	eventually(t, "the tick to look", func() bool {

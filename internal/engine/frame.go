@@ -48,14 +48,21 @@ func (f *Frame) owe(n int32) int64 {
 	now := f.owers.Add(n)
 	switch before := now - n; {
 	case before == 0:
-		return int64(f.Len())
+		return f.memory()
 	case now == 0:
-		return -int64(f.Len())
+		return -f.memory()
 	}
 	return 0
 }
 
-// Len is what the frame takes of memory, and at most of the wire, in bytes.
+// frameBytes is what a frame takes of memory beside its events: most of what small ones take,
+// of which a client that sends can cause very many.
+const frameBytes = 112
+
+// memory is what the frame takes of memory, in bytes.
+func (f *Frame) memory() int64 { return frameBytes + int64(f.Len()) }
+
+// Len is how many bytes the frame is on the wire, at most.
 func (f *Frame) Len() int { return len(f.chunk) }
 
 // Events is how many events the frame is counted as.

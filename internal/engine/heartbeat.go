@@ -59,8 +59,8 @@ func (e *Engine) beat(streams []*Stream, now time.Duration, all bool) {
 		due := s.state == idle && !s.silent && !s.closed
 		ask, gone := s.talk.answersLocked(now, e.cfg.Heartbeat)
 		quiet := time.Duration(s.wroteAt) <= before || ask
-		if due && quiet && s.talk != nil && s.talk.asked == 0 {
-			s.talk.asked = int64(now)
+		if due && quiet && !gone {
+			s.talk.askedLocked(now)
 		}
 		s.mu.Unlock()
 		switch {

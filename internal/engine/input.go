@@ -1,8 +1,8 @@
 package engine
 
 import (
-	"bytes"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -22,13 +22,15 @@ type talk struct {
 	input Input // static
 
 	// Guarded by the stream's mu.
-	early   []byte // came with the request
-	reading bool   // a goroutine reads; if the stream ends meanwhile, it closes the socket
-	again   bool   // more has come since that last found nothing
-	shut    bool   // our half of the socket, after the last words
-	why     error  // it ended without last words
-	heardAt int64  // the engine's clock when something last came
-	asked   int64  // likewise, when a beat was sent that nothing has come after yet; 0: it has
+	reading    bool  // a goroutine reads; if the stream ends meanwhile, it closes the socket
+	again      bool  // more has come since that last found nothing
+	hungUp     bool  // the client has shut its half, or reset: what is read ends with that
+	receives   bool  // the input has what came last, and nothing more is read
+	shut       bool  // our half of the socket, after the last words
+	unanswered uint8 // beats that were sent since something last came
+	why        error // it ended without last words
+	heardAt    int64 // the engine's clock when something last came
+	askedAt    int64 // likewise, when the last beat was sent
 }
 
 // missed is how many heartbeats a client that is to answer them may leave unanswered.
@@ -50,14 +52,16 @@ func (e *Engine) ServeSocket(w http.ResponseWriter, r *http.Request, s *Stream, 
 		s.owner.Gone(ErrGone)
 		panic(http.ErrAbortHandler)
 	}
-	taken := e.take(w, r, s)
+	early, taken := e.take(w, r, s)
 	s.mu.Lock()
 	first := &Frame{data: head, chunk: head}
 	s.pending = append([]*Frame{first}, s.pending...)
 	s.oweLocked(first)
 	s.talk.heardAt = e.clock.Load()
 	if taken {
-		s.input = s.input || len(s.talk.early) > 0
+		if len(early) > 0 {
+			s.readLocked(early)
+		}
 		s.mu.Unlock()
 		s.write(nil)
 		return
@@ -66,24 +70,29 @@ func (e *Engine) ServeSocket(w http.ResponseWriter, r *http.Request, s *Stream, 
 	s.end(s.serveHijacked(w))
 }
 
-// readLocked has what has come read, by one goroutine at a time.
-func (s *Stream) readLocked() {
+// readLocked has what has come read, after what came earlier, by one goroutine at a time.
+func (s *Stream) readLocked(early []byte) {
 	if s.talk.reading {
 		s.talk.again = true
 		return
 	}
 	s.talk.reading = true
-	s.engine.background.Go(s.read)
+	s.engine.background.Go(func() { s.read(early) })
 }
 
+// inputSize is how many bytes are read at once. Whoever else can run does so before the next are.
+const inputSize = 4 << 10
+
 // inputs are what is read into.
-var inputs = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
 
 // read reads until nothing more is there.
-func (s *Stream) read() {
-	buf := inputs.Get().(*[4 << 10]byte)
+func (s *Stream) read(early []byte) {
+	buf := inputs.Get().(*[inputSize]byte)
 	defer inputs.Put(buf)
-	s.receivedEarly()
+	if len(early) > 0 {
+		s.heard(early)
+	}
 	for {
 		n, err := receive(int(s.fd), buf[:])
 		switch {
@@ -94,7 +103,8 @@ func (s *Stream) read() {
 		case err != errFull:
 			err = s.lost(err)
 		}
-		if s.readOn(err) {
+		if s.readOn(n, err) {
+			runtime.Gosched()
 			continue
 		}
 		if err != nil && err != errFull {
@@ -104,12 +114,14 @@ func (s *Stream) read() {
 	}
 }
 
-// readOn says whether there may be more to read after what came of reading. If not, it has
+// readOn says whether there may be more to read after n bytes, or an error. If not, it has
 // another goroutine read, if more comes, and closes the socket of a stream that has ended.
-func (s *Stream) readOn(err error) bool {
+// What does not fill the buffer was all: epoll tells of what comes later.
+func (s *Stream) readOn(n int, err error) bool {
 	s.mu.Lock()
 	over := s.state == ended
-	on := !over && (err == nil || err == errFull && s.talk.again)
+	more := n == inputSize || s.talk.again || s.talk.hungUp && err == nil
+	on := !over && more && (err == nil || err == errFull)
 	s.talk.again = false
 	s.talk.reading = on
 	s.mu.Unlock()
@@ -120,26 +132,19 @@ func (s *Stream) readOn(err error) bool {
 	return on
 }
 
-// receivedEarly gives what came with the request.
-func (s *Stream) receivedEarly() {
-	s.mu.Lock()
-	early := s.talk.early
-	s.talk.early = nil
-	s.mu.Unlock()
-	if len(early) > 0 {
-		s.heard(early)
-	}
-}
-
 // heard gives what the client has sent, unless the stream was broken off.
 func (s *Stream) heard(p []byte) {
 	s.mu.Lock()
-	s.talk.heardAt, s.talk.asked = s.engine.clock.Load(), 0
 	over := s.abrupt
+	s.talk.heardAt, s.talk.unanswered = s.engine.clock.Load(), 0
+	s.talk.receives = true
 	s.mu.Unlock()
 	if !over {
 		s.talk.input.Received(p)
 	}
+	s.mu.Lock()
+	s.talk.heardAt, s.talk.receives = s.engine.clock.Load(), false
+	s.mu.Unlock()
 }
 
 // breakOff ends the stream without last words.
@@ -177,12 +182,23 @@ func (s *Stream) leaveLocked() bool {
 
 // answersLocked says, of a stream whose client is to answer heartbeats, whether it is to be
 // sent one now though it was written to lately, and whether it has left too many unanswered.
+// Those are counted: a hub that stood still does not take its own silence for the client's.
+// Nor does one that has yet to read what the client may have sent.
 func (t *talk) answersLocked(now, heartbeat time.Duration) (ask, gone bool) {
 	if t == nil {
 		return false, false
 	}
-	ask = time.Duration(t.heardAt) <= now-heartbeat*3/4
-	return ask, t.asked != 0 && now-time.Duration(t.asked) >= missed*heartbeat
+	before := int64(now - heartbeat*3/4)
+	ask = t.heardAt <= before && t.askedAt <= before
+	return ask, ask && t.unanswered >= missed && !t.receives
+}
+
+// askedLocked counts a beat that is sent.
+func (t *talk) askedLocked(now time.Duration) {
+	if t != nil {
+		t.askedAt = int64(now)
+		t.unanswered = min(t.unanswered+1, missed)
+	}
 }
 
 // serveHijacked keeps the handler, and has another goroutine read.
@@ -193,19 +209,19 @@ func (s *Stream) serveHijacked(w http.ResponseWriter) error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	s.mu.Lock()
-	s.talk.early = bytes.Clone(early)
-	s.mu.Unlock()
+	early := bufferedIn(rw.Reader)
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		s.receivedEarly()
-		buf := make([]byte, 4<<10)
+		if len(early) > 0 {
+			s.heard(early)
+		}
+		buf := make([]byte, inputSize)
 		for {
 			n, err := conn.Read(buf)
 			if n > 0 {
 				s.heard(buf[:n])
+				runtime.Gosched()
 			}
 			if err != nil {
 				s.breakOff(ErrGone)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -190,5 +191,172 @@ func TestSocketsEnd(t *testing.T) {
 		is.Equal(v.rest(t), string(testLast.data))
 		why := g.wait(t) // after the linger
 		is.True(why == nil || errors.Is(why, ErrGone))
+	})
+}
+
+// held has each piece that it receives wait until it may go on.
+type held struct {
+	came chan string
+	goOn chan struct{}
+}
+
+func newHeld() held { return held{make(chan string, 100), make(chan struct{})} }
+
+// Ended implements Input.
+func (held) Ended() {}
+
+// Received implements Input.
+func (h held) Received(p []byte) {
+	h.came <- string(p)
+	<-h.goOn
+}
+
+// upgradeTo is upgrade with an input of one's own.
+func (h *house) upgradeTo(t *testing.T, name string, input Input) (*visitor, *guest) {
+	t.Helper()
+	v, g := h.upgrade(t, name, "")
+	g.Stream.mu.Lock()
+	g.talk.input = input
+	g.Stream.mu.Unlock()
+	return v, g
+}
+
+// beatAt sends a heartbeat as if so much time had gone by.
+func (h *house) beatAt(t *testing.T, g *guest, at time.Duration) {
+	t.Helper()
+	eventually(t, "nothing to be owed", func() bool {
+		g.Stream.mu.Lock()
+		defer g.Stream.mu.Unlock()
+		return g.state == idle
+	})
+	h.beat([]*Stream{g.Stream}, at, false)
+}
+
+func (h *house) unanswered(g *guest) uint8 {
+	g.Stream.mu.Lock()
+	defer g.Stream.mu.Unlock()
+	return g.talk.unanswered
+}
+
+// A hub that stood still does not take that for its clients' silence.
+func TestAHubThatStoodStill(t *testing.T) {
+	bothPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		v, g := h.upgrade(t, "a", "")
+		for _, at := range []time.Duration{1, 10} {
+			h.beatAt(t, g, at*time.Hour)
+			v.expect(t, testWords.Beat.data)
+		}
+		_, err := io.WriteString(v.TCPConn, "!")
+		is.NoErr(err)
+		v.expect(t, []byte("!"))
+		is.Equal(h.unanswered(g), uint8(0))
+		for n := range missed {
+			h.beatAt(t, g, time.Duration(20+n)*time.Hour)
+			v.expect(t, testWords.Beat.data)
+		}
+		is.Equal(len(g.gone), 0)
+		h.beatAt(t, g, 24*time.Hour)
+		is.Equal(g.wait(t), ErrVanished)
+	})
+}
+
+// A client whose command takes long is not taken as vanished: its answers are not read yet.
+func TestWhoWaitsForACommand(t *testing.T) {
+	bothPaths(t, Config{Heartbeat: time.Hour}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		input := newHeld()
+		v, g := h.upgradeTo(t, "a", input)
+		_, err := io.WriteString(v.TCPConn, "command")
+		is.NoErr(err)
+		is.Equal(<-input.came, "command")
+		for n := range 2 * missed {
+			h.beatAt(t, g, time.Duration(1+n)*time.Hour)
+			v.expect(t, testWords.Beat.data)
+		}
+		_, err = io.WriteString(v.TCPConn, "answer")
+		is.NoErr(err)
+		close(input.goOn)
+		is.Equal(<-input.came, "answer")
+		is.Equal(len(g.gone), 0)
+		is.Equal(h.unanswered(g), uint8(0))
+	})
+}
+
+// What a client sends last, and that it leaves, are noticed together.
+func TestLastWordsOfAClient(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		input := newHeld()
+		v, g := h.upgradeTo(t, "a", input)
+		_, err := io.WriteString(v.TCPConn, "first")
+		is.NoErr(err)
+		is.Equal(<-input.came, "first")
+		_, err = io.WriteString(v.TCPConn, "last")
+		is.NoErr(err)
+		v.TCPConn.Close()
+		eventually(t, "the end to have come", func() bool {
+			g.Stream.mu.Lock()
+			defer g.Stream.mu.Unlock()
+			return h.cfg.Plain || g.talk.hungUp
+		})
+		close(input.goOn)
+		is.Equal(<-input.came, "last")
+		is.Equal(g.wait(t), ErrGone)
+	})
+}
+
+// turns counts the pieces between which nobody else had a turn.
+type turns struct {
+	others *atomic.Int64
+	first  chan struct{} // closed once there is more to read
+	bytes  *atomic.Int64
+	last   *int64
+	same   *atomic.Int64
+}
+
+// Ended implements Input.
+func (turns) Ended() {}
+
+// Received implements Input.
+func (c turns) Received(p []byte) {
+	<-c.first
+	if now := c.others.Load(); now == *c.last {
+		c.same.Add(1)
+	} else {
+		*c.last = now
+	}
+	c.bytes.Add(int64(len(p)))
+}
+
+// Whoever sends without end lets others run between what is read at once.
+func TestWhoSendsWithoutEndTakesTurns(t *testing.T) {
+	bothPaths(t, Config{}, func(t *testing.T, h *house) {
+		is := is.New(t)
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		var others, read, same atomic.Int64
+		last := int64(-1)
+		input := turns{&others, make(chan struct{}), &read, &last, &same}
+		v, _ := h.upgradeTo(t, "a", input)
+		_, err := v.TCPConn.Write(make([]byte, 64<<10))
+		is.NoErr(err)
+		over := make(chan struct{})
+		var spun sync.WaitGroup
+		spun.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					others.Add(1)
+					runtime.Gosched()
+				}
+			}
+		})
+		close(input.first)
+		eventually(t, "all to be read", func() bool { return read.Load() == 64<<10 })
+		close(over)
+		spun.Wait()
+		is.Equal(same.Load(), int64(0))
 	})
 }

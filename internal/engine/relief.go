@@ -153,7 +153,7 @@ func level(groups []*group, all int64) int64 {
 // others owe as well an equal part. So what all streams have of it is the frame, once.
 func shareOf(frames []*Frame) (share int64) {
 	for _, f := range frames {
-		share += listed + int64(f.Len())/max(1, int64(f.owers.Load()))
+		share += listed + f.memory()/max(1, int64(f.owers.Load()))
 	}
 	return share
 }

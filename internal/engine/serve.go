@@ -21,8 +21,9 @@ func (e *Engine) Serve(w http.ResponseWriter, r *http.Request, s *Stream) {
 	if r.ProtoMajor == 1 { // HTTP/2 would end all of the connection's streams
 		w.Header()["Connection"] = []string{"close"} // the end of a stream is the end of its connection
 	}
-	if e.take(w, r, s) {
+	if early, taken := e.take(w, r, s); taken {
 		s.mu.Lock()
+		s.received = uint32(len(early)) // a pipelined request: nobody will answer it
 		s.chunked = r.ProtoAtLeast(1, 1)
 		head := head(r, w.Header())
 		first := &Frame{data: head, chunk: head}

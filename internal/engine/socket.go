@@ -59,40 +59,35 @@ func (e *Engine) Takes(r *http.Request) bool {
 }
 
 // take takes the request's socket away from net/http, whose goroutines, buffers
-// and poll entry are then free; false leaves the request as it was.
-func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) bool {
+// and poll entry are then free; false leaves the request as it was. early is what came
+// in behind the request.
+func (e *Engine) take(w http.ResponseWriter, r *http.Request, s *Stream) (early []byte, taken bool) {
 	if !e.Takes(r) {
-		return false
+		return nil, false
 	}
 	fd, ok := dup(r.Context().Value(connKey{}).(*net.TCPConn))
 	if !ok {
-		return false
+		return nil, false
 	}
 	s.fd = int32(fd)
 	if e.poller.add(e, s) == nil {
 		spreadProbes(uintptr(fd))
 		if hijacked, rw, err := http.NewResponseController(w).Hijack(); err == nil {
-			s.keepEarly(rw.Reader)
+			early = bufferedIn(rw.Reader)
 			hijacked.Close()
-			return true
+			return early, true
 		}
 		e.poller.remove(s) // closing alone would not do: net/http has the socket, too
 	}
 	closeSocket(fd)
 	s.fd = -1
-	return false
+	return nil, false
 }
 
-// keepEarly keeps what came in behind the request, of which net/http has read some.
-func (s *Stream) keepEarly(from *bufio.Reader) {
-	if s.talk == nil {
-		s.received = uint32(from.Buffered()) // a pipelined request: nobody will answer it
-		return
-	}
-	early, _ := from.Peek(from.Buffered())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.talk.early = bytes.Clone(early)
+// bufferedIn is what net/http has read behind a request.
+func bufferedIn(r *bufio.Reader) []byte {
+	buffered, _ := r.Peek(r.Buffered())
+	return bytes.Clone(buffered)
 }
 
 // head is an answer's head as net/http writes it, for a body in chunks. HTTP/1.0 has
@@ -150,7 +145,7 @@ func (s *Stream) writeAll(room func() []byte) error {
 		if s.input {
 			s.input = false
 			if s.talk != nil {
-				s.readLocked()
+				s.readLocked(nil)
 				s.mu.Unlock()
 				continue
 			}
@@ -249,17 +244,20 @@ func (s *Stream) discard() error {
 // signalled is epoll's word that there is input, an end or an error, or else room
 // to write. It returns whether the claim passed to the caller. Of a socket that could
 // not be taken after all a last word may come late: the plain path has its own.
-func (s *Stream) signalled(input bool) bool {
+func (s *Stream) signalled(input, hungUp bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wake != nil {
 		return false
 	}
-	if s.talk != nil && s.state != starting {
-		if input && s.state != ended {
-			s.readLocked()
+	if s.talk != nil {
+		s.talk.hungUp = s.talk.hungUp || hungUp
+		if s.state != starting {
+			if input && s.state != ended {
+				s.readLocked(nil)
+			}
+			return s.claimLocked(blocked)
 		}
-		return s.claimLocked(blocked)
 	}
 	s.input = s.input || input
 	return input && s.claimLocked(idle) || s.claimLocked(blocked)

@@ -3,6 +3,7 @@ package engine
 import (
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -143,12 +144,16 @@ func (p *poller) awaitRoom(s *Stream) error {
 	return p.control(syscall.EPOLL_CTL_MOD, interest|syscall.EPOLLOUT, s)
 }
 
+// polledAtOnce is how many streams are told of input or room at once, and so how many goroutines
+// read at once where nothing has them wait.
+const polledAtOnce = 256
+
 func (p *poller) run(e *Engine) {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		return
 	}
-	events := make([]syscall.EpollEvent, 256)
+	events := make([]syscall.EpollEvent, polledAtOnce)
 	n := 0
 	for {
 		err := raw.Read(func(fd uintptr) bool {
@@ -161,13 +166,14 @@ func (p *poller) run(e *Engine) {
 		var lists [maxShards]list
 		for _, event := range events[:n] {
 			s := e.at(uint32(event.Fd), uint32(event.Pad))
-			if s != nil && s.signalled(event.Events&(syscall.EPOLLIN|hangUp) != 0) {
+			if s != nil && s.signalled(event.Events&(syscall.EPOLLIN|hangUp) != 0, event.Events&hangUp != 0) {
 				lists[s.shard.index].add(s)
 			}
 		}
 		for i, sh := range e.shards {
 			sh.push(&lists[i])
 		}
+		runtime.Gosched() // who reads is done before there are more
 	}
 }
 

@@ -1,9 +1,6 @@
 package engine
 
-import (
-	"slices"
-	"sync"
-)
+import "sync"
 
 // state says who has the claim of a stream: only who has it may touch the
 // socket. It passes from one holder to the next, each under the stream's mu.
@@ -59,58 +56,8 @@ type Stream struct {
 	next     *Stream // in the list that has the claim
 }
 
-// Owner is who a stream is of. It is called with no lock held, but for Group.
-type Owner interface {
-	// Gone is called once, when the stream has ended and nothing will be written any
-	// more.
-	Gone(why error)
-	// Beat is called about once a heartbeat, to send what the client should have: the
-	// frame beat or better after a silence. beat is nil where there was none.
-	Beat(s *Stream, d *Batch, beat *Frame)
-	// Words are those that the engine says on the stream. They do not change.
-	Words() *Words
-	// Group names those whose streams are relieved together when all owe too much, before
-	// any other's are. It is called with locks held, and does not change.
-	Group() string
-}
-
-// Words are what an engine says by itself, in the encoding of the streams that share them.
-type Words struct {
-	Beat *Frame        // says that the stream is alive, and is no event
-	Shed *Frame        // tells a client that ephemeral frames were shed
-	Cut  func() *Frame // last words to a client that is cut as slow
-}
-
 // NewOwned makes a stream.
 func (e *Engine) NewOwned(owner Owner) *Stream { return &Stream{engine: e, owner: owner, fd: -1} }
-
-// NewStream is NewOwned of who knows nothing better than the beat, and is told when the
-// stream is gone.
-func (e *Engine) NewStream(words *Words, gone func(why error)) *Stream {
-	return e.NewOwned(nobody{words, gone})
-}
-
-// nobody is the Owner of a stream that is no connection's.
-type nobody struct {
-	words *Words
-	gone  func(why error)
-}
-
-// Gone implements Owner.
-func (n nobody) Gone(why error) { n.gone(why) }
-
-// Words implements Owner.
-func (n nobody) Words() *Words { return n.words }
-
-// Beat implements Owner.
-func (nobody) Beat(s *Stream, d *Batch, beat *Frame) {
-	if beat != nil {
-		d.Send(s, beat)
-	}
-}
-
-// Group implements Owner: all of this kind are one.
-func (nobody) Group() string { return "" }
 
 // Feed has more called whenever all that s is owed is written, to send it more,
 // until it returns false: so what a client is to have is made as it takes it.
@@ -154,65 +101,6 @@ func (s *Stream) feed(more func() bool) {
 // blockedLocked says that what is owed waits for the client, and not for us.
 func (s *Stream) blockedLocked() bool {
 	return s.state == blocked || s.state == starting || s.state == writing && s.wake != nil
-}
-
-// listed is what a frame takes in one stream's list, in bytes: a pointer, and as
-// much again for the room that lists have to grow.
-const listed = 16
-
-// oweLocked counts a frame that is added to what is owed, and returns the bytes that
-// this takes.
-func (s *Stream) oweLocked(f *Frame) (taken int64) {
-	s.owed += f.Len()
-	taken = f.owe(1) + listed
-	s.engine.owed.Add(taken)
-	return taken
-}
-
-// forgiveLocked counts frames that are taken off what is owed, written or not, and
-// returns the bytes that this frees.
-func (s *Stream) forgiveLocked(frames ...*Frame) (freed int64) {
-	for _, f := range frames {
-		s.owed -= f.Len()
-		freed += listed - f.owe(-1)
-	}
-	s.engine.owed.Add(-freed)
-	return freed
-}
-
-// shedLocked drops the ephemeral frames from a place on, which is after those taken, and
-// says so in their place. It returns the bytes that this frees, and whether there were any.
-func (s *Stream) shedLocked(from int, why Drop) (freed int64, some bool) {
-	kept := s.pending[:from]
-	for _, f := range s.pending[from:] {
-		if !f.ephemeral {
-			kept = append(kept, f)
-			continue
-		}
-		some = true
-		freed += s.forgiveLocked(f)
-		s.engine.losses.drop(why, f)
-		if !s.shed {
-			s.shed = true
-			s.engine.losses.shed.Add(1)
-			kept = append(kept, s.owner.Words().Shed)
-			freed -= s.oweLocked(s.owner.Words().Shed)
-		}
-	}
-	clear(s.pending[len(kept):])
-	s.pending = kept
-	return freed, some
-}
-
-// cutLocked ends a slow stream with the cut's last words; the rest can be had
-// by resuming. It returns the bytes that this frees, without those of the words.
-func (s *Stream) cutLocked() (freed int64) {
-	freed = s.forgiveLocked(s.pending[s.taken:]...)
-	s.engine.losses.drop(DropCut, s.pending[s.taken:]...)
-	s.pending = slices.Clone(s.pending[:s.taken])
-	s.cut = true
-	s.closeLocked(s.owner.Words().Cut())
-	return freed
 }
 
 // closeLocked has the stream end after what is pending and one last frame.
@@ -290,76 +178,6 @@ func (s *Stream) signal() {
 	case s.wake <- struct{}{}:
 	default:
 	}
-}
-
-// chunk is how much is copied together for one write, at most.
-const chunk = 64 << 10
-
-// wire is f as s's client is sent it.
-func (s *Stream) wire(f *Frame) []byte {
-	if s.chunked {
-		return f.chunk
-	}
-	return f.data
-}
-
-// peekLocked is what to write next: one frame as it is, or several copied to buf,
-// which has room for a chunk. They stay pending until advanceLocked.
-func (s *Stream) peekLocked(buf func() []byte) []byte {
-	if len(s.pending) == 0 {
-		return nil
-	}
-	s.taken = 1
-	first := s.wire(s.pending[0])[s.offset:]
-	if len(s.pending) == 1 || len(first)+len(s.wire(s.pending[1])) > chunk {
-		return first
-	}
-	b := append(buf()[:0], first...)
-	for _, f := range s.pending[1:] {
-		data := s.wire(f)
-		if len(b)+len(data) > chunk {
-			break
-		}
-		b = append(b, data...)
-		s.taken++
-	}
-	return b
-}
-
-// advanceLocked takes off what was written, and returns what that was.
-func (s *Stream) advanceLocked(n int) (w written) {
-	if n > 0 {
-		s.wroteAt = s.engine.clock.Load()
-	}
-	n += int(s.offset)
-	whole := 0
-	for _, f := range s.pending {
-		size := len(s.wire(f))
-		if n < size {
-			break
-		}
-		n -= size
-		s.shed = s.shed && f != s.owner.Words().Shed
-		if f.events > 0 {
-			w.events += int(f.events)
-			if w.since.IsZero() { // what follows was published later
-				w.since = f.since
-			}
-		}
-		whole++
-	}
-	s.forgiveLocked(s.pending[:whole]...)
-	s.offset, s.taken = int32(n), 0
-	if n > 0 {
-		s.taken = 1
-	}
-	if whole == len(s.pending) {
-		s.pending = nil // an idle stream costs nothing
-		return w
-	}
-	clear(s.pending[:whole])
-	s.pending = s.pending[whole:]
-	return w
 }
 
 // end is the last a stream hears of its holder.

@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -166,4 +169,46 @@ func TestWhoTakesNothingIsCut(t *testing.T) {
 			h.close(t)
 		})
 	}
+}
+
+// most remembers with how many goroutines at most it has received.
+type most struct{ goroutines, received *atomic.Int64 }
+
+// Ended implements Input.
+func (most) Ended() {}
+
+// Received implements Input.
+func (m most) Received([]byte) {
+	m.goroutines.Store(max(m.goroutines.Load(), int64(runtime.NumGoroutine())))
+	m.received.Add(1)
+}
+
+// However many clients send at once, they are not all read at once: Go keeps what a goroutine
+// took for ever.
+func TestManyWhoSendAtOnce(t *testing.T) {
+	is := is.New(t)
+	const clients = 4 * polledAtOnce
+	h := openHouse(t, Config{})
+	defer h.stop()
+	var input most
+	input.goroutines, input.received = new(atomic.Int64), new(atomic.Int64)
+	var all []*visitor
+	for i := range clients {
+		v, _ := h.upgradeTo(t, fmt.Sprint(i), input)
+		all = append(all, v)
+	}
+	eventually(t, "nothing to be owed", func() bool { return h.Owed() == 0 })
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	before := int64(runtime.NumGoroutine())
+	h.Engine.mu.Lock() // the poller finds no stream meanwhile
+	for _, v := range all {
+		if _, err := v.TCPConn.Write([]byte("!")); err != nil {
+			t.Error(err)
+		}
+	}
+	h.Engine.mu.Unlock()
+	eventually(t, "all to be heard", func() bool { return input.received.Load() == clients })
+	is.True(input.goroutines.Load()-before <= 2*polledAtOnce)
+	h.leave()
+	h.close(t)
 }

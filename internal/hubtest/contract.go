@@ -126,9 +126,8 @@ type Reader struct {
 	*sse.Reader
 	Contract *contracttest.Contract // nil: that of all tests
 
-	together bool // several events come with one id, which the last of them has
-	t        testing.TB
-	id       string // the last one that came
+	t  testing.TB
+	id string // the last one that came
 }
 
 // NewReader reads the body of a stream.
@@ -156,11 +155,7 @@ func (r *Reader) Next() (sse.Event, error) {
 			r.t.Fatal(err)
 		}
 	}
-	err = c.Event(event.Type, id, event.Data)
-	if err != nil && r.together && id == "" {
-		err = c.Event(event.Type, "the-last-ones", event.Data)
-	}
-	if err != nil {
+	if err := c.Event(event.Type, id, event.Data); err != nil {
 		r.t.Errorf("not in asyncapi.yaml: %v", err)
 	}
 	return event, nil

@@ -28,10 +28,11 @@ type poller struct {
 
 // polled is an answer; of 204 only the cursor.
 type polled struct {
-	Events []json.RawMessage
-	Cursor string
-	Gap    json.RawMessage // of hub.gap; null: there is none
-	Hub    struct{ Ready, Expiring, Closing json.RawMessage }
+	Events  []json.RawMessage
+	Cursors []string // the place after each
+	Cursor  string
+	Gap     json.RawMessage // of hub.gap; null: there is none
+	Hub     struct{ Ready, Expiring, Closing json.RawMessage }
 }
 
 func openPolls(h *Hub, t testing.TB, query string, headers []string) *Stream {
@@ -39,7 +40,7 @@ func openPolls(h *Hub, t testing.TB, query string, headers []string) *Stream {
 	values, headers := tokenInHeader(t, query, headers)
 	p := &poller{hub: h, query: values, headers: headers, cursor: values.Get("cursor")}
 	p.query.Set("client", uuid.NewString())
-	s := h.follow(t, func(ctx context.Context, s *Stream, to io.Writer) error {
+	return h.follow(t, func(ctx context.Context, s *Stream, to io.Writer) error {
 		p.to = to
 		defer s.asked.Store(0)
 		for {
@@ -54,8 +55,6 @@ func openPolls(h *Hub, t testing.TB, query string, headers []string) *Stream {
 			}
 		}
 	})
-	s.Reader.together = true
-	return s
 }
 
 // ask asks with the cursor that is known; the first time without waiting, so that hub.ready comes.
@@ -87,7 +86,7 @@ func (p *poller) askFrom(ctx context.Context, cursor string) (a polled, err erro
 	return a, err
 }
 
-// write writes down an answer. The last of its events that is stored has the cursor of the answer.
+// write writes down an answer. An event that moves no place is not stored.
 func (p *poller) write(ctx context.Context, a polled) error {
 	var b []byte
 	if !p.begun {
@@ -106,19 +105,18 @@ func (p *poller) write(ctx context.Context, a polled) error {
 		known = cmp.Or(gap.Cursor, known)
 		b = appendWord(b, gap.Cursor, "hub.gap", a.Gap)
 	}
-	events, err := envelopes(a.Events)
-	if err != nil {
-		return err
-	}
-	last := lastStored(events)
 	for i, data := range a.Events {
-		cursor := ""
-		if i == last {
-			cursor = a.Cursor
+		var e struct{ Type string }
+		if err := json.Unmarshal(data, &e); err != nil {
+			return err
 		}
-		b = appendWord(b, cursor, events[i].Type, data)
+		moved := ""
+		if a.Cursors[i] != known {
+			moved, known = a.Cursors[i], a.Cursors[i]
+		}
+		b = appendWord(b, moved, e.Type, data)
 	}
-	if last < 0 && a.Cursor != known {
+	if a.Cursor != known {
 		b = sse.AppendID(b, a.Cursor)
 	}
 	p.cursor = a.Cursor
@@ -128,29 +126,8 @@ func (p *poller) write(ctx context.Context, a polled) error {
 	if a.Hub.Closing != nil {
 		b = appendWord(b, "", "hub.closing", a.Hub.Closing)
 	}
-	_, err = p.to.Write(b)
+	_, err := p.to.Write(b)
 	return err
-}
-
-// envelopes reads envelopes.
-func envelopes(list []json.RawMessage) (events []Envelope, err error) {
-	for _, data := range list {
-		var e Envelope
-		if err := json.Unmarshal(data, &e); err != nil {
-			return nil, err
-		}
-		events = append(events, e)
-	}
-	return events, nil
-}
-
-// lastStored is which event is the last that has a place; negative: none does.
-func lastStored(events []Envelope) int {
-	i := len(events) - 1
-	for i >= 0 && (events[i].Ephemeral || events[i].Target["kind"] == "connection") {
-		i--
-	}
-	return i
 }
 
 // ready writes down hub.ready of the first answer. Who has come back to where nothing was missed

@@ -23,8 +23,10 @@ type bench struct {
 	nursery
 	streams      int
 	binary, base string
+	door         door     // by which streams come, where a row does not say
 	before       string   // an older hub's program, if any
 	natsServer   string   // the program, with -nats
+	libraries    string   // the program of other servers of WebSockets, once built
 	tenants      int      // used so far
 	frame        int      // bytes of a delivery on the hub's wire, once measured
 	pacedBare    *float64 // the bare server's figure, which two rows need
@@ -34,13 +36,18 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
-// begin starts a server; the hub as set, or takes the one that runs.
+// begin starts a server; the hub as set, or takes the one that runs. The name of a
+// door is the hub's, by that door.
 func (b *bench) begin(name string, settings ...string) (*server, error) {
 	switch name {
 	case "bare":
 		return b.bare()
 	case "nchan":
 		return b.nchan()
+	case "gorilla", "coder":
+		return b.library(name)
+	case "centrifugo":
+		return b.centrifugo()
 	}
 	var s *server
 	var err error
@@ -54,6 +61,10 @@ func (b *bench) begin(name string, settings ...string) (*server, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	s.door = b.door
+	if named, err := doorOf(name); err == nil {
+		s.door = named
 	}
 	b.tenants++
 	s.tenant = fmt.Sprintf("load%d-%d", os.Getpid(), b.tenants)
@@ -95,7 +106,7 @@ func (b *bench) with(row, name string, streams int, measure func(*server, *clien
 	if err := publish(c, p, 1, 1, func(int) []byte { return s.toAll(b.frame) }); err != nil {
 		return 0, err
 	}
-	if name == "hub" {
+	if s.name == "hub" {
 		b.frame = c.bytes / streams
 	}
 	if err := c.settle(0); err != nil {
@@ -166,8 +177,12 @@ func (b *bench) compare(row string, times int, names []string, measure func(name
 func beside(others ...string) (names []string, note string) {
 	names = []string{"hub"}
 	for _, name := range others {
-		if name == "nchan" && !hasNchan() {
+		switch {
+		case name == "nchan" && !hasNchan():
 			note = needsNchan
+			continue
+		case name == "centrifugo" && !hasCentrifugo():
+			note = needsCentrifugo
 			continue
 		}
 		names = append(names, name)

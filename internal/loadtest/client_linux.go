@@ -14,13 +14,15 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/gobwas/ws"
 )
 
 const (
-	patience   = 60 * time.Second // for whatever is awaited
-	window     = 256              // streams that are being opened at a time
-	publishers = 8                // keep-alive connections to publish over
-	sources    = 8                // addresses 127.0.0.1… to connect from, so that ports do not run out
+	patience   = 5 * time.Minute // for whatever is awaited, also of a slow server on a busy machine
+	window     = 256             // streams that are being opened at a time
+	publishers = 8               // keep-alive connections to publish over
+	sources    = 8               // addresses 127.0.0.1… to connect from, so that ports do not run out
 
 	bindAddressNoPort = 24 // IP_BIND_ADDRESS_NO_PORT: a port may serve several sources
 )
@@ -46,6 +48,7 @@ type client struct {
 type stream struct {
 	reader
 	fd    int
+	said  bool // what the server is told first
 	ready bool
 }
 
@@ -130,7 +133,7 @@ func (c *client) pump(wait int) error {
 	}
 	for i := range max(n, 0) {
 		index := c.polled[i].Fd
-		if err := c.drain(&c.streams[index]); err != nil {
+		if err := c.drain(int(index)); err != nil {
 			return fmt.Errorf("%s: stream %d: %w", c.server.name, index, err)
 		}
 	}
@@ -138,7 +141,8 @@ func (c *client) pump(wait int) error {
 }
 
 // drain reads until a stream has no more: the epoll tells only of changes.
-func (c *client) drain(s *stream) error {
+func (c *client) drain(index int) error {
+	s := &c.streams[index]
 	for {
 		n, err := syscall.Read(s.fd, c.buf)
 		switch {
@@ -160,6 +164,9 @@ func (c *client) drain(s *stream) error {
 		if s.events > had && len(c.waits) < cap(c.waits) {
 			c.waits = append(c.waits, time.Since(c.sentAt))
 		}
+		if err := c.answer(s, index); err != nil {
+			return err
+		}
 		if !s.ready && c.server.greeted(&s.reader) {
 			s.ready = true
 			c.ready++
@@ -168,6 +175,34 @@ func (c *client) drain(s *stream) error {
 			return nil
 		}
 	}
+}
+
+// answer says what a server is to be told once a WebSocket is open, and answers its ping.
+func (c *client) answer(s *stream, index int) error {
+	if !s.said && s.begun() {
+		s.said = true
+		if hello := c.server.hello(c.first + index); hello != "" {
+			if err := s.say(hello); err != nil {
+				return err
+			}
+		}
+	}
+	if !s.frames.pinged {
+		return nil
+	}
+	s.frames.pinged = false
+	return s.send(fromClient(ws.OpPong, ""))
+}
+
+// say sends a text on a WebSocket.
+func (s *stream) say(text string) error { return s.send(fromClient(ws.OpText, text)) }
+
+// send sends what the kernel has room for: it is little.
+func (s *stream) send(frame []byte) error {
+	if n, err := syscall.Write(s.fd, frame); n < len(frame) {
+		return fmt.Errorf("write: %d bytes of %d: %w", n, len(frame), err)
+	}
+	return nil
 }
 
 // until pumps until something is done.

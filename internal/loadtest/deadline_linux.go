@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,15 +93,15 @@ func (b *bench) postTurns(name string) (turn func() (float64, error), end func()
 
 // deadline measures events to a room in which everybody acknowledges them, beside the same
 // events without a deadline. So many come within a second, and are acknowledged together, as
-// clients do.
-func deadline(events int) func(*bench) (figures, error) {
+// clients do: on the stream itself where its door, of which "" is the bench's, is a WebSocket.
+func deadline(events int, by string) func(*bench) (figures, error) {
 	return func(b *bench) (figures, error) {
 		if b.base != "" {
 			return figures{}, errNotRestarted
 		}
 		recipients := min(b.streams, members)
 		got, err := b.compare("deadline", 2, []string{"acknowledged", "none"}, func(kind string) (float64, error) {
-			r, end, err := b.enter(recipients)
+			r, end, err := b.enter(cmp.Or(by, b.door.name), recipients)
 			if err != nil {
 				return 0, err
 			}
@@ -114,7 +115,7 @@ func deadline(events int) func(*bench) (figures, error) {
 				return r.client.rest(deadlineTime) // the last is judged
 			})
 		})
-		note := fmt.Sprintf("%d recipients, each with one POST for every %d", recipients, events)
+		note := fmt.Sprintf("%d recipients, each with one acknowledgement for every %d", recipients, events)
 		return figures{got.get("acknowledged"), got.get("none"), "none", note}, err
 	}
 }
@@ -127,9 +128,9 @@ type audience struct {
 	ids    []string // of the connections
 }
 
-// enter starts a hub with an audience.
-func (b *bench) enter(n int) (r *audience, end func(), err error) {
-	s, c, finish, err := b.client("hub", "REALTIME_PRESENCE_AUDIENCE=none")
+// enter starts a hub with an audience, which comes by a door.
+func (b *bench) enter(by string, n int) (r *audience, end func(), err error) {
+	s, c, finish, err := b.client(by, "REALTIME_PRESENCE_AUDIENCE=none")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -214,29 +215,64 @@ func (r *audience) event(id string, acknowledged bool) []byte {
 	return fmt.Appendf(nil, `{"id":%q,"tenantId":%q,"type":"load.test",%s"payload":%q,"target":{"kind":"conversation","conversationId":"room"}}`, id, r.server.tenant, deadline, payload)
 }
 
-// acknowledge has everybody acknowledge what came up to an event, spread over a time.
+// acknowledge has everybody acknowledge what came up to an event, spread over a time, and waits
+// until the hub knows it of all.
 func (r *audience) acknowledge(id string) error {
 	var kept struct{ Cursor string }
 	if err := r.server.get("/events/"+id, &kept); err != nil {
 		return err
 	}
-	start, body := time.Now(), fmt.Appendf(nil, `{"cursor":%q}`, kept.Cursor)
+	send := r.postAcks
+	if r.server.door.socket {
+		send = r.sayAcks
+	}
+	if err := send(kept.Cursor); err != nil {
+		return err
+	}
+	for end := time.Now().Add(patience); ; {
+		var came struct{ Counts map[string]int }
+		if err := r.server.get("/events/"+id+"/receipts?limit=1", &came); err != nil {
+			return err
+		}
+		if came.Counts["acknowledged"] == len(r.ids) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d recipients, of whom came %v", len(r.ids), came.Counts)
+		}
+		if err := r.client.rest(ackTime / 10); err != nil {
+			return err
+		}
+	}
+}
+
+// dueAt is when the i-th of the audience acknowledges.
+func (r *audience) dueAt(start time.Time, i int) time.Time {
+	return start.Add(ackTime * time.Duration(i) / time.Duration(len(r.ids)))
+}
+
+func (r *audience) postAcks(cursor string) error {
+	start, body := time.Now(), fmt.Appendf(nil, `{"cursor":%q}`, cursor)
 	answered := r.poster.send(len(r.ids), func(i int) []byte {
-		time.Sleep(time.Until(start.Add(ackTime * time.Duration(i) / time.Duration(len(r.ids)))))
+		time.Sleep(time.Until(r.dueAt(start, i)))
 		return r.server.request("POST", "/v1/connections/"+r.ids[i]+"/ack", "application/json", body)
 	})
 	if err := r.client.rest(ackTime); err != nil {
 		return err
 	}
-	if err := <-answered; err != nil {
-		return err
-	}
-	var came struct{ Counts map[string]int }
-	if err := r.server.get("/events/"+id+"/receipts?limit=1", &came); err != nil {
-		return err
-	}
-	if came.Counts["acknowledged"] != len(r.ids) {
-		return fmt.Errorf("%d recipients, of whom came %v", len(r.ids), came.Counts)
+	return <-answered
+}
+
+func (r *audience) sayAcks(cursor string) error {
+	start, text := time.Now(), fmt.Sprintf(r.server.door.ack, cursor)
+	for i := range r.client.streams {
+		due := r.dueAt(start, i)
+		if err := r.client.until("the next to acknowledge", func() bool { return !time.Now().Before(due) }); err != nil {
+			return err
+		}
+		if err := r.client.streams[i].say(text); err != nil {
+			return fmt.Errorf("stream %d: %w", i, err)
+		}
 	}
 	return nil
 }

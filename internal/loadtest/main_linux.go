@@ -49,11 +49,12 @@ func run(args []string) error {
 		flags.PrintDefaults()
 	}
 	streams := flags.Int("streams", 10000, "how many `streams` to open")
-	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(rows)+", with -nats "+namesOf(natsRows())+", with -data "+namesOf(folderRows()))
+	picked := flags.String("rows", "", "which `rows` to measure, instead of all: "+namesOf(slices.Concat(rows, doorRows()))+", with -nats "+namesOf(natsRows())+", with -data "+namesOf(folderRows()))
 	onNATS := flags.Bool("nats", false, "measure hubs that share their history over NATS too: rows beside the hub in memory, from a nats-server that is built as well")
 	inFolder := flags.Bool("data", false, "measure a hub that keeps all in a folder instead, beside one in memory")
 	binary := flags.String("binary", "", "the hub's `program`, instead of building it")
 	before := flags.String("older", "", "an older hub's `program`: what a publish costs, beside it")
+	opened := flags.String("door", "sse", "by which `door` streams are opened, where a row does not say: sse, websocket or signalr")
 	base := flags.String("url", "", "a hub that runs already, `http://host:port`, on this machine; it is neither pinned nor restarted")
 	asJSON := flags.Bool("json", false, "print one JSON document instead of a table")
 	if err := flags.Parse(args); err != nil {
@@ -62,12 +63,16 @@ func run(args []string) error {
 	if flags.NArg() > 0 || *streams < 1 {
 		return errors.New("want no arguments and at least one stream; -h explains")
 	}
-	all := rows
+	by, err := doorOf(*opened)
+	if err != nil {
+		return err
+	}
+	all := slices.Concat(rows, doorRows())
 	switch {
 	case *onNATS && *inFolder:
 		return errors.New("-nats and -data exclude each other")
 	case *onNATS:
-		all = slices.Concat(rows, natsRows())
+		all = slices.Concat(all, natsRows())
 	case *inFolder:
 		all = folderRows()
 	}
@@ -91,7 +96,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	b.before = *before
+	b.before, b.door = *before, by
 	defer b.end()
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)

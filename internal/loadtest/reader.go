@@ -19,6 +19,7 @@ const (
 	inCR            // the line end after a chunk, its two bytes
 	inLF            //
 	afterLast       // behind the last chunk nothing is read
+	inFrames        // it was upgraded to WebSocket
 )
 
 const (
@@ -27,8 +28,8 @@ const (
 )
 
 // reader follows one HTTP/1.1 answer and counts the whole events in its
-// body. It keeps a few bytes of state and none of the body, because there are
-// ten thousand of them.
+// body, or in the frames of a WebSocket. It keeps a few bytes of state and none
+// of the body, because there are ten thousand of them.
 type reader struct {
 	head   []byte // what came of the head; nil behind it
 	events int    // blocks with a data line, ended by an empty line
@@ -37,6 +38,7 @@ type reader struct {
 	digits bool // the size has a digit
 	data   bool // the block has a data line
 	match  int8 // so many bytes of the line equal those of dataField; -1: another line
+	frames frames
 }
 
 const dataField = "data:"
@@ -95,6 +97,10 @@ func (r *reader) feed(p []byte) error {
 			if r.phase++; r.phase == afterLast {
 				r.phase = inSize
 			}
+		case inFrames:
+			events, err := r.frames.feed(p)
+			r.events += events
+			return err
 		case afterLast:
 			return nil
 		}
@@ -116,6 +122,11 @@ func (r *reader) feedHead(p []byte) ([]byte, error) {
 	head := string(r.head[:end])
 	r.head = nil
 	status, fields, _ := strings.Cut(head, "\r\n")
+	rest := p[end+len("\r\n\r\n")-had:]
+	if strings.HasPrefix(status, "HTTP/1.1 101") {
+		r.phase = inFrames
+		return rest, nil
+	}
 	if !strings.HasPrefix(status, "HTTP/1.1 200") {
 		return nil, fmt.Errorf("answered %q", status)
 	}
@@ -126,7 +137,7 @@ func (r *reader) feedHead(p []byte) ([]byte, error) {
 			r.phase = inSize
 		}
 	}
-	return p[end+len("\r\n\r\n")-had:], nil
+	return rest, nil
 }
 
 // count goes through a span of the body line by line; the scan for line ends is

@@ -109,7 +109,9 @@ func (s *server) place() (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	if _, err := conn.Write(s.subscribe(0)); err != nil {
+	plain := *s
+	plain.door = doors[0]
+	if _, err := conn.Write(plain.subscribe(0)); err != nil {
 		return "", err
 	}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {

@@ -40,7 +40,8 @@ var payload = strings.Repeat("0123456789", 20)
 
 // server is one that is measured, and how to speak to it.
 type server struct {
-	name   string // hub, bare or nchan
+	name   string // hub, or what is beside it
+	door   door   // by which the hub's streams come
 	tenant string // the hub's: another each time, since one hub may serve several rows
 	cursor string // from where the hub's streams resume, if any
 	host   string // as the hub wants it in Host
@@ -57,49 +58,6 @@ func (s *server) quiet() time.Duration {
 		return 2 * time.Second
 	}
 	return 200 * time.Millisecond
-}
-
-// subscribe is the request for stream i.
-func (s *server) subscribe(i int) []byte {
-	path, resume := "/stream", ""
-	if s.cursor != "" {
-		resume = "Last-Event-ID: " + s.cursor + "\r\n"
-	}
-	switch s.name {
-	case "hub":
-		path = fmt.Sprintf("/v1/stream?tenant=%s&profile=%s", s.tenant, profile(i))
-		if s.acks {
-			path += "&ack=true"
-		}
-	case "nchan":
-		path = "/sub?id=" + strconv.Itoa(i) // reached alone and with all, as a hub's stream is
-	}
-	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n%s\r\n", path, s.host, resume)
-}
-
-// greeted tells whether a stream stands: nchan sends no event of its own.
-func (s *server) greeted(r *reader) bool {
-	return s.name == "nchan" && r.begun() || r.events > 0
-}
-
-// toAll is the request that reaches every stream; frame is how many bytes the
-// bare server shall write to each.
-func (s *server) toAll(frame int) []byte {
-	switch s.name {
-	case "hub":
-		return s.publish(map[string]any{"kind": "tenant"})
-	case "nchan":
-		return s.request("POST", "/pub?id=all", "text/plain", []byte(payload))
-	}
-	return s.request("POST", "/paced", "text/plain", frameOf(frame))
-}
-
-// toOne is the request that reaches stream i.
-func (s *server) toOne(i, frame int) []byte {
-	if s.name == "hub" {
-		return s.publish(toProfile(i))
-	}
-	return s.request("POST", "/one?i="+strconv.Itoa(i), "text/plain", frameOf(frame))
 }
 
 // publish is the request for one event to the hub.
@@ -144,6 +102,11 @@ func toProfile(i int) map[string]any {
 func frameOf(size int) []byte {
 	event := fmt.Sprintf("data: %s\n\n", strings.Repeat("x", max(0, size-len("fff\r\n\r\ndata: \n\n"))))
 	return fmt.Appendf(nil, "%x\r\n%s\r\n", len(event), event)
+}
+
+// textOf is the text of a frame of about so many bytes in all.
+func textOf(size int) []byte {
+	return bytes.Repeat([]byte("x"), max(smallestEvent, size-4))
 }
 
 // nursery starts servers and sees to it that none outlives us.

@@ -162,6 +162,10 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 {
 			return words(map[duty.State]int64{duty.Acknowledged: l.Duties.Acknowledged, duty.Reported: l.Duties.Reported})
 		})
+	add(counter, "duties_faults_total", "fault", "Acknowledgements that could not be kept while the broker was away, whose people are reported nonetheless, and what other hubs kept that was not understood.",
+		func(l *Values) map[string]float64 {
+			return words(map[string]int64{"lost": l.Duties.Lost, "unread": l.Duties.Unread})
+		})
 	add(gauge, "outbox_items", "", "Items that are kept for services.", func(l *Values) map[string]float64 { return l.outbox(l.Outbox.Items) })
 	add(gauge, "outbox_untaken_items", "", "Items that the webhook has not taken yet; without a webhook all that are kept.",
 		func(l *Values) map[string]float64 { return l.outbox(l.Outbox.Untaken) })

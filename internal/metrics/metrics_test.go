@@ -60,7 +60,7 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		Outbox:     outbox.Stats{Items: 34, Untaken: 35, Bytes: 36, Limit: 37, Cut: 38},
 		Notices:    notices.Stats{Waiting: 39, Dropped: 40},
 		Webhook:    webhook.Stats{Answers: map[webhook.Answer]int64{webhook.AnswerFailed: 39}, Items: 40, Repeated: 41, Lost: 42, Stopped: 43},
-		Duties:     duty.Stats{Open: 44, Owed: 45, Acknowledged: 46, Reported: 47},
+		Duties:     duty.Stats{Open: 44, Owed: 45, Acknowledged: 46, Reported: 47, Lost: 48, Unread: 49},
 		Lobby:      lobby.Stats{Connections: 31, All: 32, Refused: map[lobby.Bound]int64{"all": 33}},
 	}
 	lines := shown(showing(v))
@@ -77,7 +77,7 @@ func TestFamiliesShowWhatTheyWereGiven(t *testing.T) {
 		"outbox_items 34", "outbox_untaken_items 35", "outbox_bytes 36", "outbox_limit_bytes 37", "outbox_cut_total 38", "notices_waiting 39", "notices_dropped_total 40", "outbox_untaken_age_seconds 0",
 		`webhook_answers_total{answer="5xx"} 39`, `webhook_answers_total{answer="timeout"} 0`, `webhook_items_total{fate="taken"} 40`,
 		"webhook_retries_total 41", `webhook_items_total{fate="lost"} 42`, "webhook_stopped 43",
-		"duties_open 44", "duties_owed 45", `duties_recipients_total{state="acknowledged"} 46`, `duties_recipients_total{state="reported"} 47`,
+		"duties_open 44", "duties_owed 45", `duties_recipients_total{state="acknowledged"} 46`, `duties_recipients_total{state="reported"} 47`, `duties_faults_total{fault="lost"} 48`, `duties_faults_total{fault="unread"} 49`,
 		"unproven_open 31", "unproven_limit 32", `unproven_cut_total{bound="all"} 33`,
 	} {
 		is.True(slices.Contains(lines, want)) // want

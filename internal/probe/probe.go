@@ -36,19 +36,20 @@ type Server struct {
 	limits  *access.Rates
 
 	mu   sync.Mutex
-	open map[string]*openProbe // guarded by mu; by id
+	told map[string]*openProbe // guarded by mu; those with ticks, by id
 }
 
 // New serves probes, as many as limits allow.
 func New(streams *delivery.Streams, limits *access.Rates) *Server {
-	return &Server{streams: streams, limits: limits, open: map[string]*openProbe{}}
+	return &Server{streams: streams, limits: limits, told: map[string]*openProbe{}}
 }
 
 // openProbe is one that may be told of another's end.
 type openProbe struct {
-	holder event.TenantProfile
-	stream *engine.Stream
-	start  time.Time
+	holder   event.TenantProfile
+	encoding delivery.Encoding
+	stream   *engine.Stream
+	start    time.Time
 }
 
 // probe is what was asked for: a tick so often, or silence (0), for a time; and who
@@ -83,56 +84,75 @@ func parse(query url.Values) (p probe, err error) {
 	return p, faults.Err()
 }
 
-// Serve is a probe until its time is over, the client leaves, its credential ends
-// or the hub does.
+// Serve is a probe as a stream until its time is over, the client leaves, its credential ends or
+// the hub does.
 func (s *Server) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller) error {
-	p, err := parse(r.URL.Query())
-	switch {
-	case err != nil:
+	if r.Method == http.MethodHead {
+		_, err := parse(r.URL.Query())
+		if err == nil {
+			sse.Header(w.Header())
+		}
 		return err
-	case r.Method == http.MethodHead:
-		sse.Header(w.Header())
-		return nil
-	case reserve.Holds(r.Context()) || reserve.Begun():
-		return access.ErrDescriptors
-	case s.streams.Overloaded():
-		return overload.ErrOverloaded
-	case s.streams.Draining():
-		return &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
 	}
-	holder := who.Holder(r)
-	over, err := s.limits.Probe(holder)
+	stream, err := s.open(r, who, sse.Encoding{})
 	if err != nil {
 		return err
 	}
-	id := rand.Text()
-	gone := make(chan struct{})
-	words := s.streams.Encoder(sse.Encoding{})
-	stream := words.NewStream(func(why error) {
-		over()
-		s.ended(id, p.tell, holder, why)
-		close(gone)
-	})
-	start := time.Now()
-	hello := seen(r, p, start, s.streams.Engine().Heartbeat())
-	hello.ID, hello.Tells = id, s.find(p.tell, holder) != nil
-	sendProbe(stream, probeFrame(doctor.EventHello, hello))
-	if p.every == 0 {
-		stream.Silence()
-	} else {
-		s.mu.Lock()
-		s.open[id] = &openProbe{holder, stream, start}
-		s.mu.Unlock()
-	}
-	go s.run(words, stream, p, start, who.Expires(), gone)
 	sse.Header(w.Header())
 	s.streams.Engine().Serve(w, r, stream)
 	return nil
 }
 
+// open begins what a request asks for. The caller serves the stream.
+func (s *Server) open(r *http.Request, who *access.Caller, encoding delivery.Encoding) (*engine.Stream, error) {
+	p, err := parse(r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
+	holder := who.Holder(r)
+	over, err := s.take(r, holder)
+	if err != nil {
+		return nil, err
+	}
+	id := rand.Text()
+	gone := make(chan struct{})
+	words := s.streams.Encoder(encoding)
+	stream := words.NewStream(func(why error) {
+		over()
+		s.ended(id, p.tell, holder, why)
+		close(gone)
+	})
+	o := &openProbe{holder, encoding, stream, time.Now()}
+	hello := seen(r, p, o.start, s.streams.Engine().Heartbeat())
+	hello.ID, hello.Tells = id, s.find(p.tell, holder) != nil
+	o.send(doctor.EventHello, hello)
+	if p.every == 0 {
+		stream.Silence()
+	} else {
+		s.mu.Lock()
+		s.told[id] = o
+		s.mu.Unlock()
+	}
+	go s.run(o, words, p, who.Expires(), gone)
+	return stream, nil
+}
+
+// take takes one of the probes that a holder may have, until over is called.
+func (s *Server) take(r *http.Request, holder event.TenantProfile) (over func(), err error) {
+	switch {
+	case reserve.Holds(r.Context()) || reserve.Begun():
+		return nil, access.ErrDescriptors
+	case s.streams.Overloaded():
+		return nil, overload.ErrOverloaded
+	case s.streams.Draining():
+		return nil, &problem.Problem{Status: http.StatusServiceUnavailable, Code: "Draining", Detail: delivery.ErrDraining.Error()}
+	}
+	return s.limits.Probe(holder)
+}
+
 // run has a goroutine to itself: probes are few, and their times must not depend on
 // what else the hub does.
-func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, start, expires time.Time, gone <-chan struct{}) {
+func (s *Server) run(o *openProbe, words *delivery.Encoder, p probe, expires time.Time, gone <-chan struct{}) {
 	end := time.After(p.lasts)
 	var ticks, expired <-chan time.Time // nil: never
 	if p.every > 0 {
@@ -145,24 +165,41 @@ func (s *Server) run(words *delivery.Encoder, stream *engine.Stream, p probe, st
 		select {
 		case <-ticks:
 			seq++
-			sendProbe(stream, tick(doctor.EventTick, seq, start))
+			o.send(doctor.EventTick, o.tick(seq))
 			continue
 		case <-end:
-			stream.Close(tick(doctor.EventDone, seq, start))
+			o.stream.Close(o.frame(doctor.EventDone, o.tick(seq), "done"))
 		case <-expired:
-			stream.Close(words.Closing(delivery.CloseExpired, 0))
+			o.stream.Close(words.Closing(delivery.CloseExpired, 0))
 		case <-s.streams.Drained():
-			stream.Close(words.Closing(delivery.CloseDrain, 0))
+			o.stream.Close(words.Closing(delivery.CloseDrain, 0))
 		case <-gone:
 		}
 		return
 	}
 }
 
-// tick is a probe's event now.
-func tick(name string, seq int, start time.Time) *engine.Frame {
+// tick is what a probe has to say now.
+func (o *openProbe) tick(seq int) doctor.Tick {
 	now := time.Now()
-	return probeFrame(name, doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(start).Milliseconds()})
+	return doctor.Tick{Seq: seq, At: event.FormatTime(now), ElapsedMS: now.Sub(o.start).Milliseconds()}
+}
+
+// send sends an event.
+func (o *openProbe) send(name string, data any) {
+	var d engine.Batch
+	d.Send(o.stream, o.frame(name, data, ""))
+	d.Flush()
+}
+
+// frame is an event, and the end of the stream for a reason; empty: it goes on.
+func (o *openProbe) frame(name string, data any, end string) *engine.Frame {
+	text, _ := json.Marshal(data)
+	b := o.encoding.AppendEvent(nil, "", name, text)
+	if end != "" {
+		b = o.encoding.AppendEnd(b, end)
+	}
+	return engine.NewFrame(b, false)
 }
 
 // find is an open probe that has ticks, of this holder; nil if there is none. It may
@@ -170,7 +207,7 @@ func tick(name string, seq int, start time.Time) *engine.Frame {
 func (s *Server) find(id string, holder event.TenantProfile) *openProbe {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.open[id]; p != nil && p.holder == holder {
+	if p := s.told[id]; p != nil && p.holder == holder {
 		return p
 	}
 	return nil
@@ -179,7 +216,7 @@ func (s *Server) find(id string, holder event.TenantProfile) *openProbe {
 // ended forgets a probe, and tells the other one why it ended, unless it was to.
 func (s *Server) ended(id, tell string, holder event.TenantProfile, why error) {
 	s.mu.Lock()
-	delete(s.open, id)
+	delete(s.told, id)
 	s.mu.Unlock()
 	other := s.find(tell, holder)
 	if other == nil || why == nil {
@@ -192,20 +229,8 @@ func (s *Server) ended(id, tell string, holder event.TenantProfile, why error) {
 	case errors.Is(why, engine.ErrVanished):
 		how = doctor.Vanished
 	}
-	now := time.Now()
-	sendProbe(other.stream, probeFrame(doctor.EventGone, doctor.Gone{ID: id, How: how, At: event.FormatTime(now), ElapsedMS: now.Sub(other.start).Milliseconds()}))
-}
-
-func sendProbe(stream *engine.Stream, frame *engine.Frame) {
-	var d engine.Batch
-	d.Send(stream, frame)
-	d.Flush()
-}
-
-func probeFrame(name string, data any) *engine.Frame {
-	text, _ := json.Marshal(data)
-	b, _ := sse.AppendEvent(nil, "", name, text)
-	return engine.NewFrame(b, false)
+	now := other.tick(0)
+	other.send(doctor.EventGone, doctor.Gone{ID: id, How: how, At: now.At, ElapsedMS: now.ElapsedMS})
 }
 
 // seen is what of a request may be told: nothing secret.

@@ -124,7 +124,7 @@ func TestAProbeKeepsItsTimes(t *testing.T) {
 			is.Equal([]int64{int64(tick.Seq), tick.ElapsedMS}, []int64{int64(want.Seq), want.ElapsedMS})
 		}
 		synctest.Wait()
-		is.Equal(len(s.open), 0)
+		is.Equal(len(s.told), 0)
 	})
 }
 
@@ -142,7 +142,7 @@ func TestAProbeEndsBeforeItsTime(t *testing.T) {
 				if expires > 0 {
 					until = time.Now().Add(expires)
 				}
-				go s.run(words, stream, probe{lasts: time.Hour}, time.Now(), until, gone)
+				go s.run(&openProbe{stream: stream, start: time.Now()}, words, probe{lasts: time.Hour}, until, gone)
 				if expires == 0 {
 					time.AfterFunc(time.Second, s.streams.Refuse)
 				}
@@ -167,14 +167,15 @@ func TestWhoIsToldOfAnEnd(t *testing.T) {
 		return event.TenantProfile{Tenant: "acme", Profile: event.Profile{Type: "user", ID: id}}
 	}
 	stream := s.streams.Encoder(sse.Encoding{}).NewStream(func(error) {})
-	s.open["A"] = &openProbe{holder("a"), stream, time.Now()}
+	a := &openProbe{holder("a"), sse.Encoding{}, stream, time.Now()}
+	s.told["A"] = a
 	is.True(s.find("A", holder("a")) != nil)
 	is.True(s.find("A", holder("b")) == nil)
 	is.True(s.find("B", holder("a")) == nil)
 	s.ended("B", "A", holder("a"), engine.ErrVanished)
 	s.ended("C", "A", holder("b"), engine.ErrGone) // another's
 	s.ended("D", "A", holder("a"), nil)            // which ended when it was to
-	stream.Close(tick(doctor.EventDone, 0, time.Now()))
+	stream.Close(a.frame(doctor.EventDone, a.tick(0), "done"))
 	w := httptest.NewRecorder()
 	s.streams.Engine().Serve(w, httptest.NewRequest("GET", "/", nil), stream)
 	events := eventsOf(t, w.Body.Bytes())

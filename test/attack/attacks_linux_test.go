@@ -57,6 +57,7 @@ var attacks = map[string]attack{
 	"open_bodies":       {do: openBodies},
 	"unread_streams":    {do: unreadStreams, beside: slowReader},
 	"resets":            {do: resets},
+	"polls":             {do: polls},
 	"junk_tokens":       {do: junkTokens, settings: manyKeys, unproven: true},
 }
 
@@ -429,4 +430,9 @@ func junkTokens(a *attacker) {
 		junk := heads[i%len(heads)] + "." + claims + "." + encode(signature)
 		a.call("GET", "/v1/presence?profile=user:1", junk, "", nil)
 	})
+}
+
+// polls asks for the place now, again as soon as it is told.
+func polls(a *attacker) {
+	a.each(20_000, 1e9, 64, func(int) { a.call("GET", "/v1/poll?presence=none", token(evil, "user:evil"), "", nil) })
 }

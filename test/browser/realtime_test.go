@@ -391,6 +391,7 @@ func TestRealtimeToken(t *testing.T) {
 	}`
 	tab := h.live(options)
 	sibling := h.live(options)
+	socket, poll := h.live(options+`, share: false, transport: "websocket"`), h.live(options+`, share: false, transport: "poll"`)
 	is.Equal(tab.run(`[is.profile.id, is.tenantId]`), []any{"alice", "t1"})
 	is.Equal(sibling.run(`is.shared && !is.leader`), true)
 	id := tab.run(`is.connectionId`)
@@ -400,7 +401,10 @@ func TestRealtimeToken(t *testing.T) {
 	tab.told(1)
 	sibling.told(1)
 	is.Equal(tab.run(`is.connectionId`), id)
-	is.Equal(tab.run(`is.reconnects`), 0.0)
+	for _, other := range []*clientTab{tab, socket, poll} {
+		other.told(1)
+		is.Equal(other.run(`[is.reconnects, states.filter((state) => state === "live").length]`), []any{0.0, 1.0})
+	}
 	asked := strings.Join(h.wire.Asked(), "\n")
 	is.True(strings.Contains(asked, "GET /v1/stream"))
 	is.True(strings.Contains(asked, "PUT /v1/connections/"+id.(string)+"/token"))

@@ -61,7 +61,7 @@ func TestDeployClients(t *testing.T) {
 				return http.StatusOK
 			}
 			for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
-				for range 8 { // that one address may have
+				for range 12 { // that one address may have
 					is.Equal(probe(from), http.StatusOK)
 				}
 				is.Equal(probe(from), http.StatusServiceUnavailable)

@@ -18,8 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/matryer/is"
 
+	"realtimehub/internal/doctor"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/testkit"
 )
@@ -73,20 +75,25 @@ func startFront(t *testing.T, dir, port string, command ...string) *front {
 	}
 }
 
-// configuredNginx runs a configuration, its own paths and ports changed for this machine.
-func configuredNginx(t *testing.T, config, hub string) *front {
+// configuredNginx runs a configuration, its own paths and ports changed for this machine, and its
+// hubs to these in turn.
+func configuredNginx(t *testing.T, config string, hubs ...string) *front {
 	t.Helper()
 	needs(t, "nginx")
 	dir, port := t.TempDir(), freePort(t)
 	for _, change := range []struct{ from, to string }{
 		{`listen 80;`, "listen 127.0.0.1:" + port + ";"},
 		{`access_log /dev/stdout hub;`, "access_log off;"},
-		{`server \d+\.\d+\.\d+\.\d+:8080 `, "server " + strings.TrimPrefix(hub, "http://") + " "},
 		{`worker_processes auto;`, "worker_processes 1; daemon off; pid nginx.pid;"},
 		{`(?m)^http \{$`, "http { client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;"},
 	} {
 		config = regexp.MustCompile(change.from).ReplaceAllString(config, change.to)
 	}
+	turn := 0
+	config = regexp.MustCompile(`server \d+\.\d+\.\d+\.\d+:8080 `).ReplaceAllStringFunc(config, func(string) string {
+		turn++
+		return "server " + strings.TrimPrefix(hubs[(turn-1)%len(hubs)], "http://") + " "
+	})
 	if os.Getuid() == 0 {
 		config = "user root;\n" + config // which may write into the test's folder
 	}
@@ -240,11 +247,59 @@ func holdsFront(t *testing.T, h *hubtest.Hub, f *front) {
 		is.NoErr(err)
 	}
 	leave()
-	eventually(t, func() bool { // long before a heartbeat could tell
+	nobody := func() bool {
 		status, list := h.Do(t, http.MethodGet, "/v1/tenants/acme/connections", "", "X-API-Key", "service-key-0001")
 		is.Equal(status, http.StatusOK)
 		return list["count"] == 0.0
-	})
+	}
+	eventually(t, nobody) // long before a heartbeat could tell
+	holdsDoors(t, &hubtest.Hub{URL: f.url, Client: http.DefaultClient}, nobody)
+}
+
+// holdsDoors holds of the doors beside Server-Sent Events: a WebSocket and its end, SignalR, polls.
+func holdsDoors(t *testing.T, through *hubtest.Hub, nobody func() bool) {
+	t.Helper()
+	is := is.New(t)
+	me := bearer(t, "sub", "user:1")
+	publish := func() {
+		status, _ := through.Do(t, http.MethodPost, "/v1/tenants/acme/events", `{"type":"post.created","payload":1}`, "X-API-Key", "service-key-0001", "Content-Type", "application/json")
+		is.Equal(status, http.StatusAccepted)
+	}
+	socket := through.OpenSocket(t, "", "Authorization", me)
+	publish()
+	socket.Until(t, "post.created")
+	socket.Close()
+	eventually(t, nobody)
+
+	status, here := through.Do(t, http.MethodGet, "/v1/poll?client=a", "", "Authorization", me)
+	is.Equal(status, http.StatusOK)
+	publish()
+	status, news := through.Do(t, http.MethodGet, "/v1/poll?client=a&cursor="+here["cursor"].(string), "", "Authorization", me)
+	is.Equal(status, http.StatusOK)
+	is.Equal(len(news["events"].([]any)), 1)
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	status, session := through.Do(t, http.MethodPost, "/signalr/negotiate?negotiateVersion=1", "", "Authorization", me)
+	is.Equal(status, http.StatusOK)
+	conn, _, err := websocket.Dial(ctx, through.URL+"/signalr?id="+session["connectionToken"].(string), &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {me}}})
+	is.NoErr(err)
+	defer conn.CloseNow()
+	is.NoErr(conn.Write(ctx, websocket.MessageText, []byte(`{"protocol":"json","version":1}`+"\x1e")))
+	text := ""
+	for !strings.Contains(text, `"target":"hub.ready"`) {
+		_, more, err := conn.Read(ctx)
+		is.NoErr(err)
+		text += string(more)
+	}
+	is.True(strings.HasPrefix(text, "{}\x1e"))
+
+	report, err := doctor.Run(ctx, doctor.Config{URL: through.URL, For: time.Second, Token: "service-key-0001"})
+	is.NoErr(err)
+	for _, door := range report.Doors {
+		is.Equal(door.Why, nil)
+	}
+	is.Equal(len(report.Doors), 4)
 }
 
 // saysLater holds of a proxy without a hub.

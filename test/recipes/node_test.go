@@ -80,7 +80,7 @@ func TestNode(t *testing.T) {
 		is.NoErr(err)
 		is.NoErr(os.WriteFile(filepath.Join(dir, filepath.Base(name)), program, 0o644))
 	}
-	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs", "acks.mjs"} {
+	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs", "acks.mjs", "transports.mjs"} {
 		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, hub.URL) })
 	}
 	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single.URL) })

@@ -109,6 +109,63 @@ func (n next) RoundTrip(r *http.Request) (res *http.Response, err error) {
 	return nil, err
 }
 
+// lost is the program lost.mjs: a page that comes back from each end with the cursor that it knows.
+type lost struct {
+	command *exec.Cmd
+	printed testkit.Buffer
+}
+
+func startLost(t *testing.T, dir string, arguments ...string) *lost {
+	t.Helper()
+	l := &lost{command: exec.CommandContext(t.Context(), "node", append([]string{"lost.mjs"}, arguments...)...)}
+	l.command.Dir = dir
+	l.command.Stdout, l.command.Stderr = &l.printed, &l.printed
+	is.New(t).NoErr(l.command.Start())
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(l.printed.String())
+		}
+	})
+	return l
+}
+
+// connects is how often it was connected.
+func (l *lost) connects() int { return strings.Count(l.printed.String(), "connected\n") }
+
+// heard waits for its end, and holds what it heard against what was said.
+func (l *lost) heard(t *testing.T, said []string) {
+	t.Helper()
+	is.New(t).NoErr(l.command.Wait())
+	if !strings.HasSuffix(l.printed.String(), "heard "+strings.Join(said, " ")+"\n") {
+		t.Errorf("of %d events it did not hear each once", len(said))
+	}
+}
+
+// A client that asks for stateful reconnect is not given it, and comes back as any other does:
+// its socket is cut time and again while events are published, and it hears each of them once.
+func TestSignalRSocketsThatAreCut(t *testing.T) {
+	t.Parallel()
+	dir := signalRPrograms(t)
+	hub := hubtest.Start(t)
+	wire := hubtest.NewWire(t, hub.URL)
+	client := startLost(t, dir, wire.URL, "WebSockets", "stateful")
+	var said []string
+	say := func(times int) {
+		for range times {
+			said = append(said, strconv.Itoa(len(said)+1))
+			hub.Publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, said[len(said)-1])
+		}
+	}
+	for cuts := range 10 {
+		eventually(t, func() bool { return client.connects() > cuts })
+		say(10)
+		wire.Cut()
+		say(10)
+	}
+	hub.Publish(t, "acme", "a.b", `{"kind":"profile","profiles":["me"]}`, `"over"`)
+	client.heard(t, said)
+}
+
 // Whoever brings along the cursor that it knows misses nothing and hears nothing twice, though the
 // hub that holds its session is killed, and the next one is drained.
 func TestSignalRHubsThatEnd(t *testing.T) {
@@ -116,18 +173,8 @@ func TestSignalRHubsThatEnd(t *testing.T) {
 	dir := signalRPrograms(t)
 	for _, transport := range signalRTransports {
 		t.Run(transport, func(t *testing.T) {
-			is := is.New(t)
 			hubs := hubtest.StartCluster(t, 3, natstest.Start(t, 1))
-			client := exec.CommandContext(t.Context(), "node", "lost.mjs", roundRobin(t, hubs), transport)
-			client.Dir = dir
-			var printed testkit.Buffer
-			client.Stdout, client.Stderr = &printed, &printed
-			is.NoErr(client.Start())
-			defer func() {
-				if t.Failed() {
-					t.Log(printed.String())
-				}
-			}()
+			client := startLost(t, dir, roundRobin(t, hubs), transport)
 			alive := slices.Clone(hubs)
 			var said []string
 			say := func(payload string) {
@@ -136,7 +183,7 @@ func TestSignalRHubsThatEnd(t *testing.T) {
 			for ends, end := range []func(*hubtest.Program){(*hubtest.Program).Kill, func(h *hubtest.Program) { h.Stop() }, nil} {
 				holder := -1
 				eventually(t, func() bool {
-					if strings.Count(printed.String(), "connected\n") <= ends { // a start that is cut off is never tried again by itself
+					if client.connects() <= ends { // a start that is cut off is never tried again by itself
 						return false
 					}
 					holder = slices.IndexFunc(alive, func(h *hubtest.Program) bool { return h.Metric(t, "realtime_streams_open") >= 1 })
@@ -152,10 +199,7 @@ func TestSignalRHubsThatEnd(t *testing.T) {
 				}
 			}
 			say(`"over"`)
-			is.NoErr(client.Wait())
-			if !strings.HasSuffix(printed.String(), "heard "+strings.Join(said, " ")+"\n") {
-				t.Errorf("of %d events: %s", len(said), printed.String())
-			}
+			client.heard(t, said)
 		})
 	}
 }

@@ -46,6 +46,8 @@ type Keeper struct {
 	returns *duty.Returns
 	judge   atomic.Pointer[duty.Judge] // nil: another hub judges
 	words   words
+	unread  atomic.Int64 // messages that were not understood
+	lost    atomic.Int64 // acknowledgements that were not kept
 	ended   chan struct{}
 	done    sync.WaitGroup
 }
@@ -115,7 +117,7 @@ const margin = 24 * time.Hour
 func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 	for _, part := range d.Parts(mostOfPart) {
 		subject := k.subjectOf(d.Event.TenantID, d.At, part.Part)
-		err := k.write(ctx, stream.NewMessage(subject, encode(part, nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
+		err := k.write(ctx, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
 		if refused, ok := errors.AsType[*stream.Refusal](err); ok && refused.Code == stream.CodeWrongLast {
 			continue // it is open, or over
 		}
@@ -129,7 +131,7 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 // over has what came of a duty take its place.
 func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
-	return k.write(ctx, stream.NewMessage(subject, encode(d, &came), jetstream.MsgTTLHeader, seconds(resultsTTL)))
+	return k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List), jetstream.MsgTTLHeader, seconds(resultsTTL)))
 }
 
 // early keeps when the absent of a duty were reported.
@@ -219,11 +221,12 @@ func (k *Keeper) settle(ctx context.Context, read *reading) error {
 }
 
 // Stats implements duty.Keeper: what is judged here.
-func (k *Keeper) Stats() duty.Stats {
+func (k *Keeper) Stats() (s duty.Stats) {
 	if j := k.judge.Load(); j != nil {
-		return j.Stats()
+		s = j.Stats()
 	}
-	return duty.Stats{}
+	s.Unread, s.Lost = k.unread.Load(), k.lost.Load()
+	return s
 }
 
 // question asks what came of an event.
@@ -250,15 +253,13 @@ func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, 
 		if kept.Seq == 0 {
 			break
 		}
-		d, _, list, err := k.decode(subject, kept.Data)
+		record, err := k.decode(subject, kept.Data)
 		if err != nil {
 			return came, err
 		}
-		came.Duty = d
-		if list == nil {
-			open, list = true, owing(d)
-		}
-		came.Add(list, q)
+		came.Duty = record.duty
+		open = open || !record.over
+		came.Add(record.came, q)
 	}
 	if !open {
 		return came, nil
@@ -269,15 +270,6 @@ func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, 
 	}
 	judged.Duty = came.Duty
 	return judged, nil
-}
-
-// owing are a duty's recipients, of whom nothing is known.
-func owing(d *duty.Duty) []duty.Result {
-	list := make([]duty.Result, len(d.Recipients))
-	for i, p := range d.Recipients {
-		list[i] = duty.Result{Profile: p, State: duty.Owed}
-	}
-	return list
 }
 
 // judged is what the hub that judges knows.

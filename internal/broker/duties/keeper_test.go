@@ -184,7 +184,7 @@ func TestADeadlineOfAnothersClock(t *testing.T) {
 			begun := time.Now()
 			d := dutyOf(1, 3*time.Second, "a")
 			var r record
-			is.NoErr(json.Unmarshal(encode(d, nil), &r))
+			is.NoErr(json.Unmarshal(encode(d, leftOf(d.Deadline), nil), &r))
 			r.Deadline += tc.off.Milliseconds()
 			data, err := json.Marshal(r)
 			is.NoErr(err)
@@ -262,4 +262,33 @@ func TestDeadlinesWaitForNoOther(t *testing.T) {
 		page, err := box.Read(t.Context(), "acme", outbox.Query{Limit: 1000})
 		return err == nil && len(page.Items) == 1+judgedAtOnce
 	})
+}
+
+// Acknowledgements that cannot be kept are counted: those past as many as may wait, and those that
+// wait as the hub ends while the broker is away.
+func TestLostAcknowledgementsAreCounted(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	k, stop := start(t, b, natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{}))
+	b.Stop(0)
+	for range allWords + 2 {
+		k.Acknowledge(ackOf("a", 1))
+	}
+	is.Equal(k.Stats().Lost, int64(2))
+	stop()
+	is.Equal(k.Stats().Lost, int64(2+allWords))
+}
+
+// What another version kept is not understood, which is counted, and the rest is.
+func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
+	is := is.New(t)
+	box := outbox.NewMemory(outbox.MemoryConfig{})
+	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), box)
+	defer stop()
+	is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", dutyOf(1, time.Second, "a").At, 0), []byte("?"))))
+	is.NoErr(k.nc.Publish(k.cfg.Prefix+".dutyended", []byte("?")))
+	open(t, k, 2, time.Second, nil, user("a"))
+	items(t, box, 1)
+	testkit.Eventually(t, func() bool { return k.Stats().Unread == 2 })
 }

@@ -14,7 +14,7 @@ import (
 	"realtimehub/internal/duty"
 )
 
-// reading hands a judge all that is kept, from the beginning on; once more where the stream is
+// reading hands a judge all that is kept, but for what lies behind; once more where the stream is
 // made anew.
 type reading struct {
 	// Static.
@@ -27,6 +27,8 @@ type reading struct {
 	life      string        // of the stream that is read
 	at        uint64        // its place up to which all is handed over
 	moved     chan struct{} // closed when at moves
+	passed    milestones
+	bytes     int64 // that were read since it was last made to begin later
 }
 
 // lookEvery is how often it is asked whether the stream is still the one that is read.
@@ -39,6 +41,7 @@ func (r *reading) begin(ctx context.Context) error {
 	}
 	context.AfterFunc(ctx, func() { r.now().Stop() })
 	go r.watch(ctx)
+	go r.keepCompact(ctx)
 	return nil
 }
 
@@ -88,7 +91,7 @@ func (r *reading) same(ctx context.Context) (bool, error) {
 	return state.Life() == r.life, err
 }
 
-// follow reads the stream as it is now, from its beginning.
+// follow reads the stream as it is now, from where that is to begin.
 func (r *reading) follow(ctx context.Context) error {
 	k := r.keeper
 	state, err := k.stream.Info(ctx)
@@ -96,8 +99,13 @@ func (r *reading) follow(ctx context.Context) error {
 		return err
 	}
 	from := beginning{life: state.Life(), last: state.Last, ahead: time.Until(state.Now)}
+	begin, err := k.begin(ctx)
+	if err != nil {
+		return err
+	}
 	consumer, err := k.js.OrderedConsumer(ctx, k.stream.Name, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{k.prefix + ".open.>", k.prefix + ".ack.>"}, DeliverPolicy: jetstream.DeliverAllPolicy,
+		FilterSubjects: []string{k.prefix + ".open.>", k.prefix + ".ack.>"},
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: begin,
 	})
 	if err != nil {
 		return err
@@ -114,7 +122,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if r.consuming != nil {
 		r.consuming.Stop()
 	}
-	r.consuming, r.life, r.at = consuming, from.life, 0
+	r.consuming, r.life, r.at, r.passed, r.bytes = consuming, from.life, begin-1, milestones{}, 0
 	return nil
 }
 
@@ -141,7 +149,9 @@ func (r *reading) take(from beginning, msg jetstream.Msg) {
 	if err != nil {
 		return
 	}
-	if err := r.hand(msg, from.keptAt(time.Now(), meta)); err != nil {
+	kept := from.keptAt(time.Now(), meta)
+	if err := r.hand(msg, kept, meta.Sequence.Stream); err != nil {
+		r.keeper.unread.Add(1)
 		r.keeper.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", msg.Subject(), "err", err)
 	}
 	r.mu.Lock()
@@ -150,25 +160,28 @@ func (r *reading) take(from beginning, msg jetstream.Msg) {
 		return
 	}
 	r.at = meta.Sequence.Stream
+	r.passed.pass(r.at, kept)
+	r.bytes += int64(len(msg.Data()))
 	close(r.moved)
 	r.moved = make(chan struct{})
 }
 
-func (r *reading) hand(msg jetstream.Msg, kept time.Time) error {
+func (r *reading) hand(msg jetstream.Msg, kept time.Time, place uint64) error {
 	k := r.keeper
 	if of, is := strings.CutSuffix(msg.Subject(), earlySuffix); is {
 		return r.handEarly(of, msg.Data())
 	}
 	if strings.HasPrefix(msg.Subject(), k.prefix+".open.") {
-		d, left, came, err := k.decode(msg.Subject(), msg.Data())
-		if err != nil || came != nil {
+		record, err := k.decode(msg.Subject(), msg.Data())
+		if err != nil || record.over {
 			return err
 		}
-		due := kept.Add(left)
-		if left == 0 { // the version before did not say
-			due = d.Deadline
+		record.duty.Kept = place
+		due := kept.Add(record.left)
+		if record.left == 0 {
+			due = record.duty.Deadline
 		}
-		r.judge.Open(d, due)
+		r.judge.Open(record.duty, due, record.came)
 		return nil
 	}
 	var list []word

@@ -28,7 +28,7 @@ type record struct {
 	Recipients []string        `json:"recipients"`
 	Absent     []string        `json:"absent,omitempty"` // of the recipients: who is to be reported at once
 	Over       bool            `json:"over,omitempty"`
-	Came       []int64         `json:"came,omitempty"` // once it is over, of each recipient: when it acknowledged, in Unix milliseconds; negative: when it was reported
+	Came       []int64         `json:"came,omitempty"` // of each recipient: when it acknowledged, in Unix milliseconds; negative: when it was reported; 0: it owes
 }
 
 // subjectOf is the place of a duty in the stream.
@@ -65,63 +65,71 @@ func (k *Keeper) placeOf(subject string) (at history.Cursor, part int, err error
 	return at, part, err
 }
 
-func encode(d *duty.Duty, came *duty.Results) []byte {
+// encode makes the record of a duty, of which so much is left until its deadline, and of what
+// came of it so far. With nothing left it is over.
+func encode(d *duty.Duty, left time.Duration, came []duty.Result) []byte {
 	e := *d.Event
 	e.Payload = json.RawMessage("null")
-	r := record{Event: e.AppendWhole(nil), Deadline: d.Deadline.UnixMilli(), Recipients: textsOf(d.Recipients)}
-	if came == nil {
-		r.Absent, r.Left = textsOf(d.Absent), max(1, time.Until(d.Deadline).Milliseconds()+1)
-	} else {
-		r.Over = true
-		for _, c := range came.List {
-			at := c.At.UnixMilli()
-			if c.State != duty.Acknowledged {
-				at = -at
-			}
-			r.Came = append(r.Came, at)
+	r := record{
+		Event: e.AppendWhole(nil), Deadline: d.Deadline.UnixMilli(), Left: max(0, left.Milliseconds()),
+		Recipients: textsOf(d.Recipients), Absent: textsOf(d.Absent), Over: left <= 0,
+	}
+	for _, c := range came {
+		at := int64(0)
+		switch c.State {
+		case duty.Acknowledged:
+			at = c.At.UnixMilli()
+		case duty.Reported:
+			at = -c.At.UnixMilli()
 		}
+		r.Came = append(r.Came, at)
 	}
 	data, _ := json.Marshal(r) // of texts and numbers
 	return data
 }
 
-// decode reads a record. left is from when it was kept until its deadline; came is nil before it
-// is over.
-func (k *Keeper) decode(subject string, data []byte) (d *duty.Duty, left time.Duration, came []duty.Result, err error) {
+// leftOf is how much is left until a time, by this process's clock: at least a little.
+func leftOf(due time.Time) time.Duration { return max(0, time.Until(due)) + time.Millisecond }
+
+// kept is a record that was read.
+type kept struct {
+	duty *duty.Duty
+	left time.Duration // from when it was kept until its deadline; 0: it is over, or the version before did not say
+	came []duty.Result // of each recipient
+	over bool
+}
+
+func (k *Keeper) decode(subject string, data []byte) (*kept, error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, 0, nil, err
+		return nil, err
 	}
 	e, err := event.DecodeStored(r.Event)
 	if err != nil {
-		return nil, 0, nil, err
+		return nil, err
 	}
-	d = &duty.Duty{Event: e, Deadline: time.UnixMilli(r.Deadline)}
+	d := &duty.Duty{Event: e, Deadline: time.UnixMilli(r.Deadline)}
 	if d.At, d.Part, err = k.placeOf(subject); err != nil {
-		return nil, 0, nil, err
+		return nil, err
 	}
 	if d.Recipients, err = profilesOf(r.Recipients); err != nil {
-		return nil, 0, nil, err
+		return nil, err
 	}
 	if d.Absent, err = profilesOf(r.Absent); err != nil {
-		return nil, 0, nil, err
+		return nil, err
 	}
-	if !r.Over {
-		return d, time.Duration(r.Left) * time.Millisecond, nil, nil
-	}
-	came = make([]duty.Result, len(d.Recipients))
+	came := make([]duty.Result, len(d.Recipients))
 	for i, p := range d.Recipients {
-		came[i] = duty.Result{Profile: p, State: duty.Reported}
-		if i >= len(r.Came) {
+		came[i] = duty.Result{Profile: p, State: duty.Owed}
+		if i >= len(r.Came) || r.Came[i] == 0 {
 			continue
 		}
-		if at := r.Came[i]; at > 0 {
-			came[i].State, came[i].At = duty.Acknowledged, time.UnixMilli(at)
-		} else {
-			came[i].At = time.UnixMilli(-at)
+		came[i].State, came[i].At = duty.Acknowledged, time.UnixMilli(max(r.Came[i], -r.Came[i]))
+		if r.Came[i] < 0 {
+			came[i].State = duty.Reported
 		}
 	}
-	return d, 0, came, nil
+	return &kept{duty: d, left: time.Duration(r.Left) * time.Millisecond, came: came, over: r.Over}, nil
 }
 
 func textsOf(profiles []event.Profile) []string {

@@ -12,6 +12,7 @@ import (
 
 	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
+	"realtimehub/internal/pace"
 )
 
 // words are acknowledgements that are not kept yet.
@@ -21,6 +22,7 @@ type words struct {
 	list   []duty.Acknowledgement
 	number uint64
 
+	losing  pace.Counter  // guards itself
 	more    chan struct{} // something was added
 	keeping sync.Mutex    // held while some are being kept
 }
@@ -36,10 +38,17 @@ const (
 func (k *Keeper) Acknowledge(a duty.Acknowledgement) {
 	w := &k.words
 	w.mu.Lock()
-	if len(w.list) < allWords {
+	full := len(w.list) >= allWords
+	if !full {
 		w.list = append(w.list, a)
 	}
 	w.mu.Unlock()
+	if full {
+		k.lost.Add(1)
+		if times, is := w.losing.Due(time.Now()); is {
+			k.cfg.Logger.Error("acknowledgements cannot be kept, and too many wait: who gives one is reported nonetheless", "times", times)
+		}
+	}
 	select {
 	case w.more <- struct{}{}:
 	default:
@@ -81,6 +90,7 @@ func (k *Keeper) keepLast(ctx context.Context) {
 	if err != nil {
 		k.words.mu.Lock()
 		defer k.words.mu.Unlock()
+		k.lost.Add(int64(len(k.words.list)))
 		k.cfg.Logger.Error("acknowledgements could not be kept as the hub ended: who gave them is reported nonetheless", "acknowledgements", len(k.words.list), "err", err)
 	}
 }
@@ -158,11 +168,14 @@ func (k *Keeper) Ended(sent duty.Acknowledgement) {
 
 func (k *Keeper) hearEnded(msg *nats.Msg) {
 	var w word
-	if json.Unmarshal(msg.Data, &w) != nil {
-		return
+	var a duty.Acknowledgement
+	err := json.Unmarshal(msg.Data, &w)
+	if err == nil {
+		a, err = w.acknowledgement()
 	}
-	a, err := w.acknowledgement()
 	if err != nil {
+		k.unread.Add(1)
+		k.cfg.Logger.Warn("what a connection of another hub had not acknowledged cannot be read: another version may have told it", "err", err)
 		return
 	}
 	if w.Left > 0 {

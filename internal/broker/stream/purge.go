@@ -18,7 +18,24 @@ const betterWord = 300 * time.Millisecond
 
 // PurgeNothing has those who keep the stream agree on a purge of what is not there.
 func (s *Stream) PurgeNothing(ctx context.Context, subject string) error {
-	body, err := json.Marshal(map[string]string{"filter": subject})
+	return s.purge(ctx, purge{Filter: subject})
+}
+
+// Purge removes the messages of a subject that are before a place, which is not 0.
+func (s *Stream) Purge(ctx context.Context, subject string, before uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, AppendTimeout)
+	defer cancel()
+	return s.purge(ctx, purge{Filter: subject, Before: before})
+}
+
+// purge is what the broker is asked, in its words.
+type purge struct {
+	Filter string `json:"filter"`
+	Before uint64 `json:"seq,omitempty"`
+}
+
+func (s *Stream) purge(ctx context.Context, ask purge) error {
+	body, err := json.Marshal(ask)
 	if err != nil {
 		return err
 	}

@@ -297,6 +297,9 @@ func NewMessage(subject string, data []byte, headers ...string) *nats.Msg {
 	return msg
 }
 
+// FormatSeq writes a place into a header.
+func FormatSeq(seq uint64) string { return strconv.FormatUint(seq, 10) }
+
 // ParseSeq reads a place from a header; 0: there is none.
 func ParseSeq(text string) uint64 {
 	seq, _ := strconv.ParseUint(text, 10, 64)

@@ -22,9 +22,10 @@ type answer struct {
 	memory *allowance.Call // of whom it is for
 	first  func()          // called at the first event
 
-	known  string // the place that the client knows with it
-	events []byte // envelopes, with a comma after each
-	count  int    // of events
+	known  string   // the place that the client knows with it
+	events []byte   // envelopes, with a comma after each
+	places []string // the place after each event
+	count  int      // of events
 	gap    json.RawMessage
 	hub    map[string]json.RawMessage // what the hub itself says, by its type without hub.
 	more   bool                       // what follows did not fit
@@ -50,7 +51,7 @@ func (a *answer) take(pieces []byte) error {
 		case a.count == a.limit || a.count > 0 && len(a.events)+len(p.data) > mostBytes:
 			a.more = true
 			return engine.ErrEnough
-		case a.count > 0 && !a.memory.Use(len(p.data)+1):
+		case a.count > 0 && !a.memory.Use(len(p.data)+len(p.cursor)+pieceHead):
 			a.more = true
 			return engine.ErrEnough
 		default:
@@ -67,6 +68,7 @@ func (a *answer) event(p piece) {
 	a.count++
 	a.events = append(append(a.events, p.data...), ',')
 	a.place(p.cursor)
+	a.places = append(a.places, a.known)
 }
 
 func (a *answer) place(cursor string) {
@@ -108,11 +110,12 @@ func (a *answer) write(w http.ResponseWriter) error {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait)))
 	}
 	rest, err := json.Marshal(struct {
-		Cursor string                     `json:"cursor"`
-		Gap    json.RawMessage            `json:"gap"`
-		More   bool                       `json:"more"`
-		Hub    map[string]json.RawMessage `json:"hub"`
-	}{a.known, a.gap, a.more, a.hub})
+		Cursors []string                   `json:"cursors"`
+		Cursor  string                     `json:"cursor"`
+		Gap     json.RawMessage            `json:"gap"`
+		More    bool                       `json:"more"`
+		Hub     map[string]json.RawMessage `json:"hub"`
+	}{a.places, a.known, a.gap, a.more, a.hub})
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	rc.SetReadDeadline(time.Time{})  // the server's own is for requests
 	rc.SetWriteDeadline(time.Time{}) // likewise; not supported: the server's own holds
 
-	a := answer{asked: q.Cursor, known: q.Cursor, limit: q.limit, memory: memory, hub: map[string]json.RawMessage{}}
+	a := answer{asked: q.Cursor, known: q.Cursor, limit: q.limit, memory: memory, places: []string{}, hub: map[string]json.RawMessage{}}
 	end := time.AfterFunc(q.wait, func() { d.doors.Streams.Rest(c, stream) })
 	defer end.Stop()
 	due := time.Now().Add(q.wait)

@@ -59,7 +59,8 @@ type offered struct {
 // transports are those that a client tries, the best one first.
 var transports = []offered{{"WebSockets", []string{"Text"}}, {"ServerSentEvents", []string{"Text"}}, {"LongPolling", []string{"Text"}}}
 
-// negotiated answers a negotiation (TransportProtocols.md, "POST [endpoint-base]/negotiate").
+// negotiated answers a negotiation (TransportProtocols.md, "POST [endpoint-base]/negotiate"). Without
+// useStatefulReconnect there is none, also for who asks for it: docs/decisions.md says why.
 type negotiated struct {
 	NegotiateVersion    int       `json:"negotiateVersion"`
 	ConnectionID        string    `json:"connectionId"`

@@ -33,7 +33,8 @@ func Next(b []byte) (record, rest []byte, err error) {
 	return nil, nil, errTorn
 }
 
-// Type says what a message is (HubProtocol.md, "JSON Encoding").
+// Type says what a message is (HubProtocol.md, "JSON Encoding"). 8 and 9 are of stateful reconnect,
+// which is not offered.
 type Type int
 
 // The types of messages.
@@ -46,8 +47,6 @@ const (
 	CancelInvocation Type = 5
 	Ping             Type = 6
 	Close            Type = 7
-	Ack              Type = 8
-	Sequence         Type = 9
 )
 
 // Message is what a client sends. It aliases what it was read from.
@@ -57,7 +56,6 @@ type Message struct {
 	Target    string           // the method
 	Arguments strictjson.Value // an array
 	Streams   bool             // some arguments are streams, which follow
-	Sequence  int64            // of types 8 and 9
 }
 
 // Parse reads one record strictly. An error is of problem.Faults.
@@ -77,8 +75,6 @@ func Parse(record []byte) (Message, error) {
 			m.Arguments = v
 		case "streamIds":
 			v.Array(func(int, strictjson.Value) { m.Streams = true })
-		case "sequenceId":
-			m.Sequence = number(&faults, "sequenceId", v)
 		case "protocol":
 			protocol = faults.Text(problem.CodeInvalidField, "protocol", v)
 		case "version":

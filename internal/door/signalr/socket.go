@@ -11,7 +11,6 @@ import (
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/delivery"
 	"realtimehub/internal/door/socket"
-	"realtimehub/internal/event"
 	"realtimehub/internal/lobby"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
@@ -36,8 +35,9 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 	defer letGo()
 	opened := socket.Open(w, r, "", handshakeTime)
 	defer opened.Close()
-	text, ok := opened.First()
-	if !ok {
+	text, err := opened.First()
+	if err != nil {
+		d.neverShook(err)
 		return nil
 	}
 	rest, err := shakeHands(text)
@@ -58,10 +58,10 @@ func (d *Door) onSocket(w http.ResponseWriter, r *http.Request, query url.Values
 	}
 	defer lobby.Away(r)() // it is counted as a stream
 	d.keepAlive(c, Sockets)
-	t := &talk{door: d, conn: c, holder: who.Holder(r)}
-	t.socket = socket.NewSession(d.doors, c, t.holder, t.said)
-	stream.Listen(t.socket)
-	t.said(rest)
+	t := &talk{door: d}
+	t.socket = socket.NewSession(d.doors, c, lobby.PlaceOf(r), who.Proven(), t)
+	stream.Listen(&t.socket)
+	t.Said(rest)
 	d.doors.Streams.Engine().ServeSocket(opened, r, stream, yes)
 	return nil
 }
@@ -91,25 +91,33 @@ func shakeHands(text []byte) (rest []byte, err error) {
 	return rest, err
 }
 
-// refused are the frames that answer a handshake for which there is no session.
+// neverShook counts a client that has sent no handshake.
+func (d *Door) neverShook(err error) {
+	switch {
+	case errors.Is(err, socket.ErrLeft): // a page that is closed
+	case errors.Is(err, socket.ErrSilent):
+		d.doors.Streams.Refused(delivery.CloseVanished, err)
+	default:
+		d.doors.Streams.Refused(delivery.CloseProtocol, err)
+	}
+}
+
+// refused counts a handshake for which there is no session, and returns the frames that answer it.
 func (d *Door) refused(err error) []byte {
+	d.doors.Streams.Refused(delivery.CloseRefused, err)
 	p := problem.Of(err)
-	d.logger.Debug("handshake refused", "reason", p.Code)
 	text := strictjson.AppendQuote([]byte(`{"error":`), p.Code+": "+p.Detail)
 	return socket.AppendEnd(socket.AppendText(nil, append(text, '}', separator)), "refused")
 }
 
 // talk does what the client of a session over WebSocket says.
 type talk struct {
-	// Static.
-	door   *Door
-	conn   *delivery.Connection
-	socket *socket.Session
-	holder event.TenantProfile // pays for an invocation
+	door   *Door // static
+	socket socket.Session
 }
 
-// said does what each record of a text says, one after the other.
-func (t *talk) said(text []byte) {
+// Said does what each record of a text says, one after the other.
+func (t *talk) Said(text []byte) {
 	for n := 0; len(text) > 0 && !t.socket.Over(); n++ {
 		record, rest, err := Next(text)
 		var m Message
@@ -131,13 +139,13 @@ func (t *talk) said(text []byte) {
 
 // invoke does what a record of so many bytes asks, and answers it.
 func (t *talk) invoke(m Message, size int) {
-	memory := t.door.doors.Quotas.Body(t.holder)
+	memory := t.socket.Memory()
 	defer memory.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
 	var answer []byte
 	if memory.Use(allowance.BodyCopies * size) {
-		answer = t.door.answer(ctx, nil, t.conn, m)
+		answer = t.door.answer(ctx, nil, t.socket.Conn, m)
 	} else {
 		answer = completed(nil, m, nil, problem.ErrBodies)
 	}

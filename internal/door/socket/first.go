@@ -3,9 +3,11 @@ package socket
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -54,26 +56,34 @@ func (o *Opened) End(last []byte) {
 	}
 }
 
-// First is the first text that the client sends, in frames of what net/http's buffer has room for;
-// false if it sends none, which it has been told then. What comes after it is left to be read.
-func (o *Opened) First() (text []byte, ok bool) {
+// Errors of clients that send no first text.
+var (
+	ErrLeft   = errors.New("the client has left")
+	ErrSilent = errors.New("the client has not sent its first text in time")
+)
+
+// First is the first text that the client sends, in frames of what net/http's buffer has room for.
+// What comes after it is left to be read. The error is ErrLeft, ErrSilent, or how the client broke
+// the protocol, which it has been told then.
+func (o *Opened) First() (text []byte, err error) {
 	var r reader
 	l := &first{to: o}
 	for need := 1; !l.heard && !r.closed; {
-		switch _, err := o.rw.Peek(need); err {
-		case nil:
-		case bufio.ErrBufferFull:
-			o.End(appendClose(nil, ws.StatusMessageTooBig, "the first frame has more than 4096 bytes"))
-			return nil, false
+		_, err := o.rw.Peek(need)
+		switch {
+		case err == nil:
+		case err == bufio.ErrBufferFull:
+			return nil, o.broken(errFirst)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, ErrSilent
 		default:
-			return nil, false
+			return nil, ErrLeft
 		}
 		data, _ := o.rw.Peek(o.rw.Reader.Buffered())
-		size, bad := r.frame(bytes.Clone(data), l)
+		size, bad := r.frame(data, l) // which it changes once it is whole
 		switch {
 		case bad != nil:
-			o.End(appendClose(nil, bad.code, bad.reason))
-			return nil, false
+			return nil, o.broken(bad)
 		case size == 0:
 			need = len(data) + 1
 		default:
@@ -81,7 +91,15 @@ func (o *Opened) First() (text []byte, ok bool) {
 			need = 1
 		}
 	}
-	return l.text, l.heard
+	if !l.heard {
+		return nil, ErrLeft
+	}
+	return l.text, nil
+}
+
+func (o *Opened) broken(bad *fault) error {
+	o.End(appendClose(nil, bad.code, bad.reason))
+	return errors.New(bad.reason)
 }
 
 // first is the listener to the first text.

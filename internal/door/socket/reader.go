@@ -23,6 +23,7 @@ var (
 	errBinary  = &fault{ws.StatusUnsupportedData, "only text messages are taken"}
 	errUTF8    = &fault{ws.StatusInvalidFramePayloadData, "a text is not valid UTF-8"}
 	errTooLong = &fault{ws.StatusMessageTooBig, "a message has more than 16384 bytes"}
+	errFirst   = &fault{ws.StatusMessageTooBig, "the first frame has more than 4096 bytes"}
 	errClose   = &fault{ws.StatusProtocolError, "a close frame is not valid"}
 	errMemory  = &fault{codeOf("capacity"), "capacity"}
 )
@@ -116,7 +117,10 @@ func readHead(data []byte) (head ws.Header, size int, bad *fault) {
 	case err != nil:
 		return head, 0, nil
 	}
-	return head, len(data) - from.Len(), nil
+	if size = len(data) - from.Len(); size != ws.HeaderSize(head) { // RFC 6455, section 5.2: in as few bytes as it takes
+		return head, 0, errLength
+	}
+	return head, size, nil
 }
 
 // whole takes a frame that has come whole.

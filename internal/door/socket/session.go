@@ -1,6 +1,10 @@
 package socket
 
 import (
+	"fmt"
+	"runtime"
+	"time"
+
 	"github.com/gobwas/ws"
 
 	"realtimehub/internal/allowance"
@@ -10,24 +14,51 @@ import (
 	"realtimehub/internal/event"
 )
 
-// Session listens to the client of one connection. All of it is the goroutine's that reads.
-type Session struct {
-	// Static.
-	doors  *door.Opener
-	conn   *delivery.Connection
-	holder event.TenantProfile // pays for what has not come whole
-	said   func(text []byte)
-
-	reader reader
-	memory *allowance.Call // nil: nothing is kept
-	pong   []byte          // a frame for the newest ping of what is being read
-	over   bool            // nothing more is listened to
+// Talk is who does what a client says.
+type Talk interface {
+	// Said is given each text, which is only lent. Nothing more is read before it returns.
+	Said(text []byte)
 }
 
-// NewSession makes the session of a connection. said is given each text of its client, which is
-// only lent; nothing more is read before it returns. holder pays for what has not come whole.
-func NewSession(doors *door.Opener, conn *delivery.Connection, holder event.TenantProfile, said func(text []byte)) *Session {
-	return &Session{doors: doors, conn: conn, holder: holder, said: said}
+// Session listens to the client of one connection. All of it is the goroutine's that reads. It is
+// a part of what its door has of a connection, since there may be very many.
+type Session struct {
+	// Static.
+	Conn  *delivery.Connection
+	Place string // the client's address
+	doors *door.Opener
+	talk  Talk
+	open  bool // nobody is proven: the place pays
+
+	over    bool     // nothing more is listened to
+	partial *partial // nil: nothing is kept
+	pong    []byte   // a frame for the newest ping of what is being read
+}
+
+// partial is what is kept of a message that has not come whole.
+type partial struct {
+	reader reader
+	memory *allowance.Call
+	late   *time.Timer
+}
+
+// NewSession makes the session of a connection whose client, at a place, is proven to be who it
+// says, or not.
+func NewSession(doors *door.Opener, conn *delivery.Connection, place string, proven bool, talk Talk) Session {
+	return Session{Conn: conn, Place: place, doors: doors, talk: talk, open: !proven}
+}
+
+// Person is who the connection is of.
+func (s *Session) Person() event.TenantProfile {
+	return event.TenantProfile{Tenant: s.Conn.Tenant, Profile: s.Conn.Profile}
+}
+
+// Memory is for what is made of what the client says; who it is pays, as for the body of a call.
+func (s *Session) Memory() *allowance.Call {
+	if s.open {
+		return s.doors.Quotas.Body(event.TenantProfile{Tenant: s.Place})
+	}
+	return s.doors.Quotas.Body(s.Person())
 }
 
 // Received implements engine.Input.
@@ -35,9 +66,13 @@ func (s *Session) Received(p []byte) {
 	if s.Over() {
 		return
 	}
-	bad := s.reader.read(p, s)
-	if bad == nil && !s.pay() {
-		bad = errMemory
+	var r reader
+	if s.partial != nil {
+		r = s.partial.reader
+	}
+	bad := r.read(p, s)
+	if bad == nil {
+		bad = s.keep(r)
 	}
 	if s.pong != nil {
 		s.Send(s.pong)
@@ -53,29 +88,45 @@ func (s *Session) Received(p []byte) {
 }
 
 // Ended implements engine.Input.
-func (s *Session) Ended() {
-	s.reader = reader{}
-	s.pay()
-}
+func (s *Session) Ended() { s.forget() }
 
 // Over says that nothing is listened to any more: a client has no say after hub.closing.
-func (s *Session) Over() bool { return s.over || s.conn.Stream.Closed() }
+func (s *Session) Over() bool { return s.over || s.Conn.Stream.Closed() }
 
-// pay counts what is kept of what has not come whole.
-func (s *Session) pay() bool {
-	kept := s.reader.kept()
-	if kept == 0 {
-		if s.memory != nil {
-			s.memory.Close()
-			s.memory = nil
-		}
-		return true
+// messageTime is how long a message may be on its way, as a request may be with its body.
+const messageTime = 30 * time.Second
+
+// keep keeps what has not come whole, for so long, and has it paid for.
+func (s *Session) keep(r reader) *fault {
+	if r.kept() == 0 && !r.fragmented || s.over {
+		s.forget()
+		return nil
 	}
-	if s.memory == nil {
-		s.memory = s.doors.Quotas.Body(s.holder)
+	if s.partial == nil {
+		s.partial = &partial{memory: s.Memory(), late: time.AfterFunc(messageTime, s.late)}
 	}
-	s.memory.Back(0)
-	return s.memory.Use(kept)
+	s.partial.reader = r
+	s.partial.memory.Back(0)
+	if !s.partial.memory.Use(r.kept()) {
+		return errMemory
+	}
+	return nil
+}
+
+// forget gives back what is kept.
+func (s *Session) forget() {
+	if s.partial != nil {
+		s.partial.late.Stop()
+		s.partial.memory.Close()
+		s.partial = nil
+	}
+}
+
+// late ends the connection of a client whose message has not come whole. A timer calls it: so all
+// else is forgotten once nothing is received any more.
+func (s *Session) late() {
+	end := appendClose(nil, ws.StatusPolicyViolation, fmt.Sprintf("a message has not come whole within %v", messageTime))
+	s.doors.Streams.Leave(s.Conn, delivery.CloseProtocol, end)
 }
 
 // Break ends the connection of a client that breaks the rules of its door: with last frames of the
@@ -91,19 +142,24 @@ func (s *Session) Leave() {
 
 func (s *Session) leave(reason delivery.CloseReason, end []byte) {
 	s.over = true
-	s.Ended()
-	s.doors.Streams.Leave(s.conn, reason, end)
+	s.forget()
+	s.doors.Streams.Leave(s.Conn, reason, end)
 }
 
-// Send puts a frame on the client's stream.
+// Send puts a frame on the client's stream. Who else can run does so before the client is listened
+// to any further: a short command may have a long answer.
 func (s *Session) Send(frame []byte) {
 	var d engine.Batch
-	d.Send(s.conn.Stream, engine.NewFrame(frame, false))
+	d.Send(s.Conn.Stream, engine.NewFrame(frame, false))
 	d.Flush()
+	runtime.Gosched()
 }
 
 // message implements listener.
-func (s *Session) message(text []byte) { s.said(text) }
+func (s *Session) message(text []byte) {
+	s.forget() // of the next one the time begins anew
+	s.talk.Said(text)
+}
 
 // ping implements listener. Only the newest is answered (RFC 6455, section 5.5.3).
 func (s *Session) ping(payload []byte) { s.pong = appendPong(s.pong[:0], payload) }
@@ -111,5 +167,5 @@ func (s *Session) ping(payload []byte) { s.pong = appendPong(s.pong[:0], payload
 // close implements listener.
 func (s *Session) close(code ws.StatusCode) {
 	s.over, s.pong = true, nil
-	s.doors.Streams.Leave(s.conn, delivery.CloseClient, answerClose(nil, code))
+	s.doors.Streams.Leave(s.Conn, delivery.CloseClient, answerClose(nil, code))
 }

@@ -64,9 +64,9 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request, who *access.Caller)
 	}
 	defer over()
 	defer lobby.Away(r)() // it is counted as a stream
-	s := &session{door: d, conn: c, holder: who.Holder(r), place: lobby.PlaceOf(r)}
-	s.socket = socket.NewSession(d.doors, c, s.holder, s.said)
-	stream.Listen(s.socket)
+	s := &session{door: d}
+	s.socket = socket.NewSession(d.doors, c, lobby.PlaceOf(r), who.Proven(), s)
+	stream.Listen(&s.socket)
 	engine.ServeSocket(w, r, stream, socket.Head(r, subprotocol))
 	return nil
 }

@@ -9,9 +9,7 @@ import (
 
 	"realtimehub/internal/allowance"
 	"realtimehub/internal/client"
-	"realtimehub/internal/delivery"
 	"realtimehub/internal/door/socket"
-	"realtimehub/internal/event"
 	"realtimehub/internal/problem"
 	"realtimehub/internal/strictjson"
 )
@@ -23,21 +21,17 @@ const (
 
 // session does what the client of one connection says.
 type session struct {
-	// Static.
-	door   *Door
-	conn   *delivery.Connection
-	socket *socket.Session
-	holder event.TenantProfile // pays for a command
-	place  string              // the client's address
+	door   *Door // static
+	socket socket.Session
 }
 
-// said does what a text says: each line is a command, and is answered before the next is done.
-func (s *session) said(text []byte) {
+// Said does what a text says: each line is a command, and is answered before the next is done.
+func (s *session) Said(text []byte) {
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
 		if line = bytes.TrimSpace(line); len(line) > 0 && !s.socket.Over() {
 			number, err := s.command(line)
 			if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
-				s.door.logger.Error("command failed", "tenant", s.conn.Tenant, "connection", s.conn.ID, "err", err)
+				s.door.logger.Error("command failed", "tenant", s.socket.Conn.Tenant, "connection", s.socket.Conn.ID, "err", err)
 			}
 			s.socket.Send(answer(number, err))
 		}
@@ -46,13 +40,13 @@ func (s *session) said(text []byte) {
 
 // command does what a line says. number is what the client calls it by; nil if that is not known.
 func (s *session) command(line []byte) (number []byte, err error) {
-	memory := s.door.doors.Quotas.Body(s.holder)
+	memory := s.socket.Memory()
 	defer memory.Close()
 	if !memory.Use(allowance.BodyCopies * len(line)) {
 		return nil, problem.ErrBodies
 	}
 	said, number, err := s.parse(line, memory)
-	if limit := s.door.verbs.Allow(s.person()); limit != nil {
+	if limit := s.door.verbs.Allow(s.socket.Person()); limit != nil {
 		return number, limit
 	}
 	if err != nil {
@@ -60,12 +54,7 @@ func (s *session) command(line []byte) (number []byte, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
 	defer cancel()
-	return number, said.Do(ctx, s.door.verbs, s.conn)
-}
-
-// person is who the connection is of.
-func (s *session) person() event.TenantProfile {
-	return event.TenantProfile{Tenant: s.conn.Tenant, Profile: s.conn.Profile}
+	return number, said.Do(ctx, s.door.verbs, s.socket.Conn)
 }
 
 // parse reads a line: its "n" and "do", and the fields of its command, wherever they stand.
@@ -92,7 +81,7 @@ func (s *session) parse(line []byte, memory *allowance.Call) (said client.Comman
 		return nil, number, faults.Err()
 	}
 	if token, ok := said.(*client.Token); ok {
-		token.Place = s.place
+		token.Place = s.socket.Place
 	}
 	strictjson.Value(line).Object(func(field []byte, v strictjson.Value) {
 		if name := string(field); name != "n" && name != "do" && !faults.Full() {

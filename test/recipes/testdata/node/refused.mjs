@@ -108,7 +108,7 @@ await test('a stream that begins with comments', { client: open }, async ({ is }
   await settled();
   assert.equal(is().state, 'live');
 });
-await test('a hub that never says anything', { client: open }, async ({ is }) => {
+await test('a hub that never says anything', { client: { ...open, transport: 'sse' } }, async ({ is }) => {
   hub.answer = () => 'silence';
   streams[0].close();
   await pass(3600 * SECOND);

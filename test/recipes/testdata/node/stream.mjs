@@ -109,7 +109,7 @@ await test('refusals', {}, async ({ is }) => {
 });
 
 // A stream that does not begin is given up after 20 s, one that has begun is not.
-await test('late', {}, async ({ is }) => {
+await test('late', { transport: 'sse' }, async ({ is }) => {
   await pass(60_000);
   assert.equal(is().reconnects, 0);
   hub.answer = () => 'silence';

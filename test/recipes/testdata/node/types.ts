@@ -50,6 +50,11 @@ mapped.on('a.b', ({ payload }) => payload.toFixed());
 hub.on('message.received', async ({ payload }) => { payload.text.trim(); });
 hub.onError((error: unknown, { id, deadline }) => `${error} ${id.trim()} ${deadline?.trim()}`);
 
+for (const transport of ['auto', 'sse', 'websocket', 'poll'] as const) connect({ tenant: 't', profile: 'me', transport });
+hub.onStatus(({ transport }) => transport === 'websocket' || transport === 'poll' || transport === null);
+
+// @ts-expect-error: there is no such transport
+connect({ tenant: 't', profile: 'me', transport: 'signalr' });
 // @ts-expect-error: there is no such option
 connect({ tenant: 't', profile: 'me', topics: [] });
 // @ts-expect-error: there is no such state

@@ -3,12 +3,14 @@ import { HubConnectionBuilder, HttpTransportType, LogLevel } from '@microsoft/si
 
 export const base = process.argv[2];
 const transport = HttpTransportType[process.argv[3]];
+const stateful = process.argv[4] === 'stateful'; // the client asks to carry its session on over another socket
 const deadline = 60_000;
 
 /** A connection that keeps what it is told: its words by their type, each [what, cursor]. */
 export function connection(profile, query = '', retries = []) {
-  const c = new HubConnectionBuilder().withUrl(`${base}/signalr?tenant=acme&profile=${profile}${query}`, { transport })
-    .withAutomaticReconnect(retries).configureLogging(LogLevel.None).build();
+  const builder = new HubConnectionBuilder().withUrl(`${base}/signalr?tenant=acme&profile=${profile}${query}`, { transport })
+    .withAutomaticReconnect(retries).configureLogging(LogLevel.None);
+  const c = (stateful ? builder.withStatefulReconnect() : builder).build();
   c.told = {};
   c.first = (type, of = () => true) => until(() => c.told[type]?.find(([what]) => of(what)), `${profile} is told ${type}`);
   for (const type of ['hub.ready', 'hub.gap', 'hub.closing', 'typing.started', 'typing.stopped', 'a.b', 'c.d', 'marker'])

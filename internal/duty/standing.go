@@ -1,0 +1,44 @@
+package duty
+
+import "time"
+
+// Standing is a duty before its deadline, as its judge knows it.
+type Standing struct {
+	Duty
+	Due  time.Time // by this process's clock
+	Came []Result  // so far, of each recipient
+}
+
+// KeptUpTo are the duties before their deadline that are kept up to a place, and how many bytes
+// they take here. Not ready: one of them has people who are to be reported at once and are not yet.
+func (j *Judge) KeptUpTo(place uint64) (list []*Duty, bytes int64, ready bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	ready = true
+	for _, k := range j.dockets {
+		for _, o := range k.all {
+			if !o.over && o.Kept <= place {
+				list, bytes = append(list, o.Duty), bytes+o.bytes
+				ready = ready && !o.waitsForEarly()
+			}
+		}
+	}
+	return list, bytes, ready
+}
+
+// Standing is what has come of a duty so far; false: it is over.
+func (j *Judge) Standing(d *Duty) (Standing, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.dockets[d.Event.TenantID]
+	if k == nil {
+		return Standing{}, false
+	}
+	o := k.all[part{d.At.Seq, d.At.Epoch.Tag, d.Part}]
+	if o == nil || o.over {
+		return Standing{}, false
+	}
+	came := Results{Counts: map[State]int{}}
+	o.results(Query{Limit: len(o.Recipients)}, &came)
+	return Standing{*o.Duty, o.judgeAt, came.List}, true
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/gobwas/ws"
+	"github.com/matryer/is"
+)
+
+const switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+
+func fromServer(op ws.OpCode, text string) string {
+	return string(ws.MustCompileFrame(ws.NewFrame(op, true, []byte(text))))
+}
+
+// Events are counted among what is none: a place, a sign of life, an event without its end.
+func TestReaderOfAWebSocketAtEverySplit(t *testing.T) {
+	is := is.New(t)
+	event := strings.Repeat("e", smallestEvent)
+	whole := switching + fromServer(ws.OpText, event) +
+		fromServer(ws.OpText, `{"id":"juiXETMMHM85ouZa0Su9fQ"}`) + fromServer(ws.OpPing, "") + fromServer(ws.OpText, "") +
+		fromServer(ws.OpText, strings.Repeat(event, 3)) + fromServer(ws.OpPing, event) + fromServer(ws.OpBinary, event) +
+		fromServer(ws.OpText, strings.Repeat(event, 1100))
+	open := fromServer(ws.OpText, event)
+	whole += open[:len(open)-1]
+	for first := range 600 {
+		for _, step := range []int{1, 7, len(whole)} {
+			var r reader
+			is.NoErr(r.feed([]byte(whole[:first])))
+			for rest := whole[first:]; rest != ""; {
+				n := min(step, len(rest))
+				is.NoErr(r.feed([]byte(rest[:n])))
+				rest = rest[n:]
+			}
+			is.Equal(r.events, events) // split at first, then every step bytes
+			is.True(r.frames.pinged)
+			is.NoErr(r.feed([]byte(open[len(open)-1:])))
+			is.Equal(r.events, events+1)
+		}
+	}
+}
+
+func TestReaderOfAWebSocketRefuses(t *testing.T) {
+	for name, sent := range map[string]string{
+		"the end":           fromServer(ws.OpClose, "\x03\xe9"),
+		"a fragment":        "\x01\x01a",
+		"a masked frame":    string(fromClient(ws.OpText, "a")),
+		"a huge frame":      "\x81\x7f\x00\x00\x00\x01\x00\x00\x00\x00",
+		"a negative length": "\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff",
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			var r reader
+			is.NoErr(r.feed([]byte(switching)))
+			is.True(r.feed([]byte(sent)) != nil)
+		})
+	}
+}

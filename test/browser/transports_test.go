@@ -1,0 +1,359 @@
+package browser
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/hubtest"
+)
+
+// transports are those that a page may name.
+var transports = []string{"sse", "websocket", "poll"}
+
+// by opens a tab for each transport, of a person who is called like it, and is them in order.
+func (h *clientHub) by(before ...string) (tabs []*clientTab) {
+	h.t.Helper()
+	for _, transport := range transports {
+		tab := h.live(fmt.Sprintf(`transport: %q, tenant: "t1", profile: %q`, transport, transport), before...)
+		tab.becomes(fmt.Sprintf(`is.transport === %q`, transport))
+		tabs = append(tabs, tab)
+	}
+	return tabs
+}
+
+// Whatever a stream comes by, it brings the same: events in order, and after each cut what was
+// missed, once.
+func TestRealtimeTransports(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t, "REALTIME_PRESENCE_AUDIENCE=none")
+	h.expected = []string{"net::ERR_INCOMPLETE_CHUNKED_ENCODING", "net::ERR_EMPTY_RESPONSE", "net::ERR_CONNECTION"} // of what is cut
+	tabs := h.by()
+	var listed []string
+	for _, c := range h.call("GET", "/v1/tenants/t1/connections", "")["connections"].([]any) {
+		c := c.(map[string]any)
+		is.Equal(c["transport"], c["profile"].(map[string]any)["id"])
+		listed = append(listed, c["transport"].(string))
+	}
+	slices.Sort(listed)
+	is.Equal(listed, []string{"poll", "sse", "websocket"})
+
+	var want []any
+	for i := range 30 {
+		if i%10 == 5 {
+			h.wire.Cut()
+		}
+		h.publish("a.b", i)
+		want = append(want, i)
+		if i%10 == 9 {
+			for _, tab := range tabs {
+				tab.told(want...)
+			}
+		}
+	}
+	for _, tab := range tabs {
+		tab.becomes(`is.state === "live" && (is.resume === "complete" || is.transport === "poll")`) // a browser itself repeats a poll that was cut
+	}
+}
+
+// Whatever a stream comes by, its client may say the same: what it wants, who types, that somebody
+// is there, and what it has handled. It stays away once it was sent away.
+func TestRealtimeTransportsSay(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t)
+	tabs := h.by(`globalThis.heard = new Set()`)
+	h.call("PUT", "/v1/tenants/t1/conversations/talk/members", string(mustJSON(map[string]any{"members": append([]string{"other"}, transports...)})))
+	for _, tab := range tabs {
+		tab.run(`(c.presence.watch(["other"], ({ status }) => heard.add(status)), c.on("typing.started", ({ payload }) => heard.add(payload.profile.id)), 0)`)
+		tab.becomes(`heard.has("offline")`)
+		is.Equal(tab.run(`c.touch()`), true)
+	}
+	other := h.live(`tenant: "t1", profile: "other"`)
+	for _, tab := range tabs {
+		tab.becomes(`heard.has("online")`)
+	}
+	eventually(t, func() bool { // a poll may not be open at the first
+		is.Equal(other.run(`(c.typing("talk").start())`), true)
+		for _, tab := range tabs {
+			if tab.run(`heard.has("other")`) != true {
+				return false
+			}
+		}
+		return true
+	})
+
+	h.due("e1", "2s", transports...)
+	for _, tab := range tabs {
+		tab.told("e1")
+	}
+	is.Equal(len(h.reported("2s")), 0)
+
+	for i, tab := range tabs {
+		h.call("DELETE", "/v1/tenants/t1/connections?profile="+transports[i], "")
+		tab.becomes(`is.state === "displaced" && is.reason === "kicked"`)
+		tab.run(`c.reconnect()`)
+		tab.becomes(`is.state === "live"`)
+	}
+}
+
+// An event that is not handled is not acknowledged by a poll either, and what follows is had all
+// the same; it is acknowledged once it is handled.
+func TestRealtimePollAcknowledgesWhatIsHandled(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t)
+	tab := h.live(asAlice+`, transport: "poll"`, `((usual) => { globalThis.setTimeout = (fn, ms) => usual(fn, ms === 100 ? 10 : ms); })(setTimeout)`) // which is how it waits for what is to be handled
+	tab.run(`(c.on("a.b", ({ payload }) => payload !== "e2" && new Promise((done) => { globalThis.handle = done; })), 0)`)
+	h.due("e1", "3s", "alice")
+	tab.told("e1")
+	h.due("e2", "3s", "alice")
+	tab.told("e1", "e2")
+	var reported []string
+	for _, item := range h.reported("3s") {
+		id, _, _ := strings.Cut(item, " ") // why depends on which poll it was sent by last
+		reported = append(reported, id)
+	}
+	is.Equal(reported, []string{"e1", "e2"})
+	h.due("e3", "1m", "alice")
+	tab.told("e1", "e2", "e3")
+	tab.run(`handle()`)
+	eventually(t, func() bool {
+		answer := h.call("GET", "/v1/tenants/t1/events/e3/receipts", "")
+		return strings.Contains(string(mustJSON(answer)), `"acknowledged"`)
+	})
+}
+
+// Who is told that a token has expired comes back with a fresh one, and so does who is told of a hub
+// that ends.
+func TestRealtimeTransportsEnd(t *testing.T) {
+	t.Parallel()
+	program := hubtest.Start(t, "REALTIME_RETRY=200ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
+	h := &clientHub{t: t, browser: browser(t), url: program.URL, wire: hubtest.NewWire(t, program.URL)}
+	h.expected = []string{"net::ERR_", "401", "WebSocket connection to"} // of a hub that is away, and of a token that has ended
+	var tabs []*clientTab
+	for _, transport := range transports {
+		token := func(life time.Duration) string {
+			return string(mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", transport, "exp", time.Now().Add(life).Unix()), "Bearer ")))
+		}
+		tabs = append(tabs, h.live(`transport: "`+transport+`", token: () => globalThis.fresh ?? `+token(4*time.Second), `globalThis.reasons = []`))
+		tabs[len(tabs)-1].run(`(c.onStatus(({ reason }) => { reasons.push(reason); if (reason === "expired") globalThis.fresh = ` + token(time.Hour) + `; }), 0)`)
+	}
+	for _, tab := range tabs {
+		tab.becomes(`reasons.includes("expired") && is.state === "live"`)
+	}
+	h.publish("a.b", 1)
+	for _, tab := range tabs {
+		tab.told(1)
+	}
+	program.Stop()
+	for _, tab := range tabs {
+		tab.becomes(`reasons.includes("drain")`)
+	}
+}
+
+// A token that is refused is said, and the next one is taken, whatever a stream comes by.
+func TestRealtimeTransportsRefused(t *testing.T) {
+	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
+	h.expected = []string{"401"}
+	good := mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "alice"), "Bearer "))
+	for _, transport := range transports {
+		tab := h.open(`transport: "` + transport + `", share: false, token: () => globalThis.good ?? "no.such.token"`)
+		tab.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
+		tab.run(`globalThis.good = ` + string(good))
+		tab.becomes(`is.state === "live"`)
+	}
+}
+
+// A page sees no heartbeat of a socket, so it asks. Where the hub does not answer, the socket is dead.
+// A poll says nothing for longer than a stream.
+func TestRealtimeTransportsSilence(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	program := hubtest.Start(t, "REALTIME_RETRY=200ms", "REALTIME_HEARTBEAT=50ms")
+	h := &clientHub{t: t, browser: browser(t), url: program.URL, wire: hubtest.NewWire(t, program.URL)}
+	const injected = `(
+		((usual) => { globalThis.setInterval = (fn, ms) => usual(fn, ms / 100); })(setInterval),
+		((usual) => { globalThis.late = 0; Date.now = () => usual() + late; })(Date.now),
+		globalThis.answers = 0,
+		globalThis.WebSocket = class extends WebSocket {
+			constructor(...given) {
+				super(...given);
+				this.addEventListener("message", ({ data }) => { if (data.includes('"ok":true')) answers++; });
+			}
+		})`
+	socket := h.live(asAlice+`, share: false, transport: "websocket"`, injected)
+	poll := h.live(asAlice+`, share: false, transport: "poll"`, injected)
+	for i := range 3 {
+		socket.run(`late += 10_000`)
+		socket.becomes(fmt.Sprintf(`answers > %d`, i))
+	}
+	is.Equal(socket.run(`states.join()`), "connecting,live")
+	poll.run(`late += 40_000`)
+	poll.run(`new Promise((done) => setTimeout(done, 200))`) // four times as long as it takes to be noticed
+	is.Equal(poll.run(`states.join()`), "connecting,live")
+	program.Signal(syscall.SIGSTOP)
+	for _, tab := range []*clientTab{socket, poll} {
+		tab.becomes(`(late += 10_000, states.includes("waiting"))`)
+	}
+	program.Signal(syscall.SIGCONT)
+	h.publish("a.b", 1)
+	for _, tab := range []*clientTab{socket, poll} {
+		tab.becomes(`is.state === "live"`)
+		tab.told(1)
+	}
+}
+
+// hinders is a proxy in front of a hub that holds each answer back until it is whole. It passes
+// sockets on where upgrades says so.
+func hinders(t *testing.T, hub string, upgrades bool) string {
+	t.Helper()
+	return proxied(t, hub, upgrades, func(res *http.Response) error {
+		body, err := io.ReadAll(res.Body)
+		res.Body = io.NopCloser(bytes.NewReader(body))
+		return err
+	})
+}
+
+// cuts is a proxy in front of a hub that ends streams once their first bytes have passed.
+func cuts(t *testing.T, hub string) string {
+	t.Helper()
+	return proxied(t, hub, true, func(res *http.Response) error {
+		if !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+			return nil
+		}
+		first := make([]byte, 4096)
+		n, err := res.Body.Read(first)
+		res.Body.Close()
+		res.Body = io.NopCloser(bytes.NewReader(first[:n]))
+		return err
+	})
+}
+
+func proxied(t *testing.T, hub string, upgrades bool, change func(*http.Response) error) string {
+	t.Helper()
+	target, err := url.Parse(hub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host
+		},
+		ModifyResponse: func(res *http.Response) error {
+			if res.StatusCode == http.StatusSwitchingProtocols {
+				return nil
+			}
+			return change(res)
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // its client left
+	}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" && !upgrades {
+			http.Error(w, "no upgrades here", http.StatusBadRequest)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	return front.URL
+}
+
+// impatient has a page give its first stream a tenth of a second to begin; of what it tries next some
+// do begin, on a busy machine later.
+const impatient = `((usual) => { globalThis.setTimeout = (fn, ms) => usual(fn, ms === 8000 && (globalThis.tries = (globalThis.tries ?? 0) + 1) === 1 ? 100 : ms); })(setTimeout)`
+
+// Where the network holds streams back, or cuts them, a page finds what gets through. The next page
+// begins with it, for a day.
+func TestRealtimeTransportIsFound(t *testing.T) {
+	is := is.New(t)
+	h := newClientHub(t)
+	h.expected = []string{"WebSocket connection to", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"}
+	for _, tc := range []struct {
+		name    string
+		network func(t *testing.T, hub string) string
+		want    string
+		before  string
+		tries   int // of the event stream
+	}{
+		{"answers are held back", func(t *testing.T, hub string) string { return hinders(t, hub, true) }, "websocket", impatient, 1},
+		{"and sockets are refused", func(t *testing.T, hub string) string { return hinders(t, hub, false) }, "poll", impatient, 1},
+		{"streams are cut", cuts, "websocket", "0", 3},
+	} {
+		t.Log(tc.name)
+		h.wire = hubtest.NewWire(t, tc.network(t, h.url))
+		tried := func() (n int) {
+			for _, line := range h.wire.Asked() {
+				if strings.HasPrefix(line, "GET /v1/stream") {
+					n++
+				}
+			}
+			return n
+		}
+		live := fmt.Sprintf(`is.state === "live" && is.transport === %q`, tc.want)
+		first := h.open(asAlice, tc.before)
+		first.becomes(live)
+		is.Equal(tried(), tc.tries)
+		sibling := h.live(asAlice)
+		sibling.becomes(live)
+		h.publish("a.b", 1)
+		first.told(1)
+		sibling.told(1)
+		first.close() // and the sibling leads
+		sibling.becomes(`is.leader && ` + live)
+		h.publish("a.b", 2)
+		sibling.told(1, 2)
+		is.Equal(tried(), tc.tries)
+		sibling.close()
+
+		next := h.open(asAlice, `((now) => { Date.now = () => now() + 86_400_000; })(Date.now), `+tc.before) // tomorrow
+		next.becomes(live)
+		is.Equal(tried(), 2*tc.tries)
+		next.close()
+	}
+}
+
+// A page of another origin that is listed gets the same by each transport.
+func TestRealtimeTransportsOfAnotherOrigin(t *testing.T) {
+	is := is.New(t)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+	}))
+	t.Cleanup(page.Close)
+	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001", "REALTIME_CORS_ORIGINS="+page.URL)
+	here, _ := tab(t, h.browser, page.URL)
+	c := &clientTab{h, here, nil}
+	c.run(`(globalThis.got = [], globalThis.clients = {}, 0)`)
+	for _, transport := range transports {
+		token, _ := json.Marshal(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", transport), "Bearer "))
+		options := fmt.Sprintf(`url: %q, token: () => %s, transport: %q`, h.url, token, transport)
+		begin := func(more string) {
+			c.run(fmt.Sprintf(`(async () => {
+				const { connect } = await import(%q);
+				const client = clients.%s = connect({ %s%s });
+				client.on("a.b", ({ payload }) => got.push(client.status.transport + payload));
+			})()`, h.url+"/realtime.js", transport, options, more))
+			c.becomes(fmt.Sprintf(`clients.%s.status.state === "live"`, transport))
+		}
+		begin("")
+		h.publish("a.b", 1)
+		c.becomes(fmt.Sprintf(`got.includes("%s1")`, transport))
+		cursor := c.run(fmt.Sprintf(`(clients.%[1]s.close(), clients.%[1]s.cursor)`, transport))
+		begin(fmt.Sprintf(`, cursor: %q`, cursor))
+		h.publish("a.b", 2)
+		c.becomes(fmt.Sprintf(`got.includes("%s2")`, transport))
+		is.Equal(c.run(fmt.Sprintf(`(clients.%[1]s.close(), clients.%[1]s.status.reason)`, transport)), "closed")
+	}
+	is.Equal(c.run(`got.join(" ")`), "sse1 sse2 websocket1 websocket2 poll1 poll2")
+}

@@ -1,0 +1,82 @@
+//go:build unix
+
+package recipes
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/doctor"
+	"realtimehub/internal/hubtest"
+)
+
+// The doctor names what nginx and HAProxy are told wrongly, and the door to use meanwhile.
+func TestDoctorOfProxies(t *testing.T) {
+	t.Parallel()
+	nginx := func(others, sockets string) func(*testing.T, string) *front {
+		return func(t *testing.T, hub string) *front {
+			t.Helper()
+			return configuredNginx(t, fmt.Sprintf(`worker_processes auto;
+events {}
+http {
+map $http_upgrade $hop { default upgrade; "" ""; }
+upstream hubs { server 10.0.0.1:8080 max_fails=0; }
+server {
+listen 80;
+proxy_set_header Host $http_host;
+location / { proxy_pass http://hubs; %s }
+location ~ ^/(v1/socket|signalr) { proxy_pass http://hubs; %s }
+}
+}
+`, others, sockets), hub)
+		}
+	}
+	const (
+		upgrade = "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $hop; "
+		buffer  = "proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k;"
+		soon    = "proxy_read_timeout 1s; "
+	)
+	for name, tc := range map[string]struct {
+		start func(t *testing.T, hub string) *front
+		want  string // each door's troubles
+		use   doctor.Door
+		cure  string // that is printed
+	}{
+		"as it comes": {nginx("", ""), "websocket:no-upgrade", doctor.SSE, "proxy_set_header Upgrade $http_upgrade"},
+		"buffering":   {nginx(buffer, upgrade), "sse:buffered", doctor.WebSocket, "proxy_buffering off"},
+		"both":        {nginx(buffer, ""), "sse:buffered websocket:no-upgrade", doctor.Poll, "proxy_buffering off"},
+		"silence":     {nginx(soon, soon+upgrade), "sse:idle-cut websocket:idle-cut poll:idle-cut", "", "proxy_read_timeout"},
+		"a tunnel's silence": {func(t *testing.T, hub string) *front {
+			t.Helper()
+			needs(t, "haproxy")
+			dir, port := t.TempDir(), freePort(t)
+			config := fmt.Sprintf("defaults\n mode http\n option abortonclose\n timeout connect 2s\n timeout client 1m\n timeout server 1m\n timeout tunnel 1s\nlisten hubs\n bind 127.0.0.1:%s\n server hub %s\n", port, strings.TrimPrefix(hub, "http://"))
+			is.New(t).NoErr(os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(config), 0o600))
+			return startFront(t, dir, port, "haproxy", "-f", "haproxy.cfg")
+		}, "websocket:idle-cut", doctor.SSE, "WebSocket: A silent stream is cut after 1."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			through := tc.start(t, hubtest.Start(t).URL)
+			report, err := doctor.Run(t.Context(), doctor.Config{URL: through.url, For: 2 * time.Second})
+			is.NoErr(err)
+			var got []string
+			for _, door := range report.Doors {
+				for _, code := range door.Why {
+					got = append(got, string(door.Door)+":"+code)
+				}
+			}
+			said := report.String()
+			if strings.Join(got, " ") != tc.want || report.Use != tc.use || !strings.Contains(said, tc.cure) {
+				t.Errorf("%q and use %q, or no %q:\n%s", got, report.Use, tc.cure, said)
+			}
+		})
+	}
+}

@@ -1,0 +1,147 @@
+// What has realtime.js try another transport, and what does not, whatever the hub and the network do.
+import assert from 'node:assert/strict';
+import { connect } from 'realtimehub';
+import { asked, clock, hub, newPage, pass, publish, settled, streams } from './world.mjs';
+
+const happens = newPage();
+const SECOND = 1000;
+const polls = () => asked.filter(({ method, path }) => method === 'GET' && path === '/v1/poll');
+const kept = new Map();
+globalThis.localStorage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
+delete globalThis.WebSocket; // of newer Nodes; see test/browser for sockets
+
+/** Polls are answered: the place now at once, and otherwise what was published since, or nothing. */
+let wakes = [];
+const poll = async ({ query }) => {
+  const since = query.get('cursor') ? Number(query.get('cursor').slice(2)) : hub.n;
+  if (hub.history.length === since && query.get('wait') !== '0ms') {
+    await Promise.race([new Promise((woken) => { wakes.push(woken); }), new Promise((over) => { setTimeout(over, parseInt(query.get('wait'))); })]);
+  }
+  const events = hub.history.slice(since), cursor = `c-${hub.n}`;
+  if (query.get('cursor') && !events.length) return new Response(null, { status: 204, headers: { Cursor: cursor } });
+  const ready = { connectionId: 'polls', tenantId: 't', profile: { type: 'user', id: 'me' }, connectedAt: new Date(clock()).toISOString(), resume: query.get('cursor') ? 'complete' : 'fresh', cursor: `c-${since}`, heartbeatMs: 15_000 };
+  return Response.json({ events, cursors: events.map((event) => event.cursor), cursor, gap: null, more: false, hub: { ready } });
+};
+const says = (payload, type) => {
+  publish(payload, type);
+  for (const wake of wakes.splice(0)) wake();
+};
+const answers = ({ method, path, ...request }) => (path !== '/v1/poll' ? undefined : method === 'HEAD' ? new Response(null) : poll(request));
+
+async function test(name, options, run) {
+  [asked.length, hub.history, hub.n, hub.answer] = [0, [], 0, answers];
+  kept.clear();
+  try {
+    const client = connect({ tenant: 't', profile: 'me', share: false, ...options });
+    const heard = [], states = [];
+    client.on('*', ({ payload }) => heard.push(payload));
+    client.onStatus(({ state }) => states.push(state));
+    await settled();
+    await run({ client, heard, states, is: () => client.status });
+    client.close();
+    await settled();
+  } catch (error) {
+    error.message = `${name}: ${error.message}`;
+    throw error;
+  }
+}
+const cut = async () => {
+  streams[0].close();
+  await pass(6 * SECOND);
+};
+/** The next try is not answered, by what is not asked for in short. */
+const held = (more) => { hub.answer = (request) => more?.(request) ?? (request.path === '/v1/stream' ? 'silence' : answers(request)); };
+
+await test('a stream that does not begin, while the hub answers', {}, async ({ is, heard }) => {
+  says(1);
+  await settled();
+  held();
+  happens('online');
+  await pass(7 * SECOND);
+  assert.deepEqual([is().transport, polls().length], ['sse', 0]);
+  await pass(2 * SECOND);
+  assert.deepEqual([is().state, is().transport, is().resume], ['live', 'poll', 'complete']);
+  says(2);
+  await settled();
+  assert.deepEqual(heard, [1, 2]);
+  assert.deepEqual([...kept.keys()], ['realtime transport http://page/']);
+});
+
+await test('a hub that answers nothing', {}, async ({ is }) => {
+  held(({ method }) => (method === 'HEAD' ? new TypeError('no network') : undefined));
+  happens('online');
+  await pass(30 * SECOND);
+  assert.deepEqual([is().transport, polls().length], ['sse', 0]);
+});
+
+await test('a transport that is named stays', { transport: 'sse' }, async ({ is }) => {
+  held();
+  happens('online');
+  await pass(15 * SECOND);
+  assert.deepEqual([is().transport, asked.filter(({ method }) => method === 'HEAD').length], ['sse', 0]);
+  hub.answer = answers;
+  happens('online');
+  for (let i = 0; i < 4; i++) {
+    await settled();
+    streams[0].close();
+    await settled();
+    assert.ok(is().retryMs > 500);
+    await pass(6 * SECOND);
+  }
+});
+
+await test('streams that are cut', {}, async ({ is }) => {
+  for (let i = 0; i < 2; i++) await cut();
+  await pass(11 * SECOND); // one that lived long enough
+  await cut();
+  for (let i = 0; i < 2; i++) {
+    streams[0].say('hub.closing', { reason: 'drain', retryMs: 1 }); // the hub's own
+    await pass(SECOND);
+  }
+  await cut();
+  await cut();
+  assert.equal(is().transport, 'sse');
+  await cut();
+  assert.deepEqual([is().transport, is().state], ['poll', 'live']);
+  hub.answer = (request) => (request.query.get('wait') === '25000ms' ? new TypeError('cut') : answers(request));
+  says(1);
+  await pass(30 * SECOND);
+  assert.deepEqual([is().transport, is().state, kept.size], ['sse', 'live', 0]); // all anew
+});
+
+await test('what is not to be had either', { transport: 'poll' }, async ({ is, states }) => {
+  for (const answer of [new Response(null, { status: 204 }), new Response('<html>', { status: 200, headers: { 'Content-Type': 'text/html' } })]) {
+    hub.answer = () => answer.clone();
+    happens('online');
+    await settled();
+    const tries = asked.length;
+    await pass(SECOND / 2);
+    assert.deepEqual([is().state, asked.length], ['waiting', tries]); // and it does not ask again and again
+  }
+  assert.equal(states.filter((state) => state === 'live').length, 1);
+});
+
+// What is not kept may have changed between two polls, so who watches asks again after each.
+await test('presence by polls', { transport: 'poll' }, async ({ client }) => {
+  const questions = () => asked.filter(({ path }) => path === '/v1/presence').length;
+  hub.answer = (request) => (request.path === '/v1/presence' ? Response.json({ profiles: [{ profile: { type: 'user', id: 'other' }, status: 'away' }] }) : answers(request));
+  client.presence.watch(['other'], () => {});
+  await pass(4 * SECOND);
+  const before = questions();
+  says(1);
+  await pass(4 * SECOND);
+  assert.equal(questions(), before + 1);
+  await pass(30 * SECOND);
+  assert.equal(questions(), before + 2); // after an empty one, too
+});
+
+// An address has no room for a long list, so that is said again once a poll is there.
+await test('long lists by polls', { transport: 'poll', presence: 'none', types: Array.from({ length: 199 }, (_, i) => `long.type.of.an.event.${i}`) }, async () => {
+  const changes = () => asked.filter(({ method }) => method === 'PATCH').length;
+  assert.equal(changes(), 1);
+  says(1, 'long.type.of.an.event.7');
+  await pass(2 * SECOND);
+  assert.deepEqual([polls().length, changes()], [3, 2]);
+});
+
+for (const transport of ['long', 'websocket', '', 'toString']) assert.throws(() => connect({ tenant: 't', profile: 'me', transport }), TypeError, transport);
