@@ -31,7 +31,7 @@ var notBy = []struct{ doors, why, tests string }{
 	{"signalr-poll", "its session takes more of a share", "TestStateOfOtherHubs"},
 	{"signalr-poll signalr-websocket", "its handshake takes more of a share", "TestForgottenStaysAreRememberedAsForgotten TestAdjustPastAShare"},
 	{"poll", "each poll is counted", "TestMetricsMove TestMetricsOfNoise TestMetricsOfGapsAndSlowness TestMetricsOfDuties"},
-	{"poll", "each poll says what it wants", "TestAdjustThroughAnotherHub TestTypesFilterAndPatch"},
+	{"poll", "each poll says what it wants", "TestAdjustThroughAnotherHub TestAdjustPastAShare TestTypesFilterAndPatch"},
 	{"poll", "a gap is told before all events of its answer", "TestClusterRoomsThatNobodyKnows TestWhatAnOperatorDeleted"},
 	{"poll", "what is not stored comes while one is open", "TestEphemeralsDuringReplay TestContractIsWhatHappens"},
 	{"poll", "between two polls nothing is owed", "TestSlowIsNotLost"},

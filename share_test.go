@@ -329,6 +329,7 @@ func TestACrowdedProfileIsLoggedOnce(t *testing.T) {
 	var logged bytes.Buffer
 	h := newTestHub(t, func(hub *HubConfig, _ *PresenceConfig) { hub.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	first := h.open(t, meQuery)
+	h.settle(t) // or one that polls is not told
 	for range 258 {
 		_, err := h.streams.Connect(t.Context(), delivery.Subscription{Encoding: sse.Encoding{}, Tenant: "acme", Profile: event.Profile{Type: "user", ID: "me"}})
 		is.NoErr(err)
