@@ -362,6 +362,7 @@ func TestStateOfOtherHubs(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(len(members), 100)
 	c.close()
+	here.settle(t) // or one that polls comes back
 	for _, node := range all.nodes {
 		for _, c := range node.streams.Connections("acme", nil) {
 			node.streams.Kick(c, delivery.CloseKicked)
