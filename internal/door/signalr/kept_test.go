@@ -3,6 +3,7 @@ package signalr
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +122,7 @@ func TestPollRoom(t *testing.T) {
 		is.Equal(len(records), len(large))
 		records, _ = p.take(t.Context(), pollTime)
 		is.Equal(string(records), "next\x1e")
+		synctest.Wait()
 		is.True(written)
 		p.end()
 	})
@@ -134,9 +136,9 @@ func TestPings(t *testing.T) {
 		p, _ := newPoll()
 		p.idle.Stop()
 		c := &delivery.Connection{ID: uuid.New(), Stream: e.NewStream(&engine.Words{}, func(error) {})}
-		there := true
+		var left atomic.Bool
 		pings := pings{find: func(id uuid.UUID) *delivery.Connection {
-			if !there || id != c.ID {
+			if left.Load() || id != c.ID {
 				return nil
 			}
 			return c
@@ -149,7 +151,7 @@ func TestPings(t *testing.T) {
 			is.Equal(string(records), "data: {\"type\":6}\x1e\n\n")
 		}
 		is.Equal(pings.count(), 1)
-		there = false
+		left.Store(true)
 		records, _ := p.take(t.Context(), time.Hour)
 		is.Equal(len(records), 0)
 		is.Equal(pings.count(), 0)
