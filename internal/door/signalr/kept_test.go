@@ -79,6 +79,40 @@ func TestPollTakes(t *testing.T) {
 	})
 }
 
+// What another hub takes has to reach its client before the next poll: else the session ends, and
+// the client comes back with its cursor.
+func TestPollOfAnotherHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p, all := newPoll()
+		p.put([]byte("a\x1e"))
+		records, _ := p.takeFar(farTime)
+		is.Equal(string(records), "a\x1e")
+		p.put([]byte("b\x1e"))
+		go func() {
+			time.Sleep(toldTime / 2)
+			p.told() // the client was quicker with its next poll
+		}()
+		begun := time.Now()
+		records, over := p.take(t.Context(), pollTime)
+		is.Equal(string(records), "b\x1e")
+		is.True(!over)
+		is.Equal(time.Since(begun), toldTime/2)
+
+		records, over = p.takeFar(farTime) // nothing is taken, so nothing is to be told
+		is.Equal(len(records), 0)
+		p.put([]byte("c\x1e"))
+		records, over = p.takeFar(farTime)
+		is.Equal(string(records), "c\x1e")
+		is.True(!over)
+		p.put([]byte("d\x1e"))
+		records, over = p.takeFar(farTime) // the hub that had taken c is dead
+		is.Equal(len(records), 0)
+		is.True(over)
+		is.True(all.of(p.id) == nil)
+	})
+}
+
 // A session ends whose client does not poll for a while, and none whose poll waits.
 func TestPollIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
