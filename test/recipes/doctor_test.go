@@ -50,7 +50,7 @@ location ~ ^/(v1/socket|signalr) { proxy_pass http://hubs; %s }
 	}{
 		"as it comes": {nginx("", ""), "websocket:no-upgrade", doctor.SSE, "proxy_set_header Upgrade $http_upgrade"},
 		"buffering":   {nginx(buffer, upgrade), "sse:buffered", doctor.WebSocket, "proxy_buffering off"},
-		"both":        {nginx(buffer, ""), "sse:buffered websocket:no-upgrade", doctor.Poll, "proxy_buffering off"},
+		"both":        {nginx(buffer, ""), "sse:buffered websocket:no-upgrade signalr:no-upgrade", doctor.Poll, "proxy_buffering off"},
 		"silence":     {nginx(soon, soon+upgrade), "sse:idle-cut websocket:idle-cut poll:idle-cut", "", "proxy_read_timeout"},
 		"a tunnel's silence": {func(t *testing.T, hub string) *front {
 			t.Helper()
