@@ -27,6 +27,8 @@ type Contract struct {
 	elsewhere  *Operation            // what any path may answer
 	messages   map[string]*message   // by name
 
+	judged judged
+
 	mu   sync.Mutex
 	seen map[string]bool // guarded by mu; "GET /v1/stream 200 text/event-stream", "hub.ready"
 }

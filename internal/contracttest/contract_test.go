@@ -1,6 +1,8 @@
 package contracttest
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -239,4 +241,32 @@ func TestDocumented(t *testing.T) {
 	is.True(err != nil) // an example that does not fit
 	_, err = Load([]byte(strings.Replace(openapi, "properties: {line: {type: integer}}}}", "properties: {line: {type: integer}}}, example: '{\"line\":\"x\"}'}", 1)), []byte(asyncapi))
 	is.True(err != nil)
+}
+
+// A text is judged once by each schema, folded and not, and of all that was judged little is
+// remembered.
+func TestWhatWasJudgedIsRemembered(t *testing.T) {
+	is := is.New(t)
+	c := load(t)
+	things, messages := c.operations["POST /things/{id}"].bodies["application/json"].schema, c.messages["greeting"].payload
+	fold := func(body any) { body.(map[string]any)["a"] = json.Number("1") }
+	for range 2 { // the second time from memory
+		is.True(c.judged.fits(things, nil, []byte(`{"n":1}`)) != nil)
+		is.NoErr(c.judged.fits(messages, nil, []byte(`{"n":1}`)))
+		is.True(c.judged.fits(things, nil, []byte(`{"a":"x"}`)) != nil)
+		is.NoErr(c.judged.fits(things, fold, []byte(`{"a":"x"}`)))
+	}
+	looks := 0
+	for range 2 {
+		c.judged.once(look{text: "same"}, func() error { looks++; return nil })
+	}
+	is.Equal(looks, 1)
+	for i := range 2 * mostLooks {
+		is.NoErr(c.judged.fits(nil, nil, fmt.Append(nil, i)))
+	}
+	is.True(len(c.judged.said) <= mostLooks)
+	is.NoErr(c.judged.fits(nil, nil, fmt.Appendf(nil, "%q", strings.Repeat("x", mostText))))
+	for l := range c.judged.said {
+		is.True(len(l.text) <= mostText)
+	}
 }
