@@ -3,6 +3,8 @@ package duty
 import (
 	"slices"
 	"time"
+
+	"realtimehub/internal/due"
 )
 
 // Bounds of what is kept of what came of events.
@@ -49,4 +51,20 @@ func (j *Judge) sweepLocked(now time.Time) {
 			delete(j.dockets, tenant)
 		}
 	}
+}
+
+// Close forgets all, and gives its memory back, once Run has returned. What comes later is not
+// kept.
+func (j *Judge) Close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+	for tenant, k := range j.dockets {
+		bytes := k.bytes
+		for _, o := range k.all {
+			bytes += o.bytes
+		}
+		j.cfg.Pools.State.Give(tenant, bytes)
+	}
+	j.dockets, j.due = map[string]*docket{}, due.Queue[*open]{}
 }

@@ -56,6 +56,7 @@ type Judge struct {
 	settled time.Time // owned by Run: acknowledgements given before have been handed over
 	swept   time.Time
 	stats   Stats
+	closed  bool
 }
 
 // Stats are what a judge has seen since its start, by recipients.
@@ -78,6 +79,10 @@ func NewJudge(cfg Config) *Judge {
 // lately, is left as it is, but for where it is kept.
 func (j *Judge) Open(d *Duty, due time.Time, came []Result) {
 	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return
+	}
 	k := j.docketLocked(d.Event.TenantID)
 	o := newOpen(d, k)
 	o.judgeAt = due
@@ -120,6 +125,9 @@ func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time
 func (j *Judge) Acknowledge(a Acknowledgement, at time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
 	k := j.docketLocked(a.Tenant)
 	was := k.bytes
 	k.acknowledge(a, at)

@@ -195,6 +195,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
 	cfg.Over, cfg.Early, cfg.AtOnce = k.over, k.early, judgedAtOnce
 	read.judge = duty.NewJudge(cfg)
+	defer read.judge.Close()
 	if err := read.begin(ctx); err != nil {
 		return err
 	}
