@@ -255,34 +255,30 @@ func (j *Judge) turnLocked(now time.Time) (turn []*verdict, unsettled bool) {
 
 // conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.
 func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time) error {
-	j.mu.Lock()
-	owing := o.owing()
-	if early {
-		owing = intersect(owing, o.Absent)
+	if err := j.reportAbsent(ctx, o, early, now); err != nil {
+		return err
 	}
+	j.mu.Lock()
+	owing, at := o.owing(), o.earlyAt
 	j.mu.Unlock()
-	if len(owing) > 0 {
-		if err := j.report(ctx, o.Duty, owing, early, now); err != nil {
-			return err
+	if early {
+		if j.cfg.Early == nil {
+			return nil
 		}
+		return j.cfg.Early(ctx, o.Duty, at)
+	}
+	if err := j.report(ctx, o.Duty, owing, keyOf(o.Duty), false, now); err != nil {
+		return err
 	}
 	j.mu.Lock()
 	came := Results{Counts: map[State]int{}}
-	if early {
-		o.reportedEarly(now)
-	} else {
-		o.reportedLate(owing, now)
-		o.results(Query{Limit: len(o.Recipients)}, &came)
-	}
-	at := o.earlyAt
+	o.reportedLate(owing, now)
+	o.results(Query{Limit: len(o.Recipients)}, &came)
 	j.mu.Unlock()
-	switch {
-	case early && j.cfg.Early != nil:
-		return j.cfg.Early(ctx, o.Duty, at)
-	case !early && j.cfg.Over != nil:
-		return j.cfg.Over(ctx, o.Duty, came)
+	if j.cfg.Over == nil {
+		return nil
 	}
-	return nil
+	return j.cfg.Over(ctx, o.Duty, came)
 }
 
 // judgedLocked notes that a report was made, and that it was is kept, or has it made again.

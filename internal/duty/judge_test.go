@@ -281,6 +281,33 @@ func TestReportedAtOnceAndNotKept(t *testing.T) {
 	})
 }
 
+// A judge that was killed between its early report and the word that it had made it has left that to
+// one who judges after the deadline: nobody is reported twice, and nobody is left out.
+func TestReportedAtOnceByAJudgeThatWasKilled(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		e := &event.Event{ID: "e1", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: time.Minute}
+		d := New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("back"), user("off"), user("on")})
+		d.Absent = d.Recipients[:2]
+		is.NoErr(r.Open(t.Context(), d))
+		is.Equal(r.reported(), []string{"e1 offline: back off"})
+
+		next := NewJudge(r.judge.cfg)
+		next.Acknowledge(ack("back", 0, 1), time.Now())
+		next.Open(d, time.Now(), nil)
+		next.judge(t.Context())
+		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
+		is.Equal(next.Results("acme", d.At, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Reported: 2})
+
+		e.ID = "e2" // and where the early report was not made
+		other := New(e, history.Cursor{Epoch: epoch, Seq: 2}, d.Recipients)
+		other.Absent = d.Absent
+		next.Open(other, time.Now(), nil)
+		next.judge(t.Context())
+		is.Equal(r.reported()[2:], []string{"e2: back off", "e2: on"})
+	})
+}
+
 // A report that fails is made again, until it has been made.
 func TestReportsAreMadeAgain(t *testing.T) {
 	judging(t, func(r *rig) {
