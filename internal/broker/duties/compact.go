@@ -54,6 +54,9 @@ func (r *reading) keepCompact(ctx context.Context) {
 // duties before their deadline is kept with these first, once what was read is some bytes, and
 // twice as many as the duties.
 func (r *reading) compact(ctx context.Context, from int64) error {
+	if err := r.keepLost(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	passed, bytes, life := r.passed, r.bytes, r.life
 	r.mu.Unlock()
@@ -91,7 +94,13 @@ func (k *Keeper) begin(ctx context.Context) (uint64, error) {
 	return max(1, stream.ParseSeq(string(kept.Data))), err
 }
 
-// keepAnew keeps duties with what has come of them.
+// keepLost keeps duties that the stream may have no more.
+func (r *reading) keepLost(ctx context.Context) error {
+	lost, _, _ := r.judge.KeptUpTo(0)
+	return r.keepAnew(ctx, lost)
+}
+
+// keepAnew keeps duties with what has come of them, each in the place of what was kept of it.
 func (r *reading) keepAnew(ctx context.Context, list []*duty.Duty) error {
 	var keeping sync.WaitGroup
 	errs := make([]error, judgedAtOnce)
@@ -118,6 +127,9 @@ func (r *reading) keepOneAnew(ctx context.Context, d *duty.Duty) error {
 	err := k.write(ctx, msg)
 	if _, is := r.judge.Standing(d); !is {
 		return nil // it is over meanwhile, and what came of it has taken its place
+	}
+	if refused, ok := errors.AsType[*stream.Refusal](err); ok && refused.Code == stream.CodeWrongLast && standing.Kept == 0 {
+		return nil // another hub has judged it
 	}
 	return err
 }

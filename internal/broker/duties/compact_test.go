@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/allowance"
@@ -75,7 +76,12 @@ func (r *reading) counts(place uint64) map[duty.State]int {
 // reader is a keeper that judges nothing by itself.
 func reader(t *testing.T) *Keeper {
 	t.Helper()
-	nc := natstest.Start(t, 1).Connect(t, 0)
+	return readerOf(t, natstest.Start(t, 1))
+}
+
+func readerOf(t *testing.T, b *natstest.Broker) *Keeper {
+	t.Helper()
+	nc := b.Connect(t, 0, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1))
 	k, err := Open(t.Context(), nc, Config{Prefix: natstest.Prefix(), Replicas: 1, Alone: true, Node: "n", Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

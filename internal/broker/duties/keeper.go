@@ -205,6 +205,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	k.judge.Store(read.judge)
 	defer k.judge.Store(nil)
 	read.judge.Run(ctx)
+	read.leave(ctx)
 	return ctx.Err()
 }
 

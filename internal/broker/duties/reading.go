@@ -11,11 +11,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
 )
 
 // reading hands a judge all that is kept, but for what lies behind; once more where the stream is
-// made anew.
+// made anew, or may have lost its end.
 type reading struct {
 	// Static.
 	keeper *Keeper
@@ -25,6 +26,7 @@ type reading struct {
 	// Guarded by mu.
 	consuming jetstream.ConsumeContext
 	life      string        // of the stream that is read
+	connected uint64        // how often the process had connected again as that began
 	at        uint64        // its place up to which all is handed over
 	moved     chan struct{} // closed when at moves
 	passed    milestones
@@ -51,7 +53,8 @@ func (r *reading) now() jetstream.ConsumeContext {
 	return r.consuming
 }
 
-// watch reads from the beginning again where the stream is another, or can be read no more.
+// watch reads from the beginning again where the stream is another, may have lost its end, or can be
+// read no more.
 func (r *reading) watch(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -70,7 +73,7 @@ func (r *reading) watch(ctx context.Context) {
 				continue
 			}
 		}
-		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+		if err := r.readAnew(ctx); err != nil && ctx.Err() == nil {
 			r.keeper.cfg.Logger.Warn("what is owed cannot be read now", "err", err)
 			select {
 			case <-ctx.Done():
@@ -83,17 +86,49 @@ func (r *reading) watch(ctx context.Context) {
 	}
 }
 
-// same says whether the stream is the one that is read.
+// readAnew reads from the beginning again, and has duties kept that the stream has no more.
+func (r *reading) readAnew(ctx context.Context) error {
+	if err := r.follow(ctx); err != nil {
+		return err
+	}
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
+	return r.keepLost(ctx)
+}
+
+// leave has all that is owed kept where the stream has gone, or was made anew, as its judge ends:
+// who judges next finds nothing else there.
+func (r *reading) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
+	defer cancel()
+	state, err := r.keeper.stream.Info(ctx)
+	r.mu.Lock()
+	same := err == nil && state.Life() == r.life || err != nil && !stream.IsGone(err)
+	r.mu.Unlock()
+	if same {
+		return
+	}
+	r.judge.Unplace()
+	if err := r.keepLost(ctx); err != nil {
+		r.keeper.cfg.Logger.Error("the stream of duties has gone, and what is owed could not be kept: of some events nobody is reported", "err", err)
+	}
+}
+
+// same says whether the stream is the one that is read, and cannot have lost its end meanwhile:
+// a broker that has gives the same places again.
 func (r *reading) same(ctx context.Context) (bool, error) {
+	connected := r.keeper.nc.Stats().Reconnects
 	state, err := r.keeper.stream.Info(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return state.Life() == r.life, err
+	return state.Life() == r.life && state.Last >= r.at && connected == r.connected, err
 }
 
 // follow reads the stream as it is now, from where that is to begin.
 func (r *reading) follow(ctx context.Context) error {
 	k := r.keeper
+	connected := k.nc.Stats().Reconnects
 	state, err := k.stream.Info(ctx)
 	if err != nil {
 		return err
@@ -112,6 +147,10 @@ func (r *reading) follow(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.consuming != nil {
+		r.consuming.Stop()
+	}
+	r.judge.Unplace()
 	take := func(msg jetstream.Msg) { r.take(from, msg) }
 	consuming, err := consumer.Consume(take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		k.cfg.Logger.Debug("reading duties", "err", err) // it goes on by itself
@@ -119,10 +158,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.consuming != nil {
-		r.consuming.Stop()
-	}
-	r.consuming, r.life, r.at, r.passed, r.bytes = consuming, from.life, begin-1, milestones{}, 0
+	r.consuming, r.life, r.connected, r.at, r.passed, r.bytes = consuming, from.life, connected, begin-1, milestones{}, 0
 	return nil
 }
 
