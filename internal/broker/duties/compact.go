@@ -128,7 +128,7 @@ func (r *reading) keepOneAnew(ctx context.Context, d *duty.Duty) error {
 	if _, is := r.judge.Standing(d); !is {
 		return nil // it is over meanwhile, and what came of it has taken its place
 	}
-	if refused, ok := errors.AsType[*stream.Refusal](err); ok && refused.Code == stream.CodeWrongLast && standing.Kept == 0 {
+	if standing.Kept == 0 && stream.WasSecond(err) {
 		return nil // another hub has judged it
 	}
 	return err

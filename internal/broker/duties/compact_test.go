@@ -76,12 +76,16 @@ func (r *reading) counts(place uint64) map[duty.State]int {
 // reader is a keeper that judges nothing by itself.
 func reader(t *testing.T) *Keeper {
 	t.Helper()
-	return readerOf(t, natstest.Start(t, 1))
+	return readerAt(t, natstest.Start(t, 1).URL(0))
 }
 
-func readerOf(t *testing.T, b *natstest.Broker) *Keeper {
+func readerAt(t *testing.T, url string) *Keeper {
 	t.Helper()
-	nc := b.Connect(t, 0, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1))
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
 	k, err := Open(t.Context(), nc, Config{Prefix: natstest.Prefix(), Replicas: 1, Alone: true, Node: "n", Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

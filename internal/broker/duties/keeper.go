@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -113,15 +114,16 @@ func (k *Keeper) Close() {
 // broker, may be away as it comes.
 const margin = 24 * time.Hour
 
-// Open implements duty.Keeper.
+// Open implements duty.Keeper. Parts of a duty are kept together, all or none: when its event is
+// published again, others may be its recipients, and somebody would be in no part.
 func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
+	var parts []*nats.Msg
 	for _, part := range d.Parts(mostOfPart) {
 		subject := k.subjectOf(d.Event.TenantID, d.At, part.Part)
-		err := k.write(ctx, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
-		if refused, ok := errors.AsType[*stream.Refusal](err); ok && refused.Code == stream.CodeWrongLast {
-			continue // it is open, or over
-		}
-		if err != nil {
+		parts = append(parts, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
+	}
+	for together := range slices.Chunk(parts, stream.BatchLimit) { // as a rule all
+		if err := k.write(ctx, together...); err != nil && !stream.WasSecond(err) { // else it is open, or over
 			return err
 		}
 	}
@@ -141,24 +143,35 @@ func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
 	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
 }
 
-// write has a message kept. A stream that has gone is made anew.
-func (k *Keeper) write(ctx context.Context, msg *nats.Msg) error {
-	err := k.writeOnce(ctx, msg)
+// write has messages kept, all or none. A stream that has gone is made anew.
+func (k *Keeper) write(ctx context.Context, messages ...*nats.Msg) error {
+	err := k.writeOnce(ctx, messages)
 	if errors.Is(err, nats.ErrNoResponders) {
 		if _, gone := k.stream.Info(ctx); stream.IsGone(gone) {
 			if err = k.stream.Make(ctx, k.cfg.Logger, k.make); err == nil {
-				err = k.writeOnce(ctx, msg)
+				err = k.writeOnce(ctx, messages)
 			}
 		}
 	}
 	return err
 }
 
-func (k *Keeper) writeOnce(ctx context.Context, msg *nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+// writeSpeed is how many bytes a second the broker keeps at least, beside its time for a message.
+const writeSpeed = 4 << 20
+
+func (k *Keeper) writeOnce(ctx context.Context, messages []*nats.Msg) error {
+	bytes := 0
+	for _, msg := range messages {
+		bytes += len(msg.Data)
+	}
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout+time.Duration(bytes)*time.Second/writeSpeed)
 	defer cancel()
-	_, _, err := k.stream.Request(ctx, msg)
-	return err
+	for {
+		_, _, err := k.stream.Publish(ctx, k.stream.BatchName(), messages, nil)
+		if !stream.WasBusy(err) || !stream.Pause(ctx) {
+			return err
+		}
+	}
 }
 
 // resultsTTL is how long it is known after a deadline what came of its event.

@@ -2,12 +2,15 @@ package duties
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/matryer/is"
 
 	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
@@ -30,7 +33,7 @@ func TestAnEndThatIsLost(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	b := natstest.Start(t, 1)
-	k := readerOf(t, b)
+	k := readerAt(t, b.URL(0))
 	lose := b.Snapshot(t)
 	lost := []*duty.Duty{dutyOf(1, time.Hour, "a"), dutyOf(2, time.Hour, "a")}
 	awaitOpen(t, k, lost[0])
@@ -75,4 +78,32 @@ func TestAStreamThatIsDeletedWithTheLease(t *testing.T) {
 			is.Equal(next.counts(1), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1})
 		})
 	}
+}
+
+// The broker did not take one part of a duty: when the event is published again, some have left the
+// room and others joined, and each recipient is in one part.
+func TestAPartThatIsLost(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	k := readerAt(t, proxy.URL())
+	var all []string
+	for i := range mostOfPart + 10 {
+		all = append(all, fmt.Sprintf("p%05d", i))
+	}
+	first := dutyOf(1, time.Hour, all...)
+	var lost atomic.Bool
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		isPart := !m.FromServer && m.Subject == k.subjectOf("acme", first.At, 1)
+		return natstest.Verdict{Drop: isPart && !lost.Swap(true)}
+	})
+	is.True(k.Open(t.Context(), first) != nil)
+	second := dutyOf(1, time.Hour, all[1:]...)
+	is.NoErr(k.Open(t.Context(), second))
+	is.NoErr(k.Open(t.Context(), first)) // it is open, and stays as it is
+	var owing []event.Profile
+	for _, r := range judgedBy(t, k).judge.Results("acme", first.At, duty.Query{Limit: 2 * mostOfPart}).List {
+		owing = append(owing, r.Profile)
+	}
+	is.Equal(owing, second.Recipients)
 }
