@@ -321,14 +321,16 @@ func intersect(list, with []event.Profile) (both []event.Profile) {
 	return both
 }
 
-// Results are what came of the event of a place.
-func (j *Judge) Results(tenant string, at history.Cursor, q Query) Results {
+// Results are what came of some parts of the duty of a place, in order, as far as they are known.
+func (j *Judge) Results(tenant string, at history.Cursor, parts []int, q Query) Results {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := Results{Counts: map[State]int{}}
 	if k := j.dockets[tenant]; k != nil {
-		for n := 0; k.all[part{at.Seq, at.Epoch.Tag, n}] != nil; n++ {
-			k.all[part{at.Seq, at.Epoch.Tag, n}].results(q, &r)
+		for _, n := range parts {
+			if o := k.all[part{at.Seq, at.Epoch.Tag, n}]; o != nil {
+				o.results(q, &r)
+			}
 		}
 	}
 	return r

@@ -194,7 +194,7 @@ func TestAcknowledgementsOfDays(t *testing.T) {
 	is.True(pools.State.Total() < 4*each*1000)
 	e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: now, Deadline: time.Minute}
 	j.Open(New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("999-1"), user("1-1")}), now, nil)
-	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
+	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, []int{0}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
 }
 
 // What is of another history, or of a connection that the event excludes, is no acknowledgement.
@@ -297,7 +297,7 @@ func TestReportedAtOnceByAJudgeThatWasKilled(t *testing.T) {
 		next.Open(d, time.Now(), nil)
 		next.judge(t.Context())
 		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
-		is.Equal(next.Results("acme", d.At, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Reported: 2})
+		is.Equal(next.Results("acme", d.At, []int{0}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Reported: 2})
 
 		e.ID = "e2" // and where the early report was not made
 		other := New(e, history.Cursor{Epoch: epoch, Seq: 2}, d.Recipients)

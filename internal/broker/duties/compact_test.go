@@ -70,7 +70,7 @@ func (r *reading) pass() {
 }
 
 func (r *reading) counts(place uint64) map[duty.State]int {
-	return r.judge.Results("acme", dutyOf(place, time.Hour, "a").At, duty.Query{Limit: 10}).Counts
+	return r.judge.Results("acme", dutyOf(place, time.Hour, "a").At, []int{0}, duty.Query{Limit: 10}).Counts
 }
 
 // reader is a keeper that judges nothing by itself.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -242,86 +241,4 @@ func (k *Keeper) Stats() (s duty.Stats) {
 	}
 	s.Unread, s.Lost = k.unread.Load(), k.lost.Load()
 	return s
-}
-
-// question asks what came of an event.
-type question struct {
-	Tenant string
-	Tag    string // of the epoch
-	Place  uint64
-	Query  duty.Query
-}
-
-// ErrNobodyJudges: which hub judges is not known now.
-var ErrNobodyJudges = errors.New("no hub judges deadlines now")
-
-// Results implements duty.Keeper.
-func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, q duty.Query) (duty.Results, error) {
-	came := duty.Results{Counts: map[duty.State]int{}}
-	open := false
-	for part := 0; ; part++ {
-		subject := k.subjectOf(tenant, at, part)
-		kept, err := k.stream.Leader(ctx, stream.Get{Last: subject})
-		if err != nil {
-			return came, err
-		}
-		if kept.Seq == 0 {
-			break
-		}
-		record, err := k.decode(subject, kept.Data)
-		if err != nil {
-			return came, err
-		}
-		came.Duty = record.duty
-		open = open || !record.over
-		came.Add(record.came, q)
-	}
-	if !open {
-		return came, nil
-	}
-	judged, err := k.judged(ctx, question{tenant, at.Epoch.Text(), at.Seq, q})
-	if err != nil || len(judged.Counts) == 0 { // the judge has yet to read it
-		return came, err
-	}
-	judged.Duty = came.Duty
-	return judged, nil
-}
-
-// judged is what the hub that judges knows.
-func (k *Keeper) judged(ctx context.Context, q question) (came duty.Results, err error) {
-	if j := k.judge.Load(); j != nil {
-		return k.known(j, q)
-	}
-	ask, _ := json.Marshal(q)
-	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
-	defer cancel()
-	msg, err := k.nc.RequestWithContext(ctx, k.cfg.Prefix+".dutycame", ask)
-	if err != nil {
-		return came, errors.Join(ErrNobodyJudges, err)
-	}
-	err = json.Unmarshal(msg.Data, &came)
-	return came, err
-}
-
-// known is what a judge knows.
-func (k *Keeper) known(j *duty.Judge, q question) (duty.Results, error) {
-	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
-	return j.Results(q.Tenant, at, q.Query), err
-}
-
-// answerResults answers for the hub that judges.
-func (k *Keeper) answerResults(msg *nats.Msg) {
-	j := k.judge.Load()
-	var q question
-	if j == nil || json.Unmarshal(msg.Data, &q) != nil {
-		return
-	}
-	came, err := k.known(j, q)
-	if err != nil {
-		return
-	}
-	came.Duty = nil // who asks has it
-	if answer, err := json.Marshal(came); err == nil {
-		msg.Respond(answer)
-	}
 }

@@ -102,7 +102,7 @@ func TestAPartThatIsLost(t *testing.T) {
 	is.NoErr(k.Open(t.Context(), second))
 	is.NoErr(k.Open(t.Context(), first)) // it is open, and stays as it is
 	var owing []event.Profile
-	for _, r := range judgedBy(t, k).judge.Results("acme", first.At, duty.Query{Limit: 2 * mostOfPart}).List {
+	for _, r := range judgedBy(t, k).judge.Results("acme", first.At, []int{0, 1}, duty.Query{Limit: 2 * mostOfPart}).List {
 		owing = append(owing, r.Profile)
 	}
 	is.Equal(owing, second.Recipients)

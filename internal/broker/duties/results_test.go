@@ -1,0 +1,56 @@
+package duties
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+)
+
+// Of an event's parts some are over and some are not, and the hub that judges began to do so
+// meanwhile: whoever asks gets all of them, once.
+func TestPartsOfWhichSomeAreOver(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	var all []string
+	for i := range 3 * mostOfPart {
+		all = append(all, fmt.Sprintf("p%05d", i))
+	}
+	d := dutyOf(1, time.Hour, all...)
+	is.NoErr(k.Open(t.Context(), d))
+	over := d.Parts(mostOfPart)[1]
+	came := duty.Results{}
+	for _, p := range over.Recipients {
+		came.List = append(came.List, duty.Result{Profile: p, State: duty.Reported, At: time.Now()})
+	}
+	is.NoErr(k.over(t.Context(), over, came))
+	acknowledgeAll(t, k, 1, all[0], all[len(all)-1])
+	k.judge.Store(judgedBy(t, k).judge)
+
+	var got []event.Profile
+	states := map[duty.State]int{}
+	for q := (duty.Query{Limit: 700}); ; {
+		page, err := k.Results(t.Context(), "acme", d.At, q)
+		is.NoErr(err)
+		is.Equal(page.Counts, map[duty.State]int{duty.Acknowledged: 2, duty.Reported: mostOfPart, duty.Owed: 2*mostOfPart - 2})
+		for _, r := range page.List {
+			got, q.After = append(got, r.Profile), r.Profile
+			states[r.State]++
+		}
+		if !page.More {
+			break
+		}
+	}
+	is.Equal(got, d.Recipients)
+	is.Equal(states, map[duty.State]int{duty.Acknowledged: 2, duty.Reported: mostOfPart, duty.Owed: 2*mostOfPart - 2})
+
+	k.judge.Store(duty.NewJudge(k.duty)) // it has read nothing yet
+	page, err := k.Results(t.Context(), "acme", d.At, duty.Query{Limit: 1})
+	is.NoErr(err)
+	is.Equal(page.Counts, map[duty.State]int{duty.Reported: mostOfPart, duty.Owed: 2 * mostOfPart})
+}
