@@ -58,7 +58,7 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 		return err
 	}
 	r.mu.Lock()
-	passed, bytes, life := r.passed, r.bytes, r.life
+	passed, unread, bytes, life := r.passed, r.unread, r.bytes, r.life
 	r.mu.Unlock()
 	if passed.earlier.place == 0 || bytes == 0 {
 		return nil
@@ -71,6 +71,9 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 		return err
 	}
 	k, begin := r.keeper, passed.earlier.place
+	if unread > 0 {
+		begin = min(begin, unread) // another version may understand it, and judge next
+	}
 	if err := k.write(ctx, stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(begin)))); err != nil {
 		return err
 	}

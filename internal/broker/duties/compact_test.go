@@ -149,6 +149,24 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	is.Equal(came.List[0].State, duty.Acknowledged)
 }
 
+// A duty that this version does not understand is read by who judges next, which may: what was
+// acknowledged since it was kept stays, too.
+func TestWhatIsNotUnderstoodStays(t *testing.T) {
+	is := is.New(t)
+	k := reader(t)
+	acknowledgeAll(t, k, 1, "a")
+	d := dutyOf(1, time.Hour, "a", "b")
+	is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", d.At, 0), []byte("?"))))
+	acknowledgeAll(t, k, 1, "b")
+	first := judgedBy(t, k)
+	first.pass()
+	is.NoErr(first.compact(t.Context(), 0))
+	is.Equal(first.kept(t), 1) // b's
+	is.Equal(k.unread.Load(), int64(1))
+	judgedBy(t, k)
+	is.Equal(k.unread.Load(), int64(2))
+}
+
 // What a judge keeps anew is as it was: how much is left, when each acknowledged, who was
 // reported early and when. It takes the place of nothing else.
 func TestADutyIsKeptAnewAsItWas(t *testing.T) {

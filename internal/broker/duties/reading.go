@@ -30,7 +30,8 @@ type reading struct {
 	at        uint64        // its place up to which all is handed over
 	moved     chan struct{} // closed when at moves
 	passed    milestones
-	bytes     int64 // that were read since it was last made to begin later
+	unread    uint64 // the first place that was not understood; 0: none
+	bytes     int64  // that were read since it was last made to begin later
 }
 
 // lookEvery is how often it is asked whether the stream is still the one that is read.
@@ -158,7 +159,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.consuming, r.life, r.connected, r.at, r.passed, r.bytes = consuming, from.life, connected, begin-1, milestones{}, 0
+	r.consuming, r.life, r.connected, r.at, r.passed, r.unread, r.bytes = consuming, from.life, connected, begin-1, milestones{}, 0, 0
 	return nil
 }
 
@@ -186,7 +187,8 @@ func (r *reading) take(from beginning, msg jetstream.Msg) {
 		return
 	}
 	kept := from.keptAt(time.Now(), meta)
-	if err := r.hand(msg, kept, meta.Sequence.Stream); err != nil {
+	err = r.hand(msg, kept, meta.Sequence.Stream)
+	if err != nil {
 		r.keeper.unread.Add(1)
 		r.keeper.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", msg.Subject(), "err", err)
 	}
@@ -196,6 +198,9 @@ func (r *reading) take(from beginning, msg jetstream.Msg) {
 		return
 	}
 	r.at = meta.Sequence.Stream
+	if err != nil && r.unread == 0 {
+		r.unread = r.at
+	}
 	r.passed.pass(r.at, kept)
 	r.bytes += int64(len(msg.Data()))
 	close(r.moved)
