@@ -58,7 +58,7 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 		return err
 	}
 	r.mu.Lock()
-	passed, unread, bytes, life := r.passed, r.unread, r.bytes, r.life
+	passed, unread, bytes, reads := r.passed, r.unread, r.bytes, r.consuming
 	r.mu.Unlock()
 	if passed.earlier.place == 0 || bytes == 0 {
 		return nil
@@ -69,6 +69,9 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 	}
 	if err := r.keepAnew(ctx, needing); err != nil {
 		return err
+	}
+	if r.now() != reads {
+		return nil // it is read anew, and may be another stream
 	}
 	k, begin := r.keeper, passed.earlier.place
 	if unread > 0 {
@@ -82,7 +85,7 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.life == life {
+	if r.consuming == reads {
 		r.bytes -= bytes
 	}
 	return nil
@@ -91,10 +94,15 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 // beginSubject has the place from which on a judge is to read, as a decimal number.
 const beginSubject = ".begin"
 
-// begin is the place from which on the stream is to be read; 1: all of it.
+// begin is the place from which on the stream is to be read; 1: all of it. It is before where it was
+// said, or it is of a stream of before that was deleted.
 func (k *Keeper) begin(ctx context.Context) (uint64, error) {
 	kept, err := k.stream.Leader(ctx, stream.Get{Last: k.prefix + beginSubject})
-	return max(1, stream.ParseSeq(string(kept.Data))), err
+	begin := stream.ParseSeq(string(kept.Data))
+	if begin > kept.Seq {
+		begin = 0
+	}
+	return max(1, begin), err
 }
 
 // keepLost keeps duties that the stream may have no more.

@@ -149,6 +149,17 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	is.Equal(came.List[0].State, duty.Acknowledged)
 }
 
+// A judge was making what is kept shorter as the stream was made anew: the place that it says is of
+// the one before, and all of the new one is read.
+func TestABeginningOfAnotherStream(t *testing.T) {
+	is := is.New(t)
+	k := reader(t)
+	d := dutyOf(1, time.Hour, "a")
+	is.NoErr(k.Open(t.Context(), d))
+	is.NoErr(k.write(t.Context(), stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(1000)))))
+	is.True(judgedBy(t, k).knows(d))
+}
+
 // A duty that this version does not understand is read by who judges next, which may: what was
 // acknowledged since it was kept stays, too.
 func TestWhatIsNotUnderstoodStays(t *testing.T) {
