@@ -11,7 +11,7 @@ import (
 const (
 	resultsPart = 64              // of the memory for state, for each tenant, as a divisor
 	mostResults = 64 << 20        // bytes for each tenant, where that has no limit
-	knownFor    = 5 * time.Minute // after its deadline at least: a publisher that repeats an event must not have it judged anew
+	knownFor    = 5 * time.Minute // after its deadline at least, or Config.Repeats
 )
 
 // fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
@@ -20,7 +20,7 @@ func (j *Judge) fitLocked(k *docket, now time.Time) {
 	if most == 0 {
 		most = mostResults
 	}
-	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > knownFor {
+	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > max(knownFor, j.cfg.Repeats) {
 		j.forgetLocked(k.past[0])
 	}
 }

@@ -16,11 +16,12 @@ import (
 
 // Config is what a judge needs to know.
 type Config struct {
-	Keep   time.Duration // how long what came of an event is known after its deadline
-	Box    outbox.Box    // has the reports
-	People People
-	Pools  *allowance.Pools
-	Logger *slog.Logger
+	Keep    time.Duration // how long what came of an event is known after its deadline
+	Repeats time.Duration // for which an event may be published again, and is the same one: it is not judged anew
+	Box     outbox.Box    // has the reports
+	People  People
+	Pools   *allowance.Pools
+	Logger  *slog.Logger
 
 	// Settle returns once all acknowledgements that were given before it was called have been
 	// handed over. Before a deadline is judged it is called. nil: they are, always.

@@ -465,3 +465,25 @@ func TestResultsAreBounded(t *testing.T) {
 		is.True(r.pools.State.Of("acme") <= most+1<<20)
 	})
 }
+
+// However much came of other events, one that its publisher repeats within the window for that is
+// not judged anew.
+func TestWhatIsRepeatedLate(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.judge.cfg.Repeats = 2 * time.Hour
+		r.open(minute, "a")
+		r.Acknowledge(ack("a", 0, 1))
+		for range 2 * r.pools.State.All() / resultsPart / openBytes {
+			r.open(minute)
+		}
+		time.Sleep(30 * time.Minute)
+		r.open(minute)
+		time.Sleep(time.Minute) // what is too much is forgotten
+		synctest.Wait()
+		r.place = 0
+		r.open(minute, "a")
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), nil)
+	})
+}

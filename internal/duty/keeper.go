@@ -94,7 +94,10 @@ type Memory struct {
 }
 
 // NewMemory makes one.
-func NewMemory(cfg Config) *Memory { return &Memory{NewJudge(cfg), NewReturns(cfg.Pools)} }
+func NewMemory(cfg Config) *Memory {
+	cfg.Keep = max(cfg.Keep, cfg.Repeats)
+	return &Memory{NewJudge(cfg), NewReturns(cfg.Pools)}
+}
 
 // Open implements Keeper.
 func (m *Memory) Open(_ context.Context, d *Duty) error {

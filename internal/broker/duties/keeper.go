@@ -132,7 +132,7 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 // over has what came of a duty take its place.
 func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
-	return k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List), jetstream.MsgTTLHeader, seconds(resultsTTL)))
+	return k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List), jetstream.MsgTTLHeader, seconds(max(resultsTTL, k.duty.Repeats))))
 }
 
 // early keeps when the absent of a duty were reported.
@@ -173,7 +173,7 @@ func (k *Keeper) writeOnce(ctx context.Context, messages []*nats.Msg) error {
 	}
 }
 
-// resultsTTL is how long it is known after a deadline what came of its event.
+// resultsTTL is how long it is known after a deadline what came of its event, at least.
 const resultsTTL = 24 * time.Hour
 
 func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
