@@ -275,11 +275,12 @@ func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time
 	came := Results{Counts: map[State]int{}}
 	o.reportedLate(owing, now)
 	o.results(Query{Limit: len(o.Recipients)}, &came)
+	kept := *o.Duty
 	j.mu.Unlock()
 	if j.cfg.Over == nil {
 		return nil
 	}
-	return j.cfg.Over(ctx, o.Duty, came)
+	return j.cfg.Over(ctx, &kept, came)
 }
 
 // judgedLocked notes that a report was made, and that it was is kept, or has it made again.

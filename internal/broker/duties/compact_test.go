@@ -69,6 +69,20 @@ func (r *reading) pass() {
 	r.passed = milestones{milestone{r.at + 1, time.Now()}, milestone{r.at + 1, time.Now()}}
 }
 
+// judgeNow has what came of a duty take its place.
+func judgeNow(t *testing.T, k *Keeper, d *duty.Duty, came duty.Results) {
+	t.Helper()
+	last, err := k.stream.Last(t.Context(), k.subjectOf(d.Event.TenantID, d.At, d.Part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := *d
+	kept.Kept = last
+	if err := k.over(t.Context(), &kept, came); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (r *reading) counts(place uint64) map[duty.State]int {
 	return r.judge.Results("acme", dutyOf(place, time.Hour, "a").At, []int{0}, duty.Query{Limit: 10}).Counts
 }
@@ -133,7 +147,7 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	for place := range uint64(20) {
 		d := dutyOf(place+1, time.Hour, "a")
 		is.NoErr(k.Open(t.Context(), d))
-		is.NoErr(k.over(t.Context(), d, duty.Results{List: []duty.Result{{Profile: d.Recipients[0], State: duty.Acknowledged, At: time.Now()}}}))
+		judgeNow(t, k, d, duty.Results{List: []duty.Result{{Profile: d.Recipients[0], State: duty.Acknowledged, At: time.Now()}}})
 	}
 	is.NoErr(k.Open(t.Context(), dutyOf(21, time.Hour, "a")))
 	first := judgedBy(t, k)
@@ -205,7 +219,7 @@ func TestADutyIsKeptAnewAsItWas(t *testing.T) {
 	off := now.Due.Sub(was.Due)
 	is.True(off > -time.Second && off < time.Minute) // by as long as keeping it took
 
-	is.NoErr(k.over(t.Context(), d, duty.Results{List: now.Came}))
+	judgeNow(t, k, d, duty.Results{List: now.Came})
 	is.True(next.keepOneAnew(t.Context(), d) != nil) // another hub has judged it
 	subject := k.subjectOf("acme", d.At, 0)
 	last, err := k.stream.Leader(t.Context(), stream.Get{Last: subject})

@@ -129,10 +129,23 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 	return nil
 }
 
-// over has what came of a duty take its place.
+// over has what came of a duty take its place, unless another hub has judged it meanwhile: of whom
+// the service was told that one knows.
 func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
-	return k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List), jetstream.MsgTTLHeader, seconds(max(resultsTTL, k.duty.Repeats))))
+	err := k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List),
+		jetstream.MsgTTLHeader, seconds(max(resultsTTL, k.duty.Repeats)), jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(d.Kept)))
+	if !stream.WasSecond(err) {
+		return err
+	}
+	last, failed := k.stream.Leader(ctx, stream.Get{Last: subject})
+	if failed != nil {
+		return failed
+	}
+	if record, unread := k.decode(subject, last.Data); unread == nil && record.over {
+		return nil
+	}
+	return err // it was kept anew here just now, or the judge has yet to read where it is
 }
 
 // early keeps when the absent of a duty were reported.

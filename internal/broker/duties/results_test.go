@@ -28,7 +28,7 @@ func TestPartsOfWhichSomeAreOver(t *testing.T) {
 	for _, p := range over.Recipients {
 		came.List = append(came.List, duty.Result{Profile: p, State: duty.Reported, At: time.Now()})
 	}
-	is.NoErr(k.over(t.Context(), over, came))
+	judgeNow(t, k, over, came)
 	acknowledgeAll(t, k, 1, all[0], all[len(all)-1])
 	k.judge.Store(judgedBy(t, k).judge)
 
