@@ -1,0 +1,35 @@
+package duties
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/natstest"
+)
+
+// While clients acknowledge without a break, what they had given before is kept, and deadlines are
+// judged: nobody waits for a moment in which nothing comes.
+func TestAcknowledgementsWithoutABreak(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	k := readerAt(t, proxy.URL())
+	var kept atomic.Int64
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		if !m.FromServer && strings.HasPrefix(m.Subject, k.prefix+".ack.") {
+			kept.Add(1)
+			k.Acknowledge(ackOf("b", 1)) // before the broker has answered
+		}
+		return natstest.Verdict{}
+	})
+	k.Acknowledge(ackOf("a", 1))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	is.NoErr(k.Flush(ctx))
+	is.True(kept.Load() > 0)
+}
