@@ -24,6 +24,7 @@ import (
 type Config struct {
 	Prefix   string // of its subjects; its stream's name too, with "_duties"
 	Replicas int
+	Bytes    int64               // past so many at the broker, about, what came of events is kept for a short time; 0: no limit
 	Alone    bool                // no other hub can be there
 	Node     string              // this hub's name
 	Key      func() *history.Key // of the cursors
@@ -48,6 +49,7 @@ type Keeper struct {
 	words   words
 	unread  atomic.Int64 // messages that were not understood
 	lost    atomic.Int64 // acknowledgements that were not kept
+	full    atomic.Bool  // the stream is past its bound, as far as who judges knows
 	ended   chan struct{}
 	done    sync.WaitGroup
 }
@@ -134,7 +136,7 @@ func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
 func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
 	err := k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List),
-		jetstream.MsgTTLHeader, seconds(max(resultsTTL, k.duty.Repeats)), jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(d.Kept)))
+		jetstream.MsgTTLHeader, seconds(k.resultsTime()), jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(d.Kept)))
 	if !stream.WasSecond(err) {
 		return err
 	}
@@ -186,8 +188,18 @@ func (k *Keeper) writeOnce(ctx context.Context, messages []*nats.Msg) error {
 	}
 }
 
-// resultsTTL is how long it is known after a deadline what came of its event, at least.
-const resultsTTL = 24 * time.Hour
+// How long it is known after a deadline what came of its event, at least.
+const (
+	resultsTTL = 24 * time.Hour
+	fullTTL    = 5 * time.Minute // where much is kept
+)
+
+func (k *Keeper) resultsTime() time.Duration {
+	if k.full.Load() {
+		return max(fullTTL, k.duty.Repeats)
+	}
+	return max(resultsTTL, k.duty.Repeats)
+}
 
 func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
 

@@ -119,8 +119,15 @@ func (r *reading) leave(ctx context.Context) {
 // same says whether the stream is the one that is read, and cannot have lost its end meanwhile:
 // a broker that has gives the same places again.
 func (r *reading) same(ctx context.Context) (bool, error) {
-	connected := r.keeper.nc.Stats().Reconnects
-	state, err := r.keeper.stream.Info(ctx)
+	k := r.keeper
+	connected := k.nc.Stats().Reconnects
+	state, err := k.stream.Info(ctx)
+	if err == nil {
+		full := k.cfg.Bytes > 0 && int64(state.Bytes) > k.cfg.Bytes
+		if was := k.full.Swap(full); full && !was {
+			k.cfg.Logger.Warn("store: what came of events with a deadline takes much: of further ones it is kept for a short time", "bytes", state.Bytes, "limit", k.cfg.Bytes)
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return state.Life() == r.life && state.Last >= r.at && connected == r.connected, err

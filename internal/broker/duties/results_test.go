@@ -6,7 +6,10 @@ import (
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
 	"realtimehub/internal/event"
 )
@@ -53,4 +56,31 @@ func TestPartsOfWhichSomeAreOver(t *testing.T) {
 	page, err := k.Results(t.Context(), "acme", d.At, duty.Query{Limit: 1})
 	is.NoErr(err)
 	is.Equal(page.Counts, map[duty.State]int{duty.Reported: mostOfPart, duty.Owed: 2 * mostOfPart})
+}
+
+// What came of events fills no disk: past its bound it is kept as long as their publishers may
+// repeat them, and no longer.
+func TestResultsAreBounded(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := reader(t)
+	k.duty.Repeats = time.Hour
+	kept := func(place uint64) string {
+		d := dutyOf(place, time.Hour, "a")
+		is.NoErr(k.Open(t.Context(), d))
+		_, err := judgedBy(t, k).same(t.Context()) // looks at what is kept
+		is.NoErr(err)
+		judgeNow(t, k, d, duty.Results{})
+		last, err := k.stream.Leader(t.Context(), stream.Get{Last: k.subjectOf("acme", d.At, 0)})
+		is.NoErr(err)
+		header, err := nats.DecodeHeadersMsg(last.Header)
+		is.NoErr(err)
+		return header.Get(jetstream.MsgTTLHeader)
+	}
+	k.cfg.Bytes = 1 << 20
+	is.Equal(kept(1), seconds(24*time.Hour))
+	k.cfg.Bytes = 1
+	is.Equal(kept(2), seconds(time.Hour))
+	k.duty.Repeats = 0
+	is.Equal(kept(3), seconds(5*time.Minute))
 }
