@@ -3,6 +3,8 @@ package duties
 import (
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,6 +163,49 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	came, err := k.Results(t.Context(), "acme", dutyOf(1, time.Hour, "a").At, duty.Query{Limit: 1})
 	is.NoErr(err)
 	is.Equal(came.List[0].State, duty.Acknowledged)
+}
+
+// A judge ends at any step of making what is kept shorter: who judges next knows all the same.
+func TestAJudgeThatEndsAsItMakesItShorter(t *testing.T) {
+	t.Parallel()
+	const duties = 3
+	const steps = duties + 2 // each is kept anew, then the beginning, then what was before is removed
+	for done := range steps + 1 {
+		t.Run(fmt.Sprint("after ", done), func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			proxy := natstest.Start(t, 1).Proxies(t)[0]
+			k := readerAt(t, proxy.URL())
+			for place := range uint64(duties) {
+				d := dutyOf(place+1, time.Hour, "a", "b", "c")
+				d.Absent = d.Recipients[2:]
+				is.NoErr(k.Open(t.Context(), d))
+				is.NoErr(k.early(t.Context(), d, time.Now()))
+			}
+			acknowledgeAll(t, k, duties, "a")
+			first := judgedBy(t, k)
+			first.pass()
+			acknowledgeAll(t, k, 1, "b")
+			is.NoErr(first.catchUp(t.Context()))
+			first.mu.Lock()
+			first.bytes = 1 << 30 // it is worth it
+			first.mu.Unlock()
+			var begun atomic.Int32
+			proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+				isStep := !m.FromServer && (strings.HasPrefix(m.Subject, k.prefix) || strings.HasPrefix(m.Subject, "$JS.API.STREAM.PURGE."))
+				return natstest.Verdict{Drop: isStep && int(begun.Add(1)) > done}
+			})
+			err := first.compact(t.Context(), 0)
+			is.Equal(err == nil, done == steps)
+			proxy.Rule(nil)
+			begin, err := k.begin(t.Context())
+			is.NoErr(err)
+			is.Equal(begin > 1, done > duties)
+			next := judgedBy(t, k)
+			is.Equal(next.counts(1), map[duty.State]int{duty.Acknowledged: 2, duty.Reported: 1})
+			is.Equal(next.counts(duties), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1, duty.Reported: 1})
+		})
+	}
 }
 
 // A judge was making what is kept shorter as the stream was made anew: the place that it says is of

@@ -2,6 +2,7 @@ package duties
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"realtimehub/internal/event"
 	"realtimehub/internal/natstest"
 )
 
@@ -32,4 +34,33 @@ func TestAcknowledgementsWithoutABreak(t *testing.T) {
 	defer cancel()
 	is.NoErr(k.Flush(ctx))
 	is.True(kept.Load() > 0)
+}
+
+// A word says what the connection wanted: all, some types, or nothing.
+func TestWhatAConnectionWanted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		patterns []string
+		wants    bool
+	}{
+		"all":     {nil, true},
+		"some":    {[]string{"a.*"}, true},
+		"others":  {[]string{"x.*"}, false},
+		"nothing": {[]string{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			a := ackOf("a", 1)
+			var errs []error
+			a.Types, errs = event.ParseFilter(tc.patterns)
+			is.Equal(len(errs), 0)
+			is.Equal(a.Types.Wants("a.b"), tc.wants)
+			data, err := json.Marshal(wordOf(a))
+			is.NoErr(err)
+			var w word
+			is.NoErr(json.Unmarshal(data, &w))
+			read, err := w.acknowledgement()
+			is.NoErr(err)
+			is.Equal(read.Types.Wants("a.b"), tc.wants)
+		})
+	}
 }
