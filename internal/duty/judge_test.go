@@ -178,6 +178,21 @@ func TestAcknowledgedBeforeItIsOpen(t *testing.T) {
 	})
 }
 
+// However often clients acknowledge within the minute, each with the filter as it was read anew.
+func TestAcknowledgedOftenBeforeItIsOpen(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		for place := range uint64(50) {
+			r.Acknowledge(ack("a", place, place+1, "a.*", "x.y"))
+			r.Acknowledge(ack("b", place, place+1))
+			time.Sleep(time.Second)
+		}
+		r.open(minute, "a", "b")
+		time.Sleep(time.Hour)
+		is.Equal(r.reported(), nil)
+	})
+}
+
 // A judge that goes on with what another judged reads the acknowledgements of days in a moment:
 // it keeps no more of them than who has had them as they came.
 func TestAcknowledgementsOfDays(t *testing.T) {
