@@ -50,6 +50,7 @@ type Keeper struct {
 	unread  atomic.Int64 // messages that were not understood
 	lost    atomic.Int64 // acknowledgements that were not kept
 	full    atomic.Bool  // the stream is past its bound, as far as who judges knows
+	lastUse atomic.Pointer[time.Time]
 	ended   chan struct{}
 	done    sync.WaitGroup
 }
@@ -69,7 +70,9 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Keeper, error) {
 		return nil, err
 	}
 	k.lease = lease.New(lease.Config{Stream: k.stream, Subject: k.prefix + ".lease", Name: cfg.Node, Alone: cfg.Alone, Logger: cfg.Logger})
+	k.use()
 	k.done.Go(k.keepWords)
+	k.done.Go(k.keepLooking)
 	return k, nil
 }
 
@@ -118,6 +121,7 @@ const margin = 24 * time.Hour
 // Open implements duty.Keeper. Parts of a duty are kept together, all or none: when its event is
 // published again, others may be its recipients, and somebody would be in no part.
 func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
+	k.use()
 	var parts []*nats.Msg
 	for _, part := range d.Parts(mostOfPart) {
 		subject := k.subjectOf(d.Event.TenantID, d.At, part.Part)

@@ -157,6 +157,9 @@ func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number u
 
 // Ended implements duty.Keeper. Other hubs are told: its client may come back to any.
 func (k *Keeper) Ended(sent duty.Acknowledgement) {
+	if sent.Until.IsZero() && !k.inUse() {
+		return
+	}
 	k.returns.Ended(sent)
 	w := wordOf(sent)
 	if !sent.Until.IsZero() {
