@@ -58,7 +58,7 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 		return err
 	}
 	r.mu.Lock()
-	passed, unread, bytes, reads := r.passed, r.unread, r.bytes, r.consuming
+	passed, unread, bytes, begun := r.passed, r.unread, r.bytes, r.begun
 	r.mu.Unlock()
 	if passed.earlier.place == 0 || bytes == 0 {
 		return nil
@@ -70,7 +70,10 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 	if err := r.keepAnew(ctx, needing); err != nil {
 		return err
 	}
-	if r.now() != reads {
+	r.mu.Lock()
+	same := r.begun == begun
+	r.mu.Unlock()
+	if !same {
 		return nil // it is read anew, and may be another stream
 	}
 	k, begin := r.keeper, passed.earlier.place
@@ -85,7 +88,7 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.consuming == reads {
+	if r.begun == begun {
 		r.bytes -= bytes
 	}
 	return nil

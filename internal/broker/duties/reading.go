@@ -25,8 +25,7 @@ type reading struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	consuming jetstream.ConsumeContext
-	life      string        // of the stream that is read
-	connected uint64        // how often the process had connected again as that began
+	begun     *beginning
 	at        uint64        // its place up to which all is handed over
 	moved     chan struct{} // closed when at moves
 	passed    milestones
@@ -105,7 +104,7 @@ func (r *reading) leave(ctx context.Context) {
 	defer cancel()
 	state, err := r.keeper.stream.Info(ctx)
 	r.mu.Lock()
-	same := err == nil && state.Life() == r.life || err != nil && !stream.IsGone(err)
+	same := err == nil && state.Life() == r.begun.life || err != nil && !stream.IsGone(err)
 	r.mu.Unlock()
 	if same {
 		return
@@ -130,7 +129,7 @@ func (r *reading) same(ctx context.Context) (bool, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return state.Life() == r.life && state.Last >= r.at && connected == r.connected, err
+	return state.Life() == r.begun.life && connected == r.begun.connected && state.Last >= r.at, err
 }
 
 // follow reads the stream as it is now, from where that is to begin.
@@ -141,7 +140,7 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from := beginning{life: state.Life(), last: state.Last, ahead: time.Until(state.Now)}
+	from := &beginning{life: state.Life(), connected: connected, last: state.Last, ahead: time.Until(state.Now)}
 	begin, err := k.begin(ctx)
 	if err != nil {
 		return err
@@ -166,15 +165,16 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.consuming, r.life, r.connected, r.at, r.passed, r.unread, r.bytes = consuming, from.life, connected, begin-1, milestones{}, 0, 0
+	r.consuming, r.begun, r.at, r.passed, r.unread, r.bytes = consuming, from, begin-1, milestones{}, 0, 0
 	return nil
 }
 
 // beginning is the stream as it was when reading began.
 type beginning struct {
-	life  string
-	last  uint64        // its last place
-	ahead time.Duration // of this process's clock the leader's, at least: less by the time of its answer
+	life      string
+	connected uint64        // how often the process had connected again
+	last      uint64        // its last place
+	ahead     time.Duration // of this process's clock the leader's, at least: less by the time of its answer
 }
 
 // keptAt is when a message was kept, by this process's clock: not before. One that came since
@@ -188,7 +188,7 @@ func (b *beginning) keptAt(now time.Time, meta *jetstream.MsgMetadata) time.Time
 }
 
 // take hands over one message of a stream.
-func (r *reading) take(from beginning, msg jetstream.Msg) {
+func (r *reading) take(from *beginning, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return
@@ -201,7 +201,7 @@ func (r *reading) take(from beginning, msg jetstream.Msg) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if from.life != r.life {
+	if from != r.begun { // it is read anew meanwhile
 		return
 	}
 	r.at = meta.Sequence.Stream
