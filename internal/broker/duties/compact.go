@@ -54,8 +54,11 @@ func (r *reading) keepCompact(ctx context.Context) {
 // duties before their deadline is kept with these first, once what was read is some bytes, and
 // twice as many as the duties.
 func (r *reading) compact(ctx context.Context, from int64) error {
+	if err := r.keepLost(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
-	passed, bytes, life := r.passed, r.bytes, r.life
+	passed, unread, bytes, begun := r.passed, r.unread, r.bytes, r.begun
 	r.mu.Unlock()
 	if passed.earlier.place == 0 || bytes == 0 {
 		return nil
@@ -67,7 +70,16 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 	if err := r.keepAnew(ctx, needing); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	same := r.begun == begun
+	r.mu.Unlock()
+	if !same {
+		return nil // it is read anew, and may be another stream
+	}
 	k, begin := r.keeper, passed.earlier.place
+	if unread > 0 {
+		begin = min(begin, unread) // another version may understand it, and judge next
+	}
 	if err := k.write(ctx, stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(begin)))); err != nil {
 		return err
 	}
@@ -76,7 +88,7 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.life == life {
+	if r.begun == begun {
 		r.bytes -= bytes
 	}
 	return nil
@@ -85,13 +97,24 @@ func (r *reading) compact(ctx context.Context, from int64) error {
 // beginSubject has the place from which on a judge is to read, as a decimal number.
 const beginSubject = ".begin"
 
-// begin is the place from which on the stream is to be read; 1: all of it.
+// begin is the place from which on the stream is to be read; 1: all of it. It is before where it was
+// said, or it is of a stream of before that was deleted.
 func (k *Keeper) begin(ctx context.Context) (uint64, error) {
 	kept, err := k.stream.Leader(ctx, stream.Get{Last: k.prefix + beginSubject})
-	return max(1, stream.ParseSeq(string(kept.Data))), err
+	begin := stream.ParseSeq(string(kept.Data))
+	if begin > kept.Seq {
+		begin = 0
+	}
+	return max(1, begin), err
 }
 
-// keepAnew keeps duties with what has come of them.
+// keepLost keeps duties that the stream may have no more.
+func (r *reading) keepLost(ctx context.Context) error {
+	lost, _, _ := r.judge.KeptUpTo(0)
+	return r.keepAnew(ctx, lost)
+}
+
+// keepAnew keeps duties with what has come of them, each in the place of what was kept of it.
 func (r *reading) keepAnew(ctx context.Context, list []*duty.Duty) error {
 	var keeping sync.WaitGroup
 	errs := make([]error, judgedAtOnce)
@@ -118,6 +141,9 @@ func (r *reading) keepOneAnew(ctx context.Context, d *duty.Duty) error {
 	err := k.write(ctx, msg)
 	if _, is := r.judge.Standing(d); !is {
 		return nil // it is over meanwhile, and what came of it has taken its place
+	}
+	if standing.Kept == 0 && stream.WasSecond(err) {
+		return nil // another hub has judged it
 	}
 	return err
 }
