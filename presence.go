@@ -38,7 +38,7 @@ const (
 // its places in tables.
 const (
 	rollBytes    = 600
-	profileBytes = 224 + 2*41 + 2*16 + 2*8
+	profileBytes = 256 + 2*41 + 2*16 + 2*8
 	seenBytes    = 64 // of who is offline more
 )
 
@@ -102,6 +102,7 @@ type profile struct {
 	roll      *tenantPresence
 	ref       event.Profile
 	conns     []*delivery.Connection
+	usedAt    time.Time // the latest activity of conns
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
 	leftAt    time.Time // when the last connection closed, since one opened
@@ -201,7 +202,11 @@ func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 		p.pools.State.Force(r.tenant, more) // with a connection that was admitted
 	}
 	p.returnedLocked(who)
+	if len(who.conns) == 0 {
+		who.usedAt = time.Time{}
+	}
 	who.conns, who.leftAt = append(who.conns, c), time.Time{}
+	who.used(c)
 	p.reviseLocked(who, time.Now())
 	return who
 }
@@ -215,6 +220,7 @@ func (p *Presence) Forget(tenant string) {
 		if len(who.conns) == before {
 			return
 		}
+		who.lookAtAll()
 		if len(who.conns) == 0 {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}
@@ -276,8 +282,26 @@ func (p *Presence) Left(c *delivery.Connection, at time.Time) {
 	} else if at.After(now) {
 		at = now // it need not be back
 	}
+	if !c.LastActivity().Before(who.usedAt) { // else another was used later
+		who.lookAtAll()
+	}
 	who.leftBy(at)
 	p.reviseLocked(who, now)
+}
+
+// used notes the activity of one of who's connections.
+func (who *profile) used(c *delivery.Connection) {
+	if at := c.LastActivity(); at.After(who.usedAt) {
+		who.usedAt = at
+	}
+}
+
+// lookAtAll notes the activity of those connections that there are now.
+func (who *profile) lookAtAll() {
+	who.usedAt = time.Time{}
+	for _, c := range who.conns {
+		who.used(c)
+	}
 }
 
 // leftBy notes when a connection closed: the last to be told of need not be the last
@@ -301,6 +325,7 @@ func (p *Presence) Touch(c *delivery.Connection, now time.Time) {
 	defer p.mu.Unlock()
 	c.Active(now)
 	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
+		who.used(c)
 		p.reviseLocked(who, now)
 	}
 }
@@ -318,11 +343,9 @@ func (p *Presence) spoke(a event.TenantProfile) {
 // reviseLocked sets the status that follows from who's connections, and when to
 // look again.
 func (p *Presence) reviseLocked(who *profile, now time.Time) {
-	active := who.spokeAt
-	for _, c := range who.conns {
-		if at := c.LastActivity(); at.After(active) {
-			active = at
-		}
+	active := who.usedAt
+	if who.spokeAt.After(active) {
+		active = who.spokeAt
 	}
 	if active.After(who.activeAt) {
 		who.activeAt = active

@@ -98,3 +98,23 @@ func TestPresenceMovesInPieces(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// Of a profile with many connections only those are looked at that something happens to: no
+// other's activity is seen, here one that nobody was told of, until the latest has left.
+func TestPresenceLooksAtNoOtherConnection(t *testing.T) {
+	inBubble(t, settings.AudienceNone, func(w presenceWorld, is *is.I) {
+		other, one := w.comes(1), w.comes(1)
+		who := w.findLocked("acme", one.Profile)
+		untold := time.Now().Add(time.Hour)
+		other.Active(untold)
+		w.Touch(one)
+		another := w.comes(1)
+		is.True(who.activeAt.Before(untold))
+		w.Left(one, time.Now())
+		w.Left(another, time.Now())
+		is.True(who.activeAt.Equal(untold)) // the latest has left
+		is.Equal(len(who.conns), 1)
+		w.Left(other, time.Now())
+		is.True(who.usedAt.IsZero())
+	})
+}
