@@ -123,7 +123,7 @@ func TestPruningLooksInPieces(t *testing.T) {
 	})
 	is.True(turn >= 5)
 	is.Equal(m.Forgotten(bob), uint64(n+3)) // of what was forgotten, the last
-	is.Equal(m.ended, turn-4)                 // what came after that
+	is.Equal(m.ended, turn-4)               // what came after that
 	m.Prune(uint64(2*n), unbroken)
 	is.True(m.Empty())
 	is.Equal(m.Bytes(), int64(0)) // nothing is kept
@@ -139,21 +139,28 @@ func TestPruningFindsTheOldestThatIsLeft(t *testing.T) {
 	is := is.New(t)
 	in := event.Room{Kind: event.KindGroup, ID: "g"}
 	var m Memberships[*int]
-	m.Add(in, alice, 0)
-	m.Remove(in, alice, 5)
-	m.Add(in, alice, 5)
-	m.Remove(in, alice, 9)
-	m.Prune(4, unbroken)
+	is.True(!m.Remembers())
+	m.Prune(1, unbroken)
+	m.Set(in, Membership{Profile: alice, Stays: []history.Stay{{Room: in, From: 1, Until: 5}, {Room: in, From: 6, Until: 9}}})
 	m.Prune(5, unbroken)
 	is.Equal(len(m.Belonging(in, alice).Stays), 1)
 	m.Set(in, Membership{Profile: alice})
 	is.Equal(m.Left(alice), uint64(9))
+	m.Set(in, Membership{Profile: bob, Stays: []history.Stay{{Room: in, Until: 5}, {Room: in, From: 5, Until: 7}, {Room: in, From: 7, Until: 8}}})
+	m.Prune(5, unbroken)
+	m.Prune(7, unbroken)
+	is.Equal(len(m.Belonging(in, bob).Stays), 1)
 	m.Prune(8, unbroken)
+	is.True(!m.Remembers())
 	m.Prune(9, unbroken)
 	is.Equal(m.Left(alice), uint64(0))
-	m.Set(in, Membership{Profile: alice, Forgot: 12})
+	m.Set(in, Membership{Profile: bob, Forgot: 10})
+	m.Set(in, Membership{Profile: alice, Forgot: 20})
+	m.Set(in, Membership{Profile: alice, Forgot: 11}) // but was seen to leave at 20
+	m.Prune(10, unbroken)
 	m.Prune(11, unbroken)
-	m.Prune(12, unbroken)
+	is.True(!m.Remembers())
+	m.Prune(20, unbroken)
 	is.Equal(m.Bytes(), int64(0))
 }
 
