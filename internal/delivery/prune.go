@@ -31,6 +31,7 @@ func (t *Tenants) forget(name string) {
 	}
 	tenant.forgotten = true
 	t.quotas.State.Give(tenant.name, tenant.charged)
+	tenant.unmarkLocked() // before there can be another of its name
 	t.mu.Lock()
 	delete(t.byName, name)
 	t.mu.Unlock()
@@ -48,18 +49,23 @@ func (t *Tenants) forget(name string) {
 // oldest is the place that a tenant's history reaches back to; where it fails nothing of
 // that tenant is forgotten.
 func (t *Tenants) Prune(now time.Time, oldest func(name string) (uint64, error)) {
-	for _, name := range t.names() {
+	for _, name := range t.ledger.marked() {
 		t.prune(name, now, oldest)
 		t.forget(name)
 	}
 }
 
+// prune is Prune of one tenant. Where it finds nothing to forget, nor later without a change, it
+// has no need to look again.
 func (t *Tenants) prune(name string, now time.Time, oldest func(name string) (uint64, error)) {
 	tenant := t.find(name)
 	if tenant == nil {
 		return
 	}
 	remembers := tenant.remembersLocked()
+	if !remembers && t.needsLocked(tenant) {
+		tenant.unmarkLocked()
+	}
 	tenant.mu.Unlock()
 	if !remembers {
 		return
