@@ -41,6 +41,7 @@ type tenant struct {
 	rooms     memberships
 	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
 	conns     []*Connection            // in no order; a connection knows its index
+	order     order                    // of conns
 	coming    int                      // that are admitted, and not yet among conns
 	readers   int                      // who wait for what other hubs know of it
 	watchers  sized.Table[event.Profile, *watched]
@@ -134,6 +135,7 @@ func (t *tenant) addLocked(c *Connection, watch []event.Profile) {
 	c.joined = true
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
+	t.order.add(c)
 	t.openedLocked()
 	t.rooms.Connect(c.Profile, c)
 	t.watchLocked(c, watch)
@@ -155,6 +157,7 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns[c.index].index = c.index
 	t.conns[end] = nil
 	t.conns = t.conns[:end]
+	t.order.remove(c)
 	t.openedLocked()
 
 	t.rooms.Disconnect(c.Profile, c)
