@@ -53,7 +53,7 @@ const connectionBytes = 1200
 
 // weigh is what a connection with these takes.
 func weigh(types *event.Filter, watch []event.Profile, metadata map[string]string, acks bool) weight {
-	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	w := weight{own: connectionBytes + orderBytes + types.Bytes() + watchingBytes*int64(len(watch))}
 	if acks {
 		w.own += acksBytes
 	}
