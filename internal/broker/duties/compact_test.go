@@ -1,6 +1,7 @@
 package duties
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -85,6 +86,14 @@ func judgeNow(t *testing.T, k *Keeper, d *duty.Duty, came duty.Results) {
 	}
 }
 
+// shorten has what is kept made shorter, in both steps.
+func (r *reading) shorten(ctx context.Context, from int64) error {
+	if err := r.compact(ctx, from); err != nil {
+		return err
+	}
+	return r.compact(ctx, from)
+}
+
 func (r *reading) counts(place uint64) map[duty.State]int {
 	return r.judge.Results("acme", dutyOf(place, time.Hour, "a").At, []int{0}, duty.Query{Limit: 10}).Counts
 }
@@ -122,12 +131,14 @@ func TestAcknowledgementsAreForgotten(t *testing.T) {
 		acknowledgeAll(t, k, 1, fmt.Sprint("d", i))
 	}
 	first := judgedBy(t, k)
-	is.NoErr(first.compact(t.Context(), 0))
+	is.NoErr(first.shorten(t.Context(), 0))
 	is.Equal(first.kept(t), 31) // a duty may be opened that they are of
 
 	first.pass()
-	is.NoErr(first.compact(t.Context(), compactFrom))
+	is.NoErr(first.shorten(t.Context(), compactFrom))
 	is.Equal(first.kept(t), 31) // they are few
+	is.NoErr(first.compact(t.Context(), 0))
+	is.Equal(first.kept(t), 31) // the disk may not have yet what is kept in their place
 	is.NoErr(first.compact(t.Context(), 0))
 	is.Equal(first.kept(t), 0)
 
@@ -135,10 +146,10 @@ func TestAcknowledgementsAreForgotten(t *testing.T) {
 	next := judgedBy(t, k)
 	is.Equal(next.counts(1), map[duty.State]int{duty.Acknowledged: 2, duty.Owed: 1})
 	next.pass()
-	is.NoErr(next.compact(t.Context(), 0))
+	is.NoErr(next.shorten(t.Context(), 0))
 	is.Equal(next.kept(t), 1) // it is less than the duty
 	next.judge = duty.NewJudge(k.duty)
-	is.NoErr(next.compact(t.Context(), compactFrom))
+	is.NoErr(next.shorten(t.Context(), compactFrom))
 	is.Equal(next.kept(t), 0) // and no duty waits for it
 }
 
@@ -155,7 +166,7 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	first := judgedBy(t, k)
 	all := first.bytes
 	first.pass()
-	is.NoErr(first.compact(t.Context(), 0))
+	is.NoErr(first.shorten(t.Context(), 0))
 	next := judgedBy(t, k)
 	is.True(next.bytes < all/10)
 	_, open := next.judge.Standing(dutyOf(21, time.Hour, "a"))
@@ -195,7 +206,7 @@ func TestAJudgeThatEndsAsItMakesItShorter(t *testing.T) {
 				isStep := !m.FromServer && (strings.HasPrefix(m.Subject, k.prefix) || strings.HasPrefix(m.Subject, "$JS.API.STREAM.PURGE."))
 				return natstest.Verdict{Drop: isStep && int(begun.Add(1)) > done}
 			})
-			err := first.compact(t.Context(), 0)
+			err := first.shorten(t.Context(), 0)
 			is.Equal(err == nil, done == steps)
 			proxy.Rule(nil)
 			begin, err := k.begin(t.Context())
@@ -230,7 +241,7 @@ func TestWhatIsNotUnderstoodStays(t *testing.T) {
 	acknowledgeAll(t, k, 1, "b")
 	first := judgedBy(t, k)
 	first.pass()
-	is.NoErr(first.compact(t.Context(), 0))
+	is.NoErr(first.shorten(t.Context(), 0))
 	is.Equal(first.kept(t), 1) // b's
 	is.Equal(k.unread.Load(), int64(1))
 	judgedBy(t, k)

@@ -30,6 +30,7 @@ type reading struct {
 	moved     chan struct{} // closed when at moves
 	passed    milestones
 	unread    uint64 // the first place that was not understood; 0: none
+	prepared  uint64 // where reading may begin as soon as the disk has what was kept anew; 0: nowhere
 	bytes     int64  // that were read since it was last made to begin later
 }
 
@@ -165,7 +166,8 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.consuming, r.begun, r.at, r.passed, r.unread, r.bytes = consuming, from, begin-1, milestones{}, 0, 0
+	r.consuming, r.begun, r.at = consuming, from, begin-1
+	r.passed, r.unread, r.bytes, r.prepared = milestones{}, 0, 0, 0
 	return nil
 }
 
