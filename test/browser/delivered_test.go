@@ -9,6 +9,7 @@ import (
 
 	lifecycle "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/google/uuid"
 	"github.com/matryer/is"
 )
 
@@ -22,7 +23,7 @@ func (h *clientHub) due(id, deadline string, people ...string) {
 // told of all who were to acknowledge something within a deadline from now.
 func (h *clientHub) reported(deadline string) (list []string) {
 	h.t.Helper()
-	last := fmt.Sprint("last-", len(h.wire.Asked()))
+	last := fmt.Sprint("last-", uuid.New()) // one of its own: the hub does not take an id twice
 	h.due(last, deadline, "nobody")
 	for isLast := false; !isLast; {
 		time.Sleep(50 * time.Millisecond) // or the hub refuses so many questions
