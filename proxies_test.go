@@ -368,11 +368,11 @@ func TestDoctorOfDoors(t *testing.T) {
 		says   string
 	}{
 		"all":                  {faults{}, nil, "", doctor.SSE, "WebSocket: it opens after"},
-		"no Upgrade":           {faults{hop: true}, nil, "websocket:no-upgrade", doctor.SSE, "the hub was reached, but not asked for one (the hub says UpgradeRequired"},
+		"no Upgrade":           {faults{hop: true}, nil, "websocket:no-upgrade", doctor.SSE, "the hub was reached, but not asked for one."},
 		"no Upgrade, needed":   {faults{hop: true}, func(c *doctor.Config) { c.Door = doctor.WebSocket }, "websocket:no-upgrade", doctor.SSE, "TROUBLE  WebSocket"},
 		"no Upgrade, SignalR":  {faults{hop: true}, func(c *doctor.Config) { c.Door = doctor.SignalR }, "websocket:no-upgrade", doctor.SSE, "take Server-Sent Events or polls instead"},
 		"held back":            {faults{hold: 16 << 10}, nil, "sse:buffered", doctor.WebSocket, "Use /v1/socket: WebSocket."},
-		"held, and no Upgrade": {faults{hold: 16 << 10, hop: true}, nil, "sse:buffered websocket:no-upgrade", doctor.Poll, "Use /v1/poll: long polling."},
+		"held, and no Upgrade": {faults{hold: 16 << 10, hop: true}, nil, "signalr:no-upgrade sse:buffered websocket:no-upgrade", doctor.Poll, "Use /v1/poll: long polling."},
 		"idle 1 s":             {faults{idle: time.Second}, nil, "sse:idle-cut websocket:idle-cut", doctor.Poll, "WebSocket: A silent stream is cut after"},
 		"nothing for 1 s":      {faults{idle: time.Second, wait: time.Second}, nil, "poll:idle-cut sse:idle-cut websocket:idle-cut", "", "No door works as things are."},
 		"total 1 s":            {faults{total: time.Second}, nil, "sse:total-cut websocket:total-cut", doctor.Poll, "WebSocket: Streams are cut after"},

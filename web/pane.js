@@ -10,7 +10,7 @@ const REASONS = {
   expired: 'the token expired', drain: 'the hub is restarting', kicked: 'the hub was told to close the stream',
   slow: 'this page read too slowly', capacity: 'the hub is full', replaced: 'a newer connection of this person took its place', pending: 'the token cannot be taken yet',
   unacked: 'an event with a deadline was not handled for long', unavailable: 'what the stream needs cannot be had now',
-  refused: 'the hub does not take the token', lost: 'the stream was lost', silent: 'the hub fell silent', unreachable: 'the hub does not answer', token: 'the token could not be had',
+  refused: 'the hub does not take the token', lost: 'the stream was lost', silent: 'the hub fell silent', held: 'the network holds streams back, so another way is tried', unreachable: 'the hub does not answer', token: 'the token could not be had',
 };
 
 const BACK_MS = 3000; // until a stream that was cut here is opened again

@@ -327,11 +327,12 @@ function claimsOf(token) {
 // as text, of which one that only moves the cursor has the type ''; size is characters; retry is ms, where the hub says
 // so. The same stream is asked for by
 //
-//   ask      gives the query, at the time
-//   place    where it begins; '' for now
+//   ask      gives the query as it is to be now
+//   place    the cursor behind which it begins; '' for now
 //   signal   ends it
-//   prod     of a transport on which a page sees no heartbeat: has the hub answer
-//   isOwing  tells, after a while, whether something is still to be acknowledged
+//   isOwing  waits for what is to be acknowledged, for a while, and says whether it still is
+//
+// A transport on which a page sees no heartbeat adds prod, which has the hub answer.
 
 /** The hub, or whoever answered in its place, gave no stream but a reason. */
 class Refusal extends Error {
@@ -420,7 +421,7 @@ async function* overWebSocket(door, stream) {
       } else if (socket.readyState === WebSocket.CLOSED) break;
       else await new Promise((news) => { wake = news; });
     }
-    // Why it was not opened the browser tells nobody.
+    // A page is not told why it was not opened.
     if (!isOpen) throw await door.answers(signal) ? new Held() : new Error('the hub does not answer');
   } finally {
     socket.close();
@@ -801,6 +802,7 @@ class Stream {
         ({ problem } = error);
         const { status, code } = problem;
         const mayPass = status >= 500 || (PASSING.includes(status) && (status !== 401 || this.#door.mayChange));
+        if (!code && status < 500 && choice.transport !== 'sse') choice.next(); // who stands in between knows no such call
         if (code && !mayPass && !isOver()) this.#refuse({ ...IDLE, state: 'closed', reason: 'refused', problem });
         reason = status === 401 ? 'refused' : 'unreachable';
       }

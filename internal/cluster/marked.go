@@ -82,8 +82,11 @@ func (c *Cluster) askPoll(ctx context.Context, id uuid.UUID, who event.TenantPro
 	return c.ask(ctx, holderOf(id), Call{Op: CallPoll, ID: id, Tenant: who.Tenant, Profile: &who.Profile, Wait: wait})
 }
 
-// OnlyWhether is the wait of a poll that asks whether there are any, and takes nothing.
-const OnlyWhether time.Duration = -1
+// Waits of polls that take nothing.
+const (
+	OnlyWhether time.Duration = -1 // asks whether there are any
+	Told        time.Duration = -2 // the client has what was taken before
+)
 
 // pollSlack is how much longer than a poll its answer may take.
 const pollSlack = time.Second

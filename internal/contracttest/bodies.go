@@ -99,7 +99,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) check(m media, answer *writer) error {
 	switch {
-	case b.long, m.text:
+	case b.long, m.text && m.line == nil:
 		return nil
 	case m.line == nil:
 		value, err := decode(b.got)

@@ -26,6 +26,7 @@ type Contract struct {
 	mux        *http.ServeMux        // finds them
 	elsewhere  *Operation            // what any path may answer
 	messages   map[string]*message   // by name
+	socket     dialogue
 
 	mu   sync.Mutex
 	seen map[string]bool // guarded by mu; "GET /v1/stream 200 text/event-stream", "hub.ready"
@@ -102,6 +103,7 @@ func Load(openapi, asyncapi []byte) (*Contract, error) {
 		}
 		c.messages[name] = known
 	}
+	c.socket = l.dialogue(l.at("asyncapi.yaml", "components", "x-socket"))
 	return c, l.err
 }
 

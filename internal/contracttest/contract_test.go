@@ -45,6 +45,9 @@ x-any-path:
 
 const asyncapi = `
 components:
+  x-socket:
+    command: {payload: {type: object, required: [do], properties: {n: {type: integer}, do: {enum: [sing]}}}}
+    answer: {payload: {type: object, required: [n], properties: {ok: {const: true}}, additionalProperties: {type: [integer, 'null', object]}}}
   messages:
     greeting: {headers: {required: [event, id], properties: {id: {pattern: '^[0-9]+$'}}}, payload: {type: object, required: [n]}}
     stored: {headers: {required: [id]}, payload: {properties: {type: {pattern: '^a'}}}}
@@ -239,4 +242,30 @@ func TestDocumented(t *testing.T) {
 	is.True(err != nil) // an example that does not fit
 	_, err = Load([]byte(strings.Replace(openapi, "properties: {line: {type: integer}}}}", "properties: {line: {type: integer}}}, example: '{\"line\":\"x\"}'}", 1)), []byte(asyncapi))
 	is.True(err != nil)
+}
+
+// A command that is taken has to be documented, and so has each answer.
+func TestCommand(t *testing.T) {
+	c := load(t)
+	for _, tc := range []struct {
+		command, answer string
+		ok              bool
+	}{
+		{`{"n":1,"do":"sing"}`, `{"n":1,"ok":true}`, true},
+		{`{"do":"sing"}`, `{"n":null,"ok":true}`, true},
+		{`{"n":1,"do":"dance"}`, `{"n":1,"problem":{}}`, true}, // refused
+		{`no JSON`, `{"n":null,"problem":{}}`, true},
+		{`{"n":1,"do":"dance"}`, `{"n":1,"ok":true}`, false},
+		{`{"n":1}`, `{"n":1,"ok":true}`, false},
+		{`no JSON`, `{"n":null,"ok":true}`, false},
+		{`{"n":1,"do":"sing"}`, `{"n":2,"ok":true}`, false},
+		{`{"do":"sing"}`, `{"n":2,"ok":true}`, false},
+		{`{"n":1,"do":"sing"}`, `{"n":1,"ok":false}`, false},
+		{`{"n":1,"do":"dance"}`, `{"problem":{}}`, false},
+		{`{"n":1,"do":"dance"}`, `no JSON`, false},
+	} {
+		if err := c.Command(tc.command, tc.answer); (err == nil) != tc.ok {
+			t.Errorf("%s, %s: %v", tc.command, tc.answer, err)
+		}
+	}
 }

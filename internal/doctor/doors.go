@@ -153,7 +153,7 @@ func (b *besides) judge(o *observed) (found []Finding) {
 		found = slices.DeleteFunc(found, func(f Finding) bool { return f.Severity == Fine })
 	}
 	b.judgePoll(of(Poll))
-	b.judgeSignalR(of(SignalR))
+	b.judgeSignalR(of(SignalR), o)
 	for i := range found {
 		if f := &found[i]; f.Severity != Fine && !(f.Code == "idle-cut" && f.Severity == Note) {
 			f.Advice = adviceFor(f.Door, f.Code, o.proxies())
@@ -196,7 +196,7 @@ func notOpened(add addFunc, t *trial, origin string, http1 *trial) {
 	case t.status == http.StatusNotFound:
 		add("not-found", Trouble, "the answer is 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor.", t.detail())
 	case t.status == http.StatusUpgradeRequired && word != "", t.status == http.StatusBadRequest && word != "":
-		add("no-upgrade", Trouble, "the hub was reached, but not asked for one%s."+taken, t.detail())
+		add("no-upgrade", Trouble, "the hub was reached, but not asked for one."+taken)
 	case http1 != nil && http1.status == 0:
 		add("no-upgrade", Trouble, "it needs HTTP/1.1, which nobody answers here: %s", reason(http1.err))
 	case t.status == 0:
@@ -229,14 +229,18 @@ func (b *besides) judgePoll(add addFunc) {
 	}
 }
 
-// judgeSignalR is about SignalR's clients, which do without a WebSocket where there is none.
-func (b *besides) judgeSignalR(add addFunc) {
+// judgeSignalR is about SignalR's clients, which take a stream where there is no WebSocket, and polls
+// where that is refused. o is of streams.
+func (b *besides) judgeSignalR(add addFunc, o *observed) {
 	t := &b.negotiated
+	held := o.flow(func(string, Severity, string, ...any) {}) || o.kept()
 	switch {
 	case t.status == http.StatusNotFound:
 		add("not-found", Trouble, "POST /signalr/negotiate is answered 404%s: the proxy sends the path elsewhere, or the hub is older than its doctor.", t.detail())
 	case t.status != http.StatusNoContent:
 		add("refused", Trouble, "POST /signalr/negotiate fails: %s%s", t.said(), t.detail())
+	case b.signalr.hello == nil && held:
+		add("no-upgrade", Trouble, "its clients get no WebSocket here, and wait in vain for the stream that they take instead. Have them take polls: transport: HttpTransportType.LongPolling.")
 	case b.signalr.hello == nil:
 		add("no-upgrade", Note, "its clients get no WebSocket here, and take Server-Sent Events or polls instead.")
 	default:

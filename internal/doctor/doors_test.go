@@ -41,8 +41,8 @@ func TestJudgeDoors(t *testing.T) {
 		says   string
 	}{
 		"nothing":               {func(*besides, *observed) {}, nil, "lived its whole 100 s, with events and silent"},
-		"Upgrade taken away":    {func(b *besides, _ *observed) { b.socket.brief = answer(426, "UpgradeRequired") }, []string{"trouble websocket: no-upgrade"}, "the hub was reached, but not asked for one"},
-		"half of it taken away": {func(b *besides, _ *observed) { b.socket.brief = answer(400, "InvalidHandshake") }, []string{"trouble websocket: no-upgrade"}, "InvalidHandshake"},
+		"Upgrade taken away":    {func(b *besides, _ *observed) { b.socket.brief = answer(426, "UpgradeRequired") }, []string{"trouble websocket: no-upgrade"}, "the hub was reached, but not asked for one."},
+		"half of it taken away": {func(b *besides, _ *observed) { b.socket.brief = answer(400, "InvalidHandshake") }, []string{"trouble websocket: no-upgrade"}, "takes the header Upgrade away"},
 		"a proxy's refusal":     {func(b *besides, _ *observed) { b.socket.brief = trial{status: 501} }, []string{"trouble websocket: no-upgrade"}, "is answered 501"},
 		"no answer":             {func(b *besides, _ *observed) { b.socket.brief = trial{err: errors.New("reset")} }, []string{"trouble websocket: no-upgrade"}, "there is no answer to the request for one: reset"},
 		"another's answer":      {func(b *besides, _ *observed) { b.socket.brief = trial{status: 101, err: errAccept} }, []string{"trouble websocket: no-upgrade"}, "answered 101"},
@@ -68,6 +68,10 @@ func TestJudgeDoors(t *testing.T) {
 		"a poll, drained":     {func(b *besides, _ *observed) { b.poll.lived = time.Second }, []string{"failed poll: hub-ended"}, "drains"},
 		"a short watch":       {func(b *besides, _ *observed) { b.wait, b.poll.lived = time.Second, time.Second }, []string{"note poll: unproven"}, "-for 25s"},
 		"SignalR, no Upgrade": {func(b *besides, _ *observed) { b.signalr = trial{status: 426} }, []string{"note signalr: no-upgrade"}, "or polls instead"},
+		"SignalR, and streams held": {func(b *besides, o *observed) {
+			b.signalr = trial{status: 426}
+			o.ticking.arrivals = ticksAt(99, func(time.Duration) time.Duration { return 100 * time.Second })
+		}, []string{"trouble signalr: no-upgrade"}, "Have them take polls"},
 		"SignalR, not routed": {func(b *besides, _ *observed) { b.negotiated.status = 404 }, []string{"trouble signalr: not-found"}, "negotiate is answered 404"},
 		"SignalR, no POST":    {func(b *besides, _ *observed) { b.negotiated.status = 405 }, []string{"trouble signalr: refused"}, "status 405"},
 	} {

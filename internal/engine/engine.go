@@ -38,8 +38,8 @@ type Config struct {
 	Relieved func(Relief)
 }
 
-// Engine writes streams. It has a few goroutines however many streams there are,
-// and none before the first.
+// Engine writes streams, and reads those whose clients send. It has a few goroutines however
+// many streams there are, and none before the first.
 //
 // Lock order: a stream's mu → Engine.mu, Engine.lingerMu, a shard's mu: leaves.
 // Callbacks run with no lock held.
@@ -55,6 +55,9 @@ type Engine struct {
 	clock atomic.Int64 // nanoseconds since the start, as of the last tick
 
 	losses losses
+
+	toRead  chan reading // taken by those who rest
+	resting atomic.Int32 // of who reads
 
 	relieving sync.Mutex
 
@@ -93,7 +96,7 @@ type waiting struct {
 // NewEngine makes an engine; its goroutines start with its first stream, and end
 // with [Engine.Close].
 func NewEngine(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, stop: make(chan struct{})}
+	e := &Engine{cfg: cfg, lastChunk: &Frame{chunk: []byte("0\r\n\r\n")}, toRead: make(chan reading), stop: make(chan struct{})}
 	e.limit.Store(percent(cfg.Budget, budgetShed))
 	e.shards = make([]*shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range e.shards {

@@ -77,7 +77,40 @@ func (s *Stream) readLocked(early []byte) {
 		return
 	}
 	s.talk.reading = true
-	s.engine.background.Go(func() { s.read(early) })
+	next := reading{stream: s, early: early}
+	select {
+	case s.engine.toRead <- next:
+	default:
+		s.engine.background.Go(func() { s.engine.readOneByOne(next) })
+	}
+}
+
+// reading is a stream that is to be read, after what came earlier.
+type reading struct {
+	stream *Stream
+	early  []byte
+}
+
+// mostResting is how many goroutines wait for more to read. A new one is not free: its stack
+// has to grow to what a command takes, which costs as much as the command.
+const mostResting = 256
+
+// readOneByOne reads streams, as long as the engine has few others that do.
+func (e *Engine) readOneByOne(next reading) {
+	for {
+		next.stream.read(next.early)
+		next = reading{} // who rests keeps no stream alive
+		if e.resting.Add(1) > mostResting {
+			e.resting.Add(-1)
+			return
+		}
+		select {
+		case next = <-e.toRead:
+			e.resting.Add(-1)
+		case <-e.stop:
+			return
+		}
+	}
 }
 
 // inputSize is how many bytes are read at once. Whoever else can run does so before the next are.

@@ -24,6 +24,7 @@ type Socket struct {
 	Conn *websocket.Conn
 
 	answers chan []byte
+	said    unanswered
 	mu      sync.Mutex
 	end     error // guarded by mu; how the socket ended
 }
@@ -161,6 +162,7 @@ func (s *Socket) End() (code websocket.StatusCode, reason string) {
 // Send sends a message.
 func (s *Socket) Send(t testing.TB, text string) {
 	t.Helper()
+	s.said.add(text)
 	if err := s.Conn.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
@@ -178,6 +180,7 @@ func (s *Socket) Answer(t testing.TB) (a Answer) {
 	t.Helper()
 	select {
 	case text := <-s.answers:
+		s.said.check(t, s.Reader.Contract, text)
 		if err := json.Unmarshal(text, &a); err != nil {
 			t.Fatal(err)
 		}

@@ -135,15 +135,16 @@ func (b *bench) enter(by string, n int) (r *audience, end func(), err error) {
 		return nil, nil, err
 	}
 	s.acks = true
-	p, stop, err := newPoster(s.addr.String())
-	if err != nil {
-		finish()
-		return nil, nil, err
-	}
+	stop := func() {}
 	end = func() { stop(); finish() }
-	r = &audience{server: s, client: c, poster: p}
+	r = &audience{server: s, client: c}
 	if err := r.join(n); err != nil {
 		end()
+		return nil, nil, err
+	}
+	// Now, since a hub closes connections on which nothing is asked soon.
+	if r.poster, stop, err = newPoster(s.addr.String()); err != nil {
+		finish()
 		return nil, nil, err
 	}
 	return r, end, nil
@@ -158,8 +159,13 @@ func (r *audience) join(n int) error {
 	if err != nil {
 		return err
 	}
+	p, stop, err := dial(1, r.server.addr.String())
+	if err != nil {
+		return err
+	}
+	defer stop()
 	join := r.server.request("PUT", r.server.path("/conversations/room/members"), "application/json", body)
-	if err := <-r.poster.send(1, func(int) []byte { return join }); err != nil {
+	if err := <-p.send(1, func(int) []byte { return join }); err != nil {
 		return fmt.Errorf("%d members: %w", n, err)
 	}
 	if err := r.client.open(n, 0); err != nil {

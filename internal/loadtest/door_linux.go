@@ -13,14 +13,14 @@ type door struct {
 	name, path string
 	socket     bool   // a WebSocket
 	hello      string // what a client says first
-	ack        string // what it acknowledges with; %q is a cursor
+	ack        string // what it acknowledges with, unanswered; %q is a cursor
 }
 
 var doors = []door{
 	{name: "sse", path: "/v1/stream"},
-	{name: "websocket", path: "/v1/socket", socket: true, ack: `{"n":1,"do":"ack","cursor":%q}`},
+	{name: "websocket", path: "/v1/socket", socket: true, ack: `{"do":"ack","cursor":%q}`},
 	{name: "signalr", path: "/signalr", socket: true, hello: "{\"protocol\":\"json\",\"version\":1}\x1e",
-		ack: "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Ack\",\"arguments\":[%q]}\x1e"},
+		ack: "{\"type\":1,\"target\":\"Ack\",\"arguments\":[%q]}\x1e"},
 }
 
 func doorOf(name string) (door, error) {

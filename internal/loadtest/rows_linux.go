@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -121,9 +122,7 @@ func (b *bench) burst() (figures, error) {
 		return figures{}, err
 	}
 	rates := figures{hub: rate(got.get("hub")), reference: rate(got.get("nchan")), beside: "nchan", note: note}
-	if note == "" {
-		rates.note = fmt.Sprintf("CPU µs a delivery: hub %s, nchan %s", figure(costs.get("hub")), figure(costs.get("nchan")))
-	}
+	rates.note = fmt.Sprintf("CPU µs a delivery: hub %s, nchan %s", figure(costs.get("hub")), cmp.Or(note, figure(costs.get("nchan"))))
 	return rates, nil
 }
 

@@ -50,7 +50,7 @@ const centrifugoConfig = `{
 	"channel": {"without_namespace": {"allow_subscribe_for_client": true, "allow_subscribe_for_anonymous": true}},
 	"http_api": {"insecure": true},
 	"http_server": {"address": %q, "port": %q},
-	"uni_websocket": {"enabled": true}
+	"uni_websocket": {"enabled": true, "write_timeout": "60s"}
 }`
 
 // centrifugo starts Centrifugo, for unidirectional clients.

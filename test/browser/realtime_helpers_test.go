@@ -34,7 +34,8 @@ func newClientHub(t *testing.T, settings ...string) *clientHub {
 	return &clientHub{t: t, browser: browser, url: url, wire: hubtest.NewWire(t, url)}
 }
 
-// clientTab is a page with a client c, which keeps in got what it is told.
+// clientTab is a page with a client c, which keeps in got what it is told. Its transport is named, or
+// on a very busy machine it would take another.
 type clientTab struct {
 	h     *clientHub
 	page  context.Context
@@ -44,7 +45,7 @@ type clientTab struct {
 const openClient = `(async () => {
 	const { connect } = await import("/realtime.js");
 	Object.assign(globalThis, { got: [], states: [], is: {} });
-	globalThis.c = connect({ url: location.origin, %s });
+	globalThis.c = connect({ url: location.origin, transport: "sse", %s });
 	c.on("a.*", (e) => got.push(e.payload));
 	c.onGap((gap) => got.push("gap " + gap.reason));
 	c.onStatus((s) => { is = s; states.push(s.state); });

@@ -280,6 +280,7 @@ func TestRealtimeTransportIsFound(t *testing.T) {
 	is := is.New(t)
 	h := newClientHub(t)
 	h.expected = []string{"WebSocket connection to", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"}
+	const auto = asAlice + `, transport: undefined`
 	for _, tc := range []struct {
 		name    string
 		network func(t *testing.T, hub string) string
@@ -302,10 +303,10 @@ func TestRealtimeTransportIsFound(t *testing.T) {
 			return n
 		}
 		live := fmt.Sprintf(`is.state === "live" && is.transport === %q`, tc.want)
-		first := h.open(asAlice, tc.before)
+		first := h.open(auto, tc.before)
 		first.becomes(live)
 		is.Equal(tried(), tc.tries)
-		sibling := h.live(asAlice)
+		sibling := h.live(auto)
 		sibling.becomes(live)
 		h.publish("a.b", 1)
 		first.told(1)
@@ -317,7 +318,7 @@ func TestRealtimeTransportIsFound(t *testing.T) {
 		is.Equal(tried(), tc.tries)
 		sibling.close()
 
-		next := h.open(asAlice, `((now) => { Date.now = () => now() + 86_400_000; })(Date.now), `+tc.before) // tomorrow
+		next := h.open(auto, `((now) => { Date.now = () => now() + 86_400_000; })(Date.now), `+tc.before) // tomorrow
 		next.becomes(live)
 		is.Equal(tried(), 2*tc.tries)
 		next.close()

@@ -21,7 +21,6 @@ import (
 	"github.com/coder/websocket"
 	"github.com/matryer/is"
 
-	"realtimehub/internal/doctor"
 	"realtimehub/internal/hubtest"
 	"realtimehub/internal/testkit"
 )
@@ -294,12 +293,7 @@ func holdsDoors(t *testing.T, through *hubtest.Hub, nobody func() bool) {
 	}
 	is.True(strings.HasPrefix(text, "{}\x1e"))
 
-	report, err := doctor.Run(ctx, doctor.Config{URL: through.URL, For: time.Second, Token: "service-key-0001"})
-	is.NoErr(err)
-	for _, door := range report.Doors {
-		is.Equal(door.Why, nil)
-	}
-	is.Equal(len(report.Doors), 4)
+	is.Equal(examined(t, through.URL, "1s", "service-key-0001").troubles(), "")
 }
 
 // saysLater holds of a proxy without a hub.

@@ -3,16 +3,17 @@
 package recipes
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 
-	"realtimehub/internal/doctor"
 	"realtimehub/internal/hubtest"
 )
 
@@ -45,12 +46,12 @@ location ~ ^/(v1/socket|signalr) { proxy_pass http://hubs; %s }
 	for name, tc := range map[string]struct {
 		start func(t *testing.T, hub string) *front
 		want  string // each door's troubles
-		use   doctor.Door
-		cure  string // that is printed
+		use   string
+		says  string
 	}{
-		"as it comes": {nginx("", ""), "websocket:no-upgrade", doctor.SSE, "proxy_set_header Upgrade $http_upgrade"},
-		"buffering":   {nginx(buffer, upgrade), "sse:buffered", doctor.WebSocket, "proxy_buffering off"},
-		"both":        {nginx(buffer, ""), "sse:buffered websocket:no-upgrade", doctor.Poll, "proxy_buffering off"},
+		"as it comes": {nginx("", ""), "websocket:no-upgrade", "sse", "proxy_set_header Upgrade $http_upgrade"},
+		"buffering":   {nginx(buffer, upgrade), "sse:buffered", "websocket", "proxy_buffering off"},
+		"both":        {nginx(buffer, ""), "sse:buffered websocket:no-upgrade signalr:no-upgrade", "poll", "proxy_buffering off"},
 		"silence":     {nginx(soon, soon+upgrade), "sse:idle-cut websocket:idle-cut poll:idle-cut", "", "proxy_read_timeout"},
 		"a tunnel's silence": {func(t *testing.T, hub string) *front {
 			t.Helper()
@@ -59,24 +60,49 @@ location ~ ^/(v1/socket|signalr) { proxy_pass http://hubs; %s }
 			config := fmt.Sprintf("defaults\n mode http\n option abortonclose\n timeout connect 2s\n timeout client 1m\n timeout server 1m\n timeout tunnel 1s\nlisten hubs\n bind 127.0.0.1:%s\n server hub %s\n", port, strings.TrimPrefix(hub, "http://"))
 			is.New(t).NoErr(os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(config), 0o600))
 			return startFront(t, dir, port, "haproxy", "-f", "haproxy.cfg")
-		}, "websocket:idle-cut", doctor.SSE, "WebSocket: A silent stream is cut after 1."},
+		}, "websocket:idle-cut", "sse", "WebSocket: A silent stream is cut after 1."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			is := is.New(t)
-			through := tc.start(t, hubtest.Start(t).URL)
-			report, err := doctor.Run(t.Context(), doctor.Config{URL: through.url, For: 2 * time.Second})
-			is.NoErr(err)
-			var got []string
-			for _, door := range report.Doors {
-				for _, code := range door.Why {
-					got = append(got, string(door.Door)+":"+code)
-				}
-			}
-			said := report.String()
-			if strings.Join(got, " ") != tc.want || report.Use != tc.use || !strings.Contains(said, tc.cure) {
-				t.Errorf("%q and use %q, or no %q:\n%s", got, report.Use, tc.cure, said)
+			report := examined(t, tc.start(t, hubtest.Start(t).URL).url, "2s", "")
+			if report.troubles() != tc.want || report.Use != tc.use || !strings.Contains(report.text, tc.says) {
+				t.Errorf("%q and use %q, or no %q:\n%s", report.troubles(), report.Use, tc.says, report.text)
 			}
 		})
 	}
+}
+
+// report is what the doctor has to say.
+type report struct {
+	Use   string
+	Doors []struct {
+		Door string
+		Why  []string
+	}
+	text string
+}
+
+// examined runs the doctor for a time.
+func examined(t *testing.T, url, watch, token string) (r report) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), hubtest.Binary(t), "doctor", url, "-for", watch, "-json")
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), "REALTIME_TOKEN="+token), &out, &errs
+	cmd.Run() // which fails where it has found trouble
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || len(r.Doors) != 4 {
+		t.Fatal(err, out.String(), errs.String())
+	}
+	r.text = out.String()
+	return r
+}
+
+// troubles are those of each door.
+func (r report) troubles() string {
+	var all []string
+	for _, door := range r.Doors {
+		for _, code := range door.Why {
+			all = append(all, door.Door+":"+code)
+		}
+	}
+	return strings.Join(all, " ")
 }

@@ -83,6 +83,11 @@ func TestNode(t *testing.T) {
 	for _, name := range []string{"realtime.mjs", "eventsource.mjs", "polyfill.mjs", "stream.mjs", "tabs.mjs", "displaced.mjs", "refused.mjs", "acks.mjs", "transports.mjs"} {
 		t.Run(name, func(t *testing.T) { node(t, dir, "node", name, hub.URL) })
 	}
+	for _, transport := range []string{"websocket", "poll"} {
+		t.Run("realtime.mjs "+transport, func(t *testing.T) {
+			node(t, dir, "node", "--experimental-websocket", "realtime.mjs", hub.URL, transport) // Node 20 has WebSocket by this name
+		})
+	}
 	t.Run("devices.mjs", func(t *testing.T) { node(t, dir, "node", "devices.mjs", single.URL) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -173,6 +174,7 @@ func (d *Door) elsewhere(ctx context.Context, pass Pass) (c *delivery.Connection
 func plain(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // it is whole before the handler ends
 	w.WriteHeader(status)
 	_, err := w.Write(body)
 	if err == nil {

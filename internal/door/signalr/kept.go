@@ -13,6 +13,7 @@ import (
 
 const (
 	idleTime = 10 * time.Second // that a client may take from one poll to the next
+	toldTime = time.Second      // that another hub may take to say that it has told what it took
 	pollRoom = 64 << 10         // bytes of records that wait for a poll, or one record
 )
 
@@ -34,6 +35,7 @@ type poll struct {
 	kept   []byte        // whole records
 	closed bool          // none will follow
 	asks   chan struct{} // closed once another poll takes the place of the present one; nil: there is none
+	untold chan struct{} // closed once another hub has told what it took last; nil: it has
 }
 
 // end ends the session without a word.
@@ -59,18 +61,63 @@ func token(to chan struct{}) {
 
 // take waits for records, or that it is over: also as another poll has come.
 func (p *poll) take(ctx context.Context, wait time.Duration) (records []byte, over bool) {
+	return p.ask(ctx, wait, false)
+}
+
+// takeFar is take for another hub, which says with told that its client has them.
+func (p *poll) takeFar(wait time.Duration) (records []byte, over bool) {
+	return p.ask(context.Background(), wait, true)
+}
+
+// told says that another hub has told its client what it took.
+func (p *poll) told() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.untold != nil {
+		close(p.untold)
+		p.untold = nil
+	}
+}
+
+// known waits until it is known that the client has what was taken last. Otherwise that may be
+// lost with the hub that took it: a proxy sends the same poll to another hub then, and nobody would
+// notice.
+func (p *poll) known() bool {
+	p.mu.Lock()
+	untold := p.untold
+	p.mu.Unlock()
+	if untold == nil {
+		return true
+	}
+	select {
+	case <-untold:
+		return true
+	case <-time.After(toldTime):
+		return false
+	}
+}
+
+func (p *poll) ask(ctx context.Context, wait time.Duration, far bool) (records []byte, over bool) {
 	replaced := p.begin()
 	defer func() { p.done(replaced, over) }()
+	if !p.known() {
+		p.end()
+		return nil, true
+	}
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
 		p.mu.Lock()
 		displaced := p.asks != replaced
 		records, over = p.kept, displaced || p.closed && len(p.kept) == 0
-		if !displaced {
-			p.kept = nil
-		} else {
+		switch {
+		case displaced:
 			records = nil
+		default:
+			p.kept = nil
+			if far && len(records) > 0 {
+				p.untold = make(chan struct{})
+			}
 		}
 		p.mu.Unlock()
 		if len(records) > 0 {

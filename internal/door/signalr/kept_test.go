@@ -3,6 +3,7 @@ package signalr
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,40 @@ func TestPollTakes(t *testing.T) {
 	})
 }
 
+// What another hub takes has to reach its client before the next poll: else the session ends, and
+// the client comes back with its cursor.
+func TestPollOfAnotherHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p, all := newPoll()
+		p.put([]byte("a\x1e"))
+		records, _ := p.takeFar(farTime)
+		is.Equal(string(records), "a\x1e")
+		p.put([]byte("b\x1e"))
+		go func() {
+			time.Sleep(toldTime / 2)
+			p.told() // the client was quicker with its next poll
+		}()
+		begun := time.Now()
+		records, over := p.take(t.Context(), pollTime)
+		is.Equal(string(records), "b\x1e")
+		is.True(!over)
+		is.Equal(time.Since(begun), toldTime/2)
+
+		records, over = p.takeFar(farTime) // nothing is taken, so nothing is to be told
+		is.Equal(len(records), 0)
+		p.put([]byte("c\x1e"))
+		records, over = p.takeFar(farTime)
+		is.Equal(string(records), "c\x1e")
+		is.True(!over)
+		p.put([]byte("d\x1e"))
+		records, over = p.takeFar(farTime) // the hub that had taken c is dead
+		is.Equal(len(records), 0)
+		is.True(over)
+		is.True(all.of(p.id) == nil)
+	})
+}
+
 // A session ends whose client does not poll for a while, and none whose poll waits.
 func TestPollIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -121,6 +156,7 @@ func TestPollRoom(t *testing.T) {
 		is.Equal(len(records), len(large))
 		records, _ = p.take(t.Context(), pollTime)
 		is.Equal(string(records), "next\x1e")
+		synctest.Wait()
 		is.True(written)
 		p.end()
 	})
@@ -134,9 +170,9 @@ func TestPings(t *testing.T) {
 		p, _ := newPoll()
 		p.idle.Stop()
 		c := &delivery.Connection{ID: uuid.New(), Stream: e.NewStream(&engine.Words{}, func(error) {})}
-		there := true
+		var left atomic.Bool
 		pings := pings{find: func(id uuid.UUID) *delivery.Connection {
-			if !there || id != c.ID {
+			if left.Load() || id != c.ID {
 				return nil
 			}
 			return c
@@ -149,7 +185,7 @@ func TestPings(t *testing.T) {
 			is.Equal(string(records), "data: {\"type\":6}\x1e\n\n")
 		}
 		is.Equal(pings.count(), 1)
-		there = false
+		left.Store(true)
 		records, _ := p.take(t.Context(), time.Hour)
 		is.Equal(len(records), 0)
 		is.Equal(pings.count(), 0)

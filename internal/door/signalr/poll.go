@@ -31,7 +31,8 @@ func (d *Door) poll(w http.ResponseWriter, r *http.Request, query url.Values, pa
 	own := d.doors.Streams.Marked(pass.Session)
 	if p := d.polls.of(own); p != nil && p.who == pass.who() {
 		records, over := p.take(r.Context(), pollTime)
-		return told(w, r, records, over, p.end)
+		told(w, r, records, over, p.end)
+		return nil
 	}
 	isNew := time.Until(pass.Opens) > opening-firstPoll
 	id, known := d.opened.of(pass.Session)
@@ -71,19 +72,23 @@ func (d *Door) pollElsewhere(w http.ResponseWriter, r *http.Request, pass Pass, 
 	case !a.Found:
 		return errEnded
 	}
-	return told(w, r, a.Records, a.Over, lost)
+	if told(w, r, a.Records, a.Over, lost) && len(a.Records) > 0 {
+		d.cluster.Poll(context.WithoutCancel(r.Context()), id, pass.who(), cluster.Told) // if it does not come through, the session ends
+	}
+	return nil
 }
 
 // told answers a poll. Where the answer does not come through, what was in it is lost, and the
 // session is to end: its client begins anew from the cursor that it knows.
-func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, lost func()) error {
+func told(w http.ResponseWriter, r *http.Request, records []byte, over bool, lost func()) bool {
 	if over {
-		return answer.NoContent(w)
+		return answer.NoContent(w) == nil
 	}
 	if plain(w, http.StatusOK, records) != nil || r.Context().Err() != nil {
 		lost()
+		return false
 	}
-	return nil
+	return true
 }
 
 // beginPolls opens a session whose client polls.
@@ -123,8 +128,10 @@ func (d *Door) pollFor(id uuid.UUID, who event.TenantProfile, wait time.Duration
 	switch {
 	case wait == 0:
 		p.end()
+	case wait == cluster.Told:
+		p.told()
 	case wait > 0:
-		a.Records, a.Over = p.take(context.Background(), min(wait, pollTime))
+		a.Records, a.Over = p.takeFar(min(wait, pollTime))
 	}
 	return a
 }

@@ -25,7 +25,8 @@ type session struct {
 	socket socket.Session
 }
 
-// Said does what a text says: each line is a command, and is answered before the next is done.
+// Said does what a text says: each line is a command, and is answered before the next is done. One
+// without a number is answered only if it fails: an answer costs more than most commands.
 func (s *session) Said(text []byte) {
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
 		if line = bytes.TrimSpace(line); len(line) > 0 && !s.socket.Over() {
@@ -33,7 +34,9 @@ func (s *session) Said(text []byte) {
 			if err != nil && problem.Of(err).Status == http.StatusInternalServerError {
 				s.door.logger.Error("command failed", "tenant", s.socket.Conn.Tenant, "connection", s.socket.Conn.ID, "err", err)
 			}
-			s.socket.Send(answer(number, err))
+			if number != nil || err != nil {
+				s.socket.Send(answer(number, err))
+			}
 		}
 	}
 }

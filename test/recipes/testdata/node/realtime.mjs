@@ -1,21 +1,21 @@
-// realtime.js as Node runs it, from its npm package: told, filtered, cut and back, out of the way when closed.
+// realtime.js as Node runs it, from its npm package: told, filtered, cut and back, out of the way when closed; by each transport.
 import assert from 'node:assert/strict';
 import { once, EventEmitter } from 'node:events';
 import { connect } from 'realtimehub';
 import { wire } from './wire.mjs';
 
-const [hub] = process.argv.slice(2);
+const [hub, transport = 'sse'] = process.argv.slice(2), tenant = `node-${transport}`;
 const call = async (method, path, body) => {
   const answer = await fetch(hub + path, { method, headers: { 'Content-Type': 'application/json' }, body: body && JSON.stringify(body) });
   assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
   return answer.status === 204 ? null : answer.json();
 };
-const publish = (type, payload, more) => call('POST', '/v1/tenants/node/events', { type, payload, ...more });
+const publish = (type, payload, more) => call('POST', `/v1/tenants/${tenant}/events`, { type, payload, ...more });
 const line = await wire(hub);
 
 /** Everything one client is told, which can be waited for. */
 function listen(options) {
-  const client = connect({ url: line.url, tenant: 'node', profile: 'me', ...options });
+  const client = connect({ url: line.url, tenant, profile: 'me', transport, ...options });
   const heard = [], news = new EventEmitter();
   const hear = (what) => { heard.push(what); news.emit('news'); };
   client.on('a.*', ({ payload }) => hear(payload));
@@ -29,7 +29,7 @@ function listen(options) {
 
 const { client, heard, hear, until } = listen({ types: ['a.*'], meta: { device: 'node' } });
 await until('live fresh');
-const { connections: [connection] } = await call('GET', '/v1/tenants/node/connections');
+const { connections: [connection] } = await call('GET', `/v1/tenants/${tenant}/connections`);
 assert.equal(connection.id, client.status.connectionId);
 assert.equal(connection.metadata.device, 'node');
 assert.equal(client.status.shared, false);
@@ -51,7 +51,7 @@ assert.deepEqual(heard.filter((what) => !Number(what)), ['connecting', 'live fre
 const failed = [];
 const offError = client.onError((error, { payload }) => failed.push(`${payload} ${error.message}`));
 const offFailing = client.on('a.b', async ({ payload }) => { if (failed.length < 2) throw new Error(`at ${failed.length}`); hear(`handled ${payload}`); });
-await call('POST', '/v1/tenants/node/profiles/me/events', { type: 'a.b', payload: 4, deadline: '1h' });
+await call('POST', `/v1/tenants/${tenant}/profiles/me/events`, { type: 'a.b', payload: 4, deadline: '1h' });
 while (failed.length < 1) await new Promise((done) => setTimeout(done, 20));
 const before = client.cursor;
 for (const times of [2, 3]) {
@@ -74,7 +74,7 @@ stop();
 assert.deepEqual((await client.presence.get(['other', 'nobody'])).map(({ status }) => status), ['online', 'offline']);
 
 // Typing: the other member sees it, once for many keystrokes.
-await call('PUT', '/v1/tenants/node/conversations/c1/members', { members: ['me', 'other'] });
+await call('PUT', `/v1/tenants/${tenant}/conversations/c1/members`, { members: ['me', 'other'] });
 const typing = [];
 other.client.on('typing.*', ({ type, payload }) => typing.push(`${type} ${payload.profile.id}`));
 const mine = client.typing('c1');
@@ -93,7 +93,7 @@ assert.equal(lost.client.status.state, 'closed');
 
 // Who closes while something is under way has closed: no stream is opened again, and nothing keeps the process.
 for (const at of ['live', 'waiting', 'displaced']) {
-  const hasty = connect({ url: line.url, tenant: 'node', profile: `closes ${at}` });
+  const hasty = connect({ url: line.url, tenant, profile: `closes ${at}`, transport });
   const told = [];
   const over = new Promise((done) => hasty.onStatus(({ state }) => {
     told.push(state);
@@ -104,7 +104,7 @@ for (const at of ['live', 'waiting', 'displaced']) {
   if (at !== 'live') {
     while (hasty.status.state !== 'live') await new Promise((done) => setTimeout(done, 20));
     if (at === 'waiting') line.cut();
-    else await call('DELETE', `/v1/tenants/node/connections?profile=${encodeURIComponent(`closes ${at}`)}`);
+    else await call('DELETE', `/v1/tenants/${tenant}/connections?profile=${encodeURIComponent(`closes ${at}`)}`);
   }
   await over;
   off();
@@ -113,7 +113,7 @@ for (const at of ['live', 'waiting', 'displaced']) {
 
 // Who watches from within onStatus is not told for ever what did not change.
 for (const presence of [undefined, 'none']) {
-  const nested = connect({ url: hub, tenant: 'node', profile: 'nested', presence });
+  const nested = connect({ url: hub, tenant, profile: 'nested', presence, transport });
   let told = 0, off;
   nested.onStatus(({ state }) => {
     if (state !== 'live') return;

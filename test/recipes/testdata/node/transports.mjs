@@ -119,6 +119,12 @@ await test('what is not to be had either', { transport: 'poll' }, async ({ is, s
     assert.deepEqual([is().state, asked.length], ['waiting', tries]); // and it does not ask again and again
   }
   assert.equal(states.filter((state) => state === 'live').length, 1);
+  kept.set('realtime transport http://page/', `poll ${clock() + 3600 * SECOND}`); // in another network
+  hub.answer = ({ path }) => (path === '/v1/poll' ? new Response('<html>', { status: 404 }) : undefined);
+  const other = connect({ tenant: 't', profile: 'me', share: false });
+  await pass(6 * SECOND);
+  assert.deepEqual([other.status.transport, other.status.state, kept.size], ['sse', 'live', 0]);
+  other.close();
 });
 
 // What is not kept may have changed between two polls, so who watches asks again after each.
