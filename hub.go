@@ -59,6 +59,8 @@ type Reporting struct {
 	Types  []outbox.Type // beside outbox.TypeUndelivered, of which they always are
 	Box    outbox.Box
 	Keeper func(duty.Config) duty.Keeper
+
+	Repeats time.Duration // for which an event that is published again is the same one
 }
 
 // NewHub makes a hub with its presence, and joins it to others; nil peers leave it alone.
@@ -76,7 +78,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 		cfg.Node = &delivery.Node{Mark: peers.Node(), Away: peers.Away}
 	}
 	h := &Hub{log: cfg.Log, logger: cfg.Logger, quotas: cfg.Quotas, outbox: reporting.Box}
-	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Box: h.outbox, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
+	h.duties = reporting.Keeper(duty.Config{Keep: resultsTTL, Repeats: reporting.Repeats, Box: h.outbox, People: h, Pools: cfg.Quotas, Logger: cfg.Logger})
 	cfg.Duties = h.duties
 	d := delivery.New(cfg)
 	h.tenants, h.members, h.streams, h.dispatcher, h.count = d.Tenants, d.Members, d.Streams, d.Dispatcher, d.Counts
@@ -93,7 +95,7 @@ func NewHub(cfg HubConfig, presence PresenceConfig, peers cluster.Peers, reporti
 	return h
 }
 
-// resultsTTL is how long it is known after a deadline what came of its event.
+// resultsTTL is how long it is known after a deadline what came of its event, at least.
 const resultsTTL = 24 * time.Hour
 
 // Overloaded says that hardly any memory is left, and nothing more is taken.

@@ -3,6 +3,7 @@ package main
 import (
 	"container/list"
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -37,7 +38,7 @@ const (
 // its places in tables.
 const (
 	rollBytes    = 600
-	profileBytes = 224 + 2*41 + 2*16
+	profileBytes = 256 + 2*41 + 2*16 + 2*8
 	seenBytes    = 64 // of who is offline more
 )
 
@@ -90,7 +91,9 @@ type Presence struct {
 type tenantPresence struct {
 	tenant   string
 	profiles sized.Table[event.Profile, *profile]
-	seen     list.List // of *profile: those who are offline, first who left first
+	present  crowd     // those who are not offline
+	absent   crowd     // those who are
+	seen     list.List // of *profile: those of them who are remembered, first who left first
 	count    map[Status]int
 }
 
@@ -99,16 +102,42 @@ type profile struct {
 	roll      *tenantPresence
 	ref       event.Profile
 	conns     []*delivery.Connection
+	usedAt    time.Time // the latest activity of conns
 	activeAt  time.Time // the latest activity ever
 	spokeAt   time.Time // activity that is no connection's own: typing
 	leftAt    time.Time // when the last connection closed, since one opened
 	status    Status
 	announced Status
 	dirty     bool
+	place     int           // in its crowd
 	seen      *list.Element // in tenantPresence.seen
 }
 
 func (x *profile) Due() *due.Item { return &x.due }
+
+// crowd is profiles in no order. Each knows its place, which only gets smaller: whoever looks at
+// the places from the last to the first, however much comes and goes meanwhile, meets everybody
+// who stays.
+type crowd []*profile
+
+func (c *crowd) add(who *profile) {
+	who.place = len(*c)
+	*c = append(*c, who)
+}
+
+func (c *crowd) remove(who *profile) {
+	last := (*c)[len(*c)-1]
+	(*c)[who.place], last.place = last, who.place
+	sized.Pull((*[]*profile)(c), new(int64)) // a profile's bytes have it
+}
+
+// crowd is where who is by its status.
+func (who *profile) crowd() *crowd {
+	if who.status == Offline {
+		return &who.roll.absent
+	}
+	return &who.roll.present
+}
 
 // newPresence makes the presence of a hub's people; Run makes it tick. peers are other hubs,
 // nil for a hub that is alone.
@@ -166,37 +195,69 @@ func (p *Presence) connectedLocked(c *delivery.Connection) *profile {
 	if who == nil {
 		who = &profile{roll: r, ref: c.Profile, status: Offline, announced: Offline}
 		r.profiles.Put(c.Profile, who)
+		r.absent.add(who)
 		more += who.bytes()
 	}
 	if more > 0 {
 		p.pools.State.Force(r.tenant, more) // with a connection that was admitted
 	}
 	p.returnedLocked(who)
+	if len(who.conns) == 0 {
+		who.usedAt = time.Time{}
+	}
 	who.conns, who.leftAt = append(who.conns, c), time.Time{}
+	who.used(c)
 	p.reviseLocked(who, time.Now())
 	return who
 }
 
 // Forget drops all that other hubs told of a tenant: it is not known any more.
 func (p *Presence) Forget(tenant string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := p.tenants.Get(tenant)
-	if r == nil {
-		return
-	}
 	now := time.Now()
-	for _, who := range r.profiles.All() {
-		if !slices.ContainsFunc(who.conns, func(c *delivery.Connection) bool { return c.Remote() }) {
-			continue
-		}
+	p.each(tenant, false, func(who *profile) {
+		before := len(who.conns)
 		who.conns = slices.DeleteFunc(who.conns, func(c *delivery.Connection) bool { return c.Remote() })
+		if len(who.conns) == before {
+			return
+		}
+		who.lookAtAll()
 		if len(who.conns) == 0 {
 			who.leftBy(now.Add(-p.cfg.Grace))
 		}
 		p.reviseLocked(who, now)
 		who.announced = who.status
+	})
+}
+
+// piece is how many profiles are looked at under the lock, which is that of all tenants.
+const piece = 1000
+
+// each calls do for a tenant's profiles that are offline, or for those that are not, with the
+// lock held, which others get in between. Who moves meanwhile may come twice, or not.
+func (p *Presence) each(tenant string, offline bool, do func(*profile)) {
+	for end := math.MaxInt; end > 0; {
+		end = p.some(tenant, offline, end, do)
 	}
+}
+
+// some is each for up to a piece of those before a place. It returns the place of the first.
+func (p *Presence) some(tenant string, offline bool, end int, do func(*profile)) (from int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.tenants.Get(tenant)
+	if r == nil {
+		return 0
+	}
+	crowd := &r.present
+	if offline {
+		crowd = &r.absent
+	}
+	end = min(end, len(*crowd))
+	from = max(0, end-piece)
+	for i := end - 1; i >= from; i-- { // do may take it out of the crowd
+		do((*crowd)[i])
+	}
+	return from
 }
 
 // Disconnected is the hub's word that c has closed; who was drained will be back.
@@ -221,8 +282,26 @@ func (p *Presence) Left(c *delivery.Connection, at time.Time) {
 	} else if at.After(now) {
 		at = now // it need not be back
 	}
+	if !c.LastActivity().Before(who.usedAt) { // else another was used later
+		who.lookAtAll()
+	}
 	who.leftBy(at)
 	p.reviseLocked(who, now)
+}
+
+// used notes the activity of one of who's connections.
+func (who *profile) used(c *delivery.Connection) {
+	if at := c.LastActivity(); at.After(who.usedAt) {
+		who.usedAt = at
+	}
+}
+
+// lookAtAll notes the activity of those connections that there are now.
+func (who *profile) lookAtAll() {
+	who.usedAt = time.Time{}
+	for _, c := range who.conns {
+		who.used(c)
+	}
 }
 
 // leftBy notes when a connection closed: the last to be told of need not be the last
@@ -246,6 +325,7 @@ func (p *Presence) Touch(c *delivery.Connection, now time.Time) {
 	defer p.mu.Unlock()
 	c.Active(now)
 	if who := p.findLocked(c.Tenant, c.Profile); who != nil {
+		who.used(c)
 		p.reviseLocked(who, now)
 	}
 }
@@ -263,11 +343,9 @@ func (p *Presence) spoke(a event.TenantProfile) {
 // reviseLocked sets the status that follows from who's connections, and when to
 // look again.
 func (p *Presence) reviseLocked(who *profile, now time.Time) {
-	active := who.spokeAt
-	for _, c := range who.conns {
-		if at := c.LastActivity(); at.After(active) {
-			active = at
-		}
+	active := who.usedAt
+	if who.spokeAt.After(active) {
+		active = who.spokeAt
 	}
 	if active.After(who.activeAt) {
 		who.activeAt = active
@@ -299,7 +377,9 @@ func (p *Presence) reviseLocked(who *profile, now time.Time) {
 	who.roll.count[status]++
 	p.count[who.status]--
 	p.count[status]++
+	who.crowd().remove(who)
 	who.status = status
+	who.crowd().add(who)
 	if !who.dirty {
 		who.dirty = true
 		p.dirty = append(p.dirty, who)
@@ -355,6 +435,7 @@ func (p *Presence) dropLocked(who *profile) {
 	r, less := who.roll, who.bytes()
 	p.due.Set(who, time.Time{})
 	r.profiles.Delete(who.ref)
+	who.crowd().remove(who)
 	if r.profiles.Len() == 0 {
 		p.tenants.Delete(r.tenant)
 		less += rollBytes + sized.Text(r.tenant)
@@ -404,42 +485,68 @@ func (p *Presence) tick(now time.Time) {
 
 // advance moves what is due, and is what changed, by tenant.
 func (p *Presence) advance(now time.Time) map[string]*news {
+	for more := true; more; {
+		more = p.move(now)
+	}
+	p.mu.Lock()
+	dirty, left := p.dirty, p.left
+	p.dirty, p.left = nil, nil
+	p.mu.Unlock()
+	all := map[string]*news{}
+	p.inPieces(dirty, func(who *profile) { p.noteLocked(all, who) })
+	p.inPieces(left, p.rememberLocked)
+	return all
+}
+
+// move moves up to a piece of what is due, and says whether there may be more.
+func (p *Presence) move(now time.Time) (more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for who, ok := p.due.Next(now); ok; who, ok = p.due.Next(now) {
+	for range piece {
+		who, ok := p.due.Next(now)
+		if !ok {
+			return false
+		}
 		p.due.Set(who, time.Time{})
 		if who.seen != nil && now.Sub(who.leftAt) >= seenTTL {
 			p.forgetLocked(who)
-			continue
+		} else {
+			p.reviseLocked(who, now)
 		}
-		p.reviseLocked(who, now)
 	}
-	all := map[string]*news{}
-	for _, who := range p.dirty {
-		who.dirty = false
-		same := who.status == who.announced // and back, within the tick; or it was known
-		if same && p.teller == nil {
-			continue
+	return true
+}
+
+// inPieces calls do for some profiles with the lock held, which others get in between.
+func (p *Presence) inPieces(list []*profile, do func(*profile)) {
+	for some := range slices.Chunk(list, piece) {
+		p.mu.Lock()
+		for _, who := range some {
+			do(who)
 		}
-		r := who.roll
-		n := all[r.tenant]
-		if n == nil {
-			n = &news{online: r.count[Online], away: r.count[Away]}
-			all[r.tenant] = n
-		}
-		if same {
-			n.known = append(n.known, who.ref)
-			continue
-		}
-		n.changes = append(n.changes, change{who.ref, who.status, who.announced, event.FormatTime(who.activeAt)})
-		who.announced = who.status
+		p.mu.Unlock()
 	}
-	p.dirty = nil
-	for _, who := range p.left {
-		p.rememberLocked(who)
+}
+
+// noteLocked adds to the news what has changed of somebody who was dirty.
+func (p *Presence) noteLocked(all map[string]*news, who *profile) {
+	who.dirty = false
+	same := who.status == who.announced // and back, within the tick; or it was known
+	if same && p.teller == nil {
+		return
 	}
-	p.left = nil
-	return all
+	r := who.roll
+	n := all[r.tenant]
+	if n == nil {
+		n = &news{online: r.count[Online], away: r.count[Away]}
+		all[r.tenant] = n
+	}
+	if same {
+		n.known = append(n.known, who.ref)
+		return
+	}
+	n.changes = append(n.changes, change{who.ref, who.status, who.announced, event.FormatTime(who.activeAt)})
+	who.announced = who.status
 }
 
 func (p *Presence) announce(tenant string, n *news, now time.Time) {
@@ -476,14 +583,17 @@ func (p *Presence) Counts() (online, away int) {
 
 // Of is what is known of profiles, in the order asked.
 func (p *Presence) Of(tenant string, profiles []event.Profile) []PresenceOf {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := make([]PresenceOf, len(profiles))
-	for i, ref := range profiles {
-		list[i] = PresenceOf{Profile: ref, Status: Offline}
-		if who := p.findLocked(tenant, ref); who != nil {
-			list[i] = who.show()
+	list := make([]PresenceOf, 0, len(profiles))
+	for some := range slices.Chunk(profiles, piece) {
+		p.mu.Lock()
+		for _, ref := range some {
+			one := PresenceOf{Profile: ref, Status: Offline}
+			if who := p.findLocked(tenant, ref); who != nil {
+				one = who.show()
+			}
+			list = append(list, one)
 		}
+		p.mu.Unlock()
 	}
 	return list
 }
@@ -510,28 +620,33 @@ func (p *Presence) Visible(tenant string, viewer event.Profile, profiles []event
 // not offline, sorted: who they are, since there may be very many. Before the list is made
 // begin is told how long it may be, and may refuse it; once it is made, end is called.
 func (p *Presence) All(tenant string, status Status, begin func(size int) (end func(), err error)) (list []event.Profile, err error) {
-	p.mu.Lock()
-	size := 0
-	if r := p.tenants.Get(tenant); r != nil {
-		size = r.profiles.Len()
-	}
-	p.mu.Unlock()
-	end, err := begin(size)
+	offline := status == Offline
+	end, err := begin(p.size(tenant, offline))
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	p.mu.Lock()
-	if r := p.tenants.Get(tenant); r != nil {
-		for _, who := range r.profiles.All() {
-			if who.status.is(status) {
-				list = append(list, who.ref)
-			}
+	p.each(tenant, offline, func(who *profile) {
+		if who.status.is(status) {
+			list = append(list, who.ref)
 		}
-	}
-	p.mu.Unlock()
+	})
 	slices.SortFunc(list, event.CompareProfiles)
-	return list, nil
+	return slices.Compact(list), nil
+}
+
+// size is how many of a tenant's profiles are offline, or are not.
+func (p *Presence) size(tenant string, offline bool) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch r := p.tenants.Get(tenant); {
+	case r == nil:
+		return 0
+	case offline:
+		return len(r.absent)
+	default:
+		return len(r.present)
+	}
 }
 
 // is says whether a status is the one that is asked for; "" asks for any but Offline.

@@ -160,7 +160,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		Window: cfg.DedupeWindow, IDs: cfg.DedupeIDs, Held: quotas.IDs,
 	}
 	if cfg.NATSURL == "" && cfg.Data == "" {
-		return backing{log: history.NewMemory(limits), told: Reporting{Types: cfg.Told()}, leave: func() {}}, nil
+		return backing{log: history.NewMemory(limits), told: Reporting{Types: cfg.Told(), Repeats: cfg.DedupeWindow}, leave: func() {}}, nil
 	}
 	if cfg.NATSURL != "" && cfg.NATSCreds != "" {
 		if _, err := os.ReadFile(cfg.NATSCreds); err != nil {
@@ -196,7 +196,7 @@ func openStore(ctx context.Context, cfg settings.Config, bytes int64, quotas *al
 		}
 		return backing{}, fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
 	}
-	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Types: cfg.Told(), Box: b.Outbox(), Keeper: b.Duties}, over: b.Over(), leave: func() { b.Close(); leave() }}
+	s := backing{log: b.Log(), peers: b.Peers(), told: Reporting{Types: cfg.Told(), Box: b.Outbox(), Keeper: b.Duties, Repeats: cfg.DedupeWindow}, over: b.Over(), leave: func() { b.Close(); leave() }}
 	if !external {
 		s.rooms = b.Rooms()
 	}

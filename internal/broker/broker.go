@@ -150,7 +150,7 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 		}
 	}
 	if err == nil {
-		at := duties.Config{Prefix: cfg.Prefix, Replicas: cfg.Replicas, Alone: cfg.Alone, Node: b.peers.name(), Key: b.log.key, Logger: cfg.Logger}
+		at := duties.Config{Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / besidePart, Alone: cfg.Alone, Node: b.peers.name(), Key: b.log.key, Logger: cfg.Logger}
 		if !cfg.Alone {
 			b.settling = &settling{others: b.peers, patience: settlePatience}
 			at.Settle = b.settling.settle
@@ -159,7 +159,7 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	}
 	if err == nil {
 		b.outbox, err = outbox.Open(ctx, b.nc, outbox.Config{
-			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / outboxPart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
+			Prefix: cfg.Prefix, Replicas: cfg.Replicas, Bytes: cfg.Disk / besidePart, Lead: b.duties.Lease().Lead, Logger: cfg.Logger,
 		})
 	}
 	if err == nil && cfg.Torn {
@@ -182,8 +182,9 @@ func (b *Broker) open(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// outboxPart is how much less the outbox may take at the broker than histories, as a divisor.
-const outboxPart = 8
+// besidePart is how much less the outbox may take at the broker than histories, and what came of
+// events, as a divisor.
+const besidePart = 8
 
 // Outbox is what services are told, by all hubs.
 func (b *Broker) Outbox() *outbox.Box { return b.outbox }

@@ -251,7 +251,9 @@ func (o *otherHubs) serve(data []byte) []byte {
 	case cluster.CallRooms:
 		a.Found = o.rooms.reached(c)
 	case cluster.CallSettle:
-		a.Found = o.settled()
+		if a.Found = o.settled(); !a.Found {
+			return nil // no answer, so that it is known whose it is
+		}
 	default:
 		<-o.ready
 		a = o.sink.Serve(c)

@@ -20,21 +20,27 @@ var errUnsettled = errors.New("another hub has yet to say what its clients have 
 type settling struct {
 	others   *otherHubs
 	patience time.Duration
-	since    time.Time // one did not do so, since then; zero: all did
+	since    map[string]time.Time // since when which hubs did not say that they have
 }
 
 // settle is called again as long as it fails. Of a hub that is not waited for any longer what it
 // had not kept is reported once too often.
 func (s *settling) settle(ctx context.Context) error {
 	answers, silent := s.others.AskAll(ctx, cluster.Call{Op: cluster.CallSettle}) // who is silent is logged
-	switch {
-	case len(silent) == 0 && !slices.ContainsFunc(answers, func(a cluster.Answer) bool { return !a.Found }):
-		s.since = time.Time{}
-		return nil
-	case s.since.IsZero():
-		s.since = time.Now()
+	if slices.ContainsFunc(answers, func(a cluster.Answer) bool { return !a.Found }) {
+		silent = append(silent, "one of the version before")
 	}
-	if time.Since(s.since) < s.patience {
+	now, since, waits := time.Now(), map[string]time.Time{}, false
+	for _, hub := range silent {
+		begun, known := s.since[hub]
+		if !known {
+			begun = now
+		}
+		since[hub] = begun
+		waits = waits || now.Sub(begun) < s.patience
+	}
+	s.since = since
+	if waits {
 		return errUnsettled
 	}
 	return nil

@@ -79,3 +79,28 @@ func TestDeadlinesWaitForASilentHub(t *testing.T) {
 		})
 	}
 }
+
+// That one hub is not waited for any longer takes nothing from the others: what another one of them
+// has yet to keep is waited for.
+func TestEachHubIsWaitedForByItself(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	server := natstest.Start(t, 1)
+	one := join(t, server.URL(0), "test")
+	var proxies []*natstest.Proxy
+	for range 2 {
+		proxies = append(proxies, natstest.StartProxy(t, server.URL(0)))
+		join(t, proxies[len(proxies)-1].URL(), "test")
+	}
+	testkit.Eventually(t, func() bool { return len(one.peers.peers.Nodes()) == 2 })
+	one.settling.patience = 2 * time.Second
+	settle := func() error { return one.settling.settle(t.Context()) }
+	testkit.Eventually(t, func() bool { return settle() == nil })
+	mute := func(*natstest.Message) natstest.Verdict { return natstest.Verdict{Drop: true} }
+	proxies[0].Rule(mute)
+	is.Equal(settle(), errUnsettled)
+	testkit.Eventually(t, func() bool { return settle() == nil })
+	proxies[1].Rule(mute)
+	is.Equal(settle(), errUnsettled)
+	testkit.Eventually(t, func() bool { return settle() == nil })
+}

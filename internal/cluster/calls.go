@@ -222,7 +222,7 @@ func (c *Cluster) Serve(call Call) (a Answer) {
 	ctx := context.Background()
 	switch call.Op {
 	case CallList:
-		p := cut(c.cfg.Delivery.Streams.Connections(call.Tenant, call.Profile), call.After, call.Limit)
+		p := c.page(call.Tenant, call.Profile, call.After, call.Limit)
 		for _, conn := range p.List {
 			a.Connections = append(a.Connections, descriptionOf(conn))
 		}

@@ -43,13 +43,13 @@ func cut(list []*delivery.Connection, after string, limit int) Page {
 func (c *Cluster) Connections(ctx context.Context, tenant string, of *event.Profile, after string, limit int, begin func(size int) (end func(), err error)) (Page, error) {
 	size := 1
 	if of == nil {
-		size = c.cfg.Delivery.Tenants.Open(tenant)
+		size = min(limit, c.cfg.Delivery.Tenants.Open(tenant))
 	}
 	end, err := begin(size)
 	if err != nil {
 		return Page{}, err
 	}
-	all := cut(c.cfg.Delivery.Streams.Connections(tenant, of), after, limit)
+	all := c.page(tenant, of, after, limit)
 	end()
 	if c.peers == nil {
 		return all, nil
@@ -64,6 +64,15 @@ func (c *Cluster) Connections(ctx context.Context, tenant string, of *event.Prof
 	}
 	all = cut(all.List, "", limit)
 	return Page{all.List, count, more || all.More}, errors.Join(errs...)
+}
+
+// page is this hub's.
+func (c *Cluster) page(tenant string, of *event.Profile, after string, limit int) (p Page) {
+	if of != nil {
+		return cut(c.cfg.Delivery.Streams.Connections(tenant, of), after, limit)
+	}
+	p.List, p.Count, p.More = c.cfg.Delivery.Streams.Page(tenant, after, limit)
+	return p
 }
 
 // pageOn is the page of one other hub, which may take several answers.

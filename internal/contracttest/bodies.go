@@ -19,16 +19,15 @@ const maxBody = 4 << 20
 
 // intake gathers a body, or its lines one after the other.
 type intake struct {
-	media media
-	fold  func(any)
-	got   []byte
-	long  bool // longer than what is gathered
+	judged *judged
+	media  media
+	fold   func(any)
+	got    []byte
+	long   bool // longer than what is gathered
 	// Of lines: how many there were, how many were not empty, and those that are not
 	// in the contract, by their number.
 	line, filled int
 	wrong        map[int]fault
-	last         []byte
-	lastErr      error
 	each         func(line any)
 }
 
@@ -63,24 +62,27 @@ func (in *intake) takeLine(line []byte) {
 		return
 	}
 	in.filled++
-	if in.each != nil || !bytes.Equal(line, in.last) { // a flood of one line costs one look
-		value, err := decode(line)
-		if err == nil {
-			if in.fold != nil {
-				in.fold(value)
-			}
-			if err = in.media.line.Validate(value); err == nil && in.each != nil {
-				in.each(value)
-			}
-		}
-		in.last, in.lastErr = append(in.last[:0], line...), err
-	}
-	if in.lastErr != nil {
+	if err := in.look(line); err != nil {
 		if in.wrong == nil {
 			in.wrong = map[int]fault{}
 		}
-		in.wrong[in.line] = fault{in.filled, in.lastErr}
+		in.wrong[in.line] = fault{in.filled, err}
 	}
+}
+
+// look is at a line, which is handed to each if it is as it should be.
+func (in *intake) look(line []byte) error {
+	if in.each == nil {
+		return in.judged.fits(in.media.line, in.fold, line)
+	}
+	value, err := decode(line)
+	if err == nil {
+		err = in.media.line.Validate(value)
+	}
+	if err == nil {
+		in.each(value)
+	}
+	return err
 }
 
 func decode(text []byte) (any, error) { return jsonschema.UnmarshalJSON(bytes.NewReader(text)) }
@@ -102,14 +104,7 @@ func (b *body) check(m media, answer *writer) error {
 	case b.long, m.text && m.line == nil:
 		return nil
 	case m.line == nil:
-		value, err := decode(b.got)
-		if err != nil || m.schema == nil {
-			return err
-		}
-		if b.fold != nil {
-			b.fold(value)
-		}
-		return m.schema.Validate(value)
+		return b.judged.fits(m.schema, b.fold, b.got)
 	}
 	if len(b.got) > 0 { // the last line needs no end
 		b.takeLine(b.got)
@@ -197,11 +192,7 @@ func (w *writer) check(m media) error {
 	case m.text:
 		return nil
 	}
-	value, err := decode(w.got)
-	if err == nil && m.schema != nil {
-		err = m.schema.Validate(value)
-	}
-	return err
+	return w.judged.fits(m.schema, nil, w.got)
 }
 
 func (w *writer) Write(p []byte) (int, error) {

@@ -30,8 +30,8 @@ func (c *Contract) Handler(next http.Handler, report func(error)) http.Handler {
 func (c *Contract) exchange(r *http.Request, w http.ResponseWriter) *exchange {
 	x := &exchange{contract: c, r: r, operation: c.elsewhere}
 	x.find()
-	x.answer = &writer{ResponseWriter: w, of: x.operation, upgrades: r.Header.Get("Upgrade") != "", refused: map[int]bool{}}
-	x.body = &body{ReadCloser: r.Body, intake: intake{fold: c.Fold}}
+	x.answer = &writer{ResponseWriter: w, of: x.operation, upgrades: r.Header.Get("Upgrade") != "", refused: map[int]bool{}, intake: intake{judged: &c.judged}}
+	x.body = &body{ReadCloser: r.Body, intake: intake{judged: &c.judged, fold: c.Fold}}
 	_, x.body.media, _ = find(x.operation.bodies, r.Header.Get("Content-Type"))
 	return x
 }

@@ -28,6 +28,8 @@ type Contract struct {
 	messages   map[string]*message   // by name
 	socket     dialogue
 
+	judged judged
+
 	mu   sync.Mutex
 	seen map[string]bool // guarded by mu; "GET /v1/stream 200 text/event-stream", "hub.ready"
 }

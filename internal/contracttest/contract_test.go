@@ -1,6 +1,8 @@
 package contracttest
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -267,5 +269,33 @@ func TestCommand(t *testing.T) {
 		if err := c.Command(tc.command, tc.answer); (err == nil) != tc.ok {
 			t.Errorf("%s, %s: %v", tc.command, tc.answer, err)
 		}
+	}
+}
+
+// A text is judged once by each schema, folded and not, and of all that was judged little is
+// remembered.
+func TestWhatWasJudgedIsRemembered(t *testing.T) {
+	is := is.New(t)
+	c := load(t)
+	things, messages := c.operations["POST /things/{id}"].bodies["application/json"].schema, c.messages["greeting"].payload
+	fold := func(body any) { body.(map[string]any)["a"] = json.Number("1") }
+	for range 2 { // the second time from memory
+		is.True(c.judged.fits(things, nil, []byte(`{"n":1}`)) != nil)
+		is.NoErr(c.judged.fits(messages, nil, []byte(`{"n":1}`)))
+		is.True(c.judged.fits(things, nil, []byte(`{"a":"x"}`)) != nil)
+		is.NoErr(c.judged.fits(things, fold, []byte(`{"a":"x"}`)))
+	}
+	looks := 0
+	for range 2 {
+		c.judged.once(look{text: "same"}, func() error { looks++; return nil })
+	}
+	is.Equal(looks, 1)
+	for i := range 2 * mostLooks {
+		is.NoErr(c.judged.fits(nil, nil, fmt.Append(nil, i)))
+	}
+	is.True(len(c.judged.said) <= mostLooks)
+	is.NoErr(c.judged.fits(nil, nil, fmt.Appendf(nil, "%q", strings.Repeat("x", mostText))))
+	for l := range c.judged.said {
+		is.True(len(l.text) <= mostText)
 	}
 }

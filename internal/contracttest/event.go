@@ -9,6 +9,10 @@ import (
 // without, id empty for one without. An event's message is the one of its name, else
 // of its payload's type, else it is one that was published.
 func (c *Contract) Event(name, id, data string) error {
+	return c.judged.once(look{text: name + "\n" + id + "\n" + data}, func() error { return c.event(name, id, data) })
+}
+
+func (c *Contract) event(name, id, data string) error {
 	payload, err := decode([]byte(data))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -55,7 +55,7 @@ const connectionBytes = 1200
 
 // weigh is what a connection takes with these.
 func (c *Connection) weigh(types *event.Filter, watch []event.Profile) weight {
-	w := weight{own: connectionBytes + types.Bytes() + watchingBytes*int64(len(watch))}
+	w := weight{own: connectionBytes + orderBytes + types.Bytes() + watchingBytes*int64(len(watch))}
 	if c.linger != nil {
 		w.own += lingeringBytes + sized.Text(c.linger.client)
 	}

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"errors"
 	"time"
 
 	"realtimehub/internal/room"
@@ -32,6 +31,7 @@ func (t *Tenants) forget(name string) {
 	}
 	tenant.forgotten = true
 	t.quotas.State.Give(tenant.name, tenant.charged)
+	tenant.unmarkLocked() // before there can be another of its name
 	t.mu.Lock()
 	delete(t.byName, name)
 	t.mu.Unlock()
@@ -49,32 +49,58 @@ func (t *Tenants) forget(name string) {
 // oldest is the place that a tenant's history reaches back to; where it fails nothing of
 // that tenant is forgotten.
 func (t *Tenants) Prune(now time.Time, oldest func(name string) (uint64, error)) {
-	for _, name := range t.names() {
-		tenant := t.find(name)
-		if tenant == nil {
-			continue
-		}
-		remembers := tenant.rooms.Remembers() || len(tenant.resolved) > 0
-		tenant.mu.Unlock()
-		var place uint64
-		err := errors.ErrUnsupported
-		if remembers {
-			place, err = oldest(name)
-		}
-		if tenant := t.find(name); tenant != nil {
-			for in, r := range tenant.resolved {
-				// While the history has events for the room, its members must be known: somebody
-				// who resumes is to get those events.
-				if now.Sub(r.used) > room.ResolvedTTL && err == nil && r.at < place {
-					tenant.unresolveLocked(in)
-				}
-			}
-			if err == nil {
-				tenant.rooms.Prune(place)
-			}
-			tenant.settleLocked()
-			tenant.mu.Unlock()
-		}
+	for _, name := range t.ledger.marked() {
+		t.prune(name, now, oldest)
 		t.forget(name)
 	}
+}
+
+// prune is Prune of one tenant. Where it finds nothing to forget, nor later without a change, it
+// has no need to look again.
+func (t *Tenants) prune(name string, now time.Time, oldest func(name string) (uint64, error)) {
+	tenant := t.find(name)
+	if tenant == nil {
+		return
+	}
+	remembers := tenant.remembersLocked()
+	if !remembers && t.needsLocked(tenant) {
+		tenant.unmarkLocked()
+	}
+	tenant.mu.Unlock()
+	if !remembers {
+		return
+	}
+	place, err := oldest(name)
+	if tenant = t.find(name); tenant == nil {
+		return
+	}
+	defer tenant.mu.Unlock()
+	if err == nil {
+		tenant.pruneLocked(now, place)
+	}
+	tenant.settleLocked()
+}
+
+// remembersLocked says that there is something that Prune may forget.
+func (t *tenant) remembersLocked() bool { return t.rooms.Remembers() || len(t.resolved) > 0 }
+
+// pruneLocked forgets what is of before a place. It unlocks the tenant now and then, so that
+// nobody waits for all of it; the tenant may be forgotten meanwhile.
+func (t *tenant) pruneLocked(now time.Time, place uint64) {
+	rest := func() bool {
+		t.mu.Unlock()
+		t.mu.Lock()
+		return !t.forgotten
+	}
+	for in, r := range t.resolved {
+		// While the history has events for the room, its members must be known: somebody
+		// who resumes is to get those events.
+		if now.Sub(r.used) > room.ResolvedTTL && r.at < place {
+			t.unresolveLocked(in)
+			if !rest() {
+				return
+			}
+		}
+	}
+	t.rooms.Prune(place, rest)
 }

@@ -25,6 +25,7 @@ type (
 type tenant struct {
 	name   string           // static
 	quotas *allowance.Pools // static
+	ledger *ledger          // static
 
 	open     atomic.Int32 // conns' number, as others see it
 	accepted atomic.Int64 // events that were published to this hub, since it was found
@@ -40,10 +41,12 @@ type tenant struct {
 	rooms     memberships
 	resolved  map[event.Room]*resolved // what rooms holds of a Resolver's answers
 	conns     []*Connection            // in no order; a connection knows its index
+	order     order                    // of conns
 	coming    int                      // that are admitted, and not yet among conns
 	readers   int                      // who wait for what other hubs know of it
 	watchers  sized.Table[event.Profile, *watched]
 	forgotten bool  // no longer among the tenants
+	marked    bool  // in the ledger, for Prune
 	bytes     int64 // of what is kept here, but for rooms and the tables
 	charged   int64 // so much of its share of memory is taken
 }
@@ -60,8 +63,9 @@ const tenantBytes = 1024
 // resolvedBytes is of each answer of a Resolver.
 const resolvedBytes = 48 + 2*41
 
-func newTenant(name string, quotas *allowance.Pools, moved func(tenant string, room event.Room, p event.Profile)) *tenant {
-	t := &tenant{name: name, quotas: quotas, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+func newTenant(name string, quotas *allowance.Pools, ledger *ledger, moved func(tenant string, room event.Room, p event.Profile)) *tenant {
+	t := &tenant{name: name, quotas: quotas, ledger: ledger, resolved: map[event.Room]*resolved{}, bytes: tenantBytes}
+	t.markLocked()
 	if moved != nil {
 		t.rooms.Moved = func(room event.Room, p event.Profile) { moved(name, room, p) }
 	}
@@ -78,6 +82,21 @@ func (t *tenant) settleLocked() {
 		t.charged += more
 		t.quotas.State.Force(t.name, more)
 	}
+	t.markLocked()
+}
+
+// markLocked has Prune look at the tenant if there may be something to forget, or nobody is here.
+func (t *tenant) markLocked() {
+	if !t.marked && !t.forgotten && (t.remembersLocked() || len(t.conns)+t.coming == 0) {
+		t.marked = true
+		t.ledger.mark(t.name)
+	}
+}
+
+// unmarkLocked has it look at the tenant no longer.
+func (t *tenant) unmarkLocked() {
+	t.marked = false
+	t.ledger.unmark(t.name)
 }
 
 // growLocked is settleLocked, but forgets stays that have ended if the share has no room.
@@ -116,10 +135,17 @@ func (t *tenant) addLocked(c *Connection, watch []event.Profile) {
 	c.joined = true
 	c.index = len(t.conns)
 	t.conns = append(t.conns, c)
-	t.open.Store(int32(len(t.conns)))
+	t.order.add(c)
+	t.openedLocked()
 	t.rooms.Connect(c.Profile, c)
 	t.watchLocked(c, watch)
 	t.settleLocked()
+}
+
+// openedLocked tells others how many connections there are now.
+func (t *tenant) openedLocked() {
+	t.open.Store(int32(len(t.conns)))
+	t.ledger.has(t, len(t.conns))
 }
 
 // removeLocked takes c out of them again.
@@ -131,7 +157,8 @@ func (t *tenant) removeLocked(c *Connection) {
 	t.conns[c.index].index = c.index
 	t.conns[end] = nil
 	t.conns = t.conns[:end]
-	t.open.Store(int32(end))
+	t.order.remove(c)
+	t.openedLocked()
 
 	t.rooms.Disconnect(c.Profile, c)
 	t.dropLocked(c)

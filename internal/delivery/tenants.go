@@ -1,12 +1,9 @@
 package delivery
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,19 +44,14 @@ type Tenants struct {
 	quotas  *allowance.Pools
 	gates   gates                                                 // while a tenant is attached, shared or forgotten
 	moved   func(tenant string, room event.Room, p event.Profile) // nil: nobody is told
+	ledger  *ledger
 
 	mu     sync.RWMutex
 	byName map[string]*tenant // guarded by mu
 }
 
 func newTenants(log history.Log, rooms room.Shared, quotas *allowance.Pools) *Tenants {
-	return &Tenants{log: log, rooms: rooms, quotas: quotas, byName: map[string]*tenant{}}
-}
-
-func (t *Tenants) names() []string {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return slices.Collect(maps.Keys(t.byName))
+	return &Tenants{log: log, rooms: rooms, quotas: quotas, ledger: newLedger(), byName: map[string]*tenant{}}
 }
 
 // number is how many tenants there are.
@@ -171,6 +163,7 @@ func (t *Tenants) ensureFor(ctx context.Context, name string, all bool) (err err
 
 // leaveLocked unlocks a tenant, and forgets it where nothing is known of it.
 func (t *Tenants) leaveLocked(tenant *tenant) {
+	tenant.markLocked()
 	nothing := len(tenant.conns)+tenant.coming == 0 && tenant.rooms.Empty() && (t.sharing == nil || t.sharing.Empty(tenant.name))
 	tenant.mu.Unlock()
 	if nothing {
@@ -195,7 +188,7 @@ func (t *Tenants) enter(ctx context.Context, name string, enough func(*tenant) b
 			t.mu.Lock()
 			if t.byName[name] == nil {
 				name := strings.Clone(name) // it may be a piece of a whole request
-				t.byName[name] = newTenant(name, t.quotas, t.moved)
+				t.byName[name] = newTenant(name, t.quotas, t.ledger, t.moved)
 			}
 			t.mu.Unlock()
 			continue
@@ -336,20 +329,7 @@ func (t *Tenants) Open(name string) int {
 
 // Busiest are the n tenants with most streams, of those that have any. It waits for none
 // that is busy.
-func (t *Tenants) Busiest(n int) []TenantStats {
-	var all []TenantStats
-	t.mu.RLock()
-	for name, tenant := range t.byName {
-		if open := tenant.open.Load(); open > 0 {
-			all = append(all, TenantStats{name, int(open), tenant.accepted.Load()})
-		}
-	}
-	t.mu.RUnlock()
-	slices.SortFunc(all, func(a, b TenantStats) int {
-		return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
-	})
-	return all[:min(n, len(all))]
-}
+func (t *Tenants) Busiest(n int) []TenantStats { return t.ledger.busiest(n) }
 
 // ErrSilent is of a hub that does not answer: what it has is not known.
 var ErrSilent = problem.New("another hub does not answer", problem.Problem{Status: http.StatusServiceUnavailable, Code: "HubUnavailable", Detail: "another hub does not answer; ask again"})

@@ -146,7 +146,7 @@ func (k *docket) acknowledge(a Acknowledgement, at time.Time) {
 func (k *docket) keep(a Acknowledgement) {
 	marks := k.lately[0].Get(a.Profile)
 	for i := range marks {
-		if m := &marks[i]; m.Connection == a.Connection && m.Of == a.Of && m.UpTo == a.After && m.Types == a.Types {
+		if m := &marks[i]; m.Connection == a.Connection && m.Of == a.Of && m.UpTo == a.After && sameTypes(m.Types, a.Types) {
 			m.UpTo = a.UpTo
 			return
 		}
@@ -161,6 +161,10 @@ func (k *docket) keep(a Acknowledgement) {
 	k.bytes += markBytes
 	k.lately[0].Put(a.Profile, append(marks, a))
 }
+
+// sameTypes says that two filters want the same. Each acknowledgement that was kept is read with a
+// filter of its own.
+func sameTypes(a, b *event.Filter) bool { return a == b || slices.Equal(a.Patterns(), b.Patterns()) }
 
 // turn forgets what is older than a minute, once a minute has passed.
 func (k *docket) turn(now time.Time) {

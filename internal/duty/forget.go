@@ -3,13 +3,15 @@ package duty
 import (
 	"slices"
 	"time"
+
+	"realtimehub/internal/due"
 )
 
 // Bounds of what is kept of what came of events.
 const (
 	resultsPart = 64              // of the memory for state, for each tenant, as a divisor
 	mostResults = 64 << 20        // bytes for each tenant, where that has no limit
-	knownFor    = 5 * time.Minute // after its deadline at least: a publisher that repeats an event must not have it judged anew
+	knownFor    = 5 * time.Minute // after its deadline at least, or Config.Repeats
 )
 
 // fitLocked forgets what came of a tenant's oldest events if that takes more than its part.
@@ -18,7 +20,7 @@ func (j *Judge) fitLocked(k *docket, now time.Time) {
 	if most == 0 {
 		most = mostResults
 	}
-	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > knownFor {
+	for len(k.past) > 0 && k.results > most && now.Sub(k.past[0].judgeAt) > max(knownFor, j.cfg.Repeats) {
 		j.forgetLocked(k.past[0])
 	}
 }
@@ -49,4 +51,20 @@ func (j *Judge) sweepLocked(now time.Time) {
 			delete(j.dockets, tenant)
 		}
 	}
+}
+
+// Close forgets all, and gives its memory back, once Run has returned. What comes later is not
+// kept.
+func (j *Judge) Close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+	for tenant, k := range j.dockets {
+		bytes := k.bytes
+		for _, o := range k.all {
+			bytes += o.bytes
+		}
+		j.cfg.Pools.State.Give(tenant, bytes)
+	}
+	j.dockets, j.due = map[string]*docket{}, due.Queue[*open]{}
 }

@@ -16,11 +16,12 @@ import (
 
 // Config is what a judge needs to know.
 type Config struct {
-	Keep   time.Duration // how long what came of an event is known after its deadline
-	Box    outbox.Box    // has the reports
-	People People
-	Pools  *allowance.Pools
-	Logger *slog.Logger
+	Keep    time.Duration // how long what came of an event is known after its deadline
+	Repeats time.Duration // for which an event may be published again, and is the same one: it is not judged anew
+	Box     outbox.Box    // has the reports
+	People  People
+	Pools   *allowance.Pools
+	Logger  *slog.Logger
 
 	// Settle returns once all acknowledgements that were given before it was called have been
 	// handed over. Before a deadline is judged it is called. nil: they are, always.
@@ -56,6 +57,7 @@ type Judge struct {
 	settled time.Time // owned by Run: acknowledgements given before have been handed over
 	swept   time.Time
 	stats   Stats
+	closed  bool
 }
 
 // Stats are what a judge has seen since its start, by recipients.
@@ -78,6 +80,10 @@ func NewJudge(cfg Config) *Judge {
 // lately, is left as it is, but for where it is kept.
 func (j *Judge) Open(d *Duty, due time.Time, came []Result) {
 	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return
+	}
 	k := j.docketLocked(d.Event.TenantID)
 	o := newOpen(d, k)
 	o.judgeAt = due
@@ -120,6 +126,9 @@ func (j *Judge) Reported(tenant string, at history.Cursor, n int, when time.Time
 func (j *Judge) Acknowledge(a Acknowledgement, at time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
 	k := j.docketLocked(a.Tenant)
 	was := k.bytes
 	k.acknowledge(a, at)
@@ -247,34 +256,31 @@ func (j *Judge) turnLocked(now time.Time) (turn []*verdict, unsettled bool) {
 
 // conclude reports who owes, at a time: early, the absent alone. Where it fails it is called again.
 func (j *Judge) conclude(ctx context.Context, o *open, early bool, now time.Time) error {
-	j.mu.Lock()
-	owing := o.owing()
-	if early {
-		owing = intersect(owing, o.Absent)
+	if err := j.reportAbsent(ctx, o, early, now); err != nil {
+		return err
 	}
+	j.mu.Lock()
+	owing, at := o.owing(), o.earlyAt
 	j.mu.Unlock()
-	if len(owing) > 0 {
-		if err := j.report(ctx, o.Duty, owing, early, now); err != nil {
-			return err
+	if early {
+		if j.cfg.Early == nil {
+			return nil
 		}
+		return j.cfg.Early(ctx, o.Duty, at)
+	}
+	if err := j.report(ctx, o.Duty, owing, keyOf(o.Duty), false, now); err != nil {
+		return err
 	}
 	j.mu.Lock()
 	came := Results{Counts: map[State]int{}}
-	if early {
-		o.reportedEarly(now)
-	} else {
-		o.reportedLate(owing, now)
-		o.results(Query{Limit: len(o.Recipients)}, &came)
-	}
-	at := o.earlyAt
+	o.reportedLate(owing, now)
+	o.results(Query{Limit: len(o.Recipients)}, &came)
+	kept := *o.Duty
 	j.mu.Unlock()
-	switch {
-	case early && j.cfg.Early != nil:
-		return j.cfg.Early(ctx, o.Duty, at)
-	case !early && j.cfg.Over != nil:
-		return j.cfg.Over(ctx, o.Duty, came)
+	if j.cfg.Over == nil {
+		return nil
 	}
-	return nil
+	return j.cfg.Over(ctx, &kept, came)
 }
 
 // judgedLocked notes that a report was made, and that it was is kept, or has it made again.
@@ -317,14 +323,16 @@ func intersect(list, with []event.Profile) (both []event.Profile) {
 	return both
 }
 
-// Results are what came of the event of a place.
-func (j *Judge) Results(tenant string, at history.Cursor, q Query) Results {
+// Results are what came of some parts of the duty of a place, in order, as far as they are known.
+func (j *Judge) Results(tenant string, at history.Cursor, parts []int, q Query) Results {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := Results{Counts: map[State]int{}}
 	if k := j.dockets[tenant]; k != nil {
-		for n := 0; k.all[part{at.Seq, at.Epoch.Tag, n}] != nil; n++ {
-			k.all[part{at.Seq, at.Epoch.Tag, n}].results(q, &r)
+		for _, n := range parts {
+			if o := k.all[part{at.Seq, at.Epoch.Tag, n}]; o != nil {
+				o.results(q, &r)
+			}
 		}
 	}
 	return r

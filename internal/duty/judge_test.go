@@ -178,6 +178,21 @@ func TestAcknowledgedBeforeItIsOpen(t *testing.T) {
 	})
 }
 
+// However often clients acknowledge within the minute, each with the filter as it was read anew.
+func TestAcknowledgedOftenBeforeItIsOpen(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		for place := range uint64(50) {
+			r.Acknowledge(ack("a", place, place+1, "a.*", "x.y"))
+			r.Acknowledge(ack("b", place, place+1))
+			time.Sleep(time.Second)
+		}
+		r.open(minute, "a", "b")
+		time.Sleep(time.Hour)
+		is.Equal(r.reported(), nil)
+	})
+}
+
 // A judge that goes on with what another judged reads the acknowledgements of days in a moment:
 // it keeps no more of them than who has had them as they came.
 func TestAcknowledgementsOfDays(t *testing.T) {
@@ -194,7 +209,7 @@ func TestAcknowledgementsOfDays(t *testing.T) {
 	is.True(pools.State.Total() < 4*each*1000)
 	e := &event.Event{ID: "e", TenantID: "acme", Type: "a.b", Timestamp: now, Deadline: time.Minute}
 	j.Open(New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("999-1"), user("1-1")}), now, nil)
-	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
+	is.Equal(j.Results("acme", history.Cursor{Epoch: epoch, Seq: 1}, []int{0}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Owed: 1}) // the latest is known
 }
 
 // What is of another history, or of a connection that the event excludes, is no acknowledgement.
@@ -278,6 +293,33 @@ func TestReportedAtOnceAndNotKept(t *testing.T) {
 		is.True(tried > 50) // once a second
 		came, _ := r.Results(t.Context(), "acme", history.Cursor{Epoch: epoch, Seq: 1}, Query{Limit: 9})
 		is.Equal(came.List[0].At, opened)
+	})
+}
+
+// A judge that was killed between its early report and the word that it had made it has left that to
+// one who judges after the deadline: nobody is reported twice, and nobody is left out.
+func TestReportedAtOnceByAJudgeThatWasKilled(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		e := &event.Event{ID: "e1", TenantID: "acme", Type: "a.b", Timestamp: time.Now(), Deadline: time.Minute}
+		d := New(e, history.Cursor{Epoch: epoch, Seq: 1}, []event.Profile{user("back"), user("off"), user("on")})
+		d.Absent = d.Recipients[:2]
+		is.NoErr(r.Open(t.Context(), d))
+		is.Equal(r.reported(), []string{"e1 offline: back off"})
+
+		next := NewJudge(r.judge.cfg)
+		next.Acknowledge(ack("back", 0, 1), time.Now())
+		next.Open(d, time.Now(), nil)
+		next.judge(t.Context())
+		is.Equal(r.reported(), []string{"e1 offline: back off", "e1: on"})
+		is.Equal(next.Results("acme", d.At, []int{0}, Query{Limit: 9}).Counts, map[State]int{Acknowledged: 1, Reported: 2})
+
+		e.ID = "e2" // and where the early report was not made
+		other := New(e, history.Cursor{Epoch: epoch, Seq: 2}, d.Recipients)
+		other.Absent = d.Absent
+		next.Open(other, time.Now(), nil)
+		next.judge(t.Context())
+		is.Equal(r.reported()[2:], []string{"e2: back off", "e2: on"})
 	})
 }
 
@@ -436,5 +478,27 @@ func TestResultsAreBounded(t *testing.T) {
 		is.True(!known(1))
 		is.True(known(last))
 		is.True(r.pools.State.Of("acme") <= most+1<<20)
+	})
+}
+
+// However much came of other events, one that its publisher repeats within the window for that is
+// not judged anew.
+func TestWhatIsRepeatedLate(t *testing.T) {
+	judging(t, func(r *rig) {
+		is := is.New(t)
+		r.judge.cfg.Repeats = 2 * time.Hour
+		r.open(minute, "a")
+		r.Acknowledge(ack("a", 0, 1))
+		for range 2 * r.pools.State.All() / resultsPart / openBytes {
+			r.open(minute)
+		}
+		time.Sleep(30 * time.Minute)
+		r.open(minute)
+		time.Sleep(time.Minute) // what is too much is forgotten
+		synctest.Wait()
+		r.place = 0
+		r.open(minute, "a")
+		time.Sleep(time.Minute)
+		is.Equal(r.reported(), nil)
 	})
 }

@@ -2,6 +2,7 @@ package duty
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"realtimehub/internal/event"
@@ -59,6 +60,25 @@ func (r *Results) Add(list []Result, q Query) {
 	}
 }
 
+// Total is how many recipients there are.
+func (r *Results) Total() (n int) {
+	for _, of := range r.Counts {
+		n += of
+	}
+	return n
+}
+
+// Join adds what is known of others of an event's recipients, as far as a query asks for it.
+func (r *Results) Join(others Results, q Query) {
+	for state, n := range others.Counts {
+		r.Counts[state] += n
+	}
+	r.List = append(r.List, others.List...)
+	slices.SortFunc(r.List, func(a, b Result) int { return event.CompareProfiles(a.Profile, b.Profile) })
+	r.More = r.More || others.More || len(r.List) > q.Limit
+	r.List = r.List[:min(len(r.List), q.Limit)]
+}
+
 // Result is what came of an event for one recipient.
 type Result struct {
 	Profile event.Profile
@@ -74,7 +94,10 @@ type Memory struct {
 }
 
 // NewMemory makes one.
-func NewMemory(cfg Config) *Memory { return &Memory{NewJudge(cfg), NewReturns(cfg.Pools)} }
+func NewMemory(cfg Config) *Memory {
+	cfg.Keep = max(cfg.Keep, cfg.Repeats)
+	return &Memory{NewJudge(cfg), NewReturns(cfg.Pools)}
+}
 
 // Open implements Keeper.
 func (m *Memory) Open(_ context.Context, d *Duty) error {
@@ -101,7 +124,7 @@ func (m *Memory) Resumed(back Acknowledgement, others []Acknowledgement) {
 
 // Results implements Keeper.
 func (m *Memory) Results(_ context.Context, tenant string, at history.Cursor, q Query) (Results, error) {
-	return m.judge.Results(tenant, at, q), nil
+	return m.judge.Results(tenant, at, []int{0}, q), nil
 }
 
 // Run implements Keeper.

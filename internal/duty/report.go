@@ -56,9 +56,29 @@ type targetBrief struct {
 // mostOfItem is how many profiles one item names.
 const mostOfItem = 100
 
-// report puts into the outbox who owes an acknowledgement of an event: once, however often it
-// is called.
-func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, early bool, now time.Time) error {
+// reportAbsent reports the absent who owe, unless that is known to have been done. It is not known
+// where a judge was killed before it kept that: at the deadline too they have a report by the same
+// name, or they would be reported twice.
+func (j *Judge) reportAbsent(ctx context.Context, o *open, early bool, now time.Time) error {
+	j.mu.Lock()
+	if !o.waitsForEarly() {
+		j.mu.Unlock()
+		return nil
+	}
+	owing := intersect(o.owing(), o.Absent)
+	j.mu.Unlock()
+	if err := j.report(ctx, o.Duty, owing, keyOf(o.Duty)+earlyKey, early, now); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	o.reportedEarly(now)
+	return nil
+}
+
+// report puts into the outbox who owes an acknowledgement of an event, by a name: once, however
+// often it is called.
+func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, name string, early bool, now time.Time) error {
 	e := d.Event
 	brief := eventBrief{e.ID, d.At.String(), e.Type, targetBrief{e.Target.Kind, e.Target.ConversationID, e.Target.GroupID}, e.CorrelationID}
 	var drafts []outbox.Draft
@@ -71,17 +91,20 @@ func (j *Judge) report(ctx context.Context, d *Duty, owing []event.Profile, earl
 		}
 		drafts = append(drafts, outbox.Draft{Type: outbox.TypeUndelivered, At: now, Data: data})
 	}
-	return j.cfg.Box.Put(ctx, e.TenantID, keyOf(d, early), drafts)
+	if len(drafts) == 0 {
+		return nil
+	}
+	return j.cfg.Box.Put(ctx, e.TenantID, name, drafts)
 }
 
-// keyOf names a report, so that it is put once.
-func keyOf(d *Duty, early bool) string {
+// earlyKey is what the name of a report of the absent has behind the duty's.
+const earlyKey = "-offline"
+
+// keyOf names the report of a duty, so that it is put once.
+func keyOf(d *Duty) string {
 	key := d.At.Epoch.Text() + "-" + strconv.FormatUint(d.At.Seq, 10)
 	if d.Part > 0 {
 		key += "-" + strconv.Itoa(d.Part)
-	}
-	if early {
-		key += "-offline"
 	}
 	return key
 }

@@ -66,7 +66,7 @@ func (r *Returns) Of(back Acknowledgement, others []Acknowledgement) (a Acknowle
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, sent := range append(others, r.ended.Get(event.TenantProfile{Tenant: back.Tenant, Profile: back.Profile})...) {
-		if sent.Of != back.Of || back.UpTo < sent.After || sent.UpTo < back.UpTo || !slices.Equal(sent.Types.Patterns(), back.Types.Patterns()) {
+		if sent.Of != back.Of || back.UpTo < sent.After || sent.UpTo < back.UpTo || !sameTypes(sent.Types, back.Types) {
 			continue
 		}
 		if !ok || sent.After > a.After {

@@ -42,3 +42,14 @@ func (j *Judge) Standing(d *Duty) (Standing, bool) {
 	o.results(Query{Limit: len(o.Recipients)}, &came)
 	return Standing{*o.Duty, o.judgeAt, came.List}, true
 }
+
+// Unplace says that it is not known any more where duties are kept, nor whether they are.
+func (j *Judge) Unplace() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, k := range j.dockets {
+		for _, o := range k.all {
+			o.Kept = 0
+		}
+	}
+}

@@ -10,7 +10,7 @@ package history
 const owedStep = 4 << 10
 
 // shelfBytes is the memory that a tenant's empty shelf takes, as measured.
-const shelfBytes = 832
+const shelfBytes = 880
 
 // account counts n bytes more of a shelf, which is locked or not yet known to anybody else. It
 // also cancels what the shelf owes for entries that have arrived.

@@ -132,6 +132,7 @@ func (m *Memory) Attach(_ context.Context, tenant string) (Cursor, error) {
 func (m *Memory) Detach(tenant string) {
 	if h := m.shelves.lock(tenant, false); h != nil {
 		h.attached--
+		m.shelves.ageLocked(h)
 		h.mu.Unlock()
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"sort"
 	"sync"
 	"time"
+
+	"realtimehub/internal/due"
 )
 
 // shelf keeps one tenant's last entries, and knows by whom they are for. An entry's number is
@@ -32,7 +34,12 @@ type shelf struct {
 	fetching *Fetch    // under way
 	far      uint64    // what comes after an earlier place does not fit
 	tried    time.Time // when that was found
+
+	due due.Item // guarded by shelves.ranking
 }
+
+// Due implements due.Owner: when a sweep is to look at it.
+func (s *shelf) Due() *due.Item { return &s.due }
 
 // wholeLocked says that after a place nothing for a reader is missing; a nil one reads all.
 func (s *shelf) wholeLocked(place uint64, r *Reader) bool {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"realtimehub/internal/due"
 	"realtimehub/internal/largest"
 	"realtimehub/internal/quota"
 )
@@ -36,7 +37,9 @@ type shelves struct {
 	cut   [bounds]atomic.Int64 // entries that went before their time, by the bound that they were past
 
 	ranking sync.Mutex
-	sizes   largest.Sizes[*shelf] // guarded by ranking: bytes that each does not owe yet
+	// Guarded by ranking.
+	sizes largest.Sizes[*shelf] // bytes that each does not owe yet
+	aging due.Queue[*shelf]     // when sweep is to look at each
 
 	mu sync.RWMutex
 	// Guarded by mu.
@@ -90,6 +93,7 @@ func (s *shelves) lock(tenant string, create bool) *shelf {
 				s.raiseLocked(tenant)
 				s.tenants[tenant] = h
 				s.account(h, shelfBytes)
+				s.ageLocked(h)
 			}
 			s.mu.Unlock()
 			s.shrink()
@@ -144,7 +148,9 @@ func (s *shelves) raiseLocked(tenant string) {
 // pushLocked adds the next entry.
 func (s *shelves) pushLocked(h *shelf, e *Entry) {
 	h.head = e.Cursor.Seq
-	h.entries.push(e)
+	if h.entries.push(e); h.entries.len() == 1 {
+		s.ageLocked(h)
+	}
 	s.kept.Add(1)
 	before := h.lists.weight()
 	h.lists.add(e.Event, h.gone+uint64(h.entries.len()))
@@ -173,6 +179,7 @@ func (s *shelves) resetLocked(h *shelf, epoch Epoch, place uint64) {
 	s.kept.Add(-int64(h.entries.len()))
 	h.entries, h.lists, h.gone, h.dropped = queue[*Entry]{}, lists{}, 0, dropped{floor: place}
 	h.epoch, h.from, h.head, h.far = epoch, place, place, 0
+	s.ageLocked(h)
 }
 
 // evictLocked drops what is past the tenant's limits.
@@ -215,6 +222,7 @@ func (s *shelves) forget(tenant string) {
 		return
 	}
 	h.forgotten = true
+	s.lookAt(h, time.Time{})
 	s.mu.Lock()
 	s.buryLocked(h)
 	delete(s.tenants, tenant)
@@ -224,10 +232,11 @@ func (s *shelves) forget(tenant string) {
 
 // sweep drops entries that have grown old, and shelves that nobody needs.
 func (s *shelves) sweep(now time.Time) {
-	for _, h := range s.all() {
+	for _, h := range s.aged(now) {
 		h.mu.Lock()
 		s.evictLocked(h, now)
 		empty := h.entries.len() == 0 && h.attached == 0
+		s.ageLocked(h)
 		h.mu.Unlock()
 		if empty {
 			s.forget(h.tenant)
@@ -235,12 +244,36 @@ func (s *shelves) sweep(now time.Time) {
 	}
 }
 
-// all are the shelves of all tenants, none of them locked.
-func (s *shelves) all() []*shelf {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	all := make([]*shelf, 0, len(s.tenants))
-	for _, h := range s.tenants {
+// atOnce is when sweep is to look at a shelf the next time that there is one.
+var atOnce = time.Unix(0, 0)
+
+// ageLocked says when sweep is to look at a shelf: when its oldest entry is old, or as nobody may
+// need it.
+func (s *shelves) ageLocked(h *shelf) {
+	switch {
+	case h.forgotten:
+	case h.entries.len() > 0 && s.limits.TTL > 0:
+		s.lookAt(h, h.entries.at(0).Event.Timestamp.Add(s.limits.TTL))
+	case h.entries.len() == 0 && h.attached == 0:
+		s.lookAt(h, atOnce)
+	}
+}
+
+// lookAt has sweep look at a shelf at a time, unless it does so before; at zero not at all.
+func (s *shelves) lookAt(h *shelf, at time.Time) {
+	s.ranking.Lock()
+	defer s.ranking.Unlock()
+	if before := h.due.At(); before.IsZero() || at.Before(before) {
+		s.aging.Set(h, at)
+	}
+}
+
+// aged takes out of their queue the shelves that sweep is to look at now.
+func (s *shelves) aged(now time.Time) (all []*shelf) {
+	s.ranking.Lock()
+	defer s.ranking.Unlock()
+	for h, ok := s.aging.Next(now); ok; h, ok = s.aging.Next(now) {
+		s.aging.Set(h, time.Time{})
 		all = append(all, h)
 	}
 	return all

@@ -89,7 +89,9 @@ func TestTrafficIsChecked(t *testing.T) {
 	far, near, events := &reports{TB: t}, &reports{TB: t}, &reports{TB: t}
 	get(CheckedClient(far, transport), hub.URL)
 	is.Equal(far.faults, 1)
-	get(&http.Client{Transport: transport}, CheckedFront(near, hub.URL).URL)
+	front := CheckedFront(near, hub.URL)
+	get(&http.Client{Transport: transport}, front.URL)
+	front.Close() // which waits for the last look
 	is.Equal(near.faults, 1)
 	_, err := NewReader(events, strings.NewReader("event: hub.ready\ndata: {}\n\n")).Next()
 	is.NoErr(err)

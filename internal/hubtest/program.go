@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"realtimehub/internal/natstest"
 	"realtimehub/internal/testkit"
 )
 
@@ -73,8 +75,8 @@ func built(t testing.TB, build func() (string, error)) string {
 }
 
 var (
-	plain        = sync.OnceValues(func() (string, error) { return build() })
-	withDetector = sync.OnceValues(func() (string, error) { return build("-race") })
+	plain        = sync.OnceValues(func() (string, error) { return build("realtimehub") })
+	withDetector = sync.OnceValues(func() (string, error) { return build("realtimehub-race", "-race") })
 )
 
 // folders has what was built, to be removed by clean.
@@ -83,7 +85,11 @@ var folders struct {
 	names []string // guarded by mu
 }
 
-func build(flags ...string) (string, error) {
+// build builds the hub's program, if CI has not ([natstest.Program]).
+func build(name string, flags ...string) (string, error) {
+	if path, ok := natstest.Program(name); ok {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "hub")
 	if err != nil {
 		return "", err
@@ -91,12 +97,15 @@ func build(flags ...string) (string, error) {
 	folders.mu.Lock()
 	folders.names = append(folders.names, dir)
 	folders.mu.Unlock()
-	binary := filepath.Join(dir, "realtimehub")
+	binary := filepath.Join(dir, name)
 	if runtime.GOOS == "windows" {
 		binary += ".exe"
 	}
 	cmd := exec.Command("go", append(append([]string{"build", "-ldflags=-s -w"}, flags...), "-o", binary, ".")...)
-	cmd.Dir = Root()
+	cmd.Dir, cmd.Env = Root(), os.Environ()
+	if slices.Contains(flags, "-race") {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1") // whatever it is for all else
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

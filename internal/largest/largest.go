@@ -5,7 +5,9 @@ package largest
 // time by the logarithm of how many there are, and telling the largest takes none. The
 // zero value is ready; one goroutine at a time may use it.
 type Sizes[K comparable] struct {
-	heap  []size[K] // none is larger than the one at half of its number
+	Before func(a, b K) bool // which comes first of two that have as much; nil: either. Static
+
+	heap  []size[K] // none comes before the one at half of its number
 	at    map[K]int // in the heap
 	total int64
 }
@@ -63,6 +65,30 @@ func (s *Sizes[K]) Most() (holder K, n int64, ok bool) {
 	return s.heap[0].holder, s.heap[0].n, true
 }
 
+// Top are the n who have most, in that order. It takes time by n, and none by how many there are.
+func (s *Sizes[K]) Top(n int) (top []K) {
+	next := Sizes[int]{Before: func(a, b int) bool { return s.first(s.heap[a], s.heap[b]) }} // places in the heap
+	add := func(place int) {
+		if place < len(s.heap) {
+			next.Set(place, s.heap[place].n)
+		}
+	}
+	add(0)
+	for len(top) < n && next.Len() > 0 {
+		place, _, _ := next.Most()
+		next.Set(place, 0)
+		top = append(top, s.heap[place].holder)
+		add(2*place + 1)
+		add(2*place + 2)
+	}
+	return top
+}
+
+// first says whether a comes before b.
+func (s *Sizes[K]) first(a, b size[K]) bool {
+	return a.n > b.n || a.n == b.n && s.Before != nil && s.Before(a.holder, b.holder)
+}
+
 // Len is how many have something.
 func (s *Sizes[K]) Len() int { return len(s.heap) }
 
@@ -95,15 +121,15 @@ func (s *Sizes[K]) removeAt(i int) {
 // settle moves one up or down, to where it belongs.
 func (s *Sizes[K]) settle(i int) {
 	x := s.heap[i]
-	for i > 0 && s.heap[(i-1)/2].n < x.n {
+	for i > 0 && s.first(x, s.heap[(i-1)/2]) {
 		s.put(i, s.heap[(i-1)/2])
 		i = (i - 1) / 2
 	}
 	for child := 2*i + 1; child < len(s.heap); child = 2*i + 1 {
-		if child+1 < len(s.heap) && s.heap[child+1].n > s.heap[child].n {
+		if child+1 < len(s.heap) && s.first(s.heap[child+1], s.heap[child]) {
 			child++
 		}
-		if s.heap[child].n <= x.n {
+		if !s.first(s.heap[child], x) {
 			break
 		}
 		s.put(i, s.heap[child])

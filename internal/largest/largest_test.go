@@ -1,6 +1,8 @@
 package largest
 
 import (
+	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -12,7 +14,7 @@ func TestTheLargestIsExact(t *testing.T) {
 	for seed := range uint64(20) {
 		is := is.New(t)
 		random := rand.New(rand.NewPCG(seed, 0))
-		var sizes Sizes[int]
+		sizes := Sizes[int]{Before: func(a, b int) bool { return a < b }}
 		plain := map[int]int64{}
 		for range 500 {
 			holder, n := random.IntN(40), random.Int64N(50)-10 // of which many are equal, and some are gone
@@ -38,6 +40,8 @@ func TestTheLargestIsExact(t *testing.T) {
 			is.Equal(n, most)
 			is.Equal(ok, most > 0)
 			is.Equal(plain[who], n)
+			in := slices.SortedFunc(maps.Keys(plain), func(a, b int) int { return cmp.Or(cmp.Compare(plain[b], plain[a]), cmp.Compare(a, b)) })
+			is.True(slices.Equal(sizes.Top(7), in[:min(7, held)]))
 			is.Equal(sizes.Total(), total)
 			is.Equal(sizes.Len(), held)
 		}

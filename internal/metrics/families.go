@@ -162,7 +162,7 @@ func families() (all []family) {
 		func(l *Values) map[string]float64 {
 			return words(map[duty.State]int64{duty.Acknowledged: l.Duties.Acknowledged, duty.Reported: l.Duties.Reported})
 		})
-	add(counter, "duties_faults_total", "fault", "Acknowledgements that could not be kept while the broker was away, whose people are reported nonetheless, and what other hubs kept that was not understood.",
+	add(counter, "duties_faults_total", "fault", "Acknowledgements that could not be kept while the store was away, whose people are reported nonetheless, and what other hubs kept that was not understood.",
 		func(l *Values) map[string]float64 {
 			return words(map[string]int64{"lost": l.Duties.Lost, "unread": l.Duties.Unread})
 		})

@@ -28,8 +28,18 @@ var built string
 // Clean removes what tests have built. TestMain calls it.
 func Clean() { os.RemoveAll(built) }
 
+// Program is what a test starts, if it was built already: CI does so once for all packages,
+// into the folder that TEST_PROGRAMS names.
+func Program(name string) (path string, ok bool) {
+	dir := os.Getenv("TEST_PROGRAMS")
+	return filepath.Join(dir, name), dir != ""
+}
+
 // binary is built once for all tests of a process.
 var binary = sync.OnceValues(func() (string, error) {
+	if path, ok := Program("nats-server"); ok {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "nats-server")
 	if err != nil {
 		return "", err

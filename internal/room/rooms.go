@@ -27,13 +27,16 @@ type Memberships[C comparable] struct {
 	bonds   sized.Table[pair[C], bond]
 	past    sized.Table[belonging, []span]     // ended, and in reach of the history still
 	ended   int                                // stays in past
+	oldest  uint64                             // no place in past, left and cut is before it, nor
+	newest  uint64                             // after it, as long as there are any
 	forgot  uint64                             // stays that ended up to this place may be missing
 	left    sized.Table[event.Profile, uint64] // places at which profiles last left some room
 	cut     sized.Table[belonging, uint64]     // profiles in rooms whose stays may be missing up to a later place
 	pruned  uint64                             // the place up to which stays may have been pruned
 	unsure  uint64                             // the place up to which memberships may be forgotten
 	tag     uint64                             // of the epoch that all these places belong to; 0: to any
-	bytes   int64                              // of all but the tables
+	bytes   int64                              // of all but the tables and what ended
+	endings int64                              // bytes of what ended: of past, left and cut, but for the tables
 }
 
 // circle is who belongs to one room: first those who are connected.
@@ -80,7 +83,7 @@ const (
 
 // Bytes is what all of it takes in memory.
 func (m *Memberships[C]) Bytes() int64 {
-	return m.bytes + m.circles.Bytes() + m.people.Bytes() + m.bonds.Bytes() + m.past.Bytes() + m.cut.Bytes() + m.left.Bytes()
+	return m.bytes + m.endings + m.circles.Bytes() + m.people.Bytes() + m.bonds.Bytes() + m.past.Bytes() + m.cut.Bytes() + m.left.Bytes()
 }
 
 // JoinBytes is the memory that profiles take when they join a room, at most.

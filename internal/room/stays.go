@@ -16,11 +16,12 @@ const maxPast = 1 << 20
 func (m *Memberships[C]) remember(key belonging, ended []span) {
 	stays := m.past.Get(key)
 	if stays == nil {
-		m.bytes += key.bytes()
+		m.endings += key.bytes()
 	}
-	m.bytes += spanBytes * int64(len(ended))
+	m.endings += spanBytes * int64(len(ended))
 	m.ended += len(ended)
 	m.past.Put(key, append(stays, ended...))
+	m.oldest = min(m.oldest, ended[0].until)
 	m.leftAt(key.profile, ended[len(ended)-1].until)
 }
 
@@ -28,8 +29,9 @@ func (m *Memberships[C]) remember(key belonging, ended []span) {
 func (m *Memberships[C]) leftAt(ref event.Profile, place uint64) {
 	was, known := m.left.Find(ref)
 	if !known {
-		m.bytes += ref.Bytes()
+		m.endings += ref.Bytes()
 	}
+	m.oldest, m.newest = min(m.oldest, place), max(m.newest, place)
 	m.left.Put(ref, max(was, place))
 }
 
@@ -43,12 +45,12 @@ func (m *Memberships[C]) Left(ref event.Profile) uint64 {
 func (m *Memberships[C]) forget(key belonging, n int) {
 	stays := m.past.Get(key)
 	m.ended -= n
-	m.bytes -= spanBytes * int64(n)
+	m.endings -= spanBytes * int64(n)
 	if n < len(stays) {
 		m.past.Put(key, slices.Clone(stays[n:]))
 	} else if stays != nil {
 		m.past.Delete(key)
-		m.bytes -= key.bytes()
+		m.endings -= key.bytes()
 	}
 }
 
@@ -61,19 +63,10 @@ func (m *Memberships[C]) ForgetPast() bool {
 	if m.ended+m.cut.Len() == 0 {
 		return false
 	}
-	for key, stays := range m.past.All() {
-		m.bytes -= spanBytes*int64(len(stays)) + key.bytes()
-		m.forgot = max(m.forgot, stays[len(stays)-1].until)
-	}
-	for key, place := range m.cut.All() {
-		m.bytes -= key.bytes()
-		m.forgot = max(m.forgot, place)
-	}
-	for ref := range m.left.All() {
-		m.bytes -= ref.Bytes()
-	}
-	m.left = sized.Table[event.Profile, uint64]{}
+	m.forgot = max(m.forgot, m.newest)
 	m.past, m.ended, m.cut = sized.Table[belonging, []span]{}, 0, sized.Table[belonging, uint64]{}
+	m.left, m.endings = sized.Table[event.Profile, uint64]{}, 0
+	m.oldest, m.newest = 0, 0
 	return true
 }
 
@@ -83,10 +76,10 @@ func (m *Memberships[C]) cutShort(key belonging, place uint64) {
 	switch {
 	case place == 0 && was:
 		m.cut.Delete(key)
-		m.bytes -= key.bytes()
+		m.endings -= key.bytes()
 	case place > 0:
 		if !was {
-			m.bytes += key.bytes()
+			m.endings += key.bytes()
 		}
 		m.cut.Put(key, place)
 		m.leftAt(key.profile, place)
@@ -176,32 +169,78 @@ func (m *Memberships[C]) Forgotten(ref event.Profile) uint64 {
 	return place
 }
 
-// Prune forgets the stays that ended before oldest, the place that the history still reaches.
-func (m *Memberships[C]) Prune(oldest uint64) {
-	if m.forgot <= oldest {
+// prunePiece is how many stays Prune looks at before it lets others have the lock.
+const prunePiece = 1000
+
+// Prune forgets the stays that ended before reach, the place that the history still reaches. Now
+// and then it calls rest, which lets others change the memberships meanwhile; false ends it.
+func (m *Memberships[C]) Prune(reach uint64, rest func() bool) {
+	if m.forgot <= reach {
 		m.pruned, m.forgot = max(m.pruned, m.forgot), 0
 	}
-	for key, place := range m.cut.All() {
-		if place <= oldest {
-			m.pruned = max(m.pruned, place)
-			m.cutShort(key, 0)
+	if reach < m.oldest {
+		return
+	}
+	m.oldest = math.MaxUint64 // of those that are looked at and stay, and of what comes meanwhile
+	looked, tag := 0, m.tag
+	goOn := func() bool {
+		looked++
+		return looked%prunePiece > 0 || rest() && m.tag == tag
+	}
+	for key := range m.cut.All() {
+		m.pruneCut(key, reach)
+		if !goOn() {
+			return
 		}
 	}
-	for ref, place := range m.left.All() {
-		if place <= oldest {
-			m.left.Delete(ref)
-			m.bytes -= ref.Bytes()
+	for ref := range m.left.All() {
+		m.pruneLeft(ref, reach)
+		if !goOn() {
+			return
 		}
 	}
-	for key, stays := range m.past.All() {
-		n := 0
-		for n < len(stays) && stays[n].until <= oldest {
-			n++
+	for key := range m.past.All() {
+		m.prunePast(key, reach)
+		if !goOn() {
+			return
 		}
-		if n > 0 {
-			m.pruned = max(m.pruned, stays[n-1].until)
-			m.forget(key, n)
-		}
+	}
+}
+
+func (m *Memberships[C]) pruneCut(key belonging, reach uint64) {
+	switch place, there := m.cut.Find(key); {
+	case !there: // it went meanwhile
+	case place > reach:
+		m.oldest = min(m.oldest, place)
+	default:
+		m.pruned = max(m.pruned, place)
+		m.cutShort(key, 0)
+	}
+}
+
+func (m *Memberships[C]) pruneLeft(ref event.Profile, reach uint64) {
+	switch place, there := m.left.Find(ref); {
+	case !there:
+	case place > reach:
+		m.oldest = min(m.oldest, place)
+	default:
+		m.left.Delete(ref)
+		m.endings -= ref.Bytes()
+	}
+}
+
+func (m *Memberships[C]) prunePast(key belonging, reach uint64) {
+	stays := m.past.Get(key)
+	n := 0
+	for n < len(stays) && stays[n].until <= reach {
+		n++
+	}
+	if n < len(stays) {
+		m.oldest = min(m.oldest, stays[n].until)
+	}
+	if n > 0 {
+		m.pruned = max(m.pruned, stays[n-1].until)
+		m.forget(key, n)
 	}
 }
 

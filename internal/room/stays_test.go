@@ -15,6 +15,8 @@ func TestMain(m *testing.M) { testkit.Main(m, nil) }
 
 var alice, bob = event.Profile{Type: "user", ID: "alice"}, event.Profile{Type: "user", ID: "bob"}
 
+func unbroken() bool { return true }
+
 // The stays of who is in many rooms are found once, until they change.
 func TestManyStaysAreFoundOnce(t *testing.T) {
 	is := is.New(t)
@@ -78,6 +80,98 @@ func TestStaysThatAreTooMany(t *testing.T) {
 	is.Equal(rooms.Forgotten(alice), uint64(10))
 	is.Equal(rooms.Belonging(r, alice).Stays, nil)
 	is.Equal(rooms.Belonging(r, bob).Stays, []history.Stay{{Room: r, From: 1, Until: 20}})
-	rooms.Prune(20)
+	rooms.Prune(20, unbroken)
 	is.Equal(rooms.Bytes(), (&Memberships[*int]{}).Bytes()) // and nothing is left
+}
+
+// endings is memberships in which so many have left a room at places from 1 on.
+func endings(n int) (m Memberships[*int], in event.Room) {
+	in = event.Room{Kind: event.KindGroup, ID: "g"}
+	for i := range n {
+		p := event.Profile{Type: "user", ID: fmt.Sprint(i)}
+		m.Add(in, p, 0)
+		m.Remove(in, p, uint64(i+1))
+	}
+	return m, in
+}
+
+// As long as nothing that has ended is out of reach nothing is looked at. Else others get the
+// lock after each piece, and may change everything.
+func TestPruningLooksInPieces(t *testing.T) {
+	is := is.New(t)
+	const n = 3 * prunePiece
+	m, in := endings(n)
+	looked := 0 // in pieces
+	count := func() bool { looked++; return true }
+	m.Prune(10, count)
+	is.Equal(looked, 2*n/prunePiece) // each stay, and each who has left
+	is.Equal(m.ended, n-10)
+	m.Prune(10, count)
+	is.Equal(looked, 2*n/prunePiece) // the oldest is at 11
+	m.Prune(11, count)
+	is.Equal(m.ended, n-11)
+
+	turn := 0
+	m.Prune(n/2, func() bool {
+		late := event.Profile{Type: "user", ID: fmt.Sprint("late", turn)}
+		m.Add(in, late, 0)
+		m.Remove(in, late, uint64(n+turn))
+		if turn++; turn == 4 {
+			m.ForgetPast()
+		}
+		return true
+	})
+	is.True(turn >= 5)
+	is.Equal(m.Forgotten(bob), uint64(n+3)) // of what was forgotten, the last
+	is.Equal(m.ended, turn-4)               // what came after that
+	m.Prune(uint64(2*n), unbroken)
+	is.True(m.Empty())
+	is.Equal(m.Bytes(), int64(0)) // nothing is kept
+
+	m, _ = endings(n)
+	m.Prune(n, func() bool { return false })
+	is.Equal(m.ended, n) // whose tenant has gone
+}
+
+// The oldest that is kept is known, whatever it is: a stay before another, or a place of who
+// has left whose stays are not known any more.
+func TestPruningFindsTheOldestThatIsLeft(t *testing.T) {
+	is := is.New(t)
+	in := event.Room{Kind: event.KindGroup, ID: "g"}
+	var m Memberships[*int]
+	is.True(!m.Remembers())
+	m.Prune(1, unbroken)
+	m.Set(in, Membership{Profile: alice, Stays: []history.Stay{{Room: in, From: 1, Until: 5}, {Room: in, From: 6, Until: 9}}})
+	m.Prune(5, unbroken)
+	is.Equal(len(m.Belonging(in, alice).Stays), 1)
+	m.Set(in, Membership{Profile: alice})
+	is.Equal(m.Left(alice), uint64(9))
+	m.Set(in, Membership{Profile: bob, Stays: []history.Stay{{Room: in, Until: 5}, {Room: in, From: 5, Until: 7}, {Room: in, From: 7, Until: 8}}})
+	m.Prune(5, unbroken)
+	m.Prune(7, unbroken)
+	is.Equal(len(m.Belonging(in, bob).Stays), 1)
+	m.Prune(8, unbroken)
+	is.True(!m.Remembers())
+	m.Prune(9, unbroken)
+	is.Equal(m.Left(alice), uint64(0))
+	m.Set(in, Membership{Profile: bob, Forgot: 10})
+	m.Set(in, Membership{Profile: alice, Forgot: 20})
+	m.Set(in, Membership{Profile: alice, Forgot: 11}) // but was seen to leave at 20
+	m.Prune(10, unbroken)
+	m.Prune(11, unbroken)
+	is.True(!m.Remembers())
+	m.Prune(20, unbroken)
+	is.Equal(m.Bytes(), int64(0))
+}
+
+func BenchmarkForgetPast(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			m, _ := endings(n)
+			for b.Loop() {
+				again := m
+				again.ForgetPast()
+			}
+		})
+	}
 }

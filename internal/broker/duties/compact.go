@@ -52,46 +52,83 @@ func (r *reading) keepCompact(ctx context.Context) {
 
 // compact has reading begin later: what was acknowledged before is forgotten. What of it is of
 // duties before their deadline is kept with these first, once what was read is some bytes, and
-// twice as many as the duties.
+// twice as many as the duties. Only when it is called again, and the disk has these, what was
+// before is removed: a power cut may take what was kept last, and not what was kept for hours.
 func (r *reading) compact(ctx context.Context, from int64) error {
+	if err := r.keepLost(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
-	passed, bytes, life := r.passed, r.bytes, r.life
+	begun, prepared, bytes := r.begun, r.prepared, r.bytes
 	r.mu.Unlock()
-	if passed.earlier.place == 0 || bytes == 0 {
-		return nil
-	}
-	needing, size, ready := r.judge.KeptUpTo(passed.later.place)
-	if len(needing) > 0 && (!ready || bytes < max(from, 2*size)) {
-		return nil
-	}
-	if err := r.keepAnew(ctx, needing); err != nil {
-		return err
-	}
-	k, begin := r.keeper, passed.earlier.place
-	if err := k.write(ctx, stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(begin)))); err != nil {
-		return err
-	}
-	if err := k.stream.Purge(ctx, k.prefix+".ack.>", begin); err != nil {
-		return err
+	var next uint64
+	var err error
+	if prepared > 0 {
+		err = r.beginAt(ctx, prepared)
+	} else {
+		next, err = r.prepare(ctx, bytes, from)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.life == life {
+	if err != nil || r.begun != begun { // it is read anew, and may be another stream
+		return err
+	}
+	if r.prepared = next; next > 0 {
 		r.bytes -= bytes
 	}
 	return nil
 }
 
+// prepare keeps duties so that reading may begin later, and says where; 0: it is not worth it. So
+// many bytes were read.
+func (r *reading) prepare(ctx context.Context, bytes, from int64) (begin uint64, err error) {
+	r.mu.Lock()
+	passed, unread := r.passed, r.unread
+	r.mu.Unlock()
+	if passed.earlier.place == 0 || bytes == 0 {
+		return 0, nil
+	}
+	needing, size, ready := r.judge.KeptUpTo(passed.later.place)
+	if len(needing) > 0 && (!ready || bytes < max(from, 2*size)) {
+		return 0, nil
+	}
+	begin = passed.earlier.place
+	if unread > 0 {
+		begin = min(begin, unread) // another version may understand it, and judge next
+	}
+	return begin, r.keepAnew(ctx, needing)
+}
+
+// beginAt has who judges next read from a place on, and removes what was acknowledged before.
+func (r *reading) beginAt(ctx context.Context, place uint64) error {
+	k := r.keeper
+	if err := k.write(ctx, stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(place)))); err != nil {
+		return err
+	}
+	return k.stream.Purge(ctx, k.prefix+".ack.>", place)
+}
+
 // beginSubject has the place from which on a judge is to read, as a decimal number.
 const beginSubject = ".begin"
 
-// begin is the place from which on the stream is to be read; 1: all of it.
+// begin is the place from which on the stream is to be read; 1: all of it. It is before where it was
+// said, or it is of a stream of before that was deleted.
 func (k *Keeper) begin(ctx context.Context) (uint64, error) {
 	kept, err := k.stream.Leader(ctx, stream.Get{Last: k.prefix + beginSubject})
-	return max(1, stream.ParseSeq(string(kept.Data))), err
+	begin := stream.ParseSeq(string(kept.Data))
+	if begin > kept.Seq {
+		begin = 0
+	}
+	return max(1, begin), err
 }
 
-// keepAnew keeps duties with what has come of them.
+// keepLost keeps duties that the stream may have no more.
+func (r *reading) keepLost(ctx context.Context) error {
+	lost, _, _ := r.judge.KeptUpTo(0)
+	return r.keepAnew(ctx, lost)
+}
+
+// keepAnew keeps duties with what has come of them, each in the place of what was kept of it.
 func (r *reading) keepAnew(ctx context.Context, list []*duty.Duty) error {
 	var keeping sync.WaitGroup
 	errs := make([]error, judgedAtOnce)
@@ -118,6 +155,9 @@ func (r *reading) keepOneAnew(ctx context.Context, d *duty.Duty) error {
 	err := k.write(ctx, msg)
 	if _, is := r.judge.Standing(d); !is {
 		return nil // it is over meanwhile, and what came of it has taken its place
+	}
+	if standing.Kept == 0 && stream.WasSecond(err) {
+		return nil // another hub has judged it
 	}
 	return err
 }

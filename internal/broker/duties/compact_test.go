@@ -1,12 +1,16 @@
 package duties
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/matryer/is"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"realtimehub/internal/allowance"
@@ -68,14 +72,45 @@ func (r *reading) pass() {
 	r.passed = milestones{milestone{r.at + 1, time.Now()}, milestone{r.at + 1, time.Now()}}
 }
 
+// judgeNow has what came of a duty take its place.
+func judgeNow(t *testing.T, k *Keeper, d *duty.Duty, came duty.Results) {
+	t.Helper()
+	last, err := k.stream.Last(t.Context(), k.subjectOf(d.Event.TenantID, d.At, d.Part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := *d
+	kept.Kept = last
+	if err := k.over(t.Context(), &kept, came); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shorten has what is kept made shorter, in both steps.
+func (r *reading) shorten(ctx context.Context, from int64) error {
+	if err := r.compact(ctx, from); err != nil {
+		return err
+	}
+	return r.compact(ctx, from)
+}
+
 func (r *reading) counts(place uint64) map[duty.State]int {
-	return r.judge.Results("acme", dutyOf(place, time.Hour, "a").At, duty.Query{Limit: 10}).Counts
+	return r.judge.Results("acme", dutyOf(place, time.Hour, "a").At, []int{0}, duty.Query{Limit: 10}).Counts
 }
 
 // reader is a keeper that judges nothing by itself.
 func reader(t *testing.T) *Keeper {
 	t.Helper()
-	nc := natstest.Start(t, 1).Connect(t, 0)
+	return readerAt(t, natstest.Start(t, 1).URL(0))
+}
+
+func readerAt(t *testing.T, url string) *Keeper {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
 	k, err := Open(t.Context(), nc, Config{Prefix: natstest.Prefix(), Replicas: 1, Alone: true, Node: "n", Key: func() *history.Key { return key }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -96,12 +131,14 @@ func TestAcknowledgementsAreForgotten(t *testing.T) {
 		acknowledgeAll(t, k, 1, fmt.Sprint("d", i))
 	}
 	first := judgedBy(t, k)
-	is.NoErr(first.compact(t.Context(), 0))
+	is.NoErr(first.shorten(t.Context(), 0))
 	is.Equal(first.kept(t), 31) // a duty may be opened that they are of
 
 	first.pass()
-	is.NoErr(first.compact(t.Context(), compactFrom))
+	is.NoErr(first.shorten(t.Context(), compactFrom))
 	is.Equal(first.kept(t), 31) // they are few
+	is.NoErr(first.compact(t.Context(), 0))
+	is.Equal(first.kept(t), 31) // the disk may not have yet what is kept in their place
 	is.NoErr(first.compact(t.Context(), 0))
 	is.Equal(first.kept(t), 0)
 
@@ -109,10 +146,10 @@ func TestAcknowledgementsAreForgotten(t *testing.T) {
 	next := judgedBy(t, k)
 	is.Equal(next.counts(1), map[duty.State]int{duty.Acknowledged: 2, duty.Owed: 1})
 	next.pass()
-	is.NoErr(next.compact(t.Context(), 0))
+	is.NoErr(next.shorten(t.Context(), 0))
 	is.Equal(next.kept(t), 1) // it is less than the duty
 	next.judge = duty.NewJudge(k.duty)
-	is.NoErr(next.compact(t.Context(), compactFrom))
+	is.NoErr(next.shorten(t.Context(), compactFrom))
 	is.Equal(next.kept(t), 0) // and no duty waits for it
 }
 
@@ -123,13 +160,13 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	for place := range uint64(20) {
 		d := dutyOf(place+1, time.Hour, "a")
 		is.NoErr(k.Open(t.Context(), d))
-		is.NoErr(k.over(t.Context(), d, duty.Results{List: []duty.Result{{Profile: d.Recipients[0], State: duty.Acknowledged, At: time.Now()}}}))
+		judgeNow(t, k, d, duty.Results{List: []duty.Result{{Profile: d.Recipients[0], State: duty.Acknowledged, At: time.Now()}}})
 	}
 	is.NoErr(k.Open(t.Context(), dutyOf(21, time.Hour, "a")))
 	first := judgedBy(t, k)
 	all := first.bytes
 	first.pass()
-	is.NoErr(first.compact(t.Context(), 0))
+	is.NoErr(first.shorten(t.Context(), 0))
 	next := judgedBy(t, k)
 	is.True(next.bytes < all/10)
 	_, open := next.judge.Standing(dutyOf(21, time.Hour, "a"))
@@ -137,6 +174,78 @@ func TestWhatIsOverIsNotReadAgain(t *testing.T) {
 	came, err := k.Results(t.Context(), "acme", dutyOf(1, time.Hour, "a").At, duty.Query{Limit: 1})
 	is.NoErr(err)
 	is.Equal(came.List[0].State, duty.Acknowledged)
+}
+
+// A judge ends at any step of making what is kept shorter: who judges next knows all the same.
+func TestAJudgeThatEndsAsItMakesItShorter(t *testing.T) {
+	t.Parallel()
+	const duties = 3
+	const steps = duties + 2 // each is kept anew, then the beginning, then what was before is removed
+	for done := range steps + 1 {
+		t.Run(fmt.Sprint("after ", done), func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			proxy := natstest.Start(t, 1).Proxies(t)[0]
+			k := readerAt(t, proxy.URL())
+			for place := range uint64(duties) {
+				d := dutyOf(place+1, time.Hour, "a", "b", "c")
+				d.Absent = d.Recipients[2:]
+				is.NoErr(k.Open(t.Context(), d))
+				is.NoErr(k.early(t.Context(), d, time.Now()))
+			}
+			acknowledgeAll(t, k, duties, "a")
+			first := judgedBy(t, k)
+			first.pass()
+			acknowledgeAll(t, k, 1, "b")
+			is.NoErr(first.catchUp(t.Context()))
+			first.mu.Lock()
+			first.bytes = 1 << 30 // it is worth it
+			first.mu.Unlock()
+			var begun atomic.Int32
+			proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+				isStep := !m.FromServer && (strings.HasPrefix(m.Subject, k.prefix) || strings.HasPrefix(m.Subject, "$JS.API.STREAM.PURGE."))
+				return natstest.Verdict{Drop: isStep && int(begun.Add(1)) > done}
+			})
+			err := first.shorten(t.Context(), 0)
+			is.Equal(err == nil, done == steps)
+			proxy.Rule(nil)
+			begin, err := k.begin(t.Context())
+			is.NoErr(err)
+			is.Equal(begin > 1, done > duties)
+			next := judgedBy(t, k)
+			is.Equal(next.counts(1), map[duty.State]int{duty.Acknowledged: 2, duty.Reported: 1})
+			is.Equal(next.counts(duties), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1, duty.Reported: 1})
+		})
+	}
+}
+
+// A judge was making what is kept shorter as the stream was made anew: the place that it says is of
+// the one before, and all of the new one is read.
+func TestABeginningOfAnotherStream(t *testing.T) {
+	is := is.New(t)
+	k := reader(t)
+	d := dutyOf(1, time.Hour, "a")
+	is.NoErr(k.Open(t.Context(), d))
+	is.NoErr(k.write(t.Context(), stream.NewMessage(k.prefix+beginSubject, []byte(stream.FormatSeq(1000)))))
+	is.True(judgedBy(t, k).knows(d))
+}
+
+// A duty that this version does not understand is read by who judges next, which may: what was
+// acknowledged since it was kept stays, too.
+func TestWhatIsNotUnderstoodStays(t *testing.T) {
+	is := is.New(t)
+	k := reader(t)
+	acknowledgeAll(t, k, 1, "a")
+	d := dutyOf(1, time.Hour, "a", "b")
+	is.NoErr(k.write(t.Context(), stream.NewMessage(k.subjectOf("acme", d.At, 0), []byte("?"))))
+	acknowledgeAll(t, k, 1, "b")
+	first := judgedBy(t, k)
+	first.pass()
+	is.NoErr(first.shorten(t.Context(), 0))
+	is.Equal(first.kept(t), 1) // b's
+	is.Equal(k.unread.Load(), int64(1))
+	judgedBy(t, k)
+	is.Equal(k.unread.Load(), int64(2))
 }
 
 // What a judge keeps anew is as it was: how much is left, when each acknowledged, who was
@@ -166,7 +275,7 @@ func TestADutyIsKeptAnewAsItWas(t *testing.T) {
 	off := now.Due.Sub(was.Due)
 	is.True(off > -time.Second && off < time.Minute) // by as long as keeping it took
 
-	is.NoErr(k.over(t.Context(), d, duty.Results{List: now.Came}))
+	judgeNow(t, k, d, duty.Results{List: now.Came})
 	is.True(next.keepOneAnew(t.Context(), d) != nil) // another hub has judged it
 	subject := k.subjectOf("acme", d.At, 0)
 	last, err := k.stream.Leader(t.Context(), stream.Get{Last: subject})

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -24,6 +24,7 @@ import (
 type Config struct {
 	Prefix   string // of its subjects; its stream's name too, with "_duties"
 	Replicas int
+	Bytes    int64               // past so many at the broker, about, what came of events is kept for a short time; 0: no limit
 	Alone    bool                // no other hub can be there
 	Node     string              // this hub's name
 	Key      func() *history.Key // of the cursors
@@ -48,6 +49,8 @@ type Keeper struct {
 	words   words
 	unread  atomic.Int64 // messages that were not understood
 	lost    atomic.Int64 // acknowledgements that were not kept
+	full    atomic.Bool  // the stream is past its bound, as far as who judges knows
+	lastUse atomic.Pointer[time.Time]
 	ended   chan struct{}
 	done    sync.WaitGroup
 }
@@ -67,7 +70,9 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Keeper, error) {
 		return nil, err
 	}
 	k.lease = lease.New(lease.Config{Stream: k.stream, Subject: k.prefix + ".lease", Name: cfg.Node, Alone: cfg.Alone, Logger: cfg.Logger})
+	k.use()
 	k.done.Go(k.keepWords)
+	k.done.Go(k.keepLooking)
 	return k, nil
 }
 
@@ -113,25 +118,40 @@ func (k *Keeper) Close() {
 // broker, may be away as it comes.
 const margin = 24 * time.Hour
 
-// Open implements duty.Keeper.
+// Open implements duty.Keeper. Parts of a duty are kept together, all or none: when its event is
+// published again, others may be its recipients, and somebody would be in no part.
 func (k *Keeper) Open(ctx context.Context, d *duty.Duty) error {
+	k.use()
+	var parts []*nats.Msg
 	for _, part := range d.Parts(mostOfPart) {
 		subject := k.subjectOf(d.Event.TenantID, d.At, part.Part)
-		err := k.write(ctx, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
-		if refused, ok := errors.AsType[*stream.Refusal](err); ok && refused.Code == stream.CodeWrongLast {
-			continue // it is open, or over
-		}
-		if err != nil {
+		parts = append(parts, stream.NewMessage(subject, encode(part, leftOf(part.Deadline), nil), jetstream.ExpectedLastSubjSeqHeader, "0"))
+	}
+	for together := range slices.Chunk(parts, stream.BatchLimit) { // as a rule all
+		if err := k.write(ctx, together...); err != nil && !stream.WasSecond(err) { // else it is open, or over
 			return err
 		}
 	}
 	return nil
 }
 
-// over has what came of a duty take its place.
+// over has what came of a duty take its place, unless another hub has judged it meanwhile: of whom
+// the service was told that one knows.
 func (k *Keeper) over(ctx context.Context, d *duty.Duty, came duty.Results) error {
 	subject := k.subjectOf(d.Event.TenantID, d.At, d.Part)
-	return k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List), jetstream.MsgTTLHeader, seconds(resultsTTL)))
+	err := k.write(ctx, stream.NewMessage(subject, encode(d, 0, came.List),
+		jetstream.MsgTTLHeader, seconds(k.resultsTime()), jetstream.ExpectedLastSubjSeqHeader, stream.FormatSeq(d.Kept)))
+	if !stream.WasSecond(err) {
+		return err
+	}
+	last, failed := k.stream.Leader(ctx, stream.Get{Last: subject})
+	if failed != nil {
+		return failed
+	}
+	if record, unread := k.decode(subject, last.Data); unread == nil && record.over {
+		return nil
+	}
+	return err // it was kept anew here just now, or the judge has yet to read where it is
 }
 
 // early keeps when the absent of a duty were reported.
@@ -141,28 +161,49 @@ func (k *Keeper) early(ctx context.Context, d *duty.Duty, at time.Time) error {
 	return k.write(ctx, stream.NewMessage(subject, data, jetstream.MsgTTLHeader, seconds(time.Until(d.Deadline)+margin)))
 }
 
-// write has a message kept. A stream that has gone is made anew.
-func (k *Keeper) write(ctx context.Context, msg *nats.Msg) error {
-	err := k.writeOnce(ctx, msg)
+// write has messages kept, all or none. A stream that has gone is made anew.
+func (k *Keeper) write(ctx context.Context, messages ...*nats.Msg) error {
+	err := k.writeOnce(ctx, messages)
 	if errors.Is(err, nats.ErrNoResponders) {
 		if _, gone := k.stream.Info(ctx); stream.IsGone(gone) {
 			if err = k.stream.Make(ctx, k.cfg.Logger, k.make); err == nil {
-				err = k.writeOnce(ctx, msg)
+				err = k.writeOnce(ctx, messages)
 			}
 		}
 	}
 	return err
 }
 
-func (k *Keeper) writeOnce(ctx context.Context, msg *nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout)
+// writeSpeed is how many bytes a second the broker keeps at least, beside its time for a message.
+const writeSpeed = 4 << 20
+
+func (k *Keeper) writeOnce(ctx context.Context, messages []*nats.Msg) error {
+	bytes := 0
+	for _, msg := range messages {
+		bytes += len(msg.Data)
+	}
+	ctx, cancel := context.WithTimeout(ctx, stream.AppendTimeout+time.Duration(bytes)*time.Second/writeSpeed)
 	defer cancel()
-	_, _, err := k.stream.Request(ctx, msg)
-	return err
+	for {
+		_, _, err := k.stream.Publish(ctx, k.stream.BatchName(), messages, nil)
+		if !stream.WasBusy(err) || !stream.Pause(ctx) {
+			return err
+		}
+	}
 }
 
-// resultsTTL is how long it is known after a deadline what came of its event.
-const resultsTTL = 24 * time.Hour
+// How long it is known after a deadline what came of its event, at least.
+const (
+	resultsTTL = 24 * time.Hour
+	fullTTL    = 5 * time.Minute // where much is kept
+)
+
+func (k *Keeper) resultsTime() time.Duration {
+	if k.full.Load() {
+		return max(fullTTL, k.duty.Repeats)
+	}
+	return max(resultsTTL, k.duty.Repeats)
+}
 
 func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
 
@@ -195,6 +236,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	cfg.Settle = func(ctx context.Context) error { return k.settle(ctx, read) }
 	cfg.Over, cfg.Early, cfg.AtOnce = k.over, k.early, judgedAtOnce
 	read.judge = duty.NewJudge(cfg)
+	defer read.judge.Close()
 	if err := read.begin(ctx); err != nil {
 		return err
 	}
@@ -204,6 +246,7 @@ func (k *Keeper) leadOnce(ctx context.Context) error {
 	k.judge.Store(read.judge)
 	defer k.judge.Store(nil)
 	read.judge.Run(ctx)
+	read.leave(ctx)
 	return ctx.Err()
 }
 
@@ -227,86 +270,4 @@ func (k *Keeper) Stats() (s duty.Stats) {
 	}
 	s.Unread, s.Lost = k.unread.Load(), k.lost.Load()
 	return s
-}
-
-// question asks what came of an event.
-type question struct {
-	Tenant string
-	Tag    string // of the epoch
-	Place  uint64
-	Query  duty.Query
-}
-
-// ErrNobodyJudges: which hub judges is not known now.
-var ErrNobodyJudges = errors.New("no hub judges deadlines now")
-
-// Results implements duty.Keeper.
-func (k *Keeper) Results(ctx context.Context, tenant string, at history.Cursor, q duty.Query) (duty.Results, error) {
-	came := duty.Results{Counts: map[duty.State]int{}}
-	open := false
-	for part := 0; ; part++ {
-		subject := k.subjectOf(tenant, at, part)
-		kept, err := k.stream.Leader(ctx, stream.Get{Last: subject})
-		if err != nil {
-			return came, err
-		}
-		if kept.Seq == 0 {
-			break
-		}
-		record, err := k.decode(subject, kept.Data)
-		if err != nil {
-			return came, err
-		}
-		came.Duty = record.duty
-		open = open || !record.over
-		came.Add(record.came, q)
-	}
-	if !open {
-		return came, nil
-	}
-	judged, err := k.judged(ctx, question{tenant, at.Epoch.Text(), at.Seq, q})
-	if err != nil || len(judged.Counts) == 0 { // the judge has yet to read it
-		return came, err
-	}
-	judged.Duty = came.Duty
-	return judged, nil
-}
-
-// judged is what the hub that judges knows.
-func (k *Keeper) judged(ctx context.Context, q question) (came duty.Results, err error) {
-	if j := k.judge.Load(); j != nil {
-		return k.known(j, q)
-	}
-	ask, _ := json.Marshal(q)
-	ctx, cancel := context.WithTimeout(ctx, stream.AskTimeout)
-	defer cancel()
-	msg, err := k.nc.RequestWithContext(ctx, k.cfg.Prefix+".dutycame", ask)
-	if err != nil {
-		return came, errors.Join(ErrNobodyJudges, err)
-	}
-	err = json.Unmarshal(msg.Data, &came)
-	return came, err
-}
-
-// known is what a judge knows.
-func (k *Keeper) known(j *duty.Judge, q question) (duty.Results, error) {
-	at, _, err := k.placeOf(fmt.Sprintf(".%s.%d.0", q.Tag, q.Place))
-	return j.Results(q.Tenant, at, q.Query), err
-}
-
-// answerResults answers for the hub that judges.
-func (k *Keeper) answerResults(msg *nats.Msg) {
-	j := k.judge.Load()
-	var q question
-	if j == nil || json.Unmarshal(msg.Data, &q) != nil {
-		return
-	}
-	came, err := k.known(j, q)
-	if err != nil {
-		return
-	}
-	came.Duty = nil // who asks has it
-	if answer, err := json.Marshal(came); err == nil {
-		msg.Respond(answer)
-	}
 }

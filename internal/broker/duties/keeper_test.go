@@ -292,3 +292,17 @@ func TestWhatIsNotUnderstoodIsCounted(t *testing.T) {
 	items(t, box, 1)
 	testkit.Eventually(t, func() bool { return k.Stats().Unread == 2 })
 }
+
+// Who judges no more has nothing of it in memory: another does, and hubs take turns for months.
+func TestWhoJudgesNoMoreKeepsNothing(t *testing.T) {
+	is := is.New(t)
+	k, stop := start(t, natstest.Start(t, 1), natstest.Prefix(), outbox.NewMemory(outbox.MemoryConfig{}))
+	for place := range uint64(20) {
+		open(t, k, place+1, time.Hour, nil, user("a"), user("b"))
+	}
+	k.Acknowledge(ackOf("a", 20))
+	testkit.Eventually(t, func() bool { s := k.Stats(); return s.Open == 20 && s.Owed == 20 })
+	is.True(k.duty.Pools.State.Of("acme") > 0)
+	stop()
+	is.Equal(k.duty.Pools.State.Of("acme"), int64(0))
+}

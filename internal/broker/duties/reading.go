@@ -11,11 +11,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"realtimehub/internal/broker/stream"
 	"realtimehub/internal/duty"
 )
 
 // reading hands a judge all that is kept, but for what lies behind; once more where the stream is
-// made anew.
+// made anew, or may have lost its end.
 type reading struct {
 	// Static.
 	keeper *Keeper
@@ -24,11 +25,13 @@ type reading struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	consuming jetstream.ConsumeContext
-	life      string        // of the stream that is read
+	begun     *beginning
 	at        uint64        // its place up to which all is handed over
 	moved     chan struct{} // closed when at moves
 	passed    milestones
-	bytes     int64 // that were read since it was last made to begin later
+	unread    uint64 // the first place that was not understood; 0: none
+	prepared  uint64 // where reading may begin as soon as the disk has what was kept anew; 0: nowhere
+	bytes     int64  // that were read since it was last made to begin later
 }
 
 // lookEvery is how often it is asked whether the stream is still the one that is read.
@@ -51,7 +54,8 @@ func (r *reading) now() jetstream.ConsumeContext {
 	return r.consuming
 }
 
-// watch reads from the beginning again where the stream is another, or can be read no more.
+// watch reads from the beginning again where the stream is another, may have lost its end, or can be
+// read no more.
 func (r *reading) watch(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -70,7 +74,7 @@ func (r *reading) watch(ctx context.Context) {
 				continue
 			}
 		}
-		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+		if err := r.readAnew(ctx); err != nil && ctx.Err() == nil {
 			r.keeper.cfg.Logger.Warn("what is owed cannot be read now", "err", err)
 			select {
 			case <-ctx.Done():
@@ -83,22 +87,61 @@ func (r *reading) watch(ctx context.Context) {
 	}
 }
 
-// same says whether the stream is the one that is read.
-func (r *reading) same(ctx context.Context) (bool, error) {
+// readAnew reads from the beginning again, and has duties kept that the stream has no more.
+func (r *reading) readAnew(ctx context.Context) error {
+	if err := r.follow(ctx); err != nil {
+		return err
+	}
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
+	return r.keepLost(ctx)
+}
+
+// leave has all that is owed kept where the stream has gone, or was made anew, as its judge ends:
+// who judges next finds nothing else there.
+func (r *reading) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
+	defer cancel()
 	state, err := r.keeper.stream.Info(ctx)
 	r.mu.Lock()
+	same := err == nil && state.Life() == r.begun.life || err != nil && !stream.IsGone(err)
+	r.mu.Unlock()
+	if same {
+		return
+	}
+	r.judge.Unplace()
+	if err := r.keepLost(ctx); err != nil {
+		r.keeper.cfg.Logger.Error("the stream of duties has gone, and what is owed could not be kept: of some events nobody is reported", "err", err)
+	}
+}
+
+// same says whether the stream is the one that is read, and cannot have lost its end meanwhile:
+// a broker that has gives the same places again.
+func (r *reading) same(ctx context.Context) (bool, error) {
+	k := r.keeper
+	connected := k.nc.Stats().Reconnects
+	state, err := k.stream.Info(ctx)
+	if err == nil {
+		full := k.cfg.Bytes > 0 && int64(state.Bytes) > k.cfg.Bytes
+		if was := k.full.Swap(full); full && !was {
+			k.cfg.Logger.Warn("store: what came of events with a deadline takes much: of further ones it is kept for a short time", "bytes", state.Bytes, "limit", k.cfg.Bytes)
+		}
+	}
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	return state.Life() == r.life, err
+	return state.Life() == r.begun.life && connected == r.begun.connected && state.Last >= r.at, err
 }
 
 // follow reads the stream as it is now, from where that is to begin.
 func (r *reading) follow(ctx context.Context) error {
 	k := r.keeper
+	connected := k.nc.Stats().Reconnects
 	state, err := k.stream.Info(ctx)
 	if err != nil {
 		return err
 	}
-	from := beginning{life: state.Life(), last: state.Last, ahead: time.Until(state.Now)}
+	from := &beginning{life: state.Life(), connected: connected, last: state.Last, ahead: time.Until(state.Now)}
 	begin, err := k.begin(ctx)
 	if err != nil {
 		return err
@@ -112,6 +155,10 @@ func (r *reading) follow(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.consuming != nil {
+		r.consuming.Stop()
+	}
+	r.judge.Unplace()
 	take := func(msg jetstream.Msg) { r.take(from, msg) }
 	consuming, err := consumer.Consume(take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		k.cfg.Logger.Debug("reading duties", "err", err) // it goes on by itself
@@ -119,18 +166,17 @@ func (r *reading) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.consuming != nil {
-		r.consuming.Stop()
-	}
-	r.consuming, r.life, r.at, r.passed, r.bytes = consuming, from.life, begin-1, milestones{}, 0
+	r.consuming, r.begun, r.at = consuming, from, begin-1
+	r.passed, r.unread, r.bytes, r.prepared = milestones{}, 0, 0, 0
 	return nil
 }
 
 // beginning is the stream as it was when reading began.
 type beginning struct {
-	life  string
-	last  uint64        // its last place
-	ahead time.Duration // of this process's clock the leader's, at least: less by the time of its answer
+	life      string
+	connected uint64        // how often the process had connected again
+	last      uint64        // its last place
+	ahead     time.Duration // of this process's clock the leader's, at least: less by the time of its answer
 }
 
 // keptAt is when a message was kept, by this process's clock: not before. One that came since
@@ -144,22 +190,26 @@ func (b *beginning) keptAt(now time.Time, meta *jetstream.MsgMetadata) time.Time
 }
 
 // take hands over one message of a stream.
-func (r *reading) take(from beginning, msg jetstream.Msg) {
+func (r *reading) take(from *beginning, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return
 	}
 	kept := from.keptAt(time.Now(), meta)
-	if err := r.hand(msg, kept, meta.Sequence.Stream); err != nil {
+	err = r.hand(msg, kept, meta.Sequence.Stream)
+	if err != nil {
 		r.keeper.unread.Add(1)
 		r.keeper.cfg.Logger.Error("a duty, or an acknowledgement, cannot be read: another version may have kept it", "subject", msg.Subject(), "err", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if from.life != r.life {
+	if from != r.begun { // it is read anew meanwhile
 		return
 	}
 	r.at = meta.Sequence.Stream
+	if err != nil && r.unread == 0 {
+		r.unread = r.at
+	}
 	r.passed.pass(r.at, kept)
 	r.bytes += int64(len(msg.Data()))
 	close(r.moved)

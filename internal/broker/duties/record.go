@@ -159,7 +159,7 @@ type word struct {
 	Of         uint64    `json:"o"`
 	After      uint64    `json:"a"`
 	UpTo       uint64    `json:"u"`
-	Types      []string  `json:"f,omitempty"` // nil: all
+	Types      []string  `json:"f,omitzero"`  // nil: all; empty: none
 	Until      int64     `json:"x"`           // Unix milliseconds
 	Left       int64     `json:"l,omitempty"` // of a connection that has ended: milliseconds until then, as clocks differ; 0: there is no Until, or the version before did not say
 }

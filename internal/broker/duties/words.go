@@ -103,32 +103,33 @@ func (w *words) again() {
 	}
 }
 
-// Flush has kept, when it returns, what was acknowledged before it was called. What it could
-// not keep stays gathered.
+// Flush has kept, when it returns, what was acknowledged before it was called, and does not wait for
+// what comes meanwhile. What it could not keep stays gathered.
 func (k *Keeper) Flush(ctx context.Context) error {
 	w := &k.words
 	w.keeping.Lock()
 	defer w.keeping.Unlock()
-	for {
+	w.mu.Lock()
+	left := len(w.list)
+	w.mu.Unlock()
+	for left > 0 {
 		w.mu.Lock()
 		some := w.list
 		w.number++
 		number := w.number
 		w.mu.Unlock()
-		if len(some) == 0 {
-			return nil
-		}
 		n, err := k.keep(ctx, some, number)
 		if err != nil {
 			return err
 		}
 		w.mu.Lock()
-		w.list = w.list[n:]
-		if len(w.list) == 0 {
+		if w.list = w.list[n:]; len(w.list) == 0 {
 			w.list = nil
 		}
 		w.mu.Unlock()
+		left -= n
 	}
+	return nil
 }
 
 // keep keeps as many of some acknowledgements as one message takes, and says how many: as long
@@ -156,6 +157,9 @@ func (k *Keeper) keep(ctx context.Context, some []duty.Acknowledgement, number u
 
 // Ended implements duty.Keeper. Other hubs are told: its client may come back to any.
 func (k *Keeper) Ended(sent duty.Acknowledgement) {
+	if sent.Until.IsZero() && !k.inUse() {
+		return
+	}
 	k.returns.Ended(sent)
 	w := wordOf(sent)
 	if !sent.Until.IsZero() {

@@ -8,7 +8,6 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -172,7 +171,7 @@ func (l *Lease) say(from uint64) (seq uint64, ok bool) {
 	msg := stream.NewMessage(l.subject, []byte(l.name), jetstream.MsgTTLHeader, strconv.Itoa(int(fades/time.Second)),
 		jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(from, 10))
 	seq, _, err := l.stream.Request(ctx, msg)
-	if refused, is := errors.AsType[*stream.Refusal](err); is && refused.Code == stream.CodeWrongLast {
+	if stream.WasSecond(err) {
 		return lost, false
 	}
 	return seq, err == nil

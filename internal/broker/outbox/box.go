@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -161,23 +160,4 @@ func row(subject string, data []byte, ttl time.Duration, last uint64) *nats.Msg 
 	msg := fading(subject, data, ttl)
 	msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(last, 10)}
 	return msg
-}
-
-// wasSecond says that the broker has refused something because another was first.
-func wasSecond(err error) bool {
-	refused, is := errors.AsType[*stream.Refusal](err)
-	return is && (refused.Code == stream.CodeWrongLast || refused.Code == stream.CodeWrongLastInBatch)
-}
-
-// wasBusy says that the broker has kept nothing, and may the next time.
-func wasBusy(err error) bool {
-	refused, is := errors.AsType[*stream.Refusal](err)
-	if !is {
-		return false
-	}
-	switch refused.Code {
-	case stream.CodeBatchesFull, stream.CodeIncomplete, stream.CodeNotLeader, stream.CodeInProcess:
-		return true
-	}
-	return false
 }

@@ -104,7 +104,7 @@ func (b *Box) settled(ctx context.Context, tenant string, after uint64) (head, e
 func (b *Box) jump(ctx context.Context, tenant string, h head, known uint64) (head, error) {
 	next := h.anew(known)
 	seq, err := b.keepOne(ctx, row(b.subject(kindHead, tenant), next.data(), rowTTL, h.seq))
-	if wasSecond(err) {
+	if stream.WasSecond(err) {
 		return head{}, stream.ErrStale
 	}
 	if err != nil {
@@ -120,7 +120,7 @@ func (b *Box) confirm(ctx context.Context, tenant string, h head) error {
 	msg := row(b.proof(), nil, time.Minute, h.seq)
 	msg.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{b.subject(kindHead, tenant)}
 	_, err := b.keepOne(ctx, msg)
-	if wasSecond(err) {
+	if stream.WasSecond(err) {
 		return stream.ErrStale
 	}
 	return err

@@ -86,7 +86,7 @@ func (b *Box) putAll(ctx context.Context, tenant string, parcels []*parcel) erro
 		if err == nil {
 			err = b.putAfter(ctx, tenant, left, h)
 		}
-		if wasSecond(err) {
+		if stream.WasSecond(err) {
 			var failed error
 			if left, failed = b.unknown(ctx, left); failed != nil {
 				return failed
@@ -95,7 +95,7 @@ func (b *Box) putAll(ctx context.Context, tenant string, parcels []*parcel) erro
 				return nil
 			}
 		}
-		if !wasSecond(err) && !wasBusy(err) || !stream.Pause(ctx) {
+		if !stream.WasSecond(err) && !stream.WasBusy(err) || !stream.Pause(ctx) {
 			return err
 		}
 	}

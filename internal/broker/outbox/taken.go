@@ -22,7 +22,7 @@ func (b *Box) Taken(ctx context.Context, tenant string, place uint64) error {
 			return err
 		}
 		_, err = b.keepOne(ctx, row(b.subject(kindTaken, tenant), strconv.AppendUint(nil, place, 10), rowTTL, seq))
-		if !wasSecond(err) && !wasBusy(err) || !stream.Pause(ctx) {
+		if !stream.WasSecond(err) && !stream.WasBusy(err) || !stream.Pause(ctx) {
 			return err
 		}
 	}

@@ -28,7 +28,7 @@ func (p *Peers) Ask(ctx context.Context, node string, data []byte) ([]byte, erro
 	case err == nil && len(answer.Data) > 0:
 		return answer.Data, nil
 	case err == nil:
-		return nil, fmt.Errorf("%w: its answer does not fit into a message", ErrSilent)
+		return nil, fmt.Errorf("%w: it has no answer, or none that fits into a message", ErrSilent)
 	case errors.Is(err, nats.ErrNoResponders) && p.unknown(node):
 		return nil, errors.Join(ErrGone, err)
 	}

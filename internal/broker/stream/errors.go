@@ -51,3 +51,22 @@ func Pause(ctx context.Context) bool {
 		return false
 	}
 }
+
+// WasSecond says that the broker has refused something because another was first.
+func WasSecond(err error) bool {
+	refused, is := errors.AsType[*Refusal](err)
+	return is && (refused.Code == CodeWrongLast || refused.Code == CodeWrongLastInBatch)
+}
+
+// WasBusy says that the broker has kept nothing, and may the next time.
+func WasBusy(err error) bool {
+	refused, is := errors.AsType[*Refusal](err)
+	if !is {
+		return false
+	}
+	switch refused.Code {
+	case CodeBatchesFull, CodeIncomplete, CodeNotLeader, CodeInProcess:
+		return true
+	}
+	return false
+}

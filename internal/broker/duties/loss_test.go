@@ -1,0 +1,109 @@
+package duties
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/duty"
+	"realtimehub/internal/event"
+	"realtimehub/internal/natstest"
+	"realtimehub/internal/testkit"
+)
+
+// awaitOpen has a keeper keep a duty as soon as the broker is there.
+func awaitOpen(t *testing.T, k *Keeper, d *duty.Duty) {
+	t.Helper()
+	testkit.Eventually(t, func() bool { return k.Open(t.Context(), d) == nil })
+}
+
+// knows says that a judge knows a duty.
+func (r *reading) knows(d *duty.Duty) bool {
+	_, open := r.judge.Standing(d)
+	return open
+}
+
+// The broker has lost the last of what it had kept, and gives its places again: what is there now is
+// judged.
+func TestAnEndThatIsLost(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	b := natstest.Start(t, 1)
+	k := readerAt(t, b.URL(0))
+	lose := b.Snapshot(t)
+	lost := []*duty.Duty{dutyOf(1, time.Hour, "a"), dutyOf(2, time.Hour, "a")}
+	awaitOpen(t, k, lost[0])
+	awaitOpen(t, k, lost[1])
+	read := judgedBy(t, k)
+	is.True(read.knows(lost[0]) && read.knows(lost[1]))
+	lose()
+	b.Restart(t, 0)
+	again := []*duty.Duty{dutyOf(3, time.Hour, "a"), dutyOf(4, time.Hour, "a")}
+	awaitOpen(t, k, again[0])
+	awaitOpen(t, k, again[1])
+	testkit.Eventually(t, func() bool { return read.knows(again[0]) && read.knows(again[1]) })
+	testkit.Eventually(t, func() bool { // who judges next knows what was lost, too
+		next := judgedBy(t, k)
+		return next.knows(lost[0]) && next.knows(lost[1]) && next.knows(again[0]) && next.knows(again[1])
+	})
+}
+
+// The stream is deleted and the lease with it, so that whoever judged does so no more: it leaves all
+// that is owed to the next, with what has come of it.
+func TestAStreamThatIsDeletedWithTheLease(t *testing.T) {
+	t.Parallel()
+	for name, made := range map[string]bool{"nobody has made it anew": false, "another hub has": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			k := reader(t)
+			d := dutyOf(1, time.Hour, "a", "b")
+			is.NoErr(k.Open(t.Context(), d))
+			acknowledgeAll(t, k, 1, "a")
+			ctx, cancel := context.WithCancel(t.Context())
+			read := &reading{keeper: k, moved: make(chan struct{}), judge: duty.NewJudge(k.duty)}
+			is.NoErr(read.begin(ctx))
+			is.NoErr(read.catchUp(ctx))
+			is.NoErr(k.js.DeleteStream(ctx, k.stream.Name))
+			if made {
+				is.NoErr(k.make(ctx, k.js))
+			}
+			cancel()
+			read.leave(ctx)
+			next := judgedBy(t, k)
+			is.Equal(next.counts(1), map[duty.State]int{duty.Acknowledged: 1, duty.Owed: 1})
+		})
+	}
+}
+
+// The broker did not take one part of a duty: when the event is published again, some have left the
+// room and others joined, and each recipient is in one part.
+func TestAPartThatIsLost(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	proxy := natstest.Start(t, 1).Proxies(t)[0]
+	k := readerAt(t, proxy.URL())
+	var all []string
+	for i := range mostOfPart + 10 {
+		all = append(all, fmt.Sprintf("p%05d", i))
+	}
+	first := dutyOf(1, time.Hour, all...)
+	var lost atomic.Bool
+	proxy.Rule(func(m *natstest.Message) natstest.Verdict {
+		isPart := !m.FromServer && m.Subject == k.subjectOf("acme", first.At, 1)
+		return natstest.Verdict{Drop: isPart && !lost.Swap(true)}
+	})
+	is.True(k.Open(t.Context(), first) != nil)
+	second := dutyOf(1, time.Hour, all[1:]...)
+	is.NoErr(k.Open(t.Context(), second))
+	is.NoErr(k.Open(t.Context(), first)) // it is open, and stays as it is
+	var owing []event.Profile
+	for _, r := range judgedBy(t, k).judge.Results("acme", first.At, []int{0, 1}, duty.Query{Limit: 2 * mostOfPart}).List {
+		owing = append(owing, r.Profile)
+	}
+	is.Equal(owing, second.Recipients)
+}

@@ -1,0 +1,92 @@
+package delivery
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"realtimehub/internal/event"
+	"realtimehub/internal/sse"
+)
+
+// A sweep looks at tenants at which something has changed, however many there are.
+func TestASweepLooksAtWhatHasChanged(t *testing.T) {
+	is := is.New(t)
+	h := newRig(t, keeping(1))
+	connect := func(tenant int) *Connection {
+		return h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: fmt.Sprint(tenant), Profile: user("me")})
+	}
+	conns := make([]*Connection, 50)
+	for i := range conns {
+		conns[i] = connect(i)
+	}
+	h.sweep(time.Now())
+	is.Equal(h.Tenants.ledger.marked(), nil) // there is nothing to forget
+	h.sweep(time.Now())
+	is.NoErr(h.Members.AddMember(t.Context(), "7", inRoom, user("me")))
+	h.publish("7", event.ToTenant(), "1", false)
+	is.NoErr(h.Members.RemoveMember(t.Context(), "7", inRoom, user("me")))
+	h.sweep(time.Now())
+	is.Equal(h.Tenants.ledger.marked(), []string{"7"}) // a stay that the history reaches
+	h.publish("7", event.ToTenant(), "2", false)
+	h.publish("7", event.ToTenant(), "3", false)
+	h.sweep(time.Now())
+	h.sweep(time.Now())
+	is.Equal(h.Tenants.ledger.marked(), nil)
+	for i, c := range conns {
+		is.True(h.Streams.Kick(c, CloseKicked))
+		is.Equal(h.Tenants.number(), len(conns)-1-i)
+	}
+	is.Equal(h.Tenants.ledger.marked(), nil) // of those that are forgotten nothing is kept
+}
+
+// Whatever happens, a tenant is known as one to be looked at that nobody needs, or that
+// remembers something; and the busiest are those with most streams.
+func TestTheLedgerIsRight(t *testing.T) {
+	is := is.New(t)
+	h := newRig(t, keeping(2))
+	random := rand.New(rand.NewPCG(1, 20))
+	var conns []*Connection
+	for range 3000 {
+		tenant, p := fmt.Sprint(random.IntN(12)), user(fmt.Sprint(random.IntN(3)))
+		switch random.IntN(7) {
+		case 0, 1:
+			conns = append(conns, h.connect(t, Subscription{Encoding: sse.Encoding{}, Tenant: tenant, Profile: p}))
+		case 2, 3:
+			if n := len(conns); n > 0 {
+				i := random.IntN(n)
+				h.Streams.Kick(conns[i], CloseKicked)
+				conns = slices.Delete(conns, i, i+1)
+			}
+		case 4:
+			is.NoErr(h.Members.AddMember(t.Context(), tenant, inRoom, p))
+		case 5:
+			is.NoErr(h.Members.RemoveMember(t.Context(), tenant, inRoom, p))
+		case 6:
+			h.publish(tenant, event.ToTenant(), "1", false)
+		}
+		if random.IntN(20) == 0 {
+			h.sweep(time.Now())
+		}
+		marked := h.Tenants.ledger.marked()
+		all := []TenantStats{}
+		for name, x := range h.Tenants.byName {
+			looked := slices.Contains(marked, name)
+			is.True(looked || h.Tenants.needsLocked(x) && !x.remembersLocked())
+			is.Equal(looked, x.marked)
+			if len(x.conns) > 0 {
+				all = append(all, TenantStats{name, len(x.conns), x.accepted.Load()})
+			}
+		}
+		is.Equal(len(slices.DeleteFunc(marked, func(name string) bool { return h.Tenants.byName[name] != nil })), 0)
+		slices.SortFunc(all, func(a, b TenantStats) int {
+			return cmp.Or(cmp.Compare(b.Streams, a.Streams), cmp.Compare(a.Name, b.Name))
+		})
+		is.Equal(h.Tenants.Busiest(3), all[:min(3, len(all))])
+	}
+}
