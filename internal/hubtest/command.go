@@ -1,6 +1,7 @@
 package hubtest
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 	"testing"
@@ -24,15 +25,21 @@ func (u *unanswered) add(text string) {
 	}
 }
 
+// next is the first of them that was answered. One that was taken has been only if it has a number.
+func (u *unanswered) next(taken bool) (line string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for answered := false; !answered && len(u.lines) > 0; {
+		line, u.lines = u.lines[0], u.lines[1:]
+		answered = !taken || strings.Contains(line, `"n"`)
+	}
+	return line
+}
+
 // check holds the first of them and its answer against the contract; nil: that of all tests.
 func (u *unanswered) check(t testing.TB, c *contracttest.Contract, answer []byte) {
 	t.Helper()
-	u.mu.Lock()
-	line := ""
-	if len(u.lines) > 0 {
-		line, u.lines = u.lines[0], u.lines[1:]
-	}
-	u.mu.Unlock()
+	line := u.next(bytes.Contains(answer, []byte(`"ok"`)))
 	if c == nil {
 		var err error
 		if c, err = Contract(); err != nil {
