@@ -13,7 +13,7 @@ import (
 
 const (
 	idleTime = 10 * time.Second // that a client may take from one poll to the next
-	toldTime = time.Second      // that another hub may take to say that it has told what it took
+	toldTime = 3 * time.Second  // that another hub may take to say that it has told what it took
 	pollRoom = 64 << 10         // bytes of records that wait for a poll, or one record
 )
 
@@ -100,12 +100,12 @@ func (p *poll) known() bool {
 func (p *poll) ask(ctx context.Context, wait time.Duration, far bool) (records []byte, over bool) {
 	replaced := p.begin()
 	defer func() { p.done(replaced, over) }()
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
 	if !p.known() {
 		p.end()
 		return nil, true
 	}
-	timeout := time.NewTimer(wait)
-	defer timeout.Stop()
 	for {
 		p.mu.Lock()
 		displaced := p.asks != replaced

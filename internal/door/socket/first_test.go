@@ -38,6 +38,7 @@ func TestFirst(t *testing.T) {
 	}{
 		"a text":              {sent: from(text, "hello"), text: "hello"},
 		"fragments and pings": {sent: bytes.Join([][]byte{from(ping, ""), from(begins, "he"), from(ping, "p"), from(ends, "llo")}, nil), text: "hello"},
+		"10,000 pings before": {sent: append(bytes.Repeat(from(ping, "there?"), 10_000), from(text, "hello")...), text: "hello"},
 		"nothing":             {err: ErrSilent, took: within},
 		"half a frame":        {sent: from(text, "hello")[:7], err: ErrSilent, took: within},
 		"half a message":      {sent: from(begins, "hello"), err: ErrSilent, took: within},
