@@ -134,8 +134,8 @@ func TestRealtimePollAcknowledgesWhatIsHandled(t *testing.T) {
 	})
 }
 
-// Who is told that a token has expired comes back with a fresh one, and so does who is told of a hub
-// that ends.
+// Who is told that a token has expired, or that one is refused, comes back with the next. Who is told
+// that the hub ends is told why.
 func TestRealtimeTransportsEnd(t *testing.T) {
 	t.Parallel()
 	program := hubtest.Start(t, "REALTIME_RETRY=200ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
@@ -153,6 +153,14 @@ func TestRealtimeTransportsEnd(t *testing.T) {
 		tab.run(`(globalThis.reasons = [], c.onStatus(({ reason }) => { reasons.push(reason); if (reason) globalThis.token = undefined; }), 0)`)
 		tabs = append(tabs, tab)
 	}
+	good := mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "refused"), "Bearer "))
+	for _, transport := range transports {
+		tab := h.open(fmt.Sprintf(`transport: %q, share: false, token: () => globalThis.good ?? "no.such.token"`, transport))
+		tab.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
+		tab.run(fmt.Sprintf(`globalThis.good = %s`, good))
+		tab.becomes(`is.state === "live"`)
+		tab.close()
+	}
 	for _, tab := range tabs {
 		tab.becomes(`reasons.includes("expired") && is.state === "live"`)
 	}
@@ -163,19 +171,6 @@ func TestRealtimeTransportsEnd(t *testing.T) {
 	program.Stop()
 	for _, tab := range tabs {
 		tab.becomes(`reasons.includes("drain") || is.transport === "poll" && is.state === "waiting"`) // which may be asked again too late to be told
-	}
-}
-
-// A token that is refused is said, and the next one is taken, whatever a stream comes by.
-func TestRealtimeTransportsRefused(t *testing.T) {
-	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
-	h.expected = []string{"401"}
-	good := mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "alice"), "Bearer "))
-	for _, transport := range transports {
-		tab := h.open(`transport: "` + transport + `", share: false, token: () => globalThis.good ?? "no.such.token"`)
-		tab.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
-		tab.run(`globalThis.good = ` + string(good))
-		tab.becomes(`is.state === "live"`)
 	}
 }
 
