@@ -209,7 +209,14 @@ class Door {
   async token(fresh = false) {
     if (!fresh && this.#token && this.#token !== this.#refused && !(this.life() < 5000)) return this.#token;
     this.#asking ??= this.#ask().finally(() => { this.#asking = null; });
-    const token = await this.#asking, claims = claimsOf(token);
+    let token;
+    try {
+      token = await this.#asking;
+    } catch (error) {
+      if (!fresh && this.#token !== this.#refused && this.life() > 0) return this.#token; // it is still good
+      throw error;
+    }
+    const claims = claimsOf(token);
     if (claims) { // what claims nothing is nobody's: an error page, or not a JWT
       const person = JSON.stringify([claims.sub, claims.tenant]);
       this.#person ||= person;

@@ -1,14 +1,11 @@
 package browser
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"syscall"
@@ -134,20 +131,32 @@ func TestRealtimePollAcknowledgesWhatIsHandled(t *testing.T) {
 	})
 }
 
-// Who is told that a token has expired comes back with a fresh one, and so does who is told of a hub
-// that ends.
+// Who is told that a token has expired, or that one is refused, comes back with the next. Who is told
+// that the hub ends is told why.
 func TestRealtimeTransportsEnd(t *testing.T) {
 	t.Parallel()
 	program := hubtest.Start(t, "REALTIME_RETRY=200ms", "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
 	h := &clientHub{t: t, browser: browser(t), url: program.URL, wire: hubtest.NewWire(t, program.URL)}
 	h.expected = []string{"net::ERR_", "401", "WebSocket connection to"} // of a hub that is away, and of a token that has ended
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		life, _ := time.ParseDuration(r.FormValue("life"))
+		io.WriteString(w, strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", r.FormValue("sub"), "exp", time.Now().Add(life).Unix()), "Bearer "))
+	}))
+	t.Cleanup(service.Close)
 	var tabs []*clientTab
 	for _, transport := range transports {
-		token := func(life time.Duration) string {
-			return string(mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", transport, "exp", time.Now().Add(life).Unix()), "Bearer ")))
-		}
-		tabs = append(tabs, h.live(`transport: "`+transport+`", token: () => globalThis.fresh ?? `+token(4*time.Second), `globalThis.reasons = []`))
-		tabs[len(tabs)-1].run(`(c.onStatus(({ reason }) => { reasons.push(reason); if (reason === "expired") globalThis.fresh = ` + token(time.Hour) + `; }), 0)`)
+		tab := h.live(fmt.Sprintf(`transport: %[1]q, token: async () => globalThis.token ??= await (await fetch("%[2]s?sub=%[1]s&life=" + (globalThis.is.reason ? "1h" : "6s"))).text()`, transport, service.URL))
+		tab.run(`(globalThis.reasons = [], c.onStatus(({ reason }) => { reasons.push(reason); if (reason) globalThis.token = undefined; }), 0)`)
+		tabs = append(tabs, tab)
+	}
+	good := mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "refused"), "Bearer "))
+	for _, transport := range transports {
+		tab := h.open(fmt.Sprintf(`transport: %q, share: false, token: () => globalThis.good ?? "no.such.token"`, transport))
+		tab.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
+		tab.run(fmt.Sprintf(`globalThis.good = %s`, good))
+		tab.becomes(`is.state === "live"`)
+		tab.close()
 	}
 	for _, tab := range tabs {
 		tab.becomes(`reasons.includes("expired") && is.state === "live"`)
@@ -158,20 +167,7 @@ func TestRealtimeTransportsEnd(t *testing.T) {
 	}
 	program.Stop()
 	for _, tab := range tabs {
-		tab.becomes(`reasons.includes("drain")`)
-	}
-}
-
-// A token that is refused is said, and the next one is taken, whatever a stream comes by.
-func TestRealtimeTransportsRefused(t *testing.T) {
-	h := newClientHub(t, "REALTIME_JWT_SECRET="+testSecret, "REALTIME_API_KEYS=t1=service-key-0001")
-	h.expected = []string{"401"}
-	good := mustJSON(strings.TrimPrefix(bearer(t, "tenant", "t1", "sub", "alice"), "Bearer "))
-	for _, transport := range transports {
-		tab := h.open(`transport: "` + transport + `", share: false, token: () => globalThis.good ?? "no.such.token"`)
-		tab.becomes(`is.state === "waiting" && is.reason === "refused" && is.problem.status === 401 && is.problem.code === "InvalidCredential"`)
-		tab.run(`globalThis.good = ` + string(good))
-		tab.becomes(`is.state === "live"`)
+		tab.becomes(`reasons.includes("drain") || is.transport === "poll" && is.state === "waiting"`) // which may be asked again too late to be told
 	}
 }
 
@@ -180,26 +176,30 @@ func TestRealtimeTransportsRefused(t *testing.T) {
 func TestRealtimeTransportsSilence(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	program := hubtest.Start(t, "REALTIME_RETRY=200ms", "REALTIME_HEARTBEAT=50ms")
+	program := hubtest.Start(t, "REALTIME_RETRY=200ms")
 	h := &clientHub{t: t, browser: browser(t), url: program.URL, wire: hubtest.NewWire(t, program.URL)}
 	const injected = `(
 		((usual) => { globalThis.setInterval = (fn, ms) => usual(fn, ms / 100); })(setInterval),
 		((usual) => { globalThis.late = 0; Date.now = () => usual() + late; })(Date.now),
-		globalThis.answers = 0,
+		globalThis.asked = globalThis.answers = 0,
 		globalThis.WebSocket = class extends WebSocket {
 			constructor(...given) {
 				super(...given);
-				this.addEventListener("message", ({ data }) => { if (data.includes('"ok":true')) answers++; });
+				this.addEventListener("message", ({ data }) => { if (JSON.parse(data).n) answers++; });
+			}
+			send(text) {
+				asked++;
+				super.send(text);
 			}
 		})`
 	socket := h.live(asAlice+`, share: false, transport: "websocket"`, injected)
 	poll := h.live(asAlice+`, share: false, transport: "poll"`, injected)
-	for i := range 3 {
-		socket.run(`late += 10_000`)
-		socket.becomes(fmt.Sprintf(`answers > %d`, i))
+	for range 3 {
+		socket.run(`(globalThis.before = asked, late += 23_000)`) // half of three heartbeats
+		socket.becomes(`asked > before && answers === asked`)
 	}
 	is.Equal(socket.run(`states.join()`), "connecting,live")
-	poll.run(`late += 40_000`)
+	poll.run(`late += 47_000`)                               // more than three, and with what a poll waits less than what it may take
 	poll.run(`new Promise((done) => setTimeout(done, 200))`) // four times as long as it takes to be noticed
 	is.Equal(poll.run(`states.join()`), "connecting,live")
 	program.Signal(syscall.SIGSTOP)
@@ -212,62 +212,6 @@ func TestRealtimeTransportsSilence(t *testing.T) {
 		tab.becomes(`is.state === "live"`)
 		tab.told(1)
 	}
-}
-
-// hinders is a proxy in front of a hub that holds each answer back until it is whole. It passes
-// sockets on where upgrades says so.
-func hinders(t *testing.T, hub string, upgrades bool) string {
-	t.Helper()
-	return proxied(t, hub, upgrades, func(res *http.Response) error {
-		body, err := io.ReadAll(res.Body)
-		res.Body = io.NopCloser(bytes.NewReader(body))
-		return err
-	})
-}
-
-// cuts is a proxy in front of a hub that ends streams once their first bytes have passed.
-func cuts(t *testing.T, hub string) string {
-	t.Helper()
-	return proxied(t, hub, true, func(res *http.Response) error {
-		if !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
-			return nil
-		}
-		first := make([]byte, 4096)
-		n, err := res.Body.Read(first)
-		res.Body.Close()
-		res.Body = io.NopCloser(bytes.NewReader(first[:n]))
-		return err
-	})
-}
-
-func proxied(t *testing.T, hub string, upgrades bool, change func(*http.Response) error) string {
-	t.Helper()
-	target, err := url.Parse(hub)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.Out.Host = r.In.Host
-		},
-		ModifyResponse: func(res *http.Response) error {
-			if res.StatusCode == http.StatusSwitchingProtocols {
-				return nil
-			}
-			return change(res)
-		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // its client left
-	}
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") != "" && !upgrades {
-			http.Error(w, "no upgrades here", http.StatusBadRequest)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(front.Close)
-	return front.URL
 }
 
 // impatient has a page give its first stream a tenth of a second to begin; of what it tries next some

@@ -141,6 +141,19 @@ await test('presence by polls', { transport: 'poll' }, async ({ client }) => {
   assert.equal(questions(), before + 2); // after an empty one, too
 });
 
+// A token() that fails is no reason to end what goes on by polls, as long as the token before is good.
+const jwt = (seconds) => ['{}', JSON.stringify({ tenant: 't', sub: 'user:me', exp: clock() / 1000 + seconds }), ''].map((part) => Buffer.from(part).toString('base64url')).join('.');
+let tokens = 0;
+console.error = () => {};
+await test('a token that is still good', { tenant: undefined, profile: undefined, transport: 'poll', token: () => { if (tokens++) throw new Error('away'); return jwt(60); } }, async ({ heard, states }) => {
+  await pass(57 * SECOND); // nobody uses a token of its last 5 s if there is another
+  says(1);
+  await settled();
+  says(2);
+  await settled();
+  assert.deepEqual([heard, states, tokens > 2], [[1, 2], ['connecting', 'live'], true]);
+});
+
 // An address has no room for a long list, so that is said again once a poll is there.
 await test('long lists by polls', { transport: 'poll', presence: 'none', types: Array.from({ length: 199 }, (_, i) => `long.type.of.an.event.${i}`) }, async () => {
   const changes = () => asked.filter(({ method }) => method === 'PATCH').length;
