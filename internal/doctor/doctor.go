@@ -138,7 +138,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		if !failed {
 			select { // where there is room for few streams, it is the others that find none
 			case <-begun:
-			case <-time.After(patience / 2):
+			case <-time.After(o.stagger + together): // the silent one is held back, or refused
 			}
 		}
 		others.examine(ctx, base)
