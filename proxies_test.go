@@ -309,9 +309,9 @@ func TestDoctorCommand(t *testing.T) {
 	}))
 	t.Cleanup(page.Close)
 	people := 0
-	token := func() string { // of somebody else each time: each may have 12 probes
+	token := func() string { // of somebody else each time, elsewhere: a tenant has probes for four doctors
 		people++
-		return strings.TrimPrefix(bearer(t, "sub", fmt.Sprintf("user:%d", people)), "Bearer ")
+		return strings.TrimPrefix(bearer(t, "tenant", fmt.Sprint("tenant-", people)), "Bearer ")
 	}
 	for name, tc := range map[string]struct {
 		args []string
